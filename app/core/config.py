@@ -1,0 +1,149 @@
+"""Settings: the environment and `.env`, read once. The README's table and `.env.example` come from this class."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.core.errors import ConfigurationError
+from app.core.postgres_url import parse_database_url
+
+_DATABASE_URLS = ("database_url", "database_sync_url")
+
+
+class Settings(BaseSettings):
+    """One attribute for each environment variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://postgres:postgres@localhost:5432/videomoments"),
+        description="The database. Any PostgreSQL scheme, options after `?`, sockets and percent-encoded passwords.",
+    )
+    database_sync_url: SecretStr | None = Field(
+        None, description="The database Alembic migrates, where that is not `DATABASE_URL`."
+    )
+    database_pool_size: int = Field(5, ge=1, le=1000, description="Connections that are kept open.")
+    database_max_overflow: int = Field(
+        10, ge=0, le=1000, description="Connections above those, opened under load and closed when idle."
+    )
+    database_pool_timeout: float = Field(
+        30,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds a request waits for a connection before it gets 503.",
+    )
+    database_echo: bool = Field(False, description="Log each SQL statement with its time.")
+    database_max_waiting: int = Field(
+        1000, ge=1, description="Requests that may wait for a connection; one more gets 503 at once."
+    )
+    database_connect_timeout: int = Field(5, ge=2, le=300, description="Seconds to open a connection.")
+    database_statement_timeout: float = Field(
+        30, ge=0, le=86400, allow_inf_nan=False, description="Seconds a statement may run; 0 is no limit."
+    )
+    database_lock_timeout: float = Field(
+        10, ge=0, le=86400, allow_inf_nan=False, description="Seconds a statement waits for a lock; 0 is no limit."
+    )
+    database_idle_transaction_timeout: float = Field(
+        60, ge=0, le=86400, allow_inf_nan=False, description="Seconds a transaction may lie idle; 0 is no limit."
+    )
+    database_prepared_statements: bool = Field(
+        True, description="Off behind a PgBouncer in transaction mode that does not track prepared statements."
+    )
+    database_application_name: str = Field(
+        "videomoments", min_length=1, max_length=63, description="Name of the connections in `pg_stat_activity`."
+    )
+    redis_url: SecretStr = Field(
+        SecretStr("redis://localhost:6379/0"), description="The Redis or Valkey server that holds live state."
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address the API listens on.")
+    port: int = Field(7005, ge=1, le=65535, description="Port the API listens on.")
+    allow_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("*",), description="Origins a browser may call from, separated by commas."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="`json`, `text`, or `auto`: text on a terminal and JSON elsewhere."
+    )
+    data_dir: Path = Field(
+        Path(".data"), description="Folder of the PostgreSQL and Valkey that `make run` starts where no URL is set."
+    )
+
+    @field_validator(*_DATABASE_URLS)
+    @classmethod
+    def _names_a_database(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
+        if value is not None:
+            parse_database_url(value.get_secret_value(), info.field_name.upper())
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _names_a_redis(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ConfigurationError("REDIS_URL must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("allow_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @property
+    def database_parameters(self) -> dict[str, str]:
+        """libpq's parameters for the application's connections."""
+        return parse_database_url(self.database_url.get_secret_value(), "DATABASE_URL")
+
+    @property
+    def migration_parameters(self) -> dict[str, str]:
+        """libpq's parameters for Alembic's connection."""
+        if self.database_sync_url is None:
+            return self.database_parameters
+        return parse_database_url(self.database_sync_url.get_secret_value(), "DATABASE_SYNC_URL")
+
+
+def load_settings() -> Settings:
+    """Read the environment and `.env`. Raises `ConfigurationError`: one sentence that names the setting."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        name = str(problem["loc"][0]).upper()
+        raise ConfigurationError(f"{name}: {_lower_first(problem['msg'])}") from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Return the process's settings, read at the first call."""
+    return load_settings()
+
+
+def describe_settings() -> Iterator[tuple[str, str, str]]:
+    """Yield environment variable, default as one would write it, and meaning of each setting."""
+    for name, field in Settings.model_fields.items():
+        yield name.upper(), _write_value(field.default), field.description or ""
+
+
+def _write_value(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case SecretStr():
+            return value.get_secret_value()
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ",".join(value)
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

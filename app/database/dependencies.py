@@ -1,0 +1,21 @@
+"""What an endpoint asks for: a connection inside a transaction to write, or one without to read."""
+
+from collections.abc import AsyncIterator
+
+from app.database.connection import Connection
+from app.database.pool import get_pool
+
+
+async def get_db() -> AsyncIterator[Connection]:
+    """Give a connection in a transaction: committed when the endpoint returns, rolled back when it raises.
+
+    Depend on it with `scope="function"`, so that the commit happens before the answer is sent.
+    """
+    async with get_pool().connection() as conn, conn.transaction():
+        yield conn
+
+
+async def get_reader() -> AsyncIterator[Connection]:
+    """Give a connection without a transaction: a read is one round trip."""
+    async with get_pool().connection() as conn:
+        yield conn

@@ -1,0 +1,78 @@
+"""From what PostgreSQL reports to what the project calls it: SQLSTATEs and constraint names, in one place."""
+
+import re
+from collections.abc import Mapping
+
+import psycopg
+from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
+
+from app.core.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound, VideoMomentsError
+from app.core.postgres_url import describe_database
+
+# What a violated constraint means to a user. Every named UNIQUE, key and CHECK that input can reach is here.
+_VIOLATIONS: Mapping[str, VideoMomentsError] = {
+    "videos_identifier_key": Conflict("A video with this id exists already"),
+    "videos_duration_seconds_check": InvalidInput("duration_seconds must be a finite number, 0 or more"),
+    "videos_frame_rate_check": InvalidInput("frame_rate must be a finite number, 0 or more"),
+    "transcripts_video_id_key": Conflict("Transcript already exists for this video"),
+    "transcripts_video_id_fkey": NotFound("Video not found"),
+    "prompts_prompt_hash_key": Conflict("This prompt exists already"),
+    "generation_configs_config_hash_key": Conflict("This generation config exists already"),
+    "generation_configs_prompt_id_fkey": NotFound("Prompt not found"),
+    "generation_configs_transcript_id_fkey": NotFound("Transcript not found"),
+    "moments_identifier_key": Conflict("A moment with this id exists already"),
+    "moments_video_id_fkey": NotFound("Video not found"),
+    "moments_parent_id_fkey": NotFound("Parent moment not found"),
+    "moments_generation_config_id_fkey": NotFound("Generation config not found"),
+    "moments_times_check": InvalidInput("end_time must be greater than start_time"),
+    "moments_times_finite_check": InvalidInput("start_time and end_time must be finite numbers"),
+    "moments_score_check": InvalidInput("score must be from 0 to 10"),
+    "clips_moment_id_key": Conflict("This moment has a clip already"),
+    "clips_moment_id_fkey": NotFound("Moment not found"),
+    "clips_video_id_fkey": NotFound("Video not found"),
+    "clips_times_check": InvalidInput("end_time must be greater than start_time"),
+    "clips_times_finite_check": InvalidInput("start_time and end_time must be finite numbers"),
+    "thumbnails_owner_check": InvalidInput("A thumbnail belongs to one video or to one clip"),
+    "thumbnails_video_id_fkey": NotFound("Video not found"),
+    "thumbnails_clip_id_fkey": NotFound("Clip not found"),
+    "idx_thumbnails_video_id": Conflict("This video has a thumbnail already"),
+    "idx_thumbnails_clip_id": Conflict("This clip has a thumbnail already"),
+    "pipeline_history_identifier_key": Conflict("A run with this id exists already"),
+    "pipeline_history_video_id_fkey": NotFound("Video not found"),
+    "pipeline_history_generation_config_id_fkey": NotFound("Generation config not found"),
+}
+
+# Classes 08 connection, 53 out of resources, 57 stopped by an operator or a time limit; 25P03 idle in transaction,
+# 25006 read-only standby; 40001 and 40P01 lost a race, 55P03 waited too long for a lock.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_UNAVAILABLE = re.compile(r"08...|53...|57...|25P03|25006|40001|40P01|55P03")
+_NOT_MIGRATED = re.compile(r"42P01|42703|42883|3F000")
+
+
+def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
+    """Return what `error` means, or None for a defect of this code."""
+    if isinstance(error, PoolTimeout | TooManyRequests):
+        return DatabaseUnavailable("The database is busy, try again")
+    state = error.sqlstate or ""
+    if isinstance(error, PoolClosed) or _UNAVAILABLE.fullmatch(state):
+        return DatabaseUnavailable("The database is not available, try again")
+    if _NOT_MIGRATED.fullmatch(state):
+        return DatabaseUnavailable("The database is not migrated: run `alembic upgrade head`")
+    if state.startswith("23"):
+        return _VIOLATIONS.get(error.diag.constraint_name or "")
+    if state.startswith("22") or (isinstance(error, psycopg.DataError) and not state):
+        return InvalidInput("The request holds a value that cannot be stored")
+    if isinstance(error, psycopg.OperationalError) and not state:
+        return DatabaseUnavailable("The database is not available, try again")
+    return None
+
+
+def connection_error(error: psycopg.OperationalError, parameters: Mapping[str, str]) -> DatabaseUnavailable:
+    """Return one sentence for a connection that could not be opened; libpq's reason, without the password."""
+    text = str(error)
+    reasons = re.findall(r"(?:FATAL|ERROR):\s*(.+)", text) or re.findall(r"failed: (?!connection to)(.+)", text)
+    reason = (reasons[-1] if reasons else text.strip().splitlines()[-1]).strip().rstrip(".")
+    advice = (
+        "; create it with `python -m app db create`" if re.fullmatch(r'database ".*" does not exist', reason) else ""
+    )
+    return DatabaseUnavailable(f"Cannot connect to {describe_database(parameters)}: {reason}{advice}")

@@ -1,0 +1,113 @@
+"""Migrations from Python: upgrade, the revisions of a database and of the code, and one upgrade at a time."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from psycopg import Connection as SyncConnection
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from sqlalchemy.engine import Connection as EngineConnection
+
+from app.core.config import Settings
+from app.core.errors import DatabaseAhead, DatabaseUnavailable
+from app.database.errors import connection_error
+
+_INI = Path(__file__).resolve().parents[2] / "alembic.ini"
+
+# "videomom" as a number: any value that other users of the same database do not take.
+_LOCK_KEY = int.from_bytes(b"videomom")
+_LOCK_WAIT_SECONDS = 600.0
+_LOCK_POLL_SECONDS = 0.2
+
+_DEFAULTS = {"connect_timeout": "5", "application_name": "videomoments-migrations"}
+
+
+def upgrade() -> None:
+    """Migrate the database of the process's settings to this code's head."""
+    command.upgrade(Config(_INI), "head")
+
+
+@cache
+def code_revisions() -> tuple[str, ...]:
+    """Return this code's revisions, the head first."""
+    scripts = ScriptDirectory.from_config(Config(_INI))
+    return tuple(script.revision for script in scripts.walk_revisions())
+
+
+def create_database(settings: Settings) -> bool:
+    """Create the database of the settings; False where it exists already. Raises `DatabaseUnavailable`."""
+    parameters = settings.migration_parameters
+    with _open(parameters | {"dbname": "postgres"}, autocommit=True) as conn:
+        try:
+            conn.execute(
+                sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(
+                    sql.Identifier(parameters["dbname"])
+                )
+            )
+        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # the second: made at the same time
+            return False
+    return True
+
+
+def open_migration_connection(settings: Settings) -> SyncConnection[Any]:
+    """Open Alembic's connection: no statement limit, and a lock is not waited for longer than the setting says."""
+    conn = _open(settings.migration_parameters)
+    conn.execute(
+        "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', %s, false)",
+        (f"{round(settings.database_lock_timeout * 1000)}",),
+    )
+    conn.commit()
+    return conn
+
+
+@contextmanager
+def hold_migration_lock(settings: Settings) -> Iterator[None]:
+    """Wait until no other upgrade runs, and keep others waiting inside the block.
+
+    The lock lives on a connection of its own and is polled for: a blocking wait would be a transaction that CREATE
+    INDEX CONCURRENTLY waits for in turn, and Alembic's own connection could not run outside a transaction.
+    """
+    with _open(settings.migration_parameters, autocommit=True) as conn:
+        deadline = time.monotonic() + _LOCK_WAIT_SECONDS
+        while not _try_lock(conn):
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(f"Another upgrade has held the lock for {_LOCK_WAIT_SECONDS:.0f} seconds")
+            time.sleep(_LOCK_POLL_SECONDS)
+        yield
+
+
+def refuse_unknown_revision(connection: EngineConnection, scripts: ScriptDirectory) -> None:
+    """Raise `DatabaseAhead` where the database has a revision that these scripts do not know."""
+    known = tuple(script.revision for script in scripts.walk_revisions())
+    with connection.begin():
+        for revision in MigrationContext.configure(connection).get_current_heads():
+            require_known_revision(revision, known)
+
+
+def require_known_revision(revision: str, known: tuple[str, ...]) -> None:
+    """Raise `DatabaseAhead` for a revision that is not among `known`."""
+    if revision not in known:
+        raise DatabaseAhead(
+            f"The database is at revision {revision}, which this version of the code does not know: run a newer one"
+        )
+
+
+def _try_lock(conn: SyncConnection[Any]) -> bool:
+    row = conn.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone()
+    return bool(row and row[0])
+
+
+def _open(parameters: dict[str, str], autocommit: bool = False) -> SyncConnection[Any]:
+    try:
+        return psycopg.connect(make_conninfo(**_DEFAULTS | parameters), autocommit=autocommit)
+    except psycopg.OperationalError as error:
+        raise connection_error(error, parameters) from None

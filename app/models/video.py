@@ -1,0 +1,22 @@
+"""A row of `videos`."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video of the library. Everything else that is stored belongs to one."""
+
+    id: int
+    identifier: str
+    source_url: str | None
+    cloud_url: str
+    title: str | None
+    duration_seconds: float | None
+    file_size_kb: int | None
+    video_codec: str | None
+    audio_codec: str | None
+    resolution: str | None
+    frame_rate: float | None
+    created_at: datetime

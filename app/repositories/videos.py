@@ -1,0 +1,122 @@
+"""SQL over `videos`."""
+
+from collections.abc import Iterable
+from typing import TypedDict, Unpack
+
+from psycopg import sql
+from psycopg.rows import args_row
+
+from app.database import Connection
+from app.models import Video
+from app.repositories.statements import copy_rows, set_clause
+
+COLUMNS = """id, identifier, source_url, cloud_url, title, duration_seconds, file_size_kb, video_codec, audio_codec,
+    resolution, frame_rate, created_at"""
+
+
+class VideoChanges(TypedDict, total=False):
+    """What may change in a video."""
+
+    source_url: str | None
+    cloud_url: str
+    title: str | None
+    duration_seconds: float | None
+    file_size_kb: int | None
+    video_codec: str | None
+    audio_codec: str | None
+    resolution: str | None
+    frame_rate: float | None
+
+
+class NewVideo(VideoChanges):
+    """What a new video is made of: `identifier` and `cloud_url` at least."""
+
+    identifier: str
+
+
+_UNSET = dict.fromkeys(VideoChanges.__annotations__)
+
+
+class VideoRepository:
+    """Videos by id and by identifier, the name that addresses use."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def create(self, **video: Unpack[NewVideo]) -> Video:
+        """Insert a video. Raises `UniqueViolation` of `videos_identifier_key` where the identifier is taken."""
+        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
+            await cursor.execute(
+                f"""
+                INSERT INTO videos (identifier, source_url, cloud_url, title, duration_seconds, file_size_kb,
+                                    video_codec, audio_codec, resolution, frame_rate)
+                VALUES (%(identifier)s, %(source_url)s, %(cloud_url)s, %(title)s, %(duration_seconds)s,
+                        %(file_size_kb)s, %(video_codec)s, %(audio_codec)s, %(resolution)s, %(frame_rate)s)
+                RETURNING {COLUMNS}
+                """,
+                _UNSET | video,
+            )
+            return await anext(cursor)
+
+    async def copy(self, videos: Iterable[NewVideo]) -> int:
+        """Insert many videos through COPY and return how many."""
+        return await copy_rows(self._conn, "videos", ("identifier", *_UNSET), videos)
+
+    async def get(self, video_id: int) -> Video | None:
+        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
+            await cursor.execute(f"SELECT {COLUMNS} FROM videos WHERE id = %(id)s", {"id": video_id})
+            return await cursor.fetchone()
+
+    async def get_by_identifier(self, identifier: str) -> Video | None:
+        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
+            await cursor.execute(
+                f"SELECT {COLUMNS} FROM videos WHERE identifier = %(identifier)s", {"identifier": identifier}
+            )
+            return await cursor.fetchone()
+
+    async def lock(self, identifier: str) -> Video | None:
+        """Return the video and hold its row until the transaction ends: writers of its moments take turns."""
+        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
+            await cursor.execute(
+                f"SELECT {COLUMNS} FROM videos WHERE identifier = %(identifier)s FOR NO KEY UPDATE",
+                {"identifier": identifier},
+            )
+            return await cursor.fetchone()
+
+    async def list_page(self, limit: int, after: str = "") -> list[Video]:
+        """Return at most `limit` videos whose identifier comes behind `after`, ordered by identifier."""
+        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
+            await cursor.execute(
+                f"SELECT {COLUMNS} FROM videos WHERE identifier > %(after)s ORDER BY identifier LIMIT %(limit)s",
+                {"after": after, "limit": limit},
+            )
+            return await cursor.fetchall()
+
+    async def list_by_source_url(self, source_url: str) -> list[Video]:
+        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
+            await cursor.execute(
+                f"SELECT {COLUMNS} FROM videos WHERE source_url = %(source_url)s ORDER BY id",
+                {"source_url": source_url},
+            )
+            return await cursor.fetchall()
+
+    async def update(self, video_id: int, **changes: Unpack[VideoChanges]) -> Video | None:
+        """Change the given columns and return the new row, or None where there is no such video."""
+        if not changes:
+            return await self.get(video_id)
+        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
+            await cursor.execute(
+                sql.SQL("UPDATE videos SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
+                {**changes, "id": video_id},
+            )
+            return await cursor.fetchone()
+
+    async def delete(self, video_id: int) -> bool:
+        """Delete the video and, by cascade, everything that belongs to it; False where there is none."""
+        cursor = await self._conn.execute("DELETE FROM videos WHERE id = %(id)s", {"id": video_id})
+        return cursor.rowcount == 1
+
+    async def count(self) -> int:
+        cursor = await self._conn.execute("SELECT count(*) FROM videos")
+        (count,) = await anext(cursor)
+        return int(count)

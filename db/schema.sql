@@ -1,0 +1,271 @@
+-- The schema of VideoMoments, to be read from top to bottom. Migrations make the same one: a test compares the two.
+--
+-- Every time is UTC. Every constraint has a name, because the code maps a violation to its error by that name.
+-- Every foreign key is the first column of some index, so that a delete cascades without a scan.
+--
+--   videos ─┬─ transcripts ─── generation_configs ─── prompts
+--           ├─ moments (parent: moments) ─── clips ─── thumbnails
+--           ├─ thumbnails
+--           └─ pipeline_history
+
+-- ======================================================================================================== videos ==
+-- One row for each video. Everything else belongs to one.
+
+CREATE TABLE videos (
+    id               serial           CONSTRAINT videos_pkey PRIMARY KEY,
+    identifier       varchar(255)     NOT NULL CONSTRAINT videos_identifier_key UNIQUE,  -- in addresses: "motivation"
+    source_url       text,                        -- where it was downloaded from
+    cloud_url        text             NOT NULL,   -- where it lies: gs://… or file:///…
+    title            varchar(500),
+    duration_seconds double precision CONSTRAINT videos_duration_seconds_check
+                                      CHECK (duration_seconds >= 0 AND duration_seconds < 'infinity'),
+    file_size_kb     bigint,
+    video_codec      varchar(50),
+    audio_codec      varchar(50),
+    resolution       varchar(20),                 -- "1920x1080"
+    frame_rate       double precision CONSTRAINT videos_frame_rate_check
+                                      CHECK (frame_rate >= 0 AND frame_rate < 'infinity'),
+    created_at       timestamp        NOT NULL DEFAULT (now() AT TIME ZONE 'utc')
+);
+
+CREATE INDEX idx_videos_source_url ON videos USING hash (source_url);  -- a hash: a long URL does not fit a B-tree
+CREATE INDEX idx_videos_created_at_id ON videos (created_at, id);
+
+-- =================================================================================================== transcripts ==
+-- What is said in a video, at most one for each. Never updated: a new transcription is a new row with a new id.
+
+CREATE TABLE transcripts (
+    id                      serial      CONSTRAINT transcripts_pkey PRIMARY KEY,
+    video_id                integer     NOT NULL CONSTRAINT transcripts_video_id_key UNIQUE
+                                        CONSTRAINT transcripts_video_id_fkey
+                                        REFERENCES videos ON DELETE CASCADE,
+    full_text               text        NOT NULL,
+    word_timestamps         jsonb       NOT NULL,  -- [{"word", "start", "end"}], seconds
+    segment_timestamps      jsonb       NOT NULL,  -- [{"text", "start", "end", "word_count"}], seconds
+    language                varchar(10) NOT NULL DEFAULT 'en',
+    number_of_words         integer,
+    number_of_segments      integer,
+    transcription_service   varchar(50),           -- "whisper", "parakeet"
+    processing_time_seconds double precision,
+    created_at              timestamp   NOT NULL DEFAULT (now() AT TIME ZONE 'utc')
+);
+
+CREATE INDEX idx_transcripts_full_text ON transcripts USING gin (to_tsvector('english', full_text));
+
+-- ======================================================================================================= prompts ==
+-- The words that a model was asked with. Never updated.
+
+CREATE TABLE prompts (
+    id            serial      CONSTRAINT prompts_pkey PRIMARY KEY,
+    user_prompt   text        NOT NULL,
+    system_prompt text        NOT NULL,
+    prompt_hash   varchar(64) NOT NULL CONSTRAINT prompts_prompt_hash_key UNIQUE,  -- SHA-256 of user || system
+    created_at    timestamp   NOT NULL DEFAULT (now() AT TIME ZONE 'utc')
+);
+
+-- ============================================================================================ generation_configs ==
+-- A prompt with the parameters of a model call, shared by every call that used the same ones.
+
+CREATE TABLE generation_configs (
+    id                serial           CONSTRAINT generation_configs_pkey PRIMARY KEY,
+    prompt_id         integer          NOT NULL CONSTRAINT generation_configs_prompt_id_fkey
+                                       REFERENCES prompts ON DELETE CASCADE,
+    transcript_id     integer          CONSTRAINT generation_configs_transcript_id_fkey
+                                       REFERENCES transcripts ON DELETE CASCADE,  -- null once it is shared
+    model             varchar(100)     NOT NULL,  -- key of the model registry
+    operation_type    varchar(50)      NOT NULL,  -- "generation", "refinement"
+    temperature       double precision,
+    top_p             double precision,
+    top_k             integer,
+    min_moment_length double precision,           -- seconds
+    max_moment_length double precision,           -- seconds
+    min_moments       integer,
+    max_moments       integer,
+    config_hash       varchar(64)      NOT NULL CONSTRAINT generation_configs_config_hash_key UNIQUE,
+    created_at        timestamp        NOT NULL DEFAULT (now() AT TIME ZONE 'utc')
+);
+
+CREATE INDEX idx_generation_configs_prompt_id ON generation_configs (prompt_id);
+CREATE INDEX idx_generation_configs_transcript_id ON generation_configs (transcript_id);
+CREATE INDEX idx_generation_configs_model ON generation_configs (model);
+CREATE INDEX idx_generation_configs_operation_type ON generation_configs (operation_type);
+
+-- ======================================================================================================= moments ==
+-- A part of a video worth watching. A refined moment is a row of its own that names the one it was made from.
+
+CREATE TABLE moments (
+    id                   serial           CONSTRAINT moments_pkey PRIMARY KEY,
+    identifier           varchar(20)      NOT NULL CONSTRAINT moments_identifier_key UNIQUE,  -- in addresses, 16 hex
+    video_id             integer          NOT NULL CONSTRAINT moments_video_id_fkey
+                                          REFERENCES videos ON DELETE CASCADE,
+    start_time           double precision NOT NULL,  -- seconds
+    end_time             double precision NOT NULL,  -- seconds
+    title                varchar(500)     NOT NULL,
+    is_refined           boolean          NOT NULL DEFAULT false,
+    parent_id            integer          CONSTRAINT moments_parent_id_fkey
+                                          REFERENCES moments ON DELETE SET NULL,
+    generation_model     varchar(100),               -- the name the model gave itself
+    generation_config_id integer          CONSTRAINT moments_generation_config_id_fkey
+                                          REFERENCES generation_configs ON DELETE CASCADE,  -- null: added by hand
+    score                integer          CONSTRAINT moments_score_check CHECK (score >= 0 AND score <= 10),
+    scoring_model        varchar(100),
+    scored_at            timestamp,
+    created_at           timestamp        NOT NULL DEFAULT (now() AT TIME ZONE 'utc'),
+    updated_at           timestamp        NOT NULL DEFAULT (now() AT TIME ZONE 'utc'),
+    CONSTRAINT moments_times_check CHECK (end_time > start_time),
+    -- NaN counts as greater than infinity, so one comparison refuses both.
+    CONSTRAINT moments_times_finite_check CHECK (start_time > '-infinity' AND end_time < 'infinity')
+);
+
+CREATE INDEX idx_moments_video_id_start_time ON moments (video_id, start_time);
+CREATE INDEX idx_moments_is_refined ON moments (is_refined);
+CREATE INDEX idx_moments_parent_id ON moments (parent_id);
+CREATE INDEX idx_moments_generation_config_id ON moments (generation_config_id);
+CREATE INDEX idx_moments_score ON moments (score) WHERE score IS NOT NULL;
+CREATE INDEX idx_moments_start_time_end_time ON moments (start_time, end_time);
+
+CREATE FUNCTION moments_set_updated_at() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.updated_at := now() AT TIME ZONE 'utc';
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER moments_set_updated_at BEFORE UPDATE ON moments
+FOR EACH ROW EXECUTE FUNCTION moments_set_updated_at();
+
+-- ========================================================================================================= clips ==
+-- The video file cut out for a moment, with padding: at most one for each moment.
+
+CREATE TABLE clips (
+    id            serial           CONSTRAINT clips_pkey PRIMARY KEY,
+    moment_id     integer          NOT NULL CONSTRAINT clips_moment_id_key UNIQUE
+                                   CONSTRAINT clips_moment_id_fkey REFERENCES moments ON DELETE CASCADE,
+    video_id      integer          NOT NULL CONSTRAINT clips_video_id_fkey REFERENCES videos ON DELETE CASCADE,
+    cloud_url     text             NOT NULL,
+    start_time    double precision NOT NULL,            -- seconds in the video, padding included
+    end_time      double precision NOT NULL,            -- seconds in the video, padding included
+    padding_left  double precision NOT NULL DEFAULT 0,  -- seconds before the moment
+    padding_right double precision NOT NULL DEFAULT 0,  -- seconds after the moment
+    file_size_kb  bigint,
+    format        varchar(20),                          -- "mp4", "webm"
+    video_codec   varchar(50),
+    audio_codec   varchar(50),
+    resolution    varchar(20),
+    created_at    timestamp        NOT NULL DEFAULT (now() AT TIME ZONE 'utc'),
+    CONSTRAINT clips_times_check CHECK (end_time > start_time),
+    CONSTRAINT clips_times_finite_check CHECK (start_time > '-infinity' AND end_time < 'infinity')
+);
+
+CREATE INDEX idx_clips_video_id ON clips (video_id);
+
+-- ==================================================================================================== thumbnails ==
+-- One picture of a video or of a clip, never of both.
+
+CREATE TABLE thumbnails (
+    id           serial    CONSTRAINT thumbnails_pkey PRIMARY KEY,
+    video_id     integer   CONSTRAINT thumbnails_video_id_fkey REFERENCES videos ON DELETE CASCADE,
+    clip_id      integer   CONSTRAINT thumbnails_clip_id_fkey REFERENCES clips ON DELETE CASCADE,
+    cloud_url    text      NOT NULL,
+    file_size_kb bigint,
+    created_at   timestamp NOT NULL DEFAULT (now() AT TIME ZONE 'utc'),
+    CONSTRAINT thumbnails_owner_check CHECK (
+        (video_id IS NOT NULL AND clip_id IS NULL) OR (video_id IS NULL AND clip_id IS NOT NULL)
+    )
+);
+
+CREATE UNIQUE INDEX idx_thumbnails_video_id ON thumbnails (video_id) WHERE video_id IS NOT NULL;
+CREATE UNIQUE INDEX idx_thumbnails_clip_id ON thumbnails (clip_id) WHERE clip_id IS NOT NULL;
+
+-- ============================================================================================== pipeline_history ==
+-- Every run of the pipeline, from the moment it is accepted.
+
+CREATE TABLE pipeline_history (
+    id                      serial           CONSTRAINT pipeline_history_pkey PRIMARY KEY,
+    identifier              varchar(100)     NOT NULL CONSTRAINT pipeline_history_identifier_key UNIQUE,
+    video_id                integer          NOT NULL CONSTRAINT pipeline_history_video_id_fkey
+                                             REFERENCES videos ON DELETE CASCADE,
+    generation_config_id    integer          CONSTRAINT pipeline_history_generation_config_id_fkey
+                                             REFERENCES generation_configs ON DELETE CASCADE,
+    pipeline_type           varchar(50)      NOT NULL,  -- "full", "moments_only", "clips_only"
+    status                  varchar(20)      NOT NULL,  -- running -> completed | partial | failed
+    started_at              timestamp        NOT NULL,
+    completed_at            timestamp,                  -- null while it runs
+    duration_seconds        double precision,
+    total_moments_generated integer,
+    total_clips_created     integer,
+    error_stage             varchar(50),
+    error_message           text,
+    created_at              timestamp        NOT NULL DEFAULT (now() AT TIME ZONE 'utc')
+);
+
+CREATE INDEX idx_pipeline_history_video_id_started_at ON pipeline_history (video_id, started_at);
+CREATE INDEX idx_pipeline_history_generation_config_id ON pipeline_history (generation_config_id);
+CREATE INDEX idx_pipeline_history_status ON pipeline_history (status);
+CREATE INDEX idx_pipeline_history_started_at ON pipeline_history (started_at);
+
+-- ======================================================================================================== search ==
+-- What full-text search needs and can be made again from the tables above at any time (search.rebuild()). Parsing a
+-- transcript takes milliseconds, so it is done once, when the transcript is written, and never by a search.
+
+CREATE SCHEMA search;
+
+CREATE TABLE search.transcripts (
+    transcript_id integer  CONSTRAINT transcripts_pkey PRIMARY KEY
+                           CONSTRAINT transcripts_transcript_id_fkey
+                           REFERENCES public.transcripts ON DELETE CASCADE,
+    document      tsvector NOT NULL  -- of full_text, to rank by
+);
+
+CREATE TABLE search.segments (
+    transcript_id integer          NOT NULL CONSTRAINT segments_transcript_id_fkey
+                                   REFERENCES public.transcripts ON DELETE CASCADE,
+    position      integer          NOT NULL,  -- in segment_timestamps, from 1
+    start_time    double precision NOT NULL,  -- seconds
+    end_time      double precision NOT NULL,  -- seconds
+    text          text             NOT NULL,
+    document      tsvector         NOT NULL,
+    CONSTRAINT segments_pkey PRIMARY KEY (transcript_id, position)
+);
+
+CREATE INDEX idx_segments_document ON search.segments USING gin (document);
+
+-- Segments that have no text or no times cannot be jumped to and are left out.
+CREATE FUNCTION search.add_transcript(new_id integer, full_text text, segment_timestamps jsonb) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO search.transcripts (transcript_id, document) VALUES (new_id, to_tsvector('english', full_text));
+
+    INSERT INTO search.segments (transcript_id, position, start_time, end_time, text, document)
+    SELECT new_id, position, (segment -> 'start')::float8, (segment -> 'end')::float8, segment ->> 'text',
+           to_tsvector('english', segment ->> 'text')
+    FROM jsonb_path_query(segment_timestamps, 'lax $[*]') WITH ORDINALITY AS segments (segment, position)
+    WHERE jsonb_path_match(segment, '$.text.type() == "string"')
+      AND jsonb_path_match(segment, '$.start.abs() < 1e300')
+      AND jsonb_path_match(segment, '$.end.abs() < 1e300');
+$$;
+
+CREATE FUNCTION search.follow_transcript() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        DELETE FROM search.transcripts WHERE transcript_id = OLD.id;
+        DELETE FROM search.segments WHERE transcript_id = OLD.id;
+    END IF;
+    PERFORM search.add_transcript(NEW.id, NEW.full_text, NEW.segment_timestamps);
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER transcripts_follow AFTER INSERT OR UPDATE OF id, full_text, segment_timestamps ON transcripts
+FOR EACH ROW EXECUTE FUNCTION search.follow_transcript();
+
+CREATE FUNCTION search.rebuild() RETURNS bigint
+LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM search.transcripts;
+    DELETE FROM search.segments;
+    PERFORM search.add_transcript(id, full_text, segment_timestamps) FROM public.transcripts;
+    RETURN (SELECT count(*) FROM search.transcripts);
+END
+$$;

@@ -1,0 +1,173 @@
+"""A real PostgreSQL for the session, a connection that is rolled back for each test, and databases of one's own."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from psycopg import AsyncCursor, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+
+from app.core.config import Settings, get_settings
+from app.database import Connection, connect
+from app.embedded import EmbeddedPostgres, EmbeddedValkey
+
+_ROOT = Path(__file__).resolve().parents[1]
+# A test server may lose its data, so it need not wait for the disk.
+_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_numbers = count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    """Settings of the machine, or of a .env file, are not those of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in Settings.model_fields:
+            patch.delenv(name.upper(), raising=False)
+        patch.setitem(Settings.model_config, "env_file", None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server where databases may be created: `TEST_DATABASE_URL` or an embedded one."""
+    with ExitStack() as stack:
+        url = os.environ.get("TEST_DATABASE_URL")
+        if url is None:
+            folder = tmp_path_factory.mktemp("servers") / "postgres"
+            url = stack.enter_context(EmbeddedPostgres(folder, settings=_FAST)).url
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Redis-protocol server whose database may be flushed: `TEST_REDIS_URL` or an embedded one."""
+    with ExitStack() as stack:
+        url = os.environ.get("TEST_REDIS_URL")
+        if url is None:
+            url = stack.enter_context(EmbeddedValkey(tmp_path_factory.mktemp("servers") / "valkey")).url
+        yield url
+
+
+class Databases:
+    """Makes databases on the test server and drops them at the end."""
+
+    def __init__(self, server_url: str) -> None:
+        self._server_url = server_url
+        self._names: list[str] = []
+
+    def create(self, template: str | None = None) -> str:
+        """Create a database, empty or a copy of the database `template`, and return its address."""
+        name = f"videomoments_test_{os.getpid()}_{next(_numbers)}"
+        source = conninfo_to_dict(template)["dbname"] if template else "template0"
+        self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(str(source))))
+        self._names.append(name)
+        return self.url_of(name)
+
+    def url_of(self, name: str) -> str:
+        parameters: dict[str, Any] = conninfo_to_dict(self._server_url)
+        user = parameters.get("user", "postgres")
+        password = f":{parameters['password']}" if parameters.get("password") else ""
+        return f"postgresql://{user}{password}@{parameters['host']}:{parameters.get('port', 5432)}/{name}"
+
+    def drop_all(self) -> None:
+        for name in self._names:
+            self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _run(self, statement: sql.Composed) -> None:
+        with psycopg.connect(make_conninfo(self._server_url), autocommit=True) as conn:
+            conn.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def databases(postgres_url: str) -> Iterator[Databases]:
+    databases = Databases(postgres_url)
+    yield databases
+    databases.drop_all()
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Run `alembic upgrade` on the database at `url`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", url)
+        get_settings.cache_clear()
+        command.upgrade(Config(_ROOT / "alembic.ini"), revision)
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def template_url(databases: Databases) -> str:
+    """A migrated, empty database that nobody connects to: copies of it are made in milliseconds."""
+    url = databases.create()
+    migrate(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def database_url(databases: Databases, template_url: str) -> str:
+    """The migrated database in which every test is rolled back."""
+    return databases.create(template_url)
+
+
+@pytest.fixture
+def own_database_url(databases: Databases, template_url: str) -> str:
+    """A migrated database of the test's own, for what a rollback cannot show."""
+    return databases.create(template_url)
+
+
+@pytest.fixture
+async def conn(database_url: str) -> AsyncIterator[Connection]:
+    """A connection inside a transaction that is rolled back; it counts its statements for `statements`."""
+    async with connect(Settings(database_url=database_url)) as conn:
+        conn.cursor_factory = _CountingCursor
+        async with conn.transaction(force_rollback=True):
+            yield conn
+
+
+class Statements:
+    """Counts the statements that run on a connection inside a `with` block: `with statements as counted: …`."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> "Statements":
+        self.count = 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __eq__(self, other: object) -> bool:
+        return self.count == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{self.count} statements"
+
+
+_counter = Statements()
+
+
+class _CountingCursor(AsyncCursor[TupleRow]):
+    async def execute(self, *args: Any, **kwargs: Any) -> "_CountingCursor":
+        _counter.count += 1
+        await super().execute(*args, **kwargs)
+        return self
+
+    def copy(self, *args: Any, **kwargs: Any) -> Any:
+        _counter.count += 1
+        return super().copy(*args, **kwargs)
+
+
+@pytest.fixture
+def statements() -> Statements:
+    """Count statements: `with statements: …` and then `assert statements == 1`."""
+    return _counter
