@@ -1,0 +1,64 @@
+"""Who runs a server: its user, or as root the owner of the data folder, which is `nobody` unless it was another."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.embedded.errors import EmbeddedError
+
+if sys.platform != "win32":  # Windows shall come as far as the sentence on missing wheels
+    import pwd
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whom root becomes before it runs a server."""
+
+    uid: int
+    gid: int
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def nobody() -> Account:
+    """The account for a new folder. initdb wants one with a passwd entry, so a free number would not do."""
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        raise EmbeddedError(
+            "PostgreSQL does not run as root and there is no user nobody to run it: "
+            "start as another user, or set DATABASE_URL and REDIS_URL to servers of your own."
+        ) from None
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def make_folder(folder: Path) -> None:
+    """An empty folder that only its server can read."""
+    folder.mkdir(mode=0o700)
+    if is_root():
+        _give(folder, nobody())
+
+
+def account_for(folder: Path) -> Account | None:
+    """The account that serves `folder`, None for the user as he is. Root gives away a folder that is root's own."""
+    owner = folder.stat()
+    if not is_root():
+        if owner.st_uid != os.geteuid():
+            raise EmbeddedError(
+                f"{folder} belongs to user {owner.st_uid} and you are user {os.geteuid()}: "
+                "start as the one it belongs to, or move it away."
+            )
+        return None
+    if owner.st_uid != 0:
+        return Account(owner.st_uid, owner.st_gid)
+    _give(folder, nobody())
+    return nobody()
+
+
+def _give(folder: Path, account: Account) -> None:
+    for top, folders, files in os.walk(folder, topdown=False):
+        for name in (*folders, *files, "."):
+            os.chown(Path(top, name), account.uid, account.gid, follow_symlinks=False)

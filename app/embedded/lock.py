@@ -1,0 +1,59 @@
+"""Whose a data folder is: a lock that lasts as long as any process of its server."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+from app.embedded.errors import EmbeddedError
+
+if sys.platform != "win32":  # Windows shall come as far as the sentence on missing wheels
+    import fcntl
+
+_POLL_SECONDS = 0.05
+
+
+class FolderLock:
+    """A flock on `<folder>.lock`. Servers inherit `descriptor`: the folder stays locked until the last of them ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @classmethod
+    def acquire(cls, folder: Path, wait_seconds: float) -> Self:
+        """Wait for a server that is going away; an EmbeddedError says who still holds the folder after that."""
+        path = folder.with_name(folder.name + ".lock")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        deadline = time.monotonic() + wait_seconds
+        try:
+            while not _try_lock(descriptor):
+                if time.monotonic() >= deadline:
+                    raise EmbeddedError(f"{folder} is in use by {_holder(path)}.")
+                time.sleep(_POLL_SECONDS)
+            lock = cls(descriptor)
+            lock.write(f"process {os.getpid()}")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return lock
+
+    def write(self, holder: str) -> None:
+        """Leave a word on who holds the folder, for the message of a second start."""
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, holder.encode(), 0)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(path: Path) -> str:
+    return path.read_text() or "another process"

@@ -1,0 +1,145 @@
+"""A PostgreSQL of one's own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from app.embedded.account import account_for, is_root, make_folder
+from app.embedded.binaries import POSTGRES
+from app.embedded.errors import EmbeddedError
+from app.embedded.process import end, last_words
+from app.embedded.server import Server
+
+_INITDB = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions")
+
+
+class EmbeddedPostgres(Server):
+    """A PostgreSQL server on 127.0.0.1, user `postgres` without a password; `settings` are options as of `-c`."""
+
+    wheel = POSTGRES
+
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int | None = None,
+        settings: Mapping[str, str] = {},
+        *,
+        wait_seconds: float = 5.0,
+    ) -> None:
+        super().__init__(data_dir, port, wait_seconds=wait_seconds)
+        self._settings = dict(settings)
+
+    @property
+    def url(self) -> str:
+        return self.database_url("postgres")
+
+    def database_url(self, name: str) -> str:
+        """URL of another database of this server, whether it exists or not."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{quote(name, safe='')}"
+
+    def _stop_signals(self) -> Sequence[signal.Signals]:
+        # Fast, then immediate. A SIGTERM would wait for clients. A server without a parent has nobody to escalate, so
+        # that one ends at once and recovers at its next start.
+        return signal.SIGINT, signal.SIGQUIT
+
+    def _command(self, program: Path, port: int) -> list[str]:
+        settings = {
+            **self._settings,
+            "listen_addresses": "127.0.0.1",
+            "port": str(port),
+            "unix_socket_directories": "",  # a socket's path has 107 bytes, fewer than many a data folder's
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [str(program), "-D", self._as_seen_by_server(self.data_dir), *options]
+
+    def _is_ready(self, pid: int, port: int) -> bool:
+        words = _read_pid_file(self.data_dir)
+        return words[:1] == [str(pid)] and words[7:8] == ["ready"]
+
+    def _prepare_folder(self, program: Path) -> None:
+        if self.data_dir.exists():
+            account_for(self.data_dir)
+        if not self.data_dir.exists() or not any(self.data_dir.iterdir()):
+            self._create_database_folder(program.with_name("initdb"))
+        self._check_version(program)
+        self._remove_stale_pid_file()
+
+    def _create_database_folder(self, initdb: Path) -> None:
+        """By way of a sibling, so that what an interrupted initdb leaves is never taken for a database."""
+        scratch = self.data_dir.with_name(self.data_dir.name + ".initdb")
+        if scratch.exists():
+            shutil.rmtree(scratch)
+        make_folder(scratch)
+        try:
+            self._initdb(initdb, scratch)
+            scratch.rename(self.data_dir)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        _sync_folder(self.data_dir.parent)
+
+    def _initdb(self, initdb: Path, folder: Path) -> None:
+        durability = ["--no-sync"] if self._settings.get("fsync") == "off" else []
+        command = [str(initdb), "-D", self._as_seen_by_server(folder), *_INITDB, *durability]
+        process = self._launch(command, folder, account_for(folder))
+        try:
+            status = process.wait()
+        finally:
+            end(process, (), 0)
+        if status != 0:
+            raise EmbeddedError(f"initdb failed: {last_words(self.log_path)} (more in {self.log_path}).")
+
+    def _as_seen_by_server(self, folder: Path) -> str:
+        """As root the server runs as another user, who may be unable to reach its working folder by the real path."""
+        return "/proc/self/cwd" if is_root() and sys.platform == "linux" else str(folder)
+
+    def _check_version(self, program: Path) -> None:
+        version_file = self.data_dir / "PG_VERSION"
+        if not version_file.exists():
+            raise EmbeddedError(f"{self.data_dir} is not empty and holds no PostgreSQL database: move it away.")
+        made_by = version_file.read_text().strip()
+        shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)  # noqa: S603  ours
+        ours = shown.stdout.split()[-1].split(".")[0]
+        if made_by != ours:
+            raise EmbeddedError(
+                f"{self.data_dir} was made by PostgreSQL {made_by} and this is PostgreSQL {ours}: "
+                "dump it with that version and restore it, or move it away."
+            )
+
+    def _remove_stale_pid_file(self) -> None:
+        """PostgreSQL takes any live process of that number for a server; who holds the lock knows better."""
+        number = _read_pid_file(self.data_dir)[:1]
+        if number and _works_in(number[0], self.data_dir):
+            raise EmbeddedError(
+                f"{self.data_dir} is in use by process {number[0]}, a PostgreSQL started by other means."
+            )
+        (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _read_pid_file(data_dir: Path) -> list[str]:
+    """Lines of `postmaster.pid`: the first is the pid, the eighth the status."""
+    try:
+        return [line.strip() for line in (data_dir / "postmaster.pid").read_text(errors="replace").splitlines()]
+    except FileNotFoundError:
+        return []
+
+
+def _works_in(pid: str, folder: Path) -> bool:
+    """Whether Linux knows a process `pid` whose working folder is `folder`."""
+    try:
+        return os.path.samefile(f"/proc/{pid}/cwd", folder)
+    except OSError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in it last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

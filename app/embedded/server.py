@@ -1,0 +1,162 @@
+"""What both embedded servers share: lock, port, start, readiness, stop."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+from app.embedded.account import Account, account_for, is_root
+from app.embedded.binaries import Wheel, find_program, readable_program
+from app.embedded.errors import EmbeddedError, PortTaken
+from app.embedded.lock import FolderLock
+from app.embedded.process import end, last_words, launch
+
+_POLL_SECONDS = 0.01
+_PORT_ATTEMPTS = 5
+
+
+class Server(ABC):
+    """A server over one data folder, with `<folder>.lock` and `<folder>.log` beside it.
+
+    `port` None takes a free one. `wait_seconds` is how long a start waits for another server of the folder to end.
+    Start from the main thread: Linux stops the server when the thread that started it ends.
+    """
+
+    wheel: ClassVar[Wheel]
+    grace_seconds: ClassVar[float] = 15.0
+    ready_seconds: ClassVar[float] = 60.0
+
+    def __init__(self, data_dir: Path, port: int | None = None, *, wait_seconds: float = 5.0) -> None:
+        self.data_dir = data_dir.resolve()
+        self.log_path = self.data_dir.with_name(self.data_dir.name + ".log")
+        self._wanted_port = port
+        self._wait_seconds = wait_seconds
+        self._lock: FolderLock | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise EmbeddedError(f"The embedded {self.wheel.server} is not started.")
+        return self._process.pid
+
+    @property
+    def port(self) -> int:
+        if self._process is None:
+            raise EmbeddedError(f"The embedded {self.wheel.server} is not started.")
+        return self._port
+
+    def start(self) -> Self:
+        """Return when the server answers; an EmbeddedError says why it does not."""
+        if self._lock is not None:
+            raise EmbeddedError(f"The embedded {self.wheel.server} is started already.")
+        if threading.current_thread() is not threading.main_thread():
+            raise EmbeddedError(
+                f"Start the embedded {self.wheel.server} from the main thread: it ends with its thread."
+            )
+        try:
+            self._start()
+        except OSError as error:
+            self.stop()
+            raise EmbeddedError(f"{self.wheel.server} cannot start in {self.data_dir}: {error}.") from error
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End the server and give the folder free; more than once does no harm."""
+        process, lock = self._process, self._lock
+        self._process = self._lock = None
+        try:
+            if process is not None:
+                end(process, self._stop_signals(), self.grace_seconds)
+        finally:
+            if lock is not None:
+                lock.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @abstractmethod
+    def _stop_signals(self) -> Sequence[signal.Signals]:
+        """Gentlest first; the last one is also what the server gets when its parent dies."""
+
+    @abstractmethod
+    def _prepare_folder(self, program: Path) -> None:
+        """Bring the folder to where `program` can serve it."""
+
+    @abstractmethod
+    def _command(self, program: Path, port: int) -> list[str]: ...
+
+    @abstractmethod
+    def _is_ready(self, pid: int, port: int) -> bool:
+        """Whether the process `pid`, and no other on that port, serves clients."""
+
+    def _start(self) -> None:
+        program = find_program(self.wheel)
+        if is_root():
+            program = readable_program(self.wheel, program)
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock.acquire(self.data_dir, self._wait_seconds)
+        self._prepare_folder(program)
+        self._serve_on_a_port(program)
+        self._lock.write(f"process {os.getpid()}, its server is process {self.pid}")
+
+    def _serve_on_a_port(self, program: Path) -> None:
+        for attempts_left in reversed(range(_PORT_ATTEMPTS)):
+            self._port = self._wanted_port or _free_port()
+            command = self._command(program, self._port)
+            self._process = self._launch(command, self.data_dir, account_for(self.data_dir))
+            try:
+                self._wait_until_ready(self._process)
+            except PortTaken:
+                if self._wanted_port or not attempts_left:
+                    raise
+            else:
+                return
+
+    def _launch(self, command: Sequence[str], folder: Path, account: Account | None) -> subprocess.Popen[bytes]:
+        assert self._lock is not None  # noqa: S101  nothing is launched before it
+        return launch(
+            command,
+            folder=folder,
+            account=account,
+            log=self.log_path,
+            lock=self._lock.descriptor,
+            death_signal=self._stop_signals()[-1],
+        )
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + self.ready_seconds
+        while not self._is_ready(process.pid, self._port):
+            if process.poll() is not None:
+                raise self._failure("did not start")
+            if time.monotonic() > deadline:
+                raise self._failure(f"was not ready after {self.ready_seconds:.0f} s")
+            time.sleep(_POLL_SECONDS)
+
+    def _failure(self, what: str) -> EmbeddedError:
+        if "Address already in use" in self.log_path.read_text(errors="replace"):
+            return PortTaken(f"{self.wheel.server} did not start: port {self._port} is taken by another process.")
+        return EmbeddedError(f"{self.wheel.server} {what}: {last_words(self.log_path)} (more in {self.log_path}).")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
