@@ -42,16 +42,21 @@ def make_folder(folder: Path) -> None:
         _give(folder, nobody())
 
 
+def require_own(folder: Path) -> None:
+    """Root may serve anybody's folder, anybody else only his own."""
+    owner = folder.stat().st_uid
+    if owner != os.geteuid() and not is_root():
+        raise EmbeddedError(
+            f"{folder} belongs to user {owner} and you are user {os.geteuid()}: "
+            "start as the one it belongs to, or move it away."
+        )
+
+
 def account_for(folder: Path) -> Account | None:
     """The account that serves `folder`, None for the user as he is. Root gives away a folder that is root's own."""
-    owner = folder.stat()
     if not is_root():
-        if owner.st_uid != os.geteuid():
-            raise EmbeddedError(
-                f"{folder} belongs to user {owner.st_uid} and you are user {os.geteuid()}: "
-                "start as the one it belongs to, or move it away."
-            )
         return None
+    owner = folder.stat()
     if owner.st_uid != 0:
         return Account(owner.st_uid, owner.st_gid)
     _give(folder, nobody())

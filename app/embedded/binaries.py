@@ -53,7 +53,7 @@ def find_program(wheel: Wheel) -> Path:
     program = next(_site_packages(wheel).glob(wheel.program), None)
     if program is None:
         raise _missing(wheel)
-    return program.resolve()
+    return program
 
 
 def readable_program(wheel: Wheel, program: Path) -> Path:
@@ -78,7 +78,7 @@ def _missing(wheel: Wheel) -> EmbeddedError:
 
 
 def _open_to_others(program: Path) -> bool:
-    return all(path.stat().st_mode & stat.S_IXOTH for path in (program, *program.parents))
+    return all(path.stat().st_mode & stat.S_IXOTH for path in (program, *program.resolve().parents))
 
 
 def _copy(wheel: Wheel) -> Path:
@@ -91,7 +91,7 @@ def _copy(wheel: Wheel) -> Path:
     try:
         for part in wheel.parts:
             if (_site_packages(wheel) / part).exists():
-                shutil.copytree(_site_packages(wheel) / part, scratch / part, symlinks=True)
+                shutil.copytree(_site_packages(wheel) / part, scratch / part)
         _open_tree(scratch)
         scratch.rename(target)
     except OSError:

@@ -22,6 +22,7 @@ class EmbeddedPostgres(Server):
     """A PostgreSQL server on 127.0.0.1, user `postgres` without a password; `settings` are options as of `-c`."""
 
     wheel = POSTGRES
+    marker = "PG_VERSION"
 
     def __init__(
         self,
@@ -62,9 +63,7 @@ class EmbeddedPostgres(Server):
         return words[:1] == [str(pid)] and words[7:8] == ["ready"]
 
     def _prepare_folder(self, program: Path) -> None:
-        if self.data_dir.exists():
-            account_for(self.data_dir)
-        if not self.data_dir.exists() or not any(self.data_dir.iterdir()):
+        if not (self.data_dir / self.marker).exists():
             self._create_database_folder(program.with_name("initdb"))
         self._check_version(program)
         self._remove_stale_pid_file()
@@ -98,10 +97,7 @@ class EmbeddedPostgres(Server):
         return "/proc/self/cwd" if is_root() and sys.platform == "linux" else str(folder)
 
     def _check_version(self, program: Path) -> None:
-        version_file = self.data_dir / "PG_VERSION"
-        if not version_file.exists():
-            raise EmbeddedError(f"{self.data_dir} is not empty and holds no PostgreSQL database: move it away.")
-        made_by = version_file.read_text().strip()
+        made_by = (self.data_dir / self.marker).read_text().strip()
         shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)  # noqa: S603  ours
         ours = shown.stdout.split()[-1].split(".")[0]
         if made_by != ours:

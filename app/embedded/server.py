@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from app.embedded.account import Account, account_for, is_root
+from app.embedded.account import Account, account_for, is_root, require_own
 from app.embedded.binaries import Wheel, find_program, readable_program
 from app.embedded.errors import EmbeddedError, PortTaken
 from app.embedded.lock import FolderLock
@@ -30,6 +30,7 @@ class Server(ABC):
     """
 
     wheel: ClassVar[Wheel]
+    marker: ClassVar[str]  # what a folder with data of this server has in it
     grace_seconds: ClassVar[float] = 15.0
     ready_seconds: ClassVar[float] = 60.0
 
@@ -41,6 +42,10 @@ class Server(ABC):
         self._lock: FolderLock | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
+
+    @property
+    @abstractmethod
+    def url(self) -> str: ...
 
     @property
     def pid(self) -> int:
@@ -112,9 +117,17 @@ class Server(ABC):
             program = readable_program(self.wheel, program)
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock.acquire(self.data_dir, self._wait_seconds)
+        if self.data_dir.exists():
+            self._check_folder()
         self._prepare_folder(program)
         self._serve_on_a_port(program)
         self._lock.write(f"process {os.getpid()}, its server is process {self.pid}")
+
+    def _check_folder(self) -> None:
+        """Before root gives it to another user: a mistaken path must not cost anyone his files."""
+        require_own(self.data_dir)
+        if any(self.data_dir.iterdir()) and not (self.data_dir / self.marker).exists():
+            raise EmbeddedError(f"{self.data_dir} is not empty and holds no {self.wheel.server} data: move it away.")
 
     def _serve_on_a_port(self, program: Path) -> None:
         for attempts_left in reversed(range(_PORT_ATTEMPTS)):

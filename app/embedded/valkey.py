@@ -17,6 +17,7 @@ class EmbeddedValkey(Server):
     """A Valkey server on 127.0.0.1 without a password; what it was told is on disk within a second."""
 
     wheel = VALKEY
+    marker = "appendonlydir"
 
     @property
     def url(self) -> str:

@@ -41,11 +41,6 @@ def make_server(kind: str, folder: Path, port: int | None = None, wait_seconds: 
     return EmbeddedValkey(folder, port, wait_seconds=wait_seconds)
 
 
-def url_of(running: server.Server) -> str:
-    assert isinstance(running, EmbeddedPostgres | EmbeddedValkey)
-    return running.url
-
-
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
@@ -56,9 +51,9 @@ def open_folder() -> Iterator[Path]:
 @each_kind
 def test_a_warm_start_finds_what_was_written_after_a_cold_one(kind: str, tmp_path: Path) -> None:
     with make_server(kind, tmp_path / "data") as cold:
-        write(url_of(cold))
+        write(cold.url)
     with make_server(kind, tmp_path / "data") as warm:
-        assert read(url_of(warm)) == "kept"
+        assert read(warm.url) == "kept"
 
 
 @each_kind
@@ -78,7 +73,7 @@ def test_one_object_can_be_started_again_but_not_twice(kind: str, tmp_path: Path
     with running, pytest.raises(EmbeddedError, match="started already"):
         running.start()
     with running:
-        write(url_of(running))
+        write(running.url)
 
 
 @each_kind
@@ -87,7 +82,7 @@ def test_a_second_start_says_whose_the_folder_is(kind: str, tmp_path: Path) -> N
         second = make_server(kind, tmp_path / "data", wait_seconds=0.1)
         with pytest.raises(EmbeddedError, match=f"in use by process {os.getpid()}, its server is process {first.pid}"):
             second.start()
-        write(url_of(first))
+        write(first.url)
 
 
 @each_kind
@@ -111,7 +106,7 @@ def test_a_second_start_waits_for_a_server_that_is_going_away(kind: str, tmp_pat
         began = time.monotonic()
         with make_server(kind, tmp_path / "data") as second:
             assert time.monotonic() - began > 0.4
-            assert read(url_of(second)) == "kept"
+            assert read(second.url) == "kept"
 
 
 @each_kind
@@ -134,18 +129,18 @@ def test_killing_the_parent_leaves_no_process_and_loses_nothing(kind: str, tmp_p
         orphan.kill_parent()
         assert within(5, lambda: not pids_in(tmp_path / "data"))
     with make_server(kind, tmp_path / "data") as survivor:
-        assert read(url_of(survivor)) == "kept"
+        assert read(survivor.url) == "kept"
 
 
 @each_kind
 @linux_only
 def test_killing_the_server_loses_nothing(kind: str, tmp_path: Path) -> None:
     running = make_server(kind, tmp_path / "data").start()
-    write(url_of(running))
+    write(running.url)
     kill_server(running.pid)
     running.stop()
     with running:
-        assert read(url_of(running)) == "kept"
+        assert read(running.url) == "kept"
 
 
 @each_kind
@@ -166,7 +161,7 @@ def test_a_free_port_that_was_taken_meanwhile_is_tried_again(
         monkeypatch.setattr(server, "_free_port", iter([taken, free]).__next__)
         with make_server(kind, tmp_path / "data") as running:
             assert running.port == free
-            write(url_of(running))
+            write(running.url)
 
 
 @each_kind
@@ -174,16 +169,16 @@ def test_a_port_that_is_set_is_the_one_served(kind: str, tmp_path: Path) -> None
     port = server._free_port()
     with make_server(kind, tmp_path / "data", port) as running:
         assert running.port == port
-        assert f"127.0.0.1:{port}/" in url_of(running)
+        assert f"127.0.0.1:{port}/" in running.url
 
 
 @each_kind
 @pytest.mark.parametrize("name", ["a space", "приклад 動画 $HOME 'q' \"q\"", "long/" * 60 + "end"])
 def test_unusual_paths_serve(kind: str, name: str, tmp_path: Path) -> None:
     with make_server(kind, tmp_path / name) as running:
-        write(url_of(running))
+        write(running.url)
     with make_server(kind, tmp_path / name) as running:
-        assert read(url_of(running)) == "kept"
+        assert read(running.url) == "kept"
 
 
 @each_kind
@@ -222,7 +217,7 @@ def test_a_server_that_is_never_ready_is_stopped_and_the_folder_is_free(
         with pytest.raises(EmbeddedError, match="was not ready after 0 s"):
             make_server(kind, tmp_path / "data").start()
     with make_server(kind, tmp_path / "data", wait_seconds=1) as running:
-        write(url_of(running))
+        write(running.url)
 
 
 @each_kind
@@ -282,12 +277,30 @@ def test_a_place_that_cannot_hold_a_folder_is_one_sentence(kind: str, tmp_path: 
 
 
 @each_kind
+def test_an_empty_folder_is_made_use_of(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with make_server(kind, tmp_path / "data") as running:
+        write(running.url)
+
+
+@each_kind
+def test_a_folder_with_something_else_in_it_is_refused_and_left_as_it_is(kind: str, tmp_path: Path) -> None:
+    thesis = tmp_path / "data" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    with pytest.raises(EmbeddedError, match=r"data is not empty and holds no \w+ data: move it away"):
+        make_server(kind, thesis.parent).start()
+    assert {thesis.stat().st_uid, thesis.parent.stat().st_uid} == {os.geteuid()}
+    assert list(thesis.parent.iterdir()) == [thesis]
+
+
+@each_kind
 @root_only
 def test_root_serves_a_folder_below_one_that_is_closed_to_others(kind: str, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     with make_server(kind, closed / "data") as running:
-        write(url_of(running))
+        write(running.url)
         assert running.data_dir == closed / "data"
         assert Path(f"/proc/{running.pid}").stat().st_uid == pwd.getpwnam("nobody").pw_uid
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
@@ -310,10 +323,10 @@ def test_root_runs_a_copy_of_programs_that_are_closed_to_others(
     monkeypatch.setattr(binaries, "find_spec", lambda _: spec)
     monkeypatch.setattr(binaries, "CACHE", open_folder / "cache")
     with make_server(kind, tmp_path / "data") as running:
-        write(url_of(running))
+        write(running.url)
         assert Path(f"/proc/{running.pid}/exe").readlink().is_relative_to(open_folder)
     with make_server(kind, tmp_path / "data") as running:
-        assert read(url_of(running)) == "kept"
+        assert read(running.url) == "kept"
     assert len(list((open_folder / "cache").iterdir())) == 1
 
 
@@ -321,21 +334,21 @@ def test_root_runs_a_copy_of_programs_that_are_closed_to_others(
 @root_only
 def test_root_serves_what_an_ordinary_user_made(kind: str, tmp_path: Path) -> None:
     with make_server(kind, tmp_path / "data") as running:
-        write(url_of(running))
+        write(running.url)
     account._give(tmp_path / "data", account.Account(4242, 4242))
     with make_server(kind, tmp_path / "data") as running:
         assert Path(f"/proc/{running.pid}").stat().st_uid == 4242
-        assert read(url_of(running)) == "kept"
+        assert read(running.url) == "kept"
 
 
 @each_kind
 @root_only
 def test_root_serves_a_copy_that_root_made(kind: str, tmp_path: Path) -> None:
     with make_server(kind, tmp_path / "data") as running:
-        write(url_of(running))
+        write(running.url)
     account._give(tmp_path / "data", account.Account(0, 0))
     with make_server(kind, tmp_path / "data") as running:
-        assert read(url_of(running)) == "kept"
+        assert read(running.url) == "kept"
 
 
 @each_kind

@@ -140,20 +140,6 @@ def test_a_failed_initdb_is_quoted_and_leaves_nothing(tmp_path: Path, monkeypatc
     assert {path.name for path in tmp_path.iterdir()} == {"data.lock", "data.log"}
 
 
-def test_an_empty_folder_becomes_a_database(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    with make_postgres(tmp_path / "data") as postgres:
-        write(postgres.url)
-
-
-def test_a_folder_with_something_else_in_it_is_refused_and_kept(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "thesis.txt").write_text("years of work")
-    with pytest.raises(EmbeddedError, match="holds no PostgreSQL database: move it away"):
-        make_postgres(tmp_path / "data").start()
-    assert (tmp_path / "data" / "thesis.txt").read_text() == "years of work"
-
-
 def test_a_folder_of_another_major_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with make_postgres(tmp_path / "data"):
         pass
