@@ -1,4 +1,4 @@
-"""The two statements whose columns depend on what the caller gives: UPDATE … SET and COPY."""
+"""The parts of statements that depend on what the caller gives: SET, COPY and optional filters."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, LiteralString
@@ -12,6 +12,16 @@ def set_clause(changes: Mapping[str, Any]) -> sql.Composed:
     """Return `column = %(column)s, …` for an UPDATE. The names are the keys of a TypedDict, quoted all the same."""
     return sql.SQL(", ").join(
         sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in changes
+    )
+
+
+def and_where(conditions: Mapping[LiteralString, object]) -> sql.Composed:
+    """Return ` AND condition` for each condition whose value is not None.
+
+    A statement for each set of filters: with `value IS NULL OR …` a plan kept for all values could use no index.
+    """
+    return sql.SQL("").join(
+        sql.SQL(" AND " + condition) for condition, value in conditions.items() if value is not None
     )
 
 

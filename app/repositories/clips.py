@@ -1,0 +1,114 @@
+"""SQL over `clips`."""
+
+from collections.abc import Iterable
+from typing import Any, TypedDict, Unpack
+
+from psycopg import sql
+from psycopg.rows import args_row
+
+from app.database import Connection
+from app.models import Clip
+from app.repositories.statements import copy_rows, set_clause
+
+COLUMNS = """id, moment_id, video_id, cloud_url, start_time, end_time, padding_left, padding_right, file_size_kb,
+    format, video_codec, audio_codec, resolution, created_at"""
+
+
+class _Details(TypedDict, total=False):
+    padding_left: float
+    padding_right: float
+    file_size_kb: int | None
+    format: str | None
+    video_codec: str | None
+    audio_codec: str | None
+    resolution: str | None
+
+
+class ClipChanges(_Details, total=False):
+    """What may change in a clip; times and paddings are seconds."""
+
+    cloud_url: str
+    start_time: float
+    end_time: float
+
+
+class NewClip(_Details):
+    """What a new clip is made of; times and paddings are seconds, the times with the padding in them."""
+
+    moment_id: int
+    video_id: int
+    cloud_url: str
+    start_time: float
+    end_time: float
+
+
+_DEFAULTS: dict[str, Any] = dict.fromkeys(_Details.__annotations__) | {"padding_left": 0.0, "padding_right": 0.0}
+
+
+class ClipRepository:
+    """Clips, at most one for each moment."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def create(self, **clip: Unpack[NewClip]) -> Clip:
+        """Insert a clip. Raises `UniqueViolation` of `clips_moment_id_key` where the moment has one."""
+        async with self._conn.cursor(row_factory=args_row(Clip)) as cursor:
+            await cursor.execute(
+                f"""
+                INSERT INTO clips (moment_id, video_id, cloud_url, start_time, end_time, padding_left, padding_right,
+                                   file_size_kb, format, video_codec, audio_codec, resolution)
+                VALUES (%(moment_id)s, %(video_id)s, %(cloud_url)s, %(start_time)s, %(end_time)s, %(padding_left)s,
+                        %(padding_right)s, %(file_size_kb)s, %(format)s, %(video_codec)s, %(audio_codec)s,
+                        %(resolution)s)
+                RETURNING {COLUMNS}
+                """,
+                _DEFAULTS | clip,
+            )
+            return await anext(cursor)
+
+    async def copy(self, clips: Iterable[NewClip]) -> int:
+        """Insert many clips through COPY and return how many."""
+        columns = ("moment_id", "video_id", "cloud_url", "start_time", "end_time", *_DEFAULTS)
+        return await copy_rows(self._conn, "clips", columns, ({**_DEFAULTS, **clip} for clip in clips))
+
+    async def get(self, clip_id: int) -> Clip | None:
+        async with self._conn.cursor(row_factory=args_row(Clip)) as cursor:
+            await cursor.execute(f"SELECT {COLUMNS} FROM clips WHERE id = %(id)s", {"id": clip_id})
+            return await cursor.fetchone()
+
+    async def get_by_moment(self, moment_id: int) -> Clip | None:
+        async with self._conn.cursor(row_factory=args_row(Clip)) as cursor:
+            await cursor.execute(
+                f"SELECT {COLUMNS} FROM clips WHERE moment_id = %(moment_id)s", {"moment_id": moment_id}
+            )
+            return await cursor.fetchone()
+
+    async def list_by_video(self, video_id: int) -> list[Clip]:
+        """Return the video's clips in the order they were added."""
+        async with self._conn.cursor(row_factory=args_row(Clip)) as cursor:
+            await cursor.execute(
+                f"SELECT {COLUMNS} FROM clips WHERE video_id = %(video_id)s ORDER BY id", {"video_id": video_id}
+            )
+            return await cursor.fetchall()
+
+    async def update(self, clip_id: int, **changes: Unpack[ClipChanges]) -> Clip | None:
+        """Change the given columns and return the new row, or None where there is no such clip."""
+        if not changes:
+            return await self.get(clip_id)
+        async with self._conn.cursor(row_factory=args_row(Clip)) as cursor:
+            await cursor.execute(
+                sql.SQL("UPDATE clips SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
+                {**changes, "id": clip_id},
+            )
+            return await cursor.fetchone()
+
+    async def delete(self, clip_id: int) -> bool:
+        """Delete the clip and, by cascade, its thumbnail; False where there is none."""
+        cursor = await self._conn.execute("DELETE FROM clips WHERE id = %(id)s", {"id": clip_id})
+        return cursor.rowcount == 1
+
+    async def count(self) -> int:
+        cursor = await self._conn.execute("SELECT count(*) FROM clips")
+        (count,) = await anext(cursor)
+        return int(count)

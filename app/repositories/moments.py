@@ -1,0 +1,258 @@
+"""SQL over `moments`."""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypedDict, Unpack
+
+from psycopg import sql
+from psycopg.rows import args_row
+
+from app.database import Connection
+from app.models import Moment
+from app.repositories.statements import and_where, copy_rows, set_clause
+
+COLUMNS = """id, identifier, video_id, start_time, end_time, title, is_refined, parent_id, generation_model,
+    generation_config_id, score, scoring_model, scored_at, created_at, updated_at"""
+
+
+class _Details(TypedDict, total=False):
+    is_refined: bool
+    parent_id: int | None
+    generation_model: str | None
+    generation_config_id: int | None
+    score: int | None
+    scoring_model: str | None
+    scored_at: datetime | None
+
+
+class MomentChanges(_Details, total=False):
+    """What may change in a moment; times are seconds."""
+
+    title: str
+    start_time: float
+    end_time: float
+
+
+class NewMoment(_Details):
+    """What a new moment is made of; times are seconds."""
+
+    identifier: str
+    video_id: int
+    start_time: float
+    end_time: float
+    title: str
+
+
+class ReservedMoment(NewMoment):
+    """A new moment under an id of `reserve_ids`."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class MomentAttempt:
+    """What came of adding a moment: `identifier` is None where the video's end or another moment was in the way."""
+
+    video_duration: float | None
+    identifier: str | None
+    clash_title: str | None
+    clash_start: float | None
+    clash_end: float | None
+
+
+_DEFAULTS: dict[str, Any] = dict.fromkeys(_Details.__annotations__) | {"is_refined": False}
+
+
+def new_identifier() -> str:
+    """Return 16 hex characters that nobody can guess."""
+    return secrets.token_hex(8)
+
+
+class MomentRepository:
+    """Moments by id, by identifier (the name that addresses use) and by video."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def create(self, **moment: Unpack[NewMoment]) -> Moment:
+        """Insert a moment. Raises `UniqueViolation` of `moments_identifier_key` where the identifier is taken."""
+        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
+            await cursor.execute(
+                f"""
+                INSERT INTO moments (identifier, video_id, start_time, end_time, title, is_refined, parent_id,
+                                     generation_model, generation_config_id, score, scoring_model, scored_at)
+                VALUES (%(identifier)s, %(video_id)s, %(start_time)s, %(end_time)s, %(title)s, %(is_refined)s,
+                        %(parent_id)s, %(generation_model)s, %(generation_config_id)s, %(score)s, %(scoring_model)s,
+                        %(scored_at)s)
+                RETURNING {COLUMNS}
+                """,
+                _DEFAULTS | moment,
+            )
+            return await anext(cursor)
+
+    async def reserve_ids(self, count: int) -> list[int]:
+        """Return `count` ids that no other moment gets, so that rows to copy can name each other as parents."""
+        cursor = await self._conn.execute(
+            "SELECT nextval('moments_id_seq') FROM generate_series(1, %(count)s)", {"count": count}
+        )
+        return [number for (number,) in await cursor.fetchall()]
+
+    async def copy(self, moments: Iterable[ReservedMoment]) -> int:
+        """Insert many moments through COPY, parents and children in any order, and return how many."""
+        columns = ("id", "identifier", "video_id", "start_time", "end_time", "title", *_DEFAULTS)
+        return await copy_rows(self._conn, "moments", columns, ({**_DEFAULTS, **moment} for moment in moments))
+
+    async def get(self, moment_id: int) -> Moment | None:
+        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
+            await cursor.execute(f"SELECT {COLUMNS} FROM moments WHERE id = %(id)s", {"id": moment_id})
+            return await cursor.fetchone()
+
+    async def get_by_identifier(self, identifier: str) -> Moment | None:
+        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
+            await cursor.execute(
+                f"SELECT {COLUMNS} FROM moments WHERE identifier = %(identifier)s", {"identifier": identifier}
+            )
+            return await cursor.fetchone()
+
+    async def list_by_video(self, video_id: int) -> list[Moment]:
+        """Return the video's moments in the order they were added."""
+        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
+            await cursor.execute(
+                f"SELECT {COLUMNS} FROM moments WHERE video_id = %(video_id)s ORDER BY id", {"video_id": video_id}
+            )
+            return await cursor.fetchall()
+
+    async def list_children(self, moment_id: int) -> list[Moment]:
+        """Return the moments that were refined from this one, in the order they were added."""
+        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
+            await cursor.execute(
+                f"SELECT {COLUMNS} FROM moments WHERE parent_id = %(id)s ORDER BY id", {"id": moment_id}
+            )
+            return await cursor.fetchall()
+
+    async def list_page(
+        self,
+        limit: int,
+        after: int = 0,
+        video_id: int | None = None,
+        is_refined: bool | None = None,
+        generation_config_id: int | None = None,
+        min_score: int | None = None,
+    ) -> list[Moment]:
+        """Return at most `limit` moments whose id is above `after`, ordered by id."""
+        chosen = and_where(
+            {
+                "video_id = %(video_id)s": video_id,
+                "is_refined = %(is_refined)s": is_refined,
+                "generation_config_id = %(generation_config_id)s": generation_config_id,
+                "score >= %(min_score)s": min_score,
+            }
+        )
+        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
+            await cursor.execute(
+                sql.SQL(f"SELECT {COLUMNS} FROM moments WHERE id > %(after)s{{}} ORDER BY id LIMIT %(limit)s").format(
+                    chosen
+                ),
+                {
+                    "after": after,
+                    "limit": limit,
+                    "video_id": video_id,
+                    "is_refined": is_refined,
+                    "generation_config_id": generation_config_id,
+                    "min_score": min_score,
+                },
+            )
+            return await cursor.fetchall()
+
+    async def find_overlap(
+        self, video_id: int, start_time: float, end_time: float, excluding: int | None = None
+    ) -> Moment | None:
+        """Return the earliest moment that shares time with this span, or None; to touch is not to overlap."""
+        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
+            await cursor.execute(
+                f"""
+                SELECT {COLUMNS} FROM moments
+                WHERE video_id = %(video_id)s AND start_time < %(end_time)s AND end_time > %(start_time)s
+                  AND id IS DISTINCT FROM %(excluding)s::integer
+                ORDER BY start_time, id
+                LIMIT 1
+                """,
+                {"video_id": video_id, "start_time": start_time, "end_time": end_time, "excluding": excluding},
+            )
+            return await cursor.fetchone()
+
+    async def update(self, moment_id: int, **changes: Unpack[MomentChanges]) -> Moment | None:
+        """Change the given columns and return the new row, or None where there is no such moment."""
+        if not changes:
+            return await self.get(moment_id)
+        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
+            await cursor.execute(
+                sql.SQL("UPDATE moments SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
+                {**changes, "id": moment_id},
+            )
+            return await cursor.fetchone()
+
+    async def delete(self, moment_id: int) -> bool:
+        """Delete the moment and, by cascade, its clip; refined ones lose their parent. False where there is none."""
+        cursor = await self._conn.execute("DELETE FROM moments WHERE id = %(id)s", {"id": moment_id})
+        return cursor.rowcount == 1
+
+    async def delete_by_video(self, video_id: int) -> int:
+        """Delete the video's moments with their clips and return how many moments there were."""
+        cursor = await self._conn.execute("DELETE FROM moments WHERE video_id = %(video_id)s", {"video_id": video_id})
+        return cursor.rowcount
+
+    async def count(self) -> int:
+        cursor = await self._conn.execute("SELECT count(*) FROM moments")
+        (count,) = await anext(cursor)
+        return int(count)
+
+    async def count_by_video(self, video_id: int) -> int:
+        cursor = await self._conn.execute(
+            "SELECT count(*) FROM moments WHERE video_id = %(video_id)s", {"video_id": video_id}
+        )
+        (count,) = await anext(cursor)
+        return int(count)
+
+    async def create_if_free(
+        self, video_identifier: str, identifier: str, start_time: float, end_time: float, title: str
+    ) -> MomentAttempt | None:
+        """Insert a moment that ends inside its video and overlaps no other; None where there is no such video.
+
+        To be called in a transaction: the first statement holds the video, the second sees what others committed
+        before. In pipeline mode the two are one round trip.
+        """
+        moment = {
+            "video": video_identifier,
+            "identifier": identifier,
+            "start_time": start_time,
+            "end_time": end_time,
+            "title": title,
+        }
+        await self._conn.execute("SELECT FROM videos WHERE identifier = %(video)s FOR NO KEY UPDATE", moment)
+        async with self._conn.cursor(row_factory=args_row(MomentAttempt)) as cursor:
+            await cursor.execute(
+                """
+                WITH video AS (
+                    SELECT id, duration_seconds FROM videos WHERE identifier = %(video)s
+                ), clash AS (
+                    SELECT title, start_time, end_time FROM moments
+                    WHERE video_id = (SELECT id FROM video)
+                      AND start_time < %(end_time)s AND end_time > %(start_time)s
+                    ORDER BY start_time, id
+                    LIMIT 1
+                ), added AS (
+                    INSERT INTO moments (identifier, video_id, start_time, end_time, title)
+                    SELECT %(identifier)s, id, %(start_time)s, %(end_time)s, %(title)s
+                    FROM video
+                    WHERE coalesce(%(end_time)s <= duration_seconds, true) AND NOT EXISTS (SELECT FROM clash)
+                    RETURNING identifier
+                )
+                SELECT duration_seconds, added.identifier, clash.title, clash.start_time, clash.end_time
+                FROM video LEFT JOIN clash ON true LEFT JOIN added ON true
+                """,
+                moment,
+            )
+            return await cursor.fetchone()

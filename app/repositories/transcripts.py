@@ -1,0 +1,129 @@
+"""SQL over `transcripts`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypedDict, Unpack
+
+from psycopg.rows import args_row
+from psycopg.types.json import Jsonb
+
+from app.database import Connection
+from app.models import Transcript
+from app.repositories.statements import copy_rows
+
+COLUMNS = """id, video_id, full_text, word_timestamps, segment_timestamps, language, number_of_words,
+    number_of_segments, transcription_service, processing_time_seconds, created_at"""
+
+SUMMARY_COLUMNS = """id, video_id, language, number_of_words, number_of_segments, transcription_service,
+    processing_time_seconds, created_at"""
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptSummary:
+    """A transcript without its text and its timestamps, which may be megabytes."""
+
+    id: int
+    video_id: int
+    language: str
+    number_of_words: int | None
+    number_of_segments: int | None
+    transcription_service: str | None
+    processing_time_seconds: float | None
+    created_at: datetime
+
+
+class _Details(TypedDict, total=False):
+    language: str
+    number_of_words: int | None
+    number_of_segments: int | None
+    transcription_service: str | None
+    processing_time_seconds: float | None
+
+
+class NewTranscript(_Details):
+    """What a new transcript is made of: words are `{"word", "start", "end"}`, segments `{"text", "start", "end"}`."""
+
+    video_id: int
+    full_text: str
+    word_timestamps: list[dict[str, Any]]
+    segment_timestamps: list[dict[str, Any]]
+
+
+_DEFAULTS: dict[str, Any] = dict.fromkeys(_Details.__annotations__) | {"language": "en"}
+
+
+class TranscriptRepository:
+    """Transcripts, one for each video. They are immutable."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def create(self, **transcript: Unpack[NewTranscript]) -> Transcript:
+        """Insert a transcript. Raises `UniqueViolation` of `transcripts_video_id_key` where the video has one."""
+        async with self._conn.cursor(row_factory=args_row(Transcript)) as cursor:
+            await cursor.execute(
+                f"""
+                INSERT INTO transcripts (video_id, full_text, word_timestamps, segment_timestamps, language,
+                                         number_of_words, number_of_segments, transcription_service,
+                                         processing_time_seconds)
+                VALUES (%(video_id)s, %(full_text)s, %(word_timestamps)s, %(segment_timestamps)s, %(language)s,
+                        %(number_of_words)s, %(number_of_segments)s, %(transcription_service)s,
+                        %(processing_time_seconds)s)
+                RETURNING {COLUMNS}
+                """,
+                _values(transcript),
+            )
+            return await anext(cursor)
+
+    async def copy(self, transcripts: Iterable[NewTranscript]) -> int:
+        """Insert many transcripts through COPY and return how many."""
+        columns = ("video_id", "full_text", "word_timestamps", "segment_timestamps", *_DEFAULTS)
+        return await copy_rows(self._conn, "transcripts", columns, map(_values, transcripts))
+
+    async def get(self, transcript_id: int) -> Transcript | None:
+        async with self._conn.cursor(row_factory=args_row(Transcript)) as cursor:
+            await cursor.execute(f"SELECT {COLUMNS} FROM transcripts WHERE id = %(id)s", {"id": transcript_id})
+            return await cursor.fetchone()
+
+    async def get_by_video(self, video_id: int) -> Transcript | None:
+        async with self._conn.cursor(row_factory=args_row(Transcript)) as cursor:
+            await cursor.execute(
+                f"SELECT {COLUMNS} FROM transcripts WHERE video_id = %(video_id)s", {"video_id": video_id}
+            )
+            return await cursor.fetchone()
+
+    async def list_page(self, limit: int, after: int = 0) -> list[TranscriptSummary]:
+        """Return at most `limit` transcripts whose id is above `after`, ordered by id, without their big columns."""
+        async with self._conn.cursor(row_factory=args_row(TranscriptSummary)) as cursor:
+            await cursor.execute(
+                f"SELECT {SUMMARY_COLUMNS} FROM transcripts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
+                {"after": after, "limit": limit},
+            )
+            return await cursor.fetchall()
+
+    async def delete(self, transcript_id: int) -> bool:
+        """Delete the transcript and, by cascade, the configs that are its alone; False where there is none."""
+        cursor = await self._conn.execute("DELETE FROM transcripts WHERE id = %(id)s", {"id": transcript_id})
+        return cursor.rowcount == 1
+
+    async def delete_by_video(self, video_id: int) -> bool:
+        """Delete the video's transcript as `delete` does; False where it has none."""
+        cursor = await self._conn.execute(
+            "DELETE FROM transcripts WHERE video_id = %(video_id)s", {"video_id": video_id}
+        )
+        return cursor.rowcount == 1
+
+    async def count(self) -> int:
+        cursor = await self._conn.execute("SELECT count(*) FROM transcripts")
+        (count,) = await anext(cursor)
+        return int(count)
+
+
+def _values(transcript: NewTranscript) -> dict[str, Any]:
+    return {
+        **_DEFAULTS,
+        **transcript,
+        "word_timestamps": Jsonb(transcript["word_timestamps"]),
+        "segment_timestamps": Jsonb(transcript["segment_timestamps"]),
+    }
