@@ -1,0 +1,233 @@
+"""What the repository of moments promises, and how many statements each promise costs."""
+
+import re
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import pytest
+
+from app.database import Connection
+from app.repositories import MomentRepository
+from app.repositories.moments import new_identifier
+from tests.conftest import Statements
+from tests.factories import make_clip, make_generation_config, make_moment, make_video
+
+
+async def test_create_returns_the_stored_row(conn: Connection, statements: Statements) -> None:
+    parent, config, moments = await make_moment(conn), await make_generation_config(conn), MomentRepository(conn)
+    values: dict[str, Any] = {
+        "identifier": new_identifier(),
+        "video_id": parent.video_id,
+        "start_time": 12.25,
+        "end_time": 18.5,
+        "title": "The point",
+        "is_refined": True,
+        "parent_id": parent.id,
+        "generation_model": "qwen3-8b",
+        "generation_config_id": config.id,
+        "score": 8,
+        "scoring_model": "judge",
+        "scored_at": datetime(2026, 2, 8, 12, 30),
+    }
+    with statements:
+        moment = await moments.create(**values)
+    assert statements == 1
+    assert {name: getattr(moment, name) for name in values} == values
+    assert await moments.get(moment.id) == moment
+
+
+async def test_a_moment_is_not_refined_unless_it_says_so(conn: Connection) -> None:
+    created, moments = await make_moment(conn), MomentRepository(conn)
+    (reserved,) = await moments.reserve_ids(1)
+    await moments.copy([_new(reserved, created.video_id)])
+    copied = await moments.get(reserved)
+    assert copied is not None
+    assert (created.is_refined, copied.is_refined) == (False, False)
+
+
+def test_new_identifiers_are_16_hex_characters_and_differ() -> None:
+    made = {new_identifier() for _ in range(1000)}
+    assert len(made) == 1000
+    assert all(re.fullmatch("[0-9a-f]{16}", identifier) for identifier in made)
+
+
+async def test_an_identifier_is_taken_once_over_all_videos(conn: Connection) -> None:
+    moment = await make_moment(conn)
+    with pytest.raises(psycopg.errors.UniqueViolation) as raised:
+        await make_moment(conn, identifier=moment.identifier)
+    assert raised.value.diag.constraint_name == "moments_identifier_key"
+
+
+async def test_get_by_identifier_finds_the_moment(conn: Connection, statements: Statements) -> None:
+    moment = await make_moment(conn)
+    with statements:
+        found = await MomentRepository(conn).get_by_identifier(moment.identifier)
+    assert statements == 1
+    assert found == moment
+
+
+async def test_a_moment_that_is_not_there_is_none(conn: Connection, statements: Statements) -> None:
+    moments = MomentRepository(conn)
+    with statements:
+        assert await moments.get(0) is None
+        assert await moments.get_by_identifier("nobody") is None
+        assert await moments.update(0, title="x") is None
+        assert await moments.delete(0) is False
+        assert await moments.delete_by_video(0) == 0
+    assert statements == 5
+
+
+async def test_a_video_lists_its_moments_as_they_were_added(conn: Connection, statements: Statements) -> None:
+    video, moments = await make_video(conn), MomentRepository(conn)
+    late = await make_moment(conn, video_id=video.id, start_time=50.0, end_time=60.0)
+    early = await make_moment(conn, video_id=video.id)
+    await make_moment(conn)
+    with statements:
+        assert await moments.list_by_video(video.id) == [late, early]
+        assert await moments.count_by_video(video.id) == 2
+        assert await moments.count() == 3
+    assert statements == 3
+
+
+async def test_children_are_those_refined_from_a_moment(conn: Connection, statements: Statements) -> None:
+    parent = await make_moment(conn)
+    children = [await make_moment(conn, video_id=parent.video_id, parent_id=parent.id) for _ in range(2)]
+    await make_moment(conn, parent_id=children[0].id)
+    with statements:
+        assert await MomentRepository(conn).list_children(parent.id) == children
+    assert statements == 1
+
+
+async def test_pages_cover_every_moment_once_in_order(conn: Connection, statements: Statements) -> None:
+    made = [await make_moment(conn) for _ in range(5)]
+    moments = MomentRepository(conn)
+    with statements:
+        first = await moments.list_page(3)
+        second = await moments.list_page(3, after=first[-1].id)
+    assert statements == 2
+    assert (first, second) == (made[:3], made[3:])
+
+
+async def test_a_page_can_be_narrowed_by_each_filter_and_by_all(conn: Connection, statements: Statements) -> None:
+    config, moments = await make_generation_config(conn), MomentRepository(conn)
+    plain = await make_moment(conn)
+    chosen = await make_moment(conn, is_refined=True, generation_config_id=config.id, score=7)
+    await make_moment(conn, score=6)
+    with statements:
+        assert await moments.list_page(10, video_id=chosen.video_id) == [chosen]
+        assert await moments.list_page(10, is_refined=True) == [chosen]
+        assert await moments.list_page(1, is_refined=False) == [plain]
+        assert await moments.list_page(10, generation_config_id=config.id) == [chosen]
+        assert await moments.list_page(10, min_score=7) == [chosen]
+        assert await moments.list_page(
+            10, 0, video_id=chosen.video_id, is_refined=True, generation_config_id=config.id, min_score=0
+        ) == [chosen]
+        assert await moments.list_page(10, video_id=chosen.video_id, is_refined=False) == []
+        assert await moments.list_page(10, after=chosen.id, is_refined=True) == []
+    assert statements == 8
+
+
+@pytest.mark.parametrize(("start_time", "end_time"), [(5, 10.5), (19.5, 25), (12, 13), (5, 25), (10, 20)], ids=str)
+async def test_a_span_that_shares_time_with_a_moment_overlaps(
+    conn: Connection, statements: Statements, start_time: float, end_time: float
+) -> None:
+    moment = await make_moment(conn, start_time=10.0, end_time=20.0)
+    with statements:
+        overlap = await MomentRepository(conn).find_overlap(moment.video_id, start_time, end_time)
+    assert statements == 1
+    assert overlap == moment
+
+
+@pytest.mark.parametrize(("start_time", "end_time"), [(0, 10), (20, 30), (0, 1), (25, 30)], ids=str)
+async def test_a_span_that_touches_a_moment_or_lies_apart_does_not_overlap(
+    conn: Connection, start_time: float, end_time: float
+) -> None:
+    moment = await make_moment(conn, start_time=10.0, end_time=20.0)
+    assert await MomentRepository(conn).find_overlap(moment.video_id, start_time, end_time) is None
+
+
+async def test_the_earliest_overlap_of_the_video_is_found(conn: Connection) -> None:
+    video, moments = await make_video(conn), MomentRepository(conn)
+    await make_moment(conn, start_time=1.0, end_time=90.0)
+    late = await make_moment(conn, video_id=video.id, start_time=30.0, end_time=40.0)
+    early = await make_moment(conn, video_id=video.id, start_time=10.0, end_time=20.0)
+    assert await moments.find_overlap(video.id, 0.0, 100.0) == early
+    assert await moments.find_overlap(video.id, 0.0, 100.0, excluding=early.id) == late
+
+
+async def test_a_moment_does_not_overlap_itself_when_it_is_excluded(conn: Connection) -> None:
+    moment = await make_moment(conn)
+    assert await MomentRepository(conn).find_overlap(moment.video_id, 0.0, 100.0, excluding=moment.id) is None
+
+
+async def test_update_changes_only_what_is_given(conn: Connection, statements: Statements) -> None:
+    moment, moments = await make_moment(conn, score=3, generation_model="qwen3"), MomentRepository(conn)
+    with statements:
+        changed = await moments.update(moment.id, title="New", score=None)
+    assert statements == 1
+    assert changed is not None
+    assert (changed.title, changed.score, changed.generation_model) == ("New", None, "qwen3")
+    assert await moments.get(moment.id) == changed
+
+
+async def test_update_of_nothing_returns_the_row(conn: Connection, statements: Statements) -> None:
+    moment = await make_moment(conn)
+    with statements:
+        assert await MomentRepository(conn).update(moment.id) == moment
+    assert statements == 1
+
+
+async def test_deleting_a_parent_leaves_what_was_refined_from_it(conn: Connection, statements: Statements) -> None:
+    parent, moments = await make_moment(conn), MomentRepository(conn)
+    child = await make_moment(conn, video_id=parent.video_id, parent_id=parent.id)
+    with statements:
+        assert await moments.delete(parent.id) is True
+    assert statements == 1
+    orphan = await moments.get(child.id)
+    assert orphan is not None
+    assert orphan.parent_id is None
+
+
+async def test_delete_by_video_says_how_many(conn: Connection, statements: Statements) -> None:
+    video, other, moments = await make_video(conn), await make_moment(conn), MomentRepository(conn)
+    parent = await make_moment(conn, video_id=video.id)
+    await make_moment(conn, video_id=video.id, parent_id=parent.id)
+    await make_clip(conn, parent)
+    with statements:
+        assert await moments.delete_by_video(video.id) == 2
+    assert statements == 1
+    assert await moments.list_page(10) == [other]
+
+
+async def test_a_tree_is_copied_in_one_statement_children_first(conn: Connection, statements: Statements) -> None:
+    video, moments = await make_video(conn), MomentRepository(conn)
+    with statements:
+        ids = await moments.reserve_ids(3)
+        copied = await moments.copy(
+            [_new(ids[2], video.id, parent_id=ids[0]), _new(ids[1], video.id, parent_id=ids[0]), _new(ids[0], video.id)]
+        )
+    assert statements == 2
+    assert copied == 3
+    assert [child.id for child in await moments.list_children(ids[0])] == ids[1:]
+
+
+async def test_reserved_ids_are_nobody_elses(conn: Connection) -> None:
+    moments = MomentRepository(conn)
+    reserved = await moments.reserve_ids(3)
+    taken = {*reserved, *await moments.reserve_ids(2), (await make_moment(conn)).id}
+    assert reserved == sorted(reserved)
+    assert len(taken) == 6
+    assert await moments.reserve_ids(0) == []
+
+
+def _new(moment_id: int, video_id: int, **values: Any) -> Any:
+    return {
+        "id": moment_id,
+        "identifier": new_identifier(),
+        "video_id": video_id,
+        "start_time": 1.0,
+        "end_time": 2.0,
+        "title": "Copied",
+        **values,
+    }
