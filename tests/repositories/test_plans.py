@@ -1,0 +1,163 @@
+"""Which index each hot read uses, in tables with enough rows for the choice between two indexes to be the real one."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
+
+from app.core.config import Settings
+from app.database import Connection, connect
+from app.repositories import (
+    ClipRepository,
+    GenerationConfigRepository,
+    MomentRepository,
+    PipelineHistoryRepository,
+    PromptRepository,
+    ThumbnailRepository,
+    TranscriptRepository,
+    VideoRepository,
+)
+from tests.conftest import Databases
+
+_NOON = datetime(2026, 2, 8, 12)
+_VIDEOS = 200
+_EACH = 20  # moments, clips and runs of each video
+
+_READS: dict[str, Callable[[Connection], Awaitable[object]]] = {
+    "videos_pkey": lambda conn: VideoRepository(conn).get(7),
+    "videos_identifier_key": lambda conn: VideoRepository(conn).get_by_identifier("video-7"),
+    "idx_videos_source_url": lambda conn: VideoRepository(conn).list_by_source_url("https://host/7"),
+    "prompts_pkey": lambda conn: PromptRepository(conn).list_page(5, after=7),
+    "prompts_prompt_hash_key": lambda conn: PromptRepository(conn).get_or_create("Find 7", "JSON"),
+    "generation_configs_pkey": lambda conn: GenerationConfigRepository(conn).list_page(5, after=7),
+    "generation_configs_config_hash_key": lambda conn: GenerationConfigRepository(conn).get_or_create(
+        prompt_id=1, model="qwen3", operation_type="generation", top_k=7
+    ),
+    "idx_generation_configs_prompt_id": lambda conn: GenerationConfigRepository(conn).list_page(50, prompt_id=1),
+    "transcripts_pkey": lambda conn: TranscriptRepository(conn).list_page(5, after=7),
+    "transcripts_video_id_key": lambda conn: TranscriptRepository(conn).get_by_video(7),
+    "moments_pkey": lambda conn: MomentRepository(conn).list_page(5, after=7, is_refined=False),
+    "moments_identifier_key": lambda conn: MomentRepository(conn).get_by_identifier("7"),
+    "idx_moments_video_id_start_time": lambda conn: MomentRepository(conn).list_by_video(7),
+    "idx_moments_parent_id": lambda conn: MomentRepository(conn).list_children(7),
+    "idx_moments_generation_config_id": lambda conn: MomentRepository(conn).list_page(50, generation_config_id=7),
+    "idx_moments_score": lambda conn: MomentRepository(conn).list_page(50, min_score=10),
+    "clips_pkey": lambda conn: ClipRepository(conn).get(7),
+    "clips_moment_id_key": lambda conn: ClipRepository(conn).get_by_moment(7),
+    "idx_clips_video_id": lambda conn: ClipRepository(conn).list_by_video(7),
+    "thumbnails_pkey": lambda conn: ThumbnailRepository(conn).list_page(5, after=7),
+    "idx_thumbnails_video_id": lambda conn: ThumbnailRepository(conn).get_by_video(7),
+    "idx_thumbnails_clip_id": lambda conn: ThumbnailRepository(conn).get_by_clip(7),
+    "pipeline_history_pkey": lambda conn: PipelineHistoryRepository(conn).get(7),
+    "pipeline_history_identifier_key": lambda conn: PipelineHistoryRepository(conn).get_by_identifier("7"),
+    "idx_pipeline_history_video_id_started_at": lambda conn: PipelineHistoryRepository(conn).get_latest(7),
+    "idx_pipeline_history_status": lambda conn: PipelineHistoryRepository(conn).list_by_status("running", 50),
+}
+
+
+@pytest.fixture(scope="module")
+async def library(databases: Databases, template_url: str) -> AsyncIterator[Connection]:
+    """A connection to a database with some rows in each table; nothing but reads runs on it."""
+    async with connect(Settings(database_url=databases.create(template_url))) as conn:
+        async with conn.transaction():
+            await _fill(conn)
+        await conn.execute("ANALYZE")
+        await conn.execute("SET enable_seqscan = off")
+        conn.cursor_factory = _RecordingCursor
+        yield conn
+
+
+@pytest.mark.parametrize("index", _READS)
+async def test_a_read_uses_its_index(library: Connection, index: str) -> None:
+    plan = await _explain(library, _READS[index])
+    assert f" {index} " in plan
+    assert "Seq Scan" not in plan
+
+
+async def test_an_overlap_is_sought_among_the_moments_that_begin_before_the_end(library: Connection) -> None:
+    plan = await _explain(library, lambda conn: MomentRepository(conn).find_overlap(7, 30.0, 40.0))
+    assert " idx_moments_video_id_start_time " in plan
+    assert re.search(r"Index Cond: .*video_id = .* AND \(start_time < ", plan)
+
+
+async def test_the_next_page_of_runs_begins_where_the_last_one_ended(library: Connection) -> None:
+    plan = await _explain(library, lambda conn: PipelineHistoryRepository(conn).list_by_video(7, 5, before=(_NOON, 7)))
+    assert "Backward using idx_pipeline_history_video_id_started_at " in plan
+    assert re.search(r"Index Cond: .*video_id = .* AND \(started_at <= ", plan)
+
+
+async def test_the_thumbnails_of_a_video_are_found_through_its_clips(library: Connection) -> None:
+    plan = await _explain(library, lambda conn: ThumbnailRepository(conn).list_by_video(7))
+    for index in ("idx_thumbnails_video_id", "idx_clips_video_id", "idx_thumbnails_clip_id"):
+        assert f" {index} " in plan
+    assert "Index Cond: (clip_id = clips.id)" in plan
+
+
+class _RecordingCursor(AsyncCursor[TupleRow]):
+    last: tuple[Any, Any]
+
+    async def execute(self, query: Any, params: Any = None, **options: Any) -> "_RecordingCursor":
+        _RecordingCursor.last = (query, params)
+        await super().execute(query, params, **options)
+        return self
+
+
+async def _explain(conn: Connection, read: Callable[[Connection], Awaitable[object]]) -> str:
+    await read(conn)
+    query, params = _RecordingCursor.last
+    text = query if isinstance(query, str) else query.as_string(conn)
+    cursor = await conn.execute("EXPLAIN (COSTS OFF) " + text, params)
+    return "\n".join([f"{line} " async for (line,) in cursor])
+
+
+async def _fill(conn: Connection) -> None:
+    numbers = range(1, _VIDEOS + 1)
+    owned = [(video, number) for video in numbers for number in range(_EACH)]
+    await VideoRepository(conn).copy(
+        {"identifier": f"video-{n}", "cloud_url": "file:///v", "source_url": f"https://host/{n}"} for n in numbers
+    )
+    await conn.execute("UPDATE videos SET created_at = created_at + id * interval '1 minute'")
+    await TranscriptRepository(conn).copy(
+        {"video_id": n, "full_text": "Hello", "word_timestamps": [], "segment_timestamps": []} for n in numbers
+    )
+    await PromptRepository(conn).copy({"user_prompt": f"Find {n}", "system_prompt": "JSON"} for n in numbers)
+    await GenerationConfigRepository(conn).copy(
+        {"prompt_id": 1 + n // 10, "model": "qwen3", "operation_type": "generation", "top_k": n} for n in range(200)
+    )
+    moments = MomentRepository(conn)
+    ids = await moments.reserve_ids(len(owned))
+    await moments.copy(
+        {
+            "id": moment_id,
+            "identifier": str(moment_id),
+            "video_id": video,
+            "start_time": 10.0 * number,
+            "end_time": 10.0 * number + 5,
+            "title": "A moment",
+            "parent_id": moment_id - 1 if moment_id % 10 == 0 else None,
+            "generation_config_id": 1 + moment_id % 100,
+            "score": 10 if moment_id % 50 == 0 else 5,
+        }
+        for moment_id, (video, number) in zip(ids, owned, strict=True)
+    )
+    await ClipRepository(conn).copy(
+        {"moment_id": moment_id, "video_id": video, "cloud_url": "file:///c", "start_time": 0.0, "end_time": 1.0}
+        for moment_id, (video, _) in zip(ids, owned, strict=True)
+    )
+    thumbnails = ThumbnailRepository(conn)
+    await thumbnails.copy({"video_id": n, "cloud_url": "file:///t"} for n in numbers)
+    await thumbnails.copy({"clip_id": n, "cloud_url": "file:///t"} for n in range(1, len(owned) + 1))
+    await PipelineHistoryRepository(conn).copy(
+        {
+            "identifier": f"{video}-{number}",
+            "video_id": video,
+            "pipeline_type": "full",
+            "status": "running" if (video, number) == (7, 0) else "completed",
+            "started_at": _NOON + timedelta(hours=number),
+        }
+        for video, number in owned
+    )
