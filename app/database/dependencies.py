@@ -16,6 +16,10 @@ async def get_db() -> AsyncIterator[Connection]:
 
 
 async def get_reader() -> AsyncIterator[Connection]:
-    """Give a connection without a transaction: a read is one round trip."""
-    async with get_pool().connection() as conn:
+    """Give a connection without a transaction: a read is one round trip, and giving it back is none."""
+    pool = get_pool()
+    conn = await pool.getconn()
+    try:
         yield conn
+    finally:
+        await pool.putconn(conn)

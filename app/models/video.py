@@ -4,6 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 
+def shown_title(identifier: str, title: str | None) -> str:
+    """Return the stored title, or the identifier as words: `demo-talk` is "Demo Talk"."""
+    return title or identifier.replace("-", " ").replace("_", " ").title()
+
+
 @dataclass(frozen=True, slots=True)
 class Video:
     """A video of the library. Everything else that is stored belongs to one."""

@@ -1,0 +1,74 @@
+"""The one mapping from errors to answers. `detail` is always one short string."""
+
+import logging
+from collections.abc import Mapping
+
+import psycopg
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.api.answers import json_answer
+from app.core.errors import (
+    Conflict,
+    DatabaseAhead,
+    DatabaseUnavailable,
+    InvalidInput,
+    InvalidMoment,
+    NotFound,
+    VideoMomentsError,
+)
+from app.database.errors import domain_error
+
+_log = logging.getLogger(__name__)
+
+_STATUS: Mapping[type[VideoMomentsError], int] = {
+    NotFound: 404,
+    InvalidMoment: 400,
+    InvalidInput: 422,
+    Conflict: 409,
+    DatabaseUnavailable: 503,
+    DatabaseAhead: 503,
+}
+_RETRY_AFTER_SECONDS = "5"
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error that an endpoint may raise; an unexpected one is left to the middleware."""
+    app.add_exception_handler(VideoMomentsError, _answer_expected)
+    app.add_exception_handler(psycopg.Error, _answer_database_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+
+
+def error_answer(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    return json_answer({"detail": detail}, status, headers)
+
+
+async def _answer_expected(request: Request, error: Exception) -> Response:
+    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+    headers = {"Retry-After": _RETRY_AFTER_SECONDS} if status == 503 else None
+    return error_answer(status, str(error), headers)
+
+
+async def _answer_database_error(request: Request, error: Exception) -> Response:
+    expected = domain_error(error) if isinstance(error, psycopg.Error) else None
+    if expected is None:
+        raise error
+    _log.warning("%s: %s", type(error).__name__, str(error).partition("\n")[0])
+    return await _answer_expected(request, expected)
+
+
+async def _answer_invalid_request(request: Request, error: Exception) -> Response:
+    problem = error.errors()[0] if isinstance(error, RequestValidationError) else {}
+    if problem.get("type") == "json_invalid":
+        return error_answer(422, "The body is not valid JSON")
+    name = ".".join(str(part) for part in problem["loc"][1:]) or "body"
+    return error_answer(422, f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return error_answer(error.status_code, error.detail, error.headers)

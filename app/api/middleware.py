@@ -1,0 +1,64 @@
+"""What happens around every request: its id, its line in the log, and the answer to an error nobody expected."""
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.answers import json_answer
+from app.core.logging import request_id
+
+_log = logging.getLogger("app.requests")
+_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class RequestContext:
+    """Plain ASGI: gives each request an id, logs it with its status and duration, and answers what goes wrong with 500.
+
+    The id is the request's own `X-Request-ID`, or a new `req_` and 12 hexadecimal characters; the answer carries it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        identifier = given if _ID.fullmatch(given) else f"req_{secrets.token_hex(6)}"
+        token = request_id.set(identifier)
+        started, status = time.perf_counter(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = identifier
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            _log.exception("%s %s failed", scope["method"], scope["path"])
+            if status:
+                raise
+            await _unexpected_error(scope, receive, send_with_id)
+        finally:
+            _log_request(scope, status, time.perf_counter() - started)
+            request_id.reset(token)
+
+
+async def _unexpected_error(scope: Scope, receive: Receive, send: Send) -> None:
+    body = {"error": "Internal server error", "detail": "Internal server error", "status_code": 500}
+    await json_answer(body, 500)(scope, receive, send)
+
+
+def _log_request(scope: Scope, status: int, seconds: float) -> None:
+    if _log.isEnabledFor(logging.INFO):
+        milliseconds = round(seconds * 1000, 1)
+        extra = {"method": scope["method"], "path": scope["path"], "status": status, "duration_ms": milliseconds}
+        _log.info("%s %s %d %.1f ms", scope["method"], scope["path"], status, milliseconds, extra=extra)

@@ -1,0 +1,49 @@
+"""`/api/videos/{id}/moments`"""
+
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.api.answers import json_answer
+from app.api.dependencies import Reader, VideoId
+from app.api.read_route import ReadRoute
+from app.api.schemas import Error, MomentAnswer, NewMomentBody
+from app.repositories.views import ShownMoment
+from app.services import moments
+
+router = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"])
+reads = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"], route_class=ReadRoute)
+
+
+@reads.get("", response_model=list[MomentAnswer], responses={404: {"model": Error}})
+async def list_moments(request: Request, video_id: VideoId, conn: Reader) -> Response:
+    """List a video's moments in the order they were added."""
+    return json_answer([_answer(moment) for moment in await moments.list_moments(conn, video_id)])
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=MomentAnswer,
+    responses={400: {"model": Error, "description": "A rule for moments is broken"}, 404: {"model": Error}},
+)
+async def add_moment(video_id: VideoId, body: NewMomentBody, conn: Reader) -> Response:
+    """Add a moment by hand: inside the video, at most 120 seconds long, and over no other moment."""
+    added = await moments.add_moment(conn, video_id, body.start_time, body.end_time, body.title)
+    return json_answer(_answer(added), 201)
+
+
+def _answer(moment: ShownMoment) -> dict[str, Any]:
+    config = moment.generation_config
+    return {
+        "id": moment.identifier,
+        "start_time": moment.start_time,
+        "end_time": moment.end_time,
+        "title": moment.title,
+        "is_refined": moment.is_refined,
+        "parent_id": moment.parent_identifier,
+        "model_name": moment.generation_model,
+        "generation_config": None if config is None else orjson.Fragment(config),
+    }

@@ -1,0 +1,47 @@
+"""`/api/videos`"""
+
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from app.api.answers import json_answer
+from app.api.dependencies import Limit, Reader, VideoId
+from app.api.read_route import ReadRoute
+from app.api.schemas import Error, VideoAnswer
+from app.repositories.views import VideoCard
+from app.services import videos
+
+router = APIRouter(prefix="/api/videos", tags=["videos"])
+reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=ReadRoute)
+
+Cursor = Annotated[str, Query(max_length=255, description="From the Link header of the page before")]
+
+
+@router.get("", response_model=list[VideoAnswer])
+async def list_videos(request: Request, conn: Reader, limit: Limit = None, cursor: Cursor = "") -> Response:
+    """List videos, ordered by id. Without `limit` the whole library; with it, `Link` names the next page."""
+    cards = await videos.list_videos(conn, limit, cursor)
+    headers = None
+    if limit is not None and len(cards) == limit:
+        query = urlencode({"limit": limit, "cursor": cards[-1].identifier}, quote_via=quote)
+        headers = {"Link": f'<{request.url.path}?{query}>; rel="next"'}
+    return json_answer([_answer(card) for card in cards], headers=headers)
+
+
+@reads.get("/{video_id}", response_model=VideoAnswer, responses={404: {"model": Error}})
+async def get_video(request: Request, video_id: VideoId, conn: Reader) -> Response:
+    """One video."""
+    return json_answer(_answer(await videos.get_video(conn, video_id)))
+
+
+def _answer(card: VideoCard) -> dict[str, Any]:
+    return {
+        "id": card.identifier,
+        "filename": card.filename,
+        "title": card.title,
+        "thumbnail_url": f"/static/thumbnails/{card.identifier}.jpg" if card.has_thumbnail else None,
+        "has_audio": card.has_audio,
+        "has_transcript": card.has_transcript,
+    }

@@ -1,0 +1,41 @@
+"""Logs: readable lines on a terminal, one JSON object per line elsewhere, each with the id of its request."""
+
+import logging
+import sys
+from contextvars import ContextVar
+
+from pythonjsonlogger.orjson import OrjsonFormatter
+
+from app.core.config import Settings
+
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
+
+# Loggers that repeat what this project says itself, or talk about the weather.
+_QUIET = ("uvicorn.access", "psycopg.pool", "httpx", "alembic.runtime.plugins")
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send every log record to standard error in the format of the settings."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_add_request_id)
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    handler.setFormatter(_json_formatter() if as_json else _text_formatter())
+    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _add_request_id(record: logging.LogRecord) -> bool:
+    record.request_id = request_id.get()
+    return True
+
+
+def _json_formatter() -> logging.Formatter:
+    return OrjsonFormatter(
+        "%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s",
+        rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+    )
+
+
+def _text_formatter() -> logging.Formatter:
+    return logging.Formatter("%(asctime)s %(levelname)-7s %(message)s  [%(name)s %(request_id)s]", "%H:%M:%S")

@@ -1,0 +1,121 @@
+"""The application and its lifespan: `uvicorn app.main:app`."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+
+import psycopg.pq
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from app import __version__
+from app.api import health, moments, search, transcripts, videos
+from app.api.errors import install_error_handlers
+from app.api.middleware import RequestContext
+from app.core.config import Settings, get_settings
+from app.core.errors import ConfigurationError
+from app.core.logging import configure_logging
+from app.core.redis import close_redis, get_redis, init_redis
+from app.database import close_db, init_db
+from app.database.migrations import code_revisions
+from app.services.health import Health
+from app.services.live_state import prepare_live_state
+
+_log = logging.getLogger(__name__)
+
+# Young objects between two collections. Requests make few cycles, and the default of 700 spends a tenth of a large
+# answer's time looking for them.
+_GC_THRESHOLD = 50_000
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the application. It connects to nothing before its lifespan begins."""
+    settings = settings or get_settings()
+    app = FastAPI(
+        title="VideoMoments",
+        version=__version__,
+        description="Find, clip and refine the best moments of a video.",
+        lifespan=_lifespan,
+    )
+    app.state.settings = settings
+    app.state.health = Health()
+    for router in (videos.reads, moments.reads, transcripts.reads, videos.router, moments.router, search.router):
+        app.include_router(router)
+    app.include_router(health.router)
+    install_error_handlers(app)
+    app.add_middleware(RequestContext)
+    app.add_middleware(  # the outermost, so that errors carry its headers too
+        CORSMiddleware,
+        allow_origins=settings.allow_origins,
+        allow_methods=["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"],
+        allow_headers=["*"],
+        allow_credentials=True,
+    )
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    configure_logging(settings)
+    if psycopg.pq.__impl__ == "python":
+        _log.warning(
+            "psycopg's compiled part is missing, and queries are several times slower: install psycopg[binary]"
+        )
+    code_revisions()  # read from disk now, not at the first request
+    init_redis(settings)
+    try:
+        await init_db(settings)
+        try:
+            preparation = asyncio.create_task(prepare_live_state(get_redis()))
+            gc.set_threshold(_GC_THRESHOLD)
+            gc.collect()
+            gc.freeze()
+            with _told_of_sigterm(app.state.health):
+                yield
+            app.state.health.is_stopping = True
+            preparation.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await preparation
+        finally:
+            await close_db()
+    finally:
+        await close_redis()
+
+
+@contextmanager
+def _told_of_sigterm(health: Health) -> Iterator[None]:
+    """Stop being ready when SIGTERM arrives, and pass it on to the server, which then finishes what runs."""
+    if threading.current_thread() is not threading.main_thread():  # as in a test client
+        yield
+        return
+    server = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        health.is_stopping = True
+        if callable(server):
+            server(number, frame)
+        else:
+            raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, server)
+
+
+def _create_app_or_exit() -> FastAPI:
+    try:
+        return create_app()
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
+
+
+app = _create_app_or_exit()

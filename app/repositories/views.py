@@ -1,0 +1,145 @@
+"""What the API shows of several tables at once, each view in one statement."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath
+
+from psycopg.rows import args_row
+
+from app.database import Connection
+from app.models.video import shown_title
+
+
+@dataclass(frozen=True, slots=True)
+class VideoCard:
+    """A video as a list shows it."""
+
+    identifier: str
+    cloud_url: str
+    stored_title: str | None
+    has_thumbnail: bool
+    has_audio: bool
+    has_transcript: bool
+
+    @property
+    def filename(self) -> str:
+        return self.identifier + PurePosixPath(self.cloud_url).suffix
+
+    @property
+    def title(self) -> str:
+        return shown_title(self.identifier, self.stored_title)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownMoment:
+    """A moment with its parent's identifier and its generation config as ready JSON, without null values."""
+
+    identifier: str
+    start_time: float
+    end_time: float
+    title: str
+    is_refined: bool
+    parent_identifier: str | None
+    generation_model: str | None
+    generation_config: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptKey:
+    """The transcript that a video has now. Another transcription gets another id; the time tells databases apart."""
+
+    id: int | None
+    created_at: datetime | None
+
+
+# A video can be transcribed where it has a sound track; a transcript proves that it had one.
+_CARDS = """
+    SELECT videos.identifier, videos.cloud_url, videos.title, thumbnails.id IS NOT NULL,
+           videos.audio_codec IS NOT NULL OR transcripts.id IS NOT NULL, transcripts.id IS NOT NULL
+    FROM videos
+    LEFT JOIN thumbnails ON thumbnails.video_id = videos.id
+    LEFT JOIN transcripts ON transcripts.video_id = videos.id
+    """
+
+
+class ViewRepository:
+    """Reads that join tables."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def list_cards(self, limit: int | None, after: str = "") -> list[VideoCard]:
+        """Return the videos behind the identifier `after`, ordered by identifier; all of them where `limit` is None."""
+        async with self._conn.cursor(row_factory=args_row(VideoCard)) as cursor:
+            await cursor.execute(
+                _CARDS + "WHERE videos.identifier > %(after)s ORDER BY videos.identifier LIMIT %(limit)s",
+                {"after": after, "limit": limit},
+            )
+            return await cursor.fetchall()
+
+    async def get_card(self, identifier: str) -> VideoCard | None:
+        async with self._conn.cursor(row_factory=args_row(VideoCard)) as cursor:
+            await cursor.execute(_CARDS + "WHERE videos.identifier = %(identifier)s", {"identifier": identifier})
+            return await cursor.fetchone()
+
+    async def list_moments(self, identifier: str) -> list[ShownMoment] | None:
+        """Return the moments of a video in the order they were added, or None where there is no such video."""
+        cursor = await self._conn.execute(
+            """
+            SELECT moments.identifier, moments.start_time, moments.end_time, moments.title, moments.is_refined,
+                   parents.identifier, moments.generation_model, configs.json
+            FROM videos
+            LEFT JOIN moments ON moments.video_id = videos.id
+            LEFT JOIN moments AS parents ON parents.id = moments.parent_id
+            LEFT JOIN LATERAL (
+                SELECT json_strip_nulls(json_build_object(
+                    'model', model, 'temperature', temperature, 'top_p', top_p, 'top_k', top_k,
+                    'operation_type', operation_type, 'user_prompt', nullif(user_prompt, ''),
+                    'min_moment_length', min_moment_length, 'max_moment_length', max_moment_length,
+                    'min_moments', min_moments, 'max_moments', max_moments
+                ))::text AS json
+                FROM generation_configs JOIN prompts ON prompts.id = prompt_id
+                WHERE generation_configs.id = moments.generation_config_id
+            ) AS configs ON true
+            WHERE videos.identifier = %(identifier)s
+            ORDER BY moments.id
+            """,
+            {"identifier": identifier},
+        )
+        rows = await cursor.fetchall()
+        if not rows:
+            return None
+        return [ShownMoment(*row) for row in rows if row[0] is not None]
+
+    async def get_transcript_key(self, identifier: str) -> TranscriptKey | None:
+        """Return which transcript a video has, or None where there is no such video."""
+        async with self._conn.cursor(row_factory=args_row(TranscriptKey)) as cursor:
+            await cursor.execute(
+                """
+                SELECT transcripts.id, transcripts.created_at
+                FROM videos LEFT JOIN transcripts ON transcripts.video_id = videos.id
+                WHERE videos.identifier = %(identifier)s
+                """,
+                {"identifier": identifier},
+            )
+            return await cursor.fetchone()
+
+    async def read_transcript(self, key: TranscriptKey) -> tuple[bytes, ...] | None:
+        """Return a transcript's JSON document in pieces, as PostgreSQL prints it: nothing is decoded on the way."""
+        cursor = await self._conn.execute(
+            """
+            SELECT convert_to('{"transcription":' || to_json(full_text)::text || ',"processing_time":'
+                              || coalesce(processing_time_seconds::text, 'null') || ',"word_timestamps":', 'UTF8'),
+                   convert_to(word_timestamps::text, 'UTF8'),
+                   convert_to(',"segment_timestamps":' || segment_timestamps::text, 'UTF8'),
+                   convert_to(',"metadata":' || json_build_object(
+                       'total_segments', coalesce(number_of_segments, jsonb_array_length(segment_timestamps)),
+                       'total_words', coalesce(number_of_words, jsonb_array_length(word_timestamps)),
+                       'duration', coalesce(segment_timestamps -> -1 -> 'end', word_timestamps -> -1 -> 'end')
+                   )::text || '}', 'UTF8')
+            FROM transcripts WHERE id = %(id)s
+            """,
+            {"id": key.id},
+            binary=True,
+        )
+        return await cursor.fetchone()

@@ -1,0 +1,41 @@
+"""What Redis must hold before the first run: the model registry and the consumer group of the run stream."""
+
+import asyncio
+import logging
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from app.services.model_registry import ModelRegistry
+
+RUN_STREAM = "pipeline:requests"
+WORKER_GROUP = "pipeline_workers"
+
+_log = logging.getLogger(__name__)
+_RETRY_SECONDS = 1.0
+
+
+async def prepare_live_state(redis: Redis) -> None:
+    """Seed the registry where it is empty and create the group; where Redis is away, as soon as it comes."""
+    told = False
+    while True:
+        try:
+            await _prepare(redis)
+        except (RedisError, OSError) as error:
+            if not told:
+                _log.error("Redis is not reachable: %s", error)
+                told = True
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            return
+
+
+async def _prepare(redis: Redis) -> None:
+    seeded = await ModelRegistry(redis).seed()
+    if seeded:
+        _log.info("Seeded %d model configs", seeded)
+    try:
+        await redis.xgroup_create(RUN_STREAM, WORKER_GROUP, id="0", mkstream=True)
+    except ResponseError as error:
+        if "BUSYGROUP" not in str(error):
+            raise
