@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import psycopg
 from psycopg_pool import PoolTimeout, TooManyRequests
 from redis.exceptions import RedisError
 
-from app.core.config import get_settings
+from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
 from app.core.redis import get_redis
 from app.database import connect, get_pool
@@ -59,9 +60,9 @@ class Readiness:
 class Health:
     """The state of one running application."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.is_stopping = False
-        self._database = Probe(_check_database)
+        self._database = Probe(partial(_check_database, settings))
         self._redis = Probe(_check_redis)
 
     async def check(self) -> tuple[bool, bool]:
@@ -78,12 +79,12 @@ class Health:
         return Readiness(await _compare_revisions())
 
 
-async def _check_database() -> None:
+async def _check_database(settings: Settings) -> None:
     with contextlib.suppress(PoolTimeout, TooManyRequests):
         async with get_pool().connection(timeout=_POOL_SECONDS) as conn:
             await conn.execute("SELECT 1")
         return
-    async with connect(get_settings()) as conn:  # the pool is busy, which is not the database's fault
+    async with connect(settings) as conn:  # the pool is busy, which is not the database's fault
         await conn.execute("SELECT 1")
 
 

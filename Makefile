@@ -1,0 +1,57 @@
+# VideoMoments. Needs Python 3.11 or newer and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run import test lint types fmt migrate bench ci clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+run: .venv/.server  ## set everything up and serve the API on http://127.0.0.1:7005
+	@exec $(BIN)/python -m app run
+
+import: .venv/.server  ## bring in a library of the previous backend: make import DIR=path/to/static
+	@exec $(BIN)/python -m app import "$(DIR)" $(OPTIONS)
+
+test: .venv/.server  ## run the tests, on servers of their own
+	@$(BIN)/python -m pytest $(OPTIONS)
+
+lint: .venv/.tools  ## check the style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.tools  ## check the types
+	$(BIN)/mypy
+
+fmt: .venv/.tools  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+migrate: .venv/.server  ## create the database and bring it to the newest revision
+	@$(BIN)/python -m app db upgrade
+
+bench: .venv/.server .venv-bench/.ready  ## measure this server beside two peers
+	@$(BIN)/python -m tests.performance.bench $(OPTIONS)
+
+ci: lint types test  ## what has to pass before a change lands
+
+clean:  ## remove what the other targets installed; the data in .data stays
+	rm -rf .venv .venv-bench
+
+.venv/.server: requirements.txt requirements-local.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "VideoMoments needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing what requirements.txt and requirements-local.txt name …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-local.txt
+	@touch $@
+
+.venv/.tools: .venv/.server .ci/requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .ci/requirements.txt
+	@touch $@
+
+.venv-bench/.ready: tests/performance/requirements.txt
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r tests/performance/requirements.txt
+	@touch $@

@@ -1,0 +1,97 @@
+"""`GET /api/videos` and `GET /api/videos/{id}`."""
+
+from httpx import AsyncClient
+
+from app.database import Connection
+from tests.conftest import Statements
+from tests.factories import make_thumbnail, make_transcript, make_video
+
+
+async def test_a_library_without_videos_is_an_empty_array(client: AsyncClient) -> None:
+    assert (await client.get("/api/videos")).json() == []
+
+
+async def test_a_video_has_the_fields_of_the_frontend(client: AsyncClient, conn: Connection) -> None:
+    video = await make_video(conn, identifier="demo-talk", cloud_url="file:///x/demo-talk.mp4", audio_codec="aac")
+    await make_thumbnail(conn, video_id=video.id)
+    await make_transcript(conn, video_id=video.id)
+    expected = {
+        "id": "demo-talk",
+        "filename": "demo-talk.mp4",
+        "title": "Demo Talk",
+        "thumbnail_url": "/static/thumbnails/demo-talk.jpg",
+        "has_audio": True,
+        "has_transcript": True,
+    }
+    assert (await client.get("/api/videos/demo-talk")).json() == expected
+    assert (await client.get("/api/videos")).json() == [expected]
+
+
+async def test_a_fresh_video_has_nothing_but_itself(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="fresh_one-x", cloud_url="gs://bucket/fresh_one-x.webm")
+    assert (await client.get("/api/videos/fresh_one-x")).json() == {
+        "id": "fresh_one-x",
+        "filename": "fresh_one-x.webm",
+        "title": "Fresh One X",
+        "thumbnail_url": None,
+        "has_audio": False,
+        "has_transcript": False,
+    }
+
+
+async def test_sound_without_a_transcript_can_be_transcribed(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk", audio_codec="aac")
+    answer = (await client.get("/api/videos/talk")).json()
+    assert (answer["has_audio"], answer["has_transcript"]) == (True, False)
+
+
+async def test_a_stored_title_wins_over_the_derived_one(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk", title="How to begin")
+    assert (await client.get("/api/videos/talk")).json()["title"] == "How to begin"
+
+
+async def test_an_identifier_may_hold_spaces_and_any_letters(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="Kévin – How To")
+    assert (await client.get("/api/videos/Kévin – How To")).json()["id"] == "Kévin – How To"
+
+
+async def test_an_unknown_video_is_404(client: AsyncClient) -> None:
+    answer = await client.get("/api/videos/nobody")
+    assert answer.status_code == 404
+    assert answer.json() == {"detail": "Video not found"}
+
+
+async def test_the_list_is_one_statement(client: AsyncClient, conn: Connection, statements: Statements) -> None:
+    for _ in range(5):
+        await make_video(conn)
+    with statements:
+        answer = await client.get("/api/videos")
+    assert len(answer.json()) == 5
+    assert statements == 1
+
+
+async def test_following_the_links_shows_every_video_once(client: AsyncClient, conn: Connection) -> None:
+    names = sorted(f"v {number} & co" for number in range(7))
+    for name in names:
+        await make_video(conn, identifier=name)
+    answer = await client.get("/api/videos", params={"limit": 3})
+    seen = [video["id"] for video in answer.json()]
+    while "next" in answer.links:
+        answer = await client.get(answer.links["next"]["url"])
+        seen += [video["id"] for video in answer.json()]
+    assert seen == names
+
+
+async def test_the_last_page_names_no_next_one(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn)
+    assert "Link" not in (await client.get("/api/videos", params={"limit": 2})).headers
+
+
+async def test_a_large_library_is_listed_whole(client: AsyncClient, conn: Connection, statements: Statements) -> None:
+    await conn.execute(
+        "INSERT INTO videos (identifier, cloud_url) SELECT 'v' || n, 'file:///v.mp4' FROM generate_series(1, 5000) n"
+    )
+    with statements:
+        videos = (await client.get("/api/videos")).json()
+    assert len({video["id"] for video in videos}) == 5000
+    assert statements == 3

@@ -1,0 +1,163 @@
+"""What the application does when it starts and stops, with its servers up, away, hanging or late."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from httpx import AsyncClient
+from redis.asyncio import Redis
+
+from app.core.config import Settings
+from app.database import get_pool
+from app.embedded import EmbeddedPostgres, EmbeddedValkey
+from app.main import create_app
+from tests.api.conftest import open_client
+from tests.conftest import Databases, migrate
+
+NOWHERE = "127.0.0.1:1"
+UP = {"status": "healthy", "redis": "connected", "database": "connected"}
+
+
+@asynccontextmanager
+async def running(**settings: object) -> AsyncIterator[AsyncClient]:
+    """A client of an application inside its lifespan."""
+    app = create_app(Settings(log_level="error", **settings))
+    async with app.router.lifespan_context(app), open_client(app) as client:
+        yield client
+
+
+async def eventually(client: AsyncClient, path: str, expected: object, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while (answer := (await client.get(path)).json()) != expected:
+        assert time.monotonic() < deadline, answer
+        await asyncio.sleep(0.05)
+
+
+async def test_both_servers_up_is_healthy_and_ready(own_database_url: str, redis_url: str) -> None:
+    async with running(database_url=own_database_url, redis_url=redis_url) as client:
+        assert (await client.get("/health")).json() == UP
+        assert (await client.get("/health/live")).status_code == 200
+        assert (await client.get("/health/ready")).status_code == 200
+
+
+async def test_it_starts_with_both_servers_away_and_says_so() -> None:
+    async with running(database_url=f"postgresql://u@{NOWHERE}/x", redis_url=f"redis://{NOWHERE}/0") as client:
+        answer = await client.get("/health")
+        assert answer.status_code == 200
+        assert answer.json() == {"status": "healthy", "redis": "disconnected", "database": "disconnected"}
+        ready = await client.get("/health/ready")
+        assert (ready.status_code, ready.json()) == (503, {"detail": "The database is not available"})
+        assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_servers_that_come_late_are_found_and_prepared(tmp_path: Path) -> None:
+    postgres, valkey = EmbeddedPostgres(tmp_path / "postgres"), EmbeddedValkey(tmp_path / "valkey")
+    with postgres, valkey:
+        databases = Databases(postgres.url)
+        database_url, redis_url = databases.create(), valkey.url
+        migrate(database_url)
+        database_port, redis_port = postgres.port, valkey.port
+    async with running(database_url=database_url, redis_url=redis_url, database_pool_timeout=1) as client:
+        assert (await client.get("/health")).json()["database"] == "disconnected"
+        with (
+            EmbeddedPostgres(tmp_path / "postgres", database_port),
+            EmbeddedValkey(tmp_path / "valkey", redis_port),
+        ):
+            await eventually(client, "/health", UP)
+            assert (await client.get("/api/videos")).json() == []
+            async with Redis.from_url(redis_url, decode_responses=True) as redis:
+                await _until_prepared(redis)
+
+
+async def test_the_registry_and_the_consumer_group_are_made_once(own_database_url: str, redis_url: str) -> None:
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
+        await redis.flushdb()
+        for _ in range(2):
+            async with running(database_url=own_database_url, redis_url=redis_url):
+                await _until_prepared(redis)
+        assert await redis.scard("model:config:_keys") == 5
+        (group,) = await redis.xinfo_groups("pipeline:requests")
+        assert (group["name"], group["last-delivered-id"]) == ("pipeline_workers", "0-0")
+
+
+async def test_no_connection_is_left_after_shutdown(own_database_url: str, redis_url: str) -> None:
+    async with running(database_url=own_database_url, redis_url=redis_url) as client:
+        await client.get("/health")
+    with psycopg.connect(own_database_url, autocommit=True) as conn:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'videomoments' AND datname = %s"
+        assert conn.execute(query, (conn.info.dbname,)).fetchone() == (0,)
+
+
+async def test_health_answers_in_time_while_the_pool_is_drained(own_database_url: str, redis_url: str) -> None:
+    settings = {"database_pool_size": 1, "database_max_overflow": 0, "database_pool_timeout": 30}
+    async with running(database_url=own_database_url, redis_url=redis_url, **settings) as client:
+        async with get_pool().connection():
+            started = time.monotonic()
+            assert (await client.get("/health")).json() == UP
+            assert time.monotonic() - started < 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP to make a server hang")
+async def test_health_answers_in_time_while_the_servers_hang(tmp_path: Path) -> None:
+    with EmbeddedPostgres(tmp_path / "postgres") as postgres, EmbeddedValkey(tmp_path / "valkey") as valkey:
+        async with running(database_url=postgres.url, redis_url=valkey.url) as client:
+            assert (await client.get("/health")).json() == UP
+            with psycopg.connect(postgres.url, autocommit=True) as conn:
+                rows = conn.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'videomoments'")
+                pids = [postgres.pid, valkey.pid, *(row[0] for row in rows.fetchall())]
+            _send(signal.SIGSTOP, pids)
+            try:
+                started = time.monotonic()
+                answer = (await client.get("/health")).json()
+                assert time.monotonic() - started < 2
+                assert answer == {"status": "healthy", "redis": "disconnected", "database": "disconnected"}
+            finally:
+                _send(signal.SIGCONT, pids)
+            await eventually(client, "/health", UP)
+
+
+async def test_a_database_behind_the_code_is_not_ready(databases: Databases, redis_url: str) -> None:
+    url = databases.create()
+    migrate(url, "0001")
+    async with running(database_url=url, redis_url=redis_url) as client:
+        answer = await client.get("/health/ready")
+        assert answer.status_code == 503
+        assert "revision 0001" in answer.json()["detail"]
+        assert "alembic upgrade head" in answer.json()["detail"]
+        migrate(url)
+        assert (await client.get("/health/ready")).status_code == 200
+
+
+async def test_a_database_never_migrated_is_not_ready_and_answers_503(databases: Databases, redis_url: str) -> None:
+    async with running(database_url=databases.create(), redis_url=redis_url) as client:
+        assert (await client.get("/health/ready")).status_code == 503
+        answer = await client.get("/api/videos")
+        assert answer.status_code == 503
+        assert "alembic upgrade head" in answer.json()["detail"]
+
+
+async def test_a_database_ahead_of_the_code_is_not_ready(own_database_url: str, redis_url: str) -> None:
+    with psycopg.connect(own_database_url) as conn:
+        conn.execute("UPDATE alembic_version SET version_num = '9999'")
+    async with running(database_url=own_database_url, redis_url=redis_url) as client:
+        answer = await client.get("/health/ready")
+        assert answer.status_code == 503
+        assert "9999" in answer.json()["detail"]
+
+
+def _send(number: signal.Signals, pids: list[int]) -> None:
+    for pid in pids:
+        os.kill(pid, number)
+
+
+async def _until_prepared(redis: Redis) -> None:
+    deadline = time.monotonic() + 10
+    while not (await redis.scard("model:config:_keys") and await redis.exists("pipeline:requests")):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
