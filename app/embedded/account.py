@@ -35,13 +35,6 @@ def nobody() -> Account:
     return Account(entry.pw_uid, entry.pw_gid)
 
 
-def make_folder(folder: Path) -> None:
-    """An empty folder that only its server can read."""
-    folder.mkdir(mode=0o700)
-    if is_root():
-        _give(folder, nobody())
-
-
 def require_own(folder: Path) -> None:
     """Root may serve anybody's folder, anybody else only his own."""
     owner = folder.stat().st_uid

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from app.embedded.account import account_for, is_root, make_folder
+from app.embedded.account import account_for, is_root
 from app.embedded.binaries import POSTGRES
 from app.embedded.errors import EmbeddedError
 from app.embedded.process import end, last_words
@@ -73,7 +73,7 @@ class EmbeddedPostgres(Server):
         scratch = self.data_dir.with_name(self.data_dir.name + ".initdb")
         if scratch.exists():
             shutil.rmtree(scratch)
-        make_folder(scratch)
+        scratch.mkdir(mode=0o700)
         try:
             self._initdb(initdb, scratch)
             scratch.rename(self.data_dir)

@@ -8,7 +8,6 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from app.embedded.account import make_folder
 from app.embedded.binaries import VALKEY
 from app.embedded.server import Server
 
@@ -27,8 +26,7 @@ class EmbeddedValkey(Server):
         return (signal.SIGTERM,)
 
     def _prepare_folder(self, program: Path) -> None:
-        if not self.data_dir.exists():
-            make_folder(self.data_dir)
+        self.data_dir.mkdir(mode=0o700, exist_ok=True)
 
     def _command(self, program: Path, port: int) -> list[str]:
         # No --dir: it serves its working folder, which it can do without a right to the folders above.

@@ -48,6 +48,13 @@ def open_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture
+def closed_umask() -> Iterator[None]:
+    usual = os.umask(0o077)
+    yield
+    os.umask(usual)
+
+
 @each_kind
 def test_a_warm_start_finds_what_was_written_after_a_cold_one(kind: str, tmp_path: Path) -> None:
     with make_server(kind, tmp_path / "data") as cold:
@@ -309,6 +316,7 @@ def test_root_serves_a_folder_below_one_that_is_closed_to_others(kind: str, tmp_
 
 @each_kind
 @root_only
+@pytest.mark.usefixtures("closed_umask")
 def test_root_runs_a_copy_of_programs_that_are_closed_to_others(
     kind: str, tmp_path: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
