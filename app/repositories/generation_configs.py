@@ -157,4 +157,4 @@ def _canonical_number(name: str, value: float | None) -> float | None:
         return None
     if not abs(value) <= sys.float_info.max:
         raise InvalidInput(f"{name} must be a finite number")
-    return float(value) + 0.0  # -0.0 becomes 0.0
+    return value + 0.0  # 60 becomes 60.0, and -0.0 becomes 0.0

@@ -10,7 +10,7 @@ import pytest
 from app.core.config import Settings
 from app.database import Connection, connect
 from app.repositories import GenerationConfigRepository, PromptRepository, TranscriptRepository
-from tests.factories import make_generation_config, make_prompt, make_transcript
+from tests.factories import make_generation_config, make_moment, make_prompt, make_transcript
 
 _T = TypeVar("_T")
 _CALLERS = 50
@@ -104,6 +104,19 @@ async def test_a_config_committed_while_the_statement_runs_is_found(
         found = await waiting
         assert (found.id, found.transcript_id) == (made.id, transcript.id if same_transcript else None)
         assert await GenerationConfigRepository(first).list_page(10) == [found]
+
+
+async def test_a_config_that_was_found_cannot_be_deleted_before_the_transaction_ends(own_database_url: str) -> None:
+    async with _connections(own_database_url, 2) as (first, second):
+        prompt, transcript = await make_prompt(first), await make_transcript(first)
+        config = await make_generation_config(first, prompt_id=prompt.id, transcript_id=transcript.id)
+        async with first.transaction():
+            await make_generation_config(first, prompt_id=prompt.id, transcript_id=transcript.id)
+            deleting = asyncio.create_task(TranscriptRepository(second).delete(transcript.id))
+            await _until_blocked(first, second)
+            await make_moment(first, generation_config_id=config.id)
+        assert await deleting is True
+        assert await GenerationConfigRepository(first).count() == 0
 
 
 async def test_a_config_shared_while_its_transcript_is_deleted_survives(own_database_url: str) -> None:
