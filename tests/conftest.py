@@ -77,9 +77,12 @@ class Databases:
         password = f":{parameters['password']}" if parameters.get("password") else ""
         return f"postgresql://{user}{password}@{parameters['host']}:{parameters.get('port', 5432)}/{name}"
 
+    def drop(self, name: str) -> None:
+        self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
     def drop_all(self) -> None:
         for name in self._names:
-            self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            self.drop(name)
 
     def _run(self, statement: sql.Composed) -> None:
         with psycopg.connect(make_conninfo(self._server_url), autocommit=True) as conn:

@@ -1,0 +1,178 @@
+"""`python -m app …`: the command line."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from rich.console import Console
+
+from app.core.config import Settings, describe_settings, get_settings
+from app.core.errors import VideoMomentsError
+from app.core.logging import configure_logging
+from app.database import connect
+from app.database.catalog import check_database
+from app.database.migrations import code_revisions, create_database, read_database_revision, upgrade
+from app.embedded import EmbeddedError
+from app.embedded.local import local_servers, uses_embedded_postgres
+from app.library import command as library
+from app.repositories.search import SearchRepository
+
+_console = Console(soft_wrap=True, highlight=False)
+_errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status: 1 for an expected failure, which is one sentence on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        with _sigterm_exits():
+            status: int = options.run(options)
+        return status
+    except (VideoMomentsError, EmbeddedError) as error:
+        _errors.print(str(error), markup=False)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m app", description="VideoMoments")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run", help="migrate the database and serve the API, on embedded servers where none is set"
+    )
+    run.set_defaults(run=_run)
+
+    importer = commands.add_parser("import", help="bring a library of the previous backend into the database")
+    library.add_arguments(importer)
+    importer.set_defaults(run=_import)
+
+    database = commands.add_parser("db", help="create, migrate and check the database")
+    actions = database.add_subparsers(required=True, metavar="ACTION")
+    for name, action, text in (
+        ("create", _create, "create the database where it does not exist"),
+        ("upgrade", _upgrade, "migrate the database to this code's revision"),
+        ("current", _current, "print the revision of the database and of the code"),
+        ("check", _check, "compare the database with db/schema.sql; exit status 1 where they differ"),
+        ("rebuild-search", _rebuild_search, "make again what full-text search needs"),
+    ):
+        actions.add_parser(name, help=text).set_defaults(run=action)
+
+    commands.add_parser("settings", help="print every setting with its default").set_defaults(run=_settings)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    is_embedded = uses_embedded_postgres(get_settings())
+    with local_servers(redis=True, share=False) as settings:
+        configure_logging(settings)
+        create_database(settings)
+        upgrade()
+        _print_addresses(settings, is_embedded)
+        config = uvicorn.Config(
+            "app.main:app",
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            loop="uvloop" if sys.platform != "win32" else "asyncio",
+            http="httptools",
+            timeout_graceful_shutdown=10,
+        )
+        server = uvicorn.Server(config)
+        server.run()
+        return 0 if server.started else 1
+
+
+def _print_addresses(settings: Settings, is_embedded: bool) -> None:
+    url = f"http://{settings.host}:{settings.port}"
+    data = settings.data_dir.resolve() if is_embedded else "the database of DATABASE_URL"
+    _console.print(
+        f"VideoMoments  {url}\n"
+        f"  API docs    {url}/docs\n"
+        f"  health      {url}/health\n"
+        f"  data        {data}\n"
+        f"  import      make import DIR=path/to/static\n"
+        "Ctrl-C ends it.",
+        markup=False,
+    )
+
+
+def _import(options: argparse.Namespace) -> int:
+    with local_servers(redis=False, share=True) as settings:
+        configure_logging(settings)
+        create_database(settings)
+        upgrade()
+        return library.run(options, settings)
+
+
+def _create(options: argparse.Namespace) -> int:
+    with local_servers(redis=False, share=True) as settings:
+        name = settings.migration_parameters["dbname"]
+        _console.print(f"Created {name}" if create_database(settings) else f"{name} exists already", markup=False)
+        return 0
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    with local_servers(redis=False, share=True) as settings:
+        create_database(settings)
+        upgrade()
+    return _current(options)
+
+
+def _current(options: argparse.Namespace) -> int:
+    with local_servers(redis=False, share=True) as settings:
+        revision, head = read_database_revision(settings), code_revisions()[0]
+        _console.print(f"database {revision or 'not migrated'}\ncode     {head}", markup=False)
+        return 0 if revision == head else 1
+
+
+def _check(options: argparse.Namespace) -> int:
+    with local_servers(redis=False, share=True) as settings:
+        differences = check_database(settings)
+        for line in differences:
+            _console.print(line, markup=False)
+        if not differences:
+            _console.print("The database is as db/schema.sql says")
+        return 1 if differences else 0
+
+
+def _rebuild_search(options: argparse.Namespace) -> int:
+    async def rebuild(settings: Settings) -> int:
+        async with connect(settings) as conn, conn.transaction():
+            return await SearchRepository(conn).rebuild()
+
+    with local_servers(redis=False, share=True) as settings:
+        count = asyncio.run(rebuild(settings))
+        _console.print(f"{count} transcripts are searchable")
+        return 0
+
+
+def _settings(options: argparse.Namespace) -> int:
+    for name, default, meaning in describe_settings():
+        _console.print(f"{name}={default}  # {meaning}", markup=False)
+    return 0
+
+
+@contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """Make SIGTERM unwind the stack, so that everything that was started is stopped."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""`python -m app …` as a user runs it: real processes, servers of their own, signals."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from app.core.config import Settings
+from tests.conftest import Databases
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    """The environment of a user who has set nothing but these variables, with the data in `folder`."""
+    ours = {name.upper() for name in Settings.model_fields}
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
+    return kept | {"DATA_DIR": str(folder), "PYTHONPATH": str(_ROOT)} | variables
+
+
+def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m app` in an empty folder, where no `.env` lies, to its end."""
+    command = [sys.executable, "-m", "app", *arguments]
+    return subprocess.run(
+        command, cwd=folder.parent, env=environment(folder, **variables), capture_output=True, text=True, timeout=60
+    )
+
+
+class Server:
+    """A `python -m app run`."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = folder.parent / f"run-{time.monotonic_ns()}.log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app", "run"],
+                cwd=folder.parent,
+                env=environment(folder, PORT=str(port)),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def wait_until_ready(self) -> None:
+        def is_ready() -> bool:
+            assert self.process.poll() is None, self.output
+            try:
+                return httpx.get(f"{self.url}/health/ready").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(is_ready)
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@contextmanager
+def serving(folder: Path, port: int) -> Iterator[Server]:
+    server = Server(folder, port)
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A library of the previous backend with one transcript and one moment."""
+    static = tmp_path / "static"
+    (static / "transcripts").mkdir(parents=True)
+    (static / "moments").mkdir()
+    words = [{"word": "Hello", "start": 0.5, "end": 1.0}]
+    transcript = {
+        "transcription": "Hello",
+        "processing_time": 0.5,
+        "word_timestamps": words,
+        "segment_timestamps": [{"text": "Hello", "start": 0.5, "end": 1.0, "word_count": 1}],
+        "metadata": {"total_segments": 1, "total_words": 1, "duration": 1.0},
+    }
+    (static / "transcripts" / "my talk.json").write_text(json.dumps(transcript))
+    moments = [{"start_time": 0.5, "end_time": 1.0, "title": "Greeting", "id": "0123456789abcdef"}]
+    (static / "moments" / "my talk.json").write_text(json.dumps(moments))
+    return static
+
+
+def servers_over(folder: Path) -> list[str]:
+    """Command lines of the processes that work in a folder or name it, as /proc shows them."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            place, command = os.readlink(process / "cwd"), (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if place.startswith(str(folder)) or str(folder).encode() in command:
+            found.append(command.decode(errors="replace"))
+    return found
+
+
+def test_run_import_kill_and_run_again_keeps_everything(data: Path, port: int, library: Path) -> None:
+    with serving(data, port) as server:
+        assert httpx.get(f"{server.url}/health").json()["database"] == "connected"
+        for address in (server.url, f"{server.url}/docs", f"{server.url}/health", str(data), "make import DIR="):
+            assert address in server.output
+        imported = run(data, "import", str(library))
+        assert imported.returncode == 0, imported.stdout + imported.stderr
+        before = _everything(server)
+        assert before["/api/videos"][0]["id"] == "my talk"
+        assert before["/api/search?q=hello"]["hits"][0]["segments"] == [{"start_time": 0.5, "end_time": 1.0}]
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait()
+    with serving(data, port) as server:
+        assert _everything(server) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_stays_behind(data: Path, port: int, number: signal.Signals) -> None:
+    with serving(data, port) as server:
+        assert servers_over(data)
+        server.end(number)
+        until(lambda: not servers_over(data), 10)
+        assert "Traceback" not in server.output
+
+
+def test_a_second_run_on_the_same_folder_says_who_is_there(data: Path, port: int) -> None:
+    with serving(data, port) as server:
+        second = run(data, "run", PORT=str(port))
+        assert second.returncode == 1
+        assert str(server.process.pid) in second.stderr
+        assert "Traceback" not in second.stderr
+        assert httpx.get(f"{server.url}/health").json()["database"] == "connected"
+
+
+def test_a_library_is_imported_without_a_running_server_too(data: Path, port: int, library: Path) -> None:
+    assert run(data, "import", str(library)).returncode == 0
+    with serving(data, port) as server:
+        assert [video["id"] for video in httpx.get(f"{server.url}/api/videos").json()] == ["my talk"]
+
+
+def test_the_database_is_created_migrated_and_checked(databases: Databases, tmp_path: Path) -> None:
+    url = databases.url_of(f"videomoments_new_{os.getpid()}")
+
+    def db(action: str) -> subprocess.CompletedProcess[str]:
+        return run(tmp_path / "data", "db", action, DATABASE_URL=url)
+
+    try:
+        missing = db("current")
+        assert missing.returncode == 1
+        assert "does not exist" in missing.stderr
+        assert len(missing.stderr.strip().splitlines()) == 1
+        assert db("create").returncode == 0
+        assert "exists already" in db("create").stdout
+        assert db("upgrade").returncode == 0
+        assert "0002" in db("current").stdout
+        clean = db("check")
+        assert clean.returncode == 0, clean.stdout
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute("CREATE INDEX idx_by_hand ON moments (title)")
+            conn.execute("ALTER TABLE moments DROP CONSTRAINT moments_score_check")
+        differs = db("check")
+        assert differs.returncode == 1
+        assert "idx_by_hand" in differs.stdout
+        assert "moments_score_check" in differs.stdout
+        assert db("rebuild-search").returncode == 0
+    finally:
+        databases.drop(f"videomoments_new_{os.getpid()}")
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "value", "word"),
+    [
+        ("run", "DATABASE_URL", "mysql://root:secret@host/db", "DATABASE_URL"),
+        ("run", "DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/db", "127.0.0.1:1"),
+        ("import", "DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/db", "127.0.0.1:1"),
+        ("db upgrade", "DATABASE_POOL_SIZE", "0", "DATABASE_POOL_SIZE"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(
+    tmp_path: Path, library: Path, command: str, variable: str, value: str, word: str
+) -> None:
+    arguments = [*command.split(), *([str(library)] if command == "import" else [])]
+    result = run(tmp_path / "data", *arguments, **{variable: value, "REDIS_URL": "redis://127.0.0.1:1/0"})
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert word in line
+    assert "secret" not in line
+
+
+def test_settings_are_printed_without_starting_anything(tmp_path: Path) -> None:
+    result = run(tmp_path / "data", "settings")
+    assert "DATABASE_POOL_SIZE=5" in result.stdout
+    assert not (tmp_path / "data").exists()
+
+
+def _everything(server: Server) -> dict[str, Any]:
+    paths = ["", "/my talk", "/my talk/moments", "/my talk/transcript"]
+    addresses = [f"/api/videos{path}" for path in paths] + ["/api/search?q=hello"]
+    return {address: httpx.get(server.url + address).json() for address in addresses}
