@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import PurePosixPath
+from posixpath import splitext
 
+from psycopg import sql
 from psycopg.rows import args_row
 
 from app.database import Connection
@@ -23,7 +24,7 @@ class VideoCard:
 
     @property
     def filename(self) -> str:
-        return self.identifier + PurePosixPath(self.cloud_url).suffix
+        return self.identifier + splitext(self.cloud_url)[1]
 
     @property
     def title(self) -> str:
@@ -68,13 +69,14 @@ class ViewRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def list_cards(self, limit: int | None, after: str = "") -> list[VideoCard]:
-        """Return the videos behind the identifier `after`, ordered by identifier; all of them where `limit` is None."""
+    async def list_cards(self, limit: int, after: str = "") -> list[VideoCard]:
+        """Return at most `limit` videos behind the identifier `after`, ordered by identifier."""
         async with self._conn.cursor(row_factory=args_row(VideoCard)) as cursor:
-            await cursor.execute(
-                _CARDS + "WHERE videos.identifier > %(after)s ORDER BY videos.identifier LIMIT %(limit)s",
-                {"after": after, "limit": limit},
-            )
+            # A literal limit, and no condition where there is none: PostgreSQL plans a parameter for a part of the
+            # table, whatever its value, and a whole library is twice as slow that way.
+            where = "WHERE videos.identifier > %(after)s" if after else ""
+            page = sql.SQL(_CARDS + where + " ORDER BY videos.identifier LIMIT {}").format(sql.Literal(limit))
+            await cursor.execute(page, {"after": after})
             return await cursor.fetchall()
 
     async def get_card(self, identifier: str) -> VideoCard | None:
