@@ -115,6 +115,8 @@ def load_settings() -> Settings:
         problem = error.errors(include_url=False, include_input=False)[0]
         name = str(problem["loc"][0]).upper()
         raise ConfigurationError(f"{name}: {_lower_first(problem['msg'])}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError("The file .env is not UTF-8") from None
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 from app.core.errors import ConfigurationError
 
 _SCHEME = re.compile(r"\A(?:postgres|postgresql)(?:\+(?:asyncpg|psycopg|psycopg2|psycopg_async|pg8000))?://")
+_CREDENTIALS = re.compile(r"[^@/]*@")  # as libpq reads them: a question mark may be part of a password
 _QUERY_PARAMETER = re.compile(r'invalid URI query parameter: "([^"]*)"')
 
 # What the other drivers call libpq's parameters.
@@ -26,21 +27,9 @@ def parse_database_url(url: str, setting: str) -> dict[str, str]:
     scheme = _SCHEME.match(url)
     if scheme is None:
         raise ConfigurationError(f"{setting} must be a PostgreSQL address such as postgresql://user@host:5432/database")
-    try:
-        parameters = conninfo_to_dict("postgresql://" + _rename_options(url[scheme.end() :]))
-    except psycopg.ProgrammingError as error:
-        option = _QUERY_PARAMETER.search(str(error))
-        reason = (
-            f"has an option {option[1]!r} that PostgreSQL does not know" if option else "cannot be read as an address"
-        )
-        raise ConfigurationError(f"{setting} {reason}") from None
-    values = {name: str(value) for name, value in parameters.items() if value not in (None, "")}
-    if "host" not in values and "hostaddr" not in values and "service" not in values:
-        raise ConfigurationError(f"{setting} names no host and no socket")
-    if "dbname" not in values and "service" not in values:
-        raise ConfigurationError(f"{setting} names no database")
-    if any(not _is_port(port) for port in values.get("port", "5432").split(",")):
-        raise ConfigurationError(f"{setting} has a port that is no number from 1 to 65535")
+    values = _parse_address(_rename_options(url[scheme.end() :]), setting)
+    if problem := _find_problem(values):
+        raise ConfigurationError(f"{setting} {problem}")
     return values
 
 
@@ -52,15 +41,45 @@ def describe_database(parameters: Mapping[str, str]) -> str:
     return f"{user}{host}{port}/{parameters.get('dbname', '')}"
 
 
-def _rename_options(rest: str) -> str:
-    address, mark, query = rest.partition("?")
+def _parse_address(address: str, setting: str) -> dict[str, str]:
+    try:
+        parameters = conninfo_to_dict("postgresql://" + address)
+    except (psycopg.ProgrammingError, UnicodeEncodeError) as error:
+        option = _QUERY_PARAMETER.search(str(error))
+        # Before an @ it is no option but the rest of a password that has a slash and a question mark in it.
+        if option and "@" not in address.partition("?")[2]:
+            reason = f"has an option {option[1]!r} that PostgreSQL does not know"
+        else:
+            reason = "cannot be read as an address"
+        raise ConfigurationError(f"{setting} {reason}") from None
+    return {name: str(value) for name, value in parameters.items() if value not in (None, "")}
+
+
+def _find_problem(values: Mapping[str, str]) -> str | None:
+    host = values.get("host", "")
+    if "@" in host[1:] or "@" in values.get("dbname", ""):  # a host that begins with one is an abstract socket
+        return "has an @ behind the password's end: percent-encode the characters of the password"
+    if not host and "hostaddr" not in values:
+        return "names no host and no socket"
+    if "dbname" not in values:
+        return "names no database"
+    if not all(map(_is_port, values.get("port", "").split(","))):
+        return "has a port that is no number from 1 to 65535"
+    if not values.get("connect_timeout", "0").isdecimal():
+        return "has a connect_timeout that is no whole number of seconds"
+    return None
+
+
+def _rename_options(address: str) -> str:
+    credentials = _CREDENTIALS.match(address)
+    place, mark, query = address[credentials.end() if credentials else 0 :].partition("?")
     options = []
     for option in filter(None, query.split("&")):
         name, equals, value = option.partition("=")
         if name == "ssl":
             value = _SSL_VALUES.get(value.lower(), value)
         options.append(f"{_OTHER_NAMES.get(name, name)}{equals}{value}")
-    return address + mark + "&".join(options)
+    return (credentials[0] if credentials else "") + place + mark + "&".join(options)
 
 
 def _is_port(text: str) -> bool:

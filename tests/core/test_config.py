@@ -1,0 +1,182 @@
+"""The settings: defaults, what overrules what, what is refused and in which words."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from app.core.config import Settings, describe_settings, load_settings
+from app.core.errors import ConfigurationError
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> str:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+    assert raised.value.__cause__ is None
+    return str(raised.value)
+
+
+def write_env_file() -> Iterator[str]:
+    """Yield the lines of `.env.example`: addresses are commented out, because without one a server is started."""
+    for name, default, meaning in describe_settings():
+        yield f"# {meaning}"
+        yield f"{'# ' if name.endswith('_URL') else ''}{name}={default}"
+        yield ""
+
+
+def write_readme_table() -> Iterator[str]:
+    """Yield the rows of the README's table of settings."""
+    for name, default, meaning in describe_settings():
+        yield f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |"
+
+
+def test_the_six_database_settings_have_the_defaults_of_the_plan() -> None:
+    settings = Settings()
+    assert settings.database_url.get_secret_value() == "postgresql://postgres:postgres@localhost:5432/videomoments"
+    assert settings.migration_parameters == settings.database_parameters
+    assert settings.database_pool_size == 5
+    assert settings.database_max_overflow == 10
+    assert settings.database_pool_timeout == 30
+    assert settings.database_echo is False
+
+
+def test_every_other_setting_has_its_default() -> None:
+    settings = Settings()
+    assert settings.model_dump(exclude={"database_url", "redis_url"}) == {
+        "database_sync_url": None,
+        "database_pool_size": 5,
+        "database_max_overflow": 10,
+        "database_pool_timeout": 30,
+        "database_echo": False,
+        "database_max_waiting": 1000,
+        "database_connect_timeout": 5,
+        "database_statement_timeout": 30,
+        "database_lock_timeout": 10,
+        "database_idle_transaction_timeout": 60,
+        "database_prepared_statements": True,
+        "database_application_name": "videomoments",
+        "host": "127.0.0.1",
+        "port": 7005,
+        "allow_origins": ("*",),
+        "log_level": "info",
+        "log_format": "auto",
+        "data_dir": Path(".data"),
+    }
+    assert settings.redis_url.get_secret_value() == "redis://localhost:6379/0"
+
+
+def test_alembic_alone_uses_the_sync_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_SYNC_URL", "postgresql+psycopg2://me@other:1/elsewhere")
+    settings = load_settings()
+    assert settings.migration_parameters == {"user": "me", "host": "other", "port": "1", "dbname": "elsewhere"}
+    assert settings.database_parameters == Settings(database_sync_url=None).database_parameters
+
+
+def test_the_database_url_serves_alembic_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg://me@other:1/elsewhere")
+    assert load_settings().migration_parameters["dbname"] == "elsewhere"
+
+
+@pytest.mark.parametrize("name", [name.upper() for name in Settings.model_fields])
+def test_an_empty_value_is_an_unset_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "")
+    assert load_settings() == Settings()
+
+
+def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOW_ORIGINS", "https://a.example, https://b.example,")
+    assert load_settings().allow_origins == ("https://a.example", "https://b.example")
+
+
+@pytest.fixture
+def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(Settings.model_config, "env_file", ".env")
+    return tmp_path / ".env"
+
+
+def test_a_dotenv_file_is_read(env_file: Path) -> None:
+    env_file.write_text("# comment\nDATABASE_POOL_SIZE=7\nSOMETHING_ELSE=x\nDATABASE_URL='postgresql://h/quoted'\n")
+    settings = load_settings()
+    assert settings.database_pool_size == 7
+    assert settings.database_parameters["dbname"] == "quoted"
+
+
+def test_the_environment_wins_over_the_dotenv_file(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env_file.write_text("DATABASE_POOL_SIZE=7\nPORT=8000\n")
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "8")
+    settings = load_settings()
+    assert (settings.database_pool_size, settings.port) == (8, 8000)
+
+
+def test_a_dotenv_file_that_is_no_text_is_one_sentence(env_file: Path) -> None:
+    env_file.write_bytes(b"DATABASE_URL=postgresql://me:\xff\xfe@h/d\n")
+    with pytest.raises(ConfigurationError, match=r"^The file \.env is not UTF-8$"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("DATABASE_URL", "mysql://me:hunter2@h/d", "DATABASE_URL must be a PostgreSQL address"),
+        ("DATABASE_URL", "postgresql:///d", "DATABASE_URL names no host and no socket"),
+        ("DATABASE_SYNC_URL", "postgresql://me:hunter2@h", "DATABASE_SYNC_URL names no database"),
+        ("DATABASE_POOL_SIZE", "0", "DATABASE_POOL_SIZE: input should be greater than or equal to 1"),
+        ("DATABASE_POOL_SIZE", "five", "DATABASE_POOL_SIZE: input should be a valid integer"),
+        ("DATABASE_MAX_OVERFLOW", "-1", "DATABASE_MAX_OVERFLOW: input should be greater than or equal to 0"),
+        ("DATABASE_POOL_TIMEOUT", "nan", "DATABASE_POOL_TIMEOUT: input should be a finite number"),
+        ("DATABASE_POOL_TIMEOUT", "0", "DATABASE_POOL_TIMEOUT: input should be greater than 0"),
+        ("DATABASE_STATEMENT_TIMEOUT", "inf", "DATABASE_STATEMENT_TIMEOUT: input should be a finite number"),
+        ("DATABASE_ECHO", "perhaps", "DATABASE_ECHO: input should be a valid boolean"),
+        ("DATABASE_APPLICATION_NAME", "x" * 64, "DATABASE_APPLICATION_NAME: string should have at most 63"),
+        ("PORT", "70000", "PORT: input should be less than or equal to 65535"),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL: input should be 'debug', 'info', 'warning' or 'error'"),
+        ("REDIS_URL", "http://:hunter2@h", "REDIS_URL must start with redis://, rediss:// or unix://"),
+    ],
+)
+def test_a_value_that_cannot_work_is_one_sentence_that_names_the_setting(
+    name: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = refusal(monkeypatch, name, value)
+    assert message.startswith(sentence)
+    assert "hunter2" not in message
+    assert "\n" not in message
+
+
+@given(password=st.text("ABCDEFGHJKLMNPQRSTUVWXYZ", min_size=8))
+def test_settings_do_not_show_a_password(password: str) -> None:
+    settings = Settings(
+        database_url=SecretStr(f"postgresql://me:{password}@h/d"),
+        database_sync_url=SecretStr(f"postgresql://h/d?password={password}"),
+        redis_url=SecretStr(f"redis://:{password}@h"),
+    )
+    assert settings.database_parameters["password"] == password
+    assert password not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(Settings(), "port", 1)  # noqa: B010  mypy would refuse the plain form as well
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert all(meaning.endswith(".") for _, _, meaning in describe_settings())
+
+
+def test_the_example_file_lists_every_setting_with_its_default() -> None:
+    assert (_ROOT / ".env.example").read_text() == "\n".join(write_env_file())
+
+
+def test_the_example_file_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Settings.model_config, "env_file", _ROOT / ".env.example")
+    assert load_settings() == Settings(_env_file=None)
+
+
+def test_the_readme_lists_every_setting_with_its_default() -> None:
+    assert "\n".join(write_readme_table()) in (_ROOT / "README.md").read_text()
