@@ -1,15 +1,15 @@
 """A PostgreSQL connection as this project wants it: autocommit, UTC, limits, orjson, statements logged on demand."""
 
+import json
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self
 
 import orjson
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor
-from psycopg.abc import Params, QueryNoTemplate
+from psycopg import AsyncConnection, AsyncCopy, AsyncCursor, sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
 
@@ -19,20 +19,33 @@ Connection = AsyncConnection[TupleRow]
 
 _statements = logging.getLogger("app.database.statements")
 
-# How long a peer that has silently gone may look alive: 30 s until the first probe, then three, 10 s apart.
-_KEEPALIVE = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+# A peer that has silently gone looks alive for a minute: 30 s until the first probe, then three, 10 s apart. While it
+# owes an answer there are no probes, and the last option (in milliseconds) says the same.
+_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 
 class LoggedCursor(AsyncCursor[TupleRow]):
     """A cursor that logs each statement with its time in milliseconds, and never its parameters."""
 
-    async def execute(self, query: QueryNoTemplate, params: Params | None = None, **options: Any) -> "LoggedCursor":
-        started = time.perf_counter()
-        try:
-            await super().execute(query, params, **options)
-        finally:
-            _statements.info("%s [%.1f ms]", _text(query), (time.perf_counter() - started) * 1000)
-        return self
+    async def execute(self, query: Any, *args: Any, **options: Any) -> Self:
+        with _logged(query):
+            return await super().execute(query, *args, **options)
+
+    async def executemany(self, query: Any, *args: Any, **options: Any) -> None:
+        with _logged(query):
+            await super().executemany(query, *args, **options)
+
+    @asynccontextmanager
+    async def copy(self, statement: Any, *args: Any, **options: Any) -> AsyncIterator[AsyncCopy]:
+        with _logged(statement):
+            async with super().copy(statement, *args, **options) as copy:
+                yield copy
 
 
 def connection_options(settings: Settings) -> dict[str, Any]:
@@ -49,15 +62,19 @@ def connection_options(settings: Settings) -> dict[str, Any]:
 
 
 async def configure_connection(conn: AsyncConnection[Any], settings: Settings) -> None:
-    """Set what must not be sent as a start-up option, because a PgBouncer refuses those."""
-    set_json_dumps(orjson.dumps, conn)
+    """Set what must not be sent as a start-up option, because a PgBouncer refuses those; the URL's own ones stay."""
+    set_json_dumps(_dump_json, conn)
     set_json_loads(orjson.loads, conn)
     await conn.execute(
         """
-        SELECT set_config('TimeZone', 'UTC', false),
-               set_config('statement_timeout', %(statement)s, false),
-               set_config('lock_timeout', %(lock)s, false),
-               set_config('idle_in_transaction_session_timeout', %(idle)s, false)
+        SELECT set_config('TimeZone', 'UTC', false), (
+            SELECT count(set_config(name, value, false))
+            FROM (VALUES ('statement_timeout', %(statement)s),
+                         ('lock_timeout', %(lock)s),
+                         ('idle_in_transaction_session_timeout', %(idle)s)) AS wanted (name, value)
+            JOIN pg_settings USING (name)
+            WHERE source <> 'client'
+        )
         """,
         {
             "statement": _milliseconds(settings.database_statement_timeout),
@@ -79,7 +96,27 @@ def _milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
 
 
-def _text(query: QueryNoTemplate) -> str:
+def _dump_json(value: Any) -> bytes:
+    """Write JSON. Raises `psycopg.DataError` for NaN, infinity, half a surrogate and integers beyond 64 bits."""
+    try:
+        text = orjson.dumps(value)
+        if b"null" in text:  # orjson's word for NaN and infinity too
+            json.dumps(value, allow_nan=False, default=str)
+    except (TypeError, ValueError) as error:
+        raise psycopg.DataError(f"cannot be written as JSON: {error}") from None
+    return text
+
+
+@contextmanager
+def _logged(query: Any) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        _statements.info("%s [%.1f ms]", _text(query), (time.perf_counter() - started) * 1000)
+
+
+def _text(query: str | bytes | sql.Composable) -> str:
     if isinstance(query, bytes):
         query = query.decode()
     return " ".join((query if isinstance(query, str) else query.as_string(None)).split())

@@ -67,7 +67,7 @@ def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
     return None
 
 
-def connection_error(error: psycopg.OperationalError, parameters: Mapping[str, str]) -> DatabaseUnavailable:
+def connection_error(error: psycopg.Error, parameters: Mapping[str, str]) -> DatabaseUnavailable:
     """Return one sentence for a connection that could not be opened; libpq's reason, without the password."""
     text = str(error)
     reasons = re.findall(r"(?:FATAL|ERROR):\s*(.+)", text) or re.findall(r"failed: (?!connection to)(.+)", text)

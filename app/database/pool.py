@@ -1,48 +1,63 @@
 """The one pool of the process."""
 
+import asyncio
 import logging
-import select
+import selectors
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 from app.core.config import Settings, get_settings
 from app.core.errors import DatabaseUnavailable
-from app.database.connection import configure_connection, connection_options
-
-Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+from app.database.connection import configure_connection, connect, connection_options
+from app.database.errors import connection_error
 
 _log = logging.getLogger(__name__)
-_pool: Pool | None = None
 
-# A connection attempt is given up after this, and the next request makes a new one: a database that comes back is
-# found at once, however long it was away. psycopg's own back-off would sleep for up to minutes.
+# psycopg doubles the pause between two attempts: 1, 2, 4 … 256 s. Given up after this long and begun anew, attempts
+# stay a second apart for the whole of an outage.
 _RECONNECT_SECONDS = 2.0
 # Overflow connections are closed one by one, each after it was not needed for this long.
 _OVERFLOW_IDLE_SECONDS = 15.0
+
+# poll() where there is one: it takes any descriptor, and select() none above 1023.
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
+    """psycopg's pool, which loses no connection when a request is cancelled while it gives it back."""
+
+    async def putconn(self, conn: AsyncConnection[TupleRow]) -> None:
+        await _to_the_end(super().putconn(conn))
+
+
+_pool: Pool | None = None
+_unfinished: set[asyncio.Task[None]] = set()
 
 
 async def init_db(settings: Settings | None = None) -> None:
     """Open the pool. A database that is away is found when it comes; nothing is created in it."""
     global _pool
     settings = settings or get_settings()
-    outage = _Outage()
-    _pool = AsyncConnectionPool(
+    outage = _Outage(settings)
+    _pool = Pool(
         "",
         name="videomoments",
         kwargs=connection_options(settings),
         configure=partial(_configure, settings=settings, outage=outage),
-        check=check_connection,
+        check=_check,
         min_size=settings.database_pool_size,
         max_size=settings.database_pool_size + settings.database_max_overflow,
         timeout=settings.database_pool_timeout,
         max_waiting=settings.database_max_waiting,
         max_idle=_OVERFLOW_IDLE_SECONDS,
         reconnect_timeout=_RECONNECT_SECONDS,
-        reconnect_failed=outage.begin,
+        reconnect_failed=outage.go_on,
         open=False,
     )
     await _pool.open()
@@ -63,33 +78,64 @@ def get_pool() -> Pool:
     return _pool
 
 
-async def check_connection(conn: AsyncConnection[Any]) -> None:
-    """Raise `psycopg.OperationalError` for a connection that the server has closed.
+async def _check(conn: AsyncConnection[Any]) -> None:
+    """Raise `psycopg.Error` for a connection that the server has closed, and sort out all others like it.
 
     A server that restarts or ends a session leaves the idle socket readable, so only such a connection costs a round
     trip. One whose peer vanished without a word is found by the keepalives.
     """
-    poll = select.poll()
-    poll.register(conn.pgconn.socket, select.POLLIN)
-    if poll.poll(0):
+    if not _is_readable(conn):
+        return
+    try:
         await AsyncConnectionPool.check_connection(conn)
+    except psycopg.Error:
+        # The pool would meet the others one at a time, with a pause between two that doubles.
+        await _to_the_end(get_pool().check())
+        raise
+
+
+def _is_readable(conn: AsyncConnection[Any]) -> bool:
+    with _Selector() as selector:
+        selector.register(conn.pgconn.socket, selectors.EVENT_READ)
+        return bool(selector.select(0))
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await `work`, which goes on when the caller is cancelled: psycopg's pool loses what it holds where it stops."""
+    task = asyncio.create_task(work)
+    _unfinished.add(task)
+    task.add_done_callback(_unfinished.discard)
+    await asyncio.shield(task)
 
 
 class _Outage:
-    """Says once that the database is away, and once that it is back."""
+    """Says once why no connection can be opened and once that it can again, and keeps the pool trying."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._lasts = False
 
-    def begin(self, pool: Pool) -> None:
+    async def go_on(self, pool: AsyncConnectionPool[Any]) -> None:
         if not self._lasts:
-            self._lasts = True
-            _log.error("PostgreSQL is not reachable; requests get 503 until it is")
+            await self._begin()
+        stats = pool.get_stats()
+        if stats["requests_waiting"] or stats["pool_size"] < stats["pool_min"]:
+            await pool.check()  # opens a connection where there are too few
 
     def end(self) -> None:
         if self._lasts:
             self._lasts = False
-            _log.info("PostgreSQL is reachable again")
+            _log.warning("PostgreSQL takes connections again")
+
+    async def _begin(self) -> None:
+        try:
+            async with connect(self._settings):
+                pass
+        except psycopg.Error as error:
+            if not self._lasts:
+                self._lasts = True
+                reason = connection_error(error, self._settings.database_parameters)
+                _log.error("%s; trying again every second", reason)
 
 
 async def _configure(conn: AsyncConnection[Any], settings: Settings, outage: _Outage) -> None:

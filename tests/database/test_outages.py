@@ -1,0 +1,127 @@
+"""The pool while PostgreSQL is away, comes back, or hangs."""
+
+import asyncio
+import logging
+import sys
+from collections import Counter
+
+import psycopg
+import pytest
+from psycopg_pool import PoolTimeout
+
+from app.core.errors import DatabaseUnavailable
+from app.database import pool as pool_module
+from app.database.errors import domain_error
+from app.database.pool import Pool
+from tests.database.conftest import StoppableServer
+from tests.database.pools import ask, open_pool, take_all, within
+
+
+@pytest.fixture
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts to connect 0.1 s apart, and given up after 0.2 s: an outage of half a second is a long one."""
+    monkeypatch.setattr("psycopg_pool.base.AttemptWithBackoff.INITIAL_DELAY", 0.1)
+    monkeypatch.setattr(pool_module, "_RECONNECT_SECONDS", 0.2)
+
+
+async def outcome_of(pool: Pool) -> str:
+    try:
+        async with asyncio.timeout(10):
+            await ask(pool)
+    except psycopg.Error as error:
+        return type(domain_error(error)).__name__
+    return "served"
+
+
+async def test_a_server_that_is_down_at_the_start_is_an_unavailable_database(server: StoppableServer) -> None:
+    server.stop()
+    async with open_pool(server.url, database_pool_timeout=0.2) as pool:
+        with pytest.raises(PoolTimeout) as raised:
+            await pool.getconn()
+        assert isinstance(domain_error(raised.value), DatabaseUnavailable)
+
+
+@pytest.mark.usefixtures("_hurried")
+async def test_a_server_that_comes_late_serves_the_request_that_waits(server: StoppableServer) -> None:
+    server.stop()
+    async with open_pool(server.url, database_pool_timeout=30) as pool:
+        request = asyncio.create_task(ask(pool))
+        await asyncio.sleep(1)
+        server.start()
+        async with asyncio.timeout(5):
+            await request
+
+
+@pytest.mark.usefixtures("_hurried")
+async def test_a_pool_that_nobody_asks_is_full_again_after_an_outage(server: StoppableServer) -> None:
+    server.stop()
+    async with open_pool(server.url, database_pool_size=3) as pool:
+        await asyncio.sleep(1)
+        server.start()
+        assert await within(5, lambda: pool.get_stats()["pool_available"] >= 3)
+
+
+async def test_a_restart_that_nobody_noticed_does_not_delay_the_next_request(server: StoppableServer) -> None:
+    async with open_pool(server.url, database_pool_size=5, database_max_overflow=5) as pool:
+        before = await take_all(pool)
+        server.stop()
+        server.start()
+        async with asyncio.timeout(5):
+            assert not set(await take_all(pool)) & set(before)
+
+
+async def test_a_restart_under_load_costs_unavailable_answers_only(server: StoppableServer) -> None:
+    outcomes: Counter[str] = Counter()
+    async with open_pool(server.url, database_pool_timeout=0.5) as pool:
+
+        async def send_requests() -> None:
+            while not over.is_set():
+                outcomes[await outcome_of(pool)] += 1
+                await asyncio.sleep(0.01)
+
+        over = asyncio.Event()
+        load = [asyncio.create_task(send_requests()) for _ in range(30)]
+        assert await within(5, lambda: outcomes["served"] > 100)
+        await asyncio.to_thread(server.stop)
+        assert await within(5, lambda: outcomes["DatabaseUnavailable"] > 30)
+        server.start()
+        outcomes["served"] = 0
+        assert await within(5, lambda: outcomes["served"] > 100)
+        over.set()
+        await asyncio.gather(*load)
+        assert outcomes.keys() == {"served", "DatabaseUnavailable"}
+        assert len(set(await take_all(pool))) == 15
+
+
+@pytest.mark.usefixtures("_hurried")
+async def test_an_outage_is_one_line_with_its_reason_and_its_end_another(
+    server: StoppableServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, logger="app.database.pool")
+    server.stop()
+    url = server.url.replace("postgres@", "postgres:hunter2@")
+    async with open_pool(url, database_pool_size=3) as pool:
+        await asyncio.sleep(1)
+        server.start()
+        await ask(pool)
+    said = [record.getMessage() for record in caplog.records if record.name == "app.database.pool"]
+    place = url.removeprefix("postgresql://").replace(":hunter2", "")
+    assert said == [
+        f"Cannot connect to {place}: Connection refused; trying again every second",
+        "PostgreSQL takes connections again",
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the server's processes below /proc")
+async def test_a_frozen_server_holds_no_request_beyond_its_time_limit(server: StoppableServer) -> None:
+    async with open_pool(server.url, database_pool_size=2, database_max_overflow=0) as pool:
+        before = await take_all(pool)
+        server.freeze()
+        try:
+            requests = [asyncio.create_task(asyncio.wait_for(ask(pool), 0.1)) for _ in range(4)]
+            await asyncio.wait(requests, timeout=0.5)
+        finally:
+            server.thaw()
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+        assert all(isinstance(answer, TimeoutError) for answer in answers)
+        assert set(await take_all(pool)) == set(before)
