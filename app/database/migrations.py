@@ -1,7 +1,7 @@
 """Migrations from Python: upgrade, the revisions of a database and of the code, and one upgrade at a time."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection as EngineConnection
 
 from app.core.config import Settings
 from app.core.errors import DatabaseAhead, DatabaseUnavailable
+from app.database.connection import Connection
 from app.database.errors import connection_error
 
 _INI = Path(__file__).resolve().parents[2] / "alembic.ini"
@@ -43,10 +44,37 @@ def code_revisions() -> tuple[str, ...]:
     return tuple(script.revision for script in scripts.walk_revisions())
 
 
+async def read_revision(conn: Connection) -> str | None:
+    """Return the revision a database is at, or None where it was never migrated."""
+    cursor = await conn.execute("SELECT to_regclass('alembic_version')")
+    if (await cursor.fetchone()) == (None,):
+        return None
+    row = await (await conn.execute("SELECT version_num FROM alembic_version")).fetchone()
+    return str(row[0]) if row else None
+
+
+def read_database_revision(settings: Settings) -> str | None:
+    """Return the revision of the settings' database, or None where it was never migrated."""
+    with open_connection(settings.migration_parameters, autocommit=True) as conn:
+        try:
+            row = conn.execute("SELECT version_num FROM alembic_version").fetchone()
+        except psycopg.errors.UndefinedTable:
+            return None
+    return str(row[0]) if row else None
+
+
+def open_connection(parameters: Mapping[str, str], autocommit: bool = False) -> SyncConnection[Any]:
+    """Open a blocking connection. Raises `DatabaseUnavailable`: one sentence."""
+    try:
+        return psycopg.connect(make_conninfo(**{**_DEFAULTS, **parameters}), autocommit=autocommit)
+    except psycopg.OperationalError as error:
+        raise connection_error(error, parameters) from None
+
+
 def create_database(settings: Settings) -> bool:
     """Create the database of the settings; False where it exists already. Raises `DatabaseUnavailable`."""
     parameters = settings.migration_parameters
-    with _open(parameters | {"dbname": "postgres"}, autocommit=True) as conn:
+    with open_connection(parameters | {"dbname": "postgres"}, autocommit=True) as conn:
         try:
             conn.execute(
                 sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(
@@ -55,12 +83,16 @@ def create_database(settings: Settings) -> bool:
             )
         except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # the second: made at the same time
             return False
+        except psycopg.errors.InsufficientPrivilege:
+            raise DatabaseUnavailable(
+                f"{conn.info.user} may not create databases: ask for {parameters['dbname']}"
+            ) from None
     return True
 
 
 def open_migration_connection(settings: Settings) -> SyncConnection[Any]:
     """Open Alembic's connection: no statement limit, and a lock is not waited for longer than the setting says."""
-    conn = _open(settings.migration_parameters)
+    conn = open_connection(settings.migration_parameters)
     conn.execute(
         "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', %s, false)",
         (f"{round(settings.database_lock_timeout * 1000)}",),
@@ -76,7 +108,7 @@ def hold_migration_lock(settings: Settings) -> Iterator[None]:
     The lock lives on a connection of its own and is polled for: a blocking wait would be a transaction that CREATE
     INDEX CONCURRENTLY waits for in turn, and Alembic's own connection could not run outside a transaction.
     """
-    with _open(settings.migration_parameters, autocommit=True) as conn:
+    with open_connection(settings.migration_parameters, autocommit=True) as conn:
         deadline = time.monotonic() + _LOCK_WAIT_SECONDS
         while not _try_lock(conn):
             if time.monotonic() > deadline:
@@ -104,10 +136,3 @@ def require_known_revision(revision: str, known: tuple[str, ...]) -> None:
 def _try_lock(conn: SyncConnection[Any]) -> bool:
     row = conn.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone()
     return bool(row and row[0])
-
-
-def _open(parameters: dict[str, str], autocommit: bool = False) -> SyncConnection[Any]:
-    try:
-        return psycopg.connect(make_conninfo(**_DEFAULTS | parameters), autocommit=autocommit)
-    except psycopg.OperationalError as error:
-        raise connection_error(error, parameters) from None

@@ -5,10 +5,11 @@ import logging
 from alembic import context
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from app.core.config import get_settings
-from app.core.errors import VideoMomentsError
+from app.core.errors import DatabaseUnavailable, VideoMomentsError
 from app.database.migrations import hold_migration_lock, open_migration_connection, refuse_unknown_revision
 
 
@@ -26,8 +27,11 @@ def run_online() -> None:
     with hold_migration_lock(settings), engine.connect() as connection:
         refuse_unknown_revision(connection, ScriptDirectory.from_config(context.config))
         context.configure(connection=connection, transaction_per_migration=True)
-        with context.begin_transaction():
-            context.run_migrations()
+        try:
+            with context.begin_transaction():
+                context.run_migrations()
+        except OperationalError as error:  # no defect of a migration: a lock that is not free, a lost connection
+            raise DatabaseUnavailable(f"The migration stopped: {str(error.orig).splitlines()[0]}") from error
 
 
 def run() -> None:

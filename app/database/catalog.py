@@ -1,0 +1,143 @@
+"""Whether a database has the schema of db/schema.sql: what PostgreSQL's catalogs say of both, compared."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import Connection, sql
+
+from app.core.config import Settings
+from app.core.errors import ConfigurationError
+from app.database.migrations import open_connection
+
+_SCHEMA = Path(__file__).resolve().parents[2] / "db" / "schema.sql"
+
+Catalog = dict[str, str]
+"""Definitions by the name of the object: `{"column videos.title": "varchar(500)", "schema search": "", …}`."""
+
+# Each gives name and definition. `others` are objects that are not the schema's: of extensions, and Alembic's table.
+_QUERIES: tuple[LiteralString, ...] = (
+    "SELECT 'schema ' || nspname, '' FROM pg_namespace WHERE nspname = ANY (%(schemas)s)",
+    """
+    SELECT CASE relkind WHEN 'S' THEN 'sequence ' WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view '
+                        WHEN 'f' THEN 'foreign table ' ELSE 'table ' END || oid::regclass,
+           concat_ws(', ', CASE relpersistence WHEN 'u' THEN 'unlogged' END,
+                           CASE WHEN relrowsecurity THEN 'with row security' END,
+                           CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid) END)
+    FROM pg_class
+    WHERE relnamespace::regnamespace::text = ANY (%(schemas)s) AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      AND oid <> ALL (%(others)s)
+    """,
+    """
+    SELECT 'column ' || attrelid::regclass || '.' || attname,
+           concat_ws(' ', replace(format_type(atttypid, atttypmod), 'character varying', 'varchar'),
+                          CASE WHEN attnotnull THEN 'not null' END,
+                          CASE attidentity WHEN 'a' THEN 'identity always' WHEN 'd' THEN 'identity' END,
+                          CASE WHEN attgenerated <> '' THEN 'generated' ELSE 'default' END
+                              || ' ' || pg_get_expr(adbin, adrelid))
+    FROM pg_attribute
+    JOIN pg_class ON pg_class.oid = attrelid
+    LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+    WHERE relnamespace::regnamespace::text = ANY (%(schemas)s) AND relkind IN ('r', 'p', 'f')
+      AND attnum > 0 AND NOT attisdropped AND attrelid <> ALL (%(others)s)
+    """,
+    """
+    SELECT 'constraint ' || conname || ' on ' || conrelid::regclass, pg_get_constraintdef(oid)
+    FROM pg_constraint
+    WHERE connamespace::regnamespace::text = ANY (%(schemas)s) AND contype IN ('c', 'f', 'p', 'u', 'x')
+      AND conrelid <> ALL (%(others)s)
+    """,
+    """
+    SELECT 'index ' || relname || ' on ' || indrelid::regclass,
+           pg_get_indexdef(indexrelid) || CASE WHEN indisvalid THEN '' ELSE ' (invalid)' END
+    FROM pg_index
+    JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE relnamespace::regnamespace::text = ANY (%(schemas)s) AND indrelid <> ALL (%(others)s)
+      AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
+    """,
+    """
+    SELECT 'function ' || oid::regprocedure, regexp_replace(pg_get_functiondef(oid), '\\s+', ' ', 'g')
+    FROM pg_proc
+    WHERE pronamespace::regnamespace::text = ANY (%(schemas)s) AND prokind IN ('f', 'p') AND oid <> ALL (%(others)s)
+    """,
+    """
+    SELECT 'trigger ' || tgname || ' on ' || tgrelid::regclass,
+           pg_get_triggerdef(pg_trigger.oid) || CASE tgenabled WHEN 'D' THEN ' (disabled)' ELSE '' END
+    FROM pg_trigger
+    JOIN pg_class ON pg_class.oid = tgrelid
+    WHERE relnamespace::regnamespace::text = ANY (%(schemas)s) AND NOT tgisinternal AND tgrelid <> ALL (%(others)s)
+    """,
+)
+
+
+def check_database(settings: Settings) -> list[str]:
+    """Return how the database of the settings differs from db/schema.sql, one line for each difference.
+
+    The schema is built in a scratch database on the same server, which is always dropped. Raises `DatabaseUnavailable`,
+    and `ConfigurationError` where the user may not create databases.
+    """
+    parameters = settings.migration_parameters
+    with open_connection(parameters, autocommit=True) as conn:
+        found = describe_catalog(conn)
+        with (
+            _scratch_database(conn) as name,
+            open_connection(parameters | {"dbname": name}, autocommit=True) as scratch,
+        ):
+            create_schema(scratch)
+            return compare(found, describe_catalog(scratch))
+
+
+def create_schema(conn: Connection[Any]) -> None:
+    """Run db/schema.sql in an empty database."""
+    conn.execute(_SCHEMA.read_bytes())
+
+
+def describe_catalog(conn: Connection[Any]) -> Catalog:
+    """Return the tables of `public` and `search` with all that belongs to them, without Alembic's and extensions'."""
+    with conn.transaction():
+        conn.execute("SET LOCAL search_path = public")  # what is in public is then named without its schema
+        others = conn.execute(
+            """
+            SELECT objid FROM pg_depend WHERE deptype = 'e'
+            UNION ALL SELECT oid FROM pg_class WHERE oid = to_regclass('public.alembic_version')
+            """
+        ).fetchall()
+        wanted = {"schemas": ["public", "search"], "others": [oid for (oid,) in others]}
+        return {name: text for query in _QUERIES for name, text in conn.execute(query, wanted)}
+
+
+def compare(found: Catalog, wanted: Catalog) -> list[str]:
+    """Return one line for each difference, in the order of the objects' names."""
+    return [line for name in sorted(found | wanted) if (line := _difference(name, found.get(name), wanted.get(name)))]
+
+
+def _difference(name: str, found: str | None, wanted: str | None) -> str | None:
+    if found == wanted:
+        return None
+    if found is None:
+        return f"{name} is missing"
+    if wanted is None:
+        return f"{name} is not in the schema"
+    return f"{name} is {found or 'plain'}, the schema has {wanted or 'plain'}"
+
+
+@contextmanager
+def _scratch_database(conn: Connection[Any]) -> Iterator[str]:
+    name = f"videomoments_check_{secrets.token_hex(8)}"
+    try:
+        _create_scratch(conn, name)
+        yield name
+    finally:
+        conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _create_scratch(conn: Connection[Any], name: str) -> None:
+    try:
+        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+    except psycopg.errors.InsufficientPrivilege:
+        raise ConfigurationError(
+            f"The check builds db/schema.sql in a scratch database, and {conn.info.user} may not create databases"
+        ) from None
