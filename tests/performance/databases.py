@@ -1,0 +1,89 @@
+"""The databases that are measured over, on a PostgreSQL of the measurement's own, and its count of statements."""
+
+import random
+import time
+from typing import Any
+
+import psycopg
+
+from app.embedded import EmbeddedPostgres
+from tests.performance.dataset import FREE_FROM_SECONDS, load_bare_videos, load_library, migrate, record_library
+from tests.performance.text import Speech
+
+SEED = 20260208
+# Defaults, which keep every commit, except for what would run in the background during a measurement.
+SETTINGS = {"shared_preload_libraries": "pg_stat_statements", "autovacuum": "off", "max_wal_size": "4GB"}
+_RELOAD_SECONDS = 0.3
+
+
+class Databases:
+    """`library`, with everything a video can have, and `bare`, with many videos that have nothing."""
+
+    def __init__(self, postgres: EmbeddedPostgres, videos: int, bare_videos: int) -> None:
+        self._postgres = postgres
+        self.videos = videos
+        self._bare_videos = bare_videos
+        self.queries: list[str] = []
+        self._run("postgres", "CREATE EXTENSION pg_stat_statements")
+        self._run("postgres", "ALTER SYSTEM SET pg_stat_statements.track = none")
+        self.create("template")
+        migrate(self.url("template"))
+
+    def url(self, name: str) -> str:
+        return self._postgres.database_url(name)
+
+    def create(self, name: str) -> None:
+        """Create a database: the migrated, empty one, or a copy of it."""
+        template = "template0" if name == "template" else "template"
+        self._run("postgres", f"DROP DATABASE IF EXISTS {name}")
+        self._run("postgres", f"CREATE DATABASE {name} TEMPLATE {template}")
+
+    def forget_search(self, name: str) -> None:
+        """Leave the upkeep of this project's own search tables to this project."""
+        self._run(name, "ALTER TABLE transcripts DISABLE TRIGGER transcripts_follow")
+
+    def fill(self, name: str) -> None:
+        self.create(name)
+        if name == "bare":
+            load_bare_videos(self.url(name), self._bare_videos)
+            return
+        speech = Speech(SEED)
+        load_library(self.url(name), record_library(speech, self.videos))
+        self.queries = speech.queries(200)
+
+    def identifiers(self, name: str) -> list[str]:
+        """Return the identifiers of all videos, shuffled."""
+        identifiers = [row[0] for row in self._run(name, "SELECT identifier FROM videos ORDER BY identifier")]
+        random.Random(SEED).shuffle(identifiers)  # noqa: S311  an order, not keys
+        return identifiers
+
+    def remove_added_moments(self) -> None:
+        self._run("library", f"DELETE FROM moments WHERE start_time >= {FREE_FROM_SECONDS}")
+        self._run("library", "VACUUM moments")
+
+    def count_rows(self, name: str) -> dict[str, int]:
+        tables = ("videos", "transcripts", "moments")
+        return {table: self._run(name, f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+
+    def begin_counting(self) -> None:
+        self._track("top")
+        self._run("postgres", "SELECT pg_stat_statements_reset()")
+
+    def end_counting(self, name: str) -> int:
+        """Return how many statements the database `name` has run since `begin_counting`."""
+        self._track("none")
+        statement = """
+            SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements
+            JOIN pg_database ON pg_database.oid = dbid WHERE datname = %s
+            """
+        return int(self._run("postgres", statement, [name])[0][0])
+
+    def _track(self, what: str) -> None:
+        self._run("postgres", f"ALTER SYSTEM SET pg_stat_statements.track = {what}")
+        self._run("postgres", "SELECT pg_reload_conf()")
+        time.sleep(_RELOAD_SECONDS)  # every backend reads the settings before its next statement
+
+    def _run(self, name: str, statement: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url(name), autocommit=True) as conn:
+            cursor = conn.execute(statement.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []

@@ -1,0 +1,51 @@
+"""Nobody wins by doing less: before anything is measured, the servers' answers are compared."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from tests.performance.cases import list_pages
+from tests.performance.databases import Databases
+from tests.performance.servers import Server
+
+_SAMPLES = 5
+_PAGES = 3
+_LIMIT = 20
+
+
+def compare_answers(database: str, databases: Databases, servers: Sequence[Server]) -> None:
+    """Exit with the address of the first answer that differs between two servers."""
+    checks = _check_pages(servers) if database == "bare" else _check_library(databases, servers)
+    for what, answers in checks:
+        for server, answer in zip(servers[1:], answers[1:], strict=True):
+            if answer != answers[0]:
+                raise SystemExit(f"{server.stack.name} and {servers[0].stack.name} answer {what} differently")
+
+
+def _check_library(databases: Databases, servers: Sequence[Server]) -> Iterable[tuple[str, list[Any]]]:
+    identifiers = databases.identifiers("library")[:_SAMPLES]
+    paths = [
+        f"/api/videos/{identifier}{rest}" for identifier in identifiers for rest in ("", "/moments", "/transcript")
+    ]
+    for path in ["/api/videos", *paths]:
+        yield path, [_get(server, path) for server in servers]
+    for query in databases.queries[:_SAMPLES]:
+        path = f"/api/search?q={quote(query)}&limit={_LIMIT}"
+        yield path, [_hits(_get(server, path)) for server in servers]
+
+
+def _check_pages(servers: Sequence[Server]) -> Iterable[tuple[str, list[Any]]]:
+    yield "pages", [[_get(server, path) for path in list_pages(server, _PAGES)] for server in servers]
+
+
+def _get(server: Server, path: str) -> Any:
+    answer = server.get(path)
+    if answer.status != 200:
+        raise SystemExit(f"{server.stack.name} answers {path} with {answer.status}: {answer.body[:200]!r}")
+    return answer.json()
+
+
+def _hits(found: dict[str, Any]) -> set[str] | int:
+    """Return which videos are found, or how many where there are more: then which of them come first may differ."""
+    videos = {hit["video_id"] for hit in found["hits"]}
+    return videos if len(videos) < _LIMIT else len(videos)
