@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -25,7 +26,7 @@ UP = {"status": "healthy", "redis": "connected", "database": "connected"}
 
 
 @asynccontextmanager
-async def running(**settings: object) -> AsyncIterator[AsyncClient]:
+async def running(**settings: Any) -> AsyncIterator[AsyncClient]:
     """A client of an application inside its lifespan."""
     app = create_app(Settings(log_level="error", **settings))
     async with app.router.lifespan_context(app), open_client(app) as client:
@@ -96,11 +97,13 @@ async def test_no_connection_is_left_after_shutdown(own_database_url: str, redis
 
 async def test_health_answers_in_time_while_the_pool_is_drained(own_database_url: str, redis_url: str) -> None:
     settings = {"database_pool_size": 1, "database_max_overflow": 0, "database_pool_timeout": 30}
-    async with running(database_url=own_database_url, redis_url=redis_url, **settings) as client:
-        async with get_pool().connection():
-            started = time.monotonic()
-            assert (await client.get("/health")).json() == UP
-            assert time.monotonic() - started < 2
+    async with (
+        running(database_url=own_database_url, redis_url=redis_url, **settings) as client,
+        get_pool().connection(),
+    ):
+        started = time.monotonic()
+        assert (await client.get("/health")).json() == UP
+        assert time.monotonic() - started < 2
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP to make a server hang")

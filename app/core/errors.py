@@ -23,6 +23,11 @@ class TranscriptNotFound(NotFound):
         super().__init__("Transcript not found for this video")
 
 
+class ThumbnailNotFound(NotFound):
+    def __init__(self) -> None:
+        super().__init__("Thumbnail not found")
+
+
 class InvalidInput(VideoMomentsError):
     """A value that has the right form and cannot be accepted."""
 

@@ -113,6 +113,17 @@ class ViewRepository:
             return None
         return [ShownMoment(*row) for row in rows if row[0] is not None]
 
+    async def get_thumbnail_url(self, identifier: str) -> str | None:
+        cursor = await self._conn.execute(
+            """
+            SELECT thumbnails.cloud_url FROM videos JOIN thumbnails ON thumbnails.video_id = videos.id
+            WHERE videos.identifier = %(identifier)s
+            """,
+            {"identifier": identifier},
+        )
+        row = await cursor.fetchone()
+        return row[0] if row else None
+
     async def get_transcript_key(self, identifier: str) -> TranscriptKey | None:
         """Return which transcript a video has, or None where there is no such video."""
         async with self._conn.cursor(row_factory=args_row(TranscriptKey)) as cursor:

@@ -151,6 +151,7 @@ async def test_the_documentation_names_every_route_and_its_errors(client: AsyncC
         "/api/videos/{video_id}",
         "/api/videos/{video_id}/moments",
         "/api/videos/{video_id}/transcript",
+        "/static/thumbnails/{video_id}.jpg",
     }
     assert (await client.get("/docs")).status_code == 200
     for path, methods in paths.items():

@@ -66,9 +66,7 @@ async def test_words_may_stand_in_different_segments(client: AsyncClient, conn: 
         ("a & | ! <-> b:*", []),
     ],
 )
-async def test_a_query_is_what_people_type(
-    client: AsyncClient, conn: Connection, query: str, found: list[str]
-) -> None:
+async def test_a_query_is_what_people_type(client: AsyncClient, conn: Connection, query: str, found: list[str]) -> None:
     await make_talk(conn, "phrase", "The machine learning of today.")
     await make_talk(conn, "apart", "Learning about the machine.")
     await make_talk(conn, "machine", "One machine.")
