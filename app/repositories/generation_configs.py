@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict, Unpack
 
 from psycopg import sql
@@ -140,6 +140,27 @@ class GenerationConfigRepository:
                 },
             )
             return await cursor.fetchall()
+
+    async def detach_transcript(self, transcript_id: int) -> list[int]:
+        """Make the transcript's configs belong to none, so that they outlive it, and return their ids."""
+        cursor = await self._conn.execute(
+            """
+            UPDATE generation_configs SET transcript_id = NULL WHERE transcript_id = %(transcript_id)s
+            RETURNING id
+            """,
+            {"transcript_id": transcript_id},
+        )
+        return [config_id for (config_id,) in await cursor.fetchall()]
+
+    async def attach_transcript(self, config_ids: Sequence[int], transcript_id: int) -> None:
+        """Make configs that belong to no transcript belong to this one."""
+        await self._conn.execute(
+            """
+            UPDATE generation_configs SET transcript_id = %(transcript_id)s
+            WHERE id = ANY(%(config_ids)s) AND transcript_id IS NULL
+            """,
+            {"transcript_id": transcript_id, "config_ids": list(config_ids)},
+        )
 
     async def delete(self, config_id: int) -> bool:
         """Delete the config and, by cascade, its moments and runs; False where there is none."""

@@ -1,7 +1,7 @@
 """SQL over `moments`."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
@@ -115,6 +115,14 @@ class MomentRepository:
                 f"SELECT {COLUMNS} FROM moments WHERE identifier = %(identifier)s", {"identifier": identifier}
             )
             return await cursor.fetchone()
+
+    async def find_owners(self, identifiers: Sequence[str]) -> dict[str, int]:
+        """Return the ids of the videos whose moments have these identifiers; those that are free are left out."""
+        cursor = await self._conn.execute(
+            "SELECT identifier, video_id FROM moments WHERE identifier = ANY(%(identifiers)s)",
+            {"identifiers": list(identifiers)},
+        )
+        return dict(await cursor.fetchall())
 
     async def list_by_video(self, video_id: int) -> list[Moment]:
         """Return the video's moments in the order they were added."""

@@ -211,3 +211,27 @@ async def _version(conn: Connection) -> str:
     cursor = await conn.execute("SELECT ctid::text FROM generation_configs")
     (version,) = await anext(cursor)
     return str(version)
+
+
+async def test_a_detached_config_and_its_moments_outlive_the_transcript_and_can_get_another(
+    conn: Connection, statements: Statements
+) -> None:
+    configs, transcripts = GenerationConfigRepository(conn), TranscriptRepository(conn)
+    transcript = await make_transcript(conn)
+    config = await make_generation_config(conn, transcript_id=transcript.id)
+    other = await make_generation_config(conn, transcript_id=(await make_transcript(conn)).id)
+    moment = await make_moment(conn, video_id=transcript.video_id, generation_config_id=config.id)
+    with statements:
+        detached = await configs.detach_transcript(transcript.id)
+    assert statements == 1
+    assert detached == [config.id]
+    await transcripts.delete(transcript.id)
+    successor = await make_transcript(conn, video_id=transcript.video_id)
+    with statements:
+        await configs.attach_transcript([config.id, other.id], successor.id)
+    assert statements == 1
+    assert await MomentRepository(conn).get(moment.id) == moment
+    attached, untouched = await configs.get(config.id), await configs.get(other.id)
+    assert attached is not None
+    assert attached.transcript_id == successor.id
+    assert untouched == other

@@ -231,3 +231,13 @@ def _new(moment_id: int, video_id: int, **values: Any) -> Any:
         "title": "Copied",
         **values,
     }
+
+
+async def test_the_owners_of_identifiers_are_found_and_free_ones_left_out(
+    conn: Connection, statements: Statements
+) -> None:
+    ours, theirs = await make_moment(conn), await make_moment(conn)
+    with statements:
+        owners = await MomentRepository(conn).find_owners([ours.identifier, theirs.identifier, "free"])
+    assert statements == 1
+    assert owners == {ours.identifier: ours.video_id, theirs.identifier: theirs.video_id}
