@@ -1,0 +1,190 @@
+"""All that a legacy library knows of one video, read and checked, without the database."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import TypeVar
+
+from app.library.clips import clip_name
+from app.library.layout import Library, VideoFiles
+from app.library.moments import merge_duplicates
+from app.library.prompts import segment_lines, word_lines
+from app.library.reading import Document, Unreadable, read_json
+from app.library.registry import Source
+from app.library.report import Kind, Notes
+from app.library.rows import LegacyMoment, MomentsFile, PastedTranscript, parse_moments
+from app.library.runs import LegacyRun, parse_runs
+from app.library.transcripts import LegacyTranscript, parse_transcript
+from app.media.probe import MediaInfo, NotAVideo, probe, size_in_kb
+
+_T = TypeVar("_T")
+_EVERYTHING = (float("-inf"), float("inf"))
+
+
+class Certainty(IntEnum):
+    """How sure an address is: what the files prove replaces what somebody assumed."""
+
+    ASSUMED = 0
+    NAMED = 1
+    PRESENT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a video lies."""
+
+    url: str
+    certainty: Certainty
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of the library that is stored by its address; `media` is None for what is no video."""
+
+    url: str
+    file_size_kb: int
+    media: MediaInfo | None = None
+
+
+@dataclass(slots=True)
+class PreparedVideo:
+    """One video, ready to be written. `taken` are the moment ids that videos before it in the library have."""
+
+    identifier: str
+    address: Address
+    media: MediaInfo | None
+    file_size_kb: int | None
+    source_url: str | None
+    transcript: LegacyTranscript | None
+    moments: list[LegacyMoment]
+    moments_file: str | None
+    history_file: str | None
+    clips: dict[str, LocalFile]
+    thumbnail: LocalFile | None
+    runs: list[LegacyRun]
+    notes: Notes
+    taken: frozenset[str] = field(default_factory=frozenset)
+
+
+def prepare_video(files: VideoFiles, library: Library, source: Source | None) -> PreparedVideo:
+    """Read all files of a video; it blocks. What cannot be read or stored is in the result's notes."""
+    notes = Notes(None, files.identifier)
+    video = _probe_file(files.video, notes)
+    transcript = _read_file(files.transcript, parse_transcript, notes)
+    moments = _read_file(files.moments, parse_moments, notes) or MomentsFile([], [])
+    about_moments = notes.about(_name(files.moments))
+    _note_lost_transcripts(moments.pasted, transcript, about_moments)
+    kept = merge_duplicates(moments.moments, about_moments)
+    return PreparedVideo(
+        identifier=files.identifier,
+        address=_find_address(files, video, library, source, notes),
+        media=video.media if video else None,
+        file_size_kb=_file_size_kb(video, source),
+        source_url=source.url if source else None,
+        transcript=transcript,
+        moments=kept,
+        moments_file=_name(files.moments),
+        history_file=_name(files.history),
+        clips=_find_clips(files.identifier, kept, library, notes),
+        thumbnail=_find_thumbnail(files.thumbnail, notes),
+        runs=_read_file(files.history, parse_runs, notes) or [],
+        notes=notes,
+    )
+
+
+def _read_file(path: Path | None, parse: Callable[[Document, Notes], _T], notes: Notes) -> _T | None:
+    if path is None:
+        return None
+    notes = notes.about(_name(path))
+    try:
+        return parse(read_json(path), notes)
+    except Unreadable as error:
+        notes.add(Kind.REFUSED, str(error))
+        return None
+
+
+def _probe_file(path: Path | None, notes: Notes) -> LocalFile | None:
+    if path is None:
+        return None
+    try:
+        media = probe(path)
+        return LocalFile(path.as_uri(), media.file_size_kb, media)
+    except NotAVideo as error:
+        notes.about(_name(path)).add(Kind.REFUSED, str(error))
+        return LocalFile(path.as_uri(), size_in_kb(path.stat().st_size))
+    except OSError as error:
+        notes.about(_name(path)).add(Kind.REFUSED, f"it cannot be read: {error.strerror}")
+        return None
+
+
+def _find_address(
+    files: VideoFiles, video: LocalFile | None, library: Library, source: Source | None, notes: Notes
+) -> Address:
+    if video is not None:
+        return Address(video.url, Certainty.PRESENT)
+    if source is not None and source.url.startswith("gs://"):
+        return Address(source.url, Certainty.NAMED)
+    url = (library.root / "videos" / f"{files.identifier}.mp4").as_uri()
+    notes.add(Kind.MISSING, "no video file: its address is where one would be", url)
+    return Address(url, Certainty.ASSUMED)
+
+
+def _file_size_kb(video: LocalFile | None, source: Source | None) -> int | None:
+    if video is not None:
+        return video.file_size_kb
+    return size_in_kb(source.file_size) if source and source.file_size is not None else None
+
+
+def _find_thumbnail(path: Path | None, notes: Notes) -> LocalFile | None:
+    if path is None:
+        return None
+    size = path.stat().st_size
+    if size == 0:
+        notes.about(_name(path)).add(Kind.REFUSED, "the picture is empty")
+        return None
+    return LocalFile(path.as_uri(), size_in_kb(size))
+
+
+def _find_clips(
+    identifier: str, moments: Iterable[LegacyMoment], library: Library, notes: Notes
+) -> dict[str, LocalFile]:
+    """Return the clip files of a video's moments by legacy id."""
+    clips = {}
+    for legacy_id in {moment.legacy_id: None for moment in moments if moment.legacy_id}:
+        name = clip_name(identifier, legacy_id)
+        clip = _probe_file(library.root / "moment_clips" / name, notes) if name in library.clips else None
+        if clip is not None and clip.media is not None:
+            clips[legacy_id] = clip
+    return clips
+
+
+def _note_lost_transcripts(
+    pasted: Iterable[PastedTranscript], transcript: LegacyTranscript | None, notes: Notes
+) -> None:
+    """Note the transcripts in prompts that are not the one that is stored: with their prompts they would vanish."""
+    rows: dict[str, list[int]] = {}
+    are_stored: dict[str, bool] = {}
+    for each in pasted:
+        if each.lines not in are_stored:
+            are_stored[each.lines] = _is_stored(each, transcript)
+        rows.setdefault(each.lines, []).append(each.row)
+    for lines, is_stored in are_stored.items():
+        if not is_stored:
+            content = {"rows": rows[lines], "transcript": lines}
+            notes.add(Kind.DROPPED, "the transcript in the prompt is not the stored one", content)
+
+
+def _is_stored(pasted: PastedTranscript, transcript: LegacyTranscript | None) -> bool:
+    if transcript is None:
+        return False
+    try:
+        return pasted.lines == segment_lines(transcript.segments) or pasted.lines == word_lines(
+            transcript.words, pasted.window or _EVERYTHING, pasted.offset
+        )
+    except (KeyError, TypeError, ValueError):  # words or segments without times
+        return False
+
+
+def _name(path: Path | None) -> str | None:
+    return f"{path.parent.name}/{path.name}" if path else None

@@ -1,0 +1,224 @@
+"""What an import did: rows per table, and an entry for everything that did not go in as it was."""
+
+import json
+import math
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any, Self
+
+TABLES = (
+    "videos",
+    "transcripts",
+    "prompts",
+    "generation_configs",
+    "moments",
+    "clips",
+    "thumbnails",
+    "pipeline_history",
+)
+
+
+class Kind(StrEnum):
+    """What can become of something that does not go into a table as it is."""
+
+    FAILED = "failed"  # a whole video: nothing of it was written
+    REFUSED = "refused"  # cannot enter its table
+    RENAMED = "renamed"  # is stored under another id
+    MERGED = "merged"  # says the same as another row
+    CHANGED = "changed"  # is stored with a value that differs
+    DROPPED = "dropped"  # values for which there is no column
+    MISSING = "missing"  # a video without its file
+    ORPHAN = "orphan"  # a file that belongs to nothing that is stored
+    KEPT = "kept"  # rows of the database that the files do not account for
+
+    @property
+    def is_loss(self) -> bool:
+        return self in (Kind.FAILED, Kind.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the report. `row` counts from 1 in its file, `content` is what would otherwise vanish."""
+
+    kind: Kind
+    reason: str
+    file: str | None = None
+    video: str | None = None
+    row: int | None = None
+    content: Any = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values that are set, as JSON can hold them: a number that is not finite becomes its name."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: _storable(value) for name, value in values.items() if value is not None}
+
+
+@dataclass(slots=True)
+class Notes:
+    """Collects the entries about one file."""
+
+    file: str | None
+    video: str | None
+    entries: list[Entry] = field(default_factory=list)
+
+    def add(self, kind: Kind, reason: str, content: Any = None, row: int | None = None) -> None:
+        self.entries.append(Entry(kind, reason, self.file, self.video, row, content))
+
+    def about(self, file: str | None) -> Self:
+        """Return notes about another file of the same video, in the same list."""
+        return type(self)(file, self.video, self.entries)
+
+
+@dataclass(slots=True)
+class TableCount:
+    """How many rows of a table are new, changed, and as they were."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+
+    def add(self, other: "TableCount") -> None:
+        self.new += other.new
+        self.changed += other.changed
+        self.unchanged += other.unchanged
+
+
+def count_tables() -> dict[str, TableCount]:
+    return {table: TableCount() for table in TABLES}
+
+
+class Journal:
+    """The entries, in a temporary file: a report may be larger than what an import should hold in memory."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the journal
+        self._end = 0
+        self._blocks: list[tuple[str, int, int]] = []  # video, and where its entries begin and end
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Add entries about one video, or about none."""
+        video, content = "", b""
+        for entry in entries:
+            video = entry.video or ""
+            content += _encode(entry.to_json()) + b"\n"
+        if content:
+            self._file.seek(self._end)
+            self._file.write(content)
+            self._blocks.append((video, self._end, self._end + len(content)))
+            self._end += len(content)
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield each entry as JSON, ordered by video whichever was written first."""
+        for _, begin, end in sorted(self._blocks):
+            self._file.seek(begin)
+            yield from self._file.read(end - begin).splitlines()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Report:
+    """What was read and written. Give it back with `close`, or use it in a `with` block."""
+
+    def __init__(self, directory: Path, dry_run: bool) -> None:
+        self.directory = directory
+        self.dry_run = dry_run
+        self.seconds = 0.0
+        self.videos = 0
+        self.tables = count_tables()
+        self.counts: Counter[Kind] = Counter()
+        self._journal = Journal()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Add entries about one video, or about none."""
+        entries = list(entries)
+        self.counts.update(entry.kind for entry in entries)
+        self._journal.add(entries)
+
+    def add_tables(self, tables: dict[str, TableCount]) -> None:
+        for table, count in tables.items():
+            self.tables[table].add(count)
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the tables the files account for, whether they were written or found as they should be."""
+        return sum(count.new + count.changed + count.unchanged for count in self.tables.values())
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.rows / self.seconds if self.seconds else 0.0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that the files hold is in the tables, and no video failed."""
+        return not any(kind.is_loss for kind in self.counts)
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """Yield the entries as JSON objects, ordered by video."""
+        return map(json.loads, self._journal.lines())
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self._head(), "entries": list(self.entries())}
+
+    def write(self, path: Path) -> None:
+        """Write the report to a file, which is there as a whole or not at all."""
+        part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            with part.open("wb") as file:
+                self._write_to(file)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _write_to(self, file: IO[bytes]) -> None:
+        file.write(_encode(self._head())[:-1] + b', "entries": [')
+        for number, line in enumerate(self._journal.lines()):
+            file.write((b",\n" if number else b"\n") + line)
+        file.write(b"\n]}\n")
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "directory": str(self.directory),
+            "dry_run": self.dry_run,
+            "complete": self.is_complete,
+            "seconds": round(self.seconds, 3),
+            "videos": self.videos,
+            "rows": self.rows,
+            "rows_per_second": round(self.rows_per_second, 1),
+            "tables": {
+                table: {"new": count.new, "changed": count.changed, "unchanged": count.unchanged}
+                for table, count in self.tables.items()
+            },
+            "counts": {kind.value: self.counts[kind] for kind in Kind if self.counts[kind]},
+        }
+
+
+def _storable(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return str(value)
+        case dict():
+            return {str(name): _storable(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_storable(item) for item in value]
+        case _:
+            return value
+
+
+def _encode(value: Any) -> bytes:
+    """Return UTF-8 JSON. A lone surrogate has no UTF-8: its escape, which JSON knows, stands for it."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")

@@ -1,0 +1,178 @@
+"""One video's transaction: what the files say becomes rows, and rows that say it already are left alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.database import Connection
+from app.library.configs import KnownConfigs, store_configs
+from app.library.preparing import Certainty, PreparedVideo
+from app.library.report import Kind
+from app.library.runs import LegacyRun
+from app.library.transcripts import SERVICE, LegacyTranscript
+from app.library.writing_clips import write_clips
+from app.library.writing_moments import write_moments
+from app.library.written import Target, Written, find_changes
+from app.models import PipelineRun, Transcript, Video
+from app.repositories import (
+    GenerationConfigRepository,
+    PipelineHistoryRepository,
+    ThumbnailRepository,
+    TranscriptRepository,
+    VideoRepository,
+)
+from app.repositories.pipeline_history import new_run_identifier
+
+
+async def write_video(conn: Connection, prepared: PreparedVideo, bucket: str | None, known: KnownConfigs) -> Written:
+    """Write all rows of a video inside the caller's transaction."""
+    written = Written()
+    target = await _write_video(conn, prepared, written)
+    transcript_id = await _write_transcript(target)
+    configs = [moment.config for moment in prepared.moments if moment.config is not None]
+    if configs:
+        written.configs = await store_configs(conn, configs, transcript_id, known, target.notes(prepared.moments_file))
+    moments = await write_moments(target)
+    await write_clips(target, moments, bucket)
+    await _write_thumbnail(target)
+    await _write_runs(target)
+    return written
+
+
+async def _write_video(conn: Connection, prepared: PreparedVideo, written: Written) -> Target:
+    videos, values = VideoRepository(conn), _video_values(prepared)
+    stored = await videos.lock(prepared.identifier)
+    if stored is None:
+        video = await videos.create(identifier=prepared.identifier, cloud_url=prepared.address.url, **values)
+        written.count("videos", None)
+        return Target(conn, prepared, video, True, written)
+    if _is_better(prepared, stored):
+        values["cloud_url"] = prepared.address.url
+    changes = find_changes(stored, values)
+    written.count("videos", stored, changes)
+    return Target(conn, prepared, await videos.update(stored.id, **changes) or stored, False, written)
+
+
+async def _write_transcript(target: Target) -> int | None:
+    transcripts, transcript = TranscriptRepository(target.conn), target.prepared.transcript
+    stored = None if target.is_new else await transcripts.get_by_video(target.video.id)
+    if transcript is None:
+        return stored.id if stored else None
+    if stored is None:
+        target.written.count("transcripts", None)
+        return await _create_transcript(target, transcript)
+    changes = find_changes(stored, _transcript_values(transcript))
+    target.written.count("transcripts", stored, changes)
+    return await _replace_transcript(target, stored, transcript) if changes else stored.id
+
+
+async def _create_transcript(target: Target, transcript: LegacyTranscript) -> int:
+    values = _transcript_values(transcript)
+    created = await TranscriptRepository(target.conn).create(video_id=target.video.id, **values)
+    return created.id
+
+
+async def _replace_transcript(target: Target, old: Transcript, transcript: LegacyTranscript) -> int:
+    """A deleted transcript takes its configs and their moments with it: they move to the new one first."""
+    configs = GenerationConfigRepository(target.conn)
+    config_ids = await configs.detach_transcript(old.id)
+    await TranscriptRepository(target.conn).delete(old.id)
+    new_id = await _create_transcript(target, transcript)
+    await configs.attach_transcript(config_ids, new_id)
+    return new_id
+
+
+async def _write_thumbnail(target: Target) -> None:
+    thumbnail, thumbnails = target.prepared.thumbnail, ThumbnailRepository(target.conn)
+    if thumbnail is None:
+        return
+    values: dict[str, Any] = {"cloud_url": thumbnail.url, "file_size_kb": thumbnail.file_size_kb}
+    stored = None if target.is_new else await thumbnails.get_by_video(target.video.id)
+    if stored is None:
+        target.written.count("thumbnails", None)
+        await thumbnails.create(video_id=target.video.id, **values)
+    else:
+        changes = find_changes(stored, values)
+        target.written.count("thumbnails", stored, changes)
+        await thumbnails.update(stored.id, **changes)
+
+
+async def _write_runs(target: Target) -> None:
+    named: set[str] = set()
+    for run in target.prepared.runs:
+        named.add(await _write_run(target, run, named))
+
+
+async def _write_run(target: Target, run: LegacyRun, named: set[str]) -> str:
+    runs = PipelineHistoryRepository(target.conn)
+    name, stored = await _name_run(target, run, named)
+    values = _run_values(run)
+    changes = find_changes(stored, values) if stored else {}
+    target.written.count("pipeline_history", stored, changes)
+    if stored:
+        await runs.update(stored.id, **changes)
+    else:
+        await runs.create(
+            identifier=name, video_id=target.video.id, pipeline_type="full", started_at=run.started_at, **values
+        )
+    return name
+
+
+async def _name_run(target: Target, run: LegacyRun, named: set[str]) -> tuple[str, PipelineRun | None]:
+    """Return a name for the run that neither another run of the file nor another video has, and the row under it."""
+    runs, video = PipelineHistoryRepository(target.conn), target.video
+    name, milliseconds = run.legacy_id, run.started_at_ms
+    while True:
+        if name is not None and name not in named:
+            stored = await runs.get_by_identifier(name)
+            if stored is None or stored.video_id == video.id:
+                break
+        name, milliseconds = new_run_identifier(video.identifier, milliseconds), milliseconds + 1
+    if name != run.legacy_id:
+        reason = "has no request_id" if run.legacy_id is None else "another run has its request_id"
+        change = {"from": run.legacy_id, "to": name}
+        target.notes(target.prepared.history_file).add(Kind.RENAMED, reason, change, row=run.row)
+    return name, stored
+
+
+def _video_values(prepared: PreparedVideo) -> dict[str, Any]:
+    """What the files say: a column they say nothing of is not in it, and keeps what it has."""
+    media = prepared.media
+    values = {
+        "source_url": prepared.source_url,
+        "file_size_kb": prepared.file_size_kb,
+        "duration_seconds": media.duration_seconds if media else None,
+        "video_codec": media.video_codec if media else None,
+        "audio_codec": media.audio_codec if media else None,
+        "resolution": media.resolution if media else None,
+        "frame_rate": media.frame_rate if media else None,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _is_better(prepared: PreparedVideo, stored: Video) -> bool:
+    """A file that is there is where the video lies; an address of the registry replaces only a file's."""
+    if prepared.address.certainty is Certainty.NAMED:
+        return not stored.cloud_url.startswith("gs://")
+    return prepared.address.certainty is Certainty.PRESENT
+
+
+def _transcript_values(transcript: LegacyTranscript) -> dict[str, Any]:
+    return {
+        "full_text": transcript.full_text,
+        "word_timestamps": transcript.words,
+        "segment_timestamps": transcript.segments,
+        "number_of_words": len(transcript.words),
+        "number_of_segments": len(transcript.segments),
+        "transcription_service": SERVICE,
+        "processing_time_seconds": transcript.processing_time_seconds,
+    }
+
+
+def _run_values(run: LegacyRun) -> Mapping[str, Any]:
+    return {
+        "status": run.status,
+        "completed_at": run.completed_at,
+        "duration_seconds": run.duration_seconds,
+        "error_stage": run.error_stage,
+        "error_message": run.error_message,
+    }
