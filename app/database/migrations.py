@@ -10,12 +10,10 @@ from typing import Any
 import psycopg
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg import Connection as SyncConnection
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from sqlalchemy.engine import Connection as EngineConnection
 
 from app.core.config import Settings
 from app.core.errors import DatabaseAhead, DatabaseUnavailable
@@ -56,11 +54,7 @@ async def read_revision(conn: Connection) -> str | None:
 def read_database_revision(settings: Settings) -> str | None:
     """Return the revision of the settings' database, or None where it was never migrated."""
     with open_connection(settings.migration_parameters, autocommit=True) as conn:
-        try:
-            row = conn.execute("SELECT version_num FROM alembic_version").fetchone()
-        except psycopg.errors.UndefinedTable:
-            return None
-    return str(row[0]) if row else None
+        return _read_revision(conn)
 
 
 def open_connection(parameters: Mapping[str, str], autocommit: bool = False) -> SyncConnection[Any]:
@@ -102,7 +96,7 @@ def open_migration_connection(settings: Settings) -> SyncConnection[Any]:
 
 
 @contextmanager
-def hold_migration_lock(settings: Settings) -> Iterator[None]:
+def hold_migration_lock(settings: Settings) -> Iterator[SyncConnection[Any]]:
     """Wait until no other upgrade runs, and keep others waiting inside the block.
 
     The lock lives on a connection of its own and is polled for: a blocking wait would be a transaction that CREATE
@@ -114,23 +108,24 @@ def hold_migration_lock(settings: Settings) -> Iterator[None]:
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(f"Another upgrade has held the lock for {_LOCK_WAIT_SECONDS:.0f} seconds")
             time.sleep(_LOCK_POLL_SECONDS)
-        yield
+        yield conn
 
 
-def refuse_unknown_revision(connection: EngineConnection, scripts: ScriptDirectory) -> None:
+def refuse_unknown_revision(conn: SyncConnection[Any], scripts: ScriptDirectory) -> None:
     """Raise `DatabaseAhead` where the database has a revision that these scripts do not know."""
-    known = tuple(script.revision for script in scripts.walk_revisions())
-    with connection.begin():
-        for revision in MigrationContext.configure(connection).get_current_heads():
-            require_known_revision(revision, known)
-
-
-def require_known_revision(revision: str, known: tuple[str, ...]) -> None:
-    """Raise `DatabaseAhead` for a revision that is not among `known`."""
-    if revision not in known:
+    revision = _read_revision(conn)
+    if revision not in (None, *(script.revision for script in scripts.walk_revisions())):
         raise DatabaseAhead(
             f"The database is at revision {revision}, which this version of the code does not know: run a newer one"
         )
+
+
+def _read_revision(conn: SyncConnection[Any]) -> str | None:
+    try:
+        row = conn.execute("SELECT version_num FROM alembic_version").fetchone()
+    except psycopg.errors.UndefinedTable:
+        return None
+    return str(row[0]) if row else None
 
 
 def _try_lock(conn: SyncConnection[Any]) -> bool:

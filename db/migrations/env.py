@@ -24,8 +24,8 @@ def run_online() -> None:
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: open_migration_connection(settings), poolclass=NullPool
     )
-    with hold_migration_lock(settings), engine.connect() as connection:
-        refuse_unknown_revision(connection, ScriptDirectory.from_config(context.config))
+    with hold_migration_lock(settings) as lock, engine.connect() as connection:
+        refuse_unknown_revision(lock, ScriptDirectory.from_config(context.config))
         context.configure(connection=connection, transaction_per_migration=True)
         try:
             with context.begin_transaction():

@@ -6,7 +6,8 @@ Create Date: ${create_date.date()}
 
 The rules for a migration (take these lines out when they hold):
 - Name it with the next number: `alembic revision --rev-id 0003 -m "add_a_column"`.
-- Plain SQL, one statement for each `op.execute`. In it `:name` would be a bind parameter: write `\:name`.
+- Plain SQL, one statement for each `op.execute`. In it `:name` would be a bind parameter: put a backslash before the
+  colon, in a raw string.
 - Give every constraint a name, and change db/schema.sql in the same commit: a test compares the two.
 - Hold no lock for long. Add a constraint NOT VALID and validate it in a second migration; build an index on a table
   that has rows with CREATE INDEX CONCURRENTLY inside `with op.get_context().autocommit_block():`; fill rows in batches.

@@ -1,0 +1,148 @@
+"""The comparison of a database with db/schema.sql: what it finds, in which words, and what it leaves behind."""
+
+from collections.abc import Iterator
+from typing import LiteralString
+
+import psycopg
+import pytest
+
+from app.core.config import Settings
+from app.core.errors import ConfigurationError, DatabaseUnavailable
+from app.database import catalog
+from app.database.catalog import check_database, compare
+from tests.conftest import Databases
+from tests.database.pools import query
+
+
+def check(url: str) -> list[str]:
+    return check_database(Settings(database_url=url))
+
+
+def change(url: str, *statements: LiteralString) -> None:
+    with psycopg.connect(url, autocommit=True) as conn:
+        for statement in statements:
+            conn.execute(statement)
+
+
+def scratch_databases(url: str) -> int:
+    return int(query(url, r"SELECT count(*) FROM pg_database WHERE datname LIKE 'videomoments\_check\_%'"))
+
+
+def test_a_migrated_database_has_no_difference(own_database_url: str) -> None:
+    assert check(own_database_url) == []
+
+
+def test_an_empty_database_lacks_everything(databases: Databases) -> None:
+    lines = check(databases.create())
+    assert all(line.endswith(" is missing") for line in lines)
+    assert {"table moments is missing", "schema search is missing", "function search.rebuild() is missing"} < set(lines)
+
+
+@pytest.mark.parametrize(
+    ("statement", "line"),
+    [
+        ("CREATE INDEX idx_hand_made ON moments (title)", "index idx_hand_made on moments is not in the schema"),
+        ("DROP INDEX idx_moments_score", "index idx_moments_score on moments is missing"),
+        (
+            "ALTER TABLE moments DROP CONSTRAINT moments_score_check",
+            "constraint moments_score_check on moments is missing",
+        ),
+        (
+            "ALTER TABLE clips DROP CONSTRAINT clips_times_check, ADD CONSTRAINT clips_times_check "
+            "CHECK (end_time > start_time) NOT VALID",
+            "constraint clips_times_check on clips is CHECK ((end_time > start_time)) NOT VALID, "
+            "the schema has CHECK ((end_time > start_time))",
+        ),
+        (
+            "ALTER TABLE videos ALTER title TYPE varchar(100)",
+            "column videos.title is varchar(100), the schema has varchar(500)",
+        ),
+        (
+            "ALTER TABLE clips ALTER cloud_url DROP NOT NULL",
+            "column clips.cloud_url is text, the schema has text not null",
+        ),
+        (
+            "ALTER TABLE clips ALTER padding_left SET DEFAULT 1",
+            "column clips.padding_left is double precision not null default 1, "
+            "the schema has double precision not null default 0",
+        ),
+        ("ALTER TABLE videos ADD note text", "column videos.note is not in the schema"),
+        ("CREATE VIEW titles AS SELECT title FROM videos", "view titles is not in the schema"),
+        ("ALTER TABLE search.segments SET UNLOGGED", "table search.segments is unlogged, the schema has plain"),
+        ("DROP TRIGGER transcripts_follow ON transcripts", "trigger transcripts_follow on transcripts is missing"),
+        ("CREATE FUNCTION helper() RETURNS int LANGUAGE sql RETURN 1", "function helper() is not in the schema"),
+    ],
+)
+def test_a_difference_is_one_line(statement: LiteralString, line: str, own_database_url: str) -> None:
+    change(own_database_url, statement)
+    assert check(own_database_url) == [line]
+
+
+def test_a_disabled_trigger_is_a_difference(own_database_url: str) -> None:
+    change(own_database_url, "ALTER TABLE moments DISABLE TRIGGER moments_set_updated_at")
+    (line,) = check(own_database_url)
+    assert line.startswith("trigger moments_set_updated_at on moments is ")
+    assert " (disabled), the schema has " in line
+
+
+def test_an_index_whose_build_failed_is_a_difference(own_database_url: str) -> None:
+    change(
+        own_database_url,
+        "INSERT INTO videos (identifier, cloud_url) VALUES ('a', 'x'), ('b', 'x')",
+        "DROP INDEX idx_videos_created_at_id",
+    )
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        change(own_database_url, "CREATE UNIQUE INDEX CONCURRENTLY idx_videos_created_at_id ON videos (cloud_url)")
+    (line,) = check(own_database_url)
+    assert "(invalid)" in line
+
+
+def test_a_function_may_be_laid_out_differently(own_database_url: str) -> None:
+    definition = query(own_database_url, "SELECT pg_get_functiondef('search.rebuild()'::regprocedure)")
+    change(own_database_url, definition.replace("\n", "\n\n   "))
+    assert check(own_database_url) == []
+
+
+def test_what_an_extension_brings_is_no_difference(own_database_url: str) -> None:
+    change(own_database_url, "CREATE EXTENSION pg_trgm")
+    assert check(own_database_url) == []
+
+
+def test_differences_come_in_the_order_of_their_names() -> None:
+    assert compare({"b": "1", "c": ""}, {"a": "", "b": "2"}) == [
+        "a is missing",
+        "b is 1, the schema has 2",
+        "c is not in the schema",
+    ]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError])
+def test_the_scratch_database_is_dropped_whatever_happens(
+    interruption: type[BaseException], own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(conn: object) -> None:
+        assert scratch_databases(own_database_url) == 1
+        raise interruption
+
+    monkeypatch.setattr(catalog, "create_schema", interrupt)
+    with pytest.raises(interruption):
+        check(own_database_url)
+    assert scratch_databases(own_database_url) == 0
+
+
+@pytest.fixture
+def plain_user(own_database_url: str) -> Iterator[str]:
+    """A user who may not create databases."""
+    change(own_database_url, "CREATE USER videomoments_plain", "GRANT pg_read_all_data TO videomoments_plain")
+    yield "videomoments_plain"
+    change(own_database_url, "DROP OWNED BY videomoments_plain", "DROP USER videomoments_plain")
+
+
+def test_a_user_who_may_not_create_databases_is_told_so(plain_user: str, own_database_url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"scratch database, and videomoments_plain may not create databases$"):
+        check(own_database_url.replace("postgres@", f"{plain_user}@"))
+
+
+def test_a_database_that_does_not_exist_is_one_sentence(own_database_url: str) -> None:
+    with pytest.raises(DatabaseUnavailable, match=r'^Cannot connect to .*: database ".*_no" does not exist; create it'):
+        check(own_database_url + "_no")

@@ -1,0 +1,89 @@
+"""What `alembic` says when it cannot begin: one sentence on standard error, status 1, and never the password."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from app.core.config import Settings
+from app.core.errors import DatabaseAhead, DatabaseUnavailable
+from app.database.migrations import create_database
+from app.embedded import EmbeddedPostgres
+from tests.migrations.running import execute, fail_alembic, run_alembic
+
+
+def test_a_database_that_does_not_exist(own_database_url: str) -> None:
+    place = own_database_url.removeprefix("postgresql://")
+    name = place.rpartition("/")[2]
+    assert fail_alembic(own_database_url + "_no", "upgrade", "head") == (
+        f'Cannot connect to {place}_no: database "{name}_no" does not exist; create it with `python -m app db create`\n'
+    )
+
+
+def test_a_server_that_is_not_there() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{taken.getsockname()[1]}/videos"
+        said = fail_alembic(f"postgresql://me:hunter2@{place}", "upgrade", "head")
+    assert said == f"Cannot connect to me@{place}: Connection refused\n"
+
+
+@pytest.fixture(scope="module")
+def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A server that asks for a password."""
+    folder: Path = tmp_path_factory.mktemp("guarded") / "postgres"
+    with EmbeddedPostgres(folder, settings={"fsync": "off", "shared_buffers": "4MB"}) as server:
+        execute(server.url, "CREATE USER guest PASSWORD 'correct horse' NOCREATEDB")
+        (folder / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+        execute(server.url, "SELECT pg_reload_conf()")
+        yield server
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hunter2%21%40%2F"])
+def test_a_wrong_password(password: str, guarded_server: EmbeddedPostgres) -> None:
+    place = f"127.0.0.1:{guarded_server.port}/postgres"
+    said = fail_alembic(f"postgresql+asyncpg://guest:{password}@{place}", "upgrade", "head")
+    assert said == f'Cannot connect to guest@{place}: password authentication failed for user "guest"\n'
+
+
+def test_a_missing_password(guarded_server: EmbeddedPostgres) -> None:
+    said = fail_alembic(f"postgresql://guest@127.0.0.1:{guarded_server.port}/postgres", "current")
+    assert said.endswith("/postgres: fe_sendauth: no password supplied\n")
+
+
+def test_a_user_who_may_not_create_databases(guarded_server: EmbeddedPostgres) -> None:
+    url = f"postgresql://guest:correct%20horse@127.0.0.1:{guarded_server.port}/videos"
+    with pytest.raises(DatabaseUnavailable, match=r"^guest may not create databases: ask for videos$"):
+        create_database(Settings(database_url=url))
+
+
+def test_an_address_that_cannot_work() -> None:
+    assert fail_alembic("postgresql://me:hunter2@h", "upgrade", "head") == "DATABASE_URL names no database\n"
+
+
+@pytest.mark.parametrize("arguments", [("upgrade", "head"), ("downgrade", "-1"), ("current",)])
+def test_a_database_of_a_newer_version(arguments: tuple[str, ...], own_database_url: str) -> None:
+    execute(own_database_url, "UPDATE alembic_version SET version_num = '9000'")
+    assert fail_alembic(own_database_url, *arguments) == (
+        "The database is at revision 9000, which this version of the code does not know: run a newer one\n"
+    )
+
+
+def test_python_gets_an_error_and_no_exit(own_database_url: str) -> None:
+    execute(own_database_url, "UPDATE alembic_version SET version_num = '9000'")
+    with pytest.raises(DatabaseAhead):
+        run_alembic(own_database_url, "upgrade", "head")
+
+
+def test_a_database_is_created_once(own_database_url: str) -> None:
+    url = own_database_url + '_new "database"'
+    settings = Settings(database_url=url.replace(" ", "%20").replace('"', "%22"))
+    try:
+        assert create_database(settings)
+        assert not create_database(settings)
+    finally:
+        with psycopg.connect(own_database_url, autocommit=True) as conn:
+            name = psycopg.sql.Identifier(url.rpartition("/")[2])
+            conn.execute(psycopg.sql.SQL("DROP DATABASE IF EXISTS {}").format(name))
