@@ -240,9 +240,9 @@ LANGUAGE sql AS $$
     SELECT new_id, position, (segment -> 'start')::float8, (segment -> 'end')::float8, segment ->> 'text',
            to_tsvector('english', segment ->> 'text')
     FROM jsonb_path_query(segment_timestamps, 'lax $[*]') WITH ORDINALITY AS segments (segment, position)
-    WHERE jsonb_path_match(segment, '$.text.type() == "string"')
-      AND jsonb_path_match(segment, '$.start.abs() < 1e300')
-      AND jsonb_path_match(segment, '$.end.abs() < 1e300');
+    WHERE jsonb_typeof(segment -> 'text') = 'string'
+      AND jsonb_typeof(segment -> 'start') = 'number' AND jsonb_path_match(segment, '$.start.abs() < 1e300')
+      AND jsonb_typeof(segment -> 'end') = 'number' AND jsonb_path_match(segment, '$.end.abs() < 1e300');
 $$;
 
 CREATE FUNCTION search.follow_transcript() RETURNS trigger
@@ -257,7 +257,7 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER transcripts_follow AFTER INSERT OR UPDATE OF id, full_text, segment_timestamps ON transcripts
+CREATE TRIGGER transcripts_follow AFTER INSERT OR UPDATE OF full_text, segment_timestamps ON transcripts
 FOR EACH ROW EXECUTE FUNCTION search.follow_transcript();
 
 CREATE FUNCTION search.rebuild() RETURNS bigint

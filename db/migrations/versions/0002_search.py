@@ -50,9 +50,9 @@ def upgrade() -> None:
             SELECT new_id, position, (segment -> 'start')::float8, (segment -> 'end')::float8, segment ->> 'text',
                    to_tsvector('english', segment ->> 'text')
             FROM jsonb_path_query(segment_timestamps, 'lax $[*]') WITH ORDINALITY AS segments (segment, position)
-            WHERE jsonb_path_match(segment, '$.text.type() == "string"')
-              AND jsonb_path_match(segment, '$.start.abs() < 1e300')
-              AND jsonb_path_match(segment, '$.end.abs() < 1e300');
+            WHERE jsonb_typeof(segment -> 'text') = 'string'
+              AND jsonb_typeof(segment -> 'start') = 'number' AND jsonb_path_match(segment, '$.start.abs() < 1e300')
+              AND jsonb_typeof(segment -> 'end') = 'number' AND jsonb_path_match(segment, '$.end.abs() < 1e300');
         $$
         """
     )
@@ -73,7 +73,7 @@ def upgrade() -> None:
     )
     op.execute(
         """
-        CREATE TRIGGER transcripts_follow AFTER INSERT OR UPDATE OF id, full_text, segment_timestamps ON transcripts
+        CREATE TRIGGER transcripts_follow AFTER INSERT OR UPDATE OF full_text, segment_timestamps ON transcripts
         FOR EACH ROW EXECUTE FUNCTION search.follow_transcript()
         """
     )
