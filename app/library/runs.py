@@ -96,9 +96,8 @@ def _first_time(stages: Any) -> datetime | None:
 
 def _note_changes(value: dict[str, Any], run: LegacyRun, notes: Notes) -> None:
     if value.get("status") != run.status:
-        notes.add(
-            Kind.CHANGED, "a run that neither completed nor failed is stored as failed", value.get("status"), run.row
-        )
+        reason = "a run that neither completed nor failed is stored as failed"
+        notes.add(Kind.CHANGED, reason, {"status": value.get("status")}, row=run.row)
     if _time(value.get("started_at")) is None:
         reason = "its start was lost: the first time in it is stored"
         notes.add(Kind.CHANGED, reason, {"started_at": value.get("started_at")}, row=run.row)
