@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from app.core.config import Settings, describe_settings, load_settings
 from app.core.errors import ConfigurationError
@@ -158,6 +158,12 @@ def test_settings_do_not_show_a_password(password: str) -> None:
     )
     assert settings.database_parameters["password"] == password
     assert password not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+def test_an_error_of_pydantic_does_not_show_the_value() -> None:
+    with pytest.raises(ValidationError) as raised:
+        Settings(port="hunter2")
+    assert "hunter2" not in str(raised.value)
 
 
 def test_settings_cannot_be_changed() -> None:

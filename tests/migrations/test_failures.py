@@ -41,16 +41,15 @@ def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedde
         yield server
 
 
-@pytest.mark.parametrize("password", ["hunter2", "hunter2%21%40%2F"])
-def test_a_wrong_password(password: str, guarded_server: EmbeddedPostgres) -> None:
+def test_a_wrong_password(guarded_server: EmbeddedPostgres) -> None:
     place = f"127.0.0.1:{guarded_server.port}/postgres"
-    said = fail_alembic(f"postgresql+asyncpg://guest:{password}@{place}", "upgrade", "head")
+    said = fail_alembic(f"postgresql+asyncpg://guest:hunter2%21%40%2F@{place}", "upgrade", "head")
     assert said == f'Cannot connect to guest@{place}: password authentication failed for user "guest"\n'
 
 
 def test_a_missing_password(guarded_server: EmbeddedPostgres) -> None:
-    said = fail_alembic(f"postgresql://guest@127.0.0.1:{guarded_server.port}/postgres", "current")
-    assert said.endswith("/postgres: fe_sendauth: no password supplied\n")
+    with pytest.raises(DatabaseUnavailable, match=r"/postgres: fe_sendauth: no password supplied$"):
+        run_alembic(f"postgresql://guest@127.0.0.1:{guarded_server.port}/postgres", "upgrade", "head")
 
 
 def test_a_user_who_may_not_create_databases(guarded_server: EmbeddedPostgres) -> None:
@@ -63,18 +62,14 @@ def test_an_address_that_cannot_work() -> None:
     assert fail_alembic("postgresql://me:hunter2@h", "upgrade", "head") == "DATABASE_URL names no database\n"
 
 
-@pytest.mark.parametrize("arguments", [("upgrade", "head"), ("downgrade", "-1"), ("current",)])
-def test_a_database_of_a_newer_version(arguments: tuple[str, ...], own_database_url: str) -> None:
+def test_a_database_of_a_newer_version(own_database_url: str) -> None:
     execute(own_database_url, "UPDATE alembic_version SET version_num = '9000'")
-    assert fail_alembic(own_database_url, *arguments) == (
+    assert fail_alembic(own_database_url, "upgrade", "head") == (
         "The database is at revision 9000, which this version of the code does not know: run a newer one\n"
     )
-
-
-def test_python_gets_an_error_and_no_exit(own_database_url: str) -> None:
-    execute(own_database_url, "UPDATE alembic_version SET version_num = '9000'")
-    with pytest.raises(DatabaseAhead):
-        run_alembic(own_database_url, "upgrade", "head")
+    for arguments in (("upgrade", "head"), ("downgrade", "-1"), ("current",)):
+        with pytest.raises(DatabaseAhead):
+            run_alembic(own_database_url, *arguments)
 
 
 def test_a_database_is_created_once(own_database_url: str) -> None:

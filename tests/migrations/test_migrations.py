@@ -14,8 +14,9 @@ from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
 from app.database import connect
 from app.database.catalog import create_schema
-from app.database.migrations import code_revisions, read_database_revision, read_revision
+from app.database.migrations import code_revisions, hold_migration_lock, read_database_revision, read_revision
 from tests.conftest import Databases, migrate
+from tests.database.pools import within
 from tests.migrations.running import (
     INI,
     ROOT,
@@ -103,8 +104,13 @@ def test_going_back_before_search_keeps_the_transcripts(url: str) -> None:
     execute(url, "UPDATE transcripts SET full_text = 'Good evening'")
 
 
-def test_five_upgrades_at_once_all_end_well(url: str, template_url: str) -> None:
-    upgrades = [start_alembic(url, "upgrade", "head") for _ in range(5)]
+async def test_five_upgrades_at_once_take_turns_and_all_end_well(url: str, template_url: str) -> None:
+    mine = "datname = current_database() AND application_name = 'videomoments-migrations'"
+    waiting = f"SELECT FROM pg_stat_activity WHERE {mine}"
+    with hold_migration_lock(Settings(database_url=url)):
+        upgrades = [start_alembic(url, "upgrade", "head") for _ in range(5)]
+        assert await within(60, lambda: len(fetch(url, waiting)) == 6)
+        assert fetch(url, "SELECT to_regclass('videos')") == [(None,)]
     said = [upgrade.communicate(timeout=60)[1] for upgrade in upgrades]
     assert [upgrade.returncode for upgrade in upgrades] == [0] * 5, said
     assert sum("Running upgrade" in text for text in said) == 1
@@ -171,7 +177,7 @@ def test_a_migration_does_not_queue_for_a_lock(own_database_url: str, tmp_path: 
 def test_a_migration_may_run_longer_than_a_request(url: str, tmp_path: Path) -> None:
     slow = _MIGRATION.format(head=_HEAD).replace("CREATE TABLE half_made ()", "SELECT pg_sleep(0.3)")
     (tmp_path / "9000_slow.py").write_text(slow)
-    run_alembic(url, "upgrade", "head", config=other_folder(tmp_path), DATABASE_STATEMENT_TIMEOUT="0.1")
+    run_alembic(url + "?options=-c%20statement_timeout%3D100", "upgrade", "head", config=other_folder(tmp_path))
 
 
 def test_an_index_can_be_built_without_blocking_writers(url: str, tmp_path: Path) -> None:
