@@ -19,8 +19,8 @@ from tests.performance.measure import Figures, Pace, measure_case, measure_impor
 from tests.performance.servers import ORM, OURS, PEERS_PYTHON, RAW, STACKS, Server
 from tests.performance.text import Speech
 
-_FULL = Pace(rounds=3, seconds=4.0, warm_up_seconds=1.0)
-_QUICK = Pace(rounds=1, seconds=1.5, warm_up_seconds=0.5)
+_FULL = Pace(rounds=5, seconds=2.0, warm_up_seconds=0.5)
+_QUICK = Pace(rounds=1, seconds=1.0, warm_up_seconds=0.5)
 _HEADER = ("case", "server", "per second", "p50 ms", "p99 ms", "statements", "x ORM", "aim", "x raw")
 _WIDTHS = (32, 13, 11, 9, 9, 11, 8, 6, 7)
 

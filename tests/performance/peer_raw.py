@@ -21,14 +21,15 @@ _VIDEOS = """
     FROM videos
     """
 _MOMENTS = """
-    SELECT moments.identifier, start_time, end_time, title, is_refined, generation_model, generation_config_id,
-           (SELECT identifier FROM moments AS parents WHERE parents.id = moments.parent_id) AS parent_id,
-           model, temperature, top_p, top_k, operation_type, user_prompt, min_moment_length, max_moment_length,
-           min_moments, max_moments
-    FROM moments
-    LEFT JOIN generation_configs ON generation_configs.id = generation_config_id
+    SELECT moments.identifier, moments.start_time, moments.end_time, moments.title, moments.is_refined,
+           parents.identifier AS parent_id, moments.generation_model, moments.generation_config_id, model, temperature,
+           top_p, top_k, operation_type, user_prompt, min_moment_length, max_moment_length, min_moments, max_moments
+    FROM videos
+    JOIN moments ON moments.video_id = videos.id
+    LEFT JOIN moments AS parents ON parents.id = moments.parent_id
+    LEFT JOIN generation_configs ON generation_configs.id = moments.generation_config_id
     LEFT JOIN prompts ON prompts.id = prompt_id
-    WHERE video_id = (SELECT id FROM videos WHERE identifier = $1)
+    WHERE videos.identifier = $1
     ORDER BY moments.id
     """
 _CONFIG = (
