@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-import selectors
+import select
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any
@@ -24,9 +24,6 @@ _log = logging.getLogger(__name__)
 _RECONNECT_SECONDS = 2.0
 # Overflow connections are closed one by one, each after it was not needed for this long.
 _OVERFLOW_IDLE_SECONDS = 15.0
-
-# poll() where there is one: it takes any descriptor, and select() none above 1023.
-_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Pool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
@@ -95,9 +92,11 @@ async def _check(conn: AsyncConnection[Any]) -> None:
 
 
 def _is_readable(conn: AsyncConnection[Any]) -> bool:
-    with _Selector() as selector:
-        selector.register(conn.pgconn.socket, selectors.EVENT_READ)
-        return bool(selector.select(0))
+    if not hasattr(select, "poll"):  # Windows, where select() takes any socket
+        return bool(select.select([conn.pgconn.socket], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(conn.pgconn.socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
