@@ -8,8 +8,8 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
-from app.library import ImportOptions, NoLibrary, import_library
-from app.repositories import MomentRepository, PromptRepository, VideoRepository
+from app.library import ImportOptions, NoLibrary, import_library, importing
+from app.repositories import ClipRepository, MomentRepository, PromptRepository, VideoRepository
 from tests.conftest import Databases
 from tests.library.importer import Importer, Silence, counts, entries
 from tests.library.legacy import (
@@ -168,6 +168,18 @@ async def test_a_film_that_comes_later_is_found(importer: Importer, legacy: Lega
     assert counts(report, "changed") == {"videos": 1}
 
 
+async def test_an_address_of_the_registry_replaces_an_assumed_one_and_no_other_bucket(
+    importer: Importer, legacy: LegacyLibrary
+) -> None:
+    legacy.add_transcript("talk")
+    await importer.run(legacy)
+    for bucket in ("films", "other"):
+        legacy.add_registry(make_registry_entry("talk", f"gs://{bucket}/talk.mp4"))
+        await importer.run(legacy)
+    video = await importer.row("videos")
+    assert (video["cloud_url"], video["source_url"]) == ("gs://films/talk.mp4", "gs://other/talk.mp4")
+
+
 async def test_a_transcript_is_stored_with_its_words_and_segments(importer: Importer, legacy: LegacyLibrary) -> None:
     legacy.add_transcript("talk")
     await importer.run(legacy)
@@ -317,10 +329,14 @@ async def test_what_cannot_be_stored_is_refused_and_everything_else_is_in(
     assert refused["moments/talk.json", 2]["end_time"] == "nan"
 
 
-async def test_one_prompt_and_one_config_serve_every_video(importer: Importer, legacy: LegacyLibrary) -> None:
-    for video in ("a", "b", "c"):
-        legacy.add_transcript(video)
-        legacy.add_moments(video, make_row(10.0, 40.0), make_row(40.0, 70.0))
+@pytest.mark.parametrize("writers", [1, 4])
+async def test_one_prompt_and_one_config_serve_every_video(
+    importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch, writers: int
+) -> None:
+    monkeypatch.setattr(importing, "_WRITERS", writers)
+    for video in range(12):
+        legacy.add_transcript(f"v{video}")
+        legacy.add_moments(f"v{video}", make_row(10.0, 40.0), make_row(40.0, 70.0))
     report = await importer.run(legacy)
     prompt, config = await importer.row("prompts"), await importer.row("generation_configs")
     assert prompt["user_prompt"] == "Find what people will talk about."
@@ -376,7 +392,8 @@ async def test_a_clip_file_is_the_clip_of_its_moment(importer: Importer, legacy:
     original = make_row(2.0, 4.0)
     legacy.add_moments("talk", original, make_refined(original, 2.5, 3.5))
     legacy.add_video(f"../moment_clips/talk_{original['id']}_clip.mp4", seconds=2)
-    await importer.run(legacy)
+    report = await importer.run(legacy)
+    assert entries(report, "orphan") == []
     clip, moment = await importer.row("clips"), (await importer.rows("moments"))[0]
     assert clip["moment_id"] == moment["id"]
     assert clip["cloud_url"] == (legacy.root / "moment_clips" / f"talk_{original['id']}_clip.mp4").as_uri()
@@ -412,6 +429,22 @@ async def test_a_window_that_was_worked_out_does_not_move_with_a_new_transcript(
     await importer.run(legacy, bucket="films")
     before = await importer.rows("clips")
     legacy.add_transcript("talk", word_timestamps=[{"word": "a", "start": 75.0, "end": 180.0}])
+    await importer.run(legacy, bucket="films")
+    assert await importer.rows("clips") == before
+
+
+async def test_a_clip_that_was_cut_since_is_not_replaced_by_one_in_a_bucket(
+    importer: Importer, legacy: LegacyLibrary
+) -> None:
+    legacy.add_moments("talk", make_row())
+    await importer.run(legacy)
+    moment = await importer.row("moments")
+    async with importer.connection() as conn:
+        await ClipRepository(conn).create(
+            moment_id=moment["id"], video_id=moment["video_id"], cloud_url="file:///cut.mp4", start_time=0, end_time=50
+        )
+    before = await importer.rows("clips")
+    legacy.add_moments("talk", make_row(gcs_clip_path="clips/c.mp4"))
     await importer.run(legacy, bucket="films")
     assert await importer.rows("clips") == before
 
