@@ -27,7 +27,8 @@ from app.repositories import VideoRepository
 
 _log = logging.getLogger(__name__)
 
-# PostgreSQL parses one transcript while the next is sent to it: measured, more than three gain nothing on two cores.
+# PostgreSQL parses transcripts while the next video is read. Measured on two cores with 200 videos: one writer took at
+# best 8.8 s, three 7.1 s, four no less.
 _WRITERS = 3
 # What somebody else did at the same moment does not stand in the way a second time. The last pause is long enough for
 # a PostgreSQL that restarts.

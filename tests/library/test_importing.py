@@ -4,11 +4,14 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
+from app.database import Connection
 from app.library import ImportOptions, NoLibrary, import_library, importing
+from app.library.preparing import PreparedVideo
 from app.repositories import ClipRepository, MomentRepository, PromptRepository, VideoRepository
 from tests.conftest import Databases
 from tests.library.importer import Importer, Silence, counts, entries
@@ -539,3 +542,30 @@ async def test_without_tables_there_is_one_sentence(legacy: LegacyLibrary, datab
 async def test_a_folder_that_is_no_library_is_refused(importer: Importer, tmp_path: Path) -> None:
     with pytest.raises(NoLibrary):
         await import_library(importer.settings, tmp_path / "gone", ImportOptions(), Silence())
+
+
+async def test_a_database_that_goes_away_for_good_fails_every_video_that_is_left(
+    importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        legacy.add_moments(f"v{number:02}", make_row(number, number + 30.0))
+    tries: list[str] = []
+
+    async def fail(conn: Connection, prepared: PreparedVideo, *_: object) -> None:
+        tries.append(prepared.identifier)
+        raise psycopg.OperationalError("the server closed the connection unexpectedly")
+
+    monkeypatch.setattr(importing, "write_video", fail)
+    monkeypatch.setattr(importing, "_PAUSES_SECONDS", (0.0, 0.0))
+    report = await importer.run(legacy)
+    assert [entry["video"] for entry in entries(report, "failed")] == [f"v{number:02}" for number in range(30)]
+    assert {entry["reason"] for entry in entries(report, "failed")} == {"The database is not available, try again"}
+    assert len(tries) < 30
+
+
+async def test_a_registry_that_cannot_be_read_loses_only_itself(importer: Importer, legacy: LegacyLibrary) -> None:
+    legacy.add("url_registry.json", "{")
+    legacy.add_moments("talk", make_row())
+    report = await importer.run(legacy)
+    assert [entry["file"] for entry in entries(report, "refused")] == ["url_registry.json"]
+    assert counts(report, "new")["moments"] == 1
