@@ -135,6 +135,40 @@ $$;
 CREATE TRIGGER moments_set_updated_at BEFORE UPDATE ON moments
 FOR EACH ROW EXECUTE FUNCTION moments_set_updated_at();
 
+-- Adds a moment that ends inside its video and overlaps no other; no row where there is no such video, and without an
+-- identifier where the video's end or the other moment is in the way. The second statement sees what others committed
+-- while the first waited for the video, so of two who add the same span at once one succeeds.
+CREATE FUNCTION moments_add_if_free(
+    video text, new_identifier text, new_start double precision, new_end double precision, new_title text
+) RETURNS TABLE (
+    video_duration double precision, identifier text, other_title text,
+    other_start double precision, other_end double precision
+)
+LANGUAGE plpgsql AS $$
+DECLARE
+    new_video_id integer;
+BEGIN
+    SELECT videos.id, videos.duration_seconds INTO new_video_id, video_duration
+    FROM videos WHERE videos.identifier = video FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+
+    SELECT moments.title, moments.start_time, moments.end_time INTO other_title, other_start, other_end
+    FROM moments
+    WHERE moments.video_id = new_video_id AND moments.start_time < new_end AND moments.end_time > new_start
+    ORDER BY moments.start_time, moments.id
+    LIMIT 1;
+
+    IF NOT FOUND AND coalesce(new_end <= video_duration, true) THEN
+        identifier := new_identifier;
+        INSERT INTO moments (identifier, video_id, start_time, end_time, title)
+        VALUES (new_identifier, new_video_id, new_start, new_end, new_title);
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
 -- ========================================================================================================= clips ==
 -- The video file cut out for a moment, with padding: at most one for each moment.
 
@@ -206,17 +240,20 @@ CREATE INDEX idx_pipeline_history_status ON pipeline_history (status);
 CREATE INDEX idx_pipeline_history_started_at ON pipeline_history (started_at);
 
 -- ======================================================================================================== search ==
--- What full-text search needs and can be made again from the tables above at any time (search.rebuild()). Parsing a
--- transcript takes milliseconds, so it is done once, when the transcript is written, and never by a search.
+-- What searching and showing transcripts needs and can be made again from the tables above at any time
+-- (search.rebuild()). Parsing and printing a transcript takes milliseconds, so it is done once, when it is written.
 
 CREATE SCHEMA search;
 
 CREATE TABLE search.transcripts (
-    transcript_id integer  CONSTRAINT transcripts_pkey PRIMARY KEY
-                           CONSTRAINT transcripts_transcript_id_fkey
-                           REFERENCES public.transcripts ON DELETE CASCADE,
-    document      tsvector NOT NULL  -- of full_text, to rank by
+    transcript_id   integer  CONSTRAINT transcripts_pkey PRIMARY KEY
+                             CONSTRAINT transcripts_transcript_id_fkey
+                             REFERENCES public.transcripts ON DELETE CASCADE,
+    document        tsvector NOT NULL,  -- of full_text, to rank by
+    word_timestamps text     NOT NULL   -- as JSON: printing the jsonb takes longer than all else in an answer
 );
+
+ALTER TABLE search.transcripts ALTER COLUMN word_timestamps SET STORAGE EXTERNAL;  -- compressing takes longer still
 
 CREATE TABLE search.segments (
     transcript_id integer          NOT NULL CONSTRAINT segments_transcript_id_fkey
@@ -232,14 +269,15 @@ CREATE TABLE search.segments (
 CREATE INDEX idx_segments_document ON search.segments USING gin (document);
 
 -- Segments that have no text or no times cannot be jumped to and are left out.
-CREATE FUNCTION search.add_transcript(new_id integer, full_text text, segment_timestamps jsonb) RETURNS void
+CREATE FUNCTION search.add_transcript(added public.transcripts) RETURNS void
 LANGUAGE sql AS $$
-    INSERT INTO search.transcripts (transcript_id, document) VALUES (new_id, to_tsvector('english', full_text));
+    INSERT INTO search.transcripts (transcript_id, document, word_timestamps)
+    VALUES (added.id, to_tsvector('english', added.full_text), added.word_timestamps::text);
 
     INSERT INTO search.segments (transcript_id, position, start_time, end_time, text, document)
-    SELECT new_id, position, (segment -> 'start')::float8, (segment -> 'end')::float8, segment ->> 'text',
+    SELECT added.id, position, (segment -> 'start')::float8, (segment -> 'end')::float8, segment ->> 'text',
            to_tsvector('english', segment ->> 'text')
-    FROM jsonb_path_query(segment_timestamps, 'lax $[*]') WITH ORDINALITY AS segments (segment, position)
+    FROM jsonb_path_query(added.segment_timestamps, 'lax $[*]') WITH ORDINALITY AS segments (segment, position)
     WHERE jsonb_typeof(segment -> 'text') = 'string'
       AND jsonb_typeof(segment -> 'start') = 'number' AND jsonb_path_match(segment, '$.start.abs() < 1e300')
       AND jsonb_typeof(segment -> 'end') = 'number' AND jsonb_path_match(segment, '$.end.abs() < 1e300');
@@ -252,12 +290,13 @@ BEGIN
         DELETE FROM search.transcripts WHERE transcript_id = OLD.id;
         DELETE FROM search.segments WHERE transcript_id = OLD.id;
     END IF;
-    PERFORM search.add_transcript(NEW.id, NEW.full_text, NEW.segment_timestamps);
+    PERFORM search.add_transcript(NEW);
     RETURN NULL;
 END
 $$;
 
-CREATE TRIGGER transcripts_follow AFTER INSERT OR UPDATE OF full_text, segment_timestamps ON transcripts
+CREATE TRIGGER transcripts_follow
+AFTER INSERT OR UPDATE OF full_text, word_timestamps, segment_timestamps ON transcripts
 FOR EACH ROW EXECUTE FUNCTION search.follow_transcript();
 
 CREATE FUNCTION search.rebuild() RETURNS bigint
@@ -265,7 +304,7 @@ LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM search.transcripts;
     DELETE FROM search.segments;
-    PERFORM search.add_transcript(id, full_text, segment_timestamps) FROM public.transcripts;
+    PERFORM search.add_transcript(transcripts) FROM public.transcripts;
     RETURN (SELECT count(*) FROM search.transcripts);
 END
 $$;

@@ -57,9 +57,9 @@ class MomentAttempt:
 
     video_duration: float | None
     identifier: str | None
-    clash_title: str | None
-    clash_start: float | None
-    clash_end: float | None
+    other_title: str | None
+    other_start: float | None
+    other_end: float | None
 
 
 _DEFAULTS: dict[str, Any] = dict.fromkeys(_Details.__annotations__) | {"is_refined": False}
@@ -229,38 +229,20 @@ class MomentRepository:
     ) -> MomentAttempt | None:
         """Insert a moment that ends inside its video and overlaps no other; None where there is no such video.
 
-        To be called in a transaction: the first statement holds the video, the second sees what others committed
-        before. In pipeline mode the two are one round trip.
+        The database holds the video while it decides, so that of two who add the same span at once one succeeds.
         """
-        moment = {
-            "video": video_identifier,
-            "identifier": identifier,
-            "start_time": start_time,
-            "end_time": end_time,
-            "title": title,
-        }
-        await self._conn.execute("SELECT FROM videos WHERE identifier = %(video)s FOR NO KEY UPDATE", moment)
         async with self._conn.cursor(row_factory=args_row(MomentAttempt)) as cursor:
             await cursor.execute(
                 """
-                WITH video AS (
-                    SELECT id, duration_seconds FROM videos WHERE identifier = %(video)s
-                ), clash AS (
-                    SELECT title, start_time, end_time FROM moments
-                    WHERE video_id = (SELECT id FROM video)
-                      AND start_time < %(end_time)s AND end_time > %(start_time)s
-                    ORDER BY start_time, id
-                    LIMIT 1
-                ), added AS (
-                    INSERT INTO moments (identifier, video_id, start_time, end_time, title)
-                    SELECT %(identifier)s, id, %(start_time)s, %(end_time)s, %(title)s
-                    FROM video
-                    WHERE coalesce(%(end_time)s <= duration_seconds, true) AND NOT EXISTS (SELECT FROM clash)
-                    RETURNING identifier
-                )
-                SELECT duration_seconds, added.identifier, clash.title, clash.start_time, clash.end_time
-                FROM video LEFT JOIN clash ON true LEFT JOIN added ON true
+                SELECT video_duration, identifier, other_title, other_start, other_end
+                FROM moments_add_if_free(%(video)s, %(identifier)s, %(start_time)s, %(end_time)s, %(title)s)
                 """,
-                moment,
+                {
+                    "video": video_identifier,
+                    "identifier": identifier,
+                    "start_time": start_time,
+                    "end_time": end_time,
+                    "title": title,
+                },
             )
             return await cursor.fetchone()

@@ -143,14 +143,17 @@ class ViewRepository:
             """
             SELECT convert_to('{"transcription":' || to_json(full_text)::text || ',"processing_time":'
                               || coalesce(processing_time_seconds::text, 'null') || ',"word_timestamps":', 'UTF8'),
-                   convert_to(word_timestamps::text, 'UTF8'),
+                   convert_to(coalesce(ready.word_timestamps, transcripts.word_timestamps::text), 'UTF8'),
                    convert_to(',"segment_timestamps":' || segment_timestamps::text, 'UTF8'),
                    convert_to(',"metadata":' || json_build_object(
                        'total_segments', coalesce(number_of_segments, jsonb_array_length(segment_timestamps)),
-                       'total_words', coalesce(number_of_words, jsonb_array_length(word_timestamps)),
-                       'duration', coalesce(segment_timestamps -> -1 -> 'end', word_timestamps -> -1 -> 'end')
+                       'total_words', coalesce(number_of_words, jsonb_array_length(transcripts.word_timestamps)),
+                       'duration', coalesce(
+                           segment_timestamps -> -1 -> 'end', transcripts.word_timestamps -> -1 -> 'end'
+                       )
                    )::text || '}', 'UTF8')
-            FROM transcripts WHERE id = %(id)s
+            FROM transcripts LEFT JOIN search.transcripts AS ready ON ready.transcript_id = transcripts.id
+            WHERE transcripts.id = %(id)s
             """,
             {"id": key.id},
             binary=True,

@@ -18,16 +18,11 @@ async def list_moments(conn: Connection, identifier: str) -> list[ShownMoment]:
 
 
 async def add_moment(conn: Connection, identifier: str, start: float, end: float, title: str) -> ShownMoment:
-    """Add a moment by hand; times in seconds. Raises `VideoNotFound`, and `InvalidMoment` for the first broken rule.
-
-    The video's row is held while the rules are checked, so that of clients who add the same span at once one succeeds.
-    """
+    """Add a moment by hand; times in seconds. Raises `VideoNotFound`, and `InvalidMoment` for the first broken rule."""
     if _broken_rule(start, end, title, duration=None):
         duration = await _get_duration(conn, identifier)
         raise InvalidMoment(_broken_rule(start, end, title, duration))
-    moments = MomentRepository(conn)
-    async with conn.pipeline(), conn.transaction():
-        attempt = await moments.create_if_free(identifier, new_identifier(), start, end, title)
+    attempt = await MomentRepository(conn).create_if_free(identifier, new_identifier(), start, end, title)
     if attempt is None:
         raise VideoNotFound
     if attempt.identifier is None:
@@ -54,8 +49,8 @@ def _broken_rule(start: float, end: float, title: str, duration: float | None) -
 
 def _overlap(attempt: MomentAttempt) -> str:
     return (
-        f"Moment overlaps with existing moment '{attempt.clash_title}' "
-        f"({attempt.clash_start:.1f}s - {attempt.clash_end:.1f}s)"
+        f"Moment overlaps with existing moment '{attempt.other_title}' "
+        f"({attempt.other_start:.1f}s - {attempt.other_end:.1f}s)"
     )
 
 

@@ -144,6 +144,40 @@ def upgrade() -> None:
     )
     op.execute(
         """
+        CREATE FUNCTION moments_add_if_free(
+            video text, new_identifier text, new_start double precision, new_end double precision, new_title text
+        ) RETURNS TABLE (
+            video_duration double precision, identifier text, other_title text,
+            other_start double precision, other_end double precision
+        )
+        LANGUAGE plpgsql AS $$
+        DECLARE
+            new_video_id integer;
+        BEGIN
+            SELECT videos.id, videos.duration_seconds INTO new_video_id, video_duration
+            FROM videos WHERE videos.identifier = video FOR NO KEY UPDATE;
+            IF NOT FOUND THEN
+                RETURN;
+            END IF;
+
+            SELECT moments.title, moments.start_time, moments.end_time INTO other_title, other_start, other_end
+            FROM moments
+            WHERE moments.video_id = new_video_id AND moments.start_time < new_end AND moments.end_time > new_start
+            ORDER BY moments.start_time, moments.id
+            LIMIT 1;
+
+            IF NOT FOUND AND coalesce(new_end <= video_duration, true) THEN
+                identifier := new_identifier;
+                INSERT INTO moments (identifier, video_id, start_time, end_time, title)
+                VALUES (new_identifier, new_video_id, new_start, new_end, new_title);
+            END IF;
+            RETURN NEXT;
+        END
+        $$
+        """
+    )
+    op.execute(
+        """
         CREATE TABLE clips (
             id            serial           CONSTRAINT clips_pkey PRIMARY KEY,
             moment_id     integer          NOT NULL CONSTRAINT clips_moment_id_key UNIQUE
@@ -221,3 +255,4 @@ def downgrade() -> None:
     op.execute("DROP TABLE transcripts")
     op.execute("DROP TABLE videos")
     op.execute("DROP FUNCTION moments_set_updated_at()")
+    op.execute("DROP FUNCTION moments_add_if_free(text, text, double precision, double precision, text)")

@@ -1,4 +1,4 @@
-"""Keep what full-text search needs, in a schema of its own.
+"""Keep what searching and showing transcripts needs, in a schema of its own.
 
 Revision ID: 0002
 Revises: 0001
@@ -18,13 +18,15 @@ def upgrade() -> None:
     op.execute(
         """
         CREATE TABLE search.transcripts (
-            transcript_id integer  CONSTRAINT transcripts_pkey PRIMARY KEY
-                                   CONSTRAINT transcripts_transcript_id_fkey
-                                   REFERENCES public.transcripts ON DELETE CASCADE,
-            document      tsvector NOT NULL
+            transcript_id   integer  CONSTRAINT transcripts_pkey PRIMARY KEY
+                                     CONSTRAINT transcripts_transcript_id_fkey
+                                     REFERENCES public.transcripts ON DELETE CASCADE,
+            document        tsvector NOT NULL,
+            word_timestamps text     NOT NULL
         )
         """
     )
+    op.execute("ALTER TABLE search.transcripts ALTER COLUMN word_timestamps SET STORAGE EXTERNAL")
     op.execute(
         """
         CREATE TABLE search.segments (
@@ -42,14 +44,15 @@ def upgrade() -> None:
     op.execute("CREATE INDEX idx_segments_document ON search.segments USING gin (document)")
     op.execute(
         """
-        CREATE FUNCTION search.add_transcript(new_id integer, full_text text, segment_timestamps jsonb) RETURNS void
+        CREATE FUNCTION search.add_transcript(added public.transcripts) RETURNS void
         LANGUAGE sql AS $$
-            INSERT INTO search.transcripts (transcript_id, document) VALUES (new_id, to_tsvector('english', full_text));
+            INSERT INTO search.transcripts (transcript_id, document, word_timestamps)
+            VALUES (added.id, to_tsvector('english', added.full_text), added.word_timestamps::text);
 
             INSERT INTO search.segments (transcript_id, position, start_time, end_time, text, document)
-            SELECT new_id, position, (segment -> 'start')::float8, (segment -> 'end')::float8, segment ->> 'text',
+            SELECT added.id, position, (segment -> 'start')::float8, (segment -> 'end')::float8, segment ->> 'text',
                    to_tsvector('english', segment ->> 'text')
-            FROM jsonb_path_query(segment_timestamps, 'lax $[*]') WITH ORDINALITY AS segments (segment, position)
+            FROM jsonb_path_query(added.segment_timestamps, 'lax $[*]') WITH ORDINALITY AS segments (segment, position)
             WHERE jsonb_typeof(segment -> 'text') = 'string'
               AND jsonb_typeof(segment -> 'start') = 'number' AND jsonb_path_match(segment, '$.start.abs() < 1e300')
               AND jsonb_typeof(segment -> 'end') = 'number' AND jsonb_path_match(segment, '$.end.abs() < 1e300');
@@ -65,7 +68,7 @@ def upgrade() -> None:
                 DELETE FROM search.transcripts WHERE transcript_id = OLD.id;
                 DELETE FROM search.segments WHERE transcript_id = OLD.id;
             END IF;
-            PERFORM search.add_transcript(NEW.id, NEW.full_text, NEW.segment_timestamps);
+            PERFORM search.add_transcript(NEW);
             RETURN NULL;
         END
         $$
@@ -73,7 +76,8 @@ def upgrade() -> None:
     )
     op.execute(
         """
-        CREATE TRIGGER transcripts_follow AFTER INSERT OR UPDATE OF full_text, segment_timestamps ON transcripts
+        CREATE TRIGGER transcripts_follow
+        AFTER INSERT OR UPDATE OF full_text, word_timestamps, segment_timestamps ON transcripts
         FOR EACH ROW EXECUTE FUNCTION search.follow_transcript()
         """
     )
@@ -84,7 +88,7 @@ def upgrade() -> None:
         BEGIN
             DELETE FROM search.transcripts;
             DELETE FROM search.segments;
-            PERFORM search.add_transcript(id, full_text, segment_timestamps) FROM public.transcripts;
+            PERFORM search.add_transcript(transcripts) FROM public.transcripts;
             RETURN (SELECT count(*) FROM search.transcripts);
         END
         $$
