@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app.api.answers import json_answer
 from app.api.dependencies import Reader, VideoId
-from app.api.read_route import ReadRoute
+from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas import Error, MomentAnswer, NewMomentBody
 from app.repositories.views import ShownMoment
 from app.services import moments
@@ -18,9 +18,9 @@ reads = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"], rou
 
 
 @reads.get("", response_model=list[MomentAnswer], responses={404: {"model": Error}})
-async def list_moments(request: Request, video_id: VideoId, conn: Reader) -> Response:
+async def list_moments(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """List a video's moments in the order they were added."""
-    return json_answer([_answer(moment) for moment in await moments.list_moments(conn, video_id)])
+    return json_answer([_answer(moment) for moment in await reads.list_moments(video_id)])
 
 
 @router.post(

@@ -3,11 +3,10 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.dependencies import Reader, VideoId
-from app.api.read_route import ReadRoute
+from app.api.dependencies import VideoId
+from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas import Error, TranscriptAnswer
 from app.repositories.views import TranscriptKey
-from app.services import transcripts
 
 reads = APIRouter(prefix="/api/videos/{video_id}/transcript", tags=["transcripts"], route_class=ReadRoute)
 
@@ -20,14 +19,14 @@ _CACHE_CONTROL = "no-cache"
     response_model=TranscriptAnswer,
     responses={304: {"description": "The client's copy is still right"}, 404: {"model": Error}},
 )
-async def get_transcript(request: Request, video_id: VideoId, conn: Reader) -> Response:
+async def get_transcript(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """A video's transcript with the times of its words and segments, in seconds."""
-    key = await transcripts.find_transcript(conn, video_id)
+    key = await reads.find_transcript(video_id)
     gzipped = _accepts_gzip(request.headers.get("accept-encoding", ""))
     headers = {"ETag": _etag(key, gzipped), "Cache-Control": _CACHE_CONTROL, "Vary": "Accept-Encoding"}
     if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    document = await transcripts.read_transcript(conn, key)
+    document = await reads.read_transcript(key)
     if gzipped:
         headers["Content-Encoding"] = "gzip"
     return Response(document.gzipped if gzipped else document.plain, headers=headers, media_type="application/json")

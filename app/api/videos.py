@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app.api.answers import json_answer
 from app.api.dependencies import Limit, Reader, VideoId
-from app.api.read_route import ReadRoute
+from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas import Error, VideoAnswer
 from app.repositories.views import VideoCard
 from app.services import videos
@@ -31,9 +31,9 @@ async def list_videos(request: Request, conn: Reader, limit: Limit = None, curso
 
 
 @reads.get("/{video_id}", response_model=VideoAnswer, responses={404: {"model": Error}})
-async def get_video(request: Request, video_id: VideoId, conn: Reader) -> Response:
+async def get_video(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """One video."""
-    return json_answer(_answer(await videos.get_video(conn, video_id)))
+    return json_answer(_answer(await reads.get_video(video_id)))
 
 
 def _answer(card: VideoCard) -> dict[str, Any]:

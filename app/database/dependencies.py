@@ -1,12 +1,12 @@
 """What an endpoint asks for: a connection inside a transaction to write, or one without to read."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from app.database.connection import Connection
 from app.database.pool import get_pool
 
 
-async def get_db() -> AsyncIterator[Connection]:
+async def get_db() -> AsyncGenerator[Connection]:
     """Give a connection in a transaction: committed when the endpoint returns, rolled back when it raises.
 
     Depend on it with `scope="function"`, so that the commit happens before the answer is sent.
@@ -15,7 +15,7 @@ async def get_db() -> AsyncIterator[Connection]:
         yield conn
 
 
-async def get_reader() -> AsyncIterator[Connection]:
+async def get_reader() -> AsyncGenerator[Connection]:
     """Give a connection without a transaction: a read is one round trip, and giving it back is none."""
     pool = get_pool()
     conn = await pool.getconn()

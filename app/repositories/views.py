@@ -79,39 +79,51 @@ class ViewRepository:
             await cursor.execute(page, {"after": after})
             return await cursor.fetchall()
 
-    async def get_card(self, identifier: str) -> VideoCard | None:
+    async def get_cards(self, identifiers: list[str]) -> dict[str, VideoCard]:
+        """Return the videos with these identifiers, by identifier."""
         async with self._conn.cursor(row_factory=args_row(VideoCard)) as cursor:
-            await cursor.execute(_CARDS + "WHERE videos.identifier = %(identifier)s", {"identifier": identifier})
-            return await cursor.fetchone()
+            await cursor.execute(
+                _CARDS + "WHERE videos.identifier = ANY (%(identifiers)s)", {"identifiers": identifiers}
+            )
+            return {card.identifier: card for card in await cursor.fetchall()}
 
-    async def list_moments(self, identifier: str) -> list[ShownMoment] | None:
-        """Return the moments of a video in the order they were added, or None where there is no such video."""
+    async def list_moments(self, identifiers: list[str]) -> dict[str, list[ShownMoment]]:
+        """Return the moments of each of these videos, by the video's identifier, in the order they were added.
+
+        A config comes with the first moment that has it, not with each.
+        """
         cursor = await self._conn.execute(
             """
-            SELECT moments.identifier, moments.start_time, moments.end_time, moments.title, moments.is_refined,
-                   parents.identifier, moments.generation_model, configs.json
+            SELECT videos.identifier, moments.generation_config_id,
+                   CASE WHEN row_number() OVER same_config = 1 THEN (
+                       SELECT json_strip_nulls(json_build_object(
+                           'model', model, 'temperature', temperature, 'top_p', top_p, 'top_k', top_k,
+                           'operation_type', operation_type, 'user_prompt', nullif(user_prompt, ''),
+                           'min_moment_length', min_moment_length, 'max_moment_length', max_moment_length,
+                           'min_moments', min_moments, 'max_moments', max_moments
+                       ))::text
+                       FROM generation_configs JOIN prompts ON prompts.id = prompt_id
+                       WHERE generation_configs.id = moments.generation_config_id
+                   ) END,
+                   moments.identifier, moments.start_time, moments.end_time, moments.title, moments.is_refined,
+                   parents.identifier, moments.generation_model
             FROM videos
             LEFT JOIN moments ON moments.video_id = videos.id
             LEFT JOIN moments AS parents ON parents.id = moments.parent_id
-            LEFT JOIN LATERAL (
-                SELECT json_strip_nulls(json_build_object(
-                    'model', model, 'temperature', temperature, 'top_p', top_p, 'top_k', top_k,
-                    'operation_type', operation_type, 'user_prompt', nullif(user_prompt, ''),
-                    'min_moment_length', min_moment_length, 'max_moment_length', max_moment_length,
-                    'min_moments', min_moments, 'max_moments', max_moments
-                ))::text AS json
-                FROM generation_configs JOIN prompts ON prompts.id = prompt_id
-                WHERE generation_configs.id = moments.generation_config_id
-            ) AS configs ON true
-            WHERE videos.identifier = %(identifier)s
+            WHERE videos.identifier = ANY (%(identifiers)s)
+            WINDOW same_config AS (PARTITION BY moments.generation_config_id ORDER BY moments.id)
             ORDER BY moments.id
             """,
-            {"identifier": identifier},
+            {"identifiers": identifiers},
         )
-        rows = await cursor.fetchall()
-        if not rows:
-            return None
-        return [ShownMoment(*row) for row in rows if row[0] is not None]
+        configs: dict[int | None, str | None] = {}
+        moments: dict[str, list[ShownMoment]] = {}
+        for video, config_id, config, *moment in await cursor.fetchall():
+            of_video = moments.setdefault(video, [])
+            if moment[0] is not None:
+                moment.append(configs.setdefault(config_id, config))
+                of_video.append(ShownMoment(*moment))
+        return moments
 
     async def get_thumbnail_url(self, identifier: str) -> str | None:
         cursor = await self._conn.execute(
@@ -124,18 +136,17 @@ class ViewRepository:
         row = await cursor.fetchone()
         return row[0] if row else None
 
-    async def get_transcript_key(self, identifier: str) -> TranscriptKey | None:
-        """Return which transcript a video has, or None where there is no such video."""
-        async with self._conn.cursor(row_factory=args_row(TranscriptKey)) as cursor:
-            await cursor.execute(
-                """
-                SELECT transcripts.id, transcripts.created_at
-                FROM videos LEFT JOIN transcripts ON transcripts.video_id = videos.id
-                WHERE videos.identifier = %(identifier)s
-                """,
-                {"identifier": identifier},
-            )
-            return await cursor.fetchone()
+    async def get_transcript_keys(self, identifiers: list[str]) -> dict[str, TranscriptKey]:
+        """Return which transcript each of these videos has, by the video's identifier."""
+        cursor = await self._conn.execute(
+            """
+            SELECT videos.identifier, transcripts.id, transcripts.created_at
+            FROM videos LEFT JOIN transcripts ON transcripts.video_id = videos.id
+            WHERE videos.identifier = ANY (%(identifiers)s)
+            """,
+            {"identifiers": identifiers},
+        )
+        return {identifier: TranscriptKey(*key) for identifier, *key in await cursor.fetchall()}
 
     async def read_transcript(self, key: TranscriptKey) -> tuple[bytes, ...] | None:
         """Return a transcript's JSON document in pieces, as PostgreSQL prints it: nothing is decoded on the way."""

@@ -1,20 +1,12 @@
-"""Moments of a video: reading them, and adding one by hand."""
+"""Adding moments by hand."""
 
 from app.core.errors import InvalidMoment, VideoNotFound
 from app.database import Connection
 from app.repositories import MomentRepository, VideoRepository
 from app.repositories.moments import MomentAttempt, new_identifier
-from app.repositories.views import ShownMoment, ViewRepository
+from app.repositories.views import ShownMoment
 
 MAX_MOMENT_SECONDS = 120
-
-
-async def list_moments(conn: Connection, identifier: str) -> list[ShownMoment]:
-    """Raises `VideoNotFound`."""
-    moments = await ViewRepository(conn).list_moments(identifier)
-    if moments is None:
-        raise VideoNotFound
-    return moments
 
 
 async def add_moment(conn: Connection, identifier: str, start: float, end: float, title: str) -> ShownMoment:

@@ -2,20 +2,11 @@
 
 from collections.abc import AsyncIterator
 
-from app.core.errors import VideoNotFound
 from app.database import Connection
 from app.repositories.views import VideoCard, ViewRepository
 
 # Rows read at once where a client asks for the whole library: other requests are served in between.
 _BATCH = 2000
-
-
-async def get_video(conn: Connection, identifier: str) -> VideoCard:
-    """Raises `VideoNotFound`."""
-    card = await ViewRepository(conn).get_card(identifier)
-    if card is None:
-        raise VideoNotFound
-    return card
 
 
 async def list_videos(conn: Connection, limit: int | None, after: str) -> list[VideoCard]:

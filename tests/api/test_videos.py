@@ -1,5 +1,7 @@
 """`GET /api/videos` and `GET /api/videos/{id}`."""
 
+import asyncio
+
 from httpx import AsyncClient
 
 from app.database import Connection
@@ -95,3 +97,15 @@ async def test_a_large_library_is_listed_whole(client: AsyncClient, conn: Connec
         videos = (await client.get("/api/videos")).json()
     assert len({video["id"] for video in videos}) == 5000
     assert statements == 3
+
+
+async def test_videos_asked_for_at_once_are_told_apart(
+    client: AsyncClient, conn: Connection, statements: Statements
+) -> None:
+    for number in range(20):
+        await make_video(conn, identifier=f"v{number}", title=f"Title {number}")
+    with statements:
+        answers = await asyncio.gather(*(client.get(f"/api/videos/v{number}") for number in range(25)))
+    assert [answer.status_code for answer in answers] == [200] * 20 + [404] * 5
+    assert [answer.json()["title"] for answer in answers[:20]] == [f"Title {number}" for number in range(20)]
+    assert statements.count < 20

@@ -1,0 +1,65 @@
+"""Reads of one kind that arrive while another is under way, made one statement."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
+from contextlib import aclosing
+from typing import Generic, TypeVar
+
+from app.database.connection import Connection
+
+Key = TypeVar("Key", bound=Hashable)
+Found = TypeVar("Found")
+
+OpenReader = Callable[[], AsyncGenerator[Connection]]
+
+# Statements under way at once. While they are, further keys wait and become the next one.
+_CONCURRENCY = 2
+_KEYS_AT_MOST = 100
+
+
+class Batches(Generic[Key, Found]):
+    """Loads what belongs to a key, together with what others ask for at the same time.
+
+    A read that is alone is sent at once. Under load the round trip, which costs more than the rows, is shared. What a
+    caller gets was read after it asked, so it sees whatever was committed before. A statement that fails, fails for all
+    who share it.
+    """
+
+    def __init__(
+        self, open_reader: OpenReader, load: Callable[[Connection, list[Key]], Awaitable[dict[Key, Found]]]
+    ) -> None:
+        self._open_reader = open_reader
+        self._load = load
+        self._waiting: list[tuple[Key, asyncio.Future[Found | None]]] = []
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def get(self, key: Key) -> Found | None:
+        """Return what `load` found for the key, or None."""
+        answer: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((key, answer))
+        if len(self._running) < _CONCURRENCY:
+            task = asyncio.create_task(self._run())
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return await answer
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch = self._waiting[:_KEYS_AT_MOST]
+            del self._waiting[:_KEYS_AT_MOST]
+            try:
+                found = await self._read([*dict.fromkeys(key for key, _ in batch)])
+            except BaseException as error:
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for key, answer in batch:
+                    if not answer.done():
+                        answer.set_result(found.get(key))
+
+    async def _read(self, keys: list[Key]) -> dict[Key, Found]:
+        async with aclosing(self._open_reader()) as connections:
+            return await self._load(await anext(connections), keys)
