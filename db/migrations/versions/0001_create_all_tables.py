@@ -55,7 +55,12 @@ def upgrade() -> None:
         )
         """
     )
-    op.execute("CREATE INDEX idx_transcripts_full_text ON transcripts USING gin (to_tsvector('english', full_text))")
+    op.execute(
+        """
+        CREATE INDEX idx_transcripts_full_text ON transcripts
+        USING gin (to_tsvector('english', full_text)) WITH (fastupdate = off)
+        """
+    )
     op.execute(
         """
         CREATE TABLE prompts (
