@@ -22,7 +22,7 @@ from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.core.logging import configure_logging
 from app.core.redis import close_redis, get_redis, init_redis
-from app.database import close_db, get_reader, init_db
+from app.database import close_db, get_connection, init_db
 from app.database.migrations import code_revisions
 from app.services.health import Health
 from app.services.live_state import prepare_live_state
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.health = Health(settings)
-    app.state.reads = Reads(lambda: app.dependency_overrides.get(get_reader, get_reader)())
+    app.state.reads = Reads(lambda: app.dependency_overrides.get(get_connection, get_connection)(), settings)
     for router in (videos.reads, moments.reads, transcripts.reads, videos.router, moments.router, search.router):
         app.include_router(router)
     app.include_router(static.router)

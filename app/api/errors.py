@@ -31,6 +31,9 @@ _STATUS: Mapping[type[VideoMomentsError], int] = {
     DatabaseUnavailable: 503,
     DatabaseAhead: 503,
 }
+
+# FastAPI's word, with status 400, for JSON that is nested too deep or holds a number of too many digits.
+_UNREADABLE_BODY = "There was an error parsing the body"
 _RETRY_AFTER_SECONDS = "5"
 
 
@@ -71,4 +74,6 @@ async def _answer_invalid_request(request: Request, error: Exception) -> Respons
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
+    if error.detail == _UNREADABLE_BODY:
+        return error_answer(422, "The body is not valid JSON")
     return error_answer(error.status_code, error.detail, error.headers)

@@ -1,14 +1,17 @@
 """What happens around every request: its id, its line in the log, and the answer to an error nobody expected."""
 
+import asyncio
 import logging
 import re
 import secrets
 import time
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.answers import json_answer
+from app.api.errors import error_answer
 from app.core.logging import request_id
 
 _log = logging.getLogger("app.requests")
@@ -42,8 +45,12 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:  # the server stops and waits no longer
+            if status:
+                raise
+            await error_answer(503, "The server is shutting down", {"Retry-After": "5"})(scope, receive, send_with_id)
         except Exception:
-            _log.exception("%s %s failed", scope["method"], scope["path"])
+            _log.exception("%s %s failed", scope["method"], quote(scope["path"]))
             if status:
                 raise
             await _unexpected_error(scope, receive, send_with_id)
@@ -60,5 +67,6 @@ async def _unexpected_error(scope: Scope, receive: Receive, send: Send) -> None:
 def _log_request(scope: Scope, status: int, seconds: float) -> None:
     if _log.isEnabledFor(logging.INFO):
         milliseconds = round(seconds * 1000, 1)
-        extra = {"method": scope["method"], "path": scope["path"], "status": status, "duration_ms": milliseconds}
-        _log.info("%s %s %d %.1f ms", scope["method"], scope["path"], status, milliseconds, extra=extra)
+        path = quote(scope["path"])  # a line break in it would begin a line of its own
+        extra = {"method": scope["method"], "path": path, "status": status, "duration_ms": milliseconds}
+        _log.info("%s %s %d %.1f ms", scope["method"], path, status, milliseconds, extra=extra)

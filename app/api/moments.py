@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.api.dependencies import Reader, VideoId
+from app.api.dependencies import AutocommitConnection, VideoId
 from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas import Error, MomentAnswer, NewMomentBody
 from app.repositories.views import ShownMoment
@@ -29,7 +29,7 @@ async def list_moments(request: Request, video_id: VideoId, reads: SharedReads) 
     response_model=MomentAnswer,
     responses={400: {"model": Error, "description": "A rule for moments is broken"}, 404: {"model": Error}},
 )
-async def add_moment(video_id: VideoId, body: NewMomentBody, conn: Reader) -> Response:
+async def add_moment(video_id: VideoId, body: NewMomentBody, conn: AutocommitConnection) -> Response:
     """Add a moment by hand: inside the video, at most 120 seconds long, and over no other moment."""
     added = await moments.add_moment(conn, video_id, body.start_time, body.end_time, body.title)
     return json_answer(_answer(added), 201)

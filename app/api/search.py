@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
+import orjson
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.api.dependencies import Reader
+from app.api.dependencies import AutocommitConnection
 from app.api.schemas import SearchAnswer
 from app.services.search import search_transcripts
 
@@ -19,7 +20,7 @@ Words = Annotated[
 
 
 @router.get("", response_model=SearchAnswer)
-async def search(q: Words, conn: Reader, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> Response:
+async def search(q: Words, conn: AutocommitConnection, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> Response:
     """Search all transcripts; the best hits first, each with the times where it is said."""
     found = await search_transcripts(conn, q, limit)
     hits = [
@@ -28,7 +29,7 @@ async def search(q: Words, conn: Reader, limit: Annotated[int, Query(ge=1, le=10
             "video_title": item.video_title,
             "rank": item.hit.rank,
             "snippet": item.snippet,
-            "segments": [{"start_time": start, "end_time": end} for start, end in item.hit.segments],
+            "segments": orjson.Fragment(item.hit.segments),
         }
         for item in found
     ]

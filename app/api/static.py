@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
-from app.api.dependencies import Reader
+from app.api.dependencies import AutocommitConnection
 from app.api.errors import error_answer
 from app.api.schemas import Error
 from app.services.thumbnails import find_thumbnail
@@ -39,6 +39,6 @@ class LocalFile(FileResponse):
     response_class=LocalFile,
     responses={200: {"content": {"image/jpeg": {}}}, 404: {"model": Error}},
 )
-async def get_thumbnail(video_id: ThumbnailName, conn: Reader) -> LocalFile:
+async def get_thumbnail(video_id: ThumbnailName, conn: AutocommitConnection) -> LocalFile:
     """The still picture of a video."""
     return LocalFile(await find_thumbnail(conn, video_id), media_type="image/jpeg")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.api.dependencies import Limit, Reader, VideoId
+from app.api.dependencies import AutocommitConnection, Limit, VideoId
 from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas import Error, VideoAnswer
 from app.repositories.views import VideoCard
@@ -20,7 +20,9 @@ Cursor = Annotated[str, Query(max_length=255, description="From the Link header 
 
 
 @router.get("", response_model=list[VideoAnswer])
-async def list_videos(request: Request, conn: Reader, limit: Limit = None, cursor: Cursor = "") -> Response:
+async def list_videos(
+    request: Request, conn: AutocommitConnection, limit: Limit = None, cursor: Cursor = ""
+) -> Response:
     """List videos, ordered by id. Without `limit` the whole library; with it, `Link` names the next page."""
     cards = await videos.list_videos(conn, limit, cursor)
     headers = None
@@ -41,7 +43,7 @@ def _answer(card: VideoCard) -> dict[str, Any]:
         "id": card.identifier,
         "filename": card.filename,
         "title": card.title,
-        "thumbnail_url": f"/static/thumbnails/{card.identifier}.jpg" if card.has_thumbnail else None,
+        "thumbnail_url": f"/static/thumbnails/{quote(card.identifier)}.jpg" if card.has_thumbnail else None,
         "has_audio": card.has_audio,
         "has_transcript": card.has_transcript,
     }

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import redis
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -85,8 +86,15 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _names_a_redis(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        url = value.get_secret_value()
+        if not url.startswith(("redis://", "rediss://", "unix://")):
             raise ConfigurationError("REDIS_URL must start with redis://, rediss:// or unix://")
+        try:
+            port = redis.ConnectionPool.from_url(url).make_connection().__dict__.get("port", 6379)
+        except Exception:  # what it says may hold a part of the password
+            port = 0
+        if not 0 < port < 65536:
+            raise ConfigurationError("REDIS_URL cannot be read as an address")
         return value
 
     @field_validator("allow_origins", mode="before")

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import aclosing
+from contextvars import Context
 from typing import Generic, TypeVar
 
+from app.core.config import Settings
+from app.core.errors import DatabaseUnavailable
 from app.database.connection import Connection
 
 Key = TypeVar("Key", bound=Hashable)
 Found = TypeVar("Found")
 
-OpenReader = Callable[[], AsyncGenerator[Connection]]
+OpenConnection = Callable[[], AsyncGenerator[Connection]]
 
 # Statements under way at once. While they are, further keys wait and become the next one.
 _CONCURRENCY = 2
@@ -26,27 +29,44 @@ class Batches(Generic[Key, Found]):
     """
 
     def __init__(
-        self, open_reader: OpenReader, load: Callable[[Connection, list[Key]], Awaitable[dict[Key, Found]]]
+        self,
+        open_connection: OpenConnection,
+        load: Callable[[Connection, list[Key]], Awaitable[dict[Key, Found]]],
+        settings: Settings,
     ) -> None:
-        self._open_reader = open_reader
+        self._open_connection = open_connection
         self._load = load
+        self._timeout = settings.database_pool_timeout
+        self._max_waiting = settings.database_max_waiting
         self._waiting: list[tuple[Key, asyncio.Future[Found | None]]] = []
         self._running: set[asyncio.Task[None]] = set()
 
     async def get(self, key: Key) -> Found | None:
-        """Return what `load` found for the key, or None."""
+        """Return what `load` found for the key, or None.
+
+        Raises `DatabaseUnavailable` where the answer does not come within the pool's timeout, or where as many keys
+        wait as requests may wait for a connection.
+        """
+        if len(self._waiting) >= self._max_waiting:
+            raise DatabaseUnavailable("The database is busy, try again")
         answer: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((key, answer))
         if len(self._running) < _CONCURRENCY:
-            task = asyncio.create_task(self._run())
+            task = asyncio.create_task(self._run(), context=Context())  # of all who share it, so of no request
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        return await answer
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await answer
+        except TimeoutError:
+            raise DatabaseUnavailable("The database is busy, try again") from None
 
     async def _run(self) -> None:
         while self._waiting:
-            batch = self._waiting[:_KEYS_AT_MOST]
+            batch = [each for each in self._waiting[:_KEYS_AT_MOST] if not each[1].done()]
             del self._waiting[:_KEYS_AT_MOST]
+            if not batch:  # all of them went away
+                continue
             try:
                 found = await self._read([*dict.fromkeys(key for key, _ in batch)])
             except BaseException as error:
@@ -61,5 +81,5 @@ class Batches(Generic[Key, Found]):
                         answer.set_result(found.get(key))
 
     async def _read(self, keys: list[Key]) -> dict[Key, Found]:
-        async with aclosing(self._open_reader()) as connections:
+        async with aclosing(self._open_connection()) as connections:
             return await self._load(await anext(connections), keys)

@@ -1,4 +1,4 @@
-"""What an endpoint asks for: a connection inside a transaction to write, or one without to read."""
+"""What an endpoint asks for: a connection inside a transaction, or one where each statement is its own."""
 
 from collections.abc import AsyncGenerator
 
@@ -15,8 +15,8 @@ async def get_db() -> AsyncGenerator[Connection]:
         yield conn
 
 
-async def get_reader() -> AsyncGenerator[Connection]:
-    """Give a connection without a transaction: a read is one round trip, and giving it back is none."""
+async def get_connection() -> AsyncGenerator[Connection]:
+    """Give a connection in autocommit: a statement is a transaction of its own, and one round trip."""
     pool = get_pool()
     conn = await pool.getconn()
     try:

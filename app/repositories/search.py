@@ -6,7 +6,7 @@ from psycopg.rows import args_row
 
 from app.database import Connection
 
-# Marks around a found word: characters that no transcript holds, so that the text between them can be escaped.
+# Marks around a found word: control characters, taken out of the text first, so that the rest can be escaped.
 MARK_START = "\x02"
 MARK_STOP = "\x03"
 _MARKS = f"StartSel={MARK_START}, StopSel={MARK_STOP}"
@@ -14,13 +14,13 @@ _MARKS = f"StartSel={MARK_START}, StopSel={MARK_STOP}"
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """A transcript that matches, with the segments where the words are said, in the order of the video."""
+    """A transcript that matches; `segments` is ready JSON: where the words are said, in the order of the video."""
 
     video_identifier: str
     video_title: str | None
     rank: float
     snippet: str
-    segments: list[list[float]]
+    segments: str
 
 
 class SearchRepository:
@@ -33,11 +33,14 @@ class SearchRepository:
         """Return the best `limit` transcripts, each with at most `segments` segments.
 
         `query` is what people type into a search box: words, "quoted phrases", `or`, `-without`.
-        A hit's segments are `[start, end]` in seconds. Phrases cannot be told by the index, and reading a whole text
+        A hit's segments have `start_time` and `end_time` in seconds. Phrases cannot be told by the index, and reading a whole text
         again costs milliseconds: the index finds the words, and the stored document decides.
         """
         async with self._conn.cursor(row_factory=args_row(SearchHit)) as cursor:
-            await cursor.execute(_SEARCH, {"query": query, "limit": limit, "segments": segments, "marks": _MARKS})
+            await cursor.execute(
+                _SEARCH,
+                {"query": query, "limit": limit, "segments": segments, "mark": MARK_START + MARK_STOP, "marks": _MARKS},
+            )
             return await cursor.fetchall()
 
     async def rebuild(self) -> int:
@@ -73,13 +76,14 @@ _SEARCH = """
         WHERE document @@ any_word AND transcript_id = ANY ((SELECT array_agg(id) FROM hits)::integer[])
     ), jumps AS (
         SELECT transcript_id, (array_agg(text ORDER BY place))[1] AS best,
-               json_agg(json_build_array(start_time, end_time) ORDER BY position) AS times
+               json_agg(json_build_object('start_time', start_time, 'end_time', end_time) ORDER BY position)::text AS times
         FROM said WHERE place <= %(segments)s GROUP BY transcript_id
     )
     SELECT videos.identifier, videos.title, hits.rank,
            CASE WHEN best IS NULL
-                THEN (SELECT ts_headline('english', full_text, query, %(marks)s) FROM transcripts WHERE id = hits.id)
-                ELSE ts_headline('english', best, any_word, %(marks)s) END,
+                THEN (SELECT ts_headline('english', translate(full_text, %(mark)s, ''), query, %(marks)s)
+                      FROM transcripts WHERE id = hits.id)
+                ELSE ts_headline('english', translate(best, %(mark)s, ''), any_word, %(marks)s) END,
            coalesce(times, '[]')
     FROM queries CROSS JOIN hits
     JOIN videos ON videos.id = hits.video_id

@@ -2,19 +2,18 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 
-import psycopg
 from psycopg_pool import PoolTimeout, TooManyRequests
-from redis.exceptions import RedisError
 
 from app.core.config import Settings
-from app.core.errors import DatabaseUnavailable
 from app.core.redis import get_redis
 from app.database import connect, get_pool
 from app.database.migrations import code_revisions, read_revision
+
+_log = logging.getLogger(__name__)
 
 # An answer is promised within 2 s.
 _PATIENCE_SECONDS = 1.5
@@ -41,7 +40,8 @@ class Probe:
     async def _run(self) -> bool:
         try:
             await self._check()
-        except (psycopg.Error, RedisError, DatabaseUnavailable, OSError):
+        except Exception as error:  # whatever it is, the server behind does not answer as it should
+            _log.debug("A health check failed: %s", error)
             return False
         return True
 
@@ -62,7 +62,9 @@ class Health:
 
     def __init__(self, settings: Settings) -> None:
         self.is_stopping = False
-        self._database = Probe(partial(_check_database, settings))
+        self._settings = settings
+        self._revision: str | None = None
+        self._database = Probe(self._check_database)
         self._redis = Probe(_check_redis)
 
     async def check(self) -> tuple[bool, bool]:
@@ -76,28 +78,22 @@ class Health:
             return Readiness("The server is shutting down")
         if not await self._database.succeeds():
             return Readiness("The database is not available")
-        return Readiness(await _compare_revisions())
+        return Readiness(_compare_with_code(self._revision))
 
-
-async def _check_database(settings: Settings) -> None:
-    with contextlib.suppress(PoolTimeout, TooManyRequests):
-        async with get_pool().connection(timeout=_POOL_SECONDS) as conn:
-            await conn.execute("SELECT 1")
-        return
-    async with connect(settings) as conn:  # the pool is busy, which is not the database's fault
-        await conn.execute("SELECT 1")
+    async def _check_database(self) -> None:
+        with contextlib.suppress(PoolTimeout, TooManyRequests):
+            async with get_pool().connection(timeout=_POOL_SECONDS) as conn:
+                self._revision = await read_revision(conn)
+            return
+        async with connect(self._settings) as conn:  # the pool is busy, which is not the database's fault
+            self._revision = await read_revision(conn)
 
 
 async def _check_redis() -> None:
     await get_redis().ping()
 
 
-async def _compare_revisions() -> str:
-    try:
-        async with get_pool().connection(timeout=_PATIENCE_SECONDS) as conn:
-            revision = await read_revision(conn)
-    except psycopg.Error:
-        return "The database is not available"
+def _compare_with_code(revision: str | None) -> str:
     known = code_revisions()
     if revision == known[0]:
         return ""

@@ -8,8 +8,9 @@ from typing import TypeVar
 from cachetools import LRUCache
 from isal import igzip
 
+from app.core.config import Settings
 from app.core.errors import TranscriptNotFound, VideoNotFound
-from app.database import Batches, Connection, OpenReader
+from app.database import Batches, Connection, OpenConnection
 from app.repositories.views import ShownMoment, TranscriptKey, VideoCard, ViewRepository
 
 # Bytes of compressed transcripts that a process keeps: about 1,000 of an hour each.
@@ -34,11 +35,11 @@ class TranscriptDocument:
 class Reads:
     """The reads of one application, each shared with those who ask at the same time."""
 
-    def __init__(self, open_reader: OpenReader) -> None:
-        self._open_reader = open_reader
-        self._cards = Batches(open_reader, _load_cards)
-        self._moments = Batches(open_reader, _load_moments)
-        self._transcript_keys = Batches(open_reader, _load_transcript_keys)
+    def __init__(self, open_connection: OpenConnection, settings: Settings) -> None:
+        self._open_connection = open_connection
+        self._cards = Batches(open_connection, _load_cards, settings)
+        self._moments = Batches(open_connection, _load_moments, settings)
+        self._transcript_keys = Batches(open_connection, _load_transcript_keys, settings)
         self._documents: LRUCache[TranscriptKey, TranscriptDocument] = LRUCache(
             _CACHE_BYTES, getsizeof=lambda document: len(document.gzipped)
         )
@@ -71,7 +72,7 @@ class Reads:
         return document
 
     async def _read(self, key: TranscriptKey) -> tuple[bytes, ...]:
-        async with aclosing(self._open_reader()) as connections:
+        async with aclosing(self._open_connection()) as connections:
             parts = await ViewRepository(await anext(connections)).read_transcript(key)
         if parts is None:
             raise TranscriptNotFound

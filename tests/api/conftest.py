@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 
 from app.core.config import Settings
-from app.database import Connection, get_db, get_reader
+from app.database import Connection, get_connection, get_db
 from app.main import create_app
 
 
@@ -21,7 +21,7 @@ def app(conn: Connection) -> FastAPI:
             yield conn
 
     app.dependency_overrides[get_db] = give_connection
-    app.dependency_overrides[get_reader] = give_connection
+    app.dependency_overrides[get_connection] = give_connection
     return app
 
 

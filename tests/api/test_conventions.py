@@ -1,5 +1,6 @@
 """What holds for every answer: request ids, CORS, error bodies, bad input."""
 
+import asyncio
 import logging
 import re
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from psycopg_pool import PoolTimeout, TooManyRequests
 
 from app.core.config import Settings
 from app.core.logging import configure_logging
-from app.database import get_reader
+from app.database import get_connection
 from app.main import create_app
 from tests.api.conftest import open_client
 
@@ -58,7 +59,7 @@ async def test_a_browser_of_another_origin_may_read_every_answer(client: AsyncCl
 
 
 async def test_a_browser_of_another_origin_may_read_that_something_went_wrong(app: FastAPI) -> None:
-    app.dependency_overrides[get_reader] = _broken
+    app.dependency_overrides[get_connection] = _broken
     async with open_client(app) as client:
         answer = await client.get("/api/videos", headers={"Origin": "http://localhost:3005"})
     assert answer.status_code == 500
@@ -84,7 +85,7 @@ async def test_only_the_origins_of_the_settings_are_allowed() -> None:
 
 
 async def test_an_unexpected_error_tells_the_client_nothing(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
-    app.dependency_overrides[get_reader] = _broken
+    app.dependency_overrides[get_connection] = _broken
     async with open_client(app) as client:
         answer = await client.get("/api/videos")
     assert answer.status_code == 500
@@ -110,7 +111,7 @@ async def test_a_database_that_cannot_answer_now_is_503(app: FastAPI, error: psy
     async def fail() -> None:
         raise error
 
-    app.dependency_overrides[get_reader] = fail
+    app.dependency_overrides[get_connection] = fail
     async with open_client(app) as client:
         answer = await client.get("/api/search", params={"q": "x"})
     assert answer.status_code == 503
@@ -124,6 +125,35 @@ async def test_a_strange_video_id_is_404_or_422(client: AsyncClient, name: str) 
         answer = await client.get(f"/api/videos/{quote(name, safe='')}{path}")
         assert answer.status_code in (404, 422)
         assert isinstance(answer.json()["detail"], str)
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, '{"start_time": ' + "1" * 5000 + "}"])
+async def test_a_body_that_no_parser_takes_is_422(client: AsyncClient, body: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = await client.post("/api/videos/talk/moments", content=body, headers=headers)
+    assert (answer.status_code, answer.json()) == (422, {"detail": "The body is not valid JSON"})
+
+
+async def test_a_path_cannot_forge_a_line_of_the_log(client: AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(log_format="text", log_level="info"))
+    await client.get("/api/videos/a%0A00:00:00 ERROR forged%1B[31m")
+    logging.getLogger().handlers.clear()
+    lines = [line for line in capsys.readouterr().err.splitlines() if "forged" in line]
+    assert len(lines) == 1
+    assert "\x1b" not in lines[0]
+
+
+async def test_a_request_that_the_server_no_longer_waits_for_is_503(app: FastAPI) -> None:
+    async def never() -> None:
+        await asyncio.sleep(60)
+
+    app.dependency_overrides[get_connection] = never
+    async with open_client(app) as client:
+        request = asyncio.create_task(client.get("/api/videos"))
+        await asyncio.sleep(0.05)
+        request.cancel()
+        answer = await request
+    assert (answer.status_code, answer.json()) == (503, {"detail": "The server is shutting down"})
 
 
 @pytest.mark.parametrize(

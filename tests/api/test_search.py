@@ -103,3 +103,9 @@ async def test_bad_queries_get_422_and_one_sentence(client: AsyncClient, query: 
     answer = await client.get(f"/api/search?{query}")
     assert answer.status_code == 422
     assert isinstance(answer.json()["detail"], str)
+
+
+async def test_marks_in_a_text_are_not_taken_for_ours(client: AsyncClient, conn: Connection) -> None:
+    await make_talk(conn, "talk", "evil \x02script\x03 coffee \x02")
+    (hit,) = await search(client, "coffee")
+    assert hit["snippet"].strip() == "evil script <mark>coffee</mark>"

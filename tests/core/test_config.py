@@ -186,3 +186,32 @@ def test_the_example_file_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_readme_lists_every_setting_with_its_default() -> None:
     assert "\n".join(write_readme_table()) in (_ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host/0",
+        "redis://user:sec/ret@host/0",
+        "redis://:secret@host:abc/0",
+        "redis://:secret@[::1/0",
+        "redis://:secret@host:99999/0",
+        "redis://:secret@host/0?foo=bar",
+    ],
+)
+def test_a_redis_address_that_cannot_work_is_one_sentence_without_the_password(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+    assert str(raised.value).startswith("REDIS_URL ")
+    assert "sec" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://host", "rediss://u:p@host:1/2", "unix:///run/redis.sock", "redis://[::1]:1/0"]
+)
+def test_a_redis_address_may_have_every_form_that_redis_knows(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    assert load_settings().redis_url.get_secret_value() == url

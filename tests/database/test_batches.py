@@ -6,6 +6,9 @@ from collections.abc import AsyncGenerator
 import psycopg
 import pytest
 
+from app.core.config import Settings
+from app.core.errors import DatabaseUnavailable
+from app.core.logging import request_id
 from app.database import Batches, Connection
 
 
@@ -26,7 +29,7 @@ class Loader:
             raise self.error
         return {key: f"found {key}" for key in keys if key != "unknown"}
 
-    async def open_reader(self) -> AsyncGenerator[Connection]:
+    async def open_connection(self) -> AsyncGenerator[Connection]:
         self.open += 1
         try:
             yield None  # type: ignore[misc]  # the loader needs no connection
@@ -41,7 +44,7 @@ def loader() -> Loader:
 
 @pytest.fixture
 def batches(loader: Loader) -> Batches[str, str]:
-    return Batches(loader.open_reader, loader.load)
+    return Batches(loader.open_connection, loader.load, Settings(database_pool_timeout=0.3, database_max_waiting=2000))
 
 
 async def test_a_read_that_is_alone_is_sent_at_once(loader: Loader, batches: Batches[str, str]) -> None:
@@ -101,6 +104,34 @@ async def test_who_goes_away_takes_nobody_with_him(loader: Loader, batches: Batc
     results = await asyncio.gather(*requests, return_exceptions=True)
     assert [result for result in results if isinstance(result, str)] == [f"found k{n}" for n in range(1, 10, 2)]
     assert loader.open == 0
+
+
+async def test_nobody_waits_longer_than_for_a_connection(loader: Loader, batches: Batches[str, str]) -> None:
+    loader.gate.clear()
+    results = await asyncio.gather(*(batches.get(f"k{n}") for n in range(500)), return_exceptions=True)
+    assert {type(result) for result in results} == {DatabaseUnavailable}
+    assert len(loader.asked) <= 2
+    loader.gate.set()
+    assert await batches.get("a") == "found a"
+
+
+async def test_no_more_wait_than_may_wait_for_a_connection(loader: Loader, batches: Batches[str, str]) -> None:
+    loader.gate.clear()
+    results = await asyncio.gather(*(batches.get(f"k{n}") for n in range(2100)), return_exceptions=True)
+    assert [type(result) for result in results[2000:]] == [DatabaseUnavailable] * 100
+    loader.gate.set()
+
+
+async def test_a_shared_statement_belongs_to_no_request(loader: Loader, batches: Batches[str, str]) -> None:
+    seen: list[str] = []
+
+    async def load(conn: Connection, keys: list[str]) -> dict[str, str]:
+        seen.append(request_id.get())
+        return {}
+
+    request_id.set("mine")
+    await Batches(loader.open_connection, load, Settings()).get("a")
+    assert seen == ["-"]
 
 
 async def _let_run() -> None:

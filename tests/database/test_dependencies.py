@@ -7,12 +7,12 @@ import psycopg
 import pytest
 
 from app.core.errors import DatabaseUnavailable
-from app.database import Connection, get_db, get_reader
+from app.database import Connection, get_connection, get_db
 from app.database.pool import Pool
 from tests.database.pools import ask, open_pool, query
 
 _write = asynccontextmanager(get_db)
-_read = asynccontextmanager(get_reader)
+_read = asynccontextmanager(get_connection)
 
 
 @pytest.fixture

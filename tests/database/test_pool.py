@@ -11,7 +11,7 @@ import pytest
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from app.core.errors import DatabaseUnavailable
-from app.database import Connection, close_db, get_db, get_pool, get_reader
+from app.database import Connection, close_db, get_connection, get_db, get_pool
 from app.database import pool as pool_module
 from tests.database.pools import ask, count_connections, cut_connections, open_pool, query, take_all, within
 
@@ -155,7 +155,7 @@ async def test_a_thousand_cancelled_requests_leave_the_pool_whole(times: int, ow
     logging.getLogger("psycopg").setLevel(logging.ERROR)
     async with open_pool(own_database_url, database_pool_size=3, database_max_overflow=3) as pool:
         for round_number in range(20):
-            requests = [asyncio.create_task(_request(get_db if n % 2 else get_reader)) for n in range(50)]
+            requests = [asyncio.create_task(_request(get_db if n % 2 else get_connection)) for n in range(50)]
             cancels = [asyncio.create_task(_cancel(request, times)) for request in requests]
             if round_number % 5 == 4:
                 await asyncio.to_thread(cut_connections, own_database_url)
