@@ -60,28 +60,21 @@ def read_database_revision(settings: Settings) -> str | None:
 def open_connection(parameters: Mapping[str, str], autocommit: bool = False) -> SyncConnection[Any]:
     """Open a blocking connection. Raises `DatabaseUnavailable`: one sentence."""
     try:
-        return psycopg.connect(make_conninfo(**{**_DEFAULTS, **parameters}), autocommit=autocommit)
+        return _connect(parameters, autocommit)
     except psycopg.OperationalError as error:
         raise connection_error(error, parameters) from None
 
 
 def create_database(settings: Settings) -> bool:
-    """Create the database of the settings; False where it exists already. Raises `DatabaseUnavailable`."""
+    """Create the database of the settings; False where it exists already. Raises `DatabaseUnavailable`.
+
+    Where it exists the user needs a right to connect to it and no other: not to `postgres`, not to create databases.
+    """
     parameters = settings.migration_parameters
+    if _is_there(parameters):
+        return False
     with open_connection(parameters | {"dbname": "postgres"}, autocommit=True) as conn:
-        try:
-            conn.execute(
-                sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(
-                    sql.Identifier(parameters["dbname"])
-                )
-            )
-        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # the second: made at the same time
-            return False
-        except psycopg.errors.InsufficientPrivilege:
-            raise DatabaseUnavailable(
-                f"{conn.info.user} may not create databases: ask for {parameters['dbname']}"
-            ) from None
-    return True
+        return _create(conn, parameters["dbname"])
 
 
 def open_migration_connection(settings: Settings) -> SyncConnection[Any]:
@@ -118,6 +111,31 @@ def refuse_unknown_revision(conn: SyncConnection[Any], scripts: ScriptDirectory)
         raise DatabaseAhead(
             f"The database is at revision {revision}, which this version of the code does not know: run a newer one"
         )
+
+
+def _connect(parameters: Mapping[str, str], autocommit: bool = False) -> SyncConnection[Any]:
+    return psycopg.connect(make_conninfo(**{**_DEFAULTS, **parameters}), autocommit=autocommit)
+
+
+def _is_there(parameters: Mapping[str, str]) -> bool:
+    try:
+        _connect(parameters).close()
+    except psycopg.OperationalError as error:  # libpq gives a connection that failed no SQLSTATE, only this text
+        if f'database "{parameters["dbname"]}" does not exist' in str(error):
+            return False
+        raise connection_error(error, parameters) from None
+    return True
+
+
+def _create(conn: SyncConnection[Any], name: str) -> bool:
+    statement = sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0")
+    try:
+        conn.execute(statement.format(sql.Identifier(name)))
+    except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # another made it at the same time
+        return False
+    except psycopg.errors.InsufficientPrivilege:
+        raise DatabaseUnavailable(f"{conn.info.user} may not create databases: ask for {name}") from None
+    return True
 
 
 def _read_revision(conn: SyncConnection[Any]) -> str | None:

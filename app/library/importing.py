@@ -16,6 +16,7 @@ from app.database import Connection, connect
 from app.database.errors import connection_error, domain_error
 from app.library.clips import clip_name
 from app.library.configs import KnownConfigs
+from app.library.failures import failure_reason, gone_database
 from app.library.layout import REGISTRY, Library, VideoFiles, find_root, scan_library
 from app.library.preparing import PreparedVideo, prepare_video
 from app.library.reading import Unreadable, read_json
@@ -166,8 +167,7 @@ class _Import:
             self._progress.advance(self._report)
 
     def _fail(self, identifier: str, error: Exception) -> None:
-        known = domain_error(error) if isinstance(error, psycopg.Error) else None
-        reason = str(known or error) or type(error).__name__
+        reason = failure_reason(error)
         _log.error("%s was not imported: %s", identifier, reason)
         self._report.add([Entry(Kind.FAILED, reason, video=identifier)])
         self._progress.advance(self._report)
@@ -188,25 +188,25 @@ class _Writer:
         await self._stack.aclose()
 
     async def write(self, prepared: PreparedVideo) -> Written:
-        """Write a video. Raises `DatabaseUnavailable` where PostgreSQL stays away."""
+        """Write a video. Raises `DatabaseUnavailable` where no other video can be written either."""
         for pause in _PAUSES_SECONDS:
             try:
                 return await self._try(prepared)
             except psycopg.errors.ProgramLimitExceeded as error:
                 _leave_out_transcript(prepared, error)
-            except psycopg.Error as error:
+            except (psycopg.Error, DatabaseUnavailable) as error:
                 if not self._may_help_to_try_again(error):
                     raise
                 await asyncio.sleep(pause)
-        try:
-            return await self._try(prepared)
-        except psycopg.OperationalError as error:
-            raise domain_error(error) or error from error
+        return await self._try(prepared)
 
     async def _try(self, prepared: PreparedVideo) -> Written:
         conn = await self._connection()
-        async with conn.transaction(force_rollback=self._options.dry_run):
-            written = await write_video(conn, prepared, self._options.bucket, self._known)
+        try:
+            async with conn.transaction(force_rollback=self._options.dry_run):
+                written = await write_video(conn, prepared, self._options.bucket, self._known)
+        except psycopg.Error as error:
+            raise gone_database(error) or error from error
         self._known.learn(written.configs, is_stored=not self._options.dry_run)
         return written
 
@@ -214,14 +214,19 @@ class _Writer:
         if self._conn is None or self._conn.closed:
             await self.aclose()
             self._stack = contextlib.AsyncExitStack()
-            self._conn = await self._stack.enter_async_context(connect(self._settings))
+            try:
+                self._conn = await self._stack.enter_async_context(connect(self._settings))
+                # An hour of words is one statement, and nobody waits for its answer.
+                await self._conn.execute("SELECT set_config('statement_timeout', '0', false)")
+            except psycopg.OperationalError as error:
+                raise connection_error(error, self._settings.database_parameters) from error
         return self._conn
 
-    def _may_help_to_try_again(self, error: psycopg.Error) -> bool:
+    def _may_help_to_try_again(self, error: Exception) -> bool:
         if isinstance(error, psycopg.errors.ForeignKeyViolation):
             self._known.forget()
             return True
-        return isinstance(error, psycopg.OperationalError | psycopg.errors.UniqueViolation)
+        return isinstance(error, DatabaseUnavailable | psycopg.OperationalError | psycopg.errors.UniqueViolation)
 
 
 def _read_registry(root: Path, notes: Notes) -> dict[str, Source]:

@@ -14,7 +14,7 @@ _MARKS = f"StartSel={MARK_START}, StopSel={MARK_STOP}"
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """A transcript that matches; `segments` is ready JSON: where the words are said, in the order of the video."""
+    """A transcript that matches; `segments`, where the words are said, is ready JSON in the order of the video."""
 
     video_identifier: str
     video_title: str | None
@@ -76,7 +76,9 @@ _SEARCH = """
         WHERE document @@ any_word AND transcript_id = ANY ((SELECT array_agg(id) FROM hits)::integer[])
     ), jumps AS (
         SELECT transcript_id, (array_agg(text ORDER BY place))[1] AS best,
-               json_agg(json_build_object('start_time', start_time, 'end_time', end_time) ORDER BY position)::text AS times
+               json_agg(
+                   json_build_object('start_time', start_time, 'end_time', end_time) ORDER BY position
+               )::text AS times
         FROM said WHERE place <= %(segments)s GROUP BY transcript_id
     )
     SELECT videos.identifier, videos.title, hits.rank,

@@ -1,6 +1,7 @@
 """What an import leaves in the tables."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
-from app.database import Connection
+from app.database import Connection, connect
 from app.library import ImportOptions, NoLibrary, import_library, importing
 from app.library.preparing import PreparedVideo
+from app.library.written import Written
 from app.repositories import ClipRepository, MomentRepository, PromptRepository, VideoRepository
 from tests.conftest import Databases
 from tests.library.importer import Importer, Silence, counts, entries
@@ -544,23 +546,116 @@ async def test_a_folder_that_is_no_library_is_refused(importer: Importer, tmp_pa
         await import_library(importer.settings, tmp_path / "gone", ImportOptions(), Silence())
 
 
+def add_thirty(legacy: LegacyLibrary) -> list[str]:
+    names = [f"v{number:02}" for number in range(30)]
+    for number, name in enumerate(names):
+        legacy.add_moments(name, make_row(number, number + 30.0))
+    return names
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "_PAUSES_SECONDS", (0.0, 0.0))
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("error", [psycopg.errors.AdminShutdown, psycopg.errors.DiskFull])
 async def test_a_database_that_goes_away_for_good_fails_every_video_that_is_left(
-    importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
+    importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch, error: type[psycopg.Error]
 ) -> None:
-    for number in range(30):
-        legacy.add_moments(f"v{number:02}", make_row(number, number + 30.0))
+    names = add_thirty(legacy)
     tries: list[str] = []
 
     async def fail(conn: Connection, prepared: PreparedVideo, *_: object) -> None:
         tries.append(prepared.identifier)
-        raise psycopg.OperationalError("the server closed the connection unexpectedly")
+        raise error("out of luck")
 
     monkeypatch.setattr(importing, "write_video", fail)
-    monkeypatch.setattr(importing, "_PAUSES_SECONDS", (0.0, 0.0))
     report = await importer.run(legacy)
-    assert [entry["video"] for entry in entries(report, "failed")] == [f"v{number:02}" for number in range(30)]
-    assert {entry["reason"] for entry in entries(report, "failed")} == {"The database is not available, try again"}
-    assert len(tries) < 30
+    assert [entry["video"] for entry in entries(report, "failed")] == names
+    assert {entry["reason"] for entry in entries(report, "failed")} == {"The database is not available: out of luck"}
+    assert len(set(tries)) < 30
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_database_that_lets_nobody_in_fails_every_video_and_says_why(
+    importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = add_thirty(legacy)
+    opened: list[Settings] = []
+
+    def let_one_in(settings: Settings) -> AbstractAsyncContextManager[Connection]:
+        opened.append(settings)
+        return connect(settings if len(opened) == 1 else Settings(database_url="postgresql://nobody@127.0.0.1:1/none"))
+
+    monkeypatch.setattr(importing, "connect", let_one_in)
+    report = await importer.run(legacy)
+    assert [entry["video"] for entry in entries(report, "failed")] == names
+    assert all("Connection refused" in entry["reason"] for entry in entries(report, "failed"))
+    assert len(opened) < 30
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_video_whose_row_is_locked_is_lost_alone(importer: Importer, legacy: LegacyLibrary) -> None:
+    names = add_thirty(legacy)
+    importer.settings = importer.settings.model_copy(update={"database_lock_timeout": 0.05})
+    async with importer.connection() as conn, conn.transaction(force_rollback=True):
+        await VideoRepository(conn).create(identifier="v03", cloud_url="gs://films/v03.mp4")
+        report = await importer.run(legacy)
+    (failed,) = entries(report, "failed")
+    assert failed["video"] == "v03"
+    assert failed["reason"].startswith("another transaction held its rows for too long")
+    assert [row["identifier"] for row in await importer.rows("videos", "identifier")] == [
+        name for name in names if name != "v03"
+    ]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (psycopg.errors.QueryCanceled, "PostgreSQL stopped one of its statements: out of luck"),
+        (psycopg.errors.DeadlockDetected, "another transaction and its own waited for each other: out of luck"),
+        (psycopg.errors.SerializationFailure, "another transaction changed its rows at the same time: out of luck"),
+        (psycopg.OperationalError, "the connection broke while it was written: out of luck"),
+    ],
+)
+async def test_a_video_that_the_database_gives_up_is_lost_alone_and_the_report_says_why(
+    importer: Importer,
+    legacy: LegacyLibrary,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[psycopg.Error],
+    reason: str,
+) -> None:
+    add_thirty(legacy)
+    write = importing.write_video
+
+    async def fail(conn: Connection, prepared: PreparedVideo, *rest: Any) -> Written:
+        if prepared.identifier == "v03":
+            raise error("out of luck")
+        return await write(conn, prepared, *rest)
+
+    monkeypatch.setattr(importing, "write_video", fail)
+    report = await importer.run(legacy)
+    assert [(entry["video"], entry["reason"]) for entry in entries(report, "failed")] == [("v03", reason)]
+    assert counts(report, "new")["videos"] == 29
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_video_may_take_longer_than_a_statement_of_the_application(
+    importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    legacy.add_moments("talk", make_row())
+    url = f"{importer.settings.database_url.get_secret_value()}?options=-c%20statement_timeout%3D100"
+    importer.settings = Settings(database_url=url)
+    write = importing.write_video
+
+    async def write_slowly(conn: Connection, *rest: Any) -> Written:
+        await conn.execute("SELECT pg_sleep(0.2)")
+        return await write(conn, *rest)
+
+    monkeypatch.setattr(importing, "write_video", write_slowly)
+    assert (await importer.run(legacy))["complete"] is True
 
 
 async def test_a_registry_that_cannot_be_read_loses_only_itself(importer: Importer, legacy: LegacyLibrary) -> None:

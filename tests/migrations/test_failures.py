@@ -58,6 +58,13 @@ def test_a_user_who_may_not_create_databases(guarded_server: EmbeddedPostgres) -
         create_database(Settings(database_url=url))
 
 
+@pytest.fixture
+def guests_url(guarded_server: EmbeddedPostgres) -> Iterator[str]:
+    """A database of `guest`, who may neither create another nor connect to `postgres`."""
+    execute(guarded_server.url_as_owner, "CREATE DATABASE guests OWNER guest")
+    yield ""
+
+
 def test_an_address_that_cannot_work() -> None:
     assert fail_alembic("postgresql://me:hunter2@h", "upgrade", "head") == "DATABASE_URL names no database\n"
 
