@@ -32,9 +32,9 @@ class SearchRepository:
     async def search_transcripts(self, query: str, limit: int, segments: int) -> list[SearchHit]:
         """Return the best `limit` transcripts, each with at most `segments` segments.
 
-        `query` is what people type into a search box: words, "quoted phrases", `or`, `-without`.
-        A hit's segments have `start_time` and `end_time` in seconds. Phrases cannot be told by the index, and reading a whole text
-        again costs milliseconds: the index finds the words, and the stored document decides.
+        `query` is what people type into a search box: words, "quoted phrases", `or`, `-without`. A hit's segments have
+        `start_time` and `end_time` in seconds. Phrases cannot be told by the index, and reading a whole text again
+        costs milliseconds: the index finds the words, and the stored document decides.
         """
         async with self._conn.cursor(row_factory=args_row(SearchHit)) as cursor:
             await cursor.execute(
