@@ -206,7 +206,9 @@ class _Writer:
             async with conn.transaction(force_rollback=self._options.dry_run):
                 written = await write_video(conn, prepared, self._options.bucket, self._known)
         except psycopg.Error as error:
-            raise gone_database(error) or error from error
+            if gone := gone_database(error):
+                raise gone from error
+            raise
         self._known.learn(written.configs, is_stored=not self._options.dry_run)
         return written
 
@@ -215,11 +217,12 @@ class _Writer:
             await self.aclose()
             self._stack = contextlib.AsyncExitStack()
             try:
-                self._conn = await self._stack.enter_async_context(connect(self._settings))
-                # An hour of words is one statement, and nobody waits for its answer.
-                await self._conn.execute("SELECT set_config('statement_timeout', '0', false)")
+                conn = await self._stack.enter_async_context(connect(self._settings))
+                # A long transcript is one statement, and nobody waits for its answer.
+                await conn.execute("SELECT set_config('statement_timeout', '0', false)")
             except psycopg.OperationalError as error:
                 raise connection_error(error, self._settings.database_parameters) from error
+            self._conn = conn
         return self._conn
 
     def _may_help_to_try_again(self, error: Exception) -> bool:

@@ -13,6 +13,7 @@ from app.core.errors import DatabaseUnavailable
 from app.database import Connection, connect
 from app.library import ImportOptions, NoLibrary, import_library, importing
 from app.library.preparing import PreparedVideo
+from app.library.writing import write_video
 from app.library.written import Written
 from app.repositories import ClipRepository, MomentRepository, PromptRepository, VideoRepository
 from tests.conftest import Databases
@@ -628,12 +629,11 @@ async def test_a_video_that_the_database_gives_up_is_lost_alone_and_the_report_s
     reason: str,
 ) -> None:
     add_thirty(legacy)
-    write = importing.write_video
 
     async def fail(conn: Connection, prepared: PreparedVideo, *rest: Any) -> Written:
         if prepared.identifier == "v03":
             raise error("out of luck")
-        return await write(conn, prepared, *rest)
+        return await write_video(conn, prepared, *rest)
 
     monkeypatch.setattr(importing, "write_video", fail)
     report = await importer.run(legacy)
@@ -648,11 +648,10 @@ async def test_a_video_may_take_longer_than_a_statement_of_the_application(
     legacy.add_moments("talk", make_row())
     url = f"{importer.settings.database_url.get_secret_value()}?options=-c%20statement_timeout%3D100"
     importer.settings = Settings(database_url=url)
-    write = importing.write_video
 
     async def write_slowly(conn: Connection, *rest: Any) -> Written:
         await conn.execute("SELECT pg_sleep(0.2)")
-        return await write(conn, *rest)
+        return await write_video(conn, *rest)
 
     monkeypatch.setattr(importing, "write_video", write_slowly)
     assert (await importer.run(legacy))["complete"] is True
