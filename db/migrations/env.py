@@ -1,11 +1,14 @@
 """How Alembic runs: on psycopg 3, one upgrade at a time, each migration in a transaction of its own."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import psycopg
 from alembic import context
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from app.core.config import get_settings
@@ -24,14 +27,28 @@ def run_online() -> None:
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: open_migration_connection(settings), poolclass=NullPool
     )
-    with hold_migration_lock(settings) as lock, engine.connect() as connection:
+    with _plain_words(), hold_migration_lock(settings) as lock, engine.connect() as connection:
         refuse_unknown_revision(lock, ScriptDirectory.from_config(context.config))
         context.configure(connection=connection, transaction_per_migration=True)
-        try:
-            with context.begin_transaction():
-                context.run_migrations()
-        except OperationalError as error:  # no defect of a migration: a lock that is not free, a lost connection
-            raise DatabaseUnavailable(f"The migration stopped: {str(error.orig).splitlines()[0]}") from error
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+@contextmanager
+def _plain_words() -> Iterator[None]:
+    """Turn what is no defect of a migration into one sentence: a lock that is not free, a lost connection, a right."""
+    try:
+        yield
+    except (DBAPIError, psycopg.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if not isinstance(cause, psycopg.OperationalError | psycopg.errors.InsufficientPrivilege):
+            raise
+        user = f" (as user {_user()})" if isinstance(cause, psycopg.errors.InsufficientPrivilege) else ""
+        raise DatabaseUnavailable(f"The migration stopped: {str(cause).splitlines()[0]}{user}") from error
+
+
+def _user() -> str:
+    return get_settings().migration_parameters.get("user", "of the system")
 
 
 def run() -> None:

@@ -1,5 +1,6 @@
 """What `alembic` says when it cannot begin: one sentence on standard error, status 1, and never the password."""
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,10 @@ def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedde
     folder: Path = tmp_path_factory.mktemp("guarded") / "postgres"
     with EmbeddedPostgres(folder, settings={"fsync": "off", "shared_buffers": "4MB"}) as server:
         execute(server.url, "CREATE USER guest PASSWORD 'correct horse' NOCREATEDB")
-        (folder / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+        execute(server.url, "CREATE USER owner PASSWORD 'correct horse' NOCREATEDB")
+        execute(server.url, "CREATE DATABASE owned OWNER owner")
+        rules = ("host postgres owner 127.0.0.1/32 reject", "host all all 127.0.0.1/32 scram-sha-256", "")
+        (folder / "pg_hba.conf").write_text("\n".join(rules))
         execute(server.url, "SELECT pg_reload_conf()")
         yield server
 
@@ -58,11 +62,27 @@ def test_a_user_who_may_not_create_databases(guarded_server: EmbeddedPostgres) -
         create_database(Settings(database_url=url))
 
 
-@pytest.fixture
-def guests_url(guarded_server: EmbeddedPostgres) -> Iterator[str]:
-    """A database of `guest`, who may neither create another nor connect to `postgres`."""
-    execute(guarded_server.url_as_owner, "CREATE DATABASE guests OWNER guest")
-    yield ""
+def test_an_owner_needs_no_right_beyond_his_database(guarded_server: EmbeddedPostgres) -> None:
+    url = f"postgresql://owner:correct%20horse@127.0.0.1:{guarded_server.port}/owned"
+    assert not create_database(Settings(database_url=url))
+
+
+def test_a_user_who_may_not_make_tables(guarded_server: EmbeddedPostgres) -> None:
+    url = f"postgresql://guest:correct%20horse@127.0.0.1:{guarded_server.port}/owned"
+    said = "The migration stopped: permission denied for schema public (as user guest)"
+    assert fail_alembic(url, "upgrade", "head").splitlines()[-1] == said
+    with pytest.raises(DatabaseUnavailable, match=re.escape(said)):
+        run_alembic(url, "upgrade", "head")
+
+
+def test_a_user_who_may_not_read_the_revision(guarded_server: EmbeddedPostgres) -> None:
+    owners = f"postgresql://owner:correct%20horse@127.0.0.1:{guarded_server.port}/owned"
+    execute(owners, "CREATE TABLE alembic_version (version_num text)")
+    said = "The migration stopped: permission denied for table alembic_version (as user guest)"
+    try:
+        assert fail_alembic(owners.replace("owner", "guest"), "upgrade", "head") == said + "\n"
+    finally:
+        execute(owners, "DROP TABLE alembic_version")
 
 
 def test_an_address_that_cannot_work() -> None:
