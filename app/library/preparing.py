@@ -99,9 +99,19 @@ def _read_file(path: Path | None, parse: Callable[[Document, Notes], _T], notes:
     notes = notes.about(_name(path))
     try:
         return parse(read_json(path), notes)
-    except Unreadable as error:
-        notes.add(Kind.REFUSED, str(error))
+    except Exception as error:  # whatever it is, it is this file's and not its video's
+        notes.add(Kind.REFUSED, _reason(error))
         return None
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case Unreadable() | NotAVideo():
+            return str(error)
+        case OSError():
+            return f"it cannot be read: {error.strerror}"
+        case _:
+            return f"{type(error).__name__}: {error}"
 
 
 def _probe_file(path: Path | None, notes: Notes) -> LocalFile | None:
@@ -110,12 +120,12 @@ def _probe_file(path: Path | None, notes: Notes) -> LocalFile | None:
     try:
         media = probe(path)
         return LocalFile(path.as_uri(), media.file_size_kb, media)
-    except NotAVideo as error:
-        notes.about(_name(path)).add(Kind.REFUSED, str(error))
-        return LocalFile(path.as_uri(), size_in_kb(path.stat().st_size))
     except OSError as error:
-        notes.about(_name(path)).add(Kind.REFUSED, f"it cannot be read: {error.strerror}")
+        notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
         return None
+    except Exception as error:  # as above
+        notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
+        return LocalFile(path.as_uri(), size_in_kb(path.stat().st_size))
 
 
 def _find_address(
@@ -139,7 +149,11 @@ def _file_size_kb(video: LocalFile | None, source: Source | None) -> int | None:
 def _find_thumbnail(path: Path | None, notes: Notes) -> LocalFile | None:
     if path is None:
         return None
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
+        return None
     if size == 0:
         notes.about(_name(path)).add(Kind.REFUSED, "the picture is empty")
         return None

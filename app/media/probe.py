@@ -40,7 +40,8 @@ def probe(path: Path) -> MediaInfo:
     if size == 0:
         raise NotAVideo("the file is empty")
     try:
-        with av.open(str(path), options=_OPTIONS) as container:
+        # Titles in other encodings are as common as old cameras, and nothing here reads them.
+        with av.open(str(path), options=_OPTIONS, metadata_errors="ignore") as container:
             return _describe(container, path, size)
     except OSError:
         raise

@@ -11,8 +11,10 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
 from app.database import Connection, connect
-from app.library import ImportOptions, NoLibrary, import_library, importing
+from app.library import ImportOptions, NoLibrary, import_library, importing, preparing
+from app.library.layout import Library, VideoFiles
 from app.library.preparing import PreparedVideo
+from app.library.report import Kind
 from app.library.writing import write_video
 from app.library.written import Written
 from app.repositories import ClipRepository, MomentRepository, PromptRepository, VideoRepository
@@ -134,6 +136,41 @@ async def test_a_film_that_is_none_is_reported_and_its_video_is_imported(
     report = await importer.run(legacy)
     assert counts(report, "new") == {"videos": 1, "transcripts": 1}
     assert [(entry["file"], entry["kind"]) for entry in report["entries"]] == [("videos/talk.mp4", "refused")]
+
+
+@pytest.mark.parametrize(
+    ("reader", "lost"),
+    [
+        ("probe", "videos/talk.mp4"),
+        ("parse_transcript", "transcripts/talk.json"),
+        ("parse_moments", "moments/talk.json"),
+        ("parse_runs", "pipeline_history/talk.json"),
+    ],
+)
+async def test_a_file_that_nobody_foresaw_loses_only_itself(
+    importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch, reader: str, lost: str
+) -> None:
+    fill(legacy)
+    whole = counts(await importer.run(legacy, dry_run=True), "new")
+
+    def fail(*_: object) -> None:
+        raise LookupError("out of luck")
+
+    monkeypatch.setattr(preparing, reader, fail)
+    report = await importer.run(legacy)
+    refused = [entry for entry in entries(report, "refused") if entry["video"] == "talk"]
+    assert [(entry["file"], entry["reason"]) for entry in refused] == [(lost, "LookupError: out of luck")]
+    assert counts(report, "new")["videos"] == whole["videos"]
+    assert entries(report, "failed") == []
+
+
+def test_a_picture_that_is_gone_by_now_loses_only_itself(legacy: LegacyLibrary) -> None:
+    files = VideoFiles("talk", thumbnail=legacy.root / "thumbnails" / "talk.jpg")
+    prepared = preparing.prepare_video(files, Library(legacy.root, [files], frozenset()), None)
+    refused = [entry for entry in prepared.notes.entries if entry.kind is Kind.REFUSED]
+    assert [(entry.file, entry.reason) for entry in refused] == [
+        ("thumbnails/talk.jpg", "it cannot be read: No such file or directory")
+    ]
 
 
 async def test_a_video_without_a_film_lies_where_the_registry_says(importer: Importer, legacy: LegacyLibrary) -> None:

@@ -17,10 +17,13 @@ def make_movie(
     video_codec: str | None = "libx264",
     audio_codec: str | None = "aac",
     container_format: str | None = None,
+    title: str | None = None,
 ) -> Path:
     """Write a black, silent film to `path` and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format=container_format) as container:
+        if title:
+            container.metadata["title"] = title
         video = container.add_stream(video_codec, rate=FRAME_RATE) if video_codec else None
         if isinstance(video, VideoStream):
             video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"

@@ -82,3 +82,9 @@ def test_a_file_that_cannot_be_read_is_an_error_of_the_system(tmp_path: Path) ->
         probe(tmp_path / "nothing.mp4")
     with pytest.raises(OSError, match="directory"):
         probe(tmp_path)
+
+
+def test_a_title_that_is_no_utf8_is_no_harm(tmp_path: Path) -> None:
+    movie = make_movie(tmp_path / "old.mkv", container_format="matroska", title="Caf__")
+    movie.write_bytes(movie.read_bytes().replace(b"Caf__", b"Caf\xe9!"))
+    assert probe(movie).video_codec == "h264"
