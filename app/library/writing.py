@@ -150,9 +150,9 @@ def _video_values(prepared: PreparedVideo) -> dict[str, Any]:
 
 
 def _is_better(prepared: PreparedVideo, stored: Video) -> bool:
-    """A file that is there is where the video lies; an address of the registry replaces only a file's."""
+    """A file that is there is where the video lies; an address of the registry replaces a file's and its own old."""
     if prepared.address.certainty is Certainty.NAMED:
-        return not stored.cloud_url.startswith("gs://")
+        return not stored.cloud_url.startswith("gs://") or stored.cloud_url == stored.source_url
     return prepared.address.certainty is Certainty.PRESENT
 
 
