@@ -236,10 +236,13 @@ def _read_registry(root: Path, notes: Notes) -> dict[str, Source]:
     path = root / REGISTRY
     if not path.exists():
         return {}
+    content = None
     try:
-        return parse_registry(read_json(path), notes)
+        document = read_json(path)
+        content = document.value
+        return parse_registry(document, notes)
     except Unreadable as error:
-        notes.add(Kind.REFUSED, str(error))
+        notes.add(Kind.REFUSED, str(error), content)
         return {}
 
 
@@ -248,5 +251,5 @@ def _leave_out_transcript(prepared: PreparedVideo, error: psycopg.Error) -> None
     if prepared.transcript is None:
         raise error
     reason = f"the transcript is too long: {error.diag.message_primary}"
-    prepared.notes.add(Kind.REFUSED, reason)
+    prepared.notes.about(prepared.transcript_file).add(Kind.REFUSED, reason, prepared.transcript.to_json())
     prepared.transcript = None

@@ -57,6 +57,7 @@ class PreparedVideo:
     file_size_kb: int | None
     source_url: str | None
     transcript: LegacyTranscript | None
+    transcript_file: str | None
     moments: list[LegacyMoment]
     moments_file: str | None
     history_file: str | None
@@ -83,6 +84,7 @@ def prepare_video(files: VideoFiles, library: Library, source: Source | None) ->
         file_size_kb=_file_size_kb(video, source),
         source_url=source.url if source else None,
         transcript=transcript,
+        transcript_file=_name(files.transcript),
         moments=kept,
         moments_file=_name(files.moments),
         history_file=_name(files.history),
@@ -96,11 +98,13 @@ def prepare_video(files: VideoFiles, library: Library, source: Source | None) ->
 def _read_file(path: Path | None, parse: Callable[[Document, Notes], _T], notes: Notes) -> _T | None:
     if path is None:
         return None
-    notes = notes.about(_name(path))
+    notes, content = notes.about(_name(path)), None
     try:
-        return parse(read_json(path), notes)
+        document = read_json(path)
+        content = document.value
+        return parse(document, notes)
     except Exception as error:  # whatever it is, it is this file's and not its video's
-        notes.add(Kind.REFUSED, _reason(error))
+        notes.add(Kind.REFUSED, _reason(error), content)
         return None
 
 

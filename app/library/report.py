@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, Self
@@ -105,7 +105,7 @@ class Journal:
         video, content = "", b""
         for entry in entries:
             video = entry.video or ""
-            content += _encode(entry.to_json()) + b"\n"
+            content += _encode_entry(entry) + b"\n"
         if content:
             self._file.seek(self._end)
             self._file.write(content)
@@ -217,6 +217,13 @@ def _storable(value: Any) -> Any:
             return [_storable(item) for item in value]
         case _:
             return value
+
+
+def _encode_entry(entry: Entry) -> bytes:
+    try:
+        return _encode(entry.to_json())
+    except RecursionError:
+        return _encode(replace(entry, content="it is nested too deeply to be shown").to_json())
 
 
 def _encode(value: Any) -> bytes:

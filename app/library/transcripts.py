@@ -1,5 +1,6 @@
 """A legacy transcript file: one object with the text, its words, its segments and three counts."""
 
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,15 @@ class LegacyTranscript:
     words: list[dict[str, Any]]
     segments: list[dict[str, Any]]
     processing_time_seconds: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it under the names of its file."""
+        return {
+            "transcription": self.full_text,
+            "word_timestamps": self.words,
+            "segment_timestamps": self.segments,
+            "processing_time": self.processing_time_seconds,
+        }
 
 
 def parse_transcript(document: Document, notes: Notes) -> LegacyTranscript:
@@ -48,7 +58,7 @@ def _read_objects(value: dict[str, Any], name: str) -> list[dict[str, Any]]:
 def _refuse_flaws(value: dict[str, Any]) -> None:
     flaw: Flaw | None = find_flaw(value)
     if flaw is not None:
-        raise Unreadable(f"{flaw.place}: {flaw.problem}: {flaw.content!r}")
+        raise Unreadable(f"{flaw.place}: {flaw.problem}: {reprlib.repr(flaw.content)}")
 
 
 def _dropped(value: dict[str, Any], transcript: LegacyTranscript) -> dict[str, Any]:

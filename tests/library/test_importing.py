@@ -31,6 +31,7 @@ from tests.library.legacy import (
     make_registry_entry,
     make_row,
     make_run,
+    make_transcript,
 )
 from tests.media.movies import FRAME_RATE, HEIGHT, WIDTH
 
@@ -211,16 +212,38 @@ async def test_a_film_that_comes_later_is_found(importer: Importer, legacy: Lega
     assert counts(report, "changed") == {"videos": 1}
 
 
-async def test_an_address_of_the_registry_replaces_an_assumed_one_and_no_other_bucket(
+async def test_an_address_of_the_registry_replaces_an_assumed_one(importer: Importer, legacy: LegacyLibrary) -> None:
+    legacy.add_transcript("talk")
+    await importer.run(legacy)
+    legacy.add_registry(make_registry_entry("talk", "gs://films/talk.mp4"))
+    await importer.run(legacy)
+    assert (await importer.row("videos"))["cloud_url"] == "gs://films/talk.mp4"
+
+
+async def test_an_address_of_the_registry_replaces_no_bucket_that_somebody_else_named(
     importer: Importer, legacy: LegacyLibrary
 ) -> None:
     legacy.add_transcript("talk")
+    async with importer.connection() as conn:
+        await VideoRepository(conn).create(
+            identifier="talk", cloud_url="gs://uploads/talk.mp4", source_url="gs://films/talk.mp4"
+        )
+    legacy.add_registry(make_registry_entry("talk", "gs://other/talk.mp4"))
     await importer.run(legacy)
+    video = await importer.row("videos")
+    assert (video["cloud_url"], video["source_url"]) == ("gs://uploads/talk.mp4", "gs://other/talk.mp4")
+
+
+async def test_a_new_address_of_the_registry_replaces_the_one_that_came_from_there(
+    importer: Importer, legacy: LegacyLibrary
+) -> None:
+    legacy.add_transcript("talk")
     for bucket in ("films", "other"):
         legacy.add_registry(make_registry_entry("talk", f"gs://{bucket}/talk.mp4"))
-        await importer.run(legacy)
+        report = await importer.run(legacy)
     video = await importer.row("videos")
-    assert (video["cloud_url"], video["source_url"]) == ("gs://films/talk.mp4", "gs://other/talk.mp4")
+    assert (video["cloud_url"], video["source_url"]) == ("gs://other/talk.mp4", "gs://other/talk.mp4")
+    assert counts(report, "changed") == {"videos": 1}
 
 
 async def test_a_transcript_is_stored_with_its_words_and_segments(importer: Importer, legacy: LegacyLibrary) -> None:
@@ -249,22 +272,44 @@ async def test_a_new_transcription_replaces_the_old_one_and_no_moment_goes_with_
     assert after["generation_configs"][0]["transcript_id"] == after["transcripts"][0]["id"]
 
 
-async def test_a_transcript_that_cannot_be_stored_loses_only_itself(importer: Importer, legacy: LegacyLibrary) -> None:
-    legacy.add_transcript("talk", transcription="a\0b")
+async def test_a_transcript_that_cannot_be_stored_loses_only_itself_and_is_in_the_report(
+    importer: Importer, legacy: LegacyLibrary
+) -> None:
+    words = [*WORDS, {"word": "x", "start": float("inf"), "end": 1.0}]
+    legacy.add_transcript("talk", word_timestamps=words, metadata=None)
     legacy.add_moments("talk", make_row())
     report = await importer.run(legacy)
     assert counts(report, "new") == {"videos": 1, "prompts": 1, "generation_configs": 1, "moments": 1}
-    assert [entry["file"] for entry in entries(report, "refused")] == ["transcripts/talk.json"]
+    (refused,) = entries(report, "refused")
+    assert refused["file"] == "transcripts/talk.json"
+    assert refused["content"] == make_transcript(
+        word_timestamps=[*WORDS, {"word": "x", "start": "inf", "end": 1.0}], metadata=None
+    )
 
 
-async def test_a_transcript_with_too_many_words_for_the_search_loses_only_itself(
+async def test_a_transcript_with_too_many_words_for_the_search_loses_only_itself_and_is_in_the_report(
     importer: Importer, legacy: LegacyLibrary
 ) -> None:
-    legacy.add_transcript("talk", transcription=" ".join(f"word{number}x" for number in range(120_000)))
+    text = " ".join(f"word{number}x" for number in range(120_000))
+    legacy.add_transcript("talk", transcription=text)
     legacy.add_moments("talk", make_row())
     report = await importer.run(legacy)
     assert counts(report, "new")["moments"] == 1
-    assert "too long" in entries(report, "refused")[0]["reason"]
+    (refused,) = entries(report, "refused")
+    assert (refused["file"], "too long" in refused["reason"]) == ("transcripts/talk.json", True)
+    assert refused["content"] == {
+        "transcription": text,
+        "word_timestamps": WORDS,
+        "segment_timestamps": SEGMENTS,
+        "processing_time": 2.59,
+    }
+
+
+async def test_a_long_text_that_is_refused_is_in_the_report_once(importer: Importer, legacy: LegacyLibrary) -> None:
+    legacy.add_transcript("talk", transcription="a" * 10_000 + "\0", metadata=None)
+    (refused,) = entries(await importer.run(legacy), "refused")
+    assert refused["content"]["transcription"] == "a" * 10_000 + "\0"
+    assert len(refused["reason"]) < 200
 
 
 async def test_moments_are_stored_in_the_order_of_their_file(importer: Importer, legacy: LegacyLibrary) -> None:
@@ -361,7 +406,7 @@ async def test_what_cannot_be_stored_is_refused_and_everything_else_is_in(
 ) -> None:
     legacy.add_moments("talk", make_row(0, 30), make_row(30, 60) | {"end_time": float("nan")}, make_row(60, 90))
     legacy.add("moments/broken.json", "[{")
-    legacy.add("moments/object.json", {"moments": []})
+    legacy.add("moments/object.json", {"moments": ["mine"]})
     report = await importer.run(legacy)
     assert report["complete"] is False
     assert counts(report, "new")["moments"] == 2
@@ -370,6 +415,7 @@ async def test_what_cannot_be_stored_is_refused_and_everything_else_is_in(
     }
     assert set(refused) == {("moments/talk.json", 2), ("moments/broken.json", None), ("moments/object.json", None)}
     assert refused["moments/talk.json", 2]["end_time"] == "nan"
+    assert refused["moments/object.json", None] == {"moments": ["mine"]}
 
 
 @pytest.mark.parametrize("writers", [1, 4])
@@ -695,8 +741,13 @@ async def test_a_video_may_take_longer_than_a_statement_of_the_application(
 
 
 async def test_a_registry_that_cannot_be_read_loses_only_itself(importer: Importer, legacy: LegacyLibrary) -> None:
-    legacy.add("url_registry.json", "{")
     legacy.add_moments("talk", make_row())
+    legacy.add("url_registry.json", "{")
     report = await importer.run(legacy)
     assert [entry["file"] for entry in entries(report, "refused")] == ["url_registry.json"]
     assert counts(report, "new")["moments"] == 1
+
+
+async def test_a_registry_that_is_none_is_in_the_report(importer: Importer, legacy: LegacyLibrary) -> None:
+    legacy.add("url_registry.json", {"entries": "mine"})
+    assert [entry["content"] for entry in entries(await importer.run(legacy), "refused")] == [{"entries": "mine"}]

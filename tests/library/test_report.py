@@ -32,6 +32,16 @@ def test_what_json_cannot_hold_is_in_the_report_all_the_same(report: Report, tmp
     assert entry["content"] == {"end": "nan", "title": "a\ud800b\0", "deep": ["-inf"]}
 
 
+def test_what_is_nested_too_deeply_to_be_written_is_said_to_be(report: Report) -> None:
+    deep: list[object] = []
+    for _ in range(10_000):
+        deep = [deep]
+    report.add([Entry(Kind.REFUSED, "bad", row=3, content=deep)])
+    assert list(report.entries()) == [
+        {"kind": "refused", "reason": "bad", "row": 3, "content": "it is nested too deeply to be shown"}
+    ]
+
+
 def test_the_written_report_is_the_report(report: Report, tmp_path: Path) -> None:
     report.add([Entry(Kind.KEPT, "ein Grund", row=3), Entry(Kind.REFUSED, "no", file="a.json", content=None)])
     report.add_tables({"moments": TableCount(new=2, changed=1)})
