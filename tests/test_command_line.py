@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,24 @@ def test_a_library_is_imported_without_a_running_server_too(data: Path, port: in
     assert run(data, "import", str(library)).returncode == 0
     with serving(data, port) as server:
         assert [video["id"] for video in httpx.get(f"{server.url}/api/videos").json()] == ["my talk"]
+
+
+def test_an_import_waits_for_a_server_that_is_about_to_run(data: Path, port: int, library: Path) -> None:
+    server = Server(data, port)
+    try:
+        until((data / "postgres.lock").exists)
+        imported = run(data, "import", str(library))
+        assert imported.returncode == 0, imported.stderr
+        server.wait_until_ready()
+        assert [video["id"] for video in httpx.get(f"{server.url}/api/videos").json()] == ["my talk"]
+    finally:
+        server.end(signal.SIGTERM)
+
+
+def test_imports_at_once_end_well(data: Path, library: Path) -> None:
+    with ThreadPoolExecutor() as threads:
+        results = list(threads.map(lambda _: run(data, "import", str(library)), range(3)))
+    assert [result.returncode for result in results] == [0, 0, 0], [result.stderr for result in results]
 
 
 def test_the_database_is_created_migrated_and_checked(databases: Databases, tmp_path: Path) -> None:

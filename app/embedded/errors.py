@@ -7,3 +7,7 @@ class EmbeddedError(Exception):
 
 class PortTaken(EmbeddedError):
     """Another process listens on the port."""
+
+
+class FolderTaken(EmbeddedError):
+    """Another process holds the data folder."""

@@ -1,18 +1,24 @@
 """The servers a command works with: those that the settings name, and embedded ones where they name none."""
 
 import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from urllib.parse import urlsplit
 
 from app.core.config import Settings, get_settings
-from app.embedded.errors import EmbeddedError
-from app.embedded.lock import FolderLock
+from app.embedded.errors import FolderTaken
+from app.embedded.lock import Guests
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.server import Server
 from app.embedded.valkey import EmbeddedValkey
 
 DATABASE_NAME = "videomoments"
+
+_WAIT_SECONDS = 5.0  # for a server that is going away
+_JOIN_SECONDS = 30.0  # for one that is coming
+_POLL_SECONDS = 0.05
 
 
 def uses_embedded_postgres(settings: Settings) -> bool:
@@ -25,39 +31,61 @@ def local_servers(*, redis: bool, share: bool) -> Iterator[Settings]:
     """Yield the process's settings with an address for each server, which are also in the environment inside the block.
 
     Where none was named, the embedded server over its folder of `data_dir` is started for the block; with `share`, one
-    that another command runs is used instead. Raises `EmbeddedError`.
+    that another command runs, or is about to run, is used instead. Raises `EmbeddedError`.
     """
     settings = get_settings()
+    wait = 0 if share else _WAIT_SECONDS
     with ExitStack() as stack:
         if uses_embedded_postgres(settings):
-            postgres = EmbeddedPostgres(settings.data_dir / "postgres")
+            postgres = EmbeddedPostgres(settings.data_dir / "postgres", wait_seconds=wait)
             _enter(stack, postgres, share, "DATABASE_URL", f"/{DATABASE_NAME}")
         if redis and "redis_url" not in settings.model_fields_set:
-            _enter(stack, EmbeddedValkey(settings.data_dir / "valkey"), share, "REDIS_URL", "/0")
+            _enter(stack, EmbeddedValkey(settings.data_dir / "valkey", wait_seconds=wait), share, "REDIS_URL", "/0")
         get_settings.cache_clear()
         stack.callback(get_settings.cache_clear)
         yield get_settings()
 
 
 def _enter(stack: ExitStack, server: Server, share: bool, variable: str, path: str) -> None:
-    address = server.data_dir.with_name(server.data_dir.name + ".address")
-    url = _running_url(server, address) if share else None
-    if url is None:
-        stack.enter_context(server)
-        url = server.url.rpartition("/")[0]
-        address.write_text(url)
-        stack.callback(address.unlink, missing_ok=True)
-    os.environ[variable] = url + path
+    url = _join_or_own(stack, server) if share else _own(stack, server, None)
+    os.environ[variable] = url.rpartition("/")[0] + path
     stack.callback(os.environ.pop, variable, None)
 
 
-def _running_url(server: Server, address: Path) -> str | None:
-    """Return where the folder's server runs, or None where it does not: then nobody holds its lock."""
-    if not address.exists():
-        return None
-    try:
-        FolderLock.acquire(server.data_dir, 0).close()
-    except EmbeddedError:
-        with suppress(FileNotFoundError):
-            return address.read_text()
+def _own(stack: ExitStack, server: Server, guests: Guests | None) -> str:
+    """Start the server, and tell others where it is from when it answers until it is about to stop."""
+    stack.enter_context(server)
+    if guests:
+        stack.push(guests.see_off)
+    stack.callback(server.address_path.unlink, missing_ok=True)
+    draft = server.address_path.with_suffix(".draft")
+    draft.write_text(server.url)
+    draft.replace(server.address_path)
+    return server.url
+
+
+def _join_or_own(stack: ExitStack, server: Server) -> str:
+    """Use the server that another command runs, or the first that can be started: the other may be on its way."""
+    guests = Guests(server.data_dir)
+    deadline = time.monotonic() + _JOIN_SECONDS
+    while True:
+        try:
+            return _own(stack, server, guests)
+        except FolderTaken:
+            if (url := _join(stack, server, guests)) is not None:
+                return url
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
+
+
+def _join(stack: ExitStack, server: Server, guests: Guests) -> str | None:
+    with ExitStack() as visit:
+        visit.enter_context(guests.join())
+        with suppress(OSError):
+            url = server.address_path.read_text()
+            place = urlsplit(url)
+            socket.create_connection((place.hostname, place.port), timeout=1).close()  # its owner may have been killed
+            stack.push(visit.pop_all())
+            return url
     return None

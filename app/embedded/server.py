@@ -25,6 +25,7 @@ _PORT_ATTEMPTS = 5
 class Server(ABC):
     """A server over one data folder, with `<folder>.lock` and `<folder>.log` beside it.
 
+    `address_path` is where its owner may write its URL for others; a start removes what a killed owner left there.
     `port` None takes a free one. `wait_seconds` is how long a start waits for another server of the folder to end.
     Start from the main thread: Linux stops the server when the thread that started it ends.
     """
@@ -37,6 +38,7 @@ class Server(ABC):
     def __init__(self, data_dir: Path, port: int | None = None, *, wait_seconds: float = 5.0) -> None:
         self.data_dir = data_dir.resolve()
         self.log_path = self.data_dir.with_name(self.data_dir.name + ".log")
+        self.address_path = self.data_dir.with_name(self.data_dir.name + ".address")
         self._wanted_port = port
         self._wait_seconds = wait_seconds
         self._lock: FolderLock | None = None
@@ -117,6 +119,7 @@ class Server(ABC):
             program = readable_program(self.wheel, program)
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock.acquire(self.data_dir, self._wait_seconds)
+        self.address_path.unlink(missing_ok=True)  # of a server that was killed
         if self.data_dir.exists():
             self._check_folder()
         self._prepare_folder(program)
