@@ -4,8 +4,8 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import uvicorn
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 1 for an expected failure, which is one sentence on stderr."""
     options = _parser().parse_args(arguments)
     try:
-        with _sigterm_exits():
+        with _signals_exit():
             status: int = options.run(options)
         return status
     except (VideoMomentsError, EmbeddedError) as error:
@@ -161,17 +161,25 @@ def _settings(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _sigterm_exits() -> Iterator[None]:
-    """Make SIGTERM unwind the stack, so that everything that was started is stopped."""
+def _signals_exit() -> Iterator[None]:
+    """Make SIGTERM, and the end of the terminal, unwind the stack, so that everything that was started is stopped."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    with _handling(signal.SIGTERM, leave), ExitStack() as stack:
+        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+            stack.enter_context(_handling(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM)))
+        yield
+
+
+@contextmanager
+def _handling(number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 if __name__ == "__main__":

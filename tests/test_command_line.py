@@ -153,13 +153,37 @@ def test_run_import_kill_and_run_again_keeps_everything(data: Path, port: int, l
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_nothing_stays_behind(data: Path, port: int, number: signal.Signals) -> None:
     with serving(data, port) as server:
         assert servers_over(data)
         server.end(number)
         until(lambda: not servers_over(data), 10)
         assert "Traceback" not in server.output
+
+
+def test_a_closed_terminal_ends_a_server_as_sigterm_does(data: Path, port: int) -> None:
+    with serving(data, port) as server:
+        assert server.end(signal.SIGHUP) == 128 + signal.SIGTERM
+        assert not list(data.glob("*.address"))
+
+
+def test_a_closed_terminal_ends_a_server_that_is_about_to_run(data: Path, port: int) -> None:
+    server = Server(data, port)
+    until((data / "postgres.lock").exists)
+    assert server.end(signal.SIGHUP) == 128 + signal.SIGTERM
+    assert not servers_over(data)
+
+
+def test_a_server_that_nohup_started_outlives_the_terminal(data: Path, port: int) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with serving(data, port) as server:
+            server.process.send_signal(signal.SIGHUP)
+            assert httpx.get(f"{server.url}/health/ready").status_code == 200
+            assert server.end(signal.SIGTERM) == 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_run_on_the_same_folder_says_who_is_there(data: Path, port: int) -> None:
