@@ -18,7 +18,7 @@ from app.database import connect
 from app.database.catalog import check_database
 from app.database.migrations import code_revisions, create_database, read_database_revision, upgrade
 from app.embedded import EmbeddedError
-from app.embedded.local import local_servers, uses_embedded_postgres
+from app.embedded.local import local_servers, refuse_half_named, uses_embedded_postgres
 from app.library import command as library
 from app.repositories.search import SearchRepository
 
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    refuse_half_named(get_settings())
     is_embedded = uses_embedded_postgres(get_settings())
     with local_servers(redis=True, share=False) as settings:
         configure_logging(settings)
@@ -105,6 +106,7 @@ def _print_addresses(settings: Settings, is_embedded: bool) -> None:
 
 
 def _import(options: argparse.Namespace) -> int:
+    refuse_half_named(get_settings())
     with local_servers(redis=False, share=True) as settings:
         configure_logging(settings)
         create_database(settings)

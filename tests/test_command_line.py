@@ -254,6 +254,8 @@ def test_the_database_is_created_migrated_and_checked(databases: Databases, tmp_
         ("run", "DATABASE_URL", "mysql://root:secret@host/db", "DATABASE_URL"),
         ("run", "DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/db", "127.0.0.1:1"),
         ("import", "DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/db", "127.0.0.1:1"),
+        ("run", "DATABASE_SYNC_URL", "postgresql://u:secret@127.0.0.1:1/db", "DATABASE_URL is not: set both"),
+        ("import", "DATABASE_SYNC_URL", "postgresql://u:secret@127.0.0.1:1/db", "DATABASE_URL is not: set both"),
         ("db upgrade", "DATABASE_POOL_SIZE", "0", "DATABASE_POOL_SIZE"),
     ],
 )
@@ -266,6 +268,15 @@ def test_what_cannot_work_is_one_sentence(
     (line,) = result.stderr.strip().splitlines()
     assert word in line
     assert "secret" not in line
+
+
+@pytest.mark.parametrize("action", ["upgrade", "current", "check", "rebuild-search"])
+def test_a_database_that_only_alembic_was_told_of_is_enough_to_look_after_it(
+    action: str, own_database_url: str, tmp_path: Path
+) -> None:
+    result = run(tmp_path / "data", "db", action, DATABASE_SYNC_URL=own_database_url)
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_settings_are_printed_without_starting_anything(tmp_path: Path) -> None:

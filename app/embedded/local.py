@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from app.core.config import Settings, get_settings
+from app.core.errors import ConfigurationError
 from app.embedded.errors import FolderTaken
 from app.embedded.lock import Guests
 from app.embedded.postgres import EmbeddedPostgres
@@ -23,7 +26,17 @@ _POLL_SECONDS = 0.05
 
 def uses_embedded_postgres(settings: Settings) -> bool:
     """Whether no database was named, neither in the environment nor in `.env`."""
-    return "database_url" not in settings.model_fields_set
+    return "database_url" not in settings.model_fields_set and settings.database_sync_url is None
+
+
+def _only_alembics(settings: Settings) -> SecretStr | None:
+    return None if "database_url" in settings.model_fields_set else settings.database_sync_url
+
+
+def refuse_half_named(settings: Settings) -> None:
+    """Raise `ConfigurationError` where one database would be migrated and another one used."""
+    if _only_alembics(settings):
+        raise ConfigurationError("DATABASE_SYNC_URL is set and DATABASE_URL is not: set both")
 
 
 @contextmanager
@@ -31,7 +44,8 @@ def local_servers(*, redis: bool, share: bool) -> Iterator[Settings]:
     """Yield the process's settings with an address for each server, which are also in the environment inside the block.
 
     Where none was named, the embedded server over its folder of `data_dir` is started for the block; with `share`, one
-    that another command runs, or is about to run, is used instead. Raises `EmbeddedError`.
+    that another command runs, or is about to run, is used instead. A database that only DATABASE_SYNC_URL names is
+    DATABASE_URL too. Raises `EmbeddedError`.
     """
     settings = get_settings()
     wait = 0 if share else _WAIT_SECONDS
@@ -39,6 +53,8 @@ def local_servers(*, redis: bool, share: bool) -> Iterator[Settings]:
         if uses_embedded_postgres(settings):
             postgres = EmbeddedPostgres(settings.data_dir / "postgres", wait_seconds=wait)
             _enter(stack, postgres, share, "DATABASE_URL", f"/{DATABASE_NAME}")
+        elif url := _only_alembics(settings):
+            _set(stack, "DATABASE_URL", url.get_secret_value())
         if redis and "redis_url" not in settings.model_fields_set:
             _enter(stack, EmbeddedValkey(settings.data_dir / "valkey", wait_seconds=wait), share, "REDIS_URL", "/0")
         get_settings.cache_clear()
@@ -48,7 +64,11 @@ def local_servers(*, redis: bool, share: bool) -> Iterator[Settings]:
 
 def _enter(stack: ExitStack, server: Server, share: bool, variable: str, path: str) -> None:
     url = _join_or_own(stack, server) if share else _own(stack, server, None)
-    os.environ[variable] = url.rpartition("/")[0] + path
+    _set(stack, variable, url.rpartition("/")[0] + path)
+
+
+def _set(stack: ExitStack, variable: str, value: str) -> None:
+    os.environ[variable] = value
     stack.callback(os.environ.pop, variable, None)
 
 
