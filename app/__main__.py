@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +14,7 @@ import uvicorn
 from rich.console import Console
 
 from app.core.config import Settings, describe_settings, get_settings
-from app.core.errors import VideoMomentsError
+from app.core.errors import ConfigurationError, VideoMomentsError
 from app.core.logging import configure_logging
 from app.database import connect
 from app.database.catalog import check_database
@@ -75,24 +77,40 @@ def _run(options: argparse.Namespace) -> int:
         configure_logging(settings)
         create_database(settings)
         upgrade()
-        _print_addresses(settings, is_embedded)
-        config = uvicorn.Config(
-            "app.main:app",
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            loop="uvloop" if sys.platform != "win32" else "asyncio",
-            http="httptools",
-            timeout_graceful_shutdown=10,
-        )
-        server = uvicorn.Server(config)
-        server.run()
-        return 0 if server.started else 1
+        with _listening(settings) as listener:
+            _print_addresses(settings, is_embedded)
+            return _serve(listener)
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise ConfigurationError(f"Cannot listen on {settings.host}:{settings.port}: {reason}") from None
+    with listener:
+        yield listener
+
+
+def _serve(listener: socket.socket) -> int:
+    config = uvicorn.Config(
+        "app.main:app",
+        log_config=None,
+        access_log=False,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(config)
+    server.run([listener])
+    return 0 if server.started else 1
 
 
 def _print_addresses(settings: Settings, is_embedded: bool) -> None:
-    url = f"http://{settings.host}:{settings.port}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{settings.port}"
     data = settings.data_dir.resolve() if is_embedded else "the database of DATABASE_URL"
     _console.print(
         f"VideoMoments  {url}\n"

@@ -279,6 +279,23 @@ def test_a_database_that_only_alembic_was_told_of_is_enough_to_look_after_it(
     assert not (tmp_path / "data").exists()
 
 
+def test_a_port_that_is_taken_is_one_sentence_and_no_address(own_database_url: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        result = run(tmp_path / "data", "run", DATABASE_URL=own_database_url, REDIS_URL="redis://h/0", PORT=port)
+    assert result.returncode == 1
+    assert result.stderr == f"Cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "2001:db8::1"])
+def test_an_address_of_another_machine_is_one_sentence(host: str, own_database_url: str, tmp_path: Path) -> None:
+    result = run(tmp_path / "data", "run", DATABASE_URL=own_database_url, REDIS_URL="redis://h/0", HOST=host)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"Cannot listen on {host}:7005: ")
+
+
 def test_settings_are_printed_without_starting_anything(tmp_path: Path) -> None:
     result = run(tmp_path / "data", "settings")
     assert "DATABASE_POOL_SIZE=5" in result.stdout
