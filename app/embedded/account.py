@@ -45,6 +45,17 @@ def require_own(folder: Path) -> None:
         )
 
 
+def require_name() -> None:
+    """initdb looks its user up: one that only a number makes, as of `docker run --user 12345`, will not do."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise EmbeddedError(
+            f"PostgreSQL cannot make a database as user {os.geteuid()}, who has no entry in /etc/passwd: "
+            "start as a user who has one, or set DATABASE_URL and REDIS_URL to servers of your own."
+        ) from None
+
+
 def account_for(folder: Path) -> Account | None:
     """The account that serves `folder`, None for the user as he is. Root gives away a folder that is root's own."""
     if not is_root():

@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from app.embedded.account import account_for, is_root
+from app.embedded.account import account_for, is_root, require_name
 from app.embedded.binaries import POSTGRES
 from app.embedded.errors import EmbeddedError
 from app.embedded.process import end, last_words
 from app.embedded.server import Server
 
-_INITDB = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions")
+# PostgreSQL's own C.UTF-8, which is the same on every platform: macOS has none.
+_LOCALE = ("-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
+_INITDB = ("-U", "postgres", "-A", "trust", *_LOCALE, "--no-instructions")
 
 
 class EmbeddedPostgres(Server):
@@ -83,6 +85,7 @@ class EmbeddedPostgres(Server):
 
     def _initdb(self, initdb: Path, folder: Path) -> None:
         durability = ["--no-sync"] if self._settings.get("fsync") == "off" else []
+        require_name()
         command = [str(initdb), "-D", self._as_seen_by_server(folder), *_INITDB, *durability]
         process = self._launch(command, folder, account_for(folder))
         try:

@@ -34,9 +34,30 @@ def test_a_setting_the_server_refuses_is_quoted(tmp_path: Path) -> None:
 def test_the_server_speaks_utf8_and_listens_on_loopback_only(tmp_path: Path) -> None:
     with make_postgres(tmp_path / "data") as postgres:
         assert query(postgres.url, "show server_encoding") == [("UTF8",)]
-        assert query(postgres.url, "select datcollate from pg_database where datname = 'template1'") == [("C.UTF-8",)]
         assert query(postgres.url, "show listen_addresses") == [("127.0.0.1",)]
         assert query(postgres.url, "show unix_socket_directories") == [("",)]
+
+
+def test_words_are_sorted_and_folded_alike_on_every_platform(tmp_path: Path) -> None:
+    with make_postgres(tmp_path / "data") as postgres:
+        locale = "select datlocprovider, datlocale, datcollate, datctype from pg_database where datname = 'template0'"
+        assert query(postgres.url, locale) == [("b", "C.UTF-8", "C", "C")]
+        assert query(postgres.url, "select lower('ÄÉ'), upper('äé'), 'Ä' ~* '^ä$'") == [("äé", "ÄÉ", True)]
+        assert query(postgres.url, "select * from unnest(array['ä', 'b', 'Z', '日']) word order by word") == [
+            ("Z",),
+            ("b",),
+            ("ä",),
+            ("日",),
+        ]
+        assert query(postgres.url, "show default_text_search_config") == [("pg_catalog.english",)]
+        words = "select to_tsvector('english', 'Ärzte Größe talks')::text"
+        assert query(postgres.url, words) == [("'größe':2 'talk':3 'ärzte':1",)]
+
+
+def test_a_user_without_a_name_is_told_of_both_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    with pytest.raises(EmbeddedError, match=r"user 4242, who has no entry .* DATABASE_URL and REDIS_URL"):
+        make_postgres(tmp_path / "data").start()
 
 
 @pytest.mark.parametrize("name", ["videomoments", "a/b ü?"])
