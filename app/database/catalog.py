@@ -26,6 +26,7 @@ _QUERIES: tuple[LiteralString, ...] = (
                         WHEN 'f' THEN 'foreign table ' ELSE 'table ' END || oid::regclass,
            concat_ws(', ', CASE relpersistence WHEN 'u' THEN 'unlogged' END,
                            CASE WHEN relrowsecurity THEN 'with row security' END,
+                           CASE WHEN relforcerowsecurity THEN 'forced on its owner' END,
                            CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid) END)
     FROM pg_class
     WHERE relnamespace::regnamespace::text = ANY (%(schemas)s) AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
@@ -48,7 +49,7 @@ _QUERIES: tuple[LiteralString, ...] = (
     SELECT 'constraint ' || conname || ' on ' || conrelid::regclass, pg_get_constraintdef(oid)
     FROM pg_constraint
     WHERE connamespace::regnamespace::text = ANY (%(schemas)s) AND contype IN ('c', 'f', 'p', 'u', 'x')
-      AND conrelid <> ALL (%(others)s)
+      AND conrelid <> 0 AND conrelid <> ALL (%(others)s)
     """,
     """
     SELECT 'index ' || relname || ' on ' || indrelid::regclass,
@@ -69,6 +70,41 @@ _QUERIES: tuple[LiteralString, ...] = (
     FROM pg_trigger
     JOIN pg_class ON pg_class.oid = tgrelid
     WHERE relnamespace::regnamespace::text = ANY (%(schemas)s) AND NOT tgisinternal AND tgrelid <> ALL (%(others)s)
+    """,
+    """
+    SELECT 'rule ' || rulename || ' on ' || ev_class::regclass,
+           pg_get_ruledef(pg_rewrite.oid) || CASE ev_enabled WHEN 'D' THEN ' (disabled)' ELSE '' END
+    FROM pg_rewrite
+    JOIN pg_class ON pg_class.oid = ev_class
+    WHERE relnamespace::regnamespace::text = ANY (%(schemas)s) AND rulename <> '_RETURN'
+      AND ev_class <> ALL (%(others)s)
+    """,
+    """
+    SELECT 'policy ' || polname || ' on ' || polrelid::regclass,
+           concat_ws(' ', CASE WHEN polpermissive THEN 'permissive' ELSE 'restrictive' END,
+                          CASE polcmd WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update'
+                                      WHEN 'd' THEN 'delete' ELSE 'all' END,
+                          'to ' || (SELECT string_agg(CASE role WHEN 0 THEN 'public' ELSE role::regrole::text END, ', ')
+                                    FROM unnest(polroles) role),
+                          'using ' || pg_get_expr(polqual, polrelid),
+                          'check ' || pg_get_expr(polwithcheck, polrelid))
+    FROM pg_policy
+    JOIN pg_class ON pg_class.oid = polrelid
+    WHERE relnamespace::regnamespace::text = ANY (%(schemas)s) AND polrelid <> ALL (%(others)s)
+    """,
+    """
+    SELECT CASE typtype WHEN 'd' THEN 'domain ' WHEN 'e' THEN 'enum ' ELSE 'type ' END || pg_type.oid::regtype,
+           concat_ws(' ', CASE typtype WHEN 'd' THEN format_type(typbasetype, typtypmod) END,
+                          CASE WHEN typnotnull THEN 'not null' END,
+                          'default ' || typdefault,
+                          (SELECT string_agg(pg_get_constraintdef(oid), ' ' ORDER BY conname) FROM pg_constraint
+                           WHERE contypid = pg_type.oid AND contype = 'c'),
+                          (SELECT string_agg(enumlabel, ', ' ORDER BY enumsortorder) FROM pg_enum
+                           WHERE enumtypid = pg_type.oid))
+    FROM pg_type
+    LEFT JOIN pg_class ON pg_class.oid = typrelid
+    WHERE typnamespace::regnamespace::text = ANY (%(schemas)s) AND pg_type.oid <> ALL (%(others)s)
+      AND (typtype IN ('d', 'e', 'r') OR relkind = 'c')
     """,
 )
 

@@ -80,11 +80,44 @@ def test_an_empty_database_lacks_everything(databases: Databases) -> None:
         ("CREATE VIEW titles AS SELECT title FROM videos", "view titles is not in the schema"),
         ("ALTER TABLE search.segments SET UNLOGGED", "table search.segments is unlogged, the schema has plain"),
         ("DROP TRIGGER transcripts_follow ON transcripts", "trigger transcripts_follow on transcripts is missing"),
+        ("CREATE VIEW search.titles AS SELECT title FROM videos", "view search.titles is not in the schema"),
+        ("CREATE SEQUENCE numbers", "sequence numbers is not in the schema"),
+        (
+            "CREATE RULE keep AS ON DELETE TO videos DO INSTEAD NOTHING",
+            "rule keep on videos is not in the schema",
+        ),
+        (
+            "CREATE POLICY mine ON videos USING (title = current_user)",
+            "policy mine on videos is not in the schema",
+        ),
+        (
+            "ALTER TABLE videos FORCE ROW LEVEL SECURITY",
+            "table videos is forced on its owner, the schema has plain",
+        ),
+        ("CREATE TYPE mood AS ENUM ('sad', 'ok')", "enum mood is not in the schema"),
+        ("CREATE DOMAIN search.score AS int CHECK (VALUE > 0)", "domain search.score is not in the schema"),
+        ("CREATE TYPE pair AS (a int, b int)", "type pair is not in the schema"),
         ("CREATE FUNCTION helper() RETURNS int LANGUAGE sql RETURN 1", "function helper() is not in the schema"),
     ],
 )
 def test_a_difference_is_one_line(statement: LiteralString, line: str, database_url: str) -> None:
     assert differences_after(database_url, statement) == [line]
+
+
+def test_what_rules_policies_and_types_say_is_compared(own_database_url: str) -> None:
+    change(
+        own_database_url,
+        "CREATE RULE keep AS ON DELETE TO videos DO INSTEAD NOTHING",
+        "CREATE POLICY mine ON videos FOR UPDATE TO postgres USING (id > 1) WITH CHECK (id > 2)",
+        "CREATE TYPE mood AS ENUM ('sad', 'ok')",
+        "CREATE DOMAIN score AS int NOT NULL DEFAULT 1 CHECK (VALUE > 0)",
+    )
+    with psycopg.connect(own_database_url) as conn:
+        found = describe_catalog(conn)
+    assert found["rule keep on videos"].endswith("ON DELETE TO public.videos DO INSTEAD NOTHING;")
+    assert found["policy mine on videos"] == "permissive update to postgres using (id > 1) check (id > 2)"
+    assert found["enum mood"] == "sad, ok"
+    assert found["domain score"] == "integer not null default 1 CHECK ((VALUE > 0))"
 
 
 def test_a_disabled_trigger_is_a_difference(database_url: str) -> None:
