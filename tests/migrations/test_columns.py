@@ -157,7 +157,7 @@ async def test_every_index_of_the_plan_is_there(conn: Connection) -> None:
         "videos hash (source_url)",
         "videos btree (created_at, id)",
         "transcripts UNIQUE btree (video_id)",
-        "transcripts gin (to_tsvector('english'::regconfig, full_text))",
+        "transcripts gin (to_tsvector('english'::regconfig, full_text)) WITH (fastupdate=off)",
         "moments UNIQUE btree (identifier)",
         "moments btree (video_id, start_time)",
         "moments btree (is_refined)",
