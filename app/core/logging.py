@@ -17,7 +17,7 @@ _QUIET = ("uvicorn.access", "psycopg.pool", "httpx", "alembic")
 def configure_logging(settings: Settings) -> None:
     """Send every log record to standard error in the format of the settings."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_add_request_id)
+    handler.addFilter(_prepare)
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     handler.setFormatter(_json_formatter() if as_json else _text_formatter())
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
@@ -25,8 +25,9 @@ def configure_logging(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _add_request_id(record: logging.LogRecord) -> bool:
+def _prepare(record: logging.LogRecord) -> bool:
     record.request_id = request_id.get()
+    record.__dict__.pop("color_message", None)  # uvicorn's message once more, with colours
     return True
 
 
