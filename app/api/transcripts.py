@@ -21,15 +21,21 @@ _CACHE_CONTROL = "no-cache"
 )
 async def get_transcript(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """A video's transcript with the times of its words and segments, in seconds."""
-    key = await reads.find_transcript(video_id)
     gzipped = _accepts_gzip(request.headers.get("accept-encoding", ""))
-    headers = {"ETag": _etag(key, gzipped), "Cache-Control": _CACHE_CONTROL, "Vary": "Accept-Encoding"}
-    if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    document = await reads.read_transcript(key)
+    copies = request.headers.get("if-none-match")
+    if copies:
+        headers = _headers(await reads.find_transcript(video_id), gzipped)
+        if _matches(copies, headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+    document = await reads.get_transcript(video_id)
+    headers = _headers(document.key, gzipped)
     if gzipped:
         headers["Content-Encoding"] = "gzip"
     return Response(document.gzipped if gzipped else document.plain, headers=headers, media_type="application/json")
+
+
+def _headers(key: TranscriptKey, gzipped: bool) -> dict[str, str]:
+    return {"ETag": _etag(key, gzipped), "Cache-Control": _CACHE_CONTROL, "Vary": "Accept-Encoding"}
 
 
 def _etag(key: TranscriptKey, gzipped: bool) -> str:

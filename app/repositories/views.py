@@ -148,11 +148,15 @@ class ViewRepository:
         )
         return {identifier: TranscriptKey(*key) for identifier, *key in await cursor.fetchall()}
 
-    async def read_transcript(self, key: TranscriptKey) -> tuple[bytes, ...] | None:
-        """Return a transcript's JSON document in pieces, as PostgreSQL prints it: nothing is decoded on the way."""
+    async def read_transcript(self, identifier: str) -> tuple[TranscriptKey, list[bytes]] | None:
+        """Return which transcript a video has, and its JSON document in pieces, as PostgreSQL prints it.
+
+        Nothing is decoded on the way. None where there is no such video; no pieces where it has no transcript.
+        """
         cursor = await self._conn.execute(
             """
-            SELECT convert_to('{"transcription":' || to_json(full_text)::text || ',"processing_time":'
+            SELECT transcripts.id, transcripts.created_at,
+                   convert_to('{"transcription":' || to_json(full_text)::text || ',"processing_time":'
                               || coalesce(processing_time_seconds::text, 'null') || ',"word_timestamps":', 'UTF8'),
                    convert_to(coalesce(ready.word_timestamps, transcripts.word_timestamps::text), 'UTF8'),
                    convert_to(',"segment_timestamps":' || segment_timestamps::text, 'UTF8'),
@@ -163,10 +167,16 @@ class ViewRepository:
                            segment_timestamps -> -1 -> 'end', transcripts.word_timestamps -> -1 -> 'end'
                        )
                    )::text || '}', 'UTF8')
-            FROM transcripts LEFT JOIN search.transcripts AS ready ON ready.transcript_id = transcripts.id
-            WHERE transcripts.id = %(id)s
+            FROM videos
+            LEFT JOIN transcripts ON transcripts.video_id = videos.id
+            LEFT JOIN search.transcripts AS ready ON ready.transcript_id = transcripts.id
+            WHERE videos.identifier = %(identifier)s
             """,
-            {"id": key.id},
+            {"identifier": identifier},
             binary=True,
         )
-        return await cursor.fetchone()
+        row = await cursor.fetchone()
+        if row is None:
+            return None
+        transcript_id, created_at, *pieces = row
+        return TranscriptKey(transcript_id, created_at), [] if transcript_id is None else pieces

@@ -23,8 +23,9 @@ Shown = TypeVar("Shown")
 
 @dataclass(frozen=True, slots=True)
 class TranscriptDocument:
-    """A transcript's JSON, compressed."""
+    """A transcript's JSON, compressed. It never changes under its key."""
 
+    key: TranscriptKey
     gzipped: bytes
 
     @property
@@ -40,7 +41,7 @@ class Reads:
         self._cards = Batches(open_connection, _load_cards, settings)
         self._moments = Batches(open_connection, _load_moments, settings)
         self._transcript_keys = Batches(open_connection, _load_transcript_keys, settings)
-        self._documents: LRUCache[TranscriptKey, TranscriptDocument] = LRUCache(
+        self._documents: LRUCache[str, TranscriptDocument] = LRUCache(
             _CACHE_BYTES, getsizeof=lambda document: len(document.gzipped)
         )
 
@@ -59,24 +60,25 @@ class Reads:
             raise TranscriptNotFound
         return key
 
-    async def read_transcript(self, key: TranscriptKey) -> TranscriptDocument:
-        """Return the transcript: it never changes under its key, so it is read and compressed once.
+    async def get_transcript(self, identifier: str) -> TranscriptDocument:
+        """Return a video's transcript: read and compressed once, and then only looked up whether it is still the one.
 
-        Raises `TranscriptNotFound` where it was replaced after its key was found.
+        Raises `VideoNotFound` and `TranscriptNotFound`.
         """
-        document = self._documents.get(key)
-        if document is None:
-            document = TranscriptDocument(igzip.compress(b"".join(await self._read(key)), _COMPRESSION_LEVEL))
-            if len(document.gzipped) <= _CACHE_BYTES:
-                self._documents[key] = document
-        return document
+        document = self._documents.get(identifier)
+        if document is not None and document.key == await self.find_transcript(identifier):
+            return document
+        return await self._read_transcript(_storable(identifier))
 
-    async def _read(self, key: TranscriptKey) -> tuple[bytes, ...]:
+    async def _read_transcript(self, identifier: str) -> TranscriptDocument:
         async with aclosing(self._open_connection()) as connections:
-            parts = await ViewRepository(await anext(connections)).read_transcript(key)
-        if parts is None:
+            key, pieces = _require(await ViewRepository(await anext(connections)).read_transcript(identifier))
+        if not pieces:
             raise TranscriptNotFound
-        return parts
+        document = TranscriptDocument(key, igzip.compress(b"".join(pieces), _COMPRESSION_LEVEL))
+        if len(document.gzipped) <= _CACHE_BYTES:
+            self._documents[identifier] = document
+        return document
 
 
 def _storable(identifier: str) -> str:

@@ -95,11 +95,21 @@ async def test_the_second_read_does_not_touch_the_large_columns(
 ) -> None:
     await make_talk(conn)
     with statements:
-        await client.get(ADDRESS)
-    assert statements == 2
-    with statements:
-        await client.get(ADDRESS)
+        first = await client.get(ADDRESS)
     assert statements == 1
+    await conn.execute("UPDATE transcripts SET full_text = 'changed behind our back'")
+    with statements:
+        second = await client.get(ADDRESS)
+    assert statements == 1
+    assert second.content == first.content
+
+
+async def test_a_transcript_that_went_away_is_404(client: AsyncClient, conn: Connection) -> None:
+    video_id = await make_talk(conn)
+    assert (await client.get(ADDRESS)).status_code == 200
+    await TranscriptRepository(conn).delete_by_video(video_id)
+    for headers in ({}, {"If-None-Match": '"1-1"'}):
+        assert (await client.get(ADDRESS, headers=headers)).status_code == 404
 
 
 async def test_a_new_transcription_is_seen_at_once(client: AsyncClient, conn: Connection) -> None:
@@ -107,6 +117,7 @@ async def test_a_new_transcription_is_seen_at_once(client: AsyncClient, conn: Co
     first = await client.get(ADDRESS)
     await TranscriptRepository(conn).delete_by_video(video_id)
     await make_transcript(conn, video_id=video_id, full_text="Something else")
-    second = await client.get(ADDRESS, headers={"If-None-Match": first.headers["ETag"]})
-    assert second.status_code == 200
-    assert second.json()["transcription"] == "Something else"
+    for headers in ({}, {"If-None-Match": first.headers["ETag"]}):
+        second = await client.get(ADDRESS, headers=headers)
+        assert second.status_code == 200
+        assert second.json()["transcription"] == "Something else"
