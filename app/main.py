@@ -30,8 +30,8 @@ from app.services.reads import Reads
 
 _log = logging.getLogger(__name__)
 
-# Young objects between two collections. Requests make few cycles, and the default of 700 spends a tenth of a large
-# answer's time looking for them.
+# Young objects between two collections. Requests make few cycles, and a large answer makes many more objects than the
+# 700 after which Python would look for some.
 _GC_THRESHOLD = 50_000
 
 
