@@ -6,7 +6,7 @@ import gc
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
@@ -22,11 +22,12 @@ from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.core.logging import configure_logging
 from app.core.redis import close_redis, get_redis, init_redis
-from app.database import close_db, get_connection, init_db
+from app.database import Connection, Database, OpenConnection, close_db, get_connection, init_db
 from app.database.migrations import code_revisions
 from app.services.health import Health
 from app.services.live_state import prepare_live_state
 from app.services.reads import Reads
+from app.storage import Storage, open_storage
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.health = Health(settings)
-    app.state.reads = Reads(lambda: app.dependency_overrides.get(get_connection, get_connection)(), settings)
+    app.state.storage = open_storage(settings)
+
+    def open_connection() -> AsyncGenerator[Connection]:
+        give: OpenConnection = app.dependency_overrides.get(get_connection, get_connection)
+        return give()
+
+    app.state.database = Database(open_connection)
+    app.state.reads = Reads(open_connection, settings)
     for router in (videos.reads, moments.reads, transcripts.reads, videos.router, moments.router, search.router):
         app.include_router(router)
     app.include_router(static.router)
@@ -90,6 +98,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await close_db()
     finally:
         await close_redis()
+        storage: Storage = app.state.storage
+        await storage.aclose()
 
 
 @contextmanager

@@ -17,6 +17,9 @@ from app.core.errors import (
     InvalidInput,
     InvalidMoment,
     NotFound,
+    StorageFull,
+    StorageUnavailable,
+    TooLarge,
     VideoMomentsError,
 )
 from app.database.errors import domain_error
@@ -30,6 +33,9 @@ _STATUS: Mapping[type[VideoMomentsError], int] = {
     Conflict: 409,
     DatabaseUnavailable: 503,
     DatabaseAhead: 503,
+    TooLarge: 413,
+    StorageUnavailable: 503,
+    StorageFull: 507,
 }
 
 # FastAPI's word, with status 400, for JSON that is nested too deep or holds a number of too many digits.

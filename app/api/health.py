@@ -6,7 +6,8 @@ from starlette.responses import Response
 from app import __version__
 from app.api.answers import json_answer
 from app.api.errors import error_answer
-from app.api.schemas import Error, HealthAnswer, ServiceAnswer
+from app.api.schemas.common import Error
+from app.api.schemas.health import HealthAnswer, ServiceAnswer
 
 router = APIRouter(tags=["health"])
 

@@ -9,7 +9,8 @@ from starlette.responses import Response
 from app.api.answers import json_answer
 from app.api.dependencies import AutocommitConnection, VideoId
 from app.api.read_route import ReadRoute, SharedReads
-from app.api.schemas import Error, MomentAnswer, NewMomentBody
+from app.api.schemas.common import Error
+from app.api.schemas.moments import MomentAnswer, NewMomentBody
 from app.repositories.views import ShownMoment
 from app.services import moments
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app.api.answers import json_answer
 from app.api.dependencies import AutocommitConnection
-from app.api.schemas import SearchAnswer
+from app.api.schemas.search import SearchAnswer
 from app.services.search import search_transcripts
 
 router = APIRouter(prefix="/api/search", tags=["search"])

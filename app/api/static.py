@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.dependencies import AutocommitConnection
 from app.api.errors import error_answer
-from app.api.schemas import Error
+from app.api.schemas.common import Error
 from app.services.thumbnails import find_thumbnail
 
 router = APIRouter(prefix="/static", tags=["static"])

@@ -5,7 +5,8 @@ from starlette.responses import Response
 
 from app.api.dependencies import VideoId
 from app.api.read_route import ReadRoute, SharedReads
-from app.api.schemas import Error, TranscriptAnswer
+from app.api.schemas.common import Error
+from app.api.schemas.transcripts import TranscriptAnswer
 from app.repositories.views import TranscriptKey
 
 reads = APIRouter(prefix="/api/videos/{video_id}/transcript", tags=["transcripts"], route_class=ReadRoute)

@@ -9,7 +9,8 @@ from starlette.responses import Response
 from app.api.answers import json_answer
 from app.api.dependencies import AutocommitConnection, Limit, VideoId
 from app.api.read_route import ReadRoute, SharedReads
-from app.api.schemas import Error, VideoAnswer
+from app.api.schemas.common import Error
+from app.api.schemas.videos import VideoAnswer
 from app.repositories.views import VideoCard
 from app.services import videos
 

@@ -63,6 +63,24 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"), description="The Redis or Valkey server that holds live state."
     )
+    storage_url: str | None = Field(
+        None,
+        description="Where videos, clips and thumbnails are kept: `file:///folder` or `gs://bucket/prefix`; "
+        "the folder `media` in `DATA_DIR` where it is not set.",
+    )
+    library_dirs: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Folders of imported libraries, separated by commas: their files are served and never changed."
+    )
+    signed_url_seconds: int = Field(
+        3600, ge=60, le=604800, description="Seconds for which an address that a bucket serves stays good."
+    )
+    max_upload_bytes: int = Field(10 * 1024**3, ge=1, description="Bytes that an uploaded video may have.")
+    max_body_bytes: int = Field(1024**2, ge=1024, description="Bytes that the body of any other request may have.")
+    api_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Hashes of the keys that clients must send, separated by commas, as `python -m app keys new` "
+        "prints them; none: everybody may do everything.",
+    )
     host: str = Field("127.0.0.1", min_length=1, description="Address the API listens on.")
     port: int = Field(7005, ge=1, le=65535, description="Port the API listens on.")
     allow_origins: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -97,9 +115,9 @@ class Settings(BaseSettings):
             raise ConfigurationError("REDIS_URL cannot be read as an address")
         return value
 
-    @field_validator("allow_origins", mode="before")
+    @field_validator("allow_origins", "library_dirs", "api_keys", mode="before")
     @classmethod
-    def _split_origins(cls, value: Any) -> Any:
+    def _split_at_commas(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @property
@@ -148,7 +166,7 @@ def _write_value(value: Any) -> str:
         case bool():
             return str(value).lower()
         case tuple():
-            return ",".join(value)
+            return ",".join(map(str, value))
         case float():
             return f"{value:g}"
         case _:

@@ -28,6 +28,33 @@ class ThumbnailNotFound(NotFound):
         super().__init__("Thumbnail not found")
 
 
+class MomentNotFound(NotFound):
+    def __init__(self) -> None:
+        super().__init__("Moment not found")
+
+
+class ClipNotFound(NotFound):
+    def __init__(self) -> None:
+        super().__init__("Clip not found")
+
+
+class PromptNotFound(NotFound):
+    def __init__(self) -> None:
+        super().__init__("Prompt not found")
+
+
+class GenerationConfigNotFound(NotFound):
+    def __init__(self) -> None:
+        super().__init__("Generation config not found")
+
+
+class FileMissing(NotFound):
+    """A stored file is gone, or lies where this server may not look: both are told in the same words."""
+
+    def __init__(self) -> None:
+        super().__init__("File not found")
+
+
 class InvalidInput(VideoMomentsError):
     """A value that has the right form and cannot be accepted."""
 
@@ -40,6 +67,10 @@ class Conflict(VideoMomentsError):
     """What was asked for contradicts what is stored."""
 
 
+class TooLarge(VideoMomentsError):
+    """More bytes than a limit allows."""
+
+
 class PromptHashCollision(Conflict):
     def __init__(self) -> None:
         super().__init__("Another prompt has the same text when its two parts are joined")
@@ -47,6 +78,14 @@ class PromptHashCollision(Conflict):
 
 class DatabaseUnavailable(VideoMomentsError):
     """PostgreSQL cannot answer now; the same request may succeed later."""
+
+
+class StorageUnavailable(VideoMomentsError):
+    """The place where media is kept cannot answer now; the same request may succeed later."""
+
+
+class StorageFull(VideoMomentsError):
+    """There is no room for another file."""
 
 
 class DatabaseAhead(VideoMomentsError):

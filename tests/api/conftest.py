@@ -1,6 +1,7 @@
 """The application over the test's own connection, and a client for it."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -12,9 +13,20 @@ from app.main import create_app
 
 
 @pytest.fixture
-def app(conn: Connection) -> FastAPI:
+def settings(tmp_path: Path) -> Settings:
+    """Media in folders of the test's own: `media` for what the server keeps, `library` for what an import found."""
+    return Settings(
+        log_level="error",
+        data_dir=tmp_path / "data",
+        storage_url=(tmp_path / "media").as_uri(),
+        library_dirs=(tmp_path / "library",),
+    )
+
+
+@pytest.fixture
+def app(conn: Connection, settings: Settings) -> FastAPI:
     """The application, every endpoint of which uses the connection that the test rolls back."""
-    app = create_app(Settings(log_level="error"))
+    app = create_app(settings)
 
     async def give_connection() -> AsyncIterator[Connection]:
         async with conn.transaction():

@@ -1,0 +1,1 @@
+"""The bodies of requests and answers, as they are documented and validated: a module for each resource."""

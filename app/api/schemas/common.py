@@ -1,0 +1,13 @@
+"""What several resources share."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+Seconds = Annotated[float, Field(allow_inf_nan=False, description="seconds")]
+
+
+class Error(BaseModel):
+    """Every error."""
+
+    detail: str = Field(examples=["Video not found"])

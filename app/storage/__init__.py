@@ -1,0 +1,19 @@
+"""Where media lives: files and Google Cloud Storage behind one protocol."""
+
+from app.storage.keys import audio_folder, clip_folder, name_of, thumbnail_folder, video_folder
+from app.storage.protocol import Home, Link, Progress, StoredFile
+from app.storage.storage import Storage, open_storage
+
+__all__ = [
+    "Home",
+    "Link",
+    "Progress",
+    "Storage",
+    "StoredFile",
+    "audio_folder",
+    "clip_folder",
+    "name_of",
+    "open_storage",
+    "thumbnail_folder",
+    "video_folder",
+]

@@ -1,0 +1,36 @@
+"""The names of stored files: a folder for each kind, and in it one for each video, so that what belongs to a video is
+found by its identifier alone."""
+
+import hashlib
+import re
+
+# What every file system and every address takes as it is. Lower case only: some file systems do not tell `A` from `a`.
+_PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+
+
+def name_of(identifier: str) -> str:
+    """Return the folder name of a video: its identifier where that is plain, else what is plain of it and a hash."""
+    if _PLAIN.fullmatch(identifier) and "--" not in identifier:
+        return identifier
+    plain = re.sub(r"[^a-z0-9_]+", "-", identifier.lower()).strip("-")[:60]
+    return f"{plain}--{hashlib.sha256(identifier.encode()).hexdigest()[:16]}"
+
+
+def video_folder(identifier: str) -> str:
+    """The folder of a video's own file."""
+    return f"videos/{name_of(identifier)}"
+
+
+def audio_folder(identifier: str) -> str:
+    """The folder of the sound that was extracted from a video for its transcription."""
+    return f"audio/{name_of(identifier)}"
+
+
+def clip_folder(identifier: str) -> str:
+    """The folder of the clips that were cut out of a video."""
+    return f"clips/{name_of(identifier)}"
+
+
+def thumbnail_folder(identifier: str) -> str:
+    """The folder of the still pictures of a video and of its clips."""
+    return f"thumbnails/{name_of(identifier)}"

@@ -1,0 +1,81 @@
+"""What every home of media can do."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+# Called with the number of bytes that were written since the last call.
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What is known of a stored file without reading it."""
+
+    url: str  # as rows hold it: file:///… or gs://…
+    size: int  # bytes
+    modified: datetime  # with a zone
+    version: str  # another one whenever the content is another one: what a strong ETag is made of
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An address that anybody can read a file from for a while."""
+
+    url: str
+    expires_in_seconds: int
+
+
+class Home(Protocol):
+    """One place of media. A file has a URL, which rows hold; its key is the part of it that is relative to the home.
+
+    Nothing here blocks the event loop but `open`, which is for other threads. What cannot be read, be it missing or
+    outside of what this home may touch, is `FileMissing`; a home that does not answer is `StorageUnavailable`.
+    """
+
+    def url_of(self, key: str) -> str:
+        """Return the URL that a file of the home has under this key."""
+        ...
+
+    def owns(self, url: str) -> bool:
+        """Whether the file is this server's own, so that it may replace and delete it."""
+        ...
+
+    async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:
+        """Store a copy of a local file, all of it or nothing; one that is there already with the same checksum stays.
+
+        What an interrupted call has sent need not be sent again. Raises `StorageFull`.
+        """
+        ...
+
+    async def stat(self, url: str) -> StoredFile:
+        """Raises `FileMissing`."""
+        ...
+
+    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        """Yield the bytes from `start` up to, not including, `stop`. Raises `FileMissing` before the first."""
+        ...
+
+    def open(self, url: str) -> BinaryIO:
+        """Open a file for reading and seeking, blocking. Raises `FileMissing`."""
+        ...
+
+    async def get_link(self, url: str) -> Link | None:
+        """Return an address that the home itself serves, or None where it serves none."""
+        ...
+
+    async def delete(self, url: str) -> bool:
+        """Delete a file; False where there is none or where it is not the server's own."""
+        ...
+
+    async def list(self, folder: str) -> list[StoredFile]:
+        """Return the files whose keys begin with `folder` and a slash, ordered by key."""
+        ...
+
+    async def list_names(self, folder: str) -> set[str]:
+        """Return the names directly in a folder, of files and of folders."""
+        ...
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,85 @@
+"""All homes of media as one: new files go to `storage_url`, and each URL is read where it leads."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from app.core.config import Settings
+from app.core.errors import ConfigurationError, FileMissing
+from app.storage.files import FileHome, path_of
+from app.storage.libraries import Libraries
+from app.storage.protocol import Home, Link, Progress, StoredFile
+
+
+class Storage:
+    """Where this server's media lives, beside what rows of imported libraries refer to."""
+
+    def __init__(self, home: Home, files: FileHome) -> None:
+        self._home = home
+        self._files = files
+
+    @property
+    def libraries(self) -> Libraries:
+        """The folders of imported libraries, whose files are read and never changed."""
+        return self._files.libraries
+
+    @property
+    def incoming(self) -> Path:
+        """The folder for files that are still arriving."""
+        return self._files.incoming
+
+    def url_of(self, key: str) -> str:
+        return self._home.url_of(key)
+
+    def owns(self, url: str) -> bool:
+        return self._home.owns(url)
+
+    async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:
+        return await self._home.put(key, source, progress)
+
+    async def stat(self, url: str) -> StoredFile:
+        return await self._home_of(url).stat(url)
+
+    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        return self._home_of(url).read(url, start, stop)
+
+    def open(self, url: str) -> BinaryIO:
+        return self._home_of(url).open(url)
+
+    async def get_link(self, url: str) -> Link | None:
+        return await self._home_of(url).get_link(url)
+
+    async def delete(self, url: str) -> bool:
+        return self.owns(url) and await self._home.delete(url)
+
+    async def list(self, folder: str) -> list[StoredFile]:
+        return await self._home.list(folder)
+
+    async def list_names(self, folder: str) -> set[str]:
+        return await self._home.list_names(folder)
+
+    async def aclose(self) -> None:
+        for home in {self._home, self._files}:
+            await home.aclose()
+
+    def _home_of(self, url: str) -> Home:
+        if self._home.owns(url):
+            return self._home
+        if urlsplit(url).scheme == "file":
+            return self._files
+        raise FileMissing
+
+
+def open_storage(settings: Settings) -> Storage:
+    """Return the storage that the settings describe; nothing is connected to before it is used.
+
+    Raises `ConfigurationError`.
+    """
+    local = settings.data_dir / "media"
+    libraries = Libraries(settings)
+    url = settings.storage_url or local.absolute().as_uri()
+    if urlsplit(url).scheme == "file":
+        files = FileHome(path_of(url), libraries)
+        return Storage(files, files)
+    raise ConfigurationError("STORAGE_URL must start with file:/// or gs://")
