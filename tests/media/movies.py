@@ -1,5 +1,6 @@
 """Little films, made with PyAV."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,6 +33,23 @@ def make_movie(
             _film(container, video, seconds)
         if isinstance(audio, AudioStream):
             _record(container, audio, seconds)
+    return path
+
+
+def make_colour_movie(path: Path, seconds: float, colours: Sequence[tuple[int, int, int]]) -> Path:
+    """Write a film that shows one colour (red, green, blue: 0 to 255) for a second and then the next, with no sound."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=FRAME_RATE, options={"g": str(FRAME_RATE * 2)})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(round(seconds * FRAME_RATE)):
+            frame = av.VideoFrame(WIDTH, HEIGHT, "rgb24")
+            frame.planes[0].update(
+                bytes(colours[number // FRAME_RATE % len(colours)]) * (frame.planes[0].buffer_size // 3)
+            )
+            frame.pts, frame.time_base = number, Fraction(1, FRAME_RATE)
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        container.mux(stream.encode(None))
     return path
 
 
