@@ -17,6 +17,7 @@ from tests.performance.dataset import record_library, write_legacy_folder
 from tests.performance.equality import compare_answers
 from tests.performance.measure import Figures, Pace, measure_case, measure_imports
 from tests.performance.servers import ORM, OURS, PEERS_PYTHON, RAW, STACKS, Server
+from tests.performance.streaming import NGINX, PYTHON, measure_streams
 from tests.performance.text import Speech
 
 _FULL = Pace(rounds=5, seconds=2.0, warm_up_seconds=0.5)
@@ -41,10 +42,13 @@ def main() -> None:
             write_legacy_folder(folder / "static", record_library(Speech(SEED), databases.videos))
             figures = measure_imports(folder / "static", databases, min(pace.rounds, 2))
             _print_figures("import, rows", None, figures)
+        if options.streams:
+            for name, figures in measure_streams(folder, databases, variables, pace):
+                _print_stream(name, figures)
 
 
 def _parse_arguments() -> argparse.Namespace:
-    keys = [*(case.key for case in CASES), "import"]
+    keys = [*(case.key for case in CASES), "import", "stream"]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the data and one short round")
     parser.add_argument("--cases", default=",".join(keys), help=f"some of {','.join(keys)}")
@@ -54,6 +58,7 @@ def _parse_arguments() -> argparse.Namespace:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     options.cases = [case for case in CASES if case.key in chosen]
     options.imports = "import" in chosen
+    options.streams = "stream" in chosen
     return options
 
 
@@ -97,6 +102,18 @@ def _print_figures(name: str, aim: float | None, figures: Mapping[str, Figures])
         )
     if any(of_one.client_busy > 0.9 for of_one in figures.values()):
         sys.stdout.write("  the load generator had no processor left: the figures above are its own\n")
+
+
+def _print_stream(name: str, figures: Mapping[str, Figures]) -> None:
+    """Megabytes per second; the ratios are to nginx and to Python's file server."""
+    ours = figures[OURS.name]
+    for stack, of_one in figures.items():
+        ratios = "".join(f"  {_ratio(ours, figures.get(peer))} x {peer}" for peer in (NGINX, PYTHON) if peer in figures)
+        what = f"stream, {name}: MB/s" if of_one is ours else ""
+        numbers = f"{of_one.per_second:,.0f}".rjust(_WIDTHS[2]), _number(of_one.p50).rjust(_WIDTHS[3])
+        sys.stdout.write(f"| {what.ljust(_WIDTHS[0])} | {stack.ljust(_WIDTHS[1])} | {' | '.join(numbers)} |")
+        sys.stdout.write(f"{ratios if of_one is ours else ''}\n")
+    sys.stdout.flush()
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -78,6 +78,11 @@ def _send(server: Server, plan: Plan, *, spare: bool, seconds: float, connection
         seconds=seconds,
         repeated=plan.repeated,
     )
+    return send(server.stack.name, load)
+
+
+def send(name: str, load: Load) -> Result:
+    """Let the load generator send the requests to the server of that name."""
     client = subprocess.run(
         [sys.executable, "-m", "tests.performance.client"],
         input=json.dumps(asdict(load)).encode(),
@@ -86,7 +91,7 @@ def _send(server: Server, plan: Plan, *, spare: bool, seconds: float, connection
         check=False,
     )
     if client.returncode != 0:
-        raise SystemExit(f"{server.stack.name}: the measurement failed")
+        raise SystemExit(f"{name}: the measurement failed")
     return Result(**json.loads(client.stdout))
 
 

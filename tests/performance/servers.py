@@ -81,7 +81,7 @@ class Server:
             connection.close()
 
     def _start(self) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         options = ["--port", str(self.port), "--loop", "uvloop", "--http", "httptools"]
         quiet = ["--no-access-log", "--log-level", "warning"]
         self._process = subprocess.Popen(
@@ -115,7 +115,7 @@ class Server:
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
