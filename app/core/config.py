@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.errors import ConfigurationError
+from app.core.keys import ApiKey, parse_api_keys
 from app.core.postgres_url import parse_database_url
 
 _DATABASE_URLS = ("database_url", "database_sync_url")
@@ -76,7 +77,7 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = Field(10 * 1024**3, ge=1, description="Bytes that an uploaded video may have.")
     max_body_bytes: int = Field(1024**2, ge=1024, description="Bytes that the body of any other request may have.")
-    api_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+    api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = Field(
         (),
         description="Hashes of the keys that clients must send, separated by commas, as `python -m app keys new` "
         "prints them; none: everybody may do everything.",
@@ -115,10 +116,15 @@ class Settings(BaseSettings):
             raise ConfigurationError("REDIS_URL cannot be read as an address")
         return value
 
-    @field_validator("allow_origins", "library_dirs", "api_keys", mode="before")
+    @field_validator("allow_origins", "library_dirs", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _read_keys(cls, value: Any) -> Any:
+        return parse_api_keys(cls._split_at_commas(value)) if isinstance(value, str) else value
 
     @property
     def database_parameters(self) -> dict[str, str]:

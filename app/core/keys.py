@@ -1,0 +1,63 @@
+"""API keys: what clients send is kept nowhere, only its hash is."""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.core.errors import ConfigurationError
+
+Access = Literal["read", "write"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ENTRY = re.compile(rf"(?P<name>{_NAME.pattern}):(?P<access>read|write):(?P<digest>[0-9a-f]{{64}})")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is kept of a key. SHA-256 is enough, and fast enough for every request: a key is 32 random bytes."""
+
+    name: str
+    access: Access
+    digest: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.access}:{self.digest}"
+
+
+def make_api_key(name: str | None = None, access: Access = "write") -> tuple[str, ApiKey]:
+    """Return a new key and what is kept of it; where no name is given, one comes from the hash."""
+    if name is not None and not _NAME.fullmatch(name):
+        raise ConfigurationError("A key's name is 1 to 64 letters, digits and any of _ . - after the first")
+    secret = f"vm_{secrets.token_urlsafe(32)}"
+    digest = _hash(secret.encode())
+    return secret, ApiKey(name or f"key-{digest[:8]}", access, digest)
+
+
+def parse_api_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
+    """Read the entries of API_KEYS. An error names the position of the entry, never its text."""
+    keys: dict[str, ApiKey] = {}
+    for position, entry in enumerate(entries, 1):
+        found = _ENTRY.fullmatch(entry)
+        if found is None:
+            raise ConfigurationError(f"API_KEYS: entry {position} is not as `python -m app keys new` prints it")
+        if found["name"] in keys:
+            raise ConfigurationError(f"API_KEYS: entry {position} has the name of another entry")
+        keys[found["name"]] = ApiKey(found["name"], "read" if found["access"] == "read" else "write", found["digest"])
+    return tuple(keys.values())
+
+
+def find_api_key(keys: Iterable[ApiKey], secret: bytes) -> ApiKey | None:
+    """Return the key that `secret` is, after comparing with every one, so that the time tells nothing."""
+    digest, found = _hash(secret), None
+    for key in keys:
+        if hmac.compare_digest(key.digest, digest):
+            found = key
+    return found
+
+
+def _hash(secret: bytes) -> str:
+    return hashlib.sha256(secret).hexdigest()
