@@ -62,6 +62,18 @@ _CARDS = """
     LEFT JOIN transcripts ON transcripts.video_id = videos.id
     """
 
+# The config of a row of `moments`, as JSON without nulls.
+_CONFIG = """(
+    SELECT json_strip_nulls(json_build_object(
+        'model', model, 'temperature', temperature, 'top_p', top_p, 'top_k', top_k,
+        'operation_type', operation_type, 'user_prompt', nullif(user_prompt, ''),
+        'min_moment_length', min_moment_length, 'max_moment_length', max_moment_length,
+        'min_moments', min_moments, 'max_moments', max_moments
+    ))::text
+    FROM generation_configs JOIN prompts ON prompts.id = prompt_id
+    WHERE generation_configs.id = moments.generation_config_id
+)"""
+
 
 class ViewRepository:
     """Reads that join tables."""
@@ -93,18 +105,9 @@ class ViewRepository:
         A config comes with the first moment that has it, not with each.
         """
         cursor = await self._conn.execute(
-            """
+            f"""
             SELECT videos.identifier, moments.generation_config_id,
-                   CASE WHEN row_number() OVER same_config = 1 THEN (
-                       SELECT json_strip_nulls(json_build_object(
-                           'model', model, 'temperature', temperature, 'top_p', top_p, 'top_k', top_k,
-                           'operation_type', operation_type, 'user_prompt', nullif(user_prompt, ''),
-                           'min_moment_length', min_moment_length, 'max_moment_length', max_moment_length,
-                           'min_moments', min_moments, 'max_moments', max_moments
-                       ))::text
-                       FROM generation_configs JOIN prompts ON prompts.id = prompt_id
-                       WHERE generation_configs.id = moments.generation_config_id
-                   ) END,
+                   CASE WHEN row_number() OVER same_config = 1 THEN {_CONFIG} END,
                    moments.identifier, moments.start_time, moments.end_time, moments.title, moments.is_refined,
                    parents.identifier, moments.generation_model
             FROM videos
@@ -124,6 +127,19 @@ class ViewRepository:
                 moment.append(configs.setdefault(config_id, config))
                 of_video.append(ShownMoment(*moment))
         return moments
+
+    async def get_moment(self, moment_id: int) -> ShownMoment | None:
+        async with self._conn.cursor(row_factory=args_row(ShownMoment)) as cursor:
+            await cursor.execute(
+                f"""
+                SELECT moments.identifier, moments.start_time, moments.end_time, moments.title, moments.is_refined,
+                       parents.identifier, moments.generation_model, {_CONFIG}
+                FROM moments LEFT JOIN moments AS parents ON parents.id = moments.parent_id
+                WHERE moments.id = %(id)s
+                """,
+                {"id": moment_id},
+            )
+            return await cursor.fetchone()
 
     async def get_thumbnail_url(self, identifier: str) -> str | None:
         cursor = await self._conn.execute(
