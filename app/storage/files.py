@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -54,7 +54,7 @@ class FileHome:
     async def stat(self, url: str) -> StoredFile:
         return await asyncio.to_thread(self._stat, url)
 
-    async def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes]:
         file = await asyncio.to_thread(self.open, url)
         try:
             await asyncio.to_thread(file.seek, start)

@@ -1,6 +1,6 @@
 """What every home of media can do."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -54,8 +54,11 @@ class Home(Protocol):
         """Raises `FileMissing`."""
         ...
 
-    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
-        """Yield the bytes from `start` up to, not including, `stop`. Raises `FileMissing` before the first."""
+    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes]:
+        """Yield the bytes from `start` up to, not including, `stop`. Raises `FileMissing` before the first.
+
+        Who stops early closes it.
+        """
         ...
 
     def open(self, url: str) -> BinaryIO:

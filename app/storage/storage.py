@@ -1,6 +1,6 @@
 """All homes of media as one: new files go to `storage_url`, and each URL is read where it leads."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -41,7 +41,7 @@ class Storage:
     async def stat(self, url: str) -> StoredFile:
         return await self._home_of(url).stat(url)
 
-    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes]:
         return self._home_of(url).read(url, start, stop)
 
     def open(self, url: str) -> BinaryIO:

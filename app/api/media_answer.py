@@ -1,0 +1,154 @@
+"""Sends stored files: whole, in ranges, not at all where the client has them, or from where their home serves them."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from app.api.byte_ranges import ByteRange, parse_ranges
+from app.api.conditions import Validators, failed_condition, range_still_fits
+from app.api.errors import error_answer
+from app.api.schemas.common import Error
+from app.core.errors import StorageUnavailable
+from app.media.content_type import HEAD_BYTES, content_type
+from app.storage import Storage, StoredFile
+
+
+def media_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """Document what `media_answer` can answer."""
+    file = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
+    return {
+        200: {"description": "The whole file", "content": file},
+        206: {"description": "The parts that `Range` asks for", "content": file | {"multipart/byteranges": {}}},
+        304: {"description": "The client's copy is still right"},
+        307: {"description": "The file's home serves it, at the address in `Location`"},
+        404: {"model": Error},
+        412: {"model": Error, "description": "The file is not the one that the request is meant for"},
+        416: {"model": Error, "description": "The file has no such part; `Content-Range` names its size"},
+        503: {"model": Error, "description": "The database or the file's home does not answer now"},
+    }
+
+
+async def media_answer(
+    request: Request, storage: Storage, url: str, *, media_type: str | None = None, cache_control: str
+) -> Response:
+    """Answer a GET or a HEAD with a stored file; `media_type` where it need not be found out.
+
+    Raises `FileMissing` and `StorageUnavailable`.
+    """
+    file = await storage.stat(url)
+    # A signed address is good for the method that it was signed for.
+    link = await storage.get_link(url) if request.method == "GET" else None
+    if link is not None:
+        return RedirectResponse(link.url, 307, {"Cache-Control": "private, no-store"})
+    validators = Validators(f'"{file.version}"', file.modified)
+    headers = {"Cache-Control": cache_control, "Accept-Ranges": "bytes", **validators.headers()}
+    match failed_condition(request.headers, validators):
+        case 304:
+            return Response(status_code=304, headers=headers)
+        case 412:
+            return error_answer(412, "The file has changed", headers)
+    ranges = _wanted_ranges(request, file, validators)
+    if ranges == []:
+        return error_answer(416, "Range not satisfiable", {**headers, "Content-Range": f"bytes */{file.size}"})
+    return _send(storage, file, ranges, media_type or await _find_type(storage, file), headers)
+
+
+class StoredFileResponse(Response):
+    """Sends texts and parts of a file one after the other, and reads on only when the client has taken the last chunk.
+
+    What cannot be sent as it was promised ends the connection: the client sees that it has not got everything.
+    """
+
+    def __init__(
+        self, storage: Storage, url: str, parts: Sequence[bytes | ByteRange], status: int, headers: dict[str, str]
+    ) -> None:
+        self._storage = storage
+        self._url = url
+        self._parts = parts
+        length = sum(len(part) if isinstance(part, bytes) else part.size for part in parts)
+        super().__init__(None, status, {**headers, "Content-Length": str(length)})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._read(scope["method"])) as chunks, _departure(receive) as departure:
+            chunk = await anext(chunks, b"")  # a file that cannot be read is told before a status is
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            while chunk:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if departure.done():
+                    return
+                chunk = await anext(chunks, b"")
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _read(self, method: str) -> AsyncGenerator[bytes]:
+        for part in () if method == "HEAD" else self._parts:
+            if isinstance(part, bytes):
+                yield part
+                continue
+            left = part.size
+            async with aclosing(self._storage.read(self._url, part.start, part.stop)) as chunks:
+                async for chunk in chunks:
+                    left -= len(chunk)
+                    yield chunk
+            if left:
+                raise StorageUnavailable("The file became shorter while it was read")
+
+
+def _wanted_ranges(request: Request, file: StoredFile, validators: Validators) -> list[ByteRange] | None:
+    header = request.headers.get("range")
+    if header is None or request.method != "GET" or not range_still_fits(request.headers, validators):
+        return None
+    return parse_ranges(header, file.size)
+
+
+def _send(
+    storage: Storage, file: StoredFile, ranges: list[ByteRange] | None, media_type: str, headers: dict[str, str]
+) -> Response:
+    headers["Content-Type"] = media_type
+    if ranges is None:
+        return StoredFileResponse(storage, file.url, [ByteRange(0, file.size)], 200, headers)
+    if len(ranges) == 1:
+        headers["Content-Range"] = _content_range(ranges[0], file)
+        return StoredFileResponse(storage, file.url, ranges, 206, headers)
+    boundary = secrets.token_hex(12)
+    headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
+    return StoredFileResponse(storage, file.url, _multipart(ranges, file, media_type, boundary), 206, headers)
+
+
+def _multipart(ranges: list[ByteRange], file: StoredFile, media_type: str, boundary: str) -> list[bytes | ByteRange]:
+    """RFC 9110, section 14.6."""
+    parts: list[bytes | ByteRange] = []
+    for each in ranges:
+        heads = f"Content-Type: {media_type}\r\nContent-Range: {_content_range(each, file)}\r\n\r\n"
+        parts += [f"\r\n--{boundary}\r\n{heads}".encode(), each]
+    return [*parts, f"\r\n--{boundary}--\r\n".encode()]
+
+
+def _content_range(part: ByteRange, file: StoredFile) -> str:
+    return f"bytes {part.start}-{part.stop - 1}/{file.size}"
+
+
+async def _find_type(storage: Storage, file: StoredFile) -> str:
+    async with aclosing(storage.read(file.url, 0, HEAD_BYTES)) as chunks:
+        head = b"".join([chunk async for chunk in chunks])
+    return content_type(head, file.url)
+
+
+@asynccontextmanager
+async def _departure(receive: Receive) -> AsyncIterator[asyncio.Task[None]]:
+    """Give a task that is done when the client has gone: `send` alone does not tell."""
+
+    async def wait() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    task = asyncio.create_task(wait())
+    try:
+        yield task
+    finally:
+        task.cancel()

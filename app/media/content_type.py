@@ -1,0 +1,59 @@
+"""What a media file is, told by its first bytes, whatever it is called."""
+
+import re
+
+# How many of a file's first bytes tell what it is.
+HEAD_BYTES = 512
+
+_UNKNOWN = "application/octet-stream"
+_BY_EXTENSION = {
+    "mp4": "video/mp4",
+    "m4v": "video/mp4",
+    "mov": "video/quicktime",
+    "webm": "video/webm",
+    "mkv": "video/x-matroska",
+    "avi": "video/x-msvideo",
+    "ogg": "video/ogg",
+    "ogv": "video/ogg",
+    "mpg": "video/mpeg",
+    "ts": "video/mp2t",
+    "flv": "video/x-flv",
+    "wmv": "video/x-ms-wmv",
+    "wav": "audio/wav",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+}
+# The major brands of https://mp4ra.org/registered-types/brands that are not a film in MP4.
+_BY_BRAND = {b"qt  ": "video/quicktime", b"M4A ": "audio/mp4", b"M4B ": "audio/mp4"}
+_BY_START = (
+    (rb"RIFF....AVI ", "video/x-msvideo"),
+    (rb"(RIFF|RF64)....WAVE", "audio/wav"),
+    (rb"\xff\xd8\xff", "image/jpeg"),
+    (rb"\x00\x00\x01\xba", "video/mpeg"),
+    (rb"FLV\x01", "video/x-flv"),
+    (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "video/x-ms-wmv"),
+    (rb"\x47.{187}\x47", "video/mp2t"),
+    # QuickTime files of the time before MP4 have no brand, and begin with one of these atoms.
+    (rb"....(moov|mdat|wide|pnot)", "video/quicktime"),
+)
+# An Ogg file begins with a page for each of its tracks.
+_OGG_PICTURE = re.compile(rb"\x80theora|BBCD|OVP80")
+_DOCUMENT_TYPE = re.compile(rb"\x42\x82.(webm|matroska)", re.DOTALL)  # EBML: id, one byte of length, name
+
+
+def content_type(head: bytes, name: str) -> str:
+    """Return the media type of a file that begins with `head`; its `name` decides only where that says nothing."""
+    extension = name.rpartition(".")[2].lower()
+    return _by_content(head) or _BY_EXTENSION.get(extension, _UNKNOWN)
+
+
+def _by_content(head: bytes) -> str | None:
+    if head[4:8] == b"ftyp":
+        brand = head[8:12]
+        return "video/3gpp" if brand.startswith(b"3g") else _BY_BRAND.get(brand, "video/mp4")
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        found = _DOCUMENT_TYPE.search(head)
+        return None if found is None else "video/webm" if found[1] == b"webm" else "video/x-matroska"
+    if head.startswith(b"OggS"):
+        return "video/ogg" if _OGG_PICTURE.search(head) else "audio/ogg"
+    return next((kind for start, kind in _BY_START if re.match(start, head, re.DOTALL)), None)
