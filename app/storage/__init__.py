@@ -1,5 +1,6 @@
 """Where media lives: files and Google Cloud Storage behind one protocol."""
 
+from app.storage.incoming import Receiver
 from app.storage.keys import audio_folder, clip_folder, name_of, thumbnail_folder, video_folder
 from app.storage.protocol import Home, Link, Progress, StoredFile
 from app.storage.storage import Storage, open_storage
@@ -8,6 +9,7 @@ __all__ = [
     "Home",
     "Link",
     "Progress",
+    "Receiver",
     "Storage",
     "StoredFile",
     "audio_folder",

@@ -13,8 +13,10 @@ from typing import BinaryIO
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from app.core.errors import ConfigurationError, FileMissing
+from app.storage.incoming import FOLDER, IncomingFolder, Receiver
 from app.storage.libraries import Libraries
 from app.storage.protocol import Link, Progress, StoredFile
+from app.storage.workers import Workers
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -33,11 +35,17 @@ class FileHome:
     def __init__(self, root: Path, libraries: Libraries) -> None:
         self._root = Path(os.path.abspath(root))
         self.libraries = libraries
+        self._incoming = IncomingFolder(self._root / FOLDER)
+        self._workers = Workers("files", 8)
 
     @property
     def incoming(self) -> Path:
         """The folder of what is still being written, on the file system of the rest."""
-        return self._root / ".incoming"
+        return self._incoming.path
+
+    def receive(self) -> Receiver:
+        """Return a file that is still arriving."""
+        return Receiver(self._incoming, self._workers)
 
     def url_of(self, key: str) -> str:
         return (self._root / key).as_uri()
@@ -121,7 +129,10 @@ class FileHome:
         target = self._root / key
         draft = self.incoming / secrets.token_hex(8)
         draft.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, draft)
+        if source.parent == self.incoming:
+            draft = source
+        else:
+            shutil.copyfile(source, draft)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(draft, target)
         if progress:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from app.core.config import Settings
 from app.core.errors import ConfigurationError, FileMissing
 from app.storage.files import FileHome, path_of
+from app.storage.incoming import Receiver
 from app.storage.libraries import Libraries
 from app.storage.protocol import Home, Link, Progress, StoredFile
 
@@ -28,6 +29,13 @@ class Storage:
     def incoming(self) -> Path:
         """The folder for files that are still arriving."""
         return self._files.incoming
+
+    def receive(self) -> Receiver:
+        """Return a file for bytes that arrive: `async with storage.receive() as incoming: await incoming.write(chunk)`.
+
+        `put` moves it to where it belongs; what is not put when the block ends is removed.
+        """
+        return self._files.receive()
 
     def url_of(self, key: str) -> str:
         return self._home.url_of(key)

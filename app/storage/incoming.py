@@ -1,0 +1,143 @@
+"""The folder of files that are not whole yet: uploads that arrive, and drafts of copies.
+
+Each is locked while somebody writes it. An upload without its lock is worth nothing; a draft without it is where a
+copy that was interrupted goes on.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from app.core.errors import StorageUnavailable
+from app.storage.locks import is_at, try_lock, wait_for_lock
+from app.storage.os_errors import writing
+from app.storage.workers import Workers
+
+FOLDER = ".incoming"
+_UPLOAD = "upload-"
+_DRAFT = "draft-"
+# An upload is locked at once when it is made; an interrupted import may be started again days later.
+_KEPT_SECONDS = {_UPLOAD: 60.0, _DRAFT: 7 * 86400.0}
+_SWEEP_SECONDS = 600.0
+_NEW = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+class Receiver:
+    """A file that arrives: `async with storage.receive() as incoming: await incoming.write(chunk)`.
+
+    It has the name `path` until the block ends or a `put` moves it away.
+    """
+
+    def __init__(self, folder: "IncomingFolder", workers: Workers) -> None:
+        self.path = folder.path / f"{_UPLOAD}{secrets.token_hex(16)}"
+        self.size = 0  # bytes that were written
+        self._folder = folder
+        self._workers = workers
+        self._turn = threading.Lock()
+        self._descriptor: int | None = None
+        self._is_closed = False
+
+    async def __aenter__(self) -> "Receiver":
+        try:
+            await self._workers.run(self._open)
+        except BaseException:
+            self._workers.submit(self._close)
+            raise
+        return self
+
+    async def write(self, data: bytes) -> None:
+        """Append what has arrived. Raises `StorageFull`."""
+        await self._workers.run(self._write, data)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._workers.run_to_its_end(self._close)
+
+    def _open(self) -> None:
+        with self._turn, writing():
+            if not self._is_closed:
+                self._folder.prepare()
+                self._descriptor = os.open(self.path, _NEW | os.O_EXCL, 0o666)
+                try_lock(self._descriptor)
+
+    def _write(self, data: bytes) -> None:
+        with self._turn, writing():
+            if self._descriptor is None:
+                raise ValueError("The file is closed")
+            left = memoryview(data)
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+            self.size += len(data)
+
+    def _close(self) -> None:
+        with self._turn:
+            self._is_closed = True
+            if self._descriptor is not None:
+                with contextlib.suppress(OSError):
+                    if is_at(self._descriptor, self.path):
+                        self.path.unlink()
+                os.close(self._descriptor)
+                self._descriptor = None
+
+
+class IncomingFolder:
+    """What is made in it is removed, moved to where it belongs, or swept once it is old and nobody holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._swept_at = float("-inf")
+
+    @contextlib.contextmanager
+    def open_draft(self, key: str, source: Path, stopping: threading.Event) -> Iterator[tuple[int, Path]]:
+        """Open and lock the draft of a copy, with what an interrupted one has left in it."""
+        self.prepare()
+        identity = f"{key}\0{os.path.abspath(source)}".encode("utf-8", "surrogateescape")
+        path = self.path / f"{_DRAFT}{hashlib.sha256(identity).hexdigest()[:32]}"
+        while True:
+            descriptor = os.open(path, _NEW, 0o666)
+            try:
+                wait_for_lock(descriptor, stopping)
+                if is_at(descriptor, path):
+                    yield descriptor, path
+                    return
+            finally:
+                os.close(descriptor)
+
+    def prepare(self) -> None:
+        """Make the folder, and from time to time sweep it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self.path.is_symlink():
+            raise StorageUnavailable("The folder of arriving files is a symbolic link")
+        if time.monotonic() - self._swept_at > _SWEEP_SECONDS:
+            self._swept_at = time.monotonic()
+            self._sweep()
+
+    def _sweep(self) -> None:
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if _is_old(entry):
+                        _remove_unless_locked(entry.path)
+
+
+def _is_old(entry: os.DirEntry[str]) -> bool:
+    if not entry.is_file(follow_symlinks=False):
+        return False
+    age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+    return any(entry.name.startswith(kind) and age > kept for kind, kept in _KEPT_SECONDS.items())
+
+
+def _remove_unless_locked(path: str) -> None:
+    descriptor = os.open(path, _NEW & ~os.O_CREAT)
+    try:
+        if try_lock(descriptor) and is_at(descriptor, path):
+            os.unlink(path)
+    finally:
+        os.close(descriptor)

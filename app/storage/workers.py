@@ -1,0 +1,43 @@
+"""Threads for calls that block: a bounded number, and none of those that everybody else uses."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Workers:
+    """Made at the first call, so that an application that was closed can be opened again."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name = name
+        self._size = size
+        self._threads: ThreadPoolExecutor | None = None
+
+    def submit(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        """Begin a call; its future may be left alone."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._size, self._name)
+        return asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, function, *args)
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Wait for a call. One that has begun goes on when the waiting is cancelled."""
+        return await self.submit(function, *args)
+
+    async def run_to_its_end(self, function: Callable[..., T], *args: Any) -> T:
+        """Wait for a call, also when the waiting is cancelled: afterwards nothing is being changed any more."""
+        call = self.submit(function, *args)
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            if not call.cancelled():
+                await asyncio.wait([call])
+            raise
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
