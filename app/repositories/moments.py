@@ -177,13 +177,22 @@ class MomentRepository:
     async def find_overlap(
         self, video_id: int, start_time: float, end_time: float, excluding: int | None = None
     ) -> Moment | None:
-        """Return the earliest moment that shares time with this span, or None; to touch is not to overlap."""
+        """Return the earliest moment that shares time with this span, or None; to touch is not to overlap.
+
+        `excluding` is a moment whose family does not count: itself, what it was refined from, and all that was refined
+        from any of them.
+        """
         async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
             await cursor.execute(
                 f"""
+                WITH RECURSIVE family AS (
+                    SELECT id AS member, parent_id AS parent FROM moments WHERE id = %(excluding)s::integer
+                    UNION
+                    SELECT id, parent_id FROM family JOIN moments ON parent_id = member OR id = parent
+                )
                 SELECT {COLUMNS} FROM moments
                 WHERE video_id = %(video_id)s AND start_time < %(end_time)s AND end_time > %(start_time)s
-                  AND id IS DISTINCT FROM %(excluding)s::integer
+                  AND id NOT IN (SELECT member FROM family)
                 ORDER BY start_time, id
                 LIMIT 1
                 """,

@@ -161,6 +161,28 @@ async def test_a_moment_does_not_overlap_itself_when_it_is_excluded(conn: Connec
     assert await MomentRepository(conn).find_overlap(moment.video_id, 0.0, 100.0, excluding=moment.id) is None
 
 
+async def test_a_moment_does_not_overlap_its_family_when_it_is_excluded(
+    conn: Connection, statements: Statements
+) -> None:
+    original, moments = await make_moment(conn), MomentRepository(conn)
+    video_id = original.video_id
+    refined, other = [await make_moment(conn, video_id=video_id, parent_id=original.id) for _ in range(2)]
+    again = await make_moment(conn, video_id=video_id, parent_id=refined.id)
+    for member in (original, refined, other, again):
+        with statements:
+            assert await moments.find_overlap(video_id, 0.0, 100.0, excluding=member.id) is None
+        assert statements == 1
+    stranger = await make_moment(conn, video_id=video_id, start_time=50.0, end_time=60.0)
+    assert await moments.find_overlap(video_id, 0.0, 100.0, excluding=again.id) == stranger
+
+
+async def test_moments_that_are_each_others_parents_are_a_family(conn: Connection) -> None:
+    first, moments = await make_moment(conn), MomentRepository(conn)
+    second = await make_moment(conn, video_id=first.video_id, parent_id=first.id)
+    await moments.update(first.id, parent_id=second.id)
+    assert await moments.find_overlap(first.video_id, 0.0, 100.0, excluding=first.id) is None
+
+
 async def test_update_changes_only_what_is_given(conn: Connection, statements: Statements) -> None:
     moment, moments = await make_moment(conn, score=3, generation_model="qwen3"), MomentRepository(conn)
     with statements:

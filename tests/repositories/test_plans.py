@@ -84,6 +84,13 @@ async def test_an_overlap_is_sought_among_the_moments_that_begin_before_the_end(
     assert re.search(r"Index Cond: .*video_id = .* AND \(start_time < ", plan)
 
 
+async def test_the_family_of_a_moment_is_found_through_indexes(library: Connection) -> None:
+    plan = await _explain(library, lambda conn: MomentRepository(conn).find_overlap(7, 30.0, 40.0, excluding=130))
+    assert re.search(r"Index Cond: .*video_id = .* AND \(start_time < ", plan)
+    assert "Index Cond: (parent_id = family.member)" in plan
+    assert "Seq Scan" not in plan
+
+
 async def test_the_next_page_of_runs_begins_where_the_last_one_ended(library: Connection) -> None:
     plan = await _explain(library, lambda conn: PipelineHistoryRepository(conn).list_by_video(7, 5, before=(_NOON, 7)))
     assert "Backward using idx_pipeline_history_video_id_started_at " in plan
