@@ -17,6 +17,7 @@ from app.core.errors import (
     InvalidInput,
     InvalidMoment,
     NotFound,
+    PipelineActive,
     StorageFull,
     StorageUnavailable,
     TooLarge,
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 _STATUS: Mapping[type[VideoMomentsError], int] = {
     NotFound: 404,
     InvalidMoment: 400,
+    PipelineActive: 400,
     InvalidInput: 422,
     Conflict: 409,
     DatabaseUnavailable: 503,

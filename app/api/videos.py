@@ -30,16 +30,17 @@ async def list_videos(
     if limit is not None and len(cards) == limit:
         query = urlencode({"limit": limit, "cursor": cards[-1].identifier}, quote_via=quote)
         headers = {"Link": f'<{request.url.path}?{query}>; rel="next"'}
-    return json_answer([_answer(card) for card in cards], headers=headers)
+    return json_answer([video_answer(card) for card in cards], headers=headers)
 
 
 @reads.get("/{video_id}", response_model=VideoAnswer, responses={404: {"model": Error}})
 async def get_video(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """One video."""
-    return json_answer(_answer(await reads.get_video(video_id)))
+    return json_answer(video_answer(await reads.get_video(video_id)))
 
 
-def _answer(card: VideoCard) -> dict[str, Any]:
+def video_answer(card: VideoCard) -> dict[str, Any]:
+    """What every route answers of a video."""
     return {
         "id": card.identifier,
         "filename": card.filename,

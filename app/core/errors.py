@@ -67,6 +67,15 @@ class Conflict(VideoMomentsError):
     """What was asked for contradicts what is stored."""
 
 
+class PipelineActive(VideoMomentsError):
+    """A video that cannot be deleted because a run works on it."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(
+            f"Cannot delete video while pipeline is active (status: {status}). Use force=true to delete anyway."
+        )
+
+
 class TooLarge(VideoMomentsError):
     """More bytes than a limit allows."""
 

@@ -83,6 +83,36 @@ class VideoRepository:
             )
             return await cursor.fetchone()
 
+    async def lock_identifier(self, identifier: str) -> None:
+        """Hold a name until the transaction ends, whether or not a video has it."""
+        await self._conn.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('videos:' || %(identifier)s, 0))", {"identifier": identifier}
+        )
+
+    async def refers_to(self, identifier: str, url: str) -> bool:
+        """Whether the video, a clip or a thumbnail of it lies at this URL."""
+        cursor = await self._conn.execute(
+            """
+            SELECT EXISTS (
+                SELECT FROM videos
+                WHERE identifier = %(identifier)s
+                  AND %(url)s IN (
+                      SELECT videos.cloud_url
+                      UNION ALL
+                      SELECT clips.cloud_url FROM clips WHERE clips.video_id = videos.id
+                      UNION ALL
+                      SELECT thumbnails.cloud_url FROM thumbnails WHERE thumbnails.video_id = videos.id
+                      UNION ALL
+                      SELECT thumbnails.cloud_url FROM clips JOIN thumbnails ON thumbnails.clip_id = clips.id
+                      WHERE clips.video_id = videos.id
+                  )
+            )
+            """,
+            {"identifier": identifier, "url": url},
+        )
+        (found,) = await anext(cursor)
+        return bool(found)
+
     async def list_page(self, limit: int, after: str = "") -> list[Video]:
         """Return at most `limit` videos whose identifier comes behind `after`, ordered by identifier."""
         async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
