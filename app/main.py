@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
-from app.api import health, moments, search, static, transcripts, videos
+from app.api import captions, health, moments, search, static, transcripts, videos
 from app.api.errors import install_error_handlers
 from app.api.middleware import RequestContext
 from app.core.config import Settings, get_settings
@@ -57,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.reads = Reads(open_connection, settings)
     for router in (videos.reads, moments.reads, transcripts.reads, videos.router, moments.router, search.router):
         app.include_router(router)
+    app.include_router(captions.router)
     app.include_router(static.router)
     app.include_router(health.router)
     install_error_handlers(app)

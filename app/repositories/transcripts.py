@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from app.database import Connection
 from app.models import Transcript
 from app.repositories.statements import copy_rows
+from app.repositories.views import TranscriptKey
 
 COLUMNS = """id, video_id, full_text, word_timestamps, segment_timestamps, language, number_of_words,
     number_of_segments, transcription_service, processing_time_seconds, created_at"""
@@ -92,6 +93,19 @@ class TranscriptRepository:
                 f"SELECT {COLUMNS} FROM transcripts WHERE video_id = %(video_id)s", {"video_id": video_id}
             )
             return await cursor.fetchone()
+
+    async def read_segments(self, video_identifier: str) -> tuple[TranscriptKey, str | None] | None:
+        """Return which transcript a video has, and its segments as JSON; None where there is no such video."""
+        cursor = await self._conn.execute(
+            """
+            SELECT transcripts.id, transcripts.created_at, segment_timestamps::text
+            FROM videos LEFT JOIN transcripts ON transcripts.video_id = videos.id
+            WHERE videos.identifier = %(identifier)s
+            """,
+            {"identifier": video_identifier},
+        )
+        row = await cursor.fetchone()
+        return (TranscriptKey(row[0], row[1]), row[2]) if row else None
 
     async def list_page(self, limit: int, after: int = 0) -> list[TranscriptSummary]:
         """Return at most `limit` transcripts whose id is above `after`, ordered by id, without their big columns."""

@@ -181,6 +181,9 @@ async def test_the_documentation_names_every_route_and_its_errors(client: AsyncC
         "/api/videos/{video_id}",
         "/api/videos/{video_id}/moments",
         "/api/videos/{video_id}/transcript",
+        "/api/videos/{video_id}/transcript.srt",
+        "/api/videos/{video_id}/transcript.txt",
+        "/api/videos/{video_id}/transcript.vtt",
         "/static/thumbnails/{video_id}.jpg",
     }
     assert (await client.get("/docs")).status_code == 200

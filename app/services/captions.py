@@ -1,0 +1,167 @@
+"""Captions: the segments of a transcript as SubRip, as WebVTT and as plain text."""
+
+import asyncio
+import html
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from heapq import heappush, heapreplace
+from itertools import groupby, pairwise
+from typing import Any
+
+from app.core.errors import TranscriptNotFound, VideoNotFound
+from app.database import Database
+from app.repositories import TranscriptRepository
+from app.repositories.views import TranscriptKey
+
+# A time behind this is none.
+_LONGEST_SECONDS = 1e9
+# How long a cue is shown whose end is not behind its start, where there is room for that.
+_READABLE_MS = 1000
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+class CaptionFormat(StrEnum):
+    """The formats, each by its file name extension."""
+
+    SRT = "srt"
+    VTT = "vtt"
+    TXT = "txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """One line of text and when it is shown, in milliseconds."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """A transcript in one of the formats, in UTF-8."""
+
+    key: TranscriptKey
+    body: bytes
+
+
+async def read_captions(database: Database, identifier: str, form: CaptionFormat) -> Captions:
+    """Return the captions of a video. Raises `VideoNotFound` and `TranscriptNotFound`."""
+    if "\0" in identifier:
+        raise VideoNotFound
+    async with database.connect() as conn:
+        found = await TranscriptRepository(conn).read_segments(identifier)
+    if found is None:
+        raise VideoNotFound
+    key, segments = found
+    if segments is None:
+        raise TranscriptNotFound
+    return Captions(key, await asyncio.to_thread(_write, segments, form))
+
+
+def _write(segments: str, form: CaptionFormat) -> bytes:
+    # Integers as floats: PostgreSQL takes integers of any length, and Python refuses to read them.
+    return _WRITERS[form](make_cues(json.loads(segments, parse_int=float))).encode()
+
+
+def make_cues(segments: Any) -> list[Cue]:
+    """Return a cue for each segment that has a text, in their order.
+
+    Each ends behind its start and not behind the start of the next. Times that are right already stay as they are;
+    where they run backwards, as at the borders of what was transcribed in pieces, the starts are moved by as little in
+    all as can be, and cues that then start together share the time.
+    """
+    said = list(_read(segments if isinstance(segments, list) else [segments]))
+    starts = _never_decreasing([start for start, _, _ in said])
+    times = _share(starts, [end for _, end, _ in said])
+    return [Cue(start, end, text) for (start, end), (_, _, text) in zip(times, said, strict=True)]
+
+
+def write_srt(cues: Sequence[Cue]) -> str:
+    return "\n".join(
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text}\n"
+        for number, cue in enumerate(cues, start=1)
+    )
+
+
+def write_vtt(cues: Sequence[Cue]) -> str:
+    blocks = (
+        f"\n{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{html.escape(cue.text, quote=False)}\n" for cue in cues
+    )
+    return "WEBVTT\n" + "".join(blocks)
+
+
+def write_text(cues: Sequence[Cue]) -> str:
+    return "".join(f"{cue.text}\n" for cue in cues)
+
+
+_WRITERS: Mapping[CaptionFormat, Callable[[Sequence[Cue]], str]] = {
+    CaptionFormat.SRT: write_srt,
+    CaptionFormat.VTT: write_vtt,
+    CaptionFormat.TXT: write_text,
+}
+
+
+def _read(segments: Sequence[Any]) -> Iterator[tuple[int, int, str]]:
+    """Yield start, end and text; a time that cannot be read is the last one that could be."""
+    last = 0
+    for segment in segments:
+        text = _one_line(segment.get("text")) if isinstance(segment, dict) else ""
+        if text:
+            start = _milliseconds(segment.get("start"), last)
+            last = _milliseconds(segment.get("end"), start)
+            yield start, last, text
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(_CONTROLS.sub(" ", text).split()) if isinstance(text, str) else ""
+
+
+def _milliseconds(seconds: Any, unknown: int) -> int:
+    if not isinstance(seconds, float) or not seconds < _LONGEST_SECONDS:
+        return unknown
+    return max(0, round(seconds * 1000))
+
+
+def _never_decreasing(starts: Sequence[int]) -> list[int]:
+    """Return the non-decreasing numbers with the least sum of distances to `starts`.
+
+    Isotonic regression in the L1 norm, with a heap of the starts so far
+    """
+    largest: list[int] = []
+    moved: list[int] = []
+    for start in starts:
+        heappush(largest, -start)
+        if -largest[0] > start:
+            heapreplace(largest, -start)
+        moved.append(-largest[0])
+    for place in range(len(moved) - 2, -1, -1):
+        moved[place] = min(moved[place], moved[place + 1])
+    return moved
+
+
+def _share(starts: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int]]:
+    """Return start and end of each cue: those with the same start share the time up to where the next one starts."""
+    groups = [
+        (start, [ends[place] for place in places]) for start, places in groupby(range(len(starts)), starts.__getitem__)
+    ]
+    times: list[tuple[int, int]] = []
+    free = 0
+    for place, (start, group) in enumerate(groups):
+        start, count = max(start, free), len(group)
+        stop = max(group) if max(group) > start else start + count * _READABLE_MS
+        if place + 1 < len(groups):
+            stop = min(stop, groups[place + 1][0])
+        free = max(stop, start + count)
+        times.extend(pairwise(start + (free - start) * part // count for part in range(count + 1)))
+    return times
+
+
+def _clock(milliseconds: int, comma: str) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}{comma}{rest:03}"
