@@ -15,8 +15,10 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
-from app.api import captions, health, moments, search, static, transcripts, videos
+from app.api import captions, health, moments, search, static, streams, transcripts, videos
+from app.api.access import KeyRequired, OpenToAll
 from app.api.errors import install_error_handlers
+from app.api.limits import BodyLimit
 from app.api.middleware import RequestContext
 from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
@@ -58,9 +60,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (videos.reads, moments.reads, transcripts.reads, videos.router, moments.router, search.router):
         app.include_router(router)
     app.include_router(captions.router)
-    app.include_router(static.router)
+    for router in (streams.router, static.router, static.reads, static.clips):
+        app.include_router(router)
     app.include_router(health.router)
     install_error_handlers(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    if settings.api_keys:
+        app.add_middleware(KeyRequired, keys=settings.api_keys)
+    else:
+        app.add_middleware(OpenToAll)
     app.add_middleware(RequestContext)
     app.add_middleware(  # the outermost, so that errors carry its headers too
         CORSMiddleware,

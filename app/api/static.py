@@ -1,20 +1,30 @@
-"""`/static/…`: files at the addresses that `thumbnail_url` gives out."""
+"""`/static/…` and `/moment_clips/…`: media at the addresses that it had before there was an API for it."""
 
 import asyncio
 import os
 import stat
 from typing import Annotated
 
-from fastapi import APIRouter, Path
-from starlette.responses import FileResponse
+from fastapi import APIRouter, Path, Request
+from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.dependencies import AutocommitConnection
+from app.api import transcripts
+from app.api.dependencies import AutocommitConnection, Checkouts, MediaStorage, VideoId
 from app.api.errors import error_answer
+from app.api.media_answer import media_answer, media_responses
+from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.common import Error
+from app.api.schemas.transcripts import TranscriptAnswer
+from app.api.streams import CACHE_CONTROL
+from app.services import media
 from app.services.thumbnails import find_thumbnail
 
 router = APIRouter(prefix="/static", tags=["static"])
+reads = APIRouter(prefix="/static", tags=["static"], route_class=ReadRoute)
+clips = APIRouter(prefix="/moment_clips", tags=["static"])
+
+ClipName = Annotated[str, Path(description="Video, moment, `clip`", examples=["motivation_7621a017eec7482f_clip.mp4"])]
 
 ThumbnailName = Annotated[str, Path(description="Identifier of the video", examples=["motivation"])]
 
@@ -42,3 +52,31 @@ class LocalFile(FileResponse):
 async def get_thumbnail(video_id: ThumbnailName, conn: AutocommitConnection) -> LocalFile:
     """The still picture of a video."""
     return LocalFile(await find_thumbnail(conn, video_id), media_type="image/jpeg")
+
+
+@router.head("/audios/{video_id}.wav", include_in_schema=False)
+@router.get("/audios/{video_id}.wav", response_class=Response, responses=media_responses("audio/wav"))
+async def get_audio(request: Request, video_id: VideoId, storage: MediaStorage) -> Response:
+    """The sound that was extracted from a video for its transcription."""
+    url = await media.find_audio_file(storage, video_id)
+    return await media_answer(request, storage, url, media_type="audio/wav", cache_control=CACHE_CONTROL)
+
+
+@reads.head("/transcripts/{video_id}.json", include_in_schema=False)
+@reads.get(
+    "/transcripts/{video_id}.json",
+    response_model=TranscriptAnswer,
+    responses={304: {"description": "The client's copy is still right"}, 404: {"model": Error}},
+)
+async def get_transcript(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
+    """A video's transcript, as `/api/videos/{video_id}/transcript` has it."""
+    return await transcripts.get_transcript(request, video_id, reads)
+
+
+@clips.head("/{name}", include_in_schema=False)
+@clips.get("/{name}", response_class=Response, responses=media_responses("video/*", "application/octet-stream"))
+async def get_clip(request: Request, name: ClipName, database: Checkouts, storage: MediaStorage) -> Response:
+    """The video file that was cut out for a moment, by the names of both."""
+    async with database.connect() as conn:
+        url = await media.find_clip_by_name(conn, name)
+    return await media_answer(request, storage, url, cache_control=CACHE_CONTROL)

@@ -1,0 +1,59 @@
+"""`/api/videos/{id}/stream`, `…/url` and `…/moments/{mid}/clip`"""
+
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.api.answers import json_answer
+from app.api.dependencies import Checkouts, MediaStorage, MomentId, VideoId
+from app.api.media_answer import media_answer, media_responses
+from app.api.schemas.common import Error
+from app.api.schemas.streams import MediaAddress
+from app.services import media
+
+router = APIRouter(prefix="/api/videos/{video_id}", tags=["media"])
+
+# A client keeps what it has and asks each time whether it is still right.
+CACHE_CONTROL = "private, no-cache"
+
+
+@router.head("/stream", include_in_schema=False)
+@router.get("/stream", response_class=Response, responses=media_responses("video/*", "application/octet-stream"))
+async def stream_video(request: Request, video_id: VideoId, database: Checkouts, storage: MediaStorage) -> Response:
+    """The video's file, whole or in ranges, so that a player can seek. A video in a bucket is a redirect to it."""
+    async with database.connect() as conn:
+        url = await media.find_video_file(conn, video_id)
+    return await media_answer(request, storage, url, cache_control=CACHE_CONTROL)
+
+
+@router.get("/url", response_model=MediaAddress, responses={404: {"model": Error}, 503: {"model": Error}})
+async def get_video_address(
+    request: Request, video_id: VideoId, database: Checkouts, storage: MediaStorage
+) -> Response:
+    """Where the video's file can be read without this server where its home serves it, else its stream."""
+    async with database.connect() as conn:
+        url = await media.find_video_file(conn, video_id)
+    await storage.stat(url)
+    link = await storage.get_link(url)
+    if link is None:
+        address = f"{request.base_url}api/videos/{quote(video_id, safe='')}/stream"
+        return json_answer({"url": address, "expires_in_seconds": None})
+    return json_answer(
+        {"url": link.url, "expires_in_seconds": link.expires_in_seconds}, headers={"Cache-Control": "private, no-store"}
+    )
+
+
+@router.head("/moments/{moment_id}/clip", include_in_schema=False)
+@router.get(
+    "/moments/{moment_id}/clip",
+    response_class=Response,
+    responses=media_responses("video/*", "application/octet-stream"),
+)
+async def stream_clip(
+    request: Request, video_id: VideoId, moment_id: MomentId, database: Checkouts, storage: MediaStorage
+) -> Response:
+    """The video file that was cut out for a moment, with its padding."""
+    async with database.connect() as conn:
+        url = await media.find_clip_file(conn, video_id, moment_id)
+    return await media_answer(request, storage, url, cache_control=CACHE_CONTROL)

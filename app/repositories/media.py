@@ -1,0 +1,69 @@
+"""Where the files of videos and of clips lie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.rows import args_row
+
+from app.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class ClipPlace:
+    """What there is of a moment's clip: the moment at all, and the URL of a file."""
+
+    has_moment: bool
+    url: str | None
+
+
+class MediaRepository:
+    """URLs of stored files, each by what an address names."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def get_video_url(self, identifier: str) -> str | None:
+        cursor = await self._conn.execute(
+            "SELECT cloud_url FROM videos WHERE identifier = %(identifier)s", {"identifier": identifier}
+        )
+        row = await cursor.fetchone()
+        return row[0] if row else None
+
+    async def get_clip_place(self, video: str, moment: str) -> ClipPlace | None:
+        """Return None where there is no such video."""
+        async with self._conn.cursor(row_factory=args_row(ClipPlace)) as cursor:
+            await cursor.execute(
+                """
+                SELECT moments.id IS NOT NULL, clips.cloud_url
+                FROM videos
+                LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
+                LEFT JOIN clips ON clips.moment_id = moments.id
+                WHERE videos.identifier = %(video)s
+                """,
+                {"video": video, "moment": moment},
+            )
+            return await cursor.fetchone()
+
+    async def find_clip_url(self, videos: Sequence[str], clip: str, endings: Sequence[str]) -> str | None:
+        """Return the URL of a clip of one of `videos`: the one whose video and moment make up `clip`, joined by `_`.
+
+        Where there is none, one whose URL has one of `endings`.
+        """
+        cursor = await self._conn.execute(
+            """
+            SELECT clips.cloud_url
+            FROM videos
+            JOIN clips ON clips.video_id = videos.id
+            JOIN moments ON moments.id = clips.moment_id
+            CROSS JOIN LATERAL (SELECT videos.identifier || '_' || moments.identifier = %(clip)s) AS named (exactly)
+            WHERE videos.identifier = ANY (%(videos)s) AND (named.exactly OR EXISTS (
+                SELECT FROM unnest(%(endings)s::text[]) AS ending
+                WHERE right(clips.cloud_url, length(ending)) = ending
+            ))
+            ORDER BY named.exactly DESC, clips.id
+            LIMIT 1
+            """,
+            {"videos": list(videos), "clip": clip, "endings": list(endings)},
+        )
+        row = await cursor.fetchone()
+        return row[0] if row else None

@@ -1,0 +1,72 @@
+"""Which stored file an address means."""
+
+import asyncio
+from urllib.parse import quote
+
+from app.core.errors import ClipNotFound, FileMissing, MomentNotFound, VideoNotFound
+from app.database import Connection
+from app.repositories.media import MediaRepository
+from app.storage import Storage, audio_folder
+
+_CLIP_ENDING = "_clip.mp4"
+# More characters than the longest identifiers of a video and of a moment make with all that is around them.
+_LONGEST_CLIP_NAME = 300
+
+
+async def find_video_file(conn: Connection, identifier: str) -> str:
+    """Return the URL of a video's file. Raises `VideoNotFound`."""
+    url = await MediaRepository(conn).get_video_url(_storable(identifier))
+    if url is None:
+        raise VideoNotFound
+    return url
+
+
+async def find_clip_file(conn: Connection, video: str, moment: str) -> str:
+    """Return the URL of a moment's clip. Raises `VideoNotFound`, `MomentNotFound` and `ClipNotFound`."""
+    place = await MediaRepository(conn).get_clip_place(_storable(video), _storable(moment))
+    if place is None:
+        raise VideoNotFound
+    if not place.has_moment:
+        raise MomentNotFound
+    if place.url is None:
+        raise ClipNotFound
+    return place.url
+
+
+async def find_clip_by_name(conn: Connection, name: str) -> str:
+    """Return the URL of the clip that the previous backend called `{video}_{moment}_clip.mp4`. Raises `ClipNotFound`.
+
+    An import may have given the moment another identifier; then the file has still its old name.
+    """
+    clip = name.removesuffix(_CLIP_ENDING)
+    if clip == name or len(name) > _LONGEST_CLIP_NAME or not _storable(name):
+        raise ClipNotFound
+    videos = [clip[:position] for position, character in enumerate(clip) if character == "_"]
+    endings = {f"/{name}", f"/{quote(name)}"}  # a gs:// address is written as it is, a file:// one encoded
+    url = await MediaRepository(conn).find_clip_url(videos, clip, list(endings))
+    if url is None:
+        raise ClipNotFound
+    return url
+
+
+async def find_audio_file(storage: Storage, identifier: str) -> str:
+    """Return the URL of the sound that was extracted from a video, here or in an imported library.
+
+    Raises `FileMissing`.
+    """
+    for file in await storage.list(audio_folder(identifier)):
+        if file.url.endswith(".wav"):
+            return file.url
+    for folder in await asyncio.to_thread(storage.libraries.list):
+        url = (folder / "audios" / f"{identifier}.wav").as_uri()
+        try:
+            await storage.stat(url)
+        except FileMissing:
+            continue
+        return url
+    raise FileMissing
+
+
+def _storable(identifier: str) -> str:
+    """Return the identifier, or the empty one, which nothing has, for one that PostgreSQL does not even take."""
+    return "" if "\0" in identifier else identifier
