@@ -69,4 +69,6 @@ def _log_request(scope: Scope, status: int, seconds: float) -> None:
         milliseconds = round(seconds * 1000, 1)
         path = quote(scope["path"])  # a line break in it would begin a line of its own
         extra = {"method": scope["method"], "path": path, "status": status, "duration_ms": milliseconds}
+        if "api_key" in scope:
+            extra["api_key"] = scope["api_key"]  # its name
         _log.info("%s %s %d %.1f ms", scope["method"], path, status, milliseconds, extra=extra)

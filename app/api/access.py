@@ -1,0 +1,87 @@
+"""Who may: the key that a request must carry where the settings hold any, and a warning where they hold none."""
+
+import logging
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.errors import error_answer
+from app.core.keys import ApiKey, find_api_key
+from app.core.loopback import OPEN_TO_ALL, is_loopback
+
+_log = logging.getLogger(__name__)
+
+_OPEN = frozenset({"/", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_MISSING = "Send an API key, as Authorization: Bearer or as X-API-Key"
+_UNKNOWN = "The API key is not valid"
+_SEVERAL = "The request carries different API keys"
+_READ_ONLY = "This API key may only read"
+
+
+class KeyRequired:
+    """Plain ASGI: 401 without a key of the settings, 403 where a read-only one would change something.
+
+    All is closed but the few addresses that tell nothing of the library, so that a route that is added is closed too.
+    A browser's preflight carries no key; it is answered before it comes here.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[ApiKey]) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _is_open(scope["path"].removeprefix(scope.get("root_path", ""))):
+            await self._app(scope, receive, send)
+            return
+        sent = _sent_keys(Headers(scope=scope))
+        if len(sent) != 1:
+            await _refuse(_SEVERAL if sent else _MISSING, scope, receive, send)
+            return
+        key = find_api_key(self._keys, sent.pop())
+        if key is None:
+            await _refuse(_UNKNOWN, scope, receive, send)
+            return
+        scope["api_key"] = key.name  # for the log
+        if key.access == "read" and scope["method"] not in _READS:
+            await error_answer(403, _READ_ONLY)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+class OpenToAll:
+    """Plain ASGI: logs once that no key is asked for, when a request arrives at an address other than loopback.
+
+    Only the request tells where the server listens: its `--host` is no setting of this application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._has_told = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._has_told and scope["type"] == "http":
+            host, port = scope.get("server") or ("", None)
+            if port is not None and not is_loopback(host):  # a Unix socket has no port
+                self._has_told = True
+                _log.warning(OPEN_TO_ALL, host, port)
+        await self._app(scope, receive, send)
+
+
+def _is_open(path: str) -> bool:
+    return path in _OPEN or path.startswith("/health/")
+
+
+def _sent_keys(headers: Headers) -> set[bytes]:
+    """Return the different keys that a request carries; credentials of another scheme count as a wrong one."""
+    sent = {value.encode("latin-1") for value in headers.getlist("x-api-key")}
+    for value in headers.getlist("authorization"):
+        scheme, _, secret = value.partition(" ")
+        sent.add(secret.strip().encode("latin-1") if scheme.lower() == "bearer" else b"")
+    return sent
+
+
+async def _refuse(detail: str, scope: Scope, receive: Receive, send: Send) -> None:
+    await error_answer(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
