@@ -1,0 +1,218 @@
+"""A still picture of a video: a JPEG of one of its frames, made with PyAV."""
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from statistics import fmean, pstdev
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.filter import Graph
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.stream import VideoStream
+
+WIDTH, HEIGHT = 640, 360
+
+# Only containers that hold a video themselves, and only this file: FFmpeg would open whatever a playlist names.
+_OPTIONS = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,asf",
+    "protocol_whitelist": "none",
+    "max_pixels": str(8192 * 8192),
+}
+# What one still may cost, whatever the file says of itself.
+_SECONDS_AT_MOST = 10.0
+_BYTES_AT_MOST = 256 * 1024**2
+_PACKETS_AT_MOST = 600  # for each place in the film: ten seconds at 60 frames per second
+# Where to look for a frame that is not black: shares of the duration, and seconds where that is unknown.
+_SHARES = (0.1, 0.3, 0.5, 0.7, 0.03)
+_SECONDS = (3.0, 10.0, 30.0, 60.0)
+# Mean and standard deviation of red, green and blue (0 to 255), added up: white letters on black are far above.
+_BLACK = 32.0
+_QUALITY = 4  # mjpeg's scale from 1 (best) to 31, about 85 on the scale of other JPEG encoders
+# What turns a picture upright that is to be turned by so many degrees counter-clockwise.
+_TURNS = {
+    90: [("transpose", "cclock")],
+    -90: [("transpose", "clock")],
+    180: [("hflip", ""), ("vflip", "")],
+    -180: [("hflip", ""), ("vflip", "")],
+}
+
+
+class NoPicture(Exception):
+    """A file of which no still picture can be made; the text says why."""
+
+
+class _Enough(Exception):
+    """A file costs more than one still may."""
+
+
+def make_still(file: BinaryIO) -> bytes:
+    """Return a JPEG that fits into 640 by 360 pixels and has the shape of the film as it is shown; it blocks.
+
+    It is the frame at a tenth of the film, at one second at most, or one from further on where that is black. Raises
+    `NoPicture`, and what reading the file raises.
+    """
+    try:
+        with av.open(_Bounded(file), "r", options=_OPTIONS, metadata_errors="ignore") as container:
+            return _encode(_choose(container))
+    except _Enough:
+        raise NoPicture("the file takes too long to read") from None
+    except av.FFmpegError:
+        raise NoPicture("the file is no video, or it is damaged") from None
+
+
+class _Bounded(io.RawIOBase):
+    """A file of which so many bytes are read at most, and for so long."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = _BYTES_AT_MOST
+        self._deadline = time.monotonic() + _SECONDS_AT_MOST
+
+    def read(self, size: int = -1) -> bytes:
+        if self._left <= 0 or time.monotonic() > self._deadline:
+            raise _Enough
+        chunk = self._file.read(size)
+        self._left -= len(chunk)
+        return chunk
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+def _choose(container: InputContainer) -> VideoFrame:
+    """Return the first frame that is not black, or the least black one, as the still shows it."""
+    stream = _video(container)
+    stream.codec_context.thread_count = 1
+    stream.codec_context.options = {"max_pixels": _OPTIONS["max_pixels"]}
+    best, best_light = None, -1.0
+    try:
+        for frame in _candidates(container, stream):
+            picture = _shape(frame, stream.sample_aspect_ratio)
+            light = _light(picture)
+            if light > best_light:
+                best, best_light = picture, light
+            if light >= _BLACK:
+                break
+    except _Enough:
+        if best is None:
+            raise
+    if best is None:
+        raise NoPicture("no frame of the video can be decoded")
+    return best
+
+
+def _video(container: InputContainer) -> VideoStream:
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
+            return stream
+    raise NoPicture("the file has no picture")
+
+
+def _candidates(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    deadline = time.monotonic() + _SECONDS_AT_MOST
+    start = (container.start_time or 0) / av.time_base
+    duration = (container.duration or 0) / av.time_base
+    first = min(duration / 10, 1.0) if duration else 1.0
+    if frame := _decode_until(container, stream, start + first, deadline):
+        yield frame
+    for seconds in [share * duration for share in _SHARES] if duration else _SECONDS:
+        try:
+            container.seek(round((start + seconds) * av.time_base))
+        except av.FFmpegError:  # a file without an index, or its end
+            return
+        if frame := _decode_until(container, stream, 0, deadline):
+            yield frame
+
+
+def _decode_until(container: InputContainer, stream: VideoStream, seconds: float, deadline: float) -> VideoFrame | None:
+    """Return the frame that is shown at a time, or the first one behind it; None where there is no whole one."""
+    last = None
+    try:
+        for number, packet in enumerate(container.demux(stream)):
+            if time.monotonic() > deadline:
+                raise _Enough
+            if number >= _PACKETS_AT_MOST:
+                break
+            for frame in _decode(stream, packet):
+                if frame.time is None or frame.time > seconds:
+                    return last or frame
+                last = frame
+    except av.FFmpegError:  # the file ends, or is damaged from here on
+        pass
+    return last
+
+
+def _decode(stream: VideoStream, packet: "Packet[VideoStream]") -> list[VideoFrame]:
+    try:
+        return [frame for frame in stream.codec_context.decode(packet) if not frame.is_corrupt]
+    except av.FFmpegError:  # others may be whole
+        return []
+
+
+def _shape(frame: VideoFrame, aspect: Fraction | None) -> VideoFrame:
+    """Return the frame as it is shown: small, upright and with square pixels."""
+    turn = _TURNS.get(frame.rotation)
+    limits = (HEIGHT, WIDTH) if abs(frame.rotation) == 90 else (WIDTH, HEIGHT)
+    width, height = _fit(frame.width * float(aspect or 1), frame.height, *limits)
+    small = frame.reformat(
+        width,
+        height,
+        "yuvj420p",
+        dst_colorspace=Colorspace.ITU601,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=Interpolation.AREA,
+        threads=1,
+    )
+    return _turn(small, turn) if turn else small
+
+
+def _fit(width: float, height: float, widest: int, highest: int) -> tuple[int, int]:
+    """Return even numbers near the two, or of the same proportion where they are too large."""
+    scale = min(widest / width, highest / height, 1.0)
+    return max(round(width * scale / 2) * 2, 2), max(round(height * scale / 2) * 2, 2)
+
+
+def _turn(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> VideoFrame:
+    graph = Graph()
+    graph.threads = 1
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
+    graph.link_nodes(source, *(graph.add(name, options) for name, options in filters), graph.add("buffersink"))
+    graph.configure()
+    frame.pts = 0
+    graph.vpush(frame)
+    return graph.vpull()
+
+
+def _light(frame: VideoFrame) -> float:
+    sample = frame.reformat(32, 18, "rgb24", threads=1)
+    plane = sample.planes[0]
+    rows = bytes(plane)
+    values = [value for row in range(18) for value in rows[row * plane.line_size :][: 32 * 3]]
+    return fmean(values) + pstdev(values)
+
+
+def _encode(frame: VideoFrame) -> bytes:
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuvj420p"
+    encoder.time_base, encoder.thread_count = Fraction(1), 1
+    encoder.color_range = ColorRange.JPEG
+    encoder.qmin = encoder.qmax = _QUALITY
+    encoder.options = {"flags": "+bitexact"}
+    frame.pts = 0
+    frame.pict_type = PictureType.NONE
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])

@@ -1,0 +1,264 @@
+"""Stills of good films, of black ones, of strange shapes, and of files that are no film."""
+
+import io
+import struct
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from av.video.frame import VideoFrame
+
+from app.media import still
+from app.media.still import NoPicture, make_still
+from tests.media.movies import HEIGHT, WIDTH, make_colour_movie, make_movie
+
+BLACK, RED, GREEN, BLUE = (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)
+Colour = tuple[int, int, int]
+
+
+def make_film(
+    path: Path,
+    width: int = 64,
+    height: int = 48,
+    colours: tuple[Colour, ...] = (RED, RED),
+    aspect: Fraction | None = None,
+    codec: str = "mjpeg",
+) -> Path:
+    """Write a film of one frame for each second, its left half in the colour and its right half white."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=1)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        for number, colour in enumerate(colours):
+            frame = VideoFrame(width, height, "rgb24")
+            plane = frame.planes[0]
+            row = bytes(colour) * (width // 2) + b"\xff" * (width - width // 2) * 3
+            plane.update(row.ljust(plane.line_size, b"\0") * height)
+            frame.pts, frame.time_base = number, Fraction(1)
+            container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
+        container.mux(stream.encode(None))
+    return path
+
+
+def take_still(path: Path) -> VideoFrame:
+    with path.open("rb") as file:
+        return open_picture(make_still(file))
+
+
+def open_picture(jpeg: bytes) -> VideoFrame:
+    with av.open(io.BytesIO(jpeg), "r") as container:
+        assert container.streams.video[0].codec_context.name == "mjpeg"
+        return next(container.decode(video=0)).reformat(format="rgb24")
+
+
+def size(picture: VideoFrame) -> tuple[int, int]:
+    return picture.width, picture.height
+
+
+def is_coloured(picture: VideoFrame, colour: Colour, x: float = 0.25, y: float = 0.5) -> bool:
+    """Whether the pixel at these shares of width and height has the colour, near enough for a JPEG."""
+    plane = picture.planes[0]
+    at = int(y * picture.height) * plane.line_size + int(x * picture.width) * 3
+    return all(abs(a - b) < 40 for a, b in zip(bytes(plane)[at : at + 3], colour, strict=True))
+
+
+def turn(path: Path, matrix: tuple[int, ...]) -> Path:
+    """Write the matrix by which players turn the picture into an MP4, where the one that does not turn it was."""
+    content = path.read_bytes()
+    upright = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    at = content.index(upright, content.index(b"tkhd"))
+    path.write_bytes(content[:at] + struct.pack(">9i", *matrix, 0, 0, 1 << 30) + content[at + len(upright) :])
+    return path
+
+
+def damage(path: Path, until_seconds: float) -> Path:
+    """Overwrite the frames up to a time with what no decoder takes."""
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets: Any = container.demux(video=0)
+        for packet in packets:
+            if packet.size and packet.pts * packet.time_base < until_seconds:
+                content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.avi", "film.mkv", "film.mov"])
+def test_a_still_is_a_jpeg_of_the_film(tmp_path: Path, name: str) -> None:
+    picture = take_still(make_film(tmp_path / name))
+    assert is_coloured(picture, RED)
+    assert is_coloured(picture, (255, 255, 255), x=0.75)
+
+
+def test_a_small_film_keeps_its_size(tmp_path: Path) -> None:
+    assert size(take_still(make_film(tmp_path / "film.mp4"))) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (1920, 1080, (640, 360)),
+        (1440, 1080, (480, 360)),
+        (1080, 1920, (202, 360)),
+        (2000, 100, (640, 32)),
+        (16, 2000, (2, 360)),
+        (2000, 16, (640, 6)),
+        (33, 17, (32, 16)),
+    ],
+)
+def test_a_still_fits_into_640_by_360_and_is_never_stretched(
+    tmp_path: Path, width: int, height: int, expected: tuple[int, int]
+) -> None:
+    assert size(take_still(make_film(tmp_path / "film.mkv", width, height))) == expected
+
+
+def test_pixels_that_are_not_square_are_shown_as_the_player_shows_them(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "film.mp4", 720, 576, aspect=Fraction(64, 45), codec="libx264")
+    assert size(take_still(film)) == (640, 360)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "expected", "red_at"),
+    [
+        ((0, 65536, 0, -65536, 0, 0), (180, 320), (0.5, 0.25)),
+        ((-65536, 0, 0, 0, -65536, 0), (320, 180), (0.75, 0.5)),
+        ((0, -65536, 0, 65536, 0, 0), (180, 320), (0.5, 0.75)),
+    ],
+)
+def test_a_film_that_was_taken_on_its_side_is_upright(
+    tmp_path: Path, matrix: tuple[int, ...], expected: tuple[int, int], red_at: tuple[float, float]
+) -> None:
+    picture = take_still(turn(make_film(tmp_path / "film.mp4", 320, 180, codec="libx264"), matrix))
+    assert size(picture) == expected
+    assert is_coloured(picture, RED, *red_at)
+    assert is_coloured(picture, (255, 255, 255), 1 - red_at[0], 1 - red_at[1])
+
+
+def test_the_still_is_the_frame_at_one_second_of_a_long_film(tmp_path: Path) -> None:
+    assert is_coloured(take_still(make_colour_movie(tmp_path / "film.mp4", 20, [RED, GREEN, BLUE])), GREEN)
+
+
+def test_the_still_is_the_frame_at_a_tenth_of_a_short_film(tmp_path: Path) -> None:
+    assert is_coloured(take_still(make_colour_movie(tmp_path / "film.mp4", 5, [RED, GREEN, BLUE])), RED)
+
+
+def test_a_film_that_begins_black_shows_what_comes_later(tmp_path: Path) -> None:
+    film = make_colour_movie(tmp_path / "film.mp4", 20, [*[BLACK] * 9, *[BLUE] * 11])
+    assert is_coloured(take_still(film), BLUE)
+
+
+def test_a_film_that_is_all_dark_shows_its_least_dark_frame(tmp_path: Path) -> None:
+    film = make_colour_movie(tmp_path / "film.mp4", 20, [*[BLACK] * 9, *[(12, 12, 12)] * 11])
+    picture = take_still(film)
+    assert max(bytes(picture.planes[0])[:3]) > 5
+
+
+def test_a_black_film_has_a_black_still(tmp_path: Path) -> None:
+    assert is_coloured(take_still(make_colour_movie(tmp_path / "film.mp4", 3, [BLACK])), BLACK)
+
+
+def test_white_letters_on_black_are_not_black(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "film.mkv", 64, 48, (BLACK, RED))
+    assert is_coloured(take_still(film), BLACK)
+
+
+def test_one_frame_is_enough(tmp_path: Path) -> None:
+    assert is_coloured(take_still(make_film(tmp_path / "film.mp4", colours=(GREEN,))), GREEN)
+
+
+def test_a_recording_that_does_not_know_its_length_shows_what_comes_after_the_black(tmp_path: Path) -> None:
+    film = make_colour_movie(tmp_path / "film.mp4", 20, [*[BLACK] * 5, *[GREEN] * 15])
+    with av.open(str(film)) as source, av.open(str(tmp_path / "live.mkv"), "w", options={"live": "1"}) as live:
+        stream = live.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                live.mux(packet)
+    with av.open(str(tmp_path / "live.mkv")) as container:
+        assert not container.duration
+    assert is_coloured(take_still(tmp_path / "live.mkv"), GREEN)
+
+
+def test_frames_that_cannot_be_decoded_are_passed_over(tmp_path: Path) -> None:
+    film = make_colour_movie(tmp_path / "film.mp4", 12, [RED, RED, RED, RED, GREEN, GREEN, GREEN, GREEN])
+    assert is_coloured(take_still(damage(film, until_seconds=4)), GREEN)
+
+
+def test_a_film_without_one_good_frame_has_no_still(tmp_path: Path) -> None:
+    film = damage(make_colour_movie(tmp_path / "film.mp4", 3, [RED]), until_seconds=10)
+    with pytest.raises(NoPicture, match="no frame"):
+        take_still(film)
+
+
+def test_a_film_that_was_cut_off_shows_what_there_is(tmp_path: Path) -> None:
+    film = make_colour_movie(tmp_path / "film.mp4", 20, [RED, GREEN])
+    content = film.read_bytes()
+    film.write_bytes(content[: len(content) * 2 // 3])
+    assert is_coloured(take_still(film), GREEN)
+
+
+def test_sound_alone_has_no_still(tmp_path: Path) -> None:
+    with pytest.raises(NoPicture, match="no picture"):
+        take_still(make_movie(tmp_path / "sound.mp4", video_codec=None))
+
+
+def test_the_cover_of_a_recording_is_not_its_film(tmp_path: Path) -> None:
+    path = tmp_path / "cover.mp4"
+    with av.open(str(path), "w") as container:
+        cover: Any = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        sound: Any = container.add_stream("aac", rate=48_000, layout="mono")
+        container.mux(cover.encode(VideoFrame(64, 48, "yuvj420p")) + cover.encode(None))
+        container.mux(sound.encode(None))
+    with pytest.raises(NoPicture, match="no picture"):
+        take_still(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a film", b"\0" * 5000, b"#EXTM3U\nfile:///etc/passwd\n"])
+def test_a_file_that_is_no_film_has_no_still(content: bytes) -> None:
+    with pytest.raises(NoPicture):
+        make_still(io.BytesIO(content))
+
+
+def test_a_film_that_claims_to_be_enormous_is_refused(tmp_path: Path) -> None:
+    content = make_film(tmp_path / "film.mkv", colours=(RED,)).read_bytes()
+    size_of_frame = struct.pack(">HH", 48, 64)
+    at = content.index(b"\xff\xc0") + 5
+    assert content[at : at + 4] == size_of_frame
+    with pytest.raises(NoPicture):
+        make_still(io.BytesIO(content[:at] + struct.pack(">HH", 65000, 65000) + content[at + 4 :]))
+
+
+def test_a_film_that_takes_too_long_to_read_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            time.sleep(0.02)
+            return super().read(min(size or 0, 100))
+
+    monkeypatch.setattr(still, "_SECONDS_AT_MOST", 0.1)
+    film = make_colour_movie(tmp_path / "film.mp4", 20, [BLACK]).read_bytes()
+    started = time.monotonic()
+    with pytest.raises(NoPicture, match="too long"):
+        make_still(Slow(film))
+    assert time.monotonic() - started < 2
+
+
+def test_a_film_is_read_no_further_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = make_film(tmp_path / "film.mp4", 640, 360, (RED,) * 20)
+    monkeypatch.setattr(still, "_BYTES_AT_MOST", 100)
+    with pytest.raises(NoPicture, match="too long"):
+        take_still(film)
+
+
+def test_what_reading_the_file_raises_is_passed_on() -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError("the disk is broken")
+
+    with pytest.raises(OSError, match="the disk is broken"):
+        make_still(Broken())
