@@ -1,32 +1,27 @@
 """Media in local folders: one that is this server's own, and those of imported libraries."""
 
-import asyncio
+import contextlib
 import hashlib
 import os
-import secrets
-import shutil
 import stat
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
-from urllib.parse import unquote_to_bytes, urlsplit
+from typing import BinaryIO, TypeVar
 
-from app.core.errors import ConfigurationError, FileMissing
+from app.core.errors import FileMissing
+from app.storage.copying import Copying
+from app.storage.folders import open_file, open_folder, path_of, remove_file
 from app.storage.incoming import FOLDER, IncomingFolder, Receiver
+from app.storage.keys import parts_of
 from app.storage.libraries import Libraries
+from app.storage.os_errors import reading, writing
 from app.storage.protocol import Link, Progress, StoredFile
-from app.storage.workers import Workers
+from app.storage.reader import FileReader
+from app.storage.workers import Workers, on_loop
 
-_CHUNK_BYTES = 256 * 1024
-
-
-def path_of(url: str) -> Path:
-    """Return the path that a `file:///` URL names. Raises `ConfigurationError` for one that names none."""
-    parts = urlsplit(url)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-        raise ConfigurationError(f"{url} is no file:/// address of a folder")
-    return Path(os.fsdecode(unquote_to_bytes(parts.path)))
+T = TypeVar("T")
 
 
 class FileHome:
@@ -37,6 +32,8 @@ class FileHome:
         self.libraries = libraries
         self._incoming = IncomingFolder(self._root / FOLDER)
         self._workers = Workers("files", 8)
+        # Copies take long; what others wait for must not wait for them.
+        self._copiers = Workers("copies", 4)
 
     @property
     def incoming(self) -> Path:
@@ -48,105 +45,119 @@ class FileHome:
         return Receiver(self._incoming, self._workers)
 
     def url_of(self, key: str) -> str:
-        return (self._root / key).as_uri()
+        return self._root.joinpath(*parts_of(key)).as_uri()
 
     def owns(self, url: str) -> bool:
-        try:
-            return Path(os.path.abspath(path_of(url))).is_relative_to(self._root)
-        except (ConfigurationError, ValueError):
-            return False
+        return self._own_parts(url) is not None
 
     async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:
-        return await asyncio.to_thread(self._put, key, source, progress)
+        copying = Copying(self._root, self._incoming, key, source, on_loop(progress))
+        await self._copiers.run_to_its_end(copying.run, on_cancel=copying.stop)
+        return await self.stat(self.url_of(key))
 
     async def stat(self, url: str) -> StoredFile:
-        return await asyncio.to_thread(self._stat, url)
+        return await self._workers.run(self._stat, url)
 
-    async def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes]:
-        file = await asyncio.to_thread(self.open, url)
-        try:
-            await asyncio.to_thread(file.seek, start)
-            left = None if stop is None else stop - start
-            while left is None or left > 0:
-                size = _CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES)
-                chunk = await asyncio.to_thread(file.read, size)
-                if not chunk:
-                    return
-                left = None if left is None else left - len(chunk)
-                yield chunk
-        finally:
-            file.close()
+    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+        return FileReader(lambda: self._open(url), self._workers).read(start, stop)
 
     def open(self, url: str) -> BinaryIO:
-        try:
-            return open(self._find(url), "rb")
-        except OSError:
-            raise FileMissing from None
+        return os.fdopen(self._open(url), "rb")
 
     async def get_link(self, url: str) -> Link | None:
         return None
 
     async def delete(self, url: str) -> bool:
-        return await asyncio.to_thread(self._delete, url)
+        return await self._workers.run_to_its_end(partial(self._delete, url))
 
     async def list(self, folder: str) -> list[StoredFile]:
-        return await asyncio.to_thread(lambda: [self._stat(path.as_uri()) for path in self._walk(folder)])
+        return sorted(await self._workers.run(_collect, self._walk(parts_of(folder))), key=lambda file: file.url)
 
     async def list_names(self, folder: str) -> set[str]:
-        def names() -> set[str]:
-            try:
-                return set(os.listdir(self._root / folder))
-            except OSError:
-                return set()
-
-        return await asyncio.to_thread(names)
+        return set(await self._workers.run(_collect, self._names_in(parts_of(folder))))
 
     async def aclose(self) -> None:
-        pass
+        self._workers.close()
+        self._copiers.close()
 
-    def _find(self, url: str) -> Path:
-        """Return the real path of a file inside the home or a library. Raises `FileMissing`."""
+    def _open(self, url: str) -> int:
+        """Open a file of the home or of a library. Raises `FileMissing`."""
+        with reading():
+            for root, parts in self._places(url):
+                return open_file(root, parts)
+        raise FileMissing
+
+    def _places(self, url: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
+        """Yield the folder that may be read and holds the file, and the names that lead from there to it."""
         try:
-            path = path_of(url).resolve(strict=True)
-            roots = [root.resolve() for root in (self._root, *self.libraries.list())]
-        except (ConfigurationError, OSError, ValueError, RuntimeError):
-            raise FileMissing from None
-        if not any(path.is_relative_to(root) for root in roots) or not path.is_file():
-            raise FileMissing
-        return path
+            path = Path(os.path.realpath(path_of(url), strict=True))
+        except ValueError:
+            return
+        for folder in (self._root, *self.libraries.list()):
+            root = Path(os.path.realpath(folder))
+            if path != root and path.is_relative_to(root) and not path.is_relative_to(os.path.realpath(self.incoming)):
+                yield root, path.relative_to(root).parts
+
+    def _own_parts(self, url: str) -> tuple[str, ...] | None:
+        """Return the names that lead from the home to a file; None where it is, or may be, somebody else's."""
+        try:
+            path = path_of(url)
+        except ValueError:
+            return None
+        if path == self._root or not path.is_relative_to(self._root) or path.is_relative_to(self.incoming):
+            return None
+        if any(path.is_relative_to(folder) for folder in self._libraries_within()):
+            return None
+        return path.relative_to(self._root).parts
+
+    def _libraries_within(self) -> Iterator[Path]:
+        """A library that was laid into the home's folder and imported there stays the user's."""
+        return (folder for folder in self.libraries.list() if self._root in folder.parents)
 
     def _stat(self, url: str) -> StoredFile:
+        descriptor = self._open(url)
         try:
-            found = os.stat(self._find(url))
-        except OSError:
-            raise FileMissing from None
-        if not stat.S_ISREG(found.st_mode):
-            raise FileMissing
-        version = hashlib.sha256(f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}".encode()).hexdigest()[:24]
-        return StoredFile(url, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC), version)
-
-    def _put(self, key: str, source: Path, progress: Progress | None) -> StoredFile:
-        target = self._root / key
-        draft = self.incoming / secrets.token_hex(8)
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        if source.parent == self.incoming:
-            draft = source
-        else:
-            shutil.copyfile(source, draft)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(draft, target)
-        if progress:
-            progress(target.stat().st_size)
-        return self._stat(target.as_uri())
+            return _describe(url, os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
 
     def _delete(self, url: str) -> bool:
-        if not self.owns(url):
+        parts = self._own_parts(url)
+        if parts is None:
             return False
         try:
-            self._find(url).unlink()
-        except (FileMissing, FileNotFoundError):
+            with writing():
+                return remove_file(self._root, parts)
+        except FileMissing:
             return False
-        return True
 
-    def _walk(self, folder: str) -> Iterator[Path]:
-        yield from sorted(path for path in (self._root / folder).rglob("*") if path.is_file())
+    def _walk(self, folder: Sequence[str]) -> Iterator[StoredFile]:
+        with reading(), open_folder(self._root, folder) as top:
+            for path, _, names, inner in os.fwalk(".", onerror=_unless_gone, dir_fd=top):
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError):
+                        status = os.lstat(name, dir_fd=inner)
+                        if stat.S_ISREG(status.st_mode):
+                            yield _describe(self._root.joinpath(*folder, path, name).as_uri(), status)
+
+    def _names_in(self, folder: Sequence[str]) -> Iterator[str]:
+        with reading(), open_folder(self._root, folder) as top:
+            yield from os.listdir(top)
+
+
+def _collect(found: Iterator[T]) -> Sequence[T]:
+    """Finish an iteration; a folder that is not there holds nothing."""
+    collected: list[T] = []
+    with contextlib.suppress(FileMissing):
+        collected.extend(found)
+    return collected
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _describe(url: str, status: os.stat_result) -> StoredFile:
+    version = hashlib.sha256(f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}".encode()).hexdigest()[:24]
+    return StoredFile(url, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), version)

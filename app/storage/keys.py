@@ -4,8 +4,26 @@ found by its identifier alone."""
 import hashlib
 import re
 
+from app.core.errors import InvalidInput
+
 # What every file system and every address takes as it is. Lower case only: some file systems do not tell `A` from `a`.
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+
+# What no name in a key may be: the last is where files lie before they are whole.
+_RESERVED = {"", ".", "..", ".incoming"}
+_KEY = re.compile(r"[^\x00-\x1f\x7f\\\ud800-\udfff]{1,1024}")
+_NAME_BYTES = 255
+_KEY_BYTES = 1024  # the limit of Google Cloud Storage
+
+
+def parts_of(key: str) -> list[str]:
+    """Return the names that a key consists of. Raises `InvalidInput` for one that could lead elsewhere."""
+    parts = key.split("/")
+    if not _KEY.fullmatch(key) or _RESERVED & set(parts) or len(key.encode()) > _KEY_BYTES:
+        raise InvalidInput("This is not a name that a stored file can have")
+    if any(len(part.encode()) > _NAME_BYTES for part in parts):
+        raise InvalidInput("The name of the stored file is too long")
+    return parts
 
 
 def name_of(identifier: str) -> str:

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-# Called with the number of bytes that were written since the last call.
+# Called on the event loop with the number of bytes that are stored since the last call, written or found there.
 Progress = Callable[[int], None]
 
 
@@ -54,7 +54,7 @@ class Home(Protocol):
         """Raises `FileMissing`."""
         ...
 
-    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes]:
+    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
         """Yield the bytes from `start` up to, not including, `stop`. Raises `FileMissing` before the first.
 
         Who stops early closes it.

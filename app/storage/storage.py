@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from app.core.config import Settings
 from app.core.errors import ConfigurationError, FileMissing
-from app.storage.files import FileHome, path_of
+from app.storage.files import FileHome
+from app.storage.folders import path_of
 from app.storage.incoming import Receiver
 from app.storage.libraries import Libraries
 from app.storage.protocol import Home, Link, Progress, StoredFile
@@ -49,7 +50,7 @@ class Storage:
     async def stat(self, url: str) -> StoredFile:
         return await self._home_of(url).stat(url)
 
-    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes]:
+    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
         return self._home_of(url).read(url, start, stop)
 
     def open(self, url: str) -> BinaryIO:
@@ -88,6 +89,13 @@ def open_storage(settings: Settings) -> Storage:
     libraries = Libraries(settings)
     url = settings.storage_url or local.absolute().as_uri()
     if urlsplit(url).scheme == "file":
-        files = FileHome(path_of(url), libraries)
+        files = FileHome(_folder_of(url), libraries)
         return Storage(files, files)
     raise ConfigurationError("STORAGE_URL must start with file:/// or gs://")
+
+
+def _folder_of(url: str) -> Path:
+    try:
+        return path_of(url.rstrip("/"))
+    except ValueError as error:
+        raise ConfigurationError(f"STORAGE_URL must name a folder as file:///folder does: it is {error}") from None

@@ -27,17 +27,32 @@ class Workers:
         """Wait for a call. One that has begun goes on when the waiting is cancelled."""
         return await self.submit(function, *args)
 
-    async def run_to_its_end(self, function: Callable[..., T], *args: Any) -> T:
+    async def run_to_its_end(self, function: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:
         """Wait for a call, also when the waiting is cancelled: afterwards nothing is being changed any more."""
-        call = self.submit(function, *args)
+        call = self.submit(function)
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
+            if on_cancel:
+                on_cancel()
             if not call.cancelled():
                 await asyncio.wait([call])
+                call.exception()  # nobody else looks at it
             raise
 
     def close(self) -> None:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
+
+
+def on_loop(callback: Callable[[int], None] | None) -> Callable[[int], None]:
+    """Return a function for other threads that has the running event loop call `callback`."""
+    if callback is None:
+        return lambda _: None
+    loop, told = asyncio.get_running_loop(), callback
+
+    def tell(value: int) -> None:
+        loop.call_soon_threadsafe(told, value)
+
+    return tell

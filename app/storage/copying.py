@@ -1,0 +1,139 @@
+"""Copies a file into a folder, all of it or nothing, and goes on where an interrupted copy was."""
+
+import contextlib
+import io
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from app.core.errors import Conflict, FileMissing, StorageUnavailable
+from app.storage.folders import open_file, open_folder
+from app.storage.incoming import IncomingFolder
+from app.storage.keys import parts_of
+from app.storage.os_errors import reading, writing
+
+_CHUNK_BYTES = 1024 * 1024
+_PUBLISH_ATTEMPTS = 10
+
+
+class Copying:
+    """One `put`, for a thread; another one may stop it."""
+
+    def __init__(
+        self, root: Path, incoming: IncomingFolder, key: str, source: Path, progress: Callable[[int], None]
+    ) -> None:
+        self._root = root
+        self._parts = parts_of(key)
+        self._incoming = incoming
+        self._key = key
+        self._source = source
+        self._progress = progress
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Raises `FileMissing`, `StorageFull`, `StorageUnavailable`, and `Conflict` where the source changes."""
+        with open_source(self._source) as source, writing():
+            if self._source.parent == self._incoming.path and os.name == "posix":
+                os.fsync(source.fileno())
+                self._publish(self._source)
+                self._progress(os.fstat(source.fileno()).st_size)
+            else:
+                self._copy(source)
+
+    def _copy(self, source: io.FileIO) -> None:
+        with self._incoming.open_draft(self._key, self._source, self._stopping) as (draft, path):
+            try:
+                if self._is_stored(source):
+                    path.unlink()
+                    self._progress(os.fstat(source.fileno()).st_size)
+                    return
+                self._fill(draft, source)
+                os.fsync(draft)
+                self._publish(path)
+            except OSError:
+                path.unlink(missing_ok=True)  # above all where the disk is full
+                raise
+
+    def _is_stored(self, source: io.FileIO) -> bool:
+        """Whether the very bytes are there already: two files that are read anyway need no checksum."""
+        try:
+            stored = io.FileIO(open_file(self._root, self._parts))
+        except (FileMissing, OSError):
+            return False
+        with stored:
+            size = os.fstat(source.fileno()).st_size
+            if os.fstat(stored.fileno()).st_size != size:
+                return False
+            return self._count_equal(source, stored) == size
+
+    def _count_equal(self, source: io.FileIO, other: io.FileIO) -> int:
+        """Return how many bytes both files begin with, to a chunk's precision."""
+        equal = 0
+        source.seek(0)
+        other.seek(0)
+        while chunk := other.read(_CHUNK_BYTES):
+            self._check()
+            if source.read(len(chunk)) != chunk:
+                break
+            equal += len(chunk)
+        return equal
+
+    def _fill(self, draft: int, source: io.FileIO) -> None:
+        before = os.fstat(source.fileno())
+        with io.FileIO(draft, "r+", closefd=False) as file:
+            done = self._count_equal(source, file)
+            file.truncate(done)
+            file.seek(done)
+            source.seek(done)
+            self._progress(done)
+            buffer = memoryview(bytearray(_CHUNK_BYTES))
+            while count := _read_into(source, buffer):
+                self._check()
+                _write_all(file, buffer[:count])
+                self._progress(count)
+                done += count
+        after = os.fstat(source.fileno())
+        if (before.st_size, before.st_mtime_ns) != (done, after.st_mtime_ns):
+            raise Conflict(f"{self._source.name} changed while it was copied")
+
+    def _publish(self, path: Path) -> None:
+        for _ in range(_PUBLISH_ATTEMPTS):
+            try:
+                with open_folder(self._root, self._parts[:-1], create=True) as folder:
+                    os.replace(path, self._parts[-1], dst_dir_fd=folder)
+                    os.fsync(folder)
+                return
+            except FileNotFoundError:  # the folder was empty, and a deletion took it away
+                if not path.exists():
+                    break
+        raise FileMissing
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise StorageUnavailable("The server is stopping")
+
+
+@contextlib.contextmanager
+def open_source(path: Path) -> Iterator[io.FileIO]:
+    """Open a local file that is to be stored. Raises `FileMissing`, also for what is not a regular file."""
+    with reading():
+        file = io.FileIO(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)))
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise FileMissing
+        yield file
+
+
+def _read_into(source: io.FileIO, buffer: memoryview) -> int:
+    with reading():
+        return source.readinto(buffer) or 0
+
+
+def _write_all(file: io.FileIO, data: memoryview) -> None:
+    while data:
+        data = data[file.write(data) or 0 :]
