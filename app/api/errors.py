@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -18,11 +19,13 @@ from app.core.errors import (
     InvalidMoment,
     NotFound,
     PipelineActive,
+    RedisUnavailable,
     StorageFull,
     StorageUnavailable,
     TooLarge,
     VideoMomentsError,
 )
+from app.core.redis import is_away
 from app.database.errors import domain_error
 
 _log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ _STATUS: Mapping[type[VideoMomentsError], int] = {
     Conflict: 409,
     DatabaseUnavailable: 503,
     DatabaseAhead: 503,
+    RedisUnavailable: 503,
     TooLarge: 413,
     StorageUnavailable: 503,
     StorageFull: 507,
@@ -49,6 +53,7 @@ def install_error_handlers(app: FastAPI) -> None:
     """Answer every error that an endpoint may raise; an unexpected one is left to the middleware."""
     app.add_exception_handler(VideoMomentsError, _answer_expected)
     app.add_exception_handler(psycopg.Error, _answer_database_error)
+    app.add_exception_handler(RedisError, _answer_redis_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(HTTPException, _answer_http_exception)
 
@@ -69,6 +74,13 @@ async def _answer_database_error(request: Request, error: Exception) -> Response
         raise error
     _log.warning("%s: %s", type(error).__name__, str(error).partition("\n")[0])
     return await _answer_expected(request, expected)
+
+
+async def _answer_redis_error(request: Request, error: Exception) -> Response:
+    if not is_away(error):
+        raise error
+    _log.warning("%s: %s", type(error).__name__, error)
+    return await _answer_expected(request, RedisUnavailable())
 
 
 async def _answer_invalid_request(request: Request, error: Exception) -> Response:

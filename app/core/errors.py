@@ -1,5 +1,7 @@
 """What can go wrong, by name. Only `api/errors.py` knows which HTTP status each one gets."""
 
+from collections.abc import Iterable
+
 
 class VideoMomentsError(Exception):
     """Base of every expected failure; its text is one sentence that a user may read."""
@@ -48,6 +50,11 @@ class GenerationConfigNotFound(NotFound):
         super().__init__("Generation config not found")
 
 
+class ModelNotFound(NotFound):
+    def __init__(self, key: str, others: Iterable[str]) -> None:
+        super().__init__(f"Model {key} not found; there are: {', '.join(others) or 'none'}")
+
+
 class FileMissing(NotFound):
     """A stored file is gone, or lies where this server may not look: both are told in the same words."""
 
@@ -87,6 +94,13 @@ class PromptHashCollision(Conflict):
 
 class DatabaseUnavailable(VideoMomentsError):
     """PostgreSQL cannot answer now; the same request may succeed later."""
+
+
+class RedisUnavailable(VideoMomentsError):
+    """Redis cannot answer now; the same request may succeed later."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis is not available")
 
 
 class StorageUnavailable(VideoMomentsError):

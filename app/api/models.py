@@ -1,0 +1,93 @@
+"""`/api/admin/models`: the registry of AI models."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Path
+from starlette.responses import Response
+
+from app.api.answers import json_answer
+from app.api.schemas.common import Error
+from app.api.schemas.models import (
+    DeletedModelAnswer,
+    ModelAnswer,
+    ModelBody,
+    ModelChangesBody,
+    ModelsAnswer,
+    SeedAnswer,
+    SeedBody,
+)
+from app.core.redis import get_redis
+from app.services.model_registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
+
+router = APIRouter(
+    prefix="/api/admin/models",
+    tags=["models"],
+    responses={503: {"model": Error, "description": "Redis is not available"}},
+)
+
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"model": Error, "description": "No such model; names those there are"}
+}
+
+
+def get_registry() -> ModelRegistry:
+    """Give the registry of the application's Redis."""
+    return ModelRegistry(get_redis())
+
+
+Registry = Annotated[ModelRegistry, Depends(get_registry)]
+ModelKey = Annotated[
+    str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="Key of the model", examples=["minimax"])
+]
+
+
+@router.get("", response_model=ModelsAnswer)
+async def list_models(registry: Registry) -> Response:
+    """All models, ordered by key."""
+    found = await registry.list_models()
+    return json_answer({"models": [_answer(key, config) for key, config in found.items()], "count": len(found)})
+
+
+@router.get("/defaults/all", response_model=dict[str, ModelAnswer], responses={503: {}})
+async def list_defaults() -> Response:
+    """The built-in defaults by key, which an empty registry is filled with."""
+    return json_answer({key: _answer(key, config) for key, config in DEFAULT_MODELS.items()})
+
+
+@router.post("/seed", response_model=SeedAnswer)
+async def seed_models(registry: Registry, body: Annotated[SeedBody | None, Body()] = None) -> Response:
+    """Fill an empty registry with the defaults; with `force` also one that is not empty."""
+    count = await registry.seed(force=body is not None and body.force)
+    return json_answer({"seeded_count": count, "message": f"Seeded {count} model configs"})
+
+
+@router.get("/{key}", response_model=ModelAnswer, responses=_NOT_FOUND)
+async def get_model(key: ModelKey, registry: Registry) -> Response:
+    """One model."""
+    return json_answer(_answer(key, await registry.find(key)))
+
+
+@router.post("/{key}", response_model=ModelAnswer)
+async def put_model(key: ModelKey, body: ModelBody, registry: Registry) -> Response:
+    """Create a model, or replace all of its fields."""
+    return json_answer(_answer(key, await registry.put(key, ModelConfig(**body.model_dump()))))
+
+
+@router.patch("/{key}", response_model=ModelAnswer, responses=_NOT_FOUND)
+async def change_model(key: ModelKey, body: ModelChangesBody, registry: Registry) -> Response:
+    """Change the fields that are given and not null."""
+    return json_answer(_answer(key, await registry.change(key, body.model_dump(exclude_none=True))))
+
+
+@router.delete("/{key}", response_model=DeletedModelAnswer, responses=_NOT_FOUND)
+async def delete_model(key: ModelKey, registry: Registry) -> Response:
+    """Delete a model."""
+    await registry.delete(key)
+    return json_answer({"success": True, "model_key": key, "message": f"Model config '{key}' deleted successfully"})
+
+
+def _answer(key: str, config: ModelConfig) -> dict[str, Any]:
+    values = asdict(config)
+    updated_at = values.pop("updated_at")
+    return {**values, "model_key": key, "updated_at": updated_at}

@@ -1,0 +1,186 @@
+"""`/api/admin/models`, over a real Redis-protocol server."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+from redis.asyncio import Redis
+
+from app.core.config import Settings
+from app.core.redis import close_redis, get_redis, init_redis
+from tests.api.conftest import open_client
+
+PATH = "/api/admin/models"
+MINE = {"name": "Mine", "base_url": "http://localhost:1"}
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """The application's own client, on an empty database."""
+    init_redis(Settings(redis_url=redis_url))
+    await get_redis().flushdb()
+    yield get_redis()
+    await close_redis()
+
+
+@pytest.fixture
+async def client(app: FastAPI, redis: Redis) -> AsyncIterator[AsyncClient]:
+    async with open_client(app) as client:
+        yield client
+
+
+async def test_seeding_fills_an_empty_registry_once(client: AsyncClient) -> None:
+    first = await client.post(f"{PATH}/seed", json={"force": False})
+    assert first.json() == {"seeded_count": 5, "message": "Seeded 5 model configs"}
+    assert (await client.post(f"{PATH}/seed")).json()["seeded_count"] == 0
+    assert (await client.post(f"{PATH}/seed", json={"force": True})).json()["seeded_count"] == 5
+
+
+async def test_the_list_is_ordered_by_key_and_counted(client: AsyncClient) -> None:
+    assert (await client.get(PATH)).json() == {"models": [], "count": 0}
+    await client.post(f"{PATH}/seed")
+    answer = (await client.get(PATH)).json()
+    assert answer["count"] == 5
+    keys = [model["model_key"] for model in answer["models"]]
+    assert keys == ["minimax", "parakeet", "qwen", "qwen3_omni", "qwen3_vl_fp8"]
+
+
+async def test_a_new_model_is_read_back_with_every_field(client: AsyncClient) -> None:
+    body = MINE | {"model_id": "m", "supports_video": True, "top_p": 0.5, "top_k": 7}
+    created = await client.post(f"{PATH}/my-model_1.0", json=body)
+    assert created.status_code == 200
+    assert created.json() == body | {"model_key": "my-model_1.0", "updated_at": created.json()["updated_at"]}
+    assert (await client.get(f"{PATH}/my-model_1.0")).json() == created.json()
+
+
+async def test_posting_again_replaces_every_field(client: AsyncClient) -> None:
+    await client.post(f"{PATH}/mine", json=MINE | {"top_p": 0.5, "model_id": "m"})
+    answer = (await client.post(f"{PATH}/mine", json={"name": "Other", "base_url": ""})).json()
+    assert (answer["name"], answer["base_url"], answer["top_p"], answer["model_id"]) == ("Other", "", None, None)
+
+
+async def test_a_change_touches_only_what_is_given_and_answers_with_the_new_time(client: AsyncClient) -> None:
+    before = (await client.post(f"{PATH}/mine", json=MINE | {"top_k": 7})).json()
+    after = (await client.patch(f"{PATH}/mine", json={"top_p": 0.25, "name": None, "top_k": None})).json()
+    assert after == before | {"top_p": 0.25, "updated_at": after["updated_at"]}
+    assert after["updated_at"] > before["updated_at"]
+    assert (await client.get(f"{PATH}/mine")).json() == after
+
+
+async def test_an_empty_model_id_reads_back_as_null(client: AsyncClient) -> None:
+    await client.post(f"{PATH}/mine", json=MINE | {"model_id": "m"})
+    await client.patch(f"{PATH}/mine", json={"model_id": ""})
+    assert (await client.get(f"{PATH}/mine")).json()["model_id"] is None
+
+
+@pytest.mark.parametrize("body", [{}, {"name": None}, {"ssh_host": "user@gateway"}])
+async def test_a_change_of_nothing_is_refused(client: AsyncClient, body: dict[str, Any]) -> None:
+    await client.post(f"{PATH}/mine", json=MINE)
+    answer = await client.patch(f"{PATH}/mine", json=body)
+    assert answer.status_code == 422
+    assert "at least one field" in answer.json()["detail"]
+
+
+async def test_a_deleted_model_is_gone(client: AsyncClient) -> None:
+    await client.post(f"{PATH}/tst", json=MINE)
+    answer = await client.delete(f"{PATH}/tst")
+    message = "Model config 'tst' deleted successfully"
+    assert answer.json() == {"success": True, "model_key": "tst", "message": message}
+    assert (await client.delete(f"{PATH}/tst")).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+async def test_an_unknown_model_is_404_and_names_those_there_are(client: AsyncClient, method: str) -> None:
+    await client.post(f"{PATH}/seed")
+    answer = await client.request(method, f"{PATH}/zzz", json={"name": "x"} if method == "PATCH" else None)
+    assert answer.status_code == 404
+    detail = "Model zzz not found; there are: minimax, parakeet, qwen, qwen3_omni, qwen3_vl_fp8"
+    assert answer.json() == {"detail": detail}
+
+
+@pytest.mark.parametrize("field", ["name", "base_url"])
+async def test_a_required_field_is_named_where_it_is_missing(client: AsyncClient, field: str) -> None:
+    answer = await client.post(f"{PATH}/mine", json={name: value for name, value in MINE.items() if name != field})
+    assert (answer.status_code, answer.json()) == (422, {"detail": f"{field}: Field required"})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("name", value) for value in ("", "  ", None, 5, "x" * 201)),
+        *(("base_url", value) for value in (None, "localhost:1", "ftp://h", "http://", "http://:80", "http:/h")),
+        *(
+            ("base_url", value)
+            for value in ("http://h:0", "http://h:65536", "http://h/a b", "http://h\n", "http://h\0")
+        ),
+        *(("base_url", value) for value in ("http://[::1", " http://h", f"http://{'h' * 2000}", "http://hü")),
+        *(("supports_video", value) for value in ("true", 1, None)),
+        *(("top_p", value) for value in (-0.1, 1.1, "0.5", True)),
+        *(("top_k", value) for value in (0, -1, 2**31, 10**400, 1.5, "3")),
+        ("model_id", "x" * 201),
+    ],
+)
+async def test_a_value_that_cannot_be_is_refused_and_nothing_is_written(
+    client: AsyncClient, field: str, value: Any
+) -> None:
+    answer = await client.post(f"{PATH}/mine", json=MINE | {field: value})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(f"{field}: ")
+    assert (await client.get(PATH)).json()["count"] == 0
+
+
+@pytest.mark.parametrize("body", ["NaN", '{"name": "x", "base_url": "", "top_p": NaN}', "[]", '"x"', "", "{"])
+async def test_a_body_that_is_no_model_is_refused(client: AsyncClient, body: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = await client.post(f"{PATH}/mine", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert isinstance(answer.json()["detail"], str)
+
+
+@pytest.mark.parametrize("url", ["", "https://h", "http://h:8000/v1", "http://model_server:1", "http://[::1]:80/"])
+async def test_every_address_that_a_client_can_call_is_taken(client: AsyncClient, url: str) -> None:
+    assert (await client.post(f"{PATH}/mine", json=MINE | {"base_url": url})).json()["base_url"] == url
+
+
+@pytest.mark.parametrize("key", ["_keys", "a b", "a:b", "-a", ".a", "x" * 65, "a%00", "ü", "a%0A", "defaults"])
+async def test_a_key_that_cannot_be_is_refused(client: AsyncClient, redis: Redis, key: str) -> None:
+    answer = await client.post(f"{PATH}/{key}", json=MINE)
+    assert answer.status_code == 422
+    assert await redis.keys("*") == []
+
+
+async def test_the_defaults_are_shown_by_key_even_where_they_are_not_in_use(client: AsyncClient) -> None:
+    answer = (await client.get(f"{PATH}/defaults/all")).json()
+    assert sorted(answer) == ["minimax", "parakeet", "qwen", "qwen3_omni", "qwen3_vl_fp8"]
+    assert answer["qwen3_omni"]["top_k"] == 20
+
+
+async def test_put_is_not_allowed(client: AsyncClient) -> None:
+    assert (await client.put(f"{PATH}/qwen", json=MINE)).status_code == 405
+
+
+async def test_a_redis_that_is_away_is_503(app: FastAPI) -> None:
+    init_redis(Settings(redis_url="redis://127.0.0.1:1/0"))
+    try:
+        async with open_client(app) as client:
+            for method, path, body in (
+                ("GET", "", None),
+                ("GET", "/qwen", None),
+                ("POST", "/qwen", MINE),
+                ("PATCH", "/qwen", {"name": "x"}),
+                ("DELETE", "/qwen", None),
+                ("POST", "/seed", None),
+            ):
+                answer = await client.request(method, f"{PATH}{path}", json=body)
+                assert (answer.status_code, answer.json()) == (503, {"detail": "Redis is not available"})
+                assert int(answer.headers["Retry-After"]) > 0
+            assert (await client.get(f"{PATH}/defaults/all")).status_code == 200
+    finally:
+        await close_redis()
+
+
+async def test_a_key_of_another_type_in_redis_is_not_taken_for_an_outage(client: AsyncClient, redis: Redis) -> None:
+    await redis.set("model:config:odd", "text")
+    assert (await client.get(f"{PATH}/odd")).status_code == 500
