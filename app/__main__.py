@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -15,7 +16,9 @@ from rich.console import Console
 
 from app.core.config import Settings, describe_settings, get_settings
 from app.core.errors import ConfigurationError, VideoMomentsError
+from app.core.keys import make_api_key
 from app.core.logging import configure_logging
+from app.core.loopback import OPEN_TO_ALL, is_loopback
 from app.database import connect
 from app.database.catalog import check_database
 from app.database.migrations import code_revisions, create_database, read_database_revision, upgrade
@@ -24,6 +27,7 @@ from app.embedded.local import local_servers, refuse_half_named, uses_embedded_p
 from app.library import command as library
 from app.repositories.search import SearchRepository
 
+_log = logging.getLogger(__name__)
 _console = Console(soft_wrap=True, highlight=False)
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -66,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     ):
         actions.add_parser(name, help=text).set_defaults(run=action)
 
+    keys = commands.add_parser("keys", help="the keys that clients of the API send")
+    new = keys.add_subparsers(required=True, metavar="ACTION").add_parser("new", help="make a key and print it once")
+    new.add_argument("--read-only", action="store_true", help="a key that may read and change nothing")
+    new.add_argument("--name", help="what the log calls it; without one it gets a name of its own")
+    new.set_defaults(run=_new_key)
+
     commands.add_parser("settings", help="print every setting with its default").set_defaults(run=_settings)
     return parser
 
@@ -79,6 +89,8 @@ def _run(options: argparse.Namespace) -> int:
         upgrade()
         with _listening(settings) as listener:
             _print_addresses(settings, is_embedded)
+            if not settings.api_keys and not is_loopback(settings.host):
+                _log.warning(OPEN_TO_ALL, settings.host, settings.port)
             return _serve(listener)
 
 
@@ -172,6 +184,13 @@ def _rebuild_search(options: argparse.Namespace) -> int:
         count = asyncio.run(rebuild(settings))
         _console.print(f"{count} transcripts are searchable")
         return 0
+
+
+def _new_key(options: argparse.Namespace) -> int:
+    secret, kept = make_api_key(options.name, "read" if options.read_only else "write")
+    _console.print(f"Key, which is shown this once:  {secret}", markup=False)
+    _console.print(f"Entry for API_KEYS:             {kept}", markup=False)
+    return 0
 
 
 def _settings(options: argparse.Namespace) -> int:

@@ -1,6 +1,8 @@
 """How large the body of a request may be, announced or not."""
 
+import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from httpx import AsyncClient, Response
 from app.core.config import Settings
 from app.database import Connection
 from tests.factories import make_video
+from tests.serving import serving
 
 LIMIT = 2000
 PATH = "/api/videos/talk/moments"
@@ -101,3 +104,16 @@ async def test_a_browser_of_another_origin_may_read_that_it_was_too_large(client
     assert answer.status_code == 413
     assert answer.headers["Access-Control-Allow-Origin"] in ("*", "http://localhost:3005")
     assert answer.headers["X-Request-ID"]
+
+
+def test_a_real_server_refuses_a_large_body_before_it_is_sent(
+    tmp_path: Path, own_database_url: str, redis_url: str
+) -> None:
+    with serving(tmp_path, database_url=own_database_url, redis_url=redis_url, max_body_bytes=LIMIT) as server:
+        for body in ({"Content-Length": "5000000000", "Expect": "100-continue"}, {"Transfer-Encoding": "chunked"}):
+            lines = [f"POST {PATH} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in body.items())]
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as conn:
+                conn.sendall("\r\n".join([*lines, "Content-Type: application/json", "", ""]).encode())
+                if "Transfer-Encoding" in body:
+                    conn.sendall(b"1000\r\n" + b" " * 0x1000 + b"\r\n")  # and never the end
+                assert conn.recv(65536).startswith(b"HTTP/1.1 413 ")
