@@ -15,7 +15,19 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
-from app.api import captions, health, models, moments, search, static, streams, transcripts, videos
+from app.api import (
+    captions,
+    health,
+    models,
+    moments,
+    search,
+    static,
+    streams,
+    transcripts,
+    uploads,
+    video_edits,
+    videos,
+)
 from app.api.access import KeyRequired, OpenToAll
 from app.api.errors import install_error_handlers
 from app.api.limits import BodyLimit
@@ -63,6 +75,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (streams.router, static.router, static.reads, static.clips):
         app.include_router(router)
     app.include_router(models.router)
+    app.include_router(uploads.router)
+    app.include_router(video_edits.router)
     app.include_router(health.router)
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

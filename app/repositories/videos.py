@@ -83,6 +83,15 @@ class VideoRepository:
             )
             return await cursor.fetchone()
 
+    async def lock_for_deletion(self, identifier: str) -> Video | None:
+        """Return the video and hold its row until the transaction ends: nothing can be added to it meanwhile."""
+        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
+            await cursor.execute(
+                f"SELECT {COLUMNS} FROM videos WHERE identifier = %(identifier)s FOR UPDATE",
+                {"identifier": identifier},
+            )
+            return await cursor.fetchone()
+
     async def lock_identifier(self, identifier: str) -> None:
         """Hold a name until the transaction ends, whether or not a video has it."""
         await self._conn.execute(

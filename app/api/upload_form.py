@@ -1,0 +1,127 @@
+"""A form with a video in it, parsed while it arrives: its fields are kept, the file's bytes are passed on."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
+
+from app.core.errors import InvalidInput, TooLarge
+
+FIELDS = frozenset({"id", "title", "source_url"})
+_FILE = "file"
+# Bytes of a form that are not the file's: names and values, headers and boundaries.
+ENVELOPE_BYTES = 64 * 1024
+
+
+def find_boundary(content_type: str) -> bytes | None:
+    """Return the boundary of `multipart/form-data`, or None for a body that is the file itself.
+
+    Raises `InvalidInput` for a form of another kind.
+    """
+    kind, options = parse_options_header(content_type)
+    if not kind.startswith(b"multipart/") and kind != b"application/x-www-form-urlencoded":
+        return None
+    boundary = options.get(b"boundary")
+    if kind != b"multipart/form-data" or not boundary:
+        raise InvalidInput("Send the file as multipart/form-data with a boundary, or as the body with its own type")
+    return boundary
+
+
+class UploadForm:
+    """`feed` it what arrives, then `finish`. Raises `InvalidInput` for what is no such form."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self.fields: dict[str, str] = {}
+        self.filename: str | None = None  # None before the file begins
+        self._name = ""
+        self._header = [b"", b""]
+        self._disposition = b""
+        self._value = bytearray()
+        self._file_pieces: list[bytes] = []
+        self._envelope = 0
+        self._has_ended = False
+        try:
+            self._parser = MultipartParser(boundary, self._callbacks())
+        except FormParserError:
+            raise InvalidInput("The boundary of the form is too long") from None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return those of the bytes that are the file's. Raises `TooLarge` where the rest has too many."""
+        self._file_pieces.clear()
+        try:
+            self._parser.write(chunk)
+        except FormParserError:
+            raise InvalidInput("The form is damaged") from None
+        data = b"".join(self._file_pieces)
+        self._envelope += len(chunk) - len(data)
+        if self._envelope > ENVELOPE_BYTES:
+            raise TooLarge(f"The fields of a form may have at most {ENVELOPE_BYTES} bytes")
+        return data
+
+    def finish(self) -> None:
+        if not self._has_ended:
+            raise InvalidInput("The form ended early")
+        if self.filename is None:
+            raise InvalidInput("The form has no file")
+
+    def _callbacks(self) -> MultipartCallbacks:
+        callbacks: dict[str, Callable[..., Any]] = {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._add_header_name,
+            "on_header_value": self._add_header_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._end_headers,
+            "on_part_data": self._add_data,
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+        return cast(MultipartCallbacks, callbacks)
+
+    def _begin_part(self) -> None:
+        self._disposition = b""
+        self._value.clear()
+
+    def _add_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header[0] += data[start:end]
+
+    def _add_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header[1] += data[start:end]
+
+    def _end_header(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            self._disposition = value
+        self._header = [b"", b""]
+
+    def _end_headers(self) -> None:
+        _, options = parse_options_header(self._disposition.decode("latin-1"))
+        self._name = _decode("The name of a field", options.get(b"name", b""))
+        if self._name == _FILE:
+            if self.filename is not None:
+                raise InvalidInput("The form has more than one file")
+            self.filename = _decode("The file's name", options.get(b"filename", b""))
+        elif self._name not in FIELDS:
+            raise InvalidInput("A form has the fields file, id, title and source_url, and no others")
+        elif self._name in self.fields:
+            raise InvalidInput(f"The form has more than one {self._name}")
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        if self._name == _FILE:
+            self._file_pieces.append(data[start:end])
+        else:
+            self._value += data[start:end]
+
+    def _end_part(self) -> None:
+        if self._name != _FILE:
+            self.fields[self._name] = _decode(self._name, bytes(self._value))
+
+    def _end(self) -> None:
+        self._has_ended = True
+
+
+def _decode(name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{name} is not UTF-8") from None

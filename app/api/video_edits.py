@@ -1,0 +1,79 @@
+"""`PATCH` and `DELETE /api/videos/{id}`"""
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from redis.asyncio import Redis
+from starlette.responses import Response
+
+from app.api.answers import json_answer
+from app.api.dependencies import Checkouts, MediaStorage, VideoId
+from app.api.read_route import SharedReads
+from app.api.schemas.common import Error
+from app.api.schemas.videos import DeleteQuery, DeletionAnswer, VideoAnswer, VideoChangesBody
+from app.api.videos import video_answer
+from app.core.redis import get_redis
+from app.repositories.videos import VideoChanges
+from app.services.deleted_rows import Skips
+from app.services.deletion import Deletion, delete_video
+from app.services.video_edits import change_video
+
+router = APIRouter(prefix="/api/videos/{video_id}", tags=["videos"])
+
+LiveState = Annotated[Redis, Depends(get_redis)]
+
+
+@router.patch("", response_model=VideoAnswer, responses={404: {"model": Error}, 422: {"model": Error}})
+async def patch_video(video_id: VideoId, body: VideoChangesBody, database: Checkouts, reads: SharedReads) -> Response:
+    """Correct a video's title or source_url; null forgets it."""
+    changes: VideoChanges = body.model_dump(include=body.model_fields_set)  # type: ignore[assignment]
+    async with database.connect() as conn:
+        await change_video(conn, video_id, changes)
+    return json_answer(video_answer(await reads.get_video(video_id)))
+
+
+@router.delete(
+    "",
+    response_model=DeletionAnswer,
+    responses={
+        400: {"model": Error, "description": "A run works on the video, and `force` is not set"},
+        404: {"model": Error},
+        422: {"model": Error},
+        503: {"model": Error, "description": "The database or the storage is not available: nothing was deleted"},
+    },
+)
+async def remove_video(
+    video_id: VideoId,
+    query: Annotated[DeleteQuery, Query()],
+    database: Checkouts,
+    storage: MediaStorage,
+    redis: LiveState,
+) -> Response:
+    """Delete a video with all that belongs to it, or what an interrupted deletion has left of one."""
+    started = time.perf_counter()
+    deletion = await delete_video(database, storage, redis, video_id, Skips(**query.model_dump()))
+    return json_answer(_answer(video_id, deletion, round((time.perf_counter() - started) * 1000)))
+
+
+def _answer(video_id: str, deletion: Deletion, milliseconds: int) -> dict[str, Any]:
+    rows, in_files, in_bucket = deletion.rows, deletion.in_files, deletion.in_bucket
+    return {
+        "status": "partial" if deletion.errors else "completed",
+        "video_id": video_id,
+        "deleted": {
+            "local": {
+                "video": in_files["video"] + in_bucket["video"] > 0,
+                "audio": in_files["audio"] > 0,
+                "thumbnail": in_files["thumbnail"] + in_bucket["thumbnail"] > 0,
+                "transcript": rows.transcript,
+                "moments": rows.moments,
+                "clips": in_files["clip"],
+            },
+            "gcs": {"audio_files": in_bucket["audio"], "clip_files": in_bucket["clip"]},
+            "redis_keys": deletion.redis_keys,
+            "url_registry": rows.source_url,
+        },
+        "errors": deletion.errors or None,
+        "duration_ms": milliseconds,
+    }

@@ -1,0 +1,85 @@
+"""What belongs to a video, over all tables: read to know what a deletion takes, and deleted by kind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.rows import args_row
+
+from app.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """A row that says where a file lies: `kind` is video, thumbnail, clip or clip_thumbnail.
+
+    `owner_id` is the id of the clip for the last two, and of the row itself for the others.
+    """
+
+    kind: str
+    owner_id: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoParts:
+    """What else a video has; `latest_status` is that of its newest run."""
+
+    transcript_id: int | None
+    moments: int
+    runs: list[str]
+    latest_status: str | None
+
+
+class PartRepository:
+    """Parts of one video."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def get(self, video_id: int) -> VideoParts:
+        async with self._conn.cursor(row_factory=args_row(VideoParts)) as cursor:
+            await cursor.execute(
+                """
+                SELECT (SELECT transcripts.id FROM transcripts WHERE video_id = %(video_id)s),
+                       (SELECT count(*) FROM moments WHERE video_id = %(video_id)s),
+                       ARRAY(SELECT identifier FROM pipeline_history WHERE video_id = %(video_id)s),
+                       (SELECT status FROM pipeline_history WHERE video_id = %(video_id)s
+                        ORDER BY started_at DESC, id DESC LIMIT 1)
+                """,
+                {"video_id": video_id},
+            )
+            return await anext(cursor)
+
+    async def list_files(self, video_id: int) -> list[FileRow]:
+        """Return where the files of the video lie, as its rows say."""
+        async with self._conn.cursor(row_factory=args_row(FileRow)) as cursor:
+            await cursor.execute(
+                """
+                SELECT 'video', id, cloud_url FROM videos WHERE id = %(video_id)s
+                UNION ALL
+                SELECT 'thumbnail', id, cloud_url FROM thumbnails WHERE video_id = %(video_id)s
+                UNION ALL
+                SELECT 'clip', id, cloud_url FROM clips WHERE video_id = %(video_id)s
+                UNION ALL
+                SELECT 'clip_thumbnail', clips.id, thumbnails.cloud_url
+                FROM clips JOIN thumbnails ON thumbnails.clip_id = clips.id
+                WHERE clips.video_id = %(video_id)s
+                """,
+                {"video_id": video_id},
+            )
+            return await cursor.fetchall()
+
+    async def delete_clips(self, clip_ids: Sequence[int]) -> None:
+        """Delete clips and, by cascade, their thumbnails."""
+        await self._conn.execute("DELETE FROM clips WHERE id = ANY (%(ids)s)", {"ids": list(clip_ids)})
+
+    async def delete_moments_without_clip(self, video_id: int) -> int:
+        """Delete the video's moments that have no clip and return how many there were."""
+        cursor = await self._conn.execute(
+            """
+            DELETE FROM moments
+            WHERE video_id = %(video_id)s AND NOT EXISTS (SELECT FROM clips WHERE clips.moment_id = moments.id)
+            """,
+            {"video_id": video_id},
+        )
+        return cursor.rowcount

@@ -1,0 +1,106 @@
+"""Deleting a video: its rows first, then its files, then its live state.
+
+What is interrupted leaves files without a row and never a row without its file. The files of a video lie in folders of
+its identifier, so the next deletion finds them there although the row is gone.
+"""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.core.errors import VideoMomentsError, VideoNotFound
+from app.database import Database
+from app.repositories import VideoRepository
+from app.services.deleted_rows import DeletedRows, Skips, delete_rows, is_in_bucket
+from app.services.video_keys import delete_video_keys
+from app.storage import Storage, audio_folder, clip_folder, thumbnail_folder, video_folder
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Deletion:
+    """What came of a deletion: files that were deleted by kind and by home, and what failed, each in a sentence."""
+
+    rows: DeletedRows
+    in_files: Counter[str] = field(default_factory=Counter)
+    in_bucket: Counter[str] = field(default_factory=Counter)
+    redis_keys: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+async def delete_video(database: Database, storage: Storage, redis: Redis, identifier: str, skips: Skips) -> Deletion:
+    """Delete a video, or what is left of one. Raises `VideoNotFound` and `PipelineActive`.
+
+    Files outside this server's own storage stay. A storage that does not answer at all fails before anything is
+    deleted.
+    """
+    if "\0" in identifier:
+        raise VideoNotFound
+    found = await _list_files(storage, identifier, skips)
+    async with database.connect() as conn, conn.transaction():
+        rows = await delete_rows(conn, identifier, skips)
+    deletion = Deletion(rows or DeletedRows())
+    await _delete_files(database, storage, identifier, deletion, found)
+    if not skips.skip_redis:
+        await _delete_keys(redis, identifier, deletion)
+    if rows is None and not (found or deletion.redis_keys):
+        raise VideoNotFound
+    return deletion
+
+
+async def _list_files(storage: Storage, identifier: str, skips: Skips) -> dict[str, str]:
+    """Return the kinds of the files that lie in the video's folders, by URL."""
+    in_bucket = is_in_bucket(storage.url_of(video_folder(identifier)))
+    folders = {
+        "video": None if skips.skip_local_video else video_folder(identifier),
+        "thumbnail": None if skips.skip_local_thumbnail else thumbnail_folder(identifier),
+        "audio": None if skips.keep_audio(in_bucket) else audio_folder(identifier),
+        "clip": None if skips.keep_clips(in_bucket) else clip_folder(identifier),
+    }
+    return {file.url: kind for kind, folder in folders.items() if folder for file in await storage.list(folder)}
+
+
+async def _delete_files(
+    database: Database, storage: Storage, identifier: str, deletion: Deletion, found: dict[str, str]
+) -> None:
+    """Delete the files whose rows are gone, and then those that no row names."""
+    of_rows = {file.url: file.kind for file in deletion.rows.files}
+    for url, kind in of_rows.items():
+        await _delete_file(storage, url, kind, deletion)
+    for url, kind in found.items():
+        if url not in of_rows:
+            await _delete_leftover(database, storage, identifier, url, kind, deletion)
+
+
+async def _delete_leftover(
+    database: Database, storage: Storage, identifier: str, url: str, kind: str, deletion: Deletion
+) -> None:
+    """Delete a file that no row names. The name is held meanwhile: an upload that has just stored it waits with its
+    row, and sees that it is gone.
+    """
+    async with database.connect() as conn, conn.transaction():
+        videos = VideoRepository(conn)
+        await videos.lock_identifier(identifier)
+        if not await videos.refers_to(identifier, url):
+            await _delete_file(storage, url, kind, deletion)
+
+
+async def _delete_file(storage: Storage, url: str, kind: str, deletion: Deletion) -> None:
+    try:
+        if await storage.delete(url):
+            (deletion.in_bucket if is_in_bucket(url) else deletion.in_files)[kind] += 1
+    except VideoMomentsError as error:
+        _log.warning("%s is left: %s", url, error)
+        deletion.errors.append(f"A file of the kind {kind} could not be deleted: {error}")
+
+
+async def _delete_keys(redis: Redis, identifier: str, deletion: Deletion) -> None:
+    try:
+        deletion.redis_keys = await delete_video_keys(redis, identifier, deletion.rows.runs)
+    except (RedisError, OSError) as error:
+        _log.warning("The live state of %r is left: %s", identifier, error)
+        deletion.errors.append("The live state could not be deleted: Redis is not available")

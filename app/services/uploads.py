@@ -1,0 +1,127 @@
+"""Videos that users send: written down as they arrive, looked at, stored, and only then a row."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.core.errors import Conflict, FileMissing, InvalidInput, TooLarge
+from app.database import Database
+from app.media.probe import MediaInfo, NotAVideo, probe
+from app.repositories import VideoRepository
+from app.services.video_details import VideoDetails, invent_identifier
+from app.storage import Receiver, Storage, video_folder
+
+_log = logging.getLogger(__name__)
+
+_TAKEN = "A video with this id exists already"
+# What a file without a telling name is called by. WebM is Matroska with these codecs and no others.
+_EXTENSIONS = {"mpegts": ".ts", "mpeg": ".mpg"}
+_WEBM_CODECS = frozenset({"vp8", "vp9", "av1", "opus", "vorbis", None})
+
+
+class Upload:
+    """A video that arrives: `announce` it, `write` its bytes, and `store` it. Leaving the block forgets the rest."""
+
+    def __init__(self, database: Database, storage: Storage, incoming: Receiver, max_bytes: int) -> None:
+        self._database = database
+        self._storage = storage
+        self._incoming = incoming
+        self._max_bytes = max_bytes
+
+    async def announce(self, details: VideoDetails, at_least_bytes: int = 0) -> None:
+        """Refuse what can only fail, before the bytes are there.
+
+        Raises `TooLarge`, `InvalidInput`, and `Conflict` for an identifier that is taken.
+        """
+        if at_least_bytes > self._max_bytes:
+            raise self._too_large()
+        details.check()
+        if details.known_identifier:
+            async with self._database.connect() as conn:
+                if await VideoRepository(conn).get_by_identifier(details.known_identifier):
+                    raise Conflict(_TAKEN)
+
+    async def write(self, data: bytes) -> None:
+        """Raises `TooLarge` and `StorageFull`."""
+        if self._incoming.size + len(data) > self._max_bytes:
+            raise self._too_large()
+        await self._incoming.write(data)
+
+    async def store(self, details: VideoDetails) -> str:
+        """Make a video of what has arrived and return its identifier.
+
+        Raises `InvalidInput` for a file that is no video, and `Conflict` for an identifier that is taken.
+        """
+        await self.announce(details)
+        info = await self._probe()
+        identifier = details.known_identifier or invent_identifier()
+        extension = details.extension or _extension_of(info)
+        # No two uploads share a name, so that none can lose its file to the deletion of another.
+        key = f"{video_folder(identifier)}/{secrets.token_hex(8)}{extension}"
+        try:
+            await self._storage.put(key, self._incoming.path)
+            await self._add_row(identifier, self._storage.url_of(key), details, info)
+        except BaseException:
+            await self._discard(identifier, self._storage.url_of(key))
+            raise
+        return identifier
+
+    async def _probe(self) -> MediaInfo:
+        try:
+            return await asyncio.to_thread(probe, self._incoming.path)
+        except NotAVideo as error:
+            raise InvalidInput(str(error).capitalize()) from None
+        except OSError as error:  # FFmpeg has these for damaged files too
+            _log.warning("An upload cannot be read: %s", error)
+            raise InvalidInput("The file is damaged") from None
+
+    async def _add_row(self, identifier: str, url: str, details: VideoDetails, info: MediaInfo) -> None:
+        async with self._database.connect() as conn, conn.transaction():
+            videos = VideoRepository(conn)
+            await videos.lock_identifier(identifier)
+            await videos.create(
+                identifier=identifier,
+                cloud_url=url,
+                title=details.shown_title,
+                source_url=details.source_url or None,
+                duration_seconds=info.duration_seconds,
+                file_size_kb=info.file_size_kb,
+                video_codec=info.video_codec,
+                audio_codec=info.audio_codec,
+                resolution=info.resolution,
+                frame_rate=info.frame_rate,
+            )
+            # A deletion of this identifier that came before the lock has taken the file for a leftover. Asked while
+            # the connection is held, because it must be so when the row appears.
+            try:
+                await self._storage.stat(url)
+            except FileMissing:
+                raise Conflict("A video with this id was deleted at the same time, send this one again") from None
+
+    async def _discard(self, identifier: str, url: str) -> None:
+        """Delete the file, unless its row was written although nobody could say so."""
+        try:
+            async with self._database.connect() as conn:
+                if await VideoRepository(conn).refers_to(identifier, url):
+                    return
+            await self._storage.delete(url)
+        except Exception as error:  # the file stays where a deletion of this identifier finds it
+            _log.warning("The file of a failed upload of %r is left: %s", identifier, error)
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"A video may have at most {self._max_bytes} bytes")
+
+
+@asynccontextmanager
+async def receive_video(database: Database, storage: Storage, max_bytes: int) -> AsyncIterator[Upload]:
+    """Give a place for a video that arrives; nothing of it is left behind where it is not stored."""
+    async with storage.receive() as incoming:
+        yield Upload(database, storage, incoming, max_bytes)
+
+
+def _extension_of(info: MediaInfo) -> str:
+    if info.format == "mkv" and {info.video_codec, info.audio_codec} <= _WEBM_CODECS:
+        return ".webm"
+    return _EXTENSIONS.get(info.format, f".{info.format}")

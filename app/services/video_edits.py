@@ -1,0 +1,23 @@
+"""Correcting what is said of a video."""
+
+from app.core.errors import VideoNotFound
+from app.database import Connection
+from app.repositories import VideoRepository
+from app.repositories.videos import VideoChanges
+from app.services.video_details import check_source_url, check_title
+
+
+async def change_video(conn: Connection, identifier: str, changes: VideoChanges) -> None:
+    """Change title or source_url; None forgets it. Raises `VideoNotFound` and `InvalidInput`."""
+    if (title := changes.get("title")) is not None:
+        check_title(title)
+    if (source_url := changes.get("source_url")) is not None:
+        check_source_url(source_url)
+    if "\0" in identifier:
+        raise VideoNotFound
+    async with conn.transaction():
+        videos = VideoRepository(conn)
+        video = await videos.lock(identifier)
+        if video is None:
+            raise VideoNotFound
+        await videos.update(video.id, **changes)
