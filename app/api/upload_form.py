@@ -1,12 +1,15 @@
 """A form with a video in it, parsed while it arrives: its fields are kept, the file's bytes are passed on."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.core.errors import InvalidInput, TooLarge
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 FIELDS = frozenset({"id", "title", "source_url"})
 _FILE = "file"
@@ -65,7 +68,7 @@ class UploadForm:
         if self.filename is None:
             raise InvalidInput("The form has no file")
 
-    def _callbacks(self) -> MultipartCallbacks:
+    def _callbacks(self) -> "MultipartCallbacks":
         callbacks: dict[str, Callable[..., Any]] = {
             "on_part_begin": self._begin_part,
             "on_header_field": self._add_header_name,
@@ -76,7 +79,7 @@ class UploadForm:
             "on_part_end": self._end_part,
             "on_end": self._end,
         }
-        return cast(MultipartCallbacks, callbacks)
+        return cast("MultipartCallbacks", callbacks)
 
     def _begin_part(self) -> None:
         self._disposition = b""
