@@ -30,7 +30,7 @@ class FileHome:
     def __init__(self, root: Path, libraries: Libraries) -> None:
         self._root = Path(os.path.abspath(root))
         self.libraries = libraries
-        self._incoming = IncomingFolder(self._root / FOLDER)
+        self.incoming_folder = IncomingFolder(self._root / FOLDER)
         self._workers = Workers("files", 8)
         # Copies take long; what others wait for must not wait for them.
         self._copiers = Workers("copies", 4)
@@ -38,11 +38,11 @@ class FileHome:
     @property
     def incoming(self) -> Path:
         """The folder of what is still being written, on the file system of the rest."""
-        return self._incoming.path
+        return self.incoming_folder.path
 
     def receive(self) -> Receiver:
         """Return a file that is still arriving."""
-        return Receiver(self._incoming, self._workers)
+        return Receiver(self.incoming_folder, self._workers)
 
     def url_of(self, key: str) -> str:
         return self._root.joinpath(*parts_of(key)).as_uri()
@@ -51,7 +51,7 @@ class FileHome:
         return self._own_parts(url) is not None
 
     async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:
-        copying = Copying(self._root, self._incoming, key, source, on_loop(progress))
+        copying = Copying(self._root, self.incoming_folder, key, source, on_loop(progress))
         await self._copiers.run_to_its_end(copying.run, on_cancel=copying.stop)
         return await self.stat(self.url_of(key))
 

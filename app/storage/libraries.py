@@ -1,34 +1,47 @@
 """The folders of imported libraries: rows refer to files in them, which are read and never changed."""
 
-import contextlib
 import os
 from pathlib import Path
 
 from app.core.config import Settings
+from app.core.errors import StorageUnavailable
 
 
 class Libraries:
     """What `library_dirs` names, and what imports on this machine have noted in `data_dir`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._named = tuple(folder.absolute() for folder in settings.library_dirs)
+        self._named = tuple(Path(os.path.abspath(folder)) for folder in settings.library_dirs)
         self._notes = settings.data_dir / "libraries"
+        self._read: tuple[tuple[int, int], tuple[Path, ...]] | None = None
 
     def list(self) -> tuple[Path, ...]:
-        """Return the folders; it reads a small file."""
+        """Return the folders. A small file is looked at, so that an import is seen without a restart."""
         try:
-            noted = self._notes.read_text("utf-8", "surrogateescape").split("\0")
+            status = os.stat(self._notes)
+            seen = (status.st_mtime_ns, status.st_size)
+            if self._read is None or self._read[0] != seen:
+                self._read = seen, _parse(self._notes.read_bytes())
+            noted = self._read[1]
         except OSError:
-            noted = []
-        return (*self._named, *(Path(line) for line in noted if line))
+            noted = ()
+        return self._named + noted
 
     def add(self, folder: Path) -> None:
-        """Note a folder whose files rows refer to from now on."""
-        folder = folder.absolute()
+        """Note a folder whose files rows refer to from now on. Raises `StorageUnavailable`."""
+        folder = Path(os.path.abspath(folder))
         if folder in self.list():
             return
-        self._notes.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._notes, "ab") as notes, contextlib.suppress(OSError):
-            notes.write(os.fsencode(folder) + b"\0")
-            notes.flush()
-            os.fsync(notes.fileno())
+        try:
+            self._notes.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._notes, "ab") as notes:
+                notes.write(os.fsencode(folder) + b"\0")
+                notes.flush()
+                os.fsync(notes.fileno())
+        except OSError as error:
+            raise StorageUnavailable(f"The folder of an import cannot be noted in DATA_DIR: {error}") from None
+
+
+def _parse(notes: bytes) -> tuple[Path, ...]:
+    """Return what is written to its end: the rest of a note that was cut off names another folder."""
+    return tuple(Path(os.fsdecode(note)) for note in notes.split(b"\0")[:-1] if os.path.isabs(note))

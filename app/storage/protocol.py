@@ -28,37 +28,19 @@ class Link:
     expires_in_seconds: int
 
 
-class Home(Protocol):
-    """One place of media. A file has a URL, which rows hold; its key is the part of it that is relative to the home.
+class Source(Protocol):
+    """Files that can be read. Each has a URL, which rows hold.
 
     Nothing here blocks the event loop but `open`, which is for other threads. What cannot be read, be it missing or
-    outside of what this home may touch, is `FileMissing`; a home that does not answer is `StorageUnavailable`.
+    outside of what may be touched, is `FileMissing`; what does not answer is `StorageUnavailable`.
     """
-
-    def url_of(self, key: str) -> str:
-        """Return the URL that a file of the home has under this key."""
-        ...
-
-    def owns(self, url: str) -> bool:
-        """Whether the file is this server's own, so that it may replace and delete it."""
-        ...
-
-    async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:
-        """Store a copy of a local file, all of it or nothing; one that is there already with the same checksum stays.
-
-        What an interrupted call has sent need not be sent again. Raises `StorageFull`.
-        """
-        ...
 
     async def stat(self, url: str) -> StoredFile:
         """Raises `FileMissing`."""
         ...
 
     def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
-        """Yield the bytes from `start` up to, not including, `stop`. Raises `FileMissing` before the first.
-
-        Who stops early closes it.
-        """
+        """Yield the bytes from `start` up to, not including, `stop`. Raises `FileMissing` before the first."""
         ...
 
     def open(self, url: str) -> BinaryIO:
@@ -66,7 +48,29 @@ class Home(Protocol):
         ...
 
     async def get_link(self, url: str) -> Link | None:
-        """Return an address that the home itself serves, or None where it serves none."""
+        """Return an address that the file's home itself serves to a GET, or None where it serves none."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Home(Source, Protocol):
+    """This server's own place of media. The key of a file is the part of its URL that is relative to the home."""
+
+    def url_of(self, key: str) -> str:
+        """Return the URL that a file of the home has under this key. Raises `InvalidInput` for what is no key."""
+        ...
+
+    def owns(self, url: str) -> bool:
+        """Whether the file is this server's own, so that it may replace and delete it."""
+        ...
+
+    async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:
+        """Store a local file, all of it or nothing; one that is there already with the same bytes stays.
+
+        What an interrupted call has sent is not sent again. A source that was received is moved, any other copied.
+        Raises `FileMissing` for the source, `Conflict` where it changes meanwhile, and `StorageFull`.
+        """
         ...
 
     async def delete(self, url: str) -> bool:
@@ -80,5 +84,3 @@ class Home(Protocol):
     async def list_names(self, folder: str) -> set[str]:
         """Return the names directly in a folder, of files and of folders."""
         ...
-
-    async def aclose(self) -> None: ...

@@ -3,23 +3,24 @@
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 from app.core.config import Settings
 from app.core.errors import ConfigurationError, FileMissing
 from app.storage.files import FileHome
 from app.storage.folders import path_of
+from app.storage.google_cloud import Buckets, GoogleHome
 from app.storage.incoming import Receiver
 from app.storage.libraries import Libraries
-from app.storage.protocol import Home, Link, Progress, StoredFile
+from app.storage.protocol import Home, Link, Progress, Source, StoredFile
 
 
 class Storage:
     """Where this server's media lives, beside what rows of imported libraries refer to."""
 
-    def __init__(self, home: Home, files: FileHome) -> None:
+    def __init__(self, home: Home, files: FileHome, buckets: Source) -> None:
         self._home = home
         self._files = files
+        self._buckets = buckets
 
     @property
     def libraries(self) -> Libraries:
@@ -48,16 +49,16 @@ class Storage:
         return await self._home.put(key, source, progress)
 
     async def stat(self, url: str) -> StoredFile:
-        return await self._home_of(url).stat(url)
+        return await self._source_of(url).stat(url)
 
     def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
-        return self._home_of(url).read(url, start, stop)
+        return self._source_of(url).read(url, start, stop)
 
     def open(self, url: str) -> BinaryIO:
-        return self._home_of(url).open(url)
+        return self._source_of(url).open(url)
 
     async def get_link(self, url: str) -> Link | None:
-        return await self._home_of(url).get_link(url)
+        return await self._source_of(url).get_link(url)
 
     async def delete(self, url: str) -> bool:
         return self.owns(url) and await self._home.delete(url)
@@ -69,14 +70,14 @@ class Storage:
         return await self._home.list_names(folder)
 
     async def aclose(self) -> None:
-        for home in {self._home, self._files}:
-            await home.aclose()
+        await self._files.aclose()
+        await self._buckets.aclose()
 
-    def _home_of(self, url: str) -> Home:
-        if self._home.owns(url):
-            return self._home
-        if urlsplit(url).scheme == "file":
+    def _source_of(self, url: str) -> Source:
+        if url.startswith("file:"):
             return self._files
+        if url.startswith("gs:"):
+            return self._buckets
         raise FileMissing
 
 
@@ -85,12 +86,16 @@ def open_storage(settings: Settings) -> Storage:
 
     Raises `ConfigurationError`.
     """
-    local = settings.data_dir / "media"
+    local = settings.data_dir.absolute() / "media"
     libraries = Libraries(settings)
-    url = settings.storage_url or local.absolute().as_uri()
-    if urlsplit(url).scheme == "file":
+    url = settings.storage_url or local.as_uri()
+    if url.startswith("file:"):
         files = FileHome(_folder_of(url), libraries)
-        return Storage(files, files)
+        return Storage(files, files, Buckets(settings))
+    if url.startswith("gs:"):
+        files = FileHome(local, libraries)
+        home = GoogleHome(url, settings, files.incoming_folder)
+        return Storage(home, files, home)
     raise ConfigurationError("STORAGE_URL must start with file:/// or gs://")
 
 

@@ -1,0 +1,189 @@
+"""Sends a file into a bucket in a resumable session, and goes on where an interrupted process was.
+
+The protocol is Google's: https://cloud.google.com/storage/docs/performing-resumable-uploads
+"""
+
+import base64
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import google_crc32c
+
+from app.core.errors import Conflict, FileMissing, StorageUnavailable
+from app.storage.copying import open_source
+from app.storage.google_cloud.client import TIMEOUT_SECONDS, answering, patiently
+from app.storage.incoming import IncomingFolder
+from app.storage.os_errors import reading, writing
+
+if TYPE_CHECKING:
+    import requests
+    from google.cloud.storage import Blob
+
+_CHUNK_BYTES = 8 * 1024 * 1024  # a multiple of 256 KiB, which the protocol wants
+_extend_checksum: Callable[[int, bytes], int] = google_crc32c.extend
+_CONTENT_TYPES = {
+    ".avi": "video/x-msvideo",
+    ".jpg": "image/jpeg",
+    ".mkv": "video/x-matroska",
+    ".mov": "video/quicktime",
+    ".mp4": "video/mp4",
+    ".ogg": "video/ogg",
+    ".wav": "audio/wav",
+    ".webm": "video/webm",
+}
+
+
+class Upload:
+    """One `put`, for a thread; another one may stop it."""
+
+    def __init__(
+        self, make_blob: Callable[[], "Blob"], incoming: IncomingFolder, source: Path, progress: Callable[[int], None]
+    ) -> None:
+        self._make_blob = make_blob
+        self._incoming = incoming
+        self._source = source
+        self._progress = progress
+        self._told = 0
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> "Blob":
+        """Raises `FileMissing` for the source, `StorageFull` and `StorageUnavailable` for the bucket."""
+        import requests
+
+        with open_source(self._source) as file, requests.Session() as http:
+            self._blob = self._make_blob()
+            self._file = file
+            self._http = http
+            self._size, self._checksum = os.fstat(file.fileno()).st_size, self._read_checksum()
+            address = f"gs://{self._blob.bucket.name}/{self._blob.name}"
+            with writing(), self._incoming.open_draft(address, self._source, self._stopping) as (note, path):
+                if not self._is_stored():
+                    self._send(note)
+                self._tell(self._size)
+                path.unlink()
+            return self._blob
+
+    def _read_checksum(self) -> str:
+        """Return the CRC-32C as the bucket writes it."""
+        checksum = 0
+        with reading():
+            while chunk := self._file.read(_CHUNK_BYTES):
+                self._check()
+                checksum = _extend_checksum(checksum, chunk)
+        return base64.b64encode(checksum.to_bytes(4, "big")).decode()
+
+    def _is_stored(self) -> bool:
+        try:
+            with answering():
+                self._blob.reload(timeout=TIMEOUT_SECONDS, retry=patiently(), projection="noAcl")
+        except FileMissing:
+            return False
+        return bool(self._blob.size == self._size and self._blob.crc32c == self._checksum)
+
+    def _send(self, note: int) -> None:
+        session = self._read_note(note)
+        if session is None or not self._send_rest(session, self._ask_position(session)):
+            session = self._begin(note)
+            if not self._send_rest(session, 0):
+                raise StorageUnavailable("The bucket does not keep what it is sent")
+
+    def _read_note(self, note: int) -> str | None:
+        """Return the session that a process before this one began for the same bytes."""
+        try:
+            noted = json.loads(os.pread(note, 65536, 0))
+        except ValueError:
+            return None
+        same = isinstance(noted, dict) and (noted.get("size"), noted.get("crc32c")) == (self._size, self._checksum)
+        return str(noted["session"]) if same else None
+
+    def _begin(self, note: int) -> str:
+        kind = _CONTENT_TYPES.get(os.path.splitext(self._blob.name)[1].lower(), "application/octet-stream")
+        try:
+            with answering():
+                session: str = self._blob.create_resumable_upload_session(
+                    content_type=kind, size=self._size, checksum=None, timeout=TIMEOUT_SECONDS[1], retry=patiently()
+                )
+        except FileMissing:
+            raise StorageUnavailable(f"There is no bucket {self._blob.bucket.name}") from None
+        os.ftruncate(note, 0)
+        os.pwrite(note, json.dumps({"session": session, "size": self._size, "crc32c": self._checksum}).encode(), 0)
+        os.fsync(note)
+        return session
+
+    def _send_rest(self, session: str, position: int | None) -> bool:
+        """Send what the bucket has not got; False where the session is no more, or has spoiled the file."""
+        while position is not None and position < self._size:
+            self._tell(position)
+            self._check()
+            before, position = position, self._send_chunk(session, position)
+            if position == before:
+                return False
+        if self._size == 0:
+            position = self._ask_position(session)
+        return position == self._size and self._is_stored()
+
+    def _send_chunk(self, session: str, position: int) -> int | None:
+        """Send bytes from a position and return the one to go on from, None where the session is no more."""
+        is_unsure = False
+
+        def send() -> int | None:
+            nonlocal is_unsure, position
+            if is_unsure:  # whether the bucket has got the bytes of the attempt before
+                known = self._ask_position(session)
+                if known is None or known != position:
+                    return known
+            is_unsure = True
+            with reading():
+                data = os.pread(self._file.fileno(), min(_CHUNK_BYTES, self._size - position), position)
+            if not data:
+                raise Conflict(f"{self._source.name} changed while it was sent")
+            stop = position + len(data)
+            headers = {"Content-Range": f"bytes {position}-{stop - 1}/{self._size}"}
+            if stop == self._size:
+                headers["X-Goog-Hash"] = f"crc32c={self._checksum}"
+            return self._request(session, headers, data)
+
+        with answering():
+            result: int | None = patiently()(send, self._check)()
+        return result
+
+    def _ask_position(self, session: str) -> int | None:
+        """Return how many bytes the bucket has got, None where the session is no more."""
+        with answering():
+            ask = patiently()(self._request, self._check)
+            result: int | None = ask(session, {"Content-Range": f"bytes */{self._size}"}, b"")
+        return result
+
+    def _request(self, session: str, headers: dict[str, str], data: bytes) -> int | None:
+        from google.api_core.exceptions import from_http_response
+
+        response = self._http.put(session, data=data, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False)
+        if response.status_code == 308:
+            return _persisted(response)
+        if response.ok:
+            return self._size
+        if response.status_code in (400, 404, 410):
+            return None
+        raise from_http_response(response)  # type: ignore[no-untyped-call]  # the library's types are not whole
+
+    def _tell(self, position: int) -> None:
+        if position > self._told:
+            self._progress(position - self._told)
+            self._told = position
+
+    def _check(self, _: Exception | None = None) -> None:
+        if self._stopping.is_set():
+            raise StorageUnavailable("The server is stopping")
+
+
+def _persisted(response: "requests.Response") -> int:
+    """`Range: bytes=0-524287` says that 524288 bytes have arrived; without one, none has."""
+    last = response.headers.get("Range", "").rpartition("-")[2]
+    return int(last) + 1 if last.isdigit() else 0
