@@ -70,7 +70,11 @@ async def test_a_read_only_key_reads(client: AsyncClient) -> None:
     assert (await client.head("/static/thumbnails/x.jpg", headers=bearer(READER))).status_code == 404
 
 
-@pytest.mark.parametrize("headers", [bearer(FULL), {"X-API-Key": FULL}, bearer(FULL) | {"X-API-Key": FULL}])
+@pytest.mark.parametrize(
+    "headers",
+    [bearer(FULL), {"X-API-Key": FULL}, bearer(FULL) | {"X-API-Key": FULL}],
+    ids=["Authorization", "X-API-Key", "both"],
+)
 async def test_a_full_key_reads_and_writes_by_either_header(client: AsyncClient, headers: dict[str, str]) -> None:
     assert (await client.get("/api/videos", headers=headers)).status_code == 200
     body = {"start_time": 0, "end_time": 5, "title": "Intro"}
@@ -96,9 +100,10 @@ async def test_headers_that_contradict_each_other_are_refused(
     assert (answer.status_code, answer.json()["detail"]) == (401, "The request carries different API keys")
 
 
-@pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", FULL, f"Basic {FULL}", f"Bearer {FULL} x", "Bearer ü\x00"])
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "KEY", "Basic KEY", "Bearer KEY x", "Bearer ü\x00"])
 async def test_an_authorization_that_is_none_is_refused(client: AsyncClient, value: str) -> None:
-    answer = await client.get("/api/videos", headers=[(b"Authorization", value.encode("latin-1"))])
+    sent = value.replace("KEY", FULL).encode("latin-1")
+    answer = await client.get("/api/videos", headers=[(b"Authorization", sent)])
     assert answer.status_code == 401
 
 

@@ -3,7 +3,6 @@
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
@@ -63,7 +62,7 @@ async def test_a_body_that_is_not_announced_is_refused_while_it_arrives(client: 
     assert len(taken) == LIMIT / 500 + 1
 
 
-@pytest.mark.parametrize("length", ["", "x", "-1", "+5", "1_0", "1e3", "²", "0x10", "9" * 5000, "5, 5"])
+@pytest.mark.parametrize("length", ["", "x", "-1", "+2", "0_2", " 2", "2.0", "²", "0x2", "2" * 5000, "2, 2"])
 async def test_a_length_that_is_no_number_is_refused(client: AsyncClient, length: str) -> None:
     headers = [(b"Content-Length", length.encode("latin-1"))]
     assert refused(await client.post(PATH, content=in_pieces(b"{}"), headers=headers), 400)
@@ -80,9 +79,12 @@ async def test_a_body_of_another_length_than_announced_is_refused(client: AsyncC
     assert refused(await client.post(PATH, content=in_pieces(body_of(101)), headers=headers), 400)
 
 
-async def test_two_lengths_that_contradict_each_other_are_refused(client: AsyncClient) -> None:
-    headers: Any = [("Content-Length", "5"), ("Content-Length", "6")]
-    assert refused(await client.post(PATH, content=in_pieces(b"{}"), headers=headers), 400)
+@pytest.mark.parametrize(("others", "status"), [(("2",), 422), (("3",), 400), (("4", "5", "6", "7"), 400)])
+async def test_lengths_that_contradict_each_other_are_refused(
+    client: AsyncClient, others: tuple[str, ...], status: int
+) -> None:
+    headers = [("Content-Length", length) for length in ("2", *others)]
+    assert refused(await client.post(PATH, content=in_pieces(b"{}"), headers=headers), status)
 
 
 async def test_the_upload_of_a_video_has_a_limit_of_its_own(app: FastAPI, client: AsyncClient) -> None:
