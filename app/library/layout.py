@@ -10,7 +10,8 @@ from app.library.report import Kind, Notes
 
 # The previous backend looked for a video's file under these extensions, in this order.
 VIDEO_EXTENSIONS = (".mp4", ".webm", ".mov", ".avi", ".mkv", ".ogg")
-FOLDERS = ("videos", "transcripts", "moments", "thumbnails", "moment_clips", "pipeline_history")
+FOLDERS = ("videos", "transcripts", "moments", "thumbnails", "audios", "moment_clips", "pipeline_history")
+MEDIA_FOLDERS = ("videos", "thumbnails", "audios", "moment_clips")
 REGISTRY = "url_registry.json"
 
 _EXTENSIONS = {
@@ -18,6 +19,7 @@ _EXTENSIONS = {
     "transcripts": (".json",),
     "moments": (".json",),
     "thumbnails": (".jpg",),
+    "audios": (".wav",),
     "pipeline_history": (".json",),
 }
 # What the previous backend left beside its files while it wrote them.
@@ -38,6 +40,7 @@ class VideoFiles:
     transcript: Path | None = None
     moments: Path | None = None
     thumbnail: Path | None = None
+    audio: Path | None = None
     history: Path | None = None
 
 
@@ -49,12 +52,25 @@ class Library:
     videos: list[VideoFiles]
     clips: frozenset[str]
 
+    def has_media(self) -> bool:
+        return any(True for _ in self._media())
+
+    def size_of_media(self) -> int:
+        """Return how many bytes the files have that can be copied."""
+        return sum(map(_size, self._media()))
+
+    def _media(self) -> Iterator[Path]:
+        for files in self.videos:
+            yield from (path for path in (files.video, files.thumbnail, files.audio) if path is not None)
+        yield from (self.root / "moment_clips" / name for name in self.clips)
+
 
 _FIELDS = {
     "videos": "video",
     "transcripts": "transcript",
     "moments": "moments",
     "thumbnails": "thumbnail",
+    "audios": "audio",
     "pipeline_history": "history",
 }
 
@@ -87,10 +103,16 @@ def scan_library(root: Path, registered: set[str], notes: Notes) -> Library:
             _place_file(videos, folder, identifier, path, notes)
     for identifier, files in list(videos.items()):
         if identifier not in registered and not (files.video or files.transcript or files.moments or files.history):
-            notes.about(_relative(files.thumbnail)).add(Kind.ORPHAN, "a thumbnail whose video has nothing else")
+            _note_orphans(files, notes)
             del videos[identifier]
     clips = frozenset(path.name for path in _list_usable(root, "moment_clips", (".mp4",), notes))
     return Library(root, [videos[identifier] for identifier in sorted(videos)], clips)
+
+
+def media_roots(root: Path) -> list[Path]:
+    """Return the folders that hold the library's media: its own, and those on other disks that links in it lead to."""
+    linked = [(root / folder).resolve() for folder in MEDIA_FOLDERS if (root / folder).is_dir()]
+    return [root, *(folder for folder in linked if not folder.is_relative_to(root.resolve()))]
 
 
 def identifier_problem(identifier: str) -> str | None:
@@ -125,6 +147,15 @@ def _place_file(videos: dict[str, VideoFiles], folder: str, identifier: str, pat
         notes.add(Kind.REFUSED, f"{other.name} has the same id and comes first", identifier)
         return
     setattr(files, _FIELDS[folder], path)
+
+
+def _note_orphans(files: VideoFiles, notes: Notes) -> None:
+    for path, reason in (
+        (files.thumbnail, "a thumbnail whose video has nothing else"),
+        (files.audio, "the sound of a video that has nothing else"),
+    ):
+        if path is not None:
+            notes.about(_relative(path)).add(Kind.ORPHAN, reason)
 
 
 def _list_files(root: Path, folder: str, notes: Notes) -> Iterator[tuple[str, Path]]:
@@ -177,6 +208,13 @@ def _note_other_folders(root: Path, notes: Notes) -> None:
         known = entry.name in (*FOLDERS, REGISTRY) or entry.name.startswith(".")
         if not known and not entry.name.lower().endswith(_BY_PRODUCTS):
             notes.about(entry.name).add(Kind.ORPHAN, f"{'a folder' if entry.is_dir() else 'a file'} that has no table")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _relative(path: Path | None) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.library.clips import clip_name
+from app.library.keys import audio_key, clip_key, film_key, thumbnail_key
 from app.library.layout import Library, VideoFiles
 from app.library.moments import merge_duplicates
 from app.library.prompts import segment_lines, word_lines
@@ -40,11 +41,24 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file of the library that is stored by its address; `media` is None for what is no video."""
+    """A file of the library, its size in bytes, and the key of its copy; `media` is None for what is no video."""
 
-    url: str
-    file_size_kb: int
+    path: Path
+    key: str
+    size: int
     media: MediaInfo | None = None
+
+    @property
+    def url(self) -> str:
+        return self.path.as_uri()
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def file_size_kb(self) -> int:
+        return size_in_kb(self.size)
 
 
 @dataclass(slots=True)
@@ -53,7 +67,7 @@ class PreparedVideo:
 
     identifier: str
     address: Address
-    media: MediaInfo | None
+    film: LocalFile | None
     file_size_kb: int | None
     source_url: str | None
     transcript: LegacyTranscript | None
@@ -63,15 +77,30 @@ class PreparedVideo:
     history_file: str | None
     clips: dict[str, LocalFile]
     thumbnail: LocalFile | None
+    audio: LocalFile | None
     runs: list[LegacyRun]
     notes: Notes
     taken: frozenset[str] = field(default_factory=frozenset)
+
+    def files(self) -> list[LocalFile]:
+        """Return all files of the library that belong to the video."""
+        single = [self.film, self.thumbnail, self.audio]
+        return [file for file in (*single, *self.clips.values()) if file is not None]
+
+    def lose(self, file: LocalFile) -> None:
+        """Go on as if the library had never had a file."""
+        if file == self.film:
+            self.film, self.file_size_kb = None, None
+            self.address = _registered_address(self.source_url) or Address(file.url, Certainty.ASSUMED)
+        self.thumbnail = None if file == self.thumbnail else self.thumbnail
+        self.audio = None if file == self.audio else self.audio
+        self.clips = {legacy_id: clip for legacy_id, clip in self.clips.items() if clip != file}
 
 
 def prepare_video(files: VideoFiles, library: Library, source: Source | None) -> PreparedVideo:
     """Read all files of a video; it blocks. What cannot be read or stored is in the result's notes."""
     notes = Notes(None, files.identifier)
-    video = _probe_file(files.video, notes)
+    film = _probe_file(files.video, film_key(files.identifier, files.video), notes) if files.video else None
     transcript = _read_file(files.transcript, parse_transcript, notes)
     moments = _read_file(files.moments, parse_moments, notes) or MomentsFile([], [])
     about_moments = notes.about(_name(files.moments))
@@ -79,9 +108,9 @@ def prepare_video(files: VideoFiles, library: Library, source: Source | None) ->
     kept = merge_duplicates(moments.moments, about_moments)
     return PreparedVideo(
         identifier=files.identifier,
-        address=_find_address(files, video, library, source, notes),
-        media=video.media if video else None,
-        file_size_kb=_file_size_kb(video, source),
+        address=_find_address(files, film, library, source, notes),
+        film=film,
+        file_size_kb=_file_size_kb(film, source),
         source_url=source.url if source else None,
         transcript=transcript,
         transcript_file=_name(files.transcript),
@@ -89,7 +118,8 @@ def prepare_video(files: VideoFiles, library: Library, source: Source | None) ->
         moments_file=_name(files.moments),
         history_file=_name(files.history),
         clips=_find_clips(files.identifier, kept, library, notes),
-        thumbnail=_find_thumbnail(files.thumbnail, notes),
+        thumbnail=_find_file(files.thumbnail, thumbnail_key, "picture", notes),
+        audio=_find_file(files.audio, audio_key, "sound", notes),
         runs=_read_file(files.history, parse_runs, notes) or [],
         notes=notes,
     )
@@ -118,39 +148,41 @@ def _reason(error: Exception) -> str:
             return f"{type(error).__name__}: {error}"
 
 
-def _probe_file(path: Path | None, notes: Notes) -> LocalFile | None:
-    if path is None:
-        return None
+def _probe_file(path: Path, key: str, notes: Notes) -> LocalFile | None:
     try:
-        media = probe(path)
-        return LocalFile(path.as_uri(), media.file_size_kb, media)
+        size = path.stat().st_size
+        return LocalFile(path, key, size, probe(path))
     except OSError as error:
         notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
         return None
     except Exception as error:  # as above
         notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
-        return LocalFile(path.as_uri(), size_in_kb(path.stat().st_size))
+        return LocalFile(path, key, size)
 
 
 def _find_address(
-    files: VideoFiles, video: LocalFile | None, library: Library, source: Source | None, notes: Notes
+    files: VideoFiles, film: LocalFile | None, library: Library, source: Source | None, notes: Notes
 ) -> Address:
-    if video is not None:
-        return Address(video.url, Certainty.PRESENT)
-    if source is not None and source.url.startswith("gs://"):
-        return Address(source.url, Certainty.NAMED)
+    if film is not None:
+        return Address(film.url, Certainty.PRESENT)
+    if registered := _registered_address(source.url if source else None):
+        return registered
     url = (library.root / "videos" / f"{files.identifier}.mp4").as_uri()
     notes.add(Kind.MISSING, "no video file: its address is where one would be", url)
     return Address(url, Certainty.ASSUMED)
 
 
-def _file_size_kb(video: LocalFile | None, source: Source | None) -> int | None:
-    if video is not None:
-        return video.file_size_kb
+def _registered_address(source_url: str | None) -> Address | None:
+    return Address(source_url, Certainty.NAMED) if source_url and source_url.startswith("gs://") else None
+
+
+def _file_size_kb(film: LocalFile | None, source: Source | None) -> int | None:
+    if film is not None:
+        return film.file_size_kb
     return size_in_kb(source.file_size) if source and source.file_size is not None else None
 
 
-def _find_thumbnail(path: Path | None, notes: Notes) -> LocalFile | None:
+def _find_file(path: Path | None, key: Callable[[str, Path], str], what: str, notes: Notes) -> LocalFile | None:
     if path is None:
         return None
     try:
@@ -159,9 +191,9 @@ def _find_thumbnail(path: Path | None, notes: Notes) -> LocalFile | None:
         notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
         return None
     if size == 0:
-        notes.about(_name(path)).add(Kind.REFUSED, "the picture is empty")
+        notes.about(_name(path)).add(Kind.REFUSED, f"the {what} is empty")
         return None
-    return LocalFile(path.as_uri(), size_in_kb(size))
+    return LocalFile(path, key(path.stem, path), size)
 
 
 def _find_clips(
@@ -170,8 +202,9 @@ def _find_clips(
     """Return the clip files of a video's moments by legacy id."""
     clips = {}
     for legacy_id in {moment.legacy_id: None for moment in moments if moment.legacy_id}:
-        name = clip_name(identifier, legacy_id)
-        clip = _probe_file(library.root / "moment_clips" / name, notes) if name in library.clips else None
+        path = library.root / "moment_clips" / clip_name(identifier, legacy_id)
+        key = clip_key(identifier, legacy_id, path)
+        clip = _probe_file(path, key, notes) if path.name in library.clips else None
         if clip is not None and clip.media is not None:
             clips[legacy_id] = clip
     return clips

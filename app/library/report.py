@@ -88,6 +88,22 @@ class TableCount:
         self.unchanged += other.unchanged
 
 
+@dataclass(slots=True)
+class Copied:
+    """How many files, and bytes in them, were brought into storage and how many were there already."""
+
+    new_files: int = 0
+    new_bytes: int = 0
+    old_files: int = 0
+    old_bytes: int = 0
+
+    def add(self, size: int, is_new: bool) -> None:
+        if is_new:
+            self.new_files, self.new_bytes = self.new_files + 1, self.new_bytes + size
+        else:
+            self.old_files, self.old_bytes = self.old_files + 1, self.old_bytes + size
+
+
 def count_tables() -> dict[str, TableCount]:
     return {table: TableCount() for table in TABLES}
 
@@ -123,11 +139,21 @@ class Journal:
 
 
 class Report:
-    """What was read and written. Give it back with `close`, or use it in a `with` block."""
+    """What was read and written. Give it back with `close`, or use it in a `with` block.
 
-    def __init__(self, directory: Path, dry_run: bool) -> None:
+    `in_place` counts the files that are served from where they lie, in `folders`; `note_problem` says why the server
+    could not be told of those. `elsewhere` counts the rows whose files are in a bucket or on another host.
+    """
+
+    def __init__(self, directory: Path, dry_run: bool, copy: bool = False) -> None:
         self.directory = directory
         self.dry_run = dry_run
+        self.copy = copy
+        self.copied = Copied()
+        self.in_place = 0
+        self.elsewhere = 0
+        self.folders: list[Path] = []
+        self.note_problem: str | None = None
         self.seconds = 0.0
         self.videos = 0
         self.tables = count_tables()
@@ -202,6 +228,14 @@ class Report:
             "tables": {
                 table: {"new": count.new, "changed": count.changed, "unchanged": count.unchanged}
                 for table, count in self.tables.items()
+            },
+            "files": {
+                "copied": self.copied.new_files,
+                "copied_bytes": self.copied.new_bytes,
+                "copied_before": self.copied.old_files,
+                "copied_before_bytes": self.copied.old_bytes,
+                "in_place": self.in_place,
+                "elsewhere": self.elsewhere,
             },
             "counts": {kind.value: self.counts[kind] for kind in Kind if self.counts[kind]},
         }

@@ -1,9 +1,11 @@
 """A report for people: rows per table, and the first lines of each kind of entry."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from app.library.report import Kind, Report
@@ -27,6 +29,8 @@ _MEANINGS = {
 def print_summary(report: Report, console: Console) -> None:
     """Print what was imported and what was not. The whole of it is in the report's JSON."""
     _print_tables(report, console)
+    for line in _describe_files(report):
+        console.print(line, markup=False)
     lines = _first_lines(report)
     for kind in Kind:
         if count := report.counts[kind]:
@@ -48,6 +52,28 @@ def _print_tables(report: Report, console: Console) -> None:
     speed = f"{report.rows:,} rows of {report.videos:,} videos in {report.seconds:.1f} s"
     mode = "Dry run, nothing was written: " if report.dry_run else ""
     console.print(f"\n{mode}{speed}, {report.rows_per_second:,.0f} rows/s", markup=False)
+
+
+def _describe_files(report: Report) -> Iterator[str]:
+    if report.copy:
+        copied, verb = report.copied, "to be copied" if report.dry_run else "copied"
+        new, old = _files(copied.new_files, copied.new_bytes), _files(copied.old_files, copied.old_bytes)
+        yield f"{new} {verb}, {old} already there"
+        if report.elsewhere:
+            yield f"{report.elsewhere:,} rows name files in buckets or on other hosts, which are not copied"
+    if report.in_place:
+        yield f"{report.in_place:,} files are served from where they lie; {_explain_folders(report)}"
+
+
+def _files(count: int, size: int) -> str:
+    return f"{count:,} files ({decimal(size)})"
+
+
+def _explain_folders(report: Report) -> str:
+    setting = f"LIBRARY_DIRS={','.join(map(str, report.folders))}"
+    if report.note_problem:
+        return f"the server cannot be told so in DATA_DIR ({report.note_problem}): set {setting}"
+    return f"a server with another DATA_DIR needs {setting}"
 
 
 def _first_lines(report: Report) -> dict[Kind, list[str]]:

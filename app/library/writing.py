@@ -5,8 +5,9 @@ from typing import Any
 
 from app.database import Connection
 from app.library.configs import KnownConfigs, store_configs
+from app.library.places import Places
 from app.library.preparing import Certainty, PreparedVideo
-from app.library.report import Kind
+from app.library.report import Kind, Notes
 from app.library.runs import LegacyRun
 from app.library.transcripts import SERVICE, LegacyTranscript
 from app.library.writing_clips import write_clips
@@ -23,10 +24,12 @@ from app.repositories import (
 from app.repositories.pipeline_history import new_run_identifier
 
 
-async def write_video(conn: Connection, prepared: PreparedVideo, bucket: str | None, known: KnownConfigs) -> Written:
+async def write_video(
+    conn: Connection, prepared: PreparedVideo, places: Places, bucket: str | None, known: KnownConfigs
+) -> Written:
     """Write all rows of a video inside the caller's transaction."""
     written = Written()
-    target = await _write_video(conn, prepared, written)
+    target = await _write_video(conn, prepared, places, written)
     transcript_id = await _write_transcript(target)
     configs = [moment.config for moment in prepared.moments if moment.config is not None]
     if configs:
@@ -38,18 +41,29 @@ async def write_video(conn: Connection, prepared: PreparedVideo, bucket: str | N
     return written
 
 
-async def _write_video(conn: Connection, prepared: PreparedVideo, written: Written) -> Target:
+async def _write_video(conn: Connection, prepared: PreparedVideo, places: Places, written: Written) -> Target:
     videos, values = VideoRepository(conn), _video_values(prepared)
+    url = places.url_of(prepared.film) if prepared.film else prepared.address.url
+    written.elsewhere += not url.startswith("file:") and prepared.film is None
     stored = await videos.lock(prepared.identifier)
     if stored is None:
-        video = await videos.create(identifier=prepared.identifier, cloud_url=prepared.address.url, **values)
+        video = await videos.create(identifier=prepared.identifier, cloud_url=url, **values)
         written.count("videos", None)
-        return Target(conn, prepared, video, True, written)
-    if _is_better(prepared, stored):
-        values["cloud_url"] = prepared.address.url
+        return Target(conn, prepared, places, video, True, written)
+    if places.keeps(stored.cloud_url, url):
+        values = {name: value for name, value in values.items() if name == "source_url"}
+        _note_own_file(prepared, places, stored, written)
+    elif _is_better(prepared, places, stored):
+        values["cloud_url"] = url
     changes = find_changes(stored, values)
     written.count("videos", stored, changes)
-    return Target(conn, prepared, await videos.update(stored.id, **changes) or stored, False, written)
+    return Target(conn, prepared, places, await videos.update(stored.id, **changes) or stored, False, written)
+
+
+def _note_own_file(prepared: PreparedVideo, places: Places, stored: Video, written: Written) -> None:
+    if prepared.film is not None and stored.cloud_url != places.copies[prepared.film.url]:
+        notes = Notes(prepared.film.name, prepared.identifier, written.entries)
+        notes.add(Kind.KEPT, "the server has another file of this video, which stays", stored.cloud_url)
 
 
 async def _write_transcript(target: Target) -> int | None:
@@ -85,13 +99,14 @@ async def _write_thumbnail(target: Target) -> None:
     thumbnail, thumbnails = target.prepared.thumbnail, ThumbnailRepository(target.conn)
     if thumbnail is None:
         return
-    values: dict[str, Any] = {"cloud_url": thumbnail.url, "file_size_kb": thumbnail.file_size_kb}
+    url = target.places.url_of(thumbnail)
+    values: dict[str, Any] = {"cloud_url": url, "file_size_kb": thumbnail.file_size_kb}
     stored = None if target.is_new else await thumbnails.get_by_video(target.video.id)
     if stored is None:
         target.written.count("thumbnails", None)
         await thumbnails.create(video_id=target.video.id, **values)
     else:
-        changes = find_changes(stored, values)
+        changes = {} if target.places.keeps(stored.cloud_url, url) else find_changes(stored, values)
         target.written.count("thumbnails", stored, changes)
         await thumbnails.update(stored.id, **changes)
 
@@ -136,7 +151,7 @@ async def _name_run(target: Target, run: LegacyRun, named: set[str]) -> tuple[st
 
 def _video_values(prepared: PreparedVideo) -> dict[str, Any]:
     """What the files say: a column they say nothing of is not in it, and keeps what it has."""
-    media = prepared.media
+    media = prepared.film.media if prepared.film else None
     values = {
         "source_url": prepared.source_url,
         "file_size_kb": prepared.file_size_kb,
@@ -149,10 +164,11 @@ def _video_values(prepared: PreparedVideo) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _is_better(prepared: PreparedVideo, stored: Video) -> bool:
+def _is_better(prepared: PreparedVideo, places: Places, stored: Video) -> bool:
     """A file that is there is where the video lies; an address of the registry replaces a file's and its own old."""
     if prepared.address.certainty is Certainty.NAMED:
-        return not stored.cloud_url.startswith("gs://") or stored.cloud_url == stored.source_url
+        is_assumed = not stored.cloud_url.startswith("gs://") or stored.cloud_url in places.lost
+        return is_assumed or stored.cloud_url == stored.source_url
     return prepared.address.certainty is Certainty.PRESENT
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.library.clips import Window, clip_window, read_word_times, remote_clip_url
 from app.library.moments import places_by_legacy_id, prefer_original
+from app.library.places import Places
 from app.library.preparing import LocalFile
 from app.library.report import Kind
 from app.library.rows import LegacyMoment
@@ -15,7 +16,6 @@ from app.models import Clip
 from app.repositories import ClipRepository
 from app.repositories.clips import NewClip
 
-_ADDRESS_RANKS = {"file": 2, "gs": 1}
 _WINDOW = ("start_time", "end_time", "padding_left", "padding_right")
 
 
@@ -33,6 +33,7 @@ async def write_clips(target: Target, moments: Sequence[StoredMoment], bucket: s
     sources = _find_sources(target, [moment.placed.moment for moment in moments], bucket)
     if not sources:
         return
+    target.written.elsewhere += sum(source.file is None for source in sources.values())
     word_times = read_word_times(target.prepared.transcript.words) if target.prepared.transcript else []
     stored = {} if target.is_new else {clip.moment_id: clip for clip in await clips.list_by_video(target.video.id)}
     for place, source in sorted(sources.items()):
@@ -42,7 +43,7 @@ async def write_clips(target: Target, moments: Sequence[StoredMoment], bucket: s
             target.written.count("clips", None)
             new.append(row)
         else:
-            changes = _find_changes(before, row, window)
+            changes = _find_changes(target.places, source, before, row, window)
             target.written.count("clips", before, changes)
             await clips.update(before.id, **changes)
     await clips.copy(new)
@@ -51,7 +52,9 @@ async def write_clips(target: Target, moments: Sequence[StoredMoment], bucket: s
 def _find_sources(target: Target, rows: Sequence[LegacyMoment], bucket: str | None) -> dict[int, _Source]:
     """Return each clip by the place of its moment. A file comes before what rows say, the first row before others."""
     meant = {legacy_id: prefer_original(rows, places) for legacy_id, places in places_by_legacy_id(rows).items()}
-    sources = {meant[legacy_id]: _Source(file.url, file) for legacy_id, file in target.prepared.clips.items()}
+    sources = {
+        meant[legacy_id]: _Source(target.places.url_of(file), file) for legacy_id, file in target.prepared.clips.items()
+    }
     for number, row in enumerate(rows):
         named = meant[row.legacy_id] if row.legacy_id is not None else number
         _add_remote(target, sources, number if rows[named].is_refined else named, row, bucket)
@@ -101,13 +104,12 @@ def _row(target: Target, moment: StoredMoment, source: _Source, window: Window) 
     }
 
 
-def _find_changes(stored: Clip, row: NewClip, window: Window) -> dict[str, Any]:
+def _find_changes(places: Places, source: _Source, stored: Clip, row: NewClip, window: Window) -> dict[str, Any]:
     """A better address stays, and a window that was only worked out does not replace the one that is stored."""
-    if _rank(row["cloud_url"]) < _rank(stored.cloud_url):
-        return {}
     changes = find_changes(stored, {name: value for name, value in row.items() if value is not None})
+    if places.keeps(stored.cloud_url, source.url):
+        is_its_copy = source.file is not None and stored.cloud_url == places.copies[source.file.url]
+        changes = {name: value for name, value in changes.items() if is_its_copy and name in _WINDOW}
+    elif places.rank(source.url) < places.rank(stored.cloud_url):
+        return {}
     return {name: value for name, value in changes.items() if window.is_recorded or name not in _WINDOW}
-
-
-def _rank(url: str) -> int:
-    return _ADDRESS_RANKS.get(url.partition(":")[0], 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.database import Connection
 from app.library.configs import UsedConfigs
+from app.library.places import Places
 from app.library.preparing import PreparedVideo
 from app.library.report import Entry, Notes, TableCount, count_tables
 from app.models import Video
@@ -13,11 +14,15 @@ from app.models import Video
 
 @dataclass(slots=True)
 class Written:
-    """What a video's transaction did; it counts only once that is committed."""
+    """What a video's transaction did; it counts only once that is committed.
+
+    `elsewhere` counts the rows whose files are in no folder of the library, but in a bucket or on another host.
+    """
 
     tables: dict[str, TableCount] = field(default_factory=count_tables)
     configs: UsedConfigs = field(default_factory=UsedConfigs)
     entries: list[Entry] = field(default_factory=list)
+    elsewhere: int = 0
 
     def count(self, table: str, stored: object, changes: Mapping[str, Any] | None = None) -> None:
         """Count a row: new where nothing is stored, changed, or as it was."""
@@ -36,6 +41,7 @@ class Target:
 
     conn: Connection
     prepared: PreparedVideo
+    places: Places
     video: Video
     is_new: bool
     written: Written

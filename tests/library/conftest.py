@@ -1,5 +1,6 @@
 """A library to fill and a database to import it into."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,5 +15,7 @@ def legacy(tmp_path: Path) -> LegacyLibrary:
 
 
 @pytest.fixture
-def importer(own_database_url: str) -> Importer:
-    return Importer(own_database_url)
+async def importer(own_database_url: str, tmp_path: Path) -> AsyncIterator[Importer]:
+    importer = Importer(own_database_url, tmp_path / "data")
+    yield importer
+    await importer.storage.aclose()

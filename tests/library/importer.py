@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -11,16 +12,20 @@ from app.core.config import Settings
 from app.database import Connection, connect
 from app.library import ImportOptions, Report, import_library
 from app.library.report import TABLES
+from app.storage import open_storage
 from tests.library.legacy import LegacyLibrary
 
 
 class Silence:
     """Progress that nobody watches."""
 
-    def begin(self, videos: int) -> None:
+    def begin(self, videos: int, size: int) -> None:
         pass
 
     def advance(self, report: Report) -> None:
+        pass
+
+    def copy(self, size: int) -> None:
         pass
 
     def end(self) -> None:
@@ -28,14 +33,16 @@ class Silence:
 
 
 class Importer:
-    """Imports libraries into one database."""
+    """Imports libraries into one database and one storage."""
 
-    def __init__(self, url: str) -> None:
-        self.settings = Settings(database_url=url)
+    def __init__(self, url: str, data_dir: Path) -> None:
+        self.settings = Settings(database_url=url, data_dir=data_dir)
+        self.storage = open_storage(self.settings)
 
     async def run(self, legacy: LegacyLibrary, **options: Any) -> dict[str, Any]:
         """Import and return the report."""
-        report = await import_library(self.settings, legacy.root, ImportOptions(**options), Silence())
+        how = ImportOptions(**options)
+        report = await import_library(self.settings, self.storage, legacy.root, how, Silence())
         with report:
             return await asyncio.to_thread(report.to_json)
 

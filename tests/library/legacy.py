@@ -206,3 +206,24 @@ def make_run(**values: Any) -> dict[str, Any]:
         "error_stage": None,
         "error_message": None,
     } | values
+
+
+def fill(legacy: LegacyLibrary) -> None:
+    """One video with everything, one with only a transcript, one with only moments, one with only an address."""
+    original = make_row(10.0, 40.0, clip_signed_url="https://storage.googleapis.com/films/clips/talk/c.mp4?X-Goog-S=1")
+    refined = make_refined(original, 12.0, 38.0)
+    legacy.add_video("talk.mp4")
+    legacy.add_transcript("talk")
+    legacy.add_moments(
+        "talk",
+        original,
+        refined,
+        refined,
+        make_refined(original, 10.0, 40.0),
+        {"start_time": 1, "end_time": 2, "title": "B"},
+    )
+    legacy.add_thumbnail("talk")
+    legacy.add("pipeline_history/talk.json", [make_run(), make_run(request_id="", started_at=0)])
+    legacy.add_transcript("silent", transcription="", word_timestamps=[], segment_timestamps=[])
+    legacy.add_moments("Kevin Hart", make_row(10.0, 40.0, generation_config=None))
+    legacy.add_registry(make_registry_entry("far", "gs://films/videos/far.mp4"))

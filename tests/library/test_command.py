@@ -18,8 +18,8 @@ def parse(*arguments: str | Path) -> argparse.Namespace:
 
 
 @pytest.fixture
-def settings(own_database_url: str) -> Settings:
-    return Settings(database_url=own_database_url)
+def settings(own_database_url: str, tmp_path: Path) -> Settings:
+    return Settings(database_url=own_database_url, data_dir=tmp_path / "data")
 
 
 def test_a_complete_import_ends_with_0_and_says_how_many_rows(

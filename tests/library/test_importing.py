@@ -1,30 +1,22 @@
 """What an import leaves in the tables."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
-from app.core.config import Settings
-from app.core.errors import DatabaseUnavailable
-from app.database import Connection, connect
-from app.library import ImportOptions, NoLibrary, import_library, importing, preparing
+from app.library import importing, preparing
 from app.library.layout import Library, VideoFiles
-from app.library.preparing import PreparedVideo
 from app.library.report import Kind
-from app.library.writing import write_video
-from app.library.written import Written
-from app.repositories import ClipRepository, MomentRepository, PromptRepository, VideoRepository
-from tests.conftest import Databases
-from tests.library.importer import Importer, Silence, counts, entries
+from app.repositories import MomentRepository, PromptRepository, VideoRepository
+from tests.library.importer import Importer, counts, entries
 from tests.library.legacy import (
     SEGMENTS,
     TEXT,
     WORDS,
     LegacyLibrary,
+    fill,
     legacy_id,
     make_config,
     make_refined,
@@ -40,27 +32,6 @@ def snapshot(folder: Path) -> dict[Path, tuple[int, bytes | None]]:
     return {
         path: (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None) for path in folder.rglob("*")
     }
-
-
-def fill(legacy: LegacyLibrary) -> None:
-    """One video with everything, one with only a transcript, one with only moments, one with only an address."""
-    original = make_row(10.0, 40.0, clip_signed_url="https://storage.googleapis.com/films/clips/talk/c.mp4?X-Goog-S=1")
-    refined = make_refined(original, 12.0, 38.0)
-    legacy.add_video("talk.mp4")
-    legacy.add_transcript("talk")
-    legacy.add_moments(
-        "talk",
-        original,
-        refined,
-        refined,
-        make_refined(original, 10.0, 40.0),
-        {"start_time": 1, "end_time": 2, "title": "B"},
-    )
-    legacy.add_thumbnail("talk")
-    legacy.add("pipeline_history/talk.json", [make_run(), make_run(request_id="", started_at=0)])
-    legacy.add_transcript("silent", transcription="", word_timestamps=[], segment_timestamps=[])
-    legacy.add_moments("Kevin Hart", make_row(10.0, 40.0, generation_config=None))
-    legacy.add_registry(make_registry_entry("far", "gs://films/videos/far.mp4"))
 
 
 async def test_every_part_of_a_library_finds_its_table(importer: Importer, legacy: LegacyLibrary) -> None:
@@ -79,17 +50,6 @@ async def test_every_part_of_a_library_finds_its_table(importer: Importer, legac
     for table, rows in (await importer.everything()).items():
         assert len(rows) == report["tables"][table]["new"], table
     assert report["complete"] is True
-
-
-async def test_importing_again_changes_nothing(importer: Importer, legacy: LegacyLibrary) -> None:
-    fill(legacy)
-    first = await importer.run(legacy)
-    before = await importer.everything()
-    second = await importer.run(legacy)
-    assert await importer.everything() == before
-    assert (counts(second, "new"), counts(second, "changed")) == ({}, {})
-    assert counts(second, "unchanged") == counts(first, "new")
-    assert second["entries"] == first["entries"]
 
 
 async def test_the_library_is_not_touched(importer: Importer, legacy: LegacyLibrary) -> None:
@@ -192,60 +152,6 @@ async def test_a_video_without_a_film_or_an_address_lies_where_its_film_would_be
     assert [entry["content"] for entry in entries(report, "missing")] == [expected]
 
 
-async def test_a_film_that_is_gone_takes_nothing_with_it(importer: Importer, legacy: LegacyLibrary) -> None:
-    path = legacy.add_video("talk.mkv")
-    legacy.add_transcript("talk")
-    await importer.run(legacy)
-    before = await importer.everything()
-    path.unlink()
-    await importer.run(legacy)
-    assert await importer.everything() == before
-
-
-async def test_a_film_that_comes_later_is_found(importer: Importer, legacy: LegacyLibrary) -> None:
-    legacy.add_transcript("talk")
-    await importer.run(legacy)
-    path = legacy.add_video("talk.mov")
-    report = await importer.run(legacy)
-    video = await importer.row("videos")
-    assert (video["cloud_url"], video["video_codec"]) == (path.as_uri(), "h264")
-    assert counts(report, "changed") == {"videos": 1}
-
-
-async def test_an_address_of_the_registry_replaces_an_assumed_one(importer: Importer, legacy: LegacyLibrary) -> None:
-    legacy.add_transcript("talk")
-    await importer.run(legacy)
-    legacy.add_registry(make_registry_entry("talk", "gs://films/talk.mp4"))
-    await importer.run(legacy)
-    assert (await importer.row("videos"))["cloud_url"] == "gs://films/talk.mp4"
-
-
-async def test_an_address_of_the_registry_replaces_no_bucket_that_somebody_else_named(
-    importer: Importer, legacy: LegacyLibrary
-) -> None:
-    legacy.add_transcript("talk")
-    async with importer.connection() as conn:
-        await VideoRepository(conn).create(
-            identifier="talk", cloud_url="gs://uploads/talk.mp4", source_url="gs://films/talk.mp4"
-        )
-    legacy.add_registry(make_registry_entry("talk", "gs://other/talk.mp4"))
-    await importer.run(legacy)
-    video = await importer.row("videos")
-    assert (video["cloud_url"], video["source_url"]) == ("gs://uploads/talk.mp4", "gs://other/talk.mp4")
-
-
-async def test_a_new_address_of_the_registry_replaces_the_one_that_came_from_there(
-    importer: Importer, legacy: LegacyLibrary
-) -> None:
-    legacy.add_transcript("talk")
-    for bucket in ("films", "other"):
-        legacy.add_registry(make_registry_entry("talk", f"gs://{bucket}/talk.mp4"))
-        report = await importer.run(legacy)
-    video = await importer.row("videos")
-    assert (video["cloud_url"], video["source_url"]) == ("gs://other/talk.mp4", "gs://other/talk.mp4")
-    assert counts(report, "changed") == {"videos": 1}
-
-
 async def test_a_transcript_is_stored_with_its_words_and_segments(importer: Importer, legacy: LegacyLibrary) -> None:
     legacy.add_transcript("talk")
     await importer.run(legacy)
@@ -254,22 +160,6 @@ async def test_a_transcript_is_stored_with_its_words_and_segments(importer: Impo
     assert transcript["segment_timestamps"] == SEGMENTS
     assert (transcript["number_of_words"], transcript["number_of_segments"]) == (len(WORDS), len(SEGMENTS))
     assert (transcript["transcription_service"], transcript["processing_time_seconds"]) == ("parakeet", 2.59)
-
-
-async def test_a_new_transcription_replaces_the_old_one_and_no_moment_goes_with_it(
-    importer: Importer, legacy: LegacyLibrary
-) -> None:
-    legacy.add_transcript("talk")
-    legacy.add_moments("talk", make_row(), make_row(40.0, 70.0))
-    await importer.run(legacy)
-    before = await importer.everything()
-    legacy.add_transcript("talk", transcription="Something else.")
-    report = await importer.run(legacy)
-    after = await importer.everything()
-    assert counts(report, "changed") == {"transcripts": 1}
-    assert after["transcripts"][0]["full_text"] == "Something else."
-    assert after["moments"] == before["moments"]
-    assert after["generation_configs"][0]["transcript_id"] == after["transcripts"][0]["id"]
 
 
 async def test_a_transcript_that_cannot_be_stored_loses_only_itself_and_is_in_the_report(
@@ -352,53 +242,6 @@ async def test_an_id_of_two_videos_stays_with_the_first_by_name(importer: Import
         ("b", row["id"]),
         ("c", row["id"]),
     ]
-
-
-async def test_an_id_of_another_library_is_not_taken_from_it(
-    importer: Importer, legacy: LegacyLibrary, tmp_path: Path
-) -> None:
-    other = LegacyLibrary(tmp_path / "other")
-    other.add_moments("z", make_row())
-    legacy.add_moments("a", make_row())
-    await importer.run(other)
-    report = await importer.run(legacy)
-    before = await importer.everything()
-    assert [entry["reason"] for entry in entries(report, "renamed")] == ["a moment of another video has its id"]
-    await importer.run(other)
-    await importer.run(legacy)
-    assert await importer.everything() == before
-
-
-async def test_a_changed_row_is_changed_and_an_appended_one_added(importer: Importer, legacy: LegacyLibrary) -> None:
-    rows = [make_row(10.0, 40.0), make_row(40.0, 70.0)]
-    legacy.add_moments("talk", *rows)
-    await importer.run(legacy)
-    before = await importer.rows("moments")
-    legacy.add_moments("talk", rows[0] | {"title": "Better"}, rows[1], make_row(70.0, 90.0))
-    report = await importer.run(legacy)
-    after = await importer.rows("moments")
-    assert (counts(report, "new"), counts(report, "changed")) == ({"moments": 1}, {"moments": 1})
-    assert [row["title"] for row in after] == ["Better", "A question", "A question"]
-    assert after[1] == before[1]
-    assert after[0]["id"] == before[0]["id"]
-
-
-async def test_a_moment_that_no_row_accounts_for_stays_and_is_reported(
-    importer: Importer, legacy: LegacyLibrary
-) -> None:
-    legacy.add_moments("talk", make_row(10.0, 40.0), make_row(40.0, 70.0))
-    await importer.run(legacy)
-    async with importer.connection() as conn:
-        video = await VideoRepository(conn).get_by_identifier("talk")
-        assert video is not None
-        await MomentRepository(conn).create(
-            identifier="by-hand", video_id=video.id, start_time=100, end_time=110, title="By hand"
-        )
-    before = await importer.rows("moments")
-    legacy.add_moments("talk", make_row(10.0, 40.0))
-    report = await importer.run(legacy)
-    assert await importer.rows("moments") == before
-    assert [entry["content"] for entry in entries(report, "kept")] == [[legacy_id(40.0, 70.0), "by-hand"]]
 
 
 async def test_what_cannot_be_stored_is_refused_and_everything_else_is_in(
@@ -511,33 +354,6 @@ async def test_a_clip_that_a_refined_row_names_under_its_originals_id_is_the_ori
     assert (await importer.row("clips"))["moment_id"] == (await importer.rows("moments"))[0]["id"]
 
 
-async def test_a_window_that_was_worked_out_does_not_move_with_a_new_transcript(
-    importer: Importer, legacy: LegacyLibrary
-) -> None:
-    legacy.add_moments("talk", make_row(100.0, 160.0, gcs_clip_path="clips/c.mp4"))
-    await importer.run(legacy, bucket="films")
-    before = await importer.rows("clips")
-    legacy.add_transcript("talk", word_timestamps=[{"word": "a", "start": 75.0, "end": 180.0}])
-    await importer.run(legacy, bucket="films")
-    assert await importer.rows("clips") == before
-
-
-async def test_a_clip_that_was_cut_since_is_not_replaced_by_one_in_a_bucket(
-    importer: Importer, legacy: LegacyLibrary
-) -> None:
-    legacy.add_moments("talk", make_row())
-    await importer.run(legacy)
-    moment = await importer.row("moments")
-    async with importer.connection() as conn:
-        await ClipRepository(conn).create(
-            moment_id=moment["id"], video_id=moment["video_id"], cloud_url="file:///cut.mp4", start_time=0, end_time=50
-        )
-    before = await importer.rows("clips")
-    legacy.add_moments("talk", make_row(gcs_clip_path="clips/c.mp4"))
-    await importer.run(legacy, bucket="films")
-    assert await importer.rows("clips") == before
-
-
 async def test_a_clip_file_of_no_moment_is_an_orphan(importer: Importer, legacy: LegacyLibrary) -> None:
     legacy.add_moments("talk", make_row())
     legacy.add("moment_clips/talk_0000000000000000_clip.mp4", "x")
@@ -566,178 +382,6 @@ async def test_runs_keep_their_ids_and_those_without_get_one(importer: Importer,
     assert "pipeline:talk:1769000000000" in names
     assert len(entries(report, "renamed")) == 3
     assert {row["pipeline_type"] for row in await importer.rows("pipeline_history")} == {"full"}
-
-
-async def test_a_video_that_fails_is_lost_alone(
-    importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for video in ("a", "b", "c"):
-        legacy.add_transcript(video)
-        legacy.add_moments(video, make_row(0, 30, title=video))
-    copy = MomentRepository.copy
-
-    async def fail(self: MomentRepository, moments: Any) -> int:
-        rows = list(moments)
-        if any(row["title"] == "b" for row in rows):
-            raise RuntimeError("out of luck")
-        return await copy(self, rows)
-
-    monkeypatch.setattr(MomentRepository, "copy", fail)
-    report = await importer.run(legacy)
-    assert [row["identifier"] for row in await importer.rows("videos", "identifier")] == ["a", "c"]
-    assert [(entry["video"], entry["reason"]) for entry in entries(report, "failed")] == [("b", "out of luck")]
-    assert (report["complete"], counts(report, "new")["transcripts"]) == (False, 2)
-
-
-async def test_a_connection_that_breaks_costs_nothing(
-    importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(6):
-        legacy.add_moments(f"v{number}", make_row(number, number + 30.0))
-    copy = MomentRepository.copy
-    broken: list[bool] = []
-
-    async def break_once(self: MomentRepository, moments: Any) -> int:
-        if not broken:
-            broken.append(True)
-            async with importer.connection() as other:
-                pid = self._conn.info.backend_pid
-                await other.execute("SELECT pg_terminate_backend(%s)", [pid])
-        return await copy(self, moments)
-
-    monkeypatch.setattr(MomentRepository, "copy", break_once)
-    report = await importer.run(legacy)
-    assert broken
-    assert report["complete"] is True
-    assert len(await importer.rows("moments")) == 6
-
-
-async def test_without_a_database_there_is_one_sentence(legacy: LegacyLibrary) -> None:
-    legacy.add_moments("talk", make_row())
-    settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/none")
-    with pytest.raises(DatabaseUnavailable, match="Cannot connect"):
-        await import_library(settings, legacy.root, ImportOptions(), Silence())
-
-
-async def test_without_tables_there_is_one_sentence(legacy: LegacyLibrary, databases: Databases) -> None:
-    legacy.add_moments("talk", make_row())
-    with pytest.raises(DatabaseUnavailable, match="not migrated"):
-        await import_library(Settings(database_url=databases.create()), legacy.root, ImportOptions(), Silence())
-
-
-async def test_a_folder_that_is_no_library_is_refused(importer: Importer, tmp_path: Path) -> None:
-    with pytest.raises(NoLibrary):
-        await import_library(importer.settings, tmp_path / "gone", ImportOptions(), Silence())
-
-
-def add_thirty(legacy: LegacyLibrary) -> list[str]:
-    names = [f"v{number:02}" for number in range(30)]
-    for number, name in enumerate(names):
-        legacy.add_moments(name, make_row(number, number + 30.0))
-    return names
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "_PAUSES_SECONDS", (0.0, 0.0))
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("error", [psycopg.errors.AdminShutdown, psycopg.errors.DiskFull])
-async def test_a_database_that_goes_away_for_good_fails_every_video_that_is_left(
-    importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch, error: type[psycopg.Error]
-) -> None:
-    names = add_thirty(legacy)
-    tries: list[str] = []
-
-    async def fail(conn: Connection, prepared: PreparedVideo, *_: object) -> None:
-        tries.append(prepared.identifier)
-        raise error("out of luck")
-
-    monkeypatch.setattr(importing, "write_video", fail)
-    report = await importer.run(legacy)
-    assert [entry["video"] for entry in entries(report, "failed")] == names
-    assert {entry["reason"] for entry in entries(report, "failed")} == {"The database is not available: out of luck"}
-    assert len(set(tries)) < 30
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_a_database_that_lets_nobody_in_fails_every_video_and_says_why(
-    importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = add_thirty(legacy)
-    opened: list[Settings] = []
-
-    def let_one_in(settings: Settings) -> AbstractAsyncContextManager[Connection]:
-        opened.append(settings)
-        return connect(settings if len(opened) == 1 else Settings(database_url="postgresql://nobody@127.0.0.1:1/none"))
-
-    monkeypatch.setattr(importing, "connect", let_one_in)
-    report = await importer.run(legacy)
-    assert [entry["video"] for entry in entries(report, "failed")] == names
-    assert all("Connection refused" in entry["reason"] for entry in entries(report, "failed"))
-    assert len(opened) < 30
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_a_video_whose_row_is_locked_is_lost_alone(importer: Importer, legacy: LegacyLibrary) -> None:
-    names = add_thirty(legacy)
-    importer.settings = importer.settings.model_copy(update={"database_lock_timeout": 0.05})
-    async with importer.connection() as conn, conn.transaction(force_rollback=True):
-        await VideoRepository(conn).create(identifier="v03", cloud_url="gs://films/v03.mp4")
-        report = await importer.run(legacy)
-    (failed,) = entries(report, "failed")
-    assert failed["video"] == "v03"
-    assert failed["reason"].startswith("another transaction held its rows for too long")
-    assert [row["identifier"] for row in await importer.rows("videos", "identifier")] == [
-        name for name in names if name != "v03"
-    ]
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (psycopg.errors.QueryCanceled, "PostgreSQL stopped one of its statements: out of luck"),
-        (psycopg.errors.DeadlockDetected, "another transaction and its own waited for each other: out of luck"),
-        (psycopg.errors.SerializationFailure, "another transaction changed its rows at the same time: out of luck"),
-        (psycopg.OperationalError, "the connection broke while it was written: out of luck"),
-    ],
-)
-async def test_a_video_that_the_database_gives_up_is_lost_alone_and_the_report_says_why(
-    importer: Importer,
-    legacy: LegacyLibrary,
-    monkeypatch: pytest.MonkeyPatch,
-    error: type[psycopg.Error],
-    reason: str,
-) -> None:
-    add_thirty(legacy)
-
-    async def fail(conn: Connection, prepared: PreparedVideo, *rest: Any) -> Written:
-        if prepared.identifier == "v03":
-            raise error("out of luck")
-        return await write_video(conn, prepared, *rest)
-
-    monkeypatch.setattr(importing, "write_video", fail)
-    report = await importer.run(legacy)
-    assert [(entry["video"], entry["reason"]) for entry in entries(report, "failed")] == [("v03", reason)]
-    assert counts(report, "new")["videos"] == 29
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_a_video_may_take_longer_than_a_statement_of_the_application(
-    importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    legacy.add_moments("talk", make_row())
-    url = f"{importer.settings.database_url.get_secret_value()}?options=-c%20statement_timeout%3D100"
-    importer.settings = Settings(database_url=url)
-
-    async def write_slowly(conn: Connection, *rest: Any) -> Written:
-        await conn.execute("SELECT pg_sleep(0.2)")
-        return await write_video(conn, *rest)
-
-    monkeypatch.setattr(importing, "write_video", write_slowly)
-    assert (await importer.run(legacy))["complete"] is True
 
 
 async def test_a_registry_that_cannot_be_read_loses_only_itself(importer: Importer, legacy: LegacyLibrary) -> None:

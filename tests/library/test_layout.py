@@ -22,7 +22,7 @@ def names(library: Library) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "folder", ["videos", "transcripts", "moments", "thumbnails", "moment_clips", "pipeline_history"]
+    "folder", ["videos", "transcripts", "moments", "thumbnails", "audios", "moment_clips", "pipeline_history"]
 )
 def test_a_library_is_known_by_any_of_its_folders(legacy: LegacyLibrary, folder: str) -> None:
     (legacy.root / folder).mkdir()
@@ -45,20 +45,20 @@ def test_a_folder_without_a_library_is_refused(tmp_path: Path) -> None:
 
 
 def test_files_of_one_name_are_one_video(legacy: LegacyLibrary) -> None:
-    for path in ("videos/a talk.webm", "transcripts/a talk.json", "moments/a talk.json", "thumbnails/a talk.jpg"):
-        legacy.add(path, "x")
-    library, noted = scan(legacy)
-    (files,) = library.videos
-    assert files.identifier == "a talk"
-    assert (files.video, files.transcript, files.moments, files.thumbnail) == tuple(
-        legacy.root / folder / f"a talk.{extension}"
+    paths = [
+        legacy.add(f"{folder}/a talk.{extension}", "x")
         for folder, extension in (
             ("videos", "webm"),
             ("transcripts", "json"),
             ("moments", "json"),
             ("thumbnails", "jpg"),
+            ("audios", "wav"),
         )
-    )
+    ]
+    library, noted = scan(legacy)
+    (files,) = library.videos
+    assert files.identifier == "a talk"
+    assert [files.video, files.transcript, files.moments, files.thumbnail, files.audio] == paths
     assert noted == {}
 
 
@@ -91,6 +91,13 @@ def test_a_thumbnail_alone_is_an_orphan(legacy: LegacyLibrary) -> None:
     assert noted["thumbnails/gone.jpg"][0] is Kind.ORPHAN
 
 
+def test_the_sound_of_nothing_is_an_orphan(legacy: LegacyLibrary) -> None:
+    legacy.add("audios/gone.wav", "x")
+    library, noted = scan(legacy)
+    assert library.videos == []
+    assert noted["audios/gone.wav"] == (Kind.ORPHAN, "the sound of a video that has nothing else")
+
+
 def test_by_products_are_passed_over_in_silence(legacy: LegacyLibrary) -> None:
     for path in ("moments/a.lock", "moments/a.tmp", "moments/a.json.bak", "videos/.DS_Store", "url_registry.lock"):
         legacy.add(path, "x")
@@ -99,11 +106,11 @@ def test_by_products_are_passed_over_in_silence(legacy: LegacyLibrary) -> None:
 
 def test_everything_else_is_noted(legacy: LegacyLibrary) -> None:
     legacy.add("videos/notes.txt", "x")
-    legacy.add("audios/talk.wav", "x")
+    legacy.add("uploads/talk.mp4", "x")
     legacy.add("read.me", "x")
     _, noted = scan(legacy)
     assert {name: kind for name, (kind, _) in noted.items()} == dict.fromkeys(
-        ("videos/notes.txt", "audios", "read.me"), Kind.ORPHAN
+        ("videos/notes.txt", "uploads", "read.me"), Kind.ORPHAN
     )
 
 

@@ -23,7 +23,7 @@ def report(tmp_path: Path) -> Iterator[Report]:
 def test_a_terminal_shows_a_bar_with_videos_and_rows(report: Report) -> None:
     output = io.StringIO()
     bar = BarProgress(Console(file=output, force_terminal=True, width=120))
-    bar.begin(2)
+    bar.begin(2, 0)
     bar.advance(report)
     bar.end()
     assert "1/2" in output.getvalue()
@@ -37,7 +37,7 @@ def test_a_log_gets_a_line_when_some_time_has_passed(
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", seconds)
     with caplog.at_level(logging.INFO, "app.library"):
         log = LogProgress()
-        log.begin(2)
+        log.begin(2, 0)
         log.advance(report)
         log.end()
     assert caplog.messages == ["Importing 2 videos", *lines, "Went through 1 of 2 videos"]
