@@ -18,3 +18,4 @@ class Database:
         """Give a connection in autocommit; a write opens a transaction on it."""
         async with aclosing(self._open_connection()) as connections:
             yield await anext(connections)
+            await anext(connections, None)  # ends as after an endpoint that returned, not as after one that failed
