@@ -13,12 +13,17 @@ from app.core.loopback import OPEN_TO_ALL, is_loopback
 _log = logging.getLogger(__name__)
 
 _OPEN = frozenset({"/", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
-_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _MISSING = "Send an API key, as Authorization: Bearer or as X-API-Key"
 _UNKNOWN = "The API key is not valid"
 _SEVERAL = "The request carries different API keys"
 _READ_ONLY = "This API key may only read"
+
+
+def is_open(path: str) -> bool:
+    """Tell whether an address, without the folder of a proxy before it, wants no key."""
+    return path in _OPEN or path.startswith("/health/")
 
 
 class KeyRequired:
@@ -33,7 +38,7 @@ class KeyRequired:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _is_open(scope["path"].removeprefix(scope.get("root_path", ""))):
+        if scope["type"] != "http" or is_open(scope["path"].removeprefix(scope.get("root_path", ""))):
             await self._app(scope, receive, send)
             return
         sent = _sent_keys(Headers(scope=scope))
@@ -45,7 +50,7 @@ class KeyRequired:
             await _refuse(_UNKNOWN, scope, receive, send)
             return
         scope["api_key"] = key.name  # for the log
-        if key.access == "read" and scope["method"] not in _READS:
+        if key.access == "read" and scope["method"] not in READS:
             await error_answer(403, _READ_ONLY)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -68,10 +73,6 @@ class OpenToAll:
                 self._has_told = True
                 _log.warning(OPEN_TO_ALL, host, port)
         await self._app(scope, receive, send)
-
-
-def _is_open(path: str) -> bool:
-    return path in _OPEN or path.startswith("/health/")
 
 
 def _sent_keys(headers: Headers) -> set[bytes]:

@@ -49,7 +49,7 @@ async def list_models(registry: Registry) -> Response:
     return json_answer({"models": [_answer(key, config) for key, config in found.items()], "count": len(found)})
 
 
-@router.get("/defaults/all", response_model=dict[str, ModelAnswer], responses={503: {}})
+@router.get("/defaults/all", response_model=dict[str, ModelAnswer])
 async def list_defaults() -> Response:
     """The built-in defaults by key, which an empty registry is filled with."""
     return json_answer({key: _answer(key, config) for key, config in DEFAULT_MODELS.items()})

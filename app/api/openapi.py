@@ -1,0 +1,62 @@
+"""What the documentation says of every route alike: keys, and the errors that any route can answer with."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.api.access import READS, is_open
+
+_ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of `python -m app keys new`"},
+    "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key"},
+}
+_BY_FASTAPI = ("HTTPValidationError", "ValidationError")
+
+
+class Application(FastAPI):
+    """FastAPI with a complete documentation."""
+
+    def openapi(self) -> dict[str, Any]:
+        schema = super().openapi()
+        components = schema.setdefault("components", {})
+        if "securitySchemes" not in components:  # it is made once, and kept
+            components["securitySchemes"] = _SCHEMES
+            for path, method, operation in _operations(schema):
+                _complete(operation, path, method, bool(self.state.settings.api_keys))
+            for name in _BY_FASTAPI:
+                components.get("schemas", {}).pop(name, None)
+        return schema
+
+
+def _operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            yield path, method.upper(), operation
+
+
+def _complete(operation: dict[str, Any], path: str, method: str, keys_are_needed: bool) -> None:
+    responses = operation["responses"]
+    if "422" in responses:  # FastAPI's own describes a list of objects
+        responses["422"] = _error("The request is not as documented")
+    if is_open(path):
+        return
+    anybody: list[dict[str, list[str]]] = [] if keys_are_needed else [{}]
+    operation["security"] = [*anybody, *({name: []} for name in _SCHEMES)]
+    responses.setdefault("401", _error("No valid API key") | {"headers": _header("WWW-Authenticate", "Bearer")})
+    if method not in READS:
+        responses.setdefault("403", _error("The API key may only read"))
+    if "requestBody" in operation:
+        responses.setdefault("400", _error("The body has another length than its Content-Length says"))
+        responses.setdefault("413", _error("The body is too large"))
+    unavailable = responses.setdefault("503", _error("A server behind this one cannot answer now"))
+    unavailable["headers"] = _header("Retry-After", "5")
+
+
+def _error(description: str) -> dict[str, Any]:
+    return {"description": description, "content": _ERROR}
+
+
+def _header(name: str, example: str) -> dict[str, Any]:
+    return {name: {"schema": {"type": "string"}, "example": example}}
