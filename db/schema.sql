@@ -125,6 +125,8 @@ CREATE INDEX idx_moments_parent_id ON moments (parent_id);
 CREATE INDEX idx_moments_generation_config_id ON moments (generation_config_id);
 CREATE INDEX idx_moments_score ON moments (score) WHERE score IS NOT NULL;
 CREATE INDEX idx_moments_start_time_end_time ON moments (start_time, end_time);
+CREATE INDEX idx_moments_title ON moments
+USING gin (to_tsvector('english', title)) WITH (fastupdate = off);  -- for the same reason as that of transcripts
 
 CREATE FUNCTION moments_set_updated_at() RETURNS trigger
 LANGUAGE plpgsql AS $$

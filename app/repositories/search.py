@@ -1,21 +1,46 @@
-"""Full-text search over all transcripts."""
+"""Full-text search over all transcripts and over the titles of moments."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import LiteralString
 
+from psycopg import sql
 from psycopg.rows import args_row
 
 from app.database import Connection
+from app.repositories.statements import and_where
 
 # Marks around a found word: control characters, taken out of the text first, so that the rest can be escaped.
 MARK_START = "\x02"
 MARK_STOP = "\x03"
 _MARKS = f"StartSel={MARK_START}, StopSel={MARK_STOP}"
+_MARKS_IN_ALL = _MARKS + ", HighlightAll=true"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchFilters:
+    """What is searched: what belongs to one video, is said in one language, has moments of at least this score."""
+
+    video: str | None = None
+    language: str | None = None
+    min_score: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a list of hits, the best first, a page ends."""
+
+    rank: float
+    id: int
+
+
+START = Place(float("inf"), 0)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
     """A transcript that matches; `segments`, where the words are said, is ready JSON in the order of the video."""
 
+    id: int
     video_identifier: str
     video_title: str | None
     rank: float
@@ -23,24 +48,61 @@ class SearchHit:
     segments: str
 
 
+@dataclass(frozen=True, slots=True)
+class MomentHit:
+    """A moment whose title matches; times in seconds."""
+
+    id: int
+    video_identifier: str
+    video_title: str | None
+    identifier: str
+    title: str
+    start_time: float
+    end_time: float
+    score: int | None
+    rank: float
+    snippet: str
+
+
 class SearchRepository:
-    """Search in what `search` keeps of each transcript."""
+    """Search in what `search` keeps of each transcript, and in the titles of moments.
+
+    `query` is what people type into a search box: words, "quoted phrases", `or`, `-without`.
+    """
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def search_transcripts(self, query: str, limit: int, segments: int) -> list[SearchHit]:
-        """Return the best `limit` transcripts, each with at most `segments` segments.
+    async def search_transcripts(
+        self, query: str, filters: SearchFilters, limit: int, segments: int, after: Place = START
+    ) -> list[SearchHit]:
+        """Return the best `limit` transcripts behind `after`, each with at most `segments` segments.
 
-        `query` is what people type into a search box: words, "quoted phrases", `or`, `-without`. A hit's segments have
-        `start_time` and `end_time` in seconds. Phrases cannot be told by the index, and reading a whole text again
-        costs milliseconds: the index finds the words, and the stored document decides.
+        A hit's segments have `start_time` and `end_time` in seconds. Phrases cannot be told by the index, and reading
+        a whole text again costs milliseconds: the index finds the words, and the stored document decides. Where a
+        score is asked for, it is that of any moment of the video.
         """
+        spoken = and_where({"language = %(language)s": filters.language})
+        of_video = and_where({_OF_VIDEO + "found.video_id)": filters.video, _SCORED: filters.min_score})
+        parameters = {**_parameters(query, filters, limit, after), "marks": _MARKS, "segments": segments}
         async with self._conn.cursor(row_factory=args_row(SearchHit)) as cursor:
-            await cursor.execute(
-                _SEARCH,
-                {"query": query, "limit": limit, "segments": segments, "mark": MARK_START + MARK_STOP, "marks": _MARKS},
-            )
+            await cursor.execute(sql.SQL(_TRANSCRIPTS).format(spoken, of_video), parameters)
+            return await cursor.fetchall()
+
+    async def search_moments(
+        self, query: str, filters: SearchFilters, limit: int, after: Place = START
+    ) -> list[MomentHit]:
+        """Return the best `limit` moments behind `after`."""
+        chosen = and_where(
+            {
+                _OF_VIDEO + "moments.video_id)": filters.video,
+                _SPOKEN: filters.language,
+                "score >= %(min_score)s": filters.min_score,
+            }
+        )
+        parameters = {**_parameters(query, filters, limit, after), "marks": _MARKS_IN_ALL}
+        async with self._conn.cursor(row_factory=args_row(MomentHit)) as cursor:
+            await cursor.execute(sql.SQL(_MOMENTS).format(chosen), parameters)
             return await cursor.fetchall()
 
     async def rebuild(self) -> int:
@@ -51,7 +113,26 @@ class SearchRepository:
         return int(count)
 
 
-_SEARCH = """
+def _parameters(query: str, filters: SearchFilters, limit: int, after: Place) -> dict[str, object]:
+    return {
+        **asdict(filters),
+        "query": query,
+        "limit": limit,
+        "rank": after.rank,
+        "id": after.id,
+        "mark": MARK_START + MARK_STOP,
+    }
+
+
+_OF_VIDEO: LiteralString = "EXISTS (SELECT FROM videos WHERE identifier = %(video)s AND videos.id = "
+_SPOKEN: LiteralString = """EXISTS (
+    SELECT FROM transcripts WHERE transcripts.video_id = moments.video_id AND language = %(language)s
+)"""
+_SCORED: LiteralString = """EXISTS (
+    SELECT FROM moments WHERE moments.video_id = found.video_id AND score >= %(min_score)s
+)"""
+
+_TRANSCRIPTS: LiteralString = """
     WITH queries AS MATERIALIZED (
         SELECT query,
                CASE WHEN query::text LIKE '%%!%%' THEN query
@@ -60,12 +141,15 @@ _SEARCH = """
         FROM websearch_to_tsquery('english', %(query)s) AS query
     ), found AS MATERIALIZED (
         SELECT id, video_id FROM transcripts
-        WHERE to_tsvector('english', full_text) @@ (SELECT candidates FROM queries)
-    ), hits AS MATERIALIZED (
+        WHERE to_tsvector('english', full_text) @@ (SELECT candidates FROM queries){}
+    ), ranked AS MATERIALIZED (
         SELECT found.id, found.video_id, ts_rank(document, query) AS rank
         FROM queries CROSS JOIN found JOIN search.transcripts ON transcript_id = found.id
-        WHERE candidates = query OR document @@ query
-        ORDER BY rank DESC, found.id
+        WHERE (candidates = query OR document @@ query){}
+    ), hits AS MATERIALIZED (
+        SELECT id, video_id, rank FROM ranked
+        WHERE (rank, -id) < (%(rank)s::real, -%(id)s)
+        ORDER BY rank DESC, id
         LIMIT %(limit)s
     ), said AS (
         SELECT transcript_id, position, text, start_time, end_time,
@@ -74,14 +158,14 @@ _SEARCH = """
                ) AS place
         FROM queries CROSS JOIN search.segments
         WHERE document @@ any_word AND transcript_id = ANY ((SELECT array_agg(id) FROM hits)::integer[])
-    ), jumps AS (
+    ), jumps AS MATERIALIZED (
         SELECT transcript_id, (array_agg(text ORDER BY place))[1] AS best,
                json_agg(
                    json_build_object('start_time', start_time, 'end_time', end_time) ORDER BY position
                )::text AS times
         FROM said WHERE place <= %(segments)s GROUP BY transcript_id
     )
-    SELECT videos.identifier, videos.title, hits.rank,
+    SELECT hits.id, videos.identifier, videos.title, hits.rank,
            CASE WHEN best IS NULL
                 THEN (SELECT ts_headline('english', translate(full_text, %(mark)s, ''), query, %(marks)s)
                       FROM transcripts WHERE id = hits.id)
@@ -91,4 +175,25 @@ _SEARCH = """
     JOIN videos ON videos.id = hits.video_id
     LEFT JOIN jumps ON transcript_id = hits.id
     ORDER BY hits.rank DESC, hits.id
+    """
+
+_MOMENTS: LiteralString = """
+    WITH queries AS MATERIALIZED (
+        SELECT websearch_to_tsquery('english', %(query)s) AS query
+    ), ranked AS MATERIALIZED (
+        SELECT moments.id, ts_rank(to_tsvector('english', title), (SELECT query FROM queries)) AS rank
+        FROM moments
+        WHERE to_tsvector('english', title) @@ (SELECT query FROM queries){}
+    ), hits AS MATERIALIZED (
+        SELECT id, rank FROM ranked
+        WHERE (rank, -id) < (%(rank)s::real, -%(id)s)
+        ORDER BY rank DESC, id
+        LIMIT %(limit)s
+    )
+    SELECT hits.id, videos.identifier, videos.title, moments.identifier, moments.title, start_time, end_time, score,
+           rank, ts_headline('english', translate(moments.title, %(mark)s, ''), query, %(marks)s)
+    FROM queries CROSS JOIN hits
+    JOIN moments ON moments.id = hits.id
+    JOIN videos ON videos.id = moments.video_id
+    ORDER BY rank DESC, hits.id
     """

@@ -121,9 +121,9 @@ def _one_line(text: Any) -> str:
 
 
 def _milliseconds(seconds: Any, unknown: int) -> int:
-    if not isinstance(seconds, float) or not seconds < _LONGEST_SECONDS:
+    if type(seconds) not in (int, float) or not seconds < _LONGEST_SECONDS:
         return unknown
-    return max(0, round(seconds * 1000))
+    return round(max(0, seconds) * 1000)
 
 
 def _never_decreasing(starts: Sequence[int]) -> list[int]:

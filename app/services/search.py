@@ -1,22 +1,37 @@
 """Search as a user sees it: hits with snippets that are safe to put into a page."""
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from app.core.errors import InvalidInput
 from app.database import Connection
 from app.models.video import shown_title
-from app.repositories.search import MARK_START, MARK_STOP, SearchHit, SearchRepository
+from app.repositories.search import (
+    MARK_START,
+    MARK_STOP,
+    START,
+    MomentHit,
+    Place,
+    SearchFilters,
+    SearchHit,
+    SearchRepository,
+)
+from app.services.cursors import broken_cursor, read_cursor, write_cursor
 
 # Segments of a hit that a player may jump to.
 _SEGMENTS = 10
+_LARGEST_ID = 2**31 - 1
+
+Hit = TypeVar("Hit", SearchHit, MomentHit)
 
 
 @dataclass(frozen=True, slots=True)
-class FoundTranscript:
+class Found(Generic[Hit]):
     """A hit; `snippet` is HTML in which only `<mark>` is markup."""
 
-    hit: SearchHit
+    hit: Hit
     snippet: str
 
     @property
@@ -24,12 +39,57 @@ class FoundTranscript:
         return shown_title(self.hit.video_identifier, self.hit.video_title)
 
 
-async def search_transcripts(conn: Connection, query: str, limit: int) -> list[FoundTranscript]:
-    """Return the best `limit` transcripts for what a user typed, best first."""
-    if "\0" in query:
-        raise InvalidInput("q: must not hold the character U+0000")
-    hits = await SearchRepository(conn).search_transcripts(query, limit, _SEGMENTS)
-    return [FoundTranscript(hit, _mark(hit.snippet)) for hit in hits]
+@dataclass(frozen=True, slots=True)
+class SearchPage:
+    """A page of both lists, the best first; no cursor where neither goes on."""
+
+    transcripts: list[Found[SearchHit]]
+    moments: list[Found[MomentHit]]
+    next_cursor: str | None
+
+
+async def search(conn: Connection, query: str, filters: SearchFilters, limit: int, cursor: str = "") -> SearchPage:
+    """Return for what a user typed the best `limit` transcripts and the best `limit` moments behind a cursor.
+
+    Raises `InvalidInput` for what cannot be searched for and for a cursor of another search.
+    """
+    for name, text in (("q", query), ("video", filters.video), ("language", filters.language)):
+        if "\0" in (text or ""):
+            raise InvalidInput(f"{name}: must not hold the character U+0000")
+    of = ["search", query, filters.video, filters.language, filters.min_score]
+    said, titled = _read_places(read_cursor(of, cursor)) if cursor else (START, START)
+    hits = SearchRepository(conn)
+    # One more than the page has, to know whether there is another page.
+    transcripts = await hits.search_transcripts(query, filters, limit + 1, _SEGMENTS, said) if said else []
+    moments = await hits.search_moments(query, filters, limit + 1, titled) if titled else []
+    places = [_last_place(transcripts, limit), _last_place(moments, limit)]
+    return SearchPage(
+        [Found(hit, _mark(hit.snippet)) for hit in transcripts[:limit]],
+        [Found(hit, _mark(hit.snippet)) for hit in moments[:limit]],
+        write_cursor(of, places) if any(places) else None,
+    )
+
+
+def _last_place(hits: Sequence[Hit], limit: int) -> tuple[float, int] | None:
+    """Return the place of the page's last hit, or None where no other comes behind it."""
+    return (hits[limit - 1].rank, hits[limit - 1].id) if len(hits) > limit else None
+
+
+def _read_places(places: Any) -> list[Place | None]:
+    """Return where each list goes on, or None where it has ended."""
+    if not isinstance(places, list) or len(places) != 2 or not any(places):
+        raise broken_cursor()
+    return [_read_place(place) for place in places]
+
+
+def _read_place(place: Any) -> Place | None:
+    match place:
+        case None:
+            return None
+        case [float(rank), int(row)] if 0 <= rank <= 1 and 0 < row <= _LARGEST_ID and row is not True:
+            return Place(rank, row)
+        case _:
+            raise broken_cursor()
 
 
 def _mark(text: str) -> str:

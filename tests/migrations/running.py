@@ -1,6 +1,7 @@
 """Alembic inside the test's process and outside of it, and a look at the result."""
 
 import os
+import re
 import subprocess
 import sys
 from io import StringIO
@@ -63,9 +64,10 @@ def catalog_of(url: str) -> Catalog:
 
 
 def execute(url: str, script: str) -> None:
-    """Run a script of several statements, as psql would."""
+    """Run a script of several statements, one after the other, as psql would."""
     with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(script.encode())
+        for statement in re.split(r";\n+(?=\S)", script):  # a line inside a function is indented
+            conn.execute(statement.encode())
 
 
 def fetch(url: str, statement: str) -> list[tuple[Any, ...]]:

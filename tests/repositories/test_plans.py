@@ -21,6 +21,7 @@ from app.repositories import (
     TranscriptRepository,
     VideoRepository,
 )
+from app.repositories.search import Place, SearchFilters, SearchRepository
 from tests.conftest import Databases
 
 _NOON = datetime(2026, 2, 8, 12)
@@ -102,6 +103,21 @@ async def test_the_thumbnails_of_a_video_are_found_through_its_clips(library: Co
     for index in ("idx_thumbnails_video_id", "idx_clips_video_id", "idx_thumbnails_clip_id"):
         assert f" {index} " in plan
     assert "Index Cond: (clip_id = clips.id)" in plan
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [SearchFilters(), SearchFilters(video="video-7"), SearchFilters(language="en"), SearchFilters(min_score=10)],
+    ids=str,
+)
+async def test_words_are_looked_up_whatever_the_filters(library: Connection, filters: SearchFilters) -> None:
+    search, after = SearchRepository(library), Place(0.5, 7)
+    said = await _explain(library, lambda conn: search.search_transcripts("hello", filters, 5, 10, after))
+    titled = await _explain(library, lambda conn: search.search_moments("moment", filters, 5, after))
+    assert " idx_transcripts_full_text " in said
+    assert " idx_moments_title " in titled
+    for plan in (said, titled):
+        assert "Seq Scan" not in plan
 
 
 class _RecordingCursor(AsyncCursor[TupleRow]):
