@@ -7,12 +7,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.api.dependencies import AutocommitConnection, VideoId
+from app.api.dependencies import AutocommitConnection, Checkouts, MediaStorage, MomentId, VideoId
 from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.common import Error
-from app.api.schemas.moments import MomentAnswer, NewMomentBody
+from app.api.schemas.moments import MomentAnswer, MomentDeletionAnswer, MomentEditBody, NewMomentBody
 from app.repositories.views import ShownMoment
-from app.services import moments
+from app.services import moment_deletion, moments
 
 router = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"])
 reads = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"], route_class=ReadRoute)
@@ -28,12 +28,56 @@ async def list_moments(request: Request, video_id: VideoId, reads: SharedReads) 
     "",
     status_code=201,
     response_model=MomentAnswer,
-    responses={400: {"model": Error, "description": "A rule for moments is broken"}, 404: {"model": Error}},
+    responses={
+        400: {"model": Error, "description": "A rule for moments is broken"},
+        404: {"model": Error},
+        422: {"model": Error},
+    },
 )
 async def add_moment(video_id: VideoId, body: NewMomentBody, conn: AutocommitConnection) -> Response:
     """Add a moment by hand: inside the video, at most 120 seconds long, and over no other moment."""
     added = await moments.add_moment(conn, video_id, body.start_time, body.end_time, body.title)
     return json_answer(_answer(added), 201)
+
+
+@router.patch(
+    "/{moment_id}",
+    response_model=MomentAnswer,
+    responses={
+        400: {"model": Error, "description": "A rule for moments is broken"},
+        404: {"model": Error},
+        422: {"model": Error},
+    },
+)
+async def edit_moment(
+    video_id: VideoId, moment_id: MomentId, body: MomentEditBody, conn: AutocommitConnection
+) -> Response:
+    """Change a moment's title, times or score.
+
+    New times obey the rules for new moments, but may overlap the moment's original and what was refined from it.
+    """
+    edit = body.model_dump(exclude_unset=True)
+    return json_answer(_answer(await moments.edit_moment(conn, video_id, moment_id, **edit)))
+
+
+@router.delete(
+    "/{moment_id}",
+    response_model=MomentDeletionAnswer,
+    responses={404: {"model": Error}, 422: {"model": Error}},
+)
+async def delete_moment(video_id: VideoId, moment_id: MomentId, database: Checkouts, storage: MediaStorage) -> Response:
+    """Delete a moment with its clip and the clip's thumbnail. What was refined from it stays, without a parent.
+
+    Files that an import only found are the user's and stay. After a failure the same request deletes what is left.
+    """
+    done = await moment_deletion.delete_moment(database, storage, video_id, moment_id)
+    deleted = {
+        "moment": moment_id,
+        "clip": done.had_clip,
+        "thumbnail": done.had_thumbnail,
+        "files": done.files,
+    }
+    return json_answer({"deleted": deleted, "orphaned": done.orphaned, "errors": done.errors or None})
 
 
 def _answer(moment: ShownMoment) -> dict[str, Any]:

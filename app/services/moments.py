@@ -1,12 +1,27 @@
-"""Adding moments by hand."""
+"""Adding and editing moments by hand."""
 
-from app.core.errors import InvalidMoment, VideoNotFound
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypedDict, Unpack
+
+from app.core.errors import InvalidMoment, MomentNotFound, VideoNotFound
 from app.database import Connection
+from app.models import Moment, Video
 from app.repositories import MomentRepository, VideoRepository
-from app.repositories.moments import MomentAttempt, new_identifier
-from app.repositories.views import ShownMoment
+from app.repositories.moments import new_identifier
+from app.repositories.views import ShownMoment, ViewRepository
 
 MAX_MOMENT_SECONDS = 120
+
+
+class MomentEdit(TypedDict, total=False):
+    """What a user may change in a moment; times are seconds. A score comes with its model, and None clears both."""
+
+    title: str
+    start_time: float
+    end_time: float
+    score: int | None
+    scoring_model: str | None
 
 
 async def add_moment(conn: Connection, identifier: str, start: float, end: float, title: str) -> ShownMoment:
@@ -18,14 +33,79 @@ async def add_moment(conn: Connection, identifier: str, start: float, end: float
     if attempt is None:
         raise VideoNotFound
     if attempt.identifier is None:
-        raise InvalidMoment(_broken_rule(start, end, title, attempt.video_duration) or _overlap(attempt))
+        raise InvalidMoment(
+            _broken_times(start, end, attempt.video_duration)
+            or _overlap(attempt.other_title, attempt.other_start, attempt.other_end)
+        )
     return ShownMoment(attempt.identifier, start, end, title, False, None, None, None)
+
+
+async def edit_moment(
+    conn: Connection, video_identifier: str, identifier: str, **edit: Unpack[MomentEdit]
+) -> ShownMoment:
+    """Change a moment. What stays as it is, is not judged.
+
+    Raises `VideoNotFound`, `MomentNotFound`, and `InvalidMoment` for the first broken rule.
+    """
+    async with conn.transaction():
+        video, moment = await hold_moment(conn, video_identifier, identifier)
+        if moment is None:
+            raise MomentNotFound
+        changes = _find_changes(moment, edit)
+        if "title" in changes and (problem := _broken_title(changes["title"])):
+            raise InvalidMoment(problem)
+        if "start_time" in changes or "end_time" in changes:
+            await _check_times(conn, video, moment, changes)
+        if changes:
+            await MomentRepository(conn).update(moment.id, **changes)
+        shown = await ViewRepository(conn).get_moment(moment.id)
+    if shown is None:
+        raise MomentNotFound
+    return shown
+
+
+async def hold_moment(conn: Connection, video_identifier: str, identifier: str) -> tuple[Video, Moment | None]:
+    """Return a video, held until the transaction ends, and its moment, or None where that is not one of the video's.
+
+    Raises `VideoNotFound`.
+    """
+    video = await VideoRepository(conn).lock(video_identifier)
+    if video is None:
+        raise VideoNotFound
+    moment = await MomentRepository(conn).get_by_identifier(identifier)
+    return video, moment if moment is not None and moment.video_id == video.id else None
+
+
+def _find_changes(moment: Moment, edit: MomentEdit) -> dict[str, Any]:
+    """Return the columns that get another value."""
+    wanted: dict[str, Any] = {**edit}
+    if "score" in wanted:
+        wanted.setdefault("scoring_model", None)
+    changes = {name: value for name, value in wanted.items() if value != getattr(moment, name)}
+    if "score" in changes or "scoring_model" in changes:
+        changes["scored_at"] = None if wanted["score"] is None else datetime.now(UTC).replace(tzinfo=None)
+    return changes
+
+
+async def _check_times(conn: Connection, video: Video, moment: Moment, changes: Mapping[str, Any]) -> None:
+    start, end = changes.get("start_time", moment.start_time), changes.get("end_time", moment.end_time)
+    if problem := _broken_times(start, end, video.duration_seconds):
+        raise InvalidMoment(problem)
+    other = await MomentRepository(conn).find_overlap(video.id, start, end, excluding=moment.id)
+    if other is not None:
+        raise InvalidMoment(_overlap(other.title, other.start_time, other.end_time))
 
 
 def _broken_rule(start: float, end: float, title: str, duration: float | None) -> str:
     """Return the first rule that a new moment breaks, or ''. Without a known duration the end is not limited by it."""
-    if not title.strip():
-        return "title must be a non-empty string"
+    return _broken_title(title) or _broken_times(start, end, duration)
+
+
+def _broken_title(title: str) -> str:
+    return "" if title.strip() else "title must be a non-empty string"
+
+
+def _broken_times(start: float, end: float, duration: float | None) -> str:
     if start < 0:
         return "start_time must be >= 0"
     if duration is not None and end > duration:
@@ -39,11 +119,8 @@ def _broken_rule(start: float, end: float, title: str, duration: float | None) -
     return ""
 
 
-def _overlap(attempt: MomentAttempt) -> str:
-    return (
-        f"Moment overlaps with existing moment '{attempt.other_title}' "
-        f"({attempt.other_start:.1f}s - {attempt.other_end:.1f}s)"
-    )
+def _overlap(title: str | None, start: float | None, end: float | None) -> str:
+    return f"Moment overlaps with existing moment '{title}' ({start:.1f}s - {end:.1f}s)"
 
 
 async def _get_duration(conn: Connection, identifier: str) -> float | None:

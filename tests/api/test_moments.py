@@ -168,13 +168,23 @@ async def test_fifty_clients_adding_one_span_at_once_make_one_row(own_database_u
     settings = Settings(database_url=own_database_url, log_level="error")
     async with connect(settings) as conn:
         await make_video(conn, identifier="talk")
+        await make_video(conn, identifier="copy")
     await init_db(settings)
     try:
         async with AsyncClient(transport=ASGITransport(create_app(settings)), base_url="http://test") as client:
             answers = await asyncio.gather(*(_add(client, start=10, end=20) for _ in range(50)))
+            elsewhere = await _add(client, video="copy", start=10, end=20)
     finally:
         await close_db()
     assert sorted(answer.status_code for answer in answers) == [201] + [400] * 49
+    (added,) = (answer.json() for answer in answers if answer.status_code == 201)
+    assert elsewhere.json()["id"] != added["id"]
+    await init_db(settings)  # as after a restart
+    try:
+        async with AsyncClient(transport=ASGITransport(create_app(settings)), base_url="http://test") as client:
+            assert (await client.get("/api/videos/talk/moments")).json() == [added]
+    finally:
+        await close_db()
 
 
 async def test_adding_a_moment_is_one_statement(client: AsyncClient, conn: Connection, statements: Statements) -> None:

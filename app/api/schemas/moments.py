@@ -1,8 +1,8 @@
 """Moments."""
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.api.schemas.common import Seconds
 
@@ -29,3 +29,44 @@ class NewMomentBody(BaseModel):
     start_time: Seconds
     end_time: Seconds
     title: str = Field(max_length=500)
+
+
+class MomentEditBody(BaseModel):
+    """What to change in a moment: any of these, and nothing else."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "minProperties": 1,
+            "examples": [{"title": "Intro", "end_time": 7.5}, {"score": 8, "scoring_model": "judge"}, {"score": None}],
+        },
+    )
+
+    # A factory, because a default would be documented: what is not given stays as it is.
+    title: str = Field(default_factory=str, max_length=500)
+    start_time: Seconds = Field(default_factory=float)
+    end_time: Seconds = Field(default_factory=float)
+    score: int | None = Field(None, ge=0, le=10, description="Together with `scoring_model`; null clears both")
+    scoring_model: str | None = Field(None, min_length=1, max_length=100, description="Who gave the score")
+
+    @model_validator(mode="after")
+    def _changes_something_whole(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("at least one of title, start_time, end_time and score must be given")
+        alone = "scoring_model" in self.model_fields_set and "score" not in self.model_fields_set
+        if alone or (self.score is None) != (self.scoring_model is None):
+            raise ValueError("score and scoring_model must be given together")
+        return self
+
+
+class DeletedMoment(BaseModel):
+    moment: str = Field(examples=["7621a017eec7482f"])
+    clip: bool = Field(description="Whether it had a clip, which went with it")
+    thumbnail: bool = Field(description="Whether its clip had a thumbnail, which went with it")
+    files: int = Field(description="Files of this server that were deleted; those of imported libraries stay")
+
+
+class MomentDeletionAnswer(BaseModel):
+    deleted: DeletedMoment
+    orphaned: list[str] = Field(description="Refined moments that have no parent from now on")
+    errors: list[str] | None = Field(description="Files that are still there; the same request tries again")
