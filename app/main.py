@@ -18,11 +18,13 @@ from app import __version__
 from app.api import (
     captions,
     health,
+    lineage,
     models,
     moments,
     search,
     static,
     streams,
+    thumbnails,
     transcripts,
     uploads,
     video_edits,
@@ -32,15 +34,18 @@ from app.api.access import KeyRequired, OpenToAll
 from app.api.errors import install_error_handlers
 from app.api.limits import BodyLimit
 from app.api.middleware import RequestContext
+from app.api.openapi import Application
 from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.core.logging import configure_logging
 from app.core.redis import close_redis, get_redis, init_redis
 from app.database import Connection, Database, OpenConnection, close_db, get_connection, init_db
 from app.database.migrations import code_revisions
+from app.services.audio import AudioIndex
 from app.services.health import Health
 from app.services.live_state import prepare_live_state
 from app.services.reads import Reads
+from app.services.thumbnails import Thumbnails
 from app.storage import Storage, open_storage
 
 _log = logging.getLogger(__name__)
@@ -53,7 +58,7 @@ _GC_THRESHOLD = 50_000
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the application. It connects to nothing before its lifespan begins."""
     settings = settings or get_settings()
-    app = FastAPI(
+    app = Application(
         title="VideoMoments",
         version=__version__,
         description="Find, clip and refine the best moments of a video.",
@@ -68,10 +73,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return give()
 
     app.state.database = Database(open_connection)
-    app.state.reads = Reads(open_connection, settings)
+    app.state.audio = AudioIndex(app.state.storage)
+    app.state.reads = Reads(open_connection, settings, app.state.audio)
+    app.state.thumbnails = Thumbnails(app.state.database, app.state.storage)
     for router in (videos.reads, moments.reads, transcripts.reads, videos.router, moments.router, search.router):
         app.include_router(router)
+    app.include_router(lineage.router)
     app.include_router(captions.router)
+    app.include_router(thumbnails.router)
     for router in (streams.router, static.router, static.reads, static.clips):
         app.include_router(router)
     app.include_router(models.router)
@@ -119,6 +128,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             with contextlib.suppress(asyncio.CancelledError):
                 await preparation
         finally:
+            await app.state.thumbnails.aclose()
             await close_db()
     finally:
         await close_redis()

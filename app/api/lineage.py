@@ -11,7 +11,7 @@ from app.services import lineage
 router = APIRouter(prefix="/api/videos/{video_id}/lineage", tags=["lineage"])
 
 
-@router.get("", response_model=LineageAnswer, responses={404: {"model": Error}, 422: {"model": Error}})
+@router.get("", response_model=LineageAnswer, responses={404: {"model": Error}})
 async def get_lineage(video_id: VideoId, conn: AutocommitConnection) -> Response:
     """Everything that was made of a video.
 

@@ -28,11 +28,7 @@ async def list_moments(request: Request, video_id: VideoId, reads: SharedReads) 
     "",
     status_code=201,
     response_model=MomentAnswer,
-    responses={
-        400: {"model": Error, "description": "A rule for moments is broken"},
-        404: {"model": Error},
-        422: {"model": Error},
-    },
+    responses={400: {"model": Error, "description": "A rule for moments is broken"}, 404: {"model": Error}},
 )
 async def add_moment(video_id: VideoId, body: NewMomentBody, conn: AutocommitConnection) -> Response:
     """Add a moment by hand: inside the video, at most 120 seconds long, and over no other moment."""
@@ -43,11 +39,7 @@ async def add_moment(video_id: VideoId, body: NewMomentBody, conn: AutocommitCon
 @router.patch(
     "/{moment_id}",
     response_model=MomentAnswer,
-    responses={
-        400: {"model": Error, "description": "A rule for moments is broken"},
-        404: {"model": Error},
-        422: {"model": Error},
-    },
+    responses={400: {"model": Error, "description": "A rule for moments is broken"}, 404: {"model": Error}},
 )
 async def edit_moment(
     video_id: VideoId, moment_id: MomentId, body: MomentEditBody, conn: AutocommitConnection
@@ -63,7 +55,7 @@ async def edit_moment(
 @router.delete(
     "/{moment_id}",
     response_model=MomentDeletionAnswer,
-    responses={404: {"model": Error}, 422: {"model": Error}},
+    responses={404: {"model": Error}},
 )
 async def delete_moment(video_id: VideoId, moment_id: MomentId, database: Checkouts, storage: MediaStorage) -> Response:
     """Delete a moment with its clip and the clip's thumbnail. What was refined from it stays, without a parent.

@@ -183,11 +183,15 @@ async def test_the_documentation_names_every_route_and_its_errors(client: AsyncC
         "/api/search",
         "/api/videos",
         "/api/videos/{video_id}",
+        "/api/videos/{video_id}/lineage",
         "/api/videos/{video_id}/moments",
+        "/api/videos/{video_id}/moments/{moment_id}",
         "/api/videos/{video_id}/transcript",
         "/api/videos/{video_id}/transcript.srt",
         "/api/videos/{video_id}/transcript.txt",
         "/api/videos/{video_id}/transcript.vtt",
+        "/api/videos/{video_id}/thumbnail",
+        "/api/videos/{video_id}/moments/{moment_id}/clip/thumbnail",
         "/static/thumbnails/{video_id}.jpg",
     }
     assert (await client.get("/docs")).status_code == 200

@@ -151,12 +151,12 @@ async def test_what_is_not_there_is_404(client: AsyncClient, conn: Connection) -
         ('{"scoring_model": "judge"}', "body: score and scoring_model must be given together"),
         ('{"scoring_model": null}', "body: score and scoring_model must be given together"),
         ('{"score": 11, "scoring_model": "judge"}', "score: Input should be less than or equal to 10"),
-        ('{"score": 7.5, "scoring_model": "judge"}', "score: Input should be a valid integer, got a number with a fractional part"),
+        ('{"score": [], "scoring_model": "judge"}', "score: Input should be a valid integer"),
         ('{"title": "a\\u0000b"}', "The request holds a value that cannot be stored"),
         ("[]", "body: Input should be a valid dictionary or object to extract fields from"),
         ("", "body: Field required"),
     ],
-)  # fmt: skip
+)
 async def test_a_bad_body_is_422_and_changes_nothing(
     client: AsyncClient, conn: Connection, body: str, detail: str
 ) -> None:
