@@ -1,57 +1,24 @@
 """`/static/…` and `/moment_clips/…`: media at the addresses that it had before there was an API for it."""
 
-import asyncio
-import os
-import stat
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
-from starlette.responses import FileResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
 from app.api import transcripts
-from app.api.dependencies import AutocommitConnection, Checkouts, MediaStorage, VideoId
-from app.api.errors import error_answer
+from app.api.dependencies import Checkouts, MediaStorage, VideoId
 from app.api.media_answer import media_answer, media_responses
 from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.transcripts import TranscriptAnswer
 from app.api.streams import CACHE_CONTROL
 from app.services import media
-from app.services.thumbnails import find_thumbnail
 
 router = APIRouter(prefix="/static", tags=["static"])
 reads = APIRouter(prefix="/static", tags=["static"], route_class=ReadRoute)
 clips = APIRouter(prefix="/moment_clips", tags=["static"])
 
 ClipName = Annotated[str, Path(description="Video, moment, `clip`", examples=["motivation_7621a017eec7482f_clip.mp4"])]
-
-ThumbnailName = Annotated[str, Path(description="Identifier of the video", examples=["motivation"])]
-
-
-class LocalFile(FileResponse):
-    """A file with ranges and conditions, or 404 where it is gone: looked at when no connection is held any more."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            found = await asyncio.to_thread(os.stat, self.path)
-        except (OSError, ValueError):
-            found = None
-        if found is None or not stat.S_ISREG(found.st_mode):
-            await error_answer(404, "File not found")(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
-
-
-@router.head("/thumbnails/{video_id}.jpg", include_in_schema=False)
-@router.get(
-    "/thumbnails/{video_id}.jpg",
-    response_class=LocalFile,
-    responses={200: {"content": {"image/jpeg": {}}}, 404: {"model": Error}},
-)
-async def get_thumbnail(video_id: ThumbnailName, conn: AutocommitConnection) -> LocalFile:
-    """The still picture of a video."""
-    return LocalFile(await find_thumbnail(conn, video_id), media_type="image/jpeg")
 
 
 @router.head("/audios/{video_id}.wav", include_in_schema=False)

@@ -12,7 +12,7 @@ from app.api.dependencies import Checkouts, MediaStorage, VideoId
 from app.api.read_route import SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.videos import DeleteQuery, DeletionAnswer, VideoAnswer, VideoChangesBody
-from app.api.videos import video_answer
+from app.api.videos import describe_video
 from app.core.redis import get_redis
 from app.repositories.videos import VideoChanges
 from app.services.deleted_rows import Skips
@@ -30,7 +30,7 @@ async def patch_video(video_id: VideoId, body: VideoChangesBody, database: Check
     changes: VideoChanges = body.model_dump(include=body.model_fields_set)  # type: ignore[assignment]
     async with database.connect() as conn:
         await change_video(conn, video_id, changes)
-    return json_answer(video_answer(await reads.get_video(video_id)))
+    return json_answer(await describe_video(reads, video_id))
 
 
 @router.delete(

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
@@ -13,6 +13,8 @@ from app.api.schemas.common import Error
 from app.api.schemas.videos import VideoAnswer
 from app.repositories.views import VideoCard
 from app.services import videos
+from app.services.audio import ExtractedAudio
+from app.services.reads import Reads
 
 router = APIRouter(prefix="/api/videos", tags=["videos"])
 reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=ReadRoute)
@@ -20,9 +22,18 @@ reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=ReadRoute)
 Cursor = Annotated[str, Query(max_length=255, description="From the Link header of the page before")]
 
 
+async def list_audio(reads: SharedReads) -> ExtractedAudio:
+    """Give the videos whose sound is there."""
+    return await reads.audio.get()
+
+
+# Asked for before the connection, which is not held while the storage answers.
+Audio = Annotated[ExtractedAudio, Depends(list_audio)]
+
+
 @router.get("", response_model=list[VideoAnswer])
 async def list_videos(
-    request: Request, conn: AutocommitConnection, limit: Limit = None, cursor: Cursor = ""
+    request: Request, audio: Audio, conn: AutocommitConnection, limit: Limit = None, cursor: Cursor = ""
 ) -> Response:
     """List videos, ordered by id. Without `limit` the whole library; with it, `Link` names the next page."""
     cards = await videos.list_videos(conn, limit, cursor)
@@ -30,22 +41,26 @@ async def list_videos(
     if limit is not None and len(cards) == limit:
         query = urlencode({"limit": limit, "cursor": cards[-1].identifier}, quote_via=quote)
         headers = {"Link": f'<{request.url.path}?{query}>; rel="next"'}
-    return json_answer([video_answer(card) for card in cards], headers=headers)
+    return json_answer([_answer(card, audio) for card in cards], headers=headers)
 
 
 @reads.get("/{video_id}", response_model=VideoAnswer, responses={404: {"model": Error}})
 async def get_video(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """One video."""
-    return json_answer(video_answer(await reads.get_video(video_id)))
+    return json_answer(await describe_video(reads, video_id))
 
 
-def video_answer(card: VideoCard) -> dict[str, Any]:
-    """What every route answers of a video."""
+async def describe_video(reads: Reads, identifier: str) -> dict[str, Any]:
+    """What every route answers of one video. Raises `VideoNotFound`."""
+    return _answer(await reads.get_video(identifier), await reads.audio.get())
+
+
+def _answer(card: VideoCard, audio: ExtractedAudio) -> dict[str, Any]:
     return {
         "id": card.identifier,
         "filename": card.filename,
         "title": card.title,
         "thumbnail_url": f"/static/thumbnails/{quote(card.identifier)}.jpg" if card.has_thumbnail else None,
-        "has_audio": card.has_audio,
+        "has_audio": card.identifier in audio,
         "has_transcript": card.has_transcript,
     }

@@ -1,7 +1,8 @@
 """SQL over `thumbnails`."""
 
 from collections.abc import Iterable
-from typing import Any, TypedDict, Unpack
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, Unpack
 
 from psycopg import sql
 from psycopg.rows import args_row
@@ -33,6 +34,16 @@ class NewThumbnail(_Details):
 
 
 _UNSET: dict[str, Any] = dict.fromkeys(_Details.__annotations__)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A video or a clip: the file that a picture of it is made from, and the picture that it has."""
+
+    kind: Literal["video", "clip"]
+    id: int
+    file_url: str
+    thumbnail_url: str | None
 
 
 class ThumbnailRepository:
@@ -78,6 +89,61 @@ class ThumbnailRepository:
         async with self._conn.cursor(row_factory=args_row(Thumbnail)) as cursor:
             await cursor.execute(f"SELECT {COLUMNS} FROM thumbnails WHERE clip_id = %(clip_id)s", {"clip_id": clip_id})
             return await cursor.fetchone()
+
+    async def find_video(self, identifier: str) -> Owner | None:
+        async with self._conn.cursor(row_factory=args_row(Owner)) as cursor:
+            await cursor.execute(
+                """
+                SELECT 'video', videos.id, videos.cloud_url, thumbnails.cloud_url
+                FROM videos LEFT JOIN thumbnails ON thumbnails.video_id = videos.id
+                WHERE videos.identifier = %(identifier)s
+                """,
+                {"identifier": identifier},
+            )
+            return await cursor.fetchone()
+
+    async def find_clip(self, video: str, moment: str) -> tuple[bool, Owner | None] | None:
+        """Return whether the video has the moment, and the moment's clip; None where there is no such video."""
+        cursor = await self._conn.execute(
+            """
+            SELECT moments.id IS NOT NULL, clips.id, clips.cloud_url, thumbnails.cloud_url
+            FROM videos
+            LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
+            LEFT JOIN clips ON clips.moment_id = moments.id
+            LEFT JOIN thumbnails ON thumbnails.clip_id = clips.id
+            WHERE videos.identifier = %(video)s
+            """,
+            {"video": video, "moment": moment},
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            return None
+        has_moment, clip_id, *urls = row
+        return has_moment, None if clip_id is None else Owner("clip", clip_id, *urls)
+
+    async def put(self, owner: Owner, cloud_url: str, file_size_kb: int) -> str | None:
+        """Give an owner a picture in the place of the one it was found with, unless it has got another one since.
+
+        Return the URL of the picture that it has now, or None where the owner is gone.
+        """
+        cursor = await self._conn.execute(
+            f"""
+            INSERT INTO thumbnails ({owner.kind}_id, cloud_url, file_size_kb)
+            SELECT id, %(url)s, %(size)s FROM {owner.kind}s WHERE id = %(id)s FOR KEY SHARE
+            ON CONFLICT ({owner.kind}_id) WHERE {owner.kind}_id IS NOT NULL DO UPDATE
+            SET cloud_url = excluded.cloud_url, file_size_kb = excluded.file_size_kb, created_at = excluded.created_at
+            WHERE thumbnails.cloud_url = %(found)s
+            RETURNING cloud_url
+            """,
+            {"url": cloud_url, "size": file_size_kb, "id": owner.id, "found": owner.thumbnail_url},
+        )
+        return cloud_url if await cursor.fetchone() else await self.get_url(owner)
+
+    async def get_url(self, owner: Owner) -> str | None:
+        """Return the URL of the picture that an owner has now."""
+        get = self.get_by_video if owner.kind == "video" else self.get_by_clip
+        thumbnail = await get(owner.id)
+        return thumbnail.cloud_url if thumbnail else None
 
     async def list_by_video(self, video_id: int) -> list[Thumbnail]:
         """Return the video's thumbnail and those of its clips, ordered by id."""

@@ -19,7 +19,6 @@ class VideoCard:
     cloud_url: str
     stored_title: str | None
     has_thumbnail: bool
-    has_audio: bool
     has_transcript: bool
 
     @property
@@ -53,10 +52,9 @@ class TranscriptKey:
     created_at: datetime | None
 
 
-# A video can be transcribed where it has a sound track; a transcript proves that it had one.
 _CARDS = """
     SELECT videos.identifier, videos.cloud_url, videos.title, thumbnails.id IS NOT NULL,
-           videos.audio_codec IS NOT NULL OR transcripts.id IS NOT NULL, transcripts.id IS NOT NULL
+           transcripts.id IS NOT NULL
     FROM videos
     LEFT JOIN thumbnails ON thumbnails.video_id = videos.id
     LEFT JOIN transcripts ON transcripts.video_id = videos.id
@@ -140,17 +138,6 @@ class ViewRepository:
                 {"id": moment_id},
             )
             return await cursor.fetchone()
-
-    async def get_thumbnail_url(self, identifier: str) -> str | None:
-        cursor = await self._conn.execute(
-            """
-            SELECT thumbnails.cloud_url FROM videos JOIN thumbnails ON thumbnails.video_id = videos.id
-            WHERE videos.identifier = %(identifier)s
-            """,
-            {"identifier": identifier},
-        )
-        row = await cursor.fetchone()
-        return row[0] if row else None
 
     async def get_transcript_keys(self, identifiers: list[str]) -> dict[str, TranscriptKey]:
         """Return which transcript each of these videos has, by the video's identifier."""

@@ -12,6 +12,7 @@ from app.core.config import Settings
 from app.core.errors import TranscriptNotFound, VideoNotFound
 from app.database import Batches, Connection, OpenConnection
 from app.repositories.views import ShownMoment, TranscriptKey, VideoCard, ViewRepository
+from app.services.audio import AudioIndex
 
 # Bytes of compressed transcripts that a process keeps: about 1,300 of 3,000 words each.
 _CACHE_BYTES = 64 * 1024 * 1024
@@ -36,7 +37,8 @@ class TranscriptDocument:
 class Reads:
     """The reads of one application, each shared with those who ask at the same time."""
 
-    def __init__(self, open_connection: OpenConnection, settings: Settings) -> None:
+    def __init__(self, open_connection: OpenConnection, settings: Settings, audio: AudioIndex) -> None:
+        self.audio = audio
         self._open_connection = open_connection
         self._cards = Batches(open_connection, _load_cards, settings)
         self._moments = Batches(open_connection, _load_moments, settings)

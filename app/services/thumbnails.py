@@ -1,16 +1,142 @@
-"""The still pictures of videos."""
+"""The still pictures of videos and of clips: found where they lie, and made when they are first asked for."""
 
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+import asyncio
+import logging
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 
-from app.core.errors import ThumbnailNotFound
-from app.database import Connection
-from app.repositories.views import ViewRepository
+from cachetools import TTLCache
+
+from app.core.errors import (
+    ClipNotFound,
+    FileMissing,
+    MomentNotFound,
+    StorageFull,
+    ThumbnailNotFound,
+    VideoNotFound,
+)
+from app.database import Database
+from app.media.probe import size_in_kb
+from app.media.still import NoPicture, make_still
+from app.repositories import ThumbnailRepository
+from app.repositories.thumbnails import Owner
+from app.storage import Storage, StoredFile, name_of, thumbnail_folder
+
+_log = logging.getLogger(__name__)
+
+# Decoding keeps a core busy; the rest of a list of cards waits its turn.
+_WORKERS = 2
+# How long a file that gives no picture is not decoded again, and how many such files are remembered.
+_FAILURE_SECONDS = 60.0
+_FAILURES_AT_MOST = 10_000
 
 
-async def find_thumbnail(conn: Connection, identifier: str) -> Path:
-    """Return the local file of a video's thumbnail. Raises `ThumbnailNotFound`, also for one that lies elsewhere."""
-    url = urlsplit(await ViewRepository(conn).get_thumbnail_url(identifier) or "")
-    if url.scheme != "file":
-        raise ThumbnailNotFound
-    return Path(unquote(url.path))
+class Thumbnails:
+    """The pictures of one application. Each is made once, however many ask for it at the same time."""
+
+    def __init__(self, database: Database, storage: Storage) -> None:
+        self._database = database
+        self._storage = storage
+        self._executor = ThreadPoolExecutor(_WORKERS, "stills")
+        self._makings: dict[Owner, asyncio.Task[str]] = {}
+        self._failures: TTLCache[Owner, None] = TTLCache(_FAILURES_AT_MOST, _FAILURE_SECONDS)
+
+    async def find_of_video(self, identifier: str) -> str:
+        """Return the URL of a video's picture. Raises `VideoNotFound` and `ThumbnailNotFound`."""
+        if "\0" in identifier:
+            raise VideoNotFound
+        async with self._database.connect() as conn:
+            owner = await ThumbnailRepository(conn).find_video(identifier)
+        if owner is None:
+            raise VideoNotFound
+        return await self._find(owner, f"{thumbnail_folder(identifier)}/")
+
+    async def find_of_clip(self, video: str, moment: str) -> str:
+        """Return the URL of the picture of a moment's clip.
+
+        Raises `VideoNotFound`, `MomentNotFound`, `ClipNotFound` and `ThumbnailNotFound`.
+        """
+        if "\0" in video + moment:
+            raise VideoNotFound
+        async with self._database.connect() as conn:
+            found = await ThumbnailRepository(conn).find_clip(video, moment)
+        if found is None:
+            raise VideoNotFound
+        has_moment, owner = found
+        if not has_moment:
+            raise MomentNotFound
+        if owner is None:
+            raise ClipNotFound
+        return await self._find(owner, f"{thumbnail_folder(video)}/{name_of(moment)}-")
+
+    async def aclose(self) -> None:
+        """Make no more pictures. What is being decoded ends by itself, soon."""
+        makings = list(self._makings.values())
+        for making in makings:
+            making.cancel()
+        await asyncio.gather(*makings, return_exceptions=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _find(self, owner: Owner, key: str) -> str:
+        if owner.thumbnail_url is not None:
+            try:
+                return (await self._storage.stat(owner.thumbnail_url)).url
+            except FileMissing:
+                pass  # another one is made in its place
+        return await self._share(owner, key)
+
+    async def _share(self, owner: Owner, key: str) -> str:
+        """Wait for the picture that is being made of an owner, or have it made; who goes away, leaves it to the others.
+
+        Raises `ThumbnailNotFound`.
+        """
+        if owner in self._failures:
+            raise ThumbnailNotFound
+        making = self._makings.get(owner)
+        if making is None:
+            making = asyncio.create_task(self._make(owner, key), context=Context())  # of all, so of no request
+            self._makings[owner] = making
+            making.add_done_callback(lambda done: self._forget(owner, done))
+        return await asyncio.shield(making)
+
+    def _forget(self, owner: Owner, making: asyncio.Task[str]) -> None:
+        del self._makings[owner]
+        if not making.cancelled():
+            making.exception()  # looked at, even where nobody waits any more
+
+    async def _make(self, owner: Owner, key: str) -> str:
+        async with self._database.connect() as conn:
+            url = await ThumbnailRepository(conn).get_url(owner)
+        if url is not None and url != owner.thumbnail_url:  # made since the owner was looked up
+            return url
+        try:
+            jpeg = await asyncio.get_running_loop().run_in_executor(self._executor, self._decode, owner.file_url)
+            file = await self._store(jpeg, f"{key}{secrets.token_hex(12)}.jpg")
+        except (NoPicture, FileMissing, StorageFull, OSError) as error:
+            self._failures[owner] = None
+            _log.warning("No still picture of %s %d can be made: %s", owner.kind, owner.id, error)
+            raise ThumbnailNotFound from None
+        return await self._write_row(owner, file)
+
+    def _decode(self, url: str) -> bytes:
+        with self._storage.open(url) as file:
+            return make_still(file)
+
+    async def _store(self, jpeg: bytes, key: str) -> StoredFile:
+        async with self._storage.receive() as incoming:
+            await incoming.write(jpeg)
+            return await self._storage.put(key, incoming.path)
+
+    async def _write_row(self, owner: Owner, file: StoredFile) -> str:
+        """Return the URL of the owner's picture: this file, or another one that was there first; then this one goes."""
+        url = None
+        try:
+            async with self._database.connect() as conn:
+                url = await ThumbnailRepository(conn).put(owner, file.url, size_in_kb(file.size))
+        finally:
+            if url != file.url:
+                await self._storage.delete(file.url)
+        if url is None:
+            raise ThumbnailNotFound
+        return url

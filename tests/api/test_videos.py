@@ -1,10 +1,12 @@
 """`GET /api/videos` and `GET /api/videos/{id}`."""
 
 import asyncio
+from pathlib import Path
 
 from httpx import AsyncClient
 
 from app.database import Connection
+from app.storage import audio_folder
 from tests.conftest import Statements
 from tests.factories import make_thumbnail, make_transcript, make_video
 
@@ -13,8 +15,16 @@ async def test_a_library_without_videos_is_an_empty_array(client: AsyncClient) -
     assert (await client.get("/api/videos")).json() == []
 
 
-async def test_a_video_has_the_fields_of_the_frontend(client: AsyncClient, conn: Connection) -> None:
-    video = await make_video(conn, identifier="demo-talk", cloud_url="file:///x/demo-talk.mp4", audio_codec="aac")
+def extract_audio(folder: Path, identifier: str) -> None:
+    """Put a file where the sound of a video lies in the server's own folder."""
+    path = folder / "media" / audio_folder(identifier) / "sound.wav"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"RIFF")
+
+
+async def test_a_video_has_the_fields_of_the_frontend(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
+    video = await make_video(conn, identifier="demo-talk", cloud_url="file:///x/demo-talk.mp4")
+    extract_audio(tmp_path, "demo-talk")
     await make_thumbnail(conn, video_id=video.id)
     await make_transcript(conn, video_id=video.id)
     expected = {
@@ -41,10 +51,27 @@ async def test_a_fresh_video_has_nothing_but_itself(client: AsyncClient, conn: C
     }
 
 
-async def test_sound_without_a_transcript_can_be_transcribed(client: AsyncClient, conn: Connection) -> None:
-    await make_video(conn, identifier="talk", audio_codec="aac")
-    answer = (await client.get("/api/videos/talk")).json()
+async def test_sound_that_is_extracted_is_no_transcript(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
+    await make_video(conn, identifier="My Talk (ü)")
+    extract_audio(tmp_path, "My Talk (ü)")
+    answer = (await client.get("/api/videos/My Talk (ü)")).json()
     assert (answer["has_audio"], answer["has_transcript"]) == (True, False)
+
+
+async def test_a_sound_track_and_a_transcript_are_no_extracted_sound(client: AsyncClient, conn: Connection) -> None:
+    video = await make_video(conn, identifier="talk", audio_codec="aac")
+    await make_transcript(conn, video_id=video.id)
+    answer = (await client.get("/api/videos/talk")).json()
+    assert (answer["has_audio"], answer["has_transcript"]) == (False, True)
+
+
+async def test_sound_may_lie_in_an_imported_library(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
+    (tmp_path / "library" / "audios").mkdir(parents=True)
+    (tmp_path / "library" / "audios" / "My Talk.wav").write_bytes(b"RIFF")
+    for identifier in ("My Talk", "My", "Talk"):
+        await make_video(conn, identifier=identifier)
+    videos = (await client.get("/api/videos")).json()
+    assert {video["id"]: video["has_audio"] for video in videos} == {"My Talk": True, "My": False, "Talk": False}
 
 
 async def test_a_stored_title_wins_over_the_derived_one(client: AsyncClient, conn: Connection) -> None:

@@ -140,7 +140,3 @@ class Video(Base):
     @property
     def thumbnail_url(self) -> str | None:
         return f"/static/thumbnails/{self.identifier}.jpg" if self.has_thumbnail else None
-
-    @property
-    def has_audio(self) -> bool:
-        return self.audio_codec is not None or self.has_transcript

