@@ -1,6 +1,7 @@
 """Copies of a library's files in storage: a few at a time, each whole or not at all."""
 
 import asyncio
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +103,8 @@ def _has_another(prepared: PreparedVideo, places: Places, stored: StoredAddresse
 def _read_through(path: Path) -> str | None:
     """Return why a file cannot be read to its end, or None."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return "it is no regular file any more"
         with path.open("rb") as file:
             while file.read(_CHUNK_BYTES):
                 pass

@@ -192,7 +192,7 @@ class _Import:
             self._report.add(prepared.notes.entries)
             self._report.add(written.entries)
             self._report.videos += 1
-            self._report.in_place += 0 if self._is_copying else len(prepared.files())
+            self._report.in_place += written.in_place
             self._report.elsewhere += written.elsewhere
             self._report.add_tables(written.tables)
             self._progress.advance(self._report)

@@ -21,7 +21,6 @@ def audio_key(video: str, path: Path) -> str:
     return f"{audio_folder(video)}/{name_of(video)}{path.suffix.lower()}"
 
 
-def clip_key(video: str, legacy_id: str, path: Path) -> str:
+def clip_key(video: str, legacy_id: str, name: str) -> str:
     """A clip keeps its name, by which old links find it, where every file system and every address takes that."""
-    name = path.name if _PLAIN_NAME.fullmatch(path.name) else f"{name_of(legacy_id)}{path.suffix.lower()}"
-    return f"{clip_folder(video)}/{name}"
+    return f"{clip_folder(video)}/{name if _PLAIN_NAME.fullmatch(name) else f'{name_of(legacy_id)}.mp4'}"

@@ -24,9 +24,9 @@ class StoredAddresses:
 class Places:
     """Which addresses the rows of one video get.
 
-    Of the addresses in its rows that are the server's own, `held` are those with the file there and `lost` those
-    without. `copies` tells for each address in the library the one that its copy has, `is_copying` whether the rows
-    name the copies. `sent` are the copies that were just made, or found as they should be.
+    Of the addresses in its rows, and of its sound, that are the server's own, `held` are those with the file there and
+    `lost` those without. `copies` tells for each address in the library the one that its copy has, `is_copying`
+    whether the rows name the copies. `sent` are the copies that were just made, or found as they should be.
     """
 
     held: frozenset[str] = frozenset()
@@ -41,6 +41,10 @@ class Places:
     def keeps(self, stored: str, url: str) -> bool:
         """Whether a row keeps the address it has: what the server itself holds is replaced by no other file."""
         return stored != url and stored in self.held
+
+    def count_in_place(self, prepared: PreparedVideo) -> int:
+        """Return how many files of a video are served from where they lie in the library."""
+        return 0 if self.is_copying else sum(self.copies[file.url] not in self.held for file in prepared.files())
 
     def rank(self, url: str) -> int:
         """How good an address is, the best the highest."""
@@ -62,15 +66,13 @@ async def read_addresses(conn: Connection, identifier: str) -> StoredAddresses:
 
 
 async def find_places(storage: Storage, prepared: PreparedVideo, stored: StoredAddresses, is_copying: bool) -> Places:
-    own = {url for url in (stored.video, stored.thumbnail, *stored.clips) if url is not None and storage.owns(url)}
+    copies = {file.url: storage.url_of(file.key) for file in prepared.files()}
+    sound = copies[prepared.audio.url] if prepared.audio else None
+    urls = (stored.video, stored.thumbnail, sound, *stored.clips)
+    own = {url for url in urls if url is not None and storage.owns(url)}
     are_there = await asyncio.gather(*(_is_there(storage, url) for url in own))
     held = frozenset(url for url, is_there in zip(own, are_there, strict=True) if is_there)
-    return Places(
-        held=held,
-        lost=frozenset(own - held),
-        copies={file.url: storage.url_of(file.key) for file in prepared.files()},
-        is_copying=is_copying,
-    )
+    return Places(held, frozenset(own - held), copies, is_copying)
 
 
 async def _is_there(storage: Storage, url: str) -> bool:

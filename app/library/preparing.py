@@ -202,9 +202,9 @@ def _find_clips(
     """Return the clip files of a video's moments by legacy id."""
     clips = {}
     for legacy_id in {moment.legacy_id: None for moment in moments if moment.legacy_id}:
-        path = library.root / "moment_clips" / clip_name(identifier, legacy_id)
-        key = clip_key(identifier, legacy_id, path)
-        clip = _probe_file(path, key, notes) if path.name in library.clips else None
+        name = clip_name(identifier, legacy_id)
+        path, key = library.root / "moment_clips" / name, clip_key(identifier, legacy_id, name)
+        clip = _probe_file(path, key, notes) if name in library.clips else None
         if clip is not None and clip.media is not None:
             clips[legacy_id] = clip
     return clips

@@ -88,6 +88,7 @@ class Writer:
                 if not await options.copier.has_all(places):
                     raise _CopyGone
             written = await write_video(conn, prepared, places, options.bucket, options.known)
+        written.in_place = places.count_in_place(prepared)
         options.known.learn(written.configs, is_stored=not options.dry_run)
         return written
 

@@ -16,12 +16,14 @@ from app.models import Video
 class Written:
     """What a video's transaction did; it counts only once that is committed.
 
-    `elsewhere` counts the rows whose files are in no folder of the library, but in a bucket or on another host.
+    `in_place` counts the files that are served from the library, `elsewhere` the rows whose files are in a bucket or
+    on another host.
     """
 
     tables: dict[str, TableCount] = field(default_factory=count_tables)
     configs: UsedConfigs = field(default_factory=UsedConfigs)
     entries: list[Entry] = field(default_factory=list)
+    in_place: int = 0
     elsewhere: int = 0
 
     def count(self, table: str, stored: object, changes: Mapping[str, Any] | None = None) -> None:

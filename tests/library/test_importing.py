@@ -361,6 +361,15 @@ async def test_a_clip_file_of_no_moment_is_an_orphan(importer: Importer, legacy:
     assert [entry["file"] for entry in entries(report, "orphan")] == ["moment_clips/talk_0000000000000000_clip.mp4"]
 
 
+async def test_an_id_that_leads_elsewhere_finds_no_clip(importer: Importer, legacy: LegacyLibrary) -> None:
+    legacy.add_moments("talk", make_row(id="x/../other"))
+    legacy.add_video("../moment_clips/other_clip.mp4")
+    (legacy.root / "moment_clips" / "talk_x").mkdir()
+    report = await importer.run(legacy)
+    assert await importer.rows("clips") == []
+    assert [entry["file"] for entry in entries(report, "orphan")] == ["moment_clips/other_clip.mp4"]
+
+
 async def test_a_thumbnail_is_stored_and_changes_with_its_file(importer: Importer, legacy: LegacyLibrary) -> None:
     legacy.add_transcript("talk")
     path = legacy.add_thumbnail("talk", size=3000)
