@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from app.core.errors import StorageUnavailable
 from app.library.layout import Library, VideoFiles, media_roots
 from app.library.registry import Source
 from app.library.report import Report
@@ -21,8 +22,8 @@ def note_library(
     try:
         for folder in report.folders:
             storage.libraries.add(folder)
-    except OSError as error:
-        report.note_problem = error.strerror
+    except StorageUnavailable as error:
+        report.note_problem = str(error)
 
 
 def _is_missed(files: VideoFiles, sources: Mapping[str, Source]) -> bool:

@@ -72,7 +72,7 @@ def _files(count: int, size: int) -> str:
 def _explain_folders(report: Report) -> str:
     setting = f"LIBRARY_DIRS={','.join(map(str, report.folders))}"
     if report.note_problem:
-        return f"the server cannot be told so in DATA_DIR ({report.note_problem}): set {setting}"
+        return f"the server needs {setting}, because this failed: {report.note_problem}"
     return f"a server with another DATA_DIR needs {setting}"
 
 

@@ -64,6 +64,62 @@ def test_a_dry_run_says_that_nothing_was_written(
     assert "nothing was written" in capsys.readouterr().out
 
 
+def test_the_summary_says_where_files_are_served_from(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_video("talk.mp4")
+    command.run(parse(legacy.root), settings)
+    assert (
+        f"1 files are served from where they lie; a server with another DATA_DIR needs LIBRARY_DIRS={legacy.root}\n"
+        in capsys.readouterr().out
+    )
+
+
+def test_the_summary_says_what_to_set_where_the_folder_could_not_be_noted(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_video("talk.mp4")
+    settings.data_dir.touch()
+    command.run(parse(legacy.root), settings)
+    assert f"the server needs LIBRARY_DIRS={legacy.root}, because this failed: " in capsys.readouterr().out
+
+
+def test_the_summary_says_how_much_was_copied(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_moments("talk", make_row(gcs_clip_path="clips/c.mp4"))
+    legacy.add("audios/talk.wav", bytes(5000))
+    for options, line in (
+        (["--dry-run"], "1 files (5.0 kB) to be copied, 0 files (0 bytes) already there"),
+        ([], "1 files (5.0 kB) copied, 0 files (0 bytes) already there"),
+        ([], "0 files (0 bytes) copied, 1 files (5.0 kB) already there"),
+    ):
+        assert command.run(parse(legacy.root, "--copy", "--bucket", "films", *options), settings) == 0
+        output = capsys.readouterr().out
+        assert f"{line}\n1 rows name files in buckets or on other hosts, which are not copied\n" in output
+
+
+def test_a_storage_that_is_away_ends_with_2_and_one_sentence(
+    settings: Settings, legacy: LegacyLibrary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_video("talk.mp4")
+    (tmp_path / "file").touch()
+    away = settings.model_copy(update={"storage_url": f"{(tmp_path / 'file').as_uri()}/media"})
+    assert command.run(parse(legacy.root, "--copy"), away) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("not a directory (0 of 1 videos are in; import again to go on)")
+
+
+def test_a_storage_that_is_none_ends_with_2_and_one_sentence(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_video("talk.mp4")
+    wrong = settings.model_copy(update={"storage_url": "s3://bucket"})
+    assert command.run(parse(legacy.root, "--copy"), wrong) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("STORAGE_URL")
+
+
 def test_long_lists_are_cut_in_the_summary(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,3 +41,33 @@ def test_a_log_gets_a_line_when_some_time_has_passed(
         log.advance(report)
         log.end()
     assert caplog.messages == ["Importing 2 videos", *lines, "Went through 1 of 2 videos"]
+
+
+def test_a_terminal_shows_a_bar_with_bytes_and_their_rate_where_files_are_copied(report: Report) -> None:
+    output = io.StringIO()
+    bar = BarProgress(Console(file=output, force_terminal=True, width=120))
+    bar.begin(2, 4_000_000)
+    bar.copy(1_500_000)
+    bar.end()
+    assert "1.5 MB of 4.0 MB" in output.getvalue()
+    assert "/s" in output.getvalue()
+
+
+def test_a_terminal_shows_no_second_bar_where_nothing_is_copied(report: Report) -> None:
+    output = io.StringIO()
+    bar = BarProgress(Console(file=output, force_terminal=True, width=120))
+    bar.begin(2, 0)
+    bar.end()
+    assert "Copying" not in output.getvalue()
+
+
+def test_a_log_gets_lines_while_one_long_file_is_copied(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level(logging.INFO, "app.library"):
+        log = LogProgress()
+        log.begin(2, 4_000_000)
+        log.copy(1_500_000)
+    assert caplog.messages[0] == "Importing 2 videos and copying 4.0 MB"
+    assert caplog.messages[1].startswith("Imported 0 of 2 videos, 0 rows, copied 1.5 MB of 4.0 MB, ")

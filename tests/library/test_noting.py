@@ -1,0 +1,79 @@
+"""Which folders the server may serve files from after an import."""
+
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import FileMissing
+from app.storage import open_storage
+from tests.library.importer import Importer
+from tests.library.legacy import LegacyLibrary, make_registry_entry, make_row
+
+
+async def test_a_running_server_can_read_the_files_of_an_imported_library(
+    importer: Importer, legacy: LegacyLibrary
+) -> None:
+    film = legacy.add_video("talk.mp4")
+    server = open_storage(importer.settings)
+    with pytest.raises(FileMissing):
+        await server.stat(film.as_uri())
+    await importer.run(legacy)
+    assert (await server.stat((await importer.row("videos"))["cloud_url"])).size == film.stat().st_size
+    await server.aclose()
+
+
+async def test_what_lies_on_another_disk_and_is_linked_can_be_read_too(
+    importer: Importer, legacy: LegacyLibrary, tmp_path: Path
+) -> None:
+    film = LegacyLibrary(tmp_path / "disk").add_video("talk.mp4")
+    (legacy.root / "videos").symlink_to(film.parent)
+    legacy.add_thumbnail("talk")
+    await importer.run(legacy)
+    assert (await importer.storage.stat((await importer.row("videos"))["cloud_url"])).size == film.stat().st_size
+    assert importer.storage.libraries.list() == (legacy.root, film.parent)
+
+
+async def test_files_of_a_library_are_never_the_servers_own(importer: Importer, legacy: LegacyLibrary) -> None:
+    film = legacy.add_video("talk.mp4")
+    await importer.run(legacy)
+    assert not importer.storage.owns((await importer.row("videos"))["cloud_url"])
+    assert await importer.storage.delete((await importer.row("videos"))["cloud_url"]) is False
+    assert film.exists()
+
+
+async def test_a_film_that_may_come_later_is_expected_in_the_library(importer: Importer, legacy: LegacyLibrary) -> None:
+    legacy.add_moments("talk", make_row())
+    await importer.run(legacy)
+    film = legacy.add_video("talk.mp4")
+    assert (await importer.storage.stat((await importer.row("videos"))["cloud_url"])).size == film.stat().st_size
+
+
+async def test_a_dry_run_notes_nothing(importer: Importer, legacy: LegacyLibrary) -> None:
+    legacy.add_video("talk.mp4")
+    assert (await importer.run(legacy, dry_run=True))["files"]["in_place"] == 1
+    assert importer.storage.libraries.list() == ()
+
+
+async def test_a_library_of_which_no_row_names_a_file_is_not_noted(importer: Importer, legacy: LegacyLibrary) -> None:
+    legacy.add_registry(make_registry_entry("talk", "gs://films/talk.mp4"))
+    await importer.run(legacy)
+    assert importer.storage.libraries.list() == ()
+
+
+async def test_a_library_that_is_copied_is_not_noted(importer: Importer, legacy: LegacyLibrary) -> None:
+    legacy.add_video("talk.mp4")
+    await importer.run(legacy, copy=True)
+    assert importer.storage.libraries.list() == ()
+
+
+async def test_importing_twice_notes_a_library_once(importer: Importer, legacy: LegacyLibrary) -> None:
+    legacy.add_video("talk.mp4")
+    for _ in range(2):
+        await importer.run(legacy)
+    assert importer.storage.libraries.list() == (legacy.root,)
+
+
+async def test_a_note_that_cannot_be_written_stops_nothing(importer: Importer, legacy: LegacyLibrary) -> None:
+    legacy.add_video("talk.mp4")
+    importer.settings.data_dir.touch()
+    assert (await importer.run(legacy))["complete"] is True
