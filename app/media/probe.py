@@ -59,11 +59,14 @@ def _describe(container: InputContainer, path: Path, size: int) -> MediaInfo:
     if not videos:
         raise NotAVideo("the file has no picture")
     video = videos[0]
+    codec = _codec(video)
+    if codec is None:
+        raise NotAVideo("the codec of its picture is unknown, or it is damaged")
     audio = container.streams.audio[0] if container.streams.audio else None
     return MediaInfo(
         duration_seconds=_duration(container, video),
         file_size_kb=size_in_kb(size),
-        video_codec=_codec(video) or "unknown",
+        video_codec=codec,
         audio_codec=_codec(audio),
         resolution=f"{video.width}x{video.height}",
         frame_rate=float(video.average_rate) if video.average_rate else None,
@@ -72,7 +75,8 @@ def _describe(container: InputContainer, path: Path, size: int) -> MediaInfo:
 
 
 def _codec(stream: Stream | None) -> str | None:
-    return stream.codec.canonical_name if stream is not None and stream.codec is not None else None
+    codec = getattr(stream, "codec", None)  # a stream that FFmpeg has no decoder for lacks the attribute
+    return None if codec is None else str(codec.canonical_name)
 
 
 def _duration(container: InputContainer, video: VideoStream) -> float | None:

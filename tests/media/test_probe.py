@@ -69,6 +69,19 @@ def test_a_film_that_lost_its_end_is_no_video(tmp_path: Path) -> None:
         probe(movie)
 
 
+def test_a_picture_of_an_unknown_codec_is_no_video(tmp_path: Path) -> None:
+    movie = make_movie(tmp_path / "odd.mp4")
+    movie.write_bytes(movie.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzZ"))
+    with pytest.raises(NotAVideo, match="codec"):
+        probe(movie)
+
+
+def test_a_sound_of_an_unknown_codec_is_no_harm(tmp_path: Path) -> None:
+    movie = make_movie(tmp_path / "odd.mkv")
+    movie.write_bytes(movie.read_bytes().replace(b"A_AAC", b"A_ODD"))
+    assert (probe(movie).video_codec, probe(movie).audio_codec) == ("h264", None)
+
+
 def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "talk.ts", container_format="mpegts")
     playlist = tmp_path / "list.mp4"

@@ -1,0 +1,422 @@
+"""`POST /api/videos`: what is accepted, and that nothing is left of what is not."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient, Response
+from starlette.types import Message, Scope
+
+from app.core.config import Settings
+from app.database import Connection
+from app.models import Video
+from app.repositories import VideoRepository
+from tests.api.conftest import open_client
+from tests.factories import make_video
+from tests.media.movies import make_movie
+
+BOUNDARY = "a-boundary"
+FORM_TYPE = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+@pytest.fixture(scope="module")
+def movie(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_movie(tmp_path_factory.mktemp("movies") / "movie.mp4").read_bytes()
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    return tmp_path / "media"
+
+
+def files_in(media: Path) -> list[str]:
+    """What lies in the storage, whole or still arriving."""
+    return sorted(str(path.relative_to(media)) for path in media.rglob("*") if path.is_file())
+
+
+async def find_video(conn: Connection, identifier: str) -> Video:
+    video = await VideoRepository(conn).get_by_identifier(identifier)
+    assert video is not None
+    return video
+
+
+async def count_videos(conn: Connection) -> int:
+    return await VideoRepository(conn).count()
+
+
+def part(name: str, value: bytes, filename: str | None = None) -> bytes:
+    file = "" if filename is None else f'; filename="{filename}"'
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
+    return head.encode() + value + b"\r\n"
+
+
+def form(*parts: bytes, end: bytes = f"--{BOUNDARY}--\r\n".encode()) -> bytes:
+    return b"".join(parts) + end
+
+
+async def send_form(client: AsyncClient, *parts: bytes) -> Response:
+    return await client.post("/api/videos", content=form(*parts), headers=FORM_TYPE)
+
+
+async def in_pieces(data: bytes, size: int = 1000) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+async def test_a_form_becomes_a_video(client: AsyncClient, conn: Connection, movie: bytes, media: Path) -> None:
+    answer = await client.post("/api/videos", files={"file": ("Demo Talk.MP4", movie, "video/mp4")})
+    assert answer.status_code == 201, answer.text
+    assert answer.json() == {
+        "id": "demo-talk",
+        "filename": "demo-talk.mp4",
+        "title": "Demo Talk",
+        "thumbnail_url": None,
+        "has_audio": answer.json()["has_audio"],
+        "has_transcript": False,
+    }
+    assert answer.headers["Location"] == "/api/videos/demo-talk"
+    assert (await client.get(answer.headers["Location"])).json() == answer.json()
+    (stored,) = files_in(media)
+    assert stored.startswith("videos/demo-talk/")
+    assert (media / stored).read_bytes() == movie
+
+
+async def test_a_video_can_be_played_as_soon_as_it_is_there(client: AsyncClient, movie: bytes) -> None:
+    await client.post("/api/videos", content=movie, params={"id": "talk"})
+    assert (await client.get("/api/videos/talk/stream")).content == movie
+
+
+async def test_the_row_says_what_is_in_the_file(client: AsyncClient, conn: Connection, movie: bytes) -> None:
+    await client.post("/api/videos", content=movie, params={"id": "talk", "source_url": "https://cdn.example/A b.mp4"})
+    video = await find_video(conn, "talk")
+    assert video.duration_seconds == pytest.approx(1, abs=0.1)
+    assert (video.video_codec, video.audio_codec, video.resolution) == ("h264", "aac", "64x48")
+    assert video.file_size_kb == -(-len(movie) // 1024)
+    assert video.source_url == "https://cdn.example/A b.mp4"
+
+
+async def test_the_body_may_be_the_file_itself(client: AsyncClient, movie: bytes, media: Path) -> None:
+    headers = {"Content-Type": "video/mp4"}
+    params = {"filename": "Über uns – 2026.mov", "title": "About"}
+    answer = await client.post("/api/videos", content=in_pieces(movie), params=params, headers=headers)
+    assert (answer.status_code, answer.json()["id"], answer.json()["title"]) == (201, "ber-uns-2026", "About")
+    assert answer.json()["filename"] == "ber-uns-2026.mov"
+    assert [(media / name).read_bytes() for name in files_in(media)] == [movie]
+
+
+async def test_the_fields_of_a_form_may_follow_the_file(client: AsyncClient, conn: Connection, movie: bytes) -> None:
+    await make_video(conn, identifier="movie")  # the name of the file is taken, and does not count
+    answer = await send_form(
+        client,
+        part("title", "Ein Titel – mit Strich".encode()),
+        part("file", movie, "movie.mp4"),
+        part("id", "Kévin – How To".encode()),
+        part("source_url", b"gs://bucket/talk.mp4"),
+    )
+    assert (answer.status_code, answer.json()["id"]) == (201, "Kévin – How To")
+    assert answer.json()["title"] == "Ein Titel – mit Strich"
+    assert answer.headers["Location"] == "/api/videos/" + quote("Kévin – How To")
+    assert (await find_video(conn, "Kévin – How To")).source_url == "gs://bucket/talk.mp4"
+
+
+@pytest.mark.parametrize("size", [1, 7, 64 * 1024])
+async def test_a_form_may_arrive_in_pieces_of_any_size(
+    client: AsyncClient, movie: bytes, media: Path, size: int
+) -> None:
+    body = form(part("file", movie, "talk.mp4"), part("id", b"pieces"))
+    answer = await client.post("/api/videos", content=in_pieces(body, size), headers=FORM_TYPE)
+    assert (answer.status_code, answer.json()["id"]) == (201, "pieces")
+    assert [(media / name).read_bytes() for name in files_in(media)] == [movie]
+
+
+@pytest.mark.parametrize(
+    ("filename", "identifier"),
+    [
+        ("My Video_File.MP4", "my-video-file"),
+        ("C:\\films\\Talk (1).mp4", "talk-1"),
+        ("films/2026/talk.webm", "talk"),
+        ("a%20b.mp4", "a-20b"),
+        ("x" * 80 + ".mp4", "x" * 50),
+        ("y" * 49 + " tail.mp4", "y" * 49),
+        ("no extension", "no-extension"),
+    ],
+)
+async def test_the_id_is_made_from_the_name_of_the_file(
+    client: AsyncClient, movie: bytes, filename: str, identifier: str
+) -> None:
+    answer = await client.post("/api/videos", content=movie, params={"filename": filename})
+    assert (answer.status_code, answer.json()["id"]) == (201, identifier)
+
+
+@pytest.mark.parametrize("filename", ["", ".mp4", "日本語.mp4", "---.mp4"])
+async def test_a_file_without_a_telling_name_gets_an_invented_id(
+    client: AsyncClient, movie: bytes, filename: str
+) -> None:
+    names = {
+        (await client.post("/api/videos", content=movie, params={"filename": filename})).json()["id"] for _ in range(2)
+    }
+    assert len(names) == 2
+    assert all(name.startswith("video-") and len(name) == 14 for name in names)
+
+
+async def test_a_title_may_be_one_that_no_id_can_be(client: AsyncClient, movie: bytes) -> None:
+    answer = await client.post("/api/videos", content=movie, params={"filename": "日本語.mp4"})
+    assert answer.json()["title"] == "日本語"
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "filename", "extension"),
+    [
+        ("mp4", "libx264", "talk", ".mp4"),
+        ("mp4", "libx264", "talk.exe", ".mp4"),
+        ("webm", "libvpx", "talk.bin", ".webm"),
+        ("matroska", "libx264", "talk.bin", ".mkv"),
+        ("mpegts", "libx264", "talk.m2ts", ".ts"),
+        ("matroska", "libx264", "talk.MKV", ".mkv"),
+    ],
+)
+async def test_the_extension_is_that_of_the_name_or_else_of_the_content(
+    client: AsyncClient, tmp_path: Path, container: str, codec: str, filename: str, extension: str
+) -> None:
+    film = make_movie(tmp_path / "film", video_codec=codec, audio_codec=None, container_format=container)
+    answer = await client.post("/api/videos", content=film.read_bytes(), params={"filename": filename, "id": "talk"})
+    assert (answer.status_code, answer.json()["filename"]) == (201, f"talk{extension}")
+
+
+@pytest.mark.parametrize("identifier", ["a/b", "a?b", "a#b", "a%b", ".", "..", " a", "a ", "a\nb", "a\0b", "x" * 256])
+async def test_an_id_that_no_address_can_hold_is_refused(
+    client: AsyncClient, conn: Connection, movie: bytes, media: Path, identifier: str
+) -> None:
+    raw = await client.post("/api/videos", content=movie, params={"id": identifier})
+    fields = await send_form(client, part("file", movie, "talk.mp4"), part("id", identifier.encode()))
+    for answer in (raw, fields):
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith("id")
+    assert (await count_videos(conn), files_in(media)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("title", "x" * 501),
+        ("title", "a\0b"),
+        ("title", " "),
+        ("source_url", "ftp://host/file"),
+        ("source_url", "javascript:alert(1)"),
+        ("source_url", "https://"),
+        ("source_url", "https://host/\nx"),
+        ("source_url", "http://[::1/x"),
+        ("source_url", "https://host/" + "x" * 4096),
+    ],
+)
+async def test_a_title_or_a_source_that_cannot_be_stored_is_refused(
+    client: AsyncClient, conn: Connection, movie: bytes, media: Path, name: str, value: str
+) -> None:
+    raw = await client.post("/api/videos", content=movie, params={"id": "talk", name: value})
+    fields = await send_form(client, part("file", movie, "talk.mp4"), part(name, value.encode()))
+    for answer in (raw, fields):
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith(name)
+    assert (await count_videos(conn), files_in(media)) == (0, [])
+
+
+async def test_a_name_of_a_file_that_cannot_be_stored_is_refused(client: AsyncClient, movie: bytes) -> None:
+    nul = await client.post("/api/videos", content=movie, params={"filename": "a\0b.mp4"})
+    surrogate = await client.post(
+        "/api/videos",
+        content=form(part("file", movie, "x.mp4").replace(b"x.mp4", b"\xed\xa0\x80.mp4")),
+        headers=FORM_TYPE,
+    )
+    assert (nul.status_code, surrogate.status_code) == (422, 422)
+    assert surrogate.json() == {"detail": "The file's name is not UTF-8"}
+
+
+async def test_a_taken_id_is_refused_before_a_byte_is_read(client: AsyncClient, conn: Connection, media: Path) -> None:
+    await make_video(conn, identifier="talk")
+
+    async def never() -> AsyncIterator[bytes]:
+        raise AssertionError("The body was read")
+        yield b""
+
+    for params in ({"id": "talk"}, {"filename": "Talk.mp4"}):
+        answer = await client.post("/api/videos", content=never(), params=params)
+        assert (answer.status_code, answer.json()) == (409, {"detail": "A video with this id exists already"})
+    assert files_in(media) == []
+
+
+async def test_a_taken_id_of_a_form_is_refused_when_the_file_begins(
+    client: AsyncClient, conn: Connection, media: Path
+) -> None:
+    await make_video(conn, identifier="talk")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield part("id", b"talk") + part("file", b"begins", "other.mp4")
+        raise AssertionError("More was read")
+
+    answer = await client.post("/api/videos", content=pieces(), headers=FORM_TYPE)
+    assert answer.status_code == 409
+    assert files_in(media) == []
+
+
+async def test_a_name_that_is_taken_while_the_file_arrives_leaves_nothing(
+    client: AsyncClient, conn: Connection, movie: bytes, media: Path
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield movie[:1000]
+        await make_video(conn, identifier="talk")
+        yield movie[1000:]
+
+    answer = await client.post("/api/videos", content=pieces(), params={"id": "talk"})
+    assert answer.status_code == 409
+    assert files_in(media) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "detail"),
+    [
+        (b"", "The file is empty"),
+        (b"no film at all " * 100, "The file is no video, or it is damaged"),
+        (b"#EXTM3U\n#EXTINF:10\nfile:///etc/passwd\n", "The file is no video, or it is damaged"),
+    ],
+)
+async def test_a_file_that_is_no_video_is_refused(
+    client: AsyncClient, conn: Connection, media: Path, content: bytes, detail: str
+) -> None:
+    raw = await client.post("/api/videos", content=content, params={"filename": "talk.mp4"})
+    fields = await send_form(client, part("file", content, "talk.mp4"))
+    assert (raw.status_code, raw.json()) == (fields.status_code, fields.json()) == (422, {"detail": detail})
+    assert (await count_videos(conn), files_in(media)) == (0, [])
+
+
+async def test_a_file_with_sound_alone_is_refused(client: AsyncClient, tmp_path: Path, media: Path) -> None:
+    sound = make_movie(tmp_path / "sound.mp4", video_codec=None).read_bytes()
+    answer = await client.post("/api/videos", content=sound, params={"id": "sound"})
+    assert (answer.status_code, answer.json()) == (422, {"detail": "The file has no picture"})
+    assert files_in(media) == []
+
+
+@pytest.mark.parametrize("kept", [100, 700, 1500])
+async def test_a_film_that_was_cut_off_is_a_video_or_refused_and_never_an_error(
+    client: AsyncClient, movie: bytes, kept: int
+) -> None:
+    answer = await client.post("/api/videos", content=movie[:kept], params={"filename": "talk.mp4"})
+    assert answer.status_code in (201, 422)
+
+
+FILE = part("file", b"x", "talk.mp4")
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (form(part("id", b"talk")), "The form has no file"),
+        (b"", "The form ended early"),
+        (form(end=f"--{BOUNDARY}--".encode()), "The form has no file"),
+        (form(FILE, end=b""), "The form ended early"),
+        (form(FILE)[:-10], "The form ended early"),
+        (form(FILE, FILE), "The form has more than one file"),
+        (form(part("id", b"a"), part("id", b"b"), FILE), "The form has more than one id"),
+        (form(part("name", b"a"), FILE), "A form has the fields file, id, title and source_url, and no others"),
+        (form(part("title", b"\xff"), FILE), "title is not UTF-8"),
+        (b"this is no form", "The form is damaged"),
+        (f"--{BOUNDARY}\r\nBroken\r\n\r\n".encode(), "The form is damaged"),
+    ],
+)
+async def test_a_broken_form_is_refused(
+    client: AsyncClient, conn: Connection, media: Path, body: bytes, detail: str
+) -> None:
+    answer = await client.post("/api/videos", content=body, headers=FORM_TYPE)
+    assert (answer.status_code, answer.json()) == (422, {"detail": detail})
+    assert (await count_videos(conn), files_in(media)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "multipart/form-data",
+        "multipart/mixed; boundary=a-boundary",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=" + "x" * 500,
+    ],
+)
+async def test_a_form_of_another_kind_is_refused(client: AsyncClient, content_type: str) -> None:
+    answer = await client.post("/api/videos", content=form(FILE), headers={"Content-Type": content_type})
+    assert answer.status_code == 422
+    assert isinstance(answer.json()["detail"], str)
+
+
+async def test_the_fields_of_a_form_are_bounded(client: AsyncClient, media: Path) -> None:
+    answer = await send_form(client, part("title", b"x" * 100_000), FILE)
+    assert answer.status_code == 413
+    assert files_in(media) == []
+
+
+async def post_with_limit(app: FastAPI, settings: Settings, limit: int, **request: object) -> Response:
+    app.state.settings = settings.model_copy(update={"max_upload_bytes": limit})
+    async with open_client(app) as client:
+        return await client.post("/api/videos", **request)  # type: ignore[arg-type]
+
+
+async def test_a_file_above_the_limit_is_refused_before_it_is_read(
+    app: FastAPI, settings: Settings, media: Path
+) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        raise AssertionError("The body was read")
+        yield b""
+
+    headers = {"Content-Length": "1001", "Content-Type": "video/mp4"}
+    answer = await post_with_limit(app, settings, 1000, content=never(), headers=headers)
+    assert (answer.status_code, answer.json()) == (413, {"detail": "A video may have at most 1000 bytes"})
+
+
+async def test_a_file_that_grows_above_the_limit_is_refused_and_not_kept(
+    app: FastAPI, settings: Settings, conn: Connection, media: Path, movie: bytes
+) -> None:
+    raw = await post_with_limit(app, settings, len(movie) - 1, content=in_pieces(movie))
+    body = in_pieces(form(part("file", movie, "talk.mp4")))
+    fields = await post_with_limit(app, settings, len(movie) - 1, content=body, headers=FORM_TYPE)
+    assert (raw.status_code, fields.status_code) == (413, 413)
+    assert (await count_videos(conn), files_in(media)) == (0, [])
+
+
+async def test_a_file_of_exactly_the_limit_is_accepted(app: FastAPI, settings: Settings, movie: bytes) -> None:
+    body = form(part("id", b"talk"), part("file", movie, "talk.mp4"))
+    answer = await post_with_limit(app, settings, len(movie), content=body, headers=FORM_TYPE)
+    assert answer.status_code == 201
+
+
+async def test_a_client_that_goes_away_leaves_nothing(
+    app: FastAPI, conn: Connection, media: Path, movie: bytes
+) -> None:
+    messages: list[Message] = [
+        {"type": "http.request", "body": movie[:1000], "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    answers: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    scope: Scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/api/videos",
+        "raw_path": b"/api/videos",
+        "query_string": b"id=talk",
+        "root_path": "",
+        "headers": [],
+        "client": ("127.0.0.1", 1),
+        "server": ("test", 80),
+        "state": {},
+    }
+    await app(scope, receive, send)
+    assert answers[0]["status"] == 422
+    assert (await count_videos(conn), files_in(media)) == (0, [])
