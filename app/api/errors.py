@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app.api.answers import json_answer
 from app.core.errors import (
@@ -46,6 +47,7 @@ _STATUS: Mapping[type[VideoMomentsError], int] = {
 
 # FastAPI's word, with status 400, for JSON that is nested too deep or holds a number of too many digits.
 _UNREADABLE_BODY = "There was an error parsing the body"
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _RETRY_AFTER_SECONDS = "5"
 
 
@@ -96,4 +98,16 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
         raise error
     if error.detail == _UNREADABLE_BODY:
         return error_answer(422, "The body is not valid JSON")
-    return error_answer(error.status_code, error.detail, error.headers)
+    headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else error.headers
+    return error_answer(error.status_code, error.detail, headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Return the methods of all routes of a path; Starlette names only those of the first one."""
+    routes = request.app.routes
+    allowed = [
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return ", ".join(allowed)

@@ -1,0 +1,120 @@
+"""A browser of another origin may read every answer, whatever its status (contract 1.2)."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient, Response
+from psycopg_pool import PoolTimeout
+
+from app.core.config import Settings
+from app.core.keys import make_api_key
+from app.database import Connection, get_connection
+from app.main import create_app
+from tests.api.conftest import open_client
+from tests.factories import make_transcript, make_video
+from tests.media.movies import make_movie
+
+ORIGIN = "http://localhost:3005"
+
+
+def readable(answer: Response) -> bool:
+    headers = answer.headers
+    return (
+        headers["Access-Control-Allow-Origin"] == ORIGIN
+        and headers["Access-Control-Allow-Credentials"] == "true"
+        and "Origin" in headers["Vary"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/videos", 200),
+        ("GET", "/api/videos/", 307),
+        ("POST", "/api/videos/talk/moments", 422),
+        ("GET", "/api/videos/nobody", 404),
+        ("GET", "/nowhere", 404),
+        ("PUT", "/api/videos", 405),
+        ("HEAD", "/api/videos", 405),
+        ("OPTIONS", "/api/videos", 405),
+    ],
+)
+async def test_answers_and_refusals(client: AsyncClient, method: str, path: str, status: int) -> None:
+    answer = await client.request(method, path, headers={"Origin": ORIGIN})
+    assert answer.status_code == status
+    assert readable(answer)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Range": "bytes=0-1"}, 206),
+        ({"Range": "bytes=999999999-"}, 416),
+        ({"If-None-Match": "*"}, 304),
+    ],
+)
+async def test_videos_in_every_form(
+    client: AsyncClient, conn: Connection, tmp_path: Path, headers: dict[str, str], status: int
+) -> None:
+    movie = make_movie(tmp_path / "library" / "talk.mp4")
+    await make_video(conn, identifier="talk", cloud_url=movie.as_uri())
+    answer = await client.get("/api/videos/talk/stream", headers=headers | {"Origin": ORIGIN})
+    assert answer.status_code == status
+    assert readable(answer)
+
+
+async def test_a_transcript_that_did_not_change(client: AsyncClient, conn: Connection) -> None:
+    video = await make_video(conn, identifier="talk")
+    await make_transcript(conn, video_id=video.id)
+    answer = await client.get("/api/videos/talk/transcript", headers={"Origin": ORIGIN, "If-None-Match": "*"})
+    assert answer.status_code == 304
+    assert readable(answer)
+    assert "Accept-Encoding" in answer.headers["Vary"]
+
+
+@pytest.mark.parametrize(("error", "status"), [(PoolTimeout("x"), 503), (RuntimeError("x"), 500)])
+async def test_what_went_wrong(app: FastAPI, error: Exception, status: int) -> None:
+    async def fail() -> AsyncIterator[Connection]:
+        raise error
+        yield
+
+    app.dependency_overrides[get_connection] = fail
+    async with open_client(app) as client:
+        answer = await client.get("/api/videos", headers={"Origin": ORIGIN})
+    assert answer.status_code == status
+    assert readable(answer)
+
+
+async def test_a_missing_key_and_a_body_that_is_too_large() -> None:
+    secret, key = make_api_key()
+    async with open_client(create_app(Settings(api_keys=(key,), max_body_bytes=1024))) as client:
+        for headers, status in (({}, 401), ({"X-API-Key": secret}, 413)):
+            answer = await client.post("/api/admin/models/x", content=b"x" * 2000, headers=headers | {"Origin": ORIGIN})
+            assert answer.status_code == status
+            assert readable(answer)
+
+
+async def test_a_request_with_a_cookie_may_be_read_as_well(client: AsyncClient) -> None:
+    answer = await client.get("/api/videos", headers={"Origin": ORIGIN, "Cookie": "a=b"})
+    assert readable(answer)
+
+
+@pytest.mark.parametrize("method", ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"])
+@pytest.mark.parametrize("path", ["/api/videos", "/nowhere", "/static/thumbnails/x.jpg"])
+async def test_a_preflight_allows_every_method_and_header_everywhere(
+    client: AsyncClient, method: str, path: str
+) -> None:
+    wanted = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "content-type,x-own"}
+    answer = await client.options(path, headers={"Origin": ORIGIN} | wanted)
+    assert (answer.status_code, answer.text) == (200, "OK")
+    assert readable(answer)
+    assert answer.headers["Access-Control-Allow-Methods"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+    assert answer.headers["Access-Control-Allow-Headers"] == "content-type,x-own"
+    assert answer.headers["Access-Control-Max-Age"] == "600"
+
+
+async def test_without_an_origin_there_is_nothing_to_allow(client: AsyncClient) -> None:
+    assert "Access-Control-Allow-Origin" not in (await client.get("/api/videos")).headers
