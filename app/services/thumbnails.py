@@ -1,6 +1,7 @@
 """The still pictures of videos and of clips: found where they lie, and made when they are first asked for."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from app.core.errors import (
     MomentNotFound,
     StorageFull,
     ThumbnailNotFound,
+    VideoMomentsError,
     VideoNotFound,
 )
 from app.database import Database
@@ -136,7 +138,8 @@ class Thumbnails:
                 url = await ThumbnailRepository(conn).put(owner, file.url, size_in_kb(file.size))
         finally:
             if url != file.url:
-                await self._storage.delete(file.url)
+                with contextlib.suppress(VideoMomentsError):  # it is found again when the video is deleted
+                    await self._storage.delete(file.url)
         if url is None:
             raise ThumbnailNotFound
         return url

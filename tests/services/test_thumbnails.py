@@ -1,0 +1,264 @@
+"""Making still pictures: once for all who ask, over several processes, and beside whatever else happens meanwhile."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import psycopg
+import pytest
+
+from app.core.config import Settings
+from app.core.errors import ClipNotFound, MomentNotFound, StorageFull, ThumbnailNotFound, VideoNotFound
+from app.database import Connection, Database, get_connection
+from app.repositories import ThumbnailRepository, VideoRepository
+from app.services.thumbnails import Thumbnails
+from app.storage import Progress, Storage, StoredFile, open_storage
+from tests.database.pools import open_pool, query, within
+from tests.factories import make_clip, make_moment, make_thumbnail, make_video
+from tests.media.movies import make_colour_movie
+
+RED = (255, 0, 0)
+
+
+class WatchedStorage(Storage):
+    """A storage that counts what is opened, and does something more whenever a file is opened or put."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.__dict__.update(storage.__dict__)
+        self.opened: list[str] = []
+        self.on_open: Callable[[], object] = lambda: None
+        self.before_put: Callable[[], Awaitable[object]] | None = None
+
+    def open(self, url: str) -> BinaryIO:
+        self.opened.append(url)
+        self.on_open()
+        return super().open(url)
+
+    async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:
+        if self.before_put:
+            await self.before_put()
+        return await super().put(key, source, progress)
+
+
+class Shelf:
+    """A library of which every part is real, and room for several processes on it."""
+
+    def __init__(self, folder: Path, conn: Connection, url: str) -> None:
+        self.folder = folder
+        self.conn = conn
+        self.url = url
+        self.settings = Settings(
+            storage_url=(folder / "media").as_uri(), library_dirs=(folder / "library",), data_dir=folder / "data"
+        )
+        self.storage = WatchedStorage(open_storage(self.settings))
+        self.thumbnails = self.start_process()
+
+    def start_process(self) -> Thumbnails:
+        return Thumbnails(Database(get_connection), self.storage)
+
+    @property
+    def files(self) -> list[str]:
+        """The pictures that are stored."""
+        return sorted(path.name for path in (self.folder / "media" / "thumbnails").rglob("*") if path.is_file())
+
+    async def add_video(self, identifier: str = "talk") -> int:
+        film = make_colour_movie(self.folder / "library" / "videos" / f"{identifier}.mp4", 2, [RED])
+        return (await make_video(self.conn, identifier=identifier, cloud_url=film.as_uri())).id
+
+    async def add_clip(self, video_id: int) -> str:
+        """Return the moment's identifier."""
+        moment = await make_moment(self.conn, video_id=video_id)
+        film = make_colour_movie(self.folder / "library" / "moment_clips" / f"{moment.identifier}.mp4", 1, [RED])
+        await make_clip(self.conn, moment, cloud_url=film.as_uri())
+        return moment.identifier
+
+    async def list_rows(self) -> list[str]:
+        return [row.cloud_url for row in await ThumbnailRepository(self.conn).list_page(100)]
+
+
+@pytest.fixture
+async def shelf(tmp_path: Path, own_database_url: str) -> AsyncIterator[Shelf]:
+    async with open_pool(own_database_url), aclosing(get_connection()) as connections:
+        shelf = Shelf(tmp_path, await anext(connections), own_database_url)
+        yield shelf
+        await shelf.thumbnails.aclose()
+        await shelf.storage.aclose()
+
+
+async def test_forty_who_ask_at_once_share_one_picture(shelf: Shelf) -> None:
+    await shelf.add_video()
+    urls = await asyncio.gather(*(shelf.thumbnails.find_of_video("talk") for _ in range(40)))
+    assert [*set(urls)] == await shelf.list_rows()
+    assert len(shelf.storage.opened) == len(shelf.files) == 1
+
+
+async def test_a_picture_that_is_there_is_not_made_again(shelf: Shelf) -> None:
+    await shelf.add_video()
+    url = await shelf.thumbnails.find_of_video("talk")
+    assert await shelf.start_process().find_of_video("talk") == url
+    assert len(shelf.storage.opened) == 1
+
+
+async def test_the_row_tells_the_size_of_the_picture(shelf: Shelf) -> None:
+    video_id = await shelf.add_video()
+    file = await shelf.storage.stat(await shelf.thumbnails.find_of_video("talk"))
+    row = await ThumbnailRepository(shelf.conn).get_by_video(video_id)
+    assert row is not None
+    assert (row.file_size_kb, row.cloud_url) == (-(-file.size // 1024), file.url)
+
+
+async def test_two_processes_that_make_the_same_picture_end_with_one(shelf: Shelf) -> None:
+    await shelf.add_video()
+    both = asyncio.Barrier(2)
+    shelf.storage.before_put = both.wait
+    processes = [shelf.start_process(), shelf.start_process()]
+    urls = await asyncio.gather(*(process.find_of_video("talk") for process in processes))
+    assert len(shelf.storage.opened) == 2
+    assert [*set(urls)] == await shelf.list_rows()
+    assert len(shelf.files) == 1
+
+
+async def test_one_who_goes_away_leaves_the_picture_to_the_others(shelf: Shelf) -> None:
+    await shelf.add_video()
+    first = asyncio.create_task(shelf.thumbnails.find_of_video("talk"))
+    second = asyncio.create_task(shelf.thumbnails.find_of_video("talk"))
+    assert await within(5, lambda: shelf.storage.opened)
+    first.cancel()
+    assert await second == (await shelf.list_rows())[0]
+    assert first.cancelled()
+    assert len(shelf.storage.opened) == 1
+
+
+async def test_a_video_that_is_deleted_meanwhile_leaves_no_picture(shelf: Shelf) -> None:
+    video_id = await shelf.add_video()
+
+    async def delete() -> None:
+        await VideoRepository(shelf.conn).delete(video_id)
+
+    shelf.storage.before_put = delete
+    with pytest.raises(ThumbnailNotFound):
+        await shelf.thumbnails.find_of_video("talk")
+    assert shelf.files == []
+
+
+async def test_a_row_that_cannot_be_written_leaves_no_picture(shelf: Shelf) -> None:
+    await shelf.add_video()
+
+    async def break_table() -> None:
+        await shelf.conn.execute("ALTER TABLE thumbnails RENAME TO others")
+
+    shelf.storage.before_put = break_table
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        await shelf.thumbnails.find_of_video("talk")
+    assert shelf.files == []
+
+
+async def test_a_file_that_gives_no_picture_is_not_decoded_for_every_card(shelf: Shelf) -> None:
+    video_id = await shelf.add_video()
+    film = shelf.folder / "library" / "videos" / "talk.mp4"
+    film.write_bytes(b"no film any more")
+    for _ in range(5):
+        with pytest.raises(ThumbnailNotFound):
+            await shelf.thumbnails.find_of_video("talk")
+    assert len(shelf.storage.opened) == 1
+    another = make_colour_movie(film.with_name("another.mp4"), 2, [RED])
+    await VideoRepository(shelf.conn).update(video_id, cloud_url=another.as_uri())
+    assert await shelf.thumbnails.find_of_video("talk")
+
+
+async def test_a_storage_without_room_gives_no_picture(shelf: Shelf) -> None:
+    await shelf.add_video()
+
+    async def refuse() -> None:
+        raise StorageFull("There is no room")
+
+    shelf.storage.before_put = refuse
+    with pytest.raises(ThumbnailNotFound):
+        await shelf.thumbnails.find_of_video("talk")
+    assert (shelf.files, await shelf.list_rows()) == ([], [])
+
+
+async def test_a_picture_of_a_library_that_is_gone_is_replaced_outside_the_library(shelf: Shelf) -> None:
+    video_id = await shelf.add_video()
+    gone = shelf.folder / "library" / "thumbnails" / "talk.jpg"
+    await make_thumbnail(shelf.conn, video_id=video_id, cloud_url=gone.as_uri())
+    url = await shelf.thumbnails.find_of_video("talk")
+    assert shelf.storage.owns(url)
+    assert await shelf.list_rows() == [url]
+    assert not gone.parent.exists()
+
+
+async def test_a_row_keeps_its_lost_picture_where_no_other_can_be_made(shelf: Shelf) -> None:
+    video = await make_video(shelf.conn, identifier="talk", cloud_url=(shelf.folder / "library" / "no.mp4").as_uri())
+    lost = (shelf.folder / "library" / "no.jpg").as_uri()
+    await make_thumbnail(shelf.conn, video_id=video.id, cloud_url=lost)
+    with pytest.raises(ThumbnailNotFound):
+        await shelf.thumbnails.find_of_video("talk")
+    assert await shelf.list_rows() == [lost]
+
+
+async def test_a_clip_has_a_picture_of_its_own_that_is_named_by_its_moment(shelf: Shelf) -> None:
+    video_id = await shelf.add_video()
+    moment = await shelf.add_clip(video_id)
+    url = await shelf.thumbnails.find_of_clip("talk", moment)
+    assert url != await shelf.thumbnails.find_of_video("talk")
+    assert url == await shelf.thumbnails.find_of_clip("talk", moment)
+    assert [name.startswith(f"{moment}-") for name in shelf.files].count(True) == 1
+
+
+async def test_what_is_missing_of_a_clip_is_told_apart(shelf: Shelf) -> None:
+    video_id = await shelf.add_video()
+    await shelf.add_video("other")
+    moment = await shelf.add_clip(video_id)
+    bare = await make_moment(shelf.conn, video_id=video_id)
+    cases: list[tuple[str, str, type[Exception]]] = [
+        ("nobody", moment, VideoNotFound),
+        ("other", moment, MomentNotFound),
+        ("talk", "no such", MomentNotFound),
+        ("talk", bare.identifier, ClipNotFound),
+        ("talk", "\0", VideoNotFound),
+    ]
+    for video, identifier, error in cases:
+        with pytest.raises(error):
+            await shelf.thumbnails.find_of_clip(video, identifier)
+
+
+async def test_no_connection_is_held_while_a_film_is_decoded(tmp_path: Path, own_database_url: str) -> None:
+    async with open_pool(own_database_url, database_pool_size=1, database_max_overflow=0) as pool:
+        go_on = threading.Event()
+        async with pool.connection() as conn:
+            shelf = Shelf(tmp_path, conn, own_database_url)
+            await shelf.add_video()
+        shelf.storage.on_open = go_on.wait
+        making = asyncio.create_task(shelf.thumbnails.find_of_video("talk"))
+        assert await within(5, lambda: shelf.storage.opened)
+        async with pool.connection(timeout=1):
+            go_on.set()
+        assert await making
+        await shelf.thumbnails.aclose()
+
+
+async def test_few_films_are_decoded_at_the_same_time(shelf: Shelf) -> None:
+    for number in range(6):
+        await shelf.add_video(f"talk-{number}")
+    threads: set[Any] = set()
+    shelf.storage.on_open = lambda: threads.add(threading.current_thread())
+    await asyncio.gather(*(shelf.thumbnails.find_of_video(f"talk-{number}") for number in range(6)))
+    assert 1 <= len(threads) <= 2
+    assert query(shelf.url, "SELECT count(*) FROM thumbnails") == 6
+
+
+async def test_a_server_that_stops_waits_for_no_film(shelf: Shelf) -> None:
+    await shelf.add_video()
+    go_on = threading.Event()
+    shelf.storage.on_open = go_on.wait
+    making = asyncio.create_task(shelf.thumbnails.find_of_video("talk"))
+    assert await within(5, lambda: shelf.storage.opened)
+    async with asyncio.timeout(1):
+        await shelf.thumbnails.aclose()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await making
