@@ -17,12 +17,16 @@ from starlette.middleware.cors import CORSMiddleware
 from app import __version__
 from app.api import (
     captions,
+    generation_configs,
     health,
     lineage,
     models,
     moments,
+    prompts,
+    pipeline,
     search,
     static,
+    status,
     streams,
     thumbnails,
     transcripts,
@@ -78,8 +82,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.thumbnails = Thumbnails(app.state.database, app.state.storage)
     for router in (videos.reads, moments.reads, transcripts.reads, videos.router, moments.router, search.router):
         app.include_router(router)
-    app.include_router(lineage.router)
+    for router in (lineage.router, prompts.router, generation_configs.router):
+        app.include_router(router)
     app.include_router(captions.router)
+    app.include_router(status.router)
+    app.include_router(pipeline.router)
     app.include_router(thumbnails.router)
     for router in (streams.router, static.router, static.reads, static.clips):
         app.include_router(router)

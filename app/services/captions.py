@@ -121,7 +121,7 @@ def _one_line(text: Any) -> str:
 
 
 def _milliseconds(seconds: Any, unknown: int) -> int:
-    if type(seconds) not in (int, float) or not seconds < _LONGEST_SECONDS:
+    if not isinstance(seconds, int | float) or not seconds < _LONGEST_SECONDS:
         return unknown
     return round(max(0, seconds) * 1000)
 

@@ -242,7 +242,8 @@ async def test_a_cursor_belongs_to_its_query_and_its_filters(client: AsyncClient
         await make_moment(conn, title=f"Coffee {number}", score=5)
     cursor = (await search_all(client, "coffee", limit=2, min_score=5))["next_cursor"]
     assert (await search_all(client, "coffee", limit=1, min_score=5, cursor=cursor))["moments"]
-    for other in ({"q": "tea", "min_score": 5}, {"q": "coffee"}, {"q": "coffee", "min_score": 4}):
+    others: list[dict[str, Any]] = [{"q": "tea", "min_score": 5}, {"q": "coffee"}, {"q": "coffee", "min_score": 4}]
+    for other in others:
         answer = await client.get("/api/search", params={**other, "cursor": cursor})
         assert (answer.status_code, answer.json()["detail"]) == (
             422,

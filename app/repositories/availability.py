@@ -1,0 +1,59 @@
+"""A moment with its clip and with what is said around it."""
+
+from dataclasses import dataclass
+
+from psycopg.rows import args_row
+
+from app.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class MomentMaterial:
+    """What a refinement of a moment can use; times in seconds of the video.
+
+    `said_from` is the start of the first word behind the start of the window, `said_until` the end of the first word
+    that ends behind its end, or else of the last one.
+    """
+
+    has_moment: bool
+    clip_url: str | None
+    clip_seconds: float | None
+    has_transcript: bool
+    window_end: float | None
+    said_from: float | None
+    said_until: float | None
+
+
+class AvailabilityRepository:
+    """What there is to refine a moment with."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def get(self, video: str, moment: str, padding: float) -> MomentMaterial | None:
+        """Return what is there in a window of `padding` seconds around the moment; None where there is no video."""
+        async with self._conn.cursor(row_factory=args_row(MomentMaterial)) as cursor:
+            await cursor.execute(
+                """
+                SELECT moments.id IS NOT NULL, clips.cloud_url, clips.end_time - clips.start_time,
+                       transcripts.id IS NOT NULL, moments.end_time + %(padding)s,
+                       jsonb_path_query_first(
+                           word_timestamps, 'lax $[*].start ? (@ >= $from && @ < 1e300)',
+                           jsonb_build_object('from', greatest(0, moments.start_time - %(padding)s))
+                       )::float8,
+                       coalesce(
+                           jsonb_path_query_first(
+                               word_timestamps, 'lax $[*].end ? (@ >= $until && @ < 1e300)',
+                               jsonb_build_object('until', moments.end_time + %(padding)s)
+                           ),
+                           jsonb_path_query_first(word_timestamps, 'lax $[last].end ? (@ >= 0 && @ < 1e300)')
+                       )::float8
+                FROM videos
+                LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
+                LEFT JOIN clips ON clips.moment_id = moments.id
+                LEFT JOIN transcripts ON transcripts.video_id = videos.id AND moments.id IS NOT NULL
+                WHERE videos.identifier = %(video)s
+                """,
+                {"video": video, "moment": moment, "padding": padding},
+            )
+            return await cursor.fetchone()

@@ -1,0 +1,79 @@
+"""Runs of the pipeline with what they were asked for, and the moments that their video has now."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg import sql
+from psycopg.rows import args_row
+
+from app.database import Connection
+from app.repositories.statements import and_where
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRun:
+    """A run; times are naive UTC, the moments ready JSON in the order they were added."""
+
+    id: int
+    identifier: str
+    status: str
+    started_at: datetime
+    completed_at: datetime | None
+    duration_seconds: float | None
+    total_moments_generated: int | None
+    total_clips_created: int | None
+    error_stage: str | None
+    error_message: str | None
+    model: str | None
+    operation_type: str | None
+    coarse_moments: str
+    refined_moments: str
+
+
+class RunRepository:
+    """Runs by the identifier of their video."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def list_runs(self, video: str, limit: int, before: tuple[datetime, int] | None = None) -> list[ShownRun]:
+        """Return at most `limit` runs of the video, newest first; `before` is the last one's `(started_at, id)`."""
+        started_at, run_id = before or (None, None)
+        earlier = and_where({"(started_at, pipeline_history.id) < (%(started_at)s, %(id)s)": before})
+        async with self._conn.cursor(row_factory=args_row(ShownRun)) as cursor:
+            await cursor.execute(
+                sql.SQL(
+                    """
+                    SELECT runs.id, runs.identifier, runs.status, runs.started_at, runs.completed_at,
+                           duration_seconds, total_moments_generated, total_clips_created, error_stage, error_message,
+                           model, operation_type, coarse_moments, refined_moments
+                    FROM videos
+                    CROSS JOIN LATERAL (
+                        SELECT id, identifier, status, started_at, completed_at, pipeline_history.duration_seconds,
+                               total_moments_generated, total_clips_created, error_stage, error_message,
+                               generation_config_id
+                        FROM pipeline_history
+                        WHERE video_id = videos.id{}
+                        ORDER BY started_at DESC, pipeline_history.id DESC
+                        LIMIT %(limit)s
+                    ) AS runs
+                    LEFT JOIN generation_configs ON generation_configs.id = generation_config_id
+                    CROSS JOIN (
+                        SELECT coalesce(json_agg(moment ORDER BY id) FILTER (WHERE NOT is_refined), '[]')::text,
+                               coalesce(json_agg(moment ORDER BY id) FILTER (WHERE is_refined), '[]')::text
+                        FROM (
+                            SELECT moments.id, is_refined, json_build_object(
+                                'id', moments.identifier, 'title', moments.title,
+                                'start_time', start_time, 'end_time', end_time
+                            ) AS moment
+                            FROM videos JOIN moments ON moments.video_id = videos.id
+                            WHERE videos.identifier = %(video)s
+                        ) AS moments
+                    ) AS shown (coarse_moments, refined_moments)
+                    WHERE videos.identifier = %(video)s
+                    ORDER BY runs.started_at DESC, runs.id DESC
+                    """
+                ).format(earlier),
+                {"video": video, "limit": limit, "started_at": started_at, "id": run_id},
+            )
+            return await cursor.fetchall()

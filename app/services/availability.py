@@ -1,0 +1,98 @@
+"""What a refinement of a moment can use beside its words: the clip, and a model that can be shown one."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.core.errors import FileMissing, MomentNotFound, VideoNotFound
+from app.database import Database
+from app.repositories.availability import AvailabilityRepository, MomentMaterial
+from app.services.model_registry import DEFAULT_MODELS, ModelRegistry
+from app.storage import Storage
+
+_log = logging.getLogger(__name__)
+
+_REFINEMENT_MODEL = "qwen3_vl_fp8"
+_PADDING_SECONDS = 30.0
+_TOLERANCE_SECONDS = 0.5
+_PATIENCE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Durations are seconds; the path of the clip is an address of this server, relative to its root."""
+
+    available: bool
+    clip_path: str | None
+    clip_duration: float | None
+    transcript_duration: float | None
+    duration_match: bool
+    warning: str | None
+    model_supports_video: bool
+
+
+async def find_clip(database: Database, redis: Redis, storage: Storage, video: str, moment: str) -> Availability:
+    """Return what there is for a moment. Raises `VideoNotFound`, `MomentNotFound` and `StorageUnavailable`."""
+    if "\0" in video + moment:
+        raise VideoNotFound
+    async with database.connect() as conn:
+        material = await AvailabilityRepository(conn).get(video, moment, _PADDING_SECONDS)
+    if material is None:
+        raise VideoNotFound
+    if not material.has_moment:
+        raise MomentNotFound
+    available = await _is_there(storage, material.clip_url)
+    clip = material.clip_seconds if available else None
+    said = _said_seconds(material)
+    return Availability(
+        available,
+        f"/moment_clips/{quote(f'{video}_{moment}_clip.mp4', safe='')}" if available else None,
+        clip,
+        said,
+        clip is not None and said is not None and abs(clip - said) <= _TOLERANCE_SECONDS,
+        _warning(material, clip, said),
+        await _supports_video(redis),
+    )
+
+
+def _said_seconds(material: MomentMaterial) -> float | None:
+    """Return how long the words of the window take, or None where nothing is said in it."""
+    if material.said_from is None or material.said_until is None or material.window_end is None:
+        return None
+    if material.said_from > material.window_end or material.said_until <= material.said_from:
+        return None
+    return material.said_until - material.said_from
+
+
+def _warning(material: MomentMaterial, clip: float | None, said: float | None) -> str | None:
+    if clip is None:
+        missing = "Extract clips first." if material.clip_url is None else "Its file is missing."
+        return f"Video clip not available. {missing}"
+    if not material.has_transcript:
+        return "Could not validate alignment: there is no transcript"
+    if said is None:
+        return "No words found in transcript range"
+    if abs(clip - said) > _TOLERANCE_SECONDS:
+        return f"Duration mismatch: clip={clip:.2f}s, transcript={said:.2f}s (diff={abs(clip - said):.2f}s)"
+    return None
+
+
+async def _is_there(storage: Storage, url: str | None) -> bool:
+    try:
+        return url is not None and (await storage.stat(url)).size > 0
+    except FileMissing:
+        return False
+
+
+async def _supports_video(redis: Redis) -> bool:
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            config = await ModelRegistry(redis).get(_REFINEMENT_MODEL)
+    except (RedisError, OSError) as error:
+        _log.debug("Redis does not tell of %s: %s", _REFINEMENT_MODEL, error)
+        config = DEFAULT_MODELS[_REFINEMENT_MODEL]
+    return config is not None and config.supports_video
