@@ -8,5 +8,5 @@ from starlette.responses import Response
 
 
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Answer with `content`: dicts, lists, dataclasses and `orjson.Fragment`s of ready JSON."""
-    return Response(orjson.dumps(content), status, headers, "application/json")
+    """Answer with `content`: dicts, lists, dataclasses, `orjson.Fragment`s of ready JSON, and times of rows, in UTC."""
+    return Response(orjson.dumps(content, option=orjson.OPT_NAIVE_UTC), status, headers, "application/json")

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TypedDict
 
 from psycopg.rows import args_row
@@ -19,6 +21,17 @@ class NewPrompt(TypedDict):
 
     user_prompt: str
     system_prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSummary:
+    """A prompt without its system prompt, which may hold a whole transcript; the length is in characters."""
+
+    id: int
+    user_prompt: str
+    system_prompt_length: int
+    prompt_hash: str
+    created_at: datetime
 
 
 def prompt_hash(user_prompt: str, system_prompt: str) -> str:
@@ -81,6 +94,18 @@ class PromptRepository:
         async with self._conn.cursor(row_factory=args_row(Prompt)) as cursor:
             await cursor.execute(
                 f"SELECT {COLUMNS} FROM prompts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
+                {"after": after, "limit": limit},
+            )
+            return await cursor.fetchall()
+
+    async def list_summaries(self, limit: int, after: int = 0) -> list[PromptSummary]:
+        """Return at most `limit` prompts whose id is above `after`, ordered by id."""
+        async with self._conn.cursor(row_factory=args_row(PromptSummary)) as cursor:
+            await cursor.execute(
+                """
+                SELECT id, user_prompt, length(system_prompt), prompt_hash, created_at
+                FROM prompts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
+                """,
                 {"after": after, "limit": limit},
             )
             return await cursor.fetchall()

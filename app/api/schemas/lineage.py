@@ -5,6 +5,8 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from app.api.schemas.common import Seconds
+from app.api.schemas.generation_configs import ConfigValues
+from app.api.schemas.made import MomentValues, RunValues
 
 
 class PictureAnswer(BaseModel):
@@ -28,43 +30,16 @@ class ClipAnswer(BaseModel):
     thumbnail: PictureAnswer | None
 
 
-class MomentNode(BaseModel):
-    """A moment with what was refined from it."""
+class MomentNode(MomentValues):
+    """A moment with what was refined from it, unless the parents of that lead back to it."""
 
-    id: str = Field(examples=["7621a017eec7482f"])
-    parent_id: str | None = Field(
-        description="The moment that this one refines; it stands below it, unless that leads back to itself"
-    )
-    start_time: Seconds
-    end_time: Seconds
-    title: str
-    is_refined: bool
-    model_name: str | None
-    generation_config_id: int | None = Field(description="Null for a moment that was added by hand")
-    score: int | None = Field(description="From 0 to 10")
-    scoring_model: str | None
-    scored_at: datetime | None
-    created_at: datetime
-    updated_at: datetime
     clip: ClipAnswer | None
     refinements: list["MomentNode"]
 
 
-class ConfigNode(BaseModel):
+class ConfigNode(ConfigValues):
     """A generation config with the moments it made, but for those that stand below the moment they refine."""
 
-    id: int
-    transcript_id: int | None = Field(description="Null where other transcripts share it")
-    model: str = Field(examples=["qwen3_vl_fp8"])
-    operation_type: str = Field(examples=["generation"])
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    min_moment_length: float | None = Field(description="seconds")
-    max_moment_length: float | None = Field(description="seconds")
-    min_moments: int | None
-    max_moments: int | None
-    created_at: datetime
     moments: list[MomentNode]
 
 
@@ -88,21 +63,6 @@ class TranscriptNode(BaseModel):
     created_at: datetime
 
 
-class RunNode(BaseModel):
-    id: str = Field(examples=["pipeline:motivation:1770552000000"])
-    generation_config_id: int | None
-    pipeline_type: str = Field(examples=["full"])
-    status: str = Field(examples=["completed"])
-    started_at: datetime
-    completed_at: datetime | None
-    duration_seconds: float | None
-    total_moments_generated: int | None
-    total_clips_created: int | None
-    error_stage: str | None
-    error_message: str | None
-    created_at: datetime
-
-
 class LineageAnswer(BaseModel):
     """A video and everything that was made of it, each row once. Lists are in the order in which rows were added."""
 
@@ -120,4 +80,4 @@ class LineageAnswer(BaseModel):
     transcript: TranscriptNode | None
     prompts: list[PromptNode] = Field(description="The prompts that its moments and runs were made with")
     by_hand: list[MomentNode] = Field(description="Moments without a config, and what was refined from them")
-    runs: list[RunNode] = Field(description="By their start")
+    runs: list[RunValues] = Field(description="By their start")

@@ -1,0 +1,78 @@
+"""Prompts and generation configs, and what was made with one."""
+
+from app.core.errors import GenerationConfigNotFound, PromptNotFound
+from app.database import Connection
+from app.models import GenerationConfig, Prompt
+from app.repositories import GenerationConfigRepository, PromptRepository
+from app.repositories.lineage import LineageRepository, MadeMoment, MadeRun
+from app.repositories.prompts import PromptSummary
+
+MAX_ID = 2**31 - 1  # of a serial column
+
+
+async def list_prompts(conn: Connection, limit: int, after: int) -> list[PromptSummary]:
+    return await PromptRepository(conn).list_summaries(limit, after)
+
+
+async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
+    """Raises `PromptNotFound`."""
+    prompt = await PromptRepository(conn).get(_row_id(prompt_id))
+    if prompt is None:
+        raise PromptNotFound
+    return prompt
+
+
+async def list_prompt_moments(conn: Connection, prompt_id: int, limit: int, after: int) -> list[MadeMoment]:
+    """Return the moments that were made with any config of the prompt. Raises `PromptNotFound`."""
+    moments = await LineageRepository(conn).list_moments(limit, after, prompt_id=_row_id(prompt_id))
+    if not moments:
+        await get_prompt(conn, prompt_id)
+    return moments
+
+
+async def list_prompt_runs(conn: Connection, prompt_id: int, limit: int, after: int) -> list[MadeRun]:
+    """Return the runs that used any config of the prompt. Raises `PromptNotFound`."""
+    runs = await LineageRepository(conn).list_runs(limit, after, prompt_id=_row_id(prompt_id))
+    if not runs:
+        await get_prompt(conn, prompt_id)
+    return runs
+
+
+async def list_generation_configs(
+    conn: Connection,
+    limit: int,
+    after: int,
+    prompt_id: int | None = None,
+    model: str | None = None,
+    operation_type: str | None = None,
+) -> list[GenerationConfig]:
+    return await GenerationConfigRepository(conn).list_page(limit, after, prompt_id, model, operation_type)
+
+
+async def get_generation_config(conn: Connection, config_id: int) -> GenerationConfig:
+    """Raises `GenerationConfigNotFound`."""
+    config = await GenerationConfigRepository(conn).get(_row_id(config_id))
+    if config is None:
+        raise GenerationConfigNotFound
+    return config
+
+
+async def list_config_moments(conn: Connection, config_id: int, limit: int, after: int) -> list[MadeMoment]:
+    """Return the moments that were made with the config. Raises `GenerationConfigNotFound`."""
+    moments = await LineageRepository(conn).list_moments(limit, after, config_id=_row_id(config_id))
+    if not moments:
+        await get_generation_config(conn, config_id)
+    return moments
+
+
+async def list_config_runs(conn: Connection, config_id: int, limit: int, after: int) -> list[MadeRun]:
+    """Return the runs that used the config. Raises `GenerationConfigNotFound`."""
+    runs = await LineageRepository(conn).list_runs(limit, after, config_id=_row_id(config_id))
+    if not runs:
+        await get_generation_config(conn, config_id)
+    return runs
+
+
+def _row_id(number: int) -> int:
+    """Return the number, or 0, which no row has, where it cannot be an id."""
+    return number if 0 < number <= MAX_ID else 0
