@@ -1,0 +1,135 @@
+"""Which videos have their sound extracted, where the storage answers, where it is slow and where it fails."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.core.config import Settings
+from app.core.errors import StorageUnavailable
+from app.services import audio
+from app.services.audio import AudioIndex
+from app.storage import Storage, audio_folder, open_storage
+
+
+class WatchedStorage(Storage):
+    """A storage that counts its listings, and may be made to fail or to be slow."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.__dict__.update(storage.__dict__)
+        self.listings = 0
+        self.error: Exception | None = None
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def list_names(self, folder: str) -> set[str]:
+        self.listings += 1
+        await self.answers.wait()
+        if self.error:
+            raise self.error
+        return await super().list_names(folder)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> WatchedStorage:
+    settings = Settings(
+        storage_url=(tmp_path / "media").as_uri(), library_dirs=(tmp_path / "library",), data_dir=tmp_path / "data"
+    )
+    return WatchedStorage(open_storage(settings))
+
+
+@pytest.fixture
+def age(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Make whatever is known too old from now on."""
+    return lambda: monkeypatch.setattr(audio, "_FRESH_SECONDS", -1.0)
+
+
+def extract(folder: Path, identifier: str) -> None:
+    path = folder / "media" / audio_folder(identifier) / "sound.wav"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"RIFF")
+
+
+@pytest.mark.parametrize("identifier", ["talk", "My Talk", "What? #1 – ü", "TALK"])
+async def test_sound_in_storage_is_known_by_its_video(storage: Storage, tmp_path: Path, identifier: str) -> None:
+    extract(tmp_path, identifier)
+    known = await AudioIndex(storage).get()
+    assert identifier in known
+    assert "another" not in known
+
+
+async def test_only_files_that_are_sound_count_in_a_library(storage: Storage, tmp_path: Path) -> None:
+    folder = tmp_path / "library" / "audios"
+    (folder / "folder.wav").mkdir(parents=True)
+    for name in ("talk.wav", "half.wav.tmp", "picture.jpg"):
+        (folder / name).write_bytes(b"RIFF")
+    known = await AudioIndex(storage).get()
+    assert [name for name in ("talk", "folder", "half", "half.wav", "picture") if name in known] == ["talk"]
+
+
+async def test_a_library_without_sound_and_one_that_is_gone_have_none(storage: Storage) -> None:
+    assert "talk" not in await AudioIndex(storage).get()
+
+
+async def test_many_who_ask_within_a_second_share_a_listing(storage: WatchedStorage) -> None:
+    index = AudioIndex(storage)
+    await asyncio.gather(*(index.get() for _ in range(40)))
+    await index.get()
+    assert storage.listings == 1
+
+
+async def test_new_sound_is_known_when_the_listing_is_old(
+    storage: WatchedStorage, tmp_path: Path, age: Callable[[], None]
+) -> None:
+    age()
+    index = AudioIndex(storage)
+    assert "talk" not in await index.get()
+    extract(tmp_path, "talk")
+    assert "talk" in await index.get()
+
+
+async def test_a_storage_that_fails_leaves_what_was_known(
+    storage: WatchedStorage, tmp_path: Path, age: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    age()
+    extract(tmp_path, "talk")
+    index = AudioIndex(storage)
+    await index.get()
+    storage.error = StorageUnavailable("The bucket is away")
+    with caplog.at_level(logging.WARNING):
+        assert "talk" in await index.get()
+    assert "The bucket is away" in caplog.text
+
+
+async def test_a_storage_that_fails_from_the_start_knows_no_sound_until_it_answers(
+    storage: WatchedStorage, tmp_path: Path, age: Callable[[], None]
+) -> None:
+    age()
+    extract(tmp_path, "talk")
+    storage.error = StorageUnavailable("The bucket is away")
+    index = AudioIndex(storage)
+    assert "talk" not in await index.get()
+    storage.error = None
+    assert "talk" in await index.get()
+
+
+async def test_a_slow_storage_is_waited_for_once_and_heard_when_it_answers(
+    storage: WatchedStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(audio, "_PATIENCE_SECONDS", 0.1)
+    storage.answers.clear()
+    extract(tmp_path, "talk")
+    index = AudioIndex(storage)
+    with caplog.at_level(logging.WARNING):
+        assert "talk" not in await index.get()
+    assert "in time" in caplog.text
+    async with asyncio.timeout(1):
+        for _ in range(40):
+            await index.get()
+    assert storage.listings == 1
+    storage.answers.set()
+    async with asyncio.timeout(5):
+        while "talk" not in await index.get():
+            await asyncio.sleep(0.01)
