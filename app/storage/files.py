@@ -16,7 +16,7 @@ from app.storage.folders import open_file, open_folder, path_of, remove_file
 from app.storage.incoming import FOLDER, IncomingFolder, Receiver
 from app.storage.keys import parts_of
 from app.storage.libraries import Libraries
-from app.storage.os_errors import reading, writing
+from app.storage.os_errors import reading
 from app.storage.protocol import Link, Progress, StoredFile
 from app.storage.reader import FileReader
 from app.storage.workers import Workers, on_loop
@@ -126,7 +126,7 @@ class FileHome:
         if parts is None:
             return False
         try:
-            with writing():
+            with reading(action="deleted"):
                 return remove_file(self._root, parts)
         except FileMissing:
             return False

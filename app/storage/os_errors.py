@@ -23,15 +23,15 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def reading(*, action: str = "read") -> Iterator[None]:
     """Raise `FileMissing` or `StorageUnavailable` for an `OSError`."""
     try:
         yield
     except OSError as error:
         if error.errno in _NOT_THERE:
             raise FileMissing from None
-        _log.warning("A file cannot be read: %s", error)
-        raise StorageUnavailable(f"The file cannot be read: {_reason(error)}") from None
+        _log.warning("A file cannot be %s: %s", action, error)
+        raise StorageUnavailable(f"The file cannot be {action}: {_reason(error)}") from None
 
 
 @contextmanager
