@@ -80,6 +80,7 @@ class StoredFileResponse(Response):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             while chunk:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await asyncio.sleep(0)  # neither a read from memory nor a send need wait, and others want a turn too
                 if departure.done():
                     return
                 chunk = await anext(chunks, b"")
