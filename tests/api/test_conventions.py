@@ -208,7 +208,13 @@ async def test_the_documentation_names_every_route_and_its_errors(client: AsyncC
         "/api/videos/{video_id}/transcription-status",
         "/api/videos/{video_id}/thumbnail",
         "/api/videos/{video_id}/moments/{moment_id}/clip/thumbnail",
+        "/api/videos/{video_id}/stream",
+        "/api/videos/{video_id}/url",
+        "/api/videos/{video_id}/moments/{moment_id}/clip",
+        "/moment_clips/{name}",
+        "/static/audios/{video_id}.wav",
         "/static/thumbnails/{video_id}.jpg",
+        "/static/transcripts/{video_id}.json",
     }
     assert (await client.get("/docs")).status_code == 200
     for path, methods in paths.items():
