@@ -92,7 +92,7 @@ class Copying:
             source.seek(done)
             self._progress(done)
             buffer = memoryview(bytearray(_CHUNK_BYTES))
-            while count := _read_into(source, buffer):
+            while done <= before.st_size and (count := _read_into(source, buffer)):
                 self._check()
                 _write_all(file, buffer[:count])
                 self._progress(count)
