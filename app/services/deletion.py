@@ -20,6 +20,14 @@ from app.storage import Storage, audio_folder, clip_folder, thumbnail_folder, vi
 
 _log = logging.getLogger(__name__)
 
+_NAMES = {
+    "video": "The video's file",
+    "thumbnail": "The thumbnail",
+    "audio": "An audio file",
+    "clip": "A clip's file",
+    "clip_thumbnail": "A clip's thumbnail",
+}
+
 
 @dataclass(slots=True)
 class Deletion:
@@ -45,9 +53,10 @@ async def delete_video(database: Database, storage: Storage, redis: Redis, ident
         rows = await delete_rows(conn, identifier, skips)
     deletion = Deletion(rows or DeletedRows())
     await _delete_files(database, storage, identifier, deletion, found)
+    was_there = bool(rows or deletion.in_files or deletion.in_bucket or deletion.errors)
     if not skips.skip_redis:
         await _delete_keys(redis, identifier, deletion)
-    if rows is None and not (found or deletion.redis_keys):
+    if not (was_there or deletion.redis_keys):
         raise VideoNotFound
     return deletion
 
@@ -95,7 +104,7 @@ async def _delete_file(storage: Storage, url: str, kind: str, deletion: Deletion
             (deletion.in_bucket if is_in_bucket(url) else deletion.in_files)[kind] += 1
     except VideoMomentsError as error:
         _log.warning("%s is left: %s", url, error)
-        deletion.errors.append(f"A file of the kind {kind} could not be deleted: {error}")
+        deletion.errors.append(f"{_NAMES[kind]} could not be deleted: {error}")
 
 
 async def _delete_keys(redis: Redis, identifier: str, deletion: Deletion) -> None:

@@ -1,0 +1,221 @@
+"""Deletions that are interrupted, that fail halfway, and that meet an upload of the same name."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from app.core.config import Settings
+from app.core.errors import Conflict, StorageUnavailable, VideoNotFound
+from app.database import Connection, Database, close_db, connect, get_connection, init_db
+from app.repositories import VideoRepository
+from app.services.deleted_rows import Skips
+from app.services.deletion import delete_video
+from app.services.uploads import receive_video
+from app.services.video_details import VideoDetails
+from app.storage import Storage, open_storage, video_folder
+from tests.factories import make_video
+from tests.media.movies import make_movie
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, own_database_url: str) -> Settings:
+    return Settings(
+        database_url=own_database_url, data_dir=tmp_path / "data", storage_url=(tmp_path / "media").as_uri()
+    )
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    await init_db(settings)
+    yield Database(get_connection)
+    await close_db()
+
+
+@pytest.fixture
+async def storage(settings: Settings) -> AsyncIterator[Storage]:
+    storage = open_storage(settings)
+    yield storage
+    await storage.aclose()
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
+        yield redis
+
+
+@pytest.fixture
+async def other(settings: Settings) -> AsyncIterator[Connection]:
+    """A connection of somebody else."""
+    async with connect(settings) as conn:
+        yield conn
+
+
+def files_in(storage: Storage) -> list[Path]:
+    return [path for path in storage.incoming.parent.rglob("*") if path.is_file()]
+
+
+async def keep(storage: Storage, name: str, tmp_path: Path) -> str:
+    (tmp_path / "source").write_bytes(b"film")
+    return (await storage.put(f"{video_folder('talk')}/{name}", tmp_path / "source")).url
+
+
+async def eventually_stored(storage: Storage) -> str:
+    """Wait until a file lies in the video's folder and return its URL."""
+    for _ in range(1000):
+        if files := await storage.list(video_folder("talk")):
+            return files[0].url
+        await asyncio.sleep(0.01)
+    raise TimeoutError
+
+
+async def upload(database: Database, storage: Storage, movie: bytes) -> str:
+    async with receive_video(database, storage, 10**9) as upload:
+        await upload.write(movie)
+        return await upload.store(VideoDetails(identifier="talk"))
+
+
+DYING = """
+import asyncio, os
+from redis.asyncio import Redis
+from app.core.config import Settings
+from app.database import Database, close_db, get_connection, init_db
+from app.services.deleted_rows import Skips
+from app.services.deletion import delete_video
+from app.storage import Storage, open_storage
+
+async def die(self, url):
+    os._exit(9)
+
+Storage.delete = die
+
+async def main():
+    settings = Settings()
+    await init_db(settings)
+    await delete_video(Database(get_connection), open_storage(settings), Redis(), "talk", Skips())
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_deletion_has_left_is_deleted_by_the_next_one(
+    database: Database, storage: Storage, redis: Redis, settings: Settings, tmp_path: Path
+) -> None:
+    async with database.connect() as conn:
+        await make_video(conn, identifier="talk", cloud_url=await keep(storage, "a.mp4", tmp_path))
+    variables = {
+        "DATABASE_URL": settings.database_url.get_secret_value(),
+        "STORAGE_URL": str(settings.storage_url),
+        "DATA_DIR": str(settings.data_dir),
+        "PYTHONPATH": str(_ROOT),
+    }
+    dead = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", DYING], env=variables, capture_output=True, timeout=60
+    )
+    assert dead.returncode == 9, dead.stderr
+    async with database.connect() as conn:
+        assert await VideoRepository(conn).count() == 0
+    assert len(files_in(storage)) == 1
+    deletion = await delete_video(database, storage, redis, "talk", Skips())
+    assert deletion.in_files["video"] == 1
+    assert files_in(storage) == []
+    with pytest.raises(VideoNotFound):
+        await delete_video(database, storage, redis, "talk", Skips())
+
+
+async def test_a_file_that_cannot_be_deleted_is_told_and_found_again(
+    database: Database, storage: Storage, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(url: str) -> bool:
+        raise StorageUnavailable("The bucket does not answer")
+
+    async with database.connect() as conn:
+        await make_video(conn, identifier="talk", cloud_url=await keep(storage, "a.mp4", tmp_path))
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "delete", fail)
+        first = await delete_video(database, storage, redis, "talk", Skips())
+        again = await delete_video(database, storage, redis, "talk", Skips())
+    assert first.errors == again.errors == ["The video's file could not be deleted: The bucket does not answer"]
+    last = await delete_video(database, storage, redis, "talk", Skips())
+    assert (last.errors, last.in_files["video"], files_in(storage)) == ([], 1, [])
+
+
+async def test_a_storage_that_cannot_be_listed_fails_before_anything_is_deleted(
+    database: Database, storage: Storage, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(folder: str) -> None:
+        raise StorageUnavailable("The bucket does not answer")
+
+    async with database.connect() as conn:
+        await make_video(conn, identifier="talk", cloud_url=await keep(storage, "a.mp4", tmp_path))
+        monkeypatch.setattr(storage, "list", fail)
+        with pytest.raises(StorageUnavailable):
+            await delete_video(database, storage, redis, "talk", Skips())
+        assert await VideoRepository(conn).count() == 1
+    assert len(files_in(storage)) == 1
+
+
+async def test_the_file_of_a_video_that_is_just_being_added_is_not_taken_for_a_leftover(
+    database: Database, storage: Storage, redis: Redis, other: Connection, tmp_path: Path
+) -> None:
+    url = await keep(storage, "new.mp4", tmp_path)
+    async with other.transaction():
+        await VideoRepository(other).lock_identifier("talk")
+        await make_video(other, identifier="talk", cloud_url=url)
+        deletion = asyncio.create_task(delete_video(database, storage, redis, "talk", Skips()))
+        await asyncio.sleep(0.3)
+        assert not deletion.done()
+    with pytest.raises(VideoNotFound):
+        await deletion
+    assert (await storage.stat(url)).size == 4
+
+
+async def test_an_upload_whose_file_was_taken_for_a_leftover_makes_no_row(
+    database: Database, storage: Storage, other: Connection, tmp_path: Path
+) -> None:
+    movie = make_movie(tmp_path / "movie.mp4").read_bytes()
+    async with other.transaction():
+        await VideoRepository(other).lock_identifier("talk")
+        uploading = asyncio.create_task(upload(database, storage, movie))
+        assert await storage.delete(await eventually_stored(storage))
+    with pytest.raises(Conflict, match="deleted at the same time"):
+        await uploading
+    assert await VideoRepository(other).count() == 0
+    assert await upload(database, storage, movie) == "talk"
+
+
+async def test_an_upload_that_is_cancelled_before_its_row_leaves_no_file(
+    database: Database, storage: Storage, other: Connection, tmp_path: Path
+) -> None:
+    movie = make_movie(tmp_path / "movie.mp4").read_bytes()
+    async with other.transaction():
+        await VideoRepository(other).lock_identifier("talk")
+        uploading = asyncio.create_task(upload(database, storage, movie))
+        await eventually_stored(storage)
+        uploading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await uploading
+    assert files_in(storage) == []
+    assert await VideoRepository(other).count() == 0
+
+
+async def test_nothing_can_be_added_to_a_video_while_it_is_deleted(
+    database: Database, storage: Storage, redis: Redis, other: Connection
+) -> None:
+    async with database.connect() as conn:
+        video = await make_video(conn, identifier="talk")
+    async with other.transaction():  # a clip, a thumbnail or a moment that is just being written
+        await other.execute(
+            "INSERT INTO thumbnails (video_id, cloud_url) VALUES (%(id)s, 'file:///x.jpg')", {"id": video.id}
+        )
+        deletion = asyncio.create_task(delete_video(database, storage, redis, "talk", Skips()))
+        await asyncio.sleep(0.3)
+        assert not deletion.done()
+    assert [file.url for file in (await deletion).rows.files] == [video.cloud_url, "file:///x.jpg"]
