@@ -39,22 +39,22 @@ class RunRepository:
     async def list_runs(self, video: str, limit: int, before: tuple[datetime, int] | None = None) -> list[ShownRun]:
         """Return at most `limit` runs of the video, newest first; `before` is the last one's `(started_at, id)`."""
         started_at, run_id = before or (None, None)
-        earlier = and_where({"(started_at, pipeline_history.id) < (%(started_at)s, %(id)s)": before})
+        earlier = and_where({"(started_at, history.id) < (%(started_at)s, %(id)s)": before})
         async with self._conn.cursor(row_factory=args_row(ShownRun)) as cursor:
             await cursor.execute(
                 sql.SQL(
                     """
                     SELECT runs.id, runs.identifier, runs.status, runs.started_at, runs.completed_at,
-                           duration_seconds, total_moments_generated, total_clips_created, error_stage, error_message,
+                           runs.duration_seconds, total_moments_generated, total_clips_created, error_stage, error_message,
                            model, operation_type, coarse_moments, refined_moments
                     FROM videos
                     CROSS JOIN LATERAL (
-                        SELECT id, identifier, status, started_at, completed_at, pipeline_history.duration_seconds,
-                               total_moments_generated, total_clips_created, error_stage, error_message,
-                               generation_config_id
-                        FROM pipeline_history
+                        SELECT history.id, history.identifier, status, started_at, completed_at,
+                               history.duration_seconds, total_moments_generated, total_clips_created, error_stage,
+                               error_message, generation_config_id
+                        FROM pipeline_history AS history
                         WHERE video_id = videos.id{}
-                        ORDER BY started_at DESC, pipeline_history.id DESC
+                        ORDER BY started_at DESC, history.id DESC
                         LIMIT %(limit)s
                     ) AS runs
                     LEFT JOIN generation_configs ON generation_configs.id = generation_config_id

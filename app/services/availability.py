@@ -8,7 +8,7 @@ from urllib.parse import quote
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.core.errors import FileMissing, MomentNotFound, VideoNotFound
+from app.core.errors import FileMissing, MomentNotFound, StorageUnavailable, VideoNotFound
 from app.database import Database
 from app.repositories.availability import AvailabilityRepository, MomentMaterial
 from app.services.model_registry import DEFAULT_MODELS, ModelRegistry
@@ -36,7 +36,7 @@ class Availability:
 
 
 async def find_clip(database: Database, redis: Redis, storage: Storage, video: str, moment: str) -> Availability:
-    """Return what there is for a moment. Raises `VideoNotFound`, `MomentNotFound` and `StorageUnavailable`."""
+    """Return what there is for a moment. Raises `VideoNotFound` and `MomentNotFound`."""
     if "\0" in video + moment:
         raise VideoNotFound
     async with database.connect() as conn:
@@ -45,16 +45,16 @@ async def find_clip(database: Database, redis: Redis, storage: Storage, video: s
         raise VideoNotFound
     if not material.has_moment:
         raise MomentNotFound
-    available = await _is_there(storage, material.clip_url)
-    clip = material.clip_seconds if available else None
+    missing = await _why_missing(storage, material.clip_url)
+    clip = None if missing else material.clip_seconds
     said = _said_seconds(material)
     return Availability(
-        available,
-        f"/moment_clips/{quote(f'{video}_{moment}_clip.mp4', safe='')}" if available else None,
+        not missing,
+        None if missing else f"/moment_clips/{quote(f'{video}_{moment}_clip.mp4', safe='')}",
         clip,
         said,
         clip is not None and said is not None and abs(clip - said) <= _TOLERANCE_SECONDS,
-        _warning(material, clip, said),
+        missing or _warning(material, clip, said),
         await _supports_video(redis),
     )
 
@@ -69,23 +69,26 @@ def _said_seconds(material: MomentMaterial) -> float | None:
 
 
 def _warning(material: MomentMaterial, clip: float | None, said: float | None) -> str | None:
-    if clip is None:
-        missing = "Extract clips first." if material.clip_url is None else "Its file is missing."
-        return f"Video clip not available. {missing}"
     if not material.has_transcript:
         return "Could not validate alignment: there is no transcript"
-    if said is None:
+    if clip is None or said is None:
         return "No words found in transcript range"
     if abs(clip - said) > _TOLERANCE_SECONDS:
         return f"Duration mismatch: clip={clip:.2f}s, transcript={said:.2f}s (diff={abs(clip - said):.2f}s)"
     return None
 
 
-async def _is_there(storage: Storage, url: str | None) -> bool:
+async def _why_missing(storage: Storage, url: str | None) -> str | None:
+    """Return why there is no clip that can be read, or None where there is one."""
+    if url is None:
+        return "Video clip not available. Extract clips first."
     try:
-        return url is not None and (await storage.stat(url)).size > 0
+        await storage.stat(url)
     except FileMissing:
-        return False
+        return "Video clip not available. Its file is missing."
+    except StorageUnavailable:
+        return "Video clip not available. The storage that keeps it does not answer."
+    return None
 
 
 async def _supports_video(redis: Redis) -> bool:
