@@ -120,6 +120,7 @@ def _made_with(column: LiteralString, prompt_id: int | None, config_id: int | No
     return and_where(
         {
             column + " = %(config_id)s": config_id,
-            column + " IN (SELECT id FROM generation_configs WHERE prompt_id = %(prompt_id)s)": prompt_id,
+            # An array, and not a join: that would begin with the moments of all prompts.
+            column + " = ANY (ARRAY(SELECT id FROM generation_configs WHERE prompt_id = %(prompt_id)s))": prompt_id,
         }
     )

@@ -84,14 +84,7 @@ transcript AS (
 ),
 configs_of_prompts AS (
     SELECT prompt_id, json_agg(shown ORDER BY shown.id) AS configs
-    FROM (
-        SELECT config_id FROM nodes
-        UNION
-        SELECT generation_config_id FROM runs
-        UNION
-        SELECT id FROM generation_configs WHERE transcript_id = (SELECT id FROM transcript)
-    ) AS used
-    JOIN generation_configs AS config ON config.id = used.config_id
+    FROM generation_configs AS config
     LEFT JOIN trees ON trees.config_id = config.id
     CROSS JOIN LATERAL (
         SELECT config.id, config.transcript_id, config.model, config.operation_type, config.temperature, config.top_p,
@@ -99,6 +92,13 @@ configs_of_prompts AS (
                config.max_moments, config.created_at AT TIME ZONE 'UTC' AS created_at,
                coalesce(trees.moments, '[]')::json AS moments
     ) AS shown
+    WHERE config.id = ANY (ARRAY(  -- an array, because a join might begin with the configs of all videos
+        SELECT config_id FROM nodes
+        UNION
+        SELECT generation_config_id FROM runs
+        UNION
+        SELECT id FROM generation_configs WHERE transcript_id = (SELECT id FROM transcript)
+    ))
     GROUP BY prompt_id
 )
 SELECT convert_to(row_to_json(document)::text, 'UTF8')
@@ -119,6 +119,7 @@ FROM (
                    SELECT prompts.id, user_prompt, system_prompt, prompts.created_at AT TIME ZONE 'UTC' AS created_at,
                           configs
                ) AS shown
+               WHERE prompts.id = ANY (ARRAY(SELECT prompt_id FROM configs_of_prompts))
            ) AS prompts,
            coalesce((SELECT moments FROM trees WHERE config_id IS NULL), '[]')::json AS by_hand,
            (SELECT coalesce(json_agg(runs ORDER BY runs.started_at, runs.id), '[]') FROM runs) AS runs

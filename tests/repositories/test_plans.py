@@ -21,6 +21,7 @@ from app.repositories import (
     TranscriptRepository,
     VideoRepository,
 )
+from app.repositories.lineage import LineageRepository
 from app.repositories.search import Place, SearchFilters, SearchRepository
 from tests.conftest import Databases
 
@@ -118,6 +119,37 @@ async def test_words_are_looked_up_whatever_the_filters(library: Connection, fil
     assert " idx_moments_title " in titled
     for plan in (said, titled):
         assert "Seq Scan" not in plan
+
+
+async def test_a_lineage_is_read_through_indexes(library: Connection) -> None:
+    plan = await _explain(library, lambda conn: LineageRepository(conn).read_lineage("video-7"))
+    for index in (
+        "videos_identifier_key",
+        "transcripts_video_id_key",
+        "idx_generation_configs_transcript_id",
+        "generation_configs_pkey",
+        "prompts_pkey",
+        "idx_moments_video_id_start_time",
+        "clips_moment_id_key",
+        "idx_thumbnails_clip_id",
+        "idx_thumbnails_video_id",
+        "idx_pipeline_history_video_id_started_at",
+    ):
+        assert f" {index} " in plan
+    assert "Seq Scan" not in plan
+
+
+async def test_what_was_made_with_a_config_is_found_through_it(library: Connection) -> None:
+    for read, index in (
+        (LineageRepository.list_moments, "idx_moments_generation_config_id"),
+        (LineageRepository.list_runs, "idx_pipeline_history_generation_config_id"),
+    ):
+        plan = await _explain(library, lambda conn, read=read: read(LineageRepository(conn), 50, config_id=7))
+        assert f" {index} " in plan
+        plan = await _explain(library, lambda conn, read=read: read(LineageRepository(conn), 1000, prompt_id=7))
+        assert "Seq Scan" not in plan
+        assert f" {index} " in plan
+        assert " idx_generation_configs_prompt_id " in plan
 
 
 class _RecordingCursor(AsyncCursor[TupleRow]):
