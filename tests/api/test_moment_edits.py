@@ -152,6 +152,8 @@ async def test_what_is_not_there_is_404(client: AsyncClient, conn: Connection) -
         ('{"scoring_model": null}', "body: score and scoring_model must be given together"),
         ('{"score": 11, "scoring_model": "judge"}', "score: Input should be less than or equal to 10"),
         ('{"score": [], "scoring_model": "judge"}', "score: Input should be a valid integer"),
+        ('{"score": true, "scoring_model": "judge"}', "score: Input should be a valid integer"),
+        ('{"end_time": true}', "end_time: Input should be a valid number"),
         ('{"title": "a\\u0000b"}', "The request holds a value that cannot be stored"),
         ("[]", "body: Input should be a valid dictionary or object to extract fields from"),
         ("", "body: Field required"),

@@ -139,6 +139,7 @@ async def test_numbers_may_come_as_text_and_other_fields_are_ignored(client: Asy
     ("body", "detail"),
     [
         (b'{"start_time": 1, "end_time": 2}', "title: Field required"),
+        (b'{"start_time": false, "end_time": 2, "title": "x"}', "start_time: Input should be a valid number"),
         (b'{"start_time": NaN, "end_time": 2, "title": "x"}', "start_time: Input should be a finite number"),
         (b'{"start_time": 1, "end_time": 1e999, "title": "x"}', "end_time: Input should be a finite number"),
         (b'{"start_time": 1, "end_time": 2, "title": "a\\u0000b"}', "The request holds a value that cannot be stored"),

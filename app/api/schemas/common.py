@@ -1,10 +1,18 @@
 """What several resources share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
-Seconds = Annotated[float, Field(allow_inf_nan=False, description="seconds")]
+
+def _refuse_truth(value: Any) -> Any:
+    """Refuse true and false, which Python takes for 1 and 0; a number in quotes is taken."""
+    if isinstance(value, bool):
+        raise ValueError("Input should be a valid number")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_refuse_truth), Field(allow_inf_nan=False, description="seconds")]
 
 
 class Error(BaseModel):

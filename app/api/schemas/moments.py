@@ -46,7 +46,9 @@ class MomentEditBody(BaseModel):
     title: str = Field(default_factory=str, max_length=500)
     start_time: Seconds = Field(default_factory=float)
     end_time: Seconds = Field(default_factory=float)
-    score: int | None = Field(None, ge=0, le=10, description="Together with `scoring_model`; null clears both")
+    score: int | None = Field(
+        None, strict=True, ge=0, le=10, description="Together with `scoring_model`; null clears both"
+    )
     scoring_model: str | None = Field(None, min_length=1, max_length=100, description="Who gave the score")
 
     @model_validator(mode="after")
