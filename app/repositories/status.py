@@ -76,8 +76,7 @@ class StatusRepository:
             await cursor.execute(
                 """
                 SELECT moments.id IS NOT NULL,
-                       (SELECT max(created_at) FROM moments AS refined
-                        WHERE refined.parent_id = moments.id AND refined.is_refined)
+                       (SELECT max(created_at) FROM moments AS refined WHERE refined.parent_id = moments.id)
                 FROM videos
                 LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
                 WHERE videos.identifier = %(video)s

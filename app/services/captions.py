@@ -129,7 +129,7 @@ def _milliseconds(seconds: Any, unknown: int) -> int:
 def _never_decreasing(starts: Sequence[int]) -> list[int]:
     """Return the non-decreasing numbers with the least sum of distances to `starts`.
 
-    Isotonic regression in the L1 norm, with a heap of the starts so far
+    Isotonic regression in the L1 norm, with a heap of the starts so far.
     """
     largest: list[int] = []
     moved: list[int] = []

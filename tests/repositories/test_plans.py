@@ -21,8 +21,11 @@ from app.repositories import (
     TranscriptRepository,
     VideoRepository,
 )
+from app.repositories.availability import AvailabilityRepository
 from app.repositories.lineage import LineageRepository
+from app.repositories.runs import RunRepository
 from app.repositories.search import Place, SearchFilters, SearchRepository
+from app.repositories.status import StatusRepository
 from tests.conftest import Databases
 
 _NOON = datetime(2026, 2, 8, 12)
@@ -150,6 +153,30 @@ async def test_what_was_made_with_a_config_is_found_through_it(library: Connecti
         assert "Seq Scan" not in plan
         assert f" {index} " in plan
         assert " idx_generation_configs_prompt_id " in plan
+
+
+@pytest.mark.parametrize(
+    ("read", "indexes"),
+    [
+        (lambda conn: StatusRepository(conn).get_transcript("video-7"), ["transcripts_video_id_key"]),
+        (lambda conn: StatusRepository(conn).get_generated("video-7"), ["idx_moments_video_id_start_time"]),
+        (lambda conn: StatusRepository(conn).get_refinement("video-7", "130"), ["idx_moments_parent_id"]),
+        (lambda conn: StatusRepository(conn).get_clips("video-7"), ["clips_moment_id_key"]),
+        (lambda conn: AvailabilityRepository(conn).get("video-7", "130", 30.0), ["clips_moment_id_key"]),
+        (
+            lambda conn: RunRepository(conn).list_runs("video-7", 5, before=(_NOON, 7)),
+            ["idx_pipeline_history_video_id_started_at", "idx_moments_video_id_start_time", "generation_configs_pkey"],
+        ),
+    ],
+    ids=["transcript", "generated", "refinement", "clips", "availability", "runs"],
+)
+async def test_a_status_is_read_through_indexes(
+    library: Connection, read: Callable[[Connection], Awaitable[object]], indexes: list[str]
+) -> None:
+    plan = await _explain(library, read)
+    for index in ("videos_identifier_key", *indexes):
+        assert f" {index} " in plan
+    assert "Seq Scan" not in plan
 
 
 class _RecordingCursor(AsyncCursor[TupleRow]):
