@@ -100,6 +100,7 @@ class FaultyProxy:
     def __init__(self, emulator: Emulator) -> None:
         self.requests: list[tuple[str, str, int]] = []  # method, path, bytes of the body
         self.fail: Callable[[str, str, int], int | None] = lambda method, path, number: None
+        self.change: Callable[[bytes], bytes] = lambda body: body
         self._arrived: dict[str, int] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(emulator))
         self._server.daemon_threads = True
@@ -128,6 +129,8 @@ class FaultyProxy:
 
             def do_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.command == "PUT" and body:
+                    body = proxy.change(body)
                 proxy.requests.append((self.command, self.path, len(body)))
                 status = proxy.fail(self.command, self.path, len(proxy.requests))
                 if status == 0:  # the connection breaks when all has arrived
@@ -169,6 +172,8 @@ class FaultyProxy:
         response = connection.getresponse()
         content = response.read()
         connection.close()
+        if "json" in response.headers.get("Content-Type", ""):  # it holds the address of the bytes
+            content = content.replace(emulator.url.encode(), self.url.encode())
         if (sent := re.match(r"bytes \d+-(\d+)/", headers.get("Content-Range", ""))) and response.status < 400:
             self._arrived[request.path] = int(sent[1]) + 1
         return response, content

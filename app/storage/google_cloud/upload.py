@@ -4,6 +4,7 @@ The protocol is Google's: https://cloud.google.com/storage/docs/performing-resum
 """
 
 import base64
+import contextlib
 import json
 import os
 import threading
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from google.cloud.storage import Blob
 
 _CHUNK_BYTES = 8 * 1024 * 1024  # a multiple of 256 KiB, which the protocol wants
+_ATTEMPTS = 2
 _extend_checksum: Callable[[int, bytes], int] = google_crc32c.extend
 _CONTENT_TYPES = {
     ".avi": "video/x-msvideo",
@@ -48,6 +50,7 @@ class Upload:
         self._source = source
         self._progress = progress
         self._told = 0
+        self._made: dict[str, str] = {}
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -80,19 +83,22 @@ class Upload:
         return base64.b64encode(checksum.to_bytes(4, "big")).decode()
 
     def _is_stored(self) -> bool:
+        self._blob = self._make_blob()  # one that was loaded stays with its generation
         try:
             with answering():
-                self._blob.reload(timeout=TIMEOUT_SECONDS, retry=patiently(), projection="noAcl")
+                self._blob.reload(timeout=TIMEOUT_SECONDS, retry=patiently())
         except FileMissing:
             return False
         return bool(self._blob.size == self._size and self._blob.crc32c == self._checksum)
 
     def _send(self, note: int) -> None:
         session = self._read_note(note)
-        if session is None or not self._send_rest(session, self._ask_position(session)):
-            session = self._begin(note)
-            if not self._send_rest(session, 0):
-                raise StorageUnavailable("The bucket does not keep what it is sent")
+        if session is not None and self._send_rest(session, self._ask_position(session)):
+            return
+        for _ in range(_ATTEMPTS):
+            if self._send_rest(self._begin(note), 0):
+                return
+        raise StorageUnavailable("The bucket does not keep what it is sent")
 
     def _read_note(self, note: int) -> str | None:
         """Return the session that a process before this one began for the same bytes."""
@@ -105,6 +111,7 @@ class Upload:
 
     def _begin(self, note: int) -> str:
         kind = _CONTENT_TYPES.get(os.path.splitext(self._blob.name)[1].lower(), "application/octet-stream")
+        self._blob.content_type = kind
         try:
             with answering():
                 session: str = self._blob.create_resumable_upload_session(
@@ -119,15 +126,27 @@ class Upload:
 
     def _send_rest(self, session: str, position: int | None) -> bool:
         """Send what the bucket has not got; False where the session is no more, or has spoiled the file."""
+        if self._size == 0:
+            position = self._ask_position(session)
         while position is not None and position < self._size:
             self._tell(position)
             self._check()
             before, position = position, self._send_chunk(session, position)
             if position == before:
                 return False
-        if self._size == 0:
-            position = self._ask_position(session)
-        return position == self._size and self._is_stored()
+        return position is not None and self._is_whole()
+
+    def _is_whole(self) -> bool:
+        """Compare what the bucket has made of the bytes, and take it away where they are others."""
+        if self._made.get("crc32c") == self._checksum:
+            self._blob = self._make_blob()
+            with answering():
+                self._blob.reload(timeout=TIMEOUT_SECONDS, retry=patiently())
+            return True
+        with contextlib.suppress(FileMissing), answering():
+            generation = int(self._made.get("generation", 0))
+            self._make_blob().delete(if_generation_match=generation, timeout=TIMEOUT_SECONDS, retry=patiently())
+        return False
 
     def _send_chunk(self, session: str, position: int) -> int | None:
         """Send bytes from a position and return the one to go on from, None where the session is no more."""
@@ -168,6 +187,7 @@ class Upload:
         if response.status_code == 308:
             return _persisted(response)
         if response.ok:
+            self._made = response.json()
             return self._size
         if response.status_code in (400, 404, 410):
             return None
