@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.core.errors import Conflict, FileMissing, StorageUnavailable
-from app.library.places import Places, StoredAddresses, find_places
+from app.library.places import Finder, Places, StoredAddresses
 from app.library.preparing import LocalFile, PreparedVideo
 from app.library.report import Copied, Kind
 from app.storage import Storage
@@ -24,6 +24,7 @@ class Copier:
 
     def __init__(self, storage: Storage, copied: Copied, tell: Callable[[int], None], dry_run: bool) -> None:
         self._storage = storage
+        self._finder = Finder(storage)
         self._copied = copied
         self._tell = tell
         self._dry_run = dry_run
@@ -34,7 +35,7 @@ class Copier:
 
         Raises `StorageFull` and `StorageUnavailable`.
         """
-        places = await find_places(self._storage, prepared, stored, is_copying=True)
+        places = await self._finder.find(prepared, stored, is_copying=True)
         sent = set()
         for file in prepared.files():
             if _has_another(prepared, places, stored, file):

@@ -11,7 +11,7 @@ from typing import Protocol
 import psycopg
 
 from app.core.config import Settings
-from app.core.errors import DatabaseUnavailable, StorageFull, StorageUnavailable, VideoMomentsError
+from app.core.errors import DatabaseUnavailable, FileMissing, StorageFull, StorageUnavailable, VideoMomentsError
 from app.database import connect
 from app.database.errors import connection_error, domain_error
 from app.library.clips import clip_name
@@ -20,6 +20,7 @@ from app.library.copying import Copier
 from app.library.failures import failure_reason
 from app.library.layout import REGISTRY, Library, VideoFiles, find_root, scan_library
 from app.library.noting import note_library
+from app.library.places import Finder
 from app.library.preparing import PreparedVideo, prepare_video
 from app.library.reading import Unreadable, read_json
 from app.library.registry import Source, parse_registry
@@ -72,7 +73,7 @@ async def import_library(
     root = find_root(directory)
     await _check_database(settings)
     if options.copy:
-        await storage.list_names("videos")
+        await _check_storage(storage)
     report = Report(root, options.dry_run, options.copy)
     started = time.perf_counter()
     try:
@@ -94,6 +95,13 @@ async def _check_database(settings: Settings) -> None:
         raise domain_error(error) or error from None
 
 
+async def _check_storage(storage: Storage) -> None:
+    try:
+        await storage.list_names("videos")
+    except FileMissing:
+        raise StorageUnavailable("STORAGE_URL names a bucket that does not exist") from None
+
+
 class _Import:
     def __init__(
         self,
@@ -110,7 +118,8 @@ class _Import:
         self._known = KnownConfigs()
         self._is_copying = options.copy
         copier = Copier(storage, report.copied, progress.copy, options.dry_run) if options.copy else None
-        self._options = WriterOptions(settings, storage, options.dry_run, options.bucket, self._known, copier)
+        self._options = WriterOptions(settings, Finder(storage), options.dry_run, options.bucket, self._known, copier)
+        self._storage = storage
         self._gone: DatabaseUnavailable | None = None
 
     async def run(self) -> None:
@@ -138,7 +147,7 @@ class _Import:
         notes = Notes(None, None)
         sources = _read_registry(self._root, notes.about(REGISTRY))
         library = scan_library(self._root, set(sources), notes)
-        note_library(self._options.storage, library, sources, self._is_copying, self._report)
+        note_library(self._storage, library, sources, self._is_copying, self._report)
         self._report.add(notes.entries)
         return sources, library
 

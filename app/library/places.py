@@ -65,22 +65,29 @@ async def read_addresses(conn: Connection, identifier: str) -> StoredAddresses:
     )
 
 
-async def find_places(storage: Storage, prepared: PreparedVideo, stored: StoredAddresses, is_copying: bool) -> Places:
-    copies = {file.url: storage.url_of(file.key) for file in prepared.files()}
-    sound = copies[prepared.audio.url] if prepared.audio else None
-    urls = (stored.video, stored.thumbnail, sound, *stored.clips)
-    own = {url for url in urls if url is not None and storage.owns(url)}
-    are_there = await asyncio.gather(*(_is_there(storage, url) for url in own))
-    held = frozenset(url for url, is_there in zip(own, are_there, strict=True) if is_there)
-    return Places(held, frozenset(own - held), copies, is_copying)
+class Finder:
+    """Finds out where files lie already; it does not ask again for what a storage that is away holds."""
 
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._is_away = False
 
-async def _is_there(storage: Storage, url: str) -> bool:
-    """Whether a file is there; where nobody can tell, its row is left alone."""
-    try:
-        await storage.stat(url)
-    except FileMissing:
-        return False
-    except StorageUnavailable:
+    async def find(self, prepared: PreparedVideo, stored: StoredAddresses, is_copying: bool) -> Places:
+        copies = {file.url: self._storage.url_of(file.key) for file in prepared.files()}
+        sound = copies[prepared.audio.url] if prepared.audio else None
+        urls = (stored.video, stored.thumbnail, sound, *stored.clips)
+        own = {url for url in urls if url is not None and self._storage.owns(url)}
+        are_there = await asyncio.gather(*map(self._is_there, own))
+        held = frozenset(url for url, is_there in zip(own, are_there, strict=True) if is_there)
+        return Places(held, frozenset(own - held), copies, is_copying)
+
+    async def _is_there(self, url: str) -> bool:
+        """Whether a file is there; where nobody can tell, its row is left alone."""
+        try:
+            if not self._is_away:
+                await self._storage.stat(url)
+        except FileMissing:
+            return False
+        except StorageUnavailable:
+            self._is_away = True
         return True
-    return True

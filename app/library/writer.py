@@ -16,13 +16,12 @@ from app.database.errors import connection_error
 from app.library.configs import KnownConfigs
 from app.library.copying import Copier
 from app.library.failures import gone_database
-from app.library.places import Places, StoredAddresses, find_places, read_addresses
+from app.library.places import Finder, Places, StoredAddresses, read_addresses
 from app.library.preparing import PreparedVideo
 from app.library.report import Kind
 from app.library.writing import write_video
 from app.library.written import Written
 from app.repositories import VideoRepository
-from app.storage import Storage
 
 _T = TypeVar("_T")
 
@@ -43,7 +42,7 @@ class WriterOptions:
     """What the writers of an import share: `dry_run` rolls every video back, and no `copier` copies nothing."""
 
     settings: Settings
-    storage: Storage
+    finder: Finder
     dry_run: bool
     bucket: str | None
     known: KnownConfigs
@@ -76,7 +75,7 @@ class Writer:
 
     async def _place(self, prepared: PreparedVideo, stored: StoredAddresses) -> Places:
         if self._options.copier is None:
-            return await find_places(self._options.storage, prepared, stored, is_copying=False)
+            return await self._options.finder.find(prepared, stored, is_copying=False)
         return await self._options.copier.copy(prepared, stored)
 
     async def _write(self, conn: Connection, prepared: PreparedVideo, places: Places) -> Written:

@@ -35,8 +35,8 @@ class Silence:
 class Importer:
     """Imports libraries into one database and one storage."""
 
-    def __init__(self, url: str, data_dir: Path) -> None:
-        self.settings = Settings(database_url=url, data_dir=data_dir)
+    def __init__(self, url: str, data_dir: Path, storage_url: str | None = None) -> None:
+        self.settings = Settings(database_url=url, data_dir=data_dir, storage_url=storage_url)
         self.storage = open_storage(self.settings)
 
     async def run(self, legacy: LegacyLibrary, **options: Any) -> dict[str, Any]:

@@ -294,6 +294,18 @@ async def test_copies_that_are_deleted_before_their_rows_are_written_are_made_ag
     assert [file.url for folder in folders for file in await importer.storage.list(folder)] == deleted
 
 
+async def test_a_deletion_of_the_video_that_is_under_way_comes_first(importer: Importer, legacy: LegacyLibrary) -> None:
+    fill_with_media(legacy)
+    async with importer.connection() as conn, conn.transaction():
+        await VideoRepository(conn).lock_identifier("talk")
+        running = asyncio.create_task(importer.run(legacy, copy=True))
+        while not await importer.storage.list("clips"):
+            pass
+        await importer.storage.delete((await importer.storage.list("videos"))[0].url)
+    assert (await running)["complete"] is True
+    assert len(await importer.storage.list("videos")) == 1
+
+
 async def test_copies_that_somebody_deletes_again_and_again_fail_their_video(
     importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:

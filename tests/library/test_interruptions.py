@@ -1,13 +1,8 @@
 """Imports that copy and are stopped in the middle: real processes, killed, told to end, or out of room."""
 
-import os
 import resource
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,60 +10,10 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 import pytest
 
-from app.core.config import Settings
 from tests.library.legacy import LegacyLibrary, make_row
+from tests.library.processes import MEGABYTE, Imports, add_long_film
 
-_ROOT = Path(__file__).resolve().parents[2]
-_MEGABYTE = 1024 * 1024
 VIDEOS = ("a", "b", "c")
-
-
-class Imports:
-    """`python -m app import --copy` of one library into one database and one folder."""
-
-    def __init__(self, folder: Path, legacy: LegacyLibrary, database_url: str) -> None:
-        self.media = folder / "data" / "media"
-        self._folder = folder
-        self._command = [sys.executable, "-m", "app", "import", str(legacy.root), "--copy"]
-        self.variables = {"DATABASE_URL": database_url, "DATA_DIR": str(folder / "data"), "PYTHONPATH": str(_ROOT)}
-
-    @contextmanager
-    def start(self, before: Callable[[], None] | None = None) -> Iterator[subprocess.Popen[str]]:
-        ours = {name.upper() for name in Settings.model_fields}
-        kept = {name: value for name, value in os.environ.items() if name not in ours}
-        process = subprocess.Popen(
-            self._command,
-            cwd=self._folder,
-            env=kept | self.variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=before,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.communicate()
-
-    def finish(self, before: Callable[[], None] | None = None) -> tuple[int, str, str]:
-        """Run one to its end and return exit status, output and errors."""
-        with self.start(before) as process:
-            output, errors = process.communicate(timeout=120)
-            return process.returncode, output, errors
-
-    def wait_for_a_draft(self, size: int) -> None:
-        """Wait until some of a film, and not all of it, has been copied."""
-        deadline = time.monotonic() + 60
-        while not any(each.stat().st_size > size for each in self.drafts()):
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-
-    def drafts(self) -> list[Path]:
-        return list((self.media / ".incoming").glob("*"))
-
-    def files(self) -> set[Path]:
-        return {path for path in self.media.rglob("*") if path.is_file() and path not in self.drafts()}
 
 
 def rows_of(database_url: str) -> dict[str, Path]:
@@ -76,17 +21,6 @@ def rows_of(database_url: str) -> dict[str, Path]:
     with psycopg.connect(database_url) as conn:
         found = conn.execute("SELECT identifier, cloud_url FROM videos ORDER BY identifier").fetchall()
     return {identifier: Path(unquote(urlsplit(url).path)) for identifier, url in found}
-
-
-def add_long_film(legacy: LegacyLibrary, video: str, megabytes: int) -> Path:
-    """A film of some size: the rest of it is an atom that players pass over."""
-    path = legacy.add_video(f"{video}.mp4")
-    noise = os.urandom(_MEGABYTE)
-    with path.open("ab") as file:
-        file.write((8 + megabytes * _MEGABYTE).to_bytes(4, "big") + b"free")
-        for number in range(megabytes):
-            file.write(number.to_bytes(4, "big") + noise[4:])
-    return path
 
 
 @pytest.fixture
@@ -116,12 +50,12 @@ def test_an_import_that_was_killed_is_completed_by_the_next_one(
     imports: Imports, own_database_url: str, films: dict[str, Path]
 ) -> None:
     with imports.start() as process:
-        imports.wait_for_a_draft(8 * _MEGABYTE)
+        imports.wait_for_a_draft(8 * MEGABYTE)
         process.kill()
         process.wait()
     assert imports.drafts() != []
     for path in rows_of(own_database_url).values():
-        assert path.stat().st_size > 48 * _MEGABYTE
+        assert path.stat().st_size > 48 * MEGABYTE
     status, output, _ = imports.finish()
     assert status == 0, output
     assert_complete(imports, own_database_url, films)
@@ -135,7 +69,7 @@ def test_an_import_that_is_told_to_end_ends_at_once_and_can_be_completed(
     imports: Imports, own_database_url: str, films: dict[str, Path], number: signal.Signals
 ) -> None:
     with imports.start() as process:
-        imports.wait_for_a_draft(4 * _MEGABYTE)
+        imports.wait_for_a_draft(4 * MEGABYTE)
         process.send_signal(number)
         asked = time.monotonic()
         _, errors = process.communicate(timeout=30)
@@ -147,7 +81,7 @@ def test_an_import_that_is_told_to_end_ends_at_once_and_can_be_completed(
 
 
 def limit_files(megabytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (megabytes * _MEGABYTE, megabytes * _MEGABYTE))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (megabytes * MEGABYTE, megabytes * MEGABYTE))
 
 
 def test_a_full_disk_stops_an_import_and_what_is_in_is_right(
@@ -172,7 +106,7 @@ def test_a_storage_that_goes_away_in_the_middle_stops_an_import(
     imports: Imports, own_database_url: str, films: dict[str, Path]
 ) -> None:
     with imports.start() as process:
-        imports.wait_for_a_draft(4 * _MEGABYTE)
+        imports.wait_for_a_draft(4 * MEGABYTE)
         imports.media.rename(imports.media.with_name("away"))
         imports.media.touch()
         _, errors = process.communicate(timeout=60)
