@@ -12,7 +12,7 @@ _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key of `python -m app keys new`"},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key"},
 }
-_BY_FASTAPI = ("HTTPValidationError", "ValidationError")
+_LISTED_ERRORS = ("HTTPValidationError", "ValidationError")  # FastAPI's own: their `detail` is no text
 
 
 class Application(FastAPI):
@@ -25,7 +25,7 @@ class Application(FastAPI):
             components["securitySchemes"] = _SCHEMES
             for path, method, operation in _operations(schema):
                 _complete(operation, path, method, bool(self.state.settings.api_keys))
-            for name in _BY_FASTAPI:
+            for name in _LISTED_ERRORS:
                 components.get("schemas", {}).pop(name, None)
         return schema
 
@@ -38,7 +38,7 @@ def _operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, An
 
 def _complete(operation: dict[str, Any], path: str, method: str, keys_are_needed: bool) -> None:
     responses = operation["responses"]
-    if "422" in responses:  # FastAPI's own describes a list of objects
+    if _LISTED_ERRORS[0] in str(responses.get("422")):
         responses["422"] = _error("The request is not as documented")
     if is_open(path):
         return

@@ -20,6 +20,7 @@ class VideoAnswer(BaseModel):
 
 _FILENAME = "Name of the file: what the id and the title are made from where they are not given"
 _ID = "Name of the video in addresses: without / ? # % and control characters"
+_TITLE = "What the video is called"
 _SOURCE_URL = "Where it comes from: http://, https:// or gs://"
 
 
@@ -28,7 +29,7 @@ class UploadQuery(BaseModel):
 
     filename: str = Field("", max_length=1024, description=_FILENAME, examples=["Demo Talk.mp4"])
     id: str = Field("", max_length=255, description=_ID, examples=["demo-talk"])
-    title: str = Field("", max_length=500, examples=["Demo Talk"])
+    title: str = Field("", max_length=500, description=_TITLE, examples=["Demo Talk"])
     source_url: str = Field("", max_length=4096, description=_SOURCE_URL, examples=["https://cdn.example/talk.mp4"])
 
 
@@ -37,7 +38,7 @@ class UploadForm(BaseModel):
 
     file: bytes = Field(description="The video; its name is used as `filename` of the query is")
     id: str = Field("", max_length=255, description=_ID, examples=["demo-talk"])
-    title: str = Field("", max_length=500, examples=["Demo Talk"])
+    title: str = Field("", max_length=500, description=_TITLE, examples=["Demo Talk"])
     source_url: str = Field("", max_length=4096, description=_SOURCE_URL, examples=["https://cdn.example/talk.mp4"])
 
 
