@@ -16,6 +16,7 @@ from app.media.still import NoPicture, make_still
 from tests.media.movies import HEIGHT, WIDTH, make_colour_movie, make_movie
 
 BLACK, RED, GREEN, BLUE = (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)
+START_OF_FRAME = b"\xff\xc0"
 Colour = tuple[int, int, int]
 
 
@@ -26,8 +27,9 @@ def make_film(
     colours: tuple[Colour, ...] = (RED, RED),
     aspect: Fraction | None = None,
     codec: str = "mjpeg",
+    white: float = 0.5,
 ) -> Path:
-    """Write a film of one frame for each second, its left half in the colour and its right half white."""
+    """Write a film of one frame for each second, in the colour and, for a share of its width on the right, white."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=1)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -36,7 +38,7 @@ def make_film(
         for number, colour in enumerate(colours):
             frame = VideoFrame(width, height, "rgb24")
             plane = frame.planes[0]
-            row = bytes(colour) * (width // 2) + b"\xff" * (width - width // 2) * 3
+            row = bytes(colour) * (width - int(width * white)) + b"\xff" * int(width * white) * 3
             plane.update(row.ljust(plane.line_size, b"\0") * height)
             frame.pts, frame.time_base = number, Fraction(1)
             container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
@@ -73,6 +75,13 @@ def turn(path: Path, matrix: tuple[int, ...]) -> Path:
     at = content.index(upright, content.index(b"tkhd"))
     path.write_bytes(content[:at] + struct.pack(">9i", *matrix, 0, 0, 1 << 30) + content[at + len(upright) :])
     return path
+
+
+def enlarge(content: bytes, at: int) -> bytes:
+    """Give a picture of Motion JPEG 10000 by 10000 pixels in its header."""
+    at += 5
+    assert content[at : at + 4] == struct.pack(">HH", HEIGHT, WIDTH)
+    return content[:at] + struct.pack(">HH", 10000, 10000) + content[at + 4 :]
 
 
 def damage(path: Path, until_seconds: float) -> Path:
@@ -162,7 +171,7 @@ def test_a_black_film_has_a_black_still(tmp_path: Path) -> None:
 
 
 def test_white_letters_on_black_are_not_black(tmp_path: Path) -> None:
-    film = make_film(tmp_path / "film.mkv", 64, 48, (BLACK, RED))
+    film = make_film(tmp_path / "film.mkv", colours=(BLACK, RED), white=1 / 16)
     assert is_coloured(take_still(film), BLACK)
 
 
@@ -186,6 +195,11 @@ def test_a_recording_that_does_not_know_its_length_shows_what_comes_after_the_bl
 def test_frames_that_cannot_be_decoded_are_passed_over(tmp_path: Path) -> None:
     film = make_colour_movie(tmp_path / "film.mp4", 12, [RED, RED, RED, RED, GREEN, GREEN, GREEN, GREEN])
     assert is_coloured(take_still(damage(film, until_seconds=4)), GREEN)
+
+
+def test_one_good_frame_at_the_end_is_enough(tmp_path: Path) -> None:
+    film = make_colour_movie(tmp_path / "film.mp4", 20, [GREEN])
+    assert is_coloured(take_still(damage(film, until_seconds=18)), GREEN)
 
 
 def test_a_film_without_one_good_frame_has_no_still(tmp_path: Path) -> None:
@@ -227,11 +241,16 @@ def test_a_file_that_is_no_film_has_no_still(content: bytes) -> None:
 
 def test_a_film_that_claims_to_be_enormous_is_refused(tmp_path: Path) -> None:
     content = make_film(tmp_path / "film.mkv", colours=(RED,)).read_bytes()
-    size_of_frame = struct.pack(">HH", 48, 64)
-    at = content.index(b"\xff\xc0") + 5
-    assert content[at : at + 4] == size_of_frame
     with pytest.raises(NoPicture):
-        make_still(io.BytesIO(content[:at] + struct.pack(">HH", 65000, 65000) + content[at + 4 :]))
+        make_still(io.BytesIO(enlarge(content, content.index(START_OF_FRAME))))
+
+
+def test_a_frame_that_becomes_enormous_is_passed_over(tmp_path: Path) -> None:
+    content = make_film(tmp_path / "film.mkv", colours=(BLACK, RED, GREEN), white=0).read_bytes()
+    at = content.index(START_OF_FRAME, content.index(START_OF_FRAME) + 1)
+    picture = open_picture(make_still(io.BytesIO(enlarge(content, at))))
+    assert size(picture) == (WIDTH, HEIGHT)
+    assert is_coloured(picture, GREEN)
 
 
 def test_a_film_that_takes_too_long_to_read_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

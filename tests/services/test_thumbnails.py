@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -144,6 +145,46 @@ async def test_a_video_that_is_deleted_meanwhile_leaves_no_picture(shelf: Shelf)
     assert shelf.files == []
 
 
+async def test_a_video_whose_deletion_is_under_way_leaves_no_picture(shelf: Shelf) -> None:
+    video_id = await shelf.add_video()
+    is_deleted = asyncio.Event()
+
+    async def delete_slowly() -> None:
+        async with Database(get_connection).connect() as conn, conn.transaction():
+            await VideoRepository(conn).delete(video_id)
+            is_deleted.set()
+            await asyncio.sleep(0.2)
+
+    async def begin() -> None:
+        tasks.append(asyncio.create_task(delete_slowly()))
+        await is_deleted.wait()
+
+    tasks: list[asyncio.Task[None]] = []
+    shelf.storage.before_put = begin
+    with pytest.raises(ThumbnailNotFound):
+        await shelf.thumbnails.find_of_video("talk")
+    await tasks[0]
+    assert shelf.files == []
+
+
+async def test_a_picture_that_another_process_has_made_meanwhile_is_not_made_again(shelf: Shelf) -> None:
+    class SlowDatabase(Database):
+        checkouts = 0
+
+        @asynccontextmanager
+        async def connect(self) -> AsyncIterator[Connection]:
+            self.checkouts += 1
+            if self.checkouts == 2:
+                await shelf.thumbnails.find_of_video("talk")
+            async with super().connect() as conn:
+                yield conn
+
+    await shelf.add_video()
+    slow = Thumbnails(SlowDatabase(get_connection), shelf.storage)
+    assert [await slow.find_of_video("talk")] == await shelf.list_rows()
+    assert len(shelf.storage.opened) == 1
+
+
 async def test_a_row_that_cannot_be_written_leaves_no_picture(shelf: Shelf) -> None:
     await shelf.add_video()
 
@@ -245,7 +286,12 @@ async def test_few_films_are_decoded_at_the_same_time(shelf: Shelf) -> None:
     for number in range(6):
         await shelf.add_video(f"talk-{number}")
     threads: set[Any] = set()
-    shelf.storage.on_open = lambda: threads.add(threading.current_thread())
+
+    def note_thread() -> None:
+        threads.add(threading.current_thread())
+        time.sleep(0.05)
+
+    shelf.storage.on_open = note_thread
     await asyncio.gather(*(shelf.thumbnails.find_of_video(f"talk-{number}") for number in range(6)))
     assert 1 <= len(threads) <= 2
     assert query(shelf.url, "SELECT count(*) FROM thumbnails") == 6
