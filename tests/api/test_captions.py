@@ -128,6 +128,13 @@ async def test_the_name_of_the_file_is_safe(
     assert answer.headers["Content-Disposition"] == disposition
 
 
+async def test_numbers_of_any_length_are_no_error(client: AsyncClient, conn: Connection) -> None:
+    await make_talk(conn)
+    segments = f'[{{"text": "Far away", "start": 1{"0" * 5000}, "end": 2}}]'
+    await conn.execute("UPDATE transcripts SET segment_timestamps = %s::jsonb", [segments])
+    assert (await client.get(address("vtt"))).text == "WEBVTT\n\n00:00:00.000 --> 00:00:02.000\nFar away\n"
+
+
 @pytest.mark.parametrize("segments", [[], {}, None, "text", [None, {"text": "no times"}, {"start": 10**400}]], ids=str)
 async def test_malformed_segments_are_no_error(client: AsyncClient, conn: Connection, segments: object) -> None:
     video = await make_video(conn, identifier="talk")

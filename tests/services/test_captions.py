@@ -79,6 +79,10 @@ def test_times_that_are_right_stay_as_they_are(lengths: list[int]) -> None:
     assert times_of(*((start / 1000, end / 1000) for start, end in pairwise(borders))) == list(pairwise(borders))
 
 
+def test_nothing_starts_before_the_video() -> None:
+    assert times_of((-5.0, 2.0), (-1.0, 3.0)) == [(0, 1500), (1500, 3000)]
+
+
 def test_an_overlap_ends_the_first_cue_where_the_second_starts() -> None:
     assert times_of((0.0, 5.0), (3.0, 6.0)) == [(0, 3000), (3000, 6000)]
 
