@@ -63,6 +63,8 @@ class Upload:
         try:
             await self._storage.put(key, self._incoming.path)
             await self._add_row(identifier, self._storage.url_of(key), details, info)
+        except FileMissing:
+            raise Conflict("A video with this id was deleted at the same time, send this one again") from None
         except BaseException:
             await self._discard(identifier, self._storage.url_of(key))
             raise
@@ -95,10 +97,7 @@ class Upload:
             )
             # A deletion of this identifier that came before the lock has taken the file for a leftover. Asked while
             # the connection is held, because it must be so when the row appears.
-            try:
-                await self._storage.stat(url)
-            except FileMissing:
-                raise Conflict("A video with this id was deleted at the same time, send this one again") from None
+            await self._storage.stat(url)
 
     async def _discard(self, identifier: str, url: str) -> None:
         """Delete the file, unless its row was written although nobody could say so."""

@@ -4,8 +4,10 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 from redis.asyncio import Redis
 
@@ -67,10 +69,11 @@ async def keep(storage: Storage, name: str, tmp_path: Path) -> str:
     return (await storage.put(f"{video_folder('talk')}/{name}", tmp_path / "source")).url
 
 
-async def eventually_stored(storage: Storage) -> str:
-    """Wait until a file lies in the video's folder and return its URL."""
+async def eventually_stored(storage: Storage, count: int = 1) -> str:
+    """Wait until so many files lie in the video's folder and return the URL of one."""
     for _ in range(1000):
-        if files := await storage.list(video_folder("talk")):
+        files = await storage.list(video_folder("talk"))
+        if len(files) == count:
             return files[0].url
         await asyncio.sleep(0.01)
     raise TimeoutError
@@ -204,6 +207,47 @@ async def test_an_upload_that_is_cancelled_before_its_row_leaves_no_file(
             await uploading
     assert files_in(storage) == []
     assert await VideoRepository(other).count() == 0
+
+
+async def test_uploads_of_one_name_at_once_never_share_a_file(
+    database: Database, storage: Storage, other: Connection, tmp_path: Path
+) -> None:
+    movies = [make_movie(tmp_path / f"{number}.mp4", seconds=number).read_bytes() for number in (1, 2)]
+    async with other.transaction():
+        await VideoRepository(other).lock_identifier("talk")
+        uploads = [asyncio.create_task(upload(database, storage, movie)) for movie in movies]
+        await eventually_stored(storage, count=2)
+    outcomes = await asyncio.gather(*uploads, return_exceptions=True)
+    winner = outcomes.index("talk")
+    assert isinstance(outcomes[1 - winner], psycopg.errors.UniqueViolation)
+    (left,) = files_in(storage)
+    assert left.read_bytes() == movies[winner]
+
+
+class ForgetfulDatabase(Database):
+    """Loses the connection after what was done on it, at the second time: the answer to a commit does not come."""
+
+    times = 0
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Connection]:
+        async with super().connect() as conn:
+            yield conn
+        self.times += 1
+        if self.times == 2:
+            raise psycopg.OperationalError("the connection is lost")
+
+
+async def test_a_row_whose_commit_was_not_confirmed_keeps_its_file(
+    database: Database, storage: Storage, tmp_path: Path
+) -> None:
+    movie = make_movie(tmp_path / "movie.mp4").read_bytes()
+    with pytest.raises(psycopg.OperationalError):
+        await upload(ForgetfulDatabase(get_connection), storage, movie)
+    async with database.connect() as conn:
+        video = await VideoRepository(conn).get_by_identifier("talk")
+    assert video is not None
+    assert (await storage.stat(video.cloud_url)).size == len(movie)
 
 
 async def test_nothing_can_be_added_to_a_video_while_it_is_deleted(
