@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,7 +27,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         try:
-            announced = _announced_bytes(Headers(scope=scope).getlist("content-length"))
+            announced = _announced_bytes([value for name, value in scope["headers"] if name == b"content-length"])
         except ValueError:
             await error_answer(400, _WRONG_LENGTH)(scope, receive, send)
             return
@@ -61,15 +60,17 @@ def _is_upload(scope: Scope) -> bool:
     return (scope["method"], path.rstrip("/")) == _UPLOAD
 
 
-def _announced_bytes(values: Sequence[str]) -> int | None:
+def _announced_bytes(values: Sequence[bytes]) -> int | None:
     """Read the values of Content-Length, which may repeat each other. Raises ValueError."""
+    if not values:
+        return None
     lengths = {_parse_length(value) for value in values}
     if len(lengths) > 1:
         raise ValueError("different lengths")
-    return lengths.pop() if lengths else None
+    return lengths.pop()
 
 
-def _parse_length(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+def _parse_length(digits: bytes) -> int:
+    if not digits.isdigit():
         raise ValueError("no number")
-    return int(text)
+    return int(digits)
