@@ -110,6 +110,16 @@ async def test_an_import_without_copying_replaces_a_copy_that_is_gone(
     assert (await addresses(importer))["videos"] == files[video_folder("talk")].as_uri()
 
 
+async def test_a_clip_whose_copy_is_gone_lies_where_its_moment_says(importer: Importer, legacy: LegacyLibrary) -> None:
+    clip = fill_with_media(legacy)[clip_folder("talk")]
+    legacy.add_moments("talk", make_row(2.0, 4.0, gcs_clip_path="clips/c.mp4"))
+    await importer.run(legacy, copy=True, bucket="films")
+    await importer.storage.delete((await importer.row("clips"))["cloud_url"])
+    clip.unlink()
+    await importer.run(legacy, bucket="films")
+    assert (await importer.row("clips"))["cloud_url"] == "gs://films/clips/c.mp4"
+
+
 async def test_a_file_that_changed_in_the_library_is_sent_again(importer: Importer, legacy: LegacyLibrary) -> None:
     fill_with_media(legacy)
     await importer.run(legacy, copy=True)
