@@ -7,7 +7,8 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.services.prompts import MAX_ID
+
+MAX_ID = 2**31 - 1  # of a serial column
 
 PageLimit = Annotated[int, Query(ge=1, le=1000, description="Most items to return")]
 PageCursor = Annotated[int, Query(ge=0, le=MAX_ID, description="From the Link header of the page before")]

@@ -7,8 +7,6 @@ from app.repositories import GenerationConfigRepository, PromptRepository
 from app.repositories.lineage import LineageRepository, MadeMoment, MadeRun
 from app.repositories.prompts import PromptSummary
 
-MAX_ID = 2**31 - 1  # of a serial column
-
 
 async def list_prompts(conn: Connection, limit: int, after: int) -> list[PromptSummary]:
     return await PromptRepository(conn).list_summaries(limit, after)
@@ -16,7 +14,7 @@ async def list_prompts(conn: Connection, limit: int, after: int) -> list[PromptS
 
 async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
     """Raises `PromptNotFound`."""
-    prompt = await PromptRepository(conn).get(_row_id(prompt_id))
+    prompt = await PromptRepository(conn).get(prompt_id)
     if prompt is None:
         raise PromptNotFound
     return prompt
@@ -24,7 +22,7 @@ async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
 
 async def list_prompt_moments(conn: Connection, prompt_id: int, limit: int, after: int) -> list[MadeMoment]:
     """Return the moments that were made with any config of the prompt. Raises `PromptNotFound`."""
-    moments = await LineageRepository(conn).list_moments(limit, after, prompt_id=_row_id(prompt_id))
+    moments = await LineageRepository(conn).list_moments(limit, after, prompt_id=prompt_id)
     if not moments:
         await get_prompt(conn, prompt_id)
     return moments
@@ -32,7 +30,7 @@ async def list_prompt_moments(conn: Connection, prompt_id: int, limit: int, afte
 
 async def list_prompt_runs(conn: Connection, prompt_id: int, limit: int, after: int) -> list[MadeRun]:
     """Return the runs that used any config of the prompt. Raises `PromptNotFound`."""
-    runs = await LineageRepository(conn).list_runs(limit, after, prompt_id=_row_id(prompt_id))
+    runs = await LineageRepository(conn).list_runs(limit, after, prompt_id=prompt_id)
     if not runs:
         await get_prompt(conn, prompt_id)
     return runs
@@ -51,7 +49,7 @@ async def list_generation_configs(
 
 async def get_generation_config(conn: Connection, config_id: int) -> GenerationConfig:
     """Raises `GenerationConfigNotFound`."""
-    config = await GenerationConfigRepository(conn).get(_row_id(config_id))
+    config = await GenerationConfigRepository(conn).get(config_id)
     if config is None:
         raise GenerationConfigNotFound
     return config
@@ -59,7 +57,7 @@ async def get_generation_config(conn: Connection, config_id: int) -> GenerationC
 
 async def list_config_moments(conn: Connection, config_id: int, limit: int, after: int) -> list[MadeMoment]:
     """Return the moments that were made with the config. Raises `GenerationConfigNotFound`."""
-    moments = await LineageRepository(conn).list_moments(limit, after, config_id=_row_id(config_id))
+    moments = await LineageRepository(conn).list_moments(limit, after, config_id=config_id)
     if not moments:
         await get_generation_config(conn, config_id)
     return moments
@@ -67,12 +65,7 @@ async def list_config_moments(conn: Connection, config_id: int, limit: int, afte
 
 async def list_config_runs(conn: Connection, config_id: int, limit: int, after: int) -> list[MadeRun]:
     """Return the runs that used the config. Raises `GenerationConfigNotFound`."""
-    runs = await LineageRepository(conn).list_runs(limit, after, config_id=_row_id(config_id))
+    runs = await LineageRepository(conn).list_runs(limit, after, config_id=config_id)
     if not runs:
         await get_generation_config(conn, config_id)
     return runs
-
-
-def _row_id(number: int) -> int:
-    """Return the number, or 0, which no row has, where it cannot be an id."""
-    return number if 0 < number <= MAX_ID else 0

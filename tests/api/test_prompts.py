@@ -68,7 +68,7 @@ async def test_configs_are_chosen_by_prompt_model_and_operation(client: AsyncCli
     await make_generation_config(conn, prompt_id=prompt.id, model="a b", operation_type="generation")
     await make_generation_config(conn, prompt_id=prompt.id, model="other", operation_type="refinement")
     await make_generation_config(conn, model="a b", operation_type="refinement")
-    chosen = {"prompt_id": prompt.id, "model": "a b", "operation_type": "refinement"}
+    chosen: dict[str, Any] = {"prompt_id": prompt.id, "model": "a b", "operation_type": "refinement"}
     answer = await client.get("/api/generation-configs", params=chosen)
     assert [config["id"] for config in answer.json()] == [wanted.id]
     for name, value in chosen.items():

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -43,7 +43,7 @@ async def test_a_whole_lineage_is_one_document_from_one_statement(conn: Connecti
     assert statements == 1
 
     assert (document["id"], document["title"]) == ("talk", "Talk")
-    assert document["created_at"] == f"{video.created_at.isoformat()}+00:00"
+    assert datetime.fromisoformat(document["created_at"]) == video.created_at.replace(tzinfo=UTC)
     assert document["thumbnail"]["id"] == cover.id
     assert (document["transcript"]["id"], document["transcript"]["number_of_words"]) == (transcript.id, 2)
     (shown_prompt,) = document["prompts"]
