@@ -37,6 +37,8 @@ class GoogleClient:
         with self._turn:
             if self._client is None:
                 self._client = self._connect()
+                # Else the library asks about buckets from threads of its own, for traces that nobody records.
+                self._client._bucket_metadata_cache = None
             return self._client
 
     @property
