@@ -160,6 +160,30 @@ async def test_what_was_made_with_a_config_is_found_through_it(
     assert " idx_generation_configs_prompt_id " in of_prompt
 
 
+@pytest.mark.parametrize(
+    ("read", "indexes"),
+    [
+        (lambda conn: StatusRepository(conn).get_transcript("video-7"), ["transcripts_video_id_key"]),
+        (lambda conn: StatusRepository(conn).get_generated("video-7"), ["idx_moments_video_id_start_time"]),
+        (lambda conn: StatusRepository(conn).get_refinement("video-7", "130"), ["idx_moments_parent_id"]),
+        (lambda conn: StatusRepository(conn).get_clips("video-7"), ["clips_moment_id_key"]),
+        (lambda conn: AvailabilityRepository(conn).get("video-7", "130", 30.0), ["clips_moment_id_key"]),
+        (
+            lambda conn: RunRepository(conn).list_runs("video-7", 5, before=(_NOON, 7)),
+            ["idx_pipeline_history_video_id_started_at", "idx_moments_video_id_start_time", "generation_configs_pkey"],
+        ),
+    ],
+    ids=["transcript", "generated", "refinement", "clips", "availability", "runs"],
+)
+async def test_a_status_is_read_through_indexes(
+    library: Connection, read: Callable[[Connection], Awaitable[object]], indexes: list[str]
+) -> None:
+    plan = await _explain(library, read)
+    for index in ("videos_identifier_key", *indexes):
+        assert f" {index} " in plan
+    assert "Seq Scan" not in plan
+
+
 class _RecordingCursor(AsyncCursor[TupleRow]):
     last: tuple[Any, Any]
 
