@@ -1,0 +1,64 @@
+"""Which addresses of storage are taken, and what is said of the others."""
+
+from pathlib import Path
+
+import pytest
+
+from app.core.config import Settings
+from app.core.errors import ConfigurationError
+from app.storage import open_storage
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file://relative",
+        "file://relative/folder",
+        "file:relative",
+        "file:///",
+        "file://",
+        "file:///folder?x=1",
+        "file:///folder#part",
+        "file:///folder/../other",
+        "file:///folder/%2e%2e/other",
+        "file:///folder%00",
+        "gs://",
+        "gs:///prefix",
+        "gs://Bucket",
+        "gs://bucket/../other",
+        "gs://bucket/a//b",
+        "gs://bucket/prefix?x=1",
+        "gs://bucket/prefix#part",
+        "gs://user:password@bucket/prefix",
+        "gs:bucket",
+        "s3://bucket/prefix",
+        "https://storage.googleapis.com/bucket",
+        "/folder",
+        "folder",
+    ],
+)
+def test_an_address_that_cannot_work_is_refused_in_one_sentence(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^STORAGE_URL must [^\n]{10,200}$"):
+        open_storage(Settings(storage_url=url, data_dir=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///folder", "file:///folder/", "file://localhost/a%20b/c", "gs://bucket", "gs://b.c/d/"]
+)
+def test_an_address_that_can_work_is_taken_and_not_used_yet(url: str, tmp_path: Path) -> None:
+    open_storage(Settings(storage_url=url, data_dir=tmp_path / "data"))
+    assert not (tmp_path / "data").exists()
+
+
+def test_media_lies_in_the_data_folder_where_nothing_else_is_said(tmp_path: Path) -> None:
+    storage = open_storage(Settings(data_dir=tmp_path))
+    assert storage.url_of("a/b") == (tmp_path / "media" / "a" / "b").as_uri()
+
+
+def test_a_prefix_is_a_folder_of_the_bucket(tmp_path: Path) -> None:
+    storage = open_storage(Settings(storage_url="gs://bucket/media/", data_dir=tmp_path))
+    assert storage.url_of("a/b") == "gs://bucket/media/a/b"
+    assert storage.owns("gs://bucket/media/a")
+    assert not storage.owns("gs://bucket/media-beside/a")
+    assert not storage.owns("gs://bucket/media/")
+    assert not storage.owns("file:///media/a")
