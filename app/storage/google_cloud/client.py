@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 20.0  # how long a request is tried again
+CHUNK_PATIENCE_SECONDS = 300.0  # a slow line needs a minute to send a chunk once
 TIMEOUT_SECONDS = (5.0, 60.0)  # for connecting, and for each answer
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"  # signing through IAM wants it
 
@@ -66,11 +67,11 @@ class GoogleClient:
             return Client(project=None)
 
 
-def patiently() -> "Retry":
+def patiently(seconds: float | None = None) -> "Retry":
     """Return the library's policy of retries, with this project's patience."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    retry: Retry = DEFAULT_RETRY.with_delay(initial=0.25, maximum=4).with_timeout(PATIENCE_SECONDS)
+    retry: Retry = DEFAULT_RETRY.with_delay(initial=0.25, maximum=4).with_timeout(seconds or PATIENCE_SECONDS)
     return retry
 
 

@@ -16,7 +16,7 @@ import google_crc32c
 
 from app.core.errors import Conflict, FileMissing, StorageUnavailable
 from app.storage.copying import open_source
-from app.storage.google_cloud.client import TIMEOUT_SECONDS, answering, patiently
+from app.storage.google_cloud.client import CHUNK_PATIENCE_SECONDS, TIMEOUT_SECONDS, answering, patiently
 from app.storage.incoming import IncomingFolder
 from app.storage.os_errors import reading, writing
 
@@ -170,7 +170,7 @@ class Upload:
             return self._request(session, headers, data)
 
         with answering():
-            result: int | None = patiently()(send, self._check)()
+            result: int | None = patiently(CHUNK_PATIENCE_SECONDS)(send, self._check)()
         return result
 
     def _ask_position(self, session: str) -> int | None:
