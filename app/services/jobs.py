@@ -87,7 +87,7 @@ def _read_status(fields: Mapping[Any, Any]) -> JobStatus | None:
 
 def _read_progress(fields: Mapping[Any, Any]) -> Progress | None:
     counts = [fields.get(f"{name}_moments", "") for name in ("total", "processed", "failed")]
-    if not all(count.isascii() and count.isdecimal() and len(count) < 10 for count in counts):
+    if not all(count.isdecimal() and len(count) < 10 for count in counts):
         return None
     return Progress(*map(int, counts))
 
