@@ -93,12 +93,8 @@ async def test_a_part_of_another_address_is_no_key(redis: Redis, key: str) -> No
 
 
 async def test_a_hash_of_the_previous_backend_is_read_without_its_address(redis: Redis) -> None:
-    old: dict[str | bytes, str] = {
-        "name": "Old",
-        "ssh_host": "user@gateway",
-        "ssh_local_port": "8007",
-        "top_p": "high",
-        "top_k": "",
-    }
-    await redis.hset("model:config:old", mapping=old)
+    await redis.hset(
+        "model:config:old",
+        mapping={"name": "Old", "ssh_host": "user@gateway", "ssh_local_port": "8007", "top_p": "high", "top_k": ""},
+    )
     assert await ModelRegistry(redis).find("old") == ModelConfig("Old", "")
