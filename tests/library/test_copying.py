@@ -309,7 +309,8 @@ async def test_a_deletion_of_the_video_that_is_under_way_comes_first(importer: I
     async with importer.connection() as conn, conn.transaction():
         await VideoRepository(conn).lock_identifier("talk")
         running = asyncio.create_task(importer.run(legacy, copy=True))
-        while not await importer.storage.list("clips"):
+        waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while not running.done() and (await conn.execute(waiting)).rowcount == 0:
             pass
         await importer.storage.delete((await importer.storage.list("videos"))[0].url)
     assert (await running)["complete"] is True
