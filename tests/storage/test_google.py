@@ -322,9 +322,12 @@ async def test_the_same_upload_at_the_same_time_is_sent_once(
     assert proxy.sent_bytes() == 20 * _MIB + 7
 
 
-async def test_a_bucket_that_answers_no_more_is_unavailable(proxied: tuple[Storage, FaultyProxy], source: Path) -> None:
+async def test_a_bucket_that_answers_no_more_is_unavailable(
+    proxied: tuple[Storage, FaultyProxy], source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     storage, proxy = proxied
     stored = await storage.put("a/b.mp4", source)
+    monkeypatch.setattr(google_client, "PATIENCE_SECONDS", 1.0)
     proxy.fail = lambda method, path, number: 503
     calls = (
         storage.stat(stored.url),
