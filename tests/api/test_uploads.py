@@ -108,13 +108,13 @@ async def test_the_body_may_be_the_file_itself(client: AsyncClient, movie: bytes
 
 async def test_the_fields_of_a_form_may_follow_the_file(client: AsyncClient, conn: Connection, movie: bytes) -> None:
     await make_video(conn, identifier="movie")  # the name of the file is taken, and does not count
-    answer = await send_form(
-        client,
+    body = form(
         part("title", "Ein Titel – mit Strich".encode()),
         part("file", movie, "movie.mp4"),
         part("id", "Kévin – How To".encode()),
         part("source_url", b"gs://bucket/talk.mp4"),
     )
+    answer = await client.post("/api/videos", content=in_pieces(body), headers=FORM_TYPE)
     assert (answer.status_code, answer.json()["id"]) == (201, "Kévin – How To")
     assert answer.json()["title"] == "Ein Titel – mit Strich"
     assert answer.headers["Location"] == "/api/videos/" + quote("Kévin – How To")

@@ -382,37 +382,37 @@ async def test_files_without_a_row_are_found_and_deleted(
 
 
 async def test_the_live_state_goes_too_and_no_other_videos(client: AsyncClient, conn: Connection, redis: Redis) -> None:
-    video = await make_video(conn, identifier="a*c")
+    video = await make_video(conn, identifier="a[b]*c")
     await make_run(conn, video_id=video.id, identifier="pipeline:odd-run:1", status="completed")
     own = [
-        "pipeline:a*c:lock",
-        "pipeline:a*c:cancel",
-        "pipeline:run:pipeline:a*c:17",
+        "pipeline:a[b]*c:lock",
+        "pipeline:a[b]*c:cancel",
+        "pipeline:run:pipeline:a[b]*c:17",
         "pipeline:run:pipeline:odd-run:1",
         "pipeline:run:in-history",
         "pipeline:run:in-active",
-        "job:audio_extraction:a*c",
-        "job:clip_extraction:a*c",
-        "job:moment_refinement:a*c:0123456789abcdef",
+        "job:audio_extraction:a[b]*c",
+        "job:clip_extraction:a[b]*c",
+        "job:moment_refinement:a[b]*c:0123456789abcdef",
     ]
     others = [
         "pipeline:abc:active",
-        "pipeline:a*cd:lock",
+        "pipeline:a[b]*cd:lock",
         "pipeline:run:pipeline:abc:17",
-        "pipeline:run:pipeline:a*c:x:17",
-        "job:audio_extraction:a*cd",
+        "pipeline:run:pipeline:a[b]*c:x:17",
+        "job:audio_extraction:a[b]*cd",
         "job:audio_extraction:abc",
-        "job:audio_extraction:a*c:d",
-        "job:audio_extraction:x:a*c",
-        "job:moment_refinement:a*cd:0123456789abcdef",
-        "job:moment_refinement:a*c:d:0123456789abcdef",
+        "job:audio_extraction:a[b]*c:d",
+        "job:audio_extraction:x:a[b]*c",
+        "job:moment_refinement:a[b]*cd:0123456789abcdef",
+        "job:moment_refinement:a[b]*c:d:0123456789abcdef",
         "model:config:_keys",
     ]
     for key in own + others:
         await redis.set(key, "1")
-    await redis.hset("pipeline:a*c:active", "request_id", "in-active")
-    await redis.zadd("pipeline:a*c:history", {"in-history": 1})
-    answer = await client.delete("/api/videos/a*c")
+    await redis.hset("pipeline:a[b]*c:active", "request_id", "in-active")
+    await redis.zadd("pipeline:a[b]*c:history", {"in-history": 1})
+    answer = await client.delete("/api/videos/a[b]*c")
     assert answer.json()["deleted"]["redis_keys"] == len(own) + 2
     assert set(await redis.keys("*")) == set(others)
 
