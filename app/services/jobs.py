@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 _log = logging.getLogger(__name__)
 
-# A job that has not ended by then has died.
+# A job that has not ended by then has died. It has failed: of whatever else it were, a client would ask for ever.
 TIMEOUT_SECONDS = 840
 # Whoever asks for a status asks again in 2 s.
 _PATIENCE_SECONDS = 1.0
@@ -37,7 +37,6 @@ class JobState(StrEnum):
     PROCESSING = "processing"
     COMPLETED = "completed"
     FAILED = "failed"
-    TIMEOUT = "timeout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def _read_status(fields: Mapping[Any, Any]) -> JobStatus | None:
     elapsed = None if started_at is None else max(0.0, (completed_at or time.time()) - started_at)
     error = fields.get("error", "")
     if state is JobState.PROCESSING and elapsed is not None and elapsed > TIMEOUT_SECONDS:
-        state, error = JobState.TIMEOUT, f"Not ended after {TIMEOUT_SECONDS} seconds"
+        state, error = JobState.FAILED, f"Not ended after {TIMEOUT_SECONDS} seconds"
     return JobStatus(state, started_at, elapsed, error, _read_progress(fields))
 
 

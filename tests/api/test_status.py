@@ -181,13 +181,14 @@ async def test_a_job_that_failed_says_why_and_how_long_it_took(
     assert answer == {"status": "failed", "started_at": "1795346910.7080352", "error": "Audio extraction failed"}
 
 
-async def test_a_job_that_has_not_ended_after_840_seconds_has_timed_out(
+async def test_a_job_that_has_not_ended_after_840_seconds_has_failed(
     client: AsyncClient, conn: Connection, redis: Redis
 ) -> None:
     await make_video(conn, identifier="talk")
-    for age, status in ((830, "processing"), (850, "timeout")):
+    for age, status, error in ((830, "processing", ""), (850, "failed", "Not ended after 840 seconds")):
         await tell(redis, "transcription", status="processing", started_at=time.time() - age)
-        assert (await get(client, "talk/transcription-status"))["status"] == status
+        answer = await get(client, "talk/transcription-status")
+        assert (answer["status"], answer["error"]) == (status, error)
 
 
 async def test_the_counters_of_a_job_come_once_there_are_any(

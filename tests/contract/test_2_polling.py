@@ -84,7 +84,7 @@ async def test_a_moment_that_was_added_is_in_the_list_that_is_asked_for_next(
     assert await browser.get_json("/api/videos/demo talk/moments") == [added.json()]
 
 
-@pytest.mark.parametrize("word", ["processing", "completed", "failed", "timeout"])
+@pytest.mark.parametrize("word", ["processing", "completed", "failed"])
 @pytest.mark.parametrize("status", STATUSES)
 async def test_a_job_is_asked_for_until_it_has_ended(
     browser: Browser, conn: Connection, redis: Redis, status: str, word: str

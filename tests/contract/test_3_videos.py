@@ -1,5 +1,6 @@
 """The root, health, static addresses and videos."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -100,13 +101,17 @@ async def test_a_transcript_needs_no_audio_to_be_told_of(browser: Browser, conn:
 
 
 @pytest.fixture
-async def film(conn: Connection, library: Path) -> bytes:
-    """The film of `demo-talk`."""
-    content = os.urandom(SIZE)
+def file(library: Path) -> Path:
     library.mkdir()
-    (library / "demo-talk.mp4").write_bytes(content)
-    await make_video(conn, identifier="demo-talk", cloud_url=(library / "demo-talk.mp4").as_uri())
-    return content
+    (library / "demo-talk.mp4").write_bytes(os.urandom(SIZE))
+    return library / "demo-talk.mp4"
+
+
+@pytest.fixture
+async def film(conn: Connection, file: Path) -> bytes:
+    """The film of `demo-talk`."""
+    await make_video(conn, identifier="demo-talk", cloud_url=file.as_uri())
+    return await asyncio.to_thread(file.read_bytes)
 
 
 async def test_a_film_without_a_range_is_sent_whole(browser: Browser, film: bytes) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ MOMENTS = "/api/videos/demo-talk/moments"
 
 
 @pytest.fixture
-async def talk(conn: Connection) -> AsyncIterator[Video]:
+async def talk(conn: Connection) -> Video:
     """The video `demo-talk`, of 300 seconds."""
-    yield await make_video(conn, identifier="demo-talk", duration_seconds=300.0)
+    return await make_video(conn, identifier="demo-talk", duration_seconds=300.0)
 
 
 async def add(browser: Browser, start: float, end: float, title: str = "Intro") -> tuple[int, Any]:
