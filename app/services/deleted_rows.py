@@ -8,7 +8,8 @@ from app.models import Video
 from app.repositories import GenerationConfigRepository, ThumbnailRepository, TranscriptRepository, VideoRepository
 from app.repositories.parts import FileRow, PartRepository, VideoParts
 
-_ACTIVE = "running"
+# What the table says of a run that may still change the video, in the words that clients know.
+_ACTIVE = {"pending": "pending", "running": "processing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,9 @@ async def delete_rows(conn: Connection, identifier: str, skips: Skips) -> Delete
     if video is None:
         return None
     parts = await PartRepository(conn).get(video.id)
-    if parts.latest_status == _ACTIVE and not skips.force:
-        raise PipelineActive(_ACTIVE)
+    active = _ACTIVE.get(parts.latest_status or "")
+    if active and not skips.force:
+        raise PipelineActive(active)
     files = await PartRepository(conn).list_files(video.id)
     if parts.transcript_id is not None and not skips.skip_local_transcript:
         # Others may use its configs, and their moments would go with those.

@@ -343,16 +343,17 @@ async def test_a_flag_that_is_neither_true_nor_false_is_422(client: AsyncClient,
     assert (await count_rows(conn))[0] == 1
 
 
+@pytest.mark.parametrize(("stored", "shown"), [("running", "processing"), ("pending", "pending")])
 async def test_a_video_that_a_run_works_on_is_deleted_only_by_force(
-    client: AsyncClient, conn: Connection, storage: Storage, tmp_path: Path, media: Path
+    client: AsyncClient, conn: Connection, storage: Storage, tmp_path: Path, media: Path, stored: str, shown: str
 ) -> None:
     video = await make_whole_video(conn, storage, tmp_path)
-    await make_run(conn, video_id=video.id, status="running")
+    await make_run(conn, video_id=video.id, status=stored)
     before = await count_rows(conn)
     refused = await client.delete("/api/videos/talk")
     assert refused.status_code == 400
     assert refused.json() == {
-        "detail": "Cannot delete video while pipeline is active (status: running). Use force=true to delete anyway."
+        "detail": f"Cannot delete video while pipeline is active (status: {shown}). Use force=true to delete anyway."
     }
     assert (await count_rows(conn), files_in(media)) == (before, EVERY_FILE)
     assert (await client.delete("/api/videos/talk", params={"force": True})).status_code == 200
