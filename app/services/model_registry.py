@@ -76,7 +76,7 @@ class ModelRegistry:
         """Create or replace a config; return it with its new `updated_at`."""
         if key in RESERVED_KEYS:
             raise InvalidInput(f"A model cannot have the key {key}")
-        stamped = replace(config, updated_at=_now())
+        stamped = _stamp(config)
         async with self._redis.pipeline(transaction=True) as pipeline:
             _queue_writing(pipeline, key, stamped)
             await pipeline.execute()
@@ -91,7 +91,7 @@ class ModelRegistry:
         async def queue(pipeline: Pipeline) -> None:
             nonlocal changed
             fields = await pipeline.hgetall(_PREFIX + key)
-            changed = replace(_parse(fields), **changes, updated_at=_now()) if fields else None
+            changed = _stamp(replace(_parse(fields), **changes)) if fields else None
             pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
             if changed is not None:
                 _queue_writing(pipeline, key, changed)
@@ -117,8 +117,10 @@ def _queue_writing(pipeline: Pipeline, key: str, config: ModelConfig) -> None:
     pipeline.sadd(_KEYS, key)
 
 
-def _now() -> str:
-    return datetime.now(UTC).replace(tzinfo=None).isoformat()
+def _stamp(config: ModelConfig) -> ModelConfig:
+    """Return the config as it will be read back if it is written now."""
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat()
+    return replace(config, model_id=config.model_id or None, updated_at=now)
 
 
 def _parse(fields: Mapping[Any, Any]) -> ModelConfig:
