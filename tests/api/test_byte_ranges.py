@@ -49,6 +49,7 @@ def test_of_several_ranges_those_that_can_be_satisfied_are_sent() -> None:
         "bytes=-",
         "bytes=100-50",
         "bytes=0-9, 100-50",
+        "bytes=100-99",
         "bytes=1.5-2",
         "bytes=+1-2",
         "bytes=0x0-0x9",
@@ -67,14 +68,23 @@ def test_what_is_no_range_of_bytes_is_ignored(header: str) -> None:
 def test_overlapping_ranges_send_no_byte_twice() -> None:
     assert parsed("bytes=0-,0-,0-,0-") == [(0, 1000)]
     assert parsed("bytes=500-599, 0-9, 10-19, 550-700") == [(0, 20), (500, 701)]
+    assert parsed("bytes=0-99, 10-19") == [(0, 100)]
 
 
 def test_ranges_that_do_not_overlap_keep_their_order() -> None:
     assert parsed("bytes=500-509, 0-9, -1") == [(500, 510), (0, 10), (999, 1000)]
 
 
-def test_absurdly_many_ranges_are_ignored() -> None:
-    assert parsed("bytes=" + ",".join(f"{each}-{each}" for each in range(0, 400, 10))) is None
+def test_more_than_twenty_ranges_are_ignored() -> None:
+    ranges = [f"{start}-{start}" for start in range(0, 210, 10)]
+    assert parsed("bytes=" + ",".join(ranges[:20])) == [(start, start + 1) for start in range(0, 200, 10)]
+    assert parsed("bytes=" + ",".join(ranges)) is None
+
+
+def test_a_header_of_more_than_a_thousand_characters_is_ignored() -> None:
+    header = f"bytes=0-{'9':0>992}"
+    assert parsed(header) == [(0, 10)]
+    assert parsed(header + " ") is None
 
 
 def test_an_empty_file_has_no_ranges() -> None:

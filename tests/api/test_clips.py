@@ -8,6 +8,7 @@ from httpx import AsyncClient
 
 from app.database import Connection
 from app.models import Clip
+from app.repositories import ClipRepository
 from tests.conftest import Statements
 from tests.factories import make_clip, make_moment, make_video
 
@@ -98,6 +99,50 @@ async def test_the_moment_comes_before_a_file_that_only_has_its_name(
     moment = await make_moment(conn, identifier=MOMENT, video_id=other.video_id)
     await make_clip(conn, moment, cloud_url=write(folder / "right.mp4").as_uri())
     assert (await client.get(f"/moment_clips/talk_{MOMENT}_clip.mp4")).content == CONTENT
+
+
+async def test_of_two_files_with_the_name_that_of_the_older_clip_is_sent(
+    client: AsyncClient, conn: Connection, tmp_path: Path
+) -> None:
+    name = "a_b_0123456789abcdef_clip.mp4"
+    newer = await make_moment(conn, video_id=(await make_video(conn, identifier="a")).id)
+    older = await make_film(conn, tmp_path / "media" / "older", "a_b", "another", name)
+    await make_clip(conn, newer, cloud_url=write(tmp_path / "media" / "newer" / name, b"another film").as_uri())
+    await ClipRepository(conn).update(older.id, format="mp4")  # it is now the last in the table and in the index
+    assert (await client.get(f"/moment_clips/{name}")).content == CONTENT
+
+
+async def test_a_file_of_a_video_that_the_name_does_not_begin_with_is_not_sent(
+    client: AsyncClient, conn: Connection, tmp_path: Path
+) -> None:
+    name = "talk_0123456789abcdef_clip.mp4"
+    await make_film(conn, tmp_path / "media", "secret", name=name)
+    await make_video(conn, identifier="talk")
+    answer = await client.get(f"/moment_clips/{name}")
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Clip not found"})
+
+
+async def test_a_file_is_sent_only_where_its_whole_name_is_asked_for(
+    client: AsyncClient, conn: Connection, tmp_path: Path
+) -> None:
+    name = "talk_0123456789abcdef_clip.mp4"
+    await make_film(conn, tmp_path / "media", "talk", name=f"{name}.part")
+    assert (await client.get(f"/moment_clips/{name}")).status_code == 404
+
+
+async def test_the_longest_names_of_a_video_and_a_moment_are_found(
+    client: AsyncClient, conn: Connection, tmp_path: Path
+) -> None:
+    video, moment = "ü" * 255, "m" * 20
+    await make_film(conn, tmp_path / "media", video, moment)
+    assert (await client.get(f"/moment_clips/{video}_{moment}_clip.mp4")).content == CONTENT
+
+
+async def test_a_name_that_no_clip_can_have_is_not_even_sought(client: AsyncClient, statements: Statements) -> None:
+    with statements:
+        for name in ("_" * 5000 + "_clip.mp4", "talk.mp4", "a%00_b_clip.mp4"):
+            assert (await client.get(f"/moment_clips/{name}")).status_code == 404
+    assert statements == 0
 
 
 async def test_a_clip_of_one_video_is_not_that_of_another(
