@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from fastapi import Request
+from cachetools import LRUCache
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -16,11 +17,14 @@ from app.api.errors import error_answer
 from app.api.schemas.common import Error
 from app.core.errors import StorageUnavailable
 from app.media.content_type import HEAD_BYTES, content_type
-from app.storage import Storage, StoredFile
+from app.storage import OpenFile, Storage, StoredFile
+
+# What files were found to be, by address and version: a player asks for hundreds of parts of one.
+_types: LRUCache[tuple[str, str], str] = LRUCache(4096)
 
 
 def media_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
-    """Document what `media_answer` can answer."""
+    """Document what `MediaAnswer` can answer."""
     file = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
     return {
         200: {"description": "The whole file", "content": file},
@@ -34,42 +38,53 @@ def media_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-async def media_answer(
-    request: Request, storage: Storage, url: str, *, media_type: str | None = None, cache_control: str
-) -> Response:
-    """Answer a GET or a HEAD with a stored file; `media_type` where it need not be found out.
+class MediaAnswer(Response):
+    """Answers a GET or a HEAD with a stored file, which stays the same one from its first byte to the last.
 
-    Raises `FileMissing` and `StorageUnavailable`.
+    `media_type` is given where it need not be found out. Raises `FileMissing` and `StorageUnavailable`.
     """
-    file = await storage.stat(url)
-    # A signed address is good for the method that it was signed for.
-    link = await storage.get_link(url) if request.method == "GET" else None
-    if link is not None:
-        return RedirectResponse(link.url, 307, {"Cache-Control": "private, no-store"})
-    validators = Validators(f'"{file.version}"', file.modified)
-    headers = {"Cache-Control": cache_control, "Accept-Ranges": "bytes", **validators.headers()}
-    match failed_condition(request.headers, validators):
-        case 304:
-            return Response(status_code=304, headers=headers)
-        case 412:
-            return error_answer(412, "The file has changed", headers)
-    ranges = _wanted_ranges(request, file, validators)
-    if ranges == []:
-        return error_answer(416, "Range not satisfiable", {**headers, "Content-Range": f"bytes */{file.size}"})
-    return _send(storage, file, ranges, media_type or await _find_type(storage, file), headers)
+
+    def __init__(self, storage: Storage, url: str, *, media_type: str | None = None, cache_control: str) -> None:
+        super().__init__()
+        self._storage = storage
+        self._url = url
+        self._media_type = media_type
+        self._cache_control = cache_control
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._storage.opened(self._url) as file:
+            answer = await self._choose(Request(scope), file)
+            await answer(scope, receive, send)
+
+    async def _choose(self, request: Request, file: OpenFile) -> Response:
+        stored = file.stored
+        # A signed address is good for the method that it was signed for.
+        link = await self._storage.get_link(stored.url) if request.method == "GET" else None
+        if link is not None:
+            return RedirectResponse(link.url, 307, {"Cache-Control": "private, no-store"})
+        validators = Validators(f'"{stored.version}"', stored.modified)
+        headers = {"Cache-Control": self._cache_control, "Accept-Ranges": "bytes", **validators.headers()}
+        match failed_condition(request.headers, validators):
+            case 304:
+                return Response(status_code=304, headers=headers)
+            case 412:
+                return error_answer(412, "The file has changed", headers)
+        ranges = _wanted_ranges(request, stored, validators)
+        if ranges == []:
+            return error_answer(416, "Range not satisfiable", {**headers, "Content-Range": f"bytes */{stored.size}"})
+        return _send(file, ranges, self._media_type or await _find_type(file), headers)
 
 
-class StoredFileResponse(Response):
+class _FileParts(Response):
     """Sends texts and parts of a file one after the other, and reads on only when the client has taken the last chunk.
 
     What cannot be sent as it was promised ends the connection: the client sees that it has not got everything.
     """
 
     def __init__(
-        self, storage: Storage, url: str, parts: Sequence[bytes | ByteRange], status: int, headers: dict[str, str]
+        self, file: OpenFile, parts: Sequence[bytes | ByteRange], status: int, headers: dict[str, str]
     ) -> None:
-        self._storage = storage
-        self._url = url
+        self._file = file
         self._parts = parts
         length = sum(len(part) if isinstance(part, bytes) else part.size for part in parts)
         super().__init__(None, status, {**headers, "Content-Length": str(length)})
@@ -92,7 +107,7 @@ class StoredFileResponse(Response):
                 yield part
                 continue
             left = part.size
-            async with aclosing(self._storage.read(self._url, part.start, part.stop)) as chunks:
+            async with aclosing(self._file.read(part.start, part.stop)) as chunks:
                 async for chunk in chunks:
                     left -= len(chunk)
                     yield chunk
@@ -107,18 +122,16 @@ def _wanted_ranges(request: Request, file: StoredFile, validators: Validators) -
     return parse_ranges(header, file.size)
 
 
-def _send(
-    storage: Storage, file: StoredFile, ranges: list[ByteRange] | None, media_type: str, headers: dict[str, str]
-) -> Response:
+def _send(file: OpenFile, ranges: list[ByteRange] | None, media_type: str, headers: dict[str, str]) -> Response:
     headers["Content-Type"] = media_type
     if ranges is None:
-        return StoredFileResponse(storage, file.url, [ByteRange(0, file.size)], 200, headers)
+        return _FileParts(file, [ByteRange(0, file.stored.size)], 200, headers)
     if len(ranges) == 1:
-        headers["Content-Range"] = _content_range(ranges[0], file)
-        return StoredFileResponse(storage, file.url, ranges, 206, headers)
+        headers["Content-Range"] = _content_range(ranges[0], file.stored)
+        return _FileParts(file, ranges, 206, headers)
     boundary = secrets.token_hex(12)
     headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
-    return StoredFileResponse(storage, file.url, _multipart(ranges, file, media_type, boundary), 206, headers)
+    return _FileParts(file, _multipart(ranges, file.stored, media_type, boundary), 206, headers)
 
 
 def _multipart(ranges: list[ByteRange], file: StoredFile, media_type: str, boundary: str) -> list[bytes | ByteRange]:
@@ -134,10 +147,14 @@ def _content_range(part: ByteRange, file: StoredFile) -> str:
     return f"bytes {part.start}-{part.stop - 1}/{file.size}"
 
 
-async def _find_type(storage: Storage, file: StoredFile) -> str:
-    async with aclosing(storage.read(file.url, 0, HEAD_BYTES)) as chunks:
-        head = b"".join([chunk async for chunk in chunks])
-    return content_type(head, file.url)
+async def _find_type(file: OpenFile) -> str:
+    key = (file.stored.url, file.stored.version)
+    known = _types.get(key)
+    if known is None:
+        async with aclosing(file.read(0, HEAD_BYTES)) as chunks:
+            head = b"".join([chunk async for chunk in chunks])
+        known = _types[key] = content_type(head, file.stored.url)
+    return known
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from app.api import transcripts
 from app.api.dependencies import Checkouts, MediaStorage, VideoId
-from app.api.media_answer import media_answer, media_responses
+from app.api.media_answer import MediaAnswer, media_responses
 from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.transcripts import TranscriptAnswer
@@ -23,10 +23,10 @@ ClipName = Annotated[str, Path(description="Video, moment, `clip`", examples=["m
 
 @router.head("/audios/{video_id}.wav", include_in_schema=False)
 @router.get("/audios/{video_id}.wav", response_class=Response, responses=media_responses("audio/wav"))
-async def get_audio(request: Request, video_id: VideoId, storage: MediaStorage) -> Response:
+async def get_audio(video_id: VideoId, storage: MediaStorage) -> Response:
     """The sound that was extracted from a video for its transcription."""
     url = await media.find_audio_file(storage, video_id)
-    return await media_answer(request, storage, url, media_type="audio/wav", cache_control=CACHE_CONTROL)
+    return MediaAnswer(storage, url, media_type="audio/wav", cache_control=CACHE_CONTROL)
 
 
 @reads.head("/transcripts/{video_id}.json", include_in_schema=False)
@@ -42,8 +42,8 @@ async def get_transcript(request: Request, video_id: VideoId, reads: SharedReads
 
 @clips.head("/{name}", include_in_schema=False)
 @clips.get("/{name}", response_class=Response, responses=media_responses("video/*", "application/octet-stream"))
-async def get_clip(request: Request, name: ClipName, database: Checkouts, storage: MediaStorage) -> Response:
+async def get_clip(name: ClipName, database: Checkouts, storage: MediaStorage) -> Response:
     """The video file that was cut out for a moment, by the names of both."""
     async with database.connect() as conn:
         url = await media.find_clip_by_name(conn, name)
-    return await media_answer(request, storage, url, cache_control=CACHE_CONTROL)
+    return MediaAnswer(storage, url, cache_control=CACHE_CONTROL)

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from app.api.answers import json_answer
 from app.api.dependencies import Checkouts, MediaStorage, MomentId, VideoId
-from app.api.media_answer import media_answer, media_responses
+from app.api.media_answer import MediaAnswer, media_responses
 from app.api.schemas.common import Error
 from app.api.schemas.streams import MediaAddress
 from app.services import media
@@ -20,11 +20,11 @@ CACHE_CONTROL = "private, no-cache"
 
 @router.head("/stream", include_in_schema=False)
 @router.get("/stream", response_class=Response, responses=media_responses("video/*", "application/octet-stream"))
-async def stream_video(request: Request, video_id: VideoId, database: Checkouts, storage: MediaStorage) -> Response:
+async def stream_video(video_id: VideoId, database: Checkouts, storage: MediaStorage) -> Response:
     """The video's file, whole or in ranges, so that a player can seek. A video in a bucket is a redirect to it."""
     async with database.connect() as conn:
         url = await media.find_video_file(conn, video_id)
-    return await media_answer(request, storage, url, cache_control=CACHE_CONTROL)
+    return MediaAnswer(storage, url, cache_control=CACHE_CONTROL)
 
 
 @router.get("/url", response_model=MediaAddress, responses={404: {"model": Error}, 503: {"model": Error}})
@@ -50,10 +50,8 @@ async def get_video_address(
     response_class=Response,
     responses=media_responses("video/*", "application/octet-stream"),
 )
-async def stream_clip(
-    request: Request, video_id: VideoId, moment_id: MomentId, database: Checkouts, storage: MediaStorage
-) -> Response:
+async def stream_clip(video_id: VideoId, moment_id: MomentId, database: Checkouts, storage: MediaStorage) -> Response:
     """The video file that was cut out for a moment, with its padding."""
     async with database.connect() as conn:
         url = await media.find_clip_file(conn, video_id, moment_id)
-    return await media_answer(request, storage, url, cache_control=CACHE_CONTROL)
+    return MediaAnswer(storage, url, cache_control=CACHE_CONTROL)

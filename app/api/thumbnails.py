@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from app.api.dependencies import MediaStorage, MomentId, VideoId
-from app.api.media_answer import media_answer, media_responses
+from app.api.media_answer import MediaAnswer, media_responses
 from app.services.thumbnails import Thumbnails
 from app.storage import Storage
 
@@ -28,28 +28,26 @@ Pictures = Annotated[Thumbnails, Depends(get_thumbnails)]
 
 @router.head("/api/videos/{video_id}/thumbnail", include_in_schema=False)
 @router.get("/api/videos/{video_id}/thumbnail", responses=_RESPONSES)
-async def get_thumbnail(request: Request, video_id: VideoId, pictures: Pictures, storage: MediaStorage) -> Response:
+async def get_thumbnail(video_id: VideoId, pictures: Pictures, storage: MediaStorage) -> Response:
     """The still picture of a video; one that has none gets it now."""
-    return await _answer(request, storage, await pictures.find_of_video(video_id))
+    return _answer(storage, await pictures.find_of_video(video_id))
 
 
 @router.head("/static/thumbnails/{video_id}.jpg", include_in_schema=False)
 @router.get("/static/thumbnails/{video_id}.jpg", responses=_RESPONSES)
-async def get_static_thumbnail(
-    request: Request, video_id: VideoId, pictures: Pictures, storage: MediaStorage
-) -> Response:
+async def get_static_thumbnail(video_id: VideoId, pictures: Pictures, storage: MediaStorage) -> Response:
     """The same, at the address that `thumbnail_url` gives out."""
-    return await _answer(request, storage, await pictures.find_of_video(video_id))
+    return _answer(storage, await pictures.find_of_video(video_id))
 
 
 @router.head("/api/videos/{video_id}/moments/{moment_id}/clip/thumbnail", include_in_schema=False)
 @router.get("/api/videos/{video_id}/moments/{moment_id}/clip/thumbnail", responses=_RESPONSES)
 async def get_clip_thumbnail(
-    request: Request, video_id: VideoId, moment_id: MomentId, pictures: Pictures, storage: MediaStorage
+    video_id: VideoId, moment_id: MomentId, pictures: Pictures, storage: MediaStorage
 ) -> Response:
     """The still picture of a moment's clip; one that has none gets it now."""
-    return await _answer(request, storage, await pictures.find_of_clip(video_id, moment_id))
+    return _answer(storage, await pictures.find_of_clip(video_id, moment_id))
 
 
-async def _answer(request: Request, storage: Storage, url: str) -> Response:
-    return await media_answer(request, storage, url, media_type="image/jpeg", cache_control=_CACHE_CONTROL)
+def _answer(storage: Storage, url: str) -> Response:
+    return MediaAnswer(storage, url, media_type="image/jpeg", cache_control=_CACHE_CONTROL)

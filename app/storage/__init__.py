@@ -2,12 +2,13 @@
 
 from app.storage.incoming import Receiver
 from app.storage.keys import audio_folder, clip_folder, name_of, thumbnail_folder, video_folder
-from app.storage.protocol import Home, Link, Progress, StoredFile
+from app.storage.protocol import Home, Link, OpenFile, Progress, StoredFile
 from app.storage.storage import Storage, open_storage
 
 __all__ = [
     "Home",
     "Link",
+    "OpenFile",
     "Progress",
     "Receiver",
     "Storage",

@@ -1,24 +1,22 @@
 """Media in local folders: one that is this server's own, and those of imported libraries."""
 
 import contextlib
-import hashlib
 import os
 import stat
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from app.core.errors import FileMissing
 from app.storage.copying import Copying
-from app.storage.folders import open_file, open_folder, path_of, remove_file
+from app.storage.folders import names_below, open_file, open_folder, path_of, remove_file
 from app.storage.incoming import FOLDER, IncomingFolder, Receiver
 from app.storage.keys import parts_of
 from app.storage.libraries import Libraries
 from app.storage.os_errors import reading
 from app.storage.protocol import Link, Progress, StoredFile
-from app.storage.reader import FileReader
+from app.storage.reader import FileReader, describe
 from app.storage.workers import Workers, on_loop
 
 T = TypeVar("T")
@@ -56,10 +54,11 @@ class FileHome:
         return await self.stat(self.url_of(key))
 
     async def stat(self, url: str) -> StoredFile:
-        return await self._workers.run(self._stat, url)
+        async with self.opened(url) as file:
+            return file.stored
 
-    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
-        return FileReader(lambda: self._open(url), self._workers).read(start, stop)
+    def opened(self, url: str) -> FileReader:
+        return FileReader(url, self._open, self._workers)
 
     def open(self, url: str) -> BinaryIO:
         return os.fdopen(self._open(url), "rb")
@@ -82,21 +81,25 @@ class FileHome:
 
     def _open(self, url: str) -> int:
         """Open a file of the home or of a library. Raises `FileMissing`."""
-        with reading():
-            for root, parts in self._places(url):
-                return open_file(root, parts)
-        raise FileMissing
-
-    def _places(self, url: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
-        """Yield the folder that may be read and holds the file, and the names that lead from there to it."""
         try:
-            path = Path(os.path.realpath(path_of(url), strict=True))
+            path = path_of(url)
         except ValueError:
-            return
-        for folder in (self._root, *self.libraries.list()):
-            root = Path(os.path.realpath(folder))
-            if path != root and path.is_relative_to(root) and not path.is_relative_to(os.path.realpath(self.incoming)):
-                yield root, path.relative_to(root).parts
+            raise FileMissing from None
+        folders = (self._root, *self.libraries.list())
+        with contextlib.suppress(OSError, FileMissing):
+            return _open_plainly(path, folders)
+        with reading():
+            return self._open_through_links(path, folders)
+
+    def _open_through_links(self, path: Path, folders: Sequence[Path]) -> int:
+        """Open what may be reached through a symbolic link, where it lies in one of the folders all the same."""
+        real = Path(os.path.realpath(path, strict=True))
+        if not real.is_relative_to(os.path.realpath(self.incoming)):
+            for folder in folders:
+                root = Path(os.path.realpath(folder))
+                if names := names_below(root, real):
+                    return open_file(root, names)
+        raise FileMissing
 
     def _own_parts(self, url: str) -> tuple[str, ...] | None:
         """Return the names that lead from the home to a file; None where it is, or may be, somebody else's."""
@@ -104,22 +107,13 @@ class FileHome:
             path = path_of(url)
         except ValueError:
             return None
-        if path == self._root or not path.is_relative_to(self._root) or path.is_relative_to(self.incoming):
+        if path.is_relative_to(self.incoming) or any(path.is_relative_to(each) for each in self._libraries_within()):
             return None
-        if any(path.is_relative_to(folder) for folder in self._libraries_within()):
-            return None
-        return path.relative_to(self._root).parts
+        return names_below(self._root, path) or None
 
     def _libraries_within(self) -> Iterator[Path]:
         """A library that was laid into the home's folder and imported there stays the user's."""
         return (folder for folder in self.libraries.list() if self._root in folder.parents)
-
-    def _stat(self, url: str) -> StoredFile:
-        descriptor = self._open(url)
-        try:
-            return _describe(url, os.fstat(descriptor))
-        finally:
-            os.close(descriptor)
 
     def _delete(self, url: str) -> bool:
         parts = self._own_parts(url)
@@ -138,7 +132,7 @@ class FileHome:
                     with contextlib.suppress(FileNotFoundError):
                         status = os.lstat(name, dir_fd=inner)
                         if stat.S_ISREG(status.st_mode):
-                            yield _describe(self._root.joinpath(*folder, path, name).as_uri(), status)
+                            yield describe(self._root.joinpath(*folder, path, name).as_uri(), status)
 
     def _names_in(self, folder: Sequence[str]) -> Iterator[str]:
         with reading(), open_folder(self._root, folder) as top:
@@ -158,6 +152,10 @@ def _unless_gone(error: OSError) -> None:
         raise error
 
 
-def _describe(url: str, status: os.stat_result) -> StoredFile:
-    version = hashlib.sha256(f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}".encode()).hexdigest()[:24]
-    return StoredFile(url, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), version)
+def _open_plainly(path: Path, folders: Sequence[Path]) -> int:
+    """Open a file by the very names of its path, no link among them: where that works, little has to be looked at."""
+    if FOLDER not in path.parts:
+        for folder in folders:
+            if names := names_below(folder, path):
+                return open_file(folder, names)
+    raise FileMissing

@@ -28,6 +28,12 @@ def path_of(url: str) -> Path:
     return Path("/", *names)
 
 
+def names_below(folder: Path, path: Path) -> tuple[str, ...]:
+    """Return the names that lead from a folder to a path, none where it does not lie beneath the folder."""
+    depth = len(folder.parts)
+    return path.parts[depth:] if path.parts[:depth] == folder.parts else ()
+
+
 @contextlib.contextmanager
 def open_folder(root: Path, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
     """Open a folder beneath `root`; with `create`, make it. Raises `OSError`, also where a link is on the way."""

@@ -1,6 +1,7 @@
 """What every home of media can do."""
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,17 @@ class Link:
     expires_in_seconds: int
 
 
+class OpenFile(Protocol):
+    """An open file: its bytes are those of `stored`, or none, also where another file takes its name meanwhile."""
+
+    @property
+    def stored(self) -> StoredFile: ...
+
+    def read(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes from `start` up to, not including, `stop`."""
+        ...
+
+
 class Source(Protocol):
     """Files that can be read. Each has a URL, which rows hold.
 
@@ -39,8 +51,8 @@ class Source(Protocol):
         """Raises `FileMissing`."""
         ...
 
-    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
-        """Yield the bytes from `start` up to, not including, `stop`. Raises `FileMissing` before the first."""
+    def opened(self, url: str) -> AbstractAsyncContextManager[OpenFile]:
+        """Open a file for reading: `async with storage.opened(url) as file`. Raises `FileMissing`."""
         ...
 
     def open(self, url: str) -> BinaryIO:

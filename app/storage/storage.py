@@ -1,6 +1,6 @@
 """All homes of media as one: new files go to `storage_url`, and each URL is read where it leads."""
 
-from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,7 +11,7 @@ from app.storage.folders import path_of
 from app.storage.google_cloud import Buckets, GoogleHome
 from app.storage.incoming import Receiver
 from app.storage.libraries import Libraries
-from app.storage.protocol import Home, Link, Progress, Source, StoredFile
+from app.storage.protocol import Home, Link, OpenFile, Progress, Source, StoredFile
 
 
 class Storage:
@@ -51,8 +51,8 @@ class Storage:
     async def stat(self, url: str) -> StoredFile:
         return await self._source_of(url).stat(url)
 
-    def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
-        return self._source_of(url).read(url, start, stop)
+    def opened(self, url: str) -> AbstractAsyncContextManager[OpenFile]:
+        return self._source_of(url).opened(url)
 
     def open(self, url: str) -> BinaryIO:
         return self._source_of(url).open(url)

@@ -14,6 +14,7 @@ from app.repositories import ClipRepository, ThumbnailRepository, VideoRepositor
 from app.storage import audio_folder, clip_folder, thumbnail_folder, video_folder
 from tests.library.importer import Importer, counts, entries
 from tests.library.legacy import LegacyLibrary, fill, make_registry_entry, make_row
+from tests.storage.homes import read_all
 
 MEDIA = {"clips": 1, "thumbnails": 1, "videos": 1}
 
@@ -31,7 +32,7 @@ def fill_with_media(legacy: LegacyLibrary, video: str = "talk") -> dict[str, Pat
 
 
 async def read(importer: Importer, url: str) -> bytes:
-    return b"".join([chunk async for chunk in importer.storage.read(url)])
+    return await read_all(importer.storage, url)
 
 
 async def addresses(importer: Importer) -> dict[str, str]:

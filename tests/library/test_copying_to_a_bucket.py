@@ -13,6 +13,7 @@ from tests.library.importer import Importer, counts
 from tests.library.legacy import LegacyLibrary, make_row
 from tests.library.processes import MEGABYTE, Imports, add_long_film
 from tests.storage.emulator import Emulator, FaultyProxy
+from tests.storage.homes import read_all
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ async def test_the_files_are_in_the_bucket_and_the_rows_name_them_there(
     for table, path in files.items():
         url = (await cloud_importer.row(table))["cloud_url"]
         assert url.startswith(f"gs://{bucket}/media/{table}/talk/")
-        assert b"".join([chunk async for chunk in cloud_importer.storage.read(url)]) == path.read_bytes()
+        assert await read_all(cloud_importer.storage, url) == path.read_bytes()
     assert (report["files"]["copied"], report["files"]["elsewhere"]) == (3, 0)
 
 

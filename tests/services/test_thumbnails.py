@@ -29,12 +29,12 @@ class WatchedStorage(Storage):
 
     def __init__(self, storage: Storage) -> None:
         self.__dict__.update(storage.__dict__)
-        self.opened: list[str] = []
+        self.openings: list[str] = []
         self.on_open: Callable[[], object] = lambda: None
         self.before_put: Callable[[], Awaitable[object]] | None = None
 
     def open(self, url: str) -> BinaryIO:
-        self.opened.append(url)
+        self.openings.append(url)
         self.on_open()
         return super().open(url)
 
@@ -93,14 +93,14 @@ async def test_forty_who_ask_at_once_share_one_picture(shelf: Shelf) -> None:
     await shelf.add_video()
     urls = await asyncio.gather(*(shelf.thumbnails.find_of_video("talk") for _ in range(40)))
     assert [*set(urls)] == await shelf.list_rows()
-    assert len(shelf.storage.opened) == len(shelf.files) == 1
+    assert len(shelf.storage.openings) == len(shelf.files) == 1
 
 
 async def test_a_picture_that_is_there_is_not_made_again(shelf: Shelf) -> None:
     await shelf.add_video()
     url = await shelf.thumbnails.find_of_video("talk")
     assert await shelf.start_process().find_of_video("talk") == url
-    assert len(shelf.storage.opened) == 1
+    assert len(shelf.storage.openings) == 1
 
 
 async def test_the_row_tells_the_size_of_the_picture(shelf: Shelf) -> None:
@@ -117,7 +117,7 @@ async def test_two_processes_that_make_the_same_picture_end_with_one(shelf: Shel
     shelf.storage.before_put = both.wait
     processes = [shelf.start_process(), shelf.start_process()]
     urls = await asyncio.gather(*(process.find_of_video("talk") for process in processes))
-    assert len(shelf.storage.opened) == 2
+    assert len(shelf.storage.openings) == 2
     assert [*set(urls)] == await shelf.list_rows()
     assert len(shelf.files) == 1
 
@@ -126,11 +126,11 @@ async def test_one_who_goes_away_leaves_the_picture_to_the_others(shelf: Shelf) 
     await shelf.add_video()
     first = asyncio.create_task(shelf.thumbnails.find_of_video("talk"))
     second = asyncio.create_task(shelf.thumbnails.find_of_video("talk"))
-    assert await within(5, lambda: shelf.storage.opened)
+    assert await within(5, lambda: shelf.storage.openings)
     first.cancel()
     assert await second == (await shelf.list_rows())[0]
     assert first.cancelled()
-    assert len(shelf.storage.opened) == 1
+    assert len(shelf.storage.openings) == 1
 
 
 async def test_a_video_that_is_deleted_meanwhile_leaves_no_picture(shelf: Shelf) -> None:
@@ -182,7 +182,7 @@ async def test_a_picture_that_another_process_has_made_meanwhile_is_not_made_aga
     await shelf.add_video()
     slow = Thumbnails(SlowDatabase(get_connection), shelf.storage)
     assert [await slow.find_of_video("talk")] == await shelf.list_rows()
-    assert len(shelf.storage.opened) == 1
+    assert len(shelf.storage.openings) == 1
 
 
 async def test_a_row_that_cannot_be_written_leaves_no_picture(shelf: Shelf) -> None:
@@ -204,7 +204,7 @@ async def test_a_file_that_gives_no_picture_is_not_decoded_for_every_card(shelf:
     for _ in range(5):
         with pytest.raises(ThumbnailNotFound):
             await shelf.thumbnails.find_of_video("talk")
-    assert len(shelf.storage.opened) == 1
+    assert len(shelf.storage.openings) == 1
     another = make_colour_movie(film.with_name("another.mp4"), 2, [RED])
     await VideoRepository(shelf.conn).update(video_id, cloud_url=another.as_uri())
     assert await shelf.thumbnails.find_of_video("talk")
@@ -275,7 +275,7 @@ async def test_no_connection_is_held_while_a_film_is_decoded(tmp_path: Path, own
             await shelf.add_video()
         shelf.storage.on_open = go_on.wait
         making = asyncio.create_task(shelf.thumbnails.find_of_video("talk"))
-        assert await within(5, lambda: shelf.storage.opened)
+        assert await within(5, lambda: shelf.storage.openings)
         async with pool.connection(timeout=1):
             go_on.set()
         assert await making
@@ -302,7 +302,7 @@ async def test_a_server_that_stops_waits_for_no_film(shelf: Shelf) -> None:
     go_on = threading.Event()
     shelf.storage.on_open = go_on.wait
     making = asyncio.create_task(shelf.thumbnails.find_of_video("talk"))
-    assert await within(5, lambda: shelf.storage.opened)
+    assert await within(5, lambda: shelf.storage.openings)
     async with asyncio.timeout(1):
         await shelf.thumbnails.aclose()
     go_on.set()

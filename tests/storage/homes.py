@@ -29,7 +29,8 @@ def files_in(folder: Path) -> list[str]:
 
 
 async def read_all(storage: Storage, url: str, start: int = 0, stop: int | None = None) -> bytes:
-    return b"".join([chunk async for chunk in storage.read(url, start, stop)])
+    async with storage.opened(url) as file:
+        return b"".join([chunk async for chunk in file.read(start, stop)])
 
 
 async def is_copy(storage: Storage, url: str, source: Path) -> bool:

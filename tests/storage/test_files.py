@@ -56,7 +56,7 @@ async def test_no_file_stays_open_when_a_reader_goes_away(storage: Storage, tmp_
     stored = await storage.put("a/b", make_file(tmp_path / "source", bytes(3_000_000)))
     before = len(os.listdir("/dev/fd"))
     for _ in range(20):
-        async with contextlib.aclosing(storage.read(stored.url)) as chunks:
+        async with storage.opened(stored.url) as file, contextlib.aclosing(file.read()) as chunks:
             await anext(chunks)
         reader = asyncio.create_task(read_all(storage, stored.url))
         await asyncio.sleep(0)
@@ -71,7 +71,8 @@ async def test_many_slow_readers_do_not_keep_others_waiting(storage: Storage, tm
     stored = await storage.put("a/b", make_file(tmp_path / "source", bytes(1_000_000)))
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(100):  # each has begun and takes no more for now
-            chunks = await stack.enter_async_context(contextlib.aclosing(storage.read(stored.url)))
+            file = await stack.enter_async_context(storage.opened(stored.url))
+            chunks = await stack.enter_async_context(contextlib.aclosing(file.read()))
             await anext(chunks)
         async with asyncio.timeout(2):
             assert (await storage.stat(stored.url)).size == 1_000_000
@@ -88,10 +89,19 @@ async def test_another_content_has_another_version(storage: Storage, tmp_path: P
 
 async def test_a_reader_finishes_the_file_that_it_began(storage: Storage, tmp_path: Path) -> None:
     stored = await storage.put("a/b", make_file(tmp_path / "one", b"1" * 1_000_000))
-    async with contextlib.aclosing(storage.read(stored.url)) as chunks:
+    async with storage.opened(stored.url) as file, contextlib.aclosing(file.read()) as chunks:
         first = await anext(chunks)
         await storage.put("a/b", make_file(tmp_path / "two", b"2" * 1_000_000))
         assert first + b"".join([chunk async for chunk in chunks]) == b"1" * 1_000_000
+        assert file.stored == stored
+
+
+async def test_a_reader_that_is_left_does_not_stop_the_next_one(storage: Storage, tmp_path: Path) -> None:
+    stored = await storage.put("a/b", make_file(tmp_path / "source", bytes(range(250)) * 4000))
+    async with storage.opened(stored.url) as file:
+        async with contextlib.aclosing(file.read()) as chunks:
+            await anext(chunks)
+        assert b"".join([chunk async for chunk in file.read(999_995)]) == bytes([245, 246, 247, 248, 249])
 
 
 async def test_the_same_bytes_are_not_written_again(storage: Storage, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Reads files in buckets."""
 
 import io
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -33,13 +34,9 @@ class Buckets:
     async def stat(self, url: str) -> StoredFile:
         return describe(await self.workers.run(self._find, url))
 
-    async def read(self, url: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
-        blob = await self.workers.run(self._find, url)
-        stop = blob.size if stop is None else min(stop, blob.size)
-        while start < stop:
-            chunk = await self.workers.run(_fetch, blob, start, min(stop, start + _CHUNK_BYTES))
-            start += len(chunk)
-            yield chunk
+    @asynccontextmanager
+    async def opened(self, url: str) -> AsyncIterator["OpenBlob"]:
+        yield OpenBlob(await self.workers.run(self._find, url), self.workers)
 
     def open(self, url: str) -> BinaryIO:
         blob = self._find(url)
@@ -68,6 +65,22 @@ class Buckets:
     def _sign(self, url: str) -> tuple[str, float] | None:
         _split(url)
         return self._links.sign(url)
+
+
+class OpenBlob:
+    """One generation of an object."""
+
+    def __init__(self, blob: "Blob", workers: Workers) -> None:
+        self.stored = describe(blob)
+        self._blob = blob
+        self._workers = workers
+
+    async def read(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+        stop = self.stored.size if stop is None else min(stop, self.stored.size)
+        while start < stop:
+            chunk = await self._workers.run(_fetch, self._blob, start, min(stop, start + _CHUNK_BYTES))
+            start += len(chunk)
+            yield chunk
 
 
 def describe(blob: "Blob") -> StoredFile:
