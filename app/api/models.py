@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Depends, Path
 from starlette.responses import Response
 
 from app.api.answers import json_answer
+from app.api.dependencies import LiveState
 from app.api.schemas.common import Error
 from app.api.schemas.models import (
     DeletedModelAnswer,
@@ -17,7 +18,6 @@ from app.api.schemas.models import (
     SeedAnswer,
     SeedBody,
 )
-from app.core.redis import get_redis
 from app.services.model_registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
 
 router = APIRouter(
@@ -31,9 +31,9 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {
 }
 
 
-def get_registry() -> ModelRegistry:
+async def get_registry(redis: LiveState) -> ModelRegistry:
     """Give the registry of the application's Redis."""
-    return ModelRegistry(get_redis())
+    return ModelRegistry(redis)
 
 
 Registry = Annotated[ModelRegistry, Depends(get_registry)]

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from app.services.reads import Reads
 
 
-def get_reads(request: Request) -> Reads:
+async def get_reads(request: Request) -> Reads:
     """Give the application's reads."""
     reads: Reads = request.app.state.reads
     return reads
@@ -30,7 +30,7 @@ class ReadRoute(APIRoute):
         endpoint = self.endpoint
 
         async def handle(request: Request) -> Response:
-            response: Response = await endpoint(request=request, reads=get_reads(request), **request.path_params)
+            response: Response = await endpoint(request=request, reads=await get_reads(request), **request.path_params)
             return response
 
         return handle

@@ -3,24 +3,20 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from redis.asyncio import Redis
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.api.dependencies import Checkouts, MediaStorage, MomentId, VideoId
+from app.api.dependencies import Checkouts, LiveState, MediaStorage, MomentId, VideoId
 from app.api.schemas.common import Error
 from app.api.schemas.status import AvailabilityAnswer, ClipStatusAnswer, DetailedStatusAnswer, StatusAnswer
-from app.core.redis import get_redis
 from app.services.availability import find_clip
 from app.services.jobs import JobState, JobStatus
 from app.services.status import Statuses
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["status"], responses={404: {"model": Error}})
 
-LiveState = Annotated[Redis, Depends(get_redis)]
 
-
-def get_statuses(database: Checkouts, redis: LiveState, storage: MediaStorage) -> Statuses:
+async def get_statuses(database: Checkouts, redis: LiveState, storage: MediaStorage) -> Statuses:
     """Give the statuses of jobs."""
     return Statuses(database, redis, storage)
 

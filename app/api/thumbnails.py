@@ -17,7 +17,7 @@ _CACHE_CONTROL = "private, max-age=600"
 _RESPONSES = media_responses("image/jpeg")
 
 
-def get_thumbnails(request: Request) -> Thumbnails:
+async def get_thumbnails(request: Request) -> Thumbnails:
     """Give the application's thumbnails."""
     thumbnails: Thumbnails = request.app.state.thumbnails
     return thumbnails

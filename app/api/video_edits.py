@@ -3,25 +3,21 @@
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
-from redis.asyncio import Redis
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.api.dependencies import Checkouts, MediaStorage, VideoId
+from app.api.dependencies import Checkouts, LiveState, MediaStorage, VideoId
 from app.api.read_route import SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.videos import DeleteQuery, DeletionAnswer, VideoAnswer, VideoChangesBody
 from app.api.videos import describe_video
-from app.core.redis import get_redis
 from app.repositories.videos import VideoChanges
 from app.services.deleted_rows import Skips
 from app.services.deletion import Deletion, delete_video
 from app.services.video_edits import change_video
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["videos"])
-
-LiveState = Annotated[Redis, Depends(get_redis)]
 
 
 @router.patch("", response_model=VideoAnswer, responses={404: {"model": Error}, 422: {"model": Error}})
