@@ -125,11 +125,26 @@ async def test_times_that_no_float_holds_are_no_words(client: AsyncClient, conn:
     assert (await get(client))["transcript_duration"] is None
 
 
-async def test_a_clip_of_another_length_is_a_mismatch(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
-    await add_clip(conn, await make_talk(conn), tmp_path, seconds=60.0)
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(60.0, "clip=60.00s, transcript=70.50s (diff=10.50s)"), (71.0625, "clip=71.06s, transcript=70.50s (diff=0.56s)")],
+)
+async def test_a_clip_of_another_length_is_a_mismatch(
+    client: AsyncClient, conn: Connection, tmp_path: Path, seconds: float, told: str
+) -> None:
+    await add_clip(conn, await make_talk(conn), tmp_path, seconds)
     answer = await get(client)
     assert (answer["available"], answer["duration_match"]) == (True, False)
-    assert answer["warning"] == "Duration mismatch: clip=60.00s, transcript=70.50s (diff=10.50s)"
+    assert answer["warning"] == f"Duration mismatch: {told}"
+
+
+@pytest.mark.parametrize("seconds", [70.0, 71.0])
+async def test_half_a_second_is_no_mismatch(
+    client: AsyncClient, conn: Connection, tmp_path: Path, seconds: float
+) -> None:
+    await add_clip(conn, await make_talk(conn), tmp_path, seconds)
+    answer = await get(client)
+    assert (answer["duration_match"], answer["warning"]) == (True, None)
 
 
 @pytest.mark.parametrize(
@@ -158,8 +173,21 @@ async def test_where_nothing_is_said_nothing_can_be_compared(
 async def test_a_window_ends_with_the_last_word_and_begins_with_the_first(
     client: AsyncClient, conn: Connection
 ) -> None:
-    await make_talk(conn, start_time=10.0, end_time=190.0)
+    before_the_video = {"word": "w", "start": -1.0, "end": -0.5}
+    await make_talk(conn, [before_the_video, *WORDS], start_time=10.0, end_time=190.0)
     assert (await get(client))["transcript_duration"] == 199.5
+
+
+@pytest.mark.parametrize("words", [WORDS[25:41], WORDS[70:86]], ids=["before", "behind"])
+async def test_what_is_said_only_around_the_moment_counts(client: AsyncClient, conn: Connection, words: Any) -> None:
+    await make_talk(conn, words)
+    assert (await get(client))["transcript_duration"] == 15.5
+
+
+async def test_the_words_of_another_video_do_not_count(client: AsyncClient, conn: Connection) -> None:
+    await make_transcript(conn, word_timestamps=WORDS)
+    await make_talk(conn, words=None)
+    assert (await get(client))["transcript_duration"] is None
 
 
 @pytest.mark.parametrize("supports", [True, False])
@@ -169,6 +197,14 @@ async def test_the_registry_says_whether_the_model_can_be_shown_a_clip(
     await make_talk(conn)
     await ModelRegistry(redis).put("qwen3_vl_fp8", ModelConfig("Q", "http://localhost:1", supports_video=supports))
     assert (await get(client))["model_supports_video"] is supports
+
+
+async def test_a_model_that_the_registry_does_not_have_cannot_be_shown_a_clip(
+    client: AsyncClient, conn: Connection, redis: Redis
+) -> None:
+    await make_talk(conn)
+    await redis.flushdb()
+    assert (await get(client))["model_supports_video"] is False
 
 
 @pytest.mark.parametrize("host", ["[", "a b", "evil.example:99999", "", "ü"])
