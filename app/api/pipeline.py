@@ -54,7 +54,7 @@ def _answer(video_id: str, run: ShownRun) -> dict[str, Any]:
         "started_at": runs.unix_seconds(run.started_at),
         "completed_at": None if run.completed_at is None else runs.unix_seconds(run.completed_at),
         "total_duration_seconds": runs.duration_of(run),
-        "current_stage": run.error_stage if run.error_stage in stages else None,
+        "current_stage": run.error_stage if run.error_stage in stages else next(reversed(stages), None),
         "stages": stages,
         "error_stage": run.error_stage,
         "error_message": run.error_message,
