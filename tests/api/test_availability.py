@@ -155,9 +155,10 @@ async def test_half_a_second_is_no_mismatch(
         (WORDS[:10], "No words found in transcript range"),
         (WORDS[150:], "No words found in transcript range"),
         ({}, "No words found in transcript range"),
+        ([{"start": 50.0, "end": 40.0}], "No words found in transcript range"),
         ([None, 5, {}, {"start": "a", "end": []}, {"start": -1, "end": -1}], "No words found in transcript range"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 async def test_where_nothing_is_said_nothing_can_be_compared(
     client: AsyncClient, conn: Connection, tmp_path: Path, words: Any, warning: str

@@ -136,6 +136,17 @@ async def test_a_run_without_an_error_is_in_the_last_stage_that_is_known(client:
     assert (answer["current_stage"], list(answer["stages"])) == ("clips", ["generation", "clips"])
 
 
+@pytest.mark.parametrize(
+    ("moments", "clips", "stages"), [(3, 2, ["generation", "clips"]), (3, 0, ["generation"]), (None, 2, ["clips"])]
+)
+async def test_a_stage_that_made_something_has_completed(
+    client: AsyncClient, conn: Connection, moments: int | None, clips: int, stages: list[str]
+) -> None:
+    await make_talk(conn, status="partial", total_moments_generated=moments, total_clips_created=clips)
+    told = (await get_status(client))["stages"]
+    assert {name: stage["status"] for name, stage in told.items()} == dict.fromkeys(stages, "completed")
+
+
 async def test_a_stage_that_nobody_knows_is_no_stage(client: AsyncClient, conn: Connection) -> None:
     await make_talk(conn, status="failed", error_stage="scp_upload", error_message="Gone")
     answer = await get_status(client)
