@@ -202,7 +202,8 @@ async def test_pages_of_the_history_together_have_each_run_once(client: AsyncCli
         await PipelineHistoryRepository(conn).update(run.id, status="failed")
     order = [made[number].identifier for number in (0, 5, 3, 2, 6, 4, 1)]
     for limit in (1, 2, 3, 7):
-        path, seen = f"/api/pipeline/a 100%25 talk/history?limit={limit}", []
+        path = f"/api/pipeline/a 100%25 talk/history?limit={limit}"
+        seen: list[str] = []
         while path and len(seen) <= len(made):
             answer = await client.get(path)
             assert answer.json()["count"] <= limit
