@@ -18,6 +18,7 @@ from psycopg.rows import TupleRow
 from app.core.config import Settings, get_settings
 from app.database import Connection, connect
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.google_emulator import Emulator, write_credentials
 
 _ROOT = Path(__file__).resolve().parents[1]
 # A test server may lose its data, so it need not wait for the disk.
@@ -169,6 +170,27 @@ class _CountingCursor(AsyncCursor[TupleRow]):
     def copy(self, *args: Any, **kwargs: Any) -> Any:
         _counter.count += 1
         return super().copy(*args, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """A Google Cloud Storage on loopback."""
+    with Emulator(tmp_path_factory.mktemp("buckets")) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def credentials(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a throw-away key that signs."""
+    return write_credentials(tmp_path_factory.mktemp("credentials") / "key.json")
+
+
+@pytest.fixture
+def bucket(emulator: Emulator, credentials: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an empty bucket; what the test opens finds the emulator and the credentials."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(credentials))
+    return emulator.create_bucket()
 
 
 @pytest.fixture

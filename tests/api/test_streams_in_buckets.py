@@ -1,6 +1,5 @@
 """Streams of videos that lie in a bucket: the bucket sends them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,31 +8,10 @@ from httpx import AsyncClient, Response
 from app.core.config import Settings
 from app.database import Connection
 from tests.factories import make_clip, make_moment, make_video
-from tests.storage.emulator import Emulator, write_credentials
+from tests.google_emulator import Emulator
 
 CONTENT = bytes(range(256))
 NAME = "videos/a talk #1 100%.webm"
-
-
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    with Emulator(tmp_path_factory.mktemp("buckets")) as emulator:
-        yield emulator
-
-
-@pytest.fixture(scope="module")
-def credentials(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_credentials(tmp_path_factory.mktemp("credentials") / "key.json")
-
-
-@pytest.fixture
-def bucket(emulator: Emulator, credentials: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bucket with the film of the video `talk`."""
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(credentials))
-    bucket = emulator.create_bucket()
-    emulator.put(bucket, NAME, CONTENT)
-    return bucket
 
 
 @pytest.fixture
@@ -42,7 +20,8 @@ def settings(bucket: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(autouse=True)
-async def _video(conn: Connection, bucket: str) -> None:
+async def _video(conn: Connection, emulator: Emulator, bucket: str) -> None:
+    emulator.put(bucket, NAME, CONTENT)
     video = await make_video(conn, identifier="talk", cloud_url=f"gs://{bucket}/{NAME}")
     moment = await make_moment(conn, identifier="moment", video_id=video.id)
     await make_clip(conn, moment, cloud_url=video.cloud_url)

@@ -7,9 +7,6 @@ import pytest
 
 from tests.library.importer import Importer
 from tests.library.legacy import LegacyLibrary
-from tests.storage.conftest import bucket, credentials, emulator
-
-__all__ = ["bucket", "credentials", "emulator"]
 
 
 @pytest.fixture

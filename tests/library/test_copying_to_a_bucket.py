@@ -9,10 +9,10 @@ import pytest
 
 from app.core.errors import StorageUnavailable
 from app.storage.google_cloud import client
+from tests.google_emulator import Emulator, FaultyProxy
 from tests.library.importer import Importer, counts
 from tests.library.legacy import LegacyLibrary, make_row
 from tests.library.processes import MEGABYTE, Imports, add_long_film
-from tests.storage.emulator import Emulator, FaultyProxy
 from tests.storage.homes import read_all
 
 

@@ -1,6 +1,6 @@
 """Uploads to a bucket and deletions from it, against a real emulator."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +16,6 @@ from app.services.video_details import VideoDetails
 from app.storage import Storage, audio_folder, clip_folder, open_storage, video_folder
 from tests.factories import make_clip, make_moment
 from tests.media.movies import make_movie
-from tests.storage.emulator import Emulator, write_credentials
-
-
-@pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    with Emulator(tmp_path / "buckets") as emulator:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
-        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(write_credentials(tmp_path / "key.json")))
-        yield emulator.create_bucket()
 
 
 @pytest.fixture

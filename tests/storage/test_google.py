@@ -13,7 +13,7 @@ from app.core.config import Settings
 from app.core.errors import FileMissing, InvalidInput, StorageUnavailable
 from app.storage import Storage, open_storage
 from app.storage.google_cloud import client as google_client
-from tests.storage.emulator import Emulator, FaultyProxy
+from tests.google_emulator import Emulator, FaultyProxy
 from tests.storage.homes import files_in, is_copy, make_file, open_files, read_all
 
 _MIB = 1024 * 1024
