@@ -58,6 +58,32 @@ _log = logging.getLogger(__name__)
 # 700 after which Python would look for some.
 _GC_THRESHOLD = 50_000
 
+# They are asked in turn who has a route, so what a player and a page ask for all the time comes first.
+_ROUTERS = (
+    videos.reads,
+    moments.reads,
+    transcripts.reads,
+    streams.reads,
+    thumbnails.router,
+    videos.router,
+    moments.router,
+    search.router,
+    status.router,
+    pipeline.router,
+    lineage.router,
+    prompts.router,
+    generation_configs.router,
+    captions.router,
+    streams.router,
+    static.router,
+    static.reads,
+    static.clips,
+    models.router,
+    uploads.router,
+    video_edits.router,
+    health.router,
+)
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the application. It connects to nothing before its lifespan begins."""
@@ -80,20 +106,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.audio = AudioIndex(app.state.storage)
     app.state.reads = Reads(open_connection, settings, app.state.audio)
     app.state.thumbnails = Thumbnails(app.state.database, app.state.storage)
-    for router in (videos.reads, moments.reads, transcripts.reads, videos.router, moments.router, search.router):
+    for router in _ROUTERS:
         app.include_router(router)
-    for router in (lineage.router, prompts.router, generation_configs.router):
-        app.include_router(router)
-    app.include_router(captions.router)
-    app.include_router(status.router)
-    app.include_router(pipeline.router)
-    app.include_router(thumbnails.router)
-    for router in (streams.router, static.router, static.reads, static.clips):
-        app.include_router(router)
-    app.include_router(models.router)
-    app.include_router(uploads.router)
-    app.include_router(video_edits.router)
-    app.include_router(health.router)
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.api_keys:

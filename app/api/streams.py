@@ -6,34 +6,32 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.api.dependencies import Checkouts, MediaStorage, MomentId, VideoId
+from app.api.dependencies import Checkouts, MediaStorage, MomentId, VideoId, get_storage
 from app.api.media_answer import MediaAnswer, media_responses
+from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.streams import MediaAddress
 from app.services import media
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["media"])
+reads = APIRouter(prefix="/api/videos/{video_id}", tags=["media"], route_class=ReadRoute)
 
 # A client keeps what it has and asks each time whether it is still right.
 CACHE_CONTROL = "private, no-cache"
 
 
-@router.head("/stream", include_in_schema=False)
-@router.get("/stream", response_class=Response, responses=media_responses("video/*", "application/octet-stream"))
-async def stream_video(video_id: VideoId, database: Checkouts, storage: MediaStorage) -> Response:
+@reads.head("/stream", include_in_schema=False)
+@reads.get("/stream", response_class=Response, responses=media_responses("video/*", "application/octet-stream"))
+async def stream_video(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """The video's file, whole or in ranges, so that a player can seek. A video in a bucket is a redirect to it."""
-    async with database.connect() as conn:
-        url = await media.find_video_file(conn, video_id)
-    return MediaAnswer(storage, url, cache_control=CACHE_CONTROL)
+    url = await reads.find_video_file(video_id)
+    return MediaAnswer(await get_storage(request), url, cache_control=CACHE_CONTROL)
 
 
 @router.get("/url", response_model=MediaAddress, responses={404: {"model": Error}, 503: {"model": Error}})
-async def get_video_address(
-    request: Request, video_id: VideoId, database: Checkouts, storage: MediaStorage
-) -> Response:
+async def get_video_address(request: Request, video_id: VideoId, reads: SharedReads, storage: MediaStorage) -> Response:
     """Where the video's file can be read without this server where its home serves it, else its stream."""
-    async with database.connect() as conn:
-        url = await media.find_video_file(conn, video_id)
+    url = await reads.find_video_file(video_id)
     await storage.stat(url)
     link = await storage.get_link(url)
     if link is None:

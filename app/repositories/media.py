@@ -22,12 +22,13 @@ class MediaRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def get_video_url(self, identifier: str) -> str | None:
+    async def get_video_urls(self, identifiers: list[str]) -> dict[str, str]:
+        """Return the URLs of those videos that there are, by identifier."""
         cursor = await self._conn.execute(
-            "SELECT cloud_url FROM videos WHERE identifier = %(identifier)s", {"identifier": identifier}
+            "SELECT identifier, cloud_url FROM videos WHERE identifier = ANY (%(identifiers)s)",
+            {"identifiers": identifiers},
         )
-        row = await cursor.fetchone()
-        return row[0] if row else None
+        return dict(await cursor.fetchall())
 
     async def get_clip_place(self, video: str, moment: str) -> ClipPlace | None:
         """Return None where there is no such video."""

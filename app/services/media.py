@@ -1,4 +1,4 @@
-"""Which stored file an address means."""
+"""Which stored file an address means. That of a video is one of the `Reads`."""
 
 import asyncio
 from urllib.parse import quote
@@ -11,14 +11,6 @@ from app.storage import Storage, audio_folder
 _CLIP_ENDING = "_clip.mp4"
 # More characters than the longest identifiers of a video and of a moment make with all that is around them.
 _LONGEST_CLIP_NAME = 300
-
-
-async def find_video_file(conn: Connection, identifier: str) -> str:
-    """Return the URL of a video's file. Raises `VideoNotFound`."""
-    url = await MediaRepository(conn).get_video_url(_storable(identifier))
-    if url is None:
-        raise VideoNotFound
-    return url
 
 
 async def find_clip_file(conn: Connection, video: str, moment: str) -> str:

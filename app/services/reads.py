@@ -1,4 +1,4 @@
-"""The small reads that a player makes all the time: a video, its moments, its transcript."""
+"""The small reads that a player makes all the time: a video, its file, its moments, its transcript."""
 
 import gzip
 from contextlib import aclosing
@@ -11,6 +11,7 @@ from isal import igzip
 from app.core.config import Settings
 from app.core.errors import TranscriptNotFound, VideoNotFound
 from app.database import Batches, Connection, OpenConnection
+from app.repositories.media import MediaRepository
 from app.repositories.views import ShownMoment, TranscriptKey, VideoCard, ViewRepository
 from app.services.audio import AudioIndex
 
@@ -41,6 +42,7 @@ class Reads:
         self.audio = audio
         self._open_connection = open_connection
         self._cards = Batches(open_connection, _load_cards, settings)
+        self._files = Batches(open_connection, _load_files, settings)
         self._moments = Batches(open_connection, _load_moments, settings)
         self._transcript_keys = Batches(open_connection, _load_transcript_keys, settings)
         self._documents: LRUCache[str, TranscriptDocument] = LRUCache(
@@ -50,6 +52,10 @@ class Reads:
     async def get_video(self, identifier: str) -> VideoCard:
         """Raises `VideoNotFound`."""
         return _require(await self._cards.get(_storable(identifier)))
+
+    async def find_video_file(self, identifier: str) -> str:
+        """Return the URL of a video's file. Raises `VideoNotFound`."""
+        return _require(await self._files.get(_storable(identifier)))
 
     async def list_moments(self, identifier: str) -> list[ShownMoment]:
         """Return the moments in the order they were added. Raises `VideoNotFound`."""
@@ -98,6 +104,10 @@ def _require(found: Shown | None) -> Shown:
 
 async def _load_cards(conn: Connection, identifiers: list[str]) -> dict[str, VideoCard]:
     return await ViewRepository(conn).get_cards(identifiers)
+
+
+async def _load_files(conn: Connection, identifiers: list[str]) -> dict[str, str]:
+    return await MediaRepository(conn).get_video_urls(identifiers)
 
 
 async def _load_moments(conn: Connection, identifiers: list[str]) -> dict[str, list[ShownMoment]]:

@@ -16,7 +16,7 @@ from app.storage.keys import parts_of
 from app.storage.libraries import Libraries
 from app.storage.os_errors import reading
 from app.storage.protocol import Link, Progress, StoredFile
-from app.storage.reader import FileReader, describe
+from app.storage.reader import CHUNK_BYTES, FileReader, describe
 from app.storage.workers import Workers, on_loop
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ class FileHome:
         self.libraries = libraries
         self.incoming_folder = IncomingFolder(self._root / FOLDER)
         self._workers = Workers("files", 8)
+        self._buffer = memoryview(bytearray(CHUNK_BYTES))
         # Copies take long; what others wait for must not wait for them.
         self._copiers = Workers("copies", 4)
 
@@ -58,7 +59,7 @@ class FileHome:
             return file.stored
 
     def opened(self, url: str) -> FileReader:
-        return FileReader(url, self._open, self._workers)
+        return FileReader(url, self._open, self._workers, self._buffer)
 
     def open(self, url: str) -> BinaryIO:
         return os.fdopen(self._open(url), "rb")

@@ -14,19 +14,23 @@ from app.storage.workers import Workers
 
 T = TypeVar("T")
 
-_CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 
 
 class FileReader:
-    """One file, opened and read by threads, and closed as soon as none of them is at it."""
+    """One file, opened and read by threads, and closed as soon as none of them is at it.
+
+    `buffer` has `CHUNK_BYTES`, and is that of all readers of an event loop: nothing stays in it.
+    """
 
     stored: StoredFile
 
-    def __init__(self, url: str, open_file: Callable[[str], int], workers: Workers) -> None:
+    def __init__(self, url: str, open_file: Callable[[str], int], workers: Workers, buffer: memoryview) -> None:
         self._url = url
         self._open_file = open_file
         self._workers = workers
+        self._buffer = buffer
         self._turn = threading.Lock()
         self._descriptor: int | None = None
         self._users = 0
@@ -45,10 +49,9 @@ class FileReader:
 
     async def read(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
         stop = self.stored.size if stop is None else stop
-        buffer = memoryview(bytearray(max(0, min(stop - start, _CHUNK_BYTES))))
         while start < stop:
-            size = min(stop - start, _CHUNK_BYTES)
-            chunk = self._read_cached(buffer[:size], start)
+            size = min(stop - start, CHUNK_BYTES)
+            chunk = self._read_cached(size, start)
             if chunk is None:
                 chunk = await self._workers.run(self._use, self._read, size, start)
             if not chunk:
@@ -66,7 +69,7 @@ class FileReader:
         with reading():
             return os.pread(self._descriptor, size, start)
 
-    def _read_cached(self, buffer: memoryview, start: int) -> bytes | None:
+    def _read_cached(self, size: int, start: int) -> bytes | None:
         """Read what the system holds in memory; None where that is nothing.
 
         It does not block, and several times as many bytes a second come this way as through a thread.
@@ -74,10 +77,10 @@ class FileReader:
         if _NOWAIT is None or self._descriptor is None:
             return None
         try:
-            count = os.preadv(self._descriptor, [buffer], start, _NOWAIT)
+            count = os.preadv(self._descriptor, [self._buffer[:size]], start, _NOWAIT)
         except OSError:  # EAGAIN, or a file system that cannot tell
             return None
-        return bytes(buffer[:count])
+        return bytes(self._buffer[:count])
 
     def _use(self, call: Callable[..., T], *args: object) -> T:
         with self._turn:
