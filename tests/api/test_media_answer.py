@@ -1,0 +1,103 @@
+"""How little of a file is looked at for an answer."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+
+from app.database import Connection
+from app.storage import OpenFile, Storage
+from tests.factories import make_video
+
+SIZE = 5000
+STREAM = "/api/videos/talk/stream"
+
+
+class WatchedFile:
+    """A file that notes what is read of it, and does something more before."""
+
+    def __init__(self, file: OpenFile, on_read: Callable[[], object]) -> None:
+        self.stored = file.stored
+        self.reads: list[tuple[int, int | None]] = []
+        self._file = file
+        self._on_read = on_read
+
+    def read(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+        self.reads.append((start, stop))
+        self._on_read()
+        return self._file.read(start, stop)
+
+
+class WatchedStorage(Storage):
+    """A storage that notes what is opened."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.__dict__.update(storage.__dict__)
+        self.files: list[WatchedFile] = []
+        self.on_read: Callable[[], object] = lambda: None
+
+    @asynccontextmanager
+    async def opened(self, url: str) -> AsyncIterator[OpenFile]:
+        async with super().opened(url) as file:
+            self.files.append(WatchedFile(file, self.on_read))
+            yield self.files[-1]
+
+
+@pytest.fixture
+async def video(conn: Connection, tmp_path: Path) -> Path:
+    path = tmp_path / "library" / "talk.mp4"
+    path.parent.mkdir()
+    path.write_bytes(bytes(SIZE))
+    await make_video(conn, identifier="talk", cloud_url=path.as_uri())
+    return path
+
+
+@pytest.fixture
+def storage(app: FastAPI) -> WatchedStorage:
+    app.state.storage = storage = WatchedStorage(app.state.storage)
+    return storage
+
+
+def replace(path: Path, content: bytes) -> None:
+    new = path.with_suffix(".new")
+    new.write_bytes(content)
+    new.replace(path)
+
+
+@pytest.mark.usefixtures("video")
+async def test_a_file_is_opened_once_and_its_kind_is_found_out_once(
+    client: AsyncClient, storage: WatchedStorage
+) -> None:
+    for header in ("bytes=1000-1999", "bytes=2000-2999,4000-4999"):
+        assert (await client.get(STREAM, headers={"Range": header})).status_code == 206
+    one, other = storage.files
+    assert one.reads == [(0, 512), (1000, 2000)]
+    assert other.reads == [(2000, 3000), (4000, 5000)]
+
+
+async def test_the_kind_of_another_film_in_the_same_place_is_found_out_again(client: AsyncClient, video: Path) -> None:
+    assert (await client.head(STREAM)).headers["Content-Type"] == "video/mp4"
+    replace(video, b"RIFF1234AVI ")
+    assert (await client.head(STREAM)).headers["Content-Type"] == "video/x-msvideo"
+
+
+@pytest.mark.usefixtures("video")
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [("If-None-Match", "*", 304), ("If-Match", '"other"', 412), ("Range", "bytes=9999-", 416)],
+)
+async def test_nothing_is_read_for_an_answer_without_the_file(
+    client: AsyncClient, storage: WatchedStorage, header: str, value: str, status: int
+) -> None:
+    assert (await client.get(STREAM, headers={header: value})).status_code == status
+    assert [file.reads for file in storage.files] == [[]]
+
+
+async def test_a_film_that_is_replaced_meanwhile_is_sent_as_it_was_promised(
+    client: AsyncClient, storage: WatchedStorage, video: Path
+) -> None:
+    storage.on_read = lambda: replace(video, b"new" * SIZE)
+    assert (await client.get(STREAM)).content == bytes(SIZE)
