@@ -110,8 +110,9 @@ async def test_a_refined_row_with_the_id_of_its_original_is_a_tab_of_it(
     original = make_row(10.0, 40.0)
     same = make_refined(original, 10.0, 40.0)
     assert same["id"] == same["parent_id"] == original["id"]
-    moments = await list_moments(importer, legacy, original, same)
-    assert group_cards(moments) == {original["id"]: [moments[1]["id"]]}
+    other = make_refined(original, 12.0, 38.0)
+    moments = await list_moments(importer, legacy, same, other, original)
+    assert group_cards(moments) == {original["id"]: [moments[0]["id"], other["id"]]}
 
 
 async def test_a_row_that_is_its_own_parent_is_there_without_one(importer: Importer, legacy: LegacyLibrary) -> None:
