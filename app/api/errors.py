@@ -49,6 +49,7 @@ _STATUS: Mapping[type[VideoMomentsError], int] = {
 _UNREADABLE_BODY = "There was an error parsing the body"
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _RETRY_AFTER_SECONDS = "5"
+_LONGEST_NAME = 100
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -90,7 +91,8 @@ async def _answer_invalid_request(request: Request, error: Exception) -> Respons
     if problem.get("type") == "json_invalid":
         return error_answer(422, "The body is not valid JSON")
     name = ".".join(str(part) for part in problem["loc"][1:]) or "body"
-    return error_answer(422, f"{name}: {problem['msg'].removeprefix('Value error, ')}")
+    # The name of a field that nobody knows is the client's own, and may be as long as its body.
+    return error_answer(422, f"{name[:_LONGEST_NAME]}: {problem['msg'].removeprefix('Value error, ')}")
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:

@@ -8,17 +8,18 @@ from starlette.responses import Response
 from app.api.answers import json_answer
 from app.api.dependencies import AutocommitConnection
 from app.api.made import moment_answer, run_answer
-from app.api.paging import DEFAULT_LIMIT, HEADERS, MAX_ID, PageCursor, PageLimit, page_answer
+from app.api.paging import DEFAULT_LIMIT, HEADERS, PageCursor, PageLimit, page_answer
 from app.api.schemas.common import Error
 from app.api.schemas.generation_configs import GenerationConfigAnswer
 from app.api.schemas.made import MadeMomentAnswer, MadeRunAnswer
 from app.models import GenerationConfig
+from app.repositories.statements import LARGEST_ID
 from app.services import prompts
 
 router = APIRouter(prefix="/api/generation-configs", tags=["generation configs"])
 
 ConfigId = Annotated[int, Path(description="Id of the generation config", examples=[3])]
-OfPrompt = Annotated[int | None, Query(ge=1, le=MAX_ID, description="Only those of this prompt")]
+OfPrompt = Annotated[int | None, Query(ge=1, le=LARGEST_ID, description="Only those of this prompt")]
 OfModel = Annotated[
     str | None, Query(max_length=100, description="Only those of this model", examples=["qwen3_vl_fp8"])
 ]

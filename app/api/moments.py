@@ -74,6 +74,7 @@ async def delete_moment(video_id: VideoId, moment_id: MomentId, database: Checko
 
 def _answer(moment: ShownMoment) -> dict[str, Any]:
     config = moment.generation_config
+    score = {} if moment.score is None else {"score": moment.score, "scoring_model": moment.scoring_model}
     return {
         "id": moment.identifier,
         "start_time": moment.start_time,
@@ -83,4 +84,5 @@ def _answer(moment: ShownMoment) -> dict[str, Any]:
         "parent_id": moment.parent_identifier,
         "model_name": moment.generation_model,
         "generation_config": None if config is None else orjson.Fragment(config),
+        **score,
     }

@@ -1,17 +1,17 @@
-"""Pages of rows in the order of their ids."""
+"""Pages, each of which names the next one."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Protocol
+from urllib.parse import quote
 
 from fastapi import Query, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-
-MAX_ID = 2**31 - 1  # of a serial column
+from app.repositories.statements import LARGEST_ID
 
 PageLimit = Annotated[int, Query(ge=1, le=1000, description="Most items to return")]
-PageCursor = Annotated[int, Query(ge=0, le=MAX_ID, description="From the Link header of the page before")]
+PageCursor = Annotated[int, Query(ge=0, le=LARGEST_ID, description="From the Link header of the page before")]
 
 DEFAULT_LIMIT = 100
 HEADERS: dict[str, Any] = {
@@ -29,8 +29,10 @@ class _Row(Protocol):
 
 def page_answer(request: Request, limit: int, rows: Sequence[_Row], items: list[Any]) -> Response:
     """Answer with `items`, which show `rows`, and name the next page where there may be one."""
-    headers = None
-    if len(rows) == limit:
-        next_page = request.url.include_query_params(cursor=rows[-1].id)
-        headers = {"Link": f'<{next_page.path}?{next_page.query}>; rel="next"'}
-    return json_answer(items, headers=headers)
+    return json_answer(items, headers=next_link(request, rows[-1].id) if len(rows) == limit else None)
+
+
+def next_link(request: Request, cursor: int | str) -> dict[str, str]:
+    """Return the header that names the page behind `cursor`, asked for as this one was."""
+    page = request.url.include_query_params(cursor=cursor)
+    return {"Link": f'<{quote(page.path)}?{page.query}>; rel="next"'}

@@ -1,7 +1,6 @@
 """`/api/pipeline/{id}`: what is known of the runs over a video."""
 
 from typing import Annotated, Any
-from urllib.parse import quote, urlencode
 
 import orjson
 from fastapi import APIRouter, Query, Request
@@ -9,6 +8,7 @@ from starlette.responses import Response
 
 from app.api.answers import json_answer
 from app.api.dependencies import AutocommitConnection, VideoId
+from app.api.paging import next_link
 from app.api.schemas.common import Error
 from app.api.schemas.pipeline import HistoryAnswer, RunAnswer
 from app.repositories.runs import ShownRun
@@ -33,10 +33,7 @@ async def list_runs(
 ) -> Response:
     """The runs over a video, newest first; `Link` names the page of older ones."""
     page = await runs.list_runs(conn, video_id, limit, cursor)
-    headers = None
-    if page.next_cursor:
-        query = urlencode({"limit": limit, "cursor": page.next_cursor}, quote_via=quote)
-        headers = {"Link": f'<{quote(request.scope["path"])}?{query}>; rel="next"'}
+    headers = next_link(request, page.next_cursor) if page.next_cursor else None
     shown = [_answer(video_id, run) for run in page.runs]
     return json_answer({"video_id": video_id, "runs": shown, "count": len(shown)}, headers=headers)
 

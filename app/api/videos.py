@@ -1,13 +1,14 @@
 """`/api/videos`"""
 
 from typing import Annotated, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
 from app.api.dependencies import AutocommitConnection, Limit, VideoId
+from app.api.paging import next_link
 from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.videos import VideoAnswer
@@ -37,10 +38,7 @@ async def list_videos(
 ) -> Response:
     """List videos, ordered by id. Without `limit` the whole library; with it, `Link` names the next page."""
     cards = await videos.list_videos(conn, limit, cursor)
-    headers = None
-    if limit is not None and len(cards) == limit:
-        query = urlencode({"limit": limit, "cursor": cards[-1].identifier}, quote_via=quote)
-        headers = {"Link": f'<{request.url.path}?{query}>; rel="next"'}
+    headers = next_link(request, cards[-1].identifier) if limit is not None and len(cards) == limit else None
     return json_answer([_answer(card, audio) for card in cards], headers=headers)
 
 

@@ -92,7 +92,9 @@ class Settings(BaseSettings):
         "auto", description="`json`, `text`, or `auto`: text on a terminal and JSON elsewhere."
     )
     data_dir: Path = Field(
-        Path(".data"), description="Folder of the PostgreSQL and Valkey that `make run` starts where no URL is set."
+        Path(".data"),
+        description="Folder of the media where `STORAGE_URL` is not set, of what imports have noted, "
+        "and of the PostgreSQL and Valkey that `make run` starts where no URL is set.",
     )
 
     @field_validator(*_DATABASE_URLS)

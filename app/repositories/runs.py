@@ -45,8 +45,8 @@ class RunRepository:
                 sql.SQL(
                     """
                     SELECT runs.id, runs.identifier, runs.status, runs.started_at, runs.completed_at,
-                           runs.duration_seconds, total_moments_generated, total_clips_created, error_stage, error_message,
-                           model, operation_type, coarse_moments, refined_moments
+                           runs.duration_seconds, total_moments_generated, total_clips_created, error_stage,
+                           error_message, model, operation_type, coarse_moments, refined_moments
                     FROM videos
                     CROSS JOIN LATERAL (
                         SELECT history.id, history.identifier, status, started_at, completed_at,

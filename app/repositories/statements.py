@@ -7,6 +7,8 @@ from psycopg import sql
 
 from app.database import Connection
 
+LARGEST_ID = 2**31 - 1  # of a serial column
+
 
 def set_clause(changes: Mapping[str, Any]) -> sql.Composed:
     """Return `column = %(column)s, …` for an UPDATE. The names are the keys of a TypedDict, quoted all the same."""

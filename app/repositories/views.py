@@ -41,6 +41,8 @@ class ShownMoment:
     is_refined: bool
     parent_identifier: str | None
     generation_model: str | None
+    score: int | None
+    scoring_model: str | None
     generation_config: str | None
 
 
@@ -107,7 +109,7 @@ class ViewRepository:
             SELECT videos.identifier, moments.generation_config_id,
                    CASE WHEN row_number() OVER same_config = 1 THEN {_CONFIG} END,
                    moments.identifier, moments.start_time, moments.end_time, moments.title, moments.is_refined,
-                   parents.identifier, moments.generation_model
+                   parents.identifier, moments.generation_model, moments.score, moments.scoring_model
             FROM videos
             LEFT JOIN moments ON moments.video_id = videos.id
             LEFT JOIN moments AS parents ON parents.id = moments.parent_id
@@ -131,7 +133,7 @@ class ViewRepository:
             await cursor.execute(
                 f"""
                 SELECT moments.identifier, moments.start_time, moments.end_time, moments.title, moments.is_refined,
-                       parents.identifier, moments.generation_model, {_CONFIG}
+                       parents.identifier, moments.generation_model, moments.score, moments.scoring_model, {_CONFIG}
                 FROM moments LEFT JOIN moments AS parents ON parents.id = moments.parent_id
                 WHERE moments.id = %(id)s
                 """,

@@ -37,7 +37,7 @@ async def add_moment(conn: Connection, identifier: str, start: float, end: float
             _broken_times(start, end, attempt.video_duration)
             or _overlap(attempt.other_title, attempt.other_start, attempt.other_end)
         )
-    return ShownMoment(attempt.identifier, start, end, title, False, None, None, None)
+    return ShownMoment(attempt.identifier, start, end, title, False, None, None, None, None, None)
 
 
 async def edit_moment(

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.database import Connection
 from app.repositories.runs import RunRepository, ShownRun
+from app.repositories.statements import LARGEST_ID
 from app.services.cursors import broken_cursor, read_cursor, write_cursor
 
 STAGES = ("download", "audio", "audio_upload", "transcript", "generation", "clips", "clip_upload", "refinement")
@@ -21,7 +22,6 @@ _STATUSES = {
     "cancelled": "cancelled",
 }
 _UNKNOWN = "unknown"
-_LARGEST_ID = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def unix_seconds(time: datetime) -> float:
 
 def _read_place(place: Any) -> tuple[datetime, int]:
     match place:
-        case [str(text), int(run_id)] if 0 < run_id <= _LARGEST_ID and run_id is not True:
+        case [str(text), int(run_id)] if 0 < run_id <= LARGEST_ID and run_id is not True:
             try:
                 started_at = datetime.fromisoformat(text)
             except ValueError:

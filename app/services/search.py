@@ -18,11 +18,11 @@ from app.repositories.search import (
     SearchHit,
     SearchRepository,
 )
+from app.repositories.statements import LARGEST_ID
 from app.services.cursors import broken_cursor, read_cursor, write_cursor
 
 # Segments of a hit that a player may jump to.
 _SEGMENTS = 10
-_LARGEST_ID = 2**31 - 1
 _LARGEST_RANK = 3e38  # what PostgreSQL's `real` holds
 
 Hit = TypeVar("Hit", SearchHit, MomentHit)
@@ -87,7 +87,7 @@ def _read_place(place: Any) -> Place | None:
     match place:
         case None:
             return None
-        case [float(rank), int(row)] if 0 <= rank <= _LARGEST_RANK and 0 < row <= _LARGEST_ID and row is not True:
+        case [float(rank), int(row)] if 0 <= rank <= _LARGEST_RANK and 0 < row <= LARGEST_ID and row is not True:
             return Place(rank, row)
         case _:
             raise broken_cursor()

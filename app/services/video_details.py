@@ -17,7 +17,9 @@ _LONGEST_TITLE = 500
 _LONGEST_URL = 4096
 _LONGEST_FILENAME = 1024
 _LONGEST_MADE_IDENTIFIER = 50
-_WITHOUT_ESCAPE = frozenset("/?#%")
+_WITHOUT_ESCAPE = frozenset("/\\?#%")  # a browser makes a slash of a backslash
+_CONTROLS = frozenset({"Cc", "Zl", "Zp"})
+_DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,8 @@ def invent_identifier() -> str:
 def check_identifier(identifier: str) -> None:
     """Raises `InvalidInput` for a name that an address cannot hold as it is."""
     _check_text("id", identifier, _LONGEST_IDENTIFIER)
-    if _WITHOUT_ESCAPE.intersection(identifier) or any(unicodedata.category(each) == "Cc" for each in identifier):
-        raise InvalidInput("id must not hold / ? # % or a control character")
+    if _WITHOUT_ESCAPE.intersection(identifier) or any(map(_controls, identifier)):
+        raise InvalidInput("id must not hold / \\ ? # % or a control character")
     if identifier in (".", ".."):
         raise InvalidInput("id must not be . or ..")
     if identifier != identifier.strip():
@@ -104,6 +106,11 @@ def _check_text(name: str, text: str, longest: int) -> None:
         raise InvalidInput(f"{name} must have at most {longest} characters")
     if "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
         raise InvalidInput(f"{name} holds a character that cannot be stored")
+
+
+def _controls(character: str) -> bool:
+    """Whether a character is none that is read: one of control, of a line's end, or of the direction of writing."""
+    return unicodedata.category(character) in _CONTROLS or unicodedata.bidirectional(character) in _DIRECTIONS
 
 
 def _identifier_from(stem: str) -> str:

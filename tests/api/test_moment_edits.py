@@ -87,11 +87,21 @@ async def test_a_moment_may_touch_another_and_end_with_the_video(client: AsyncCl
 
 async def test_a_score_is_stored_with_its_model_and_its_time(client: AsyncClient, conn: Connection) -> None:
     moment = await _moment(conn)
-    assert (await _edit(client, moment, score=7, scoring_model="judge")).status_code == 200
+    answer = await _edit(client, moment, score=7, scoring_model="judge")
+    assert (answer.status_code, answer.json()["score"], answer.json()["scoring_model"]) == (200, 7, "judge")
     scored = await _stored(conn, moment)
     assert (scored.score, scored.scoring_model) == (7, "judge")
     assert scored.scored_at is not None
     assert abs(scored.scored_at - datetime.now(UTC).replace(tzinfo=None)) < timedelta(minutes=1)
+
+
+async def test_a_list_shows_a_score_where_there_is_one(client: AsyncClient, conn: Connection) -> None:
+    video = await make_video(conn, identifier="talk")
+    await make_moment(conn, video_id=video.id)
+    await make_moment(conn, video_id=video.id, score=7, scoring_model="judge")
+    plain, scored = (await client.get("/api/videos/talk/moments")).json()
+    assert not plain.keys() & {"score", "scoring_model"}
+    assert (scored["score"], scored["scoring_model"]) == (7, "judge")
 
 
 @pytest.mark.parametrize("edit", [{"score": None}, {"score": None, "scoring_model": None}])
@@ -144,6 +154,7 @@ async def test_what_is_not_there_is_404(client: AsyncClient, conn: Connection) -
     [
         ("{}", "body: at least one of title, start_time, end_time and score must be given"),
         ('{"id": "mine"}', "id: Extra inputs are not permitted"),
+        ('{"' + 5000 * "x" + '": 1}', 100 * "x" + ": Extra inputs are not permitted"),
         ('{"title": null}', "title: Input should be a valid string"),
         ('{"end_time": null}', "end_time: Input should be a valid number"),
         ('{"end_time": NaN}', "end_time: Input should be a finite number"),

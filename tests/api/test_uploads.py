@@ -185,7 +185,10 @@ async def test_the_extension_is_that_of_the_name_or_else_of_the_content(
     assert (answer.status_code, answer.json()["filename"]) == (201, f"talk{extension}")
 
 
-@pytest.mark.parametrize("identifier", ["a/b", "a?b", "a#b", "a%b", ".", "..", " a", "a ", "a\nb", "a\0b", "x" * 256])
+@pytest.mark.parametrize(
+    "identifier",
+    ["a/b", "a\\b", "a?b", "a#b", "a%b", ".", "..", " a", "a ", "a\nb", "a\0b", "a\u202eb", "a\u2028b", "x" * 256],
+)
 async def test_an_id_that_no_address_can_hold_is_refused(
     client: AsyncClient, conn: Connection, movie: bytes, media: Path, identifier: str
 ) -> None:

@@ -19,6 +19,9 @@ class MomentAnswer(BaseModel):
         description="Null for a moment that was added by hand; unknown keys are left out",
         examples=[{"model": "qwen3_vl_fp8", "temperature": 0.7, "operation_type": "generation", "user_prompt": "…"}],
     )
+    # Factories, because a default would be documented: these two are left out.
+    score: int = Field(default_factory=int, description="0 to 10; left out where nobody gave one")
+    scoring_model: str = Field(default_factory=str, description="Who gave the score; left out without one")
 
 
 class NewMomentBody(BaseModel):
