@@ -19,7 +19,7 @@ from app.library.configs import KnownConfigs
 from app.library.copying import Copier
 from app.library.failures import failure_reason
 from app.library.layout import REGISTRY, Library, VideoFiles, find_root, scan_library
-from app.library.noting import note_library
+from app.library.noting import check_addresses, check_folders, note_library
 from app.library.places import Finder
 from app.library.preparing import PreparedVideo, prepare_video
 from app.library.reading import Unreadable, read_json
@@ -67,10 +67,11 @@ async def import_library(
 ) -> Report:
     """Import the legacy library in `directory`, or in the `static` inside it, and say what was done.
 
-    Nothing in it is changed. Raises `NoLibrary`, `DatabaseUnavailable` and `StorageUnavailable` before anything is
-    written, and `ImportStopped`.
+    Nothing in it is changed. Raises `NoLibrary`, `ConfigurationError`, `DatabaseUnavailable` and `StorageUnavailable`
+    before anything is written, and `ImportStopped`.
     """
     root = find_root(directory)
+    check_folders(storage, root)
     await _check_database(settings)
     if options.copy:
         await _check_storage(storage)
@@ -147,6 +148,7 @@ class _Import:
         notes = Notes(None, None)
         sources = _read_registry(self._root, notes.about(REGISTRY))
         library = scan_library(self._root, set(sources), notes)
+        check_addresses(self._storage, library, sources, self._options.bucket)
         note_library(self._storage, library, sources, self._is_copying, self._report)
         self._report.add(notes.entries)
         return sources, library

@@ -1,12 +1,50 @@
-"""Tells the server which folders it may serve files from, before the first row refers to one."""
+"""Keeps the files of a library apart from the server's own, and tells the server which folders it may serve them from,
+before the first row refers to one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
 
-from app.core.errors import StorageUnavailable
+from app.core.errors import ConfigurationError, StorageUnavailable
+from app.library.clips import remote_clip_url
 from app.library.layout import Library, VideoFiles, media_roots
+from app.library.reading import read_json
 from app.library.registry import Source
-from app.library.report import Report
+from app.library.report import Notes, Report
+from app.library.rows import parse_moments
 from app.storage import Storage
+
+
+def check_folders(storage: Storage, root: Path) -> None:
+    """Raises `ConfigurationError` where the server's own files lie in the library: it may delete those, and only those.
+
+    It blocks.
+    """
+    for folder in media_roots(root):
+        if storage.lies_in(folder):
+            raise ConfigurationError(
+                f"STORAGE_URL must not lie in the library {folder}, whose files are yours: move it"
+            )
+
+
+def check_addresses(storage: Storage, library: Library, sources: Mapping[str, Source], bucket: str | None) -> None:
+    """Raises `ConfigurationError` where what the library refers to in a bucket would be the server's own; it blocks."""
+    if not storage.url_of("clips").startswith("gs://"):
+        return
+    addresses = (source.url for source in sources.values())
+    for url in chain(addresses, *(_clip_urls(files.moments, bucket) for files in library.videos)):
+        if storage.owns(url):
+            raise ConfigurationError(
+                f"STORAGE_URL must name a folder of the server's own: {url} is yours, and a deletion would take it"
+            )
+
+
+def _clip_urls(moments: Path | None, bucket: str | None) -> Iterator[str]:
+    """Yield where a video's clips lie; what cannot be read is told when the video is."""
+    with suppress(Exception):
+        rows = parse_moments(read_json(moments), Notes(None, None)).moments if moments else []
+        yield from (url for row in rows if (url := remote_clip_url(row, bucket)))
 
 
 def note_library(
@@ -23,6 +61,8 @@ def note_library(
         for folder in report.folders:
             storage.libraries.add(folder)
     except StorageUnavailable as error:
+        if any(storage.owns((folder / "videos").as_uri()) for folder in report.folders):
+            raise  # nothing else tells the server that the files are not its own
         report.note_problem = str(error)
 
 

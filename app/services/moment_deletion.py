@@ -42,7 +42,7 @@ async def delete_moment(database: Database, storage: Storage, video_identifier: 
         if moment is None:
             raise
         done.errors.append(str(error))
-    for url in dict.fromkeys(filter(storage.owns, urls)):
+    for url in dict.fromkeys(urls):
         await _delete_file(database, storage, video_identifier, url, done)
     if moment is None and not done.files and not done.errors:
         raise MomentNotFound

@@ -10,7 +10,7 @@ from typing import BinaryIO, TypeVar
 
 from app.core.errors import FileMissing
 from app.storage.copying import Copying
-from app.storage.folders import names_below, open_file, open_folder, path_of, remove_file
+from app.storage.folders import lies_in, names_below, open_file, open_folder, path_of, remove_file
 from app.storage.incoming import FOLDER, IncomingFolder, Receiver
 from app.storage.keys import parts_of
 from app.storage.libraries import Libraries
@@ -45,6 +45,10 @@ class FileHome:
 
     def url_of(self, key: str) -> str:
         return self._root.joinpath(*parts_of(key)).as_uri()
+
+    def lies_in(self, folder: Path) -> bool:
+        """Whether this home is the folder, or is somewhere in it."""
+        return lies_in(self._root, folder)
 
     def owns(self, url: str) -> bool:
         return self._own_parts(url) is not None
@@ -108,13 +112,11 @@ class FileHome:
             path = path_of(url)
         except ValueError:
             return None
-        if path.is_relative_to(self.incoming) or any(path.is_relative_to(each) for each in self._libraries_within()):
+        parts = names_below(self._root, path)
+        # What an import found stays the user's, also where the library and the home share a folder.
+        if not parts or any(lies_in(path, folder) for folder in (self.incoming, *self.libraries.list())):
             return None
-        return names_below(self._root, path) or None
-
-    def _libraries_within(self) -> Iterator[Path]:
-        """A library that was laid into the home's folder and imported there stays the user's."""
-        return (folder for folder in self.libraries.list() if self._root in folder.parents)
+        return parts
 
     def _delete(self, url: str) -> bool:
         parts = self._own_parts(url)

@@ -34,6 +34,11 @@ def names_below(folder: Path, path: Path) -> tuple[str, ...]:
     return path.parts[depth:] if path.parts[:depth] == folder.parts else ()
 
 
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder's or lies beneath it, by its name or where links lead; it looks at the file system."""
+    return path.is_relative_to(folder) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 @contextlib.contextmanager
 def open_folder(root: Path, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
     """Open a folder beneath `root`; with `create`, make it. Raises `OSError`, also where a link is on the way."""

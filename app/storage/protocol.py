@@ -74,7 +74,7 @@ class Home(Source, Protocol):
         ...
 
     def owns(self, url: str) -> bool:
-        """Whether the file is this server's own, so that it may replace and delete it."""
+        """Whether the file is this server's own, so that it may replace and delete it; it blocks for a moment."""
         ...
 
     async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:

@@ -43,7 +43,12 @@ class Storage:
         return self._home.url_of(key)
 
     def owns(self, url: str) -> bool:
+        """Whether the file is this server's own; it blocks for a moment."""
         return self._home.owns(url)
+
+    def lies_in(self, folder: Path) -> bool:
+        """Whether what this server stores lies in a folder, so that nobody could tell the files of both apart."""
+        return self._home is self._files and self._files.lies_in(folder)
 
     async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:
         return await self._home.put(key, source, progress)
@@ -61,7 +66,7 @@ class Storage:
         return await self._source_of(url).get_link(url)
 
     async def delete(self, url: str) -> bool:
-        return self.owns(url) and await self._home.delete(url)
+        return await self._home.delete(url)
 
     async def list(self, folder: str) -> list[StoredFile]:
         return await self._home.list(folder)
@@ -91,12 +96,21 @@ def open_storage(settings: Settings) -> Storage:
     url = settings.storage_url or local.as_uri()
     if url.startswith("file:"):
         files = FileHome(_folder_of(url), libraries)
+        _check_libraries(settings, files)
         return Storage(files, files, Buckets(settings))
     if url.startswith("gs:"):
         files = FileHome(local, libraries)
         home = GoogleHome(url, settings, files.incoming_folder)
         return Storage(home, files, home)
     raise ConfigurationError("STORAGE_URL must start with file:/// or gs://")
+
+
+def _check_libraries(settings: Settings, files: FileHome) -> None:
+    for folder in settings.library_dirs:
+        if files.lies_in(folder.absolute()):
+            raise ConfigurationError(
+                f"LIBRARY_DIRS must not name {folder}: this server's own files lie in it, move them with STORAGE_URL"
+            )
 
 
 def _folder_of(url: str) -> Path:

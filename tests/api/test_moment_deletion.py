@@ -1,5 +1,6 @@
 """`DELETE /api/videos/{id}/moments/{mid}`."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,25 @@ async def test_files_of_an_imported_library_are_neither_deleted_nor_counted(
     answer = await _delete(client, moment.identifier)
     assert answer.json()["deleted"] == {"moment": moment.identifier, "clip": True, "thumbnail": False, "files": 0}
     assert file.read_bytes() == b"theirs"
+
+
+async def test_libraries_are_looked_for_in_a_thread(
+    app: FastAPI, client: AsyncClient, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libraries = app.state.storage.libraries
+    threads, list_libraries = set(), libraries.list
+
+    def watch() -> tuple[Path, ...]:
+        threads.add(threading.current_thread())
+        folders: tuple[Path, ...] = list_libraries()
+        return folders
+
+    moment = await _moment(conn)
+    await make_clip(conn, moment, cloud_url=(tmp_path / "library" / "a.mp4").as_uri())
+    monkeypatch.setattr(libraries, "list", watch)
+    await _delete(client, moment.identifier)
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 async def test_files_that_a_failure_left_behind_are_deleted_by_the_next_call(

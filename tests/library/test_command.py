@@ -32,6 +32,15 @@ def test_a_complete_import_ends_with_0_and_says_how_many_rows(
     assert "rows/s" in output
 
 
+def test_a_library_that_is_the_servers_own_folder_ends_with_2(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_moments("talk", make_row())
+    own = settings.model_copy(update={"storage_url": legacy.root.as_uri()})
+    assert command.run(parse(legacy.root), own) == 2
+    assert capsys.readouterr().err.startswith("STORAGE_URL must not lie in the library ")
+
+
 def test_an_incomplete_import_ends_with_1_and_names_the_row(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:

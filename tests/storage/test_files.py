@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,34 @@ async def test_a_library_is_readable_as_soon_as_an_import_notes_it(storage: Stor
     open_files(tmp_path).libraries.add(tmp_path / "later")  # as another process does
 
     assert (await storage.stat(path.as_uri())).size == path.stat().st_size
+
+
+@pytest.mark.parametrize("noted", [".", "media", "link", "media/videos/film"])
+async def test_what_an_import_found_where_the_own_files_lie_stays_the_users(
+    storage: Storage, tmp_path: Path, noted: str
+) -> None:
+    (tmp_path / "link").symlink_to("media")
+    film = make_file(tmp_path / "media/videos/film/a.mp4")
+    storage.libraries.add(tmp_path / noted)
+    assert not storage.owns(film.as_uri())
+    assert await storage.delete(film.as_uri()) is False
+    assert film.exists()
+
+
+async def test_a_deletion_looks_for_libraries_in_a_thread(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, list_libraries = set(), storage.libraries.list
+
+    def watch() -> tuple[Path, ...]:
+        threads.add(threading.current_thread())
+        return list_libraries()
+
+    stored = await storage.put("a/b", make_file(tmp_path / "source"))
+    monkeypatch.setattr(storage.libraries, "list", watch)
+    assert await storage.delete(stored.url)
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 async def test_a_library_inside_the_own_folder_stays_the_users(storage: Storage, tmp_path: Path) -> None:

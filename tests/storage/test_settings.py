@@ -7,6 +7,7 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import ConfigurationError
 from app.storage import open_storage
+from tests.storage.homes import open_files
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,14 @@ def test_a_prefix_is_a_folder_of_the_bucket(tmp_path: Path) -> None:
     assert not storage.owns("gs://bucket/media-beside/a")
     assert not storage.owns("gs://bucket/media/")
     assert not storage.owns("file:///media/a")
+
+
+@pytest.mark.parametrize("library", [".", "media", "link"])
+def test_a_library_that_the_own_files_lie_in_is_refused(tmp_path: Path, library: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"^LIBRARY_DIRS must not name "):
+        open_files(tmp_path, library_dirs=(tmp_path / library,))
+
+
+def test_a_library_within_or_beside_the_own_files_is_taken(tmp_path: Path) -> None:
+    open_files(tmp_path, library_dirs=(tmp_path / "media/library", tmp_path / "media-beside"))
