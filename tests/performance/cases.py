@@ -78,6 +78,10 @@ def _transcripts(databases: Databases) -> list[str]:
     return [f"/api/videos/{identifier}/transcript" for identifier in databases.identifiers("library")]
 
 
+def _plan_lineage(databases: Databases, server: Server) -> Plan:
+    return _repeat([f"/api/videos/{identifier}/lineage" for identifier in databases.identifiers("library")])
+
+
 def _plan_list(databases: Databases, server: Server) -> Plan:
     return _repeat(["/api/videos"])
 
@@ -123,6 +127,7 @@ CASES = (
     Case("transcript", "its transcript, first read", _plan_first_transcript, fresh=True, aim=8),
     Case("repeated", "its transcript, repeated", _plan_repeated_transcript, aim=60),
     Case("unchanged", "its transcript, unchanged (304)", _plan_unchanged_transcript),
+    Case("lineage", "its lineage", _plan_lineage),
     Case("list", "list of all videos", _plan_list, aim=5.5),
     Case("add", "add a moment", _plan_added_moment, aim=7),
     Case("search", "search", _plan_search, aim=50),

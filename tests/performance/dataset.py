@@ -129,6 +129,7 @@ def load_library(url: str, recordings: Iterable[Recording]) -> None:
             _insert_video(conn, video_id, recording)
             _insert_moments(conn, video_id, recording.moments, numbers)
         conn.execute("SELECT setval('videos_id_seq', (SELECT max(id) FROM videos))")
+        _insert_what_was_made(conn)
     _settle(url)
 
 
@@ -247,6 +248,34 @@ def _insert_config(conn: psycopg.Connection[Any], prompt_id: int, config: dict[s
     )
     (config_id,) = cursor.fetchone() or ()
     return int(config_id)
+
+
+def _insert_what_was_made(conn: psycopg.Connection[Any]) -> None:
+    """Give each original moment a clip with its thumbnail, and each video the run that made them."""
+    conn.execute(
+        """
+        INSERT INTO clips (moment_id, video_id, cloud_url, start_time, end_time, file_size_kb, format, video_codec,
+                           audio_codec, resolution)
+        SELECT id, video_id, format('file:///library/clips/%s.mp4', identifier), start_time, end_time, 9000, 'mp4',
+               'h264', 'aac', '1920x1080'
+        FROM moments WHERE NOT is_refined ORDER BY id
+        """
+    )
+    conn.execute(
+        """
+        INSERT INTO thumbnails (clip_id, cloud_url, file_size_kb)
+        SELECT id, format('file:///library/thumbnails/clip-%s.jpg', id), 40 FROM clips ORDER BY id
+        """
+    )
+    conn.execute(
+        """
+        INSERT INTO pipeline_history (identifier, video_id, generation_config_id, pipeline_type, status, started_at,
+                                      completed_at, duration_seconds, total_moments_generated, total_clips_created)
+        SELECT format('run-%s', video_id), video_id, min(generation_config_id), 'full', 'completed', '2026-01-01',
+               '2026-01-01 00:05', 300, count(*), count(*) FILTER (WHERE NOT is_refined)
+        FROM moments GROUP BY video_id ORDER BY video_id
+        """
+    )
 
 
 def _settle(url: str) -> None:

@@ -1,6 +1,7 @@
 """Nobody wins by doing less: before anything is measured, the servers' answers are compared."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -29,6 +30,9 @@ def _check_library(databases: Databases, servers: Sequence[Server]) -> Iterable[
     ]
     for path in ["/api/videos", *paths]:
         yield path, [_get(server, path) for server in servers]
+    for identifier in identifiers:
+        path = f"/api/videos/{identifier}/lineage"
+        yield path, [_read_times(_get(server, path)) for server in servers]
     for query in databases.queries[:_SAMPLES]:
         path = f"/api/search?q={quote(query)}&limit={_LIMIT}"
         yield path, [_hits(_get(server, path)) for server in servers]
@@ -43,6 +47,18 @@ def _get(server: Server, path: str) -> Any:
     if answer.status != 200:
         raise SystemExit(f"{server.stack.name} answers {path} with {answer.status}: {answer.body[:200]!r}")
     return answer.json()
+
+
+def _read_times(value: Any) -> Any:
+    """Return a document with its times read: `…:00Z` and `…:00.000000+00:00` are the same."""
+    if isinstance(value, list):
+        return [_read_times(each) for each in value]
+    if isinstance(value, dict):
+        return {
+            name: datetime.fromisoformat(each) if name.endswith("_at") and each else _read_times(each)
+            for name, each in value.items()
+        }
+    return value
 
 
 def _hits(found: dict[str, Any]) -> set[str] | int:

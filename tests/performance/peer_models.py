@@ -85,6 +85,47 @@ class Moment(Base):
     video: Mapped["Video"] = relationship(back_populates="moments")
     parent: Mapped["Moment | None"] = relationship(remote_side=id)
     generation_config: Mapped[GenerationConfig | None] = relationship()
+    clip: Mapped["Clip | None"] = relationship()
+
+
+class Clip(Base):
+    __tablename__ = "clips"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    moment_id: Mapped[int] = mapped_column(ForeignKey("moments.id", ondelete="CASCADE"), unique=True)
+    video_id: Mapped[int] = mapped_column(ForeignKey("videos.id", ondelete="CASCADE"))
+    cloud_url: Mapped[str] = mapped_column(Text)
+    start_time: Mapped[float] = mapped_column(Float)
+    end_time: Mapped[float] = mapped_column(Float)
+    padding_left: Mapped[float] = mapped_column(Float)
+    padding_right: Mapped[float] = mapped_column(Float)
+    file_size_kb: Mapped[int | None] = mapped_column(BigInteger)
+    format: Mapped[str | None] = mapped_column(String(20))
+    video_codec: Mapped[str | None] = mapped_column(String(50))
+    audio_codec: Mapped[str | None] = mapped_column(String(50))
+    resolution: Mapped[str | None] = mapped_column(String(20))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    thumbnail: Mapped["Thumbnail | None"] = relationship()
+
+
+class PipelineRun(Base):
+    __tablename__ = "pipeline_history"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    identifier: Mapped[str] = mapped_column(String(100), unique=True)
+    video_id: Mapped[int] = mapped_column(ForeignKey("videos.id", ondelete="CASCADE"))
+    generation_config_id: Mapped[int | None] = mapped_column(ForeignKey("generation_configs.id", ondelete="CASCADE"))
+    pipeline_type: Mapped[str] = mapped_column(String(50))
+    status: Mapped[str] = mapped_column(String(20))
+    started_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    duration_seconds: Mapped[float | None] = mapped_column(Float)
+    total_moments_generated: Mapped[int | None]
+    total_clips_created: Mapped[int | None]
+    error_stage: Mapped[str | None] = mapped_column(String(50))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Thumbnail(Base):
@@ -92,7 +133,7 @@ class Thumbnail(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     video_id: Mapped[int | None] = mapped_column(ForeignKey("videos.id", ondelete="CASCADE"))
-    clip_id: Mapped[int | None]
+    clip_id: Mapped[int | None] = mapped_column(ForeignKey("clips.id", ondelete="CASCADE"))
     cloud_url: Mapped[str] = mapped_column(Text)
     file_size_kb: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -117,6 +158,7 @@ class Video(Base):
     transcripts: Mapped[list[Transcript]] = relationship(back_populates="video")
     moments: Mapped[list[Moment]] = relationship(back_populates="video", order_by=Moment.id)
     thumbnails: Mapped[list[Thumbnail]] = relationship()
+    runs: Mapped[list[PipelineRun]] = relationship(order_by=(PipelineRun.started_at, PipelineRun.identifier))
 
     has_transcript: Mapped[bool] = column_property(
         exists().where(Transcript.video_id == id).correlate_except(Transcript),

@@ -14,6 +14,7 @@ from sqlalchemy.orm import joinedload, undefer_group
 from sqlalchemy.sql.base import ExecutableOption
 
 from tests.performance.peer_models import GenerationConfig, Moment, Prompt, Transcript, Video
+from tests.performance.peer_orm_lineage import LineageOut, read_lineage
 
 MAX_MOMENT_SECONDS = 120
 
@@ -203,6 +204,14 @@ async def get_transcript(db: Session, identifier: str) -> TranscriptOut:
             },
         }
     )
+
+
+@app.get("/api/videos/{identifier}/lineage", response_model=LineageOut)
+async def get_lineage(db: Session, identifier: str) -> LineageOut:
+    lineage = await read_lineage(db, identifier)
+    if lineage is None:
+        raise HTTPException(404, "Video not found")
+    return lineage
 
 
 @app.get("/api/search", response_model=SearchOut)

@@ -14,6 +14,8 @@ import asyncpg
 import orjson
 from fastapi import FastAPI, HTTPException, Request, Response
 
+from tests.performance.peer_raw_lineage import read_lineage
+
 _VIDEOS = """
     SELECT identifier, cloud_url, title,
            EXISTS (SELECT FROM transcripts WHERE video_id = videos.id) AS has_transcript,
@@ -152,6 +154,15 @@ async def get_transcript(request: Request, identifier: str) -> Response:
             },
         }
     )
+
+
+@app.get("/api/videos/{identifier}/lineage")
+async def get_lineage(request: Request, identifier: str) -> Response:
+    async with request.app.state.pool.acquire() as conn:
+        lineage = await read_lineage(conn, identifier)
+    if lineage is None:
+        raise HTTPException(404, "Video not found")
+    return answer(lineage)
 
 
 @app.get("/api/search")
