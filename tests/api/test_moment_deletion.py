@@ -80,7 +80,7 @@ async def test_libraries_are_looked_for_in_a_thread(
         return folders
 
     moment = await _moment(conn)
-    await make_clip(conn, moment, cloud_url=(tmp_path / "library" / "a.mp4").as_uri())
+    await make_clip(conn, moment, cloud_url=(tmp_path / "media" / "a.mp4").as_uri())
     monkeypatch.setattr(libraries, "list", watch)
     await _delete(client, moment.identifier)
     assert threads
