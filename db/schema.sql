@@ -13,7 +13,8 @@
 
 CREATE TABLE videos (
     id               serial           CONSTRAINT videos_pkey PRIMARY KEY,
-    identifier       varchar(255)     NOT NULL CONSTRAINT videos_identifier_key UNIQUE,  -- in addresses: "motivation"
+    identifier       varchar(255)     COLLATE "C" NOT NULL  -- in addresses: "motivation"; in the order of its bytes
+                                      CONSTRAINT videos_identifier_key UNIQUE,
     source_url       text,                        -- where it was downloaded from
     cloud_url        text             NOT NULL,   -- where it lies: gs://… or file:///…
     title            varchar(500),

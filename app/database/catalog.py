@@ -35,12 +35,14 @@ _QUERIES: tuple[LiteralString, ...] = (
     """
     SELECT 'column ' || attrelid::regclass || '.' || attname,
            concat_ws(' ', replace(format_type(atttypid, atttypmod), 'character varying', 'varchar'),
+                          CASE WHEN attcollation <> typcollation THEN 'collate ' || attcollation::regcollation END,
                           CASE WHEN attnotnull THEN 'not null' END,
                           CASE attidentity WHEN 'a' THEN 'identity always' WHEN 'd' THEN 'identity' END,
                           CASE WHEN attgenerated <> '' THEN 'generated' ELSE 'default' END
                               || ' ' || pg_get_expr(adbin, adrelid))
     FROM pg_attribute
     JOIN pg_class ON pg_class.oid = attrelid
+    JOIN pg_type ON pg_type.oid = atttypid
     LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
     WHERE relnamespace::regnamespace::text = ANY (%(schemas)s) AND relkind IN ('r', 'p', 'f')
       AND attnum > 0 AND NOT attisdropped AND attrelid <> ALL (%(others)s)

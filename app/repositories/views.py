@@ -128,19 +128,6 @@ class ViewRepository:
                 of_video.append(ShownMoment(*moment))
         return moments
 
-    async def get_moment(self, moment_id: int) -> ShownMoment | None:
-        async with self._conn.cursor(row_factory=args_row(ShownMoment)) as cursor:
-            await cursor.execute(
-                f"""
-                SELECT moments.identifier, moments.start_time, moments.end_time, moments.title, moments.is_refined,
-                       parents.identifier, moments.generation_model, moments.score, moments.scoring_model, {_CONFIG}
-                FROM moments LEFT JOIN moments AS parents ON parents.id = moments.parent_id
-                WHERE moments.id = %(id)s
-                """,
-                {"id": moment_id},
-            )
-            return await cursor.fetchone()
-
     async def get_transcript_keys(self, identifiers: list[str]) -> dict[str, TranscriptKey]:
         """Return which transcript each of these videos has, by the video's identifier."""
         cursor = await self._conn.execute(

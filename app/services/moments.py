@@ -1,6 +1,7 @@
 """Adding and editing moments by hand."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypedDict, Unpack
 
@@ -58,10 +59,27 @@ async def edit_moment(
             await _check_times(conn, video, moment, changes)
         if changes:
             await MomentRepository(conn).update(moment.id, **changes)
-        shown = await ViewRepository(conn).get_moment(moment.id)
-    if shown is None:
-        raise MomentNotFound
-    return shown
+        shown = (await ViewRepository(conn).list_moments([video_identifier]))[video_identifier]
+    return next(each for each in show_under_originals(shown) if each.identifier == identifier)
+
+
+def show_under_originals(moments: list[ShownMoment]) -> list[ShownMoment]:
+    """Return a video's moments, with the original in the place of a parent that is a refined moment itself.
+
+    Clients group what was refined below its original, and would show no moment that lies deeper.
+    """
+    known = {moment.identifier: moment for moment in moments}
+    return [_show_under_original(moment, known) for moment in moments]
+
+
+def _show_under_original(moment: ShownMoment, known: Mapping[str, ShownMoment]) -> ShownMoment:
+    seen, parent = {moment.identifier}, moment.parent_identifier
+    while parent is not None and (above := known.get(parent)) and above.is_refined and above.parent_identifier:
+        if parent in seen:  # rows of older libraries may go round in a circle
+            return moment
+        seen.add(parent)
+        parent = above.parent_identifier
+    return moment if parent == moment.parent_identifier else replace(moment, parent_identifier=parent)
 
 
 async def hold_moment(conn: Connection, video_identifier: str, identifier: str) -> tuple[Video, Moment | None]:

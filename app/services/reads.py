@@ -14,6 +14,7 @@ from app.database import Batches, Connection, OpenConnection
 from app.repositories.media import MediaRepository
 from app.repositories.views import ShownMoment, TranscriptKey, VideoCard, ViewRepository
 from app.services.audio import AudioIndex
+from app.services.moments import show_under_originals
 
 # Bytes of compressed transcripts that a process keeps: about 1,300 of 3,000 words each.
 _CACHE_BYTES = 64 * 1024 * 1024
@@ -111,7 +112,8 @@ async def _load_files(conn: Connection, identifiers: list[str]) -> dict[str, str
 
 
 async def _load_moments(conn: Connection, identifiers: list[str]) -> dict[str, list[ShownMoment]]:
-    return await ViewRepository(conn).list_moments(identifiers)
+    moments = await ViewRepository(conn).list_moments(identifiers)
+    return {identifier: show_under_originals(of_video) for identifier, of_video in moments.items()}
 
 
 async def _load_transcript_keys(conn: Connection, identifiers: list[str]) -> dict[str, TranscriptKey]:

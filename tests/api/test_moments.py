@@ -10,6 +10,7 @@ from httpx import ASGITransport, AsyncClient
 from app.core.config import Settings
 from app.database import Connection, close_db, connect, init_db
 from app.main import create_app
+from app.repositories import MomentRepository
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_prompt, make_video
 
@@ -57,6 +58,31 @@ async def test_a_config_leaves_out_what_is_unknown(client: AsyncClient, conn: Co
     (moment,) = (await client.get("/api/videos/talk/moments")).json()
     assert moment["model_name"] == "served/model"
     assert moment["generation_config"] == known | {"user_prompt": 'Find "the best"'}
+
+
+async def test_what_was_refined_step_by_step_is_shown_under_its_original(client: AsyncClient, conn: Connection) -> None:
+    video = await make_video(conn, identifier="talk")
+    original = await make_moment(conn, video_id=video.id)
+    above = original
+    for _ in range(3):
+        above = await make_moment(conn, video_id=video.id, parent_id=above.id, is_refined=True)
+    shown = (await client.get("/api/videos/talk/moments")).json()
+    assert [moment["parent_id"] for moment in shown] == [None, *[original.identifier] * 3]
+    answer = await client.patch(f"/api/videos/talk/moments/{above.identifier}", json={"title": "Renamed"})
+    assert answer.json()["parent_id"] == original.identifier
+
+
+async def test_moments_that_are_refined_from_each_other_are_shown_as_they_are(
+    client: AsyncClient, conn: Connection
+) -> None:
+    video = await make_video(conn, identifier="talk")
+    one = await make_moment(conn, video_id=video.id, is_refined=True)
+    other = await make_moment(conn, video_id=video.id, is_refined=True, parent_id=one.id)
+    last = await make_moment(conn, video_id=video.id, is_refined=True, parent_id=other.id)
+    await MomentRepository(conn).update(one.id, parent_id=other.id)
+    shown = (await client.get("/api/videos/talk/moments")).json()
+    assert [moment["parent_id"] for moment in shown] == [other.identifier, one.identifier, other.identifier]
+    assert shown[2]["id"] == last.identifier
 
 
 async def test_a_refined_moment_names_its_parent_by_its_public_id(client: AsyncClient, conn: Connection) -> None:

@@ -121,12 +121,12 @@ async def test_a_row_that_is_its_own_parent_is_there_without_one(importer: Impor
     assert (moment["id"], moment["is_refined"], moment["parent_id"]) == (lonely["id"], True, None)
 
 
-async def test_what_was_refined_twice_names_what_it_was_refined_from(importer: Importer, legacy: LegacyLibrary) -> None:
+async def test_what_was_refined_twice_is_shown_under_its_original(importer: Importer, legacy: LegacyLibrary) -> None:
     original = make_row(10.0, 40.0)
     once = make_refined(original, 12.0, 38.0)
     twice = make_refined(once, 13.0, 37.0)
     moments = await list_moments(importer, legacy, original, once, twice)
-    assert [moment["parent_id"] for moment in moments] == [None, original["id"], once["id"]]
+    assert [moment["parent_id"] for moment in moments] == [None, original["id"], original["id"]]
 
 
 async def test_seven_refinements_are_seven_tabs_in_their_order(importer: Importer, legacy: LegacyLibrary) -> None:

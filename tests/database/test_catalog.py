@@ -68,6 +68,10 @@ def test_an_empty_database_lacks_everything(databases: Databases) -> None:
             "column videos.title is varchar(100), the schema has varchar(500)",
         ),
         (
+            'ALTER TABLE videos ALTER title TYPE varchar(500) COLLATE "C"',
+            'column videos.title is varchar(500) collate "C", the schema has varchar(500)',
+        ),
+        (
             "ALTER TABLE clips ALTER cloud_url DROP NOT NULL",
             "column clips.cloud_url is text, the schema has text not null",
         ),

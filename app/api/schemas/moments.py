@@ -13,7 +13,7 @@ class MomentAnswer(BaseModel):
     end_time: Seconds
     title: str
     is_refined: bool
-    parent_id: str | None = Field(description="The moment that this one refines")
+    parent_id: str | None = Field(description="The original that this one was refined from, at once or step by step")
     model_name: str | None = Field(description="Null for a moment that was added by hand")
     generation_config: dict[str, Any] | None = Field(
         description="Null for a moment that was added by hand; unknown keys are left out",
