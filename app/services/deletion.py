@@ -4,22 +4,27 @@ What is interrupted leaves files without a row and never a row without its file.
 its identifier, so the next deletion finds them there although the row is gone.
 """
 
+import asyncio
 import logging
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.core.errors import VideoMomentsError, VideoNotFound
+from app.core.errors import RedisUnavailable, VideoMomentsError, VideoNotFound
 from app.database import Database
 from app.repositories import VideoRepository
 from app.services.deleted_rows import DeletedRows, Skips, delete_rows, is_in_bucket
+from app.services.held import while_held
 from app.services.video_keys import delete_video_keys
 from app.storage import Storage, audio_folder, clip_folder, thumbnail_folder, video_folder
 
 _log = logging.getLogger(__name__)
 
+# The client waits for the answer, and can ask again for what a Redis that is away still holds.
+_REDIS_PATIENCE_SECONDS = 1.0
 _NAMES = {
     "video": "The video's file",
     "thumbnail": "The thumbnail",
@@ -41,7 +46,9 @@ class Deletion:
 
 
 async def delete_video(database: Database, storage: Storage, redis: Redis, identifier: str, skips: Skips) -> Deletion:
-    """Delete a video, or what is left of one. Raises `VideoNotFound` and `PipelineActive`.
+    """Delete a video, or what is left of one.
+
+    Raises `VideoNotFound`, `PipelineActive`, and `RedisUnavailable` where it is not known whether anything is left.
 
     Files outside this server's own storage stay. A storage that does not answer at all fails before anything is
     deleted.
@@ -54,10 +61,9 @@ async def delete_video(database: Database, storage: Storage, redis: Redis, ident
     deletion = Deletion(rows or DeletedRows())
     await _delete_files(database, storage, identifier, deletion, found)
     was_there = bool(rows or deletion.in_files or deletion.in_bucket or deletion.errors)
-    if not skips.skip_redis:
-        await _delete_keys(redis, identifier, deletion)
+    is_known = skips.skip_redis or await _delete_keys(redis, identifier, deletion)
     if not (was_there or deletion.redis_keys):
-        raise VideoNotFound
+        raise VideoNotFound if is_known else RedisUnavailable
     return deletion
 
 
@@ -95,21 +101,28 @@ async def _delete_leftover(
         videos = VideoRepository(conn)
         await videos.lock_identifier(identifier)
         if not await videos.refers_to(identifier, url):
-            await _delete_file(storage, url, kind, deletion)
+            await _delete_file(storage, url, kind, deletion, is_held=True)
 
 
-async def _delete_file(storage: Storage, url: str, kind: str, deletion: Deletion) -> None:
+async def _delete_file(storage: Storage, url: str, kind: str, deletion: Deletion, *, is_held: bool = False) -> None:
     try:
-        if await storage.delete(url):
+        async with while_held() if is_held else nullcontext():
+            is_gone = await storage.delete(url)
+        if is_gone:
             (deletion.in_bucket if is_in_bucket(url) else deletion.in_files)[kind] += 1
     except VideoMomentsError as error:
         _log.warning("%s is left: %s", url, error)
         deletion.errors.append(f"{_NAMES[kind]} could not be deleted: {error}")
 
 
-async def _delete_keys(redis: Redis, identifier: str, deletion: Deletion) -> None:
+async def _delete_keys(redis: Redis, identifier: str, deletion: Deletion) -> bool:
+    """Return whether Redis has answered."""
     try:
+        async with asyncio.timeout(_REDIS_PATIENCE_SECONDS):  # what follows takes longer the more keys there are
+            await redis.ping()
         deletion.redis_keys = await delete_video_keys(redis, identifier, deletion.rows.runs)
     except (RedisError, OSError) as error:
         _log.warning("The live state of %r is left: %s", identifier, error)
         deletion.errors.append("The live state could not be deleted: Redis is not available")
+        return False
+    return True

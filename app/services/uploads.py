@@ -10,6 +10,7 @@ from app.core.errors import Conflict, FileMissing, InvalidInput, TooLarge
 from app.database import Database
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.repositories import VideoRepository
+from app.services.held import while_held
 from app.services.video_details import VideoDetails, invent_identifier
 from app.storage import Receiver, Storage, video_folder
 
@@ -97,7 +98,8 @@ class Upload:
             )
             # A deletion of this identifier that came before the lock has taken the file for a leftover. Asked while
             # the connection is held, because it must be so when the row appears.
-            await self._storage.stat(url)
+            async with while_held():
+                await self._storage.stat(url)
 
     async def _discard(self, identifier: str, url: str) -> None:
         """Delete the file, unless its row was written although nobody could say so."""

@@ -12,9 +12,10 @@ import pytest
 from redis.asyncio import Redis
 
 from app.core.config import Settings
-from app.core.errors import Conflict, StorageUnavailable, VideoNotFound
+from app.core.errors import Conflict, RedisUnavailable, StorageUnavailable, VideoNotFound
 from app.database import Connection, Database, close_db, connect, get_connection, init_db
 from app.repositories import VideoRepository
+from app.services import held
 from app.services.deleted_rows import Skips
 from app.services.deletion import delete_video
 from app.services.uploads import receive_video
@@ -148,6 +149,57 @@ async def test_a_file_that_cannot_be_deleted_is_told_and_found_again(
     assert first.errors == again.errors == ["The video's file could not be deleted: The bucket does not answer"]
     last = await delete_video(database, storage, redis, "talk", Skips())
     assert (last.errors, last.in_files["video"], files_in(storage)) == ([], 1, [])
+
+
+async def test_a_video_that_is_gone_is_not_404_while_redis_may_hold_what_is_left(
+    database: Database, storage: Storage
+) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with database.connect() as conn:
+        await make_video(conn, identifier="talk")
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, Redis(port=port, socket_timeout=5) as silent, asyncio.timeout(4):
+        first = await delete_video(database, storage, silent, "talk", Skips())
+        with pytest.raises(RedisUnavailable):
+            await delete_video(database, storage, silent, "talk", Skips())
+        with pytest.raises(VideoNotFound):
+            await delete_video(database, storage, silent, "talk", Skips(skip_redis=True))
+    assert first.errors == ["The live state could not be deleted: Redis is not available"]
+
+
+async def test_a_leftover_holds_no_connection_for_long_where_the_storage_is_slow(
+    database: Database, storage: Storage, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(url: str) -> bool:
+        return await asyncio.Future()
+
+    await keep(storage, "a.mp4", tmp_path)
+    monkeypatch.setattr(storage, "delete", never)
+    monkeypatch.setattr(held, "SECONDS", 0.1)
+    async with asyncio.timeout(3):
+        deletion = await delete_video(database, storage, redis, "talk", Skips())
+    assert deletion.errors == ["The video's file could not be deleted: The storage takes too long to answer"]
+
+
+async def test_an_upload_holds_no_connection_for_long_where_the_storage_is_slow(
+    database: Database, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(url: str) -> None:
+        await asyncio.Future()
+
+    movie = make_movie(tmp_path / "movie.mp4").read_bytes()
+    monkeypatch.setattr(storage, "stat", never)
+    monkeypatch.setattr(held, "SECONDS", 0.1)
+    async with asyncio.timeout(5):
+        with pytest.raises(StorageUnavailable, match="takes too long"):
+            await upload(database, storage, movie)
+    async with database.connect() as conn:
+        assert await VideoRepository(conn).count() == 0
+    assert files_in(storage) == []
 
 
 async def test_a_storage_that_cannot_be_listed_fails_before_anything_is_deleted(

@@ -1,11 +1,12 @@
 """This server's own part of a bucket."""
 
 import builtins
+import threading
 from functools import partial
 from pathlib import Path
 
 from app.core.config import Settings
-from app.core.errors import ConfigurationError, FileMissing, InvalidInput
+from app.core.errors import ConfigurationError, FileMissing, InvalidInput, StorageUnavailable
 from app.storage.google_cloud.addresses import split_address
 from app.storage.google_cloud.buckets import Buckets, describe
 from app.storage.google_cloud.client import TIMEOUT_SECONDS, answering, patiently
@@ -14,6 +15,9 @@ from app.storage.incoming import IncomingFolder
 from app.storage.keys import parts_of
 from app.storage.protocol import Progress, StoredFile
 from app.storage.workers import Workers, on_loop
+
+# For connecting, and for the answer, which is a word: who waits for it may hold a lock.
+_DELETE_SECONDS = (5.0, 5.0)
 
 
 class GoogleHome(Buckets):
@@ -43,7 +47,8 @@ class GoogleHome(Buckets):
         return describe(await self._senders.run_to_its_end(upload.run, on_cancel=upload.stop))
 
     async def delete(self, url: str) -> bool:
-        return self.owns(url) and await self.workers.run_to_its_end(partial(self._delete, url))
+        deleting = partial(self._delete, url, stopping := threading.Event())
+        return self.owns(url) and await self.workers.run_to_its_end(deleting, on_cancel=stopping.set)
 
     async def list(self, folder: str) -> builtins.list[StoredFile]:
         return await self.workers.run(self._list, self._name_of(folder) + "/")
@@ -58,11 +63,16 @@ class GoogleHome(Buckets):
     def _name_of(self, key: str) -> str:
         return self._prefix + "/".join(parts_of(key))
 
-    def _delete(self, url: str) -> bool:
+    def _delete(self, url: str, stopping: threading.Event) -> bool:
+        def check(_: Exception) -> None:
+            if stopping.is_set():
+                raise StorageUnavailable("The bucket takes too long to answer")
+
         _, name = split_address(url)
         try:
             with answering():
-                self.client.blob(self._bucket, name).delete(timeout=TIMEOUT_SECONDS, retry=patiently())
+                delete = partial(self.client.blob(self._bucket, name).delete, timeout=_DELETE_SECONDS, retry=None)
+                patiently()(delete, check)()
         except FileMissing:
             return False
         return True
