@@ -106,7 +106,7 @@ async def test_a_clip_that_would_be_the_servers_own_is_not_referred_to(
     own_database_url: str, legacy: LegacyLibrary, tmp_path: Path, storage_url: str, bucket: str | None
 ) -> None:
     path = "clips/talk/7621a017eec7482f_clip.mp4"
-    named = (
+    named: dict[str, Any] = (
         {"gcs_clip_path": path} if bucket else {"clip_signed_url": f"https://storage.googleapis.com/films/{path}?x=1"}
     )
     legacy.add_moments("talk", make_row(**named))
