@@ -42,7 +42,7 @@ async def find_clip_by_name(conn: Connection, name: str) -> str:
 
 
 async def find_audio_file(storage: Storage, identifier: str) -> str:
-    """Return the URL of the sound that was extracted from a video, here or in an imported library.
+    """Return the URL of the sound that was extracted from a video that there is, here or in an imported library.
 
     Raises `FileMissing`.
     """

@@ -25,8 +25,9 @@ def address(folder: str, identifier: str, extension: str) -> str:
 
 @pytest.mark.parametrize("identifier", IDENTIFIERS)
 async def test_the_sound_of_a_video_is_sent_from_this_server_or_from_a_library(
-    client: AsyncClient, tmp_path: Path, identifier: str
+    client: AsyncClient, conn: Connection, tmp_path: Path, identifier: str
 ) -> None:
+    await make_video(conn, identifier=identifier)
     write(tmp_path / "library" / "audios" / f"{identifier}.wav", b"as imported")
     found = await client.get(address("audios", identifier, "wav"))
     assert (found.status_code, found.content) == (200, b"as imported")
@@ -34,7 +35,15 @@ async def test_the_sound_of_a_video_is_sent_from_this_server_or_from_a_library(
     assert (await client.get(address("audios", identifier, "wav"))).content == b"as extracted"
 
 
-async def test_a_sound_has_ranges_and_a_head(client: AsyncClient, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["library/audios", f"media/{audio_folder('secret')}"])
+async def test_a_sound_that_belongs_to_no_video_is_not_sent(client: AsyncClient, tmp_path: Path, folder: str) -> None:
+    write(tmp_path / folder / "secret.wav")
+    answer = await client.get("/static/audios/secret.wav")
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Video not found"})
+
+
+async def test_a_sound_has_ranges_and_a_head(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
+    await make_video(conn, identifier="talk")
     write(tmp_path / "media" / audio_folder("talk") / "sound.wav")
     part = await client.get("/static/audios/talk.wav", headers={"Range": "bytes=0-3"})
     assert (part.status_code, part.content) == (206, b"RIFF")
@@ -43,7 +52,9 @@ async def test_a_sound_has_ranges_and_a_head(client: AsyncClient, tmp_path: Path
     assert (head.status_code, head.content, head.headers["Content-Length"]) == (200, b"", str(len(SOUND)))
 
 
-async def test_a_sound_that_nobody_extracted_is_404(client: AsyncClient, tmp_path: Path) -> None:
+async def test_a_sound_that_nobody_extracted_is_404(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
+    for identifier in ("talk", "draft", "../secret"):
+        await make_video(conn, identifier=identifier)
     write(tmp_path / "media" / audio_folder("draft") / "sound.part")
     write(tmp_path / "library" / "secret.wav")
     for name in ("talk", "draft", "..%2fsecret", "%00", "a%00b", "x" * 5000, "%ff"):
