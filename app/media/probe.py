@@ -1,19 +1,19 @@
 """What is in a video file: duration, codecs, resolution, frame rate and size, read with PyAV."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition, Stream
+from av.stream import Stream
 from av.video.stream import VideoStream
 
-# Only containers that hold a video themselves, read only from the disk: a file named .mp4 may be a playlist, and
-# FFmpeg would open whatever it names.
-_OPTIONS = {
-    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,asf",
-    "protocol_whitelist": "file",
-}
+from app.media.opening import MAX_PIXELS, BoundedFile, Limits, TooExpensive, find_picture, open_film
+
+# A film of hours that lost its duration is read from end to end to find it.
+_LIMITS = Limits(seconds=20.0, bytes=4 * 1024**3)
+_PACKETS_AT_MOST = 100  # that are decoded where only a frame tells the size of the picture
 _OTHER_NAMES = {"matroska": "mkv", "mov": "mp4"}
 
 
@@ -35,18 +35,22 @@ class MediaInfo:
 
 
 def probe(path: Path) -> MediaInfo:
-    """Read a video file's own description; it blocks. Raises `NotAVideo`, and `OSError` where it cannot be read."""
-    size = path.stat().st_size
-    if size == 0:
-        raise NotAVideo("the file is empty")
-    try:
-        # Titles in other encodings are as common as old cameras, and nothing here reads them.
-        with av.open(str(path), options=_OPTIONS, metadata_errors="ignore") as container:
-            return _describe(container, path, size)
-    except OSError:
-        raise
-    except av.FFmpegError:
-        raise NotAVideo("the file is no video, or it is damaged") from None
+    """Read a video file's own description; it blocks. Raises `NotAVideo`, and `OSError` where it cannot be read.
+
+    A duration that takes too long to find is unknown, and so is that of a file that says none and has no packets.
+    """
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise NotAVideo("the file is empty")
+        bounded = BoundedFile(file, _LIMITS)
+        try:
+            with open_film(bounded) as container:
+                return _describe(container, bounded, path, size)
+        except TooExpensive as error:
+            raise NotAVideo(str(error)) from None
+        except av.FFmpegError:
+            raise NotAVideo("the file is no video, or it is damaged") from None
 
 
 def size_in_kb(size_in_bytes: int) -> int:
@@ -54,24 +58,44 @@ def size_in_kb(size_in_bytes: int) -> int:
     return -(-size_in_bytes // 1024)
 
 
-def _describe(container: InputContainer, path: Path, size: int) -> MediaInfo:
-    videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not videos:
+def _describe(container: InputContainer, file: BoundedFile, path: Path, size: int) -> MediaInfo:
+    video = find_picture(container)
+    if video is None:
         raise NotAVideo("the file has no picture")
-    video = videos[0]
     codec = _codec(video)
     if codec is None:
         raise NotAVideo("the codec of its picture is unknown, or it is damaged")
+    width, height = _size(container, video)
     audio = container.streams.audio[0] if container.streams.audio else None
     return MediaInfo(
-        duration_seconds=_duration(container, video),
+        duration_seconds=_duration(container, file, video),
         file_size_kb=size_in_kb(size),
         video_codec=codec,
         audio_codec=_codec(audio),
-        resolution=f"{video.width}x{video.height}",
+        resolution=f"{width}x{height}",
         frame_rate=float(video.average_rate) if video.average_rate else None,
         format=_format(container.format.name, path),
     )
+
+
+def _size(container: InputContainer, video: VideoStream) -> tuple[int, int]:
+    """Return what the file says; where only its frames tell, one of them is decoded."""
+    if not video.width or not video.height:
+        _decode_one(container, video)
+    if not video.width or not video.height:
+        raise NotAVideo("the size of its picture is unknown, or it is damaged")
+    if video.width * video.height > MAX_PIXELS:
+        raise NotAVideo("its picture has more than 7680 times 4320 pixels")
+    return video.width, video.height
+
+
+def _decode_one(container: InputContainer, video: VideoStream) -> None:
+    for _, packet in zip(range(_PACKETS_AT_MOST), container.demux(video), strict=False):
+        try:
+            if video.codec_context.decode(packet):
+                return
+        except av.FFmpegError:  # others may be whole
+            continue
 
 
 def _codec(stream: Stream | None) -> str | None:
@@ -79,19 +103,21 @@ def _codec(stream: Stream | None) -> str | None:
     return None if codec is None else str(codec.canonical_name)
 
 
-def _duration(container: InputContainer, video: VideoStream) -> float | None:
+def _duration(container: InputContainer, file: BoundedFile, video: VideoStream) -> float | None:
     if container.duration:
         return container.duration / av.time_base
     if video.duration and video.time_base:
         return float(video.duration * video.time_base)
-    return _last_time(container, video)
+    return _last_time(container, file, video)
 
 
-def _last_time(container: InputContainer, video: VideoStream) -> float | None:
+def _last_time(container: InputContainer, file: BoundedFile, video: VideoStream) -> float | None:
     """Return the end of the last packet: a recording that was streamed to disk does not know how long it became."""
     ends = ((packet.pts or 0) + (packet.duration or 0) for packet in container.demux(video))
     last = max(ends, default=0)
-    return float(last * video.time_base) if last and video.time_base else None
+    if file.is_spent or not last or not video.time_base:
+        return None
+    return float(last * video.time_base)
 
 
 def _format(names: str, path: Path) -> str:

@@ -1,6 +1,5 @@
 """A still picture of a video: a JPEG of one of its frames, made with PyAV."""
 
-import io
 import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -11,22 +10,15 @@ import av
 from av.container import InputContainer
 from av.filter import Graph
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 
+from app.media.opening import BoundedFile, Limits, TooExpensive, find_picture, open_film
+
 WIDTH, HEIGHT = 640, 360
 
-# Only containers that hold a video themselves, and only this file: FFmpeg would open whatever a playlist names.
-_OPTIONS = {
-    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,asf",
-    "protocol_whitelist": "none",
-    "max_pixels": str(8192 * 8192),
-}
-# What one still may cost, whatever the file says of itself.
-_SECONDS_AT_MOST = 10.0
-_BYTES_AT_MOST = 256 * 1024**2
+_LIMITS = Limits(seconds=10.0, bytes=256 * 1024**2)
 _PACKETS_AT_MOST = 600  # for each place in the film: ten seconds at 60 frames per second
 # Where to look for a frame that is not black: shares of the duration, and seconds where that is unknown.
 _SHARES = (0.1, 0.3, 0.5, 0.7, 0.03)
@@ -47,96 +39,67 @@ class NoPicture(Exception):
     """A file of which no still picture can be made; the text says why."""
 
 
-class _Enough(Exception):
-    """A file costs more than one still may."""
-
-
 def make_still(file: BinaryIO) -> bytes:
     """Return a JPEG that fits into 640 by 360 pixels and has the shape of the film as it is shown; it blocks.
 
     It is the frame at a tenth of the film, at one second at most, or one from further on where that is black. Raises
     `NoPicture`, and what reading the file raises.
     """
+    bounded = BoundedFile(file, _LIMITS)
     try:
-        with av.open(_Bounded(file), "r", options=_OPTIONS, metadata_errors="ignore") as container:
-            return _encode(_choose(container))
-    except _Enough:
-        raise NoPicture("the file takes too long to read") from None
+        with open_film(bounded) as container:
+            frame = _choose(container, bounded)
+        return _encode(frame)
+    except TooExpensive as error:
+        raise NoPicture(str(error)) from None
     except av.FFmpegError:
         raise NoPicture("the file is no video, or it is damaged") from None
 
 
-class _Bounded(io.RawIOBase):
-    """A file of which so many bytes are read at most, and for so long."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._left = _BYTES_AT_MOST
-        self._deadline = time.monotonic() + _SECONDS_AT_MOST
-
-    def read(self, size: int = -1) -> bytes:
-        if self._left <= 0 or time.monotonic() > self._deadline:
-            raise _Enough
-        chunk = self._file.read(size)
-        self._left -= len(chunk)
-        return chunk
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-
-def _choose(container: InputContainer) -> VideoFrame:
+def _choose(container: InputContainer, file: BoundedFile) -> VideoFrame:
     """Return the first frame that is not black, or the least black one, as the still shows it."""
-    stream = _video(container)
-    stream.codec_context.thread_count = 1
-    stream.codec_context.options = {"max_pixels": _OPTIONS["max_pixels"]}
+    stream = find_picture(container)
+    if stream is None:
+        raise NoPicture("the file has no picture")
+    if stream.codec_context is None:
+        raise NoPicture("the codec of its picture is unknown, or it is damaged")
     best, best_light = None, -1.0
     try:
-        for frame in _candidates(container, stream):
-            picture = _shape(frame, stream.sample_aspect_ratio)
+        for picture in _candidates(container, stream):
             light = _light(picture)
             if light > best_light:
                 best, best_light = picture, light
             if light >= _BLACK:
                 break
-    except _Enough:
+    except TooExpensive:
         if best is None:
             raise
     if best is None:
-        raise NoPicture("no frame of the video can be decoded")
+        file.check()
+        raise TooExpensive if file.is_spent else NoPicture("no frame of the video can be decoded")
     return best
 
 
-def _video(container: InputContainer) -> VideoStream:
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-            return stream
-    raise NoPicture("the file has no picture")
-
-
 def _candidates(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    deadline = time.monotonic() + _SECONDS_AT_MOST
+    deadline = time.monotonic() + _LIMITS.seconds
     start = (container.start_time or 0) / av.time_base
     duration = (container.duration or 0) / av.time_base
     first = min(duration / 10, 1.0) if duration else 1.0
-    if frame := _decode_until(container, stream, start + first, deadline):
-        yield frame
+    if picture := _take(container, stream, start + first, deadline):
+        yield picture
     for seconds in [share * duration for share in _SHARES] if duration else _SECONDS:
         try:
             container.seek(round((start + seconds) * av.time_base))
         except av.FFmpegError:  # a file without an index, or its end
             return
-        if frame := _decode_until(container, stream, 0, deadline):
-            yield frame
+        if picture := _take(container, stream, 0, deadline):
+            yield picture
+
+
+def _take(container: InputContainer, stream: VideoStream, seconds: float, deadline: float) -> VideoFrame | None:
+    """Return the small picture of a frame, so that no large one is kept while others are decoded."""
+    frame = _decode_until(container, stream, seconds, deadline)
+    return frame and _shape(frame, stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio)
 
 
 def _decode_until(container: InputContainer, stream: VideoStream, seconds: float, deadline: float) -> VideoFrame | None:
@@ -145,7 +108,7 @@ def _decode_until(container: InputContainer, stream: VideoStream, seconds: float
     try:
         for number, packet in enumerate(container.demux(stream)):
             if time.monotonic() > deadline:
-                raise _Enough
+                raise TooExpensive
             if number >= _PACKETS_AT_MOST:
                 break
             for frame in _decode(stream, packet):

@@ -1,5 +1,9 @@
 """Little films, made with PyAV."""
 
+import struct
+import subprocess
+import sys
+import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -51,6 +55,47 @@ def make_colour_movie(path: Path, seconds: float, colours: Sequence[tuple[int, i
             container.mux(stream.encode(frame.reformat(format="yuv420p")))
         container.mux(stream.encode(None))
     return path
+
+
+def make_bomb(path: Path, side: int, streams: int, said_side: int | None = None) -> Path:
+    """Write a small film of large black squares, a PNG for each second in every stream; its header may lie."""
+    png = _png(side)
+    with av.open(str(path), "w") as container:
+        for _ in range(streams):
+            stream = container.add_stream("png", rate=1)
+            assert isinstance(stream, VideoStream)
+            stream.width = stream.height = said_side or side
+            stream.pix_fmt = "rgb24"
+        for second in range(2):
+            for each in container.streams:
+                packet = av.Packet(png)
+                packet.stream, packet.is_keyframe = each, True
+                packet.pts = packet.dts = second
+                packet.time_base = Fraction(1)
+                container.mux(packet)
+    return path
+
+
+def peak_megabytes(code: str, path: Path) -> float:
+    """Return what a process of its own takes at most for code that does something with `path`, whatever it raises."""
+    program = f"""
+import contextlib, re, sys
+path = sys.argv[1]
+with contextlib.suppress(Exception):
+    {code}
+print(int(re.search(r"VmHWM:\\s+([0-9]+) kB", open("/proc/self/status").read())[1]) / 1024)
+"""
+    return float(subprocess.run([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, check=True).stdout)
+
+
+def _png(side: int) -> bytes:
+    deflate = zlib.compressobj(1)
+    rows = b"".join(deflate.compress(bytes(1 + 3 * side)) for _ in range(side)) + deflate.flush()
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", rows), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
 
 
 def _film(container: OutputContainer, stream: VideoStream, seconds: float) -> None:

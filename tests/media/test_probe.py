@@ -1,11 +1,16 @@
 """What a probe says of good files, of strange ones and of files that are no video."""
 
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
 
+from app.media import probe as probing
+from app.media.opening import Limits
 from app.media.probe import NotAVideo, probe
-from tests.media.movies import FRAME_RATE, HEIGHT, WIDTH, make_movie
+from tests.media.movies import FRAME_RATE, HEIGHT, WIDTH, make_bomb, make_movie, peak_megabytes
 
 
 def test_an_mp4_is_described(tmp_path: Path) -> None:
@@ -101,3 +106,126 @@ def test_a_title_that_is_no_utf8_is_no_harm(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "old.mkv", container_format="matroska", title="Caf__")
     movie.write_bytes(movie.read_bytes().replace(b"Caf__", b"Caf\xe9!"))
     assert probe(movie).video_codec == "h264"
+
+
+def make_movie_with_tracks(path: Path, audio: int, subtitles: int) -> Path:
+    script = path.with_name("lines.srt")
+    script.write_text("1\n00:00:00,100 --> 00:00:00,900\nHello\n")
+    plain = make_movie(path.with_name("plain.mkv"))
+    with av.open(str(plain)) as film, av.open(str(script)) as lines, av.open(str(path), "w") as container:
+        tracks = {
+            film.streams.video[0]: 1,
+            film.streams.audio[0]: audio,
+            lines.streams.subtitles[0]: subtitles,
+        }
+        copies: Any = {
+            stream: [container.add_stream_from_template(stream) for _ in range(count)]
+            for stream, count in tracks.items()
+        }
+        packets: Any = [*film.demux(), *lines.demux()]
+        for packet in packets:
+            for stream in copies[packet.stream] if packet.size else ():
+                packet.stream = stream
+                container.mux(packet)
+    return path
+
+
+def test_a_film_with_many_sounds_and_subtitles_is_described(tmp_path: Path) -> None:
+    movie = make_movie_with_tracks(tmp_path / "film.mkv", audio=8, subtitles=40)
+    with av.open(str(movie)) as container:
+        assert len(container.streams) == 49
+    info = probe(movie)
+    assert (info.video_codec, info.audio_codec, info.resolution) == ("h264", "aac", f"{WIDTH}x{HEIGHT}")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "said"),
+    [
+        ("talk.avi", "mpeg4", "mpeg4"),
+        ("talk.3gp", "mpeg4", "mpeg4"),
+        ("talk.flv", "flv", "flv1"),
+        ("talk.flv", "libx264", "h264"),
+        ("talk.ts", "libx264", "h264"),
+        ("talk.ts", "libx265", "hevc"),
+        ("talk.mpg", "mpeg2video", "mpeg2video"),
+        ("talk.wmv", "wmv2", "wmv2"),
+        ("talk.webm", "libvpx", "vp8"),
+        ("talk.mp4", "libsvtav1", "av1"),
+        ("talk.mov", "prores_ks", "prores"),
+        ("talk.mkv", "mjpeg", "mjpeg"),
+    ],
+)
+def test_size_and_duration_are_known_of_films_of_all_kinds(tmp_path: Path, name: str, codec: str, said: str) -> None:
+    pixels = {"prores_ks": "yuv422p10le", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=FRAME_RATE * 3)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, pixels
+        for number in range(FRAME_RATE * 6):
+            frame = av.VideoFrame(128, 96, pixels)
+            frame.pts, frame.time_base = number, Fraction(1, FRAME_RATE * 3)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    info = probe(path)
+    assert (info.video_codec, info.resolution) == (said, "128x96")
+    assert info.duration_seconds == pytest.approx(2, abs=0.3)
+    assert info.frame_rate == pytest.approx(FRAME_RATE * 3, rel=0.01)
+
+
+def test_a_picture_whose_size_nothing_tells_is_no_video(tmp_path: Path) -> None:
+    movie = make_movie(tmp_path / "odd.flv", video_codec="flv", audio_codec=None)
+    content = bytearray(movie.read_bytes())
+    with av.open(str(movie)) as container:
+        packets: Any = container.demux(video=0)
+        for packet in packets:
+            if packet.size:
+                start = content.index(bytes(packet))
+                content[start : start + packet.size] = b"\xff" * packet.size
+    movie.write_bytes(content)
+    with pytest.raises(NotAVideo, match="size"):
+        probe(movie)
+
+
+def test_a_picture_of_too_many_pixels_is_no_video(tmp_path: Path) -> None:
+    with pytest.raises(NotAVideo, match="pixels"):
+        probe(make_bomb(tmp_path / "large.mov", 100, streams=1, said_side=16_000))
+
+
+@pytest.mark.parametrize("said_side", [8000, 16])
+def test_many_large_pictures_in_a_small_file_take_little_memory(tmp_path: Path, said_side: int) -> None:
+    bomb = make_bomb(tmp_path / "bomb.mov", 8000, streams=8, said_side=said_side)
+    code = "from pathlib import Path; from app.media.probe import probe; probe(Path(path))"
+    assert peak_megabytes(code, bomb) < 150
+
+
+def test_a_file_that_takes_too_long_to_open_is_no_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(probing, "_LIMITS", Limits(seconds=10, bytes=100))
+    with pytest.raises(NotAVideo, match="too long"):
+        probe(make_movie(tmp_path / "talk.mp4", seconds=600, audio_codec=None))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_duration_that_takes_too_long_to_find_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    movie = make_movie(tmp_path / "live.mkv", seconds=600, container_format="matroska", audio_codec=None)
+    blank_out_duration(movie)
+    assert movie.stat().st_size > 70_000
+    monkeypatch.setattr(probing, "_LIMITS", Limits(seconds=10, bytes=movie.stat().st_size - 40_000))
+    info = probe(movie)
+    assert (info.duration_seconds, info.resolution) == (None, f"{WIDTH}x{HEIGHT}")
+
+
+def test_a_large_film_with_its_index_at_the_end_is_read_at_both_ends_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    movie = make_movie(tmp_path / "long.mp4", seconds=2, audio_codec=None)
+    content = movie.read_bytes()
+    index = content.index(b"moov") - 4
+    hole = 3 * 1024**3
+    with movie.open("wb") as file:  # with a hole before the index
+        file.write(content[:index] + (8 + hole).to_bytes(4) + b"free")
+        file.seek(hole, 1)
+        file.write(content[index:])
+    monkeypatch.setattr(probing, "_LIMITS", Limits(seconds=10, bytes=10_000_000))
+    assert probe(movie).duration_seconds == pytest.approx(2, abs=0.1)

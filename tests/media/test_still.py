@@ -11,9 +11,10 @@ import av
 import pytest
 from av.video.frame import VideoFrame
 
-from app.media import still
+from app.media import opening, still
+from app.media.opening import Limits
 from app.media.still import NoPicture, make_still
-from tests.media.movies import HEIGHT, WIDTH, make_colour_movie, make_movie
+from tests.media.movies import HEIGHT, WIDTH, make_bomb, make_colour_movie, make_movie, peak_megabytes
 
 BLACK, RED, GREEN, BLUE = (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)
 Colour = tuple[int, int, int]
@@ -117,8 +118,9 @@ def test_a_still_fits_into_640_by_360_and_is_never_stretched(
     assert size(take_still(make_film(tmp_path / "film.mkv", width, height))) == expected
 
 
-def test_pixels_that_are_not_square_are_shown_as_the_player_shows_them(tmp_path: Path) -> None:
-    film = make_film(tmp_path / "film.mp4", 720, 576, aspect=Fraction(64, 45), codec="libx264")
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.ts"])
+def test_pixels_that_are_not_square_are_shown_as_the_player_shows_them(tmp_path: Path, name: str) -> None:
+    film = make_film(tmp_path / name, 720, 576, aspect=Fraction(64, 45), codec="libx264")
     assert size(take_still(film)) == (640, 360)
 
 
@@ -237,7 +239,7 @@ def test_a_film_of_too_many_pixels_is_refused(
 ) -> None:
     film = make_film(tmp_path / name, 128, 96, codec=codec)
     assert size(take_still(film)) == (128, 96)
-    monkeypatch.setitem(still._OPTIONS, "max_pixels", "10000")
+    monkeypatch.setattr(opening, "MAX_PIXELS", 10_000)
     with pytest.raises(NoPicture):
         take_still(film)
 
@@ -248,7 +250,7 @@ def test_a_film_that_takes_too_long_to_read_is_given_up(tmp_path: Path, monkeypa
             time.sleep(0.02)
             return super().read(min(size or 0, 100))
 
-    monkeypatch.setattr(still, "_SECONDS_AT_MOST", 0.1)
+    monkeypatch.setattr(still, "_LIMITS", Limits(seconds=0.1, bytes=1024**3))
     film = make_colour_movie(tmp_path / "film.mp4", 20, [BLACK]).read_bytes()
     started = time.monotonic()
     with pytest.raises(NoPicture, match="too long"):
@@ -256,11 +258,36 @@ def test_a_film_that_takes_too_long_to_read_is_given_up(tmp_path: Path, monkeypa
     assert time.monotonic() - started < 2
 
 
-def test_a_film_is_read_no_further_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_film_is_read_no_further_than_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     film = make_film(tmp_path / "film.mp4", 640, 360, (RED,) * 20)
-    monkeypatch.setattr(still, "_BYTES_AT_MOST", 100)
+    monkeypatch.setattr(still, "_LIMITS", Limits(seconds=10, bytes=100))
     with pytest.raises(NoPicture, match="too long"):
         take_still(film)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_breaks_off_while_it_is_read_leaves_nothing_for_the_next_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 2000:
+                raise OSError("the disk is broken")
+            return super().read(min(size or 0, 1000))
+
+    film = make_colour_movie(tmp_path / "film.mp4", 20, [GREEN])
+    with pytest.raises(OSError, match="the disk is broken"):
+        make_still(Broken(film.read_bytes()))
+    assert is_coloured(take_still(film), GREEN)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_many_large_pictures_in_a_small_file_take_little_memory(tmp_path: Path) -> None:
+    for side in (5700, 8000):
+        bomb = make_bomb(tmp_path / "bomb.mov", side, streams=8)
+        assert peak_megabytes("from app.media.still import make_still; make_still(open(path, 'rb'))", bomb) < 300
 
 
 def test_what_reading_the_file_raises_is_passed_on() -> None:

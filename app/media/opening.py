@@ -1,0 +1,110 @@
+"""How films are opened: which files at all, and what reading and decoding one may cost, whatever it says of itself."""
+
+import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+MAX_PIXELS = 7680 * 4320
+
+# Only containers that hold a film themselves, and only this file: FFmpeg would open whatever a playlist names.
+_OPTIONS = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,asf",
+    "protocol_whitelist": "none",
+    # FFmpeg decodes a frame of each stream when it opens a file, and small packets become large frames. Headers and
+    # parsers say enough of most files, and what is to be decoded is decoded of one stream.
+    "codec_whitelist": "none",
+    "max_streams": "256",  # sounds, subtitles in many languages and their fonts
+}
+
+
+class TooExpensive(Exception):
+    """A file costs more than it may."""
+
+    def __init__(self) -> None:
+        super().__init__("the file takes too long to read")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What reading one file may cost."""
+
+    seconds: float
+    bytes: int
+
+
+class BoundedFile(io.RawIOBase):
+    """A file that ends where its limits are reached or where it cannot be read; FFmpeg goes on after an exception."""
+
+    def __init__(self, file: BinaryIO, limits: Limits) -> None:
+        self._file = file
+        self._left = limits.bytes
+        self._deadline = time.monotonic() + limits.seconds
+        self._failure: Exception | None = None
+        self.is_spent = False
+
+    def read(self, size: int = -1) -> bytes:
+        self.is_spent = self.is_spent or self._left <= 0 or time.monotonic() > self._deadline
+        if self.is_spent or self._failure:
+            return b""
+        try:
+            chunk = self._file.read(size)
+        except Exception as error:
+            self._failure = error
+            return b""
+        self._left -= len(chunk)
+        return chunk
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except Exception as error:
+            self._failure = self._failure or error
+            return -1
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def check(self) -> None:
+        """Raise what reading raised."""
+        if self._failure is not None:
+            raise self._failure
+
+
+@contextmanager
+def open_film(file: BoundedFile) -> Iterator[InputContainer]:
+    """Raises `av.FFmpegError` for what is no film, `TooExpensive`, and what reading the file raises."""
+    try:
+        # Titles in other encodings are as common as old cameras, and nothing here reads them.
+        with av.open(file, "r", options=_OPTIONS, metadata_errors="ignore") as container:
+            yield container
+    except av.FFmpegError:
+        file.check()
+        if file.is_spent:
+            raise TooExpensive from None
+        raise
+    file.check()
+
+
+def find_picture(container: InputContainer) -> VideoStream | None:
+    """Return the stream that is the film itself, ready to be decoded; covers are none."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            if stream.codec_context is not None:
+                stream.codec_context.thread_count = 1
+                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            return stream
+    return None
