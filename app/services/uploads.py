@@ -1,21 +1,23 @@
 """Videos that users send: written down as they arrive, looked at, stored, and only then a row."""
 
-import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.core.errors import Conflict, FileMissing, InvalidInput, TooLarge
+from app.core.errors import Conflict, FileMissing, InvalidInput, StorageUnavailable, TooLarge
 from app.database import Database
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.repositories import VideoRepository
 from app.services.held import while_held
 from app.services.video_details import VideoDetails, invent_identifier
 from app.storage import Receiver, Storage, video_folder
+from app.storage.workers import Workers
 
 _log = logging.getLogger(__name__)
 
+# A file may be looked at for seconds, and nothing else is to wait behind it.
+_probes = Workers("probes", 2)
 _TAKEN = "A video with this id exists already"
 # What a file without a telling name is called by. WebM is Matroska with these codecs and no others.
 _EXTENSIONS = {"mpegts": ".ts", "mpeg": ".mpg"}
@@ -53,7 +55,8 @@ class Upload:
     async def store(self, details: VideoDetails) -> str:
         """Make a video of what has arrived and return its identifier.
 
-        Raises `InvalidInput` for a file that is no video, and `Conflict` for an identifier that is taken.
+        Raises `InvalidInput` for a file that is no video, `Conflict` for an identifier that is taken, and
+        `StorageUnavailable` and `StorageFull`.
         """
         await self.announce(details)
         info = await self._probe()
@@ -61,24 +64,28 @@ class Upload:
         extension = details.extension or _extension_of(info)
         # No two uploads share a name, so that none can lose its file to the deletion of another.
         key = f"{video_folder(identifier)}/{secrets.token_hex(8)}{extension}"
+        url = self._storage.url_of(key)
+        # A process that is killed before the row is there leaves a file that nothing but this line names, where the
+        # identifier was invented; the leftovers of any other go with the video of its name.
+        _log.info("Storing the upload of %r as %s", identifier, url)
         try:
             await self._storage.put(key, self._incoming.path)
-            await self._add_row(identifier, self._storage.url_of(key), details, info)
+            await self._add_row(identifier, url, details, info)
         except FileMissing:
             raise Conflict("A video with this id was deleted at the same time, send this one again") from None
         except BaseException:
-            await self._discard(identifier, self._storage.url_of(key))
+            await self._discard(identifier, url)
             raise
         return identifier
 
     async def _probe(self) -> MediaInfo:
         try:
-            return await asyncio.to_thread(probe, self._incoming.path)
+            return await _probes.run(probe, self._incoming.path)
         except NotAVideo as error:
             raise InvalidInput(str(error).capitalize()) from None
-        except OSError as error:  # FFmpeg has these for damaged files too
+        except OSError as error:
             _log.warning("An upload cannot be read: %s", error)
-            raise InvalidInput("The file is damaged") from None
+            raise StorageUnavailable("What has arrived cannot be read") from None
 
     async def _add_row(self, identifier: str, url: str, details: VideoDetails, info: MediaInfo) -> None:
         async with self._database.connect() as conn, conn.transaction():

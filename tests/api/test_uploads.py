@@ -1,5 +1,8 @@
 """`POST /api/videos`: what is accepted, and that nothing is left of what is not."""
 
+import asyncio
+import logging
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +18,7 @@ from app.models import Video
 from app.repositories import VideoRepository
 from tests.api.conftest import open_client
 from tests.factories import make_video
-from tests.media.movies import make_movie
+from tests.media.movies import make_bomb, make_movie
 
 BOUNDARY = "a-boundary"
 FORM_TYPE = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -306,6 +309,49 @@ async def test_a_film_that_was_cut_off_is_a_video_or_refused_and_never_an_error(
 ) -> None:
     answer = await client.post("/api/videos", content=movie[:kept], params={"filename": "talk.mp4"})
     assert answer.status_code in (201, 422)
+
+
+async def test_a_picture_of_too_many_pixels_is_refused(client: AsyncClient, tmp_path: Path, media: Path) -> None:
+    film = make_bomb(tmp_path / "large.mov", 100, streams=6, said_side=16_000).read_bytes()
+    answer = await client.post("/api/videos", content=film, params={"id": "large"})
+    assert (answer.status_code, answer.json()) == (
+        422,
+        {"detail": "Its picture has more than 7680 times 4320 pixels"},
+    )
+    assert files_in(media) == []
+
+
+async def test_an_upload_waits_for_no_thread_that_others_use(client: AsyncClient, movie: bytes) -> None:
+    go_on = threading.Event()
+    others = [asyncio.create_task(asyncio.to_thread(go_on.wait)) for _ in range(40)]
+    try:
+        async with asyncio.timeout(10):
+            answer = await client.post("/api/videos", content=movie, params={"id": "talk"})
+    finally:
+        go_on.set()
+        await asyncio.gather(*others)
+    assert answer.status_code == 201
+
+
+async def test_the_address_of_a_file_is_told_before_it_is_stored(
+    client: AsyncClient, movie: bytes, media: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[bool] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(any(name.startswith("videos/") for name in files_in(media)))
+
+    logger = logging.getLogger("app.services.uploads")
+    listener = Listener()
+    logger.addHandler(listener)
+    try:
+        with caplog.at_level(logging.INFO, "app.services.uploads"):
+            await client.post("/api/videos", content=movie)
+    finally:
+        logger.removeHandler(listener)
+    (stored,) = files_in(media)
+    assert (told, (media / stored).as_uri() in caplog.text) == ([False], True)
 
 
 FILE = part("file", b"x", "talk.mp4")

@@ -25,7 +25,7 @@ from tests.library.legacy import (
     make_run,
     make_transcript,
 )
-from tests.media.movies import FRAME_RATE, HEIGHT, WIDTH
+from tests.media.movies import FRAME_RATE, HEIGHT, WIDTH, make_bomb
 
 
 def snapshot(folder: Path) -> dict[Path, tuple[int, bytes | None]]:
@@ -97,6 +97,17 @@ async def test_a_film_that_is_none_is_reported_and_its_video_is_imported(
     report = await importer.run(legacy)
     assert counts(report, "new") == {"videos": 1, "transcripts": 1}
     assert [(entry["file"], entry["kind"]) for entry in report["entries"]] == [("videos/talk.mp4", "refused")]
+
+
+async def test_a_film_of_too_many_pixels_is_reported_and_its_video_is_imported(
+    importer: Importer, legacy: LegacyLibrary
+) -> None:
+    make_bomb(legacy.add("videos/talk.mp4", ""), 100, streams=6, said_side=16_000, container_format="mov")
+    report = await importer.run(legacy)
+    assert counts(report, "new") == {"videos": 1}
+    (entry,) = report["entries"]
+    assert (entry["file"], entry["kind"]) == ("videos/talk.mp4", "refused")
+    assert "pixels" in entry["reason"]
 
 
 @pytest.mark.parametrize(

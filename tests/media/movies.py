@@ -57,10 +57,12 @@ def make_colour_movie(path: Path, seconds: float, colours: Sequence[tuple[int, i
     return path
 
 
-def make_bomb(path: Path, side: int, streams: int, said_side: int | None = None) -> Path:
+def make_bomb(
+    path: Path, side: int, streams: int, said_side: int | None = None, container_format: str | None = None
+) -> Path:
     """Write a small film of large black squares, a PNG for each second in every stream; its header may lie."""
     png = _png(side)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format=container_format) as container:
         for _ in range(streams):
             stream = container.add_stream("png", rate=1)
             assert isinstance(stream, VideoStream)
