@@ -9,7 +9,7 @@ from starlette.responses import Response
 from app.api.answers import json_answer
 from app.api.dependencies import AutocommitConnection, Limit, VideoId
 from app.api.paging import next_link
-from app.api.read_route import ReadRoute, SharedReads
+from app.api.read_route import ReadRoute, SharedReads, get_reads
 from app.api.schemas.common import Error
 from app.api.schemas.videos import VideoAnswer
 from app.repositories.views import VideoCard
@@ -23,9 +23,9 @@ reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=ReadRoute)
 Cursor = Annotated[str, Query(max_length=255, description="From the Link header of the page before")]
 
 
-async def list_audio(reads: SharedReads) -> ExtractedAudio:
+async def list_audio(request: Request) -> ExtractedAudio:
     """Give the videos whose sound is there."""
-    return await reads.audio.get()
+    return await (await get_reads(request)).audio.get()
 
 
 # Asked for before the connection, which is not held while the storage answers.
