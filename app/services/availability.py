@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from app.core.errors import FileMissing, MomentNotFound, StorageUnavailable, VideoNotFound
 from app.database import Database
 from app.repositories.availability import AvailabilityRepository, MomentMaterial
+from app.services.identifiers import findable
 from app.services.model_registry import DEFAULT_MODELS, ModelRegistry
 from app.storage import Storage
 
@@ -37,10 +38,8 @@ class Availability:
 
 async def find_clip(database: Database, redis: Redis, storage: Storage, video: str, moment: str) -> Availability:
     """Return what there is for a moment. Raises `VideoNotFound` and `MomentNotFound`."""
-    if "\0" in video + moment:
-        raise VideoNotFound
     async with database.connect() as conn:
-        material = await AvailabilityRepository(conn).get(video, moment, _PADDING_SECONDS)
+        material = await AvailabilityRepository(conn).get(findable(video), findable(moment), _PADDING_SECONDS)
     if material is None:
         raise VideoNotFound
     if not material.has_moment:

@@ -15,6 +15,7 @@ from app.core.errors import TranscriptNotFound, VideoNotFound
 from app.database import Database
 from app.repositories import TranscriptRepository
 from app.repositories.views import TranscriptKey
+from app.services.identifiers import findable
 
 # A time behind this is none.
 _LONGEST_SECONDS = 1e9
@@ -50,10 +51,8 @@ class Captions:
 
 async def read_captions(database: Database, identifier: str, form: CaptionFormat) -> Captions:
     """Return the captions of a video. Raises `VideoNotFound` and `TranscriptNotFound`."""
-    if "\0" in identifier:
-        raise VideoNotFound
     async with database.connect() as conn:
-        found = await TranscriptRepository(conn).read_segments(identifier)
+        found = await TranscriptRepository(conn).read_segments(findable(identifier))
     if found is None:
         raise VideoNotFound
     key, segments = found

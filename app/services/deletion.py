@@ -18,6 +18,7 @@ from app.database import Database
 from app.repositories import VideoRepository
 from app.services.deleted_rows import DeletedRows, Skips, delete_rows, is_in_bucket
 from app.services.held import while_held
+from app.services.identifiers import findable
 from app.services.video_keys import delete_video_keys
 from app.storage import Storage, audio_folder, clip_folder, thumbnail_folder, video_folder
 
@@ -53,7 +54,7 @@ async def delete_video(database: Database, storage: Storage, redis: Redis, ident
     Files outside this server's own storage stay. A storage that does not answer at all fails before anything is
     deleted.
     """
-    if "\0" in identifier:
+    if not findable(identifier):
         raise VideoNotFound
     found = await _list_files(storage, identifier, skips)
     async with database.connect() as conn, conn.transaction():

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from app.core.errors import ClipNotFound, FileMissing, MomentNotFound, VideoNotFound
 from app.database import Connection
 from app.repositories.media import MediaRepository
+from app.services.identifiers import findable
 from app.storage import Storage, audio_folder
 
 _CLIP_ENDING = "_clip.mp4"
@@ -15,7 +16,7 @@ _LONGEST_CLIP_NAME = 300
 
 async def find_clip_file(conn: Connection, video: str, moment: str) -> str:
     """Return the URL of a moment's clip. Raises `VideoNotFound`, `MomentNotFound` and `ClipNotFound`."""
-    place = await MediaRepository(conn).get_clip_place(_storable(video), _storable(moment))
+    place = await MediaRepository(conn).get_clip_place(findable(video), findable(moment))
     if place is None:
         raise VideoNotFound
     if not place.has_moment:
@@ -31,7 +32,7 @@ async def find_clip_by_name(conn: Connection, name: str) -> str:
     An import may have given the moment another identifier; then the file has still its old name.
     """
     clip = name.removesuffix(_CLIP_ENDING)
-    if clip == name or len(name) > _LONGEST_CLIP_NAME or not _storable(name):
+    if clip == name or len(name) > _LONGEST_CLIP_NAME or not findable(name):
         raise ClipNotFound
     videos = [clip[:position] for position, character in enumerate(clip) if character == "_"]
     endings = {f"/{name}", f"/{quote(name)}"}  # a gs:// address is written as it is, a file:// one encoded
@@ -57,8 +58,3 @@ async def find_audio_file(storage: Storage, identifier: str) -> str:
             continue
         return url
     raise FileMissing
-
-
-def _storable(identifier: str) -> str:
-    """Return the identifier, or the empty one, which nothing has, for one that PostgreSQL does not even take."""
-    return "" if "\0" in identifier else identifier

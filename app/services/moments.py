@@ -11,6 +11,7 @@ from app.models import Moment, Video
 from app.repositories import MomentRepository, VideoRepository
 from app.repositories.moments import new_identifier
 from app.repositories.views import ShownMoment, ViewRepository
+from app.services.identifiers import findable
 
 MAX_MOMENT_SECONDS = 120
 
@@ -30,7 +31,7 @@ async def add_moment(conn: Connection, identifier: str, start: float, end: float
     if _broken_rule(start, end, title, duration=None):
         duration = await _get_duration(conn, identifier)
         raise InvalidMoment(_broken_rule(start, end, title, duration))
-    attempt = await MomentRepository(conn).create_if_free(identifier, new_identifier(), start, end, title)
+    attempt = await MomentRepository(conn).create_if_free(findable(identifier), new_identifier(), start, end, title)
     if attempt is None:
         raise VideoNotFound
     if attempt.identifier is None:
@@ -87,10 +88,10 @@ async def hold_moment(conn: Connection, video_identifier: str, identifier: str) 
 
     Raises `VideoNotFound`.
     """
-    video = await VideoRepository(conn).lock(video_identifier)
+    video = await VideoRepository(conn).lock(findable(video_identifier))
     if video is None:
         raise VideoNotFound
-    moment = await MomentRepository(conn).get_by_identifier(identifier)
+    moment = await MomentRepository(conn).get_by_identifier(findable(identifier))
     return video, moment if moment is not None and moment.video_id == video.id else None
 
 
@@ -142,7 +143,7 @@ def _overlap(title: str | None, start: float | None, end: float | None) -> str:
 
 
 async def _get_duration(conn: Connection, identifier: str) -> float | None:
-    video = await VideoRepository(conn).get_by_identifier(identifier)
+    video = await VideoRepository(conn).get_by_identifier(findable(identifier))
     if video is None:
         raise VideoNotFound
     return video.duration_seconds

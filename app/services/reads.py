@@ -14,6 +14,7 @@ from app.database import Batches, Connection, OpenConnection
 from app.repositories.media import MediaRepository
 from app.repositories.views import ShownMoment, TranscriptKey, VideoCard, ViewRepository
 from app.services.audio import AudioIndex
+from app.services.identifiers import findable
 from app.services.moments import show_under_originals
 
 # Bytes of compressed transcripts that a process keeps: about 1,300 of 3,000 words each.
@@ -52,19 +53,19 @@ class Reads:
 
     async def get_video(self, identifier: str) -> VideoCard:
         """Raises `VideoNotFound`."""
-        return _require(await self._cards.get(_storable(identifier)))
+        return _require(await self._cards.get(findable(identifier)))
 
     async def find_video_file(self, identifier: str) -> str:
         """Return the URL of a video's file. Raises `VideoNotFound`."""
-        return _require(await self._files.get(_storable(identifier)))
+        return _require(await self._files.get(findable(identifier)))
 
     async def list_moments(self, identifier: str) -> list[ShownMoment]:
         """Return the moments in the order they were added. Raises `VideoNotFound`."""
-        return _require(await self._moments.get(_storable(identifier)))
+        return _require(await self._moments.get(findable(identifier)))
 
     async def find_transcript(self, identifier: str) -> TranscriptKey:
         """Return which transcript a video has now. Raises `VideoNotFound` and `TranscriptNotFound`."""
-        key = _require(await self._transcript_keys.get(_storable(identifier)))
+        key = _require(await self._transcript_keys.get(findable(identifier)))
         if key.id is None:
             raise TranscriptNotFound
         return key
@@ -77,7 +78,7 @@ class Reads:
         document = self._documents.get(identifier)
         if document is not None and document.key == await self.find_transcript(identifier):
             return document
-        return await self._read_transcript(_storable(identifier))
+        return await self._read_transcript(findable(identifier))
 
     async def _read_transcript(self, identifier: str) -> TranscriptDocument:
         async with aclosing(self._open_connection()) as connections:
@@ -88,13 +89,6 @@ class Reads:
         if len(document.gzipped) <= _CACHE_BYTES:
             self._documents[identifier] = document
         return document
-
-
-def _storable(identifier: str) -> str:
-    """Return the identifier. Raises `VideoNotFound` for one that no row can have: it would fail for others too."""
-    if "\0" in identifier:
-        raise VideoNotFound
-    return identifier
 
 
 def _require(found: Shown | None) -> Shown:

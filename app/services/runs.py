@@ -8,6 +8,7 @@ from app.database import Connection
 from app.repositories.runs import RunRepository, ShownRun
 from app.repositories.statements import LARGEST_ID
 from app.services.cursors import broken_cursor, read_cursor, write_cursor
+from app.services.identifiers import findable
 
 STAGES = ("download", "audio", "audio_upload", "transcript", "generation", "clips", "clip_upload", "refinement")
 
@@ -34,9 +35,7 @@ class RunPage:
 
 async def find_latest_run(conn: Connection, video: str) -> ShownRun | None:
     """Return the newest run of a video, or None, also for a video that does not exist."""
-    if "\0" in video:
-        return None
-    runs = await RunRepository(conn).list_runs(video, 1)
+    runs = await RunRepository(conn).list_runs(findable(video), 1)
     return runs[0] if runs else None
 
 
@@ -44,9 +43,7 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str) -> Ru
     """Return at most `limit` runs behind a cursor. Raises `InvalidInput` for a cursor of another list."""
     of = ["runs", video]
     before = _read_place(read_cursor(of, cursor)) if cursor else None
-    if "\0" in video:
-        return RunPage([], None)
-    runs = await RunRepository(conn).list_runs(video, limit + 1, before)
+    runs = await RunRepository(conn).list_runs(findable(video), limit + 1, before)
     if len(runs) <= limit:
         return RunPage(runs, None)
     last = runs[limit - 1]

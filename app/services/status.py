@@ -9,6 +9,7 @@ from app.core.errors import FileMissing, MomentNotFound, VideoNotFound
 from app.database import Database
 from app.repositories import VideoRepository
 from app.repositories.status import StatusRepository
+from app.services.identifiers import findable
 from app.services.jobs import JobKind, JobState, JobStatus, Progress, find_job
 from app.services.media import find_audio_file
 from app.storage import Storage
@@ -28,24 +29,24 @@ class Statuses:
 
     async def get_audio(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            _require(await VideoRepository(conn).get_by_identifier(_storable(video)))
+            _require(await VideoRepository(conn).get_by_identifier(findable(video)))
         return await find_job(self._redis, JobKind.AUDIO, video) or await self._find_audio(video)
 
     async def get_transcription(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require(await StatusRepository(conn).get_transcript(_storable(video)))
+            stored = _require(await StatusRepository(conn).get_transcript(findable(video)))
         job = await find_job(self._redis, JobKind.TRANSCRIPTION, video)
         return job or _completed(stored.made_at, stored.processing_seconds)
 
     async def get_generation(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require(await StatusRepository(conn).get_generated(_storable(video)))
+            stored = _require(await StatusRepository(conn).get_generated(findable(video)))
         return await find_job(self._redis, JobKind.GENERATION, video) or _completed(stored.made_at)
 
     async def get_refinement(self, video: str, moment: str) -> JobStatus:
         """Raises `MomentNotFound` too."""
         async with self._database.connect() as conn:
-            stored = _require(await StatusRepository(conn).get_refinement(_storable(video), _storable(moment)))
+            stored = _require(await StatusRepository(conn).get_refinement(findable(video), findable(moment)))
         if not stored.has_moment:
             raise MomentNotFound
         return await find_job(self._redis, JobKind.REFINEMENT, video, moment) or _completed(stored.made_at)
@@ -53,7 +54,7 @@ class Statuses:
     async def get_clips(self, video: str) -> JobStatus:
         """The tables do not hold what failed: an original without a clip may have been added since."""
         async with self._database.connect() as conn:
-            stored = _require(await StatusRepository(conn).get_clips(_storable(video)))
+            stored = _require(await StatusRepository(conn).get_clips(findable(video)))
         job = await find_job(self._redis, JobKind.CLIPS, video)
         return job or _completed(stored.made_at, progress=Progress(stored.originals, stored.clips, 0))
 
@@ -71,13 +72,6 @@ def _completed(
     if made_at is None:
         return _NOT_STARTED
     return JobStatus(JobState.COMPLETED, made_at.replace(tzinfo=UTC).timestamp(), elapsed_seconds, progress=progress)
-
-
-def _storable(identifier: str) -> str:
-    """Return the identifier. Raises `VideoNotFound` for one that no row can have."""
-    if "\0" in identifier:
-        raise VideoNotFound
-    return identifier
 
 
 def _require(stored: Stored | None) -> Stored:

@@ -4,6 +4,7 @@ from app.core.errors import VideoNotFound
 from app.database import Connection
 from app.repositories import VideoRepository
 from app.repositories.videos import VideoChanges
+from app.services.identifiers import findable
 from app.services.video_details import check_source_url, check_title
 
 
@@ -13,11 +14,9 @@ async def change_video(conn: Connection, identifier: str, changes: VideoChanges)
         check_title(title)
     if (source_url := changes.get("source_url")) is not None:
         check_source_url(source_url)
-    if "\0" in identifier:
-        raise VideoNotFound
     async with conn.transaction():
         videos = VideoRepository(conn)
-        video = await videos.lock(identifier)
+        video = await videos.lock(findable(identifier))
         if video is None:
             raise VideoNotFound
         await videos.update(video.id, **changes)
