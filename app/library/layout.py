@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.errors import VideoMomentsError
+from app.core.media_types import VIDEO_EXTENSIONS
 from app.library.report import Kind, Notes
 
-# The previous backend looked for a video's file under these extensions, in this order.
-VIDEO_EXTENSIONS = (".mp4", ".webm", ".mov", ".avi", ".mkv", ".ogg")
 FOLDERS = ("videos", "transcripts", "moments", "thumbnails", "audios", "moment_clips", "pipeline_history")
 MEDIA_FOLDERS = ("videos", "thumbnails", "audios", "moment_clips")
 REGISTRY = "url_registry.json"

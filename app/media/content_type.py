@@ -2,27 +2,11 @@
 
 import re
 
+from app.core.media_types import media_type_of
+
 # How many of a file's first bytes tell what it is.
 HEAD_BYTES = 512
 
-_UNKNOWN = "application/octet-stream"
-_BY_EXTENSION = {
-    "mp4": "video/mp4",
-    "m4v": "video/mp4",
-    "mov": "video/quicktime",
-    "webm": "video/webm",
-    "mkv": "video/x-matroska",
-    "avi": "video/x-msvideo",
-    "ogg": "video/ogg",
-    "ogv": "video/ogg",
-    "mpg": "video/mpeg",
-    "ts": "video/mp2t",
-    "flv": "video/x-flv",
-    "wmv": "video/x-ms-wmv",
-    "wav": "audio/wav",
-    "jpg": "image/jpeg",
-    "jpeg": "image/jpeg",
-}
 # The major brands of https://mp4ra.org/registered-types/brands that are not a film in MP4.
 _BY_BRAND = {b"qt  ": "video/quicktime", b"M4A ": "audio/mp4", b"M4B ": "audio/mp4"}
 _BY_START = (
@@ -43,8 +27,7 @@ _DOCUMENT_TYPE = re.compile(rb"\x42\x82.(webm|matroska)", re.DOTALL)  # EBML: id
 
 def content_type(head: bytes, name: str) -> str:
     """Return the media type of a file that begins with `head`; its `name` decides only where that says nothing."""
-    extension = name.rpartition(".")[2].lower()
-    return _by_content(head) or _BY_EXTENSION.get(extension, _UNKNOWN)
+    return _by_content(head) or media_type_of(name)
 
 
 def _by_content(head: bytes) -> str | None:

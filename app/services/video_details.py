@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from app.core.errors import InvalidInput
+from app.core.media_types import VIDEO_EXTENSIONS
 
-# Extensions that say what a file is; any other tells nothing.
-VIDEO_EXTENSIONS = frozenset({".mp4", ".webm", ".mov", ".avi", ".mkv", ".ogg"})
 SOURCE_URL_PATTERN = r"^(https?|gs)://[^\s/?#\[\]]+([/?#][^\x00-\x1f\x7f]*)?$"
 
 _LONGEST_IDENTIFIER = 255

@@ -445,4 +445,4 @@ async def test_a_redis_that_is_away_makes_the_deletion_partial(app: FastAPI, con
     assert (answer.status_code, answer.json()["status"]) == (200, "partial")
     assert answer.json()["errors"] == ["The live state could not be deleted: Redis is not available"]
     assert await count_rows(conn) == [0] * 6
-    assert unknown.status_code == 404
+    assert (unknown.status_code, unknown.json()) == (503, {"detail": "Redis is not available"})

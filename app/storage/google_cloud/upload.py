@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import google_crc32c
 
 from app.core.errors import Conflict, FileMissing, StorageUnavailable
+from app.core.media_types import media_type_of
 from app.storage.copying import open_source
 from app.storage.google_cloud.client import CHUNK_PATIENCE_SECONDS, TIMEOUT_SECONDS, answering, patiently
 from app.storage.incoming import IncomingFolder
@@ -27,16 +28,6 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 8 * 1024 * 1024  # a multiple of 256 KiB, which the protocol wants
 _ATTEMPTS = 2
 _extend_checksum: Callable[[int, bytes], int] = google_crc32c.extend
-_CONTENT_TYPES = {
-    ".avi": "video/x-msvideo",
-    ".jpg": "image/jpeg",
-    ".mkv": "video/x-matroska",
-    ".mov": "video/quicktime",
-    ".mp4": "video/mp4",
-    ".ogg": "video/ogg",
-    ".wav": "audio/wav",
-    ".webm": "video/webm",
-}
 
 
 class Upload:
@@ -110,7 +101,7 @@ class Upload:
         return str(noted["session"]) if same else None
 
     def _begin(self, note: int) -> str:
-        kind = _CONTENT_TYPES.get(os.path.splitext(self._blob.name)[1].lower(), "application/octet-stream")
+        kind = media_type_of(self._blob.name)
         self._blob.content_type = kind
         try:
             with answering():
