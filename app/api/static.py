@@ -9,7 +9,6 @@ from app.api import transcripts
 from app.api.dependencies import Checkouts, MediaStorage, VideoId
 from app.api.media_answer import MediaAnswer, media_responses
 from app.api.read_route import ReadRoute, SharedReads
-from app.api.schemas.common import Error
 from app.api.schemas.transcripts import TranscriptAnswer
 from app.api.streams import CACHE_CONTROL
 from app.services import media
@@ -34,7 +33,7 @@ async def get_audio(video_id: VideoId, reads: SharedReads, storage: MediaStorage
 @reads.get(
     "/transcripts/{video_id}.json",
     response_model=TranscriptAnswer,
-    responses={304: {"description": "The client's copy is still right"}, 404: {"model": Error}},
+    responses=transcripts.RESPONSES,
 )
 async def get_transcript(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """A video's transcript, as `/api/videos/{video_id}/transcript` has it."""

@@ -1,9 +1,13 @@
 """`/api/videos/{id}/transcript`"""
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from app.api.byte_ranges import parse_ranges
 from app.api.dependencies import VideoId
+from app.api.errors import error_answer
 from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.transcripts import TranscriptAnswer
@@ -14,12 +18,19 @@ reads = APIRouter(prefix="/api/videos/{video_id}/transcript", tags=["transcripts
 
 # A browser asks each time whether its copy is still right; the answer costs one index look-up.
 _CACHE_CONTROL = "no-cache"
+_PART = {"application/json": {"schema": {"type": "string", "format": "binary"}}}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    206: {"description": "The part that `Range` asks for", "content": _PART},
+    304: {"description": "The client's copy is still right"},
+    404: {"model": Error},
+    416: {"model": Error, "description": "The transcript has no such part; `Content-Range` names its size"},
+}
 
 
 @reads.get(
     "",
     response_model=TranscriptAnswer,
-    responses={304: {"description": "The client's copy is still right"}, 404: {"model": Error}},
+    responses=RESPONSES,
 )
 async def get_transcript(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """A video's transcript with the times of its words and segments, in seconds."""
@@ -28,7 +39,24 @@ async def get_transcript(request: Request, video_id: VideoId, reads: SharedReads
         return unchanged
     document = await reads.get_transcript(video_id)
     headers = headers_of(document.key, gzipped)
-    return Response(document.gzipped if gzipped else document.plain, headers=headers, media_type="application/json")
+    if gzipped:
+        return Response(document.gzipped, headers=headers, media_type="application/json")
+    return _answer_plain(request, document.plain, headers)
+
+
+def _answer_plain(request: Request, body: bytes, headers: dict[str, str]) -> Response:
+    """Answer with the whole, or with the one part that is asked for."""
+    headers = {**headers, "Accept-Ranges": "bytes"}
+    wanted = request.headers.get("range", "") if request.method == "GET" else ""
+    is_of_this = request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
+    ranges = parse_ranges(wanted, len(body)) if is_of_this else None
+    if ranges == []:
+        return error_answer(416, "Range not satisfiable", {**headers, "Content-Range": f"bytes */{len(body)}"})
+    if ranges is None or len(ranges) > 1:
+        return Response(body, headers=headers, media_type="application/json")
+    start, stop = ranges[0].start, ranges[0].stop
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
+    return Response(body[start:stop], 206, headers, media_type="application/json")
 
 
 async def answer_unchanged(request: Request, video_id: str, reads: Reads, form: str = "") -> Response | None:

@@ -77,6 +77,23 @@ async def test_a_transcript_is_the_same_document_as_in_the_api(
     assert (head.status_code, head.content) == (200, b"")
 
 
+@pytest.mark.parametrize("address", ["/static/transcripts/talk.json", "/api/videos/talk/transcript"])
+async def test_a_part_of_a_transcript_is_sent(client: AsyncClient, conn: Connection, address: str) -> None:
+    await make_transcript(conn, video_id=(await make_video(conn, identifier="talk")).id)
+    plain = {"Accept-Encoding": "identity"}
+    whole = await client.get(address, headers=plain)
+    size = len(whole.content)
+    assert whole.headers["Accept-Ranges"] == "bytes"
+    part = await client.get(address, headers={**plain, "Range": "bytes=2-5", "If-Range": whole.headers["ETag"]})
+    assert (part.status_code, part.content) == (206, whole.content[2:6])
+    assert part.headers["Content-Range"] == f"bytes 2-5/{size}"
+    behind = await client.get(address, headers={**plain, "Range": f"bytes={size}-"})
+    assert (behind.status_code, behind.headers["Content-Range"]) == (416, f"bytes */{size}")
+    for headers in ({**plain, "If-Range": '"another"'}, {"Accept-Encoding": "gzip"}):
+        answer = await client.get(address, headers={**headers, "Range": "bytes=2-5"})
+        assert (answer.status_code, answer.content) == (200, whole.content)
+
+
 async def test_a_transcript_that_nobody_made_is_404(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="silent")
     for name in ("silent", "nobody", "%00", "x" * 5000):
