@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 
 from cachetools import LRUCache
@@ -41,18 +41,25 @@ def media_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
 class MediaAnswer(Response):
     """Answers a GET or a HEAD with a stored file, which stays the same one from its first byte to the last.
 
-    `media_type` is given where it need not be found out. Raises `FileMissing` and `StorageUnavailable`.
+    `opened` gives it, and what that raises is raised. `media_type` is given where it need not be found out.
     """
 
-    def __init__(self, storage: Storage, url: str, *, media_type: str | None = None, cache_control: str) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        opened: AbstractAsyncContextManager[OpenFile],
+        *,
+        media_type: str | None = None,
+        cache_control: str,
+    ) -> None:
         super().__init__()
         self._storage = storage
-        self._url = url
+        self._opened = opened
         self._media_type = media_type
         self._cache_control = cache_control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._storage.opened(self._url) as file:
+        async with self._opened as file:
             answer = await self._choose(Request(scope), file)
             await answer(scope, receive, send)
 

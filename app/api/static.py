@@ -26,7 +26,7 @@ async def get_audio(video_id: VideoId, reads: SharedReads, storage: MediaStorage
     """The sound that was extracted from a video for its transcription."""
     await reads.find_video_file(video_id)  # a name of no video must not find a file that happens to be called so
     url = await media.find_audio_file(storage, video_id)
-    return MediaAnswer(storage, url, media_type="audio/wav", cache_control=CACHE_CONTROL)
+    return MediaAnswer(storage, storage.opened(url), media_type="audio/wav", cache_control=CACHE_CONTROL)
 
 
 @reads.head("/transcripts/{video_id}.json", include_in_schema=False)
@@ -46,4 +46,4 @@ async def get_clip(name: ClipName, database: Checkouts, storage: MediaStorage) -
     """The video file that was cut out for a moment, by the names of both."""
     async with database.connect() as conn:
         url = await media.find_clip_by_name(conn, name)
-    return MediaAnswer(storage, url, cache_control=CACHE_CONTROL)
+    return MediaAnswer(storage, storage.opened(url), cache_control=CACHE_CONTROL)

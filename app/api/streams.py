@@ -25,7 +25,8 @@ CACHE_CONTROL = "private, no-cache"
 async def stream_video(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """The video's file, whole or in ranges, so that a player can seek. A video in a bucket is a redirect to it."""
     url = await reads.find_video_file(video_id)
-    return MediaAnswer(await get_storage(request), url, cache_control=CACHE_CONTROL)
+    storage = await get_storage(request)
+    return MediaAnswer(storage, storage.opened(url), cache_control=CACHE_CONTROL)
 
 
 @router.get("/url", response_model=MediaAddress, responses={404: {"model": Error}, 503: {"model": Error}})
@@ -52,4 +53,4 @@ async def stream_clip(video_id: VideoId, moment_id: MomentId, database: Checkout
     """The video file that was cut out for a moment, with its padding."""
     async with database.connect() as conn:
         url = await media.find_clip_file(conn, video_id, moment_id)
-    return MediaAnswer(storage, url, cache_control=CACHE_CONTROL)
+    return MediaAnswer(storage, storage.opened(url), cache_control=CACHE_CONTROL)

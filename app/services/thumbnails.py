@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import Context
 
 from cachetools import TTLCache
@@ -14,6 +15,7 @@ from app.core.errors import (
     FileMissing,
     MomentNotFound,
     StorageFull,
+    StorageUnavailable,
     ThumbnailNotFound,
     VideoMomentsError,
     VideoNotFound,
@@ -23,7 +25,9 @@ from app.media.probe import size_in_kb
 from app.media.still import NoPicture, make_still
 from app.repositories import ThumbnailRepository
 from app.repositories.thumbnails import Owner
-from app.storage import Storage, StoredFile, name_of, thumbnail_folder
+from app.services.identifiers import findable
+from app.storage import OpenFile, Storage, StoredFile, name_of, thumbnail_folder
+from app.storage.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +36,8 @@ _WORKERS = 2
 # How long a file that gives no picture is not decoded again, and how many such files are remembered.
 _FAILURE_SECONDS = 60.0
 _FAILURES_AT_MOST = 10_000
+# How long a storage that cannot keep a picture, or does not give a film, is left alone. Decoding costs more than both.
+_TROUBLE_SECONDS = 5.0
 
 
 class Thumbnails:
@@ -40,29 +46,35 @@ class Thumbnails:
     def __init__(self, database: Database, storage: Storage) -> None:
         self._database = database
         self._storage = storage
-        self._executor = ThreadPoolExecutor(_WORKERS, "stills")
+        self._workers = Workers("stills", _WORKERS)
         self._makings: dict[Owner, asyncio.Task[str]] = {}
         self._failures: TTLCache[Owner, None] = TTLCache(_FAILURES_AT_MOST, _FAILURE_SECONDS)
+        # What a storage raised for a film, and under None what ours raised for a picture.
+        self._troubles: TTLCache[Owner | None, StorageFull | StorageUnavailable] = TTLCache(
+            _FAILURES_AT_MOST, _TROUBLE_SECONDS
+        )
 
-    async def find_of_video(self, identifier: str) -> str:
-        """Return the URL of a video's picture. Raises `VideoNotFound` and `ThumbnailNotFound`."""
-        if "\0" in identifier:
-            raise VideoNotFound
+    @asynccontextmanager
+    async def open_video(self, identifier: str) -> AsyncIterator[OpenFile]:
+        """Open the picture of a video; one that has none gets it now.
+
+        Raises `VideoNotFound`, `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
+        """
         async with self._database.connect() as conn:
-            owner = await ThumbnailRepository(conn).find_video(identifier)
+            owner = await ThumbnailRepository(conn).find_video(findable(identifier))
         if owner is None:
             raise VideoNotFound
-        return await self._find(owner, f"{thumbnail_folder(identifier)}/")
+        async with AsyncExitStack() as stack:
+            yield await self._open(stack, owner, f"{thumbnail_folder(identifier)}/")
 
-    async def find_of_clip(self, video: str, moment: str) -> str:
-        """Return the URL of the picture of a moment's clip.
+    @asynccontextmanager
+    async def open_clip(self, video: str, moment: str) -> AsyncIterator[OpenFile]:
+        """Open the picture of the clip of a moment, as that of a video.
 
-        Raises `VideoNotFound`, `MomentNotFound`, `ClipNotFound` and `ThumbnailNotFound`.
+        Raises `MomentNotFound` and `ClipNotFound` too.
         """
-        if "\0" in video + moment:
-            raise VideoNotFound
         async with self._database.connect() as conn:
-            found = await ThumbnailRepository(conn).find_clip(video, moment)
+            found = await ThumbnailRepository(conn).find_clip(findable(video), findable(moment))
         if found is None:
             raise VideoNotFound
         has_moment, owner = found
@@ -70,7 +82,8 @@ class Thumbnails:
             raise MomentNotFound
         if owner is None:
             raise ClipNotFound
-        return await self._find(owner, f"{thumbnail_folder(video)}/{name_of(moment)}-")
+        async with AsyncExitStack() as stack:
+            yield await self._open(stack, owner, f"{thumbnail_folder(video)}/{name_of(moment)}-")
 
     async def aclose(self) -> None:
         """Make no more pictures. What is being decoded ends by itself, soon."""
@@ -78,29 +91,33 @@ class Thumbnails:
         for making in makings:
             making.cancel()
         await asyncio.gather(*makings, return_exceptions=True)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._workers.close()
 
-    async def _find(self, owner: Owner, key: str) -> str:
+    async def _open(self, stack: AsyncExitStack, owner: Owner, key: str) -> OpenFile:
         if owner.thumbnail_url is not None:
-            try:
-                return (await self._storage.stat(owner.thumbnail_url)).url
-            except FileMissing:
-                pass  # another one is made in its place
-        return await self._share(owner, key)
+            with contextlib.suppress(FileMissing):  # another one is made in its place
+                return await stack.enter_async_context(self._storage.opened(owner.thumbnail_url))
+        return await stack.enter_async_context(self._storage.opened(await self._share(owner, key)))
 
     async def _share(self, owner: Owner, key: str) -> str:
         """Wait for the picture that is being made of an owner, or have it made; who goes away, leaves it to the others.
 
-        Raises `ThumbnailNotFound`.
+        Raises `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
         """
-        if owner in self._failures:
-            raise ThumbnailNotFound
+        self._check(owner)
         making = self._makings.get(owner)
         if making is None:
             making = asyncio.create_task(self._make(owner, key), context=Context())  # of all, so of no request
             self._makings[owner] = making
             making.add_done_callback(lambda done: self._forget(owner, done))
         return await asyncio.shield(making)
+
+    def _check(self, owner: Owner) -> None:
+        """Raise what was raised a short while ago."""
+        if owner in self._failures:
+            raise ThumbnailNotFound
+        if trouble := self._troubles.get(None) or self._troubles.get(owner):
+            raise type(trouble)(str(trouble))
 
     def _forget(self, owner: Owner, making: asyncio.Task[str]) -> None:
         del self._makings[owner]
@@ -112,14 +129,28 @@ class Thumbnails:
             url = await ThumbnailRepository(conn).get_url(owner)
         if url is not None and url != owner.thumbnail_url:  # made since the owner was looked up
             return url
-        try:
-            jpeg = await asyncio.get_running_loop().run_in_executor(self._executor, self._decode, owner.file_url)
+        jpeg = await self._take_still(owner)
+        with self._noting_trouble(None):
             file = await self._store(jpeg, f"{key}{secrets.token_hex(12)}.jpg")
-        except (NoPicture, FileMissing, StorageFull, OSError) as error:
+        return await self._write_row(owner, file)
+
+    async def _take_still(self, owner: Owner) -> bytes:
+        try:
+            with self._noting_trouble(owner):
+                return await self._workers.run(self._decode, owner.file_url)
+        except (NoPicture, FileMissing, OSError) as error:
             self._failures[owner] = None
             _log.warning("No still picture of %s %d can be made: %s", owner.kind, owner.id, error)
             raise ThumbnailNotFound from None
-        return await self._write_row(owner, file)
+
+    @contextmanager
+    def _noting_trouble(self, key: Owner | None) -> Iterator[None]:
+        try:
+            yield
+        except (StorageFull, StorageUnavailable) as error:
+            self._troubles[key] = type(error)(str(error))  # without what its traceback holds
+            _log.warning("A still picture cannot be made now: %s", error)
+            raise
 
     def _decode(self, url: str) -> bytes:
         with self._storage.open(url) as file:

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 from httpx import AsyncClient
 
-from app.database import Connection
+from app.core.config import Settings
+from app.database import Connection, get_pool
+from app.main import create_app
+from tests.api.conftest import open_client
 from tests.conftest import Statements
 from tests.factories import make_clip, make_moment, make_thumbnail, make_video
 from tests.media.movies import make_colour_movie
@@ -115,6 +118,30 @@ async def test_a_picture_that_cannot_be_made_is_404(client: AsyncClient, conn: C
         for path in (f"/static/thumbnails/{name}.jpg", f"/api/videos/{name}/thumbnail"):
             answer = await client.get(path)
             assert (answer.status_code, answer.json()) == (404, {"detail": "Thumbnail not found"}), name
+
+
+async def test_a_storage_that_cannot_be_written_is_told_as_such(
+    client: AsyncClient, conn: Connection, library: Path, tmp_path: Path
+) -> None:
+    await make_film(conn, library)
+    (tmp_path / "media").mkdir(exist_ok=True)
+    (tmp_path / "media" / "thumbnails").write_text("a file where a folder is to be")
+    for _ in range(2):
+        answer = await client.get("/api/videos/talk/thumbnail")
+        assert answer.status_code == 503, answer.text
+        assert answer.headers["Retry-After"]
+
+
+async def test_pictures_are_made_in_a_second_lifespan_too(
+    own_database_url: str, redis_url: str, settings: Settings, library: Path
+) -> None:
+    servers = {"database_url": own_database_url, "redis_url": redis_url}
+    app = create_app(Settings(**{**settings.model_dump(), **servers}))
+    for name in ("talk", "other"):
+        async with app.router.lifespan_context(app), open_client(app) as client:
+            async with get_pool().connection() as conn:
+                await make_film(conn, library, name)
+            assert (await client.get(f"/api/videos/{name}/thumbnail")).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["..%2f..%2fetc%2fpasswd", "%00", "a%00b", "x" * 5000, "%F0%9F%92%A9", "%ED%A0%80"])

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,11 +12,18 @@ import psycopg
 import pytest
 
 from app.core.config import Settings
-from app.core.errors import ClipNotFound, MomentNotFound, StorageFull, ThumbnailNotFound, VideoNotFound
+from app.core.errors import (
+    ClipNotFound,
+    MomentNotFound,
+    StorageFull,
+    StorageUnavailable,
+    ThumbnailNotFound,
+    VideoNotFound,
+)
 from app.database import Connection, Database, get_connection
 from app.repositories import ThumbnailRepository, VideoRepository
 from app.services.thumbnails import Thumbnails
-from app.storage import Progress, Storage, StoredFile, open_storage
+from app.storage import OpenFile, Progress, Storage, StoredFile, open_storage
 from tests.database.pools import open_pool, query, within
 from tests.factories import make_clip, make_moment, make_thumbnail, make_video
 from tests.media.movies import make_colour_movie
@@ -30,6 +37,7 @@ class WatchedStorage(Storage):
     def __init__(self, storage: Storage) -> None:
         self.__dict__.update(storage.__dict__)
         self.openings: list[str] = []
+        self.look_ups: list[str] = []
         self.on_open: Callable[[], object] = lambda: None
         self.before_put: Callable[[], Awaitable[object]] | None = None
 
@@ -37,6 +45,14 @@ class WatchedStorage(Storage):
         self.openings.append(url)
         self.on_open()
         return super().open(url)
+
+    async def stat(self, url: str) -> StoredFile:
+        self.look_ups.append(url)
+        return await super().stat(url)
+
+    def opened(self, url: str) -> AbstractAsyncContextManager[OpenFile]:
+        self.look_ups.append(url)
+        return super().opened(url)
 
     async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:
         if self.before_put:
@@ -80,6 +96,16 @@ class Shelf:
         return [row.cloud_url for row in await ThumbnailRepository(self.conn).list_page(100)]
 
 
+async def url_of_video(thumbnails: Thumbnails, identifier: str) -> str:
+    async with thumbnails.open_video(identifier) as file:
+        return file.stored.url
+
+
+async def url_of_clip(thumbnails: Thumbnails, video: str, moment: str) -> str:
+    async with thumbnails.open_clip(video, moment) as file:
+        return file.stored.url
+
+
 @pytest.fixture
 async def shelf(tmp_path: Path, own_database_url: str) -> AsyncIterator[Shelf]:
     async with open_pool(own_database_url), aclosing(get_connection()) as connections:
@@ -91,21 +117,21 @@ async def shelf(tmp_path: Path, own_database_url: str) -> AsyncIterator[Shelf]:
 
 async def test_forty_who_ask_at_once_share_one_picture(shelf: Shelf) -> None:
     await shelf.add_video()
-    urls = await asyncio.gather(*(shelf.thumbnails.find_of_video("talk") for _ in range(40)))
+    urls = await asyncio.gather(*(url_of_video(shelf.thumbnails, "talk") for _ in range(40)))
     assert [*set(urls)] == await shelf.list_rows()
     assert len(shelf.storage.openings) == len(shelf.files) == 1
 
 
 async def test_a_picture_that_is_there_is_not_made_again(shelf: Shelf) -> None:
     await shelf.add_video()
-    url = await shelf.thumbnails.find_of_video("talk")
-    assert await shelf.start_process().find_of_video("talk") == url
+    url = await url_of_video(shelf.thumbnails, "talk")
+    assert await url_of_video(shelf.start_process(), "talk") == url
     assert len(shelf.storage.openings) == 1
 
 
 async def test_the_row_tells_the_size_of_the_picture(shelf: Shelf) -> None:
     video_id = await shelf.add_video()
-    file = await shelf.storage.stat(await shelf.thumbnails.find_of_video("talk"))
+    file = await shelf.storage.stat(await url_of_video(shelf.thumbnails, "talk"))
     row = await ThumbnailRepository(shelf.conn).get_by_video(video_id)
     assert row is not None
     assert (row.file_size_kb, row.cloud_url) == (-(-file.size // 1024), file.url)
@@ -116,7 +142,7 @@ async def test_two_processes_that_make_the_same_picture_end_with_one(shelf: Shel
     both = asyncio.Barrier(2)
     shelf.storage.before_put = both.wait
     processes = [shelf.start_process(), shelf.start_process()]
-    urls = await asyncio.gather(*(process.find_of_video("talk") for process in processes))
+    urls = await asyncio.gather(*(url_of_video(process, "talk") for process in processes))
     assert len(shelf.storage.openings) == 2
     assert [*set(urls)] == await shelf.list_rows()
     assert len(shelf.files) == 1
@@ -124,8 +150,8 @@ async def test_two_processes_that_make_the_same_picture_end_with_one(shelf: Shel
 
 async def test_one_who_goes_away_leaves_the_picture_to_the_others(shelf: Shelf) -> None:
     await shelf.add_video()
-    first = asyncio.create_task(shelf.thumbnails.find_of_video("talk"))
-    second = asyncio.create_task(shelf.thumbnails.find_of_video("talk"))
+    first = asyncio.create_task(url_of_video(shelf.thumbnails, "talk"))
+    second = asyncio.create_task(url_of_video(shelf.thumbnails, "talk"))
     assert await within(5, lambda: shelf.storage.openings)
     first.cancel()
     assert await second == (await shelf.list_rows())[0]
@@ -141,7 +167,7 @@ async def test_a_video_that_is_deleted_meanwhile_leaves_no_picture(shelf: Shelf)
 
     shelf.storage.before_put = delete
     with pytest.raises(ThumbnailNotFound):
-        await shelf.thumbnails.find_of_video("talk")
+        await url_of_video(shelf.thumbnails, "talk")
     assert shelf.files == []
 
 
@@ -162,7 +188,7 @@ async def test_a_video_whose_deletion_is_under_way_leaves_no_picture(shelf: Shel
     tasks: list[asyncio.Task[None]] = []
     shelf.storage.before_put = begin
     with pytest.raises(ThumbnailNotFound):
-        await shelf.thumbnails.find_of_video("talk")
+        await url_of_video(shelf.thumbnails, "talk")
     await tasks[0]
     assert shelf.files == []
 
@@ -175,13 +201,13 @@ async def test_a_picture_that_another_process_has_made_meanwhile_is_not_made_aga
         async def connect(self) -> AsyncIterator[Connection]:
             self.checkouts += 1
             if self.checkouts == 2:
-                await shelf.thumbnails.find_of_video("talk")
+                await url_of_video(shelf.thumbnails, "talk")
             async with super().connect() as conn:
                 yield conn
 
     await shelf.add_video()
     slow = Thumbnails(SlowDatabase(get_connection), shelf.storage)
-    assert [await slow.find_of_video("talk")] == await shelf.list_rows()
+    assert [await url_of_video(slow, "talk")] == await shelf.list_rows()
     assert len(shelf.storage.openings) == 1
 
 
@@ -193,7 +219,7 @@ async def test_a_row_that_cannot_be_written_leaves_no_picture(shelf: Shelf) -> N
 
     shelf.storage.before_put = break_table
     with pytest.raises(psycopg.errors.UndefinedTable):
-        await shelf.thumbnails.find_of_video("talk")
+        await url_of_video(shelf.thumbnails, "talk")
     assert shelf.files == []
 
 
@@ -203,30 +229,75 @@ async def test_a_file_that_gives_no_picture_is_not_decoded_for_every_card(shelf:
     film.write_bytes(b"no film any more")
     for _ in range(5):
         with pytest.raises(ThumbnailNotFound):
-            await shelf.thumbnails.find_of_video("talk")
+            await url_of_video(shelf.thumbnails, "talk")
     assert len(shelf.storage.openings) == 1
     another = make_colour_movie(film.with_name("another.mp4"), 2, [RED])
     await VideoRepository(shelf.conn).update(video_id, cloud_url=another.as_uri())
-    assert await shelf.thumbnails.find_of_video("talk")
+    assert await url_of_video(shelf.thumbnails, "talk")
 
 
-async def test_a_storage_without_room_gives_no_picture(shelf: Shelf) -> None:
-    await shelf.add_video()
+@pytest.mark.parametrize("error", [StorageFull, StorageUnavailable])
+async def test_a_storage_that_keeps_no_picture_costs_one_film_and_is_told_as_it_is(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, error: type[StorageFull | StorageUnavailable]
+) -> None:
+    monkeypatch.setattr("app.services.thumbnails._TROUBLE_SECONDS", 0.3)
+    thumbnails = shelf.start_process()
 
     async def refuse() -> None:
-        raise StorageFull("There is no room")
+        raise error("There is no place for it")
 
     shelf.storage.before_put = refuse
-    with pytest.raises(ThumbnailNotFound):
-        await shelf.thumbnails.find_of_video("talk")
+    for number in range(3):
+        await shelf.add_video(f"talk-{number}")
+        for _ in range(2):
+            with pytest.raises(error, match="no place"):
+                await url_of_video(thumbnails, f"talk-{number}")
+    assert len(shelf.storage.openings) == 1
     assert (shelf.files, await shelf.list_rows()) == ([], [])
+    shelf.storage.before_put = None
+    await asyncio.sleep(0.3)
+    assert await url_of_video(thumbnails, "talk-0")
+    await thumbnails.aclose()
+
+
+async def test_a_film_whose_home_does_not_answer_is_told_as_it_is_and_keeps_no_other_from_its_picture(
+    shelf: Shelf,
+) -> None:
+    await shelf.add_video()
+    await shelf.add_video("other")
+
+    def refuse() -> None:
+        raise StorageUnavailable("The bucket does not answer")
+
+    shelf.storage.on_open = refuse
+    for _ in range(2):
+        with pytest.raises(StorageUnavailable, match="bucket"):
+            await url_of_video(shelf.thumbnails, "talk")
+    assert len(shelf.storage.openings) == 1
+    shelf.storage.on_open = lambda: None
+    assert await url_of_video(shelf.thumbnails, "other")
+
+
+async def test_a_picture_is_looked_up_once(shelf: Shelf) -> None:
+    await shelf.add_video()
+    await url_of_video(shelf.thumbnails, "talk")
+    shelf.storage.look_ups.clear()
+    url = await url_of_video(shelf.thumbnails, "talk")
+    assert shelf.storage.look_ups == [url]
+
+
+async def test_pictures_are_made_again_after_an_end(shelf: Shelf) -> None:
+    for name in ("talk", "other"):
+        await shelf.add_video(name)
+        assert await url_of_video(shelf.thumbnails, name)
+        await shelf.thumbnails.aclose()
 
 
 async def test_a_picture_of_a_library_that_is_gone_is_replaced_outside_the_library(shelf: Shelf) -> None:
     video_id = await shelf.add_video()
     gone = shelf.folder / "library" / "thumbnails" / "talk.jpg"
     await make_thumbnail(shelf.conn, video_id=video_id, cloud_url=gone.as_uri())
-    url = await shelf.thumbnails.find_of_video("talk")
+    url = await url_of_video(shelf.thumbnails, "talk")
     assert shelf.storage.owns(url)
     assert await shelf.list_rows() == [url]
     assert not gone.parent.exists()
@@ -237,16 +308,16 @@ async def test_a_row_keeps_its_lost_picture_where_no_other_can_be_made(shelf: Sh
     lost = (shelf.folder / "library" / "no.jpg").as_uri()
     await make_thumbnail(shelf.conn, video_id=video.id, cloud_url=lost)
     with pytest.raises(ThumbnailNotFound):
-        await shelf.thumbnails.find_of_video("talk")
+        await url_of_video(shelf.thumbnails, "talk")
     assert await shelf.list_rows() == [lost]
 
 
 async def test_a_clip_has_a_picture_of_its_own_that_is_named_by_its_moment(shelf: Shelf) -> None:
     video_id = await shelf.add_video()
     moment = await shelf.add_clip(video_id)
-    url = await shelf.thumbnails.find_of_clip("talk", moment)
-    assert url != await shelf.thumbnails.find_of_video("talk")
-    assert url == await shelf.thumbnails.find_of_clip("talk", moment)
+    url = await url_of_clip(shelf.thumbnails, "talk", moment)
+    assert url != await url_of_video(shelf.thumbnails, "talk")
+    assert url == await url_of_clip(shelf.thumbnails, "talk", moment)
     assert [name.startswith(f"{moment}-") for name in shelf.files].count(True) == 1
 
 
@@ -260,11 +331,11 @@ async def test_what_is_missing_of_a_clip_is_told_apart(shelf: Shelf) -> None:
         ("other", moment, MomentNotFound),
         ("talk", "no such", MomentNotFound),
         ("talk", bare.identifier, ClipNotFound),
-        ("talk", "\0", VideoNotFound),
+        ("talk", "\0", MomentNotFound),
     ]
     for video, identifier, error in cases:
         with pytest.raises(error):
-            await shelf.thumbnails.find_of_clip(video, identifier)
+            await url_of_clip(shelf.thumbnails, video, identifier)
 
 
 async def test_no_connection_is_held_while_a_film_is_decoded(tmp_path: Path, own_database_url: str) -> None:
@@ -274,7 +345,7 @@ async def test_no_connection_is_held_while_a_film_is_decoded(tmp_path: Path, own
             shelf = Shelf(tmp_path, conn, own_database_url)
             await shelf.add_video()
         shelf.storage.on_open = go_on.wait
-        making = asyncio.create_task(shelf.thumbnails.find_of_video("talk"))
+        making = asyncio.create_task(url_of_video(shelf.thumbnails, "talk"))
         assert await within(5, lambda: shelf.storage.openings)
         async with pool.connection(timeout=1):
             go_on.set()
@@ -292,7 +363,7 @@ async def test_few_films_are_decoded_at_the_same_time(shelf: Shelf) -> None:
         time.sleep(0.05)
 
     shelf.storage.on_open = note_thread
-    await asyncio.gather(*(shelf.thumbnails.find_of_video(f"talk-{number}") for number in range(6)))
+    await asyncio.gather(*(url_of_video(shelf.thumbnails, f"talk-{number}") for number in range(6)))
     assert 1 <= len(threads) <= 2
     assert query(shelf.url, "SELECT count(*) FROM thumbnails") == 6
 
@@ -301,7 +372,7 @@ async def test_a_server_that_stops_waits_for_no_film(shelf: Shelf) -> None:
     await shelf.add_video()
     go_on = threading.Event()
     shelf.storage.on_open = go_on.wait
-    making = asyncio.create_task(shelf.thumbnails.find_of_video("talk"))
+    making = asyncio.create_task(url_of_video(shelf.thumbnails, "talk"))
     assert await within(5, lambda: shelf.storage.openings)
     async with asyncio.timeout(1):
         await shelf.thumbnails.aclose()
