@@ -150,10 +150,13 @@ async def test_two_processes_that_make_the_same_picture_end_with_one(shelf: Shel
 
 async def test_one_who_goes_away_leaves_the_picture_to_the_others(shelf: Shelf) -> None:
     await shelf.add_video()
+    go_on = threading.Event()
+    shelf.storage.on_open = go_on.wait
     first = asyncio.create_task(url_of_video(shelf.thumbnails, "talk"))
     second = asyncio.create_task(url_of_video(shelf.thumbnails, "talk"))
     assert await within(5, lambda: shelf.storage.openings)
     first.cancel()
+    go_on.set()
     assert await second == (await shelf.list_rows())[0]
     assert first.cancelled()
     assert len(shelf.storage.openings) == 1
