@@ -36,7 +36,7 @@ async def patch_video(video_id: VideoId, body: VideoChangesBody, database: Check
         400: {"model": Error, "description": "A run works on the video, and `force` is not set"},
         404: {"model": Error},
         422: {"model": Error},
-        503: {"model": Error, "description": "The database, the storage or Redis is not available: nothing was deleted"},
+        503: {"model": Error, "description": "The database, the storage or Redis is away: nothing was deleted"},
     },
 )
 async def remove_video(
