@@ -19,6 +19,8 @@ from app.core.errors import StorageUnavailable
 from app.media.content_type import HEAD_BYTES, content_type
 from app.storage import OpenFile, Storage, StoredFile
 
+# A player that seeks, and a page that shows a picture again, need not ask here each time.
+_REDIRECT_SECONDS = 300
 # What files were found to be, by address and version: a player asks for hundreds of parts of one.
 _types: LRUCache[tuple[str, str], str] = LRUCache(4096)
 
@@ -68,7 +70,8 @@ class MediaAnswer(Response):
         # A signed address is good for the method that it was signed for.
         link = await self._storage.get_link(stored.url) if request.method == "GET" else None
         if link is not None:
-            return RedirectResponse(link.url, 307, {"Cache-Control": "private, no-store"})
+            seconds = min(_REDIRECT_SECONDS, link.expires_in_seconds // 2)
+            return RedirectResponse(link.url, 307, {"Cache-Control": f"private, max-age={seconds}"})
         validators = Validators(f'"{stored.version}"', stored.modified)
         headers = {"Cache-Control": self._cache_control, "Accept-Ranges": "bytes", **validators.headers()}
         match failed_condition(request.headers, validators):
