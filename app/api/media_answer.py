@@ -20,7 +20,7 @@ from app.media.content_type import HEAD_BYTES, content_type
 from app.storage import OpenFile, Storage, StoredFile
 
 # A player that seeks, and a page that shows a picture again, need not ask here each time.
-_REDIRECT_SECONDS = 300
+_REDIRECT_SECONDS = 240
 # What files were found to be, by address and version: a player asks for hundreds of parts of one.
 _types: LRUCache[tuple[str, str], str] = LRUCache(4096)
 

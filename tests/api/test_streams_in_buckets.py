@@ -36,7 +36,7 @@ async def get_directly(address: str, **headers: str) -> Response:
 async def test_a_stream_leads_to_where_the_bucket_sends_it(client: AsyncClient, path: str) -> None:
     answer = await client.get(path, headers={"Range": "bytes=5-9"})
     assert (answer.status_code, answer.content) == (307, b"")
-    assert answer.headers["Cache-Control"] == "private, max-age=300"
+    assert answer.headers["Cache-Control"] == "private, max-age=240"
     film = await get_directly(answer.headers["Location"], range="bytes=5-9")
     assert (film.status_code, film.content) == (206, CONTENT[5:10])
 
