@@ -27,6 +27,9 @@ class ExtractedAudio:
     folders: frozenset[str] = frozenset()  # of the server's own files, by `name_of`
     identifiers: frozenset[str] = frozenset()  # of imported libraries
 
+    def __bool__(self) -> bool:
+        return bool(self.folders or self.identifiers)
+
     def __contains__(self, identifier: str) -> bool:
         return identifier in self.identifiers or (bool(self.folders) and name_of(identifier) in self.folders)
 

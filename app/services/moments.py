@@ -69,6 +69,9 @@ def show_under_originals(moments: list[ShownMoment]) -> list[ShownMoment]:
 
     Clients group what was refined below its original, and would show no moment that lies deeper.
     """
+    refined = {moment.identifier for moment in moments if moment.parent_identifier is not None}
+    if refined.isdisjoint(moment.parent_identifier for moment in moments):
+        return moments
     known = {moment.identifier: moment for moment in moments}
     return [_show_under_original(moment, known) for moment in moments]
 
