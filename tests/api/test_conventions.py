@@ -61,7 +61,7 @@ async def test_a_browser_of_another_origin_may_read_every_answer(client: AsyncCl
 async def test_a_browser_of_another_origin_may_read_that_something_went_wrong(app: FastAPI) -> None:
     app.dependency_overrides[get_connection] = _broken
     async with open_client(app) as client:
-        answer = await client.get("/api/videos", headers={"Origin": "http://localhost:3005"})
+        answer = await client.get("/api/search?q=x", headers={"Origin": "http://localhost:3005"})
     assert answer.status_code == 500
     assert answer.headers["Access-Control-Allow-Origin"] in ("*", "http://localhost:3005")
 
@@ -87,7 +87,7 @@ async def test_only_the_origins_of_the_settings_are_allowed() -> None:
 async def test_an_unexpected_error_tells_the_client_nothing(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
     app.dependency_overrides[get_connection] = _broken
     async with open_client(app) as client:
-        answer = await client.get("/api/videos")
+        answer = await client.get("/api/search?q=x")
     assert answer.status_code == 500
     message = "Internal server error"
     assert answer.json() == {"error": message, "detail": message, "status_code": 500}
@@ -149,7 +149,7 @@ async def test_a_request_that_the_server_no_longer_waits_for_is_503(app: FastAPI
 
     app.dependency_overrides[get_connection] = never
     async with open_client(app) as client:
-        request = asyncio.create_task(client.get("/api/videos"))
+        request = asyncio.create_task(client.get("/api/search?q=x"))
         await asyncio.sleep(0.05)
         request.cancel()
         answer = await request
