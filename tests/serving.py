@@ -1,13 +1,14 @@
 """A server as a process of its own, for what only shows on a real socket: clients that go away, kills, browsers."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,10 @@ def serving(folder: Path, **settings: Any) -> Iterator[ServerProcess]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, below those that the system gives to outgoing connections at any moment."""
+    for _ in range(100):
+        port = random.randint(15000, 30000)  # noqa: S311 (a port number is no secret)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("No port is free")

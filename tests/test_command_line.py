@@ -20,6 +20,7 @@ import pytest
 from app.core.config import Settings
 from app.database.migrations import code_revisions
 from tests.conftest import Databases
+from tests.serving import free_port
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -98,10 +99,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
+    return free_port()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -35,8 +36,10 @@ class Workers:
         except asyncio.CancelledError:
             if on_cancel:
                 on_cancel()
+            while not call.done():
+                with suppress(asyncio.CancelledError):  # told a second time to end, which it already does
+                    await asyncio.wait([call])
             if not call.cancelled():
-                await asyncio.wait([call])
                 call.exception()  # nobody else looks at it
             raise
 
