@@ -44,7 +44,8 @@ clean:  ## remove what the other targets installed; the data in .data stays
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "VideoMoments needs Python 3.11 or newer: make PYTHON=python3.11 …")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing what requirements.txt and requirements-local.txt name …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-local.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-local.txt
 	@touch $@
 
 .venv/.tools: .venv/.server .ci/requirements.txt

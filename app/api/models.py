@@ -18,7 +18,7 @@ from app.api.schemas.models import (
     SeedAnswer,
     SeedBody,
 )
-from app.services.model_registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
+from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
 
 router = APIRouter(
     prefix="/api/admin/models",

@@ -77,6 +77,33 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = Field(10 * 1024**3, ge=1, description="Bytes that an uploaded video may have.")
     max_body_bytes: int = Field(1024**2, ge=1024, description="Bytes that the body of any other request may have.")
+    max_download_bytes: int = Field(
+        10 * 1024**3, ge=1, description="Bytes that a video may have that is downloaded from a URL."
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Hosts, as `host` or `host:port` and separated by commas, that videos are downloaded from and "
+        "callbacks sent to although their addresses are not public.",
+    )
+    run_pipeline_worker: bool = Field(
+        False, description="Run a pipeline worker inside the server; `make run` does where this is not set."
+    )
+    pipeline_concurrency: int = Field(2, ge=1, le=100, description="Runs that one worker does at once.")
+    limit_audio: int = Field(2, ge=1, le=1000, description="Audio extractions at once, over all workers.")
+    limit_transcription: int = Field(2, ge=1, le=1000, description="Transcriptions at once, over all workers.")
+    limit_generation: int = Field(2, ge=1, le=1000, description="Searches for moments at once, over all workers.")
+    limit_clips: int = Field(2, ge=1, le=1000, description="Runs that cut clips at once, over all workers.")
+    limit_refinement: int = Field(2, ge=1, le=1000, description="Runs that refine moments at once, over all workers.")
+    local_whisper: Literal["auto", "tiny.en", "base"] = Field(
+        "auto",
+        description="Model of the local transcriber; `auto` is `tiny.en` where English is spoken and `base` elsewhere.",
+    )
+    public_url: str | None = Field(
+        None, description="Address of this server as AI services reach it, for those that fetch sound and clips."
+    )
+    callback_secret: SecretStr | None = Field(
+        None, description="Key that callbacks are signed with, `whsec_` and base64; without it there are none."
+    )
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = Field(
         (),
         description="Hashes of the keys that clients must send, separated by commas, as `python -m app keys new` "
@@ -118,7 +145,7 @@ class Settings(BaseSettings):
             raise ConfigurationError("REDIS_URL cannot be read as an address")
         return value
 
-    @field_validator("allow_origins", "library_dirs", mode="before")
+    @field_validator("allow_origins", "library_dirs", "allowed_hosts", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

@@ -113,3 +113,46 @@ class StorageFull(VideoMomentsError):
 
 class DatabaseAhead(VideoMomentsError):
     """The database was migrated by a newer version of this code."""
+
+
+class AlreadyRunning(Conflict):
+    """A run of the same kind works on the video, or one that would be in its way."""
+
+
+class NothingRuns(VideoMomentsError):
+    """A run that is to be cancelled or retried and is not there."""
+
+
+class Precondition(VideoMomentsError):
+    """What a run needs is not there yet."""
+
+
+class ModelNotConfigured(VideoMomentsError):
+    """A run names a model that the registry does not have."""
+
+    def __init__(self, key: str, others: Iterable[str]) -> None:
+        super().__init__(f"Model '{key}' is not configured; there are: {', '.join(others) or 'none'}")
+
+
+class AddressRefused(InvalidInput):
+    """A URL that leads, or may lead, to a machine that is not public."""
+
+
+class StageFailed(VideoMomentsError):
+    """A stage of a run cannot be done, and trying again would not help."""
+
+
+class TransientFailure(StageFailed):
+    """A stage of a run could not be done, and trying again may help."""
+
+
+class ModelMissing(StageFailed):
+    """The files of a local model are not there, or are not those they should be; the text says how to get them."""
+
+
+class ModelAnswerInvalid(StageFailed):
+    """A model has answered with what cannot be used; `raw` is what it answered."""
+
+    def __init__(self, reason: str, raw: str) -> None:
+        super().__init__(reason)
+        self.raw = raw

@@ -12,7 +12,7 @@ from app.core.errors import FileMissing, MomentNotFound, StorageUnavailable, Vid
 from app.database import Database
 from app.repositories.availability import AvailabilityRepository, MomentMaterial
 from app.services.identifiers import findable
-from app.services.model_registry import DEFAULT_MODELS, ModelRegistry
+from app.ai.registry import DEFAULT_MODELS, ModelRegistry
 from app.storage import Storage
 
 _log = logging.getLogger(__name__)

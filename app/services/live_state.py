@@ -6,7 +6,7 @@ import logging
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from app.services.model_registry import ModelRegistry
+from app.ai.registry import ModelRegistry
 
 RUN_STREAM = "pipeline:requests"
 WORKER_GROUP = "pipeline_workers"

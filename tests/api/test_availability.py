@@ -16,7 +16,7 @@ from app.core.config import Settings
 from app.core.errors import StorageUnavailable
 from app.core.redis import close_redis, get_redis, init_redis
 from app.database import Connection
-from app.services.model_registry import ModelConfig, ModelRegistry
+from app.ai.registry import ModelConfig, ModelRegistry
 from tests.api.conftest import open_client
 from tests.factories import make_clip, make_moment, make_transcript, make_video
 

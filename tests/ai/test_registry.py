@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.core.errors import InvalidInput, ModelNotFound
-from app.services.model_registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
+from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Transcribers and moment finders: local ones and services, each behind one small protocol."""

@@ -1,0 +1,119 @@
+"""What a run is asked for, and what is kept of each of its stages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Stage(StrEnum):
+    """The stages of a run, in the order they are done."""
+
+    DOWNLOAD = "download"
+    AUDIO = "audio"
+    AUDIO_UPLOAD = "audio_upload"
+    TRANSCRIPT = "transcript"
+    GENERATION = "generation"
+    CLIPS = "clips"
+    CLIP_UPLOAD = "clip_upload"
+    REFINEMENT = "refinement"
+
+
+class RunType(StrEnum):
+    """What a run does: everything, or what one button of a client asks for."""
+
+    FULL = "full"
+    AUDIO = "audio_only"
+    TRANSCRIPT = "transcript_only"
+    MOMENTS = "moments_only"
+    CLIPS = "clips_only"
+    REFINEMENT = "refinement_only"  # of one moment, the run's subject
+
+
+STAGES: Mapping[RunType, tuple[Stage, ...]] = {
+    RunType.FULL: tuple(Stage),
+    RunType.AUDIO: (Stage.AUDIO, Stage.AUDIO_UPLOAD),
+    RunType.TRANSCRIPT: (Stage.TRANSCRIPT,),
+    RunType.MOMENTS: (Stage.GENERATION,),
+    RunType.CLIPS: (Stage.CLIPS, Stage.CLIP_UPLOAD),
+    RunType.REFINEMENT: (Stage.REFINEMENT,),
+}
+
+
+class RunStatus(StrEnum):
+    """What `pipeline_history.status` may be; a run that waits for a worker is running."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a run was asked for, as it is stored and as it is asked for again. Lengths are seconds, models keys of the
+    registry, an empty prompt means the built-in one."""
+
+    video_url: str | None = None
+    transcription_model: str = "parakeet"
+    generation_model: str = "qwen3_vl_fp8"
+    refinement_model: str = "qwen3_vl_fp8"
+    generation_temperature: float = 0.7
+    refinement_temperature: float = 0.7
+    min_moment_length: float = 60.0
+    max_moment_length: float = 120.0
+    min_moments: int = 3
+    max_moments: int = 10
+    generation_prompt: str = ""
+    refinement_prompt: str = ""
+    refinement_parallel_workers: int = 2
+    include_video_refinement: bool = True
+    override_existing_moments: bool = True
+    override_existing_refinement: bool = True
+    override_existing_clips: bool = True
+    callback_url: str | None = None
+
+
+class StageStatus(StrEnum):
+    """What a stage can be in."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """What is kept of one stage of a run. Times are seconds since 1970; `progress` and `result` are what it counted."""
+
+    status: StageStatus
+    started_at: float | None = None
+    completed_at: float | None = None
+    skip_reason: str | None = None
+    error: str | None = None
+    progress: Mapping[str, int] | None = None
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nobody needs to do it again in this run."""
+        return self.status in (StageStatus.COMPLETED, StageStatus.SKIPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRun:
+    """A run that one worker works on. `video` and `subject` are identifiers; `attempt` counts from 1."""
+
+    id: int
+    identifier: str
+    video_id: int
+    video: str
+    type: RunType
+    subject: str
+    request: RunRequest
+    stages: Mapping[Stage, StageRecord]
+    attempt: int
+    owner: str

@@ -1,0 +1,1 @@
+"""A run over a video: its stages, one after the other."""

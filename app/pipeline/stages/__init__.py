@@ -1,0 +1,1 @@
+"""What a run consists of, one module for each stage."""

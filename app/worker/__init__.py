@@ -1,0 +1,1 @@
+"""The pipeline's consumer: takes runs, keeps them its own while it works on them, and ends them."""
