@@ -12,6 +12,7 @@ from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.transcripts import TranscriptAnswer
 from app.api.streams import CACHE_CONTROL
 from app.services import media
+from app.storage import find_audio_file
 
 router = APIRouter(prefix="/static", tags=["static"])
 reads = APIRouter(prefix="/static", tags=["static"], route_class=ReadRoute)
@@ -25,7 +26,7 @@ ClipName = Annotated[str, Path(description="Video, moment, `clip`", examples=["m
 async def get_audio(video_id: VideoId, reads: SharedReads, storage: MediaStorage) -> Response:
     """The sound that was extracted from a video for its transcription."""
     await reads.find_video_file(video_id)  # a name of no video must not find a file that happens to be called so
-    url = await media.find_audio_file(storage, video_id)
+    url = await find_audio_file(storage, video_id)
     return MediaAnswer(storage, storage.opened(url), media_type="audio/wav", cache_control=CACHE_CONTROL)
 
 

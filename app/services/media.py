@@ -1,13 +1,11 @@
 """Which stored file an address means. That of a video is one of the `Reads`."""
 
-import asyncio
 from urllib.parse import quote
 
-from app.core.errors import ClipNotFound, FileMissing, MomentNotFound, VideoNotFound
+from app.core.errors import ClipNotFound, MomentNotFound, VideoNotFound
 from app.database import Connection
 from app.repositories.media import MediaRepository
 from app.services.identifiers import findable
-from app.storage import Storage, audio_folder
 
 _CLIP_ENDING = "_clip.mp4"
 # More characters than the longest identifiers of a video and of a moment make with all that is around them.
@@ -40,21 +38,3 @@ async def find_clip_by_name(conn: Connection, name: str) -> str:
     if url is None:
         raise ClipNotFound
     return url
-
-
-async def find_audio_file(storage: Storage, identifier: str) -> str:
-    """Return the URL of the sound that was extracted from a video that there is, here or in an imported library.
-
-    Raises `FileMissing`.
-    """
-    for file in await storage.list(audio_folder(identifier)):
-        if file.url.endswith(".wav"):
-            return file.url
-    for folder in await asyncio.to_thread(storage.libraries.list):
-        url = (folder / "audios" / f"{identifier}.wav").as_uri()
-        try:
-            await storage.stat(url)
-        except FileMissing:
-            continue
-        return url
-    raise FileMissing

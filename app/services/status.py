@@ -11,8 +11,7 @@ from app.repositories import VideoRepository
 from app.repositories.status import StatusRepository
 from app.services.identifiers import findable
 from app.services.jobs import JobKind, JobState, JobStatus, Progress, find_job
-from app.services.media import find_audio_file
-from app.storage import Storage
+from app.storage import Storage, find_audio_file
 
 _NOT_STARTED = JobStatus(JobState.NOT_STARTED)
 

@@ -1,5 +1,6 @@
 """Where media lives: files and Google Cloud Storage behind one protocol."""
 
+from app.storage.audio import find_audio_file
 from app.storage.incoming import Receiver
 from app.storage.keys import audio_folder, clip_folder, name_of, thumbnail_folder, video_folder
 from app.storage.protocol import Home, Link, OpenFile, Progress, StoredFile
@@ -15,6 +16,7 @@ __all__ = [
     "StoredFile",
     "audio_folder",
     "clip_folder",
+    "find_audio_file",
     "name_of",
     "open_storage",
     "thumbnail_folder",

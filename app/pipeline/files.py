@@ -1,0 +1,54 @@
+"""The files that a run has at hand, by their names in its folder."""
+
+import asyncio
+from pathlib import Path
+
+from app.core.errors import FileMissing
+from app.pipeline.context import RunContext
+from app.storage import find_audio_file
+from app.storage.folders import path_of
+from app.storage.os_errors import writing
+
+AUDIO_NAME = "audio.wav"
+_PART = ".part"
+
+
+async def local_audio(context: RunContext) -> Path:
+    """Return the sound of the run's video as a local file. Raises `FileMissing` where it is not extracted yet."""
+    made = context.folder / AUDIO_NAME
+    if await asyncio.to_thread(made.is_file):
+        return made
+    return await local_file(context, await find_audio_file(context.storage, context.run.video), AUDIO_NAME)
+
+
+async def local_file(context: RunContext, url: str, name: str) -> Path:
+    """Return a stored file where it lies, or, out of a bucket, as a copy called `name` in the run's folder.
+
+    Raises `FileMissing`.
+    """
+    path = await find_local(context, url)
+    if path is not None:
+        return path
+    copy = context.folder / name
+    if not await asyncio.to_thread(copy.is_file):
+        await _fetch(context, url, copy)
+    return copy
+
+
+async def find_local(context: RunContext, url: str) -> Path | None:
+    """Return where a stored file lies on this machine, None for one in a bucket. Raises `FileMissing`."""
+    if not url.startswith("file:"):
+        return None
+    await context.storage.stat(url)  # which looks whether it may be read at all
+    return path_of(url)
+
+
+async def _fetch(context: RunContext, url: str, copy: Path) -> None:
+    part, size = copy.with_name(copy.name + _PART), 0
+    async with context.storage.opened(url) as file:
+        with writing(), await asyncio.to_thread(part.open, "wb") as target:
+            async for chunk in file.read():
+                size += await asyncio.to_thread(target.write, chunk)
+        if size != file.stored.size:  # it was replaced or deleted while it was read
+            raise FileMissing
+    part.replace(copy)
