@@ -10,7 +10,6 @@ from app.library.clips import clip_name
 from app.library.keys import audio_key, clip_key, film_key, thumbnail_key
 from app.library.layout import Library, VideoFiles
 from app.library.moments import merge_duplicates
-from app.library.prompts import segment_lines, word_lines
 from app.library.reading import Document, Unreadable, read_json
 from app.library.registry import Source
 from app.library.report import Kind, Notes

@@ -5,10 +5,11 @@ in every moment. Stored is the text with `{transcript}`, `{user_prompt}` and the
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+
+from app.ai.templates import render
 
 _LINE = r"\[-?\d+\.\d+(?:--?\d+\.\d+)?\] [^\n]*"
 # Transcript lines without a gap: `[12.34] text` of segments or `[0.00-0.08] word` of words.
@@ -31,8 +32,6 @@ _STATED = (
     ("min_moments", re.compile(r"(?m)^- Number of moments: Between (\d+) and \d+$")),
     ("max_moments", re.compile(r"(?m)^- Number of moments: Between \d+ and (\d+)$")),
 )
-_NAMES = ("transcript", "user_prompt", *dict.fromkeys(name for name, _ in _STATED))
-_PLACEHOLDER = re.compile(r"\{(" + "|".join(_NAMES) + r")\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +60,6 @@ def make_template(complete_prompt: str, user_prompt: str) -> Template:
         end = stop
     template = Template("".join([*parts, complete_prompt[end:]]), values)
     return template if render(template.text, values) == complete_prompt else Template(complete_prompt, {})
-
-
-def render(text: str, values: Mapping[str, str]) -> str:
-    """Return a template's text with the values in it. A placeholder without a value stays."""
-    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
-
-
-def segment_lines(segments: Iterable[Mapping[str, Any]]) -> str:
-    """Return segments as prompts for generation list them: their start and their text."""
-    return "\n".join(f"[{segment['start']:.2f}] {segment['text']}" for segment in segments)
-
-
-def word_lines(words: Iterable[Mapping[str, Any]], clip: tuple[float, float], offset: float) -> str:
-    """Return the words inside `clip` as prompts for refinement list them, `offset` being their second zero."""
-    start, end = clip
-    return "\n".join(
-        f"[{word['start'] - offset:.2f}-{word['end'] - offset:.2f}] {word['word']}"
-        for word in words
-        if word["start"] >= start and word["end"] <= end
-    )
 
 
 def _find_values(text: str, user_prompt: str) -> Iterator[tuple[int, int, str]]:

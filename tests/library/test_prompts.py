@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.library.prompts import Template, make_template, render, segment_lines, word_lines
+from app.ai.templates import render, segment_lines, word_lines
+from app.library.prompts import Template, make_template
 from tests.library.legacy import SEGMENTS, WORDS, generation_prompt, make_row, refinement_prompt
 
 _USER = "Find what people will talk about."
