@@ -19,6 +19,7 @@ from app.core.config import Settings, get_settings
 from app.database import Connection, connect
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.google_emulator import Emulator, write_credentials
+from tests.media.talks import BREAD, MARS, TOPICS, Talk, make_talk
 
 _ROOT = Path(__file__).resolve().parents[1]
 # A test server may lose its data, so it need not wait for the disk.
@@ -191,6 +192,18 @@ def bucket(emulator: Emulator, credentials: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(credentials))
     return emulator.create_bucket()
+
+
+@pytest.fixture(scope="session")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Talk:
+    """A film of 100 seconds about four subjects."""
+    return make_talk(tmp_path_factory.mktemp("talks") / "talk.mp4", TOPICS)
+
+
+@pytest.fixture(scope="session")
+def short_talk(tmp_path_factory: pytest.TempPathFactory) -> Talk:
+    """A film of half a minute about two subjects."""
+    return make_talk(tmp_path_factory.mktemp("talks") / "short-talk.mp4", (BREAD[:4], MARS[:4]))
 
 
 @pytest.fixture
