@@ -6,6 +6,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
 
+from app.ai.templates import segment_lines, word_lines
 from app.library.clips import clip_name
 from app.library.keys import audio_key, clip_key, film_key, thumbnail_key
 from app.library.layout import Library, VideoFiles
