@@ -1,0 +1,121 @@
+"""HTTP to addresses that somebody else has named: only to machines that everybody can reach anyway."""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+import httpx
+from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
+
+from app.core.errors import AddressRefused, StageFailed, TransientFailure
+
+MAX_REDIRECTS = 5
+
+_PORTS = {"http": 80, "https": 443}
+# What IANA has given out of IPv6, and the one prefix outside of it that leads to IPv4 addresses (RFC 6052).
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")
+# What IANA has set apart and Python takes for public. Some clouds tell their secrets at 192.0.0.192.
+_SET_APART = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"), IPv6Network("3fff::/20"))
+_TRANSIENT_STATUSES = frozenset({408, 425, 429})
+# One sentence for what is not there and for what is not to be seen: the difference would draw a map of the network.
+_NOT_PUBLIC = "The host of the URL is not known, or its address is not a public one"
+
+
+class AddressGuard:
+    """Which hosts may be connected to: public ones, and those that the setting `allowed_hosts` names."""
+
+    def __init__(self, allowed_hosts: Collection[str]) -> None:
+        self._allowed = frozenset(host.lower() for host in allowed_hosts)
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """Return the addresses of a host.
+
+        Raises `AddressRefused` where one of them is not public, and `TransientFailure` where nobody can tell.
+        """
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            if error.errno == socket.EAI_AGAIN:
+                raise TransientFailure("The host of the URL cannot be looked up now") from None
+            raise AddressRefused(_NOT_PUBLIC) from None
+        except (OSError, UnicodeError):
+            raise AddressRefused(_NOT_PUBLIC) from None
+        addresses = [str(entry[4][0]) for entry in found]
+        if not all(self.admits(host, ipaddress.ip_address(address), port) for address in addresses):
+            raise AddressRefused(_NOT_PUBLIC)
+        return addresses
+
+    def admits(self, host: str, address: IPv4Address | IPv6Address, port: int) -> bool:
+        return self._is_allowed(host, port) or is_public(address)
+
+    def _is_allowed(self, host: str, port: int) -> bool:
+        name = f"[{host}]" if ":" in host else host
+        return not self._allowed.isdisjoint({host.lower(), name.lower(), f"{name}:{port}".lower()})
+
+    async def check(self, request: httpx.Request) -> None:
+        """Look at a request before anything is connected to; the client asks again of each redirect."""
+        if request.url.scheme not in _PORTS or not request.url.host:
+            raise AddressRefused("The URL, or one that it redirects to, does not begin with http:// or https://")
+        await self.resolve(request.url.raw_host.decode("ascii"), request.url.port or _PORTS[request.url.scheme])
+
+
+def is_public(address: IPv4Address | IPv6Address) -> bool:
+    """Whether everybody can reach an address; one of IPv6 that stands for one of IPv4 is as public as that."""
+    if not address.is_global or address.is_multicast or any(address in network for network in _SET_APART):
+        return isinstance(address, IPv6Address) and address.ipv4_mapped is not None and is_public(address.ipv4_mapped)
+    if isinstance(address, IPv4Address):
+        return True
+    if address.ipv4_mapped is not None:
+        return is_public(address.ipv4_mapped)
+    if address in _NAT64:
+        return is_public(IPv4Address(address.packed[-4:]))
+    return address in _GLOBAL_UNICAST and address.is_global and address.sixtofour is None and address.teredo is None
+
+
+@asynccontextmanager
+async def guarded_client(
+    allowed_hosts: Collection[str], timeout_seconds: float, max_redirects: int = MAX_REDIRECTS
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Give a client for addresses that are not to be trusted; it follows no redirect where `max_redirects` is 0.
+
+    The block raises `AddressRefused`, `TransientFailure` where trying again may help, and `StageFailed`. Their texts
+    hold nothing of the URL.
+    """
+    guard = AddressGuard(allowed_hosts)
+    async with httpx.AsyncClient(
+        trust_env=False,
+        timeout=timeout_seconds,
+        follow_redirects=max_redirects > 0,
+        max_redirects=max_redirects,
+        event_hooks={"request": [guard.check]},
+    ) as client:
+        # A name may lead elsewhere when it is asked the second time, so the connection is looked at too.
+        httpx_ssrf_protection(client, check_globally_reachable=False, custom_validator=guard.admits)
+        try:
+            yield client
+        except SSRFProtectionError:
+            raise AddressRefused(_NOT_PUBLIC) from None
+        except httpx.TooManyRedirects:
+            raise StageFailed("The URL redirects too often") from None
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+            raise AddressRefused("The URL, or one that it redirects to, cannot be read as an address") from None
+        except httpx.TimeoutException:
+            raise TransientFailure("The server of the URL takes too long to answer") from None
+        except httpx.HTTPError:
+            raise TransientFailure("The connection to the server of the URL cannot be made, or has been cut") from None
+
+
+def check_status(response: httpx.Response) -> None:
+    """Raises `TransientFailure` or `StageFailed` for an answer that is no success."""
+    if response.is_success:
+        return
+    kind = TransientFailure if _is_transient(response.status_code) else StageFailed
+    raise kind(f"The server of the URL answers with status {response.status_code}")
+
+
+def _is_transient(status: int) -> bool:
+    return status >= 500 or status in _TRANSIENT_STATUSES
