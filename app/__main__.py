@@ -87,6 +87,9 @@ def _run(options: argparse.Namespace) -> int:
         configure_logging(settings)
         create_database(settings)
         upgrade()
+        if settings.run_pipeline_worker is None:
+            os.environ["RUN_PIPELINE_WORKER"] = "true"  # the server reads its settings again
+            get_settings.cache_clear()
         with _listening(settings) as listener:
             _print_addresses(settings, is_embedded)
             if not settings.api_keys and not is_loopback(settings.host):

@@ -85,8 +85,8 @@ class Settings(BaseSettings):
         description="Hosts, as `host` or `host:port` and separated by commas, that videos are downloaded from and "
         "callbacks sent to although their addresses are not public.",
     )
-    run_pipeline_worker: bool = Field(
-        False, description="Run a pipeline worker inside the server; `make run` does where this is not set."
+    run_pipeline_worker: bool | None = Field(
+        None, description="Run a pipeline worker inside the server; where it is not set, only `make run` does."
     )
     pipeline_concurrency: int = Field(2, ge=1, le=100, description="Runs that one worker does at once.")
     limit_audio: int = Field(2, ge=1, le=1000, description="Audio extractions at once, over all workers.")
