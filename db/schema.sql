@@ -228,7 +228,7 @@ CREATE TABLE pipeline_history (
     generation_config_id    integer          CONSTRAINT pipeline_history_generation_config_id_fkey
                                              REFERENCES generation_configs ON DELETE CASCADE,
     pipeline_type           varchar(50)      NOT NULL,  -- "full", "moments_only", "clips_only"
-    status                  varchar(20)      NOT NULL,  -- running -> completed | partial | failed
+    status                  varchar(20)      NOT NULL,  -- running -> completed | partial | failed | cancelled
     started_at              timestamp        NOT NULL,
     completed_at            timestamp,                  -- null while it runs
     duration_seconds        double precision,
@@ -243,6 +243,69 @@ CREATE INDEX idx_pipeline_history_video_id_started_at ON pipeline_history (video
 CREATE INDEX idx_pipeline_history_generation_config_id ON pipeline_history (generation_config_id);
 CREATE INDEX idx_pipeline_history_status ON pipeline_history (status);
 CREATE INDEX idx_pipeline_history_started_at ON pipeline_history (started_at);
+
+-- ====================================================================================================== pipeline ==
+-- What workers need of the runs in pipeline_history and readers of history do not.
+
+CREATE SCHEMA pipeline;
+
+CREATE TABLE pipeline.work (
+    run_id          integer     CONSTRAINT work_pkey PRIMARY KEY
+                                CONSTRAINT work_run_id_fkey REFERENCES public.pipeline_history ON DELETE CASCADE,
+    subject         varchar(20) NOT NULL DEFAULT '',    -- identifier of the moment that is refined; '' for a video
+    request         jsonb       NOT NULL,               -- what was asked for, to be asked for again by a retry
+    stages          jsonb       NOT NULL DEFAULT '{}',  -- {"audio": {"status", "started_at", "completed_at", …}, …}
+    current_stage   varchar(50),
+    attempts        integer     NOT NULL DEFAULT 0,     -- workers that have taken the run
+    owner           varchar(100),                       -- the worker that has it; null: it waits, or has ended
+    seen_at         timestamp,                          -- when its owner was last alive
+    rung_at         timestamp,                          -- when workers were last told that it waits
+    is_cancelled    boolean     NOT NULL DEFAULT false, -- it is to end, or has ended, because somebody said so
+    raw_answer      text,                               -- what a model answered that could not be used
+    callback_status varchar(20) CONSTRAINT work_callback_status_check  -- waiting -> delivered | failed; null: none
+                                CHECK (callback_status IN ('waiting', 'delivered', 'failed')),
+    callback_tries  integer     NOT NULL DEFAULT 0,
+    callback_due_at timestamp,                          -- set when the run ends
+    callback_error  text
+);
+
+CREATE INDEX idx_work_callback_due_at ON pipeline.work (callback_due_at) WHERE callback_due_at IS NOT NULL;
+
+-- Accepts a run, unless one that would be in its way is active: for a full run any, for another one a full run or one
+-- of the same type and subject. No row where there is no such video, and no run_id where another one is in the way.
+-- Whoever accepts holds the video, so of two who start at once one succeeds.
+CREATE FUNCTION pipeline.accept_run(
+    video text, new_identifier text, new_type text, new_subject text, new_started_at timestamp,
+    new_request jsonb, new_stages jsonb
+) RETURNS TABLE (run_id integer, other_type text, other_subject text)
+LANGUAGE plpgsql AS $$
+DECLARE
+    found_video_id integer;
+BEGIN
+    SELECT videos.id INTO found_video_id FROM videos WHERE videos.identifier = video FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+
+    SELECT history.pipeline_type, coalesce(work.subject, '') INTO other_type, other_subject
+    FROM pipeline_history AS history LEFT JOIN pipeline.work ON work.run_id = history.id
+    WHERE history.video_id = found_video_id AND history.status = 'running'
+      AND ('full' IN (history.pipeline_type, new_type)
+           OR (history.pipeline_type = new_type AND coalesce(work.subject, '') = new_subject))
+    ORDER BY history.pipeline_type <> 'full', history.id
+    LIMIT 1;
+
+    IF NOT FOUND THEN
+        INSERT INTO pipeline_history (identifier, video_id, pipeline_type, status, started_at)
+        VALUES (new_identifier, found_video_id, new_type, 'running', new_started_at)
+        RETURNING pipeline_history.id INTO run_id;
+        INSERT INTO pipeline.work (run_id, subject, request, stages, rung_at, callback_status)
+        VALUES (run_id, new_subject, new_request, new_stages, now() AT TIME ZONE 'utc',
+                CASE WHEN new_request ->> 'callback_url' <> '' THEN 'waiting' END);
+    END IF;
+    RETURN NEXT;
+END
+$$;
 
 -- ======================================================================================================== search ==
 -- What searching and showing transcripts needs and can be made again from the tables above at any time

@@ -67,7 +67,7 @@ class Transcribed:
 
 
 class Transcriber(Protocol):
-    """Raises `TransientFailure`, `ModelAnswerInvalid`, `ModelMissing` and `StageFailed`; a cancelled call ends at once."""
+    """Raises `TransientFailure`, `ModelAnswerInvalid`, `ModelMissing`, `StageFailed`; a cancelled call ends at once."""
 
     @property
     def service(self) -> str:
@@ -197,4 +197,3 @@ class Models(Protocol):
     async def get_transcriber(self, key: str) -> Transcriber: ...
 
     async def get_finder(self, key: str) -> MomentFinder: ...
-

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Path
 from starlette.responses import Response
 
+from app.ai.model_fields import KEY_PATTERN, plain_values
+from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
 from app.api.answers import json_answer
 from app.api.dependencies import LiveState
 from app.api.schemas.common import Error
@@ -18,7 +20,6 @@ from app.api.schemas.models import (
     SeedAnswer,
     SeedBody,
 )
-from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
 
 router = APIRouter(
     prefix="/api/admin/models",
@@ -37,9 +38,7 @@ async def get_registry(redis: LiveState) -> ModelRegistry:
 
 
 Registry = Annotated[ModelRegistry, Depends(get_registry)]
-ModelKey = Annotated[
-    str, Path(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="Key of the model", examples=["minimax"])
-]
+ModelKey = Annotated[str, Path(pattern=KEY_PATTERN, description="Key of the model", examples=["minimax"])]
 
 
 @router.get("", response_model=ModelsAnswer)
@@ -71,13 +70,13 @@ async def get_model(key: ModelKey, registry: Registry) -> Response:
 @router.post("/{key}", response_model=ModelAnswer)
 async def put_model(key: ModelKey, body: ModelBody, registry: Registry) -> Response:
     """Create a model, or replace all of its fields."""
-    return json_answer(_answer(key, await registry.put(key, ModelConfig(**body.model_dump()))))
+    return json_answer(_answer(key, await registry.put(key, _read(body))))
 
 
 @router.patch("/{key}", response_model=ModelAnswer, responses=_NOT_FOUND)
 async def change_model(key: ModelKey, body: ModelChangesBody, registry: Registry) -> Response:
     """Change the fields that are given and not null."""
-    return json_answer(_answer(key, await registry.change(key, body.model_dump(exclude_none=True))))
+    return json_answer(_answer(key, await registry.change(key, plain_values(body, exclude_none=True))))
 
 
 @router.delete("/{key}", response_model=DeletedModelAnswer, responses=_NOT_FOUND)
@@ -87,7 +86,12 @@ async def delete_model(key: ModelKey, registry: Registry) -> Response:
     return json_answer({"success": True, "model_key": key, "message": f"Model config '{key}' deleted successfully"})
 
 
+def _read(body: ModelBody) -> ModelConfig:
+    values: dict[str, Any] = plain_values(body, exclude_none=False)
+    return ModelConfig(**values)
+
+
 def _answer(key: str, config: ModelConfig) -> dict[str, Any]:
     values = asdict(config)
-    updated_at = values.pop("updated_at")
-    return {**values, "model_key": key, "updated_at": updated_at}
+    updated_at, api_key = values.pop("updated_at"), values.pop("api_key")
+    return {**values, "has_api_key": bool(api_key), "model_key": key, "updated_at": updated_at}

@@ -142,6 +142,13 @@ class StageFailed(VideoMomentsError):
     """A stage of a run cannot be done, and trying again would not help."""
 
 
+class RunLost(StageFailed):
+    """A run is in the hands of another worker, or gone, and nothing may be written for it any more."""
+
+    def __init__(self) -> None:
+        super().__init__("The run is not this worker's any more")
+
+
 class TransientFailure(StageFailed):
     """A stage of a run could not be done, and trying again may help."""
 

@@ -134,7 +134,7 @@ def create_schema(conn: Connection[Any]) -> None:
 
 
 def describe_catalog(conn: Connection[Any]) -> Catalog:
-    """Return the tables of `public` and `search` with all that belongs to them, without Alembic's and extensions'."""
+    """Return the tables of this schema with all that belongs to them, without Alembic's and extensions'."""
     with conn.transaction():
         conn.execute("SET LOCAL search_path = public")  # what is in public is then named without its schema
         others = conn.execute(
@@ -143,7 +143,7 @@ def describe_catalog(conn: Connection[Any]) -> Catalog:
             UNION ALL SELECT oid FROM pg_class WHERE oid = to_regclass('public.alembic_version')
             """
         ).fetchall()
-        wanted = {"schemas": ["public", "search"], "others": [oid for (oid,) in others]}
+        wanted = {"schemas": ["public", "pipeline", "search"], "others": [oid for (oid,) in others]}
         return {name: text for query in _QUERIES for name, text in conn.execute(query, wanted)}
 
 

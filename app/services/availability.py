@@ -8,11 +8,11 @@ from urllib.parse import quote
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app.ai.registry import DEFAULT_MODELS, ModelRegistry
 from app.core.errors import FileMissing, MomentNotFound, StorageUnavailable, VideoNotFound
 from app.database import Database
 from app.repositories.availability import AvailabilityRepository, MomentMaterial
 from app.services.identifiers import findable
-from app.ai.registry import DEFAULT_MODELS, ModelRegistry
 from app.storage import Storage
 
 _log = logging.getLogger(__name__)

@@ -15,33 +15,40 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("CREATE SCHEMA pipeline")
-    op.execute("""
+    op.execute(
+        """
         CREATE TABLE pipeline.work (
-            run_id           integer     CONSTRAINT work_pkey PRIMARY KEY
-                                         CONSTRAINT work_run_id_fkey
-                                         REFERENCES public.pipeline_history ON DELETE CASCADE,
-            subject          varchar(20) NOT NULL DEFAULT '',
-            request          jsonb       NOT NULL,
-            stages           jsonb       NOT NULL DEFAULT '{}',
-            current_stage    varchar(50),
-            attempts         integer     NOT NULL DEFAULT 0,
-            owner            varchar(100),
-            seen_at          timestamp,
-            rung_at          timestamp,
-            is_cancelled     boolean     NOT NULL DEFAULT false,
-            raw_answer       text,
-            callback_status  varchar(20) CONSTRAINT work_callback_status_check
-                                         CHECK (callback_status IN ('waiting', 'delivered', 'failed')),
-            callback_tries   integer     NOT NULL DEFAULT 0,
-            callback_due_at  timestamp,
-            callback_error   text
+            run_id          integer     CONSTRAINT work_pkey PRIMARY KEY
+                                        CONSTRAINT work_run_id_fkey
+                                        REFERENCES public.pipeline_history ON DELETE CASCADE,
+            subject         varchar(20) NOT NULL DEFAULT '',
+            request         jsonb       NOT NULL,
+            stages          jsonb       NOT NULL DEFAULT '{}',
+            current_stage   varchar(50),
+            attempts        integer     NOT NULL DEFAULT 0,
+            owner           varchar(100),
+            seen_at         timestamp,
+            rung_at         timestamp,
+            is_cancelled    boolean     NOT NULL DEFAULT false,
+            raw_answer      text,
+            callback_status varchar(20) CONSTRAINT work_callback_status_check
+                                        CHECK (callback_status IN ('waiting', 'delivered', 'failed')),
+            callback_tries  integer     NOT NULL DEFAULT 0,
+            callback_due_at timestamp,
+            callback_error  text
         )
-    """)
-    op.execute("CREATE INDEX idx_work_callback_due_at ON pipeline.work (callback_due_at) WHERE callback_due_at IS NOT NULL")
-    op.execute("""
+        """
+    )
+    op.execute(
+        """
+        CREATE INDEX idx_work_callback_due_at ON pipeline.work (callback_due_at) WHERE callback_due_at IS NOT NULL
+        """
+    )
+    op.execute(
+        """
         CREATE FUNCTION pipeline.accept_run(
-            video text, new_identifier text, new_type text, new_subject text, new_started_at timestamp, new_request jsonb,
-            new_stages jsonb
+            video text, new_identifier text, new_type text, new_subject text, new_started_at timestamp,
+            new_request jsonb, new_stages jsonb
         ) RETURNS TABLE (run_id integer, other_type text, other_subject text)
         LANGUAGE plpgsql AS $$
         DECLARE
@@ -71,7 +78,8 @@ def upgrade() -> None:
             RETURN NEXT;
         END
         $$
-    """)
+        """
+    )
 
 
 def downgrade() -> None:

@@ -1,0 +1,292 @@
+"""SQL over `pipeline.work` and the runs it belongs to: accepted, claimed by one worker, recorded, ended."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import args_row
+from psycopg.types.json import Jsonb
+
+from app.core.errors import RunLost
+from app.database import Connection
+from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageRecord, StageStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of a run that was asked for: its id, or which other run is in its way."""
+
+    run_id: int | None
+    other_type: str | None
+    other_subject: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    status: RunStatus
+    error_stage: str | None = None
+    error_message: str | None = None
+    moments: int | None = None
+    clips: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that has ended because nobody will end it otherwise."""
+
+    identifier: str
+    video: str
+
+
+class WorkRepository:
+    """Runs as workers see them. Everything that writes for a worker names the run as it was claimed."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def accept(
+        self,
+        video: str,
+        identifier: str,
+        run_type: RunType,
+        started_at: datetime,
+        request: RunRequest,
+        subject: str = "",
+        stages: Mapping[Stage, StageRecord] | None = None,
+    ) -> Accepted | None:
+        """Add a run unless another one is in its way; None where there is no such video. `started_at` is naive UTC.
+
+        Raises `UniqueViolation` of `pipeline_history_identifier_key` where the identifier is taken.
+        """
+        async with self._conn.cursor(row_factory=args_row(Accepted)) as cursor:
+            await cursor.execute(
+                """
+                SELECT run_id, other_type, other_subject
+                FROM pipeline.accept_run(%(video)s, %(identifier)s, %(type)s, %(subject)s, %(started_at)s,
+                                         %(request)s, %(stages)s)
+                """,
+                {
+                    "video": video,
+                    "identifier": identifier,
+                    "type": run_type,
+                    "subject": subject,
+                    "started_at": started_at,
+                    "request": Jsonb(asdict(request)),
+                    "stages": Jsonb({stage: asdict(record) for stage, record in (stages or {}).items()}),
+                },
+            )
+            return await cursor.fetchone()
+
+    async def claim(self, identifier: str, owner: str, stale_seconds: float) -> ClaimedRun | None:
+        """Make a run that waits, or whose owner was not seen for `stale_seconds`, this owner's.
+
+        None where there is nothing to claim: the run has ended, or lives in other hands.
+        """
+        cursor = await self._conn.execute(
+            """
+            UPDATE pipeline.work
+            SET owner = %(owner)s, seen_at = now() AT TIME ZONE 'utc', attempts = attempts + 1
+            FROM pipeline_history AS history JOIN videos ON videos.id = history.video_id
+            WHERE history.identifier = %(identifier)s AND history.status = 'running' AND work.run_id = history.id
+              AND (owner IS NULL OR seen_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s))
+            RETURNING history.id, history.identifier, history.video_id, videos.identifier, pipeline_type, subject,
+                      request, stages, attempts, owner
+            """,
+            {"identifier": identifier, "owner": owner, "stale_seconds": stale_seconds},
+        )
+        row = await cursor.fetchone()
+        return _read_claimed(*row) if row else None
+
+    async def hold(self, run: ClaimedRun) -> None:
+        """Keep the run in its owner's hands until the transaction ends. Raises `RunLost` where it is not any more."""
+        cursor = await self._conn.execute(
+            """
+            SELECT FROM pipeline.work
+            WHERE run_id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s
+            FOR NO KEY UPDATE
+            """,
+            _key(run),
+        )
+        if await cursor.fetchone() is None:
+            raise RunLost
+
+    async def beat(self, run: ClaimedRun) -> bool:
+        """Say that the owner lives and return whether the run is to be cancelled. Raises `RunLost`."""
+        cursor = await self._conn.execute(
+            """
+            UPDATE pipeline.work SET seen_at = now() AT TIME ZONE 'utc'
+            WHERE run_id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s
+            RETURNING is_cancelled
+            """,
+            _key(run),
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            raise RunLost
+        return bool(row[0])
+
+    async def save_stage(self, run: ClaimedRun, stage: Stage, record: StageRecord) -> None:
+        """Write what a stage has come to, which is then the current one unless it was skipped. Raises `RunLost`."""
+        cursor = await self._conn.execute(
+            """
+            UPDATE pipeline.work
+            SET stages = jsonb_set(stages, ARRAY[%(stage)s], %(record)s),
+                current_stage = CASE WHEN %(is_skipped)s THEN current_stage ELSE %(stage)s END
+            WHERE run_id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s
+            """,
+            {
+                **_key(run),
+                "stage": stage.value,
+                "record": Jsonb(asdict(record)),
+                "is_skipped": record.status is StageStatus.SKIPPED,
+            },
+        )
+        if cursor.rowcount != 1:
+            raise RunLost
+
+    async def set_config(self, run: ClaimedRun, generation_config_id: int) -> None:
+        """Say which generation config the run uses."""
+        await self._conn.execute(
+            "UPDATE pipeline_history SET generation_config_id = %(config)s WHERE id = %(id)s",
+            {"config": generation_config_id, "id": run.id},
+        )
+
+    async def keep_raw_answer(self, run: ClaimedRun, raw: str) -> None:
+        """Keep what a model answered that could not be used. U+0000, which no text here can hold, goes."""
+        await self._conn.execute(
+            "UPDATE pipeline.work SET raw_answer = %(raw)s WHERE run_id = %(id)s",
+            {"raw": raw.replace("\x00", ""), "id": run.id},
+        )
+
+    async def release(self, run: ClaimedRun) -> None:
+        """Give the run back as if it had not been taken: it waits for another worker."""
+        await self._conn.execute(
+            """
+            UPDATE pipeline.work SET owner = NULL, seen_at = NULL, rung_at = NULL, attempts = attempts - 1
+            WHERE run_id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s
+            """,
+            _key(run),
+        )
+
+    async def finish(self, run: ClaimedRun, outcome: Outcome) -> None:
+        """End the run. Raises `RunLost` where it is not its owner's any more."""
+        await self.hold(run)
+        await self._end(run.id, outcome)
+
+    async def cancel(self, run_id: int) -> bool:
+        """Have a run end as cancelled: at once where no worker has it, else by its worker. True where it has ended."""
+        cursor = await self._conn.execute(
+            "UPDATE pipeline.work SET is_cancelled = true WHERE run_id = %(id)s RETURNING owner IS NULL", {"id": run_id}
+        )
+        row = await cursor.fetchone()
+        if row is None or not row[0]:
+            return False
+        await self._end(run_id, Outcome(RunStatus.CANCELLED))
+        return True
+
+    async def pick_waiting(self, stale_seconds: float, again_seconds: float) -> list[str]:
+        """Return the identifiers of runs that wait for a worker and of which none was told for `again_seconds`.
+
+        Those whose owner was not seen for `stale_seconds` wait too. They count as told now, so that of several
+        workers that ask one rings for them.
+        """
+        cursor = await self._conn.execute(
+            """
+            UPDATE pipeline.work SET rung_at = now() AT TIME ZONE 'utc'
+            FROM pipeline_history AS history
+            WHERE history.id = work.run_id AND history.status = 'running' AND work.run_id IN (
+                SELECT waiting.run_id
+                FROM pipeline_history JOIN pipeline.work AS waiting ON waiting.run_id = pipeline_history.id
+                WHERE status = 'running'
+                  AND (owner IS NULL OR seen_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale)s))
+                  AND (rung_at IS NULL OR rung_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(again)s))
+                FOR NO KEY UPDATE OF waiting SKIP LOCKED
+            )
+            RETURNING history.identifier
+            """,
+            {"stale": stale_seconds, "again": again_seconds},
+        )
+        return [identifier for (identifier,) in await cursor.fetchall()]
+
+    async def end_orphans(self) -> list[EndedRun]:
+        """End the runs that no worker can take, because what they were asked for is not known."""
+        async with self._conn.cursor(row_factory=args_row(EndedRun)) as cursor:
+            await cursor.execute(
+                """
+                UPDATE pipeline_history AS history
+                SET status = 'failed', error_message = 'The run was left by an earlier version of this server',
+                    completed_at = now() AT TIME ZONE 'utc'
+                FROM videos
+                WHERE history.status = 'running' AND videos.id = history.video_id
+                  AND NOT EXISTS (SELECT FROM pipeline.work WHERE run_id = history.id)
+                RETURNING history.identifier, videos.identifier
+                """
+            )
+            return await cursor.fetchall()
+
+    async def _end(self, run_id: int, outcome: Outcome) -> None:
+        await self._conn.execute(
+            """
+            WITH ended AS (
+                UPDATE pipeline_history
+                SET status = %(status)s, completed_at = now() AT TIME ZONE 'utc',
+                    duration_seconds = extract(epoch FROM now() AT TIME ZONE 'utc' - started_at),
+                    total_moments_generated = %(moments)s, total_clips_created = %(clips)s,
+                    error_stage = %(error_stage)s, error_message = %(error_message)s
+                WHERE id = %(id)s AND status = 'running'
+            )
+            UPDATE pipeline.work
+            SET owner = NULL,
+                callback_due_at = CASE callback_status WHEN 'waiting' THEN now() AT TIME ZONE 'utc' END
+            WHERE run_id = %(id)s
+            """,
+            {**asdict(outcome), "id": run_id},
+        )
+
+
+def _key(run: ClaimedRun) -> dict[str, Any]:
+    return {"id": run.id, "owner": run.owner, "attempt": run.attempt}
+
+
+def _read_claimed(
+    run_id: int,
+    identifier: str,
+    video_id: int,
+    video: str,
+    run_type: str,
+    subject: str,
+    request: dict[str, Any],
+    stages: dict[str, Any],
+    attempt: int,
+    owner: str,
+) -> ClaimedRun:
+    return ClaimedRun(
+        run_id,
+        identifier,
+        video_id,
+        video,
+        RunType(run_type),
+        subject,
+        read_request(request),
+        read_stages(stages),
+        attempt,
+        owner,
+    )
+
+
+def read_request(stored: Mapping[str, Any]) -> RunRequest:
+    """Read a stored request; what a newer or an older version of this code has added to it is left out."""
+    known = {field.name for field in fields(RunRequest)}
+    return RunRequest(**{name: value for name, value in stored.items() if name in known})
+
+
+def read_stages(stored: Mapping[str, Any]) -> dict[Stage, StageRecord]:
+    """Read stored records of stages, in the order of the pipeline."""
+    return {
+        stage: StageRecord(**{**stored[stage], "status": StageStatus(stored[stage]["status"])})
+        for stage in Stage
+        if stage in stored
+    }

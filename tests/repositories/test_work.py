@@ -1,0 +1,193 @@
+import asyncio
+from datetime import datetime
+
+import pytest
+
+from app.core.config import Settings
+from app.core.errors import RunLost
+from app.database import Connection, connect
+from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.repositories import PipelineHistoryRepository, VideoRepository
+from app.repositories.work import Accepted, Outcome, WorkRepository
+
+_NOW = datetime(2026, 11, 22, 12)
+_REQUEST = RunRequest(generation_prompt="The best jokes", max_moments=4)
+
+
+async def add_video(conn: Connection, video: str = "talk") -> None:
+    await VideoRepository(conn).create(identifier=video, cloud_url="file:///talk.mp4")
+
+
+async def accept(
+    conn: Connection, number: int = 1, run_type: RunType = RunType.FULL, subject: str = "", video: str = "talk"
+) -> Accepted:
+    accepted = await WorkRepository(conn).accept(
+        video, f"pipeline:{video}:{number}", run_type, _NOW, _REQUEST, subject=subject
+    )
+    assert accepted
+    return accepted
+
+
+async def claim(conn: Connection, number: int = 1, owner: str = "one", stale_seconds: float = 30) -> ClaimedRun | None:
+    return await WorkRepository(conn).claim(f"pipeline:talk:{number}", owner, stale_seconds)
+
+
+async def claimed(conn: Connection, owner: str = "one", stale_seconds: float = 30) -> ClaimedRun:
+    run = await claim(conn, owner=owner, stale_seconds=stale_seconds)
+    assert run
+    return run
+
+
+async def status_of(conn: Connection, number: int = 1) -> str:
+    run = await PipelineHistoryRepository(conn).get_by_identifier(f"pipeline:talk:{number}")
+    assert run
+    return run.status
+
+
+async def test_an_accepted_run_is_running_and_holds_what_was_asked_for(conn: Connection) -> None:
+    await add_video(conn)
+    assert (await accept(conn)).run_id
+    assert await status_of(conn) == "running"
+    run = await claimed(conn)
+    assert (run.video, run.type, run.request, run.attempt, run.owner) == ("talk", RunType.FULL, _REQUEST, 1, "one")
+
+
+async def test_a_run_over_a_video_that_is_not_there_is_not_accepted(conn: Connection) -> None:
+    assert await WorkRepository(conn).accept("none", "pipeline:none:1", RunType.FULL, _NOW, _REQUEST) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_in_the_way"),
+    [
+        ((RunType.FULL, ""), (RunType.FULL, ""), True),
+        ((RunType.FULL, ""), (RunType.AUDIO, ""), True),
+        ((RunType.CLIPS, ""), (RunType.FULL, ""), True),
+        ((RunType.CLIPS, ""), (RunType.CLIPS, ""), True),
+        ((RunType.CLIPS, ""), (RunType.MOMENTS, ""), False),
+        ((RunType.REFINEMENT, "a"), (RunType.REFINEMENT, "a"), True),
+        ((RunType.REFINEMENT, "a"), (RunType.REFINEMENT, "b"), False),
+    ],
+)
+async def test_which_runs_are_in_each_others_way(
+    conn: Connection, first: tuple[RunType, str], second: tuple[RunType, str], is_in_the_way: bool
+) -> None:
+    await add_video(conn)
+    await accept(conn, 1, *first)
+    accepted = await accept(conn, 2, *second)
+    assert (accepted.run_id is None) is is_in_the_way
+    assert accepted.other_type == (first[0] if is_in_the_way else None)
+
+
+async def test_a_run_that_has_ended_is_in_nobodys_way(conn: Connection) -> None:
+    await add_video(conn)
+    await accept(conn)
+    await WorkRepository(conn).finish(await claimed(conn), Outcome(RunStatus.COMPLETED, moments=3, clips=2))
+    assert (await accept(conn, 2)).run_id
+    ended = await PipelineHistoryRepository(conn).get_by_identifier("pipeline:talk:1")
+    assert ended
+    assert (ended.status, ended.total_moments_generated, ended.total_clips_created) == ("completed", 3, 2)
+    assert ended.completed_at
+
+
+async def test_of_ten_who_start_at_once_one_succeeds(own_database_url: str) -> None:
+    settings = Settings(database_url=own_database_url)
+    async with connect(settings) as conn:
+        await add_video(conn)
+
+    async def start(number: int) -> bool:
+        async with connect(settings) as conn:
+            return (await accept(conn, number)).run_id is not None
+
+    started = await asyncio.gather(*(start(number) for number in range(10)))
+    assert started.count(True) == 1
+
+
+async def test_a_run_is_claimed_once(conn: Connection) -> None:
+    await add_video(conn)
+    await accept(conn)
+    await claimed(conn)
+    assert await claim(conn, owner="two") is None
+
+
+async def test_a_run_whose_owner_is_not_seen_any_more_is_claimed_again(conn: Connection) -> None:
+    await add_video(conn)
+    await accept(conn)
+    lost = await claimed(conn)
+    await conn.execute("UPDATE pipeline.work SET seen_at = seen_at - interval '31 seconds'")
+    found = await claimed(conn, "two")
+    assert (found.owner, found.attempt) == ("two", 2)
+    work = WorkRepository(conn)
+    with pytest.raises(RunLost):
+        await work.hold(lost)
+    with pytest.raises(RunLost):
+        await work.beat(lost)
+    with pytest.raises(RunLost):
+        await work.save_stage(lost, Stage.AUDIO, StageRecord(StageStatus.COMPLETED))
+    with pytest.raises(RunLost):
+        await work.finish(lost, Outcome(RunStatus.FAILED))
+    assert await status_of(conn) == "running"
+
+
+async def test_a_run_that_is_given_back_waits_and_the_attempt_does_not_count(conn: Connection) -> None:
+    await add_video(conn)
+    await accept(conn)
+    work = WorkRepository(conn)
+    await work.release(await claimed(conn))
+    assert await work.pick_waiting(30, 30) == ["pipeline:talk:1"]
+    assert (await claimed(conn, "two")).attempt == 1
+
+
+async def test_what_stages_came_to_is_there_for_whoever_takes_the_run_over(conn: Connection) -> None:
+    await add_video(conn)
+    await accept(conn)
+    run = await claimed(conn)
+    record = StageRecord(StageStatus.COMPLETED, 10.0, 12.5, progress={"total": 2}, result={"bytes": 7})
+    skipped = StageRecord(StageStatus.SKIPPED, skip_reason="Video already exists locally")
+    work = WorkRepository(conn)
+    await work.save_stage(run, Stage.AUDIO, record)
+    await work.save_stage(run, Stage.DOWNLOAD, skipped)
+    await work.release(run)
+    assert list((await claimed(conn, "two")).stages.items()) == [(Stage.DOWNLOAD, skipped), (Stage.AUDIO, record)]
+
+
+async def test_a_waiting_run_that_is_cancelled_has_ended(conn: Connection) -> None:
+    await add_video(conn)
+    accepted = await accept(conn)
+    assert accepted.run_id
+    assert await WorkRepository(conn).cancel(accepted.run_id)
+    assert await status_of(conn) == "cancelled"
+    assert await claim(conn) is None
+
+
+async def test_a_cancelled_run_in_a_workers_hands_is_told_to_its_worker(conn: Connection) -> None:
+    await add_video(conn)
+    run_id = (await accept(conn)).run_id
+    assert run_id
+    run = await claimed(conn)
+    work = WorkRepository(conn)
+    assert await work.beat(run) is False
+    assert await work.cancel(run_id) is False
+    assert await work.beat(run) is True
+    assert await status_of(conn) == "running"
+
+
+async def test_workers_are_told_of_a_waiting_run_once_in_a_while(conn: Connection) -> None:
+    await add_video(conn)
+    await accept(conn)
+    work = WorkRepository(conn)
+    assert await work.pick_waiting(30, 30) == []  # whoever accepted it has told them
+    await conn.execute("UPDATE pipeline.work SET rung_at = rung_at - interval '31 seconds'")
+    assert await work.pick_waiting(30, 30) == ["pipeline:talk:1"]
+    assert await work.pick_waiting(30, 30) == []
+
+
+async def test_a_running_run_that_nobody_knows_more_of_is_ended(conn: Connection) -> None:
+    await add_video(conn)
+    video = await VideoRepository(conn).get_by_identifier("talk")
+    assert video
+    await PipelineHistoryRepository(conn).create(
+        identifier="old", video_id=video.id, pipeline_type="full", status="running", started_at=_NOW
+    )
+    ended = await WorkRepository(conn).end_orphans()
+    assert [(run.identifier, run.video) for run in ended] == [("old", "talk")]
+    assert (await accept(conn)).run_id
