@@ -1,8 +1,9 @@
 """The AI models that a run can use: Redis hashes `model:config:{key}`, their keys in the set `model:config:_keys`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
 
 from redis.asyncio import Redis
@@ -18,55 +19,82 @@ _KEYS = "model:config:_keys"
 RESERVED_KEYS = frozenset({"seed", "defaults"})  # parts of addresses beside those of the models
 
 
+class ModelKind(StrEnum):
+    """What the server of a model speaks."""
+
+    CHAT = "chat"  # OpenAI's chat completions
+    TRANSCRIPTION = "transcription"  # OpenAI's /v1/audio/transcriptions
+    PARAKEET = "parakeet"  # /transcribe, which is given the address of a sound
+    LOCAL = "local"  # there is none: this machine answers
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Where a model is served and how it is called."""
+    """Where a model is served and how it is called. Without an address it is answered by this machine."""
 
     name: str
-    base_url: str
+    base_url: str = ""
     model_id: str | None = None
     supports_video: bool = False
     top_p: float | None = None
     top_k: int | None = None
+    kind: ModelKind = ModelKind.CHAT
+    api_key: str = field(default="", repr=False)
     updated_at: str | None = None  # ISO 8601, UTC without a zone
 
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine answers."""
+        return self.kind is ModelKind.LOCAL or not self.base_url
 
-# The models of the previous backend, at the local ends of the tunnels through which it reached them.
+
 DEFAULT_MODELS: Mapping[str, ModelConfig] = {
-    "minimax": ModelConfig("MiniMax", "http://localhost:8007"),
-    "qwen": ModelConfig("Qwen3-VL", "http://localhost:6101", model_id="qwen3-vl-235b-thinking"),
-    "qwen3_omni": ModelConfig("Qwen3-Omini", "http://localhost:7101", top_p=0.95, top_k=20),
-    "qwen3_vl_fp8": ModelConfig("Qwen3-VL-FP8", "http://localhost:6010", supports_video=True),
-    "parakeet": ModelConfig("Parakeet", "http://localhost:6106"),
+    "minimax": ModelConfig("MiniMax"),
+    "qwen": ModelConfig("Qwen3-VL", model_id="qwen3-vl-235b-thinking"),
+    "qwen3_omni": ModelConfig("Qwen3-Omini", top_p=0.95, top_k=20),
+    "qwen3_vl_fp8": ModelConfig("Qwen3-VL-FP8", supports_video=True),
+    "parakeet": ModelConfig("Parakeet", kind=ModelKind.PARAKEET),
+    "local": ModelConfig("This machine", kind=ModelKind.LOCAL),
 }
 
 
 class ModelRegistry:
-    """Model configs by key."""
+    """Model configs by key. An empty one, as after a flush of Redis, is filled with the defaults when it is used."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def seed(self, force: bool = False) -> int:
         """Write the defaults where there is no model at all, or over what there is; return how many were written."""
-        if not force and await self._redis.scard(_KEYS):
-            return 0
-        for key, config in DEFAULT_MODELS.items():
-            await self.put(key, config)
-        return len(DEFAULT_MODELS)
+        count = 0
+
+        async def queue(pipeline: Pipeline) -> None:
+            nonlocal count
+            count = len(DEFAULT_MODELS) if force or not await pipeline.scard(_KEYS) else 0
+            pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
+            for key, config in DEFAULT_MODELS.items() if count else ():
+                _queue_writing(pipeline, key, _stamp(config))
+
+        await self._redis.transaction(queue, _KEYS)  # again where a model came before the defaults were written
+        return count
 
     async def list_models(self) -> dict[str, ModelConfig]:
         """Return all configs, sorted by key."""
-        keys = sorted(map(str, await self._redis.smembers(_KEYS)))
+        keys = await self._redis.smembers(_KEYS)
+        if not keys and await self.seed():
+            keys = set(DEFAULT_MODELS)
+        ordered = sorted(map(str, keys))
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for key in keys:
+            for key in ordered:
                 pipeline.hgetall(_PREFIX + key)
             hashes = await pipeline.execute()
-        return {key: _parse(fields) for key, fields in zip(keys, hashes, strict=True) if fields}
+        return {key: _parse(key, fields) for key, fields in zip(ordered, hashes, strict=True) if fields}
 
     async def get(self, key: str) -> ModelConfig | None:
         fields = await self._redis.hgetall(_PREFIX + key)
-        return _parse(fields) if fields else None
+        if not fields and await self.seed():
+            fields = await self._redis.hgetall(_PREFIX + key)
+        return _parse(key, fields) if fields else None
 
     async def find(self, key: str) -> ModelConfig:
         """Return a config. Raises `ModelNotFound`, which names those that there are."""
@@ -77,6 +105,7 @@ class ModelRegistry:
         if key in RESERVED_KEYS:
             raise InvalidInput(f"A model cannot have the key {key}")
         stamped = _stamp(config)
+        await self.seed()
         async with self._redis.pipeline(transaction=True) as pipeline:
             _queue_writing(pipeline, key, stamped)
             await pipeline.execute()
@@ -86,12 +115,13 @@ class ModelRegistry:
         """Change some fields of a config, and none that another client changes meanwhile. Raises `ModelNotFound`."""
         if not changes:
             raise InvalidInput("Name at least one field to change, with a value that is not null")
+        await self.seed()
         changed: ModelConfig | None = None
 
         async def queue(pipeline: Pipeline) -> None:
             nonlocal changed
             fields = await pipeline.hgetall(_PREFIX + key)
-            changed = _stamp(replace(_parse(fields), **changes)) if fields else None
+            changed = _stamp(replace(_parse(key, fields), **changes)) if fields else None
             pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
             if changed is not None:
                 _queue_writing(pipeline, key, changed)
@@ -101,6 +131,7 @@ class ModelRegistry:
 
     async def delete(self, key: str) -> None:
         """Delete a config. Raises `ModelNotFound`."""
+        await self.seed()
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.delete(_PREFIX + key)
             pipeline.srem(_KEYS, key)
@@ -123,7 +154,7 @@ def _stamp(config: ModelConfig) -> ModelConfig:
     return replace(config, model_id=config.model_id or None, updated_at=now)
 
 
-def _parse(fields: Mapping[Any, Any]) -> ModelConfig:
+def _parse(key: str, fields: Mapping[Any, Any]) -> ModelConfig:
     """Read the hash's texts; an empty one is null, and so is one that is no number where a number belongs."""
     return ModelConfig(
         name=fields.get("name", ""),
@@ -132,8 +163,17 @@ def _parse(fields: Mapping[Any, Any]) -> ModelConfig:
         supports_video=fields.get("supports_video") == "true",
         top_p=_number(float, fields.get("top_p")),
         top_k=_number(int, fields.get("top_k")),
+        kind=_kind(key, fields.get("kind")),
+        api_key=fields.get("api_key", ""),
         updated_at=fields.get("updated_at") or None,
     )
+
+
+def _kind(key: str, text: str | None) -> ModelKind:
+    """Read a kind; hashes of the previous backend have none."""
+    if text in set(ModelKind):
+        return ModelKind(text)
+    return DEFAULT_MODELS[key].kind if key in DEFAULT_MODELS else ModelKind.CHAT
 
 
 def _number(kind: Callable[[str], T], text: str | None) -> T | None:

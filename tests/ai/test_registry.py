@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
+from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelKind, ModelRegistry
 from app.core.errors import InvalidInput, ModelNotFound
-from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
 
 
 @pytest.fixture
@@ -18,44 +19,95 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
         yield redis
 
 
+ALL = ["local", "minimax", "parakeet", "qwen", "qwen3_omni", "qwen3_vl_fp8"]
+
+
 async def test_an_empty_registry_is_seeded_with_the_defaults(redis: Redis) -> None:
     registry = ModelRegistry(redis)
-    assert await registry.seed() == 5
+    assert await registry.seed() == 6
     models = await registry.list_models()
-    assert list(models) == ["minimax", "parakeet", "qwen", "qwen3_omni", "qwen3_vl_fp8"]
+    assert list(models) == ALL
     assert models["qwen3_vl_fp8"].supports_video
     assert (models["qwen3_omni"].top_p, models["qwen3_omni"].top_k) == (0.95, 20)
     assert models["qwen"].model_id == "qwen3-vl-235b-thinking"
-    assert all(model.updated_at and model.base_url for model in models.values())
+    assert (models["parakeet"].kind, models["local"].kind) == (ModelKind.PARAKEET, ModelKind.LOCAL)
+    assert all(model.updated_at for model in models.values())
+
+
+async def test_until_an_address_is_set_every_default_is_answered_by_this_machine(redis: Redis) -> None:
+    registry = ModelRegistry(redis)
+    assert all(model.is_local for model in (await registry.list_models()).values())
+    assert not (await registry.change("qwen", {"base_url": "http://localhost:1"})).is_local
+    assert (await registry.change("local", {"base_url": "http://localhost:1"})).is_local
 
 
 async def test_a_registry_that_has_a_model_is_left_alone(redis: Redis) -> None:
     registry = ModelRegistry(redis)
-    await registry.put("mine", ModelConfig("Mine", "http://localhost:1"))
+    await registry.change("qwen", {"name": "Changed"})
+    await registry.delete("minimax")
     assert await registry.seed() == 0
-    assert list(await registry.list_models()) == ["mine"]
+    assert (await registry.find("qwen")).name == "Changed"
+    assert await registry.get("minimax") is None
+
+
+async def test_a_flushed_registry_has_the_defaults_again_at_its_next_use(redis: Redis) -> None:
+    registry = ModelRegistry(redis)
+    for use in (
+        registry.list_models,
+        lambda: registry.find("qwen"),
+        lambda: registry.put("mine", ModelConfig("Mine")),
+        lambda: registry.change("qwen", {"top_k": 1}),
+        lambda: registry.delete("parakeet"),
+    ):
+        await registry.seed()
+        await redis.flushdb()
+        await use()
+        assert set(ALL) - {"parakeet"} <= set(await registry.list_models())
+
+
+async def test_seeding_at_once_with_a_change_takes_nothing_back(redis: Redis) -> None:
+    registry = ModelRegistry(redis)
+    for _ in range(10):
+        await redis.flushdb()
+        await asyncio.gather(*(registry.seed() for _ in range(5)), registry.put("qwen", ModelConfig("Changed")))
+        assert (await registry.find("qwen")).name == "Changed"
 
 
 async def test_a_config_comes_back_as_it_was_put(redis: Redis) -> None:
-    config = ModelConfig("Name", "http://localhost:1", model_id="m", supports_video=True, top_p=0.5, top_k=7)
+    config = ModelConfig(
+        "Name", "http://localhost:1", "m", True, 0.5, 7, kind=ModelKind.TRANSCRIPTION, api_key="sk-secret"
+    )
     stored = await ModelRegistry(redis).put("key", config)
     assert await ModelRegistry(redis).get("key") == stored
     assert stored.updated_at is not None
-    assert ModelConfig(**{**{f: getattr(stored, f) for f in stored.__slots__}, "updated_at": None}) == config
+    assert replace(stored, updated_at=None) == config
+
+
+def test_an_api_key_is_not_in_what_a_config_looks_like() -> None:
+    assert "sk-secret" not in repr(ModelConfig("Name", api_key="sk-secret"))
+
+
+async def test_an_api_key_is_kept_by_other_changes_and_removed_by_an_empty_one(redis: Redis) -> None:
+    registry = ModelRegistry(redis)
+    await registry.change("qwen", {"api_key": "sk-secret"})
+    assert (await registry.change("qwen", {"top_k": 3})).api_key == "sk-secret"
+    assert (await registry.change("qwen", {"api_key": ""})).api_key == ""
+    assert await redis.hget("model:config:qwen", "api_key") == ""
 
 
 async def test_what_is_not_known_is_written_as_empty_text(redis: Redis) -> None:
     await ModelRegistry(redis).put("minimax", DEFAULT_MODELS["minimax"])
     fields = await redis.hgetall("model:config:minimax")
     assert (fields["model_id"], fields["top_p"], fields["supports_video"]) == ("", "", "false")
-    assert await redis.smembers("model:config:_keys") == {"minimax"}
+    assert (fields["kind"], fields["base_url"], fields["api_key"]) == ("chat", "", "")
+    assert await redis.smembers("model:config:_keys") == set(ALL)
 
 
 async def test_a_deleted_model_is_gone(redis: Redis) -> None:
     registry = ModelRegistry(redis)
     await registry.seed()
     await registry.delete("qwen")
-    with pytest.raises(ModelNotFound, match="there are: minimax, parakeet, qwen3_omni"):
+    with pytest.raises(ModelNotFound, match="there are: local, minimax, parakeet, qwen3_omni"):
         await registry.delete("qwen")
     assert await registry.get("qwen") is None
     assert "qwen" not in await registry.list_models()
@@ -65,8 +117,8 @@ async def test_seeding_by_force_replaces_the_defaults_and_keeps_the_rest(redis: 
     registry = ModelRegistry(redis)
     await registry.put("mine", ModelConfig("Mine", "http://localhost:1"))
     await registry.put("qwen", ModelConfig("Changed", "http://localhost:1"))
-    assert await registry.seed(force=True) == 5
-    assert len(await registry.list_models()) == 6
+    assert await registry.seed(force=True) == 6
+    assert len(await registry.list_models()) == 7
     assert (await registry.find("qwen")).name == "Qwen3-VL"
 
 
@@ -81,9 +133,10 @@ async def test_clients_that_change_different_fields_at_once_lose_nothing(redis: 
 
 async def test_a_model_that_is_gone_cannot_be_changed_back_into_being(redis: Redis) -> None:
     registry = ModelRegistry(redis)
-    with pytest.raises(ModelNotFound, match="there are: none"):
+    await registry.delete("qwen")
+    with pytest.raises(ModelNotFound, match="there are: local, "):
         await registry.change("qwen", {"name": "New"})
-    assert await registry.list_models() == {}
+    assert "qwen" not in await registry.list_models()
 
 
 @pytest.mark.parametrize("key", ["seed", "defaults"])
@@ -92,9 +145,19 @@ async def test_a_part_of_another_address_is_no_key(redis: Redis, key: str) -> No
         await ModelRegistry(redis).put(key, DEFAULT_MODELS["qwen"])
 
 
-async def test_a_hash_of_the_previous_backend_is_read_without_its_address(redis: Redis) -> None:
-    await redis.hset(
-        "model:config:old",
-        mapping={"name": "Old", "ssh_host": "user@gateway", "ssh_local_port": "8007", "top_p": "high", "top_k": ""},
-    )
-    assert await ModelRegistry(redis).find("old") == ModelConfig("Old", "")
+@pytest.mark.parametrize(
+    ("key", "fields", "kind"),
+    [
+        ("old", {}, ModelKind.CHAT),
+        ("parakeet", {}, ModelKind.PARAKEET),
+        ("local", {}, ModelKind.LOCAL),
+        ("parakeet", {"kind": "transcription"}, ModelKind.TRANSCRIPTION),
+        ("old", {"kind": "telepathy"}, ModelKind.CHAT),
+    ],
+)
+async def test_a_hash_of_the_previous_backend_is_read_without_its_address(
+    redis: Redis, key: str, fields: dict[str, str], kind: ModelKind
+) -> None:
+    old = {"name": "Old", "ssh_host": "user@gateway", "ssh_local_port": "8007", "top_p": "high", "top_k": ""}
+    await redis.hset(f"model:config:{key}", mapping=old | fields)
+    assert await ModelRegistry(redis).find(key) == ModelConfig("Old", kind=kind)

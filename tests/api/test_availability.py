@@ -11,12 +11,12 @@ from httpx import AsyncClient
 from psycopg.types.json import Jsonb
 from redis.asyncio import Redis
 
+from app.ai.registry import ModelConfig, ModelRegistry
 from app.api.dependencies import get_storage
 from app.core.config import Settings
 from app.core.errors import StorageUnavailable
 from app.core.redis import close_redis, get_redis, init_redis
 from app.database import Connection
-from app.ai.registry import ModelConfig, ModelRegistry
 from tests.api.conftest import open_client
 from tests.factories import make_clip, make_moment, make_transcript, make_video
 
@@ -204,7 +204,7 @@ async def test_a_model_that_the_registry_does_not_have_cannot_be_shown_a_clip(
     client: AsyncClient, conn: Connection, redis: Redis
 ) -> None:
     await make_talk(conn)
-    await redis.flushdb()
+    await ModelRegistry(redis).delete("qwen3_vl_fp8")
     assert (await get(client))["model_supports_video"] is False
 
 

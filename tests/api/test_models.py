@@ -33,25 +33,24 @@ async def client(app: FastAPI, redis: Redis) -> AsyncIterator[AsyncClient]:
 
 async def test_seeding_fills_an_empty_registry_once(client: AsyncClient) -> None:
     first = await client.post(f"{PATH}/seed", json={"force": False})
-    assert first.json() == {"seeded_count": 5, "message": "Seeded 5 model configs"}
+    assert first.json() == {"seeded_count": 6, "message": "Seeded 6 model configs"}
     assert (await client.post(f"{PATH}/seed")).json()["seeded_count"] == 0
-    assert (await client.post(f"{PATH}/seed", json={"force": True})).json()["seeded_count"] == 5
+    assert (await client.post(f"{PATH}/seed", json={"force": True})).json()["seeded_count"] == 6
 
 
 async def test_the_list_is_ordered_by_key_and_counted(client: AsyncClient) -> None:
-    assert (await client.get(PATH)).json() == {"models": [], "count": 0}
-    await client.post(f"{PATH}/seed")
     answer = (await client.get(PATH)).json()
-    assert answer["count"] == 5
+    assert answer["count"] == 6
     keys = [model["model_key"] for model in answer["models"]]
-    assert keys == ["minimax", "parakeet", "qwen", "qwen3_omni", "qwen3_vl_fp8"]
+    assert keys == ["local", "minimax", "parakeet", "qwen", "qwen3_omni", "qwen3_vl_fp8"]
 
 
 async def test_a_new_model_is_read_back_with_every_field(client: AsyncClient) -> None:
-    body = MINE | {"model_id": "m", "supports_video": True, "top_p": 0.5, "top_k": 7}
+    body = MINE | {"model_id": "m", "supports_video": True, "top_p": 0.5, "top_k": 7, "kind": "transcription"}
     created = await client.post(f"{PATH}/my-model_1.0", json=body)
     assert created.status_code == 200
-    assert created.json() == body | {"model_key": "my-model_1.0", "updated_at": created.json()["updated_at"]}
+    told = {"has_api_key": False, "model_key": "my-model_1.0", "updated_at": created.json()["updated_at"]}
+    assert created.json() == body | told
     assert (await client.get(f"{PATH}/my-model_1.0")).json() == created.json()
 
 
@@ -75,6 +74,27 @@ async def test_an_empty_model_id_reads_back_as_null(client: AsyncClient) -> None
     assert (await client.get(f"{PATH}/mine")).json()["model_id"] is None
 
 
+async def test_an_api_key_is_taken_and_never_shown(client: AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    answers = [
+        await client.post(f"{PATH}/mine", json=MINE | {"api_key": "sk-secret"}),
+        await client.get(f"{PATH}/mine"),
+        await client.patch(f"{PATH}/mine", json={"top_k": 1}),
+        await client.get(PATH),
+    ]
+    assert [answer.json()["has_api_key"] for answer in answers[:3]] == [True, True, True]
+    assert (await client.patch(f"{PATH}/mine", json={"api_key": ""})).json()["has_api_key"] is False
+    refused = await client.patch(f"{PATH}/mine", json={"api_key": "sk-secret two"})
+    assert refused.json() == {"detail": "api_key: must be printable ASCII without spaces"}
+    assert not any("sk-secret" in answer.text for answer in answers)
+    assert "sk-secret" not in caplog.text
+
+
+async def test_the_kind_of_a_model_can_be_changed(client: AsyncClient) -> None:
+    assert (await client.post(f"{PATH}/mine", json=MINE)).json()["kind"] == "chat"
+    assert (await client.patch(f"{PATH}/mine", json={"kind": "parakeet"})).json()["kind"] == "parakeet"
+
+
 @pytest.mark.parametrize("body", [{}, {"name": None}, {"ssh_host": "user@gateway"}])
 async def test_a_change_of_nothing_is_refused(client: AsyncClient, body: dict[str, Any]) -> None:
     await client.post(f"{PATH}/mine", json=MINE)
@@ -96,7 +116,7 @@ async def test_an_unknown_model_is_404_and_names_those_there_are(client: AsyncCl
     await client.post(f"{PATH}/seed")
     answer = await client.request(method, f"{PATH}/zzz", json={"name": "x"} if method == "PATCH" else None)
     assert answer.status_code == 404
-    detail = "Model zzz not found; there are: minimax, parakeet, qwen, qwen3_omni, qwen3_vl_fp8"
+    detail = "Model zzz not found; there are: local, minimax, parakeet, qwen, qwen3_omni, qwen3_vl_fp8"
     assert answer.json() == {"detail": detail}
 
 
@@ -120,6 +140,8 @@ async def test_a_required_field_is_named_where_it_is_missing(client: AsyncClient
         *(("top_p", value) for value in (-0.1, 1.1, "0.5", True)),
         *(("top_k", value) for value in (0, -1, 2**31, 10**400, 1.5, "3")),
         ("model_id", "x" * 201),
+        *(("kind", value) for value in ("telepathy", "", None, 1)),
+        *(("api_key", value) for value in (None, 5, "two words", "ключ", "line\n", "x" * 4097)),
     ],
 )
 async def test_a_value_that_cannot_be_is_refused_and_nothing_is_written(
@@ -128,7 +150,7 @@ async def test_a_value_that_cannot_be_is_refused_and_nothing_is_written(
     answer = await client.post(f"{PATH}/mine", json=MINE | {field: value})
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(f"{field}: ")
-    assert (await client.get(PATH)).json()["count"] == 0
+    assert (await client.get(f"{PATH}/mine")).status_code == 404
 
 
 @pytest.mark.parametrize("body", ["NaN", '{"name": "x", "base_url": "", "top_p": NaN}', "[]", '"x"', "", "{"])
@@ -153,7 +175,7 @@ async def test_a_key_that_cannot_be_is_refused(client: AsyncClient, redis: Redis
 
 async def test_the_defaults_are_shown_by_key_even_where_they_are_not_in_use(client: AsyncClient) -> None:
     answer = (await client.get(f"{PATH}/defaults/all")).json()
-    assert sorted(answer) == ["minimax", "parakeet", "qwen", "qwen3_omni", "qwen3_vl_fp8"]
+    assert sorted(answer) == ["local", "minimax", "parakeet", "qwen", "qwen3_omni", "qwen3_vl_fp8"]
     assert answer["qwen3_omni"]["top_k"] == 20
 
 

@@ -129,6 +129,7 @@ async def test_an_id_that_begins_another_takes_none_of_its_clips(
 
 
 DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "local": ("This machine", None, False, None, None),
     "minimax": ("MiniMax", None, False, None, None),
     "parakeet": ("Parakeet", None, False, None, None),
     "qwen": ("Qwen3-VL", "qwen3-vl-235b-thinking", False, None, None),
@@ -143,7 +144,7 @@ def told(model: dict[str, Any]) -> tuple[Any, ...]:
 
 async def test_the_registry_begins_with_the_defaults(browser: Browser) -> None:
     answer = await browser.get_json(MODELS)
-    assert answer["count"] == 5
+    assert answer["count"] == 6
     assert [(model["model_key"], told(model)) for model in answer["models"]] == list(DEFAULTS.items())
     defaults = await browser.get_json(f"{MODELS}/defaults/all")
     assert {key: told(model) for key, model in defaults.items()} == DEFAULTS
@@ -159,6 +160,8 @@ async def test_a_model_is_made_read_changed_and_deleted(browser: Browser) -> Non
         "supports_video": False,
         "top_p": 0.5,
         "top_k": None,
+        "kind": "chat",
+        "has_api_key": False,
         "model_key": "tst",
         "updated_at": made["updated_at"],
     }
@@ -179,13 +182,13 @@ async def test_a_model_that_is_not_there_is_404_with_those_that_are(browser: Bro
         answer = await browser.send(method, f"{MODELS}/zzz", body)
         assert answer.status_code == 404
         assert detail_of(answer) == (
-            "Model zzz not found; there are: minimax, parakeet, qwen, qwen3_omni, qwen3_vl_fp8"
+            "Model zzz not found; there are: local, minimax, parakeet, qwen, qwen3_omni, qwen3_vl_fp8"
         )
 
 
 async def test_seed_is_an_address_and_no_key(browser: Browser) -> None:
     answer = await browser.send("POST", f"{MODELS}/seed", '{"force":true}')
-    assert answer.json() == {"seeded_count": 5, "message": "Seeded 5 model configs"}
+    assert answer.json() == {"seeded_count": 6, "message": "Seeded 6 model configs"}
     assert (await browser.send("POST", f"{MODELS}/seed", '{"force":false}')).json()["seeded_count"] == 0
 
 

@@ -1,42 +1,9 @@
 """AI models."""
 
-from typing import Annotated
-from urllib.parse import urlsplit
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-
-def _check_address(text: str) -> str:
-    """Refuse what no client could call; an empty address is that of a model that is not set up yet."""
-    try:
-        parts = urlsplit(text)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_address = False
-    if text and not (is_address and text.isascii() and text.isprintable() and " " not in text):
-        raise ValueError("must be an http:// or https:// address, or empty")
-    return text
-
-
-Name = Annotated[
-    str, Field(min_length=1, max_length=200, pattern=r"\S", description="Shown to users", examples=["MiniMax"])
-]
-BaseUrl = Annotated[
-    str,
-    Field(
-        max_length=2000,
-        description="http:// or https:// address of the server; empty where there is none yet",
-        examples=["http://localhost:8007"],
-        json_schema_extra={"pattern": r"^(https?://[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:[1-9][0-9]{0,3})?(/[!-~]*)?)?$"},
-    ),
-    AfterValidator(_check_address),
-]
-ModelId = Annotated[
-    str | None,
-    Field(max_length=200, description="Sent as `model`; empty is null", examples=["qwen3-vl-235b-thinking"]),
-]
-TopP = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]
-TopK = Annotated[int | None, Field(ge=1, le=2**31 - 1)]
+from app.ai.model_fields import BaseUrl, Kind, ModelChanges, ModelId, Name, Secret, TopK, TopP
+from app.ai.registry import ModelKind
 
 
 class ModelAnswer(BaseModel):
@@ -46,6 +13,8 @@ class ModelAnswer(BaseModel):
     supports_video: bool
     top_p: float | None
     top_k: int | None
+    kind: ModelKind
+    has_api_key: bool = Field(description="Whether there is an API key, which itself is never shown")
     model_key: str = Field(examples=["minimax"])
     updated_at: str | None = Field(description="ISO 8601, UTC without a zone", examples=["2026-11-22T11:26:51.454245"])
 
@@ -69,19 +38,14 @@ class ModelBody(BaseModel):
     supports_video: bool = False
     top_p: TopP = None
     top_k: TopK = None
+    kind: Kind = ModelKind.CHAT
+    api_key: Secret = SecretStr("")
 
 
-class ModelChangesBody(BaseModel):
-    """The fields to change; one that is null stays as it is."""
+class ModelChangesBody(ModelChanges):
+    """The fields to change; one that is null stays as it is, and an empty API key removes the one there is."""
 
-    model_config = ConfigDict(strict=True, json_schema_extra={"examples": [{"base_url": "http://localhost:8008"}]})
-
-    name: Name | None = None
-    base_url: BaseUrl | None = None
-    model_id: ModelId = None
-    supports_video: bool | None = None
-    top_p: TopP = None
-    top_k: TopK = None
+    model_config = ConfigDict(json_schema_extra={"examples": [{"base_url": "http://localhost:8008"}]})
 
 
 class SeedBody(BaseModel):
@@ -92,7 +56,7 @@ class SeedBody(BaseModel):
 
 class SeedAnswer(BaseModel):
     seeded_count: int
-    message: str = Field(examples=["Seeded 5 model configs"])
+    message: str = Field(examples=["Seeded 6 model configs"])
 
 
 class DeletedModelAnswer(BaseModel):

@@ -1,0 +1,88 @@
+"""What the fields of a registered model may hold, whether they come over HTTP or from the command line."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from app.ai.registry import ModelKind
+
+
+def _check_address(text: str) -> str:
+    """Refuse what no client could call; an empty address is that of a model that is not set up yet."""
+    try:
+        parts = urlsplit(text)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if text and not (is_address and text.isascii() and text.isprintable() and " " not in text):
+        raise ValueError("must be an http:// or https:// address, or empty")
+    return text
+
+
+def _check_secret(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise ValueError("must be printable ASCII without spaces")
+    return secret
+
+
+KEY_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+
+Name = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"\S", description="Shown to users", examples=["MiniMax"])
+]
+Kind = Annotated[
+    ModelKind,
+    Field(
+        strict=False,
+        description="What the server speaks: `chat` and `transcription` as OpenAI's do, `parakeet` takes the address "
+        "of a sound; `local` is no server",
+    ),
+]
+BaseUrl = Annotated[
+    str,
+    Field(
+        max_length=2000,
+        description="http:// or https:// address of the server; empty: this machine answers itself",
+        examples=["http://localhost:8007"],
+        json_schema_extra={"pattern": r"^(https?://[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:[1-9][0-9]{0,3})?(/[!-~]*)?)?$"},
+    ),
+    AfterValidator(_check_address),
+]
+ModelId = Annotated[
+    str | None,
+    Field(max_length=200, description="Sent as `model`; empty is null", examples=["qwen3-vl-235b-thinking"]),
+]
+TopP = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]
+TopK = Annotated[int | None, Field(ge=1, le=2**31 - 1)]
+Secret = Annotated[
+    SecretStr,
+    Field(
+        max_length=4096,
+        description="Sent as a bearer token, and never shown again; empty: none",
+        json_schema_extra={"pattern": "^[!-~]*$"},
+    ),
+    AfterValidator(_check_secret),
+]
+
+
+class ModelChanges(BaseModel):
+    """The fields to change; one that is null stays as it is."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+    name: Name | None = None
+    kind: Kind | None = None
+    base_url: BaseUrl | None = None
+    model_id: ModelId = None
+    supports_video: bool | None = None
+    top_p: TopP = None
+    top_k: TopK = None
+    api_key: Secret | None = None
+
+
+def plain_values(body: BaseModel, *, exclude_none: bool) -> dict[str, object]:
+    """Return the fields as the registry takes them, the API key as plain text."""
+    values = body.model_dump(exclude_none=exclude_none)
+    return {key: value.get_secret_value() if isinstance(value, SecretStr) else value for key, value in values.items()}
