@@ -1,6 +1,7 @@
 """How films are opened: which files at all, and what reading and decoding one may cost, whatever it says of itself."""
 
 import io
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,10 @@ class TooExpensive(Exception):
         super().__init__("the file takes too long to read")
 
 
+class Stopped(Exception):
+    """Somebody has said that the work is to end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What reading one file may cost."""
@@ -41,10 +46,14 @@ class Limits:
 
 
 class BoundedFile(io.RawIOBase):
-    """A file that ends where its limits are reached or where it cannot be read; FFmpeg goes on after an exception."""
+    """A file that ends where its limits are reached or where it cannot be read; FFmpeg goes on after an exception.
 
-    def __init__(self, file: BinaryIO, limits: Limits) -> None:
+    It ends, too, as soon as somebody sets `stopping`.
+    """
+
+    def __init__(self, file: BinaryIO, limits: Limits, stopping: threading.Event | None = None) -> None:
         self._file = file
+        self._stopping = stopping or threading.Event()
         self._left = limits.bytes
         self._deadline = time.monotonic() + limits.seconds
         self._failure: Exception | None = None
@@ -52,7 +61,7 @@ class BoundedFile(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         self.is_spent = self.is_spent or self._left <= 0 or time.monotonic() > self._deadline
-        if self.is_spent or self._failure:
+        if self.is_spent or self._failure or self._stopping.is_set():
             return b""
         try:
             chunk = self._file.read(size)
@@ -83,18 +92,24 @@ class BoundedFile(io.RawIOBase):
         if self._failure is not None:
             raise self._failure
 
+    def check_limits(self) -> None:
+        """Raise what reading raised, and `Stopped` or `TooExpensive` where the file has to end before its end."""
+        self.check()
+        if self._stopping.is_set():
+            raise Stopped
+        if self.is_spent or time.monotonic() > self._deadline:
+            raise TooExpensive
+
 
 @contextmanager
 def open_film(file: BoundedFile) -> Iterator[InputContainer]:
-    """Raises `av.FFmpegError` for what is no film, `TooExpensive`, and what reading the file raises."""
+    """Raises `av.FFmpegError` for what is no film, `TooExpensive`, `Stopped`, and what reading the file raises."""
     try:
         # Titles in other encodings are as common as old cameras, and nothing here reads them.
         with av.open(file, "r", options=_OPTIONS, metadata_errors="ignore") as container:
             yield container
     except av.FFmpegError:
-        file.check()
-        if file.is_spent:
-            raise TooExpensive from None
+        file.check_limits()
         raise
     file.check()
 

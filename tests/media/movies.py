@@ -4,11 +4,12 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.video.stream import VideoStream
@@ -57,6 +58,31 @@ def make_colour_movie(path: Path, seconds: float, colours: Sequence[tuple[int, i
     return path
 
 
+def make_sounding_movie(
+    path: Path,
+    seconds: float,
+    beeps: Sequence[tuple[float, float]],
+    audio_codec: str = "aac",
+    sample_rate: int = SAMPLE_RATE,
+    layout: str = "stereo",
+    has_picture: bool = True,
+) -> Path:
+    """Write a film that sounds, at 440 Hz, from and to these seconds; in between it has no packets of sound."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=FRAME_RATE, options={"g": "20"}) if has_picture else None
+        audio = container.add_stream(audio_codec, rate=sample_rate, layout=layout)
+        assert isinstance(audio, AudioStream)
+        if isinstance(video, VideoStream):
+            video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+            _film(container, video, seconds)
+        for start, end in beeps:
+            for frame in _beep(audio, start, end):
+                container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+    return path
+
+
 def make_bomb(
     path: Path, side: int, streams: int, said_side: int | None = None, container_format: str | None = None
 ) -> Path:
@@ -88,6 +114,24 @@ with contextlib.suppress(Exception):
 print(int(re.search(r"VmHWM:\\s+([0-9]+) kB", open("/proc/self/status").read())[1]) / 1024)
 """
     return float(subprocess.run([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, check=True).stdout)
+
+
+def _beep(stream: AudioStream, start: float, end: float) -> Iterator[av.AudioFrame]:
+    rate, at_once = stream.rate, 1024
+    samples = range(round(start * rate), round(end * rate))
+    wave = np.sin(np.arange(len(samples)) * 2 * np.pi * 440 / rate) * 0.5
+    for first in range(0, len(samples), at_once):
+        part = np.tile(wave[first : first + at_once].astype(np.float32), (stream.channels, 1))
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part), "fltp", stream.layout.name)
+        frame.pts, frame.sample_rate, frame.time_base = samples[first], rate, Fraction(1, rate)
+        yield from _in_format(frame, stream)
+
+
+def _in_format(frame: av.AudioFrame, stream: AudioStream) -> Iterator[av.AudioFrame]:
+    pts = frame.pts
+    for converted in av.AudioResampler(stream.format.name, stream.layout.name, stream.rate).resample(frame):
+        converted.pts = pts
+        yield converted
 
 
 def _png(side: int) -> bytes:

@@ -1,0 +1,193 @@
+"""The sound of films: its form, its times, and what comes of films that are damaged or have none."""
+
+import io
+import threading
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from app.core.errors import StageFailed, StorageUnavailable
+from app.media import audio
+from app.media.audio import RATE, extract_audio, wav_seconds
+from app.media.opening import Stopped
+from tests.media.movies import SAMPLE_RATE, make_movie, make_sounding_movie
+
+# Encoders of lossy sound blur where it begins, and a sample rate's own begins with a frame.
+NEAR = 0.03
+
+
+def extract(film: Path) -> Path:
+    wav = film.with_suffix(".wav")
+    with film.open("rb") as file:
+        extract_audio(file, wav, threading.Event(), lambda share: None)
+    return wav
+
+
+def samples_of(wav: Path) -> "np.ndarray[tuple[int], np.dtype[np.int16]]":
+    with wave.open(str(wav), "rb") as file:
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2")
+
+
+def beeps_of(wav: Path) -> list[tuple[float, float]]:
+    """When it is loud, from and to, in seconds."""
+    loud = np.flatnonzero(np.abs(samples_of(wav)) > 3000)
+    breaks = np.flatnonzero(np.diff(loud) > RATE // 20)
+    starts, ends = loud[[0, *(breaks + 1)]], loud[[*breaks, -1]]
+    return [(start / RATE, end / RATE) for start, end in zip(starts, ends, strict=True)]
+
+
+def assert_beeps(wav: Path, *expected: tuple[float, float], within: float = NEAR) -> None:
+    assert np.array(beeps_of(wav)) == pytest.approx(np.array(expected), abs=within)
+
+
+def test_the_sound_is_16_khz_mono_with_16_bits(tmp_path: Path) -> None:
+    with wave.open(str(extract(make_movie(tmp_path / "film.mp4"))), "rb") as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2)
+
+
+def test_the_sound_is_as_long_as_that_of_the_film(tmp_path: Path) -> None:
+    film = make_sounding_movie(tmp_path / "film.mkv", 3, [(0, 3)], "pcm_s16le")
+    with film.open("rb") as file:
+        assert extract_audio(file, tmp_path / "sound.wav", threading.Event(), lambda share: None) == 3.0
+    assert wav_seconds(tmp_path / "sound.wav") == 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "layout"),
+    [
+        ("film.mp4", "aac", 48_000, "stereo"),
+        ("film.mp4", "aac", 44_100, "5.1"),
+        ("film.mp4", "aac", 96_000, "mono"),
+        ("film.mov", "pcm_s16le", 48_000, "stereo"),
+        ("film.mkv", "pcm_u8", 8_000, "mono"),
+        ("film.mkv", "flac", 11_025, "stereo"),
+        ("film.mkv", "pcm_f64le", 22_050, "5.1"),
+        ("film.webm", "libopus", 48_000, "stereo"),
+        ("film.ts", "mp2", 48_000, "stereo"),
+        ("film.avi", "mp3", 44_100, "stereo"),
+    ],
+)
+def test_sound_of_any_codec_rate_and_layout_is_heard(
+    tmp_path: Path, name: str, codec: str, rate: int, layout: str
+) -> None:
+    has_picture = name != "film.webm"
+    film = make_sounding_movie(tmp_path / name, 2, [(0, 2)], codec, rate, layout, has_picture=has_picture)
+    assert_beeps(extract(film), (0, 2))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("film.mp4", "aac"), ("film.mkv", "pcm_s16le"), ("film.ts", "mp2")])
+def test_sound_that_begins_late_keeps_its_time(tmp_path: Path, name: str, codec: str) -> None:
+    assert_beeps(extract(make_sounding_movie(tmp_path / name, 3, [(1.5, 3)], codec)), (1.5, 3))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("film.mp4", "aac"), ("film.mkv", "pcm_s16le"), ("film.ts", "mp2")])
+def test_a_gap_in_the_sound_is_silence(tmp_path: Path, name: str, codec: str) -> None:
+    film = make_sounding_movie(tmp_path / name, 4, [(0, 1), (2, 2.5), (3.5, 4)], codec)
+    assert_beeps(extract(film), (0, 1), (2, 2.5), (3.5, 4))
+
+
+def test_a_film_whose_time_stamps_do_not_begin_at_zero_begins_at_zero(tmp_path: Path) -> None:
+    film = make_sounding_movie(tmp_path / "film.ts", 3, [(1.5, 3)], "mp2")
+    with av.open(str(film)) as container:
+        assert container.start_time
+    assert_beeps(extract(film), (1.5, 3))
+
+
+def test_sound_between_the_samples_of_other_channels_is_not_lost(tmp_path: Path) -> None:
+    wav = extract(make_sounding_movie(tmp_path / "film.mkv", 1, [(0, 1)], "pcm_s16le", 48_000, "5.1"))
+    assert np.abs(samples_of(wav)).max() > 5000
+
+
+def test_damaged_packets_cost_nothing_but_themselves(tmp_path: Path) -> None:
+    film = make_sounding_movie(tmp_path / "film.mp4", 4, [(0, 4)])
+    content = bytearray(film.read_bytes())
+    with av.open(str(film)) as container:
+        for packet in container.demux(audio=0):
+            if packet.size and packet.pts is not None and 1.5 * SAMPLE_RATE < packet.pts < 2.5 * SAMPLE_RATE:
+                assert packet.pos is not None
+                content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    film.write_bytes(content)
+    beeps = beeps_of(extract(film))
+    assert beeps[0] == pytest.approx((0, 1.5), abs=0.1)
+    assert beeps[-1] == pytest.approx((2.5, 4), abs=0.1)
+
+
+def test_a_film_that_was_cut_off_has_the_sound_that_is_there(tmp_path: Path) -> None:
+    film = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    assert_beeps(extract(film), (0, 2.0), within=0.2)
+
+
+def test_a_film_without_sound_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="The video has no sound"):
+        extract(make_movie(tmp_path / "film.mp4", audio_codec=None))
+
+
+def test_what_is_no_film_is_told(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"this is no film" * 1000)
+    with pytest.raises(StageFailed, match="damaged"):
+        extract(film)
+
+
+def test_sound_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:
+    film = make_sounding_movie(tmp_path / "film.mp4", 1, [(0, 1)])
+    content = bytearray(film.read_bytes())
+    with av.open(str(film)) as container:
+        for packet in container.demux(audio=0):
+            if packet.size and packet.pos is not None:
+                content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    film.write_bytes(content)
+    with pytest.raises(StageFailed, match="No sound of the video can be decoded"):
+        extract(film)
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_progress_is_told_up_to_the_end(tmp_path: Path) -> None:
+    shares: list[float] = []
+    with make_sounding_movie(tmp_path / "film.mp4", 3, [(0, 3)]).open("rb") as file:
+        extract_audio(file, tmp_path / "sound.wav", threading.Event(), shares.append)
+    assert shares == sorted(shares)
+    assert shares[0] < 0.1
+    assert shares[-1] > 0.9
+
+
+def test_extraction_ends_where_somebody_stops_it(tmp_path: Path) -> None:
+    stopping = threading.Event()
+    with make_sounding_movie(tmp_path / "film.mp4", 3, [(0, 3)]).open("rb") as file, pytest.raises(Stopped):
+        extract_audio(file, tmp_path / "sound.wav", stopping, lambda share: stopping.set())
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_extraction_that_was_stopped_before_does_not_begin(tmp_path: Path) -> None:
+    stopping = threading.Event()
+    stopping.set()
+    with make_movie(tmp_path / "film.mp4").open("rb") as file, pytest.raises(Stopped):
+        extract_audio(file, tmp_path / "sound.wav", stopping, lambda share: None)
+
+
+def test_a_film_that_takes_too_long_is_told(tmp_path: Path) -> None:
+    with make_movie(tmp_path / "film.mp4").open("rb") as file, pytest.raises(StageFailed, match="too long"):
+        extract_audio(file, tmp_path / "sound.wav", threading.Event(), lambda share: None, limit_seconds=0)
+
+
+def test_more_sound_than_a_wav_file_holds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "_MAX_SAMPLES", RATE)
+    with pytest.raises(StageFailed, match="no WAV file can hold"):
+        extract(make_movie(tmp_path / "film.mp4", seconds=2))
+
+
+def test_a_storage_that_fails_in_the_middle_is_told(tmp_path: Path) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > len(self.getvalue()) // 2:
+                raise StorageUnavailable("The bucket does not answer")
+            return super().read(size)
+
+    film = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
+    with pytest.raises(StorageUnavailable):
+        extract_audio(Failing(film.read_bytes()), tmp_path / "sound.wav", threading.Event(), lambda share: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mkv"]
