@@ -1,6 +1,7 @@
 """SQL over `videos`."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
 from psycopg import sql
@@ -34,6 +35,17 @@ class NewVideo(VideoChanges):
     identifier: str
 
 
+@dataclass(frozen=True, slots=True)
+class KnownSource:
+    """A video that was, or is to be, downloaded from somewhere."""
+
+    id: int
+    identifier: str
+    source_url: str
+    cloud_url: str
+    has_film: bool
+
+
 _UNSET = dict.fromkeys(VideoChanges.__annotations__)
 
 
@@ -57,6 +69,33 @@ class VideoRepository:
                 _UNSET | video,
             )
             return await anext(cursor)
+
+    async def announce(self, identifier: str, source_url: str, cloud_url: str) -> bool:
+        """Insert a video whose film is still to come from `source_url`; False where the identifier is taken."""
+        cursor = await self._conn.execute(
+            """
+            INSERT INTO videos (identifier, source_url, cloud_url)
+            VALUES (%(identifier)s, %(source_url)s, %(cloud_url)s)
+            ON CONFLICT (identifier) DO NOTHING
+            """,
+            {"identifier": identifier, "source_url": source_url, "cloud_url": cloud_url},
+        )
+        return cursor.rowcount == 1
+
+    async def list_sources(self, url: str, name: str) -> list[KnownSource]:
+        """Return the videos that have this source, or any and an identifier that is `name` or begins with `name-`."""
+        async with self._conn.cursor(row_factory=args_row(KnownSource)) as cursor:
+            await cursor.execute(
+                """
+                SELECT id, identifier, source_url, cloud_url, file_size_kb IS NOT NULL
+                FROM videos
+                WHERE source_url IS NOT NULL
+                  AND (source_url = %(url)s OR identifier = %(name)s
+                       OR (identifier > %(name)s || '-' AND identifier < %(name)s || '.'))
+                """,
+                {"url": url, "name": name},
+            )
+            return await cursor.fetchall()
 
     async def copy(self, videos: Iterable[NewVideo]) -> int:
         """Insert many videos through COPY and return how many."""

@@ -32,7 +32,7 @@ class VideoDetails:
 
     def check(self) -> None:
         """Raises `InvalidInput` for the first that cannot be stored."""
-        _check_text("The file's name", self.filename, _LONGEST_FILENAME)
+        check_text("The file's name", self.filename, _LONGEST_FILENAME)
         if self.identifier:
             check_identifier(self.identifier)
         if self.title:
@@ -43,7 +43,7 @@ class VideoDetails:
     @property
     def known_identifier(self) -> str:
         """The identifier that the video gets, or '' where one has to be invented."""
-        return self.identifier or _identifier_from(self._stem)
+        return self.identifier or plain_identifier(self._stem)
 
     @property
     def shown_title(self) -> str | None:
@@ -73,7 +73,7 @@ def invent_identifier() -> str:
 
 def check_identifier(identifier: str) -> None:
     """Raises `InvalidInput` for a name that an address cannot hold as it is."""
-    _check_text("id", identifier, _LONGEST_IDENTIFIER)
+    check_text("id", identifier, _LONGEST_IDENTIFIER)
     if _WITHOUT_ESCAPE.intersection(identifier) or any(map(_controls, identifier)):
         raise InvalidInput("id must not hold / \\ ? # % or a control character")
     if identifier in (".", ".."):
@@ -84,14 +84,14 @@ def check_identifier(identifier: str) -> None:
 
 def check_title(title: str) -> None:
     """Raises `InvalidInput`."""
-    _check_text("title", title, _LONGEST_TITLE)
+    check_text("title", title, _LONGEST_TITLE)
     if not title.strip():
         raise InvalidInput("title must not be empty")
 
 
 def check_source_url(url: str) -> None:
     """Raises `InvalidInput`."""
-    _check_text("source_url", url, _LONGEST_URL)
+    check_text("source_url", url, _LONGEST_URL)
     try:
         is_url = re.fullmatch(SOURCE_URL_PATTERN, url) is not None and bool(urlsplit(url).hostname)
     except ValueError:
@@ -100,7 +100,14 @@ def check_source_url(url: str) -> None:
         raise InvalidInput("source_url must be a URL that begins with http://, https:// or gs://")
 
 
-def _check_text(name: str, text: str, longest: int) -> None:
+def plain_identifier(stem: str) -> str:
+    """Return what an identifier keeps of a file's name: '' where that has no letter from a to z and no digit."""
+    plain = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
+    return plain[:_LONGEST_MADE_IDENTIFIER].rstrip("-")
+
+
+def check_text(name: str, text: str, longest: int) -> None:
+    """Raises `InvalidInput` for a text that is too long or cannot be stored."""
     if len(text) > longest:
         raise InvalidInput(f"{name} must have at most {longest} characters")
     if "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
@@ -110,8 +117,3 @@ def _check_text(name: str, text: str, longest: int) -> None:
 def _controls(character: str) -> bool:
     """Whether a character is none that is read: one of control, of a line's end, or of the direction of writing."""
     return unicodedata.category(character) in _CONTROLS or unicodedata.bidirectional(character) in _DIRECTIONS
-
-
-def _identifier_from(stem: str) -> str:
-    plain = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
-    return plain[:_LONGEST_MADE_IDENTIFIER].rstrip("-")
