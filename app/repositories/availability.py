@@ -12,7 +12,7 @@ class MomentMaterial:
     """What a refinement of a moment can use; times in seconds of the video.
 
     `said_from` is the start of the first word behind the start of the window, `said_until` the end of the first word
-    that ends behind its end, or else of the last one.
+    that ends behind its end, or else of the last one, in whatever order the words are.
     """
 
     has_moment: bool
@@ -37,17 +37,19 @@ class AvailabilityRepository:
                 """
                 SELECT moments.id IS NOT NULL, clips.cloud_url, clips.end_time - clips.start_time,
                        transcripts.id IS NOT NULL, moments.end_time + %(padding)s,
-                       jsonb_path_query_first(
+                       (SELECT min(time::float8) FROM jsonb_path_query(
                            word_timestamps, 'lax $[*].start ? (@ >= $from && @ < 1e300)',
                            jsonb_build_object('from', greatest(0, moments.start_time - %(padding)s))
-                       )::float8,
+                       ) AS time),
                        coalesce(
-                           jsonb_path_query_first(
+                           (SELECT min(time::float8) FROM jsonb_path_query(
                                word_timestamps, 'lax $[*].end ? (@ >= $until && @ < 1e300)',
                                jsonb_build_object('until', moments.end_time + %(padding)s)
-                           ),
-                           jsonb_path_query_first(word_timestamps, 'lax $[last].end ? (@ >= 0 && @ < 1e300)')
-                       )::float8
+                           ) AS time),
+                           (SELECT max(time::float8) FROM jsonb_path_query(
+                               word_timestamps, 'lax $[*].end ? (@ >= 0 && @ < 1e300)'
+                           ) AS time)
+                       )
                 FROM videos
                 LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
                 LEFT JOIN clips ON clips.moment_id = moments.id
