@@ -11,15 +11,14 @@ from app.database import Connection
 class MomentMaterial:
     """What a refinement of a moment can use; times in seconds of the video.
 
-    `said_from` is the start of the first word behind the start of the window, `said_until` the end of the first word
-    that ends behind its end, or else of the last one, in whatever order the words are.
+    `said_from` is the start of the first word in the window, `said_until` the end of the first word that ends behind
+    it, or else of the last one, in whatever order the words are.
     """
 
     has_moment: bool
     clip_url: str | None
     clip_seconds: float | None
     has_transcript: bool
-    window_end: float | None
     said_from: float | None
     said_until: float | None
 
@@ -36,12 +35,19 @@ class AvailabilityRepository:
             await cursor.execute(
                 """
                 SELECT moments.id IS NOT NULL, clips.cloud_url, clips.end_time - clips.start_time,
-                       transcripts.id IS NOT NULL, moments.end_time + %(padding)s,
+                       transcripts.id IS NOT NULL,
                        (SELECT min(time::float8) FROM jsonb_path_query(
-                           word_timestamps, 'lax $[*].start ? (@ >= $from && @ < 1e300)',
-                           jsonb_build_object('from', greatest(0, moments.start_time - %(padding)s))
+                           word_timestamps, 'lax $[*].start ? (@ >= $from && @ <= $until)',
+                           jsonb_build_object('from', greatest(0, moments.start_time - %(padding)s),
+                                              'until', moments.end_time + %(padding)s)
                        ) AS time),
                        coalesce(
+                           -- A minute is seldom silent, and to look at all words takes ten times as long.
+                           (SELECT min(time::float8) FROM jsonb_path_query(
+                               word_timestamps, 'lax $[*].end ? (@ >= $until && @ < $near)',
+                               jsonb_build_object('until', moments.end_time + %(padding)s,
+                                                  'near', moments.end_time + %(padding)s + 60)
+                           ) AS time),
                            (SELECT min(time::float8) FROM jsonb_path_query(
                                word_timestamps, 'lax $[*].end ? (@ >= $until && @ < 1e300)',
                                jsonb_build_object('until', moments.end_time + %(padding)s)

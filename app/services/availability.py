@@ -60,9 +60,7 @@ async def find_clip(database: Database, redis: Redis, storage: Storage, video: s
 
 def _said_seconds(material: MomentMaterial) -> float | None:
     """Return how long the words of the window take, or None where nothing is said in it."""
-    if material.said_from is None or material.said_until is None or material.window_end is None:
-        return None
-    if material.said_from > material.window_end or material.said_until <= material.said_from:
+    if material.said_from is None or material.said_until is None or material.said_until <= material.said_from:
         return None
     return material.said_until - material.said_from
 
