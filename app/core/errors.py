@@ -16,8 +16,8 @@ class NotFound(VideoMomentsError):
 
 
 class VideoNotFound(NotFound):
-    def __init__(self) -> None:
-        super().__init__("Video not found")
+    def __init__(self, identifier: str | None = None) -> None:
+        super().__init__("Video not found" if identifier is None else f"Video not found: {identifier}")
 
 
 class TranscriptNotFound(NotFound):
@@ -38,6 +38,11 @@ class MomentNotFound(NotFound):
 class ClipNotFound(NotFound):
     def __init__(self) -> None:
         super().__init__("Clip not found")
+
+
+class RunNotFound(NotFound):
+    def __init__(self) -> None:
+        super().__init__("Run not found")
 
 
 class PromptNotFound(NotFound):
@@ -125,6 +130,13 @@ class NothingRuns(VideoMomentsError):
 
 class Precondition(VideoMomentsError):
     """What a run needs is not there yet."""
+
+
+class TooManyFollowers(VideoMomentsError):
+    """As many clients follow runs as this server has room for."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many clients follow runs, ask for the status instead")
 
 
 class ModelNotConfigured(VideoMomentsError):

@@ -1,0 +1,46 @@
+"""What has to be known of a video before a run over it is accepted."""
+
+from dataclasses import dataclass
+
+from psycopg.rows import args_row
+
+from app.database import Connection
+from app.models.run import RunType
+
+
+@dataclass(frozen=True, slots=True)
+class StartMaterial:
+    """What a run can work on; `running` is the type of a run that is in the way of one of the type asked for."""
+
+    has_transcript: bool
+    has_originals: bool
+    has_moment: bool
+    clip_url: str | None
+    running: str | None
+
+
+class StartRepository:
+    """What there is for runs."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def get(self, video: str, run_type: RunType, moment: str = "") -> StartMaterial | None:
+        """Return what a run over the video, or over one moment of it, finds; None where there is no such video."""
+        async with self._conn.cursor(row_factory=args_row(StartMaterial)) as cursor:
+            await cursor.execute(
+                """
+                SELECT EXISTS (SELECT FROM transcripts WHERE video_id = videos.id),
+                       EXISTS (SELECT FROM moments WHERE video_id = videos.id AND NOT is_refined),
+                       moments.id IS NOT NULL, clips.cloud_url,
+                       (SELECT pipeline_type FROM pipeline_history
+                        WHERE video_id = videos.id AND status = 'running' AND pipeline_type IN ('full', %(type)s)
+                        ORDER BY pipeline_type <> 'full' LIMIT 1)
+                FROM videos
+                LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
+                LEFT JOIN clips ON clips.moment_id = moments.id
+                WHERE videos.identifier = %(video)s
+                """,
+                {"video": video, "type": run_type, "moment": moment},
+            )
+            return await cursor.fetchone()

@@ -1,0 +1,58 @@
+"""The one statement that accepts a run, and what a run that is in its way is called."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from psycopg.errors import UniqueViolation
+
+from app.core.errors import AlreadyRunning, VideoNotFound
+from app.database import Connection
+from app.models.run import RunRequest, RunType, Stage, StageRecord
+from app.repositories.pipeline_history import new_run_identifier
+from app.repositories.work import WorkRepository
+from app.services.identifiers import findable
+
+_IN_THE_WAY: Mapping[RunType, str] = {
+    RunType.FULL: "Pipeline already running for video '{}'",
+    RunType.AUDIO: "Audio processing already in progress for this video",
+    RunType.TRANSCRIPT: "Transcript generation already in progress for this video",
+    RunType.MOMENTS: "Moment generation already in progress for this video",
+    RunType.CLIPS: "Clip extraction already in progress for this video",
+    RunType.REFINEMENT: "Moment refinement already in progress",
+}
+
+
+async def accept_run(
+    conn: Connection,
+    video: str,
+    run_type: RunType,
+    request: RunRequest,
+    subject: str = "",
+    stages: Mapping[Stage, StageRecord] | None = None,
+) -> str:
+    """Accept a run in the caller's transaction and return its identifier.
+
+    Raises `VideoNotFound` and `AlreadyRunning`.
+    """
+    now = datetime.now(UTC)
+    milliseconds = int(now.timestamp() * 1000)
+    while True:
+        identifier = new_run_identifier(video, milliseconds)
+        try:
+            async with conn.transaction():
+                accepted = await WorkRepository(conn).accept(
+                    findable(video), identifier, run_type, now.replace(tzinfo=None), request, subject, stages
+                )
+        except UniqueViolation:  # a run that was accepted in the same millisecond, and has ended
+            milliseconds += 1
+            continue
+        if accepted is None:
+            raise VideoNotFound(video if run_type is RunType.FULL else None)
+        if accepted.run_id is None:
+            raise already_running(accepted.other_type or run_type, video)
+        return identifier
+
+
+def already_running(run_type: str, video: str) -> AlreadyRunning:
+    """Return what a client is told of the run that is in the way."""
+    return AlreadyRunning(_IN_THE_WAY[RunType(run_type)].format(video))

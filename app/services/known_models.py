@@ -1,0 +1,53 @@
+"""Models of the registry as those need them who only ask whether a run can use one."""
+
+import asyncio
+import logging
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelKind, ModelRegistry
+from app.core.errors import InvalidInput, ModelNotConfigured, RedisUnavailable
+
+_log = logging.getLogger(__name__)
+
+# The client waits for the answer, and the registry for nothing.
+_PATIENCE_SECONDS = 1.0
+
+
+async def find_transcriber(redis: Redis, key: str) -> ModelConfig:
+    """Return a model that transcribes.
+
+    Raises `ModelNotConfigured`, and `InvalidInput` for a model that finds moments.
+    """
+    config = await _find(redis, key)
+    if config.kind is ModelKind.CHAT:
+        raise InvalidInput(f"Model '{key}' cannot transcribe")
+    return config
+
+
+async def find_finder(redis: Redis, key: str) -> ModelConfig:
+    """Return a model that finds and refines moments.
+
+    Raises `ModelNotConfigured`, and `InvalidInput` for a model that transcribes.
+    """
+    config = await _find(redis, key)
+    if config.kind in (ModelKind.TRANSCRIPTION, ModelKind.PARAKEET):
+        raise InvalidInput(f"Model '{key}' can only transcribe")
+    return config
+
+
+async def _find(redis: Redis, key: str) -> ModelConfig:
+    """Ask the registry; while Redis is away, its defaults. Raises `RedisUnavailable` for what is none of those."""
+    registry = ModelRegistry(redis)
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            config = await registry.get(key)
+            if config is None:
+                raise ModelNotConfigured(key, await registry.list_models())
+    except (RedisError, OSError) as error:
+        _log.debug("Redis does not tell of %s: %s", key, error)
+        config = DEFAULT_MODELS.get(key)
+        if config is None:
+            raise RedisUnavailable from None
+    return config

@@ -1,0 +1,218 @@
+"""Accepting runs: what each needs, what is in its way, and the doorbell for the workers."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.core.config import Settings
+from app.core.errors import (
+    FileMissing,
+    InvalidInput,
+    MomentNotFound,
+    Precondition,
+    StorageUnavailable,
+    VideoNotFound,
+)
+from app.database import Database
+from app.models.run import RunRequest, RunType, Stage, StageRecord
+from app.repositories.starts import StartMaterial, StartRepository
+from app.services.accepting import accept_run, already_running
+from app.services.identifiers import findable
+from app.services.known_models import find_finder, find_transcriber
+from app.services.video_urls import ResolvedUrl, check_video_url, look_for_film, resolve_url
+from app.storage import Storage, find_audio_file
+
+_log = logging.getLogger(__name__)
+
+# Tells workers that a run waits. They look by themselves, too: one that fails delays a run and loses none.
+Ring = Callable[[str], Awaitable[None]]
+
+_RING_SECONDS = 1.0
+_LONGEST_URL = 2000
+_NO_AUDIO = "Audio file not found. Please process audio first."
+_NO_TRANSCRIPT = "Transcript not found. Please generate transcript first."
+
+
+@dataclass(frozen=True, slots=True)
+class StartedFromUrl:
+    """A run over the video of a URL."""
+
+    request_id: str
+    resolved: ResolvedUrl
+
+
+class Starts:
+    """Accepts runs and returns their identifiers, without waiting for any work.
+
+    Each raises `VideoNotFound`, `AlreadyRunning`, and `Precondition` where what the run needs is not there; those that
+    name a model raise `ModelNotConfigured`, and `InvalidInput` for what does not fit together.
+    """
+
+    def __init__(self, database: Database, storage: Storage, redis: Redis, settings: Settings, ring: Ring) -> None:
+        self._database = database
+        self._storage = storage
+        self._redis = redis
+        self._takes_callbacks = settings.callback_secret is not None
+        self._ring = ring
+
+    async def start_audio(self, video: str) -> str:
+        self._refuse_second(await self._get_material(video, RunType.AUDIO), video)
+        if await self._has_audio(video):
+            raise Precondition("Audio file already exists for this video")
+        return await self.accept(video, RunType.AUDIO, RunRequest())
+
+    async def start_transcript(self, video: str) -> str:
+        material = await self._get_material(video, RunType.TRANSCRIPT)
+        await self._require_audio(video)
+        self._refuse_second(material, video)
+        if material.has_transcript:
+            raise Precondition("Transcript already exists for this video")
+        request = RunRequest()
+        await find_transcriber(self._redis, request.transcription_model)
+        return await self.accept(video, RunType.TRANSCRIPT, request)
+
+    async def start_generation(self, video: str, request: RunRequest) -> str:
+        """Have moments found, which then replace those that a model has found before."""
+        _check_limits(request)
+        material = await self._get_material(video, RunType.MOMENTS)
+        await self._require_audio(video)
+        _require_transcript(material)
+        await find_finder(self._redis, request.generation_model)
+        return await self.accept(video, RunType.MOMENTS, request)
+
+    async def start_refinement(self, video: str, moment: str, request: RunRequest) -> str:
+        """Have one moment refined. Raises `MomentNotFound` too."""
+        material = await self._get_material(video, RunType.REFINEMENT, moment)
+        if not material.has_moment:
+            raise MomentNotFound
+        await self._require_audio(video)
+        _require_transcript(material)
+        model = await find_finder(self._redis, request.refinement_model)
+        if request.include_video_refinement:
+            if not model.supports_video:
+                raise Precondition(
+                    f"Model '{request.refinement_model}' does not support video. "
+                    "Use 'qwen3_vl_fp8' for video refinement."
+                )
+            await self._require_clip(material)
+        return await self.accept(video, RunType.REFINEMENT, request, moment)
+
+    async def start_clips(self, video: str, request: RunRequest) -> str:
+        material = await self._get_material(video, RunType.CLIPS)
+        if not material.has_originals:
+            raise Precondition("No moments found for this video")
+        return await self.accept(video, RunType.CLIPS, request)
+
+    async def start_full(self, video: str, request: RunRequest) -> str:
+        await self._check_full(request)
+        return await self.accept(video, RunType.FULL, request)
+
+    async def start_from_url(self, url: str, request: RunRequest, *, force: bool) -> StartedFromUrl:
+        """Start a full run over the video of a URL, which appears with the run where it is not there yet."""
+        check_video_url(url)
+        await self._check_full(request)
+        async with self._database.connect() as conn, conn.transaction():
+            resolved = await resolve_url(conn, self._storage, url, force)
+            identifier = await accept_run(conn, resolved.video, RunType.FULL, replace(request, video_url=url))
+        await self._tell_workers(identifier)
+        return StartedFromUrl(identifier, await self._look_for_film(resolved))
+
+    async def accept(
+        self,
+        video: str,
+        run_type: RunType,
+        request: RunRequest,
+        subject: str = "",
+        stages: Mapping[Stage, StageRecord] | None = None,
+    ) -> str:
+        """Accept a run whatever it needs; `stages` are those that need not be done."""
+        async with self._database.connect() as conn, conn.transaction():
+            identifier = await accept_run(conn, video, run_type, request, subject, stages)
+        await self._tell_workers(identifier)
+        return identifier
+
+    async def _get_material(self, video: str, run_type: RunType, moment: str = "") -> StartMaterial:
+        async with self._database.connect() as conn:
+            material = await StartRepository(conn).get(findable(video), run_type, findable(moment))
+        if material is None:
+            raise VideoNotFound
+        return material
+
+    async def _check_full(self, request: RunRequest) -> None:
+        _check_limits(request)
+        self._check_callback(request.callback_url)
+        for key in {request.generation_model, request.refinement_model}:
+            await find_finder(self._redis, key)
+
+    def _check_callback(self, url: str | None) -> None:
+        if url is None:
+            return
+        if not self._takes_callbacks:
+            raise InvalidInput("callback_url: this server sends no callbacks, because CALLBACK_SECRET is not set")
+        if not _is_web_address(url):
+            raise InvalidInput("callback_url: must be an http:// or https:// address")
+
+    @staticmethod
+    def _refuse_second(material: StartMaterial, video: str) -> None:
+        if material.running is not None:
+            raise already_running(material.running, video)
+
+    async def _has_audio(self, video: str) -> bool:
+        try:
+            await find_audio_file(self._storage, video)
+        except FileMissing:
+            return False
+        return True
+
+    async def _require_audio(self, video: str) -> None:
+        if not await self._has_audio(video):
+            raise Precondition(_NO_AUDIO)
+
+    async def _require_clip(self, material: StartMaterial) -> None:
+        try:
+            if material.clip_url is None:
+                raise FileMissing
+            await self._storage.stat(material.clip_url)
+        except FileMissing:
+            raise Precondition("Video clip not available. Extract clips first or disable video refinement.") from None
+
+    async def _look_for_film(self, resolved: ResolvedUrl) -> ResolvedUrl:
+        try:
+            return await look_for_film(self._storage, resolved)
+        except StorageUnavailable as error:  # the run is accepted, and finds out by itself
+            _log.warning("Whether the film of %r is here is not known: %s", resolved.video, error)
+            return resolved
+
+    async def _tell_workers(self, identifier: str) -> None:
+        try:
+            async with asyncio.timeout(_RING_SECONDS):
+                await self._ring(identifier)
+        except (RedisError, OSError) as error:
+            _log.warning("Workers are not told yet of %s: %s", identifier, error)
+
+
+def _require_transcript(material: StartMaterial) -> None:
+    if not material.has_transcript:
+        raise Precondition(_NO_TRANSCRIPT)
+
+
+def _check_limits(request: RunRequest) -> None:
+    if request.min_moment_length > request.max_moment_length:
+        raise InvalidInput("min_moment_length must not be greater than max_moment_length")
+    if request.min_moments > request.max_moments:
+        raise InvalidInput("min_moments must not be greater than max_moments")
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        has_host, _ = bool(parts.hostname), parts.port
+    except ValueError:
+        return False
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    return parts.scheme in ("http", "https") and has_host and is_plain and len(url) <= _LONGEST_URL
