@@ -161,6 +161,13 @@ class RunLost(StageFailed):
         super().__init__("The run is not this worker's any more")
 
 
+class VideoDeleted(RunLost):
+    """A run over a video that is gone, and the run with it."""
+
+    def __init__(self) -> None:
+        StageFailed.__init__(self, "The video was deleted")
+
+
 class TransientFailure(StageFailed):
     """A stage of a run could not be done, and trying again may help."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.ai.protocols import Models
 from app.core.config import Settings
-from app.core.errors import StageFailed
+from app.core.errors import VideoDeleted
 from app.database import Connection, Database
 from app.models.run import ClaimedRun
 from app.repositories import VideoRepository
@@ -46,10 +46,10 @@ class RunContext:
     async def commit(self) -> AsyncIterator[Connection]:
         """Give a connection in a transaction that holds the video and only commits while the run is this worker's.
 
-        Raises `RunLost`, and `StageFailed` where the video was deleted.
+        Raises `RunLost`, which `VideoDeleted` is too.
         """
         async with self.database.connect() as conn, conn.transaction():
             if await VideoRepository(conn).lock(self.run.video) is None:  # before the run, as one who deletes does
-                raise StageFailed("The video was deleted")
+                raise VideoDeleted
             await WorkRepository(conn).hold(self.run)
             yield conn

@@ -216,6 +216,11 @@ class MomentRepository:
         cursor = await self._conn.execute("DELETE FROM moments WHERE id = %(id)s", {"id": moment_id})
         return cursor.rowcount == 1
 
+    async def delete_many(self, moment_ids: Sequence[int]) -> int:
+        """Delete moments as `delete` does and return how many there were."""
+        cursor = await self._conn.execute("DELETE FROM moments WHERE id = ANY (%(ids)s)", {"ids": list(moment_ids)})
+        return cursor.rowcount
+
     async def delete_by_video(self, video_id: int) -> int:
         """Delete the video's moments with their clips and return how many moments there were."""
         cursor = await self._conn.execute("DELETE FROM moments WHERE video_id = %(video_id)s", {"video_id": video_id})

@@ -77,6 +77,22 @@ class TranscriptRepository:
             )
             return await anext(cursor)
 
+    async def create_first(self, **transcript: Unpack[NewTranscript]) -> bool:
+        """Insert a transcript; False where the video has one, which stays."""
+        cursor = await self._conn.execute(
+            """
+            INSERT INTO transcripts (video_id, full_text, word_timestamps, segment_timestamps, language,
+                                     number_of_words, number_of_segments, transcription_service,
+                                     processing_time_seconds)
+            VALUES (%(video_id)s, %(full_text)s, %(word_timestamps)s, %(segment_timestamps)s, %(language)s,
+                    %(number_of_words)s, %(number_of_segments)s, %(transcription_service)s,
+                    %(processing_time_seconds)s)
+            ON CONFLICT (video_id) DO NOTHING
+            """,
+            _values(transcript),
+        )
+        return cursor.rowcount == 1
+
     async def copy(self, transcripts: Iterable[NewTranscript]) -> int:
         """Insert many transcripts through COPY and return how many."""
         columns = ("video_id", "full_text", "word_timestamps", "segment_timestamps", *_DEFAULTS)

@@ -154,6 +154,16 @@ class WorkRepository:
             {"config": generation_config_id, "id": run.id},
         )
 
+    async def set_first_config(self, run: ClaimedRun, generation_config_id: int) -> None:
+        """Say which generation config the run uses, unless it has named one."""
+        await self._conn.execute(
+            """
+            UPDATE pipeline_history SET generation_config_id = %(config)s
+            WHERE id = %(id)s AND generation_config_id IS NULL
+            """,
+            {"config": generation_config_id, "id": run.id},
+        )
+
     async def keep_raw_answer(self, run: ClaimedRun, raw: str) -> None:
         """Keep what a model answered that could not be used. U+0000, which no text here can hold, goes."""
         await self._conn.execute(

@@ -1,0 +1,196 @@
+"""Refines one moment: its window, its clip, the call, and the row that the answer becomes."""
+
+import asyncio
+import math
+from dataclasses import dataclass, replace
+from itertools import count
+
+from app.ai.protocols import Clip, FoundMoment, MomentFinder, Refined, RefineRequest, Usage, Word
+from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
+from app.database import Connection
+from app.models import Moment, Transcript
+from app.models.run import RunType
+from app.pipeline.context import RunContext
+from app.pipeline.families import group_refined
+from app.pipeline.replacing import delete_files, delete_moments
+from app.pipeline.saving import keeping_answers, save, storable
+from app.pipeline.shown_clips import show_clip
+from app.pipeline.spoken import segments_of, words_of
+from app.pipeline.windows import Window, find_window
+from app.repositories import (
+    ClipRepository,
+    GenerationConfigRepository,
+    MomentRepository,
+    PipelineHistoryRepository,
+    PromptRepository,
+)
+from app.repositories.moments import new_identifier
+from app.repositories.work import WorkRepository
+
+LIMIT_SECONDS = 600.0  # for all attempts at one moment
+_ATTEMPTS = 3
+_FIRST_PAUSE_SECONDS = 1.0
+# Models count in hundredths of a second, so a time may lie this far outside of what they were shown.
+_TOLERANCE_SECONDS = 0.05
+_MODEL_LENGTH = 100  # of `moments.generation_model`
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A moment to refine, and the original under which the result hangs, None where older rows name none."""
+
+    moment: Moment
+    original_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What refining a moment took."""
+
+    model: str
+    usage: Usage
+    with_clip: bool
+
+
+class Refiner:
+    """Refines moments of one run; several calls may be under way."""
+
+    def __init__(self, context: RunContext, finder: MomentFinder, transcript: Transcript, duration: float) -> None:
+        self._context = context
+        self._finder = finder
+        self._transcript_id = transcript.id
+        self._duration = duration
+        # Some services tell no words.
+        self._words = words_of(transcript) or [
+            Word(part.text, part.start, part.end) for part in segments_of(transcript)
+        ]
+
+    async def refine(self, target: Target) -> Done:
+        """Raises `StageFailed` where this moment cannot be refined, and `RunLost` where nothing can be any more."""
+        clip, window = await self._find_window(target.moment)
+        if clip is None and not window.words:
+            raise StageFailed("Nothing is said around the moment")
+        config_id = await save(self._context, lambda conn: self._create_config(conn, with_clip=clip is not None))
+        request = self._make_request(target.moment, window, clip)
+        async with keeping_answers(self._context):
+            refined = _check(await self._ask(request), request)
+        files = await save(self._context, lambda conn: self._store(conn, target, refined, config_id))
+        await delete_files(self._context, files)
+        return Done(refined.model, refined.usage, clip is not None)
+
+    async def _find_window(self, moment: Moment) -> tuple[Clip | None, Window]:
+        """Return what a model is shown: the clip and the words in it, or the words alone."""
+        window = find_window(self._words, moment.start_time, moment.end_time, self._duration)
+        if not (self._context.run.request.include_video_refinement and self._finder.supports_video):
+            return None, window
+        async with self._context.database.connect() as conn:
+            row = await ClipRepository(conn).get_by_moment(moment.id)
+        # A clip that was cut before the moment was edited may show another part.
+        if row is None or row.start_time > moment.start_time or row.end_time < moment.end_time:
+            return None, window
+        clip = await show_clip(self._context, moment, row)
+        return clip, window if clip is None else self._window_of(row.start_time, row.end_time)
+
+    def _window_of(self, start: float, end: float) -> Window:
+        return Window(start, end, [word for word in self._words if start <= word.start and word.end <= end])
+
+    async def _create_config(self, conn: Connection, *, with_clip: bool) -> int:
+        """Return the id of the config of the call; a run that names none yet names it from now on."""
+        asked = self._context.run.request
+        texts = self._finder.refine_prompt(asked.refinement_prompt, with_clip=with_clip)
+        prompt = await PromptRepository(conn).get_or_create(storable(texts.user_prompt), storable(texts.system_prompt))
+        top_k = self._finder.parameters.get("top_k")
+        config = await GenerationConfigRepository(conn).get_or_create(
+            prompt_id=prompt.id,
+            transcript_id=self._transcript_id,
+            model=asked.refinement_model,
+            operation_type="refinement",
+            temperature=asked.refinement_temperature,
+            top_p=self._finder.parameters.get("top_p"),
+            top_k=None if top_k is None else int(top_k),
+        )
+        await WorkRepository(conn).set_first_config(self._context.run, config.id)
+        return config.id
+
+    def _make_request(self, moment: Moment, window: Window, clip: Clip | None) -> RefineRequest:
+        return RefineRequest(
+            moment=FoundMoment(moment.start_time, moment.end_time, moment.title),
+            words=window.words,
+            window_start=window.start,
+            window_end=window.end,
+            duration_seconds=self._duration,
+            prompt=self._context.run.request.refinement_prompt,
+            temperature=self._context.run.request.refinement_temperature,
+            clip=clip,
+        )
+
+    async def _ask(self, request: RefineRequest) -> Refined:
+        try:
+            async with asyncio.timeout(LIMIT_SECONDS):
+                return await self._ask_again(request)
+        except TimeoutError:
+            raise StageFailed(f"The refinement took longer than {LIMIT_SECONDS:.0f} seconds") from None
+
+    async def _ask_again(self, request: RefineRequest) -> Refined:
+        for attempt in count(1):
+            try:
+                return await self._finder.refine(request, lambda _: None)
+            except TransientFailure:
+                if attempt == _ATTEMPTS:
+                    raise
+            await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+        raise AssertionError("count() does not end")
+
+    async def _store(self, conn: Connection, target: Target, refined: Refined, config_id: int) -> set[str]:
+        """Add the refined moment, unless this run has; return the URLs of files that nobody needs any more."""
+        moments = await MomentRepository(conn).list_by_video(target.moment.video_id)
+        if target.moment.id not in {moment.id for moment in moments}:
+            raise StageFailed("The moment was deleted")
+        files = await self._make_room(conn, target, moments)
+        if files is None:
+            return set()
+        await MomentRepository(conn).create(
+            identifier=new_identifier(),
+            video_id=target.moment.video_id,
+            start_time=refined.start,
+            end_time=refined.end,
+            title=target.moment.title,
+            is_refined=True,
+            parent_id=target.original_id,
+            generation_model=storable(refined.model)[:_MODEL_LENGTH],
+            generation_config_id=config_id,
+        )
+        return files
+
+    async def _make_room(self, conn: Connection, target: Target, moments: list[Moment]) -> set[str] | None:
+        """Take away what a full run replaces; None where there is no room because the run has added its moment."""
+        run = self._context.run
+        if run.type is RunType.REFINEMENT:
+            return set() if await _count_once(conn, run.id) else None
+        before = group_refined(moments)[target.moment.id]
+        if before and not run.request.override_existing_refinement:
+            return None
+        return await delete_moments(conn, target.moment.video_id, [moment.id for moment in before])
+
+
+async def _count_once(conn: Connection, run_id: int) -> bool:
+    """Count the one moment of a run that refines one; False where it has been counted."""
+    history = PipelineHistoryRepository(conn)
+    run = await history.get(run_id)
+    if run is None or run.total_moments_generated:
+        return False
+    await history.update(run_id, total_moments_generated=1)
+    return True
+
+
+def _check(refined: Refined, request: RefineRequest) -> Refined:
+    """Return the answer with its times inside of what the model was shown. Raises `ModelAnswerInvalid`."""
+    first, last = request.window_start, min(request.window_end, request.duration_seconds)
+    if not (math.isfinite(refined.start) and math.isfinite(refined.end)):
+        raise ModelAnswerInvalid("The refined times are no numbers", refined.raw)
+    if refined.start < first - _TOLERANCE_SECONDS or refined.end > last + _TOLERANCE_SECONDS:
+        raise ModelAnswerInvalid("The refined times lie outside of what the model was shown", refined.raw)
+    start, end = max(refined.start, first), min(refined.end, last)
+    if start >= end:
+        raise ModelAnswerInvalid("The refined moment ends before it begins", refined.raw)
+    return replace(refined, start=start, end=end)

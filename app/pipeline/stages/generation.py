@@ -1,0 +1,232 @@
+"""Finds the moments of a video with a model, and replaces those that a model has found before."""
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.ai.protocols import FindRequest, Found, FoundMoment, MomentFinder
+from app.core.errors import FileMissing, StageFailed, StorageUnavailable, VideoDeleted
+from app.database import Connection
+from app.models import Transcript, Video
+from app.models.run import Stage
+from app.pipeline.context import RunContext
+from app.pipeline.families import list_own, overlaps
+from app.pipeline.files import AUDIO_NAME, find_local
+from app.pipeline.replacing import delete_files, delete_moments
+from app.pipeline.saving import keeping_answers, save, storable, usage_of
+from app.pipeline.spoken import end_of, segments_of, words_of
+from app.pipeline.stage import Resource, StageWork
+from app.repositories import (
+    GenerationConfigRepository,
+    MomentRepository,
+    PipelineHistoryRepository,
+    PromptRepository,
+    TranscriptRepository,
+    VideoRepository,
+)
+from app.repositories.moments import ReservedMoment, new_identifier
+from app.repositories.parts import PartRepository
+from app.repositories.work import WorkRepository
+from app.storage import find_audio_file
+
+_TITLE_LENGTH = 500  # of `moments.title`
+_MODEL_LENGTH = 100  # of `moments.generation_model`
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """What moments are sought in; `found_before` is how many this run has found already, None where it has not."""
+
+    video: Video
+    transcript: Transcript
+    found_before: int | None
+
+    @property
+    def duration_seconds(self) -> float:
+        return self.video.duration_seconds or end_of(self.transcript)
+
+
+@dataclass(frozen=True, slots=True)
+class _Replaced:
+    """What came of saving: how many moments there are, were left out, and went, and files nobody needs any more."""
+
+    added: int = 0
+    left_out: int = 0
+    gone: int = 0
+    files: frozenset[str] = frozenset()
+
+
+async def _skip_reason(context: RunContext) -> str | None:
+    if context.run.request.override_existing_moments:
+        return None
+    async with context.database.connect() as conn:
+        moments = (await PartRepository(conn).get(context.run.video_id)).moments
+    return f"Moments already exist ({moments} moments)" if moments else None
+
+
+async def _work(context: RunContext) -> Mapping[str, Any]:
+    material = await _read_material(context)
+    if material.found_before is not None:  # by a worker that died before it could say so
+        return {"moments": material.found_before}
+    finder = await context.models.get_finder(context.run.request.generation_model)
+    request = await _make_request(context, material)
+    if not request.segments:
+        return await _end_without(context, "Nothing is said in the video")
+    config_id = await save(context, lambda conn: _create_config(conn, context, finder, material.transcript.id))
+    async with keeping_answers(context):
+        found = await finder.find(request, lambda done: context.report(percentage=int(done * 100)))
+    moments = _list_storable(found, material.duration_seconds)
+    replaced = await save(context, lambda conn: _replace(conn, context, moments, found, config_id))
+    await delete_files(context, replaced.files)
+    return _describe(found, replaced)
+
+
+async def _read_material(context: RunContext) -> _Material:
+    async with context.database.connect() as conn:
+        run = await PipelineHistoryRepository(conn).get(context.run.id)
+        video = await VideoRepository(conn).get(context.run.video_id)
+        transcript = await TranscriptRepository(conn).get_by_video(context.run.video_id)
+    if run is None or video is None:
+        raise VideoDeleted
+    if transcript is None:
+        raise StageFailed("Transcript not found. Please generate transcript first.")
+    return _Material(video, transcript, run.total_moments_generated)
+
+
+async def _make_request(context: RunContext, material: _Material) -> FindRequest:
+    asked = context.run.request
+    return FindRequest(
+        segments=segments_of(material.transcript),
+        words=words_of(material.transcript),
+        duration_seconds=material.duration_seconds,
+        min_length=asked.min_moment_length,
+        max_length=asked.max_moment_length,
+        min_count=asked.min_moments,
+        max_count=asked.max_moments,
+        prompt=asked.generation_prompt,
+        temperature=asked.generation_temperature,
+        audio=await _find_audio(context),
+        film=await _find_film(context, material.video),
+    )
+
+
+async def _find_audio(context: RunContext) -> Path | None:
+    made = context.folder / AUDIO_NAME
+    if await asyncio.to_thread(made.is_file):
+        return made
+    try:
+        return await find_local(context, await find_audio_file(context.storage, context.run.video))
+    except (FileMissing, StorageUnavailable):
+        return None
+
+
+async def _find_film(context: RunContext, video: Video) -> Path | None:
+    try:
+        return await find_local(context, video.cloud_url)
+    except (FileMissing, StorageUnavailable):
+        return None
+
+
+async def _create_config(conn: Connection, context: RunContext, finder: MomentFinder, transcript_id: int) -> int:
+    """Return the id of the config of the call, which the run names from now on."""
+    asked = context.run.request
+    texts = finder.find_prompt(asked.generation_prompt)
+    prompt = await PromptRepository(conn).get_or_create(storable(texts.user_prompt), storable(texts.system_prompt))
+    config = await GenerationConfigRepository(conn).get_or_create(
+        prompt_id=prompt.id,
+        transcript_id=transcript_id,
+        model=asked.generation_model,
+        operation_type="generation",
+        temperature=asked.generation_temperature,
+        top_p=finder.parameters.get("top_p"),
+        top_k=_whole(finder.parameters.get("top_k")),
+        min_moment_length=asked.min_moment_length,
+        max_moment_length=asked.max_moment_length,
+        min_moments=asked.min_moments,
+        max_moments=asked.max_moments,
+    )
+    await WorkRepository(conn).set_config(context.run, config.id)
+    return config.id
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _list_storable(found: Found, duration: float) -> list[FoundMoment]:
+    """Return the moments that can be rows, in order of time, none overlapping another."""
+    storable_ones: list[FoundMoment] = []
+    last = 0.0
+    for moment in sorted(found.moments, key=lambda moment: moment.start):
+        title = storable(moment.title).strip()[:_TITLE_LENGTH]
+        if title and math.isfinite(moment.end) and last <= moment.start < moment.end <= duration:
+            storable_ones.append(FoundMoment(moment.start, moment.end, title))
+            last = moment.end
+    return storable_ones
+
+
+async def _replace(
+    conn: Connection, context: RunContext, found: Sequence[FoundMoment], answer: Found, config_id: int
+) -> _Replaced:
+    """Put the moments in the place of those that a model has found before; without any of them those stay."""
+    video_id = context.run.video_id
+    existing = await MomentRepository(conn).list_by_video(video_id)
+    own = list_own(existing)
+    new = [moment for moment in found if not overlaps(moment.start, moment.end, own)]
+    await PipelineHistoryRepository(conn).update(context.run.id, total_moments_generated=len(new))
+    if not new:
+        return _Replaced(left_out=len(found))
+    gone = sorted({moment.id for moment in existing} - {moment.id for moment in own})
+    files = await delete_moments(conn, video_id, gone)
+    await _insert(conn, video_id, new, answer.model, config_id)
+    return _Replaced(len(new), len(found) - len(new), len(gone), frozenset(files))
+
+
+async def _insert(conn: Connection, video_id: int, moments: Sequence[FoundMoment], model: str, config_id: int) -> None:
+    repository = MomentRepository(conn)
+    ids = await repository.reserve_ids(len(moments))
+    await repository.copy(
+        ReservedMoment(
+            id=moment_id,
+            identifier=new_identifier(),
+            video_id=video_id,
+            start_time=moment.start,
+            end_time=moment.end,
+            title=moment.title,
+            generation_model=storable(model)[:_MODEL_LENGTH],
+            generation_config_id=config_id,
+        )
+        for moment_id, moment in zip(ids, moments, strict=True)
+    )
+
+
+async def _end_without(context: RunContext, reason: str) -> Mapping[str, Any]:
+    await save(context, lambda conn: PipelineHistoryRepository(conn).update(context.run.id, total_moments_generated=0))
+    return {"moments": 0, "reason": reason}
+
+
+def _describe(found: Found, replaced: _Replaced) -> Mapping[str, Any]:
+    described: dict[str, Any] = {
+        "moments": replaced.added,
+        "replaced": replaced.gone,
+        "model": found.model,
+        "usage": usage_of(found.usage),
+    }
+    if replaced.left_out:
+        described["overlapping"] = replaced.left_out
+        described["reason"] = _left_out(replaced)
+    elif not replaced.added:
+        described["reason"] = "No moment was found that fits the limits"
+    return described
+
+
+def _left_out(replaced: _Replaced) -> str:
+    if not replaced.added:
+        return "Every moment that was found overlaps one that was added by hand"
+    return f"Moments that overlap one that was added by hand were left out ({replaced.left_out})"
+
+
+WORK = StageWork(Stage.GENERATION, 900.0, _skip_reason, _work, resource=Resource.GENERATION, attempts=3)

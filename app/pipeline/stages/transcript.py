@@ -1,0 +1,138 @@
+"""Writes down what is said in a video."""
+
+import asyncio
+import logging
+import math
+import time
+import wave
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from app.ai.protocols import Audio, Segment, Transcribed, Word
+from app.core.errors import FileMissing, ModelAnswerInvalid, StageFailed
+from app.media.audio import wav_seconds
+from app.models.run import Stage
+from app.pipeline.context import RunContext
+from app.pipeline.files import local_audio
+from app.pipeline.saving import keeping_answers, save, storable, usage_of
+from app.pipeline.stage import Resource, StageWork
+from app.repositories import TranscriptRepository
+from app.repositories.parts import PartRepository
+from app.repositories.transcripts import NewTranscript
+from app.storage import find_audio_file
+
+_log = logging.getLogger(__name__)
+
+# Services round, and hear a word a little past the end; what is further out belongs to another sound.
+_TOLERANCE_SECONDS = 2.0
+_LANGUAGE_LENGTH = 10  # of `transcripts.language`
+_SERVICE_LENGTH = 50  # of `transcripts.transcription_service`
+_UNKNOWN_LANGUAGE = "und"  # ISO 639
+
+
+async def _skip_reason(context: RunContext) -> str | None:
+    async with context.database.connect() as conn:
+        parts = await PartRepository(conn).get(context.run.video_id)
+    return None if parts.transcript_id is None else "Transcript already exists"
+
+
+async def _work(context: RunContext) -> Mapping[str, Any]:
+    audio = await _open_audio(context)
+    transcriber = await context.models.get_transcriber(context.run.request.transcription_model)
+    started = time.monotonic()
+    async with keeping_answers(context):
+        made = await transcriber.transcribe(audio, lambda done: context.report(percentage=int(done * 100)))
+        _check(made, audio.duration_seconds)
+    row = _make_row(context.run.video_id, made, audio.duration_seconds, time.monotonic() - started)
+    is_first = await save(context, lambda conn: TranscriptRepository(conn).create_first(**row))
+    return {
+        "service": row["transcription_service"],
+        "language": row["language"],
+        "words": row["number_of_words"],
+        "segments": row["number_of_segments"],
+        "usage": usage_of(made.usage),
+        **({} if is_first else {"reason": "Another transcript was there first and is kept"}),
+    }
+
+
+async def _open_audio(context: RunContext) -> Audio:
+    try:
+        path = await local_audio(context)
+        duration = await asyncio.to_thread(wav_seconds, path)
+    except FileMissing:
+        raise StageFailed("Audio file not found. Please process audio first.") from None
+    except (wave.Error, EOFError):
+        raise StageFailed("The audio file is damaged. Delete it and process audio again.") from None
+    return Audio(path, duration, partial(_find_link, context))
+
+
+async def _find_link(context: RunContext) -> str | None:
+    """Return an address of the stored sound that another machine can read it from, None where there is none."""
+    try:
+        link = await context.storage.get_link(await find_audio_file(context.storage, context.run.video))
+    except FileMissing:
+        return None
+    if link is not None:
+        return link.url
+    if context.settings.public_url is None:
+        return None
+    if context.settings.api_keys:
+        _log.warning("A service cannot fetch sound from PUBLIC_URL: where API_KEYS is set, it is closed to services")
+        return None
+    return f"{context.settings.public_url.rstrip('/')}/static/audios/{quote(context.run.video, safe='')}.wav"
+
+
+def _check(made: Transcribed, duration: float) -> None:
+    """Raises `ModelAnswerInvalid`."""
+    for part in (made.words, made.segments):
+        if problem := _find_problem(part, duration):
+            raw = orjson.dumps(made, default=str).decode()
+            raise ModelAnswerInvalid(f"The transcription cannot be used: {problem}", raw)
+
+
+def _find_problem(parts: Iterable[Word | Segment], duration: float) -> str:
+    previous = 0.0
+    for part in parts:
+        if not (math.isfinite(part.start) and math.isfinite(part.end)):
+            return "a time is no number"
+        if part.start < previous:
+            return f"times run backwards at {previous:.2f} seconds"
+        if part.end < part.start:
+            return f"what begins at {part.start:.2f} seconds ends before that"
+        if part.end > duration + _TOLERANCE_SECONDS:
+            return f"a time is {part.end:.2f} seconds, and the sound has only {duration:.2f}"
+        previous = part.start
+    return ""
+
+
+def _times(part: Word | Segment, duration: float) -> dict[str, float]:
+    return {"start": round(min(part.start, duration), 3), "end": round(min(part.end, duration), 3)}
+
+
+def _make_row(video_id: int, made: Transcribed, duration: float, seconds: float) -> NewTranscript:
+    words: list[dict[str, Any]] = [
+        {"word": text, **_times(word, duration)} for word in made.words if (text := storable(word.word).strip())
+    ]
+    segments: list[dict[str, Any]] = [
+        {"text": text, **_times(segment, duration), "word_count": len(text.split())}
+        for segment in made.segments
+        if (text := storable(segment.text).strip())
+    ]
+    return NewTranscript(
+        video_id=video_id,
+        full_text=storable(made.text).strip(),
+        word_timestamps=words,
+        segment_timestamps=segments,
+        language=storable(made.language)[:_LANGUAGE_LENGTH] or _UNKNOWN_LANGUAGE,
+        number_of_words=len(words),
+        number_of_segments=len(segments),
+        transcription_service=storable(made.service)[:_SERVICE_LENGTH],
+        processing_time_seconds=round(seconds, 3),
+    )
+
+
+WORK = StageWork(Stage.TRANSCRIPT, 3600.0, _skip_reason, _work, resource=Resource.TRANSCRIPTION, attempts=3)
