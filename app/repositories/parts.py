@@ -22,12 +22,12 @@ class FileRow:
 
 @dataclass(frozen=True, slots=True)
 class VideoParts:
-    """What else a video has; `latest_status` is that of its newest run."""
+    """What else a video has; `active_status` is that of a run over it, in the words of clients."""
 
     transcript_id: int | None
     moments: int
     runs: list[str]
-    latest_status: str | None
+    active_status: str | None
 
 
 class PartRepository:
@@ -43,8 +43,15 @@ class PartRepository:
                 SELECT (SELECT transcripts.id FROM transcripts WHERE video_id = %(video_id)s),
                        (SELECT count(*) FROM moments WHERE video_id = %(video_id)s),
                        ARRAY(SELECT identifier FROM pipeline_history WHERE video_id = %(video_id)s),
-                       (SELECT status FROM pipeline_history WHERE video_id = %(video_id)s
-                        ORDER BY started_at DESC, id DESC LIMIT 1)
+                       coalesce(
+                           (SELECT CASE WHEN owner IS NULL THEN 'pending' ELSE 'processing' END
+                            FROM pipeline_history JOIN pipeline.work ON work.run_id = pipeline_history.id
+                            WHERE video_id = %(video_id)s AND status = 'running'
+                            LIMIT 1),
+                           (SELECT CASE status WHEN 'pending' THEN 'pending' WHEN 'running' THEN 'processing' END
+                            FROM pipeline_history WHERE video_id = %(video_id)s
+                            ORDER BY started_at DESC, id DESC LIMIT 1)
+                       )
                 """,
                 {"video_id": video_id},
             )

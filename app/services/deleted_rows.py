@@ -7,9 +7,7 @@ from app.database import Connection
 from app.models import Video
 from app.repositories import GenerationConfigRepository, ThumbnailRepository, TranscriptRepository, VideoRepository
 from app.repositories.parts import FileRow, PartRepository, VideoParts
-
-# What the table says of a run that may still change the video, in the words that clients know.
-_ACTIVE = {"pending": "pending", "running": "processing"}
+from app.services.cancelling import cancel_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +57,10 @@ async def delete_rows(conn: Connection, identifier: str, skips: Skips) -> Delete
     if video is None:
         return None
     parts = await PartRepository(conn).get(video.id)
-    active = _ACTIVE.get(parts.latest_status or "")
-    if active and not skips.force:
-        raise PipelineActive(active)
+    if parts.active_status is not None:
+        if not skips.force:
+            raise PipelineActive(parts.active_status)
+        await cancel_runs(conn, identifier)
     files = await PartRepository(conn).list_files(video.id)
     if parts.transcript_id is not None and not skips.skip_local_transcript:
         # Others may use its configs, and their moments would go with those.

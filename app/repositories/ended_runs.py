@@ -1,0 +1,152 @@
+"""Runs that have ended: what they were asked for, why they failed, and what they have left behind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import sql
+from psycopg.rows import args_row
+
+from app.database import Connection
+from app.models.run import RunRequest, RunType, Stage, StageRecord
+from app.repositories.statements import and_where
+from app.repositories.work import read_request, read_stages
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRequest:
+    """What a run was asked for and how far it came; `subject` is the moment that it refined, or ''."""
+
+    identifier: str
+    video: str
+    type: RunType
+    subject: str
+    status: str
+    error_stage: str | None
+    request: RunRequest
+    stages: Mapping[Stage, StageRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """What a video has now. Generated moments are originals; `has_all_clips` is false where there are none."""
+
+    film_url: str
+    has_transcript: bool
+    has_generated: bool
+    has_all_clips: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRun:
+    """A run that failed; `raw_characters` is how long the answer is that could not be used."""
+
+    id: int
+    identifier: str
+    video: str
+    type: str
+    subject: str
+    error_stage: str | None
+    error_message: str | None
+    attempts: int
+    started_at: datetime
+    completed_at: datetime | None
+    raw_characters: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRunDetails:
+    """A failed run with what it was asked for, and what a model answered that could not be used."""
+
+    run: FailedRun
+    request: dict[str, Any]
+    raw_answer: str | None
+
+
+_FAILED = """history.id, history.identifier, videos.identifier, pipeline_type, subject, error_stage, error_message,
+    attempts, history.started_at, history.completed_at, coalesce(length(raw_answer), 0)"""
+
+
+class EndedRunRepository:
+    """Ended runs by their identifier and by that of their video; those of earlier versions are not among them."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def find(self, *, video: str | None = None, identifier: str | None = None) -> EndedRequest | None:
+        """Return a run by its identifier or, without one, the newest full run of the video that has ended."""
+        found = and_where({"videos.identifier = %(video)s": video, "history.identifier = %(identifier)s": identifier})
+        cursor = await self._conn.execute(
+            sql.SQL(
+                """
+                SELECT history.identifier, videos.identifier, pipeline_type, subject, status, error_stage, request,
+                       stages
+                FROM videos
+                JOIN pipeline_history AS history ON history.video_id = videos.id
+                JOIN pipeline.work ON work.run_id = history.id
+                WHERE (%(identifier)s::text IS NOT NULL OR (pipeline_type = 'full' AND status <> 'running')){}
+                ORDER BY history.started_at DESC, history.id DESC
+                LIMIT 1
+                """
+            ).format(found),
+            {"video": video, "identifier": identifier},
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            return None
+        name, of_video, run_type, subject, status, error_stage, request, stages = row
+        return EndedRequest(
+            name, of_video, RunType(run_type), subject, status, error_stage, read_request(request), read_stages(stages)
+        )
+
+    async def get_left_behind(self, video: str) -> LeftBehind | None:
+        """Return what a video has now; None where there is no such video."""
+        async with self._conn.cursor(row_factory=args_row(LeftBehind)) as cursor:
+            await cursor.execute(
+                """
+                SELECT cloud_url, EXISTS (SELECT FROM transcripts WHERE video_id = videos.id),
+                       EXISTS (SELECT FROM moments
+                               WHERE video_id = videos.id AND NOT is_refined AND generation_config_id IS NOT NULL),
+                       coalesce((SELECT bool_and(clips.id IS NOT NULL)
+                                 FROM moments LEFT JOIN clips ON clips.moment_id = moments.id
+                                 WHERE moments.video_id = videos.id AND NOT is_refined), false)
+                FROM videos
+                WHERE identifier = %(video)s
+                """,
+                {"video": video},
+            )
+            return await cursor.fetchone()
+
+    async def list_failed(self, limit: int, before: int | None = None) -> list[FailedRun]:
+        """Return at most `limit` failed runs, the last accepted first; their ids are below `before`."""
+        async with self._conn.cursor(row_factory=args_row(FailedRun)) as cursor:
+            await cursor.execute(
+                sql.SQL(
+                    f"""
+                    SELECT {_FAILED}
+                    FROM pipeline_history AS history
+                    JOIN pipeline.work ON work.run_id = history.id
+                    JOIN videos ON videos.id = history.video_id
+                    WHERE status = 'failed'{{}}
+                    ORDER BY history.id DESC
+                    LIMIT %(limit)s
+                    """
+                ).format(and_where({"history.id < %(before)s": before})),
+                {"limit": limit, "before": before},
+            )
+            return await cursor.fetchall()
+
+    async def get_failed(self, identifier: str) -> FailedRunDetails | None:
+        cursor = await self._conn.execute(
+            f"""
+            SELECT {_FAILED}, request, raw_answer
+            FROM pipeline_history AS history
+            JOIN pipeline.work ON work.run_id = history.id
+            JOIN videos ON videos.id = history.video_id
+            WHERE status = 'failed' AND history.identifier = %(identifier)s
+            """,
+            {"identifier": identifier},
+        )
+        row = await cursor.fetchone()
+        return None if row is None else FailedRunDetails(FailedRun(*row[:-2]), row[-2], row[-1])
