@@ -36,6 +36,11 @@ class Visit:
             self._handler.wfile.write(data)
             self._handler.wfile.flush()
 
+    def wait_until_gone(self) -> None:
+        """Wait until the client closes the connection."""
+        with suppress(OSError):
+            self._handler.connection.recv(1)
+
 
 class Site:
     """`site.answers["/film.mp4"] = sending(content)`; what has no answer is 404."""

@@ -15,6 +15,9 @@ from app.media.opening import MAX_PIXELS, BoundedFile, Limits, TooExpensive, fin
 _LIMITS = Limits(seconds=20.0, bytes=4 * 1024**3)
 _PACKETS_AT_MOST = 100  # that are decoded where only a frame tells the size of the picture
 _OTHER_NAMES = {"matroska": "mkv", "mov": "mp4"}
+# What a file without a telling name is called by. WebM is Matroska with these codecs and no others.
+_EXTENSIONS = {"mpegts": ".ts", "mpeg": ".mpg"}
+_WEBM_CODECS = frozenset({"vp8", "vp9", "av1", "opus", "vorbis", None})
 
 
 class NotAVideo(Exception):
@@ -32,6 +35,13 @@ class MediaInfo:
     resolution: str
     frame_rate: float | None
     format: str
+
+    @property
+    def extension(self) -> str:
+        """What the name of such a file ends in, whatever it was called when it came."""
+        if self.format == "mkv" and {self.video_codec, self.audio_codec} <= _WEBM_CODECS:
+            return ".webm"
+        return _EXTENSIONS.get(self.format, f".{self.format}")
 
 
 def probe(path: Path) -> MediaInfo:

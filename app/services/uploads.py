@@ -19,9 +19,6 @@ _log = logging.getLogger(__name__)
 # A file may be looked at for seconds, and nothing else is to wait behind it.
 _probes = Workers("probes", 2)
 _TAKEN = "A video with this id exists already"
-# What a file without a telling name is called by. WebM is Matroska with these codecs and no others.
-_EXTENSIONS = {"mpegts": ".ts", "mpeg": ".mpg"}
-_WEBM_CODECS = frozenset({"vp8", "vp9", "av1", "opus", "vorbis", None})
 
 
 class Upload:
@@ -61,7 +58,7 @@ class Upload:
         await self.announce(details)
         info = await self._probe()
         identifier = details.known_identifier or invent_identifier()
-        extension = details.extension or _extension_of(info)
+        extension = details.extension or info.extension
         # No two uploads share a name, so that none can lose its file to the deletion of another.
         key = f"{video_folder(identifier)}/{secrets.token_hex(8)}{extension}"
         url = self._storage.url_of(key)
@@ -127,9 +124,3 @@ async def receive_video(database: Database, storage: Storage, max_bytes: int) ->
     """Give a place for a video that arrives; nothing of it is left behind where it is not stored."""
     async with storage.receive() as incoming:
         yield Upload(database, storage, incoming, max_bytes)
-
-
-def _extension_of(info: MediaInfo) -> str:
-    if info.format == "mkv" and {info.video_codec, info.audio_codec} <= _WEBM_CODECS:
-        return ".webm"
-    return _EXTENSIONS.get(info.format, f".{info.format}")

@@ -1,0 +1,168 @@
+"""Brings a film here from its URL."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import (
+    AddressRefused,
+    FileMissing,
+    RunLost,
+    StageFailed,
+    StorageFull,
+    StorageUnavailable,
+    TransientFailure,
+    VideoDeleted,
+)
+from app.media.probe import MediaInfo, NotAVideo, probe
+from app.models import Video
+from app.models.run import Stage
+from app.pipeline.context import RunContext
+from app.pipeline.fetching import fetch_from_bucket, fetch_over_http
+from app.pipeline.files import local_file
+from app.pipeline.part_file import PartFile
+from app.pipeline.saving import save
+from app.pipeline.stage import StageWork
+from app.repositories import VideoRepository
+from app.storage import video_folder
+from app.storage.workers import Workers
+
+_LIMIT_SECONDS = 1800.0
+_PART_NAME = "download.part"
+_FILM_NAME = "film"
+# The name of a file whose extension only its content will tell.
+_ANNOUNCED = re.compile(r"([0-9a-f]{16})\.[a-z0-9]+")
+_probes = Workers("download-probes", 2)
+
+
+async def _skip_reason(context: RunContext) -> str | None:
+    video = await _get_video(context)
+    if not await _is_here(context, video):
+        return None
+    # A worker that died may have stored the film and not said so.
+    is_described = video.file_size_kb is not None or _url_of(context, video) is None
+    return "Video already exists locally" if is_described else None
+
+
+async def _work(context: RunContext) -> Mapping[str, Any]:
+    video = await _get_video(context)
+    async with _as_failures():
+        if await _is_here(context, video):
+            info = await _probe(await local_file(context, video.cloud_url, _FILM_NAME))
+            await _describe(context, info, video.cloud_url, video.source_url)
+        else:
+            info = await _download(context, video)
+    return {"file_size_kb": info.file_size_kb, "duration_seconds": info.duration_seconds, "format": info.format}
+
+
+async def _download(context: RunContext, video: Video) -> MediaInfo:
+    url = _url_of(context, video)
+    if url is None:
+        raise StageFailed("the file is missing, and there is no URL to download it from")
+    part = PartFile(context.folder / _PART_NAME, context.settings.max_download_bytes, partial(_report, context))
+    try:
+        await _fetch(context, url, part)
+        info = await _probe(part.path)
+        stored = await context.storage.put(_key_for(context, video, info), part.path)
+    except (TransientFailure, StorageUnavailable):
+        raise  # the next attempt goes on with what is here
+    except Exception:
+        await part.discard()
+        raise
+    await part.discard()
+    try:
+        await _describe(context, info, stored.url, url)
+    except VideoDeleted:
+        await context.storage.delete(stored.url)
+        raise
+    return info
+
+
+async def _fetch(context: RunContext, url: str, part: PartFile) -> None:
+    await part.look(url)
+    if url.startswith("gs://"):
+        await fetch_from_bucket(context.storage, url, part)
+    else:
+        await fetch_over_http(url, part, context.settings.allowed_hosts)
+
+
+async def _probe(path: Path) -> MediaInfo:
+    try:
+        return await _probes.run(probe, path)
+    except NotAVideo as error:
+        raise StageFailed(f"what has arrived is no video that can be used: {error}") from None
+
+
+async def _describe(context: RunContext, info: MediaInfo, film_url: str, source_url: str | None) -> None:
+    await save(
+        context,
+        lambda conn: VideoRepository(conn).update(
+            context.run.video_id,
+            cloud_url=film_url,
+            source_url=source_url,
+            duration_seconds=info.duration_seconds,
+            file_size_kb=info.file_size_kb,
+            video_codec=info.video_codec,
+            audio_codec=info.audio_codec,
+            resolution=info.resolution,
+            frame_rate=info.frame_rate,
+        ),
+    )
+
+
+async def _get_video(context: RunContext) -> Video:
+    async with context.database.connect() as conn:
+        video = await VideoRepository(conn).get(context.run.video_id)
+    if video is None:
+        raise VideoDeleted
+    return video
+
+
+async def _is_here(context: RunContext, video: Video) -> bool:
+    try:
+        await context.storage.stat(video.cloud_url)
+    except FileMissing:
+        return False
+    return True
+
+
+def _url_of(context: RunContext, video: Video) -> str | None:
+    return context.run.request.video_url or video.source_url
+
+
+def _key_for(context: RunContext, video: Video, info: MediaInfo) -> str:
+    """Return the name that was announced, so that a worker that takes the run over writes to the same."""
+    folder, name = video_folder(video.identifier), video.cloud_url.rpartition("/")[2]
+    announced = _ANNOUNCED.fullmatch(name)
+    is_own = announced is not None and context.storage.url_of(f"{folder}/{name}") == video.cloud_url
+    stem = announced[1] if announced and is_own else secrets.token_hex(8)
+    return f"{folder}/{stem}{info.extension}"
+
+
+def _report(context: RunContext, arrived: int, total: int | None) -> None:
+    percentage = 100 * arrived // total if total else 0
+    context.report(bytes_downloaded=arrived, total_bytes=total or 0, percentage=percentage)
+
+
+@asynccontextmanager
+async def _as_failures() -> AsyncIterator[None]:
+    try:
+        yield
+    except RunLost:
+        raise
+    except (TransientFailure, StorageUnavailable) as error:
+        raise TransientFailure(_tell(error)) from None
+    except (StageFailed, AddressRefused, StorageFull) as error:
+        raise StageFailed(_tell(error)) from None
+
+
+def _tell(error: Exception) -> str:
+    text = str(error)
+    return f"Video download failed: {text[:1].lower()}{text[1:]}"
+
+
+WORK = StageWork(Stage.DOWNLOAD, _LIMIT_SECONDS, _skip_reason, _work, attempts=3)

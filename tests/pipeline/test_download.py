@@ -1,0 +1,342 @@
+"""The first stage of a run: the film is brought here from its URL."""
+
+import asyncio
+import errno
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.errors import RunLost, StageFailed, TransientFailure
+from app.models import Video
+from app.pipeline.context import RunContext
+from app.pipeline.stages.download import WORK
+from app.repositories import VideoRepository
+from tests.google_emulator import Emulator
+from tests.media.movies import make_movie
+from tests.pipeline.contexts import make_context, take_over
+from tests.sites import Answer, Site, Visit, cutting, in_turn, ranging, redirecting, sending
+from tests.storage.homes import files_in, make_file, read_all
+
+_PAGE = b"<!DOCTYPE html><html><body>Our films</body></html>"
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_movie(tmp_path_factory.mktemp("films") / "film.mp4", 2.0).read_bytes()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site() as site:
+        yield site
+
+
+@asynccontextmanager
+async def _run(url: str, folder: Path, site: Site | str, **changes: Any) -> AsyncIterator[RunContext]:
+    """A run over a video that is announced: `site/film.mp4` is to be its film."""
+    source = f"{site.url}/film.mp4" if isinstance(site, Site) else site
+    settings = {"allowed_hosts": (site.host,) if isinstance(site, Site) else (), **changes}
+    announced = (folder / "media" / "videos" / "talk" / "0123456789abcdef.mp4").as_uri()
+    row = {"identifier": "talk", "source_url": source, "cloud_url": announced, "duration_seconds": None}
+    async with make_context(url, folder, video=row, settings=settings, video_url=source) as context:
+        yield context
+
+
+async def _row(context: RunContext) -> Video:
+    async with context.database.connect() as conn:
+        video = await VideoRepository(conn).get(context.run.video_id)
+    assert video is not None
+    return video
+
+
+async def _is_stored(context: RunContext, film: bytes) -> bool:
+    return await read_all(context.storage, (await _row(context)).cloud_url) == film
+
+
+async def test_a_film_is_downloaded_stored_and_described(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    site.answers["/film.mp4"] = sending(film)
+    async with _run(own_database_url, tmp_path, site) as context:
+        assert await WORK.skip_reason(context) is None
+        result = await WORK.work(context)
+        row = await _row(context)
+        assert await _is_stored(context, film)
+        assert await WORK.skip_reason(context) == "Video already exists locally"
+    assert row.cloud_url.endswith("/0123456789abcdef.mp4")
+    assert row.source_url == f"{site.url}/film.mp4"
+    assert row.duration_seconds == pytest.approx(2.0, abs=0.2)
+    assert (row.video_codec, row.audio_codec, row.resolution) == ("h264", "aac", "64x48")
+    assert row.file_size_kb == result["file_size_kb"] == -(-len(film) // 1024)
+    assert context.progress == {"bytes_downloaded": len(film), "total_bytes": len(film), "percentage": 100}
+    assert files_in(tmp_path / "run") == []
+
+
+async def test_the_film_is_called_after_what_it_is(own_database_url: str, tmp_path: Path, site: Site) -> None:
+    movie = make_movie(tmp_path / "film.webm", 0.5, "libvpx", "libopus")
+    site.answers["/film.mp4"] = sending(movie.read_bytes(), headers={"Content-Type": "text/plain"})
+    async with _run(own_database_url, tmp_path, site) as context:
+        await WORK.work(context)
+        assert (await _row(context)).cloud_url.endswith("/0123456789abcdef.webm")
+
+
+async def test_a_film_that_is_here_is_not_downloaded(own_database_url: str, tmp_path: Path, site: Site) -> None:
+    path = make_file(tmp_path / "library" / "talk.mp4")
+    row = {"cloud_url": path.as_uri(), "file_size_kb": 1, "source_url": f"{site.url}/film.mp4"}
+    async with make_context(own_database_url, tmp_path, video=row) as context:
+        assert await WORK.skip_reason(context) == "Video already exists locally"
+
+
+async def test_without_a_film_and_a_url_the_stage_fails(own_database_url: str, tmp_path: Path) -> None:
+    async with make_context(own_database_url, tmp_path) as context:
+        assert await WORK.skip_reason(context) is None
+        with pytest.raises(StageFailed, match="no URL to download it from") as caught:
+            await WORK.work(context)
+        assert not isinstance(caught.value, TransientFailure)
+
+
+async def test_a_film_that_went_is_downloaded_again_from_where_it_was(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    site.answers["/old.mp4"] = sending(film)
+    row = {"cloud_url": (tmp_path / "library" / "gone.mp4").as_uri(), "source_url": f"{site.url}/old.mp4"}
+    settings = {"allowed_hosts": (site.host,)}
+    async with make_context(own_database_url, tmp_path, video=row, settings=settings) as context:
+        await WORK.work(context)
+        assert context.storage.owns((await _row(context)).cloud_url)
+        assert await _is_stored(context, film)
+
+
+async def test_a_film_that_a_dead_worker_stored_is_only_described(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    make_file(tmp_path / "media" / "videos" / "talk" / "0123456789abcdef.mp4", film)
+    async with _run(own_database_url, tmp_path, site) as context:
+        assert await WORK.skip_reason(context) is None
+        await WORK.work(context)
+        assert (await _row(context)).resolution == "64x48"
+        assert site.visits == []
+
+
+async def test_a_connection_that_is_cut_goes_on_where_it_was(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    site.answers["/film.mp4"] = in_turn(cutting(film, 1000), cutting(film, 2000), ranging(film))
+    async with _run(own_database_url, tmp_path, site) as context:
+        await WORK.work(context)
+        assert await _is_stored(context, film)
+    assert [visit.headers.get("range") for visit in site.visits] == [None, "bytes=1000-", "bytes=3000-"]
+
+
+async def test_a_server_that_knows_no_ranges_begins_again(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    site.answers["/film.mp4"] = in_turn(cutting(film, 1000), sending(film))
+    async with _run(own_database_url, tmp_path, site) as context:
+        await WORK.work(context)
+        assert await _is_stored(context, film)
+
+
+@pytest.mark.parametrize("etag", ['"two"', '"one"'])
+async def test_a_film_that_changed_meanwhile_is_not_mixed_with_what_it_was(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes, etag: str
+) -> None:
+    """With the same ETag, a server lies, and another length gives it away."""
+    other = make_movie(tmp_path / "other.mp4", 1.0).read_bytes()
+    site.answers["/film.mp4"] = in_turn(cutting(other, 1000), ranging(film, etag))
+    async with _run(own_database_url, tmp_path, site) as context:
+        try:
+            await WORK.work(context)
+        except TransientFailure:
+            await WORK.work(context)
+        assert await _is_stored(context, film)
+
+
+async def test_a_worker_that_takes_the_run_over_goes_on_with_the_part(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    site.answers["/film.mp4"] = in_turn(cutting(film, 1000), cutting(film, 0))
+    async with _run(own_database_url, tmp_path, site) as context:
+        with pytest.raises(TransientFailure):
+            await WORK.work(context)
+        site.answers["/film.mp4"] = ranging(film)
+        await WORK.work(await take_over(context))
+        assert await _is_stored(context, film)
+    assert site.visits[-1].headers["range"] == "bytes=1000-"
+
+
+async def test_a_worker_that_lost_the_run_changes_nothing(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    site.answers["/film.mp4"] = sending(film)
+    async with _run(own_database_url, tmp_path, site) as context:
+        other = await take_over(context)
+        with pytest.raises(RunLost):
+            await WORK.work(context)
+        assert (await _row(context)).file_size_kb is None
+        await WORK.work(other)
+        assert await _is_stored(other, film)
+
+
+async def test_of_a_video_that_was_deleted_meanwhile_no_film_is_left(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    asked, deleted = threading.Event(), threading.Event()
+
+    def answer(visit: Visit) -> None:
+        asked.set()
+        deleted.wait(30)
+        visit.send(200, film)
+
+    site.answers["/film.mp4"] = answer
+    async with _run(own_database_url, tmp_path, site) as context:
+        work = asyncio.ensure_future(WORK.work(context))
+        await asyncio.to_thread(asked.wait, 30)
+        async with context.database.connect() as conn:
+            await VideoRepository(conn).delete(context.run.video_id)
+        deleted.set()
+        with pytest.raises(RunLost):
+            await work
+    assert [name for name in files_in(tmp_path / "media") if name.startswith("videos")] == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (sending(_PAGE, headers={"Content-Type": "text/html; charset=utf-8"}), "leads to a web page"),
+        (sending(b"\n<!-- hi -->" + _PAGE, headers={"Content-Type": "video/mp4"}), "leads to a web page"),
+        (sending(b"some text, and more of it"), "no video"),
+        (sending(b""), "file is empty"),
+        (sending(b"", 404), "status 404"),
+        (sending(b"\x1f\x8b", headers={"Content-Encoding": "gzip"}), "compressed"),
+        (redirecting("/film.mp4"), "redirects too often"),
+        (redirecting("http://[::1]:1/film.mp4"), "not a public one"),
+        (redirecting("file:///etc/passwd"), ""),
+    ],
+)
+async def test_what_is_no_film_is_refused_in_a_sentence_and_for_good(
+    own_database_url: str, tmp_path: Path, site: Site, answer: Answer, reason: str
+) -> None:
+    site.answers["/film.mp4"] = answer
+    async with _run(own_database_url, tmp_path, site) as context:
+        with pytest.raises(StageFailed, match=f"^Video download failed: .*{reason}") as caught:
+            await WORK.work(context)
+        assert not isinstance(caught.value, TransientFailure)
+        assert files_in(tmp_path / "run") == []
+
+
+async def test_a_sound_alone_is_no_film(own_database_url: str, tmp_path: Path, site: Site) -> None:
+    site.answers["/film.mp4"] = sending(make_movie(tmp_path / "a.mp4", 0.5, video_codec=None).read_bytes())
+    async with _run(own_database_url, tmp_path, site) as context:
+        with pytest.raises(StageFailed, match="no picture"):
+            await WORK.work(context)
+
+
+async def test_an_address_that_is_not_public_is_refused(own_database_url: str, tmp_path: Path, site: Site) -> None:
+    async with _run(own_database_url, tmp_path, site, allowed_hosts=()) as context:
+        with pytest.raises(StageFailed, match="not a public one"):
+            await WORK.work(context)
+    assert site.visits == []
+
+
+@pytest.mark.parametrize("answer", [sending(b"", 500), sending(b"", 429), lambda visit: visit.send(200, b"", None, 10)])
+async def test_what_may_pass_may_be_tried_again(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes, answer: Answer
+) -> None:
+    site.answers["/film.mp4"] = in_turn(answer, sending(film))
+    async with _run(own_database_url, tmp_path, site) as context:
+        with pytest.raises(TransientFailure):
+            await WORK.work(context)
+        await WORK.work(context)
+        assert await _is_stored(context, film)
+    assert WORK.attempts == 3
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+async def test_a_film_that_is_too_large_is_not_kept(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes, claimed: bool
+) -> None:
+    site.answers["/film.mp4"] = sending(film) if claimed else _without_length(film)
+    async with _run(own_database_url, tmp_path, site, max_download_bytes=1000) as context:
+        with pytest.raises(StageFailed, match="at most 1000 bytes"):
+            await WORK.work(context)
+        assert files_in(tmp_path / "run") == []
+
+
+def _without_length(content: bytes) -> Answer:
+    def answer(visit: Visit) -> None:
+        visit.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + content)
+
+    return answer
+
+
+async def test_a_film_of_unknown_length_is_downloaded(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    site.answers["/film.mp4"] = _without_length(film)
+    async with _run(own_database_url, tmp_path, site) as context:
+        await WORK.work(context)
+        assert await _is_stored(context, film)
+        assert context.progress == {"bytes_downloaded": len(film), "total_bytes": 0, "percentage": 0}
+
+
+async def test_a_cancelled_download_ends_at_once(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    closed = threading.Event()
+
+    def trickle(visit: Visit) -> None:
+        visit.send(200, film[:1000], claimed_size=len(film))
+        visit.wait_until_gone()
+        closed.set()
+
+    site.answers["/film.mp4"] = trickle
+    async with _run(own_database_url, tmp_path, site) as context:
+        work = asyncio.ensure_future(WORK.work(context))
+        async with asyncio.timeout(30):
+            while not context.progress:  # noqa: ASYNC110 (nobody sets an event)
+                await asyncio.sleep(0.01)
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+        assert await asyncio.to_thread(closed.wait, 30)
+
+
+async def test_a_full_disk_ends_it_and_leaves_nothing(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.answers["/film.mp4"] = sending(film)
+    opened = Path.open
+
+    def open_on_full_disk(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if mode == "r+b":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", open_on_full_disk)
+    async with _run(own_database_url, tmp_path, site) as context:
+        with pytest.raises(StageFailed, match="no room for the file") as caught:
+            await WORK.work(context)
+        assert not isinstance(caught.value, TransientFailure)
+    assert files_in(tmp_path / "run") == []
+    assert [name for name in files_in(tmp_path / "media") if name.startswith("videos")] == []
+
+
+async def test_a_film_in_a_bucket_is_copied(
+    own_database_url: str, tmp_path: Path, emulator: Emulator, bucket: str, film: bytes
+) -> None:
+    emulator.put(bucket, "talks/film.mp4", film)
+    async with _run(own_database_url, tmp_path, f"gs://{bucket}/talks/film.mp4") as context:
+        await WORK.work(context)
+        assert (await _row(context)).cloud_url.startswith("file:")
+        assert await _is_stored(context, film)
+
+
+async def test_a_film_that_is_in_no_bucket_is_told(own_database_url: str, tmp_path: Path, bucket: str) -> None:
+    async with _run(own_database_url, tmp_path, f"gs://{bucket}/talks/film.mp4") as context:
+        with pytest.raises(StageFailed, match="no file at the gs:// URL"):
+            await WORK.work(context)
