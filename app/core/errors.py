@@ -146,6 +146,13 @@ class ModelNotConfigured(VideoMomentsError):
         super().__init__(f"Model '{key}' is not configured; there are: {', '.join(others) or 'none'}")
 
 
+class ModelUnsuitable(InvalidInput):
+    """A run names a model that does something else."""
+
+    def __init__(self, key: str, kind: str, purpose: str) -> None:
+        super().__init__(f"Model '{key}' is of the kind {kind} and cannot {purpose}")
+
+
 class AddressRefused(InvalidInput):
     """A URL that leads, or may lead, to a machine that is not public."""
 

@@ -1,0 +1,67 @@
+"""The models of the registry, each behind the protocol of what it does."""
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.ai.chat import ChatFinder
+from app.ai.completions import ChatService
+from app.ai.local import LocalEngine
+from app.ai.parakeet import ParakeetTranscriber
+from app.ai.protocols import MomentFinder, Transcriber
+from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
+from app.ai.service import Service, open_client
+from app.ai.speech import SpeechTranscriber
+from app.core.config import Settings
+from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailure
+from app.core.redis import is_away
+
+_FINDERS = (ModelKind.CHAT, ModelKind.LOCAL)
+_TRANSCRIBERS = (ModelKind.TRANSCRIPTION, ModelKind.PARAKEET, ModelKind.LOCAL)
+
+
+class RegisteredModels:
+    """Looks an entry up each time it is asked for, so that a change holds from the next call on."""
+
+    def __init__(self, settings: Settings, redis: Redis) -> None:
+        self._registry = ModelRegistry(redis)
+        self._local = LocalEngine(settings)
+        self._client = open_client()
+        self._without_schema: set[str] = set()
+
+    async def get_transcriber(self, key: str) -> Transcriber:
+        config = await self._find(key)
+        if config.kind not in _TRANSCRIBERS:
+            raise ModelUnsuitable(key, config.kind, "transcribe")
+        if config.is_local:
+            return self._local.transcriber()
+        service = Service(self._client, key, config)
+        return ParakeetTranscriber(service) if config.kind is ModelKind.PARAKEET else SpeechTranscriber(service)
+
+    async def get_finder(self, key: str) -> MomentFinder:
+        config = await self._find(key)
+        if config.kind not in _FINDERS:
+            raise ModelUnsuitable(key, config.kind, "find moments")
+        if config.is_local:
+            return self._local.finder()
+        service = Service(self._client, key, config)
+        return ChatFinder(key, config, ChatService(service, self._without_schema))
+
+    async def aclose(self) -> None:
+        """Close the connections to services."""
+        await self._client.aclose()
+
+    async def _find(self, key: str) -> ModelConfig:
+        try:
+            config = await self._registry.get(key)
+            if config is None:
+                raise ModelNotConfigured(key, await self._registry.list_models())
+        except RedisError as error:
+            if is_away(error):
+                raise TransientFailure("Redis, which holds the models, is not available") from None
+            raise
+        return config
+
+
+def open_models(settings: Settings, redis: Redis) -> RegisteredModels:
+    """Return the models that the registry in this Redis has; close them with `aclose`."""
+    return RegisteredModels(settings, redis)

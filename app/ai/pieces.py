@@ -1,0 +1,107 @@
+"""A long WAV file in pieces for services that take short ones, and their transcripts as one again."""
+
+import io
+import wave
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from app.ai.protocols import Segment, Word
+from app.ai.timeline import Timeline, in_order
+
+# OpenAI's service takes files of at most 25 MB; others follow it.
+MAX_FILE_BYTES = 25 * 1024**2
+PIECE_SECONDS = 600.0
+OVERLAP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a sound; times are seconds of the whole."""
+
+    start: float
+    end: float
+
+
+def plan_pieces(
+    duration_seconds: float, piece_seconds: float = PIECE_SECONDS, overlap_seconds: float = OVERLAP_SECONDS
+) -> Sequence[Piece]:
+    """Return pieces of equal length, none longer than `piece_seconds`, each of which overlaps the next one."""
+    step = piece_seconds - overlap_seconds
+    count = max(1, -(-(duration_seconds - overlap_seconds) // step))
+    step = (duration_seconds - overlap_seconds) / count
+    starts = [number * step for number in range(int(count))]
+    return [Piece(start, min(start + step + overlap_seconds, duration_seconds)) for start in starts]
+
+
+def cut_wav(path: Path, piece: Piece) -> bytes:
+    """Return a part of a WAV file as one of its own."""
+    with wave.open(str(path), "rb") as whole, io.BytesIO() as part:
+        rate = whole.getframerate()
+        whole.setpos(min(round(piece.start * rate), whole.getnframes()))
+        with wave.open(part, "wb") as writer:
+            writer.setparams(whole.getparams())
+            writer.writeframes(whole.readframes(round((piece.end - piece.start) * rate)))
+        return part.getvalue()
+
+
+def join_timelines(pieces: Sequence[Piece], timelines: Sequence[Timeline]) -> Timeline:
+    """Return the transcripts of pieces, each in the time of its piece, as one in that of the whole sound.
+
+    In the seconds that two pieces share, the words of the first hold up to the longest pause, those of the second from
+    there on.
+    """
+    moved = [_move(timeline, piece.start) for piece, timeline in zip(pieces, timelines, strict=True)]
+    borders = [
+        _find_border(earlier, later, following.start, piece.end)
+        for (earlier, later), (piece, following) in zip(pairwise(moved), pairwise(pieces), strict=True)
+    ]
+    limits = [float("-inf"), *borders, float("inf")]
+    kept = [_keep(timeline, *limit) for timeline, limit in zip(moved, pairwise(limits), strict=True)]
+    words = in_order(word for timeline in kept for word in timeline.words)
+    return Timeline(words, [segment for timeline in kept for segment in timeline.segments])
+
+
+def _move(timeline: Timeline, offset: float) -> Timeline:
+    return Timeline(
+        [Word(word.word, word.start + offset, word.end + offset) for word in timeline.words],
+        [Segment(each.text, each.start + offset, each.end + offset) for each in timeline.segments],
+    )
+
+
+def _find_border(earlier: Timeline, later: Timeline, start: float, end: float) -> float:
+    """Return the middle of the longest pause between `start` and `end` that both pieces hear."""
+    spoken = sorted(
+        (max(word.start, start), min(word.end, end))
+        for word in (*earlier.words, *later.words)
+        if word.end > start and word.start < end
+    )
+    border, longest, silent_since = (start + end) / 2, 0.0, start
+    for begins, ends in [*spoken, (end, end)]:
+        if begins - silent_since > longest:
+            border, longest = (silent_since + begins) / 2, begins - silent_since
+        silent_since = max(silent_since, ends)
+    return border
+
+
+def _keep(timeline: Timeline, start: float, end: float) -> Timeline:
+    """Return what lies between two borders; of a segment across one, the words on this side."""
+    words = [word for word in timeline.words if start <= _middle(word) < end]
+    segments = [
+        segment
+        for each in timeline.segments
+        if (segment := each if start <= each.start and each.end <= end else _cut(each, words)) is not None
+    ]
+    return Timeline(words, segments)
+
+
+def _cut(segment: Segment, words: Sequence[Word]) -> Segment | None:
+    inside = [word for word in words if segment.start <= _middle(word) <= segment.end]
+    if not inside:
+        return None
+    return replace(segment, text=" ".join(w.word for w in inside), start=inside[0].start, end=inside[-1].end)
+
+
+def _middle(word: Word) -> float:
+    return (word.start + word.end) / 2

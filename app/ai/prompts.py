@@ -1,0 +1,141 @@
+"""The words that services are asked with, as templates; what changes by call is put in by `templates.render`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+
+from app.ai.protocols import FindRequest, PromptText, RefineRequest, Segment
+from app.ai.registry import ModelConfig
+from app.ai.templates import render, segment_lines, word_lines
+
+FIND_DEFAULT = """Find the parts of this video that are most worth watching on their own: the interesting, useful or
+surprising ones that somebody would pass on to a friend. Each of them should make sense to somebody who has seen nothing
+else of the video, begin where a thought begins, end where it is complete, and be about a subject of its own. Look for
+them in the whole of the video. Give each one a title of 5 to 15 words that says what it is about."""
+
+REFINE_DEFAULT = """A moment is a part of a video that can be watched on its own. The times of the one below are only
+roughly right. Find where it truly begins and ends: it begins with the first word of the sentence that opens it and ends
+with the last word of the sentence that closes it, with nothing in between cut off and nothing of another subject kept.
+Use the exact times of the words."""
+
+_ONLY_JSON = """Your whole answer is one JSON object. Do not explain it, do not think aloud in it, and put it into no
+code fence: its first character is { and its last one is }."""
+
+_FIND = """How the transcript is written: one line for each thing said, its time in seconds from the beginning of the
+video in brackets, then the words:
+[seconds] words
+
+Transcript:
+{transcript}
+
+What to answer: a JSON object with one list, the best moment first. Each moment has exactly these three fields:
+{"moments": [{"start_time": <seconds>, "end_time": <seconds>, "title": "<text>"}]}
+Times are plain numbers of seconds, as in the transcript. Write nothing before or after the object. Where there is no
+such moment, the list is empty.
+
+Rules:
+- The video takes {duration} seconds. No start_time is below 0.00, and no end_time is above {duration}.
+- A moment takes between {min_moment_length} and {max_moment_length} seconds.
+- Give between {min_moments} and {max_moments} moments.
+- Moments do not overlap."""
+
+_VIDEO = """The clip that comes with this text is the part of the video that the words below are from: look at it and
+listen to it, too. Its time 0.00 is that of the words."""
+
+_REFINE_TASK = """The moment:
+- title: "{title}"
+- it begins at {start_time} seconds now
+- it ends at {end_time} seconds now
+- the words below end at {clip_end} seconds"""
+
+_REFINE = """How the words are written: one line for each word, when it begins and ends in brackets, in seconds from the
+beginning of this part of the video, then the word:
+[start-end] word
+
+Words:
+{transcript}
+
+What to answer: a JSON object with exactly these two fields:
+{"start_time": <seconds>, "end_time": <seconds>}
+Both are plain numbers in the time of the words, start_time is below end_time, and end_time is at most {clip_end}. Write
+nothing before or after the object."""
+
+_REMINDER = "Remember: the answer is the JSON object alone, and nothing comes before or after it."
+
+_NUMBER = {"type": "number"}
+
+FIND_SCHEMA: Mapping[str, object] = {
+    "type": "object",
+    "properties": {
+        "moments": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"start_time": _NUMBER, "end_time": _NUMBER, "title": {"type": "string"}},
+                "required": ["start_time", "end_time", "title"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["moments"],
+    "additionalProperties": False,
+}
+REFINE_SCHEMA: Mapping[str, object] = {
+    "type": "object",
+    "properties": {"start_time": _NUMBER, "end_time": _NUMBER},
+    "required": ["start_time", "end_time"],
+    "additionalProperties": False,
+}
+
+
+def find_prompt(key: str, config: ModelConfig, prompt: str) -> PromptText:
+    """Return the texts that a model is asked for moments with."""
+    return _put_together(key, config, prompt.strip() or FIND_DEFAULT, ["{user_prompt}", _FIND])
+
+
+def refine_prompt(key: str, config: ModelConfig, prompt: str, *, with_clip: bool) -> PromptText:
+    """Return the texts that a model is asked for better times with."""
+    video = [_VIDEO] if with_clip else []
+    return _put_together(
+        key, config, prompt.strip() or REFINE_DEFAULT, [*video, _REFINE_TASK, "{user_prompt}", _REFINE]
+    )
+
+
+def _put_together(key: str, config: ModelConfig, prompt: str, sections: list[str]) -> PromptText:
+    """Add what some families of models need to hear twice: Qwen's at the beginning, MiniMax's at the end."""
+    if _is_of("qwen", key, config):
+        sections = [_ONLY_JSON, *sections]
+    if _is_of("minimax", key, config):
+        sections = [*sections, _REMINDER]
+    return PromptText(prompt, "\n\n".join(sections))
+
+
+def _is_of(family: str, key: str, config: ModelConfig) -> bool:
+    return family in f"{key} {config.model_id or ''}".lower()
+
+
+def render_find(text: PromptText, request: FindRequest, segments: Iterable[Segment]) -> str:
+    """Return the question about some of the segments of a request, in seconds of the video."""
+    values = {
+        "user_prompt": text.user_prompt,
+        "transcript": segment_lines(map(asdict, segments)),
+        "duration": f"{request.duration_seconds:.2f}",
+        "min_moment_length": f"{request.min_length:.2f}",
+        "max_moment_length": f"{request.max_length:.2f}",
+        "min_moments": str(request.min_count),
+        "max_moments": str(request.max_count),
+    }
+    return render(text.system_prompt, values)
+
+
+def render_refine(text: PromptText, request: RefineRequest) -> str:
+    """Return the question about a moment, in seconds from the beginning of its window."""
+    offset = request.window_start
+    values = {
+        "user_prompt": text.user_prompt,
+        "title": request.moment.title,
+        "start_time": f"{request.moment.start - offset:.2f}",
+        "end_time": f"{request.moment.end - offset:.2f}",
+        "clip_end": f"{request.window_end - offset:.2f}",
+        "transcript": word_lines(map(asdict, request.words), (request.window_start, request.window_end), offset),
+    }
+    return render(text.system_prompt, values)

@@ -1,0 +1,197 @@
+"""Calls of an AI service over HTTP: what goes wrong is told in this project's errors, and each call is logged."""
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from app.ai.protocols import Usage
+from app.ai.registry import ModelConfig
+from app.ai.text import clean, one_line
+from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
+
+_log = logging.getLogger("app.ai.calls")
+
+_CONNECT_SECONDS = 10.0
+_CONNECTIONS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30)
+_MAX_ANSWER_BYTES = 64 * 1024**2  # an hour of words with their times takes 1 MB
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 529})
+_LONGEST_MESSAGE = 300  # characters
+_LONGEST_RAW = 100_000  # characters
+# What `Retry-After` may ask for within one call: so often, and so long each time. Later tries are the caller's.
+_WAITS = 3
+_LONGEST_WAIT_SECONDS = 30.0
+_VERSIONED = re.compile(r"/v\d+[a-z0-9]*(/|$)")
+_MESSAGE_FIELDS = ("error", "message", "detail", "error_description", "msg")
+
+
+class Refusal(StageFailed):
+    """A status that says that the request itself is wrong."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def open_client() -> httpx.AsyncClient:
+    """Return a client for all services. Nothing of the environment is used: no proxy and no `.netrc`."""
+    timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS, pool=None)
+    return httpx.AsyncClient(timeout=timeout, limits=_CONNECTIONS, trust_env=False)
+
+
+class Service:
+    """One entry of the registry. `key` is its key there, which names it in the log."""
+
+    def __init__(self, client: httpx.AsyncClient, key: str, config: ModelConfig) -> None:
+        self.key = key
+        self.config = config
+        self._client = client
+
+    async def post(self, path: str, limit_seconds: float, **body: Any) -> Any:
+        """Send a request, its body as httpx takes it, and return the JSON of the answer.
+
+        `limit_seconds` is for all of it. Raises `Refusal` where the status is 4xx, `TransientFailure` where another
+        try may help, and `ModelAnswerInvalid` where the answer is not JSON.
+        """
+        try:
+            async with asyncio.timeout(limit_seconds):
+                return await self._post_patiently(path, body)
+        except TimeoutError:
+            raise TransientFailure(f"{self.config.name} did not answer within {limit_seconds:.0f} seconds") from None
+
+    async def _post_patiently(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Wait as long as the service asks for, within bounds."""
+        for waits_left in range(_WAITS, -1, -1):
+            status, headers, content = await self._exchange(path, body)
+            wait = _retry_after(headers) if status in (429, 503) and waits_left else None
+            if wait is None or wait > _LONGEST_WAIT_SECONDS:
+                break
+            await asyncio.sleep(wait)
+        return self._read(status, content)
+
+    async def _exchange(self, path: str, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
+        headers = {"Authorization": f"Bearer {self.config.api_key}"} if self.config.api_key else {}
+        try:
+            url = self.config.base_url.rstrip("/") + path
+            async with self._client.stream("POST", url, headers=headers, **body) as response:
+                content = bytearray()
+                async for part in response.aiter_bytes():
+                    content += part
+                    if len(content) > _MAX_ANSWER_BYTES:
+                        raise StageFailed(f"{self.config.name} answered with more than {_MAX_ANSWER_BYTES} bytes")
+                return response.status_code, response.headers, bytes(content)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise TransientFailure(f"{self.config.name} cannot be reached: {_describe(error)}") from None
+
+    def _read(self, status: int, content: bytes) -> Any:
+        if status in _PASSING:
+            raise TransientFailure(self._say(status, content))
+        if 400 <= status < 500:
+            raise Refusal(self._say(status, content), status)
+        if status != 200:
+            raise StageFailed(self._say(status, content))
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError):
+            raise ModelAnswerInvalid(f"{self.config.name} did not answer with JSON", raw_text(content)) from None
+
+    def _say(self, status: int, content: bytes) -> str:
+        message = _find_message(content)
+        if self.config.api_key:
+            message = message.replace(self.config.api_key, "…")
+        return f"{self.config.name} answered {status}" + (f": {message}" if message else "")
+
+    @asynccontextmanager
+    async def logged(self, operation: str) -> AsyncIterator["Call"]:
+        """Log the call inside the block: how long it took, its tokens, and how it ended. Nothing of its content."""
+        call = Call()
+        started = time.monotonic()
+        outcome = "cancelled"
+        try:
+            yield call
+            outcome = "completed"
+        except Exception as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            call.usage = Usage(1, time.monotonic() - started, call.usage.prompt_tokens, call.usage.completion_tokens)
+            _log_call(self.key, operation, outcome, call.usage)
+
+
+class Call:
+    """One call; whoever makes it sets the tokens that the service counted, and the rest is there after it."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+
+
+def versioned(config: ModelConfig, path: str) -> str:
+    """Return a path of OpenAI's API, without `/v1` where the entry's address names a version itself."""
+    return path if _VERSIONED.search(urlsplit(config.base_url).path) else f"/v1{path}"
+
+
+def raw_text(content: bytes) -> str:
+    """Return what was answered as it is kept with a run."""
+    return clean(content[:_LONGEST_RAW].decode("utf-8", "replace"))
+
+
+def read_name(value: Any, default: str, longest: int) -> str:
+    """Return the name a service gave its model, or the default; `longest` characters of it."""
+    return (one_line(value, longest) if isinstance(value, str) else "") or default[:longest]
+
+
+def _log_call(key: str, operation: str, outcome: str, usage: Usage) -> None:
+    tokens = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"
+    _log.info(
+        "%s %s: %s after %.2f s, %s",
+        *(key, operation, outcome, usage.seconds, tokens),
+        extra={
+            "model_key": key,
+            "operation": operation,
+            "outcome": outcome,
+            "seconds": round(usage.seconds, 3),
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+        },
+    )
+
+
+def _retry_after(headers: httpx.Headers) -> float | None:
+    """Return the seconds to wait; the form with a date is not used by AI services."""
+    text = headers.get("Retry-After", "")
+    return float(text) if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) else None
+
+
+def _describe(error: Exception) -> str:
+    """Say what happened without the address, which is nobody's business who reads a run."""
+    match error:
+        case httpx.ConnectTimeout():
+            return "it takes no connection in time"
+        case httpx.ConnectError():
+            return "it takes no connection"
+        case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError():
+            return "the connection was cut"
+        case _:
+            return type(error).__name__
+
+
+def _find_message(content: bytes) -> str:
+    """Return the service's own words, from the places where services put them."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return ""
+    for _ in range(3):
+        if isinstance(found, list) and found:
+            found = found[0]
+        if not isinstance(found, dict):
+            break
+        found = next((found[name] for name in _MESSAGE_FIELDS if found.get(name)), None)
+    return one_line(found, _LONGEST_MESSAGE) if isinstance(found, str) else ""

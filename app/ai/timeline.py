@@ -1,0 +1,181 @@
+"""What a transcription service answered, held against the sound: repaired where that is harmless, refused elsewhere."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from app.ai.answers import read_seconds
+from app.ai.protocols import Segment, Word
+from app.ai.text import clean
+from app.core.errors import ModelAnswerInvalid
+
+# Services round, and end what they hear at the ends of their own frames.
+_TOLERANCE_SECONDS = 1.0
+# Times may run backwards by as much as the parts overlap in which services hear a sound; more is a lost offset.
+_BACKWARDS_SECONDS = 15.0
+_PAUSE_SECONDS = 1.0  # between words ends a segment
+_LONGEST_SEGMENT_SECONDS = 15.0
+_LONGEST_RAW = 100_000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a service calls the parts of its answer."""
+
+    text: str
+    words: str
+    segments: str
+
+
+class Untimely(Exception):
+    """Words or segments whose times cannot be those of the sound; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Words and segments in order of time, none outside the sound; of words no one begins before another has."""
+
+    words: Sequence[Word]
+    segments: Sequence[Segment]
+
+    @property
+    def text(self) -> str:
+        return " ".join(segment.text for segment in self.segments)
+
+
+def read_answer(name: str, answer: Any, fields: Fields, duration_seconds: float) -> tuple[str, Timeline]:
+    """Return the text and the times in what the service `name` answered. Raises `ModelAnswerInvalid`.
+
+    Nothing at all is the transcript of a sound in which nobody speaks.
+    """
+    try:
+        if not isinstance(answer, dict):
+            raise Untimely("it is not an object")
+        timeline = read_timeline(answer.get(fields.words), answer.get(fields.segments), duration_seconds)
+        text = answer.get(fields.text)
+        if isinstance(text, str) and text.strip() and not timeline.segments:
+            raise Untimely("it has no times")
+    except Untimely as error:
+        raw = clean(json.dumps(answer))[:_LONGEST_RAW]
+        raise ModelAnswerInvalid(f"The transcript of {name} cannot be used: {error}", raw) from None
+    return clean(text).strip() if isinstance(text, str) else timeline.text, timeline
+
+
+def read_timeline(words: Any, segments: Any, duration_seconds: float) -> Timeline:
+    """Read two lists as services give them. Raises `Untimely`.
+
+    Where a service gives segments only, the words of each are spread over its time by their lengths in characters: near
+    enough to see what is said when, not to cut at a word. Where it gives words only, pauses and ends of sentences make
+    the segments.
+    """
+    read_words = [
+        Word(text, start, end) for text, start, end in _read(words, "word", duration_seconds, may_lack_times=True)
+    ]
+    read_segments = [
+        Segment(text, start, end)
+        for text, start, end in _read(segments, "text", duration_seconds, may_lack_times=False)
+    ]
+    if not read_words:
+        read_words = [word for segment in read_segments for word in spread_words(segment)]
+    return Timeline(in_order(read_words), read_segments or list(join_words(read_words)))
+
+
+def in_order(words: Iterable[Word]) -> list[Word]:
+    """Return words sorted, each ending where the next begins at the latest."""
+    ordered = sorted(words, key=lambda word: (word.start, word.end))
+    for index, (word, following) in enumerate(pairwise(ordered)):
+        if word.end > following.start:
+            ordered[index] = replace(word, end=following.start)
+    return ordered
+
+
+def spread_words(segment: Segment) -> Iterator[Word]:
+    """Yield a segment's words, each as long as it has characters."""
+    words = segment.text.split()
+    seconds = (segment.end - segment.start) / max(sum(map(len, words)), 1)
+    start = segment.start
+    for word in words:
+        end = min(start + len(word) * seconds, segment.end)
+        yield Word(word, start, end)
+        start = end
+
+
+def join_words(words: Sequence[Word]) -> Iterator[Segment]:
+    """Yield what is said between pauses and ends of sentences."""
+    spoken: list[Word] = []
+    for word in words:
+        if spoken and _ends(spoken, word):
+            yield _segment(spoken)
+            spoken = []
+        spoken.append(word)
+    if spoken:
+        yield _segment(spoken)
+
+
+def _ends(spoken: Sequence[Word], following: Word) -> bool:
+    last = spoken[-1]
+    return (
+        last.word.endswith((".", "?", "!"))
+        or following.start - last.end > _PAUSE_SECONDS
+        or following.end - spoken[0].start > _LONGEST_SEGMENT_SECONDS
+    )
+
+
+def _segment(words: Sequence[Word]) -> Segment:
+    return Segment(" ".join(word.word for word in words), words[0].start, words[-1].end)
+
+
+def _read(items: Any, name: str, duration: float, *, may_lack_times: bool) -> Iterator[tuple[str, float, float]]:
+    """Yield text, start and end of each item, in order of time."""
+    if items is None:
+        return
+    if not isinstance(items, list):
+        raise Untimely(f"its {name}s are not a list")
+    read = [_read_item(item, name) for item in items]
+    timed = [each for each in read if each[1] is not None]
+    if len(timed) < len(read) and (not may_lack_times or not timed):
+        if may_lack_times:
+            return
+        raise Untimely(f"a {name} has no times")
+    _refuse_lost_offsets([start for _, start, _ in timed if start is not None])
+    for text, start, end in sorted(_fill(read), key=lambda each: each[1]):
+        if text:
+            yield (text, *_within(start, end, duration))
+
+
+def _read_item(item: Any, name: str) -> tuple[str, float | None, float | None]:
+    if not isinstance(item, dict) or not isinstance(item.get(name), str):
+        raise Untimely(f"a {name} is not an object with its text")
+    start, end = read_seconds(item.get("start")), read_seconds(item.get("end"))
+    text = " ".join(clean(item[name]).split())
+    return (text, start, end) if start is not None and end is not None else (text, None, None)
+
+
+def _refuse_lost_offsets(starts: Sequence[float]) -> None:
+    for earlier, later in pairwise(starts):
+        if later < earlier - _BACKWARDS_SECONDS:
+            raise Untimely(f"its times run backwards, from {earlier:.2f} to {later:.2f} seconds")
+
+
+def _fill(items: Sequence[tuple[str, float | None, float | None]]) -> Iterator[tuple[str, float, float]]:
+    """Yield items with times; those without take the time between their neighbours."""
+    before = 0.0
+    waiting: list[str] = []
+    for text, start, end in items:
+        if start is None or end is None:
+            waiting.append(text)
+            continue
+        yield from ((lacking, before, max(before, start)) for lacking in waiting)
+        waiting = []
+        yield text, start, end
+        before = max(start, end)
+    yield from ((lacking, before, before) for lacking in waiting)
+
+
+def _within(start: float, end: float, duration: float) -> tuple[float, float]:
+    if start < -_TOLERANCE_SECONDS or start > duration + _TOLERANCE_SECONDS:
+        raise Untimely(f"it hears something at {start:.2f} seconds, and the sound takes {duration:.2f}")
+    start = min(max(start, 0.0), duration)
+    return start, min(max(end, start), duration)
