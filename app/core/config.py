@@ -1,5 +1,6 @@
 """Settings: the environment and `.env`, read once. The README's table and `.env.example` come from this class."""
 
+import base64
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from app.core.errors import ConfigurationError
 from app.core.keys import ApiKey, parse_api_keys
 from app.core.postgres_url import parse_database_url
 
+_LEAST_SECRET, _MOST_SECRET = 24, 64  # bytes
 _DATABASE_URLS = ("database_url", "database_sync_url")
 
 
@@ -145,6 +147,14 @@ class Settings(BaseSettings):
             raise ConfigurationError("REDIS_URL cannot be read as an address")
         return value
 
+    @field_validator("callback_secret")
+    @classmethod
+    def _can_sign(cls, value: SecretStr | None) -> SecretStr | None:
+        """The lengths are those of standardwebhooks.com."""
+        if value is not None and not _LEAST_SECRET <= len(_decode_secret(value)) <= _MOST_SECRET:
+            raise ConfigurationError("CALLBACK_SECRET must be whsec_ and the base64 of 24 to 64 random bytes")
+        return value
+
     @field_validator("allow_origins", "library_dirs", "allowed_hosts", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
@@ -190,6 +200,13 @@ def describe_settings() -> Iterator[tuple[str, str, str]]:
     """Yield environment variable, default as one would write it, and meaning of each setting."""
     for name, field in Settings.model_fields.items():
         yield name.upper(), _write_value(field.default), field.description or ""
+
+
+def _decode_secret(secret: SecretStr) -> bytes:
+    try:
+        return base64.b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return b""
 
 
 def _write_value(value: Any) -> str:
