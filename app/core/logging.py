@@ -11,7 +11,7 @@ from app.core.config import Settings
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 # Loggers that repeat what this project says itself, or talk about the weather.
-_QUIET = ("uvicorn.access", "psycopg.pool", "httpx", "alembic")
+_QUIET = ("uvicorn.access", "psycopg.pool", "httpx", "alembic", "taskiq")
 
 
 def configure_logging(settings: Settings) -> None:

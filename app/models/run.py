@@ -105,7 +105,8 @@ class StageRecord:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRun:
-    """A run that one worker works on. `video` and `subject` are identifiers; `attempt` counts from 1."""
+    """A run that one worker works on. `video` and `subject` are identifiers; `attempt` counts from 1; it was accepted
+    at `started_at`, in seconds since 1970."""
 
     id: int
     identifier: str
@@ -117,3 +118,4 @@ class ClaimedRun:
     stages: Mapping[Stage, StageRecord]
     attempt: int
     owner: str
+    started_at: float

@@ -93,7 +93,7 @@ class WorkRepository:
             WHERE history.identifier = %(identifier)s AND history.status = 'running' AND work.run_id = history.id
               AND (owner IS NULL OR seen_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s))
             RETURNING history.id, history.identifier, history.video_id, videos.identifier, pipeline_type, subject,
-                      request, stages, attempts, owner
+                      request, stages, attempts, owner, extract(epoch FROM history.started_at)::float8
             """,
             {"identifier": identifier, "owner": owner, "stale_seconds": stale_seconds},
         )
@@ -172,14 +172,18 @@ class WorkRepository:
         )
 
     async def release(self, run: ClaimedRun) -> None:
-        """Give the run back as if it had not been taken: it waits for another worker."""
-        await self._conn.execute(
+        """Give the run back as if it had not been taken: it waits for another worker, or ends where it is to."""
+        cursor = await self._conn.execute(
             """
             UPDATE pipeline.work SET owner = NULL, seen_at = NULL, rung_at = NULL, attempts = attempts - 1
             WHERE run_id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s
+            RETURNING is_cancelled
             """,
             _key(run),
         )
+        row = await cursor.fetchone()
+        if row and row[0]:
+            await self._end(run.id, Outcome(RunStatus.CANCELLED))
 
     async def finish(self, run: ClaimedRun, outcome: Outcome) -> None:
         """End the run. Raises `RunLost` where it is not its owner's any more."""
@@ -220,6 +224,11 @@ class WorkRepository:
             {"stale": stale_seconds, "again": again_seconds},
         )
         return [identifier for (identifier,) in await cursor.fetchall()]
+
+    async def list_running(self) -> set[str]:
+        """Return the identifiers of all runs that have not ended."""
+        cursor = await self._conn.execute("SELECT identifier FROM pipeline_history WHERE status = 'running'")
+        return {identifier for (identifier,) in await cursor.fetchall()}
 
     async def end_orphans(self) -> list[EndedRun]:
         """End the runs that no worker can take, because what they were asked for is not known."""
@@ -272,6 +281,7 @@ def _read_claimed(
     stages: dict[str, Any],
     attempt: int,
     owner: str,
+    started_at: float,
 ) -> ClaimedRun:
     return ClaimedRun(
         run_id,
@@ -284,6 +294,7 @@ def _read_claimed(
         read_stages(stages),
         attempt,
         owner,
+        started_at,
     )
 
 

@@ -7,9 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from app.ai.registry import ModelRegistry
-
-RUN_STREAM = "pipeline:requests"
-WORKER_GROUP = "pipeline_workers"
+from app.core.doorbell import RUN_STREAM, WORKER_GROUP
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0

@@ -1,5 +1,5 @@
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 
@@ -50,6 +50,7 @@ async def test_an_accepted_run_is_running_and_holds_what_was_asked_for(conn: Con
     assert await status_of(conn) == "running"
     run = await claimed(conn)
     assert (run.video, run.type, run.request, run.attempt, run.owner) == ("talk", RunType.FULL, _REQUEST, 1, "one")
+    assert datetime.fromtimestamp(run.started_at, UTC).replace(tzinfo=None) == _NOW
 
 
 async def test_a_run_over_a_video_that_is_not_there_is_not_accepted(conn: Connection) -> None:
@@ -135,6 +136,19 @@ async def test_a_run_that_is_given_back_waits_and_the_attempt_does_not_count(con
     await work.release(await claimed(conn))
     assert await work.pick_waiting(30, 30) == ["pipeline:talk:1"]
     assert (await claimed(conn, "two")).attempt == 1
+
+
+async def test_a_run_that_is_given_back_and_was_to_be_cancelled_has_ended(conn: Connection) -> None:
+    await add_video(conn)
+    run_id = (await accept(conn)).run_id
+    assert run_id
+    work = WorkRepository(conn)
+    run = await claimed(conn)
+    assert await work.list_running() == {"pipeline:talk:1"}
+    await work.cancel(run_id)
+    await work.release(run)
+    assert await status_of(conn) == "cancelled"
+    assert await work.list_running() == set()
 
 
 async def test_what_stages_came_to_is_there_for_whoever_takes_the_run_over(conn: Connection) -> None:

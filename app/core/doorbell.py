@@ -1,0 +1,154 @@
+"""The stream in Redis that tells workers of runs: who accepts a run rings, and one of the workers hears it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from taskiq import AckableMessage
+from taskiq.exceptions import TaskiqError
+from taskiq.kicker import AsyncKicker
+from taskiq_redis import RedisStreamBroker
+
+from app.core.config import Settings
+
+RUN_STREAM = "pipeline:requests"
+WORKER_GROUP = "pipeline_workers"
+RUN_TASK = "pipeline.run"
+
+_log = logging.getLogger(__name__)
+
+_RING_SECONDS = 1.0
+_BLOCK_MS = 2000  # less than the seconds after which a server counts as away
+_CONNECT_SECONDS = 2.0
+_ANSWER_SECONDS = 5.0
+_CONNECTIONS = 20
+# An entry that is cut off is no loss: workers ring again for runs that wait.
+_ENTRIES_AT_MOST = 10_000
+_IDLE_MS = 60_000
+_CLAIMED_AT_ONCE = 10
+_CLAIM_LOCK_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+_FOREIGN_AT_ONCE = 100
+
+
+class Doorbell(RedisStreamBroker):
+    """taskiq's broker on the stream. It listens on when Redis was away, restarted or emptied."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            settings.redis_url.get_secret_value(),
+            queue_name=RUN_STREAM,
+            consumer_group_name=WORKER_GROUP,
+            consumer_id="0",
+            max_connection_pool_size=_CONNECTIONS,
+            xread_block=_BLOCK_MS,
+            xread_count=1,
+            maxlen=_ENTRIES_AT_MOST,
+            idle_timeout=_IDLE_MS,
+            unacknowledged_batch_size=_CLAIMED_AT_ONCE,
+            unacknowledged_lock_timeout=_CLAIM_LOCK_SECONDS,
+            timeout=_CONNECT_SECONDS,
+            socket_connect_timeout=_CONNECT_SECONDS,
+            socket_timeout=_ANSWER_SECONDS,
+            retry=Retry(NoBackoff(), 1),
+        )
+        self._kicker: AsyncKicker[[str], Any] = AsyncKicker(RUN_TASK, self, {})
+
+    async def ring(self, identifier: str) -> None:
+        """Tell one worker that a run waits. Where Redis is away it is found by the workers, who look for such runs."""
+        try:
+            async with asyncio.timeout(_RING_SECONDS):
+                await self._kicker.kiq(identifier)
+        except (TaskiqError, RedisError, OSError) as error:
+            reason = error.__cause__ or error
+            _log.warning("No worker can be told of run %s, it waits until one looks: %s", identifier, reason)
+
+    async def listen(self) -> AsyncGenerator[AckableMessage, None]:
+        """Yield entries for ever."""
+        pause, failed_at = _FIRST_PAUSE_SECONDS, 0.0
+        while True:
+            try:
+                await self._declare_consumer_group()
+                async with aclosing(super().listen()) as entries:
+                    async for entry in entries:
+                        yield entry
+            except KeyError:
+                await self._skip_foreign()
+            except (RedisError, OSError) as error:
+                if time.monotonic() - failed_at > 2 * _LONGEST_PAUSE_SECONDS:
+                    pause = _FIRST_PAUSE_SECONDS
+                    _log.warning("Redis tells of no runs, trying again: %s", error)
+                await asyncio.sleep(pause)
+                pause, failed_at = min(2 * pause, _LONGEST_PAUSE_SECONDS), time.monotonic()
+
+    async def shutdown(self) -> None:
+        """Leave the group and close the connections. What was delivered and not acknowledged is rung for again."""
+        if self.is_worker_process:
+            try:
+                async with asyncio.timeout(_RING_SECONDS), Redis(connection_pool=self.connection_pool) as redis:
+                    await redis.xgroup_delconsumer(self.queue_name, self.consumer_group_name, self.consumer_name)
+            except (RedisError, OSError) as error:
+                _log.debug("The consumer %s stays in the group: %s", self.consumer_name, error)
+        await super().shutdown()
+
+    def _ack_generator(self, id: str, queue_name: str) -> Callable[[], Awaitable[None]]:
+        acknowledge = super()._ack_generator(id, queue_name)
+
+        async def try_to_acknowledge() -> None:
+            try:
+                await acknowledge()
+            except (RedisError, OSError) as error:  # it comes again, and then there is nothing to do
+                _log.debug("Entry %s is not acknowledged: %s", id, error)
+
+        return try_to_acknowledge
+
+    async def _skip_foreign(self) -> None:
+        """Acknowledge what was delivered to this consumer and is not taskiq's: another program wrote into the stream.
+
+        taskiq stops at such an entry, and would stop at it again each time it is delivered.
+        """
+        try:
+            async with Redis(connection_pool=self.connection_pool) as redis:
+                delivered: Any = await redis.xreadgroup(
+                    self.consumer_group_name, self.consumer_name, {self.queue_name: "0"}, count=_FOREIGN_AT_ONCE
+                )
+                entries = delivered[0][1] if delivered else []
+                foreign = [entry for entry, fields in entries if b"data" not in (fields or {})]
+                if foreign:
+                    await redis.xack(self.queue_name, self.consumer_group_name, *foreign)
+                    _log.info("Skipped %d entries of %s that name no run", len(foreign), self.queue_name)
+        except (RedisError, OSError) as error:
+            _log.debug("Entries that name no run are not skipped yet: %s", error)
+
+
+_doorbell: Doorbell | None = None
+
+
+def init_doorbell(settings: Settings) -> None:
+    """Make the process's doorbell. It connects when it is first rung."""
+    global _doorbell
+    _doorbell = Doorbell(settings)
+
+
+async def ring(identifier: str) -> None:
+    """Tell one worker that a run waits. It never fails and takes a second at most: see `Doorbell.ring`."""
+    if _doorbell is None:
+        _log.warning("No worker can be told of run %s, it waits until one looks", identifier)
+    else:
+        await _doorbell.ring(identifier)
+
+
+async def close_doorbell() -> None:
+    """Close its connections."""
+    global _doorbell
+    doorbell, _doorbell = _doorbell, None
+    if doorbell is not None:
+        await doorbell.shutdown()

@@ -1,0 +1,87 @@
+"""The fields of a run's live status in Redis, all of them text, and what is read from them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from app.models.run import ClaimedRun, Stage, StageRecord, StageStatus
+
+# How a counter of a stage is called there, where that is not `{stage}_{counter}`.
+_NAMES = {
+    Stage.DOWNLOAD: {
+        "bytes_downloaded": "download_bytes",
+        "total_bytes": "download_total",
+        "percentage": "download_percentage",
+    },
+    Stage.AUDIO_UPLOAD: {
+        "bytes_uploaded": "upload_bytes",
+        "total_bytes": "upload_total",
+        "percentage": "upload_percentage",
+    },
+    Stage.CLIP_UPLOAD: {
+        "current_clip": "clip_upload_current",
+        "total_clips": "clip_upload_total_clips",
+        "bytes_uploaded": "clip_upload_bytes",
+        "total_bytes": "clip_upload_total_bytes",
+        "percentage": "clip_upload_percentage",
+    },
+    Stage.CLIPS: {"total": "clips_total", "processed": "clips_processed", "failed": "clips_failed"},
+    Stage.REFINEMENT: {
+        "total": "refinement_total",
+        "processed": "refinement_processed",
+        "successful": "refinement_successful",
+        "failed": "refinement_failed",
+    },
+}
+_PERCENTAGE = "percentage"
+_PENDING = StageRecord(StageStatus.PENDING)
+
+
+def write_run(
+    run: ClaimedRun, records: Mapping[Stage, StageRecord], current: Stage | None, progress: Mapping[str, int] | None
+) -> dict[str, str]:
+    """Return the fields of a run that a worker works on; `progress` is the current stage's."""
+    fields = {
+        "request_id": run.identifier,
+        "video_id": run.video,
+        "status": "processing",
+        "generation_model": run.request.generation_model,
+        "refinement_model": run.request.refinement_model,
+        "config": json.dumps(asdict(run.request)),
+        "started_at": str(run.started_at),
+        "completed_at": "",
+        "current_stage": current or "",
+        "error_stage": "",
+        "error_message": "",
+    }
+    for stage in Stage:
+        record = records.get(stage, _PENDING)
+        counters = progress if stage is current and record.status is StageStatus.PROCESSING else record.progress
+        fields |= _write_stage(stage, record, counters or {})
+    return fields
+
+
+def read_progress(fields: Mapping[str, str], stage: Stage) -> dict[str, int] | None:
+    """Return the counters of a stage by their own names; None where it has told none."""
+    names = _names_of(stage)
+    found = {counter: int(text) for counter, name in names.items() if (text := fields.get(name, "")).isdecimal()}
+    return found if any(found.values()) else None
+
+
+def _write_stage(stage: Stage, record: StageRecord, counters: Mapping[str, int]) -> dict[str, str]:
+    return {
+        f"{stage}_status": record.status,
+        f"{stage}_started_at": _write_time(record.started_at),
+        f"{stage}_completed_at": _write_time(record.completed_at),
+        f"{stage}_skipped": "true" if record.status is StageStatus.SKIPPED else "false",
+        f"{stage}_skip_reason": record.skip_reason or "",
+        **{name: str(counters.get(counter, 0)) for counter, name in _names_of(stage).items()},
+    }
+
+
+def _names_of(stage: Stage) -> Mapping[str, str]:
+    return _NAMES.get(stage, {_PERCENTAGE: f"{stage}_{_PERCENTAGE}"})
+
+
+def _write_time(seconds: float | None) -> str:
+    return "" if seconds is None else str(seconds)

@@ -1,0 +1,162 @@
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from app.models.run import ClaimedRun, RunRequest, RunType, Stage, StageRecord, StageStatus
+from app.repositories.live_fields import read_progress, write_run
+from app.repositories.live_runs import LiveRuns
+
+_RUN = "pipeline:talk:1"
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
+        await redis.flushdb()
+        yield redis
+
+
+def make_run(run_type: RunType = RunType.FULL) -> ClaimedRun:
+    return ClaimedRun(1, _RUN, 1, "talk", run_type, "", RunRequest(generation_model="minimax"), {}, 1, "one", 10.5)
+
+
+async def test_a_lease_is_one_workers_until_it_frees_it(redis: Redis) -> None:
+    live = LiveRuns(redis)
+    assert await live.take_lease(_RUN, "one")
+    assert not await live.take_lease(_RUN, "two")
+    await live.free_lease(_RUN, "two")
+    assert not await live.keep_lease(_RUN, "two")
+    assert await live.keep_lease(_RUN, "one")
+    await live.free_lease(_RUN, "one")
+    assert await live.take_lease(_RUN, "two")
+
+
+async def test_a_lease_that_nobody_renews_ends(redis: Redis) -> None:
+    live = LiveRuns(redis)
+    assert await live.take_lease(_RUN, "one", 0.05)
+    deadline = time.monotonic() + 10
+    while not await live.take_lease(_RUN, "two"):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_a_lease_that_was_lost_with_its_redis_is_made_again(redis: Redis) -> None:
+    live = LiveRuns(redis)
+    await live.take_lease(_RUN, "one")
+    await redis.flushdb()
+    assert await live.keep_lease(_RUN, "one")
+    assert not await live.take_lease(_RUN, "two")
+
+
+async def test_a_wish_to_cancel_lasts_as_long_as_the_run(redis: Redis) -> None:
+    live = LiveRuns(redis)
+    assert not await live.is_wished_cancelled(_RUN)
+    await live.wish_cancelled(_RUN)
+    assert await live.is_wished_cancelled(_RUN)
+    await live.end(_RUN, "talk", {"request_id": _RUN})
+    assert not await live.is_wished_cancelled(_RUN)
+
+
+async def test_the_live_status_is_the_videos_and_kept_for_a_day_when_the_run_has_ended(redis: Redis) -> None:
+    live = LiveRuns(redis)
+    assert await live.find(_RUN, "talk") == {}
+    await live.take_lease(_RUN, "one")
+    assert await live.show(_RUN, "one", {"request_id": _RUN, "status": "processing"}, "talk")
+    assert await redis.hget("pipeline:talk:active", "status") == "processing"
+    assert (await live.find(_RUN, "talk"))["status"] == "processing"
+    await live.end(_RUN, "talk", {"request_id": _RUN, "status": "completed"})
+    assert not await redis.exists("pipeline:talk:active")
+    assert (await live.find(_RUN, "talk"))["status"] == "completed"
+    assert 86_000 < await redis.ttl(f"pipeline:run:{_RUN}") <= 86_400
+
+
+async def test_the_end_of_a_run_leaves_the_status_of_the_next_one(redis: Redis) -> None:
+    live = LiveRuns(redis)
+    await live.show("pipeline:talk:2", "two", {"request_id": "pipeline:talk:2"}, "talk")
+    await live.end(_RUN, "talk", {"request_id": _RUN})
+    assert await redis.hget("pipeline:talk:active", "request_id") == "pipeline:talk:2"
+
+
+async def test_who_has_lost_a_run_does_not_write_its_status(redis: Redis) -> None:
+    live = LiveRuns(redis)
+    await live.take_lease(_RUN, "two")
+    assert not await live.show(_RUN, "one", {"request_id": _RUN}, "talk")
+    assert not await redis.exists("pipeline:talk:active")
+
+
+async def test_a_resource_has_as_many_users_as_it_may(redis: Redis) -> None:
+    live = LiveRuns(redis)
+    assert [await live.take_slot("audio", token, 2) for token in ("a", "b", "c", "a")] == [True, True, False, True]
+    assert await live.take_slot("clips", "c", 1)
+    await live.free_slot("audio", "a")
+    assert await live.take_slot("audio", "c", 2)
+
+
+async def test_a_user_of_a_resource_who_dies_gives_way(redis: Redis) -> None:
+    live = LiveRuns(redis)
+    assert await live.take_slot("audio", "dead", 1, 0.05)
+    deadline = time.monotonic() + 10
+    while not await live.take_slot("audio", "alive", 1):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_a_user_keeps_its_place_when_redis_was_emptied(redis: Redis) -> None:
+    live = LiveRuns(redis)
+    await live.take_slot("audio", "one", 1)
+    await redis.flushdb()
+    await live.keep_slot("audio", "one")
+    assert not await live.take_slot("audio", "two", 1)
+
+
+async def test_without_redis_runs_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    async with Redis.from_url("redis://127.0.0.1:1/0", decode_responses=True) as nobody:
+        live = LiveRuns(nobody)
+        assert await live.take_lease(_RUN, "one")
+        assert await live.keep_lease(_RUN, "one")
+        assert await live.take_slot("audio", "one", 1)
+        assert await live.show(_RUN, "one", {"request_id": _RUN}, "talk")
+        assert not await live.is_wished_cancelled(_RUN)
+        assert await live.find(_RUN, "talk") == {}
+        await live.free_slot("audio", "one")
+        await live.wish_cancelled(_RUN)
+        await live.end(_RUN, "talk", {"request_id": _RUN})
+        await live.free_lease(_RUN, "one")
+    assert len(caplog.records) == 1
+
+
+async def test_a_redis_that_hangs_counts_as_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with Redis(port=silent.getsockname()[1]) as redis, asyncio.timeout(30):
+            assert await LiveRuns(redis).take_lease(_RUN, "one")
+
+
+def test_every_field_of_the_live_status_is_text() -> None:
+    records = {
+        Stage.DOWNLOAD: StageRecord(StageStatus.SKIPPED, 11.0, 11.0, skip_reason="Video already exists locally"),
+        Stage.AUDIO: StageRecord(StageStatus.COMPLETED, 11.5, 12.5),
+        Stage.CLIPS: StageRecord(StageStatus.PROCESSING, 13.0),
+    }
+    fields = write_run(make_run(), records, Stage.CLIPS, {"total": 4, "processed": 3, "failed": 1})
+    assert all(isinstance(text, str) for text in fields.values())
+    assert (fields["request_id"], fields["status"], fields["generation_model"]) == (_RUN, "processing", "minimax")
+    assert (fields["started_at"], fields["completed_at"], fields["current_stage"]) == ("10.5", "", "clips")
+    assert (fields["download_skipped"], fields["audio_skipped"]) == ("true", "false")
+    assert fields["download_skip_reason"] == "Video already exists locally"
+    assert (fields["audio_completed_at"], fields["refinement_status"]) == ("12.5", "pending")
+    assert (fields["clips_total"], fields["clips_processed"], fields["clips_failed"]) == ("4", "3", "1")
+    assert fields["clip_upload_total_clips"] == "0"
+
+
+def test_counters_are_read_as_they_were_told_and_are_none_before_there_are_any() -> None:
+    records = {Stage.DOWNLOAD: StageRecord(StageStatus.PROCESSING, 13.0)}
+    progress = {"bytes_downloaded": 5, "total_bytes": 10, "percentage": 50}
+    fields = write_run(make_run(), records, Stage.DOWNLOAD, progress)
+    assert fields["download_bytes"] == "5"
+    assert read_progress(fields, Stage.DOWNLOAD) == progress
+    assert read_progress(fields, Stage.REFINEMENT) is None
+    assert read_progress({}, Stage.TRANSCRIPT) is None
