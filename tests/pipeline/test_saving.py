@@ -1,0 +1,77 @@
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from app.core.config import Settings
+from app.core.errors import StageFailed
+from app.database import connect
+from app.pipeline.saving import save
+from app.repositories import MomentRepository, VideoRepository
+from tests.factories import make_moment
+from tests.pipeline.contexts import make_context
+
+
+async def _accept_connections(server: str, database: str, accept: bool) -> None:
+    """Have a database refuse who connects to it, as one does that is started again."""
+    name = str(conninfo_to_dict(database)["dbname"])
+    async with connect(Settings(database_url=server)) as conn:
+        await conn.execute(
+            sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(sql.Identifier(name), sql.Literal(accept))
+        )
+
+
+async def test_what_was_made_is_saved_once_a_database_that_was_away_is_back(
+    own_database_url: str, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make_context(own_database_url, tmp_path) as context:
+        video_id = context.run.video_id
+        await _accept_connections(database_url, own_database_url, False)
+        with caplog.at_level(logging.WARNING, "app.pipeline.saving"):
+            saving = asyncio.create_task(save(context, lambda conn: make_moment(conn, video_id=video_id)))
+            while not caplog.records:
+                assert not saving.done()
+                await asyncio.sleep(0.01)
+        await _accept_connections(database_url, own_database_url, True)
+        await saving
+        async with context.database.connect() as conn:
+            assert await MomentRepository(conn).count_by_video(video_id) == 1
+
+
+async def test_what_the_database_refuses_is_not_tried_again(own_database_url: str, tmp_path: Path) -> None:
+    tries = 0
+
+    async def write(conn: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise StageFailed("no")
+
+    async with make_context(own_database_url, tmp_path) as context:
+        with pytest.raises(StageFailed):
+            await save(context, write)
+    assert tries == 1
+
+
+async def test_one_who_saves_and_one_who_deletes_the_video_do_not_wait_for_each_other(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    async with make_context(own_database_url, tmp_path) as context, context.database.connect() as conn:
+        async with conn.transaction():
+            await VideoRepository(conn).lock_for_deletion(context.run.video)
+            saving = asyncio.create_task(save(context, lambda conn: make_moment(conn, video_id=context.run.video_id)))
+            while not await _somebody_waits(own_database_url):
+                assert not saving.done()
+            await VideoRepository(conn).delete(context.run.video_id)
+        with pytest.raises(StageFailed, match=r"^The video was deleted$"):
+            await saving
+
+
+async def _somebody_waits(url: str) -> bool:
+    async with connect(Settings(database_url=url)) as conn:
+        cursor = await conn.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return await cursor.fetchone() is not None
