@@ -60,16 +60,12 @@ class ModelServer:
     """`with ModelServer() as server: …`; what it is asked is in `requests`.
 
     `script` sets what the next requests get, one each; after that everyone gets what `answer` or `transcript` has set.
-    `refuses_schema` answers 400 to whoever asks a chat for a JSON schema, before anything else.
+    `refuses_schema` answers 400 to whoever asks a chat for a JSON schema, before anything else. `waiting` is set when
+    somebody is kept waiting by a reply that never comes, and `dropped` when that one has gone away.
     """
 
     def __init__(self) -> None:
-        self.requests: list[Received] = []
-        self.refuses_schema = False
-        self.dropped = threading.Event()
-        self._script: deque[Answer] = deque()
-        self._answer: Answer = "[]"
-        self._transcript: Any = {"text": "", "words": [], "segments": []}
+        self.reset()
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         paths = ("/v1/chat/completions", "/v1/audio/transcriptions", "/transcribe", "/{path:path}")
@@ -77,6 +73,16 @@ class ModelServer:
         config = uvicorn.Config(app, port=port, log_config=None, access_log=False, ws="none", lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def reset(self) -> None:
+        """Forget what was asked, and what was to be answered."""
+        self.requests: list[Received] = []
+        self.refuses_schema = False
+        self.waiting = threading.Event()
+        self.dropped = threading.Event()
+        self._script: deque[Answer] = deque()
+        self._answer: Answer = "[]"
+        self._transcript: Any = {"text": "", "words": [], "segments": []}
 
     def answer(self, answer: Answer) -> None:
         """Set what every chat is answered that the script leaves."""
@@ -126,6 +132,7 @@ class ModelServer:
         return answer if isinstance(answer, Reply) else Reply(body=answer)
 
     async def _wait_until_dropped(self, request: Request) -> None:
+        self.waiting.set()
         while not await request.is_disconnected():
             if self._server.should_exit:
                 return
