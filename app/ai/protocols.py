@@ -82,7 +82,7 @@ class FindRequest:
     """What moments are to be found in. Lengths are seconds; an empty prompt means the built-in one.
 
     `words` and `segments` are in seconds of the video. `film` and `audio` are local files for finders that look and
-    listen too; None where there is none.
+    listen too; None where there is none. `scene_cuts` are the seconds at which the picture changes, as far as known.
     """
 
     segments: Sequence[Segment]
@@ -96,6 +96,7 @@ class FindRequest:
     temperature: float = 0.7
     audio: Path | None = None
     film: Path | None = None
+    scene_cuts: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)

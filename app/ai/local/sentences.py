@@ -1,0 +1,78 @@
+"""Words as sentences: where one ends, and where a long one is best broken."""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from app.ai.protocols import Segment, Word
+
+PAUSE_SECONDS = 1.5  # of silence end a sentence, whatever the punctuation
+
+_END = re.compile(r"[.?!…\u3002\uff1f\uff01\u0964\u061f][\"'”’)\]»]*$")
+_CLAUSE = re.compile(r"[,;:\u3001\uff0c\uff1b\uff1a–—-][\"'”’)\]»]*$")
+_ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e|No|Inc|Jr|Sr))\.$")
+_JOIN = re.compile("and|because|but|if|or|so|than|that|until|when|where|which|while|who", re.IGNORECASE)
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uff00-\uffef"
+_NEEDLESS_SPACE = re.compile(rf"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
+
+
+def join_words(words: Sequence[Word]) -> str:
+    """Return the words as text; scripts that put no space between words get none."""
+    return _NEEDLESS_SPACE.sub("", " ".join(word.word for word in words))
+
+
+def spread_words(segments: Sequence[Segment]) -> list[Word]:
+    """Return the words of segments that have no word times: each segment's time is shared by their lengths."""
+    return [word for segment in segments for word in _spread(segment)]
+
+
+def _spread(segment: Segment) -> Iterator[Word]:
+    texts = segment.text.split()
+    letters = sum(len(text) + 1 for text in texts)
+    at, length = segment.start, max(segment.end - segment.start, 0.0)
+    for text in texts:
+        end = at + length * (len(text) + 1) / letters
+        yield Word(text, at, end)
+        at = end
+
+
+def split_sentences(words: Sequence[Word], max_seconds: float, max_letters: int | None = None) -> list[Sequence[Word]]:
+    """Return the words sentence by sentence; those that are too long are broken where a speaker would breathe."""
+    return [
+        part for sentence in _sentences(words) for part in _break(sentence, max_seconds, max_letters or len_all(words))
+    ]
+
+
+def len_all(words: Sequence[Word]) -> int:
+    return sum(len(word.word) + 1 for word in words)
+
+
+def _sentences(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
+    first = 0
+    for place, (word, following) in enumerate(pairwise(words), start=1):
+        if ends_sentence(word.word) or following.start - word.end >= PAUSE_SECONDS:
+            yield words[first:place]
+            first = place
+    if words:
+        yield words[first:]
+
+
+def ends_sentence(word: str) -> bool:
+    return bool(_END.search(word)) and not _ABBREVIATION.search(word)
+
+
+def _break(words: Sequence[Word], max_seconds: float, max_letters: int) -> Iterator[Sequence[Word]]:
+    if len(words) < 2 or (words[-1].end - words[0].start <= max_seconds and len_all(words) - 1 <= max_letters):
+        yield words
+        return
+    place = max(range(1, len(words)), key=lambda place: _worth(words, place))
+    yield from _break(words[:place], max_seconds, max_letters)
+    yield from _break(words[place:], max_seconds, max_letters)
+
+
+def _worth(words: Sequence[Word], place: int) -> float:
+    """Return how well a sentence is broken before the word at `place`: at a clause or a pause, and near the middle."""
+    before = len_all(words[:place]) / len_all(words)
+    pause = min(max(words[place].start - words[place - 1].end, 0.0), 1.0)
+    clause = 0.3 * bool(_CLAUSE.search(words[place - 1].word)) + 0.15 * bool(_JOIN.fullmatch(words[place].word))
+    return clause + pause - abs(before - 0.5)

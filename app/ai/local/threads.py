@@ -1,0 +1,69 @@
+"""Threads for computing: each call can be told to stop, and a call that is cancelled has stopped when it ends."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Event
+from typing import TypeVar
+
+from app.ai.protocols import Progress
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """A computation that was told to stop."""
+
+
+class Control:
+    """What a computation in a thread looks at and tells."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._stop = Event()
+        self._progress = progress
+        self._loop = asyncio.get_running_loop()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def check(self) -> None:
+        """Raise `Stopped` once nobody waits for the result any more."""
+        if self._stop.is_set():
+            raise Stopped
+
+    def tell(self, done: float) -> None:
+        """Say how much is done, from 0 to 1, and stop where `check` would."""
+        self.check()
+        self._loop.call_soon_threadsafe(self._tell, min(max(done, 0.0), 1.0))
+
+    def _tell(self, done: float) -> None:
+        if not self._stop.is_set():
+            self._progress(done)
+
+
+class OneThread:
+    """Does one call after the other in a thread of its own; a call that is cancelled before its turn is never begun."""
+
+    def __init__(self, name: str) -> None:
+        self._threads = ThreadPoolExecutor(1, name)
+
+    async def run(self, function: Callable[[Control], T], progress: Progress) -> T:
+        control = Control(progress)
+        begun = self._threads.submit(function, control)
+        call = asyncio.wrap_future(begun)
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            control.stop()
+            if not begun.cancel():
+                await _wait_for_end(call)
+            raise
+
+
+async def _wait_for_end(call: "asyncio.Future[T]") -> None:
+    while not call.done():
+        with suppress(asyncio.CancelledError):  # told a second time to end, which it already does
+            await asyncio.wait([call])
+    if not call.cancelled():
+        call.exception()  # nobody else looks at it
