@@ -260,7 +260,7 @@ async def test_what_cannot_be_a_moment_is_left_out(own_database_url: str, tmp_pa
         (100.0, 170.0, "Later"),
         (0.0, 60.0, " \0" + "é" * 600),
         (50.0, 90.0, "overlaps"),
-        (60.0, 100.0, "touches\ud83d"),
+        (60.0 - 1e-9, 100.0, "touches\ud83d"),
         model="m" * 200,
     )
     async with _ready(own_database_url, tmp_path, ScriptedFinder(answer)) as context:

@@ -34,6 +34,7 @@ from app.storage import find_audio_file
 
 _TITLE_LENGTH = 500  # of `moments.title`
 _MODEL_LENGTH = 100  # of `moments.generation_model`
+_NOISE_SECONDS = 1e-6  # of sums of floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +159,15 @@ def _whole(value: float | None) -> int | None:
 
 def _list_storable(found: Found, duration: float) -> list[FoundMoment]:
     """Return the moments that can be rows, in order of time, none overlapping another."""
-    storable_ones: list[FoundMoment] = []
+    moments: list[FoundMoment] = []
     last = 0.0
     for moment in sorted(found.moments, key=lambda moment: moment.start):
         title = storable(moment.title).strip()[:_TITLE_LENGTH]
-        if title and math.isfinite(moment.end) and last <= moment.start < moment.end <= duration:
-            storable_ones.append(FoundMoment(moment.start, moment.end, title))
+        start = last if last - _NOISE_SECONDS <= moment.start < last else moment.start
+        if title and math.isfinite(moment.end) and last <= start < moment.end <= duration:
+            moments.append(FoundMoment(start, moment.end, title))
             last = moment.end
-    return storable_ones
+    return moments
 
 
 async def _replace(

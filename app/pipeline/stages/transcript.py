@@ -1,7 +1,6 @@
 """Writes down what is said in a video."""
 
 import asyncio
-import logging
 import math
 import time
 import wave
@@ -24,8 +23,6 @@ from app.repositories import TranscriptRepository
 from app.repositories.parts import PartRepository
 from app.repositories.transcripts import NewTranscript
 from app.storage import find_audio_file
-
-_log = logging.getLogger(__name__)
 
 # Services round, and hear a word a little past the end; what is further out belongs to another sound.
 _TOLERANCE_SECONDS = 2.0
@@ -71,7 +68,10 @@ async def _open_audio(context: RunContext) -> Audio:
 
 
 async def _find_link(context: RunContext) -> str | None:
-    """Return an address of the stored sound that another machine can read it from, None where there is none."""
+    """Return an address of the stored sound that another machine can read it from, None where there is none.
+
+    Raises `StageFailed` where the address of this server is closed to services.
+    """
     try:
         link = await context.storage.get_link(await find_audio_file(context.storage, context.run.video))
     except FileMissing:
@@ -81,8 +81,10 @@ async def _find_link(context: RunContext) -> str | None:
     if context.settings.public_url is None:
         return None
     if context.settings.api_keys:
-        _log.warning("A service cannot fetch sound from PUBLIC_URL: where API_KEYS is set, it is closed to services")
-        return None
+        raise StageFailed(
+            "The service cannot fetch the sound from PUBLIC_URL, which is closed to it where API_KEYS is set: "
+            "keep media in a bucket with STORAGE_URL"
+        )
     return f"{context.settings.public_url.rstrip('/')}/static/audios/{quote(context.run.video, safe='')}.wav"
 
 
