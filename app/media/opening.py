@@ -15,10 +15,11 @@ from av.video.stream import VideoStream
 
 MAX_PIXELS = 7680 * 4320
 
-# Only containers that hold a film themselves, and only this file: FFmpeg would open whatever a playlist names.
+# Only containers that hold a film themselves: FFmpeg would open whatever a playlist names.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,asf"
 _OPTIONS = {
-    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,asf",
-    "protocol_whitelist": "none",
+    "format_whitelist": FORMATS,
+    "protocol_whitelist": "none",  # and only this file
     # FFmpeg decodes a frame of each stream when it opens a file, and small packets become large frames. Headers and
     # parsers say enough of most files, and what is to be decoded is decoded of one stream.
     "codec_whitelist": "none",

@@ -15,6 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 
 from app.media.opening import BoundedFile, Limits, TooExpensive, find_picture, open_film
+from app.media.turning import turns_of
 
 WIDTH, HEIGHT = 640, 360
 
@@ -26,13 +27,6 @@ _SECONDS = (3.0, 10.0, 30.0, 60.0)
 # Mean and standard deviation of red, green and blue (0 to 255), added up: white letters on black are far above.
 _BLACK = 32.0
 _QUALITY = 4  # mjpeg's scale from 1 (best) to 31, about 85 on the scale of other JPEG encoders
-# What turns a picture upright that is to be turned by so many degrees counter-clockwise.
-_TURNS = {
-    90: [("transpose", "cclock")],
-    -90: [("transpose", "clock")],
-    180: [("hflip", ""), ("vflip", "")],
-    -180: [("hflip", ""), ("vflip", "")],
-}
 
 
 class NoPicture(Exception):
@@ -129,7 +123,7 @@ def _decode(stream: VideoStream, packet: "Packet[VideoStream]") -> list[VideoFra
 
 def _shape(frame: VideoFrame, aspect: Fraction | None) -> VideoFrame:
     """Return the frame as it is shown: small, upright and with square pixels."""
-    turn = _TURNS.get(frame.rotation)
+    turn = turns_of(frame)
     limits = (HEIGHT, WIDTH) if abs(frame.rotation) == 90 else (WIDTH, HEIGHT)
     width, height = _fit(frame.width * float(aspect or 1), frame.height, *limits)
     small = frame.reformat(

@@ -12,6 +12,7 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 WIDTH, HEIGHT, FRAME_RATE, SAMPLE_RATE = 64, 48, 10, 48_000
@@ -35,7 +36,8 @@ def make_movie(
             video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         audio = container.add_stream(audio_codec, rate=SAMPLE_RATE, layout="mono") if audio_codec else None
         if isinstance(video, VideoStream):
-            _film(container, video, seconds)
+            for packet in _film(video, seconds):
+                container.mux(packet)
         if isinstance(audio, AudioStream):
             _record(container, audio, seconds)
     return path
@@ -58,6 +60,23 @@ def make_colour_movie(path: Path, seconds: float, colours: Sequence[tuple[int, i
     return path
 
 
+def make_slides(
+    path: Path, slides: Sequence[tuple[float, tuple[int, int, int]]], width: int = WIDTH, height: int = HEIGHT
+) -> Path:
+    """Write a film of single frames: each is shown from its second on, in its colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FRAME_RATE, options={"g": "3", "bf": "0"})
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuv420p" if width % 2 == height % 2 == 0 else "yuv444p"
+        for seconds, colour in slides:
+            frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), colour, np.uint8), "rgb24")
+            frame.pts, frame.time_base = round(seconds * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
+        container.mux(stream.encode(None))
+    return path
+
+
 def make_sounding_movie(
     path: Path,
     seconds: float,
@@ -73,13 +92,15 @@ def make_sounding_movie(
         video = container.add_stream("libx264", rate=FRAME_RATE, options={"g": "20"}) if has_picture else None
         audio = container.add_stream(audio_codec, rate=sample_rate, layout=layout)
         assert isinstance(audio, AudioStream)
+        packets: list[Packet[AudioStream] | Packet[VideoStream]] = []
         if isinstance(video, VideoStream):
             video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            _film(container, video, seconds)
+            packets += _film(video, seconds)
         for start, end in beeps:
-            for frame in _beep(audio, start, end):
-                container.mux(audio.encode(frame))
-        container.mux(audio.encode(None))
+            packets += [packet for frame in _beep(audio, start, end) for packet in audio.encode(frame)]
+        packets += audio.encode(None)
+        for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base):
+            container.mux(packet)
     return path
 
 
@@ -144,14 +165,14 @@ def _png(side: int) -> bytes:
     )
 
 
-def _film(container: OutputContainer, stream: VideoStream, seconds: float) -> None:
+def _film(stream: VideoStream, seconds: float) -> "Iterator[Packet[VideoStream]]":
     for number in range(round(seconds * FRAME_RATE)):
         frame = av.VideoFrame(WIDTH, HEIGHT, "yuv420p")
         for plane in frame.planes:
             plane.update(bytes(plane.buffer_size))
         frame.pts, frame.time_base = number, Fraction(1, FRAME_RATE)
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
 
 
 def _record(container: OutputContainer, stream: AudioStream, seconds: float) -> None:

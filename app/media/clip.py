@@ -1,0 +1,63 @@
+"""Clips: exact parts of films as MP4 files that play everywhere, H.264 and AAC, made by encoding anew.
+
+A film in a local file is cut by the system's ffmpeg where there is one; any other, as one in a bucket, of which only
+the part is read, by PyAV. Both give as many frames and samples.
+"""
+
+import io
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+
+from app.core.errors import StageFailed
+from app.media.cutting import plan_cut
+from app.media.cutting_with_ffmpeg import cut_with_ffmpeg, find_ffmpeg
+from app.media.cutting_with_pyav import cut_with_pyav
+from app.media.opening import BoundedFile, Limits, TooExpensive
+
+LIMIT_SECONDS = 300.0
+_FILM_BYTES = 1024**4
+
+
+def cut_clip(
+    film: BinaryIO,
+    start: float,
+    end: float,
+    target: Path,
+    stopping: threading.Event,
+    limit_seconds: float = LIMIT_SECONDS,
+) -> None:
+    """Write what a film shows from and to these seconds to `target`, all of it or nothing; it blocks.
+
+    Where the film ends before, its last frame and silence go on. Raises `StageFailed`, `Stopped`, what reading the
+    film raises, and `OSError` for the target.
+    """
+    draft = target.with_name(f"{target.name}.part")
+    bounded = BoundedFile(film, Limits(limit_seconds, _FILM_BYTES), stopping)
+    try:
+        _cut(film, bounded, start, end, draft)
+        draft.replace(target)
+    except TooExpensive:
+        raise StageFailed(f"A clip of the video takes longer to cut than {limit_seconds:g} seconds") from None
+    except av.FFmpegError as error:
+        if isinstance(error, OSError) and error.filename == f"file:{draft}":
+            raise OSError(error.errno, error.strerror) from None
+        raise StageFailed("The file of the video is damaged, no clip can be cut out of it") from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _cut(film: BinaryIO, bounded: BoundedFile, start: float, end: float, draft: Path) -> None:
+    cut = plan_cut(bounded, start, end)
+    program = find_ffmpeg() if _is_local(film) else None
+    if program is None or not cut_with_ffmpeg(program, film, bounded, cut, draft):
+        cut_with_pyav(bounded, cut, draft)
+
+
+def _is_local(film: BinaryIO) -> bool:
+    try:
+        return film.fileno() >= 0
+    except io.UnsupportedOperation:
+        return False

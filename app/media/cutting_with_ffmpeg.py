@@ -1,0 +1,89 @@
+"""Cuts with the ffmpeg program of the system."""
+
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+
+from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, MAX_BYTES, PIXELS, VIDEO_CODEC, VIDEO_OPTIONS, Cut
+from app.media.opening import FORMATS, MAX_PIXELS, BoundedFile
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.1  # how often a program that runs is looked at
+_TOLD_BYTES = 500  # of what it says last
+
+
+def find_ffmpeg() -> str | None:
+    """Return the path of the program, None where there is none or none that can be given an open file."""
+    return shutil.which("ffmpeg") if os.path.isdir("/dev/fd") else None
+
+
+def cut_with_ffmpeg(program: str, film: BinaryIO, bounded: BoundedFile, cut: Cut, target: Path) -> bool:
+    """Write a clip of a local film; False where the program could not, which is logged.
+
+    The program gets the film as an open file, so that it reads the very one that was looked at. Raises `Stopped` and
+    `TooExpensive`, after the program was killed.
+    """
+    path = f"/dev/fd/{film.fileno()}"
+    with tempfile.TemporaryFile() as told:
+        process = subprocess.Popen(  # noqa: S603  # a program of the system, and nothing of a user's but an open file
+            [program, *_arguments(path, cut, target)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=told,
+            pass_fds=[film.fileno()],
+            start_new_session=True,  # what a terminal tells this process is not told to the program
+        )
+        try:
+            code = _wait(process, bounded)
+        finally:
+            process.kill()
+            process.wait()
+        if code == 0 and _is_whole(target, cut):
+            return True
+        told.seek(max(told.tell() - _TOLD_BYTES, 0))
+        _log.warning("%s has ended with %s: %s", program, code, told.read().decode(errors="replace").strip())
+    return False
+
+
+def _wait(process: "subprocess.Popen[bytes]", bounded: BoundedFile) -> int:
+    while True:
+        try:
+            return process.wait(_LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            bounded.check_limits()
+
+
+def _arguments(film: str, cut: Cut, target: Path) -> list[str]:
+    seek = [] if cut.seek is None else ["-seek_timestamp", "1", "-noaccurate_seek", "-ss", f"{cut.seek:.6f}"]
+    sound = [] if cut.sound is None else ["-map", f"0:{cut.sound}", "-af", _chain(cut.sound_filters)]
+    return [
+        *("-nostdin", "-hide_banner", "-loglevel", "error", "-y"),
+        *("-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-max_pixels", str(MAX_PIXELS)),
+        *("-copyts", *seek, "-i", f"file:{film}"),
+        *("-map", f"0:{cut.picture}", "-vf", _chain(cut.picture_filters), *sound),
+        *("-map_metadata", "-1", "-map_chapters", "-1"),
+        *("-c:v", VIDEO_CODEC, *(part for name, value in VIDEO_OPTIONS.items() for part in (f"-{name}", value))),
+        *("-pix_fmt", PIXELS, "-c:a", AUDIO_CODEC, "-b:a", str(AUDIO_BITS)),
+        *("-movflags", "+faststart", "-fs", str(MAX_BYTES), "-f", "mp4", f"file:{target}"),
+    ]
+
+
+def _chain(filters: Sequence[tuple[str, str]]) -> str:
+    return ",".join(f"{name}={options}" if options else name for name, options in filters)
+
+
+def _is_whole(clip: Path, cut: Cut) -> bool:
+    """Whether a clip has the frames it should: the program calls it a success to have written less."""
+    try:
+        with av.open(f"file:{clip}") as container:
+            return [stream.frames for stream in container.streams.video] == [cut.frames]
+    except av.FFmpegError:
+        return False

@@ -1,0 +1,288 @@
+"""Clips: what they show, for how long, of films of every kind, cut by the system's ffmpeg and by PyAV alike."""
+
+import io
+import os
+import threading
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import numpy as np
+import pytest
+from av.stream import Stream
+
+from app.core.errors import StageFailed, StorageUnavailable
+from app.media import cutting_with_ffmpeg
+from app.media.clip import cut_clip
+from app.media.cutting_with_ffmpeg import find_ffmpeg
+from app.media.opening import Stopped
+from app.media.probe import probe
+from tests.media.movies import FRAME_RATE, make_colour_movie, make_movie, make_slides, make_sounding_movie
+from tests.media.test_still import turn
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+Colour = tuple[int, int, int]
+# What a local file is cut by, and what any other: a way of the name opens a film like that.
+WAYS = [
+    pytest.param("ffmpeg", marks=pytest.mark.skipif(find_ffmpeg() is None, reason="there is no ffmpeg here")),
+    "PyAV",
+]
+
+
+def open_film(film: Path, way: str) -> BinaryIO:
+    return film.open("rb") if way == "ffmpeg" else io.BytesIO(film.read_bytes())
+
+
+def cut(film: Path, start: float, end: float, way: str) -> Path:
+    clip = film.parent / "clip.mp4"
+    with open_film(film, way) as file:
+        cut_clip(file, start, end, clip, threading.Event())
+    assert sorted(path.name for path in film.parent.iterdir()) == sorted(["clip.mp4", film.name])
+    return clip
+
+
+def lengths_of(clip: Path) -> tuple[object, object]:
+    """Seconds that the picture and the sound play."""
+    with av.open(str(clip)) as container:
+        assert all(stream.start_time == 0 for stream in container.streams)
+        video, audio = container.streams.video[0], container.streams.best("audio")
+        return seconds_of(video), audio and seconds_of(audio)
+
+
+def seconds_of(stream: Stream) -> float:
+    return float((stream.duration or 0) * (stream.time_base or 0))
+
+
+def colours_of(clip: Path) -> list[Colour]:
+    """The colour of the middle of each frame."""
+    with av.open(str(clip)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    middles = [frame[frame.shape[0] // 2, frame.shape[1] // 2] for frame in frames]
+    return [(int(red), int(green), int(blue)) for red, green, blue in middles]
+
+
+def runs_of(colours: Sequence[Colour], *known: Colour) -> list[tuple[Colour, int]]:
+    """The colours one after the other, each with the number of frames that show it."""
+    runs: list[tuple[Colour, int]] = []
+    for colour in colours:
+        near = min(known, key=lambda each: sum(abs(a - b) for a, b in zip(each, colour, strict=True)))
+        runs = [*runs[:-1], (near, runs[-1][1] + 1)] if runs and runs[-1][0] == near else [*runs, (near, 1)]
+    return runs
+
+
+def loud_from_to(clip: Path) -> tuple[float, float]:
+    with av.open(str(clip)) as container:
+        parts = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
+        rate = container.streams.audio[0].rate
+    loud = np.flatnonzero(np.abs(np.concatenate(parts)) > 0.1)
+    return loud[0] / rate, loud[-1] / rate
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("name", "codec"), [("film.mp4", "aac"), ("film.mkv", "flac"), ("film.ts", "mp2"), ("film.avi", "mp3")]
+)
+@pytest.mark.parametrize(("start", "end"), [(0, 4), (3.37, 7.81), (6, 10)])
+def test_a_clip_plays_for_exactly_its_length(
+    tmp_path: Path, way: str, name: str, codec: str, start: float, end: float
+) -> None:
+    clip = cut(make_sounding_movie(tmp_path / name, 10, [(0, 10)], codec), start, end, way)
+    picture, sound = pytest.approx(end - start, abs=1 / FRAME_RATE), pytest.approx(end - start, abs=1e-4)
+    assert lengths_of(clip) == (picture, sound)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.ts"])
+def test_a_clip_begins_with_the_very_frame_and_not_with_a_key_frame(tmp_path: Path, way: str, name: str) -> None:
+    film = make_colour_movie(tmp_path / name, 12, [RED, GREEN, BLUE])
+    colours = colours_of(cut(film, 4.7, 9.2, way))
+    assert runs_of(colours, RED, GREEN, BLUE) == [(GREEN, 3), (BLUE, 10), (RED, 10), (GREEN, 10), (BLUE, 10), (RED, 2)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_sound_of_a_clip_is_that_of_its_picture(tmp_path: Path, way: str) -> None:
+    clip = cut(make_sounding_movie(tmp_path / "film.mp4", 12, [(5, 7)]), 3.3, 9.3, way)
+    assert loud_from_to(clip) == pytest.approx((1.7, 3.7), abs=0.03)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("name", "codec"), [("film.mkv", "flac"), ("film.ts", "mp2")])
+def test_sound_that_begins_late_or_ends_early_is_silence_there(tmp_path: Path, way: str, name: str, codec: str) -> None:
+    film = make_sounding_movie(tmp_path / name, 12, [(5, 7)], codec)
+    clip = cut(film, 4, 10, way)
+    assert loud_from_to(clip) == pytest.approx((1, 3), abs=0.03)
+    assert lengths_of(clip)[1] == pytest.approx(6, abs=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_part_in_which_nothing_sounds_is_silent(tmp_path: Path, way: str) -> None:
+    film = make_sounding_movie(tmp_path / "film.mkv", 12, [(0, 2)], "flac")
+    assert lengths_of(cut(film, 6, 10, way)) == (4, pytest.approx(4, abs=1e-4))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_film_without_sound_gives_a_clip_without_sound(tmp_path: Path, way: str) -> None:
+    assert lengths_of(cut(make_movie(tmp_path / "film.mp4", 4, audio_codec=None), 1, 3, way)) == (2, None)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 2)])
+def test_a_clip_is_mono_or_stereo(tmp_path: Path, way: str, layout: str, channels: int) -> None:
+    clip = cut(make_sounding_movie(tmp_path / "film.mp4", 3, [(0, 3)], "aac", 44_100, layout), 1, 2, way)
+    with av.open(str(clip)) as container:
+        assert container.streams.audio[0].channels == channels
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_clip_is_an_mp4_of_h264_and_aac_that_begins_with_its_index(tmp_path: Path, way: str) -> None:
+    clip = cut(make_sounding_movie(tmp_path / "film.mkv", 3, [(0, 3)], "flac"), 1, 2, way)
+    info = probe(clip)
+    assert (info.format, info.video_codec, info.audio_codec) == ("mp4", "h264", "aac")
+    content = clip.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+    with av.open(str(clip)) as container:
+        assert container.streams.video[0].pix_fmt == "yuv420p"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_odd_sizes_become_even(tmp_path: Path, way: str) -> None:
+    film = make_slides(tmp_path / "film.mp4", [(second / 5, RED) for second in range(10)], 63, 47)
+    assert probe(cut(film, 0.5, 1.5, way)).resolution == "62x46"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_film_of_slides_shows_each_for_its_time(tmp_path: Path, way: str) -> None:
+    film = make_slides(tmp_path / "film.mp4", [(0, RED), (7, GREEN), (8.2, BLUE), (15, WHITE), (20, WHITE)])
+    clip = cut(film, 5, 17, way)
+    runs = runs_of(colours_of(clip), RED, GREEN, BLUE, WHITE)
+    rate = len(colours_of(clip)) / 12
+    assert [colour for colour, _ in runs] == [RED, GREEN, BLUE, WHITE]
+    assert [count / rate for _, count in runs] == pytest.approx([2, 1.2, 6.8, 2], abs=1.5 / rate)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_film_that_ends_before_its_clip_stays_at_its_last_frame(tmp_path: Path, way: str) -> None:
+    film = make_colour_movie(tmp_path / "film.mp4", 3, [RED, GREEN, BLUE])
+    assert runs_of(colours_of(cut(film, 1, 5, way)), RED, GREEN, BLUE) == [(GREEN, 10), (BLUE, 30)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_part_behind_the_last_frame_shows_that_frame(tmp_path: Path, way: str) -> None:
+    film = make_colour_movie(tmp_path / "film.mp4", 3, [RED, GREEN, BLUE])
+    assert runs_of(colours_of(cut(film, 4, 6, way)), RED, GREEN, BLUE) == [(BLUE, 20)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "matrix", [(0, 65536, 0, -65536, 0, 0), (0, -65536, 0, 65536, 0, 0)], ids=["clockwise", "counterclockwise"]
+)
+def test_a_film_that_was_taken_on_its_side_is_upright(tmp_path: Path, way: str, matrix: tuple[int, ...]) -> None:
+    clip = cut(turn(make_colour_movie(tmp_path / "film.mp4", 3, [RED]), matrix), 1, 2, way)
+    with av.open(str(clip)) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.width, frame.height, frame.rotation) == (48, 64, 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_pixels_that_are_not_square_stay_as_they_are(tmp_path: Path, way: str) -> None:
+    film = tmp_path / "film.mp4"
+    with av.open(str(film), "w") as container:
+        stream = container.add_stream("libx264", rate=FRAME_RATE)
+        stream.width, stream.height, stream.pix_fmt = 72, 58, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(64, 45)
+        for number in range(20):
+            frame = av.VideoFrame(72, 58, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, FRAME_RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(str(cut(film, 0.5, 1.5, way))) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(64, 45)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_damaged_frames_do_not_spoil_a_clip(tmp_path: Path, way: str) -> None:
+    film = make_sounding_movie(tmp_path / "film.mp4", 8, [(0, 8)])
+    content = bytearray(film.read_bytes())
+    with av.open(str(film)) as container:
+        for packet in container.demux(video=0):
+            if packet.size and packet.pts is not None and packet.pos and 3 < packet.pts * packet.time_base < 4:
+                content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    film.write_bytes(content)
+    assert lengths_of(cut(film, 2, 6, way)) == (4, pytest.approx(4, abs=1e-4))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_no_film_is_told(tmp_path: Path, way: str) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"this is no film" * 1000)
+    with open_film(film, way) as file, pytest.raises(StageFailed, match="damaged"):
+        cut_clip(file, 0, 1, tmp_path / "clip.mp4", threading.Event())
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_film_without_a_picture_is_told(tmp_path: Path, way: str) -> None:
+    film = make_sounding_movie(tmp_path / "film.mp4", 2, [(0, 2)], has_picture=False)
+    with open_film(film, way) as file, pytest.raises(StageFailed, match="no picture"):
+        cut_clip(file, 0, 1, tmp_path / "clip.mp4", threading.Event())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_cutting_ends_where_somebody_stops_it(tmp_path: Path, way: str) -> None:
+    stopping = threading.Event()
+    film = make_slides(tmp_path / "film.mp4", [(second, RED) for second in range(4)], 1280, 720)
+    timer = threading.Timer(0.5, stopping.set)
+    timer.start()
+    with open_film(film, way) as file, pytest.raises(Stopped):
+        cut_clip(file, 0, 3000, tmp_path / "clip.mp4", stopping)
+    timer.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_clip_that_takes_too_long_is_told(tmp_path: Path, way: str) -> None:
+    film = make_slides(tmp_path / "film.mp4", [(second, RED) for second in range(4)], 1280, 720)
+    with open_film(film, way) as file, pytest.raises(StageFailed, match=r"takes longer to cut than 0\.5 seconds"):
+        cut_clip(file, 0, 3000, tmp_path / "clip.mp4", threading.Event(), limit_seconds=0.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_a_program_that_fails_leaves_it_to_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'Unknown encoder libx264' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    assert cutting_with_ffmpeg.find_ffmpeg() == str(program)
+    film = make_sounding_movie(tmp_path / "films" / "film.mp4", 4, [(0, 4)])
+    assert lengths_of(cut(film, 1, 3, "ffmpeg")) == (2, pytest.approx(2, abs=1e-4))
+
+
+def test_a_storage_that_fails_in_the_middle_is_told(tmp_path: Path) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > len(self.getvalue()) // 2:
+                raise StorageUnavailable("The bucket does not answer")
+            return super().read(size)
+
+    film = make_sounding_movie(tmp_path / "film.mkv", 8, [(0, 8)], "pcm_s16le")
+    with pytest.raises(StorageUnavailable):
+        cut_clip(Failing(film.read_bytes()), 0, 8, tmp_path / "clip.mp4", threading.Event())
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mkv"]
+
+
+def test_only_what_a_clip_needs_is_read(tmp_path: Path) -> None:
+    class Counting(io.BytesIO):
+        count = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            chunk = super().read(size)
+            self.count += len(chunk)
+            return chunk
+
+    film = make_sounding_movie(tmp_path / "film.mkv", 60, [(0, 60)], "pcm_s16le")
+    file = Counting(film.read_bytes())
+    cut_clip(file, 40, 42, tmp_path / "clip.mp4", threading.Event())
+    assert file.count < film.stat().st_size / 2  # the part lies behind
