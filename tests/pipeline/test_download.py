@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -219,8 +220,14 @@ async def test_of_a_video_that_was_deleted_meanwhile_no_film_is_left(
     ],
 )
 async def test_what_is_no_film_is_refused_in_a_sentence_and_for_good(
-    own_database_url: str, tmp_path: Path, site: Site, answer: Answer, reason: str
+    own_database_url: str,
+    tmp_path: Path,
+    site: Site,
+    answer: Answer,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(sys.modules, "yt_dlp", None)  # as where it is not installed
     site.answers["/film.mp4"] = answer
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(StageFailed, match=f"^Video download failed: .*{reason}") as caught:

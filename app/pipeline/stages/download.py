@@ -1,7 +1,9 @@
 """Brings a film here from its URL."""
 
+import asyncio
 import re
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,8 +24,9 @@ from app.media.probe import MediaInfo, NotAVideo, probe
 from app.models import Video
 from app.models.run import Stage
 from app.pipeline.context import RunContext
-from app.pipeline.fetching import fetch_from_bucket, fetch_over_http
+from app.pipeline.fetching import WebPage, fetch_from_bucket, fetch_over_http
 from app.pipeline.files import local_file
+from app.pipeline.page_films import can_fetch_from_pages, fetch_from_page
 from app.pipeline.part_file import PartFile
 from app.pipeline.saving import save
 from app.pipeline.stage import StageWork
@@ -34,6 +37,7 @@ from app.storage.workers import Workers
 _LIMIT_SECONDS = 1800.0
 _PART_NAME = "download.part"
 _FILM_NAME = "film"
+_PAGE_FOLDER = "page"
 # The name of a file whose extension only its content will tell.
 _ANNOUNCED = re.compile(r"([0-9a-f]{16})\.[a-z0-9]+")
 _probes = Workers("download-probes", 2)
@@ -65,15 +69,15 @@ async def _download(context: RunContext, video: Video) -> MediaInfo:
         raise StageFailed("the file is missing, and there is no URL to download it from")
     part = PartFile(context.folder / _PART_NAME, context.settings.max_download_bytes, partial(_report, context))
     try:
-        await _fetch(context, url, part)
-        info = await _probe(part.path)
-        stored = await context.storage.put(_key_for(context, video, info), part.path)
+        film = await _fetch(context, url, part)
+        info = await _probe(film)
+        stored = await context.storage.put(_key_for(context, video, info), film)
     except (TransientFailure, StorageUnavailable):
         raise  # the next attempt goes on with what is here
     except Exception:
-        await part.discard()
+        await _discard(context, part)
         raise
-    await part.discard()
+    await _discard(context, part)
     try:
         await _describe(context, info, stored.url, url)
     except VideoDeleted:
@@ -82,12 +86,30 @@ async def _download(context: RunContext, video: Video) -> MediaInfo:
     return info
 
 
-async def _fetch(context: RunContext, url: str, part: PartFile) -> None:
+async def _fetch(context: RunContext, url: str, part: PartFile) -> Path:
     await part.look(url)
     if url.startswith("gs://"):
         await fetch_from_bucket(context.storage, url, part)
-    else:
+        return part.path
+    try:
         await fetch_over_http(url, part, context.settings.allowed_hosts)
+    except WebPage:
+        if not can_fetch_from_pages():
+            raise
+        return await _fetch_from_page(context, url)
+    return part.path
+
+
+async def _fetch_from_page(context: RunContext, url: str) -> Path:
+    folder, settings = context.folder / _PAGE_FOLDER, context.settings
+    await asyncio.to_thread(folder.mkdir, exist_ok=True)
+    report = partial(_report, context)
+    return await fetch_from_page(url, folder, settings.allowed_hosts, settings.max_download_bytes, report)
+
+
+async def _discard(context: RunContext, part: PartFile) -> None:
+    await part.discard()
+    await asyncio.to_thread(shutil.rmtree, context.folder / _PAGE_FOLDER, ignore_errors=True)
 
 
 async def _probe(path: Path) -> MediaInfo:

@@ -1,0 +1,103 @@
+"""A proxy on loopback, for programs that connect by themselves: it leads only to hosts that the guard admits."""
+
+import asyncio
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import httpx
+
+from app.core.errors import AddressRefused, StageFailed
+from app.core.guarded_http import AddressGuard
+
+_CHUNK_BYTES = 64 * 1024
+_CONNECT_SECONDS = 20.0
+_HOP_BY_HOP = (b"connection:", b"proxy-", b"keep-alive:")
+
+
+class GuardProxy:
+    """Speaks CONNECT, and HTTP with whole URLs; each request connects to an address that was looked at."""
+
+    def __init__(self, guard: AddressGuard) -> None:
+        self.port = 0
+        self.has_refused = False
+        self._guard = guard
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def accept(self, reader: StreamReader, writer: StreamWriter) -> None:
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        try:
+            await self._forward(reader, writer)
+        except AddressRefused:
+            self.has_refused = True
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        except (StageFailed, TimeoutError, OSError):
+            writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        except (ValueError, EOFError, httpx.InvalidURL, asyncio.LimitOverrunError):
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        finally:
+            await _close(writer)
+
+    async def _forward(self, reader: StreamReader, writer: StreamWriter) -> None:
+        line, *fields = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n").split(b"\r\n")
+        method, target, version = line.split(b" ")
+        if method == b"CONNECT":
+            url = httpx.URL(f"https://{target.decode('ascii')}")
+            server = await self._connect(url, 443)
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        else:
+            url = httpx.URL(target.decode("ascii"))
+            server = await self._connect(url, 80)
+            kept = [field for field in fields if not field.lower().startswith(_HOP_BY_HOP)]
+            start = b" ".join((method, url.raw_path, version))
+            server[1].write(b"\r\n".join((start, *kept, b"Connection: close", b"", b"")))
+        try:
+            await asyncio.gather(_pump(reader, server[1]), _pump(server[0], writer))
+        finally:
+            await _close(server[1])
+
+    async def _connect(self, url: httpx.URL, default_port: int) -> tuple[StreamReader, StreamWriter]:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            port = url.port or default_port
+            addresses = await self._guard.resolve(url.raw_host.decode("ascii"), port)
+            return await asyncio.open_connection(addresses[0], port)
+
+
+@asynccontextmanager
+async def guard_proxy(guard: AddressGuard) -> AsyncIterator[GuardProxy]:
+    """Run a proxy until the block ends."""
+    proxy = GuardProxy(guard)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        await proxy.aclose()
+
+
+async def _pump(reader: StreamReader, writer: StreamWriter) -> None:
+    while data := await reader.read(_CHUNK_BYTES):
+        writer.write(data)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
+
+
+async def _close(writer: StreamWriter) -> None:
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()

@@ -1,0 +1,105 @@
+"""Films that web pages show: yt-dlp finds and downloads them, where it is installed."""
+
+import asyncio
+import logging
+import os
+import re
+import sys
+from asyncio import StreamReader, StreamWriter
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Collection
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+
+from app.core.errors import AddressRefused, StageFailed, TransientFailure
+from app.core.guarded_http import AddressGuard
+from app.pipeline.guard_proxy import GuardProxy, guard_proxy
+
+_log = logging.getLogger(__name__)
+
+Report = Callable[[int, int | None], None]
+
+# One file that holds picture and sound: to join two takes FFmpeg, and that opens what a file names.
+_FORMAT = "best[protocol^=http]/best[protocol=m3u8_native]"
+_PROGRESS = "download:at %(progress.downloaded_bytes)s %(progress.total_bytes)s"
+_OPTIONS = (
+    *("--ignore-config", "--no-plugin-dirs", "--no-cache-dir", "--no-remote-components"),
+    *("--no-playlist", "--playlist-items", "1", "--match-filters", "!is_live"),
+    *("--quiet", "--progress", "--newline", "--progress-template", _PROGRESS),
+    *("--socket-timeout", "30", "--retries", "3", "--no-mtime"),
+    *("--format", _FORMAT, "--output", "film.%(ext)s", "--batch-file", "-"),
+)
+_ADDRESS = re.compile(r"\w+://\S+")  # may hold a password or a signature
+_TEXT_BYTES = 4096
+
+
+def can_fetch_from_pages() -> bool:
+    return find_spec("yt_dlp") is not None
+
+
+async def fetch_from_page(
+    url: str, folder: Path, allowed_hosts: Collection[str], max_bytes: int, report: Report
+) -> Path:
+    """Download the film of a page into a folder and return its file, which a second call goes on with.
+
+    Raises `StageFailed` and `AddressRefused`. Whatever a page names, only what the guard admits is connected to.
+    """
+    async with guard_proxy(AddressGuard(allowed_hosts)) as proxy:
+        process = await _start(folder, proxy.url)
+        try:
+            return await _download(process, url, folder, proxy, max_bytes, report)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def _start(folder: Path, proxy_url: str) -> Process:
+    command = [sys.executable, "-I", "-m", "yt_dlp", *_OPTIONS, "--proxy", proxy_url]
+    # It finds no other program, which would connect past the proxy.
+    environment = {"PATH": os.devnull, "HOME": str(folder)}
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=folder, env=environment
+    )
+
+
+async def _download(
+    process: Process, url: str, folder: Path, proxy: GuardProxy, max_bytes: int, report: Report
+) -> Path:
+    arguments, output, errors = cast(
+        tuple[StreamWriter, StreamReader, StreamReader], (process.stdin, process.stdout, process.stderr)
+    )
+    arguments.write(f"{url}\n".encode())  # on the command line, everybody on this machine could read it
+    arguments.close()
+    said, _ = await asyncio.gather(_read_end(errors), _follow(output, max_bytes, report))
+    if await process.wait() == 0 and (films := _list_films(folder)):
+        return films[0]
+    if proxy.has_refused:
+        raise AddressRefused("The web page at the URL leads to an address that is not a public one")
+    _log.info("yt-dlp: %s", _ADDRESS.sub("…", said))
+    if process.returncode == 0 or "Unsupported URL" in said:
+        raise StageFailed("The URL leads to a web page in which no video is found that can be downloaded")
+    raise TransientFailure("The video that the web page at the URL shows cannot be downloaded")
+
+
+async def _follow(lines: StreamReader, max_bytes: int, report: Report) -> None:
+    async for line in lines:
+        match line.split():
+            case [b"at", arrived, total] if arrived.isdigit():
+                size = int(total) if total.isdigit() else None
+                if max(int(arrived), size or 0) > max_bytes:
+                    raise StageFailed(f"A video may have at most {max_bytes} bytes, and the one at the URL has more")
+                report(int(arrived), size)
+
+
+async def _read_end(stream: StreamReader) -> str:
+    """Read all and return the end."""
+    end = b""
+    while data := await stream.read(_TEXT_BYTES):
+        end = (end + data)[-_TEXT_BYTES:]
+    return end.decode(errors="replace").strip()
+
+
+def _list_films(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("film.*") if path.suffix not in (".part", ".ytdl")]

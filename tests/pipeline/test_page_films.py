@@ -1,0 +1,110 @@
+"""Films that web pages show, downloaded by the real yt-dlp from sites on loopback."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.errors import StageFailed, TransientFailure
+from app.pipeline.context import RunContext
+from app.pipeline.stages.download import WORK
+from app.repositories import VideoRepository
+from tests.media.movies import make_movie
+from tests.pipeline.contexts import make_context
+from tests.sites import Answer, Site, Visit, ranging, sending
+from tests.storage.homes import files_in, read_all
+
+pytest.importorskip("yt_dlp", reason="It is not installed")
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_movie(tmp_path_factory.mktemp("films") / "film.mp4", 2.0).read_bytes()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site() as site:
+        yield site
+
+
+@asynccontextmanager
+async def _run(url: str, folder: Path, site: Site, **changes: Any) -> AsyncIterator[RunContext]:
+    row = {"source_url": f"{site.url}/page", "duration_seconds": None}
+    settings = {"allowed_hosts": (site.host,), **changes}
+    async with make_context(url, folder, video=row, settings=settings) as context:
+        yield context
+
+
+def _page(source: str) -> Answer:
+    text = f'<html><head><title>Talk</title></head><body><video src="{source}"></video></body></html>'
+    return sending(text.encode(), headers={"Content-Type": "text/html; charset=utf-8"})
+
+
+async def test_the_film_of_a_page_is_downloaded(own_database_url: str, tmp_path: Path, site: Site, film: bytes) -> None:
+    site.answers |= {"/page": _page("/film.mp4"), "/film.mp4": ranging(film)}
+    async with _run(own_database_url, tmp_path, site) as context:
+        await WORK.work(context)
+        async with context.database.connect() as conn:
+            row = await VideoRepository(conn).get(context.run.video_id)
+        assert row is not None
+        assert (row.resolution, row.source_url) == ("64x48", f"{site.url}/page")
+        assert await read_all(context.storage, row.cloud_url) == film
+        assert context.progress == {"bytes_downloaded": len(film), "total_bytes": len(film), "percentage": 100}
+    assert files_in(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+async def test_a_page_leads_to_no_machine_that_is_not_public(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes, host: str
+) -> None:
+    with Site() as inner:
+        inner.answers["/film.mp4"] = sending(film)
+        site.answers["/page"] = _page(f"http://{host}:{inner.port}/film.mp4")
+        async with _run(own_database_url, tmp_path, site) as context:
+            with pytest.raises(StageFailed, match="not a public one"):
+                await WORK.work(context)
+        assert inner.visits == []
+
+
+async def test_a_page_without_a_film_is_told(own_database_url: str, tmp_path: Path, site: Site) -> None:
+    site.answers["/page"] = sending(b"<html><body>Words</body></html>", headers={"Content-Type": "text/html"})
+    async with _run(own_database_url, tmp_path, site) as context:
+        with pytest.raises(StageFailed, match="no video is found") as caught:
+            await WORK.work(context)
+        assert not isinstance(caught.value, TransientFailure)
+
+
+async def test_the_film_of_a_page_may_not_be_too_large(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    site.answers |= {"/page": _page("/film.mp4"), "/film.mp4": ranging(film)}
+    async with _run(own_database_url, tmp_path, site, max_download_bytes=1000) as context:
+        with pytest.raises(StageFailed, match="at most 1000 bytes"):
+            await WORK.work(context)
+    assert files_in(tmp_path / "run") == []
+
+
+async def test_a_cancelled_download_of_a_page_ends_at_once(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    begun, gone = threading.Event(), threading.Event()
+
+    def trickle(visit: Visit) -> None:
+        visit.send(200, film[:1000], claimed_size=len(film))
+        begun.set()
+        visit.wait_until_gone()
+        gone.set()
+
+    site.answers |= {"/page": _page("/film.mp4"), "/film.mp4": trickle}
+    async with _run(own_database_url, tmp_path, site) as context:
+        work = asyncio.ensure_future(WORK.work(context))
+        assert await asyncio.to_thread(begun.wait, 30)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert await asyncio.to_thread(gone.wait, 30)
