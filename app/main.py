@@ -17,6 +17,8 @@ from starlette.middleware.cors import CORSMiddleware
 from app import __version__
 from app.api import (
     captions,
+    events,
+    failed_runs,
     generation_configs,
     health,
     lineage,
@@ -25,6 +27,7 @@ from app.api import (
     pipeline,
     prompts,
     search,
+    starts,
     static,
     status,
     streams,
@@ -36,6 +39,7 @@ from app.api import (
 )
 from app.api.access import KeyRequired, OpenToAll
 from app.api.errors import install_error_handlers
+from app.api.events import make_feeds
 from app.api.limits import BodyLimit
 from app.api.middleware import RequestContext
 from app.api.openapi import Application
@@ -70,6 +74,10 @@ _ROUTERS = (
     search.router,
     status.router,
     pipeline.router,
+    events.router,
+    starts.videos,
+    starts.pipelines,
+    failed_runs.router,
     lineage.router,
     prompts.router,
     generation_configs.router,
@@ -105,6 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.database = Database(open_connection)
     app.state.audio = AudioIndex(app.state.storage)
     app.state.reads = Reads(open_connection, settings, app.state.audio)
+    app.state.run_feeds = make_feeds(app.state.database, lambda: app.state.health.is_stopping)
     app.state.thumbnails = Thumbnails(app.state.database, app.state.storage)
     for router in _ROUTERS:
         app.include_router(router)

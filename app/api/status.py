@@ -10,8 +10,7 @@ from app.api.dependencies import Checkouts, LiveState, MediaStorage, MomentId, V
 from app.api.schemas.common import Error
 from app.api.schemas.status import AvailabilityAnswer, ClipStatusAnswer, DetailedStatusAnswer, StatusAnswer
 from app.services.availability import find_clip
-from app.services.jobs import JobState, JobStatus
-from app.services.status import Statuses
+from app.services.status import JobState, JobStatus, Statuses
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["status"], responses={404: {"model": Error}})
 

@@ -47,18 +47,17 @@ class ActiveRunRepository:
             )
             return await cursor.fetchall()
 
-    async def list_ids(self, video: str) -> list[int] | None:
-        """Return the ids of the active runs of a video; None where there is no such video."""
+    async def list_of_video(self, video: str) -> list[tuple[int, str]]:
+        """Return the ids and the identifiers of the active runs of a video."""
         cursor = await self._conn.execute(
             """
-            SELECT array_agg(work.run_id ORDER BY work.run_id) FILTER (WHERE work.run_id IS NOT NULL)
+            SELECT run_id, history.identifier
             FROM videos
-            LEFT JOIN pipeline_history AS history ON history.video_id = videos.id AND history.status = 'running'
-            LEFT JOIN pipeline.work ON work.run_id = history.id
-            WHERE videos.identifier = %(video)s
-            GROUP BY videos.id
+            JOIN pipeline_history AS history ON history.video_id = videos.id
+            JOIN pipeline.work ON work.run_id = history.id
+            WHERE videos.identifier = %(video)s AND history.status = 'running'
+            ORDER BY run_id
             """,
             {"video": video},
         )
-        row = await cursor.fetchone()
-        return None if row is None else row[0] or []
+        return await cursor.fetchall()

@@ -1,27 +1,40 @@
 """Ending what works on a video before it is done."""
 
-from app.core.errors import NothingRuns, VideoNotFound
-from app.database import Connection
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+
+from app.core.errors import NothingRuns
+from app.database import Connection, Database
 from app.repositories.active_runs import ActiveRunRepository
+from app.repositories.live_runs import LiveRuns
 from app.repositories.work import WorkRepository
 from app.services.identifiers import findable
 
 
-async def cancel_runs(conn: Connection, video: str) -> int:
-    """Have the active runs of a video end and return how many there are, in the caller's transaction.
+@dataclass(slots=True)
+class Cancelled:
+    """Identifiers of runs that have ended, and of those that end as soon as their workers see it."""
 
-    One that no worker has ends at once. Raises `VideoNotFound`.
-    """
-    active = await ActiveRunRepository(conn).list_ids(findable(video))
-    if active is None:
-        raise VideoNotFound
-    for run_id in active:
-        await WorkRepository(conn).cancel(run_id)
-    return len(active)
+    ended: list[str] = field(default_factory=list)
+    ending: list[str] = field(default_factory=list)
 
 
-async def cancel_pipeline(conn: Connection, video: str) -> None:
-    """Cancel whatever runs over a video. Raises `VideoNotFound` and `NothingRuns`."""
-    async with conn.transaction():
-        if not await cancel_runs(conn, video):
-            raise NothingRuns(f"No pipeline running for video '{video}'")
+async def cancel_runs(conn: Connection, video: str) -> Cancelled:
+    """Have the active runs of a video end, in the caller's transaction; those that no worker has end at once."""
+    cancelled = Cancelled()
+    for run_id, identifier in await ActiveRunRepository(conn).list_of_video(findable(video)):
+        has_ended = await WorkRepository(conn).cancel(run_id)
+        (cancelled.ended if has_ended else cancelled.ending).append(identifier)
+    return cancelled
+
+
+async def cancel_pipeline(database: Database, redis: Redis, video: str) -> None:
+    """Cancel whatever runs over a video. Raises `NothingRuns`."""
+    async with database.connect() as conn, conn.transaction():
+        cancelled = await cancel_runs(conn, video)
+    if not (cancelled.ended or cancelled.ending):
+        raise NothingRuns(f"No pipeline running for video '{video}'")
+    live = LiveRuns(redis)
+    for identifier in cancelled.ending:  # their workers would see it a little later without
+        await live.wish_cancelled(identifier)

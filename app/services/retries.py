@@ -1,6 +1,7 @@
 """Running again what has ended, with the same request, and without paying again for what is still there."""
 
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 
 from app.core.errors import FileMissing, NothingRuns, RunNotFound, VideoNotFound
 from app.database import Database
@@ -12,15 +13,23 @@ from app.services.starts import Starts
 from app.storage import Storage, find_audio_file
 
 
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The identifier of the new run, and of its video."""
+
+    request_id: str
+    video: str
+
+
 class Retries:
-    """Accepts ended runs again and returns the identifiers of the new ones. Each raises `AlreadyRunning` too."""
+    """Accepts ended runs again. Each raises `AlreadyRunning` too."""
 
     def __init__(self, database: Database, storage: Storage, starts: Starts) -> None:
         self._database = database
         self._storage = storage
         self._starts = starts
 
-    async def retry(self, video: str, identifier: str | None = None) -> str:
+    async def retry(self, video: str, identifier: str | None = None) -> Retried:
         """Run one of the video's ended runs again: the one that is named, or the newest full one.
 
         Raises `VideoNotFound`, `RunNotFound`, and `NothingRuns` where no full run has ended.
@@ -34,7 +43,7 @@ class Retries:
             raise NothingRuns(f"No run to retry for video '{video}'") if identifier is None else RunNotFound
         return await self._run_again(ended)
 
-    async def retry_failed(self, identifier: str) -> str:
+    async def retry_failed(self, identifier: str) -> Retried:
         """Run a failed run again. Raises `RunNotFound`."""
         async with self._database.connect() as conn:
             ended = await EndedRunRepository(conn).find(identifier=findable(identifier))
@@ -42,9 +51,10 @@ class Retries:
             raise RunNotFound
         return await self._run_again(ended)
 
-    async def _run_again(self, ended: EndedRequest) -> str:
+    async def _run_again(self, ended: EndedRequest) -> Retried:
         stages = await self._list_done(ended)
-        return await self._starts.accept(ended.video, ended.type, ended.request, ended.subject, stages)
+        new = await self._starts.accept(ended.video, ended.type, ended.request, ended.subject, stages)
+        return Retried(new, ended.video)
 
     async def _list_done(self, ended: EndedRequest) -> Mapping[Stage, StageRecord]:
         """Return the records of the stages that need not be done again."""

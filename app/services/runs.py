@@ -1,16 +1,19 @@
-"""Runs of the pipeline as their status is told: from what is stored of them."""
+"""Runs of the pipeline as their status is told: from what is stored of them, and from how far their workers are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from app.database import Connection
+from redis.asyncio import Redis
+
+from app.database import Connection, Database
+from app.models.run import STAGES, RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.repositories.active_runs import ActiveRun, ActiveRunRepository
 from app.repositories.runs import RunRepository, ShownRun
 from app.repositories.statements import LARGEST_ID
 from app.services.cursors import broken_cursor, read_cursor, write_cursor
 from app.services.identifiers import findable
-
-STAGES = ("download", "audio", "audio_upload", "transcript", "generation", "clips", "clip_upload", "refinement")
+from app.services.live_progress import find_progress
 
 # What the table says of a run, in the words of clients. A run of which a part succeeded has ended, and its error tells
 # what did not; a word that nobody knows is told as that.
@@ -23,6 +26,7 @@ _STATUSES = {
     "cancelled": "cancelled",
 }
 _UNKNOWN = "unknown"
+_PENDING = StageRecord(StageStatus.PENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +37,42 @@ class RunPage:
     next_cursor: str | None
 
 
-async def find_latest_run(conn: Connection, video: str) -> ShownRun | None:
-    """Return the newest run of a video, or None, also for a video that does not exist."""
-    runs = await RunRepository(conn).list_runs(findable(video), 1)
-    return runs[0] if runs else None
+async def find_status(database: Database, redis: Redis, video: str) -> ShownRun | None:
+    """Return the newest full run of a video as it is now, or None, also for a video that does not exist."""
+    async with database.connect() as conn:
+        runs = await RunRepository(conn).list_runs(findable(video), 1, run_type=RunType.FULL)
+    return await _add_progress(redis, video, runs[0]) if runs else None
 
 
-async def list_runs(conn: Connection, video: str, limit: int, cursor: str) -> RunPage:
-    """Return at most `limit` runs behind a cursor. Raises `InvalidInput` for a cursor of another list."""
-    of = ["runs", video]
+async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_type: RunType | None) -> RunPage:
+    """Return at most `limit` runs behind a cursor, of one type or of all.
+
+    Raises `InvalidInput` for a cursor of another list.
+    """
+    of = ["runs", video, run_type]
     before = _read_place(read_cursor(of, cursor)) if cursor else None
-    runs = await RunRepository(conn).list_runs(findable(video), limit + 1, before)
+    runs = await RunRepository(conn).list_runs(findable(video), limit + 1, before, run_type)
     if len(runs) <= limit:
         return RunPage(runs, None)
     last = runs[limit - 1]
     return RunPage(runs[:limit], write_cursor(of, [last.started_at.isoformat(), last.id]))
 
 
+async def list_active(conn: Connection, limit: int, after: int) -> list[ActiveRun]:
+    """Return at most `limit` runs over all videos that have not ended; their ids are above `after`."""
+    return await ActiveRunRepository(conn).list_active(limit, after)
+
+
 def status_of(run: ShownRun) -> str:
     """Return the status in the words of clients."""
+    if run.status == RunStatus.RUNNING and run.details and run.details.is_waiting:
+        return "pending"
     return _STATUSES.get(run.status, _UNKNOWN)
+
+
+def has_ended(run: ShownRun) -> bool:
+    """Tell whether nothing more will happen to the run."""
+    return status_of(run) not in ("pending", "processing")
 
 
 def duration_of(run: ShownRun) -> float | None:
@@ -66,17 +86,68 @@ def duration_of(run: ShownRun) -> float | None:
 
 def models_of(run: ShownRun) -> tuple[str, str]:
     """Return the model that moments were sought with and the one they were refined with; '' where it is not known."""
-    model = run.model or ""
-    return ("", model) if run.operation_type == "refinement" else (model, "")
+    if run.details is None:
+        model = run.model or ""
+        return ("", model) if run.operation_type == "refinement" else (model, "")
+    stages = STAGES[RunType(run.type)]
+    return (
+        run.details.generation_model if Stage.GENERATION in stages else "",
+        run.details.refinement_model if Stage.REFINEMENT in stages else "",
+    )
 
 
-def stages_of(run: ShownRun) -> dict[str, str]:
-    """Return the status of each stage that the row tells of, in the order of the pipeline."""
-    made = {"generation": run.total_moments_generated, "clips": run.total_clips_created}
-    states = {stage: "completed" for stage, count in made.items() if count}
-    if run.error_stage:
-        states[run.error_stage] = "failed"
-    return {stage: states[stage] for stage in STAGES if stage in states}
+def answered_by(run: ShownRun) -> dict[str, str]:
+    """Return who has really answered, by stage: a name that a model or a service gave itself."""
+    records = run.details.stages if run.details else {}
+    names = {stage: record.result.get("service") or record.result.get("model") for stage, record in records.items()}
+    return {stage.value: str(name) for stage, name in names.items() if name}
+
+
+def stages_of(run: ShownRun) -> dict[Stage, StageRecord]:
+    """Return what is known of the run's stages, in the order of the pipeline."""
+    if run.details is None:
+        return _guess_stages(run)
+    records = run.details.stages
+    return {stage: _settle(stage, records.get(stage, _PENDING), run) for stage in STAGES[RunType(run.type)]}
+
+
+def current_stage_of(run: ShownRun) -> str | None:
+    """Return the stage that is worked on, or that was last."""
+    if run.details is not None:
+        return run.details.current_stage
+    stages = _guess_stages(run)
+    return run.error_stage if run.error_stage in stages else next(reversed(stages), None)
+
+
+def _guess_stages(run: ShownRun) -> dict[Stage, StageRecord]:
+    """Return the stages that the row of an earlier version tells of: how they ended, and not when."""
+    made = {Stage.GENERATION: run.total_moments_generated, Stage.CLIPS: run.total_clips_created}
+    found = {stage: StageRecord(StageStatus.COMPLETED) for stage, count in made.items() if count}
+    found |= {
+        stage: StageRecord(StageStatus.FAILED, error=run.error_message) for stage in Stage if stage == run.error_stage
+    }
+    return {stage: found[stage] for stage in Stage if stage in found}
+
+
+def _settle(stage: Stage, record: StageRecord, run: ShownRun) -> StageRecord:
+    """Return the record as the end of the run has left it: a stage that was being done is not any more."""
+    if run.status == RunStatus.RUNNING or record.is_done:
+        return record
+    if stage == run.error_stage:
+        return replace(record, status=StageStatus.FAILED, error=record.error or run.error_message)
+    return replace(record, status=StageStatus.PENDING) if record.status is StageStatus.PROCESSING else record
+
+
+async def _add_progress(redis: Redis, video: str, run: ShownRun) -> ShownRun:
+    """Return the run with what its worker tells of the stage that it does, where Redis answers at once."""
+    details = run.details
+    if details is None or run.status != RunStatus.RUNNING or details.is_waiting:
+        return run
+    stage = next((stage for stage, record in details.stages.items() if record.status is StageStatus.PROCESSING), None)
+    if stage is None or not (progress := await find_progress(redis, run.identifier, video, stage)):
+        return run
+    stages = {**details.stages, stage: replace(details.stages[stage], progress=progress)}
+    return replace(run, details=replace(details, stages=stages))
 
 
 def unix_seconds(time: datetime) -> float:

@@ -1,13 +1,11 @@
 """Accepting runs: what each needs, what is in its way, and the doorbell for the workers."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from app.core.config import Settings
 from app.core.errors import (
@@ -29,10 +27,9 @@ from app.storage import Storage, find_audio_file
 
 _log = logging.getLogger(__name__)
 
-# Tells workers that a run waits. They look by themselves, too: one that fails delays a run and loses none.
+# Tells workers that a run waits, and never fails.
 Ring = Callable[[str], Awaitable[None]]
 
-_RING_SECONDS = 1.0
 _LONGEST_URL = 2000
 _NO_AUDIO = "Audio file not found. Please process audio first."
 _NO_TRANSCRIPT = "Transcript not found. Please generate transcript first."
@@ -119,7 +116,7 @@ class Starts:
         async with self._database.connect() as conn, conn.transaction():
             resolved = await resolve_url(conn, self._storage, url, force)
             identifier = await accept_run(conn, resolved.video, RunType.FULL, replace(request, video_url=url))
-        await self._tell_workers(identifier)
+        await self._ring(identifier)
         return StartedFromUrl(identifier, await self._look_for_film(resolved))
 
     async def accept(
@@ -133,7 +130,7 @@ class Starts:
         """Accept a run whatever it needs; `stages` are those that need not be done."""
         async with self._database.connect() as conn, conn.transaction():
             identifier = await accept_run(conn, video, run_type, request, subject, stages)
-        await self._tell_workers(identifier)
+        await self._ring(identifier)
         return identifier
 
     async def _get_material(self, video: str, run_type: RunType, moment: str = "") -> StartMaterial:
@@ -187,13 +184,6 @@ class Starts:
         except StorageUnavailable as error:  # the run is accepted, and finds out by itself
             _log.warning("Whether the film of %r is here is not known: %s", resolved.video, error)
             return resolved
-
-    async def _tell_workers(self, identifier: str) -> None:
-        try:
-            async with asyncio.timeout(_RING_SECONDS):
-                await self._ring(identifier)
-        except (RedisError, OSError) as error:
-            _log.warning("Workers are not told yet of %s: %s", identifier, error)
 
 
 def _require_transcript(material: StartMaterial) -> None:

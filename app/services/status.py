@@ -1,21 +1,64 @@
-"""How far the jobs of a video are: what a job tells of itself, else what is stored."""
+"""How far the jobs of a video are: what the newest run of each tells, else what is stored."""
 
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TypeVar
 
 from redis.asyncio import Redis
 
 from app.core.errors import FileMissing, MomentNotFound, VideoNotFound
 from app.database import Database
-from app.repositories import VideoRepository
-from app.repositories.status import StatusRepository
+from app.models.run import RunStatus, Stage
+from app.repositories.status import JobRun, StatusRepository
 from app.services.identifiers import findable
-from app.services.jobs import JobKind, JobState, JobStatus, Progress, find_job
+from app.services.live_progress import find_progress
 from app.storage import Storage, find_audio_file
 
-_NOT_STARTED = JobStatus(JobState.NOT_STARTED)
-
 Stored = TypeVar("Stored")
+
+
+class JobState(StrEnum):
+    """What a job can be in; a client asks on until it has completed or failed."""
+
+    NOT_STARTED = "not_started"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+# A job that was cancelled has failed: of whatever else it were, a client would ask for ever.
+_STATES = {
+    RunStatus.RUNNING: JobState.PROCESSING,
+    RunStatus.COMPLETED: JobState.COMPLETED,
+    RunStatus.PARTIAL: JobState.COMPLETED,
+    RunStatus.FAILED: JobState.FAILED,
+    RunStatus.CANCELLED: JobState.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is that makes many things; those that failed count as processed."""
+
+    total: int
+    processed: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """Times are seconds, `started_at` since 1970."""
+
+    state: JobState
+    started_at: float | None = None
+    elapsed_seconds: float | None = None
+    error: str = ""
+    progress: Progress | None = None
+
+
+_NOT_STARTED = JobStatus(JobState.NOT_STARTED)
 
 
 class Statuses:
@@ -28,19 +71,18 @@ class Statuses:
 
     async def get_audio(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            _require(await VideoRepository(conn).get_by_identifier(findable(video)))
-        return await find_job(self._redis, JobKind.AUDIO, video) or await self._find_audio(video)
+            stored = _require(await StatusRepository(conn).get_audio(findable(video)))
+        return _tell(stored.run) if stored.run else await self._find_audio(video)
 
     async def get_transcription(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
             stored = _require(await StatusRepository(conn).get_transcript(findable(video)))
-        job = await find_job(self._redis, JobKind.TRANSCRIPTION, video)
-        return job or _completed(stored.made_at, stored.processing_seconds)
+        return _tell(stored.run) if stored.run else _completed(stored.made_at, stored.processing_seconds)
 
     async def get_generation(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
             stored = _require(await StatusRepository(conn).get_generated(findable(video)))
-        return await find_job(self._redis, JobKind.GENERATION, video) or _completed(stored.made_at)
+        return _tell(stored.run) if stored.run else _completed(stored.made_at)
 
     async def get_refinement(self, video: str, moment: str) -> JobStatus:
         """Raises `MomentNotFound` too."""
@@ -48,14 +90,18 @@ class Statuses:
             stored = _require(await StatusRepository(conn).get_refinement(findable(video), findable(moment)))
         if not stored.has_moment:
             raise MomentNotFound
-        return await find_job(self._redis, JobKind.REFINEMENT, video, moment) or _completed(stored.made_at)
+        return _tell(stored.run) if stored.run else _completed(stored.made_at)
 
     async def get_clips(self, video: str) -> JobStatus:
         """The tables do not hold what failed: an original without a clip may have been added since."""
         async with self._database.connect() as conn:
             stored = _require(await StatusRepository(conn).get_clips(findable(video)))
-        job = await find_job(self._redis, JobKind.CLIPS, video)
-        return job or _completed(stored.made_at, progress=Progress(stored.originals, stored.clips, 0))
+        if stored.run is None:
+            return _completed(stored.made_at, progress=Progress(stored.originals, stored.clips, 0))
+        counts = stored.run.clips
+        if stored.run.status == RunStatus.RUNNING:
+            counts = await find_progress(self._redis, stored.run.identifier, video, Stage.CLIPS) or counts
+        return _tell(stored.run, Progress(counts["total"], counts["processed"], counts["failed"]) if counts else None)
 
     async def _find_audio(self, video: str) -> JobStatus:
         try:
@@ -65,12 +111,25 @@ class Statuses:
         return JobStatus(JobState.COMPLETED, file.modified.timestamp())
 
 
+def _tell(run: JobRun, progress: Progress | None = None) -> JobStatus:
+    started_at = _unix_seconds(run.started_at)
+    ended_at = time.time() if run.completed_at is None else _unix_seconds(run.completed_at)
+    error = run.error_message or ("Cancelled" if run.status == RunStatus.CANCELLED else "")
+    return JobStatus(
+        _STATES[RunStatus(run.status)], started_at, max(0.0, round(ended_at - started_at, 3)), error, progress
+    )
+
+
 def _completed(
     made_at: datetime | None, elapsed_seconds: float | None = None, progress: Progress | None = None
 ) -> JobStatus:
     if made_at is None:
         return _NOT_STARTED
-    return JobStatus(JobState.COMPLETED, made_at.replace(tzinfo=UTC).timestamp(), elapsed_seconds, progress=progress)
+    return JobStatus(JobState.COMPLETED, _unix_seconds(made_at), elapsed_seconds, progress=progress)
+
+
+def _unix_seconds(time: datetime) -> float:
+    return time.replace(tzinfo=UTC).timestamp()
 
 
 def _require(stored: Stored | None) -> Stored:

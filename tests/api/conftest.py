@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
+from redis.asyncio import Redis
 
 from app.core.config import Settings
+from app.core.redis import close_redis, get_redis, init_redis
 from app.database import Connection, get_connection, get_db
 from app.main import create_app
 
@@ -39,6 +41,22 @@ def app(conn: Connection, settings: Settings) -> FastAPI:
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[AsyncClient]:
+    async with open_client(app) as client:
+        yield client
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """The application's own client, on an empty database."""
+    init_redis(Settings(redis_url=redis_url))
+    await get_redis().flushdb()
+    yield get_redis()
+    await close_redis()
+
+
+@pytest.fixture
+async def live_client(app: FastAPI, redis: Redis) -> AsyncIterator[AsyncClient]:
+    """A client for what needs Redis."""
     async with open_client(app) as client:
         yield client
 

@@ -15,7 +15,7 @@ from tests.api.test_access import OPEN, walk
 
 ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 # The frontend asks for these before there is anything to find.
-ALWAYS_FOUND = {"/api/pipeline/{video_id}/status", "/api/pipeline/{video_id}/history"}
+ALWAYS_FOUND = {f"/api/pipeline/{{video_id}}/{name}" for name in ("status", "history", "events")}
 
 
 @pytest.fixture(scope="module")

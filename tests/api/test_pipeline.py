@@ -13,6 +13,12 @@ from app.services.cursors import write_cursor
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_run, make_video
 
+
+@pytest.fixture
+async def client(live_client: AsyncClient) -> AsyncClient:
+    return live_client
+
+
 NOON = datetime(2026, 2, 8, 12)
 NOON_SECONDS = 1770552000.0
 NEVER_RUN = {
@@ -71,6 +77,9 @@ async def test_the_newest_run_is_told_with_its_times_and_models(
     assert answer == NEVER_RUN | {
         "request_id": "new",
         "video_id": "talk",
+        "type": "full",
+        "moment_id": None,
+        "answered_by": {},
         "status": "completed",
         "model": "minimax",
         "generation_model": "minimax",
@@ -125,7 +134,7 @@ async def test_a_failed_run_says_in_which_stage_and_why(client: AsyncClient, con
     answer = await get_status(client)
     assert (answer["current_stage"], answer["error_stage"], answer["error_message"]) == ("clips", "clips", "No room")
     assert list(answer["stages"]) == ["generation", "clips"]
-    nothing = dict.fromkeys(("started_at", "completed_at", "duration_seconds", "skip_reason", "progress"))
+    nothing = dict.fromkeys(("started_at", "completed_at", "duration_seconds", "skip_reason", "reason", "progress"))
     assert answer["stages"]["generation"] == {**nothing, "status": "completed", "skipped": False, "error": None}
     assert answer["stages"]["clips"] == {**nothing, "status": "failed", "skipped": False, "error": "No room"}
 
@@ -226,12 +235,12 @@ async def test_a_strange_page_is_422(client: AsyncClient, query: str) -> None:
     ids=str,
 )
 async def test_a_place_that_no_history_gave_is_422(client: AsyncClient, place: Any) -> None:
-    cursor = write_cursor(["runs", "talk"], place)
+    cursor = write_cursor(["runs", "talk", None], place)
     answer = await client.get("/api/pipeline/talk/history", params={"cursor": cursor})
     assert (answer.status_code, answer.json()) == (422, {"detail": "cursor: is not one that an answer gave"})
 
 
 async def test_a_cursor_of_another_video_is_422(client: AsyncClient) -> None:
-    cursor = write_cursor(["runs", "talk"], ["2026-02-08T12:00:00", 1])
+    cursor = write_cursor(["runs", "talk", None], ["2026-02-08T12:00:00", 1])
     answer = await client.get("/api/pipeline/other/history", params={"cursor": cursor})
     assert (answer.status_code, answer.json()["detail"]) == (422, "cursor: belongs to another list or to other filters")

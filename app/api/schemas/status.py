@@ -3,7 +3,7 @@
 from pydantic import BaseModel, Field
 
 from app.api.schemas.common import Seconds
-from app.services.jobs import JobState
+from app.services.status import JobState
 
 _STARTED_AT = Field(
     description="Seconds since 1970 as text; of a result whose job is forgotten, when it was made; null before a start",
