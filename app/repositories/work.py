@@ -253,7 +253,8 @@ class WorkRepository:
                 UPDATE pipeline_history
                 SET status = %(status)s, completed_at = now() AT TIME ZONE 'utc',
                     duration_seconds = extract(epoch FROM now() AT TIME ZONE 'utc' - started_at),
-                    total_moments_generated = %(moments)s, total_clips_created = %(clips)s,
+                    total_moments_generated = coalesce(%(moments)s, total_moments_generated),
+                    total_clips_created = coalesce(%(clips)s, total_clips_created),
                     error_stage = %(error_stage)s, error_message = %(error_message)s
                 WHERE id = %(id)s AND status = 'running'
             )

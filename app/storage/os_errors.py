@@ -40,10 +40,15 @@ def writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if is_full(error):
             raise StorageFull(f"There is no room for the file: {_reason(error)}") from None
         _log.warning("The folder of stored files cannot be written: %s", error)
         raise StorageUnavailable(f"The folder of stored files cannot be written: {_reason(error)}") from None
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether there was no room for what was to be written."""
+    return error.errno in _NO_ROOM
 
 
 def _reason(error: OSError) -> str:

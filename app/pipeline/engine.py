@@ -1,0 +1,116 @@
+"""One run: its stages one after the other, each recorded, and what they come to."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.core.errors import DatabaseUnavailable, RunLost, StageFailed, StorageUnavailable, TransientFailure
+from app.models.run import STAGES, RunStatus, Stage, StageRecord, StageStatus
+from app.pipeline.context import RunContext
+from app.pipeline.failures import first_of, tell_failure, title_of
+from app.pipeline.outages import through_outages
+from app.pipeline.pace import Pace
+from app.pipeline.recorder import Recorder
+from app.pipeline.slots import Slots
+from app.pipeline.stage import StageWork
+from app.repositories.work import Outcome
+
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What a run is done with."""
+
+    context: RunContext
+    works: Mapping[Stage, StageWork]
+    recorder: Recorder
+    slots: Slots
+    pace: Pace
+
+    async def run(self) -> Outcome:
+        """Do what has not been done of the run and return what it came to.
+
+        Raises `RunLost`, and `DatabaseUnavailable` where PostgreSQL stays away: then another worker goes on.
+        """
+        for stage in STAGES[self.context.run.type]:
+            if self.recorder.is_done(stage):
+                continue
+            try:
+                await self._do(self.works[stage])
+            except (RunLost, DatabaseUnavailable):
+                raise
+            except Exception as error:
+                reason = tell_failure(error, stage)
+                await self.recorder.fail(stage, reason)
+                return _sum_up(self.recorder.records, RunStatus.FAILED, stage, reason)
+        return _end(self.recorder.records)
+
+    async def _do(self, work: StageWork) -> None:
+        what = f"Stage {work.stage} of run {self.context.run.identifier}"
+        await asyncio.to_thread(self.context.folder.mkdir, parents=True, exist_ok=True)
+        reason = await through_outages(what, lambda: work.skip_reason(self.context))
+        if reason is not None:
+            await self.recorder.skip(work.stage, reason)
+            return
+        await self.recorder.begin(work.stage)
+        async with self.slots.hold(work.resource):
+            result = await self._work_within_limit(work, what)
+        await self.recorder.complete(work.stage, result)
+
+    async def _work_within_limit(self, work: StageWork, what: str) -> Mapping[str, Any]:
+        try:
+            async with asyncio.timeout(work.limit_seconds) as limit:
+                return await self._try_again(work, what)
+        except TimeoutError:
+            if limit.expired():
+                raise StageFailed(f"{title_of(work.stage)} timed out after {work.limit_seconds:g} seconds") from None
+            raise
+
+    async def _try_again(self, work: StageWork, what: str) -> Mapping[str, Any]:
+        attempt = 1
+        while True:
+            try:
+                return await through_outages(what, lambda: self._work(work))
+            except (TransientFailure, StorageUnavailable):
+                if attempt >= work.attempts:
+                    raise
+            await asyncio.sleep(_pause(self.pace.retry, attempt))
+            attempt += 1
+
+    async def _work(self, work: StageWork) -> Mapping[str, Any]:
+        try:
+            return await work.work(self.context)
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+
+
+def _pause(first: float, attempt: int) -> float:
+    """Return seconds: doubled with each attempt, and spread, so that those who failed together do not return so."""
+    longest: float = min(first * 2 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311  nobody gains by guessing it
+
+
+def _end(records: Mapping[Stage, StageRecord]) -> Outcome:
+    for stage, record in records.items():
+        if failed := _count(record, "failed"):
+            total = _count(record, "total")
+            reason = record.result.get("reason") or f"{title_of(stage)}: {failed} of {total or 'them'} failed"
+            return _sum_up(records, RunStatus.PARTIAL, stage, str(reason))
+    return _sum_up(records, RunStatus.COMPLETED)
+
+
+def _sum_up(
+    records: Mapping[Stage, StageRecord], status: RunStatus, stage: Stage | None = None, reason: str | None = None
+) -> Outcome:
+    none = StageRecord(StageStatus.PENDING)
+    moments = _count(records.get(Stage.GENERATION, none), "moments")
+    clips = _count(records.get(Stage.CLIPS, none), "clips")
+    return Outcome(status, stage, reason, moments, clips)
+
+
+def _count(record: StageRecord, name: str) -> int | None:
+    value = record.result.get(name)
+    return value if isinstance(value, int) else None

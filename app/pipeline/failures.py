@@ -1,0 +1,37 @@
+"""What is told of a stage that failed: one sentence, whatever went wrong."""
+
+import logging
+
+import psycopg
+
+from app.core.errors import RunLost, VideoMomentsError
+from app.database.errors import domain_error
+from app.models.run import Stage
+from app.storage.os_errors import is_full
+
+_log = logging.getLogger(__name__)
+
+_LENGTH = 2000
+
+
+def title_of(stage: Stage) -> str:
+    """Return the stage as a sentence begins with it."""
+    return stage.replace("_", " ").capitalize()
+
+
+def tell_failure(error: BaseException, stage: Stage) -> str:
+    """Return the reason; one that nobody foresaw is in the log, with all that belongs to it, and not in the text."""
+    known = domain_error(error) if isinstance(error, psycopg.Error) else error
+    if isinstance(known, VideoMomentsError):
+        return str(known).replace("\0", "")[:_LENGTH]
+    if isinstance(error, OSError) and is_full(error):
+        return f"There is no room for the files of the stage {stage}"
+    _log.error("%s failed", title_of(stage), exc_info=error)
+    return f"{title_of(stage)} failed for a reason that only the worker's log tells ({type(error).__name__})"
+
+
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error of several at once that decides: that the run is lost, or the first one."""
+    lost = errors.subgroup(RunLost)
+    first = (lost or errors).exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first

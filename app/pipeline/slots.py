@@ -1,0 +1,56 @@
+"""A run's places at resources that only so many runs may use at once, over all workers."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.core.config import Settings
+from app.pipeline.pace import Pace
+from app.pipeline.stage import Resource
+from app.repositories.live_runs import LiveRuns
+
+_POLL_SECONDS = (0.2, 0.6)
+
+
+class Slots:
+    """The places of one run in the hands of one worker, who `token` stands for."""
+
+    def __init__(self, live: LiveRuns, settings: Settings, token: str, pace: Pace) -> None:
+        self._live = live
+        self._token = token
+        self._seconds = pace.lease
+        self._held: set[Resource] = set()
+        self._limits = {
+            Resource.AUDIO: settings.limit_audio,
+            Resource.TRANSCRIPTION: settings.limit_transcription,
+            Resource.GENERATION: settings.limit_generation,
+            Resource.CLIPS: settings.limit_clips,
+            Resource.REFINEMENT: settings.limit_refinement,
+        }
+
+    @asynccontextmanager
+    async def hold(self, resource: Resource | None) -> AsyncIterator[None]:
+        """Wait for a place and keep it for the block. None needs no place."""
+        if resource is None:
+            yield
+            return
+        try:
+            await self._wait_for(resource)
+            self._held.add(resource)
+            yield
+        finally:
+            self._held.discard(resource)
+            await self._live.free_slot(resource, self._token)
+
+    async def _wait_for(self, resource: Resource) -> None:
+        limit = self._limits[resource]
+        while True:
+            if await self._live.take_slot(resource, self._token, limit, self._seconds):
+                return
+            await asyncio.sleep(random.uniform(*_POLL_SECONDS))  # noqa: S311  nobody gains by guessing it
+
+    async def renew(self) -> None:
+        """Keep what is held; whoever does not do so within the lease of the pace gives way."""
+        for resource in tuple(self._held):
+            await self._live.keep_slot(resource, self._token, self._seconds)

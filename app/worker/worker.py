@@ -1,0 +1,181 @@
+"""A worker: it hears of runs, takes those that wait, and looks for those that nobody was told of."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+
+import psycopg
+from redis.asyncio import Redis
+from taskiq.receiver import Receiver
+
+from app.ai.protocols import Models
+from app.core.config import Settings
+from app.core.doorbell import RUN_TASK, Doorbell
+from app.core.errors import VideoMomentsError
+from app.core.logging import request_id
+from app.database import Database
+from app.models.run import ClaimedRun, Stage
+from app.pipeline.context import RunContext
+from app.pipeline.outages import find_outage
+from app.pipeline.pace import USUAL_PACE, Pace
+from app.pipeline.stage import StageWork
+from app.pipeline.stages.all import load_works
+from app.repositories.live_runs import LiveRuns
+from app.repositories.work import WorkRepository
+from app.storage import Storage
+from app.worker.attempt import Attempt, Stop
+from app.worker.callbacks import send_due_callbacks
+from app.worker.folders import RunFolders
+
+_log = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
+_NAME_LENGTH = 100  # of `pipeline.work.owner`
+_RESTART_SECONDS = 5.0
+
+
+class Worker:
+    """Does up to `pipeline_concurrency` runs at once between `start` and `stop`. There may be any number of workers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        redis: Redis,
+        storage: Storage,
+        models: Models,
+        works: Mapping[Stage, StageWork] | None = None,
+        pace: Pace = USUAL_PACE,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._live = LiveRuns(redis)
+        self._storage = storage
+        self._models = models
+        self._works = works
+        self._pace = pace
+        self._folders = RunFolders(settings)
+        self.name = f"{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(4)}"[:_NAME_LENGTH]
+        self._doorbell = Doorbell(settings)
+        self._doorbell.register_task(self.take, task_name=RUN_TASK)
+        self._doorbell.is_worker_process = True
+        self._attempts: dict[str, Attempt] = {}
+        self._is_tidy = False
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._listening: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to work in tasks of its own; servers that are away are waited for."""
+        if self._works is None:
+            self._works = await asyncio.to_thread(load_works)
+        self._listening = asyncio.create_task(self._listen())
+        self._tasks = [
+            asyncio.create_task(self._repeat(self._sweep)),
+            asyncio.create_task(self._repeat(self._send_callbacks)),
+        ]
+        _log.info("Worker %s takes %d runs at once", self.name, self._settings.pipeline_concurrency)
+
+    async def stop(self) -> None:
+        """Take no more, and give back what is not done: another worker goes on with it at the same stage."""
+        self._stopping.set()
+        for attempt in self._attempts.values():
+            attempt.stop(Stop.RELEASED)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._listening is not None:
+            await asyncio.wait({self._listening}, timeout=self._pace.grace + 1)
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        await self._doorbell.shutdown()
+
+    async def take(self, identifier: str) -> None:
+        """Work on a run if it waits for somebody. It never fails: what was heard of it is acknowledged afterwards."""
+        token = f"{self.name}:{secrets.token_hex(4)}"
+        request_id.set(identifier)
+        if self._stopping.is_set():
+            await self._doorbell.ring(identifier)
+            return
+        if not await self._live.take_lease(identifier, token, self._pace.lease):
+            return
+        try:
+            run = await self._claim(identifier)
+            if run is not None:
+                await self._work_on(run, token)
+        except (psycopg.Error, VideoMomentsError) as error:
+            _log.warning("Run %s waits for another try: %s", identifier, find_outage(error) or error)
+        except Exception:
+            _log.exception("Run %s waits for another try", identifier)
+        finally:
+            await self._live.free_lease(identifier, token)
+        if self._stopping.is_set():
+            await self._doorbell.ring(identifier)
+
+    async def _claim(self, identifier: str) -> ClaimedRun | None:
+        async with self._database.connect() as conn:
+            return await WorkRepository(conn).claim(identifier, self.name, self._pace.stale)
+
+    async def _work_on(self, run: ClaimedRun, token: str) -> None:
+        folder = self._folders.get(run.identifier)
+        context = RunContext(run, self._settings, self._database, self._storage, self._models, folder)
+        attempt = Attempt(context, self._live, self._works or {}, self._pace, token)
+        self._attempts[token] = attempt
+        try:
+            if self._stopping.is_set():
+                attempt.stop(Stop.RELEASED)
+            has_ended = await (attempt.give_up(_ATTEMPTS) if run.attempt > _ATTEMPTS else attempt.carry_out())
+        finally:
+            del self._attempts[token]
+        if has_ended:
+            await self._folders.remove(run.identifier)
+
+    async def _listen(self) -> None:
+        while not self._stopping.is_set():
+            receiver = Receiver(self._doorbell, max_async_tasks=self._settings.pipeline_concurrency, run_startup=False)
+            try:
+                await receiver.listen(self._stopping)
+            except Exception:
+                _log.exception("The worker hears of no runs, trying again")
+                await asyncio.sleep(_RESTART_SECONDS)
+
+    async def _repeat(self, do: Callable[[], Awaitable[None]]) -> None:
+        is_away = False
+        while True:
+            try:
+                if is_away:
+                    await self._wait_for_others()
+                await do()
+                is_away = False
+            except (psycopg.Error, VideoMomentsError) as error:
+                if not is_away:
+                    _log.warning("The worker waits: %s", find_outage(error) or error)
+                is_away = True
+            except Exception:
+                _log.exception("The worker goes on after an error")
+            await asyncio.sleep(self._pace.sweep)
+
+    async def _wait_for_others(self) -> None:
+        """After an outage, give those who live time to say so before their runs look left."""
+        async with self._database.connect():
+            pass
+        await asyncio.sleep(self._pace.heartbeat)
+
+    async def _sweep(self) -> None:
+        if not self._is_tidy:
+            await self._folders.remove_leftovers(self._database)
+            self._is_tidy = True
+        async with self._database.connect() as conn:
+            work = WorkRepository(conn)
+            waiting = await work.pick_waiting(self._pace.stale, self._pace.ring_again)
+            orphans = await work.end_orphans()
+        for identifier in waiting:
+            await self._doorbell.ring(identifier)
+        for orphan in orphans:
+            _log.warning("Run %s was ended: nobody knows what it was asked for", orphan.identifier)
+
+    async def _send_callbacks(self) -> None:
+        await send_due_callbacks(self._database, self._settings)
