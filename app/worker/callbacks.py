@@ -70,15 +70,19 @@ async def _send(database: Database, settings: Settings, callback: DueCallback) -
     try:
         await deliver_callback(settings, callback.url, _payload_of(callback), _message_id_of(callback))
     except VideoMomentsError as error:
-        pause = retry_pause(callback.tries)
-        _log.warning(
-            "The callback of run %s is not delivered at try %s: %s", callback.identifier, callback.tries, error
-        )
-        async with database.connect() as conn:
-            await CallbackRepository(conn).note_failure(callback, str(error), pause)
+        await _note_failure(database, callback, str(error))
+    except Exception:
+        _log.exception("The callback of run %s cannot be sent", callback.identifier)
+        await _note_failure(database, callback, "The callback cannot be sent")
     else:
         async with database.connect() as conn:
             await CallbackRepository(conn).note_delivered(callback)
+
+
+async def _note_failure(database: Database, callback: DueCallback, reason: str) -> None:
+    _log.warning("The callback of run %s is not delivered at try %s: %s", callback.identifier, callback.tries, reason)
+    async with database.connect() as conn:
+        await CallbackRepository(conn).note_failure(callback, reason, retry_pause(callback.tries))
 
 
 def _message_id_of(callback: DueCallback) -> str:
