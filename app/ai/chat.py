@@ -57,6 +57,8 @@ class _Answered(Generic[T]):
 class ChatFinder:
     """Finds and refines moments; `key` is the entry's key in the registry."""
 
+    is_local = False
+
     def __init__(self, key: str, config: ModelConfig, service: ChatService) -> None:
         self._key = key
         self._config = config

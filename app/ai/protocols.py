@@ -177,6 +177,11 @@ class MomentFinder(Protocol):
     def supports_video(self) -> bool: ...
 
     @property
+    def is_local(self) -> bool:
+        """Whether this machine answers, and no service."""
+        ...
+
+    @property
     def parameters(self) -> Mapping[str, float | int | None]:
         """`top_p` and `top_k` of the registry's entry, which belong to the generation config."""
         ...

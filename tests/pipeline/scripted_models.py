@@ -80,6 +80,7 @@ class ScriptedFinder:
     meanwhile: Callable[[], Awaitable[object]] = _nothing
     model: str = "scripted"
     supports_video: bool = False
+    is_local: bool = False
     parameters: Mapping[str, float | int | None] = field(default_factory=lambda: {"top_p": 0.9, "top_k": 20})
     asked: list[FindRequest] = field(default_factory=list)
     refined: list[RefineRequest] = field(default_factory=list)

@@ -38,6 +38,7 @@ class LocalFinder:
 
     model = MODEL
     supports_video = False
+    is_local = True
     parameters: Mapping[str, float | int | None] = {"top_p": None, "top_k": None}
 
     def __init__(self) -> None:
