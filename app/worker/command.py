@@ -1,0 +1,61 @@
+"""`python -m app worker`: a worker in a process of its own."""
+
+import argparse
+import asyncio
+import signal
+
+from app.core.config import Settings
+from app.core.redis import close_redis, get_redis, init_redis
+from app.database import Database, close_db, get_connection, init_db
+from app.services.live_state import prepare_live_state
+from app.storage import open_storage
+from app.worker.working import working
+
+_DESCRIPTION = """Work on the runs that are started over HTTP, beside the server or on another machine: as many workers
+as you like. All of them need the same DATABASE_URL, REDIS_URL and STORAGE_URL. Ctrl-C or SIGTERM ends it within ten
+seconds, and another worker goes on with what it had in hand."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command to `parser`."""
+    parser.description = _DESCRIPTION
+    parser.add_argument(
+        "--concurrency", metavar="N", type=_count, help="runs to do at once, instead of PIPELINE_CONCURRENCY"
+    )
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Work until SIGTERM or SIGINT, and return the exit status."""
+    if options.concurrency is not None:
+        settings = settings.model_copy(update={"pipeline_concurrency": options.concurrency})
+    asyncio.run(_work(settings))
+    return 0
+
+
+async def _work(settings: Settings) -> None:
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ending.set)
+    storage = open_storage(settings)
+    init_redis(settings)
+    await init_db(settings)
+    preparation = asyncio.create_task(prepare_live_state(get_redis()))
+    try:
+        async with working(settings, Database(get_connection), get_redis(), storage):
+            await ending.wait()
+    finally:
+        preparation.cancel()
+        await asyncio.gather(preparation, return_exceptions=True)
+        await close_db()
+        await close_redis()
+        await storage.aclose()
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 100:
+        raise argparse.ArgumentTypeError("a number from 1 to 100 is needed")
+    return number
