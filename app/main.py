@@ -44,6 +44,7 @@ from app.api.limits import BodyLimit
 from app.api.middleware import RequestContext
 from app.api.openapi import Application
 from app.core.config import Settings, get_settings
+from app.core.doorbell import close_doorbell, init_doorbell
 from app.core.errors import ConfigurationError
 from app.core.logging import configure_logging
 from app.core.redis import close_redis, get_redis, init_redis
@@ -144,6 +145,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         )
     code_revisions()  # read from disk now, not at the first request
     init_redis(settings)
+    init_doorbell(settings)
     try:
         await init_db(settings)
         try:
@@ -152,7 +154,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             gc.collect()
             gc.freeze()
             with _told_of_sigterm(app.state.health):
-                yield
+                async with _worker(app):
+                    yield
             app.state.health.is_stopping = True
             preparation.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -161,9 +164,23 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await app.state.thumbnails.aclose()
             await close_db()
     finally:
+        await close_doorbell()
         await close_redis()
         storage: Storage = app.state.storage
         await storage.aclose()
+
+
+@asynccontextmanager
+async def _worker(app: FastAPI) -> AsyncIterator[None]:
+    """Do runs in this process, too, where the settings say so."""
+    settings: Settings = app.state.settings
+    if not settings.run_pipeline_worker:
+        yield
+        return
+    from app.worker.working import working  # brings what only those need who work
+
+    async with working(settings, app.state.database, get_redis(), app.state.storage):
+        yield
 
 
 @contextmanager
