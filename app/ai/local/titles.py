@@ -23,6 +23,8 @@ _LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "pl", "ru", "sv", "tr", 
 _WORD = re.compile(r"[^\W_]+(?:['’.\-,][^\W_]+)*[%]?")
 _PIECE = re.compile(r"[^,;:.!?…–—\"“”()\[\]\u3002\uff0c\uff01\uff1f]+(?:(?<=\d)[,.:](?=\d)[^,;:.!?…–—\"“”()\[\]]+)*")
 
+_ASIDE = re.compile(r"\b(?:you know|i mean|i think|i guess)\b", re.IGNORECASE)
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -39,8 +41,8 @@ _TIED = _VERBS | _words("that which who")  # to what is before or behind them
 # Words that a title does not begin with.
 _LOOSE = (_BREAKS - _words("after before when where while")) | _words(
     """actually again ah all alright also anyway as basically be been er even ever exactly gonna gotta hey hmm just kind
-    kinda like literally maybe me mean now oh ok okay only perhaps please rather really right simply some something sort still
-    stuff sure than them there thing things think too uh um us very wanna well yeah yep yes"""
+    kinda like literally maybe me mean now oh ok okay only perhaps please rather really right simply some something sort
+    still stuff sure than them there thing things think too uh um us very wanna well yeah yep yes"""
 )
 # Words that a title does not end with.
 _LOOSE_END = (
@@ -99,7 +101,7 @@ def capitalise(words: Sequence[str]) -> str:
     """Return the words in title case; what has capitals keeps them."""
     last = len(words) - 1
     return " ".join(
-        word if word.lower() in _SMALL and word.islower() and 0 < place < last else word[:1].upper() + word[1:]
+        word if not word.islower() or (word in _SMALL and 0 < place < last) else word[:1].upper() + word[1:]
         for place, word in enumerate(words)
     )
 
@@ -143,7 +145,7 @@ def _weigh(extractor: "KeywordExtractor", sentences: Sequence[str]) -> dict[str,
 
 def _phrases(sentence: str) -> Iterator[tuple[str, float]]:
     """Yield the phrases between the breaks of a sentence, each with what its cuts cost."""
-    for piece in _PIECE.findall(sentence):
+    for piece in _PIECE.findall(_ASIDE.sub(",", sentence)):
         words = _WORD.findall(piece)
         breaks = [place for place, word in enumerate(words) if word.lower() in _BREAKS]
         begins = sorted({0, *breaks, *(place + 1 for place in breaks)})

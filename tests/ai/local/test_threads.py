@@ -1,0 +1,106 @@
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from app.ai.local.threads import Control, OneThread, Stopped
+from tests.ai.local.waiting import ignore
+
+
+def work_until_stopped(begun: threading.Event, ended: threading.Event) -> Callable[[Control], None]:
+    def work(control: Control) -> None:
+        begun.set()
+        try:
+            while True:
+                control.check()
+                time.sleep(0.001)
+        except Stopped:
+            time.sleep(0.05)
+            ended.set()
+            raise
+
+    return work
+
+
+async def wait_for(event: threading.Event) -> None:
+    assert await asyncio.to_thread(event.wait, 30)
+
+
+async def test_a_call_gives_its_result_and_tells_its_progress() -> None:
+    told: list[float] = []
+
+    def work(control: Control) -> str:
+        control.tell(0.5)
+        control.tell(7.0)
+        return "done"
+
+    assert await OneThread("test").run(work, told.append) == "done"
+    assert told == [0.5, 1.0]
+
+
+async def test_an_error_reaches_the_caller() -> None:
+    def work(control: Control) -> None:
+        raise LookupError("lost")
+
+    with pytest.raises(LookupError, match="lost"):
+        await OneThread("test").run(work, ignore)
+
+
+async def test_a_cancelled_call_has_stopped_when_it_ends() -> None:
+    begun, ended = threading.Event(), threading.Event()
+    call = asyncio.create_task(OneThread("test").run(work_until_stopped(begun, ended), ignore))
+    await wait_for(begun)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert ended.is_set()
+
+
+async def test_a_call_that_is_cancelled_twice_has_stopped_when_it_ends() -> None:
+    begun, ended = threading.Event(), threading.Event()
+    call = asyncio.create_task(OneThread("test").run(work_until_stopped(begun, ended), ignore))
+    await wait_for(begun)
+    call.cancel()
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert ended.is_set()
+
+
+async def test_a_call_that_is_cancelled_while_it_waits_is_never_begun() -> None:
+    thread = OneThread("test")
+    begun, ended, never = threading.Event(), threading.Event(), threading.Event()
+    first = asyncio.create_task(thread.run(work_until_stopped(begun, ended), ignore))
+    await wait_for(begun)
+    second = asyncio.create_task(thread.run(lambda control: never.set(), ignore))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert not first.done()
+    first.cancel()
+    await asyncio.wait([first])
+    await thread.run(lambda control: None, ignore)
+    assert not never.is_set()
+
+
+async def test_a_cancelled_call_tells_no_progress() -> None:
+    told: list[float] = []
+    begun = threading.Event()
+
+    def work(control: Control) -> None:
+        begun.set()
+        while True:
+            control.tell(0.5)
+            time.sleep(0.001)
+
+    call = asyncio.create_task(OneThread("test").run(work, told.append))
+    await wait_for(begun)
+    call.cancel()
+    told.clear()
+    await asyncio.wait([call])
+    await asyncio.sleep(0)
+    assert told == []

@@ -1,0 +1,73 @@
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.ai.local.weights import HOW_TO_GET, MINILM, WHISPER_BASE, WHISPER_TINY_EN, Weights, read_model
+from app.core.errors import ModelMissing
+
+
+def make_package(folder: Path, name: str, **files: bytes) -> None:
+    package = folder / name
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('nobody may import this')")
+    for file, data in files.items():
+        (package / file).write_bytes(data)
+
+
+def make_weights(*parts: tuple[str, str], data: bytes) -> Weights:
+    digest = hashlib.sha256(data).hexdigest()
+    return Weights("little", digest, folder=(parts[0][0], ""), parts=parts, others=("config",))
+
+
+@pytest.mark.parametrize("weights", [WHISPER_TINY_EN, WHISPER_BASE, MINILM], ids=lambda weights: weights.name)
+def test_the_installed_weights_are_those_that_were_published(weights: Weights) -> None:
+    assert len(read_model(weights).weights) > 70_000_000
+
+
+def test_weights_in_parts_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_package(tmp_path, "first_half", part1=b"one", config=b"{}")
+    make_package(tmp_path, "second_half", part2=b"two")
+    monkeypatch.syspath_prepend(tmp_path)
+    read = read_model(make_weights(("first_half", "part1"), ("second_half", "part2"), data=b"onetwo"))
+    assert read.weights == b"onetwo"
+    assert read.others == {"config": b"{}"}
+
+
+def test_weights_that_are_not_those_that_were_published_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_package(tmp_path, "changed_weights", model=b"changed", config=b"{}")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelMissing, match="little are not those that were published"):
+        read_model(make_weights(("changed_weights", "model"), data=b"published"))
+
+
+def test_a_model_that_is_not_installed_is_named_with_how_to_get_it() -> None:
+    with pytest.raises(ModelMissing) as caught:
+        read_model(make_weights(("no_such_package", "model"), data=b""))
+    assert "little" in str(caught.value)
+    assert HOW_TO_GET in str(caught.value)
+
+
+def test_a_model_that_lacks_a_file_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_package(tmp_path, "half_a_model", model=b"whole")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelMissing, match="little is not installed"):
+        read_model(make_weights(("half_a_model", "model"), data=b"whole"))
+
+
+def test_a_server_without_the_models_starts() -> None:
+    code = """
+import sys
+for name in ("faster_whisper", "ctranslate2", "tokenizers", "safetensors", "yake", "threadpoolctl", "onnxruntime"):
+    sys.modules[name] = None  # importing it fails
+from app.ai.local import LocalEngine
+from app.core.config import Settings
+engine = LocalEngine(Settings())
+print(engine.transcriber().service, engine.finder().model)
+"""
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert made.stdout.strip() == "whisper-auto local (all-MiniLM-L6-v2)"
