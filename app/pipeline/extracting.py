@@ -1,0 +1,57 @@
+"""The sound of a run's video, extracted into the run's folder."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from app.core.errors import FileMissing, StageFailed, VideoDeleted
+from app.media.audio import extract_audio
+from app.pipeline.context import RunContext
+from app.pipeline.files import AUDIO_NAME
+from app.repositories import VideoRepository
+from app.storage import Storage
+from app.storage.workers import Workers
+
+_extractors = Workers("audio", 8)
+
+
+async def extract_once(context: RunContext) -> Path:
+    """Return the sound that lies in the run's folder; where it does not, it is extracted first.
+
+    Raises `StageFailed`, `StorageUnavailable`, and `OSError` for the folder.
+    """
+    target = context.folder / AUDIO_NAME
+    if not await asyncio.to_thread(target.is_file):
+        url, stopping = await film_url(context), threading.Event()
+        extracting = partial(_extract, context.storage, url, target, stopping, partial(_report, context))
+        await _extractors.run_to_its_end(extracting, on_cancel=stopping.set)
+    return target
+
+
+async def film_url(context: RunContext) -> str:
+    """Return where the film of the run's video lies. Raises `StageFailed` where it is missing."""
+    async with context.database.connect() as conn:
+        video = await VideoRepository(conn).get(context.run.video_id)
+    if video is None:
+        raise VideoDeleted
+    try:
+        await context.storage.stat(video.cloud_url)
+    except FileMissing:
+        raise StageFailed("The file of the video is missing") from None
+    return video.cloud_url
+
+
+def _extract(
+    storage: Storage, url: str, target: Path, stopping: threading.Event, progress: Callable[[float], None]
+) -> None:
+    try:
+        with storage.open(url) as film:
+            extract_audio(film, target, stopping, progress)
+    except FileMissing:
+        raise StageFailed("The file of the video went away while its sound was extracted") from None
+
+
+def _report(context: RunContext, share: float) -> None:
+    context.report(percentage=int(share * 100))

@@ -1,0 +1,29 @@
+"""Extracts the sound of a video, as transcribers want it."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from app.core.errors import FileMissing
+from app.media.audio import LIMIT_SECONDS, wav_seconds
+from app.models.run import Stage
+from app.pipeline.context import RunContext
+from app.pipeline.extracting import extract_once
+from app.pipeline.stage import Resource, StageWork
+from app.storage import find_audio_file
+
+
+async def _skip_reason(context: RunContext) -> str | None:
+    try:
+        await find_audio_file(context.storage, context.run.video)
+    except FileMissing:
+        return None
+    return "Audio file already exists"
+
+
+async def _work(context: RunContext) -> Mapping[str, Any]:
+    path = await extract_once(context)
+    return {"seconds": round(await asyncio.to_thread(wav_seconds, path), 3)}
+
+
+WORK = StageWork(Stage.AUDIO, LIMIT_SECONDS, _skip_reason, _work, resource=Resource.AUDIO, attempts=3)

@@ -1,0 +1,51 @@
+"""Stores the sound of a video beside it."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from app.core.errors import FileMissing, VideoDeleted
+from app.models.run import Stage
+from app.pipeline.context import RunContext
+from app.pipeline.extracting import extract_once
+from app.pipeline.stage import StageWork
+from app.storage import StoredFile, audio_folder, find_audio_file, name_of
+
+_LIMIT_SECONDS = 3600.0  # it may have to be extracted again
+
+
+async def _skip_reason(context: RunContext) -> str | None:
+    try:
+        await find_audio_file(context.storage, context.run.video)
+    except FileMissing:
+        return None
+    return "Audio file is already stored"
+
+
+async def _work(context: RunContext) -> Mapping[str, Any]:
+    path = await extract_once(context)  # a worker on another machine may have done it before
+    total = (await asyncio.to_thread(path.stat)).st_size
+    sent = 0
+
+    def count(stored: int) -> None:
+        nonlocal sent
+        sent += stored
+        context.report(bytes_uploaded=sent, total_bytes=total, percentage=100 * sent // total)
+
+    video = context.run.video
+    stored = await context.storage.put(f"{audio_folder(video)}/{name_of(video)}.wav", path, count)
+    await _check_video(context, stored)
+    return {"bytes": stored.size}
+
+
+async def _check_video(context: RunContext, stored: StoredFile) -> None:
+    """Nobody would find the sound of a video that was deleted meanwhile."""
+    try:
+        async with context.commit():
+            pass
+    except VideoDeleted:
+        await context.storage.delete(stored.url)
+        raise
+
+
+WORK = StageWork(Stage.AUDIO_UPLOAD, _LIMIT_SECONDS, _skip_reason, _work, attempts=3)
