@@ -14,6 +14,7 @@ from app.core.config import Settings
 from app.core.errors import AddressRefused, ConfigurationError, StageFailed, TransientFailure
 from app.models.run import RunStatus
 from app.pipeline.context import RunContext
+from app.repositories.callbacks import CallbackRepository
 from app.repositories.work import Outcome, WorkRepository
 from app.worker import callbacks
 from app.worker.callbacks import deliver_callback, retry_pause, send_due_callbacks
@@ -135,6 +136,28 @@ async def test_of_two_workers_one_sends_a_callback(own_database_url: str, tmp_pa
         await _finish(context, Outcome(RunStatus.COMPLETED))
         sent = await asyncio.gather(*(send_due_callbacks(context.database, context.settings) for _ in range(4)))
     assert sum(sent) == len(site.visits) == 1
+
+
+async def test_a_callback_that_a_worker_is_taking_is_left_to_it(own_database_url: str, tmp_path: Path) -> None:
+    async with make_context(own_database_url, tmp_path, callback_url="http://host/") as context:
+        await _finish(context, Outcome(RunStatus.COMPLETED))
+        async with context.database.connect() as one, context.database.connect() as other, one.transaction():
+            assert len(await CallbackRepository(one).take_due(10, 60)) == 1
+            assert await CallbackRepository(other).take_due(10, 60) == []
+
+
+async def test_what_a_worker_tells_too_late_is_not_noted(own_database_url: str, tmp_path: Path) -> None:
+    async with make_context(own_database_url, tmp_path, callback_url="http://host/") as context:
+        await _finish(context, Outcome(RunStatus.COMPLETED))
+        async with context.database.connect() as conn:
+            callbacks = CallbackRepository(conn)
+            (late,) = await callbacks.take_due(10, 0)
+            (known,) = await callbacks.take_due(10, 60)
+            await callbacks.note_failure(late, "too late", None)
+            await callbacks.note_failure(known, "in time", 10)
+            await callbacks.note_failure(late, "too late", None)
+        status, tries, _, error = await _work_row(context)
+        assert (status, tries, error) == ("waiting", 2, "in time")
 
 
 async def test_what_a_worker_took_and_never_sent_is_due_again(
