@@ -26,6 +26,8 @@ from app.embedded import EmbeddedError
 from app.embedded.local import local_servers, refuse_half_named, uses_embedded_postgres
 from app.library import command as library
 from app.repositories.search import SearchRepository
+from app.worker import command as worker_command
+from app.worker import run_command
 
 _log = logging.getLogger(__name__)
 _console = Console(soft_wrap=True, highlight=False)
@@ -51,13 +53,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser(
-        "run", help="migrate the database and serve the API, on embedded servers where none is set"
+        "run", help="serve the API, or find the moments of one video, on embedded servers where none is set"
     )
+    run_command.add_arguments(run)
     run.set_defaults(run=_run)
 
     importer = commands.add_parser("import", help="bring a library of the previous backend into the database")
     library.add_arguments(importer)
     importer.set_defaults(run=_import)
+
+    worker = commands.add_parser("worker", help="work on runs, beside a server or on another machine")
+    worker_command.add_arguments(worker)
+    worker.set_defaults(run=_work)
 
     database = commands.add_parser("db", help="create, migrate and check the database")
     actions = database.add_subparsers(required=True, metavar="ACTION")
@@ -82,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     refuse_half_named(get_settings())
+    if options.video is not None:
+        return _run_once(options)
+    run_command.refuse_options_without_video(options)
     is_embedded = uses_embedded_postgres(get_settings())
     with local_servers(redis=True, share=False) as settings:
         configure_logging(settings)
@@ -95,6 +105,15 @@ def _run(options: argparse.Namespace) -> int:
             if not settings.api_keys and not is_loopback(settings.host):
                 _log.warning(OPEN_TO_ALL, settings.host, settings.port)
             return _serve(listener)
+
+
+def _run_once(options: argparse.Namespace) -> int:
+    with local_servers(redis=True, share=True) as settings:
+        quiet = {} if "log_level" in settings.model_fields_set else {"log_level": "warning"}
+        configure_logging(settings.model_copy(update=quiet))
+        create_database(settings)
+        upgrade()
+        return run_command.run(options, settings)
 
 
 @contextmanager
@@ -145,6 +164,15 @@ def _import(options: argparse.Namespace) -> int:
         create_database(settings)
         upgrade()
         return library.run(options, settings)
+
+
+def _work(options: argparse.Namespace) -> int:
+    refuse_half_named(get_settings())
+    with local_servers(redis=True, share=True) as settings:
+        configure_logging(settings)
+        create_database(settings)
+        upgrade()
+        return worker_command.run(options, settings)
 
 
 def _create(options: argparse.Namespace) -> int:

@@ -1,0 +1,168 @@
+"""One run over one video with a worker of its own, from the file to its end."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from app.core.config import Settings
+from app.core.doorbell import close_doorbell, init_doorbell, ring
+from app.core.errors import Conflict, FileMissing, NotFound, NothingRuns, RedisUnavailable, VideoNotFound
+from app.core.redis import close_redis, get_redis, init_redis
+from app.database import Database, close_db, get_connection, init_db
+from app.models import Clip, Moment
+from app.models.run import RunRequest, RunStatus
+from app.repositories import ClipRepository, MomentRepository, VideoRepository
+from app.repositories.runs import ShownRun
+from app.services.cancelling import cancel_pipeline
+from app.services.identifiers import findable
+from app.services.live_state import prepare_live_state
+from app.services.runs import find_status, stages_of
+from app.services.starts import Starts
+from app.services.uploads import receive_video
+from app.services.video_details import VideoDetails
+from app.storage import Storage, open_storage
+from app.worker.run_progress import RunProgress
+from app.worker.working import working
+
+_URL = re.compile(r"(https?|gs)://", re.IGNORECASE)
+_CHUNK_BYTES = 1024 * 1024
+_POLL_SECONDS = 0.25
+_REDIS_SECONDS = 10.0
+_CANCEL_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """How the run ended and why, and what its video has now."""
+
+    status: RunStatus
+    message: str | None
+    moments: Sequence[Moment]
+    clips: Sequence[Clip]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    settings: Settings
+    database: Database
+    redis: Redis
+    storage: Storage
+    progress: RunProgress
+
+
+async def carry_out(video: str, request: RunRequest, settings: Settings, progress: RunProgress) -> EndedRun:
+    """Do the run and wait for its end; cancelled, cancel it. `video` is a file, an address or an identifier.
+
+    Raises what `Starts` and uploads raise.
+    """
+    async with _opened(settings, progress) as tools:
+        identifier = await _start(video, request, tools)
+        async with working(settings, tools.database, tools.redis, tools.storage):
+            try:
+                run = await _follow(identifier, tools)
+            except asyncio.CancelledError:
+                await asyncio.wait_for(_cancel(identifier, tools), _CANCEL_SECONDS)
+                raise
+        return await _read_end(identifier, run, tools)
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, progress: RunProgress) -> AsyncIterator[_Tools]:
+    async with AsyncExitStack() as stack:
+        init_redis(settings)
+        stack.push_async_callback(close_redis)
+        init_doorbell(settings)
+        stack.push_async_callback(close_doorbell)
+        await init_db(settings)
+        stack.push_async_callback(close_db)
+        storage = open_storage(settings)
+        stack.push_async_callback(storage.aclose)
+        try:
+            async with asyncio.timeout(_REDIS_SECONDS):
+                await prepare_live_state(get_redis())
+        except TimeoutError:
+            raise RedisUnavailable from None
+        yield _Tools(settings, Database(get_connection), get_redis(), storage, progress)
+
+
+async def _start(video: str, request: RunRequest, tools: _Tools) -> str:
+    """Have the run accepted and return the identifier of its video."""
+    starts = Starts(tools.database, tools.storage, tools.redis, tools.settings, ring)
+    if _URL.match(video):
+        return (await starts.start_from_url(video, request, force=False)).resolved.video
+    size = _size_of_file(video)
+    identifier = video if size is None else await _receive(Path(video), size, tools)
+    try:
+        await starts.start_full(identifier, request)
+    except VideoNotFound:
+        raise NotFound(f"There is no file {video}, and no video of that id") from None
+    return identifier
+
+
+def _size_of_file(path: str) -> int | None:
+    return Path(path).stat().st_size if Path(path).is_file() else None
+
+
+async def _receive(path: Path, size: int, tools: _Tools) -> str:
+    """Return the identifier of the video that a file is, or becomes."""
+    details, done = VideoDetails(filename=path.name), 0
+    if await _is_there(details.known_identifier, size, tools):
+        return details.known_identifier
+    async with receive_video(tools.database, tools.storage, tools.settings.max_upload_bytes) as upload:
+        try:
+            await upload.announce(details, size)
+        except Conflict:
+            raise Conflict(f"The library has another video '{details.known_identifier}': rename the file") from None
+        with path.open("rb") as file:
+            while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                await upload.write(data)
+                done += len(data)
+                tools.progress.receive(done, size)
+        return await upload.store(details)
+
+
+async def _is_there(identifier: str, size: int, tools: _Tools) -> bool:
+    """Whether the library has a film of this name and size."""
+    async with tools.database.connect() as conn:
+        video = await VideoRepository(conn).get_by_identifier(findable(identifier))
+    if video is None:
+        return False
+    try:
+        return (await tools.storage.stat(video.cloud_url)).size == size
+    except FileMissing:
+        return False
+
+
+async def _follow(video: str, tools: _Tools) -> ShownRun:
+    """Show how far the run is until it has ended."""
+    while True:
+        run = await find_status(tools.database, tools.redis, video)
+        if run is None:
+            raise VideoNotFound
+        tools.progress.show(stages_of(run))
+        if run.status != RunStatus.RUNNING:
+            return run
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _cancel(video: str, tools: _Tools) -> None:
+    try:
+        await cancel_pipeline(tools.database, tools.redis, video)
+    except NothingRuns:
+        return
+    await _follow(video, tools)
+
+
+async def _read_end(video: str, run: ShownRun, tools: _Tools) -> EndedRun:
+    async with tools.database.connect() as conn:
+        row = await VideoRepository(conn).get_by_identifier(video)
+        if row is None:
+            raise VideoNotFound
+        moments = await MomentRepository(conn).list_by_video(row.id)
+        clips = await ClipRepository(conn).list_by_video(row.id)
+    return EndedRun(RunStatus(run.status), run.error_message, moments, clips)

@@ -1,0 +1,114 @@
+"""How far a run is: a bar for each stage on a terminal, a line for each change elsewhere."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from app.models.run import Stage, StageRecord, StageStatus
+
+_NAMES: Mapping[Stage, str] = {
+    Stage.DOWNLOAD: "Download",
+    Stage.AUDIO: "Audio",
+    Stage.AUDIO_UPLOAD: "Audio upload",
+    Stage.TRANSCRIPT: "Transcript",
+    Stage.GENERATION: "Moments",
+    Stage.CLIPS: "Clips",
+    Stage.CLIP_UPLOAD: "Clip upload",
+    Stage.REFINEMENT: "Refinement",
+}
+
+Records = Mapping[Stage, StageRecord]
+
+
+class RunProgress(Protocol):
+    """Told again and again how a file arrives and how far the stages are, until it is ended."""
+
+    def receive(self, done: int, size: int) -> None: ...
+
+    def show(self, records: Records) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class StageBars:
+    """A bar for each stage that has begun."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+        self._bar.start()
+
+    def receive(self, done: int, size: int) -> None:
+        self._update("Upload", done / size if size else 1.0, f"{done / size if size else 1:.0%}")
+
+    def show(self, records: Records) -> None:
+        for stage, record in records.items():
+            if record.status is not StageStatus.PENDING:
+                self._update(_NAMES[stage], _fraction(record), _note(record))
+        self._bar.refresh()
+
+    def end(self) -> None:
+        self._bar.stop()
+
+    def _update(self, name: str, fraction: float | None, note: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name, total=None, note="")
+        total = None if fraction is None else 1.0
+        self._bar.update(self._tasks[name], total=total, completed=fraction or 0.0, note=note)
+
+
+class StageLines:
+    """A line where a stage begins and where it ends."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told: dict[Stage, StageStatus] = {}
+        self._has_arrived = False
+
+    def receive(self, done: int, size: int) -> None:
+        if done >= size and not self._has_arrived:
+            self._has_arrived = True
+            self._console.print("Upload: done", markup=False)
+
+    def show(self, records: Records) -> None:
+        for stage, record in records.items():
+            if record.status is not StageStatus.PENDING and self._told.get(stage) is not record.status:
+                self._told[stage] = record.status
+                self._console.print(f"{_NAMES[stage]}: {_note(record) or 'begun'}", markup=False)
+
+    def end(self) -> None:
+        pass
+
+
+def open_progress(console: Console) -> RunProgress:
+    """Return bars where there is a terminal, and lines where there is none."""
+    return StageBars(console) if console.is_terminal else StageLines(console)
+
+
+def _fraction(record: StageRecord) -> float | None:
+    """Return how much of a stage is done, from 0 to 1, or None where it does not say."""
+    if record.status is not StageStatus.PROCESSING:
+        return 1.0 if record.is_done else 0.0
+    progress = record.progress or {}
+    if "percentage" in progress:
+        return progress["percentage"] / 100
+    return progress["processed"] / progress["total"] if progress.get("total") else None
+
+
+def _note(record: StageRecord) -> str:
+    match record.status:
+        case StageStatus.SKIPPED:
+            return f"skipped: {record.skip_reason}"
+        case StageStatus.FAILED:
+            return f"failed: {record.error}"
+        case StageStatus.COMPLETED if record.started_at is not None and record.completed_at is not None:
+            return f"done in {record.completed_at - record.started_at:.1f} s"
+        case StageStatus.COMPLETED:
+            return "done"
+    fraction = _fraction(record)
+    return "" if fraction is None else f"{fraction:.0%}"
