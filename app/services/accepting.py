@@ -37,7 +37,7 @@ async def accept_run(
     now = datetime.now(UTC)
     milliseconds = int(now.timestamp() * 1000)
     while True:
-        identifier = new_run_identifier(video, milliseconds)
+        identifier = new_run_identifier(findable(video), milliseconds)
         try:
             async with conn.transaction():
                 accepted = await WorkRepository(conn).accept(
