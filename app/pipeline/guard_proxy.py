@@ -73,7 +73,11 @@ class GuardProxy:
         async with asyncio.timeout(_CONNECT_SECONDS):
             port = url.port or default_port
             addresses = await self._guard.resolve(url.raw_host.decode("ascii"), port)
-            return await asyncio.open_connection(addresses[0], port)
+            *others, last = sorted(addresses, key=lambda address: ":" in address)  # IPv4 first
+            for address in others:
+                with suppress(OSError):
+                    return await asyncio.open_connection(address, port)
+            return await asyncio.open_connection(last, port)
 
 
 @asynccontextmanager

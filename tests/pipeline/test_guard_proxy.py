@@ -1,0 +1,104 @@
+"""A proxy that leads to public machines only."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from app.core.guarded_http import AddressGuard
+from app.pipeline.guard_proxy import GuardProxy, guard_proxy
+from tests.serving import free_port
+from tests.sites import Site, sending
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site() as site:
+        site.answers["/film"] = sending(b"a film")
+        yield site
+
+
+@pytest.fixture
+async def proxy(site: Site) -> AsyncIterator[GuardProxy]:
+    async with guard_proxy(AddressGuard((site.host,))) as proxy:
+        yield proxy
+
+
+async def _get(proxy: GuardProxy, url: str) -> httpx.Response:
+    async with httpx.AsyncClient(proxy=proxy.url, trust_env=False, timeout=30) as client:
+        return await client.get(url)
+
+
+async def _ask(proxy: GuardProxy, *requests: bytes) -> bytes:
+    """Send requests, one after the other's answer, and return all that comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    answers = b""
+    for request in requests:
+        writer.write(request)
+        answers += await reader.readuntil(b"\r\n\r\n")
+    answers += await reader.read()
+    writer.close()
+    return answers
+
+
+async def test_a_host_that_is_admitted_is_reached(proxy: GuardProxy, site: Site) -> None:
+    response = await _get(proxy, f"{site.url}/film?part=1")
+    assert (response.status_code, response.content) == (200, b"a film")
+    assert site.visits[0].path == "/film?part=1"
+    assert not proxy.has_refused
+
+
+async def test_a_tunnel_leads_to_a_host_that_is_admitted(proxy: GuardProxy, site: Site) -> None:
+    connect = f"CONNECT {site.host} HTTP/1.1\r\nHost: {site.host}\r\n\r\n".encode()
+    answers = await _ask(proxy, connect, b"GET /film HTTP/1.1\r\nHost: site\r\n\r\n")
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert answers.endswith(b"a film")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "localhost", "[::1]", "169.254.169.254", "nobody.invalid"])
+async def test_no_other_host_is_reached(proxy: GuardProxy, host: str) -> None:
+    with Site() as inner:
+        address = f"{host}:{inner.port}"
+        assert (await _get(proxy, f"http://{address}/film")).status_code in (400, 403)
+        assert (await _ask(proxy, f"CONNECT {address} HTTP/1.1\r\n\r\n".encode())).startswith(b"HTTP/1.1 403 ")
+        assert inner.visits == []
+    assert proxy.has_refused
+
+
+@pytest.mark.parametrize(
+    "request_head", [b"nonsense", b"GET /film HTTP/1.1", b"GET http://[::1 HTTP/1.1", b"CONNECT \xff:1 HTTP/1.1", b""]
+)
+async def test_what_cannot_be_read_is_refused(proxy: GuardProxy, request_head: bytes) -> None:
+    assert (await _ask(proxy, request_head + b"\r\n\r\n")).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 403 "))
+
+
+async def test_a_host_that_does_not_answer_is_told() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    async with guard_proxy(AddressGuard((address,))) as proxy:
+        assert (await _get(proxy, f"http://{address}/film")).status_code == 502
+        assert not proxy.has_refused
+
+
+async def test_the_next_address_is_tried_where_one_does_not_answer(
+    proxy: GuardProxy, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    look_up = loop.getaddrinfo
+
+    async def find_two(host: Any, port: Any, **options: Any) -> list[Any]:
+        found = await look_up(host, port, **options)
+        return [*await look_up("127.0.0.9", port, **options), *found] if host == "127.0.0.1" else found
+
+    monkeypatch.setattr(loop, "getaddrinfo", find_two, raising=False)
+    assert (await _get(proxy, f"{site.url}/film")).content == b"a film"
+
+
+async def test_the_end_of_the_proxy_closes_what_is_open(site: Site) -> None:
+    async with guard_proxy(AddressGuard((site.host,))) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(f"CONNECT {site.host} HTTP/1.1\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+    assert await reader.read() == b""
+    writer.close()
