@@ -1,7 +1,7 @@
 """A transcriber that asks a service which fetches the sound itself: `/transcribe` with its address."""
 
 from app.ai.protocols import Audio, Progress, Transcribed
-from app.ai.service import Service
+from app.ai.service import Service, model_name
 from app.ai.timeline import Fields, read_answer
 from app.core.errors import StageFailed
 
@@ -19,7 +19,7 @@ class ParakeetTranscriber:
 
     @property
     def service(self) -> str:
-        return (self._config.model_id or self._config.name)[:_LONGEST_NAME]
+        return model_name(self._config, _LONGEST_NAME)
 
     async def transcribe(self, audio: Audio, progress: Progress) -> Transcribed:
         link = await audio.get_link()

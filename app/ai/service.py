@@ -147,6 +147,11 @@ def read_name(value: Any, default: str, longest: int) -> str:
     return (one_line(value, longest) if isinstance(value, str) else "") or default[:longest]
 
 
+def model_name(config: ModelConfig, longest: int) -> str:
+    """Return what an entry's model is called; of an identifier that is a path or has an owner, the last part."""
+    return ((config.model_id or "").rstrip("/").rpartition("/")[2] or config.name)[:longest]
+
+
 def _log_call(key: str, operation: str, outcome: str, usage: Usage) -> None:
     tokens = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"
     _log.info(

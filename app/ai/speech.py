@@ -4,7 +4,7 @@ import asyncio
 
 from app.ai.pieces import MAX_FILE_BYTES, Piece, cut_wav, join_timelines, plan_pieces
 from app.ai.protocols import Audio, Progress, Transcribed, Usage
-from app.ai.service import Service, read_name, versioned
+from app.ai.service import Service, model_name, read_name, versioned
 from app.ai.timeline import Fields, Timeline, read_answer
 
 _LIMIT_SECONDS = 300.0  # and as long as the sound takes: a service that is slower than speech is of no use
@@ -25,7 +25,7 @@ class SpeechTranscriber:
 
     @property
     def service(self) -> str:
-        return (self._config.model_id or self._config.name)[:_LONGEST_NAME]
+        return model_name(self._config, _LONGEST_NAME)
 
     async def transcribe(self, audio: Audio, progress: Progress) -> Transcribed:
         size = (await asyncio.to_thread(audio.path.stat)).st_size
