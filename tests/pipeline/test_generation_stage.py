@@ -261,11 +261,12 @@ async def test_what_cannot_be_a_moment_is_left_out(own_database_url: str, tmp_pa
         (0.0, 60.0, " \0" + "é" * 600),
         (50.0, 90.0, "overlaps"),
         (60.0 - 1e-9, 100.0, "touches\ud83d"),
-        model="m" * 200,
+        model="\0" + "m" * 200,
     )
     async with _ready(own_database_url, tmp_path, ScriptedFinder(answer)) as context:
-        await WORK.work(context)
+        result = await WORK.work(context)
         moments = await _list(context)
+    assert result["model"] == "m" * 200
     assert _titles(moments) == ["é" * 500, "touches", "Later"]
     assert moments[0].generation_model == "m" * 100
 

@@ -87,7 +87,7 @@ def _failing(*titles: str, error: Exception | None = None) -> ScriptedFinder:
 
     def answer(request: RefineRequest) -> Refined | Exception:
         if request.moment.title in titles:
-            return error or StageFailed(f"{request.moment.title} is too hard")
+            return error or StageFailed(f"{request.moment.title} is\0 too hard")
         return refined(request.moment.start + 1, request.moment.end - 1)
 
     return ScriptedFinder(refine_answer=answer)
@@ -426,19 +426,22 @@ async def test_a_clip_in_a_bucket_is_shown_by_its_link(own_database_url: str, tm
     assert "X-Goog-Signature" in finder.refined[0].clip.url
 
 
-@pytest.mark.parametrize("public_url", ["https://videos.example", None])
-async def test_a_clip_that_is_too_large_to_send_has_the_address_of_this_server(
-    own_database_url: str, tmp_path: Path, public_url: str | None
+@pytest.mark.parametrize(
+    ("public_url", "api_keys"),
+    [("https://videos.example", ""), ("https://videos.example", f"ops:write:{'0' * 64}"), (None, "")],
+)
+async def test_a_clip_that_is_too_large_to_send_has_the_address_of_this_server_unless_keys_close_it(
+    own_database_url: str, tmp_path: Path, public_url: str | None, api_keys: str
 ) -> None:
     finder = ScriptedFinder(supports_video=True)
     video = {"identifier": "a talk"}
-    settings = {"public_url": public_url}
+    settings = {"public_url": public_url, "api_keys": api_keys}
     async with _ready(own_database_url, tmp_path, finder, moments=["One"], video=video, settings=settings) as context:
         await _put_clip(context, "One", bytes(20 * 1024**2 + 1))
         moment = (await _list(context))[0]
         result = await WORK.work(context)
     clip = finder.refined[0].clip
-    if public_url is None:
+    if public_url is None or api_keys:
         assert (clip, result["video_included"]) == (None, 0)
     else:
         assert clip is not None
@@ -515,6 +518,19 @@ async def test_a_worker_that_takes_over_does_not_refine_the_one_moment_twice(
         result = await WORK.work(await take_over(context))
         assert await _families(context) == {"One": ["One"]}
     assert (len(finder.refined), result["successful"]) == (1, 1)
+
+
+async def test_a_moment_that_was_refined_meanwhile_gets_no_second_one(own_database_url: str, tmp_path: Path) -> None:
+    async def refine() -> None:
+        async with context.database.connect() as conn:
+            await _make_found(conn, context.run.video_id, "Meanwhile", is_refined=True, parent_id=one.id)
+
+    finder = ScriptedFinder(meanwhile=refine)
+    wishes: dict[str, Any] = {"override_existing_refinement": False, "moments": ["One"]}
+    async with _ready(own_database_url, tmp_path, finder, **wishes) as context:
+        one = (await _list(context))[0]
+        await WORK.work(context)
+        assert await _families(context) == {"One": ["Meanwhile"]}
 
 
 async def test_an_original_that_is_deleted_meanwhile_fails_alone(own_database_url: str, tmp_path: Path) -> None:

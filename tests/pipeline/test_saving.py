@@ -7,7 +7,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from app.core.config import Settings
-from app.core.errors import StageFailed
+from app.core.errors import StageFailed, VideoDeleted
 from app.database import connect
 from app.pipeline.saving import save
 from app.repositories import MomentRepository, VideoRepository
@@ -30,7 +30,7 @@ async def test_what_was_made_is_saved_once_a_database_that_was_away_is_back(
     async with make_context(own_database_url, tmp_path) as context:
         video_id = context.run.video_id
         await _accept_connections(database_url, own_database_url, False)
-        with caplog.at_level(logging.WARNING, "app.pipeline.saving"):
+        with caplog.at_level(logging.WARNING, "app.pipeline.outages"):
             saving = asyncio.create_task(save(context, lambda conn: make_moment(conn, video_id=video_id)))
             while not caplog.records:
                 assert not saving.done()
@@ -58,15 +58,19 @@ async def test_what_the_database_refuses_is_not_tried_again(own_database_url: st
 async def test_one_who_saves_and_one_who_deletes_the_video_do_not_wait_for_each_other(
     own_database_url: str, tmp_path: Path
 ) -> None:
+    async def add() -> None:
+        async with context.commit() as conn:
+            await make_moment(conn, video_id=context.run.video_id)
+
     async with make_context(own_database_url, tmp_path) as context, context.database.connect() as conn:
         async with conn.transaction():
             await VideoRepository(conn).lock_for_deletion(context.run.video)
-            saving = asyncio.create_task(save(context, lambda conn: make_moment(conn, video_id=context.run.video_id)))
+            adding = asyncio.create_task(add())
             while not await _somebody_waits(own_database_url):
-                assert not saving.done()
+                assert not adding.done()
             await VideoRepository(conn).delete(context.run.video_id)
-        with pytest.raises(StageFailed, match=r"^The video was deleted$"):
-            await saving
+        with pytest.raises(VideoDeleted, match=r"^The video was deleted$"):
+            await adding
 
 
 async def _somebody_waits(url: str) -> bool:

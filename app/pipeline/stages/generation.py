@@ -214,7 +214,7 @@ def _describe(found: Found, replaced: _Replaced) -> Mapping[str, Any]:
     described: dict[str, Any] = {
         "moments": replaced.added,
         "replaced": replaced.gone,
-        "model": found.model,
+        "model": storable(found.model),
         "usage": usage_of(found.usage),
     }
     if replaced.left_out:

@@ -12,9 +12,10 @@ from app.core.errors import RunLost, StageFailed, VideoDeleted
 from app.models import Moment, Transcript
 from app.models.run import RunType, Stage
 from app.pipeline.context import RunContext
+from app.pipeline.failures import first_of
 from app.pipeline.families import find_originals, group_refined
 from app.pipeline.refining import Done, Refiner, Target
-from app.pipeline.saving import usage_of
+from app.pipeline.saving import storable, usage_of
 from app.pipeline.spoken import end_of
 from app.pipeline.stage import Resource, StageWork
 from app.repositories import MomentRepository, PipelineHistoryRepository, TranscriptRepository, VideoRepository
@@ -50,11 +51,11 @@ class _Tally:
         self.successful += 1
         self.with_clip += done.with_clip
         self.usage += done.usage
-        self.models.add(done.model)
+        self.models.add(storable(done.model))
 
     def count_failure(self, error: StageFailed) -> None:
         self.failed += 1
-        self.reasons[str(error)] = None
+        self.reasons[storable(str(error))] = None
 
     def report(self, context: RunContext) -> None:
         processed = self.successful + self.failed
@@ -134,7 +135,7 @@ async def _refine_all(context: RunContext, refiner: Refiner, targets: Sequence[T
             for _ in range(min(context.run.request.refinement_parallel_workers, len(targets))):
                 group.create_task(_refine_waiting(context, refiner, waiting, tally))
     except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+        raise first_of(errors) from None
 
 
 async def _refine_waiting(context: RunContext, refiner: Refiner, waiting: deque[Target], tally: _Tally) -> None:
