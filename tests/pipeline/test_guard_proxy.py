@@ -35,12 +35,13 @@ async def _ask(proxy: GuardProxy, *requests: bytes) -> bytes:
     """Send requests, one after the other's answer, and return all that comes back."""
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     answers = b""
-    for request in requests:
-        writer.write(request)
-        answers += await reader.readuntil(b"\r\n\r\n")
-    answers += await reader.read()
-    writer.close()
-    return answers
+    try:
+        for request in requests:
+            writer.write(request)
+            answers += await reader.readuntil(b"\r\n\r\n")
+        return answers + await reader.read()
+    finally:
+        writer.close()
 
 
 async def test_a_host_that_is_admitted_is_reached(proxy: GuardProxy, site: Site) -> None:
