@@ -1,0 +1,277 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from redis.asyncio import Redis
+
+from app.core.errors import (
+    DatabaseUnavailable,
+    RunLost,
+    StageFailed,
+    StorageFull,
+    StorageUnavailable,
+    TransientFailure,
+)
+from app.models.run import RunStatus, RunType, Stage, StageStatus
+from app.pipeline.context import RunContext
+from app.pipeline.engine import Engine
+from app.pipeline.pace import Pace
+from app.pipeline.recorder import Recorder
+from app.pipeline.slots import Slots
+from app.pipeline.stage import Resource, StageWork
+from app.repositories.live_runs import LiveRuns
+from app.repositories.work import Outcome
+from tests.pipeline.contexts import make_context, take_over
+
+_PACE = Pace(retry=0.01)
+
+
+class Script:
+    """What the stages of a run do: nothing, unless told otherwise. `done` are those that were begun, in order."""
+
+    def __init__(self) -> None:
+        self.done: list[Stage] = []
+        self._works = {stage: self._make(stage) for stage in Stage}
+
+    def tell(
+        self,
+        stage: Stage,
+        work: Callable[[RunContext], Awaitable[Mapping[str, Any]]] | None = None,
+        skip: str | None = None,
+        **options: Any,
+    ) -> None:
+        self._works[stage] = self._make(stage, work, skip, **options)
+
+    def engine(self, context: RunContext, live: LiveRuns) -> Engine:
+        slots = Slots(live, context.settings, context.run.owner, _PACE)
+        return Engine(context, self._works, Recorder(context), slots, _PACE)
+
+    def _make(
+        self,
+        stage: Stage,
+        work: Callable[[RunContext], Awaitable[Mapping[str, Any]]] | None = None,
+        skip: str | None = None,
+        limit_seconds: float = 60.0,
+        **options: Any,
+    ) -> StageWork:
+        async def skip_reason(context: RunContext) -> str | None:
+            return skip
+
+        async def do(context: RunContext) -> Mapping[str, Any]:
+            self.done.append(stage)
+            return await work(context) if work else {}
+
+        return StageWork(stage, limit_seconds, skip_reason, do, **options)
+
+
+class Failing:
+    """Work that fails so many times, and then succeeds."""
+
+    def __init__(self, error: BaseException, times: int = 1000) -> None:
+        self._error = error
+        self._left = times
+
+    async def __call__(self, context: RunContext) -> Mapping[str, Any]:
+        if self._left:
+            self._left -= 1
+            raise self._error
+        return {}
+
+
+@asynccontextmanager
+async def opened(
+    database_url: str, redis_url: str, folder: Path, **values: Any
+) -> AsyncIterator[tuple[RunContext, LiveRuns]]:
+    async with (
+        Redis.from_url(redis_url, decode_responses=True) as redis,
+        make_context(database_url, folder, **values) as context,
+    ):
+        await redis.flushdb()
+        yield context, LiveRuns(redis)
+
+
+@pytest.fixture
+async def ready(own_database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[tuple[RunContext, LiveRuns]]:
+    async with opened(own_database_url, redis_url, tmp_path) as ready:
+        yield ready
+
+
+Ready = tuple[RunContext, LiveRuns]
+
+
+async def run(script: Script, ready: Ready) -> Outcome:
+    context, live = ready
+    return await script.engine(context, live).run()
+
+
+async def test_the_stages_of_a_run_are_done_in_order_and_recorded(ready: Ready) -> None:
+    script = Script()
+    assert await run(script, ready) == Outcome(RunStatus.COMPLETED)
+    assert script.done == list(Stage)
+    records = (await take_over(ready[0])).run.stages
+    assert {record.status for record in records.values()} == {StageStatus.COMPLETED}
+    assert all((record.completed_at or 0) >= (record.started_at or 0) > 0 for record in records.values())
+
+
+async def test_a_run_of_one_button_does_its_own_stages(own_database_url: str, redis_url: str, tmp_path: Path) -> None:
+    async with opened(own_database_url, redis_url, tmp_path, run_type=RunType.CLIPS) as ready:
+        script = Script()
+        await run(script, ready)
+        assert script.done == [Stage.CLIPS, Stage.CLIP_UPLOAD]
+
+
+async def test_a_stage_that_has_nothing_to_do_is_skipped_for_its_reason(ready: Ready) -> None:
+    script = Script()
+    script.tell(Stage.DOWNLOAD, skip="Video already exists locally")
+    await run(script, ready)
+    assert script.done[0] is Stage.AUDIO
+    record = (await take_over(ready[0])).run.stages[Stage.DOWNLOAD]
+    assert (record.status, record.skip_reason) == (StageStatus.SKIPPED, "Video already exists locally")
+
+
+async def test_who_takes_a_run_over_does_not_repeat_what_is_done(ready: Ready) -> None:
+    script = Script()
+    script.tell(Stage.GENERATION, Failing(RunLost()))
+    with pytest.raises(RunLost):
+        await run(script, ready)
+    other, rest = await take_over(ready[0]), Script()
+    assert (await run(rest, (other, ready[1]))).status is RunStatus.COMPLETED
+    assert rest.done == list(Stage)[list(Stage).index(Stage.GENERATION) :]
+
+
+async def test_what_a_stage_counted_and_came_to_is_kept(ready: Ready) -> None:
+    async def find(context: RunContext) -> Mapping[str, Any]:
+        context.report(percentage=40)
+        context.report(percentage=100)
+        return {"moments": 3}
+
+    async def cut(context: RunContext) -> Mapping[str, Any]:
+        return {"clips": 2}
+
+    script = Script()
+    script.tell(Stage.GENERATION, find)
+    script.tell(Stage.CLIPS, cut)
+    assert await run(script, ready) == Outcome(RunStatus.COMPLETED, moments=3, clips=2)
+    records = (await take_over(ready[0])).run.stages
+    assert (records[Stage.GENERATION].progress, records[Stage.GENERATION].result) == (
+        {"percentage": 100},
+        {"moments": 3},
+    )
+    assert records[Stage.CLIPS].progress is None
+
+
+async def test_a_stage_that_fails_ends_the_run_with_its_reason(ready: Ready) -> None:
+    script = Script()
+    script.tell(Stage.TRANSCRIPT, Failing(StageFailed("Nobody speaks")))
+    assert await run(script, ready) == Outcome(RunStatus.FAILED, Stage.TRANSCRIPT, "Nobody speaks")
+    assert script.done[-1] is Stage.TRANSCRIPT
+    records = (await take_over(ready[0])).run.stages
+    assert (records[Stage.TRANSCRIPT].status, records[Stage.TRANSCRIPT].error) == (StageStatus.FAILED, "Nobody speaks")
+    assert Stage.GENERATION not in records
+
+
+async def test_a_run_of_which_a_part_failed_is_partial(ready: Ready) -> None:
+    async def refine(context: RunContext) -> Mapping[str, Any]:
+        return {"total": 5, "failed": 2}
+
+    script = Script()
+    script.tell(Stage.REFINEMENT, refine)
+    expected = Outcome(RunStatus.PARTIAL, Stage.REFINEMENT, "Refinement: 2 of 5 failed")
+    assert await run(script, ready) == expected
+
+
+@pytest.mark.parametrize("error", [TransientFailure("Busy"), StorageUnavailable("Busy")])
+async def test_what_may_pass_is_tried_again(ready: Ready, error: Exception) -> None:
+    script = Script()
+    script.tell(Stage.AUDIO, Failing(error, 2), attempts=3)
+    assert (await run(script, ready)).status is RunStatus.COMPLETED
+    assert script.done.count(Stage.AUDIO) == 3
+
+
+async def test_what_does_not_pass_fails_after_the_last_attempt(ready: Ready) -> None:
+    script = Script()
+    script.tell(Stage.AUDIO, Failing(TransientFailure("Busy")), attempts=2)
+    assert await run(script, ready) == Outcome(RunStatus.FAILED, Stage.AUDIO, "Busy")
+    assert script.done.count(Stage.AUDIO) == 2
+
+
+async def test_what_cannot_pass_is_not_tried_again(ready: Ready) -> None:
+    script = Script()
+    script.tell(Stage.AUDIO, Failing(StorageFull("There is no room")), attempts=3)
+    assert await run(script, ready) == Outcome(RunStatus.FAILED, Stage.AUDIO, "There is no room")
+    assert script.done.count(Stage.AUDIO) == 1
+
+
+async def test_a_stage_has_a_limit_of_time(ready: Ready) -> None:
+    async def hang(context: RunContext) -> Mapping[str, Any]:
+        await asyncio.sleep(3600)
+        return {}
+
+    script = Script()
+    script.tell(Stage.AUDIO_UPLOAD, hang, limit_seconds=0.05)
+    outcome = await run(script, ready)
+    assert outcome == Outcome(RunStatus.FAILED, Stage.AUDIO_UPLOAD, "Audio upload timed out after 0.05 seconds")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("postgresql://user:secret@host"),
+        psycopg.ProgrammingError("SELECT secret"),
+        TimeoutError("secret"),
+        ExceptionGroup("secret", [KeyError("secret")]),
+    ],
+)
+async def test_what_nobody_foresaw_is_told_without_its_text(
+    ready: Ready, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = Script()
+    script.tell(Stage.AUDIO, Failing(error))
+    outcome = await run(script, ready)
+    assert (outcome.status, outcome.error_stage) == (RunStatus.FAILED, Stage.AUDIO)
+    assert "secret" not in str(outcome.error_message)
+    assert [record.exc_info is not None for record in caplog.records if record.levelno == logging.ERROR] == [True]
+
+
+async def test_a_database_that_is_away_for_a_moment_fails_no_stage(ready: Ready) -> None:
+    script = Script()
+    script.tell(Stage.AUDIO, Failing(psycopg.errors.AdminShutdown("restarting"), 1))
+    script.tell(Stage.CLIPS, Failing(DatabaseUnavailable("The database is busy"), 1))
+    assert (await run(script, ready)).status is RunStatus.COMPLETED
+
+
+async def test_of_several_errors_at_once_a_lost_run_decides(ready: Ready) -> None:
+    script = Script()
+    script.tell(Stage.AUDIO, Failing(ExceptionGroup("both", [StageFailed("No"), RunLost()])))
+    with pytest.raises(RunLost):
+        await run(script, ready)
+
+
+async def test_only_so_many_runs_use_a_resource_at_once(own_database_url: str, redis_url: str, tmp_path: Path) -> None:
+    at_once, most = 0, 0
+
+    async def count(context: RunContext) -> Mapping[str, Any]:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.05)
+        at_once -= 1
+        return {}
+
+    async def one(live: LiveRuns) -> None:
+        values: dict[str, Any] = {"run_type": RunType.TRANSCRIPT, "settings": {"limit_transcription": 2}}
+        async with make_context(own_database_url, tmp_path, **values) as context:
+            script = Script()
+            script.tell(Stage.TRANSCRIPT, count, resource=Resource.TRANSCRIPTION)
+            assert (await script.engine(context, live).run()).status is RunStatus.COMPLETED
+
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
+        await redis.flushdb()
+        await asyncio.gather(*(one(LiveRuns(redis)) for _ in range(6)))
+        assert await redis.zcard("pipeline:limit:transcription") == 0
+    assert most == 2
