@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,15 @@ from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.core.doorbell import close_doorbell, init_doorbell, ring
-from app.core.errors import Conflict, FileMissing, NotFound, NothingRuns, RedisUnavailable, VideoNotFound
+from app.core.errors import (
+    AlreadyRunning,
+    Conflict,
+    FileMissing,
+    NotFound,
+    NothingRuns,
+    RedisUnavailable,
+    VideoNotFound,
+)
 from app.core.redis import close_redis, get_redis, init_redis
 from app.database import Database, close_db, get_connection, init_db
 from app.models import Clip, Moment
@@ -33,7 +41,7 @@ _URL = re.compile(r"(https?|gs)://", re.IGNORECASE)
 _CHUNK_BYTES = 1024 * 1024
 _POLL_SECONDS = 0.25
 _REDIS_SECONDS = 10.0
-_CANCEL_SECONDS = 15.0
+_CANCEL_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +70,13 @@ async def carry_out(video: str, request: RunRequest, settings: Settings, progres
     """
     async with _opened(settings, progress) as tools:
         identifier = await _start(video, request, tools)
-        async with working(settings, tools.database, tools.redis, tools.storage):
-            try:
+        try:
+            async with working(settings, tools.database, tools.redis, tools.storage):
                 run = await _follow(identifier, tools)
-            except asyncio.CancelledError:
-                await asyncio.wait_for(_cancel(identifier, tools), _CANCEL_SECONDS)
-                raise
+        except BaseException:
+            with suppress(NothingRuns):
+                await asyncio.wait_for(cancel_pipeline(tools.database, tools.redis, identifier), _CANCEL_SECONDS)
+            raise
         return await _read_end(identifier, run, tools)
 
 
@@ -101,7 +110,17 @@ async def _start(video: str, request: RunRequest, tools: _Tools) -> str:
         await starts.start_full(identifier, request)
     except VideoNotFound:
         raise NotFound(f"There is no file {video}, and no video of that id") from None
+    except AlreadyRunning:
+        await _join(identifier, tools)
     return identifier
+
+
+async def _join(video: str, tools: _Tools) -> None:
+    """Go on with a run that was accepted before: nobody may be there to do it. Raises `AlreadyRunning`."""
+    run = await find_status(tools.database, tools.redis, video)
+    if run is None or run.status != RunStatus.RUNNING:  # what runs is a part of one, which ends soon
+        raise AlreadyRunning(f"Something else runs over '{video}', try again when it has ended")
+    tools.progress.say(f"A run over '{video}' was started before: going on with that one")
 
 
 def _size_of_file(path: str) -> int | None:
@@ -148,14 +167,6 @@ async def _follow(video: str, tools: _Tools) -> ShownRun:
         if run.status != RunStatus.RUNNING:
             return run
         await asyncio.sleep(_POLL_SECONDS)
-
-
-async def _cancel(video: str, tools: _Tools) -> None:
-    try:
-        await cancel_pipeline(tools.database, tools.redis, video)
-    except NothingRuns:
-        return
-    await _follow(video, tools)
 
 
 async def _read_end(video: str, run: ShownRun, tools: _Tools) -> EndedRun:

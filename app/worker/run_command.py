@@ -58,6 +58,9 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     progress = open_progress(errors)
     try:
         ended = asyncio.run(carry_out(options.video, _read_request(options), settings, progress))
+    except KeyboardInterrupt:
+        progress.say("The run was cancelled")
+        raise
     finally:
         progress.end()
     if ended.message:

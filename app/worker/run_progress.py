@@ -25,6 +25,8 @@ Records = Mapping[Stage, StageRecord]
 class RunProgress(Protocol):
     """Told again and again how a file arrives and how far the stages are, until it is ended."""
 
+    def say(self, line: str) -> None: ...
+
     def receive(self, done: int, size: int) -> None: ...
 
     def show(self, records: Records) -> None: ...
@@ -42,6 +44,9 @@ class StageBars:
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
         self._bar.start()
+
+    def say(self, line: str) -> None:
+        self._bar.console.print(line, markup=False)
 
     def receive(self, done: int, size: int) -> None:
         self._update("Upload", done / size if size else 1.0, f"{done / size if size else 1:.0%}")
@@ -70,16 +75,19 @@ class StageLines:
         self._told: dict[Stage, StageStatus] = {}
         self._has_arrived = False
 
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False)
+
     def receive(self, done: int, size: int) -> None:
         if done >= size and not self._has_arrived:
             self._has_arrived = True
-            self._console.print("Upload: done", markup=False)
+            self.say("Upload: done")
 
     def show(self, records: Records) -> None:
         for stage, record in records.items():
             if record.status is not StageStatus.PENDING and self._told.get(stage) is not record.status:
                 self._told[stage] = record.status
-                self._console.print(f"{_NAMES[stage]}: {_note(record) or 'begun'}", markup=False)
+                self.say(f"{_NAMES[stage]}: {_note(record) or 'begun'}")
 
     def end(self) -> None:
         pass

@@ -60,7 +60,7 @@ class Worker:
         self._folders = RunFolders(settings)
         self.name = f"{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(4)}"[:_NAME_LENGTH]
         self._doorbell = Doorbell(settings)
-        self._doorbell.register_task(self.take, task_name=RUN_TASK)
+        self._doorbell.register_task(self._task(), task_name=RUN_TASK)
         self._doorbell.is_worker_process = True
         self._attempts: dict[str, Attempt] = {}
         self._is_tidy = False
@@ -114,6 +114,12 @@ class Worker:
             await self._live.free_lease(identifier, token)
         if self._stopping.is_set():
             await self._doorbell.ring(identifier)
+
+    def _task(self) -> Callable[[str], Awaitable[None]]:
+        async def take(identifier: str) -> None:  # taskiq renames what it is given, and a method cannot be renamed
+            await self.take(identifier)
+
+        return take
 
     async def _claim(self, identifier: str) -> ClaimedRun | None:
         async with self._database.connect() as conn:
