@@ -1,0 +1,132 @@
+"""`POST /api/generate_moments`: a run over the video of a URL, or over one that is here."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx import AsyncClient, Response
+
+from app.database import Connection
+from app.models.run import RunType
+from app.repositories import VideoRepository
+from app.repositories.active_runs import ActiveRunRepository
+from tests.factories import make_video
+from tests.runs import accept_run, claim_run
+
+URL = "https://cdn.example/a/My Video_File.MP4?x=1"
+BODY = {
+    "video_url": URL,
+    "force_download": False,
+    "model": "qwen3_vl_fp8",
+    "temperature": 0.7,
+    "min_moment_length": 60,
+    "max_moment_length": 120,
+    "min_moments": 3,
+    "max_moments": 10,
+    "refinement_parallel_workers": 2,
+    "include_video_refinement": True,
+}
+
+
+@pytest.fixture
+async def client(live_client: AsyncClient) -> AsyncClient:
+    return live_client
+
+
+async def generate(client: AsyncClient, **changes: Any) -> Response:
+    return await client.post("/api/generate_moments", json=BODY | changes)
+
+
+def told(answer: Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["detail"]
+
+
+async def test_a_run_over_a_new_url_adds_its_video(client: AsyncClient, conn: Connection) -> None:
+    answer = await generate(client)
+    assert answer.status_code == 200
+    identifier = answer.json()["request_id"]
+    assert answer.json() == {
+        "request_id": identifier,
+        "video_id": "my-video-file",
+        "status": "queued",
+        "message": "Pipeline started successfully",
+        "download_required": True,
+        "source_url": URL,
+        "is_cached": False,
+    }
+    assert identifier.startswith("pipeline:my-video-file:")
+    run = await claim_run(conn, identifier)
+    assert (run.type, run.video, run.request.video_url) == (RunType.FULL, "my-video-file", URL)
+    assert run.request.override_existing_moments is True
+    status = (await client.get("/api/pipeline/my-video-file/status")).json()
+    assert (status["request_id"], status["status"]) == (identifier, "processing")
+
+
+async def test_the_same_url_is_the_same_video_and_one_run(client: AsyncClient, conn: Connection) -> None:
+    await generate(client)
+    assert told(await generate(client)) == (409, "Pipeline already running for video 'my-video-file'")
+    assert await VideoRepository(conn).get_by_identifier("my-video-file")
+
+
+async def test_a_film_that_is_here_is_not_downloaded_again(
+    client: AsyncClient, conn: Connection, tmp_path: Path
+) -> None:
+    film = tmp_path / "media" / "film.mp4"
+    film.parent.mkdir(exist_ok=True)
+    film.write_bytes(b"film")
+    await make_video(conn, identifier="talk", source_url=URL, cloud_url=film.as_uri(), file_size_kb=1)
+    found = (await generate(client)).json()
+    assert (found["video_id"], found["is_cached"], found["download_required"]) == ("talk", True, False)
+    film.unlink()
+    assert (await client.post("/api/pipeline/talk/cancel")).status_code == 200
+    lost = (await generate(client)).json()
+    assert (lost["video_id"], lost["is_cached"], lost["download_required"]) == ("talk", False, True)
+
+
+async def test_a_forced_download_makes_another_video(client: AsyncClient, conn: Connection) -> None:
+    await generate(client)
+    forced = (await generate(client, force_download=True)).json()
+    assert forced["video_id"].startswith("my-video-file-")
+    assert abs(int(forced["video_id"].rpartition("-")[2]) - time.time()) < 60
+
+
+async def test_a_video_that_is_here_can_be_named_instead(client: AsyncClient, conn: Connection) -> None:
+    assert told(await generate(client, video_url=None, video_id="talk")) == (404, "Video not found: talk")
+    await make_video(conn, identifier="talk")
+    answer = (await generate(client, video_url=None, video_id="talk")).json()
+    assert (answer["video_id"], answer["source_url"]) == ("talk", None)
+    assert (answer["download_required"], answer["is_cached"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"video_url": None}, "Either video_id or video_url must be given"),
+        ({"video_id": "talk"}, "Either video_id or video_url must be given"),
+        ({"video_url": "ftp://x/y.mp4"}, "video_url must begin with http://, https:// or gs://"),
+        ({"video_url": "https://x/"}, "video_url must name a file, and not only where files are"),
+        ({"video_url": "gs:///film.mp4"}, "video_url must name a bucket"),
+        ({"video_url": "https:///film.mp4"}, "video_url must name a host"),
+        ({"min_moment_length": None}, "min_moment_length: a number is needed"),
+        ({"min_moments": 9, "max_moments": 3}, "min_moments must not be greater than max_moments"),
+    ],
+    ids=str,
+)
+async def test_what_cannot_be_started_is_one_sentence_and_leaves_nothing(
+    client: AsyncClient, conn: Connection, changes: dict[str, Any], detail: str
+) -> None:
+    assert told(await generate(client, **changes)) == (422, detail)
+    assert await VideoRepository(conn).count() == 0
+
+
+async def test_an_unknown_model_leaves_no_video(client: AsyncClient, conn: Connection) -> None:
+    assert (await generate(client, model="x")).status_code == 503
+    assert await VideoRepository(conn).count() == 0
+
+
+async def test_a_run_in_the_way_is_409(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk", source_url=URL)
+    await accept_run(conn, run_type=RunType.AUDIO)
+    assert told(await generate(client)) == (409, "Audio processing already in progress for this video")
+    assert len(await ActiveRunRepository(conn).list_active(10)) == 1
