@@ -25,7 +25,7 @@ class WebPage(StageFailed):
     """What is at the URL is to be read by people."""
 
     def __init__(self) -> None:
-        super().__init__("The URL leads to a web page and not to a video file")
+        super().__init__("The URL leads to a web page, and yt-dlp, which finds the videos of pages, is not installed")
 
 
 async def fetch_from_bucket(storage: Storage, url: str, part: PartFile) -> None:
