@@ -104,9 +104,8 @@ async def test_a_long_sound_is_sent_in_pieces_and_each_offset_added_once(
     client: httpx.AsyncClient, server: ModelServer, tmp_path: Path, shift: float
 ) -> None:
     step, length = 495.0, 505.0  # 1000 seconds in two pieces that share 10
-    words: list[dict[str, Any]] = [
-        {"word": f"w{n}", "start": shift + n * 7.0, "end": shift + n * 7.0 + 0.5} for n in range(140)
-    ]
+    expected = [shift + n * 7.0 for n in range(140)]
+    words: list[dict[str, Any]] = [{"word": f"w{n}", "start": t, "end": t + 0.5} for n, t in enumerate(expected)]
 
     def transcribe(received: Received) -> Reply:
         start = (len(server.requests) - 1) * step
