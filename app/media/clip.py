@@ -4,7 +4,9 @@ A film in a local file is cut by the system's ffmpeg where there is one; any oth
 the part is read, by PyAV. Both give as many frames and samples.
 """
 
+import errno
 import io
+import os
 import threading
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +20,7 @@ from app.media.cutting_with_pyav import cut_with_pyav
 from app.media.opening import BoundedFile, Limits, TooExpensive
 
 LIMIT_SECONDS = 300.0
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FILM_BYTES = 1024**4
 
 
@@ -42,8 +45,8 @@ def cut_clip(
     except TooExpensive:
         raise StageFailed(f"A clip of the video takes longer to cut than {limit_seconds:g} seconds") from None
     except av.FFmpegError as error:
-        if isinstance(error, OSError) and error.filename == f"file:{draft}":
-            raise OSError(error.errno, error.strerror) from None
+        if error.errno in _NO_ROOM:
+            raise OSError(error.errno, os.strerror(error.errno)) from None
         raise StageFailed("The file of the video is damaged, no clip can be cut out of it") from None
     finally:
         draft.unlink(missing_ok=True)

@@ -1,0 +1,182 @@
+"""The clips that a run makes: of which moments, from where to where, and cut into the run's folder."""
+
+import asyncio
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from app.ai.protocols import Word
+from app.core.errors import FileMissing, RunLost, StageFailed, VideoDeleted, VideoMomentsError
+from app.media.clip import cut_clip
+from app.models import Clip, Moment, Transcript
+from app.models.run import RunType
+from app.pipeline.context import RunContext
+from app.pipeline.extracting import film_url
+from app.pipeline.spoken import segments_of, words_of
+from app.pipeline.windows import find_window
+from app.repositories import ClipRepository, MomentRepository, TranscriptRepository, VideoRepository
+from app.storage import Storage, clip_folder, name_of
+from app.storage.workers import Workers
+
+_FOLDER = "clips"
+_FAILED = ".failed"
+_AT_ONCE = min(4, os.cpu_count() or 1)  # of one run; an encoder uses several cores by itself
+_cutters = Workers("clips", 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A clip that is to be made: seconds of the video, the key that it is stored under, and where it is cut to."""
+
+    moment: Moment
+    start: float
+    end: float
+    key: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The clips that are missing, and how many original moments there are in all."""
+
+    targets: Sequence[Target]
+    originals: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    moments: Sequence[Moment]
+    clips: dict[int, Clip]
+    words: Sequence[Word]
+    duration_seconds: float | None
+
+
+async def needs_no_clips(context: RunContext) -> bool:
+    """Whether a service that cannot be shown clips refines the moments; where this machine does, people want them."""
+    if context.run.type is not RunType.FULL:
+        return False
+    try:
+        finder = await context.models.get_finder(context.run.request.refinement_model)
+    except VideoMomentsError:  # the stage that needs the model tells it
+        return False
+    return not (finder.is_local or finder.supports_video)
+
+
+async def plan_clips(context: RunContext) -> Plan:
+    """Return what is to be cut: each original that has no clip, or, with override, none that this run has made.
+
+    Raises `StorageUnavailable`.
+    """
+    material = await _read_material(context)
+    targets = [_target(context, moment, material) for moment in material.moments]
+    missing = [target for target in targets if await _is_missing(context, target, material.clips)]
+    return Plan(missing, len(targets))
+
+
+async def cut_missing(
+    context: RunContext, targets: Sequence[Target], told: Callable[[StageFailed | None], None] | None = None
+) -> None:
+    """Cut what does not lie in the run's folder, several at once, and tell of each why it failed, or None.
+
+    What has failed before on this machine fails again at once. Raises `StageFailed` where the film is missing,
+    `StorageUnavailable`, and `OSError` for the folder.
+    """
+    url, waiting = await film_url(context), deque(targets)
+    await asyncio.to_thread((context.folder / _FOLDER).mkdir, exist_ok=True)
+
+    async def cut_waiting() -> None:
+        while waiting:
+            failure = await _cut(context.storage, url, waiting.popleft())
+            if told:
+                told(failure)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(_AT_ONCE, len(targets))):
+            group.create_task(cut_waiting())
+
+
+async def _read_material(context: RunContext) -> _Material:
+    async with context.database.connect() as conn:
+        video = await VideoRepository(conn).get(context.run.video_id)
+        moments = await MomentRepository(conn).list_by_video(context.run.video_id)
+        clips = await ClipRepository(conn).list_by_video(context.run.video_id)
+        transcript = await TranscriptRepository(conn).get_by_video(context.run.video_id)
+    if video is None:
+        raise VideoDeleted
+    return _Material(
+        [moment for moment in moments if not moment.is_refined],
+        {clip.moment_id: clip for clip in clips},
+        _said(transcript) if transcript else (),
+        video.duration_seconds,
+    )
+
+
+def _said(transcript: Transcript) -> Sequence[Word]:
+    """Return the words; some services tell none."""
+    return words_of(transcript) or [Word(part.text, part.start, part.end) for part in segments_of(transcript)]
+
+
+def _target(context: RunContext, moment: Moment, material: _Material) -> Target:
+    window = find_window(material.words, moment.start_time, moment.end_time, material.duration_seconds)
+    start, end = round(window.start, 3), round(window.end, 3)
+    video = context.run.video
+    # Another name for each run and window: nothing is overwritten that a row refers to, and who takes the run over
+    # knows what was made in it.
+    version = hashlib.sha256(f"{context.run.identifier} {start} {end}".encode()).hexdigest()[:8]
+    key = f"{clip_folder(video)}/{name_of(video)}_{moment.identifier}_{version}_clip.mp4"
+    return Target(moment, start, end, key, context.folder / _FOLDER / f"{moment.identifier}_{version}.mp4")
+
+
+async def _is_missing(context: RunContext, target: Target, clips: dict[int, Clip]) -> bool:
+    clip = clips.get(target.moment.id)
+    if clip is None:
+        return True
+    if clip.cloud_url == context.storage.url_of(target.key):
+        return False
+    if context.run.request.override_existing_clips:
+        return True
+    try:
+        await context.storage.stat(clip.cloud_url)
+    except FileMissing:
+        return True
+    return False
+
+
+async def _cut(storage: Storage, url: str, target: Target) -> StageFailed | None:
+    stopping = threading.Event()
+    cutting = partial(_cut_once, storage, url, target, stopping)
+    try:
+        await _cutters.run_to_its_end(cutting, on_cancel=stopping.set)
+    except RunLost:
+        raise
+    except StageFailed as failure:
+        return failure
+    return None
+
+
+def _cut_once(storage: Storage, url: str, target: Target, stopping: threading.Event) -> None:
+    if target.path.is_file():
+        return
+    note = target.path.with_suffix(_FAILED)
+    if note.is_file():
+        raise StageFailed(note.read_text())
+    try:
+        _cut_now(storage, url, target, stopping)
+    except StageFailed as failure:
+        note.write_text(str(failure))
+        raise
+
+
+def _cut_now(storage: Storage, url: str, target: Target, stopping: threading.Event) -> None:
+    if target.end <= target.start:
+        raise StageFailed("The moment lies behind the end of the video")
+    try:
+        with storage.open(url) as film:
+            cut_clip(film, target.start, target.end, target.path, stopping)
+    except FileMissing:
+        raise StageFailed("The file of the video went away while clips were cut out of it") from None

@@ -1,0 +1,145 @@
+"""Stores the clips of a video's moments: each file first, then its row, and at last what it replaces goes."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.core.errors import DatabaseUnavailable, RunLost, StageFailed, VideoDeleted, VideoMomentsError
+from app.database import Connection
+from app.media.probe import MediaInfo, NotAVideo, probe
+from app.models.run import Stage
+from app.pipeline.clipping import Target, cut_missing, needs_no_clips, plan_clips
+from app.pipeline.context import RunContext
+from app.pipeline.replacing import delete_files, replace_clip
+from app.pipeline.saving import save
+from app.pipeline.stage import StageWork
+from app.repositories import MomentRepository
+from app.storage import StoredFile
+from app.storage.workers import Workers
+
+_LIMIT_SECONDS = 24 * 3600.0
+_probes = Workers("clip-probes", 2)
+
+
+class _MomentChanged(StageFailed):
+    def __init__(self) -> None:
+        super().__init__("The moment was changed while its clip was made")
+
+
+@dataclass(slots=True)
+class _Sending:
+    """How far it is."""
+
+    total_clips: int
+    total_bytes: int
+    current_clip: int = 0
+    bytes_uploaded: int = 0
+
+    def report(self, context: RunContext) -> None:
+        percentage = 100 * self.bytes_uploaded // self.total_bytes if self.total_bytes else 0
+        context.report(
+            current_clip=self.current_clip,
+            total_clips=self.total_clips,
+            bytes_uploaded=self.bytes_uploaded,
+            total_bytes=self.total_bytes,
+            percentage=percentage,
+        )
+
+
+async def _skip_reason(context: RunContext) -> str | None:
+    if await needs_no_clips(context):
+        return "Refinement model does not support video"
+    plan = await plan_clips(context)
+    if not plan.originals:
+        return "No moments to upload clips for"
+    return None if plan.targets else "All clips already uploaded"
+
+
+async def _work(context: RunContext) -> Mapping[str, Any]:
+    targets = (await plan_clips(context)).targets
+    await cut_missing(context, targets)  # a worker on another machine may have done it before
+    sizes = {target: size for target in targets if (size := await asyncio.to_thread(_size_of, target)) is not None}
+    sending = _Sending(len(sizes), sum(sizes.values()))
+    failures: list[VideoMomentsError] = []
+    for target, size in sizes.items():
+        sending.current_clip += 1
+        before = sending.bytes_uploaded
+        if failure := await _send(context, target, sending):
+            failures.append(failure)
+        sending.bytes_uploaded = before + size
+        sending.report(context)
+    if failures and len(failures) == len(sizes):
+        raise failures[0]
+    return _describe(len(sizes), failures)
+
+
+async def _send(context: RunContext, target: Target, sending: _Sending) -> VideoMomentsError | None:
+    """Store one clip, and return why that failed. Raises `RunLost` and `DatabaseUnavailable`."""
+
+    def count(stored: int) -> None:
+        sending.bytes_uploaded += stored
+        sending.report(context)
+
+    try:
+        await _store(context, target, count)
+    except (RunLost, DatabaseUnavailable):
+        raise
+    except VideoMomentsError as failure:
+        return failure
+    return None
+
+
+async def _store(context: RunContext, target: Target, count: Callable[[int], None]) -> None:
+    try:
+        info = await _probes.run(probe, target.path)
+    except NotAVideo as error:
+        raise StageFailed(f"The clip that was cut cannot be used: {error}") from None
+    stored = await context.storage.put(target.key, target.path, count)
+    try:
+        replaced = await save(context, lambda conn: _write_row(conn, context.run.video_id, target, stored, info))
+    except (VideoDeleted, _MomentChanged):
+        await delete_files(context, [stored.url])  # no row will ever name it
+        raise
+    await delete_files(context, replaced)
+
+
+async def _write_row(conn: Connection, video_id: int, target: Target, stored: StoredFile, info: MediaInfo) -> set[str]:
+    moment = await MomentRepository(conn).get(target.moment.id)
+    times = (target.moment.start_time, target.moment.end_time)
+    if moment is None or (moment.start_time, moment.end_time) != times:
+        raise _MomentChanged
+    return await replace_clip(
+        conn,
+        moment_id=moment.id,
+        video_id=video_id,
+        cloud_url=stored.url,
+        start_time=target.start,
+        end_time=target.end,
+        padding_left=max(moment.start_time - target.start, 0.0),
+        padding_right=max(target.end - moment.end_time, 0.0),
+        file_size_kb=info.file_size_kb,
+        format=info.format,
+        video_codec=info.video_codec,
+        audio_codec=info.audio_codec,
+        resolution=info.resolution,
+    )
+
+
+def _size_of(target: Target) -> int | None:
+    """Return the bytes of a clip, None where it could not be cut, which the stage before has told."""
+    try:
+        return target.path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _describe(total: int, failures: Sequence[VideoMomentsError]) -> Mapping[str, Any]:
+    described: dict[str, Any] = {"total": total, "clips": total - len(failures), "failed": len(failures)}
+    if failures:
+        reasons = "; ".join(dict.fromkeys(map(str, failures)))
+        described["reason"] = f"{len(failures)} of {total} clips could not be stored: {reasons}"
+    return described
+
+
+WORK = StageWork(Stage.CLIP_UPLOAD, _LIMIT_SECONDS, _skip_reason, _work, attempts=3)
