@@ -1,0 +1,319 @@
+"""`GET /api/pipeline/{id}/status` while a run waits, is worked on, and when it has ended; and `/active`."""
+
+import re
+import time
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+from redis.asyncio import Redis
+
+from app.core.config import Settings
+from app.core.redis import close_redis, init_redis
+from app.database import Connection
+from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.repositories.live_fields import write_run
+from app.repositories.live_runs import LiveRuns
+from app.repositories.work import WorkRepository
+from tests.api.conftest import open_client
+from tests.conftest import Statements
+from tests.factories import make_generation_config, make_moment, make_run, make_video
+from tests.runs import accept_run, begin_run, claim_run, fail_run, finish_run, save_stage
+
+EIGHT = ["download", "audio", "audio_upload", "transcript", "generation", "clips", "clip_upload", "refinement"]
+PENDING = {
+    "status": "pending",
+    "started_at": None,
+    "completed_at": None,
+    "duration_seconds": None,
+    "skipped": False,
+    "skip_reason": None,
+    "reason": None,
+    "error": None,
+    "progress": None,
+}
+
+
+@pytest.fixture
+async def client(live_client: AsyncClient) -> AsyncClient:
+    return live_client
+
+
+async def get_status(client: AsyncClient) -> dict[str, Any]:
+    answer = await client.get("/api/pipeline/talk/status")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def show(redis: Redis, run: ClaimedRun, stage: Stage, *, video: str | None = "talk", **progress: int) -> None:
+    """Tell how far a stage is, as the run's worker does."""
+    records = {stage: StageRecord(StageStatus.PROCESSING, time.time())}
+    fields = write_run(run, records, stage, progress)
+    assert await LiveRuns(redis).show(run.identifier, "token", fields, video)
+
+
+async def test_a_run_that_waits_is_pending_with_all_its_stages(
+    client: AsyncClient, conn: Connection, statements: Statements
+) -> None:
+    await make_video(conn, identifier="talk")
+    identifier = await accept_run(conn, request=RunRequest(generation_model="minimax"))
+    with statements:
+        answer = await get_status(client)
+    assert statements == 1
+    started_at = answer.pop("started_at")
+    assert abs(started_at - time.time()) < 60
+    assert answer == {
+        "request_id": identifier,
+        "video_id": "talk",
+        "type": "full",
+        "moment_id": None,
+        "status": "pending",
+        "model": "minimax",
+        "generation_model": "minimax",
+        "refinement_model": "qwen3_vl_fp8",
+        "answered_by": {},
+        "completed_at": None,
+        "total_duration_seconds": None,
+        "current_stage": None,
+        "stages": dict.fromkeys(EIGHT, PENDING),
+        "error_stage": None,
+        "error_message": None,
+        "coarse_moments": [],
+        "refined_moments": [],
+    }
+    assert list(answer["stages"]) == EIGHT
+
+
+async def test_a_run_that_a_worker_has_tells_of_each_stage(
+    client: AsyncClient, conn: Connection, statements: Statements
+) -> None:
+    await make_video(conn, identifier="talk")
+    run = await begin_run(conn)
+    await save_stage(conn, run, Stage.DOWNLOAD, StageStatus.SKIPPED, skip_reason="Video already exists locally")
+    await save_stage(conn, run, Stage.AUDIO, StageStatus.COMPLETED, started_at=100.5, completed_at=102.75)
+    result = {"service": "whisper-tiny.en", "reason": "Another transcript was there first and is kept"}
+    await save_stage(conn, run, Stage.TRANSCRIPT, StageStatus.COMPLETED, result=result)
+    await save_stage(conn, run, Stage.GENERATION, StageStatus.PROCESSING, started_at=200.0)
+    with statements:
+        answer = await get_status(client)
+    assert statements == 1
+    assert (answer["status"], answer["current_stage"]) == ("processing", "generation")
+    assert answer["answered_by"] == {"transcript": "whisper-tiny.en"}
+    stages = answer["stages"]
+    assert list(stages) == EIGHT
+    assert stages["download"] == PENDING | {
+        "status": "skipped",
+        "skipped": True,
+        "skip_reason": "Video already exists locally",
+    }
+    assert stages["audio"] == PENDING | {
+        "status": "completed",
+        "started_at": 100.5,
+        "completed_at": 102.75,
+        "duration_seconds": 2.25,
+    }
+    assert stages["transcript"]["reason"] == result["reason"]
+    assert stages["generation"] == PENDING | {"status": "processing", "started_at": 200.0}
+    assert stages["clips"] == PENDING
+
+
+async def test_progress_is_what_the_worker_tells_of_the_stage_it_does(
+    client: AsyncClient, conn: Connection, redis: Redis
+) -> None:
+    await make_video(conn, identifier="talk")
+    run = await begin_run(conn)
+    done = {"bytes_downloaded": 9, "total_bytes": 9, "percentage": 100}
+    await save_stage(conn, run, Stage.DOWNLOAD, StageStatus.COMPLETED, progress=done)
+    await save_stage(conn, run, Stage.REFINEMENT, StageStatus.PROCESSING)
+    assert (await get_status(client))["stages"]["refinement"]["progress"] is None
+    now = {"total": 4, "processed": 2, "successful": 1, "failed": 1}
+    await show(redis, run, Stage.REFINEMENT, **now)
+    stages = (await get_status(client))["stages"]
+    assert (stages["download"]["progress"], stages["refinement"]["progress"]) == (done, now)
+
+
+async def test_progress_of_another_run_is_not_told(client: AsyncClient, conn: Connection, redis: Redis) -> None:
+    await make_video(conn, identifier="talk")
+    earlier = await begin_run(conn)
+    await finish_run(conn, earlier)
+    run = await begin_run(conn)
+    await save_stage(conn, run, Stage.CLIPS, StageStatus.PROCESSING)
+    await show(redis, earlier, Stage.CLIPS, total=4, processed=2)
+    assert (await get_status(client))["stages"]["clips"]["progress"] is None
+
+
+async def test_without_redis_the_status_is_told_without_progress(app: FastAPI, conn: Connection) -> None:
+    await make_video(conn, identifier="talk")
+    await save_stage(conn, await begin_run(conn), Stage.CLIPS, StageStatus.PROCESSING)
+    init_redis(Settings(redis_url="redis://127.0.0.1:1/0"))
+    try:
+        async with open_client(app) as client:
+            stage = (await get_status(client))["stages"]["clips"]
+    finally:
+        await close_redis()
+    assert (stage["status"], stage["progress"]) == ("processing", None)
+
+
+async def test_a_run_that_failed_says_in_which_stage_and_why(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk")
+    run = await begin_run(conn)
+    await save_stage(conn, run, Stage.AUDIO, StageStatus.COMPLETED)
+    await fail_run(conn, run, Stage.TRANSCRIPT, "Nothing answers at http://localhost:6106")
+    answer = await get_status(client)
+    assert (answer["status"], answer["current_stage"], answer["error_stage"], answer["error_message"]) == (
+        "failed",
+        "transcript",
+        "transcript",
+        "Nothing answers at http://localhost:6106",
+    )
+    assert answer["total_duration_seconds"] is None
+    told = {name: (stage["status"], stage["error"]) for name, stage in answer["stages"].items()}
+    assert told == dict.fromkeys(EIGHT, ("pending", None)) | {
+        "audio": ("completed", None),
+        "transcript": ("failed", "Nothing answers at http://localhost:6106"),
+    }
+
+
+async def test_a_run_that_nobody_ended_properly_has_no_stage_that_goes_on(
+    client: AsyncClient, conn: Connection
+) -> None:
+    await make_video(conn, identifier="talk")
+    for status, stage, told in (
+        (RunStatus.FAILED, "audio", ("failed", "Given up after three tries")),
+        (RunStatus.CANCELLED, None, ("pending", None)),
+    ):
+        run = await begin_run(conn)
+        await save_stage(conn, run, Stage.AUDIO, StageStatus.PROCESSING)
+        message = "Given up after three tries" if stage else None
+        await finish_run(conn, run, status, error_stage=stage, error_message=message)
+        audio = (await get_status(client))["stages"]["audio"]
+        assert (audio["status"], audio["error"]) == told
+
+
+async def test_a_run_that_is_done_tells_what_it_took_and_what_the_video_has_now(
+    client: AsyncClient, conn: Connection
+) -> None:
+    video = await make_video(conn, identifier="talk")
+    run = await begin_run(conn)
+    for stage in Stage:
+        await save_stage(conn, run, stage, StageStatus.COMPLETED)
+    moment = await make_moment(conn, video_id=video.id, title="One", start_time=1.0, end_time=35.5)
+    config = await make_generation_config(conn, model="minimax")
+    await WorkRepository(conn).set_config(run, config.id)
+    await finish_run(conn, run, moments=1, clips=1)
+    answer = await get_status(client)
+    assert (answer["status"], answer["current_stage"], answer["model"]) == ("completed", "refinement", "qwen3_vl_fp8")
+    assert answer["total_duration_seconds"] == pytest.approx(answer["completed_at"] - answer["started_at"], abs=0.01)
+    assert answer["coarse_moments"] == [{"id": moment.identifier, "title": "One", "start_time": 1.0, "end_time": 35.5}]
+
+
+async def test_a_run_of_which_a_part_failed_is_completed_and_says_which(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk")
+    run = await begin_run(conn)
+    counted = {"total": 5, "processed": 5, "failed": 1}
+    await save_stage(conn, run, Stage.CLIPS, StageStatus.COMPLETED, progress=counted)
+    await finish_run(conn, run, RunStatus.PARTIAL, error_stage="clips", error_message="1 of 5 failed")
+    answer = await get_status(client)
+    assert (answer["status"], answer["error_stage"], answer["error_message"]) == ("completed", "clips", "1 of 5 failed")
+    assert (answer["stages"]["clips"]["status"], answer["stages"]["clips"]["progress"]) == ("completed", counted)
+
+
+async def test_the_status_is_that_of_full_runs_only(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk")
+    job = await begin_run(conn, run_type=RunType.AUDIO)
+    assert (await get_status(client))["status"] == "never_run"
+    await finish_run(conn, job)
+    identifier = await accept_run(conn)
+    await finish_run(conn, await claim_run(conn, identifier))
+    await accept_run(conn, run_type=RunType.CLIPS)
+    assert (await get_status(client))["request_id"] == identifier
+
+
+async def test_the_answer_to_the_poll_is_small(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk")
+    run = await begin_run(conn, request=RunRequest(generation_prompt="x" * 100_000))
+    await WorkRepository(conn).keep_raw_answer(run, "y" * 100_000)
+    assert len((await client.get("/api/pipeline/talk/status")).content) < 2500
+
+
+async def test_the_history_has_all_types_or_one(client: AsyncClient, conn: Connection) -> None:
+    video = await make_video(conn, identifier="talk")
+    await make_run(conn, video_id=video.id, identifier="imported", status="completed")
+    full = await begin_run(conn)
+    await finish_run(conn, full)
+    audio = await accept_run(conn, run_type=RunType.AUDIO)
+    refined = await accept_run(conn, run_type=RunType.REFINEMENT, subject="7621a017eec7482f")
+    runs = (await client.get("/api/pipeline/talk/history")).json()["runs"]
+    assert [(run["request_id"], run["type"], list(run["stages"])) for run in runs] == [
+        (refined, "refinement_only", ["refinement"]),
+        (audio, "audio_only", ["audio", "audio_upload"]),
+        (full.identifier, "full", EIGHT),
+        ("imported", "full", []),
+    ]
+    assert [(run["moment_id"], run["generation_model"], run["refinement_model"]) for run in runs[:2]] == [
+        ("7621a017eec7482f", "", "qwen3_vl_fp8"),
+        (None, "", ""),
+    ]
+    of_type = (await client.get("/api/pipeline/talk/history?type=audio_only")).json()["runs"]
+    assert [run["request_id"] for run in of_type] == [audio]
+    assert (await client.get("/api/pipeline/talk/history?type=odd")).status_code == 422
+
+
+async def test_a_page_of_one_type_leads_to_the_next_of_that_type(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk")
+    for _ in range(3):
+        await finish_run(conn, await begin_run(conn))
+        await finish_run(conn, await begin_run(conn, run_type=RunType.AUDIO))
+    path, seen = "/api/pipeline/talk/history?type=audio_only&limit=2", []
+    while path and len(seen) < 10:
+        answer = await client.get(path)
+        seen += [run["type"] for run in answer.json()["runs"]]
+        link = re.fullmatch(r'<(.+)>; rel="next"', answer.headers.get("Link", ""))
+        path = link[1] if link else ""
+    assert seen == ["audio_only"] * 3
+
+
+async def test_active_runs_are_listed_over_all_videos(
+    client: AsyncClient, conn: Connection, statements: Statements
+) -> None:
+    for video in ("one", "two", "three"):
+        await make_video(conn, identifier=video)
+    await finish_run(conn, await begin_run(conn, "three"))
+    working = await begin_run(conn, "one")
+    await save_stage(conn, working, Stage.AUDIO, StageStatus.PROCESSING)
+    waiting = await accept_run(conn, "two", RunType.REFINEMENT, subject="7621a017eec7482f")
+    with statements:
+        answer = (await client.get("/api/pipeline/active")).json()
+    assert statements == 1
+    for run in answer["runs"]:
+        assert abs(run.pop("started_at") - time.time()) < 60
+    assert answer == {
+        "runs": [
+            {
+                "request_id": working.identifier,
+                "video_id": "one",
+                "type": "full",
+                "moment_id": None,
+                "status": "processing",
+                "current_stage": "audio",
+                "attempts": 1,
+            },
+            {
+                "request_id": waiting,
+                "video_id": "two",
+                "type": "refinement_only",
+                "moment_id": "7621a017eec7482f",
+                "status": "pending",
+                "current_stage": None,
+                "attempts": 0,
+            },
+        ],
+        "count": 2,
+    }
+    first = await client.get("/api/pipeline/active?limit=1")
+    assert [run["video_id"] for run in first.json()["runs"]] == ["one"]
+    link = re.fullmatch(r'<(.+)>; rel="next"', first.headers["Link"])
+    assert link
+    assert [run["video_id"] for run in (await client.get(link[1])).json()["runs"]] == ["two"]
