@@ -13,11 +13,11 @@ from pathlib import Path
 from app.ai.protocols import Word
 from app.core.errors import FileMissing, RunLost, StageFailed, VideoDeleted, VideoMomentsError
 from app.media.clip import cut_clip
-from app.models import Clip, Moment, Transcript
+from app.models import Clip, Moment
 from app.models.run import RunType
 from app.pipeline.context import RunContext
 from app.pipeline.extracting import film_url
-from app.pipeline.spoken import segments_of, words_of
+from app.pipeline.spoken import timed_words_of
 from app.pipeline.windows import find_window
 from app.repositories import ClipRepository, MomentRepository, TranscriptRepository, VideoRepository
 from app.storage import Storage, clip_folder, name_of
@@ -111,14 +111,9 @@ async def _read_material(context: RunContext) -> _Material:
     return _Material(
         [moment for moment in moments if not moment.is_refined],
         {clip.moment_id: clip for clip in clips},
-        _said(transcript) if transcript else (),
+        timed_words_of(transcript) if transcript else (),
         video.duration_seconds,
     )
-
-
-def _said(transcript: Transcript) -> Sequence[Word]:
-    """Return the words; some services tell none."""
-    return words_of(transcript) or [Word(part.text, part.start, part.end) for part in segments_of(transcript)]
 
 
 def _target(context: RunContext, moment: Moment, material: _Material) -> Target:

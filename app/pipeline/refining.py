@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, replace
 from itertools import count
 
-from app.ai.protocols import Clip, FoundMoment, MomentFinder, Refined, RefineRequest, Usage, Word
+from app.ai.protocols import Clip, FoundMoment, MomentFinder, Refined, RefineRequest, Usage
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from app.database import Connection
 from app.models import Moment, Transcript
@@ -15,7 +15,7 @@ from app.pipeline.families import group_refined
 from app.pipeline.replacing import delete_files, delete_moments
 from app.pipeline.saving import keeping_answers, save, storable
 from app.pipeline.shown_clips import show_clip
-from app.pipeline.spoken import segments_of, words_of
+from app.pipeline.spoken import timed_words_of
 from app.pipeline.windows import Window, find_window
 from app.repositories import (
     ClipRepository,
@@ -60,10 +60,7 @@ class Refiner:
         self._finder = finder
         self._transcript_id = transcript.id
         self._duration = duration
-        # Some services tell no words.
-        self._words = words_of(transcript) or [
-            Word(part.text, part.start, part.end) for part in segments_of(transcript)
-        ]
+        self._words = timed_words_of(transcript)
 
     async def refine(self, target: Target) -> Done:
         """Raises `StageFailed` where this moment cannot be refined, and `RunLost` where nothing can be any more."""

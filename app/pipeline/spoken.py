@@ -14,6 +14,11 @@ def words_of(transcript: Transcript) -> list[Word]:
     return sorted(found, key=lambda word: word.start)
 
 
+def timed_words_of(transcript: Transcript) -> list[Word]:
+    """Return the words, or, where a service told none, its segments as if each were one."""
+    return words_of(transcript) or [Word(part.text, part.start, part.end) for part in segments_of(transcript)]
+
+
 def segments_of(transcript: Transcript) -> list[Segment]:
     """Return the segments in order of time."""
     found = (
