@@ -75,7 +75,7 @@ class WorkRepository:
                     "subject": subject,
                     "started_at": started_at,
                     "request": Jsonb(asdict(request)),
-                    "stages": Jsonb({stage: asdict(record) for stage, record in (stages or {}).items()}),
+                    "stages": Jsonb({stage.value: asdict(record) for stage, record in (stages or {}).items()}),
                 },
             )
             return await cursor.fetchone()
