@@ -26,6 +26,7 @@ from app.embedded import EmbeddedError
 from app.embedded.local import local_servers, refuse_half_named, uses_embedded_postgres
 from app.library import command as library
 from app.repositories.search import SearchRepository
+from app.services import models_command
 from app.worker import command as worker_command
 from app.worker import run_command
 
@@ -65,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     worker = commands.add_parser("worker", help="work on runs, beside a server or on another machine")
     worker_command.add_arguments(worker)
     worker.set_defaults(run=_work)
+
+    models = commands.add_parser("models", help="the AI models that runs use: their addresses, keys and parameters")
+    models_command.add_arguments(models)
+    models.set_defaults(run=_models)
 
     database = commands.add_parser("db", help="create, migrate and check the database")
     actions = database.add_subparsers(required=True, metavar="ACTION")
@@ -173,6 +178,11 @@ def _work(options: argparse.Namespace) -> int:
         create_database(settings)
         upgrade()
         return worker_command.run(options, settings)
+
+
+def _models(options: argparse.Namespace) -> int:
+    with local_servers(redis=True, share=True) as settings:
+        return models_command.run(options, settings)
 
 
 def _create(options: argparse.Namespace) -> int:

@@ -1,0 +1,147 @@
+"""`python -m app models …`: the registry of AI models on the command line."""
+
+import argparse
+import asyncio
+import getpass
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+from rich.console import Console
+
+from app.ai.model_fields import KEY_PATTERN, ModelChanges, plain_values
+from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
+from app.core.config import Settings
+from app.core.errors import InvalidInput, RedisUnavailable
+from app.core.redis import close_redis, get_redis, init_redis, is_away
+
+_KEY_VARIABLE = "MODEL_API_KEY"
+_FIELDS = ("name", "kind", "base_url", "model_id", "supports_video", "top_p", "top_k")
+
+_console = Console(soft_wrap=True, highlight=False)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the actions to `parser`."""
+    parser.description = "The AI models that runs use. One without an address is answered by this machine."
+    actions = parser.add_subparsers(required=True, metavar="ACTION", dest="action")
+    actions.add_parser("list", help="list all models")
+    for name, text in (("show", "show one model"), ("delete", "delete one model")):
+        actions.add_parser(name, help=text).add_argument("key", metavar="KEY", type=_key)
+    _add_set_arguments(actions.add_parser("set", help="change the fields of a model that are given, or make a model"))
+    seed = actions.add_parser("seed", help="fill an empty registry with the defaults")
+    seed.add_argument("--force", action="store_true", help="put the defaults over what there is, addresses included")
+
+
+def _add_set_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("key", metavar="KEY", type=_key)
+    parser.add_argument("--name", help="what users are shown")
+    parser.add_argument("--kind", choices=[str(kind) for kind in ModelKind], help="what its server speaks")
+    parser.add_argument("--base-url", metavar="URL", help="address of its server; '' for none")
+    parser.add_argument("--model-id", metavar="ID", help="what its server calls it; '' for none")
+    parser.add_argument("--supports-video", action=argparse.BooleanOptionalAction, help="whether it looks at clips")
+    parser.add_argument("--top-p", metavar="P", type=float)
+    parser.add_argument("--top-k", metavar="K", type=int)
+    secret = parser.add_mutually_exclusive_group()
+    secret.add_argument(
+        "--api-key", action="store_true", help=f"set the API key: that of {_KEY_VARIABLE}, or one that is asked for"
+    )
+    secret.add_argument("--no-api-key", action="store_true", help="remove the API key")
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Do what was asked for and return the exit status."""
+    changes = _read_changes(options) if options.action == "set" else {}
+    asyncio.run(_run(options, settings, changes))
+    return 0
+
+
+async def _run(options: argparse.Namespace, settings: Settings, changes: Mapping[str, Any]) -> None:
+    init_redis(settings)
+    registry = ModelRegistry(get_redis())
+    try:
+        await _act(options, registry, changes)
+    except RedisError as error:
+        if is_away(error):
+            raise RedisUnavailable from None
+        raise
+    finally:
+        await close_redis()
+
+
+async def _act(options: argparse.Namespace, registry: ModelRegistry, changes: Mapping[str, Any]) -> None:
+    match options.action:
+        case "list":
+            _print_table(await registry.list_models())
+        case "show":
+            _show(options.key, await registry.find(options.key))
+        case "set":
+            _show(options.key, await _set(registry, options.key, changes))
+        case "delete":
+            await registry.delete(options.key)
+            _console.print(f"Deleted {options.key}", markup=False)
+        case "seed":
+            _console.print(f"Seeded {await registry.seed(force=options.force)} models")
+
+
+async def _set(registry: ModelRegistry, key: str, changes: Mapping[str, Any]) -> ModelConfig:
+    if not changes or await registry.get(key) is not None:
+        return await registry.change(key, changes)
+    return await registry.put(key, ModelConfig(**{"name": key, **changes}))
+
+
+def _read_changes(options: argparse.Namespace) -> Mapping[str, Any]:
+    """Return the fields that are given. Raises `InvalidInput`, which names the one that cannot be."""
+    given = {name: getattr(options, name) for name in _FIELDS if getattr(options, name) is not None}
+    if options.api_key or options.no_api_key:
+        given["api_key"] = _read_secret() if options.api_key else ""
+    try:
+        return plain_values(ModelChanges(**given), exclude_none=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        option = str(problem["loc"][0]).replace("_", "-")
+        raise InvalidInput(f"--{option}: {problem['msg'].removeprefix('Value error, ')}") from None
+
+
+def _read_secret() -> str:
+    """Return an API key from where neither a list of processes nor a history of commands shows it."""
+    if secret := os.environ.get(_KEY_VARIABLE):
+        return secret
+    secret = getpass.getpass("API key: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    if not secret:
+        raise InvalidInput(f"No API key: set {_KEY_VARIABLE}, or write it to standard input")
+    return secret
+
+
+def _print_table(models: Mapping[str, ModelConfig]) -> None:
+    rows = [("key", "name", "kind", "answered by", "model id", "video", "API key")]
+    for key, config in models.items():
+        who = "this machine" if config.is_local else config.base_url
+        secret = "set" if config.api_key else ""
+        rows.append((key, config.name, config.kind, who, config.model_id or "", _yes(config.supports_video), secret))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        _console.print(line.rstrip(), markup=False)
+
+
+def _show(key: str, config: ModelConfig) -> None:
+    values = {name: getattr(config, name) for name in _FIELDS}
+    values |= {"api_key": "set" if config.api_key else None, "updated_at": config.updated_at}
+    for name, value in {"key": key, **values}.items():
+        shown = _yes(value) if isinstance(value, bool) else "" if value is None else value
+        _console.print(f"{name:14}  {shown}".rstrip(), markup=False)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _key(text: str) -> str:
+    if not re.fullmatch(KEY_PATTERN, text):
+        raise argparse.ArgumentTypeError("a key is 1 to 64 letters, digits and any of _ . - after the first")
+    return text
