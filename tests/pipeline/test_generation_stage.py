@@ -64,8 +64,12 @@ async def _raw_answer(context: RunContext) -> str | None:
 
 
 async def test_stores_what_is_found_with_the_model_that_found_it(own_database_url: str, tmp_path: Path) -> None:
-    finder = ScriptedFinder(_FOUND)
-    async with _ready(own_database_url, tmp_path, finder) as context:
+    seen: list[object] = []
+
+    async def look() -> None:
+        seen.append(context.progress)
+
+    async with _ready(own_database_url, tmp_path, ScriptedFinder(_FOUND, meanwhile=look)) as context:
         assert await WORK.skip_reason(context) is None
         result = await WORK.work(context)
         moments = await _list(context)
@@ -76,7 +80,7 @@ async def test_stores_what_is_found_with_the_model_that_found_it(own_database_ur
     }
     usage = {"calls": 1, "seconds": 0.5, "prompt_tokens": 100, "completion_tokens": 10}
     assert result == {"moments": 2, "replaced": 0, "model": "scripted/finder-2b", "usage": usage}
-    assert context.progress == {"percentage": 50}
+    assert [*seen, context.progress] == [{"percentage": 50}, {"percentage": 100}]
 
 
 async def test_prompt_and_config_are_rows_before_the_model_is_asked(own_database_url: str, tmp_path: Path) -> None:

@@ -52,7 +52,12 @@ async def _raw_answer(context: RunContext) -> str | None:
 
 
 async def test_stores_what_is_said_with_who_heard_it(own_database_url: str, tmp_path: Path) -> None:
-    models, transcriber = _models()
+    seen: list[object] = []
+
+    async def look() -> None:
+        seen.append(context.progress)
+
+    models, transcriber = _models(meanwhile=look)
     async with make_context(own_database_url, tmp_path, models=models, transcription_model="parakeet") as context:
         wav = _write_wav(context.folder / AUDIO_NAME)
         assert await WORK.skip_reason(context) is None
@@ -61,7 +66,7 @@ async def test_stores_what_is_said_with_who_heard_it(own_database_url: str, tmp_
     assert WORK.stage is Stage.TRANSCRIPT
     assert models.keys == ["parakeet"]
     assert (transcriber.asked[0].path, transcriber.asked[0].duration_seconds) == (wav, 1.0)
-    assert context.progress == {"percentage": 50}
+    assert [*seen, context.progress] == [{"percentage": 50}, {"percentage": 100}]
     assert stored is not None
     assert (stored.full_text, stored.language, stored.transcription_service) == (
         "Hello there.",

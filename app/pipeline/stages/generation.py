@@ -82,6 +82,7 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
     moments = _list_storable(found, material.duration_seconds)
     replaced = await save(context, lambda conn: _replace(conn, context, moments, found, config_id))
     await delete_files(context, replaced.files)
+    context.report(percentage=100)
     return _describe(found, replaced)
 
 

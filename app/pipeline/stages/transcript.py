@@ -46,6 +46,7 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
         _check(made, audio.duration_seconds)
     row = _make_row(context.run.video_id, made, audio.duration_seconds, time.monotonic() - started)
     is_first = await save(context, lambda conn: TranscriptRepository(conn).create_first(**row))
+    context.report(percentage=100)
     return {
         "service": row["transcription_service"],
         "language": row["language"],
