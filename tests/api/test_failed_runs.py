@@ -62,7 +62,7 @@ async def test_what_failed_is_listed_with_its_reason_and_without_the_answer(
 
 async def test_pages_have_each_failed_run_once_the_last_first(client: AsyncClient, conn: Connection) -> None:
     made = [(await make_failed(conn, f"talk-{number}")).identifier for number in range(5)]
-    path, seen = f"{FAILED}?limit=2", []
+    path, seen = f"{FAILED}?limit=2", list[str]()
     while path and len(seen) <= 5:
         answer = await client.get(path)
         assert answer.json()["count"] <= 2

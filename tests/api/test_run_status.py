@@ -47,11 +47,11 @@ async def get_status(client: AsyncClient) -> dict[str, Any]:
     return found
 
 
-async def show(redis: Redis, run: ClaimedRun, stage: Stage, *, video: str | None = "talk", **progress: int) -> None:
+async def show(redis: Redis, run: ClaimedRun, stage: Stage, **progress: int) -> None:
     """Tell how far a stage is, as the run's worker does."""
     records = {stage: StageRecord(StageStatus.PROCESSING, time.time())}
     fields = write_run(run, records, stage, progress)
-    assert await LiveRuns(redis).show(run.identifier, "token", fields, video)
+    assert await LiveRuns(redis).show(run.identifier, "token", fields, "talk")
 
 
 async def test_a_run_that_waits_is_pending_with_all_its_stages(
@@ -266,7 +266,7 @@ async def test_a_page_of_one_type_leads_to_the_next_of_that_type(client: AsyncCl
     for _ in range(3):
         await finish_run(conn, await begin_run(conn))
         await finish_run(conn, await begin_run(conn, run_type=RunType.AUDIO))
-    path, seen = "/api/pipeline/talk/history?type=audio_only&limit=2", []
+    path, seen = "/api/pipeline/talk/history?type=audio_only&limit=2", list[str]()
     while path and len(seen) < 10:
         answer = await client.get(path)
         seen += [run["type"] for run in answer.json()["runs"]]
