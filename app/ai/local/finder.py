@@ -29,6 +29,7 @@ _REFINE = (
 _FIND_DEFAULT = "Find the strongest moments, each about one topic."
 _REFINE_DEFAULT = "Begin and end the moment with whole sentences that belong to it."
 _ENCODED = 0.8  # of the time that finding moments takes is over when the sentences are vectors
+_GRID_SECONDS = 0.25  # floats that are multiples of it add up exactly, so that a length keeps limits that are equal
 
 Times = tuple[float, float]
 
@@ -120,9 +121,8 @@ def _keep(parts: Sequence[Part], request: FindRequest, evidence: Evidence) -> li
 def _widen(units: Sequence[Unit], evidence: Evidence, request: FindRequest) -> Times:
     """Return the least moment that the limits allow, where no sentences fit: it begins with the strongest one."""
     strongest = max(range(len(units)), key=lambda place: rate_moment(Part(place, place + 1), evidence))
-    latest = math.floor((request.duration_seconds - request.min_length) * 100) / 100
-    start = max(min(units[strongest].start, latest), 0.0)
+    latest = min(units[strongest].start, request.duration_seconds - request.min_length)
+    start = max(math.floor(latest / _GRID_SECONDS) * _GRID_SECONDS, 0.0)
     end = start + request.min_length
-    while end - start < request.min_length:  # by the last bit of a float
-        end = math.nextafter(end, math.inf)
-    return start, min(end, request.duration_seconds)
+    exact = request.min_length <= end - start <= request.max_length and end <= request.duration_seconds
+    return (start, end) if exact else (0.0, request.min_length)

@@ -10,7 +10,8 @@ from app.ai.local.vectors import Array
 
 _NEAR_SECONDS = (2.0, 10.0)  # the least and the most by which a time is moved
 _PART = 0.34  # of the moment's length is the usual most
-_DISTANCE = 0.04  # what a second costs by which a time is moved
+_DISTANCE = 0.015  # what a second costs by which a time is moved
+_INSIDE = 0.35  # how much the sentences that are in it count for what is usual, beside all of the window
 _ROUGH = 1e-6
 
 
@@ -44,7 +45,7 @@ def _belonging(units: Sequence[Unit], vectors: Array, start: float, end: float) 
     inside = np.array([max(min(unit.end, end) - max(unit.start, start), 0.0) for unit in units], np.float32) + _ROUGH
     middle = (vectors * (weights * inside)[:, None]).sum(axis=0)
     nearness = vectors @ middle / max(float(np.linalg.norm(middle)), _ROUGH)
-    usual = (np.average(nearness, weights=inside) + nearness.mean()) / 2
+    usual = _INSIDE * np.average(nearness, weights=inside) + (1 - _INSIDE) * nearness.mean()
     return np.asarray((nearness - usual) * weights)
 
 

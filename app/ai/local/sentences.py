@@ -1,8 +1,9 @@
 """Words as sentences: where one ends, and where a long one is best broken."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from app.ai.protocols import Segment, Word
 
@@ -36,15 +37,9 @@ def _spread(segment: Segment) -> Iterator[Word]:
         at = end
 
 
-def split_sentences(words: Sequence[Word], max_seconds: float, max_letters: int | None = None) -> list[Sequence[Word]]:
+def split_sentences(words: Sequence[Word], max_seconds: float, max_letters: float = math.inf) -> list[Sequence[Word]]:
     """Return the words sentence by sentence; those that are too long are broken where a speaker would breathe."""
-    return [
-        part for sentence in _sentences(words) for part in _break(sentence, max_seconds, max_letters or len_all(words))
-    ]
-
-
-def len_all(words: Sequence[Word]) -> int:
-    return sum(len(word.word) + 1 for word in words)
+    return [part for sentence in _sentences(words) for part in _break(sentence, max_seconds, max_letters)]
 
 
 def _sentences(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
@@ -61,18 +56,25 @@ def ends_sentence(word: str) -> bool:
     return bool(_END.search(word)) and not _ABBREVIATION.search(word)
 
 
-def _break(words: Sequence[Word], max_seconds: float, max_letters: int) -> Iterator[Sequence[Word]]:
-    if len(words) < 2 or (words[-1].end - words[0].start <= max_seconds and len_all(words) - 1 <= max_letters):
-        yield words
-        return
-    place = max(range(1, len(words)), key=lambda place: _worth(words, place))
-    yield from _break(words[:place], max_seconds, max_letters)
-    yield from _break(words[place:], max_seconds, max_letters)
+def _break(sentence: Sequence[Word], max_seconds: float, max_letters: float) -> Iterator[Sequence[Word]]:
+    waiting = [sentence]
+    while waiting:
+        words = waiting.pop()
+        letters = list(accumulate(len(word.word) + 1 for word in words))
+        if len(words) < 2 or (words[-1].end - words[0].start <= max_seconds and letters[-1] - 1 <= max_letters):
+            yield words
+        else:
+            place = _find_break(words, letters)
+            waiting += [words[place:], words[:place]]
 
 
-def _worth(words: Sequence[Word], place: int) -> float:
-    """Return how well a sentence is broken before the word at `place`: at a clause or a pause, and near the middle."""
-    before = len_all(words[:place]) / len_all(words)
-    pause = min(max(words[place].start - words[place - 1].end, 0.0), 1.0)
-    clause = 0.3 * bool(_CLAUSE.search(words[place - 1].word)) + 0.15 * bool(_JOIN.fullmatch(words[place].word))
-    return clause + pause - abs(before - 0.5)
+def _find_break(words: Sequence[Word], letters: Sequence[int]) -> int:
+    """Return the place of the word before which a sentence is best broken: at a clause or a pause, near the middle."""
+
+    def worth(place: int) -> float:
+        before, after = words[place - 1], words[place]
+        clause = 0.3 * bool(_CLAUSE.search(before.word)) + 0.15 * bool(_JOIN.fullmatch(after.word))
+        pause = min(max(after.start - before.end, 0.0), 1.0)
+        return clause + pause - abs(letters[place - 1] / letters[-1] - 0.5)
+
+    return max(range(1, len(words)), key=worth)

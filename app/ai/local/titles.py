@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from yake import KeywordExtractor
 
 _FEWEST_WORDS, _MOST_WORDS = 3, 10
-_CANDIDATES = 40  # of a moment that are compared with all of it
+_CANDIDATES = 24  # of a moment that are compared with all of it
 _GUESSED_WORDS = 2000  # that a language is told by
 _KEY_WORDS = 20  # phrases that YAKE is asked for
 _LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "pl", "ru", "sv", "tr", "fi", "da", "no", "cz", "ar", "id")

@@ -32,6 +32,8 @@ def make_units(
 ) -> list[Unit]:
     """Return the sentences between two seconds, in order, none overlapping another; times have two decimals."""
     tidy = tidy_words(words or spread_words(segments), first, last)
+    if not tidy:
+        return []
     sentences = split_sentences(tidy, min(_LONGEST_SECONDS, longest))
     borders = [math.ceil(first * 100) / 100, *map(_border, sentences, sentences[1:]), math.floor(last * 100) / 100]
     return [_make_unit(sentence, *limits) for sentence, limits in zip(sentences, pairwise(borders), strict=True)]

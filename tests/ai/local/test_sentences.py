@@ -63,3 +63,8 @@ def test_captions_say_every_word_once_and_are_short(spoken: list[tuple[str, floa
         alone = " " not in caption.text
         assert alone or caption.end - caption.start <= 7.0
         assert alone or len(caption.text) <= 84
+
+
+def test_a_long_transcript_without_punctuation_is_divided_at_once() -> None:
+    words = speak_words("word " * 20_000, 0)
+    assert max(len(part) for part in split_sentences(words, 20)) < 70

@@ -1,0 +1,187 @@
+import asyncio
+import math
+import wave
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.ai.local.finder import LocalFinder
+from app.ai.protocols import FindRequest, FoundMoment, Segment, Word
+from tests.ai.local.talks import TOPICS, Talk, draw_topics, make_talk, speak_words
+from tests.ai.local.waiting import ignore
+
+FINDER = LocalFinder()
+
+
+def make_request(talk: Talk, lengths: tuple[float, float] = (15, 90), counts: tuple[int, int] = (1, 10)) -> FindRequest:
+    return FindRequest(talk.segments, talk.words, talk.duration, *lengths, *counts)
+
+
+async def find(request: FindRequest) -> Sequence[FoundMoment]:
+    found = await FINDER.find(request, ignore)
+    assert found.model == FINDER.model
+    check(found.moments, request)
+    return found.moments
+
+
+def check(moments: Sequence[FoundMoment], request: FindRequest) -> None:
+    assert len(moments) <= request.max_count
+    for moment in moments:
+        assert 0 <= moment.start < moment.end <= request.duration_seconds
+        assert request.min_length <= moment.end - moment.start <= request.max_length
+        assert 3 <= len(moment.title.split()) <= 10
+    assert all(one.end <= other.start for one, other in pairwise(moments))
+    assert len({moment.title for moment in moments}) == len(moments)
+
+
+async def test_moments_begin_where_the_topic_changes() -> None:
+    hits = borders = begun = 0
+    for seed in range(5, 9):
+        talk = make_talk(draw_topics(seed, 3 + seed % 4), pause=(0.25, 0.4, 0.7)[seed % 3])
+        starts = [moment.start for moment in await find(make_request(talk))]
+        borders += len(talk.borders)
+        begun += len(starts) - 1
+        hits += sum(min(abs(start - border) for start in starts) <= 3 for border in talk.borders)
+    assert hits / borders > 0.85
+    assert hits / begun > 0.85
+
+
+async def test_moments_begin_and_end_with_sentences() -> None:
+    talk = make_talk(draw_topics(1, 4))
+    for moment in await find(make_request(talk)):
+        assert min(abs(segment.start - moment.start) for segment in talk.segments) < 0.5
+        assert min(abs(segment.end - moment.end) for segment in talk.segments) < 0.5
+
+
+async def test_a_transcript_without_word_times_has_moments_too() -> None:
+    talk = make_talk(["bread", "mars", "salary"])
+    assert len(await find(replace(make_request(talk), words=()))) == 3
+
+
+async def test_the_same_request_has_the_same_answer() -> None:
+    request = make_request(make_talk(["bees", "money"]))
+    assert list(await find(request)) == list(await find(request))
+
+
+async def test_the_prompt_decides_which_moments_are_kept() -> None:
+    request = make_request(make_talk(["bread", "bees", "money", "volcano"]), counts=(1, 1))
+    for prompt, word in (("How do insects live?", "Bee"), ("What erupts under the ground?", "Volcano")):
+        (kept,) = await find(replace(request, prompt=prompt))
+        assert word in kept.title
+
+
+async def test_a_loud_moment_is_stronger_than_a_quiet_one(tmp_path: Path) -> None:
+    talk = make_talk(["bread", "bread", "bread"])
+    third = len(talk.words) // 3
+    for loud, first in enumerate(range(0, len(talk.words), third)):
+        audio = write_sound(tmp_path / f"{loud}.wav", talk.words[first].start, talk.words[first + third - 1].end, talk)
+        request = make_request(talk, (28, 32), (3, 1))
+        (kept,) = await find(replace(request, audio=audio))
+        assert abs(kept.start - talk.words[first].start) < 5
+
+
+def write_sound(path: Path, start: float, end: float, talk: Talk) -> Path:
+    """A hum that is louder between two seconds."""
+    times = np.arange(int(talk.duration * 8000)) / 8000
+    loudness = np.where((times >= start) & (times <= end), 10_000, 1000)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
+        file.writeframes((loudness * np.sin(times * 600)).astype(np.int16).tobytes())
+    return path
+
+
+async def test_cuts_of_the_picture_decide_between_moments_that_say_the_same() -> None:
+    talk = make_talk(["bread", "bread"])
+    request = make_request(talk, (28, 32), (2, 1))
+    for begin in (1.0, talk.borders[0] + 1):
+        (kept,) = await find(replace(request, scene_cuts=[begin + 2 * number for number in range(10)]))
+        assert abs(kept.start - begin) < 5
+
+
+@pytest.mark.parametrize("segments", [(), (Segment("", 0, 5), Segment("  ", 5, 9))])
+async def test_nothing_said_is_no_moment(segments: Sequence[Segment]) -> None:
+    assert await find(FindRequest(segments, (), 60.0, 10, 30, 1, 5)) == []
+
+
+async def test_a_video_shorter_than_a_moment_has_none() -> None:
+    talk = make_talk(["bread"])
+    assert await find(make_request(talk, (talk.duration + 1, 600))) == []
+
+
+async def test_a_video_as_long_as_a_moment_is_one() -> None:
+    talk = make_talk(["bread"])
+    (moment,) = await find(make_request(talk, (talk.duration, talk.duration)))
+    assert (moment.start, moment.end) == (0, talk.duration)
+
+
+async def test_little_speech_in_a_long_video_is_a_moment_with_the_silence_around_it() -> None:
+    words = speak_words("The only thing that anybody says in this film is this.", 100.0)
+    (moment,) = await find(FindRequest((), words, 300.0, 60, 120, 3, 10))
+    assert moment.start <= words[0].start
+    assert words[-1].end <= moment.end
+
+
+async def test_words_that_cannot_be_are_left_out() -> None:
+    talk = make_talk(["bread"])
+    broken = [Word("late", talk.duration + 5, talk.duration + 6), Word("", 1, 2), Word("nan", math.nan, 3)]
+    assert await find(replace(make_request(talk), words=[*broken, *talk.words])) == await find(make_request(talk))
+
+
+async def test_a_cancelled_search_ends_soon() -> None:
+    talk = make_talk(sorted(TOPICS) * 10)
+    begun = asyncio.Event()
+    call = asyncio.create_task(FINDER.find(make_request(talk), lambda done: begun.set()))
+    await asyncio.wait_for(begun.wait(), 60)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(call, 10)
+
+
+async def test_progress_only_grows() -> None:
+    told: list[float] = []
+    await FINDER.find(make_request(make_talk(["bread", "mars"])), told.append)
+    assert told == sorted(told)
+    assert told
+
+
+def test_the_prompts_say_what_is_done() -> None:
+    assert FINDER.find_prompt("About bees").user_prompt == "About bees"
+    assert FINDER.find_prompt("").user_prompt != ""
+    assert "without a language model" in FINDER.find_prompt("").system_prompt
+    assert "without a language model" in FINDER.refine_prompt("", with_clip=False).system_prompt
+
+
+_TEXTS = st.sampled_from(["bread.", "Mars", "money,", "so", "the", "Okay.", "raise!", "bees", "你好", "3.5", "Mr."])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    spoken=st.lists(
+        st.tuples(_TEXTS, st.sampled_from([0.0, 0.1, 0.5, 3.0, 30.0]), st.sampled_from([0.0, 0.3, 5.0])), max_size=25
+    ),
+    rest=st.floats(0, 50),
+    least=st.floats(0.5, 60),
+    more=st.floats(0, 60),
+    counts=st.tuples(st.integers(1, 5), st.integers(0, 5)),
+    shift=st.floats(-5, 5),
+)
+async def test_whatever_is_said_the_limits_are_kept(
+    spoken: list[tuple[str, float, float]],
+    rest: float,
+    least: float,
+    more: float,
+    counts: tuple[int, int],
+    shift: float,
+) -> None:
+    words, at = [], 0.0
+    for text, pause, length in spoken:
+        words.append(Word(text, at + pause + shift, at + pause + length + shift))
+        at += pause + length
+    few, many = counts
+    await find(FindRequest((), words, at + rest, least, least + more, few, few + many))

@@ -1,0 +1,137 @@
+import asyncio
+import time
+import wave
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.ai.local.whisper import RATE, Choice, LocalTranscriber
+from app.core.errors import StageFailed
+from tests.ai.local.waiting import ignore, make_audio
+from tests.speech import Sound, speak_all, word_error_rate
+
+SAID = (
+    "The planet Mars is much smaller and colder than the Earth.",
+    "Scientists have sent robots to look for signs of water.",
+    "Some engineers hope that people will walk on the red planet one day.",
+    "The journey through space in a rocket takes about seven months.",
+    "Astronauts would need air, water and food for the whole mission.",
+)
+PAUSE_SECONDS = 0.5
+
+
+@cache
+def transcriber(choice: Choice) -> LocalTranscriber:
+    return LocalTranscriber(choice)
+
+
+@cache
+def speech() -> tuple[Sound, list[float]]:
+    """What is said, and when each sentence begins."""
+    sounds, rate = speak_all(SAID)
+    pieces, starts, at = [], [], 0.0
+    for sound in (resample(sound, rate) for sound in sounds):
+        pieces += [np.zeros(int(PAUSE_SECONDS * RATE), np.int16), sound]
+        starts.append(at + PAUSE_SECONDS)
+        at += PAUSE_SECONDS + len(sound) / RATE
+    return np.concatenate(pieces), starts
+
+
+def resample(sound: Sound, rate: int) -> Sound:
+    times = np.arange(len(sound) * RATE // rate) * rate / RATE
+    return np.interp(times, np.arange(len(sound)), sound).astype(np.int16)
+
+
+def write(path: Path, sound: Sound, rate: int = RATE) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", "not compressed"))
+        file.writeframes(sound.tobytes())
+    return path
+
+
+def make_noise(seconds: float) -> Sound:
+    return np.random.default_rng(1).normal(0, 800, int(seconds * RATE)).astype(np.int16)
+
+
+async def test_speech_is_transcribed_with_its_times(tmp_path: Path) -> None:
+    sound, starts = speech()
+    duration, told = len(sound) / RATE, list[float]()
+    heard = await transcriber("auto").transcribe(make_audio(write(tmp_path / "a.wav", sound), duration), told.append)
+    assert word_error_rate(" ".join(SAID), heard.text) < 0.1
+    assert (heard.service, heard.language) == ("whisper-tiny.en", "en")
+    assert " ".join(word.word for word in heard.words) == " ".join(segment.text for segment in heard.segments)
+    assert all(0 <= word.start <= word.end <= duration and word.word == word.word.strip() for word in heard.words)
+    assert all(one.end <= other.start for one, other in pairwise(heard.words))
+    assert all(min(abs(segment.start - start) for segment in heard.segments) < 0.5 for start in starts)
+    assert told == sorted(told)
+    assert 0.9 < told[-1] <= 1
+    assert heard.usage.calls == 1
+
+
+async def test_another_model_says_its_own_name(tmp_path: Path) -> None:
+    sound = speech()[0][: 5 * RATE]
+    heard = await transcriber("base").transcribe(make_audio(write(tmp_path / "a.wav", sound), 5), ignore)
+    assert (heard.service, heard.language) == ("whisper-base", "en")
+    assert "planet Mars" in heard.text
+
+
+@pytest.mark.parametrize("sound", [np.zeros(20 * RATE, np.int16), make_noise(20), np.zeros(0, np.int16)], ids=len)
+async def test_a_sound_without_speech_has_an_empty_transcript(tmp_path: Path, sound: Sound) -> None:
+    audio = make_audio(write(tmp_path / "a.wav", sound), len(sound) / RATE)
+    heard = await transcriber("auto").transcribe(audio, ignore)
+    assert (heard.text, heard.words, heard.segments, heard.language) == ("", [], [], "und")
+
+
+async def test_speech_in_a_long_sound_is_where_it_was(tmp_path: Path) -> None:
+    said, starts = speech()
+    silence = np.zeros(100 * RATE, np.int16)
+    sound = np.concatenate((silence, said, silence, said))
+    audio = make_audio(write(tmp_path / "a.wav", sound), len(sound) / RATE)
+    heard = await transcriber("tiny.en").transcribe(audio, ignore)
+    firsts = [word.start for word in heard.words if word.word == "Scientists"]
+    second = starts[1] + 100
+    assert firsts == pytest.approx([second, second + 100 + len(said) / RATE], abs=0.5)
+
+
+async def test_a_cancelled_transcription_ends_soon_and_leaves_the_way_to_the_next(tmp_path: Path) -> None:
+    sound = np.tile(speech()[0], 60)
+    begun = asyncio.Event()
+    audio = make_audio(write(tmp_path / "long.wav", sound), len(sound) / RATE)
+    call = asyncio.create_task(transcriber("tiny.en").transcribe(audio, lambda done: begun.set() if done > 0 else None))
+    await asyncio.wait_for(begun.wait(), 60)
+    waiting = asyncio.create_task(transcriber("tiny.en").transcribe(audio, ignore))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not call.done()
+    cancelled_at = time.monotonic()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    short = make_audio(write(tmp_path / "short.wav", np.zeros(RATE, np.int16)), 1)
+    await transcriber("tiny.en").transcribe(short, ignore)
+    assert time.monotonic() - cancelled_at < 15  # the whole of it takes more than a minute
+
+
+async def test_two_transcriptions_at_once_are_done_one_after_the_other(tmp_path: Path) -> None:
+    audio = make_audio(write(tmp_path / "a.wav", speech()[0][: 5 * RATE]), 5)
+    one, other = await asyncio.gather(*(transcriber("tiny.en").transcribe(audio, ignore) for _ in range(2)))
+    assert one.text == other.text != ""
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"not a sound at all" * 100])
+async def test_what_is_no_sound_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(content)
+    with pytest.raises(StageFailed, match="not a WAV file that can be read"):
+        await transcriber("tiny.en").transcribe(make_audio(path, 1), ignore)
+
+
+async def test_a_sound_of_another_form_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", np.zeros(8000, np.int16), rate=8000)
+    with pytest.raises(StageFailed, match="16 kHz"):
+        await transcriber("tiny.en").transcribe(make_audio(path, 1), ignore)
