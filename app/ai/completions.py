@@ -1,16 +1,14 @@
 """One question to an OpenAI-compatible chat completion service, and its answer."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from app.ai.dialects import Dialect
 from app.ai.protocols import Usage
 from app.ai.service import Refusal, Service, read_name, versioned
 from app.ai.text import clean
 from app.core.errors import ModelAnswerInvalid
-
-_log = logging.getLogger(__name__)
 
 _MAX_TOKENS = 15000  # of an answer, the thinking of models that think included
 _LIMIT_SECONDS = 600.0
@@ -31,37 +29,44 @@ class Completion:
 
 
 class ChatService:
-    """Asks one service. `without_schema` holds the addresses that refuse a JSON schema, for all who ask."""
+    """Asks one service. `dialects` holds how services are asked, by address and model, for all who ask."""
 
-    def __init__(self, service: Service, without_schema: set[str]) -> None:
+    def __init__(self, service: Service, dialects: dict[str, Dialect]) -> None:
         self._service = service
         self._config = service.config
-        self._without_schema = without_schema
+        self._dialects = dialects
 
     async def complete(
         self, operation: str, messages: Sequence[Message], temperature: float, schema: Mapping[str, Any]
     ) -> Completion:
-        """Ask, with the schema where the service takes one. Raises what a `MomentFinder` raises."""
-        body = self._body(messages, temperature)
+        """Ask as the service takes it, with the schema if it can be. Raises what a `MomentFinder` raises."""
         address = f"{self._config.base_url} {self._config.model_id}"
-        if address in self._without_schema:
-            return await self._ask(operation, body)
-        try:
-            return await self._ask(operation, body | {"response_format": _response_format(operation, schema)})
-        except Refusal as refusal:
-            if refusal.status not in (400, 422):
-                raise
-            answer = await self._ask(operation, body)
-            _log.info("%s takes no JSON schema: it is asked without one from now on", self._service.key)
-            self._without_schema.add(address)
-            return answer
+        dialect = self._dialects.get(address, Dialect())
+        while True:
+            body = self._body(dialect, messages, temperature)
+            if dialect.takes_schema:
+                body["response_format"] = _response_format(operation, schema)
+            try:
+                answer = await self._ask(operation, body)
+            except Refusal as refusal:
+                simpler = dialect.after(str(refusal)) if refusal.status in (400, 422) else None
+                if simpler is None:
+                    raise
+                dialect = simpler
+            else:
+                self._dialects[address] = dialect
+                return answer
 
-    def _body(self, messages: Sequence[Message], temperature: float) -> dict[str, Any]:
-        optional = {"model": self._config.model_id, "top_p": self._config.top_p, "top_k": self._config.top_k}
+    def _body(self, dialect: Dialect, messages: Sequence[Message], temperature: float) -> dict[str, Any]:
+        optional = {
+            "temperature": temperature if dialect.takes_temperature else None,
+            "model": self._config.model_id,
+            "top_p": self._config.top_p,
+            "top_k": self._config.top_k,
+        }
         return {
             "messages": list(messages),
-            "max_tokens": _MAX_TOKENS,
-            "temperature": temperature,
+            dialect.tokens_field: _MAX_TOKENS,
             **{name: value for name, value in optional.items() if value is not None},
         }
 
@@ -88,7 +93,8 @@ def _response_format(operation: str, schema: Mapping[str, Any]) -> dict[str, Any
 
 def _read_text(message: Mapping[str, Any]) -> str:
     """Return the text of a message, which some services give in parts."""
-    content = message.get("content")
+    # Of a thought that a model did not close, some servers make all of its answer.
+    content = message.get("content") or message.get("reasoning_content")
     if isinstance(content, list):
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     return clean(content)[:_LONGEST_TEXT] if isinstance(content, str) else ""

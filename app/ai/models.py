@@ -5,6 +5,7 @@ from redis.exceptions import RedisError
 
 from app.ai.chat import ChatFinder
 from app.ai.completions import ChatService
+from app.ai.dialects import Dialect
 from app.ai.local import LocalEngine
 from app.ai.parakeet import ParakeetTranscriber
 from app.ai.protocols import MomentFinder, Transcriber
@@ -26,7 +27,7 @@ class RegisteredModels:
         self._registry = ModelRegistry(redis)
         self._local = LocalEngine(settings)
         self._client = open_client()
-        self._without_schema: set[str] = set()
+        self._dialects: dict[str, Dialect] = {}
 
     async def get_transcriber(self, key: str) -> Transcriber:
         config = await self._find(key)
@@ -44,7 +45,7 @@ class RegisteredModels:
         if config.is_local:
             return self._local.finder()
         service = Service(self._client, key, config)
-        return ChatFinder(key, config, ChatService(service, self._without_schema))
+        return ChatFinder(key, config, ChatService(service, self._dialects))
 
     async def aclose(self) -> None:
         """Close the connections to services."""

@@ -14,6 +14,7 @@ import pytest
 from app.ai.chat import ChatFinder
 from app.ai.chunks import MAX_CHARACTERS
 from app.ai.completions import ChatService
+from app.ai.dialects import Dialect
 from app.ai.protocols import Clip, FindRequest, FoundMoment, RefineRequest, Segment, Word
 from app.ai.registry import ModelConfig
 from app.ai.service import Service, open_client
@@ -58,11 +59,11 @@ class Finders:
     def __init__(self, client: httpx.AsyncClient, url: str) -> None:
         self._client = client
         self._url = url
-        self._without_schema: set[str] = set()
+        self._dialects: dict[str, Dialect] = {}
 
     def make(self, key: str = "mine", path: str = "", **fields: Any) -> ChatFinder:
         config = ModelConfig("Mine", self._url + path, **fields)
-        return ChatFinder(key, config, ChatService(Service(self._client, key, config), self._without_schema))
+        return ChatFinder(key, config, ChatService(Service(self._client, key, config), self._dialects))
 
 
 @pytest.fixture
@@ -150,6 +151,22 @@ async def test_a_request_that_is_wrong_with_and_without_a_schema_is_told_in_the_
     assert not isinstance(caught.value, TransientFailure)
     with_schema = ["response_format" in request.body for request in server.requests]
     assert with_schema == [True, False]
+
+
+async def test_what_a_server_refuses_by_name_is_left_out_and_stays_so(finders: Finders, server: ModelServer) -> None:
+    def fussy(received: Received) -> Reply | str:
+        if "max_tokens" in received.body:
+            return Reply(status=400, body={"error": {"message": "Use 'max_completion_tokens' instead."}})
+        if "temperature" in received.body:
+            return Reply(status=400, body={"error": {"message": "'temperature' does not support 0.7."}})
+        return moments((20, 50))
+
+    server.answer(fussy)
+    for _ in range(2):
+        assert len((await finders.make().find(REQUEST, nothing)).moments) == 1
+    assert len(server.requests) == 4
+    last = server.requests[-1].body
+    assert (last["max_completion_tokens"], "response_format" in last) == (15000, True)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +260,12 @@ async def test_a_text_in_parts_and_a_model_without_a_name_are_understood(finders
     server.answer(Reply(body={"choices": [{"message": {"content": parts}}], "usage": {"prompt_tokens": "many"}}))
     found = await finders.make(model_id="big").find(REQUEST, nothing)
     assert (len(found.moments), found.model, found.usage.prompt_tokens) == (1, "big", 0)
+
+
+async def test_an_answer_that_a_server_takes_for_a_thought_is_read(finders: Finders, server: ModelServer) -> None:
+    message = {"content": None, "reasoning_content": f"Let me see. {moments((20, 50))}"}
+    server.answer(Reply(body={"choices": [{"message": message}]}))
+    assert len((await finders.make().find(REQUEST, nothing)).moments) == 1
 
 
 async def test_an_empty_list_is_a_result_and_asked_for_once(finders: Finders, server: ModelServer) -> None:

@@ -159,5 +159,6 @@ async def test_a_hash_of_the_previous_backend_is_read_without_its_address(
     redis: Redis, key: str, fields: dict[str, str], kind: ModelKind
 ) -> None:
     old = {"name": "Old", "ssh_host": "user@gateway", "ssh_local_port": "8007", "top_p": "high", "top_k": ""}
-    await redis.hset(f"model:config:{key}", mapping=old | fields)
+    for name, value in {**old, **fields}.items():
+        await redis.hset(f"model:config:{key}", name, value)
     assert await ModelRegistry(redis).find(key) == ModelConfig("Old", kind=kind)
