@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from fractions import Fraction
@@ -286,3 +288,25 @@ def test_only_what_a_clip_needs_is_read(tmp_path: Path) -> None:
     file = Counting(film.read_bytes())
     cut_clip(file, 40, 42, tmp_path / "clip.mp4", threading.Event())
     assert file.count < film.stat().st_size / 2  # the part lies behind
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no limit for the size of files here")
+@pytest.mark.parametrize("way", WAYS)
+def test_a_disk_without_room_is_told(tmp_path: Path, way: str) -> None:
+    film = make_sounding_movie(tmp_path / "film.mp4", 8, [(0, 8)])
+    program = f"""
+import io, pathlib, resource, sys, threading
+from app.media.clip import cut_clip
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+film, folder = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+file = film.open("rb") if {way == "ffmpeg"} else io.BytesIO(film.read_bytes())
+try:
+    cut_clip(file, 0, 8, folder / "clip.mp4", threading.Event())
+except OSError as error:
+    print(error.strerror)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(film), str(tmp_path)], stdout=subprocess.PIPE, check=True, text=True
+    )
+    assert done.stdout == "File too large\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
