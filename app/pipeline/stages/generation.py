@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from app.pipeline.families import list_own, overlaps
 from app.pipeline.files import AUDIO_NAME, find_local
 from app.pipeline.replacing import delete_files, delete_moments
 from app.pipeline.saving import keeping_answers, save, storable, usage_of
+from app.pipeline.scenes import find_cuts
 from app.pipeline.spoken import end_of, segments_of, words_of
 from app.pipeline.stage import Resource, StageWork
 from app.repositories import (
@@ -76,6 +77,8 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
     request = await _make_request(context, material)
     if not request.segments:
         return await _end_without(context, "Nothing is said in the video")
+    if finder.is_local:
+        request = replace(request, scene_cuts=await find_cuts(request.film))
     config_id = await save(context, lambda conn: _create_config(conn, context, finder, material.transcript.id))
     async with keeping_answers(context):
         found = await finder.find(request, lambda done: context.report(percentage=int(done * 100)))
