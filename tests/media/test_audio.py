@@ -115,6 +115,12 @@ def test_damaged_packets_cost_nothing_but_themselves(tmp_path: Path) -> None:
     assert beeps[-1] == pytest.approx((2.5, 4), abs=0.1)
 
 
+def test_sound_whose_times_begin_again_in_the_middle_is_not_lost(tmp_path: Path) -> None:
+    film = make_sounding_movie(tmp_path / "film.ts", 3, [(0, 3)], "mp2")
+    film.write_bytes(film.read_bytes() * 2)
+    assert wav_seconds(extract(film)) == pytest.approx(6, abs=0.2)
+
+
 def test_a_film_that_was_cut_off_has_the_sound_that_is_there(tmp_path: Path) -> None:
     film = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
     film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
