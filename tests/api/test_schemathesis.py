@@ -51,6 +51,16 @@ enabled = false
 include-path = "/api/admin/models/seed"
 checks.allow_header_conformance.enabled = false
 
+# A model that nobody has registered is 503.
+[[operations]]
+include-path-regex = "/(generate_moments|start|generate-moments|refine)$"
+checks.not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "503"]
+
+# No worker ends the runs that are started, and so nothing ends what is told of them.
+[[operations]]
+include-path = "/api/pipeline/{{video_id}}/events"
+enabled = false
+
 [phases.stateful]
 enabled = false
 """
