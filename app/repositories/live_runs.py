@@ -126,8 +126,7 @@ class LiveRuns:
 
     async def _ask(self, question: Awaitable[Any], default: T) -> T | Any:
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                answer = await question
+            answer = await _within_patience(question)
         except (RedisError, OSError) as error:
             if not self._is_away:
                 self._is_away = True
@@ -137,6 +136,26 @@ class LiveRuns:
             self._is_away = False
             _log.warning("Redis answers again")
         return answer
+
+
+async def _within_patience(question: Awaitable[Any]) -> Any:
+    """Raises `TimeoutError`. In a task of its own: redis-py sometimes goes on where the task that asks is cancelled."""
+    asking = asyncio.ensure_future(question)
+    try:
+        await asyncio.wait({asking}, timeout=_PATIENCE_SECONDS)
+    finally:
+        if not asking.done():
+            asking.cancel()
+            asking.add_done_callback(_ignore)
+    if asking.cancelled() or not asking.done():
+        raise TimeoutError("no answer in time")
+    return asking.result()
+
+
+def _ignore(asked: asyncio.Future[Any]) -> None:
+    """Look at what nobody waits for any more: asyncio would log an error in it."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 def keys_of_run(run: str) -> list[str]:

@@ -159,8 +159,9 @@ class Attempt:
         finally:
             for task in tasks:
                 task.cancel()
-            for error in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(error, Exception):
+            ended, _ = await asyncio.wait(tasks, timeout=self._pace.grace)
+            for task in ended:
+                if not task.cancelled() and (error := task.exception()):
                     _log.error("Run %s was without signs of life", self._run.identifier, exc_info=error)
 
     async def _beat(self) -> None:

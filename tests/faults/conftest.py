@@ -1,0 +1,48 @@
+"""A site of each test's own, and crews that the tests of a module share."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Databases
+from tests.faults.crew import Crew
+from tests.faults.site import Site
+
+
+@pytest.fixture
+async def site(own_database_url: str, redis_url: str, tmp_path: Path) -> Site:
+    site = Site(own_database_url, redis_url, tmp_path)
+    await site.prepare()
+    return site
+
+
+@pytest.fixture(scope="module")
+async def shared_site(
+    databases: Databases, template_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Site:
+    site = Site(databases.create(template_url), redis_url, tmp_path_factory.mktemp("site"))
+    await site.prepare()
+    return site
+
+
+@pytest.fixture(scope="module")
+async def quick_crew(shared_site: Site) -> AsyncIterator[Crew]:
+    """Workers that are missed soon."""
+    async with _at_work(Crew(shared_site, "quick")) as crew:
+        yield crew
+
+
+@pytest.fixture(scope="module")
+async def steady_crew(shared_site: Site) -> AsyncIterator[Crew]:
+    async with _at_work(Crew(shared_site, "steady")) as crew:
+        yield crew
+
+
+@asynccontextmanager
+async def _at_work(crew: Crew) -> AsyncIterator[Crew]:
+    try:
+        yield crew
+    finally:
+        crew.dismiss()

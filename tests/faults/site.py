@@ -1,0 +1,230 @@
+"""What tests of faults work with: a database, a Redis, a folder, runs, and workers in this process or in others."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from app.core.config import Settings
+from app.core.doorbell import Doorbell
+from app.database import Connection, connect
+from app.models.run import RunRequest, RunType, Stage
+from app.repositories.live_runs import LiveRuns
+from app.repositories.work import WorkRepository
+from app.services.accepting import accept_run
+from app.storage import open_storage
+from app.worker.worker import Worker
+from tests.factories import make_video
+from tests.faults.stages import RESULTS, STEADY, make_works, read_journal
+from tests.pipeline.contexts import NoModels, open_database
+
+_ROOT = Path(__file__).resolve().parents[2]
+# Long, for machines that do much else: only what fails waits for so long.
+_PATIENCE_SECONDS = 60.0
+_POLL_SECONDS = 0.02
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended."""
+
+    status: str
+    error_stage: str | None
+    error_message: str | None
+
+
+@dataclass(frozen=True)
+class Site:
+    """One database, one Redis and one folder. What waits gives up after a minute."""
+
+    database_url: str
+    redis_url: str
+    folder: Path
+
+    async def prepare(self) -> None:
+        async with self.connect() as conn, self.redis() as redis:
+            await conn.execute(RESULTS)
+            await redis.flushdb()
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(**self._settings())
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Connection]:
+        async with connect(self.settings) as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def redis(self) -> AsyncIterator[Redis]:
+        async with Redis.from_url(self.redis_url, decode_responses=True) as redis:
+            yield redis
+
+    async def accept(self, run_type: RunType = RunType.FULL) -> str:
+        """Accept a run over a new video, and tell nobody."""
+        async with self.connect() as conn, conn.transaction():
+            video = await make_video(conn, identifier=f"talk-{os.getpid()}-{next(_numbers)}")
+            return await accept_run(conn, video.identifier, run_type, RunRequest())
+
+    async def start(self, run_type: RunType = RunType.FULL) -> str:
+        """Accept a run over a new video and ring for it."""
+        run = await self.accept(run_type)
+        await self.ring(run)
+        return run
+
+    async def ring(self, *runs: str) -> None:
+        doorbell = Doorbell(self.settings)
+        for run in runs:
+            await doorbell.ring(run)
+        await doorbell.shutdown()
+
+    async def cancel(self, run: str) -> None:
+        async with self.connect() as conn, conn.transaction():
+            cursor = await conn.execute("SELECT id FROM pipeline_history WHERE identifier = %s", (run,))
+            row = await cursor.fetchone()
+            assert row
+            has_ended = await WorkRepository(conn).cancel(row[0])
+        if not has_ended:
+            async with self.redis() as redis:
+                await LiveRuns(redis).wish_cancelled(run)
+
+    async def begun(self, run: str, stage: Stage, times: int = 1) -> int:
+        """Wait until the stage was begun so many times, and return the process that began it last."""
+        await self.until(lambda: _true(len(self._beginnings(run, stage)) >= times), f"{stage} of {run}")
+        return self._beginnings(run, stage)[-1]
+
+    async def ended(self, run: str) -> Ended:
+        found: list[Ended] = []
+
+        async def look() -> bool:
+            async with self.connect() as conn:
+                cursor = await conn.execute(
+                    "SELECT status, error_stage, error_message FROM pipeline_history WHERE identifier = %s", (run,)
+                )
+                row = await cursor.fetchone()
+            assert row
+            found[:] = [Ended(*row)]
+            return found[0].status != "running"
+
+        await self.until(look, f"the end of {run}")
+        return found[0]
+
+    async def records(self, run: str) -> dict[str, dict[str, Any]]:
+        """Return what is stored of each stage."""
+        stages: dict[str, dict[str, Any]] = (await self._work(run))[0]
+        return stages
+
+    async def attempts(self, run: str) -> int:
+        return int((await self._work(run))[1])
+
+    async def results(self, run: str) -> list[str]:
+        async with self.connect() as conn:
+            cursor = await conn.execute("SELECT stage FROM results WHERE run = %s ORDER BY id", (run,))
+            return [stage for (stage,) in await cursor.fetchall()]
+
+    def stages(self, run: str) -> list[Stage]:
+        """Return the stages in the order they were begun."""
+        return [stage for stage, _ in read_journal(self.folder, run)]
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not await condition():
+            assert time.monotonic() < deadline, f"waited in vain for {what}\n{self._logs()}"
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def spawn(self, pace: str = "steady", **settings: Any) -> "WorkerProcess":
+        """Start a worker in another process and return at once."""
+        return WorkerProcess(self.folder, pace, self._settings() | settings)
+
+    @asynccontextmanager
+    async def worker(self, **settings: Any) -> AsyncIterator[Worker]:
+        """Run a worker in this process."""
+        chosen = Settings(**self._settings() | settings)
+        storage, database = open_storage(chosen), open_database(chosen)
+        async with self.redis() as redis:
+            worker = Worker(chosen, database, redis, storage, NoModels(), make_works(self.folder), STEADY)
+            await worker.start()
+            try:
+                yield worker
+            finally:
+                await worker.stop()
+                await storage.aclose()
+
+    async def _work(self, run: str) -> tuple[Any, ...]:
+        async with self.connect() as conn:
+            cursor = await conn.execute(
+                """
+                SELECT stages, attempts FROM pipeline.work JOIN pipeline_history ON id = run_id WHERE identifier = %s
+                """,
+                (run,),
+            )
+            row = await cursor.fetchone()
+        assert row
+        return row
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "database_url": self.database_url,
+            "redis_url": self.redis_url,
+            "data_dir": self.folder / "data",
+            "database_pool_size": 2,
+        }
+
+    def _beginnings(self, run: str, stage: Stage) -> list[int]:
+        return [pid for begun, pid in read_journal(self.folder, run) if begun is stage]
+
+    def _logs(self) -> str:
+        return "\n".join(path.read_text() for path in self.folder.glob("worker-*.log"))
+
+
+class WorkerProcess:
+    """A worker in a process of its own."""
+
+    def __init__(self, folder: Path, pace: str, settings: dict[str, Any]) -> None:
+        ours = {name.upper() for name in Settings.model_fields}
+        environment = {name: value for name, value in os.environ.items() if name not in ours}
+        environment |= {name.upper(): str(value) for name, value in settings.items()}
+        self._folder = folder
+        self.log = folder / f"worker-{next(_numbers)}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.faults.worker_process", str(folder), pace],
+                cwd=folder,
+                env=environment | {"PYTHONPATH": str(_ROOT)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def ready(self) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not (self._folder / f"{self.pid}.ready").exists():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.wait(30)
+
+    async def left(self) -> int:
+        """Wait until it has ended by itself, and return its status."""
+        return await asyncio.to_thread(self.process.wait, 30)
+
+
+async def _true(value: bool) -> bool:
+    return value

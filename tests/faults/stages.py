@@ -1,0 +1,63 @@
+"""Stages that do what files in a folder tell them, in whatever process they are."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from app.models.run import Stage
+from app.pipeline.context import RunContext
+from app.pipeline.pace import Pace
+from app.pipeline.stage import StageWork
+
+# No worker is taken for dead, however long it has to wait for a processor.
+STEADY = Pace(heartbeat=0.2, stale=60.0, lease=60.0, pulse=0.1, sweep=0.2, ring_again=0.5, retry=0.05, grace=2.0)
+QUICK = replace(STEADY, stale=2.0, lease=1.0)
+RESULTS = "CREATE TABLE results (id serial, run text NOT NULL, stage text NOT NULL)"
+_POLL_SECONDS = 0.02
+
+
+def make_works(folder: Path) -> Mapping[Stage, StageWork]:
+    """Return stages that each leave one row in `results`, and a line in the run's journal when they begin."""
+    return {stage: StageWork(stage, 60.0, _never, partial(_work, folder, stage)) for stage in Stage}
+
+
+def hold(folder: Path, stage: Stage) -> None:
+    """Have the stage wait, in every run, before it saves what it has made."""
+    (folder / f"hold-{stage}").touch()
+
+
+def let_go(folder: Path, stage: Stage) -> None:
+    (folder / f"hold-{stage}").unlink()
+
+
+def fill_disk(folder: Path, stage: Stage) -> None:
+    """Have the stage write to a device that has no room."""
+    (folder / f"fill-{stage}").touch()
+
+
+def read_journal(folder: Path, run: str) -> list[tuple[Stage, int]]:
+    """Return which stages were begun by which processes."""
+    path = folder / f"{run}.journal"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(Stage(stage), int(pid)) for stage, pid in (line.split() for line in lines)]
+
+
+async def _never(context: RunContext) -> str | None:
+    return None
+
+
+async def _work(folder: Path, stage: Stage, context: RunContext) -> Mapping[str, Any]:
+    with (folder / f"{context.run.identifier}.journal").open("a") as journal:
+        journal.write(f"{stage} {os.getpid()}\n")
+    context.report(percentage=50)
+    while (folder / f"hold-{stage}").exists():  # noqa: ASYNC110  another process removes it
+        await asyncio.sleep(_POLL_SECONDS)
+    if (folder / f"fill-{stage}").exists():
+        await asyncio.to_thread(Path("/dev/full").write_text, "bytes")
+    async with context.commit() as conn:
+        await conn.execute("INSERT INTO results (run, stage) VALUES (%s, %s)", (context.run.identifier, stage.value))
+    return {"pid": os.getpid()}

@@ -1,0 +1,108 @@
+"""What is in the stream and what is not, and what workers make of it."""
+
+from app.core.doorbell import RUN_STREAM, WORKER_GROUP
+from app.models.run import RunType, Stage
+from tests.factories import make_run
+from tests.faults.site import Ended, Site
+from tests.faults.stages import hold, let_go
+
+COMPLETED = Ended("completed", None, None)
+
+
+async def test_a_run_that_nobody_rang_for_is_found(site: Site) -> None:
+    async with site.worker():
+        run = await site.accept()
+        assert await site.ended(run) == COMPLETED
+    assert site.stages(run) == list(Stage)
+
+
+async def test_entries_of_another_program_do_not_stop_a_worker(site: Site) -> None:
+    async with site.redis() as redis:
+        for number in range(3):
+            await redis.xadd(RUN_STREAM, {"request_id": f"pipeline:old:{number}", "video_id": "old", "config": "{}"})
+        await redis.xadd(RUN_STREAM, {"data": "not a message"})
+        async with site.worker():
+            assert await site.ended(await site.start()) == COMPLETED
+            await redis.xadd(RUN_STREAM, {"request_id": "pipeline:old:4"})
+            assert await site.ended(await site.start()) == COMPLETED
+
+            async def nothing_is_left() -> bool:
+                return bool((await redis.xpending(RUN_STREAM, WORKER_GROUP))["pending"] == 0)
+
+            await site.until(nothing_is_left, "every entry to be acknowledged")
+
+
+async def test_a_run_that_is_told_of_while_it_is_under_way_is_not_begun_again(site: Site) -> None:
+    hold(site.folder, Stage.AUDIO)
+    async with site.worker(pipeline_concurrency=2):
+        run = await site.start(RunType.AUDIO)
+        await site.begun(run, Stage.AUDIO)
+        await site.ring(run, run, "pipeline:nobody:1")
+        assert await site.ended(await site.start(RunType.TRANSCRIPT)) == COMPLETED  # which is heard of later
+        let_go(site.folder, Stage.AUDIO)
+        assert await site.ended(run) == COMPLETED
+    assert site.stages(run) == [Stage.AUDIO, Stage.AUDIO_UPLOAD]
+
+
+async def test_a_run_of_which_nothing_is_known_does_not_run_for_ever(site: Site) -> None:
+    async with site.connect() as conn:
+        orphan = await make_run(conn)
+    async with site.worker():
+        ended = await site.ended(orphan.identifier)
+    assert ended.status == "failed"
+    assert ended.error_message == "The run was left by an earlier version of this server"
+
+
+async def test_the_run_of_a_video_that_is_deleted_stops(site: Site) -> None:
+    hold(site.folder, Stage.AUDIO)
+    async with site.worker(pipeline_concurrency=1):
+        run = await site.start()
+        await site.begun(run, Stage.AUDIO)
+        async with site.connect() as conn:
+            await conn.execute("DELETE FROM videos")
+        let_go(site.folder, Stage.AUDIO)
+        assert await site.ended(await site.start()) == COMPLETED  # with the only place there is
+    assert await site.results(run) == ["download"]
+
+
+async def test_folders_of_ended_runs_go_and_those_of_others_stay(site: Site) -> None:
+    work = site.folder / "data" / "work"
+    (work / "left").mkdir(parents=True)
+    hold(site.folder, Stage.AUDIO)
+    async with site.worker():
+        run = await site.start()
+        await site.begun(run, Stage.AUDIO)
+        (mine,) = (folder for folder in work.iterdir() if folder.name != "left")
+
+        async def is_tidy() -> bool:
+            return list(work.iterdir()) == [mine]
+
+        async with site.worker():
+            await site.until(is_tidy, "what is left to go")
+        let_go(site.folder, Stage.AUDIO)
+        assert await site.ended(run) == COMPLETED
+
+        async def is_empty() -> bool:
+            return not list(work.iterdir())
+
+        await site.until(is_empty, "the folder to go")
+
+
+async def test_a_worker_that_ends_gives_back_what_it_has_and_leaves_the_group(site: Site) -> None:
+    hold(site.folder, Stage.AUDIO)
+    async with site.worker():
+        run = await site.start()
+        await site.begun(run, Stage.AUDIO)
+    records = await site.records(run)
+    assert {stage: record["status"] for stage, record in records.items()} == {
+        "download": "completed",
+        "audio": "processing",
+    }
+    assert await site.attempts(run) == 0
+    async with site.redis() as redis:
+        assert await redis.xinfo_consumers(RUN_STREAM, WORKER_GROUP) == []
+        assert not await redis.exists(f"pipeline:run:{run}:lease")
+    let_go(site.folder, Stage.AUDIO)
+    async with site.worker():
+        assert await site.ended(run) == COMPLETED
+    assert site.stages(run) == [Stage.DOWNLOAD, Stage.AUDIO, *list(Stage)[1:]]

@@ -1,0 +1,107 @@
+"""Servers that are emptied, stopped and started while a run is under way, and a disk that is full."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from app.embedded import EmbeddedPostgres, EmbeddedValkey
+from app.models.run import Stage
+from tests.conftest import Databases, migrate
+from tests.embedded.servers import QUICK
+from tests.faults.site import Ended, Site
+from tests.faults.stages import fill_disk, hold, let_go
+from tests.serving import free_port
+
+COMPLETED = Ended("completed", None, None)
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey(tmp_path / "valkey", free_port()) as valkey:
+        yield valkey
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(tmp_path / "postgres", free_port(), QUICK) as postgres:
+        yield postgres
+
+
+async def test_a_redis_that_is_emptied_loses_no_run(site: Site) -> None:
+    hold(site.folder, Stage.TRANSCRIPT)
+    async with site.worker(), site.redis() as redis:
+        run = await site.start()
+        await site.begun(run, Stage.TRANSCRIPT)
+        await redis.flushdb()
+        lease, live = f"pipeline:run:{run}:lease", f"pipeline:{run.split(':')[1]}:active"
+        await site.until(lambda: _are_there(redis, lease, live), "what the worker tells")
+        assert await redis.hget(live, "current_stage") == "transcript"
+        let_go(site.folder, Stage.TRANSCRIPT)
+        assert await site.ended(run) == COMPLETED
+        assert await site.ended(await site.start()) == COMPLETED
+    assert site.stages(run) == await site.results(run) == list(Stage)
+
+
+async def test_a_redis_that_is_away_keeps_no_run_from_its_end(
+    own_database_url: str, valkey: EmbeddedValkey, tmp_path: Path
+) -> None:
+    site = Site(own_database_url, valkey.url, tmp_path)
+    await site.prepare()
+    hold(site.folder, Stage.TRANSCRIPT)
+    async with site.worker():
+        run = await site.start()
+        await site.begun(run, Stage.TRANSCRIPT)
+        valkey.stop()
+        let_go(site.folder, Stage.TRANSCRIPT)
+        assert await site.ended(run) == COMPLETED
+        meanwhile = await site.start()
+        valkey.start()
+        assert await site.ended(meanwhile) == COMPLETED
+        assert await site.ended(await site.start()) == COMPLETED
+    assert site.stages(run) == await site.results(run) == list(Stage)
+
+
+async def test_a_database_that_is_started_again_fails_no_run(
+    postgres: EmbeddedPostgres, redis_url: str, tmp_path: Path
+) -> None:
+    databases = Databases(postgres.url)
+    database_url = databases.create()
+    migrate(database_url)
+    site = Site(database_url, redis_url, tmp_path)
+    await site.prepare()
+    hold(site.folder, Stage.GENERATION)
+    worker = site.spawn(database_pool_timeout=1)
+    try:
+        run = await site.start()
+        await site.begun(run, Stage.GENERATION)
+        postgres.stop()
+        let_go(site.folder, Stage.GENERATION)  # it saves what it has made, or tries to
+        await site.until(lambda: _is_in(worker.log, "waits"), "the worker to see that the database is away")
+        postgres.start()
+        assert await site.ended(run) == COMPLETED
+        assert await site.results(run) == list(Stage)
+        assert await site.attempts(run) == 1
+        assert "Traceback" not in worker.log.read_text()
+    finally:
+        worker.kill()
+
+
+async def test_a_full_disk_fails_the_run_and_no_other_one(site: Site) -> None:
+    fill_disk(site.folder, Stage.AUDIO)
+    async with site.worker():
+        run = await site.start()
+        assert await site.ended(run) == Ended("failed", "audio", "There is no room for the files of the stage audio")
+        (site.folder / f"fill-{Stage.AUDIO}").unlink()
+        assert await site.ended(await site.start()) == COMPLETED
+    assert await site.results(run) == ["download"]
+
+
+async def _are_there(redis: Redis, *keys: str) -> bool:
+    return bool(await redis.exists(*keys) == len(keys))
+
+
+async def _is_in(log: Path, text: str) -> bool:
+    return text in await asyncio.to_thread(log.read_text)
