@@ -28,7 +28,7 @@ def print_moments(moments: Sequence[Moment], clips: Sequence[Clip], console: Con
         console.print(_table(rows))
     else:
         for row in rows:
-            console.print("\t".join(row), markup=False)
+            console.file.write("\t".join(row) + "\n")  # printing would make spaces of tabs
 
 
 def _rows(moments: Sequence[Moment], clips: Mapping[int, Clip]) -> Iterator[_Row]:

@@ -42,6 +42,12 @@ class Frontend:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._client.close()
 
+    def is_answered(self) -> bool:
+        try:
+            return self._client.get("/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
     def upload(self, path: Path, name: str) -> str:
         """Send the file and return the identifier of the video."""
         with path.open("rb") as file:
@@ -69,6 +75,11 @@ class Frontend:
         assert answer.status_code == 200, answer.text
         started: Answer = answer.json()
         return started
+
+    def configure(self, model: str, **changes: str) -> None:
+        """Say where a model is served."""
+        answer = self._client.patch(f"/api/admin/models/{model}", json=changes)
+        assert answer.status_code == 200, answer.text
 
     def poll(self, path: str, ends: Collection[str]) -> list[Answer]:
         """Ask for a status until it is one of `ends`, and return all answers."""
@@ -118,8 +129,10 @@ class Finished:
         return [each for each in self.get("moments") if each["is_refined"]]
 
 
-def fly_rocket(frontend: Frontend, talk: Talk, min_length: int, max_length: int, min_moments: int = 3) -> Finished:
+def fly_rocket(
+    frontend: Frontend, talk: Talk, min_length: int, max_length: int, min_moments: int = 3, name: str = "talk.mp4"
+) -> Finished:
     """Upload a talk, press the rocket button, and wait for the end."""
-    video = frontend.upload(talk.path, talk.path.name)
+    video = frontend.upload(talk.path, name)
     started = frontend.press(f"/api/pipeline/{video}/start", rocket_body(min_length, max_length, min_moments))
     return Finished(frontend, talk, video, started, frontend.poll_run(video))

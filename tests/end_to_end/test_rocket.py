@@ -165,6 +165,8 @@ def test_every_job_of_the_video_counts_as_completed(finished: Finished) -> None:
 def test_every_model_is_told_truthfully(finished: Finished) -> None:
     lineage = finished.get("lineage")
     assert lineage["transcript"]["transcription_service"] == "whisper-tiny.en"
-    models = {moment["model_name"] for moment in finished.originals + finished.refined}
-    assert len(models) == 1
-    assert "minimax" not in models.pop().lower()
+    answered_by = finished.last["answered_by"]
+    assert answered_by["transcript"] == "whisper-tiny.en"
+    assert "minimax" not in answered_by["generation"].lower()
+    assert {moment["model_name"] for moment in finished.originals} == {answered_by["generation"]}
+    assert {moment["model_name"] for moment in finished.refined} == {answered_by["refinement"]}
