@@ -14,12 +14,25 @@ _CLAUSE = re.compile(r"[,;:\u3001\uff0c\uff1b\uff1a–—-][\"'”’)\]»]*$")
 _ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e|No|Inc|Jr|Sr))\.$")
 _JOIN = re.compile("and|because|but|if|or|so|than|that|until|when|where|which|while|who", re.IGNORECASE)
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uff00-\uffef"
+_UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
 _NEEDLESS_SPACE = re.compile(rf"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
 
 
 def join_words(words: Sequence[Word]) -> str:
     """Return the words as text; scripts that put no space between words get none."""
     return _NEEDLESS_SPACE.sub("", " ".join(word.word for word in words))
+
+
+def join_pieces(pieces: Sequence[Word]) -> list[Word]:
+    """Return whole words, stripped: a piece with no space before it goes on with the one before (" 6" and ",000")."""
+    words: list[Word] = []
+    for piece in pieces:
+        text = piece.word.strip()
+        if text and words and not piece.word[0].isspace() and not _UNSPACED_LETTER.match(text):
+            words[-1] = Word(words[-1].word + text, words[-1].start, piece.end)
+        elif text:
+            words.append(Word(text, piece.start, piece.end))
+    return words
 
 
 def spread_words(segments: Sequence[Segment]) -> list[Word]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.ai.local.sentences import join_words, split_sentences
+from app.ai.local.sentences import join_pieces, join_words, split_sentences
 from app.ai.local.threads import Control, OneThread
 from app.ai.local.weights import WHISPER_BASE, WHISPER_TINY_EN, Weights, missing_model, read_model
 from app.ai.protocols import Audio, Progress, Segment, Transcribed, Usage, Word
@@ -125,7 +125,7 @@ def _hear(
         vad_filter=True,
         word_timestamps=True,
         condition_on_previous_text=False,
-        temperature=(0.0, 0.4, 0.8),
+        temperature=0.0,  # a guess at another one would be another each time
         compression_ratio_threshold=_MAX_COMPRESSION,
         log_prob_threshold=_MIN_LOG_PROBABILITY,
         no_speech_threshold=_MAX_NO_SPEECH,
@@ -133,8 +133,9 @@ def _hear(
     for segment in segments:
         control.tell((offset + float(segment.end)) / audio.duration_seconds if audio.duration_seconds else 0.0)
         if segment.compression_ratio <= _MAX_COMPRESSION and segment.avg_logprob >= _MIN_LOG_PROBABILITY:
-            for word in segment.words or ():
-                yield Word(word.word.strip(), offset + float(word.start), offset + float(word.end))
+            pieces = [Word(each.word, float(each.start), float(each.end)) for each in segment.words or ()]
+            for word in join_pieces(pieces):
+                yield Word(word.word, offset + word.start, offset + word.end)
 
 
 def _tidy(heard: Iterator[Word], before: Sequence[Word], duration: float) -> Iterator[Word]:

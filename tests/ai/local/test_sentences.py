@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ai.local.sentences import join_words, split_sentences, spread_words
+from app.ai.local.sentences import join_pieces, join_words, split_sentences, spread_words
 from app.ai.local.whisper import make_captions
 from app.ai.protocols import Segment, Word
 from tests.ai.local.talks import speak_words
@@ -36,6 +36,15 @@ def test_a_long_sentence_is_broken_at_a_comma_or_before_a_clause() -> None:
 
 def test_scripts_without_spaces_are_joined_without_them() -> None:
     assert join_words(speak_words("你 好 世 界 hello there", 0)) == "你好世界 hello there"
+
+
+def test_pieces_without_a_space_before_them_are_one_word() -> None:
+    pieces = [
+        Word(text, at, at + 1) for at, text in enumerate([" sold", " 6", ",000", " ", " bug", "-free", "你", "好"])
+    ]
+    joined = join_pieces(pieces)
+    assert [word.word for word in joined] == ["sold", "6,000", "bug-free", "你", "好"]
+    assert (joined[1].start, joined[1].end) == (1, 3)
 
 
 def test_segments_without_word_times_are_spread_over_theirs() -> None:
