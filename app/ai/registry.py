@@ -57,6 +57,15 @@ DEFAULT_MODELS: Mapping[str, ModelConfig] = {
     "local": ModelConfig("This machine", kind=ModelKind.LOCAL),
 }
 
+# What this registry was seeded with before its hashes had a kind, and before anything called a model.
+_FORMER_DEFAULTS: Mapping[str, str] = {
+    "minimax": "http://localhost:8007",
+    "qwen": "http://localhost:6101",
+    "qwen3_omni": "http://localhost:7101",
+    "qwen3_vl_fp8": "http://localhost:6010",
+    "parakeet": "http://localhost:6106",
+}
+
 
 class ModelRegistry:
     """Model configs by key. An empty one, as after a flush of Redis, is filled with the defaults when it is used."""
@@ -158,7 +167,7 @@ def _parse(key: str, fields: Mapping[Any, Any]) -> ModelConfig:
     """Read the hash's texts; an empty one is null, and so is one that is no number where a number belongs."""
     return ModelConfig(
         name=fields.get("name", ""),
-        base_url=fields.get("base_url", ""),
+        base_url=_address(key, fields),
         model_id=fields.get("model_id") or None,
         supports_video=fields.get("supports_video") == "true",
         top_p=_number(float, fields.get("top_p")),
@@ -167,6 +176,12 @@ def _parse(key: str, fields: Mapping[Any, Any]) -> ModelConfig:
         api_key=fields.get("api_key", ""),
         updated_at=fields.get("updated_at") or None,
     )
+
+
+def _address(key: str, fields: Mapping[Any, Any]) -> str:
+    """Read an address; one that was only ever a default, and led to a tunnel of the previous backend, is none."""
+    address = str(fields.get("base_url", ""))
+    return "" if "kind" not in fields and address == _FORMER_DEFAULTS.get(key) else address
 
 
 def _kind(key: str, text: str | None) -> ModelKind:

@@ -162,3 +162,20 @@ async def test_a_hash_of_the_previous_backend_is_read_without_its_address(
     for name, value in {**old, **fields}.items():
         await redis.hset(f"model:config:{key}", name, value)
     assert await ModelRegistry(redis).find(key) == ModelConfig("Old", kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("fields", "address"),
+    [
+        ({"base_url": "http://localhost:8007"}, ""),
+        ({"base_url": "http://localhost:8007", "kind": "chat"}, "http://localhost:8007"),
+        ({"base_url": "http://gpu:8007"}, "http://gpu:8007"),
+    ],
+)
+async def test_a_former_default_that_nobody_set_is_no_address(
+    redis: Redis, fields: dict[str, str], address: str
+) -> None:
+    await redis.sadd("model:config:_keys", "minimax")
+    for name, value in {"name": "MiniMax", **fields}.items():
+        await redis.hset("model:config:minimax", name, value)
+    assert (await ModelRegistry(redis).find("minimax")).base_url == address
