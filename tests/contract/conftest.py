@@ -7,11 +7,11 @@ import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
+from app.ai.registry import ModelRegistry
 from app.core.config import Settings
 from app.core.redis import close_redis, get_redis, init_redis
 from app.database import close_db, init_db
 from app.main import create_app
-from app.ai.registry import ModelRegistry
 from tests.api.conftest import app, open_client, settings
 from tests.contract.browser import Browser
 from tests.library.conftest import importer, legacy

@@ -156,10 +156,13 @@ async def test_8_a_run_has_its_stages_in_their_order_and_the_moments_there_are(
     assert status == {
         "request_id": "pipeline:demo-talk:1795347063363",
         "video_id": "demo-talk",
+        "type": "full",
+        "moment_id": None,
         "status": "completed",
         "model": "minimax",
         "generation_model": "minimax",
         "refinement_model": "",
+        "answered_by": {},
         "started_at": 1795345200.0,
         "completed_at": 1795345203.0,
         "total_duration_seconds": 3.0,
@@ -177,6 +180,7 @@ async def test_8_a_run_has_its_stages_in_their_order_and_the_moments_there_are(
         "duration_seconds": None,
         "skipped": False,
         "skip_reason": None,
+        "reason": None,
         "error": None,
         "progress": None,
     }

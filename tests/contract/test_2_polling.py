@@ -1,27 +1,27 @@
 """What the frontend asks for, how often, and when it stops asking."""
 
 import asyncio
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.database import Connection, connect
+from app.models.run import RunStatus, RunType
 from tests.contract.browser import Browser, check_moment
 from tests.contract.conftest import browsing
 from tests.contract.demo import make_demo
 from tests.factories import make_moment, make_run, make_video
+from tests.runs import accept_run, claim_run, finish_run
 
 MOMENT = "7621a017eec7482f"
-STATUSES = {
-    "generation-status": "job:moment_generation:demo talk",
-    f"refinement-status/{MOMENT}": f"job:moment_refinement:demo talk:{MOMENT}",
-    "clip-extraction-status": "job:clip_extraction:demo talk",
-    "audio-extraction-status": "job:audio_extraction:demo talk",
-    "transcription-status": "job:transcription:demo talk",
+JOBS = {
+    "generation-status": (RunType.MOMENTS, ""),
+    f"refinement-status/{MOMENT}": (RunType.REFINEMENT, MOMENT),
+    "clip-extraction-status": (RunType.CLIPS, ""),
+    "audio-extraction-status": (RunType.AUDIO, ""),
+    "transcription-status": (RunType.TRANSCRIPT, ""),
 }
 STOPS_A_RUN = {"completed", "failed", "cancelled", "not_running", "never_run"}
 
@@ -84,19 +84,22 @@ async def test_a_moment_that_was_added_is_in_the_list_that_is_asked_for_next(
     assert await browser.get_json("/api/videos/demo talk/moments") == [added.json()]
 
 
-@pytest.mark.parametrize("word", ["processing", "completed", "failed"])
-@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("end", [RunStatus.COMPLETED, RunStatus.FAILED])
+@pytest.mark.parametrize("status", JOBS)
 async def test_a_job_is_asked_for_until_it_has_ended(
-    browser: Browser, conn: Connection, redis: Redis, status: str, word: str
+    browser: Browser, conn: Connection, status: str, end: RunStatus
 ) -> None:
     video = await make_video(conn, identifier="demo talk")
     await make_moment(conn, video_id=video.id, identifier=MOMENT)
-    path = f"/api/videos/demo talk/{status}"
+    path, (run_type, subject) = f"/api/videos/demo talk/{status}", JOBS[status]
     assert await browser.get_json(path) == {"status": "not_started", "started_at": None}
-    fields: dict[Any, Any] = {"status": word, "started_at": str(time.time()), "completed_at": "", "error": ""}
-    await redis.hset(STATUSES[status], mapping=fields)
+    identifier = await accept_run(conn, "demo talk", run_type, subject=subject)
+    assert (await browser.get_json(path))["status"] == "processing"
+    run = await claim_run(conn, identifier)
+    assert (await browser.get_json(path))["status"] == "processing"
+    await finish_run(conn, run, end)
     answer = await browser.get_json(path)
-    assert answer["status"] == word
+    assert answer["status"] == end
     assert isinstance(answer["started_at"], str)
     assert ("error" in answer) == (status in ("audio-extraction-status", "transcription-status"))
     assert "total_moments" not in answer

@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx import Response
 
 from app.database import Connection
 from app.models import Video
+from app.repositories.active_runs import ActiveRunRepository
 from tests.contract.browser import Browser, check_moment, group_cards
 from tests.contract.demo import make_demo
 from tests.factories import make_generation_config, make_moment, make_prompt, make_transcript, make_video
+from tests.runs import claim_run, finish_run
 
-MOMENTS = "/api/videos/demo-talk/moments"
+TALK = "/api/videos/demo-talk"
+MOMENTS = f"{TALK}/moments"
 
 
 @pytest.fixture
@@ -228,3 +232,98 @@ async def test_statuses_of_generation_and_refinement_tell_of_what_is_stored(
         assert float(answer["started_at"]) > 0
     untouched = await browser.get_json(f"/api/videos/demo-talk/refinement-status/{demo.refined.identifier}")
     assert untouched == {"status": "not_started", "started_at": None}
+
+
+GENERATE = (
+    '{"user_prompt":"The best jokes","min_moment_length":60,"max_moment_length":600,"min_moments":1,'
+    '"max_moments":10,"model":"qwen3_vl_fp8","temperature":0.7}'
+)
+REFINE = '{"user_prompt":"Shorter","model":"qwen3_vl_fp8","temperature":0.7,"include_video":false}'
+
+
+@pytest.mark.parametrize(
+    ("button", "body", "status", "answered", "busy"),
+    [
+        (
+            "generate-moments",
+            GENERATE,
+            "generation-status",
+            {"message": "Moment generation started", "video_id": "demo-talk"},
+            "Moment generation already in progress for this video",
+        ),
+        (
+            "moments/7621a017eec7482f/refine",
+            REFINE,
+            "refinement-status/7621a017eec7482f",
+            {
+                "message": "Moment refinement started",
+                "video_id": "demo-talk",
+                "moment_id": "7621a017eec7482f",
+                "include_video": False,
+            },
+            "Moment refinement already in progress",
+        ),
+    ],
+    ids=["generate", "refine"],
+)
+async def test_a_dialog_starts_its_job_and_is_told_when_it_has_ended(
+    browser: Browser,
+    conn: Connection,
+    tmp_path: Path,
+    button: str,
+    body: str,
+    status: str,
+    answered: dict[str, Any],
+    busy: str,
+) -> None:
+    await make_demo(conn, tmp_path / "library")
+    started = await browser.send("POST", f"{TALK}/{button}", body)
+    assert (started.status_code, started.json()) == (200, answered)
+    assert (await browser.get_json(f"{TALK}/{status}"))["status"] == "processing"
+    again = await browser.send("POST", f"{TALK}/{button}", body)
+    assert (again.status_code, again.json()) == (409, {"detail": busy})
+    (active,) = await ActiveRunRepository(conn).list_active(2)
+    run = await claim_run(conn, active.identifier)
+    prompt = run.request.generation_prompt or run.request.refinement_prompt
+    assert prompt in ("The best jokes", "Shorter")
+    await finish_run(conn, run)
+    assert (await browser.get_json(f"{TALK}/{status}"))["status"] == "completed"
+
+
+@pytest.mark.parametrize("button", ["generate-moments", "moments/7621a017eec7482f/refine"])
+async def test_what_a_job_needs_is_said_in_order(
+    browser: Browser, conn: Connection, tmp_path: Path, button: str
+) -> None:
+    body = GENERATE if button == "generate-moments" else REFINE
+    path = f"{TALK}/{button}"
+    assert status_and_body(await browser.send("POST", path, body)) == (404, {"detail": "Video not found"})
+    await make_demo(conn, tmp_path / "library")
+    await conn.execute("DELETE FROM transcripts")
+    no_transcript = {"detail": "Transcript not found. Please generate transcript first."}
+    assert status_and_body(await browser.send("POST", path, body)) == (400, no_transcript)
+    (tmp_path / "library" / "audios" / "demo-talk.wav").unlink()
+    no_audio = {"detail": "Audio file not found. Please process audio first."}
+    assert status_and_body(await browser.send("POST", path, body)) == (400, no_audio)
+
+
+async def test_a_refinement_with_the_clip_needs_a_model_that_can_be_shown_it(
+    browser: Browser, conn: Connection, tmp_path: Path
+) -> None:
+    await make_demo(conn, tmp_path / "library")
+    with_clip = REFINE.replace('"include_video":false', '"include_video":true')
+    path = f"{TALK}/moments/7621a017eec7482f/refine"
+    blind = await browser.send("POST", path, with_clip.replace("qwen3_vl_fp8", "minimax"))
+    assert status_and_body(blind) == (
+        400,
+        {"detail": "Model 'minimax' does not support video. Use 'qwen3_vl_fp8' for video refinement."},
+    )
+    of_refined = await browser.send("POST", f"{TALK}/moments/b02a2cdfa5275bb8/refine", with_clip)
+    assert status_and_body(of_refined) == (
+        400,
+        {"detail": "Video clip not available. Extract clips first or disable video refinement."},
+    )
+    assert (await browser.send("POST", path, with_clip)).json()["include_video"] is True
+
+
+def status_and_body(answer: Response) -> tuple[int, Any]:
+    return answer.status_code, answer.json()

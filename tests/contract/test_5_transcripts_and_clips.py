@@ -2,22 +2,24 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from app.database import Connection
-from tests.contract.browser import Browser
+from app.models.run import RunStatus, Stage, StageStatus
+from app.repositories.active_runs import ActiveRunRepository
+from tests.contract.browser import Browser, detail_of
 from tests.contract.demo import TRANSCRIPT, make_demo, make_demo_transcript
 from tests.factories import make_clip, make_moment, make_transcript, make_video
+from tests.runs import claim_run, fail_run, finish_run, save_stage
 
 TALK = "/api/videos/demo-talk"
 
 
-async def tell(redis: Redis, kind: str, **fields: str) -> None:
-    mapping: dict[Any, Any] = {"job_type": kind, "video_id": "demo-talk", "completed_at": "", "error": ""} | fields
-    await redis.hset(f"job:{kind}:demo-talk", mapping=mapping)
+def add_audio(folder: Path) -> None:
+    path = folder / "library" / "audios" / "demo-talk.wav"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"RIFF")
 
 
 async def test_a_transcript_is_the_stored_document(browser: Browser, conn: Connection, tmp_path: Path) -> None:
@@ -66,33 +68,48 @@ async def test_a_transcript_is_exported(
     assert answer.text == text
 
 
-@pytest.mark.parametrize("kind", ["audio_extraction", "transcription"])
-async def test_a_job_tells_how_long_it_has_taken_and_what_went_wrong(
-    browser: Browser, conn: Connection, redis: Redis, kind: str
+@pytest.mark.parametrize(
+    ("button", "message", "status"),
+    [
+        ("process-audio", "Audio processing started", "audio-extraction-status"),
+        ("process-transcript", "Transcript generation started", "transcription-status"),
+    ],
+)
+async def test_a_button_without_a_body_answers_at_once_and_its_status_tells_the_rest(
+    browser: Browser, conn: Connection, tmp_path: Path, button: str, message: str, status: str
 ) -> None:
     await make_video(conn, identifier="demo-talk")
-    path = f"{TALK}/{kind.replace('_', '-')}-status"
-    started_at = str(time.time() - 2)
-    await tell(redis, kind, status="processing", started_at=started_at)
-    running = await browser.get_json(path)
-    assert 2 <= running.pop("elapsed_seconds") < 60
-    assert running == {"status": "processing", "started_at": started_at, "error": ""}
-    ended = {"started_at": "1795346910.5", "completed_at": "1795346913.75"}
-    await tell(redis, kind, status="failed", error="Audio extraction failed", **ended)
-    assert await browser.get_json(path) == {
-        "status": "failed",
-        "started_at": "1795346910.5",
-        "elapsed_seconds": 3.25,
-        "error": "Audio extraction failed",
-    }
+    if button == "process-transcript":
+        add_audio(tmp_path)
+    started = await browser.send("POST", f"{TALK}/{button}")
+    assert (started.status_code, started.json()) == (200, {"message": message, "video_id": "demo-talk"})
+    running = await browser.get_json(f"{TALK}/{status}")
+    assert 0 <= running.pop("elapsed_seconds") < 60
+    assert abs(float(running.pop("started_at")) - time.time()) < 60
+    assert running == {"status": "processing", "error": ""}
+    again = await browser.send("POST", f"{TALK}/{button}")
+    assert again.status_code == 409
+    (active,) = await ActiveRunRepository(conn).list_active(2)
+    await fail_run(conn, await claim_run(conn, active.identifier), Stage.AUDIO, "Audio extraction failed")
+    failed = await browser.get_json(f"{TALK}/{status}")
+    assert (failed["status"], failed["error"]) == ("failed", "Audio extraction failed")
+    assert (await browser.send("POST", f"{TALK}/{button}")).status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["audio_extraction", "transcription"])
-async def test_a_job_that_has_died_ends_the_asking(browser: Browser, conn: Connection, redis: Redis, kind: str) -> None:
+async def test_sound_and_transcript_are_not_made_twice(browser: Browser, conn: Connection, tmp_path: Path) -> None:
+    await make_demo(conn, tmp_path / "library")
+    for button, detail in (
+        ("process-audio", "Audio file already exists for this video"),
+        ("process-transcript", "Transcript already exists for this video"),
+    ):
+        answer = await browser.send("POST", f"{TALK}/{button}")
+        assert (answer.status_code, answer.json()) == (400, {"detail": detail})
+
+
+async def test_a_transcript_needs_sound(browser: Browser, conn: Connection) -> None:
     await make_video(conn, identifier="demo-talk")
-    await tell(redis, kind, status="processing", started_at=str(time.time() - 841))
-    answer = await browser.get_json(f"{TALK}/{kind.replace('_', '-')}-status")
-    assert (answer["status"], answer["error"]) == ("failed", "Not ended after 840 seconds")
+    answer = await browser.send("POST", f"{TALK}/process-transcript")
+    assert (answer.status_code, detail_of(answer)) == (400, "Audio file not found. Please process audio first.")
 
 
 @pytest.mark.parametrize("status", ["audio-extraction-status", "transcription-status", "clip-extraction-status"])
@@ -107,22 +124,38 @@ async def test_what_nobody_began_has_not_started(browser: Browser, conn: Connect
     assert await browser.get_json(f"{TALK}/{status}") == {"status": "not_started", "started_at": None}
 
 
+@pytest.mark.parametrize("body", ['{"override_existing":true}', "{}"])
 async def test_clips_are_counted_as_soon_as_there_is_something_to_count(
-    browser: Browser, conn: Connection, redis: Redis
+    browser: Browser, conn: Connection, body: str
 ) -> None:
-    await make_video(conn, identifier="demo-talk")
-    path, started_at = f"{TALK}/clip-extraction-status", str(time.time())
-    await tell(redis, "clip_extraction", status="processing", started_at=started_at)
-    assert await browser.get_json(path) == {"status": "processing", "started_at": started_at}
-    counts = {"total_moments": "5", "processed_moments": "2", "failed_moments": "0"}
-    await tell(redis, "clip_extraction", status="processing", started_at=started_at, **counts)
-    assert await browser.get_json(path) == {
-        "status": "processing",
-        "started_at": started_at,
+    video = await make_video(conn, identifier="demo-talk")
+    nothing = await browser.send("POST", f"{TALK}/extract-clips", body)
+    assert (nothing.status_code, detail_of(nothing)) == (400, "No moments found for this video")
+    await make_moment(conn, video_id=video.id)
+    started = await browser.send("POST", f"{TALK}/extract-clips", body)
+    assert started.json() == {"message": "Clip extraction started", "video_id": "demo-talk"}
+    path = f"{TALK}/clip-extraction-status"
+    first = await browser.get_json(path)
+    assert (first.keys(), first["status"]) == ({"status", "started_at"}, "processing")
+    (active,) = await ActiveRunRepository(conn).list_active(2)
+    run = await claim_run(conn, active.identifier)
+    counts = {"total": 5, "processed": 5, "failed": 1}
+    await save_stage(conn, run, Stage.CLIPS, StageStatus.COMPLETED, progress=counts)
+    await finish_run(conn, run, RunStatus.PARTIAL)
+    ended = await browser.get_json(path)
+    assert ended == {
+        "status": "completed",
+        "started_at": first["started_at"],
         "total_moments": 5,
-        "processed_moments": 2,
-        "failed_moments": 0,
+        "processed_moments": 5,
+        "failed_moments": 1,
     }
+
+
+async def test_clips_need_a_body(browser: Browser, conn: Connection) -> None:
+    await make_video(conn, identifier="demo-talk")
+    answer = await browser.send("POST", f"{TALK}/extract-clips")
+    assert (answer.status_code, detail_of(answer)) == (422, "body: Field required")
 
 
 async def test_clips_that_were_cut_are_counted_without_those_that_failed(browser: Browser, conn: Connection) -> None:
