@@ -87,7 +87,8 @@ class StageLines:
         for stage, record in records.items():
             if record.status is not StageStatus.PENDING and self._told.get(stage) is not record.status:
                 self._told[stage] = record.status
-                self.say(f"{_NAMES[stage]}: {_note(record) or 'begun'}")
+                note = "begun" if record.status is StageStatus.PROCESSING else _note(record)
+                self.say(f"{_NAMES[stage]}: {note}")
 
     def end(self) -> None:
         pass
