@@ -14,6 +14,7 @@ import pytest
 from httpx import AsyncClient
 from redis.asyncio import Redis
 
+from app.ai.registry import DEFAULT_MODELS
 from app.core.config import Settings
 from app.database import get_pool
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
@@ -82,7 +83,7 @@ async def test_the_registry_and_the_consumer_group_are_made_once(own_database_ur
         for _ in range(2):
             async with running(database_url=own_database_url, redis_url=redis_url):
                 await _until_prepared(redis)
-        assert await redis.scard("model:config:_keys") == 5
+        assert await redis.scard("model:config:_keys") == len(DEFAULT_MODELS)
         (group,) = await redis.xinfo_groups("pipeline:requests")
         assert (group["name"], group["last-delivered-id"]) == ("pipeline_workers", "0-0")
 

@@ -99,6 +99,20 @@ async def test_what_a_run_has_finished_is_not_paid_for_again(
     )
 
 
+async def test_of_a_run_of_which_a_part_failed_that_part_is_done_again(
+    client: AsyncClient, conn: Connection, tmp_path: Path
+) -> None:
+    await make_talk(conn, tmp_path)
+    run = await begin_run(conn, request=ASKED)
+    for stage in Stage:
+        await save_stage(conn, run, stage, StageStatus.COMPLETED)
+    await finish_run(conn, run, RunStatus.PARTIAL, error_stage="clips", error_message="1 of 5 failed")
+    again = await take_retry(client, conn)
+    assert again.stages == skipped(
+        run, Stage.DOWNLOAD, Stage.AUDIO, Stage.AUDIO_UPLOAD, Stage.TRANSCRIPT, Stage.GENERATION
+    )
+
+
 async def test_only_stages_before_the_end_count_as_finished(
     client: AsyncClient, conn: Connection, tmp_path: Path
 ) -> None:
