@@ -33,10 +33,8 @@ _CONNECTIONS = 20
 _ENTRIES_AT_MOST = 10_000
 _IDLE_MS = 60_000
 _CLAIMED_AT_ONCE = 10
-_CLAIM_LOCK_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
-_FOREIGN_AT_ONCE = 100
 
 
 class Doorbell(RedisStreamBroker):
@@ -49,17 +47,13 @@ class Doorbell(RedisStreamBroker):
             consumer_group_name=WORKER_GROUP,
             consumer_id="0",
             max_connection_pool_size=_CONNECTIONS,
-            xread_block=_BLOCK_MS,
-            xread_count=1,
             maxlen=_ENTRIES_AT_MOST,
-            idle_timeout=_IDLE_MS,
-            unacknowledged_batch_size=_CLAIMED_AT_ONCE,
-            unacknowledged_lock_timeout=_CLAIM_LOCK_SECONDS,
             timeout=_CONNECT_SECONDS,
             socket_connect_timeout=_CONNECT_SECONDS,
             socket_timeout=_ANSWER_SECONDS,
             retry=Retry(NoBackoff(), 1),
         )
+        self._is_listening = True
         self._kicker: AsyncKicker[[str], Any] = AsyncKicker(RUN_TASK, self, {})
 
     async def ring(self, identifier: str) -> None:
@@ -72,22 +66,42 @@ class Doorbell(RedisStreamBroker):
             _log.warning("No worker can be told of run %s, it waits until one looks: %s", identifier, reason)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
-        """Yield entries for ever."""
+        """Yield entries until `stop_listening`.
+
+        taskiq-redis' own loop ends for good at an entry that another program wrote, and looks for entries of consumers
+        that died only when there is a new one.
+        """
         pause, failed_at = _FIRST_PAUSE_SECONDS, 0.0
-        while True:
+        while self._is_listening:
             try:
                 await self._declare_consumer_group()
-                async with aclosing(super().listen()) as entries:
+                async with aclosing(self._read()) as entries:
                     async for entry in entries:
                         yield entry
-            except KeyError:
-                await self._skip_foreign()
             except (RedisError, OSError) as error:
                 if time.monotonic() - failed_at > 2 * _LONGEST_PAUSE_SECONDS:
                     pause = _FIRST_PAUSE_SECONDS
                     _log.warning("Redis tells of no runs, trying again: %s", error)
                 await asyncio.sleep(pause)
                 pause, failed_at = min(2 * pause, _LONGEST_PAUSE_SECONDS), time.monotonic()
+
+    def stop_listening(self) -> None:
+        """End `listen` within two seconds, also where redis-py goes on although it is cancelled."""
+        self._is_listening = False
+
+    async def _read(self) -> AsyncGenerator[AckableMessage, None]:
+        async with Redis(connection_pool=self.connection_pool) as redis:
+            while self._is_listening:
+                names = (self.consumer_group_name, self.consumer_name)
+                new: Any = await redis.xreadgroup(*names, {self.queue_name: ">"}, count=1, block=_BLOCK_MS)
+                left: Any = await redis.xautoclaim(self.queue_name, *names, _IDLE_MS, count=_CLAIMED_AT_ONCE)
+                for identifier, fields in [*(new[0][1] if new else []), *left[1]]:
+                    acknowledge = self._ack_generator(identifier, self.queue_name)
+                    if b"data" in fields:
+                        yield AckableMessage(data=fields[b"data"], ack=acknowledge)
+                    else:
+                        _log.info("Skipped an entry of %s that names no run", self.queue_name)
+                        await acknowledge()
 
     async def shutdown(self) -> None:
         """Leave the group and close the connections. What was delivered and not acknowledged is rung for again."""
@@ -109,24 +123,6 @@ class Doorbell(RedisStreamBroker):
                 _log.debug("Entry %s is not acknowledged: %s", id, error)
 
         return try_to_acknowledge
-
-    async def _skip_foreign(self) -> None:
-        """Acknowledge what was delivered to this consumer and is not taskiq's: another program wrote into the stream.
-
-        taskiq stops at such an entry, and would stop at it again each time it is delivered.
-        """
-        try:
-            async with Redis(connection_pool=self.connection_pool) as redis:
-                delivered: Any = await redis.xreadgroup(
-                    self.consumer_group_name, self.consumer_name, {self.queue_name: "0"}, count=_FOREIGN_AT_ONCE
-                )
-                entries = delivered[0][1] if delivered else []
-                foreign = [entry for entry, fields in entries if b"data" not in (fields or {})]
-                if foreign:
-                    await redis.xack(self.queue_name, self.consumer_group_name, *foreign)
-                    _log.info("Skipped %d entries of %s that name no run", len(foreign), self.queue_name)
-        except (RedisError, OSError) as error:
-            _log.debug("Entries that name no run are not skipped yet: %s", error)
 
 
 _doorbell: Doorbell | None = None

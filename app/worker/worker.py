@@ -66,31 +66,31 @@ class Worker:
         self._is_tidy = False
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._listening: asyncio.Task[None] | None = None
+        self._repeating: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to work in tasks of its own; servers that are away are waited for."""
         if self._works is None:
             self._works = await asyncio.to_thread(load_works)
-        self._listening = asyncio.create_task(self._listen())
-        self._tasks = [
+        self._repeating = [
             asyncio.create_task(self._repeat(self._sweep)),
             asyncio.create_task(self._repeat(self._send_callbacks)),
         ]
+        self._tasks = [asyncio.create_task(self._listen()), *self._repeating]
         _log.info("Worker %s takes %d runs at once", self.name, self._settings.pipeline_concurrency)
 
     async def stop(self) -> None:
         """Take no more, and give back what is not done: another worker goes on with it at the same stage."""
         self._stopping.set()
+        self._doorbell.stop_listening()
         for attempt in self._attempts.values():
             attempt.stop(Stop.RELEASED)
-        for task in self._tasks:
+        for task in self._repeating:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._listening is not None:
-            await asyncio.wait({self._listening}, timeout=self._pace.grace + 1)
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=self._pace.grace + 1)
+            for task in late:
+                task.cancel()
         await self._doorbell.shutdown()
 
     async def take(self, identifier: str) -> None:
@@ -150,7 +150,7 @@ class Worker:
 
     async def _repeat(self, do: Callable[[], Awaitable[None]]) -> None:
         is_away = False
-        while True:
+        while not self._stopping.is_set():
             try:
                 if is_away:
                     await self._wait_for_others()
