@@ -92,8 +92,9 @@ def test_a_file_becomes_moments_and_a_second_time_the_video_is_there(library: Li
     assert mars[0].startswith("0:00:1")
     assert (library.folder / bread[3]).stat().st_size > 1000
 
-    again = library.run("short-talk", *_LIMITS, "--model", "local")
+    again = library.run(str(short_talk.path), *_LIMITS, "--model", "local")
     assert again.returncode == 0, again.stderr
+    assert "Upload" not in again.stderr
     assert "Transcript: skipped: Transcript already exists" in again.stderr
     assert len(again.stdout.splitlines()) == 4
 
