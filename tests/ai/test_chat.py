@@ -353,6 +353,7 @@ async def test_the_parts_of_a_long_transcript_get_their_share_of_the_number_aske
 async def test_a_part_without_a_usable_answer_is_left_out_where_others_have_one(
     finders: Finders, server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)
     server.script(["no", "no"])
     server.answer(first_line)
     assert len((await finders.make().find(long_talk(0.0), nothing)).moments) == 2

@@ -103,7 +103,7 @@ def call_everything(server: ServerProcess, folder: Path, *options: str, more: st
         env=os.environ | {"COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     if result.returncode:
         pytest.fail(result.stdout + result.stderr + server.output, pytrace=False)

@@ -44,6 +44,7 @@ async def test_who_is_told_to_stop_listening_stops(redis_url: str) -> None:
 
 
 async def test_ringing_never_fails(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for port in (1, silent.getsockname()[1]):
             init_doorbell(Settings(redis_url=f"redis://127.0.0.1:{port}/0"))

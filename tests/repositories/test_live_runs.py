@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -114,6 +115,7 @@ async def test_a_user_keeps_its_place_when_redis_was_emptied(redis: Redis) -> No
 
 
 async def test_without_redis_runs_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
     async with Redis.from_url("redis://127.0.0.1:1/0", decode_responses=True) as nobody:
         live = LiveRuns(nobody)
         assert await live.take_lease(_RUN, "one")
