@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
+from psycopg import Rollback
 from psycopg.rows import args_row
 from psycopg.types.json import Jsonb
 
@@ -85,6 +86,15 @@ class WorkRepository:
 
         None where there is nothing to claim: the run has ended, or lives in other hands.
         """
+        async with self._conn.transaction() as transaction:
+            row = await self._take(identifier, owner, stale_seconds)
+            # Who waits for the row of a run that ends takes it all the same: only that row is looked at again.
+            if row and not await self._is_running(row[0]):
+                row = None
+                raise Rollback(transaction)
+        return _read_claimed(*row) if row else None
+
+    async def _take(self, identifier: str, owner: str, stale_seconds: float) -> tuple[Any, ...] | None:
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.work
@@ -97,8 +107,13 @@ class WorkRepository:
             """,
             {"identifier": identifier, "owner": owner, "stale_seconds": stale_seconds},
         )
-        row = await cursor.fetchone()
-        return _read_claimed(*row) if row else None
+        return await cursor.fetchone()
+
+    async def _is_running(self, run_id: int) -> bool:
+        cursor = await self._conn.execute(
+            "SELECT FROM pipeline_history WHERE id = %(id)s AND status = 'running'", {"id": run_id}
+        )
+        return await cursor.fetchone() is not None
 
     async def hold(self, run: ClaimedRun) -> None:
         """Keep the run in its owner's hands until the transaction ends. Raises `RunLost` where it is not any more."""

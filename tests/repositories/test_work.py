@@ -44,6 +44,16 @@ async def status_of(conn: Connection, number: int = 1) -> str:
     return run.status
 
 
+async def until_it_waits(watcher: Connection, waiting: Connection) -> None:
+    """Wait until a connection waits for a lock."""
+    async with asyncio.timeout(60):
+        while True:
+            cursor = await watcher.execute("SELECT cardinality(pg_blocking_pids(%s))", (waiting.info.backend_pid,))
+            if await cursor.fetchone() != (0,):
+                return
+            await asyncio.sleep(0.02)
+
+
 async def test_an_accepted_run_is_running_and_holds_what_was_asked_for(conn: Connection) -> None:
     await add_video(conn)
     assert (await accept(conn)).run_id
@@ -171,6 +181,35 @@ async def test_a_waiting_run_that_is_cancelled_has_ended(conn: Connection) -> No
     assert await WorkRepository(conn).cancel(accepted.run_id)
     assert await status_of(conn) == "cancelled"
     assert await claim(conn) is None
+
+
+async def test_a_run_that_ends_while_a_worker_reaches_for_it_is_not_claimed(own_database_url: str) -> None:
+    settings = Settings(database_url=own_database_url)
+    async with connect(settings) as conn, connect(settings) as worker, connect(settings) as watcher:
+        await add_video(conn)
+        run_id = (await accept(conn)).run_id
+        assert run_id
+        async with conn.transaction():
+            await WorkRepository(conn).cancel(run_id)
+            claiming = asyncio.create_task(claim(worker))
+            await until_it_waits(watcher, worker)
+        assert await claiming is None
+        cursor = await watcher.execute("SELECT owner, seen_at, attempts FROM pipeline.work")
+        assert await cursor.fetchone() == (None, None, 0)
+        assert await status_of(watcher) == "cancelled"
+
+
+async def test_a_run_that_has_ended_is_in_nobodys_hands(conn: Connection) -> None:
+    await add_video(conn)
+    await accept(conn)
+    run = await claimed(conn)
+    work = WorkRepository(conn)
+    await work.finish(run, Outcome(RunStatus.COMPLETED))
+    with pytest.raises(RunLost):
+        await work.hold(run)
+    with pytest.raises(RunLost):
+        await work.finish(run, Outcome(RunStatus.FAILED))
+    assert await status_of(conn) == "completed"
 
 
 async def test_a_cancelled_run_in_a_workers_hands_is_told_to_its_worker(conn: Connection) -> None:
