@@ -114,7 +114,7 @@ async def test_a_cancelled_transcription_ends_soon_and_leaves_the_way_to_the_nex
         await call
     short = make_audio(write(tmp_path / "short.wav", np.zeros(RATE, np.int16)), 1)
     await transcriber("tiny.en").transcribe(short, ignore)
-    assert time.monotonic() - cancelled_at < 15  # the whole of it takes more than a minute
+    assert time.monotonic() - cancelled_at < 60  # the whole of it takes more than a minute
 
 
 async def test_two_transcriptions_at_once_are_done_one_after_the_other(tmp_path: Path) -> None:
