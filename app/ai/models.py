@@ -1,5 +1,9 @@
 """The models of the registry, each behind the protocol of what it does."""
 
+import asyncio
+import logging
+import time
+
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -16,6 +20,11 @@ from app.core.config import Settings
 from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailure
 from app.core.redis import is_away
 
+_log = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 60.0  # with a registry that is away
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 5.0
 _FINDERS = (ModelKind.CHAT, ModelKind.LOCAL)
 _TRANSCRIBERS = (ModelKind.TRANSCRIPTION, ModelKind.PARAKEET, ModelKind.LOCAL)
 
@@ -52,14 +61,25 @@ class RegisteredModels:
         await self._client.aclose()
 
     async def _find(self, key: str) -> ModelConfig:
-        try:
-            config = await self._registry.get(key)
-            if config is None:
-                raise ModelNotConfigured(key, await self._registry.list_models())
-        except RedisError as error:
-            if is_away(error):
-                raise TransientFailure("Redis, which holds the models, is not available") from None
-            raise
+        """Look an entry up, again while the registry is away: no run is to fail because it is started again."""
+        deadline, pause = time.monotonic() + _PATIENCE_SECONDS, _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await self._look_up(key)
+            except RedisError as error:
+                if not is_away(error):
+                    raise
+                if time.monotonic() + pause > deadline:
+                    raise TransientFailure("Redis, which holds the models, is not available") from None
+                if pause == _FIRST_PAUSE_SECONDS:
+                    _log.warning("The model '%s' is waited for: %s", key, error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _look_up(self, key: str) -> ModelConfig:
+        config = await self._registry.get(key)
+        if config is None:
+            raise ModelNotConfigured(key, await self._registry.list_models())
         return config
 
 

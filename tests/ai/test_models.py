@@ -1,5 +1,6 @@
 """The models that a run names: who answers for an entry of the registry."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from app.ai.protocols import FindRequest, Segment
 from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailure
+from app.embedded import EmbeddedValkey
 from tests.ai.model_server import ModelServer
 from tests.ai.sounds import make_audio
+from tests.serving import free_port
 
 REQUEST = FindRequest([Segment("Hello.", 0.0, 60.0)], (), 60.0, 5.0, 60.0, 1, 3)
 
@@ -111,7 +114,33 @@ async def test_a_model_that_does_something_else_is_told_as_such(models: Register
         await models.get_transcriber("qwen")
 
 
-async def test_a_registry_that_is_away_may_be_asked_again() -> None:
+async def test_a_registry_that_is_away_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    with EmbeddedValkey(tmp_path / "valkey", free_port()) as valkey:
+        async with Redis.from_url(valkey.url, decode_responses=True) as redis, asyncio.timeout(60):
+            models = open_models(Settings(), redis)
+            valkey.stop()
+            finding = asyncio.create_task(models.get_finder("qwen"))
+            await asyncio.wait({finding}, timeout=0.2)
+            assert not finding.done()
+            valkey.start()
+            assert (await finding).model
+            await models.aclose()
+
+
+async def test_who_waits_for_a_registry_can_be_stopped() -> None:
+    async with Redis.from_url("redis://127.0.0.1:1/0", retry=None) as away:
+        models = open_models(Settings(), away)
+        finding = asyncio.create_task(models.get_finder("qwen"))
+        await asyncio.wait({finding}, timeout=0.1)
+        finding.cancel()
+        async with asyncio.timeout(30):
+            with pytest.raises(asyncio.CancelledError):
+                await finding
+        await models.aclose()
+
+
+async def test_a_registry_that_stays_away_may_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.ai.models._PATIENCE_SECONDS", 0.6)
     async with Redis.from_url("redis://127.0.0.1:1/0", retry=None) as away:
         models = open_models(Settings(), away)
         with pytest.raises(TransientFailure):
