@@ -2,9 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from app.core.errors import DatabaseUnavailable, RunLost, StageFailed, StorageUnavailable, TransientFailure
 from app.models.run import STAGES, RunStatus, Stage, StageRecord, StageStatus
@@ -16,6 +16,8 @@ from app.pipeline.recorder import Recorder
 from app.pipeline.slots import Slots
 from app.pipeline.stage import StageWork
 from app.repositories.work import Outcome
+
+T = TypeVar("T")
 
 _LONGEST_PAUSE_SECONDS = 30.0
 
@@ -51,7 +53,7 @@ class Engine:
     async def _do(self, work: StageWork) -> None:
         what = f"Stage {work.stage} of run {self.context.run.identifier}"
         await asyncio.to_thread(self.context.folder.mkdir, parents=True, exist_ok=True)
-        reason = await through_outages(what, lambda: work.skip_reason(self.context))
+        reason = await self._try_again(work.skip_reason, work.attempts, what)
         if reason is not None:
             await self.recorder.skip(work.stage, reason)
             return
@@ -63,26 +65,26 @@ class Engine:
     async def _work_within_limit(self, work: StageWork, what: str) -> Mapping[str, Any]:
         try:
             async with asyncio.timeout(work.limit_seconds) as limit:
-                return await self._try_again(work, what)
+                return await self._try_again(work.work, work.attempts, what)
         except TimeoutError:
             if limit.expired():
                 raise StageFailed(f"{title_of(work.stage)} timed out after {work.limit_seconds:g} seconds") from None
             raise
 
-    async def _try_again(self, work: StageWork, what: str) -> Mapping[str, Any]:
+    async def _try_again(self, do: Callable[[RunContext], Awaitable[T]], attempts: int, what: str) -> T:
         attempt = 1
         while True:
             try:
-                return await through_outages(what, lambda: self._work(work))
+                return await through_outages(what, lambda: self._call(do))
             except (TransientFailure, StorageUnavailable):
-                if attempt >= work.attempts:
+                if attempt >= attempts:
                     raise
             await asyncio.sleep(_pause(self.pace.retry, attempt))
             attempt += 1
 
-    async def _work(self, work: StageWork) -> Mapping[str, Any]:
+    async def _call(self, do: Callable[[RunContext], Awaitable[T]]) -> T:
         try:
-            return await work.work(self.context)
+            return await do(self.context)
         except BaseExceptionGroup as errors:
             raise first_of(errors) from errors
 

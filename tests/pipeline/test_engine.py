@@ -42,7 +42,7 @@ class Script:
         self,
         stage: Stage,
         work: Callable[[RunContext], Awaitable[Mapping[str, Any]]] | None = None,
-        skip: str | None = None,
+        skip: str | Callable[[RunContext], Awaitable[Any]] | None = None,
         **options: Any,
     ) -> None:
         self._works[stage] = self._make(stage, work, skip, **options)
@@ -55,12 +55,12 @@ class Script:
         self,
         stage: Stage,
         work: Callable[[RunContext], Awaitable[Mapping[str, Any]]] | None = None,
-        skip: str | None = None,
+        skip: str | Callable[[RunContext], Awaitable[Any]] | None = None,
         limit_seconds: float = 60.0,
         **options: Any,
     ) -> StageWork:
         async def skip_reason(context: RunContext) -> str | None:
-            return skip
+            return await skip(context) if callable(skip) else skip
 
         async def do(context: RunContext) -> Mapping[str, Any]:
             self.done.append(stage)
@@ -191,6 +191,17 @@ async def test_what_may_pass_is_tried_again(ready: Ready, error: Exception) -> N
     script.tell(Stage.AUDIO, Failing(error, 2), attempts=3)
     assert (await run(script, ready)).status is RunStatus.COMPLETED
     assert script.done.count(Stage.AUDIO) == 3
+
+
+async def test_whether_there_is_something_to_do_is_asked_again_where_storage_was_away(ready: Ready) -> None:
+    async def nothing(context: RunContext) -> None:
+        await failing(context)
+
+    failing = Failing(StorageUnavailable("Busy"), 2)
+    script = Script()
+    script.tell(Stage.AUDIO, skip=nothing, attempts=3)
+    assert (await run(script, ready)).status is RunStatus.COMPLETED
+    assert script.done.count(Stage.AUDIO) == 1
 
 
 async def test_what_does_not_pass_fails_after_the_last_attempt(ready: Ready) -> None:
