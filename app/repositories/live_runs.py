@@ -63,11 +63,14 @@ _NO_LIMIT = 1_000_000
 class LiveRuns:
     """Runs by their identifiers. Nothing here fails: while Redis is away, whoever asks gets what lets runs go on.
 
-    A token stands for one worker that has one run in its hands.
+    A token stands for one worker that has one run in its hands. A command counts as unanswered after `patience`
+    seconds, and `level` is how loudly that is said.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, patience: float = _PATIENCE_SECONDS, level: int = logging.WARNING) -> None:
         self._redis = redis
+        self._patience = patience
+        self._level = level
         self._is_away = False
         self._keep_lease = redis.register_script(_KEEP_LEASE)
         self._free_lease = redis.register_script(_FREE_LEASE)
@@ -126,23 +129,23 @@ class LiveRuns:
 
     async def _ask(self, question: Awaitable[Any], default: T) -> T | Any:
         try:
-            answer = await _within_patience(question)
+            answer = await _within(self._patience, question)
         except (RedisError, OSError) as error:
             if not self._is_away:
                 self._is_away = True
-                _log.warning("Redis does not answer, runs go on without it: %s", error)
+                _log.log(self._level, "Redis does not answer, runs go on without it: %s", error)
             return default
         if self._is_away:
             self._is_away = False
-            _log.warning("Redis answers again")
+            _log.log(self._level, "Redis answers again")
         return answer
 
 
-async def _within_patience(question: Awaitable[Any]) -> Any:
+async def _within(seconds: float, question: Awaitable[Any]) -> Any:
     """Raises `TimeoutError`. In a task of its own: redis-py sometimes goes on where the task that asks is cancelled."""
     asking = asyncio.ensure_future(question)
     try:
-        await asyncio.wait({asking}, timeout=_PATIENCE_SECONDS)
+        await asyncio.wait({asking}, timeout=seconds)
     finally:
         if not asking.done():
             asking.cancel()

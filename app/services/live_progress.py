@@ -1,6 +1,7 @@
 """How far workers are with runs, asked for by clients that will soon ask again."""
 
 import asyncio
+import logging
 
 from redis.asyncio import Redis
 
@@ -15,6 +16,6 @@ async def find_progress(redis: Redis, run: str, video: str, stage: Stage) -> dic
     """Return the counters that the run's worker has told of a stage; None also where Redis does not answer at once."""
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            return read_progress(await LiveRuns(redis).find(run, video), stage)
+            return read_progress(await LiveRuns(redis, level=logging.DEBUG).find(run, video), stage)
     except TimeoutError:
         return None

@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 _ATTEMPTS = 3
 _NAME_LENGTH = 100  # of `pipeline.work.owner`
 _RESTART_SECONDS = 5.0
+_PATIENCE_SECONDS = 3.0  # with Redis: two transcriptions on this machine may keep the loop waiting for seconds
 
 
 class Worker:
@@ -52,7 +53,7 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._database = database
-        self._live = LiveRuns(redis)
+        self._live = LiveRuns(redis, _PATIENCE_SECONDS)
         self._storage = storage
         self._models = models
         self._works = works

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from app.models.run import ClaimedRun, RunRequest, RunType, Stage, StageRecord, StageStatus
 from app.repositories.live_fields import read_progress, write_run
 from app.repositories.live_runs import LiveRuns
+from app.services.live_progress import find_progress
 
 _RUN = "pipeline:talk:1"
 
@@ -129,6 +130,25 @@ async def test_without_redis_runs_go_on(caplog: pytest.LogCaptureFixture) -> Non
         await live.end(_RUN, "talk", {"request_id": _RUN})
         await live.free_lease(_RUN, "one")
     assert len(caplog.records) == 1
+
+
+async def test_who_only_reads_does_not_warn(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with Redis.from_url("redis://127.0.0.1:1/0", decode_responses=True) as nobody:
+        assert await find_progress(nobody, _RUN, "talk", Stage.CLIPS) is None
+    assert caplog.records == []
+
+
+async def test_who_has_the_patience_waits_for_a_slow_redis(redis: Redis) -> None:
+    assert await LiveRuns(redis).take_lease(_RUN, "one")
+    await redis.client_pause(60_000, all=False)
+    try:
+        assert await LiveRuns(redis, patience=0.1).take_lease(_RUN, "two")
+        asking = asyncio.create_task(LiveRuns(redis, patience=60.0).take_lease(_RUN, "two"))
+        await asyncio.wait({asking}, timeout=0.2)
+    finally:
+        await redis.client_unpause()
+    assert not await asking
 
 
 async def test_a_redis_that_hangs_counts_as_away() -> None:
