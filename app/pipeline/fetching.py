@@ -17,8 +17,9 @@ _log = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 60.0  # for a connection, and for each of its next bytes
 _PAUSE_SECONDS = 1.0
 _PAGE_TYPES = ("text/html", "application/xhtml+xml")
-_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_BEGINNING_BYTES = 4096
+_PAGE = re.compile(rb"<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+_RANGE = re.compile(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)")
 
 
 class WebPage(StageFailed):
@@ -77,10 +78,17 @@ async def _fetch_rest(url: str, part: PartFile, allowed_hosts: Collection[str]) 
         if response.status_code != 206 or not part.size:
             await part.begin(_origin_of(url, response))
         async for chunk in response.aiter_raw():
-            if not part.arrived and _PAGE.match(chunk):
+            if not part.arrived and _is_page(chunk[:_BEGINNING_BYTES]):
                 raise WebPage
             await part.write(chunk)
         await part.flush()
+
+
+def _is_page(beginning: bytes) -> bool:
+    rest = beginning.lstrip()
+    while rest.startswith(b"<!--"):
+        rest = rest.partition(b"-->")[2].lstrip()
+    return _PAGE.match(rest) is not None
 
 
 def _range_headers(part: PartFile) -> dict[str, str]:

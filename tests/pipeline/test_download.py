@@ -165,6 +165,27 @@ async def test_parts_of_two_films_are_not_mixed_where_a_server_confuses_them(
         assert await _is_stored(context, film)
 
 
+async def test_a_server_that_names_a_range_beyond_all_measure_is_not_gone_on_with(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    span = {"Content-Range": f"bytes {'1' * 5000}-2/{'9' * 5000}"}
+    site.answers["/film.mp4"] = in_turn(cutting(film, 1000), sending(film[1000:], 206, span), sending(film))
+    async with _run(own_database_url, tmp_path, site) as context:
+        with pytest.raises(TransientFailure, match="has changed"):
+            await WORK.work(context)
+        await WORK.work(context)
+        assert await _is_stored(context, film)
+
+
+async def test_a_length_beyond_all_measure_is_one_sentence(own_database_url: str, tmp_path: Path, site: Site) -> None:
+    site.answers["/film.mp4"] = lambda visit: visit.write(
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"
+    )
+    async with _run(own_database_url, tmp_path, site) as context:
+        with pytest.raises(StageFailed, match="Video download failed: "):
+            await WORK.work(context)
+
+
 async def test_a_worker_that_takes_the_run_over_goes_on_with_the_part(
     own_database_url: str, tmp_path: Path, site: Site, film: bytes
 ) -> None:
@@ -218,6 +239,9 @@ async def test_of_a_video_that_was_deleted_meanwhile_no_film_is_left(
     [
         (sending(_PAGE, headers={"Content-Type": "text/html; charset=utf-8"}), "leads to a web page"),
         (sending(b"\n<!-- hi -->" + _PAGE, headers={"Content-Type": "video/mp4"}), "leads to a web page"),
+        (sending(b"<!---->" * 60 + _PAGE, headers={"Content-Type": "video/mp4"}), "leads to a web page"),
+        (sending(b"<!---->" * 60 + b"x", headers={"Content-Type": "video/mp4"}), "no video"),
+        (sending(b"<!--" + _PAGE, headers={"Content-Type": "video/mp4"}), "no video"),
         (sending(b"some text, and more of it"), "no video"),
         (sending(b""), "file is empty"),
         (sending(b"", 404), "status 404"),
