@@ -10,13 +10,17 @@ from app.ai.registry import ModelKind
 
 def _check_address(text: str) -> str:
     """Refuse what no client could call; an empty address is that of a model that is not set up yet."""
+    has_user = False
     try:
         parts = urlsplit(text)
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        has_user = "@" in parts.netloc
     except ValueError:
         is_address = False
     if text and not (is_address and text.isascii() and text.isprintable() and " " not in text):
         raise ValueError("must be an http:// or https:// address, or empty")
+    if has_user:  # it would be shown to everybody who may list the models
+        raise ValueError("must hold no user or password: set the API key instead")
     return text
 
 

@@ -153,6 +153,13 @@ async def test_a_value_that_cannot_be_is_refused_and_nothing_is_written(
     assert (await client.get(f"{PATH}/mine")).status_code == 404
 
 
+@pytest.mark.parametrize("user", ["user:secret", "user", ":secret", ""])
+async def test_an_address_with_a_password_is_refused_and_not_repeated(client: AsyncClient, user: str) -> None:
+    answer = await client.post(f"{PATH}/mine", json=MINE | {"base_url": f"http://{user}@127.0.0.1:1/v1"})
+    detail = "base_url: must hold no user or password: set the API key instead"
+    assert (answer.status_code, answer.json()) == (422, {"detail": detail})
+
+
 @pytest.mark.parametrize("body", ["NaN", '{"name": "x", "base_url": "", "top_p": NaN}', "[]", '"x"', "", "{"])
 async def test_a_body_that_is_no_model_is_refused(client: AsyncClient, body: str) -> None:
     headers = {"Content-Type": "application/json"}
