@@ -1,15 +1,16 @@
 """A moment finder that asks an OpenAI-compatible chat completion service."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from typing import Any, Generic, TypeVar
 
 from app.ai.answers import Unreadable, read_moments, read_times
 from app.ai.chunks import split_segments
-from app.ai.completions import ChatService, Message
+from app.ai.completions import ChatService, Completion, Message
+from app.ai.patience import try_thrice
 from app.ai.prompts import FIND_SCHEMA, REFINE_SCHEMA, find_prompt, refine_prompt, render_find, render_refine
 from app.ai.protocols import (
     Clip,
@@ -28,8 +29,6 @@ from app.ai.validation import choose_moments, place_times, read_moment
 from app.core.errors import ModelAnswerInvalid
 
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
 
 _QUOTED_CHARACTERS = 4000  # of an answer that the model is shown once more
 _TOLD_REASONS = 5
@@ -83,18 +82,16 @@ class ChatFinder:
         return refine_prompt(self._key, self._config, prompt, with_clip=with_clip and self.supports_video)
 
     async def find(self, request: FindRequest, progress: Progress) -> Found:
-        """Ask about the transcript, a long one in parts. Where nothing is said, nothing is asked or found."""
+        """Ask about the transcript, a long one in parts, of which each has to be answered.
+
+        Where nothing is said, nothing is asked or found.
+        """
         parts = await asyncio.to_thread(lambda: list(split_segments(request.segments, request.max_length)))
         share = replace(request, min_count=-(-request.min_count // len(parts))) if parts else request
         answers: list[_Answered[Sequence[FoundMoment]]] = []
-        failures: list[ModelAnswerInvalid] = []
-        for count, part in enumerate(parts, 1):
-            try:
-                answers.append(await self._ask(self._find_question(share, part)))
-            except ModelAnswerInvalid as error:
-                failures.append(error)
-            progress(count / len(parts))
-        self._judge(failures, any(each.value for each in answers))
+        for part in parts:
+            answers.append(await self._ask(self._find_question(share, part), is_one_of_many=len(parts) > 1))
+            progress(len(answers) / len(parts))
         ranked = [moment for row in zip_longest(*(each.value for each in answers)) for moment in row if moment]
         return Found(
             choose_moments(ranked, request.max_count),
@@ -102,13 +99,6 @@ class ChatFinder:
             "\n\n".join(each.raw for each in answers),
             sum((each.usage for each in answers), Usage()),
         )
-
-    def _judge(self, failures: Sequence[ModelAnswerInvalid], has_moments: bool) -> None:
-        """Raise `ModelAnswerInvalid` where no part of the transcript gave a moment, and one gave no usable answer."""
-        if failures and not has_moments:
-            raise ModelAnswerInvalid(str(failures[0]), "\n\n".join(error.raw for error in failures))
-        for error in failures:
-            _log.warning("%s: a part of the transcript is without moments: %s", self._key, error)
 
     def _find_question(self, request: FindRequest, part: Sequence[Segment]) -> _Question[Sequence[FoundMoment]]:
         text = render_find(self.find_prompt(request.prompt), request, part)
@@ -126,14 +116,15 @@ class ChatFinder:
         progress(1.0)
         return Refined(*answer.value, answer.model, answer.raw, answer.usage)
 
-    async def _ask(self, question: _Question[T]) -> _Answered[T]:
+    async def _ask(self, question: _Question[T], *, is_one_of_many: bool = False) -> _Answered[T]:
         """Ask, and where the answer cannot be used, once more with what was wrong. Raises `ModelAnswerInvalid`."""
         messages: list[Message] = [{"role": "user", "content": question.content}]
         raw: list[str] = []
         usage = Usage()
         reason = ""
         for _ in range(2):
-            answer = await self._service.complete(question.operation, messages, question.temperature, question.schema)
+            call = partial(self._complete, question, messages, raw)
+            answer = await (try_thrice(call) if is_one_of_many else call())
             raw.append(answer.text)
             usage += answer.usage
             try:
@@ -142,6 +133,13 @@ class ChatFinder:
                 reason = f"{error}, because it was cut off" if answer.is_cut else str(error)
             messages = [*messages[:1], *_correction(answer.text, reason)]
         raise ModelAnswerInvalid(f"{self.model} gave no answer that can be used: {reason}", "\n\n".join(raw))
+
+    async def _complete(self, question: _Question[T], messages: Sequence[Message], before: Sequence[str]) -> Completion:
+        """Ask once; what cannot even be read is kept with what was answered `before`."""
+        try:
+            return await self._service.complete(question.operation, messages, question.temperature, question.schema)
+        except ModelAnswerInvalid as error:
+            raise ModelAnswerInvalid(str(error), "\n\n".join([*before, error.raw])) from None
 
 
 def _with_clip(text: str, clip: Clip) -> Sequence[Mapping[str, Any]]:

@@ -1,7 +1,9 @@
 """A transcriber that asks an OpenAI-compatible service: `/v1/audio/transcriptions`."""
 
 import asyncio
+from functools import partial
 
+from app.ai.patience import try_thrice
 from app.ai.pieces import MAX_FILE_BYTES, Piece, cut_wav, join_timelines, plan_pieces
 from app.ai.protocols import Audio, Progress, Transcribed, Usage
 from app.ai.service import Service, model_name, read_name, versioned
@@ -32,7 +34,8 @@ class SpeechTranscriber:
         pieces = plan_pieces(audio.duration_seconds) if size > MAX_FILE_BYTES else [Piece(0.0, audio.duration_seconds)]
         heard: list[Transcribed] = []
         for piece in pieces:
-            heard.append(await self._ask(audio, piece, is_whole=len(pieces) == 1))
+            call = partial(self._ask, audio, piece, is_whole=len(pieces) == 1)
+            heard.append(await (try_thrice(call) if len(pieces) > 1 else call()))
             progress(len(heard) / len(pieces))
         timeline = join_timelines(pieces, [Timeline(each.words, each.segments) for each in heard])
         return Transcribed(

@@ -350,14 +350,38 @@ async def test_the_parts_of_a_long_transcript_get_their_share_of_the_number_aske
     assert [round(each.start / 1000) for each in found.moments] == [0, 1, 2]
 
 
-async def test_a_part_without_a_usable_answer_is_left_out_where_others_have_one(
-    finders: Finders, server: ModelServer, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("last", "raw"), [("no 2", "no 1\n\nno 2"), (Reply(body={"no": 2}), "no 1\n\n{'no': 2}")])
+async def test_a_part_without_a_usable_answer_fails_all_of_them_and_its_answers_are_kept(
+    finders: Finders, server: ModelServer, last: Reply | str, raw: str
 ) -> None:
-    caplog.set_level(logging.WARNING)
-    server.script(["no", "no"])
+    server.script([first_line, "no 1", last])
     server.answer(first_line)
-    assert len((await finders.make().find(long_talk(0.0), nothing)).moments) == 2
-    assert "a part of the transcript is without moments" in caplog.text
+    with pytest.raises(ModelAnswerInvalid) as caught:
+        await finders.make().find(long_talk(0.0), nothing)
+    assert caught.value.raw == raw
+    assert len(server.requests) == 3
+
+
+async def test_a_part_that_a_server_is_too_busy_for_is_asked_again_by_itself(
+    finders: Finders, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ai.patience._PAUSES", (0.0, 0.0))
+    server.script([first_line, "no", Reply(status=503), Reply(status=500)])
+    server.answer(first_line)
+    found = await finders.make().find(long_talk(0.0), nothing)
+    assert len(found.moments) == 3
+    assert (len(server.requests), found.usage.calls, found.usage.prompt_tokens) == (6, 4, 400)
+
+
+async def test_a_part_is_not_asked_for_ever(
+    finders: Finders, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ai.patience._PAUSES", (0.0, 0.0))
+    server.script([first_line])
+    server.answer(Reply(status=500))
+    with pytest.raises(TransientFailure):
+        await finders.make().find(long_talk(0.0), nothing)
+    assert len(server.requests) == 4
 
 
 async def test_each_call_is_logged_with_its_tokens_and_outcome_and_nothing_of_its_words(

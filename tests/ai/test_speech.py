@@ -129,6 +129,17 @@ async def test_a_long_sound_is_sent_in_pieces_and_each_offset_added_once(
     assert (heard.usage.calls, heard.language, steps) == (2, "en", [0.5, 1.0])
 
 
+async def test_a_piece_that_a_service_is_too_busy_for_is_sent_again_by_itself(
+    client: httpx.AsyncClient, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ai.patience._PAUSES", (0.0, 0.0))
+    server.script([Reply(body=HELLO), Reply(status=503), Reply(cut=True)])
+    server.transcript({"text": ""})
+    heard = await make(client, server.url).transcribe(make_audio(tmp_path / "a.wav", 1000.0), nothing)
+    assert heard.text == "Hello there."
+    assert len(server.requests) == 4
+
+
 @pytest.mark.parametrize(
     "body",
     [
