@@ -56,14 +56,16 @@ class Doorbell(RedisStreamBroker):
         self._is_listening = True
         self._kicker: AsyncKicker[[str], Any] = AsyncKicker(RUN_TASK, self, {})
 
-    async def ring(self, identifier: str) -> None:
-        """Tell one worker that a run waits. Where Redis is away it is found by the workers, who look for such runs."""
+    async def ring(self, identifier: str) -> bool:
+        """Tell one worker that a run waits. False where Redis is away: workers look for such runs and take them."""
         try:
             async with asyncio.timeout(_RING_SECONDS):
                 await self._kicker.kiq(identifier)
         except (TaskiqError, RedisError, OSError) as error:
-            reason = error.__cause__ or error
+            reason = str(error.__cause__ or error) or "no answer in time"
             _log.warning("No worker can be told of run %s, it waits until one looks: %s", identifier, reason)
+            return False
+        return True
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """Yield entries until `stop_listening`.

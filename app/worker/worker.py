@@ -5,7 +5,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import compress
 
 import psycopg
 from redis.asyncio import Redis
@@ -35,6 +36,7 @@ _log = logging.getLogger(__name__)
 _ATTEMPTS = 3
 _NAME_LENGTH = 100  # of `pipeline.work.owner`
 _RESTART_SECONDS = 5.0
+_RUNG_AT_ONCE = 10
 _PATIENCE_SECONDS = 3.0  # with Redis: two transcriptions on this machine may keep the loop waiting for seconds
 
 
@@ -63,11 +65,13 @@ class Worker:
         self._doorbell = Doorbell(settings)
         self._doorbell.register_task(self._task(), task_name=RUN_TASK)
         self._doorbell.is_worker_process = True
+        self._places = asyncio.Semaphore(settings.pipeline_concurrency)
         self._attempts: dict[str, Attempt] = {}
         self._is_tidy = False
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._repeating: list[asyncio.Task[None]] = []
+        self._taking: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Begin to work in tasks of its own; servers that are away are waited for."""
@@ -88,14 +92,25 @@ class Worker:
             attempt.stop(Stop.RELEASED)
         for task in self._repeating:
             task.cancel()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._pace.grace + 1)
+        if tasks := {*self._tasks, *self._taking}:
+            _, late = await asyncio.wait(tasks, timeout=self._pace.grace + 1)
             for task in late:
                 task.cancel()
         await self._doorbell.shutdown()
 
     async def take(self, identifier: str) -> None:
         """Work on a run if it waits for somebody. It never fails: what was heard of it is acknowledged afterwards."""
+        await self._places.acquire()
+        await self._take_in_place(identifier)
+
+    async def _take_in_place(self, identifier: str) -> None:
+        """Take a run with a place that is held for it, and free the place."""
+        try:
+            await self._take(identifier)
+        finally:
+            self._places.release()
+
+    async def _take(self, identifier: str) -> None:
         token = f"{self.name}:{secrets.token_hex(4)}"
         request_id.set(identifier)
         if self._stopping.is_set():
@@ -117,8 +132,11 @@ class Worker:
             await self._doorbell.ring(identifier)
 
     def _task(self) -> Callable[[str], Awaitable[None]]:
-        async def take(identifier: str) -> None:  # taskiq renames what it is given, and a method cannot be renamed
-            await self.take(identifier)
+        async def take(identifier: str = "") -> None:  # taskiq renames what it is given; a method cannot be renamed
+            if identifier:
+                await self.take(identifier)
+            else:
+                _log.info("Skipped an entry that names no run")
 
         return take
 
@@ -179,10 +197,30 @@ class Worker:
             work = WorkRepository(conn)
             waiting = await work.pick_waiting(self._pace.stale, self._pace.ring_again)
             orphans = await work.end_orphans()
-        for identifier in waiting:
-            await self._doorbell.ring(identifier)
         for orphan in orphans:
             _log.warning("Run %s was ended: nobody knows what it was asked for", orphan.identifier)
+        await self._take_unheard(await self._ring(waiting))
+
+    async def _ring(self, waiting: Sequence[str]) -> Sequence[str]:
+        """Ring for runs and return those that no worker can be told of."""
+        unheard: list[str] = []
+        for first in range(0, len(waiting), _RUNG_AT_ONCE):
+            some = waiting[first : first + _RUNG_AT_ONCE]
+            are_heard = await asyncio.gather(*map(self._doorbell.ring, some))
+            if not any(are_heard):  # Redis is away, and nobody hears of the others either
+                return [*unheard, *waiting[first:]]
+            unheard += compress(some, (not is_heard for is_heard in are_heard))
+        return unheard
+
+    async def _take_unheard(self, runs: Sequence[str]) -> None:
+        """Take as many of the runs as there are free places; the others are looked for again."""
+        for identifier in runs:
+            if self._places.locked() or self._stopping.is_set():
+                return
+            await self._places.acquire()
+            task = asyncio.create_task(self._take_in_place(identifier))
+            self._taking.add(task)
+            task.add_done_callback(self._taking.discard)
 
     async def _send_callbacks(self) -> None:
         await send_due_callbacks(self._database, self._settings)

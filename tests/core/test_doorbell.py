@@ -53,3 +53,11 @@ async def test_ringing_never_fails(caplog: pytest.LogCaptureFixture) -> None:
             await close_doorbell()
     await ring("pipeline:talk:1")
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
+    assert caplog.messages[1].endswith("it waits until one looks: no answer in time")
+
+
+async def test_who_rings_knows_whether_that_was_heard(redis_url: str) -> None:
+    for url, is_heard in ((redis_url, True), ("redis://127.0.0.1:1/0", False)):
+        doorbell = Doorbell(Settings(redis_url=url))
+        assert await doorbell.ring("pipeline:talk:1") is is_heard
+        await doorbell.shutdown()

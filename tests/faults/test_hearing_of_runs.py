@@ -1,6 +1,11 @@
 """What is in the stream and what is not, and what workers make of it."""
 
-from app.core.doorbell import RUN_STREAM, WORKER_GROUP
+import logging
+
+import pytest
+from taskiq.kicker import AsyncKicker
+
+from app.core.doorbell import RUN_STREAM, RUN_TASK, WORKER_GROUP, Doorbell
 from app.models.run import RunType, Stage
 from tests.factories import make_run
 from tests.faults.site import Ended, Site
@@ -30,6 +35,17 @@ async def test_entries_of_another_program_do_not_stop_a_worker(site: Site) -> No
                 return bool((await redis.xpending(RUN_STREAM, WORKER_GROUP))["pending"] == 0)
 
             await site.until(nothing_is_left, "every entry to be acknowledged")
+
+
+async def test_an_entry_that_names_no_run_is_told_in_one_line(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    doorbell = Doorbell(site.settings)
+    await AsyncKicker(RUN_TASK, doorbell, {}).kiq()
+    await doorbell.shutdown()
+    async with site.worker():
+        assert await site.ended(await site.start()) == COMPLETED
+    assert "Skipped an entry that names no run" in caplog.messages
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 async def test_a_run_that_is_told_of_while_it_is_under_way_is_not_begun_again(site: Site) -> None:

@@ -12,7 +12,7 @@ from app.models.run import Stage
 from tests.conftest import Databases, migrate
 from tests.embedded.servers import QUICK
 from tests.faults.site import Ended, Site
-from tests.faults.stages import fill_disk, hold, let_go
+from tests.faults.stages import RESULTS, fill_disk, hold, let_go
 from tests.serving import free_port
 
 COMPLETED = Ended("completed", None, None)
@@ -62,6 +62,46 @@ async def test_a_redis_that_is_away_keeps_no_run_from_its_end(
         assert await site.ended(meanwhile) == COMPLETED
         assert await site.ended(await site.start()) == COMPLETED
     assert site.stages(run) == await site.results(run) == list(Stage)
+
+
+async def test_without_redis_a_worker_takes_the_runs_it_finds_and_no_more_at_once_than_it_may(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    site = Site(own_database_url, f"redis://127.0.0.1:{free_port()}/0", tmp_path)
+    async with site.connect() as conn:
+        await conn.execute(RESULTS)
+    runs = [await site.accept() for _ in range(3)]
+    hold(site.folder, Stage.AUDIO)
+    async with site.worker(pipeline_concurrency=2):
+        begun: list[str] = []
+
+        async def are_begun() -> bool:
+            begun[:] = [run for run in runs if Stage.AUDIO in site.stages(run)]
+            return len(begun) == 2
+
+        await site.until(are_begun, "two runs to be taken")
+        await asyncio.sleep(1.5)  # longer than the worker takes to look again for those that wait
+        assert await are_begun()
+        let_go(site.folder, Stage.AUDIO)
+        for run in runs:
+            assert await site.ended(run) == COMPLETED
+            assert site.stages(run) == await site.results(run) == list(Stage)
+
+
+async def test_what_a_worker_took_without_redis_it_gives_back_when_it_ends(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    site = Site(own_database_url, f"redis://127.0.0.1:{free_port()}/0", tmp_path)
+    async with site.connect() as conn:
+        await conn.execute(RESULTS)
+    hold(site.folder, Stage.AUDIO)
+    run = await site.accept()
+    async with site.worker():
+        await site.begun(run, Stage.AUDIO)
+    assert await site.attempts(run) == 0
+    let_go(site.folder, Stage.AUDIO)
+    async with site.worker():
+        assert await site.ended(run) == COMPLETED
 
 
 async def test_a_database_that_is_started_again_fails_no_run(
