@@ -17,9 +17,16 @@ import httpx
 import psycopg
 import pytest
 
+from app.__main__ import main
 from app.core.config import Settings
+from app.database import connect
 from app.database.migrations import code_revisions
+from app.embedded import EmbeddedValkey
+from app.models.run import RunType
 from tests.conftest import Databases
+from tests.factories import make_video
+from tests.media.movies import make_movie
+from tests.runs import accept_run
 from tests.serving import free_port
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -299,6 +306,64 @@ def test_settings_are_printed_without_starting_anything(tmp_path: Path) -> None:
     result = run(tmp_path / "data", "settings")
     assert "DATABASE_POOL_SIZE=5" in result.stdout
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf"])
+def test_an_option_that_cannot_be_is_told_in_words(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for option, words in (
+        ("--min-length", "a number of seconds above 0"),
+        ("--max-moments", "a whole number from 1 on"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["run", "talk.mp4", f"{option}={value}"])
+        assert capsys.readouterr().err.endswith(f"argument {option}: {words} is needed\n")
+
+
+def test_no_command_imports_what_only_runs_need() -> None:
+    code = "import sys, app.__main__; print([name for name in ('taskiq', 'numpy', 'httpx') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "[]\n", result.stderr
+
+
+@pytest.fixture
+async def waiting_run(own_database_url: str, tmp_path: Path) -> str:
+    """The address of a database with a run that was accepted a minute ago, and no worker knows of."""
+    film = make_movie(tmp_path / "library" / "talk.mp4")
+    async with connect(Settings(database_url=own_database_url)) as conn:
+        await make_video(conn, identifier="talk", cloud_url=film.as_uri())
+        await accept_run(conn, run_type=RunType.AUDIO)
+        await conn.execute("UPDATE pipeline.work SET rung_at = rung_at - interval '1 minute'")
+    return own_database_url
+
+
+def test_a_worker_does_the_runs_that_wait_and_ends_on_sigterm(waiting_run: str, tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    with EmbeddedValkey(tmp_path / "valkey") as valkey, log.open("wb") as output:
+        libraries = str(tmp_path / "library")
+        variables = {"DATABASE_URL": waiting_run, "REDIS_URL": valkey.url, "LIBRARY_DIRS": libraries}
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "app", "worker", "--concurrency", "1"],
+            cwd=tmp_path,
+            env=environment(tmp_path / "data", **variables),
+            stderr=output,
+        )
+        try:
+            until(lambda: worker.poll() is not None or _status_of_run(waiting_run) != "running")
+            worker.send_signal(signal.SIGTERM)
+            status = worker.wait(30)
+        finally:
+            worker.kill()
+            worker.wait()
+    assert status == 0, log.read_text()
+    assert _status_of_run(waiting_run) == "completed", log.read_text()
+    assert "takes 1 runs at once" in log.read_text()
+
+
+def _status_of_run(url: str) -> str:
+    with psycopg.connect(url) as conn:
+        row = conn.execute("SELECT status FROM pipeline_history").fetchone()
+    assert row
+    return str(row[0])
 
 
 def _everything(server: Server) -> dict[str, Any]:

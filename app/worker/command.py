@@ -7,9 +7,7 @@ import signal
 from app.core.config import Settings
 from app.core.redis import close_redis, get_redis, init_redis
 from app.database import Database, close_db, get_connection, init_db
-from app.services.live_state import prepare_live_state
 from app.storage import open_storage
-from app.worker.working import working
 
 _DESCRIPTION = """Work on the runs that are started over HTTP, beside the server or on another machine: as many workers
 as you like. All of them need the same DATABASE_URL, REDIS_URL and STORAGE_URL. Ctrl-C or SIGTERM ends it within ten
@@ -33,6 +31,9 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _work(settings: Settings) -> None:
+    from app.services.live_state import prepare_live_state  # half a second of imports, which no other command needs
+    from app.worker.working import working
+
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
