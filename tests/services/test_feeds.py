@@ -82,11 +82,12 @@ async def test_nothing_is_looked_up_when_everybody_has_gone() -> None:
     await source.wait_for_looks(2)
     following[0].cancel()
     await source.wait_for_looks(2)  # the other one is still there
+    looking = source.feeds._feeds["talk"].task
+    assert looking
     following[1].cancel()
     await asyncio.gather(*following, return_exceptions=True)
-    looks = source.looks
-    await asyncio.sleep(0.1)
-    assert source.looks == looks
+    await asyncio.wait([looking], timeout=_PATIENCE_SECONDS)
+    assert looking.done()
     assert source.feeds._feeds == {}
 
 
