@@ -15,6 +15,7 @@ from app.pipeline.pace import Pace
 from app.pipeline.recorder import Recorder
 from app.pipeline.slots import Slots
 from app.pipeline.stage import StageWork
+from app.repositories import VideoRepository
 from app.repositories.work import Outcome
 
 T = TypeVar("T")
@@ -63,13 +64,22 @@ class Engine:
         await self.recorder.complete(work.stage, result)
 
     async def _work_within_limit(self, work: StageWork, what: str) -> Mapping[str, Any]:
+        seconds = work.limit_seconds
+        if work.limit_per_second:
+            seconds += work.limit_per_second * await through_outages(what, self._read_duration)
         try:
-            async with asyncio.timeout(work.limit_seconds) as limit:
+            async with asyncio.timeout(seconds) as limit:
                 return await self._try_again(work.work, work.attempts, what)
         except TimeoutError:
             if limit.expired():
-                raise StageFailed(f"{title_of(work.stage)} timed out after {work.limit_seconds:g} seconds") from None
+                raise StageFailed(f"{title_of(work.stage)} timed out after {seconds:.7g} seconds") from None
             raise
+
+    async def _read_duration(self) -> float:
+        """Return the seconds that the video takes, 0 where nobody knows."""
+        async with self.context.database.connect() as conn:
+            video = await VideoRepository(conn).get(self.context.run.video_id)
+        return (video and video.duration_seconds) or 0.0
 
     async def _try_again(self, do: Callable[[RunContext], Awaitable[T]], attempts: int, what: str) -> T:
         attempt = 1

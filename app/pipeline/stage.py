@@ -26,7 +26,7 @@ class StageWork:
     `skip_reason` returns why there is nothing to do, or None. `work` returns what is kept of the result, as JSON; a
     `TransientFailure` that it raises is tried again, `attempts` times in all. Both are called again where a worker
     took the run over, so what is there already is not made twice. What `work` leaves when it is cancelled, it makes
-    up for the next time.
+    up for the next time. It has `limit_seconds`, and `limit_per_second` more for each second of the video.
     """
 
     stage: Stage
@@ -35,3 +35,4 @@ class StageWork:
     work: Callable[[RunContext], Awaitable[Mapping[str, Any]]]
     resource: Resource | None = None
     attempts: int = 1
+    limit_per_second: float = 0.0

@@ -229,6 +229,17 @@ async def test_a_stage_has_a_limit_of_time(ready: Ready) -> None:
     assert outcome == Outcome(RunStatus.FAILED, Stage.AUDIO_UPLOAD, "Audio upload timed out after 0.05 seconds")
 
 
+@pytest.mark.parametrize(("duration", "told"), [(1000.0, "0.15"), (None, "0.05")])
+async def test_a_stage_has_more_time_for_a_longer_video(
+    own_database_url: str, redis_url: str, tmp_path: Path, duration: float | None, told: str
+) -> None:
+    script = Script()
+    script.tell(Stage.AUDIO, lambda context: asyncio.sleep(3600, {}), limit_seconds=0.05, limit_per_second=0.0001)
+    async with opened(own_database_url, redis_url, tmp_path, video={"duration_seconds": duration}) as ready:
+        outcome = await run(script, ready)
+    assert outcome.error_message == f"Audio timed out after {told} seconds"
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -174,6 +174,18 @@ async def test_a_video_in_which_nothing_is_said_has_no_moments_and_no_failure(
     assert finder.asked == []
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(55.64, "55.6"), (59.99, "59.9")])
+async def test_of_a_video_shorter_than_a_moment_nobody_is_asked_for_moments(
+    own_database_url: str, tmp_path: Path, seconds: float, told: str
+) -> None:
+    finder, video = ScriptedFinder(_FOUND), {"duration_seconds": seconds}
+    async with _ready(own_database_url, tmp_path, finder, video=video, min_moment_length=60.0) as context:
+        result = await WORK.work(context)
+    reason = f"The video takes {told} seconds, and a moment should take at least 60"
+    assert result == {"moments": 0, "reason": reason}
+    assert finder.asked == []
+
+
 async def test_existing_moments_are_kept_where_they_are_not_to_be_replaced(
     own_database_url: str, tmp_path: Path
 ) -> None:

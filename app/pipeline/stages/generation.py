@@ -77,6 +77,8 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
     request = await _make_request(context, material)
     if not request.segments:
         return await _end_without(context, "Nothing is said in the video")
+    if reason := _too_short(material.video, request.min_length):
+        return await _end_without(context, reason)
     if finder.is_local:
         request = replace(request, scene_cuts=await find_cuts(request.film))
     config_id = await save(context, lambda conn: _create_config(conn, context, finder, material.transcript.id))
@@ -116,6 +118,15 @@ async def _make_request(context: RunContext, material: _Material) -> FindRequest
         audio=await _find_audio(context),
         film=await _find_film(context, material.video),
     )
+
+
+def _too_short(video: Video, min_length: float) -> str | None:
+    """Return why no moment can be found at all, whoever is asked."""
+    seconds = video.duration_seconds
+    if not seconds or seconds >= min_length:
+        return None
+    told = math.floor(seconds * 10) / 10
+    return f"The video takes {told:g} seconds, and a moment should take at least {min_length:g}"
 
 
 async def _find_audio(context: RunContext) -> Path | None:
@@ -235,4 +246,12 @@ def _left_out(replaced: _Replaced) -> str:
     return f"Moments that overlap one that was added by hand were left out ({replaced.left_out})"
 
 
-WORK = StageWork(Stage.GENERATION, 900.0, _skip_reason, _work, resource=Resource.GENERATION, attempts=3)
+WORK = StageWork(
+    Stage.GENERATION,
+    900.0,
+    _skip_reason,
+    _work,
+    resource=Resource.GENERATION,
+    attempts=3,
+    limit_per_second=0.25,
+)

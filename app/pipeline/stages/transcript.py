@@ -138,4 +138,12 @@ def _make_row(video_id: int, made: Transcribed, duration: float, seconds: float)
     )
 
 
-WORK = StageWork(Stage.TRANSCRIPT, 3600.0, _skip_reason, _work, resource=Resource.TRANSCRIPTION, attempts=3)
+WORK = StageWork(
+    Stage.TRANSCRIPT,
+    3600.0,
+    _skip_reason,
+    _work,
+    resource=Resource.TRANSCRIPTION,
+    attempts=3,
+    limit_per_second=1.0,
+)
