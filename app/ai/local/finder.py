@@ -101,10 +101,11 @@ class LocalFinder:
     def _refine_times(self, request: RefineRequest, control: Control) -> Times:
         first, last = max(request.window_start, 0.0), min(request.window_end, request.duration_seconds)
         units = make_units(request.words, (), first, last, last - first)
+        start, end = max(request.moment.start, first), min(request.moment.end, last)
         if not units:
-            return max(request.moment.start, first), min(request.moment.end, last)
+            return start, end
         encoded = self._load().encode([unit.text for unit in units], control.tell)
-        return refine_times(units, encoded, request.moment.start, request.moment.end)
+        return refine_times(units, encoded, start, end)
 
     def _load(self) -> SentenceVectors:
         if self._vectors is None:

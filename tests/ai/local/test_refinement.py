@@ -35,9 +35,23 @@ async def test_a_refined_moment_is_within_its_window() -> None:
 
 
 async def test_a_refined_moment_has_none_of_the_silence_around_it() -> None:
+    begin, end = topic_times(TALK)
+    words = [word for word in TALK.words if begin <= word.start < end]
+    assert await refine(begin - 3.0, end + 2.5, words) == pytest.approx((begin, end), abs=0.5)
+
+
+async def test_a_moment_of_which_most_is_silence_stays_as_it_is() -> None:
     words = speak_words("Only this sentence is said in all of the film.", 20.0)
-    refined = await refine(5.0, 40.0, words)
-    assert refined == pytest.approx((words[0].start, words[-1].end), abs=0.5)
+    assert await refine(5.0, 40.0, words) == (5.0, 40.0)
+
+
+@pytest.mark.parametrize("start", [0.0, 5.0, 11.3, 27.0, 48.9])
+@pytest.mark.parametrize("length", [2.0, 5.0, 13.0, 37.0])
+async def test_a_refined_moment_is_not_much_shorter_and_not_somewhere_else(start: float, length: float) -> None:
+    refined = await refine(start, start + length)
+    assert refined[1] - refined[0] >= 0.8 * length
+    assert abs(refined[0] - start) <= 10
+    assert abs(refined[1] - (start + length)) <= 10
 
 
 async def test_a_moment_without_words_stays_as_it_is() -> None:
