@@ -11,7 +11,7 @@ from psycopg.rows import args_row
 from app.database import Connection
 from app.models.run import RunRequest, RunType, Stage, StageRecord
 from app.repositories.statements import and_where
-from app.repositories.work import read_request, read_stages
+from app.repositories.stored_runs import read_request, read_stages
 
 
 @dataclass(frozen=True, slots=True)

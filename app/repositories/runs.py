@@ -10,7 +10,7 @@ from psycopg import sql
 from app.database import Connection
 from app.models.run import Stage, StageRecord
 from app.repositories.statements import and_where
-from app.repositories.work import read_stages
+from app.repositories.stored_runs import read_stages
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """SQL over `pipeline.work` and the runs it belongs to: accepted, claimed by one worker, recorded, ended."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,9 @@ from psycopg.types.json import Jsonb
 from app.core.errors import RunLost
 from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.repositories.stored_runs import read_claimed
+
+_MOST_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ class WorkRepository:
     async def claim(self, identifier: str, owner: str, stale_seconds: float) -> ClaimedRun | None:
         """Make a run that waits, or whose owner was not seen for `stale_seconds`, this owner's.
 
-        None where there is nothing to claim: the run has ended, or lives in other hands.
+        None where there is nothing to claim: the run has ended, or lives in other hands. A run that this version of
+        the code cannot read waits for another worker, and ends when it has been taken too often.
         """
         async with self._conn.transaction() as transaction:
             row = await self._take(identifier, owner, stale_seconds)
@@ -92,7 +96,14 @@ class WorkRepository:
             if row and not await self._is_running(row[0]):
                 row = None
                 raise Rollback(transaction)
-        return _read_claimed(*row) if row else None
+        if row is None:
+            return None
+        try:
+            return read_claimed(*row)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            if not await self._give_up(row[0]):
+                raise
+        return None
 
     async def _take(self, identifier: str, owner: str, stale_seconds: float) -> tuple[Any, ...] | None:
         cursor = await self._conn.execute(
@@ -114,6 +125,20 @@ class WorkRepository:
             "SELECT FROM pipeline_history WHERE id = %(id)s AND status = 'running'", {"id": run_id}
         )
         return await cursor.fetchone() is not None
+
+    async def _give_up(self, run_id: int) -> bool:
+        """End a run that was taken too often. True where it has ended."""
+        cursor = await self._conn.execute(
+            "SELECT current_stage FROM pipeline.work WHERE run_id = %(id)s AND attempts > %(most)s",
+            {"id": run_id, "most": _MOST_ATTEMPTS},
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            return False
+        where = f"in stage '{row[0]}'" if row[0] else "before its first stage"
+        reason = f"The worker died {_MOST_ATTEMPTS} times {where}"
+        await self._end(run_id, Outcome(RunStatus.FAILED, row[0], reason))
+        return True
 
     async def hold(self, run: ClaimedRun) -> None:
         """Keep the run in its owner's hands until the transaction ends. Raises `RunLost` where it is not any more."""
@@ -284,46 +309,3 @@ class WorkRepository:
 
 def _key(run: ClaimedRun) -> dict[str, Any]:
     return {"id": run.id, "owner": run.owner, "attempt": run.attempt}
-
-
-def _read_claimed(
-    run_id: int,
-    identifier: str,
-    video_id: int,
-    video: str,
-    run_type: str,
-    subject: str,
-    request: dict[str, Any],
-    stages: dict[str, Any],
-    attempt: int,
-    owner: str,
-    started_at: float,
-) -> ClaimedRun:
-    return ClaimedRun(
-        run_id,
-        identifier,
-        video_id,
-        video,
-        RunType(run_type),
-        subject,
-        read_request(request),
-        read_stages(stages),
-        attempt,
-        owner,
-        started_at,
-    )
-
-
-def read_request(stored: Mapping[str, Any]) -> RunRequest:
-    """Read a stored request; what a newer or an older version of this code has added to it is left out."""
-    known = {field.name for field in fields(RunRequest)}
-    return RunRequest(**{name: value for name, value in stored.items() if name in known})
-
-
-def read_stages(stored: Mapping[str, Any]) -> dict[Stage, StageRecord]:
-    """Read stored records of stages, in the order of the pipeline."""
-    return {
-        stage: StageRecord(**{**stored[stage], "status": StageStatus(stored[stage]["status"])})
-        for stage in Stage
-        if stage in stored
-    }

@@ -89,7 +89,7 @@ def models_of(run: ShownRun) -> tuple[str, str]:
     if run.details is None:
         model = run.model or ""
         return ("", model) if run.operation_type == "refinement" else (model, "")
-    stages = STAGES[RunType(run.type)]
+    stages = _list_stages(run.type)
     return (
         run.details.generation_model if Stage.GENERATION in stages else "",
         run.details.refinement_model if Stage.REFINEMENT in stages else "",
@@ -108,7 +108,12 @@ def stages_of(run: ShownRun) -> dict[Stage, StageRecord]:
     if run.details is None:
         return _guess_stages(run)
     records = run.details.stages
-    return {stage: _settle(stage, records.get(stage, _PENDING), run) for stage in STAGES[RunType(run.type)]}
+    return {stage: _settle(stage, records.get(stage, _PENDING), run) for stage in _list_stages(run.type)}
+
+
+def _list_stages(run_type: str) -> tuple[Stage, ...]:
+    """Return the stages of a type; none of one that only another version of this code knows."""
+    return next((stages for known, stages in STAGES.items() if known == run_type), ())
 
 
 def current_stage_of(run: ShownRun) -> str | None:

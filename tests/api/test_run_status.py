@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
+from psycopg.types.json import Jsonb
 from redis.asyncio import Redis
 
 from app.core.config import Settings
@@ -317,3 +318,20 @@ async def test_active_runs_are_listed_over_all_videos(
     link = re.fullmatch(r'<(.+)>; rel="next"', first.headers["Link"])
     assert link
     assert [run["video_id"] for run in (await client.get(link[1])).json()["runs"]] == ["two"]
+
+
+async def test_what_another_version_has_stored_is_told_as_far_as_it_is_known(
+    client: AsyncClient, conn: Connection
+) -> None:
+    await make_video(conn, identifier="talk")
+    run = await begin_run(conn)
+    await save_stage(conn, run, Stage.DOWNLOAD, StageStatus.COMPLETED)
+    newer = {"audio": {"status": "paused"}, "applause": {"status": "completed"}}
+    await conn.execute("UPDATE pipeline.work SET stages = stages || %s", (Jsonb(newer),))
+    await conn.execute("UPDATE pipeline.work SET stages = jsonb_set(stages, '{download,size}', '7')")
+    stages = (await get_status(client))["stages"]
+    assert [stages[stage]["status"] for stage in EIGHT] == ["completed"] + ["pending"] * 7
+    await finish_run(conn, run)
+    await conn.execute("UPDATE pipeline_history SET pipeline_type = 'applause_only'")
+    runs = (await client.get("/api/pipeline/talk/history")).json()["runs"]
+    assert [(run["type"], run["stages"]) for run in runs] == [("applause_only", {})]

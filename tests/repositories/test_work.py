@@ -2,6 +2,7 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from app.core.config import Settings
 from app.core.errors import RunLost
@@ -244,3 +245,47 @@ async def test_a_running_run_that_nobody_knows_more_of_is_ended(conn: Connection
     ended = await WorkRepository(conn).end_orphans()
     assert [(run.identifier, run.video) for run in ended] == [("old", "talk")]
     assert (await accept(conn)).run_id
+
+
+async def test_what_another_version_has_stored_of_stages_is_left_out(conn: Connection) -> None:
+    await add_video(conn)
+    await accept(conn)
+    stored = {
+        "download": {"status": "completed", "started_at": 1.0, "size": 7},
+        "audio": {"status": "paused"},
+        "audio_upload": 1,
+        "applause": {"status": "completed"},
+    }
+    await conn.execute("UPDATE pipeline.work SET stages = %s", (Jsonb(stored),))
+    assert (await claimed(conn)).stages == {Stage.DOWNLOAD: StageRecord(StageStatus.COMPLETED, 1.0)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE pipeline_history SET pipeline_type = 'applause_only'",
+        "UPDATE pipeline.work SET request = '[1]'",
+    ],
+)
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("transcript", "The worker died 3 times in stage 'transcript'"),
+        (None, "The worker died 3 times before its first stage"),
+    ],
+)
+async def test_a_run_that_cannot_be_read_ends_when_it_was_taken_too_often(
+    conn: Connection, change: str, stage: str | None, message: str
+) -> None:
+    await add_video(conn)
+    await accept(conn)
+    await conn.execute(change)
+    await conn.execute("UPDATE pipeline.work SET current_stage = %s", (stage,))
+    for _ in range(3):
+        with pytest.raises((AttributeError, ValueError)):
+            await claim(conn, stale_seconds=-1)
+        assert await status_of(conn) == "running"
+    assert await claim(conn, stale_seconds=-1) is None
+    ended = await PipelineHistoryRepository(conn).get_by_identifier("pipeline:talk:1")
+    assert ended
+    assert (ended.status, ended.error_stage, ended.error_message) == ("failed", stage, message)
