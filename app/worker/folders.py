@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from app.core.config import Settings
@@ -26,12 +27,13 @@ class RunFolders:
     async def remove(self, identifier: str) -> None:
         await asyncio.to_thread(_remove, self.get(identifier))
 
-    async def remove_leftovers(self, database: Database) -> None:
-        """Remove the folders of runs that have ended, or are gone."""
+    async def remove_leftovers(self, database: Database, in_hand: Iterable[str]) -> None:
+        """Remove the folders of runs that have ended, or are gone; in those `in_hand` a stage may still write."""
+        kept = set(in_hand)
         found = await asyncio.to_thread(self._list)
         async with database.connect() as conn:
             running = await WorkRepository(conn).list_running()  # read later: of a run that began since, none is found
-        for folder in found - {self.get(identifier) for identifier in running}:
+        for folder in found - {self.get(identifier) for identifier in kept | running}:
             await asyncio.to_thread(_remove, folder)
 
     def _list(self) -> set[Path]:

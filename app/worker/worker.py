@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import compress
 
@@ -37,6 +38,7 @@ _ATTEMPTS = 3
 _NAME_LENGTH = 100  # of `pipeline.work.owner`
 _RESTART_SECONDS = 5.0
 _RUNG_AT_ONCE = 10
+_TIDY_SECONDS = 600.0  # between two looks for folders that nobody needs
 _PATIENCE_SECONDS = 3.0  # with Redis: two transcriptions on this machine may keep the loop waiting for seconds
 
 
@@ -66,8 +68,8 @@ class Worker:
         self._doorbell.register_task(self._task(), task_name=RUN_TASK)
         self._doorbell.is_worker_process = True
         self._places = asyncio.Semaphore(settings.pipeline_concurrency)
-        self._attempts: dict[str, Attempt] = {}
-        self._is_tidy = False
+        self._attempts: dict[tuple[str, str], Attempt] = {}  # by run and token
+        self._tidy_until = 0.0
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._repeating: list[asyncio.Task[None]] = []
@@ -148,15 +150,17 @@ class Worker:
         folder = self._folders.get(run.identifier)
         context = RunContext(run, self._settings, self._database, self._storage, self._models, folder)
         attempt = Attempt(context, self._live, self._works or {}, self._pace, token)
-        self._attempts[token] = attempt
+        self._attempts[run.identifier, token] = attempt
         try:
             if self._stopping.is_set():
                 attempt.stop(Stop.RELEASED)
             has_ended = await (attempt.give_up(_ATTEMPTS) if run.attempt > _ATTEMPTS else attempt.carry_out())
         finally:
-            del self._attempts[token]
+            del self._attempts[run.identifier, token]
         if has_ended:
             await self._folders.remove(run.identifier)
+        elif not self._stopping.is_set():  # another worker has it, who needs its folder, or its video was deleted
+            await self._tidy()
 
     async def _listen(self) -> None:
         while not self._stopping.is_set():
@@ -189,10 +193,13 @@ class Worker:
             pass
         await asyncio.sleep(self._pace.heartbeat)
 
+    async def _tidy(self) -> None:
+        await self._folders.remove_leftovers(self._database, [identifier for identifier, _ in self._attempts])
+
     async def _sweep(self) -> None:
-        if not self._is_tidy:
-            await self._folders.remove_leftovers(self._database)
-            self._is_tidy = True
+        if time.monotonic() >= self._tidy_until:
+            await self._tidy()
+            self._tidy_until = time.monotonic() + _TIDY_SECONDS
         async with self._database.connect() as conn:
             work = WorkRepository(conn)
             waiting = await work.pick_waiting(self._pace.stale, self._pace.ring_again)

@@ -1,6 +1,9 @@
 """What is in the stream and what is not, and what workers make of it."""
 
+import asyncio
 import logging
+import os
+from pathlib import Path
 
 import pytest
 from taskiq.kicker import AsyncKicker
@@ -76,6 +79,7 @@ async def test_the_run_of_a_video_that_is_deleted_stops(site: Site) -> None:
         await site.begun(run, Stage.AUDIO)
         async with site.connect() as conn:
             await conn.execute("DELETE FROM videos")
+        await site.until(lambda: _is_empty(site.folder / "data" / "work"), "the folder of the run to go")
         let_go(site.folder, Stage.AUDIO)
         assert await site.ended(await site.start()) == COMPLETED  # with the only place there is
     assert await site.results(run) == ["download"]
@@ -97,11 +101,23 @@ async def test_folders_of_ended_runs_go_and_those_of_others_stay(site: Site) -> 
             await site.until(is_tidy, "what is left to go")
         let_go(site.folder, Stage.AUDIO)
         assert await site.ended(run) == COMPLETED
+        await site.until(lambda: _is_empty(work), "the folder to go")
 
-        async def is_empty() -> bool:
-            return not list(work.iterdir())
 
-        await site.until(is_empty, "the folder to go")
+async def test_what_is_left_later_goes_too_and_what_is_at_work_stays(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.worker.worker._TIDY_SECONDS", 0.2)
+    work = site.folder / "data" / "work"
+    hold(site.folder, Stage.AUDIO)
+    async with site.worker():
+        run = await site.start()
+        await site.begun(run, Stage.AUDIO)
+        (work / "left").mkdir()
+        await site.until(lambda: _are(work, 1), "what is left to go")
+        assert not (work / "left").exists()
+        let_go(site.folder, Stage.AUDIO)
+        assert await site.ended(run) == COMPLETED
 
 
 async def test_a_worker_that_ends_gives_back_what_it_has_and_leaves_the_group(site: Site) -> None:
@@ -122,3 +138,11 @@ async def test_a_worker_that_ends_gives_back_what_it_has_and_leaves_the_group(si
     async with site.worker():
         assert await site.ended(run) == COMPLETED
     assert site.stages(run) == [Stage.DOWNLOAD, Stage.AUDIO, *list(Stage)[1:]]
+
+
+async def _is_empty(folder: Path) -> bool:
+    return await _are(folder, 0)
+
+
+async def _are(folder: Path, count: int) -> bool:
+    return len(await asyncio.to_thread(os.listdir, folder)) == count
