@@ -23,7 +23,7 @@ from app.core.errors import (
 from app.core.redis import close_redis, get_redis, init_redis
 from app.database import Database, close_db, get_connection, init_db
 from app.models import Clip, Moment
-from app.models.run import RunRequest, RunStatus
+from app.models.run import RunRequest, RunStatus, Stage
 from app.repositories import ClipRepository, MomentRepository, VideoRepository
 from app.repositories.runs import ShownRun
 from app.services.cancelling import cancel_pipeline
@@ -130,7 +130,8 @@ def _size_of_file(path: str) -> int | None:
 async def _receive(path: Path, size: int, tools: _Tools) -> str:
     """Return the identifier of the video that a file is, or becomes."""
     details, done = VideoDetails(filename=path.name), 0
-    if await _is_there(details.known_identifier, size, tools):
+    if await _is_there(path, size, details.known_identifier, tools):
+        tools.progress.say("Using the film that the library has")
         return details.known_identifier
     async with receive_video(tools.database, tools.storage, tools.settings.max_upload_bytes) as upload:
         try:
@@ -145,16 +146,25 @@ async def _receive(path: Path, size: int, tools: _Tools) -> str:
         return await upload.store(details)
 
 
-async def _is_there(identifier: str, size: int, tools: _Tools) -> bool:
-    """Whether the library has a film of this name and size."""
+async def _is_there(path: Path, size: int, identifier: str, tools: _Tools) -> bool:
+    """Whether the library has this very film under its name."""
     async with tools.database.connect() as conn:
         video = await VideoRepository(conn).get_by_identifier(findable(identifier))
     if video is None:
         return False
     try:
-        return (await tools.storage.stat(video.cloud_url)).size == size
+        stored = await tools.storage.stat(video.cloud_url)
+        return stored.size == size and await _is_same(path, video.cloud_url, tools.storage)
     except FileMissing:
         return False
+
+
+async def _is_same(path: Path, url: str, storage: Storage) -> bool:
+    with path.open("rb") as file, await asyncio.to_thread(storage.open, url) as other:
+        while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+            if await asyncio.to_thread(other.read, len(data)) != data:
+                return False
+    return True
 
 
 async def _follow(video: str, tools: _Tools) -> ShownRun:
@@ -176,4 +186,10 @@ async def _read_end(video: str, run: ShownRun, tools: _Tools) -> EndedRun:
             raise VideoNotFound
         moments = await MomentRepository(conn).list_by_video(row.id)
         clips = await ClipRepository(conn).list_by_video(row.id)
-    return EndedRun(RunStatus(run.status), run.error_message, moments, clips)
+    message = run.error_message or (None if moments else _why_none(run))
+    return EndedRun(RunStatus(run.status), message, moments, clips)
+
+
+def _why_none(run: ShownRun) -> str | None:
+    record = stages_of(run).get(Stage.GENERATION)
+    return record.result.get("reason") if record else None

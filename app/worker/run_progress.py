@@ -115,9 +115,14 @@ def _note(record: StageRecord) -> str:
             return f"skipped: {record.skip_reason}"
         case StageStatus.FAILED:
             return f"failed: {record.error}"
-        case StageStatus.COMPLETED if record.started_at is not None and record.completed_at is not None:
-            return f"done in {record.completed_at - record.started_at:.1f} s"
         case StageStatus.COMPLETED:
-            return "done"
+            reason = record.result.get("reason")
+            return f"done{_time_of(record)}: {reason}" if reason else f"done{_time_of(record)}"
     fraction = _fraction(record)
     return "" if fraction is None else f"{fraction:.0%}"
+
+
+def _time_of(record: StageRecord) -> str:
+    if record.started_at is None or record.completed_at is None:
+        return ""
+    return f" in {record.completed_at - record.started_at:.1f} s"

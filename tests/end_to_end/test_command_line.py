@@ -95,6 +95,7 @@ def test_a_file_becomes_moments_and_a_second_time_the_video_is_there(library: Li
     again = library.run(str(short_talk.path), *_LIMITS, "--model", "local")
     assert again.returncode == 0, again.stderr
     assert "Upload" not in again.stderr
+    assert "Using the film that the library has" in again.stderr
     assert "Transcript: skipped: Transcript already exists" in again.stderr
     assert len(again.stdout.splitlines()) == 4
 
@@ -113,6 +114,27 @@ def test_what_cannot_be_done_is_one_sentence(library: Library) -> None:
         assert ended.stdout == ""
         assert re.search(reason, ended.stderr.splitlines()[-1]), (arguments, ended.stderr)
         assert "Traceback" not in ended.stderr
+
+
+def test_another_film_of_the_same_name_and_size_is_not_taken_for_the_one_that_is_there(library: Library) -> None:
+    mute = make_movie(library.folder / "here" / "alike.mp4", audio_codec=None)
+    assert "sound" in library.run(str(mute)).stderr
+    other = library.folder / "there" / "alike.mp4"
+    other.parent.mkdir()
+    other.write_bytes(mute.read_bytes()[:-1] + b"!")
+    ended = library.run(str(other))
+    assert ended.stderr == "The library has another video 'alike': rename the file\n"
+    assert ended.returncode == 1
+
+
+def test_without_moments_the_reason_is_said(library: Library, short_talk: Talk) -> None:
+    film = library.folder / "short.mp4"
+    film.write_bytes(short_talk.path.read_bytes())
+    ended = library.run(str(film), "--min-length", "60")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "No moments were found\n"
+    reason = ended.stderr.splitlines()[-1]
+    assert re.search(rf"^Moments: done in [0-9.]+ s: {re.escape(reason)}$", ended.stderr, re.MULTILINE), ended.stderr
 
 
 def test_ctrl_c_cancels_the_run(library: Library, talk: Talk) -> None:

@@ -15,6 +15,7 @@ NOW = datetime(2026, 1, 1)
 DONE = StageRecord(StageStatus.COMPLETED, 10.0, 12.5)
 SKIPPED = StageRecord(StageStatus.SKIPPED, skip_reason="Audio file already exists")
 HALF_DONE = StageRecord(StageStatus.PROCESSING, 12.5, progress={"total": 4, "processed": 2, "failed": 0})
+IN_PART = StageRecord(StageStatus.COMPLETED, 10.0, 12.5, result={"moments": 0, "reason": "None fits the [limits]"})
 FAILED = StageRecord(StageStatus.FAILED, 12.5, 13.0, error="The model says [no]")
 
 
@@ -47,13 +48,14 @@ def test_without_a_terminal_each_change_is_a_line() -> None:
     progress.receive(10, 10)
     for clips in (HALF_DONE, HALF_DONE, DONE):
         progress.show({Stage.AUDIO: SKIPPED, Stage.CLIPS: clips, Stage.CLIP_UPLOAD: StageRecord(StageStatus.PENDING)})
-    progress.show({Stage.REFINEMENT: FAILED})
+    progress.show({Stage.GENERATION: IN_PART, Stage.REFINEMENT: FAILED})
     progress.end()
     assert written(console).splitlines() == [
         "Upload: done",
         "Audio: skipped: Audio file already exists",
         "Clips: begun",
         "Clips: done in 2.5 s",
+        "Moments: done in 2.5 s: None fits the [limits]",
         "Refinement: failed: The model says [no]",
     ]
 
