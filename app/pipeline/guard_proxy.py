@@ -12,21 +12,28 @@ from app.core.guarded_http import AddressGuard
 
 _CHUNK_BYTES = 64 * 1024
 _CONNECT_SECONDS = 20.0
+_IDLE_SECONDS = 60.0  # until a connection is given up on which no byte comes
 _HOP_BY_HOP = (b"connection:", b"proxy-", b"keep-alive:")
 
 
 class GuardProxy:
     """Speaks CONNECT, and HTTP with whole URLs; each request connects to an address that was looked at."""
 
-    def __init__(self, guard: AddressGuard) -> None:
+    def __init__(self, guard: AddressGuard, max_bytes: int) -> None:
         self.port = 0
         self.has_refused = False
         self._guard = guard
+        self._bytes_left = max_bytes
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether more has been asked for than may pass in all."""
+        return self._bytes_left < 0
 
     def accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         task = asyncio.ensure_future(self._serve(reader, writer))
@@ -40,18 +47,19 @@ class GuardProxy:
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         try:
-            await self._forward(reader, writer)
+            async with asyncio.timeout(_IDLE_SECONDS) as idle:
+                await self._forward(reader, writer, idle)
         except AddressRefused:
             self.has_refused = True
-            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            _refuse(writer, b"403 Forbidden")
         except (StageFailed, TimeoutError, OSError):
-            writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            _refuse(writer, b"502 Bad Gateway")
         except (ValueError, EOFError, httpx.InvalidURL, asyncio.LimitOverrunError):
-            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            _refuse(writer, b"400 Bad Request")
         finally:
             await _close(writer)
 
-    async def _forward(self, reader: StreamReader, writer: StreamWriter) -> None:
+    async def _forward(self, reader: StreamReader, writer: StreamWriter, idle: asyncio.Timeout) -> None:
         line, *fields = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n").split(b"\r\n")
         method, target, version = line.split(b" ")
         if method == b"CONNECT":
@@ -65,9 +73,23 @@ class GuardProxy:
             start = b" ".join((method, url.raw_path, version))
             server[1].write(b"\r\n".join((start, *kept, b"Connection: close", b"", b"")))
         try:
-            await asyncio.gather(_pump(reader, server[1]), _pump(server[0], writer))
+            await asyncio.gather(self._pump(reader, server[1], idle), self._pump(server[0], writer, idle))
+        except BaseException:
+            writer.transport.abort()  # what has come so far shall not look whole
+            raise
         finally:
             await _close(server[1])
+
+    async def _pump(self, reader: StreamReader, writer: StreamWriter, idle: asyncio.Timeout) -> None:
+        while data := await reader.read(_CHUNK_BYTES):
+            idle.reschedule(asyncio.get_running_loop().time() + _IDLE_SECONDS)
+            self._bytes_left -= len(data)
+            if self.is_used_up:
+                raise StageFailed("More is asked for than may pass in all")
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
 
     async def _connect(self, url: httpx.URL, default_port: int) -> tuple[StreamReader, StreamWriter]:
         async with asyncio.timeout(_CONNECT_SECONDS):
@@ -81,9 +103,9 @@ class GuardProxy:
 
 
 @asynccontextmanager
-async def guard_proxy(guard: AddressGuard) -> AsyncIterator[GuardProxy]:
-    """Run a proxy until the block ends."""
-    proxy = GuardProxy(guard)
+async def guard_proxy(guard: AddressGuard, max_bytes: int) -> AsyncIterator[GuardProxy]:
+    """Run a proxy until the block ends; all its connections together carry no more than `max_bytes`."""
+    proxy = GuardProxy(guard, max_bytes)
     server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
@@ -93,12 +115,9 @@ async def guard_proxy(guard: AddressGuard) -> AsyncIterator[GuardProxy]:
         await proxy.aclose()
 
 
-async def _pump(reader: StreamReader, writer: StreamWriter) -> None:
-    while data := await reader.read(_CHUNK_BYTES):
-        writer.write(data)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
+def _refuse(writer: StreamWriter, status: bytes) -> None:
+    if not writer.transport.is_closing():
+        writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
 async def _close(writer: StreamWriter) -> None:

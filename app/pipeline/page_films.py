@@ -7,7 +7,8 @@ import re
 import sys
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,9 @@ from typing import cast
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
 from app.core.guarded_http import AddressGuard
 from app.pipeline.guard_proxy import GuardProxy, guard_proxy
+
+if sys.platform == "linux":
+    import resource
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +36,10 @@ _OPTIONS = (
 )
 _ADDRESS = re.compile(r"\w+://\S+")  # may hold a password or a signature
 _TEXT_BYTES = 4096
+# What a page can make yt-dlp use; a small one may unpack to a thousand times its size.
+_MEMORY_BYTES = 2 * 1024**3
+_CPU_SECONDS = 300
+_PAGES_BYTES = 64 * 1024**2  # of pages and lists, beside the film
 
 
 def can_fetch_from_pages() -> bool:
@@ -45,9 +53,10 @@ async def fetch_from_page(
 
     Raises `StageFailed` and `AddressRefused`. Whatever a page names, only what the guard admits is connected to.
     """
-    async with guard_proxy(AddressGuard(allowed_hosts)) as proxy:
+    async with guard_proxy(AddressGuard(allowed_hosts), max_bytes + _PAGES_BYTES) as proxy:
         process = await _start(folder, proxy.url)
         try:
+            _limit(process.pid)
             return await _download(process, url, folder, proxy, max_bytes, report)
         finally:
             if process.returncode is None:
@@ -64,6 +73,14 @@ async def _start(folder: Path, proxy_url: str) -> Process:
     )
 
 
+def _limit(pid: int) -> None:
+    """Limit a process that has read nothing yet, where the system can."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            resource.prlimit(pid, resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+            resource.prlimit(pid, resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+
+
 async def _download(
     process: Process, url: str, folder: Path, proxy: GuardProxy, max_bytes: int, report: Report
 ) -> Path:
@@ -75,22 +92,42 @@ async def _download(
     said, _ = await asyncio.gather(_read_end(errors), _follow(output, max_bytes, report))
     if await process.wait() == 0 and (films := _list_films(folder)):
         return films[0]
+    if proxy.is_used_up:
+        raise _too_large(max_bytes)
     if proxy.has_refused:
         raise AddressRefused("The web page at the URL leads to an address that is not a public one")
     _log.info("yt-dlp: %s", _ADDRESS.sub("…", said))
+    if _hit_limit(process, said):
+        raise StageFailed("The web page at the URL takes more memory or computing time than it may")
     if process.returncode == 0 or "Unsupported URL" in said:
         raise StageFailed("The URL leads to a web page in which no video is found that can be downloaded")
     raise TransientFailure("The video that the web page at the URL shows cannot be downloaded")
 
 
+def _hit_limit(process: Process, said: str) -> bool:
+    """Whether yt-dlp was killed, or ran out of memory, of which it says only that it is an error."""
+    return (process.returncode or 0) < 0 or "MemoryError" in said or said.endswith("ERROR:")
+
+
 async def _follow(lines: StreamReader, max_bytes: int, report: Report) -> None:
-    async for line in lines:
-        match line.split():
-            case [b"at", arrived, total] if arrived.isdigit():
-                size = int(total) if total.isdigit() else None
-                if max(int(arrived), size or 0) > max_bytes:
-                    raise StageFailed(f"A video may have at most {max_bytes} bytes, and the one at the URL has more")
-                report(int(arrived), size)
+    async for arrived, total in _read_progress(lines):
+        if max(arrived, total or 0) > max_bytes:
+            raise _too_large(max_bytes)
+        report(arrived, total)
+
+
+async def _read_progress(lines: StreamReader) -> AsyncIterator[tuple[int, int | None]]:
+    try:
+        async for line in lines:
+            match line.split():
+                case [b"at", arrived, total] if arrived.isdigit():
+                    yield int(arrived), int(total) if total.isdigit() else None
+    except ValueError:  # a line or a number is too long
+        raise StageFailed("The video that the web page at the URL shows cannot be followed as it arrives") from None
+
+
+def _too_large(max_bytes: int) -> StageFailed:
+    return StageFailed(f"A video may have at most {max_bytes} bytes, and the one at the URL has more")
 
 
 async def _read_end(stream: StreamReader) -> str:

@@ -8,9 +8,12 @@ import httpx
 import pytest
 
 from app.core.guarded_http import AddressGuard
+from app.pipeline import guard_proxy as guard_proxies
 from app.pipeline.guard_proxy import GuardProxy, guard_proxy
 from tests.serving import free_port
-from tests.sites import Site, sending
+from tests.sites import Site, Visit, sending
+
+_MAX_BYTES = 10_000
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 async def proxy(site: Site) -> AsyncIterator[GuardProxy]:
-    async with guard_proxy(AddressGuard((site.host,))) as proxy:
+    async with guard_proxy(AddressGuard((site.host,)), _MAX_BYTES) as proxy:
         yield proxy
 
 
@@ -77,7 +80,7 @@ async def test_what_cannot_be_read_is_refused(proxy: GuardProxy, request_head: b
 
 async def test_a_host_that_does_not_answer_is_told() -> None:
     address = f"127.0.0.1:{free_port()}"
-    async with guard_proxy(AddressGuard((address,))) as proxy:
+    async with guard_proxy(AddressGuard((address,)), _MAX_BYTES) as proxy:
         assert (await _get(proxy, f"http://{address}/film")).status_code == 502
         assert not proxy.has_refused
 
@@ -97,9 +100,41 @@ async def test_the_next_address_is_tried_where_one_does_not_answer(
 
 
 async def test_the_end_of_the_proxy_closes_what_is_open(site: Site) -> None:
-    async with guard_proxy(AddressGuard((site.host,))) as proxy:
+    async with guard_proxy(AddressGuard((site.host,)), _MAX_BYTES) as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(f"CONNECT {site.host} HTTP/1.1\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
     assert await reader.read() == b""
+    writer.close()
+
+
+async def test_all_connections_together_carry_no_more_than_they_may(proxy: GuardProxy, site: Site) -> None:
+    site.answers["/film"] = sending(b"x" * (_MAX_BYTES // 2))
+    assert (await _get(proxy, f"{site.url}/film")).status_code == 200
+    assert not proxy.is_used_up
+    for _ in range(2):
+        with pytest.raises(httpx.HTTPError):
+            await _get(proxy, f"{site.url}/film")
+        assert proxy.is_used_up
+
+
+async def test_a_connection_on_which_nothing_comes_is_given_up(
+    proxy: GuardProxy, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stall(visit: Visit) -> None:
+        visit.send(200, b"a fi", claimed_size=6)
+        visit.wait_until_gone()
+
+    monkeypatch.setattr(guard_proxies, "_IDLE_SECONDS", 0.5)
+    site.answers["/film"] = stall
+    with pytest.raises(httpx.HTTPError) as caught:
+        await _get(proxy, f"{site.url}/film")
+    assert not isinstance(caught.value, httpx.TimeoutException)
+
+
+async def test_one_who_asks_for_nothing_is_not_waited_for(proxy: GuardProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_proxies, "_IDLE_SECONDS", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    async with asyncio.timeout(30):
+        assert (await reader.read()).startswith(b"HTTP/1.1 502 ")
     writer.close()

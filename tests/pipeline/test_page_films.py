@@ -1,7 +1,9 @@
 """Films that web pages show, downloaded by the real yt-dlp from sites on loopback."""
 
 import asyncio
+import sys
 import threading
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import StageFailed, TransientFailure
+from app.pipeline import page_films
 from app.pipeline.context import RunContext
 from app.pipeline.stages.download import WORK
 from app.repositories import VideoRepository
@@ -87,6 +90,55 @@ async def test_the_film_of_a_page_may_not_be_too_large(
         with pytest.raises(StageFailed, match="at most 1000 bytes"):
             await WORK.work(context)
     assert files_in(tmp_path / "run") == []
+
+
+async def test_all_that_a_page_leads_to_may_not_be_too_large(
+    own_database_url: str, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_films, "_PAGES_BYTES", 0)
+    page = b"<html><body>" + b"x" * 100_000
+    site.answers["/page"] = sending(page, headers={"Content-Type": "text/html"})
+    async with _run(own_database_url, tmp_path, site, max_download_bytes=50_000) as context:
+        with pytest.raises(StageFailed, match="at most 50000 bytes") as caught:
+            await WORK.work(context)
+        assert not isinstance(caught.value, TransientFailure)
+
+
+@pytest.fixture(scope="module")
+def swelling_page() -> bytes:
+    """Half a megabyte of gzip that is 500 MB of HTML."""
+    packer, zeros = zlib.compressobj(1, wbits=31), bytes(1024**2)
+    return b"".join([packer.compress(b"<html>"), *(packer.compress(zeros) for _ in range(500)), packer.flush()])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Only Linux limits other processes")
+@pytest.mark.parametrize(("limit", "value"), [("_MEMORY_BYTES", 256 * 1024**2), ("_CPU_SECONDS", 1)])
+async def test_a_page_that_swells_is_given_up(
+    own_database_url: str,
+    tmp_path: Path,
+    site: Site,
+    swelling_page: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    value: int,
+) -> None:
+    monkeypatch.setattr(page_films, limit, value)
+    headers = {"Content-Type": "text/html", "Content-Encoding": "gzip"}
+    site.answers["/page"] = sending(swelling_page, headers=headers)
+    async with _run(own_database_url, tmp_path, site) as context:
+        with pytest.raises(StageFailed, match="more memory or computing time") as caught:
+            await WORK.work(context)
+        assert not isinstance(caught.value, TransientFailure)
+    assert files_in(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("line", [b"x" * 100_000, b"at %s NA" % (b"9" * 5000), b"at 1 %s" % (b"9" * 5000)])
+async def test_progress_beyond_all_measure_is_one_sentence(line: bytes) -> None:
+    lines = asyncio.StreamReader()
+    lines.feed_data(line + b"\n")
+    lines.feed_eof()
+    with pytest.raises(StageFailed, match="cannot be followed"):
+        await page_films._follow(lines, 1000, lambda arrived, total: None)
 
 
 async def test_a_cancelled_download_of_a_page_ends_at_once(
