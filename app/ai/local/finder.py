@@ -1,7 +1,6 @@
 """Moments found and refined without a language model: topics of sentence vectors, ranked and titled."""
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -10,8 +9,9 @@ from app.ai.local.refinement import refine_times
 from app.ai.local.threads import Control, OneThread
 from app.ai.local.titles import make_titles
 from app.ai.local.topics import Limits, Part, find_topics
-from app.ai.local.units import Unit, make_units
+from app.ai.local.units import Unit, make_units, tidy_words
 from app.ai.local.vectors import SentenceVectors, load_vectors
+from app.ai.local.widening import Times, widen
 from app.ai.protocols import FindRequest, Found, FoundMoment, Progress, PromptText, Refined, RefineRequest, Usage
 
 MODEL = "local (all-MiniLM-L6-v2)"
@@ -29,9 +29,6 @@ _REFINE = (
 _FIND_DEFAULT = "Find the strongest moments, each about one topic."
 _REFINE_DEFAULT = "Begin and end the moment with whole sentences that belong to it."
 _ENCODED = 0.8  # of the time that finding moments takes is over when the sentences are vectors
-_GRID_SECONDS = 0.25  # floats that are multiples of it add up exactly, so that a length keeps limits that are equal
-
-Times = tuple[float, float]
 
 
 class LocalFinder:
@@ -74,7 +71,7 @@ class LocalFinder:
         limits = Limits(request.min_length, request.max_length, request.min_count)
         parts = find_topics(units, evidence.vectors, limits, control)
         times = [(units[part.first].start, units[part.last - 1].end) for part in _keep(parts, request, evidence)]
-        times = times or [_widen(units, evidence, request)][: request.max_count]
+        times = times or [_widen(evidence, request)][: request.max_count]
         texts = [[unit.text for unit in units if unit.end > start and unit.start < end] for start, end in times]
         titles = make_titles(texts, [start for start, _ in times], vectors, control.check)
         return [FoundMoment(start, end, title) for (start, end), title in zip(times, titles, strict=True)]
@@ -119,11 +116,9 @@ def _keep(parts: Sequence[Part], request: FindRequest, evidence: Evidence) -> li
     return sorted(ranked[: request.max_count], key=lambda part: part.first)
 
 
-def _widen(units: Sequence[Unit], evidence: Evidence, request: FindRequest) -> Times:
-    """Return the least moment that the limits allow, where no sentences fit: it begins with the strongest one."""
-    strongest = max(range(len(units)), key=lambda place: rate_moment(Part(place, place + 1), evidence))
-    latest = min(units[strongest].start, request.duration_seconds - request.min_length)
-    start = max(math.floor(latest / _GRID_SECONDS) * _GRID_SECONDS, 0.0)
-    end = start + request.min_length
-    exact = request.min_length <= end - start <= request.max_length and end <= request.duration_seconds
-    return (start, end) if exact else (0.0, request.min_length)
+def _widen(evidence: Evidence, request: FindRequest) -> Times:
+    """Return a moment that begins with the strongest sentence, where no sentences alone fit the limits."""
+    places = range(len(evidence.units))
+    strongest = max(places, key=lambda place: rate_moment(Part(place, place + 1), evidence))
+    words = tidy_words(request.words, 0.0, request.duration_seconds)
+    return widen(evidence.units[strongest], evidence.units, words, request)

@@ -75,8 +75,17 @@ def make_titles(
     for place, (start, candidates) in enumerate(zip(starts, found, strict=True)):
         check()
         ranked = _rank(candidates, place, encoded, vectors) if candidates else []
+        ranked += _openings(texts[place])
         titles.append(next((title for title in ranked if title not in titles), tell_time(start)))
     return titles
+
+
+def _openings(sentences: Sequence[str]) -> Iterator[str]:
+    """Yield how sentences begin, and what they say as one where all are short: titles of moments without a phrase."""
+    for text in (*sentences, " ".join(sentences)):
+        words = _trim(_WORD.findall(text))[:_MOST_WORDS]
+        if len(words) >= _FEWEST_WORDS:
+            yield capitalise(words)
 
 
 def find_candidates(sentences: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:

@@ -33,6 +33,22 @@ def test_a_moment_that_says_nothing_is_called_by_its_time(text: str) -> None:
     assert make_titles([[text]], [62.0], vectors(), lambda: None) == ["Moment at 1:02"]
 
 
+@pytest.mark.parametrize(
+    ("sentences", "told"),
+    [
+        (["Okay.", "Nobody knew. Nobody asked."], "Nobody Knew Nobody Asked"),
+        (["Stop!", "Look.", "Listen."], "Stop Look Listen"),
+        (
+            ["And then one two three four five six seven eight nine ten eleven."],
+            "One Two Three Four Five Six Seven Eight Nine Ten",
+        ),
+    ],
+)
+def test_a_moment_without_a_phrase_is_called_by_its_first_words(sentences: list[str], told: str) -> None:
+    (made,) = make_titles([sentences], [62.0], vectors(), lambda: None)
+    assert made == told
+
+
 def test_the_time_of_a_late_moment_has_hours() -> None:
     assert make_titles([["Okay."]], [3723.9], vectors(), lambda: None) == ["Moment at 1:02:03"]
 
