@@ -230,10 +230,16 @@ class WorkRepository:
         await self.hold(run)
         await self._end(run.id, outcome)
 
-    async def cancel(self, run_id: int) -> bool:
-        """Have a run end as cancelled: at once where no worker has it, else by its worker. True where it has ended."""
+    async def cancel(self, run_id: int, stale_seconds: float) -> bool:
+        """Have a run end as cancelled: at once where no worker has it, or one that was not seen for `stale_seconds`,
+        else by its worker. True where it has ended."""
         cursor = await self._conn.execute(
-            "UPDATE pipeline.work SET is_cancelled = true WHERE run_id = %(id)s RETURNING owner IS NULL", {"id": run_id}
+            """
+            UPDATE pipeline.work SET is_cancelled = true
+            WHERE run_id = %(id)s
+            RETURNING owner IS NULL OR seen_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s)
+            """,
+            {"id": run_id, "stale_seconds": stale_seconds},
         )
         row = await cursor.fetchone()
         if row is None or not row[0]:

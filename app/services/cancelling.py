@@ -11,6 +11,8 @@ from app.repositories.live_runs import LiveRuns
 from app.repositories.work import WorkRepository
 from app.services.identifiers import findable
 
+_STALE_SECONDS = 30.0  # a worker that lives tells so more often
+
 
 @dataclass(slots=True)
 class Cancelled:
@@ -21,10 +23,11 @@ class Cancelled:
 
 
 async def cancel_runs(conn: Connection, video: str) -> Cancelled:
-    """Have the active runs of a video end, in the caller's transaction; those that no worker has end at once."""
+    """Have the active runs of a video end, in the caller's transaction; those that no living worker has end
+    at once."""
     cancelled = Cancelled()
     for run_id, identifier in await ActiveRunRepository(conn).list_of_video(findable(video)):
-        has_ended = await WorkRepository(conn).cancel(run_id)
+        has_ended = await WorkRepository(conn).cancel(run_id, _STALE_SECONDS)
         (cancelled.ended if has_ended else cancelled.ending).append(identifier)
     return cancelled
 

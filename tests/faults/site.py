@@ -93,7 +93,7 @@ class Site:
             cursor = await conn.execute("SELECT id FROM pipeline_history WHERE identifier = %s", (run,))
             row = await cursor.fetchone()
             assert row
-            has_ended = await WorkRepository(conn).cancel(row[0])
+            has_ended = await WorkRepository(conn).cancel(row[0], STEADY.stale)
         if not has_ended:
             async with self.redis() as redis:
                 await LiveRuns(redis).wish_cancelled(run)

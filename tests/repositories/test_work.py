@@ -156,7 +156,7 @@ async def test_a_run_that_is_given_back_and_was_to_be_cancelled_has_ended(conn: 
     work = WorkRepository(conn)
     run = await claimed(conn)
     assert await work.list_running() == {"pipeline:talk:1"}
-    await work.cancel(run_id)
+    await work.cancel(run_id, 30)
     await work.release(run)
     assert await status_of(conn) == "cancelled"
     assert await work.list_running() == set()
@@ -179,7 +179,7 @@ async def test_a_waiting_run_that_is_cancelled_has_ended(conn: Connection) -> No
     await add_video(conn)
     accepted = await accept(conn)
     assert accepted.run_id
-    assert await WorkRepository(conn).cancel(accepted.run_id)
+    assert await WorkRepository(conn).cancel(accepted.run_id, 30)
     assert await status_of(conn) == "cancelled"
     assert await claim(conn) is None
 
@@ -191,7 +191,7 @@ async def test_a_run_that_ends_while_a_worker_reaches_for_it_is_not_claimed(own_
         run_id = (await accept(conn)).run_id
         assert run_id
         async with conn.transaction():
-            await WorkRepository(conn).cancel(run_id)
+            await WorkRepository(conn).cancel(run_id, 30)
             claiming = asyncio.create_task(claim(worker))
             await until_it_waits(watcher, worker)
         assert await claiming is None
@@ -220,9 +220,25 @@ async def test_a_cancelled_run_in_a_workers_hands_is_told_to_its_worker(conn: Co
     run = await claimed(conn)
     work = WorkRepository(conn)
     assert await work.beat(run) is False
-    assert await work.cancel(run_id) is False
+    assert await work.cancel(run_id, 30) is False
     assert await work.beat(run) is True
     assert await status_of(conn) == "running"
+
+
+async def test_a_cancelled_run_whose_owner_is_not_seen_any_more_has_ended(conn: Connection) -> None:
+    await add_video(conn)
+    run_id = (await accept(conn)).run_id
+    assert run_id
+    run = await claimed(conn)
+    await conn.execute("UPDATE pipeline.work SET seen_at = seen_at - interval '31 seconds'")
+    work = WorkRepository(conn)
+    assert await work.cancel(run_id, 30)
+    assert await status_of(conn) == "cancelled"
+    with pytest.raises(RunLost):
+        await work.beat(run)
+    with pytest.raises(RunLost):
+        await work.finish(run, Outcome(RunStatus.COMPLETED))
+    assert await status_of(conn) == "cancelled"
 
 
 async def test_workers_are_told_of_a_waiting_run_once_in_a_while(conn: Connection) -> None:
