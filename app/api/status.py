@@ -24,9 +24,12 @@ JobStatuses = Annotated[Statuses, Depends(get_statuses)]
 
 
 @router.get("/audio-extraction-status", response_model=DetailedStatusAnswer)
-async def get_audio_status(video_id: VideoId, statuses: JobStatuses) -> Response:
+async def get_audio_status(request: Request, video_id: VideoId, statuses: JobStatuses) -> Response:
     """How far the extraction of a video's sound is; completed where the sound is there."""
-    return json_answer(_detailed(await statuses.get_audio(video_id)))
+    status = await statuses.get_audio(video_id)
+    if status.state is JobState.COMPLETED:  # whoever asks may load the list of videos next
+        request.app.state.audio.forget(video_id)
+    return json_answer(_detailed(status))
 
 
 @router.get("/transcription-status", response_model=DetailedStatusAnswer)

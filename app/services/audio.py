@@ -43,12 +43,21 @@ class AudioIndex:
         self._fresh_until = float("-inf")
         self._listing: asyncio.Task[None] | None = None
         self._patience_ends = 0.0
+        self._wishes = self._fulfilled = 0
 
     async def get(self) -> ExtractedAudio:
         """Return what is there, or, where that cannot be found out in time, what was there when it last could."""
         if time.monotonic() >= self._fresh_until:
             await self._refresh()
+        if self._wishes != self._fulfilled:  # the listing had begun before the last wish
+            await self._refresh()
         return self._known
+
+    def forget(self, identifier: str) -> None:
+        """Look again at the next request, where the sound of a video that has some is not known yet."""
+        if identifier not in self._known:
+            self._fresh_until = float("-inf")
+            self._wishes += 1
 
     async def _refresh(self) -> None:
         is_new = self._listing is None or self._listing.done()
@@ -62,13 +71,15 @@ class AudioIndex:
             _log.warning("The storage does not say in time which videos have sound")
 
     async def _list(self) -> None:
+        wishes = self._wishes
         try:
             folders = await self._storage.list_names("audio")
             identifiers = await asyncio.to_thread(_scan, self._storage)
             self._known = ExtractedAudio(frozenset(folders), frozenset(identifiers))
         except (VideoMomentsError, OSError) as error:
             _log.warning("The storage does not say which videos have sound: %s", error)
-        self._fresh_until = time.monotonic() + _FRESH_SECONDS
+        self._fulfilled = wishes
+        self._fresh_until = time.monotonic() + _FRESH_SECONDS if wishes == self._wishes else float("-inf")
 
 
 def _scan(storage: Storage) -> set[str]:

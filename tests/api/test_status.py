@@ -12,6 +12,7 @@ from httpx import AsyncClient
 from app.core.config import Settings
 from app.core.redis import close_redis, init_redis
 from app.database import Connection
+from app.services import audio
 from app.storage import audio_folder
 from tests.api.conftest import open_client
 from tests.conftest import Statements
@@ -81,6 +82,20 @@ async def test_sound_that_is_stored_has_been_extracted(
     os.utime(folder / "Talk 1.wav", (float(MADE_AT_TEXT), float(MADE_AT_TEXT)))
     answer = await get(client, "Talk 1/audio-extraction-status")
     assert answer == {"status": "completed", "started_at": MADE_AT_TEXT, "elapsed_seconds": None, "error": ""}
+
+
+async def test_sound_that_is_told_of_is_in_the_list_of_videos_at_once(
+    client: AsyncClient, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio, "_FRESH_SECONDS", 3600.0)
+    await make_video(conn, identifier="talk")
+    folder = tmp_path / "media" / audio_folder("talk")
+    assert (await client.get("/api/videos")).json()[0]["has_audio"] is False
+    folder.mkdir(parents=True)
+    (folder / "sound.wav").write_bytes(b"RIFF")
+    assert (await client.get("/api/videos")).json()[0]["has_audio"] is False
+    assert (await get(client, "talk/audio-extraction-status"))["status"] == "completed"
+    assert (await client.get("/api/videos")).json()[0]["has_audio"] is True
 
 
 async def test_moments_of_a_model_have_been_generated_and_those_of_a_user_have_not(

@@ -132,3 +132,31 @@ async def test_a_slow_storage_is_waited_for_once_and_heard_when_it_answers(
     storage.answers.set()
     await asyncio.sleep(0.5)
     assert "talk" in await index.get()
+
+
+async def test_only_sound_that_is_not_known_yet_is_looked_for_again(
+    storage: WatchedStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio, "_FRESH_SECONDS", 3600.0)
+    index = AudioIndex(storage)
+    await index.get()
+    extract(tmp_path, "talk")
+    for _ in range(5):
+        index.forget("talk")
+        assert "talk" in await index.get()
+    assert storage.listings == 2
+
+
+async def test_a_listing_that_began_before_the_sound_came_is_not_the_last(
+    storage: WatchedStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio, "_PATIENCE_SECONDS", 60.0)
+    storage.answers.clear()
+    index = AudioIndex(storage)
+    asked = asyncio.ensure_future(index.get())
+    while not storage.listings:  # noqa: ASYNC110 (nobody sets an event)
+        await asyncio.sleep(0.01)
+    index.forget("talk")
+    storage.answers.set()
+    await asked
+    assert storage.listings == 2
