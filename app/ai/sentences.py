@@ -2,12 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 
 from app.ai.protocols import Segment, Word
 
 PAUSE_SECONDS = 1.5  # of silence end a sentence, whatever the punctuation
+
+_CAPTION_SECONDS, _CAPTION_LETTERS = 7.0, 84  # two lines of 42, shown for no longer than is usual
 
 _END = re.compile(r"[.?!…\u3002\uff1f\uff01\u0964\u061f][\"'”’)\]»]*$")
 _CLAUSE = re.compile(r"[,;:\u3001\uff0c\uff1b\uff1a–—-][\"'”’)\]»]*$")
@@ -35,19 +37,24 @@ def join_pieces(pieces: Sequence[Word]) -> list[Word]:
     return words
 
 
-def spread_words(segments: Sequence[Segment]) -> list[Word]:
-    """Return the words of segments that have no word times: each segment's time is shared by their lengths."""
-    return [word for segment in segments for word in _spread(segment)]
+def spread_words(segments: Iterable[Segment]) -> Iterator[Word]:
+    """Yield the words of segments that have no word times, each as long as it has characters."""
+    for segment in segments:
+        words = segment.text.split()
+        seconds = max(segment.end - segment.start, 0.0) / max(sum(map(len, words)), 1)
+        start = segment.start
+        for word in words:
+            end = max(min(start + len(word) * seconds, segment.end), start)
+            yield Word(word, start, end)
+            start = end
 
 
-def _spread(segment: Segment) -> Iterator[Word]:
-    texts = segment.text.split()
-    letters = sum(len(text) + 1 for text in texts)
-    at, length = segment.start, max(segment.end - segment.start, 0.0)
-    for text in texts:
-        end = at + length * (len(text) + 1) / letters
-        yield Word(text, at, end)
-        at = end
+def make_captions(words: Sequence[Word]) -> list[Segment]:
+    """Return the words as captions: sentences, and parts of those that are too long to be read at once."""
+    return [
+        Segment(join_words(part), part[0].start, part[-1].end)
+        for part in split_sentences(words, _CAPTION_SECONDS, _CAPTION_LETTERS)
+    ]
 
 
 def split_sentences(words: Sequence[Word], max_seconds: float, max_letters: float = math.inf) -> list[Sequence[Word]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from app.ai.answers import read_seconds
 from app.ai.protocols import Segment, Word
+from app.ai.sentences import make_captions, spread_words
 from app.ai.text import clean
 from app.core.errors import ModelAnswerInvalid
 
@@ -15,8 +16,6 @@ from app.core.errors import ModelAnswerInvalid
 _TOLERANCE_SECONDS = 1.0
 # Times may run backwards by as much as the parts overlap in which services hear a sound; more is a lost offset.
 _BACKWARDS_SECONDS = 15.0
-_PAUSE_SECONDS = 1.0  # between words ends a segment
-_LONGEST_SEGMENT_SECONDS = 15.0
 _LONGEST_RAW = 100_000  # characters
 
 
@@ -67,8 +66,7 @@ def read_timeline(words: Any, segments: Any, duration_seconds: float) -> Timelin
     """Read two lists as services give them. Raises `Untimely`.
 
     Where a service gives segments only, the words of each are spread over its time by their lengths in characters: near
-    enough to see what is said when, not to cut at a word. Where it gives words only, pauses and ends of sentences make
-    the segments.
+    enough to see what is said when, not to cut at a word. Where it gives words only, captions of them are the segments.
     """
     read_words = [
         Word(text, start, end) for text, start, end in _read(words, "word", duration_seconds, may_lack_times=True)
@@ -78,8 +76,8 @@ def read_timeline(words: Any, segments: Any, duration_seconds: float) -> Timelin
         for text, start, end in _read(segments, "text", duration_seconds, may_lack_times=False)
     ]
     if not read_words:
-        read_words = [word for segment in read_segments for word in spread_words(segment)]
-    return Timeline(in_order(read_words), read_segments or list(join_words(read_words)))
+        read_words = list(spread_words(read_segments))
+    return Timeline(in_order(read_words), read_segments or make_captions(read_words))
 
 
 def in_order(words: Iterable[Word]) -> list[Word]:
@@ -89,42 +87,6 @@ def in_order(words: Iterable[Word]) -> list[Word]:
         if word.end > following.start:
             ordered[index] = replace(word, end=following.start)
     return ordered
-
-
-def spread_words(segment: Segment) -> Iterator[Word]:
-    """Yield a segment's words, each as long as it has characters."""
-    words = segment.text.split()
-    seconds = (segment.end - segment.start) / max(sum(map(len, words)), 1)
-    start = segment.start
-    for word in words:
-        end = min(start + len(word) * seconds, segment.end)
-        yield Word(word, start, end)
-        start = end
-
-
-def join_words(words: Sequence[Word]) -> Iterator[Segment]:
-    """Yield what is said between pauses and ends of sentences."""
-    spoken: list[Word] = []
-    for word in words:
-        if spoken and _ends(spoken, word):
-            yield _segment(spoken)
-            spoken = []
-        spoken.append(word)
-    if spoken:
-        yield _segment(spoken)
-
-
-def _ends(spoken: Sequence[Word], following: Word) -> bool:
-    last = spoken[-1]
-    return (
-        last.word.endswith((".", "?", "!"))
-        or following.start - last.end > _PAUSE_SECONDS
-        or following.end - spoken[0].start > _LONGEST_SEGMENT_SECONDS
-    )
-
-
-def _segment(words: Sequence[Word]) -> Segment:
-    return Segment(" ".join(word.word for word in words), words[0].start, words[-1].end)
 
 
 def _read(items: Any, name: str, duration: float, *, may_lack_times: bool) -> Iterator[tuple[str, float, float]]:

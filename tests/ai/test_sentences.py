@@ -2,9 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ai.local.sentences import join_pieces, join_words, split_sentences, spread_words
-from app.ai.local.whisper import make_captions
 from app.ai.protocols import Segment, Word
+from app.ai.sentences import join_pieces, join_words, make_captions, split_sentences, spread_words
 from tests.ai.local.talks import speak_words
 
 
@@ -48,7 +47,9 @@ def test_pieces_without_a_space_before_them_are_one_word() -> None:
 
 
 def test_segments_without_word_times_are_spread_over_theirs() -> None:
-    words = spread_words([Segment("Hello little world", 2.0, 4.0), Segment("", 4.0, 5.0), Segment("Bye", 5.0, 5.0)])
+    words = list(
+        spread_words([Segment("Hello little world", 2.0, 4.0), Segment("", 4.0, 5.0), Segment("Bye", 5.0, 5.0)])
+    )
     assert [word.word for word in words] == ["Hello", "little", "world", "Bye"]
     assert words[0].start == 2.0
     assert words[2].end == pytest.approx(4.0)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from app.ai.local.sentences import join_words, split_sentences, spread_words
 from app.ai.protocols import Segment, Word
+from app.ai.sentences import join_words, split_sentences, spread_words
 
 _LEAD_SECONDS, _TAIL_SECONDS = 0.15, 0.3  # of silence that belong to a sentence, where there is any
 _LONGEST_SECONDS = 20.0  # of a sentence, else it is broken
@@ -31,7 +31,7 @@ def make_units(
     words: Sequence[Word], segments: Sequence[Segment], first: float, last: float, longest: float
 ) -> list[Unit]:
     """Return the sentences between two seconds, in order, none overlapping another; times have two decimals."""
-    tidy = tidy_words(words or spread_words(segments), first, last)
+    tidy = tidy_words(words or list(spread_words(segments)), first, last)
     if not tidy:
         return []
     sentences = split_sentences(tidy, min(_LONGEST_SECONDS, longest))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.ai.local.sentences import join_pieces, join_words, split_sentences
 from app.ai.local.threads import Control, OneThread
 from app.ai.local.weights import WHISPER_BASE, WHISPER_TINY_EN, Weights, missing_model, read_model
-from app.ai.protocols import Audio, Progress, Segment, Transcribed, Usage, Word
+from app.ai.protocols import Audio, Progress, Transcribed, Usage, Word
+from app.ai.sentences import join_pieces, join_words, make_captions
 from app.core.errors import StageFailed
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ NO_LANGUAGE = "und"  # ISO 639-2: undetermined
 _PIECE_SECONDS = 120  # what is in memory at once
 _CUT_SECONDS = 20  # the end of a piece, where the quietest place is looked for
 _DETECTION_SECONDS = 30  # what Whisper looks at to tell a language
-_CAPTION_SECONDS, _CAPTION_LETTERS = 7.0, 84  # two lines of 42, shown for no longer than is usual
 _NOT_ISO = {"jw": "jv"}  # Whisper's name of Javanese
 # Whisper's own limits: text that compresses better repeats itself, text that is less probable was not heard.
 _MAX_COMPRESSION, _MIN_LOG_PROBABILITY, _MAX_NO_SPEECH = 2.4, -1.0, 0.6
@@ -146,14 +145,6 @@ def _tidy(heard: Iterator[Word], before: Sequence[Word], duration: float) -> Ite
         last = min(max(word.end, start), duration)
         if word.word:
             yield Word(word.word, round(start, 3), round(last, 3))
-
-
-def make_captions(words: Sequence[Word]) -> list[Segment]:
-    """Return the words as captions: sentences, and parts of those that are too long to be read at once."""
-    return [
-        Segment(join_words(part), part[0].start, part[-1].end)
-        for part in split_sentences(words, _CAPTION_SECONDS, _CAPTION_LETTERS)
-    ]
 
 
 def _read_pieces(path: Path) -> Iterator[tuple[float, Sound]]:

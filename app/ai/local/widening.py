@@ -17,8 +17,9 @@ def widen(unit: Unit, units: Sequence[Unit], words: Sequence[Word], request: Fin
     latest = min(unit.start, request.duration_seconds - request.min_length)
     rough = max(math.floor(latest / _GRID_SECONDS) * _GRID_SECONDS, 0.0)
     longest = min(request.max_length, request.min_length + _NEAR_SECONDS)
-    starts = [rough, *_between(latest - _NEAR_SECONDS, latest, [each.start for each in (*units, *words)])]
-    ends = list(_between(rough, latest + longest, [each.end for each in (*units, *words)]))
+    parts: list[Unit | Word] = [*units, *words]
+    starts = [rough, *_between(latest - _NEAR_SECONDS, latest, [each.start for each in parts])]
+    ends = list(_between(rough, latest + longest, [each.end for each in parts]))
     sought = [
         (start, end)
         for start in starts
