@@ -16,7 +16,7 @@ from app.api.schemas.videos import UploadForm as UploadFormSchema
 from app.api.schemas.videos import UploadQuery, VideoAnswer
 from app.api.upload_form import ENVELOPE_BYTES, UploadForm, find_boundary
 from app.api.videos import describe_video
-from app.core.errors import InvalidInput
+from app.core.errors import DeletedMeanwhile, InvalidInput, VideoNotFound
 from app.services.uploads import Upload, receive_video
 from app.services.video_details import VideoDetails
 
@@ -71,7 +71,10 @@ async def upload_video(
             identifier = await upload.store(details)
     except ClientDisconnect:
         raise InvalidInput("The upload ended early") from None
-    answer = await describe_video(reads, identifier)
+    try:
+        answer = await describe_video(reads, identifier)
+    except VideoNotFound:
+        raise DeletedMeanwhile from None
     return json_answer(answer, 201, {"Location": f"/api/videos/{quote(identifier)}"})
 
 

@@ -79,6 +79,13 @@ class Conflict(VideoMomentsError):
     """What was asked for contradicts what is stored."""
 
 
+class DeletedMeanwhile(Conflict):
+    """A video that somebody deleted while somebody else sent it."""
+
+    def __init__(self) -> None:
+        super().__init__("A video with this id was deleted at the same time, send this one again")
+
+
 class PipelineActive(VideoMomentsError):
     """A video that cannot be deleted because a run works on it."""
 

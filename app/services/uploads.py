@@ -5,7 +5,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.core.errors import Conflict, FileMissing, InvalidInput, StorageUnavailable, TooLarge
+from app.core.errors import Conflict, DeletedMeanwhile, FileMissing, InvalidInput, StorageUnavailable, TooLarge
 from app.database import Database
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.repositories import VideoRepository
@@ -69,7 +69,7 @@ class Upload:
             await self._storage.put(key, self._incoming.path)
             await self._add_row(identifier, url, details, info)
         except FileMissing:
-            raise Conflict("A video with this id was deleted at the same time, send this one again") from None
+            raise DeletedMeanwhile from None
         except BaseException:
             await self._discard(identifier, url)
             raise
