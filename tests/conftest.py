@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
+from hypothesis import settings as hypothesis_settings
 from psycopg import AsyncCursor, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
@@ -25,6 +26,10 @@ _ROOT = Path(__file__).resolve().parents[1]
 # A test server may lose its data, so it need not wait for the disk.
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 _numbers = count()
+
+# A time limit for each example fails on a busy machine.
+hypothesis_settings.register_profile("videomoments", deadline=None)
+hypothesis_settings.load_profile("videomoments")
 
 
 @pytest.fixture(scope="session", autouse=True)

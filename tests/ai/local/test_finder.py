@@ -170,7 +170,7 @@ def test_the_prompts_say_what_is_done() -> None:
 _TEXTS = st.sampled_from(["bread.", "Mars", "money,", "so", "the", "Okay.", "raise!", "bees", "你好", "3.5", "Mr."])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     spoken=st.lists(
         st.tuples(_TEXTS, st.sampled_from([0.0, 0.1, 0.5, 3.0, 30.0]), st.sampled_from([0.0, 0.3, 5.0])), max_size=25
