@@ -9,11 +9,10 @@ from app.core.errors import InvalidMoment, MomentNotFound, VideoNotFound
 from app.database import Connection
 from app.models import Moment, Video
 from app.repositories import MomentRepository, VideoRepository
-from app.repositories.moments import new_identifier
+from app.repositories.moments import MomentAttempt, new_identifier
 from app.repositories.views import ShownMoment, ViewRepository
 from app.services.identifiers import findable
-
-MAX_MOMENT_SECONDS = 120
+from app.services.moment_times import broken_times, describe_overlap, fit_beside, fit_end
 
 
 class MomentEdit(TypedDict, total=False):
@@ -31,15 +30,29 @@ async def add_moment(conn: Connection, identifier: str, start: float, end: float
     if _broken_rule(start, end, title, duration=None):
         duration = await _get_duration(conn, identifier)
         raise InvalidMoment(_broken_rule(start, end, title, duration))
-    attempt = await MomentRepository(conn).create_if_free(findable(identifier), new_identifier(), start, end, title)
-    if attempt is None:
-        raise VideoNotFound
-    if attempt.identifier is None:
-        raise InvalidMoment(
-            _broken_times(start, end, attempt.video_duration)
-            or _overlap(attempt.other_title, attempt.other_start, attempt.other_end)
-        )
-    return ShownMoment(attempt.identifier, start, end, title, False, None, None, None, None, None)
+    while True:
+        attempt = await MomentRepository(conn).create_if_free(findable(identifier), new_identifier(), start, end, title)
+        if attempt is None:
+            raise VideoNotFound
+        if attempt.identifier is not None:
+            return ShownMoment(attempt.identifier, start, end, title, False, None, None, None, None, None)
+        fitted = _fit(start, end, attempt)
+        if fitted == (start, end):
+            raise InvalidMoment(_describe_obstacle(start, end, attempt))
+        start, end = fitted
+
+
+def _describe_obstacle(start: float, end: float, attempt: MomentAttempt) -> str:
+    return broken_times(start, end, attempt.video_duration) or describe_overlap(
+        attempt.other_title, attempt.other_start or 0.0, attempt.other_end or 0.0
+    )
+
+
+def _fit(start: float, end: float, attempt: MomentAttempt) -> tuple[float, float]:
+    end = fit_end(end, attempt.video_duration)
+    if attempt.other_start is None or attempt.other_end is None:
+        return start, end
+    return fit_beside(start, end, attempt.other_start, attempt.other_end)
 
 
 async def edit_moment(
@@ -57,7 +70,7 @@ async def edit_moment(
         if "title" in changes and (problem := _broken_title(changes["title"])):
             raise InvalidMoment(problem)
         if "start_time" in changes or "end_time" in changes:
-            await _check_times(conn, video, moment, changes)
+            changes |= await _fit_times(conn, video, moment, changes)
         if changes:
             await MomentRepository(conn).update(moment.id, **changes)
         shown = (await ViewRepository(conn).list_moments([video_identifier]))[video_identifier]
@@ -109,40 +122,29 @@ def _find_changes(moment: Moment, edit: MomentEdit) -> dict[str, Any]:
     return changes
 
 
-async def _check_times(conn: Connection, video: Video, moment: Moment, changes: Mapping[str, Any]) -> None:
+async def _fit_times(conn: Connection, video: Video, moment: Moment, changes: Mapping[str, Any]) -> dict[str, float]:
+    """Return the times as they are stored. Raises `InvalidMoment`."""
     start, end = changes.get("start_time", moment.start_time), changes.get("end_time", moment.end_time)
-    if problem := _broken_times(start, end, video.duration_seconds):
-        raise InvalidMoment(problem)
-    other = await MomentRepository(conn).find_overlap(video.id, start, end, excluding=moment.id)
-    if other is not None:
-        raise InvalidMoment(_overlap(other.title, other.start_time, other.end_time))
+    while True:
+        if problem := broken_times(start, end, video.duration_seconds):
+            raise InvalidMoment(problem)
+        end = fit_end(end, video.duration_seconds)
+        other = await MomentRepository(conn).find_overlap(video.id, start, end, excluding=moment.id)
+        if other is None:
+            return {"start_time": start, "end_time": end}
+        fitted = fit_beside(start, end, other.start_time, other.end_time)
+        if fitted == (start, end):
+            raise InvalidMoment(describe_overlap(other.title, other.start_time, other.end_time))
+        start, end = fitted
 
 
 def _broken_rule(start: float, end: float, title: str, duration: float | None) -> str:
     """Return the first rule that a new moment breaks, or ''. Without a known duration the end is not limited by it."""
-    return _broken_title(title) or _broken_times(start, end, duration)
+    return _broken_title(title) or broken_times(start, end, duration)
 
 
 def _broken_title(title: str) -> str:
     return "" if title.strip() else "title must be a non-empty string"
-
-
-def _broken_times(start: float, end: float, duration: float | None) -> str:
-    if start < 0:
-        return "start_time must be >= 0"
-    if duration is not None and end > duration:
-        return f"end_time must be <= video duration ({duration:.1f} seconds)"
-    if end <= start:
-        return "end_time must be greater than start_time"
-    if end - start > MAX_MOMENT_SECONDS:
-        return (
-            f"Moment duration ({end - start:.1f} seconds) exceeds maximum of {MAX_MOMENT_SECONDS} seconds (2 minutes)"
-        )
-    return ""
-
-
-def _overlap(title: str | None, start: float | None, end: float | None) -> str:
-    return f"Moment overlaps with existing moment '{title}' ({start:.1f}s - {end:.1f}s)"
 
 
 async def _get_duration(conn: Connection, identifier: str) -> float | None:

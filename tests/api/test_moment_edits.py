@@ -11,7 +11,7 @@ from app.core.config import Settings
 from app.database import Connection, close_db, connect, init_db
 from app.main import create_app
 from app.models import Moment
-from app.repositories import MomentRepository
+from app.repositories import MomentRepository, VideoRepository
 from tests.factories import make_clip, make_generation_config, make_moment, make_video
 
 
@@ -70,6 +70,14 @@ async def test_a_moment_may_lie_over_its_family(client: AsyncClient, conn: Conne
     again = await _relative(conn, original, parent_id=refined.id)
     for member in (original, refined, again):
         assert (await _edit(client, member, start_time=11, end_time=21)).status_code == 200
+
+
+async def test_new_times_may_be_rounded(client: AsyncClient, conn: Connection) -> None:
+    moment = await _moment(conn)
+    await VideoRepository(conn).update(moment.video_id, duration_seconds=40.0996)
+    await _relative(conn, moment, start_time=30.0, end_time=35.0004)
+    answer = await _edit(client, moment, start_time=35, end_time=40.1)
+    assert (answer.json()["start_time"], answer.json()["end_time"]) == (35.0004, 40.0996)
 
 
 async def test_only_new_times_are_judged(client: AsyncClient, conn: Connection) -> None:

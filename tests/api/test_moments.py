@@ -148,6 +148,50 @@ async def test_a_moment_may_end_with_the_video_and_may_not_know_its_length(
     assert (await _add(client, video="no-file", start=9000, end=9010)).status_code == 201
 
 
+@pytest.mark.parametrize("duration", [20.1, 20.0999, 20.05, 20.149, 20.0, 0.04])
+async def test_the_limit_that_a_refusal_names_is_accepted(
+    client: AsyncClient, conn: Connection, duration: float
+) -> None:
+    await make_video(conn, identifier="talk", duration_seconds=duration)
+    detail = (await _add(client, start=0, end=duration + 0.1)).json()["detail"]
+    limit = float(detail.removeprefix("end_time must be <= video duration (").removesuffix(" seconds)"))
+    answer = await _add(client, start=0, end=limit)
+    assert answer.status_code == 201, detail
+    assert duration - 0.1 < answer.json()["end_time"] <= duration
+
+
+async def test_an_end_that_rounding_has_put_after_that_of_the_video_is_that_of_the_video(
+    client: AsyncClient, conn: Connection
+) -> None:
+    await make_video(conn, identifier="talk", duration_seconds=20.0999)
+    assert (await _add(client, start=5, end=20.1)).json()["end_time"] == 20.0999
+    assert (await client.get("/api/videos/talk/moments")).json()[0]["end_time"] == 20.0999
+
+
+async def test_a_moment_may_touch_the_times_that_a_refusal_names(client: AsyncClient, conn: Connection) -> None:
+    video = await make_video(conn, identifier="talk")
+    await make_moment(conn, video_id=video.id, start_time=20.04, end_time=30.0600000001, title="Middle")
+    answer = await _add(client, start=25, end=35)
+    assert answer.json()["detail"] == "Moment overlaps with existing moment 'Middle' (20.0s - 30.1s)"
+    assert (await _add(client, start=30.1, end=35)).status_code == 201
+    assert (await _add(client, start=10, end=20.0)).status_code == 201
+
+
+async def test_times_that_overlap_by_rounding_alone_touch(client: AsyncClient, conn: Connection) -> None:
+    video = await make_video(conn, identifier="talk", duration_seconds=45.0)
+    await make_moment(conn, video_id=video.id, start_time=10, end_time=20.0000000000001)
+    await make_moment(conn, video_id=video.id, start_time=29.9999999999999, end_time=40)
+    moment = (await _add(client, start=20, end=30)).json()
+    assert (moment["start_time"], moment["end_time"]) == (20.0000000000001, 29.9999999999999)
+
+
+async def test_a_length_is_refused_as_what_is_above_the_limit(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk", duration_seconds=300.0)
+    answer = await _add(client, start=0, end=120.03)
+    assert answer.json()["detail"] == "Moment duration (120.1 seconds) exceeds maximum of 120 seconds (2 minutes)"
+    assert (await _add(client, start=100.1, end=220.1)).status_code == 201
+
+
 async def test_a_title_is_stored_as_it_was_sent(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
     assert (await _add(client, title="  Ünï – ‘quoted’ ")).json()["title"] == "  Ünï – ‘quoted’ "
