@@ -1,5 +1,6 @@
 """Full-text search over all transcripts and over the titles of moments."""
 
+import re
 from dataclasses import asdict, dataclass
 from typing import LiteralString
 
@@ -14,6 +15,10 @@ MARK_START = "\x02"
 MARK_STOP = "\x03"
 _MARKS = f"StartSel={MARK_START}, StopSel={MARK_STOP}"
 _MARKS_IN_ALL = _MARKS + ", HighlightAll=true"
+
+# Dashes that exclude nothing: rules, table borders, `a - b`. To `websearch_to_tsquery` each one negates, wherever no
+# word has begun, and it keeps at most 32 negations of one word: one more is an internal error.
+_IDLE_DASHES = re.compile(r"(?<!\w)(?:-{2,}|-(?![\w\"]))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class MomentHit:
 class SearchRepository:
     """Search in what `search` keeps of each transcript, and in the titles of moments.
 
-    `query` is what people type into a search box: words, "quoted phrases", `or`, `-without`.
+    `query` is what people type into a search box: words, "quoted phrases", `or`, `-without`. Any text will do.
     """
 
     def __init__(self, conn: Connection) -> None:
@@ -116,7 +121,7 @@ class SearchRepository:
 def _parameters(query: str, filters: SearchFilters, limit: int, after: Place) -> dict[str, object]:
     return {
         **asdict(filters),
-        "query": query,
+        "query": _IDLE_DASHES.sub(" ", query),
         "limit": limit,
         "rank": after.rank,
         "id": after.id,
