@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from psycopg_pool import PoolTimeout, TooManyRequests
 
@@ -15,35 +16,45 @@ from app.database.migrations import code_revisions, read_revision
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 # An answer is promised within 2 s.
 _PATIENCE_SECONDS = 1.5
 # How long to wait for a connection of a busy pool before asking over one of its own.
 _POOL_SECONDS = 0.3
 
 
-class Probe:
+@dataclass(frozen=True, slots=True)
+class Checked(Generic[T]):
+    """What a check has found."""
+
+    found: T
+
+
+class Probe(Generic[T]):
     """Runs one check at a time, shared by all who ask, and does not wait for one that hangs.
 
     psycopg answers a cancellation only when its server does: a check that takes too long is left alone.
     """
 
-    def __init__(self, check: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, check: Callable[[], Awaitable[T]]) -> None:
         self._check = check
-        self._running: asyncio.Task[bool] | None = None
+        self._running: asyncio.Task[Checked[T] | None] | None = None
 
-    async def succeeds(self) -> bool:
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._run())
-        done, _ = await asyncio.wait({self._running}, timeout=_PATIENCE_SECONDS)
-        return bool(done) and self._running.result()
+    async def ask(self) -> Checked[T] | None:
+        """Return what the check has found, or None where it failed or takes too long."""
+        running = self._running
+        if running is None or running.done():
+            running = self._running = asyncio.create_task(self._run())
+        done, _ = await asyncio.wait({running}, timeout=_PATIENCE_SECONDS)
+        return running.result() if done else None  # another caller may have replaced `self._running` meanwhile
 
-    async def _run(self) -> bool:
+    async def _run(self) -> Checked[T] | None:
         try:
-            await self._check()
+            return Checked(await self._check())
         except Exception as error:  # whatever it is, the server behind does not answer as it should
             _log.debug("A health check failed: %s", error)
-            return False
-        return True
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,30 +74,29 @@ class Health:
     def __init__(self, settings: Settings) -> None:
         self.is_stopping = False
         self._settings = settings
-        self._revision: str | None = None
         self._database = Probe(self._check_database)
         self._redis = Probe(_check_redis)
 
     async def check(self) -> tuple[bool, bool]:
         """Return whether Redis and the database answer."""
-        redis, database = await asyncio.gather(self._redis.succeeds(), self._database.succeeds())
-        return redis, database
+        redis, database = await asyncio.gather(self._redis.ask(), self._database.ask())
+        return redis is not None, database is not None
 
     async def check_readiness(self) -> Readiness:
         """Ready means: not stopping, and a database that answers and is at this code's revision."""
         if self.is_stopping:
             return Readiness("The server is shutting down")
-        if not await self._database.succeeds():
+        checked = await self._database.ask()
+        if checked is None:
             return Readiness("The database is not available")
-        return Readiness(_compare_with_code(self._revision))
+        return Readiness(_compare_with_code(checked.found))
 
-    async def _check_database(self) -> None:
+    async def _check_database(self) -> str | None:
         with contextlib.suppress(PoolTimeout, TooManyRequests):
             async with get_pool().connection(timeout=_POOL_SECONDS) as conn:
-                self._revision = await read_revision(conn)
-            return
+                return await read_revision(conn)
         async with connect(self._settings) as conn:  # the pool is busy, which is not the database's fault
-            self._revision = await read_revision(conn)
+            return await read_revision(conn)
 
 
 async def _check_redis() -> None:

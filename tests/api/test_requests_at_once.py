@@ -1,0 +1,95 @@
+"""Every address that can be read, asked for by many clients at once."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+
+from app.core.config import Settings
+from app.database import connect
+from app.main import create_app
+from app.services.health import Checked, Probe
+from app.storage.keys import clip_folder, video_folder
+from tests.api.conftest import open_client
+from tests.factories import make_clip, make_generation_config, make_moment, make_run, make_transcript, make_video
+from tests.media.movies import make_movie
+
+_CLIENTS = 16
+_REQUESTS = 400
+_VIDEO, _MOMENT = "motivation", "7621a017eec7482f"
+_PARAMETERS = {
+    "video_id": _VIDEO,
+    "moment_id": _MOMENT,
+    "prompt_id": "1",
+    "config_id": "1",
+    "key": "minimax",
+    "name": f"{_VIDEO}_{_MOMENT}.mp4",
+    "request_id": "a-run",
+}
+
+
+async def test_a_check_that_others_share_and_replace_answers_all() -> None:
+    numbers = count(1)
+
+    async def check() -> int:
+        await asyncio.sleep(0)
+        return next(numbers)
+
+    probe = Probe(check)
+
+    async def ask() -> list[Checked[int] | None]:
+        return [await probe.ask() for _ in range(50)]
+
+    answers = [answer for answers in await asyncio.gather(*(ask() for _ in range(4))) for answer in answers]
+    assert len(answers) == 200
+    assert None not in answers
+
+
+@pytest.fixture
+async def running_app(own_database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[FastAPI]:
+    """An application inside its lifespan, with one of everything."""
+    media = tmp_path / "media"
+    movie = make_movie(media / video_folder(_VIDEO) / f"{_VIDEO}.mp4")
+    cut = make_movie(media / clip_folder(_VIDEO) / f"{_MOMENT}.mp4")
+    settings = Settings(
+        log_level="error", database_url=own_database_url, redis_url=redis_url, storage_url=media.as_uri()
+    )
+    async with connect(settings) as conn:
+        video = await make_video(conn, identifier=_VIDEO, cloud_url=movie.as_uri(), duration_seconds=300.0)
+        await make_transcript(conn, video_id=video.id)
+        config = await make_generation_config(conn)
+        moment = await make_moment(conn, identifier=_MOMENT, video_id=video.id, generation_config_id=config.id)
+        await make_clip(conn, moment, cloud_url=cut.as_uri())
+        await make_run(conn, identifier="a-run", video_id=video.id, status="failed")
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+async def _ask_often(client: AsyncClient, path: str) -> Counter[int]:
+    statuses: Counter[int] = Counter()
+
+    async def ask() -> None:
+        for _ in range(_REQUESTS // _CLIENTS):
+            statuses[(await client.get(path)).status_code] += 1
+
+    await asyncio.gather(*(ask() for _ in range(_CLIENTS)))
+    return statuses
+
+
+async def test_sixteen_clients_at_once_get_no_server_error_from_any_address(running_app: FastAPI) -> None:
+    wrong: dict[str, Counter[int]] = {}
+    async with open_client(running_app) as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        for path in (path for path, methods in paths.items() if "get" in methods):
+            query = "?q=hello" if path == "/api/search" else ""
+            statuses = await _ask_often(client, path.format_map(_PARAMETERS) + query)
+            assert statuses.total() == _REQUESTS
+            if max(statuses) >= 500:
+                wrong[path] = statuses
+    assert wrong == {}
