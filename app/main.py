@@ -38,6 +38,7 @@ from app.api import (
     videos,
 )
 from app.api.access import KeyRequired, OpenToAll
+from app.api.docs import install_docs
 from app.api.errors import install_error_handlers
 from app.api.events import make_feeds
 from app.api.limits import BodyLimit
@@ -102,6 +103,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         description="Find, clip and refine the best moments of a video.",
         lifespan=_lifespan,
+        docs_url=None,  # FastAPI's own pages load their scripts from a CDN
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.health = Health(settings)
@@ -118,6 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.thumbnails = Thumbnails(app.state.database, app.state.storage)
     for router in _ROUTERS:
         app.include_router(router)
+    install_docs(app)
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.api_keys:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.api.docs import ASSET_PATHS, PAGE_PATHS
 from app.api.errors import error_answer
 from app.core.keys import ApiKey, find_api_key
 from app.core.loopback import OPEN_TO_ALL, is_loopback
 
 _log = logging.getLogger(__name__)
 
-_OPEN = frozenset({"/", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+_OPEN = frozenset({"/", "/health", "/openapi.json", *PAGE_PATHS, *ASSET_PATHS})
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _MISSING = "Send an API key, as Authorization: Bearer or as X-API-Key"

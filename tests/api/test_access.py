@@ -20,7 +20,9 @@ READER, _READER_ENTRY = make_api_key("reader", "read")
 WRONG = make_api_key()[0]
 KEYS = (_FULL_ENTRY, _READER_ENTRY)
 
-OPEN = {"/", "/health", "/health/live", "/health/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+OPEN = {"/", "/health", "/health/live", "/health/ready", "/openapi.json"}
+OPEN |= {"/docs", "/docs/oauth2-redirect", "/redoc"}
+OPEN |= {f"/docs/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js", "favicon.png")}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 

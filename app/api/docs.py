@@ -1,0 +1,68 @@
+"""`/docs` and `/redoc`: the documentation as pages that load nothing from other hosts."""
+
+from importlib.resources import files
+from pathlib import PurePosixPath
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html, get_swagger_ui_oauth2_redirect_html
+from starlette.responses import FileResponse, HTMLResponse
+
+_SWAGGER_SCRIPT, _SWAGGER_STYLE = "swagger-ui-bundle.js", "swagger-ui.css"
+_REDOC_SCRIPT, _ICON = "redoc.standalone.js", "favicon.png"
+_ONE_HOUR = {"Cache-Control": "public, max-age=3600"}
+# Redoc would load its logo from a CDN.
+_POLICY = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline' data:; worker-src blob:"}
+
+ASSET_PATHS = tuple(f"/docs/{name}" for name in (_SWAGGER_SCRIPT, _SWAGGER_STYLE, _REDOC_SCRIPT, _ICON))
+PAGE_PATHS = ("/docs", "/docs/oauth2-redirect", "/redoc")
+
+
+def install_docs(app: FastAPI) -> None:
+    """Add the two pages, which are no part of the API that they describe, and what they load."""
+    for path, endpoint in zip(PAGE_PATHS, (_show_swagger_ui, _end_sign_in, _show_redoc), strict=True):
+        app.add_route(path, endpoint, include_in_schema=False)
+    for path in ASSET_PATHS:
+        app.add_route(path, _send_asset, include_in_schema=False)
+
+
+async def _show_swagger_ui(request: Request) -> HTMLResponse:
+    root = _root_path(request)
+    page = get_swagger_ui_html(
+        openapi_url=f"{root}{request.app.openapi_url}",
+        title=request.app.title,
+        swagger_js_url=f"{root}/docs/{_SWAGGER_SCRIPT}",
+        swagger_css_url=f"{root}/docs/{_SWAGGER_STYLE}",
+        swagger_favicon_url=f"{root}/docs/{_ICON}",
+        oauth2_redirect_url=f"{root}/docs/oauth2-redirect",
+        swagger_ui_parameters=request.app.swagger_ui_parameters,
+    )
+    page.headers.update(_POLICY)
+    return page
+
+
+async def _end_sign_in(request: Request) -> HTMLResponse:
+    """Swagger UI's own page for the end of an OAuth 2 sign-in."""
+    return get_swagger_ui_oauth2_redirect_html()
+
+
+async def _show_redoc(request: Request) -> HTMLResponse:
+    root = _root_path(request)
+    page = get_redoc_html(
+        openapi_url=f"{root}{request.app.openapi_url}",
+        title=request.app.title,
+        redoc_js_url=f"{root}/docs/{_REDOC_SCRIPT}",
+        redoc_favicon_url=f"{root}/docs/{_ICON}",
+        with_google_fonts=False,
+    )
+    page.headers.update(_POLICY)
+    return page
+
+
+async def _send_asset(request: Request) -> FileResponse:
+    name = PurePosixPath(request.scope["path"]).name
+    return FileResponse(str(files("fastapi_offline") / "static" / name), headers=_ONE_HOUR)
+
+
+def _root_path(request: Request) -> str:
+    """Return the folder at which a proxy serves this application, without a slash at its end."""
+    return str(request.scope.get("root_path", "")).rstrip("/")

@@ -1,0 +1,57 @@
+"""`/docs` and `/redoc` in a real browser that reaches no host but this server."""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Page, Route, async_playwright
+
+from tests.serving import ServerProcess, serving
+
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+
+pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="no Chromium is installed")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, template_url: str, redis_url: str) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("docs")
+    with serving(folder, database_url=template_url, redis_url=redis_url, storage_url=folder.as_uri()) as server:
+        yield server
+
+
+@pytest.fixture
+def cut_off() -> list[str]:
+    """The addresses on other hosts that a page has asked for."""
+    return []
+
+
+@pytest.fixture
+async def page(cut_off: list[str]) -> AsyncIterator[Page]:
+    """A page for which the internet is cut."""
+
+    async def cut(route: Route) -> None:
+        if urlsplit(route.request.url).hostname == "127.0.0.1":
+            await route.continue_()
+        else:
+            cut_off.append(route.request.url)
+            await route.abort("internetdisconnected")
+
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=_CHROMIUM, args=_QUIET)
+        page = await browser.new_page()
+        await page.route("**/*", cut)
+        yield page
+        await browser.close()
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_the_documentation_shows_the_routes_without_the_internet(
+    page: Page, server: ServerProcess, cut_off: list[str], path: str
+) -> None:
+    await page.goto(server.url + path)
+    for text in ("/api/search", "/api/videos/{video_id}/moments"):
+        await page.get_by_text(text, exact=True).first.wait_for(state="attached", timeout=20_000)
+    assert cut_off == []
