@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import uvicorn
-from rich.console import Console
 
 from app.core.config import Settings, describe_settings, get_settings
+from app.core.console import accept_any_text, open_console
 from app.core.errors import ConfigurationError, VideoMomentsError
 from app.core.keys import make_api_key
 from app.core.logging import configure_logging
@@ -31,12 +31,13 @@ from app.worker import command as worker_command
 from app.worker import run_command
 
 _log = logging.getLogger(__name__)
-_console = Console(soft_wrap=True, highlight=False)
-_errors = Console(stderr=True, soft_wrap=True, highlight=False)
+_console = open_console()
+_errors = open_console(stderr=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 1 for an expected failure, which is one sentence on stderr."""
+    accept_any_text()
     options = _parser().parse_args(arguments)
     try:
         with _signals_exit():

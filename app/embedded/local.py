@@ -79,7 +79,7 @@ def _own(stack: ExitStack, server: Server, guests: Guests | None) -> str:
         stack.push(guests.see_off)
     stack.callback(server.address_path.unlink, missing_ok=True)
     draft = server.address_path.with_suffix(".draft")
-    draft.write_text(server.url)
+    draft.write_text(server.url, "utf-8")
     draft.replace(server.address_path)
     return server.url
 
@@ -103,7 +103,7 @@ def _join(stack: ExitStack, server: Server, guests: Guests) -> str | None:
     with ExitStack() as visit:
         visit.enter_context(guests.join())
         with suppress(OSError):
-            url = server.address_path.read_text()
+            url = server.address_path.read_text("utf-8")
             place = urlsplit(url)
             socket.create_connection((place.hostname, place.port), timeout=1).close()  # its owner may have been killed
             stack.push(visit.pop_all())

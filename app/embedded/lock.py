@@ -78,4 +78,4 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _holder(path: Path) -> str:
-    return path.read_text() or "another process"
+    return path.read_text("utf-8") or "another process"

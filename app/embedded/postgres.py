@@ -100,7 +100,7 @@ class EmbeddedPostgres(Server):
         return "/proc/self/cwd" if is_root() and sys.platform == "linux" else str(folder)
 
     def _check_version(self, program: Path) -> None:
-        made_by = (self.data_dir / self.marker).read_text().strip()
+        made_by = (self.data_dir / self.marker).read_text("utf-8").strip()
         shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)  # noqa: S603  ours
         ours = shown.stdout.split()[-1].split(".")[0]
         if made_by != ours:

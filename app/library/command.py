@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from app.core.config import Settings
+from app.core.console import open_console
 from app.core.errors import VideoMomentsError
 from app.library.importing import ImportOptions, Progress, import_library
 from app.library.layout import NoLibrary, find_root
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Import, print the summary, and return the exit status."""
-    console, errors = Console(highlight=False, soft_wrap=True), Console(stderr=True, soft_wrap=True)
+    console, errors = open_console(), open_console(stderr=True)
     progress: Progress = BarProgress(errors) if errors.is_terminal else LogProgress()
     try:
         report = asyncio.run(_import(options, settings, progress))
@@ -42,8 +43,9 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         errors.print(str(error), markup=False)
         return 2
     with report:
+        is_written = _write_report(report, options.report, errors)
         print_summary(report, console)
-        return 1 if not _write_report(report, options.report, errors) or not report.is_complete else 0
+        return 0 if is_written and report.is_complete else 1
 
 
 async def _import(options: argparse.Namespace, settings: Settings, progress: Progress) -> Report:

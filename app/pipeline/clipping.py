@@ -159,11 +159,11 @@ def _cut_once(storage: Storage, url: str, target: Target, stopping: threading.Ev
         return
     note = target.path.with_suffix(_FAILED)
     if note.is_file():
-        raise StageFailed(note.read_text())
+        raise StageFailed(note.read_text("utf-8"))
     try:
         _cut_now(storage, url, target, stopping)
     except StageFailed as failure:
-        note.write_text(str(failure))
+        note.write_text(str(failure), "utf-8")
         raise
 
 

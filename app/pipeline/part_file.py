@@ -77,14 +77,14 @@ class PartFile:
 
     def _look(self, url: str) -> None:
         with suppress(OSError, ValueError, TypeError):
-            origin, size = Origin(**json.loads(self._note.read_text())), self.path.stat().st_size
+            origin, size = Origin(**json.loads(self._note.read_text("utf-8"))), self.path.stat().st_size
             if origin.url == url and origin.version:
                 self.origin, self.size = origin, size
 
     def _begin(self) -> None:
         with writing():
             self.path.write_bytes(b"")
-            self._note.write_text(json.dumps(asdict(self.origin)))
+            self._note.write_text(json.dumps(asdict(self.origin)), "utf-8")
 
     def _flush(self) -> None:
         with writing(), self.path.open("r+b") as file:

@@ -11,18 +11,18 @@ from typing import Any
 
 from pydantic import ValidationError
 from redis.exceptions import RedisError
-from rich.console import Console
 
 from app.ai.model_fields import KEY_PATTERN, ModelChanges, plain_values
 from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
 from app.core.config import Settings
+from app.core.console import open_console
 from app.core.errors import InvalidInput, RedisUnavailable
 from app.core.redis import close_redis, get_redis, init_redis, is_away
 
 _KEY_VARIABLE = "MODEL_API_KEY"
 _FIELDS = ("name", "kind", "base_url", "model_id", "supports_video", "top_p", "top_k")
 
-_console = Console(soft_wrap=True, highlight=False)
+_console = open_console()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,9 +5,8 @@ import asyncio
 import math
 from dataclasses import replace
 
-from rich.console import Console
-
 from app.core.config import Settings
+from app.core.console import open_console
 from app.core.errors import InvalidInput
 from app.models.run import RunRequest, RunStatus
 from app.worker.run_progress import open_progress
@@ -54,7 +53,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     """Do one run, print the moments that its video has then, and return the exit status."""
     from app.worker.one_run import carry_out  # a second of imports, which no other command needs
 
-    console, errors = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+    console, errors = open_console(), open_console(stderr=True)
     progress = open_progress(errors)
     try:
         ended = asyncio.run(carry_out(options.video, _read_request(options), settings, progress))
