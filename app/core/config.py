@@ -57,8 +57,9 @@ class Settings(BaseSettings):
     database_idle_transaction_timeout: float = Field(
         60, ge=0, le=86400, allow_inf_nan=False, description="Seconds a transaction may lie idle; 0 is no limit."
     )
-    database_prepared_statements: bool = Field(
-        True, description="Off behind a PgBouncer in transaction mode that does not track prepared statements."
+    database_prepared_statements: bool | None = Field(
+        None,
+        description="Prepare statements on the server; where it is not set, they are unless a pooler is in between.",
     )
     database_application_name: str = Field(
         "videomoments", min_length=1, max_length=63, description="Name of the connections in `pg_stat_activity`."

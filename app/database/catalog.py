@@ -12,6 +12,7 @@ from psycopg import Connection, sql
 from app.core.config import Settings
 from app.core.errors import ConfigurationError
 from app.database.migrations import open_connection
+from app.database.session import PIN_TRANSACTION, pin_parameters
 
 _SCHEMA = Path(__file__).resolve().parents[2] / "db" / "schema.sql"
 
@@ -62,7 +63,7 @@ _QUERIES: tuple[LiteralString, ...] = (
       AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
     """,
     """
-    SELECT 'function ' || oid::regprocedure, regexp_replace(pg_get_functiondef(oid), '\\s+', ' ', 'g')
+    SELECT 'function ' || oid::regprocedure, regexp_replace(pg_get_functiondef(oid), '[[:space:]]+', ' ', 'g')
     FROM pg_proc
     WHERE pronamespace::regnamespace::text = ANY (%(schemas)s) AND prokind IN ('f', 'p') AND oid <> ALL (%(others)s)
     """,
@@ -130,13 +131,15 @@ def check_database(settings: Settings) -> list[str]:
 
 def create_schema(conn: Connection[Any]) -> None:
     """Run db/schema.sql in an empty database."""
-    conn.execute(_SCHEMA.read_bytes())
+    with conn.transaction():
+        conn.execute(PIN_TRANSACTION, pin_parameters())
+        conn.execute(_SCHEMA.read_bytes())
 
 
 def describe_catalog(conn: Connection[Any]) -> Catalog:
     """Return the tables of this schema with all that belongs to them, without Alembic's and extensions'."""
     with conn.transaction():
-        conn.execute("SET LOCAL search_path = public")  # what is in public is then named without its schema
+        conn.execute(PIN_TRANSACTION, pin_parameters())  # what is in public is then named without its schema
         others = conn.execute(
             """
             SELECT objid FROM pg_depend WHERE deptype = 'e'

@@ -1,4 +1,4 @@
-"""A PostgreSQL connection as this project wants it: autocommit, UTC, limits, orjson, statements logged on demand."""
+"""A PostgreSQL connection as this project wants it: autocommit, pinned settings, limits, orjson, a log on demand."""
 
 import json
 import logging
@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
 
 from app.core.config import Settings
+from app.database.session import FIND_UNSUITABLE, PIN_SESSION, describe_unsuitable, pin_parameters
 
 Connection = AsyncConnection[TupleRow]
 
@@ -55,33 +56,41 @@ def connection_options(settings: Settings) -> dict[str, Any]:
         "connect_timeout": settings.database_connect_timeout,
         "application_name": settings.database_application_name,
         **settings.database_parameters,
+        "client_encoding": "UTF8",
         "autocommit": True,
-        "prepare_threshold": 5 if settings.database_prepared_statements else None,
+        "prepare_threshold": None if settings.database_prepared_statements is False else 5,
         "cursor_factory": LoggedCursor if settings.database_echo else AsyncCursor,
     }
 
 
 async def configure_connection(conn: AsyncConnection[Any], settings: Settings) -> None:
-    """Set what must not be sent as a start-up option, because a PgBouncer refuses those; the URL's own ones stay."""
+    """Pin the settings of the session, after its start, because a PgBouncer refuses start-up options.
+
+    The limits that the URL sets stay. Through a pooler nothing is set that would stay behind for its next client, and
+    prepared statements are off unless the settings ask for them. Raises `psycopg.OperationalError` where the pooler's
+    connections have settings that this code cannot work with.
+    """
     set_json_dumps(_dump_json, conn)
     set_json_loads(orjson.loads, conn)
-    await conn.execute(
-        """
-        SELECT set_config('TimeZone', 'UTC', false), (
-            SELECT count(set_config(name, value, false))
-            FROM (VALUES ('statement_timeout', %(statement)s),
-                         ('lock_timeout', %(lock)s),
-                         ('idle_in_transaction_session_timeout', %(idle)s)) AS wanted (name, value)
-            JOIN pg_settings USING (name)
-            WHERE source <> 'client'
-        )
-        """,
-        {
-            "statement": _milliseconds(settings.database_statement_timeout),
-            "lock": _milliseconds(settings.database_lock_timeout),
-            "idle": _milliseconds(settings.database_idle_transaction_timeout),
-        },
-    )
+    limits = {
+        "statement_timeout": _milliseconds(settings.database_statement_timeout),
+        "lock_timeout": _milliseconds(settings.database_lock_timeout),
+        "idle_in_transaction_session_timeout": _milliseconds(settings.database_idle_transaction_timeout),
+    }
+    cursor = await conn.execute(PIN_SESSION, pin_parameters(conn.info.backend_pid, optional=limits))
+    (is_pooled, _) = await anext(cursor)
+    if is_pooled:
+        if settings.database_prepared_statements is None:
+            conn.prepare_threshold = None
+        await _refuse_unsuitable_pooler(conn)
+
+
+async def _refuse_unsuitable_pooler(conn: AsyncConnection[Any]) -> None:
+    async with conn.transaction():
+        await conn.execute("SET LOCAL search_path = DEFAULT")
+        found = await (await conn.execute(FIND_UNSUITABLE, pin_parameters())).fetchall()
+    if found:
+        raise psycopg.OperationalError(describe_unsuitable(found, conn.info.user, conn.info.dbname))
 
 
 @asynccontextmanager

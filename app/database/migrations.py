@@ -1,8 +1,12 @@
 """Migrations from Python: upgrade, the revisions of a database and of the code, and one upgrade at a time."""
 
+import logging
+import os
+import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,13 +16,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import Connection as SyncConnection
-from psycopg import sql
+from psycopg import IsolationLevel, sql
 from psycopg.conninfo import make_conninfo
 
 from app.core.config import Settings
 from app.core.errors import DatabaseAhead, DatabaseUnavailable
 from app.database.connection import Connection
 from app.database.errors import connection_error
+from app.database.session import PIN_SESSION, PIN_TRANSACTION, pin_parameters
+
+_log = logging.getLogger(__name__)
 
 _INI = Path(__file__).resolve().parents[2] / "alembic.ini"
 
@@ -26,8 +33,12 @@ _INI = Path(__file__).resolve().parents[2] / "alembic.ini"
 _LOCK_KEY = int.from_bytes(b"videomom")
 _LOCK_WAIT_SECONDS = 600.0
 _LOCK_POLL_SECONDS = 0.2
+# How long a pooler may take to give the upgrade a connection besides the one that holds the lock.
+_SECOND_CONNECTION_SECONDS = 30.0
+_POOLER_RETRY_SECONDS = 20.0
 
 _DEFAULTS = {"connect_timeout": "5", "application_name": "videomoments-migrations"}
+_NO_LIMITS = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0"}
 
 
 def upgrade() -> None:
@@ -44,10 +55,10 @@ def code_revisions() -> tuple[str, ...]:
 
 async def read_revision(conn: Connection) -> str | None:
     """Return the revision a database is at, or None where it was never migrated."""
-    cursor = await conn.execute("SELECT to_regclass('alembic_version')")
+    cursor = await conn.execute("SELECT to_regclass('public.alembic_version')")
     if (await cursor.fetchone()) == (None,):
         return None
-    row = await (await conn.execute("SELECT version_num FROM alembic_version")).fetchone()
+    row = await (await conn.execute("SELECT version_num FROM public.alembic_version")).fetchone()
     return str(row[0]) if row else None
 
 
@@ -57,12 +68,25 @@ def read_database_revision(settings: Settings) -> str | None:
         return _read_revision(conn)
 
 
-def open_connection(parameters: Mapping[str, str], autocommit: bool = False) -> SyncConnection[Any]:
-    """Open a blocking connection. Raises `DatabaseUnavailable`: one sentence."""
-    try:
-        return _connect(parameters, autocommit)
-    except psycopg.OperationalError as error:
-        raise connection_error(error, parameters) from None
+def open_connection(
+    parameters: Mapping[str, str],
+    limits: Mapping[str, str] = _NO_LIMITS,
+    *,
+    autocommit: bool = False,
+    answer_seconds: float | None = None,
+) -> SyncConnection[Any]:
+    """Open a blocking connection with pinned settings and `limits`. Raises `DatabaseUnavailable`: one sentence."""
+    with ExitStack() as unless_pinned:
+        try:
+            conn = unless_pinned.enter_context(closing(_connect(parameters, autocommit)))
+            with _answer_within(conn, answer_seconds):
+                conn.execute(PIN_SESSION, pin_parameters(conn.info.backend_pid, forced=limits))
+                if not autocommit:
+                    conn.commit()
+        except psycopg.OperationalError as error:
+            raise connection_error(error, parameters) from None
+        unless_pinned.pop_all()
+    return conn
 
 
 def create_database(settings: Settings) -> bool:
@@ -74,32 +98,47 @@ def create_database(settings: Settings) -> bool:
     if _is_there(parameters):
         return False
     with open_connection(parameters | {"dbname": "postgres"}, autocommit=True) as conn:
-        return _create(conn, parameters["dbname"])
+        is_new = _create(conn, parameters["dbname"])
+    _wait_for_pooler(parameters)
+    return is_new
 
 
 def open_migration_connection(settings: Settings) -> SyncConnection[Any]:
-    """Open Alembic's connection: no statement limit, and a lock is not waited for longer than the setting says."""
-    conn = open_connection(settings.migration_parameters)
-    conn.execute(
-        "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', %s, false)",
-        (f"{round(settings.database_lock_timeout * 1000)}",),
+    """Open Alembic's connection. Raises `DatabaseUnavailable` where a pooler gives none beside that of the lock."""
+    conn = open_connection(
+        settings.migration_parameters, _migration_limits(settings), answer_seconds=_SECOND_CONNECTION_SECONDS
     )
-    conn.commit()
+    conn.isolation_level = IsolationLevel.READ_COMMITTED
     return conn
+
+
+def pin_migration_transaction(conn: SyncConnection[Any], settings: Settings) -> None:
+    """Pin the settings of the transaction that begins: no time limit but that of the setting for locks.
+
+    Nothing of a session is needed, so that each transaction may run on another server connection of a pooler.
+    """
+    conn.execute(PIN_TRANSACTION, pin_parameters(forced=_migration_limits(settings)))
 
 
 @contextmanager
 def hold_migration_lock(settings: Settings) -> Iterator[SyncConnection[Any]]:
     """Wait until no other upgrade runs, and keep others waiting inside the block.
 
-    The lock lives on a connection of its own and is polled for: a blocking wait would be a transaction that CREATE
-    INDEX CONCURRENTLY waits for in turn, and Alembic's own connection could not run outside a transaction.
+    The lock belongs to a transaction, which a pooler keeps on one server connection and which leaves nothing behind.
+    It is on a connection of its own, because CREATE INDEX CONCURRENTLY cannot run in a transaction, and polled for: a
+    statement that waits has a snapshot, for which that command would wait in turn.
     """
-    with open_connection(settings.migration_parameters, autocommit=True) as conn:
+    with open_connection(settings.migration_parameters) as conn:
+        conn.isolation_level = IsolationLevel.READ_COMMITTED  # without a snapshot between two statements
         deadline = time.monotonic() + _LOCK_WAIT_SECONDS
-        while not _try_lock(conn):
+        is_told = False
+        while not _try_lock(conn, settings):
+            conn.rollback()
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(f"Another upgrade has held the lock for {_LOCK_WAIT_SECONDS:.0f} seconds")
+            if not is_told:
+                _log.warning("Waiting for another upgrade of this database to end")
+                is_told = True
             time.sleep(_LOCK_POLL_SECONDS)
         yield conn
 
@@ -113,8 +152,33 @@ def refuse_unknown_revision(conn: SyncConnection[Any], scripts: ScriptDirectory)
         )
 
 
+def _migration_limits(settings: Settings) -> dict[str, str]:
+    return {**_NO_LIMITS, "lock_timeout": f"{round(settings.database_lock_timeout * 1000)}"}
+
+
 def _connect(parameters: Mapping[str, str], autocommit: bool = False) -> SyncConnection[Any]:
-    return psycopg.connect(make_conninfo(**{**_DEFAULTS, **parameters}), autocommit=autocommit)
+    conninfo = make_conninfo(**{**_DEFAULTS, **parameters, "client_encoding": "UTF8"})
+    return psycopg.connect(conninfo, autocommit=autocommit, prepare_threshold=None)
+
+
+@contextmanager
+def _answer_within(conn: SyncConnection[Any], seconds: float | None) -> Iterator[None]:
+    """Cut the connection, and raise `DatabaseUnavailable`, where the block takes longer; None is no limit."""
+    with socket.socket(fileno=os.dup(conn.fileno())) as line:
+        timer = threading.Timer(seconds or 0, line.shutdown, [socket.SHUT_RDWR])
+        if seconds is not None:
+            timer.start()
+        try:
+            yield
+        except psycopg.OperationalError:
+            if timer.finished.is_set():
+                raise DatabaseUnavailable(
+                    f"The pooler gave the upgrade no second connection within {seconds:.0f} seconds: raise its "
+                    "pool_size, or set DATABASE_SYNC_URL to the address of PostgreSQL itself"
+                ) from None
+            raise
+        finally:
+            timer.cancel()
 
 
 def _is_there(parameters: Mapping[str, str]) -> bool:
@@ -125,6 +189,16 @@ def _is_there(parameters: Mapping[str, str]) -> bool:
             return False
         raise connection_error(error, parameters) from None
     return True
+
+
+def _wait_for_pooler(parameters: Mapping[str, str]) -> None:
+    """Return when the new database can be reached: a PgBouncer does not try again for 15 s after a login failed."""
+    deadline = time.monotonic() + _POOLER_RETRY_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(psycopg.OperationalError):
+            return _connect(parameters).close()
+        time.sleep(_LOCK_POLL_SECONDS)
+    return open_connection(parameters).close()
 
 
 def _create(conn: SyncConnection[Any], name: str) -> bool:
@@ -139,13 +213,13 @@ def _create(conn: SyncConnection[Any], name: str) -> bool:
 
 
 def _read_revision(conn: SyncConnection[Any]) -> str | None:
-    try:
-        row = conn.execute("SELECT version_num FROM alembic_version").fetchone()
-    except psycopg.errors.UndefinedTable:
+    if conn.execute("SELECT to_regclass('public.alembic_version')").fetchone() == (None,):
         return None
+    row = conn.execute("SELECT version_num FROM public.alembic_version").fetchone()
     return str(row[0]) if row else None
 
 
-def _try_lock(conn: SyncConnection[Any]) -> bool:
-    row = conn.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone()
+def _try_lock(conn: SyncConnection[Any], settings: Settings) -> bool:
+    pin_migration_transaction(conn, settings)
+    row = conn.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK_KEY,)).fetchone()
     return bool(row and row[0])

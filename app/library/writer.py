@@ -81,6 +81,8 @@ class Writer:
     async def _write(self, conn: Connection, prepared: PreparedVideo, places: Places) -> Written:
         options = self._options
         async with conn.transaction(force_rollback=options.dry_run):
+            # A long transcript is one statement, and no client waits for its answer.
+            await conn.execute("SELECT set_config('statement_timeout', '0', true)")
             if options.copier is not None:
                 # As deletions do: one that looks which files no row names waits until these rows name theirs.
                 await VideoRepository(conn).lock_identifier(prepared.identifier)
@@ -118,12 +120,9 @@ class Writer:
             self._stack = contextlib.AsyncExitStack()
             settings = self._options.settings
             try:
-                conn = await self._stack.enter_async_context(connect(settings))
-                # A long transcript is one statement, and nobody waits for its answer.
-                await conn.execute("SELECT set_config('statement_timeout', '0', false)")
+                self._conn = await self._stack.enter_async_context(connect(settings))
             except psycopg.OperationalError as error:
                 raise connection_error(error, settings.database_parameters) from error
-            self._conn = conn
         return self._conn
 
     def _may_help_to_try_again(self, error: Exception) -> bool:

@@ -3,21 +3,43 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from alembic import context
+from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from app.core.config import get_settings
 from app.core.errors import DatabaseUnavailable, VideoMomentsError
-from app.database.migrations import hold_migration_lock, open_migration_connection, refuse_unknown_revision
+from app.database.migrations import (
+    hold_migration_lock,
+    open_migration_connection,
+    pin_migration_transaction,
+    refuse_unknown_revision,
+)
+
+_PINNED_IN_SCRIPTS = ("search_path = public", "standard_conforming_strings = on", "statement_timeout = 0")
+
+
+class PinnedPostgres(PostgresqlImpl):
+    """Alembic's PostgreSQL, whose printed scripts pin the settings of each transaction as `run_online` does."""
+
+    __dialect__ = "postgresql"
+
+    def emit_begin(self) -> None:
+        super().emit_begin()
+        for setting in _PINNED_IN_SCRIPTS:
+            self.static_output(f"SET LOCAL {setting}{self.command_terminator}")
 
 
 def run_offline() -> None:
-    context.configure(dialect_name="postgresql", literal_binds=True, transaction_per_migration=True)
+    context.configure(
+        dialect_name="postgresql", literal_binds=True, transaction_per_migration=True, version_table_schema="public"
+    )
     with context.begin_transaction():
         context.run_migrations()
 
@@ -27,11 +49,16 @@ def run_online() -> None:
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: open_migration_connection(settings), poolclass=NullPool
     )
+    event.listen(engine, "begin", lambda begun: pin_migration_transaction(_driver_connection(begun), settings))
     with _plain_words(), hold_migration_lock(settings) as lock, engine.connect() as connection:
         refuse_unknown_revision(lock, ScriptDirectory.from_config(context.config))
-        context.configure(connection=connection, transaction_per_migration=True)
+        context.configure(connection=connection, transaction_per_migration=True, version_table_schema="public")
         with context.begin_transaction():
             context.run_migrations()
+
+
+def _driver_connection(connection: Connection) -> Any:
+    return connection.connection.driver_connection
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def test_every_other_setting_has_its_default() -> None:
         "database_statement_timeout": 30,
         "database_lock_timeout": 10,
         "database_idle_transaction_timeout": 60,
-        "database_prepared_statements": True,
+        "database_prepared_statements": None,
         "database_application_name": "videomoments",
         "storage_url": None,
         "library_dirs": (),

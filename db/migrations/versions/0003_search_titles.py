@@ -16,10 +16,10 @@ depends_on = None
 def upgrade() -> None:
     with op.get_context().autocommit_block():
         # What an attempt that was interrupted left behind is an index that nothing uses.
-        op.execute("DROP INDEX CONCURRENTLY IF EXISTS idx_moments_title")
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS public.idx_moments_title")
         op.execute(
             """
-            CREATE INDEX CONCURRENTLY idx_moments_title ON moments
+            CREATE INDEX CONCURRENTLY idx_moments_title ON public.moments
             USING gin (to_tsvector('english', title)) WITH (fastupdate = off)
             """
         )
@@ -27,4 +27,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     with op.get_context().autocommit_block():
-        op.execute("DROP INDEX CONCURRENTLY idx_moments_title")
+        op.execute("DROP INDEX CONCURRENTLY public.idx_moments_title")
