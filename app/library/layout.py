@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.errors import VideoMomentsError
-from app.core.media_types import VIDEO_EXTENSIONS
+from app.core.media_types import MEDIA_EXTENSIONS
 from app.library.report import Kind, Notes
 
 FOLDERS = ("videos", "transcripts", "moments", "thumbnails", "audios", "moment_clips", "pipeline_history")
@@ -14,7 +14,7 @@ MEDIA_FOLDERS = ("videos", "thumbnails", "audios", "moment_clips")
 REGISTRY = "url_registry.json"
 
 _EXTENSIONS = {
-    "videos": VIDEO_EXTENSIONS,
+    "videos": MEDIA_EXTENSIONS,
     "transcripts": (".json",),
     "moments": (".json",),
     "thumbnails": (".jpg",),

@@ -1,5 +1,7 @@
 """Clips: exact parts of films as MP4 files that play everywhere, H.264 and AAC, made by encoding anew.
 
+Audio without a picture is cut into M4A files.
+
 A film in a local file is cut by the system's ffmpeg where there is one; any other, as one in a bucket, of which only
 the part is read, by PyAV. Both give as many frames and samples.
 """
@@ -14,10 +16,11 @@ from typing import BinaryIO
 import av
 
 from app.core.errors import StageFailed
+from app.media.audio_clip import cut_audio_clip
 from app.media.cutting import plan_cut
 from app.media.cutting_with_ffmpeg import cut_with_ffmpeg, find_ffmpeg
 from app.media.cutting_with_pyav import cut_with_pyav
-from app.media.opening import BoundedFile, Limits, TooExpensive
+from app.media.opening import BoundedFile, Limits, TooExpensive, find_picture, open_film
 
 LIMIT_SECONDS = 300.0
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -53,10 +56,20 @@ def cut_clip(
 
 
 def _cut(film: BinaryIO, bounded: BoundedFile, start: float, end: float, draft: Path) -> None:
+    if not _has_picture(bounded):
+        cut_audio_clip(bounded, start, end, draft)
+        return
     cut = plan_cut(bounded, start, end)
     program = find_ffmpeg() if _is_local(film) else None
     if program is None or not cut_with_ffmpeg(program, film, bounded, cut, draft):
         cut_with_pyav(bounded, cut, draft)
+
+
+def _has_picture(bounded: BoundedFile) -> bool:
+    with open_film(bounded) as container:
+        picture = find_picture(container)
+    bounded.seek(0)
+    return picture is not None
 
 
 def _is_local(film: BinaryIO) -> bool:

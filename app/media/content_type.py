@@ -1,5 +1,6 @@
 """What a media file is, told by its first bytes, whatever it is called."""
 
+import codecs
 import re
 
 from app.core.media_types import media_type_of
@@ -17,17 +18,54 @@ _BY_START = (
     (rb"FLV\x01", "video/x-flv"),
     (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "video/x-ms-wmv"),
     (rb"\x47.{187}\x47", "video/mp2t"),
+    (rb"\x06\x0e\x2b\x34\x02\x05\x01\x01", "application/mxf"),
+    (rb"GIF8[79]a", "image/gif"),
+    (rb"ID3", "audio/mpeg"),
+    (rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", "audio/mpeg"),  # layer III
+    (rb"\xff[\xf0\xf1\xf8\xf9]", "audio/aac"),  # ADTS
+    (rb"fLaC", "audio/flac"),
+    (rb"FORM....AIF[FC]", "audio/aiff"),
     # QuickTime files of the time before MP4 have no brand, and begin with one of these atoms.
     (rb"....(moov|mdat|wide|pnot)", "video/quicktime"),
 )
 # An Ogg file begins with a page for each of its tracks.
 _OGG_PICTURE = re.compile(rb"\x80theora|BBCD|OVP80")
+# What users send that is neither video nor audio, in words for them.
+_OTHERS = (
+    (rb"\xff\xd8\xff", "an image (JPEG)"),
+    (rb"\x89PNG\r\n", "an image (PNG)"),
+    (rb"RIFF....WEBP", "an image (WebP)"),
+    (rb"(II\*\0|MM\0\*)", "an image (TIFF)"),
+    (rb"BM....\0\0\0\0", "an image (BMP)"),
+    (rb"....ftyp(heic|heix|heim|heis|mif1)", "an image (HEIC)"),
+    (rb"....ftypavif", "an image (AVIF)"),
+    (rb"\s*(<\?xml[^>]*>\s*)?<svg", "an image (SVG)"),
+    (rb"%PDF-", "a PDF document"),
+    (rb"PK\x03\x04", "a ZIP archive or an office document"),
+    (rb"(7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\x1f\x8b)", "an archive"),
+    (rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head|body)\b", "a web page"),
+)
 _DOCUMENT_TYPE = re.compile(rb"\x42\x82.(webm|matroska)", re.DOTALL)  # EBML: id, one byte of length, name
 
 
 def content_type(head: bytes, name: str) -> str:
     """Return the media type of a file that begins with `head`; its `name` decides only where that says nothing."""
     return _by_content(head) or media_type_of(name)
+
+
+def describe_other_content(head: bytes) -> str | None:
+    """Return what a file is that is neither video nor audio ("an image (JPEG)"), None where its `head` does not say."""
+    matches = (kind for start, kind in _OTHERS if re.match(start, head, re.DOTALL | re.IGNORECASE))
+    return next(matches, None) or ("text" if _is_text(head) else None)
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether a file begins with UTF-8, of which the last character may be cut."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return bool(text.strip()) and all(each.isprintable() or each in "\t\r\n\f\ufeff" for each in text)
 
 
 def _by_content(head: bytes) -> str | None:

@@ -16,7 +16,9 @@ from av.video.stream import VideoStream
 MAX_PIXELS = 7680 * 4320
 
 # Only containers that hold a film themselves: FFmpeg would open whatever a playlist names.
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,asf"
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,asf,mxf,gif,mp3,wav,w64,flac,aac,aiff,caf,amr,ac3"
+)
 _OPTIONS = {
     "format_whitelist": FORMATS,
     "protocol_whitelist": "none",  # and only this file

@@ -1,14 +1,17 @@
-"""What is in a video file: duration, codecs, resolution, frame rate and size, read with PyAV."""
+"""What is in a video or audio file: duration, codecs, resolution, frame rate and size, read with PyAV."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from app.media.audio_only import probe_audio
+from app.media.content_type import HEAD_BYTES, describe_other_content
 from app.media.opening import MAX_PIXELS, BoundedFile, Limits, TooExpensive, find_picture, open_film
 
 # A film of hours that lost its duration is read from end to end to find it.
@@ -21,18 +24,21 @@ _WEBM_CODECS = frozenset({"vp8", "vp9", "av1", "opus", "vorbis", None})
 
 
 class NotAVideo(Exception):
-    """A file that PyAV cannot open or that has no picture; the text says which."""
+    """A file that PyAV cannot open or that has neither a picture nor audio; the text says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """What a video file says of itself. `format` is short ("mp4"), codecs have FFmpeg's names ("h264", "aac")."""
+    """What a video file says of itself. `format` is short ("mp4"), codecs have FFmpeg's names ("h264", "aac").
+
+    Audio without a picture has no video codec, no resolution and no frame rate.
+    """
 
     duration_seconds: float | None
     file_size_kb: int
-    video_codec: str
+    video_codec: str | None
     audio_codec: str | None
-    resolution: str
+    resolution: str | None
     frame_rate: float | None
     format: str
 
@@ -53,6 +59,8 @@ def probe(path: Path) -> MediaInfo:
         size = os.fstat(file.fileno()).st_size
         if size == 0:
             raise NotAVideo("the file is empty")
+        if other := _find_other_content(file):
+            raise NotAVideo(f"the file is {other}, no video and no audio")
         bounded = BoundedFile(file, _LIMITS)
         try:
             with open_film(bounded) as container:
@@ -63,6 +71,12 @@ def probe(path: Path) -> MediaInfo:
             raise NotAVideo("the file is no video, or it is damaged") from None
 
 
+def _find_other_content(file: BinaryIO) -> str | None:
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    return describe_other_content(head)
+
+
 def size_in_kb(size_in_bytes: int) -> int:
     """Return kilobytes of 1024 bytes, rounded up."""
     return -(-size_in_bytes // 1024)
@@ -71,7 +85,7 @@ def size_in_kb(size_in_bytes: int) -> int:
 def _describe(container: InputContainer, file: BoundedFile, path: Path, size: int) -> MediaInfo:
     video = find_picture(container)
     if video is None:
-        raise NotAVideo("the file has no picture")
+        return _describe_audio(container, file, path, size)
     codec = _codec(video)
     if codec is None:
         raise NotAVideo("the codec of its picture is unknown, or it is damaged")
@@ -85,6 +99,24 @@ def _describe(container: InputContainer, file: BoundedFile, path: Path, size: in
         resolution=f"{width}x{height}",
         frame_rate=float(video.average_rate) if video.average_rate else None,
         format=_format(container.format.name, path),
+    )
+
+
+def _describe_audio(container: InputContainer, file: BoundedFile, path: Path, size: int) -> MediaInfo:
+    found = probe_audio(container, file)
+    if found is None:
+        file.check_limits()
+        raise NotAVideo("the file has no picture and no audio that can be decoded")
+    audio, duration = found
+    name = _format(container.format.name, path)
+    return MediaInfo(
+        duration_seconds=duration,
+        file_size_kb=size_in_kb(size),
+        video_codec=None,
+        audio_codec=_codec(audio),
+        resolution=None,
+        frame_rate=None,
+        format="m4a" if name == "mp4" else name,
     )
 
 

@@ -33,6 +33,13 @@ class NoPicture(Exception):
     """A file of which no still picture can be made; the text says why."""
 
 
+class NoVideoStream(NoPicture):
+    """A file that has no picture at all, as audio has none."""
+
+    def __init__(self) -> None:
+        super().__init__("the file has no picture")
+
+
 def make_still(file: BinaryIO) -> bytes:
     """Return a JPEG that fits into 640 by 360 pixels and has the shape of the film as it is shown; it blocks.
 
@@ -43,7 +50,7 @@ def make_still(file: BinaryIO) -> bytes:
     try:
         with open_film(bounded) as container:
             frame = _choose(container, bounded)
-        return _encode(frame)
+        return encode_jpeg(frame)
     except TooExpensive as error:
         raise NoPicture(str(error)) from None
     except av.FFmpegError:
@@ -54,7 +61,7 @@ def _choose(container: InputContainer, file: BoundedFile) -> VideoFrame:
     """Return the first frame that is not black, or the least black one, as the still shows it."""
     stream = find_picture(container)
     if stream is None:
-        raise NoPicture("the file has no picture")
+        raise NoVideoStream
     if stream.codec_context is None:
         raise NoPicture("the codec of its picture is unknown, or it is damaged")
     best, best_light = None, -1.0
@@ -102,6 +109,8 @@ def _decode_until(container: InputContainer, stream: VideoStream, seconds: float
     try:
         for number, packet in enumerate(container.demux(stream)):
             if time.monotonic() > deadline:
+                if last := next(iter(_decode(stream, None)), last):  # what the decoder has held back
+                    return last
                 raise TooExpensive
             if number >= _PACKETS_AT_MOST:
                 break
@@ -114,7 +123,7 @@ def _decode_until(container: InputContainer, stream: VideoStream, seconds: float
     return last
 
 
-def _decode(stream: VideoStream, packet: "Packet[VideoStream]") -> list[VideoFrame]:
+def _decode(stream: VideoStream, packet: "Packet[VideoStream] | None") -> list[VideoFrame]:
     try:
         return [frame for frame in stream.codec_context.decode(packet) if not frame.is_corrupt]
     except av.FFmpegError:  # others may be whole
@@ -163,7 +172,8 @@ def _light(frame: VideoFrame) -> float:
     return fmean(values) + pstdev(values)
 
 
-def _encode(frame: VideoFrame) -> bytes:
+def encode_jpeg(frame: VideoFrame) -> bytes:
+    """Return a frame in yuvj420p as a JPEG."""
     encoder = av.CodecContext.create("mjpeg", "w")
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuvj420p"
     encoder.time_base, encoder.thread_count = Fraction(1), 1

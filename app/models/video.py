@@ -25,3 +25,8 @@ class Video:
     resolution: str | None
     frame_rate: float | None
     created_at: datetime
+
+    @property
+    def is_audio_only(self) -> bool:
+        """Whether its file is known to have audio and no picture."""
+        return self.video_codec is None and self.audio_codec is not None

@@ -54,6 +54,7 @@ class _Material:
     clips: dict[int, Clip]
     words: Sequence[Word]
     duration_seconds: float | None
+    extension: str
 
 
 async def needs_no_clips(context: RunContext) -> bool:
@@ -113,6 +114,7 @@ async def _read_material(context: RunContext) -> _Material:
         {clip.moment_id: clip for clip in clips},
         timed_words_of(transcript) if transcript else (),
         video.duration_seconds,
+        ".m4a" if video.is_audio_only else ".mp4",
     )
 
 
@@ -123,8 +125,9 @@ def _target(context: RunContext, moment: Moment, material: _Material) -> Target:
     # Another name for each run and window: nothing is overwritten that a row refers to, and who takes the run over
     # knows what was made in it.
     version = hashlib.sha256(f"{context.run.identifier} {start} {end}".encode()).hexdigest()[:8]
-    key = f"{clip_folder(video)}/{name_of(video)}_{moment.identifier}_{version}_clip.mp4"
-    return Target(moment, start, end, key, context.folder / _FOLDER / f"{moment.identifier}_{version}.mp4")
+    key = f"{clip_folder(video)}/{name_of(video)}_{moment.identifier}_{version}_clip{material.extension}"
+    path = context.folder / _FOLDER / f"{moment.identifier}_{version}{material.extension}"
+    return Target(moment, start, end, key, path)
 
 
 async def _is_missing(context: RunContext, target: Target, clips: dict[int, Clip]) -> bool:

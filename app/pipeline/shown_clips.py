@@ -17,7 +17,12 @@ _SENT_BYTES = 20 * 1024**2  # a request holds a third more than the file
 
 
 async def show_clip(context: RunContext, moment: Moment, row: ClipRow) -> Clip | None:
-    """Return an address of a clip, or the clip itself where it is small; None where it cannot be shown."""
+    """Return an address of a clip, or the clip itself where it is small; None where it cannot be shown.
+
+    Audio without a picture never can be.
+    """
+    if row.video_codec is None and row.audio_codec is not None:
+        return None
     try:
         link = await context.storage.get_link(row.cloud_url)
         if link is not None:

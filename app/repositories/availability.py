@@ -18,6 +18,7 @@ class MomentMaterial:
     has_moment: bool
     clip_url: str | None
     clip_seconds: float | None
+    clip_is_audio: bool
     has_transcript: bool
     said_from: float | None
     said_until: float | None
@@ -35,6 +36,7 @@ class AvailabilityRepository:
             await cursor.execute(
                 """
                 SELECT moments.id IS NOT NULL, clips.cloud_url, clips.end_time - clips.start_time,
+                       clips.video_codec IS NULL AND clips.audio_codec IS NOT NULL,
                        transcripts.id IS NOT NULL,
                        (SELECT min(time::float8) FROM jsonb_path_query(
                            word_timestamps, 'lax $[*].start ? (@ >= $from && @ <= $until)',

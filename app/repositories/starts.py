@@ -10,7 +10,11 @@ from app.models.run import RunType
 
 @dataclass(frozen=True, slots=True)
 class StartMaterial:
-    """What a run can work on; `running` is the type of a run that is in the way of one of the type asked for."""
+    """What a run can work on.
+
+    `clip_url` is that of a clip with a picture. `running` is the type of a run that is in the way of one of the type
+    asked for.
+    """
 
     has_transcript: bool
     has_originals: bool
@@ -32,7 +36,8 @@ class StartRepository:
                 """
                 SELECT EXISTS (SELECT FROM transcripts WHERE video_id = videos.id),
                        EXISTS (SELECT FROM moments WHERE video_id = videos.id AND NOT is_refined),
-                       moments.id IS NOT NULL, clips.cloud_url,
+                       moments.id IS NOT NULL,
+                       CASE WHEN clips.video_codec IS NOT NULL OR clips.audio_codec IS NULL THEN clips.cloud_url END,
                        (SELECT pipeline_type FROM pipeline_history
                         WHERE video_id = videos.id AND status = 'running' AND pipeline_type IN ('full', %(type)s)
                         ORDER BY pipeline_type <> 'full' LIMIT 1)

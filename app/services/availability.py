@@ -21,6 +21,7 @@ _REFINEMENT_MODEL = "qwen3_vl_fp8"
 _PADDING_SECONDS = 30.0
 _TOLERANCE_SECONDS = 0.5
 _PATIENCE_SECONDS = 1.0
+_AUDIO_ONLY = "Video clip not available. The clip is audio without a picture."
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ async def find_clip(database: Database, redis: Redis, storage: Storage, video: s
         raise VideoNotFound
     if not material.has_moment:
         raise MomentNotFound
-    missing = await _why_missing(storage, material.clip_url)
+    missing = _AUDIO_ONLY if material.clip_is_audio else await _why_missing(storage, material.clip_url)
     clip = None if missing else material.clip_seconds
     said = _said_seconds(material)
     return Availability(

@@ -1,5 +1,6 @@
 """Which stored file an address means. That of a video is one of the `Reads`."""
 
+import re
 from urllib.parse import quote
 
 from app.core.errors import ClipNotFound, MomentNotFound, VideoNotFound
@@ -7,7 +8,7 @@ from app.database import Connection
 from app.repositories.media import MediaRepository
 from app.services.identifiers import findable
 
-_CLIP_ENDING = "_clip.mp4"
+_CLIP_NAME = re.compile(r"(.+)_clip\.(mp4|m4a)", re.DOTALL)
 # More characters than the longest identifiers of a video and of a moment make with all that is around them.
 _LONGEST_CLIP_NAME = 300
 
@@ -27,11 +28,13 @@ async def find_clip_file(conn: Connection, video: str, moment: str) -> str:
 async def find_clip_by_name(conn: Connection, name: str) -> str:
     """Return the URL of the clip that the previous backend called `{video}_{moment}_clip.mp4`. Raises `ClipNotFound`.
 
-    An import may have given the moment another identifier; then the file has still its old name.
+    An import may have given the moment another identifier; then the file has still its old name. A clip of audio is
+    found by `….mp4` and by `….m4a`.
     """
-    clip = name.removesuffix(_CLIP_ENDING)
-    if clip == name or len(name) > _LONGEST_CLIP_NAME or not findable(name):
+    match = _CLIP_NAME.fullmatch(name)
+    if match is None or len(name) > _LONGEST_CLIP_NAME or not findable(name):
         raise ClipNotFound
+    clip = match[1]
     videos = [clip[:position] for position, character in enumerate(clip) if character == "_"]
     endings = {f"/{name}", f"/{quote(name)}"}  # a gs:// address is written as it is, a file:// one encoded
     url = await MediaRepository(conn).find_clip_url(videos, clip, list(endings))

@@ -22,7 +22,8 @@ from app.core.errors import (
 )
 from app.database import Database
 from app.media.probe import size_in_kb
-from app.media.still import NoPicture, make_still
+from app.media.still import NoPicture, NoVideoStream, make_still
+from app.media.waveform import draw_waveform
 from app.repositories import ThumbnailRepository
 from app.repositories.thumbnails import Owner
 from app.services.identifiers import findable
@@ -154,7 +155,11 @@ class Thumbnails:
 
     def _decode(self, url: str) -> bytes:
         with self._storage.open(url) as file:
-            return make_still(file)
+            try:
+                return make_still(file)
+            except NoVideoStream:
+                file.seek(0)
+                return draw_waveform(file)
 
     async def _store(self, jpeg: bytes, key: str) -> StoredFile:
         async with self._storage.receive() as incoming:

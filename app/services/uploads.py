@@ -79,7 +79,7 @@ class Upload:
         try:
             return await _probes.run(probe, self._incoming.path)
         except NotAVideo as error:
-            raise InvalidInput(str(error).capitalize()) from None
+            raise InvalidInput(f"{str(error)[:1].upper()}{str(error)[1:]}") from None
         except OSError as error:
             _log.warning("An upload cannot be read: %s", error)
             raise StorageUnavailable("What has arrived cannot be read") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from app.core.errors import InvalidInput
-from app.core.media_types import VIDEO_EXTENSIONS
+from app.core.media_types import MEDIA_EXTENSIONS
 
 SOURCE_URL_PATTERN = r"^(https?|gs)://[^\s/?#\[\]]+([/?#][^\x00-\x1f\x7f]*)?$"
 
@@ -51,9 +51,9 @@ class VideoDetails:
 
     @property
     def extension(self) -> str:
-        """The extension of the file's name where it is one of a video, else ''."""
+        """The extension of the file's name where it is one of a video or of audio, else ''."""
         extension = self._split_name()[1]
-        return extension if extension in VIDEO_EXTENSIONS else ""
+        return extension if extension in MEDIA_EXTENSIONS else ""
 
     @property
     def _stem(self) -> str:

@@ -96,6 +96,19 @@ async def test_without_a_clip_there_is_none(client: AsyncClient, conn: Connectio
     }
 
 
+async def test_a_clip_of_audio_cannot_be_shown_to_a_model(
+    client: AsyncClient, conn: Connection, tmp_path: Path
+) -> None:
+    moment = await make_talk(conn)
+    clip = tmp_path / "library" / "moment_clips" / "clip.m4a"
+    clip.parent.mkdir(parents=True)
+    clip.write_bytes(b"audio")
+    await make_clip(conn, moment, cloud_url=clip.as_uri(), video_codec=None, audio_codec="aac")
+    answer = await get(client)
+    assert (answer["available"], answer["clip_url"], answer["duration_match"]) == (False, None, False)
+    assert answer["warning"] == "Video clip not available. The clip is audio without a picture."
+
+
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "https://host/clip.mp4", "x"])
 async def test_a_clip_that_cannot_be_read_is_not_available(client: AsyncClient, conn: Connection, url: str) -> None:
     await make_clip(conn, await make_talk(conn), cloud_url=url)

@@ -283,8 +283,10 @@ async def test_a_name_that_is_taken_while_the_file_arrives_leaves_nothing(
     ("content", "detail"),
     [
         (b"", "The file is empty"),
-        (b"no film at all " * 100, "The file is no video, or it is damaged"),
-        (b"#EXTM3U\n#EXTINF:10\nfile:///etc/passwd\n", "The file is no video, or it is damaged"),
+        (b"\x01\x02\x03no film at all " * 100, "The file is no video, or it is damaged"),
+        (b"no film at all " * 100, "The file is text, no video and no audio"),
+        (b"#EXTM3U\n#EXTINF:10\nfile:///etc/passwd\n", "The file is text, no video and no audio"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1", "The file is an image (JPEG), no video and no audio"),
     ],
 )
 async def test_a_file_that_is_no_video_is_refused(
@@ -296,11 +298,20 @@ async def test_a_file_that_is_no_video_is_refused(
     assert (await count_videos(conn), files_in(media)) == (0, [])
 
 
-async def test_a_file_with_sound_alone_is_refused(client: AsyncClient, tmp_path: Path, media: Path) -> None:
-    sound = make_movie(tmp_path / "sound.mp4", video_codec=None).read_bytes()
-    answer = await client.post("/api/videos", content=sound, params={"id": "sound"})
-    assert (answer.status_code, answer.json()) == (422, {"detail": "The file has no picture"})
-    assert files_in(media) == []
+@pytest.mark.parametrize(
+    ("name", "codec", "container", "kind"),
+    [("Folge 1.mp3", "libmp3lame", "mp3", "audio/mpeg"), ("talk.m4a", "aac", "ipod", "audio/mp4")],
+)
+async def test_audio_without_a_picture_is_a_video_like_any_other(
+    client: AsyncClient, tmp_path: Path, media: Path, name: str, codec: str, container: str, kind: str
+) -> None:
+    audio = make_movie(tmp_path / "audio", 1.0, None, codec, container).read_bytes()
+    video = (await client.post("/api/videos", content=audio, params={"filename": name, "id": "talk"})).json()
+    assert video["filename"] == f"talk{Path(name).suffix}"
+    stream = await client.get("/api/videos/talk/stream", headers={"Range": "bytes=0-99"})
+    assert (stream.status_code, stream.headers["content-type"], stream.content) == (206, kind, audio[:100])
+    thumbnail = await client.get("/api/videos/talk/thumbnail")
+    assert (thumbnail.status_code, thumbnail.headers["content-type"]) == (200, "image/jpeg")
 
 
 @pytest.mark.parametrize("kept", [100, 700, 1500])

@@ -104,6 +104,25 @@ def make_sounding_movie(
     return path
 
 
+def make_audio(
+    path: Path, seconds: float, beeps: Sequence[tuple[float, float]], codec: str, container_format: str | None = None
+) -> Path:
+    """Write audio without a picture that sounds, at 440 Hz, from and to these seconds, and is silent in between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    is_loud = np.any([(times >= start) & (times < end) for start, end in beeps], axis=0)
+    samples = (np.sin(times * 2 * np.pi * 440) * 0.5 * is_loud).astype(np.float32)
+    with av.open(str(path), "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=SAMPLE_RATE, layout="mono")
+        assert isinstance(stream, AudioStream)
+        for first in range(0, len(samples), SAMPLE_RATE):
+            frame = av.AudioFrame.from_ndarray(samples[None, first : first + SAMPLE_RATE], "fltp", "mono")
+            frame.pts, frame.sample_rate, frame.time_base = first, SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def make_bomb(
     path: Path, side: int, streams: int, said_side: int | None = None, container_format: str | None = None
 ) -> Path:

@@ -18,10 +18,11 @@ from av.stream import Stream
 from app.core.errors import StageFailed, StorageUnavailable
 from app.media import cutting_with_ffmpeg
 from app.media.clip import cut_clip
+from app.media.content_type import HEAD_BYTES, content_type
 from app.media.cutting_with_ffmpeg import find_ffmpeg
 from app.media.opening import Stopped
 from app.media.probe import probe
-from tests.media.movies import FRAME_RATE, make_colour_movie, make_movie, make_slides, make_sounding_movie
+from tests.media.movies import FRAME_RATE, make_audio, make_colour_movie, make_movie, make_slides, make_sounding_movie
 from tests.media.test_still import turn
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -228,10 +229,27 @@ def test_what_is_no_film_is_told(tmp_path: Path, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_film_without_a_picture_is_told(tmp_path: Path, way: str) -> None:
-    film = make_sounding_movie(tmp_path / "film.mp4", 2, [(0, 2)], has_picture=False)
-    with open_film(film, way) as file, pytest.raises(StageFailed, match="no picture"):
-        cut_clip(file, 0, 1, tmp_path / "clip.mp4", threading.Event())
+@pytest.mark.parametrize(
+    ("name", "codec"), [("talk.m4a", "aac"), ("talk.mp3", "libmp3lame"), ("talk.flac", "flac"), ("talk.ogg", "libopus")]
+)
+def test_a_clip_of_audio_is_exact(tmp_path: Path, way: str, name: str, codec: str) -> None:
+    film = make_audio(tmp_path / name, 6, [(0, 1), (4, 6)], codec)
+    clip = tmp_path / "clip.m4a"
+    with open_film(film, way) as file:
+        cut_clip(file, 3.5, 5.5, clip, threading.Event())
+    info = probe(clip)
+    assert (info.video_codec, info.audio_codec, info.format) == (None, "aac", "m4a")
+    assert info.duration_seconds == pytest.approx(2.0, abs=0.001)
+    assert content_type(clip.read_bytes()[:HEAD_BYTES], "") == "audio/mp4"
+    silent, loud = loudness(clip, 0.1, 0.4), loudness(clip, 0.6, 1.9)
+    assert (silent < 0.01, loud > 0.1) == (True, True)
+
+
+def loudness(path: Path, start: float, end: float) -> float:
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    samples = np.concatenate(frames, axis=1)[0]
+    return float(np.abs(samples[round(start * 48_000) : round(end * 48_000)]).max())
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -5,6 +5,7 @@ import struct
 import time
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -256,6 +257,15 @@ def test_a_film_that_takes_too_long_to_read_is_given_up(tmp_path: Path, monkeypa
     with pytest.raises(NoPicture, match="too long"):
         make_still(Slow(film))
     assert time.monotonic() - started < 2
+
+
+def test_a_film_that_takes_too_long_to_decode_shows_what_was_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_colour_movie(tmp_path / "film.mp4", 20, [RED, BLUE])
+    seconds = iter(range(1000))
+    monkeypatch.setattr(still, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    assert is_coloured(take_still(film), RED)
 
 
 def test_a_film_is_read_no_further_than_it_needs(

@@ -14,6 +14,7 @@ from app.models import Clip, Moment
 from app.models.run import RunType
 from app.pipeline.clipping import plan_clips
 from app.pipeline.context import RunContext
+from app.pipeline.shown_clips import show_clip
 from app.pipeline.stages import clip_upload, clips
 from app.repositories import (
     ClipRepository,
@@ -123,6 +124,18 @@ async def test_a_clip_begins_and_ends_with_segments_where_no_words_are_known(
         await run_stages(context)
         clip = await stored_clip(context, moment)
         assert (clip.start_time, clip.end_time) == (1, 17.8)
+
+
+async def test_a_clip_of_audio_is_an_m4a(own_database_url: str, tmp_path: Path) -> None:
+    film = await asyncio.to_thread(make_movie, tmp_path / "library" / "talk.mp3", SECONDS, None, "libmp3lame", "mp3")
+    video = {"identifier": "talk", "cloud_url": film.as_uri(), "duration_seconds": float(SECONDS)}
+    described = {**video, "video_codec": None, "audio_codec": "mp3", "resolution": None, "frame_rate": None}
+    async with clipping(own_database_url, tmp_path, (2, 5), video=described) as (context, moments):
+        await run_stages(context)
+        clip = await stored_clip(context, moments[0])
+        assert (clip.format, clip.video_codec, clip.audio_codec, clip.resolution) == ("m4a", None, "aac", None)
+        assert clip.cloud_url.endswith("_clip.m4a")
+        assert await show_clip(context, moments[0], clip) is None
 
 
 async def test_refined_moments_get_no_clips(own_database_url: str, tmp_path: Path) -> None:

@@ -268,10 +268,22 @@ async def test_what_is_no_film_is_refused_in_a_sentence_and_for_good(
         assert files_in(tmp_path / "run") == []
 
 
-async def test_a_sound_alone_is_no_film(own_database_url: str, tmp_path: Path, site: Site) -> None:
-    site.answers["/film.mp4"] = sending(make_movie(tmp_path / "a.mp4", 0.5, video_codec=None).read_bytes())
+async def test_audio_is_downloaded_as_videos_are(own_database_url: str, tmp_path: Path, site: Site) -> None:
+    audio = make_movie(tmp_path / "a.mp3", 0.5, None, "libmp3lame", "mp3").read_bytes()
+    site.answers["/film.mp4"] = sending(audio)
     async with _run(own_database_url, tmp_path, site) as context:
-        with pytest.raises(StageFailed, match="no picture"):
+        assert (await WORK.work(context))["format"] == "mp3"
+        async with context.database.connect() as conn:
+            video = await VideoRepository(conn).get(context.run.video_id)
+    assert video is not None
+    assert (video.video_codec, video.audio_codec, video.cloud_url[-4:]) == (None, "mp3", ".mp3")
+    assert video.is_audio_only
+
+
+async def test_an_image_is_no_video(own_database_url: str, tmp_path: Path, site: Site) -> None:
+    site.answers["/film.mp4"] = sending(b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1")
+    async with _run(own_database_url, tmp_path, site) as context:
+        with pytest.raises(StageFailed, match=r"an image \(JPEG\), no video and no audio$"):
             await WORK.work(context)
 
 

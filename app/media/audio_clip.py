@@ -1,0 +1,87 @@
+"""Clips of audio without a picture: exact parts of it as M4A files, AAC, with as many samples as they should have."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+
+from app.core.errors import StageFailed
+from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, SOUND_RATE
+from app.media.decoding import find_sound, find_start, read_only
+from app.media.opening import BoundedFile, open_film
+from app.media.sound import Sound
+
+_SAMPLE_BYTES = 2
+_LEAD_SECONDS = 1.0  # that are decoded before the start: codecs need some frames to begin with
+# A seek in files of these leads to a guessed time: they are read from their beginning.
+_UNSEEKABLE_FORMATS = frozenset({"mp3", "aac", "ac3", "amr"})
+
+
+def cut_audio_clip(file: BoundedFile, start: float, end: float, target: Path) -> None:
+    """Write what can be heard from and to these seconds to `target`; silence goes on where the audio ends before.
+
+    Raises `StageFailed`, `Stopped`, `TooExpensive`, `av.FFmpegError` for both files, and what reading raises.
+    """
+    first = find_start(file)
+    with (
+        open_film(file) as source,
+        av.open(f"file:{target}", "w", format="ipod", options={"movflags": "+faststart"}) as clip,
+    ):
+        stream = find_sound(source)
+        if stream is None:
+            raise StageFailed("The file has neither a picture nor audio that can be decoded")
+        layout = "mono" if stream.codec_context.channels == 1 else "stereo"
+        encoded = clip.add_stream(AUDIO_CODEC, rate=SOUND_RATE, layout=layout, bit_rate=AUDIO_BITS)
+        sound = Sound(layout, SOUND_RATE, first + start, None)
+        wanted = round((end - start) * SOUND_RATE)
+        for frame in _take(_hear(source, stream, first + start, sound, wanted), layout, wanted):
+            file.check_limits()
+            clip.mux(encoded.encode(frame))
+        clip.mux(encoded.encode(None))
+    file.check_limits()
+
+
+def _hear(source: InputContainer, stream: AudioStream, start: float, sound: Sound, wanted: int) -> Iterator[bytes]:
+    for frame in _frames(source, stream, start):
+        yield from sound.add(frame)
+        if sound.samples >= wanted:
+            return
+    yield from sound.finish()
+    yield from sound.silence(wanted - sound.samples)
+
+
+def _frames(source: InputContainer, stream: AudioStream, start: float) -> Iterator[AudioFrame]:
+    """Yield the frames from a little before `start`, a time stamp in seconds, on."""
+    lead = start - _LEAD_SECONDS
+    read_only(source, stream)
+    if source.format.name not in _UNSEEKABLE_FORMATS and lead > 0:
+        source.seek(round(lead * av.time_base))
+    for packet in source.demux(stream):
+        if packet.pts is None or packet.pts * packet.time_base >= lead:
+            yield from _decode(packet)
+
+
+def _decode(packet: "Packet[AudioStream]") -> list[AudioFrame]:
+    try:
+        return packet.decode()
+    except av.FFmpegError:  # others may be whole
+        return []
+
+
+def _take(chunks: Iterator[bytes], layout: str, wanted: int) -> Iterator[AudioFrame]:
+    """Yield frames of as many samples as are wanted in all."""
+    width, given = _SAMPLE_BYTES * (2 if layout == "stereo" else 1), 0
+    for chunk in chunks:
+        samples = min(len(chunk) // width, wanted - given)
+        if samples > 0:
+            frame = AudioFrame("s16", layout, samples)
+            plane = frame.planes[0]
+            plane.update(chunk[: samples * width].ljust(plane.buffer_size, b"\0"))
+            frame.pts, frame.sample_rate, frame.time_base = given, SOUND_RATE, Fraction(1, SOUND_RATE)
+            given += samples
+            yield frame

@@ -1,0 +1,118 @@
+"""A drawn waveform: the thumbnail of audio that has no picture."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import BinaryIO
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from numpy.typing import NDArray
+
+from app.media.decoding import decode, film_duration, find_sound
+from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
+from app.media.still import HEIGHT, WIDTH, NoPicture, encode_jpeg
+
+_LIMITS = Limits(seconds=10.0, bytes=256 * 1024**2)
+_RATE = 8000  # samples for each second: enough to see how loud it is
+_BARS = 80
+_BAR_WIDTH, _BAR_DISTANCE = 4, 8  # pixels
+_TALLEST, _SHORTEST = 280, 4  # pixels
+_BACKGROUND, _COLOUR = (16, 24, 40), (94, 200, 210)  # red, green, blue
+_QUIETEST = 0.02  # of full scale: what is quieter is drawn as quiet
+# Of longer audio only a part of what each bar stands for is decoded.
+_DECODED_WHOLE_SECONDS = 600.0
+_PART_SECONDS = 0.5
+
+
+def draw_waveform(file: BinaryIO) -> bytes:
+    """Return a JPEG of how loud the audio of a file is from its beginning to its end; it blocks.
+
+    Raises `NoPicture` where no audio can be decoded, and what reading the file raises.
+    """
+    bounded = BoundedFile(file, _LIMITS)
+    try:
+        with open_film(bounded) as container:
+            loudness = _measure(container, bounded)
+    except TooExpensive as error:
+        raise NoPicture(str(error)) from None
+    except av.FFmpegError:
+        raise NoPicture("the file is neither video nor audio, or it is damaged") from None
+    return _draw(loudness)
+
+
+def _measure(container: InputContainer, file: BoundedFile) -> NDArray[np.float64]:
+    """Return how loud each bar is, 0 to 1; bars of what cannot be decoded in time are silent."""
+    stream, duration = find_sound(container), film_duration(container)
+    if stream is None:
+        raise NoPicture("the file has neither a picture nor audio")
+    is_long = duration is not None and duration > _DECODED_WHOLE_SECONDS
+    parts = _loud_parts(container, stream, duration) if duration and is_long else _loud_whole(container, stream)
+    found: list[float] = []
+    for part in parts:
+        found.append(part)
+        if file.is_spent:
+            break
+    file.check()
+    if not found:
+        raise NoPicture("no audio of the file can be decoded")
+    edges = np.linspace(0, len(found), _BARS + 1)
+    values = np.array(found)
+    bars = [values[int(a) : max(int(np.ceil(b)), int(a) + 1)].max() for a, b in pairwise(edges)]
+    return np.array(bars)
+
+
+def _loud_whole(container: InputContainer, stream: AudioStream) -> Iterator[float]:
+    """Yield the loudness of each frame."""
+    resampler = AudioResampler("flt", "mono", _RATE)
+    for frame in decode(container, stream):
+        if isinstance(frame, AudioFrame):
+            frame.pts = None
+            yield from map(_loudness, resampler.resample(frame))
+    yield from map(_loudness, resampler.resample(None))
+
+
+def _loud_parts(container: InputContainer, stream: AudioStream, duration: float) -> Iterator[float]:
+    """Yield the loudness of the beginning of what each bar stands for."""
+    start = (container.start_time or 0) / av.time_base
+    for bar in range(_BARS):
+        try:
+            container.seek(round((start + duration * bar / _BARS) * av.time_base))
+        except av.FFmpegError:  # a file that cannot be sought in: its beginning has to do
+            yield from _loud_whole(container, stream)
+            return
+        yield max(_first_part(container, stream), default=0.0)
+
+
+def _first_part(container: InputContainer, stream: AudioStream) -> Iterator[float]:
+    seconds, resampler = 0.0, AudioResampler("flt", "mono", _RATE)
+    for frame in decode(container, stream):
+        if isinstance(frame, AudioFrame):
+            seconds += frame.samples / frame.sample_rate
+            frame.pts = None
+            yield from map(_loudness, resampler.resample(frame))
+        if seconds >= _PART_SECONDS:
+            return
+
+
+def _loudness(frame: AudioFrame) -> float:
+    samples = np.nan_to_num(frame.to_ndarray().astype(np.float64))
+    return float(np.sqrt(np.mean(np.square(samples)))) if samples.size else 0.0
+
+
+def _draw(loudness: NDArray[np.float64]) -> bytes:
+    shares = np.clip(loudness / max(loudness.max(), _QUIETEST), 0.0, 1.0) ** 0.7  # closer to how loud it sounds
+    pixels = np.full((HEIGHT, WIDTH, 3), _BACKGROUND, np.uint8)
+    for bar, share in enumerate(shares):
+        half = max(round(_TALLEST * share / 2), _SHORTEST // 2)
+        left = bar * _BAR_DISTANCE + (_BAR_DISTANCE - _BAR_WIDTH) // 2
+        pixels[HEIGHT // 2 - half : HEIGHT // 2 + half, left : left + _BAR_WIDTH] = _COLOUR
+    frame = VideoFrame.from_ndarray(pixels, "rgb24")
+    return encode_jpeg(
+        frame.reformat(format="yuvj420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.JPEG, threads=1)
+    )
