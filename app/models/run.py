@@ -1,7 +1,7 @@
 """What a run is asked for, and what is kept of each of its stages."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -76,13 +76,14 @@ class RunRequest:
 
 
 class StageStatus(StrEnum):
-    """What a stage can be in."""
+    """What a stage can be in. Clients know no cancelled stage: `shown_record` returns the record for them."""
 
     PENDING = "pending"
     PROCESSING = "processing"
     COMPLETED = "completed"
     SKIPPED = "skipped"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,30 @@ class StageRecord:
     def is_done(self) -> bool:
         """Whether nobody needs to do it again in this run."""
         return self.status in (StageStatus.COMPLETED, StageStatus.SKIPPED)
+
+    @property
+    def made_nothing(self) -> bool:
+        """Whether the stage was completed without a result: no moment found, or all times exact already."""
+        unchanged = self.result.get("unchanged", 0)
+        found_nothing = self.result.get("moments") == 0
+        return self.status is StageStatus.COMPLETED and (found_nothing or 0 < unchanged == self.result.get("total"))
+
+
+def shown_record(record: StageRecord) -> StageRecord:
+    """Return the record as clients read it: they show a reason only of a skipped stage, which has no times.
+
+    A cancelled stage and one that made nothing are shown as skipped.
+    """
+    reason = record.skip_reason
+    if record.status is StageStatus.CANCELLED:
+        reason = "Cancelled"
+    elif record.made_nothing:
+        reason = str(record.result.get("reason") or "No moments were found")
+    elif record.status is not StageStatus.SKIPPED:
+        return record
+    return replace(
+        record, status=StageStatus.SKIPPED, started_at=None, completed_at=None, skip_reason=reason, error=None
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,12 @@ class Recorder:
         return stage in self.records and self.records[stage].is_done
 
     async def skip(self, stage: Stage, reason: str) -> None:
-        now = time.time()
-        await self._save(stage, StageRecord(StageStatus.SKIPPED, now, now, skip_reason=reason))
+        await self._save(stage, StageRecord(StageStatus.SKIPPED, skip_reason=reason))
 
     async def begin(self, stage: Stage) -> None:
         self._context.progress = None
-        await self._save(stage, StageRecord(StageStatus.PROCESSING, time.time()))
+        kept = self.records[stage].result if stage in self.records else {}  # by a worker that had the run before
+        await self._save(stage, StageRecord(StageStatus.PROCESSING, time.time(), result=kept))
 
     async def complete(self, stage: Stage, result: Mapping[str, Any]) -> None:
         record = replace(self.records[stage], status=StageStatus.COMPLETED, result=result)
@@ -45,7 +45,7 @@ class Recorder:
     async def cancel(self) -> None:
         """Record that the stage that is under way, if there is one, does not go on."""
         if self.current is not None and self.records[self.current].status is StageStatus.PROCESSING:
-            await self.fail(self.current, "Cancelled")
+            await self._end(self.current, replace(self.records[self.current], status=StageStatus.CANCELLED))
 
     def find_unfinished(self) -> Stage:
         """Return the stage that a run that stops now has stopped at."""

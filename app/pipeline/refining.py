@@ -9,9 +9,9 @@ from app.ai.protocols import Clip, FoundMoment, MomentFinder, Refined, RefineReq
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from app.database import Connection
 from app.models import Moment, Transcript
-from app.models.run import RunType
+from app.models.run import RunType, Stage
 from app.pipeline.context import RunContext
-from app.pipeline.families import group_refined
+from app.pipeline.families import find_originals, group_refined
 from app.pipeline.replacing import delete_files, delete_moments
 from app.pipeline.saving import keeping_answers, save, storable
 from app.pipeline.shown_clips import show_clip
@@ -24,7 +24,7 @@ from app.repositories import (
     PipelineHistoryRepository,
     PromptRepository,
 )
-from app.repositories.moments import new_identifier
+from app.repositories.moments import ReservedMoment, new_identifier
 from app.repositories.work import WorkRepository
 
 LIMIT_SECONDS = 600.0  # for all attempts at one moment
@@ -32,24 +32,37 @@ _ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 1.0
 # Models count in hundredths of a second, so a time may lie this far outside of what they were shown.
 _TOLERANCE_SECONDS = 0.05
+_EQUAL_SECONDS = 0.005  # times of one hundredth of a second are equal
 _MODEL_LENGTH = 100  # of `moments.generation_model`
+_EXACT = "exact"  # in the result of the stage: ids of moments whose refinement changed nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A moment to refine, and the original under which the result hangs, None where older rows name none."""
+    """A moment to refine, the original under which the result hangs, None where older rows name none, and the id that
+    is reserved for the result: rows are listed in the order of their ids, whichever of them is finished first."""
 
     moment: Moment
     original_id: int | None
+    refined_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What refining a moment took."""
+    """What refining a moment took; `is_unchanged` is whether its times were exact already."""
 
     model: str
     usage: Usage
     with_clip: bool
+    is_unchanged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What came of storing a result; `files` are URLs of files that nothing refers to any more."""
+
+    is_unchanged: bool = False
+    files: frozenset[str] = frozenset()
 
 
 class Refiner:
@@ -71,9 +84,9 @@ class Refiner:
         request = self._make_request(target.moment, window, clip)
         async with keeping_answers(self._context):
             refined = _check(await self._ask(request), request)
-        files = await save(self._context, lambda conn: self._store(conn, target, refined, config_id))
-        await delete_files(self._context, files)
-        return Done(refined.model, refined.usage, clip is not None)
+        stored = await save(self._context, lambda conn: self._store(conn, target, refined, config_id))
+        await delete_files(self._context, stored.files)
+        return Done(refined.model, refined.usage, clip is not None, stored.is_unchanged)
 
     async def _find_window(self, moment: Moment) -> tuple[Clip | None, Window]:
         """Return what a model is shown: the clip and the words in it, or the words alone."""
@@ -138,46 +151,79 @@ class Refiner:
             await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
         raise AssertionError("count() does not end")
 
-    async def _store(self, conn: Connection, target: Target, refined: Refined, config_id: int) -> set[str]:
-        """Add the refined moment, unless this run has; return the URLs of files that nobody needs any more."""
+    async def _store(self, conn: Connection, target: Target, refined: Refined, config_id: int) -> _Stored:
+        """Add the refined moment, unless this run has, or a moment of the same family has these times."""
         moments = await MomentRepository(conn).list_by_video(target.moment.video_id)
-        if target.moment.id not in {moment.id for moment in moments}:
+        ids = {moment.id for moment in moments}
+        if target.refined_id in ids:  # a commit whose answer was lost
+            return _Stored()
+        if target.moment.id not in ids:
             raise StageFailed("The moment was deleted")
-        files = await self._make_room(conn, target, moments)
-        if files is None:
-            return set()
-        await MomentRepository(conn).create(
-            identifier=new_identifier(),
-            video_id=target.moment.video_id,
-            start_time=refined.start,
-            end_time=refined.end,
-            title=target.moment.title,
-            is_refined=True,
-            parent_id=target.original_id,
-            generation_model=storable(refined.model)[:_MODEL_LENGTH],
-            generation_config_id=config_id,
-        )
-        return files
+        replaced = await self._list_replaced(conn, target, moments)
+        if replaced is None:
+            return _Stored()
+        is_unchanged = any(_has_times(each, refined) for each in _list_family(target, moments))
+        if self._context.run.type is RunType.REFINEMENT:
+            count = 0 if is_unchanged else 1
+            await PipelineHistoryRepository(conn).update(self._context.run.id, total_moments_generated=count)
+        if is_unchanged:
+            await note_exact(conn, self._context, target.moment.id)
+            return _Stored(is_unchanged=True)
+        files = await delete_moments(conn, target.moment.video_id, [moment.id for moment in replaced])
+        await MomentRepository(conn).copy([_make_row(target, refined, config_id)])
+        return _Stored(files=frozenset(files))
 
-    async def _make_room(self, conn: Connection, target: Target, moments: list[Moment]) -> set[str] | None:
-        """Take away what a full run replaces; None where there is no room because the run has added its moment."""
+    async def _list_replaced(self, conn: Connection, target: Target, moments: list[Moment]) -> list[Moment] | None:
+        """Return the moments that a result replaces; None where no result is wanted because this run has stored one."""
         run = self._context.run
         if run.type is RunType.REFINEMENT:
-            return set() if await _count_once(conn, run.id) else None
+            history = await PipelineHistoryRepository(conn).get(run.id)
+            return [] if history and history.total_moments_generated is None else None
         before = group_refined(moments)[target.moment.id]
-        if before and not run.request.override_existing_refinement:
-            return None
-        return await delete_moments(conn, target.moment.video_id, [moment.id for moment in before])
+        return None if before and not run.request.override_existing_refinement else before
 
 
-async def _count_once(conn: Connection, run_id: int) -> bool:
-    """Count the one moment of a run that refines one; False where it has been counted."""
-    history = PipelineHistoryRepository(conn)
-    run = await history.get(run_id)
-    if run is None or run.total_moments_generated:
-        return False
-    await history.update(run_id, total_moments_generated=1)
-    return True
+async def list_exact(conn: Connection, context: RunContext) -> list[int]:
+    """Return the ids of the moments whose times this run has found to be exact already."""
+    result = await WorkRepository(conn).get_result(context.run, Stage.REFINEMENT)
+    return list(result.get(_EXACT, ()))
+
+
+async def note_exact(conn: Connection, context: RunContext, moment_id: int) -> None:
+    """Note a moment whose times are exact: no row says so to a worker that takes the run over."""
+    noted = {_EXACT: [*await list_exact(conn, context), moment_id]}
+    await WorkRepository(conn).add_result(context.run, Stage.REFINEMENT, noted)
+
+
+def _make_row(target: Target, refined: Refined, config_id: int) -> ReservedMoment:
+    return ReservedMoment(
+        id=target.refined_id,
+        identifier=new_identifier(),
+        video_id=target.moment.video_id,
+        start_time=refined.start,
+        end_time=refined.end,
+        title=target.moment.title,
+        is_refined=True,
+        parent_id=target.original_id,
+        generation_model=storable(refined.model)[:_MODEL_LENGTH],
+        generation_config_id=config_id,
+    )
+
+
+def _list_family(target: Target, moments: list[Moment]) -> list[Moment]:
+    """Return the moment that was refined, its original, and all that was refined from that."""
+    originals = find_originals(moments)
+    family = {target.moment.id, target.original_id}
+    return [
+        moment
+        for moment in moments
+        if moment.id in family or ((original := originals.get(moment.id)) and original.id == target.original_id)
+    ]
+
+
+def _has_times(moment: Moment, refined: Refined) -> bool:
+    differences = (abs(moment.start_time - refined.start), abs(moment.end_time - refined.end))
+    return max(differences) < _EQUAL_SECONDS
 
 
 def _check(refined: Refined, request: RefineRequest) -> Refined:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from app.models.run import ClaimedRun, Stage, StageRecord, StageStatus
+from app.models.run import ClaimedRun, Stage, StageRecord, StageStatus, shown_record
 
 # How a counter of a stage is called there, where that is not `{stage}_{counter}`.
 _NAMES = {
@@ -55,7 +55,7 @@ def write_run(
         "error_message": "",
     }
     for stage in Stage:
-        record = records.get(stage, _PENDING)
+        record = shown_record(records.get(stage, _PENDING))
         counters = progress if stage is current and record.status is StageStatus.PROCESSING else record.progress
         fields |= _write_stage(stage, record, counters or {})
     return fields

@@ -187,6 +187,28 @@ class WorkRepository:
         if cursor.rowcount != 1:
             raise RunLost
 
+    async def get_result(self, run: ClaimedRun, stage: Stage) -> dict[str, Any]:
+        """Return what the run has noted so far as the result of a stage, by whichever worker."""
+        cursor = await self._conn.execute(
+            "SELECT stages -> %(stage)s -> 'result' FROM pipeline.work WHERE run_id = %(id)s",
+            {"stage": stage.value, "id": run.id},
+        )
+        row = await cursor.fetchone()
+        return (row and row[0]) or {}
+
+    async def add_result(self, run: ClaimedRun, stage: Stage, values: Mapping[str, Any]) -> None:
+        """Add values to the result of a stage that is not done yet, for a worker that takes the run over."""
+        await self._conn.execute(
+            """
+            UPDATE pipeline.work
+            SET stages = jsonb_set(
+                stages, ARRAY[%(stage)s], coalesce(stages -> %(stage)s, '{"status": "processing"}')
+                || jsonb_build_object('result', coalesce(stages -> %(stage)s -> 'result', '{}') || %(values)s))
+            WHERE run_id = %(id)s
+            """,
+            {"stage": stage.value, "values": Jsonb(values), "id": run.id},
+        )
+
     async def set_config(self, run: ClaimedRun, generation_config_id: int) -> None:
         """Say which generation config the run uses."""
         await self._conn.execute(

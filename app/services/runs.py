@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from app.database import Connection, Database
-from app.models.run import STAGES, RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.models.run import STAGES, RunStatus, RunType, Stage, StageRecord, StageStatus, shown_record
 from app.repositories.active_runs import ActiveRun, ActiveRunRepository
 from app.repositories.runs import RunRepository, ShownRun
 from app.repositories.statements import LARGEST_ID
@@ -27,6 +27,7 @@ _STATUSES = {
 }
 _UNKNOWN = "unknown"
 _PENDING = StageRecord(StageStatus.PENDING)
+_CANCELLED = "Cancelled"  # the error of a cancelled stage in records of earlier versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def stages_of(run: ShownRun) -> dict[Stage, StageRecord]:
     if run.details is None:
         return _guess_stages(run)
     records = run.details.stages
-    return {stage: _settle(stage, records.get(stage, _PENDING), run) for stage in _list_stages(run.type)}
+    return {stage: shown_record(_settle(stage, records.get(stage, _PENDING), run)) for stage in _list_stages(run.type)}
 
 
 def _list_stages(run_type: str) -> tuple[Stage, ...]:
@@ -140,6 +141,8 @@ def _settle(stage: Stage, record: StageRecord, run: ShownRun) -> StageRecord:
         return record
     if stage == run.error_stage:
         return replace(record, status=StageStatus.FAILED, error=record.error or run.error_message)
+    if run.status == RunStatus.CANCELLED and (record.status is StageStatus.PROCESSING or record.error == _CANCELLED):
+        return replace(record, status=StageStatus.CANCELLED)
     return replace(record, status=StageStatus.PENDING) if record.status is StageStatus.PROCESSING else record
 
 

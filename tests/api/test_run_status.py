@@ -182,15 +182,87 @@ async def test_a_run_that_nobody_ended_properly_has_no_stage_that_goes_on(
 ) -> None:
     await make_video(conn, identifier="talk")
     for status, stage, told in (
-        (RunStatus.FAILED, "audio", ("failed", "Given up after three tries")),
-        (RunStatus.CANCELLED, None, ("pending", None)),
+        (RunStatus.FAILED, "audio", ("failed", "Given up after three tries", None)),
+        (RunStatus.CANCELLED, None, ("skipped", None, "Cancelled")),
     ):
         run = await begin_run(conn)
         await save_stage(conn, run, Stage.AUDIO, StageStatus.PROCESSING)
         message = "Given up after three tries" if stage else None
         await finish_run(conn, run, status, error_stage=stage, error_message=message)
         audio = (await get_status(client))["stages"]["audio"]
-        assert (audio["status"], audio["error"]) == told
+        assert (audio["status"], audio["error"], audio["skip_reason"]) == told
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"status": StageStatus.CANCELLED},
+        {"status": StageStatus.FAILED, "error": "Cancelled"},  # as earlier versions recorded it
+    ],
+)
+async def test_a_cancelled_stage_is_shown_as_skipped_with_that_reason(
+    client: AsyncClient, conn: Connection, stored: dict[str, Any]
+) -> None:
+    await make_video(conn, identifier="talk")
+    run = await begin_run(conn)
+    await save_stage(conn, run, Stage.TRANSCRIPT, started_at=100.0, completed_at=103.0, **stored)
+    await finish_run(conn, run, RunStatus.CANCELLED)
+    stages = (await get_status(client))["stages"]
+    assert stages["transcript"] == PENDING | {"status": "skipped", "skipped": True, "skip_reason": "Cancelled"}
+    assert stages["generation"] == PENDING
+
+
+@pytest.mark.parametrize(
+    ("stage", "result", "reason"),
+    [
+        (Stage.GENERATION, {"moments": 0, "reason": "Nothing is said in the video"}, "Nothing is said in the video"),
+        (Stage.GENERATION, {"moments": 0}, "No moments were found"),
+        (
+            Stage.REFINEMENT,
+            {"total": 2, "successful": 2, "unchanged": 2, "reason": "Times were exact already"},
+            "Times were exact already",
+        ),
+    ],
+)
+async def test_a_stage_that_made_nothing_is_shown_as_skipped_with_its_reason(
+    client: AsyncClient, conn: Connection, redis: Redis, stage: Stage, result: dict[str, Any], reason: str
+) -> None:
+    await make_video(conn, identifier="talk")
+    run = await begin_run(conn)
+    await save_stage(conn, run, stage, StageStatus.COMPLETED, result=result)
+    await finish_run(conn, run)
+    history = (await client.get("/api/pipeline/talk/history")).json()["runs"]
+    shown = (await get_status(client))["stages"][stage]
+    assert [run["stages"][stage] for run in history] == [shown]
+    assert shown == PENDING | {
+        "status": "skipped",
+        "skipped": True,
+        "skip_reason": reason,
+        "reason": result.get("reason"),
+    }
+    fields = write_run(run, {stage: StageRecord(StageStatus.COMPLETED, 1.0, 2.0, result=result)}, stage, None)
+    assert [
+        fields[f"{stage}_{name}"] for name in ("status", "started_at", "completed_at", "skipped", "skip_reason")
+    ] == [*("skipped", "", "", "true", reason)]
+
+
+async def test_a_stage_that_made_a_part_or_failed_is_shown_as_it_is(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk")
+    run = await begin_run(conn)
+    result = {"total": 2, "successful": 2, "unchanged": 1}
+    await save_stage(conn, run, Stage.REFINEMENT, StageStatus.COMPLETED, result=result)
+    await save_stage(conn, run, Stage.GENERATION, StageStatus.FAILED, error="No", result={"moments": 0})
+    stages = (await get_status(client))["stages"]
+    assert [stages[stage]["status"] for stage in ("generation", "refinement")] == ["failed", "completed"]
+
+
+async def test_a_skipped_stage_has_no_times_whatever_is_stored(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk")
+    run = await begin_run(conn)
+    times = {"started_at": 100.0, "completed_at": 100.0}
+    await save_stage(conn, run, Stage.AUDIO, StageStatus.SKIPPED, skip_reason="Audio file already exists", **times)
+    stage = (await get_status(client))["stages"]["audio"]
+    assert (stage["started_at"], stage["completed_at"], stage["duration_seconds"]) == (None, None, None)
 
 
 async def test_a_run_that_is_done_tells_what_it_took_and_what_the_video_has_now(

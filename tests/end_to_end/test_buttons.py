@@ -74,9 +74,10 @@ def test_each_button_does_its_part_and_refuses_what_is_there_already(
     answer = frontend.press(f"{of}/moments/{first}/refine", REFINE)
     assert answer["message"] == "Moment refinement started"
     frontend.finish_job(f"{of}/refinement-status/{first}")
-    (refined,) = (moment for moment in moments_of(frontend, video) if moment["is_refined"])
-    assert refined["parent_id"] == first
-    assert refined["generation_config"]["user_prompt"] == "Find the exact words."
+    for refined in (moment for moment in moments_of(frontend, video) if moment["is_refined"]):
+        assert refined["parent_id"] == first
+        assert refined["generation_config"]["user_prompt"] == "Find the exact words."
+        assert refined["start_time"] != moments[0]["start_time"] or refined["end_time"] != moments[0]["end_time"]
 
 
 def test_a_run_again_replaces_what_it_made_and_keeps_what_was_added_by_hand(

@@ -86,8 +86,7 @@ def test_a_file_becomes_moments_and_a_second_time_the_video_is_there(library: Li
     assert re.search(r"^Upload: done$", first.stderr, re.MULTILINE)
     assert re.search(r"^Transcript: done in [0-9.]+ s$", first.stderr, re.MULTILINE)
     rows = [line.split("\t") for line in first.stdout.splitlines()]
-    assert [row[2] == "refined" for row in rows] == [False, True, False, True]
-    bread, _, mars, _ = rows
+    bread, mars = (row for row in rows if row[2] != "refined")
     assert bread[0].startswith("0:00:0")
     assert mars[0].startswith("0:00:1")
     assert (library.folder / bread[3]).stat().st_size > 1000
@@ -97,7 +96,7 @@ def test_a_file_becomes_moments_and_a_second_time_the_video_is_there(library: Li
     assert "Upload" not in again.stderr
     assert "Using the film that the library has" in again.stderr
     assert "Transcript: skipped: Transcript already exists" in again.stderr
-    assert len(again.stdout.splitlines()) == 4
+    assert len(again.stdout.splitlines()) == len(rows)
 
 
 def test_what_cannot_be_done_is_one_sentence(library: Library) -> None:
@@ -134,7 +133,7 @@ def test_without_moments_the_reason_is_said(library: Library, short_talk: Talk) 
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "No moments were found\n"
     reason = ended.stderr.splitlines()[-1]
-    assert re.search(rf"^Moments: done in [0-9.]+ s: {re.escape(reason)}$", ended.stderr, re.MULTILINE), ended.stderr
+    assert re.search(rf"^Moments: skipped: {re.escape(reason)}$", ended.stderr, re.MULTILINE), ended.stderr
 
 
 def test_ctrl_c_cancels_the_run(library: Library, talk: Talk) -> None:

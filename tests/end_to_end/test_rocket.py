@@ -53,7 +53,11 @@ def test_it_goes_through_its_stages_in_order_and_each_poll_can_be_shown(finished
 def test_every_stage_has_been_done(finished: Finished) -> None:
     stages = finished.last["stages"]
     assert stages["download"]["skip_reason"] == "Video already exists locally"
-    assert {stage for stage in stages if stages[stage]["status"] != "completed"} <= {"download", "audio_upload"}
+    others = {"download", "audio_upload"}
+    if not finished.refined:  # this engine's own moments begin and end with sentences
+        assert stages["refinement"]["skip_reason"] == "Times were exact already"
+        others.add("refinement")
+    assert {stage for stage in stages if stages[stage]["status"] != "completed"} <= others
     assert finished.last["total_duration_seconds"] > 0
     assert stages["clips"]["progress"] == {"total": 4, "processed": 4, "failed": 0}
     assert stages["refinement"]["progress"] == {"total": 4, "processed": 4, "successful": 4, "failed": 0}
@@ -88,12 +92,14 @@ def test_titles_say_what_is_spoken_about(finished: Finished) -> None:
         assert topic_words(moment["title"]) & topic_words(spoken), moment["title"]
 
 
-def test_each_moment_has_one_refined_moment_under_it(finished: Finished) -> None:
+def test_each_moment_has_a_refined_moment_under_it_unless_its_times_were_exact(finished: Finished) -> None:
     originals = {moment["id"]: moment for moment in finished.originals}
-    assert sorted(moment["parent_id"] for moment in finished.refined) == sorted(originals)
+    parents = [moment["parent_id"] for moment in finished.refined]
+    assert len(parents) == len(set(parents))
     for moment in finished.refined:
         original = originals[moment["parent_id"]]
         assert moment["title"] == original["title"]
+        assert (moment["start_time"], moment["end_time"]) != (original["start_time"], original["end_time"])
         assert abs(moment["start_time"] - original["start_time"]) <= 30
         assert moment["start_time"] < original["end_time"]
         assert moment["end_time"] > original["start_time"]
@@ -141,7 +147,7 @@ def test_everything_is_in_its_lineage(finished: Finished) -> None:
     assert lineage["transcript"]["number_of_words"] > 250
     assert lineage["by_hand"] == []
     assert [moment["id"] for moment in originals] == [moment["id"] for moment in finished.originals]
-    assert all(len(moment["refinements"]) == 1 for moment in originals)
+    assert sum(len(moment["refinements"]) for moment in originals) == len(finished.refined)
     assert all(prompt["user_prompt"] for prompt in lineage["prompts"])
     (run,) = lineage["runs"]
     assert run["status"] == "completed"
@@ -158,8 +164,8 @@ def test_it_is_in_the_history_with_its_stages(finished: Finished) -> None:
 def test_every_job_of_the_video_counts_as_completed(finished: Finished) -> None:
     for job in ("audio-extraction", "transcription", "generation", "clip-extraction"):
         assert finished.get(f"{job}-status")["status"] == "completed"
-    for moment in finished.originals:
-        assert finished.get(f"refinement-status/{moment['id']}")["status"] == "completed"
+    for moment in finished.refined:
+        assert finished.get(f"refinement-status/{moment['parent_id']}")["status"] == "completed"
 
 
 def test_every_model_is_told_truthfully(finished: Finished) -> None:
@@ -169,4 +175,4 @@ def test_every_model_is_told_truthfully(finished: Finished) -> None:
     assert answered_by["transcript"] == "whisper-tiny.en"
     assert "minimax" not in answered_by["generation"].lower()
     assert {moment["model_name"] for moment in finished.originals} == {answered_by["generation"]}
-    assert {moment["model_name"] for moment in finished.refined} == {answered_by["refinement"]}
+    assert {moment["model_name"] for moment in finished.refined} <= {answered_by["refinement"]}

@@ -28,7 +28,7 @@ async def test_a_run_that_is_cancelled_in_a_stage_ends_there(served: Site, stage
     assert served.stages(run) == list(Stage)[: list(Stage).index(stage) + 1]
     assert await served.results(run) == list(Stage)[: list(Stage).index(stage)]
     record = (await served.records(run))[stage]
-    assert (record["status"], record["error"]) == ("failed", "Cancelled")
+    assert (record["status"], record["error"]) == ("cancelled", None)
 
 
 async def test_a_wish_that_redis_has_forgotten_is_seen_all_the_same(served: Site) -> None:

@@ -132,6 +132,7 @@ async def test_a_stage_that_has_nothing_to_do_is_skipped_for_its_reason(ready: R
     assert script.done[0] is Stage.AUDIO
     record = (await take_over(ready[0])).run.stages[Stage.DOWNLOAD]
     assert (record.status, record.skip_reason) == (StageStatus.SKIPPED, "Video already exists locally")
+    assert (record.started_at, record.completed_at) == (None, None)
 
 
 async def test_who_takes_a_run_over_does_not_repeat_what_is_done(ready: Ready) -> None:

@@ -241,8 +241,13 @@ async def test_a_third_run_has_as_many_rows_as_the_first(
     assert counts[0] == counts[2] or by_hand
 
 
-async def test_one_moment_gets_one_more_refined_one_with_each_run(own_database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_changed", [True, False])
+async def test_one_moment_gets_one_more_refined_one_with_each_run_that_changes_times(
+    own_database_url: str, tmp_path: Path, is_changed: bool
+) -> None:
     finder = ScriptedFinder()
+    if is_changed:
+        finder.refine_answer = lambda request: refined(request.moment.start + len(finder.refined), request.moment.end)
     async with _ready(own_database_url, tmp_path, finder) as context:
         two = (await _list(context))[1]
         await _end(context)
@@ -253,8 +258,72 @@ async def test_one_moment_gets_one_more_refined_one_with_each_run(own_database_u
                 assert await WORK.skip_reason(single) is None
                 result = await WORK.work(single)
                 await _end(single)
-        assert await _families(context) == {"One": [], "Two": ["Two", "Two"], "Three": []}
+        expected = ["Two", "Two"] if is_changed else ["Two"]
+        assert await _families(context) == {"One": [], "Two": expected, "Three": []}
     assert (result["total"], result["successful"]) == (1, 1)
+    assert result.get("reason") == (None if is_changed else "Times were exact already")
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.00000000000001, -0.004])
+async def test_an_unchanged_refinement_is_no_new_moment(own_database_url: str, tmp_path: Path, noise: float) -> None:
+    def answer(request: RefineRequest) -> Refined:
+        shift = 1.0 if request.moment.title == "Two" else noise
+        return refined(request.moment.start + shift, request.moment.end)
+
+    async with _ready(own_database_url, tmp_path, ScriptedFinder(refine_answer=answer)) as context:
+        result = await WORK.work(context)
+        assert await _families(context) == {"One": [], "Two": ["Two"], "Three": []}
+    assert (result["successful"], result["unchanged"]) == (3, 2)
+    assert result["reason"] == "Times of 2 of 3 moments were exact already"
+
+
+async def test_where_no_time_changes_what_was_refined_before_stays(own_database_url: str, tmp_path: Path) -> None:
+    finder = ScriptedFinder(refine_answer=lambda request: refined(request.moment.start, request.moment.end))
+    async with _ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
+        one = (await _list(context))[0]
+        async with context.database.connect() as conn:
+            await _make_before(conn, "Before", one, start_time=61.0, end_time=99.0)
+        result = await WORK.work(context)
+        assert await _families(context) == {"One": ["Before"]}
+    assert (result["unchanged"], result["reason"]) == (1, "Times were exact already")
+
+
+async def test_refined_moments_are_in_the_order_of_time_whichever_is_finished_first(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    async def wait() -> None:
+        await asyncio.sleep(0.2 if finder.refined[-1].moment.title == "One" else 0)
+
+    finder = ScriptedFinder(meanwhile=wait)
+    async with _ready(own_database_url, tmp_path, finder, refinement_parallel_workers=3) as context:
+        await WORK.work(context)
+        titles = [moment.title for moment in await _list(context) if moment.is_refined]
+    assert titles == ["One", "Two", "Three"]
+
+
+async def test_a_worker_that_takes_over_keeps_the_order_and_does_not_ask_about_exact_times_again(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    def answer(request: RefineRequest) -> Refined | Exception:
+        if request.moment.title == "Two":
+            return RunLost()
+        return refined(request.moment.start + (request.moment.title != "One"), request.moment.end)
+
+    async def wait() -> None:
+        await asyncio.sleep(1.0 if finder.refined[-1].moment.title == "Two" else 0)
+
+    finder = ScriptedFinder(refine_answer=answer, meanwhile=wait)
+    async with _ready(own_database_url, tmp_path, finder) as context:
+        with pytest.raises(RunLost):
+            await WORK.work(context)
+        assert await _families(context) == {"One": [], "Two": [], "Three": ["Three"]}
+        finder.refine_answer = lambda request: refined(request.moment.start + 2, request.moment.end)
+        finder.refined.clear()
+        result = await WORK.work(await take_over(context))
+        titles = [moment.title for moment in await _list(context) if moment.is_refined]
+    assert [request.moment.title for request in finder.refined] == ["Two"]
+    assert titles == ["Two", "Three"]
+    assert (result["successful"], result["unchanged"]) == (3, 1)
 
 
 async def test_what_is_refined_from_a_refined_moment_hangs_under_the_original(
@@ -496,7 +565,7 @@ async def test_a_worker_that_takes_over_refines_what_is_missing(
                 await _make_before(conn, "Before", one)
         with pytest.raises(RunLost):
             await WORK.work(context)
-        finder.refine_answer = lambda request: refined(request.moment.start, request.moment.end)
+        finder.refine_answer = lambda request: refined(request.moment.start + 2, request.moment.end)
         finder.refined.clear()
         second = await take_over(context)
         assert await WORK.skip_reason(second) is None

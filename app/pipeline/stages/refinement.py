@@ -2,37 +2,42 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from app.ai.protocols import Usage
 from app.core.errors import RunLost, StageFailed, VideoDeleted
+from app.database import Connection
 from app.models import Moment, Transcript
 from app.models.run import RunType, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.failures import first_of
 from app.pipeline.families import find_originals, group_refined
-from app.pipeline.refining import Done, Refiner, Target
-from app.pipeline.saving import storable, usage_of
+from app.pipeline.refining import Done, Refiner, Target, list_exact
+from app.pipeline.saving import save, storable, usage_of
 from app.pipeline.spoken import end_of
 from app.pipeline.stage import Resource, StageWork
 from app.repositories import MomentRepository, PipelineHistoryRepository, TranscriptRepository, VideoRepository
+from app.repositories.work import WorkRepository
 
 # Each moment has its own limit; this one ends what hangs all the same.
 _LIMIT_SECONDS = 24 * 3600.0
 _TOLD_REASONS = 5
+_IDS = "ids"  # in the result of the stage: the id that is reserved for what is refined from a moment, by its id
 
 
 @dataclass(frozen=True, slots=True)
 class _Material:
-    """What there is to refine; `done` are moments that this run has refined already."""
+    """What there is to refine; `done` counts what this run has refined already, `unchanged` those of it whose times
+    were exact."""
 
     transcript: Transcript
     duration_seconds: float
     targets: Sequence[Target]
     done: int
+    unchanged: int
 
 
 @dataclass(slots=True)
@@ -41,6 +46,7 @@ class _Tally:
 
     total: int
     successful: int
+    unchanged: int
     failed: int = 0
     with_clip: int = 0
     usage: Usage = field(default_factory=Usage)
@@ -49,6 +55,7 @@ class _Tally:
 
     def count(self, done: Done) -> None:
         self.successful += 1
+        self.unchanged += done.is_unchanged
         self.with_clip += done.with_clip
         self.usage += done.usage
         self.models.add(storable(done.model))
@@ -79,9 +86,10 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
     material = await _read_material(context)
     finder = await context.models.get_finder(context.run.request.refinement_model)
     refiner = Refiner(context, finder, material.transcript, material.duration_seconds)
-    tally = _Tally(len(material.targets) + material.done, material.done)
+    tally = _Tally(len(material.targets) + material.done, material.done, material.unchanged)
     tally.report(context)
-    await _refine_all(context, refiner, material.targets, tally)
+    targets = await save(context, lambda conn: _reserve_ids(conn, context, material.targets))
+    await _refine_all(context, refiner, targets, tally)
     if tally.failed and not tally.successful:
         raise StageFailed(next(iter(tally.reasons)))
     return _describe(tally)
@@ -93,16 +101,29 @@ async def _read_material(context: RunContext) -> _Material:
         video = await VideoRepository(conn).get(context.run.video_id)
         transcript = await TranscriptRepository(conn).get_by_video(context.run.video_id)
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
+        exact = await list_exact(conn, context)
     if run is None or video is None:
         raise VideoDeleted
     if transcript is None:
         raise StageFailed("Transcript not found. Please generate transcript first.")
     if context.run.type is RunType.REFINEMENT:
-        targets = [] if run.total_moments_generated else [_find_subject(context, moments)]
+        targets = [_find_subject(context, moments)] if run.total_moments_generated is None else []
         done = 1 - len(targets)
     else:
-        targets, done = _list_targets(context, moments, run.created_at)
-    return _Material(transcript, video.duration_seconds or end_of(transcript), targets, done)
+        targets, done = _list_targets(context, moments, run.created_at, exact)
+    return _Material(transcript, video.duration_seconds or end_of(transcript), targets, done, len(exact))
+
+
+async def _reserve_ids(conn: Connection, context: RunContext, targets: Sequence[Target]) -> list[Target]:
+    """Return the targets in order of time with ids in that order, those that a worker before has reserved."""
+    ordered = sorted(targets, key=lambda target: (target.moment.start_time, target.moment.id))
+    work = WorkRepository(conn)
+    reserved = (await work.get_result(context.run, Stage.REFINEMENT)).get(_IDS, {})
+    missing = [target.moment.id for target in ordered if str(target.moment.id) not in reserved]
+    ids = await MomentRepository(conn).reserve_ids(len(missing))
+    reserved |= {str(moment_id): new for moment_id, new in zip(missing, ids, strict=True)}
+    await work.add_result(context.run, Stage.REFINEMENT, {_IDS: reserved})
+    return [replace(target, refined_id=reserved[str(target.moment.id)]) for target in ordered]
 
 
 def _find_subject(context: RunContext, moments: Sequence[Moment]) -> Target:
@@ -113,17 +134,20 @@ def _find_subject(context: RunContext, moments: Sequence[Moment]) -> Target:
     raise StageFailed("The moment was deleted")
 
 
-def _list_targets(context: RunContext, moments: Sequence[Moment], accepted_at: datetime) -> tuple[list[Target], int]:
+def _list_targets(
+    context: RunContext, moments: Sequence[Moment], accepted_at: datetime, exact: Collection[int]
+) -> tuple[list[Target], int]:
     """Return the originals that are to be refined, and how many this run has refined already.
 
     Nothing else refines moments of the video while a full run is under way, so what is younger than the run is its.
     """
     refined = group_refined(moments)
     mine = {original for original, group in refined.items() if any(each.created_at > accepted_at for each in group)}
+    mine |= refined.keys() & set(exact)
     if context.run.request.override_existing_refinement:
         missing = refined.keys() - mine
     else:
-        missing = {original for original, group in refined.items() if not group}
+        missing = {original for original, group in refined.items() if not group} - mine
     return [Target(moment, moment.id) for moment in moments if moment.id in missing], len(mine)
 
 
@@ -158,9 +182,18 @@ def _describe(tally: _Tally) -> Mapping[str, Any]:
         "model": ", ".join(sorted(tally.models)),
         "usage": usage_of(tally.usage),
     }
+    if tally.unchanged:
+        described["unchanged"] = tally.unchanged
+        described["reason"] = _describe_unchanged(tally)
     if tally.reasons:
         described["reason"] = "; ".join([*tally.reasons][:_TOLD_REASONS])
     return described
+
+
+def _describe_unchanged(tally: _Tally) -> str:
+    if tally.unchanged == tally.total:
+        return "Times were exact already"
+    return f"Times of {tally.unchanged} of {tally.total} moments were exact already"
 
 
 WORK = StageWork(Stage.REFINEMENT, _LIMIT_SECONDS, _skip_reason, _work, resource=Resource.REFINEMENT)
