@@ -1,7 +1,9 @@
 """A form with a video in it, parsed while it arrives: its fields are kept, the file's bytes are passed on."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -15,6 +17,14 @@ FIELDS = frozenset({"id", "title", "source_url"})
 _FILE = "file"
 # Bytes of a form that are not the file's: names and values, headers and boundaries.
 ENVELOPE_BYTES = 64 * 1024
+# What browsers escape in the name of a file, and nothing else, not even the percent sign.
+# https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data
+_BROWSER_ESCAPES: Mapping[str, str] = {"%22": '"', "%0D": "\r", "%0A": "\n"}
+_BROWSER_ESCAPE = re.compile("|".join(_BROWSER_ESCAPES), re.IGNORECASE)
+# `filename*=UTF-8''na%C3%AFve.mp4` (RFC 8187); a quoted string before it is skipped whole.
+_EXTENDED_NAME = re.compile(
+    r"""(?:"(?:[^"\\]|\\.)*"|[^"])*?;\s*filename\*\s*=\s*"?([\w-]+)'[\w-]*'([^;"\s]*)""", re.IGNORECASE | re.ASCII
+)
 
 
 def find_boundary(content_type: str) -> bytes | None:
@@ -103,7 +113,7 @@ class UploadForm:
         if self._name == _FILE:
             if self.filename is not None:
                 raise InvalidInput("The form has more than one file")
-            self.filename = _decode("The file's name", options.get(b"filename", b""))
+            self.filename = _read_filename(self._disposition.decode("latin-1"), options.get(b"filename", b""))
         elif self._name not in FIELDS:
             raise InvalidInput("A form has the fields file, id, title and source_url, and no others")
         elif self._name in self.fields:
@@ -121,6 +131,18 @@ class UploadForm:
 
     def _end(self) -> None:
         self._has_ended = True
+
+
+def _read_filename(disposition: str, plain: bytes) -> str:
+    """Return the name of the file: `filename*` counts before `filename`."""
+    if extended := _EXTENDED_NAME.match(disposition):
+        charset, value = extended.groups()
+        if charset.lower() not in ("utf-8", "iso-8859-1"):
+            raise InvalidInput("The charset of filename* must be UTF-8")
+        decoded = unquote_to_bytes(value)
+        return _decode("The file's name", decoded) if charset.lower() == "utf-8" else decoded.decode("latin-1")
+    name = _decode("The file's name", plain)
+    return _BROWSER_ESCAPE.sub(lambda escape: _BROWSER_ESCAPES[escape[0].upper()], name)
 
 
 def _decode(name: str, value: bytes) -> str:

@@ -1,6 +1,5 @@
 """`POST /api/videos`: a video as a form or as the body itself, never whole in memory."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -58,7 +57,8 @@ async def upload_video(
 ) -> Response:
     """Upload a video: a form with the part `file`, or the file as the body and the rest in the query.
 
-    Without an `id` it is made from the file's name, and without a `title` too.
+    Without an `id` it is made from the file's name, with a number behind it where another video has that, and without
+    a `title` that too.
     """
     details = VideoDetails(query.filename, query.id, query.title, query.source_url)
     boundary = find_boundary(request.headers.get("content-type", ""))
@@ -91,9 +91,7 @@ async def _receive_form(request: Request, upload: Upload, details: VideoDetails,
         data = form.feed(chunk)
         if form.filename is not None and not has_begun:
             has_begun = True
-            known = _with_fields(details, form)
-            # The id may follow the file, and then the file's name does not count.
-            await upload.announce(known if known.identifier else replace(known, filename=""))
+            await upload.announce(_with_fields(details, form))
         if data:
             await upload.write(data)
     form.finish()

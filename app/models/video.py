@@ -6,7 +6,22 @@ from datetime import datetime
 
 def shown_title(identifier: str, title: str | None) -> str:
     """Return the stored title, or the identifier as words: `demo-talk` is "Demo Talk"."""
-    return title or identifier.replace("-", " ").replace("_", " ").title()
+    return title or _to_words(identifier).title()
+
+
+def title_from_name(name: str) -> str:
+    """Return what a video is called after the name of its file, without its extension: `demo-talk` is "Demo Talk".
+
+    Where the name has spaces somebody has written it to be read: its capitals stay as they are.
+    """
+    words = _to_words(name).split()
+    if len(name.split()) < 2:
+        return " ".join(words).title()
+    return " ".join(word if word != word.lower() else word[:1].upper() + word[1:] for word in words)
+
+
+def _to_words(name: str) -> str:
+    return name.replace("-", " ").replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,17 @@ class VideoRepository:
             )
             return await cursor.fetchall()
 
+    async def list_names(self, base: str) -> set[str]:
+        """Return the identifiers that are `base` or begin with `base-`."""
+        cursor = await self._conn.execute(
+            """
+            SELECT identifier FROM videos
+            WHERE identifier = %(base)s OR (identifier > %(base)s || '-' AND identifier < %(base)s || '.')
+            """,
+            {"base": base},
+        )
+        return {identifier for (identifier,) in await cursor.fetchall()}
+
     async def copy(self, videos: Iterable[NewVideo]) -> int:
         """Insert many videos through COPY and return how many."""
         return await copy_rows(self._conn, "videos", ("identifier", *_UNSET), videos)

@@ -1,17 +1,22 @@
 """Videos that users send: written down as they arrive, looked at, stored, and only then a row."""
 
+import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+from psycopg.errors import UniqueViolation
 
 from app.core.errors import Conflict, DeletedMeanwhile, FileMissing, InvalidInput, StorageUnavailable, TooLarge
 from app.database import Database
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.repositories import VideoRepository
+from app.services.derived_names import reserve_free_name
 from app.services.held import while_held
 from app.services.video_details import VideoDetails, invent_identifier
-from app.storage import Receiver, Storage, video_folder
+from app.storage import Receiver, Storage, path_of, video_folder
 from app.storage.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -19,6 +24,14 @@ _log = logging.getLogger(__name__)
 # A file may be looked at for seconds, and nothing else is to wait behind it.
 _probes = Workers("probes", 2)
 _TAKEN = "A video with this id exists already"
+
+
+class _NameTaken(Exception):
+    """Another video got the name while this one was stored at `url`."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
 
 
 class Upload:
@@ -33,14 +46,14 @@ class Upload:
     async def announce(self, details: VideoDetails, at_least_bytes: int = 0) -> None:
         """Refuse what can only fail, before the bytes are there.
 
-        Raises `TooLarge`, `InvalidInput`, and `Conflict` for an identifier that is taken.
+        Raises `TooLarge`, `InvalidInput`, and `Conflict` for an identifier that the client named and that is taken.
         """
         if at_least_bytes > self._max_bytes:
             raise self._too_large()
         details.check()
-        if details.known_identifier:
+        if details.identifier:
             async with self._database.connect() as conn:
-                if await VideoRepository(conn).get_by_identifier(details.known_identifier):
+                if await VideoRepository(conn).get_by_identifier(details.identifier):
                     raise Conflict(_TAKEN)
 
     async def write(self, data: bytes) -> None:
@@ -52,24 +65,53 @@ class Upload:
     async def store(self, details: VideoDetails) -> str:
         """Make a video of what has arrived and return its identifier.
 
+        Without an identifier in `details` it is derived from the file's name, with a suffix where that is taken.
         Raises `InvalidInput` for a file that is no video, `Conflict` for an identifier that is taken, and
         `StorageUnavailable` and `StorageFull`.
         """
         await self.announce(details)
         info = await self._probe()
-        identifier = details.known_identifier or invent_identifier()
-        extension = details.extension or info.extension
+        if details.identifier:
+            try:
+                return await self._store_as(details.identifier, self._incoming.path, details, info)
+            except _NameTaken as taken:
+                await self._discard(details.identifier, taken.url)
+                raise Conflict(_TAKEN) from None
+        if base := details.derived_identifier:
+            return await self._store_under_free_name(base, details, info)
+        return await self._store_as(invent_identifier(), self._incoming.path, details, info)
+
+    async def _store_under_free_name(self, base: str, details: VideoDetails, info: MediaInfo) -> str:
+        async with reserve_free_name(self._database, base) as name:
+            try:
+                return await self._store_as(name, self._incoming.path, details, info)
+            except _NameTaken as taken:  # by another process
+                url = taken.url
+        try:
+            source = await asyncio.to_thread(self._find_source, url)
+            return await self._store_as(f"{base}-{secrets.token_hex(4)}", source, details, info)
+        finally:
+            await self._discard(name, url)
+
+    def _find_source(self, url: str) -> Path:
+        """Return where the bytes are: a store of files has moved them."""
+        return self._incoming.path if self._incoming.path.exists() else path_of(url)
+
+    async def _store_as(self, identifier: str, source: Path, details: VideoDetails, info: MediaInfo) -> str:
+        """Raises `_NameTaken`, and leaves the stored file then."""
         # No two uploads share a name, so that none can lose its file to the deletion of another.
-        key = f"{video_folder(identifier)}/{secrets.token_hex(8)}{extension}"
+        key = f"{video_folder(identifier)}/{secrets.token_hex(8)}{details.extension or info.extension}"
         url = self._storage.url_of(key)
         # A process that is killed before the row is there leaves a file that nothing but this line names, where the
         # identifier was invented; the leftovers of any other go with the video of its name.
         _log.info("Storing the upload of %r as %s", identifier, url)
         try:
-            await self._storage.put(key, self._incoming.path)
+            await self._storage.put(key, source)
             await self._add_row(identifier, url, details, info)
         except FileMissing:
             raise DeletedMeanwhile from None
+        except UniqueViolation:
+            raise _NameTaken(url) from None
         except BaseException:
             await self._discard(identifier, url)
             raise
@@ -91,7 +133,7 @@ class Upload:
             await videos.create(
                 identifier=identifier,
                 cloud_url=url,
-                title=details.shown_title,
+                title=details.stored_title,
                 source_url=details.source_url or None,
                 duration_seconds=info.duration_seconds,
                 file_size_kb=info.file_size_kb,

@@ -2,12 +2,13 @@
 
 import re
 import secrets
-import unicodedata
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from app.core.errors import InvalidInput
 from app.core.media_types import MEDIA_EXTENSIONS
+from app.core.text import clean_line, fold_letters, has_unseen, to_nfc
+from app.models.video import title_from_name
 
 SOURCE_URL_PATTERN = r"^(https?|gs)://[^\s/?#\[\]]+([/?#][^\x00-\x1f\x7f]*)?$"
 
@@ -17,18 +18,21 @@ _LONGEST_URL = 4096
 _LONGEST_FILENAME = 1024
 _LONGEST_MADE_IDENTIFIER = 50
 _WITHOUT_ESCAPE = frozenset("/\\?#%")  # a browser makes a slash of a backslash
-_CONTROLS = frozenset({"Cc", "Zl", "Zp"})
-_DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
 @dataclass(frozen=True, slots=True)
 class VideoDetails:
-    """What a client says of a video that it sends; an empty text says nothing."""
+    """What a client says of a video that it sends, in the form in which it is stored; an empty text says nothing."""
 
     filename: str = ""
     identifier: str = ""
     title: str = ""
     source_url: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "filename", clean_line(self.filename))
+        object.__setattr__(self, "identifier", to_nfc(self.identifier))
+        object.__setattr__(self, "title", clean_line(self.title) or self.title)
 
     def check(self) -> None:
         """Raises `InvalidInput` for the first that cannot be stored."""
@@ -41,13 +45,13 @@ class VideoDetails:
             check_source_url(self.source_url)
 
     @property
-    def known_identifier(self) -> str:
-        """The identifier that the video gets, or '' where one has to be invented."""
-        return self.identifier or plain_identifier(self._stem)
+    def derived_identifier(self) -> str:
+        """What the video is called after its file, or '' where the name of that has no letter and no digit."""
+        return plain_identifier(self._stem)
 
     @property
-    def shown_title(self) -> str | None:
-        return (self.title or " ".join(self._stem.split()))[:_LONGEST_TITLE] or None
+    def stored_title(self) -> str | None:
+        return (self.title or title_from_name(self._stem))[:_LONGEST_TITLE] or None
 
     @property
     def extension(self) -> str:
@@ -74,7 +78,7 @@ def invent_identifier() -> str:
 def check_identifier(identifier: str) -> None:
     """Raises `InvalidInput` for a name that an address cannot hold as it is."""
     check_text("id", identifier, _LONGEST_IDENTIFIER)
-    if _WITHOUT_ESCAPE.intersection(identifier) or any(map(_controls, identifier)):
+    if _WITHOUT_ESCAPE.intersection(identifier) or has_unseen(identifier):
         raise InvalidInput("id must not hold / \\ ? # % or a control character")
     if identifier in (".", ".."):
         raise InvalidInput("id must not be . or ..")
@@ -85,7 +89,7 @@ def check_identifier(identifier: str) -> None:
 def check_title(title: str) -> None:
     """Raises `InvalidInput`."""
     check_text("title", title, _LONGEST_TITLE)
-    if not title.strip():
+    if not clean_line(title).strip():
         raise InvalidInput("title must not be empty")
 
 
@@ -101,9 +105,11 @@ def check_source_url(url: str) -> None:
 
 
 def plain_identifier(stem: str) -> str:
-    """Return what an identifier keeps of a file's name: '' where that has no letter from a to z and no digit."""
-    plain = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
-    return plain[:_LONGEST_MADE_IDENTIFIER].rstrip("-")
+    """Return what an identifier keeps of a file's name: '' where that has no letter and no digit.
+
+    Two names may keep the same: what comes of it is a name to begin with, and never an identity.
+    """
+    return "-".join(fold_letters(stem).split())[:_LONGEST_MADE_IDENTIFIER].rstrip("-")
 
 
 def check_text(name: str, text: str, longest: int) -> None:
@@ -112,8 +118,3 @@ def check_text(name: str, text: str, longest: int) -> None:
         raise InvalidInput(f"{name} must have at most {longest} characters")
     if "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
         raise InvalidInput(f"{name} holds a character that cannot be stored")
-
-
-def _controls(character: str) -> bool:
-    """Whether a character is none that is read: one of control, of a line's end, or of the direction of writing."""
-    return unicodedata.category(character) in _CONTROLS or unicodedata.bidirectional(character) in _DIRECTIONS

@@ -1,6 +1,7 @@
 """Where media lives: files and Google Cloud Storage behind one protocol."""
 
 from app.storage.audio import find_audio_file
+from app.storage.folders import path_of
 from app.storage.incoming import Receiver
 from app.storage.keys import audio_folder, clip_folder, name_of, thumbnail_folder, video_folder
 from app.storage.protocol import Home, Link, OpenFile, Progress, StoredFile
@@ -19,6 +20,7 @@ __all__ = [
     "find_audio_file",
     "name_of",
     "open_storage",
+    "path_of",
     "thumbnail_folder",
     "video_folder",
 ]

@@ -13,7 +13,6 @@ from app.core.config import Settings
 from app.core.doorbell import close_doorbell, init_doorbell, ring
 from app.core.errors import (
     AlreadyRunning,
-    Conflict,
     FileMissing,
     NotFound,
     NothingRuns,
@@ -130,20 +129,29 @@ def _size_of_file(path: str) -> int | None:
 async def _receive(path: Path, size: int, tools: _Tools) -> str:
     """Return the identifier of the video that a file is, or becomes."""
     details, done = VideoDetails(filename=path.name), 0
-    if await _is_there(path, size, details.known_identifier, tools):
+    if (known := await _find_same(path, size, details.derived_identifier, tools)) is not None:
         tools.progress.say("Using the film that the library has")
-        return details.known_identifier
+        return known
     async with receive_video(tools.database, tools.storage, tools.settings.max_upload_bytes) as upload:
-        try:
-            await upload.announce(details, size)
-        except Conflict:
-            raise Conflict(f"The library has another video '{details.known_identifier}': rename the file") from None
+        await upload.announce(details, size)
         with path.open("rb") as file:
             while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
                 await upload.write(data)
                 done += len(data)
                 tools.progress.receive(done, size)
         return await upload.store(details)
+
+
+async def _find_same(path: Path, size: int, base: str, tools: _Tools) -> str | None:
+    """Return the video that has this very film under the name that is derived from its file, with a suffix or not."""
+    if not base:
+        return None
+    async with tools.database.connect() as conn:
+        names = await VideoRepository(conn).list_names(base)
+    for name in sorted(names, key=lambda name: (len(name), name)):
+        if await _is_there(path, size, name, tools):
+            return name
+    return None
 
 
 async def _is_there(path: Path, size: int, identifier: str, tools: _Tools) -> bool:

@@ -160,6 +160,19 @@ def test_uploads_of_one_name_at_once_make_one_video(server: ServerProcess, media
     assert httpx.get(f"{server.url}/api/videos/talk/stream").content == movie
 
 
+def test_files_of_one_name_that_arrive_at_once_are_as_many_videos(
+    server: ServerProcess, media: Path, movie: bytes
+) -> None:
+    def upload(_: int) -> str:
+        answer = httpx.post(f"{server.url}/api/videos", content=movie, params={"filename": "Talk.mp4"}, timeout=60)
+        return str(answer.json()["id"])
+
+    with ThreadPoolExecutor(25) as threads:
+        names = set(threads.map(upload, range(50)))
+    assert len(names) == len(files_in(media)) == 50
+    assert "talk" in names
+
+
 def test_a_video_that_is_uploaded_while_its_name_is_deleted_keeps_its_file(
     server: ServerProcess, media: Path, movie: bytes
 ) -> None:

@@ -1,0 +1,70 @@
+"""The one form in which names and titles are stored: composed letters (NFC), on one line, with no unseen character."""
+
+import re
+import unicodedata
+
+_LINE_BREAKS = re.compile("[\t\n\v\f\r\x85\u2028\u2029]+")
+# Controls, marks of the direction of writing, spaces without width, and what only programs read. U+0000 is not among
+# them: it is refused where a text enters.
+_UNSEEN = re.compile("[\x01-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+# Joiners have a meaning between letters of some scripts and in emoji, and none beside ASCII.
+_LOOSE_JOINER = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])")
+# Letters that Unicode does not decompose.
+_FOLDED = str.maketrans(
+    {
+        "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ħ": "h", "ŋ": "n",
+        "\u0131": "i", "ŧ": "t", "ĸ": "k", "ƒ": "f", "ə": "e", "ɛ": "e", "ɔ": "o", "ɓ": "b", "ɖ": "d", "ɗ": "d",
+    }
+)  # fmt: skip
+
+
+def to_nfc(text: str) -> str:
+    """Return the text with composed letters: what looks alike then is alike."""
+    return unicodedata.normalize("NFC", text)
+
+
+def clean_line(text: str) -> str:
+    """Return the text in NFC and on one line, without the characters that nobody sees.
+
+    What cannot be stored at all, U+0000 and lone surrogates, is left for the caller to refuse.
+    """
+    text = _UNSEEN.sub("", _LINE_BREAKS.sub(" ", text))
+    return to_nfc(_LOOSE_JOINER.sub("", text))
+
+
+def has_unseen(text: str) -> bool:
+    """Return whether a text holds what `clean_line` takes out or replaces."""
+    return any(pattern.search(text) for pattern in (_LINE_BREAKS, _UNSEEN, _LOOSE_JOINER))
+
+
+def fold_letters(text: str) -> str:
+    """Return the text in lower case with Latin letters as ASCII (`ü` is `u`), other letters and digits as they are,
+    and a space for everything else."""
+    folded: list[str] = []
+    for character in unicodedata.normalize("NFKD", text).lower().translate(_FOLDED):
+        kind = unicodedata.category(character)[0]
+        if kind in "LN":
+            folded.append(character)
+        elif kind == "M":
+            # A mark belongs to its letter: above a Latin one it is dropped, in other scripts it makes another letter.
+            if folded and not folded[-1].isascii():
+                folded.append(character)
+        elif unicodedata.category(character) != "Cf":
+            folded.append(" ")
+    return to_nfc("".join(folded))
+
+
+def escape_controls(text: str) -> str:
+    r"""Return the text on one line: a line break is `\n`, another control character `\x1b` or `\u202e`."""
+    return "".join(_escape(character) if _is_control(character) else character for character in text)
+
+
+def _is_control(character: str) -> bool:
+    return character != "\u200c" and character != "\u200d" and unicodedata.category(character) in _CONTROLS
+
+
+_CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
