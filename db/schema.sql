@@ -32,6 +32,18 @@ CREATE TABLE videos (
 CREATE INDEX idx_videos_source_url ON videos USING hash (source_url);  -- a hash: a long URL does not fit a B-tree
 CREATE INDEX idx_videos_created_at_id ON videos (created_at, id);
 
+-- What looks alike is one identifier, whether letters are composed (Linux, Windows) or not (macOS).
+CREATE FUNCTION videos_compose_identifier() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.identifier := normalize(NEW.identifier, NFC);
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER videos_compose_identifier BEFORE INSERT OR UPDATE OF identifier ON videos
+FOR EACH ROW EXECUTE FUNCTION videos_compose_identifier();
+
 -- =================================================================================================== transcripts ==
 -- What is said in a video, at most one for each. Never updated: a new transcription is a new row with a new id.
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.answers import json_answer
 from app.api.errors import error_answer
 from app.core.logging import request_id
+from app.core.text import to_nfc
 
 _log = logging.getLogger("app.requests")
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -31,6 +32,8 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if not scope["path"].isascii():  # identifiers are stored with composed letters
+            scope["path"] = to_nfc(scope["path"])
         given = Headers(scope=scope).get("x-request-id", "")
         identifier = given if _ID.fullmatch(given) else f"req_{secrets.token_hex(6)}"
         token = request_id.set(identifier)

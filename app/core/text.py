@@ -23,6 +23,13 @@ def to_nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def list_forms(identifier: str) -> list[str]:
+    """Return the forms in which a file system may have the name of what has this identifier, the usual one first."""
+    if identifier.isascii():
+        return [identifier]
+    return list(dict.fromkeys([identifier, unicodedata.normalize("NFD", identifier)]))
+
+
 def clean_line(text: str) -> str:
     """Return the text in NFC and on one line, without the characters that nobody sees.
 

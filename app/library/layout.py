@@ -1,12 +1,13 @@
 """Which files a legacy library has, and to which video each belongs."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.errors import VideoMomentsError
 from app.core.media_types import MEDIA_EXTENSIONS
+from app.core.text import to_nfc
 from app.library.report import Kind, Notes
 
 FOLDERS = ("videos", "transcripts", "moments", "thumbnails", "audios", "moment_clips", "pipeline_history")
@@ -45,11 +46,14 @@ class VideoFiles:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A legacy library: its videos in the order of their identifiers, and the names of its clip files."""
+    """A legacy library: its videos in the order of their identifiers, and the names of its clip files.
+
+    `clips` has each name in NFC, as identifiers are, and as its file system has it.
+    """
 
     root: Path
     videos: list[VideoFiles]
-    clips: frozenset[str]
+    clips: Mapping[str, str]
 
     def has_media(self) -> bool:
         return any(True for _ in self._media())
@@ -61,7 +65,7 @@ class Library:
     def _media(self) -> Iterator[Path]:
         for files in self.videos:
             yield from (path for path in (files.video, files.thumbnail, files.audio) if path is not None)
-        yield from (self.root / "moment_clips" / name for name in self.clips)
+        yield from (self.root / "moment_clips" / name for name in self.clips.values())
 
 
 _FIELDS = {
@@ -104,7 +108,7 @@ def scan_library(root: Path, registered: set[str], notes: Notes) -> Library:
         if identifier not in registered and not (files.video or files.transcript or files.moments or files.history):
             _note_orphans(files, notes)
             del videos[identifier]
-    clips = frozenset(path.name for path in _list_usable(root, "moment_clips", (".mp4",), notes))
+    clips = {to_nfc(path.name): path.name for path in _list_usable(root, "moment_clips", (".mp4",), notes)}
     return Library(root, [videos[identifier] for identifier in sorted(videos)], clips)
 
 
@@ -162,8 +166,9 @@ def _list_files(root: Path, folder: str, notes: Notes) -> Iterator[tuple[str, Pa
     extensions = _EXTENSIONS[folder]
     paths = _list_usable(root, folder, extensions, notes)
     order = {extension: number for number, extension in enumerate(extensions)}
-    for path in sorted(paths, key=lambda path: (path.stem, order[path.suffix.lower()], path.suffix.isupper(), path)):
-        yield path.stem, path
+    named = [(to_nfc(path.stem), order[path.suffix.lower()], path.suffix.isupper(), path) for path in paths]
+    for identifier, _, _, path in sorted(named):
+        yield identifier, path
 
 
 def _list_usable(root: Path, folder: str, extensions: tuple[str, ...], notes: Notes) -> Iterator[Path]:

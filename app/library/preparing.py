@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.ai.templates import segment_lines, word_lines
+from app.core.text import to_nfc
 from app.library.clips import clip_name
 from app.library.keys import audio_key, clip_key, film_key, thumbnail_key
 from app.library.layout import Library, VideoFiles
@@ -193,7 +194,7 @@ def _find_file(path: Path | None, key: Callable[[str, Path], str], what: str, no
     if size == 0:
         notes.about(_name(path)).add(Kind.REFUSED, f"the {what} is empty")
         return None
-    return LocalFile(path, key(path.stem, path), size)
+    return LocalFile(path, key(to_nfc(path.stem), path), size)
 
 
 def _find_clips(
@@ -203,8 +204,10 @@ def _find_clips(
     clips = {}
     for legacy_id in {moment.legacy_id: None for moment in moments if moment.legacy_id}:
         name = clip_name(identifier, legacy_id)
-        path, key = library.root / "moment_clips" / name, clip_key(identifier, legacy_id, name)
-        clip = _probe_file(path, key, notes) if name in library.clips else None
+        if name not in library.clips:
+            continue
+        path = library.root / "moment_clips" / library.clips[name]
+        clip = _probe_file(path, clip_key(identifier, legacy_id, name), notes)
         if clip is not None and clip.media is not None:
             clips[legacy_id] = clip
     return clips

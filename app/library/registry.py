@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from app.core.text import to_nfc
 from app.library.layout import identifier_problem
 from app.library.reading import Document, Unreadable, read_text
 from app.library.report import Kind, Notes
@@ -43,7 +44,7 @@ def _entry_problem(entry: Any) -> str | None:
 
 
 def _keep_newest(sources: dict[str, tuple[str, Source]], entry: dict[str, Any], number: int, notes: Notes) -> None:
-    identifier, downloaded_at = entry["video_id"], str(entry.get("downloaded_at") or "")
+    identifier, downloaded_at = to_nfc(entry["video_id"]), str(entry.get("downloaded_at") or "")
     known = sources.get(identifier)
     source = Source(entry["url"], _file_size(entry))
     if known is None or downloaded_at >= known[0]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.core.text import clean_line, to_nfc
 from app.library.prompts import Template, make_template
 from app.library.reading import Document, Unreadable, find_flaw, read_integer, read_number, read_text
 from app.library.report import Kind, Notes
@@ -140,7 +141,7 @@ class _RowReader:
         row = self._row
         legacy_parent = _read_id(row.get("parent_id"))
         is_refined = row.get("is_refined")
-        config = row.get("generation_config")
+        config = _compose(row.get("generation_config"))
         self.dropped |= {
             name: _unsigned(value) for name, value in row.items() if name not in _COLUMNS and name != _CLIP_PATH
         }
@@ -151,7 +152,7 @@ class _RowReader:
             legacy_parent=legacy_parent,
             start_time=_number(row["start_time"]),
             end_time=_number(row["end_time"]),
-            title=row["title"],
+            title=clean_line(row["title"]),
             is_refined=legacy_parent is not None if is_refined is None else is_refined,
             model=self._read_or_drop("model_name", _LONGEST_MODEL),
             config=self._read_config(config, bool(is_refined)),
@@ -171,7 +172,8 @@ class _RowReader:
     def _forget_copy_of_prompt(self, config: Any) -> None:
         """Old rows hold the complete prompt twice."""
         complete = config.get("complete_prompt") if isinstance(config, dict) else None
-        if "prompt" in self.dropped and self.dropped["prompt"] in (complete, None):
+        copy = self.dropped.get("prompt")
+        if "prompt" in self.dropped and (to_nfc(copy) if isinstance(copy, str) else copy) in (complete, None):
             del self.dropped["prompt"]
 
     def _read_config(self, config: Any, is_refined: bool) -> LegacyConfig | None:
@@ -244,6 +246,14 @@ def _unstored_values(values: Mapping[str, str], stored: LegacyConfig) -> dict[st
         "user_prompt": stored.user_prompt,
     }
     return {name: value for name, value in values.items() if name != "transcript" and columns.get(name) != value}
+
+
+def _compose(config: Any) -> Any:
+    """Return a config with its prompts in NFC."""
+    if not isinstance(config, dict):
+        return config
+    texts = {name: config[name] for name in ("user_prompt", "complete_prompt") if isinstance(config.get(name), str)}
+    return {**config, **{name: to_nfc(text) for name, text in texts.items()}}
 
 
 def _unsigned(value: Any) -> Any:

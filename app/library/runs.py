@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from app.core.text import to_nfc
 from app.library.reading import Document, Unreadable, find_flaw, read_number, read_text
 from app.library.report import Kind, Notes
 
@@ -69,7 +70,7 @@ def _read_run(value: Any, number: int, strict: bool) -> LegacyRun | str:
     status = value.get("status")
     return LegacyRun(
         row=number,
-        legacy_id=read_text(value.get("request_id"), _LONGEST_IDENTIFIER) or None,
+        legacy_id=to_nfc(read_text(value.get("request_id"), _LONGEST_IDENTIFIER) or "") or None,
         status=status if status in _STATUSES else "failed",
         started_at=started_at,
         completed_at=_time(value.get("completed_at")),

@@ -4,6 +4,7 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any
 
+from app.core.text import to_nfc
 from app.library.reading import Document, Flaw, Unreadable, find_flaw, read_number
 from app.library.report import Kind, Notes
 
@@ -42,6 +43,7 @@ def parse_transcript(document: Document, notes: Notes) -> LegacyTranscript:
     words, segments = _read_objects(value, "word_timestamps"), _read_objects(value, "segment_timestamps")
     if not document.strict:
         _refuse_flaws({"transcription": full_text, "word_timestamps": words, "segment_timestamps": segments})
+    full_text, words, segments = to_nfc(full_text), _compose(words, "word"), _compose(segments, "text")
     transcript = LegacyTranscript(full_text, words, segments, read_number(value.get("processing_time")))
     if dropped := _dropped(value, transcript):
         notes.add(Kind.DROPPED, "the table has no column for this", dropped)
@@ -53,6 +55,14 @@ def _read_objects(value: dict[str, Any], name: str) -> list[dict[str, Any]]:
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise Unreadable(f"its {name} is no list of objects")
     return items
+
+
+def _compose(items: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Return the items with the text called `name` in NFC."""
+    return [
+        {**item, name: to_nfc(text)} if isinstance(text := item.get(name), str) and not text.isascii() else item
+        for item in items
+    ]
 
 
 def _refuse_flaws(value: dict[str, Any]) -> None:

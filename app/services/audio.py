@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.errors import VideoMomentsError
+from app.core.text import list_forms, to_nfc
 from app.storage import Storage, name_of
 
 _log = logging.getLogger(__name__)
@@ -31,7 +32,9 @@ class ExtractedAudio:
         return bool(self.folders or self.identifiers)
 
     def __contains__(self, identifier: str) -> bool:
-        return identifier in self.identifiers or (bool(self.folders) and name_of(identifier) in self.folders)
+        return identifier in self.identifiers or (
+            bool(self.folders) and any(name_of(form) in self.folders for form in list_forms(identifier))
+        )
 
 
 class AudioIndex:
@@ -90,7 +93,7 @@ def _list_audio(folder: Path) -> Iterable[str]:
     try:
         with os.scandir(folder) as entries:
             return [
-                entry.name.removesuffix(_EXTENSION)
+                to_nfc(entry.name.removesuffix(_EXTENSION))
                 for entry in entries
                 if entry.name.endswith(_EXTENSION) and entry.is_file()
             ]

@@ -4,6 +4,7 @@ import re
 from urllib.parse import quote
 
 from app.core.errors import ClipNotFound, MomentNotFound, VideoNotFound
+from app.core.text import list_forms
 from app.database import Connection
 from app.repositories.media import MediaRepository
 from app.services.identifiers import findable
@@ -36,7 +37,8 @@ async def find_clip_by_name(conn: Connection, name: str) -> str:
         raise ClipNotFound
     clip = match[1]
     videos = [clip[:position] for position, character in enumerate(clip) if character == "_"]
-    endings = {f"/{name}", f"/{quote(name)}"}  # a gs:// address is written as it is, a file:// one encoded
+    # A gs:// address is written as it is, a file:// one encoded, and some file systems decompose letters.
+    endings = {ending for form in list_forms(name) for ending in (f"/{form}", f"/{quote(form)}")}
     url = await MediaRepository(conn).find_clip_url(videos, clip, list(endings))
     if url is None:
         raise ClipNotFound

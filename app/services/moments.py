@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict, Unpack
 
 from app.core.errors import InvalidMoment, MomentNotFound, VideoNotFound
+from app.core.text import clean_line
 from app.database import Connection
 from app.models import Moment, Video
 from app.repositories import MomentRepository, VideoRepository
@@ -27,6 +28,7 @@ class MomentEdit(TypedDict, total=False):
 
 async def add_moment(conn: Connection, identifier: str, start: float, end: float, title: str) -> ShownMoment:
     """Add a moment by hand; times in seconds. Raises `VideoNotFound`, and `InvalidMoment` for the first broken rule."""
+    title = clean_line(title)
     if _broken_rule(start, end, title, duration=None):
         duration = await _get_duration(conn, identifier)
         raise InvalidMoment(_broken_rule(start, end, title, duration))
@@ -62,6 +64,8 @@ async def edit_moment(
 
     Raises `VideoNotFound`, `MomentNotFound`, and `InvalidMoment` for the first broken rule.
     """
+    if "title" in edit:
+        edit["title"] = clean_line(edit["title"])
     async with conn.transaction():
         video, moment = await hold_moment(conn, video_identifier, identifier)
         if moment is None:

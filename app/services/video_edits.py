@@ -1,6 +1,7 @@
 """Correcting what is said of a video."""
 
 from app.core.errors import VideoNotFound
+from app.core.text import clean_line
 from app.database import Connection
 from app.repositories import VideoRepository
 from app.repositories.videos import VideoChanges
@@ -12,6 +13,7 @@ async def change_video(conn: Connection, identifier: str, changes: VideoChanges)
     """Change title or source_url; None forgets it. Raises `VideoNotFound` and `InvalidInput`."""
     if (title := changes.get("title")) is not None:
         check_title(title)
+        changes["title"] = clean_line(title)
     if (source_url := changes.get("source_url")) is not None:
         check_source_url(source_url)
     async with conn.transaction():

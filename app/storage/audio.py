@@ -1,22 +1,25 @@
 """Where the sound lies that was extracted from a video."""
 
 import asyncio
+import contextlib
 
 from app.core.errors import FileMissing
+from app.core.text import list_forms
 from app.storage.keys import audio_folder
 from app.storage.storage import Storage
 
 
 async def find_audio_file(storage: Storage, identifier: str) -> str:
     """Return the URL of the sound of a video that there is, here or in an imported library. Raises `FileMissing`."""
-    for file in await storage.list(audio_folder(identifier)):
-        if file.url.endswith(".wav"):
-            return file.url
+    forms = list_forms(identifier)
+    for form in forms:
+        for file in await storage.list(audio_folder(form)):
+            if file.url.endswith(".wav"):
+                return file.url
     for folder in await asyncio.to_thread(storage.libraries.list):
-        url = (folder / "audios" / f"{identifier}.wav").as_uri()
-        try:
-            await storage.stat(url)
-        except FileMissing:
-            continue
-        return url
+        for form in forms:
+            url = (folder / "audios" / f"{form}.wav").as_uri()
+            with contextlib.suppress(FileMissing):
+                await storage.stat(url)
+                return url
     raise FileMissing

@@ -20,6 +20,7 @@ from app.core.errors import (
     VideoNotFound,
 )
 from app.core.redis import close_redis, get_redis, init_redis
+from app.core.text import to_nfc
 from app.database import Database, close_db, get_connection, init_db
 from app.models import Clip, Moment
 from app.models.run import RunRequest, RunStatus, Stage
@@ -104,7 +105,7 @@ async def _start(video: str, request: RunRequest, tools: _Tools) -> str:
     if _URL.match(video):
         return (await starts.start_from_url(video, request, force=False)).resolved.video
     size = _size_of_file(video)
-    identifier = video if size is None else await _receive(Path(video), size, tools)
+    identifier = to_nfc(video) if size is None else await _receive(Path(video), size, tools)
     try:
         await starts.start_full(identifier, request)
     except VideoNotFound:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from app.core.config import Settings
 from app.core.console import open_console
 from app.core.errors import InvalidInput
+from app.core.text import to_nfc
 from app.models.run import RunRequest, RunStatus
 from app.worker.run_progress import open_progress
 from app.worker.run_result import print_moments
@@ -72,6 +73,8 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 def _read_request(options: argparse.Namespace) -> RunRequest:
     given = {field: value for name, field in _OPTIONS.items() if (value := getattr(options, name)) is not None}
+    if options.prompt is not None:
+        given["generation_prompt"] = to_nfc(options.prompt)
     request = replace(RunRequest(), **given)
     return replace(request, refinement_model=options.model) if options.model else request
 

@@ -138,7 +138,7 @@ async def test_a_file_that_nobody_foresaw_loses_only_itself(
 
 def test_a_picture_that_is_gone_by_now_loses_only_itself(legacy: LegacyLibrary) -> None:
     files = VideoFiles("talk", thumbnail=legacy.root / "thumbnails" / "talk.jpg")
-    prepared = preparing.prepare_video(files, Library(legacy.root, [files], frozenset()), None)
+    prepared = preparing.prepare_video(files, Library(legacy.root, [files], {}), None)
     refused = [entry for entry in prepared.notes.entries if entry.kind is Kind.REFUSED]
     assert [(entry.file, entry.reason) for entry in refused] == [
         ("thumbnails/talk.jpg", "it cannot be read: No such file or directory")

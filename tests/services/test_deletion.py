@@ -271,7 +271,7 @@ async def test_uploads_of_one_name_at_once_never_share_a_file(
         await eventually_stored(storage, count=2)
     outcomes = await asyncio.gather(*uploads, return_exceptions=True)
     winner = outcomes.index("talk")
-    assert isinstance(outcomes[1 - winner], psycopg.errors.UniqueViolation)
+    assert isinstance(outcomes[1 - winner], Conflict)
     (left,) = files_in(storage)
     assert left.read_bytes() == movies[winner]
 

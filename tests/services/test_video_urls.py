@@ -43,7 +43,7 @@ def test_a_video_is_called_after_its_file(url: str, identifier: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["video.mp4", "Movie.MP4", "untitled.webm", "x.mp4", "日本語.mp4", "---.mp4", "_", "№.mp4"]
+    "name", ["video.mp4", "Movie.MP4", "untitled.webm", "x.mp4", "…?.mp4", "---.mp4", "_", "№.mp4"]
 )
 def test_a_file_whose_name_says_nothing_is_called_after_its_address(name: str) -> None:
     url = f"{_CDN}/{name}"

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.core.text import to_nfc
 from app.models.run import RunRequest
 
 _LONGEST_KEY = 64
@@ -26,8 +27,9 @@ _ModelKey = Annotated[
     str,
     Field(min_length=1, max_length=_LONGEST_KEY, description="Key of a registered model", examples=["qwen3_vl_fp8"]),
 ]
+_Text = Annotated[str, AfterValidator(to_nfc)]
 _Prompt = Annotated[
-    str | None, Field(description="Instead of the built-in one, which null and an empty text mean", examples=[None])
+    _Text | None, Field(description="Instead of the built-in one, which null and an empty text mean", examples=[None])
 ]
 
 
@@ -188,7 +190,7 @@ class UrlBody(PipelineBody):
         }
     )  # fmt: skip
 
-    video_id: str | None = Field(None, min_length=1, max_length=255, examples=["motivation"])
+    video_id: _Text | None = Field(None, min_length=1, max_length=255, examples=["motivation"])
     video_url: str | None = Field(None, min_length=1, max_length=4096, description="http, https or gs")
     force_download: bool = Field(False, description="Make another video of a URL that is known")
 

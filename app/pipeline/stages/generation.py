@@ -9,6 +9,7 @@ from typing import Any
 
 from app.ai.protocols import FindRequest, Found, FoundMoment, MomentFinder
 from app.core.errors import FileMissing, StageFailed, StorageUnavailable, VideoDeleted
+from app.core.text import clean_line
 from app.database import Connection
 from app.models import Transcript, Video
 from app.models.run import Stage
@@ -177,7 +178,7 @@ def _list_storable(found: Found, duration: float) -> list[FoundMoment]:
     moments: list[FoundMoment] = []
     last = 0.0
     for moment in sorted(found.moments, key=lambda moment: moment.start):
-        title = storable(moment.title).strip()[:_TITLE_LENGTH]
+        title = clean_line(storable(moment.title)).strip()[:_TITLE_LENGTH]
         start = last if last - _NOISE_SECONDS <= moment.start < last else moment.start
         if title and math.isfinite(moment.end) and last <= start < moment.end <= duration:
             moments.append(FoundMoment(start, moment.end, title))

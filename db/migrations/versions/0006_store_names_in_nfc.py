@@ -1,0 +1,86 @@
+"""Store names in NFC: what looks alike is one video, whatever system it comes from.
+
+The identifiers of videos are composed by a trigger, because they decide which video is meant. The names and texts that
+are there already are composed here, once; of two videos that become one name the younger gets a number.
+
+Revision ID: 0006
+Revises: 0005
+Create Date: 2026-11-27
+"""
+
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute(
+        """
+        DO $$
+        DECLARE
+            video record;
+            composed text;
+            wanted text;
+            number integer;
+        BEGIN
+            FOR video IN SELECT id, identifier FROM videos WHERE identifier IS NOT NFC NORMALIZED ORDER BY id LOOP
+                composed := left(normalize(video.identifier, NFC), 255);
+                wanted := composed;
+                number := 2;
+                WHILE EXISTS (SELECT FROM videos WHERE identifier = wanted) LOOP
+                    wanted := left(composed, 244) || '-' || number;
+                    number := number + 1;
+                END LOOP;
+                UPDATE videos SET identifier = wanted WHERE id = video.id;
+            END LOOP;
+        END
+        $$
+        """
+    )
+    op.execute(
+        """
+        UPDATE pipeline_history SET identifier = normalize(identifier, NFC)
+        WHERE identifier IS NOT NFC NORMALIZED AND length(normalize(identifier, NFC)) <= 100
+          AND NOT EXISTS (
+              SELECT FROM pipeline_history AS other
+              WHERE other.identifier = normalize(pipeline_history.identifier, NFC)
+          )
+        """
+    )
+    op.execute("UPDATE videos SET title = left(normalize(title, NFC), 500) WHERE title IS NOT NFC NORMALIZED")
+    op.execute("UPDATE moments SET title = left(normalize(title, NFC), 500) WHERE title IS NOT NFC NORMALIZED")
+    op.execute(
+        """
+        UPDATE transcripts
+        SET full_text = normalize(full_text, NFC),
+            word_timestamps = normalize(word_timestamps::text, NFC)::jsonb,
+            segment_timestamps = normalize(segment_timestamps::text, NFC)::jsonb
+        WHERE full_text IS NOT NFC NORMALIZED OR word_timestamps::text IS NOT NFC NORMALIZED
+           OR segment_timestamps::text IS NOT NFC NORMALIZED
+        """
+    )
+    op.execute(
+        """
+        CREATE FUNCTION videos_compose_identifier() RETURNS trigger
+        LANGUAGE plpgsql AS $$
+        BEGIN
+            NEW.identifier := normalize(NEW.identifier, NFC);
+            RETURN NEW;
+        END
+        $$
+        """
+    )
+    op.execute(
+        """
+        CREATE TRIGGER videos_compose_identifier BEFORE INSERT OR UPDATE OF identifier ON videos
+        FOR EACH ROW EXECUTE FUNCTION videos_compose_identifier()
+        """
+    )
+
+
+def downgrade() -> None:
+    op.execute("DROP TRIGGER videos_compose_identifier ON videos")
+    op.execute("DROP FUNCTION videos_compose_identifier()")
