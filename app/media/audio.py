@@ -12,9 +12,11 @@ from av.audio.frame import AudioFrame
 from av.container import InputContainer
 
 from app.core.errors import StageFailed
-from app.media.decoding import decode, film_duration, find_sound, find_start
+from app.media.decoding import decode
 from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
 from app.media.sound import Sound
+from app.media.streams import choose_audio_stream
+from app.media.timeline import Timeline, read_timeline
 
 RATE = 16_000  # samples for each second
 LIMIT_SECONDS = 3600.0
@@ -38,9 +40,9 @@ def extract_audio(
     draft = target.with_name(f"{target.name}.part")
     bounded = BoundedFile(film, Limits(limit_seconds, _FILM_BYTES), stopping)
     try:
-        start = find_start(bounded)
+        timeline = read_timeline(bounded)
         with open_film(bounded) as container:
-            samples = _write(draft, _check(_samples_of(container, start, progress), bounded))
+            samples = _write(draft, _check(_samples_of(container, timeline, progress), bounded))
         if not samples:
             raise StageFailed("No sound of the video can be decoded")
         draft.replace(target)
@@ -59,13 +61,13 @@ def wav_seconds(path: Path) -> float:
         return file.getnframes() / file.getframerate()
 
 
-def _samples_of(container: InputContainer, start: float, progress: Callable[[float], None]) -> Iterator[bytes]:
-    stream = find_sound(container)
+def _samples_of(container: InputContainer, timeline: Timeline, progress: Callable[[float], None]) -> Iterator[bytes]:
+    stream = choose_audio_stream(container)
     if stream is None:
         raise StageFailed("The video has no sound")
-    duration = film_duration(container)
-    sound = Sound("mono", RATE, start, duration and start + duration)
-    for frame in decode(container, stream):
+    duration = timeline.duration_seconds
+    sound = Sound("mono", RATE, timeline.origin, timeline.end)
+    for frame in decode(container, timeline, stream):
         if isinstance(frame, AudioFrame):
             yield from sound.add(frame)
         if duration:

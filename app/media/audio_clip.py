@@ -12,9 +12,10 @@ from av.packet import Packet
 
 from app.core.errors import StageFailed
 from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, SOUND_RATE
-from app.media.decoding import find_sound, find_start, read_only
 from app.media.opening import BoundedFile, open_film
 from app.media.sound import Sound
+from app.media.streams import choose_audio_stream
+from app.media.timeline import Timeline, read_only, read_timeline
 
 _SAMPLE_BYTES = 2
 _LEAD_SECONDS = 1.0  # that are decoded before the start: codecs need some frames to begin with
@@ -27,27 +28,28 @@ def cut_audio_clip(file: BoundedFile, start: float, end: float, target: Path) ->
 
     Raises `StageFailed`, `Stopped`, `TooExpensive`, `av.FFmpegError` for both files, and what reading raises.
     """
-    first = find_start(file)
+    timeline = read_timeline(file)
+    first = timeline.origin + start
     with (
         open_film(file) as source,
         av.open(f"file:{target}", "w", format="ipod", options={"movflags": "+faststart"}) as clip,
     ):
-        stream = find_sound(source)
+        stream = choose_audio_stream(source)
         if stream is None:
             raise StageFailed("The file has neither a picture nor audio that can be decoded")
         layout = "mono" if stream.codec_context.channels == 1 else "stereo"
         encoded = clip.add_stream(AUDIO_CODEC, rate=SOUND_RATE, layout=layout, bit_rate=AUDIO_BITS)
-        sound = Sound(layout, SOUND_RATE, first + start, None)
+        sound = Sound(layout, SOUND_RATE, first, None)
         wanted = round((end - start) * SOUND_RATE)
-        for frame in _take(_hear(source, stream, first + start, sound, wanted), layout, wanted):
+        for frame in _take(_hear(_frames(source, stream, timeline, first), sound, wanted), layout, wanted):
             file.check_limits()
             clip.mux(encoded.encode(frame))
         clip.mux(encoded.encode(None))
     file.check_limits()
 
 
-def _hear(source: InputContainer, stream: AudioStream, start: float, sound: Sound, wanted: int) -> Iterator[bytes]:
-    for frame in _frames(source, stream, start):
+def _hear(frames: Iterator[AudioFrame], sound: Sound, wanted: int) -> Iterator[bytes]:
+    for frame in frames:
         yield from sound.add(frame)
         if sound.samples >= wanted:
             return
@@ -55,13 +57,13 @@ def _hear(source: InputContainer, stream: AudioStream, start: float, sound: Soun
     yield from sound.silence(wanted - sound.samples)
 
 
-def _frames(source: InputContainer, stream: AudioStream, start: float) -> Iterator[AudioFrame]:
-    """Yield the frames from a little before `start`, a time stamp in seconds, on."""
+def _frames(source: InputContainer, stream: AudioStream, timeline: Timeline, start: float) -> Iterator[AudioFrame]:
+    """Yield the frames from a little before `start`, in seconds on the clock of the timeline, on."""
     lead = start - _LEAD_SECONDS
     read_only(source, stream)
-    if source.format.name not in _UNSEEKABLE_FORMATS and lead > 0:
+    if source.format.name not in _UNSEEKABLE_FORMATS and not timeline.restarts and lead > 0:
         source.seek(round(lead * av.time_base))
-    for packet in source.demux(stream):
+    for packet in timeline.continue_clock(source.demux(stream)):
         if packet.pts is None or packet.pts * packet.time_base >= lead:
             yield from _decode(packet)
 

@@ -7,8 +7,9 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 
-from app.media.decoding import find_sound, read_only
 from app.media.opening import BoundedFile
+from app.media.streams import choose_audio_stream
+from app.media.timeline import read_only
 
 _PACKETS_AT_MOST = 100  # that are decoded to find out whether any can be
 # Files of these have no index: what FFmpeg reports is a guess from the bit rate, or what a header once said.
@@ -34,7 +35,7 @@ def probe_audio(container: InputContainer, file: BoundedFile) -> tuple[AudioStre
 
     None where there is no audio, or no frame at its beginning can be decoded.
     """
-    stream = find_sound(container)
+    stream = choose_audio_stream(container)
     if stream is None:
         return None
     read_only(container, stream)

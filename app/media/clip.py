@@ -20,7 +20,8 @@ from app.media.audio_clip import cut_audio_clip
 from app.media.cutting import plan_cut
 from app.media.cutting_with_ffmpeg import cut_with_ffmpeg, find_ffmpeg
 from app.media.cutting_with_pyav import cut_with_pyav
-from app.media.opening import BoundedFile, Limits, TooExpensive, find_picture, open_film
+from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
+from app.media.streams import choose_video_stream
 
 LIMIT_SECONDS = 300.0
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -67,7 +68,7 @@ def _cut(film: BinaryIO, bounded: BoundedFile, start: float, end: float, draft: 
 
 def _has_picture(bounded: BoundedFile) -> bool:
     with open_film(bounded) as container:
-        picture = find_picture(container)
+        picture = choose_video_stream(container)
     bounded.seek(0)
     return picture is not None
 

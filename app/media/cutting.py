@@ -9,8 +9,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from app.core.errors import StageFailed
-from app.media.decoding import find_sound, find_start, read_only
-from app.media.opening import BoundedFile, find_picture, open_film
+from app.media.opening import BoundedFile, open_film
+from app.media.streams import choose_audio_stream, choose_video_stream
+from app.media.timeline import Timeline, read_only, read_timeline
 
 SOUND_RATE = 48_000  # samples for each second of a clip
 VIDEO_CODEC: Final = "libx264"
@@ -25,19 +26,35 @@ _SLOWEST, _FASTEST, _USUAL = Fraction(10), Fraction(60), Fraction(25)
 # How far back a key frame is looked for where a seek has led behind it: not every kind of file has an index.
 _STEPS_BACK_SECONDS = (0, 2, 10, 60)
 _PACKETS_AT_MOST = 2000
+_INTERLEAVED_SECONDS = 1.0  # how far behind its video the audio of a time may lie in a file
+
+
+@dataclass(frozen=True, slots=True)
+class Seek:
+    """Where decoding begins: at a time, or at a byte of a file whose clock starts over, which no time leads into."""
+
+    time: float
+    position: int | None = None
+
+    def apply(self, container: InputContainer) -> None:
+        if self.position is None:
+            container.seek(round(self.time * av.time_base))
+        else:
+            container.seek(self.position, unsupported_byte_offset=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A part of a film. Times are time stamps in seconds, as the film's frames have them.
+    """A part of a film. Times are seconds on the continuous clock of its timeline.
 
     `seek` is where to seek to, None for nowhere, and `first` where the first frame is that is decoded then. `layout` is
     that of the clip's sound, None for none.
     """
 
+    timeline: Timeline
     start: float
     seconds: float
-    seek: float | None
+    seek: Seek | None
     first: float
     rate: Fraction
     picture: int  # the index of the stream
@@ -83,21 +100,22 @@ def plan_cut(film: BoundedFile, start: float, end: float) -> Cut:
 
     Raises `StageFailed` for a film without a picture, and what `open_film` raises.
     """
-    first = find_start(film)
+    timeline = read_timeline(film)
     with open_film(film) as container:
-        picture, sound = find_picture(container), find_sound(container)
-        if picture is None or picture.codec_context is None:
+        video, audio = choose_video_stream(container), choose_audio_stream(container)
+        if video is None or video.codec_context is None:
             raise StageFailed("The video has no picture that can be decoded")
-        seek, key = _find_seek(container, picture, first, first + start)
+        seek, key = _find_seek(container, video, timeline, timeline.origin + start)
         cut = Cut(
-            start=first + start,
+            timeline=timeline,
+            start=timeline.origin + start,
             seconds=end - start,
             seek=seek,
             first=key,
-            rate=_rate(picture),
-            picture=picture.index,
-            sound=sound.index if sound else None,
-            layout=None if sound is None else "mono" if sound.codec_context.channels == 1 else "stereo",
+            rate=_rate(video),
+            picture=video.index,
+            sound=audio.index if audio else None,
+            layout=None if audio is None else "mono" if audio.codec_context.channels == 1 else "stereo",
         )
     film.seek(0)
     return cut
@@ -111,12 +129,15 @@ def _rate(picture: VideoStream) -> Fraction:
 
 
 def _find_seek(
-    container: InputContainer, picture: VideoStream, first: float, start: float
-) -> tuple[float | None, float]:
-    """Return a time from which a seek leads to a key frame at `start` or before it, None for nowhere, and its time."""
+    container: InputContainer, picture: VideoStream, timeline: Timeline, start: float
+) -> tuple[Seek | None, float]:
+    """Return what leads to a key frame at `start` or before it, None for the beginning, and the time of that frame."""
+    if timeline.restarts:
+        before = [each for each in timeline.key_frames if each.time <= start - _INTERLEAVED_SECONDS]
+        return (Seek(before[-1].time, before[-1].position), before[-1].time) if before else (None, timeline.origin)
     read_only(container, picture)
     for back in _STEPS_BACK_SECONDS:
-        if start - back <= first:
+        if start - back <= timeline.origin:
             break
         try:
             container.seek(round((start - back) * av.time_base))
@@ -124,8 +145,8 @@ def _find_seek(
         except av.FFmpegError:  # a file that cannot be sought in
             break
         if key is not None and key <= start:
-            return start - back, key
-    return None, first
+            return Seek(start - back), key
+    return None, timeline.origin
 
 
 def _next_key_frame(container: InputContainer, picture: VideoStream) -> float | None:

@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.1  # how often a program that runs is looked at
 _TOLD_BYTES = 500  # of what it says last
+_ROUNDING_SECONDS = 0.05  # by which the audio of a clip may differ from its length
 
 
 def find_ffmpeg() -> str | None:
@@ -26,11 +27,13 @@ def find_ffmpeg() -> str | None:
 
 
 def cut_with_ffmpeg(program: str, film: BinaryIO, bounded: BoundedFile, cut: Cut, target: Path) -> bool:
-    """Write a clip of a local film; False where the program could not, which is logged.
+    """Write a clip of a local film; False where the program could not, which is logged, or does not know the clock.
 
     The program gets the film as an open file, so that it reads the very one that was looked at. Raises `Stopped` and
     `TooExpensive`, after the program was killed.
     """
+    if cut.timeline.restarts:
+        return False
     path = f"/dev/fd/{film.fileno()}"
     with tempfile.TemporaryFile() as told:
         process = subprocess.Popen(  # noqa: S603  # a program of the system, and nothing of a user's but an open file
@@ -62,12 +65,13 @@ def _wait(process: "subprocess.Popen[bytes]", bounded: BoundedFile) -> int:
 
 
 def _arguments(film: str, cut: Cut, target: Path) -> list[str]:
-    seek = [] if cut.seek is None else ["-seek_timestamp", "1", "-noaccurate_seek", "-ss", f"{cut.seek:.6f}"]
+    seek = [] if cut.seek is None else ["-seek_timestamp", "1", "-noaccurate_seek", "-ss", f"{cut.seek.time:.6f}"]
     sound = [] if cut.sound is None else ["-map", f"0:{cut.sound}", "-af", _chain(cut.sound_filters)]
     return [
         *("-nostdin", "-hide_banner", "-loglevel", "error", "-y"),
         *("-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-max_pixels", str(MAX_PIXELS)),
-        *("-copyts", *seek, "-i", f"file:{film}"),
+        # A graph made anew for frames of another form would begin anew in the middle: the program fails at audio.
+        *("-reinit_filter", "0", "-copyts", *seek, "-i", f"file:{film}"),
         *("-map", f"0:{cut.picture}", "-vf", _chain(cut.picture_filters), *sound),
         *("-map_metadata", "-1", "-map_chapters", "-1"),
         *("-c:v", VIDEO_CODEC, *(part for name, value in VIDEO_OPTIONS.items() for part in (f"-{name}", value))),
@@ -81,9 +85,12 @@ def _chain(filters: Sequence[tuple[str, str]]) -> str:
 
 
 def _is_whole(clip: Path, cut: Cut) -> bool:
-    """Whether a clip has the frames it should: the program calls it a success to have written less."""
+    """Whether both tracks of a clip are as long as they should be: the program calls it a success to write less."""
     try:
         with av.open(f"file:{clip}") as container:
-            return [stream.frames for stream in container.streams.video] == [cut.frames]
+            frames = [stream.frames for stream in container.streams.video]
+            seconds = [float((stream.duration or 0) * (stream.time_base or 0)) for stream in container.streams.audio]
     except av.FFmpegError:
         return False
+    is_audio_whole = all(abs(length - cut.seconds) <= _ROUNDING_SECONDS for length in seconds)
+    return frames == [cut.frames] and len(seconds) == (cut.sound is not None) and is_audio_whole

@@ -49,8 +49,10 @@ def _recode(source: InputContainer, clip: OutputContainer, cut: Cut) -> Iterator
     held: list[_Encoded] = []
     streams = [source.streams[index] for index in (cut.picture, cut.sound) if index is not None]
     if cut.seek is not None:
-        source.seek(round(cut.seek * av.time_base))
-    for frame in decode(source, *(each for each in streams if isinstance(each, AudioStream | VideoStream))):
+        cut.seek.apply(source)
+    for frame in decode(
+        source, cut.timeline, *(each for each in streams if isinstance(each, AudioStream | VideoStream))
+    ):
         held.extend(sound.add(frame) if isinstance(frame, AudioFrame) else video.add(frame))
         if video.has_begun:  # the header of the clip says how large the picture is
             yield from held

@@ -10,8 +10,6 @@ from typing import BinaryIO
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
-from av.video.stream import VideoStream
 
 MAX_PIXELS = 7680 * 4320
 
@@ -115,14 +113,3 @@ def open_film(file: BoundedFile) -> Iterator[InputContainer]:
         file.check_limits()
         raise
     file.check()
-
-
-def find_picture(container: InputContainer) -> VideoStream | None:
-    """Return the stream that is the film itself, ready to be decoded; covers are none."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            if stream.codec_context is not None:
-                stream.codec_context.thread_count = 1
-                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            return stream
-    return None

@@ -1,7 +1,7 @@
 """What is in a video or audio file: duration, codecs, resolution, frame rate and size, read with PyAV."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +12,9 @@ from av.video.stream import VideoStream
 
 from app.media.audio_only import probe_audio
 from app.media.content_type import HEAD_BYTES, describe_other_content
-from app.media.opening import MAX_PIXELS, BoundedFile, Limits, TooExpensive, find_picture, open_film
+from app.media.opening import MAX_PIXELS, BoundedFile, Limits, TooExpensive, open_film
+from app.media.streams import choose_audio_stream, choose_video_stream
+from app.media.timeline import read_timeline
 
 # A film of hours that lost its duration is read from end to end to find it.
 _LIMITS = Limits(seconds=20.0, bytes=4 * 1024**3)
@@ -64,7 +66,8 @@ def probe(path: Path) -> MediaInfo:
         bounded = BoundedFile(file, _LIMITS)
         try:
             with open_film(bounded) as container:
-                return _describe(container, bounded, path, size)
+                info = _describe(container, bounded, path, size)
+            return replace(info, duration_seconds=_duration(bounded)) if info.video_codec else info
         except TooExpensive as error:
             raise NotAVideo(str(error)) from None
         except av.FFmpegError:
@@ -83,19 +86,18 @@ def size_in_kb(size_in_bytes: int) -> int:
 
 
 def _describe(container: InputContainer, file: BoundedFile, path: Path, size: int) -> MediaInfo:
-    video = find_picture(container)
+    video = choose_video_stream(container)
     if video is None:
         return _describe_audio(container, file, path, size)
     codec = _codec(video)
     if codec is None:
         raise NotAVideo("the codec of its picture is unknown, or it is damaged")
     width, height = _size(container, video)
-    audio = container.streams.audio[0] if container.streams.audio else None
     return MediaInfo(
-        duration_seconds=_duration(container, file, video),
+        duration_seconds=None,
         file_size_kb=size_in_kb(size),
         video_codec=codec,
-        audio_codec=_codec(audio),
+        audio_codec=_codec(choose_audio_stream(container)),
         resolution=f"{width}x{height}",
         frame_rate=float(video.average_rate) if video.average_rate else None,
         format=_format(container.format.name, path),
@@ -145,21 +147,13 @@ def _codec(stream: Stream | None) -> str | None:
     return None if codec is None else str(codec.canonical_name)
 
 
-def _duration(container: InputContainer, file: BoundedFile, video: VideoStream) -> float | None:
-    if container.duration:
-        return container.duration / av.time_base
-    if video.duration and video.time_base:
-        return float(video.duration * video.time_base)
-    return _last_time(container, file, video)
-
-
-def _last_time(container: InputContainer, file: BoundedFile, video: VideoStream) -> float | None:
-    """Return the end of the last packet: a recording that was streamed to disk does not know how long it became."""
-    ends = ((packet.pts or 0) + (packet.duration or 0) for packet in container.demux(video))
-    last = max(ends, default=0)
-    if file.is_spent or not last or not video.time_base:
+def _duration(file: BoundedFile) -> float | None:
+    """Return None where the duration takes too long to find; what else a file says is true all the same."""
+    file.seek(0)
+    try:
+        return read_timeline(file, may_read_all=True).duration_seconds
+    except TooExpensive:
         return None
-    return float(last * video.time_base)
 
 
 def _format(names: str, path: Path) -> str:

@@ -11,8 +11,10 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-from app.media.decoding import decode, find_start
-from app.media.opening import BoundedFile, Limits, TooExpensive, find_picture, open_film
+from app.media.decoding import decode
+from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
+from app.media.streams import choose_video_stream
+from app.media.timeline import Timeline, read_timeline
 
 _LIMITS = Limits(seconds=20.0, bytes=1024**4)
 _WIDTH, _HEIGHT = 32, 18
@@ -27,21 +29,21 @@ def find_scene_cuts(film: BinaryIO, stopping: threading.Event) -> list[float]:
     bounded = BoundedFile(film, _LIMITS, stopping)
     cuts: list[float] = []
     try:
-        start = find_start(bounded)
+        timeline = read_timeline(bounded)
         with open_film(bounded) as container:
-            for cut in _cuts(container):
+            for cut in _cuts(container, timeline):
                 bounded.check_limits()
-                cuts.append(max(cut - start, 0.0))
+                cuts.append(max(cut - timeline.origin, 0.0))
         bounded.check_limits()
     except (TooExpensive, av.FFmpegError):
         pass
     return cuts
 
 
-def _cuts(container: InputContainer) -> Iterator[float]:
+def _cuts(container: InputContainer, timeline: Timeline) -> Iterator[float]:
     """Yield the time stamps, in seconds, of key frames that look different from the ones before them."""
     before: NDArray[np.int16] | None = None
-    for frame in _key_frames(container):
+    for frame in _key_frames(container, timeline):
         picture = frame.reformat(_WIDTH, _HEIGHT, "rgb24", interpolation=Interpolation.AREA, threads=1)
         pixels = picture.to_ndarray().astype(np.int16)
         if before is not None and frame.time is not None and np.abs(pixels - before).mean() > _CHANGE:
@@ -49,11 +51,11 @@ def _cuts(container: InputContainer) -> Iterator[float]:
         before = pixels
 
 
-def _key_frames(container: InputContainer) -> Iterator[VideoFrame]:
-    stream = find_picture(container)
+def _key_frames(container: InputContainer, timeline: Timeline) -> Iterator[VideoFrame]:
+    stream = choose_video_stream(container)
     if stream is None or stream.codec_context is None:
         return
     stream.codec_context.skip_frame = "NONKEY"
-    for frame in decode(container, stream):
+    for frame in decode(container, timeline, stream):
         if isinstance(frame, VideoFrame):
             yield frame

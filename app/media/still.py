@@ -14,7 +14,9 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 
-from app.media.opening import BoundedFile, Limits, TooExpensive, find_picture, open_film
+from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
+from app.media.streams import choose_video_stream
+from app.media.timeline import said_duration, said_origin
 from app.media.turning import turns_of
 
 WIDTH, HEIGHT = 640, 360
@@ -59,7 +61,7 @@ def make_still(file: BinaryIO) -> bytes:
 
 def _choose(container: InputContainer, file: BoundedFile) -> VideoFrame:
     """Return the first frame that is not black, or the least black one, as the still shows it."""
-    stream = find_picture(container)
+    stream = choose_video_stream(container)
     if stream is None:
         raise NoVideoStream
     if stream.codec_context is None:
@@ -83,8 +85,8 @@ def _choose(container: InputContainer, file: BoundedFile) -> VideoFrame:
 
 def _candidates(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     deadline = time.monotonic() + _LIMITS.seconds
-    start = (container.start_time or 0) / av.time_base
-    duration = (container.duration or 0) / av.time_base
+    start = said_origin(container)
+    duration = said_duration(container)
     first = min(duration / 10, 1.0) if duration else 1.0
     if picture := _take(container, stream, start + first, deadline):
         yield picture

@@ -14,9 +14,11 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
-from app.media.decoding import decode, film_duration, find_sound
+from app.media.decoding import decode
 from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
 from app.media.still import HEIGHT, WIDTH, NoPicture, encode_jpeg
+from app.media.streams import choose_audio_stream
+from app.media.timeline import Timeline, said_duration, said_origin
 
 _LIMITS = Limits(seconds=10.0, bytes=256 * 1024**2)
 _RATE = 8000  # samples for each second: enough to see how loud it is
@@ -28,6 +30,7 @@ _QUIETEST = 0.02  # of full scale: what is quieter is drawn as quiet
 # Of longer audio only a part of what each bar stands for is decoded.
 _DECODED_WHOLE_SECONDS = 600.0
 _PART_SECONDS = 0.5
+_ANY_TIMELINE = Timeline(0.0, None)  # how loud it is, one frame after the other, needs no times
 
 
 def draw_waveform(file: BinaryIO) -> bytes:
@@ -48,11 +51,11 @@ def draw_waveform(file: BinaryIO) -> bytes:
 
 def _measure(container: InputContainer, file: BoundedFile) -> NDArray[np.float64]:
     """Return how loud each bar is, 0 to 1; bars of what cannot be decoded in time are silent."""
-    stream, duration = find_sound(container), film_duration(container)
+    stream, duration = choose_audio_stream(container), said_duration(container)
     if stream is None:
         raise NoPicture("the file has neither a picture nor audio")
-    is_long = duration is not None and duration > _DECODED_WHOLE_SECONDS
-    parts = _loud_parts(container, stream, duration) if duration and is_long else _loud_whole(container, stream)
+    is_long = duration > _DECODED_WHOLE_SECONDS
+    parts = _loud_parts(container, stream, duration) if is_long else _loud_whole(container, stream)
     found: list[float] = []
     for part in parts:
         found.append(part)
@@ -70,7 +73,7 @@ def _measure(container: InputContainer, file: BoundedFile) -> NDArray[np.float64
 def _loud_whole(container: InputContainer, stream: AudioStream) -> Iterator[float]:
     """Yield the loudness of each frame."""
     resampler = AudioResampler("flt", "mono", _RATE)
-    for frame in decode(container, stream):
+    for frame in decode(container, _ANY_TIMELINE, stream):
         if isinstance(frame, AudioFrame):
             frame.pts = None
             yield from map(_loudness, resampler.resample(frame))
@@ -79,7 +82,7 @@ def _loud_whole(container: InputContainer, stream: AudioStream) -> Iterator[floa
 
 def _loud_parts(container: InputContainer, stream: AudioStream, duration: float) -> Iterator[float]:
     """Yield the loudness of the beginning of what each bar stands for."""
-    start = (container.start_time or 0) / av.time_base
+    start = said_origin(container)
     for bar in range(_BARS):
         try:
             container.seek(round((start + duration * bar / _BARS) * av.time_base))
@@ -91,7 +94,7 @@ def _loud_parts(container: InputContainer, stream: AudioStream, duration: float)
 
 def _first_part(container: InputContainer, stream: AudioStream) -> Iterator[float]:
     seconds, resampler = 0.0, AudioResampler("flt", "mono", _RATE)
-    for frame in decode(container, stream):
+    for frame in decode(container, _ANY_TIMELINE, stream):
         if isinstance(frame, AudioFrame):
             seconds += frame.samples / frame.sample_rate
             frame.pts = None

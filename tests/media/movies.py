@@ -85,10 +85,11 @@ def make_sounding_movie(
     sample_rate: int = SAMPLE_RATE,
     layout: str = "stereo",
     has_picture: bool = True,
+    options: dict[str, str] | None = None,
 ) -> Path:
     """Write a film that sounds, at 440 Hz, from and to these seconds; in between it has no packets of sound."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options or {}) as container:
         video = container.add_stream("libx264", rate=FRAME_RATE, options={"g": "20"}) if has_picture else None
         audio = container.add_stream(audio_codec, rate=sample_rate, layout=layout)
         assert isinstance(audio, AudioStream)
@@ -201,3 +202,52 @@ def _record(container: OutputContainer, stream: AudioStream, seconds: float) -> 
     frame.pts, frame.sample_rate, frame.time_base = 0, SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
     container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
+
+
+def make_flashing_movie(
+    path: Path,
+    seconds: int,
+    flashes: Sequence[tuple[float, float]],
+    video_codec: str = "libx264",
+    audio_codec: str = "aac",
+    audio_from: float = 0.0,
+    audio_seconds: float | None = None,
+    options: dict[str, str] | None = None,
+    frame_rate: int = 50,
+) -> Path:
+    """Write a black, silent video that is white and sounds at 440 Hz from and to these seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=options or {}) as container:
+        video = container.add_stream(video_codec, rate=frame_rate, options={"g": str(frame_rate)})
+        audio = container.add_stream(audio_codec, rate=SAMPLE_RATE, layout="mono")
+        assert isinstance(video, VideoStream)
+        assert isinstance(audio, AudioStream)
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        packets: list[Packet[AudioStream] | Packet[VideoStream]] = []
+        for number in range(round(seconds * frame_rate)):
+            is_white = any(start <= number / frame_rate < end for start, end in flashes)
+            frame = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 3), 255 * is_white, np.uint8), "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, frame_rate)
+            packets += video.encode(frame.reformat(format="yuv420p"))
+        packets += video.encode(None)
+        for sound in _flash_sounds(audio, audio_from, audio_seconds or seconds, flashes):
+            packets += audio.encode(sound)
+        packets += audio.encode(None)
+        for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base):
+            container.mux(packet)
+    return path
+
+
+def _flash_sounds(
+    stream: AudioStream, start: float, end: float, flashes: Sequence[tuple[float, float]]
+) -> Iterator[av.AudioFrame]:
+    times = np.arange(round(start * stream.rate), round(end * stream.rate)) / stream.rate
+    is_loud = np.zeros(len(times), bool)
+    for first, last in flashes:
+        is_loud |= (first <= times) & (times < last)
+    wave = np.where(is_loud, np.sin(times * 2 * np.pi * 440) * 0.5, 0).astype(np.float32)
+    for first in range(0, len(wave), 960):
+        frame = av.AudioFrame.from_ndarray(wave[np.newaxis, first : first + 960], "fltp", "mono")
+        frame.pts, frame.sample_rate = round(start * stream.rate) + first, stream.rate
+        frame.time_base = Fraction(1, stream.rate)
+        yield from _in_format(frame, stream)

@@ -1,0 +1,282 @@
+"""The clock of a media file: which time stamp players show as 0:00, where it ends, and where its clock starts over."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Final, TypeVar, cast
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.format import Flags
+from av.packet import Packet
+from av.stream import Discard, Stream
+from av.video.stream import VideoStream
+
+from app.media.opening import BoundedFile, open_film
+from app.media.streams import choose_audio_stream, choose_video_stream
+
+Playable = AudioStream | VideoStream
+_Read = TypeVar("_Read", bound=Stream)
+
+_VIDEO_PACKETS = 16  # as many frames as can lie out of order
+_FIRST_PACKETS_AT_MOST = 400
+_SCAN_SECONDS = 15.0
+# A stream whose time stamps go back by more than the first, or on by more than the second, has another clock.
+_JUMP_BACK_SECONDS: Final = 0.5
+_JUMP_ON_SECONDS: Final = 60.0
+_INTERLEAVED_BYTES = 4 * 1024**2  # how far apart in a file the packets of one time may lie
+
+
+@dataclass(frozen=True, slots=True)
+class ClockRestart:
+    """From the byte `position` on, `shift` seconds are added to a file's time stamps to continue those before."""
+
+    position: int
+    shift: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFrame:
+    """A place to begin to decode at: its time on the continuous clock, and its byte in the file."""
+
+    time: float
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Times are seconds on a continuous clock: the time stamps of the file, shifted where its clock starts over.
+
+    `origin` is what players show as 0:00, the first thing to be seen or heard; `end` is where the last frame or sample
+    of the chosen streams ends, None where that is not known. `key_frames` are known where the clock starts over, since
+    such a file cannot be sought in by time.
+    """
+
+    origin: float
+    end: float | None
+    restarts: Sequence[ClockRestart] = ()
+    key_frames: Sequence[KeyFrame] = ()
+
+    @property
+    def duration_seconds(self) -> float | None:
+        return None if self.end is None or self.end <= self.origin else self.end - self.origin
+
+    def continue_clock(self, packets: "Iterable[Packet[_Read]]") -> "Iterator[Packet[_Read]]":
+        """Yield the packets of a file, in its order, with time stamps on the continuous clock."""
+        positions: dict[int, int] = {}
+        for packet in packets:
+            if self.restarts:
+                position = positions[packet.stream.index] = _position(packet, positions)
+                _shift(packet, self._shift_at(position))
+            yield packet
+
+    def _shift_at(self, position: int) -> float:
+        return next((each.shift for each in reversed(self.restarts) if each.position <= position), 0.0)
+
+
+def read_timeline(film: BoundedFile, may_read_all: bool = False) -> Timeline:
+    """Return the timeline of a file, which is to be opened again afterwards.
+
+    A file that does not say how long it is has an end only where all of it may be read to find out. Raises what
+    `open_film` raises.
+    """
+    with open_film(film) as container:
+        origin = _find_origin(container, find_playable(container))
+        needs_scan = _needs_scan(container, may_read_all)
+        end = None if needs_scan else _find_end(container, find_playable(container), origin)
+    film.seek(0)
+    return _scan(film, origin) if needs_scan else Timeline(origin, None if film.is_spent else end)
+
+
+def said_origin(container: InputContainer) -> float:
+    """Return the time stamp at which the chosen streams begin, as far as it is known before a packet is read."""
+    starts = [start for stream in find_playable(container) if (start := _said_start(stream)) is not None]
+    return min(starts, default=(container.start_time or 0) / av.time_base)
+
+
+def said_duration(container: InputContainer) -> float:
+    """Return the seconds that a header speaks of, 0 for none; Matroska counts them from time stamp 0."""
+    said, start = (container.duration or 0) / av.time_base, max(said_origin(container), 0.0)
+    return said - start if "matroska" in container.format.name and said > start else said
+
+
+def find_playable(container: InputContainer) -> list[Playable]:
+    """Return the chosen streams of a file that can be decoded, the video first."""
+    video, audio = choose_video_stream(container), choose_audio_stream(container)
+    return [stream for stream in (video, audio) if stream is not None and stream.codec_context is not None]
+
+
+def read_only(container: InputContainer, *streams: Playable) -> None:
+    """Have the other streams skipped, which spares a file in a bucket their bytes."""
+    wanted = {stream.index for stream in streams}
+    for stream in container.streams:
+        stream.discard = Discard.default if stream.index in wanted else Discard.all
+
+
+def _find_origin(container: InputContainer, streams: Sequence[Playable]) -> float:
+    """Return the earliest time stamp of what is decoded: where only a decoder can tell it, the file does not say it."""
+    first: dict[int, float] = {}
+    left = {stream.index: _VIDEO_PACKETS if isinstance(stream, VideoStream) else 1 for stream in streams}
+    read_only(container, *streams)
+    packets = _whole_packets(container, streams)
+    for _, packet in zip(range(_FIRST_PACKETS_AT_MOST), packets, strict=False):
+        index, skipped = packet.stream.index, _skipped_seconds(packet)
+        # A packet that is not played says all the same when audio begins, where it counts the samples to skip.
+        if packet.pts is not None and left[index] and (skipped or not packet.is_discard):
+            left[index] -= 1
+            first[index] = min(first.get(index, float("inf")), _start_of(packet) + skipped)
+        if not any(left.values()):
+            break
+    for stream in streams:
+        if stream.index not in first and (start := _said_start(stream)) is not None:
+            first[stream.index] = start
+    return min(first.values(), default=(container.start_time or 0) / av.time_base)
+
+
+def _said_start(stream: Playable) -> float | None:
+    if stream.start_time is None or stream.time_base is None:
+        return None
+    return float(stream.start_time * stream.time_base)
+
+
+def _skipped_seconds(packet: "Packet[Stream]") -> float:
+    """Return how much of an audio stream, from this packet on, only starts its decoder up and is not played."""
+    if not isinstance(packet.stream, AudioStream) or not packet.stream.codec_context.sample_rate:
+        return 0.0
+    counts = [bytes(data)[:4] for data in packet.iter_sidedata() if data.data_type == "skip_samples"]
+    return sum(int.from_bytes(count, "little") for count in counts) / packet.stream.codec_context.sample_rate
+
+
+def _needs_scan(container: InputContainer, may_read_all: bool) -> bool:
+    """Whether two recordings of the format can be joined by `cat`, or nothing but the last packet tells the end."""
+    return bool(container.format.flags & cast(int, Flags.ts_discont.value)) or (may_read_all and not container.duration)
+
+
+def _find_end(container: InputContainer, streams: Sequence[Playable], origin: float) -> float | None:
+    """Return where the streams end: as an MP4's tables say, or as the packets at the end of any other file do."""
+    if not container.duration:
+        return None
+    said = [_said_end(stream) for stream in streams]
+    if "mov" in container.format.name and said and None not in said:
+        return max(end for end in said if end is not None)
+    hint = max(container.start_time or 0, 0) + container.duration
+    try:
+        container.seek(hint)
+        ends = [_end_of(packet) for packet in _whole_packets(container, streams)]
+    except av.FFmpegError:  # a file that cannot be sought in
+        ends = []
+    return max(ends, default=origin + container.duration / av.time_base)
+
+
+def _said_end(stream: Playable) -> float | None:
+    if not stream.duration or stream.time_base is None:
+        return None
+    return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+
+
+def _end_of(packet: "Packet[Stream]") -> float:
+    length = float((packet.duration or 0) * packet.time_base)
+    if not length and isinstance(packet.stream, VideoStream) and packet.stream.average_rate:
+        length = min(float(1 / packet.stream.average_rate), 1.0)
+    return _start_of(packet) + length
+
+
+def _start_of(packet: "Packet[Stream]") -> float:
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    return float((stamp or 0) * packet.time_base)
+
+
+def _whole_packets(container: InputContainer, streams: Sequence[Playable]) -> "Iterator[Packet[Stream]]":
+    """Yield packets until the file ends or is damaged."""
+    try:
+        for packet in container.demux(*streams):
+            if packet.pts is not None or packet.dts is not None:
+                yield packet
+    except av.FFmpegError:
+        return
+
+
+def _position(packet: "Packet[_Read]", positions: dict[int, int]) -> int:
+    """Return the byte of a packet; where it shares its place with the one before, that of the one before."""
+    return positions.get(packet.stream.index, 0) if packet.pos is None else packet.pos
+
+
+def _shift(packet: "Packet[_Read]", seconds: float) -> None:
+    if seconds and packet.time_base:
+        ticks = round(Fraction(seconds) / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts + ticks
+        packet.dts = None if packet.dts is None else packet.dts + ticks
+
+
+@dataclass(slots=True)
+class _ClockPart:
+    """A part of a file with one clock."""
+
+    position: int
+    start: float = float("inf")
+    end: float = float("-inf")
+    key_frames: list[KeyFrame] = field(default_factory=list)
+
+
+class _ClockScan:
+    """The parts of a file, found in all of its packets."""
+
+    def __init__(self) -> None:
+        self._parts = [_ClockPart(0)]
+        self._positions: dict[int, int] = {}
+        self._last: dict[int, tuple[int, float]] = {}  # by stream, the part it is in and its last decoding time
+
+    def add(self, packet: "Packet[Stream]") -> None:
+        position = self._positions[packet.stream.index] = _position(packet, self._positions)
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        decoded = float((stamp or 0) * packet.time_base)
+        number = self._part_of(packet.stream.index, position, decoded)
+        self._last[packet.stream.index] = number, decoded
+        part, start = self._parts[number], _start_of(packet)
+        part.start, part.end = min(part.start, start), max(part.end, _end_of(packet))
+        if packet.is_keyframe and packet.pos is not None and isinstance(packet.stream, VideoStream):
+            part.key_frames.append(KeyFrame(start, packet.pos))
+
+    def _part_of(self, stream: int, position: int, decoded: float) -> int:
+        number = max(index for index, part in enumerate(self._parts) if part.position <= position)
+        before, last = self._last.get(stream, (number, decoded))
+        jumps = decoded < last - _JUMP_BACK_SECONDS or decoded > max(last, self._parts[before].end) + _JUMP_ON_SECONDS
+        if not jumps or number != before:
+            return number
+        if number == len(self._parts) - 1:
+            self._parts.append(_ClockPart(position))
+        elif self._parts[number + 1].position - position > _INTERLEAVED_BYTES:
+            return number  # a wrong time stamp, and not where the next part begins
+        self._parts[number + 1].position = position
+        return number + 1
+
+    def timeline(self, origin: float) -> Timeline:
+        end = self._parts[0].end
+        restarts: list[ClockRestart] = []
+        key_frames = list(self._parts[0].key_frames)
+        for part in self._parts[1:]:
+            shift = end - part.start
+            restarts.append(ClockRestart(part.position, shift))
+            key_frames += [KeyFrame(each.time + shift, each.position) for each in part.key_frames]
+            end = part.end + shift
+        return Timeline(origin, end if end > origin else None, restarts, key_frames if restarts else ())
+
+
+def _scan(film: BoundedFile, origin: float) -> Timeline:
+    """Look at all packets of a file. Where that takes too long, nothing is known but what its header says."""
+    deadline, scan, end = time.monotonic() + _SCAN_SECONDS, _ClockScan(), None
+    with open_film(film) as container:
+        streams = find_playable(container)
+        read_only(container, *streams)
+        for packet in _whole_packets(container, streams):
+            if time.monotonic() > deadline:
+                break
+            scan.add(packet)
+        else:
+            film.seek(0)
+            return Timeline(origin, None) if film.is_spent else scan.timeline(origin)
+        end = origin + container.duration / av.time_base if container.duration else None
+    film.seek(0)
+    return Timeline(origin, end)
