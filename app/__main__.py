@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import uvicorn
+from redis.exceptions import RedisError
 
 from app.core.config import Settings, describe_settings, get_settings
 from app.core.console import accept_any_text, open_console
@@ -19,6 +20,7 @@ from app.core.errors import ConfigurationError, VideoMomentsError
 from app.core.keys import make_api_key
 from app.core.logging import configure_logging
 from app.core.loopback import OPEN_TO_ALL, is_loopback
+from app.core.redis import redis_unavailable
 from app.database import connect
 from app.database.catalog import check_database
 from app.database.migrations import code_revisions, create_database, read_database_revision, upgrade
@@ -45,6 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except (VideoMomentsError, EmbeddedError) as error:
         _errors.print(str(error), markup=False)
+        return 1
+    except RedisError as error:
+        if (reason := redis_unavailable(error)) is None:
+            raise
+        _errors.print(str(reason), markup=False)
         return 1
     except KeyboardInterrupt:
         return 130

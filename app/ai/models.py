@@ -18,7 +18,7 @@ from app.ai.service import Service, open_client
 from app.ai.speech import SpeechTranscriber
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailure
-from app.core.redis import is_away
+from app.core.redis import describe_redis_error, redis_unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -67,12 +67,13 @@ class RegisteredModels:
             try:
                 return await self._look_up(key)
             except RedisError as error:
-                if not is_away(error):
+                reason = redis_unavailable(error)
+                if reason is None:
                     raise
                 if time.monotonic() + pause > deadline:
-                    raise TransientFailure("Redis, which holds the models, is not available") from None
+                    raise TransientFailure(f"Redis, which holds the models, cannot be read: {reason}") from None
                 if pause == _FIRST_PAUSE_SECONDS:
-                    _log.warning("The model '%s' is waited for: %s", key, error)
+                    _log.warning("The model '%s' is waited for: %s", key, describe_redis_error(error))
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 

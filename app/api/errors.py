@@ -30,7 +30,7 @@ from app.core.errors import (
     TooManyFollowers,
     VideoMomentsError,
 )
-from app.core.redis import is_away
+from app.core.redis import describe_redis_error, redis_unavailable
 from app.database.errors import domain_error
 
 _log = logging.getLogger(__name__)
@@ -88,10 +88,11 @@ async def _answer_database_error(request: Request, error: Exception) -> Response
 
 
 async def _answer_redis_error(request: Request, error: Exception) -> Response:
-    if not is_away(error):
+    expected = redis_unavailable(error)
+    if expected is None:
         raise error
-    _log.warning("%s: %s", type(error).__name__, error)
-    return await _answer_expected(request, RedisUnavailable())
+    _log.warning("%s: %s", type(error).__name__, describe_redis_error(error))
+    return await _answer_expected(request, expected)
 
 
 async def _answer_invalid_request(request: Request, error: Exception) -> Response:

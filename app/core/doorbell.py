@@ -17,6 +17,7 @@ from taskiq.kicker import AsyncKicker
 from taskiq_redis import RedisStreamBroker
 
 from app.core.config import Settings
+from app.core.redis import describe_redis_error
 
 RUN_STREAM = "pipeline:requests"
 WORKER_GROUP = "pipeline_workers"
@@ -38,7 +39,10 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Doorbell(RedisStreamBroker):
-    """taskiq's broker on the stream. It listens on when Redis was away, restarted or emptied."""
+    """taskiq's broker on the stream. It listens on when Redis was away, restarted or emptied.
+
+    `is_reading` is False while Redis refuses what `listen` asks: a run may then be enqueued and never be received.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(
@@ -54,6 +58,7 @@ class Doorbell(RedisStreamBroker):
             retry=Retry(NoBackoff(), 1),
         )
         self._is_listening = True
+        self.is_reading = True
         self._kicker: AsyncKicker[[str], Any] = AsyncKicker(RUN_TASK, self, {})
 
     async def ring(self, identifier: str) -> bool:
@@ -62,7 +67,7 @@ class Doorbell(RedisStreamBroker):
             async with asyncio.timeout(_RING_SECONDS):
                 await self._kicker.kiq(identifier)
         except (TaskiqError, RedisError, OSError) as error:
-            reason = str(error.__cause__ or error) or "no answer in time"
+            reason = describe_redis_error(error.__cause__ if isinstance(error.__cause__, RedisError) else error)
             _log.warning("No worker can be told of run %s, it waits until one looks: %s", identifier, reason)
             return False
         return True
@@ -81,9 +86,10 @@ class Doorbell(RedisStreamBroker):
                     async for entry in entries:
                         yield entry
             except (RedisError, OSError) as error:
+                self.is_reading = False
                 if time.monotonic() - failed_at > 2 * _LONGEST_PAUSE_SECONDS:
                     pause = _FIRST_PAUSE_SECONDS
-                    _log.warning("Redis tells of no runs, trying again: %s", error)
+                    _log.warning("Redis tells of no runs, trying again: %s", describe_redis_error(error))
                 await asyncio.sleep(pause)
                 pause, failed_at = min(2 * pause, _LONGEST_PAUSE_SECONDS), time.monotonic()
 
@@ -97,6 +103,7 @@ class Doorbell(RedisStreamBroker):
                 names = (self.consumer_group_name, self.consumer_name)
                 new: Any = await redis.xreadgroup(*names, {self.queue_name: ">"}, count=1, block=_BLOCK_MS)
                 left: Any = await redis.xautoclaim(self.queue_name, *names, _IDLE_MS, count=_CLAIMED_AT_ONCE)
+                self.is_reading = True
                 for identifier, fields in [*(new[0][1] if new else []), *left[1]]:
                     acknowledge = self._ack_generator(identifier, self.queue_name)
                     if b"data" in fields:

@@ -109,10 +109,10 @@ class DatabaseUnavailable(VideoMomentsError):
 
 
 class RedisUnavailable(VideoMomentsError):
-    """Redis cannot answer now; the same request may succeed later."""
+    """Redis does not answer, or refuses to; the same request may succeed later."""
 
-    def __init__(self) -> None:
-        super().__init__("Redis is not available")
+    def __init__(self, reason: str = "Redis is not available") -> None:
+        super().__init__(reason)
 
 
 class StorageUnavailable(VideoMomentsError):

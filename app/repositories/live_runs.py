@@ -5,12 +5,15 @@ All of it may be lost at any moment and is then made again: PostgreSQL knows whi
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Mapping
 from itertools import chain
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
+
+from app.core.redis import describe_redis_error
 
 T = TypeVar("T")
 
@@ -22,6 +25,8 @@ _PATIENCE_SECONDS = 1.0
 _STATUS_SECONDS = 60
 _ENDED_SECONDS = 86_400
 _WISH_SECONDS = 86_400
+# Redis counts as one that answers again when it has refused nothing for so long.
+_REFUSAL_SECONDS = 10.0
 
 _KEEP_LEASE = """
 local owner = redis.call('GET', KEYS[1])
@@ -72,6 +77,7 @@ class LiveRuns:
         self._patience = patience
         self._level = level
         self._is_away = False
+        self._quiet_until = 0.0
         self._keep_lease = redis.register_script(_KEEP_LEASE)
         self._free_lease = redis.register_script(_FREE_LEASE)
         self._show = redis.register_script(_SHOW)
@@ -131,11 +137,13 @@ class LiveRuns:
         try:
             answer = await _within(self._patience, question)
         except (RedisError, OSError) as error:
+            if isinstance(error, ResponseError):  # it may answer the next command, and refuse this one again
+                self._quiet_until = time.monotonic() + _REFUSAL_SECONDS
             if not self._is_away:
                 self._is_away = True
-                _log.log(self._level, "Redis does not answer, runs go on without it: %s", error)
+                _log.log(self._level, "Redis cannot be used, runs go on without it: %s", describe_redis_error(error))
             return default
-        if self._is_away:
+        if self._is_away and time.monotonic() >= self._quiet_until:
             self._is_away = False
             _log.log(self._level, "Redis answers again")
         return answer

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.core.errors import RedisUnavailable, VideoMomentsError, VideoNotFound
+from app.core.redis import describe_redis_error, redis_unavailable
 from app.database import Database
 from app.repositories import VideoRepository
 from app.services.deleted_rows import DeletedRows, Skips, delete_rows, is_in_bucket
@@ -123,7 +124,8 @@ async def _delete_keys(redis: Redis, identifier: str, deletion: Deletion) -> boo
             await redis.ping()
         deletion.redis_keys = await delete_video_keys(redis, identifier, deletion.rows.runs)
     except (RedisError, OSError) as error:
-        _log.warning("The live state of %r is left: %s", identifier, error)
-        deletion.errors.append("The live state could not be deleted: Redis is not available")
+        _log.warning("The live state of %r is left: %s", identifier, describe_redis_error(error))
+        reason = redis_unavailable(error) or RedisUnavailable()
+        deletion.errors.append(f"The live state could not be deleted: {reason}")
         return False
     return True

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from psycopg_pool import PoolTimeout, TooManyRequests
+from redis.exceptions import NoPermissionError
 
 from app.core.config import Settings
+from app.core.doorbell import RUN_STREAM
 from app.core.redis import get_redis
 from app.database import connect, get_pool
 from app.database.migrations import code_revisions, read_revision
@@ -100,7 +102,16 @@ class Health:
 
 
 async def _check_redis() -> None:
-    await get_redis().ping()
+    """Raise where no command can be run. A user of Redis may be allowed PING and none of this server's keys, or all
+    of them and no PING, which a Redis that cannot save its data refuses, too."""
+    async with get_redis().pipeline(transaction=False) as pipeline:
+        pipeline.exists(RUN_STREAM)
+        pipeline.ping()
+        found, pinged = await pipeline.execute(raise_on_error=False)
+    if isinstance(found, Exception):
+        raise found
+    if isinstance(pinged, Exception) and not isinstance(pinged, NoPermissionError):
+        raise pinged
 
 
 def _compare_with_code(revision: str | None) -> str:

@@ -7,7 +7,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelKind, ModelRegistry
-from app.core.errors import InvalidInput, ModelNotConfigured, RedisUnavailable
+from app.core.errors import InvalidInput, ModelNotConfigured
+from app.core.redis import describe_redis_error, redis_unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ async def _find(redis: Redis, key: str) -> ModelConfig:
             if config is None:
                 raise ModelNotConfigured(key, await registry.list_models())
     except (RedisError, OSError) as error:
-        _log.debug("Redis does not tell of %s: %s", key, error)
+        _log.debug("Redis does not tell of %s: %s", key, describe_redis_error(error))
         config = DEFAULT_MODELS.get(key)
         if config is None:
-            raise RedisUnavailable from None
+            raise redis_unavailable(error) or error from None
     return config

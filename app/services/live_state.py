@@ -8,9 +8,26 @@ from redis.exceptions import RedisError, ResponseError
 
 from app.ai.registry import ModelRegistry
 from app.core.doorbell import RUN_STREAM, WORKER_GROUP
+from app.core.errors import RedisUnavailable
+from app.core.redis import describe_redis_error, redis_unavailable
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
+
+
+async def require_live_state(redis: Redis, seconds: float) -> None:
+    """Prepare Redis for somebody who waits. Raises `RedisUnavailable` with its reason when the time is over."""
+    reason = RedisUnavailable()
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    return await _prepare(redis)
+                except (RedisError, OSError) as error:
+                    reason = redis_unavailable(error) or reason
+                await asyncio.sleep(_RETRY_SECONDS)
+    except TimeoutError:
+        raise reason from None
 
 
 async def prepare_live_state(redis: Redis) -> None:
@@ -21,7 +38,7 @@ async def prepare_live_state(redis: Redis) -> None:
             await _prepare(redis)
         except (RedisError, OSError) as error:
             if not told:
-                _log.error("Redis is not reachable: %s", error)
+                _log.error("%s (%s)", redis_unavailable(error) or "Redis cannot be used", describe_redis_error(error))
                 told = True
             await asyncio.sleep(_RETRY_SECONDS)
         else:

@@ -16,8 +16,8 @@ from app.ai.model_fields import KEY_PATTERN, ModelChanges, plain_values
 from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
 from app.core.config import Settings
 from app.core.console import open_console
-from app.core.errors import InvalidInput, RedisUnavailable
-from app.core.redis import close_redis, get_redis, init_redis, is_away
+from app.core.errors import InvalidInput
+from app.core.redis import close_redis, get_redis, init_redis, redis_unavailable
 
 _KEY_VARIABLE = "MODEL_API_KEY"
 _FIELDS = ("name", "kind", "base_url", "model_id", "supports_video", "top_p", "top_k")
@@ -66,9 +66,7 @@ async def _run(options: argparse.Namespace, settings: Settings, changes: Mapping
     try:
         await _act(options, registry, changes)
     except RedisError as error:
-        if is_away(error):
-            raise RedisUnavailable from None
-        raise
+        raise redis_unavailable(error) or error from None
     finally:
         await close_redis()
 

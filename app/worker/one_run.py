@@ -16,7 +16,6 @@ from app.core.errors import (
     FileMissing,
     NotFound,
     NothingRuns,
-    RedisUnavailable,
     VideoNotFound,
 )
 from app.core.redis import close_redis, get_redis, init_redis
@@ -28,7 +27,7 @@ from app.repositories import ClipRepository, MomentRepository, VideoRepository
 from app.repositories.runs import ShownRun
 from app.services.cancelling import cancel_pipeline
 from app.services.identifiers import findable
-from app.services.live_state import prepare_live_state
+from app.services.live_state import require_live_state
 from app.services.runs import find_status, stages_of
 from app.services.starts import Starts
 from app.services.uploads import receive_video
@@ -91,11 +90,7 @@ async def _opened(settings: Settings, progress: RunProgress) -> AsyncIterator[_T
         stack.push_async_callback(close_db)
         storage = open_storage(settings)
         stack.push_async_callback(storage.aclose)
-        try:
-            async with asyncio.timeout(_REDIS_SECONDS):
-                await prepare_live_state(get_redis())
-        except TimeoutError:
-            raise RedisUnavailable from None
+        await require_live_state(get_redis(), _REDIS_SECONDS)
         yield _Tools(settings, Database(get_connection), get_redis(), storage, progress)
 
 

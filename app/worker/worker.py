@@ -217,7 +217,7 @@ class Worker:
             if not any(are_heard):  # Redis is away, and nobody hears of the others either
                 return [*unheard, *waiting[first:]]
             unheard += compress(some, (not is_heard for is_heard in are_heard))
-        return unheard
+        return unheard if self._doorbell.is_reading else waiting
 
     async def _take_unheard(self, runs: Sequence[str]) -> None:
         """Take as many of the runs as there are free places; the others are looked for again."""

@@ -210,6 +210,13 @@ async def test_a_redis_that_is_away_is_503(app: FastAPI) -> None:
         await close_redis()
 
 
-async def test_a_key_of_another_type_in_redis_is_not_taken_for_an_outage(client: AsyncClient, redis: Redis) -> None:
+async def test_a_key_of_another_type_in_redis_is_503(client: AsyncClient, redis: Redis) -> None:
     await redis.set("model:config:odd", "text")
-    assert (await client.get(f"{PATH}/odd")).status_code == 500
+    answer = await client.get(f"{PATH}/odd")
+    assert answer.status_code == 503
+    assert "values of another program" in answer.json()["detail"]
+
+
+async def test_bytes_that_are_no_text_in_redis_are_shown_as_such(client: AsyncClient, redis: Redis) -> None:
+    await redis.hset("model:config:qwen", "name", b"\xff\xfeQwen")
+    assert (await client.get(f"{PATH}/qwen")).json()["name"] == "\ufffd\ufffdQwen"

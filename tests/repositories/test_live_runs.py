@@ -157,6 +157,18 @@ async def test_a_redis_that_hangs_counts_as_away() -> None:
             assert await LiveRuns(redis).take_lease(_RUN, "one")
 
 
+async def test_a_command_that_is_refused_again_and_again_is_one_line_in_the_log(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    await redis.set("pipeline:talk:active", "text")
+    live = LiveRuns(redis)
+    for _ in range(3):
+        await live.show(_RUN, "one", {"status": "processing"}, "talk")
+        assert not await live.is_wished_cancelled(_RUN)
+    (line,) = (record.getMessage() for record in caplog.records if record.name == "app.repositories.live_runs")
+    assert line.startswith("Redis cannot be used, runs go on without it: WRONGTYPE ")
+
+
 def test_every_field_of_the_live_status_is_text() -> None:
     records = {
         Stage.DOWNLOAD: StageRecord(StageStatus.SKIPPED, 11.0, 11.0, skip_reason="Video already exists locally"),
