@@ -97,16 +97,16 @@ def test_an_api_key_comes_from_the_environment_or_standard_input_and_is_never_sh
         (
             ("set", "qwen", "--base-url", "localhost"),
             "",
-            "--base-url: must be an http:// or https:// address, or empty",
+            "--base-url must be an http:// or https:// address, or empty",
         ),
         (
             ("set", "qwen", "--base-url", f"http://user:{SECRET}@127.0.0.1:1"),
             "",
-            "--base-url: must hold no user or password: set the API key instead",
+            "--base-url must hold no user or password: set the API key instead",
         ),
-        (("set", "qwen", "--top-p", "7"), "", "--top-p: Input should be less than or equal to 1"),
+        (("set", "qwen", "--top-p", "7"), "", "--top-p must be 1 or less"),
         (("set", "qwen", "--api-key"), "", "No API key: set MODEL_API_KEY, or write it to standard input"),
-        (("set", "qwen", "--api-key"), f"{SECRET} two", "--api-key: must be printable ASCII without spaces"),
+        (("set", "qwen", "--api-key"), f"{SECRET} two", "--api-key must be printable ASCII without spaces"),
         (("set", "seed", "--name", "x"), "", "A model cannot have the key seed"),
     ],
 )

@@ -1,5 +1,6 @@
 """What the fields of a registered model may hold, whether they come over HTTP or from the command line."""
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -31,10 +32,31 @@ def _check_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def check_model_key(key: str) -> str:
+    """Raises `ValueError`."""
+    if not re.fullmatch(KEY_PATTERN, key):
+        raise ValueError("must be 1 to 64 letters, digits and any of _ . - after the first")
+    return key
+
+
+def _check_name(name: str) -> str:
+    if not name.strip():
+        raise ValueError("must hold more than spaces")
+    return name
+
+
 KEY_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 Name = Annotated[
-    str, Field(min_length=1, max_length=200, pattern=r"\S", description="Shown to users", examples=["MiniMax"])
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="Shown to users",
+        examples=["MiniMax"],
+        json_schema_extra={"pattern": r"\S"},
+    ),
+    AfterValidator(_check_name),
 ]
 Kind = Annotated[
     ModelKind,

@@ -31,6 +31,7 @@ from app.core.errors import (
     VideoMomentsError,
 )
 from app.core.redis import describe_redis_error, redis_unavailable
+from app.core.validation import describe_problem
 from app.database.errors import domain_error
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ _STATUS: Mapping[type[VideoMomentsError], int] = {
 _UNREADABLE_BODY = "There was an error parsing the body"
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _RETRY_AFTER_SECONDS = "5"
-_LONGEST_NAME = 100
+_INVALID_JSON = "The body is not valid JSON"
+_LONGEST_TYPE = 100
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -96,21 +98,46 @@ async def _answer_redis_error(request: Request, error: Exception) -> Response:
 
 
 async def _answer_invalid_request(request: Request, error: Exception) -> Response:
-    problem = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    if problem.get("type") == "json_invalid":
-        return error_answer(422, "The body is not valid JSON")
-    name = ".".join(str(part) for part in problem["loc"][1:]) or "body"
-    # The name of a field that nobody knows is the client's own, and may be as long as its body.
-    return error_answer(422, f"{name[:_LONGEST_NAME]}: {problem['msg'].removeprefix('Value error, ')}")
+    if not isinstance(error, RequestValidationError):
+        raise error
+    problem = error.errors()[0]
+    if problem["type"] == "json_invalid":
+        return error_answer(422, _INVALID_JSON)
+    name = ".".join(str(part) for part in problem["loc"][1:])
+    if name:
+        return error_answer(422, describe_problem(name, problem, _body_fields(request)))
+    if problem["type"] == "value_error":  # it is about several fields, and names them
+        return error_answer(422, str(problem["ctx"]["error"]))
+    if problem["type"] != "missing" and not _has_json_body(request):
+        return error_answer(422, _describe_wrong_type(request))
+    return error_answer(422, describe_problem("The body", problem))
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     if error.detail == _UNREADABLE_BODY:
-        return error_answer(422, "The body is not valid JSON")
+        return error_answer(422, _INVALID_JSON)
     headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else error.headers
     return error_answer(error.status_code, error.detail, headers)
+
+
+def _body_fields(request: Request) -> list[str]:
+    """Return the names of the fields that the route's body may have."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    model = getattr(getattr(body, "field_info", None), "annotation", None)
+    return list(getattr(model, "model_fields", ()))
+
+
+def _has_json_body(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
+
+
+def _describe_wrong_type(request: Request) -> str:
+    kind = request.headers.get("content-type", "")[:_LONGEST_TYPE]
+    found = f"not as {kind}" if kind.isprintable() and kind else "not without a Content-Type"
+    return f"Send the body as application/json, {found}"
 
 
 def _allowed_methods(request: Request) -> str:

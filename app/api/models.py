@@ -4,9 +4,10 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Path
+from pydantic import AfterValidator
 from starlette.responses import Response
 
-from app.ai.model_fields import KEY_PATTERN, plain_values
+from app.ai.model_fields import KEY_PATTERN, check_model_key, plain_values
 from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
 from app.api.answers import json_answer
 from app.api.dependencies import LiveState
@@ -38,7 +39,11 @@ async def get_registry(redis: LiveState) -> ModelRegistry:
 
 
 Registry = Annotated[ModelRegistry, Depends(get_registry)]
-ModelKey = Annotated[str, Path(pattern=KEY_PATTERN, description="Key of the model", examples=["minimax"])]
+ModelKey = Annotated[
+    str,
+    Path(description="Key of the model", examples=["minimax"], json_schema_extra={"pattern": KEY_PATTERN}),
+    AfterValidator(check_model_key),
+]
 
 
 @router.get("", response_model=ModelsAnswer)

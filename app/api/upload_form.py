@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FIELDS = frozenset({"id", "title", "source_url"})
 _FILE = "file"
+_DAMAGED = "The form is damaged"
+_OTHER_BOUNDARY = "The form does not begin with the boundary that its Content-Type names"
 # Bytes of a form that are not the file's: names and values, headers and boundaries.
 ENVELOPE_BYTES = 64 * 1024
 # What browsers escape in the name of a file, and nothing else, not even the percent sign.
@@ -27,18 +29,40 @@ _EXTENDED_NAME = re.compile(
 )
 
 
+# Bytes of a body in which a form shows that it is one.
+FORM_HEAD_BYTES = 1024
+# Types of a body that say that it is no video. A video of any other type is taken: only its bytes tell what it is.
+_OTHER_KINDS = re.compile(rb"text/.*|multipart/.*|application/(json|xml|x-www-form-urlencoded)|.*\+(json|xml)")
+_LONGEST_TYPE = 100
+
+
 def find_boundary(content_type: str) -> bytes | None:
     """Return the boundary of `multipart/form-data`, or None for a body that is the file itself.
 
-    Raises `InvalidInput` for a form of another kind.
+    Raises `InvalidInput` for a form of another kind, and for a type that no video has.
     """
     kind, options = parse_options_header(content_type)
-    if not kind.startswith(b"multipart/") and kind != b"application/x-www-form-urlencoded":
-        return None
     boundary = options.get(b"boundary")
-    if kind != b"multipart/form-data" or not boundary:
-        raise InvalidInput("Send the file as multipart/form-data with a boundary, or as the body with its own type")
-    return boundary
+    if kind == b"multipart/form-data" and boundary:
+        return boundary
+    if _OTHER_KINDS.fullmatch(kind):
+        raise InvalidInput(
+            "Send the video as multipart/form-data with a boundary, or as the body with a type as video/mp4 or "
+            f"application/octet-stream, {_describe_type(content_type)}"
+        )
+    return None
+
+
+def refuse_form(head: bytes, content_type: str) -> None:
+    """Raises `InvalidInput` where the first bytes of a body that is to be the file itself are those of a form."""
+    if head.startswith(b"--") and b"content-disposition: form-data" in head.lower():
+        found = _describe_type(content_type)
+        raise InvalidInput(f"The body is a form: send it as multipart/form-data with its boundary, {found}")
+
+
+def _describe_type(content_type: str) -> str:
+    shown = content_type[:_LONGEST_TYPE].strip()
+    return f"not as {shown}" if shown and shown.isprintable() else "not without a Content-Type"
 
 
 class UploadForm:
@@ -53,7 +77,7 @@ class UploadForm:
         self._value = bytearray()
         self._file_pieces: list[bytes] = []
         self._envelope = 0
-        self._has_ended = False
+        self._has_begun = self._has_ended = False
         try:
             self._parser = MultipartParser(boundary, self._callbacks())
         except FormParserError:
@@ -65,7 +89,7 @@ class UploadForm:
         try:
             self._parser.write(chunk)
         except FormParserError:
-            raise InvalidInput("The form is damaged") from None
+            raise InvalidInput(_DAMAGED if self._has_begun else _OTHER_BOUNDARY) from None
         data = b"".join(self._file_pieces)
         self._envelope += len(chunk) - len(data)
         if self._envelope > ENVELOPE_BYTES:
@@ -92,6 +116,7 @@ class UploadForm:
         return cast("MultipartCallbacks", callbacks)
 
     def _begin_part(self) -> None:
+        self._has_begun = True
         self._disposition = b""
         self._value.clear()
 

@@ -13,7 +13,7 @@ from app.api.read_route import SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.videos import UploadForm as UploadFormSchema
 from app.api.schemas.videos import UploadQuery, VideoAnswer
-from app.api.upload_form import ENVELOPE_BYTES, UploadForm, find_boundary
+from app.api.upload_form import ENVELOPE_BYTES, FORM_HEAD_BYTES, UploadForm, find_boundary, refuse_form
 from app.api.videos import describe_video
 from app.core.errors import DeletedMeanwhile, InvalidInput, VideoNotFound
 from app.services.uploads import Upload, receive_video
@@ -80,7 +80,11 @@ async def upload_video(
 
 async def _receive_body(request: Request, upload: Upload, details: VideoDetails) -> None:
     await upload.announce(details, _content_length(request))
+    head, content_type = b"", request.headers.get("content-type", "")
     async for chunk in request.stream():
+        if len(head) < FORM_HEAD_BYTES:
+            head = (head + chunk)[:FORM_HEAD_BYTES]
+            refuse_form(head, content_type)
         await upload.write(chunk)
 
 

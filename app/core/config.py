@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.core.errors import ConfigurationError
 from app.core.keys import ApiKey, parse_api_keys
 from app.core.postgres_url import parse_database_url
+from app.core.validation import describe_problem
 
 _LEAST_SECRET, _MOST_SECRET = 24, 64  # bytes
 _DATABASE_URLS = ("database_url", "database_sync_url")
@@ -186,7 +187,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         name = str(problem["loc"][0]).upper()
-        raise ConfigurationError(f"{name}: {_lower_first(problem['msg'])}") from None
+        raise ConfigurationError(describe_problem(name, problem)) from None
     except UnicodeDecodeError:
         raise ConfigurationError("The file .env is not UTF-8") from None
 
@@ -224,7 +225,3 @@ def _write_value(value: Any) -> str:
             return f"{value:g}"
         case _:
             return str(value)
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]

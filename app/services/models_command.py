@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import getpass
 import os
-import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from app.ai.model_fields import KEY_PATTERN, ModelChanges, plain_values
+from app.ai.model_fields import ModelChanges, check_model_key, plain_values
 from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
 from app.core.config import Settings
 from app.core.console import open_console
 from app.core.errors import InvalidInput
 from app.core.redis import close_redis, get_redis, init_redis, redis_unavailable
+from app.core.validation import describe_problem
 
 _KEY_VARIABLE = "MODEL_API_KEY"
 _FIELDS = ("name", "kind", "base_url", "model_id", "supports_video", "top_p", "top_k")
@@ -102,7 +102,7 @@ def _read_changes(options: argparse.Namespace) -> Mapping[str, Any]:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         option = str(problem["loc"][0]).replace("_", "-")
-        raise InvalidInput(f"--{option}: {problem['msg'].removeprefix('Value error, ')}") from None
+        raise InvalidInput(describe_problem(f"--{option}", problem)) from None
 
 
 def _read_secret() -> str:
@@ -140,6 +140,7 @@ def _yes(value: bool) -> str:
 
 
 def _key(text: str) -> str:
-    if not re.fullmatch(KEY_PATTERN, text):
-        raise argparse.ArgumentTypeError("a key is 1 to 64 letters, digits and any of _ . - after the first")
-    return text
+    try:
+        return check_model_key(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"a key {error}") from None

@@ -265,7 +265,7 @@ async def test_clips_are_cut_of_moments(client: AsyncClient, conn: Connection) -
 async def test_a_body_is_required_where_there_is_something_to_say(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
     for job in ("extract-clips", "generate-moments", f"moments/{MOMENT}/refine"):
-        assert told(await start(client, job, None)) == (422, "body: Field required")
+        assert told(await start(client, job, None)) == (422, "The body is missing")
 
 
 async def test_jobs_that_do_not_meet_run_together(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
@@ -356,25 +356,25 @@ async def test_a_run_gets_an_identifier_of_its_own_where_that_of_its_millisecond
 @pytest.mark.parametrize(
     ("changes", "detail"),
     [
-        ({"min_moment_length": None}, "min_moment_length: a number is needed"),
-        ({"max_moments": None}, "max_moments: a number is needed"),
-        ({"temperature": None}, "temperature: a number is needed"),
-        ({"min_moments": True}, "min_moments: a number is needed"),
-        ({"min_moment_length": 9.5}, "min_moment_length: Input should be greater than or equal to 10"),
-        ({"min_moment_length": 301}, "min_moment_length: Input should be less than or equal to 300"),
-        ({"max_moment_length": 601}, "max_moment_length: Input should be less than or equal to 600"),
-        ({"min_moments": 0}, "min_moments: Input should be greater than 0"),
-        ({"min_moments": 51}, "min_moments: Input should be less than or equal to 50"),
-        ({"max_moments": 101}, "max_moments: Input should be less than or equal to 100"),
-        ({"refinement_parallel_workers": 6}, "refinement_parallel_workers: Input should be less than or equal to 5"),
-        ({"temperature": 2.1}, "temperature: Input should be less than or equal to 2"),
-        ({"refinement_temperature": -1}, "refinement_temperature: Input should be greater than or equal to 0"),
+        ({"min_moment_length": None}, "min_moment_length must be a number, not null"),
+        ({"max_moments": None}, "max_moments must be a whole number, not null"),
+        ({"temperature": None}, "temperature must be a number, not null"),
+        ({"min_moments": True}, "min_moments must be a whole number, not true"),
+        ({"min_moment_length": 9.5}, "min_moment_length must be 10 or more, not 9.5"),
+        ({"min_moment_length": 301}, "min_moment_length must be 300 or less, not 301"),
+        ({"max_moment_length": 601}, "max_moment_length must be 600 or less, not 601"),
+        ({"min_moments": 0}, "min_moments must be more than 0, not 0"),
+        ({"min_moments": 51}, "min_moments must be 50 or less, not 51"),
+        ({"max_moments": 101}, "max_moments must be 100 or less, not 101"),
+        ({"refinement_parallel_workers": 6}, "refinement_parallel_workers must be 5 or less, not 6"),
+        ({"temperature": 2.1}, "temperature must be 2 or less, not 2.1"),
+        ({"refinement_temperature": -1}, "refinement_temperature must be 0 or more, not -1"),
         (
             {"min_moment_length": 100, "max_moment_length": 90},
             "min_moment_length must not be greater than max_moment_length",
         ),
         ({"min_moments": 5, "max_moments": 4}, "min_moments must not be greater than max_moments"),
-        ({"generation_prompt": "a\0b"}, "The request holds a value that cannot be stored"),
+        ({"generation_prompt": "a\0b"}, "generation_prompt must not hold the character U+0000"),
     ],
     ids=str,
 )

@@ -108,7 +108,7 @@ async def test_a_video_that_is_here_can_be_named_instead(client: AsyncClient, co
         ({"video_url": "https://x/"}, "video_url must name a file, and not only where files are"),
         ({"video_url": "gs:///film.mp4"}, "video_url must name a bucket"),
         ({"video_url": "https:///film.mp4"}, "video_url must name a host"),
-        ({"min_moment_length": None}, "min_moment_length: a number is needed"),
+        ({"min_moment_length": None}, "min_moment_length must be a number, not null"),
         ({"min_moments": 9, "max_moments": 3}, "min_moments must not be greater than max_moments"),
     ],
     ids=str,

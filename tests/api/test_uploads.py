@@ -374,7 +374,7 @@ FILE = part("file", b"x", "talk.mp4")
         (form(part("id", b"a"), part("id", b"b"), FILE), "The form has more than one id"),
         (form(part("name", b"a"), FILE), "A form has the fields file, id, title and source_url, and no others"),
         (form(part("title", b"\xff"), FILE), "title is not UTF-8"),
-        (b"this is no form", "The form is damaged"),
+        (b"this is no form", "The form does not begin with the boundary that its Content-Type names"),
         (f"--{BOUNDARY}\r\nBroken\r\n\r\n".encode(), "The form is damaged"),
     ],
 )
@@ -399,6 +399,38 @@ async def test_a_form_of_another_kind_is_refused(client: AsyncClient, content_ty
     answer = await client.post("/api/videos", content=form(FILE), headers={"Content-Type": content_type})
     assert answer.status_code == 422
     assert isinstance(answer.json()["detail"], str)
+
+
+@pytest.mark.parametrize("content_type", ["video/mp4", "application/octet-stream", "x", None])
+async def test_a_form_that_is_sent_as_the_file_itself_is_called_a_form(
+    client: AsyncClient, media: Path, movie: bytes, content_type: str | None
+) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    body = form(part("file", movie, "talk.mp4"))
+    answer = await client.post("/api/videos", content=body, headers=headers, params={"filename": "talk.mp4"})
+    found = f"not as {content_type}" if content_type else "not without a Content-Type"
+    detail = f"The body is a form: send it as multipart/form-data with its boundary, {found}"
+    assert (answer.status_code, answer.json()) == (422, {"detail": detail})
+    assert files_in(media) == []
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "text/plain; charset=utf-8", "application/xml", "application/vnd.api+json"]
+)
+async def test_a_type_that_no_video_has_is_named(client: AsyncClient, movie: bytes, content_type: str) -> None:
+    headers = {"Content-Type": content_type}
+    for body in (b"{}", movie):
+        answer = await client.post("/api/videos", content=body, headers=headers, params={"filename": "talk.mp4"})
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith("Send the video as multipart/form-data with a boundary, or as the")
+        assert answer.json()["detail"].endswith(f", not as {content_type}")
+
+
+async def test_a_form_with_another_boundary_is_told_so(client: AsyncClient, movie: bytes) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=another"}
+    answer = await client.post("/api/videos", content=form(part("file", movie, "talk.mp4")), headers=headers)
+    detail = "The form does not begin with the boundary that its Content-Type names"
+    assert (answer.status_code, answer.json()) == (422, {"detail": detail})
 
 
 async def test_the_fields_of_a_form_are_bounded(client: AsyncClient, media: Path) -> None:

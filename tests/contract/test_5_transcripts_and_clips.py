@@ -155,7 +155,7 @@ async def test_clips_are_counted_as_soon_as_there_is_something_to_count(
 async def test_clips_need_a_body(browser: Browser, conn: Connection) -> None:
     await make_video(conn, identifier="demo-talk")
     answer = await browser.send("POST", f"{TALK}/extract-clips")
-    assert (answer.status_code, detail_of(answer)) == (422, "body: Field required")
+    assert (answer.status_code, detail_of(answer)) == (422, "The body is missing")
 
 
 async def test_clips_that_were_cut_are_counted_without_those_that_failed(browser: Browser, conn: Connection) -> None:

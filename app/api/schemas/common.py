@@ -2,16 +2,25 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticKnownError
 
 
 def _refuse_truth(value: Any) -> Any:
     """Refuse true and false, which Python takes for 1 and 0; a number in quotes is taken."""
     if isinstance(value, bool):
-        raise ValueError("Input should be a valid number")
+        raise PydanticKnownError("float_type")
     return value
 
 
+def _refuse_null_character(text: str) -> str:
+    """Refuse the one character that PostgreSQL stores in no text."""
+    if "\0" in text:
+        raise ValueError("must not hold the character U+0000")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_refuse_null_character)]
 Seconds = Annotated[float, BeforeValidator(_refuse_truth), Field(allow_inf_nan=False, description="seconds")]
 
 

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.api.schemas.common import Seconds
+from app.api.schemas.common import Seconds, Text
 
 
 class MomentAnswer(BaseModel):
@@ -31,7 +31,7 @@ class NewMomentBody(BaseModel):
 
     start_time: Seconds
     end_time: Seconds
-    title: str = Field(max_length=500)
+    title: Text = Field(max_length=500)
 
 
 class MomentEditBody(BaseModel):
@@ -46,18 +46,18 @@ class MomentEditBody(BaseModel):
     )
 
     # A factory, because a default would be documented: what is not given stays as it is.
-    title: str = Field(default_factory=str, max_length=500)
+    title: Text = Field(default_factory=str, max_length=500)
     start_time: Seconds = Field(default_factory=float)
     end_time: Seconds = Field(default_factory=float)
     score: int | None = Field(
         None, strict=True, ge=0, le=10, description="Together with `scoring_model`; null clears both"
     )
-    scoring_model: str | None = Field(None, min_length=1, max_length=100, description="Who gave the score")
+    scoring_model: Text | None = Field(None, min_length=1, max_length=100, description="Who gave the score")
 
     @model_validator(mode="after")
     def _changes_something_whole(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("at least one of title, start_time, end_time and score must be given")
+            raise ValueError("At least one of title, start_time, end_time and score must be given")
         alone = "scoring_model" in self.model_fields_set and "score" not in self.model_fields_set
         if alone or (self.score is None) != (self.scoring_model is None):
             raise ValueError("score and scoring_model must be given together")

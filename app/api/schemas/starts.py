@@ -1,9 +1,11 @@
 """What runs are asked for, and what a start answers."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticKnownError
 
+from app.api.schemas.common import Text
 from app.core.text import to_nfc
 from app.models.run import RunRequest
 
@@ -12,22 +14,26 @@ _LARGEST_COUNT = 1000
 _LONGEST_SECONDS = 86400
 
 
-def _read_number(value: Any) -> Any:
-    """Refuse what clients make of a field that was cleared, and true and false, which Python takes for 1 and 0."""
-    if value is None or isinstance(value, bool):
-        raise ValueError("a number is needed")
-    return value
+def _refuse_truth(kind: Literal["float_type", "int_type"]) -> BeforeValidator:
+    """Refuse true and false, which Python takes for 1 and 0."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, bool):
+            raise PydanticKnownError(kind)
+        return value
+
+    return BeforeValidator(check)
 
 
-_Number = BeforeValidator(_read_number)
+_Number, _WholeNumber = _refuse_truth("float_type"), _refuse_truth("int_type")
 _Length = Annotated[float, _Number, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False, description="Seconds")]
-_Count = Annotated[int, _Number, Field(gt=0, le=_LARGEST_COUNT)]
+_Count = Annotated[int, _WholeNumber, Field(gt=0, le=_LARGEST_COUNT)]
 _Temperature = Annotated[float, _Number, Field(ge=0, le=2, allow_inf_nan=False)]
 _ModelKey = Annotated[
-    str,
+    Text,
     Field(min_length=1, max_length=_LONGEST_KEY, description="Key of a registered model", examples=["qwen3_vl_fp8"]),
 ]
-_Text = Annotated[str, AfterValidator(to_nfc)]
+_Text = Annotated[Text, AfterValidator(to_nfc)]
 _Prompt = Annotated[
     _Text | None, Field(description="Instead of the built-in one, which null and an empty text mean", examples=[None])
 ]

@@ -58,7 +58,7 @@ class VideoChangesBody(BaseModel):
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("nothing to change: give title or source_url")
+            raise ValueError("Nothing to change: give title or source_url")
         return self
 
 

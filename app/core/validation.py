@@ -1,0 +1,124 @@
+"""One sentence for a value that Pydantic refuses: which value, what is wrong, and what would be right."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_LONGEST_SHOWN = 40
+_LONGEST_NAME = 100
+_LARGEST_SHOWN = 10**_LONGEST_SHOWN  # Python writes no integer of thousands of digits
+_SECRETS = frozenset({"api_key"})
+
+# What a value of each kind must be, by the first word of Pydantic's error types.
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "decimal": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "bytes": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "set": "a list",
+    "dict": "a JSON object",
+    "mapping": "a JSON object",
+    "model": "a JSON object",
+    "dataclass": "a JSON object",
+    "date": "a date as YYYY-MM-DD",
+    "time": "a time as HH:MM:SS",
+    "datetime": "a time as YYYY-MM-DDTHH:MM:SSZ",
+    "url": "an address",
+    "uuid": "a UUID",
+}
+# What a limit asks for; in braces, what the error says of it.
+_LIMITS = {
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "{le:g} or less",
+    "multiple_of": "a multiple of {multiple_of:g}",
+    "finite_number": "a finite number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+    "none_required": "null",
+}
+# The same for lengths, of which the value itself says nothing.
+_LENGTHS = {
+    "string_too_short": ("min_length", "must have at least {} character"),
+    "string_too_long": ("max_length", "must have at most {} character"),
+    "bytes_too_short": ("min_length", "must have at least {} byte"),
+    "bytes_too_long": ("max_length", "must have at most {} byte"),
+    "too_short": ("min_length", "must have at least {} item"),
+    "too_long": ("max_length", "must have at most {} item"),
+}
+
+
+def describe_problem(name: str, problem: Mapping[str, Any], fields: Iterable[str] = ()) -> str:
+    """Return the sentence for one of Pydantic's errors about the value `name`.
+
+    `fields` are the names that are known where `name` is not. The value itself is shown where the error has it and it
+    is short.
+    """
+    name = name[:_LONGEST_NAME]
+    kind, context = str(problem["type"]), problem.get("ctx") or {}
+    if kind in ("value_error", "assertion_error"):
+        return f"{name} {context.get('error', 'cannot be accepted')}"
+    if kind == "missing":
+        return f"{name} is missing"
+    if kind == "extra_forbidden":
+        known = ", ".join(fields)
+        return f"{name} is no field of this request" + (f"; there are: {known}" if known else "")
+    if kind in _LENGTHS:
+        return f"{name} {_describe_length(*_LENGTHS[kind], context)}"
+    expected = _describe_expected(kind, context)
+    if not expected:
+        return f"{name} cannot be accepted"
+    return f"{name} must be {expected}{'' if name in _SECRETS else _describe_value(problem)}"
+
+
+def _describe_length(limit: str, sentence: str, context: Mapping[str, Any]) -> str:
+    length = int(context.get(limit) or 0)
+    if limit == "min_length" and length == 1:
+        return "must not be empty"
+    return sentence.format(length) + ("" if length == 1 else "s")
+
+
+def _describe_expected(kind: str, context: Mapping[str, Any]) -> str:
+    if kind == "string_pattern_mismatch":
+        return f"text of the form {context.get('pattern')}"
+    if kind == "string_unicode":
+        return "text that UTF-8 can hold"
+    try:
+        return _LIMITS[kind].format(**context) if kind in _LIMITS else _KINDS.get(kind.partition("_")[0], "")
+    except (KeyError, ValueError):  # a limit that is no number
+        return ""
+
+
+def _describe_value(problem: Mapping[str, Any]) -> str:
+    if "input" not in problem:
+        return ""
+    shown = _show_value(problem["input"])
+    return f", not {shown}" if shown else ""
+
+
+def _show_value(value: Any) -> str:
+    """Return a value as JSON writes it, or in a word; '' for one that is too long to be shown."""
+    match value:
+        case float() if not math.isfinite(value):
+            return "NaN" if math.isnan(value) else "infinity"
+        case int() if abs(value) > _LARGEST_SHOWN:
+            return ""
+        case None | bool() | int() | float():
+            shown = json.dumps(value)
+        case str() if value.isprintable():
+            shown = json.dumps(value, ensure_ascii=False)
+        case list() | tuple():
+            return "a list"
+        case dict():
+            return "a JSON object"
+        case _:
+            return ""
+    return shown if len(shown) <= _LONGEST_SHOWN else ""
