@@ -70,32 +70,39 @@ class VideoRepository:
             )
             return await anext(cursor)
 
-    async def announce(self, identifier: str, source_url: str, cloud_url: str) -> bool:
+    async def announce(self, identifier: str, source_url: str, cloud_url: str, title: str | None = None) -> bool:
         """Insert a video whose film is still to come from `source_url`; False where the identifier is taken."""
         cursor = await self._conn.execute(
             """
-            INSERT INTO videos (identifier, source_url, cloud_url)
-            VALUES (%(identifier)s, %(source_url)s, %(cloud_url)s)
+            INSERT INTO videos (identifier, source_url, cloud_url, title)
+            VALUES (%(identifier)s, %(source_url)s, %(cloud_url)s, %(title)s)
             ON CONFLICT (identifier) DO NOTHING
             """,
-            {"identifier": identifier, "source_url": source_url, "cloud_url": cloud_url},
+            {"identifier": identifier, "source_url": source_url, "cloud_url": cloud_url, "title": title},
         )
         return cursor.rowcount == 1
 
-    async def list_sources(self, url: str, name: str) -> list[KnownSource]:
-        """Return the videos that have this source, or any and an identifier that is `name` or begins with `name-`."""
+    async def list_sources(self, urls: list[str], name: str) -> list[KnownSource]:
+        """Return the videos that have one of these sources, or any and an identifier that is `name` or begins with
+        `name-`."""
         async with self._conn.cursor(row_factory=args_row(KnownSource)) as cursor:
             await cursor.execute(
                 """
                 SELECT id, identifier, source_url, cloud_url, file_size_kb IS NOT NULL
                 FROM videos
                 WHERE source_url IS NOT NULL
-                  AND (source_url = %(url)s OR identifier = %(name)s
+                  AND (source_url = ANY (%(urls)s) OR identifier = %(name)s
                        OR (identifier > %(name)s || '-' AND identifier < %(name)s || '.'))
                 """,
-                {"url": url, "name": name},
+                {"urls": urls, "name": name},
             )
             return await cursor.fetchall()
+
+    async def lock_source(self, url: str) -> None:
+        """Hold the canonical form of a URL until the transaction ends, whether or not a video has it."""
+        await self._conn.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('sources:' || %(url)s, 0))", {"url": url}
+        )
 
     async def list_names(self, base: str) -> set[str]:
         """Return the identifiers that are `base` or begin with `base-`."""

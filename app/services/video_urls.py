@@ -10,16 +10,18 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from app.core.errors import FileMissing, InvalidInput
-from app.core.media_types import VIDEO_EXTENSIONS
+from app.core.text import clean_line
 from app.database import Connection
+from app.models.video import title_from_name
 from app.repositories import VideoRepository
+from app.services.video_addresses import canonical_url, decode_escapes, find_known_video
 from app.services.video_details import check_text, plain_identifier
 from app.storage import Storage, video_folder
 
 _LONGEST_URL = 4096
+_LONGEST_TITLE = 500
 # What a film is called that nobody has named.
 _SAYING_NOTHING = frozenset({"video", "clip", "output", "download", "untitled", "temp", "file", "movie", "media"})
-_SIGNATURE = "X-Goog-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +56,45 @@ def check_video_url(url: str) -> None:
 
 
 def hash_url(url: str) -> str:
-    """Return the SHA-256, in hex, of what addresses of the same film have in common.
-
-    What follows the name of a film is a signature or a counter. Of any other address it says which film is meant, as
-    in `watch?v=`, and there upper and lower case are not the same.
-    """
-    parts = urlsplit(url)
-    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
-    path, query = unquote(parts.path), f"?{parts.query}" if parts.query else ""
-    if PurePosixPath(path).suffix.lower() in VIDEO_EXTENSIONS:
-        path, query = path.lower(), query.lower() if _SIGNATURE in query else ""
-    return hashlib.sha256(f"{place}{path}{query}".encode("utf-8", "surrogateescape")).hexdigest()
+    """Return the SHA-256, in hex, of the canonical form of a URL: all addresses of a video have the same."""
+    return hashlib.sha256(canonical_url(url).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def identifier_from_url(url: str) -> str:
-    """Return what a video is called after the file that its URL names."""
-    stem = PurePosixPath(urlsplit(url).path).stem
-    if len(stem) > 1 and stem.lower() not in _SAYING_NOTHING and (plain := plain_identifier(stem)):
+    """Return what a video is called after the file that its URL names. Two videos may be called alike."""
+    if (known := find_known_video(url)) is not None:
+        return plain_identifier("-".join(known))
+    stem = _stem_of(url)
+    if _says_something(stem) and (plain := plain_identifier(stem)):
         return plain
     return f"video-{hash_url(url)[:8]}"
+
+
+def title_from_url(url: str) -> str | None:
+    """Return what a video is titled after the file that its URL names, or None where that says nothing."""
+    stem = clean_line(unquote(_stem_of(url)))
+    if find_known_video(url) is not None or not _says_something(stem):
+        return None
+    return title_from_name(stem)[:_LONGEST_TITLE] or None
+
+
+def _stem_of(url: str) -> str:
+    """Return the name of a URL's file without its extension; what is escaped in ASCII stays so."""
+    return PurePosixPath(decode_escapes(urlsplit(url).path)).stem
+
+
+def _says_something(stem: str) -> bool:
+    return len(stem) > 1 and stem.lower() not in _SAYING_NOTHING
+
+
+def _list_names(url: str) -> list[str]:
+    """Return what the videos may be called that were added by any form of a URL; a new one gets the first."""
+    canonical, known = canonical_url(url), find_known_video(url)
+    stems = [PurePosixPath(unquote(urlsplit(each).path)).stem for each in (url, canonical)]
+    if known is not None:
+        stems.append(known[1])
+    names = [identifier_from_url(url), identifier_from_url(canonical), *map(plain_identifier, stems)]
+    return [name for name in dict.fromkeys(names) if name]
 
 
 async def resolve_url(conn: Connection, storage: Storage, url: str, force: bool) -> ResolvedUrl:
@@ -81,14 +103,15 @@ async def resolve_url(conn: Connection, storage: Storage, url: str, force: bool)
     The connection is in a transaction, which decides: the video appears with it. Whether its film is really here is
     then told by `look_for_film`.
     """
-    base, wanted = identifier_from_url(url), hash_url(url)
+    names, wanted = _list_names(url), canonical_url(url)
     videos = VideoRepository(conn)
-    await videos.lock_identifier(base)  # who asks for the same URL at the same time sees what came of this
-    found = [known for known in await videos.list_sources(url, base) if hash_url(known.source_url) == wanted]
+    await videos.lock_source(wanted)  # who asks for the same URL at the same time sees what came of this
+    listed = [known for name in names for known in await videos.list_sources([url, wanted], name)]
+    found = [known for known in listed if _leads_to(known.source_url, wanted)]
     if found and not force:
         latest = max(found, key=lambda known: (known.has_film, known.id))
         return ResolvedUrl(latest.identifier, latest.cloud_url, latest.has_film)
-    return await _add(videos, storage, url, _names(base, skip_base=bool(found)))
+    return await _add(videos, storage, url, _free_names(names[0], skip_base=bool(found)))
 
 
 async def look_for_film(storage: Storage, resolved: ResolvedUrl) -> ResolvedUrl:
@@ -100,7 +123,14 @@ async def look_for_film(storage: Storage, resolved: ResolvedUrl) -> ResolvedUrl:
     return replace(resolved, is_cached=True)
 
 
-def _names(base: str, skip_base: bool) -> Iterator[str]:
+def _leads_to(source_url: str, wanted: str) -> bool:
+    try:
+        return canonical_url(source_url) == wanted
+    except ValueError:  # what an import found is not always an address
+        return False
+
+
+def _free_names(base: str, skip_base: bool) -> Iterator[str]:
     if not skip_base:
         yield base
     yield from (f"{base}-{second}" for second in count(int(time.time())))
@@ -111,5 +141,5 @@ async def _add(videos: VideoRepository, storage: Storage, url: str, names: Itera
         name = next(names)
         # No two films share a name, so that none can be lost to the deletion of another.
         film_url = storage.url_of(f"{video_folder(name)}/{secrets.token_hex(8)}.mp4")
-        if await videos.announce(name, url, film_url):
+        if await videos.announce(name, url, film_url, title_from_url(url)):
             return ResolvedUrl(name, film_url, is_cached=False)

@@ -90,7 +90,7 @@ async def test_an_overlap_is_sought_among_the_moments_that_begin_before_the_end(
 
 
 async def test_the_videos_of_a_source_are_found_through_indexes(library: Connection) -> None:
-    plan = await _explain(library, lambda conn: VideoRepository(conn).list_sources("https://host/7", "video-7"))
+    plan = await _explain(library, lambda conn: VideoRepository(conn).list_sources(["https://host/7"], "video-7"))
     for index in ("idx_videos_source_url", "videos_identifier_key"):
         assert f" {index} " in plan
     assert "Seq Scan" not in plan
