@@ -87,7 +87,7 @@ CREATE TABLE generation_configs (
                                        REFERENCES prompts ON DELETE CASCADE,
     transcript_id     integer          CONSTRAINT generation_configs_transcript_id_fkey
                                        REFERENCES transcripts ON DELETE CASCADE,  -- null once it is shared
-    model             varchar(100)     NOT NULL,  -- key of the model registry
+    model             varchar(100)     NOT NULL,  -- key of the model registry, or the name of the local engine
     operation_type    varchar(50)      NOT NULL,  -- "generation", "refinement"
     temperature       double precision,
     top_p             double precision,
@@ -152,6 +152,23 @@ $$;
 CREATE TRIGGER moments_set_updated_at BEFORE UPDATE ON moments
 FOR EACH ROW EXECUTE FUNCTION moments_set_updated_at();
 
+-- Where the moments of a video end at the latest, in seconds: where its file is not known, with the last word that is
+-- said in it; null where nothing is known.
+CREATE FUNCTION videos_end(video videos) RETURNS double precision
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN video.duration_seconds IS NOT NULL OR video.video_codec IS NOT NULL
+                     OR video.audio_codec IS NOT NULL
+                THEN video.duration_seconds
+                ELSE (SELECT max(times.value::text::double precision)
+                      FROM transcripts CROSS JOIN LATERAL (
+                          SELECT jsonb_path_query(segment_timestamps, '$[*].end ? (@.type() == "number")')
+                          UNION ALL
+                          SELECT jsonb_path_query(word_timestamps, '$[*].end ? (@.type() == "number")')
+                      ) AS times (value)
+                      WHERE transcripts.video_id = video.id)
+           END
+$$;
+
 -- Adds a moment that ends inside its video and overlaps no other; no row where there is no such video, and without an
 -- identifier where the video's end or the other moment is in the way. The second statement sees what others committed
 -- while the first waited for the video, so of two who add the same span at once one succeeds.
@@ -165,7 +182,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     new_video_id integer;
 BEGIN
-    SELECT videos.id, videos.duration_seconds INTO new_video_id, video_duration
+    SELECT videos.id, videos_end(videos) INTO new_video_id, video_duration
     FROM videos WHERE videos.identifier = video FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN;

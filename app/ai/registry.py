@@ -48,13 +48,15 @@ class ModelConfig:
         return self.kind is ModelKind.LOCAL or not self.base_url
 
 
+LOCAL = "local"  # the key of this machine's engine, with which the engine's own name begins
+
 DEFAULT_MODELS: Mapping[str, ModelConfig] = {
     "minimax": ModelConfig("MiniMax"),
     "qwen": ModelConfig("Qwen3-VL", model_id="qwen3-vl-235b-thinking"),
     "qwen3_omni": ModelConfig("Qwen3-Omini", top_p=0.95, top_k=20),
     "qwen3_vl_fp8": ModelConfig("Qwen3-VL-FP8", supports_video=True),
     "parakeet": ModelConfig("Parakeet", kind=ModelKind.PARAKEET),
-    "local": ModelConfig("This machine", kind=ModelKind.LOCAL),
+    LOCAL: ModelConfig("This machine", kind=ModelKind.LOCAL),
 }
 
 # What this registry was seeded with before its hashes had a kind, and before anything called a model.
@@ -65,6 +67,11 @@ _FORMER_DEFAULTS: Mapping[str, str] = {
     "qwen3_vl_fp8": "http://localhost:6010",
     "parakeet": "http://localhost:6106",
 }
+
+
+def is_local_name(model: str) -> bool:
+    """Whether a model that has answered is this machine's engine."""
+    return model == LOCAL or model.startswith(f"{LOCAL} (")
 
 
 class ModelRegistry:

@@ -22,7 +22,7 @@ def describe_run(video_id: str, run: ShownRun) -> dict[str, Any]:
         "type": run.type,
         "moment_id": (run.details.subject or None) if run.details else None,
         "status": runs.status_of(run),
-        "model": generation_model or refinement_model,
+        "model": runs.shown_model_of(run),
         "generation_model": generation_model,
         "refinement_model": refinement_model,
         "answered_by": runs.answered_by(run),

@@ -10,6 +10,7 @@ from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from app.database import Connection
 from app.models import Moment, Transcript
 from app.models.run import RunType, Stage
+from app.pipeline.configs import store_config
 from app.pipeline.context import RunContext
 from app.pipeline.families import find_originals, group_refined
 from app.pipeline.replacing import delete_files, delete_moments
@@ -19,10 +20,8 @@ from app.pipeline.spoken import timed_words_of
 from app.pipeline.windows import Window, find_window
 from app.repositories import (
     ClipRepository,
-    GenerationConfigRepository,
     MomentRepository,
     PipelineHistoryRepository,
-    PromptRepository,
 )
 from app.repositories.moments import ReservedMoment, new_identifier
 from app.repositories.work import WorkRepository
@@ -107,20 +106,17 @@ class Refiner:
     async def _create_config(self, conn: Connection, *, with_clip: bool) -> int:
         """Return the id of the config of the call; a run that names none yet names it from now on."""
         asked = self._context.run.request
-        texts = self._finder.refine_prompt(asked.refinement_prompt, with_clip=with_clip)
-        prompt = await PromptRepository(conn).get_or_create(storable(texts.user_prompt), storable(texts.system_prompt))
-        top_k = self._finder.parameters.get("top_k")
-        config = await GenerationConfigRepository(conn).get_or_create(
-            prompt_id=prompt.id,
+        config_id = await store_config(
+            conn,
+            self._finder,
+            self._finder.refine_prompt(asked.refinement_prompt, with_clip=with_clip),
             transcript_id=self._transcript_id,
             model=asked.refinement_model,
             operation_type="refinement",
             temperature=asked.refinement_temperature,
-            top_p=self._finder.parameters.get("top_p"),
-            top_k=None if top_k is None else int(top_k),
         )
-        await WorkRepository(conn).set_first_config(self._context.run, config.id)
-        return config.id
+        await WorkRepository(conn).set_first_config(self._context.run, config_id)
+        return config_id
 
     def _make_request(self, moment: Moment, window: Window, clip: Clip | None) -> RefineRequest:
         return RefineRequest(

@@ -131,6 +131,14 @@ class VideoRepository:
             )
             return await cursor.fetchone()
 
+    async def get_end(self, identifier: str) -> float | None:
+        """Return the second at which the moments of a video end at the latest; None where it is not known."""
+        cursor = await self._conn.execute(
+            "SELECT videos_end(videos) FROM videos WHERE identifier = %(identifier)s", {"identifier": identifier}
+        )
+        row = await cursor.fetchone()
+        return row[0] if row else None
+
     async def lock(self, identifier: str) -> Video | None:
         """Return the video and hold its row until the transaction ends: writers of its moments take turns."""
         async with self._conn.cursor(row_factory=args_row(Video)) as cursor:

@@ -30,8 +30,7 @@ async def add_moment(conn: Connection, identifier: str, start: float, end: float
     """Add a moment by hand; times in seconds. Raises `VideoNotFound`, and `InvalidMoment` for the first broken rule."""
     title = clean_line(title)
     if _broken_rule(start, end, title, duration=None):
-        duration = await _get_duration(conn, identifier)
-        raise InvalidMoment(_broken_rule(start, end, title, duration))
+        raise InvalidMoment(_broken_rule(start, end, title, await _get_end(conn, identifier)))
     while True:
         attempt = await MomentRepository(conn).create_if_free(findable(identifier), new_identifier(), start, end, title)
         if attempt is None:
@@ -129,10 +128,11 @@ def _find_changes(moment: Moment, edit: MomentEdit) -> dict[str, Any]:
 async def _fit_times(conn: Connection, video: Video, moment: Moment, changes: Mapping[str, Any]) -> dict[str, float]:
     """Return the times as they are stored. Raises `InvalidMoment`."""
     start, end = changes.get("start_time", moment.start_time), changes.get("end_time", moment.end_time)
+    last = await VideoRepository(conn).get_end(video.identifier)
     while True:
-        if problem := broken_times(start, end, video.duration_seconds):
+        if problem := broken_times(start, end, last):
             raise InvalidMoment(problem)
-        end = fit_end(end, video.duration_seconds)
+        end = fit_end(end, last)
         other = await MomentRepository(conn).find_overlap(video.id, start, end, excluding=moment.id)
         if other is None:
             return {"start_time": start, "end_time": end}
@@ -151,8 +151,8 @@ def _broken_title(title: str) -> str:
     return "" if title.strip() else "title must be a non-empty string"
 
 
-async def _get_duration(conn: Connection, identifier: str) -> float | None:
-    video = await VideoRepository(conn).get_by_identifier(findable(identifier))
-    if video is None:
+async def _get_end(conn: Connection, identifier: str) -> float | None:
+    videos = VideoRepository(conn)
+    if await videos.get_by_identifier(findable(identifier)) is None:
         raise VideoNotFound
-    return video.duration_seconds
+    return await videos.get_end(identifier)

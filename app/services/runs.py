@@ -6,6 +6,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from app.ai.registry import is_local_name
 from app.database import Connection, Database
 from app.models.run import STAGES, RunStatus, RunType, Stage, StageRecord, StageStatus, shown_record
 from app.repositories.active_runs import ActiveRun, ActiveRunRepository
@@ -95,6 +96,16 @@ def models_of(run: ShownRun) -> tuple[str, str]:
         run.details.generation_model if Stage.GENERATION in stages else "",
         run.details.refinement_model if Stage.REFINEMENT in stages else "",
     )
+
+
+def shown_model_of(run: ShownRun) -> str:
+    """Return the model as clients show it: the key that was asked for, or the local engine's own name where that has
+    answered for it; '' where it is not known."""
+    generation, refinement = models_of(run)
+    answers, of_config = answered_by(run), run.model or ""
+    of_generation = answers.get(Stage.GENERATION) or (of_config if run.operation_type == "generation" else "")
+    answered = of_generation or answers.get(Stage.REFINEMENT) or of_config
+    return answered if is_local_name(answered) else generation or refinement
 
 
 def answered_by(run: ShownRun) -> dict[str, str]:

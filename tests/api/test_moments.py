@@ -12,7 +12,7 @@ from app.database import Connection, close_db, connect, init_db
 from app.main import create_app
 from app.repositories import MomentRepository
 from tests.conftest import Statements
-from tests.factories import make_generation_config, make_moment, make_prompt, make_video
+from tests.factories import make_generation_config, make_moment, make_prompt, make_transcript, make_video
 
 
 async def test_a_moment_added_by_hand_has_no_model_and_no_config(client: AsyncClient, conn: Connection) -> None:
@@ -268,3 +268,41 @@ async def test_adding_a_moment_is_one_statement(client: AsyncClient, conn: Conne
 async def _add(client: AsyncClient, video: str = "talk", start: float = 0, end: float = 5, title: str = "Intro") -> Any:
     body = {"start_time": start, "end_time": end, "title": title}
     return await client.post(f"/api/videos/{video}/moments", json=body)
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        (
+            {"segment_timestamps": [{"text": "a", "start": 1.0, "end": 30.5}, {"text": "b", "start": 2, "end": 4}]},
+            "30.5",
+        ),
+        ({"segment_timestamps": [], "word_timestamps": [{"word": "a", "start": 1.0, "end": 12}]}, "12.0"),
+        ({"segment_timestamps": [{"end": None}, {"end": "9"}, {}, 5], "word_timestamps": []}, None),
+    ],
+)
+async def test_a_moment_of_a_video_without_a_file_ends_with_its_transcript(
+    client: AsyncClient, conn: Connection, said: dict[str, Any], limit: str | None
+) -> None:
+    video = await make_video(conn, identifier="talk", duration_seconds=None)
+    await make_transcript(conn, video_id=video.id, **({"word_timestamps": []} | said))
+    path, body = "/api/videos/talk/moments", {"start_time": 1, "end_time": 31, "title": "x"}
+    answer = await client.post(path, json=body)
+    if limit is None:
+        assert answer.status_code == 201
+        return
+    refused = (400, {"detail": f"end_time must be <= video duration ({limit} seconds)"})
+    assert (answer.status_code, answer.json()) == refused
+    added = await client.post(path, json=body | {"end_time": float(limit)})
+    assert added.status_code == 201
+    edited = await client.patch(f"{path}/{added.json()['id']}", json={"end_time": 31})
+    assert (edited.status_code, edited.json()) == refused
+
+
+async def test_a_moment_of_a_file_whose_duration_is_not_known_may_end_after_the_last_word(
+    client: AsyncClient, conn: Connection
+) -> None:
+    video = await make_video(conn, identifier="talk", duration_seconds=None, video_codec="vp8")
+    await make_transcript(conn, video_id=video.id)
+    answer = await client.post("/api/videos/talk/moments", json={"start_time": 0, "end_time": 30, "title": "x"})
+    assert answer.status_code == 201

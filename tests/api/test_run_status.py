@@ -293,6 +293,33 @@ async def test_a_run_of_which_a_part_failed_is_completed_and_says_which(client: 
     assert (answer["stages"]["clips"]["status"], answer["stages"]["clips"]["progress"]) == ("completed", counted)
 
 
+@pytest.mark.parametrize(
+    ("answers", "config_model", "model"),
+    [
+        ({Stage.GENERATION: "local (tiny-2)", Stage.REFINEMENT: "chatty-7b"}, None, "local (tiny-2)"),
+        ({Stage.GENERATION: "chatty-7b", Stage.REFINEMENT: "local (tiny-2)"}, None, "minimax"),
+        ({Stage.REFINEMENT: "local (tiny-2)"}, None, "local (tiny-2)"),
+        ({}, "local (tiny-2)", "local (tiny-2)"),
+        ({}, "minimax", "minimax"),
+        ({}, None, "minimax"),
+    ],
+)
+async def test_the_model_is_the_local_engine_where_that_has_answered(
+    client: AsyncClient, conn: Connection, answers: dict[Stage, str], config_model: str | None, model: str
+) -> None:
+    await make_video(conn, identifier="talk")
+    run = await begin_run(conn, request=RunRequest(generation_model="minimax"))
+    for stage, name in answers.items():
+        await save_stage(conn, run, stage, StageStatus.COMPLETED, result={"model": name})
+    if config_model is not None:
+        config = await make_generation_config(conn, model=config_model)
+        await WorkRepository(conn).set_config(run, config.id)
+    status = await get_status(client)
+    assert (status["model"], status["generation_model"], status["refinement_model"]) == (
+        *(model, "minimax", "qwen3_vl_fp8"),
+    )
+
+
 async def test_the_status_is_that_of_full_runs_only(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
     job = await begin_run(conn, run_type=RunType.AUDIO)

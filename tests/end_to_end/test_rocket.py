@@ -176,3 +176,7 @@ def test_every_model_is_told_truthfully(finished: Finished) -> None:
     assert "minimax" not in answered_by["generation"].lower()
     assert {moment["model_name"] for moment in finished.originals} == {answered_by["generation"]}
     assert {moment["model_name"] for moment in finished.refined} <= {answered_by["refinement"]}
+    assert finished.last["model"] == answered_by["generation"]
+    for moment in finished.originals + finished.refined:
+        assert moment["generation_config"]["model"] == moment["model_name"]
+        assert "temperature" not in moment["generation_config"]

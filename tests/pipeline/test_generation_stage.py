@@ -123,6 +123,19 @@ async def test_prompt_and_config_are_rows_before_the_model_is_asked(own_database
     assert (request.min_length, request.max_length, request.min_count, request.max_count) == (20.0, 90.0, 2, 5)
 
 
+async def test_where_this_machine_finds_moments_their_config_names_its_engine(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    finder = ScriptedFinder(_FOUND, is_local=True, model="local (tiny-2)", parameters={})
+    async with _ready(own_database_url, tmp_path, finder, generation_model="minimax") as context:
+        await WORK.work(context)
+        config_id = (await _list(context))[0].generation_config_id
+        async with context.database.connect() as conn:
+            config = await GenerationConfigRepository(conn).get(config_id or 0)
+    assert config is not None
+    assert (config.model, config.temperature, config.min_moment_length) == ("local (tiny-2)", None, 60.0)
+
+
 async def test_the_finder_gets_sound_and_film_that_lie_here(own_database_url: str, tmp_path: Path) -> None:
     finder = ScriptedFinder(_FOUND)
     film = tmp_path / "library" / "talk.mp4"
@@ -431,4 +444,4 @@ async def test_replacing_many_takes_no_more_statements_than_replacing_few(
             await WORK.work(context)
         statements = [record.getMessage() for record in caplog.records if record.name == "app.database.statements"]
         assert len(await _list(context)) == count
-    assert len([each for each in statements if not each.startswith("SELECT set_config")]) == 17
+    assert len([each for each in statements if not each.startswith("SELECT pg_backend_pid()")]) == 17

@@ -164,6 +164,17 @@ async def test_prompt_and_config_are_rows_before_the_model_is_asked(own_database
     assert seen[1] == (20, None, None, made.generation_config_id)
 
 
+async def test_where_this_machine_refines_the_config_names_its_engine(own_database_url: str, tmp_path: Path) -> None:
+    finder = ScriptedFinder(is_local=True, model="local (tiny-2)", parameters={})
+    async with _ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
+        await WORK.work(context)
+        config_id = (await _list(context))[-1].generation_config_id
+        async with context.database.connect() as conn:
+            config = await GenerationConfigRepository(conn).get(config_id or 0)
+    assert config is not None
+    assert (config.model, config.temperature, config.operation_type) == ("local (tiny-2)", None, "refinement")
+
+
 async def test_a_run_that_found_moments_names_the_config_of_that(own_database_url: str, tmp_path: Path) -> None:
     async with _ready(own_database_url, tmp_path, ScriptedFinder(found((10.0, 50.0, "New")))) as context:
         await generation.WORK.work(context)

@@ -13,8 +13,9 @@ from app.ai.local.units import Unit, make_units, tidy_words
 from app.ai.local.vectors import SentenceVectors, load_vectors
 from app.ai.local.widening import Times, widen
 from app.ai.protocols import FindRequest, Found, FoundMoment, Progress, PromptText, Refined, RefineRequest, Usage
+from app.ai.registry import LOCAL
 
-MODEL = "local (all-MiniLM-L6-v2)"
+MODEL = f"{LOCAL} (all-MiniLM-L6-v2)"
 
 _FIND = (
     "Found on this machine, without a language model: the sentences of the transcript become vectors, the video is "

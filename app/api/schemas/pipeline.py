@@ -33,8 +33,12 @@ class RunAnswer(BaseModel):
     type: str = Field(default_factory=str, description="What the run does", examples=["full"])
     moment_id: str | None = Field(default_factory=str, description="The moment that the run refines")
     status: Literal["pending", "processing", "completed", "failed", "cancelled", "never_run", "unknown"]
-    model: str = Field(description="Empty where it is not known, as the next two", examples=["minimax"])
-    generation_model: str = Field(examples=["minimax"])
+    model: str = Field(
+        description="What found the moments: the key of a model, or the local engine's name where that has answered "
+        "for it; empty where it is not known, as the next two",
+        examples=["minimax"],
+    )
+    generation_model: str = Field(description="The key that was asked for", examples=["minimax"])
     refinement_model: str = Field(examples=["qwen3_vl_fp8"])
     answered_by: dict[str, str] = Field(
         default_factory=dict,

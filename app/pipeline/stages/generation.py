@@ -13,6 +13,7 @@ from app.core.text import clean_line
 from app.database import Connection
 from app.models import Transcript, Video
 from app.models.run import Stage
+from app.pipeline.configs import store_config
 from app.pipeline.context import RunContext
 from app.pipeline.families import list_own, overlaps
 from app.pipeline.files import AUDIO_NAME, find_local
@@ -22,10 +23,8 @@ from app.pipeline.scenes import find_cuts
 from app.pipeline.spoken import end_of, segments_of, words_of
 from app.pipeline.stage import Resource, StageWork
 from app.repositories import (
-    GenerationConfigRepository,
     MomentRepository,
     PipelineHistoryRepository,
-    PromptRepository,
     TranscriptRepository,
     VideoRepository,
 )
@@ -150,27 +149,21 @@ async def _find_film(context: RunContext, video: Video) -> Path | None:
 async def _create_config(conn: Connection, context: RunContext, finder: MomentFinder, transcript_id: int) -> int:
     """Return the id of the config of the call, which the run names from now on."""
     asked = context.run.request
-    texts = finder.find_prompt(asked.generation_prompt)
-    prompt = await PromptRepository(conn).get_or_create(storable(texts.user_prompt), storable(texts.system_prompt))
-    config = await GenerationConfigRepository(conn).get_or_create(
-        prompt_id=prompt.id,
+    config_id = await store_config(
+        conn,
+        finder,
+        finder.find_prompt(asked.generation_prompt),
         transcript_id=transcript_id,
         model=asked.generation_model,
         operation_type="generation",
         temperature=asked.generation_temperature,
-        top_p=finder.parameters.get("top_p"),
-        top_k=_whole(finder.parameters.get("top_k")),
         min_moment_length=asked.min_moment_length,
         max_moment_length=asked.max_moment_length,
         min_moments=asked.min_moments,
         max_moments=asked.max_moments,
     )
-    await WorkRepository(conn).set_config(context.run, config.id)
-    return config.id
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
+    await WorkRepository(conn).set_config(context.run, config_id)
+    return config_id
 
 
 def _list_storable(found: Found, duration: float) -> list[FoundMoment]:
