@@ -56,7 +56,10 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Transcribed:
-    """What is said in a sound, in order of time. `service` is who really transcribed it ("whisper-tiny.en")."""
+    """What is said in a sound, in order of time. `service` is who really transcribed it ("whisper-tiny.en").
+
+    `dropped` are the spans, in seconds, of speech whose words could not be trusted and are in none of the texts.
+    """
 
     text: str
     words: Sequence[Word]
@@ -64,6 +67,7 @@ class Transcribed:
     language: str
     service: str
     usage: Usage
+    dropped: Sequence[tuple[float, float]] = ()
 
 
 class Transcriber(Protocol):

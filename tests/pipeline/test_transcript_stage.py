@@ -84,6 +84,17 @@ async def test_stores_what_is_said_with_who_heard_it(own_database_url: str, tmp_
     assert result == {"service": "scripted-whisper", "language": "en", "words": 2, "segments": 2, "usage": usage}
 
 
+async def test_the_result_says_which_speech_was_dropped(own_database_url: str, tmp_path: Path) -> None:
+    answer = transcribed(("Hello", 0.0, 0.4), dropped=[(12.0, 20.0), (20.5, 24.2), (3725.0, 3731.0)])
+    models, _ = _models(answer)
+    async with make_context(own_database_url, tmp_path, models=models) as context:
+        _write_wav(context.folder / AUDIO_NAME)
+        result = await WORK.work(context)
+    assert result["reason"] == (
+        "Speech that could not be understood is not in the transcript: 0:12-0:24, 1:02:05-1:02:11"
+    )
+
+
 async def test_a_video_that_has_a_transcript_is_skipped(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path) as context:
         async with context.database.connect() as conn:

@@ -8,6 +8,7 @@ from threading import Event
 from typing import TypeVar
 
 from app.ai.protocols import Progress
+from app.core.turns import Turns
 
 T = TypeVar("T")
 
@@ -43,12 +44,21 @@ class Control:
 
 
 class OneThread:
-    """Does one call after the other in a thread of its own; a call that is cancelled before its turn is never begun."""
+    """Does one call after the other in a thread of its own; a call that is cancelled before its turn is never begun.
+
+    Calls take turns in the order they come, so long work that is done in several calls lets short work pass. What
+    follows a stage's time (`app.core.turns`) is told when its calls wait and when they work.
+    """
 
     def __init__(self, name: str) -> None:
         self._threads = ThreadPoolExecutor(1, name)
+        self._turns = Turns()
 
     async def run(self, function: Callable[[Control], T], progress: Progress) -> T:
+        async with self._turns.take():
+            return await self._run(function, progress)
+
+    async def _run(self, function: Callable[[Control], T], progress: Progress) -> T:
         control = Control(progress)
         begun = self._threads.submit(function, control)
         call = asyncio.wrap_future(begun)

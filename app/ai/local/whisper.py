@@ -3,38 +3,34 @@
 import os
 import time
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from app.ai.local.recognition import RATE, Samples, find_quiet, keep_speech, recognize
 from app.ai.local.threads import Control, OneThread
 from app.ai.local.weights import WHISPER_BASE, WHISPER_TINY_EN, Weights, missing_model, read_model
 from app.ai.protocols import Audio, Progress, Transcribed, Usage, Word
-from app.ai.sentences import join_pieces, join_words, make_captions
+from app.ai.sentences import join_words, make_captions
 from app.core.errors import StageFailed
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
 Choice = Literal["auto", "tiny.en", "base"]
-Sound = NDArray[np.float32]
-
-RATE = 16_000
 NO_LANGUAGE = "und"  # ISO 639-2: undetermined
 
 _PIECE_SECONDS = 120  # what is in memory at once
 _CUT_SECONDS = 20  # the end of a piece, where the quietest place is looked for
 _DETECTION_SECONDS = 30  # what Whisper looks at to tell a language
 _NOT_ISO = {"jw": "jv"}  # Whisper's name of Javanese
-# Whisper's own limits: text that compresses better repeats itself, text that is less probable was not heard.
-_MAX_COMPRESSION, _MIN_LOG_PROBABILITY, _MAX_NO_SPEECH = 2.4, -1.0, 0.6
 
 
 class LocalTranscriber:
-    """Transcribes one sound at a time; the models are loaded when they are first needed, and kept."""
+    """Transcribes by pieces of audio, between which other transcriptions have their turns; models are loaded when they
+    are first needed, and kept."""
 
     def __init__(self, choice: Choice) -> None:
         self._choice = choice
@@ -46,25 +42,20 @@ class LocalTranscriber:
         return f"whisper-{self._choice}"
 
     async def transcribe(self, audio: Audio, progress: Progress) -> Transcribed:
-        return await self._thread.run(lambda control: self._transcribe(audio, control), progress)
+        work = _Transcription(audio)
+        try:
+            await self._thread.run(lambda control: self._prepare(work, control), progress)
+            while await self._thread.run(work.transcribe_piece, progress):
+                pass
+        finally:
+            work.close()
+        return work.sum_up()
 
-    def _transcribe(self, audio: Audio, control: Control) -> Transcribed:
+    def _prepare(self, work: "_Transcription", control: Control) -> None:
         began = time.perf_counter()
-        weights, language = self._choose(audio.path, control)
-        model = self._load(weights)
-        words: list[Word] = []
-        for start, piece in _read_pieces(audio.path):
-            control.tell(start / audio.duration_seconds if audio.duration_seconds else 0.0)
-            words.extend(_tidy(_hear(model, piece, language, start, audio, control), words, audio.duration_seconds))
-        usage = Usage(calls=1, seconds=time.perf_counter() - began)
-        return Transcribed(
-            text=join_words(words),
-            words=words,
-            segments=make_captions(words),
-            language=_NOT_ISO.get(language, language) if words else NO_LANGUAGE,
-            service=weights.name,
-            usage=usage,
-        )
+        work.weights, work.language = self._choose(work.audio.path, control)
+        work.model = self._load(work.weights)
+        work.seconds += time.perf_counter() - began
 
     def _choose(self, path: Path, control: Control) -> tuple[Weights, str]:
         if self._choice == "tiny.en":
@@ -78,6 +69,53 @@ class LocalTranscriber:
         if weights.name not in self._models:
             self._models[weights.name] = _load_model(weights)
         return self._models[weights.name]
+
+
+class _Transcription:
+    """One transcription under way. Its calls come from one thread at a time."""
+
+    weights: Weights
+    language: str
+    model: "WhisperModel"
+
+    def __init__(self, audio: Audio) -> None:
+        self.audio = audio
+        self.seconds = 0.0  # of work, without those that others had their turns
+        self._pieces = _read_pieces(audio.path)
+        self._words: list[Word] = []
+        self._dropped: list[tuple[float, float]] = []
+
+    def transcribe_piece(self, control: Control) -> bool:
+        """Transcribe one more piece of the audio. False where there is none."""
+        began = time.perf_counter()
+        start, piece = next(self._pieces, (0.0, None))
+        if piece is not None:
+            duration = self.audio.duration_seconds
+
+            def report(second: float) -> None:
+                control.tell((start + second) / duration if duration else 0.0)
+
+            report(0.0)
+            found = recognize(self.model, piece, self.language, report, control.check)
+            words = (Word(word.word, start + word.start, start + word.end) for word in found.words)
+            self._words.extend(_tidy(words, self._words, duration))
+            self._dropped.extend((start + first, start + last) for first, last in found.dropped)
+        self.seconds += time.perf_counter() - began
+        return piece is not None
+
+    def close(self) -> None:
+        self._pieces.close()
+
+    def sum_up(self) -> Transcribed:
+        return Transcribed(
+            text=join_words(self._words),
+            words=self._words,
+            segments=make_captions(self._words),
+            language=_NOT_ISO.get(self.language, self.language) if self._words else NO_LANGUAGE,
+            service=self.weights.name,
+            usage=Usage(calls=1, seconds=self.seconds),
+            dropped=self._dropped,
+        )
 
 
 def _load_model(weights: Weights) -> "WhisperModel":
@@ -97,44 +135,14 @@ def _load_model(weights: Weights) -> "WhisperModel":
 
 def _detect_language(model: "WhisperModel", path: Path, control: Control) -> str:
     """Return the language of the first half minute of speech; English where there is no speech, which costs least."""
-    voiced: list[Sound] = []
+    voiced: list[Samples] = []
     for _, piece in _read_pieces(path):
         control.check()
-        voiced.append(_keep_speech(piece))
+        voiced.append(keep_speech(piece))
         if sum(map(len, voiced)) >= _DETECTION_SECONDS * RATE:
             break
     speech = np.concatenate(voiced) if voiced else np.empty(0, np.float32)
     return model.detect_language(audio=speech)[0] if len(speech) else "en"
-
-
-def _keep_speech(sound: Sound) -> Sound:
-    from faster_whisper.vad import collect_chunks, get_speech_timestamps
-
-    chunks, _ = collect_chunks(sound, get_speech_timestamps(sound))
-    return np.concatenate(chunks)
-
-
-def _hear(
-    model: "WhisperModel", sound: Sound, language: str, offset: float, audio: Audio, control: Control
-) -> Iterator[Word]:
-    """Yield the words of a piece, in seconds of the whole sound."""
-    segments, _ = model.transcribe(
-        sound,
-        language=language,
-        vad_filter=True,
-        word_timestamps=True,
-        condition_on_previous_text=False,
-        temperature=0.0,  # a guess at another one would be another each time
-        compression_ratio_threshold=_MAX_COMPRESSION,
-        log_prob_threshold=_MIN_LOG_PROBABILITY,
-        no_speech_threshold=_MAX_NO_SPEECH,
-    )
-    for segment in segments:
-        control.tell((offset + float(segment.end)) / audio.duration_seconds if audio.duration_seconds else 0.0)
-        if segment.compression_ratio <= _MAX_COMPRESSION and segment.avg_logprob >= _MIN_LOG_PROBABILITY:
-            pieces = [Word(each.word, float(each.start), float(each.end)) for each in segment.words or ()]
-            for word in join_pieces(pieces):
-                yield Word(word.word, offset + word.start, offset + word.end)
 
 
 def _tidy(heard: Iterator[Word], before: Sequence[Word], duration: float) -> Iterator[Word]:
@@ -147,12 +155,12 @@ def _tidy(heard: Iterator[Word], before: Sequence[Word], duration: float) -> Ite
             yield Word(word.word, round(start, 3), round(last, 3))
 
 
-def _read_pieces(path: Path) -> Iterator[tuple[float, Sound]]:
+def _read_pieces(path: Path) -> Generator[tuple[float, Samples]]:
     """Yield a sound in pieces that end where it is quiet, each with the second where it starts."""
     start, rest = 0, np.empty(0, np.float32)
     for block in _read_blocks(path):
         sound = np.concatenate((rest, block))
-        place = _find_quiet(sound) if len(sound) >= _PIECE_SECONDS * RATE else 0
+        place = _find_cut(sound) if len(sound) >= _PIECE_SECONDS * RATE else 0
         if place:
             yield start / RATE, sound[:place]
         start, rest = start + place, sound[place:]
@@ -160,7 +168,7 @@ def _read_pieces(path: Path) -> Iterator[tuple[float, Sound]]:
         yield start / RATE, rest
 
 
-def _read_blocks(path: Path) -> Iterator[Sound]:
+def _read_blocks(path: Path) -> Iterator[Samples]:
     try:
         with wave.open(str(path), "rb") as file:
             if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (RATE, 1, 2):
@@ -171,10 +179,7 @@ def _read_blocks(path: Path) -> Iterator[Sound]:
         raise StageFailed("The sound is not a WAV file that can be read") from None
 
 
-def _find_quiet(sound: Sound) -> int:
-    """Return the middle of the quietest half second near the end of a piece."""
-    frame = RATE // 10
-    tail = sound[-_CUT_SECONDS * RATE :]
-    loudness = np.abs(tail[: len(tail) // frame * frame]).reshape(-1, frame).mean(axis=1)
-    quietest = int(np.convolve(loudness, np.ones(5), "valid").argmin())
-    return len(sound) - len(tail) + quietest * frame + frame * 5 // 2
+def _find_cut(audio: Samples) -> int:
+    """Return where a piece is best cut: where it is quiet, near its end."""
+    first = max(len(audio) - _CUT_SECONDS * RATE, 0)
+    return first + find_quiet(audio[first:])

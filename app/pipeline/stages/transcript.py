@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 import wave
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +26,7 @@ from app.storage import find_audio_file
 
 # Services round, and hear a word a little past the end; what is further out belongs to another sound.
 _TOLERANCE_SECONDS = 2.0
+_TOLD_SPANS = 5
 _LANGUAGE_LENGTH = 10  # of `transcripts.language`
 _SERVICE_LENGTH = 50  # of `transcripts.transcription_service`
 _UNKNOWN_LANGUAGE = "und"  # ISO 639
@@ -53,8 +54,33 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
         "words": row["number_of_words"],
         "segments": row["number_of_segments"],
         "usage": usage_of(made.usage),
-        **({} if is_first else {"reason": "Another transcript was there first and is kept"}),
+        **_reason(made, is_first),
     }
+
+
+def _reason(made: Transcribed, is_first: bool) -> dict[str, str]:
+    """Return what the run says of the transcript, where there is anything to say."""
+    if not is_first:
+        return {"reason": "Another transcript was there first and is kept"}
+    return {"reason": describe_dropped(made.dropped)} if made.dropped else {}
+
+
+def describe_dropped(spans: Sequence[tuple[float, float]]) -> str:
+    """Return where there is speech that is not in the transcript."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if merged and start - merged[-1][1] < _TOLERANCE_SECONDS:
+            start, end = merged[-1][0], max(end, merged.pop()[1])
+        merged.append((start, end))
+    told = ", ".join(f"{_clock(start)}-{_clock(end)}" for start, end in merged[:_TOLD_SPANS])
+    more = f" and {len(merged) - _TOLD_SPANS} more" if len(merged) > _TOLD_SPANS else ""
+    return f"Speech that could not be understood is not in the transcript: {told}{more}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 async def _open_audio(context: RunContext) -> Audio:
