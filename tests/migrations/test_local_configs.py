@@ -1,4 +1,4 @@
-"""Migration 0006: configs of the local engine, made by the version before and as the repository makes them."""
+"""Migration 0007: configs of the local engine, made by the version before and as the repository makes them."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _LOCAL = "local (all-MiniLM-L6-v2)"
 
 
 async def test_configs_of_the_local_engine_name_it_and_those_of_models_stay(own_database_url: str) -> None:
-    run_alembic(own_database_url, "downgrade", "0005")
+    run_alembic(own_database_url, "downgrade", "0006")
     async with await AsyncConnection.connect(own_database_url, autocommit=True) as conn:
         found, refined, asked = [
             await insert(conn, "prompts", user_prompt="Jokes", system_prompt=text)

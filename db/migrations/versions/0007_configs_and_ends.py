@@ -3,15 +3,15 @@
 Configs of its calls named the model that it answered for, and a temperature. The prompts of the local engine are texts
 of its own that no model is sent, which tells its configs from others. Those that become equal are merged.
 
-Revision ID: 0006
-Revises: 0005
+Revision ID: 0007
+Revises: 0006
 Create Date: 2026-11-27
 """
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
