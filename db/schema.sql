@@ -336,6 +336,33 @@ BEGIN
 END
 $$;
 
+-- ======================================================================================================= library ==
+-- What is known of a video's file beside its row. Browsers do not play every file: a worker looks at each, once, and
+-- makes a copy of those that need one. The original stays, and is what runs use.
+
+CREATE SCHEMA library;
+
+CREATE TABLE library.video_files (
+    video_id         integer     CONSTRAINT video_files_pkey PRIMARY KEY
+                                 CONSTRAINT video_files_video_id_fkey REFERENCES public.videos ON DELETE CASCADE,
+    source_url       text        NOT NULL,       -- the file that the rest is about: cloud_url, unless that has changed
+    declared_seconds double precision,           -- how long the file says it is, where it ends before
+    status           varchar(20) NOT NULL DEFAULT 'waiting' CONSTRAINT video_files_status_check
+                                 CHECK (status IN (
+                                     'waiting',     -- -> inspecting
+                                     'inspecting',  -- -> making, unneeded, failed, waiting
+                                     'making',      -- -> ready, failed, waiting
+                                     'ready', 'unneeded', 'failed'
+                                 )),
+    playable_url     text        CONSTRAINT video_files_playable_url_check
+                                 CHECK ((playable_url IS NOT NULL) = (status = 'ready')),
+    reason           text,                       -- why it failed, in a sentence
+    attempts         integer     NOT NULL DEFAULT 0,
+    owner            varchar(100),               -- the worker that has claimed it
+    seen_at          timestamp,                  -- its last heartbeat
+    due_at           timestamp                   -- not before then is it to be claimed again
+);
+
 -- ======================================================================================================== search ==
 -- What searching and showing transcripts needs and can be made again from the tables above at any time
 -- (search.rebuild()). Parsing and printing a transcript takes milliseconds, so it is done once, when it is written.

@@ -25,7 +25,7 @@ ClipName = Annotated[str, Path(description="Video, moment, `clip`", examples=["m
 @router.get("/audios/{video_id}.wav", response_class=Response, responses=media_responses("audio/wav"))
 async def get_audio(video_id: VideoId, reads: SharedReads, storage: MediaStorage) -> Response:
     """The sound that was extracted from a video for its transcription."""
-    await reads.find_video_file(video_id)  # a name of no video must not find a file that happens to be called so
+    await reads.find_video_files(video_id)  # a name of no video must not find a file that happens to be called so
     url = await find_audio_file(storage, video_id)
     return MediaAnswer(storage, storage.opened(url), media_type="audio/wav", cache_control=CACHE_CONTROL)
 

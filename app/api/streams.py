@@ -23,17 +23,20 @@ CACHE_CONTROL = "private, no-cache"
 @reads.head("/stream", include_in_schema=False)
 @reads.get("/stream", response_class=Response, responses=media_responses("video/*", "application/octet-stream"))
 async def stream_video(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
-    """The video's file, whole or in ranges, so that a player can seek. A video in a bucket is a redirect to it."""
-    url = await reads.find_video_file(video_id)
+    """The video's file, whole or in ranges, so that a player can seek. A video in a bucket is a redirect to it.
+
+    Where browsers do not play the file, a copy that they play takes its place as soon as it is made.
+    """
+    urls = await reads.find_video_files(video_id)
     storage = await get_storage(request)
-    return MediaAnswer(storage, storage.opened(url), cache_control=CACHE_CONTROL)
+    return MediaAnswer(storage, media.open_first(storage, urls), cache_control=CACHE_CONTROL)
 
 
 @router.get("/url", response_model=MediaAddress, responses={404: {"model": Error}, 503: {"model": Error}})
 async def get_video_address(request: Request, video_id: VideoId, reads: SharedReads, storage: MediaStorage) -> Response:
     """Where the video's file can be read without this server where its home serves it, else its stream."""
-    url = await reads.find_video_file(video_id)
-    await storage.stat(url)
+    async with media.open_first(storage, await reads.find_video_files(video_id)) as file:
+        url = file.stored.url
     link = await storage.get_link(url)
     if link is None:
         address = f"{request.base_url}api/videos/{quote(video_id, safe='')}/stream"

@@ -11,8 +11,8 @@ from app.api.answers import json_answer
 from app.api.dependencies import Checkouts, MediaStorage
 from app.api.read_route import SharedReads
 from app.api.schemas.common import Error
+from app.api.schemas.videos import SingleVideoAnswer, UploadQuery
 from app.api.schemas.videos import UploadForm as UploadFormSchema
-from app.api.schemas.videos import UploadQuery, VideoAnswer
 from app.api.upload_form import ENVELOPE_BYTES, FORM_HEAD_BYTES, UploadForm, find_boundary, refuse_form
 from app.api.videos import describe_video
 from app.core.errors import DeletedMeanwhile, InvalidInput, VideoNotFound
@@ -37,7 +37,7 @@ _BODY: dict[str, Any] = {
 @router.post(
     "",
     status_code=201,
-    response_model=VideoAnswer,
+    response_model=SingleVideoAnswer,
     openapi_extra=_BODY,
     responses={
         201: {"headers": {"Location": {"description": "The video's address", "schema": {"type": "string"}}}},

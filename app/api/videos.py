@@ -11,7 +11,9 @@ from app.api.dependencies import Limit, VideoId, get_database
 from app.api.paging import next_link
 from app.api.read_route import ReadRoute, SharedReads, get_reads
 from app.api.schemas.common import Error
-from app.api.schemas.videos import VideoAnswer
+from app.api.schemas.videos import SingleVideoAnswer, VideoAnswer
+from app.models.video import describe_early_end
+from app.models.video_file import FileStatus
 from app.repositories.views import VideoCard
 from app.services import videos
 from app.services.audio import ExtractedAudio
@@ -20,6 +22,7 @@ from app.services.reads import Reads
 router = APIRouter(prefix="/api/videos", tags=["videos"])
 reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=ReadRoute)
 
+_SHOWN_STATUSES = frozenset({FileStatus.MAKING, FileStatus.READY, FileStatus.FAILED})
 _SILENCE: frozenset[str] = frozenset()  # looked into faster than an index that holds nothing
 
 Cursor = Annotated[str, Query(max_length=255, description="From the Link header of the page before")]
@@ -36,7 +39,7 @@ async def list_videos(request: Request, limit: Limit = None, cursor: Cursor = ""
     return json_answer([_answer(card, audio or _SILENCE) for card in cards], headers=headers)
 
 
-@reads.get("/{video_id}", response_model=VideoAnswer, responses={404: {"model": Error}})
+@reads.get("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}})
 async def get_video(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """One video."""
     return json_answer(await describe_video(reads, video_id))
@@ -44,7 +47,19 @@ async def get_video(request: Request, video_id: VideoId, reads: SharedReads) -> 
 
 async def describe_video(reads: Reads, identifier: str) -> dict[str, Any]:
     """What every route answers of one video. Raises `VideoNotFound`."""
-    return _answer(await reads.get_video(identifier), await reads.audio.get())
+    card = await reads.get_video(identifier)
+    return {**_answer(card, await reads.audio.get()), **_describe_file(card)}
+
+
+def _describe_file(card: VideoCard) -> dict[str, Any]:
+    """Return what there is to say of the video's file beside its name, and nothing of most files."""
+    described: dict[str, Any] = {}
+    if card.copy_status in _SHOWN_STATUSES:
+        reason = {"reason": card.copy_reason} if card.copy_reason else {}
+        described["playable_copy"] = {"status": card.copy_status, **reason}
+    if problem := describe_early_end(card.duration_seconds, card.declared_seconds):
+        described["file_problem"] = problem
+    return described
 
 
 def _answer(card: VideoCard, audio: ExtractedAudio | frozenset[str]) -> dict[str, Any]:

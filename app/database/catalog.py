@@ -146,7 +146,7 @@ def describe_catalog(conn: Connection[Any]) -> Catalog:
             UNION ALL SELECT oid FROM pg_class WHERE oid = to_regclass('public.alembic_version')
             """
         ).fetchall()
-        wanted = {"schemas": ["public", "pipeline", "search"], "others": [oid for (oid,) in others]}
+        wanted = {"schemas": ["public", "library", "pipeline", "search"], "others": [oid for (oid,) in others]}
         return {name: text for query in _QUERIES for name, text in conn.execute(query, wanted)}
 
 

@@ -41,7 +41,8 @@ def cut_audio_clip(file: BoundedFile, start: float, end: float, target: Path) ->
         encoded = clip.add_stream(AUDIO_CODEC, rate=SOUND_RATE, layout=layout, bit_rate=AUDIO_BITS)
         sound = Sound(layout, SOUND_RATE, first, None)
         wanted = round((end - start) * SOUND_RATE)
-        for frame in _take(_hear(_frames(source, stream, timeline, first), sound, wanted), layout, wanted):
+        chunks = _hear(_frames(source, stream, timeline, first), sound, wanted)
+        for frame in make_frames(chunks, layout, wanted):
             file.check_limits()
             clip.mux(encoded.encode(frame))
         clip.mux(encoded.encode(None))
@@ -75,9 +76,9 @@ def _decode(packet: "Packet[AudioStream]") -> list[AudioFrame]:
         return []
 
 
-def _take(chunks: Iterator[bytes], layout: str, wanted: int) -> Iterator[AudioFrame]:
-    """Yield frames of as many samples as are wanted in all."""
-    width, given = _SAMPLE_BYTES * (2 if layout == "stereo" else 1), 0
+def make_frames(chunks: Iterator[bytes], layout: str, wanted: int, first: int = 0) -> Iterator[AudioFrame]:
+    """Yield frames of the samples in `chunks`, up to sample `wanted` of a clip and from sample `first` on."""
+    width, given = _SAMPLE_BYTES * (2 if layout == "stereo" else 1), first
     for chunk in chunks:
         samples = min(len(chunk) // width, wanted - given)
         if samples > 0:

@@ -17,7 +17,7 @@ import av
 
 from app.core.errors import StageFailed
 from app.media.audio_clip import cut_audio_clip
-from app.media.cutting import plan_cut
+from app.media.cutting import MAX_BYTES, Cut, plan_cut
 from app.media.cutting_with_ffmpeg import cut_with_ffmpeg, find_ffmpeg
 from app.media.cutting_with_pyav import cut_with_pyav
 from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
@@ -35,6 +35,7 @@ def cut_clip(
     target: Path,
     stopping: threading.Event,
     limit_seconds: float = LIMIT_SECONDS,
+    max_bytes: int = MAX_BYTES,
 ) -> None:
     """Write what a film shows from and to these seconds to `target`, all of it or nothing; it blocks.
 
@@ -44,7 +45,10 @@ def cut_clip(
     draft = target.with_name(f"{target.name}.part")
     bounded = BoundedFile(film, Limits(limit_seconds, _FILM_BYTES), stopping)
     try:
-        _cut(film, bounded, start, end, draft)
+        if _has_picture(bounded):
+            _cut(film, bounded, plan_cut(bounded, start, end, max_bytes), draft)
+        else:
+            cut_audio_clip(bounded, start, end, draft)
         draft.replace(target)
     except TooExpensive:
         raise StageFailed(f"A clip of the video takes longer to cut than {limit_seconds:g} seconds") from None
@@ -56,11 +60,7 @@ def cut_clip(
         draft.unlink(missing_ok=True)
 
 
-def _cut(film: BinaryIO, bounded: BoundedFile, start: float, end: float, draft: Path) -> None:
-    if not _has_picture(bounded):
-        cut_audio_clip(bounded, start, end, draft)
-        return
-    cut = plan_cut(bounded, start, end)
+def _cut(film: BinaryIO, bounded: BoundedFile, cut: Cut, draft: Path) -> None:
     program = find_ffmpeg() if _is_local(film) else None
     if program is None or not cut_with_ffmpeg(program, film, bounded, cut, draft):
         cut_with_pyav(bounded, cut, draft)

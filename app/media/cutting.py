@@ -60,6 +60,7 @@ class Cut:
     picture: int  # the index of the stream
     sound: int | None
     layout: str | None
+    max_bytes: int = MAX_BYTES
 
     @property
     def frames(self) -> int:
@@ -95,7 +96,7 @@ class Cut:
         ]
 
 
-def plan_cut(film: BoundedFile, start: float, end: float) -> Cut:
+def plan_cut(film: BoundedFile, start: float, end: float, max_bytes: int = MAX_BYTES) -> Cut:
     """Look at a film that is to be cut from and to these seconds; it is to be opened again.
 
     Raises `StageFailed` for a film without a picture, and what `open_film` raises.
@@ -116,6 +117,7 @@ def plan_cut(film: BoundedFile, start: float, end: float) -> Cut:
             picture=video.index,
             sound=audio.index if audio else None,
             layout=None if audio is None else "mono" if audio.codec_context.channels == 1 else "stereo",
+            max_bytes=max_bytes,
         )
     film.seek(0)
     return cut

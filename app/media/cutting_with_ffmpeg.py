@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import av
 
-from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, MAX_BYTES, PIXELS, VIDEO_CODEC, VIDEO_OPTIONS, Cut
+from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, PIXELS, VIDEO_CODEC, VIDEO_OPTIONS, Cut
 from app.media.opening import FORMATS, MAX_PIXELS, BoundedFile
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _arguments(film: str, cut: Cut, target: Path) -> list[str]:
         *("-map_metadata", "-1", "-map_chapters", "-1"),
         *("-c:v", VIDEO_CODEC, *(part for name, value in VIDEO_OPTIONS.items() for part in (f"-{name}", value))),
         *("-pix_fmt", PIXELS, "-c:a", AUDIO_CODEC, "-b:a", str(AUDIO_BITS)),
-        *("-movflags", "+faststart", "-fs", str(MAX_BYTES), "-f", "mp4", f"file:{target}"),
+        *("-movflags", "+faststart", "-fs", str(cut.max_bytes), "-f", "mp4", f"file:{target}"),
     ]
 
 

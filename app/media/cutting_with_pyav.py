@@ -16,7 +16,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from app.core.errors import StageFailed
-from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, MAX_BYTES, PIXELS, SOUND_RATE, VIDEO_CODEC, VIDEO_OPTIONS, Cut
+from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, PIXELS, SOUND_RATE, VIDEO_CODEC, VIDEO_OPTIONS, Cut
 from app.media.decoding import decode
 from app.media.opening import BoundedFile, open_film
 from app.media.sound import Sound
@@ -38,8 +38,8 @@ def cut_with_pyav(film: BoundedFile, cut: Cut, target: Path) -> None:
         for packet in _recode(source, clip, cut):
             film.check_limits()
             written += packet.size
-            if written > MAX_BYTES:
-                raise StageFailed("A clip of the video would have more than 2 GiB")
+            if written > cut.max_bytes:
+                raise StageFailed(f"A clip of the video would have more than {cut.max_bytes // 1024**3} GiB")
             clip.mux(packet)
         film.check_limits()
 

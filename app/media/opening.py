@@ -103,11 +103,15 @@ class BoundedFile(io.RawIOBase):
 
 
 @contextmanager
-def open_film(file: BoundedFile) -> Iterator[InputContainer]:
-    """Raises `av.FFmpegError` for what is no film, `TooExpensive`, `Stopped`, and what reading the file raises."""
+def open_film(file: BoundedFile, decoders: str = "none") -> Iterator[InputContainer]:
+    """Open a video file. `decoders` may decode frames while it is opened: those that know the order of its packets.
+
+    Raises `av.FFmpegError` for what is no film, `TooExpensive`, `Stopped`, and what reading the file raises."""
     try:
         # Titles in other encodings are as common as old cameras, and nothing here reads them.
-        with av.open(file, "r", options=_OPTIONS, metadata_errors="ignore") as container:
+        with av.open(
+            file, "r", options={**_OPTIONS, "codec_whitelist": decoders}, metadata_errors="ignore"
+        ) as container:
             yield container
     except av.FFmpegError:
         file.check_limits()

@@ -24,6 +24,13 @@ def _to_words(name: str) -> str:
     return name.replace("-", " ").replace("_", " ")
 
 
+def describe_early_end(seconds: float | None, declared_seconds: float | None) -> str | None:
+    """Return in a sentence that a file ends before it says it does; None where it does not."""
+    if seconds is None or declared_seconds is None:
+        return None
+    return f"The file ends early: {seconds:.1f} of {declared_seconds:.1f} seconds can be played"
+
+
 @dataclass(frozen=True, slots=True)
 class Video:
     """A video of the library. Everything else that is stored belongs to one."""

@@ -22,13 +22,20 @@ class MediaRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def get_video_urls(self, identifiers: list[str]) -> dict[str, str]:
-        """Return the URLs of those videos that there are, by identifier."""
+    async def get_video_urls(self, identifiers: list[str]) -> dict[str, tuple[str, ...]]:
+        """Return the URLs of those videos that there are, by identifier: the copy that browsers play comes first."""
         cursor = await self._conn.execute(
-            "SELECT identifier, cloud_url FROM videos WHERE identifier = ANY (%(identifiers)s)",
+            """
+            SELECT identifier, cloud_url, playable_url
+            FROM videos LEFT JOIN library.video_files ON video_id = videos.id AND video_files.source_url = cloud_url
+            WHERE identifier = ANY (%(identifiers)s)
+            """,
             {"identifiers": identifiers},
         )
-        return dict(await cursor.fetchall())
+        return {
+            identifier: (original,) if playable is None else (playable, original)
+            for identifier, original, playable in await cursor.fetchall()
+        }
 
     async def get_clip_place(self, video: str, moment: str) -> ClipPlace | None:
         """Return None where there is no such video."""

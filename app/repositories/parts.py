@@ -10,9 +10,10 @@ from app.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """A row that says where a file lies: `kind` is video, thumbnail, clip or clip_thumbnail.
+    """A row that says where a file lies: `kind` is video, playable, thumbnail, clip or clip_thumbnail.
 
-    `owner_id` is the id of the clip for the last two, and of the row itself for the others.
+    `owner_id` is the id of the clip for the last two, of the video for the first two, and of the row itself for the
+    others.
     """
 
     kind: str
@@ -63,6 +64,9 @@ class PartRepository:
             await cursor.execute(
                 """
                 SELECT 'video', id, cloud_url FROM videos WHERE id = %(video_id)s
+                UNION ALL
+                SELECT 'playable', video_id, playable_url FROM library.video_files
+                WHERE video_id = %(video_id)s AND playable_url IS NOT NULL
                 UNION ALL
                 SELECT 'thumbnail', id, cloud_url FROM thumbnails WHERE video_id = %(video_id)s
                 UNION ALL

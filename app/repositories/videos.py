@@ -164,7 +164,7 @@ class VideoRepository:
         )
 
     async def refers_to(self, identifier: str, url: str) -> bool:
-        """Whether the video, a clip or a thumbnail of it lies at this URL."""
+        """Whether the video, its playable copy, a clip or a thumbnail of it lies at this URL."""
         cursor = await self._conn.execute(
             """
             SELECT EXISTS (
@@ -172,6 +172,8 @@ class VideoRepository:
                 WHERE identifier = %(identifier)s
                   AND %(url)s IN (
                       SELECT videos.cloud_url
+                      UNION ALL
+                      SELECT playable_url FROM library.video_files WHERE video_id = videos.id
                       UNION ALL
                       SELECT clips.cloud_url FROM clips WHERE clips.video_id = videos.id
                       UNION ALL

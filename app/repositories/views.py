@@ -20,6 +20,11 @@ class VideoCard:
     stored_title: str | None
     has_thumbnail: bool
     has_transcript: bool
+    # Known where a single video is asked for: that its file ends early, and its copy for browsers.
+    duration_seconds: float | None = None
+    declared_seconds: float | None = None
+    copy_status: str | None = None
+    copy_reason: str | None = None
 
     @property
     def filename(self) -> str:
@@ -56,11 +61,20 @@ class TranscriptKey:
 
 _CARDS = """
     SELECT videos.identifier, videos.cloud_url, videos.title, thumbnails.id IS NOT NULL,
-           transcripts.id IS NOT NULL
+           transcripts.id IS NOT NULL{more_columns}
     FROM videos
     LEFT JOIN thumbnails ON thumbnails.video_id = videos.id
     LEFT JOIN transcripts ON transcripts.video_id = videos.id
+    {more_tables}
     """
+_LISTED_CARDS = _CARDS.format(more_columns="", more_tables="")
+_SINGLE_CARDS = _CARDS.format(
+    more_columns=", duration_seconds, declared_seconds, nullif(status, 'unneeded'), reason",
+    more_tables="""
+    LEFT JOIN library.video_files
+        ON video_files.video_id = videos.id AND video_files.source_url = videos.cloud_url
+    """,
+)
 
 # The config of a row of `moments`, as JSON without nulls.
 _CONFIG = """(
@@ -87,7 +101,7 @@ class ViewRepository:
             # A literal limit, and no condition where there is none: PostgreSQL plans a parameter for a part of the
             # table, whatever its value, and a whole library is twice as slow that way.
             where = "WHERE videos.identifier > %(after)s" if after else ""
-            page = sql.SQL(_CARDS + where + " ORDER BY videos.identifier LIMIT {}").format(sql.Literal(limit))
+            page = sql.SQL(_LISTED_CARDS + where + " ORDER BY videos.identifier LIMIT {}").format(sql.Literal(limit))
             await cursor.execute(page, {"after": after})
             return await cursor.fetchall()
 
@@ -95,7 +109,7 @@ class ViewRepository:
         """Return the videos with these identifiers, by identifier."""
         async with self._conn.cursor(row_factory=args_row(VideoCard)) as cursor:
             await cursor.execute(
-                _CARDS + "WHERE videos.identifier = ANY (%(identifiers)s)", {"identifiers": identifiers}
+                _SINGLE_CARDS + "WHERE videos.identifier = ANY (%(identifiers)s)", {"identifiers": identifiers}
             )
             return {card.identifier: card for card in await cursor.fetchall()}
 

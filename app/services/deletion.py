@@ -21,7 +21,7 @@ from app.services.deleted_rows import DeletedRows, Skips, delete_rows, is_in_buc
 from app.services.held import while_held
 from app.services.identifiers import findable
 from app.services.video_keys import delete_video_keys
-from app.storage import Storage, audio_folder, clip_folder, thumbnail_folder, video_folder
+from app.storage import Storage, audio_folder, clip_folder, playable_folder, thumbnail_folder, video_folder
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 _REDIS_PATIENCE_SECONDS = 1.0
 _NAMES = {
     "video": "The video's file",
+    "playable": "The playable copy",
     "thumbnail": "The thumbnail",
     "audio": "An audio file",
     "clip": "A clip's file",
@@ -74,6 +75,7 @@ async def _list_files(storage: Storage, identifier: str, skips: Skips) -> dict[s
     in_bucket = is_in_bucket(storage.url_of(video_folder(identifier)))
     folders = {
         "video": None if skips.skip_local_video else video_folder(identifier),
+        "playable": None if skips.skip_local_video else playable_folder(identifier),
         "thumbnail": None if skips.skip_local_thumbnail else thumbnail_folder(identifier),
         "audio": None if skips.keep_audio(in_bucket) else audio_folder(identifier),
         "clip": None if skips.keep_clips(in_bucket) else clip_folder(identifier),

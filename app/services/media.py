@@ -1,17 +1,33 @@
 """Which stored file an address means. That of a video is one of the `Reads`."""
 
 import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from urllib.parse import quote
 
-from app.core.errors import ClipNotFound, MomentNotFound, VideoNotFound
+from app.core.errors import ClipNotFound, FileMissing, MomentNotFound, VideoNotFound
 from app.core.text import list_forms
 from app.database import Connection
 from app.repositories.media import MediaRepository
 from app.services.identifiers import findable
+from app.storage import OpenFile, Storage
 
 _CLIP_NAME = re.compile(r"(.+)_clip\.(mp4|m4a)", re.DOTALL)
 # More characters than the longest identifiers of a video and of a moment make with all that is around them.
 _LONGEST_CLIP_NAME = 300
+
+
+@asynccontextmanager
+async def open_first(storage: Storage, urls: Sequence[str]) -> AsyncIterator[OpenFile]:
+    """Open the first of some files that is there. Raises `FileMissing` where none is, and `StorageUnavailable`."""
+    async with AsyncExitStack() as stack:
+        for url in urls[:-1]:
+            with suppress(FileMissing):
+                file = await stack.enter_async_context(storage.opened(url))
+                break
+        else:
+            file = await stack.enter_async_context(storage.opened(urls[-1]))
+        yield file
 
 
 async def find_clip_file(conn: Connection, video: str, moment: str) -> str:

@@ -55,8 +55,11 @@ class Reads:
         """Raises `VideoNotFound`."""
         return _require(await self._cards.get(findable(identifier)))
 
-    async def find_video_file(self, identifier: str) -> str:
-        """Return the URL of a video's file. Raises `VideoNotFound`."""
+    async def find_video_files(self, identifier: str) -> tuple[str, ...]:
+        """Return the URLs of a video that can be played, the best one first: its own file is the last.
+
+        Raises `VideoNotFound`.
+        """
         return _require(await self._files.get(findable(identifier)))
 
     async def list_moments(self, identifier: str) -> list[ShownMoment]:
@@ -101,7 +104,7 @@ async def _load_cards(conn: Connection, identifiers: list[str]) -> dict[str, Vid
     return await ViewRepository(conn).get_cards(identifiers)
 
 
-async def _load_files(conn: Connection, identifiers: list[str]) -> dict[str, str]:
+async def _load_files(conn: Connection, identifiers: list[str]) -> dict[str, tuple[str, ...]]:
     return await MediaRepository(conn).get_video_urls(identifiers)
 
 

@@ -3,7 +3,7 @@
 from app.storage.audio import find_audio_file
 from app.storage.folders import path_of
 from app.storage.incoming import Receiver
-from app.storage.keys import audio_folder, clip_folder, name_of, thumbnail_folder, video_folder
+from app.storage.keys import audio_folder, clip_folder, name_of, playable_folder, thumbnail_folder, video_folder
 from app.storage.protocol import Home, Link, OpenFile, Progress, StoredFile
 from app.storage.storage import Storage, open_storage
 
@@ -21,6 +21,7 @@ __all__ = [
     "name_of",
     "open_storage",
     "path_of",
+    "playable_folder",
     "thumbnail_folder",
     "video_folder",
 ]

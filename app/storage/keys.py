@@ -49,6 +49,11 @@ def clip_folder(identifier: str) -> str:
     return f"clips/{name_of(identifier)}"
 
 
+def playable_folder(identifier: str) -> str:
+    """The folder of the copy of a video that browsers play, where they do not play its own file."""
+    return f"playable/{name_of(identifier)}"
+
+
 def thumbnail_folder(identifier: str) -> str:
     """The folder of the still pictures of a video and of its clips."""
     return f"thumbnails/{name_of(identifier)}"

@@ -31,6 +31,7 @@ from app.storage import Storage
 from app.worker.attempt import Attempt, Stop
 from app.worker.callbacks import send_due_callbacks
 from app.worker.folders import RunFolders
+from app.worker.playables import PlayableMaker
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Worker:
         self._doorbell.is_worker_process = True
         self._places = asyncio.Semaphore(settings.pipeline_concurrency)
         self._attempts: dict[tuple[str, str], Attempt] = {}  # by run and token
+        self._playables = PlayableMaker(settings, database, storage, self.name, pace)
         self._tidy_until = 0.0
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,6 +84,7 @@ class Worker:
         self._repeating = [
             asyncio.create_task(self._repeat(self._sweep)),
             asyncio.create_task(self._repeat(self._send_callbacks)),
+            asyncio.create_task(self._repeat(self._playables.make_waiting)),
         ]
         self._tasks = [asyncio.create_task(self._listen()), *self._repeating]
         _log.info("Worker %s takes %d runs at once", self.name, self._settings.pipeline_concurrency)

@@ -247,3 +247,54 @@ async def test_an_identifier_that_nothing_can_have_is_404(client: AsyncClient, i
     for path in ("stream", "url", "moments/x/clip"):
         answer = await client.get(f"/api/videos/{quote(identifier, safe='')}/{path}")
         assert (answer.status_code, answer.json()) == (404, {"detail": "Video not found"})
+
+
+async def add_copy(conn: Connection, path: Path, source: Path, status: str = "ready") -> None:
+    rewrite(path, b"a copy that browsers play")
+    await conn.execute(
+        """
+        INSERT INTO library.video_files (video_id, source_url, status, playable_url, reason)
+        SELECT id, %(source)s, %(status)s, %(url)s, %(reason)s FROM videos WHERE identifier = 'talk'
+        """,
+        {
+            "source": source.as_uri(),
+            "status": status,
+            "url": path.as_uri() if status == "ready" else None,
+            "reason": "It is damaged" if status == "failed" else None,
+        },
+    )
+
+
+async def test_a_copy_that_browsers_play_is_sent_in_the_place_of_the_file(
+    client: AsyncClient, conn: Connection, video: Path
+) -> None:
+    await add_copy(conn, video.with_name("copy.mp4"), video)
+    assert (await client.get(STREAM)).content == b"a copy that browsers play"
+    assert (await get(client, range="bytes=2-5")).content == b"copy"
+    assert (await client.get("/api/videos/talk")).json()["playable_copy"] == {"status": "ready"}
+    video.with_name("copy.mp4").unlink()
+    assert (await client.get(STREAM)).content == CONTENT
+    assert (await client.get("/api/videos/talk/url")).status_code == 200
+
+
+async def test_the_copy_of_another_file_is_not_sent(client: AsyncClient, conn: Connection, video: Path) -> None:
+    await add_copy(conn, video.with_name("copy.mp4"), video.with_name("before.avi"))
+    assert (await client.get(STREAM)).content == CONTENT
+    assert "playable_copy" not in (await client.get("/api/videos/talk")).json()
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [
+        ("waiting", None),
+        ("unneeded", None),
+        ("making", {"status": "making"}),
+        ("failed", {"status": "failed", "reason": "It is damaged"}),
+    ],
+)
+async def test_the_file_itself_is_sent_until_there_is_a_copy(
+    client: AsyncClient, conn: Connection, video: Path, status: str, shown: dict[str, str] | None
+) -> None:
+    await add_copy(conn, video.with_name("copy.mp4"), video, status)
+    assert (await client.get(STREAM)).content == CONTENT
+    assert (await client.get("/api/videos/talk")).json().get("playable_copy") == shown

@@ -315,3 +315,18 @@ async def test_nothing_can_be_added_to_a_video_while_it_is_deleted(
         await asyncio.sleep(0.3)
         assert not deletion.done()
     assert [file.url for file in (await deletion).rows.files] == [video.cloud_url, "file:///x.jpg"]
+
+
+async def test_the_playable_copy_goes_with_its_video(
+    database: Database, storage: Storage, redis: Redis, tmp_path: Path
+) -> None:
+    (tmp_path / "source").write_bytes(b"film")
+    copies = [(await storage.put(f"playable/talk/{name}.mp4", tmp_path / "source")).url for name in ("named", "left")]
+    async with database.connect() as conn:
+        video = await make_video(conn, identifier="talk", cloud_url=await keep(storage, "talk.avi", tmp_path))
+        await conn.execute(
+            "INSERT INTO library.video_files (video_id, source_url, status, playable_url) VALUES (%s, %s, 'ready', %s)",
+            [video.id, video.cloud_url, copies[0]],
+        )
+    await delete_video(database, storage, redis, "talk", Skips())
+    assert files_in(storage) == []

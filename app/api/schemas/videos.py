@@ -18,6 +18,23 @@ class VideoAnswer(BaseModel):
     has_transcript: bool
 
 
+class PlayableCopyAnswer(BaseModel):
+    status: str = Field(description="`making`, `ready` or `failed`", examples=["making"])
+    reason: str | None = Field(None, description="Why no copy could be made")
+
+
+class SingleVideoAnswer(VideoAnswer):
+    playable_copy: PlayableCopyAnswer | None = Field(
+        None,
+        description="The copy that `/stream` sends once it is ready; only of a video whose file browsers do not play",
+    )
+    file_problem: str | None = Field(
+        None,
+        description="What is wrong with the video's file, where anything is",
+        examples=["The file ends early: 12.0 of 20.0 seconds can be played"],
+    )
+
+
 _FILENAME = "Name of the file: what the id and the title are made from where they are not given"
 _ID = "Name of the video in addresses: without / ? # % and control characters"
 _TITLE = "What the video is called"

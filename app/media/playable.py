@@ -1,0 +1,238 @@
+"""Copies of videos that browsers play, for those whose own files they do not: MP4 with streams that are copied where
+they fit, H.264 and AAC elsewhere, and M4A for audio without a picture."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from app.core.errors import StageFailed
+from app.media.audio_clip import make_frames
+from app.media.clip import cut_clip
+from app.media.content_type import HEAD_BYTES, content_type
+from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, SOUND_RATE
+from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
+from app.media.probe import NotAVideo, probe
+from app.media.sound import Sound
+from app.media.streams import choose_audio_stream, choose_video_stream
+from app.media.timeline import Timeline, read_only, read_timeline
+
+_log = logging.getLogger(__name__)
+
+_PLAN_LIMITS = Limits(seconds=60.0, bytes=1024**4)
+_LIMIT_SECONDS = 24 * 3600.0
+_MAX_BYTES = 64 * 1024**3
+_WRONG_SECONDS, _WRONG_SHARE = 1.0, 0.02  # a copy that is shorter or longer by more than both is none
+
+# What Chrome, Firefox and Safari play on every system. HEVC is not among it: most computers lack its decoder.
+_VIDEO_CODECS = frozenset({"h264", "vp9", "av1"})
+_AUDIO_CODECS = frozenset({"aac", "mp3", "opus", "flac"})
+_PLAYED = {
+    "video/mp4": (_VIDEO_CODECS, _AUDIO_CODECS),
+    "video/quicktime": (frozenset({"h264"}), frozenset({"aac", "mp3"})),
+    "video/webm": (frozenset({"vp8", "vp9", "av1"}), frozenset({"opus", "vorbis"})),
+    "audio/mp4": (frozenset(), _AUDIO_CODECS),
+    "audio/mpeg": (frozenset(), frozenset({"mp3"})),
+    "audio/aac": (frozenset(), frozenset({"aac"})),
+    "audio/flac": (frozenset(), frozenset({"flac"})),
+    "audio/ogg": (frozenset(), frozenset({"opus", "vorbis", "flac"})),
+    "audio/wav": (frozenset(), frozenset({"pcm_s16le", "pcm_u8", "pcm_s24le", "pcm_s32le", "pcm_f32le"})),
+}
+# Files whose packets say when their frames are shown.
+_COPIED_KINDS = frozenset(
+    {"video/mp4", "video/3gpp", "video/quicktime", "video/x-matroska", "video/webm", "video/mp2t", "video/x-flv"}
+)
+_DECODERS = "h264,vp9,libdav1d,av1,aac,mp3,mp3float,opus,libopus,flac"
+# Profiles of H.264 with 8 bits for each sample and colours at half the size.
+_H264_PROFILES = frozenset({"Constrained Baseline", "Baseline", "Main", "High", "Extended"})
+
+
+@dataclass(frozen=True, slots=True)
+class PlayableCopy:
+    """How a copy is made: what of the original is copied and not encoded, and how long it plays."""
+
+    seconds: float
+    is_audio_only: bool
+    copies_video: bool
+    copies_audio: bool
+
+    @property
+    def extension(self) -> str:
+        return ".m4a" if self.is_audio_only else ".mp4"
+
+
+def plan_playable(file: BinaryIO, stopping: threading.Event) -> PlayableCopy | None:
+    """Return how a copy of a file is made that browsers play, None where they play the file itself; it blocks.
+
+    Raises `StageFailed`, `Stopped`, and what reading the file raises.
+    """
+    head = file.read(HEAD_BYTES)
+    bounded = BoundedFile(file, _PLAN_LIMITS, stopping)
+    bounded.seek(0)
+    try:
+        timeline = read_timeline(bounded, may_read_all=True)
+        with open_film(bounded) as container:
+            return _plan(container, timeline, content_type(head, ""))
+    except TooExpensive as error:
+        raise StageFailed(f"No playable copy can be made: {error}") from None
+    except av.FFmpegError:
+        raise StageFailed("No playable copy can be made: the file is damaged") from None
+
+
+def make_playable(file: BinaryIO, copy: PlayableCopy, target: Path, stopping: threading.Event) -> None:
+    """Write a copy to `target`, all of it or nothing; it blocks. What cannot be copied after all is encoded.
+
+    Raises `StageFailed`, `Stopped`, what reading the file raises, and `OSError` for the target.
+    """
+    if copy.copies_video:
+        try:
+            _remux(BoundedFile(file, Limits(_LIMIT_SECONDS, 1024**4), stopping), copy, target)
+            if _is_whole(target, copy):
+                return
+            reason = "the copy has another duration"
+        except (av.FFmpegError, _NotCopied) as error:
+            reason = str(error)
+        _log.info("The streams of a video cannot be copied, and are encoded: %s", reason)
+    file.seek(0)
+    cut_clip(file, 0, copy.seconds, target, stopping, _LIMIT_SECONDS, _MAX_BYTES)
+
+
+class _NotCopied(Exception):
+    """A stream that cannot be copied; the text says why."""
+
+
+def _plan(container: InputContainer, timeline: Timeline, kind: str) -> PlayableCopy | None:
+    video, audio = choose_video_stream(container), choose_audio_stream(container)
+    if video is not None and video.codec_context is None:
+        raise StageFailed("No playable copy can be made: the codec of the video is unknown")
+    video_codec, audio_codec = _codec(video), _codec(audio)
+    played_video, played_audio = _PLAYED.get(kind, (frozenset(), frozenset()))
+    is_played = video_codec in {None, *played_video} and audio_codec in {None, *played_audio}
+    if is_played and (video_codec or audio_codec) and _has_played_profile(video):
+        return None
+    if timeline.duration_seconds is None:
+        raise StageFailed("No playable copy can be made: the duration of the video is unknown")
+    return PlayableCopy(
+        seconds=timeline.duration_seconds,
+        is_audio_only=video is None,
+        copies_video=kind in _COPIED_KINDS
+        and video_codec in _VIDEO_CODECS
+        and _has_played_profile(video)
+        and not timeline.restarts,
+        copies_audio=audio_codec in _AUDIO_CODECS,
+    )
+
+
+def _codec(stream: VideoStream | AudioStream | None) -> str | None:
+    return None if stream is None else str(stream.codec_context.codec.canonical_name)
+
+
+def _has_played_profile(video: VideoStream | None) -> bool:
+    return _codec(video) != "h264" or (video is not None and video.codec_context.profile in _H264_PROFILES)
+
+
+def _is_whole(target: Path, copy: PlayableCopy) -> bool:
+    try:
+        seconds = probe(target).duration_seconds
+    except NotAVideo:
+        return False
+    return seconds is not None and abs(seconds - copy.seconds) <= max(_WRONG_SECONDS, _WRONG_SHARE * copy.seconds)
+
+
+def _remux(file: BoundedFile, copy: PlayableCopy, target: Path) -> None:
+    """Write the packets of the video as they are, and those of its audio or an encoding of it."""
+    file.seek(0)
+    timeline = read_timeline(file)
+    with (
+        open_film(file, _DECODERS) as source,
+        av.open(f"file:{target}", "w", format="mp4", options={"movflags": "+faststart"}) as output,
+    ):
+        video, audio = choose_video_stream(source), choose_audio_stream(source)
+        tracks: dict[int, _CopiedTrack | _EncodedTrack] = {}
+        if video is not None:
+            tracks[video.index] = _CopiedTrack(output, video, timeline.origin)
+        if audio is not None and copy.copies_audio:
+            tracks[audio.index] = _CopiedTrack(output, audio, timeline.origin)
+        elif audio is not None:
+            tracks[audio.index] = _EncodedTrack(output, audio, timeline.origin, copy.seconds)
+        streams = [stream for stream in (video, audio) if stream is not None]
+        read_only(source, *streams)
+        for packet in source.demux(*streams):
+            file.check_limits()
+            tracks[packet.stream.index].add(packet)
+        for track in tracks.values():
+            track.finish()
+    file.check_limits()
+
+
+class _CopiedTrack:
+    """Packets that go into the copy as they are, with 0 for the time at which the original begins."""
+
+    def __init__(self, output: OutputContainer, stream: VideoStream | AudioStream, origin: float) -> None:
+        self._output = output
+        self._stream = output.add_stream_from_template(stream)
+        self._origin = origin
+        self._held: list[Packet[Stream]] = []  # the first ones, of which only those behind tell when they are decoded
+
+    def add(self, packet: "Packet[Stream]") -> None:
+        if not packet.size:
+            return
+        if packet.pts is None or packet.time_base is None:
+            raise _NotCopied("its packets have no times")
+        self._held.append(packet)
+        if packet.dts is not None:
+            self._write_held(packet.dts)
+
+    def finish(self) -> None:
+        if self._held:
+            raise _NotCopied("its packets have no times of decoding")
+
+    def _write_held(self, last: int) -> None:
+        step = self._held[-1].duration or 1
+        for back, packet in zip(reversed(range(len(self._held))), self._held, strict=True):
+            ticks = round(Fraction(self._origin) / packet.time_base)
+            packet.pts, packet.dts = (packet.pts or 0) - ticks, last - back * step - ticks
+            packet.stream = self._stream
+            self._output.mux(packet)
+        self._held.clear()
+
+
+class _EncodedTrack:
+    """Audio that is encoded for the copy."""
+
+    def __init__(self, output: OutputContainer, stream: AudioStream, origin: float, seconds: float) -> None:
+        self._output = output
+        self._layout = "mono" if stream.codec_context.channels == 1 else "stereo"
+        self._encoder = output.add_stream(AUDIO_CODEC, rate=SOUND_RATE, layout=self._layout, bit_rate=AUDIO_BITS)
+        self._sound = Sound(self._layout, SOUND_RATE, origin, None)
+        self._wanted = round(seconds * SOUND_RATE)
+        self._given = 0
+
+    def add(self, packet: "Packet[Stream]") -> None:
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:  # others may be whole
+            return
+        for frame in frames:
+            if isinstance(frame, AudioFrame):
+                self._encode(self._sound.add(frame))
+
+    def finish(self) -> None:
+        self._encode(self._sound.finish())
+        self._output.mux(self._encoder.encode(None))
+
+    def _encode(self, chunks: Iterator[bytes]) -> None:
+        for frame in make_frames(chunks, self._layout, self._wanted, self._given):
+            self._given += frame.samples
+            self._output.mux(self._encoder.encode(frame))

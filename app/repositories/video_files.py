@@ -1,0 +1,135 @@
+"""SQL over `library.video_files`: claimed by one worker, kept alive by its heartbeats, finished."""
+
+from typing import Any
+
+from psycopg.rows import args_row
+
+from app.core.errors import RunLost
+from app.database import Connection
+from app.models.video_file import ClaimedFile, FileStatus
+
+
+class VideoFileRepository:
+    """What is known of the files of videos. What is known of another file than the video has now does not count."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def declare_length(self, video_id: int, source_url: str, declared_seconds: float | None) -> None:
+        """Store how long a file says it is that ends before, or None for one that does not end early."""
+        await self._conn.execute(
+            """
+            INSERT INTO library.video_files AS known (video_id, source_url, declared_seconds)
+            SELECT %(video_id)s, %(source_url)s, %(declared_seconds)s
+            WHERE %(declared_seconds)s::float8 IS NOT NULL
+               OR EXISTS (SELECT FROM library.video_files WHERE video_id = %(video_id)s)
+            ON CONFLICT (video_id) DO UPDATE
+            SET declared_seconds = excluded.declared_seconds, source_url = excluded.source_url,
+                status = CASE WHEN known.source_url = excluded.source_url THEN known.status ELSE 'waiting' END,
+                playable_url = CASE WHEN known.source_url = excluded.source_url THEN known.playable_url END
+            """,
+            {"video_id": video_id, "source_url": source_url, "declared_seconds": declared_seconds},
+        )
+
+    async def claim(self, owner: str, stale_seconds: float, most_attempts: int) -> ClaimedFile | None:
+        """Claim the file of a video that no worker has looked at, or whose worker was not seen for `stale_seconds`.
+
+        None where there is none. A file whose workers died `most_attempts` times has failed.
+        """
+        async with self._conn.cursor(row_factory=args_row(ClaimedFile)) as cursor:
+            await cursor.execute(
+                """
+                WITH clock AS (
+                    SELECT now() AT TIME ZONE 'utc' AS now,
+                           now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s) AS stale
+                ), candidate AS (
+                    SELECT videos.id, videos.identifier, videos.cloud_url
+                    FROM clock CROSS JOIN videos LEFT JOIN library.video_files AS known ON known.video_id = videos.id
+                    WHERE (videos.video_codec IS NOT NULL OR videos.audio_codec IS NOT NULL)
+                      AND (known.video_id IS NULL OR known.source_url <> videos.cloud_url
+                           OR (known.status = 'waiting' AND coalesce(known.due_at, '-infinity') <= now)
+                           OR (known.status IN ('inspecting', 'making') AND known.seen_at < stale
+                               AND known.attempts < %(most)s))
+                    ORDER BY videos.id DESC
+                    LIMIT 1
+                    FOR KEY SHARE OF videos SKIP LOCKED
+                )
+                INSERT INTO library.video_files AS known (video_id, source_url, status, owner, seen_at, attempts)
+                SELECT id, cloud_url, 'inspecting', %(owner)s, now, 1 FROM candidate CROSS JOIN clock
+                ON CONFLICT (video_id) DO UPDATE
+                SET source_url = excluded.source_url, status = 'inspecting', owner = excluded.owner,
+                    seen_at = excluded.seen_at, due_at = NULL, reason = NULL, playable_url = NULL,
+                    attempts = 1 + CASE WHEN known.source_url = excluded.source_url THEN known.attempts ELSE 0 END,
+                    declared_seconds = CASE WHEN known.source_url = excluded.source_url THEN known.declared_seconds END
+                WHERE known.source_url <> excluded.source_url
+                   OR (known.status = 'waiting' AND coalesce(known.due_at, '-infinity') <= (SELECT now FROM clock))
+                   OR (known.status IN ('inspecting', 'making') AND known.seen_at < (SELECT stale FROM clock))
+                RETURNING video_id, (SELECT identifier FROM candidate), source_url, owner, attempts
+                """,
+                {"owner": owner, "stale_seconds": stale_seconds, "most": most_attempts},
+            )
+            return await cursor.fetchone()
+
+    async def fail_abandoned(self, stale_seconds: float, most_attempts: int, reason: str) -> list[str]:
+        """Give files up whose workers died too often, and return the identifiers of their videos."""
+        cursor = await self._conn.execute(
+            """
+            UPDATE library.video_files AS known SET status = 'failed', reason = %(reason)s, owner = NULL
+            FROM videos
+            WHERE videos.id = known.video_id AND known.source_url = videos.cloud_url
+              AND known.status IN ('inspecting', 'making') AND known.attempts >= %(most)s
+              AND known.seen_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s)
+            RETURNING videos.identifier
+            """,
+            {"reason": reason, "most": most_attempts, "stale_seconds": stale_seconds},
+        )
+        return [identifier for (identifier,) in await cursor.fetchall()]
+
+    async def beat(self, file: ClaimedFile, status: FileStatus) -> None:
+        """Store that the worker lives, and what it does. Raises `RunLost` where the file is not its own any more."""
+        cursor = await self._conn.execute(
+            """
+            UPDATE library.video_files AS known SET seen_at = now() AT TIME ZONE 'utc', status = %(status)s
+            FROM videos
+            WHERE known.video_id = %(video_id)s AND owner = %(owner)s AND attempts = %(attempt)s
+              AND known.status IN ('inspecting', 'making')
+              AND videos.id = known.video_id AND videos.cloud_url = known.source_url
+            """,
+            {**_key(file), "status": status},
+        )
+        if cursor.rowcount != 1:
+            raise RunLost
+
+    async def finish(
+        self, file: ClaimedFile, status: FileStatus, playable_url: str | None = None, reason: str | None = None
+    ) -> None:
+        """Store what has come of a file. Raises `RunLost` where it is not the worker's any more."""
+        cursor = await self._conn.execute(
+            """
+            UPDATE library.video_files AS known
+            SET status = %(status)s, playable_url = %(playable_url)s, reason = %(reason)s, owner = NULL, attempts = 0
+            FROM videos
+            WHERE known.video_id = %(video_id)s AND owner = %(owner)s AND attempts = %(attempt)s
+              AND known.status IN ('inspecting', 'making')
+              AND videos.id = known.video_id AND videos.cloud_url = known.source_url
+            """,
+            {**_key(file), "status": status, "playable_url": playable_url, "reason": reason},
+        )
+        if cursor.rowcount != 1:
+            raise RunLost
+
+    async def put_back(self, file: ClaimedFile, pause_seconds: float) -> None:
+        """Leave a file to a later claim, which is another first one."""
+        await self._conn.execute(
+            """
+            UPDATE library.video_files
+            SET status = 'waiting', owner = NULL, attempts = 0,
+                due_at = now() AT TIME ZONE 'utc' + make_interval(secs => %(pause_seconds)s)
+            WHERE video_id = %(video_id)s AND owner = %(owner)s AND attempts = %(attempt)s
+            """,
+            {**_key(file), "pause_seconds": pause_seconds},
+        )
+
+
+def _key(file: ClaimedFile) -> dict[str, Any]:
+    return {"video_id": file.video_id, "owner": file.owner, "attempt": file.attempt}

@@ -1,0 +1,173 @@
+"""Makes copies that browsers play of the videos whose own files they do not play, one at a time."""
+
+import asyncio
+import logging
+import secrets
+import shutil
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import psycopg
+
+from app.core.config import Settings
+from app.core.errors import DatabaseUnavailable, FileMissing, RunLost, StageFailed, StorageUnavailable
+from app.database import Database
+from app.media.opening import Stopped
+from app.media.playable import PlayableCopy, make_playable, plan_playable
+from app.models.video_file import ClaimedFile, FileStatus
+from app.pipeline.pace import Pace
+from app.repositories.video_files import VideoFileRepository
+from app.storage import Storage, playable_folder
+from app.storage.workers import Workers
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
+_PAUSE_SECONDS = 600.0  # before a file is looked at again that is missing, or whose storage does not answer
+_FOLDER = "playable"
+_makers = Workers("playable", 1)
+
+
+class PlayableMaker:
+    """Looks at the file of each video once. Any number of workers share the work: PostgreSQL says whose a file is."""
+
+    def __init__(self, settings: Settings, database: Database, storage: Storage, name: str, pace: Pace) -> None:
+        self._root = settings.data_dir / _FOLDER
+        self._database = database
+        self._storage = storage
+        self._name = name
+        self._pace = pace
+
+    async def make_waiting(self) -> None:
+        """Claim one file after the other until none waits. Raises `DatabaseUnavailable` and `psycopg.Error`."""
+        while file := await self._claim():
+            try:
+                await self._handle(file)
+            except RunLost:
+                _log.info("The playable copy of %r is left: the video was deleted or has another file", file.video)
+            except BaseException:
+                await self._put_back(file, 0)
+                raise
+
+    async def _claim(self) -> ClaimedFile | None:
+        reason = f"The worker died {_ATTEMPTS} times while it made a playable copy"
+        async with self._database.connect() as conn:
+            files = VideoFileRepository(conn)
+            for video in await files.fail_abandoned(self._pace.stale, _ATTEMPTS, reason):
+                _log.warning("No playable copy of %r: %s", video, reason)
+            return await files.claim(self._name, self._pace.stale, _ATTEMPTS)
+
+    async def _handle(self, file: ClaimedFile) -> None:
+        try:
+            url = await self._make(file)
+        except (FileMissing, StorageUnavailable, OSError) as error:
+            _log.info("The playable copy of %r waits: %s", file.video, error)
+            await self._put_back(file, _PAUSE_SECONDS)
+        except StageFailed as failure:
+            if isinstance(failure, RunLost):
+                raise
+            _log.warning("No playable copy of %r: %s", file.video, failure)
+            await self._finish(file, FileStatus.FAILED, reason=str(failure))
+        except (psycopg.Error, DatabaseUnavailable):
+            raise
+        except Exception:  # whatever it is, it is this file's, and the next one is not kept from its turn
+            _log.exception("No playable copy of %r", file.video)
+            await self._finish(file, FileStatus.FAILED, reason="No playable copy can be made")
+        else:
+            await self._delete_others(file, url)
+
+    async def _make(self, file: ClaimedFile) -> str | None:
+        """Return the URL of the copy, None where none is needed."""
+        copy = await self._run(file, FileStatus.INSPECTING, partial(_plan, self._storage, file.source_url))
+        if copy is None:
+            await self._finish(file, FileStatus.UNNEEDED)
+            return None
+        folder = self._root / f"{file.video_id}-{secrets.token_hex(8)}"
+        await asyncio.to_thread(self._prepare, file, folder)
+        try:
+            target = folder / f"copy{copy.extension}"
+            await self._run(file, FileStatus.MAKING, partial(_make, self._storage, file.source_url, copy, target))
+            return await self._store(file, target)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def _prepare(self, file: ClaimedFile, folder: Path) -> None:
+        """Make a folder, and remove those that a worker that died has left of the same video."""
+        for leftover in self._root.glob(f"{file.video_id}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        folder.mkdir(parents=True)
+
+    async def _store(self, file: ClaimedFile, made: Path) -> str:
+        key = f"{playable_folder(file.video)}/{secrets.token_hex(8)}{made.suffix}"
+        beating = asyncio.create_task(self._beat(file, FileStatus.MAKING))
+        try:
+            stored = await self._storage.put(key, made)
+        finally:
+            beating.cancel()
+        try:
+            await self._finish(file, FileStatus.READY, stored.url)
+        except RunLost:
+            await self._storage.delete(stored.url)
+            raise
+        _log.info("Made a playable copy of %r: %s", file.video, stored.url)
+        return stored.url
+
+    async def _run(self, file: ClaimedFile, status: FileStatus, work: Callable[[threading.Event], T]) -> T:
+        """Do blocking work in a thread, with heartbeats beside it; it ends where the file is lost. Raises `RunLost`."""
+        stopping = threading.Event()
+        working = asyncio.create_task(_makers.run_to_its_end(partial(work, stopping), on_cancel=stopping.set))
+        beating = asyncio.create_task(self._beat(file, status))
+        try:
+            await asyncio.wait({working, beating}, return_when=asyncio.FIRST_COMPLETED)
+            if beating.done():
+                beating.result()
+            return await working
+        finally:
+            for task in (working, beating):
+                task.cancel()
+            await asyncio.gather(working, beating, return_exceptions=True)
+
+    async def _beat(self, file: ClaimedFile, status: FileStatus) -> None:
+        """Raises `RunLost` once the file is not this worker's any more."""
+        while True:
+            with suppress(psycopg.Error, DatabaseUnavailable):
+                async with self._database.connect() as conn:
+                    await VideoFileRepository(conn).beat(file, status)
+            await asyncio.sleep(self._pace.heartbeat)
+
+    async def _finish(
+        self, file: ClaimedFile, status: FileStatus, url: str | None = None, reason: str | None = None
+    ) -> None:
+        async with self._database.connect() as conn:
+            await VideoFileRepository(conn).finish(file, status, url, reason)
+
+    async def _put_back(self, file: ClaimedFile, pause_seconds: float) -> None:
+        with suppress(psycopg.Error, DatabaseUnavailable):
+            async with self._database.connect() as conn:
+                await VideoFileRepository(conn).put_back(file, pause_seconds)
+
+    async def _delete_others(self, file: ClaimedFile, url: str | None) -> None:
+        """Delete the copies of other files that the video had, and those whose worker died before it said so."""
+        with suppress(StorageUnavailable):
+            for stored in await self._storage.list(playable_folder(file.video)):
+                if stored.url != url:
+                    await self._storage.delete(stored.url)
+
+
+def _plan(storage: Storage, url: str, stopping: threading.Event) -> PlayableCopy | None:
+    with storage.open(url) as video:
+        return plan_playable(video, stopping)
+
+
+def _make(storage: Storage, url: str, copy: PlayableCopy, target: Path, stopping: threading.Event) -> None:
+    try:
+        with storage.open(url) as video:
+            make_playable(video, copy, target, stopping)
+    except Stopped:
+        raise RunLost from None

@@ -1,0 +1,238 @@
+"""Copies that browsers play: of which videos they are made, once, and what becomes of them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.core.config import Settings
+from app.database import Connection, Database
+from app.media import playable
+from app.media.probe import MediaInfo, probe
+from app.models import Video
+from app.pipeline.pace import USUAL_PACE
+from app.repositories import VideoRepository
+from app.repositories.media import MediaRepository
+from app.storage import Storage, open_storage, path_of
+from app.worker.playables import PlayableMaker
+from tests.factories import make_video
+from tests.media.movies import make_movie
+from tests.pipeline.contexts import open_database
+
+PACE = replace(USUAL_PACE, heartbeat=0.05, stale=0.5)
+
+
+class Library:
+    """A database, a storage, and any number of workers that make copies."""
+
+    def __init__(self, settings: Settings, database: Database, storage: Storage, folder: Path) -> None:
+        self.settings = settings
+        self.database = database
+        self.storage = storage
+        self.folder = folder
+
+    def worker(self, name: str = "one") -> PlayableMaker:
+        return PlayableMaker(self.settings, self.database, self.storage, name, PACE)
+
+    async def add(self, name: str, video_codec: str | None, audio_codec: str | None, container: str) -> Video:
+        path = await asyncio.to_thread(
+            make_movie, self.folder / "library" / name, 1.0, video_codec, audio_codec, container
+        )
+        info = await asyncio.to_thread(probe, path)
+        async with self.database.connect() as conn:
+            return await make_video(
+                conn,
+                identifier="talk",
+                cloud_url=path.as_uri(),
+                duration_seconds=info.duration_seconds,
+                video_codec=info.video_codec,
+                audio_codec=info.audio_codec,
+            )
+
+    async def status(self) -> tuple[str, str | None] | None:
+        async with self.database.connect() as conn:
+            cursor = await conn.execute("SELECT status, reason FROM library.video_files")
+            row: tuple[str, str | None] | None = await cursor.fetchone()
+        return row
+
+    async def copies(self) -> list[str]:
+        return [file.url for file in await self.storage.list("playable")]
+
+    async def played(self) -> MediaInfo:
+        """What a client is sent of the video."""
+        async with self.database.connect() as conn:
+            urls = (await MediaRepository(conn).get_video_urls(["talk"]))["talk"]
+        return await asyncio.to_thread(probe, path_of(urls[0]))
+
+
+@pytest.fixture
+async def library(own_database_url: str, tmp_path: Path) -> AsyncIterator[Library]:
+    settings = Settings(
+        database_url=own_database_url,
+        data_dir=tmp_path / "data",
+        storage_url=(tmp_path / "media").as_uri(),
+        library_dirs=(tmp_path / "library",),
+    )
+    (tmp_path / "library").mkdir()
+    storage = open_storage(settings)
+    yield Library(settings, open_database(settings), storage, tmp_path)
+    await storage.aclose()
+
+
+@pytest.mark.parametrize(
+    ("name", "video_codec", "audio_codec", "container", "codecs"),
+    [
+        ("talk.avi", "mpeg4", "libmp3lame", "avi", ("h264", "aac")),
+        ("talk.mkv", "libx264", "ac3", "matroska", ("h264", "aac")),
+        ("talk.ts", "libx264", "aac", "mpegts", ("h264", "aac")),
+        ("talk.mkv", "libx265", "aac", "matroska", ("h264", "aac")),
+        ("talk.mkv", "libx264", "libmp3lame", "matroska", ("h264", "mp3")),
+        ("talk.aiff", None, "pcm_s16be", "aiff", (None, "aac")),
+    ],
+)
+async def test_a_video_that_browsers_do_not_play_gets_a_copy(
+    library: Library,
+    name: str,
+    video_codec: str | None,
+    audio_codec: str,
+    container: str,
+    codecs: tuple[str | None, str],
+) -> None:
+    video = await library.add(name, video_codec, audio_codec, container)
+    await library.worker().make_waiting()
+    played = await library.played()
+    assert (played.video_codec, played.audio_codec) == codecs
+    assert played.format == ("mp4" if video_codec else "m4a")
+    assert played.duration_seconds == pytest.approx(video.duration_seconds, abs=0.15)
+    assert await library.status() == ("ready", None)
+    assert len(await library.copies()) == 1
+    assert path_of(video.cloud_url).is_file()
+    assert list((library.folder / "data" / "playable").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "video_codec", "audio_codec", "container"),
+    [
+        ("talk.mp4", "libx264", "aac", "mp4"),
+        ("talk.mov", "libx264", "aac", "mov"),
+        ("talk.webm", "libvpx", "libopus", "webm"),
+        ("talk.mp3", None, "libmp3lame", "mp3"),
+        ("talk.m4a", None, "aac", "ipod"),
+        ("talk.flac", None, "flac", "flac"),
+    ],
+)
+async def test_a_video_that_browsers_play_gets_none(
+    library: Library, name: str, video_codec: str | None, audio_codec: str, container: str
+) -> None:
+    await library.add(name, video_codec, audio_codec, container)
+    await library.worker().make_waiting()
+    assert await library.status() == ("unneeded", None)
+    assert await library.copies() == []
+
+
+async def test_workers_at_once_make_one_copy(library: Library) -> None:
+    await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
+    await asyncio.gather(*(library.worker(f"worker-{number}").make_waiting() for number in range(6)))
+    assert await library.status() == ("ready", None)
+    assert len(await library.copies()) == 1
+
+
+async def test_a_copy_whose_worker_died_is_made_by_another(library: Library) -> None:
+    await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
+    await library.storage.put("playable/talk/left.mp4", library.folder / "library" / "talk.avi")
+    died = library.worker("died")
+    assert await died._claim() is not None
+    other = library.worker("other")
+    await other.make_waiting()
+    assert await library.status() == ("inspecting", None)
+    await asyncio.sleep(PACE.stale + 0.1)
+    await other.make_waiting()
+    assert await library.status() == ("ready", None)
+    (copy,) = await library.copies()
+    assert not copy.endswith("left.mp4")
+
+
+async def test_a_file_on_which_workers_die_is_given_up_and_named_once(
+    library: Library, caplog: pytest.LogCaptureFixture
+) -> None:
+    await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
+    for number in range(3):
+        assert await library.worker(f"died-{number}")._claim() is not None
+        await asyncio.sleep(PACE.stale + 0.1)
+    for _ in range(2):
+        await library.worker().make_waiting()
+    reason = "The worker died 3 times while it made a playable copy"
+    assert await library.status() == ("failed", reason)
+    assert [each.message for each in caplog.records if "playable" in each.message] == [
+        f"No playable copy of 'talk': {reason}"
+    ]
+
+
+async def test_a_damaged_file_fails_once(library: Library, caplog: pytest.LogCaptureFixture) -> None:
+    video = await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
+    path_of(video.cloud_url).write_bytes(b"\0" * 5000)
+    for _ in range(2):
+        await library.worker().make_waiting()
+    assert await library.status() == ("failed", "No playable copy can be made: the file is damaged")
+    assert sum("playable" in each.message for each in caplog.records) == 1
+
+
+async def test_another_file_of_the_video_gets_another_copy(library: Library) -> None:
+    video = await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
+    await library.worker().make_waiting()
+    (first,) = await library.copies()
+    other = await asyncio.to_thread(make_movie, library.folder / "library" / "other.mkv", 2.0, "libx264", "ac3")
+    async with library.database.connect() as conn:
+        await VideoRepository(conn).update(video.id, cloud_url=other.as_uri())
+        assert (await MediaRepository(conn).get_video_urls(["talk"]))["talk"] == (other.as_uri(),)
+    await library.worker().make_waiting()
+    (second,) = await library.copies()
+    assert first != second
+    assert (await library.played()).duration_seconds == pytest.approx(2.0, abs=0.1)
+
+
+@asynccontextmanager
+async def making_slowly(library: Library, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator["asyncio.Task[None]"]:
+    """A worker in the middle of a copy that takes much longer than a test."""
+    monkeypatch.setattr(playable, "_LIMIT_SECONDS", 3600.0)
+    video = await library.add("talk.avi", "mpeg4", None, "avi")
+    copy = playable.PlayableCopy(100_000.0, False, False, False)
+    monkeypatch.setattr("app.worker.playables.plan_playable", lambda *_: copy)
+    task = asyncio.create_task(library.worker().make_waiting())
+    async with asyncio.timeout(20):
+        while await library.status() != ("making", None):  # noqa: ASYNC110  the database rings for nobody
+            await asyncio.sleep(0.05)
+    assert video.identifier == "talk"
+    yield task
+
+
+async def delete_row(conn: Connection) -> None:
+    video = await VideoRepository(conn).get_by_identifier("talk")
+    assert video is not None
+    await VideoRepository(conn).delete(video.id)
+
+
+async def test_deleting_a_video_ends_the_making_of_its_copy(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with making_slowly(library, monkeypatch) as task:
+        async with library.database.connect() as conn:
+            await delete_row(conn)
+        async with asyncio.timeout(10):
+            await task
+    assert await library.copies() == []
+    assert list((library.folder / "data" / "playable").iterdir()) == []
+
+
+async def test_a_worker_that_ends_leaves_the_copy_to_the_next(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with making_slowly(library, monkeypatch) as task:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await library.status() == ("waiting", None)
+    monkeypatch.undo()
+    await library.worker("next").make_waiting()
+    assert await library.status() == ("ready", None)
