@@ -86,8 +86,10 @@ def make_sounding_movie(
     layout: str = "stereo",
     has_picture: bool = True,
     options: dict[str, str] | None = None,
+    gains: Sequence[float] = (),
 ) -> Path:
-    """Write a film that sounds, at 440 Hz, from and to these seconds; in between it has no packets of sound."""
+    """Write a film that sounds, at 440 Hz, from and to these seconds; in between it has no packets of sound. `gains`
+    are of its channels, where they are not all alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options or {}) as container:
         video = container.add_stream("libx264", rate=FRAME_RATE, options={"g": "20"}) if has_picture else None
@@ -98,7 +100,7 @@ def make_sounding_movie(
             video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             packets += _film(video, seconds)
         for start, end in beeps:
-            packets += [packet for frame in _beep(audio, start, end) for packet in audio.encode(frame)]
+            packets += [packet for frame in _beep(audio, start, end, gains) for packet in audio.encode(frame)]
         packets += audio.encode(None)
         for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base):
             container.mux(packet)
@@ -157,12 +159,12 @@ print(int(re.search(r"VmHWM:\\s+([0-9]+) kB", open("/proc/self/status").read())[
     return float(subprocess.run([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, check=True).stdout)
 
 
-def _beep(stream: AudioStream, start: float, end: float) -> Iterator[av.AudioFrame]:
+def _beep(stream: AudioStream, start: float, end: float, gains: Sequence[float] = ()) -> Iterator[av.AudioFrame]:
     rate, at_once = stream.rate, 1024
     samples = range(round(start * rate), round(end * rate))
     wave = np.sin(np.arange(len(samples)) * 2 * np.pi * 440 / rate) * 0.5
     for first in range(0, len(samples), at_once):
-        part = np.tile(wave[first : first + at_once].astype(np.float32), (stream.channels, 1))
+        part = np.outer(gains or np.ones(stream.channels), wave[first : first + at_once]).astype(np.float32)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part), "fltp", stream.layout.name)
         frame.pts, frame.sample_rate, frame.time_base = samples[first], rate, Fraction(1, rate)
         yield from _in_format(frame, stream)

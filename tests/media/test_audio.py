@@ -101,6 +101,22 @@ def test_sound_between_the_samples_of_other_channels_is_not_lost(tmp_path: Path)
     assert np.abs(samples_of(wav)).max() > 5000
 
 
+@pytest.mark.parametrize(
+    ("layout", "gains"),
+    [
+        ("stereo", (1.0, -1.0)),
+        ("stereo", (0.5, -1.0)),
+        ("stereo", (1.0, 0.0)),
+        ("stereo", (0.0, 1.0)),
+        ("5.1", (1.0, -1.0, 0.0, 0.0, 1.0, -1.0)),
+        ("5.1", (0.0, 0.0, 1.0, 0.0, 0.0, 0.0)),
+    ],
+)
+def test_channels_do_not_cancel_each_other(tmp_path: Path, layout: str, gains: tuple[float, ...]) -> None:
+    film = make_sounding_movie(tmp_path / "film.mkv", 3, [(0.5, 3)], "pcm_s16le", layout=layout, gains=gains)
+    assert_beeps(extract(film), (0.5, 3))
+
+
 def test_damaged_packets_cost_nothing_but_themselves(tmp_path: Path) -> None:
     film = make_sounding_movie(tmp_path / "film.mp4", 4, [(0, 4)])
     content = bytearray(film.read_bytes())
