@@ -28,7 +28,7 @@ def cut_audio_clip(file: BoundedFile, start: float, end: float, target: Path) ->
 
     Raises `StageFailed`, `Stopped`, `TooExpensive`, `av.FFmpegError` for both files, and what reading raises.
     """
-    timeline = read_timeline(file)
+    timeline = read_timeline(file, needs_end=False)
     first = timeline.origin + start
     with (
         open_film(file) as source,

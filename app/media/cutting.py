@@ -1,17 +1,25 @@
 """What is to be cut out of a film, and how: found out before, so that every way of cutting gives the same clip."""
 
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Final
 
 import av
 from av.container import InputContainer
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from app.core.errors import StageFailed
+from app.media.colours import Colours, colours_of
+from app.media.decoding import decode
 from app.media.opening import BoundedFile, open_film
 from app.media.streams import choose_audio_stream, choose_video_stream
 from app.media.timeline import Timeline, read_only, read_timeline
+from app.media.turning import lies_on_its_side, turns_of
 
 SOUND_RATE = 48_000  # samples for each second of a clip
 VIDEO_CODEC: Final = "libx264"
@@ -44,6 +52,28 @@ class Seek:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameForm:
+    """What the frames of a video are like, as the first one that is decoded is."""
+
+    width: int
+    height: int
+    pixels: str  # FFmpeg's name of their format
+    aspect: Fraction  # of a pixel
+    colours: Colours
+    turns: Sequence[tuple[str, str]]
+    lies_on_its_side: bool
+
+    @property
+    def is_planar(self) -> bool:
+        return self.pixels.startswith("yuv") and "p" in self.pixels
+
+    @property
+    def deinterlacing(self) -> Sequence[tuple[str, str]]:
+        """The filter that takes the combs out of frames that are said to be interlaced, and leaves others alone."""
+        return [("bwdif", "mode=send_frame:deint=interlaced")] if self.is_planar else []
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """A part of a film. Times are seconds on the continuous clock of its timeline.
 
@@ -60,6 +90,7 @@ class Cut:
     picture: int  # the index of the stream
     sound: int | None
     layout: str | None
+    form: FrameForm
     max_bytes: int = MAX_BYTES
 
     @property
@@ -70,18 +101,31 @@ class Cut:
     def samples(self) -> int:
         return round(self.seconds * SOUND_RATE)
 
-    @property
-    def picture_filters(self) -> list[tuple[str, str]]:
-        """As many frames as the clip has, at one pace, the first being the one that the film shows at its start."""
+    def picture_filters(self, table: Path | None) -> list[tuple[str, str]]:
+        """As many frames as the clip has, at one pace, the first being the one that the film shows at its start.
+
+        They are without combs, and in the colours that `table`, where they are converted, gives them.
+        """
         return [
+            *self.form.deinterlacing,
             ("setpts", f"PTS-({self.start:.6f})/TB"),
             ("fps", f"fps={self.rate}:start_time={min(self.first - self.start, 0):.6f}"),
             ("tpad", "stop=-1:stop_mode=clone"),
             ("trim", "start=0"),
             ("trim", f"end_frame={self.frames}"),
-            ("scale", "w='max(2,trunc(iw/2)*2)':h='max(2,trunc(ih/2)*2)'"),
-            ("format", PIXELS),
+            *self.form.colours.clip_filters("w='max(2,trunc(iw/2)*2)':h='max(2,trunc(ih/2)*2)'", PIXELS, table),
         ]
+
+    @contextmanager
+    def colour_table(self) -> Iterator[Path | None]:
+        """Give the file that `picture_filters` need, None where colours stay as they are."""
+        if self.form.colours.is_kept:
+            yield None
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            table = Path(folder, "colours.cube")
+            self.form.colours.write_table(table)
+            yield table
 
     @property
     def sound_filters(self) -> list[tuple[str, str]]:
@@ -101,12 +145,13 @@ def plan_cut(film: BoundedFile, start: float, end: float, max_bytes: int = MAX_B
 
     Raises `StageFailed` for a film without a picture, and what `open_film` raises.
     """
-    timeline = read_timeline(film)
+    timeline = read_timeline(film, needs_end=False)
     with open_film(film) as container:
         video, audio = choose_video_stream(container), choose_audio_stream(container)
         if video is None or video.codec_context is None:
             raise StageFailed("The video has no picture that can be decoded")
         seek, key = _find_seek(container, video, timeline, timeline.origin + start)
+        form = _find_form(film, seek, timeline)
         cut = Cut(
             timeline=timeline,
             start=timeline.origin + start,
@@ -117,10 +162,33 @@ def plan_cut(film: BoundedFile, start: float, end: float, max_bytes: int = MAX_B
             picture=video.index,
             sound=audio.index if audio else None,
             layout=None if audio is None else "mono" if audio.codec_context.channels == 1 else "stereo",
+            form=form,
             max_bytes=max_bytes,
         )
     film.seek(0)
     return cut
+
+
+def _find_form(film: BoundedFile, seek: Seek | None, timeline: Timeline) -> FrameForm:
+    film.seek(0)
+    with open_film(film) as container:
+        video = choose_video_stream(container)
+        if seek is not None:
+            seek.apply(container)
+        frames = decode(container, timeline, video) if video is not None else iter(())
+        frame = next((frame for frame in frames if isinstance(frame, VideoFrame)), None)
+        if video is None or frame is None:
+            film.check_limits()
+            raise StageFailed("No picture of this part of the video can be decoded")
+        return FrameForm(
+            width=frame.width,
+            height=frame.height,
+            pixels=frame.format.name,
+            aspect=video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or Fraction(1),
+            colours=colours_of(frame),
+            turns=turns_of(frame),
+            lies_on_its_side=lies_on_its_side(frame),
+        )
 
 
 def _rate(picture: VideoStream) -> Fraction:

@@ -35,9 +35,9 @@ def cut_with_ffmpeg(program: str, film: BinaryIO, bounded: BoundedFile, cut: Cut
     if cut.timeline.restarts:
         return False
     path = f"/dev/fd/{film.fileno()}"
-    with tempfile.TemporaryFile() as told:
+    with tempfile.TemporaryFile() as told, cut.colour_table() as table:
         process = subprocess.Popen(  # noqa: S603  # a program of the system, and nothing of a user's but an open file
-            [program, *_arguments(path, cut, target)],
+            [program, *_arguments(path, cut, table, target)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=told,
@@ -64,7 +64,7 @@ def _wait(process: "subprocess.Popen[bytes]", bounded: BoundedFile) -> int:
             bounded.check_limits()
 
 
-def _arguments(film: str, cut: Cut, target: Path) -> list[str]:
+def _arguments(film: str, cut: Cut, table: Path | None, target: Path) -> list[str]:
     seek = [] if cut.seek is None else ["-seek_timestamp", "1", "-noaccurate_seek", "-ss", f"{cut.seek.time:.6f}"]
     sound = [] if cut.sound is None else ["-map", f"0:{cut.sound}", "-af", _chain(cut.sound_filters)]
     return [
@@ -72,12 +72,24 @@ def _arguments(film: str, cut: Cut, target: Path) -> list[str]:
         *("-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-max_pixels", str(MAX_PIXELS)),
         # A graph made anew for frames of another form would begin anew in the middle: the program fails at audio.
         *("-reinit_filter", "0", "-copyts", *seek, "-i", f"file:{film}"),
-        *("-map", f"0:{cut.picture}", "-vf", _chain(cut.picture_filters), *sound),
+        *("-map", f"0:{cut.picture}", "-vf", _chain([*_same_form(cut), *cut.picture_filters(table)]), *sound),
         *("-map_metadata", "-1", "-map_chapters", "-1"),
         *("-c:v", VIDEO_CODEC, *(part for name, value in VIDEO_OPTIONS.items() for part in (f"-{name}", value))),
-        *("-pix_fmt", PIXELS, "-c:a", AUDIO_CODEC, "-b:a", str(AUDIO_BITS)),
+        *("-pix_fmt", PIXELS, *_tags(cut), "-c:a", AUDIO_CODEC, "-b:a", str(AUDIO_BITS)),
         *("-movflags", "+faststart", "-fs", str(cut.max_bytes), "-f", "mp4", f"file:{target}"),
     ]
+
+
+def _same_form(cut: Cut) -> list[tuple[str, str]]:
+    """Return the filters that give all frames the form of the first one, which the program has turned upright."""
+    form = cut.form
+    width, height = (form.height, form.width) if form.lies_on_its_side else (form.width, form.height)
+    return [("scale", f"w={width}:h={height}"), ("format", form.pixels)] if form.is_planar else []
+
+
+def _tags(cut: Cut) -> list[str]:
+    names = ("-colorspace", "-color_primaries", "-color_trc", "-color_range")
+    return [part for pair in zip(names, map(str, cut.form.colours.tags), strict=True) for part in pair]
 
 
 def _chain(filters: Sequence[tuple[str, str]]) -> str:

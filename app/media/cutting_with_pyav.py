@@ -13,14 +13,23 @@ from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from app.core.errors import StageFailed
-from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, PIXELS, SOUND_RATE, VIDEO_CODEC, VIDEO_OPTIONS, Cut
+from app.media.cutting import (
+    AUDIO_BITS,
+    AUDIO_CODEC,
+    PIXELS,
+    SOUND_RATE,
+    VIDEO_CODEC,
+    VIDEO_OPTIONS,
+    Cut,
+    FrameForm,
+)
 from app.media.decoding import decode
 from app.media.opening import BoundedFile, open_film
 from app.media.sound import Sound
-from app.media.turning import turns_of
 
 _Encoded: TypeAlias = "Packet[AudioStream] | Packet[VideoStream]"
 
@@ -31,11 +40,12 @@ def cut_with_pyav(film: BoundedFile, cut: Cut, target: Path) -> None:
     Raises `StageFailed`, `Stopped`, `TooExpensive`, `av.FFmpegError` for film and clip, and what reading raises.
     """
     with (
+        cut.colour_table() as table,
         open_film(film) as source,
         av.open(f"file:{target}", "w", format="mp4", options={"movflags": "+faststart"}) as clip,
     ):
         written = 0
-        for packet in _recode(source, clip, cut):
+        for packet in _recode(source, clip, cut, table):
             film.check_limits()
             written += packet.size
             if written > cut.max_bytes:
@@ -44,8 +54,8 @@ def cut_with_pyav(film: BoundedFile, cut: Cut, target: Path) -> None:
         film.check_limits()
 
 
-def _recode(source: InputContainer, clip: OutputContainer, cut: Cut) -> Iterator[_Encoded]:
-    video, sound = _PictureTrack(source, clip, cut), _SoundTrack(clip, cut)
+def _recode(source: InputContainer, clip: OutputContainer, cut: Cut, table: Path | None) -> Iterator[_Encoded]:
+    video, sound = _PictureTrack(source, clip, cut, table), _SoundTrack(clip, cut)
     held: list[_Encoded] = []
     streams = [source.streams[index] for index in (cut.picture, cut.sound) if index is not None]
     if cut.seek is not None:
@@ -67,18 +77,17 @@ def _recode(source: InputContainer, clip: OutputContainer, cut: Cut) -> Iterator
 class _PictureTrack:
     """The frames of the clip."""
 
-    def __init__(self, source: InputContainer, clip: OutputContainer, cut: Cut) -> None:
+    def __init__(self, source: InputContainer, clip: OutputContainer, cut: Cut, table: Path | None) -> None:
         picture = source.streams[cut.picture]
         if isinstance(picture, VideoStream):
             picture.codec_context.thread_count = 0
             picture.codec_context.thread_type = "AUTO"
-            self._aspect = picture.sample_aspect_ratio or Fraction(1)
             self._time_base = picture.time_base
         self._cut = cut
         self._stream = clip.add_stream(VIDEO_CODEC, rate=cut.rate, options=VIDEO_OPTIONS)
         self._stream.codec_context.thread_count = 0
         self._graph: Graph | None = None
-        self._first: VideoFrame | None = None
+        self._table = table
         self._frames = 0
 
     @property
@@ -92,11 +101,12 @@ class _PictureTrack:
     def add(self, frame: VideoFrame) -> Iterator[_Encoded]:
         if self.is_full or frame.pts is None:
             return
-        if self._graph is None or self._first is None:
-            self._first = frame
-            self._graph = self._make_graph(frame)
-        first = self._first
-        self._graph.vpush(frame.reformat(first.width, first.height, first.format.name))
+        if self._graph is None:
+            self._graph = self._make_graph()
+        form = self._cut.form
+        same = frame.reformat(form.width, form.height, form.pixels)
+        same.colorspace, same.color_range = _buffer_colours(form)
+        self._graph.vpush(same)
         yield from self._pull(self._graph)
 
     def finish(self) -> Iterator[_Encoded]:
@@ -107,16 +117,19 @@ class _PictureTrack:
             yield from self._pull(self._graph)
         yield from self._stream.encode(None)
 
-    def _make_graph(self, frame: VideoFrame) -> Graph:
-        graph = Graph()
+    def _make_graph(self) -> Graph:
+        graph, form = Graph(), self._cut.form
+        colorspace, color_range = _buffer_colours(form)
         source = graph.add(
             "buffer",
-            video_size=f"{frame.width}x{frame.height}",
-            pix_fmt=frame.format.name,
+            video_size=f"{form.width}x{form.height}",
+            pix_fmt=form.pixels,
             time_base=str(self._time_base),
-            pixel_aspect=f"{self._aspect.numerator}/{self._aspect.denominator}",
+            pixel_aspect=f"{form.aspect.numerator}/{form.aspect.denominator}",
+            colorspace=str(colorspace),
+            range=str(color_range),
         )
-        filters = [*turns_of(frame), *self._cut.picture_filters]
+        filters = [*form.turns, *self._cut.picture_filters(self._table)]
         graph.link_nodes(source, *(graph.add(*each) for each in filters), graph.add("buffersink")).configure()
         return graph
 
@@ -133,8 +146,14 @@ class _PictureTrack:
 
     def _describe(self, frame: VideoFrame) -> None:
         self._stream.width, self._stream.height, self._stream.pix_fmt = frame.width, frame.height, PIXELS
-        is_on_its_side = self._first is not None and abs(self._first.rotation) == 90
-        self._stream.codec_context.sample_aspect_ratio = 1 / self._aspect if is_on_its_side else self._aspect
+        context, form, tags = self._stream.codec_context, self._cut.form, self._cut.form.colours.tags
+        context.sample_aspect_ratio = 1 / form.aspect if form.lies_on_its_side else form.aspect
+        context.colorspace, context.color_primaries, context.color_trc, context.color_range = tags
+
+
+def _buffer_colours(form: FrameForm) -> tuple[int, int]:
+    """Return the matrix and the range that the graph is told of; it takes other frames for frames that changed."""
+    return form.colours.matrix or 0, ColorRange.JPEG if form.colours.is_full_range else ColorRange.MPEG
 
 
 class _SoundTrack:

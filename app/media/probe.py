@@ -8,17 +8,20 @@ from typing import BinaryIO
 import av
 from av.container import InputContainer
 from av.stream import Stream
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from app.media.audio_only import probe_audio
 from app.media.content_type import HEAD_BYTES, describe_other_content
 from app.media.opening import MAX_PIXELS, BoundedFile, Limits, TooExpensive, open_film
 from app.media.streams import choose_audio_stream, choose_video_stream
-from app.media.timeline import read_timeline
+from app.media.timeline import read_only, read_timeline
+from app.media.turning import lies_on_its_side
 
 # A film of hours that lost its duration is read from end to end to find it.
 _LIMITS = Limits(seconds=20.0, bytes=4 * 1024**3)
 _PACKETS_AT_MOST = 100  # that are decoded where only a frame tells the size of the picture
+_TURNED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})  # that say how a picture is turned
 _OTHER_NAMES = {"matroska": "mkv", "mov": "mp4"}
 # What a file without a telling name is called by. WebM is Matroska with these codecs and no others.
 _EXTENSIONS = {"mpegts": ".ts", "mpeg": ".mpg"}
@@ -93,6 +96,12 @@ def _describe(container: InputContainer, file: BoundedFile, path: Path, size: in
     if codec is None:
         raise NotAVideo("the codec of its picture is unknown, or it is damaged")
     width, height = _size(container, video)
+    if (
+        container.format.name in _TURNED_FORMATS
+        and (frame := _decode_one(container, video))
+        and lies_on_its_side(frame)
+    ):
+        width, height = height, width
     return MediaInfo(
         duration_seconds=None,
         file_size_kb=size_in_kb(size),
@@ -133,13 +142,15 @@ def _size(container: InputContainer, video: VideoStream) -> tuple[int, int]:
     return video.width, video.height
 
 
-def _decode_one(container: InputContainer, video: VideoStream) -> None:
+def _decode_one(container: InputContainer, video: VideoStream) -> VideoFrame | None:
+    read_only(container, video)
     for _, packet in zip(range(_PACKETS_AT_MOST), container.demux(video), strict=False):
         try:
-            if video.codec_context.decode(packet):
-                return
+            if frames := video.codec_context.decode(packet):
+                return frames[0]
         except av.FFmpegError:  # others may be whole
             continue
+    return None
 
 
 def _codec(stream: Stream | None) -> str | None:

@@ -29,7 +29,7 @@ def find_scene_cuts(film: BinaryIO, stopping: threading.Event) -> list[float]:
     bounded = BoundedFile(film, _LIMITS, stopping)
     cuts: list[float] = []
     try:
-        timeline = read_timeline(bounded)
+        timeline = read_timeline(bounded, needs_end=False)
         with open_film(bounded) as container:
             for cut in _cuts(container, timeline):
                 bounded.check_limits()

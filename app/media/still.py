@@ -11,13 +11,14 @@ from av.container import InputContainer
 from av.filter import Graph
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
+from app.media.colours import colours_of, to_jpeg_colours
 from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
 from app.media.streams import choose_video_stream
 from app.media.timeline import said_duration, said_origin
-from app.media.turning import turns_of
+from app.media.turning import lies_on_its_side, turns_of
 
 WIDTH, HEIGHT = 640, 360
 
@@ -135,18 +136,12 @@ def _decode(stream: VideoStream, packet: "Packet[VideoStream] | None") -> list[V
 def _shape(frame: VideoFrame, aspect: Fraction | None) -> VideoFrame:
     """Return the frame as it is shown: small, upright and with square pixels."""
     turn = turns_of(frame)
-    limits = (HEIGHT, WIDTH) if abs(frame.rotation) == 90 else (WIDTH, HEIGHT)
+    limits = (HEIGHT, WIDTH) if lies_on_its_side(frame) else (WIDTH, HEIGHT)
     width, height = _fit(frame.width * float(aspect or 1), frame.height, *limits)
-    small = frame.reformat(
-        width,
-        height,
-        "yuvj420p",
-        dst_colorspace=Colorspace.ITU601,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=Interpolation.AREA,
-        threads=1,
-    )
-    return _turn(small, turn) if turn else small
+    # Two fields are of two times: one of them is a picture without combs.
+    field = _filter(frame, [("field", "type=top")]) if frame.interlaced_frame and frame.height > 1 else frame
+    small = to_jpeg_colours(field, colours_of(frame), width, height)
+    return _filter(small, turn) if turn else small
 
 
 def _fit(width: float, height: float, widest: int, highest: int) -> tuple[int, int]:
@@ -155,7 +150,7 @@ def _fit(width: float, height: float, widest: int, highest: int) -> tuple[int, i
     return max(round(width * scale / 2) * 2, 2), max(round(height * scale / 2) * 2, 2)
 
 
-def _turn(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> VideoFrame:
+def _filter(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> VideoFrame:
     graph = Graph()
     graph.threads = 1
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))

@@ -76,16 +76,16 @@ class Timeline:
         return next((each.shift for each in reversed(self.restarts) if each.position <= position), 0.0)
 
 
-def read_timeline(film: BoundedFile, may_read_all: bool = False) -> Timeline:
+def read_timeline(film: BoundedFile, needs_end: bool = True, may_read_all: bool = False) -> Timeline:
     """Return the timeline of a file, which is to be opened again afterwards.
 
-    A file that does not say how long it is has an end only where all of it may be read to find out. Raises what
-    `open_film` raises.
+    Less is read of it where its end is not needed. A file that does not say how long it is has an end only where all
+    of it may be read to find out. Raises what `open_film` raises.
     """
     with open_film(film) as container:
         origin = _find_origin(container, find_playable(container))
         needs_scan = _needs_scan(container, may_read_all)
-        end = None if needs_scan else _find_end(container, find_playable(container), origin)
+        end = _find_end(container, find_playable(container), origin) if needs_end and not needs_scan else None
     film.seek(0)
     return _scan(film, origin) if needs_scan else Timeline(origin, None if film.is_spent else end)
 

@@ -16,6 +16,10 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 WIDTH, HEIGHT, FRAME_RATE, SAMPLE_RATE = 64, 48, 10, 48_000
+BAR_WIDTH = 16
+# How much red and blue count in the brightness of a colour, by H.273's code of a matrix.
+YUV_WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
+_QUIET_CODECS = {"libx265": {"x265-params": "log-level=none:qp=4"}, "libx264": {"qp": "4"}}
 
 
 def make_movie(
@@ -253,3 +257,59 @@ def _flash_sounds(
         frame.pts, frame.sample_rate = round(start * stream.rate) + first, stream.rate
         frame.time_base = Fraction(1, stream.rate)
         yield from _in_format(frame, stream)
+
+
+def make_bars(
+    path: Path,
+    bars: Sequence[tuple[float, float, float]],
+    height: int = 48,
+    matrix: int = 2,
+    primaries: int = 2,
+    transfer: int = 2,
+    is_full_range: bool = False,
+    pixels: str = "yuv420p",
+    codec: str = "libx264",
+    numbers_of: int | None = None,
+    seconds: int = 1,
+) -> Path:
+    """Write a video of upright bars, each red, green and blue from 0 to 255, with these tags (2 is for none).
+
+    The numbers of its frames are those of the matrix `numbers_of`, or of its tag.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame = _bars_frame(bars, height, YUV_WEIGHTS[numbers_of or matrix], is_full_range, pixels)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=FRAME_RATE, options=_QUIET_CODECS.get(codec, {}))
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pixels
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc = matrix, primaries, transfer
+        context.color_range = 2 if is_full_range else 1 if matrix != 2 else 0
+        for number in range(seconds * FRAME_RATE):
+            frame.pts, frame.time_base = number, Fraction(1, FRAME_RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def _bars_frame(
+    bars: Sequence[tuple[float, float, float]],
+    height: int,
+    weights: tuple[float, float],
+    is_full_range: bool,
+    pixels: str,
+) -> av.VideoFrame:
+    depth = 10 if "10" in pixels else 8
+    step = 2 ** (depth - 8)
+    lines: dict[str, list[float]] = {"y": [], "u": [], "v": []}
+    for red, green, blue in bars:
+        luma = weights[0] * red + (1 - sum(weights)) * green + weights[1] * blue
+        chroma = (blue - luma) / (2 - 2 * weights[1]), (red - luma) / (2 - 2 * weights[0])
+        lines["y"].append(luma if is_full_range else 16 + luma * 219 / 255)
+        for name, value in zip("uv", chroma, strict=True):
+            lines[name].append(128 + value if is_full_range else 128 + value * 224 / 255)
+    frame = av.VideoFrame(len(bars) * BAR_WIDTH, height, pixels)
+    for plane, values in zip(frame.planes, lines.values(), strict=True):
+        row = np.repeat(np.rint(np.array(values) * step), plane.width // len(bars)).astype("<u2" if step > 1 else "u1")
+        plane.update(row.tobytes().ljust(plane.line_size, b"\0") * plane.height)
+    return frame

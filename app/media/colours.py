@@ -1,0 +1,226 @@
+"""Colours of a video: what its numbers mean, and how they become SDR that every player shows alike.
+
+Codes are those of ITU-T H.273, as FFmpeg has them. SDR in the primaries of television keeps its numbers and its tags;
+wider gamuts and HDR (PQ, HLG) become BT.709.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from numpy.typing import NDArray
+
+_BT709, _UNSPECIFIED, _BT470BG, _SMPTE170M, _SMPTE240M, _BT2020 = 1, 2, 5, 6, 7, 9
+_PQ, _HLG = 16, 18
+_LIMITED_RANGE, _FULL_RANGE = 1, 2
+_HD_HEIGHT = 720  # from which on a video that does not say it is BT.709 and not BT.601, as in Chromium
+# The names that the filter `scale` has for matrices. It knows no others, as YCgCo.
+_MATRICES = {
+    _BT709: "bt709",
+    4: "fcc",
+    _BT470BG: "bt470",
+    _SMPTE170M: "smpte170m",
+    _SMPTE240M: "smpte240m",
+    _BT2020: "bt2020",
+    10: "bt2020",
+}
+_COLORSPACES = {
+    _BT709: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    _BT470BG: Colorspace.ITU601,
+    _SMPTE170M: Colorspace.ITU601,
+    _SMPTE240M: Colorspace.SMPTE240M,
+    _BT2020: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+_KEPT_MATRICES = {_BT709, _BT470BG, _SMPTE170M}
+_KEPT_PRIMARIES = {_BT709, _BT470BG, _SMPTE170M, _SMPTE240M}
+_PRIMARIES_OF_MATRICES = {_BT470BG: _BT470BG, _SMPTE170M: _SMPTE170M, _SMPTE240M: _SMPTE170M, 9: _BT2020, 10: _BT2020}
+# Chromaticities of red, green, blue, and white.
+_D65 = (0.3127, 0.3290)
+_CHROMATICITIES = {
+    _BT709: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), _D65),
+    _BT470BG: ((0.640, 0.330), (0.290, 0.600), (0.150, 0.060), _D65),
+    _SMPTE170M: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),
+    _SMPTE240M: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),
+    _BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), _D65),
+    11: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), (0.314, 0.351)),  # DCI-P3
+    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _D65),  # Display P3
+}
+_BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593])
+_GAMMA = 2.4  # BT.1886: of the screens that video is made for
+_WHITE_NITS, _PEAK_NITS = 203.0, 1000.0  # BT.2408: white of SDR within HDR, and the brightest that is expected
+_TABLE_SIZE = 49  # colours along each edge of a table: within 1 of 255 of what is computed
+_SCALING = "flags=bicubic+accurate_rnd+full_chroma_int"
+_RGB_FORMATS = ("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8", "x2rgb", "x2bgr", "mono")
+
+
+class Tags(NamedTuple):
+    """What a clip says of its colours."""
+
+    matrix: int
+    primaries: int
+    transfer: int
+    range: int
+
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """What the numbers of a picture mean. `matrix` is None for RGB."""
+
+    matrix: int | None
+    primaries: int
+    transfer: int
+    is_full_range: bool
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its numbers stay as they are."""
+        return self.transfer not in (_PQ, _HLG) and self.primaries in _KEPT_PRIMARIES
+
+    @property
+    def tags(self) -> "Tags":
+        """What the numbers of a clip mean."""
+        if not self.is_kept:
+            return Tags(_BT709, _BT709, _BT709, _LIMITED_RANGE)
+        # Full range stays so: a browser that computes with few bits shows the other one with other colours.
+        is_full = self.is_full_range and self.matrix is not None
+        matrix = self.matrix if self.matrix is not None and self.matrix in _KEPT_MATRICES else _BT709
+        return Tags(matrix, self.primaries, self.transfer, _FULL_RANGE if is_full else _LIMITED_RANGE)
+
+    def clip_filters(self, size: str, pixels: str, table: Path | None) -> Sequence[tuple[str, str]]:
+        """Return the filters that make pictures of a clip; `table` is one that `write_table` has written.
+
+        None for the table is for numbers that stay as they are.
+        """
+        tags = self.tags
+        source = f"in_range={_FULL_RANGE if self.is_full_range else _LIMITED_RANGE}"
+        if self.matrix is not None:
+            source += f":in_color_matrix={_MATRICES[self.matrix]}"
+        target = f"out_range={tags.range}:out_color_matrix={_MATRICES[tags.matrix]}:{_SCALING}"
+        named = (
+            f"range={tags.range}:colorspace={tags.matrix}:color_primaries={tags.primaries}:color_trc={tags.transfer}"
+        )
+        finish = [("format", pixels), ("setparams", named)]
+        if table is None:
+            return [("scale", f"{size}:{source}:{target}"), *finish]
+        return [
+            ("scale", f"{size}:{source}:out_range={_FULL_RANGE}:{_SCALING}"),
+            ("format", "gbrp16le"),
+            ("lut3d", f"file={table}:interp=tetrahedral"),
+            ("scale", f"in_range={_FULL_RANGE}:{target}"),
+            *finish,
+        ]
+
+    def write_table(self, path: Path) -> None:
+        """Write a table of colours and of what they become, in the format .cube."""
+        steps = np.linspace(0.0, 1.0, _TABLE_SIZE)
+        blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
+        table = self.to_bt709(np.stack([red, green, blue], axis=-1)).reshape(-1, 3)
+        lines = [f"LUT_3D_SIZE {_TABLE_SIZE}", *(f"{r:.6f} {g:.6f} {b:.6f}" for r, g, b in table.tolist())]
+        path.write_text("\n".join(lines) + "\n")
+
+    def to_bt709(self, rgb: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return colours, red, green, blue from 0 to 1 along the last axis, as they are in SDR of BT.709."""
+        if self.transfer in (_PQ, _HLG):
+            light = _tone_mapped(_pq_nits(rgb) if self.transfer == _PQ else _hlg_nits(rgb))
+        else:
+            light = rgb**_GAMMA
+        linear = light @ _conversion(self.primaries, _BT709).T
+        return np.asarray(np.clip(linear, 0.0, 1.0) ** (1 / _GAMMA))
+
+
+def colours_of(frame: VideoFrame) -> Colours:
+    """Return what a frame says of its colours, and what players take for granted where it does not."""
+    is_rgb = frame.format.name.startswith(_RGB_FORMATS)
+    guess = _BT709 if frame.height >= _HD_HEIGHT or is_rgb else _SMPTE170M
+    transfer = int(frame.color_trc)
+    if transfer in (_PQ, _HLG):
+        guess = _BT2020
+    matrix = int(frame.colorspace)
+    if matrix not in _MATRICES:
+        matrix = guess
+    primaries = int(frame.color_primaries)
+    if primaries not in _CHROMATICITIES:
+        primaries = _PRIMARIES_OF_MATRICES.get(matrix, _BT709)
+    if transfer <= 0 or transfer in (_UNSPECIFIED, 3):
+        transfer = _SMPTE170M if primaries == _SMPTE170M else _BT709
+    is_full = is_rgb or frame.format.name.startswith("yuvj") or int(frame.color_range) == _FULL_RANGE
+    return Colours(None if is_rgb else matrix, primaries, transfer, is_full)
+
+
+def to_jpeg_colours(frame: VideoFrame, colours: Colours, width: int, height: int) -> VideoFrame:
+    """Return a frame at another size, with the numbers of a JPEG: full range, the matrix of BT.601, colours of sRGB."""
+    matrix = None if colours.matrix is None else _COLORSPACES[colours.matrix]
+    source = ColorRange.JPEG if colours.is_full_range else ColorRange.MPEG
+    if not colours.is_kept:
+        rgb = frame.reformat(
+            width,
+            height,
+            "rgb48le",
+            src_colorspace=matrix,
+            src_color_range=source,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=Interpolation.AREA,
+            threads=1,
+        )
+        values = colours.to_bt709(rgb.to_ndarray().astype(np.float64) / 65535)
+        frame = VideoFrame.from_ndarray(np.rint(values * 255).astype(np.uint8), "rgb24")
+        matrix, source = None, ColorRange.JPEG
+    return frame.reformat(
+        width,
+        height,
+        "yuvj420p",
+        src_colorspace=matrix,
+        src_color_range=source,
+        dst_colorspace=Colorspace.ITU601,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=Interpolation.AREA,
+        threads=1,
+    )
+
+
+def _pq_nits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The EOTF of SMPTE ST 2084."""
+    power = values ** (1 / 78.84375)
+    return np.asarray(
+        10_000 * (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
+    )
+
+
+def _pq_values(nits: NDArray[np.float64]) -> NDArray[np.float64]:
+    power = (np.maximum(nits, 0) / 10_000) ** 0.1593017578125
+    return np.asarray(((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375)
+
+
+def _hlg_nits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The EOTF of BT.2100 for a screen of 1,000 nits."""
+    scene = np.where(values <= 0.5, values**2 / 3, (np.exp((values - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+    luma = np.maximum(scene @ _BT2020_LUMA, 1e-9)[..., np.newaxis]
+    return np.asarray(_PEAK_NITS * luma**0.2 * scene)
+
+
+def _tone_mapped(nits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return light with white at 1: dark parts as they are, highlights compressed by the EETF of BT.2390."""
+    brightest = np.minimum(nits.max(axis=-1, keepdims=True), _PEAK_NITS)
+    peak, white = _pq_values(np.array(_PEAK_NITS)), _pq_values(np.array(_WHITE_NITS))
+    value, highest = _pq_values(brightest) / peak, white / peak
+    knee = 1.5 * highest - 0.5
+    t = np.clip((value - knee) / (1 - knee), 0, 1)
+    spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (3 * t**2 - 2 * t**3) * highest
+    mapped = _pq_nits(np.where(value < knee, value, spline) * peak)
+    return np.asarray(nits * mapped / np.maximum(nits.max(axis=-1, keepdims=True), 1e-6) / _WHITE_NITS)
+
+
+def _conversion(source: int, target: int) -> NDArray[np.float64]:
+    return np.linalg.inv(_to_xyz(target)) @ _to_xyz(source)
+
+
+def _to_xyz(primaries: int) -> NDArray[np.float64]:
+    columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in _CHROMATICITIES[primaries]]).T
+    scale = np.linalg.solve(columns[:, :3], columns[:, 3])
+    return np.asarray(columns[:, :3] * scale)
