@@ -15,7 +15,7 @@ run: .venv/.server  ## set everything up and serve the API on http://127.0.0.1:7
 import: .venv/.server  ## bring in a library of the previous backend: make import DIR=path/to/static
 	@exec $(BIN)/python -m app import "$(DIR)" $(OPTIONS)
 
-test: .venv/.server  ## run the tests, on servers of their own
+test: .venv/.tests  ## run the tests, on servers of their own
 	@$(BIN)/python -m pytest $(OPTIONS)
 
 lint: .venv/.tools  ## check the style
@@ -32,7 +32,7 @@ fmt: .venv/.tools  ## format the code
 migrate: .venv/.server  ## create the database and bring it to the newest revision
 	@$(BIN)/python -m app db upgrade
 
-bench: .venv/.server .venv-bench/.ready  ## measure this server beside two peers
+bench: .venv/.tests .venv-bench/.ready  ## measure this server beside two peers
 	@$(BIN)/python -m tests.performance.bench $(OPTIONS)
 
 ci: lint types test  ## what has to pass before a change lands
@@ -43,16 +43,20 @@ clean:  ## remove what the other targets installed; the data in .data stays
 .venv/.server: requirements.txt requirements-local.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "VideoMoments needs Python 3.11 or newer: make PYTHON=python3.11 …")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "Installing what requirements.txt and requirements-local.txt name …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-local.txt
+	@echo "Setting up .venv, which takes a few minutes the first time"
+	@$(BIN)/python scripts/install.py requirements.txt
+	@$(BIN)/python scripts/install.py --no-deps requirements-local.txt
 	@touch $@
 
-.venv/.tools: .venv/.server .ci/requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r .ci/requirements.txt
+.venv/.tests: .venv/.server tests/requirements.txt
+	@$(BIN)/python scripts/install.py tests/requirements.txt
+	@touch $@
+
+.venv/.tools: .venv/.tests .ci/requirements.txt
+	@$(BIN)/python scripts/install.py .ci/requirements.txt
 	@touch $@
 
 .venv-bench/.ready: tests/performance/requirements.txt
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r tests/performance/requirements.txt
+	@.venv-bench/bin/python scripts/install.py tests/performance/requirements.txt
 	@touch $@

@@ -105,6 +105,24 @@ def _run(options: argparse.Namespace) -> int:
     if options.video is not None:
         return _run_once(options)
     run_command.refuse_options_without_video(options)
+    with _ended_by_signals():
+        return _run_server()
+    return 0
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Take Ctrl-C and SIGTERM for what they are to a server: its ordinary end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except SystemExit as end:
+        if end.code != 128 + signal.SIGTERM:
+            raise
+
+
+def _run_server() -> int:
     is_embedded = uses_embedded_postgres(get_settings())
     with local_servers(redis=True, share=False) as settings:
         configure_logging(settings)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,20 @@ class Server:
     def wait_until_ready(self) -> None:
         def is_ready() -> bool:
             assert self.process.poll() is None, self.output
-            try:
-                return httpx.get(f"{self.url}/health/ready").status_code == 200
-            except httpx.TransportError:
-                return False
+            return _is_ready(self.url)
 
         until(is_ready)
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
         return self.process.wait(30)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @contextmanager
@@ -163,21 +168,47 @@ def test_run_import_kill_and_run_again_keeps_everything(data: Path, port: int, l
 def test_nothing_stays_behind(data: Path, port: int, number: signal.Signals) -> None:
     with serving(data, port) as server:
         assert servers_over(data)
-        server.end(number)
+        assert server.end(number) == (-number if number is signal.SIGKILL else 0)
         until(lambda: not servers_over(data), 10)
         assert "Traceback" not in server.output
 
 
 def test_a_closed_terminal_ends_a_server_as_sigterm_does(data: Path, port: int) -> None:
     with serving(data, port) as server:
-        assert server.end(signal.SIGHUP) == 128 + signal.SIGTERM
+        assert server.end(signal.SIGHUP) == 0
         assert not list(data.glob("*.address"))
 
 
 def test_a_closed_terminal_ends_a_server_that_is_about_to_run(data: Path, port: int) -> None:
     server = Server(data, port)
     until((data / "postgres.lock").exists)
-    assert server.end(signal.SIGHUP) == 128 + signal.SIGTERM
+    assert server.end(signal.SIGHUP) == 0
+    assert not servers_over(data)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make is installed")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_make_run_ends_quietly(data: Path, port: int, number: signal.Signals) -> None:
+    options = ("-f", str(_ROOT / "Makefile"), "-o", ".venv/.server", f"BIN={Path(sys.executable).parent}")
+    with (data.parent / "make.log").open("wb") as log:
+        make = subprocess.Popen(
+            ["make", *options, "run"],  # noqa: S607  that of the machine
+            cwd=data.parent,
+            env=environment(data, PORT=str(port)),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: _is_ready(f"http://127.0.0.1:{port}"))
+        os.killpg(make.pid, number)  # as a terminal does for Ctrl-C
+        make.wait(30)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(make.pid, signal.SIGKILL)
+    said = (data.parent / "make.log").read_text()
+    assert "***" not in said
+    assert "Traceback" not in said
     assert not servers_over(data)
 
 
@@ -187,7 +218,7 @@ def test_a_server_that_nohup_started_outlives_the_terminal(data: Path, port: int
         with serving(data, port) as server:
             server.process.send_signal(signal.SIGHUP)
             assert httpx.get(f"{server.url}/health/ready").status_code == 200
-            assert server.end(signal.SIGTERM) == 128 + signal.SIGTERM
+            assert server.end(signal.SIGTERM) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -197,6 +228,8 @@ def test_a_second_run_on_the_same_folder_says_who_is_there(data: Path, port: int
         second = run(data, "run", PORT=str(port))
         assert second.returncode == 1
         assert str(server.process.pid) in second.stderr
+        assert "end that command first" in second.stderr
+        assert "or set DATA_DIR to another folder" in second.stderr
         assert "Traceback" not in second.stderr
         assert httpx.get(f"{server.url}/health").json()["database"] == "connected"
 

@@ -31,7 +31,10 @@ class FolderLock:
         try:
             while not _try_lock(descriptor):
                 if time.monotonic() >= deadline:
-                    raise FolderTaken(f"{folder} is in use by {_holder(path)}.")
+                    raise FolderTaken(
+                        f"{folder} is in use by {_holder(path)}: end that command first (another STORAGE_URL, or any "
+                        "other setting, needs a new start), or set DATA_DIR to another folder"
+                    )
                 time.sleep(_POLL_SECONDS)
             lock = cls(descriptor)
             lock.write(f"process {os.getpid()}")
