@@ -46,6 +46,11 @@ def upgrade() -> None:
     command.upgrade(Config(_INI), "head")
 
 
+def downgrade_to_base() -> None:
+    """Take everything that migrations have made out of the database of the process's settings."""
+    command.downgrade(Config(_INI), "base")
+
+
 @cache
 def code_revisions() -> tuple[str, ...]:
     """Return this code's revisions, the head first."""
@@ -89,6 +94,11 @@ def open_connection(
     return conn
 
 
+def is_pooled(conn: SyncConnection[Any]) -> bool:
+    """Whether a pooler is in between, which makes up the process id that a client is told."""
+    return conn.execute("SELECT pg_backend_pid()").fetchone() != (conn.info.backend_pid,)
+
+
 def create_database(settings: Settings) -> bool:
     """Create the database of the settings; False where it exists already. Raises `DatabaseUnavailable`.
 
@@ -121,7 +131,7 @@ def pin_migration_transaction(conn: SyncConnection[Any], settings: Settings) -> 
 
 
 @contextmanager
-def hold_migration_lock(settings: Settings) -> Iterator[SyncConnection[Any]]:
+def hold_migration_lock(settings: Settings) -> Iterator[None]:
     """Wait until no other upgrade runs, and keep others waiting inside the block.
 
     The lock belongs to a transaction, which a pooler keeps on one server connection and which leaves nothing behind.
@@ -140,12 +150,13 @@ def hold_migration_lock(settings: Settings) -> Iterator[SyncConnection[Any]]:
                 _log.warning("Waiting for another upgrade of this database to end")
                 is_told = True
             time.sleep(_LOCK_POLL_SECONDS)
-        yield conn
+        yield
 
 
 def refuse_unknown_revision(conn: SyncConnection[Any], scripts: ScriptDirectory) -> None:
     """Raise `DatabaseAhead` where the database has a revision that these scripts do not know."""
     revision = _read_revision(conn)
+    conn.rollback()  # a migration may need the table of revisions for itself
     if revision not in (None, *(script.revision for script in scripts.walk_revisions())):
         raise DatabaseAhead(
             f"The database is at revision {revision}, which this version of the code does not know: run a newer one"
@@ -221,5 +232,7 @@ def _read_revision(conn: SyncConnection[Any]) -> str | None:
 
 def _try_lock(conn: SyncConnection[Any], settings: Settings) -> bool:
     pin_migration_transaction(conn, settings)
-    row = conn.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK_KEY,)).fetchone()
+    # Without parameters, so that it is a simple query: the portal of an extended one keeps its snapshot.
+    statement = sql.SQL("SELECT pg_try_advisory_xact_lock({})").format(_LOCK_KEY)
+    row = conn.execute(statement).fetchone()
     return bool(row and row[0])

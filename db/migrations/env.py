@@ -50,8 +50,8 @@ def run_online() -> None:
         "postgresql+psycopg://", creator=lambda: open_migration_connection(settings), poolclass=NullPool
     )
     event.listen(engine, "begin", lambda begun: pin_migration_transaction(_driver_connection(begun), settings))
-    with _plain_words(), hold_migration_lock(settings) as lock, engine.connect() as connection:
-        refuse_unknown_revision(lock, ScriptDirectory.from_config(context.config))
+    with _plain_words(), hold_migration_lock(settings), engine.connect() as connection:
+        refuse_unknown_revision(_driver_connection(connection), ScriptDirectory.from_config(context.config))
         context.configure(connection=connection, transaction_per_migration=True, version_table_schema="public")
         with context.begin_transaction():
             context.run_migrations()
