@@ -16,6 +16,8 @@ from app.database.session import PIN_TRANSACTION, pin_parameters
 
 _SCHEMA = Path(__file__).resolve().parents[2] / "db" / "schema.sql"
 
+_SCHEMAS = ("public", "library", "pipeline", "search")
+
 Catalog = dict[str, str]
 """Definitions by the name of the object: `{"column videos.title": "varchar(500)", "schema search": "", …}`."""
 
@@ -111,6 +113,37 @@ _QUERIES: tuple[LiteralString, ...] = (
     """,
 )
 
+# What is restored from a dump is read from what was printed, and may be printed in other words: `x IN ('a', 'b')` of a
+# varchar as an array that is cast, and after that as an array of casts.
+_PRINTED: tuple[LiteralString, ...] = (
+    """
+    SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I, ADD CONSTRAINT %%2$I %%3$s',
+                  conrelid::regclass, conname, pg_get_constraintdef(oid))
+    FROM pg_constraint
+    WHERE connamespace::regnamespace::text = ANY (%(schemas)s) AND contype = 'c' AND conrelid <> 0
+    """,
+    """
+    SELECT format('DROP INDEX %%s; %%s', indexrelid::regclass, pg_get_indexdef(indexrelid))
+    FROM pg_index
+    JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE relnamespace::regnamespace::text = ANY (%(schemas)s)
+      AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)
+    """,
+    """
+    SELECT format('ALTER TABLE %%s ALTER %%I SET DEFAULT %%s', attrelid::regclass, attname, pg_get_expr(adbin, adrelid))
+    FROM pg_attribute
+    JOIN pg_class ON pg_class.oid = attrelid
+    JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+    WHERE relnamespace::regnamespace::text = ANY (%(schemas)s) AND relkind = 'r' AND attgenerated = ''
+    """,
+    """
+    SELECT format('DROP TRIGGER %%I ON %%s; %%s', tgname, tgrelid::regclass, pg_get_triggerdef(pg_trigger.oid))
+    FROM pg_trigger
+    JOIN pg_class ON pg_class.oid = tgrelid
+    WHERE relnamespace::regnamespace::text = ANY (%(schemas)s) AND NOT tgisinternal
+    """,
+)
+
 
 def check_database(settings: Settings) -> list[str]:
     """Return how the database of the settings differs from db/schema.sql, one line for each difference.
@@ -126,7 +159,10 @@ def check_database(settings: Settings) -> list[str]:
             open_connection(parameters | {"dbname": name}, autocommit=True) as scratch,
         ):
             create_schema(scratch)
-            return compare(found, describe_catalog(scratch))
+            wanted = describe_catalog(scratch)
+            _create_again(scratch)
+            restored = describe_catalog(scratch)
+    return compare({name: _as_created(name, text, wanted, restored) for name, text in found.items()}, wanted)
 
 
 def create_schema(conn: Connection[Any]) -> None:
@@ -134,6 +170,20 @@ def create_schema(conn: Connection[Any]) -> None:
     with conn.transaction():
         conn.execute(PIN_TRANSACTION, pin_parameters())
         conn.execute(_SCHEMA.read_bytes())
+
+
+def _create_again(conn: Connection[Any]) -> None:
+    """Create what has an expression from what PostgreSQL prints of it, as a dump that is restored does."""
+    with conn.transaction():
+        conn.execute(PIN_TRANSACTION, pin_parameters())
+        for query in _PRINTED:
+            for (statements,) in conn.execute(query, {"schemas": list(_SCHEMAS)}).fetchall():
+                conn.execute(statements)
+
+
+def _as_created(name: str, text: str, wanted: Catalog, restored: Catalog) -> str:
+    """Return `text`, or what the schema has where it differs only by having been printed and read again."""
+    return wanted[name] if name in wanted and text == restored[name] else text
 
 
 def describe_catalog(conn: Connection[Any]) -> Catalog:
@@ -146,7 +196,7 @@ def describe_catalog(conn: Connection[Any]) -> Catalog:
             UNION ALL SELECT oid FROM pg_class WHERE oid = to_regclass('public.alembic_version')
             """
         ).fetchall()
-        wanted = {"schemas": ["public", "library", "pipeline", "search"], "others": [oid for (oid,) in others]}
+        wanted = {"schemas": list(_SCHEMAS), "others": [oid for (oid,) in others]}
         return {name: text for query in _QUERIES for name, text in conn.execute(query, wanted)}
 
 
