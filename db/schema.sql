@@ -300,12 +300,6 @@ CREATE TABLE pipeline.work (
 
 CREATE INDEX idx_work_callback_due_at ON pipeline.work (callback_due_at) WHERE callback_due_at IS NOT NULL;
 
--- Videos of URLs whose file has not come yet. They are in no list; their runs are shown, and can be tried again.
-CREATE TABLE pipeline.pending_videos (
-    video_id integer CONSTRAINT pending_videos_pkey PRIMARY KEY
-                     CONSTRAINT pending_videos_video_id_fkey REFERENCES public.videos ON DELETE CASCADE
-);
-
 -- Accepts a run, unless one that would be in its way is active: for a full run any, for another one a full run or one
 -- of the same type and subject. No row where there is no such video, and no run_id where another one is in the way.
 -- Whoever accepts holds the video, so of two who start at once one succeeds.
@@ -339,6 +333,18 @@ BEGIN
                 CASE WHEN new_request ->> 'callback_url' <> '' THEN 'waiting' END);
     END IF;
     RETURN NEXT;
+END
+$$;
+
+-- A data-only dump holds the revision of the database it was made from: that of this one stays. The trigger is on
+-- Alembic's own table, which migrations make: BEFORE INSERT ON alembic_version FOR EACH ROW.
+CREATE FUNCTION pipeline.skip_other_version() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM public.alembic_version) THEN
+        RETURN NULL;
+    END IF;
+    RETURN NEW;
 END
 $$;
 
@@ -428,6 +434,36 @@ $$;
 CREATE TRIGGER transcripts_follow
 AFTER INSERT OR UPDATE OF full_text, word_timestamps, segment_timestamps ON transcripts
 FOR EACH ROW EXECUTE FUNCTION search.follow_transcript();
+
+-- A data-only dump holds the rows of this schema too. By the time they are restored the trigger above has made them from
+-- the transcripts, so those are skipped that are there. What a trigger inserts itself is not asked for.
+CREATE FUNCTION search.skip_existing_transcript() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM search.transcripts WHERE transcript_id = NEW.transcript_id) THEN
+        RETURN NULL;
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION search.skip_existing_segment() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM search.segments WHERE transcript_id = NEW.transcript_id AND position = NEW.position
+    ) THEN
+        RETURN NULL;
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER transcripts_skip_existing BEFORE INSERT ON search.transcripts
+FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION search.skip_existing_transcript();
+
+CREATE TRIGGER segments_skip_existing BEFORE INSERT ON search.segments
+FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION search.skip_existing_segment();
 
 CREATE FUNCTION search.rebuild() RETURNS bigint
 LANGUAGE plpgsql AS $$
