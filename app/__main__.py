@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -28,7 +29,7 @@ from app.embedded import EmbeddedError
 from app.embedded.local import local_servers, refuse_half_named, uses_embedded_postgres
 from app.library import command as library
 from app.repositories.search import SearchRepository
-from app.services import models_command
+from app.services import backup_command, models_command
 from app.worker import command as worker_command
 from app.worker import run_command
 
@@ -89,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
         ("rebuild-search", _rebuild_search, "make again what full-text search needs"),
     ):
         actions.add_parser(name, help=text).set_defaults(run=action)
+    for name, action, text in (
+        ("backup", _back_up, "write the database to a file, which is replaced once the new one is complete"),
+        ("restore", _restore, "restore a backup into a new database or one without rows"),
+    ):
+        parser_with_file = actions.add_parser(name, help=text)
+        parser_with_file.add_argument("file", type=Path, metavar="FILE")
+        parser_with_file.set_defaults(run=action)
 
     keys = commands.add_parser("keys", help="the keys that clients of the API send")
     new = keys.add_subparsers(required=True, metavar="ACTION").add_parser("new", help="make a key and print it once")
@@ -251,6 +259,16 @@ def _rebuild_search(options: argparse.Namespace) -> int:
         count = asyncio.run(rebuild(settings))
         _console.print(f"{count} transcripts are searchable")
         return 0
+
+
+def _back_up(options: argparse.Namespace) -> int:
+    with local_servers(redis=False, share=True) as settings:
+        return backup_command.run_backup(options, settings)
+
+
+def _restore(options: argparse.Namespace) -> int:
+    with local_servers(redis=False, share=True) as settings:
+        return backup_command.run_restore(options, settings)
 
 
 def _new_key(options: argparse.Namespace) -> int:

@@ -56,6 +56,15 @@ def find_program(wheel: Wheel) -> Path:
     return program
 
 
+def find_client(name: str) -> Path | None:
+    """Path of a PostgreSQL client program such as `pg_dump`, None where no embedded PostgreSQL is installed."""
+    try:
+        program = find_program(POSTGRES).with_name(name)
+    except EmbeddedError:
+        return None
+    return program if program.exists() else None
+
+
 def readable_program(wheel: Wheel, program: Path) -> Path:
     """`program` where any user can run it: a copy below `CACHE` if a folder above it is closed to others."""
     if _open_to_others(program):

