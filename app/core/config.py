@@ -16,6 +16,7 @@ from app.core.postgres_url import parse_database_url
 from app.core.validation import describe_problem
 
 _LEAST_SECRET, _MOST_SECRET = 24, 64  # bytes
+_ENV_FILE = ".env"
 _DATABASE_URLS = ("database_url", "database_sync_url")
 
 
@@ -23,7 +24,7 @@ class Settings(BaseSettings):
     """One attribute for each environment variable of the same name in capitals."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+        env_file=_ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     database_url: SecretStr = Field(
@@ -182,6 +183,7 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read the environment and `.env`. Raises `ConfigurationError`: one sentence that names the setting."""
+    _check_env_file(Path(_ENV_FILE))
     try:
         return Settings()
     except ValidationError as error:
@@ -190,6 +192,16 @@ def load_settings() -> Settings:
         raise ConfigurationError(describe_problem(name, problem)) from None
     except UnicodeDecodeError:
         raise ConfigurationError("The file .env is not UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"The file .env cannot be read: {error.strerror}") from None
+
+
+def _check_env_file(path: Path) -> None:
+    """Raises `ConfigurationError` for what would be passed over without a word."""
+    if path.is_dir():  # Docker makes one where it is to mount a file that does not exist
+        raise ConfigurationError("The file .env is a folder: rename it, and write settings to a file of that name")
+    if path.is_symlink() and not path.exists():
+        raise ConfigurationError("The file .env is a link to a file that does not exist")
 
 
 @lru_cache(maxsize=1)

@@ -3,10 +3,12 @@
 import logging
 import sys
 from contextvars import ContextVar
+from copy import copy
 
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from app.core.config import Settings
+from app.core.text import escape_controls
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -31,12 +33,25 @@ def _prepare(record: logging.LogRecord) -> bool:
     return True
 
 
+class _OneLine(logging.Formatter):
+    """Shows what others have written into a message on its line, and lets none of it steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown = copy(record)
+        shown.msg, shown.args = escape_controls(record.getMessage()), None
+        return super().format(shown)
+
+
+class _JsonFormatter(_OneLine, OrjsonFormatter):
+    """One JSON object per line."""
+
+
 def _json_formatter() -> logging.Formatter:
-    return OrjsonFormatter(
+    return _JsonFormatter(
         "%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s",
         rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
     )
 
 
 def _text_formatter() -> logging.Formatter:
-    return logging.Formatter("%(asctime)s %(levelname)-7s %(message)s  [%(name)s %(request_id)s]", "%H:%M:%S")
+    return _OneLine("%(asctime)s %(levelname)-7s %(message)s  [%(name)s %(request_id)s]", "%H:%M:%S")

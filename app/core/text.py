@@ -16,6 +16,7 @@ _FOLDED = str.maketrans(
         "\u0131": "i", "ŧ": "t", "ĸ": "k", "ƒ": "f", "ə": "e", "ɛ": "e", "ɔ": "o", "ɓ": "b", "ɖ": "d", "ɗ": "d",
     }
 )  # fmt: skip
+_CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def to_nfc(text: str) -> str:
@@ -63,14 +64,9 @@ def fold_letters(text: str) -> str:
 
 def escape_controls(text: str) -> str:
     r"""Return the text on one line: a line break is `\n`, another control character `\x1b` or `\u202e`."""
-    return "".join(_escape(character) if _is_control(character) else character for character in text)
-
-
-def _is_control(character: str) -> bool:
-    return character != "\u200c" and character != "\u200d" and unicodedata.category(character) in _CONTROLS
-
-
-_CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+    if text.isprintable():
+        return text
+    return "".join(_escape(each) if unicodedata.category(each) in _CONTROLS else each for each in text)
 
 
 def _escape(character: str) -> str:

@@ -96,7 +96,7 @@ async def _download(
         raise _too_large(max_bytes)
     if proxy.has_refused:
         raise AddressRefused("The web page at the URL leads to an address that is not a public one")
-    _log.info("yt-dlp: %s", _ADDRESS.sub("…", said))
+    _log.info("yt-dlp: %s", " ".join(_ADDRESS.sub("…", said).split()))
     if _hit_limit(process, said):
         raise StageFailed("The web page at the URL takes more memory or computing time than it may")
     if process.returncode == 0 or "Unsupported URL" in said:

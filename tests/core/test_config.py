@@ -139,6 +139,20 @@ def test_a_dotenv_file_that_is_no_text_is_one_sentence(env_file: Path) -> None:
         load_settings()
 
 
+def test_a_dotenv_that_is_a_folder_is_one_sentence(env_file: Path) -> None:
+    env_file.unlink(missing_ok=True)
+    env_file.mkdir()
+    with pytest.raises(ConfigurationError, match=r"^The file \.env is a folder: "):
+        load_settings()
+
+
+def test_a_dotenv_that_is_a_broken_link_is_one_sentence(env_file: Path) -> None:
+    env_file.unlink(missing_ok=True)
+    env_file.symlink_to("nowhere")
+    with pytest.raises(ConfigurationError, match=r"^The file \.env is a link to a file that does not exist$"):
+        load_settings()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
