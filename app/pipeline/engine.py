@@ -111,7 +111,9 @@ def _end(records: Mapping[Stage, StageRecord]) -> Outcome:
             total = _count(record, "total")
             reason = record.result.get("reason") or f"{title_of(stage)}: {failed} of {total or 'them'} failed"
             return _sum_up(records, RunStatus.PARTIAL, stage, str(reason))
-    return _sum_up(records, RunStatus.COMPLETED)
+    # Clients show the reason of a skipped stage and of a run, not that of a completed stage.
+    reasons = (str(record.result["reason"]) for record in records.values() if record.result.get("too_few"))
+    return _sum_up(records, RunStatus.COMPLETED, reason=next(reasons, None))
 
 
 def _sum_up(

@@ -186,6 +186,15 @@ async def test_a_run_of_which_a_part_failed_is_partial(ready: Ready) -> None:
     assert await run(script, ready) == expected
 
 
+async def test_a_run_with_fewer_moments_than_asked_for_is_completed_and_says_why(ready: Ready) -> None:
+    async def generate(context: RunContext) -> Mapping[str, Any]:
+        return {"moments": 2, "reason": "Found 2 of 3", "too_few": True}
+
+    script = Script()
+    script.tell(Stage.GENERATION, generate)
+    assert await run(script, ready) == Outcome(RunStatus.COMPLETED, None, "Found 2 of 3", 2)
+
+
 @pytest.mark.parametrize("error", [TransientFailure("Busy"), StorageUnavailable("Busy")])
 async def test_what_may_pass_is_tried_again(ready: Ready, error: Exception) -> None:
     script = Script()

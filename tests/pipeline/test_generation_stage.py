@@ -69,7 +69,7 @@ async def test_stores_what_is_found_with_the_model_that_found_it(own_database_ur
     async def look() -> None:
         seen.append(context.progress)
 
-    async with _ready(own_database_url, tmp_path, ScriptedFinder(_FOUND, meanwhile=look)) as context:
+    async with _ready(own_database_url, tmp_path, ScriptedFinder(_FOUND, meanwhile=look), min_moments=2) as context:
         assert await WORK.skip_reason(context) is None
         result = await WORK.work(context)
         moments = await _list(context)
@@ -274,6 +274,36 @@ async def test_without_a_new_moment_nothing_is_replaced(
         result = await WORK.work(context)
         assert _titles(await _list(context)) == ["Old", "Mine"]
     assert (result["moments"], result["replaced"], result["reason"]) == (0, 0, reason)
+
+
+@pytest.mark.parametrize(
+    ("is_local", "asked", "reason"),
+    [
+        (
+            False,
+            3,
+            "Found 2 of the 3 moments that were asked for: the model proposed no more within the limits of length",
+        ),
+        (
+            True,
+            3,
+            "Found 2 of the 3 moments that were asked for: there is speech for no more within the limits of length",
+        ),
+        (
+            True,
+            6,
+            "Found 2 of the 6 moments that were asked for: the video takes 300 seconds, and each takes at least 60",
+        ),
+    ],
+)
+async def test_fewer_moments_than_asked_for_are_explained(
+    own_database_url: str, tmp_path: Path, is_local: bool, asked: int, reason: str
+) -> None:
+    finder = ScriptedFinder(_FOUND)
+    finder.is_local = is_local
+    async with _ready(own_database_url, tmp_path, finder, min_moments=asked) as context:
+        result = await WORK.work(context)
+    assert (result["moments"], result["reason"]) == (2, reason)
 
 
 async def test_what_cannot_be_a_moment_is_left_out(own_database_url: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 
+from app.ai.local.packing import pack_moments
 from app.ai.local.ranking import HOOKS, Evidence, measure_loudness, rate_moment
 from app.ai.local.refinement import refine_times
 from app.ai.local.threads import Control, OneThread
@@ -72,6 +73,7 @@ class LocalFinder:
         limits = Limits(request.min_length, request.max_length, request.min_count)
         parts = find_topics(units, evidence.vectors, limits, control)
         times = [(units[part.first].start, units[part.last - 1].end) for part in _keep(parts, request, evidence)]
+        times = times if len(times) >= min(request.min_count, request.max_count) else _add_moments(times, request)
         times = times or [_widen(evidence, request)][: request.max_count]
         texts = [[unit.text for unit in units if unit.end > start and unit.start < end] for start, end in times]
         titles = make_titles(texts, [start for start, _ in times], vectors, control.check)
@@ -115,6 +117,13 @@ def _keep(parts: Sequence[Part], request: FindRequest, evidence: Evidence) -> li
     """Return the strongest of the parts, as many as are asked for, in order."""
     ranked = sorted(parts, key=lambda part: (-rate_moment(part, evidence), part.first))
     return sorted(ranked[: request.max_count], key=lambda part: part.first)
+
+
+def _add_moments(times: list[Times], request: FindRequest) -> list[Times]:
+    """Return moments of the least length, as many as there should be at least, where that makes more of them."""
+    fine = make_units(request.words, request.segments, 0.0, request.duration_seconds, request.min_length)
+    packed = pack_moments(fine, request, min(request.min_count, request.max_count))
+    return packed if len(packed) > max(len(times), 1) else times
 
 
 def _widen(evidence: Evidence, request: FindRequest) -> Times:

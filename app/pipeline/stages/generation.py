@@ -88,7 +88,7 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
     replaced = await save(context, lambda conn: _replace(conn, context, moments, found, config_id))
     await delete_files(context, replaced.files)
     context.report(percentage=100)
-    return _describe(found, replaced)
+    return _describe(found, replaced, _why_few(replaced.added, finder, request))
 
 
 async def _read_material(context: RunContext) -> _Material:
@@ -125,8 +125,7 @@ def _too_short(video: Video, min_length: float) -> str | None:
     seconds = video.duration_seconds
     if not seconds or seconds >= min_length:
         return None
-    told = math.floor(seconds * 10) / 10
-    return f"The video takes {told:g} seconds, and a moment should take at least {min_length:g}"
+    return f"The video takes {_floor(seconds):g} seconds, and a moment should take at least {min_length:g}"
 
 
 async def _find_audio(context: RunContext) -> Path | None:
@@ -219,7 +218,7 @@ async def _end_without(context: RunContext, reason: str) -> Mapping[str, Any]:
     return {"moments": 0, "reason": reason}
 
 
-def _describe(found: Found, replaced: _Replaced) -> Mapping[str, Any]:
+def _describe(found: Found, replaced: _Replaced, why_few: str | None) -> Mapping[str, Any]:
     described: dict[str, Any] = {
         "moments": replaced.added,
         "replaced": replaced.gone,
@@ -229,9 +228,30 @@ def _describe(found: Found, replaced: _Replaced) -> Mapping[str, Any]:
     if replaced.left_out:
         described["overlapping"] = replaced.left_out
         described["reason"] = _left_out(replaced)
-    elif not replaced.added:
-        described["reason"] = "No moment was found that fits the limits"
+    elif why_few:
+        described["reason"] = why_few
+    if why_few and replaced.added:
+        described["too_few"] = True
     return described
+
+
+def _why_few(count: int, finder: MomentFinder, request: FindRequest) -> str | None:
+    """Return why there are fewer moments than asked for, None where there are enough."""
+    asked, shortest, duration = request.min_count, request.min_length, request.duration_seconds
+    if count >= asked:
+        return None
+    if not count:
+        return "No moment was found that fits the limits"
+    made = f"{count} of the {asked} moments that were asked for"
+    if asked * shortest > duration:
+        return f"Found {made}: the video takes {_floor(duration):g} seconds, and each takes at least {shortest:g}"
+    if finder.is_local:
+        return f"Found {made}: there is speech for no more within the limits of length"
+    return f"Found {made}: the model proposed no more within the limits of length"
+
+
+def _floor(seconds: float) -> float:
+    return math.floor(seconds * 10) / 10
 
 
 def _left_out(replaced: _Replaced) -> str:

@@ -127,6 +127,42 @@ async def test_little_speech_in_a_long_video_is_a_moment_with_the_silence_around
     assert words[-1].end <= moment.end
 
 
+ISLANDS = (
+    ("The quick brown fox jumps over the lazy dog. We grow tomatoes in the garden every summer.", 20.0),
+    ("Our company sold seven thousand bicycles last year. The market in Europe is growing quickly.", 140.0),
+    ("The doctor explained how the heart moves blood through the body. It beats all day and night.", 260.0),
+)
+
+
+@pytest.mark.parametrize(("lengths", "count"), [((10, 60), 3), ((10, 10), 3), ((60, 100), 3), ((99.9, 120), 3)])
+async def test_short_talks_far_from_each_other_are_moments_of_their_own(
+    lengths: tuple[float, float], count: int
+) -> None:
+    words = [word for text, at in ISLANDS for word in speak_words(text, at)]
+    moments = await find(FindRequest((), words, 300.0, *lengths, count, 10))
+    assert len(moments) == count
+    for moment, (text, at) in zip(moments, ISLANDS, strict=True):
+        spoken = speak_words(text, at)
+        assert moment.start < spoken[-1].end
+        assert moment.end > spoken[0].start
+    if lengths == (10, 60):
+        assert not [
+            word for word in words for moment in moments for time in (moment.start, moment.end)
+            if word.start < time < word.end
+        ]  # fmt: skip
+
+
+async def test_sentences_that_fit_no_limits_are_cut_rather_than_left_out() -> None:
+    words = [word for at in range(0, 48, 12) for word in speak_words("word " * 30, float(at))]
+    assert len(await find(FindRequest((), words, 48.0, 14.0, 15.0, 3, 5))) == 3
+
+
+async def test_moments_that_fill_the_video_are_found() -> None:
+    talk = make_talk(["bread", "mars"])
+    third = math.floor(talk.duration / 3 * 10) / 10
+    assert len(await find(make_request(talk, (third, third + 0.5), (3, 3)))) == 3
+
+
 async def test_a_moment_with_silence_cuts_no_word_where_the_limits_allow_it() -> None:
     first = speak_words("Somebody says something in the beginning, and it is not very short at all.", 0.3)
     second = speak_words("Much later the same man says how bread is made with flour and water.", 28.0)
