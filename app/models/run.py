@@ -79,6 +79,7 @@ class StageStatus(StrEnum):
     """What a stage can be in. Clients know no cancelled stage: `shown_record` returns the record for them."""
 
     PENDING = "pending"
+    WAITING = "waiting"  # for its turn at what others use
     PROCESSING = "processing"
     COMPLETED = "completed"
     SKIPPED = "skipped"
@@ -102,6 +103,11 @@ class StageRecord:
     def is_done(self) -> bool:
         """Whether nobody needs to do it again in this run."""
         return self.status in (StageStatus.COMPLETED, StageStatus.SKIPPED)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a worker has the stage in its hands."""
+        return self.status in (StageStatus.WAITING, StageStatus.PROCESSING)
 
     @property
     def made_nothing(self) -> bool:

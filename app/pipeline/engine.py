@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from app.core.errors import DatabaseUnavailable, RunLost, StageFailed, StorageUnavailable, TransientFailure
+from app.core.turns import observe_turns
 from app.models.run import STAGES, RunStatus, Stage, StageRecord, StageStatus
+from app.pipeline.clock import StageClock
 from app.pipeline.context import RunContext
 from app.pipeline.failures import first_of, tell_failure, title_of
 from app.pipeline.outages import through_outages
@@ -58,8 +60,8 @@ class Engine:
         if reason is not None:
             await self.recorder.skip(work.stage, reason)
             return
-        await self.recorder.begin(work.stage)
-        async with self.slots.hold(work.resource):
+        async with self.slots.hold(work.resource, lambda: self.recorder.wait(work.stage)):
+            await self.recorder.begin(work.stage)
             result = await self._work_within_limit(work, what)
         await self.recorder.complete(work.stage, result)
 
@@ -69,11 +71,15 @@ class Engine:
             seconds += work.limit_per_second * await through_outages(what, self._read_duration)
         try:
             async with asyncio.timeout(seconds) as limit:
-                return await self._try_again(work.work, work.attempts, what)
+                with observe_turns(self._make_clock(limit, work.stage)):
+                    return await self._try_again(work.work, work.attempts, what)
         except TimeoutError:
             if limit.expired():
                 raise StageFailed(f"{title_of(work.stage)} timed out after {seconds:.7g} seconds") from None
             raise
+
+    def _make_clock(self, limit: asyncio.Timeout, stage: Stage) -> StageClock:
+        return StageClock(limit, lambda: self.recorder.wait(stage), lambda: self.recorder.begin(stage))
 
     async def _read_duration(self) -> float:
         """Return the seconds that the video takes, 0 where nobody knows."""

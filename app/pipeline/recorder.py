@@ -29,6 +29,11 @@ class Recorder:
     async def skip(self, stage: Stage, reason: str) -> None:
         await self._save(stage, StageRecord(StageStatus.SKIPPED, skip_reason=reason))
 
+    async def wait(self, stage: Stage) -> None:
+        """Record that the stage waits for its turn."""
+        kept = self.records[stage].result if stage in self.records else {}
+        await self._save(stage, StageRecord(StageStatus.WAITING, result=kept))
+
     async def begin(self, stage: Stage) -> None:
         self._context.progress = None
         kept = self.records[stage].result if stage in self.records else {}  # by a worker that had the run before
@@ -44,7 +49,7 @@ class Recorder:
 
     async def cancel(self) -> None:
         """Record that the stage that is under way, if there is one, does not go on."""
-        if self.current is not None and self.records[self.current].status is StageStatus.PROCESSING:
+        if self.current is not None and self.records[self.current].is_under_way:
             await self._end(self.current, replace(self.records[self.current], status=StageStatus.CANCELLED))
 
     def find_unfinished(self) -> Stage:
@@ -73,7 +78,7 @@ class Recorder:
     async def _save(self, stage: Stage, record: StageRecord) -> None:
         run = self._context.run
         self.records[stage] = record
-        if record.status is StageStatus.PROCESSING:
+        if record.is_under_way:
             self.current = stage
 
         async def write() -> None:
@@ -84,7 +89,7 @@ class Recorder:
         self._log(stage, record)
 
     def _log(self, stage: Stage, record: StageRecord) -> None:
-        if record.status is StageStatus.PROCESSING:
+        if record.is_under_way:
             return
         seconds = round((record.completed_at or 0) - (record.started_at or record.completed_at or 0), 3)
         run = self._context.run.identifier

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from app.core.config import Settings
@@ -30,24 +30,25 @@ class Slots:
         }
 
     @asynccontextmanager
-    async def hold(self, resource: Resource | None) -> AsyncIterator[None]:
-        """Wait for a place and keep it for the block. None needs no place."""
+    async def hold(self, resource: Resource | None, on_wait: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        """Wait for a place and keep it for the block. None needs no place. `on_wait` is called where there is none."""
         if resource is None:
             yield
             return
         try:
-            await self._wait_for(resource)
+            await self._wait_for(resource, on_wait)
             self._held.add(resource)
             yield
         finally:
             self._held.discard(resource)
             await self._live.free_slot(resource, self._token)
 
-    async def _wait_for(self, resource: Resource) -> None:
-        limit = self._limits[resource]
-        while True:
-            if await self._live.take_slot(resource, self._token, limit, self._seconds):
-                return
+    async def _wait_for(self, resource: Resource, on_wait: Callable[[], Awaitable[None]]) -> None:
+        limit, is_told = self._limits[resource], False
+        while not await self._live.take_slot(resource, self._token, limit, self._seconds):
+            if not is_told:
+                await on_wait()
+                is_told = True
             await asyncio.sleep(random.uniform(*_POLL_SECONDS))  # noqa: S311  nobody gains by guessing it
 
     async def renew(self) -> None:

@@ -152,9 +152,9 @@ def _settle(stage: Stage, record: StageRecord, run: ShownRun) -> StageRecord:
         return record
     if stage == run.error_stage:
         return replace(record, status=StageStatus.FAILED, error=record.error or run.error_message)
-    if run.status == RunStatus.CANCELLED and (record.status is StageStatus.PROCESSING or record.error == _CANCELLED):
+    if run.status == RunStatus.CANCELLED and (record.is_under_way or record.error == _CANCELLED):
         return replace(record, status=StageStatus.CANCELLED)
-    return replace(record, status=StageStatus.PENDING) if record.status is StageStatus.PROCESSING else record
+    return replace(record, status=StageStatus.PENDING) if record.is_under_way else record
 
 
 async def _add_progress(redis: Redis, video: str, run: ShownRun) -> ShownRun:

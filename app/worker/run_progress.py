@@ -111,6 +111,8 @@ def _fraction(record: StageRecord) -> float | None:
 
 def _note(record: StageRecord) -> str:
     match record.status:
+        case StageStatus.WAITING:
+            return "waits for its turn"
         case StageStatus.SKIPPED:
             return f"skipped: {record.skip_reason}"
         case StageStatus.FAILED:

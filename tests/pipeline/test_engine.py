@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from app.core.errors import (
     StorageUnavailable,
     TransientFailure,
 )
+from app.core.turns import Turns
 from app.models.run import RunStatus, RunType, Stage, StageStatus
 from app.pipeline.context import RunContext
 from app.pipeline.engine import Engine
@@ -193,6 +195,70 @@ async def test_a_run_with_fewer_moments_than_asked_for_is_completed_and_says_why
     script = Script()
     script.tell(Stage.GENERATION, generate)
     assert await run(script, ready) == Outcome(RunStatus.COMPLETED, None, "Found 2 of 3", 2)
+
+
+async def test_a_stage_that_waits_for_its_turn_says_so_and_has_its_time_from_then_on(ready: Ready) -> None:
+    turns = Turns()
+
+    async def use(context: RunContext) -> Mapping[str, Any]:
+        async with turns.take():
+            await asyncio.sleep(0.05)
+        return {}
+
+    script = Script()
+    script.tell(Stage.TRANSCRIPT, use, limit_seconds=0.3)
+    async with turns.take():
+        running = asyncio.create_task(run(script, ready))
+        while (shown := await _read_stage(ready[0], Stage.TRANSCRIPT)) != (StageStatus.WAITING, None):
+            assert not running.done(), shown
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        freed_at = time.time()
+    assert await running == Outcome(RunStatus.COMPLETED)
+    status, started_at = await _read_stage(ready[0], Stage.TRANSCRIPT)
+    assert status is StageStatus.COMPLETED
+    assert started_at is not None
+    assert started_at >= freed_at
+
+
+async def test_work_that_has_had_its_turn_is_still_limited(ready: Ready) -> None:
+    turns = Turns()
+
+    async def use(context: RunContext) -> Mapping[str, Any]:
+        for _ in range(2):
+            async with turns.take():
+                await asyncio.sleep(0.2)
+        return {}
+
+    script = Script()
+    script.tell(Stage.TRANSCRIPT, use, limit_seconds=0.3)
+    async with turns.take():
+        running = asyncio.create_task(run(script, ready))
+        await asyncio.sleep(0.4)
+    outcome = await running
+    assert outcome.error_message == "Transcript timed out after 0.3 seconds"
+
+
+async def test_a_stage_that_waits_for_a_slot_says_so(ready: Ready) -> None:
+    context, live = ready
+    script = Script()
+    script.tell(Stage.AUDIO, resource=Resource.AUDIO)
+    for number in range(context.settings.limit_audio):
+        assert await live.take_slot(Resource.AUDIO, f"other-{number}", context.settings.limit_audio)
+    running = asyncio.create_task(run(script, ready))
+    while (shown := await _read_stage(context, Stage.AUDIO)) != (StageStatus.WAITING, None):
+        assert not running.done(), shown
+        await asyncio.sleep(0.01)
+    await live.free_slot(Resource.AUDIO, "other-0")
+    assert await running == Outcome(RunStatus.COMPLETED)
+
+
+async def _read_stage(context: RunContext, stage: Stage) -> tuple[StageStatus | None, float | None]:
+    async with context.database.connect() as conn:
+        cursor = await conn.execute("SELECT stages -> %s FROM pipeline.work WHERE run_id = %s", (stage, context.run.id))
+        row = await cursor.fetchone()
+    record = (row and row[0]) or {}
+    return StageStatus(record["status"]) if record else None, record.get("started_at")
 
 
 @pytest.mark.parametrize("error", [TransientFailure("Busy"), StorageUnavailable("Busy")])

@@ -8,7 +8,7 @@ from app.api.schemas.common import Seconds
 
 
 class StageAnswer(BaseModel):
-    status: Literal["pending", "processing", "completed", "skipped", "failed"]
+    status: Literal["pending", "waiting", "processing", "completed", "skipped", "failed"]
     started_at: float | None = Field(description="Seconds since 1970")
     completed_at: float | None = Field(description="Seconds since 1970")
     duration_seconds: float | None

@@ -5,11 +5,13 @@ import wave
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from app.ai.local.recognition import RATE
+from app.ai.local import whisper
+from app.ai.local.recognition import RATE, Recognized
 from app.ai.local.whisper import Choice, LocalTranscriber
 from app.core.errors import StageFailed
 from tests.ai.local.waiting import ignore, make_audio
@@ -169,6 +171,23 @@ async def test_a_cancelled_transcription_ends_soon_and_leaves_the_way_to_the_nex
     short = make_audio(write(tmp_path / "short.wav", np.zeros(RATE, np.int16)), 1)
     await transcriber("tiny.en").transcribe(short, ignore)
     assert time.monotonic() - cancelled_at < 60  # the whole of it takes more than a minute
+
+
+async def test_a_short_transcription_does_not_wait_for_a_long_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recognize(*args: Any) -> Recognized:
+        time.sleep(0.02)
+        return Recognized()
+
+    monkeypatch.setattr(whisper, "recognize", recognize)
+    long = make_audio(write(tmp_path / "long.wav", np.zeros(1800 * RATE, np.int16)), 1800)
+    short = make_audio(write(tmp_path / "short.wav", np.zeros(RATE, np.int16)), 1)
+    first = asyncio.create_task(transcriber("tiny.en").transcribe(long, ignore))
+    await asyncio.sleep(0)
+    await transcriber("tiny.en").transcribe(short, ignore)
+    assert not first.done()
+    await first
 
 
 async def test_two_transcriptions_at_once_are_done_one_after_the_other(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+import asyncio
+from collections.abc import Hashable
+
+import pytest
+
+from app.core.turns import Turns, observe_turns
+
+
+class Observer:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def wait(self, call: Hashable) -> None:
+        self.seen.append("wait")
+
+    async def work(self, call: Hashable) -> None:
+        self.seen.append("work")
+
+    def leave(self, call: Hashable) -> None:
+        self.seen.append("leave")
+
+
+async def use(turns: Turns, name: str, done: list[str], times: int = 1) -> None:
+    for _ in range(times):
+        async with turns.take():
+            done.append(name)
+            await asyncio.sleep(0)
+
+
+async def test_calls_take_turns_in_the_order_they_come() -> None:
+    turns, done = Turns(), list[str]()
+    await asyncio.gather(use(turns, "long", done, 4), use(turns, "short", done))
+    assert done == ["long", "short", "long", "long", "long"]
+
+
+async def test_an_observer_is_told_of_calls_that_wait_and_work() -> None:
+    turns, free, busy = Turns(), Observer(), Observer()
+
+    async def observed(observer: Observer) -> None:
+        with observe_turns(observer):
+            await use(turns, "", [])
+
+    await asyncio.gather(observed(free), observed(busy))
+    assert free.seen == ["work", "leave"]
+    assert busy.seen == ["wait", "work", "leave"]
+
+
+async def test_a_cancelled_call_gives_its_turn_to_the_next() -> None:
+    turns, done = Turns(), list[str]()
+    async with turns.take():
+        calls = [asyncio.create_task(use(turns, name, done)) for name in ("first", "second", "third")]
+        await asyncio.sleep(0)
+        calls[0].cancel()
+        await asyncio.sleep(0)
+    calls[1].cancel()  # in the moment in which it gets its turn
+    with pytest.raises(asyncio.CancelledError):
+        await calls[1]
+    await calls[2]
+    assert done == ["third"]
+    await use(turns, "again", done)
+
+
+def test_turns_serve_one_event_loop_after_the_other() -> None:
+    turns, done = Turns(), list[str]()
+
+    async def both() -> None:
+        await asyncio.gather(use(turns, "one", done), use(turns, "other", done))
+
+    asyncio.run(both())
+    asyncio.run(both())
+    assert done == ["one", "other"] * 2
