@@ -34,6 +34,7 @@ _SLOWEST, _FASTEST, _USUAL = Fraction(10), Fraction(60), Fraction(25)
 # How far back a key frame is looked for where a seek has led behind it: not every kind of file has an index.
 _STEPS_BACK_SECONDS = (0, 2, 10, 60)
 _PACKETS_AT_MOST = 2000
+_SAME_PACE = 1e-4
 _INTERLEAVED_SECONDS = 1.0  # how far behind its video the audio of a time may lie in a file
 
 
@@ -147,14 +148,20 @@ def plan_cut(film: BoundedFile, start: float, end: float, max_bytes: int = MAX_B
     """
     timeline = read_timeline(film, needs_end=False)
     with open_film(film) as container:
-        video, audio = choose_video_stream(container), choose_audio_stream(container)
+        video = choose_video_stream(container)
         if video is None or video.codec_context is None:
             raise StageFailed("The video has no picture that can be decoded")
         seek, key = _find_seek(container, video, timeline, timeline.origin + start)
-        form = _find_form(film, seek, timeline)
+    film.seek(0)
+    with open_film(film) as container:
+        video, audio = choose_video_stream(container), choose_audio_stream(container)
+        frame = _first_frame(container, timeline, seek)
+        if video is None or frame is None:
+            film.check_limits()
+            raise StageFailed("No picture of this part of the video can be decoded")
         cut = Cut(
             timeline=timeline,
-            start=timeline.origin + start,
+            start=_align(timeline.origin + start, frame, video),
             seconds=end - start,
             seek=seek,
             first=key,
@@ -162,33 +169,41 @@ def plan_cut(film: BoundedFile, start: float, end: float, max_bytes: int = MAX_B
             picture=video.index,
             sound=audio.index if audio else None,
             layout=None if audio is None else "mono" if audio.codec_context.channels == 1 else "stereo",
-            form=form,
+            form=_form_of(frame, video),
             max_bytes=max_bytes,
         )
     film.seek(0)
     return cut
 
 
-def _find_form(film: BoundedFile, seek: Seek | None, timeline: Timeline) -> FrameForm:
-    film.seek(0)
-    with open_film(film) as container:
-        video = choose_video_stream(container)
-        if seek is not None:
-            seek.apply(container)
-        frames = decode(container, timeline, video) if video is not None else iter(())
-        frame = next((frame for frame in frames if isinstance(frame, VideoFrame)), None)
-        if video is None or frame is None:
-            film.check_limits()
-            raise StageFailed("No picture of this part of the video can be decoded")
-        return FrameForm(
-            width=frame.width,
-            height=frame.height,
-            pixels=frame.format.name,
-            aspect=video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or Fraction(1),
-            colours=colours_of(frame),
-            turns=turns_of(frame),
-            lies_on_its_side=lies_on_its_side(frame),
-        )
+def _first_frame(container: InputContainer, timeline: Timeline, seek: Seek | None) -> VideoFrame | None:
+    video = choose_video_stream(container)
+    if video is None:
+        return None
+    if seek is not None:
+        seek.apply(container)
+    return next((frame for frame in decode(container, timeline, video) if isinstance(frame, VideoFrame)), None)
+
+
+def _form_of(frame: VideoFrame, video: VideoStream) -> FrameForm:
+    return FrameForm(
+        width=frame.width,
+        height=frame.height,
+        pixels=frame.format.name,
+        aspect=video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or Fraction(1),
+        colours=colours_of(frame),
+        turns=turns_of(frame),
+        lies_on_its_side=lies_on_its_side(frame),
+    )
+
+
+def _align(start: float, frame: VideoFrame, video: VideoStream) -> float:
+    """Return when the frame nearest to `start` begins: frames of a clip that begins in between would be moved to its
+    own times, and away from their audio. That is known of videos whose frames come at one pace."""
+    rate, average = _rate(video), video.average_rate
+    if frame.time is None or average is None or abs(average / rate - 1) > _SAME_PACE:
+        return start
+    return frame.time + float(round((start - frame.time) * rate) / rate)
 
 
 def _rate(picture: VideoStream) -> Fraction:

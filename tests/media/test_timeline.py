@@ -114,6 +114,15 @@ def test_a_clip_shows_and_sounds_at_the_times_of_the_video(
     assert loud_from(clip) == pytest.approx(white_from(clip), abs=0.02)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_clip_that_begins_between_two_frames_keeps_audio_and_video_together(tmp_path: Path, way: str) -> None:
+    clip = tmp_path / "clip.mp4"
+    with open_film(make_flashing_movie(tmp_path / "video.mp4", 7, FLASHES, frame_rate=25), way) as file:
+        cut_clip(file, 4.501, 6, clip, threading.Event())
+    assert white_from(clip) == pytest.approx(0.5, abs=0.03)
+    assert loud_from(clip) == pytest.approx(white_from(clip), abs=0.005)
+
+
 def test_scenes_change_at_the_times_of_the_video(tmp_path: Path) -> None:
     video = make_colour_movie(tmp_path / "video.ts", 4, [RED, RED, BLUE, BLUE])
     video.write_bytes(video.read_bytes() * 2)
