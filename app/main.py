@@ -43,7 +43,7 @@ from app.api.errors import install_error_handlers
 from app.api.events import make_feeds
 from app.api.limits import BodyLimit
 from app.api.middleware import RequestContext
-from app.api.openapi import Application
+from app.api.openapi import TAGS, Application, make_operation_id
 from app.core.config import Settings, get_settings
 from app.core.doorbell import close_doorbell, init_doorbell
 from app.core.errors import ConfigurationError
@@ -105,6 +105,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,  # FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
+        openapi_tags=TAGS,
+        generate_unique_id_function=make_operation_id,
     )
     app.state.settings = settings
     app.state.health = Health(settings)

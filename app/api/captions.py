@@ -44,19 +44,19 @@ def _documented(form: CaptionFormat) -> dict[str, Any]:
 
 
 @router.get("/transcript.srt", **_documented(CaptionFormat.SRT))
-async def get_srt(request: Request, video_id: VideoId, reads: SharedReads, database: Checkouts) -> Response:
+async def get_transcript_srt(request: Request, video_id: VideoId, reads: SharedReads, database: Checkouts) -> Response:
     """A video's segments as SubRip subtitles; times that run backwards are put in order."""
     return await _answer(request, video_id, reads, database, CaptionFormat.SRT)
 
 
 @router.get("/transcript.vtt", **_documented(CaptionFormat.VTT))
-async def get_vtt(request: Request, video_id: VideoId, reads: SharedReads, database: Checkouts) -> Response:
+async def get_transcript_vtt(request: Request, video_id: VideoId, reads: SharedReads, database: Checkouts) -> Response:
     """A video's segments as WebVTT, for `<track>`; times that run backwards are put in order."""
     return await _answer(request, video_id, reads, database, CaptionFormat.VTT)
 
 
 @router.get("/transcript.txt", **_documented(CaptionFormat.TXT))
-async def get_text(request: Request, video_id: VideoId, reads: SharedReads, database: Checkouts) -> Response:
+async def get_transcript_text(request: Request, video_id: VideoId, reads: SharedReads, database: Checkouts) -> Response:
     """What is said in a video, a line for each segment."""
     return await _answer(request, video_id, reads, database, CaptionFormat.TXT)
 

@@ -27,7 +27,7 @@ RunId = Annotated[
 
 
 @router.get("", response_model=FailedRunsAnswer, responses={200: {"headers": HEADERS}, 422: {"model": Error}})
-async def list_failed(
+async def list_failed_runs(
     request: Request, conn: AutocommitConnection, limit: PageLimit = 100, cursor: PageCursor = None
 ) -> Response:
     """The runs that failed, those first that were accepted last."""
@@ -37,7 +37,7 @@ async def list_failed(
 
 
 @router.get("/{request_id}", response_model=FailedRunDetailsAnswer, responses={404: {"model": Error}})
-async def get_failed(request_id: RunId, conn: AutocommitConnection) -> Response:
+async def get_failed_run(request_id: RunId, conn: AutocommitConnection) -> Response:
     """A run that failed, with what it was asked for and what a model answered."""
     failed = await failed_runs.get_failed(conn, request_id)
     return json_answer({**_describe(failed.run), "request": failed.request, "raw_answer": failed.raw_answer})
@@ -48,7 +48,7 @@ async def get_failed(request_id: RunId, conn: AutocommitConnection) -> Response:
     response_model=StartAnswer,
     responses={404: {"model": Error}, 409: {"model": Error, "description": "A run would be in its way"}},
 )
-async def retry_failed(request_id: RunId, retries: RunRetries) -> Response:
+async def retry_failed_run(request_id: RunId, retries: RunRetries) -> Response:
     """Start a run that failed again as it was asked for, without what it has finished."""
     run = await retries.retry_failed(request_id)
     return answer_run(run.request_id, run.video)

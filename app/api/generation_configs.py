@@ -16,7 +16,7 @@ from app.models import GenerationConfig
 from app.repositories.statements import LARGEST_ID
 from app.services import prompts
 
-router = APIRouter(prefix="/api/generation-configs", tags=["generation configs"])
+router = APIRouter(prefix="/api/generation-configs", tags=["generation_configs"])
 
 ConfigId = Annotated[int, Path(description="Id of the generation config", examples=[3])]
 OfPrompt = Annotated[int | None, Query(ge=1, le=LARGEST_ID, description="Only those of this prompt")]

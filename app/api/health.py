@@ -13,7 +13,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/", response_model=ServiceAnswer)
-async def describe() -> Response:
+async def describe_service() -> Response:
     """Name and version."""
     return json_answer({"message": "Video Moments API", "version": __version__})
 
@@ -28,14 +28,14 @@ async def report_health(request: Request) -> Response:
 @router.get("/health/live", response_model=ServiceAnswer)
 async def report_liveness() -> Response:
     """200 as long as the process answers at all."""
-    return await describe()
+    return await describe_service()
 
 
 @router.get("/health/ready", response_model=ServiceAnswer, responses={503: {"model": Error}})
 async def report_readiness(request: Request) -> Response:
     """200 when requests can be served; 503 with the reason when they cannot."""
     readiness = await request.app.state.health.check_readiness()
-    return await describe() if readiness.is_ready else error_answer(503, readiness.reason, {"Retry-After": "5"})
+    return await describe_service() if readiness.is_ready else error_answer(503, readiness.reason, {"Retry-After": "5"})
 
 
 def _word(answers: bool) -> str:

@@ -54,7 +54,7 @@ async def list_models(registry: Registry) -> Response:
 
 
 @router.get("/defaults/all", response_model=dict[str, ModelAnswer])
-async def list_defaults() -> Response:
+async def list_default_models() -> Response:
     """The built-in defaults by key, which an empty registry is filled with."""
     return json_answer({key: _answer(key, config) for key, config in DEFAULT_MODELS.items()})
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from app.api.access import READS, is_open
 
@@ -13,6 +14,30 @@ _SCHEMES = {
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key"},
 }
 _LISTED_ERRORS = ("HTTPValidationError", "ValidationError")  # FastAPI's own: their `detail` is no text
+
+# Subjects, in the order in which the documentation shows them.
+TAGS = [
+    {"name": "videos", "description": "The library: list, upload, change and delete videos"},
+    {"name": "media", "description": "Videos and clips to play, with byte ranges, and their addresses"},
+    {"name": "thumbnails", "description": "Still pictures of videos and clips"},
+    {"name": "transcripts", "description": "What is said, as JSON, captions and plain text"},
+    {"name": "moments", "description": "The moments of a video: list, add, change and delete them"},
+    {"name": "search", "description": "Full-text search over transcripts and titles"},
+    {"name": "pipeline", "description": "Full runs: start, follow, cancel and retry them, and their history"},
+    {"name": "starts", "description": "Start a single stage for a video or a moment"},
+    {"name": "status", "description": "How far each stage is"},
+    {"name": "lineage", "description": "All that came of a video, as one tree"},
+    {"name": "prompts", "description": "What models were asked, and what came of it"},
+    {"name": "generation_configs", "description": "With which parameters models were asked, and what came of it"},
+    {"name": "models", "description": "The registry of AI models"},
+    {"name": "static", "description": "Media at the addresses that older clients know"},
+    {"name": "health", "description": "Whether this server, and those behind it, can serve"},
+]
+
+
+def make_operation_id(route: APIRoute) -> str:
+    """Return what a generated client calls the route's method: the name of its function."""
+    return route.name
 
 
 class Application(FastAPI):

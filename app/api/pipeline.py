@@ -47,7 +47,7 @@ async def list_runs(
 
 
 @router.get("/active", response_model=ActiveRunsAnswer, responses=_PAGE)
-async def list_active(
+async def list_active_runs(
     request: Request, conn: AutocommitConnection, limit: PageLimit = 100, cursor: PageCursor = 0
 ) -> Response:
     """The runs over all videos that are under way, or wait for a worker, oldest first."""

@@ -23,7 +23,7 @@ ClipName = Annotated[str, Path(description="Video, moment, `clip`", examples=["m
 
 @router.head("/audios/{video_id}.wav", include_in_schema=False)
 @router.get("/audios/{video_id}.wav", response_class=Response, responses=media_responses("audio/wav"))
-async def get_audio(video_id: VideoId, reads: SharedReads, storage: MediaStorage) -> Response:
+async def get_static_audio(video_id: VideoId, reads: SharedReads, storage: MediaStorage) -> Response:
     """The sound that was extracted from a video for its transcription."""
     await reads.find_video_files(video_id)  # a name of no video must not find a file that happens to be called so
     url = await find_audio_file(storage, video_id)
@@ -36,14 +36,14 @@ async def get_audio(video_id: VideoId, reads: SharedReads, storage: MediaStorage
     response_model=TranscriptAnswer,
     responses=transcripts.RESPONSES,
 )
-async def get_transcript(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
+async def get_static_transcript(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """A video's transcript, as `/api/videos/{video_id}/transcript` has it."""
     return await transcripts.get_transcript(request, video_id, reads)
 
 
 @clips.head("/{name}", include_in_schema=False)
 @clips.get("/{name}", response_class=Response, responses=media_responses("video/*", "application/octet-stream"))
-async def get_clip(name: ClipName, database: Checkouts, storage: MediaStorage) -> Response:
+async def get_static_clip(name: ClipName, database: Checkouts, storage: MediaStorage) -> Response:
     """The video file that was cut out for a moment, by the names of both."""
     async with database.connect() as conn:
         url = await media.find_clip_by_name(conn, name)

@@ -21,7 +21,7 @@ router = APIRouter(prefix="/api/videos/{video_id}", tags=["videos"])
 
 
 @router.patch("", response_model=VideoAnswer, responses={404: {"model": Error}, 422: {"model": Error}})
-async def patch_video(video_id: VideoId, body: VideoChangesBody, database: Checkouts, reads: SharedReads) -> Response:
+async def edit_video(video_id: VideoId, body: VideoChangesBody, database: Checkouts, reads: SharedReads) -> Response:
     """Correct a video's title or source_url; null forgets it."""
     changes: VideoChanges = body.model_dump(include=body.model_fields_set)  # type: ignore[assignment]
     async with database.connect() as conn:
@@ -31,6 +31,7 @@ async def patch_video(video_id: VideoId, body: VideoChangesBody, database: Check
 
 @router.delete(
     "",
+    name="delete_video",
     response_model=DeletionAnswer,
     responses={
         400: {"model": Error, "description": "A run works on the video, and `force` is not set"},

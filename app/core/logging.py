@@ -4,6 +4,7 @@ import logging
 import sys
 from contextvars import ContextVar
 from copy import copy
+from datetime import UTC, datetime
 
 from pythonjsonlogger.orjson import OrjsonFormatter
 
@@ -43,7 +44,10 @@ class _OneLine(logging.Formatter):
 
 
 class _JsonFormatter(_OneLine, OrjsonFormatter):
-    """One JSON object per line."""
+    """One JSON object per line, its time as ISO 8601 in UTC: `2026-11-27T22:43:57.874+00:00`."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
 def _json_formatter() -> logging.Formatter:

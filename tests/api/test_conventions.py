@@ -1,8 +1,10 @@
 """What holds for every answer: request ids, CORS, error bodies, bad input."""
 
 import asyncio
+import json
 import logging
 import re
+from datetime import datetime, timedelta
 from urllib.parse import quote
 
 import psycopg
@@ -243,6 +245,7 @@ async def test_a_request_is_one_line_in_the_log_with_its_id(
     await client.get("/api/videos/nobody", headers={"X-Request-ID": "mine"})
     logging.getLogger().handlers.clear()
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "/api/videos/nobody" in line)
+    assert datetime.fromisoformat(json.loads(line)["time"]).utcoffset() == timedelta(0)
     for part in ('"request_id":"mine"', '"status":404', '"method":"GET"', '"duration_ms":'):
         assert part in line
 

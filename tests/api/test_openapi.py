@@ -1,5 +1,6 @@
 """The documentation: every route with its errors, bodies with examples, and the two ways to send a key."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,9 +53,21 @@ def test_every_route_says_what_it_does_and_belongs_to_a_subject(document: dict[s
         assert len(operation["tags"]) == 1, name
 
 
-def test_no_two_routes_have_the_same_operation_id(document: dict[str, Any]) -> None:
+def test_a_generated_client_gets_a_good_name_for_each_method(document: dict[str, Any]) -> None:
     ids = [operation["operationId"] for _, operation in operations(document)]
     assert len(ids) == len(set(ids))
+    for name in ids:
+        assert re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", name), name
+        assert "_api_" not in name
+    assert {"list_videos", "upload_video", "edit_video", "delete_video", "add_moment", "start_pipeline"} <= set(ids)
+
+
+def test_every_subject_is_described(document: dict[str, Any]) -> None:
+    described = {tag["name"]: tag["description"] for tag in document["tags"]}
+    used = {tag for _, operation in operations(document) for tag in operation["tags"]}
+    assert used == described.keys()
+    assert all(re.fullmatch("[a-z_]+", name) for name in used)
+    assert all(len(text) > 10 for text in described.values())
 
 
 def test_every_error_is_one_short_text(document: dict[str, Any]) -> None:
