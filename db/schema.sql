@@ -300,6 +300,12 @@ CREATE TABLE pipeline.work (
 
 CREATE INDEX idx_work_callback_due_at ON pipeline.work (callback_due_at) WHERE callback_due_at IS NOT NULL;
 
+-- Videos of URLs whose file has not come yet. They are in no list; their runs are shown, and can be tried again.
+CREATE TABLE pipeline.pending_videos (
+    video_id integer CONSTRAINT pending_videos_pkey PRIMARY KEY
+                     CONSTRAINT pending_videos_video_id_fkey REFERENCES public.videos ON DELETE CASCADE
+);
+
 -- Accepts a run, unless one that would be in its way is active: for a full run any, for another one a full run or one
 -- of the same type and subject. No row where there is no such video, and no run_id where another one is in the way.
 -- Whoever accepts holds the video, so of two who start at once one succeeds.

@@ -2,8 +2,10 @@
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import AsyncIterator, Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -23,6 +25,12 @@ _SET_APART = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"), IPv6Ne
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 # One sentence for what is not there and for what is not to be seen: the difference would draw a map of the network.
 _NOT_PUBLIC = "The host of the URL is not known, or its address is not a public one"
+_PRIVATE = "The host of the URL is not a public one: name it in ALLOWED_HOSTS where it may be connected to"
+# Names that are nowhere public: RFC 6761, RFC 6762, RFC 8375, and what ICANN has set apart for private use.
+_PRIVATE_NAME = re.compile(r"(^|\.)(localhost|local|internal|home\.arpa)\.?$", re.IGNORECASE)
+_LOOKUP_SECONDS = 2.0
+# Of their own, so that names whose servers do not answer hold up nothing else.
+_lookups = ThreadPoolExecutor(4, "lookups")
 
 
 class AddressGuard:
@@ -48,6 +56,29 @@ class AddressGuard:
         if not all(self.admits(host, ipaddress.ip_address(address), port) for address in addresses):
             raise AddressRefused(_NOT_PUBLIC)
         return addresses
+
+    async def refuse_at_once(self, url: str) -> None:
+        """Raise `AddressRefused` where it is plain already that `check` will refuse a URL.
+
+        What cannot be looked up now, or in a short time, is left to the one who connects.
+        """
+        try:
+            parts = httpx.URL(url)
+            host, port = parts.raw_host.decode("ascii"), parts.port or _PORTS[parts.scheme]
+        except (httpx.InvalidURL, KeyError):
+            raise AddressRefused("The URL cannot be read as an address") from None
+        if self._is_allowed(host, port):
+            return
+        if _PRIVATE_NAME.search(host):
+            raise AddressRefused(_PRIVATE)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_LOOKUP_SECONDS):
+                found = await loop.run_in_executor(_lookups, socket.getaddrinfo, host, port)
+        except (OSError, UnicodeError):
+            return
+        if not all(is_public(ipaddress.ip_address(str(entry[4][0]))) for entry in found):
+            raise AddressRefused(_PRIVATE)
 
     def admits(self, host: str, address: IPv4Address | IPv6Address, port: int) -> bool:
         return self._is_allowed(host, port) or is_public(address)

@@ -50,6 +50,7 @@ async def _write_video(conn: Connection, prepared: PreparedVideo, places: Places
         video = await videos.create(identifier=prepared.identifier, cloud_url=url, **values)
         written.count("videos", None)
         return Target(conn, prepared, places, video, True, written)
+    await videos.mark_complete(stored.id)
     if places.keeps(stored.cloud_url, url):
         values = {name: value for name, value in values.items() if name == "source_url"}
         _note_own_file(prepared, places, stored, written)

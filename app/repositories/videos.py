@@ -70,17 +70,28 @@ class VideoRepository:
             )
             return await anext(cursor)
 
-    async def announce(self, identifier: str, source_url: str, cloud_url: str, title: str | None = None) -> bool:
-        """Insert a video whose film is still to come from `source_url`; False where the identifier is taken."""
+    async def insert_pending(self, identifier: str, source_url: str, cloud_url: str, title: str | None = None) -> bool:
+        """Insert a video whose file is still to come from `source_url`; False where the identifier is taken.
+
+        It is in no list until `mark_complete`.
+        """
         cursor = await self._conn.execute(
             """
-            INSERT INTO videos (identifier, source_url, cloud_url, title)
-            VALUES (%(identifier)s, %(source_url)s, %(cloud_url)s, %(title)s)
-            ON CONFLICT (identifier) DO NOTHING
+            WITH added AS (
+                INSERT INTO videos (identifier, source_url, cloud_url, title)
+                VALUES (%(identifier)s, %(source_url)s, %(cloud_url)s, %(title)s)
+                ON CONFLICT (identifier) DO NOTHING
+                RETURNING id
+            )
+            INSERT INTO pipeline.pending_videos (video_id) SELECT id FROM added
             """,
             {"identifier": identifier, "source_url": source_url, "cloud_url": cloud_url, "title": title},
         )
         return cursor.rowcount == 1
+
+    async def mark_complete(self, video_id: int) -> None:
+        """Show a video in lists from now on."""
+        await self._conn.execute("DELETE FROM pipeline.pending_videos WHERE video_id = %(id)s", {"id": video_id})
 
     async def list_sources(self, urls: list[str], name: str) -> list[KnownSource]:
         """Return the videos that have one of these sources, or any and an identifier that is `name` or begins with

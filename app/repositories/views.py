@@ -76,6 +76,9 @@ _SINGLE_CARDS = _CARDS.format(
     """,
 )
 
+# Videos whose first download has not succeeded are in no list.
+_COMPLETE = "NOT EXISTS (SELECT FROM pipeline.pending_videos AS pending WHERE pending.video_id = videos.id)"
+
 # The config of a row of `moments`, as JSON without nulls.
 _CONFIG = """(
     SELECT json_strip_nulls(json_build_object(
@@ -96,11 +99,14 @@ class ViewRepository:
         self._conn = conn
 
     async def list_cards(self, limit: int, after: str = "") -> list[VideoCard]:
-        """Return at most `limit` videos behind the identifier `after`, ordered by identifier."""
+        """Return at most `limit` videos behind the identifier `after`, ordered by identifier.
+
+        Those whose file has never come are not among them.
+        """
         async with self._conn.cursor(row_factory=args_row(VideoCard)) as cursor:
-            # A literal limit, and no condition where there is none: PostgreSQL plans a parameter for a part of the
-            # table, whatever its value, and a whole library is twice as slow that way.
-            where = "WHERE videos.identifier > %(after)s" if after else ""
+            # A literal limit, and no condition on the identifier where there is none: PostgreSQL plans a parameter for
+            # a part of the table, whatever its value, and a whole library is twice as slow that way.
+            where = f"WHERE {_COMPLETE}" + (" AND videos.identifier > %(after)s" if after else "")
             page = sql.SQL(_LISTED_CARDS + where + " ORDER BY videos.identifier LIMIT {}").format(sql.Literal(limit))
             await cursor.execute(page, {"after": after})
             return await cursor.fetchall()

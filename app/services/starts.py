@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.core.errors import (
+    AddressRefused,
     FileMissing,
     InvalidInput,
     MomentNotFound,
@@ -16,6 +17,7 @@ from app.core.errors import (
     StorageUnavailable,
     VideoNotFound,
 )
+from app.core.guarded_http import AddressGuard
 from app.database import Database
 from app.models.run import RunRequest, RunType, Stage, StageRecord
 from app.repositories.starts import StartMaterial, StartRepository
@@ -54,6 +56,7 @@ class Starts:
         self._database = database
         self._storage = storage
         self._redis = redis
+        self._guard = AddressGuard(settings.allowed_hosts)
         self._takes_callbacks = settings.callback_secret is not None
         self._ring = ring
 
@@ -110,11 +113,17 @@ class Starts:
         return await self.accept(video, RunType.FULL, request)
 
     async def start_from_url(self, url: str, request: RunRequest, *, force: bool) -> StartedFromUrl:
-        """Start a full run over the video of a URL, which appears with the run where it is not there yet."""
+        """Start a full run over the video of a URL, which appears with its file where it is not there yet.
+
+        Raises `AddressRefused` for an address that cannot be downloaded from.
+        """
         check_video_url(url)
         await self._check_full(request)
+        refusal = await self._find_refusal(url)
         async with self._database.connect() as conn, conn.transaction():
             resolved = await resolve_url(conn, self._storage, url, force)
+            if refusal is not None and resolved.download_required:
+                raise refusal
             identifier = await accept_run(conn, resolved.video, RunType.FULL, replace(request, video_url=url))
         await self._ring(identifier)
         return StartedFromUrl(identifier, await self._look_for_film(resolved))
@@ -140,19 +149,30 @@ class Starts:
             raise VideoNotFound
         return material
 
+    async def _find_refusal(self, url: str) -> AddressRefused | None:
+        if url.startswith("gs://"):
+            return None
+        try:
+            await self._guard.refuse_at_once(url)
+        except AddressRefused as refusal:
+            return refusal
+        return None
+
     async def _check_full(self, request: RunRequest) -> None:
         _check_limits(request)
-        self._check_callback(request.callback_url)
+        await self._check_callback(request.callback_url)
         for key in {request.generation_model, request.refinement_model}:
             await find_finder(self._redis, key)
 
-    def _check_callback(self, url: str | None) -> None:
+    async def _check_callback(self, url: str | None) -> None:
         if url is None:
             return
         if not self._takes_callbacks:
             raise InvalidInput("callback_url: this server sends no callbacks, because CALLBACK_SECRET is not set")
         if not _is_web_address(url):
             raise InvalidInput("callback_url: must be an http:// or https:// address")
+        if refusal := await self._find_refusal(url):
+            raise InvalidInput(f"callback_url: {str(refusal)[0].lower()}{str(refusal)[1:]}")
 
     @staticmethod
     def _refuse_second(material: StartMaterial, video: str) -> None:

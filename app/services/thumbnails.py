@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import Context
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from app.core.errors import (
     ClipNotFound,
@@ -50,6 +50,7 @@ class Thumbnails:
         self._workers = Workers("stills", _WORKERS)
         self._makings: dict[Owner, asyncio.Task[str]] = {}
         self._failures: TTLCache[Owner, None] = TTLCache(_FAILURES_AT_MOST, _FAILURE_SECONDS)
+        self._reported: LRUCache[Owner, None] = LRUCache(_FAILURES_AT_MOST)
         # What a storage raised for a film, and under None what ours raised for a picture.
         self._troubles: TTLCache[Owner | None, StorageFull | StorageUnavailable] = TTLCache(
             _FAILURES_AT_MOST, _TROUBLE_SECONDS
@@ -141,8 +142,17 @@ class Thumbnails:
                 return await self._workers.run(self._decode, owner.file_url)
         except (NoPicture, FileMissing, OSError) as error:
             self._failures[owner] = None
-            _log.warning("No still picture of %s %d can be made: %s", owner.kind, owner.id, error)
+            self._report(owner, error)
             raise ThumbnailNotFound from None
+
+    def _report(self, owner: Owner, error: Exception) -> None:
+        """Log a failure when it is met first: the page that asks is opened again and again."""
+        if owner in self._reported:
+            return
+        self._reported[owner] = None
+        # A file that is not there is told by the run that was to bring it, or by the report of an import.
+        level = logging.DEBUG if isinstance(error, FileMissing) else logging.WARNING
+        _log.log(level, "No still picture of %s %d can be made: %s", owner.kind, owner.id, error)
 
     @contextmanager
     def _noting_trouble(self, key: Owner | None) -> Iterator[None]:

@@ -141,5 +141,5 @@ async def _add(videos: VideoRepository, storage: Storage, url: str, names: Itera
         name = next(names)
         # No two films share a name, so that none can be lost to the deletion of another.
         film_url = storage.url_of(f"{video_folder(name)}/{secrets.token_hex(8)}.mp4")
-        if await videos.announce(name, url, film_url, title_from_url(url)):
+        if await videos.insert_pending(name, url, film_url, title_from_url(url)):
             return ResolvedUrl(name, film_url, is_cached=False)

@@ -501,6 +501,8 @@ async def test_a_callback_goes_to_a_web_address(redis: Redis, conn: Connection, 
                 422,
                 "callback_url: must be an http:// or https:// address",
             )
+        status, detail = told(await start_full(client, callback_url="http://10.0.0.1/run"))
+        assert (status, detail.startswith("callback_url: the host of the URL is not a public one")) == (422, True)
         assert (await start_full(client, callback_url=CALLBACK)).status_code == 200
     assert (await find_run(conn)).request.callback_url == CALLBACK
 

@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from httpx import AsyncClient, Response
+from redis.asyncio import Redis
 
+from app.core.config import Settings
 from app.database import Connection
-from app.models.run import RunType
+from app.models.run import RunStatus, RunType
 from app.repositories import VideoRepository
 from app.repositories.active_runs import ActiveRunRepository
+from app.repositories.work import Outcome, WorkRepository
+from tests.api.conftest import open_client
 from tests.factories import make_video
 from tests.runs import accept_run, claim_run
 
@@ -117,6 +122,83 @@ async def test_what_cannot_be_started_is_one_sentence_and_leaves_nothing(
     client: AsyncClient, conn: Connection, changes: dict[str, Any], detail: str
 ) -> None:
     assert told(await generate(client, **changes)) == (422, detail)
+    assert await VideoRepository(conn).count() == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1/a.mp4", "https://10.1.2.3:8443/a.mp4", "http://[::1]/a.mp4", "http://[fd00::1]/a.mp4"),
+        *("http://169.254.169.254/latest/meta-data/a.mp4", "http://192.168.0.1/watch?v=1", "http://0.0.0.0/a.mp4"),
+        *("http://2130706433/a.mp4", "http://0x7f.1/a.mp4", "http://[::ffff:127.0.0.1]/a.mp4", "http://100.64.0.1/a"),
+        *("http://localhost:7005/a.mp4", "http://printer.local/a.mp4", "http://metadata.google.internal/a.mp4"),
+    ],
+)
+async def test_an_address_that_is_not_public_is_refused_at_once(
+    client: AsyncClient, conn: Connection, url: str
+) -> None:
+    status, detail = told(await generate(client, video_url=url))
+    assert (status, detail.startswith("The host of the URL is not a public one")) == (422, True)
+    assert await VideoRepository(conn).count() == 0
+
+
+@pytest.mark.parametrize("allowed", ["127.0.0.1", "127.0.0.1:8080", "printer.local"])
+async def test_hosts_that_the_setting_names_are_accepted(
+    settings: Settings, app: FastAPI, redis: Redis, conn: Connection, allowed: str
+) -> None:
+    app.state.settings = settings.model_copy(update={"allowed_hosts": (allowed,)})
+    host = allowed if ":" in allowed else f"{allowed}:8080"
+    async with open_client(app) as client:
+        assert (await generate(client, video_url=f"http://{host}/a.mp4")).status_code == 200
+        refused = await generate(client, video_url="http://127.0.0.2/a.mp4")
+    assert refused.status_code == 422
+
+
+async def test_a_host_that_cannot_be_looked_up_now_is_left_to_the_run(client: AsyncClient) -> None:
+    assert (await generate(client, video_url="https://no-such-host.invalid/a.mp4")).status_code == 200
+
+
+async def test_a_film_that_is_here_is_used_although_its_address_is_not_public(
+    client: AsyncClient, conn: Connection
+) -> None:
+    await make_video(conn, identifier="talk", source_url="http://10.0.0.1/talk.mp4", file_size_kb=1)
+    assert (await generate(client, video_url="http://10.0.0.1/talk.mp4")).json()["video_id"] == "talk"
+    assert (await generate(client, video_url="http://10.0.0.1/talk.mp4", force_download=True)).status_code == 422
+
+
+async def test_a_video_whose_film_never_came_is_in_no_list_and_can_be_tried_again(
+    client: AsyncClient, conn: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = (await generate(client)).json()
+    address = f"/api/videos/{started['video_id']}"
+
+    async def list_videos() -> list[str]:
+        pages = [(await client.get("/api/videos")).json(), (await client.get("/api/videos?limit=10")).json()]
+        assert pages[0] == pages[1]
+        return [video["id"] for video in pages[0]]
+
+    assert await list_videos() == []
+    run = await claim_run(conn, started["request_id"])
+    await WorkRepository(conn).finish(run, Outcome(RunStatus.FAILED, "download", "Video download failed: no"))
+    assert await list_videos() == []
+    caplog.clear()
+    for _ in range(2):
+        assert (await client.get(f"{address}/thumbnail")).status_code == 404
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    path = f"/api/pipeline/{started['video_id']}"
+    assert (await client.get(f"{path}/status")).json()["status"] == "failed"
+    assert (await client.get(f"{path}/history")).json()["count"] == 1
+    retried = (await client.post(f"{path}/retry")).json()
+    video = await VideoRepository(conn).get_by_identifier(started["video_id"])
+    assert video is not None
+    await VideoRepository(conn).mark_complete(video.id)
+    assert await list_videos() == [retried["video_id"]] == ["my-video-file"]
+    assert (await client.get(address)).json()["title"] == "My Video File"
+
+
+async def test_a_video_whose_film_never_came_can_be_deleted(client: AsyncClient, conn: Connection) -> None:
+    started = (await generate(client)).json()
+    assert (await client.delete(f"/api/videos/{started['video_id']}?force=true")).status_code == 200
     assert await VideoRepository(conn).count() == 0
 
 

@@ -16,6 +16,7 @@ from app.models import Video
 from app.pipeline.context import RunContext
 from app.pipeline.stages.download import WORK
 from app.repositories import VideoRepository
+from app.services.videos import list_videos
 from tests.google_emulator import Emulator
 from tests.media.movies import make_movie
 from tests.pipeline.contexts import make_context, take_over
@@ -63,9 +64,14 @@ async def test_a_film_is_downloaded_stored_and_described(
 ) -> None:
     site.answers["/film.mp4"] = sending(film)
     async with _run(own_database_url, tmp_path, site) as context:
+        async with context.database.connect() as conn:
+            await conn.execute("INSERT INTO pipeline.pending_videos SELECT id FROM videos")
+            assert await list_videos(conn, None, "") == []
         assert await WORK.skip_reason(context) is None
         result = await WORK.work(context)
         row = await _row(context)
+        async with context.database.connect() as conn:
+            assert [card.identifier for card in await list_videos(conn, None, "")] == ["talk"]
         assert await _is_stored(context, film)
         assert await WORK.skip_reason(context) == "Video already exists locally"
     assert row.cloud_url.endswith("/0123456789abcdef.mp4")

@@ -20,6 +20,7 @@ from app.core.errors import (
     TransientFailure,
     VideoDeleted,
 )
+from app.database import Connection
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.models import Video
 from app.models.run import Stage
@@ -120,9 +121,9 @@ async def _probe(path: Path) -> MediaInfo:
 
 
 async def _describe(context: RunContext, info: MediaInfo, film_url: str, source_url: str | None) -> None:
-    await save(
-        context,
-        lambda conn: VideoRepository(conn).update(
+    async def describe(conn: Connection) -> None:
+        videos = VideoRepository(conn)
+        await videos.update(
             context.run.video_id,
             cloud_url=film_url,
             source_url=source_url,
@@ -132,8 +133,10 @@ async def _describe(context: RunContext, info: MediaInfo, film_url: str, source_
             audio_codec=info.audio_codec,
             resolution=info.resolution,
             frame_rate=info.frame_rate,
-        ),
-    )
+        )
+        await videos.mark_complete(context.run.video_id)
+
+    await save(context, describe)
 
 
 async def _get_video(context: RunContext) -> Video:

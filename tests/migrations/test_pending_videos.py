@@ -1,0 +1,27 @@
+"""Cards that failed downloads of an earlier version have left."""
+
+from tests.conftest import Databases, migrate
+from tests.migrations.running import execute, fetch
+
+_ROWS = """
+    INSERT INTO videos (id, identifier, cloud_url, source_url, file_size_kb) VALUES
+        (1, 'dead', 'file:///1', 'https://host/1.mp4', NULL),
+        (2, 'downloaded', 'file:///2', 'https://host/2.mp4', 5),
+        (3, 'imported', 'file:///3', 'https://host/3.mp4', NULL),
+        (4, 'spoken', 'file:///4', 'https://host/4.mp4', NULL),
+        (5, 'uploaded', 'file:///5', NULL, 5);
+    INSERT INTO transcripts (video_id, full_text, word_timestamps, segment_timestamps) VALUES (4, '', '[]', '[]');
+    INSERT INTO pipeline_history (id, identifier, video_id, pipeline_type, status, started_at)
+        SELECT id, 'run-' || id, id, 'full', 'failed', now() FROM videos WHERE identifier <> 'imported';
+    INSERT INTO pipeline.work (run_id, request)
+        SELECT id, jsonb_build_object('video_url', 'https://host/' || id || '.mp4') FROM pipeline_history;
+"""
+
+
+def test_they_are_in_no_list_any_more_and_their_runs_stay(databases: Databases) -> None:
+    url = databases.create()
+    migrate(url, "0008")
+    execute(url, _ROWS)
+    migrate(url)
+    assert fetch(url, "SELECT video_id FROM pipeline.pending_videos") == [(1,)]
+    assert fetch(url, "SELECT count(*) FROM pipeline_history") == [(4,)]
