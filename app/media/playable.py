@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 _PLAN_LIMITS = Limits(seconds=60.0, bytes=1024**4)
 _LIMIT_SECONDS = 24 * 3600.0
 _MAX_BYTES = 64 * 1024**3
+_UNNOTICED_SECONDS = 0.1  # browsers show a file that begins later at the times of its stamps, and not from 0:00 on
 _WRONG_SECONDS, _WRONG_SHARE = 1.0, 0.02  # a copy that is shorter or longer by more than both is none
 
 # What Chrome, Firefox and Safari play on every system. HEVC is not among it: most computers lack its decoder.
@@ -119,7 +120,8 @@ def _plan(container: InputContainer, timeline: Timeline, kind: str) -> PlayableC
     video_codec, audio_codec = _codec(video), _codec(audio)
     played_video, played_audio = _PLAYED.get(kind, (frozenset(), frozenset()))
     is_played = video_codec in {None, *played_video} and audio_codec in {None, *played_audio}
-    if is_played and (video_codec or audio_codec) and _has_played_profile(video):
+    is_played = is_played and abs(timeline.origin) <= _UNNOTICED_SECONDS and _has_played_profile(video)
+    if is_played and (video_codec or audio_codec):
         return None
     if timeline.duration_seconds is None:
         raise StageFailed("No playable copy can be made: the duration of the video is unknown")

@@ -10,6 +10,7 @@ import pytest
 
 from app.media.clip import cut_clip
 from app.media.opening import BoundedFile, Limits
+from app.media.playable import make_playable, plan_playable
 from app.media.probe import probe
 from app.media.scenes import find_scene_cuts
 from app.media.timeline import Timeline, read_timeline
@@ -121,6 +122,21 @@ def test_a_clip_that_begins_between_two_frames_keeps_audio_and_video_together(tm
         cut_clip(file, 4.501, 6, clip, threading.Event())
     assert white_from(clip) == pytest.approx(0.5, abs=0.03)
     assert loud_from(clip) == pytest.approx(white_from(clip), abs=0.005)
+
+
+@pytest.mark.parametrize("make", [webm_with_an_offset, mp4_with_an_offset], ids=lambda make: make.__name__)
+def test_a_video_that_browsers_do_not_show_from_zero_on_gets_a_copy_that_they_do(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    copy = tmp_path / "copy.mp4"
+    with make(tmp_path).open("rb") as file:
+        plan = plan_playable(file, threading.Event())
+        assert plan is not None
+        make_playable(file, plan, copy, threading.Event())
+    assert timeline_of(copy).origin == pytest.approx(0, abs=0.001)
+    assert white_from(copy) == pytest.approx(2, abs=0.05)
+    with copy.open("rb") as file:
+        assert plan_playable(file, threading.Event()) is None
 
 
 def test_scenes_change_at_the_times_of_the_video(tmp_path: Path) -> None:
