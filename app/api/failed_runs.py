@@ -46,7 +46,11 @@ async def get_failed_run(request_id: RunId, conn: AutocommitConnection) -> Respo
 @router.post(
     "/{request_id}/retry",
     response_model=StartAnswer,
-    responses={404: {"model": Error}, 409: {"model": Error, "description": "A run would be in its way"}},
+    responses={
+        400: {"model": Error, "description": "What the run needs is not there"},
+        404: {"model": Error},
+        409: {"model": Error, "description": "A run would be in its way"},
+    },
 )
 async def retry_failed_run(request_id: RunId, retries: RunRetries) -> Response:
     """Start a run that failed again as it was asked for, without what it has finished."""

@@ -94,7 +94,7 @@ async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody
     return _answer_job("Moment refinement started", video_id, **more)
 
 
-@pipelines.post("/pipeline/{video_id}/start", response_model=StartAnswer, responses={**_IN_THE_WAY, **_NO_MODEL})
+@pipelines.post("/pipeline/{video_id}/start", response_model=StartAnswer, responses={**_NOT_READY, **_NO_MODEL})
 async def start_pipeline(video_id: VideoId, body: PipelineBody, starts: RunStarts) -> Response:
     """Start a full run: from a video to its refined moments and their clips."""
     return answer_run(await starts.start_full(video_id, body.to_request()), video_id)
@@ -124,7 +124,7 @@ async def cancel_runs(video_id: VideoId, database: Checkouts, redis: LiveState) 
     return json_answer({"message": "Cancellation requested", "video_id": video_id})
 
 
-@pipelines.post("/generate_moments", response_model=UrlStartAnswer, responses={**_IN_THE_WAY, **_NO_MODEL})
+@pipelines.post("/generate_moments", response_model=UrlStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
 async def generate_from_url(body: UrlBody, starts: RunStarts) -> Response:
     """Start a full run over the video of a URL, or over one that is here."""
     match body:

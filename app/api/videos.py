@@ -68,6 +68,6 @@ def _answer(card: VideoCard, audio: ExtractedAudio | frozenset[str]) -> dict[str
         "filename": card.filename,
         "title": card.title,
         "thumbnail_url": f"/static/thumbnails/{quote(card.identifier)}.jpg" if card.has_thumbnail else None,
-        "has_audio": card.identifier in audio,
+        "has_audio": card.identifier in audio or (False if card.may_have_file else None),
         "has_transcript": card.has_transcript,
     }

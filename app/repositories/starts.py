@@ -12,10 +12,15 @@ from app.models.run import RunType
 class StartMaterial:
     """What a run can work on.
 
-    `clip_url` is that of a clip with a picture. `running` is the type of a run that is in the way of one of the type
-    asked for.
+    `video_url` is where its file lies or should, `source_url` where it comes from; `is_described` is whether anything
+    is known of the file, `is_silent` whether it is known to have no audio. `clip_url` is that of a clip with a picture.
+    `running` is the type of a run that is in the way of one of the type asked for.
     """
 
+    video_url: str
+    source_url: str | None
+    is_described: bool
+    is_silent: bool
     has_transcript: bool
     has_originals: bool
     has_moment: bool
@@ -34,7 +39,10 @@ class StartRepository:
         async with self._conn.cursor(row_factory=args_row(StartMaterial)) as cursor:
             await cursor.execute(
                 """
-                SELECT EXISTS (SELECT FROM transcripts WHERE video_id = videos.id),
+                SELECT videos.cloud_url, source_url,
+                       coalesce(videos.duration_seconds::text, videos.video_codec, videos.audio_codec) IS NOT NULL,
+                       videos.video_codec IS NOT NULL AND videos.audio_codec IS NULL,
+                       EXISTS (SELECT FROM transcripts WHERE video_id = videos.id),
                        EXISTS (SELECT FROM moments WHERE video_id = videos.id AND NOT is_refined),
                        moments.id IS NOT NULL,
                        CASE WHEN clips.video_codec IS NOT NULL OR clips.audio_codec IS NULL THEN clips.cloud_url END,

@@ -13,13 +13,14 @@ from app.models.video import shown_title
 
 @dataclass(frozen=True, slots=True)
 class VideoCard:
-    """A video as a list shows it."""
+    """A video as a list shows it; `may_have_file` is false where nothing is known of any."""
 
     identifier: str
     cloud_url: str
     stored_title: str | None
     has_thumbnail: bool
     has_transcript: bool
+    may_have_file: bool
     # Known where a single video is asked for: that its file ends early, and its copy for browsers.
     duration_seconds: float | None = None
     declared_seconds: float | None = None
@@ -61,7 +62,10 @@ class TranscriptKey:
 
 _CARDS = """
     SELECT videos.identifier, videos.cloud_url, videos.title, thumbnails.id IS NOT NULL,
-           transcripts.id IS NOT NULL{more_columns}
+           transcripts.id IS NOT NULL,
+           coalesce(videos.duration_seconds::text, videos.video_codec, videos.audio_codec) IS NOT NULL
+           OR videos.cloud_url NOT LIKE 'file:%%'
+           OR videos.file_size_kb IS NOT NULL AND videos.source_url IS NULL{more_columns}
     FROM videos
     LEFT JOIN thumbnails ON thumbnails.video_id = videos.id
     LEFT JOIN transcripts ON transcripts.video_id = videos.id

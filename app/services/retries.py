@@ -52,6 +52,7 @@ class Retries:
         return await self._run_again(ended)
 
     async def _run_again(self, ended: EndedRequest) -> Retried:
+        await self._starts.check_again(ended.video, ended.type, ended.request)
         stages = await self._list_done(ended)
         new = await self._starts.accept(ended.video, ended.type, ended.request, ended.subject, stages)
         return Retried(new, ended.video)

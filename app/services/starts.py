@@ -1,5 +1,6 @@
 """Accepting runs: what each needs, what is in its way, and the doorbell for the workers."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -61,9 +62,13 @@ class Starts:
         self._ring = ring
 
     async def start_audio(self, video: str) -> str:
-        self._refuse_second(await self._get_material(video, RunType.AUDIO), video)
+        material = await self._get_material(video, RunType.AUDIO)
+        self._refuse_second(material, video)
         if await self._has_audio(video):
             raise Precondition("Audio file already exists for this video")
+        await self._require_video_file(material, "so its audio cannot be extracted")
+        if material.is_silent:
+            raise Precondition("The video has no audio")
         return await self.accept(video, RunType.AUDIO, RunRequest())
 
     async def start_transcript(self, video: str) -> str:
@@ -106,10 +111,13 @@ class Starts:
         material = await self._get_material(video, RunType.CLIPS)
         if not material.has_originals:
             raise Precondition("No moments found for this video")
+        self._refuse_second(material, video)
+        await self._require_video_file(material, "so no clips can be cut")
         return await self.accept(video, RunType.CLIPS, request)
 
     async def start_full(self, video: str, request: RunRequest) -> str:
         await self._check_full(request)
+        await self.check_again(video, RunType.FULL, request)
         return await self.accept(video, RunType.FULL, request)
 
     async def start_from_url(self, url: str, request: RunRequest, *, force: bool) -> StartedFromUrl:
@@ -141,6 +149,21 @@ class Starts:
             identifier = await accept_run(conn, video, run_type, request, subject, stages)
         await self._ring(identifier)
         return identifier
+
+    async def check_again(self, video: str, run_type: RunType, request: RunRequest) -> None:
+        """Refuse a run that would only find out that the file of the video is missing. Raises `Precondition`."""
+        async with self._database.connect() as conn:
+            material = await StartRepository(conn).get(findable(video), run_type)
+        if material is None:
+            return  # the run is refused for that when it is accepted
+        self._refuse_second(material, video)
+        match run_type:
+            case RunType.FULL if not (request.video_url or material.source_url):
+                await self._require_video_file(material, "and there is no URL to download it from")
+            case RunType.AUDIO:
+                await self._require_video_file(material, "so its audio cannot be extracted")
+            case RunType.CLIPS:
+                await self._require_video_file(material, "so no clips can be cut")
 
     async def _get_material(self, video: str, run_type: RunType, moment: str = "") -> StartMaterial:
         async with self._database.connect() as conn:
@@ -190,13 +213,31 @@ class Starts:
         if not await self._has_audio(video):
             raise Precondition(_NO_AUDIO)
 
+    async def _require_video_file(self, material: StartMaterial, consequence: str) -> None:
+        if not await self._has_video_file(material):
+            raise Precondition(f"The video file is missing, {consequence}")
+
+    async def _has_video_file(self, material: StartMaterial) -> bool:
+        """Whether the file of a video is there, or may be where only a worker sees it."""
+        try:
+            await self._storage.stat(material.video_url)
+        except FileMissing:
+            return material.is_described and not await asyncio.to_thread(self._storage.reaches, material.video_url)
+        except StorageUnavailable as error:  # the run is accepted, and finds out by itself
+            _log.warning("Whether the file %s is there is not known: %s", material.video_url, error)
+        return True
+
     async def _require_clip(self, material: StartMaterial) -> None:
         try:
             if material.clip_url is None:
                 raise FileMissing
             await self._storage.stat(material.clip_url)
         except FileMissing:
-            raise Precondition("Video clip not available. Extract clips first or disable video refinement.") from None
+            if await self._has_video_file(material):
+                reason = "Video clip not available. Extract clips first or disable video refinement."
+            else:
+                reason = "Video clip not available, and the video file is missing. Disable video refinement."
+            raise Precondition(reason) from None
 
     async def _look_for_film(self, resolved: ResolvedUrl) -> ResolvedUrl:
         try:

@@ -46,6 +46,17 @@ class Storage:
         """Whether the file is this server's own; it blocks for a moment."""
         return self._home.owns(url)
 
+    def reaches(self, url: str) -> bool:
+        """Whether this server would see the file if it were there; it blocks for a moment. Another machine may have a
+        library that this one does not know."""
+        if not url.startswith("file:") or self.owns(url):
+            return True
+        try:
+            path = path_of(url)
+        except ValueError:
+            return True
+        return any(path.is_relative_to(folder) for folder in self.libraries.list())
+
     def lies_in(self, folder: Path) -> bool:
         """Whether what this server stores lies in a folder, so that nobody could tell the files of both apart."""
         return self._home is self._files and self._files.lies_in(folder)

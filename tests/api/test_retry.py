@@ -128,6 +128,7 @@ async def test_what_is_not_there_any_more_is_made_again(client: AsyncClient, con
     await conn.execute("DELETE FROM clips")
     await conn.execute("DELETE FROM transcripts")
     (tmp_path / "media" / "talk.mp4").unlink()
+    await conn.execute("UPDATE videos SET source_url = 'https://cdn.example/talk.mp4'")
     run = await take_retry(client, conn)
     assert run.stages == skipped(ended, Stage.AUDIO, Stage.AUDIO_UPLOAD, Stage.GENERATION)
 

@@ -590,3 +590,58 @@ async def test_a_run_over_a_video_of_which_only_a_part_is_deleted_with_force_is_
     assert (await client.delete(f"{part}&force=true")).status_code == 200
     assert (await client.get("/api/videos/talk")).status_code == 200
     assert await ActiveRunRepository(conn).list_active(1) == []
+
+
+MISSING = "The video file is missing, "
+
+
+@pytest.mark.parametrize("place", ["imported without a file", "library", "media"])
+async def test_what_needs_the_file_of_a_video_that_has_none_is_refused_at_once(
+    client: AsyncClient, conn: Connection, tmp_path: Path, place: str
+) -> None:
+    url = (tmp_path / ("media" if place == "media" else "library") / "videos" / "talk.mp4").as_uri()
+    facts: dict[str, Any] = {}
+    if place == "imported without a file":
+        url, facts = "file:///elsewhere/videos/talk.mp4", {"duration_seconds": None}
+    video = await make_video(conn, identifier="talk", cloud_url=url, **facts)
+    await make_moment(conn, video_id=video.id)
+    assert told(await start_full(client)) == (400, f"{MISSING}and there is no URL to download it from")
+    named = await client.post("/api/generate_moments", json={"video_id": "talk"})
+    assert told(named) == (400, f"{MISSING}and there is no URL to download it from")
+    assert told(await start(client, "process-audio", None)) == (400, f"{MISSING}so its audio cannot be extracted")
+    assert told(await start(client, "extract-clips", {})) == (400, f"{MISSING}so no clips can be cut")
+    assert await ActiveRunRepository(conn).list_active(1) == []
+    await conn.execute("UPDATE videos SET source_url = 'https://cdn.example/talk.mp4'")
+    assert (await start_full(client)).status_code == 200  # which downloads it
+
+
+async def test_a_refinement_with_a_clip_that_cannot_be_cut_says_so(
+    client: AsyncClient, conn: Connection, tmp_path: Path
+) -> None:
+    video = await make_video(conn, identifier="talk", duration_seconds=None)
+    await make_moment(conn, video_id=video.id, identifier=MOMENT)
+    await make_transcript(conn, video_id=video.id)
+    add_audio(tmp_path)
+    refused = "Video clip not available, and the video file is missing. Disable video refinement."
+    assert told(await start(client, f"moments/{MOMENT}/refine", REFINE | {"include_video": True})) == (400, refused)
+    assert (await start(client, f"moments/{MOMENT}/refine", REFINE)).status_code == 200
+
+
+async def test_a_run_whose_video_file_is_gone_is_not_retried(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk", duration_seconds=None)
+    await fail_run(conn, await begin_run(conn), Stage.DOWNLOAD, "No file")
+    refused = (400, f"{MISSING}and there is no URL to download it from")
+    assert told(await client.post("/api/pipeline/talk/retry")) == refused
+    (failed,) = (await client.get("/api/admin/pipeline/failed")).json()["runs"]
+    again = await client.post(f"/api/admin/pipeline/failed/{failed['request_id']}/retry")
+    assert told(again) == refused
+
+
+async def test_the_audio_of_a_video_that_has_none_is_not_extracted(
+    client: AsyncClient, conn: Connection, tmp_path: Path
+) -> None:
+    film = tmp_path / "library" / "talk.mp4"
+    film.parent.mkdir()
+    film.write_bytes(b"a video")
+    await make_video(conn, identifier="talk", cloud_url=film.as_uri(), video_codec="h264")
+    assert told(await start(client, "process-audio", None)) == (400, "The video has no audio")

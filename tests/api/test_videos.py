@@ -2,7 +2,9 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import pytest
 from httpx import AsyncClient
 
 from app.database import Connection
@@ -136,3 +138,22 @@ async def test_videos_asked_for_at_once_are_told_apart(
     assert [answer.status_code for answer in answers] == [200] * 20 + [404] * 5
     assert [answer.json()["title"] for answer in answers[:20]] == [f"Title {number}" for number in range(20)]
     assert statements.count < 20
+
+
+@pytest.mark.parametrize(
+    ("facts", "has_audio"),
+    [
+        ({"duration_seconds": None}, None),  # imported without its file
+        ({"video_codec": "h264"}, False),
+        ({"duration_seconds": None, "cloud_url": "gs://bucket/talk.mp4"}, False),
+        ({"audio_codec": "mp3"}, False),
+        ({"duration_seconds": None, "file_size_kb": 7}, False),  # a file that could not be probed
+        ({"duration_seconds": None, "file_size_kb": 7, "source_url": "https://cdn.example/a.mp4"}, None),
+        ({"duration_seconds": None, "video_codec": "vp8", "audio_codec": "opus"}, False),
+    ],
+)
+async def test_no_audio_is_offered_for_extraction_where_there_is_none_to_extract(
+    client: AsyncClient, conn: Connection, facts: dict[str, Any], has_audio: bool | None
+) -> None:
+    await make_video(conn, identifier="talk", **facts)
+    assert (await client.get("/api/videos/talk")).json()["has_audio"] is has_audio

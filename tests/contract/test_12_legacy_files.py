@@ -264,7 +264,7 @@ async def test_a_video_of_which_there_is_only_a_transcript_has_captions(
     videos, moments, transcript = await look(
         importer, legacy, *("/api/videos", "/api/videos/BillGates/moments", "/api/videos/BillGates/transcript")
     )
-    assert [(card["id"], card["has_audio"], card["has_transcript"]) for card in videos] == [("BillGates", False, True)]
+    assert [(card["id"], card["has_audio"], card["has_transcript"]) for card in videos] == [("BillGates", None, True)]
     assert moments == []
     assert len(transcript["segment_timestamps"]) == 2
 
@@ -288,7 +288,7 @@ async def test_every_video_of_a_library_has_a_card(importer: Importer, legacy: L
     assert [tuple(card[name] for name in shown) for card in videos] == [
         (
             *("Kevin Hart How_To", "Kevin Hart How_To.mp4", "Kevin Hart How To"),
-            *("/static/thumbnails/Kevin%20Hart%20How_To.jpg", False, False),
+            *("/static/thumbnails/Kevin%20Hart%20How_To.jpg", None, False),
         ),
         ("Loud", "Loud.MOV", "Loud", None, False, False),
         ("far", "far.mp4", "Far", None, False, False),

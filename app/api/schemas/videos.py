@@ -14,7 +14,10 @@ class VideoAnswer(BaseModel):
     thumbnail_url: str | None = Field(
         description="A path of this server", examples=["/static/thumbnails/demo-talk.jpg"]
     )
-    has_audio: bool = Field(description="Whether its sound has been extracted, so that it can be transcribed")
+    has_audio: bool | None = Field(
+        description="Whether its audio has been extracted, so that it can be transcribed; null where it has not and "
+        "cannot be, because the video was imported without its file"
+    )
     has_transcript: bool
 
 
