@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
+import psycopg
 import uvicorn
 from redis.exceptions import RedisError
 
@@ -24,6 +25,7 @@ from app.core.loopback import OPEN_TO_ALL, is_loopback
 from app.core.redis import redis_unavailable
 from app.database import connect
 from app.database.catalog import check_database
+from app.database.errors import describe_refusal
 from app.database.migrations import code_revisions, create_database, read_database_revision, upgrade
 from app.embedded import EmbeddedError
 from app.embedded.local import local_servers, refuse_half_named, uses_embedded_postgres
@@ -46,16 +48,21 @@ def main(arguments: list[str] | None = None) -> int:
         with _signals_exit():
             status: int = options.run(options)
         return status
-    except (VideoMomentsError, EmbeddedError) as error:
-        _errors.print(str(error), markup=False)
-        return 1
-    except RedisError as error:
-        if (reason := redis_unavailable(error)) is None:
+    except (VideoMomentsError, EmbeddedError, RedisError, psycopg.Error) as error:
+        if (reason := _describe(error)) is None:
             raise
-        _errors.print(str(reason), markup=False)
+        _errors.print(reason, markup=False)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _describe(error: Exception) -> str | None:
+    """Return one sentence for what a command failed with, or None for a defect of this code."""
+    if isinstance(error, psycopg.Error):
+        return describe_refusal(error, get_settings().database_parameters)
+    expected = redis_unavailable(error) if isinstance(error, RedisError) else error
+    return str(expected) if expected else None
 
 
 def _parser() -> argparse.ArgumentParser:

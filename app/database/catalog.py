@@ -227,7 +227,7 @@ def _scratch_database(conn: Connection[Any]) -> Iterator[str]:
 
 def _create_scratch(conn: Connection[Any], name: str) -> None:
     try:
-        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        conn.execute(sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name)))
     except psycopg.errors.InsufficientPrivilege:
         raise ConfigurationError(
             f"The check builds db/schema.sql in a scratch database, and {conn.info.user} may not create databases"

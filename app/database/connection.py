@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps, set_json_loads
 
 from app.core.config import Settings
+from app.core.errors import DatabaseUnavailable
 from app.database.session import FIND_UNSUITABLE, PIN_SESSION, describe_unsuitable, pin_parameters
 
 Connection = AsyncConnection[TupleRow]
@@ -95,10 +96,24 @@ async def _refuse_unsuitable_pooler(conn: AsyncConnection[Any]) -> None:
 
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[Connection]:
-    """Open one connection outside the pool, for the command line."""
+    """Open one connection outside the pool, for the command line.
+
+    Raises `psycopg.Error`, and `DatabaseUnavailable` for a database of another encoding.
+    """
     async with await psycopg.AsyncConnection.connect(**connection_options(settings)) as conn:
+        check_encoding(conn)
         await configure_connection(conn, settings)
         yield conn
+
+
+def check_encoding(conn: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
+    """Raise `DatabaseUnavailable` where the database cannot hold any text. It costs no round trip."""
+    encoding = conn.pgconn.parameter_status(b"server_encoding")
+    if encoding not in (None, b"UTF8"):
+        raise DatabaseUnavailable(
+            f"The database {conn.info.dbname} has the encoding {encoding.decode()} and needs UTF8: name another one "
+            "in DATABASE_URL and create it with `python -m app db create`"
+        )
 
 
 def _milliseconds(seconds: float) -> str:

@@ -42,11 +42,20 @@ _VIOLATIONS: Mapping[str, VideoMomentsError] = {
     "pipeline_history_generation_config_id_fkey": NotFound("Generation config not found"),
 }
 
-# Classes 08 connection, 53 out of resources, 57 stopped by an operator or a time limit; 25P03 idle in transaction,
-# 25006 read-only standby; 40001 and 40P01 lost a race, 55P03 waited too long for a lock.
+# Classes 08 connection, 53 out of resources, 57 stopped by an operator or a time limit, 58 a failure of the system, XX0
+# damaged data; 25P03 idle in transaction; 40001 and 40P01 lost a race, 55P03 waited too long for a lock; 26000 and
+# 42P05 a prepared statement that is gone, or there already.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-_UNAVAILABLE = re.compile(r"08...|53...|57...|25P03|25006|40001|40P01|55P03")
+_UNAVAILABLE = re.compile(r"08...|53...|57...|58...|XX00[12]|25P03|26000|40001|40P01|42P05|55P03")
 _NOT_MIGRATED = re.compile(r"42P01|42703|42883|3F000")
+_READ_ONLY = "25006"  # a standby, or `default_transaction_read_only`
+_NO_RIGHT = "42501"
+# What the session cannot recover from, though other statements on it may succeed: its server became a standby, stops,
+# or has lost a prepared statement.
+_LOST_SESSION = re.compile(r"08...|57P0[1-5]|25P03|25006|26000|42P05")
+
+
+READ_ONLY = "The database is read-only, it takes no changes"
 
 
 def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
@@ -54,8 +63,12 @@ def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
     if isinstance(error, PoolTimeout | TooManyRequests):
         return DatabaseUnavailable("The database is busy, try again")
     state = error.sqlstate or ""
-    if isinstance(error, PoolClosed) or _UNAVAILABLE.fullmatch(state):
+    if isinstance(error, PoolClosed) or _UNAVAILABLE.fullmatch(state) or _is_stale_plan(error):
         return DatabaseUnavailable("The database is not available, try again")
+    if state == _READ_ONLY:
+        return DatabaseUnavailable(READ_ONLY)
+    if state == _NO_RIGHT:
+        return DatabaseUnavailable("The role of DATABASE_URL lacks a right in the database: /health/ready says which")
     if _NOT_MIGRATED.fullmatch(state):
         return DatabaseUnavailable("The database is not migrated: run `alembic upgrade head`")
     if state.startswith("23"):
@@ -67,12 +80,34 @@ def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
     return None
 
 
+def loses_session(error: psycopg.Error) -> bool:
+    """Return whether the session that raised `error` must be closed, and other old ones checked."""
+    return bool(_LOST_SESSION.fullmatch(error.sqlstate or "")) or _is_stale_plan(error)
+
+
+def describe_refusal(error: psycopg.Error, parameters: Mapping[str, str]) -> str | None:
+    """Return one sentence for an operator, with PostgreSQL's own reason; None for a defect of this code."""
+    expected = domain_error(error)
+    reason = error.diag.message_primary or str(error).partition("\n")[0]
+    if error.sqlstate is None and not isinstance(error, PoolTimeout | TooManyRequests | PoolClosed):
+        return str(connection_error(error, parameters)) if isinstance(expected, DatabaseUnavailable) else None
+    if not (isinstance(expected, DatabaseUnavailable) and reason) or _NOT_MIGRATED.fullmatch(error.sqlstate or ""):
+        return str(expected) if expected else None
+    sentence = "PostgreSQL refuses this" if error.sqlstate == _NO_RIGHT else str(expected).partition(",")[0]
+    return f"{sentence}: {reason}"
+
+
 def connection_error(error: psycopg.Error, parameters: Mapping[str, str]) -> DatabaseUnavailable:
-    """Return one sentence for a connection that could not be opened; libpq's reason, without the password."""
-    text = str(error)
+    """Return one sentence for a connection that could not be opened: PostgreSQL's or libpq's reason, without hints."""
+    text = str(error).strip() or type(error).__name__
     reasons = re.findall(r"(?:FATAL|ERROR):\s*(.+)", text) or re.findall(r"failed: (?!connection to)(.+)", text)
-    reason = (reasons[-1] if reasons else text.strip().splitlines()[-1]).strip().rstrip(".")
+    reason = (error.diag.message_primary or (reasons[-1] if reasons else text.splitlines()[0])).strip().rstrip(".")
     advice = (
         "; create it with `python -m app db create`" if re.fullmatch(r'database ".*" does not exist', reason) else ""
     )
     return DatabaseUnavailable(f"Cannot connect to {describe_database(parameters)}: {reason}{advice}")
+
+
+def _is_stale_plan(error: psycopg.Error) -> bool:
+    """Return whether a prepared statement was made before a migration; its text in the log may be translated."""
+    return error.sqlstate == "0A000" and error.diag.source_function == "RevalidateCachedQuery"

@@ -21,7 +21,7 @@ from psycopg.conninfo import make_conninfo
 
 from app.core.config import Settings
 from app.core.errors import DatabaseAhead, DatabaseUnavailable
-from app.database.connection import Connection
+from app.database.connection import Connection, check_encoding
 from app.database.errors import connection_error
 from app.database.session import PIN_SESSION, PIN_TRANSACTION, pin_parameters
 
@@ -79,11 +79,14 @@ def open_connection(
     *,
     autocommit: bool = False,
     answer_seconds: float | None = None,
+    any_encoding: bool = False,
 ) -> SyncConnection[Any]:
     """Open a blocking connection with pinned settings and `limits`. Raises `DatabaseUnavailable`: one sentence."""
     with ExitStack() as unless_pinned:
         try:
             conn = unless_pinned.enter_context(closing(_connect(parameters, autocommit)))
+            if not any_encoding:
+                check_encoding(conn)
             with _answer_within(conn, answer_seconds):
                 conn.execute(PIN_SESSION, pin_parameters(conn.info.backend_pid, forced=limits))
                 if not autocommit:
@@ -107,7 +110,7 @@ def create_database(settings: Settings) -> bool:
     parameters = settings.migration_parameters
     if _is_there(parameters):
         return False
-    with open_connection(parameters | {"dbname": "postgres"}, autocommit=True) as conn:
+    with open_connection(parameters | {"dbname": "postgres"}, autocommit=True, any_encoding=True) as conn:
         is_new = _create(conn, parameters["dbname"])
     _wait_for_pooler(parameters)
     return is_new

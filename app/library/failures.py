@@ -5,10 +5,11 @@ import re
 import psycopg
 
 from app.core.errors import DatabaseUnavailable
-from app.database.errors import domain_error
+from app.database.errors import describe_refusal, domain_error
 
-# Classes 08 connection and 53 out of resources, 57P0x a server that stops or starts: no other video would fare better.
-_GONE = re.compile(r"08...|53...|57P0.")
+# Classes 08 connection and 53 out of resources, 57P0x a server that stops or starts, 25006 one that takes no changes,
+# 42501 a right that lacks: no other video would fare better.
+_GONE = re.compile(r"08...|53...|57P0.|25006|42501")
 # What keeps one video out and lets the others in.
 _OWN = {
     "40001": "another transaction changed its rows at the same time",
@@ -21,7 +22,7 @@ _OWN = {
 def gone_database(error: psycopg.Error) -> DatabaseUnavailable | None:
     """Return what to raise where PostgreSQL answers nobody, or None where `error` is about one video."""
     if _GONE.fullmatch(error.sqlstate or ""):
-        return DatabaseUnavailable(_with_cause("The database is not available", error))
+        return DatabaseUnavailable(describe_refusal(error, {}) or "The database is not available")
     return None
 
 

@@ -13,7 +13,8 @@ import psycopg
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, FileMissing, StorageFull, StorageUnavailable, VideoMomentsError
 from app.database import connect
-from app.database.errors import connection_error, domain_error
+from app.database.condition import read_condition
+from app.database.errors import READ_ONLY, connection_error, domain_error
 from app.library.clips import clip_name
 from app.library.configs import KnownConfigs
 from app.library.copying import Copier
@@ -89,6 +90,9 @@ async def import_library(
 async def _check_database(settings: Settings) -> None:
     try:
         async with connect(settings) as conn:
+            condition = await read_condition(conn)
+            if reason := condition.missing_rights or (READ_ONLY if condition.is_read_only else ""):
+                raise DatabaseUnavailable(reason)
             await VideoRepository(conn).count()
     except psycopg.OperationalError as error:
         raise connection_error(error, settings.database_parameters) from None

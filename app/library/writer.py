@@ -12,7 +12,7 @@ import psycopg
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
 from app.database import Connection, connect
-from app.database.errors import connection_error
+from app.database.errors import connection_error, loses_session
 from app.library.configs import KnownConfigs
 from app.library.copying import Copier
 from app.library.failures import gone_database
@@ -110,6 +110,8 @@ class Writer:
         try:
             return await action(conn)
         except psycopg.Error as error:
+            if loses_session(error):
+                await self.aclose()
             if gone := gone_database(error):
                 raise gone from error
             raise

@@ -12,9 +12,12 @@ from redis.exceptions import NoPermissionError
 
 from app.core.config import Settings
 from app.core.doorbell import RUN_STREAM
+from app.core.errors import DatabaseUnavailable
 from app.core.redis import get_redis
 from app.database import connect, get_pool
-from app.database.migrations import code_revisions, read_revision
+from app.database.condition import Condition, read_condition
+from app.database.errors import READ_ONLY
+from app.database.migrations import code_revisions
 
 _log = logging.getLogger(__name__)
 
@@ -80,25 +83,37 @@ class Health:
         self._redis = Probe(_check_redis)
 
     async def check(self) -> tuple[bool, bool]:
-        """Return whether Redis and the database answer."""
-        redis, database = await asyncio.gather(self._redis.ask(), self._database.ask())
-        return redis is not None, database is not None
+        """Return whether Redis and the database answer, and let this server use at least a part of them."""
+        redis, checked = await asyncio.gather(self._redis.ask(), self._database.ask())
+        condition = checked.found if checked else None
+        return redis is not None, isinstance(condition, Condition) and condition.has_rights
 
     async def check_readiness(self) -> Readiness:
-        """Ready means: not stopping, and a database that answers and is at this code's revision."""
+        """Ready means: not stopping, and a database that answers, takes changes and is at this code's revision."""
         if self.is_stopping:
             return Readiness("The server is shutting down")
         checked = await self._database.ask()
         if checked is None:
             return Readiness("The database is not available")
-        return Readiness(_compare_with_code(checked.found))
+        condition = checked.found
+        return Readiness(_find_obstacle(condition) if isinstance(condition, Condition) else str(condition))
 
-    async def _check_database(self) -> str | None:
+    async def _check_database(self) -> Condition | DatabaseUnavailable:
+        try:
+            return await self._read_condition()
+        except DatabaseUnavailable as refusal:  # which has a reason that a user may read
+            return refusal
+
+    async def _read_condition(self) -> Condition:
         with contextlib.suppress(PoolTimeout, TooManyRequests):
             async with get_pool().connection(timeout=_POOL_SECONDS) as conn:
-                return await read_revision(conn)
-        async with connect(self._settings) as conn:  # the pool is busy, which is not the database's fault
-            return await read_revision(conn)
+                condition = await read_condition(conn)
+                if not condition.is_read_only:
+                    return condition
+                conn.is_condemned = True  # a new one may reach a server that takes changes
+        # A busy pool is not the fault of the database, nor are old connections to a former primary.
+        async with connect(self._settings) as conn:
+            return await read_condition(conn)
 
 
 async def _check_redis() -> None:
@@ -112,6 +127,13 @@ async def _check_redis() -> None:
         raise found
     if isinstance(pinged, Exception) and not isinstance(pinged, NoPermissionError):
         raise pinged
+
+
+def _find_obstacle(condition: Condition) -> str:
+    """Return what keeps requests from being served, in one sentence, or nothing."""
+    if condition.missing_rights:
+        return condition.missing_rights
+    return _compare_with_code(condition.revision) or (READ_ONLY if condition.is_read_only else "")
 
 
 def _compare_with_code(revision: str | None) -> str:

@@ -61,6 +61,9 @@ def _driver_connection(connection: Connection) -> Any:
     return connection.connection.driver_connection
 
 
+_REFUSALS = (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
+
+
 @contextmanager
 def _plain_words() -> Iterator[None]:
     """Turn what is no defect of a migration into one sentence: a lock that is not free, a lost connection, a right."""
@@ -68,7 +71,7 @@ def _plain_words() -> Iterator[None]:
         yield
     except (DBAPIError, psycopg.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        if not isinstance(cause, psycopg.OperationalError | psycopg.errors.InsufficientPrivilege):
+        if not isinstance(cause, _REFUSALS):
             raise
         user = f" (as user {_user()})" if isinstance(cause, psycopg.errors.InsufficientPrivilege) else ""
         raise DatabaseUnavailable(f"The migration stopped: {str(cause).splitlines()[0]}{user}") from error

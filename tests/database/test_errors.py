@@ -6,7 +6,7 @@ from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from app.core.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound
 from app.database import Connection
-from app.database.errors import _VIOLATIONS, connection_error, domain_error
+from app.database.errors import _VIOLATIONS, connection_error, describe_refusal, domain_error
 
 _PLACE = {"user": "me", "password": "hunter2", "host": "db.example", "port": "5433", "dbname": "videos"}
 
@@ -61,7 +61,20 @@ async def test_a_value_that_cannot_be_stored_is_invalid_input(conn: Connection) 
         psycopg.OperationalError("server closed the connection unexpectedly"),
         *(
             psycopg.errors.lookup(state)()
-            for state in ("08006", "53300", "57014", "57P01", "57P03", "25P03", "25006", "40001", "40P01", "55P03")
+            for state in (
+                "08006",
+                "53300",
+                "57014",
+                "57P01",
+                "57P03",
+                "25P03",
+                "25006",
+                "42501",
+                "26000",
+                "40001",
+                "40P01",
+                "55P03",
+            )
         ),
         *(psycopg.errors.lookup(state)() for state in ("42P01", "42703", "42883", "3F000")),
     ],
@@ -71,7 +84,7 @@ def test_what_may_work_later_is_an_unavailable_database(error: psycopg.Error) ->
     assert isinstance(domain_error(error), DatabaseUnavailable)
 
 
-@pytest.mark.parametrize("state", ["42601", "42501", "0A000"])
+@pytest.mark.parametrize("state", ["42601", "0A000"])
 def test_a_defect_of_the_code_has_no_other_name(state: str) -> None:
     assert domain_error(psycopg.errors.lookup(state)()) is None
 
@@ -94,8 +107,46 @@ def test_a_defect_of_the_code_has_no_other_name(state: str) -> None:
             'database "videos" does not exist; create it with `python -m app db create`',
         ),
         ("connection timeout expired", "connection timeout expired"),
+        (
+            'invalid value for parameter "lock_timeout": "x"\nHINT:  Valid units for this parameter are "us" and "ms".',
+            'invalid value for parameter "lock_timeout": "x"',
+        ),
+        (
+            'connection to server at "::1", port 1 failed: FATAL:  no such user\nDETAIL:  It is gone.\nHINT:  Ask.',
+            "no such user",
+        ),
     ],
 )
 def test_a_connection_that_cannot_be_opened_is_one_sentence(text: str, reason: str) -> None:
     message = str(connection_error(psycopg.OperationalError(text), _PLACE))
     assert message == f"Cannot connect to me@db.example:5433/videos: {reason}"
+
+
+async def test_the_reason_of_a_refused_connection_is_postgresqls_own(database_url: str) -> None:
+    with psycopg.connect(database_url) as conn, pytest.raises(psycopg.Error) as raised:
+        conn.execute("SET lock_timeout = '1x'")
+    assert "HINT" in str(raised.value)
+    message = str(connection_error(raised.value, _PLACE))
+    assert message == ('Cannot connect to me@db.example:5433/videos: invalid value for parameter "lock_timeout": "1x"')
+
+
+@pytest.mark.parametrize(
+    ("statement", "sentence"),
+    [
+        (b"SET ROLE pg_monitor; TABLE videos", "PostgreSQL refuses this: permission denied for table videos"),
+        (
+            b"SET TRANSACTION READ ONLY; DELETE FROM videos",
+            "The database is read-only: cannot execute DELETE in a read-only transaction",
+        ),
+        (
+            b"SET statement_timeout = 1; SELECT pg_sleep(9)",
+            "The database is not available: canceling statement due to statement timeout",
+        ),
+        (b"TABLE nothing", "The database is not migrated: run `alembic upgrade head`"),
+        (b"SELECT FROM WHERE", None),
+    ],
+)
+def test_an_operator_is_told_the_reason(statement: bytes, sentence: str | None, database_url: str) -> None:
+    with psycopg.connect(database_url) as conn, pytest.raises(psycopg.Error) as raised:
+        conn.execute(statement)
+    assert describe_refusal(raised.value, {}) == sentence

@@ -29,6 +29,7 @@ async def test_the_pool_has_the_sizes_of_the_settings(own_database_url: str) -> 
     sizes = {"database_pool_size": 2, "database_max_overflow": 3, "database_pool_timeout": 4, "database_max_waiting": 6}
     async with open_pool(own_database_url, **sizes) as pool:
         assert (pool.min_size, pool.max_size, pool.timeout, pool.max_waiting) == (2, 5, 4, 6)
+        assert pool.max_lifetime == 600
 
 
 async def test_a_healthy_connection_is_given_without_a_round_trip(
