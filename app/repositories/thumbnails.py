@@ -42,6 +42,7 @@ class Owner:
 
     kind: Literal["video", "clip"]
     id: int
+    name: str  # as users know it: an identifier
     file_url: str
     thumbnail_url: str | None
 
@@ -94,7 +95,7 @@ class ThumbnailRepository:
         async with self._conn.cursor(row_factory=args_row(Owner)) as cursor:
             await cursor.execute(
                 """
-                SELECT 'video', videos.id, videos.cloud_url, thumbnails.cloud_url
+                SELECT 'video', videos.id, videos.identifier, videos.cloud_url, thumbnails.cloud_url
                 FROM videos LEFT JOIN thumbnails ON thumbnails.video_id = videos.id
                 WHERE videos.identifier = %(identifier)s
                 """,
@@ -119,7 +120,7 @@ class ThumbnailRepository:
         if row is None:
             return None
         has_moment, clip_id, *urls = row
-        return has_moment, None if clip_id is None else Owner("clip", clip_id, *urls)
+        return has_moment, None if clip_id is None else Owner("clip", clip_id, f"{video}/{moment}", *urls)
 
     async def put(self, owner: Owner, cloud_url: str, file_size_kb: int) -> str | None:
         """Give an owner a picture in the place of the one it was found with, unless it has got another one since.

@@ -84,8 +84,8 @@ async def _why_missing(storage: Storage, url: str | None) -> str | None:
         await storage.stat(url)
     except FileMissing:
         return "Video clip not available. Its file is missing."
-    except StorageUnavailable:
-        return "Video clip not available. The storage that keeps it does not answer."
+    except StorageUnavailable as error:
+        return f"Video clip not available. {error}"
     return None
 
 

@@ -132,13 +132,13 @@ class Thumbnails:
         if url is not None and url != owner.thumbnail_url:  # made since the owner was looked up
             return url
         jpeg = await self._take_still(owner)
-        with self._noting_trouble(None):
+        with self._noting_trouble(owner, None):
             file = await self._store(jpeg, f"{key}{secrets.token_hex(12)}.jpg")
         return await self._write_row(owner, file)
 
     async def _take_still(self, owner: Owner) -> bytes:
         try:
-            with self._noting_trouble(owner):
+            with self._noting_trouble(owner, owner):
                 return await self._workers.run(self._decode, owner.file_url)
         except (NoPicture, FileMissing, OSError) as error:
             self._failures[owner] = None
@@ -152,15 +152,15 @@ class Thumbnails:
         self._reported[owner] = None
         # A file that is not there is told by the run that was to bring it, or by the report of an import.
         level = logging.DEBUG if isinstance(error, FileMissing) else logging.WARNING
-        _log.log(level, "No still picture of %s %d can be made: %s", owner.kind, owner.id, error)
+        _log.log(level, "No still picture of the %s %r can be made: %s", owner.kind, owner.name, error)
 
     @contextmanager
-    def _noting_trouble(self, key: Owner | None) -> Iterator[None]:
+    def _noting_trouble(self, owner: Owner, key: Owner | None) -> Iterator[None]:
         try:
             yield
         except (StorageFull, StorageUnavailable) as error:
             self._troubles[key] = type(error)(str(error))  # without what its traceback holds
-            _log.warning("A still picture cannot be made now: %s", error)
+            _log.warning("A still picture of the %s %r cannot be made now: %s", owner.kind, owner.name, error)
             raise
 
     def _decode(self, url: str) -> bytes:

@@ -128,7 +128,7 @@ async def test_a_clip_in_a_storage_that_does_not_answer_is_not_available(
     await make_clip(conn, await make_talk(conn))
     answer = await get(client)
     assert (answer["available"], answer["clip_url"]) == (False, None)
-    assert answer["warning"] == "Video clip not available. The storage that keeps it does not answer."
+    assert answer["warning"] == "Video clip not available. The storage is away"
 
 
 async def test_times_that_no_float_holds_are_no_words(client: AsyncClient, conn: Connection) -> None:

@@ -239,6 +239,17 @@ async def test_a_file_that_gives_no_picture_is_not_decoded_for_every_card(shelf:
     assert await url_of_video(shelf.thumbnails, "talk")
 
 
+async def test_the_log_names_the_video_that_gives_no_picture_as_users_know_it(
+    shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    await shelf.add_video()
+    (shelf.folder / "library" / "videos" / "talk.mp4").write_bytes(b"no film any more")
+    with pytest.raises(ThumbnailNotFound):
+        await url_of_video(shelf.thumbnails, "talk")
+    (line,) = (message for message in caplog.messages if "still picture" in message)
+    assert line.startswith("No still picture of the video 'talk' can be made: ")
+
+
 @pytest.mark.parametrize("error", [StorageFull, StorageUnavailable])
 async def test_a_storage_that_keeps_no_picture_costs_one_film_and_is_told_as_it_is(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch, error: type[StorageFull | StorageUnavailable]

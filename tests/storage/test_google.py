@@ -5,7 +5,9 @@ import gc
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import google.auth
 import httpx
 import pytest
 
@@ -323,7 +325,7 @@ async def test_the_same_upload_at_the_same_time_is_sent_once(
 
 
 async def test_a_bucket_that_answers_no_more_is_unavailable(
-    proxied: tuple[Storage, FaultyProxy], source: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: str, proxied: tuple[Storage, FaultyProxy], source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage, proxy = proxied
     stored = await storage.put("a/b.mp4", source)
@@ -338,7 +340,7 @@ async def test_a_bucket_that_answers_no_more_is_unavailable(
     )
     for answer in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(answer, StorageUnavailable)
-        assert str(answer) == "The bucket does not answer as it should"
+        assert str(answer) == f"The bucket gs://{bucket} does not answer as it should"
 
 
 async def test_an_unreachable_server_is_unavailable(
@@ -347,7 +349,7 @@ async def test_an_unreachable_server_is_unavailable(
     monkeypatch.setattr(google_client, "PATIENCE_SECONDS", 0.5)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     storage = _open(f"gs://{bucket}", tmp_path)
-    with pytest.raises(StorageUnavailable, match="The bucket does not answer as it should"):
+    with pytest.raises(StorageUnavailable, match=f"The bucket gs://{bucket} does not answer as it should"):
         await storage.stat(f"gs://{bucket}/a")
     await storage.aclose()
 
@@ -355,7 +357,7 @@ async def test_an_unreachable_server_is_unavailable(
 async def test_a_bucket_that_refuses_is_told(proxied: tuple[Storage, FaultyProxy], source: Path) -> None:
     storage, proxy = proxied
     proxy.fail = lambda method, path, number: 403
-    with pytest.raises(StorageUnavailable, match="The bucket refuses this server: its credentials do not allow this"):
+    with pytest.raises(StorageUnavailable, match="refuses this server: let its credentials read and write"):
         await storage.put("a/b.mp4", source)
 
 
@@ -372,8 +374,18 @@ async def test_missing_credentials_are_told_when_they_are_needed(
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nothing.json"))
     storage = _open("gs://some-bucket/media", tmp_path)
-    with pytest.raises(StorageUnavailable, match="No Google credentials: set GOOGLE_APPLICATION_CREDENTIALS"):
-        await storage.stat("gs://some-bucket/media/a")
+    looked_for: list[object] = []
+    look_for = google.auth.default
+
+    def count(**options: Any) -> Any:
+        looked_for.append(options)
+        return look_for(**options)
+
+    monkeypatch.setattr(google.auth, "default", count)
+    for _ in range(3):  # looking for them takes a while, and is not done for each of a page's pictures
+        with pytest.raises(StorageUnavailable, match="No Google credentials: set GOOGLE_APPLICATION_CREDENTIALS"):
+            await storage.stat("gs://some-bucket/media/a")
+    assert len(looked_for) == 1
     await storage.aclose()
 
 

@@ -57,7 +57,7 @@ class Buckets:
     def _find(self, url: str) -> "Blob":
         """Return an object with what is known of it. Its bytes are those of this generation, or none."""
         bucket, name = _split(url)
-        with answering():
+        with answering(bucket):
             blob = self.client.blob(bucket, name)
             blob.reload(timeout=TIMEOUT_SECONDS, retry=patiently())
             return blob
@@ -90,7 +90,7 @@ def describe(blob: "Blob") -> StoredFile:
 
 def _fetch(blob: "Blob", start: int, stop: int) -> bytes:
     """Return a part of an object that begins before its end. Raises `FileMissing` where it was replaced meanwhile."""
-    with answering():
+    with answering(blob.bucket.name):
         data: bytes = blob.download_as_bytes(
             start=start,
             end=stop - 1,

@@ -70,7 +70,7 @@ class GoogleHome(Buckets):
 
         _, name = split_address(url)
         try:
-            with answering():
+            with answering(self._bucket):
                 delete = partial(self.client.blob(self._bucket, name).delete, timeout=_DELETE_SECONDS, retry=None)
                 patiently()(delete, check)()
         except FileMissing:
@@ -78,14 +78,14 @@ class GoogleHome(Buckets):
         return True
 
     def _list(self, prefix: str) -> builtins.list[StoredFile]:
-        with answering():
+        with answering(self._bucket):
             found = self.client.get().list_blobs(
                 self._bucket, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=patiently()
             )
             return [describe(blob) for blob in found if not blob.name.endswith("/")]
 
     def _list_names(self, prefix: str) -> set[str]:
-        with answering():
+        with answering(self._bucket):
             found = self.client.get().list_blobs(
                 self._bucket,
                 prefix=prefix,

@@ -38,7 +38,7 @@ class Links:
         It may block: credentials without a key of their own sign through Google.
         """
         bucket, name = split_address(url)
-        with answering():
+        with answering(bucket):
             blob = self._client.blob(bucket, name)
             how = self._credentials()
             if how is None:

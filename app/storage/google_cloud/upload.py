@@ -76,7 +76,7 @@ class Upload:
     def _is_stored(self) -> bool:
         self._blob = self._make_blob()  # one that was loaded stays with its generation
         try:
-            with answering():
+            with answering(self._blob.bucket.name):
                 self._blob.reload(timeout=TIMEOUT_SECONDS, retry=patiently())
         except FileMissing:
             return False
@@ -104,7 +104,7 @@ class Upload:
         kind = media_type_of(self._blob.name)
         self._blob.content_type = kind
         try:
-            with answering():
+            with answering(self._blob.bucket.name):
                 session: str = self._blob.create_resumable_upload_session(
                     content_type=kind, size=self._size, checksum=None, timeout=TIMEOUT_SECONDS[1], retry=patiently()
                 )
@@ -131,10 +131,10 @@ class Upload:
         """Compare what the bucket has made of the bytes, and take it away where they are others."""
         if self._made.get("crc32c") == self._checksum:
             self._blob = self._make_blob()
-            with answering():
+            with answering(self._blob.bucket.name):
                 self._blob.reload(timeout=TIMEOUT_SECONDS, retry=patiently())
             return True
-        with contextlib.suppress(FileMissing), answering():
+        with contextlib.suppress(FileMissing), answering(self._blob.bucket.name):
             generation = int(self._made.get("generation", 0))
             self._make_blob().delete(if_generation_match=generation, timeout=TIMEOUT_SECONDS, retry=patiently())
         return False
@@ -160,13 +160,13 @@ class Upload:
                 headers["X-Goog-Hash"] = f"crc32c={self._checksum}"
             return self._request(session, headers, data)
 
-        with answering():
+        with answering(self._blob.bucket.name):
             result: int | None = patiently(CHUNK_PATIENCE_SECONDS)(send, self._check)()
         return result
 
     def _ask_position(self, session: str) -> int | None:
         """Return how many bytes the bucket has got, None where the session is no more."""
-        with answering():
+        with answering(self._blob.bucket.name):
             ask = patiently()(self._request, self._check)
             result: int | None = ask(session, {"Content-Range": f"bytes */{self._size}"}, b"")
         return result
