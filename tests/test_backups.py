@@ -19,7 +19,7 @@ from app.embedded.binaries import find_client
 from app.services import backups
 from tests.conftest import Databases, migrate
 from tests.factories import make_clip, make_moment, make_transcript, make_video
-from tests.migrations.running import fetch
+from tests.migrations.running import execute, fetch
 from tests.pgbouncer import needs_pgbouncer, run_pgbouncer
 from tests.test_command_line import run
 
@@ -112,6 +112,8 @@ def test_a_data_only_dump_is_restored_without_triggers(
 
 def test_a_backup_is_restored_into_a_new_database(library_url: str, databases: Databases, tmp_path: Path) -> None:
     backup, name = tmp_path / "backup", library_url.rpartition("/")[2] + "_new"
+    rows = rows_of(library_url)
+    execute(library_url, f"ALTER DATABASE {library_url.rpartition('/')[2]} SET client_encoding = 'LATIN1'")
     settings = {"STORAGE_URL": "gs://bucket/media", "DATABASE_URL": library_url}
     backed_up = run(tmp_path / "data", "db", "backup", str(backup), **settings)
     assert backed_up.returncode == 0, backed_up.stderr
@@ -123,7 +125,7 @@ def test_a_backup_is_restored_into_a_new_database(library_url: str, databases: D
         assert restored.returncode == 0, restored.stderr
         assert f"at revision {code_revisions()[0]}\n" in restored.stdout
         assert str(tmp_path / "data" / "media") in restored.stdout
-        assert rows_of(url) == rows_of(library_url)
+        assert rows_of(url) == rows
         assert check_database(Settings(database_url=url)) == []
         again = run(tmp_path / "data", "db", "restore", str(backup), DATABASE_URL=url)
     finally:

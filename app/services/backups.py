@@ -62,7 +62,7 @@ def back_up(settings: Settings, target: Path) -> None:
         raise DatabaseUnavailable("The database is not migrated: there is nothing to back up")
     program = _dump_program(major)
     with _draft_of(target) as draft:
-        command = [str(program.path), "--format=custom", "--no-password", f"--file={draft}"]
+        command = [str(program.path), "--format=custom", "--encoding=UTF8", "--no-password", f"--file={draft}"]
         result = subprocess.run(  # noqa: S603  the command is our own
             [*command, f"--dbname={_conninfo(parameters)}"],
             env=_environment(parameters),
@@ -236,4 +236,4 @@ def _draft_of(target: Path) -> Iterator[Path]:
 def _last_message(said: bytes) -> str:
     text = said.decode(errors="replace")
     messages = _MESSAGE.findall(text)
-    return str(messages[0] if messages else (text.strip().splitlines() or ["it said nothing"])[-1]).strip()
+    return str(messages[-1] if messages else (text.strip().splitlines() or ["it said nothing"])[-1]).strip()
