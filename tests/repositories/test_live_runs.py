@@ -20,6 +20,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         await redis.flushdb()
         yield redis
+        await redis.flushdb()
 
 
 def make_run(run_type: RunType = RunType.FULL) -> ClaimedRun:
@@ -160,6 +161,7 @@ async def test_a_redis_that_hangs_counts_as_away() -> None:
 async def test_a_command_that_is_refused_again_and_again_is_one_line_in_the_log(
     redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     await redis.set("pipeline:talk:active", "text")
     live = LiveRuns(redis)
     for _ in range(3):
