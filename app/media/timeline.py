@@ -1,5 +1,8 @@
 """The clock of a media file: which time stamp players show as 0:00, where it ends, and where its clock starts over."""
 
+import hashlib
+import io
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +16,7 @@ from av.format import Flags
 from av.packet import Packet
 from av.stream import Discard, Stream
 from av.video.stream import VideoStream
+from cachetools import LRUCache
 
 from app.media.opening import BoundedFile, open_film
 from app.media.streams import choose_audio_stream, choose_video_stream
@@ -26,7 +30,11 @@ _SCAN_SECONDS = 15.0
 # A stream whose time stamps go back by more than the first, or on by more than the second, has another clock.
 _JUMP_BACK_SECONDS: Final = 0.5
 _JUMP_ON_SECONDS: Final = 60.0
+_FINGERPRINT_BYTES = 64 * 1024
 _INTERLEAVED_BYTES = 4 * 1024**2  # how far apart in a file the packets of one time may lie
+
+_lock = threading.Lock()
+_scanned: "LRUCache[bytes, Timeline]" = LRUCache(64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +273,33 @@ class _ClockScan:
 
 
 def _scan(film: BoundedFile, origin: float) -> Timeline:
+    """Return what all packets of a file tell; many clips are cut out of one file, and it is not read again for each."""
+    fingerprint = _fingerprint(film)
+    with _lock:
+        known = _scanned.get(fingerprint)
+    if known is None:
+        known = _read_packets(film, origin)
+        if known.end is not None and not film.is_spent:
+            with _lock:
+                _scanned[fingerprint] = known
+    film.seek(0)
+    return known
+
+
+def _fingerprint(film: BoundedFile) -> bytes:
+    """Tell files apart by their length, their beginning and their end, wherever they lie."""
+    length = film.seek(0, io.SEEK_END)
+    digest = hashlib.sha256(str(length).encode())
+    for position in (0, max(length - _FINGERPRINT_BYTES, 0)):
+        film.seek(position)
+        digest.update(film.read(_FINGERPRINT_BYTES))
+    film.seek(0)
+    return digest.digest()
+
+
+def _read_packets(film: BoundedFile, origin: float) -> Timeline:
     """Look at all packets of a file. Where that takes too long, nothing is known but what its header says."""
-    deadline, scan, end = time.monotonic() + _SCAN_SECONDS, _ClockScan(), None
+    deadline, scan = time.monotonic() + _SCAN_SECONDS, _ClockScan()
     with open_film(film) as container:
         streams = find_playable(container)
         read_only(container, *streams)
@@ -275,8 +308,5 @@ def _scan(film: BoundedFile, origin: float) -> Timeline:
                 break
             scan.add(packet)
         else:
-            film.seek(0)
             return Timeline(origin, None) if film.is_spent else scan.timeline(origin)
-        end = origin + container.duration / av.time_base if container.duration else None
-    film.seek(0)
-    return Timeline(origin, end)
+        return Timeline(origin, origin + container.duration / av.time_base if container.duration else None)

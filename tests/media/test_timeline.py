@@ -1,5 +1,6 @@
 """One 0:00 and one end of a video for its duration, its audio and its clips, whatever its time stamps are."""
 
+import io
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from app.media.playable import make_playable, plan_playable
 from app.media.probe import probe
 from app.media.scenes import find_scene_cuts
 from app.media.timeline import Timeline, read_timeline
-from tests.media.movies import make_colour_movie, make_flashing_movie
+from tests.media.movies import make_colour_movie, make_flashing_movie, make_sounding_movie
 from tests.media.test_audio import assert_beeps, extract
 from tests.media.test_clip import WAYS, open_film
 
@@ -166,3 +167,20 @@ def test_key_frames_lead_into_a_video_whose_clock_starts_over(tmp_path: Path) ->
     assert [restart.position for restart in timeline.restarts] == [pytest.approx(length, abs=1000)]
     assert [key.time - timeline.origin for key in timeline.key_frames] == pytest.approx(list(range(20)), abs=0.7)
     assert [key.position < length for key in timeline.key_frames] == [True] * 10 + [False] * 10
+
+
+def test_a_file_whose_clock_may_start_over_is_read_to_its_end_once(tmp_path: Path) -> None:
+    class Counting(io.BytesIO):
+        count = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            chunk = super().read(size)
+            self.count += len(chunk)
+            return chunk
+
+    video = make_sounding_movie(tmp_path / "video.ts", 90, [(0, 90)], "mp2").read_bytes()
+    first, second = Counting(video), Counting(video)
+    timelines = [read_timeline(BoundedFile(file, Limits(20.0, 1024**3))) for file in (first, second)]
+    assert timelines[0] == timelines[1]
+    assert first.count > len(video)
+    assert second.count < len(video) / 2
