@@ -36,6 +36,8 @@ def clean_line(text: str) -> str:
 
     What cannot be stored at all, U+0000 and lone surrogates, is left for the caller to refuse.
     """
+    if text.isascii() and text.isprintable():
+        return text
     text = _UNSEEN.sub("", _LINE_BREAKS.sub(" ", text))
     return to_nfc(_LOOSE_JOINER.sub("", text))
 

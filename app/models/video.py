@@ -3,10 +3,15 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.core.text import clean_line
+
 
 def shown_title(identifier: str, title: str | None) -> str:
-    """Return the stored title, or the identifier as words: `demo-talk` is "Demo Talk"."""
-    return title or _to_words(identifier).title()
+    """Return the stored title, or the identifier as words: `demo-talk` is "Demo Talk".
+
+    Older rows and the names of imported files may hold characters that nobody sees; they are not shown.
+    """
+    return clean_line(title) if title else _to_words(clean_line(identifier)).title()
 
 
 def title_from_name(name: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.errors import VideoMomentsError
-from app.core.text import list_forms, to_nfc
+from app.core.text import to_nfc
 from app.storage import Storage, name_of
 
 _log = logging.getLogger(__name__)
@@ -32,9 +32,7 @@ class ExtractedAudio:
         return bool(self.folders or self.identifiers)
 
     def __contains__(self, identifier: str) -> bool:
-        return identifier in self.identifiers or (
-            bool(self.folders) and any(name_of(form) in self.folders for form in list_forms(identifier))
-        )
+        return identifier in self.identifiers or (bool(self.folders) and name_of(identifier) in self.folders)
 
 
 class AudioIndex:

@@ -144,7 +144,8 @@ async def _find_same(path: Path, size: int, base: str, tools: _Tools) -> str | N
         return None
     async with tools.database.connect() as conn:
         names = await VideoRepository(conn).list_names(base)
-    for name in sorted(names, key=lambda name: (len(name), name)):
+    derived = re.compile(rf"{re.escape(base)}(-\d+|-[0-9a-f]{{8}})?")
+    for name in sorted(filter(derived.fullmatch, names), key=lambda name: (len(name), name)):
         if await _is_there(path, size, name, tools):
             return name
     return None

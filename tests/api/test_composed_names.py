@@ -49,3 +49,10 @@ async def test_a_title_that_nobody_sees_is_empty(client: AsyncClient, conn: Conn
     assert (await client.patch("/api/videos/talk", json={"title": title})).status_code == 422
     body = {"start_time": 0, "end_time": 5, "title": title}
     assert (await client.post("/api/videos/talk/moments", json=body)).status_code == 400
+
+
+async def test_an_older_title_is_shown_without_what_nobody_sees(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="a", title="evil\u202egpj")
+    await make_video(conn, identifier="imported\u202ename")
+    titles = [video["title"] for video in (await client.get("/api/videos")).json()]
+    assert titles == ["evilgpj", "Importedname"]
