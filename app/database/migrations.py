@@ -117,11 +117,19 @@ def create_database(settings: Settings) -> bool:
 
 
 def open_migration_connection(settings: Settings) -> SyncConnection[Any]:
-    """Open Alembic's connection. Raises `DatabaseUnavailable` where a pooler gives none beside that of the lock."""
+    """Open Alembic's connection.
+
+    Raises `DatabaseUnavailable` where a pooler gives none beside that of the lock, and where there is no schema public.
+    """
     conn = open_connection(
         settings.migration_parameters, _migration_limits(settings), answer_seconds=_SECOND_CONNECTION_SECONDS
     )
     conn.isolation_level = IsolationLevel.READ_COMMITTED
+    has_public = conn.execute("SELECT to_regnamespace('public') IS NOT NULL").fetchone() == (True,)
+    conn.rollback()
+    if not has_public:
+        conn.close()
+        raise DatabaseUnavailable("The database has no schema public, which the tables belong to: create it")
     return conn
 
 

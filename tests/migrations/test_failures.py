@@ -12,6 +12,7 @@ from app.core.config import Settings
 from app.core.errors import DatabaseAhead, DatabaseUnavailable
 from app.database.migrations import create_database
 from app.embedded import EmbeddedPostgres
+from tests.conftest import Databases
 from tests.migrations.running import execute, fail_alembic, run_alembic
 
 
@@ -83,6 +84,13 @@ def test_a_user_who_may_not_read_the_revision(guarded_server: EmbeddedPostgres) 
         assert fail_alembic(owners.replace("owner", "guest"), "upgrade", "head") == said + "\n"
     finally:
         execute(owners, "DROP TABLE alembic_version")
+
+
+def test_a_database_without_the_schema_public(databases: Databases) -> None:
+    url = databases.create()
+    execute(url, "DROP SCHEMA public")
+    said = "The database has no schema public, which the tables belong to: create it\n"
+    assert fail_alembic(url, "upgrade", "head") == said
 
 
 def test_an_address_that_cannot_work() -> None:
