@@ -50,6 +50,7 @@ _UNAVAILABLE = re.compile(r"08...|53...|57...|58...|XX00[12]|25P03|26000|40001|4
 _NOT_MIGRATED = re.compile(r"42P01|42703|42883|3F000")
 _READ_ONLY = "25006"  # a standby, or `default_transaction_read_only`
 _NO_RIGHT = "42501"
+_LIMIT_EXCEEDED = "54000"  # a tsvector holds a megabyte, which no speech fills; nothing else here has such a limit
 # What the session cannot recover from, though other statements on it may succeed: its server became a standby, stops,
 # or has lost a prepared statement.
 _LOST_SESSION = re.compile(r"08...|57P0[1-5]|25P03|25006|26000|42P05")
@@ -75,6 +76,8 @@ def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
         return _VIOLATIONS.get(error.diag.constraint_name or "")
     if state.startswith("22") or (isinstance(error, psycopg.DataError) and not state):
         return InvalidInput("The request holds a value that cannot be stored")
+    if state == _LIMIT_EXCEEDED:
+        return InvalidInput("A text has more words than search can hold")
     if isinstance(error, psycopg.OperationalError) and not state:
         return DatabaseUnavailable("The database is not available, try again")
     return None

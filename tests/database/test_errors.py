@@ -52,6 +52,14 @@ async def test_a_value_that_cannot_be_stored_is_invalid_input(conn: Connection) 
         assert isinstance(domain_error(raised.value), InvalidInput)
 
 
+async def test_a_text_with_more_words_than_search_can_hold_is_invalid_input(conn: Connection) -> None:
+    text = " ".join(f"word{number:06}" for number in range(90_000))
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded) as raised:
+        await conn.execute("SELECT to_tsvector('english', %s)", [text])
+    found = domain_error(raised.value)
+    assert (type(found), str(found)) == (InvalidInput, "A text has more words than search can hold")
+
+
 @pytest.mark.parametrize(
     "error",
     [
