@@ -13,7 +13,7 @@ from app.media.timeline import read_only
 
 _PACKETS_AT_MOST = 100  # that are decoded to find out whether any can be
 # Files of these have no index: what FFmpeg reports is a guess from the bit rate, or what a header once said.
-_MEASURED_FORMATS = frozenset({"mp3", "aac", "ac3", "amr", "flac"})
+_MEASURED_FORMATS = frozenset({"mp3", "aac", "ac3", "amr"})
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class _Measurement:
 
 
 def probe_audio(container: InputContainer, file: BoundedFile) -> tuple[AudioStream, float | None] | None:
-    """Return the audio that a player plays and its seconds, None where these are unknown.
+    """Return the audio that a player plays, and its seconds where only its packets tell them.
 
     None where there is no audio, or no frame at its beginning can be decoded.
     """
@@ -46,9 +46,9 @@ def probe_audio(container: InputContainer, file: BoundedFile) -> tuple[AudioStre
             break
     else:
         return None
+    if container.format.name not in _MEASURED_FORMATS:
+        return stream, None
     said = container.duration / av.time_base if container.duration else None
-    if said is not None and container.format.name not in _MEASURED_FORMATS:
-        return stream, said
     for packet in packets:
         measured.add(packet)
     return stream, said if file.is_spent else _seconds(measured, container, stream) or said

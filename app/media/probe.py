@@ -1,5 +1,6 @@
 """What is in a video or audio file: duration, codecs, resolution, frame rate and size, read with PyAV."""
 
+import io
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from av.video.stream import VideoStream
 
 from app.media.audio_only import probe_audio
 from app.media.content_type import HEAD_BYTES, describe_other_content
+from app.media.early_end import riff_declared_seconds
 from app.media.opening import MAX_PIXELS, BoundedFile, Limits, TooExpensive, open_film
 from app.media.streams import choose_audio_stream, choose_video_stream
 from app.media.timeline import read_only, read_timeline
@@ -46,6 +48,7 @@ class MediaInfo:
     resolution: str | None
     frame_rate: float | None
     format: str
+    declared_seconds: float | None = None  # how long a file says it is that was cut off before
 
     @property
     def extension(self) -> str:
@@ -70,7 +73,7 @@ def probe(path: Path) -> MediaInfo:
         try:
             with open_film(bounded) as container:
                 info = _describe(container, bounded, path, size)
-            return replace(info, duration_seconds=_duration(bounded)) if info.video_codec else info
+            return info if info.duration_seconds else _measure(info, bounded)
         except TooExpensive as error:
             raise NotAVideo(str(error)) from None
         except av.FFmpegError:
@@ -158,13 +161,19 @@ def _codec(stream: Stream | None) -> str | None:
     return None if codec is None else str(codec.canonical_name)
 
 
-def _duration(file: BoundedFile) -> float | None:
-    """Return None where the duration takes too long to find; what else a file says is true all the same."""
+def _measure(info: MediaInfo, file: BoundedFile) -> MediaInfo:
+    """Add the duration, unless it takes too long to find; what else a file says is true all the same."""
     file.seek(0)
     try:
-        return read_timeline(file, may_read_all=True).duration_seconds
+        timeline = read_timeline(file, may_read_all=True)
     except TooExpensive:
-        return None
+        return info
+    seconds, declared = timeline.duration_seconds, timeline.declared_seconds
+    if seconds is not None and declared is None:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        declared = riff_declared_seconds(file.read(HEAD_BYTES), size, seconds)
+    return replace(info, duration_seconds=seconds, declared_seconds=declared)
 
 
 def _format(names: str, path: Path) -> str:

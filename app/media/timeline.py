@@ -18,6 +18,7 @@ from av.stream import Discard, Stream
 from av.video.stream import VideoStream
 from cachetools import LRUCache
 
+from app.media.early_end import find_cut, find_last_end, is_cut_off
 from app.media.opening import BoundedFile, open_film
 from app.media.streams import choose_audio_stream, choose_video_stream
 
@@ -58,7 +59,8 @@ class Timeline:
     """Times are seconds on a continuous clock: the time stamps of the file, shifted where its clock starts over.
 
     `origin` is what players show as 0:00, the first thing to be seen or heard; `end` is where the last frame or sample
-    of the chosen streams ends, None where that is not known. `key_frames` are known where the clock starts over, since
+    of the chosen streams ends, None where that is not known, and `declared_end` where the file says so and was cut off
+    before. `key_frames` are known where the clock starts over, since
     such a file cannot be sought in by time.
     """
 
@@ -66,6 +68,11 @@ class Timeline:
     end: float | None
     restarts: Sequence[ClockRestart] = ()
     key_frames: Sequence[KeyFrame] = ()
+    declared_end: float | None = None
+
+    @property
+    def declared_seconds(self) -> float | None:
+        return None if self.declared_end is None else self.declared_end - self.origin
 
     @property
     def duration_seconds(self) -> float | None:
@@ -90,12 +97,18 @@ def read_timeline(film: BoundedFile, needs_end: bool = True, may_read_all: bool 
     Less is read of it where its end is not needed. A file that does not say how long it is has an end only where all
     of it may be read to find out. Raises what `open_film` raises.
     """
+    size = film.seek(0, io.SEEK_END)
+    film.seek(0)
+    declared = end = None
     with open_film(film) as container:
         origin = _find_origin(container, find_playable(container))
         needs_scan = _needs_scan(container, may_read_all)
-        end = _find_end(container, find_playable(container), origin) if needs_end and not needs_scan else None
+        if needs_end and not needs_scan:
+            declared, end = _find_ends(container, find_playable(container), origin, size)
     film.seek(0)
-    return _scan(film, origin) if needs_scan else Timeline(origin, None if film.is_spent else end)
+    if needs_scan:
+        return _scan(film, origin)
+    return Timeline(origin, end, declared_end=declared) if not film.is_spent else Timeline(origin, None)
 
 
 def said_origin(container: InputContainer) -> float:
@@ -162,20 +175,27 @@ def _needs_scan(container: InputContainer, may_read_all: bool) -> bool:
     return bool(container.format.flags & cast(int, Flags.ts_discont.value)) or (may_read_all and not container.duration)
 
 
-def _find_end(container: InputContainer, streams: Sequence[Playable], origin: float) -> float | None:
-    """Return where the streams end: as an MP4's tables say, or as the packets at the end of any other file do."""
+def _find_ends(
+    container: InputContainer, streams: Sequence[Playable], origin: float, size: int
+) -> tuple[float | None, float | None]:
+    """Return where a file of `size` bytes says that it ends, if it was cut off before, and where its streams end."""
     if not container.duration:
-        return None
+        return None, None
     said = [_said_end(stream) for stream in streams]
-    if "mov" in container.format.name and said and None not in said:
-        return max(end for end in said if end is not None)
-    hint = max(container.start_time or 0, 0) + container.duration
+    declared = max((end for end in said if end is not None), default=origin + said_duration(container))
+    cut = find_cut(streams, size)
+    if cut is None and "mov" in container.format.name and said and None not in said:
+        return None, declared
+    hint = max(container.start_time or 0, 0) + container.duration if cut is None else round(cut * av.time_base)
     try:
         container.seek(hint)
         ends = [_end_of(packet) for packet in _whole_packets(container, streams)]
     except av.FFmpegError:  # a file that cannot be sought in
         ends = []
-    return max(ends, default=origin + container.duration / av.time_base)
+    end = max(ends, default=None) or find_last_end(container, lambda: map(_end_of, _whole_packets(container, streams)))
+    if end is None:
+        return None, declared
+    return (declared if is_cut_off(container, streams, declared - origin, end - origin) else None), end
 
 
 def _said_end(stream: Playable) -> float | None:

@@ -5,6 +5,9 @@ from datetime import datetime
 
 from app.core.text import clean_line
 
+# Transcripts and models hear a word a little past the end; a moment that ends further out belongs to another file.
+_OUTSIDE_SECONDS = 1.0
+
 
 def shown_title(identifier: str, title: str | None) -> str:
     """Return the stored title, or the identifier as words: `demo-talk` is "Demo Talk".
@@ -34,6 +37,13 @@ def describe_early_end(seconds: float | None, declared_seconds: float | None) ->
     if seconds is None or declared_seconds is None:
         return None
     return f"The file ends early: {seconds:.1f} of {declared_seconds:.1f} seconds can be played"
+
+
+def describe_moment_outside(moment_end: float, seconds: float | None) -> str | None:
+    """Return in a sentence that a moment ends after its video; None where it does not, but for rounding."""
+    if seconds is None or moment_end <= seconds + _OUTSIDE_SECONDS:
+        return None
+    return f"The moment ends at {moment_end:.1f} seconds, after the end of the video at {seconds:.1f} seconds"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from app.core.errors import FileMissing, RunLost, StageFailed, VideoDeleted, Vid
 from app.media.clip import cut_clip
 from app.models import Clip, Moment
 from app.models.run import RunType
+from app.models.video import describe_moment_outside
 from app.pipeline.context import RunContext
 from app.pipeline.extracting import film_url
 from app.pipeline.spoken import timed_words_of
@@ -38,6 +39,7 @@ class Target:
     end: float
     key: str
     path: Path
+    problem: str | None = None  # why it cannot be made
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,8 @@ def _target(context: RunContext, moment: Moment, material: _Material) -> Target:
     version = hashlib.sha256(f"{context.run.identifier} {start} {end}".encode()).hexdigest()[:8]
     key = f"{clip_folder(video)}/{name_of(video)}_{moment.identifier}_{version}_clip{material.extension}"
     path = context.folder / _FOLDER / f"{moment.identifier}_{version}{material.extension}"
-    return Target(moment, start, end, key, path)
+    problem = describe_moment_outside(moment.end_time, material.duration_seconds)
+    return Target(moment, start, end, key, path, problem)
 
 
 async def _is_missing(context: RunContext, target: Target, clips: dict[int, Clip]) -> bool:
@@ -171,8 +174,8 @@ def _cut_once(storage: Storage, url: str, target: Target, stopping: threading.Ev
 
 
 def _cut_now(storage: Storage, url: str, target: Target, stopping: threading.Event) -> None:
-    if target.end <= target.start:
-        raise StageFailed("The moment lies behind the end of the video")
+    if target.problem:
+        raise StageFailed(target.problem)
     try:
         with storage.open(url) as film:
             cut_clip(film, target.start, target.end, target.path, stopping)

@@ -4,7 +4,10 @@ import asyncio
 from pathlib import Path
 
 from app.core.errors import FileMissing
+from app.models.video import describe_early_end
 from app.pipeline.context import RunContext
+from app.repositories import VideoRepository
+from app.repositories.video_files import VideoFileRepository
 from app.storage import find_audio_file
 from app.storage.folders import path_of
 from app.storage.os_errors import writing
@@ -52,3 +55,11 @@ async def _fetch(context: RunContext, url: str, copy: Path) -> None:
         if size != file.stored.size:  # it was replaced or deleted while it was read
             raise FileMissing
     part.replace(copy)
+
+
+async def describe_file_problem(context: RunContext) -> str | None:
+    """Return in a sentence that the video's file ends early, None where it does not."""
+    async with context.database.connect() as conn:
+        video = await VideoRepository(conn).get(context.run.video_id)
+        declared = await VideoFileRepository(conn).get_declared_length(context.run.video_id)
+    return describe_early_end(video.duration_seconds, declared) if video else None

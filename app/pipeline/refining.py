@@ -10,6 +10,7 @@ from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from app.database import Connection
 from app.models import Moment, Transcript
 from app.models.run import RunType, Stage
+from app.models.video import describe_moment_outside
 from app.pipeline.configs import store_config
 from app.pipeline.context import RunContext
 from app.pipeline.families import find_originals, group_refined
@@ -76,6 +77,8 @@ class Refiner:
 
     async def refine(self, target: Target) -> Done:
         """Raises `StageFailed` where this moment cannot be refined, and `RunLost` where nothing can be any more."""
+        if problem := describe_moment_outside(target.moment.end_time, self._duration):
+            raise StageFailed(problem)
         clip, window = await self._find_window(target.moment)
         if clip is None and not window.words:
             raise StageFailed("Nothing is said around the moment")

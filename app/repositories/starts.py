@@ -14,7 +14,8 @@ class StartMaterial:
 
     `video_url` is where its file lies or should, `source_url` where it comes from; `is_described` is whether anything
     is known of the file, `is_silent` whether it is known to have no audio. `clip_url` is that of a clip with a picture.
-    `running` is the type of a run that is in the way of one of the type asked for.
+    `running` is the type of a run that is in the way of one of the type asked for. Times are seconds of the video;
+    `first_original_end` is the least of those at which originals end.
     """
 
     video_url: str
@@ -26,6 +27,9 @@ class StartMaterial:
     has_moment: bool
     clip_url: str | None
     running: str | None
+    video_seconds: float | None
+    moment_end: float | None
+    first_original_end: float | None
 
 
 class StartRepository:
@@ -48,7 +52,9 @@ class StartRepository:
                        CASE WHEN clips.video_codec IS NOT NULL OR clips.audio_codec IS NULL THEN clips.cloud_url END,
                        (SELECT pipeline_type FROM pipeline_history
                         WHERE video_id = videos.id AND status = 'running' AND pipeline_type IN ('full', %(type)s)
-                        ORDER BY pipeline_type <> 'full' LIMIT 1)
+                        ORDER BY pipeline_type <> 'full' LIMIT 1),
+                       videos.duration_seconds, moments.end_time,
+                       (SELECT min(end_time) FROM moments WHERE video_id = videos.id AND NOT is_refined)
                 FROM videos
                 LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
                 LEFT JOIN clips ON clips.moment_id = moments.id

@@ -15,14 +15,12 @@ class VideoFileRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def declare_length(self, video_id: int, source_url: str, declared_seconds: float | None) -> None:
-        """Store how long a file says it is that ends before, or None for one that does not end early."""
+    async def declare_length(self, video_id: int, source_url: str, declared_seconds: float) -> None:
+        """Store how long a file says it is that ends before."""
         await self._conn.execute(
             """
             INSERT INTO library.video_files AS known (video_id, source_url, declared_seconds)
-            SELECT %(video_id)s, %(source_url)s, %(declared_seconds)s
-            WHERE %(declared_seconds)s::float8 IS NOT NULL
-               OR EXISTS (SELECT FROM library.video_files WHERE video_id = %(video_id)s)
+            VALUES (%(video_id)s, %(source_url)s, %(declared_seconds)s)
             ON CONFLICT (video_id) DO UPDATE
             SET declared_seconds = excluded.declared_seconds, source_url = excluded.source_url,
                 status = CASE WHEN known.source_url = excluded.source_url THEN known.status ELSE 'waiting' END,
@@ -30,6 +28,18 @@ class VideoFileRepository:
             """,
             {"video_id": video_id, "source_url": source_url, "declared_seconds": declared_seconds},
         )
+
+    async def get_declared_length(self, video_id: int) -> float | None:
+        """Return how long the video's file says it is, None for one that does not end early."""
+        cursor = await self._conn.execute(
+            """
+            SELECT declared_seconds FROM library.video_files AS known JOIN videos ON videos.id = known.video_id
+            WHERE known.video_id = %(video_id)s AND known.source_url = videos.cloud_url
+            """,
+            {"video_id": video_id},
+        )
+        row = await cursor.fetchone()
+        return row[0] if row else None
 
     async def claim(self, owner: str, stale_seconds: float, most_attempts: int) -> ClaimedFile | None:
         """Claim the file of a video that no worker has looked at, or whose worker was not seen for `stale_seconds`.

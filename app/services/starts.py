@@ -21,6 +21,7 @@ from app.core.errors import (
 from app.core.guarded_http import AddressGuard
 from app.database import Database
 from app.models.run import RunRequest, RunType, Stage, StageRecord
+from app.models.video import describe_moment_outside
 from app.repositories.starts import StartMaterial, StartRepository
 from app.services.accepting import accept_run, already_running
 from app.services.identifiers import findable
@@ -95,6 +96,7 @@ class Starts:
         material = await self._get_material(video, RunType.REFINEMENT, moment)
         if not material.has_moment:
             raise MomentNotFound
+        _require_inside(material.moment_end, material)
         await self._require_audio(video)
         _require_transcript(material)
         model = await find_finder(self._redis, request.refinement_model)
@@ -112,6 +114,7 @@ class Starts:
         if not material.has_originals:
             raise Precondition("No moments found for this video")
         self._refuse_second(material, video)
+        _require_inside(material.first_original_end, material)
         await self._require_video_file(material, "so no clips can be cut")
         return await self.accept(video, RunType.CLIPS, request)
 
@@ -245,6 +248,12 @@ class Starts:
         except StorageUnavailable as error:  # the run is accepted, and finds out by itself
             _log.warning("Whether the film of %r is here is not known: %s", resolved.video, error)
             return resolved
+
+
+def _require_inside(moment_end: float | None, material: StartMaterial) -> None:
+    problem = describe_moment_outside(moment_end or 0.0, material.video_seconds)
+    if problem is not None:
+        raise Precondition(problem)
 
 
 def _require_transcript(material: StartMaterial) -> None:

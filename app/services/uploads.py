@@ -13,6 +13,7 @@ from app.core.errors import Conflict, DeletedMeanwhile, FileMissing, InvalidInpu
 from app.database import Database
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.repositories import VideoRepository
+from app.repositories.video_files import VideoFileRepository
 from app.services.derived_names import reserve_free_name
 from app.services.held import while_held
 from app.services.video_details import VideoDetails, invent_identifier
@@ -130,7 +131,7 @@ class Upload:
         async with self._database.connect() as conn, conn.transaction():
             videos = VideoRepository(conn)
             await videos.lock_identifier(identifier)
-            await videos.create(
+            video = await videos.create(
                 identifier=identifier,
                 cloud_url=url,
                 title=details.stored_title,
@@ -142,6 +143,8 @@ class Upload:
                 resolution=info.resolution,
                 frame_rate=info.frame_rate,
             )
+            if info.declared_seconds is not None:
+                await VideoFileRepository(conn).declare_length(video.id, url, info.declared_seconds)
             # A deletion of this identifier that came before the lock has taken the file for a leftover. Asked while
             # the connection is held, because it must be so when the row appears.
             async with while_held():

@@ -245,6 +245,20 @@ async def test_a_refinement_with_the_clip_needs_a_model_that_sees_and_a_clip(
     assert (await find_run(conn)).request.include_video_refinement is True
 
 
+async def test_a_moment_that_ends_after_its_video_is_neither_refined_nor_cut(
+    client: AsyncClient, conn: Connection, tmp_path: Path
+) -> None:
+    video = await make_video(conn, identifier="talk", duration_seconds=20.0)
+    await make_moment(conn, video_id=video.id, identifier=MOMENT, start_time=25, end_time=30)
+    await make_transcript(conn, video_id=video.id)
+    add_audio(tmp_path)
+    reason = "The moment ends at 30.0 seconds, after the end of the video at 20.0 seconds"
+    assert told(await start(client, f"moments/{MOMENT}/refine", REFINE)) == (400, reason)
+    assert told(await start(client, "extract-clips", {"override_existing": True})) == (400, reason)
+    await make_moment(conn, video_id=video.id, start_time=5, end_time=10)
+    assert (await start(client, "extract-clips", {"override_existing": True})).status_code == 200
+
+
 async def test_clips_are_cut_of_moments(client: AsyncClient, conn: Connection) -> None:
     video = await make_video(conn, identifier="talk")
     assert told(await start(client, "extract-clips", {})) == (400, "No moments found for this video")

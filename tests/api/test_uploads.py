@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from app.repositories import VideoRepository
 from tests.api.conftest import open_client
 from tests.factories import make_video
 from tests.media.movies import make_bomb, make_movie
+from tests.media.test_early_end import cut_off, make_noise
 
 BOUNDARY = "a-boundary"
 FORM_TYPE = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -290,6 +292,17 @@ async def test_a_file_that_is_no_video_is_refused(
     fields = await send_form(client, part("file", content, "talk.mp4"))
     assert (raw.status_code, raw.json()) == (fields.status_code, fields.json()) == (422, {"detail": detail})
     assert (await count_videos(conn), files_in(media)) == (0, [])
+
+
+async def test_a_file_that_was_cut_off_says_so(client: AsyncClient, tmp_path: Path, media: Path) -> None:
+    path = make_noise(tmp_path / "talk", "libx264", "aac", "mp4")
+    seconds = cut_off(path)
+    video = (await client.post("/api/videos", content=path.read_bytes(), params={"filename": "talk.mp4"})).json()
+    assert re.fullmatch(r"The file ends early: [67]\.\d of 12\.0 seconds can be played", video["file_problem"])
+    assert (await client.get("/api/videos/talk")).json() == video
+    moment = {"start_time": seconds - 1, "end_time": seconds + 1, "title": "x"}
+    answer = await client.post("/api/videos/talk/moments", json=moment)
+    assert answer.json()["detail"].startswith("end_time must be <= video duration (")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from app.library import importing, preparing
 from app.library.layout import Library, VideoFiles
 from app.library.report import Kind
 from app.repositories import MomentRepository, PromptRepository, VideoRepository
+from app.repositories.video_files import VideoFileRepository
 from tests.library.importer import Importer, counts, entries
 from tests.library.legacy import (
     SEGMENTS,
@@ -26,6 +27,7 @@ from tests.library.legacy import (
     make_transcript,
 )
 from tests.media.movies import FRAME_RATE, HEIGHT, WIDTH, make_bomb
+from tests.media.test_early_end import cut_off, make_noise
 
 
 def snapshot(folder: Path) -> dict[Path, tuple[int, bytes | None]]:
@@ -87,6 +89,19 @@ async def test_a_film_is_described_by_itself(importer: Importer, legacy: LegacyL
     assert (video["resolution"], video["frame_rate"]) == (f"{WIDTH}x{HEIGHT}", FRAME_RATE)
     assert video["duration_seconds"] == pytest.approx(2, abs=0.1)
     assert (video["title"], video["source_url"]) == (None, None)
+
+
+async def test_a_file_that_was_cut_off_is_imported_as_long_as_it_is(importer: Importer, legacy: LegacyLibrary) -> None:
+    path = make_noise(legacy.add("videos/talk.mp4", ""), "libx264", None, "mp4")
+    seconds = cut_off(path)
+    legacy.add_moments("talk", make_row(90.0, 95.0))
+    for _ in range(2):
+        await importer.run(legacy)
+        video = await importer.row("videos")
+        assert video["duration_seconds"] == pytest.approx(seconds, abs=0.25)
+        assert (await importer.row("moments"))["end_time"] == 95.0
+        async with importer.connection() as conn:
+            assert await VideoFileRepository(conn).get_declared_length(video["id"]) == pytest.approx(12.0, abs=0.1)
 
 
 async def test_a_film_that_is_none_is_reported_and_its_video_is_imported(

@@ -31,6 +31,7 @@ from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, talk
 
 SECONDS = 20
 LOCAL = ScriptedModels(finder=ScriptedFinder(is_local=True))
+OUTSIDE = "The moment ends at 95.0 seconds, after the end of the video at 20.0 seconds"
 Times = tuple[float, float]
 
 
@@ -250,7 +251,7 @@ async def test_one_clip_that_cannot_be_cut_does_not_stop_the_others(own_database
     async with clipping(own_database_url, tmp_path, (2, 5), (90, 95), (8, 12)) as (context, [first, behind, last]):
         cut, stored = await run_stages(context)
         assert (cut["total"], cut["clips"], cut["failed"]) == (3, 2, 1)
-        assert cut["reason"] == "1 of 3 clips could not be cut: The moment lies behind the end of the video"
+        assert cut["reason"] == f"1 of 3 clips could not be cut: {OUTSIDE}"
         assert stored == {"total": 2, "clips": 2, "failed": 0}
         assert await stored_clip(context, first)
         assert await stored_clip(context, last)
@@ -259,9 +260,17 @@ async def test_one_clip_that_cannot_be_cut_does_not_stop_the_others(own_database
 
 async def test_the_stage_fails_where_no_clip_could_be_cut(own_database_url: str, tmp_path: Path) -> None:
     async with clipping(own_database_url, tmp_path, (90, 95)) as (context, _):
-        with pytest.raises(StageFailed, match="The moment lies behind the end of the video"):
+        with pytest.raises(StageFailed, match=OUTSIDE):
             await clips.WORK.work(context)
         assert context.progress == {"total": 1, "processed": 1, "failed": 1}
+
+
+async def test_a_moment_that_ends_behind_the_video_gets_no_clip_of_what_comes_before_it(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    async with clipping(own_database_url, tmp_path, (22, 24)) as (context, _):
+        with pytest.raises(StageFailed, match="after the end of the video at 20"):
+            await clips.WORK.work(context)
 
 
 async def test_a_video_whose_file_is_missing_is_told(own_database_url: str, tmp_path: Path) -> None:

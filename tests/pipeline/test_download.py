@@ -19,6 +19,7 @@ from app.repositories import VideoRepository
 from app.services.videos import list_videos
 from tests.google_emulator import Emulator
 from tests.media.movies import make_movie
+from tests.media.test_early_end import cut_off, make_noise
 from tests.pipeline.contexts import make_context, take_over
 from tests.sites import Answer, Site, Visit, cutting, in_turn, ranging, redirecting, sending
 from tests.storage.homes import files_in, make_file, read_all
@@ -284,6 +285,16 @@ async def test_audio_is_downloaded_as_videos_are(own_database_url: str, tmp_path
     assert video is not None
     assert (video.video_codec, video.audio_codec, video.cloud_url[-4:]) == (None, "mp3", ".mp3")
     assert video.is_audio_only
+
+
+async def test_a_download_of_a_file_that_was_cut_off_says_so(own_database_url: str, tmp_path: Path, site: Site) -> None:
+    path = make_noise(tmp_path / "a", "libx264", None, "mp4")
+    cut_off(path)
+    site.answers["/film.mp4"] = sending(path.read_bytes())
+    async with _run(own_database_url, tmp_path, site) as context:
+        reason = (await WORK.work(context))["reason"]
+        assert reason.startswith("The file ends early: ")
+        assert await WORK.skip_reason(context) == f"Video already exists locally. {reason}"
 
 
 async def test_an_image_is_no_video(own_database_url: str, tmp_path: Path, site: Site) -> None:

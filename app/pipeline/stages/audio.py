@@ -9,6 +9,7 @@ from app.media.audio import LIMIT_SECONDS, wav_seconds
 from app.models.run import Stage
 from app.pipeline.context import RunContext
 from app.pipeline.extracting import extract_once
+from app.pipeline.files import describe_file_problem
 from app.pipeline.stage import Resource, StageWork
 from app.storage import find_audio_file
 
@@ -23,7 +24,9 @@ async def _skip_reason(context: RunContext) -> str | None:
 
 async def _work(context: RunContext) -> Mapping[str, Any]:
     path = await extract_once(context)
-    return {"seconds": round(await asyncio.to_thread(wav_seconds, path), 3)}
+    described = {"seconds": round(await asyncio.to_thread(wav_seconds, path), 3)}
+    problem = await describe_file_problem(context)
+    return {**described, "reason": problem} if problem else described
 
 
 WORK = StageWork(Stage.AUDIO, LIMIT_SECONDS, _skip_reason, _work, resource=Resource.AUDIO, attempts=3)

@@ -26,12 +26,13 @@ from app.models import Video
 from app.models.run import Stage
 from app.pipeline.context import RunContext
 from app.pipeline.fetching import WebPage, fetch_from_bucket, fetch_over_http
-from app.pipeline.files import local_file
+from app.pipeline.files import describe_file_problem, local_file
 from app.pipeline.page_films import can_fetch_from_pages, fetch_from_page
 from app.pipeline.part_file import PartFile
 from app.pipeline.saving import save
 from app.pipeline.stage import StageWork
 from app.repositories import VideoRepository
+from app.repositories.video_files import VideoFileRepository
 from app.storage import video_folder
 from app.storage.workers import Workers
 
@@ -50,7 +51,10 @@ async def _skip_reason(context: RunContext) -> str | None:
         return None
     # A worker that died may have stored the film and not said so.
     is_described = video.file_size_kb is not None or _url_of(context, video) is None
-    return "Video already exists locally" if is_described else None
+    if not is_described:
+        return None
+    problem = await describe_file_problem(context)
+    return f"Video already exists locally. {problem}" if problem else "Video already exists locally"
 
 
 async def _work(context: RunContext) -> Mapping[str, Any]:
@@ -61,7 +65,9 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
             await _describe(context, info, video.cloud_url, video.source_url)
         else:
             info = await _download(context, video)
-    return {"file_size_kb": info.file_size_kb, "duration_seconds": info.duration_seconds, "format": info.format}
+    described = {"file_size_kb": info.file_size_kb, "duration_seconds": info.duration_seconds, "format": info.format}
+    problem = await describe_file_problem(context)
+    return {**described, "reason": problem} if problem else described
 
 
 async def _download(context: RunContext, video: Video) -> MediaInfo:
@@ -135,6 +141,8 @@ async def _describe(context: RunContext, info: MediaInfo, film_url: str, source_
             frame_rate=info.frame_rate,
         )
         await videos.mark_complete(context.run.video_id)
+        if info.declared_seconds is not None:
+            await VideoFileRepository(conn).declare_length(context.run.video_id, film_url, info.declared_seconds)
 
     await save(context, describe)
 

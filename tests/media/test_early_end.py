@@ -1,0 +1,83 @@
+"""Files that were cut off: how long what is left of them plays, and how long they say they are."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from app.media.probe import probe
+
+SECONDS, RATE, SAMPLES = 12, 10, 48_000
+
+
+def make_noise(path: Path, video: str | None, audio: str | None, container: str) -> Path:
+    """Write a file of noise, which takes about as many bytes for each second; what it needs to be read comes first."""
+    random = np.random.default_rng(1)
+    options = {"movflags": "+faststart"} if container in ("mp4", "mov", "ipod") else {}
+    with av.open(str(path), "w", format=container, options=options) as output:
+        picture: Any = output.add_stream(video, rate=RATE, options={"g": "10"}) if video else None
+        sound: Any = output.add_stream(audio, rate=SAMPLES, layout="mono") if audio else None
+        if picture:
+            picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        for number in range(SECONDS * RATE):
+            if picture:
+                frame = av.VideoFrame.from_ndarray(random.integers(0, 255, (48, 64, 3), np.uint8), "rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, RATE)
+                output.mux(picture.encode(frame.reformat(format="yuv420p")))
+            if sound:
+                samples = random.uniform(-0.5, 0.5, (1, SAMPLES // RATE)).astype(np.float32)
+                heard = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
+                heard.pts, heard.sample_rate, heard.time_base = number * SAMPLES // RATE, SAMPLES, Fraction(1, SAMPLES)
+                output.mux(sound.encode(heard))
+        for stream in (picture, sound):
+            if stream:
+                output.mux(stream.encode(None))
+    return path
+
+
+def cut_off(path: Path) -> float:
+    """Take the last two fifths of a file away, and return when the last packet ends that is left."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 5])
+    last = 0.0
+    with av.open(str(path)) as container:
+        try:
+            for packet in container.demux():
+                if packet.pts is not None:
+                    last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        except av.FFmpegError:
+            pass
+    return last
+
+
+@pytest.mark.parametrize(
+    ("container", "video", "audio", "says_its_length"),
+    [
+        ("mp4", "libx264", "aac", True),
+        ("mov", "mpeg4", "aac", True),
+        ("ipod", None, "aac", True),
+        ("matroska", "libx264", "aac", True),
+        ("webm", "libvpx", "libopus", True),
+        ("flv", "libx264", "aac", True),
+        ("avi", "mpeg4", "libmp3lame", True),
+        ("wav", None, "pcm_s16le", True),
+        ("flac", None, "flac", True),
+        ("mpegts", "libx264", "aac", False),
+        ("ogg", None, "libopus", False),
+        ("mp3", None, "libmp3lame", False),
+    ],
+)
+def test_a_file_that_was_cut_off_is_as_long_as_what_is_left(
+    tmp_path: Path, container: str, video: str | None, audio: str | None, says_its_length: bool
+) -> None:
+    path = make_noise(tmp_path / "talk", video, audio, container)
+    assert probe(path).duration_seconds == pytest.approx(SECONDS, abs=0.2)
+    assert probe(path).declared_seconds is None
+    left = cut_off(path)
+    info = probe(path)
+    assert left < SECONDS * 0.75
+    assert info.duration_seconds == pytest.approx(left, abs=0.25)
+    assert info.declared_seconds == (pytest.approx(SECONDS, rel=0.05) if says_its_length else None)
