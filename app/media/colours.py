@@ -53,6 +53,7 @@ _CHROMATICITIES = {
 }
 _BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593])
 _GAMMA = 2.4  # BT.1886: of the screens that video is made for
+_STRAIGHT_UP_TO = 0.001  # of the light of white
 _WHITE_NITS, _PEAK_NITS = 203.0, 1000.0  # BT.2408: white of SDR within HDR, and the brightest that is expected
 _TABLE_SIZE = 49  # colours along each edge of a table: within 1 of 255 of what is computed
 _SCALING = "flags=bicubic+accurate_rnd+full_chroma_int"
@@ -125,13 +126,16 @@ class Colours:
         path.write_text("\n".join(lines) + "\n")
 
     def to_bt709(self, rgb: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return colours, red, green, blue from 0 to 1 along the last axis, as they are in SDR of BT.709."""
+        """Return colours, red, green, blue from 0 to 1 along the last axis, as they are in SDR of BT.709.
+
+        Those that BT.709 does not have are below 0 or above 1. They are to be clipped, though not in a table, between
+        whose colours others are computed.
+        """
         if self.transfer in (_PQ, _HLG):
             light = _tone_mapped(_pq_nits(rgb) if self.transfer == _PQ else _hlg_nits(rgb))
         else:
             light = rgb**_GAMMA
-        linear = light @ _conversion(self.primaries, _BT709).T
-        return np.asarray(np.clip(linear, 0.0, 1.0) ** (1 / _GAMMA))
+        return _as_numbers(light @ _conversion(self.primaries, _BT709).T)
 
 
 def colours_of(frame: VideoFrame) -> Colours:
@@ -169,7 +173,7 @@ def to_jpeg_colours(frame: VideoFrame, colours: Colours, width: int, height: int
             threads=1,
         )
         values = colours.to_bt709(rgb.to_ndarray().astype(np.float64) / 65535)
-        frame = VideoFrame.from_ndarray(np.rint(values * 255).astype(np.uint8), "rgb24")
+        frame = VideoFrame.from_ndarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), "rgb24")
         matrix, source = None, ColorRange.JPEG
     return frame.reformat(
         width,
@@ -214,6 +218,13 @@ def _tone_mapped(nits: NDArray[np.float64]) -> NDArray[np.float64]:
     spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (3 * t**2 - 2 * t**3) * highest
     mapped = _pq_nits(np.where(value < knee, value, spline) * peak)
     return np.asarray(nits * mapped / np.maximum(nits.max(axis=-1, keepdims=True), 1e-6) / _WHITE_NITS)
+
+
+def _as_numbers(light: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse EOTF of BT.1886, straight near black, where it would be too steep for a table."""
+    size = np.abs(light)
+    straight = size * _STRAIGHT_UP_TO ** (1 / _GAMMA - 1)
+    return np.asarray(np.sign(light) * np.where(size < _STRAIGHT_UP_TO, straight, size ** (1 / _GAMMA)))
 
 
 def _conversion(source: int, target: int) -> NDArray[np.float64]:

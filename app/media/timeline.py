@@ -26,7 +26,7 @@ Playable = AudioStream | VideoStream
 _Read = TypeVar("_Read", bound=Stream)
 
 _VIDEO_PACKETS = 16  # as many frames as can lie out of order
-_FIRST_PACKETS_AT_MOST = 400
+_FIRST_PACKETS_AT_MOST = 200
 _SCAN_SECONDS = 15.0
 # A stream whose time stamps go back by more than the first, or on by more than the second, has another clock.
 _JUMP_BACK_SECONDS: Final = 0.5
