@@ -10,7 +10,7 @@ from app.api.answers import json_answer
 from app.api.dependencies import Checkouts, LiveState, MediaStorage, VideoId
 from app.api.read_route import SharedReads
 from app.api.schemas.common import Error
-from app.api.schemas.videos import DeleteQuery, DeletionAnswer, VideoAnswer, VideoChangesBody
+from app.api.schemas.videos import DeleteQuery, DeletionAnswer, SingleVideoAnswer, VideoChangesBody
 from app.api.videos import describe_video
 from app.repositories.videos import VideoChanges
 from app.services.deleted_rows import Skips
@@ -20,7 +20,7 @@ from app.services.video_edits import change_video
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["videos"])
 
 
-@router.patch("", response_model=VideoAnswer, responses={404: {"model": Error}, 422: {"model": Error}})
+@router.patch("", response_model=SingleVideoAnswer, responses={404: {"model": Error}, 422: {"model": Error}})
 async def edit_video(video_id: VideoId, body: VideoChangesBody, database: Checkouts, reads: SharedReads) -> Response:
     """Correct a video's title or source_url; null forgets it."""
     changes: VideoChanges = body.model_dump(include=body.model_fields_set)  # type: ignore[assignment]
