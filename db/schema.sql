@@ -300,6 +300,16 @@ CREATE TABLE pipeline.work (
 
 CREATE INDEX idx_work_callback_due_at ON pipeline.work (callback_due_at) WHERE callback_due_at IS NOT NULL;
 
+-- What a run that has not ended has replaced: rows as JSON. They go when it completes, and come back where it does not.
+CREATE TABLE pipeline.replaced (
+    run_id     integer   CONSTRAINT replaced_pkey PRIMARY KEY
+                         CONSTRAINT replaced_run_id_fkey REFERENCES public.pipeline_history ON DELETE CASCADE,
+    moments    jsonb     NOT NULL,
+    clips      jsonb     NOT NULL,
+    thumbnails jsonb     NOT NULL,
+    made       integer[] NOT NULL  -- ids of the moments that the run has made instead
+);
+
 -- Videos of URLs whose file has not come yet. They are in no list; their runs are shown, and can be tried again.
 CREATE TABLE pipeline.pending_videos (
     video_id integer CONSTRAINT pending_videos_pkey PRIMARY KEY

@@ -110,10 +110,15 @@ class StageRecord:
         return self.status in (StageStatus.WAITING, StageStatus.PROCESSING)
 
     @property
+    def is_undone(self) -> bool:
+        """Whether what the stage has made went with a run that did not complete, and what it replaced came back."""
+        return bool(self.result.get("is_undone"))
+
+    @property
     def made_nothing(self) -> bool:
         """Whether the stage was completed without a result: no moment found, or all times exact already."""
         unchanged = self.result.get("unchanged", 0)
-        found_nothing = self.result.get("moments") == 0
+        found_nothing = self.result.get("moments") == 0 or self.is_undone
         return self.status is StageStatus.COMPLETED and (found_nothing or 0 < unchanged == self.result.get("total"))
 
 
@@ -125,6 +130,8 @@ def shown_record(record: StageRecord) -> StageRecord:
     reason = record.skip_reason
     if record.status is StageStatus.CANCELLED:
         reason = "Cancelled"
+    elif record.is_undone and record.status is StageStatus.COMPLETED:
+        reason = "The moments from before were kept, because the run did not complete"
     elif record.made_nothing:
         reason = str(record.result.get("reason") or "No moments were found")
     elif record.status is not StageStatus.SKIPPED:

@@ -1,7 +1,7 @@
 """SQL over `pipeline.work` and the runs it belongs to: accepted, claimed by one worker, recorded, ended."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from app.core.errors import RunLost
 from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.repositories.replaced import ReplacedRepository
 from app.repositories.stored_runs import read_claimed
 
 _MOST_ATTEMPTS = 3
@@ -247,10 +248,13 @@ class WorkRepository:
         if row and row[0]:
             await self._end(run.id, Outcome(RunStatus.CANCELLED))
 
-    async def finish(self, run: ClaimedRun, outcome: Outcome) -> None:
-        """End the run. Raises `RunLost` where it is not its owner's any more."""
+    async def finish(self, run: ClaimedRun, outcome: Outcome) -> set[str]:
+        """End the run and return the URLs of files that nothing refers to any more; the caller holds the video.
+
+        Raises `RunLost` where it is not its owner's any more.
+        """
         await self.hold(run)
-        await self._end(run.id, outcome)
+        return await self._end(run.id, outcome)
 
     async def cancel(self, run_id: int, stale_seconds: float) -> bool:
         """Have a run end as cancelled: at once where no worker has it, or one that was not seen for `stale_seconds`,
@@ -314,7 +318,22 @@ class WorkRepository:
             )
             return await cursor.fetchall()
 
-    async def _end(self, run_id: int, outcome: Outcome) -> None:
+    async def _end(self, run_id: int, outcome: Outcome) -> set[str]:
+        """End the run: what it has replaced is gone where it has completed, and comes back where it has not."""
+        replaced = ReplacedRepository(self._conn)
+        if outcome.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
+            files = await replaced.forget(run_id)
+        elif (unused := await replaced.restore(run_id)) is None:
+            files = set()
+        else:
+            files, outcome = unused, replace(outcome, moments=0, clips=0)
+            await self._conn.execute(
+                """
+                UPDATE pipeline.work SET stages = jsonb_set(stages, '{generation,result,is_undone}', 'true')
+                WHERE run_id = %(id)s
+                """,
+                {"id": run_id},
+            )
         await self._conn.execute(
             """
             WITH ended AS (
@@ -333,6 +352,7 @@ class WorkRepository:
             """,
             {**asdict(outcome), "id": run_id},
         )
+        return files
 
 
 def _key(run: ClaimedRun) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from redis.asyncio import Redis
 
 from app.core.errors import NothingRuns
 from app.database import Connection, Database
+from app.repositories import VideoRepository
 from app.repositories.active_runs import ActiveRunRepository
 from app.repositories.live_runs import LiveRuns
 from app.repositories.work import WorkRepository
@@ -26,6 +27,7 @@ async def cancel_runs(conn: Connection, video: str) -> Cancelled:
     """Have the active runs of a video end, in the caller's transaction; those that no living worker has end
     at once."""
     cancelled = Cancelled()
+    await VideoRepository(conn).lock(findable(video))  # before its runs, as a worker does
     for run_id, identifier in await ActiveRunRepository(conn).list_of_video(findable(video)):
         has_ended = await WorkRepository(conn).cancel(run_id, _STALE_SECONDS)
         (cancelled.ended if has_ended else cancelled.ending).append(identifier)

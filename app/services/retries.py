@@ -96,7 +96,7 @@ def _finished_stages(ended: EndedRequest) -> list[Stage]:
     finished: list[Stage] = []
     for stage in STAGES[ended.type]:
         record = ended.stages.get(stage)
-        if record is None or not record.is_done or stage == ended.error_stage:
+        if record is None or not record.is_done or record.is_undone or stage == ended.error_stage:
             return finished
         finished.append(stage)
     return []

@@ -16,8 +16,10 @@ from app.pipeline.failures import tell_failure
 from app.pipeline.outages import through_outages
 from app.pipeline.pace import Pace
 from app.pipeline.recorder import Recorder
+from app.pipeline.replacing import delete_files
 from app.pipeline.slots import Slots
 from app.pipeline.stage import StageWork
+from app.repositories import VideoRepository
 from app.repositories.live_runs import LiveRuns
 from app.repositories.work import Outcome, WorkRepository
 
@@ -132,11 +134,13 @@ class Attempt:
         return Outcome(RunStatus.FAILED, stage, tell_failure(error, stage))
 
     async def _finish(self, outcome: Outcome) -> None:
-        async def finish() -> None:
+        async def finish() -> set[str]:
             async with self._context.database.connect() as conn, conn.transaction():
-                await WorkRepository(conn).finish(self._run, outcome)
+                await VideoRepository(conn).lock(self._run.video)
+                return await WorkRepository(conn).finish(self._run, outcome)
 
-        await through_outages(f"The end of run {self._run.identifier}", finish)
+        files = await through_outages(f"The end of run {self._run.identifier}", finish)
+        await delete_files(self._context, files)
 
     async def _tell_end(self, outcome: Outcome) -> None:
         await self._live.end(self._run.identifier, self._run.video, self._recorder.write_live(outcome))

@@ -12,8 +12,10 @@ from app.ai.protocols import Found, FoundMoment
 from app.core.errors import InvalidMoment, ModelAnswerInvalid, RunLost, StageFailed, TransientFailure
 from app.database import Connection
 from app.models import Moment
+from app.models.run import RunStatus
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME
+from app.pipeline.replacing import delete_files
 from app.pipeline.stages.generation import WORK
 from app.repositories import (
     ClipRepository,
@@ -23,6 +25,7 @@ from app.repositories import (
     PromptRepository,
     VideoRepository,
 )
+from app.repositories.work import Outcome, WorkRepository
 from app.services.moments import add_moment
 from app.storage import clip_folder
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
@@ -330,7 +333,7 @@ async def test_what_cannot_be_a_moment_is_left_out(own_database_url: str, tmp_pa
     assert moments[0].generation_model == "m" * 100
 
 
-async def test_files_of_clips_go_once_their_rows_are_gone(own_database_url: str, tmp_path: Path) -> None:
+async def test_files_of_clips_go_once_the_run_has_completed(own_database_url: str, tmp_path: Path) -> None:
     async with _ready(own_database_url, tmp_path, ScriptedFinder(_FOUND)) as context:
         source = tmp_path / "clip.mp4"
         source.write_bytes(b"a clip")
@@ -347,6 +350,10 @@ async def test_files_of_clips_go_once_their_rows_are_gone(own_database_url: str,
                 span = {"start_time": 200.0, "end_time": 210.0}
                 await make_clip(conn, await make_moment(conn, video_id=context.run.video_id, **span), cloud_url=url)
         await WORK.work(context)
+        assert {file.url for file in await context.storage.list(folder)} == set(urls.values())
+        async with context.database.connect() as conn, conn.transaction():
+            files = await WorkRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
+        await delete_files(context, files)
         assert {file.url for file in await context.storage.list(folder)} == {urls["own"], urls["shared"]}
         assert theirs.exists()
         async with context.database.connect() as conn:
@@ -474,4 +481,4 @@ async def test_replacing_many_takes_no_more_statements_than_replacing_few(
             await WORK.work(context)
         statements = [record.getMessage() for record in caplog.records if record.name == "app.database.statements"]
         assert len(await _list(context)) == count
-    assert len([each for each in statements if not each.startswith("SELECT pg_backend_pid()")]) == 17
+    assert len([each for each in statements if not each.startswith("SELECT pg_backend_pid()")]) == 16

@@ -17,7 +17,6 @@ from app.pipeline.configs import store_config
 from app.pipeline.context import RunContext
 from app.pipeline.families import list_own, overlaps
 from app.pipeline.files import AUDIO_NAME, find_local
-from app.pipeline.replacing import delete_files, delete_moments
 from app.pipeline.saving import keeping_answers, save, storable, usage_of
 from app.pipeline.scenes import find_cuts
 from app.pipeline.spoken import end_of, segments_of, words_of
@@ -30,6 +29,7 @@ from app.repositories import (
 )
 from app.repositories.moments import ReservedMoment, new_identifier
 from app.repositories.parts import PartRepository
+from app.repositories.replaced import ReplacedRepository
 from app.repositories.work import WorkRepository
 from app.storage import find_audio_file
 
@@ -53,12 +53,11 @@ class _Material:
 
 @dataclass(frozen=True, slots=True)
 class _Replaced:
-    """What came of saving: how many moments there are, were left out, and went, and files nobody needs any more."""
+    """What came of saving: how many moments there are, were left out, and went."""
 
     added: int = 0
     left_out: int = 0
     gone: int = 0
-    files: frozenset[str] = frozenset()
 
 
 async def _skip_reason(context: RunContext) -> str | None:
@@ -86,7 +85,6 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
         found = await finder.find(request, lambda done: context.report(percentage=int(done * 100)))
     moments = _list_storable(found, material.duration_seconds)
     replaced = await save(context, lambda conn: _replace(conn, context, moments, found, config_id))
-    await delete_files(context, replaced.files)
     context.report(percentage=100)
     return _describe(found, replaced, _why_few(replaced.added, finder, request))
 
@@ -181,7 +179,10 @@ def _list_storable(found: Found, duration: float) -> list[FoundMoment]:
 async def _replace(
     conn: Connection, context: RunContext, found: Sequence[FoundMoment], answer: Found, config_id: int
 ) -> _Replaced:
-    """Put the moments in the place of those that a model has found before; without any of them those stay."""
+    """Put the moments in the place of those that a model has found before; without any of them those stay.
+
+    What is replaced is kept until the run has ended: it comes back where the run does not complete.
+    """
     video_id = context.run.video_id
     existing = await MomentRepository(conn).list_by_video(video_id)
     own = list_own(existing)
@@ -190,15 +191,17 @@ async def _replace(
     if not new:
         return _Replaced(left_out=len(found))
     gone = sorted({moment.id for moment in existing} - {moment.id for moment in own})
-    files = await delete_moments(conn, video_id, gone)
-    await _insert(conn, video_id, new, answer.model, config_id)
-    return _Replaced(len(new), len(found) - len(new), len(gone), frozenset(files))
+    ids = await MomentRepository(conn).reserve_ids(len(new))
+    if gone:
+        await ReplacedRepository(conn).replace(context.run.id, gone, ids)
+    await _insert(conn, video_id, ids, new, answer.model, config_id)
+    return _Replaced(len(new), len(found) - len(new), len(gone))
 
 
-async def _insert(conn: Connection, video_id: int, moments: Sequence[FoundMoment], model: str, config_id: int) -> None:
-    repository = MomentRepository(conn)
-    ids = await repository.reserve_ids(len(moments))
-    await repository.copy(
+async def _insert(
+    conn: Connection, video_id: int, ids: Sequence[int], moments: Sequence[FoundMoment], model: str, config_id: int
+) -> None:
+    await MomentRepository(conn).copy(
         ReservedMoment(
             id=moment_id,
             identifier=new_identifier(),

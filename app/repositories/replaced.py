@@ -1,0 +1,128 @@
+"""SQL over `pipeline.replaced`: the moments that a run has replaced, kept until it has ended."""
+
+from collections.abc import Sequence
+
+from app.database import Connection
+from app.repositories import clips as clip_rows
+from app.repositories import moments as moment_rows
+from app.repositories.parts import PartRepository
+
+
+class ReplacedRepository:
+    """What runs have replaced, with the clips and thumbnails of it. The caller holds the video."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def replace(self, run_id: int, replaced: Sequence[int], made: Sequence[int]) -> None:
+        """Take moments away until the run has ended; `made` are the ids of those that come in their place."""
+        await self._conn.execute(
+            """
+            INSERT INTO pipeline.replaced (run_id, moments, clips, thumbnails, made)
+            SELECT %(run_id)s,
+                   (SELECT coalesce(jsonb_agg(to_jsonb(moments) ORDER BY id), '[]')
+                    FROM moments WHERE id = ANY (%(replaced)s)),
+                   (SELECT coalesce(jsonb_agg(to_jsonb(clips) ORDER BY id), '[]')
+                    FROM clips WHERE moment_id = ANY (%(replaced)s)),
+                   (SELECT coalesce(jsonb_agg(to_jsonb(thumbnails) ORDER BY thumbnails.id), '[]')
+                    FROM thumbnails JOIN clips ON clips.id = clip_id WHERE moment_id = ANY (%(replaced)s)),
+                   %(made)s
+            """,
+            {"run_id": run_id, "replaced": list(replaced), "made": list(made)},
+        )
+        await moment_rows.MomentRepository(self._conn).delete_many(replaced)
+
+    async def forget(self, run_id: int) -> set[str]:
+        """Forget what a completed run has replaced; return the URLs of files that nothing refers to any more."""
+        cursor = await self._conn.execute(
+            """
+            WITH forgotten AS (DELETE FROM pipeline.replaced WHERE run_id = %(run_id)s RETURNING clips, thumbnails)
+            SELECT video_id, ARRAY(
+                SELECT value ->> 'cloud_url' FROM forgotten, jsonb_array_elements(clips || thumbnails)
+            )
+            FROM pipeline_history WHERE id = %(run_id)s AND EXISTS (SELECT FROM forgotten)
+            """,
+            {"run_id": run_id},
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            return set()
+        return set(row[1]) - {file.url for file in await PartRepository(self._conn).list_files(row[0])}
+
+    async def restore(self, run_id: int) -> set[str] | None:
+        """Put back what a run has replaced in the place of what it has made; return URLs as `forget` does, or None
+        where it has replaced nothing.
+
+        What cannot be put back stays away: a moment whose config is gone, or whose identifier another one has now.
+        """
+        cursor = await self._conn.execute(
+            """
+            SELECT video_id FROM pipeline_history AS history JOIN pipeline.replaced ON run_id = history.id
+            WHERE history.id = %(run_id)s
+            """,
+            {"run_id": run_id},
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            return None
+        parts = PartRepository(self._conn)
+        before = {file.url for file in await parts.list_files(row[0])}
+        await self._delete_made(run_id)
+        await self._insert(run_id)
+        await self._conn.execute("DELETE FROM pipeline.replaced WHERE run_id = %(run_id)s", {"run_id": run_id})
+        return before - {file.url for file in await parts.list_files(row[0])}
+
+    async def _delete_made(self, run_id: int) -> None:
+        await self._conn.execute(
+            """
+            WITH RECURSIVE made AS (
+                SELECT unnest(made) AS id FROM pipeline.replaced WHERE run_id = %(run_id)s
+                UNION
+                SELECT moments.id FROM made JOIN moments ON parent_id = made.id
+            )
+            DELETE FROM moments WHERE id IN (SELECT id FROM made)
+            """,
+            {"run_id": run_id},
+        )
+
+    async def _insert(self, run_id: int) -> None:
+        of_run = {"run_id": run_id}
+        columns = moment_rows.COLUMNS.replace(
+            "parent_id", "CASE WHEN parent_id IN (SELECT id FROM kept UNION SELECT id FROM moments) THEN parent_id END"
+        )
+        await self._conn.execute(
+            f"""
+            WITH kept AS (
+                SELECT held.*
+                FROM pipeline.replaced CROSS JOIN LATERAL jsonb_populate_recordset(NULL::moments, moments) AS held
+                WHERE run_id = %(run_id)s
+                  AND (generation_config_id IS NULL
+                       OR generation_config_id IN (SELECT configs.id FROM generation_configs AS configs))
+                  AND NOT EXISTS (SELECT FROM moments AS other WHERE other.identifier = held.identifier)
+            )
+            INSERT INTO moments ({moment_rows.COLUMNS}) SELECT {columns} FROM kept
+            """,
+            of_run,
+        )
+        await self._conn.execute(
+            f"""
+            INSERT INTO clips ({clip_rows.COLUMNS})
+            SELECT {clip_rows.COLUMNS}
+            FROM (SELECT held.* FROM pipeline.replaced
+                  CROSS JOIN LATERAL jsonb_populate_recordset(NULL::clips, clips) AS held
+                  WHERE run_id = %(run_id)s) AS kept
+            WHERE moment_id IN (SELECT moments.id FROM moments)
+            """,
+            of_run,
+        )
+        await self._conn.execute(
+            """
+            INSERT INTO thumbnails (id, video_id, clip_id, cloud_url, file_size_kb, created_at)
+            SELECT id, video_id, clip_id, cloud_url, file_size_kb, created_at
+            FROM (SELECT held.* FROM pipeline.replaced
+                  CROSS JOIN LATERAL jsonb_populate_recordset(NULL::thumbnails, thumbnails) AS held
+                  WHERE run_id = %(run_id)s) AS kept
+            WHERE clip_id IN (SELECT clips.id FROM clips)
+            """,
+            of_run,
+        )

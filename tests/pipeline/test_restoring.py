@@ -1,0 +1,137 @@
+"""Moments that a run has replaced come back where it does not complete."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.database import Connection
+from app.models.run import RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.pipeline.context import RunContext
+from app.pipeline.stages.generation import WORK
+from app.repositories import MomentRepository
+from app.repositories.ended_runs import EndedRunRepository
+from app.repositories.runs import RunRepository
+from app.repositories.work import Outcome, WorkRepository
+from app.services.cancelling import cancel_runs
+from app.services.retries import _finished_stages
+from app.services.runs import stages_of
+from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
+from tests.pipeline.contexts import make_context, take_over
+from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, found, talk
+
+TABLES = ("moments", "clips", "thumbnails")
+End = Callable[[Connection, RunContext], Awaitable[object]]
+
+
+async def end_as_cancelled(conn: Connection, context: RunContext) -> None:
+    await WorkRepository(conn).finish(context.run, Outcome(RunStatus.CANCELLED))
+
+
+async def end_as_failed(conn: Connection, context: RunContext) -> None:
+    await WorkRepository(conn).finish(context.run, Outcome(RunStatus.FAILED, "clips", "No", moments=2))
+
+
+async def cancel_without_a_worker(conn: Connection, context: RunContext) -> None:
+    await conn.execute("UPDATE pipeline.work SET seen_at = seen_at - interval '1 hour'")
+    assert (await cancel_runs(conn, context.run.video)).ended == [context.run.identifier]
+
+
+async def release_cancelled(conn: Connection, context: RunContext) -> None:
+    await cancel_runs(conn, context.run.video)
+    await WorkRepository(conn).release(context.run)
+
+
+async def end_after_a_worker_died(conn: Connection, context: RunContext) -> None:
+    second = await take_over(context)
+    assert (await WORK.work(second))["moments"] == 2
+    await end_as_cancelled(conn, second)
+
+
+async def read_rows(context: RunContext) -> list[list[tuple[Any, ...]]]:
+    async with context.database.connect() as conn:
+        return [
+            await (await conn.execute(f"SELECT * FROM {table} ORDER BY id".encode())).fetchall() for table in TABLES
+        ]
+
+
+async def make_before(conn: Connection, video_id: int) -> None:
+    """What a run before has found, refined and cut, beside a moment of a user."""
+    config = await make_generation_config(conn)
+    values: dict[str, Any] = {"video_id": video_id, "generation_config_id": config.id, "generation_model": "old/finder"}
+    one = await make_moment(conn, title="Old", start_time=10.123456789, end_time=20.1, score=7, **values)
+    clip = await make_clip(conn, one, padding_left=1.5, video_codec="h264")
+    await make_thumbnail(conn, clip_id=clip.id)
+    refined = await make_moment(
+        conn, title="Old", start_time=11.0, end_time=19.0, is_refined=True, parent_id=one.id, **values
+    )
+    await make_moment(conn, title="Older", is_refined=True, parent_id=refined.id, **values)
+    await make_moment(conn, title="Mine", video_id=video_id, start_time=200.0, end_time=210.0)
+
+
+@pytest.mark.parametrize("run_type", [RunType.FULL, RunType.MOMENTS])
+@pytest.mark.parametrize(
+    "end", [end_as_cancelled, end_as_failed, cancel_without_a_worker, release_cancelled, end_after_a_worker_died]
+)
+async def test_what_a_run_has_replaced_comes_back_where_it_does_not_complete(
+    own_database_url: str, tmp_path: Path, end: End, run_type: RunType
+) -> None:
+    models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"), (80.0, 150.0, "Two"))))
+    async with (
+        make_context(own_database_url, tmp_path, models=models, run_type=run_type) as context,
+        context.database.connect() as conn,
+    ):
+        await make_transcript(conn, video_id=context.run.video_id, **talk(300))
+        await make_before(conn, context.run.video_id)
+        before = await read_rows(context)
+        record = StageRecord(StageStatus.COMPLETED, 1.0, 2.0, result=await WORK.work(context))
+        await WorkRepository(conn).save_stage(context.run, Stage.GENERATION, record)
+        moments = await MomentRepository(conn).list_by_video(context.run.video_id)
+        assert [moment.title for moment in moments] == ["Mine", "One", "Two"]
+        better = await make_moment(conn, video_id=context.run.video_id, is_refined=True, parent_id=moments[1].id)
+        await make_thumbnail(conn, clip_id=(await make_clip(conn, better)).id)
+        async with conn.transaction():
+            await end(conn, context)
+        assert await read_rows(context) == before
+        assert await (await conn.execute("SELECT count(*) FROM pipeline.replaced")).fetchone() == (0,)
+        (run,) = await RunRepository(conn).list_runs(context.run.video, 1)
+        ended = await EndedRunRepository(conn).find(identifier=context.run.identifier)
+    assert (run.total_moments_generated, run.total_clips_created) == (0, 0)
+    shown = stages_of(run)[Stage.GENERATION]
+    assert shown.status is StageStatus.SKIPPED
+    assert shown.skip_reason == "The moments from before were kept, because the run did not complete"
+    assert ended is not None
+    assert Stage.GENERATION not in _finished_stages(ended)
+
+
+async def test_what_cannot_come_back_does_not_keep_the_run_from_ending(own_database_url: str, tmp_path: Path) -> None:
+    models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"))))
+    async with (
+        make_context(own_database_url, tmp_path, models=models) as context,
+        context.database.connect() as conn,
+    ):
+        await make_transcript(conn, video_id=context.run.video_id, **talk(300))
+        await make_before(conn, context.run.video_id)
+        old = (await MomentRepository(conn).list_by_video(context.run.video_id))[0]
+        await WORK.work(context)
+        await make_moment(conn, video_id=context.run.video_id, identifier=old.identifier, title="Imported")
+        async with conn.transaction():
+            await end_as_cancelled(conn, context)
+        moments = await MomentRepository(conn).list_by_video(context.run.video_id)
+    assert sorted(moment.title for moment in moments) == ["Imported", "Mine", "Old", "Older"]
+    assert {moment.parent_id for moment in moments if moment.title == "Old"} == {None}
+
+
+async def test_a_first_run_that_is_cancelled_keeps_what_it_has_found(own_database_url: str, tmp_path: Path) -> None:
+    models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"))))
+    async with (
+        make_context(own_database_url, tmp_path, models=models) as context,
+        context.database.connect() as conn,
+    ):
+        await make_transcript(conn, video_id=context.run.video_id, **talk(300))
+        await WORK.work(context)
+        async with conn.transaction():
+            await end_as_cancelled(conn, context)
+        moments = await MomentRepository(conn).list_by_video(context.run.video_id)
+    assert [moment.title for moment in moments] == ["One"]
