@@ -44,18 +44,20 @@ class LocalTranscriber:
     async def transcribe(self, audio: Audio, progress: Progress) -> Transcribed:
         work = _Transcription(audio)
         try:
-            await self._thread.run(lambda control: self._prepare(work, control), progress)
-            while await self._thread.run(work.transcribe_piece, progress):
+            while await self._thread.run(lambda control: self._transcribe_piece(work, control), progress):
                 pass
         finally:
             work.close()
         return work.sum_up()
 
-    def _prepare(self, work: "_Transcription", control: Control) -> None:
+    def _transcribe_piece(self, work: "_Transcription", control: Control) -> bool:
+        """Transcribe one more piece, the first one in the same turn in which the model is chosen. False at the end."""
         began = time.perf_counter()
-        work.weights, work.language = self._choose(work.audio.path, control)
-        work.model = self._load(work.weights)
+        if work.weights is None:
+            work.weights, work.language = self._choose(work.audio.path, control)
+        is_unfinished = work.transcribe_piece(self._load(work.weights), control)
         work.seconds += time.perf_counter() - began
+        return is_unfinished
 
     def _choose(self, path: Path, control: Control) -> tuple[Weights, str]:
         if self._choice == "tiny.en":
@@ -74,34 +76,33 @@ class LocalTranscriber:
 class _Transcription:
     """One transcription under way. Its calls come from one thread at a time."""
 
-    weights: Weights
-    language: str
-    model: "WhisperModel"
-
     def __init__(self, audio: Audio) -> None:
         self.audio = audio
+        self.weights: Weights | None = None
+        self.language = NO_LANGUAGE
         self.seconds = 0.0  # of work, without those that others had their turns
         self._pieces = _read_pieces(audio.path)
+        self._following: tuple[float, Samples] | None = None  # the piece that was read last, and where it starts
         self._words: list[Word] = []
         self._dropped: list[tuple[float, float]] = []
 
-    def transcribe_piece(self, control: Control) -> bool:
-        """Transcribe one more piece of the audio. False where there is none."""
-        began = time.perf_counter()
-        start, piece = next(self._pieces, (0.0, None))
-        if piece is not None:
-            duration = self.audio.duration_seconds
+    def transcribe_piece(self, model: "WhisperModel", control: Control) -> bool:
+        """Transcribe one more piece of the audio. False where none follows, so that the end needs no turn."""
+        start, piece = self._following or next(self._pieces, (0.0, None))
+        if piece is None:
+            return False
+        duration = self.audio.duration_seconds
 
-            def report(second: float) -> None:
-                control.tell((start + second) / duration if duration else 0.0)
+        def report(second: float) -> None:
+            control.tell((start + second) / duration if duration else 0.0)
 
-            report(0.0)
-            found = recognize(self.model, piece, self.language, report, control.check)
-            words = (Word(word.word, start + word.start, start + word.end) for word in found.words)
-            self._words.extend(_tidy(words, self._words, duration))
-            self._dropped.extend((start + first, start + last) for first, last in found.dropped)
-        self.seconds += time.perf_counter() - began
-        return piece is not None
+        report(0.0)
+        found = recognize(model, piece, self.language, report, control.check)
+        words = (Word(word.word, start + word.start, start + word.end) for word in found.words)
+        self._words.extend(_tidy(words, self._words, duration))
+        self._dropped.extend((start + first, start + last) for first, last in found.dropped)
+        self._following = next(self._pieces, None)
+        return self._following is not None
 
     def close(self) -> None:
         self._pieces.close()
@@ -112,7 +113,7 @@ class _Transcription:
             words=self._words,
             segments=make_captions(self._words),
             language=_NOT_ISO.get(self.language, self.language) if self._words else NO_LANGUAGE,
-            service=self.weights.name,
+            service=self.weights.name if self.weights else "",
             usage=Usage(calls=1, seconds=self.seconds),
             dropped=self._dropped,
         )

@@ -190,6 +190,21 @@ async def test_a_short_transcription_does_not_wait_for_a_long_one(
     await first
 
 
+async def test_a_short_transcription_has_one_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    local = LocalTranscriber("auto")
+    thread = local._thread
+
+    async def run(function: Any, progress: Any) -> Any:
+        calls.append(function)
+        return await thread._run(function, progress)
+
+    monkeypatch.setattr(thread, "run", run)
+    audio = make_audio(write(tmp_path / "a.wav", speech()[0][: 5 * RATE]), 5)
+    assert (await local.transcribe(audio, ignore)).text
+    assert len(calls) == 1
+
+
 async def test_two_transcriptions_at_once_are_done_one_after_the_other(tmp_path: Path) -> None:
     audio = make_audio(write(tmp_path / "a.wav", speech()[0][: 5 * RATE]), 5)
     one, other = await asyncio.gather(*(transcriber("tiny.en").transcribe(audio, ignore) for _ in range(2)))
