@@ -190,6 +190,14 @@ async def test_a_video_in_which_nothing_is_said_has_no_moments_and_no_failure(
     assert finder.asked == []
 
 
+async def test_a_video_whose_speech_was_dropped_is_not_called_silent(own_database_url: str, tmp_path: Path) -> None:
+    async with make_context(own_database_url, tmp_path, models=ScriptedModels(finder=ScriptedFinder())) as context:
+        async with context.database.connect() as conn:
+            await make_transcript(conn, video_id=context.run.video_id, word_timestamps=[], segment_timestamps=[])
+        context.dropped_speech = "Speech that could not be understood is not in the transcript: 0:00-0:20"
+        assert await WORK.work(context) == {"moments": 0, "reason": context.dropped_speech}
+
+
 @pytest.mark.parametrize(("seconds", "told"), [(55.64, "55.6"), (59.99, "59.9")])
 async def test_of_a_video_shorter_than_a_moment_nobody_is_asked_for_moments(
     own_database_url: str, tmp_path: Path, seconds: float, told: str

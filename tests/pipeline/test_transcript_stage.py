@@ -90,6 +90,7 @@ async def test_the_result_says_which_speech_was_dropped(own_database_url: str, t
     async with make_context(own_database_url, tmp_path, models=models) as context:
         _write_wav(context.folder / AUDIO_NAME)
         result = await WORK.work(context)
+    assert result["reason"] == context.dropped_speech
     assert result["reason"] == (
         "Speech that could not be understood is not in the transcript: 0:12-0:24, 1:02:05-1:02:11"
     )

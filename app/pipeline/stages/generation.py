@@ -75,7 +75,7 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
     finder = await context.models.get_finder(context.run.request.generation_model)
     request = await _make_request(context, material)
     if not request.segments:
-        return await _end_without(context, "Nothing is said in the video")
+        return await _end_without(context, context.dropped_speech or "Nothing is said in the video")
     if reason := _too_short(material.video, request.min_length):
         return await _end_without(context, reason)
     if finder.is_local:

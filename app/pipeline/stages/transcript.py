@@ -47,6 +47,8 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
         _check(made, audio.duration_seconds)
     row = _make_row(context.run.video_id, made, audio.duration_seconds, time.monotonic() - started)
     is_first = await save(context, lambda conn: TranscriptRepository(conn).create_first(**row))
+    if is_first and made.dropped:
+        context.dropped_speech = describe_dropped(made.dropped)
     context.report(percentage=100)
     return {
         "service": row["transcription_service"],
