@@ -49,6 +49,16 @@ class ReplacedRepository:
             return set()
         return set(row[1]) - {file.url for file in await PartRepository(self._conn).list_files(row[0])}
 
+    async def forget_all(self, video_id: int) -> None:
+        """Forget what the runs over a video have replaced."""
+        await self._conn.execute(
+            """
+            DELETE FROM pipeline.replaced USING pipeline_history AS history
+            WHERE run_id = history.id AND video_id = %(video_id)s
+            """,
+            {"video_id": video_id},
+        )
+
     async def restore(self, run_id: int) -> set[str] | None:
         """Put back what a run has replaced in the place of what it has made; return URLs as `forget` does, or None
         where it has replaced nothing.

@@ -7,6 +7,7 @@ from app.database import Connection
 from app.models import Video
 from app.repositories import GenerationConfigRepository, ThumbnailRepository, TranscriptRepository, VideoRepository
 from app.repositories.parts import FileRow, PartRepository, VideoParts
+from app.repositories.replaced import ReplacedRepository
 from app.services.cancelling import cancel_runs
 
 
@@ -88,6 +89,8 @@ async def _delete_parts(
 ) -> DeletedRows:
     """Delete what is not kept of a video that stays itself."""
     gone = await _delete_clips(conn, skips, files)
+    if not skips.skip_local_moments:
+        await ReplacedRepository(conn).forget_all(video.id)  # a run that is being cancelled would bring them back
     moments = 0 if skips.skip_local_moments else await PartRepository(conn).delete_moments_without_clip(video.id)
     if not skips.skip_local_thumbnail:
         for file in (file for file in files if file.kind == "thumbnail"):

@@ -15,6 +15,7 @@ from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.runs import RunRepository
 from app.repositories.work import Outcome, WorkRepository
 from app.services.cancelling import cancel_runs
+from app.services.deleted_rows import Skips, delete_rows
 from app.services.retries import _finished_stages
 from app.services.runs import stages_of
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
@@ -135,3 +136,21 @@ async def test_a_first_run_that_is_cancelled_keeps_what_it_has_found(own_databas
             await end_as_cancelled(conn, context)
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
     assert [moment.title for moment in moments] == ["One"]
+
+
+async def test_moments_that_are_deleted_while_a_run_replaces_them_do_not_come_back(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"))))
+    async with (
+        make_context(own_database_url, tmp_path, models=models) as context,
+        context.database.connect() as conn,
+    ):
+        await make_transcript(conn, video_id=context.run.video_id, **talk(300))
+        await make_before(conn, context.run.video_id)
+        await WORK.work(context)
+        async with conn.transaction():
+            await delete_rows(conn, context.run.video, Skips(force=True, skip_local_video=True))
+        async with conn.transaction():
+            await end_as_cancelled(conn, context)
+        assert await MomentRepository(conn).list_by_video(context.run.video_id) == []
