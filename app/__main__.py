@@ -1,16 +1,26 @@
 """`python -m app …`: the command line."""
 
+import os
+import signal
+import sys
+from types import FrameType
+
+
+def _end_quietly(number: int, frame: FrameType | None) -> None:
+    """End without a traceback: before `main` begins, there is nothing to undo."""
+    os._exit(0 if sys.argv[1:] == ["run"] else 128 + number)
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _end_quietly)  # the imports below take a second
+
 import argparse
 import asyncio
 import logging
-import os
-import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 
 import psycopg
 import uvicorn
@@ -44,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 1 for an expected failure, which is one sentence on stderr."""
     accept_any_text()
     options = _parser().parse_args(arguments)
+    if signal.getsignal(signal.SIGINT) is _end_quietly:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with _signals_exit():
             status: int = options.run(options)

@@ -186,6 +186,16 @@ def test_a_closed_terminal_ends_a_server_that_is_about_to_run(data: Path, port: 
     assert not servers_over(data)
 
 
+@pytest.mark.parametrize(("command", "status"), [("run", 0), ("settings", 130)])
+def test_ctrl_c_while_the_imports_run_shows_no_traceback(tmp_path: Path, command: str, status: int) -> None:
+    (tmp_path / "uvicorn.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)\n"
+    )
+    paths = os.pathsep.join((str(tmp_path), str(_ROOT)))
+    ended = run(tmp_path / "data", command, PYTHONPATH=paths)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (status, "", "")
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make is installed")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_make_run_ends_quietly(data: Path, port: int, number: signal.Signals) -> None:
