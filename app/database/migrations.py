@@ -108,10 +108,14 @@ def create_database(settings: Settings) -> bool:
     Where it exists the user needs a right to connect to it and no other: not to `postgres`, not to create databases.
     """
     parameters = settings.migration_parameters
-    if _is_there(parameters):
+    failure = _try_to_connect(parameters)
+    if failure is None:
         return False
-    with open_connection(parameters | {"dbname": "postgres"}, autocommit=True, any_encoding=True) as conn:
-        is_new = _create(conn, parameters["dbname"])
+    with _connection_beside(parameters, failure) as conn:
+        found = conn.execute("SELECT FROM pg_database WHERE datname = %s", [parameters["dbname"]]).fetchone()
+        if found is not None and not is_pooled(conn):
+            raise connection_error(failure, parameters)
+        is_new = found is None and _create(conn, parameters["dbname"])
     _wait_for_pooler(parameters)
     return is_new
 
@@ -203,18 +207,30 @@ def _answer_within(conn: SyncConnection[Any], seconds: float | None) -> Iterator
             timer.cancel()
 
 
-def _is_there(parameters: Mapping[str, str]) -> bool:
+def _try_to_connect(parameters: Mapping[str, str]) -> psycopg.OperationalError | None:
     try:
         _connect(parameters).close()
-    except psycopg.OperationalError as error:  # libpq gives a connection that failed no SQLSTATE, only this text
-        if f'database "{parameters["dbname"]}" does not exist' in str(error):
-            return False
-        raise connection_error(error, parameters) from None
-    return True
+    except psycopg.OperationalError as error:
+        return error
+    return None
+
+
+def _connection_beside(parameters: Mapping[str, str], failure: psycopg.OperationalError) -> SyncConnection[Any]:
+    """Open a connection to the database `postgres`, to see whether the other one exists.
+
+    A connection that failed has no SQLSTATE, only a text, which is in the server's language, and a pooler that has
+    just failed to reach a database says nothing for a while. Raises for `failure` where that tells more.
+    """
+    try:
+        return open_connection({**parameters, "dbname": "postgres"}, autocommit=True, any_encoding=True)
+    except DatabaseUnavailable:
+        if f'database "{parameters["dbname"]}" does not exist' in str(failure):
+            raise
+        raise connection_error(failure, parameters) from None
 
 
 def _wait_for_pooler(parameters: Mapping[str, str]) -> None:
-    """Return when the new database can be reached: a PgBouncer does not try again for 15 s after a login failed."""
+    """Return when the database can be reached: a PgBouncer does not try again for 15 s after a login failed."""
     deadline = time.monotonic() + _POOLER_RETRY_SECONDS
     while time.monotonic() < deadline:
         with suppress(psycopg.OperationalError):

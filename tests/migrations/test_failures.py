@@ -4,12 +4,14 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from app.core.config import Settings
 from app.core.errors import DatabaseAhead, DatabaseUnavailable
+from app.database import migrations
 from app.database.migrations import create_database
 from app.embedded import EmbeddedPostgres
 from tests.conftest import Databases
@@ -105,6 +107,26 @@ def test_a_database_of_a_newer_version(own_database_url: str) -> None:
     for arguments in (("upgrade", "head"), ("downgrade", "-1"), ("current",)):
         with pytest.raises(DatabaseAhead):
             run_alembic(own_database_url, *arguments)
+
+
+def test_a_database_is_created_whatever_the_language_of_the_server(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = migrations._connect
+
+    def connect_in_german(*arguments: Any) -> "psycopg.Connection[Any]":
+        try:
+            return connect(*arguments)
+        except psycopg.OperationalError:
+            raise psycopg.OperationalError("FATAL:  Datenbank existiert nicht") from None
+
+    monkeypatch.setattr(migrations, "_connect", connect_in_german)
+    settings = Settings(database_url=own_database_url + "_german")
+    try:
+        assert create_database(settings)
+        assert not create_database(settings)
+    finally:
+        execute(own_database_url, f"DROP DATABASE IF EXISTS {own_database_url.rpartition('/')[2]}_german")
 
 
 def test_a_database_is_created_once(own_database_url: str) -> None:
