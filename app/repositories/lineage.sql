@@ -4,9 +4,11 @@ WITH RECURSIVE video AS (
            frame_rate, created_at
     FROM videos WHERE identifier = %(identifier)s
 ),
--- A parent counts where it is another moment of the same video. `opening` is the moment's JSON up to its refinements.
+-- A parent counts where it is another moment of the same video. `place` is the moment's in the order of time, `opening`
+-- its JSON up to its refinements.
 nodes AS MATERIALIZED (
-    SELECT moments.id, moments.generation_config_id AS config_id,
+    SELECT moments.id, row_number() OVER (ORDER BY moments.start_time, moments.end_time, moments.id) AS place,
+           moments.generation_config_id AS config_id,
            CASE WHEN parents.video_id = moments.video_id AND parents.id <> moments.id THEN parents.id END AS parent_id,
            left(row_to_json(shown)::text, -1) || ',"refinements":[' AS opening
     FROM moments
@@ -47,10 +49,10 @@ circular AS (
     SELECT id FROM climbed WHERE ancestor = id
 ),
 tree AS (
-    SELECT id, config_id, ARRAY[id] AS path
+    SELECT id, config_id, ARRAY[place] AS path
     FROM nodes WHERE parent_id IS NULL OR id IN (SELECT id FROM circular)
     UNION ALL
-    SELECT nodes.id, tree.config_id, path || nodes.id
+    SELECT nodes.id, tree.config_id, path || nodes.place
     FROM tree JOIN nodes ON nodes.parent_id = tree.id
     WHERE nodes.id NOT IN (SELECT id FROM circular)
 ),

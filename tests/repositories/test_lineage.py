@@ -64,6 +64,23 @@ async def test_a_whole_lineage_is_one_document_from_one_statement(conn: Connecti
     assert shown_run["completed_at"] == "2026-02-09T00:00:00+00:00"
 
 
+async def test_moments_are_in_the_order_of_time_whenever_they_were_added(conn: Connection) -> None:
+    video = await make_video(conn, identifier="talk")
+    later, first, last = [
+        await make_moment(conn, video_id=video.id, start_time=start, end_time=100.0) for start in (50.0, 10.0, 70.0)
+    ]
+    refined = [
+        await make_moment(
+            conn, video_id=video.id, start_time=start, end_time=100.0, is_refined=True, parent_id=first.id
+        )
+        for start in (30.0, 20.0)
+    ]
+    document = await _read(conn, "talk")
+    assert [moment["id"] for moment in document["by_hand"]] == [moment.identifier for moment in (first, later, last)]
+    below = document["by_hand"][0]["refinements"]
+    assert [moment["id"] for moment in below] == [moment.identifier for moment in reversed(refined)]
+
+
 async def test_a_video_without_anything_has_an_empty_lineage(conn: Connection) -> None:
     await make_video(conn, identifier="talk")
     document = await _read(conn, "talk")

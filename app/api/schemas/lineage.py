@@ -64,7 +64,8 @@ class TranscriptNode(BaseModel):
 
 
 class LineageAnswer(BaseModel):
-    """A video and everything that was made of it, each row once. Lists are in the order in which rows were added."""
+    """A video and everything that was made of it, each row once. Moments are in the order of time, other lists in the
+    order in which rows were added."""
 
     id: str = Field(examples=["motivation"])
     title: str | None
