@@ -3,6 +3,7 @@
 import io
 import os
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -98,6 +99,8 @@ def _describe(container: InputContainer, file: BoundedFile, path: Path, size: in
     codec = _codec(video)
     if codec is None:
         raise NotAVideo("the codec of its picture is unknown, or it is damaged")
+    if container.format.name == "gif" and _is_single_image(container, video):
+        raise NotAVideo("the file is an image (GIF), no video and no audio")
     width, height = _size(container, video)
     if (
         container.format.name in _TURNED_FORMATS
@@ -132,6 +135,11 @@ def _describe_audio(container: InputContainer, file: BoundedFile, path: Path, si
         frame_rate=None,
         format="m4a" if name == "mp4" else name,
     )
+
+
+def _is_single_image(container: InputContainer, video: VideoStream) -> bool:
+    frames = (packet for packet in container.demux(video) if packet.size)
+    return len(list(islice(frames, 2))) < 2
 
 
 def _size(container: InputContainer, video: VideoStream) -> tuple[int, int]:

@@ -81,6 +81,15 @@ def test_the_duration_of_audio_without_an_index_is_measured(tmp_path: Path) -> N
     assert probe(path).duration_seconds == pytest.approx(4.0, abs=0.2)
 
 
+def test_a_gif_that_does_not_move_is_an_image(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "still.gif"), "w") as output:
+        stream: Any = output.add_stream("gif", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
+        output.mux(stream.encode(av.VideoFrame(64, 48, "rgb8")) + stream.encode(None))
+    with pytest.raises(NotAVideo, match=r"^the file is an image \(GIF\), no video and no audio$"):
+        probe(tmp_path / "still.gif")
+
+
 @pytest.mark.parametrize(("codec", "container"), [("gif", "gif"), ("mpeg2video", "mxf")])
 def test_rare_kinds_of_videos_are_described(tmp_path: Path, codec: str, container: str) -> None:
     with av.open(str(tmp_path / "video"), "w", format=container) as output:
