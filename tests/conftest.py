@@ -1,5 +1,6 @@
 """A real PostgreSQL for the session, a connection that is rolled back for each test, and databases of one's own."""
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -40,6 +41,17 @@ def _clean_environment() -> Iterator[None]:
             patch.delenv(name.upper(), raising=False)
         patch.setitem(Settings.model_config, "env_file", None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """What a test, or an application in it, sets for the logs holds for no other test."""
+    root = logging.getLogger()
+    level, handlers = root.level, [*root.handlers]
+    yield
+    root.setLevel(level)
+    for handler in {*root.handlers} - {*handlers}:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

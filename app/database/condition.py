@@ -17,8 +17,8 @@ PUBLIC_TABLES = (
     "thumbnails",
     "pipeline_history",
 )
-PUBLIC_FUNCTIONS = ("moments_add_if_free",)
-_OWN_SCHEMAS = ("pipeline", "search", "library")
+PUBLIC_FUNCTIONS = ("moments_add_if_free", "videos_end")
+OWN_SCHEMAS = ("library", "pipeline", "search")
 
 # Triggers need no right to their functions. The sequence of a serial belongs to its table ('a'), and needs a right of
 # its own.
@@ -82,7 +82,7 @@ class Condition:
 async def read_condition(conn: Connection) -> Condition:
     """Look at the database. It needs no right in it."""
     wanted = {
-        "schemas": list(_OWN_SCHEMAS),
+        "schemas": list(OWN_SCHEMAS),
         "tables": [*PUBLIC_TABLES, "alembic_version"],
         "functions": list(PUBLIC_FUNCTIONS),
     }

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from app.__main__ import main
 from app.core.config import Settings, get_settings
 from app.database import connect
-from app.database.condition import PUBLIC_FUNCTIONS, PUBLIC_TABLES
+from app.database.condition import OWN_SCHEMAS, PUBLIC_FUNCTIONS, PUBLIC_TABLES
 from app.main import create_app
 from tests.api.conftest import open_client
 from tests.conftest import Databases
@@ -31,10 +31,11 @@ EVERYTHING = (
     *PUBLIC_ONLY,
     *(
         statement.format(schema=schema, role="{role}")
-        for schema in ("pipeline", "search")
+        for schema in OWN_SCHEMAS
         for statement in (
             "GRANT USAGE ON SCHEMA {schema} TO {role}",
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}",
+            "GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role}",
         )
     ),
 )
@@ -92,11 +93,16 @@ async def running(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIte
 @pytest.mark.parametrize(
     ("rights", "schemas", "word", "unavailable"),
     [
-        (NOTHING, "pipeline, public, search", "disconnected", ("/api/videos", "/api/search?q=x", "/api/prompts")),
-        (("REVOKE USAGE ON SCHEMA public FROM PUBLIC",), "pipeline, public, search", "disconnected", ()),
+        (
+            NOTHING,
+            "library, pipeline, public, search",
+            "disconnected",
+            ("/api/videos", "/api/search?q=x", "/api/prompts"),
+        ),
+        (("REVOKE USAGE ON SCHEMA public FROM PUBLIC",), "library, pipeline, public, search", "disconnected", ()),
         (
             PUBLIC_ONLY,
-            "pipeline, search",
+            "library, pipeline, search",
             "connected",
             ("/api/search?q=x", "/api/videos/talk/transcript", "/api/pipeline/talk/status", "/api/pipeline/active"),
         ),
@@ -224,7 +230,11 @@ def test_a_server_that_is_away_is_one_sentence(
     assert said == "Cannot connect to me@127.0.0.1:1/none: Connection refused\n"
 
 
-def test_everything_of_the_schema_public_is_looked_at(database_url: str) -> None:
+def test_every_schema_and_all_of_the_schema_public_is_looked_at(database_url: str) -> None:
+    schemas = query(
+        database_url,
+        "SELECT array_agg(nspname::text) FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema|public)'",
+    )
     tables = query(
         database_url,
         "SELECT array_agg(tablename::text) FROM pg_tables "
@@ -235,5 +245,6 @@ def test_everything_of_the_schema_public_is_looked_at(database_url: str) -> None
         "SELECT array_agg(proname::text) FROM pg_proc "
         "WHERE pronamespace = 'public'::regnamespace AND prorettype <> 'trigger'::regtype",
     )
+    assert set(schemas) == set(OWN_SCHEMAS)
     assert set(tables) == set(PUBLIC_TABLES)
     assert set(functions) == set(PUBLIC_FUNCTIONS)
