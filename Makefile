@@ -44,19 +44,19 @@ clean:  ## remove what the other targets installed; the data in .data stays
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "VideoMoments needs Python 3.11 or newer: make PYTHON=python3.11 …")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Setting up .venv, which takes a few minutes the first time"
-	@$(BIN)/python scripts/install.py requirements.txt
-	@$(BIN)/python scripts/install.py --no-deps requirements-local.txt
+	@$(BIN)/python app/embedded/install.py requirements.txt
+	@$(BIN)/python app/embedded/install.py --no-deps requirements-local.txt
 	@touch $@
 
 .venv/.tests: .venv/.server tests/requirements.txt
-	@$(BIN)/python scripts/install.py tests/requirements.txt
+	@$(BIN)/python app/embedded/install.py tests/requirements.txt
 	@touch $@
 
 .venv/.tools: .venv/.tests .ci/requirements.txt
-	@$(BIN)/python scripts/install.py .ci/requirements.txt
+	@$(BIN)/python app/embedded/install.py .ci/requirements.txt
 	@touch $@
 
 .venv-bench/.ready: tests/performance/requirements.txt
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/python scripts/install.py tests/performance/requirements.txt
+	@.venv-bench/bin/python app/embedded/install.py tests/performance/requirements.txt
 	@touch $@

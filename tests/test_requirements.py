@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from scripts.install import describe_progress
+from app.embedded.install import describe_progress
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -95,7 +95,7 @@ def test_a_server_can_do_all_its_work_without_the_tools_of_the_tests() -> None:
         module for module, names in owners.items() if not allowed & {str(canonicalize_name(name)) for name in names}
     }
     assert {"playwright", "schemathesis", "hypothesis", "jiwer"} <= blocked
-    modules = {name for name in _imports("app") | _imports("db") if name.partition(".")[0] not in {"scripts", "tests"}}
+    modules = {name for name in _imports("app") | _imports("db") if name.partition(".")[0] != "tests"}
     modules -= {"msvcrt"}
     text = " ".join(blocked) + "|" + " ".join(modules)
     result = subprocess.run(
@@ -116,7 +116,7 @@ def test_a_server_can_do_all_its_work_without_the_tools_of_the_tests() -> None:
 def test_a_target_installs_what_it_needs_and_no_more(target: str, files: list[str]) -> None:
     command = ["make", "--dry-run", "--always-make", target]
     shown = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"scripts/install\.py (?:--no-deps )?(\S+)", shown) == files
+    assert re.findall(r"app/embedded/install\.py (?:--no-deps )?(\S+)", shown) == files
 
 
 def test_an_installation_shows_each_package_once() -> None:
@@ -144,7 +144,7 @@ def test_an_installation_shows_each_package_once() -> None:
 def test_an_installation_that_fails_shows_why_and_fails(tmp_path: Path) -> None:
     needs = tmp_path / "requirements.txt"
     needs.write_text("./no-such-package\n")
-    command = [sys.executable, str(_ROOT / "scripts" / "install.py"), "--no-index", "requirements.txt"]
+    command = [sys.executable, str(_ROOT / "app" / "embedded" / "install.py"), "--no-index", "requirements.txt"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1
     assert "no-such-package" in result.stdout

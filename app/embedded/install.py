@@ -1,4 +1,4 @@
-"""`python scripts/install.py [--no-deps] FILE`: pip, told in one line for each package that comes.
+"""`python app/embedded/install.py [--no-deps] FILE`: run pip and print one line for each package it installs.
 
 It runs before anything is installed, so it imports nothing but Python's own library.
 """
