@@ -48,3 +48,37 @@ def test_they_are_composed_and_none_is_lost(databases: Databases, stored: list[s
     assert fetch(url, "SELECT DISTINCT text FROM search.segments") == [(NFC,)]
     runs = [name for (name,) in fetch(url, "SELECT identifier FROM pipeline_history ORDER BY id")]
     assert runs == [f"pipeline:{unicodedata.normalize('NFC', name)}:{n}" for n, name in enumerate(stored, start=1)]
+
+
+def test_a_letter_behind_an_escape_of_json_is_not_taken_for_a_part_of_it(databases: Databases) -> None:
+    url = databases.create()
+    migrate(url, "0005")
+    text = r"e\u0301 \n\u0303 \t\u0308"
+    execute(
+        url,
+        f"""
+        INSERT INTO videos (id, identifier, cloud_url) VALUES (1, 'talk', 'file:///v');
+        INSERT INTO transcripts (video_id, full_text, word_timestamps, segment_timestamps)
+        VALUES (1, '', '[]', '[{{"text": "{text}", "start": 0, "end": 1}}]');
+        """,
+    )
+    migrate(url)
+    ((stored,),) = fetch(url, "SELECT segment_timestamps -> 0 ->> 'text' FROM transcripts")
+    assert stored == "\u00e9 \n\u0303 \t\u0308"
+
+
+def test_of_two_runs_that_become_one_name_the_older_gets_it(databases: Databases) -> None:
+    url = databases.create()
+    migrate(url, "0005")
+    first, second = "run:a\u0302\u0323", "run:a\u0323\u0302"
+    execute(
+        url,
+        f"""
+        INSERT INTO videos (id, identifier, cloud_url) VALUES (1, 'talk', 'file:///v');
+        INSERT INTO pipeline_history (identifier, video_id, pipeline_type, status, started_at)
+        VALUES ('{first}', 1, 'full', 'completed', now()), ('{second}', 1, 'full', 'completed', now());
+        """,
+    )
+    migrate(url)
+    runs = [name for (name,) in fetch(url, "SELECT identifier FROM pipeline_history ORDER BY id")]
+    assert runs == ["run:\u1ead", second]

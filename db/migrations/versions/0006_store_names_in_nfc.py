@@ -42,26 +42,18 @@ def upgrade() -> None:
     )
     op.execute(
         """
-        UPDATE pipeline_history SET identifier = normalize(identifier, NFC)
-        WHERE identifier IS NOT NFC NORMALIZED AND length(normalize(identifier, NFC)) <= 100
-          AND NOT EXISTS (
-              SELECT FROM pipeline_history AS other
-              WHERE other.identifier = normalize(pipeline_history.identifier, NFC)
-          )
+        UPDATE pipeline_history SET identifier = composed
+        FROM (
+            SELECT min(id) AS first_id, normalize(identifier, NFC) AS composed
+            FROM pipeline_history WHERE identifier IS NOT NFC NORMALIZED GROUP BY composed
+        ) AS runs
+        WHERE id = first_id AND length(composed) <= 100
+          AND NOT EXISTS (SELECT FROM pipeline_history AS other WHERE other.identifier = composed)
         """
     )
     op.execute("UPDATE videos SET title = left(normalize(title, NFC), 500) WHERE title IS NOT NFC NORMALIZED")
     op.execute("UPDATE moments SET title = left(normalize(title, NFC), 500) WHERE title IS NOT NFC NORMALIZED")
-    op.execute(
-        """
-        UPDATE transcripts
-        SET full_text = normalize(full_text, NFC),
-            word_timestamps = normalize(word_timestamps::text, NFC)::jsonb,
-            segment_timestamps = normalize(segment_timestamps::text, NFC)::jsonb
-        WHERE full_text IS NOT NFC NORMALIZED OR word_timestamps::text IS NOT NFC NORMALIZED
-           OR segment_timestamps::text IS NOT NFC NORMALIZED
-        """
-    )
+    _compose_transcripts()
     op.execute(
         """
         CREATE FUNCTION videos_compose_identifier() RETURNS trigger
@@ -79,6 +71,31 @@ def upgrade() -> None:
         FOR EACH ROW EXECUTE FUNCTION videos_compose_identifier()
         """
     )
+
+
+def _compose_transcripts() -> None:
+    """The text of JSON has escapes like `\\n`, whose letter must not be composed with a mark behind it: a control
+    character, which JSON has only as an escape, keeps them apart."""
+    op.execute(
+        r"""
+        CREATE FUNCTION pipeline.compose(value jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+            SELECT replace(
+                normalize(regexp_replace(value::text, '(\\[bfnrt])([\u0300-\u036f])', E'\\1\x01\\2', 'g'), NFC),
+                E'\x01', ''
+            )::jsonb
+        $$
+        """
+    )
+    op.execute(
+        """
+        UPDATE transcripts
+        SET full_text = normalize(full_text, NFC), word_timestamps = pipeline.compose(word_timestamps),
+            segment_timestamps = pipeline.compose(segment_timestamps)
+        WHERE full_text IS NOT NFC NORMALIZED OR word_timestamps::text IS NOT NFC NORMALIZED
+           OR segment_timestamps::text IS NOT NFC NORMALIZED
+        """
+    )
+    op.execute("DROP FUNCTION pipeline.compose")
 
 
 def downgrade() -> None:
