@@ -19,8 +19,8 @@ _ESCAPES = re.compile("(?:%[0-9A-Fa-f]{2})+")
 _KEPT = "%!$&'()*+,;=:@/?[]"  # what a path or a query may hold as it is, and the escapes
 # What mail, advertisements and social networks append to any address to recognize who follows it.
 _TRACKING = re.compile(
-    r"(?:utm|mtm|pk|hsa)_\w+|fbclid|gclid|gclsrc|dclid|wbraid|gbraid|msclkid|yclid|twclid|ttclid|li_fat_id|igsh|igshid"
-    r"|mc_cid|mc_eid|mkt_tok|oly_enc_id|vero_id|s_kwcid|srsltid|ref_src|ref_url|_ga|_gl|_hsenc|_hsmi",
+    r"(?:utm|mtm|hsa)_\w+|pk_(?:campaign|cid|content|keyword|kwd|medium|source)|fbclid|gclid|gclsrc|dclid|wbraid"
+    r"|gbraid|msclkid|yclid|twclid|ttclid|li_fat_id|igsh|igshid|mc_cid|mc_eid|mkt_tok|oly_enc_id|vero_id|s_kwcid|srsltid|ref_src|ref_url|_ga|_gl|_hsenc|_hsmi",
     re.IGNORECASE | re.ASCII,
 )
 _NAME = r"([\w-]+)/?"
@@ -88,7 +88,10 @@ def _normalize_host(parts: SplitResult) -> str:
 
 def _normalize_path(path: str) -> str:
     path = quote(decode_escapes(path), safe=_KEPT)
-    return urlsplit(urljoin("http://host/", path)).path if "/." in path else path
+    if "/." not in path:
+        return path
+    # The first segment is told from a host, which a path that begins with two slashes would name.
+    return urlsplit(urljoin("http://host/", f"/.{path}")).path
 
 
 def _normalize_query(query: str) -> str:

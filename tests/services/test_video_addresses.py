@@ -70,6 +70,8 @@ def test_letters_are_composed() -> None:
         [f"{_HOST}/a.mp4?q=a%26b", f"{_HOST}/a.mp4?q=a&b", f"{_HOST}/a.mp4?q=a+b", f"{_HOST}/a.mp4?q=a%2Bb"],
         [f"{_HOST}/a.mp4", "http://host.example/a.mp4", f"{_HOST}:8443/a.mp4", "https://me:pw@host.example/a.mp4"],
         [f"{_HOST}/a.mp4?t=1", f"{_HOST}/a.mp4?t=2", f"{_HOST}/a.mp4?list=1", f"{_HOST}/a.mp4?si=1"],
+        [f"{_HOST}/get.mp4?pk_id=1", f"{_HOST}/get.mp4?pk_id=2"],
+        [f"{_HOST}//a/./b.mp4", f"{_HOST}//c/./b.mp4", f"{_HOST}/./b.mp4"],
         [f"{_HOST}/film.mp4?X-Goog-Date=1", f"{_HOST}/film.mp4?X-Goog-Date=2"],
         [f"{_HOST}/a.mp4", f"{_HOST}/a.mp4/", f"{_HOST}//a.mp4", f"{_HOST}/%FFa.mp4", f"{_HOST}/%FEa.mp4"],
         [_YOUTUBE, _YOUTUBE.lower(), "https://www.youtube.com/playlist?list=a", "https://tube.example/watch?v=a"],
