@@ -80,8 +80,11 @@ _SINGLE_CARDS = _CARDS.format(
     """,
 )
 
-# Videos whose first download has not succeeded are in no list.
-_COMPLETE = "NOT EXISTS (SELECT FROM pipeline.pending_videos AS pending WHERE pending.video_id = videos.id)"
+# Videos whose first download has not succeeded are in no list. One that has a size was downloaded by a worker of an
+# earlier version, which knows nothing of pending ones.
+_COMPLETE = """NOT EXISTS (
+    SELECT FROM pipeline.pending_videos AS pending WHERE pending.video_id = videos.id AND videos.file_size_kb IS NULL
+)"""
 
 # The config of a row of `moments`, as JSON without nulls.
 _CONFIG = """(

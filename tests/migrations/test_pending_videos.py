@@ -1,5 +1,8 @@
 """Cards that failed downloads of an earlier version have left."""
 
+from app.core.config import Settings
+from app.database import connect
+from app.repositories.views import ViewRepository
 from tests.conftest import Databases, migrate
 from tests.migrations.running import execute, fetch
 
@@ -25,3 +28,14 @@ def test_they_are_in_no_list_any_more_and_their_runs_stay(databases: Databases) 
     migrate(url)
     assert fetch(url, "SELECT video_id FROM pipeline.pending_videos") == [(1,)]
     assert fetch(url, "SELECT count(*) FROM pipeline_history") == [(4,)]
+
+
+async def test_a_video_that_a_worker_of_the_earlier_version_downloads_is_listed(databases: Databases) -> None:
+    url = databases.create()
+    migrate(url, "0008")
+    execute(url, _ROWS)
+    migrate(url)
+    execute(url, "UPDATE videos SET file_size_kb = 5 WHERE identifier = 'dead'")
+    async with connect(Settings(database_url=url)) as conn:
+        cards = await ViewRepository(conn).list_cards(10)
+    assert [card.identifier for card in cards] == ["dead", "downloaded", "imported", "spoken", "uploaded"]
