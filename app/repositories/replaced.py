@@ -15,7 +15,10 @@ class ReplacedRepository:
         self._conn = conn
 
     async def replace(self, run_id: int, replaced: Sequence[int], made: Sequence[int]) -> None:
-        """Take moments away until the run has ended; `made` are the ids of those that come in their place."""
+        """Take moments away until the run has ended; `made` are the ids of those that come in their place.
+
+        Where the run has replaced some before, and its commit was not answered, those now taken away are its own.
+        """
         await self._conn.execute(
             """
             INSERT INTO pipeline.replaced (run_id, moments, clips, thumbnails, made)
@@ -27,6 +30,7 @@ class ReplacedRepository:
                    (SELECT coalesce(jsonb_agg(to_jsonb(thumbnails) ORDER BY thumbnails.id), '[]')
                     FROM thumbnails JOIN clips ON clips.id = clip_id WHERE moment_id = ANY (%(replaced)s)),
                    %(made)s
+            ON CONFLICT (run_id) DO UPDATE SET made = excluded.made
             """,
             {"run_id": run_id, "replaced": list(replaced), "made": list(made)},
         )

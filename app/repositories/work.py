@@ -14,6 +14,7 @@ from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageRecord, StageStatus
 from app.repositories.replaced import ReplacedRepository
 from app.repositories.stored_runs import read_claimed
+from app.repositories.videos import VideoRepository
 
 _MOST_ATTEMPTS = 3
 
@@ -102,7 +103,7 @@ class WorkRepository:
         try:
             return read_claimed(*row)
         except (AttributeError, LookupError, TypeError, ValueError):
-            if not await self._give_up(row[0]):
+            if not await self._give_up(row[0], video=row[3]):
                 raise
         return None
 
@@ -127,7 +128,7 @@ class WorkRepository:
         )
         return await cursor.fetchone() is not None
 
-    async def _give_up(self, run_id: int) -> bool:
+    async def _give_up(self, run_id: int, video: str) -> bool:
         """End a run that was taken too often. True where it has ended."""
         cursor = await self._conn.execute(
             "SELECT current_stage FROM pipeline.work WHERE run_id = %(id)s AND attempts > %(most)s",
@@ -138,7 +139,9 @@ class WorkRepository:
             return False
         where = f"in stage '{row[0]}'" if row[0] else "before its first stage"
         reason = f"The worker died {_MOST_ATTEMPTS} times {where}"
-        await self._end(run_id, Outcome(RunStatus.FAILED, row[0], reason))
+        async with self._conn.transaction():
+            await VideoRepository(self._conn).lock(video)
+            await self._end(run_id, Outcome(RunStatus.FAILED, row[0], reason))
         return True
 
     async def hold(self, run: ClaimedRun) -> None:
@@ -236,6 +239,7 @@ class WorkRepository:
 
     async def release(self, run: ClaimedRun) -> None:
         """Give the run back as if it had not been taken: it waits for another worker, or ends where it is to."""
+        await VideoRepository(self._conn).lock(run.video)  # before the run, as one who deletes does
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.work SET owner = NULL, seen_at = NULL, rung_at = NULL, attempts = attempts - 1

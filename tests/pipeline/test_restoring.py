@@ -1,17 +1,22 @@
 """Moments that a run has replaced come back where it does not complete."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from app.database import Connection
 from app.models.run import RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.pipeline import outages
 from app.pipeline.context import RunContext
 from app.pipeline.stages.generation import WORK
-from app.repositories import MomentRepository
+from app.repositories import MomentRepository, VideoRepository
 from app.repositories.ended_runs import EndedRunRepository
+from app.repositories.replaced import ReplacedRepository
 from app.repositories.runs import RunRepository
 from app.repositories.work import Outcome, WorkRepository
 from app.services.cancelling import cancel_runs
@@ -154,3 +159,97 @@ async def test_moments_that_are_deleted_while_a_run_replaces_them_do_not_come_ba
         async with conn.transaction():
             await end_as_cancelled(conn, context)
         assert await MomentRepository(conn).list_by_video(context.run.video_id) == []
+
+
+async def test_moments_whose_commit_was_not_answered_are_replaced_once(
+    own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, lost = RunContext.commit, 0
+
+    @asynccontextmanager
+    async def commit_without_answer(context: RunContext) -> AsyncIterator[Connection]:
+        nonlocal lost
+        async with commit(context) as conn:
+            yield conn
+        lost += 1
+        if lost % 2:
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(outages, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(RunContext, "commit", commit_without_answer)
+    models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"), (80.0, 150.0, "Two"))))
+    async with (
+        make_context(own_database_url, tmp_path, models=models) as context,
+        context.database.connect() as conn,
+    ):
+        await make_transcript(conn, video_id=context.run.video_id, **talk(300))
+        await make_before(conn, context.run.video_id)
+        before = await read_rows(context)
+        assert (await WORK.work(context))["moments"] == 2
+        assert lost == 4
+        moments = await MomentRepository(conn).list_by_video(context.run.video_id)
+        assert [moment.title for moment in moments] == ["Mine", "One", "Two"]
+        async with conn.transaction():
+            await end_as_cancelled(conn, context)
+        assert await read_rows(context) == before
+
+
+async def test_a_run_that_no_worker_can_read_ends_with_all_it_has_replaced_or_not_at_all(
+    own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose_connection(repository: ReplacedRepository, run_id: int) -> None:
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"))))
+    async with (
+        make_context(own_database_url, tmp_path, models=models) as context,
+        context.database.connect() as conn,
+    ):
+        await make_transcript(conn, video_id=context.run.video_id, **talk(300))
+        await make_before(conn, context.run.video_id)
+        before = await read_rows(context)
+        await WORK.work(context)
+        replaced = await read_rows(context)
+        await conn.execute("UPDATE pipeline.work SET request = '[]', attempts = 3")
+        with monkeypatch.context() as patch:
+            patch.setattr(ReplacedRepository, "_insert", lose_connection)
+            with pytest.raises(psycopg.OperationalError):
+                await WorkRepository(conn).claim(context.run.identifier, "other", -1)
+        assert await read_rows(context) == replaced
+        assert await WorkRepository(conn).claim(context.run.identifier, "other", -1) is None
+        assert await read_rows(context) == before
+
+
+async def test_a_run_that_is_released_and_the_deletion_of_its_video_do_not_wait_for_each_other(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"))))
+
+    async def release() -> None:
+        async with context.database.connect() as other, other.transaction():
+            await WorkRepository(other).release(context.run)
+
+    async with (
+        make_context(own_database_url, tmp_path, models=models) as context,
+        context.database.connect() as conn,
+    ):
+        await make_transcript(conn, video_id=context.run.video_id, **talk(300))
+        await make_before(conn, context.run.video_id)
+        await WORK.work(context)
+        await cancel_runs(conn, context.run.video)
+        async with conn.transaction():
+            await VideoRepository(conn).lock_for_deletion(context.run.video)
+            releasing = asyncio.create_task(release())
+            await until_somebody_waits(context)
+            await cancel_runs(conn, context.run.video)
+            await VideoRepository(conn).delete(context.run.video_id)
+        await releasing
+
+
+async def until_somebody_waits(context: RunContext) -> None:
+    statement = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(60), context.database.connect() as conn:
+        while True:
+            if await (await conn.execute(statement)).fetchone() is not None:
+                return
+            await asyncio.sleep(0.02)
