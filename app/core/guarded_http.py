@@ -28,6 +28,10 @@ _NOT_PUBLIC = "The host of the URL is not known, or its address is not a public 
 _PRIVATE = "The host of the URL is not a public one: name it in ALLOWED_HOSTS where it may be connected to"
 # Names that are nowhere public: RFC 6761, RFC 6762, RFC 8375, and what ICANN has set apart for private use.
 _PRIVATE_NAME = re.compile(r"(^|\.)(localhost|local|internal|home\.arpa)\.?$", re.IGNORECASE)
+# What DNS can look up, in lower case; an address of IPv6 is looked at by itself.
+_HOST_NAME = re.compile(r"(?=.{1,253}\.?$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
+# A last part that is a number makes an address of IPv4 of it, which nothing looks up with a dot behind it.
+_NUMBER_AND_DOT = re.compile(r"(?:^|\.)(?:\d+|0x[0-9a-f]*)\.$")
 _LOOKUP_SECONDS = 2.0
 # Of their own, so that names whose servers do not answer hold up nothing else.
 _lookups = ThreadPoolExecutor(4, "lookups")
@@ -62,11 +66,7 @@ class AddressGuard:
 
         What cannot be looked up now, or in a short time, is left to the one who connects.
         """
-        try:
-            parts = httpx.URL(url)
-            host, port = parts.raw_host.decode("ascii"), parts.port or _PORTS[parts.scheme]
-        except (httpx.InvalidURL, KeyError):
-            raise AddressRefused("The URL cannot be read as an address") from None
+        host, port = _read_host(url)
         if self._is_allowed(host, port):
             return
         if _PRIVATE_NAME.search(host):
@@ -92,6 +92,22 @@ class AddressGuard:
         if request.url.scheme not in _PORTS or not request.url.host:
             raise AddressRefused("The URL, or one that it redirects to, does not begin with http:// or https://")
         await self.resolve(request.url.raw_host.decode("ascii"), request.url.port or _PORTS[request.url.scheme])
+
+
+def _read_host(url: str) -> tuple[str, int]:
+    """Return the host, as it is looked up, and the port. Raises `AddressRefused` where no server can have them."""
+    try:
+        parts = httpx.URL(url)
+        host, port = parts.raw_host.decode("ascii").lower(), _PORTS[parts.scheme] if parts.port is None else parts.port
+        if ":" in host:
+            host = str(ipaddress.IPv6Address(host.partition("%")[0]))  # without the zone, which only this machine knows
+        elif not _HOST_NAME.fullmatch(host):
+            raise ValueError(host)
+        if not port:
+            raise ValueError(port)
+    except (httpx.InvalidURL, KeyError, ValueError):
+        raise AddressRefused("The URL cannot be read as an address") from None
+    return host.removesuffix(".") if _NUMBER_AND_DOT.search(host) else host, port
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:

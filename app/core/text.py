@@ -24,6 +24,15 @@ def to_nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether UTF-8 can encode the text: JSON and file names may hold lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def list_forms(identifier: str) -> list[str]:
     """Return the forms in which a file system may have the name of what has this identifier, the usual one first."""
     if identifier.isascii():

@@ -33,11 +33,11 @@ _KINDS = {
 }
 # What a limit asks for; in braces, what the error says of it.
 _LIMITS = {
-    "greater_than": "more than {gt:g}",
-    "greater_than_equal": "{ge:g} or more",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "{le:g} or less",
-    "multiple_of": "a multiple of {multiple_of:g}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "multiple_of": "a multiple of {multiple_of}",
     "finite_number": "a finite number",
     "int_from_float": "a whole number",
     "int_parsing_size": "a whole number of fewer digits",
@@ -72,6 +72,8 @@ def describe_problem(name: str, problem: Mapping[str, Any], fields: Iterable[str
         known = ", ".join(fields)
         return f"{name} is no field of this request" + (f"; there are: {known}" if known else "")
     if kind in _LENGTHS:
+        if kind.startswith("too_") and isinstance(problem.get("input"), str):
+            kind = f"string_{kind}"  # Pydantic calls it that only where nothing was done to the text before
         return f"{name} {_describe_length(*_LENGTHS[kind], context)}"
     expected = _describe_expected(kind, context)
     if not expected:
@@ -91,10 +93,18 @@ def _describe_expected(kind: str, context: Mapping[str, Any]) -> str:
         return f"text of the form {context.get('pattern')}"
     if kind == "string_unicode":
         return "text that UTF-8 can hold"
+    if kind not in _LIMITS:
+        return _KINDS.get(kind.partition("_")[0], "")
     try:
-        return _LIMITS[kind].format(**context) if kind in _LIMITS else _KINDS.get(kind.partition("_")[0], "")
-    except (KeyError, ValueError):  # a limit that is no number
+        return _LIMITS[kind].format(**{key: _show_limit(limit) for key, limit in context.items()})
+    except KeyError:
         return ""
+
+
+def _show_limit(limit: Any) -> str:
+    """Return a limit as people write it: 1 for 1.0, and every digit of a large one."""
+    is_whole = isinstance(limit, float) and limit.is_integer()
+    return str(int(limit) if is_whole else limit)
 
 
 def _describe_value(problem: Mapping[str, Any]) -> str:

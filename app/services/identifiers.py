@@ -1,6 +1,6 @@
 """Identifiers as clients write them in addresses."""
 
-from app.core.text import to_nfc
+from app.core.text import is_utf8, to_nfc
 
 
 def findable(identifier: str) -> str:
@@ -8,4 +8,4 @@ def findable(identifier: str) -> str:
 
     What is not found is told as such; a statement that failed would fail for all who share it.
     """
-    return "" if "\0" in identifier else to_nfc(identifier)
+    return to_nfc(identifier) if "\0" not in identifier and is_utf8(identifier) else ""

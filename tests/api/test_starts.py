@@ -400,6 +400,14 @@ async def test_what_no_pipeline_can_do_is_one_sentence(
     assert await ActiveRunRepository(conn).list_active(1) == []
 
 
+@pytest.mark.parametrize("field", ["model", "generation_model", "generation_prompt", "callback_url"])
+async def test_half_a_surrogate_pair_is_refused(client: AsyncClient, conn: Connection, field: str) -> None:
+    await make_video(conn, identifier="talk")
+    headers = {"Content-Type": "application/json"}
+    answer = await client.post("/api/pipeline/talk/start", content=f'{{"{field}": "\\ud800"}}', headers=headers)
+    assert told(answer) == (422, f"{field} must be text that UTF-8 can hold")
+
+
 @pytest.mark.parametrize("text", ["3.5", "NaN", "Infinity", "1e999", '"x"'])
 async def test_a_number_that_is_none_is_one_sentence(client: AsyncClient, conn: Connection, text: str) -> None:
     await make_video(conn, identifier="talk")

@@ -131,6 +131,7 @@ async def test_what_cannot_be_started_is_one_sentence_and_leaves_nothing(
         *("http://127.0.0.1/a.mp4", "https://10.1.2.3:8443/a.mp4", "http://[::1]/a.mp4", "http://[fd00::1]/a.mp4"),
         *("http://169.254.169.254/latest/meta-data/a.mp4", "http://192.168.0.1/watch?v=1", "http://0.0.0.0/a.mp4"),
         *("http://2130706433/a.mp4", "http://0x7f.1/a.mp4", "http://[::ffff:127.0.0.1]/a.mp4", "http://100.64.0.1/a"),
+        *("http://169.254.169.254./a.mp4", "http://0x7f.1./a.mp4", "http://[fe80::1%25eth0]/a.mp4"),
         *("http://localhost:7005/a.mp4", "http://printer.local/a.mp4", "http://metadata.google.internal/a.mp4"),
     ],
 )
@@ -139,6 +140,19 @@ async def test_an_address_that_is_not_public_is_refused_at_once(
 ) -> None:
     status, detail = told(await generate(client, video_url=url))
     assert (status, detail.startswith("The host of the URL is not a public one")) == (422, True)
+    assert await VideoRepository(conn).count() == 0
+
+
+@pytest.mark.parametrize(
+    "host", ["exa mple.com", "example.com:0", "a..b", "%31%32%37.0.0.1", "b" * 64 + ".com", ".".join(["c" * 60] * 5)]
+)
+async def test_a_host_that_no_server_can_have_is_refused_at_once(
+    client: AsyncClient, conn: Connection, host: str
+) -> None:
+    assert told(await generate(client, video_url=f"https://{host}/a.mp4")) == (
+        422,
+        "The URL cannot be read as an address",
+    )
     assert await VideoRepository(conn).count() == 0
 
 
@@ -154,8 +168,15 @@ async def test_hosts_that_the_setting_names_are_accepted(
     assert refused.status_code == 422
 
 
-async def test_a_host_that_cannot_be_looked_up_now_is_left_to_the_run(client: AsyncClient) -> None:
-    assert (await generate(client, video_url="https://no-such-host.invalid/a.mp4")).status_code == 200
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "no_such_host.invalid.", "bücher.invalid"])
+async def test_a_host_that_cannot_be_looked_up_now_is_left_to_the_run(client: AsyncClient, host: str) -> None:
+    assert (await generate(client, video_url=f"https://{host}/a.mp4")).status_code == 200
+
+
+async def test_a_video_that_no_identifier_can_name_is_not_found(client: AsyncClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = await client.post("/api/generate_moments", content='{"video_id": "\\ud800"}', headers=headers)
+    assert told(answer) == (422, "video_id must be text that UTF-8 can hold")
 
 
 async def test_a_film_that_is_here_is_used_although_its_address_is_not_public(

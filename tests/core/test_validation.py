@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core.core_schema import ErrorType
 
 from app.core.validation import describe_problem
@@ -30,6 +30,9 @@ class _Body(BaseModel):
     names: list[str] = Field([], max_length=1)
     strict: Annotated[int, Field(strict=True)] = 1
     api_key: SecretStr = SecretStr("")
+    large: int = Field(1, le=2**31 - 1, ge=-(2**40))
+    checked: Annotated[str, AfterValidator(str.strip), Field(min_length=2, max_length=3)] = "xx"
+    secret: SecretStr = Field(SecretStr(""), max_length=3)
     more: dict[str, str] = {}
 
 
@@ -68,6 +71,11 @@ def _describe(name: str, value: Any) -> str:
         ("strict", "5", 'strict must be a whole number, not "5"'),
         ("title", 10**4000, "title must be text"),
         ("api_key", 1234, "api_key must be text"),
+        ("large", 2**31, "large must be 2147483647 or less, not 2147483648"),
+        ("large", -(2**41), "large must be -1099511627776 or more, not -2199023255552"),
+        ("checked", "abcd", "checked must have at most 3 characters"),
+        ("checked", "a", "checked must have at least 2 characters"),
+        ("secret", "abcd", "secret must have at most 3 characters"),
         ("more", "x", 'more must be a JSON object, not "x"'),
         ("other", 1, "other is no field of this request; there are: count, ratio"),
         ("o" * 500, 1, "o" * 100 + " is no field of this request; there are: count, ratio"),
