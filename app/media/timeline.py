@@ -118,9 +118,14 @@ def said_origin(container: InputContainer) -> float:
 
 
 def said_duration(container: InputContainer) -> float:
-    """Return the seconds that a header speaks of, 0 for none; Matroska counts them from time stamp 0."""
+    """Return the seconds that a header speaks of, 0 for none."""
     said, start = (container.duration or 0) / av.time_base, max(said_origin(container), 0.0)
-    return said - start if "matroska" in container.format.name and said > start else said
+    return said - start if _counts_from_zero(container) and said > start else said
+
+
+def _counts_from_zero(container: InputContainer) -> bool:
+    """Whether the header's duration is the time stamp of the end: Matroska and ASF."""
+    return container.format.name.startswith(("matroska", "asf"))
 
 
 def find_playable(container: InputContainer) -> list[Playable]:
@@ -181,7 +186,8 @@ def _find_ends(
     """Return where a file of `size` bytes says that it ends, if it was cut off before, and where its streams end."""
     if not container.duration:
         return None, None
-    said = [_said_end(stream) for stream in streams]
+    # Where only the whole file says how long it is, FFmpeg says the same of each stream, wherever that begins.
+    said = [] if _counts_from_zero(container) else [_said_end(stream) for stream in streams]
     declared = max((end for end in said if end is not None), default=origin + said_duration(container))
     cut = find_cut(streams, size)
     if cut is None and "mov" in container.format.name and said and None not in said:

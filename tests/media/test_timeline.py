@@ -32,6 +32,15 @@ def webm_with_an_offset(folder: Path) -> Path:
     return make_flashing_movie(folder / "video.webm", 7, FLASHES, "libvpx", "libopus", options=OFFSET)
 
 
+def matroska_with_an_offset(folder: Path) -> Path:
+    return make_flashing_movie(folder / "video.mkv", 7, FLASHES, options={"output_ts_offset": "5"})
+
+
+def wmv_with_an_offset(folder: Path) -> Path:
+    options = {"output_ts_offset": "5"}
+    return make_flashing_movie(folder / "video.wmv", 7, FLASHES, "wmv2", "libmp3lame", options=options)
+
+
 def mp4_with_an_offset(folder: Path) -> Path:
     return make_flashing_movie(folder / "video.mp4", 7, FLASHES, options=OFFSET)
 
@@ -68,6 +77,8 @@ def two_program_streams(folder: Path) -> Path:
 MAKERS = [
     recorded_live_with_an_offset,
     webm_with_an_offset,
+    matroska_with_an_offset,
+    wmv_with_an_offset,
     mp4_with_an_offset,
     audio_that_begins_late,
     audio_that_ends_after_the_video,
@@ -96,7 +107,9 @@ def loud_from(clip: Path) -> float:
 
 @by_maker
 def test_the_duration_is_that_of_what_is_seen_and_heard(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    assert probe(make(tmp_path)).duration_seconds == pytest.approx(7, abs=0.15)
+    info = probe(make(tmp_path))
+    assert info.duration_seconds == pytest.approx(7, abs=0.15)
+    assert info.declared_seconds is None
 
 
 @by_maker
