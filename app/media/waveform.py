@@ -21,7 +21,7 @@ from app.media.streams import choose_audio_stream
 from app.media.timeline import Timeline, said_duration, said_origin
 
 _LIMITS = Limits(seconds=10.0, bytes=256 * 1024**2)
-_RATE = 8000  # samples for each second: enough to see how loud it is
+_SAMPLES = "fltp"
 _BARS = 80
 _BAR_WIDTH, _BAR_DISTANCE = 4, 8  # pixels
 _TALLEST, _SHORTEST = 280, 4  # pixels
@@ -72,12 +72,10 @@ def _measure(container: InputContainer, file: BoundedFile) -> NDArray[np.float64
 
 def _loud_whole(container: InputContainer, stream: AudioStream) -> Iterator[float]:
     """Yield the loudness of each frame."""
-    resampler = AudioResampler("flt", "mono", _RATE)
+    measure = _FrameMeasure()
     for frame in decode(container, _ANY_TIMELINE, stream):
         if isinstance(frame, AudioFrame):
-            frame.pts = None
-            yield from map(_loudness, resampler.resample(frame))
-    yield from map(_loudness, resampler.resample(None))
+            yield from measure(frame)
 
 
 def _loud_parts(container: InputContainer, stream: AudioStream, duration: float) -> Iterator[float]:
@@ -93,17 +91,32 @@ def _loud_parts(container: InputContainer, stream: AudioStream, duration: float)
 
 
 def _first_part(container: InputContainer, stream: AudioStream) -> Iterator[float]:
-    seconds, resampler = 0.0, AudioResampler("flt", "mono", _RATE)
+    seconds, measure = 0.0, _FrameMeasure()
     for frame in decode(container, _ANY_TIMELINE, stream):
         if isinstance(frame, AudioFrame):
             seconds += frame.samples / frame.sample_rate
-            frame.pts = None
-            yield from map(_loudness, resampler.resample(frame))
+            yield from measure(frame)
         if seconds >= _PART_SECONDS:
             return
 
 
+class _FrameMeasure:
+    """How loud frames are whose form (samples, channels, rate) may change from one to the next."""
+
+    def __init__(self) -> None:
+        self._form: tuple[str, str, int] | None = None
+        self._resampler = AudioResampler(_SAMPLES)
+
+    def __call__(self, frame: AudioFrame) -> Iterator[float]:
+        form = frame.format.name, frame.layout.name, frame.sample_rate
+        if form != self._form:
+            self._form, self._resampler = form, AudioResampler(_SAMPLES)
+        frame.pts = None
+        yield from map(_loudness, self._resampler.resample(frame))
+
+
 def _loudness(frame: AudioFrame) -> float:
+    """Return how loud all channels are; mixed to one, they could cancel each other."""
     samples = np.nan_to_num(frame.to_ndarray().astype(np.float64))
     return float(np.sqrt(np.mean(np.square(samples)))) if samples.size else 0.0
 

@@ -112,19 +112,29 @@ def make_sounding_movie(
 
 
 def make_audio(
-    path: Path, seconds: float, beeps: Sequence[tuple[float, float]], codec: str, container_format: str | None = None
+    path: Path,
+    seconds: float,
+    beeps: Sequence[tuple[float, float]],
+    codec: str,
+    container_format: str | None = None,
+    gains: Sequence[float] = (1.0,),
+    rate: int = SAMPLE_RATE,
 ) -> Path:
-    """Write audio without a picture that sounds, at 440 Hz, from and to these seconds, and is silent in between."""
+    """Write audio without a picture that sounds, at 440 Hz, from and to these seconds, and is silent in between.
+    `gains` are of its channels."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    times = np.arange(round(seconds * rate)) / rate
     is_loud = np.any([(times >= start) & (times < end) for start, end in beeps], axis=0)
-    samples = (np.sin(times * 2 * np.pi * 440) * 0.5 * is_loud).astype(np.float32)
+    wave = np.sin(times * 2 * np.pi * 440) * 0.5 * is_loud
+    samples = np.outer(gains, wave).astype(np.float32)
+    layout = "mono" if len(gains) == 1 else "stereo"
     with av.open(str(path), "w", format=container_format) as container:
-        stream = container.add_stream(codec, rate=SAMPLE_RATE, layout="mono")
+        stream = container.add_stream(codec, rate=rate, layout=layout)
         assert isinstance(stream, AudioStream)
-        for first in range(0, len(samples), SAMPLE_RATE):
-            frame = av.AudioFrame.from_ndarray(samples[None, first : first + SAMPLE_RATE], "fltp", "mono")
-            frame.pts, frame.sample_rate, frame.time_base = first, SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
+        for first in range(0, len(wave), rate):
+            part = np.ascontiguousarray(samples[:, first : first + rate])
+            frame = av.AudioFrame.from_ndarray(part, "fltp", layout)
+            frame.pts, frame.sample_rate, frame.time_base = first, rate, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

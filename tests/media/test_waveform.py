@@ -42,6 +42,28 @@ def test_silence_is_a_line(tmp_path: Path) -> None:
         assert drawn_height(draw_waveform(file), 0.5) < 20
 
 
+@pytest.mark.parametrize("whole_seconds", [600.0, 1.0])
+def test_channels_do_not_cancel_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_seconds: float
+) -> None:
+    monkeypatch.setattr(waveform, "_DECODED_WHOLE_SECONDS", whole_seconds)
+    path = make_audio(tmp_path / "talk.flac", 8, [(0, 4)], "flac", gains=(1.0, -1.0))
+    with path.open("rb") as file:
+        jpeg = draw_waveform(file)
+    assert (drawn_height(jpeg, 0.3) > 200, drawn_height(jpeg, 0.7) < 20) == (True, True)
+
+
+@pytest.mark.parametrize("whole_seconds", [600.0, 1.0])
+def test_audio_whose_channels_and_rate_change_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_seconds: float
+) -> None:
+    monkeypatch.setattr(waveform, "_DECODED_WHOLE_SECONDS", whole_seconds)
+    mono = make_audio(tmp_path / "mono.mp3", 4, [(0, 4)], "libmp3lame")
+    stereo = make_audio(tmp_path / "stereo.mp3", 4, [(3.9, 4)], "libmp3lame", gains=(1.0, 1.0), rate=32_000)
+    jpeg = draw_waveform(io.BytesIO(mono.read_bytes() + stereo.read_bytes()))
+    assert (drawn_height(jpeg, 0.2) > 200, drawn_height(jpeg, 0.8) < 20) == (True, True)
+
+
 def test_what_has_no_audio_is_not_drawn() -> None:
     with pytest.raises(NoPicture):
         draw_waveform(io.BytesIO(b"no audio at all"))
