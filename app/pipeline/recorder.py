@@ -31,13 +31,11 @@ class Recorder:
 
     async def wait(self, stage: Stage) -> None:
         """Record that the stage waits for its turn."""
-        kept = self.records[stage].result if stage in self.records else {}
-        await self._save(stage, StageRecord(StageStatus.WAITING, result=kept))
+        await self._save(stage, StageRecord(StageStatus.WAITING))
 
     async def begin(self, stage: Stage) -> None:
         self._context.progress = None
-        kept = self.records[stage].result if stage in self.records else {}  # by a worker that had the run before
-        await self._save(stage, StageRecord(StageStatus.PROCESSING, time.time(), result=kept))
+        await self._save(stage, StageRecord(StageStatus.PROCESSING, time.time()))
 
     async def complete(self, stage: Stage, result: Mapping[str, Any]) -> None:
         record = replace(self.records[stage], status=StageStatus.COMPLETED, result=result)

@@ -173,11 +173,16 @@ class WorkRepository:
         return bool(row[0])
 
     async def save_stage(self, run: ClaimedRun, stage: Stage, record: StageRecord) -> None:
-        """Write what a stage has come to, which is then the current one unless it was skipped. Raises `RunLost`."""
+        """Write what a stage has come to, which is then the current one unless it was skipped. Raises `RunLost`.
+
+        While the stage is under way, what was noted with `add_result` stays.
+        """
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.work
-            SET stages = jsonb_set(stages, ARRAY[%(stage)s], %(record)s),
+            SET stages = jsonb_set(stages, ARRAY[%(stage)s], %(record)s || CASE WHEN %(is_under_way)s
+                    THEN jsonb_build_object('result', coalesce(stages -> %(stage)s -> 'result', '{}'))
+                    ELSE '{}' END),
                 current_stage = CASE WHEN %(is_skipped)s THEN current_stage ELSE %(stage)s END
             WHERE run_id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s
             """,
@@ -186,6 +191,7 @@ class WorkRepository:
                 "stage": stage.value,
                 "record": Jsonb(asdict(record)),
                 "is_skipped": record.status is StageStatus.SKIPPED,
+                "is_under_way": record.is_under_way,
             },
         )
         if cursor.rowcount != 1:

@@ -263,6 +263,19 @@ async def test_a_running_run_that_nobody_knows_more_of_is_ended(conn: Connection
     assert (await accept(conn)).run_id
 
 
+@pytest.mark.parametrize("status", [StageStatus.WAITING, StageStatus.PROCESSING])
+async def test_what_a_stage_has_noted_stays_until_it_is_done(conn: Connection, status: StageStatus) -> None:
+    await add_video(conn)
+    await accept(conn)
+    run, work = await claimed(conn), WorkRepository(conn)
+    await work.save_stage(run, Stage.REFINEMENT, StageRecord(StageStatus.PROCESSING, 1.0))
+    await work.add_result(run, Stage.REFINEMENT, {"ids": {"1": 2}})
+    await work.save_stage(run, Stage.REFINEMENT, StageRecord(status))
+    assert await work.get_result(run, Stage.REFINEMENT) == {"ids": {"1": 2}}
+    await work.save_stage(run, Stage.REFINEMENT, StageRecord(StageStatus.COMPLETED, result={"total": 1}))
+    assert await work.get_result(run, Stage.REFINEMENT) == {"total": 1}
+
+
 async def test_what_another_version_has_stored_of_stages_is_left_out(conn: Connection) -> None:
     await add_video(conn)
     await accept(conn)
