@@ -14,7 +14,7 @@ def broken_times(start: float, end: float, duration: float | None) -> str:
     """Return the first rule that these times break, or ''. A duration of None limits nothing."""
     if start < 0:
         return "start_time must be >= 0"
-    if duration is not None and end > duration + _TOLERANCE_SECONDS:
+    if duration is not None and fit_end(start, end, duration) > duration:
         return f"end_time must be <= video duration ({_round_down(duration)} seconds)"
     if end <= start:
         return "end_time must be greater than start_time"
@@ -29,9 +29,11 @@ def describe_overlap(title: str | None, start: float, end: float) -> str:
     return f"Moment overlaps with existing moment '{title}' ({_round_down(start)}s - {_round_up(end)}s)"
 
 
-def fit_end(end: float, duration: float | None) -> float:
+def fit_end(start: float, end: float, duration: float | None) -> float:
     """Return the end of a moment as it is stored: not after the end of the video where rounding alone put it there."""
-    return duration if duration is not None and duration < end <= duration + _TOLERANCE_SECONDS else end
+    if duration is not None and start < duration < end <= duration + _TOLERANCE_SECONDS:
+        return duration
+    return end
 
 
 def fit_beside(start: float, end: float, other_start: float, other_end: float) -> tuple[float, float]:

@@ -50,7 +50,7 @@ def _describe_obstacle(start: float, end: float, attempt: MomentAttempt) -> str:
 
 
 def _fit(start: float, end: float, attempt: MomentAttempt) -> tuple[float, float]:
-    end = fit_end(end, attempt.video_duration)
+    end = fit_end(start, end, attempt.video_duration)
     if attempt.other_start is None or attempt.other_end is None:
         return start, end
     return fit_beside(start, end, attempt.other_start, attempt.other_end)
@@ -132,7 +132,7 @@ async def _fit_times(conn: Connection, video: Video, moment: Moment, changes: Ma
     while True:
         if problem := broken_times(start, end, last):
             raise InvalidMoment(problem)
-        end = fit_end(end, last)
+        end = fit_end(start, end, last)
         other = await MomentRepository(conn).find_overlap(video.id, start, end, excluding=moment.id)
         if other is None:
             return {"start_time": start, "end_time": end}

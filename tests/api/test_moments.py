@@ -168,6 +168,19 @@ async def test_an_end_that_rounding_has_put_after_that_of_the_video_is_that_of_t
     assert (await client.get("/api/videos/talk/moments")).json()[0]["end_time"] == 20.0999
 
 
+async def test_a_moment_that_begins_at_the_end_of_the_video_is_refused(client: AsyncClient, conn: Connection) -> None:
+    await make_video(conn, identifier="talk", duration_seconds=20.0)
+    problem = "end_time must be <= video duration (20.0 seconds)"
+    for start in (20.0, 20.001):
+        answer = await _add(client, start=start, end=20.004)
+        assert (answer.status_code, answer.json()["detail"]) == (400, problem)
+    identifier = (await _add(client, start=5, end=10)).json()["id"]
+    answer = await client.patch(
+        f"/api/videos/talk/moments/{identifier}", json={"start_time": 20.001, "end_time": 20.004}
+    )
+    assert (answer.status_code, answer.json()["detail"]) == (400, problem)
+
+
 async def test_a_moment_may_touch_the_times_that_a_refusal_names(client: AsyncClient, conn: Connection) -> None:
     video = await make_video(conn, identifier="talk")
     await make_moment(conn, video_id=video.id, start_time=20.04, end_time=30.0600000001, title="Middle")
