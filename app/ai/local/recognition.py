@@ -159,7 +159,7 @@ def _judge(window: Sequence["WhisperSegment"]) -> _Window:
     return _Window(
         start=float(window[0].start),
         end=float(window[-1].end),
-        spoken=join_pieces(spoken),
+        spoken=[word for word in join_pieces(spoken) if is_word(word.word)],
         has_loop=len(spoken) < len(pieces) or words_per_second(spoken) > _MAX_WORDS_PER_SECOND,
         is_probable=window[0].avg_logprob >= _MIN_LOG_PROBABILITY,
         is_repetitive=window[0].compression_ratio > _MAX_COMPRESSION,
@@ -174,6 +174,11 @@ def drop_loop_ends(words: Sequence[Word]) -> list[Word]:
         if takes_time or len(group) <= _MAX_WORDLESS_RUN:
             kept.extend(group)
     return kept
+
+
+def is_word(text: str) -> bool:
+    """Return whether a text has a letter or a digit: Whisper writes punctuation and notes for music."""
+    return any(character.isalnum() for character in text)
 
 
 def words_per_second(words: Sequence[Word]) -> float:

@@ -106,3 +106,8 @@ def test_a_few_words_for_much_speech_are_not_believed(monkeypatch: pytest.Monkey
 def test_where_nothing_is_recognised_nothing_was_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(ScriptedWhisper([[]]), 20.0, monkeypatch)
     assert (found.words, found.dropped) == ([], [])
+
+
+def test_punctuation_and_notes_without_a_word_are_nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(ScriptedWhisper([heard(".", "♪", pace=0.9)]), 2.0, monkeypatch)
+    assert (found.words, found.dropped) == ([], [])
