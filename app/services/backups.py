@@ -11,18 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psycopg import Connection, sql
+from psycopg import Connection
 from psycopg.conninfo import make_conninfo
 
 from app.core.config import Settings
-from app.core.errors import Conflict, DatabaseUnavailable, InvalidInput, StorageUnavailable
-from app.database.migrations import (
-    create_database,
-    downgrade_to_base,
-    is_pooled,
-    open_connection,
-    read_database_revision,
-)
+from app.core.errors import DatabaseUnavailable, InvalidInput, StorageUnavailable
+from app.database.emptying import empty_database
+from app.database.migrations import create_database, is_pooled, open_connection, read_database_revision
 from app.embedded.binaries import find_client
 
 Process = subprocess.Popen[bytes]
@@ -32,15 +27,6 @@ _BLOCK = 1 << 20
 # pg_restore 17 sets it whatever the server is; older servers refuse it.
 _UNKNOWN_BEFORE_17 = b"SET transaction_timeout = 0;\n"
 _MESSAGE = re.compile(r"(?:error|ERROR|FATAL|fatal): +(?:error: +)?(.+)")
-
-_OBJECTS = """
-    SELECT oid::regclass::text, relkind IN ('r', 'p') AND oid IS DISTINCT FROM to_regclass('public.alembic_version')
-    FROM pg_class
-    WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
-      AND relnamespace::regnamespace::text !~ '^pg_' AND relnamespace <> 'information_schema'::regnamespace
-      AND oid NOT IN (SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND deptype = 'e')
-    ORDER BY 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +72,7 @@ def restore(settings: Settings, source: Path) -> None:
     create_database(settings)
     with open_connection(parameters, autocommit=True) as conn:
         _refuse_pooler(conn)
-        _make_empty(conn)
+        empty_database(conn)
         server_version = conn.info.server_version
     command = [str(reader.path), "--no-owner", "--no-privileges", "--file=-", str(source)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reading:  # noqa: S603  our own
@@ -143,27 +129,6 @@ def _refuse_pooler(conn: Connection[Any]) -> None:
         raise DatabaseUnavailable(
             "Backups need a connection without a pooler: set DATABASE_SYNC_URL to the address of PostgreSQL itself"
         )
-
-
-def _make_empty(conn: Connection[Any]) -> None:
-    """Take the schema of a migrated database without rows away. Raises `Conflict` where there is anything else."""
-    objects = conn.execute(_OBJECTS).fetchall()
-    full = next((name for name, has_rows in objects if has_rows and _has_rows(conn, name)), None)
-    if full:
-        raise Conflict(f"The database {conn.info.dbname} is not empty: {full} has rows; restore into a new database")
-    if conn.execute("SELECT to_regclass('public.alembic_version')").fetchone() != (None,):
-        downgrade_to_base()
-        conn.execute("DROP TABLE public.alembic_version")
-        objects = conn.execute(_OBJECTS).fetchall()
-    if objects:
-        raise Conflict(
-            f"The database {conn.info.dbname} is not empty: it has {objects[0][0]}; restore into a new database"
-        )
-
-
-def _has_rows(conn: Connection[Any], table: str) -> bool:
-    statement = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.SQL(table))
-    return conn.execute(statement).fetchone() == (True,)
 
 
 def _dump_program(server_major: int) -> _Program:
