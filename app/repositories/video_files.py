@@ -80,6 +80,13 @@ class VideoFileRepository:
             )
             return await cursor.fetchone()
 
+    async def list_claimed(self) -> set[int]:
+        """Return the ids of the videos whose files workers have claimed."""
+        cursor = await self._conn.execute(
+            "SELECT video_id FROM library.video_files WHERE status IN ('inspecting', 'making')"
+        )
+        return {video_id for (video_id,) in await cursor.fetchall()}
+
     async def fail_abandoned(self, stale_seconds: float, most_attempts: int, reason: str) -> list[str]:
         """Give files up whose workers died too often, and return the identifiers of their videos."""
         cursor = await self._conn.execute(

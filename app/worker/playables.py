@@ -88,20 +88,27 @@ class PlayableMaker:
         if copy is None:
             await self._finish(file, FileStatus.UNNEEDED)
             return None
+        await self._remove_leftovers(file)
         folder = self._root / f"{file.video_id}-{secrets.token_hex(8)}"
-        await asyncio.to_thread(self._prepare, file, folder)
         try:
+            await asyncio.to_thread(folder.mkdir, parents=True)
             target = folder / f"copy{copy.extension}"
             await self._run(file, FileStatus.MAKING, partial(_make, self._storage, file.source_url, copy, target))
             return await self._store(file, target)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    def _prepare(self, file: ClaimedFile, folder: Path) -> None:
-        """Make a folder, and remove those that a worker that died has left of the same video."""
-        for leftover in self._root.glob(f"{file.video_id}-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        folder.mkdir(parents=True)
+    async def _remove_leftovers(self, file: ClaimedFile) -> None:
+        """Remove what workers that died have left: of this file, and of those that no worker has claimed."""
+        folders = await asyncio.to_thread(self._list_folders)
+        async with self._database.connect() as conn:  # read later: of a copy that was begun since, none is found
+            kept = {str(video_id) for video_id in await VideoFileRepository(conn).list_claimed() - {file.video_id}}
+        for folder in folders:
+            if folder.name.partition("-")[0] not in kept:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def _list_folders(self) -> list[Path]:
+        return list(self._root.iterdir()) if self._root.is_dir() else []
 
     async def _store(self, file: ClaimedFile, made: Path) -> str:
         key = f"{playable_folder(file.video)}/{secrets.token_hex(8)}{made.suffix}"

@@ -133,6 +133,24 @@ async def test_a_video_that_browsers_play_gets_none(
     assert await library.copies() == []
 
 
+async def test_what_dead_workers_have_left_of_deleted_videos_goes_with_the_next_copy(library: Library) -> None:
+    folder = library.folder / "data" / "playable"
+    async with library.database.connect() as conn:
+        other = await make_video(conn, identifier="other")
+        await conn.execute(
+            """
+            INSERT INTO library.video_files (video_id, source_url, status, owner, seen_at)
+            VALUES (%(id)s, 'file:///other.avi', 'making', 'two', now() AT TIME ZONE 'utc')
+            """,
+            {"id": other.id},
+        )
+    (folder / "999-dead").mkdir(parents=True)
+    (folder / f"{other.id}-alive").mkdir()
+    await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
+    await library.worker().make_waiting()
+    assert [path.name for path in folder.iterdir()] == [f"{other.id}-alive"]
+
+
 async def test_workers_at_once_make_one_copy(library: Library) -> None:
     await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
     await asyncio.gather(*(library.worker(f"worker-{number}").make_waiting() for number in range(6)))
