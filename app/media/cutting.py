@@ -133,7 +133,9 @@ class Cut:
         """As many samples as the clip has, with silence where the film has none."""
         return [
             ("atrim", f"start={self.start:.6f}"),
-            ("aresample", f"{SOUND_RATE}:async=1:first_pts={round(self.start * SOUND_RATE)}"),
+            # The first time stamp is to be said in samples of the film, whose rate is not this one: 0 is 0 in both.
+            ("asetpts", f"PTS-({self.start:.6f})/TB"),
+            ("aresample", f"{SOUND_RATE}:async=1:first_pts=0"),
             ("apad", ""),
             ("atrim", f"end_sample={self.samples}"),
             ("asetpts", "PTS-STARTPTS"),

@@ -114,6 +114,13 @@ def test_the_sound_of_a_clip_is_that_of_its_picture(
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("rate", [16_000, 44_100, 96_000])
+def test_the_sound_of_a_clip_is_that_of_its_picture_at_any_rate(tmp_path: Path, way: str, rate: int) -> None:
+    film = make_sounding_movie(tmp_path / "film.mp4", 32, [(25, 27)], sample_rate=rate)
+    assert loud_from_to(cut(film, 23.3, 29.3, way)) == pytest.approx((1.7, 3.7), abs=0.03)
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "codec"), [("film.mkv", "flac"), ("film.ts", "mp2")])
 def test_sound_that_begins_late_or_ends_early_is_silence_there(tmp_path: Path, way: str, name: str, codec: str) -> None:
     film = make_sounding_movie(tmp_path / name, 12, [(5, 7)], codec)
