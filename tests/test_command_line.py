@@ -362,6 +362,13 @@ def test_an_option_that_cannot_be_is_told_in_words(value: str, capsys: pytest.Ca
         assert capsys.readouterr().err.endswith(f"argument {option}: {words} is needed\n")
 
 
+@pytest.mark.parametrize("option", ["--prompt", "--model"])
+def test_an_option_in_another_encoding_than_utf_8_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "talk.mp4", f"{option}=caf\udce9"])
+    assert capsys.readouterr().err.endswith(f"argument {option}: text in UTF-8 is needed\n")
+
+
 def test_no_command_imports_what_only_runs_need() -> None:
     code = "import sys, app.__main__; print([name for name in ('taskiq', 'numpy', 'httpx') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, timeout=60)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from app.core.config import Settings
 from app.core.console import open_console
 from app.core.errors import InvalidInput
-from app.core.text import to_nfc
+from app.core.text import is_utf8, to_nfc
 from app.models.run import RunRequest, RunStatus
 from app.worker.run_progress import open_progress
 from app.worker.run_result import print_moments
@@ -32,8 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.add_argument("video", metavar="VIDEO", nargs="?", help="a file, an address, or the id of a video")
     usual, how = RunRequest(), parser.add_argument_group("with VIDEO")
-    how.add_argument("--model", metavar="KEY", help=f"model that finds and refines ({usual.generation_model})")
-    how.add_argument("--prompt", metavar="TEXT", help="what to look for")
+    how.add_argument(
+        "--model", metavar="KEY", type=_text, help=f"model that finds and refines ({usual.generation_model})"
+    )
+    how.add_argument("--prompt", metavar="TEXT", type=_text, help="what to look for")
     for option, metavar, kind, value, meaning in (
         ("--min-length", "SECONDS", _seconds, usual.min_moment_length, "length of the shortest moment"),
         ("--max-length", "SECONDS", _seconds, usual.max_moment_length, "length of the longest moment"),
@@ -77,6 +79,12 @@ def _read_request(options: argparse.Namespace) -> RunRequest:
         given["generation_prompt"] = to_nfc(options.prompt)
     request = replace(RunRequest(), **given)
     return replace(request, refinement_model=options.model) if options.model else request
+
+
+def _text(text: str) -> str:
+    if not is_utf8(text):  # bytes of another encoding become lone surrogates, which nothing can store
+        raise argparse.ArgumentTypeError("text in UTF-8 is needed")
+    return text
 
 
 def _seconds(text: str) -> float:
