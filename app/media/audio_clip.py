@@ -15,7 +15,7 @@ from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, SOUND_RATE
 from app.media.opening import BoundedFile, open_film
 from app.media.sound import Sound
 from app.media.streams import choose_audio_stream
-from app.media.timeline import Timeline, read_only, read_timeline
+from app.media.timeline import Timeline, is_led_astray, read_only, read_timeline
 
 _SAMPLE_BYTES = 2
 _LEAD_SECONDS = 1.0  # that are decoded before the start: codecs need some frames to begin with
@@ -62,7 +62,8 @@ def _frames(source: InputContainer, stream: AudioStream, timeline: Timeline, sta
     """Yield the frames from a little before `start`, in seconds on the clock of the timeline, on."""
     lead = start - _LEAD_SECONDS
     read_only(source, stream)
-    if source.format.name not in _UNSEEKABLE_FORMATS and not timeline.restarts and lead > 0:
+    can_seek = source.format.name not in _UNSEEKABLE_FORMATS and not is_led_astray(source)
+    if can_seek and not timeline.restarts and lead > 0:
         source.seek(round(lead * av.time_base))
     for packet in timeline.continue_clock(source.demux(stream)):
         if packet.pts is None or packet.pts * packet.time_base >= lead:

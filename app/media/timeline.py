@@ -123,6 +123,13 @@ def said_duration(container: InputContainer) -> float:
     return said - start if _counts_from_zero(container) and said > start else said
 
 
+def is_led_astray(container: InputContainer) -> bool:
+    """Whether packets have wrong times after a seek: ADPCM in WAV, whose blocks are taken for samples."""
+    return container.format.name in ("wav", "w64") and any(
+        stream.codec_context.name.startswith("adpcm") for stream in find_playable(container)
+    )
+
+
 def _counts_from_zero(container: InputContainer) -> bool:
     """Whether the header's duration is the time stamp of the end: Matroska and ASF."""
     return container.format.name.startswith(("matroska", "asf"))
@@ -194,7 +201,8 @@ def _find_ends(
         return None, declared
     hint = max(container.start_time or 0, 0) + container.duration if cut is None else round(cut * av.time_base)
     try:
-        container.seek(hint)
+        if not is_led_astray(container):
+            container.seek(hint)
         ends = [_end_of(packet) for packet in _whole_packets(container, streams)]
     except av.FFmpegError:  # a file that cannot be sought in
         ends = []

@@ -237,10 +237,18 @@ def test_what_is_no_film_is_told(tmp_path: Path, way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    ("name", "codec"), [("talk.m4a", "aac"), ("talk.mp3", "libmp3lame"), ("talk.flac", "flac"), ("talk.ogg", "libopus")]
+    ("name", "codec"),
+    [
+        ("talk.m4a", "aac"),
+        ("talk.mp3", "libmp3lame"),
+        ("talk.flac", "flac"),
+        ("talk.ogg", "libopus"),
+        ("talk.wav", "adpcm_ms"),
+    ],
 )
 def test_a_clip_of_audio_is_exact(tmp_path: Path, way: str, name: str, codec: str) -> None:
     film = make_audio(tmp_path / name, 6, [(0, 1), (4, 6)], codec)
+    assert probe(film).duration_seconds == pytest.approx(6.0, abs=0.1)
     clip = tmp_path / "clip.m4a"
     with open_film(film, way) as file:
         cut_clip(file, 3.5, 5.5, clip, threading.Event())
