@@ -63,6 +63,20 @@ class ReplacedRepository:
             {"video_id": video_id},
         )
 
+    async def forget_clips(self, video_id: int, *, keep_local: bool, keep_in_bucket: bool) -> None:
+        """Forget the clips, with their thumbnails, among what the runs over a video have replaced."""
+        await self._conn.execute(
+            """
+            UPDATE pipeline.replaced SET clips = (
+                SELECT coalesce(jsonb_agg(clip), '[]') FROM jsonb_array_elements(clips) AS clip
+                WHERE CASE WHEN starts_with(clip ->> 'cloud_url', 'gs://') THEN %(in_bucket)s ELSE %(local)s END
+            )
+            FROM pipeline_history AS history
+            WHERE run_id = history.id AND video_id = %(video_id)s
+            """,
+            {"video_id": video_id, "local": keep_local, "in_bucket": keep_in_bucket},
+        )
+
     async def restore(self, run_id: int) -> set[str] | None:
         """Put back what a run has replaced in the place of what it has made; return URLs as `forget` does, or None
         where it has replaced nothing.

@@ -89,8 +89,7 @@ async def _delete_parts(
 ) -> DeletedRows:
     """Delete what is not kept of a video that stays itself."""
     gone = await _delete_clips(conn, skips, files)
-    if not skips.skip_local_moments:
-        await ReplacedRepository(conn).forget_all(video.id)  # a run that is being cancelled would bring them back
+    await _forget_replaced(conn, video, skips)
     moments = 0 if skips.skip_local_moments else await PartRepository(conn).delete_moments_without_clip(video.id)
     if not skips.skip_local_thumbnail:
         for file in (file for file in files if file.kind == "thumbnail"):
@@ -101,6 +100,16 @@ async def _delete_parts(
     if forgets:
         await VideoRepository(conn).update(video.id, source_url=None)
     return DeletedRows(gone, transcript, moments > 0, forgets, parts.runs)
+
+
+async def _forget_replaced(conn: Connection, video: Video, skips: Skips) -> None:
+    """Forget what a run that is being cancelled would bring back."""
+    replaced = ReplacedRepository(conn)
+    if skips.skip_local_moments:
+        local, in_bucket = skips.keep_clips(in_bucket=False), skips.keep_clips(in_bucket=True)
+        await replaced.forget_clips(video.id, keep_local=local, keep_in_bucket=in_bucket)
+    else:
+        await replaced.forget_all(video.id)
 
 
 async def _delete_clips(conn: Connection, skips: Skips, files: list[FileRow]) -> list[FileRow]:

@@ -161,6 +161,25 @@ async def test_moments_that_are_deleted_while_a_run_replaces_them_do_not_come_ba
         assert await MomentRepository(conn).list_by_video(context.run.video_id) == []
 
 
+@pytest.mark.parametrize(("skips", "clips"), [({}, 0), ({"skip_local_clips": True}, 1), ({"skip_gcs_clips": True}, 0)])
+async def test_clips_that_are_deleted_while_a_run_replaces_them_do_not_come_back(
+    own_database_url: str, tmp_path: Path, skips: dict[str, bool], clips: int
+) -> None:
+    models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"))))
+    async with (
+        make_context(own_database_url, tmp_path, models=models) as context,
+        context.database.connect() as conn,
+    ):
+        await make_transcript(conn, video_id=context.run.video_id, **talk(300))
+        await make_before(conn, context.run.video_id)
+        await WORK.work(context)
+        async with conn.transaction():
+            await delete_rows(conn, context.run.video, Skips(force=True, skip_local_moments=True, **skips))
+        async with conn.transaction():
+            await end_as_cancelled(conn, context)
+        assert [len(rows) for rows in await read_rows(context)] == [4, clips, clips]
+
+
 async def test_moments_whose_commit_was_not_answered_are_replaced_once(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
