@@ -39,7 +39,14 @@ _COLORSPACES = {
 }
 _KEPT_MATRICES = {_BT709, _BT470BG, _SMPTE170M}
 _KEPT_PRIMARIES = {_BT709, _BT470BG, _SMPTE170M, _SMPTE240M}
-_PRIMARIES_OF_MATRICES = {_BT470BG: _BT470BG, _SMPTE170M: _SMPTE170M, _SMPTE240M: _SMPTE170M, 9: _BT2020, 10: _BT2020}
+# Of a video that names none. BT.470BG is what FFmpeg calls the matrix of BT.601 without meaning its primaries.
+_PRIMARIES_OF_MATRICES = {
+    _BT470BG: _SMPTE170M,
+    _SMPTE170M: _SMPTE170M,
+    _SMPTE240M: _SMPTE170M,
+    9: _BT2020,
+    10: _BT2020,
+}
 # Chromaticities of red, green, blue, and white.
 _D65 = (0.3127, 0.3290)
 _CHROMATICITIES = {

@@ -66,6 +66,7 @@ TAGGED = [
     pytest.param({"matrix": NTSC, "primaries": NTSC, "transfer": NTSC}, (6, 6, 6, 1), id="ntsc"),
     pytest.param({"matrix": PAL, "primaries": PAL, "transfer": NTSC}, (5, 5, 6, 1), id="pal"),
     pytest.param({"matrix": NTSC, "primaries": BT709, "transfer": BT709}, (6, 1, 1, 1), id="old-phone"),
+    pytest.param({"matrix": PAL}, (5, 6, 6, 1), id="only-a-matrix"),
     pytest.param({"numbers_of": NTSC}, (6, 6, 6, 1), id="untagged-sd"),
     pytest.param({"numbers_of": BT709, "height": 720}, (1, 1, 1, 1), id="untagged-hd"),
     pytest.param({"matrix": BT709, "primaries": BT709, "transfer": BT709, "pixels": "yuv444p"}, (1, 1, 1, 1), id="444"),
