@@ -56,12 +56,12 @@ class Turns:
                 await observer.work(turn)
             yield
         finally:
-            if observer:
-                observer.leave(turn)
             if turn.done() and not turn.cancelled():
                 self._pass_on()
             else:
                 turn.cancel()
+            if observer:
+                observer.leave(turn)
 
     def _queue(self) -> "asyncio.Future[None]":
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -69,3 +69,16 @@ def test_turns_serve_one_event_loop_after_the_other() -> None:
     asyncio.run(both())
     asyncio.run(both())
     assert done == ["one", "other"] * 2
+
+
+async def test_an_observer_that_fails_costs_no_turn() -> None:
+    class Failing(Observer):
+        def leave(self, call: Hashable) -> None:
+            raise RuntimeError("No")
+
+    turns = Turns()
+    with observe_turns(Failing()), pytest.raises(RuntimeError, match="No"):
+        async with turns.take():
+            pass
+    async with asyncio.timeout(1), turns.take():
+        pass
