@@ -1,7 +1,9 @@
 """Files that were cut off, as by a transfer that broke: where what is left of them ends."""
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from typing import BinaryIO
 
 import av
 from av.audio.stream import AudioStream
@@ -12,6 +14,9 @@ from av.video.stream import VideoStream
 _TOLERANCE_SECONDS, _TOLERANCE_SHARE = 1.0, 0.02
 _LEAD_SECONDS = 1.0  # before the last packet that an index finds whole: those of other streams lie around it
 _UNKNOWN_RIFF_BYTES = 0x7FFFFFFF  # or more, in a file that was written without going back to its header
+_ID3_BYTES, _FRAME_BYTES = 10, 512  # of an ID3 header, and of what the first frame of an MP3 file has its counts in
+_XING = re.compile(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f]....(....)", re.DOTALL)  # with frames and bytes
+_ATOM_BYTES, _ATOM_KINDS = 8, 20  # of the header of an atom, and how many kinds of them are looked at
 _STEPS = 16  # of a bisection: a day is known to two seconds, and what follows is read
 
 
@@ -43,6 +48,42 @@ def riff_declared_seconds(head: bytes, size: int, seconds: float) -> float | Non
         return None
     whole = seconds * declared / size
     return whole if _is_much(whole - seconds, whole) else None
+
+
+def mp3_declared_seconds(file: BinaryIO, size: int, seconds: float) -> float | None:
+    """Return about how long an MP3 file was before it was cut off; None for a whole one, or one that does not say."""
+    file.seek(0)
+    head = file.read(_ID3_BYTES)
+    first = _ID3_BYTES + _syncsafe(head[6:]) if head[:3] == b"ID3" else 0
+    file.seek(first)
+    found = _XING.search(file.read(_FRAME_BYTES))
+    if found is None:
+        return None
+    declared, left = int.from_bytes(found[1], "big"), size - first
+    whole = seconds * declared / left if 0 < left < declared else 0.0
+    return whole if whole and _is_much(whole - seconds, whole) else None
+
+
+def _syncsafe(digits: bytes) -> int:
+    """Return a number whose bytes have 7 bits each."""
+    return sum(digit << 7 * place for place, digit in enumerate(reversed(digits)))
+
+
+def lacks_index(file: BinaryIO, size: int) -> bool:
+    """Whether the atoms of an MP4 or QuickTime file go on after its end and the one that tells how to play is missing.
+
+    Cameras and phones write that one last.
+    """
+    position, kinds = 0, set[bytes]()
+    while position + _ATOM_BYTES <= size and len(kinds) < _ATOM_KINDS:
+        file.seek(position)
+        head = file.read(2 * _ATOM_BYTES)
+        kinds.add(head[4:8])
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:
+            length = int.from_bytes(head[8:], "big")
+        position += max(length, _ATOM_BYTES) if length else size
+    return b"mdat" in kinds and b"moov" not in kinds and position > size
 
 
 def find_last_end(container: InputContainer, read_ends: Callable[[], Iterable[float]]) -> float | None:

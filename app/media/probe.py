@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 
 from app.media.audio_only import probe_audio
 from app.media.content_type import HEAD_BYTES, describe_other_content
-from app.media.early_end import riff_declared_seconds
+from app.media.early_end import lacks_index, mp3_declared_seconds, riff_declared_seconds
 from app.media.opening import MAX_PIXELS, BoundedFile, Limits, TooExpensive, open_film
 from app.media.streams import choose_audio_stream, choose_video_stream
 from app.media.timeline import read_only, read_timeline
@@ -74,11 +74,21 @@ def probe(path: Path) -> MediaInfo:
         try:
             with open_film(bounded) as container:
                 info = _describe(container, bounded, path, size)
-            return info if info.duration_seconds else _measure(info, bounded)
+            return _judge_end(info, file, size) if info.duration_seconds else _measure(info, bounded)
         except TooExpensive as error:
             raise NotAVideo(str(error)) from None
         except av.FFmpegError:
-            raise NotAVideo("the file is no video, or it is damaged") from None
+            raise NotAVideo(
+                "the file is damaged: its end is missing, and with it what is needed to play it"
+                if lacks_index(file, size)
+                else "the file is no video, or it is damaged"
+            ) from None
+
+
+def _judge_end(info: MediaInfo, file: BinaryIO, size: int) -> MediaInfo:
+    if info.format != "mp3" or info.duration_seconds is None:
+        return info
+    return replace(info, declared_seconds=mp3_declared_seconds(file, size, info.duration_seconds))
 
 
 def _find_other_content(file: BinaryIO) -> str | None:

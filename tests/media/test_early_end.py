@@ -8,7 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from app.media.probe import probe
+from app.media.probe import NotAVideo, probe
+from tests.media.movies import make_audio
 
 SECONDS, RATE, SAMPLES = 12, 10, 48_000
 
@@ -67,7 +68,7 @@ def cut_off(path: Path) -> float:
         ("flac", None, "flac", True),
         ("mpegts", "libx264", "aac", False),
         ("ogg", None, "libopus", False),
-        ("mp3", None, "libmp3lame", False),
+        ("mp3", None, "libmp3lame", True),
     ],
 )
 def test_a_file_that_was_cut_off_is_as_long_as_what_is_left(
@@ -81,3 +82,18 @@ def test_a_file_that_was_cut_off_is_as_long_as_what_is_left(
     assert left < SECONDS * 0.75
     assert info.duration_seconds == pytest.approx(left, abs=0.25)
     assert info.declared_seconds == (pytest.approx(SECONDS, rel=0.05) if says_its_length else None)
+
+
+@pytest.mark.parametrize("name", ["talk.mp4", "talk.mov", "talk.m4a"])
+def test_a_file_that_has_lost_its_index_says_so(tmp_path: Path, name: str) -> None:
+    path = make_audio(tmp_path / name, 3, [(0, 3)], "aac")
+    cut_off_end(path)
+    with pytest.raises(NotAVideo, match="damaged: its end is missing"):
+        probe(path)
+
+
+def cut_off_end(path: Path) -> None:
+    """Take the last half of a file away, in which it has its index."""
+    content = path.read_bytes()
+    assert content.find(b"moov") > len(content) // 2
+    path.write_bytes(content[: len(content) // 2])
