@@ -306,14 +306,24 @@ def _settings(options: argparse.Namespace) -> int:
 @contextmanager
 def _signals_exit() -> Iterator[None]:
     """Make SIGTERM, and the end of the terminal, unwind the stack, so that everything that was started is stopped."""
+    received: list[int] = []
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        received.append(number)
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):
+            raise SystemExit(128 + number)
+        interrupt(signal.SIGINT, frame)  # that of asyncio cancels the main task, which an exception would not end well
 
     with _handling(signal.SIGTERM, leave), ExitStack() as stack:
         if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
             stack.enter_context(_handling(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM)))
-        yield
+        try:
+            yield
+        except KeyboardInterrupt:
+            if received:
+                raise SystemExit(128 + received[0]) from None
+            raise
 
 
 @contextmanager

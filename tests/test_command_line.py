@@ -362,6 +362,23 @@ def test_an_option_that_cannot_be_is_told_in_words(value: str, capsys: pytest.Ca
         assert capsys.readouterr().err.endswith(f"argument {option}: {words} is needed\n")
 
 
+def test_sigterm_ends_tasks_quietly() -> None:
+    code = """
+import asyncio, os, signal, sys, app.__main__ as command
+async def end():
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(30)
+async def work():
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(asyncio.sleep(30))
+        tasks.create_task(end())
+command._settings = lambda options: asyncio.run(work())
+sys.exit(command.main(["settings"]))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (143, "", "")
+
+
 @pytest.mark.parametrize("option", ["--prompt", "--model"])
 def test_an_option_in_another_encoding_than_utf_8_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
