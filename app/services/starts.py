@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 Ring = Callable[[str], Awaitable[None]]
 
 _LONGEST_URL = 2000
+_IS_SILENT = "The video has no audio"
 _NO_AUDIO = "Audio file not found. Please process audio first."
 _NO_TRANSCRIPT = "Transcript not found. Please generate transcript first."
 
@@ -69,7 +70,7 @@ class Starts:
             raise Precondition("Audio file already exists for this video")
         await self._require_video_file(material, "so its audio cannot be extracted")
         if material.is_silent:
-            raise Precondition("The video has no audio")
+            raise Precondition(_IS_SILENT)
         return await self.accept(video, RunType.AUDIO, RunRequest())
 
     async def start_transcript(self, video: str) -> str:
@@ -154,12 +155,17 @@ class Starts:
         return identifier
 
     async def check_again(self, video: str, run_type: RunType, request: RunRequest) -> None:
-        """Refuse a run that would only find out that the file of the video is missing. Raises `Precondition`."""
+        """Refuse a run that would only find out that the video's file or its audio is missing.
+
+        Raises `Precondition`.
+        """
         async with self._database.connect() as conn:
             material = await StartRepository(conn).get(findable(video), run_type)
         if material is None:
             return  # the run is refused for that when it is accepted
         self._refuse_second(material, video)
+        if run_type is RunType.FULL and await self._cannot_be_transcribed(material, video):
+            raise Precondition(_IS_SILENT)
         match run_type:
             case RunType.FULL if not (request.video_url or material.source_url):
                 await self._require_video_file(material, "and there is no URL to download it from")
@@ -211,6 +217,9 @@ class Starts:
         except FileMissing:
             return False
         return True
+
+    async def _cannot_be_transcribed(self, material: StartMaterial, video: str) -> bool:
+        return material.is_silent and not material.has_transcript and not await self._has_audio(video)
 
     async def _require_audio(self, video: str) -> None:
         if not await self._has_audio(video):

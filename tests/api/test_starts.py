@@ -659,11 +659,14 @@ async def test_a_run_whose_video_file_is_gone_is_not_retried(client: AsyncClient
     assert told(again) == refused
 
 
-async def test_the_audio_of_a_video_that_has_none_is_not_extracted(
+async def test_nothing_is_started_that_needs_the_audio_of_a_video_without_any(
     client: AsyncClient, conn: Connection, tmp_path: Path
 ) -> None:
     film = tmp_path / "library" / "talk.mp4"
     film.parent.mkdir()
     film.write_bytes(b"a video")
-    await make_video(conn, identifier="talk", cloud_url=film.as_uri(), video_codec="h264")
+    video = await make_video(conn, identifier="talk", cloud_url=film.as_uri(), video_codec="h264")
     assert told(await start(client, "process-audio", None)) == (400, "The video has no audio")
+    assert told(await client.post("/api/pipeline/talk/start", json={})) == (400, "The video has no audio")
+    await make_transcript(conn, video_id=video.id)
+    assert (await client.post("/api/pipeline/talk/start", json={})).status_code == 200
