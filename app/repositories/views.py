@@ -21,11 +21,6 @@ class VideoCard:
     has_thumbnail: bool
     has_transcript: bool
     may_have_file: bool
-    # Known where a single video is asked for: that its file ends early, and its copy for browsers.
-    duration_seconds: float | None = None
-    declared_seconds: float | None = None
-    copy_status: str | None = None
-    copy_reason: str | None = None
 
     @property
     def filename(self) -> str:
@@ -34,6 +29,16 @@ class VideoCard:
     @property
     def title(self) -> str:
         return shown_title(self.identifier, self.stored_title)
+
+
+@dataclass(frozen=True, slots=True)
+class SingleVideoCard(VideoCard):
+    """A video with what there is to report of its file: that it ends early, and its copy for browsers."""
+
+    duration_seconds: float | None
+    declared_seconds: float | None
+    copy_status: str | None
+    copy_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +87,7 @@ _SINGLE_CARDS = _CARDS.format(
 
 # Videos whose first download has not succeeded are in no list. One that has a size was downloaded by a worker of an
 # earlier version, which knows nothing of pending ones.
-_COMPLETE = """NOT EXISTS (
-    SELECT FROM pipeline.pending_videos AS pending WHERE pending.video_id = videos.id AND videos.file_size_kb IS NULL
-)"""
+_COMPLETE = "(videos.file_size_kb IS NOT NULL OR videos.id NOT IN (SELECT video_id FROM pipeline.pending_videos))"
 
 # The config of a row of `moments`, as JSON without nulls.
 _CONFIG = """(
@@ -118,9 +121,9 @@ class ViewRepository:
             await cursor.execute(page, {"after": after})
             return await cursor.fetchall()
 
-    async def get_cards(self, identifiers: list[str]) -> dict[str, VideoCard]:
+    async def get_cards(self, identifiers: list[str]) -> dict[str, SingleVideoCard]:
         """Return the videos with these identifiers, by identifier."""
-        async with self._conn.cursor(row_factory=args_row(VideoCard)) as cursor:
+        async with self._conn.cursor(row_factory=args_row(SingleVideoCard)) as cursor:
             await cursor.execute(
                 _SINGLE_CARDS + "WHERE videos.identifier = ANY (%(identifiers)s)", {"identifiers": identifiers}
             )

@@ -12,7 +12,7 @@ from app.core.config import Settings
 from app.core.errors import TranscriptNotFound, VideoNotFound
 from app.database import Batches, Connection, OpenConnection
 from app.repositories.media import MediaRepository
-from app.repositories.views import ShownMoment, TranscriptKey, VideoCard, ViewRepository
+from app.repositories.views import ShownMoment, SingleVideoCard, TranscriptKey, ViewRepository
 from app.services.audio import AudioIndex
 from app.services.identifiers import findable
 from app.services.moments import show_under_originals
@@ -51,7 +51,7 @@ class Reads:
             _CACHE_BYTES, getsizeof=lambda document: len(document.gzipped)
         )
 
-    async def get_video(self, identifier: str) -> VideoCard:
+    async def get_video(self, identifier: str) -> SingleVideoCard:
         """Raises `VideoNotFound`."""
         return _require(await self._cards.get(findable(identifier)))
 
@@ -100,7 +100,7 @@ def _require(found: Shown | None) -> Shown:
     return found
 
 
-async def _load_cards(conn: Connection, identifiers: list[str]) -> dict[str, VideoCard]:
+async def _load_cards(conn: Connection, identifiers: list[str]) -> dict[str, SingleVideoCard]:
     return await ViewRepository(conn).get_cards(identifiers)
 
 
