@@ -9,5 +9,5 @@ def clean(text: str) -> str:
 
 
 def one_line(text: str, longest: int) -> str:
-    """Return a text as one line of at most so many characters, without those that nobody sees."""
+    """Return a text as one line of at most so many characters, without invisible ones."""
     return " ".join(clean_line(clean(text)).split())[:longest].rstrip()

@@ -89,7 +89,7 @@ class Doorbell(RedisStreamBroker):
                 self.is_reading = False
                 if time.monotonic() - failed_at > 2 * _LONGEST_PAUSE_SECONDS:
                     pause = _FIRST_PAUSE_SECONDS
-                    _log.warning("Redis tells of no runs, trying again: %s", describe_redis_error(error))
+                    _log.warning("Runs cannot be read from Redis, trying again: %s", describe_redis_error(error))
                 await asyncio.sleep(pause)
                 pause, failed_at = min(2 * pause, _LONGEST_PAUSE_SECONDS), time.monotonic()
 

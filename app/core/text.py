@@ -41,7 +41,7 @@ def list_forms(identifier: str) -> list[str]:
 
 
 def clean_line(text: str) -> str:
-    """Return the text in NFC and on one line, without the characters that nobody sees.
+    """Return the text in NFC and on one line, without invisible characters.
 
     What cannot be stored at all, U+0000 and lone surrogates, is left for the caller to refuse.
     """

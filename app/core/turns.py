@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class TurnObserver(Protocol):
-    """Told of the calls of one piece of work, of which several may be under way; each has a token of its own."""
+    """Notified of the calls of one piece of work, of which several may be under way; each has a token of its own."""
 
     async def wait(self, call: Hashable) -> None:
         """A call has to wait for its turn."""
@@ -29,7 +29,7 @@ _observer: ContextVar[TurnObserver | None] = ContextVar("turn_observer", default
 
 @contextmanager
 def observe_turns(observer: TurnObserver) -> Iterator[None]:
-    """Have the observer told of the turns that are waited for in the block, and in tasks that it starts."""
+    """Notify the observer of turns that are waited for in the block, and in tasks that it starts."""
     token = _observer.set(observer)
     try:
         yield

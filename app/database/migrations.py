@@ -98,7 +98,7 @@ def open_connection(
 
 
 def is_pooled(conn: SyncConnection[Any]) -> bool:
-    """Whether a pooler is in between, which makes up the process id that a client is told."""
+    """Whether a pooler is in between, which makes up the process id that a client gets."""
     return conn.execute("SELECT pg_backend_pid()").fetchone() != (conn.info.backend_pid,)
 
 

@@ -24,7 +24,7 @@ PINNED: Mapping[str, str] = {
 # client. https://www.pgbouncer.org/features.html
 _TRACKED_BY_POOLERS = ("client_encoding", "TimeZone", "DateStyle", "standard_conforming_strings")
 
-# A pooler makes up the process id that a client is told when it connects.
+# A pooler makes up the process id that a client gets when it connects.
 PIN_SESSION: LiteralString = """
     SELECT pg_backend_pid() <> %(pid)s, (
         SELECT count(set_config(name, value, false))

@@ -34,7 +34,7 @@ _MAX_WORDS_PER_SECOND = 7.0  # the fastest speakers
 _MIN_WORDS_PER_SECOND = 0.5  # half of what the slowest speakers say
 _MAX_WORD_SECONDS = 2.0  # of a word that accounts for the speech under it
 _PAUSE_SECONDS = 0.5  # around a word, which belong to it
-_MIN_GAP_SECONDS = 3.0  # of speech without words: shorter ones are pauses, of which the detection tells up to 2 seconds
+_MIN_GAP_SECONDS = 3.0  # of speech without words: shorter ones are pauses, kept by the detection up to 2 seconds
 _MIN_REJECTED_SECONDS = 0.5
 _PART_SECONDS = 8.0
 _FRAMES_PER_SECOND = 20
@@ -102,7 +102,7 @@ class _Window:
         return self.is_probable and not self.is_repetitive and not self.has_loop
 
     def leaves_out(self, speech: Iterable[Span]) -> bool:
-        """Tell whether there are far fewer words than so much speech has."""
+        """Return whether there are far fewer words than so much speech has."""
         seconds = sum(max(min(end, self.end) - max(start, self.start), 0.0) for start, end in speech)
         return seconds >= _PART_SECONDS and len(self.spoken) / seconds < _MIN_WORDS_PER_SECOND
 

@@ -47,7 +47,7 @@ class OneThread:
     """Does one call after the other in a thread of its own; a call that is cancelled before its turn is never begun.
 
     Calls take turns in the order they come, so long work that is done in several calls lets short work pass. What
-    follows a stage's time (`app.core.turns`) is told when its calls wait and when they work.
+    follows a stage's time (`app.core.turns`) is notified when its calls wait and when they work.
     """
 
     def __init__(self, name: str) -> None:
