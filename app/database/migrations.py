@@ -113,8 +113,8 @@ def create_database(settings: Settings) -> bool:
         return False
     with _connection_beside(parameters, failure) as conn:
         found = conn.execute("SELECT FROM pg_database WHERE datname = %s", [parameters["dbname"]]).fetchone()
-        if found is not None and not is_pooled(conn):
-            raise connection_error(failure, parameters)
+        if found is not None and not is_pooled(conn) and (failure := _try_to_connect(parameters)):
+            raise connection_error(failure, parameters)  # else another command has just created it
         is_new = found is None and _create(conn, parameters["dbname"])
     _wait_for_pooler(parameters)
     return is_new

@@ -129,6 +129,25 @@ def test_a_database_is_created_whatever_the_language_of_the_server(
         execute(own_database_url, f"DROP DATABASE IF EXISTS {own_database_url.rpartition('/')[2]}_german")
 
 
+def test_a_database_that_another_command_creates_meanwhile(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = own_database_url + "_meanwhile"
+    name = url.rpartition("/")[2]
+    look_beside = migrations._connection_beside
+
+    def create_it_first(*arguments: Any) -> "psycopg.Connection[Any]":
+        with psycopg.connect(own_database_url, autocommit=True) as conn:
+            conn.execute(psycopg.sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(psycopg.sql.Identifier(name)))
+        return look_beside(*arguments)
+
+    monkeypatch.setattr(migrations, "_connection_beside", create_it_first)
+    try:
+        assert not create_database(Settings(database_url=url))
+    finally:
+        execute(own_database_url, f"DROP DATABASE IF EXISTS {name}")
+
+
 def test_a_database_is_created_once(own_database_url: str) -> None:
     url = own_database_url + '_new "database"'
     settings = Settings(database_url=url.replace(" ", "%20").replace('"', "%22"))
