@@ -20,7 +20,8 @@ from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 _log = logging.getLogger("app.ai.calls")
 
 _CONNECT_SECONDS = 10.0
-_CONNECTIONS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30)
+# As many as there are calls: one that waited for a connection would spend its limit on that.
+_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30)
 _MAX_ANSWER_BYTES = 64 * 1024**2  # an hour of words with their times takes 1 MB
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 529})
 _LONGEST_MESSAGE = 300  # characters

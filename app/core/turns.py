@@ -1,4 +1,4 @@
-"""Turns at what only one can use at a time, and the clock of the work that waits for them."""
+"""Turns at what only so many can use at a time, and the observers of the work that waits for them."""
 
 import asyncio
 from collections import deque
@@ -24,35 +24,37 @@ class TurnObserver(Protocol):
         ...
 
 
-_observer: ContextVar[TurnObserver | None] = ContextVar("turn_observer", default=None)
+_observers: ContextVar[tuple[TurnObserver, ...]] = ContextVar("turn_observers", default=())
 
 
 @contextmanager
 def observe_turns(observer: TurnObserver) -> Iterator[None]:
-    """Notify the observer of turns that are waited for in the block, and in tasks that it starts."""
-    token = _observer.set(observer)
+    """Notify the observer, after those around it, of turns that are waited for in the block and in tasks it starts."""
+    token = _observers.set((*_observers.get(), observer))
     try:
         yield
     finally:
-        _observer.reset(token)
+        _observers.reset(token)
 
 
 class Turns:
-    """First come, first served; unlike an `asyncio.Lock` it serves several event loops, one after the other."""
+    """First come, first served, `at_once` of them; unlike `asyncio.Semaphore` it serves several event loops, one after
+    the other."""
 
-    def __init__(self) -> None:
-        self._is_taken = False
+    def __init__(self, at_once: int = 1) -> None:
+        self._free = at_once
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
         """Hold the turn for the block."""
-        observer, turn = _observer.get(), self._queue()
+        observers, turn = _observers.get(), self._queue()
         try:
-            if observer and not turn.done():
-                await observer.wait(turn)
+            if not turn.done():
+                for observer in observers:
+                    await observer.wait(turn)
             await turn
-            if observer:
+            for observer in observers:
                 await observer.work(turn)
             yield
         finally:
@@ -60,16 +62,16 @@ class Turns:
                 self._pass_on()
             else:
                 turn.cancel()
-            if observer:
+            for observer in observers:
                 observer.leave(turn)
 
     def _queue(self) -> "asyncio.Future[None]":
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._is_taken:
-            self._waiting.append(turn)
-        else:
-            self._is_taken = True
+        if self._free:
+            self._free -= 1
             turn.set_result(None)
+        else:
+            self._waiting.append(turn)
         return turn
 
     def _pass_on(self) -> None:
@@ -78,4 +80,4 @@ class Turns:
             if not turn.done():
                 turn.set_result(None)
                 return
-        self._is_taken = False
+        self._free += 1

@@ -152,7 +152,7 @@ async def _cut(storage: Storage, url: str, target: Target) -> StageFailed | None
     stopping = threading.Event()
     cutting = partial(_cut_once, storage, url, target, stopping)
     try:
-        await _cutters.run_to_its_end(cutting, on_cancel=stopping.set)
+        await _cutters.run_in_turn(cutting, on_cancel=stopping.set)
     except RunLost:
         raise
     except StageFailed as failure:

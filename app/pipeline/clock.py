@@ -1,45 +1,37 @@
-"""The time limit of a stage, which runs only while the stage works, and what its status says meanwhile."""
+"""Time limits that run only while there is work, and what the status of a stage says meanwhile."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
+
+from app.core.turns import observe_turns
 
 
-class StageClock:
-    """Stops the limit while every call of the stage waits for its turn, and starts it again with the first that works.
+@asynccontextmanager
+async def limit_work(seconds: float) -> AsyncIterator[None]:
+    """Raise `TimeoutError` where the block works longer; time in which all its calls wait for a turn does not count."""
+    async with asyncio.timeout(seconds) as limit:
+        with observe_turns(LimitClock(limit)):
+            yield
 
-    Until the first call has worked, the stage is recorded as waiting; its start is then the start of its work.
-    """
 
-    def __init__(
-        self,
-        limit: asyncio.Timeout,
-        record_wait: Callable[[], Awaitable[None]],
-        record_work: Callable[[], Awaitable[None]],
-    ) -> None:
+class LimitClock:
+    """Stops a limit while every call waits for its turn, and starts it again with the first that works."""
+
+    def __init__(self, limit: asyncio.Timeout) -> None:
         self._limit = limit
-        self._record_wait = record_wait
-        self._record_work = record_work
         self._waiting: set[Hashable] = set()
         self._working: set[Hashable] = set()
         self._left: float | None = None  # seconds, while the limit is stopped
-        self._has_worked = False
-        self._is_recorded_waiting = False
 
     async def wait(self, call: Hashable) -> None:
         self._waiting.add(call)
         self._settle()
-        if not self._has_worked and not self._is_recorded_waiting:
-            self._is_recorded_waiting = True
-            await self._record_wait()
 
     async def work(self, call: Hashable) -> None:
         self._waiting.discard(call)
         self._working.add(call)
         self._settle()
-        self._has_worked = True
-        if self._is_recorded_waiting:
-            self._is_recorded_waiting = False
-            await self._record_work()
 
     def leave(self, call: Hashable) -> None:
         self._waiting.discard(call)
@@ -58,3 +50,35 @@ class StageClock:
         elif self._left is not None:
             self._limit.reschedule(now + self._left)
             self._left = None
+
+
+class StageClock(LimitClock):
+    """The clock of a stage, which until the first call has worked is recorded as waiting.
+
+    Its start is then the start of its work.
+    """
+
+    def __init__(
+        self,
+        limit: asyncio.Timeout,
+        record_wait: Callable[[], Awaitable[None]],
+        record_work: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(limit)
+        self._record_wait = record_wait
+        self._record_work = record_work
+        self._has_worked = False
+        self._is_recorded_waiting = False
+
+    async def wait(self, call: Hashable) -> None:
+        await super().wait(call)
+        if not self._has_worked and not self._is_recorded_waiting:
+            self._is_recorded_waiting = True
+            await self._record_wait()
+
+    async def work(self, call: Hashable) -> None:
+        await super().work(call)
+        self._has_worked = True
+        if self._is_recorded_waiting:
+            self._is_recorded_waiting = False
+            await self._record_work()

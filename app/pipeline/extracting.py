@@ -26,7 +26,7 @@ async def extract_once(context: RunContext) -> Path:
     if not await asyncio.to_thread(target.is_file):
         url, stopping = await film_url(context), threading.Event()
         extracting = partial(_extract, context.storage, url, target, stopping, partial(_report, context))
-        await _extractors.run_to_its_end(extracting, on_cancel=stopping.set)
+        await _extractors.run_in_turn(extracting, on_cancel=stopping.set)
     return target
 
 

@@ -11,6 +11,7 @@ from app.database import Connection
 from app.models import Moment, Transcript
 from app.models.run import RunType, Stage
 from app.models.video import describe_moment_outside
+from app.pipeline.clock import limit_work
 from app.pipeline.configs import store_config
 from app.pipeline.context import RunContext
 from app.pipeline.families import find_originals, group_refined
@@ -27,7 +28,7 @@ from app.repositories import (
 from app.repositories.moments import ReservedMoment, new_identifier
 from app.repositories.work import WorkRepository
 
-LIMIT_SECONDS = 600.0  # for all attempts at one moment
+LIMIT_SECONDS = 600.0  # for all attempts at one moment, without what they wait for their turn
 _ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 1.0
 # Models count in hundredths of a second, so a time may lie this far outside of what they were shown.
@@ -135,7 +136,7 @@ class Refiner:
 
     async def _ask(self, request: RefineRequest) -> Refined:
         try:
-            async with asyncio.timeout(LIMIT_SECONDS):
+            async with limit_work(LIMIT_SECONDS):
                 return await self._ask_again(request)
         except TimeoutError:
             raise StageFailed(f"The refinement took longer than {LIMIT_SECONDS:.0f} seconds") from None

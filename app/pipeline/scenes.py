@@ -17,7 +17,7 @@ async def find_cuts(film: Path | None) -> Sequence[float]:
         return ()
     stopping = threading.Event()
     try:
-        return await _finders.run_to_its_end(partial(_find, film, stopping), on_cancel=stopping.set)
+        return await _finders.run_in_turn(partial(_find, film, stopping), on_cancel=stopping.set)
     except OSError:
         return ()
 

@@ -7,6 +7,8 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 
+from app.core.turns import Turns
+
 T = TypeVar("T")
 
 
@@ -16,6 +18,7 @@ class Workers:
     def __init__(self, name: str, size: int) -> None:
         self._name = name
         self._size = size
+        self._turns = Turns(size)
         self._threads: ThreadPoolExecutor | None = None
 
     def submit(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
@@ -42,6 +45,11 @@ class Workers:
             if not call.cancelled():
                 call.exception()  # nobody else looks at it
             raise
+
+    async def run_in_turn(self, function: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:
+        """Run a call to its end once a thread is free; the clock of a stage (`app.core.turns`) does not run before."""
+        async with self._turns.take():
+            return await self.run_to_its_end(function, on_cancel=on_cancel)
 
     def close(self) -> None:
         if self._threads is not None:

@@ -45,6 +45,26 @@ async def test_an_observer_is_told_of_calls_that_wait_and_work() -> None:
     assert busy.seen == ["wait", "work", "leave"]
 
 
+async def test_turns_may_be_several_at_once() -> None:
+    turns, done = Turns(2), list[str]()
+    async with turns.take(), turns.take():
+        calls = [asyncio.create_task(use(turns, name, done)) for name in ("first", "second")]
+        await asyncio.sleep(0.01)
+        assert done == []
+    await asyncio.gather(*calls)
+    async with turns.take(), turns.take():
+        assert done == ["first", "second"]
+
+
+async def test_all_observers_are_told() -> None:
+    turns, outer, inner = Turns(), Observer(), Observer()
+    with observe_turns(outer):
+        with observe_turns(inner):
+            await use(turns, "", [])
+        await use(turns, "", [])
+    assert (outer.seen, inner.seen) == (["work", "leave"] * 2, ["work", "leave"])
+
+
 async def test_a_cancelled_call_gives_its_turn_to_the_next() -> None:
     turns, done = Turns(), list[str]()
     async with turns.take():

@@ -10,6 +10,7 @@ import pytest
 
 from app.ai.protocols import Refined, RefineRequest
 from app.core.errors import ModelAnswerInvalid, RunLost, StageFailed, TransientFailure
+from app.core.turns import Turns
 from app.database import Connection
 from app.models import Moment
 from app.models.run import RunType
@@ -417,6 +418,27 @@ async def test_a_moment_that_takes_too_long_fails_alone(
     async with _ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
         with pytest.raises(StageFailed, match="took longer than"):
             await WORK.work(context)
+
+
+async def test_a_moment_that_waits_for_its_turn_has_its_time_from_then_on(
+    own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refining, "LIMIT_SECONDS", 0.5)
+    turns, asked = Turns(), asyncio.Event()
+
+    async def work() -> None:
+        asked.set()
+        async with turns.take():
+            await asyncio.sleep(0.05)
+
+    finder = ScriptedFinder(meanwhile=work)
+    async with _ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
+        async with turns.take():
+            working = asyncio.ensure_future(WORK.work(context))
+            async with asyncio.timeout(60):
+                await asked.wait()
+            await asyncio.sleep(0.8)
+        assert (await working)["successful"] == 1
 
 
 @pytest.mark.parametrize(

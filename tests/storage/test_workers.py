@@ -1,11 +1,14 @@
 import asyncio
 import gc
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
 
+from app.core.turns import observe_turns
 from app.storage.workers import Workers
+from tests.core.test_turns import Observer
 
 
 async def test_a_call_that_is_told_twice_to_end_is_waited_for_and_its_failure_is_nobodys() -> None:
@@ -34,4 +37,21 @@ async def test_a_call_that_is_told_twice_to_end_is_waited_for_and_its_failure_is
         assert unseen == []
     finally:
         loop.set_exception_handler(None)
+        workers.close()
+
+
+async def test_a_call_that_waits_for_a_thread_waits_for_its_turn() -> None:
+    workers, told, observer = Workers("test", 2), threading.Event(), Observer()
+    try:
+        busy = [asyncio.create_task(workers.run_in_turn(partial(told.wait, 10))) for _ in range(2)]
+        await asyncio.sleep(0)
+        with observe_turns(observer):
+            waiting = asyncio.create_task(workers.run_in_turn(lambda: "done"))
+        await asyncio.sleep(0.01)
+        assert observer.seen == ["wait"]
+        told.set()
+        assert await waiting == "done"
+        assert observer.seen == ["wait", "work", "leave"]
+        assert await asyncio.gather(*busy) == [True, True]
+    finally:
         workers.close()
