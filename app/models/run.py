@@ -116,8 +116,8 @@ class StageRecord:
 
     @property
     def made_nothing(self) -> bool:
-        """Whether the stage was completed without a result: no moment found, or all times exact already."""
-        unchanged = self.result.get("unchanged", 0)
+        """Whether the stage was completed without a result: no moment found, or each moment stays as it is."""
+        unchanged = self.result.get("unchanged", 0) + self.result.get("kept", 0)
         found_nothing = self.result.get("moments") == 0 or self.is_undone
         return self.status is StageStatus.COMPLETED and (found_nothing or 0 < unchanged == self.result.get("total"))
 

@@ -38,6 +38,11 @@ _MODEL_LENGTH = 100  # of `moments.generation_model`
 _EXACT = "exact"  # in the result of the stage: ids of moments whose refinement changed nothing
 
 
+class MomentKept(StageFailed):
+    """A moment that stays as it is, which is no failure of a run over the whole video: nothing can refine it, or it is
+    gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A moment to refine, the original under which the result hangs, None where older rows name none, and the id that
@@ -77,12 +82,13 @@ class Refiner:
         self._words = timed_words_of(transcript)
 
     async def refine(self, target: Target) -> Done:
-        """Raises `StageFailed` where this moment cannot be refined, and `RunLost` where nothing can be any more."""
+        """Raises `StageFailed` where this moment cannot be refined, `MomentKept` where that is no failure, and
+        `RunLost` where nothing can be refined any more."""
         if problem := describe_moment_outside(target.moment.end_time, self._duration):
             raise StageFailed(problem)
         clip, window = await self._find_window(target.moment)
         if clip is None and not window.words:
-            raise StageFailed("Nothing is said around the moment")
+            raise MomentKept("Nothing is said around the moment")
         config_id = await save(self._context, lambda conn: self._create_config(conn, with_clip=clip is not None))
         request = self._make_request(target.moment, window, clip)
         async with keeping_answers(self._context):
@@ -158,7 +164,7 @@ class Refiner:
         if target.refined_id in ids:  # a commit whose answer was lost
             return _Stored()
         if target.moment.id not in ids:
-            raise StageFailed("The moment was deleted")
+            raise MomentKept("The moment was deleted")
         replaced = await self._list_replaced(conn, target, moments)
         if replaced is None:
             return _Stored()

@@ -222,6 +222,11 @@ async def test_a_cancelled_stage_is_shown_as_skipped_with_that_reason(
             {"total": 2, "successful": 2, "unchanged": 2, "reason": "Times were exact already"},
             "Times were exact already",
         ),
+        (
+            Stage.REFINEMENT,
+            {"total": 2, "successful": 1, "unchanged": 1, "kept": 1, "reason": "Nothing is said around the moment"},
+            "Nothing is said around the moment",
+        ),
     ],
 )
 async def test_a_stage_that_made_nothing_is_shown_as_skipped_with_its_reason(

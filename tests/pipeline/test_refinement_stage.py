@@ -574,15 +574,46 @@ async def test_no_clip_is_shown_where_none_is_wanted_or_seen(
     assert finder.refined[0].clip is None
 
 
-async def test_where_nothing_is_said_there_is_nothing_to_refine(own_database_url: str, tmp_path: Path) -> None:
+async def test_where_nothing_is_said_the_one_moment_cannot_be_refined(own_database_url: str, tmp_path: Path) -> None:
     finder = ScriptedFinder()
-    async with make_context(own_database_url, tmp_path, models=ScriptedModels(finder=finder)) as context:
+    kind: dict[str, Any] = {"run_type": RunType.REFINEMENT, "subject": "f" * 16}
+    async with make_context(own_database_url, tmp_path, models=ScriptedModels(finder=finder), **kind) as context:
         async with context.database.connect() as conn:
             await make_transcript(conn, video_id=context.run.video_id, word_timestamps=[], segment_timestamps=[])
-            await _make_found(conn, context.run.video_id, "One")
+            await _make_found(conn, context.run.video_id, "One", identifier="f" * 16)
         with pytest.raises(StageFailed, match=r"^Nothing is said around the moment$"):
             await WORK.work(context)
     assert finder.refined == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "moments", "kept", "reason"),
+    [
+        (0, ["One"], 1, "Nothing is said around the moment"),
+        (0, list(_SPANS), 3, "Nothing is said around the moment (3 of 3 moments)"),
+        (120, list(_SPANS), 1, "Nothing is said around the moment (1 of 3 moments)"),
+    ],
+)
+async def test_moments_around_which_nothing_is_said_stay_as_they_are_in_a_run_over_the_video(
+    own_database_url: str, tmp_path: Path, seconds: int, moments: list[str], kept: int, reason: str
+) -> None:
+    finder = ScriptedFinder()
+    async with make_context(own_database_url, tmp_path, models=ScriptedModels(finder=finder)) as context:
+        async with context.database.connect() as conn:
+            await make_transcript(conn, video_id=context.run.video_id, **talk(seconds))
+            for title in moments:
+                await _make_found(conn, context.run.video_id, title, generation_config_id=None)
+        result = await WORK.work(context)
+        made = [moment.title for moment in await _list(context) if moment.is_refined]
+    assert made == moments[: len(moments) - kept]
+    assert (result["failed"], result["successful"], result["kept"]) == (0, len(made), kept)
+    assert result["reason"] == reason
+    assert context.progress == {
+        "total": len(moments),
+        "processed": len(moments),
+        "successful": len(made),
+        "failed": 0,
+    }
 
 
 @pytest.mark.parametrize("override", [True, False])
@@ -635,7 +666,7 @@ async def test_a_moment_that_was_refined_meanwhile_gets_no_second_one(own_databa
         assert await _families(context) == {"One": ["Meanwhile"]}
 
 
-async def test_an_original_that_is_deleted_meanwhile_fails_alone(own_database_url: str, tmp_path: Path) -> None:
+async def test_an_original_that_is_deleted_meanwhile_is_no_failure(own_database_url: str, tmp_path: Path) -> None:
     async def delete() -> None:
         async with context.database.connect() as conn:
             await MomentRepository(conn).delete(one.id)
@@ -644,7 +675,8 @@ async def test_an_original_that_is_deleted_meanwhile_fails_alone(own_database_ur
         one = (await _list(context))[0]
         result = await WORK.work(context)
         assert await _families(context) == {"Two": ["Two"], "Three": ["Three"]}
-    assert (result["failed"], result["reason"]) == (1, "The moment was deleted")
+    assert (result["failed"], result["kept"]) == (0, 1)
+    assert result["reason"] == "The moment was deleted (1 of 3 moments)"
 
 
 async def test_a_video_that_is_deleted_meanwhile_ends_the_stage_at_once(own_database_url: str, tmp_path: Path) -> None:

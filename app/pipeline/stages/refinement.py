@@ -1,7 +1,7 @@
 """Refines the moments of a video with a model: each original of a full run, or the one that was asked for."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,7 +15,7 @@ from app.models.run import RunType, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.failures import first_of
 from app.pipeline.families import find_originals, group_refined
-from app.pipeline.refining import Done, Refiner, Target, list_exact
+from app.pipeline.refining import Done, MomentKept, Refiner, Target, list_exact
 from app.pipeline.saving import save, storable, usage_of
 from app.pipeline.spoken import end_of
 from app.pipeline.stage import Resource, StageWork
@@ -42,7 +42,7 @@ class _Material:
 
 @dataclass(slots=True)
 class _Tally:
-    """How far it is; `reasons` say why moments failed, each once."""
+    """How far it is; `reasons` say why moments failed, each once, and `kept` why others stay as they are."""
 
     total: int
     successful: int
@@ -52,6 +52,7 @@ class _Tally:
     usage: Usage = field(default_factory=Usage)
     models: set[str] = field(default_factory=set)
     reasons: dict[str, None] = field(default_factory=dict)
+    kept: Counter[str] = field(default_factory=Counter)
 
     def count(self, done: Done) -> None:
         self.successful += 1
@@ -65,7 +66,7 @@ class _Tally:
         self.reasons[storable(str(error))] = None
 
     def report(self, context: RunContext) -> None:
-        processed = self.successful + self.failed
+        processed = self.successful + self.failed + self.kept.total()
         context.report(total=self.total, processed=processed, successful=self.successful, failed=self.failed)
 
 
@@ -169,7 +170,10 @@ async def _refine_waiting(context: RunContext, refiner: Refiner, waiting: deque[
         except RunLost:
             raise
         except StageFailed as error:
-            tally.count_failure(error)
+            if isinstance(error, MomentKept) and context.run.type is RunType.FULL:
+                tally.kept[str(error)] += 1
+            else:
+                tally.count_failure(error)
         tally.report(context)
 
 
@@ -184,16 +188,28 @@ def _describe(tally: _Tally) -> Mapping[str, Any]:
     }
     if tally.unchanged:
         described["unchanged"] = tally.unchanged
-        described["reason"] = _describe_unchanged(tally)
-    if tally.reasons:
-        described["reason"] = "; ".join([*tally.reasons][:_TOLD_REASONS])
+    if tally.kept:
+        described["kept"] = tally.kept.total()
+    if reasons := _list_reasons(tally):
+        described["reason"] = "; ".join(reasons)
     return described
+
+
+def _list_reasons(tally: _Tally) -> list[str]:
+    reasons = [*tally.reasons][:_TOLD_REASONS]
+    if tally.unchanged and not reasons:
+        reasons.append(_describe_unchanged(tally))
+    return reasons + [_describe_kept(reason, count, tally.total) for reason, count in tally.kept.items()]
 
 
 def _describe_unchanged(tally: _Tally) -> str:
     if tally.unchanged == tally.total:
         return "Times were exact already"
     return f"Times of {tally.unchanged} of {tally.total} moments were exact already"
+
+
+def _describe_kept(reason: str, count: int, total: int) -> str:
+    return reason if total == 1 else f"{reason} ({count} of {total} moments)"
 
 
 WORK = StageWork(Stage.REFINEMENT, _LIMIT_SECONDS, _skip_reason, _work, resource=Resource.REFINEMENT)
