@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.embedded.errors import FolderTaken
-from app.embedded.lock import Guests
+from app.embedded.lock import Address
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.server import Server
 from app.embedded.valkey import EmbeddedValkey
@@ -20,7 +20,7 @@ from app.embedded.valkey import EmbeddedValkey
 DATABASE_NAME = "videomoments"
 
 _WAIT_SECONDS = 5.0  # for a server that is going away
-_JOIN_SECONDS = 30.0  # for one that is coming
+_JOIN_SECONDS = 120.0  # for one that is coming: it makes its folder first, and may take a minute to be ready
 _POLL_SECONDS = 0.05
 
 
@@ -63,7 +63,7 @@ def local_servers(*, redis: bool, share: bool) -> Iterator[Settings]:
 
 
 def _enter(stack: ExitStack, server: Server, share: bool, variable: str, path: str) -> None:
-    url = _join_or_own(stack, server) if share else _own(stack, server, None)
+    url = _join_or_own(stack, server) if share else _own(stack, server, wait_for_guests=False)
     _set(stack, variable, url.rpartition("/")[0] + path)
 
 
@@ -72,40 +72,33 @@ def _set(stack: ExitStack, variable: str, value: str) -> None:
     stack.callback(os.environ.pop, variable, None)
 
 
-def _own(stack: ExitStack, server: Server, guests: Guests | None) -> str:
-    """Start the server, and tell others where it is from when it answers until it is about to stop."""
+def _own(stack: ExitStack, server: Server, *, wait_for_guests: bool) -> str:
+    """Start the server, and publish its address from when it answers until it is about to stop."""
     stack.enter_context(server)
-    if guests:
-        stack.push(guests.see_off)
-    stack.callback(server.address_path.unlink, missing_ok=True)
-    draft = server.address_path.with_suffix(".draft")
-    draft.write_text(server.url, "utf-8")
-    draft.replace(server.address_path)
+    stack.enter_context(Address(server.address_path).publish(server.url, wait_for_guests=wait_for_guests))
     return server.url
 
 
 def _join_or_own(stack: ExitStack, server: Server) -> str:
     """Use the server that another command runs, or the first that can be started: the other may be on its way."""
-    guests = Guests(server.data_dir)
     deadline = time.monotonic() + _JOIN_SECONDS
     while True:
         try:
-            return _own(stack, server, guests)
+            return _own(stack, server, wait_for_guests=True)
         except FolderTaken:
-            if (url := _join(stack, server, guests)) is not None:
+            if (url := _join(stack, server)) is not None:
                 return url
             if time.monotonic() > deadline:
                 raise
             time.sleep(_POLL_SECONDS)
 
 
-def _join(stack: ExitStack, server: Server, guests: Guests) -> str | None:
-    with ExitStack() as visit:
-        visit.enter_context(guests.join())
-        with suppress(OSError):
-            url = server.address_path.read_text("utf-8")
+def _join(stack: ExitStack, server: Server) -> str | None:
+    with ExitStack() as visit, suppress(OSError):
+        url = visit.enter_context(Address(server.address_path).join())
+        if url is not None:
             place = urlsplit(url)
-            socket.create_connection((place.hostname, place.port), timeout=1).close()  # its owner may have been killed
+            socket.create_connection((place.hostname, place.port), timeout=1).close()  # it may have died by itself
             stack.push(visit.pop_all())
-            return url
+        return url
     return None

@@ -29,7 +29,7 @@ class FolderLock:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         deadline = time.monotonic() + wait_seconds
         try:
-            while not _try_lock(descriptor):
+            while not _try_lock(descriptor, fcntl.LOCK_EX):
                 if time.monotonic() >= deadline:
                     raise FolderTaken(
                         f"{folder} is in use by {_holder(path)}: end that command first (another STORAGE_URL, or any "
@@ -52,29 +52,54 @@ class FolderLock:
         os.close(self.descriptor)
 
 
-class Guests:
-    """Who uses a server that another command runs: a flock on `<folder>.guests`, which its owner waits for."""
+class Address:
+    """The URL of a server that its owner shares: `<folder>.address`, locked as long as the owner lives.
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder.with_name(folder.name + ".guests")
+    A flock on `<folder>.guests` is what each command holds that uses the server, and what its owner waits for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._guests_path = path.with_suffix(".guests")
 
     @contextmanager
-    def join(self) -> Iterator[None]:
-        """Keep the owner waiting inside the block."""
-        with self._path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            yield
+    def publish(self, url: str, *, wait_for_guests: bool) -> Iterator[None]:
+        """Show the URL inside the block, and then, unless the owner was interrupted, until the last guest has gone."""
+        draft = self._path.with_suffix(".draft")
+        with draft.open("w", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(url)
+            file.flush()
+            draft.replace(self._path)
+            try:
+                yield
+                if wait_for_guests:
+                    with self._guests_path.open("ab") as guests:
+                        fcntl.flock(guests, fcntl.LOCK_EX)
+                        self._path.unlink(missing_ok=True)  # before another guest comes
+            finally:
+                self._path.unlink(missing_ok=True)
 
-    def see_off(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """As the exit of a `with`: return when no guest is there, and at once where the owner was interrupted."""
-        if error is None or isinstance(error, Exception):
-            with self._path.open("ab") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+    @contextmanager
+    def join(self) -> Iterator[str | None]:
+        """Yield the URL and keep the owner waiting inside the block; None where there is no owner that lives."""
+        with self._guests_path.open("ab") as guests:
+            fcntl.flock(guests, fcntl.LOCK_SH)
+            yield self._read()
+
+    def _read(self) -> str | None:
+        try:
+            with self._path.open(encoding="utf-8") as file:
+                if _try_lock(file.fileno(), fcntl.LOCK_SH):
+                    return None  # the owner was killed, and its server is about to end
+                return file.read()
+        except FileNotFoundError:
+            return None
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
