@@ -1,7 +1,6 @@
 """A site of each test's own, and crews that the tests of a module share."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -28,20 +27,8 @@ async def shared_site(
 
 
 @pytest.fixture(scope="module")
-async def quick_crew(shared_site: Site) -> AsyncIterator[Crew]:
-    """Workers that are missed soon."""
-    async with _at_work(Crew(shared_site, "quick")) as crew:
-        yield crew
-
-
-@pytest.fixture(scope="module")
-async def steady_crew(shared_site: Site) -> AsyncIterator[Crew]:
-    async with _at_work(Crew(shared_site, "steady")) as crew:
-        yield crew
-
-
-@asynccontextmanager
-async def _at_work(crew: Crew) -> AsyncIterator[Crew]:
+async def crew(shared_site: Site) -> AsyncIterator[Crew]:
+    crew = Crew(shared_site)
     try:
         yield crew
     finally:

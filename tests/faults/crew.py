@@ -6,9 +6,8 @@ from tests.faults.site import Site, WorkerProcess
 class Crew:
     """`ready` waits until both are at work."""
 
-    def __init__(self, site: Site, pace: str) -> None:
+    def __init__(self, site: Site) -> None:
         self.site = site
-        self._pace = pace
         self._workers: dict[int, WorkerProcess] = {}
         self._fill()
 
@@ -21,9 +20,10 @@ class Crew:
     def member(self, pid: int) -> WorkerProcess:
         return self._workers[pid]
 
-    def kill(self, pid: int) -> None:
+    async def kill(self, pid: int) -> None:
         """Kill one; another one comes in its place, but not at once."""
         self._workers[pid].kill()
+        await self.site.miss(pid)
         self._fill()
 
     def dismiss(self) -> None:
@@ -33,5 +33,5 @@ class Crew:
     def _fill(self) -> None:
         self._workers = {pid: worker for pid, worker in self._workers.items() if worker.process.poll() is None}
         while len(self._workers) < 2:
-            worker = self.site.spawn(self._pace, pipeline_concurrency=10)
+            worker = self.site.spawn(pipeline_concurrency=10)
             self._workers[worker.pid] = worker

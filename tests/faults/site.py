@@ -29,7 +29,7 @@ from tests.pipeline.contexts import NoModels, open_database
 
 _ROOT = Path(__file__).resolve().parents[2]
 # Long, for machines that do much else: only what fails waits for so long.
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _numbers = count(1)
 
@@ -45,7 +45,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Site:
-    """One database, one Redis and one folder. What waits gives up after a minute."""
+    """One database, one Redis and one folder. What waits gives up after two minutes."""
 
     database_url: str
     redis_url: str
@@ -142,9 +142,24 @@ class Site:
             assert time.monotonic() < deadline, f"waited in vain for {what}\n{self._logs()}"
             await asyncio.sleep(_POLL_SECONDS)
 
-    def spawn(self, pace: str = "steady", **settings: Any) -> "WorkerProcess":
+    def spawn(self, **settings: Any) -> "WorkerProcess":
         """Start a worker in another process and return at once."""
-        return WorkerProcess(self.folder, pace, self._settings() | settings)
+        return WorkerProcess(self.folder, self._settings() | settings)
+
+    async def miss(self, pid: int) -> None:
+        """Make what a worker was seen at last long ago, so that its runs are taken over."""
+        async with self.connect() as conn:
+            cursor = await conn.execute(
+                """
+                UPDATE pipeline.work SET seen_at = seen_at - interval '1 hour'
+                FROM pipeline_history WHERE id = run_id AND owner LIKE %s RETURNING identifier
+                """,
+                (f"%-{pid}-%",),
+            )
+            runs = [run for (run,) in await cursor.fetchall()]
+        async with self.redis() as redis:
+            for run in runs:
+                await redis.delete(f"pipeline:run:{run}:lease")
 
     @asynccontextmanager
     async def worker(self, **settings: Any) -> AsyncIterator[Worker]:
@@ -190,7 +205,7 @@ class Site:
 class WorkerProcess:
     """A worker in a process of its own."""
 
-    def __init__(self, folder: Path, pace: str, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         ours = {name.upper() for name in Settings.model_fields}
         environment = {name: value for name, value in os.environ.items() if name not in ours}
         environment |= {name.upper(): str(value) for name, value in settings.items()}
@@ -198,7 +213,7 @@ class WorkerProcess:
         self.log = folder / f"worker-{next(_numbers)}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.worker_process", str(folder), pace],
+                [sys.executable, "-m", "tests.faults.worker_process", str(folder)],
                 cwd=folder,
                 env=environment | {"PYTHONPATH": str(_ROOT)},
                 stdout=log,
@@ -219,11 +234,11 @@ class WorkerProcess:
     def kill(self) -> None:
         """End it as a power cut would."""
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(60)
 
     async def left(self) -> int:
         """Wait until it has ended by itself, and return its status."""
-        return await asyncio.to_thread(self.process.wait, 30)
+        return await asyncio.to_thread(self.process.wait, 60)
 
 
 async def _true(value: bool) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from app.pipeline.stage import StageWork
 
 # No worker is taken for dead, however long it has to wait for a processor.
 STEADY = Pace(heartbeat=0.2, stale=60.0, lease=60.0, pulse=0.1, sweep=0.2, ring_again=0.5, retry=0.05, grace=2.0)
-QUICK = replace(STEADY, stale=2.0, lease=1.0)
 RESULTS = "CREATE TABLE results (id serial, run text NOT NULL, stage text NOT NULL)"
 _POLL_SECONDS = 0.02
 

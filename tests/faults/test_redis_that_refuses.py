@@ -55,7 +55,7 @@ def be_broken(client: Client, folder: Path) -> None:
     (folder / "dump.rdb").mkdir(exist_ok=True)  # a snapshot cannot be renamed to that
     client.config_set("save", "3600 1")
     client.bgsave()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while client.info("persistence")["rdb_last_bgsave_status"] != "err":
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -99,12 +99,28 @@ def be_busy(client: Client, folder: Path) -> None:
             endless.eval("while true do end", 0)
 
     Thread(target=run, daemon=True).start()
-    time.sleep(0.1)
+    _wait_until_busy(client, is_busy=True)
 
 
 def be_idle(client: Client, folder: Path) -> None:
     with suppress(redis.RedisError):
         client.script_kill()
+    _wait_until_busy(client, is_busy=False)
+
+
+def _wait_until_busy(client: Client, *, is_busy: bool) -> None:
+    deadline = time.monotonic() + 60
+    while _is_busy(client) is not is_busy:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _is_busy(client: Client) -> bool:
+    try:
+        client.ping()
+    except redis.ResponseError:
+        return True
+    return False
 
 
 def stay(client: Client, folder: Path) -> None:

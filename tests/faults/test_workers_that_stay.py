@@ -6,13 +6,13 @@ from tests.faults.stages import hold, let_go
 COMPLETED = Ended("completed", None, None)
 
 
-async def test_a_worker_that_is_told_to_end_hands_its_run_on(steady_crew: Crew) -> None:
-    site = await steady_crew.ready()
+async def test_a_worker_that_is_told_to_end_hands_its_run_on(crew: Crew) -> None:
+    site = await crew.ready()
     hold(site.folder, Stage.CLIPS)
     run = await site.start()
     ended = await site.begun(run, Stage.CLIPS)
-    steady_crew.member(ended).process.terminate()
-    assert await steady_crew.member(ended).left() == 0
+    crew.member(ended).process.terminate()
+    assert await crew.member(ended).left() == 0
     assert await site.begun(run, Stage.CLIPS, times=2) != ended
     let_go(site.folder, Stage.CLIPS)
     assert await site.ended(run) == COMPLETED
@@ -20,8 +20,8 @@ async def test_a_worker_that_is_told_to_end_hands_its_run_on(steady_crew: Crew) 
     assert await site.attempts(run) == 1
 
 
-async def test_two_workers_do_each_of_twenty_runs_once(steady_crew: Crew) -> None:
-    site = await steady_crew.ready()
+async def test_two_workers_do_each_of_twenty_runs_once(crew: Crew) -> None:
+    site = await crew.ready()
     runs = [await site.accept() for _ in range(20)]
     await site.ring(*runs, *runs)  # and each is told of twice
     for run in runs:

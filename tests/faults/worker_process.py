@@ -1,4 +1,4 @@
-"""A worker that tests may kill: `python -m tests.faults.worker_process FOLDER PACE`, settings in the environment."""
+"""A worker that tests may kill: `python -m tests.faults.worker_process FOLDER`, settings in the environment."""
 
 import asyncio
 import os
@@ -10,14 +10,13 @@ from app.core.config import load_settings
 from app.core.logging import configure_logging
 from app.core.redis import close_redis, get_redis, init_redis
 from app.database import Database, close_db, get_connection, init_db
-from app.pipeline.pace import Pace
 from app.storage import open_storage
 from app.worker.worker import Worker
-from tests.faults.stages import QUICK, STEADY, make_works
+from tests.faults.stages import STEADY, make_works
 from tests.pipeline.contexts import NoModels
 
 
-async def _main(folder: Path, pace: Pace) -> None:
+async def _main(folder: Path) -> None:
     ending = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
     settings = load_settings()
@@ -26,7 +25,7 @@ async def _main(folder: Path, pace: Pace) -> None:
     await init_db(settings)
     storage = open_storage(settings)
     database = Database(get_connection)
-    worker = Worker(settings, database, get_redis(), storage, NoModels(), make_works(folder), pace)
+    worker = Worker(settings, database, get_redis(), storage, NoModels(), make_works(folder), STEADY)
     await worker.start()
     (folder / f"{os.getpid()}.ready").touch()
     await ending.wait()
@@ -37,4 +36,4 @@ async def _main(folder: Path, pace: Pace) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(Path(sys.argv[1]), {"quick": QUICK, "steady": STEADY}[sys.argv[2]]))
+    asyncio.run(_main(Path(sys.argv[1])))
