@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import threading
 import time
@@ -20,6 +19,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.serving import free_port
+
 _numbers = count()
 
 
@@ -28,16 +29,15 @@ class Emulator:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.host = f"127.0.0.1:{free.getsockname()[1]}"
+        self.host = f"127.0.0.1:{free_port()}"
         self.url = f"http://{self.host}"
 
     def __enter__(self) -> "Emulator":
         command = [str(_find_binary()), "-scheme=http", "-host=127.0.0.1", f"-port={self.host.partition(':')[2]}"]
         command += [f"-filesystem-root={self._folder}", f"-external-url={self.url}", f"-public-host={self.host}"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(200):
+        deadline = time.monotonic() + 60
+        while self._process.poll() is None and time.monotonic() < deadline:
             try:
                 httpx.get(f"{self.url}/storage/v1/b")
                 return self

@@ -17,7 +17,7 @@ import httpx
 from app.core.config import Settings
 
 _ROOT = Path(__file__).resolve().parents[1]
-_READY_SECONDS = 30.0
+_READY_SECONDS = 120.0
 
 
 class ServerProcess:
@@ -58,7 +58,7 @@ class ServerProcess:
     def kill(self) -> None:
         """End it as a power cut would."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def serving(folder: Path, **settings: Any) -> Iterator[ServerProcess]:
         if server.process.poll() is None:
             server.process.send_signal(signal.SIGTERM)
             try:
-                server.process.wait(15)
+                server.process.wait(60)
             except subprocess.TimeoutExpired:
                 server.kill()
 

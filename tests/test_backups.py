@@ -39,7 +39,7 @@ def program(name: str) -> str:
 
 
 def shell(*command: str, text: bytes = b"") -> bytes:
-    result = subprocess.run(command, input=text, capture_output=True, timeout=60)
+    result = subprocess.run(command, input=text, capture_output=True, timeout=300)
     assert result.returncode == 0, result.stderr.decode()
     return result.stdout
 

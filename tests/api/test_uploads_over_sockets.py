@@ -66,7 +66,7 @@ def peak_memory(server: ServerProcess) -> int:
     return int(line.split()[1]) * 1024
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -75,7 +75,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 def begin_upload(server: ServerProcess, data: bytes, *headers: str) -> socket.socket:
     """Send the beginning of an upload of 100 MB and leave it there."""
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     lines = ["POST /api/videos?id=talk HTTP/1.1", "Host: test", f"Content-Length: {100 * MB}", *headers, "", ""]
     connection.sendall("\r\n".join(lines).encode() + data)
     return connection
@@ -151,7 +151,7 @@ def test_a_disk_that_is_full_is_507_and_leaves_nothing(server: ServerProcess, me
 
 def test_uploads_of_one_name_at_once_make_one_video(server: ServerProcess, media: Path, movie: bytes) -> None:
     def upload(_: int) -> int:
-        return httpx.post(f"{server.url}/api/videos", content=movie, params={"id": "talk"}, timeout=30).status_code
+        return httpx.post(f"{server.url}/api/videos", content=movie, params={"id": "talk"}, timeout=120).status_code
 
     with ThreadPoolExecutor(20) as threads:
         statuses = sorted(threads.map(upload, range(20)))
@@ -177,13 +177,13 @@ def test_a_video_that_is_uploaded_while_its_name_is_deleted_keeps_its_file(
     server: ServerProcess, media: Path, movie: bytes
 ) -> None:
     def upload(_: int) -> int:
-        return httpx.post(f"{server.url}/api/videos", content=movie, params={"id": "talk"}, timeout=30).status_code
+        return httpx.post(f"{server.url}/api/videos", content=movie, params={"id": "talk"}, timeout=120).status_code
 
     def delete(_: int) -> int:
-        return httpx.delete(f"{server.url}/api/videos/talk", timeout=30).status_code
+        return httpx.delete(f"{server.url}/api/videos/talk", timeout=120).status_code
 
     def stream(_: int) -> int:
-        return httpx.get(f"{server.url}/api/videos/talk/stream", timeout=30).status_code
+        return httpx.get(f"{server.url}/api/videos/talk/stream", timeout=120).status_code
 
     with ThreadPoolExecutor(12) as threads:
         deleted = threads.map(delete, range(60))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.embedded import EmbeddedPostgres
+from tests.serving import free_port
 
 _SETTINGS = {"fsync": "off", "shared_buffers": "4MB"}
 
@@ -17,8 +18,8 @@ class StoppableServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._server = EmbeddedPostgres(folder, settings=_SETTINGS).start()
-        self._port = self._server.port
+        self._port = free_port()  # which no attempt to connect takes while the server is away
+        self._server = EmbeddedPostgres(folder, self._port, _SETTINGS).start()
         self._is_up = True
         self.url = self._server.url
 

@@ -32,7 +32,7 @@ async def ask(pool: Pool, seconds: float = 0) -> int:
 
 async def take_all(pool: Pool) -> list[int]:
     """Check out as many connections as the pool may have, all at once, use each, and return their process ids."""
-    connections = [await pool.getconn(timeout=10) for _ in range(pool.max_size)]
+    connections = [await pool.getconn(timeout=60) for _ in range(pool.max_size)]
     pids = [await backend_pid(conn) for conn in connections]
     for conn in connections:
         await pool.putconn(conn)

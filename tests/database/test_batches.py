@@ -44,6 +44,12 @@ def loader() -> Loader:
 
 @pytest.fixture
 def batches(loader: Loader) -> Batches[str, str]:
+    return Batches(loader.open_connection, loader.load, Settings())
+
+
+@pytest.fixture
+def hasty_batches(loader: Loader) -> Batches[str, str]:
+    """Those that wait for a third of a second."""
     return Batches(loader.open_connection, loader.load, Settings(database_pool_timeout=0.3, database_max_waiting=2000))
 
 
@@ -106,18 +112,18 @@ async def test_who_goes_away_takes_nobody_with_him(loader: Loader, batches: Batc
     assert loader.open == 0
 
 
-async def test_nobody_waits_longer_than_for_a_connection(loader: Loader, batches: Batches[str, str]) -> None:
+async def test_nobody_waits_longer_than_for_a_connection(loader: Loader, hasty_batches: Batches[str, str]) -> None:
     loader.gate.clear()
-    results = await asyncio.gather(*(batches.get(f"k{n}") for n in range(500)), return_exceptions=True)
+    results = await asyncio.gather(*(hasty_batches.get(f"k{n}") for n in range(500)), return_exceptions=True)
     assert {type(result) for result in results} == {DatabaseUnavailable}
     assert len(loader.asked) <= 2
     loader.gate.set()
-    assert await batches.get("a") == "found a"
+    assert await hasty_batches.get("a") == "found a"
 
 
-async def test_no_more_wait_than_may_wait_for_a_connection(loader: Loader, batches: Batches[str, str]) -> None:
+async def test_no_more_wait_than_may_wait_for_a_connection(loader: Loader, hasty_batches: Batches[str, str]) -> None:
     loader.gate.clear()
-    results = await asyncio.gather(*(batches.get(f"k{n}") for n in range(2100)), return_exceptions=True)
+    results = await asyncio.gather(*(hasty_batches.get(f"k{n}") for n in range(2100)), return_exceptions=True)
     assert [type(result) for result in results[2000:]] == [DatabaseUnavailable] * 100
     loader.gate.set()
 

@@ -74,6 +74,7 @@ async def test_one_refused_change_replaces_all_connections_to_a_former_primary(c
 async def test_a_connection_in_use_meanwhile_is_replaced_when_it_is_given_back(cluster: Cluster) -> None:
     cluster.demote()
     async with open_pool(cluster.url, database_pool_size=2, database_max_overflow=0) as pool:
+        await take_all(pool)
         async with pool.connection() as conn:
             cluster.promote()
             assert await outcome_of_write(pool) == "DatabaseUnavailable"

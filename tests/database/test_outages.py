@@ -26,7 +26,7 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def outcome_of(pool: Pool) -> str:
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await ask(pool)
     except psycopg.Error as error:
         return type(domain_error(error)).__name__
@@ -48,7 +48,7 @@ async def test_a_server_that_comes_late_serves_the_request_that_waits(server: St
         request = asyncio.create_task(ask(pool))
         await asyncio.sleep(1)
         server.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await request
 
 
@@ -58,7 +58,7 @@ async def test_a_pool_that_nobody_asks_is_full_again_after_an_outage(server: Sto
     async with open_pool(server.url, database_pool_size=3) as pool:
         await asyncio.sleep(1)
         server.start()
-        assert await within(5, lambda: pool.get_stats()["pool_available"] >= 3)
+        assert await within(60, lambda: pool.get_stats()["pool_available"] >= 3)
 
 
 async def test_a_restart_that_nobody_noticed_does_not_delay_the_next_request(server: StoppableServer) -> None:
@@ -66,7 +66,7 @@ async def test_a_restart_that_nobody_noticed_does_not_delay_the_next_request(ser
         before = await take_all(pool)
         server.stop()
         server.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert not set(await take_all(pool)) & set(before)
 
 
@@ -81,12 +81,12 @@ async def test_a_restart_under_load_costs_unavailable_answers_only(server: Stopp
 
         over = asyncio.Event()
         load = [asyncio.create_task(send_requests()) for _ in range(30)]
-        assert await within(5, lambda: outcomes["served"] > 100)
+        assert await within(60, lambda: outcomes["served"] > 100)
         await asyncio.to_thread(server.stop)
-        assert await within(5, lambda: outcomes["DatabaseUnavailable"] > 30)
+        assert await within(60, lambda: outcomes["DatabaseUnavailable"] > 30)
         server.start()
         outcomes["served"] = 0
-        assert await within(5, lambda: outcomes["served"] > 100)
+        assert await within(60, lambda: outcomes["served"] > 100)
         over.set()
         await asyncio.gather(*load)
         assert outcomes.keys() == {"served", "DatabaseUnavailable"}
@@ -101,7 +101,8 @@ async def test_an_outage_is_one_line_with_its_reason_and_its_end_another(
     server.stop()
     url = server.url.replace("postgres@", "postgres:hunter2@")
     async with open_pool(url, database_pool_size=3) as pool:
-        await asyncio.sleep(1)
+        assert await within(60, lambda: caplog.messages)
+        await asyncio.sleep(0.5)
         server.start()
         await ask(pool)
     said = [record.getMessage() for record in caplog.records if record.name == "app.database.pool"]

@@ -57,7 +57,7 @@ async def test_cut_connections_do_not_delay_the_next_request(own_database_url: s
     async with open_pool(own_database_url, database_pool_size=5, database_max_overflow=10) as pool:
         before = await take_all(pool)
         cut_connections(own_database_url)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await ask(pool) not in before
             assert not set(await take_all(pool)) & set(before)
 
@@ -75,7 +75,7 @@ async def test_a_connection_cut_in_the_hands_of_a_request_is_replaced(own_databa
     async with open_pool(own_database_url, database_pool_size=1, database_max_overflow=0) as pool:
         request = asyncio.create_task(ask(pool, seconds=60))
         sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
-        assert await within(5, lambda: query(own_database_url, sleeping) == 1)
+        assert await within(60, lambda: query(own_database_url, sleeping) == 1)
         cut_connections(own_database_url)
         with pytest.raises(Exception, match="terminating connection"):
             await request
@@ -85,7 +85,7 @@ async def test_a_connection_cut_in_the_hands_of_a_request_is_replaced(own_databa
 async def test_a_drained_pool_gives_up_in_time(own_database_url: str) -> None:
     limits = {"database_pool_size": 1, "database_max_overflow": 1, "database_pool_timeout": 0.2}
     async with open_pool(own_database_url, **limits) as pool, pool.connection(), pool.connection():
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with pytest.raises(PoolTimeout):
                 await pool.getconn()
 
@@ -95,7 +95,7 @@ async def test_a_full_queue_refuses_at_once(own_database_url: str) -> None:
     async with open_pool(own_database_url, **limits) as pool:
         async with pool.connection():
             waiting = [asyncio.create_task(ask(pool)) for _ in range(2)]
-            assert await within(5, lambda: pool.get_stats()["requests_waiting"] == 2)
+            assert await within(60, lambda: pool.get_stats()["requests_waiting"] == 2)
             with pytest.raises(TooManyRequests):
                 await pool.getconn()
         assert len(await asyncio.gather(*waiting)) == 2
@@ -116,7 +116,7 @@ async def test_overflow_is_closed_when_it_falls_idle(own_database_url: str, monk
     monkeypatch.setattr(pool_module, "_OVERFLOW_IDLE_SECONDS", 0.05)
     async with open_pool(own_database_url, database_pool_size=2, database_max_overflow=3) as pool:
         await take_all(pool)
-        assert await within(10, lambda: count_connections(own_database_url) == 2)
+        assert await within(60, lambda: count_connections(own_database_url) == 2)
         await asyncio.sleep(0.2)
         assert count_connections(own_database_url) == 2
 
@@ -125,9 +125,9 @@ async def test_no_connection_is_left_behind(own_database_url: str) -> None:
     async with open_pool(own_database_url) as pool:
         await take_all(pool)
         held = await pool.getconn()
-    assert await within(5, lambda: count_connections(own_database_url) == 1)
+    assert await within(60, lambda: count_connections(own_database_url) == 1)
     await pool.putconn(held)
-    assert await within(5, lambda: count_connections(own_database_url) == 0)
+    assert await within(60, lambda: count_connections(own_database_url) == 0)
 
 
 async def test_a_pool_can_be_opened_again(own_database_url: str) -> None:

@@ -137,4 +137,4 @@ def taken_port() -> Iterator[int]:
 
 def kill_server(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-    within(5, lambda: Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0] == "Z")
+    within(60, lambda: Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0] == "Z")

@@ -11,7 +11,7 @@ from .servers import linux_only, root_only
 
 def run_launcher(parent: int, account: str, *command: str) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-I", "-S", launcher.__file__, str(parent), "15", account, *command]
-    return subprocess.run(words, capture_output=True, text=True, timeout=10, extra_groups=[7] if account else None)
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, extra_groups=[7] if account else None)
 
 
 def test_the_command_runs_in_the_place_of_the_launcher() -> None:

@@ -18,7 +18,7 @@ from .servers import QUICK, is_alive, kill_server, linux_only, query, read, spaw
 
 
 def make_postgres(folder: Path, **settings: str) -> EmbeddedPostgres:
-    return EmbeddedPostgres(folder, settings={**QUICK, **settings}, wait_seconds=1)
+    return EmbeddedPostgres(folder, settings={**QUICK, **settings}, wait_seconds=60)
 
 
 def test_settings_reach_the_server(tmp_path: Path) -> None:
@@ -85,13 +85,16 @@ def test_an_environment_for_another_server_is_ignored(tmp_path: Path, monkeypatc
         assert query(postgres.url, "select 1") == [(1,)]
 
 
-def test_a_stop_does_not_wait_for_clients_and_needs_no_recovery(tmp_path: Path) -> None:
+def test_a_stop_does_not_wait_for_clients_and_needs_no_recovery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EmbeddedPostgres, "grace_seconds", 300.0)
     postgres = make_postgres(tmp_path / "data").start()
     with closing(psycopg.connect(postgres.url)) as client:
         client.execute("select 1")
         began = time.monotonic()
         postgres.stop()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 100
     with postgres:
         assert "database system was shut down at" in postgres.log_path.read_text()
 
@@ -138,7 +141,7 @@ def test_a_server_that_was_started_by_other_means_is_left_alone(tmp_path: Path) 
 def test_a_kill_in_the_middle_of_initdb_is_made_good_by_the_next_start(tmp_path: Path) -> None:
     half_done = tmp_path / "data.initdb"
     with spawn_parent("postgres", tmp_path / "data") as parent:
-        assert within(10, (half_done / "PG_VERSION").exists)
+        assert within(60, (half_done / "PG_VERSION").exists)
         parent.kill()
     assert not (tmp_path / "data").exists()
     with EmbeddedPostgres(tmp_path / "data", settings=QUICK) as postgres:
@@ -175,7 +178,7 @@ def test_ending_the_parent_politely_takes_the_server_along(tmp_path: Path) -> No
         assert parent.stdout is not None
         pid = int(parent.stdout.readline().split()[0])
         parent.send_signal(signal.SIGTERM)
-        assert within(5, lambda: not is_alive(pid))
+        assert within(60, lambda: not is_alive(pid))
 
 
 def test_the_wheel_has_the_version_that_is_pinned() -> None:

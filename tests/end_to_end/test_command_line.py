@@ -140,7 +140,7 @@ def test_ctrl_c_cancels_the_run(library: Library, talk: Talk) -> None:
     with library.begun(str(talk.path)) as process:
         wait_for_line(process, "Transcript: begun")
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert output == ""
     assert errors.splitlines()[-1] == "The run was cancelled"
@@ -164,11 +164,11 @@ def test_a_server_that_make_run_starts_works_on_runs_itself_and_a_command_works_
         assert "media/clips/bread-and-mars/" in beside.stdout
         assert frontend.get("/api/pipeline/bread-and-mars/status")["status"] == "completed"
         server.send_signal(signal.SIGTERM)
-        server.communicate(timeout=60)
+        server.communicate(timeout=120)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)

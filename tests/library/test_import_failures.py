@@ -140,7 +140,7 @@ async def test_a_database_that_lets_nobody_in_fails_every_video_and_says_why(
 @pytest.mark.usefixtures("impatient")
 async def test_a_video_whose_row_is_locked_is_lost_alone(importer: Importer, legacy: LegacyLibrary) -> None:
     names = add_thirty(legacy)
-    importer.settings = importer.settings.model_copy(update={"database_lock_timeout": 0.05})
+    importer.settings = importer.settings.model_copy(update={"database_lock_timeout": 0.5})
     async with importer.connection() as conn, conn.transaction(force_rollback=True):
         await VideoRepository(conn).create(identifier="v03", cloud_url="gs://films/v03.mp4")
         report = await importer.run(legacy)

@@ -46,7 +46,7 @@ def start_alembic(url: str, *arguments: str) -> "subprocess.Popen[str]":
 def fail_alembic(url: str, *arguments: str) -> str:
     """Return what a command that fails with status 1 says on standard error."""
     process = start_alembic(url, *arguments)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 1
     return said
 

@@ -111,7 +111,7 @@ async def test_five_upgrades_at_once_take_turns_and_all_end_well(url: str, templ
         upgrades = [start_alembic(url, "upgrade", "head") for _ in range(5)]
         assert await within(60, lambda: len(fetch(url, waiting)) == 6)
         assert fetch(url, "SELECT to_regclass('videos')") == [(None,)]
-    said = [upgrade.communicate(timeout=60)[1] for upgrade in upgrades]
+    said = [upgrade.communicate(timeout=300)[1] for upgrade in upgrades]
     assert [upgrade.returncode for upgrade in upgrades] == [0] * 5, said
     assert sum("Running upgrade" in text for text in said) == 1
     assert catalog_of(url) == catalog_of(template_url)
@@ -170,7 +170,7 @@ def test_a_migration_does_not_queue_for_a_lock(own_database_url: str, tmp_path: 
         with pytest.raises(DatabaseUnavailable, match="canceling statement due to lock timeout"):
             run_alembic(own_database_url, "upgrade", "head", config=config, DATABASE_LOCK_TIMEOUT="0.1")
         assert fetch(own_database_url, "SELECT to_regclass('half_made')") == [(None,)]
-    run_alembic(own_database_url, "upgrade", "head", config=config, DATABASE_LOCK_TIMEOUT="0.1")
+    run_alembic(own_database_url, "upgrade", "head", config=config)
     assert fetch(own_database_url, "SELECT version_num FROM alembic_version") == [("9000",)]
 
 

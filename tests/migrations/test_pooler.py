@@ -53,7 +53,7 @@ def test_an_upgrade_goes_on_where_another_client_keeps_a_connection(pooler: PgBo
 
 def test_five_upgrades_at_once_end_well(pooler: PgBouncer, url: str, template_url: str) -> None:
     upgrades = [start_alembic(pooler.url(url), "upgrade", "head") for _ in range(5)]
-    said = [upgrade.communicate(timeout=100)[1] for upgrade in upgrades]
+    said = [upgrade.communicate(timeout=300)[1] for upgrade in upgrades]
     assert [upgrade.returncode for upgrade in upgrades] == [0] * 5, said
     assert sum("Running upgrade" in text for text in said) == 1
     assert catalog_of(url) == catalog_of(template_url)

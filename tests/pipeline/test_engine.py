@@ -197,22 +197,31 @@ async def test_a_run_with_fewer_moments_than_asked_for_is_completed_and_says_why
     assert await run(script, ready) == Outcome(RunStatus.COMPLETED, None, "Found 2 of 3", 2)
 
 
-async def test_a_stage_that_waits_for_its_turn_says_so_and_has_its_time_from_then_on(ready: Ready) -> None:
+def let_time_pass(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the event loop's clock go on by so much at once."""
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    monkeypatch.setattr(loop, "time", lambda: clock() + seconds)
+
+
+async def test_a_stage_that_waits_for_its_turn_says_so_and_has_its_time_from_then_on(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
     turns = Turns()
 
     async def use(context: RunContext) -> Mapping[str, Any]:
         async with turns.take():
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0)
         return {}
 
     script = Script()
-    script.tell(Stage.TRANSCRIPT, use, limit_seconds=0.3)
+    script.tell(Stage.TRANSCRIPT, use, limit_seconds=60.0)
     async with turns.take():
         running = asyncio.create_task(run(script, ready))
         while (shown := await _read_stage(ready[0], Stage.TRANSCRIPT)) != (StageStatus.WAITING, None):
             assert not running.done(), shown
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.5)
+        let_time_pass(monkeypatch, 100.0)
         freed_at = time.time()
     assert await running == Outcome(RunStatus.COMPLETED)
     status, started_at = await _read_stage(ready[0], Stage.TRANSCRIPT)
@@ -351,12 +360,15 @@ async def test_of_several_errors_at_once_a_lost_run_decides(ready: Ready) -> Non
 
 
 async def test_only_so_many_runs_use_a_resource_at_once(own_database_url: str, redis_url: str, tmp_path: Path) -> None:
-    at_once, most = 0, 0
+    at_once, most, are_two = 0, 0, asyncio.Event()
 
     async def count(context: RunContext) -> Mapping[str, Any]:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
+        if at_once == 2:
+            are_two.set()
+        await are_two.wait()
         await asyncio.sleep(0.05)
         at_once -= 1
         return {}

@@ -159,7 +159,7 @@ async def _race(url: str, call: Callable[[Connection, int], Awaitable[_T]]) -> l
 
 async def _until_blocked(blocker: Connection, blocked: Connection) -> None:
     """Wait until `blocked` waits for a lock that `blocker` holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             cursor = await blocker.execute(
                 "SELECT %s = ANY (pg_blocking_pids(%s))", (blocker.info.backend_pid, blocked.info.backend_pid)

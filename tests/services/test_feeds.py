@@ -10,7 +10,7 @@ from app.core.errors import DatabaseUnavailable, TooManyFollowers
 from app.services.feeds import Feeds, State
 
 FIRST, SECOND, LAST = (State(name, name.encode(), name == "last") for name in ("first", "second", "last"))
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 60.0
 
 
 class Source:

