@@ -1,6 +1,7 @@
 """Whose a data folder is: a lock that lasts as long as any process of its server."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ if sys.platform != "win32":  # Windows shall come as far as the sentence on miss
     import fcntl
 
 _POLL_SECONDS = 0.05
+_ORPHANS_SECONDS = 60.0  # for what a killed owner has left: it ends by itself, slowly on a busy machine
 
 
 class FolderLock:
@@ -24,13 +26,17 @@ class FolderLock:
 
     @classmethod
     def acquire(cls, folder: Path, wait_seconds: float) -> Self:
-        """Wait for a server that is going away; a FolderTaken says who still holds the folder after that."""
+        """Wait for a server that is going away, and longer where its owner is dead.
+
+        A FolderTaken says who still holds the folder after that.
+        """
         path = folder.with_name(folder.name + ".lock")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         deadline = time.monotonic() + wait_seconds
         try:
             while not _try_lock(descriptor, fcntl.LOCK_EX):
-                if time.monotonic() >= deadline:
+                late = time.monotonic() - deadline
+                if late >= _ORPHANS_SECONDS or (late >= 0 and not _is_dead(path)):
                     raise FolderTaken(
                         f"{folder} is in use by {_holder(path)}: end that command first (another STORAGE_URL, or any "
                         "other setting, needs a new start), or set DATA_DIR to another folder"
@@ -103,6 +109,20 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_dead(path: Path) -> bool:
+    """Whether the process that has written the lock is known to have ended."""
+    owner = re.match(r"process (\d+)", path.read_text("utf-8"))
+    if owner is None:  # it is just being written
+        return False
+    try:
+        os.kill(int(owner[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _holder(path: Path) -> str:

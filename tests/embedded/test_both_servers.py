@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from app.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey, account, binaries, server
+from app.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey, account, binaries, lock, server
 
 from .servers import (
     KINDS,
@@ -118,12 +118,27 @@ def test_a_second_start_waits_for_a_server_that_is_going_away(kind: str, tmp_pat
 
 @each_kind
 @linux_only
-def test_a_folder_stays_locked_as_long_as_a_server_outlives_its_parent(kind: str, tmp_path: Path) -> None:
+def test_what_a_killed_parent_has_left_is_waited_for_even_by_who_does_not_wait(kind: str, tmp_path: Path) -> None:
+    with started_elsewhere(kind, tmp_path / "data") as first:
+        write(first.url)
+        os.kill(first.pid, signal.SIGSTOP)
+        first.kill_parent()
+        threading.Timer(0.5, os.kill, (first.pid, signal.SIGCONT)).start()
+        with make_server(kind, tmp_path / "data", wait_seconds=0) as second:
+            assert read(second.url) == "kept"
+
+
+@each_kind
+@linux_only
+def test_a_folder_stays_locked_as_long_as_a_server_outlives_its_parent(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_ORPHANS_SECONDS", 0.2)
     with started_elsewhere(kind, tmp_path / "data") as first:
         os.kill(first.pid, signal.SIGSTOP)
         first.kill_parent()
         with pytest.raises(EmbeddedError, match=f"its server is process {first.pid}"):
-            make_server(kind, tmp_path / "data", wait_seconds=0.2).start()
+            make_server(kind, tmp_path / "data", wait_seconds=0).start()
         os.kill(first.pid, signal.SIGCONT)
 
 

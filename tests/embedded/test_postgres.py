@@ -144,7 +144,7 @@ def test_a_kill_in_the_middle_of_initdb_is_made_good_by_the_next_start(tmp_path:
         assert within(60, (half_done / "PG_VERSION").exists)
         parent.kill()
     assert not (tmp_path / "data").exists()
-    with EmbeddedPostgres(tmp_path / "data", settings=QUICK) as postgres:
+    with make_postgres(tmp_path / "data") as postgres:
         write(postgres.url)
     assert not half_done.exists()
 
