@@ -310,6 +310,14 @@ CREATE TABLE pipeline.replaced (
     made       integer[] NOT NULL  -- ids of the moments that the run has made instead
 );
 
+-- What models have answered to a run that has not completed: its retry does not ask them again.
+CREATE TABLE pipeline.answers (
+    run_id   integer CONSTRAINT answers_run_id_fkey REFERENCES public.pipeline_history ON DELETE CASCADE,
+    question jsonb,             -- what the answer depends on: transcript, config and, of a refinement, the moment's times
+    answer   jsonb   NOT NULL,  -- the model's name and the moments, or the refined times
+    CONSTRAINT answers_pkey PRIMARY KEY (run_id, question)
+);
+
 -- Videos of URLs whose file has not come yet. They are in no list; their runs are shown, and can be tried again.
 CREATE TABLE pipeline.pending_videos (
     video_id integer CONSTRAINT pending_videos_pkey PRIMARY KEY

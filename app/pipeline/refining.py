@@ -11,6 +11,7 @@ from app.database import Connection
 from app.models import Moment, Transcript
 from app.models.run import RunType, Stage
 from app.models.video import describe_moment_outside
+from app.pipeline.answers import Question, keep_refined, recall_refined
 from app.pipeline.clock import limit_work
 from app.pipeline.configs import store_config
 from app.pipeline.context import RunContext
@@ -89,11 +90,11 @@ class Refiner:
         clip, window = await self._find_window(target.moment)
         if clip is None and not window.words:
             raise MomentKept("Nothing is said around the moment")
-        config_id = await save(self._context, lambda conn: self._create_config(conn, with_clip=clip is not None))
-        request = self._make_request(target.moment, window, clip)
-        async with keeping_answers(self._context):
-            refined = _check(await self._ask(request), request)
-        stored = await save(self._context, lambda conn: self._store(conn, target, refined, config_id))
+        question, recalled = await save(self._context, lambda conn: self._prepare(conn, target.moment, clip))
+        refined = recalled or await self._ask(self._make_request(target.moment, window, clip))
+        stored = await save(
+            self._context, lambda conn: self._store(conn, target, refined, question, is_recalled=recalled is not None)
+        )
         await delete_files(self._context, stored.files)
         return Done(refined.model, refined.usage, clip is not None, stored.is_unchanged)
 
@@ -113,20 +114,24 @@ class Refiner:
     def _window_of(self, start: float, end: float) -> Window:
         return Window(start, end, [word for word in self._words if start <= word.start and word.end <= end])
 
-    async def _create_config(self, conn: Connection, *, with_clip: bool) -> int:
-        """Return the id of the config of the call; a run that names none yet names it from now on."""
+    async def _prepare(self, conn: Connection, moment: Moment, clip: Clip | None) -> tuple[Question, Refined | None]:
+        """Return what is asked about a moment, and what was answered to it before.
+
+        A run that names no config yet names that of the call from now on.
+        """
         asked = self._context.run.request
         config_id = await store_config(
             conn,
             self._finder,
-            self._finder.refine_prompt(asked.refinement_prompt, with_clip=with_clip),
+            self._finder.refine_prompt(asked.refinement_prompt, with_clip=clip is not None),
             transcript_id=self._transcript_id,
             model=asked.refinement_model,
             operation_type="refinement",
             temperature=asked.refinement_temperature,
         )
         await WorkRepository(conn).set_first_config(self._context.run, config_id)
-        return config_id
+        question = Question(self._transcript_id, config_id, moment.start_time, moment.end_time)
+        return question, await recall_refined(conn, self._context, question)
 
     def _make_request(self, moment: Moment, window: Window, clip: Clip | None) -> RefineRequest:
         return RefineRequest(
@@ -142,8 +147,8 @@ class Refiner:
 
     async def _ask(self, request: RefineRequest) -> Refined:
         try:
-            async with limit_work(LIMIT_SECONDS):
-                return await self._ask_again(request)
+            async with keeping_answers(self._context), limit_work(LIMIT_SECONDS):
+                return _check(await self._ask_again(request), request)
         except TimeoutError:
             raise StageFailed(f"The refinement took longer than {LIMIT_SECONDS:.0f} seconds") from None
 
@@ -157,8 +162,11 @@ class Refiner:
             await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
         raise AssertionError("count() does not end")
 
-    async def _store(self, conn: Connection, target: Target, refined: Refined, config_id: int) -> _Stored:
-        """Add the refined moment, unless this run has, or a moment of the same family has these times."""
+    async def _store(
+        self, conn: Connection, target: Target, refined: Refined, question: Question, *, is_recalled: bool
+    ) -> _Stored:
+        """Add the refined moment, unless this run or the one it tries again has, or a moment of the same family has
+        these times."""
         moments = await MomentRepository(conn).list_by_video(target.moment.video_id)
         ids = {moment.id for moment in moments}
         if target.refined_id in ids:  # a commit whose answer was lost
@@ -168,15 +176,18 @@ class Refiner:
         replaced = await self._list_replaced(conn, target, moments)
         if replaced is None:
             return _Stored()
-        is_unchanged = any(_has_times(each, refined) for each in _list_family(target, moments))
+        await keep_refined(conn, self._context, question, refined)
+        equal = [each for each in _list_family(target, moments) if _has_times(each, refined)]
         if self._context.run.type is RunType.REFINEMENT:
-            count = 0 if is_unchanged else 1
+            count = 0 if equal else 1
             await PipelineHistoryRepository(conn).update(self._context.run.id, total_moments_generated=count)
-        if is_unchanged:
+        if is_recalled and equal and not {each.id for each in equal} & {target.moment.id, target.original_id}:
+            return _Stored()
+        if equal:
             await note_exact(conn, self._context, target.moment.id)
             return _Stored(is_unchanged=True)
         files = await delete_moments(conn, target.moment.video_id, [moment.id for moment in replaced])
-        await MomentRepository(conn).copy([_make_row(target, refined, config_id)])
+        await MomentRepository(conn).copy([_make_row(target, refined, question.config_id)])
         return _Stored(files=frozenset(files))
 
     async def _list_replaced(self, conn: Connection, target: Target, moments: list[Moment]) -> list[Moment] | None:

@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from app.core.errors import RunLost
 from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.repositories.answers import AnswerRepository
 from app.repositories.replaced import ReplacedRepository
 from app.repositories.stored_runs import read_claimed
 from app.repositories.videos import VideoRepository
@@ -330,6 +331,8 @@ class WorkRepository:
 
     async def _end(self, run_id: int, outcome: Outcome) -> set[str]:
         """End the run: what it has replaced is gone where it has completed, and comes back where it has not."""
+        if outcome.status is RunStatus.COMPLETED:
+            await AnswerRepository(self._conn).forget(run_id)
         replaced = ReplacedRepository(self._conn)
         if outcome.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
             files = await replaced.forget(run_id)

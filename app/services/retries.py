@@ -54,7 +54,9 @@ class Retries:
     async def _run_again(self, ended: EndedRequest) -> Retried:
         await self._starts.check_again(ended.video, ended.type, ended.request)
         stages = await self._list_done(ended)
-        new = await self._starts.accept(ended.video, ended.type, ended.request, ended.subject, stages)
+        new = await self._starts.accept(
+            ended.video, ended.type, ended.request, ended.subject, stages, retried=ended.identifier
+        )
         return Retried(new, ended.video)
 
     async def _list_done(self, ended: EndedRequest) -> Mapping[Stage, StageRecord]:

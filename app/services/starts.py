@@ -22,6 +22,7 @@ from app.core.guarded_http import AddressGuard
 from app.database import Database
 from app.models.run import RunRequest, RunType, Stage, StageRecord
 from app.models.video import describe_moment_outside
+from app.repositories.answers import AnswerRepository
 from app.repositories.starts import StartMaterial, StartRepository
 from app.services.accepting import accept_run, already_running
 from app.services.identifiers import findable
@@ -147,10 +148,14 @@ class Starts:
         request: RunRequest,
         subject: str = "",
         stages: Mapping[Stage, StageRecord] | None = None,
+        retried: str | None = None,
     ) -> str:
-        """Accept a run whatever it needs; `stages` are those that need not be done."""
+        """Accept a run whatever it needs; `stages` are those that need not be done. What models have answered to the
+        run `retried` they are not asked again."""
         async with self._database.connect() as conn, conn.transaction():
             identifier = await accept_run(conn, video, run_type, request, subject, stages)
+            if retried is not None:
+                await AnswerRepository(conn).copy(retried, identifier)
         await self._ring(identifier)
         return identifier
 

@@ -489,4 +489,4 @@ async def test_replacing_many_takes_no_more_statements_than_replacing_few(
             await WORK.work(context)
         statements = [record.getMessage() for record in caplog.records if record.name == "app.database.statements"]
         assert len(await _list(context)) == count
-    assert len([each for each in statements if not each.startswith("SELECT pg_backend_pid()")]) == 16
+    assert len([each for each in statements if not each.startswith("SELECT pg_backend_pid()")]) == 20

@@ -9,12 +9,16 @@ from typing import Any
 import psycopg
 import pytest
 
+from app.ai.protocols import PromptText, Refined, RefineRequest
+from app.core.errors import StageFailed
 from app.database import Connection
 from app.models.run import RunStatus, RunType, Stage, StageRecord, StageStatus
 from app.pipeline import outages
 from app.pipeline.context import RunContext
+from app.pipeline.stages import refinement as refinement_stage
 from app.pipeline.stages.generation import WORK
 from app.repositories import MomentRepository, VideoRepository
+from app.repositories.answers import AnswerRepository
 from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.replaced import ReplacedRepository
 from app.repositories.runs import RunRepository
@@ -25,7 +29,7 @@ from app.services.retries import _finished_stages
 from app.services.runs import stages_of
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
 from tests.pipeline.contexts import make_context, take_over
-from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, found, talk
+from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, found, refined, talk
 
 TABLES = ("moments", "clips", "thumbnails")
 End = Callable[[Connection, RunContext], Awaitable[object]]
@@ -109,6 +113,119 @@ async def test_what_a_run_has_replaced_comes_back_where_it_does_not_complete(
     assert shown.skip_reason == "The moments from before were kept, because the run did not complete"
     assert ended is not None
     assert Stage.GENERATION not in _finished_stages(ended)
+
+
+async def retry(
+    url: str, context: RunContext, models: ScriptedModels, folder: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What generation and refinement come to in a run that tries the ended one again."""
+    video = {"identifier": context.run.video}
+    async with make_context(url, folder, models=models, video=video) as again:
+        async with again.database.connect() as conn:
+            await AnswerRepository(conn).copy(context.run.identifier, again.run.identifier)
+        generated = dict(await WORK.work(again))
+        refinement = dict(await refinement_stage.WORK.work(again))
+        async with again.database.connect() as conn, conn.transaction():
+            await WorkRepository(conn).finish(again.run, Outcome(RunStatus.COMPLETED))
+    return generated, refinement
+
+
+@pytest.mark.parametrize("end", [end_as_failed, cancel_without_a_worker])
+async def test_a_retry_pays_for_nothing_that_a_model_has_answered(
+    own_database_url: str, tmp_path: Path, end: End
+) -> None:
+    def answer(request: RefineRequest) -> Refined | Exception:
+        if request.moment.title == "Two":
+            return StageFailed("Two is too hard")
+        return refined(request.moment.start + 1.1, request.moment.end)
+
+    finder = ScriptedFinder(found((10.1, 70.2, "One"), (80.0, 150.0, "Two")), refine_answer=answer)
+    models = ScriptedModels(finder=finder)
+    async with (
+        make_context(own_database_url, tmp_path, models=models) as context,
+        context.database.connect() as conn,
+    ):
+        await make_transcript(conn, video_id=context.run.video_id, **talk(300))
+        await make_before(conn, context.run.video_id)
+        await WORK.work(context)
+        await refinement_stage.WORK.work(context)
+        async with conn.transaction():
+            await end(conn, context)
+        finder.answer, finder.refine_answer = found((30.0, 90.0, "Other")), lambda request: refined(81.0, 149.0)
+        finder.asked.clear()
+        finder.refined.clear()
+        generated, refinement = await retry(own_database_url, context, models, tmp_path)
+        moments = await MomentRepository(conn).list_by_video(context.run.video_id)
+        kept = await (await conn.execute("SELECT DISTINCT run_id FROM pipeline.answers")).fetchall()
+    assert (len(finder.asked), [request.moment.title for request in finder.refined]) == (0, ["Two"])
+    assert [(each.title, each.start_time, each.end_time) for each in moments if each.title != "Mine"] == [
+        ("One", 10.1, 70.2),
+        ("Two", 80.0, 150.0),
+        ("One", 11.2, 70.2),
+        ("Two", 81.0, 149.0),
+    ]
+    assert {each.generation_model for each in moments if each.title == "One"} == {
+        "scripted/finder-2b",
+        "scripted/refiner-2b",
+    }
+    assert (generated["moments"], generated["usage"]["calls"]) == (2, 0)
+    assert (refinement["successful"], refinement["usage"]["calls"]) == (3, 1)
+    assert kept == [(context.run.id,)]
+
+
+async def test_a_retry_of_a_run_of_which_a_part_failed_refines_that_part(own_database_url: str, tmp_path: Path) -> None:
+    def answer(request: RefineRequest) -> Refined | Exception:
+        if request.moment.title == "Two":
+            return StageFailed("Two is too hard")
+        return refined(request.moment.start + (request.moment.title == "One"), request.moment.end)
+
+    answers = found((10.0, 70.0, "One"), (80.0, 150.0, "Two"), (160.0, 230.0, "Exact"))
+    finder = ScriptedFinder(answers, refine_answer=answer)
+    models = ScriptedModels(finder=finder)
+    async with (
+        make_context(own_database_url, tmp_path, models=models) as context,
+        context.database.connect() as conn,
+    ):
+        await make_transcript(conn, video_id=context.run.video_id, **talk(300))
+        await WORK.work(context)
+        await refinement_stage.WORK.work(context)
+        async with conn.transaction():
+            await WorkRepository(conn).finish(context.run, Outcome(RunStatus.PARTIAL))
+        before = await MomentRepository(conn).list_by_video(context.run.video_id)
+        finder.refined.clear()
+        finder.refine_answer = lambda request: refined(81.0, 149.0)
+        video = {"identifier": context.run.video}
+        async with make_context(own_database_url, tmp_path, models=models, video=video) as again:
+            await AnswerRepository(conn).copy(context.run.identifier, again.run.identifier)
+            result = await refinement_stage.WORK.work(again)
+        after = await MomentRepository(conn).list_by_video(context.run.video_id)
+    assert [request.moment.title for request in finder.refined] == ["Two"]
+    assert after[:-1] == before
+    assert (after[-1].title, after[-1].start_time) == ("Two", 81.0)
+    assert (result["successful"], result["unchanged"]) == (3, 1)
+
+
+@pytest.mark.parametrize("what", ["transcript", "prompt"])
+async def test_a_retry_asks_anew_where_the_question_is_another_one(
+    own_database_url: str, tmp_path: Path, what: str
+) -> None:
+    finder = ScriptedFinder(found((10.0, 70.0, "One")))
+    models = ScriptedModels(finder=finder)
+    async with (
+        make_context(own_database_url, tmp_path, models=models) as context,
+        context.database.connect() as conn,
+    ):
+        await make_transcript(conn, video_id=context.run.video_id, **talk(300))
+        await WORK.work(context)
+        async with conn.transaction():
+            await end_as_failed(conn, context)
+        if what == "transcript":
+            await conn.execute("DELETE FROM transcripts")
+            await make_transcript(conn, video_id=context.run.video_id, **talk(300))
+        else:
+            finder.find_prompt = lambda prompt: PromptText("Find others", "{transcript}")  # type: ignore[method-assign]
+        await retry(own_database_url, context, models, tmp_path)
+    assert len(finder.asked) == 2
 
 
 async def test_what_cannot_come_back_does_not_keep_the_run_from_ending(own_database_url: str, tmp_path: Path) -> None:
@@ -205,7 +322,7 @@ async def test_moments_whose_commit_was_not_answered_are_replaced_once(
         await make_before(conn, context.run.video_id)
         before = await read_rows(context)
         assert (await WORK.work(context))["moments"] == 2
-        assert lost == 4
+        assert lost == 6
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
         assert [moment.title for moment in moments] == ["Mine", "One", "Two"]
         async with conn.transaction():

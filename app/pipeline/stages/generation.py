@@ -13,6 +13,7 @@ from app.core.text import clean_line
 from app.database import Connection
 from app.models import Transcript, Video
 from app.models.run import Stage
+from app.pipeline.answers import Question, keep_found, recall_found
 from app.pipeline.configs import store_config
 from app.pipeline.context import RunContext
 from app.pipeline.families import list_own, overlaps
@@ -78,11 +79,9 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
         return await _end_without(context, context.dropped_speech or "Nothing is said in the video")
     if reason := _too_short(material.video, request.min_length):
         return await _end_without(context, reason)
-    if finder.is_local:
-        request = replace(request, scene_cuts=await find_cuts(request.film))
-    config_id = await save(context, lambda conn: _create_config(conn, context, finder, material.transcript.id))
-    async with keeping_answers(context):
-        found = await finder.find(request, lambda done: context.report(percentage=int(done * 100)))
+    config_id, found = await save(context, lambda conn: _prepare(conn, context, finder, material.transcript.id))
+    if found is None:
+        found = await _find(context, finder, request, Question(material.transcript.id, config_id))
     moments = _list_storable(found, material.duration_seconds)
     replaced = await save(context, lambda conn: _replace(conn, context, moments, found, config_id))
     context.report(percentage=100)
@@ -143,8 +142,21 @@ async def _find_film(context: RunContext, video: Video) -> Path | None:
         return None
 
 
-async def _create_config(conn: Connection, context: RunContext, finder: MomentFinder, transcript_id: int) -> int:
-    """Return the id of the config of the call, which the run names from now on."""
+async def _find(context: RunContext, finder: MomentFinder, request: FindRequest, question: Question) -> Found:
+    """Ask the finder, and keep the moments of its answer that can be rows: whatever fails later, they are paid for."""
+    if finder.is_local:
+        request = replace(request, scene_cuts=await find_cuts(request.film))
+    async with keeping_answers(context):
+        answer = await finder.find(request, lambda done: context.report(percentage=int(done * 100)))
+    found = replace(answer, moments=_list_storable(answer, request.duration_seconds))
+    await save(context, lambda conn: keep_found(conn, context, question, found))
+    return found
+
+
+async def _prepare(
+    conn: Connection, context: RunContext, finder: MomentFinder, transcript_id: int
+) -> tuple[int, Found | None]:
+    """Return the id of the config of the call, which the run names from now on, and what was answered to it before."""
     asked = context.run.request
     config_id = await store_config(
         conn,
@@ -160,7 +172,7 @@ async def _create_config(conn: Connection, context: RunContext, finder: MomentFi
         max_moments=asked.max_moments,
     )
     await WorkRepository(conn).set_config(context.run, config_id)
-    return config_id
+    return config_id, await recall_found(conn, context, Question(transcript_id, config_id))
 
 
 def _list_storable(found: Found, duration: float) -> list[FoundMoment]:
