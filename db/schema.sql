@@ -396,7 +396,9 @@ CREATE TABLE library.video_files (
     attempts         integer     NOT NULL DEFAULT 0,
     owner            varchar(100),               -- the worker that has claimed it
     seen_at          timestamp,                  -- its last heartbeat
-    due_at           timestamp                   -- not before then is it to be claimed again
+    due_at           timestamp,                  -- not before then is it to be claimed again
+    ends_early       boolean     NOT NULL DEFAULT false,  -- the file was cut off
+    failures         integer     NOT NULL DEFAULT 0       -- how often its copy could not be written
 );
 
 -- ======================================================================================================== search ==

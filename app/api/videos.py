@@ -57,7 +57,7 @@ def _describe_file(card: SingleVideoCard) -> dict[str, Any]:
     if card.copy_status in _SHOWN_STATUSES:
         reason = {"reason": card.copy_reason} if card.copy_reason else {}
         described["playable_copy"] = {"status": card.copy_status, **reason}
-    if problem := describe_early_end(card.duration_seconds, card.declared_seconds):
+    if problem := describe_early_end(card.duration_seconds, card.ends_early, card.declared_seconds):
         described["file_problem"] = problem
     return described
 

@@ -50,7 +50,7 @@ async def _write_video(conn: Connection, prepared: PreparedVideo, places: Places
     if stored is None:
         video = await videos.create(identifier=prepared.identifier, cloud_url=url, **values)
         written.count("videos", None)
-        await _declare_length(conn, prepared, video)
+        await _store_early_end(conn, prepared, video)
         return Target(conn, prepared, places, video, True, written)
     await videos.mark_complete(stored.id)
     if places.keeps(stored.cloud_url, url):
@@ -62,15 +62,15 @@ async def _write_video(conn: Connection, prepared: PreparedVideo, places: Places
     written.count("videos", stored, changes)
     video = await videos.update(stored.id, **changes) or stored
     if video.cloud_url == url:
-        await _declare_length(conn, prepared, video)
+        await _store_early_end(conn, prepared, video)
     return Target(conn, prepared, places, video, False, written)
 
 
-async def _declare_length(conn: Connection, prepared: PreparedVideo, video: Video) -> None:
+async def _store_early_end(conn: Connection, prepared: PreparedVideo, video: Video) -> None:
     """Store that the video's file ends early, where it does."""
     media = prepared.film.media if prepared.film else None
-    if media is not None and media.declared_seconds is not None:
-        await VideoFileRepository(conn).declare_length(video.id, video.cloud_url, media.declared_seconds)
+    if media is not None and media.ends_early:
+        await VideoFileRepository(conn).store_early_end(video.id, video.cloud_url, media.declared_seconds)
 
 
 def _note_own_file(prepared: PreparedVideo, places: Places, stored: Video, written: Written) -> None:

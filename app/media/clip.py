@@ -53,11 +53,17 @@ def cut_clip(
     except TooExpensive:
         raise StageFailed(f"A clip of the video takes longer to cut than {limit_seconds:g} seconds") from None
     except av.FFmpegError as error:
-        if error.errno in _NO_ROOM:
-            raise OSError(error.errno, os.strerror(error.errno)) from None
+        raise_if_full(error)
         raise StageFailed("The file of the video is damaged, no clip can be cut out of it") from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def raise_if_full(error: Exception) -> None:
+    """Raise `OSError` where PyAV could not write because the disk is full."""
+    number = getattr(error, "errno", None)
+    if number in _NO_ROOM:
+        raise OSError(number, os.strerror(number)) from None
 
 
 def _cut(film: BinaryIO, bounded: BoundedFile, cut: Cut, draft: Path) -> None:

@@ -1,8 +1,9 @@
-"""Files that were cut off, as by a transfer that broke: where what is left of them ends."""
+"""Files that were cut off, as by a transfer that broke: where what is left of them ends, and how long they were."""
 
+import io
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import av
@@ -10,10 +11,14 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from app.media.asf import read_asf_header
+
 # Headers round, and a stream may end a little before the others.
 _TOLERANCE_SECONDS, _TOLERANCE_SHARE = 1.0, 0.02
 _LEAD_SECONDS = 1.0  # before the last packet that an index finds whole: those of other streams lie around it
-_UNKNOWN_RIFF_BYTES = 0x7FFFFFFF  # or more, in a file that was written without going back to its header
+_UNKNOWN_RIFF_BYTES = 0x7FFFFFFF  # or more, or 0
+_CAF_HEADER_BYTES = 12
+_WAVE64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _ID3_BYTES, _FRAME_BYTES = 10, 512  # of an ID3 header, and of what the first frame of an MP3 file has its counts in
 _XING = re.compile(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f]....(....)", re.DOTALL)  # with frames and bytes
 _ATOM_BYTES, _ATOM_KINDS = 8, 20  # of the header of an atom, and how many kinds of them are looked at
@@ -41,13 +46,47 @@ def _find_cut(stream: AudioStream | VideoStream, size: int) -> float | None:
     return float(entries[max(first_missing - 1, 0)].timestamp * stream.time_base)
 
 
-def riff_declared_seconds(head: bytes, size: int, seconds: float) -> float | None:
-    """Return about how long an AVI or WAV file of `size` bytes was before it was cut off; None for a whole one."""
-    declared = int.from_bytes(head[4:8], "little") + 8
-    if head[:4] != b"RIFF" or declared >= _UNKNOWN_RIFF_BYTES or declared <= size:
-        return None
-    whole = seconds * declared / size
+def declared_seconds(head: bytes, size: int, seconds: float) -> float | None:
+    """Return about how long a file of `size` bytes was before it was cut off; None for a whole one.
+
+    `head` is its beginning: AVI and WAV files, Wave64, CAF and ASF say there how many bytes they have.
+    """
+    if header := read_asf_header(head):
+        is_short = header.data_end is not None and header.data_end > size
+        whole = header.seconds or 0.0 if is_short else 0.0
+    else:
+        start, end = _declared_bytes(head)
+        whole = seconds * (end - start) / (size - start) if end > size > start else 0.0
     return whole if _is_much(whole - seconds, whole) else None
+
+
+def _declared_bytes(head: bytes) -> tuple[int, int]:
+    """Return the bytes at which what is played begins and ends, about; 0 for an end that was not known."""
+    if head[:4] == b"RIFF":
+        return 0, 0 if has_unknown_riff_size(head) else int.from_bytes(head[4:8], "little") + 8
+    if head[:16] == _WAVE64:
+        return 0, int.from_bytes(head[16:24], "little")
+    for kind, start, end in _walk_caf(io.BytesIO(head), len(head)):
+        if kind == b"data":
+            return start, end or 0
+    return 0, 0
+
+
+def _walk_caf(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int | None]]:
+    """Yield the chunks of a CAF file: their kinds, where they begin and end, None for one whose length is unknown."""
+    file.seek(0)
+    position: int | None = 8 if file.read(4) == b"caff" else None
+    while position is not None and position + _CAF_HEADER_BYTES <= size:
+        file.seek(position)
+        head = file.read(_CAF_HEADER_BYTES)
+        start, length = position + _CAF_HEADER_BYTES, int.from_bytes(head[4:], "big", signed=True)
+        position = start + length if length > 0 else None
+        yield head[:4], start, position
+
+
+def has_unknown_riff_size(head: bytes) -> bool:
+    """Whether an AVI or WAV file was written without going back to its header."""
+    return head[:4] == b"RIFF" and not 0 < int.from_bytes(head[4:8], "little") < _UNKNOWN_RIFF_BYTES
 
 
 def mp3_declared_seconds(file: BinaryIO, size: int, seconds: float) -> float | None:
@@ -70,19 +109,22 @@ def _syncsafe(digits: bytes) -> int:
 
 
 def lacks_index(file: BinaryIO, size: int) -> bool:
-    """Whether the atoms of an MP4 or QuickTime file go on after its end and the one that tells how to play is missing.
+    """Whether an MP4, QuickTime or CAF file goes on after its end, where that has what tells how to play it.
 
-    Cameras and phones write that one last.
+    Cameras and phones write that last.
     """
+    if any(end is not None and end > size for _, _, end in _walk_caf(file, size)):
+        return True
     position, kinds = 0, set[bytes]()
     while position + _ATOM_BYTES <= size and len(kinds) < _ATOM_KINDS:
         file.seek(position)
         head = file.read(2 * _ATOM_BYTES)
-        kinds.add(head[4:8])
-        length = int.from_bytes(head[:4], "big")
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if length == 1:
             length = int.from_bytes(head[8:], "big")
         position += max(length, _ATOM_BYTES) if length else size
+        if kind != b"moov" or position <= size:
+            kinds.add(kind)
     return b"mdat" in kinds and b"moov" not in kinds and position > size
 
 

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from app.core.errors import StageFailed
 from app.media.audio_clip import make_frames
-from app.media.clip import cut_clip
+from app.media.clip import cut_clip, raise_if_full
 from app.media.content_type import HEAD_BYTES, content_type
 from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, SOUND_RATE
 from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
@@ -45,7 +45,6 @@ _PLAYED = {
     "video/webm": (frozenset({"vp8", "vp9", "av1"}), frozenset({"opus", "vorbis"})),
     "audio/mp4": (frozenset(), _AUDIO_CODECS),
     "audio/mpeg": (frozenset(), frozenset({"mp3"})),
-    "audio/aac": (frozenset(), frozenset({"aac"})),
     "audio/flac": (frozenset(), frozenset({"flac"})),
     "audio/ogg": (frozenset(), frozenset({"opus", "vorbis", "flac"})),
     "audio/wav": (frozenset(), frozenset({"pcm_s16le", "pcm_u8", "pcm_s24le", "pcm_s32le", "pcm_f32le"})),
@@ -73,9 +72,10 @@ class PlayableCopy:
         return ".m4a" if self.is_audio_only else ".mp4"
 
 
-def plan_playable(file: BinaryIO, stopping: threading.Event) -> PlayableCopy | None:
+def plan_playable(file: BinaryIO, stopping: threading.Event, declares_more: bool = False) -> PlayableCopy | None:
     """Return how a copy of a file is made that browsers play, None where they play the file itself; it blocks.
 
+    Browsers show the duration that a file declares: one that was cut off and `declares_more` needs a copy.
     Raises `StageFailed`, `Stopped`, and what reading the file raises.
     """
     head = file.read(HEAD_BYTES)
@@ -84,7 +84,7 @@ def plan_playable(file: BinaryIO, stopping: threading.Event) -> PlayableCopy | N
     try:
         timeline = read_timeline(bounded, may_read_all=True)
         with open_film(bounded) as container:
-            return _plan(container, timeline, content_type(head, ""))
+            return _plan(container, timeline, content_type(head, ""), declares_more)
     except TooExpensive as error:
         raise StageFailed(f"No playable copy can be made: {error}") from None
     except av.FFmpegError:
@@ -103,6 +103,7 @@ def make_playable(file: BinaryIO, copy: PlayableCopy, target: Path, stopping: th
                 return
             reason = "the copy has another duration"
         except (av.FFmpegError, _NotCopied) as error:
+            raise_if_full(error)
             reason = str(error)
         _log.info("The streams of a video cannot be copied, and are encoded: %s", reason)
     file.seek(0)
@@ -113,7 +114,7 @@ class _NotCopied(Exception):
     """A stream that cannot be copied; the text says why."""
 
 
-def _plan(container: InputContainer, timeline: Timeline, kind: str) -> PlayableCopy | None:
+def _plan(container: InputContainer, timeline: Timeline, kind: str, declares_more: bool) -> PlayableCopy | None:
     video, audio = choose_video_stream(container), choose_audio_stream(container)
     if video is not None and video.codec_context is None:
         raise StageFailed("No playable copy can be made: the codec of the video is unknown")
@@ -121,7 +122,7 @@ def _plan(container: InputContainer, timeline: Timeline, kind: str) -> PlayableC
     played_video, played_audio = _PLAYED.get(kind, (frozenset(), frozenset()))
     is_played = video_codec in {None, *played_video} and audio_codec in {None, *played_audio}
     is_played = is_played and abs(timeline.origin) <= _UNNOTICED_SECONDS and _has_played_profile(video)
-    if is_played and (video_codec or audio_codec):
+    if is_played and (video_codec or audio_codec) and not declares_more:
         return None
     if timeline.duration_seconds is None:
         raise StageFailed("No playable copy can be made: the duration of the video is unknown")

@@ -1,6 +1,5 @@
 """What is in a video or audio file: duration, codecs, resolution, frame rate and size, read with PyAV."""
 
-import io
 import os
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,9 +12,11 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from app.media.asf import HEADER_BYTES
 from app.media.audio_only import probe_audio
+from app.media.broken_packet import ends_in_packet
 from app.media.content_type import HEAD_BYTES, describe_other_content
-from app.media.early_end import lacks_index, mp3_declared_seconds, riff_declared_seconds
+from app.media.early_end import declared_seconds, lacks_index, mp3_declared_seconds
 from app.media.opening import MAX_PIXELS, BoundedFile, Limits, TooExpensive, open_film
 from app.media.streams import choose_audio_stream, choose_video_stream
 from app.media.timeline import read_only, read_timeline
@@ -50,6 +51,7 @@ class MediaInfo:
     frame_rate: float | None
     format: str
     declared_seconds: float | None = None  # how long a file says it is that was cut off before
+    ends_early: bool = False  # it was cut off, whatever it says
 
     @property
     def extension(self) -> str:
@@ -74,7 +76,7 @@ def probe(path: Path) -> MediaInfo:
         try:
             with open_film(bounded) as container:
                 info = _describe(container, bounded, path, size)
-            return _judge_end(info, file, size) if info.duration_seconds else _measure(info, bounded)
+            return _judge_end(info if info.duration_seconds else _measure(info, bounded), file, size)
         except TooExpensive as error:
             raise NotAVideo(str(error)) from None
         except av.FFmpegError:
@@ -86,9 +88,17 @@ def probe(path: Path) -> MediaInfo:
 
 
 def _judge_end(info: MediaInfo, file: BinaryIO, size: int) -> MediaInfo:
-    if info.format != "mp3" or info.duration_seconds is None:
-        return info
-    return replace(info, declared_seconds=mp3_declared_seconds(file, size, info.duration_seconds))
+    """Add whether the file ends early, and how long it was before where it says so."""
+    seconds, declared = info.duration_seconds, info.declared_seconds
+    if seconds is not None and declared is None:
+        file.seek(0)
+        declared = (
+            mp3_declared_seconds(file, size, seconds)
+            if info.format == "mp3"
+            else declared_seconds(file.read(HEADER_BYTES), size, seconds)
+        )
+    ends_early = declared is not None or ends_in_packet(file, size, info.format)
+    return replace(info, declared_seconds=declared, ends_early=ends_early)
 
 
 def _find_other_content(file: BinaryIO) -> str | None:
@@ -186,12 +196,7 @@ def _measure(info: MediaInfo, file: BoundedFile) -> MediaInfo:
         timeline = read_timeline(file, may_read_all=True)
     except TooExpensive:
         return info
-    seconds, declared = timeline.duration_seconds, timeline.declared_seconds
-    if seconds is not None and declared is None:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        declared = riff_declared_seconds(file.read(HEAD_BYTES), size, seconds)
-    return replace(info, duration_seconds=seconds, declared_seconds=declared)
+    return replace(info, duration_seconds=timeline.duration_seconds, declared_seconds=timeline.declared_seconds)
 
 
 def _format(names: str, path: Path) -> str:

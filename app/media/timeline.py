@@ -5,6 +5,7 @@ import io
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final, TypeVar, cast
@@ -18,7 +19,8 @@ from av.stream import Discard, Stream
 from av.video.stream import VideoStream
 from cachetools import LRUCache
 
-from app.media.early_end import find_cut, find_last_end, is_cut_off
+from app.media.broken_packet import lacks_mxf_index
+from app.media.early_end import find_cut, find_last_end, has_unknown_riff_size, is_cut_off
 from app.media.opening import BoundedFile, open_film
 from app.media.streams import choose_audio_stream, choose_video_stream
 
@@ -32,6 +34,7 @@ _SCAN_SECONDS = 15.0
 _JUMP_BACK_SECONDS: Final = 0.5
 _JUMP_ON_SECONDS: Final = 60.0
 _FINGERPRINT_BYTES = 64 * 1024
+_HEAD_BYTES = 8
 _INTERLEAVED_BYTES = 4 * 1024**2  # how far apart in a file the packets of one time may lie
 
 _lock = threading.Lock()
@@ -104,7 +107,7 @@ def read_timeline(film: BoundedFile, needs_end: bool = True, may_read_all: bool 
         origin = _find_origin(container, find_playable(container))
         needs_scan = _needs_scan(container, may_read_all)
         if needs_end and not needs_scan:
-            declared, end = _find_ends(container, find_playable(container), origin, size)
+            declared, end = _find_ends(container, find_playable(container), origin, film, size)
     film.seek(0)
     if needs_scan:
         return _scan(film, origin)
@@ -188,7 +191,7 @@ def _needs_scan(container: InputContainer, may_read_all: bool) -> bool:
 
 
 def _find_ends(
-    container: InputContainer, streams: Sequence[Playable], origin: float, size: int
+    container: InputContainer, streams: Sequence[Playable], origin: float, film: BoundedFile, size: int
 ) -> tuple[float | None, float | None]:
     """Return where a file of `size` bytes says that it ends, if it was cut off before, and where its streams end."""
     if not container.duration:
@@ -201,7 +204,7 @@ def _find_ends(
         return None, declared
     hint = max(container.start_time or 0, 0) + container.duration if cut is None else round(cut * av.time_base)
     try:
-        if not is_led_astray(container):
+        if not is_led_astray(container) and not _has_lost_index(container, film, size):
             container.seek(hint)
         ends = [_end_of(packet) for packet in _whole_packets(container, streams)]
     except av.FFmpegError:  # a file that cannot be sought in
@@ -209,7 +212,36 @@ def _find_ends(
     end = max(ends, default=None) or find_last_end(container, lambda: map(_end_of, _whole_packets(container, streams)))
     if end is None:
         return None, declared
-    return (declared if is_cut_off(container, streams, declared - origin, end - origin) else None), end
+    is_short = is_cut_off(container, streams, declared - origin, end - origin)
+    return (declared if is_short and not _is_guessed(container, film) else None), end
+
+
+def _has_lost_index(container: InputContainer, film: BoundedFile, size: int) -> bool:
+    """Whether a seek leads to times that are guessed: MXF without its end."""
+    with _kept_position(film):
+        return container.format.name == "mxf" and lacks_mxf_index(film, size)
+
+
+def _is_guessed(container: InputContainer, film: BoundedFile) -> bool:
+    """Whether what FFmpeg reports as the duration is not what the file says, or that was not known when it was written.
+
+    FFmpeg guesses from the bit rate where an ASF file has another length than it says.
+    """
+    with _kept_position(film):
+        film.seek(0)
+        return container.format.name == "asf" or (
+            container.format.name == "avi" and has_unknown_riff_size(film.read(_HEAD_BYTES))
+        )
+
+
+@contextmanager
+def _kept_position(film: BoundedFile) -> Iterator[None]:
+    """Let an open container go on to read where it was."""
+    position = film.tell()
+    try:
+        yield
+    finally:
+        film.seek(position)
 
 
 def _said_end(stream: Playable) -> float | None:

@@ -32,10 +32,12 @@ def _to_words(name: str) -> str:
     return name.replace("-", " ").replace("_", " ")
 
 
-def describe_early_end(seconds: float | None, declared_seconds: float | None) -> str | None:
-    """Return in a sentence that a file ends before it says it does; None where it does not."""
-    if seconds is None or declared_seconds is None:
+def describe_early_end(seconds: float | None, ends_early: bool, declared_seconds: float | None) -> str | None:
+    """Return in a sentence that a file was cut off; None where it was not."""
+    if not ends_early or seconds is None:
         return None
+    if declared_seconds is None:
+        return f"The file ends early, in the middle of a packet: {seconds:.1f} seconds can be played"
     return f"The file ends early: {seconds:.1f} of {declared_seconds:.1f} seconds can be played"
 
 

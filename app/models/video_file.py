@@ -17,10 +17,16 @@ class FileStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedFile:
-    """A file that one worker has claimed; `attempt` counts the claims."""
+    """A file that one worker has claimed.
+
+    `attempt` counts the claims, `failures` how often its copy could not be written. Where it `declares_more` than it
+    has, browsers show a wrong duration.
+    """
 
     video_id: int
     video: str  # its identifier
     source_url: str
     owner: str
     attempt: int
+    failures: int
+    declares_more: bool

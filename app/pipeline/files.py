@@ -61,5 +61,5 @@ async def describe_file_problem(context: RunContext) -> str | None:
     """Return in a sentence that the video's file ends early, None where it does not."""
     async with context.database.connect() as conn:
         video = await VideoRepository(conn).get(context.run.video_id)
-        declared = await VideoFileRepository(conn).get_declared_length(context.run.video_id)
-    return describe_early_end(video.duration_seconds, declared) if video else None
+        early_end = await VideoFileRepository(conn).get_early_end(context.run.video_id)
+    return describe_early_end(video.duration_seconds, *early_end) if video else None

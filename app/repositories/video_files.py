@@ -15,31 +15,36 @@ class VideoFileRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def declare_length(self, video_id: int, source_url: str, declared_seconds: float) -> None:
-        """Store how long a file says it is that ends before."""
+    async def store_early_end(self, video_id: int, source_url: str, declared_seconds: float | None) -> None:
+        """Store that a file ends early, and how long it says it is.
+
+        Browsers may play it, and show a wrong duration: it needs a copy all the same.
+        """
         await self._conn.execute(
             """
-            INSERT INTO library.video_files AS known (video_id, source_url, declared_seconds)
-            VALUES (%(video_id)s, %(source_url)s, %(declared_seconds)s)
+            INSERT INTO library.video_files AS known (video_id, source_url, declared_seconds, ends_early)
+            VALUES (%(video_id)s, %(source_url)s, %(declared_seconds)s, true)
             ON CONFLICT (video_id) DO UPDATE
-            SET declared_seconds = excluded.declared_seconds, source_url = excluded.source_url,
-                status = CASE WHEN known.source_url = excluded.source_url THEN known.status ELSE 'waiting' END,
+            SET declared_seconds = excluded.declared_seconds, ends_early = true, source_url = excluded.source_url,
+                status = CASE WHEN known.source_url = excluded.source_url
+                                   AND (known.status <> 'unneeded' OR excluded.declared_seconds IS NULL)
+                              THEN known.status ELSE 'waiting' END,
                 playable_url = CASE WHEN known.source_url = excluded.source_url THEN known.playable_url END
             """,
             {"video_id": video_id, "source_url": source_url, "declared_seconds": declared_seconds},
         )
 
-    async def get_declared_length(self, video_id: int) -> float | None:
-        """Return how long the video's file says it is, None for one that does not end early."""
+    async def get_early_end(self, video_id: int) -> tuple[bool, float | None]:
+        """Return whether the video's file ends early, and how long it says it is where it does."""
         cursor = await self._conn.execute(
             """
-            SELECT declared_seconds FROM library.video_files AS known JOIN videos ON videos.id = known.video_id
+            SELECT ends_early, declared_seconds
+            FROM library.video_files AS known JOIN videos ON videos.id = known.video_id
             WHERE known.video_id = %(video_id)s AND known.source_url = videos.cloud_url
             """,
             {"video_id": video_id},
         )
-        row = await cursor.fetchone()
-        return row[0] if row else None
+        return await cursor.fetchone() or (False, None)
 
     async def claim(self, owner: str, stale_seconds: float, most_attempts: int) -> ClaimedFile | None:
         """Claim the file of a video that no worker has looked at, or whose worker was not seen for `stale_seconds`.
@@ -70,11 +75,14 @@ class VideoFileRepository:
                 SET source_url = excluded.source_url, status = 'inspecting', owner = excluded.owner,
                     seen_at = excluded.seen_at, due_at = NULL, reason = NULL, playable_url = NULL,
                     attempts = 1 + CASE WHEN known.source_url = excluded.source_url THEN known.attempts ELSE 0 END,
-                    declared_seconds = CASE WHEN known.source_url = excluded.source_url THEN known.declared_seconds END
+                    failures = CASE WHEN known.source_url = excluded.source_url THEN known.failures ELSE 0 END,
+                    declared_seconds = CASE WHEN known.source_url = excluded.source_url THEN known.declared_seconds END,
+                    ends_early = known.ends_early AND known.source_url = excluded.source_url
                 WHERE known.source_url <> excluded.source_url
                    OR (known.status = 'waiting' AND coalesce(known.due_at, '-infinity') <= (SELECT now FROM clock))
                    OR (known.status IN ('inspecting', 'making') AND known.seen_at < (SELECT stale FROM clock))
-                RETURNING video_id, (SELECT identifier FROM candidate), source_url, owner, attempts
+                RETURNING video_id, (SELECT identifier FROM candidate), source_url, owner, attempts, failures,
+                          declared_seconds IS NOT NULL
                 """,
                 {"owner": owner, "stale_seconds": stale_seconds, "most": most_attempts},
             )
@@ -124,7 +132,8 @@ class VideoFileRepository:
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known
-            SET status = %(status)s, playable_url = %(playable_url)s, reason = %(reason)s, owner = NULL, attempts = 0
+            SET status = %(status)s, playable_url = %(playable_url)s, reason = %(reason)s, owner = NULL, attempts = 0,
+                failures = 0
             FROM videos
             WHERE known.video_id = %(video_id)s AND owner = %(owner)s AND attempts = %(attempt)s
               AND known.status IN ('inspecting', 'making')
@@ -136,15 +145,15 @@ class VideoFileRepository:
             raise RunLost
 
     async def put_back(self, file: ClaimedFile, pause_seconds: float) -> None:
-        """Leave a file to a later claim, which is another first one."""
+        """Leave a file to a later claim, which is another first one, and keep the count of its failures."""
         await self._conn.execute(
             """
             UPDATE library.video_files
-            SET status = 'waiting', owner = NULL, attempts = 0,
+            SET status = 'waiting', owner = NULL, attempts = 0, failures = %(failures)s,
                 due_at = now() AT TIME ZONE 'utc' + make_interval(secs => %(pause_seconds)s)
             WHERE video_id = %(video_id)s AND owner = %(owner)s AND attempts = %(attempt)s
             """,
-            {**_key(file), "pause_seconds": pause_seconds},
+            {**_key(file), "pause_seconds": pause_seconds, "failures": file.failures},
         )
 
 

@@ -36,6 +36,7 @@ class SingleVideoCard(VideoCard):
     """A video with what there is to report of its file: that it ends early, and its copy for browsers."""
 
     duration_seconds: float | None
+    ends_early: bool
     declared_seconds: float | None
     copy_status: str | None
     copy_reason: str | None
@@ -78,7 +79,8 @@ _CARDS = """
     """
 _LISTED_CARDS = _CARDS.format(more_columns="", more_tables="")
 _SINGLE_CARDS = _CARDS.format(
-    more_columns=", duration_seconds, declared_seconds, nullif(status, 'unneeded'), reason",
+    more_columns=""", duration_seconds, coalesce(ends_early, false), declared_seconds,
+           nullif(status, 'unneeded'), reason""",
     more_tables="""
     LEFT JOIN library.video_files
         ON video_files.video_id = videos.id AND video_files.source_url = videos.cloud_url

@@ -143,8 +143,8 @@ class Upload:
                 resolution=info.resolution,
                 frame_rate=info.frame_rate,
             )
-            if info.declared_seconds is not None:
-                await VideoFileRepository(conn).declare_length(video.id, url, info.declared_seconds)
+            if info.ends_early:
+                await VideoFileRepository(conn).store_early_end(video.id, url, info.declared_seconds)
             # A deletion of this identifier that came before the lock has taken the file for a leftover. Asked while
             # the connection is held, because it must be so when the row appears.
             async with while_held():

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +15,7 @@ from typing import TypeVar
 import psycopg
 
 from app.core.config import Settings
-from app.core.errors import DatabaseUnavailable, FileMissing, RunLost, StageFailed, StorageUnavailable
+from app.core.errors import DatabaseUnavailable, FileMissing, RunLost, StageFailed, StorageFull, StorageUnavailable
 from app.database import Database
 from app.media.opening import Stopped
 from app.media.playable import PlayableCopy, make_playable, plan_playable
@@ -30,8 +31,13 @@ _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 600.0  # before a file is looked at again that is missing, or whose storage does not answer
+_MAKING_ATTEMPTS = 8  # to make and store a copy, each after twice the pause before: a day altogether
 _FOLDER = "playable"
 _makers = Workers("playable", 1)
+
+
+class _CopyNotWritten(Exception):
+    """A copy that could not be made or stored for a reason that may pass; the text says which."""
 
 
 class PlayableMaker:
@@ -65,7 +71,9 @@ class PlayableMaker:
 
     async def _handle(self, file: ClaimedFile) -> None:
         try:
-            url = await self._make(file)
+            await self._make(file)
+        except _CopyNotWritten as error:
+            await self._postpone(file, str(error))
         except (FileMissing, StorageUnavailable, OSError) as error:
             _log.info("The playable copy of %r waits: %s", file.video, error)
             await self._put_back(file, _PAUSE_SECONDS)
@@ -79,22 +87,39 @@ class PlayableMaker:
         except Exception:  # whatever it is, it is this file's, and the next one is not kept from its turn
             _log.exception("No playable copy of %r", file.video)
             await self._finish(file, FileStatus.FAILED, reason="No playable copy can be made")
-        else:
-            await self._delete_others(file, url)
 
-    async def _make(self, file: ClaimedFile) -> str | None:
-        """Return the URL of the copy, None where none is needed."""
-        copy = await self._run(file, FileStatus.INSPECTING, partial(_plan, self._storage, file.source_url))
+    async def _postpone(self, file: ClaimedFile, problem: str) -> None:
+        """Leave the copy to a later attempt, after a longer pause each time, and give it up in the end."""
+        failures = file.failures + 1
+        if failures < _MAKING_ATTEMPTS:
+            _log.warning("The playable copy of %r cannot be written, and waits: %s", file.video, problem)
+            await self._put_back(replace(file, failures=failures), _PAUSE_SECONDS * 2**file.failures)
+            return
+        _log.warning("No playable copy of %r after %d attempts: %s", file.video, failures, problem)
+        await self._finish(file, FileStatus.FAILED, reason=f"The playable copy cannot be written: {problem}")
+
+    async def _make(self, file: ClaimedFile) -> None:
+        copy = await self._run(file, FileStatus.INSPECTING, partial(_plan, self._storage, file))
         if copy is None:
-            await self._finish(file, FileStatus.UNNEEDED)
-            return None
+            await self._finish_with_copy(file, FileStatus.UNNEEDED, None)
+            return
         await self._remove_leftovers(file)
+        try:
+            await self._write(file, copy)
+        except FileMissing:
+            raise
+        except (StorageUnavailable, StorageFull) as error:
+            raise _CopyNotWritten(str(error)) from error
+        except OSError as error:
+            raise _CopyNotWritten(error.strerror or str(error)) from error
+
+    async def _write(self, file: ClaimedFile, copy: PlayableCopy) -> None:
         folder = self._root / f"{file.video_id}-{secrets.token_hex(8)}"
         try:
             await asyncio.to_thread(folder.mkdir, parents=True)
             target = folder / f"copy{copy.extension}"
             await self._run(file, FileStatus.MAKING, partial(_make, self._storage, file.source_url, copy, target))
-            return await self._store(file, target)
+            await self._store(file, target)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
@@ -110,7 +135,7 @@ class PlayableMaker:
     def _list_folders(self) -> list[Path]:
         return list(self._root.iterdir()) if self._root.is_dir() else []
 
-    async def _store(self, file: ClaimedFile, made: Path) -> str:
+    async def _store(self, file: ClaimedFile, made: Path) -> None:
         key = f"{playable_folder(file.video)}/{secrets.token_hex(8)}{made.suffix}"
         beating = asyncio.create_task(self._beat(file, FileStatus.MAKING))
         try:
@@ -118,12 +143,11 @@ class PlayableMaker:
         finally:
             beating.cancel()
         try:
-            await self._finish(file, FileStatus.READY, stored.url)
+            await self._finish_with_copy(file, FileStatus.READY, stored.url)
         except RunLost:
             await self._storage.delete(stored.url)
             raise
         _log.info("Made a playable copy of %r: %s", file.video, stored.url)
-        return stored.url
 
     async def _run(self, file: ClaimedFile, status: FileStatus, work: Callable[[threading.Event], T]) -> T:
         """Do blocking work in a thread, with heartbeats beside it; it ends where the file is lost. Raises `RunLost`."""
@@ -159,17 +183,24 @@ class PlayableMaker:
             async with self._database.connect() as conn:
                 await VideoFileRepository(conn).put_back(file, pause_seconds)
 
-    async def _delete_others(self, file: ClaimedFile, url: str | None) -> None:
-        """Delete the copies of other files that the video had, and those whose worker died before it said so."""
+    async def _finish_with_copy(self, file: ClaimedFile, status: FileStatus, url: str | None) -> None:
+        """Store the copy at `url`, and delete those of other files that the video had and of workers that died.
+
+        They are listed first: as long as the file is this worker's, no other one has stored a copy that is to stay.
+        """
+        copies: list[str] = []
         with suppress(StorageUnavailable):
-            for stored in await self._storage.list(playable_folder(file.video)):
-                if stored.url != url:
-                    await self._storage.delete(stored.url)
+            copies = [stored.url for stored in await self._storage.list(playable_folder(file.video))]
+        await self._finish(file, status, url)
+        with suppress(StorageUnavailable):
+            for copy_url in copies:
+                if copy_url != url:
+                    await self._storage.delete(copy_url)
 
 
-def _plan(storage: Storage, url: str, stopping: threading.Event) -> PlayableCopy | None:
-    with storage.open(url) as video:
-        return plan_playable(video, stopping)
+def _plan(storage: Storage, file: ClaimedFile, stopping: threading.Event) -> PlayableCopy | None:
+    with storage.open(file.source_url) as video:
+        return plan_playable(video, stopping, file.declares_more)
 
 
 def _make(storage: Storage, url: str, copy: PlayableCopy, target: Path, stopping: threading.Event) -> None:

@@ -294,6 +294,17 @@ async def test_a_file_that_is_no_video_is_refused(
     assert (await count_videos(conn), files_in(media)) == (0, [])
 
 
+async def test_a_file_that_was_cut_off_and_does_not_know_its_length_says_so(
+    client: AsyncClient, tmp_path: Path, media: Path
+) -> None:
+    path = make_noise(tmp_path / "talk", None, "libopus", "ogg")
+    cut_off(path)
+    video = (await client.post("/api/videos", content=path.read_bytes(), params={"filename": "talk.ogg"})).json()
+    problem = r"The file ends early, in the middle of a packet: [67]\.\d seconds can be played"
+    assert re.fullmatch(problem, video["file_problem"])
+    assert (await client.get("/api/videos/talk")).json() == video
+
+
 async def test_a_file_that_was_cut_off_says_so(client: AsyncClient, tmp_path: Path, media: Path) -> None:
     path = make_noise(tmp_path / "talk", "libx264", "aac", "mp4")
     seconds = cut_off(path)

@@ -101,7 +101,9 @@ async def test_a_file_that_was_cut_off_is_imported_as_long_as_it_is(importer: Im
         assert video["duration_seconds"] == pytest.approx(seconds, abs=0.25)
         assert (await importer.row("moments"))["end_time"] == 95.0
         async with importer.connection() as conn:
-            assert await VideoFileRepository(conn).get_declared_length(video["id"]) == pytest.approx(12.0, abs=0.1)
+            ends_early, declared = await VideoFileRepository(conn).get_early_end(video["id"])
+            assert ends_early
+            assert declared == pytest.approx(12.0, abs=0.1)
 
 
 async def test_a_film_that_is_none_is_reported_and_its_video_is_imported(

@@ -1,10 +1,12 @@
 """Copies that browsers play: of which videos they are made, once, and what becomes of them."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,10 +18,12 @@ from app.models import Video
 from app.pipeline.pace import USUAL_PACE
 from app.repositories import VideoRepository
 from app.repositories.media import MediaRepository
+from app.repositories.video_files import VideoFileRepository
 from app.storage import Storage, open_storage, path_of
 from app.worker.playables import PlayableMaker
 from tests.factories import make_video
 from tests.media.movies import make_movie
+from tests.media.test_early_end import cut_off, make_noise
 from tests.pipeline.contexts import open_database
 
 # No worker is taken for dead, however long it has to wait for a processor.
@@ -97,6 +101,7 @@ async def library(own_database_url: str, tmp_path: Path) -> AsyncIterator[Librar
         ("talk.mkv", "libx265", "aac", "matroska", ("h264", "aac")),
         ("talk.mkv", "libx264", "libmp3lame", "matroska", ("h264", "mp3")),
         ("talk.aiff", None, "pcm_s16be", "aiff", (None, "aac")),
+        ("talk.aac", None, "aac", "adts", (None, "aac")),
     ],
 )
 async def test_a_video_that_browsers_do_not_play_gets_a_copy(
@@ -137,6 +142,64 @@ async def test_a_video_that_browsers_play_gets_none(
     await library.worker().make_waiting()
     assert await library.status() == ("unneeded", None)
     assert await library.copies() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "video_codec", "audio_codec", "container"),
+    [("talk.mp4", "libx264", "aac", "mp4"), ("talk.flac", None, "flac", "flac")],
+)
+async def test_a_video_that_was_cut_off_gets_a_copy_of_the_right_duration(
+    library: Library, name: str, video_codec: str | None, audio_codec: str, container: str
+) -> None:
+    path = make_noise(library.folder / "library" / name, video_codec, audio_codec, container)
+    left = cut_off(path)
+    async with library.database.connect() as conn:
+        video = await make_video(conn, identifier="talk", cloud_url=path.as_uri(), audio_codec=audio_codec)
+        await VideoFileRepository(conn).store_early_end(video.id, path.as_uri(), 12.0)
+    await library.worker().make_waiting()
+    assert await library.status() == ("ready", None)
+    played = await library.played()
+    assert played.duration_seconds == pytest.approx(left, abs=0.25)
+    assert not played.ends_early
+
+
+async def test_a_copy_that_cannot_be_written_waits_longer_each_time_and_is_given_up(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await library.add("talk.avi", "mpeg4", None, "avi")
+    monkeypatch.setattr("app.worker.playables.make_playable", fail_for_want_of_room)
+    pauses = []
+    for _ in range(8):
+        async with library.database.connect() as conn:
+            await conn.execute("UPDATE library.video_files SET due_at = NULL")
+        await library.worker().make_waiting()
+        async with library.database.connect() as conn:
+            cursor = await conn.execute("SELECT due_at - now() AT TIME ZONE 'utc' FROM library.video_files")
+            ((pause,),) = await cursor.fetchall()
+        pauses += [round(pause.total_seconds() / 60)] if pause else []
+    assert pauses == [10, 20, 40, 80, 160, 320, 640]
+    reason = "The playable copy cannot be written: No space left on device"
+    assert await library.status() == ("failed", reason)
+
+
+def fail_for_want_of_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "/data/playable/1-a/copy.mp4")
+
+
+async def test_a_copy_that_another_worker_has_stored_meanwhile_stays(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = await library.add("talk.avi", "mpeg4", None, "avi")
+    worker = library.worker()
+    finish = worker._finish
+
+    async def finish_and_store_another(*arguments: Any) -> None:
+        await finish(*arguments)
+        await library.storage.put("playable/talk/other.mp4", path_of(video.cloud_url))
+
+    monkeypatch.setattr(worker, "_finish", finish_and_store_another)
+    await worker.make_waiting()
+    assert [url.endswith("/other.mp4") for url in sorted(await library.copies())] == [False, True]
 
 
 async def test_what_dead_workers_have_left_of_deleted_videos_goes_with_the_next_copy(library: Library) -> None:

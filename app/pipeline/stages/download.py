@@ -141,8 +141,8 @@ async def _describe(context: RunContext, info: MediaInfo, film_url: str, source_
             frame_rate=info.frame_rate,
         )
         await videos.mark_complete(context.run.video_id)
-        if info.declared_seconds is not None:
-            await VideoFileRepository(conn).declare_length(context.run.video_id, film_url, info.declared_seconds)
+        if info.ends_early:
+            await VideoFileRepository(conn).store_early_end(context.run.video_id, film_url, info.declared_seconds)
 
     await save(context, describe)
 
