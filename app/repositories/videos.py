@@ -175,7 +175,8 @@ class VideoRepository:
         )
 
     async def refers_to(self, identifier: str, url: str) -> bool:
-        """Whether the video, its playable copy, a clip or a thumbnail of it lies at this URL."""
+        """Whether the video, its playable copy, a clip or a thumbnail of it lies at this URL, or one that a run has
+        replaced, which may come back."""
         cursor = await self._conn.execute(
             """
             SELECT EXISTS (
@@ -192,6 +193,11 @@ class VideoRepository:
                       UNION ALL
                       SELECT thumbnails.cloud_url FROM clips JOIN thumbnails ON thumbnails.clip_id = clips.id
                       WHERE clips.video_id = videos.id
+                      UNION ALL
+                      SELECT file ->> 'cloud_url'
+                      FROM pipeline_history AS history JOIN pipeline.replaced ON run_id = history.id
+                      CROSS JOIN LATERAL jsonb_array_elements(clips || thumbnails) AS file
+                      WHERE history.video_id = videos.id
                   )
             )
             """,
