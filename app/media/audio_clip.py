@@ -62,7 +62,7 @@ def _frames(source: InputContainer, stream: AudioStream, timeline: Timeline, sta
     """Yield the frames from a little before `start`, in seconds on the clock of the timeline, on."""
     lead = start - _LEAD_SECONDS
     read_only(source, stream)
-    can_seek = source.format.name not in _UNSEEKABLE_FORMATS and not is_led_astray(source)
+    can_seek = source.format.name not in _UNSEEKABLE_FORMATS and not is_led_astray(source) and timeline.is_seekable
     if can_seek and not timeline.restarts and lead > 0:
         source.seek(round(lead * av.time_base))
     for packet in timeline.continue_clock(source.demux(stream)):

@@ -223,6 +223,8 @@ def _find_seek(
         before = [each for each in timeline.key_frames if each.time <= start - _INTERLEAVED_SECONDS]
         return (Seek(before[-1].time, before[-1].position), before[-1].time) if before else (None, timeline.origin)
     read_only(container, picture)
+    if not timeline.is_seekable:
+        return None, timeline.origin
     for back in _STEPS_BACK_SECONDS:
         if start - back <= timeline.origin:
             break

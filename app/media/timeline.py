@@ -63,8 +63,8 @@ class Timeline:
 
     `origin` is what players show as 0:00, the first thing to be seen or heard; `end` is where the last frame or sample
     of the chosen streams ends, None where that is not known, and `declared_end` where the file says so and was cut off
-    before. `key_frames` are known where the clock starts over, since
-    such a file cannot be sought in by time.
+    before. `key_frames` are known where the clock starts over, since such a file cannot be sought in by time. One that
+    is not `is_seekable` can only be read from its beginning.
     """
 
     origin: float
@@ -72,6 +72,7 @@ class Timeline:
     restarts: Sequence[ClockRestart] = ()
     key_frames: Sequence[KeyFrame] = ()
     declared_end: float | None = None
+    is_seekable: bool = True
 
     @property
     def declared_seconds(self) -> float | None:
@@ -106,12 +107,15 @@ def read_timeline(film: BoundedFile, needs_end: bool = True, may_read_all: bool 
     with open_film(film) as container:
         origin = _find_origin(container, find_playable(container))
         needs_scan = _needs_scan(container, may_read_all)
+        is_seekable = not _has_lost_index(container, film, size)
         if needs_end and not needs_scan:
             declared, end = _find_ends(container, find_playable(container), origin, film, size)
     film.seek(0)
     if needs_scan:
         return _scan(film, origin)
-    return Timeline(origin, end, declared_end=declared) if not film.is_spent else Timeline(origin, None)
+    if film.is_spent:
+        return Timeline(origin, None, is_seekable=is_seekable)
+    return Timeline(origin, end, declared_end=declared, is_seekable=is_seekable)
 
 
 def said_origin(container: InputContainer) -> float:
@@ -218,8 +222,10 @@ def _find_ends(
 
 def _has_lost_index(container: InputContainer, film: BoundedFile, size: int) -> bool:
     """Whether a seek leads to times that are guessed: MXF without its end."""
+    if container.format.name != "mxf":
+        return False
     with _kept_position(film):
-        return container.format.name == "mxf" and lacks_mxf_index(film, size)
+        return lacks_mxf_index(film, size)
 
 
 def _is_guessed(container: InputContainer, film: BoundedFile) -> bool:

@@ -1,5 +1,6 @@
 """Files that were cut off: how long what is left of them plays, and how long they say they are."""
 
+import threading
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from app.media.clip import cut_clip
 from app.media.probe import NotAVideo, probe
 from tests.media.movies import make_audio
 
@@ -148,6 +150,22 @@ def test_a_file_that_ends_between_two_packets_may_be_whole(
     content = path.read_bytes()
     path.write_bytes(content[: content.rfind(packet_start)])
     assert not probe(path).ends_early
+
+
+def test_a_clip_of_what_is_left_of_an_mxf_file_begins_where_it_should(tmp_path: Path) -> None:
+    path = make_noise(tmp_path / "talk", "mpeg2video", "pcm_s16le", "mxf")
+    whole = decode_frames(path)
+    cut_off(path)
+    with path.open("rb") as file:
+        cut_clip(file, 5, 6, tmp_path / "clip.mp4", threading.Event())
+    first = decode_frames(tmp_path / "clip.mp4")[0]
+    nearest = int(np.argmin([np.abs(frame - first).mean() for frame in whole]))
+    assert abs(nearest - 5 * 25) <= 1  # the order of frames is not known without the index
+
+
+def decode_frames(path: Path) -> list[Any]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="gray").astype(int) for frame in container.decode(video=0)]
 
 
 @pytest.mark.parametrize("name", ["talk.mp4", "talk.mov", "talk.m4a"])
