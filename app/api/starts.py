@@ -118,9 +118,9 @@ async def retry_pipeline(
     response_model=CancelAnswer,
     responses={400: {"model": Error, "description": "Nothing runs"}},
 )
-async def cancel_runs(video_id: VideoId, database: Checkouts, storage: MediaStorage, redis: LiveState) -> Response:
+async def cancel_runs(video_id: VideoId, database: Checkouts, redis: LiveState) -> Response:
     """Cancel whatever runs over a video, or waits to."""
-    await cancel_pipeline(database, storage, redis, video_id)
+    await cancel_pipeline(database, redis, video_id)
     return json_answer({"message": "Cancellation requested", "video_id": video_id})
 
 

@@ -80,29 +80,6 @@ class PartRepository:
             )
             return await cursor.fetchall()
 
-    async def list_unused(self, video: str, urls: Sequence[str]) -> list[str]:
-        """Return those of the URLs that no clip and no thumbnail has; none while a run over the video is under way.
-
-        `video` is the identifier. What a run has replaced is its own until it ends.
-        """
-        cursor = await self._conn.execute(
-            """
-            SELECT url
-            FROM unnest(%(urls)s::text[]) AS files (url)
-            WHERE NOT EXISTS (SELECT FROM clips WHERE cloud_url = url)
-              AND NOT EXISTS (SELECT FROM thumbnails WHERE cloud_url = url)
-              AND EXISTS (
-                  SELECT FROM videos
-                  WHERE identifier = %(video)s
-                    AND NOT EXISTS (
-                        SELECT FROM pipeline_history WHERE video_id = videos.id AND status = 'running'
-                    )
-              )
-            """,
-            {"video": video, "urls": list(urls)},
-        )
-        return [url for (url,) in await cursor.fetchall()]
-
     async def delete_clips(self, clip_ids: Sequence[int]) -> None:
         """Delete clips and, by cascade, their thumbnails."""
         await self._conn.execute("DELETE FROM clips WHERE id = ANY (%(ids)s)", {"ids": list(clip_ids)})

@@ -11,8 +11,6 @@ from app.repositories.active_runs import ActiveRunRepository
 from app.repositories.live_runs import LiveRuns
 from app.repositories.work import WorkRepository
 from app.services.identifiers import findable
-from app.services.unused_files import delete_unused_files
-from app.storage import Storage
 
 _STALE_SECONDS = 30.0  # a worker that lives tells so more often
 
@@ -36,7 +34,7 @@ async def cancel_runs(conn: Connection, video: str) -> Cancelled:
     return cancelled
 
 
-async def cancel_pipeline(database: Database, storage: Storage, redis: Redis, video: str) -> None:
+async def cancel_pipeline(database: Database, redis: Redis, video: str) -> None:
     """Cancel whatever runs over a video. Raises `NothingRuns`."""
     async with database.connect() as conn, conn.transaction():
         cancelled = await cancel_runs(conn, video)
@@ -45,5 +43,3 @@ async def cancel_pipeline(database: Database, storage: Storage, redis: Redis, vi
     live = LiveRuns(redis)
     for identifier in cancelled.ending:  # their workers would see it a little later without
         await live.wish_cancelled(identifier)
-    if cancelled.ended:
-        await delete_unused_files(database, storage, video)

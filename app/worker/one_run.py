@@ -74,8 +74,7 @@ async def carry_out(video: str, request: RunRequest, settings: Settings, progres
                 run = await _follow(identifier, tools)
         except BaseException:
             with suppress(NothingRuns):
-                cancelling = cancel_pipeline(tools.database, tools.storage, tools.redis, identifier)
-                await asyncio.wait_for(cancelling, _CANCEL_SECONDS)
+                await asyncio.wait_for(cancel_pipeline(tools.database, tools.redis, identifier), _CANCEL_SECONDS)
             raise
         return await _read_end(identifier, run, tools)
 

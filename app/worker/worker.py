@@ -27,7 +27,6 @@ from app.pipeline.stage import StageWork
 from app.pipeline.stages.all import load_works
 from app.repositories.live_runs import LiveRuns
 from app.repositories.work import WorkRepository
-from app.services.unused_files import delete_unused_files
 from app.storage import Storage
 from app.worker.attempt import Attempt, Stop
 from app.worker.callbacks import send_due_callbacks
@@ -163,7 +162,6 @@ class Worker:
             del self._attempts[run.identifier, token]
         if has_ended:
             await self._folders.remove(run.identifier)
-            await delete_unused_files(self._database, self._storage, run.video)
         elif not self._stopping.is_set():  # another worker has it, who needs its folder, or its video was deleted
             await self._tidy()
 

@@ -297,6 +297,22 @@ async def test_clips_that_are_deleted_while_a_run_replaces_them_do_not_come_back
         assert [len(rows) for rows in await read_rows(context)] == [4, clips, clips]
 
 
+async def test_a_file_that_a_run_has_replaced_is_referred_to_until_the_run_ends(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    async with (
+        make_context(own_database_url, tmp_path, video={"identifier": "talk"}) as context,
+        context.database.connect() as conn,
+    ):
+        moment = await make_moment(conn, video_id=context.run.video_id)
+        await make_clip(conn, moment, cloud_url="file:///media/old.mp4")
+        await ReplacedRepository(conn).replace(context.run.id, [moment.id], [])
+        assert await VideoRepository(conn).refers_to("talk", "file:///media/old.mp4")
+        async with conn.transaction():
+            await WorkRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
+        assert not await VideoRepository(conn).refers_to("talk", "file:///media/old.mp4")
+
+
 async def test_moments_whose_commit_was_not_answered_are_replaced_once(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
