@@ -162,6 +162,12 @@ async def conn(database_url: str) -> AsyncIterator[Connection]:
             yield conn
 
 
+@pytest.fixture
+def patient_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Health checks that wait for a server that answers late because the machine stood still."""
+    monkeypatch.setattr("app.services.health._PATIENCE_SECONDS", 60.0)
+
+
 class Statements:
     """Counts the statements that run on a connection inside a `with` block: `with statements as counted: …`."""
 

@@ -43,6 +43,7 @@ async def eventually(client: AsyncClient, path: str, expected: object, seconds: 
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.usefixtures("patient_health")
 async def test_both_servers_up_is_healthy_and_ready(own_database_url: str, redis_url: str) -> None:
     async with running(database_url=own_database_url, redis_url=redis_url) as client:
         await eventually(client, "/health", UP)
@@ -93,6 +94,7 @@ async def test_no_connection_is_left_after_shutdown(own_database_url: str, redis
     assert await within(60, lambda: count_connections(own_database_url) == 0)  # a session ends a moment later
 
 
+@pytest.mark.usefixtures("patient_health")
 async def test_health_answers_in_time_while_the_pool_is_drained(own_database_url: str, redis_url: str) -> None:
     settings = {"database_pool_size": 1, "database_max_overflow": 0, "database_pool_timeout": 300}
     async with (
@@ -125,6 +127,7 @@ async def test_health_answers_in_time_while_the_servers_hang(tmp_path: Path, mon
             await eventually(client, "/health", UP)
 
 
+@pytest.mark.usefixtures("patient_health")
 async def test_a_database_behind_the_code_is_not_ready(databases: Databases, redis_url: str) -> None:
     url = databases.create()
     migrate(url, "0001")
@@ -137,6 +140,7 @@ async def test_a_database_behind_the_code_is_not_ready(databases: Databases, red
         assert (await client.get("/health/ready")).status_code == 200
 
 
+@pytest.mark.usefixtures("patient_health")
 async def test_a_database_never_migrated_is_not_ready_and_answers_503(databases: Databases, redis_url: str) -> None:
     async with running(database_url=databases.create(), redis_url=redis_url) as client:
         assert (await client.get("/health/ready")).status_code == 503
@@ -145,6 +149,7 @@ async def test_a_database_never_migrated_is_not_ready_and_answers_503(databases:
         assert "alembic upgrade head" in answer.json()["detail"]
 
 
+@pytest.mark.usefixtures("patient_health")
 async def test_a_database_ahead_of_the_code_is_not_ready(own_database_url: str, redis_url: str) -> None:
     with psycopg.connect(own_database_url) as conn:
         conn.execute("UPDATE alembic_version SET version_num = '9999'")

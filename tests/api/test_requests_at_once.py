@@ -51,7 +51,9 @@ async def test_a_check_that_others_share_and_replace_answers_all() -> None:
 
 
 @pytest.fixture
-async def running_app(own_database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[FastAPI]:
+async def running_app(
+    own_database_url: str, redis_url: str, tmp_path: Path, patient_health: None
+) -> AsyncIterator[FastAPI]:
     """An application inside its lifespan, with one of everything."""
     media = tmp_path / "media"
     movie = make_movie(media / video_folder(_VIDEO) / f"{_VIDEO}.mp4")

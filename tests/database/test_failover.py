@@ -118,6 +118,7 @@ async def test_a_statement_that_was_prepared_before_a_migration_fails_once(clust
         assert outcomes["DatabaseUnavailable"] <= 2  # one for each connection
 
 
+@pytest.mark.usefixtures("patient_health")
 async def test_readiness_tells_of_a_database_that_is_read_only_and_finds_the_new_primary(
     cluster: Cluster, redis_url: str
 ) -> None:

@@ -21,6 +21,8 @@ from tests.conftest import Databases
 from tests.database.pools import query
 from tests.factories import make_transcript, make_video
 
+pytestmark = pytest.mark.usefixtures("patient_health")
+
 NOTHING: tuple[str, ...] = ()
 PUBLIC_ONLY = (
     "GRANT USAGE ON SCHEMA public TO {role}",

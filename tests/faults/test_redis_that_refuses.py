@@ -27,6 +27,8 @@ WRITES: tuple[tuple[str, str, object], ...] = (
 )
 READS: tuple[tuple[str, str, object], ...] = (("GET", MODELS, None), ("GET", f"{MODELS}/qwen", None))
 
+pytestmark = pytest.mark.usefixtures("patient_health")
+
 Client = redis.Redis
 _USERS = {
     "reader": "~* &* +@read +@connection",
