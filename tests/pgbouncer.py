@@ -1,4 +1,4 @@
-"""A PgBouncer in transaction mode in front of the test server, where one is installed."""
+"""A PgBouncer in front of the test server, where one is installed."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ _CONFIGURATION = """
 listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
-pool_mode = transaction
+pool_mode = {pool_mode}
 server_login_retry = 1
 default_pool_size = {pool_size}
 auth_type = trust
@@ -48,7 +48,7 @@ class PgBouncer:
 
 
 @contextmanager
-def run_pgbouncer(server_url: str, pool_size: int = 20) -> Iterator[PgBouncer]:
+def run_pgbouncer(server_url: str, pool_size: int = 20, pool_mode: str = "transaction") -> Iterator[PgBouncer]:
     """Run a PgBouncer for the user of `server_url`, as another account where this one is root, which it refuses."""
     parameters = conninfo_to_dict(server_url)
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
@@ -61,6 +61,7 @@ def run_pgbouncer(server_url: str, pool_size: int = 20) -> Iterator[PgBouncer]:
             password=password,
             port=port,
             pool_size=pool_size,
+            pool_mode=pool_mode,
             folder=folder,
         )
     )

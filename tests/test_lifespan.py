@@ -57,7 +57,7 @@ async def test_it_starts_with_both_servers_away_and_says_so() -> None:
         assert answer.status_code == 200
         assert answer.json() == {"status": "healthy", "redis": "disconnected", "database": "disconnected"}
         ready = await client.get("/health/ready")
-        assert (ready.status_code, ready.json()) == (503, {"detail": "The database is not available"})
+        assert (ready.status_code, ready.json()) == (503, {"detail": "The database cannot be reached, try again"})
         assert (await client.get("/health/live")).status_code == 200
 
 

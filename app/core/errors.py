@@ -108,6 +108,10 @@ class DatabaseUnavailable(VideoMomentsError):
     """PostgreSQL cannot answer now; the same request may succeed later."""
 
 
+class DatabaseUnreachable(DatabaseUnavailable):
+    """No connection to PostgreSQL can be opened, and none is open."""
+
+
 class RedisUnavailable(VideoMomentsError):
     """Redis does not answer, or refuses to; the same request may succeed later."""
 

@@ -7,8 +7,9 @@ from contextvars import Context
 from typing import Generic, TypeVar
 
 from app.core.config import Settings
-from app.core.errors import DatabaseUnavailable
+from app.core.errors import DatabaseUnreachable
 from app.database.connection import Connection
+from app.database.pool import no_connection_error
 
 Key = TypeVar("Key", bound=Hashable)
 Found = TypeVar("Found")
@@ -25,7 +26,7 @@ class Batches(Generic[Key, Found]):
 
     A read that is alone is sent at once. Under load the round trip, which costs more than the rows, is shared. What a
     caller gets was read after it asked, so it sees whatever was committed before. A statement that fails, fails for all
-    who share it.
+    who share it; where no connection can be opened, for all who wait.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Batches(Generic[Key, Found]):
         wait as requests may wait for a connection.
         """
         if len(self._waiting) >= self._max_waiting:
-            raise DatabaseUnavailable("The database is busy, try again")
+            raise no_connection_error()
         answer: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((key, answer))
         if len(self._running) < _CONCURRENCY:
@@ -59,7 +60,7 @@ class Batches(Generic[Key, Found]):
             async with asyncio.timeout(self._timeout):
                 return await answer
         except TimeoutError:
-            raise DatabaseUnavailable("The database is busy, try again") from None
+            raise no_connection_error() from None
 
     async def _run(self) -> None:
         while self._waiting:
@@ -70,6 +71,9 @@ class Batches(Generic[Key, Found]):
             try:
                 found = await self._read([*dict.fromkeys(key for key, _ in batch)])
             except BaseException as error:
+                if isinstance(error, DatabaseUnreachable):  # as long as it was waited for, nothing can be read
+                    batch += self._waiting
+                    self._waiting.clear()
                 for _, answer in batch:
                     if not answer.done():
                         answer.set_exception(error)

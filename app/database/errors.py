@@ -6,7 +6,14 @@ from collections.abc import Mapping
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
-from app.core.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound, VideoMomentsError
+from app.core.errors import (
+    Conflict,
+    DatabaseUnavailable,
+    DatabaseUnreachable,
+    InvalidInput,
+    NotFound,
+    VideoMomentsError,
+)
 from app.core.postgres_url import describe_database
 
 # What a violated constraint means to a user. Every named UNIQUE, key and CHECK that input can reach is here.
@@ -57,12 +64,30 @@ _LOST_SESSION = re.compile(r"08...|57P0[1-5]|25P03|25006|26000|42P05")
 
 
 READ_ONLY = "The database is read-only, it takes no changes"
+BUSY = "The database is busy, try again"
+
+# What a client is told of a connection that could not be opened: no host, user or database. Such an error has no
+# SQLSTATE, only a text, and one of the server's in another language gets the general sentence.
+_UNREACHABLE: tuple[tuple[str, str], ...] = (
+    (
+        r"Connection refused|No such file|time(?:out|d out)|resolve host|route to host|unreachable"
+        r"|closed the connection|reset by peer|login has been failing|connect failed|cannot connect to server",
+        "The database cannot be reached, try again",
+    ),
+    (r"starting up|shutting down|not (?:yet |currently )?accepting", "The database is starting or stopping, try again"),
+    (r"too many|connection slots|no more connections", "The database has no connection left, try again"),
+    (r"database .* does not exist|no such database", "The database of DATABASE_URL does not exist"),
+    (
+        r"password|authentication|pg_hba|role .* does not exist|no such user|not permitted to log in",
+        "The database refuses the login of DATABASE_URL",
+    ),
+)
 
 
 def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
     """Return what `error` means, or None for a defect of this code."""
     if isinstance(error, PoolTimeout | TooManyRequests):
-        return DatabaseUnavailable("The database is busy, try again")
+        return DatabaseUnavailable(BUSY)
     state = error.sqlstate or ""
     if isinstance(error, PoolClosed) or _UNAVAILABLE.fullmatch(state) or _is_stale_plan(error):
         return DatabaseUnavailable("The database is not available, try again")
@@ -109,6 +134,15 @@ def connection_error(error: psycopg.Error, parameters: Mapping[str, str]) -> Dat
         "; create it with `python -m app db create`" if re.fullmatch(r'database ".*" does not exist', reason) else ""
     )
     return DatabaseUnavailable(f"Cannot connect to {describe_database(parameters)}: {reason}{advice}")
+
+
+def unreachable(error: Exception) -> DatabaseUnreachable:
+    """Return one sentence for a client on a connection that could not be opened; the log has PostgreSQL's reason."""
+    text = str(error).partition("\nMultiple connection attempts")[0] or type(error).__name__
+    for pattern, sentence in _UNREACHABLE:
+        if re.search(pattern, text, re.IGNORECASE):
+            return DatabaseUnreachable(sentence)
+    return DatabaseUnreachable("No connection to the database can be opened, the log of this server has the reason")
 
 
 def _is_stale_plan(error: psycopg.Error) -> bool:

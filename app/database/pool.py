@@ -1,25 +1,26 @@
 """The one pool of the process."""
 
 import asyncio
-import logging
+import os
 import select
+import socket
 import time
-from collections.abc import Coroutine
-from functools import partial
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from app.core.config import Settings, get_settings
 from app.core.errors import DatabaseUnavailable
-from app.database.connection import check_encoding, configure_connection, connect, connection_options
-from app.database.errors import connection_error, loses_session
-
-_log = logging.getLogger(__name__)
+from app.database.connection import check_encoding, configure_connection, connection_options
+from app.database.errors import BUSY, loses_session
+from app.database.outage import Outage
 
 # psycopg doubles the pause between two attempts: 1, 2, 4 … 256 s. Given up after this long and begun anew, attempts
 # stay a second apart for the whole of an outage.
@@ -40,6 +41,25 @@ class PooledConnection(AsyncConnection[TupleRow]):
 
     is_condemned = False
 
+    @classmethod
+    async def connect(cls, conninfo: str = "", **options: Any) -> Self:
+        """Open a connection of the pool; `options` has its `settings`, and the `outage` that a failure is noted in."""
+        settings: Settings = options.pop("settings")
+        outage: Outage = options.pop("outage")
+        try:
+            conn = await super().connect(conninfo, **connection_options(settings), **options)
+            try:
+                with _answering_within(conn, settings.database_connect_timeout):
+                    await configure_connection(conn, settings)
+            except BaseException:
+                await conn.close()
+                raise
+        except Exception as error:
+            outage.begin(error)
+            raise
+        outage.end()
+        return conn
+
     async def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
         try:
             return await super().wait(gen, *args, **options)
@@ -57,10 +77,38 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
     _condemned_at = _checked_at = float("-inf")
     _checking: asyncio.Task[None] | None = None
+    _in_use = 0
+
+    def __init__(self, settings: Settings) -> None:
+        self._outage = Outage(settings, self._has_connections)
+        super().__init__(
+            connection_class=PooledConnection,
+            name="videomoments",
+            kwargs={"settings": settings, "outage": self._outage},
+            check=_check,
+            min_size=settings.database_pool_size,
+            max_size=settings.database_pool_size + settings.database_max_overflow,
+            timeout=settings.database_pool_timeout,
+            max_waiting=settings.database_max_waiting,
+            max_idle=_OVERFLOW_IDLE_SECONDS,
+            max_lifetime=_LIFETIME_SECONDS,
+            reconnect_timeout=_RECONNECT_SECONDS,
+            reconnect_failed=self._keep_trying,
+            open=False,
+        )
 
     async def getconn(self, timeout: float | None = None) -> PooledConnection:  # noqa: ASYNC109  as psycopg has it
-        """Raises `DatabaseUnavailable` too, for a database of another encoding."""
-        conn = await super().getconn(timeout)
+        """Raises `DatabaseUnreachable` too, and `DatabaseUnavailable` for a database of another encoding."""
+        if len(self._waiting) >= self.max_waiting:  # psycopg counts those, too, that wait no longer
+            self._waiting = deque(client for client in self._waiting if client.error is None)
+        try:
+            async with self._outage.limit_wait():
+                conn = await super().getconn(timeout)
+        except (PoolTimeout, TooManyRequests):
+            if outage := self.find_outage():
+                raise outage from None
+            raise
+        self._in_use += 1
         try:
             check_encoding(conn)
         except DatabaseUnavailable:
@@ -69,6 +117,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         return conn
 
     async def putconn(self, conn: PooledConnection) -> None:
+        self._in_use -= 1
         if not conn.is_condemned:
             return await _to_the_end(super().putconn(conn))
         self._condemned_at = now = time.monotonic()
@@ -90,6 +139,20 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             self._checked_at = time.monotonic()
             await self.check()
 
+    def find_outage(self) -> DatabaseUnavailable | None:
+        """Return why no other connection can be opened; None where the latest attempt succeeded, or all are in use."""
+        return self._outage.reason if self._in_use < self.max_size else None
+
+    def _has_connections(self) -> bool:
+        return self._in_use > 0 or self.get_stats()["pool_available"] > 0
+
+    async def _keep_trying(self, pool: AsyncConnectionPool[Any]) -> None:
+        """Begin anew after an attempt to open a connection was given up."""
+        self._outage.report()
+        stats = self.get_stats()
+        if stats["requests_waiting"] or stats["pool_size"] < stats["pool_min"]:
+            await self.check()  # opens a connection where there are too few
+
     @staticmethod
     async def check_connection(conn: AsyncConnection[Any]) -> None:
         """Raise `psycopg.Error` for a connection that does not answer, or takes no changes."""
@@ -104,25 +167,7 @@ _unfinished: set[asyncio.Task[None]] = set()
 async def init_db(settings: Settings | None = None) -> None:
     """Open the pool. A database that is away is found when it comes; nothing is created in it."""
     global _pool
-    settings = settings or get_settings()
-    outage = _Outage(settings)
-    _pool = Pool(
-        "",
-        connection_class=PooledConnection,
-        name="videomoments",
-        kwargs=connection_options(settings),
-        configure=partial(_configure, settings=settings, outage=outage),
-        check=_check,
-        min_size=settings.database_pool_size,
-        max_size=settings.database_pool_size + settings.database_max_overflow,
-        timeout=settings.database_pool_timeout,
-        max_waiting=settings.database_max_waiting,
-        max_idle=_OVERFLOW_IDLE_SECONDS,
-        max_lifetime=_LIFETIME_SECONDS,
-        reconnect_timeout=_RECONNECT_SECONDS,
-        reconnect_failed=outage.go_on,
-        open=False,
-    )
+    _pool = Pool(settings or get_settings())
     await _pool.open()
 
 
@@ -139,6 +184,11 @@ def get_pool() -> Pool:
     if _pool is None:
         raise DatabaseUnavailable("The database pool is not open")
     return _pool
+
+
+def no_connection_error() -> DatabaseUnavailable:
+    """Return what a request fails with that has waited for a connection."""
+    return (_pool and _pool.find_outage()) or DatabaseUnavailable(BUSY)
 
 
 async def _check(conn: AsyncConnection[Any]) -> None:
@@ -177,36 +227,12 @@ def _begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return task
 
 
-class _Outage:
-    """Says once why no connection can be opened and once that it can again, and keeps the pool trying."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._lasts = False
-
-    async def go_on(self, pool: AsyncConnectionPool[Any]) -> None:
-        if not self._lasts:
-            await self._begin()
-        stats = pool.get_stats()
-        if stats["requests_waiting"] or stats["pool_size"] < stats["pool_min"]:
-            await pool.check()  # opens a connection where there are too few
-
-    def end(self) -> None:
-        if self._lasts:
-            self._lasts = False
-            _log.warning("PostgreSQL takes connections again")
-
-    async def _begin(self) -> None:
+@contextmanager
+def _answering_within(conn: AsyncConnection[Any], seconds: float) -> Iterator[None]:
+    """Cut the connection where the block takes longer: a pooler keeps a statement waiting while its server is away."""
+    with socket.socket(fileno=os.dup(conn.fileno())) as line:
+        timer = asyncio.get_running_loop().call_later(seconds, line.shutdown, socket.SHUT_RDWR)
         try:
-            async with connect(self._settings):
-                pass
-        except psycopg.Error as error:
-            if not self._lasts:
-                self._lasts = True
-                reason = connection_error(error, self._settings.database_parameters)
-                _log.error("%s; trying again every second", reason)
-
-
-async def _configure(conn: AsyncConnection[Any], settings: Settings, outage: _Outage) -> None:
-    await configure_connection(conn, settings)
-    outage.end()
+            yield
+        finally:
+            timer.cancel()

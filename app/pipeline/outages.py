@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-# A minute in all.
-_PAUSES = (0.5, 1.0, 2.0, 4.0, *[5.0] * 11)
+# Ten minutes in all: what was paid for is not thrown away in a minute.
+_PAUSES = (0.5, 1.0, 2.0, 4.0, *[5.0] * 118)
 
 
 class OutageLasts(DatabaseUnavailable):

@@ -7,16 +7,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import psycopg
 from psycopg_pool import PoolTimeout, TooManyRequests
 from redis.exceptions import NoPermissionError
 
 from app.core.config import Settings
 from app.core.doorbell import RUN_STREAM
-from app.core.errors import DatabaseUnavailable
+from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
 from app.core.redis import get_redis
 from app.database import connect, get_pool
 from app.database.condition import Condition, read_condition
-from app.database.errors import READ_ONLY
+from app.database.errors import READ_ONLY, domain_error, unreachable
 from app.database.migrations import code_revisions
 
 _log = logging.getLogger(__name__)
@@ -105,15 +106,19 @@ class Health:
             return refusal
 
     async def _read_condition(self) -> Condition:
-        with contextlib.suppress(PoolTimeout, TooManyRequests):
+        with contextlib.suppress(PoolTimeout, TooManyRequests, DatabaseUnreachable):
             async with get_pool().connection(timeout=_POOL_SECONDS) as conn:
                 condition = await read_condition(conn)
                 if not condition.is_read_only:
                     return condition
                 conn.is_condemned = True  # a new one may reach a server that takes changes
-        # A busy pool is not the fault of the database, nor are old connections to a former primary.
-        async with connect(self._settings) as conn:
-            return await read_condition(conn)
+        # A busy pool is not the fault of the database, nor are old connections to a former primary. After an outage the
+        # pool may be about to try again.
+        try:
+            async with connect(self._settings) as conn:
+                return await read_condition(conn)
+        except psycopg.OperationalError as error:
+            raise (domain_error(error) if error.sqlstate else None) or unreachable(error) from None
 
 
 async def _check_redis() -> None:

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from app.core.config import Settings
-from app.core.errors import DatabaseUnavailable
+from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
 from app.core.logging import request_id
 from app.database import Batches, Connection
 
@@ -143,3 +143,11 @@ async def test_a_shared_statement_belongs_to_no_request(loader: Loader, batches:
 async def _let_run() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+async def test_an_outage_fails_all_who_wait_at_once(loader: Loader) -> None:
+    batches = Batches(loader.open_connection, loader.load, Settings())
+    loader.error = DatabaseUnreachable("The database cannot be reached, try again")
+    answers = await asyncio.gather(*(batches.get(str(number)) for number in range(500)), return_exceptions=True)
+    assert answers == [loader.error] * 500
+    assert len(loader.asked) <= 2
