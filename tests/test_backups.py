@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from app.core.config import Settings
-from app.core.errors import DatabaseUnavailable, InvalidInput
+from app.core.errors import Conflict, DatabaseUnavailable, InvalidInput
 from app.database import connect
 from app.database.catalog import check_database
 from app.database.migrations import code_revisions
@@ -142,6 +142,15 @@ def test_a_backup_is_restored_into_a_migrated_database_without_rows(
     restored = run(tmp_path / "data", "db", "restore", str(tmp_path / "backup"), DATABASE_URL=url)
     assert restored.returncode == 0, restored.stderr
     assert rows_of(url) == rows_of(library_url)
+
+
+def test_a_backup_is_not_restored_under_a_server_that_might_add_rows(
+    library_url: str, databases: Databases, template_url: str, tmp_path: Path
+) -> None:
+    url = databases.create(template_url)
+    backups.back_up(Settings(database_url=library_url), tmp_path / "backup")
+    with psycopg.connect(url), pytest.raises(Conflict, match="in use by 1 other connection: stop the"):
+        backups.restore(Settings(database_url=url), tmp_path / "backup")
 
 
 def test_a_table_of_another_program_is_not_touched(library_url: str, empty_url: str, tmp_path: Path) -> None:
