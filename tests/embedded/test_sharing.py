@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -76,8 +76,10 @@ def test_the_server_of_a_killed_command_is_not_joined_while_it_ends(folder: Path
 
 
 def test_a_command_joins_an_owner_that_waits_for_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with command(folder) as owner, command(folder) as guest:
-        first = url_of(owner)
+    with ExitStack() as stack:
+        owner = stack.enter_context(command(folder))
+        first = url_of(owner)  # before the other one begins, which would be the owner where it is faster
+        guest = stack.enter_context(command(folder))
         assert url_of(guest) == first
         assert owner.stdin is not None
         owner.stdin.close()  # it is done, and waits for its guest
