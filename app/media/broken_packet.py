@@ -17,7 +17,7 @@ _PACKETS_AT_MOST: Final = 2_000_000  # of a walk over a whole file: those of som
 _IN_A_ROW: Final = 5  # headers at the right distances are no accident
 
 _OGG_HEADER_BYTES, _OGG_PAGE_BYTES, _OGG_START = 27, 27 + 255 + 255 * 255, b"OggS\0"
-_TS_BYTES, _TS_SYNC, _TS_LENGTHS = 188, 0x47, (188, 192, 204)
+_TS_SYNC, _TS_LENGTHS = 0x47, (188, 192, 204)
 _PS_START, _PS_PACK, _PS_END = b"\0\0\1", 0xBA, 0xB9
 _FLV_HEADER_BYTES, _FLV_TAGS = 11, (8, 9, 18)
 _MATROSKA_SEGMENT, _MATROSKA_CLUSTER = 0x18538067, 0x1F43B675
