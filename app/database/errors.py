@@ -66,7 +66,7 @@ _LOST_SESSION = re.compile(r"08...|57P0[1-5]|25P03|25006|26000|42P05")
 READ_ONLY = "The database is read-only, it takes no changes"
 BUSY = "The database is busy, try again"
 
-# What a client is told of a connection that could not be opened: no host, user or database. Such an error has no
+# Sentences for clients about a connection that cannot be opened: without host, user and database. Such an error has no
 # SQLSTATE, only a text, and one of the server's in another language gets the general sentence.
 _UNREACHABLE: tuple[tuple[str, str], ...] = (
     (

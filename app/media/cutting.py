@@ -133,7 +133,7 @@ class Cut:
         """As many samples as the clip has, with silence where the film has none."""
         return [
             ("atrim", f"start={self.start:.6f}"),
-            # The first time stamp is to be said in samples of the film, whose rate is not this one: 0 is 0 in both.
+            # 0 is 0 at every sample rate; any other first time stamp would count in samples of the source.
             ("asetpts", f"PTS-({self.start:.6f})/TB"),
             ("aresample", f"{SOUND_RATE}:async=1:first_pts=0"),
             ("apad", ""),

@@ -109,7 +109,7 @@ def _syncsafe(digits: bytes) -> int:
 
 
 def lacks_index(file: BinaryIO, size: int) -> bool:
-    """Whether an MP4, QuickTime or CAF file goes on after its end, where that has what tells how to play it.
+    """Whether an MP4, QuickTime or CAF file was cut off before its end, where the index lies that players need.
 
     Cameras and phones write that last.
     """

@@ -1,0 +1,162 @@
+"""What a model that sees is shown of a moment: its clip, or what is said around it."""
+
+import asyncio
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.errors import StageFailed
+from app.models.run import RunType
+from app.pipeline.context import RunContext
+from app.pipeline.stages.refinement import WORK
+from app.storage import clip_folder
+from tests.factories import make_clip, make_transcript
+from tests.pipeline.contexts import make_context
+from tests.pipeline.refinements import (
+    SPANS,
+    list_moments,
+    make_before,
+    make_found,
+    ready,
+)
+from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, talk
+
+
+async def _put_clip(context: RunContext, title: str, content: bytes = b"a film", **values: Any) -> str:
+    source = context.folder / "clip.mp4"
+    await asyncio.to_thread(source.write_bytes, content)
+    key = f"{clip_folder(context.run.video)}/{title}.mp4"
+    url = (await context.storage.put(key, source)).url
+    moment = next(moment for moment in await list_moments(context) if moment.title == title)
+    async with context.database.connect() as conn:
+        await make_clip(conn, moment, **({"cloud_url": url, "start_time": 40.0, "end_time": 125.5} | values))
+    return url
+
+
+async def test_a_model_that_sees_is_shown_the_clip_and_what_is_said_in_it(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    finder = ScriptedFinder(supports_video=True)
+    async with ready(own_database_url, tmp_path, finder, moments=["One", "Two"]) as context:
+        await _put_clip(context, "One")
+        result = await WORK.work(context)
+        configs = {moment.generation_config_id for moment in await list_moments(context) if moment.is_refined}
+    one, two = sorted(finder.refined, key=lambda request: request.moment.start)
+    assert one.clip is not None
+    assert one.clip.url == "data:video/mp4;base64," + base64.b64encode(b"a film").decode()
+    assert (one.window_start, one.window_end) == (40.0, 125.5)
+    assert (one.words[0].word, one.words[-1].word) == ("word40", "word124")
+    assert two.clip is None
+    assert (result["successful"], result["video_included"]) == (2, 1)
+    assert len(configs) == 2
+
+
+async def test_a_clip_in_a_bucket_is_shown_by_its_link(own_database_url: str, tmp_path: Path, bucket: str) -> None:
+    finder = ScriptedFinder(supports_video=True)
+    settings = {"storage_url": f"gs://{bucket}/media"}
+    async with ready(own_database_url, tmp_path, finder, moments=["One"], settings=settings) as context:
+        await _put_clip(context, "One")
+        await WORK.work(context)
+    assert finder.refined[0].clip is not None
+    assert "X-Goog-Signature" in finder.refined[0].clip.url
+
+
+@pytest.mark.parametrize(
+    ("public_url", "api_keys"),
+    [("https://videos.example", ""), ("https://videos.example", f"ops:write:{'0' * 64}"), (None, "")],
+)
+async def test_a_clip_that_is_too_large_to_send_has_the_address_of_this_server_unless_keys_close_it(
+    own_database_url: str, tmp_path: Path, public_url: str | None, api_keys: str
+) -> None:
+    finder = ScriptedFinder(supports_video=True)
+    video = {"identifier": "a talk"}
+    settings = {"public_url": public_url, "api_keys": api_keys}
+    async with ready(own_database_url, tmp_path, finder, moments=["One"], video=video, settings=settings) as context:
+        await _put_clip(context, "One", bytes(20 * 1024**2 + 1))
+        moment = (await list_moments(context))[0]
+        result = await WORK.work(context)
+    clip = finder.refined[0].clip
+    if public_url is None or api_keys:
+        assert (clip, result["video_included"]) == (None, 0)
+    else:
+        assert clip is not None
+        assert clip.url == f"https://videos.example/moment_clips/a%20talk_{moment.identifier}_clip.mp4"
+
+
+async def test_a_moment_is_refined_without_a_clip_that_is_lost_or_shows_something_else(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    finder = ScriptedFinder(supports_video=True)
+    async with ready(own_database_url, tmp_path, finder) as context:
+        await context.storage.delete(await _put_clip(context, "One"))
+        await _put_clip(context, "Two", start_time=121.0, end_time=200.0)
+        await _put_clip(context, "Three", start_time=150.0, end_time=219.0)
+        result = await WORK.work(context)
+    assert [request.clip for request in finder.refined] == [None, None, None]
+    assert (result["successful"], result["video_included"]) == (3, 0)
+
+
+@pytest.mark.parametrize(("supports", "wanted"), [(False, True), (True, False)])
+async def test_no_clip_is_shown_where_none_is_wanted_or_seen(
+    own_database_url: str, tmp_path: Path, supports: bool, wanted: bool
+) -> None:
+    finder = ScriptedFinder(supports_video=supports)
+    async with ready(own_database_url, tmp_path, finder, moments=["One"], include_video_refinement=wanted) as context:
+        await _put_clip(context, "One")
+        await WORK.work(context)
+    assert finder.refined[0].clip is None
+
+
+async def test_where_nothing_is_said_the_one_moment_cannot_be_refined(own_database_url: str, tmp_path: Path) -> None:
+    finder = ScriptedFinder()
+    kind: dict[str, Any] = {"run_type": RunType.REFINEMENT, "subject": "f" * 16}
+    async with make_context(own_database_url, tmp_path, models=ScriptedModels(finder=finder), **kind) as context:
+        async with context.database.connect() as conn:
+            await make_transcript(conn, video_id=context.run.video_id, word_timestamps=[], segment_timestamps=[])
+            await make_found(conn, context.run.video_id, "One", identifier="f" * 16)
+        with pytest.raises(StageFailed, match=r"^Nothing is said around the moment$"):
+            await WORK.work(context)
+    assert finder.refined == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "moments", "kept", "reason"),
+    [
+        (0, ["One"], 1, "Nothing is said around the moment"),
+        (0, list(SPANS), 3, "Nothing is said around the moment (3 of 3 moments)"),
+        (120, list(SPANS), 1, "Nothing is said around the moment (1 of 3 moments)"),
+    ],
+)
+async def test_moments_around_which_nothing_is_said_stay_as_they_are_in_a_run_over_the_video(
+    own_database_url: str, tmp_path: Path, seconds: int, moments: list[str], kept: int, reason: str
+) -> None:
+    finder = ScriptedFinder()
+    async with make_context(own_database_url, tmp_path, models=ScriptedModels(finder=finder)) as context:
+        async with context.database.connect() as conn:
+            await make_transcript(conn, video_id=context.run.video_id, **talk(seconds))
+            for title in moments:
+                await make_found(conn, context.run.video_id, title, generation_config_id=None)
+        result = await WORK.work(context)
+        made = [moment.title for moment in await list_moments(context) if moment.is_refined]
+    assert made == moments[: len(moments) - kept]
+    assert (result["failed"], result["successful"], result["kept"]) == (0, len(made), kept)
+    assert result["reason"] == reason
+    assert context.progress == {
+        "total": len(moments),
+        "processed": len(moments),
+        "successful": len(made),
+        "failed": 0,
+    }
+
+
+async def test_files_of_clips_of_what_is_replaced_go(own_database_url: str, tmp_path: Path) -> None:
+    async with ready(own_database_url, tmp_path, ScriptedFinder(), moments=["One"]) as context:
+        one = (await list_moments(context))[0]
+        async with context.database.connect() as conn:
+            await make_before(conn, "Before", one)
+        await _put_clip(context, "Before")
+        kept = await _put_clip(context, "One")
+        await WORK.work(context)
+        assert [file.url for file in await context.storage.list(clip_folder(context.run.video))] == [kept]
