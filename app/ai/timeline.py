@@ -29,7 +29,7 @@ class Fields:
 
 
 class Untimely(Exception):
-    """Words or segments whose times cannot be those of the sound; the text says why."""
+    """No transcript, or words or segments whose times cannot be those of the sound; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +47,27 @@ class Timeline:
 def read_answer(name: str, answer: Any, fields: Fields, duration_seconds: float) -> tuple[str, Timeline]:
     """Return the text and the times in what the service `name` answered. Raises `ModelAnswerInvalid`.
 
-    Nothing at all is the transcript of a sound in which nobody speaks.
+    An empty text is the transcript of audio without speech; without a text the answer is no transcript.
     """
     try:
-        if not isinstance(answer, dict):
-            raise Untimely("it is not an object")
+        text = _read_text(answer, fields.text)
         timeline = read_timeline(answer.get(fields.words), answer.get(fields.segments), duration_seconds)
-        text = answer.get(fields.text)
-        if isinstance(text, str) and text.strip() and not timeline.segments:
+        if text and not timeline.segments:
             raise Untimely("it has no times")
     except Untimely as error:
         raw = clean(json.dumps(answer))[:_LONGEST_RAW]
         raise ModelAnswerInvalid(f"The transcript of {name} cannot be used: {error}", raw) from None
-    return clean(text).strip() if isinstance(text, str) else timeline.text, timeline
+    return text or timeline.text, timeline
+
+
+def _read_text(answer: Any, name: str) -> str:
+    if not isinstance(answer, dict):
+        raise Untimely("it is not an object")
+    if answer.get("error"):
+        raise Untimely("it reports an error")
+    if not isinstance(answer.get(name), str):
+        raise Untimely(f"it has no {name}, which must be a string")
+    return clean(answer[name]).strip()
 
 
 def read_timeline(words: Any, segments: Any, duration_seconds: float) -> Timeline:

@@ -1,5 +1,6 @@
 """What transcription services answer, held against the sound."""
 
+import json
 from itertools import pairwise
 from typing import Any
 
@@ -92,21 +93,43 @@ def test_times_that_cannot_be_are_refused(words: Any, segments: Any, reason: str
         read_timeline(words, segments, 10)
 
 
-@pytest.mark.parametrize("answer", [{}, {"text": ""}, {"text": " ", "words": [], "segments": []}, {"segments": None}])
+@pytest.mark.parametrize("answer", [{"text": ""}, {"text": " ", "words": [], "segments": []}, {"text": "", "words": None}])
 def test_a_sound_in_which_nobody_speaks_has_an_empty_transcript(answer: Any) -> None:
     text, timeline = read_answer("Mine", answer, FIELDS, 10)
     assert (text, list(timeline.words), list(timeline.segments)) == ("", [], [])
 
 
-@pytest.mark.parametrize("answer", [{"text": "Hello."}, [], None, "Hello.", {"words": 5}])
+@pytest.mark.parametrize("answer", [{"text": "Hello."}, [], None, "Hello.", 5, True, {"text": "", "words": 5}])
 def test_an_answer_that_cannot_be_used_is_kept(answer: Any) -> None:
     with pytest.raises(ModelAnswerInvalid, match="The transcript of Mine cannot be used") as caught:
         read_answer("Mine", answer, FIELDS, 10)
     assert caught.value.raw
 
 
-def test_a_text_that_is_missing_is_that_of_the_segments() -> None:
-    answer = {"segments": [segment("One.", 1, 2), segment("Two\x00 ", 3, 4)]}
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"text": None},
+        {"text": 5},
+        {"text": ["Hello."]},
+        {"text": {"value": "Hello."}},
+        {"transcript": "Hello.", "segments": []},
+        {"segments": [segment("Hello.", 1, 2)]},
+        {"words": [word("Hello.", 1, 2)]},
+        {"error": {"message": "no model is loaded"}},
+        {"text": "", "error": "out of memory"},
+        {"detail": "Not Found"},
+    ],
+)
+def test_an_answer_without_a_text_is_not_taken_for_silence(answer: Any) -> None:
+    with pytest.raises(ModelAnswerInvalid, match="The transcript of Mine cannot be used: it") as caught:
+        read_answer("Mine", answer, FIELDS, 10)
+    assert json.loads(caught.value.raw) == answer
+
+
+def test_an_empty_text_beside_segments_is_theirs() -> None:
+    answer = {"text": "", "segments": [segment("One.", 1, 2), segment("Two\x00 ", 3, 4)]}
     assert read_answer("Mine", answer, FIELDS, 10)[0] == "One. Two"
 
 
