@@ -1,8 +1,11 @@
 """A proxy on loopback, for programs that connect by themselves: it leads only to hosts that the guard admits."""
 
 import asyncio
+import base64
+import hmac
+import secrets
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import httpx
@@ -14,21 +17,32 @@ _CHUNK_BYTES = 64 * 1024
 _CONNECT_SECONDS = 20.0
 _IDLE_SECONDS = 60.0  # until a connection is given up on which no byte comes
 _HOP_BY_HOP = (b"connection:", b"proxy-", b"keep-alive:")
+_USER = "videomoments"
+_CREDENTIALS_FIELD = b"proxy-authorization"
+
+
+class _CredentialsMissing(Exception):
+    """A request without the password of the proxy."""
 
 
 class GuardProxy:
-    """Speaks CONNECT, and HTTP with whole URLs; each request connects to an address that was looked at."""
+    """Speaks CONNECT, and HTTP with whole URLs; each request connects to an address that was looked at.
+
+    Every proxy has a random password: other users of the machine, and web pages, can connect to its port as well.
+    """
 
     def __init__(self, guard: AddressGuard, max_bytes: int) -> None:
         self.port = 0
         self.has_refused = False
         self._guard = guard
         self._bytes_left = max_bytes
+        self._password = secrets.token_urlsafe(32)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        """The address with the password, which belongs in no log and on no command line."""
+        return f"http://{_USER}:{self._password}@127.0.0.1:{self.port}"
 
     @property
     def is_used_up(self) -> bool:
@@ -49,6 +63,8 @@ class GuardProxy:
         try:
             async with asyncio.timeout(_IDLE_SECONDS) as idle:
                 await self._forward(reader, writer, idle)
+        except _CredentialsMissing:
+            _refuse(writer, b"407 Proxy Authentication Required", b'Proxy-Authenticate: Basic realm="videomoments"\r\n')
         except AddressRefused:
             self.has_refused = True
             _refuse(writer, b"403 Forbidden")
@@ -61,6 +77,7 @@ class GuardProxy:
 
     async def _forward(self, reader: StreamReader, writer: StreamWriter, idle: asyncio.Timeout) -> None:
         line, *fields = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n").split(b"\r\n")
+        self._check_credentials(fields)
         method, target, version = line.split(b" ")
         if method == b"CONNECT":
             url = httpx.URL(f"https://{target.decode('ascii')}")
@@ -79,6 +96,17 @@ class GuardProxy:
             raise
         finally:
             await _close(server[1])
+
+    def _check_credentials(self, fields: Sequence[bytes]) -> None:
+        """Raise `_CredentialsMissing` unless the header has the password once (RFC 7617)."""
+        split = [field.partition(b":") for field in fields]
+        given = [value.split() for name, _, value in split if name.strip().lower() == _CREDENTIALS_FIELD]
+        expected = base64.b64encode(f"{_USER}:{self._password}".encode())
+        match given:
+            case [[scheme, value]] if scheme.lower() == b"basic" and hmac.compare_digest(value, expected):
+                return
+            case _:
+                raise _CredentialsMissing
 
     async def _pump(self, reader: StreamReader, writer: StreamWriter, idle: asyncio.Timeout) -> None:
         while data := await reader.read(_CHUNK_BYTES):
@@ -115,9 +143,9 @@ async def guard_proxy(guard: AddressGuard, max_bytes: int) -> AsyncIterator[Guar
         await proxy.aclose()
 
 
-def _refuse(writer: StreamWriter, status: bytes) -> None:
+def _refuse(writer: StreamWriter, status: bytes, fields: bytes = b"") -> None:
     if not writer.transport.is_closing():
-        writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.write(b"HTTP/1.1 " + status + b"\r\n" + fields + b"Content-Length: 0\r\nConnection: close\r\n\r\n")
 
 
 async def _close(writer: StreamWriter) -> None:

@@ -65,9 +65,10 @@ async def fetch_from_page(
 
 
 async def _start(folder: Path, proxy_url: str) -> Process:
-    command = [sys.executable, "-I", "-m", "yt_dlp", *_OPTIONS, "--proxy", proxy_url]
-    # It finds no other program, which would connect past the proxy.
-    environment = {"PATH": os.devnull, "HOME": str(folder)}
+    command = [sys.executable, "-I", "-m", "yt_dlp", *_OPTIONS]
+    # It finds no other program, which would connect past the proxy. Every user of the machine can read the command
+    # line of a process, and its owner alone the environment, which has the password of the proxy.
+    environment = {"PATH": os.devnull, "HOME": str(folder), "ALL_PROXY": proxy_url}
     return await asyncio.create_subprocess_exec(
         *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=folder, env=environment
     )

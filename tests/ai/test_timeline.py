@@ -93,7 +93,9 @@ def test_times_that_cannot_be_are_refused(words: Any, segments: Any, reason: str
         read_timeline(words, segments, 10)
 
 
-@pytest.mark.parametrize("answer", [{"text": ""}, {"text": " ", "words": [], "segments": []}, {"text": "", "words": None}])
+@pytest.mark.parametrize(
+    "answer", [{"text": ""}, {"text": " ", "words": [], "segments": []}, {"text": "", "words": None}]
+)
 def test_a_sound_in_which_nobody_speaks_has_an_empty_transcript(answer: Any) -> None:
     text, timeline = read_answer("Mine", answer, FIELDS, 10)
     assert (text, list(timeline.words), list(timeline.segments)) == ("", [], [])

@@ -1,7 +1,8 @@
 """A proxy that leads to public machines only."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import base64
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -34,6 +35,15 @@ async def _get(proxy: GuardProxy, url: str) -> httpx.Response:
         return await client.get(url)
 
 
+def _credentials(proxy: GuardProxy) -> bytes:
+    url = httpx.URL(proxy.url)
+    return b"Proxy-Authorization: Basic " + base64.b64encode(f"{url.username}:{url.password}".encode()) + b"\r\n"
+
+
+def _connect_to(proxy: GuardProxy, address: str) -> bytes:
+    return f"CONNECT {address} HTTP/1.1\r\n".encode() + _credentials(proxy) + b"\r\n"
+
+
 async def _ask(proxy: GuardProxy, *requests: bytes) -> bytes:
     """Send requests, one after the other's answer, and return all that comes back."""
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
@@ -55,8 +65,7 @@ async def test_a_host_that_is_admitted_is_reached(proxy: GuardProxy, site: Site)
 
 
 async def test_a_tunnel_leads_to_a_host_that_is_admitted(proxy: GuardProxy, site: Site) -> None:
-    connect = f"CONNECT {site.host} HTTP/1.1\r\nHost: {site.host}\r\n\r\n".encode()
-    answers = await _ask(proxy, connect, b"GET /film HTTP/1.1\r\nHost: site\r\n\r\n")
+    answers = await _ask(proxy, _connect_to(proxy, site.host), b"GET /film HTTP/1.1\r\nHost: site\r\n\r\n")
     assert answers.startswith(b"HTTP/1.1 200 ")
     assert answers.endswith(b"a film")
 
@@ -66,7 +75,7 @@ async def test_no_other_host_is_reached(proxy: GuardProxy, host: str) -> None:
     with Site() as inner:
         address = f"{host}:{inner.port}"
         assert (await _get(proxy, f"http://{address}/film")).status_code in (400, 403)
-        assert (await _ask(proxy, f"CONNECT {address} HTTP/1.1\r\n\r\n".encode())).startswith(b"HTTP/1.1 403 ")
+        assert (await _ask(proxy, _connect_to(proxy, address))).startswith(b"HTTP/1.1 403 ")
         assert inner.visits == []
     assert proxy.has_refused
 
@@ -75,7 +84,42 @@ async def test_no_other_host_is_reached(proxy: GuardProxy, host: str) -> None:
     "request_head", [b"nonsense", b"GET /film HTTP/1.1", b"GET http://[::1 HTTP/1.1", b"CONNECT \xff:1 HTTP/1.1", b""]
 )
 async def test_what_cannot_be_read_is_refused(proxy: GuardProxy, request_head: bytes) -> None:
-    assert (await _ask(proxy, request_head + b"\r\n\r\n")).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 403 "))
+    request = request_head + b"\r\n" + _credentials(proxy) + b"\r\n"
+    assert (await _ask(proxy, request)).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 403 "))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda credentials: b"",
+        lambda credentials: b"Proxy-Authorization: Basic " + base64.b64encode(b"videomoments:guess") + b"\r\n",
+        lambda credentials: credentials.replace(b"Basic ", b"Bearer "),
+        lambda credentials: credentials[:-4] + b"\r\n",
+        lambda credentials: credentials.replace(b"Proxy-", b""),
+        lambda credentials: credentials * 2,
+        lambda credentials: b"Proxy-Authorization:\r\n",
+        lambda credentials: b"Proxy-Authorization: Basic \xff\r\n",
+    ],
+)
+async def test_without_the_password_nothing_is_connected_to(
+    proxy: GuardProxy, site: Site, change: Callable[[bytes], bytes]
+) -> None:
+    fields = change(_credentials(proxy))
+    for line in (f"CONNECT {site.host} HTTP/1.1", f"GET {site.url}/film HTTP/1.1", "CONNECT 127.0.0.1:1 HTTP/1.1"):
+        answer = await _ask(proxy, line.encode() + b"\r\n" + fields + b"\r\n")
+        assert answer.startswith(b"HTTP/1.1 407 ")
+        assert b"\r\nProxy-Authenticate: Basic " in answer
+    assert site.visits == []
+    assert not proxy.has_refused
+
+
+async def test_each_proxy_has_its_own_password_which_leads_no_further(proxy: GuardProxy, site: Site) -> None:
+    async with guard_proxy(AddressGuard((site.host,)), _MAX_BYTES) as other:
+        assert httpx.URL(other.url).password != httpx.URL(proxy.url).password
+        wrong = f"CONNECT {site.host} HTTP/1.1\r\n".encode() + _credentials(other) + b"\r\n"
+        assert (await _ask(proxy, wrong)).startswith(b"HTTP/1.1 407 ")
+    assert (await _get(proxy, f"{site.url}/film")).status_code == 200
+    assert not any(name.lower().startswith("proxy-") for name in site.visits[0].headers)
 
 
 async def test_a_host_that_does_not_answer_is_told() -> None:
@@ -102,7 +146,7 @@ async def test_the_next_address_is_tried_where_one_does_not_answer(
 async def test_the_end_of_the_proxy_closes_what_is_open(site: Site) -> None:
     async with guard_proxy(AddressGuard((site.host,)), _MAX_BYTES) as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
-        writer.write(f"CONNECT {site.host} HTTP/1.1\r\n\r\n".encode())
+        writer.write(_connect_to(proxy, site.host))
         await reader.readuntil(b"\r\n\r\n")
     assert await reader.read() == b""
     writer.close()

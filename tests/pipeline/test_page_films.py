@@ -61,6 +61,25 @@ async def test_the_film_of_a_page_is_downloaded(own_database_url: str, tmp_path:
     assert files_in(tmp_path / "run") == []
 
 
+async def test_the_password_of_the_proxy_is_on_no_command_line(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[tuple[str, ...], dict[str, Any]]] = []
+    start = asyncio.create_subprocess_exec
+
+    async def start_and_record(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        started.append((command, options))
+        return await start(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_record)
+    site.answers |= {"/page": _page("/film.mp4"), "/film.mp4": ranging(film)}
+    async with _run(own_database_url, tmp_path, site) as context:
+        await WORK.work(context)
+    [(command, options)] = started
+    assert "@127.0.0.1" in options["env"]["ALL_PROXY"]
+    assert not any("127.0.0.1" in part for part in command)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
 async def test_a_page_leads_to_no_machine_that_is_not_public(
     own_database_url: str, tmp_path: Path, site: Site, film: bytes, host: str
