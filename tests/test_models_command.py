@@ -129,3 +129,12 @@ def test_arguments_that_cannot_be_are_refused(command: Command, arguments: tuple
 def test_a_redis_that_is_away_is_one_sentence(tmp_path: Path, own_database_url: str) -> None:
     result = run(tmp_path / "data", "models", "list", DATABASE_URL=own_database_url, REDIS_URL="redis://127.0.0.1:1/0")
     assert (result.returncode, result.stdout, result.stderr) == (1, "", "Redis is not available\n")
+
+
+def test_an_address_elsewhere_removes_the_api_key_and_says_so(command: Command) -> None:
+    command.patch.setenv("MODEL_API_KEY", SECRET)
+    command.run("set", "qwen", "--base-url", "http://127.0.0.1:1", "--api-key")
+    command.run("set", "qwen", "--base-url", "http://127.0.0.1:1/v1")
+    assert command.show("qwen")["api_key"] == "set"
+    assert "The API key was removed" in command.run("set", "qwen", "--base-url", "http://127.0.0.1:2")
+    assert command.show("qwen")["api_key"] == ""

@@ -2,26 +2,16 @@
 
 import re
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from app.ai.registry import ModelKind
+from app.core.service_address import check_service_address
 
 
 def _check_address(text: str) -> str:
-    """Refuse what no client could call; an empty address is that of a model that is not set up yet."""
-    has_user = False
-    try:
-        parts = urlsplit(text)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        has_user = "@" in parts.netloc
-    except ValueError:
-        is_address = False
-    if text and not (is_address and text.isascii() and text.isprintable() and " " not in text):
-        raise ValueError("must be an http:// or https:// address, or empty")
-    if has_user:  # it would be shown to everybody who may list the models
-        raise ValueError("must hold no user or password: set the API key instead")
+    """Refuse what is never called; an empty address is that of a model that is not set up yet."""
+    check_service_address(text)
     return text
 
 
@@ -44,6 +34,9 @@ def _check_name(name: str) -> str:
         raise ValueError("must hold more than spaces")
     return name
 
+
+# What is said where a config was written and the API key of before is not its own any more.
+KEY_REMOVED = "The API key was removed, because it was set for another address: set it again"
 
 KEY_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
@@ -70,9 +63,13 @@ BaseUrl = Annotated[
     str,
     Field(
         max_length=2000,
-        description="http:// or https:// address of the server; empty: this machine answers itself",
+        description="http:// or https:// address of the server, without ? and #; empty: this machine answers itself. "
+        "Private and loopback addresses are called, link-local ones and those of clouds' metadata services never. "
+        "An address with another scheme, host or port removes the API key, unless the request has one too",
         examples=["http://localhost:8007"],
-        json_schema_extra={"pattern": r"^(https?://[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:[1-9][0-9]{0,3})?(/[!-~]*)?)?$"},
+        json_schema_extra={
+            "pattern": r"^(https?://[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:[1-9][0-9]{0,3})?(/[!\"$&->@-\[\]-~]*)?)?$"
+        },
     ),
     AfterValidator(_check_address),
 ]
@@ -86,7 +83,8 @@ Secret = Annotated[
     SecretStr,
     Field(
         max_length=4096,
-        description="Sent as a bearer token, and never shown again; empty: none",
+        description="Sent as a bearer token to the scheme, host and port of base_url and nowhere else, and never shown "
+        "again; empty: none",
         json_schema_extra={"pattern": "^[!-~]*$"},
     ),
     AfterValidator(_check_secret),

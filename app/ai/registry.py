@@ -4,17 +4,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from app.core.errors import InvalidInput, ModelNotFound
+from app.core.errors import Conflict, InvalidInput, ModelNotFound
+from app.core.service_address import read_origin
 
 T = TypeVar("T", int, float)
 
 _PREFIX = "model:config:"
 _KEYS = "model:config:_keys"
+_ORIGIN = "api_key_origin"  # of the address that the API key was set for: no other one gets it
 
 RESERVED_KEYS = frozenset({"seed", "defaults"})  # parts of addresses beside those of the models
 
@@ -41,6 +44,7 @@ class ModelConfig:
     kind: ModelKind = ModelKind.CHAT
     api_key: str = field(default="", repr=False)
     updated_at: str | None = None  # ISO 8601, UTC without a zone
+    is_key_removed: bool = field(default=False, compare=False)  # told by what has just written it, and never stored
 
     @property
     def is_local(self) -> bool:
@@ -112,32 +116,51 @@ class ModelRegistry:
             fields = await self._redis.hgetall(_PREFIX + key)
         return _parse(key, fields) if fields else None
 
+    async def bind_keys(self) -> None:
+        """Bind the API keys that an earlier version has stored to the addresses which they are stored with."""
+        for key in map(str, await self._redis.smembers(_KEYS)):
+            await self._redis.transaction(partial(_queue_binding, key), _PREFIX + key)
+
     async def find(self, key: str) -> ModelConfig:
         """Return a config. Raises `ModelNotFound`, which names those that there are."""
         return await self.get(key) or await self._raise_not_found(key)
 
     async def put(self, key: str, config: ModelConfig) -> ModelConfig:
-        """Create or replace a config; return it with its new `updated_at`."""
+        """Create or replace a config, its API key too; return it with its new `updated_at`."""
         if key in RESERVED_KEYS:
             raise InvalidInput(f"A model cannot have the key {key}")
-        stamped = _stamp(config)
+        stored = _stamp(config)
         await self.seed()
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            _queue_writing(pipeline, key, stamped)
-            await pipeline.execute()
-        return stamped
+
+        async def queue(pipeline: Pipeline) -> None:
+            nonlocal stored
+            had_key = bool(await pipeline.hget(_PREFIX + key, "api_key"))
+            stored = replace(stored, is_key_removed=had_key and not config.api_key)
+            pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
+            _queue_writing(pipeline, key, stored)
+
+        await self._redis.transaction(queue, _PREFIX + key)
+        return stored
 
     async def change(self, key: str, changes: Mapping[str, Any]) -> ModelConfig:
-        """Change some fields of a config, and none that another client changes meanwhile. Raises `ModelNotFound`."""
+        """Change some fields of a config, and none that another client changes meanwhile.
+
+        An API key that is not among the changes goes where the address gets another scheme, host or port. Raises
+        `ModelNotFound`, and `Conflict` for an API key whose address was changed at the same time.
+        """
         if not changes:
             raise InvalidInput("Name at least one field to change, with a value that is not null")
         await self.seed()
         changed: ModelConfig | None = None
+        origins: set[str] = set()  # of the address, at each try
 
         async def queue(pipeline: Pipeline) -> None:
             nonlocal changed
             fields = await pipeline.hgetall(_PREFIX + key)
-            changed = _stamp(replace(_parse(key, fields), **changes)) if fields else None
+            changed = _apply(key, fields, changes) if fields else None
+            origins.add(read_origin(_address(key, fields)))
+            if len(origins) > 1 and changes.get("api_key") and "base_url" not in changes:
+                raise Conflict("The address of the model was changed at the same time: send base_url with the API key")
             pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
             if changed is not None:
                 _queue_writing(pipeline, key, changed)
@@ -159,8 +182,28 @@ class ModelRegistry:
         raise ModelNotFound(key, list(await self.list_models()))
 
 
+def _apply(key: str, fields: Mapping[Any, Any], changes: Mapping[str, Any]) -> ModelConfig:
+    """Return a stored config with changes; its API key stays with the origin that it was set for."""
+    before = _parse(key, fields)
+    after = replace(before, **changes)
+    is_kept = "api_key" in changes or read_origin(after.base_url) == read_origin(before.base_url)
+    if not is_kept:
+        after = replace(after, api_key="")
+    is_removed = bool(fields.get("api_key")) and not after.api_key and "api_key" not in changes
+    return _stamp(replace(after, is_key_removed=is_removed))
+
+
+async def _queue_binding(key: str, pipeline: Pipeline) -> None:
+    fields = await pipeline.hgetall(_PREFIX + key)
+    pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
+    if fields.get("api_key") and _ORIGIN not in fields:
+        pipeline.hset(_PREFIX + key, _ORIGIN, read_origin(_address(key, fields)))
+
+
 def _queue_writing(pipeline: Pipeline, key: str, config: ModelConfig) -> None:
-    pipeline.hset(_PREFIX + key, mapping={name: _write(value) for name, value in asdict(config).items()})
+    values = asdict(config) | {_ORIGIN: read_origin(config.base_url) if config.api_key else ""}
+    del values["is_key_removed"]
+    pipeline.hset(_PREFIX + key, mapping={name: _write(value) for name, value in values.items()})
     pipeline.sadd(_KEYS, key)
 
 
@@ -180,7 +223,7 @@ def _parse(key: str, fields: Mapping[Any, Any]) -> ModelConfig:
         top_p=_number(float, fields.get("top_p")),
         top_k=_number(int, fields.get("top_k")),
         kind=_kind(key, fields.get("kind")),
-        api_key=fields.get("api_key", ""),
+        api_key=_api_key(key, fields),
         updated_at=fields.get("updated_at") or None,
     )
 
@@ -189,6 +232,12 @@ def _address(key: str, fields: Mapping[Any, Any]) -> str:
     """Read an address; one that was only ever a default, and led to a tunnel of the previous backend, is none."""
     address = str(fields.get("base_url", ""))
     return "" if "kind" not in fields and address == _FORMER_DEFAULTS.get(key) else address
+
+
+def _api_key(key: str, fields: Mapping[Any, Any]) -> str:
+    """Read an API key; of an address whose origin is not the one it was set for, there is none."""
+    origin = read_origin(_address(key, fields))
+    return str(fields.get("api_key", "")) if fields.get(_ORIGIN, origin) == origin else ""
 
 
 def _kind(key: str, text: str | None) -> ModelKind:

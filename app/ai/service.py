@@ -11,11 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from httpx_secure import SSRFProtectionError
 
 from app.ai.protocols import Usage
 from app.ai.registry import ModelConfig
 from app.ai.text import clean, one_line
-from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
+from app.core.errors import AddressRefused, ModelAnswerInvalid, StageFailed, TransientFailure
+from app.core.service_address import check_service_address, guard_services
 
 _log = logging.getLogger("app.ai.calls")
 
@@ -42,9 +44,14 @@ class Refusal(StageFailed):
 
 
 def open_client() -> httpx.AsyncClient:
-    """Return a client for all services. Nothing of the environment is used: no proxy and no `.netrc`."""
+    """Return a client for all services, which follows no redirect and calls no metadata service.
+
+    Nothing of the environment is used: no proxy and no `.netrc`.
+    """
     timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS, pool=None)
-    return httpx.AsyncClient(timeout=timeout, limits=_CONNECTIONS, trust_env=False)
+    return guard_services(
+        httpx.AsyncClient(timeout=timeout, limits=_CONNECTIONS, trust_env=False, follow_redirects=False)
+    )
 
 
 class Service:
@@ -80,6 +87,7 @@ class Service:
     async def _exchange(self, path: str, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
         headers = {"Authorization": f"Bearer {self.config.api_key}"} if self.config.api_key else {}
         try:
+            check_service_address(self.config.base_url)  # which may have come into the registry unchecked
             url = self.config.base_url.rstrip("/") + path
             async with self._client.stream("POST", url, headers=headers, **body) as response:
                 content = bytearray()
@@ -88,6 +96,8 @@ class Service:
                     if len(content) > _MAX_ANSWER_BYTES:
                         raise StageFailed(f"{self.config.name} answered with more than {_MAX_ANSWER_BYTES} bytes")
                 return response.status_code, response.headers, bytes(content)
+        except (ValueError, AddressRefused, SSRFProtectionError):
+            raise StageFailed(f"{self.config.name} has an address that is not called: set another one") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise TransientFailure(f"{self.config.name} cannot be reached: {_describe(error)}") from None
 
@@ -96,6 +106,8 @@ class Service:
             raise TransientFailure(self._say(status, content))
         if 400 <= status < 500:
             raise Refusal(self._say(status, content), status)
+        if 300 <= status < 400:
+            raise StageFailed(f"{self.config.name} redirects to another address, which is not followed: set that one")
         if status != 200:
             raise StageFailed(self._say(status, content))
         try:

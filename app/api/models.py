@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Depends, Path
 from pydantic import AfterValidator
 from starlette.responses import Response
 
-from app.ai.model_fields import KEY_PATTERN, check_model_key, plain_values
+from app.ai.model_fields import KEY_PATTERN, KEY_REMOVED, check_model_key, plain_values
 from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
 from app.api.answers import json_answer
 from app.api.dependencies import LiveState
@@ -20,6 +20,7 @@ from app.api.schemas.models import (
     ModelsAnswer,
     SeedAnswer,
     SeedBody,
+    StoredModelAnswer,
 )
 
 router = APIRouter(
@@ -30,6 +31,9 @@ router = APIRouter(
 
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {
     404: {"model": Error, "description": "No such model; names those there are"}
+}
+_CHANGED_MEANWHILE: dict[int | str, dict[str, Any]] = {
+    409: {"model": Error, "description": "The address was changed while an API key was set for it"}
 }
 
 
@@ -72,15 +76,18 @@ async def get_model(key: ModelKey, registry: Registry) -> Response:
     return json_answer(_answer(key, await registry.find(key)))
 
 
-@router.post("/{key}", response_model=ModelAnswer)
+@router.post("/{key}", response_model=StoredModelAnswer)
 async def put_model(key: ModelKey, body: ModelBody, registry: Registry) -> Response:
-    """Create a model, or replace all of its fields."""
+    """Create a model, or replace all of its fields, its API key too."""
     return json_answer(_answer(key, await registry.put(key, _read(body))))
 
 
-@router.patch("/{key}", response_model=ModelAnswer, responses=_NOT_FOUND)
+@router.patch("/{key}", response_model=StoredModelAnswer, responses={**_NOT_FOUND, **_CHANGED_MEANWHILE})
 async def change_model(key: ModelKey, body: ModelChangesBody, registry: Registry) -> Response:
-    """Change the fields that are given and not null."""
+    """Change the fields that are given and not null.
+
+    A `base_url` of another scheme, host or port removes the API key where the request has none; `notice` says so.
+    """
     return json_answer(_answer(key, await registry.change(key, plain_values(body, exclude_none=True))))
 
 
@@ -98,5 +105,6 @@ def _read(body: ModelBody) -> ModelConfig:
 
 def _answer(key: str, config: ModelConfig) -> dict[str, Any]:
     values = asdict(config)
-    updated_at, api_key = values.pop("updated_at"), values.pop("api_key")
-    return {**values, "has_api_key": bool(api_key), "model_key": key, "updated_at": updated_at}
+    updated_at, api_key, is_key_removed = (values.pop(name) for name in ("updated_at", "api_key", "is_key_removed"))
+    notice = {"notice": KEY_REMOVED} if is_key_removed else {}
+    return {**values, "has_api_key": bool(api_key), "model_key": key, "updated_at": updated_at, **notice}

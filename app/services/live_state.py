@@ -46,9 +46,11 @@ async def prepare_live_state(redis: Redis) -> None:
 
 
 async def _prepare(redis: Redis) -> None:
-    seeded = await ModelRegistry(redis).seed()
+    registry = ModelRegistry(redis)
+    seeded = await registry.seed()
     if seeded:
         _log.info("Seeded %d model configs", seeded)
+    await registry.bind_keys()
     try:
         await redis.xgroup_create(RUN_STREAM, WORKER_GROUP, id="0", mkstream=True)
     except ResponseError as error:

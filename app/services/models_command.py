@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from app.ai.model_fields import ModelChanges, check_model_key, plain_values
+from app.ai.model_fields import KEY_REMOVED, ModelChanges, check_model_key, plain_values
 from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
 from app.core.config import Settings
 from app.core.console import open_console
@@ -78,7 +78,10 @@ async def _act(options: argparse.Namespace, registry: ModelRegistry, changes: Ma
         case "show":
             _show(options.key, await registry.find(options.key))
         case "set":
-            _show(options.key, await _set(registry, options.key, changes))
+            stored = await _set(registry, options.key, changes)
+            _show(options.key, stored)
+            if stored.is_key_removed:
+                _console.print(KEY_REMOVED, markup=False)
         case "delete":
             await registry.delete(options.key)
             _console.print(f"Deleted {options.key}", markup=False)

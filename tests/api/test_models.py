@@ -220,3 +220,31 @@ async def test_a_key_of_another_type_in_redis_is_503(client: AsyncClient, redis:
 async def test_bytes_that_are_no_text_in_redis_are_shown_as_such(client: AsyncClient, redis: Redis) -> None:
     await redis.hset("model:config:qwen", "name", b"\xff\xfeQwen")
     assert (await client.get(f"{PATH}/qwen")).json()["name"] == "\ufffd\ufffdQwen"
+
+
+async def test_an_address_elsewhere_removes_the_api_key_and_the_answer_says_so(client: AsyncClient) -> None:
+    body = MINE | {"api_key": "sk-secret"}
+    assert "notice" not in (await client.post(f"{PATH}/mine", json=body)).json()
+    same = (await client.patch(f"{PATH}/mine", json={"base_url": "HTTP://LOCALHOST:1/v1"})).json()
+    assert (same["has_api_key"], "notice" in same) == (True, False)
+    for answer in (
+        await client.patch(f"{PATH}/mine", json={"base_url": "http://localhost:2"}),
+        (await client.post(f"{PATH}/mine", json=body), await client.post(f"{PATH}/mine", json=MINE))[1],
+    ):
+        told = answer.json()
+        assert (answer.status_code, told["has_api_key"]) == (200, False)
+        assert told["notice"] == "The API key was removed, because it was set for another address: set it again"
+    both = (await client.patch(f"{PATH}/mine", json={"base_url": "http://localhost:3", "api_key": "sk-new"})).json()
+    assert (both["has_api_key"], "notice" in both) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://gpu/v1?key=x", "http://gpu/#", "http://gpu/%3f", "http://0xa9fea9fe", "http://[fe80::1]"]
+)
+async def test_an_address_that_is_never_called_is_refused(client: AsyncClient, address: str) -> None:
+    for answer in (
+        await client.post(f"{PATH}/mine", json=MINE | {"base_url": address}),
+        await client.patch(f"{PATH}/qwen", json={"base_url": address}),
+    ):
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith("base_url must ")

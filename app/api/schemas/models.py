@@ -19,13 +19,17 @@ class ModelAnswer(BaseModel):
     updated_at: str | None = Field(description="ISO 8601, UTC without a zone", examples=["2026-11-22T11:26:51.454245"])
 
 
+class StoredModelAnswer(ModelAnswer):
+    notice: str = Field(default="", description="Only where the API key of before was removed: that it was")
+
+
 class ModelsAnswer(BaseModel):
     models: list[ModelAnswer]
     count: int
 
 
 class ModelBody(BaseModel):
-    """A model's whole config. Further fields are ignored."""
+    """A model's whole config, which replaces the API key too. Further fields are ignored."""
 
     model_config = ConfigDict(
         strict=True,

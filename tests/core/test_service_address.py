@@ -1,0 +1,92 @@
+"""Addresses of AI services: which can be registered, and which of them are one origin."""
+
+import pytest
+
+from app.core.service_address import check_service_address, is_metadata, leads_to_metadata, read_origin
+
+_NEVER_CALLED = [
+    *("169.254.169.254", "169.254.1.1", "169.254.43518", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376"),
+    *("0xa9.0xfe.0xa9.0xfe", "169.254.169.254.", "025177524776", "100.100.100.200", "192.0.0.192", "168.63.129.16"),
+    *("metadata.google.internal", "METADATA.google.internal.", "metadata", "instance-data.ec2.internal"),
+    *("[fe80::1]", "[fe80::1%25eth0]", "[fd00:ec2::254]", "[fd20:ce::254]", "[::ffff:169.254.169.254]"),
+    *("[::ffff:a9fe:a9fe]", "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::]", "[::169.254.169.254]"),
+    *("[fc00::5efe:a9fe:a9fe]", "[64:ff9b:1::a9fe:a9fe]"),
+]
+_CALLED = [
+    *("localhost", "127.0.0.1", "10.0.0.7", "192.168.1.2", "172.16.0.1", "[::1]", "[fd00::1]", "gpu", "gpu_1.lan"),
+    *("api.openai.com", "xn--bcher-kva.example", "100.64.0.1", "169.253.255.255", "metadata.example.com"),
+]
+
+
+@pytest.mark.parametrize("host", _NEVER_CALLED)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_link_local_and_metadata_addresses_are_refused_however_they_are_spelled(scheme: str, host: str) -> None:
+    with pytest.raises(ValueError, match="metadata"):
+        check_service_address(f"{scheme}://{host}:80/v1")
+    assert leads_to_metadata(host)
+
+
+@pytest.mark.parametrize("host", _CALLED)
+def test_private_and_public_addresses_are_taken(host: str) -> None:
+    check_service_address(f"http://{host}:8000/v1")
+    assert not leads_to_metadata(host)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://gpu/v1?x=1", "http://gpu/v1#x", "http://gpu?", "http://gpu#", "http://gpu/%3Fx", "http://gpu/%23"),
+        *("http://gpu/%253Fx", "http://gpu/%25252523", "http://gpu/\\x", "http://gpu/%5cx", "http://gpu/%00"),
+        *(
+            "http://gpu/%0d%0aX-A: b",
+            "http://gpu/%20",
+            "http://gpu/ x",
+            "http://gpu/\tx",
+            "http://gpu\n",
+            " http://gpu",
+        ),
+        *("http://good\\@evil/", "http://user:pass@gpu", "http://@gpu", "http://gpu%2e/", "http://gpu%00.evil/"),
+        *("ftp://gpu", "gpu:8000", "http://", "http:///v1", "http:gpu", "//gpu", "javascript:1", "http://gpu:0"),
+        *("http://gpu:99999", "http://[::1", "http://999.1.1.1", "http://\uff47pu", "http://gpu/\u2028", "http://a b"),
+    ],
+)
+def test_what_is_more_than_scheme_host_port_and_path_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="must"):
+        check_service_address(address)
+
+
+def test_no_address_is_that_of_a_model_which_is_not_set_up() -> None:
+    check_service_address("")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        *(
+            ("https://gpu", "https://GPU:443/v1"),
+            ("http://gpu:80", "HTTP://gpu/x"),
+            ("http://[::1]", "http://[::1]:80"),
+        ),
+        ("http://b\u00fccher.example", "http://XN--bcher-kva.example"),
+    ],
+)
+def test_default_ports_letter_case_and_idna_make_no_other_origin(one: str, other: str) -> None:
+    assert read_origin(one) == read_origin(other) != ""
+
+
+@pytest.mark.parametrize(
+    "other", ["https://gpu", "http://gpu:81", "http://gpu.", "http://gpu.evil", "http://gpu@evil", "http://evil/gpu"]
+)
+def test_another_scheme_host_or_port_is_another_origin(other: str) -> None:
+    assert read_origin("http://gpu") != read_origin(other)
+
+
+@pytest.mark.parametrize("text", ["", "gpu", "ftp://gpu", "http://", "http://[::1", "http://999.1.1.1"])
+def test_what_cannot_be_connected_to_has_no_origin(text: str) -> None:
+    assert read_origin(text) == ""
+
+
+def test_an_address_with_a_zone_is_link_local_too() -> None:
+    from ipaddress import ip_address
+
+    assert is_metadata(ip_address("fe80::1%eth0"))
