@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 from app.core.config import Settings, describe_settings, get_settings
 from app.core.console import accept_any_text, open_console
 from app.core.errors import ConfigurationError, VideoMomentsError
-from app.core.keys import make_api_key
+from app.core.keys import Access, make_api_key
 from app.core.logging import configure_logging
 from app.core.loopback import OPEN_TO_ALL, is_loopback
 from app.core.redis import redis_unavailable
@@ -119,7 +119,11 @@ def _parser() -> argparse.ArgumentParser:
 
     keys = commands.add_parser("keys", help="the keys that clients of the API send")
     new = keys.add_subparsers(required=True, metavar="ACTION").add_parser("new", help="make a key and print it once")
-    new.add_argument("--read-only", action="store_true", help="a key that may read and change nothing")
+    scope = new.add_mutually_exclusive_group()
+    scope.add_argument("--read-only", action="store_true", help="a key that may read and change nothing")
+    scope.add_argument(
+        "--admin", action="store_true", help="a key that may change models too, and where they are called"
+    )
     new.add_argument("--name", help="what the log calls it; without one it gets a name of its own")
     new.set_defaults(run=_new_key)
 
@@ -291,7 +295,8 @@ def _restore(options: argparse.Namespace) -> int:
 
 
 def _new_key(options: argparse.Namespace) -> int:
-    secret, kept = make_api_key(options.name, "read" if options.read_only else "write")
+    access: Access = "read" if options.read_only else "admin" if options.admin else "write"
+    secret, kept = make_api_key(options.name, access)
     _console.print(f"Key, which is shown this once:  {secret}", markup=False)
     _console.print(f"Entry for API_KEYS:             {kept}", markup=False)
     return 0

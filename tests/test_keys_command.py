@@ -24,14 +24,16 @@ def make_key(folder: Path, *options: str) -> tuple[str, str]:
 
 def test_a_key_opens_the_server_that_has_its_entry(tmp_path: Path, own_database_url: str, redis_url: str) -> None:
     (full, first), (reader, second) = make_key(tmp_path), make_key(tmp_path, "--read-only", "--name", "ci")
-    assert second.startswith("ci:read:")
-    keys = f"{first},{second}"
+    admin, third = make_key(tmp_path, "--admin", "--name", "owner")
+    assert (second[:8], third[:12]) == ("ci:read:", "owner:admin:")
+    keys = f"{first},{second},{third}"
     with serving(tmp_path, database_url=own_database_url, redis_url=redis_url, api_keys=keys) as server:
 
         def post(headers: dict[str, str]) -> int:
             return httpx.post(f"{server.url}/api/admin/models/seed", headers=headers).status_code
 
-        assert [post({}), post({"X-API-Key": reader}), post({"Authorization": f"Bearer {full}"})] == [401, 403, 200]
+        assert [post({}), post({"X-API-Key": reader}), post({"X-API-Key": full})] == [401, 403, 403]
+        assert post({"Authorization": f"Bearer {admin}"}) == 200
         assert httpx.get(f"{server.url}/api/videos", headers={"X-API-Key": reader}).status_code == 200
         assert full not in server.output
         assert reader not in server.output
@@ -40,6 +42,11 @@ def test_a_key_opens_the_server_that_has_its_entry(tmp_path: Path, own_database_
 def test_making_a_key_writes_and_starts_nothing(tmp_path: Path) -> None:
     make_key(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_has_one_scope(tmp_path: Path) -> None:
+    result = run(tmp_path / "data", "keys", "new", "--admin", "--read-only")
+    assert (result.returncode, result.stdout) == (2, "")
 
 
 def test_a_name_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:

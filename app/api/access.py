@@ -20,6 +20,8 @@ _MISSING = "Send an API key, as Authorization: Bearer or as X-API-Key"
 _UNKNOWN = "The API key is not valid"
 _SEVERAL = "The request carries different API keys"
 _READ_ONLY = "This API key may only read"
+_NO_ADMIN = "Changing models needs an API key of the scope admin"
+_MODELS = "/api/admin/models"  # whoever changes one decides where prompts, audio and its API key are sent
 
 
 def is_open(path: str) -> bool:
@@ -27,8 +29,13 @@ def is_open(path: str) -> bool:
     return path in _OPEN or path.startswith("/health/")
 
 
+def needs_admin(path: str, method: str) -> bool:
+    """Whether a request changes the registry of models."""
+    return method not in READS and (path == _MODELS or path.startswith(f"{_MODELS}/"))
+
+
 class KeyRequired:
-    """Plain ASGI: 401 without a key of the settings, 403 where a read-only one would change something.
+    """Plain ASGI: 401 without a key of the settings, 403 where one would change something that it may not.
 
     All is closed but the few addresses that tell nothing of the library, so that a route that is added is closed too.
     A browser's preflight carries no key; it is answered before it comes here.
@@ -39,7 +46,8 @@ class KeyRequired:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_open(scope["path"].removeprefix(scope.get("root_path", ""))):
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if scope["type"] != "http" or is_open(path):
             await self._app(scope, receive, send)
             return
         sent = _sent_keys(Headers(scope=scope))
@@ -51,8 +59,9 @@ class KeyRequired:
             await _refuse(_UNKNOWN, scope, receive, send)
             return
         scope["api_key"] = key.name  # for the log
-        if key.access == "read" and scope["method"] not in READS:
-            await error_answer(403, _READ_ONLY)(scope, receive, send)
+        refusal = _find_refusal(key, scope["method"], path)
+        if refusal is not None:
+            await error_answer(403, refusal)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -74,6 +83,12 @@ class OpenToAll:
                 self._has_told = True
                 _log.warning(OPEN_TO_ALL, host, port)
         await self._app(scope, receive, send)
+
+
+def _find_refusal(key: ApiKey, method: str, path: str) -> str | None:
+    if key.access == "read" and method not in READS:
+        return _READ_ONLY
+    return _NO_ADMIN if key.access != "admin" and needs_admin(path, method) else None
 
 
 def _sent_keys(headers: Headers) -> set[bytes]:

@@ -6,11 +6,15 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app.api.access import READS, is_open
+from app.api.access import READS, is_open, needs_admin
 
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+_KEY = (
+    "A key of `python -m app keys new`. The scope `read` (`--read-only`) allows to read, `write` to change everything "
+    "but models, and `admin` (`--admin`) to change models too"
+)
 _SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of `python -m app keys new`"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": _KEY},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key"},
 }
 _LISTED_ERRORS = ("HTTPValidationError", "ValidationError")  # FastAPI's own: their `detail` is no text
@@ -29,7 +33,7 @@ TAGS = [
     {"name": "lineage", "description": "All that came of a video, as one tree"},
     {"name": "prompts", "description": "What models were asked, and what came of it"},
     {"name": "generation_configs", "description": "With which parameters models were asked, and what came of it"},
-    {"name": "models", "description": "The registry of AI models"},
+    {"name": "models", "description": "The registry of AI models; changing it needs a key of the scope `admin`"},
     {"name": "static", "description": "Media at the addresses that older clients know"},
     {"name": "health", "description": "Whether this server, and those behind it, can serve"},
 ]
@@ -70,7 +74,9 @@ def _complete(operation: dict[str, Any], path: str, method: str, keys_are_needed
     anybody: list[dict[str, list[str]]] = [] if keys_are_needed else [{}]
     operation["security"] = [*anybody, *({name: []} for name in _SCHEMES)]
     responses.setdefault("401", _error("No valid API key") | {"headers": _header("WWW-Authenticate", "Bearer")})
-    if method not in READS:
+    if needs_admin(path, method):
+        responses.setdefault("403", _error("The API key is not of the scope `admin`, which changing models needs"))
+    elif method not in READS:
         responses.setdefault("403", _error("The API key may only read"))
     if "requestBody" in operation:
         responses.setdefault("400", _error("The body has another length than its Content-Length says"))

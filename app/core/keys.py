@@ -6,14 +6,14 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from app.core.errors import ConfigurationError
 
-Access = Literal["read", "write"]
+Access = Literal["read", "write", "admin"]  # each may do what those before it may
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_ENTRY = re.compile(rf"(?P<name>{_NAME.pattern}):(?P<access>read|write):(?P<digest>[0-9a-f]{{64}})")
+_ENTRY = re.compile(rf"(?P<name>{_NAME.pattern}):(?P<access>{'|'.join(get_args(Access))}):(?P<digest>[0-9a-f]{{64}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def parse_api_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
             raise ConfigurationError(f"API_KEYS: entry {position} is not as `python -m app keys new` prints it")
         if found["name"] in keys:
             raise ConfigurationError(f"API_KEYS: entry {position} has the name of another entry")
-        keys[found["name"]] = ApiKey(found["name"], "read" if found["access"] == "read" else "write", found["digest"])
+        keys[found["name"]] = ApiKey(found["name"], cast(Access, found["access"]), found["digest"])
     return tuple(keys.values())
 
 

@@ -17,8 +17,10 @@ from tests.api.conftest import open_client
 
 FULL, _FULL_ENTRY = make_api_key("full")
 READER, _READER_ENTRY = make_api_key("reader", "read")
+ADMIN, _ADMIN_ENTRY = make_api_key("owner", "admin")
 WRONG = make_api_key()[0]
-KEYS = (_FULL_ENTRY, _READER_ENTRY)
+KEYS = (_FULL_ENTRY, _READER_ENTRY, _ADMIN_ENTRY)
+NO_ADMIN = {"detail": "Changing models needs an API key of the scope admin"}
 
 OPEN = {"/", "/health", "/health/live", "/health/ready", "/openapi.json"}
 OPEN |= {"/docs", "/docs/oauth2-redirect", "/redoc"}
@@ -65,6 +67,26 @@ async def test_a_read_only_key_changes_nothing_by_any_route(app: FastAPI, client
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             answer = await client.request(method, path, headers=bearer(READER))
             assert (answer.status_code, answer.json()) == (403, {"detail": "This API key may only read"}), path
+
+
+async def test_only_a_key_of_the_scope_admin_changes_models_by_any_route(app: FastAPI, client: AsyncClient) -> None:
+    paths = [path for path in closed_paths(app) if path.startswith("/api/admin/models")]
+    assert len(paths) == 4
+    for path in [*paths, "/api/admin/models/", "/api/admin/models/qwen/test"]:
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            answer = await client.request(method, path, headers=bearer(FULL), content=b"no JSON")
+            assert (answer.status_code, answer.json()) == (403, NO_ADMIN), path
+            allowed = await client.request(method, path, headers=bearer(ADMIN), content=b"no JSON")
+            assert allowed.status_code not in (401, 403), path
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//api/admin/models/qwen", "/api//admin/models/qwen", "/api/admin/%6dodels/qwen", "/api/x/../admin/models/q"],
+)
+async def test_no_other_spelling_changes_models(client: AsyncClient, path: str) -> None:
+    answer = await client.delete(f"http://test{path}", headers=bearer(FULL))
+    assert answer.status_code in (403, 404, 405)
 
 
 async def test_a_read_only_key_reads(client: AsyncClient) -> None:

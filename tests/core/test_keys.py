@@ -43,9 +43,9 @@ def test_nothing_else_is_a_key(sent: bytes) -> None:
 
 
 def test_the_setting_holds_what_was_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    (_, full), (_, reader) = make_api_key("full"), make_api_key("reader", "read")
-    monkeypatch.setenv("API_KEYS", f" {full}, {reader} ,")
-    assert load_settings().api_keys == (full, reader)
+    kept = (make_api_key("full")[1], make_api_key("reader", "read")[1], make_api_key("owner", "admin")[1])
+    monkeypatch.setenv("API_KEYS", f" {kept[0]}, {kept[1]},{kept[2]} ,")
+    assert load_settings().api_keys == kept
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,8 @@ def test_the_setting_holds_what_was_printed(monkeypatch: pytest.MonkeyPatch) -> 
     [
         "vm_secret",
         "name:write",
-        f"name:admin:{HASH}",
+        f"name:owner:{HASH}",
+        f"name:Admin:{HASH}",
         f":write:{HASH}",
         f"na me:write:{HASH}",
         "name:write:secret",
@@ -71,7 +72,7 @@ def test_an_entry_that_is_none_is_one_sentence_with_its_place_and_not_its_text(
     ) as raised:
         load_settings()
     assert raised.value.__cause__ is None
-    for part in ("secret", HASH, "admin"):
+    for part in ("secret", HASH, "owner"):
         assert part not in str(raised.value)
 
 
