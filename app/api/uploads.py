@@ -15,6 +15,7 @@ from app.api.schemas.videos import SingleVideoAnswer, UploadQuery
 from app.api.schemas.videos import UploadForm as UploadFormSchema
 from app.api.upload_form import ENVELOPE_BYTES, FORM_HEAD_BYTES, UploadForm, find_boundary, refuse_form
 from app.api.videos import describe_video
+from app.core.config import Settings
 from app.core.errors import DeletedMeanwhile, InvalidInput, VideoNotFound
 from app.services.uploads import Upload, receive_video
 from app.services.video_details import VideoDetails
@@ -62,8 +63,9 @@ async def upload_video(
     """
     details = VideoDetails(query.filename, query.id, query.title, query.source_url)
     boundary = find_boundary(request.headers.get("content-type", ""))
+    settings: Settings = request.app.state.settings
     try:
-        async with receive_video(database, storage, request.app.state.settings.max_upload_bytes) as upload:
+        async with receive_video(database, storage, settings.max_upload_bytes, settings.max_video_hours) as upload:
             if boundary is None:
                 await _receive_body(request, upload, details)
             else:

@@ -85,6 +85,14 @@ class Settings(BaseSettings):
     max_download_bytes: int = Field(
         10 * 1024**3, ge=1, description="Bytes that a video may have that is downloaded from a URL."
     )
+    max_video_hours: float = Field(
+        12,
+        gt=0,
+        le=37,
+        allow_inf_nan=False,
+        description="Hours that a video may last that is uploaded, downloaded or processed, at most 37; "
+        "longer ones that are stored already play.",
+    )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Hosts, as `host` or `host:port` and separated by commas, that videos are downloaded from and "

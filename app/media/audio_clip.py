@@ -8,10 +8,10 @@ import av
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.packet import Packet
 
 from app.core.errors import StageFailed
 from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, SOUND_RATE
+from app.media.decoding import decode_packet
 from app.media.opening import BoundedFile, open_film
 from app.media.sound import Sound
 from app.media.streams import choose_audio_stream
@@ -41,7 +41,7 @@ def cut_audio_clip(file: BoundedFile, start: float, end: float, target: Path) ->
         encoded = clip.add_stream(AUDIO_CODEC, rate=SOUND_RATE, layout=layout, bit_rate=AUDIO_BITS)
         sound = Sound(layout, SOUND_RATE, first, None)
         wanted = round((end - start) * SOUND_RATE)
-        chunks = _hear(_frames(source, stream, timeline, first), sound, wanted)
+        chunks = _hear(_frames(source, file, stream, timeline, first), sound, wanted)
         for frame in make_frames(chunks, layout, wanted):
             file.check_limits()
             clip.mux(encoded.encode(frame))
@@ -58,7 +58,9 @@ def _hear(frames: Iterator[AudioFrame], sound: Sound, wanted: int) -> Iterator[b
     yield from sound.silence(wanted - sound.samples)
 
 
-def _frames(source: InputContainer, stream: AudioStream, timeline: Timeline, start: float) -> Iterator[AudioFrame]:
+def _frames(
+    source: InputContainer, file: BoundedFile, stream: AudioStream, timeline: Timeline, start: float
+) -> Iterator[AudioFrame]:
     """Yield the frames from a little before `start`, in seconds on the clock of the timeline, on."""
     lead = start - _LEAD_SECONDS
     read_only(source, stream)
@@ -66,15 +68,10 @@ def _frames(source: InputContainer, stream: AudioStream, timeline: Timeline, sta
     if can_seek and not timeline.restarts and lead > 0:
         source.seek(round(lead * av.time_base))
     for packet in timeline.continue_clock(source.demux(stream)):
+        if file.has_ended:
+            return
         if packet.pts is None or packet.pts * packet.time_base >= lead:
-            yield from _decode(packet)
-
-
-def _decode(packet: "Packet[AudioStream]") -> list[AudioFrame]:
-    try:
-        return packet.decode()
-    except av.FFmpegError:  # others may be whole
-        return []
+            yield from (frame for frame in decode_packet(packet) if isinstance(frame, AudioFrame))
 
 
 def make_frames(chunks: Iterator[bytes], layout: str, wanted: int, first: int = 0) -> Iterator[AudioFrame]:
@@ -82,6 +79,8 @@ def make_frames(chunks: Iterator[bytes], layout: str, wanted: int, first: int = 
     width, given = _SAMPLE_BYTES * (2 if layout == "stereo" else 1), first
     for chunk in chunks:
         samples = min(len(chunk) // width, wanted - given)
+        if given >= wanted:  # what follows may be silence without end
+            return
         if samples > 0:
             frame = AudioFrame("s16", layout, samples)
             plane = frame.planes[0]

@@ -50,6 +50,8 @@ def probe_audio(container: InputContainer, file: BoundedFile) -> tuple[AudioStre
         return stream, None
     said = container.duration / av.time_base if container.duration else None
     for packet in packets:
+        if file.has_ended:
+            break
         measured.add(packet)
     return stream, said if file.is_spent else _seconds(measured, container, stream) or said
 

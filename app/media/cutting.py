@@ -157,7 +157,7 @@ def plan_cut(film: BoundedFile, start: float, end: float, max_bytes: int = MAX_B
     film.seek(0)
     with open_film(film) as container:
         video, audio = choose_video_stream(container), choose_audio_stream(container)
-        frame = _first_frame(container, timeline, seek)
+        frame = _first_frame(container, film, timeline, seek)
         if video is None or frame is None:
             film.check_limits()
             raise StageFailed("No picture of this part of the video can be decoded")
@@ -178,13 +178,15 @@ def plan_cut(film: BoundedFile, start: float, end: float, max_bytes: int = MAX_B
     return cut
 
 
-def _first_frame(container: InputContainer, timeline: Timeline, seek: Seek | None) -> VideoFrame | None:
+def _first_frame(
+    container: InputContainer, film: BoundedFile, timeline: Timeline, seek: Seek | None
+) -> VideoFrame | None:
     video = choose_video_stream(container)
     if video is None:
         return None
     if seek is not None:
         seek.apply(container)
-    return next((frame for frame in decode(container, timeline, video) if isinstance(frame, VideoFrame)), None)
+    return next((frame for frame in decode(container, film, timeline, video) if isinstance(frame, VideoFrame)), None)
 
 
 def _form_of(frame: VideoFrame, video: VideoStream) -> FrameForm:

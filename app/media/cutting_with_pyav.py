@@ -45,7 +45,7 @@ def cut_with_pyav(film: BoundedFile, cut: Cut, target: Path) -> None:
         av.open(f"file:{target}", "w", format="mp4", options={"movflags": "+faststart"}) as clip,
     ):
         written = 0
-        for packet in _recode(source, clip, cut, table):
+        for packet in _recode(source, film, clip, cut, table):
             film.check_limits()
             written += packet.size
             if written > cut.max_bytes:
@@ -54,14 +54,16 @@ def cut_with_pyav(film: BoundedFile, cut: Cut, target: Path) -> None:
         film.check_limits()
 
 
-def _recode(source: InputContainer, clip: OutputContainer, cut: Cut, table: Path | None) -> Iterator[_Encoded]:
+def _recode(
+    source: InputContainer, film: BoundedFile, clip: OutputContainer, cut: Cut, table: Path | None
+) -> Iterator[_Encoded]:
     video, sound = _PictureTrack(source, clip, cut, table), _SoundTrack(clip, cut)
     held: list[_Encoded] = []
     streams = [source.streams[index] for index in (cut.picture, cut.sound) if index is not None]
     if cut.seek is not None:
         cut.seek.apply(source)
     for frame in decode(
-        source, cut.timeline, *(each for each in streams if isinstance(each, AudioStream | VideoStream))
+        source, film, cut.timeline, *(each for each in streams if isinstance(each, AudioStream | VideoStream))
     ):
         held.extend(sound.add(frame) if isinstance(frame, AudioFrame) else video.add(frame))
         if video.has_begun:  # the header of the clip says how large the picture is

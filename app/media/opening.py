@@ -60,9 +60,18 @@ class BoundedFile(io.RawIOBase):
         self._failure: Exception | None = None
         self.is_spent = False
 
-    def read(self, size: int = -1) -> bytes:
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is to be read; FFmpeg goes on with packets that are in its buffer or have no bytes."""
         self.is_spent = self.is_spent or self._left <= 0 or time.monotonic() > self._deadline
-        if self.is_spent or self._failure or self._stopping.is_set():
+        return self.is_spent or self._failure is not None or self._stopping.is_set()
+
+    @property
+    def seconds_left(self) -> float:
+        return max(self._deadline - time.monotonic(), 0.0)
+
+    def read(self, size: int = -1) -> bytes:
+        if self.has_ended:
             return b""
         try:
             chunk = self._file.read(size)
@@ -100,6 +109,13 @@ class BoundedFile(io.RawIOBase):
             raise Stopped
         if self.is_spent or time.monotonic() > self._deadline:
             raise TooExpensive
+
+
+def measure(file: "BinaryIO | BoundedFile") -> int:
+    """Return the bytes of a file, and go back to its beginning."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    return size
 
 
 @contextmanager

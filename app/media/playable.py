@@ -22,7 +22,9 @@ from app.media.audio_clip import make_frames
 from app.media.clip import cut_clip, raise_if_full
 from app.media.content_type import HEAD_BYTES, content_type
 from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, SOUND_RATE
-from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
+from app.media.decoding import decode_packet
+from app.media.lengths import MAX_HOURS, check_content, check_hours, work_seconds
+from app.media.opening import BoundedFile, Limits, TooExpensive, measure, open_film
 from app.media.probe import NotAVideo, probe
 from app.media.sound import Sound
 from app.media.streams import choose_audio_stream, choose_video_stream
@@ -72,10 +74,13 @@ class PlayableCopy:
         return ".m4a" if self.is_audio_only else ".mp4"
 
 
-def plan_playable(file: BinaryIO, stopping: threading.Event, declares_more: bool = False) -> PlayableCopy | None:
+def plan_playable(
+    file: BinaryIO, stopping: threading.Event, declares_more: bool = False, max_hours: float = MAX_HOURS
+) -> PlayableCopy | None:
     """Return how a copy of a file is made that browsers play, None where they play the file itself; it blocks.
 
-    Browsers show the duration that a file declares: one that was cut off and `declares_more` needs a copy.
+    Browsers show the duration that a file declares: one that was cut off and `declares_more` needs a copy. A file that
+    is longer than `max_hours`, or of which more would be encoded than it can hold, has none.
     Raises `StageFailed`, `Stopped`, and what reading the file raises.
     """
     head = file.read(HEAD_BYTES)
@@ -84,7 +89,10 @@ def plan_playable(file: BinaryIO, stopping: threading.Event, declares_more: bool
     try:
         timeline = read_timeline(bounded, may_read_all=True)
         with open_film(bounded) as container:
-            return _plan(container, timeline, content_type(head, ""), declares_more)
+            copy = _plan(container, timeline, content_type(head, ""), declares_more)
+        if copy is not None:
+            _check_length(copy, measure(file), max_hours)
+        return copy
     except TooExpensive as error:
         raise StageFailed(f"No playable copy can be made: {error}") from None
     except av.FFmpegError:
@@ -96,18 +104,32 @@ def make_playable(file: BinaryIO, copy: PlayableCopy, target: Path, stopping: th
 
     Raises `StageFailed`, `Stopped`, what reading the file raises, and `OSError` for the target.
     """
+    size = measure(file)
+    limit_seconds = work_seconds(size, _LIMIT_SECONDS)
     if copy.copies_video:
         try:
-            _remux(BoundedFile(file, Limits(_LIMIT_SECONDS, 1024**4), stopping), copy, target)
+            _remux(BoundedFile(file, Limits(limit_seconds, 1024**4), stopping), copy, target)
             if _is_whole(target, copy):
                 return
             reason = "the copy has another duration"
+        except TooExpensive as error:
+            raise StageFailed(f"No playable copy can be made: {error}") from None
         except (av.FFmpegError, _NotCopied) as error:
             raise_if_full(error)
             reason = str(error)
+        check_content(copy.seconds, size)
         _log.info("The streams of a video cannot be copied, and are encoded: %s", reason)
     file.seek(0)
-    cut_clip(file, 0, copy.seconds, target, stopping, _LIMIT_SECONDS, _MAX_BYTES)
+    cut_clip(file, 0, copy.seconds, target, stopping, limit_seconds, _MAX_BYTES)
+
+
+def _check_length(copy: PlayableCopy, size: int, max_hours: float) -> None:
+    try:
+        check_hours(copy.seconds, max_hours)
+        if not (copy.copies_video and copy.copies_audio):
+            check_content(copy.seconds, size)
+    except StageFailed as failure:
+        raise StageFailed(f"No playable copy can be made: {str(failure)[:1].lower()}{str(failure)[1:]}") from None
 
 
 class _NotCopied(Exception):
@@ -133,7 +155,7 @@ def _plan(container: InputContainer, timeline: Timeline, kind: str, declares_mor
         and video_codec in _VIDEO_CODECS
         and _has_played_profile(video)
         and not timeline.restarts,
-        copies_audio=audio_codec in _AUDIO_CODECS,
+        copies_audio=audio_codec in {None, *_AUDIO_CODECS},
     )
 
 
@@ -223,11 +245,7 @@ class _EncodedTrack:
         self._given = 0
 
     def add(self, packet: "Packet[Stream]") -> None:
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:  # others may be whole
-            return
-        for frame in frames:
+        for frame in decode_packet(packet):
             if isinstance(frame, AudioFrame):
                 self._encode(self._sound.add(frame))
 

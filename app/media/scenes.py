@@ -31,7 +31,7 @@ def find_scene_cuts(film: BinaryIO, stopping: threading.Event) -> list[float]:
     try:
         timeline = read_timeline(bounded, needs_end=False)
         with open_film(bounded) as container:
-            for cut in _cuts(container, timeline):
+            for cut in _cuts(container, bounded, timeline):
                 bounded.check_limits()
                 cuts.append(max(cut - timeline.origin, 0.0))
         bounded.check_limits()
@@ -40,10 +40,10 @@ def find_scene_cuts(film: BinaryIO, stopping: threading.Event) -> list[float]:
     return cuts
 
 
-def _cuts(container: InputContainer, timeline: Timeline) -> Iterator[float]:
+def _cuts(container: InputContainer, file: BoundedFile, timeline: Timeline) -> Iterator[float]:
     """Yield the time stamps, in seconds, of key frames that look different from the ones before them."""
     before: NDArray[np.int16] | None = None
-    for frame in _key_frames(container, timeline):
+    for frame in _key_frames(container, file, timeline):
         picture = frame.reformat(_WIDTH, _HEIGHT, "rgb24", interpolation=Interpolation.AREA, threads=1)
         pixels = picture.to_ndarray().astype(np.int16)
         if before is not None and frame.time is not None and np.abs(pixels - before).mean() > _CHANGE:
@@ -51,11 +51,11 @@ def _cuts(container: InputContainer, timeline: Timeline) -> Iterator[float]:
         before = pixels
 
 
-def _key_frames(container: InputContainer, timeline: Timeline) -> Iterator[VideoFrame]:
+def _key_frames(container: InputContainer, file: BoundedFile, timeline: Timeline) -> Iterator[VideoFrame]:
     stream = choose_video_stream(container)
     if stream is None or stream.codec_context is None:
         return
     stream.codec_context.skip_frame = "NONKEY"
-    for frame in decode(container, timeline, stream):
+    for frame in decode(container, file, timeline, stream):
         if isinstance(frame, VideoFrame):
             yield frame

@@ -21,7 +21,7 @@ from cachetools import LRUCache
 
 from app.media.broken_packet import lacks_mxf_index
 from app.media.early_end import find_cut, find_last_end, has_unknown_riff_size, is_cut_off
-from app.media.opening import BoundedFile, open_film
+from app.media.opening import BoundedFile, measure, open_film
 from app.media.streams import choose_audio_stream, choose_video_stream
 
 Playable = AudioStream | VideoStream
@@ -30,6 +30,7 @@ _Read = TypeVar("_Read", bound=Stream)
 _VIDEO_PACKETS = 16  # as many frames as can lie out of order
 _FIRST_PACKETS_AT_MOST = 200
 _SCAN_SECONDS = 15.0
+_KEY_FRAMES_AT_MOST = 50_000  # that are remembered of a file: one for each second of 14 hours
 # A stream whose time stamps go back by more than the first, or on by more than the second, has another clock.
 _JUMP_BACK_SECONDS: Final = 0.5
 _JUMP_ON_SECONDS: Final = 60.0
@@ -101,11 +102,10 @@ def read_timeline(film: BoundedFile, needs_end: bool = True, may_read_all: bool 
     Less is read of it where its end is not needed. A file that does not say how long it is has an end only where all
     of it may be read to find out. Raises what `open_film` raises.
     """
-    size = film.seek(0, io.SEEK_END)
-    film.seek(0)
+    size = measure(film)
     declared = end = None
     with open_film(film) as container:
-        origin = _find_origin(container, find_playable(container))
+        origin = _find_origin(container, film, find_playable(container))
         needs_scan = _needs_scan(container, may_read_all)
         is_seekable = not _has_lost_index(container, film, size)
         if needs_end and not needs_scan:
@@ -155,12 +155,12 @@ def read_only(container: InputContainer, *streams: Playable) -> None:
         stream.discard = Discard.default if stream.index in wanted else Discard.all
 
 
-def _find_origin(container: InputContainer, streams: Sequence[Playable]) -> float:
+def _find_origin(container: InputContainer, film: BoundedFile, streams: Sequence[Playable]) -> float:
     """Return the earliest time stamp of what is decoded: where only a decoder can tell it, the file does not say it."""
     first: dict[int, float] = {}
     left = {stream.index: _VIDEO_PACKETS if isinstance(stream, VideoStream) else 1 for stream in streams}
     read_only(container, *streams)
-    packets = _whole_packets(container, streams)
+    packets = _whole_packets(container, film, streams)
     for _, packet in zip(range(_FIRST_PACKETS_AT_MOST), packets, strict=False):
         index, skipped = packet.stream.index, _skipped_seconds(packet)
         # A packet that is not played says all the same when audio begins, where it counts the samples to skip.
@@ -210,14 +210,18 @@ def _find_ends(
     try:
         if not is_led_astray(container) and not _has_lost_index(container, film, size):
             container.seek(hint)
-        ends = [_end_of(packet) for packet in _whole_packets(container, streams)]
+        end = _last_end(container, film, streams)
     except av.FFmpegError:  # a file that cannot be sought in
-        ends = []
-    end = max(ends, default=None) or find_last_end(container, lambda: map(_end_of, _whole_packets(container, streams)))
+        end = None
+    end = end or find_last_end(container, lambda: map(_end_of, _whole_packets(container, film, streams)))
     if end is None:
         return None, declared
     is_short = is_cut_off(container, streams, declared - origin, end - origin)
     return (declared if is_short and not _is_guessed(container, film) else None), end
+
+
+def _last_end(container: InputContainer, film: BoundedFile, streams: Sequence[Playable]) -> float | None:
+    return max(map(_end_of, _whole_packets(container, film, streams)), default=None)
 
 
 def _has_lost_index(container: InputContainer, film: BoundedFile, size: int) -> bool:
@@ -268,10 +272,14 @@ def _start_of(packet: "Packet[Stream]") -> float:
     return float((stamp or 0) * packet.time_base)
 
 
-def _whole_packets(container: InputContainer, streams: Sequence[Playable]) -> "Iterator[Packet[Stream]]":
+def _whole_packets(
+    container: InputContainer, film: BoundedFile, streams: Sequence[Playable]
+) -> "Iterator[Packet[Stream]]":
     """Yield packets until the file ends or is damaged."""
     try:
         for packet in container.demux(*streams):
+            if film.has_ended:
+                return
             if packet.pts is not None or packet.dts is not None:
                 yield packet
     except av.FFmpegError:
@@ -306,6 +314,7 @@ class _ClockScan:
     def __init__(self) -> None:
         self._parts = [_ClockPart(0)]
         self._positions: dict[int, int] = {}
+        self._key_frames = 0
         self._last: dict[int, tuple[int, float]] = {}  # by stream, the part it is in and its last decoding time
 
     def add(self, packet: "Packet[Stream]") -> None:
@@ -317,7 +326,9 @@ class _ClockScan:
         part, start = self._parts[number], _start_of(packet)
         part.start, part.end = min(part.start, start), max(part.end, _end_of(packet))
         if packet.is_keyframe and packet.pos is not None and isinstance(packet.stream, VideoStream):
-            part.key_frames.append(KeyFrame(start, packet.pos))
+            self._key_frames += 1
+            if self._key_frames <= _KEY_FRAMES_AT_MOST:
+                part.key_frames.append(KeyFrame(start, packet.pos))
 
     def _part_of(self, stream: int, position: int, decoded: float) -> int:
         number = max(index for index, part in enumerate(self._parts) if part.position <= position)
@@ -375,7 +386,7 @@ def _read_packets(film: BoundedFile, origin: float) -> Timeline:
     with open_film(film) as container:
         streams = find_playable(container)
         read_only(container, *streams)
-        for packet in _whole_packets(container, streams):
+        for packet in _whole_packets(container, film, streams):
             if time.monotonic() > deadline:
                 break
             scan.add(packet)

@@ -55,7 +55,7 @@ def _measure(container: InputContainer, file: BoundedFile) -> NDArray[np.float64
     if stream is None:
         raise NoPicture("the file has neither a picture nor audio")
     is_long = duration > _DECODED_WHOLE_SECONDS
-    parts = _loud_parts(container, stream, duration) if is_long else _loud_whole(container, stream)
+    parts = _loud_parts(container, file, stream, duration) if is_long else _loud_whole(container, file, stream)
     found: list[float] = []
     for part in parts:
         found.append(part)
@@ -70,29 +70,29 @@ def _measure(container: InputContainer, file: BoundedFile) -> NDArray[np.float64
     return np.array(bars)
 
 
-def _loud_whole(container: InputContainer, stream: AudioStream) -> Iterator[float]:
+def _loud_whole(container: InputContainer, file: BoundedFile, stream: AudioStream) -> Iterator[float]:
     """Yield the loudness of each frame."""
     measure = _FrameMeasure()
-    for frame in decode(container, _ANY_TIMELINE, stream):
+    for frame in decode(container, file, _ANY_TIMELINE, stream):
         if isinstance(frame, AudioFrame):
             yield from measure(frame)
 
 
-def _loud_parts(container: InputContainer, stream: AudioStream, duration: float) -> Iterator[float]:
+def _loud_parts(container: InputContainer, file: BoundedFile, stream: AudioStream, duration: float) -> Iterator[float]:
     """Yield the loudness of the beginning of what each bar stands for."""
     start = said_origin(container)
     for bar in range(_BARS):
         try:
             container.seek(round((start + duration * bar / _BARS) * av.time_base))
         except av.FFmpegError:  # a file that cannot be sought in: its beginning has to do
-            yield from _loud_whole(container, stream)
+            yield from _loud_whole(container, file, stream)
             return
-        yield max(_first_part(container, stream), default=0.0)
+        yield max(_first_part(container, file, stream), default=0.0)
 
 
-def _first_part(container: InputContainer, stream: AudioStream) -> Iterator[float]:
+def _first_part(container: InputContainer, file: BoundedFile, stream: AudioStream) -> Iterator[float]:
     seconds, measure = 0.0, _FrameMeasure()
-    for frame in decode(container, _ANY_TIMELINE, stream):
+    for frame in decode(container, file, _ANY_TIMELINE, stream):
         if isinstance(frame, AudioFrame):
             seconds += frame.samples / frame.sample_rate
             yield from measure(frame)

@@ -21,12 +21,13 @@ from app.pipeline.extracting import film_url
 from app.pipeline.spoken import timed_words_of
 from app.pipeline.windows import find_window
 from app.repositories import ClipRepository, MomentRepository, TranscriptRepository, VideoRepository
-from app.storage import Storage, clip_folder, name_of
+from app.storage import Storage, check_free_space, clip_folder, name_of
 from app.storage.workers import Workers
 
 _FOLDER = "clips"
 _FAILED = ".failed"
 _AT_ONCE = min(4, os.cpu_count() or 1)  # of one run; an encoder uses several cores by itself
+_BYTES_PER_SECOND = {".mp4": 250_000, ".m4a": 20_000}  # of clips, about, those with a picture in high definition
 _cutters = Workers("clips", 16)
 
 
@@ -87,10 +88,11 @@ async def cut_missing(
     """Cut what does not lie in the run's folder, several at once, and tell of each why it failed, or None.
 
     What has failed before on this machine fails again at once. Raises `StageFailed` where the film is missing,
-    `StorageUnavailable`, and `OSError` for the folder.
+    `StorageFull`, `StorageUnavailable`, and `OSError` for the folder.
     """
     url, waiting = await film_url(context), deque(targets)
     await asyncio.to_thread((context.folder / _FOLDER).mkdir, exist_ok=True)
+    await asyncio.to_thread(_check_free_space, context.folder, targets)
 
     async def cut_waiting() -> None:
         while waiting:
@@ -101,6 +103,13 @@ async def cut_missing(
     async with asyncio.TaskGroup() as group:
         for _ in range(min(_AT_ONCE, len(targets))):
             group.create_task(cut_waiting())
+
+
+def _check_free_space(folder: Path, targets: Sequence[Target]) -> None:
+    """Raise `StorageFull` where the clips do not fit on the disk."""
+    missing = [target for target in targets if not target.path.is_file() and not target.problem]
+    needed = sum((target.end - target.start) * _BYTES_PER_SECOND[target.path.suffix] for target in missing)
+    check_free_space(folder, needed, "the clips of the video")
 
 
 async def _read_material(context: RunContext) -> _Material:

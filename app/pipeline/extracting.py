@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from app.core.errors import FileMissing, StageFailed, VideoDeleted
-from app.media.audio import extract_audio
+from app.media.audio import BYTES_PER_SECOND, extract_audio
+from app.media.lengths import longest_seconds
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME
 from app.repositories import VideoRepository
-from app.storage import Storage
+from app.storage import Storage, check_free_space
 from app.storage.workers import Workers
 
 _extractors = Workers("audio", 8)
@@ -20,14 +21,26 @@ _extractors = Workers("audio", 8)
 async def extract_once(context: RunContext) -> Path:
     """Return the sound that lies in the run's folder; where it does not, it is extracted first.
 
-    Raises `StageFailed`, `StorageUnavailable`, and `OSError` for the folder.
+    Raises `StageFailed`, `StorageFull`, `StorageUnavailable`, and `OSError` for the folder.
     """
     target = context.folder / AUDIO_NAME
     if not await asyncio.to_thread(target.is_file):
         url, stopping = await film_url(context), threading.Event()
-        extracting = partial(_extract, context.storage, url, target, stopping, partial(_report, context))
+        await _check_free_space(context, url, target)
+        max_hours, report = context.settings.max_video_hours, partial(_report, context)
+        extracting = partial(_extract, context.storage, url, target, stopping, report, max_hours)
         await _extractors.run_in_turn(extracting, on_cancel=stopping.set)
     return target
+
+
+async def _check_free_space(context: RunContext, url: str, target: Path) -> None:
+    """Raise `StorageFull` where the audio of the video does not fit on the disk, as far as its length is known."""
+    async with context.database.connect() as conn:
+        video = await VideoRepository(conn).get(context.run.video_id)
+    known = (video and video.duration_seconds) or 0.0
+    believed = longest_seconds((await context.storage.stat(url)).size)
+    seconds = min(known, believed, context.settings.max_video_hours * 3600)
+    await asyncio.to_thread(check_free_space, target.parent, seconds * BYTES_PER_SECOND, "the audio of the video")
 
 
 async def film_url(context: RunContext) -> str:
@@ -44,11 +57,16 @@ async def film_url(context: RunContext) -> str:
 
 
 def _extract(
-    storage: Storage, url: str, target: Path, stopping: threading.Event, progress: Callable[[float], None]
+    storage: Storage,
+    url: str,
+    target: Path,
+    stopping: threading.Event,
+    progress: Callable[[float], None],
+    max_hours: float,
 ) -> None:
     try:
         with storage.open(url) as film:
-            extract_audio(film, target, stopping, progress)
+            extract_audio(film, target, stopping, progress, max_hours=max_hours)
     except FileMissing:
         raise StageFailed("The file of the video went away while its sound was extracted") from None
 

@@ -8,7 +8,7 @@ from app.models.video import describe_early_end
 from app.pipeline.context import RunContext
 from app.repositories import VideoRepository
 from app.repositories.video_files import VideoFileRepository
-from app.storage import find_audio_file
+from app.storage import check_free_space, find_audio_file
 from app.storage.folders import path_of
 from app.storage.os_errors import writing
 
@@ -49,6 +49,7 @@ async def find_local(context: RunContext, url: str) -> Path | None:
 async def _fetch(context: RunContext, url: str, copy: Path) -> None:
     part, size = copy.with_name(copy.name + _PART), 0
     async with context.storage.opened(url) as file:
+        await asyncio.to_thread(check_free_space, part.parent, file.stored.size, "the file")
         with writing(), await asyncio.to_thread(part.open, "wb") as target:
             async for chunk in file.read():
                 size += await asyncio.to_thread(target.write, chunk)

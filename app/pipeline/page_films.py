@@ -16,6 +16,7 @@ from typing import cast
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
 from app.core.guarded_http import AddressGuard
 from app.pipeline.guard_proxy import GuardProxy, guard_proxy
+from app.storage import check_free_space
 
 if sys.platform == "linux":
     import resource
@@ -39,6 +40,7 @@ _TEXT_BYTES = 4096
 # What a page can make yt-dlp use; a small one may unpack to a thousand times its size.
 _MEMORY_BYTES = 2 * 1024**3
 _CPU_SECONDS = 300
+_FREE_SPACE_STEP = 64 * 1024**2  # of a video whose length is not known
 _PAGES_BYTES = 64 * 1024**2  # of pages and lists, beside the film
 
 
@@ -90,7 +92,7 @@ async def _download(
     )
     arguments.write(f"{url}\n".encode())  # on the command line, everybody on this machine could read it
     arguments.close()
-    said, _ = await asyncio.gather(_read_end(errors), _follow(output, max_bytes, report))
+    said, _ = await asyncio.gather(_read_end(errors), _follow(output, folder, max_bytes, report))
     if await process.wait() == 0 and (films := _list_films(folder)):
         return films[0]
     if proxy.is_used_up:
@@ -110,10 +112,14 @@ def _hit_limit(process: Process, said: str) -> bool:
     return (process.returncode or 0) < 0 or "MemoryError" in said or said.endswith("ERROR:")
 
 
-async def _follow(lines: StreamReader, max_bytes: int, report: Report) -> None:
+async def _follow(lines: StreamReader, folder: Path, max_bytes: int, report: Report) -> None:
+    checked = 0
     async for arrived, total in _read_progress(lines):
         if max(arrived, total or 0) > max_bytes:
             raise _too_large(max_bytes)
+        if (expected := total or arrived + _FREE_SPACE_STEP) > checked:
+            checked = expected
+            await asyncio.to_thread(check_free_space, folder, expected - arrived, "the video")
         report(arrived, total)
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from app.core.errors import StageFailed
+from app.storage import check_free_space
 from app.storage.os_errors import writing
 from app.storage.workers import Workers
 
@@ -51,7 +52,7 @@ class PartFile:
         await _disk.run_to_its_end(partial(self._look, url))
 
     async def begin(self, origin: Origin) -> None:
-        """Begin anew with what comes from somewhere. Raises `StageFailed` where it is too large."""
+        """Begin anew with what comes from somewhere. Raises `StageFailed` where it is too large, and `StorageFull`."""
         self._check_size(origin.total_bytes or 0)
         self.origin, self.size = origin, 0
         self._buffer.clear()
@@ -83,7 +84,8 @@ class PartFile:
 
     def _begin(self) -> None:
         with writing():
-            self.path.write_bytes(b"")
+            self.path.write_bytes(b"")  # what an earlier attempt has left is free again
+            check_free_space(self.path.parent, self.origin.total_bytes or 0, "the video")
             self._note.write_text(json.dumps(asdict(self.origin)), "utf-8")
 
     def _flush(self) -> None:

@@ -9,8 +9,17 @@ from pathlib import Path
 
 from psycopg.errors import UniqueViolation
 
-from app.core.errors import Conflict, DeletedMeanwhile, FileMissing, InvalidInput, StorageUnavailable, TooLarge
+from app.core.errors import (
+    Conflict,
+    DeletedMeanwhile,
+    FileMissing,
+    InvalidInput,
+    StageFailed,
+    StorageUnavailable,
+    TooLarge,
+)
 from app.database import Database
+from app.media.lengths import MAX_HOURS, check_hours
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.repositories import VideoRepository
 from app.repositories.video_files import VideoFileRepository
@@ -24,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 # A file may be looked at for seconds, and nothing else is to wait behind it.
 _probes = Workers("probes", 2)
+_FREE_SPACE_STEP = 64 * 1024**2  # bytes that arrive between two looks at the disk
 _TAKEN = "A video with this id exists already"
 
 
@@ -38,20 +48,26 @@ class _NameTaken(Exception):
 class Upload:
     """A video that arrives: `announce` it, `write` its bytes, and `store` it. Leaving the block forgets the rest."""
 
-    def __init__(self, database: Database, storage: Storage, incoming: Receiver, max_bytes: int) -> None:
+    def __init__(
+        self, database: Database, storage: Storage, incoming: Receiver, max_bytes: int, max_hours: float
+    ) -> None:
         self._database = database
         self._storage = storage
         self._incoming = incoming
         self._max_bytes = max_bytes
+        self._max_hours = max_hours
 
     async def announce(self, details: VideoDetails, at_least_bytes: int = 0) -> None:
         """Refuse what can only fail, before the bytes are there.
 
-        Raises `TooLarge`, `InvalidInput`, and `Conflict` for an identifier that the client named and that is taken.
+        Raises `TooLarge`, `StorageFull`, `InvalidInput`, and `Conflict` for an identifier that the client named and
+        that is taken.
         """
         if at_least_bytes > self._max_bytes:
             raise self._too_large()
         details.check()
+        if at_least_bytes > 0:
+            await self._incoming.check_free_space(at_least_bytes)
         if details.identifier:
             async with self._database.connect() as conn:
                 if await VideoRepository(conn).get_by_identifier(details.identifier):
@@ -59,8 +75,11 @@ class Upload:
 
     async def write(self, data: bytes) -> None:
         """Raises `TooLarge` and `StorageFull`."""
-        if self._incoming.size + len(data) > self._max_bytes:
+        size = self._incoming.size + len(data)
+        if size > self._max_bytes:
             raise self._too_large()
+        if size // _FREE_SPACE_STEP > self._incoming.size // _FREE_SPACE_STEP:
+            await self._incoming.check_free_space(_FREE_SPACE_STEP)
         await self._incoming.write(data)
 
     async def store(self, details: VideoDetails) -> str:
@@ -120,7 +139,11 @@ class Upload:
 
     async def _probe(self) -> MediaInfo:
         try:
-            return await _probes.run(probe, self._incoming.path)
+            info = await _probes.run(probe, self._incoming.path)
+            check_hours(info.duration_seconds or 0.0, self._max_hours)
+            return info
+        except StageFailed as error:
+            raise InvalidInput(str(error)) from None
         except NotAVideo as error:
             raise InvalidInput(f"{str(error)[:1].upper()}{str(error)[1:]}") from None
         except OSError as error:
@@ -165,7 +188,9 @@ class Upload:
 
 
 @asynccontextmanager
-async def receive_video(database: Database, storage: Storage, max_bytes: int) -> AsyncIterator[Upload]:
+async def receive_video(
+    database: Database, storage: Storage, max_bytes: int, max_hours: float = MAX_HOURS
+) -> AsyncIterator[Upload]:
     """Give a place for a video that arrives; nothing of it is left behind where it is not stored."""
     async with storage.receive() as incoming:
-        yield Upload(database, storage, incoming, max_bytes)
+        yield Upload(database, storage, incoming, max_bytes, max_hours)

@@ -2,6 +2,7 @@
 
 from app.storage.audio import find_audio_file
 from app.storage.folders import path_of
+from app.storage.free_space import check_free_space
 from app.storage.incoming import Receiver
 from app.storage.keys import audio_folder, clip_folder, name_of, playable_folder, thumbnail_folder, video_folder
 from app.storage.protocol import Home, Link, OpenFile, Progress, StoredFile
@@ -16,6 +17,7 @@ __all__ = [
     "Storage",
     "StoredFile",
     "audio_folder",
+    "check_free_space",
     "clip_folder",
     "find_audio_file",
     "name_of",

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.core.errors import Conflict, FileMissing, StorageUnavailable
+from app.core.errors import Conflict, FileMissing, StorageFull, StorageUnavailable
 from app.storage.folders import open_file, open_folder
+from app.storage.free_space import check_free_space
 from app.storage.incoming import IncomingFolder
 from app.storage.keys import parts_of
 from app.storage.os_errors import reading, writing
@@ -55,7 +56,7 @@ class Copying:
                 self._fill(draft, source)
                 os.fsync(draft)
                 self._publish(path)
-            except OSError:
+            except (OSError, StorageFull):
                 path.unlink(missing_ok=True)  # above all where the disk is full
                 raise
 
@@ -88,6 +89,7 @@ class Copying:
         with io.FileIO(draft, "r+", closefd=False) as file:
             done = self._count_equal(source, file)
             file.truncate(done)
+            check_free_space(self._root, before.st_size - done, "the file")
             file.seek(done)
             source.seek(done)
             self._progress(done)

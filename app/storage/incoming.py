@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from app.core.errors import StorageUnavailable
+from app.storage.free_space import check_free_space
 from app.storage.locks import is_at, try_lock, wait_for_lock
 from app.storage.os_errors import writing
 from app.storage.workers import Workers
@@ -54,6 +55,10 @@ class Receiver:
     async def write(self, data: bytes) -> None:
         """Append what has arrived. Raises `StorageFull`."""
         await self._workers.run(self._write, data)
+
+    async def check_free_space(self, needed_bytes: int) -> None:
+        """Raise `StorageFull` where the disk has no room for so many more bytes."""
+        await self._workers.run(check_free_space, self._folder.path, needed_bytes, "the video")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

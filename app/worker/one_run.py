@@ -128,7 +128,10 @@ async def _receive(path: Path, size: int, tools: _Tools) -> str:
     if (known := await _find_same(path, size, details.derived_identifier, tools)) is not None:
         tools.progress.say("Using the film that the library has")
         return known
-    async with receive_video(tools.database, tools.storage, tools.settings.max_upload_bytes) as upload:
+    settings = tools.settings
+    async with receive_video(
+        tools.database, tools.storage, settings.max_upload_bytes, settings.max_video_hours
+    ) as upload:
         await upload.announce(details, size)
         with path.open("rb") as file:
             while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):

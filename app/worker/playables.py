@@ -22,7 +22,7 @@ from app.media.playable import PlayableCopy, make_playable, plan_playable
 from app.models.video_file import ClaimedFile, FileStatus
 from app.pipeline.pace import Pace
 from app.repositories.video_files import VideoFileRepository
-from app.storage import Storage, playable_folder
+from app.storage import Storage, check_free_space, playable_folder
 from app.storage.workers import Workers
 
 T = TypeVar("T")
@@ -45,6 +45,7 @@ class PlayableMaker:
 
     def __init__(self, settings: Settings, database: Database, storage: Storage, name: str, pace: Pace) -> None:
         self._root = settings.data_dir / _FOLDER
+        self._max_hours = settings.max_video_hours
         self._database = database
         self._storage = storage
         self._name = name
@@ -99,7 +100,7 @@ class PlayableMaker:
         await self._finish(file, FileStatus.FAILED, reason=f"The playable copy cannot be written: {problem}")
 
     async def _make(self, file: ClaimedFile) -> None:
-        copy = await self._run(file, FileStatus.INSPECTING, partial(_plan, self._storage, file))
+        copy = await self._run(file, FileStatus.INSPECTING, partial(_plan, self._storage, file, self._max_hours))
         if copy is None:
             await self._finish_with_copy(file, FileStatus.UNNEEDED, None)
             return
@@ -118,6 +119,8 @@ class PlayableMaker:
         try:
             await asyncio.to_thread(folder.mkdir, parents=True)
             target = folder / f"copy{copy.extension}"
+            size = (await self._storage.stat(file.source_url)).size
+            await asyncio.to_thread(check_free_space, folder, size, "the playable copy")
             await self._run(file, FileStatus.MAKING, partial(_make, self._storage, file.source_url, copy, target))
             await self._store(file, target)
         finally:
@@ -198,9 +201,9 @@ class PlayableMaker:
                     await self._storage.delete(copy_url)
 
 
-def _plan(storage: Storage, file: ClaimedFile, stopping: threading.Event) -> PlayableCopy | None:
+def _plan(storage: Storage, file: ClaimedFile, max_hours: float, stopping: threading.Event) -> PlayableCopy | None:
     with storage.open(file.source_url) as video:
-        return plan_playable(video, stopping, file.declares_more)
+        return plan_playable(video, stopping, file.declares_more, max_hours)
 
 
 def _make(storage: Storage, url: str, copy: PlayableCopy, target: Path, stopping: threading.Event) -> None:

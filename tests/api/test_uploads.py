@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -124,6 +125,30 @@ async def test_the_fields_of_a_form_may_follow_the_file(client: AsyncClient, con
     assert answer.json()["title"] == "Ein Titel – mit Strich"
     assert answer.headers["Location"] == "/api/videos/" + quote("Kévin – How To")
     assert (await find_video(conn, "Kévin – How To")).source_url == "gs://bucket/talk.mp4"
+
+
+@pytest.mark.parametrize("is_form", [True, False])
+async def test_a_video_for_which_the_disk_has_no_room_is_refused_before_it_arrives(
+    client: AsyncClient, movie: bytes, media: Path, monkeypatch: pytest.MonkeyPatch, is_form: bool
+) -> None:
+    monkeypatch.setattr("app.storage.free_space.measure_disk", lambda folder: (1000, 1000))
+    large = movie + bytes(100_000)  # more than the envelope of a form may have
+    content: dict[str, Any] = {"files": {"file": ("talk.mp4", large)}} if is_form else {"content": large}
+    answer = await client.post("/api/videos", params={"id": "talk"}, **content)
+    assert answer.status_code == 507
+    assert answer.json()["detail"].startswith("There is no room for the video: ")
+    assert files_in(media) == []
+
+
+async def test_a_video_that_is_longer_than_the_setting_allows_is_refused(
+    app: FastAPI, settings: Settings, movie: bytes, media: Path
+) -> None:
+    app.state.settings = settings.model_copy(update={"max_video_hours": 0.0001})
+    async with open_client(app) as client:
+        answer = await client.post("/api/videos", content=movie, params={"id": "talk"})
+    sentence = "The video is longer than 0.0001 hours, the limit that MAX_VIDEO_HOURS sets"
+    assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
+    assert files_in(media) == []
 
 
 @pytest.mark.parametrize("size", [1, 7, 64 * 1024])

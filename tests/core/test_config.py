@@ -67,6 +67,7 @@ def test_every_other_setting_has_its_default() -> None:
         "max_upload_bytes": 10 * 1024**3,
         "max_body_bytes": 1024**2,
         "max_download_bytes": 10 * 1024**3,
+        "max_video_hours": 12,
         "allowed_hosts": (),
         "run_pipeline_worker": None,
         "pipeline_concurrency": 2,

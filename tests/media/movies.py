@@ -140,6 +140,18 @@ def make_audio(
     return path
 
 
+def make_sparse_audio(path: Path, step_seconds: float, packets: int = 30) -> Path:
+    """Write a few packets of silence, each so many seconds behind the one before."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024 * packets), np.float32), "fltp", "mono")
+        frame.pts, frame.sample_rate, frame.time_base = 0, SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
+        for number, packet in enumerate([*stream.encode(frame), *stream.encode(None)]):
+            packet.pts = packet.dts = round(number * step_seconds / packet.time_base)
+            container.mux(packet)
+    return path
+
+
 def make_bomb(
     path: Path, side: int, streams: int, said_side: int | None = None, container_format: str | None = None
 ) -> Path:

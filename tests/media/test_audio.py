@@ -1,6 +1,7 @@
 """The sound of films: its form, its times, and what comes of films that are damaged or have none."""
 
 import io
+import struct
 import threading
 import wave
 from pathlib import Path
@@ -10,10 +11,9 @@ import numpy as np
 import pytest
 
 from app.core.errors import StageFailed, StorageUnavailable
-from app.media import audio
 from app.media.audio import RATE, extract_audio, wav_seconds
 from app.media.opening import Stopped
-from tests.media.movies import SAMPLE_RATE, make_movie, make_sounding_movie
+from tests.media.movies import SAMPLE_RATE, make_movie, make_sounding_movie, make_sparse_audio
 
 # Encoders of lossy sound blur where it begins, and a sample rate's own begins with a frame.
 NEAR = 0.03
@@ -196,10 +196,33 @@ def test_a_film_that_takes_too_long_is_told(tmp_path: Path) -> None:
         extract_audio(file, tmp_path / "sound.wav", threading.Event(), lambda share: None, limit_seconds=0)
 
 
-def test_more_sound_than_a_wav_file_holds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio, "_MAX_SAMPLES", RATE)
-    with pytest.raises(StageFailed, match="no WAV file can hold"):
-        extract(make_movie(tmp_path / "film.mp4", seconds=2))
+@pytest.mark.parametrize("name", ["film.mka", "film.mp4", "film.ts"])
+def test_silence_that_no_file_of_its_size_can_hold_is_refused(tmp_path: Path, name: str) -> None:
+    film = make_sparse_audio(tmp_path / name, 50.0 if name == "film.ts" else 1000.0)
+    assert film.stat().st_size < 40_000
+    with pytest.raises(StageFailed, match="time stamps of the video are wrong"):
+        extract(film)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_recording_that_was_paused_for_minutes_keeps_its_times(tmp_path: Path) -> None:
+    film = make_sounding_movie(tmp_path / "film.mp4", 500, [(0, 1), (499, 500)], has_picture=False)
+    assert_beeps(extract(film), (0, 1), (499, 500))
+
+
+def test_sound_that_is_longer_than_the_setting_allows_is_refused(tmp_path: Path) -> None:
+    film = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
+    with film.open("rb") as file, pytest.raises(StageFailed, match=r"longer than 0\.001 hours.*MAX_VIDEO_HOURS"):
+        extract_audio(file, tmp_path / "sound.wav", threading.Event(), lambda share: None, max_hours=0.001)
+
+
+@pytest.mark.parametrize("rate", [1, 2**31 - 1])
+def test_a_sample_rate_that_no_sound_has_takes_neither_memory_nor_time(tmp_path: Path, rate: int) -> None:
+    samples = bytes(120)
+    head = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 156, b"WAVEfmt ", 16, 1, 1, rate, 0, 2, 16, b"data", len(samples))
+    (tmp_path / "film.wav").write_bytes(head + samples)
+    with pytest.raises(StageFailed):
+        extract(tmp_path / "film.wav")
 
 
 def test_a_storage_that_fails_in_the_middle_is_told(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from app.core.errors import StageFailed
 from app.media import playable
 from app.media.playable import make_playable, plan_playable
-from tests.media.movies import make_movie
+from tests.media.movies import make_movie, make_slides, make_sparse_audio
 from tests.media.test_early_end import cut_off, make_noise
 
 
@@ -38,4 +39,22 @@ def test_what_is_left_of_a_video_that_was_cut_off_is_copied(tmp_path: Path, cont
     with path.open("rb") as file:
         plan = plan_playable(file, threading.Event(), declares_more=True)
         assert plan is not None
+        make_playable(file, plan, tmp_path / "copy.mp4", threading.Event())
+
+
+@pytest.mark.parametrize(("step_seconds", "sentence"), [(1000.0, "its file is too small"), (2000.0, "12 hours")])
+def test_no_copy_is_made_of_what_time_stamps_alone_make_long(
+    tmp_path: Path, step_seconds: float, sentence: str
+) -> None:
+    film = make_sparse_audio(tmp_path / "talk.mka", step_seconds)
+    with film.open("rb") as file, pytest.raises(StageFailed, match=f"^No playable copy can be made: .*{sentence}"):
+        plan_playable(file, threading.Event())
+
+
+def test_a_slow_video_that_is_only_copied_is_not_measured_by_its_bytes(tmp_path: Path) -> None:
+    film = make_slides(tmp_path / "slides.mkv", [(0, (255, 0, 0)), (1500, (0, 255, 0)), (3000, (0, 0, 255))])
+    with film.open("rb") as file:
+        plan = plan_playable(file, threading.Event())
+        assert plan is not None
+        assert plan.copies_video
         make_playable(file, plan, tmp_path / "copy.mp4", threading.Event())

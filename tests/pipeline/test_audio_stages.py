@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import RunLost, StageFailed, VideoDeleted
+from app.core.errors import RunLost, StageFailed, StorageFull, VideoDeleted
 from app.media.audio import wav_seconds
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME, local_audio
@@ -98,6 +98,26 @@ async def test_a_machine_that_takes_the_run_over_extracts_the_sound_again(
 async def test_a_video_whose_file_is_missing_is_told(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path) as context:
         with pytest.raises(StageFailed, match="The file of the video is missing"):
+            await audio.WORK.work(context)
+
+
+async def test_sound_for_which_the_disk_has_no_room_is_not_begun(
+    own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = {**film_in(tmp_path, seconds=2), "duration_seconds": 2.0}
+    monkeypatch.setattr("app.storage.free_space.measure_disk", lambda folder: (64_000, 100_000))
+    async with make_context(own_database_url, tmp_path, video=video) as context:
+        with pytest.raises(StorageFull, match="no room for the audio of the video: 64 kB are needed, and 59 kB"):
+            await audio.WORK.work(context)
+        assert list(context.folder.iterdir()) == []
+
+
+async def test_a_video_that_is_longer_than_the_setting_allows_is_told(own_database_url: str, tmp_path: Path) -> None:
+    settings = {"max_video_hours": 0.0005}
+    async with make_context(
+        own_database_url, tmp_path, video=film_in(tmp_path, seconds=2), settings=settings
+    ) as context:
+        with pytest.raises(StageFailed, match=r"longer than 0\.0005 hours, the limit that MAX_VIDEO_HOURS sets"):
             await audio.WORK.work(context)
 
 

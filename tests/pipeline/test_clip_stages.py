@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import RunLost, StageFailed, StorageUnavailable, VideoDeleted
+from app.core.errors import RunLost, StageFailed, StorageFull, StorageUnavailable, VideoDeleted
 from app.media.probe import probe
 from app.models import Clip, Moment
 from app.models.run import RunType
@@ -101,6 +101,16 @@ async def test_each_moment_gets_its_clip(own_database_url: str, tmp_path: Path) 
             assert (clip.padding_left, clip.padding_right) == (moment.start_time, SECONDS - moment.end_time)
             assert (clip.format, clip.video_codec, clip.audio_codec, clip.resolution) == ("mp4", "h264", "aac", "64x48")
             assert clip.file_size_kb
+
+
+async def test_clips_for_which_the_disk_has_no_room_are_not_begun(
+    own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.storage.free_space.measure_disk", lambda folder: (1_000_000, 1_000_000))
+    async with clipping(own_database_url, tmp_path, (2, 5)) as (context, _):
+        with pytest.raises(StorageFull, match="no room for the clips of the video"):
+            await clips.WORK.work(context)
+        assert [path for path in context.folder.rglob("*") if path.is_file()] == []
 
 
 async def test_a_clip_begins_and_ends_with_words(own_database_url: str, tmp_path: Path) -> None:

@@ -336,6 +336,27 @@ async def test_a_film_that_is_too_large_is_not_kept(
         assert files_in(tmp_path / "run") == []
 
 
+async def test_a_film_for_which_the_disk_has_no_room_is_not_begun(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.storage.free_space.measure_disk", lambda folder: (len(film), len(film)))
+    site.answers["/film.mp4"] = cutting(film, 0)
+    async with _run(own_database_url, tmp_path, site) as context:
+        with pytest.raises(StageFailed, match=r"^Video download failed: there is no room for the video: "):
+            await WORK.work(context)
+        assert files_in(tmp_path / "run") == []
+
+
+async def test_a_film_that_is_longer_than_the_setting_allows_is_not_kept(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    site.answers["/film.mp4"] = ranging(film)
+    async with _run(own_database_url, tmp_path, site, max_video_hours=0.0005) as context:
+        with pytest.raises(StageFailed, match=r"the video is longer than 0\.0005 hours"):
+            await WORK.work(context)
+        assert files_in(tmp_path / "run") == []
+
+
 def _without_length(content: bytes) -> Answer:
     def answer(visit: Visit) -> None:
         visit.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + content)

@@ -152,12 +152,12 @@ async def test_a_page_that_swells_is_given_up(
 
 
 @pytest.mark.parametrize("line", [b"x" * 100_000, b"at %s NA" % (b"9" * 5000), b"at 1 %s" % (b"9" * 5000)])
-async def test_progress_beyond_all_measure_is_one_sentence(line: bytes) -> None:
+async def test_progress_beyond_all_measure_is_one_sentence(tmp_path: Path, line: bytes) -> None:
     lines = asyncio.StreamReader()
     lines.feed_data(line + b"\n")
     lines.feed_eof()
     with pytest.raises(StageFailed, match="cannot be followed"):
-        await page_films._follow(lines, 1000, lambda arrived, total: None)
+        await page_films._follow(lines, tmp_path, 1000, lambda arrived, total: None)
 
 
 async def test_a_cancelled_download_of_a_page_ends_at_once(

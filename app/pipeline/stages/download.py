@@ -21,6 +21,7 @@ from app.core.errors import (
     VideoDeleted,
 )
 from app.database import Connection
+from app.media.lengths import check_hours
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.models import Video
 from app.models.run import Stage
@@ -61,7 +62,7 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
     video = await _get_video(context)
     async with _as_failures():
         if await _is_here(context, video):
-            info = await _probe(await local_file(context, video.cloud_url, _FILM_NAME))
+            info = await _probe(context, await local_file(context, video.cloud_url, _FILM_NAME))
             await _describe(context, info, video.cloud_url, video.source_url)
         else:
             info = await _download(context, video)
@@ -77,7 +78,7 @@ async def _download(context: RunContext, video: Video) -> MediaInfo:
     part = PartFile(context.folder / _PART_NAME, context.settings.max_download_bytes, partial(_report, context))
     try:
         film = await _fetch(context, url, part)
-        info = await _probe(film)
+        info = await _probe(context, film)
         stored = await context.storage.put(_key_for(context, video, info), film)
     except (TransientFailure, StorageUnavailable):
         raise  # the next attempt goes on with what is here
@@ -119,11 +120,13 @@ async def _discard(context: RunContext, part: PartFile) -> None:
     await asyncio.to_thread(shutil.rmtree, context.folder / _PAGE_FOLDER, ignore_errors=True)
 
 
-async def _probe(path: Path) -> MediaInfo:
+async def _probe(context: RunContext, path: Path) -> MediaInfo:
     try:
-        return await _probes.run(probe, path)
+        info = await _probes.run(probe, path)
     except NotAVideo as error:
         raise StageFailed(f"what has arrived is no video that can be used: {error}") from None
+    check_hours(info.duration_seconds or 0.0, context.settings.max_video_hours)
+    return info
 
 
 async def _describe(context: RunContext, info: MediaInfo, film_url: str, source_url: str | None) -> None:
