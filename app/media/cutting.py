@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 
 from app.core.errors import StageFailed
 from app.media.colours import Colours, colours_of
+from app.media.decoders import can_decode
 from app.media.decoding import decode
 from app.media.opening import BoundedFile, open_film
 from app.media.streams import choose_audio_stream, choose_video_stream
@@ -151,7 +152,7 @@ def plan_cut(film: BoundedFile, start: float, end: float, max_bytes: int = MAX_B
     timeline = read_timeline(film, needs_end=False)
     with open_film(film) as container:
         video = choose_video_stream(container)
-        if video is None or video.codec_context is None:
+        if video is None or not can_decode(video):
             raise StageFailed("The video has no picture that can be decoded")
         seek, key = _find_seek(container, video, timeline, timeline.origin + start)
     film.seek(0)

@@ -12,6 +12,7 @@ import av
 from av.container import InputContainer
 
 MAX_PIXELS = 7680 * 4320
+MAX_STREAMS = 256  # audio and subtitles in many languages, and their fonts
 
 # Only containers that hold a film themselves: FFmpeg would open whatever a playlist names.
 FORMATS = (
@@ -23,7 +24,7 @@ _OPTIONS = {
     # FFmpeg decodes a frame of each stream when it opens a file, and small packets become large frames. Headers and
     # parsers say enough of most files, and what is to be decoded is decoded of one stream.
     "codec_whitelist": "none",
-    "max_streams": "256",  # sounds, subtitles in many languages and their fonts
+    "max_streams": str(MAX_STREAMS),
 }
 
 

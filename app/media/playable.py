@@ -22,6 +22,7 @@ from app.media.audio_clip import make_frames
 from app.media.clip import cut_clip, raise_if_full
 from app.media.content_type import HEAD_BYTES, content_type
 from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, SOUND_RATE
+from app.media.decoders import can_decode
 from app.media.decoding import decode_packet
 from app.media.lengths import MAX_HOURS, check_content, check_hours, work_seconds
 from app.media.opening import BoundedFile, Limits, TooExpensive, measure, open_film
@@ -138,7 +139,7 @@ class _NotCopied(Exception):
 
 def _plan(container: InputContainer, timeline: Timeline, kind: str, declares_more: bool) -> PlayableCopy | None:
     video, audio = choose_video_stream(container), choose_audio_stream(container)
-    if video is not None and video.codec_context is None:
+    if video is not None and not can_decode(video):
         raise StageFailed("No playable copy can be made: the codec of the video is unknown")
     video_codec, audio_codec = _codec(video), _codec(audio)
     played_video, played_audio = _PLAYED.get(kind, (frozenset(), frozenset()))

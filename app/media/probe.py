@@ -16,6 +16,7 @@ from app.media.asf import HEADER_BYTES
 from app.media.audio_only import probe_audio
 from app.media.broken_packet import ends_in_packet
 from app.media.content_type import HEAD_BYTES, describe_other_content
+from app.media.decoders import can_decode
 from app.media.early_end import declared_seconds, lacks_index, mp3_declared_seconds
 from app.media.opening import MAX_PIXELS, BoundedFile, Limits, TooExpensive, open_film
 from app.media.streams import choose_audio_stream, choose_video_stream
@@ -117,7 +118,7 @@ def _describe(container: InputContainer, file: BoundedFile, path: Path, size: in
     if video is None:
         return _describe_audio(container, file, path, size)
     codec = _codec(video)
-    if codec is None:
+    if codec is None or not can_decode(video):
         raise NotAVideo("the codec of its picture is unknown, or it is damaged")
     if container.format.name == "gif" and _is_single_image(container, video):
         raise NotAVideo("the file is an image (GIF), no video and no audio")

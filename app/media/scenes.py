@@ -11,6 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
+from app.media.decoders import can_decode
 from app.media.decoding import decode
 from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
 from app.media.streams import choose_video_stream
@@ -53,7 +54,7 @@ def _cuts(container: InputContainer, file: BoundedFile, timeline: Timeline) -> I
 
 def _key_frames(container: InputContainer, file: BoundedFile, timeline: Timeline) -> Iterator[VideoFrame]:
     stream = choose_video_stream(container)
-    if stream is None or stream.codec_context is None:
+    if stream is None or not can_decode(stream):
         return
     stream.codec_context.skip_frame = "NONKEY"
     for frame in decode(container, file, timeline, stream):

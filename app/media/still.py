@@ -15,6 +15,7 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from app.media.colours import colours_of, to_jpeg_colours
+from app.media.decoders import can_decode
 from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
 from app.media.streams import choose_video_stream
 from app.media.timeline import said_duration, said_origin
@@ -65,7 +66,7 @@ def _choose(container: InputContainer, file: BoundedFile) -> VideoFrame:
     stream = choose_video_stream(container)
     if stream is None:
         raise NoVideoStream
-    if stream.codec_context is None:
+    if not can_decode(stream):
         raise NoPicture("the codec of its picture is unknown, or it is damaged")
     best, best_light = None, -1.0
     try:

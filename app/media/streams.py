@@ -6,6 +6,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from app.media import opening
+from app.media.decoders import DECODERS, can_decode
 
 # Pictures that belong to a recording and are not the recording: covers, previews of chapters.
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
@@ -14,11 +15,13 @@ _SPECIAL_AUDIO = Disposition.visual_impaired | Disposition.hearing_impaired | Di
 # Codecs of single images. One of their streams beside another video stream is a cover.
 _IMAGE_CODECS = frozenset({"mjpeg", "png", "apng", "bmp", "gif", "tiff", "webp", "jpegls", "jpeg2000", "ljpeg"})
 
+_MAX_SAMPLES = "1000000"  # of one frame of audio, for each channel; no codec is known that has more than 150,000
+
 
 def choose_video_stream(container: InputContainer) -> VideoStream | None:
     """Return the stream that is the video itself, ready to be decoded; None where there are none but still pictures.
 
-    A stream that cannot be decoded is returned where there is no other; its `codec_context` is None.
+    A stream that cannot be decoded, or by no decoder that may be used, is returned where there is no other.
     """
     candidates = [stream for stream in container.streams.video if not stream.disposition & _STILL]
     if not candidates:
@@ -26,19 +29,22 @@ def choose_video_stream(container: InputContainer) -> VideoStream | None:
     chosen = min(candidates, key=_video_rank)
     if chosen.codec_context is not None:
         chosen.codec_context.thread_count = 1
-        chosen.codec_context.options = {"max_pixels": str(opening.MAX_PIXELS)}
+        chosen.codec_context.options = {"max_pixels": str(opening.MAX_PIXELS), "codec_whitelist": DECODERS}
     return chosen
 
 
 def choose_audio_stream(container: InputContainer) -> AudioStream | None:
     """Return the audio that goes with the video, ready to be decoded; None where none can be decoded."""
-    candidates = [stream for stream in container.streams.audio if stream.codec_context is not None]
-    return min(candidates, key=_audio_rank, default=None)
+    candidates = [stream for stream in container.streams.audio if can_decode(stream)]
+    chosen = min(candidates, key=_audio_rank, default=None)
+    if chosen is not None:
+        chosen.codec_context.options = {"max_samples": _MAX_SAMPLES, "codec_whitelist": DECODERS}
+    return chosen
 
 
 def _video_rank(stream: VideoStream) -> tuple[bool, bool, bool, bool, int]:
     return (
-        stream.codec_context is None,
+        not can_decode(stream),
         stream.frames == 1,
         stream.codec_context is not None and stream.codec_context.codec.canonical_name in _IMAGE_CODECS,
         not stream.disposition & Disposition.default,

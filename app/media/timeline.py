@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from cachetools import LRUCache
 
 from app.media.broken_packet import lacks_mxf_index
+from app.media.decoders import can_decode
 from app.media.early_end import find_cut, find_last_end, has_unknown_riff_size, is_cut_off
 from app.media.opening import BoundedFile, measure, open_film
 from app.media.streams import choose_audio_stream, choose_video_stream
@@ -145,7 +146,7 @@ def _counts_from_zero(container: InputContainer) -> bool:
 def find_playable(container: InputContainer) -> list[Playable]:
     """Return the chosen streams of a file that can be decoded, the video first."""
     video, audio = choose_video_stream(container), choose_audio_stream(container)
-    return [stream for stream in (video, audio) if stream is not None and stream.codec_context is not None]
+    return [stream for stream in (video, audio) if stream is not None and can_decode(stream)]
 
 
 def read_only(container: InputContainer, *streams: Playable) -> None:

@@ -8,18 +8,15 @@ import sys
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
 from app.core.guarded_http import AddressGuard
+from app.core.limited_process import limited_command
 from app.pipeline.guard_proxy import GuardProxy, guard_proxy
 from app.storage import check_free_space
-
-if sys.platform == "linux":
-    import resource
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +55,6 @@ async def fetch_from_page(
     async with guard_proxy(AddressGuard(allowed_hosts), max_bytes + _PAGES_BYTES) as proxy:
         process = await _start(folder, proxy.url)
         try:
-            _limit(process.pid)
             return await _download(process, url, folder, proxy, max_bytes, report)
         finally:
             if process.returncode is None:
@@ -67,21 +63,14 @@ async def fetch_from_page(
 
 
 async def _start(folder: Path, proxy_url: str) -> Process:
-    command = [sys.executable, "-I", "-m", "yt_dlp", *_OPTIONS]
+    program = [sys.executable, "-I", "-m", "yt_dlp", *_OPTIONS]
+    command = limited_command(program, _MEMORY_BYTES, _CPU_SECONDS)
     # It finds no other program, which would connect past the proxy. Every user of the machine can read the command
     # line of a process, and its owner alone the environment, which has the password of the proxy.
     environment = {"PATH": os.devnull, "HOME": str(folder), "ALL_PROXY": proxy_url}
     return await asyncio.create_subprocess_exec(
         *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=folder, env=environment
     )
-
-
-def _limit(pid: int) -> None:
-    """Limit a process that has read nothing yet, where the system can."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            resource.prlimit(pid, resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-            resource.prlimit(pid, resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
 
 
 async def _download(

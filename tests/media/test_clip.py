@@ -287,13 +287,46 @@ def test_a_clip_that_takes_too_long_is_told(tmp_path: Path, way: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
-def test_a_program_that_fails_leaves_it_to_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "bin" / "ffmpeg"
+def install_program(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Have a shell script be the ffmpeg of the system."""
+    program = folder / "bin" / "ffmpeg"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho 'Unknown encoder libx264' >&2\nexit 1\n")
+    program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     assert cutting_with_ffmpeg.find_ffmpeg() == str(program)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Only Linux has all of the limits")
+def test_the_program_has_limits_and_no_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_program(tmp_path, monkeypatch, 'ulimit -v >&2; ulimit -t >&2; ulimit -c >&2; echo "<$SECRET>" >&2; exit 1')
+    monkeypatch.setenv("SECRET", "swordfish")
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    cut(make_sounding_movie(tmp_path / "films" / "film.mp4", 4, [(0, 4)]), 1, 3, "ffmpeg")
+    memory, seconds, core, secret = caplog.messages[0].split()[-4:]
+    assert 1024**2 <= int(memory) < 1.5 * 1024**2  # of 1024 bytes
+    assert 500 < int(seconds) <= 600
+    assert (core, secret) == ("0", "<>")
+
+
+@pytest.mark.parametrize(
+    "script", ["kill -SEGV $$", "kill -XCPU $$", "echo 'x264: Cannot allocate memory' >&2; exit 1"]
+)
+def test_what_ends_the_program_does_not_end_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    install_program(tmp_path, monkeypatch, script)
+    monkeypatch.setattr("app.media.clip.cut_with_pyav", lambda *_: pytest.fail("The video was cut here"))
+    film = make_sounding_movie(tmp_path / "films" / "film.mp4", 4, [(0, 4)])
+    with film.open("rb") as file, pytest.raises(StageFailed, match="more memory or computing time to cut than it may"):
+        cut_clip(file, 1, 3, film.parent / "clip.mp4", threading.Event())
+    assert [path.name for path in film.parent.iterdir()] == ["film.mp4"]
+
+
+def test_a_program_that_fails_leaves_it_to_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_program(tmp_path, monkeypatch, "echo 'Unknown encoder libx264' >&2; exit 1")
     film = make_sounding_movie(tmp_path / "films" / "film.mp4", 4, [(0, 4)])
     assert lengths_of(cut(film, 1, 3, "ffmpeg")) == (2, pytest.approx(2, abs=1e-4))
 
