@@ -12,7 +12,6 @@ from types import FrameType
 
 import psycopg.pq
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
 from app.api import (
@@ -38,11 +37,12 @@ from app.api import (
     videos,
 )
 from app.api.access import KeyRequired, OpenToAll
+from app.api.browser_policy import BrowserPolicy, PolicyAnswers, warn_of_open_settings
 from app.api.docs import install_docs
 from app.api.errors import install_error_handlers
 from app.api.events import make_feeds
 from app.api.limits import BodyLimit
-from app.api.middleware import RequestContext
+from app.api.middleware import RequestContext, SlashRedirect
 from app.api.openapi import TAGS, Application, make_operation_id
 from app.core.config import Settings, get_settings
 from app.core.doorbell import close_doorbell, init_doorbell
@@ -105,6 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,  # FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
+        redirect_slashes=False,  # SlashRedirect does it
         openapi_tags=TAGS,
         generate_unique_id_function=make_operation_id,
     )
@@ -124,20 +125,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in _ROUTERS:
         app.include_router(router)
     install_docs(app)
+    app.router.default = SlashRedirect(app.router)
     install_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.api_keys:
         app.add_middleware(KeyRequired, keys=settings.api_keys)
-    else:
+    app.add_middleware(PolicyAnswers)
+    if not settings.api_keys:
         app.add_middleware(OpenToAll)
     app.add_middleware(RequestContext)
-    app.add_middleware(  # the outermost, so that errors carry its headers too
-        CORSMiddleware,
-        allow_origins=settings.allow_origins,
-        allow_methods=["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"],
-        allow_headers=["*"],
-        allow_credentials=True,
-    )
+    app.add_middleware(BrowserPolicy, settings=settings)  # the outermost, so that errors carry its headers too
     return app
 
 
@@ -145,6 +142,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     configure_logging(settings)
+    warn_of_open_settings(settings)
     if psycopg.pq.__impl__ == "python":
         _log.warning(
             "psycopg's compiled part is missing, and queries are several times slower: install psycopg[binary]"

@@ -8,6 +8,8 @@ import time
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import RedirectResponse
+from starlette.routing import Match, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.answers import json_answer
@@ -16,6 +18,7 @@ from app.core.logging import request_id
 from app.core.text import to_nfc
 
 _log = logging.getLogger("app.requests")
+_PATH_CHARACTERS = "/!$&'()*+,;=:@~"
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -60,6 +63,26 @@ class RequestContext:
         finally:
             _log_request(scope, status, time.perf_counter() - started)
             request_id.reset(token)
+
+
+class SlashRedirect:
+    """Plain ASGI, for paths that no route has: 307 to the one that differs in the slash at the end, else 404.
+
+    Starlette's own redirect is an absolute URL, put together from whatever Host a request carries.
+    """
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        other = {**scope, "path": path.rstrip("/") if path.endswith("/") else f"{path}/"}
+        if scope["type"] != "http" or all(route.matches(other)[0] is Match.NONE for route in self._router.routes):
+            await self._router.not_found(scope, receive, send)
+            return
+        query = scope["query_string"].decode("latin-1")
+        url = f"{quote(other['path'], safe=_PATH_CHARACTERS)}?{query}".removesuffix("?")
+        await RedirectResponse(url)(scope, receive, send)
 
 
 async def _unexpected_error(scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,12 +12,16 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.errors import ConfigurationError
 from app.core.keys import ApiKey, parse_api_keys
+from app.core.origins import ANY, OriginList, parse_host_name, parse_url_origin
 from app.core.postgres_url import parse_database_url
 from app.core.validation import describe_problem
 
 _LEAST_SECRET, _MOST_SECRET = 24, 64  # bytes
 _ENV_FILE = ".env"
 _DATABASE_URLS = ("database_url", "database_sync_url")
+_LOOPBACK_ORIGINS = tuple(
+    f"{scheme}://{host}:*" for host in ("localhost", "127.0.0.1", "[::1]") for scheme in ("http", "https")
+)
 
 
 class Settings(BaseSettings):
@@ -124,8 +128,15 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address the API listens on.")
     port: int = Field(7005, ge=1, le=65535, description="Port the API listens on.")
+    allowed_host_names: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Names, separated by commas, under which clients reach this server, beside those of loopback and "
+        "in `HOST` and `PUBLIC_URL`; `*` is every name. With `API_KEYS`, names are checked only where this is set.",
+    )
     allow_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("*",), description="Origins a browser may call from, separated by commas."
+        _LOOPBACK_ORIGINS,
+        description="Origins whose pages may use this server in a browser, separated by commas, as "
+        "`https://app.example`; `:*` is any port, and `*` alone every origin.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "json", "text"] = Field(
@@ -166,10 +177,44 @@ class Settings(BaseSettings):
             raise ConfigurationError("CALLBACK_SECRET must be whsec_ and the base64 of 24 to 64 random bytes")
         return value
 
-    @field_validator("allow_origins", "library_dirs", "allowed_hosts", mode="before")
+    @field_validator("allow_origins", "allowed_host_names", "library_dirs", "allowed_hosts", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("allow_origins")
+    @classmethod
+    def _are_origins(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            try:
+                OriginList((entry,))
+            except ValueError:
+                shown = "an entry" if "@" in entry else f'"{entry}"'  # a password is shown to nobody
+                raise ConfigurationError(
+                    f"ALLOW_ORIGINS must be origins like https://app.example or http://localhost:*, or *: {shown} is "
+                    "none, write scheme, host and port without a path or a slash at the end"
+                ) from None
+        return entries
+
+    @field_validator("allowed_host_names")
+    @classmethod
+    def _are_host_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(name if name == ANY else parse_host_name(name) for name in names)
+        except ValueError:
+            raise ConfigurationError(
+                "ALLOWED_HOST_NAMES must be names or addresses like videos.example, without a scheme or a port, or *"
+            ) from None
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                parse_url_origin(value)
+        except ValueError:
+            raise ConfigurationError("PUBLIC_URL must be an address like https://videos.example") from None
+        return value
 
     @field_validator("api_keys", mode="before")
     @classmethod

@@ -62,4 +62,4 @@ async def live_client(app: FastAPI, redis: Redis) -> AsyncIterator[AsyncClient]:
 
 
 def open_client(app: FastAPI) -> AsyncClient:
-    return AsyncClient(transport=ASGITransport(app), base_url="http://test")
+    return AsyncClient(transport=ASGITransport(app), base_url="http://localhost")

@@ -69,7 +69,7 @@ async def test_a_clip_that_shows_what_is_said_is_available(
     await add_clip(conn, await make_talk(conn), tmp_path)
     assert await get(client) == {
         "available": True,
-        "clip_url": "http://test/moment_clips/demo%20talk_7621a017eec7482f_clip.mp4",
+        "clip_url": "http://localhost/moment_clips/demo%20talk_7621a017eec7482f_clip.mp4",
         "clip_duration": 70.5,
         "transcript_duration": 70.5,
         "duration_match": True,

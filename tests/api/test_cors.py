@@ -1,4 +1,4 @@
-"""A browser of another origin may read every answer, whatever its status (contract 1.2)."""
+"""A page of a listed origin may read every answer, whatever its status (contract 1.2), and no other page any."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,7 +23,7 @@ def readable(answer: Response) -> bool:
     headers = answer.headers
     return (
         headers["Access-Control-Allow-Origin"] == ORIGIN
-        and headers["Access-Control-Allow-Credentials"] == "true"
+        and "Access-Control-Allow-Credentials" not in headers  # no cookie is used
         and "Origin" in headers["Vary"]
     )
 
@@ -114,6 +114,69 @@ async def test_a_preflight_allows_every_method_and_header_everywhere(
     assert answer.headers["Access-Control-Allow-Methods"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
     assert answer.headers["Access-Control-Allow-Headers"] == "content-type,x-own"
     assert answer.headers["Access-Control-Max-Age"] == "600"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://localhost",
+        "https://localhost:8443",
+        "http://127.0.0.1:1",
+        "https://127.0.0.1",
+        "http://[::1]:3005",
+        "https://[::1]",
+    ],
+)
+async def test_pages_of_this_machine_may_use_it_on_any_port(client: AsyncClient, origin: str) -> None:
+    answer = await client.get("/", headers={"Origin": origin})
+    assert answer.headers["Access-Control-Allow-Origin"] == origin
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin"])
+async def test_a_listed_origin_is_enough_whatever_site_it_is(client: AsyncClient, site: str) -> None:
+    headers = {"Origin": ORIGIN, "Sec-Fetch-Site": site}
+    assert (await client.post("/nowhere", headers=headers)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("listed", "origin", "is_allowed"),
+    [
+        ("https://app.example", "https://app.example", True),
+        ("https://app.example:443", "https://app.example", True),
+        ("HTTPS://App.Example", "https://app.example", True),
+        ("https://app.example", "http://app.example", False),
+        ("https://app.example", "https://app.example:8443", False),
+        ("https://app.example", "https://sub.app.example", False),
+        ("https://app.example", "https://app.example.evil.example", False),
+        ("https://app.example:*", "https://app.example:8443", True),
+        ("https://app.example:*", "http://app.example:8443", False),
+        ("https://app.example", ORIGIN, False),
+        ("https://app.example", "null", False),
+        ("*", "https://evil.example", True),
+        ("*", "null", True),
+    ],
+)
+async def test_origins_are_listed_exactly_or_on_any_port(listed: str, origin: str, is_allowed: bool) -> None:
+    async with open_client(create_app(Settings(allow_origins=listed))) as client:
+        answer = await client.post("/nowhere", headers={"Origin": origin})
+        assert answer.status_code == (404 if is_allowed else 403)
+        assert answer.headers.get("Access-Control-Allow-Origin") == (
+            ("*" if listed == "*" else origin) if is_allowed else None
+        )
+
+
+async def test_a_preflight_of_a_foreign_page_is_refused(client: AsyncClient) -> None:
+    wanted = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Private-Network": "true"}
+    answer = await client.options("/api/videos/talk", headers={"Origin": "https://evil.example"} | wanted)
+    assert answer.status_code == 403
+    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+async def test_a_preflight_of_a_listed_page_may_come_to_a_private_network(client: AsyncClient) -> None:
+    wanted = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Private-Network": "true"}
+    answer = await client.options("/api/videos", headers={"Origin": ORIGIN} | wanted)
+    assert answer.headers["Access-Control-Allow-Private-Network"] == "true"
+    assert answer.headers["X-Request-ID"]
 
 
 async def test_without_an_origin_there_is_nothing_to_allow(client: AsyncClient) -> None:

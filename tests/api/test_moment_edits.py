@@ -215,7 +215,7 @@ async def test_of_two_that_move_to_one_place_at_once_one_wins(own_database_url: 
         ]
     await init_db(settings)
     try:
-        async with AsyncClient(transport=ASGITransport(create_app(settings)), base_url="http://test") as client:
+        async with AsyncClient(transport=ASGITransport(create_app(settings)), base_url="http://localhost") as client:
             answers = await asyncio.gather(*(_edit(client, moment, start_time=200, end_time=210) for moment in moments))
             listed = (await client.get("/api/videos/talk/moments")).json()
     finally:

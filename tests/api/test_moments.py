@@ -255,7 +255,7 @@ async def test_fifty_clients_adding_one_span_at_once_make_one_row(own_database_u
         await make_video(conn, identifier="copy")
     await init_db(settings)
     try:
-        async with AsyncClient(transport=ASGITransport(create_app(settings)), base_url="http://test") as client:
+        async with AsyncClient(transport=ASGITransport(create_app(settings)), base_url="http://localhost") as client:
             answers = await asyncio.gather(*(_add(client, start=10, end=20) for _ in range(50)))
             elsewhere = await _add(client, video="copy", start=10, end=20)
     finally:
@@ -265,7 +265,7 @@ async def test_fifty_clients_adding_one_span_at_once_make_one_row(own_database_u
     assert elsewhere.json()["id"] != added["id"]
     await init_db(settings)  # as after a restart
     try:
-        async with AsyncClient(transport=ASGITransport(create_app(settings)), base_url="http://test") as client:
+        async with AsyncClient(transport=ASGITransport(create_app(settings)), base_url="http://localhost") as client:
             assert (await client.get("/api/videos/talk/moments")).json() == [added]
     finally:
         await close_db()

@@ -36,7 +36,7 @@ async def test_an_id_is_put_into_an_address_as_it_is(
 async def test_a_simple_request_of_another_origin_may_be_read(client: AsyncClient) -> None:
     headers = (await client.get("/api/videos", headers={"Origin": ORIGIN})).headers
     assert headers["Access-Control-Allow-Origin"] in ("*", ORIGIN)
-    assert headers["Access-Control-Allow-Credentials"] == "true"
+    assert "Access-Control-Allow-Credentials" not in headers  # the frontend sends no cookie
 
 
 async def test_a_request_with_a_cookie_gets_its_origin_back(client: AsyncClient) -> None:
@@ -51,7 +51,6 @@ async def test_a_preflight_says_ok(client: AsyncClient) -> None:
     assert (answer.status_code, answer.text) == (200, "OK")
     expected = {
         "Access-Control-Allow-Origin": ORIGIN,
-        "Access-Control-Allow-Credentials": "true",
         "Access-Control-Allow-Methods": "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
         "Access-Control-Allow-Headers": "content-type",
         "Access-Control-Max-Age": "600",
@@ -81,7 +80,7 @@ async def test_an_answer_has_the_id_of_its_request_or_a_new_one(client: AsyncCli
 
 async def test_a_trailing_slash_leads_to_the_path_without_it(client: AsyncClient) -> None:
     answer = await client.get("/api/videos/")
-    assert (answer.status_code, answer.headers["Location"]) == (307, "http://test/api/videos")
+    assert (answer.status_code, answer.headers["Location"]) == (307, "/api/videos")
 
 
 async def test_a_path_and_a_method_that_are_not_there_are_told_in_their_words(browser: Browser) -> None:

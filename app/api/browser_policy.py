@@ -1,0 +1,245 @@
+"""What a web page in a browser may do with this server: Host and Origin checks, CORS, and the headers of every answer.
+
+A browser sends requests for any page that it shows, to loopback too, and a name that a page's owner points at loopback
+makes this server that page's own origin (DNS rebinding). So without API keys a request must name this server by a name
+that it has, and with or without them a page must be of an origin that is listed.
+"""
+
+import logging
+from contextlib import suppress
+from functools import lru_cache
+from typing import NamedTuple
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import error_answer
+from app.core.config import Settings
+from app.core.loopback import is_loopback
+from app.core.origins import (
+    ANY,
+    LONGEST_ORIGIN,
+    Origin,
+    OriginList,
+    parse_authority,
+    parse_host_name,
+    parse_origin,
+    parse_url_origin,
+)
+
+_log = logging.getLogger(__name__)
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_ALL_ADDRESSES = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 (a server that listens there has no name by it)
+_PREFLIGHT_METHOD = b"access-control-request-method"
+_READ_HEADERS = frozenset(
+    (b"host", b"origin", b"referer", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", _PREFLIGHT_METHOD)
+)
+_NO_FOREIGN_SITE = frozenset({b"", b"same-origin", b"none"})
+_PREFLIGHT_HEADERS = {
+    "Access-Control-Allow-Methods": "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
+    "Access-Control-Max-Age": "600",
+}
+
+_CONTENT_POLICY = b"content-security-policy"
+# Nothing that this server sends may run a script or be framed; a film or a picture that is opened by itself is shown.
+_DEFAULT_POLICY = (
+    _CONTENT_POLICY,
+    b"default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+)
+_FIXED_HEADERS: RawHeaders = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+]
+
+_INVALID_HOST = "Send one Host header, a name or an address with its port"
+_UNKNOWN_HOST = "This server is not known as {}: open it under another name, or add this one to ALLOWED_HOST_NAMES"
+_FOREIGN_PAGE = "Pages of {} may not use this server: add their origin to ALLOW_ORIGINS"
+_EVERY_ORIGIN = "ALLOW_ORIGINS is *: every web page that is open in a browser here may use this server as its user can"
+_EVERY_HOST = (
+    "ALLOWED_HOST_NAMES is * and no API_KEYS are set: a web page may take this server for its own (DNS rebinding)"
+)
+
+
+class _RequestFacts(NamedTuple):
+    """All of a request that decides what its page may do."""
+
+    scheme: str
+    host: bytes | None
+    origin: bytes | None
+    referrer: bytes  # its origin: scheme and authority
+    site: bytes  # Sec-Fetch-Site
+    is_safe: bool
+    is_navigation: bool  # of a whole tab; no other page can read what that shows
+
+
+class _Verdict(NamedTuple):
+    """What is sent instead of an answer, if anything, and the headers of whatever is sent."""
+
+    refusal: tuple[int, str] | None
+    headers: RawHeaders
+
+
+class BrowserPolicy:
+    """Plain ASGI, the outermost: judges a request by its headers, and gives every answer the headers for a browser.
+
+    What it answers itself, refusals and preflights, is sent by `PolicyAnswers` further in, and so logged like the rest.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._origins = OriginList(settings.allow_origins)
+        self._public_origin = parse_url_origin(settings.public_url) if settings.public_url else None
+        self._host_names = _list_host_names(settings)
+        self._judge = lru_cache(maxsize=1024)(self._judge_request)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        pairs = [(name, value[:LONGEST_ORIGIN]) for name, value in scope["headers"] if name in _READ_HEADERS]
+        found = dict(pairs)
+        refusal, added = self._judge(_read_facts(scope, found))
+        if len(found) != len(pairs):
+            refusal, added = (400, _describe_repeated(pairs)), self._list_headers(None, is_trusted=False)
+        if refusal is not None:
+            scope["policy_answer"] = error_answer(*refusal)
+        elif scope["method"] == "OPTIONS" and b"origin" in found and _PREFLIGHT_METHOD in found:
+            scope["policy_answer"] = _answer_preflight(scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message["headers"]
+                has_own_policy = any(name == _CONTENT_POLICY for name, _ in headers)
+                message["headers"] = [*headers, *added] if has_own_policy else [*headers, *added, _DEFAULT_POLICY]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+    def _judge_request(self, facts: _RequestFacts) -> _Verdict:
+        refusal = self._judge_host(facts.host) or self._judge_page(facts)
+        if refusal is not None:
+            return _Verdict(refusal, self._list_headers(None, is_trusted=False))
+        is_trusted = self._trusts(facts.referrer if facts.origin is None else facts.origin, facts)
+        return _Verdict(None, self._list_headers(facts.origin, is_trusted))
+
+    def _judge_host(self, host: bytes | None) -> tuple[int, str] | None:
+        if self._host_names is None:
+            return None
+        try:
+            name, _ = parse_authority((host or b"").decode("latin-1"))
+        except ValueError:
+            return 400, _INVALID_HOST
+        return None if name in self._host_names or is_loopback(name) else (421, _UNKNOWN_HOST.format(name))
+
+    def _judge_page(self, facts: _RequestFacts) -> tuple[int, str] | None:
+        if self._origins.allows_all:
+            return None
+        if facts.origin is not None:
+            return None if self._trusts(facts.origin, facts) else (403, _FOREIGN_PAGE.format(_describe(facts.origin)))
+        if facts.site in _NO_FOREIGN_SITE:
+            return None
+        # A browser names no origin for pictures, players, frames and links, but mostly the page they are on.
+        if facts.is_safe and (facts.is_navigation or self._trusts(facts.referrer, facts)):
+            return None
+        return 403, _FOREIGN_PAGE.format("other sites")
+
+    def _trusts(self, sent: bytes, facts: _RequestFacts) -> bool:
+        """Return whether an origin as it was sent is listed, or this server's own as the request addresses it."""
+        if self._origins.allows_all:
+            return True
+        try:
+            origin = parse_origin(sent.decode("latin-1"))
+            if self._origins.allows(origin) or origin == self._public_origin:
+                return True
+            return facts.site != b"cross-site" and origin == _addressed_origin(facts)
+        except ValueError:
+            return False
+
+    def _list_headers(self, origin: bytes | None, is_trusted: bool) -> RawHeaders:
+        """Return the headers for an answer that a page of `origin` may read, and a trusted page embed."""
+        embeddable_by = b"cross-origin" if is_trusted else b"same-origin"
+        headers = [*_FIXED_HEADERS, (b"cross-origin-resource-policy", embeddable_by)]
+        if self._origins.allows_all:
+            return [*headers, (b"access-control-allow-origin", b"*")]
+        headers.append((b"vary", b"Origin, Referer"))
+        return headers if origin is None else [*headers, (b"access-control-allow-origin", origin)]
+
+
+class PolicyAnswers:
+    """Plain ASGI: sends what `BrowserPolicy` answers itself, before a key is asked for and a body read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: ASGIApp = scope.get("policy_answer", self._app)
+        await answer(scope, receive, send)
+
+
+def warn_of_open_settings(settings: Settings) -> None:
+    """Log what the settings leave to every web page."""
+    if ANY in settings.allow_origins:
+        _log.warning(_EVERY_ORIGIN)
+    if ANY in settings.allowed_host_names and not settings.api_keys:
+        _log.warning(_EVERY_HOST)
+
+
+def _list_host_names(settings: Settings) -> frozenset[str] | None:
+    """Return the names of this server that are not loopback's, or None where its names are not checked."""
+    names = set(settings.allowed_host_names)
+    if ANY in names or (settings.api_keys and not names):
+        return None
+    if settings.host not in _ALL_ADDRESSES:
+        with suppress(ValueError):
+            names.add(parse_host_name(settings.host))
+    if settings.public_url:
+        names.add(parse_url_origin(settings.public_url).host)
+    return frozenset(names)
+
+
+def _read_facts(scope: Scope, found: dict[bytes, bytes]) -> _RequestFacts:
+    is_navigation = found.get(b"sec-fetch-mode") == b"navigate" and found.get(b"sec-fetch-dest") == b"document"
+    return _RequestFacts(
+        scope["scheme"],
+        found.get(b"host"),
+        found.get(b"origin"),
+        b"/".join(found.get(b"referer", b"").split(b"/", 3)[:3]),
+        found.get(b"sec-fetch-site", b""),
+        scope["method"] in _SAFE_METHODS,
+        is_navigation,
+    )
+
+
+def _addressed_origin(facts: _RequestFacts) -> Origin:
+    return parse_origin(f"{facts.scheme}://{(facts.host or b'').decode('latin-1')}")
+
+
+def _describe(sent: bytes) -> str:
+    """Return an origin for a sentence, unless it is none."""
+    text = sent.decode("latin-1")
+    with suppress(ValueError):
+        parse_origin(text)
+        return text
+    return "an opaque origin"
+
+
+def _describe_repeated(pairs: RawHeaders) -> str:
+    names = [name for name, _ in pairs]
+    return f"Send one {next(name for name in names if names.count(name) > 1).decode().title()} header"
+
+
+def _answer_preflight(scope: Scope) -> Response:
+    """Allow every method and header: which pages may ask is decided."""
+    headers = dict(_PREFLIGHT_HEADERS)
+    sent = Headers(scope=scope)
+    if names := sent.getlist("access-control-request-headers"):
+        headers["Access-Control-Allow-Headers"] = ", ".join(names)
+    if "access-control-request-private-network" in sent:
+        headers["Access-Control-Allow-Private-Network"] = "true"
+    return PlainTextResponse("OK", headers=headers)
