@@ -1,35 +1,24 @@
 """A page on another origin that lists, plays, seeks, captions and uploads, in a real browser."""
 
-import shutil
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 from playwright.async_api import Page, async_playwright
 
 from app.core.config import Settings
 from app.database import connect
+from tests.browser.chromium import ARGUMENTS, CHROMIUM, needs_chromium, serving_page
 from tests.factories import make_transcript, make_video
 from tests.media.movies import make_colour_movie
 from tests.serving import ServerProcess, serving
 
-_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-_QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 _LOADED = "() => player.readyState >= 2"
 # A second of each colour, again and again.
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 SECONDS = 30
 
-pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="no Chromium is installed")
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
+pytestmark = needs_chromium
 
 
 @pytest.fixture
@@ -53,16 +42,13 @@ def server(tmp_path: Path, own_database_url: str, redis_url: str) -> Iterator[Se
 @pytest.fixture
 async def page(server: ServerProcess) -> AsyncIterator[Page]:
     """The page, from a port that is not the server's."""
-    handler = partial(_Quiet, directory=str(Path(__file__).parent))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as frontend:
-        Thread(target=frontend.serve_forever, daemon=True).start()
+    with serving_page() as port:
         async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=_CHROMIUM, args=_QUIET)
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
             page = await browser.new_page()
-            await page.goto(f"http://127.0.0.1:{frontend.server_port}/page.html?api={server.url}")
+            await page.goto(f"http://127.0.0.1:{port}/page.html?api={server.url}")
             yield page
             await browser.close()
-        frontend.shutdown()
 
 
 async def import_talk(database_url: str, film: Path, identifier: str = "talk") -> None:
