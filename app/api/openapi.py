@@ -17,6 +17,12 @@ _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": _KEY},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key"},
 }
+# What `BrowserPolicy` answers, and, with 400, what the length of a body is refused with.
+_POLICY_REFUSALS = {
+    "400": "A header of the request is not valid",
+    "403": "The request comes from a web page that is not listed",
+    "421": "The request names a host that this server is not known as",
+}
 _LISTED_ERRORS = ("HTTPValidationError", "ValidationError")  # FastAPI's own: their `detail` is no text
 
 # Subjects, in the order in which the documentation shows them.
@@ -67,6 +73,8 @@ def _operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, An
 
 def _complete(operation: dict[str, Any], path: str, method: str, keys_are_needed: bool) -> None:
     responses = operation["responses"]
+    for status, description in _POLICY_REFUSALS.items():
+        responses.setdefault(status, _error(description))
     if _LISTED_ERRORS[0] in str(responses.get("422")):
         responses["422"] = _error("The request is not as documented")
     if is_open(path):
@@ -75,11 +83,11 @@ def _complete(operation: dict[str, Any], path: str, method: str, keys_are_needed
     operation["security"] = [*anybody, *({name: []} for name in _SCHEMES)]
     responses.setdefault("401", _error("No valid API key") | {"headers": _header("WWW-Authenticate", "Bearer")})
     if needs_admin(path, method):
-        responses.setdefault("403", _error("The API key is not of the scope `admin`, which changing models needs"))
+        reason = "the API key is not of the scope `admin`, which changing models needs"
+        responses["403"] = _error(f"{_POLICY_REFUSALS['403']}, or {reason}")
     elif method not in READS:
-        responses.setdefault("403", _error("The API key may only read"))
+        responses["403"] = _error(f"{_POLICY_REFUSALS['403']}, or the API key may only read")
     if "requestBody" in operation:
-        responses.setdefault("400", _error("The body has another length than its Content-Length says"))
         responses.setdefault("413", _error("The body is too large"))
     unavailable = responses.setdefault("503", _error("A server behind this one cannot answer now"))
     unavailable["headers"] = _header("Retry-After", "5")

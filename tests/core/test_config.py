@@ -82,7 +82,15 @@ def test_every_other_setting_has_its_default() -> None:
         "api_keys": (),
         "host": "127.0.0.1",
         "port": 7005,
-        "allow_origins": ("*",),
+        "allowed_host_names": (),
+        "allow_origins": (
+            "http://localhost:*",
+            "https://localhost:*",
+            "http://127.0.0.1:*",
+            "https://127.0.0.1:*",
+            "http://[::1]:*",
+            "https://[::1]:*",
+        ),
         "log_level": "info",
         "log_format": "auto",
         "data_dir": Path(".data"),
@@ -111,6 +119,43 @@ def test_an_empty_value_is_an_unset_one(name: str, monkeypatch: pytest.MonkeyPat
 def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLOW_ORIGINS", "https://a.example, https://b.example,")
     assert load_settings().allow_origins == ("https://a.example", "https://b.example")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "https://a.example/",
+        "https://a.example/x",
+        "a.example",
+        "localhost:3005",
+        "null",
+        "file://",
+        "https://*.example",
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence = refusal(monkeypatch, "ALLOW_ORIGINS", f"https://b.example,{entry}")
+    assert sentence.startswith("ALLOW_ORIGINS must be origins like https://app.example")
+    assert f'"{entry}"' in sentence
+
+
+def test_a_password_in_an_origin_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "secret" not in refusal(monkeypatch, "ALLOW_ORIGINS", "https://me:secret@a.example")
+
+
+@pytest.mark.parametrize("name", ["http://a.example", "a.example:7005", "a/b", "*.example", "a b"])
+def test_a_host_name_is_a_name_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refusal(monkeypatch, "ALLOWED_HOST_NAMES", name).startswith("ALLOWED_HOST_NAMES must be names or addresses")
+
+
+def test_host_names_have_one_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOWED_HOST_NAMES", "Videos.Example., [::1],10.0.0.5")
+    assert load_settings().allowed_host_names == ("videos.example", "::1", "10.0.0.5")
+
+
+@pytest.mark.parametrize("url", ["videos.example", "ftp://videos.example", "https://", "https://a b/"])
+def test_a_public_url_names_a_host(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refusal(monkeypatch, "PUBLIC_URL", url).startswith("PUBLIC_URL must be an address like https://")
 
 
 @pytest.fixture
