@@ -547,7 +547,7 @@ async def test_a_client_that_goes_away_leaves_nothing(
         "raw_path": b"/api/videos",
         "query_string": b"id=talk",
         "root_path": "",
-        "headers": [],
+        "headers": [(b"host", b"localhost")],
         "client": ("127.0.0.1", 1),
         "server": ("test", 80),
         "state": {},

@@ -76,7 +76,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
 def begin_upload(server: ServerProcess, data: bytes, *headers: str) -> socket.socket:
     """Send the beginning of an upload of 100 MB and leave it there."""
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
-    lines = ["POST /api/videos?id=talk HTTP/1.1", "Host: test", f"Content-Length: {100 * MB}", *headers, "", ""]
+    lines = ["POST /api/videos?id=talk HTTP/1.1", "Host: localhost", f"Content-Length: {100 * MB}", *headers, "", ""]
     connection.sendall("\r\n".join(lines).encode() + data)
     return connection
 
