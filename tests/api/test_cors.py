@@ -92,7 +92,9 @@ async def test_a_missing_key_and_a_body_that_is_too_large() -> None:
     secret, key = make_api_key()
     async with open_client(create_app(Settings(api_keys=(key,), max_body_bytes=1024))) as client:
         for headers, status in (({}, 401), ({"X-API-Key": secret}, 413)):
-            answer = await client.post("/api/admin/models/x", content=b"x" * 2000, headers=headers | {"Origin": ORIGIN})
+            answer = await client.post(
+                "/api/videos/x/moments", content=b"x" * 2000, headers=headers | {"Origin": ORIGIN}
+            )
             assert answer.status_code == status
             assert readable(answer)
 
