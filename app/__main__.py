@@ -30,8 +30,9 @@ from app.core.config import Settings, describe_settings, get_settings
 from app.core.console import accept_any_text, open_console
 from app.core.errors import ConfigurationError, VideoMomentsError
 from app.core.keys import Access, make_api_key
-from app.core.logging import configure_logging
+from app.core.logging import configure_logging, mask_tracebacks
 from app.core.loopback import OPEN_TO_ALL, is_loopback
+from app.core.masking import mask_secrets
 from app.core.redis import redis_unavailable
 from app.database import connect
 from app.database.catalog import check_database
@@ -53,6 +54,7 @@ _errors = open_console(stderr=True)
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 1 for an expected failure, which is one sentence on stderr."""
     accept_any_text()
+    mask_tracebacks()
     options = _parser().parse_args(arguments)
     if signal.getsignal(signal.SIGINT) is _end_quietly:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -63,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (VideoMomentsError, EmbeddedError, RedisError, psycopg.Error) as error:
         if (reason := _describe(error)) is None:
             raise
-        _errors.print(reason, markup=False)
+        _errors.print(mask_secrets(reason), markup=False)
         return 1
     except KeyboardInterrupt:
         return 130

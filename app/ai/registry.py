@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from app.core.errors import Conflict, InvalidInput, ModelNotFound
+from app.core.masking import remember_secret
 from app.core.service_address import read_origin
 
 T = TypeVar("T", int, float)
@@ -196,11 +197,13 @@ def _apply(key: str, fields: Mapping[Any, Any], changes: Mapping[str, Any]) -> M
 async def _queue_binding(key: str, pipeline: Pipeline) -> None:
     fields = await pipeline.hgetall(_PREFIX + key)
     pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
+    remember_secret(str(fields.get("api_key", "")))
     if fields.get("api_key") and _ORIGIN not in fields:
         pipeline.hset(_PREFIX + key, _ORIGIN, read_origin(_address(key, fields)))
 
 
 def _queue_writing(pipeline: Pipeline, key: str, config: ModelConfig) -> None:
+    remember_secret(config.api_key)
     values = asdict(config) | {_ORIGIN: read_origin(config.base_url) if config.api_key else ""}
     del values["is_key_removed"]
     pipeline.hset(_PREFIX + key, mapping={name: _write(value) for name, value in values.items()})
@@ -237,6 +240,7 @@ def _address(key: str, fields: Mapping[Any, Any]) -> str:
 def _api_key(key: str, fields: Mapping[Any, Any]) -> str:
     """Read an API key; of an address whose origin is not the one it was set for, there is none."""
     origin = read_origin(_address(key, fields))
+    remember_secret(str(fields.get("api_key", "")))
     return str(fields.get("api_key", "")) if fields.get(_ORIGIN, origin) == origin else ""
 
 

@@ -17,6 +17,7 @@ from app.ai.protocols import Usage
 from app.ai.registry import ModelConfig
 from app.ai.text import clean, one_line
 from app.core.errors import AddressRefused, ModelAnswerInvalid, StageFailed, TransientFailure
+from app.core.masking import mask_secrets, mask_values, remember_secret
 from app.core.service_address import check_service_address, guard_services
 
 _log = logging.getLogger("app.ai.calls")
@@ -61,6 +62,7 @@ class Service:
         self.key = key
         self.config = config
         self._client = client
+        remember_secret(config.api_key)
 
     async def post(self, path: str, limit_seconds: float, **body: Any) -> Any:
         """Send a request, its body as httpx takes it, and return the JSON of the answer.
@@ -82,7 +84,7 @@ class Service:
             if wait is None or wait > _LONGEST_WAIT_SECONDS:
                 break
             await asyncio.sleep(wait)
-        return self._read(status, content)
+        return await asyncio.to_thread(self._read, status, content)
 
     async def _exchange(self, path: str, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
         headers = {"Authorization": f"Bearer {self.config.api_key}"} if self.config.api_key else {}
@@ -111,14 +113,12 @@ class Service:
         if status != 200:
             raise StageFailed(self._say(status, content))
         try:
-            return json.loads(content)
+            return mask_answer(content)
         except (ValueError, RecursionError):
             raise ModelAnswerInvalid(f"{self.config.name} did not answer with JSON", raw_text(content)) from None
 
     def _say(self, status: int, content: bytes) -> str:
         message = _find_message(content)
-        if self.config.api_key:
-            message = message.replace(self.config.api_key, "…")
         return f"{self.config.name} answered {status}" + (f": {message}" if message else "")
 
     @asynccontextmanager
@@ -152,7 +152,18 @@ def versioned(config: ModelConfig, path: str) -> str:
 
 def raw_text(content: bytes) -> str:
     """Return what was answered as it is kept with a run."""
-    return clean(content[:_LONGEST_RAW].decode("utf-8", "replace"))
+    return mask_secrets(clean(content.decode("utf-8", "replace")))[:_LONGEST_RAW]
+
+
+def mask_answer(content: bytes) -> Any:
+    """Return the JSON of an answer without secrets: some services repeat the headers or the URLs that they were sent.
+
+    Raises `ValueError` and `RecursionError`.
+    """
+    answer = json.loads(content)
+    text = content.decode("utf-8", "replace")
+    # A text that is masked nowhere and escapes nothing has no value that would be.
+    return mask_values(answer) if "\\u" in text or mask_secrets(text) != text else answer
 
 
 def read_name(value: Any, default: str, longest: int) -> str:
@@ -212,4 +223,4 @@ def _find_message(content: bytes) -> str:
         if not isinstance(found, dict):
             break
         found = next((found[name] for name in _MESSAGE_FIELDS if found.get(name)), None)
-    return one_line(found, _LONGEST_MESSAGE) if isinstance(found, str) else ""
+    return one_line(mask_secrets(found), _LONGEST_MESSAGE) if isinstance(found, str) else ""

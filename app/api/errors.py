@@ -30,6 +30,7 @@ from app.core.errors import (
     TooManyFollowers,
     VideoMomentsError,
 )
+from app.core.masking import mask_secrets
 from app.core.redis import describe_redis_error, redis_unavailable
 from app.core.validation import describe_problem
 from app.database.errors import domain_error
@@ -78,7 +79,7 @@ def error_answer(status: int, detail: str, headers: Mapping[str, str] | None = N
 async def _answer_expected(request: Request, error: Exception) -> Response:
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
     headers = {"Retry-After": _RETRY_AFTER_SECONDS} if status == 503 else None
-    return error_answer(status, str(error), headers)
+    return error_answer(status, mask_secrets(str(error)), headers)
 
 
 async def _answer_database_error(request: Request, error: Exception) -> Response:

@@ -6,12 +6,13 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.api.dependencies import AutocommitConnection
+from app.api.dependencies import AutocommitConnection, Checkouts, LiveState
 from app.api.paging import HEADERS, next_link
 from app.api.schemas.common import Error
 from app.api.schemas.pipeline import FailedRunDetailsAnswer, FailedRunsAnswer
 from app.api.schemas.starts import StartAnswer
 from app.api.starts import RunRetries, answer_run
+from app.core.masking import mask_values
 from app.repositories.ended_runs import FailedRun
 from app.repositories.statements import LARGEST_ID
 from app.services import failed_runs
@@ -37,9 +38,9 @@ async def list_failed_runs(
 
 
 @router.get("/{request_id}", response_model=FailedRunDetailsAnswer, responses={404: {"model": Error}})
-async def get_failed_run(request_id: RunId, conn: AutocommitConnection) -> Response:
-    """A run that failed, with what it was asked for and what a model answered."""
-    failed = await failed_runs.get_failed(conn, request_id)
+async def get_failed_run(request_id: RunId, database: Checkouts, redis: LiveState) -> Response:
+    """A run that failed, with what it was asked for and what a model answered; secrets in both are masked."""
+    failed = await failed_runs.get_failed(database, redis, request_id)
     return json_answer({**_describe(failed.run), "request": failed.request, "raw_answer": failed.raw_answer})
 
 
@@ -65,7 +66,7 @@ def _describe(run: FailedRun) -> dict[str, Any]:
         "type": run.type,
         "moment_id": run.subject or None,
         "error_stage": run.error_stage,
-        "error_message": run.error_message,
+        "error_message": mask_values(run.error_message),
         "attempts": run.attempts,
         "started_at": unix_seconds(run.started_at),
         "completed_at": None if run.completed_at is None else unix_seconds(run.completed_at),

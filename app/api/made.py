@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.core.masking import mask_values
 from app.repositories.lineage import MadeMoment, MadeRun
 
 
@@ -37,6 +38,6 @@ def run_answer(run: MadeRun) -> dict[str, Any]:
         "total_moments_generated": run.total_moments_generated,
         "total_clips_created": run.total_clips_created,
         "error_stage": run.error_stage,
-        "error_message": run.error_message,
+        "error_message": mask_values(run.error_message),
         "created_at": run.created_at,
     }

@@ -22,6 +22,7 @@ from app.api.schemas.models import (
     SeedBody,
     StoredModelAnswer,
 )
+from app.core.masking import mask_secrets
 
 router = APIRouter(
     prefix="/api/admin/models",
@@ -107,4 +108,5 @@ def _answer(key: str, config: ModelConfig) -> dict[str, Any]:
     values = asdict(config)
     updated_at, api_key, is_key_removed = (values.pop(name) for name in ("updated_at", "api_key", "is_key_removed"))
     notice = {"notice": KEY_REMOVED} if is_key_removed else {}
+    values["base_url"] = mask_secrets(config.base_url)  # one that came into the registry unchecked may have a user
     return {**values, "has_api_key": bool(api_key), "model_key": key, "updated_at": updated_at, **notice}

@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 
+from app.core.masking import mask_values
 from app.models.run import StageRecord, StageStatus
 from app.repositories.runs import ShownRun
 from app.services import runs
@@ -32,7 +33,7 @@ def describe_run(video_id: str, run: ShownRun) -> dict[str, Any]:
         "current_stage": runs.current_stage_of(run),
         "stages": {stage.value: _describe_stage(record) for stage, record in runs.stages_of(run).items()},
         "error_stage": run.error_stage,
-        "error_message": run.error_message,
+        "error_message": mask_values(run.error_message),
         "coarse_moments": orjson.Fragment(run.coarse_moments),
         "refined_moments": orjson.Fragment(run.refined_moments),
     }
@@ -46,9 +47,9 @@ def _describe_stage(record: StageRecord) -> dict[str, Any]:
         "completed_at": completed_at,
         "duration_seconds": None if started_at is None or completed_at is None else completed_at - started_at,
         "skipped": record.status is StageStatus.SKIPPED,
-        "skip_reason": record.skip_reason,
-        "reason": record.result.get("reason"),
-        "error": record.error,
+        "skip_reason": mask_values(record.skip_reason),
+        "reason": mask_values(record.result.get("reason")),
+        "error": mask_values(record.error),
         "progress": record.progress,
     }
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -12,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.errors import ConfigurationError
 from app.core.keys import ApiKey, parse_api_keys
+from app.core.masking import remember_secret
 from app.core.origins import ANY, OriginList, parse_host_name, parse_url_origin
 from app.core.postgres_url import parse_database_url
 from app.core.validation import describe_problem
@@ -100,7 +102,8 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Hosts, as `host` or `host:port` and separated by commas, that videos are downloaded from and "
-        "callbacks sent to although their addresses are not public.",
+        "callbacks sent to although their addresses are not public; link-local ones and those of clouds' metadata "
+        "services never are.",
     )
     run_pipeline_worker: bool | None = Field(
         None, description="Run a pipeline worker inside the server; where it is not set, only `make run` does."
@@ -233,12 +236,22 @@ class Settings(BaseSettings):
             return self.database_parameters
         return parse_database_url(self.database_sync_url.get_secret_value(), "DATABASE_SYNC_URL")
 
+    def remember_secrets(self) -> None:
+        """Have the passwords and keys of the settings masked in every text of this process."""
+        for parameters in (self.database_parameters, self.migration_parameters):
+            names = {parameters.get("user"), parameters.get("dbname")}
+            remember_secret(*({parameters.get("password", ""), parameters.get("sslpassword", "")} - names))
+        remember_secret(*_list_passwords(self.redis_url.get_secret_value()), *_list_passwords(self.public_url or ""))
+        if self.callback_secret is not None:
+            key = self.callback_secret.get_secret_value()
+            remember_secret(key, key.removeprefix("whsec_"))
+
 
 def load_settings() -> Settings:
     """Read the environment and `.env`. Raises `ConfigurationError`: one sentence that names the setting."""
     _check_env_file(Path(_ENV_FILE))
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         name = str(problem["loc"][0]).upper()
@@ -247,6 +260,8 @@ def load_settings() -> Settings:
         raise ConfigurationError("The file .env is not UTF-8") from None
     except OSError as error:
         raise ConfigurationError(f"The file .env cannot be read: {error.strerror}") from None
+    settings.remember_secrets()
+    return settings
 
 
 def _check_env_file(path: Path) -> None:
@@ -267,6 +282,14 @@ def describe_settings() -> Iterator[tuple[str, str, str]]:
     """Yield environment variable, default as one would write it, and meaning of each setting."""
     for name, field in Settings.model_fields.items():
         yield name.upper(), _write_value(field.default), field.description or ""
+
+
+def _list_passwords(url: str) -> Iterator[str]:
+    parts = urlsplit(url)
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    if password != user:
+        yield unquote(password)
+    yield from parse_qs(parts.query).get("password", [])
 
 
 def _decode_secret(secret: SecretStr) -> bytes:

@@ -13,6 +13,7 @@ import httpx
 from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
 
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
+from app.core.service_address import is_metadata
 
 MAX_REDIRECTS = 5
 
@@ -81,7 +82,8 @@ class AddressGuard:
             raise AddressRefused(_PRIVATE)
 
     def admits(self, host: str, address: IPv4Address | IPv6Address, port: int) -> bool:
-        return self._is_allowed(host, port) or is_public(address)
+        """Whether a host at an address may be connected to; no setting opens link-local and metadata addresses."""
+        return not is_metadata(address) and (self._is_allowed(host, port) or is_public(address))
 
     def _is_allowed(self, host: str, port: int) -> bool:
         name = f"[{host}]" if ":" in host else host

@@ -1,19 +1,28 @@
-"""Logs: readable lines on a terminal, one JSON object per line elsewhere, each with the id of its request."""
+"""Logs: readable lines on a terminal, one JSON object per line elsewhere, each with the id of its request.
+
+No secret is in them, whoever has written the message, the traceback or the fields: see `app.core.masking`.
+"""
 
 import logging
 import sys
+import threading
 from contextvars import ContextVar
 from copy import copy
 from datetime import UTC, datetime
+from traceback import format_exception
+from types import TracebackType
+from typing import Any
 
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from app.core.config import Settings
+from app.core.masking import mask_secrets, mask_values
 from app.core.text import escape_controls
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 # Loggers that repeat what this project says itself, or talk about the weather.
+_OF_UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")  # its command gives them handlers
 _QUIET = ("uvicorn.access", "psycopg.pool", "httpx", "alembic", "taskiq")
 
 
@@ -24,8 +33,23 @@ def configure_logging(settings: Settings) -> None:
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     handler.setFormatter(_json_formatter() if as_json else _text_formatter())
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+    settings.remember_secrets()
+    for name in _OF_UVICORN:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def mask_tracebacks() -> None:
+    """Have Python itself print no secret where an error ends the process or a thread."""
+    sys.excepthook = _print_masked
+    threading.excepthook = lambda ended: _print_masked(ended.exc_type, ended.exc_value, ended.exc_traceback)
+
+
+def _print_masked(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
+    sys.stderr.write(mask_secrets("".join(format_exception(kind, error, traceback))))
 
 
 def _prepare(record: logging.LogRecord) -> bool:
@@ -40,11 +64,21 @@ class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         shown = copy(record)
         shown.msg, shown.args = escape_controls(record.getMessage()), None
-        return super().format(shown)
+        return self.mask(super().format(shown))
+
+    def mask(self, line: str) -> str:
+        return mask_secrets(line)
 
 
 class _JsonFormatter(_OneLine, OrjsonFormatter):
     """One JSON object per line, its time as ISO 8601 in UTC: `2026-11-27T22:43:57.874+00:00`."""
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """Mask the fields as long as each is by itself: the end of one would not be seen in the line."""
+        return dict(zip(log_data, map(mask_values, log_data.values()), strict=True))
+
+    def mask(self, line: str) -> str:
+        return line
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")

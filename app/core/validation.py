@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from app.core.masking import mask_secrets
+
 _LONGEST_SHOWN = 40
 _LONGEST_NAME = 100
 _LARGEST_SHOWN = 10**_LONGEST_SHOWN  # Python writes no integer of thousands of digits
@@ -131,4 +133,4 @@ def _show_value(value: Any) -> str:
             return "a JSON object"
         case _:
             return ""
-    return shown if len(shown) <= _LONGEST_SHOWN else ""
+    return mask_secrets(shown) if len(shown) <= _LONGEST_SHOWN else ""

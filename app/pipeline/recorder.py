@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from app.core.masking import mask_values
 from app.models.run import STAGES, Stage, StageRecord, StageStatus
 from app.pipeline.context import RunContext
 from app.pipeline.outages import through_outages
@@ -13,6 +14,16 @@ from app.repositories.live_fields import write_run
 from app.repositories.work import Outcome, WorkRepository
 
 _log = logging.getLogger(__name__)
+
+
+def mask_record(record: StageRecord) -> StageRecord:
+    """Return a record without secrets in its reasons and in what it names."""
+    return replace(
+        record,
+        error=mask_values(record.error),
+        skip_reason=mask_values(record.skip_reason),
+        result=mask_values(record.result),
+    )
 
 
 class Recorder:
@@ -75,6 +86,7 @@ class Recorder:
 
     async def _save(self, stage: Stage, record: StageRecord) -> None:
         run = self._context.run
+        record = mask_record(record)
         self.records[stage] = record
         if record.is_under_way:
             self.current = stage

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from app.ai.protocols import Usage
 from app.core.errors import ModelAnswerInvalid
+from app.core.masking import mask_secrets
 from app.database import Connection
 from app.pipeline.context import RunContext
 from app.pipeline.outages import through_outages
@@ -34,7 +35,7 @@ async def keeping_answers(context: RunContext) -> AsyncIterator[None]:
     try:
         yield
     except ModelAnswerInvalid as error:
-        raw = storable(error.raw)
+        raw = mask_secrets(storable(error.raw))
         await save(context, lambda conn: WorkRepository(conn).keep_raw_answer(context.run, raw))
         raise
 

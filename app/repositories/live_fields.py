@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from app.core.masking import mask_values
 from app.models.run import ClaimedRun, Stage, StageRecord, StageStatus, shown_record
 
 # How a counter of a stage is called there, where that is not `{stage}_{counter}`.
@@ -47,7 +48,7 @@ def write_run(
         "status": "processing",
         "generation_model": run.request.generation_model,
         "refinement_model": run.request.refinement_model,
-        "config": json.dumps(asdict(run.request)),
+        "config": json.dumps(mask_values(asdict(run.request))),
         "started_at": str(run.started_at),
         "completed_at": "",
         "current_stage": current or "",

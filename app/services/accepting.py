@@ -1,11 +1,13 @@
 """The one statement that accepts a run, and what a run that is in its way is called."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from psycopg.errors import UniqueViolation
 
 from app.core.errors import AlreadyRunning, VideoNotFound
+from app.core.masking import mask_secrets
 from app.database import Connection
 from app.models.run import RunRequest, RunType, Stage, StageRecord
 from app.repositories.pipeline_history import new_run_identifier
@@ -30,12 +32,14 @@ async def accept_run(
     subject: str = "",
     stages: Mapping[Stage, StageRecord] | None = None,
 ) -> str:
-    """Accept a run in the caller's transaction and return its identifier.
+    """Accept a run in the caller's transaction and return its identifier. Secrets in its prompts are masked.
 
     Raises `VideoNotFound` and `AlreadyRunning`.
     """
     now = datetime.now(UTC)
     milliseconds = int(now.timestamp() * 1000)
+    prompts = (mask_secrets(request.generation_prompt), mask_secrets(request.refinement_prompt))
+    request = replace(request, generation_prompt=prompts[0], refinement_prompt=prompts[1])
     while True:
         identifier = new_run_identifier(findable(video), milliseconds)
         try:

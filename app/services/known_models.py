@@ -38,6 +38,15 @@ async def find_finder(redis: Redis, key: str) -> ModelConfig:
     return config
 
 
+async def remember_model_keys(redis: Redis) -> None:
+    """Have the API keys of all models masked in this process; while Redis is away, those that it knows already."""
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await ModelRegistry(redis).list_models()
+    except (RedisError, OSError) as error:
+        _log.debug("The API keys of models cannot be read: %s", describe_redis_error(error))
+
+
 async def _find(redis: Redis, key: str) -> ModelConfig:
     """Ask the registry; while Redis is away, its defaults. Raises `RedisUnavailable` for what is none of those."""
     registry = ModelRegistry(redis)

@@ -16,6 +16,7 @@ from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
 from app.core.config import Settings
 from app.core.console import open_console
 from app.core.errors import InvalidInput
+from app.core.masking import mask_secrets, mask_values
 from app.core.redis import close_redis, get_redis, init_redis, redis_unavailable
 from app.core.validation import describe_problem
 
@@ -121,7 +122,7 @@ def _read_secret() -> str:
 def _print_table(models: Mapping[str, ModelConfig]) -> None:
     rows = [("key", "name", "kind", "answered by", "model id", "video", "API key")]
     for key, config in models.items():
-        who = "this machine" if config.is_local else config.base_url
+        who = "this machine" if config.is_local else mask_secrets(config.base_url)
         secret = "set" if config.api_key else ""
         rows.append((key, config.name, config.kind, who, config.model_id or "", _yes(config.supports_video), secret))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -131,7 +132,7 @@ def _print_table(models: Mapping[str, ModelConfig]) -> None:
 
 
 def _show(key: str, config: ModelConfig) -> None:
-    values = {name: getattr(config, name) for name in _FIELDS}
+    values = {name: mask_values(getattr(config, name)) for name in _FIELDS}
     values |= {"api_key": "set" if config.api_key else None, "updated_at": config.updated_at}
     for name, value in {"key": key, **values}.items():
         shown = _yes(value) if isinstance(value, bool) else "" if value is None else value

@@ -9,6 +9,7 @@ from typing import TypeVar
 from redis.asyncio import Redis
 
 from app.core.errors import FileMissing, MomentNotFound, VideoNotFound
+from app.core.masking import mask_secrets
 from app.database import Database
 from app.models.run import RunStatus, Stage
 from app.repositories.status import JobRun, StatusRepository
@@ -114,7 +115,7 @@ class Statuses:
 def _tell(run: JobRun, progress: Progress | None = None) -> JobStatus:
     started_at = _unix_seconds(run.started_at)
     ended_at = time.time() if run.completed_at is None else _unix_seconds(run.completed_at)
-    error = run.error_message or ("Cancelled" if run.status == RunStatus.CANCELLED else "")
+    error = mask_secrets(run.error_message or "") or ("Cancelled" if run.status == RunStatus.CANCELLED else "")
     return JobStatus(
         _STATES[RunStatus(run.status)], started_at, max(0.0, round(ended_at - started_at, 3)), error, progress
     )

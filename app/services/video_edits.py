@@ -1,6 +1,7 @@
 """Correcting what is said of a video."""
 
 from app.core.errors import VideoNotFound
+from app.core.masking import mask_secrets
 from app.core.text import clean_line
 from app.database import Connection
 from app.repositories import VideoRepository
@@ -21,4 +22,8 @@ async def change_video(conn: Connection, identifier: str, changes: VideoChanges)
         video = await videos.lock(findable(identifier))
         if video is None:
             raise VideoNotFound
+        if source_url is not None and source_url == mask_secrets(video.source_url or ""):
+            changes.pop("source_url")  # sent back as it was shown
+        if not changes:
+            return
         await videos.update(video.id, **changes)

@@ -13,6 +13,7 @@ from standardwebhooks import Webhook
 from app.core.config import Settings
 from app.core.errors import ConfigurationError, TransientFailure, VideoMomentsError
 from app.core.guarded_http import check_status, guarded_client
+from app.core.masking import mask_secrets, mask_values
 from app.database import Database
 from app.repositories.callbacks import CallbackRepository, DueCallback
 
@@ -70,7 +71,7 @@ async def _send(database: Database, settings: Settings, callback: DueCallback) -
     try:
         await deliver_callback(settings, callback.url, _payload_of(callback), _message_id_of(callback))
     except VideoMomentsError as error:
-        await _note_failure(database, callback, str(error))
+        await _note_failure(database, callback, mask_secrets(str(error)))
     except Exception:
         _log.exception("The callback of run %s cannot be sent", callback.identifier)
         await _note_failure(database, callback, "The callback cannot be sent")
@@ -97,7 +98,7 @@ def _payload_of(callback: DueCallback) -> dict[str, Any]:
         "type": callback.type,
         "status": callback.status,
         "error_stage": callback.error_stage,
-        "error_message": callback.error_message,
+        "error_message": mask_values(callback.error_message),
         "started_at": _seconds(callback.started_at),
         "completed_at": _seconds(callback.completed_at),
         "total_moments_generated": callback.total_moments_generated,

@@ -6,6 +6,7 @@ import time
 import pytest
 from httpx import AsyncClient
 
+from app.core import masking
 from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageStatus
 from app.repositories.work import WorkRepository
@@ -111,3 +112,23 @@ async def test_a_failed_run_is_tried_again_without_what_is_there(client: AsyncCl
     assert (again.type, list(again.stages)) == (RunType.FULL, [Stage.TRANSCRIPT])
     twice = await client.post(f"{FAILED}/{run.identifier}/retry")
     assert (twice.status_code, twice.json()["detail"]) == (409, "Pipeline already running for video 'talk'")
+
+
+async def test_secrets_that_an_earlier_version_has_stored_are_not_shown(client: AsyncClient, conn: Connection) -> None:
+    key = "Canary0123456789abcdef"
+    await client.patch("/api/admin/models/qwen", json={"base_url": "http://localhost:1", "api_key": key})
+    masking._known.clear()  # as in a process that has never used the model
+    run = await make_failed(conn, raw=f'{{"sent": "{key}", "authorization": "Basic x", "at": "https://u:p@h/?sig=y"}}')
+    url = "https://user:pass@cdn.example/talk.mp4?X-Goog-Signature=z"
+    await conn.execute(
+        "UPDATE pipeline.work SET request = request || jsonb_build_object('video_url', %(url)s::text)", {"url": url}
+    )
+    await conn.execute("UPDATE pipeline_history SET error_message = 'Wrong: Bearer abc12345'")
+    answer = (await client.get(f"{FAILED}/{run.identifier}")).json()
+    assert answer["raw_answer"] == '{"sent": "…", "authorization": "…", "at": "https://…@h/?sig=…"}'
+    assert answer["request"]["video_url"] == "https://…@cdn.example/talk.mp4?X-Goog-Signature=…"
+    listed = (await client.get(FAILED)).json()["runs"][0]
+    assert answer["error_message"] == listed["error_message"] == "Wrong: Bearer …"
+    for path in ("/api/pipeline/talk/history", "/api/videos/talk/lineage"):
+        shown = (await client.get(path)).json()["runs"][0]
+        assert shown["error_message"] == "Wrong: Bearer …"

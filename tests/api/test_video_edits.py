@@ -449,3 +449,15 @@ async def test_a_redis_that_is_away_makes_the_deletion_partial(app: FastAPI, con
     assert answer.json()["errors"] == ["The live state could not be deleted: Redis is not available"]
     assert await count_rows(conn) == [0] * 6
     assert (unknown.status_code, unknown.json()) == (503, {"detail": "Redis is not available"})
+
+
+async def test_a_source_url_that_is_sent_back_as_it_was_shown_stays(client: AsyncClient, conn: Connection) -> None:
+    url = "https://user:pass@cdn.example/talk.mp4?sig=abc"
+    await make_video(conn, identifier="talk", source_url=url)
+    shown = (await client.get("/api/videos/talk/lineage")).json()["source_url"]
+    assert shown == "https://…@cdn.example/talk.mp4?sig=…"
+    answer = await client.patch("/api/videos/talk", json={"source_url": shown, "title": "New"})
+    assert (answer.status_code, answer.json()["title"]) == (200, "New")
+    cursor = await conn.execute("SELECT source_url FROM videos")
+    assert await cursor.fetchone() == (url,)
+    assert (await client.patch("/api/videos/talk", json={"source_url": shown})).status_code == 200

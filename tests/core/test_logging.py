@@ -2,12 +2,14 @@
 
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from app.core.config import Settings
-from app.core.logging import configure_logging
+from app.core.logging import configure_logging, mask_tracebacks
 
 FOREIGN = "no\nERROR forged \x1b[2J\u202e\u2028end \u00fc"
 SHOWN = r"no\nERROR forged \x1b[2J\u202e\u2028end \u00fc".replace(r"\u00fc", "ü")
@@ -40,3 +42,42 @@ def test_a_traceback_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> No
     except ValueError:
         logging.getLogger("tests").exception("failed")
     assert capsys.readouterr().err.splitlines()[-1] == "ValueError: broken"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_secret_is_in_a_message_a_traceback_or_a_field(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+    settings = Settings.model_validate(
+        {"log_format": log_format, "log_level": "debug", "redis_url": "redis://:Canary-1@redis/0"}
+    )
+    configure_logging(settings)
+    for name in ("tests", "uvicorn", "uvicorn.access", "httpcore.http11", "asyncio"):
+        log = logging.getLogger(name)
+        log.error(
+            "GET https://u:Canary-2@host/x?X-Goog-Signature=Canary-3 for %r", {"Authorization": "Bearer Canary-4"}
+        )
+        try:
+            raise ValueError("no answer of Canary-1: Bearer Canary-5")
+        except ValueError:
+            log.exception("failed", extra={"url": "https://host/?sig=Canary-6", "headers": [("Cookie", "Canary-7=1")]})
+    printed = capsys.readouterr().err
+    assert printed.count("ValueError: no answer of …: Bearer …") == 5
+    assert "Canary" not in printed
+
+
+def test_loggers_with_handlers_of_uvicorn_pass_by_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("uvicorn")
+    logger.addHandler(logging.StreamHandler())
+    logger.propagate = False
+    configure_logging(Settings(log_format="text"))
+    assert (logger.handlers, logger.propagate) == ([], True)
+
+
+def test_an_error_that_ends_the_process_shows_no_secret(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    mask_tracebacks()
+    error = ValueError("postgresql://u:Canary-1@host")
+    sys.excepthook(ValueError, error, None)
+    assert capsys.readouterr().err == "ValueError: postgresql://…@host\n"
