@@ -19,6 +19,7 @@ from app.media.content_type import HEAD_BYTES, describe_other_content
 from app.media.decoders import can_decode
 from app.media.early_end import declared_seconds, lacks_index, mp3_declared_seconds
 from app.media.opening import MAX_PIXELS, BoundedFile, Limits, TooExpensive, open_film
+from app.media.sample_tables import unpacks_too_far
 from app.media.streams import choose_audio_stream, choose_video_stream
 from app.media.timeline import read_only, read_timeline
 from app.media.turning import lies_on_its_side
@@ -73,6 +74,9 @@ def probe(path: Path) -> MediaInfo:
             raise NotAVideo("the file is empty")
         if other := _find_other_content(file):
             raise NotAVideo(f"the file is {other}, no video and no audio")
+        if unpacks_too_far(file, size):
+            raise NotAVideo("the file is damaged: its index lists more than the file can hold")
+        file.seek(0)
         bounded = BoundedFile(file, _LIMITS)
         try:
             with open_film(bounded) as container:

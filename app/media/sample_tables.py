@@ -1,0 +1,167 @@
+"""What the index of an MP4 or QuickTime file unpacks to, found out before FFmpeg reads it.
+
+An index names runs of samples of equal length, and FFmpeg makes an entry of each sample: of 2.5 kB it makes gigabytes.
+"""
+
+import re
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+import numpy as np
+
+# An entry takes some 40 bytes. Real samples have bytes themselves; a video that was cut off has lost most of them.
+_FREE_ENTRIES, _MOST_ENTRIES = 2_000_000, 40_000_000
+_HEADER_BYTES = 256 * 1024**2  # that are read of one box; those of a day have less
+_WALK_SECONDS = 10.0
+_BOXES_AT_MOST = 1_000_000  # of a header
+_DEEPEST = 16
+_SAMPLES_AT_ONCE = 1024  # of uncompressed audio, in one entry
+_BOX_BYTES, _LONG_BOX_BYTES = 8, 16
+_CONTAINERS = frozenset(
+    b"moov trak mdia minf stbl edts mvex moof traf udta dinf tapt tref wave ilst sinf schi gmhd".split()
+)
+_TABLES = frozenset(b"trak hdlr stts stsz stz2 stsc stco co64 elst trun cmvd".split())
+_LEAVES = frozenset(
+    b"stss stps ctts sdtp sbgp sgpd saiz saio senc covr mdat stts stsz stz2 stsc stco co64 trun".split()
+)
+# What FFmpeg looks for anywhere in a file, and where it looks for a header that a recorder has not finished.
+_HEADERS, _HIDDEN = _CONTAINERS | _TABLES | {b"cmov", b"meta", b"stsd"}, frozenset({b"free", b"hoov"})
+_ANY_TABLE = re.compile(b"|".join(sorted(_TABLES)))
+_COUNTS_OF_RUN = (0x100, 0x200, 0x400, 0x800)  # flags of `trun`: what is written for each sample
+
+_Box = tuple[bytes, memoryview]
+
+
+class _TooMuch(Exception):
+    """A header that no recording has."""
+
+
+def unpacks_too_far(file: BinaryIO, size: int) -> bool:
+    """Whether the index of a file of `size` bytes has more entries than there can be samples."""
+    limit, entries = min(_FREE_ENTRIES + size, _MOST_ENTRIES), 0
+    try:
+        for header in _read_headers(file, size):
+            entries += sum(_count_entries(list(_find_boxes(memoryview(header))), size))
+            if entries > limit:
+                return True
+    except _TooMuch:
+        return True
+    return False
+
+
+def _read_headers(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield the boxes of a file that are not its media; a file of another kind has none."""
+    position, deadline = 0, time.monotonic() + _WALK_SECONDS
+    while position + _BOX_BYTES <= size and time.monotonic() < deadline:
+        file.seek(position)
+        head = file.read(2 * _LONG_BOX_BYTES)
+        length, kind, start = _read_head(memoryview(head), size - position)
+        if length < start:
+            return
+        if kind in _HEADERS or (kind in _HIDDEN and head[start + 4 : start + 8] in (b"moov", b"cmov")):
+            file.seek(position)
+            header = file.read(min(length, _HEADER_BYTES + 1))
+            if len(header) > _HEADER_BYTES:
+                raise _TooMuch
+            yield header
+        position += length
+
+
+def _read_head(data: memoryview, rest: int) -> tuple[int, bytes, int]:
+    """Return the length of a box, its kind, and where its content begins."""
+    length, kind = int.from_bytes(data[:4], "big"), bytes(data[4:8])
+    if length == 1:
+        return int.from_bytes(data[8:16], "big"), kind, _LONG_BOX_BYTES
+    return length or rest, kind, _BOX_BYTES
+
+
+def _find_boxes(data: memoryview, depth: int = 0) -> Iterator[_Box]:
+    """Yield the kinds and contents of boxes in their order, the outer ones first.
+
+    In a box of another kind tables are found by their names: FFmpeg takes them from nearly everywhere.
+    """
+    position = 0
+    for _ in range(_BOXES_AT_MOST):
+        if position + _BOX_BYTES > len(data):
+            return
+        length, kind, start = _read_head(data[position:], len(data) - position)
+        if length < start:
+            return
+        content = data[position + start : position + length]
+        yield kind, content
+        yield from _find_inner(kind, content, depth)
+        position += length
+    raise _TooMuch
+
+
+def _find_inner(kind: bytes, content: memoryview, depth: int) -> Iterator[_Box]:
+    if depth > _DEEPEST:
+        raise _TooMuch
+    if kind in _CONTAINERS:
+        yield from _find_boxes(content, depth + 1)
+    elif kind == b"meta":  # with a version in front of the boxes or without one
+        first = next((place for place in range(0, len(content), 4) if bytes(content[place : place + 4]) == b"hdlr"), 4)
+        yield from _find_boxes(content[max(first - 4, 0) :], depth + 1)
+    elif kind not in _LEAVES:
+        for found in _ANY_TABLE.finditer(content):
+            yield found[0], content[found.end() :]
+            if found[0] == b"cmvd":
+                yield from _find_boxes(memoryview(_decompress(content[found.end() + 4 :])), depth + 1)
+
+
+def _decompress(data: memoryview) -> bytes:
+    """Return the header of an old QuickTime file."""
+    unpacker = zlib.decompressobj()
+    try:
+        header = unpacker.decompress(data, _HEADER_BYTES)
+    except zlib.error:
+        return b""
+    if unpacker.unconsumed_tail:
+        raise _TooMuch
+    return header
+
+
+def _count_entries(boxes: Sequence[_Box], size: int) -> Iterator[int]:
+    """Yield how many entries each track of a header and each run of a fragment has."""
+    starts = [number for number, (kind, _) in enumerate(boxes) if kind == b"trak"]
+    for start, end in zip([0, *starts], [*starts, len(boxes)], strict=True):
+        track = boxes[start:end]
+        edits = max([1, *(_read_number(each, 4) for each in _contents(track, b"elst"))])
+        samples = sum(_read_number(each, 8) for each in _contents(track, b"stsz", b"stz2"))
+        yield edits * (_count_pieces(track, size) if _is_uncompressed_audio(track) else samples)
+    yield from (_count_run(each) for each in _contents(boxes, b"trun"))
+
+
+def _contents(boxes: Sequence[_Box], *kinds: bytes) -> list[memoryview]:
+    return [content for kind, content in boxes if kind in kinds]
+
+
+def _is_uncompressed_audio(track: Sequence[_Box]) -> bool:
+    """Whether each sample lasts one tick of the clock, so that FFmpeg takes many of a chunk as one."""
+    runs = [(_read_number(each, 4), _read_number(each, 12)) for each in _contents(track, b"stts")]
+    handlers = {bytes(each[8:12]) for each in _contents(track, b"hdlr")}
+    return runs == [(1, 1)] and b"soun" in handlers and b"vide" not in handlers
+
+
+def _count_pieces(track: Sequence[_Box], size: int) -> int:
+    """Return how many entries the chunks of uncompressed audio can have."""
+    chunks = sum(min(_read_number(each, 4), size) for each in _contents(track, b"stco", b"co64"))
+    longest = 0
+    for each in _contents(track, b"stsc"):
+        count = min(_read_number(each, 4), (len(each) - 8) // 12)
+        if count > 0:
+            longest = max(longest, int(np.frombuffer(each, ">u4", count * 3, 8)[1::3].max()))
+    return chunks * (longest // _SAMPLES_AT_ONCE + 1)
+
+
+def _count_run(run: memoryview) -> int:
+    """Return the samples of a run for which nothing is written, or more than there is."""
+    flags, samples = _read_number(run, 0) & 0xFFFFFF, _read_number(run, 4)
+    width = 4 * sum(bool(flags & flag) for flag in _COUNTS_OF_RUN)
+    return samples if samples * width > len(run) or not width else 0
+
+
+def _read_number(data: memoryview, place: int) -> int:
+    return int.from_bytes(data[place : place + 4], "big")
