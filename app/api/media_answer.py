@@ -16,6 +16,7 @@ from app.api.conditions import Validators, failed_condition, range_still_fits
 from app.api.errors import error_answer
 from app.api.schemas.common import Error
 from app.core.errors import StorageUnavailable
+from app.core.media_types import UNKNOWN_TYPE
 from app.media.content_type import HEAD_BYTES, content_type
 from app.storage import OpenFile, Storage, StoredFile
 
@@ -43,7 +44,8 @@ def media_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
 class MediaAnswer(Response):
     """Answers a GET or a HEAD with a stored file, which stays the same one from its first byte to the last.
 
-    `opened` gives it, and what that raises is raised. `media_type` is given where it need not be found out.
+    `opened` gives it, and what that raises is raised. Its media type is that of its content; a file that is neither
+    video, audio nor picture is an attachment, so that no browser shows it.
     """
 
     def __init__(
@@ -51,13 +53,11 @@ class MediaAnswer(Response):
         storage: Storage,
         opened: AbstractAsyncContextManager[OpenFile],
         *,
-        media_type: str | None = None,
         cache_control: str,
     ) -> None:
         super().__init__()
         self._storage = storage
         self._opened = opened
-        self._media_type = media_type
         self._cache_control = cache_control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +82,7 @@ class MediaAnswer(Response):
         ranges = _wanted_ranges(request, stored, validators)
         if ranges == []:
             return error_answer(416, "Range not satisfiable", {**headers, "Content-Range": f"bytes */{stored.size}"})
-        return _send(file, ranges, self._media_type or await _find_type(file), headers)
+        return _send(file, ranges, await _find_type(file), headers)
 
 
 class _FileParts(Response):
@@ -134,6 +134,8 @@ def _wanted_ranges(request: Request, file: StoredFile, validators: Validators) -
 
 def _send(file: OpenFile, ranges: list[ByteRange] | None, media_type: str, headers: dict[str, str]) -> Response:
     headers["Content-Type"] = media_type
+    if media_type == UNKNOWN_TYPE:
+        headers["Content-Disposition"] = "attachment"
     if ranges is None:
         return _FileParts(file, [ByteRange(0, file.stored.size)], 200, headers)
     if len(ranges) == 1:

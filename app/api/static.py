@@ -11,6 +11,7 @@ from app.api.media_answer import MediaAnswer, media_responses
 from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.transcripts import TranscriptAnswer
 from app.api.streams import CACHE_CONTROL
+from app.core.media_types import UNKNOWN_TYPE
 from app.services import media
 from app.storage import find_audio_file
 
@@ -22,12 +23,12 @@ ClipName = Annotated[str, Path(description="Video, moment, `clip`", examples=["m
 
 
 @router.head("/audios/{video_id}.wav", include_in_schema=False)
-@router.get("/audios/{video_id}.wav", response_class=Response, responses=media_responses("audio/wav"))
+@router.get("/audios/{video_id}.wav", response_class=Response, responses=media_responses("audio/wav", UNKNOWN_TYPE))
 async def get_static_audio(video_id: VideoId, reads: SharedReads, storage: MediaStorage) -> Response:
     """The sound that was extracted from a video for its transcription."""
     await reads.find_video_files(video_id)  # a name of no video must not find a file that happens to be called so
     url = await find_audio_file(storage, video_id)
-    return MediaAnswer(storage, storage.opened(url), media_type="audio/wav", cache_control=CACHE_CONTROL)
+    return MediaAnswer(storage, storage.opened(url), cache_control=CACHE_CONTROL)
 
 
 @reads.head("/transcripts/{video_id}.json", include_in_schema=False)
@@ -42,7 +43,7 @@ async def get_static_transcript(request: Request, video_id: VideoId, reads: Shar
 
 
 @clips.head("/{name}", include_in_schema=False)
-@clips.get("/{name}", response_class=Response, responses=media_responses("video/*", "application/octet-stream"))
+@clips.get("/{name}", response_class=Response, responses=media_responses("video/*", UNKNOWN_TYPE))
 async def get_static_clip(name: ClipName, database: Checkouts, storage: MediaStorage) -> Response:
     """The video file that was cut out for a moment, by the names of both."""
     async with database.connect() as conn:

@@ -11,6 +11,7 @@ from app.api.media_answer import MediaAnswer, media_responses
 from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.streams import MediaAddress
+from app.core.media_types import UNKNOWN_TYPE
 from app.services import media
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["media"])
@@ -21,7 +22,7 @@ CACHE_CONTROL = "private, no-cache"
 
 
 @reads.head("/stream", include_in_schema=False)
-@reads.get("/stream", response_class=Response, responses=media_responses("video/*", "application/octet-stream"))
+@reads.get("/stream", response_class=Response, responses=media_responses("video/*", UNKNOWN_TYPE))
 async def stream_video(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
     """The video's file, whole or in ranges, so that a player can seek. A video in a bucket is a redirect to it.
 
@@ -50,7 +51,7 @@ async def get_video_address(request: Request, video_id: VideoId, reads: SharedRe
 @router.get(
     "/moments/{moment_id}/clip",
     response_class=Response,
-    responses=media_responses("video/*", "application/octet-stream"),
+    responses=media_responses("video/*", UNKNOWN_TYPE),
 )
 async def stream_clip(video_id: VideoId, moment_id: MomentId, database: Checkouts, storage: MediaStorage) -> Response:
     """The video file that was cut out for a moment, with its padding."""

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from app.api.dependencies import MediaStorage, MomentId, VideoId
 from app.api.media_answer import MediaAnswer, media_responses
 from app.api.schemas.common import Error
+from app.core.media_types import UNKNOWN_TYPE
 from app.services.thumbnails import Thumbnails
 from app.storage import OpenFile, Storage
 
@@ -16,7 +17,7 @@ router = APIRouter(tags=["thumbnails"], default_response_class=Response)
 
 # A picture seldom changes, and a list of cards shows it again and again.
 _CACHE_CONTROL = "private, max-age=600"
-_RESPONSES = media_responses("image/jpeg") | {
+_RESPONSES = media_responses("image/*", UNKNOWN_TYPE) | {
     507: {"model": Error, "description": "There is no room for a picture that has yet to be made"}
 }
 
@@ -54,4 +55,4 @@ async def get_clip_thumbnail(
 
 
 def _answer(storage: Storage, picture: AbstractAsyncContextManager[OpenFile]) -> Response:
-    return MediaAnswer(storage, picture, media_type="image/jpeg", cache_control=_CACHE_CONTROL)
+    return MediaAnswer(storage, picture, cache_control=_CACHE_CONTROL)

@@ -10,6 +10,8 @@ MEDIA_EXTENSIONS = (
     *AUDIO_EXTENSIONS,
 )
 
+UNKNOWN_TYPE = "application/octet-stream"
+
 _TYPES = {
     "mp4": "video/mp4",
     "m4v": "video/mp4",
@@ -43,4 +45,4 @@ _TYPES = {
 
 def media_type_of(name: str) -> str:
     """Return what a file's name, path or URL says that the file is."""
-    return _TYPES.get(name.rpartition(".")[2].lower(), "application/octet-stream")
+    return _TYPES.get(name.rpartition(".")[2].lower(), UNKNOWN_TYPE)

@@ -3,7 +3,7 @@
 import codecs
 import re
 
-from app.core.media_types import media_type_of
+from app.core.media_types import UNKNOWN_TYPE, media_type_of
 
 # How many of a file's first bytes tell what it is.
 HEAD_BYTES = 512
@@ -14,6 +14,8 @@ _BY_START = (
     (rb"RIFF....AVI ", "video/x-msvideo"),
     (rb"(RIFF|RF64)....WAVE", "audio/wav"),
     (rb"\xff\xd8\xff", "image/jpeg"),
+    (rb"\x89PNG\r\n\x1a\n", "image/png"),
+    (rb"RIFF....WEBP", "image/webp"),
     (rb"\x00\x00\x01\xba", "video/mpeg"),
     (rb"FLV\x01", "video/x-flv"),
     (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "video/x-ms-wmv"),
@@ -49,8 +51,14 @@ _DOCUMENT_TYPE = re.compile(rb"\x42\x82.(webm|matroska)", re.DOTALL)  # EBML: id
 
 
 def content_type(head: bytes, name: str) -> str:
-    """Return the media type of a file that begins with `head`; its `name` decides only where that says nothing."""
-    return _by_content(head) or media_type_of(name)
+    """Return the media type of a file that begins with `head`; its `name` decides only where that says nothing.
+
+    A file that is something else, as a web page that is called `talk.mp4`, is `UNKNOWN_TYPE`.
+    """
+    known = _by_content(head)
+    if known is None:
+        known = UNKNOWN_TYPE if describe_other_content(head) else media_type_of(name)
+    return known
 
 
 def describe_other_content(head: bytes) -> str | None:

@@ -12,7 +12,7 @@ from app.repositories import ClipRepository
 from tests.conftest import Statements
 from tests.factories import make_clip, make_moment, make_video
 
-CONTENT = b"not really a film"
+CONTENT = b"\0\0\0\x18ftypisom, and not really a film"
 MOMENT = "7621a017eec7482f"
 
 

@@ -10,7 +10,7 @@ from httpx import AsyncClient
 
 from app.database import Connection
 from app.storage import OpenFile, Storage
-from tests.factories import make_video
+from tests.factories import make_clip, make_moment, make_thumbnail, make_video
 
 SIZE = 5000
 STREAM = "/api/videos/talk/stream"
@@ -82,6 +82,32 @@ async def test_the_kind_of_another_film_in_the_same_place_is_found_out_again(cli
     assert (await client.head(STREAM)).headers["Content-Type"] == "video/mp4"
     replace(video, b"RIFF1234AVI ")
     assert (await client.head(STREAM)).headers["Content-Type"] == "video/x-msvideo"
+
+
+@pytest.mark.parametrize(
+    "content", [b"<!doctype html><script>alert(1)</script>", b'<svg xmlns="x" onload="alert(1)"/>', b"alert(1)"]
+)
+async def test_a_file_that_is_no_media_is_an_attachment_at_every_address(
+    client: AsyncClient, conn: Connection, tmp_path: Path, content: bytes
+) -> None:
+    files = [tmp_path / "library" / name for name in ("talk.mp4", "talk.jpg", "clip.mp4", "audios/talk.wav")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    film, picture, clip, _ = (file.as_uri() for file in files)
+    video = await make_video(conn, identifier="talk", cloud_url=film)
+    await make_thumbnail(conn, video_id=video.id, cloud_url=picture)
+    moment = await make_moment(conn, video_id=video.id, identifier="intro")
+    await make_clip(conn, moment, cloud_url=clip)
+    paths = (STREAM, "/api/videos/talk/thumbnail", "/static/thumbnails/talk.jpg", "/static/audios/talk.wav")
+    for path in (*paths, "/api/videos/talk/moments/intro/clip", "/moment_clips/talk_intro_clip.mp4"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.content) == (200, content)
+        assert answer.headers["Content-Type"] == "application/octet-stream"
+        assert answer.headers["Content-Disposition"] == "attachment"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        part = await client.get(path, headers={"Range": "bytes=0-1,3-4"})
+        assert (part.status_code, part.headers["Content-Disposition"]) == (206, "attachment")
 
 
 @pytest.mark.usefixtures("video")

@@ -10,7 +10,7 @@ from app.database import Connection
 from app.storage import audio_folder
 from tests.factories import make_transcript, make_video
 
-SOUND = b"RIFF not really a sound"
+SOUND = b"RIFF\0\0\0\0WAVE, and its samples"
 IDENTIFIERS = ["talk", "a talk", "What? #1 100%41 – ü", "..", "%2e%2e"]
 
 

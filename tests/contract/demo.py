@@ -46,7 +46,7 @@ async def make_demo(conn: Connection, library: Path, identifier: str = "demo-tal
     """Make it with its files, in an imported library."""
     movie = make_movie(library / "videos" / f"{identifier}.mp4", seconds=2.0)
     video = await make_video(conn, identifier=identifier, cloud_url=movie.as_uri(), duration_seconds=300.0)
-    _write(library / "audios" / f"{identifier}.wav", b"RIFF")
+    _write(library / "audios" / f"{identifier}.wav", b"RIFF\0\0\0\0WAVE")
     thumbnail = _write(library / "thumbnails" / f"{identifier}.jpg", b"\xff\xd8 a picture")
     await make_thumbnail(conn, video_id=video.id, cloud_url=thumbnail.as_uri())
     await make_demo_transcript(conn, video)

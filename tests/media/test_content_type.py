@@ -45,6 +45,8 @@ def test_a_file_is_what_it_begins_with(
         (b"RF64\xff\xff\xff\xffWAVEds64", "audio/wav"),
         (b"OggS\0\x02" + bytes(22) + b"\x80theora\x03\x02", "video/ogg"),
         (b"\xff\xd8\xff\xe0\0\x10JFIF\0", "image/jpeg"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "image/png"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "image/webp"),
         (b"\x1a\x45\xdf\xa3 of another kind", "application/octet-stream"),
     ],
 )
@@ -64,4 +66,20 @@ def test_rare_beginnings(head: bytes, expected: str) -> None:
 )
 def test_a_file_that_begins_with_nothing_known_is_what_its_name_says(name: str, expected: str) -> None:
     assert content_type(b"", name) == expected
-    assert content_type(b"no film at all", name) == expected
+    assert content_type(b"\0\1\2 no film at all", name) == expected
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"<!DOCTYPE html><script>alert(1)</script>",
+        b"\xef\xbb\xbf\n <HTML>\xff",
+        b'<?xml version="1.0"?><svg onload="x()"/>',
+        b"alert(1)",
+        b"%PDF-1.7\n\xff",
+        b"PK\x03\x04\xff",
+    ],
+)
+@pytest.mark.parametrize("name", ["talk.mp4", "talk.jpg", "talk.wav", "talk.html", "talk.svg"])
+def test_what_is_neither_video_nor_audio_nor_a_picture_is_only_bytes(head: bytes, name: str) -> None:
+    assert content_type(head, name) == "application/octet-stream"
