@@ -1,6 +1,7 @@
 """A long WAV file in pieces for services that take short ones, and their transcripts as one again."""
 
 import io
+import struct
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from app.ai.timeline import Timeline, in_order
 
 # OpenAI's service takes files of at most 25 MB; others follow it.
 MAX_FILE_BYTES = 25 * 1024**2
+_READ_BYTES = 64 * 1024
 PIECE_SECONDS = 600.0
 OVERLAP_SECONDS = 10.0
 
@@ -35,15 +37,61 @@ def plan_pieces(
     return [Piece(start, min(start + step + overlap_seconds, duration_seconds)) for start in starts]
 
 
-def cut_wav(path: Path, piece: Piece) -> bytes:
-    """Return a part of a WAV file as one of its own."""
-    with wave.open(str(path), "rb") as whole, io.BytesIO() as part:
-        rate = whole.getframerate()
-        whole.setpos(min(round(piece.start * rate), whole.getnframes()))
-        with wave.open(part, "wb") as writer:
-            writer.setparams(whole.getparams())
-            writer.writeframes(whole.readframes(round((piece.end - piece.start) * rate)))
-        return part.getvalue()
+class WavPiece(io.RawIOBase):
+    """A part of a WAV file as a file of its own, of which no more is in memory than what is being read."""
+
+    def __init__(self, path: Path, piece: Piece) -> None:
+        self._whole = wave.open(str(path), "rb")  # noqa: SIM115  it is closed with this file
+        rate, frames = self._whole.getframerate(), self._whole.getnframes()
+        self._first = min(round(piece.start * rate), frames)
+        self._width = self._whole.getnchannels() * self._whole.getsampwidth()
+        count = min(round((piece.end - piece.start) * rate), frames - self._first)
+        self._header = _wav_header(self._whole, count)
+        self._size = len(self._header) + count * self._width
+        self._position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return as many bytes, or fewer at the end of the header; all that are left where `size` is negative."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(_READ_BYTES), b""))
+        data = self._read(min(size, self._size - self._position))
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = min(max(start + offset, 0), self._size)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._whole.close()
+        super().close()
+
+    def _read(self, size: int) -> bytes:
+        if size <= 0:
+            return b""
+        if self._position < len(self._header):
+            return self._header[self._position : self._position + size]
+        frame, skipped = divmod(self._position - len(self._header), self._width)
+        self._whole.setpos(self._first + frame)
+        return self._whole.readframes(-(-(skipped + size) // self._width))[skipped : skipped + size]
+
+
+def _wav_header(whole: wave.Wave_read, frames: int) -> bytes:
+    """Return what comes before `frames` of the same form."""
+    channels, width, rate = whole.getnchannels(), whole.getsampwidth(), whole.getframerate()
+    size = frames * channels * width
+    form = (16, 1, channels, rate, rate * channels * width, channels * width, 8 * width)
+    return struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVEfmt ", *form, b"data", size)
 
 
 def join_timelines(pieces: Sequence[Piece], timelines: Sequence[Timeline]) -> Timeline:

@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 
 from app.ai.patience import try_thrice
-from app.ai.pieces import MAX_FILE_BYTES, Piece, cut_wav, join_timelines, plan_pieces
+from app.ai.pieces import MAX_FILE_BYTES, Piece, WavPiece, join_timelines, plan_pieces
 from app.ai.protocols import Audio, Progress, Transcribed, Usage
 from app.ai.service import Service, model_name, read_name, versioned
 from app.ai.timeline import Fields, Timeline, read_answer
@@ -49,16 +49,17 @@ class SpeechTranscriber:
 
     async def _ask(self, audio: Audio, piece: Piece, *, is_whole: bool) -> Transcribed:
         """Return the transcript of one piece, in its own time."""
-        sound = await asyncio.to_thread(audio.path.read_bytes if is_whole else lambda: cut_wav(audio.path, piece))
         model = {"model": self._config.model_id} if self._config.model_id else {}
-        async with self._service.logged("transcribe") as call:
-            answer = await self._service.post(
-                versioned(self._config, "/audio/transcriptions"),
-                _LIMIT_SECONDS + piece.end - piece.start,
-                data=_FORM | model,
-                files={"file": ("audio.wav", sound, "audio/wav")},
-            )
-            text, timeline = read_answer(self._config.name, answer, _FIELDS, piece.end - piece.start)
+        open_file = partial(audio.path.open, "rb") if is_whole else partial(WavPiece, audio.path, piece)
+        with await asyncio.to_thread(open_file) as file:
+            async with self._service.logged("transcribe") as call:
+                answer = await self._service.post(
+                    versioned(self._config, "/audio/transcriptions"),
+                    _LIMIT_SECONDS + piece.end - piece.start,
+                    data=_FORM | model,
+                    files={"file": ("audio.wav", file, "audio/wav")},
+                )
+                text, timeline = read_answer(self._config.name, answer, _FIELDS, piece.end - piece.start)
         language = read_name(answer.get("language"), "", _LONGEST_NAME).lower()
         service = read_name(answer.get("model"), self.service, _LONGEST_NAME)
         return Transcribed(text, timeline.words, timeline.segments, language, service, call.usage)

@@ -1,5 +1,6 @@
 """A long sound in pieces, and their transcripts as one."""
 
+import io
 import wave
 from itertools import pairwise
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ai.pieces import Piece, cut_wav, join_timelines, plan_pieces
+from app.ai.pieces import Piece, WavPiece, join_timelines, plan_pieces
 from app.ai.protocols import Segment, Word
 from app.ai.timeline import Timeline
 
@@ -51,10 +52,25 @@ def test_a_piece_of_a_wav_file_is_one_of_its_own(tmp_path: Path) -> None:
     with wave.open(str(path), "wb") as whole:
         whole.setparams((1, 2, 16000, 0, "NONE", "not compressed"))
         whole.writeframes(b"".join(bytes([n, 0]) * 16000 for n in range(10)))
-    (tmp_path / "part.wav").write_bytes(cut_wav(path, Piece(2.0, 5.0)))
+    with WavPiece(path, Piece(2.0, 5.0)) as piece:
+        (tmp_path / "part.wav").write_bytes(piece.read())
     with wave.open(str(tmp_path / "part.wav"), "rb") as part:
         assert (part.getframerate(), part.getnframes()) == (16000, 48000)
         assert part.readframes(48000) == b"".join(bytes([n, 0]) * 16000 for n in (2, 3, 4))
+
+
+def test_a_piece_can_be_read_a_little_at_a_time_and_again(tmp_path: Path) -> None:
+    path = tmp_path / "whole.wav"
+    with wave.open(str(path), "wb") as whole:
+        whole.setparams((2, 2, 8000, 0, "NONE", "not compressed"))
+        whole.writeframes(bytes(range(250)) * 400)
+    with WavPiece(path, Piece(1.0, 100.0)) as piece:
+        content = piece.read()
+        assert piece.seek(0, io.SEEK_END) == len(content) == 44 + 100_000 - 32_000
+        piece.seek(0)
+        assert b"".join(iter(lambda: piece.read(7), b"")) == content
+        piece.seek(46)
+        assert piece.read(5) == content[46:51]
 
 
 def test_joined_transcripts_have_every_word_once() -> None:
