@@ -198,7 +198,7 @@ def _serve(listener: socket.socket) -> int:
         log_config=None,
         access_log=False,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
+        http="app.api.http_protocol:LimitedProtocol",
         timeout_graceful_shutdown=10,
     )
     server = uvicorn.Server(config)

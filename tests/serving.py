@@ -18,6 +18,7 @@ from app.core.config import Settings
 
 _ROOT = Path(__file__).resolve().parents[1]
 _READY_SECONDS = 120.0
+_OPTIONS = ("--http", "app.api.http_protocol:LimitedProtocol", "--no-access-log")
 
 
 class ServerProcess:
@@ -32,7 +33,7 @@ class ServerProcess:
         environment |= {name.upper(): str(value) for name, value in settings.items()}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(self.port), "--no-access-log"],
+                [sys.executable, "-m", "uvicorn", "app.main:app", *_OPTIONS, "--port", str(self.port)],
                 cwd=folder,
                 env=environment | {"PYTHONPATH": str(_ROOT)},
                 stdout=log,

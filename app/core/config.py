@@ -141,6 +141,9 @@ class Settings(BaseSettings):
         description="Origins whose pages may use this server in a browser, separated by commas, as "
         "`https://app.example`; `:*` is any port, and `*` alone every origin.",
     )
+    limit_concurrency: int = Field(
+        1000, ge=1, description="Connections that the server holds at once; one more gets 503."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="`json`, `text`, or `auto`: text on a terminal and JSON elsewhere."

@@ -91,6 +91,7 @@ def test_every_other_setting_has_its_default() -> None:
             "http://[::1]:*",
             "https://[::1]:*",
         ),
+        "limit_concurrency": 1000,
         "log_level": "info",
         "log_format": "auto",
         "data_dir": Path(".data"),

@@ -28,9 +28,10 @@ class Stack:
     name: str
     application: str
     python: Path
+    http: str = "httptools"
 
 
-OURS = Stack("this project", "app.main:app", Path(sys.executable))
+OURS = Stack("this project", "app.main:app", Path(sys.executable), "app.api.http_protocol:LimitedProtocol")
 ORM = Stack("ORM", "tests.performance.peer_orm:app", PEERS_PYTHON)
 RAW = Stack("raw asyncpg", "tests.performance.peer_raw:app", PEERS_PYTHON)
 STACKS = (OURS, ORM, RAW)
@@ -82,7 +83,7 @@ class Server:
 
     def _start(self) -> None:
         self.port = free_port()
-        options = ["--port", str(self.port), "--loop", "uvloop", "--http", "httptools"]
+        options = ["--port", str(self.port), "--loop", "uvloop", "--http", self.stack.http]
         quiet = ["--no-access-log", "--log-level", "warning"]
         self._process = subprocess.Popen(
             [self.stack.python, "-m", "uvicorn", self.stack.application, *options, *quiet],
