@@ -36,6 +36,7 @@ _SLOWEST, _FASTEST, _USUAL = Fraction(10), Fraction(60), Fraction(25)
 _STEPS_BACK_SECONDS = (0, 2, 10, 60)
 _PACKETS_AT_MOST = 2000
 _SAME_PACE = 1e-4
+_SOUND_TAIL_SECONDS = 1.0  # behind a clip, which filters look at
 _INTERLEAVED_SECONDS = 1.0  # how far behind its video the audio of a time may lie in a file
 
 
@@ -133,7 +134,8 @@ class Cut:
     def sound_filters(self) -> list[tuple[str, str]]:
         """As many samples as the clip has, with silence where the film has none."""
         return [
-            ("atrim", f"start={self.start:.6f}"),
+            # What comes behind the clip would have the resampler fill the gap before it, whatever memory that takes.
+            ("atrim", f"start={self.start:.6f}:end={self.start + self.seconds + _SOUND_TAIL_SECONDS:.6f}"),
             # 0 is 0 at every sample rate; any other first time stamp would count in samples of the source.
             ("asetpts", f"PTS-({self.start:.6f})/TB"),
             ("aresample", f"{SOUND_RATE}:async=1:first_pts=0"),

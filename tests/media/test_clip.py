@@ -268,6 +268,29 @@ def loudness(path: Path, start: float, end: float) -> float:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_gap_of_hours_behind_a_clip_is_not_filled(tmp_path: Path, way: str) -> None:
+    film = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 1), (20_000, 20_001)])
+    clip = cut(film, 0, 3, way)
+    assert lengths_of(clip) == (3, pytest.approx(3, abs=1e-4))
+    assert loud_from_to(clip) == pytest.approx((0, 1), abs=0.05)
+
+
+@pytest.mark.skipif(find_ffmpeg() is None or sys.platform != "linux", reason="there is no ffmpeg here")
+def test_a_gap_of_hours_behind_a_clip_takes_no_memory(tmp_path: Path) -> None:
+    film = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 1), (20_000, 20_001)])
+    code = """
+import resource, sys, threading
+from pathlib import Path
+from app.media.clip import cut_clip
+cut_clip(open(sys.argv[1], "rb"), 0, 3, Path(sys.argv[2]), threading.Event())
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+    command = [sys.executable, "-c", code, str(film), str(tmp_path / "clip.mp4")]
+    kilobytes = int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    assert kilobytes < 200 * 1024
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_cutting_ends_where_somebody_stops_it(tmp_path: Path, way: str) -> None:
     stopping = threading.Event()
     film = make_slides(tmp_path / "film.mp4", [(second, RED) for second in range(4)], 1280, 720)
