@@ -161,9 +161,8 @@ def mask_answer(content: bytes) -> Any:
     Raises `ValueError` and `RecursionError`.
     """
     answer = json.loads(content)
-    text = content.decode("utf-8", "replace")
-    # A text that is masked nowhere and escapes nothing has no value that would be.
-    return mask_values(answer) if "\\u" in text or mask_secrets(text) != text else answer
+    text = json.dumps(answer, ensure_ascii=False)  # where nothing of it is masked, nothing of its many values would be
+    return answer if mask_secrets(text) == text else mask_values(answer)
 
 
 def read_name(value: Any, default: str, longest: int) -> str:

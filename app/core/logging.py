@@ -43,7 +43,9 @@ def configure_logging(settings: Settings) -> None:
 
 
 def mask_tracebacks() -> None:
-    """Have Python itself print no secret where an error ends the process or a thread."""
+    """Have Python itself print no secret: where an error ends the process or a thread, and before logs are set up."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_OneLine("%(message)s"))
     sys.excepthook = _print_masked
     threading.excepthook = lambda ended: _print_masked(ended.exc_type, ended.exc_value, ended.exc_traceback)
 

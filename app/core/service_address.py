@@ -14,6 +14,7 @@ from app.core.errors import AddressRefused
 
 _PORTS = {"http": 80, "https": 443}
 _LOOKUP_SECONDS = 10.0
+_REMEMBERED_SECONDS = 10.0  # where a name led to, before a new connection looks again
 _MOST_DECODINGS = 5
 
 # Where clouds answer each machine with its own credentials, beside the link-local addresses, which never lead to an AI
@@ -118,7 +119,7 @@ def guard_services(client: httpx.AsyncClient) -> httpx.AsyncClient:
     """
     client.event_hooks["request"].append(_check_request)
     return httpx_ssrf_protection(
-        client, check_globally_reachable=False, custom_validator=_admits, dns_cache_ttl=_LOOKUP_SECONDS
+        client, check_globally_reachable=False, custom_validator=_admits, dns_cache_ttl=_REMEMBERED_SECONDS
     )
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from app.core.masking import mask_secrets
 from app.library.report import Kind, Report
 
 _LINES_PER_KIND = 10
@@ -36,7 +37,7 @@ def print_summary(report: Report, console: Console) -> None:
         if count := report.counts[kind]:
             console.print(f"\n{count:,} {_MEANINGS[kind]}", markup=False)
             for line in lines[kind]:
-                console.print(f"  {line}", markup=False)
+                console.print(f"  {mask_secrets(line)}", markup=False)
             if count > len(lines[kind]):
                 console.print(f"  … and {count - len(lines[kind]):,} more: --report FILE writes them all", markup=False)
 

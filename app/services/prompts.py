@@ -1,6 +1,9 @@
 """Prompts and generation configs, and what was made with one."""
 
+from dataclasses import replace
+
 from app.core.errors import GenerationConfigNotFound, PromptNotFound
+from app.core.masking import mask_stored
 from app.database import Connection
 from app.models import GenerationConfig, Prompt
 from app.repositories import GenerationConfigRepository, PromptRepository
@@ -9,7 +12,8 @@ from app.repositories.prompts import PromptSummary
 
 
 async def list_prompts(conn: Connection, limit: int, after: int) -> list[PromptSummary]:
-    return await PromptRepository(conn).list_summaries(limit, after)
+    found = await PromptRepository(conn).list_summaries(limit, after)
+    return [replace(prompt, user_prompt=mask_stored(prompt.user_prompt)) for prompt in found]
 
 
 async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
@@ -17,7 +21,8 @@ async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
     prompt = await PromptRepository(conn).get(prompt_id)
     if prompt is None:
         raise PromptNotFound
-    return prompt
+    texts = (mask_stored(prompt.user_prompt), mask_stored(prompt.system_prompt))
+    return replace(prompt, user_prompt=texts[0], system_prompt=texts[1])
 
 
 async def list_prompt_moments(conn: Connection, prompt_id: int, limit: int, after: int) -> list[MadeMoment]:
