@@ -21,8 +21,8 @@ from app.core.text import escape_controls
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
-# Loggers that repeat what this project says itself, or talk about the weather.
 _OF_UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")  # its command gives them handlers
+# Loggers that repeat what this project says itself, or talk about the weather.
 _QUIET = ("uvicorn.access", "psycopg.pool", "httpx", "alembic", "taskiq")
 
 
@@ -35,9 +35,9 @@ def configure_logging(settings: Settings) -> None:
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
     settings.remember_secrets()
     for name in _OF_UVICORN:
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
+        for own in logging.getLogger(name).handlers:
+            if not isinstance(own.formatter, _MaskedFormatter):
+                own.setFormatter(_MaskedFormatter(own.formatter or logging.Formatter()))
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -58,6 +58,17 @@ def _prepare(record: logging.LogRecord) -> bool:
     record.request_id = request_id.get()
     record.__dict__.pop("color_message", None)  # uvicorn's message once more, with colours
     return True
+
+
+class _MaskedFormatter(logging.Formatter):
+    """Formats as another formatter does, without secrets."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask_secrets(self._formatter.format(record))
 
 
 class _OneLine(logging.Formatter):
