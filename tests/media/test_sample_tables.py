@@ -61,8 +61,9 @@ def _movie(*tracks: bytes, compressed: bool = False, name: bytes = b"moov") -> b
     return _box(b"ftyp", b"isom", bytes(4)) + _box(b"mdat", bytes(2000)) + header
 
 
-def _fragment(samples: int) -> bytes:
-    return _box(b"moof", _box(b"traf", _full(b"tfhd", 1, flags=0x20000), _full(b"trun", samples)))
+def _fragment(samples: int, flags: int = 0, sizes: int = 0) -> bytes:
+    run = _full(b"trun", samples, *([1] * sizes), flags=flags)
+    return _box(b"moof", _box(b"traf", _full(b"tfhd", 1, flags=0x20000), run, run))
 
 
 def _hide(header: bytes, *containers: bytes) -> bytes:
@@ -85,6 +86,7 @@ def _hide(header: bytes, *containers: bytes) -> bytes:
         _movie(_track(_MANY, handler=b"soun", per_chunk=_MANY, chunks=50)),
         _movie(_track(100)) + _fragment(_MANY),
         _movie(_track(100)) + _fragment(1_500_000) * 2,
+        _movie(_track(100)) + _fragment(_MANY, flags=0x200, sizes=10),
         _box(b"free", bytes(4), _movie(_track(_MANY))[2028:]),
     ],
     ids=["samples", "compressed", "hidden", "unknown", "tracks", "edits", "audio", "chunks", "run", "runs", "free"],
@@ -97,7 +99,7 @@ def test_an_index_of_far_more_than_the_file_is_found(content: bytes) -> None:
     "content",
     [
         _movie(_track(100), _track(50_000_000, handler=b"soun", per_chunk=4000, chunks=100)),
-        _movie(_track(100), compressed=True) + _fragment(50),
+        _movie(_track(100), compressed=True) + _fragment(50) + _fragment(1000, flags=0x200, sizes=1000),
         _movie(_track(1_000_000)),
         _box(b"\x1a\x45\xdf\xa3", bytes(100)),
         b"\0\0\0\1moov",
