@@ -89,7 +89,20 @@ def _hide(header: bytes, *containers: bytes) -> bytes:
         _movie(_track(100)) + _fragment(_MANY, flags=0x200, sizes=10),
         _box(b"free", bytes(4), _movie(_track(_MANY))[2028:]),
     ],
-    ids=["samples", "compressed", "hidden", "unknown", "tracks", "edits", "audio", "chunks", "run", "runs", "free"],
+    ids=[
+        "samples",
+        "compressed",
+        "hidden",
+        "unknown",
+        "tracks",
+        "edits",
+        "audio",
+        "chunks",
+        "run",
+        "runs",
+        "sizes",
+        "free",
+    ],
 )
 def test_an_index_of_far_more_than_the_file_is_found(content: bytes) -> None:
     assert unpacks_too_far(io.BytesIO(content), len(content))
