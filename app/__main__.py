@@ -27,7 +27,7 @@ import uvicorn
 from redis.exceptions import RedisError
 
 from app.core.config import Settings, describe_settings, get_settings
-from app.core.console import accept_any_text, open_console
+from app.core.console import SafeArgumentParser, accept_any_text, open_console
 from app.core.errors import ConfigurationError, VideoMomentsError
 from app.core.keys import Access, make_api_key
 from app.core.logging import configure_logging, mask_tracebacks
@@ -80,7 +80,7 @@ def _describe(error: Exception) -> str | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m app", description="VideoMoments")
+    parser = SafeArgumentParser(prog="python -m app", description="VideoMoments")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser(
@@ -210,15 +210,15 @@ def _print_addresses(settings: Settings, is_embedded: bool) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{settings.port}"
     data = settings.data_dir.resolve() if is_embedded else "the database of DATABASE_URL"
-    _console.print(
-        f"VideoMoments  {url}\n"
-        f"  API docs    {url}/docs\n"
-        f"  health      {url}/health\n"
-        f"  data        {data}\n"
-        f"  import      make import DIR=path/to/static\n"
+    for line in (
+        f"VideoMoments  {url}",
+        f"  API docs    {url}/docs",
+        f"  health      {url}/health",
+        f"  data        {data}",
+        "  import      make import DIR=path/to/static",
         "Ctrl-C ends it.",
-        markup=False,
-    )
+    ):
+        _console.print(line, markup=False)
 
 
 def _import(options: argparse.Namespace) -> int:
@@ -261,7 +261,8 @@ def _upgrade(options: argparse.Namespace) -> int:
 def _current(options: argparse.Namespace) -> int:
     with local_servers(redis=False, share=True) as settings:
         revision, head = read_database_revision(settings), code_revisions()[0]
-        _console.print(f"database {revision or 'not migrated'}\ncode     {head}", markup=False)
+        _console.print(f"database {revision or 'not migrated'}", markup=False)
+        _console.print(f"code     {head}", markup=False)
         return 0 if revision == head else 1
 
 

@@ -49,6 +49,7 @@ from app.core.doorbell import close_doorbell, init_doorbell
 from app.core.errors import ConfigurationError
 from app.core.logging import configure_logging
 from app.core.redis import close_redis, get_redis, init_redis
+from app.core.text import escape_controls
 from app.database import Connection, Database, OpenConnection, close_db, get_connection, init_db
 from app.database.migrations import code_revisions
 from app.services.audio import AudioIndex
@@ -213,7 +214,7 @@ def _create_app_or_exit() -> FastAPI:
     try:
         return create_app()
     except ConfigurationError as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(escape_controls(str(error))) from None
 
 
 app = _create_app_or_exit()

@@ -1,19 +1,28 @@
-"""Consoles that are not UTF-8."""
+"""What consoles show of texts that they cannot encode, and of those that would steer them."""
 
 import argparse
 import io
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from app.__main__ import _parser, main
 from app.core.config import Settings
 from app.core.console import accept_any_text, open_console
+from app.embedded import install
 from app.library import command
+from app.models.run import Stage, StageRecord, StageStatus
+from app.worker.run_progress import open_progress
 from tests.library.legacy import LegacyLibrary, make_row
 
+_ROOT = Path(__file__).resolve().parents[1]
 _ENCODINGS = ("ascii", "latin-1", "cp1252", "cp437", "utf-8")
 
 
@@ -88,6 +97,76 @@ def test_what_an_encoding_lacks_is_replaced(monkeypatch: pytest.MonkeyPatch) -> 
     accept_any_text()
     open_console().print("“Ü” – 会 :smile: [red] \udcff …")
     assert streams.text == '"Ü" - \\u4f1a :smile: [red] \\udcff ...\n'
+
+
+_HOSTILE = "\x1b]0;title\x07 \x1b[31m[red]\x9b2J\r\n2026-11-28 INFO forged\u202e"
+_HARMLESS = r"\x1b]0;title\x07 \x1b[31m[red]\x9b2J\r\n2026-11-28 INFO forged\u202e"
+
+
+def _print_table(console: Console) -> None:
+    table = Table(box=None, show_header=False)
+    table.add_row(_HOSTILE)
+    console.print(table)
+
+
+def _show_bar(console: Console) -> None:
+    progress = open_progress(console)
+    progress.show({Stage.DOWNLOAD: StageRecord(StageStatus.FAILED, 1.0, 2.0, error=_HOSTILE)})
+    progress.end()
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda console: console.print(_HOSTILE),
+        lambda console: console.print(_HOSTILE, markup=False),
+        lambda console: console.print(escape(_HOSTILE), markup=True),
+        _print_table,
+        _show_bar,
+    ],
+)
+def test_no_text_steers_a_console(monkeypatch: pytest.MonkeyPatch, show: Callable[[Console], None]) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+    streams = Streams(monkeypatch, "utf-8")
+    show(open_console())
+    lines = [line for line in streams.text.split("\n") if line]
+    assert len(lines) == 1
+    assert _HARMLESS in lines[0]
+    assert lines[0].isprintable()
+
+
+def test_colours_and_bars_of_our_own_reach_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    streams = Streams(monkeypatch, "utf-8")
+    _show_bar(open_console())
+    assert "\x1b[" in streams.text
+    assert "\x1b]" not in streams.text
+    assert "\\x1b]0;title" in streams.text
+    assert "\\x1b[?25l" not in streams.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="There are no pseudo-terminals")
+@pytest.mark.parametrize("arguments", [["import", f"/nowhere/{_HOSTILE}"], ["models", "show", "a", _HOSTILE]])
+def test_an_error_of_the_command_line_does_not_steer_the_terminal(arguments: list[str], tmp_path: Path) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(_ROOT), "DATA_DIR": str(tmp_path), "PYTHONUTF8": "1"}
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        command = [sys.executable, "-m", "app", *arguments]
+        ended = subprocess.run(command, stdout=theirs, stderr=theirs, env=environment, cwd=tmp_path, timeout=120)
+        os.close(theirs)
+        printed = terminal.read(65536).decode()
+    assert ended.returncode == 2
+    assert "\\x1b]0;title\\x07" in printed
+    assert all(line.isprintable() for line in printed.split("\r\n"))
+
+
+def test_words_of_pip_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    install._print(f"ERROR: {_HOSTILE}")
+    assert all(line.isprintable() for line in capsys.readouterr().out.split("\n"))
 
 
 def test_the_report_is_written_before_the_summary_is_printed(

@@ -1,18 +1,47 @@
-"""Terminals and pipes of any encoding: what one cannot show is replaced, and never an error."""
+"""Terminals and pipes: control characters are escaped, and what an encoding lacks is replaced, and never an error."""
 
+import argparse
 import codecs
 import io
 import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from app.core.text import escape_controls
 
 _HANDLER = "videomoments-replace"
 _PLAIN = {"…": "...", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "\xa0": " "}
 
 
+class _SafeConsole(Console):
+    """Escapes control characters, whatever is printed: no text from elsewhere steers the terminal or begins a line."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(escape_controls(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Escape the texts inside of tables and bars, too; `control` marks what moves the cursor for a bar."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable() or not segment.text.strip(" \n"):
+                yield segment
+            else:
+                yield Segment(escape_controls(segment.text), segment.style)
+
+
 def open_console(*, stderr: bool = False) -> Console:
-    """Return a console that prints lines as they are: no wrapping, no markup, no colours for numbers."""
-    return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    """Return a console that prints each text as one line, as it is: no wrapping, markup, or colours for numbers."""
+    return _SafeConsole(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+class SafeArgumentParser(argparse.ArgumentParser):
+    """Escapes control characters where an error repeats an argument."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escape_controls(message))
 
 
 def accept_any_text() -> None:

@@ -1,9 +1,12 @@
 """Logs: readable lines on a terminal, one JSON object per line elsewhere, each with the id of its request.
 
-No secret is in them, whoever has written the message, the traceback or the fields: see `app.core.masking`.
+No secret is in them, whoever has written the message, the traceback or the fields: see `app.core.masking`. No control
+character is in them either: a record begins where a line is not indented, and a terminal shows it as it is.
 """
 
+import json
 import logging
+import re
 import sys
 import threading
 from contextvars import ContextVar
@@ -17,13 +20,14 @@ from pythonjsonlogger.orjson import OrjsonFormatter
 
 from app.core.config import Settings
 from app.core.masking import mask_secrets, mask_values
-from app.core.text import escape_controls
+from app.core.text import escape_controls, escape_lines
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 _OF_UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")  # its command gives them handlers
 # Loggers that repeat what this project says itself, or talk about the weather.
 _QUIET = ("uvicorn.access", "psycopg.pool", "httpx", "alembic", "taskiq")
+_NOT_ESCAPED_BY_JSON = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
 def configure_logging(settings: Settings) -> None:
@@ -43,15 +47,17 @@ def configure_logging(settings: Settings) -> None:
 
 
 def mask_tracebacks() -> None:
-    """Have Python itself print no secret: where an error ends the process or a thread, and before logs are set up."""
+    """Have Python itself print no secret and no control character: where an error ends the process or a thread, and
+    before logs are set up."""
     if logging.lastResort is not None:
-        logging.lastResort.setFormatter(_OneLine("%(message)s"))
+        logging.lastResort.setFormatter(_SafeFormatter("%(message)s"))
     sys.excepthook = _print_masked
     threading.excepthook = lambda ended: _print_masked(ended.exc_type, ended.exc_value, ended.exc_traceback)
 
 
 def _print_masked(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
-    sys.stderr.write(mask_secrets("".join(format_exception(kind, error, traceback))))
+    text = mask_secrets("".join(format_exception(kind, error, traceback)))
+    sys.stderr.write(f"{escape_lines(text.rstrip())}\n")
 
 
 def _prepare(record: logging.LogRecord) -> bool:
@@ -61,37 +67,49 @@ def _prepare(record: logging.LogRecord) -> bool:
 
 
 class _MaskedFormatter(logging.Formatter):
-    """Formats as another formatter does, without secrets."""
+    """Formats as another formatter does, without secrets and control characters, but with its own colours."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__()
         self._formatter = formatter
 
     def format(self, record: logging.LogRecord) -> str:
-        return mask_secrets(self._formatter.format(record))
+        shown = copy(record)
+        if "color_message" not in record.__dict__:  # uvicorn's own words, which are to be formatted with colours
+            shown.msg, shown.args = escape_controls(record.getMessage().rstrip()), None
+        if record.exc_info:
+            shown.exc_text = escape_lines("\n" + self._formatter.formatException(record.exc_info)).removeprefix("\n")
+        return mask_secrets(self._formatter.format(shown))
 
 
-class _OneLine(logging.Formatter):
-    """Shows what others have written into a message on its line, and lets none of it steer a terminal."""
+class _SafeFormatter(logging.Formatter):
+    """Escapes the control characters of a message, and those of the traceback below it, whose lines are indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         shown = copy(record)
         shown.msg, shown.args = escape_controls(record.getMessage()), None
-        return self.mask(super().format(shown))
+        return self.finish(super().format(shown))
 
-    def mask(self, line: str) -> str:
-        return mask_secrets(line)
+    def finish(self, line: str) -> str:
+        return escape_lines(mask_secrets(line))
 
 
-class _JsonFormatter(_OneLine, OrjsonFormatter):
+class _JsonFormatter(_SafeFormatter, OrjsonFormatter):
     """One JSON object per line, its time as ISO 8601 in UTC: `2026-11-27T22:43:57.874+00:00`."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         """Mask the fields as long as each is by itself: the end of one would not be seen in the line."""
         return dict(zip(log_data, map(mask_values, log_data.values()), strict=True))
 
-    def mask(self, line: str) -> str:
-        return line
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        try:
+            return super().jsonify_log_record(log_data)
+        except TypeError:  # a lone surrogate, which UTF-8 cannot encode, as in the name of a file
+            return json.dumps(log_data, default=str)
+
+    def finish(self, line: str) -> str:
+        """Escape what JSON permits as it is and some terminals obey."""
+        return _NOT_ESCAPED_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -105,4 +123,4 @@ def _json_formatter() -> logging.Formatter:
 
 
 def _text_formatter() -> logging.Formatter:
-    return _OneLine("%(asctime)s %(levelname)-7s %(message)s  [%(name)s %(request_id)s]", "%H:%M:%S")
+    return _SafeFormatter("%(asctime)s %(levelname)-7s %(message)s  [%(name)s %(request_id)s]", "%H:%M:%S")

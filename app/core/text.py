@@ -9,6 +9,9 @@ _LINE_BREAKS = re.compile("[\t\n\v\f\r\x85\u2028\u2029]+")
 _UNSEEN = re.compile("[\x01-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 # Joiners have a meaning between letters of some scripts and in emoji, and none beside ASCII.
 _LOOSE_JOINER = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])")
+# What is refused in names: controls, line breaks, and what reverses the direction of writing.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL_IN_LINES = re.compile(r"(?![\t\n]|\r\n)" + _CONTROL.pattern)
 # Letters that Unicode does not decompose.
 _FOLDED = str.maketrans(
     {
@@ -17,6 +20,7 @@ _FOLDED = str.maketrans(
     }
 )  # fmt: skip
 _CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS = "\u200c\u200d"
 
 
 def to_nfc(text: str) -> str:
@@ -77,7 +81,32 @@ def escape_controls(text: str) -> str:
     r"""Return the text on one line: a line break is `\n`, another control character `\x1b` or `\u202e`."""
     if text.isprintable():
         return text
-    return "".join(_escape(each) if unicodedata.category(each) in _CONTROLS else each for each in text)
+    return "".join(_escape(each) if _is_control(each) else each for each in text)
+
+
+def escape_lines(text: str) -> str:
+    """Return the text with its control characters escaped and each line but the first indented, as in a traceback:
+    no part of it can be taken for the next record of a log."""
+    return "\n  ".join(map(escape_controls, text.split("\n")))
+
+
+def find_control(text: str) -> str:
+    """Return the first character that no name may hold as `U+001B`: a control or line break, or one that reverses the
+    direction of writing; '' where there is none."""
+    return _name_character(_CONTROL.search(text))
+
+
+def find_control_in_lines(text: str) -> str:
+    """Do the same for a text of several lines, which may hold line breaks and tabs."""
+    return _name_character(_CONTROL_IN_LINES.search(text))
+
+
+def _name_character(match: re.Match[str] | None) -> str:
+    return f"U+{ord(match[0][0]):04X}" if match else ""
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in _CONTROLS and character not in _JOINERS
 
 
 def _escape(character: str) -> str:

@@ -18,6 +18,8 @@ _LOOKED_UP = re.compile(r"Collecting (\S+)")
 _BUILDING = re.compile(r"\s*Building wheel for (\S+)")
 _WRITING = re.compile(r"Installing collected packages: (.+)")
 _SECONDS_BETWEEN_LINES = 5.0
+# pip repeats what an index answers, and names of files: nothing of it steers the terminal.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def describe_progress(lines: Iterable[str], name: str) -> Iterator[str]:
@@ -81,7 +83,9 @@ def _keep(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
 
 def _print(text: str) -> None:
     encoding = sys.stdout.encoding or "ascii"
-    sys.stdout.write(text.rstrip().encode(encoding, "replace").decode(encoding) + "\n")
+    for line in text.rstrip().split("\n"):
+        shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), line.expandtabs())
+        sys.stdout.write(shown.encode(encoding, "replace").decode(encoding) + "\n")
     sys.stdout.flush()
 
 

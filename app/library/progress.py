@@ -19,7 +19,7 @@ class BarProgress:
     """A bar for the videos, and one for the bytes where files are copied."""
 
     def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Amount(), TimeRemainingColumn())
         self._bar = Bar(*columns, console=console, transient=True)
         self._videos = self._bar.add_task("Importing", total=None, rows=0)
         self._files = self._bar.add_task("Copying", total=None, visible=False)

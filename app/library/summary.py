@@ -35,7 +35,8 @@ def print_summary(report: Report, console: Console) -> None:
     lines = _first_lines(report)
     for kind in Kind:
         if count := report.counts[kind]:
-            console.print(f"\n{count:,} {_MEANINGS[kind]}", markup=False)
+            console.print()
+            console.print(f"{count:,} {_MEANINGS[kind]}", markup=False)
             for line in lines[kind]:
                 console.print(f"  {mask_secrets(line)}", markup=False)
             if count > len(lines[kind]):
@@ -52,7 +53,8 @@ def _print_tables(report: Report, console: Console) -> None:
     console.print(table)
     speed = f"{report.rows:,} rows of {report.videos:,} videos in {report.seconds:.1f} s"
     mode = "Dry run, nothing was written: " if report.dry_run else ""
-    console.print(f"\n{mode}{speed}, {report.rows_per_second:,.0f} rows/s", markup=False)
+    console.print()
+    console.print(f"{mode}{speed}, {report.rows_per_second:,.0f} rows/s", markup=False)
 
 
 def _describe_files(report: Report) -> Iterator[str]:

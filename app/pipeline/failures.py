@@ -6,6 +6,7 @@ import psycopg
 
 from app.core.errors import RunLost, VideoMomentsError
 from app.core.masking import mask_secrets
+from app.core.text import escape_controls
 from app.database.errors import domain_error
 from app.models.run import Stage
 from app.storage.os_errors import is_full
@@ -24,7 +25,7 @@ def tell_failure(error: BaseException, stage: Stage) -> str:
     """Return the reason; one that nobody foresaw is in the log, with all that belongs to it, and not in the text."""
     known = domain_error(error) if isinstance(error, psycopg.Error) else error
     if isinstance(known, VideoMomentsError):
-        return mask_secrets(str(known).replace("\0", ""))[:_LENGTH]
+        return escape_controls(mask_secrets(str(known)))[:_LENGTH]
     if isinstance(error, OSError) and is_full(error):
         return f"There is no room for the files of the stage {stage}"
     _log.error("%s failed", title_of(stage), exc_info=error)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from app.core.masking import mask_values
+from app.core.masking import mask_secrets, mask_values
+from app.core.text import escape_controls
 from app.models.run import STAGES, Stage, StageRecord, StageStatus
 from app.pipeline.context import RunContext
 from app.pipeline.outages import through_outages
@@ -17,13 +18,17 @@ _log = logging.getLogger(__name__)
 
 
 def mask_record(record: StageRecord) -> StageRecord:
-    """Return a record without secrets in its reasons and in what it names."""
+    """Return a record without secrets in its reasons and in what it names, its reasons on one line."""
     return replace(
         record,
-        error=mask_values(record.error),
-        skip_reason=mask_values(record.skip_reason),
+        error=_mask_reason(record.error),
+        skip_reason=_mask_reason(record.skip_reason),
         result=mask_values(record.result),
     )
+
+
+def _mask_reason(reason: str | None) -> str | None:
+    return None if reason is None else escape_controls(mask_secrets(reason))
 
 
 class Recorder:

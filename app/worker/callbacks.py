@@ -14,6 +14,7 @@ from app.core.config import Settings
 from app.core.errors import ConfigurationError, TransientFailure, VideoMomentsError
 from app.core.guarded_http import check_status, guarded_client
 from app.core.masking import mask_secrets, mask_values
+from app.core.text import escape_controls
 from app.database import Database
 from app.repositories.callbacks import CallbackRepository, DueCallback
 
@@ -71,7 +72,7 @@ async def _send(database: Database, settings: Settings, callback: DueCallback) -
     try:
         await deliver_callback(settings, callback.url, _payload_of(callback), _message_id_of(callback))
     except VideoMomentsError as error:
-        await _note_failure(database, callback, mask_secrets(str(error)))
+        await _note_failure(database, callback, escape_controls(mask_secrets(str(error))))
     except Exception:
         _log.exception("The callback of run %s cannot be sent", callback.identifier)
         await _note_failure(database, callback, "The callback cannot be sent")

@@ -16,6 +16,7 @@ import psycopg
 
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, FileMissing, RunLost, StageFailed, StorageFull, StorageUnavailable
+from app.core.text import escape_controls
 from app.database import Database
 from app.media.opening import Stopped
 from app.media.playable import PlayableCopy, make_playable, plan_playable
@@ -179,7 +180,7 @@ class PlayableMaker:
         self, file: ClaimedFile, status: FileStatus, url: str | None = None, reason: str | None = None
     ) -> None:
         async with self._database.connect() as conn:
-            await VideoFileRepository(conn).finish(file, status, url, reason)
+            await VideoFileRepository(conn).finish(file, status, url, escape_controls(reason) if reason else None)
 
     async def _put_back(self, file: ClaimedFile, pause_seconds: float) -> None:
         with suppress(psycopg.Error, DatabaseUnavailable):

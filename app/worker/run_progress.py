@@ -39,9 +39,11 @@ class StageBars:
 
     def __init__(self, console: Console) -> None:
         self._bar = Progress(
-            TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.fields[note]}", markup=False),
+            TextColumn("{task.description:<12}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
-        )  # fmt: skip
+        )
         self._tasks: dict[str, TaskID] = {}
         self._bar.start()
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.core.text import escape_controls
 from app.models import Clip, Moment
 from app.storage.folders import path_of
 
@@ -28,7 +29,7 @@ def print_moments(moments: Sequence[Moment], clips: Sequence[Clip], console: Con
         console.print(_table(rows))
     else:
         for row in rows:
-            console.file.write("\t".join(row) + "\n")  # printing would make spaces of tabs
+            console.file.write("\t".join(map(escape_controls, row)) + "\n")  # printing would make spaces of tabs
 
 
 def _rows(moments: Sequence[Moment], clips: Mapping[int, Clip]) -> Iterator[_Row]:
@@ -53,7 +54,7 @@ def _table(rows: Sequence[_Row]) -> Table:
     table.add_column("moment")
     table.add_column("clip", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # a title may look like markup
+        table.add_row(*(Text(escape_controls(cell)) for cell in row))  # a title may look like markup
     return table
 
 

@@ -36,13 +36,43 @@ def test_what_others_have_written_stays_on_its_line(capsys: pytest.CaptureFixtur
     assert "100 % without arguments" in second
 
 
-def test_a_traceback_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_nothing_in_an_error_or_a_field_steers_a_terminal_or_begins_a_record(
+    capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    text = "\x1b]0;title\x07 \r\n2026-11-28 INFO    forged \x9b31m\x7f\u202e\u2066\u2028\x85\udcff"
+    configure_logging(Settings.model_validate({"log_format": log_format}))
+    try:
+        raise ValueError(text)
+    except ValueError:
+        logging.getLogger("tests").exception("failed", extra={"url": text})
+    lines = capsys.readouterr().err.removesuffix("\n").split("\n")
+    assert all(map(str.isprintable, lines))
+    assert [line for line in lines if not line.startswith("  ")] == lines[:1]
+    if log_format == "json":
+        record = json.loads(lines[0])
+        assert (record["url"], record["exc_info"].endswith(text)) == (text, True)
+
+
+def test_a_warning_before_logs_are_configured_is_escaped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(logging.lastResort, "formatter", None)
+    mask_tracebacks()
+    assert logging.lastResort is not None
+    logging.lastResort.handle(logging.makeLogRecord({"msg": FOREIGN}))
+    assert capsys.readouterr().err == f"{SHOWN}\n"
+
+
+def test_the_lines_of_a_traceback_are_indented(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(Settings(log_format="text"))
     try:
         raise ValueError("broken")
     except ValueError:
         logging.getLogger("tests").exception("failed")
-    assert capsys.readouterr().err.splitlines()[-1] == "ValueError: broken"
+    assert capsys.readouterr().err.splitlines()[-1] == "  ValueError: broken"
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -65,7 +95,7 @@ def test_no_secret_is_in_a_message_a_traceback_or_a_field(capsys: pytest.Capture
     assert "Canary" not in printed
 
 
-def test_what_uvicorn_logs_by_handlers_of_its_own_shows_no_secret() -> None:
+def test_what_uvicorn_logs_by_handlers_of_its_own_is_masked_and_escaped() -> None:
     stream = io.StringIO()
     handler, logger = logging.StreamHandler(stream), logging.getLogger("uvicorn.asgi")
     handler.setFormatter(logging.Formatter("uvicorn says %(message)s"))
@@ -74,9 +104,15 @@ def test_what_uvicorn_logs_by_handlers_of_its_own_shows_no_secret() -> None:
         for _ in range(2):
             configure_logging(Settings(log_format="text"))
         logger.error("Bearer Canary-1")
+        try:
+            raise ValueError(FOREIGN)
+        except ValueError:
+            logger.exception("failed: %s\n", FOREIGN)
     finally:
         logger.removeHandler(handler)
-    assert stream.getvalue() == "uvicorn says Bearer …\n"
+    first, second, *traceback = stream.getvalue().removesuffix("\n").split("\n")
+    assert (first, second) == ("uvicorn says Bearer …", f"uvicorn says failed: {SHOWN}")
+    assert all(line.startswith("  ") and line.isprintable() for line in traceback)
 
 
 def test_an_error_that_ends_the_process_shows_no_secret(

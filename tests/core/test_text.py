@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from app.core.text import clean_line, escape_controls, fold_letters, has_unseen
+from app.core.text import clean_line, escape_controls, escape_lines, fold_letters, has_unseen
 
 FAMILY = "\N{MAN}\N{ZERO WIDTH JOINER}\N{WOMAN}\N{ZERO WIDTH JOINER}\N{GIRL}"
 PERSIAN = "می\N{ZERO WIDTH NON-JOINER}خواهم"
@@ -55,5 +55,21 @@ def test_latin_letters_are_folded_and_those_of_other_scripts_kept(text: str, fol
     assert " ".join(fold_letters(unicodedata.normalize(form, text)).split()) == folded  # type: ignore[arg-type]
 
 
-def test_control_characters_are_shown_by_their_escapes() -> None:
-    assert escape_controls("ERROR: a\nFAKE \x1b[2J\u202e – ü 日") == r"ERROR: a\nFAKE \x1b[2J\u202e – ü 日"
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ERROR: a\nFAKE \x1b[2J\u202e – ü 日", r"ERROR: a\nFAKE \x1b[2J\u202e – ü 日"),
+        ("\x00\x07\t\r\x7f\x9b31m\u2028\u2066\udcff", r"\x00\x07\t\r\x7f\x9b31m\u2028\u2066\udcff"),
+        (FAMILY, FAMILY),
+        (PERSIAN, PERSIAN),
+    ],
+)
+def test_control_characters_are_shown_by_their_escapes(text: str, shown: str) -> None:
+    assert escape_controls(text) == escape_controls(shown) == shown
+
+
+def test_lines_behind_the_first_are_indented() -> None:
+    assert (
+        escape_lines("Error: a\r\n12:00:00 INFO forged\x85\x1b[2J")
+        == "Error: a\\r\n  12:00:00 INFO forged\\x85\\x1b[2J"
+    )
