@@ -17,8 +17,9 @@ from app.ai.protocols import Usage
 from app.ai.registry import ModelConfig
 from app.ai.text import clean, one_line
 from app.core.errors import AddressRefused, ModelAnswerInvalid, StageFailed, TransientFailure
+from app.core.guarded_http import guard_services
 from app.core.masking import mask_secrets, mask_values, remember_secret
-from app.core.service_address import check_service_address, guard_services
+from app.core.service_address import check_service_address
 
 _log = logging.getLogger("app.ai.calls")
 

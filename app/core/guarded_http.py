@@ -13,7 +13,7 @@ import httpx
 from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
 
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
-from app.core.service_address import is_metadata
+from app.core.service_address import NOT_CALLED, is_metadata, leads_to_metadata
 
 MAX_REDIRECTS = 5
 
@@ -34,6 +34,8 @@ _HOST_NAME = re.compile(r"(?=.{1,253}\.?$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})
 # A last part that is a number makes an address of IPv4 of it, which nothing looks up with a dot behind it.
 _NUMBER_AND_DOT = re.compile(r"(?:^|\.)(?:\d+|0x[0-9a-f]*)\.$")
 _LOOKUP_SECONDS = 2.0
+_SERVICE_LOOKUP_SECONDS = 10.0
+_REMEMBERED_SECONDS = 10.0  # where the name of a service led to, before a new connection looks again
 # Of their own, so that names whose servers do not answer hold up nothing else.
 _lookups = ThreadPoolExecutor(4, "lookups")
 
@@ -168,3 +170,33 @@ def check_status(response: httpx.Response) -> None:
 
 def _is_transient(status: int) -> bool:
     return status >= 500 or status in _TRANSIENT_STATUSES
+
+
+def guard_services(client: httpx.AsyncClient) -> httpx.AsyncClient:
+    """Have a client raise for link-local and metadata addresses: `AddressRefused`, or `SSRFProtectionError`.
+
+    Every other address is connected to, private ones too. What a name leads to is looked at before the connection and,
+    because the name may lead elsewhere a moment later, on the connection itself.
+    """
+    client.event_hooks["request"].append(_check_service)
+    return httpx_ssrf_protection(
+        client, check_globally_reachable=False, custom_validator=_admits_service, dns_cache_ttl=_REMEMBERED_SECONDS
+    )
+
+
+def _admits_service(host: str, address: IPv4Address | IPv6Address, port: int) -> bool:
+    return not is_metadata(address)
+
+
+async def _check_service(request: httpx.Request) -> None:
+    host = request.url.raw_host.decode("ascii")
+    if leads_to_metadata(host):
+        raise AddressRefused(NOT_CALLED)
+    try:
+        async with asyncio.timeout(_SERVICE_LOOKUP_SECONDS):
+            port = request.url.port or _PORTS[request.url.scheme]
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, KeyError, TimeoutError):
+        return  # the connection fails, and says so
+    if any(is_metadata(ipaddress.ip_address(str(entry[4][0]))) for entry in found):
+        raise AddressRefused(NOT_CALLED)

@@ -1,20 +1,12 @@
 """Addresses of AI services: which may be registered and called, and to which origin an API key belongs."""
 
-import asyncio
 import ipaddress
 import re
 import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import unquote, urlsplit
 
-import httpx
-from httpx_secure import httpx_ssrf_protection
-
-from app.core.errors import AddressRefused
-
 _PORTS = {"http": 80, "https": 443}
-_LOOKUP_SECONDS = 10.0
-_REMEMBERED_SECONDS = 10.0  # where a name led to, before a new connection looks again
 _MOST_DECODINGS = 5
 
 # Where clouds answer each machine with its own credentials, beside the link-local addresses, which never lead to an AI
@@ -33,19 +25,22 @@ _METADATA_NAME = re.compile(
 _LAST_BYTES = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("::/96"))
 _ISATAP = b"\x5e\xfe"  # RFC 5214
 _HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_DOTTED = re.compile(r"[0-9]+.[0-9]+.[0-9]+.[0-9]+")  # of which httpx makes an address of IPv4, or nothing
 
 _NO_ADDRESS = "must be an http:// or https:// address, or empty"
-_NOT_CALLED = "must not be a link-local address or that of a cloud's metadata service"
+NOT_CALLED = "must not be a link-local address or that of a cloud's metadata service"
 
 
 def read_origin(url: str) -> str:
-    """Return scheme, host and port of an address as httpx connects to them; '' where it would connect to none."""
+    """Return scheme, host and port of an address, in one spelling; '' for an address that is never called."""
     try:
-        parsed = httpx.URL(url)
-        host, port = parsed.raw_host.decode("ascii").lower(), parsed.port or _PORTS[parsed.scheme]
-    except (httpx.InvalidURL, KeyError, ValueError):
+        check_service_address(url)
+    except ValueError:
         return ""
-    return f"{parsed.scheme}://{f'[{host}]' if ':' in host else host}:{port}" if host else ""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or _PORTS.get(parts.scheme)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}" if host else ""
 
 
 def check_service_address(text: str) -> None:
@@ -65,9 +60,18 @@ def check_service_address(text: str) -> None:
     if _has_more_than_a_path(text):
         raise ValueError("must be a scheme, a host, a port and a path: no ?, # or backslash, also not as an escape")
     if leads_to_metadata(host):
-        raise ValueError(_NOT_CALLED)
-    if not (":" in host or _HOST_NAME.fullmatch(host)) or not read_origin(text):
+        raise ValueError(NOT_CALLED)
+    if not _is_host(host):
         raise ValueError(_NO_ADDRESS)
+
+
+def _is_host(host: str) -> bool:
+    if not (":" in host or _DOTTED.fullmatch(host)):
+        return _HOST_NAME.fullmatch(host) is not None
+    try:
+        return "%" not in host and bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def _has_more_than_a_path(text: str) -> bool:
@@ -109,33 +113,3 @@ def _list_embedded(address: IPv6Address) -> list[IPv4Address]:
     if any(address in network for network in _LAST_BYTES) or address.packed[10:12] == _ISATAP:
         embedded.append(IPv4Address(address.packed[-4:]))
     return [each for each in embedded if each is not None]
-
-
-def guard_services(client: httpx.AsyncClient) -> httpx.AsyncClient:
-    """Have a client raise for link-local and metadata addresses: `AddressRefused`, or `SSRFProtectionError`.
-
-    Every other address is connected to, private ones too. What a name leads to is looked at before the connection and,
-    because the name may lead elsewhere a moment later, on the connection itself.
-    """
-    client.event_hooks["request"].append(_check_request)
-    return httpx_ssrf_protection(
-        client, check_globally_reachable=False, custom_validator=_admits, dns_cache_ttl=_REMEMBERED_SECONDS
-    )
-
-
-def _admits(host: str, address: IPv4Address | IPv6Address, port: int) -> bool:
-    return not is_metadata(address)
-
-
-async def _check_request(request: httpx.Request) -> None:
-    host = request.url.raw_host.decode("ascii")
-    if leads_to_metadata(host):
-        raise AddressRefused(_NOT_CALLED)
-    try:
-        async with asyncio.timeout(_LOOKUP_SECONDS):
-            port = request.url.port or _PORTS[request.url.scheme]
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError, KeyError, TimeoutError):
-        return  # the connection fails, and says so
-    if any(is_metadata(ipaddress.ip_address(str(entry[4][0]))) for entry in found):
-        raise AddressRefused(_NOT_CALLED)

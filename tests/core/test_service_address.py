@@ -1,5 +1,6 @@
 """Addresses of AI services: which can be registered, and which of them are one origin."""
 
+import httpx
 import pytest
 
 from app.core.service_address import check_service_address, is_metadata, leads_to_metadata, read_origin
@@ -67,7 +68,7 @@ def test_no_address_is_that_of_a_model_which_is_not_set_up() -> None:
             ("http://gpu:80", "HTTP://gpu/x"),
             ("http://[::1]", "http://[::1]:80"),
         ),
-        ("http://b\u00fccher.example", "http://XN--bcher-kva.example"),
+        ("http://xn--bcher-kva.example", "http://XN--bcher-kva.example"),
     ],
 )
 def test_default_ports_letter_case_and_idna_make_no_other_origin(one: str, other: str) -> None:
@@ -81,7 +82,9 @@ def test_another_scheme_host_or_port_is_another_origin(other: str) -> None:
     assert read_origin("http://gpu") != read_origin(other)
 
 
-@pytest.mark.parametrize("text", ["", "gpu", "ftp://gpu", "http://", "http://[::1", "http://999.1.1.1"])
+@pytest.mark.parametrize(
+    "text", ["", "gpu", "ftp://gpu", "http://", "http://[::1", "http://999.1.1.1", "http://gpu\\@evil", "http://gpu?"]
+)
 def test_what_cannot_be_connected_to_has_no_origin(text: str) -> None:
     assert read_origin(text) == ""
 
@@ -90,3 +93,11 @@ def test_an_address_with_a_zone_is_link_local_too() -> None:
     from ipaddress import ip_address
 
     assert is_metadata(ip_address("fe80::1%eth0"))
+
+
+@pytest.mark.parametrize("host", _CALLED)
+@pytest.mark.parametrize("rest", ["", ":8000/v1", ":443", "/%41//b@c;d"])
+def test_an_origin_is_what_the_client_connects_to(host: str, rest: str) -> None:
+    url = httpx.URL(f"https://{host}{rest}")
+    shown = f"[{url.raw_host.decode()}]" if ":" in host else url.raw_host.decode()
+    assert read_origin(str(url)) == read_origin(f"https://{host}{rest}") == f"https://{shown}:{url.port or 443}"
