@@ -46,6 +46,8 @@ def read_moments(text: str) -> list[Any]:
     whole = _decode(_unfenced(answer))
     if whole is not _NOTHING:
         items = _moments_of(whole)
+        if not items:
+            _refuse_error(whole)
         if items is None:
             raise Unreadable("the answer is not a list of moments")
         return items
@@ -62,12 +64,16 @@ def read_times(text: str) -> tuple[float, float]:
         found = found[0]
     if not isinstance(found, dict):
         raise Unreadable("the answer is not an object with start_time and end_time")
-    if found.get("error"):
-        raise Unreadable(f"AI model error: {str(found['error'])[:200]}")
+    _refuse_error(found)
     start, end = read_seconds(found.get("start_time")), read_seconds(found.get("end_time"))
     if start is None or end is None:
         raise Unreadable("start_time and end_time are not two numbers of seconds")
     return start, end
+
+
+def _refuse_error(answer: Any) -> None:
+    if isinstance(answer, dict) and answer.get("error"):
+        raise Unreadable(f"AI model error: {str(answer['error'])[:200]}")
 
 
 def read_seconds(value: Any) -> float | None:

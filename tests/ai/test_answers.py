@@ -160,6 +160,12 @@ def test_an_empty_list_says_that_there_are_no_moments(text: str) -> None:
     assert read_moments(text) == []
 
 
+@pytest.mark.parametrize("text", ['{"error": "overloaded"}', '{"moments": [], "error": {"code": 500}}'])
+def test_an_error_does_not_say_that_there_are_no_moments(text: str) -> None:
+    with pytest.raises(Unreadable, match="AI model error: "):
+        read_moments(text)
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"), [(1, 1.0), (35.5, 35.5), ("35.5", 35.5), (" 7 ", 7.0), ("-1", -1.0), (0, 0.0)]
 )
