@@ -48,6 +48,7 @@ from app.core.config import Settings, get_settings
 from app.core.doorbell import close_doorbell, init_doorbell
 from app.core.errors import ConfigurationError
 from app.core.logging import configure_logging
+from app.core.private import prepare_data_folder
 from app.core.redis import close_redis, get_redis, init_redis
 from app.core.text import escape_controls
 from app.database import Connection, Database, OpenConnection, close_db, get_connection, init_db
@@ -149,6 +150,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             "psycopg's compiled part is missing, and queries are several times slower: install psycopg[binary]"
         )
     code_revisions()  # read from disk now, not at the first request
+    if settings.storage_url is None or settings.data_dir.exists():
+        with contextlib.suppress(OSError):  # what needs it says so
+            prepare_data_folder(settings)
     init_redis(settings)
     init_doorbell(settings)
     try:

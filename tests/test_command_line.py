@@ -86,6 +86,12 @@ def _is_ready(url: str) -> bool:
         return False
 
 
+def open_to_others(folder: Path) -> list[Path]:
+    """What other users may read, write or look into."""
+    found = [folder, *folder.rglob("*")]
+    return [path for path in found if path.lstat().st_mode & 0o077 and not path.is_symlink()]
+
+
 @contextmanager
 def serving(folder: Path, port: int) -> Iterator[Server]:
     server = Server(folder, port)
@@ -156,6 +162,7 @@ def test_run_import_kill_and_run_again_keeps_everything(data: Path, port: int, l
         assert imported.returncode == 0, imported.stdout + imported.stderr
         before = _everything(server)
         assert before["/api/videos"][0]["id"] == "my talk"
+        assert open_to_others(data) == []
         assert before["/api/search?q=hello"]["hits"][0]["segments"] == [{"start_time": 0.5, "end_time": 1.0}]
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()

@@ -1,4 +1,6 @@
-"""Become a server: drop root, die with the parent, exec. A script of its own, so that no fork runs Python code.
+"""Become a server: drop root, close new files to others, die with the parent, exec.
+
+A script of its own, so that no fork runs Python code.
 
 Arguments: parent pid, signal to get when the parent dies, "uid:gid" or "", then the command.
 """
@@ -21,6 +23,7 @@ def main() -> None:
             os.setgroups([])
             os.setgid(gid)
             os.setuid(uid)
+        os.umask(0o077)
         if sys.platform == "linux":
             libc.prctl(PR_SET_PDEATHSIG, int(death_signal))  # a change of uid would clear it
             if os.getppid() != int(parent):  # it died before the line above

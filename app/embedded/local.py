@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
+from app.core.private import prepare_data_folder
 from app.embedded.errors import FolderTaken
 from app.embedded.lock import Address
 from app.embedded.postgres import EmbeddedPostgres
@@ -49,17 +50,28 @@ def local_servers(*, redis: bool, share: bool) -> Iterator[Settings]:
     """
     settings = get_settings()
     wait = 0 if share else _WAIT_SECONDS
+    uses_valkey = redis and "redis_url" not in settings.model_fields_set
     with ExitStack() as stack:
+        if uses_embedded_postgres(settings) or uses_valkey:
+            _close_to_others(stack, settings)
         if uses_embedded_postgres(settings):
             postgres = EmbeddedPostgres(settings.data_dir / "postgres", wait_seconds=wait)
             _enter(stack, postgres, share, "DATABASE_URL", f"/{DATABASE_NAME}")
         elif url := _only_alembics(settings):
             _set(stack, "DATABASE_URL", url.get_secret_value())
-        if redis and "redis_url" not in settings.model_fields_set:
+        if uses_valkey:
             _enter(stack, EmbeddedValkey(settings.data_dir / "valkey", wait_seconds=wait), share, "REDIS_URL", "/0")
         get_settings.cache_clear()
         stack.callback(get_settings.cache_clear)
         yield get_settings()
+
+
+def _close_to_others(stack: ExitStack, settings: Settings) -> None:
+    """Close DATA_DIR to other users, and new files, too, unless the operator has named a folder for the media."""
+    with suppress(OSError):  # where a server needs it, the server says so
+        prepare_data_folder(settings)
+    if settings.storage_url is None:
+        stack.callback(os.umask, os.umask(0o077))
 
 
 def _enter(stack: ExitStack, server: Server, share: bool, variable: str, path: str) -> None:

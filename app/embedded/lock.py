@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from app.core.private import private_opener
 from app.embedded.errors import FolderTaken
 
 if sys.platform != "win32":  # Windows shall come as far as the sentence on missing wheels
@@ -31,7 +32,7 @@ class FolderLock:
         A FolderTaken says who still holds the folder after that.
         """
         path = folder.with_name(folder.name + ".lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = private_opener(str(path), os.O_RDWR | os.O_CREAT)
         deadline = time.monotonic() + wait_seconds
         try:
             while not _try_lock(descriptor, fcntl.LOCK_EX):
@@ -72,7 +73,7 @@ class Address:
     def publish(self, url: str, *, wait_for_guests: bool) -> Iterator[None]:
         """Show the URL inside the block, and then, unless the owner was interrupted, until the last guest has gone."""
         draft = self._path.with_suffix(".draft")
-        with draft.open("w", encoding="utf-8") as file:
+        with open(draft, "w", encoding="utf-8", opener=private_opener) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(url)
             file.flush()
@@ -80,7 +81,7 @@ class Address:
             try:
                 yield
                 if wait_for_guests:
-                    with self._guests_path.open("ab") as guests:
+                    with open(self._guests_path, "ab", opener=private_opener) as guests:
                         fcntl.flock(guests, fcntl.LOCK_EX)
                         self._path.unlink(missing_ok=True)  # before another guest comes
             finally:
@@ -89,7 +90,7 @@ class Address:
     @contextmanager
     def join(self) -> Iterator[str | None]:
         """Yield the URL and keep the owner waiting inside the block; None where there is no owner that lives."""
-        with self._guests_path.open("ab") as guests:
+        with open(self._guests_path, "ab", opener=private_opener) as guests:
             fcntl.flock(guests, fcntl.LOCK_SH)
             yield self._read()
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from app.core.private import private_opener
 from app.embedded.account import Account
 
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
@@ -31,7 +32,7 @@ def launch(
     """
     who = f"{account.uid}:{account.gid}" if account else ""
     launcher = [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), str(int(death_signal)), who]
-    with log.open("wb") as output:
+    with open(log, "wb", opener=private_opener) as output:
         return subprocess.Popen(  # noqa: S603  the command is our own
             [*launcher, *command],
             cwd=folder,

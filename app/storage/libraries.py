@@ -5,6 +5,7 @@ from pathlib import Path
 
 from app.core.config import Settings
 from app.core.errors import StorageUnavailable
+from app.core.private import prepare_data_folder, private_opener
 
 
 class Libraries:
@@ -12,6 +13,7 @@ class Libraries:
 
     def __init__(self, settings: Settings) -> None:
         self._named = tuple(Path(os.path.abspath(folder)) for folder in settings.library_dirs)
+        self._settings = settings
         self._notes = settings.data_dir / "libraries"
         self._read: tuple[tuple[int, int], tuple[Path, ...]] | None = None
 
@@ -33,8 +35,8 @@ class Libraries:
         if folder in self.list():
             return
         try:
-            self._notes.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._notes, "ab") as notes:
+            prepare_data_folder(self._settings)
+            with open(self._notes, "ab", opener=private_opener) as notes:
                 notes.write(os.fsencode(folder) + b"\0")
                 notes.flush()
                 os.fsync(notes.fileno())

@@ -1,0 +1,79 @@
+"""Files and folders that belong to their user alone: modes 0600 and 0700."""
+
+import contextlib
+import os
+import stat
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from app.core.config import Settings
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
+_OPEN = os.O_RDONLY | _NO_FOLLOW | _CLOSE_ON_EXEC | getattr(os, "O_NONBLOCK", 0)
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+# What this server keeps in DATA_DIR, by the name up to the first dot. Anything else in it is the operator's.
+_OWN_NAMES = frozenset({"postgres", "valkey", "media", "libraries", "work", "playable"})
+
+
+def prepare_data_folder(settings: Settings) -> None:
+    """Create DATA_DIR, or close it, and what this server keeps in it, to other users. Raises `OSError`.
+
+    The folder protects everything below it, so the media in it is not walked through. Links are never followed, files
+    of other users stay as they are, and so does DATA_DIR itself where others need it.
+    """
+    folder = settings.data_dir
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if sys.platform == "win32" or _is_shared(settings):
+        return
+    _close_to_others(folder, _OPEN & ~_NO_FOLLOW)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.split(".")[0] in _OWN_NAMES:
+                _close_to_others(entry.path)
+    valkey = folder / "valkey"
+    if valkey.is_dir() and not valkey.is_symlink():  # versions before this one left files in it open
+        for _, names, files, within in os.fwalk(valkey):
+            for name in (*names, *files):
+                _close_to_others(name, within=within)
+
+
+def private_opener(path: str, flags: int) -> int:
+    """Open a file for `open(…, opener=private_opener)`: mode 0600, also of an existing one, and never by a link.
+
+    Raises `OSError`.
+    """
+    descriptor = os.open(path, flags | _NO_FOLLOW | _CLOSE_ON_EXEC, 0o600)
+    _close_descriptor_to_others(descriptor)
+    return descriptor
+
+
+def _close_to_others(path: str | Path, flags: int = _OPEN, *, within: int | None = None) -> None:
+    with contextlib.suppress(OSError):  # a link, a socket, or of another user
+        descriptor = os.open(path, flags, dir_fd=within)
+        try:
+            _close_descriptor_to_others(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _close_descriptor_to_others(descriptor: int) -> None:
+    status = os.fstat(descriptor)
+    if sys.platform == "win32" or not status.st_mode & _OTHERS:
+        return
+    is_own = os.geteuid() in (0, status.st_uid)  # root closes those of the account that runs its servers, too
+    has_other_names = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+    if is_own and not has_other_names:
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~_OTHERS)
+
+
+def _is_shared(settings: Settings) -> bool:
+    """Whether others need DATA_DIR: one like `/tmp`, a home, and one with the working folder or named media in it."""
+    folder = settings.data_dir.resolve()
+    inside = [Path(os.path.expanduser("~")), Path.cwd(), *settings.library_dirs]
+    if settings.storage_url and settings.storage_url.startswith("file:"):
+        inside.append(Path(unquote(urlsplit(settings.storage_url).path)))
+    is_sticky = bool(folder.stat().st_mode & stat.S_ISVTX)
+    return is_sticky or any(path.resolve().is_relative_to(folder) for path in inside)
