@@ -8,9 +8,9 @@ URL, the signature of a signed one, the value of an Authorization header, or a k
 import base64
 import html
 import re
-from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 from app.core.secret_forms import FIELD_NAME, MASK, mask_forms
@@ -22,16 +22,19 @@ _LEAST_ENCODED = 12
 # A service may spread a key over several fields: pieces of so many characters are masked, of keys that are long enough.
 _PIECE, _LEAST_SPREAD, _STRIDE = 10, 20, 3
 
-_known: deque[str] = deque(maxlen=_MOST_KNOWN)
+_ASCII_LOWER = str.maketrans({letter: letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"})
+
+_known: tuple[str, ...] = ()  # replaced as a whole: texts are masked in threads too
+_remembering = Lock()
 
 
 def remember_secret(*secrets: str) -> None:
     """Have secrets masked from now on in this process; short ones and words are masked only by the form around them."""
-    new = [secret for secret in secrets if _can_be_known(secret) and secret not in _known]
-    if new:
-        _known.extend(new)
-        _list_spellings.cache_clear()
-        _list_pieces.cache_clear()
+    global _known
+    with _remembering:
+        new = [secret for secret in secrets if _can_be_known(secret) and secret not in _known]
+        if new:
+            _known = (*_known, *new)[-_MOST_KNOWN:]
 
 
 def _can_be_known(secret: str) -> bool:
@@ -84,9 +87,9 @@ def _hide(value: Any) -> Any:
     return MASK if isinstance(value, str) and value else mask_values(value)
 
 
-@lru_cache(maxsize=1)
-def _list_spellings() -> tuple[str, ...]:
-    return tuple({_Decoded(spelling).text for secret in _known for spelling in _spell(secret)})
+@lru_cache(maxsize=2)
+def _list_spellings(known: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple({_Decoded(spelling).text for secret in known for spelling in _spell(secret)})
 
 
 def _spell(secret: str) -> Iterable[str]:
@@ -102,17 +105,22 @@ def _spell(secret: str) -> Iterable[str]:
             yield core.translate(str.maketrans("+/", "-_"))
     if 2 * len(data) >= _LEAST_ENCODED:
         yield data.hex()
-        yield data.hex().upper()
 
 
-@lru_cache(maxsize=1)
-def _list_pieces() -> frozenset[str]:
-    long = (secret for secret in _known if len(secret) >= _LEAST_SPREAD)
+@lru_cache(maxsize=2)
+def _list_pieces(known: tuple[str, ...]) -> frozenset[str]:
+    long = (_to_lower(secret) for secret in known if len(secret) >= _LEAST_SPREAD)
     return frozenset(secret[at : at + _PIECE] for secret in long for at in range(len(secret) - _PIECE + 1))
 
 
+def _to_lower(text: str) -> str:
+    """Return a text of the same length in lower case: some letters become two in it, and are left."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else text.translate(_ASCII_LOWER)
+
+
 class _Decoded:
-    """A text without the escapes of URLs, JSON and HTML; `spans` are the places of its characters in the original."""
+    """A text in lower case and without the escapes of URLs, JSON and HTML, which knows where in the original it is."""
 
     _ESCAPES = re.compile(
         r"(?:%(?:25)*[0-9a-fA-F]{2})+|\\{1,8}u[0-9a-fA-F]{4}|\\{1,8}[\"'/]|\\{2,8}|"
@@ -121,7 +129,7 @@ class _Decoded:
     _BYTES = re.compile(r"%(?:25)*([0-9a-fA-F]{2})")
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text = _to_lower(text)
         self._starts: list[int] | None = None  # in the original, where it differs
         escapes = list(self._ESCAPES.finditer(text)) if "%" in text or "\\" in text or "&" in text else []
         if escapes:
@@ -140,7 +148,7 @@ class _Decoded:
             done = escape.end()
         parts.append(text[done:])
         starts += range(done, len(text) + 1)
-        self.text, self._starts = "".join(parts), starts
+        self.text, self._starts = _to_lower("".join(parts)), starts
 
     def _read(self, escape: re.Match[str]) -> Iterable[tuple[str, int]]:
         """Yield what an escape stands for, and where in the original that begins."""
@@ -172,7 +180,7 @@ class _Decoded:
 
 def _mask_known(text: str) -> str:
     decoded = _Decoded(text)
-    spans = [span for spelling in _list_spellings() for span in decoded.find(spelling)]
+    spans = [span for spelling in _list_spellings(_known) for span in decoded.find(spelling)]
     spans += _find_pieces(decoded)
     masked: list[str] = []
     done = 0
@@ -185,7 +193,7 @@ def _mask_known(text: str) -> str:
 
 def _find_pieces(decoded: _Decoded) -> Iterable[tuple[int, int]]:
     """Yield the parts of known secrets that are at least twelve characters long, and some shorter ones."""
-    pieces, text = _list_pieces(), decoded.text
+    pieces, text = _list_pieces(_known), decoded.text
     done = at = 0
     while pieces and at <= len(text) - _PIECE:
         if text[at : at + _PIECE] not in pieces:

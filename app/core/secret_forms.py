@@ -21,7 +21,7 @@ _QUERY_NAME = re.compile(
     r"[\w.-]*|sig|e?sign|key|auth|pwd|pass|jwt|sas|policy|key-pair-id|code|sessionid|hmac|hdnea|hdnts|hdntl|ticket|otp",
     re.IGNORECASE,
 )
-_PARAMETER = re.compile(r"(?:[?&;#]|%3f|%26|%23|\\u0026|\\u003f)([\w.-]{1,64}+)(?:=|%3d|\\u003d)", re.IGNORECASE)
+_PARAMETER = re.compile(r"(?:[?&;#~/]|%3f|%26|%23|\\u0026|\\u003f)([\w.-]{1,64}+)(?:=|%3d|\\u003d)", re.IGNORECASE)
 _PARAMETER_VALUE = re.compile(r"(?:[^&\s\"'<>#\\;)\]}%`]|%(?!26|23|22|27))++")
 _PREFIXED = (
     r"(?:sk|pk|rk)[-_][A-Za-z0-9_-]{8,}|vm_[A-Za-z0-9_-]{20,}|whsec_[A-Za-z0-9+/_=-]{8,}|gh[oprsu]_[A-Za-z0-9]{20,}|"

@@ -114,10 +114,12 @@ async def test_a_failed_run_is_tried_again_without_what_is_there(client: AsyncCl
     assert (twice.status_code, twice.json()["detail"]) == (409, "Pipeline already running for video 'talk'")
 
 
-async def test_secrets_that_an_earlier_version_has_stored_are_not_shown(client: AsyncClient, conn: Connection) -> None:
+async def test_secrets_that_an_earlier_version_has_stored_are_not_shown(
+    client: AsyncClient, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = "Canary0123456789abcdef"
     await client.patch("/api/admin/models/qwen", json={"base_url": "http://localhost:1", "api_key": key})
-    masking._known.clear()  # as in a process that has never used the model
+    monkeypatch.setattr(masking, "_known", ())  # as in a process that has never used the model
     run = await make_failed(conn, raw=f'{{"sent": "{key}", "authorization": "Basic x", "at": "https://u:p@h/?sig=y"}}')
     url = "https://user:pass@cdn.example/talk.mp4?X-Goog-Signature=z"
     await conn.execute(

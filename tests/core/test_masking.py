@@ -4,7 +4,6 @@ import base64
 import html
 import json
 import time
-from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -18,15 +17,9 @@ PLAIN = "sk-canary-0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)
-def _known() -> Iterator[None]:
-    before = list(masking._known)
-    masking._known.clear()
+def _known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_known", ())
     remember_secret(SECRET, PLAIN)
-    yield
-    masking._known.clear()
-    masking._list_spellings.cache_clear()
-    masking._list_pieces.cache_clear()
-    remember_secret(*before)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +34,7 @@ def _known() -> Iterator[None]:
         *(json.dumps(SECRET, ensure_ascii=False)[1:-1], SECRET.replace("/", "\\/"), html.escape(SECRET)),
         *("".join(f"\\u{ord(each):04x}" for each in SECRET), "".join(f"&#{ord(each)};" for each in SECRET)),
         *("".join(f"%{byte:02x}" for byte in SECRET.encode()), SECRET.encode().hex(), SECRET.encode().hex().upper()),
-        f"prefix{SECRET}suffix",
+        *(f"prefix{SECRET}suffix", SECRET.upper(), SECRET.lower()),
     ],
 )
 def test_a_known_secret_is_masked_in_every_spelling(spelled: str) -> None:
