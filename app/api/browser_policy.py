@@ -45,7 +45,7 @@ _PREFLIGHT_HEADERS = {
 }
 
 _CONTENT_POLICY = b"content-security-policy"
-# Nothing that this server sends may run a script or be framed; a film or a picture that is opened by itself is shown.
+# Nothing that this server sends may run a script or be framed; a video or an image that is opened by itself is shown.
 _DEFAULT_POLICY = (
     _CONTENT_POLICY,
     b"default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; "
@@ -102,7 +102,9 @@ class BrowserPolicy:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        pairs = [(name, value[:LONGEST_ORIGIN]) for name, value in scope["headers"] if name in _READ_HEADERS]
+        pairs = [
+            (name, value[:LONGEST_ORIGIN].strip(b" \t")) for name, value in scope["headers"] if name in _READ_HEADERS
+        ]
         found = dict(pairs)
         refusal, added = self._judge(_read_facts(scope, found))
         if len(found) != len(pairs):
@@ -144,7 +146,7 @@ class BrowserPolicy:
             return None if self._trusts(facts.origin, facts) else (403, _FOREIGN_PAGE.format(_describe(facts.origin)))
         if facts.site in _NO_FOREIGN_SITE:
             return None
-        # A browser names no origin for pictures, players, frames and links, but mostly the page they are on.
+        # A browser names no origin for images, players, frames and links, but mostly the page they are on.
         if facts.is_safe and (facts.is_navigation or self._trusts(facts.referrer, facts)):
             return None
         return 403, _FOREIGN_PAGE.format("other sites")

@@ -45,7 +45,7 @@ class MediaAnswer(Response):
     """Answers a GET or a HEAD with a stored file, which stays the same one from its first byte to the last.
 
     `opened` gives it, and what that raises is raised. Its media type is that of its content; a file that is neither
-    video, audio nor picture is an attachment, so that no browser shows it.
+    video, audio nor image is an attachment, so that no browser shows it.
     """
 
     def __init__(

@@ -40,6 +40,7 @@ async def ask(settings: Settings, host: str | None, **headers: str) -> Response:
         "localhost",
         "localhost:7005",
         "LOCALHOST:7005",
+        "  localhost\t",
         "localhost.:7005",
         "127.0.0.1:1",
         "127.8.9.1",

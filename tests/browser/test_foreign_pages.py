@@ -176,7 +176,7 @@ async def test_the_frontend_on_another_port_does_it_all(
     assert refused["status"] == 422  # for what is in it: it came as far
 
 
-async def test_a_picture_that_was_opened_by_itself_is_shown_by_the_frontend_too(
+async def test_an_image_that_was_opened_by_itself_is_shown_by_the_frontend_too(
     browser: Browser, server: ServerProcess, port: int
 ) -> None:
     api = f"http://localhost:{server.port}"

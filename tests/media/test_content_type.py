@@ -81,5 +81,5 @@ def test_a_file_that_begins_with_nothing_known_is_what_its_name_says(name: str, 
     ],
 )
 @pytest.mark.parametrize("name", ["talk.mp4", "talk.jpg", "talk.wav", "talk.html", "talk.svg"])
-def test_what_is_neither_video_nor_audio_nor_a_picture_is_only_bytes(head: bytes, name: str) -> None:
+def test_what_is_neither_video_nor_audio_nor_an_image_is_only_bytes(head: bytes, name: str) -> None:
     assert content_type(head, name) == "application/octet-stream"
