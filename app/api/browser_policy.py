@@ -56,6 +56,8 @@ _FIXED_HEADERS: RawHeaders = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 ]
+# Those of an answer that no page may embed.
+PAGE_HEADERS = [*_FIXED_HEADERS, (b"cross-origin-resource-policy", b"same-origin"), _DEFAULT_POLICY]
 
 _INVALID_HOST = "Send one Host header, a name or an address with its port"
 _UNKNOWN_HOST = "This server is not known as {}: open it under another name, or add this one to ALLOWED_HOST_NAMES"

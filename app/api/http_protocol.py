@@ -5,6 +5,7 @@ They hold before the application sees a request, so before its key is looked at.
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 from starlette.responses import Response
@@ -13,12 +14,14 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from app.api.browser_policy import PAGE_HEADERS
 from app.api.errors import error_answer
 from app.core.config import get_settings
 
 HEAD_BYTES = 64 * 1024  # of the request line and all headers; of what stands between and behind the chunks of a body
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
+_ABSOLUTE_TARGET = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +104,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._is_in_head, self._is_in_body = False, True
         self._stop_timer()
+        self._take_host_of_target()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -122,6 +126,12 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._timer is None and self._is_in_head:  # the head of the next request began to arrive meanwhile
             self._wait_for_head()
+
+    def _take_host_of_target(self) -> None:
+        """Let the host of `GET http://host/path` count, and no Host header beside it (RFC 9112, section 3.2.2)."""
+        if match := _ABSOLUTE_TARGET.fullmatch(self.url):
+            self.url = match[2] if match[2].startswith(b"/") else b"/" + match[2]
+            self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", match[1])]
 
     def _place(self) -> tuple[int, bool, bool]:
         return self._messages, self._is_in_head, self._is_in_body
@@ -204,5 +214,5 @@ class _TimedFlow(FlowControl):
 
 
 def _raw(answer: Response) -> bytes:
-    lines = b"".join(name + b": " + value + b"\r\n" for name, value in answer.raw_headers)
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in [*answer.raw_headers, *PAGE_HEADERS])
     return STATUS_LINE[answer.status_code] + lines + b"\r\n" + bytes(answer.body)

@@ -25,10 +25,12 @@ class Application:
     def __init__(self) -> None:
         self.requests = 0
         self.aborted = 0
+        self.hosts: list[bytes] = []  # of the last request
         self.seconds_before_reading = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.requests += 1
+        self.hosts = [value for name, value in scope["headers"] if name == b"host"]
         await asyncio.sleep(self.seconds_before_reading)
         size, more = 0, True
         while more:
@@ -257,3 +259,27 @@ async def test_a_connection_above_the_limit_gets_503_until_one_is_free() -> None
 async def test_an_upgrade_is_answered_as_if_it_were_none(server: Server) -> None:
     client = await server.connect(GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     assert (await client.read_answer()).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        (b"http://evil.example:81/x?y", b"evil.example:81"),
+        (b"HTTP://evil.example?y", b"evil.example"),
+        (b"http://evil.example", b"evil.example"),
+        (b"http://localhost@evil.example/", b"localhost@evil.example"),
+        (b"//evil.example/x", b"a"),
+        (b"/x?http://evil.example/", b"a"),
+    ],
+)
+async def test_the_host_of_an_absolute_target_counts(server: Server, target: bytes, host: bytes) -> None:
+    client = await server.connect(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+    await client.read_answer()
+    assert server.application.hosts == [host]
+
+
+async def test_no_page_may_show_a_refusal(server: Server) -> None:
+    answer = await (await server.connect(b"no HTTP\r\n\r\n")).read_rest()
+    assert b"x-content-type-options: nosniff" in answer
+    assert b"frame-ancestors 'none'" in answer
+    assert b"cross-origin-resource-policy: same-origin" in answer
