@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run import test lint types fmt migrate bench ci clean
+.PHONY: help run import test lint types fmt migrate bench lock ci clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -35,28 +35,35 @@ migrate: .venv/.server  ## create the database and bring it to the newest revisi
 bench: .venv/.tests .venv-bench/.ready  ## measure this server beside two peers
 	@$(BIN)/python -m tests.performance.bench $(OPTIONS)
 
+lock: .venv-supply/.ready  ## write .ci/locks anew after a change of a requirements file
+	@.venv-supply/bin/python .ci/lock.py .venv-supply/bin/uv $(OPTIONS)
+
 ci: lint types test  ## what has to pass before a change lands
 
 clean:  ## remove what the other targets installed; the data in .data stays
-	rm -rf .venv .venv-bench
+	rm -rf .venv .venv-bench .venv-supply
 
-.venv/.server: requirements.txt requirements-local.txt
+.venv/.server: .ci/locks/server.txt .ci/locks/local.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "VideoMoments needs Python 3.11 or newer: make PYTHON=python3.11 …")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Setting up .venv, which takes a few minutes the first time"
-	@$(BIN)/python app/embedded/install.py requirements.txt
-	@$(BIN)/python app/embedded/install.py --no-deps requirements-local.txt
+	@$(BIN)/python app/embedded/install.py $^
 	@touch $@
 
-.venv/.tests: .venv/.server tests/requirements.txt
-	@$(BIN)/python app/embedded/install.py tests/requirements.txt
+.venv/.tests: .ci/locks/tests.txt .venv/.server
+	@$(BIN)/python app/embedded/install.py $<
 	@touch $@
 
-.venv/.tools: .venv/.tests .ci/requirements.txt
-	@$(BIN)/python app/embedded/install.py .ci/requirements.txt
+.venv/.tools: .ci/locks/tools.txt .venv/.tests
+	@$(BIN)/python app/embedded/install.py $<
 	@touch $@
 
-.venv-bench/.ready: tests/performance/requirements.txt
+.venv-bench/.ready: .ci/locks/server.txt .ci/locks/bench.txt
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/python app/embedded/install.py tests/performance/requirements.txt
+	@.venv-bench/bin/python app/embedded/install.py $^
+	@touch $@
+
+.venv-supply/.ready: .ci/locks/supply.txt
+	@test -x .venv-supply/bin/python || $(PYTHON) -m venv .venv-supply
+	@.venv-supply/bin/python app/embedded/install.py $<
 	@touch $@

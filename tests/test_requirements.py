@@ -1,20 +1,32 @@
 """What is installed for whom: a server never needs the tools of its tests."""
 
 import ast
+import hashlib
+import os
 import re
+import runpy
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from app.embedded.install import describe_progress
+from app.embedded.install import describe_failure, describe_progress
 
 _ROOT = Path(__file__).resolve().parents[1]
+_LOCKS = {
+    "server": "requirements.txt",
+    "local": "requirements-local.txt",
+    "tests": "tests/requirements.txt",
+    "tools": ".ci/requirements.txt",
+    "bench": "tests/performance/requirements.txt",
+    "supply": ".ci/requirements-supply.txt",
+}
 
 # Imports everything in a process in which modules of other packages than those of a server cannot be found.
 _IMPORTS = """
@@ -35,6 +47,16 @@ for name in sorted(modules):
 def _read_requirements(name: str) -> list[Requirement]:
     lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in (_ROOT / name).read_text().splitlines())
     return [Requirement(line) for line in lines if line and not line.startswith("-")]
+
+
+def _read_lock(name: str) -> dict[str, Requirement]:
+    """The packages of a lock by name; each must have a hash."""
+    entries = re.findall(r"^(\S+==.+?) \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", _lock_text(name), re.M)
+    return {str(canonicalize_name(Requirement(line).name)): Requirement(line) for line, _ in entries}
+
+
+def _lock_text(name: str) -> str:
+    return (_ROOT / ".ci" / "locks" / f"{name}.txt").read_text()
 
 
 def _names(requirements: Iterable[Requirement]) -> set[str]:
@@ -88,8 +110,7 @@ def test_every_requirement_is_pinned() -> None:
 
 
 def test_a_server_can_do_all_its_work_without_the_tools_of_the_tests() -> None:
-    allowed = _with_dependencies(_read_requirements("requirements.txt"))
-    allowed |= _names(_read_requirements("requirements-local.txt"))
+    allowed = _read_lock("server").keys() | _read_lock("local").keys()
     owners = packages_distributions()
     blocked = {
         module for module, names in owners.items() if not allowed & {str(canonicalize_name(name)) for name in names}
@@ -107,16 +128,84 @@ def test_a_server_can_do_all_its_work_without_the_tools_of_the_tests() -> None:
 @pytest.mark.parametrize(
     ("target", "files"),
     [
-        ("run", ["requirements.txt", "requirements-local.txt"]),
-        ("import", ["requirements.txt", "requirements-local.txt"]),
-        ("test", ["requirements.txt", "requirements-local.txt", "tests/requirements.txt"]),
-        ("types", ["requirements.txt", "requirements-local.txt", "tests/requirements.txt", ".ci/requirements.txt"]),
+        ("run", ["server", "local"]),
+        ("import", ["server", "local"]),
+        ("test", ["server", "local", "tests"]),
+        ("types", ["server", "local", "tests", "tools"]),
+        ("lock", ["supply"]),
     ],
 )
 def test_a_target_installs_what_it_needs_and_no_more(target: str, files: list[str]) -> None:
     command = ["make", "--dry-run", "--always-make", target]
     shown = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"app/embedded/install\.py (?:--no-deps )?(\S+)", shown) == files
+    installed = " ".join(re.findall(r"app/embedded/install\.py (.+)", shown)).split()
+    assert installed == [f".ci/locks/{name}.txt" for name in files]
+
+
+@pytest.mark.parametrize("name", _LOCKS)
+def test_a_lock_is_that_of_its_requirements(name: str) -> None:
+    digest = runpy.run_path(str(_ROOT / ".ci" / "lock.py"))["digest_requirements"](_LOCKS[name])
+    assert f"# requirements: {digest}\n" in _lock_text(name), f"{_LOCKS[name]} has changed: run `make lock`"
+    locked = {key: entry for each in _LOCKS for key, entry in _read_lock(each).items()}
+    for requirement in _read_requirements(_LOCKS[name]):
+        pinned = locked[str(canonicalize_name(requirement.name))]
+        assert requirement.specifier.contains(str(pinned.specifier).removeprefix("==")), (requirement, pinned)
+
+
+@pytest.mark.parametrize("name", _LOCKS)
+def test_a_lock_has_nothing_but_pinned_packages_and_hashes(name: str) -> None:
+    entry = r"\S+==\S+(?: ; .+?)? \\\n(?: {4}--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+"
+    assert re.fullmatch(rf"(?:#.*\n){{2}}(?:{entry})+", _lock_text(name))
+
+
+def test_no_two_locks_of_one_environment_differ_in_a_version() -> None:
+    seen: dict[str, str] = {}
+    for name in ("server", "local", "tests", "tools", "bench"):
+        for key, entry in _read_lock(name).items():
+            assert seen.setdefault(key, str(entry.specifier)) == str(entry.specifier), key
+
+
+def test_everything_that_is_locked_is_what_is_installed_here() -> None:
+    for name in ("server", "local", "tests"):
+        for key, entry in _read_lock(name).items():
+            if entry.marker is None or entry.marker.evaluate():
+                assert entry.specifier.contains(version(key)), entry
+
+
+def _install_stub(folder: Path, digest: str) -> subprocess.CompletedProcess[str]:
+    """Install the wheel `stub` of a folder by a lock that names its hash."""
+    wheel, info = folder / "stub-1.0-py3-none-any.whl", "stub-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("stub.py", "")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: stub\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    digest = digest or hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (folder / "lock.txt").write_text(f"stub==1.0 --hash=sha256:{digest}\n")
+    environment = dict(os.environ, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(folder), PIP_TARGET=str(folder / "target"))
+    command = [sys.executable, str(_ROOT / "app" / "embedded" / "install.py"), "lock.txt"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_a_wheel_with_the_hash_of_its_lock_is_installed(tmp_path: Path) -> None:
+    assert _install_stub(tmp_path, "").returncode == 0
+    assert (tmp_path / "target" / "stub.py").exists()
+
+
+def test_a_wheel_with_another_hash_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    result = _install_stub(tmp_path, "0" * 64)
+    assert result.returncode == 1
+    assert "stub 1.0 was refused: the file's SHA-256 " in result.stdout
+    assert " is not in the lock. Nothing was installed." in result.stdout
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_package_without_a_wheel_is_named_in_a_sentence() -> None:
+    said = ["ERROR: No matching distribution found for uvloop==0.23.0\n"]
+    assert re.fullmatch(
+        r"uvloop 0\.23\.0 has no wheel for Python 3\.\d+ on \S+ \S+ here\. Nothing was installed\.",
+        describe_failure(said),
+    )
 
 
 def test_an_installation_shows_each_package_once() -> None:
@@ -129,7 +218,7 @@ def test_an_installation_shows_each_package_once() -> None:
         "Requirement already satisfied: pip",
         "Downloading fastapi-0.165.0-py3-none-any.whl (159 kB)",
         "Using cached fastapi-0.165.0-py3-none-any.whl (159 kB)",
-        "Downloading segtok-1.5.11.tar.gz (25 kB)",
+        "Downloading segtok-1.5.11-py3-none-any.whl (25 kB)",
         "Installing collected packages: psycopg-binary, fastapi, segtok",
         "Successfully installed fastapi-0.165.0 psycopg-binary-3.3.9 segtok-1.5.11",
     ]
@@ -142,10 +231,9 @@ def test_an_installation_shows_each_package_once() -> None:
 
 
 def test_an_installation_that_fails_shows_why_and_fails(tmp_path: Path) -> None:
-    needs = tmp_path / "requirements.txt"
-    needs.write_text("./no-such-package\n")
-    command = [sys.executable, str(_ROOT / "app" / "embedded" / "install.py"), "--no-index", "requirements.txt"]
+    (tmp_path / "lock.txt").write_text("./no-such-package\n")
+    command = [sys.executable, str(_ROOT / "app" / "embedded" / "install.py"), "lock.txt"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1
     assert "no-such-package" in result.stdout
-    assert "requirements.txt could not be installed; the same command tries it again" in result.stdout
+    assert "lock.txt could not be installed; the same command tries it again" in result.stdout

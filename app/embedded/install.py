@@ -1,9 +1,12 @@
-"""`python app/embedded/install.py [--no-deps] FILE`: run pip and print one line for each package it installs.
+"""`python app/embedded/install.py LOCK …`: install locked wheels with pip and print one line for each.
+
+A wheel whose hash is not in its lock is refused before anything is installed.
 
 It runs before anything is installed, so it imports nothing but Python's own library.
 """
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -11,12 +14,11 @@ import time
 from collections.abc import Iterable, Iterator
 
 # `Downloading fastapi-0.165.0-py3-none-any.whl (110 kB)`; metadata alone is no package, a local file has no size.
-_PACKAGE = re.compile(
-    r"\s*(?:Downloading|Using cached|Processing) (?:\S*/)?([^\s/]+\.(?:whl|tar\.gz|zip))(?: \(([^)]+)\))?\s*$"
-)
+_PACKAGE = re.compile(r"\s*(?:Downloading|Using cached|Processing) (?:\S*/)?([^\s/]+\.whl)(?: \(([^)]+)\))?\s*$")
 _LOOKED_UP = re.compile(r"Collecting (\S+)")
-_BUILDING = re.compile(r"\s*Building wheel for (\S+)")
 _WRITING = re.compile(r"Installing collected packages: (.+)")
+_WRONG_HASH = re.compile(r"DO NOT MATCH THE HASHES.*?\n\s+(\S+) from .*?\n\s+Got\s+([0-9a-f]+)", re.S)
+_NO_WHEEL = re.compile(r"No matching distribution found for (\S+)")
 _SECONDS_BETWEEN_LINES = 5.0
 # pip repeats what an index answers, and names of files: nothing of it steers the terminal.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -32,8 +34,6 @@ def describe_progress(lines: Iterable[str], name: str) -> Iterator[str]:
                 shown.add(package)
                 last = time.monotonic()
                 yield f"  {package} ({match[2]})" if match[2] else f"  {package}"
-        elif match := _BUILDING.match(line):
-            yield f"  building {match[1]}"
         elif match := _WRITING.match(line):
             yield f"  writing {len(match[1].split(','))} packages …"
         elif _LOOKED_UP.match(line):
@@ -43,12 +43,14 @@ def describe_progress(lines: Iterable[str], name: str) -> Iterator[str]:
                 yield f"  looked up {looked_up} packages of {name} …"
 
 
-def install(arguments: list[str]) -> int:
-    """Run pip, show its progress, and return its exit status; its own words are shown where it fails."""
-    name, started = arguments[-1], time.monotonic()
+def install(locks: list[str]) -> int:
+    """Run pip, show its progress, and return its exit status; a failure is printed with its reason."""
+    name, started = " and ".join(locks), time.monotonic()
     _print(f"Installing {name}")
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    command += ["--no-color", "--progress-bar", "off", "--root-user-action", "ignore", *arguments[:-1], "-r", name]
+    command += ["--no-color", "--progress-bar", "off", "--root-user-action", "ignore"]
+    command += ["--require-hashes", "--only-binary", ":all:", "--no-deps"]
+    command += [argument for lock in locks for argument in ("-r", lock)]
     pip = subprocess.Popen(  # noqa: S603  the command is our own
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
     )
@@ -61,17 +63,30 @@ def install(arguments: list[str]) -> int:
         pip.wait()
         return 130
     if status:
-        _print("".join(line for line in said if line.startswith(("ERROR", "error", "  error"))) or "".join(said[-20:]))
+        _print(describe_failure(said))
         _print(f"{name} could not be installed; the same command tries it again")
     else:
         _print(f"  done in {time.monotonic() - started:.0f} s")
     return status
 
 
+def describe_failure(said: list[str]) -> str:
+    """Return why pip failed: a sentence for a wrong hash or a missing wheel, else what pip said of its errors."""
+    text = "".join(said)
+    if match := _WRONG_HASH.search(text):
+        return (
+            f"{match[1].replace('==', ' ')} was refused: the file's SHA-256 {match[2]} is not in the lock. "
+            "Nothing was installed."
+        )
+    if match := _NO_WHEEL.search(text):
+        python = f"Python {sys.version_info.major}.{sys.version_info.minor} on {sys.platform} {platform.machine()}"
+        return f"{match[1].replace('==', ' ')} has no wheel for {python} here. Nothing was installed."
+    return "".join(line for line in said if line.startswith(("ERROR", "error", "  error"))) or "".join(said[-20:])
+
+
 def _describe_package(file: str) -> str:
     """Return name and version: `fastapi 0.165.0`."""
-    stem = re.sub(r"\.(whl|tar\.gz|zip)$", "", file)
-    name, version = stem.split("-")[:2] if file.endswith(".whl") else stem.rsplit("-", 1)
+    name, version = file.split("-")[:2]
     return f"{name.replace('_', '-')} {version}"
 
 

