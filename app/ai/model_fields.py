@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from app.ai.registry import ModelKind
 from app.core.service_address import check_service_address
+from app.core.text import find_control
 
 
 def _check_address(text: str) -> str:
@@ -32,7 +33,13 @@ def check_model_key(key: str) -> str:
 def _check_name(name: str) -> str:
     if not name.strip():
         raise ValueError("must hold more than spaces")
-    return name
+    return _check_line(name)
+
+
+def _check_line(text: str) -> str:
+    if found := find_control(text):
+        raise ValueError(f"must not hold the character {found}")
+    return text
 
 
 # What is said where a config was written and the API key of before is not its own any more.
@@ -74,7 +81,7 @@ BaseUrl = Annotated[
     AfterValidator(_check_address),
 ]
 ModelId = Annotated[
-    str | None,
+    Annotated[str, AfterValidator(_check_line)] | None,
     Field(max_length=200, description="Sent as `model`; empty is null", examples=["qwen3-vl-235b-thinking"]),
 ]
 TopP = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]

@@ -32,7 +32,7 @@ from app.core.errors import (
 )
 from app.core.masking import mask_secrets
 from app.core.redis import describe_redis_error, redis_unavailable
-from app.core.text import escape_controls
+from app.core.text import escape_json
 from app.core.validation import describe_problem
 from app.database.errors import domain_error
 
@@ -74,7 +74,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def error_answer(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    return json_answer({"detail": escape_controls(detail)}, status, headers)
+    body = bytes(json_answer({"detail": detail}).body).decode()
+    return Response(escape_json(body), status, headers, "application/json")  # a detail may repeat what was sent
 
 
 async def _answer_expected(request: Request, error: Exception) -> Response:

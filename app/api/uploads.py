@@ -61,7 +61,7 @@ async def upload_video(
     Without an `id` it is made from the file's name, with a number behind it where another video has that, and without
     a `title` that too.
     """
-    details = VideoDetails(query.filename, query.id, query.title, query.source_url)
+    details = VideoDetails.from_client(query.filename, query.id, query.title, query.source_url)
     boundary = find_boundary(request.headers.get("content-type", ""))
     settings: Settings = request.app.state.settings
     try:
@@ -105,7 +105,7 @@ async def _receive_form(request: Request, upload: Upload, details: VideoDetails,
 
 
 def _with_fields(details: VideoDetails, form: UploadForm) -> VideoDetails:
-    return VideoDetails(
+    return VideoDetails.from_client(
         form.filename or details.filename,
         form.fields.get("id", details.identifier),
         form.fields.get("title", details.title),

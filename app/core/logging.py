@@ -6,7 +6,6 @@ character is in them either: a record begins where a line is not indented, and a
 
 import json
 import logging
-import re
 import sys
 import threading
 from contextvars import ContextVar
@@ -20,14 +19,13 @@ from pythonjsonlogger.orjson import OrjsonFormatter
 
 from app.core.config import Settings
 from app.core.masking import mask_secrets, mask_values
-from app.core.text import escape_controls, escape_lines
+from app.core.text import escape_controls, escape_json, escape_lines
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 _OF_UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")  # its command gives them handlers
 # Loggers that repeat what this project says itself, or talk about the weather.
 _QUIET = ("uvicorn.access", "psycopg.pool", "httpx", "alembic", "taskiq")
-_NOT_ESCAPED_BY_JSON = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
 def configure_logging(settings: Settings) -> None:
@@ -108,8 +106,7 @@ class _JsonFormatter(_SafeFormatter, OrjsonFormatter):
             return json.dumps(log_data, default=str)
 
     def finish(self, line: str) -> str:
-        """Escape what JSON permits as it is and some terminals obey."""
-        return _NOT_ESCAPED_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+        return escape_json(line)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")

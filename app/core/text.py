@@ -12,6 +12,8 @@ _LOOSE_JOINER = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\
 # What is refused in names: controls, line breaks, and what reverses the direction of writing.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _CONTROL_IN_LINES = re.compile(r"(?![\t\n]|\r\n)" + _CONTROL.pattern)
+# Of these, and of what is not seen, what JSON permits as it is.
+_NOT_ESCAPED_BY_JSON = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 # Letters that Unicode does not decompose.
 _FOLDED = str.maketrans(
     {
@@ -88,6 +90,11 @@ def escape_lines(text: str) -> str:
     """Return the text with its control characters escaped and each line but the first indented, as in a traceback:
     no part of it can be taken for the next record of a log."""
     return "\n  ".join(map(escape_controls, text.split("\n")))
+
+
+def escape_json(document: str) -> str:
+    """Return a JSON document of the same values without characters that some terminals obey."""
+    return _NOT_ESCAPED_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
 
 
 def find_control(text: str) -> str:

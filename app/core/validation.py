@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.core.masking import mask_secrets
+from app.core.text import escape_controls
 
 _LONGEST_SHOWN = 40
 _LONGEST_NAME = 100
@@ -64,7 +65,7 @@ def describe_problem(name: str, problem: Mapping[str, Any], fields: Iterable[str
     `fields` are the names that are known where `name` is not. The value itself is shown where the error has it and it
     is short.
     """
-    name = name[:_LONGEST_NAME]
+    name = escape_controls(name[:_LONGEST_NAME])
     kind, context = str(problem["type"]), problem.get("ctx") or {}
     if kind in ("value_error", "assertion_error"):
         return f"{name} {context.get('error', 'cannot be accepted')}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from app.core.errors import InvalidInput
-from app.core.text import to_nfc
+from app.core.text import find_control, to_nfc
 from app.database import Connection
 from app.models.video import shown_title
 from app.repositories.search import (
@@ -56,8 +56,8 @@ async def search(conn: Connection, query: str, filters: SearchFilters, limit: in
     Raises `InvalidInput` for what cannot be searched for and for a cursor of another search.
     """
     for name, text in (("q", query), ("video", filters.video), ("language", filters.language)):
-        if "\0" in (text or ""):
-            raise InvalidInput(f"{name}: must not hold the character U+0000")
+        if found := find_control(text or ""):
+            raise InvalidInput(f"{name} must not hold the character {found}")
     query, filters = to_nfc(query), replace(filters, video=to_nfc(filters.video) if filters.video else None)
     of = ["search", query, filters.video, filters.language, filters.min_score]
     said, titled = _read_places(read_cursor(of, cursor)) if cursor else (START, START)

@@ -3,11 +3,12 @@
 import re
 import secrets
 from dataclasses import dataclass
+from typing import Self
 from urllib.parse import urlsplit
 
 from app.core.errors import InvalidInput
 from app.core.media_types import MEDIA_EXTENSIONS
-from app.core.text import clean_line, fold_letters, has_unseen, to_nfc
+from app.core.text import clean_line, find_control, fold_letters, has_unseen, is_utf8, to_nfc
 from app.models.video import title_from_name
 
 SOURCE_URL_PATTERN = r"^(https?|gs)://[^\s/?#\[\]]+([/?#][^\x00-\x1f\x7f]*)?$"
@@ -28,6 +29,14 @@ class VideoDetails:
     identifier: str = ""
     title: str = ""
     source_url: str = ""
+
+    @classmethod
+    def from_client(cls, filename: str, identifier: str, title: str, source_url: str) -> Self:
+        """Raises `InvalidInput` for a name or a title with a control character, which that of a file here loses."""
+        for name, text in (("The file's name", filename), ("title", title)):
+            if found := find_control(text):
+                raise InvalidInput(f"{name} must not hold the character {found}")
+        return cls(filename, identifier, title, source_url)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "filename", clean_line(self.filename))
@@ -113,8 +122,10 @@ def plain_identifier(stem: str) -> str:
 
 
 def check_text(name: str, text: str, longest: int) -> None:
-    """Raises `InvalidInput` for a text that is too long or cannot be stored."""
+    """Raises `InvalidInput` for a text that is too long or holds a control character."""
     if len(text) > longest:
         raise InvalidInput(f"{name} must have at most {longest} characters")
-    if "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
+    if found := find_control(text):
+        raise InvalidInput(f"{name} must not hold the character {found}")
+    if not is_utf8(text):
         raise InvalidInput(f"{name} holds a character that cannot be stored")

@@ -1,11 +1,12 @@
 """What several resources share."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticKnownError
 
-from app.core.text import is_utf8
+from app.core.text import find_control, find_control_in_lines, is_utf8
 
 
 def _refuse_truth(value: Any) -> Any:
@@ -15,16 +16,21 @@ def _refuse_truth(value: Any) -> Any:
     return value
 
 
-def _refuse_unstorable(text: str) -> str:
-    """Refuse what PostgreSQL stores in no text: U+0000, and lone surrogates, which UTF-8 cannot encode."""
-    if "\0" in text:
-        raise ValueError("must not hold the character U+0000")
-    if not is_utf8(text):
-        raise PydanticKnownError("string_unicode")
-    return text
+def _refuse_controls(find: Callable[[str], str]) -> AfterValidator:
+    """Refuse what `find` finds, and lone surrogates, which UTF-8 cannot encode."""
+
+    def check(text: str) -> str:
+        if found := find(text):
+            raise ValueError(f"must not hold the character {found}")
+        if not is_utf8(text):
+            raise PydanticKnownError("string_unicode")
+        return text
+
+    return AfterValidator(check)
 
 
-Text = Annotated[str, AfterValidator(_refuse_unstorable)]
+Line = Annotated[str, _refuse_controls(find_control)]
+Text = Annotated[str, _refuse_controls(find_control_in_lines)]
 Seconds = Annotated[float, BeforeValidator(_refuse_truth), Field(allow_inf_nan=False, description="seconds")]
 
 

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.api.schemas.common import Seconds, Text
+from app.api.schemas.common import Line, Seconds
 
 
 class MomentAnswer(BaseModel):
@@ -31,7 +31,7 @@ class NewMomentBody(BaseModel):
 
     start_time: Seconds
     end_time: Seconds
-    title: Text = Field(max_length=500)
+    title: Line = Field(max_length=500)
 
 
 class MomentEditBody(BaseModel):
@@ -46,13 +46,13 @@ class MomentEditBody(BaseModel):
     )
 
     # A factory, because a default would be documented: what is not given stays as it is.
-    title: Text = Field(default_factory=str, max_length=500)
+    title: Line = Field(default_factory=str, max_length=500)
     start_time: Seconds = Field(default_factory=float)
     end_time: Seconds = Field(default_factory=float)
     score: int | None = Field(
         None, strict=True, ge=0, le=10, description="Together with `scoring_model`; null clears both"
     )
-    scoring_model: Text | None = Field(None, min_length=1, max_length=100, description="Who gave the score")
+    scoring_model: Line | None = Field(None, min_length=1, max_length=100, description="Who gave the score")
 
     @model_validator(mode="after")
     def _changes_something_whole(self) -> Self:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticKnownError
 
-from app.api.schemas.common import Text
+from app.api.schemas.common import Line, Text
 from app.core.text import to_nfc
 from app.models.run import RunRequest
 
@@ -30,9 +30,10 @@ _Length = Annotated[float, _Number, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_n
 _Count = Annotated[int, _WholeNumber, Field(gt=0, le=_LARGEST_COUNT)]
 _Temperature = Annotated[float, _Number, Field(ge=0, le=2, allow_inf_nan=False)]
 _ModelKey = Annotated[
-    Text,
+    Line,
     Field(min_length=1, max_length=_LONGEST_KEY, description="Key of a registered model", examples=["qwen3_vl_fp8"]),
 ]
+_VideoId = Annotated[Line, AfterValidator(to_nfc)]
 _Text = Annotated[Text, AfterValidator(to_nfc)]
 _Prompt = Annotated[
     _Text | None, Field(description="Instead of the built-in one, which null and an empty text mean", examples=[None])
@@ -196,7 +197,7 @@ class UrlBody(PipelineBody):
         }
     )  # fmt: skip
 
-    video_id: _Text | None = Field(None, min_length=1, max_length=255, examples=["motivation"])
+    video_id: _VideoId | None = Field(None, min_length=1, max_length=255, examples=["motivation"])
     video_url: str | None = Field(None, min_length=1, max_length=4096, description="http, https or gs")
     force_download: bool = Field(False, description="Make another video of a URL that is known")
 
