@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, Self
 
+from app.core.text import escape_json
+
 TABLES = (
     "videos",
     "transcripts",
@@ -262,4 +264,5 @@ def _encode_entry(entry: Entry) -> bytes:
 
 def _encode(value: Any) -> bytes:
     """Return UTF-8 JSON. A lone surrogate has no UTF-8: its escape, which JSON knows, stands for it."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+    document = escape_json(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    return document.encode("utf-8", "backslashreplace")
