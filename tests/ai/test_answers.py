@@ -212,6 +212,7 @@ def test_nan_in_an_answer_is_no_time() -> None:
         ("None", "None"),
         (7, "7"),
         ("a\x00b", "ab"),
+        ("\x1b]0;Intro\x07 \x9b31m\r\n\u202eand\u2028more\u2066", "]0;Intro 31m and more"),
         ("a\ud800b", "a?b"),
         ("x" * 600, "x" * 500),
     ],

@@ -94,6 +94,7 @@ def test_any_other_address_is_accepted(url: str) -> None:
         (f"{_CDN}/url-talk.mp4?x=1", "Url Talk"),
         (f"{_CDN}/My Video_File.MP4", "My Video File"),
         (f"{_CDN}/%C3%9Cber%20uns.mp4", "Über Uns"),
+        (f"{_CDN}/a%1B%5D0;b%07%0A%C2%9B%E2%80%AEc.mp4", "A]0;b C"),
         (f"{_CDN}/video.mp4", None),
         ("https://youtu.be/dQw4w9WgXcQ", None),
     ],
