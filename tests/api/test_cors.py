@@ -86,6 +86,8 @@ async def test_what_went_wrong(app: FastAPI, error: Exception, status: int) -> N
         answer = await client.get("/api/videos", headers={"Origin": ORIGIN})
     assert answer.status_code == status
     assert readable(answer)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
 
 
 async def test_a_missing_key_and_a_body_that_is_too_large() -> None:
