@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -23,11 +24,13 @@ from app.database import Connection, connect
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.google_emulator import Emulator, write_credentials
 from tests.media.talks import BREAD, MARS, TOPICS, Talk, make_talk
+from tests.serving import free_port
 
 _ROOT = Path(__file__).resolve().parents[1]
 # A test server may lose its data, so it need not wait for the disk.
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 _numbers = count()
+_superuser_urls: dict[str, str] = {}
 
 # A time limit for each example fails on a busy machine.
 hypothesis_settings.register_profile("videomoments", deadline=None)
@@ -69,8 +72,33 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         url = os.environ.get("TEST_DATABASE_URL")
         if url is None:
             folder = tmp_path_factory.mktemp("servers") / "postgres"
-            url = stack.enter_context(EmbeddedPostgres(folder, settings=_FAST)).url
+            server = stack.enter_context(EmbeddedPostgres(folder, free_port(), _FAST, superuser=True))
+            url = server.url
+            _superuser_urls[url] = server.superuser_url
         yield url
+
+
+@pytest.fixture(scope="session")
+def superuser_url(postgres_url: str) -> str:
+    """The same for a superuser, for what the application's role may not: `TEST_DATABASE_URL` has to name one."""
+    return _superuser_urls.get(postgres_url, postgres_url)
+
+
+def as_superuser(url: str, superuser_url: str) -> str:
+    """The address of the same database for a superuser."""
+    return urlsplit(superuser_url)._replace(path=urlsplit(url).path).geturl()
+
+
+def as_user(url: str, name: str, password: str) -> str:
+    """The same address for another user."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{name}:{password}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+def without_password(url: str) -> str:
+    """`user@host:port/database`, as messages name the database of an address."""
+    parts = urlsplit(url)
+    return f"{parts.username}@{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @pytest.fixture(scope="session")
@@ -99,10 +127,7 @@ class Databases:
         return self.url_of(name)
 
     def url_of(self, name: str) -> str:
-        parameters: dict[str, Any] = conninfo_to_dict(self._server_url)
-        user = parameters.get("user", "postgres")
-        password = f":{parameters['password']}" if parameters.get("password") else ""
-        return f"postgresql://{user}{password}@{parameters['host']}:{parameters.get('port', 5432)}/{name}"
+        return urlsplit(self._server_url)._replace(path=f"/{name}").geturl()
 
     def drop(self, name: str) -> None:
         self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

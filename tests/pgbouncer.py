@@ -22,7 +22,7 @@ needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not i
 
 _CONFIGURATION = """
 [databases]
-* = host={host} port={server_port} {password}
+* = host={host} port={server_port}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -53,19 +53,17 @@ def run_pgbouncer(server_url: str, pool_size: int = 20, pool_mode: str = "transa
     parameters = conninfo_to_dict(server_url)
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
     port = free_port()
-    password = f"password={parameters['password']}" if parameters.get("password") else ""
     (folder / "pgbouncer.ini").write_text(
         _CONFIGURATION.format(
             host=parameters["host"],
             server_port=parameters.get("port", 5432),
-            password=password,
             port=port,
             pool_size=pool_size,
             pool_mode=pool_mode,
             folder=folder,
         )
     )
-    (folder / "users.txt").write_text(f'"{parameters["user"]}" ""\n')
+    (folder / "users.txt").write_text(f'"{parameters["user"]}" "{parameters.get("password") or ""}"\n')
     account = nobody() if os.geteuid() == 0 else None
     if account:
         for path in (folder, *folder.iterdir()):

@@ -17,7 +17,7 @@ from app.database.catalog import check_database
 from app.database.migrations import code_revisions
 from app.embedded.binaries import find_client
 from app.services import backups
-from tests.conftest import Databases, migrate
+from tests.conftest import Databases, as_superuser, migrate
 from tests.factories import make_clip, make_moment, make_transcript, make_video
 from tests.migrations.running import execute, fetch
 from tests.pgbouncer import needs_pgbouncer, run_pgbouncer
@@ -102,9 +102,9 @@ def test_a_data_only_archive_is_restored_into_a_migrated_database(
 
 
 def test_a_data_only_dump_is_restored_without_triggers(
-    library_url: str, databases: Databases, template_url: str
+    library_url: str, databases: Databases, template_url: str, superuser_url: str
 ) -> None:
-    url = databases.create(template_url)
+    url = as_superuser(databases.create(template_url), superuser_url)
     dump = shell(program("pg_dump"), "--data-only", "--disable-triggers", "-T", "alembic_version", library_url)
     shell(program("psql"), "-q", "-v", "ON_ERROR_STOP=1", "-1", url, text=dump)
     assert rows_of(url) == rows_of(library_url)

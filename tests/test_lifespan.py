@@ -64,13 +64,13 @@ async def test_it_starts_with_both_servers_away_and_says_so() -> None:
 async def test_servers_that_come_late_are_found_and_prepared(tmp_path: Path) -> None:
     database_port, redis_port = free_port(), free_port()
     postgres = EmbeddedPostgres(tmp_path / "postgres", database_port)
-    with postgres:
-        database_url = Databases(postgres.url).create()
+    valkey = EmbeddedValkey(tmp_path / "valkey", redis_port)
+    with postgres, valkey:
+        database_url, redis_url = Databases(postgres.url).create(), valkey.url
         migrate(database_url)
-    redis_url = f"redis://127.0.0.1:{redis_port}/0"
     async with running(database_url=database_url, redis_url=redis_url, database_pool_timeout=1) as client:
         assert (await client.get("/health")).json()["database"] == "disconnected"
-        with postgres, EmbeddedValkey(tmp_path / "valkey", redis_port):
+        with postgres, valkey:
             await eventually(client, "/health", UP)
             assert (await client.get("/api/videos")).json() == []
             async with Redis.from_url(redis_url, decode_responses=True) as redis:

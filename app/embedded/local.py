@@ -1,7 +1,6 @@
 """The servers a command works with: those that the settings name, and embedded ones where they name none."""
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -56,11 +55,13 @@ def local_servers(*, redis: bool, share: bool) -> Iterator[Settings]:
             _close_to_others(stack, settings)
         if uses_embedded_postgres(settings):
             postgres = EmbeddedPostgres(settings.data_dir / "postgres", wait_seconds=wait)
-            _enter(stack, postgres, share, "DATABASE_URL", f"/{DATABASE_NAME}")
+            server_url = _enter(stack, postgres, share)
+            _set(stack, "DATABASE_URL", urlsplit(server_url)._replace(path=f"/{DATABASE_NAME}").geturl())
         elif url := _only_alembics(settings):
             _set(stack, "DATABASE_URL", url.get_secret_value())
         if uses_valkey:
-            _enter(stack, EmbeddedValkey(settings.data_dir / "valkey", wait_seconds=wait), share, "REDIS_URL", "/0")
+            valkey = EmbeddedValkey(settings.data_dir / "valkey", wait_seconds=wait)
+            _set(stack, "REDIS_URL", _enter(stack, valkey, share))
         get_settings.cache_clear()
         stack.callback(get_settings.cache_clear)
         yield get_settings()
@@ -74,9 +75,8 @@ def _close_to_others(stack: ExitStack, settings: Settings) -> None:
         stack.callback(os.umask, os.umask(0o077))
 
 
-def _enter(stack: ExitStack, server: Server, share: bool, variable: str, path: str) -> None:
-    url = _join_or_own(stack, server) if share else _own(stack, server, wait_for_guests=False)
-    _set(stack, variable, url.rpartition("/")[0] + path)
+def _enter(stack: ExitStack, server: Server, share: bool) -> str:
+    return _join_or_own(stack, server) if share else _own(stack, server, wait_for_guests=False)
 
 
 def _set(stack: ExitStack, variable: str, value: str) -> None:
@@ -109,8 +109,7 @@ def _join(stack: ExitStack, server: Server) -> str | None:
     with ExitStack() as visit, suppress(OSError):
         url = visit.enter_context(Address(server.address_path).join())
         if url is not None:
-            place = urlsplit(url)
-            socket.create_connection((place.hostname, place.port), timeout=1).close()  # it may have died by itself
+            server.connect(url).close()  # it may have died by itself
             stack.push(visit.pop_all())
         return url
     return None

@@ -9,22 +9,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from app.core.private import private_opener
 from app.embedded.account import account_for, is_root, require_name
 from app.embedded.binaries import POSTGRES
 from app.embedded.errors import EmbeddedError
+from app.embedded.postgres_access import (
+    ROLE,
+    SUPERUSER,
+    host_based_access,
+    list_databases,
+    objects_script,
+    role_script,
+)
 from app.embedded.process import end, last_words
 from app.embedded.server import Server
 
 # PostgreSQL's own C.UTF-8, which is the same on every platform: macOS has none.
 _LOCALE = ("-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
-_INITDB = ("-U", "postgres", "-A", "trust", *_LOCALE, "--no-instructions")
+_INITDB = ("-U", SUPERUSER, "-A", "reject", *_LOCALE, "--no-instructions")
+_ACCESS = "pg_hba.conf"
+_PORT_OF_SOCKETS = 5432  # part of their name
+_SINGLE_USER = ("--single", "-j", "-c", "exit_on_error=on")
 
 
 class EmbeddedPostgres(Server):
-    """A PostgreSQL server on 127.0.0.1, user `postgres` without a password; `settings` are options as of `-c`."""
+    """A PostgreSQL server with one role that may connect, which is no superuser; `settings` are options as of `-c`.
+
+    With `superuser` every role may connect that has a password, and `superuser_url` is there: for tests.
+    """
 
     wheel = POSTGRES
     marker = "PG_VERSION"
+    socket_name = f".s.PGSQL.{_PORT_OF_SOCKETS}"
 
     def __init__(
         self,
@@ -32,18 +48,31 @@ class EmbeddedPostgres(Server):
         port: int | None = None,
         settings: Mapping[str, str] = {},
         *,
+        superuser: bool = False,
         wait_seconds: float = 5.0,
     ) -> None:
         super().__init__(data_dir, port, wait_seconds=wait_seconds)
         self._settings = dict(settings)
+        self._superuser = superuser
 
     @property
     def url(self) -> str:
         return self.database_url("postgres")
 
+    @property
+    def superuser_url(self) -> str:
+        """URL for the superuser, who is refused unless `superuser` is set."""
+        return self._url(SUPERUSER, "postgres")
+
     def database_url(self, name: str) -> str:
         """URL of another database of this server, whether it exists or not."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/{quote(name, safe='')}"
+        return self._url(ROLE, name)
+
+    def _url(self, user: str, name: str) -> str:
+        port = self.port  # or the server is not started
+        place = f"127.0.0.1:{port}" if self.socket_path is None else ""
+        socket = "" if self.socket_path is None else f"?host={quote(str(self.data_dir), safe='')}"
+        return f"postgresql://{user}:{self._password}@{place}/{quote(name, safe='')}{socket}"
 
     def _stop_signals(self) -> Sequence[signal.Signals]:
         # Fast, then immediate. A SIGTERM would wait for clients. A server without a parent has nobody to escalate, so
@@ -53,9 +82,10 @@ class EmbeddedPostgres(Server):
     def _command(self, program: Path, port: int) -> list[str]:
         settings = {
             **self._settings,
-            "listen_addresses": "127.0.0.1",
-            "port": str(port),
-            "unix_socket_directories": "",  # a socket's path has 107 bytes, fewer than many a data folder's
+            "listen_addresses": "127.0.0.1" if self.socket_path is None else "",
+            "port": str(port or _PORT_OF_SOCKETS),
+            "unix_socket_directories": "" if self.socket_path is None else ".",  # the data folder
+            "unix_socket_permissions": "0700",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(program), "-D", self._as_seen_by_server(self.data_dir), *options]
@@ -69,6 +99,10 @@ class EmbeddedPostgres(Server):
             self._create_database_folder(program.with_name("initdb"))
         self._check_version(program)
         self._remove_stale_pid_file()
+        if not self._is_restricted(self.data_dir):
+            for name in self._make_role(program, self.data_dir):
+                self._run_single_user(program, self.data_dir, name, objects_script())
+            self._write_access(self.data_dir)
 
     def _create_database_folder(self, initdb: Path) -> None:
         """By way of a sibling, so that what an interrupted initdb leaves is never taken for a database."""
@@ -78,6 +112,8 @@ class EmbeddedPostgres(Server):
         scratch.mkdir(mode=0o700)
         try:
             self._initdb(initdb, scratch)
+            self._make_role(initdb.with_name("postgres"), scratch)
+            self._write_access(scratch)
             scratch.rename(self.data_dir)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -87,13 +123,48 @@ class EmbeddedPostgres(Server):
         durability = ["--no-sync"] if self._settings.get("fsync") == "off" else []
         require_name()
         command = [str(initdb), "-D", self._as_seen_by_server(folder), *_INITDB, *durability]
-        process = self._launch(command, folder, account_for(folder))
+        self._run("initdb", command, folder)
+
+    def _is_restricted(self, folder: Path) -> bool:
+        """Whether a start of this version came to its end there, and with the password that is kept."""
+        return (folder / _ACCESS).read_text("utf-8", "replace") == self._access()
+
+    def _access(self) -> str:
+        return host_based_access(self._password, superuser=self._superuser)
+
+    def _make_role(self, program: Path, folder: Path) -> list[str]:
+        """Make the application's role and give it every database; returns their names."""
+        script = role_script(self._password, superuser=self._superuser)
+        self._run_single_user(program, folder, "postgres", script)
+        return list_databases(self.log_path.read_text("utf-8", "replace").splitlines())
+
+    def _run_single_user(self, program: Path, folder: Path, database: str, script: str) -> None:
+        """Run statements as the superuser, while nobody can connect. Each is one transaction, and can be repeated."""
+        durability = ["-F"] if self._settings.get("fsync") == "off" else []
+        command = [str(program), *_SINGLE_USER, *durability, "-D", self._as_seen_by_server(folder), database]
+        self._run("PostgreSQL in single-user mode", command, folder, script)
+
+    def _write_access(self, folder: Path) -> None:
+        """Write `pg_hba.conf` as a whole, and last: it says that the role is as it should be."""
+        owner, draft = folder.stat(), folder / f"{_ACCESS}.draft"
+        draft.unlink(missing_ok=True)
+        with open(draft, "x", encoding="utf-8", opener=private_opener) as file:
+            file.write(self._access())
+            if is_root():
+                os.chown(file.fileno(), owner.st_uid, owner.st_gid)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(folder / _ACCESS)
+        _sync_folder(folder)
+
+    def _run(self, what: str, command: Sequence[str], folder: Path, text: str = "") -> None:
+        process = self._launch(command, folder, account_for(folder), text)
         try:
             status = process.wait()
         finally:
             end(process, (), 0)
         if status != 0:
-            raise EmbeddedError(f"initdb failed: {last_words(self.log_path)} (more in {self.log_path}).")
+            raise EmbeddedError(f"{what} failed: {last_words(self.log_path)} (more in {self.log_path}).")
 
     def _as_seen_by_server(self, folder: Path) -> str:
         """As root the server runs as another user, who may be unable to reach its working folder by the real path."""
@@ -116,7 +187,8 @@ class EmbeddedPostgres(Server):
             raise EmbeddedError(
                 f"{self.data_dir} is in use by process {number[0]}, a PostgreSQL started by other means."
             )
-        (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
+        for name in ("postmaster.pid", f"{self.socket_name}.lock"):
+            (self.data_dir / name).unlink(missing_ok=True)
 
 
 def _read_pid_file(data_dir: Path) -> list[str]:

@@ -25,24 +25,29 @@ def launch(
     log: Path,
     lock: int,
     death_signal: signal.Signals,
+    text: str = "",
 ) -> subprocess.Popen[bytes]:
-    """Run `command` in `folder` as `account`. It holds `lock`, and on Linux it dies with the calling thread.
+    """Run `command` in `folder` as `account`. It reads `text`, holds `lock`, and on Linux dies with the calling thread.
 
     In a session of its own: Ctrl-C in the terminal reaches the parent alone, who decides what stops first.
     """
     who = f"{account.uid}:{account.gid}" if account else ""
     launcher = [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), str(int(death_signal)), who]
     with open(log, "wb", opener=private_opener) as output:
-        return subprocess.Popen(  # noqa: S603  the command is our own
+        process = subprocess.Popen(  # noqa: S603  the command is our own
             [*launcher, *command],
             cwd=folder,
             env=_environment(),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             pass_fds=(lock,),
             start_new_session=True,
         )
+    assert process.stdin is not None  # noqa: S101  a pipe, see above
+    with suppress(BrokenPipeError), process.stdin as standard_input:
+        standard_input.write(text.encode())
+    return process
 
 
 def end(process: subprocess.Popen[bytes], signals: Sequence[signal.Signals], grace_seconds: float) -> None:
@@ -66,5 +71,9 @@ def last_words(log: Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return {**inherited, "LC_ALL": "C"}  # messages in English: some are looked for
+    """What a program needs, and nothing else: settings hold passwords and keys, and the account may not be this user.
+
+    Messages are in English: some are looked for.
+    """
+    kept = ("PATH", "HOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
+    return {**{name: os.environ[name] for name in kept if name in os.environ}, "LC_ALL": "C"}

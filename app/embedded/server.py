@@ -1,9 +1,10 @@
-"""What both embedded servers share: lock, port, start, readiness, stop."""
+"""What both embedded servers share: lock, password, socket or port, start, readiness, stop."""
 
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -11,27 +12,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from app.embedded.account import Account, account_for, is_root, require_own
 from app.embedded.binaries import Wheel, find_program, readable_program
 from app.embedded.errors import EmbeddedError, PortTaken
 from app.embedded.lock import FolderLock
 from app.embedded.process import end, last_words, launch
+from app.embedded.secret import keep_password
 
 _POLL_SECONDS = 0.01
 _PORT_ATTEMPTS = 5
+_CONNECT_SECONDS = 1.0
+_LONGEST_SOCKET_PATH = 103  # bytes, on macOS; Linux has 107
 
 
 class Server(ABC):
-    """A server over one data folder, with `<folder>.lock` and `<folder>.log` beside it.
+    """A server over one data folder, with `<folder>.lock`, `<folder>.log` and `<folder>.password` beside it.
 
+    It listens on a Unix socket in its folder, which is closed to other users. With a `port`, and where there can be no
+    such socket, it listens on 127.0.0.1 instead. Either way it asks for a password, which `url` has.
     `address_path` is where its owner may write its URL for others; a start removes what a killed owner left there.
-    `port` None takes a free one. `wait_seconds` is how long a start waits for another server of the folder to end.
+    `wait_seconds` is how long a start waits for another server of the folder to end.
     Start from the main thread: Linux stops the server when the thread that started it ends.
     """
 
     wheel: ClassVar[Wheel]
     marker: ClassVar[str]  # what a folder with data of this server has in it
+    socket_name: ClassVar[str]
     grace_seconds: ClassVar[float] = 15.0
     ready_seconds: ClassVar[float] = 60.0
 
@@ -39,7 +47,10 @@ class Server(ABC):
         self.data_dir = data_dir.resolve()
         self.log_path = self.data_dir.with_name(self.data_dir.name + ".log")
         self.address_path = self.data_dir.with_name(self.data_dir.name + ".address")
+        self._password_path = self.data_dir.with_name(self.data_dir.name + ".password")
+        self._password = ""
         self._wanted_port = port
+        self.socket_path = None if port is not None else _socket_path(self.data_dir / self.socket_name)
         self._wait_seconds = wait_seconds
         self._lock: FolderLock | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -57,9 +68,26 @@ class Server(ABC):
 
     @property
     def port(self) -> int:
+        """Port on 127.0.0.1, 0 where the server listens on a socket."""
         if self._process is None:
             raise EmbeddedError(f"The embedded {self.wheel.server} is not started.")
         return self._port
+
+    def connect(self, url: str) -> socket.socket:
+        """Open a connection to a server of this kind by its URL. Raises `OSError`."""
+        parts = urlsplit(url)
+        if parts.hostname is not None:
+            return socket.create_connection((parts.hostname, parts.port or 0), _CONNECT_SECONDS)
+        folder = parse_qs(parts.query).get("host")
+        path = Path(folder[0], self.socket_name) if folder else Path(unquote(parts.path))
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(_CONNECT_SECONDS)
+        try:
+            connection.connect(str(path))
+        except OSError:
+            connection.close()
+            raise
+        return connection
 
     def start(self) -> Self:
         """Return when the server answers; an EmbeddedError says why it does not."""
@@ -107,11 +135,16 @@ class Server(ABC):
         """Bring the folder to where `program` can serve it."""
 
     @abstractmethod
-    def _command(self, program: Path, port: int) -> list[str]: ...
+    def _command(self, program: Path, port: int) -> list[str]:
+        """`port` is 0 for the socket in the working folder."""
 
     @abstractmethod
     def _is_ready(self, pid: int, port: int) -> bool:
         """Whether the process `pid`, and no other on that port, serves clients."""
+
+    def _input(self) -> str:
+        """What the server reads from its standard input: nothing secret is on its command line, which others see."""
+        return ""
 
     def _start(self) -> None:
         program = find_program(self.wheel)
@@ -122,8 +155,13 @@ class Server(ABC):
         self.address_path.unlink(missing_ok=True)  # of a server that was killed
         if self.data_dir.exists():
             self._check_folder()
+        self._password = keep_password(self._password_path)
         self._prepare_folder(program)
-        self._serve_on_a_port(program)
+        if self.socket_path is None:
+            self._serve_on_a_port(program)
+        else:
+            self.socket_path.unlink(missing_ok=True)  # of a server that was killed
+            self._serve(program, 0)
         self._lock.write(f"process {os.getpid()}, its server is process {self.pid}")
 
     def _check_folder(self) -> None:
@@ -134,18 +172,23 @@ class Server(ABC):
 
     def _serve_on_a_port(self, program: Path) -> None:
         for attempts_left in reversed(range(_PORT_ATTEMPTS)):
-            self._port = self._wanted_port or _free_port()
-            command = self._command(program, self._port)
-            self._process = self._launch(command, self.data_dir, account_for(self.data_dir))
             try:
-                self._wait_until_ready(self._process)
+                self._serve(program, self._wanted_port or _free_port())
             except PortTaken:
                 if self._wanted_port or not attempts_left:
                     raise
             else:
                 return
 
-    def _launch(self, command: Sequence[str], folder: Path, account: Account | None) -> subprocess.Popen[bytes]:
+    def _serve(self, program: Path, port: int) -> None:
+        self._port = port
+        command = self._command(program, port)
+        self._process = self._launch(command, self.data_dir, account_for(self.data_dir), self._input())
+        self._wait_until_ready(self._process)
+
+    def _launch(
+        self, command: Sequence[str], folder: Path, account: Account | None, text: str = ""
+    ) -> subprocess.Popen[bytes]:
         assert self._lock is not None  # noqa: S101  nothing is launched before it
         return launch(
             command,
@@ -154,6 +197,7 @@ class Server(ABC):
             log=self.log_path,
             lock=self._lock.descriptor,
             death_signal=self._stop_signals()[-1],
+            text=text,
         )
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
@@ -169,6 +213,16 @@ class Server(ABC):
         if "Address already in use" in self.log_path.read_text(errors="replace"):
             return PortTaken(f"{self.wheel.server} did not start: port {self._port} is taken by another process.")
         return EmbeddedError(f"{self.wheel.server} {what}: {last_words(self.log_path)} (more in {self.log_path}).")
+
+
+def _socket_path(path: Path) -> Path | None:
+    """The path, None where no socket can have it, or no URL can name it: libpq splits hosts at commas."""
+    try:
+        size = len(str(path).encode())
+    except UnicodeEncodeError:
+        return None
+    has_sockets = sys.platform != "win32"
+    return path if has_sockets and size <= _LONGEST_SOCKET_PATH and "," not in str(path) else None
 
 
 def _free_port() -> int:

@@ -1,8 +1,10 @@
 """A Redis-protocol server of one's own: Valkey."""
 
+import hashlib
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
@@ -11,16 +13,32 @@ from redis.retry import Retry
 from app.embedded.binaries import VALKEY
 from app.embedded.server import Server
 
+# Of the dangerous ones, those that read no other process's data, lead nowhere else and leave no file.
+_PLAIN_COMMANDS = "+@all -@dangerous -@admin +info +keys +flushdb +client|pause +client|unpause"
+
 
 class EmbeddedValkey(Server):
-    """A Valkey server on 127.0.0.1 without a password; what it was told is on disk within a second."""
+    """A Valkey server that asks for a password; what it was told is on disk within a second.
+
+    The user of `url` may run no command that administers the server, unless `is_admin`.
+    """
 
     wheel = VALKEY
     marker = "appendonlydir"
+    socket_name = "valkey.sock"
+
+    def __init__(
+        self, data_dir: Path, port: int | None = None, *, is_admin: bool = False, wait_seconds: float = 5.0
+    ) -> None:
+        super().__init__(data_dir, port, wait_seconds=wait_seconds)
+        self._commands = "+@all" if is_admin else _PLAIN_COMMANDS
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        port = self.port  # or the server is not started
+        if self.socket_path is not None:
+            return f"unix://:{self._password}@{quote(str(self.socket_path))}?db=0"
+        return f"redis://:{self._password}@127.0.0.1:{port}/0"
 
     def _stop_signals(self) -> Sequence[signal.Signals]:
         return (signal.SIGTERM,)
@@ -29,13 +47,22 @@ class EmbeddedValkey(Server):
         self.data_dir.mkdir(mode=0o700, exist_ok=True)
 
     def _command(self, program: Path, port: int) -> list[str]:
-        # No --dir: it serves its working folder, which it can do without a right to the folders above.
-        return [str(program), "--bind", "127.0.0.1", "--port", str(port), "--appendonly", "yes", "--save", ""]
+        return [str(program), "-"]
+
+    def _input(self) -> str:
+        """Its configuration. No `dir`: it serves its working folder, for which it needs no right to those above."""
+        digest = hashlib.sha256(self._password.encode()).hexdigest()
+        place = f"unixsocket {self.socket_name}\nunixsocketperm 700\n" if self.socket_path is not None else ""
+        return (
+            f"bind 127.0.0.1\nport {self._port}\n{place}"
+            'appendonly yes\nsave ""\n'
+            f"user default reset on #{digest} ~* &* {self._commands}\n"
+        )
 
     def _is_ready(self, pid: int, port: int) -> bool:
         try:
-            with redis.Redis(host="127.0.0.1", port=port, socket_timeout=0.5, retry=Retry(NoBackoff(), 0)) as client:
+            with redis.Redis.from_url(self.url, socket_timeout=0.5, retry=Retry(NoBackoff(), 0)) as client:
                 info = client.info("server", "persistence")
-        except (redis.RedisError, OSError):
+        except (redis.RedisError, OSError, ValueError):  # the last for a port that cannot be, of which it ends
             return False
         return bool(info["process_id"] == pid and info["loading"] == 0)

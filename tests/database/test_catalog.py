@@ -10,7 +10,7 @@ from app.core.config import Settings
 from app.core.errors import ConfigurationError, DatabaseUnavailable
 from app.database import catalog
 from app.database.catalog import check_database, compare, describe_catalog
-from tests.conftest import Databases
+from tests.conftest import Databases, as_superuser, as_user
 from tests.database.pools import query
 
 
@@ -174,16 +174,17 @@ def test_the_scratch_database_is_dropped_whatever_happens(
 
 
 @pytest.fixture
-def plain_user(own_database_url: str) -> Iterator[str]:
+def plain_user(own_database_url: str, superuser_url: str) -> Iterator[str]:
     """A user who may not create databases."""
-    change(own_database_url, "CREATE USER videomoments_plain", "GRANT pg_read_all_data TO videomoments_plain")
+    url = as_superuser(own_database_url, superuser_url)
+    change(url, "CREATE USER videomoments_plain PASSWORD 'pw'", "GRANT pg_read_all_data TO videomoments_plain")
     yield "videomoments_plain"
-    change(own_database_url, "DROP OWNED BY videomoments_plain", "DROP USER videomoments_plain")
+    change(url, "DROP OWNED BY videomoments_plain", "DROP USER videomoments_plain")
 
 
 def test_a_user_who_may_not_create_databases_is_told_so(plain_user: str, own_database_url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"scratch database, and videomoments_plain may not create databases$"):
-        check(own_database_url.replace("postgres@", f"{plain_user}@"))
+        check(as_user(own_database_url, plain_user, "pw"))
 
 
 def test_a_database_that_does_not_exist_is_one_sentence(own_database_url: str) -> None:

@@ -7,6 +7,7 @@ from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 from app.core.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound
 from app.database import Connection
 from app.database.errors import _VIOLATIONS, connection_error, describe_refusal, domain_error
+from tests.conftest import as_superuser
 
 _PLACE = {"user": "me", "password": "hunter2", "host": "db.example", "port": "5433", "dbname": "videos"}
 
@@ -154,7 +155,9 @@ async def test_the_reason_of_a_refused_connection_is_postgresqls_own(database_ur
         (b"SELECT FROM WHERE", None),
     ],
 )
-def test_an_operator_is_told_the_reason(statement: bytes, sentence: str | None, database_url: str) -> None:
-    with psycopg.connect(database_url) as conn, pytest.raises(psycopg.Error) as raised:
+def test_an_operator_is_told_the_reason(
+    statement: bytes, sentence: str | None, database_url: str, superuser_url: str
+) -> None:
+    with psycopg.connect(as_superuser(database_url, superuser_url)) as conn, pytest.raises(psycopg.Error) as raised:
         conn.execute(statement)
     assert describe_refusal(raised.value, {}) == sentence

@@ -13,6 +13,7 @@ from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
 from app.database import pool as pool_module
 from app.database.errors import domain_error
 from app.database.pool import Pool
+from tests.conftest import without_password
 from tests.database.conftest import StoppableServer
 from tests.database.pools import ask, open_pool, take_all, within
 from tests.pgbouncer import needs_pgbouncer, run_pgbouncer
@@ -55,7 +56,7 @@ async def test_a_request_gets_the_reason_at_once_why_no_connection_can_be_opened
     change: dict[str, str], reason: str, server: StoppableServer
 ) -> None:
     parameters = {**conninfo_to_dict(server.url), **change}
-    url = "postgresql://{user}@{host}:{port}/{dbname}".format(**parameters)
+    url = "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(**parameters)
     async with open_pool(url) as pool, asyncio.timeout(2.5):
         with pytest.raises(DatabaseUnreachable) as raised:
             await ask(pool)
@@ -173,14 +174,14 @@ async def test_an_outage_is_one_line_with_its_reason_and_its_end_another(
 ) -> None:
     caplog.set_level(logging.WARNING, logger="app.database.outage")
     server.stop()
-    url = server.url.replace("postgres@", "postgres:hunter2@")
+    url = server.url
     async with open_pool(url, database_pool_size=3) as pool:
         assert await within(60, lambda: caplog.messages)
         await asyncio.sleep(0.5)
         server.start()
         await ask(pool)
     said = [record.getMessage() for record in caplog.records if record.name == "app.database.outage"]
-    place = url.removeprefix("postgresql://").replace(":hunter2", "")
+    place = without_password(url)
     assert said == [
         f"Cannot connect to {place}: Connection refused; trying again every second",
         "PostgreSQL takes connections again",

@@ -10,7 +10,7 @@ from app.database import connect
 from app.database.catalog import check_database
 from app.database.migrations import open_connection
 from app.database.session import PINNED
-from tests.conftest import Databases, migrate
+from tests.conftest import Databases, as_superuser, migrate
 from tests.database.pools import ask, open_pool, query
 from tests.factories import make_moment, make_video
 from tests.migrations.running import catalog_of, execute, fetch, write_sql
@@ -43,9 +43,9 @@ def set_for_database(url: str, settings: dict[str, str]) -> None:
 
 
 @pytest.fixture
-def hostile_url(databases: Databases) -> str:
-    """An empty database whose settings are all others, with a schema that comes before `public`."""
-    url = databases.create()
+def hostile_url(databases: Databases, superuser_url: str) -> str:
+    """An empty database whose settings are all others, some of which only a superuser can set, and a hiding schema."""
+    url = as_superuser(databases.create(), superuser_url)
     execute(url, "CREATE SCHEMA elsewhere")
     set_for_database(url, _HOSTILE)
     return url

@@ -83,7 +83,7 @@ def query(url: str, statement: LiteralString) -> list[tuple[object, ...]]:
 
 def write(url: str) -> None:
     """Leave a word in either server."""
-    if url.startswith("redis"):
+    if not url.startswith("postgres"):
         with redis.Redis.from_url(url) as client:
             client.set("word", "kept")
     else:
@@ -92,7 +92,7 @@ def write(url: str) -> None:
 
 def read(url: str) -> object:
     """The word that `write` left, None where it is lost."""
-    if url.startswith("redis"):
+    if not url.startswith("postgres"):
         with redis.Redis.from_url(url, decode_responses=True) as client:
             return client.get("word")
     return query(url, "select word from words")[0][0]

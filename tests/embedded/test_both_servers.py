@@ -168,7 +168,7 @@ def test_killing_the_server_loses_nothing(kind: str, tmp_path: Path) -> None:
 @each_kind
 def test_another_process_on_the_port_is_not_mistaken_for_the_server(kind: str, tmp_path: Path) -> None:
     with (
-        make_server(kind, tmp_path / "one") as other,
+        make_server(kind, tmp_path / "one", server._free_port()) as other,
         pytest.raises(EmbeddedError, match=f"port {other.port} is taken"),
     ):
         make_server(kind, tmp_path / "two", other.port).start()
@@ -181,7 +181,7 @@ def test_a_free_port_that_was_taken_meanwhile_is_tried_again(
     free = server._free_port()
     with taken_port() as taken:
         monkeypatch.setattr(server, "_free_port", iter([taken, free]).__next__)
-        with make_server(kind, tmp_path / "data") as running:
+        with make_server(kind, tmp_path / "a,b") as running:
             assert running.port == free
             write(running.url)
 
@@ -191,7 +191,8 @@ def test_a_port_that_is_set_is_the_one_served(kind: str, tmp_path: Path) -> None
     port = server._free_port()
     with make_server(kind, tmp_path / "data", port) as running:
         assert running.port == port
-        assert f"127.0.0.1:{port}/" in running.url
+        assert f"@127.0.0.1:{port}/" in running.url
+        write(running.url)
 
 
 @each_kind

@@ -13,6 +13,7 @@ import pytest
 
 from app.embedded import EmbeddedError, EmbeddedPostgres
 from app.embedded.binaries import POSTGRES, find_program
+from tests.serving import free_port
 
 from .servers import QUICK, is_alive, kill_server, linux_only, query, read, spawn_parent, within, write
 
@@ -31,11 +32,14 @@ def test_a_setting_the_server_refuses_is_quoted(tmp_path: Path) -> None:
         make_postgres(tmp_path / "data", no_such_option="1").start()
 
 
-def test_the_server_speaks_utf8_and_listens_on_loopback_only(tmp_path: Path) -> None:
+def test_the_server_speaks_utf8_and_listens_on_a_socket_only(tmp_path: Path) -> None:
     with make_postgres(tmp_path / "data") as postgres:
         assert query(postgres.url, "show server_encoding") == [("UTF8",)]
+        assert query(postgres.url, "show listen_addresses") == [("",)]
+        assert query(postgres.url, "show unix_socket_permissions") == [("0700",)]
+    with EmbeddedPostgres(tmp_path / "data", free_port(), QUICK, superuser=True) as postgres:
         assert query(postgres.url, "show listen_addresses") == [("127.0.0.1",)]
-        assert query(postgres.url, "show unix_socket_directories") == [("",)]
+        assert query(postgres.superuser_url, "show unix_socket_directories") == [("",)]
 
 
 def test_words_are_sorted_and_folded_alike_on_every_platform(tmp_path: Path) -> None:
@@ -161,7 +165,7 @@ def test_a_failed_initdb_is_quoted_and_leaves_nothing(tmp_path: Path, monkeypatc
     monkeypatch.setattr("app.embedded.postgres._INITDB", ("--no-such-option",))
     with pytest.raises(EmbeddedError, match=r"initdb failed: .*no-such-option"):
         make_postgres(tmp_path / "data").start()
-    assert {path.name for path in tmp_path.iterdir()} == {"data.lock", "data.log"}
+    assert {path.name for path in tmp_path.iterdir()} == {"data.lock", "data.log", "data.password"}
 
 
 def test_a_folder_of_another_major_version_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -71,8 +72,8 @@ def test_the_server_of_a_killed_command_is_not_joined_while_it_ends(folder: Path
         owner.wait()
         threading.Timer(0.5, os.kill, (server, signal.SIGCONT)).start()
         with local_servers(redis=False, share=True) as settings:
-            url = settings.database_url.get_secret_value().rpartition("/")[0] + "/postgres"
-            assert query(url, "select 1") == [(1,)]
+            url = urlsplit(settings.database_url.get_secret_value())._replace(path="/postgres")
+            assert query(url.geturl(), "select 1") == [(1,)]
 
 
 def test_a_command_joins_an_owner_that_waits_for_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

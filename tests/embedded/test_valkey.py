@@ -8,9 +8,12 @@ import redis
 from app.embedded import EmbeddedError, EmbeddedValkey
 
 
-def test_the_server_listens_on_loopback_only_and_appends_to_disk(tmp_path: Path) -> None:
-    with EmbeddedValkey(tmp_path / "data") as valkey, redis.Redis.from_url(valkey.url) as client:
-        assert client.config_get("bind") == {"bind": "127.0.0.1"}
+def test_the_server_listens_on_a_socket_only_and_appends_to_disk(tmp_path: Path) -> None:
+    with (
+        EmbeddedValkey(tmp_path / "data", is_admin=True) as valkey,
+        redis.Redis.from_url(valkey.url, decode_responses=True) as client,
+    ):
+        assert client.config_get("port") == {"port": "0"}
         assert client.config_get("appendonly") == {"appendonly": "yes"}
         assert client.config_get("protected-mode") == {"protected-mode": "yes"}
     assert (tmp_path / "data" / "appendonlydir").is_dir()

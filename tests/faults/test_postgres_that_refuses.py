@@ -17,7 +17,7 @@ from app.database import connect
 from app.database.condition import OWN_SCHEMAS, PUBLIC_FUNCTIONS, PUBLIC_TABLES
 from app.main import create_app
 from tests.api.conftest import open_client
-from tests.conftest import Databases
+from tests.conftest import Databases, as_superuser, as_user
 from tests.database.pools import query
 from tests.factories import make_transcript, make_video
 
@@ -47,21 +47,21 @@ LACKS = "The role of DATABASE_URL lacks"
 class Guest:
     """A role that may connect, and has the rights that a test grants it in its database."""
 
-    def __init__(self, url: str) -> None:
-        self._owners_url = url
+    def __init__(self, url: str, superuser_url: str) -> None:
+        self._superuser_url = as_superuser(url, superuser_url)
         self._name = f"guest_{os.getpid()}"
-        self.url = url.replace(f"{conninfo_to_dict(url)['user']}@", f"{self._name}:pw@")
+        self.url = as_user(url, self._name, "pw")
         self.run("CREATE ROLE {role} LOGIN PASSWORD 'pw'")
 
     def run(self, *statements: str) -> None:
-        with psycopg.connect(self._owners_url, autocommit=True) as conn:
+        with psycopg.connect(self._superuser_url, autocommit=True) as conn:
             for statement in statements:
                 conn.execute(sql.SQL(statement).format(role=sql.Identifier(self._name)))
 
 
 @pytest.fixture
-def guest(own_database_url: str) -> Iterator[Guest]:
-    guest = Guest(own_database_url)
+def guest(own_database_url: str, superuser_url: str) -> Iterator[Guest]:
+    guest = Guest(own_database_url, superuser_url)
     yield guest
     guest.run("DROP OWNED BY {role}", "DROP ROLE {role}")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -18,6 +19,7 @@ from tests.api.conftest import open_client
 from tests.faults.site import Site
 from tests.faults.stages import RESULTS
 from tests.faults.test_outages import COMPLETED
+from tests.serving import free_port
 
 MODELS = "/api/admin/models"
 WRITES: tuple[tuple[str, str, object], ...] = (
@@ -41,7 +43,7 @@ _USERS = {
 
 @pytest.fixture(scope="module")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
-    with EmbeddedValkey(tmp_path_factory.mktemp("refusing") / "valkey") as valkey:
+    with EmbeddedValkey(tmp_path_factory.mktemp("refusing") / "valkey", free_port(), is_admin=True) as valkey:
         with redis.Redis.from_url(valkey.url) as client:
             for user, rules in _USERS.items():
                 client.execute_command("ACL", "SETUSER", user, "on", ">pw", *rules.split())
@@ -49,8 +51,9 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]
 
 
 def url_of(valkey: EmbeddedValkey, user: str = "", database: int = 0) -> str:
-    place = valkey.url.removeprefix("redis://").removesuffix("/0")
-    return f"redis://{user and f'{user}:pw@'}{place}/{database}"
+    place = urlsplit(valkey.url)
+    login = f"{user}:pw" if user else f":{place.password}"
+    return f"redis://{login}@{place.hostname}:{place.port}/{database}"
 
 
 def be_broken(client: Client, folder: Path) -> None:

@@ -14,12 +14,13 @@ from app.core.errors import DatabaseAhead, DatabaseUnavailable
 from app.database import migrations
 from app.database.migrations import create_database
 from app.embedded import EmbeddedPostgres
-from tests.conftest import Databases
+from tests.conftest import Databases, without_password
 from tests.migrations.running import execute, fail_alembic, run_alembic
+from tests.serving import free_port
 
 
 def test_a_database_that_does_not_exist(own_database_url: str) -> None:
-    place = own_database_url.removeprefix("postgresql://")
+    place = without_password(own_database_url)
     name = place.rpartition("/")[2]
     assert fail_alembic(own_database_url + "_no", "upgrade", "head") == (
         f'Cannot connect to {place}_no: database "{name}_no" does not exist; create it with `python -m app db create`\n'
@@ -38,13 +39,14 @@ def test_a_server_that_is_not_there() -> None:
 def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A server that asks for a password."""
     folder: Path = tmp_path_factory.mktemp("guarded") / "postgres"
-    with EmbeddedPostgres(folder, settings={"fsync": "off", "shared_buffers": "4MB"}) as server:
-        execute(server.url, "CREATE USER guest PASSWORD 'correct horse' NOCREATEDB")
-        execute(server.url, "CREATE USER owner PASSWORD 'correct horse' NOCREATEDB")
-        execute(server.url, "CREATE DATABASE owned OWNER owner")
+    settings = {"fsync": "off", "shared_buffers": "4MB"}
+    with EmbeddedPostgres(folder, free_port(), settings, superuser=True) as server:
+        execute(server.superuser_url, "CREATE USER guest PASSWORD 'correct horse' NOCREATEDB")
+        execute(server.superuser_url, "CREATE USER owner PASSWORD 'correct horse' NOCREATEDB")
+        execute(server.superuser_url, "CREATE DATABASE owned OWNER owner")
         rules = ("host postgres owner 127.0.0.1/32 reject", "host all all 127.0.0.1/32 scram-sha-256", "")
         (folder / "pg_hba.conf").write_text("\n".join(rules))
-        execute(server.url, "SELECT pg_reload_conf()")
+        execute(server.superuser_url, "SELECT pg_reload_conf()")
         yield server
 
 

@@ -16,7 +16,7 @@ from tests.performance.databases import SEED, SETTINGS, Databases
 from tests.performance.dataset import record_library, write_legacy_folder
 from tests.performance.equality import compare_answers
 from tests.performance.measure import Figures, Pace, measure_case, measure_imports
-from tests.performance.servers import ORM, OURS, PEERS_PYTHON, RAW, STACKS, Server
+from tests.performance.servers import ORM, OURS, PEERS_PYTHON, RAW, STACKS, Server, free_port
 from tests.performance.streaming import NGINX, PYTHON, measure_streams
 from tests.performance.text import Speech
 
@@ -66,7 +66,8 @@ def _parse_arguments() -> argparse.Namespace:
 def _environment(quick: bool) -> Iterator[tuple[Databases, Mapping[str, str], Path]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="videomoments-bench-")))
-        postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", settings=SETTINGS))
+        server = EmbeddedPostgres(folder / "postgres", free_port(), SETTINGS, superuser=True)
+        postgres = stack.enter_context(server)
         valkey = stack.enter_context(EmbeddedValkey(folder / "valkey"))
         variables = {"REDIS_URL": valkey.url, "LOG_LEVEL": "warning"}
         yield Databases(postgres, *((100, 2000) if quick else (1000, 20_000))), variables, folder

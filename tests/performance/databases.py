@@ -24,8 +24,8 @@ class Databases:
         self.videos = videos
         self._bare_videos = bare_videos
         self.queries: list[str] = []
-        self._run("postgres", "CREATE EXTENSION pg_stat_statements")
-        self._run("postgres", "ALTER SYSTEM SET pg_stat_statements.track = none")
+        self._administer("CREATE EXTENSION pg_stat_statements")
+        self._administer("ALTER SYSTEM SET pg_stat_statements.track = none")
         self.create("template")
         migrate(self.url("template"))
 
@@ -67,7 +67,7 @@ class Databases:
 
     def begin_counting(self) -> None:
         self._track("top")
-        self._run("postgres", "SELECT pg_stat_statements_reset()")
+        self._administer("SELECT pg_stat_statements_reset()")
 
     def end_counting(self, name: str) -> int:
         """Return how many statements the database `name` has run since `begin_counting`."""
@@ -76,14 +76,22 @@ class Databases:
             SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements
             JOIN pg_database ON pg_database.oid = dbid WHERE datname = %s
             """
-        return int(self._run("postgres", statement, [name])[0][0])
+        return int(self._administer(statement, [name])[0][0])
 
     def _track(self, what: str) -> None:
-        self._run("postgres", f"ALTER SYSTEM SET pg_stat_statements.track = {what}")
-        self._run("postgres", "SELECT pg_reload_conf()")
+        self._administer(f"ALTER SYSTEM SET pg_stat_statements.track = {what}")
+        self._administer("SELECT pg_reload_conf()")
         time.sleep(_RELOAD_SECONDS)  # every backend reads the settings before its next statement
 
     def _run(self, name: str, statement: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.url(name), autocommit=True) as conn:
-            cursor = conn.execute(statement.encode(), parameters)
-            return cursor.fetchall() if cursor.description else []
+        return _execute(self.url(name), statement, parameters)
+
+    def _administer(self, statement: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run what the role of the servers may not, for which the server lets the superuser in."""
+        return _execute(self._postgres.superuser_url, statement, parameters)
+
+
+def _execute(url: str, statement: str, parameters: list[Any] | None) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as conn:
+        cursor = conn.execute(statement.encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
