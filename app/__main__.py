@@ -42,7 +42,7 @@ from app.embedded import EmbeddedError
 from app.embedded.local import local_servers, refuse_half_named, uses_embedded_postgres
 from app.library import command as library
 from app.repositories.search import SearchRepository
-from app.services import backup_command, models_command
+from app.services import backup_command, models_command, psql_command
 from app.worker import command as worker_command
 from app.worker import run_command
 
@@ -118,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
         parser_with_file = actions.add_parser(name, help=text)
         parser_with_file.add_argument("file", type=Path, metavar="FILE")
         parser_with_file.set_defaults(run=action)
+    psql = actions.add_parser("psql", help="open psql on the database; what follows `--` is for psql itself")
+    psql.add_argument("arguments", nargs="*", metavar="ARGUMENT")
+    psql.set_defaults(run=_open_psql)
 
     keys = commands.add_parser("keys", help="the keys that clients of the API send")
     new = keys.add_subparsers(required=True, metavar="ACTION").add_parser("new", help="make a key and print it once")
@@ -295,6 +298,11 @@ def _back_up(options: argparse.Namespace) -> int:
 def _restore(options: argparse.Namespace) -> int:
     with local_servers(redis=False, share=True) as settings:
         return backup_command.run_restore(options, settings)
+
+
+def _open_psql(options: argparse.Namespace) -> int:
+    with local_servers(redis=False, share=True) as settings:
+        return psql_command.run_psql(options, settings)
 
 
 def _new_key(options: argparse.Namespace) -> int:

@@ -163,6 +163,8 @@ def test_run_import_kill_and_run_again_keeps_everything(data: Path, port: int, l
         before = _everything(server)
         assert before["/api/videos"][0]["id"] == "my talk"
         assert open_to_others(data) == []
+        shown = run(data, "db", "psql", "--", "-Atc", "SELECT current_user, identifier FROM videos")
+        assert (shown.stdout, shown.stderr) == ("videomoments|my talk\n", "")
         assert before["/api/search?q=hello"]["hits"][0]["segments"] == [{"start_time": 0.5, "end_time": 1.0}]
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()

@@ -50,8 +50,8 @@ def back_up(settings: Settings, target: Path) -> None:
     with _draft_of(target) as draft:
         command = [str(program.path), "--format=custom", "--encoding=UTF8", "--no-password", f"--file={draft}"]
         result = subprocess.run(  # noqa: S603  the command is our own
-            [*command, f"--dbname={_conninfo(parameters)}"],
-            env=_environment(parameters),
+            [*command, f"--dbname={conninfo_without_password(parameters)}"],
+            env=client_environment(parameters),
             stdin=subprocess.DEVNULL,
             capture_output=True,
         )
@@ -86,8 +86,8 @@ def _run_script(reading: Process, psql: Path, parameters: Mapping[str, str], ser
     """Run what pg_restore prints. Whatever ends before the COMMIT leaves the database as it was."""
     command = [str(psql), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--file=-"]
     with subprocess.Popen(  # noqa: S603  the command is our own
-        [*command, f"--dbname={_conninfo(parameters)}"],
-        env=_environment(parameters),
+        [*command, f"--dbname={conninfo_without_password(parameters)}"],
+        env=client_environment(parameters),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -169,12 +169,13 @@ def _programs(name: str) -> Iterator[_Program]:
             yield _Program(path, int(major[1]))
 
 
-def _conninfo(parameters: Mapping[str, str]) -> str:
+def conninfo_without_password(parameters: Mapping[str, str]) -> str:
     """What other users of the machine may see in the list of processes: no password."""
     return make_conninfo(**{name: value for name, value in parameters.items() if name != "password"})
 
 
-def _environment(parameters: Mapping[str, str]) -> dict[str, str]:
+def client_environment(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a client program, which has the password."""
     password = {"PGPASSWORD": parameters["password"]} if "password" in parameters else {}
     return {**os.environ, "LC_ALL": "C", "PGAPPNAME": "videomoments-backup", **password}
 

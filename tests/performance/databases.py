@@ -46,10 +46,12 @@ class Databases:
         self.create(name)
         if name == "bare":
             load_bare_videos(self.url(name), self._bare_videos)
-            return
-        speech = Speech(SEED)
-        load_library(self.url(name), record_library(speech, self.videos))
-        self.queries = speech.queries(200)
+        else:
+            speech = Speech(SEED)
+            load_library(self.url(name), record_library(speech, self.videos))
+            self.queries = speech.queries(200)
+        self._run(name, "VACUUM ANALYZE")  # leaves nothing for the background to do while something is measured
+        self._administer("CHECKPOINT")
 
     def identifiers(self, name: str) -> list[str]:
         """Return the identifiers of all videos, shuffled."""

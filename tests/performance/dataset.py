@@ -130,7 +130,6 @@ def load_library(url: str, recordings: Iterable[Recording]) -> None:
             _insert_moments(conn, video_id, recording.moments, numbers)
         conn.execute("SELECT setval('videos_id_seq', (SELECT max(id) FROM videos))")
         _insert_what_was_made(conn)
-    _settle(url)
 
 
 def load_bare_videos(url: str, count: int) -> None:
@@ -145,7 +144,6 @@ def load_bare_videos(url: str, count: int) -> None:
             """,
             [count],
         )
-    _settle(url)
 
 
 def write_legacy_folder(folder: Path, recordings: Iterable[Recording]) -> None:
@@ -276,10 +274,3 @@ def _insert_what_was_made(conn: psycopg.Connection[Any]) -> None:
         FROM moments GROUP BY video_id ORDER BY video_id
         """
     )
-
-
-def _settle(url: str) -> None:
-    """Leave nothing for the background to do while something is measured."""
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute("VACUUM ANALYZE")
-        conn.execute("CHECKPOINT")
