@@ -219,3 +219,21 @@ async def test_passwords_and_signatures_are_neither_logged_nor_told(caplog: pyte
             assert "word" not in str(caught.value)
         assert "pass-word" not in caplog.text
         assert "sig-nature" not in caplog.text
+
+
+async def test_the_password_of_a_url_does_not_follow_a_redirect_to_another_server() -> None:
+    with Site() as site, Site() as other:
+        site.answers["/file"] = redirecting(f"{other.url}/file")
+        other.answers["/file"] = sending(b"content")
+        answer = await _get(f"http://user:pass@{site.host}/file", site.host, other.host)
+        assert (answer.content, site.visits[0].headers["authorization"]) == (b"content", "Basic dXNlcjpwYXNz")
+        assert "authorization" not in other.visits[0].headers
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "100.100.100.200", "fd00:ec2::254"])
+async def test_no_setting_opens_what_a_name_leads_to_where_that_is_a_metadata_service(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    _lead_to(monkeypatch, address)
+    with pytest.raises(AddressRefused):
+        await _get("http://files.example/", "files.example")

@@ -18,7 +18,7 @@ from app.pipeline.stages.download import WORK
 from app.repositories import VideoRepository
 from tests.media.movies import make_movie
 from tests.pipeline.contexts import make_context
-from tests.sites import Answer, Site, Visit, ranging, sending
+from tests.sites import Answer, Site, Visit, ranging, redirecting, sending
 from tests.storage.homes import files_in, read_all
 
 pytest.importorskip("yt_dlp", reason="It is not installed")
@@ -91,6 +91,20 @@ async def test_a_page_leads_to_no_machine_that_is_not_public(
             with pytest.raises(StageFailed, match="not a public one"):
                 await WORK.work(context)
         assert inner.visits == []
+
+
+async def test_the_password_of_a_url_goes_to_no_other_server(
+    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+) -> None:
+    with Site() as other:
+        site.answers |= {"/page": redirecting(f"{other.url}/page")}
+        other.answers |= {"/page": _page("/film.mp4"), "/film.mp4": ranging(film)}
+        row = {"source_url": f"http://user:pass@{site.host}/page", "duration_seconds": None}
+        settings = {"allowed_hosts": (site.host, other.host)}
+        async with make_context(own_database_url, tmp_path, video=row, settings=settings) as context:
+            await WORK.work(context)
+        assert {visit.headers.get("authorization") for visit in site.visits} == {"Basic dXNlcjpwYXNz"}
+        assert {visit.headers.get("authorization") for visit in other.visits} == {None}
 
 
 async def test_a_page_without_a_film_is_told(own_database_url: str, tmp_path: Path, site: Site) -> None:
