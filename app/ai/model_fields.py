@@ -43,7 +43,7 @@ def _check_line(text: str) -> str:
 
 
 # What is said where a config was written and the API key of before is not its own any more.
-KEY_REMOVED = "The API key was removed, because it was set for another address: set it again"
+KEY_REMOVED = "The API key was removed, because the request has none for this address: set it again"
 
 KEY_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 

@@ -233,7 +233,7 @@ async def test_an_address_elsewhere_removes_the_api_key_and_the_answer_says_so(c
     ):
         told = answer.json()
         assert (answer.status_code, told["has_api_key"]) == (200, False)
-        assert told["notice"] == "The API key was removed, because it was set for another address: set it again"
+        assert told["notice"] == "The API key was removed, because the request has none for this address: set it again"
     both = (await client.patch(f"{PATH}/mine", json={"base_url": "http://localhost:3", "api_key": "sk-new"})).json()
     assert (both["has_api_key"], "notice" in both) == (True, False)
 
