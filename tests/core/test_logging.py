@@ -76,13 +76,17 @@ def test_the_lines_of_a_traceback_are_indented(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_no_secret_is_in_a_message_a_traceback_or_a_field(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+def test_no_secret_is_in_a_message_a_traceback_or_a_field(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, log_format: str
+) -> None:
     settings = Settings.model_validate(
         {"log_format": log_format, "log_level": "debug", "redis_url": "redis://:Canary-1@redis/0"}
     )
     configure_logging(settings)
     for name in ("tests", "uvicorn", "uvicorn.access", "httpcore.http11", "asyncio"):
         log = logging.getLogger(name)
+        monkeypatch.setattr(log, "disabled", False)  # as a server of another test leaves it
+        monkeypatch.setattr(log, "propagate", True)
         log.error(
             "GET https://u:Canary-2@host/x?X-Goog-Signature=Canary-3 for %r", {"Authorization": "Bearer Canary-4"}
         )
