@@ -3,6 +3,7 @@
 import logging
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -10,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from app.core.config import Settings
 from app.database import Connection, connect
+from tests.conftest import as_user
 from tests.database.pools import open_pool
 
 
@@ -131,10 +133,12 @@ async def test_echo_logs_each_statement_with_its_time_and_no_values(
 
 async def test_echo_does_not_log_a_password(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    url = database_url.replace("postgres@", "postgres:hunter2@")
+    place = urlsplit(database_url)
+    password = place.password or "hunter2"
+    url = as_user(database_url, place.username or "postgres", password)
     async with open_pool(url, database_echo=True) as pool, pool.connection() as conn:
         await conn.execute("SELECT 1")
-    assert "hunter2" not in caplog.text
+    assert password not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def server(
         serving(
             folder,
             database_url=databases.create(template_url),
-            redis_url=f"{valkey.url.rpartition('/')[0]}/0",
+            redis_url=valkey.url,
             run_pipeline_worker=True,
             allowed_hosts=site.host,
             data_dir=folder / "data",

@@ -69,7 +69,7 @@ def library(
 ) -> Iterator[Library]:
     folder = tmp_path_factory.mktemp("command-line")
     with EmbeddedValkey(folder / "valkey") as valkey:
-        yield Library(folder, databases.create(template_url), f"{valkey.url.rpartition('/')[0]}/0", site)
+        yield Library(folder, databases.create(template_url), valkey.url, site)
 
 
 def wait_for_line(process: "subprocess.Popen[str]", pattern: str) -> str:
