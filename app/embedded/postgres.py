@@ -86,6 +86,7 @@ class EmbeddedPostgres(Server):
             "port": str(port or _PORT_OF_SOCKETS),
             "unix_socket_directories": "" if self.socket_path is None else ".",  # the data folder
             "unix_socket_permissions": "0700",
+            "hba_file": f"{self._as_seen_by_server(self.data_dir)}/{_ACCESS}",  # whatever the folder says
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(program), "-D", self._as_seen_by_server(self.data_dir), *options]
