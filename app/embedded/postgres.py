@@ -128,7 +128,8 @@ class EmbeddedPostgres(Server):
 
     def _is_restricted(self, folder: Path) -> bool:
         """Whether a start of this version came to its end there, and with the password that is kept."""
-        return (folder / _ACCESS).read_text("utf-8", "replace") == self._access()
+        access = folder / _ACCESS
+        return access.is_file() and access.read_text("utf-8", "replace") == self._access()
 
     def _access(self) -> str:
         return host_based_access(self._password, superuser=self._superuser)

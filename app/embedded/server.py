@@ -157,10 +157,11 @@ class Server(ABC):
             self._check_folder()
         self._password = keep_password(self._password_path)
         self._prepare_folder(program)
+        if self.socket_path is not None and not _can_have_socket(self.socket_path):
+            self.socket_path = None
         if self.socket_path is None:
             self._serve_on_a_port(program)
         else:
-            self.socket_path.unlink(missing_ok=True)  # of a server that was killed
             self._serve(program, 0)
         self._lock.write(f"process {os.getpid()}, its server is process {self.pid}")
 
@@ -223,6 +224,18 @@ def _socket_path(path: Path) -> Path | None:
         return None
     has_sockets = sys.platform != "win32"
     return path if has_sockets and size <= _LONGEST_SOCKET_PATH and "," not in str(path) else None
+
+
+def _can_have_socket(path: Path) -> bool:
+    """Whether the file system takes a socket there, where none is left: some shared and network folders take none."""
+    path.unlink(missing_ok=True)  # of a server that was killed
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(path))
+    except OSError:
+        return False
+    path.unlink()
+    return True
 
 
 def _free_port() -> int:

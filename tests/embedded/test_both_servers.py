@@ -1,17 +1,20 @@
 """What holds for PostgreSQL and Valkey alike."""
 
+import errno
 import os
 import pwd
 import shutil
 import signal
+import socket
 import stat
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,6 +187,25 @@ def test_a_free_port_that_was_taken_meanwhile_is_tried_again(
         with make_server(kind, tmp_path / "a,b") as running:
             assert running.port == free
             write(running.url)
+
+
+@each_kind
+def test_a_folder_that_takes_no_socket_is_served_on_loopback(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket.socket, "bind", refuse_unix_sockets(socket.socket.bind))
+    with make_server(kind, tmp_path / "data") as running:
+        assert f"@127.0.0.1:{running.port}/" in running.url
+        write(running.url)
+
+
+def refuse_unix_sockets(bind: Callable[[socket.socket, Any], None]) -> Callable[[socket.socket, Any], None]:
+    def refuse(self: socket.socket, address: Any) -> None:
+        if isinstance(address, str):
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        bind(self, address)
+
+    return refuse
 
 
 @each_kind
