@@ -4,11 +4,10 @@ An index names runs of samples of equal length, and FFmpeg makes an entry of eac
 """
 
 import re
+import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
-
-import numpy as np
 
 # An entry takes some 40 bytes. Real samples have bytes themselves; a video that was cut off has lost most of them.
 _FREE_ENTRIES, _MOST_ENTRIES = 2_000_000, 40_000_000
@@ -162,7 +161,7 @@ def _count_pieces(track: Sequence[_Box], size: int) -> int:
     for each in _contents(track, b"stsc"):
         count = min(_read_number(each, 4), (len(each) - 8) // 12)
         if count > 0:
-            longest = max(longest, int(np.frombuffer(each, ">u4", count * 3, 8)[1::3].max()))
+            longest = max(longest, *(samples for _, samples, _ in struct.iter_unpack(">III", each[8 : 8 + 12 * count])))
     return chunks * (longest // _SAMPLES_AT_ONCE + 1)
 
 
