@@ -21,7 +21,7 @@ _OWN_NAMES = frozenset({"postgres", "valkey", "media", "libraries", "work", "pla
 def prepare_data_folder(settings: Settings) -> None:
     """Create DATA_DIR, or close it, and what this server keeps in it, to other users. Raises `OSError`.
 
-    The folder protects everything below it, so the media in it is not walked through. Links are never followed, files
+    What lies below an open folder, as versions before this one left it, is closed once. Links are never followed, files
     of other users stay as they are, and so does DATA_DIR itself where others need it.
     """
     folder = settings.data_dir
@@ -32,12 +32,9 @@ def prepare_data_folder(settings: Settings) -> None:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.split(".")[0] in _OWN_NAMES:
-                _close_to_others(entry.path)
-    valkey = folder / "valkey"
-    if valkey.is_dir() and not valkey.is_symlink():  # versions before this one left files in it open
-        for _, names, files, within in os.fwalk(valkey):
-            for name in (*names, *files):
-                _close_to_others(name, within=within)
+                if entry.is_dir(follow_symlinks=False) and (entry.name == "valkey" or _is_open(entry)):
+                    _close_content(entry.path)
+                _close_to_others(entry.path)  # last, so that what was interrupted is done again
 
 
 def private_opener(path: str, flags: int) -> int:
@@ -48,6 +45,16 @@ def private_opener(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | _NO_FOLLOW | _CLOSE_ON_EXEC, 0o600)
     _close_descriptor_to_others(descriptor)
     return descriptor
+
+
+def _is_open(entry: os.DirEntry[str]) -> bool:
+    return bool(entry.stat(follow_symlinks=False).st_mode & _OTHERS)
+
+
+def _close_content(folder: str) -> None:
+    for _, names, files, within in os.fwalk(folder):
+        for name in (*names, *files):
+            _close_to_others(name, within=within)
 
 
 def _close_to_others(path: str | Path, flags: int = _OPEN, *, within: int | None = None) -> None:

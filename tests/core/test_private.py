@@ -33,8 +33,11 @@ def test_a_new_folder_is_its_users_alone(tmp_path: Path) -> None:
 
 def test_a_folder_of_an_earlier_version_is_closed(tmp_path: Path) -> None:
     data = make_open(tmp_path / "data")
-    files = [make_open(data / name) for name in ("postgres.log", "postgres.address", "valkey.lock", "valkey/one.aof")]
-    folders = [make_open(data / "media"), data / "valkey"]
+    names = ("postgres.log", "postgres.address", "valkey.lock", "valkey/one.aof", "media/videos/talk/talk.mp4")
+    files = [make_open(data / name) for name in names]
+    folders = [data / "media", data / "media/videos", data / "media/videos/talk", data / "valkey"]
+    for folder in folders:
+        folder.chmod(0o755)
     prepare_data_folder(Settings(data_dir=data))
     assert {mode_of(path) for path in files} == {0o600}
     assert {mode_of(path) for path in (data, *folders)} == {0o700}
