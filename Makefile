@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run import test lint types fmt migrate bench lock ci clean
+.PHONY: help run import test lint types fmt migrate bench lock audit ci clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ bench: .venv/.tests .venv-bench/.ready  ## measure this server beside two peers
 
 lock: .venv-supply/.ready  ## write .ci/locks anew after a change of a requirements file
 	@.venv-supply/bin/python .ci/lock.py .venv-supply/bin/uv $(OPTIONS)
+
+audit: .venv-supply/.ready  ## say which vulnerabilities are known of what is installed
+	@.venv-supply/bin/python .ci/audit.py .venv-supply/bin/pip-audit
 
 ci: lint types test  ## what has to pass before a change lands
 

@@ -172,6 +172,22 @@ def test_everything_that_is_locked_is_what_is_installed_here() -> None:
                 assert entry.specifier.contains(version(key)), entry
 
 
+@pytest.mark.parametrize(
+    ("version", "accepted", "found"),
+    [("0.49.0", {}, ["starlette 0.49.0: CVE-1"]), ("0.49.1", {}, []), ("0.49.0", {"accepted": "no ranges here"}, [])],
+)
+def test_the_audit_finds_a_version_that_an_advisory_names(
+    version: str, accepted: dict[str, str], found: list[str], tmp_path: Path
+) -> None:
+    audit = runpy.run_path(str(_ROOT / ".ci" / "audit.py"))
+    lock = tmp_path / "lock.txt"
+    lock.write_text(f"starlette=={version} \\\n    --hash=sha256:{'0' * 64}\nuvicorn==1.0 ; python_version < '4' \\\n")
+    locked = audit["read_locked"]([lock])
+    assert locked == {"starlette": version, "uvicorn": "1.0"}
+    advisory = {"package": "starlette", "affected": "<0.49.1", "ids": ["CVE-1"], **accepted}
+    assert list(audit["find_affected"](locked, [advisory])) == found
+
+
 def _install_stub(folder: Path, digest: str) -> subprocess.CompletedProcess[str]:
     """Install the wheel `stub` of a folder by a lock that names its hash."""
     wheel, info = folder / "stub-1.0-py3-none-any.whl", "stub-1.0.dist-info"

