@@ -253,7 +253,7 @@ async def test_a_file_on_which_workers_die_is_given_up_and_named_once(
         await library.worker().make_waiting()
     reason = "The worker died 3 times while it made a playable copy"
     assert await library.status() == ("failed", reason)
-    assert [each.message for each in caplog.records if "playable" in each.message] == [
+    assert [message for message in caplog.messages if "playable" in message] == [
         f"No playable copy of 'talk': {reason}"
     ]
 
@@ -264,7 +264,7 @@ async def test_a_damaged_file_fails_once(library: Library, caplog: pytest.LogCap
     for _ in range(2):
         await library.worker().make_waiting()
     assert await library.status() == ("failed", "No playable copy can be made: the file is damaged")
-    assert sum("playable" in each.message for each in caplog.records) == 1
+    assert sum("playable" in message for message in caplog.messages) == 1
 
 
 async def test_another_file_of_the_video_gets_another_copy(library: Library) -> None:
