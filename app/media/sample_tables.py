@@ -12,6 +12,8 @@ from typing import BinaryIO
 # An entry takes some 40 bytes. Real samples have bytes themselves; a video that was cut off has lost most of them.
 _FREE_ENTRIES, _MOST_ENTRIES = 2_000_000, 40_000_000
 _HEADER_BYTES = 256 * 1024**2  # that are read of one box; those of a day have less
+_UNPACKED_BYTES = 64 * 1024**2  # of all compressed headers of a file; real ones have one, of some megabytes
+_UNPACKED_AT_ONCE, _PACKED_AT_ONCE = 1024**2, 64 * 1024
 _BOXES_AT_MOST = 1_000_000  # of a header, and of a file
 _DEEPEST = 16
 _SAMPLES_AT_ONCE = 1024  # of uncompressed audio, in one entry
@@ -35,12 +37,24 @@ class _TooMuch(Exception):
     """A header that no recording has."""
 
 
+class _Budget:
+    """Bytes that the compressed headers of a file may still unpack to."""
+
+    def __init__(self) -> None:
+        self._left = _UNPACKED_BYTES
+
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise _TooMuch
+
+
 def unpacks_too_far(file: BinaryIO, size: int) -> bool:
     """Whether the index of a file of `size` bytes has more entries than there can be samples."""
-    limit, entries = min(_FREE_ENTRIES + size, _MOST_ENTRIES), 0
+    limit, entries, budget = min(_FREE_ENTRIES + size, _MOST_ENTRIES), 0, _Budget()
     try:
         for header in _read_headers(file, size):
-            entries += sum(_count_entries(_read_boxes(memoryview(header)), size))
+            entries += sum(_count_entries(_read_boxes(memoryview(header), budget), size))
             if entries > limit:
                 return True
     except _TooMuch:
@@ -69,13 +83,13 @@ def _read_headers(file: BinaryIO, size: int) -> Iterator[bytes]:
     raise _TooMuch
 
 
-def _read_boxes(header: memoryview) -> list[_Box]:
+def _read_boxes(header: memoryview, budget: _Budget) -> list[_Box]:
     """Return the tables of a header. Of fragments, of which there are many, it is enough to find their runs."""
     found = list(_ANY_TABLE.finditer(header)) if bytes(header[4:8]) == b"moof" else []
     if found and all(each[0] == b"trun" for each in found):
         starts = [each.start() - 4 for each in found]
         return [(b"trun", header[start + 8 : start + _read_number(header, start)]) for start in starts]
-    return list(_find_boxes(header))
+    return list(_find_boxes(header, budget))
 
 
 def _read_head(data: memoryview, rest: int) -> tuple[int, bytes, int]:
@@ -86,7 +100,7 @@ def _read_head(data: memoryview, rest: int) -> tuple[int, bytes, int]:
     return length or rest, kind, _BOX_BYTES
 
 
-def _find_boxes(data: memoryview, depth: int = 0) -> Iterator[_Box]:
+def _find_boxes(data: memoryview, budget: _Budget, depth: int = 0) -> Iterator[_Box]:
     """Yield the kinds and contents of boxes in their order, the outer ones first.
 
     In a box of another kind tables are found by their names: FFmpeg takes them from nearly everywhere.
@@ -100,36 +114,43 @@ def _find_boxes(data: memoryview, depth: int = 0) -> Iterator[_Box]:
             return
         content = data[position + start : position + length]
         yield kind, content
-        yield from _find_inner(kind, content, depth)
+        yield from _find_inner(kind, content, budget, depth)
         position += length
     raise _TooMuch
 
 
-def _find_inner(kind: bytes, content: memoryview, depth: int) -> Iterator[_Box]:
+def _find_inner(kind: bytes, content: memoryview, budget: _Budget, depth: int) -> Iterator[_Box]:
     if depth > _DEEPEST:
         raise _TooMuch
     if kind in _CONTAINERS:
-        yield from _find_boxes(content, depth + 1)
+        yield from _find_boxes(content, budget, depth + 1)
     elif kind == b"meta":  # with a version in front of the boxes or without one
         first = next((place for place in range(0, len(content), 4) if bytes(content[place : place + 4]) == b"hdlr"), 4)
-        yield from _find_boxes(content[max(first - 4, 0) :], depth + 1)
+        yield from _find_boxes(content[max(first - 4, 0) :], budget, depth + 1)
     elif kind not in _LEAVES:
         for found in _ANY_TABLE.finditer(content):
             yield found[0], content[found.end() :]
             if found[0] == b"cmvd":
-                yield from _find_boxes(memoryview(_decompress(content[found.end() + 4 :])), depth + 1)
+                header = _decompress(content[found.end() + 4 :], budget)
+                yield from _find_boxes(memoryview(header), budget, depth + 1)
 
 
-def _decompress(data: memoryview) -> bytes:
-    """Return the header of an old QuickTime file."""
-    unpacker = zlib.decompressobj()
+def _decompress(data: memoryview, budget: _Budget) -> bytes:
+    """Return the header of an old QuickTime file; of what is none, nothing, which costs a piece of the budget too."""
+    unpacker, pieces = zlib.decompressobj(), [b""]
+    budget.take(_UNPACKED_AT_ONCE)
     try:
-        header = unpacker.decompress(data, _HEADER_BYTES)
+        for start in range(0, len(data), _PACKED_AT_ONCE):
+            rest: bytes | memoryview = data[start : start + _PACKED_AT_ONCE]
+            while not unpacker.eof and (rest or len(pieces[-1]) == _UNPACKED_AT_ONCE):
+                pieces.append(unpacker.decompress(rest, _UNPACKED_AT_ONCE))
+                budget.take(len(pieces[-1]))
+                rest = unpacker.unconsumed_tail
+            if unpacker.eof:
+                break
     except zlib.error:
         return b""
-    if unpacker.unconsumed_tail:
-        raise _TooMuch
-    return header
+    return b"".join(pieces)
 
 
 def _count_entries(boxes: Sequence[_Box], size: int) -> Iterator[int]:

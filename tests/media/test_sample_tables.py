@@ -123,6 +123,17 @@ def test_an_index_that_may_be_one_is_left_to_ffmpeg(content: bytes) -> None:
     assert not unpacks_too_far(io.BytesIO(content), len(content))
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+@pytest.mark.parametrize("are_in_one", [True, False])
+def test_compressed_headers_have_one_budget_for_the_whole_file(are_in_one: bool, is_whole: bool) -> None:
+    packed = zlib.compress(_box(b"free", bytes(30 * 1024**2)))
+    packed = packed if is_whole else packed[:-8] + b"\xff" * 8  # found out at the end
+    bombs = [_box(b"cmvd", bytes(4), packed) for _ in range(3)]
+    headers = [bombs] if are_in_one else [[bomb] for bomb in bombs]
+    content = b"".join(_box(b"moov", _box(b"cmov", *each)) for each in headers)
+    assert unpacks_too_far(io.BytesIO(content), len(content))
+
+
 @pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}])
 def test_videos_are_not_refused(tmp_path: Path, options: dict[str, str]) -> None:
     _remux(make_movie(tmp_path / "film.mp4", 3), tmp_path / "other.mp4", options)
