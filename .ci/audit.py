@@ -54,13 +54,13 @@ def audit(pip_audit: str) -> int:
     asked = {each["name"] for each in answers if "vulns" in each}
     noted = tomllib.loads((CI / "advisories.toml").read_text())["advisories"]
     accepted = {identifier for each in noted if "accepted" in each for identifier in each["ids"]}
-    told = {
+    reported = {
         f"{each['name']} {each['version']}: {found['id']}"
         for each in answers
         for found in each.get("vulns", ())
         if not accepted & {found["id"], *found["aliases"]}
     }
-    affected = sorted(told.union(find_affected(locked, noted)))
+    affected = sorted(reported.union(find_affected(locked, noted)))
     lines = [f"PyPI answered for {len(asked)} of {len(locked)} packages"]
     if asked and (missing := sorted(locked.keys() - asked)):
         lines.append(f"It did not for {', '.join(missing)}")

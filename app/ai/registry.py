@@ -45,7 +45,7 @@ class ModelConfig:
     kind: ModelKind = ModelKind.CHAT
     api_key: str = field(default="", repr=False)
     updated_at: str | None = None  # ISO 8601, UTC without a zone
-    is_key_removed: bool = field(default=False, compare=False)  # told by what has just written it, and never stored
+    is_key_removed: bool = field(default=False, compare=False)  # of the write that returns it; never stored
 
     @property
     def is_local(self) -> bool:

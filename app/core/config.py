@@ -195,7 +195,7 @@ class Settings(BaseSettings):
             try:
                 OriginList((entry,))
             except ValueError:
-                shown = "an entry" if "@" in entry else f'"{entry}"'  # a password is shown to nobody
+                shown = "an entry" if "@" in entry else f'"{entry}"'  # it may hold a password
                 raise ConfigurationError(
                     f"ALLOW_ORIGINS must be origins like https://app.example or http://localhost:*, or *: {shown} is "
                     "none, write scheme, host and port without a path or a slash at the end"

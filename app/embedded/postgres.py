@@ -141,7 +141,7 @@ class EmbeddedPostgres(Server):
         return list_databases(self.log_path.read_text("utf-8", "replace").splitlines())
 
     def _run_single_user(self, program: Path, folder: Path, database: str, script: str) -> None:
-        """Run statements as the superuser, while nobody can connect. Each is one transaction, and can be repeated."""
+        """Run statements as the superuser without a server. Each is one transaction, and can be repeated."""
         durability = ["-F"] if self._settings.get("fsync") == "off" else []
         command = [str(program), *_SINGLE_USER, *durability, "-D", self._as_seen_by_server(folder), database]
         self._run("PostgreSQL in single-user mode", command, folder, script)

@@ -18,7 +18,7 @@ _PLAIN_COMMANDS = "+@all -@dangerous -@admin +info +keys +flushdb +client|pause 
 
 
 class EmbeddedValkey(Server):
-    """A Valkey server that asks for a password; what it was told is on disk within a second.
+    """A Valkey server that asks for a password; a write is on disk within a second.
 
     The user of `url` may run no command that administers the server, unless `is_admin`.
     """

@@ -96,7 +96,6 @@ async def serving(**options: Any) -> AsyncIterator[Server]:
     application = Application()
     config = uvicorn.Config(application, http=LimitedProtocol, lifespan="off", log_config=None, **options)
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server._serve([listener]))
         ours = Server(listener.getsockname()[1], application)
