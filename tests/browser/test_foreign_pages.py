@@ -205,4 +205,4 @@ async def test_an_image_that_was_opened_by_itself_is_shown_by_the_frontend_too(
 async def test_a_video_that_is_opened_by_itself_plays(browser: Browser, server: ServerProcess) -> None:
     page = await browser.new_page()
     await page.goto(f"{server.url}/api/videos/talk/stream")
-    assert await page.evaluate(_SEEKING) == pytest.approx(2, abs=0.1)
+    assert await asyncio.wait_for(page.evaluate(_SEEKING), 30) == pytest.approx(2, abs=0.1)
