@@ -4,7 +4,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.api.schemas.common import Line, Seconds
+from app.api.schemas.common import Seconds
+from app.core.input_types import Line
 
 
 class MomentAnswer(BaseModel):
