@@ -7,7 +7,8 @@ from itertools import count
 from typing import Any
 
 from app.database import Connection
-from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
+from app.models.stages import RunType, Stage
 from app.repositories.work import Outcome, WorkRepository
 
 _numbers = count(1)

@@ -23,7 +23,7 @@ from app.core.config import Settings
 from app.database import connect
 from app.database.migrations import code_revisions
 from app.embedded import EmbeddedValkey
-from app.models.run import RunType
+from app.models.stages import RunType
 from tests.conftest import Databases
 from tests.factories import make_video
 from tests.media.movies import make_movie

@@ -18,7 +18,8 @@ from app.core.config import Settings
 from app.core.console import accept_any_text, open_console
 from app.embedded import install
 from app.library import command
-from app.models.run import Stage, StageRecord, StageStatus
+from app.models.run import StageRecord, StageStatus
+from app.models.stages import Stage
 from app.worker.run_progress import open_progress
 from tests.library.legacy import LegacyLibrary, make_row
 

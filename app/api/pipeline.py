@@ -11,7 +11,7 @@ from app.api.paging import HEADERS, PageCursor, next_link
 from app.api.run_answers import describe_run, describe_status
 from app.api.schemas.common import Error
 from app.api.schemas.pipeline import ActiveRunsAnswer, HistoryAnswer, RunAnswer
-from app.models.run import RunType
+from app.models.stages import RunType
 from app.repositories.active_runs import ActiveRun
 from app.services import runs
 

@@ -5,39 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-
-class Stage(StrEnum):
-    """The stages of a run, in the order they are done."""
-
-    DOWNLOAD = "download"
-    AUDIO = "audio"
-    AUDIO_UPLOAD = "audio_upload"
-    TRANSCRIPT = "transcript"
-    GENERATION = "generation"
-    CLIPS = "clips"
-    CLIP_UPLOAD = "clip_upload"
-    REFINEMENT = "refinement"
-
-
-class RunType(StrEnum):
-    """What a run does: everything, or what one button of a client asks for."""
-
-    FULL = "full"
-    AUDIO = "audio_only"
-    TRANSCRIPT = "transcript_only"
-    MOMENTS = "moments_only"
-    CLIPS = "clips_only"
-    REFINEMENT = "refinement_only"  # of one moment, the run's subject
-
-
-STAGES: Mapping[RunType, tuple[Stage, ...]] = {
-    RunType.FULL: tuple(Stage),
-    RunType.AUDIO: (Stage.AUDIO, Stage.AUDIO_UPLOAD),
-    RunType.TRANSCRIPT: (Stage.TRANSCRIPT,),
-    RunType.MOMENTS: (Stage.GENERATION,),
-    RunType.CLIPS: (Stage.CLIPS, Stage.CLIP_UPLOAD),
-    RunType.REFINEMENT: (Stage.REFINEMENT,),
-}
+from app.models.stages import STAGE_TABLE, RunType, Stage
 
 
 class RunStatus(StrEnum):
@@ -114,15 +82,8 @@ class StageRecord:
         """Whether what the stage has made went with a run that did not complete, and what it replaced came back."""
         return bool(self.result.get("is_undone"))
 
-    @property
-    def made_nothing(self) -> bool:
-        """Whether the stage was completed without a result: no moment found, or each moment stays as it is."""
-        unchanged = self.result.get("unchanged", 0) + self.result.get("kept", 0)
-        found_nothing = self.result.get("moments") == 0 or self.is_undone
-        return self.status is StageStatus.COMPLETED and (found_nothing or 0 < unchanged == self.result.get("total"))
 
-
-def shown_record(record: StageRecord) -> StageRecord:
+def shown_record(stage: Stage, record: StageRecord) -> StageRecord:
     """Return the record as clients read it: they show a reason only of a skipped stage, which has no times.
 
     A cancelled stage and one that made nothing are shown as skipped.
@@ -132,8 +93,10 @@ def shown_record(record: StageRecord) -> StageRecord:
         reason = "Cancelled"
     elif record.is_undone and record.status is StageStatus.COMPLETED:
         reason = "The moments from before were kept, because the run did not complete"
-    elif record.made_nothing:
-        reason = str(record.result.get("reason") or "No moments were found")
+    elif record.status is StageStatus.COMPLETED:
+        reason = STAGE_TABLE[stage].empty_reason(record.result)
+        if reason is None:
+            return record
     elif record.status is not StageStatus.SKIPPED:
         return record
     return replace(

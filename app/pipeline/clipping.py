@@ -14,7 +14,7 @@ from app.ai.protocols import Word
 from app.core.errors import FileMissing, RunLost, StageFailed, VideoDeleted, VideoMomentsError
 from app.media.clip import cut_clip
 from app.models import Clip, Moment
-from app.models.run import RunType
+from app.models.stages import RunType
 from app.models.video import describe_moment_outside
 from app.pipeline.context import RunContext
 from app.pipeline.extracting import film_url

@@ -37,7 +37,6 @@ class RunContext:
         self.models = models
         self.folder = folder
         self.progress: Mapping[str, int] | None = None
-        self.dropped_speech: str | None = None  # what the transcript of this run leaves out, as a sentence
 
     def report(self, **progress: int) -> None:
         """Say how far the stage is, in the words of the HTTP contract; it costs nothing and may be called often."""

@@ -8,17 +8,12 @@ from app.core.errors import RunLost, VideoMomentsError
 from app.core.masking import mask_secrets
 from app.core.text import escape_controls
 from app.database.errors import domain_error
-from app.models.run import Stage
+from app.models.stages import STAGE_TABLE, Stage
 from app.storage.os_errors import is_full
 
 _log = logging.getLogger(__name__)
 
 _LENGTH = 2000
-
-
-def title_of(stage: Stage) -> str:
-    """Return the stage as a sentence begins with it."""
-    return stage.replace("_", " ").capitalize()
 
 
 def tell_failure(error: BaseException, stage: Stage) -> str:
@@ -28,8 +23,9 @@ def tell_failure(error: BaseException, stage: Stage) -> str:
         return escape_controls(mask_secrets(str(known)))[:_LENGTH]
     if isinstance(error, OSError) and is_full(error):
         return f"There is no room for the files of the stage {stage}"
-    _log.error("%s failed", title_of(stage), exc_info=error)
-    return f"{title_of(stage)} failed for a reason that only the worker's log tells ({type(error).__name__})"
+    title = STAGE_TABLE[stage].title
+    _log.error("%s failed", title, exc_info=error)
+    return f"{title} failed for a reason that only the worker's log tells ({type(error).__name__})"
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

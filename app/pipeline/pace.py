@@ -13,7 +13,6 @@ class Pace:
     pulse: float = 0.5  # between two looks at whether a run is to be cancelled; its live status is as old at most
     sweep: float = 5.0  # between two looks for runs that wait
     ring_again: float = 30.0  # for a run that still waits
-    retry: float = 2.0  # before the second attempt of a stage; the pause doubles
     grace: float = 7.0  # for what works on a run, and then for what remains to be written, when they are to end
 
 

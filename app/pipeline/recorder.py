@@ -8,7 +8,8 @@ from typing import Any
 
 from app.core.masking import mask_secrets, mask_values
 from app.core.text import escape_controls
-from app.models.run import STAGES, Stage, StageRecord, StageStatus
+from app.models.run import StageRecord, StageStatus
+from app.models.stages import Stage, list_stages
 from app.pipeline.context import RunContext
 from app.pipeline.outages import through_outages
 from app.repositories.live_fields import write_run
@@ -68,7 +69,7 @@ class Recorder:
 
     def find_unfinished(self) -> Stage:
         """Return the stage that a run that stops now has stopped at."""
-        stages = STAGES[self._context.run.type]
+        stages = list_stages(self._context.run.type)
         begun = (stage for stage in stages if stage in self.records and not self.records[stage].is_done)
         left = (stage for stage in stages if not self.is_done(stage))
         return next(begun, None) or next(left, stages[-1])
@@ -93,6 +94,7 @@ class Recorder:
         run = self._context.run
         record = mask_record(record)
         self.records[stage] = record
+        self._context.run = replace(run, stages=dict(self.records))
         if record.is_under_way:
             self.current = stage
 

@@ -9,7 +9,7 @@ from app.ai.protocols import Clip, FoundMoment, MomentFinder, Refined, RefineReq
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from app.database import Connection
 from app.models import Moment, Transcript
-from app.models.run import RunType, Stage
+from app.models.stages import RunType, Stage
 from app.models.video import describe_moment_outside
 from app.pipeline.answers import Question, keep_refined, recall_refined
 from app.pipeline.clock import limit_work

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 from app.core.config import Settings
 from app.pipeline.pace import Pace
-from app.pipeline.stage import Resource
 from app.repositories.live_runs import LiveRuns
 
 _POLL_SECONDS = (0.2, 0.6)
@@ -20,31 +19,26 @@ class Slots:
         self._live = live
         self._token = token
         self._seconds = pace.lease
-        self._held: set[Resource] = set()
-        self._limits = {
-            Resource.AUDIO: settings.limit_audio,
-            Resource.TRANSCRIPTION: settings.limit_transcription,
-            Resource.GENERATION: settings.limit_generation,
-            Resource.CLIPS: settings.limit_clips,
-            Resource.REFINEMENT: settings.limit_refinement,
-        }
+        self._held: set[str] = set()
+        self._settings = settings
 
     @asynccontextmanager
-    async def hold(self, resource: Resource | None, on_wait: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    async def hold(self, limit_setting: str | None, on_wait: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         """Wait for a place and keep it for the block. None needs no place. `on_wait` is called where there is none."""
-        if resource is None:
+        if limit_setting is None:
             yield
             return
+        resource = limit_setting.removeprefix("limit_")
         try:
-            await self._wait_for(resource, on_wait)
+            await self._wait_for(resource, getattr(self._settings, limit_setting), on_wait)
             self._held.add(resource)
             yield
         finally:
             self._held.discard(resource)
             await self._live.free_slot(resource, self._token)
 
-    async def _wait_for(self, resource: Resource, on_wait: Callable[[], Awaitable[None]]) -> None:
-        limit, is_told = self._limits[resource], False
+    async def _wait_for(self, resource: str, limit: int, on_wait: Callable[[], Awaitable[None]]) -> None:
+        is_told = False
         while not await self._live.take_slot(resource, self._token, limit, self._seconds):
             if not is_told:
                 await on_wait()

@@ -1,4 +1,4 @@
-"""Runs that have ended: what they were asked for, why they failed, and what they have left behind."""
+"""Runs that have ended: what they were asked for, why they failed, and what is stored of their results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from psycopg import sql
 from psycopg.rows import args_row
 
 from app.database import Connection
-from app.models.run import RunRequest, RunType, Stage, StageRecord
+from app.models.run import RunRequest, StageRecord
+from app.models.stages import RunType, Stage
 from app.repositories.statements import and_where
 from app.repositories.stored_runs import read_request, read_stages
 
@@ -29,12 +30,12 @@ class EndedRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftBehind:
-    """What a video has now. Generated moments are originals; `has_all_clips` is false where there are none."""
+class StoredResults:
+    """What the rows of a video say that it has now, as in `ExistingResults`, and where its file is to be."""
 
-    film_url: str
+    video_file_url: str
     has_transcript: bool
-    has_generated: bool
+    has_moments: bool
     has_all_clips: bool
 
 
@@ -100,9 +101,9 @@ class EndedRunRepository:
             name, of_video, RunType(run_type), subject, status, error_stage, read_request(request), read_stages(stages)
         )
 
-    async def get_left_behind(self, video: str) -> LeftBehind | None:
+    async def get_stored_results(self, video: str) -> StoredResults | None:
         """Return what a video has now; None where there is no such video."""
-        async with self._conn.cursor(row_factory=args_row(LeftBehind)) as cursor:
+        async with self._conn.cursor(row_factory=args_row(StoredResults)) as cursor:
             await cursor.execute(
                 """
                 SELECT cloud_url, EXISTS (SELECT FROM transcripts WHERE video_id = videos.id),

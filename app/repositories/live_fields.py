@@ -5,36 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from app.core.masking import mask_values
-from app.models.run import ClaimedRun, Stage, StageRecord, StageStatus, shown_record
+from app.models.run import ClaimedRun, StageRecord, StageStatus, shown_record
+from app.models.stages import STAGE_TABLE, Stage
 
-# How a counter of a stage is called there, where that is not `{stage}_{counter}`.
-_NAMES = {
-    Stage.DOWNLOAD: {
-        "bytes_downloaded": "download_bytes",
-        "total_bytes": "download_total",
-        "percentage": "download_percentage",
-    },
-    Stage.AUDIO_UPLOAD: {
-        "bytes_uploaded": "upload_bytes",
-        "total_bytes": "upload_total",
-        "percentage": "upload_percentage",
-    },
-    Stage.CLIP_UPLOAD: {
-        "current_clip": "clip_upload_current",
-        "total_clips": "clip_upload_total_clips",
-        "bytes_uploaded": "clip_upload_bytes",
-        "total_bytes": "clip_upload_total_bytes",
-        "percentage": "clip_upload_percentage",
-    },
-    Stage.CLIPS: {"total": "clips_total", "processed": "clips_processed", "failed": "clips_failed"},
-    Stage.REFINEMENT: {
-        "total": "refinement_total",
-        "processed": "refinement_processed",
-        "successful": "refinement_successful",
-        "failed": "refinement_failed",
-    },
-}
-_PERCENTAGE = "percentage"
 _PENDING = StageRecord(StageStatus.PENDING)
 
 
@@ -55,8 +28,8 @@ def write_run(
         "error_stage": "",
         "error_message": "",
     }
-    for stage in Stage:
-        record = shown_record(records.get(stage, _PENDING))
+    for stage in STAGE_TABLE:
+        record = shown_record(stage, records.get(stage, _PENDING))
         counters = progress if stage is current and record.status is StageStatus.PROCESSING else record.progress
         fields |= _write_stage(stage, record, counters or {})
     return fields
@@ -64,8 +37,8 @@ def write_run(
 
 def read_progress(fields: Mapping[str, str], stage: Stage) -> dict[str, int] | None:
     """Return the counters of a stage by their own names; None where it has told none."""
-    names = _names_of(stage)
-    found = {counter: int(text) for counter, name in names.items() if (text := fields.get(name, "")).isdecimal()}
+    counters = STAGE_TABLE[stage].counters
+    found = {counter: int(text) for counter, name in counters.items() if (text := fields.get(name, "")).isdecimal()}
     return found if any(found.values()) else None
 
 
@@ -76,12 +49,8 @@ def _write_stage(stage: Stage, record: StageRecord, counters: Mapping[str, int])
         f"{stage}_completed_at": _write_time(record.completed_at),
         f"{stage}_skipped": "true" if record.status is StageStatus.SKIPPED else "false",
         f"{stage}_skip_reason": record.skip_reason or "",
-        **{name: str(counters.get(counter, 0)) for counter, name in _names_of(stage).items()},
+        **{name: str(counters.get(counter, 0)) for counter, name in STAGE_TABLE[stage].counters.items()},
     }
-
-
-def _names_of(stage: Stage) -> Mapping[str, str]:
-    return _NAMES.get(stage, {_PERCENTAGE: f"{stage}_{_PERCENTAGE}"})
 
 
 def _write_time(seconds: float | None) -> str:

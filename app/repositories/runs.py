@@ -8,7 +8,8 @@ from typing import Any
 from psycopg import sql
 
 from app.database import Connection
-from app.models.run import Stage, StageRecord
+from app.models.run import StageRecord
+from app.models.stages import Stage
 from app.repositories.statements import and_where
 from app.repositories.stored_runs import read_stages
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from psycopg.rows import args_row
 
 from app.database import Connection
-from app.models.run import RunType
+from app.models.stages import RunType
 
 
 @dataclass(frozen=True, slots=True)

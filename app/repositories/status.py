@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, LiteralString
 
 from app.database import Connection
-from app.models.run import RunType
+from app.models.stages import RunType
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from app.models.run import ClaimedRun, RunRequest, RunType, Stage, StageRecord, StageStatus
+from app.models.run import ClaimedRun, RunRequest, StageRecord, StageStatus
+from app.models.stages import RunType, Stage
 
 
 def read_claimed(

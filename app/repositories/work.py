@@ -11,7 +11,8 @@ from psycopg.types.json import Jsonb
 
 from app.core.errors import RunLost
 from app.database import Connection
-from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
+from app.models.stages import RunType, Stage
 from app.repositories.answers import AnswerRepository
 from app.repositories.replaced import ReplacedRepository
 from app.repositories.stored_runs import read_claimed

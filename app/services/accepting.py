@@ -9,7 +9,8 @@ from psycopg.errors import UniqueViolation
 from app.core.errors import AlreadyRunning, VideoNotFound
 from app.core.masking import mask_secrets
 from app.database import Connection
-from app.models.run import RunRequest, RunType, Stage, StageRecord
+from app.models.run import RunRequest, StageRecord
+from app.models.stages import RunType, Stage
 from app.repositories.pipeline_history import new_run_identifier
 from app.repositories.work import WorkRepository
 from app.services.identifiers import findable

@@ -5,7 +5,7 @@ import logging
 
 from redis.asyncio import Redis
 
-from app.models.run import Stage
+from app.models.stages import Stage
 from app.repositories.live_fields import read_progress
 from app.repositories.live_runs import LiveRuns
 

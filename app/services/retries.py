@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from app.core.errors import FileMissing, NothingRuns, RunNotFound, VideoNotFound
 from app.database import Database
-from app.models.run import STAGES, RunStatus, Stage, StageRecord, StageStatus
+from app.models.run import RunStatus, StageRecord, StageStatus
+from app.models.stages import STAGE_TABLE, ExistingResults, Stage, list_stages
 from app.repositories import VideoRepository
-from app.repositories.ended_runs import EndedRequest, EndedRunRepository, LeftBehind
+from app.repositories.ended_runs import EndedRequest, EndedRunRepository, StoredResults
 from app.services.identifiers import findable
 from app.services.starts import Starts
 from app.storage import Storage, find_audio_file
@@ -65,24 +66,24 @@ class Retries:
         if not finished:
             return {}
         async with self._database.connect() as conn:
-            left = await EndedRunRepository(conn).get_left_behind(ended.video)
-        there = await self._find_results(ended.video, left) if left else frozenset()
-        reason = f"Done by {ended.identifier}"
-        return {stage: StageRecord(StageStatus.SKIPPED, skip_reason=reason) for stage in finished if stage in there}
-
-    async def _find_results(self, video: str, left: LeftBehind) -> frozenset[Stage]:
-        """Return the stages whose results a video has now."""
-        has_audio = await self._is_there(find_audio_file(self._storage, video))
-        there = {
-            Stage.DOWNLOAD: await self._is_there(self._storage.stat(left.film_url)),
-            Stage.AUDIO: has_audio,
-            Stage.AUDIO_UPLOAD: has_audio,
-            Stage.TRANSCRIPT: left.has_transcript,
-            Stage.GENERATION: left.has_generated,
-            Stage.CLIPS: left.has_all_clips,
-            Stage.CLIP_UPLOAD: left.has_all_clips,
+            stored = await EndedRunRepository(conn).get_stored_results(ended.video)
+        if stored is None:
+            return {}
+        existing = await self._find_results(ended.video, stored)
+        return {
+            stage: StageRecord(StageStatus.SKIPPED, skip_reason=f"Done by {ended.identifier}")
+            for stage in finished
+            if (has_results := STAGE_TABLE[stage].has_results) and has_results(existing)
         }
-        return frozenset(stage for stage, is_there in there.items() if is_there)
+
+    async def _find_results(self, video: str, stored: StoredResults) -> ExistingResults:
+        return ExistingResults(
+            has_video_file=await self._is_there(self._storage.stat(stored.video_file_url)),
+            has_audio=await self._is_there(find_audio_file(self._storage, video)),
+            has_transcript=stored.has_transcript,
+            has_moments=stored.has_moments,
+            has_all_clips=stored.has_all_clips,
+        )
 
     @staticmethod
     async def _is_there(finding: Awaitable[object]) -> bool:
@@ -96,7 +97,7 @@ class Retries:
 def _finished_stages(ended: EndedRequest) -> list[Stage]:
     """Return the stages before the one that the run ended in; none where it ended behind the last."""
     finished: list[Stage] = []
-    for stage in STAGES[ended.type]:
+    for stage in list_stages(ended.type):
         record = ended.stages.get(stage)
         if record is None or not record.is_done or record.is_undone or stage == ended.error_stage:
             return finished

@@ -8,7 +8,8 @@ from redis.asyncio import Redis
 
 from app.ai.registry import is_local_name
 from app.database import Connection, Database
-from app.models.run import STAGES, RunStatus, RunType, Stage, StageRecord, StageStatus, shown_record
+from app.models.run import RunStatus, StageRecord, StageStatus, shown_record
+from app.models.stages import RunType, Stage, list_stages
 from app.repositories.active_runs import ActiveRun, ActiveRunRepository
 from app.repositories.runs import RunRepository, ShownRun
 from app.repositories.statements import LARGEST_ID
@@ -120,12 +121,13 @@ def stages_of(run: ShownRun) -> dict[Stage, StageRecord]:
     if run.details is None:
         return _guess_stages(run)
     records = run.details.stages
-    return {stage: shown_record(_settle(stage, records.get(stage, _PENDING), run)) for stage in _list_stages(run.type)}
+    settled = {stage: _settle(stage, records.get(stage, _PENDING), run) for stage in _list_stages(run.type)}
+    return {stage: shown_record(stage, record) for stage, record in settled.items()}
 
 
 def _list_stages(run_type: str) -> tuple[Stage, ...]:
     """Return the stages of a type; none of one that only another version of this code knows."""
-    return next((stages for known, stages in STAGES.items() if known == run_type), ())
+    return list_stages(RunType(run_type)) if run_type in set(RunType) else ()
 
 
 def current_stage_of(run: ShownRun) -> str | None:

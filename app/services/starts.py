@@ -20,7 +20,8 @@ from app.core.errors import (
 )
 from app.core.guarded_http import AddressGuard
 from app.database import Database
-from app.models.run import RunRequest, RunType, Stage, StageRecord
+from app.models.run import RunRequest, StageRecord
+from app.models.stages import RunType, Stage
 from app.models.video import describe_moment_outside
 from app.repositories.answers import AnswerRepository
 from app.repositories.starts import StartMaterial, StartRepository

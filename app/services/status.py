@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 from app.core.errors import FileMissing, MomentNotFound, VideoNotFound
 from app.core.masking import mask_secrets
 from app.database import Database
-from app.models.run import RunStatus, Stage
+from app.models.run import RunStatus
+from app.models.stages import Stage
 from app.repositories.status import JobRun, StatusRepository
 from app.services.identifiers import findable
 from app.services.live_progress import find_progress

@@ -9,7 +9,8 @@ from enum import Enum
 import psycopg
 
 from app.core.errors import DatabaseUnavailable, RunLost, VideoMomentsError
-from app.models.run import RunStatus, RunType, Stage
+from app.models.run import RunStatus
+from app.models.stages import RunType, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.engine import Engine
 from app.pipeline.failures import tell_failure
@@ -18,7 +19,7 @@ from app.pipeline.pace import Pace
 from app.pipeline.recorder import Recorder
 from app.pipeline.replacing import delete_files
 from app.pipeline.slots import Slots
-from app.pipeline.stage import StageWork
+from app.pipeline.stage_code import StageCode
 from app.repositories import VideoRepository
 from app.repositories.live_runs import LiveRuns
 from app.repositories.work import Outcome, WorkRepository
@@ -40,7 +41,7 @@ class Attempt:
     """Carries one run out. `token` stands for it in Redis."""
 
     def __init__(
-        self, context: RunContext, live: LiveRuns, works: Mapping[Stage, StageWork], pace: Pace, token: str
+        self, context: RunContext, live: LiveRuns, codes: Mapping[Stage, StageCode], pace: Pace, token: str
     ) -> None:
         self._context = context
         self._run = context.run
@@ -49,7 +50,7 @@ class Attempt:
         self._token = token
         self._recorder = Recorder(context)
         self._slots = Slots(live, context.settings, token, pace)
-        self._engine = Engine(context, works, self._recorder, self._slots, pace)
+        self._engine = Engine(context, codes, self._recorder, self._slots)
         self._why: Stop | None = None
         self._stopped = asyncio.Event()
 

@@ -6,18 +6,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from app.models.run import Stage, StageRecord, StageStatus
-
-_NAMES: Mapping[Stage, str] = {
-    Stage.DOWNLOAD: "Download",
-    Stage.AUDIO: "Audio",
-    Stage.AUDIO_UPLOAD: "Audio upload",
-    Stage.TRANSCRIPT: "Transcript",
-    Stage.GENERATION: "Moments",
-    Stage.CLIPS: "Clips",
-    Stage.CLIP_UPLOAD: "Clip upload",
-    Stage.REFINEMENT: "Refinement",
-}
+from app.models.run import StageRecord, StageStatus
+from app.models.stages import STAGE_TABLE, Stage
 
 Records = Mapping[Stage, StageRecord]
 
@@ -56,7 +46,7 @@ class StageBars:
     def show(self, records: Records) -> None:
         for stage, record in records.items():
             if record.status is not StageStatus.PENDING:
-                self._update(_NAMES[stage], _fraction(record), _note(record))
+                self._update(STAGE_TABLE[stage].title, _fraction(record), _note(record))
         self._bar.refresh()
 
     def end(self) -> None:
@@ -90,7 +80,7 @@ class StageLines:
             if record.status is not StageStatus.PENDING and self._told.get(stage) is not record.status:
                 self._told[stage] = record.status
                 note = "begun" if record.status is StageStatus.PROCESSING else _note(record)
-                self.say(f"{_NAMES[stage]}: {note}")
+                self.say(f"{STAGE_TABLE[stage].title}: {note}")
 
     def end(self) -> None:
         pass

@@ -19,12 +19,12 @@ from app.core.doorbell import RUN_TASK, Doorbell
 from app.core.errors import VideoMomentsError
 from app.core.logging import request_id
 from app.database import Database
-from app.models.run import ClaimedRun, Stage
+from app.models.run import ClaimedRun
+from app.models.stages import Stage
 from app.pipeline.context import RunContext
 from app.pipeline.outages import find_outage
 from app.pipeline.pace import USUAL_PACE, Pace
-from app.pipeline.stage import StageWork
-from app.pipeline.stages.all import load_works
+from app.pipeline.stage_code import StageCode, load_stages
 from app.repositories.live_runs import LiveRuns
 from app.repositories.work import WorkRepository
 from app.storage import Storage
@@ -53,7 +53,7 @@ class Worker:
         redis: Redis,
         storage: Storage,
         models: Models,
-        works: Mapping[Stage, StageWork] | None = None,
+        codes: Mapping[Stage, StageCode] | None = None,
         pace: Pace = USUAL_PACE,
     ) -> None:
         self._settings = settings
@@ -61,7 +61,7 @@ class Worker:
         self._live = LiveRuns(redis, _PATIENCE_SECONDS)
         self._storage = storage
         self._models = models
-        self._works = works
+        self._codes = codes
         self._pace = pace
         self._folders = RunFolders(settings)
         self.name = f"{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(4)}"[:_NAME_LENGTH]
@@ -79,8 +79,8 @@ class Worker:
 
     async def start(self) -> None:
         """Begin to work in tasks of its own; servers that are away are waited for."""
-        if self._works is None:
-            self._works = await asyncio.to_thread(load_works)
+        if self._codes is None:
+            self._codes = await asyncio.to_thread(load_stages)
         self._repeating = [
             asyncio.create_task(self._repeat(self._sweep)),
             asyncio.create_task(self._repeat(self._send_callbacks)),
@@ -152,7 +152,7 @@ class Worker:
     async def _work_on(self, run: ClaimedRun, token: str) -> None:
         folder = self._folders.get(run.identifier)
         context = RunContext(run, self._settings, self._database, self._storage, self._models, folder)
-        attempt = Attempt(context, self._live, self._works or {}, self._pace, token)
+        attempt = Attempt(context, self._live, self._codes or {}, self._pace, token)
         self._attempts[run.identifier, token] = attempt
         try:
             if self._stopping.is_set():

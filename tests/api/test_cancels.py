@@ -5,7 +5,7 @@ from httpx import AsyncClient
 from redis.asyncio import Redis
 
 from app.database import Connection
-from app.models.run import RunType, Stage
+from app.models.stages import RunType, Stage
 from app.repositories.active_runs import ActiveRunRepository
 from tests.api.starting import find_run, outcome, start_full
 from tests.factories import make_video

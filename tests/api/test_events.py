@@ -12,7 +12,8 @@ from httpx import AsyncClient
 
 from app.core.config import Settings
 from app.database import Connection, connect
-from app.models.run import Stage, StageStatus
+from app.models.run import StageStatus
+from app.models.stages import Stage
 from tests.conftest import Databases
 from tests.factories import make_run, make_video
 from tests.runs import accept_run, claim_run, finish_run, save_stage

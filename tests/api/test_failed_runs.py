@@ -8,7 +8,8 @@ from httpx import AsyncClient
 
 from app.core import masking
 from app.database import Connection
-from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageStatus
+from app.models.run import ClaimedRun, RunRequest, RunStatus, StageStatus
+from app.models.stages import RunType, Stage
 from app.repositories.work import WorkRepository
 from tests.conftest import Statements
 from tests.factories import make_run, make_transcript, make_video

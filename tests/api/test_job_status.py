@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from app.core.config import Settings
 from app.core.redis import close_redis, init_redis
 from app.database import Connection
-from app.models.run import ClaimedRun, RunStatus, RunType, Stage, StageStatus
+from app.models.run import ClaimedRun, RunStatus, StageStatus
+from app.models.stages import RunType, Stage
 from app.repositories.live_fields import write_run
 from app.repositories.live_runs import LiveRuns
 from tests.api.conftest import open_client

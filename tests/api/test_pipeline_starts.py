@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 from app.core.config import Settings
 from app.database import Connection, close_db, connect, init_db
 from app.main import create_app
-from app.models.run import RunRequest, RunType
+from app.models.run import RunRequest
+from app.models.stages import RunType
 from app.repositories.active_runs import ActiveRunRepository
 from tests.api.conftest import open_client
 from tests.api.starting import (

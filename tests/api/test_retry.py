@@ -7,7 +7,8 @@ import pytest
 from httpx import AsyncClient, Response
 
 from app.database import Connection
-from app.models.run import STAGES, ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
+from app.models.stages import RunType, Stage, list_stages
 from app.repositories.answers import AnswerRepository
 from app.storage import audio_folder
 from tests.factories import make_clip, make_generation_config, make_moment, make_run, make_transcript, make_video
@@ -37,7 +38,7 @@ async def end_in(
 ) -> ClaimedRun:
     """A run that has done all before a stage, and then ended."""
     run = await begin_run(conn, run_type=run_type, request=ASKED)
-    for each in STAGES[run_type]:
+    for each in list_stages(run_type):
         if each is stage:
             break
         await save_stage(conn, run, each, StageStatus.COMPLETED)

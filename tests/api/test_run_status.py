@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from app.core.config import Settings
 from app.core.redis import close_redis, init_redis
 from app.database import Connection
-from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
+from app.models.stages import RunType, Stage
 from app.repositories.live_fields import write_run
 from app.repositories.live_runs import LiveRuns
 from app.repositories.work import WorkRepository

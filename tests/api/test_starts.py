@@ -14,7 +14,8 @@ from app.core.config import Settings
 from app.core.doorbell import RUN_STREAM, close_doorbell, init_doorbell
 from app.core.redis import close_redis, init_redis
 from app.database import Connection
-from app.models.run import RunRequest, RunType, Stage
+from app.models.run import RunRequest
+from app.models.stages import RunType, Stage
 from app.repositories.active_runs import ActiveRunRepository
 from app.storage import clip_folder
 from tests.api.conftest import open_client

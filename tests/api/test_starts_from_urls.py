@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.database import Connection
-from app.models.run import RunStatus, RunType
+from app.models.run import RunStatus
+from app.models.stages import RunType
 from app.repositories import VideoRepository
 from app.repositories.active_runs import ActiveRunRepository
 from app.repositories.work import Outcome, WorkRepository

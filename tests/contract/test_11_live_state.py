@@ -3,7 +3,8 @@
 from redis.asyncio import Redis
 
 from app.database import Connection
-from app.models.run import RunType, Stage, StageStatus
+from app.models.run import StageStatus
+from app.models.stages import RunType, Stage
 from tests.contract.browser import Browser
 from tests.factories import make_video
 from tests.runs import accept_run, begin_run, finish_run, save_stage

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.database import Connection
-from app.models.run import RunStatus, Stage, StageStatus
+from app.models.run import RunStatus, StageStatus
+from app.models.stages import Stage
 from app.repositories.active_runs import ActiveRunRepository
 from tests.contract.browser import Browser, detail_of
 from tests.contract.demo import TRANSCRIPT, make_demo, make_demo_transcript

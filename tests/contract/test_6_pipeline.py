@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from app.database import Connection
-from app.models.run import RunType, Stage, StageStatus
+from app.models.run import StageStatus
+from app.models.stages import RunType, Stage
 from app.repositories.active_runs import ActiveRunRepository
 from app.repositories.work import WorkRepository
 from tests.contract.browser import Browser, detail_of

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import av
 
-from app.models.run import Stage
+from app.models.stages import Stage
 from tests.end_to_end.frontend import Answer, Finished
 from tests.media.talks import FRAME_RATE, Talk
 from tests.speech import word_error_rate

@@ -17,14 +17,15 @@ from redis.asyncio import Redis
 from app.core.config import Settings
 from app.core.doorbell import Doorbell
 from app.database import Connection, connect
-from app.models.run import RunRequest, RunType, Stage
+from app.models.run import RunRequest
+from app.models.stages import RunType, Stage
 from app.repositories.live_runs import LiveRuns
 from app.repositories.work import WorkRepository
 from app.services.accepting import accept_run
 from app.storage import open_storage
 from app.worker.worker import Worker
 from tests.factories import make_video
-from tests.faults.stages import RESULTS, STEADY, make_works, read_journal
+from tests.faults.stages import RESULTS, STEADY, make_stages, read_journal
 from tests.pipeline.contexts import NoModels, open_database
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -167,7 +168,7 @@ class Site:
         chosen = Settings(**self._settings() | settings)
         storage, database = open_storage(chosen), open_database(chosen)
         async with self.redis() as redis:
-            worker = Worker(chosen, database, redis, storage, NoModels(), make_works(self.folder), STEADY)
+            worker = Worker(chosen, database, redis, storage, NoModels(), make_stages(self.folder), STEADY)
             await worker.start()
             try:
                 yield worker

@@ -3,24 +3,25 @@
 import asyncio
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.models.run import Stage
+from app.models.stages import STAGE_TABLE, RetryRule, Stage, TimeLimit
 from app.pipeline.context import RunContext
 from app.pipeline.pace import Pace
-from app.pipeline.stage import StageWork
+from app.pipeline.stage_code import StageCode
 
 # No worker is taken for dead, however long it has to wait for a processor.
-STEADY = Pace(heartbeat=0.2, stale=60.0, lease=60.0, pulse=0.1, sweep=0.2, ring_again=0.5, retry=0.05, grace=2.0)
+STEADY = Pace(heartbeat=0.2, stale=60.0, lease=60.0, pulse=0.1, sweep=0.2, ring_again=0.5, grace=2.0)
 RESULTS = "CREATE TABLE results (id serial, run text NOT NULL, stage text NOT NULL)"
 _POLL_SECONDS = 0.02
 
 
-def make_works(folder: Path) -> Mapping[Stage, StageWork]:
+def make_stages(folder: Path) -> Mapping[Stage, StageCode]:
     """Return stages that each leave one row in `results`, and a line in the run's journal when they begin."""
-    return {stage: StageWork(stage, 60.0, _never, partial(_work, folder, stage)) for stage in Stage}
+    return {stage: _make_stage(folder, stage) for stage in Stage}
 
 
 def hold(folder: Path, stage: Stage) -> None:
@@ -44,11 +45,18 @@ def read_journal(folder: Path, run: str) -> list[tuple[Stage, int]]:
     return [(Stage(stage), int(pid)) for stage, pid in (line.split() for line in lines)]
 
 
+def _make_stage(folder: Path, stage: Stage) -> StageCode:
+    definition = replace(
+        STAGE_TABLE[stage], time_limit=TimeLimit(60.0), limit_setting=None, retry=RetryRule(attempts=1)
+    )
+    return StageCode(definition, _never, partial(_run_stage, folder, stage))
+
+
 async def _never(context: RunContext) -> str | None:
     return None
 
 
-async def _work(folder: Path, stage: Stage, context: RunContext) -> Mapping[str, Any]:
+async def _run_stage(folder: Path, stage: Stage, context: RunContext) -> Mapping[str, Any]:
     with (folder / f"{context.run.identifier}.journal").open("a") as journal:
         journal.write(f"{stage} {os.getpid()}\n")
     context.report(percentage=50)

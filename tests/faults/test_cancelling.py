@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.models.run import RunType, Stage
+from app.models.stages import RunType, Stage
 from tests.faults.site import Ended, Site
 from tests.faults.stages import hold, let_go
 

@@ -9,7 +9,7 @@ import pytest
 from taskiq.kicker import AsyncKicker
 
 from app.core.doorbell import RUN_STREAM, RUN_TASK, WORKER_GROUP, Doorbell
-from app.models.run import RunType, Stage
+from app.models.stages import RunType, Stage
 from tests.factories import make_run
 from tests.faults.site import Ended, Site
 from tests.faults.stages import hold, let_go

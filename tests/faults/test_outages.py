@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
-from app.models.run import Stage
+from app.models.stages import Stage
 from tests.conftest import Databases, migrate
 from tests.embedded.servers import QUICK
 from tests.faults.site import Ended, Site

@@ -14,7 +14,7 @@ from app.__main__ import main
 from app.core.config import Settings, get_settings
 from app.embedded import EmbeddedValkey
 from app.main import create_app
-from app.models.run import Stage
+from app.models.stages import Stage
 from tests.api.conftest import open_client
 from tests.faults.site import Site
 from tests.faults.stages import RESULTS

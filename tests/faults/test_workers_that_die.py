@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from app.models.run import Stage
+from app.models.stages import Stage
 from tests.faults.crew import Crew
 from tests.faults.site import Ended
 from tests.faults.stages import hold, let_go

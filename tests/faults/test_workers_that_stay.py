@@ -1,4 +1,4 @@
-from app.models.run import Stage
+from app.models.stages import Stage
 from tests.faults.crew import Crew
 from tests.faults.site import Ended
 from tests.faults.stages import hold, let_go

@@ -12,7 +12,7 @@ from app.core.redis import close_redis, get_redis, init_redis
 from app.database import Database, close_db, get_connection, init_db
 from app.storage import open_storage
 from app.worker.worker import Worker
-from tests.faults.stages import STEADY, make_works
+from tests.faults.stages import STEADY, make_stages
 from tests.pipeline.contexts import NoModels
 
 
@@ -25,7 +25,7 @@ async def _main(folder: Path) -> None:
     await init_db(settings)
     storage = open_storage(settings)
     database = Database(get_connection)
-    worker = Worker(settings, database, get_redis(), storage, NoModels(), make_works(folder), STEADY)
+    worker = Worker(settings, database, get_redis(), storage, NoModels(), make_stages(folder), STEADY)
     await worker.start()
     (folder / f"{os.getpid()}.ready").touch()
     await ending.wait()

@@ -11,7 +11,8 @@ from app.ai.protocols import Models, MomentFinder, Transcriber
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured
 from app.database import Connection, Database, connect
-from app.models.run import ClaimedRun, RunRequest, RunType
+from app.models.run import ClaimedRun, RunRequest
+from app.models.stages import RunType
 from app.pipeline.context import RunContext
 from app.repositories import VideoRepository
 from app.repositories.work import WorkRepository

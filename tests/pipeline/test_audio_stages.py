@@ -26,8 +26,8 @@ def film_in(folder: Path, name: str = "talk", **movie: Any) -> Mapping[str, Any]
 
 
 async def run_stages(context: RunContext) -> None:
-    await audio.WORK.work(context)
-    await audio_upload.WORK.work(context)
+    await audio.run_stage(context)
+    await audio_upload.run_stage(context)
 
 
 async def stored_sound(context: RunContext) -> bytes:
@@ -37,19 +37,19 @@ async def stored_sound(context: RunContext) -> bytes:
 
 async def test_the_sound_of_a_video_is_extracted_and_stored(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path, video=film_in(tmp_path, seconds=2)) as context:
-        assert await audio.WORK.skip_reason(context) is None
-        assert await audio.WORK.work(context) == {"seconds": pytest.approx(2, abs=0.05)}
-        assert await audio_upload.WORK.skip_reason(context) is None
-        await audio_upload.WORK.work(context)
+        assert await audio.skip_reason(context) is None
+        assert await audio.run_stage(context) == {"seconds": pytest.approx(2, abs=0.05)}
+        assert await audio_upload.skip_reason(context) is None
+        await audio_upload.run_stage(context)
         assert (tmp_path / "media" / "audio" / "talk" / "talk.wav").is_file()
         assert await stored_sound(context) == (context.folder / AUDIO_NAME).read_bytes()
 
 
 async def test_the_progress_of_both_stages_ends_at_a_hundred(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
-        await audio.WORK.work(context)
+        await audio.run_stage(context)
         assert context.progress == {"percentage": 100}
-        result = await audio_upload.WORK.work(context)
+        result = await audio_upload.run_stage(context)
         await asyncio.sleep(0)
         size = result["bytes"]
         assert context.progress == {"bytes_uploaded": size, "total_bytes": size, "percentage": 100}
@@ -60,8 +60,8 @@ async def test_sound_that_is_stored_is_neither_extracted_nor_stored_again(
 ) -> None:
     async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
         await run_stages(context)
-        assert await audio.WORK.skip_reason(context) == "Audio file already exists"
-        assert await audio_upload.WORK.skip_reason(context) == "Audio file is already stored"
+        assert await audio.skip_reason(context) == "Audio file already exists"
+        assert await audio_upload.skip_reason(context) == "Audio file is already stored"
 
 
 async def test_the_sound_of_an_imported_library_is_sound_that_is_there(own_database_url: str, tmp_path: Path) -> None:
@@ -72,13 +72,13 @@ async def test_the_sound_of_an_imported_library_is_sound_that_is_there(own_datab
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(16_000)
-        assert await audio.WORK.skip_reason(context) == "Audio file already exists"
-        assert await audio_upload.WORK.skip_reason(context) == "Audio file is already stored"
+        assert await audio.skip_reason(context) == "Audio file already exists"
+        assert await audio_upload.skip_reason(context) == "Audio file is already stored"
 
 
 async def test_sound_in_the_runs_folder_is_not_extracted_again(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
-        await audio.WORK.work(context)
+        await audio.run_stage(context)
         (tmp_path / "library" / "talk.mp4").unlink()
         await run_stages(await take_over(context))
         assert wav_seconds(await local_audio(context)) > 0.9
@@ -88,17 +88,17 @@ async def test_a_machine_that_takes_the_run_over_extracts_the_sound_again(
     own_database_url: str, tmp_path: Path
 ) -> None:
     async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
-        await audio.WORK.work(context)
+        await audio.run_stage(context)
         other = await take_over(context)
         (context.folder / AUDIO_NAME).unlink()
-        await audio_upload.WORK.work(other)
+        await audio_upload.run_stage(other)
         assert len(await stored_sound(context)) > 16_000
 
 
 async def test_a_video_whose_file_is_missing_is_told(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path) as context:
         with pytest.raises(StageFailed, match="The file of the video is missing"):
-            await audio.WORK.work(context)
+            await audio.run_stage(context)
 
 
 async def test_sound_for_which_the_disk_has_no_room_is_not_begun(
@@ -108,7 +108,7 @@ async def test_sound_for_which_the_disk_has_no_room_is_not_begun(
     monkeypatch.setattr("app.storage.free_space.measure_disk", lambda folder: (64_000, 100_000))
     async with make_context(own_database_url, tmp_path, video=video) as context:
         with pytest.raises(StorageFull, match="no room for the audio of the video: 64 kB are needed, and 59 kB"):
-            await audio.WORK.work(context)
+            await audio.run_stage(context)
         assert list(context.folder.iterdir()) == []
 
 
@@ -118,34 +118,34 @@ async def test_a_video_that_is_longer_than_the_setting_allows_is_told(own_databa
         own_database_url, tmp_path, video=film_in(tmp_path, seconds=2), settings=settings
     ) as context:
         with pytest.raises(StageFailed, match=r"longer than 0\.0005 hours, the limit that MAX_VIDEO_HOURS sets"):
-            await audio.WORK.work(context)
+            await audio.run_stage(context)
 
 
 async def test_a_video_without_sound_is_told(own_database_url: str, tmp_path: Path) -> None:
     video = film_in(tmp_path, audio_codec=None)
     async with make_context(own_database_url, tmp_path, video=video) as context:
         with pytest.raises(StageFailed, match="The video has no sound"):
-            await audio.WORK.work(context)
+            await audio.run_stage(context)
 
 
 async def test_the_sound_of_a_video_that_is_deleted_meanwhile_is_not_left(
     own_database_url: str, tmp_path: Path
 ) -> None:
     async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
-        await audio.WORK.work(context)
+        await audio.run_stage(context)
         async with context.database.connect() as conn:
             await VideoRepository(conn).delete(context.run.video_id)
         with pytest.raises(VideoDeleted):
-            await audio_upload.WORK.work(context)
+            await audio_upload.run_stage(context)
         assert await context.storage.list("audio/talk") == []
 
 
 async def test_one_who_lost_the_run_leaves_the_sound_to_its_new_owner(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
-        await audio.WORK.work(context)
+        await audio.run_stage(context)
         await take_over(context)
         with pytest.raises(RunLost):
-            await audio_upload.WORK.work(context)
+            await audio_upload.run_stage(context)
         assert len(await context.storage.list("audio/talk")) == 1
 
 
@@ -164,7 +164,7 @@ async def test_extraction_that_is_cancelled_ends_and_leaves_nothing(own_database
 
 
 async def _as_coroutine(context: RunContext) -> None:
-    await audio.WORK.work(context)
+    await audio.run_stage(context)
 
 
 async def test_a_film_in_a_bucket_is_read_there_and_its_sound_stored_there(

@@ -11,7 +11,7 @@ import pytest
 from app.core.errors import RunLost, StageFailed, StorageFull, StorageUnavailable, VideoDeleted
 from app.media.probe import probe
 from app.models import Clip, Moment
-from app.models.run import RunType
+from app.models.stages import RunType
 from app.pipeline.clipping import plan_clips
 from app.pipeline.context import RunContext
 from app.pipeline.shown_clips import show_clip
@@ -55,11 +55,11 @@ async def make_original(conn: Any, context: RunContext, start: float, end: float
 
 
 async def run_stages(context: RunContext) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    return await clips.WORK.work(context), await clip_upload.WORK.work(context)
+    return await clips.run_stage(context), await clip_upload.run_stage(context)
 
 
 async def reasons(context: RunContext) -> tuple[str | None, str | None]:
-    return await clips.WORK.skip_reason(context), await clip_upload.WORK.skip_reason(context)
+    return await clips.skip_reason(context), await clip_upload.skip_reason(context)
 
 
 async def clip_of(context: RunContext, moment: Moment) -> Clip | None:
@@ -109,7 +109,7 @@ async def test_clips_for_which_the_disk_has_no_room_are_not_begun(
     monkeypatch.setattr("app.storage.free_space.measure_disk", lambda folder: (1_000_000, 1_000_000))
     async with clipping(own_database_url, tmp_path, (2, 5)) as (context, _):
         with pytest.raises(StorageFull, match="no room for the clips of the video"):
-            await clips.WORK.work(context)
+            await clips.run_stage(context)
         assert [path for path in context.folder.rglob("*") if path.is_file()] == []
 
 
@@ -160,9 +160,9 @@ async def test_refined_moments_get_no_clips(own_database_url: str, tmp_path: Pat
 
 async def test_progress_counts_clips_and_then_bytes(own_database_url: str, tmp_path: Path) -> None:
     async with clipping(own_database_url, tmp_path, (2, 5), (8, 12)) as (context, _):
-        await clips.WORK.work(context)
+        await clips.run_stage(context)
         assert context.progress == {"total": 2, "processed": 2, "failed": 0}
-        await clip_upload.WORK.work(context)
+        await clip_upload.run_stage(context)
         size = sum(file.size for file in await context.storage.list("clips/talk"))
         assert context.progress == {
             "current_clip": 2,
@@ -235,9 +235,9 @@ async def test_with_override_a_clip_takes_the_place_of_the_one_before(own_databa
             thumbnail = await make_thumbnail(conn, clip_id=old.id, cloud_url=picture.as_uri())
         await end(context)
     async with clipping(own_database_url, tmp_path) as (context, _):
-        await clips.WORK.work(context)
+        await clips.run_stage(context)
         assert await stored_clip(context, moment) == old
-        await clip_upload.WORK.work(context)
+        await clip_upload.run_stage(context)
         new = await stored_clip(context, moment)
         assert new.cloud_url != old.cloud_url
         assert await stored_files(context) == [new.cloud_url]
@@ -271,7 +271,7 @@ async def test_one_clip_that_cannot_be_cut_does_not_stop_the_others(own_database
 async def test_the_stage_fails_where_no_clip_could_be_cut(own_database_url: str, tmp_path: Path) -> None:
     async with clipping(own_database_url, tmp_path, (90, 95)) as (context, _):
         with pytest.raises(StageFailed, match=OUTSIDE):
-            await clips.WORK.work(context)
+            await clips.run_stage(context)
         assert context.progress == {"total": 1, "processed": 1, "failed": 1}
 
 
@@ -280,14 +280,14 @@ async def test_a_moment_that_ends_behind_the_video_gets_no_clip_of_what_comes_be
 ) -> None:
     async with clipping(own_database_url, tmp_path, (22, 24)) as (context, _):
         with pytest.raises(StageFailed, match="after the end of the video at 20"):
-            await clips.WORK.work(context)
+            await clips.run_stage(context)
 
 
 async def test_a_video_whose_file_is_missing_is_told(own_database_url: str, tmp_path: Path) -> None:
     async with clipping(own_database_url, tmp_path, (2, 5)) as (context, _):
         (tmp_path / "library" / "talk.mp4").unlink()
         with pytest.raises(StageFailed, match="The file of the video is missing"):
-            await clips.WORK.work(context)
+            await clips.run_stage(context)
 
 
 async def test_one_clip_that_cannot_be_stored_does_not_stop_the_others(own_database_url: str, tmp_path: Path) -> None:
@@ -303,9 +303,9 @@ async def test_one_clip_that_cannot_be_stored_does_not_stop_the_others(own_datab
 async def test_the_stage_fails_where_no_clip_could_be_stored(own_database_url: str, tmp_path: Path) -> None:
     async with clipping(own_database_url, tmp_path, (2, 5)) as (context, _):
         await block(context, 0)
-        await clips.WORK.work(context)
+        await clips.run_stage(context)
         with pytest.raises(StorageUnavailable):
-            await clip_upload.WORK.work(context)
+            await clip_upload.run_stage(context)
 
 
 async def block(context: RunContext, position: int) -> None:
@@ -316,11 +316,11 @@ async def block(context: RunContext, position: int) -> None:
 
 async def test_who_takes_a_run_over_cuts_only_what_is_missing(own_database_url: str, tmp_path: Path) -> None:
     async with clipping(own_database_url, tmp_path, (2, 5), (8, 12)) as (context, _):
-        await clips.WORK.work(context)
+        await clips.run_stage(context)
         first, second = sorted((context.folder / "clips").iterdir())
         before = first.stat().st_mtime_ns
         second.unlink()
-        assert (await clips.WORK.work(await take_over(context)))["clips"] == 2
+        assert (await clips.run_stage(await take_over(context)))["clips"] == 2
         assert sorted((context.folder / "clips").iterdir()) == [first, second]
         assert first.stat().st_mtime_ns == before
 
@@ -336,10 +336,10 @@ async def test_another_machine_that_takes_a_run_over_cuts_what_is_not_stored(
         other = await take_over(context)
         other.folder = tmp_path / "other"
         other.folder.mkdir()
-        assert await clip_upload.WORK.work(other) == {"total": 1, "clips": 1, "failed": 0}
+        assert await clip_upload.run_stage(other) == {"total": 1, "clips": 1, "failed": 0}
         assert await stored_clip(context, moments[0]) == kept
         assert await stored_clip(context, moments[1])
-        assert await clip_upload.WORK.skip_reason(other) == "All clips already uploaded"
+        assert await clip_upload.skip_reason(other) == "All clips already uploaded"
 
 
 def unblock(folder: Path) -> None:
@@ -350,13 +350,13 @@ def unblock(folder: Path) -> None:
 
 async def test_one_who_lost_the_run_changes_nothing(own_database_url: str, tmp_path: Path) -> None:
     async with clipping(own_database_url, tmp_path, (2, 5)) as (context, [moment]):
-        await clips.WORK.work(context)
+        await clips.run_stage(context)
         [target] = (await plan_clips(context)).targets
         other = await take_over(context)
         with pytest.raises(RunLost):
-            await clip_upload.WORK.work(context)
+            await clip_upload.run_stage(context)
         assert await clip_of(context, moment) is None
-        await clip_upload.WORK.work(other)
+        await clip_upload.run_stage(other)
         with pytest.raises(RunLost):
             await clip_upload._store(context, target, lambda stored: None)
         assert await stored_files(context) == [(await stored_clip(context, moment)).cloud_url]
@@ -364,19 +364,19 @@ async def test_one_who_lost_the_run_changes_nothing(own_database_url: str, tmp_p
 
 async def test_a_moment_that_is_deleted_meanwhile_leaves_no_file(own_database_url: str, tmp_path: Path) -> None:
     async with clipping(own_database_url, tmp_path, (2, 5), (8, 12)) as (context, [deleted, kept]):
-        await clips.WORK.work(context)
+        await clips.run_stage(context)
         targets = (await plan_clips(context)).targets
         async with context.database.connect() as conn:
             await MomentRepository(conn).delete(deleted.id)
         with pytest.raises(StageFailed, match="The moment was changed while its clip was made"):
             await clip_upload._store(context, targets[0], lambda stored: None)
-        await clip_upload.WORK.work(context)
+        await clip_upload.run_stage(context)
         assert await stored_files(context) == [(await stored_clip(context, kept)).cloud_url]
 
 
 async def test_a_video_that_is_deleted_meanwhile_leaves_no_file(own_database_url: str, tmp_path: Path) -> None:
     async with clipping(own_database_url, tmp_path, (2, 5)) as (context, _):
-        await clips.WORK.work(context)
+        await clips.run_stage(context)
         [target] = (await plan_clips(context)).targets
         async with context.database.connect() as conn:
             await VideoRepository(conn).delete(context.run.video_id)
@@ -390,7 +390,7 @@ async def test_cutting_that_is_cancelled_ends_and_leaves_nothing_half_done(
 ) -> None:
     make_slides(tmp_path / "library" / "talk.mp4", [(second, (255, 0, 0)) for second in range(SECONDS)], 1280, 720)
     async with clipping(own_database_url, tmp_path, (2, 5), (8, 12)) as (context, _):
-        working = asyncio.ensure_future(clips.WORK.work(context))
+        working = asyncio.ensure_future(clips.run_stage(context))
         folder = context.folder / "clips"
         while not (folder.is_dir() and any(folder.iterdir())):
             assert not working.done()

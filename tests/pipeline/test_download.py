@@ -13,8 +13,9 @@ import pytest
 
 from app.core.errors import RunLost, StageFailed, TransientFailure
 from app.models import Video
+from app.models.stages import STAGE_TABLE, Stage
 from app.pipeline.context import RunContext
-from app.pipeline.stages.download import WORK
+from app.pipeline.stages import download
 from app.repositories import VideoRepository
 from app.services.videos import list_videos
 from tests.google_emulator import Emulator
@@ -68,13 +69,13 @@ async def test_a_film_is_downloaded_stored_and_described(
         async with context.database.connect() as conn:
             await conn.execute("INSERT INTO pipeline.pending_videos SELECT id FROM videos")
             assert await list_videos(conn, None, "") == []
-        assert await WORK.skip_reason(context) is None
-        result = await WORK.work(context)
+        assert await download.skip_reason(context) is None
+        result = await download.run_stage(context)
         row = await _row(context)
         async with context.database.connect() as conn:
             assert [card.identifier for card in await list_videos(conn, None, "")] == ["talk"]
         assert await _is_stored(context, film)
-        assert await WORK.skip_reason(context) == "Video already exists locally"
+        assert await download.skip_reason(context) == "Video already exists locally"
     assert row.cloud_url.endswith("/0123456789abcdef.mp4")
     assert row.source_url == f"{site.url}/film.mp4"
     assert row.duration_seconds == pytest.approx(2.0, abs=0.2)
@@ -88,7 +89,7 @@ async def test_the_film_is_called_after_what_it_is(own_database_url: str, tmp_pa
     movie = make_movie(tmp_path / "film.webm", 0.5, "libvpx", "libopus")
     site.answers["/film.mp4"] = sending(movie.read_bytes(), headers={"Content-Type": "text/plain"})
     async with _run(own_database_url, tmp_path, site) as context:
-        await WORK.work(context)
+        await download.run_stage(context)
         assert (await _row(context)).cloud_url.endswith("/0123456789abcdef.webm")
 
 
@@ -96,14 +97,14 @@ async def test_a_film_that_is_here_is_not_downloaded(own_database_url: str, tmp_
     path = make_file(tmp_path / "library" / "talk.mp4")
     row = {"cloud_url": path.as_uri(), "file_size_kb": 1, "source_url": f"{site.url}/film.mp4"}
     async with make_context(own_database_url, tmp_path, video=row) as context:
-        assert await WORK.skip_reason(context) == "Video already exists locally"
+        assert await download.skip_reason(context) == "Video already exists locally"
 
 
 async def test_without_a_film_and_a_url_the_stage_fails(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path) as context:
-        assert await WORK.skip_reason(context) is None
+        assert await download.skip_reason(context) is None
         with pytest.raises(StageFailed, match="no URL to download it from") as caught:
-            await WORK.work(context)
+            await download.run_stage(context)
         assert not isinstance(caught.value, TransientFailure)
 
 
@@ -114,7 +115,7 @@ async def test_a_film_that_went_is_downloaded_again_from_where_it_was(
     row = {"cloud_url": (tmp_path / "library" / "gone.mp4").as_uri(), "source_url": f"{site.url}/old.mp4"}
     settings = {"allowed_hosts": (site.host,)}
     async with make_context(own_database_url, tmp_path, video=row, settings=settings) as context:
-        await WORK.work(context)
+        await download.run_stage(context)
         assert context.storage.owns((await _row(context)).cloud_url)
         assert await _is_stored(context, film)
 
@@ -124,8 +125,8 @@ async def test_a_film_that_a_dead_worker_stored_is_only_described(
 ) -> None:
     make_file(tmp_path / "media" / "videos" / "talk" / "0123456789abcdef.mp4", film)
     async with _run(own_database_url, tmp_path, site) as context:
-        assert await WORK.skip_reason(context) is None
-        await WORK.work(context)
+        assert await download.skip_reason(context) is None
+        await download.run_stage(context)
         assert (await _row(context)).resolution == "64x48"
         assert site.visits == []
 
@@ -135,7 +136,7 @@ async def test_a_connection_that_is_cut_goes_on_where_it_was(
 ) -> None:
     site.answers["/film.mp4"] = in_turn(cutting(film, 1000), cutting(film, 2000), ranging(film))
     async with _run(own_database_url, tmp_path, site) as context:
-        await WORK.work(context)
+        await download.run_stage(context)
         assert await _is_stored(context, film)
     assert [visit.headers.get("range") for visit in site.visits] == [None, "bytes=1000-", "bytes=3000-"]
 
@@ -145,7 +146,7 @@ async def test_a_server_that_knows_no_ranges_begins_again(
 ) -> None:
     site.answers["/film.mp4"] = in_turn(cutting(film, 1000), sending(film))
     async with _run(own_database_url, tmp_path, site) as context:
-        await WORK.work(context)
+        await download.run_stage(context)
         assert await _is_stored(context, film)
 
 
@@ -155,7 +156,7 @@ async def test_a_film_that_changed_meanwhile_is_downloaded_from_its_beginning(
     other = make_movie(tmp_path / "other.mp4", 1.0).read_bytes()
     site.answers["/film.mp4"] = in_turn(cutting(other, 1000, '"one"'), ranging(film, '"two"'))
     async with _run(own_database_url, tmp_path, site) as context:
-        await WORK.work(context)
+        await download.run_stage(context)
         assert await _is_stored(context, film)
     assert len(site.visits) == 2
 
@@ -167,8 +168,8 @@ async def test_parts_of_two_films_are_not_mixed_where_a_server_confuses_them(
     site.answers["/film.mp4"] = in_turn(cutting(other, 1000), ranging(film))
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(TransientFailure, match="has changed"):
-            await WORK.work(context)
-        await WORK.work(context)
+            await download.run_stage(context)
+        await download.run_stage(context)
         assert await _is_stored(context, film)
 
 
@@ -179,8 +180,8 @@ async def test_a_server_that_names_a_range_beyond_all_measure_is_not_gone_on_wit
     site.answers["/film.mp4"] = in_turn(cutting(film, 1000), sending(film[1000:], 206, span), sending(film))
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(TransientFailure, match="has changed"):
-            await WORK.work(context)
-        await WORK.work(context)
+            await download.run_stage(context)
+        await download.run_stage(context)
         assert await _is_stored(context, film)
 
 
@@ -190,7 +191,7 @@ async def test_a_length_beyond_all_measure_is_one_sentence(own_database_url: str
     )
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(StageFailed, match="Video download failed: "):
-            await WORK.work(context)
+            await download.run_stage(context)
 
 
 async def test_a_worker_that_takes_the_run_over_goes_on_with_the_part(
@@ -199,9 +200,9 @@ async def test_a_worker_that_takes_the_run_over_goes_on_with_the_part(
     site.answers["/film.mp4"] = in_turn(cutting(film, 1000), cutting(film, 0))
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(TransientFailure):
-            await WORK.work(context)
+            await download.run_stage(context)
         site.answers["/film.mp4"] = ranging(film)
-        await WORK.work(await take_over(context))
+        await download.run_stage(await take_over(context))
         assert await _is_stored(context, film)
     assert site.visits[-1].headers["range"] == "bytes=1000-"
 
@@ -213,9 +214,9 @@ async def test_a_worker_that_lost_the_run_changes_nothing(
     async with _run(own_database_url, tmp_path, site) as context:
         other = await take_over(context)
         with pytest.raises(RunLost):
-            await WORK.work(context)
+            await download.run_stage(context)
         assert (await _row(context)).file_size_kb is None
-        await WORK.work(other)
+        await download.run_stage(other)
         assert await _is_stored(other, film)
 
 
@@ -231,7 +232,7 @@ async def test_of_a_video_that_was_deleted_meanwhile_no_film_is_left(
 
     site.answers["/film.mp4"] = answer
     async with _run(own_database_url, tmp_path, site) as context:
-        work = asyncio.ensure_future(WORK.work(context))
+        work = asyncio.ensure_future(download.run_stage(context))
         await asyncio.to_thread(asked.wait, 30)
         async with context.database.connect() as conn:
             await VideoRepository(conn).delete(context.run.video_id)
@@ -270,7 +271,7 @@ async def test_what_is_no_film_is_refused_in_a_sentence_and_for_good(
     site.answers["/film.mp4"] = answer
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(StageFailed, match=f"^Video download failed: .*{reason}") as caught:
-            await WORK.work(context)
+            await download.run_stage(context)
         assert not isinstance(caught.value, TransientFailure)
         assert files_in(tmp_path / "run") == []
 
@@ -279,7 +280,7 @@ async def test_audio_is_downloaded_as_videos_are(own_database_url: str, tmp_path
     audio = make_movie(tmp_path / "a.mp3", 0.5, None, "libmp3lame", "mp3").read_bytes()
     site.answers["/film.mp4"] = sending(audio)
     async with _run(own_database_url, tmp_path, site) as context:
-        assert (await WORK.work(context))["format"] == "mp3"
+        assert (await download.run_stage(context))["format"] == "mp3"
         async with context.database.connect() as conn:
             video = await VideoRepository(conn).get(context.run.video_id)
     assert video is not None
@@ -292,22 +293,22 @@ async def test_a_download_of_a_file_that_was_cut_off_says_so(own_database_url: s
     cut_off(path)
     site.answers["/film.mp4"] = sending(path.read_bytes())
     async with _run(own_database_url, tmp_path, site) as context:
-        reason = (await WORK.work(context))["reason"]
+        reason = (await download.run_stage(context))["reason"]
         assert reason.startswith("The file ends early: ")
-        assert await WORK.skip_reason(context) == f"Video already exists locally. {reason}"
+        assert await download.skip_reason(context) == f"Video already exists locally. {reason}"
 
 
 async def test_an_image_is_no_video(own_database_url: str, tmp_path: Path, site: Site) -> None:
     site.answers["/film.mp4"] = sending(b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1")
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(StageFailed, match=r"an image \(JPEG\), no video and no audio$"):
-            await WORK.work(context)
+            await download.run_stage(context)
 
 
 async def test_an_address_that_is_not_public_is_refused(own_database_url: str, tmp_path: Path, site: Site) -> None:
     async with _run(own_database_url, tmp_path, site, allowed_hosts=()) as context:
         with pytest.raises(StageFailed, match="not a public one"):
-            await WORK.work(context)
+            await download.run_stage(context)
     assert site.visits == []
 
 
@@ -318,10 +319,10 @@ async def test_what_may_pass_may_be_tried_again(
     site.answers["/film.mp4"] = in_turn(answer, sending(film))
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(TransientFailure):
-            await WORK.work(context)
-        await WORK.work(context)
+            await download.run_stage(context)
+        await download.run_stage(context)
         assert await _is_stored(context, film)
-    assert WORK.attempts == 3
+    assert STAGE_TABLE[Stage.DOWNLOAD].retry.attempts == 3
 
 
 @pytest.mark.parametrize("claimed", [True, False])
@@ -331,7 +332,7 @@ async def test_a_film_that_is_too_large_is_not_kept(
     site.answers["/film.mp4"] = cutting(film, 0) if claimed else _without_length(film)
     async with _run(own_database_url, tmp_path, site, max_download_bytes=1000) as context:
         with pytest.raises(StageFailed, match="at most 1000 bytes") as caught:
-            await WORK.work(context)
+            await download.run_stage(context)
         assert not isinstance(caught.value, TransientFailure)
         assert files_in(tmp_path / "run") == []
 
@@ -343,7 +344,7 @@ async def test_a_film_for_which_the_disk_has_no_room_is_not_begun(
     site.answers["/film.mp4"] = cutting(film, 0)
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(StageFailed, match=r"^Video download failed: there is no room for the video: "):
-            await WORK.work(context)
+            await download.run_stage(context)
         assert files_in(tmp_path / "run") == []
 
 
@@ -353,7 +354,7 @@ async def test_a_film_that_is_longer_than_the_setting_allows_is_not_kept(
     site.answers["/film.mp4"] = ranging(film)
     async with _run(own_database_url, tmp_path, site, max_video_hours=0.0005) as context:
         with pytest.raises(StageFailed, match=r"the video is longer than 0\.0005 hours"):
-            await WORK.work(context)
+            await download.run_stage(context)
         assert files_in(tmp_path / "run") == []
 
 
@@ -369,7 +370,7 @@ async def test_a_film_of_unknown_length_is_downloaded(
 ) -> None:
     site.answers["/film.mp4"] = _without_length(film)
     async with _run(own_database_url, tmp_path, site) as context:
-        await WORK.work(context)
+        await download.run_stage(context)
         assert await _is_stored(context, film)
         assert context.progress == {"bytes_downloaded": len(film), "total_bytes": 0, "percentage": 0}
 
@@ -386,7 +387,7 @@ async def test_a_cancelled_download_ends_at_once(
 
     site.answers["/film.mp4"] = trickle
     async with _run(own_database_url, tmp_path, site) as context:
-        work = asyncio.ensure_future(WORK.work(context))
+        work = asyncio.ensure_future(download.run_stage(context))
         async with asyncio.timeout(30):
             while not context.progress:  # noqa: ASYNC110 (nobody sets an event)
                 await asyncio.sleep(0.01)
@@ -410,7 +411,7 @@ async def test_a_full_disk_ends_it_and_leaves_nothing(
     monkeypatch.setattr(Path, "open", open_on_full_disk)
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(StageFailed, match="no room for the file") as caught:
-            await WORK.work(context)
+            await download.run_stage(context)
         assert not isinstance(caught.value, TransientFailure)
     assert files_in(tmp_path / "run") == []
     assert [name for name in files_in(tmp_path / "media") if name.startswith("videos")] == []
@@ -421,7 +422,7 @@ async def test_a_film_in_a_bucket_is_copied(
 ) -> None:
     emulator.put(bucket, "talks/film.mp4", film)
     async with _run(own_database_url, tmp_path, f"gs://{bucket}/talks/film.mp4") as context:
-        await WORK.work(context)
+        await download.run_stage(context)
         assert (await _row(context)).cloud_url.startswith("file:")
         assert await _is_stored(context, film)
 
@@ -429,4 +430,4 @@ async def test_a_film_in_a_bucket_is_copied(
 async def test_a_film_that_is_in_no_bucket_is_told(own_database_url: str, tmp_path: Path, bucket: str) -> None:
     async with _run(own_database_url, tmp_path, f"gs://{bucket}/talks/film.mp4") as context:
         with pytest.raises(StageFailed, match="no file at the gs:// URL"):
-            await WORK.work(context)
+            await download.run_stage(context)

@@ -3,6 +3,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,20 @@ from app.core.errors import (
     TransientFailure,
 )
 from app.core.turns import Turns
-from app.models.run import RunStatus, RunType, Stage, StageStatus
+from app.models.run import RunStatus, StageStatus
+from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, TimeLimit
 from app.pipeline.context import RunContext
 from app.pipeline.engine import Engine
 from app.pipeline.pace import Pace
 from app.pipeline.recorder import Recorder
 from app.pipeline.slots import Slots
-from app.pipeline.stage import Resource, StageWork
+from app.pipeline.stage_code import StageCode
 from app.repositories.live_runs import LiveRuns
 from app.repositories.work import Outcome
 from tests.pipeline.contexts import make_context, take_over
 
-_PACE = Pace(retry=0.01)
+_PACE = Pace()
+_MINUTE = TimeLimit(60.0)
 
 
 class Script:
@@ -38,7 +41,7 @@ class Script:
 
     def __init__(self) -> None:
         self.done: list[Stage] = []
-        self._works = {stage: self._make(stage) for stage in Stage}
+        self._codes = {stage: self._make(stage) for stage in Stage}
 
     def tell(
         self,
@@ -47,20 +50,21 @@ class Script:
         skip: str | Callable[[RunContext], Awaitable[Any]] | None = None,
         **options: Any,
     ) -> None:
-        self._works[stage] = self._make(stage, work, skip, **options)
+        self._codes[stage] = self._make(stage, work, skip, **options)
 
     def engine(self, context: RunContext, live: LiveRuns) -> Engine:
         slots = Slots(live, context.settings, context.run.owner, _PACE)
-        return Engine(context, self._works, Recorder(context), slots, _PACE)
+        return Engine(context, self._codes, Recorder(context), slots)
 
     def _make(
         self,
         stage: Stage,
         work: Callable[[RunContext], Awaitable[Mapping[str, Any]]] | None = None,
         skip: str | Callable[[RunContext], Awaitable[Any]] | None = None,
-        limit_seconds: float = 60.0,
-        **options: Any,
-    ) -> StageWork:
+        time_limit: TimeLimit = _MINUTE,
+        attempts: int = 1,
+        limit_setting: str | None = None,
+    ) -> StageCode:
         async def skip_reason(context: RunContext) -> str | None:
             return await skip(context) if callable(skip) else skip
 
@@ -68,7 +72,9 @@ class Script:
             self.done.append(stage)
             return await work(context) if work else {}
 
-        return StageWork(stage, limit_seconds, skip_reason, do, **options)
+        retry = RetryRule(attempts, first_pause=0.01)
+        definition = replace(STAGE_TABLE[stage], time_limit=time_limit, limit_setting=limit_setting, retry=retry)
+        return StageCode(definition, skip_reason, do)
 
 
 class Failing:
@@ -215,7 +221,7 @@ async def test_a_stage_that_waits_for_its_turn_says_so_and_has_its_time_from_the
         return {}
 
     script = Script()
-    script.tell(Stage.TRANSCRIPT, use, limit_seconds=60.0)
+    script.tell(Stage.TRANSCRIPT, use, time_limit=TimeLimit(60.0))
     async with turns.take():
         running = asyncio.create_task(run(script, ready))
         while (shown := await _read_stage(ready[0], Stage.TRANSCRIPT)) != (StageStatus.WAITING, None):
@@ -240,7 +246,7 @@ async def test_work_that_has_had_its_turn_is_still_limited(ready: Ready) -> None
         return {}
 
     script = Script()
-    script.tell(Stage.TRANSCRIPT, use, limit_seconds=0.3)
+    script.tell(Stage.TRANSCRIPT, use, time_limit=TimeLimit(0.3))
     async with turns.take():
         running = asyncio.create_task(run(script, ready))
         await asyncio.sleep(0.4)
@@ -251,14 +257,14 @@ async def test_work_that_has_had_its_turn_is_still_limited(ready: Ready) -> None
 async def test_a_stage_that_waits_for_a_slot_says_so(ready: Ready) -> None:
     context, live = ready
     script = Script()
-    script.tell(Stage.AUDIO, resource=Resource.AUDIO)
+    script.tell(Stage.AUDIO, limit_setting="limit_audio")
     for number in range(context.settings.limit_audio):
-        assert await live.take_slot(Resource.AUDIO, f"other-{number}", context.settings.limit_audio)
+        assert await live.take_slot("audio", f"other-{number}", context.settings.limit_audio)
     running = asyncio.create_task(run(script, ready))
     while (shown := await _read_stage(context, Stage.AUDIO)) != (StageStatus.WAITING, None):
         assert not running.done(), shown
         await asyncio.sleep(0.01)
-    await live.free_slot(Resource.AUDIO, "other-0")
+    await live.free_slot("audio", "other-0")
     assert await running == Outcome(RunStatus.COMPLETED)
 
 
@@ -309,7 +315,7 @@ async def test_a_stage_has_a_limit_of_time(ready: Ready) -> None:
         return {}
 
     script = Script()
-    script.tell(Stage.AUDIO_UPLOAD, hang, limit_seconds=0.05)
+    script.tell(Stage.AUDIO_UPLOAD, hang, time_limit=TimeLimit(0.05))
     outcome = await run(script, ready)
     assert outcome == Outcome(RunStatus.FAILED, Stage.AUDIO_UPLOAD, "Audio upload timed out after 0.05 seconds")
 
@@ -319,7 +325,7 @@ async def test_a_stage_has_more_time_for_a_longer_video(
     own_database_url: str, redis_url: str, tmp_path: Path, duration: float | None, told: str
 ) -> None:
     script = Script()
-    script.tell(Stage.AUDIO, lambda context: asyncio.sleep(3600, {}), limit_seconds=0.05, limit_per_second=0.0001)
+    script.tell(Stage.AUDIO, lambda context: asyncio.sleep(3600, {}), time_limit=TimeLimit(0.05, 0.0001))
     async with opened(own_database_url, redis_url, tmp_path, video={"duration_seconds": duration}) as ready:
         outcome = await run(script, ready)
     assert outcome.error_message == f"Audio timed out after {told} seconds"
@@ -377,7 +383,7 @@ async def test_only_so_many_runs_use_a_resource_at_once(own_database_url: str, r
         values: dict[str, Any] = {"run_type": RunType.TRANSCRIPT, "settings": {"limit_transcription": 2}}
         async with make_context(own_database_url, tmp_path, **values) as context:
             script = Script()
-            script.tell(Stage.TRANSCRIPT, count, resource=Resource.TRANSCRIPTION)
+            script.tell(Stage.TRANSCRIPT, count, limit_setting="limit_transcription")
             assert (await script.engine(context, live).run()).status is RunStatus.COMPLETED
 
     async with Redis.from_url(redis_url, decode_responses=True) as redis:

@@ -3,7 +3,8 @@
 import pytest
 
 from app.core.errors import StageFailed
-from app.models.run import Stage, StageRecord, StageStatus
+from app.models.run import StageRecord, StageStatus
+from app.models.stages import Stage
 from app.pipeline.failures import tell_failure
 from app.pipeline.recorder import mask_record
 

@@ -12,11 +12,12 @@ from app.ai.protocols import Found, FoundMoment
 from app.core.errors import InvalidMoment, ModelAnswerInvalid, RunLost, StageFailed, TransientFailure
 from app.database import Connection
 from app.models import Moment
-from app.models.run import RunStatus
+from app.models.run import RunStatus, StageRecord, StageStatus
+from app.models.stages import STAGE_TABLE, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME
 from app.pipeline.replacing import delete_files
-from app.pipeline.stages.generation import WORK
+from app.pipeline.stages import generation
 from app.repositories import (
     ClipRepository,
     GenerationConfigRepository,
@@ -73,8 +74,8 @@ async def test_stores_what_is_found_with_the_model_that_found_it(own_database_ur
         seen.append(context.progress)
 
     async with _ready(own_database_url, tmp_path, ScriptedFinder(_FOUND, meanwhile=look), min_moments=2) as context:
-        assert await WORK.skip_reason(context) is None
-        result = await WORK.work(context)
+        assert await generation.skip_reason(context) is None
+        result = await generation.run_stage(context)
         moments = await _list(context)
     assert [(each.start_time, each.end_time, each.title) for each in moments] == [(10, 70, "One"), (80, 150, "Two")]
     assert all(len(each.identifier) == 16 and int(each.identifier, 16) for each in moments)
@@ -113,7 +114,7 @@ async def test_prompt_and_config_are_rows_before_the_model_is_asked(own_database
         "max_moments": 5,
     }
     async with _ready(own_database_url, tmp_path, finder, **wishes) as context:
-        await WORK.work(context)
+        await generation.run_stage(context)
         moments = await _list(context)
     assert seen[:3] == [
         ("Find jokes", "{user_prompt} in {transcript}", "minimax", "generation"),
@@ -131,7 +132,7 @@ async def test_where_this_machine_finds_moments_their_config_names_its_engine(
 ) -> None:
     finder = ScriptedFinder(_FOUND, is_local=True, model="local (tiny-2)", parameters={})
     async with _ready(own_database_url, tmp_path, finder, generation_model="minimax") as context:
-        await WORK.work(context)
+        await generation.run_stage(context)
         config_id = (await _list(context))[0].generation_config_id
         async with context.database.connect() as conn:
             config = await GenerationConfigRepository(conn).get(config_id or 0)
@@ -145,14 +146,14 @@ async def test_the_finder_gets_sound_and_film_that_lie_here(own_database_url: st
     async with _ready(own_database_url, tmp_path, finder, video={"cloud_url": film.as_uri()}) as context:
         film.write_bytes(b"a film")
         (context.folder / AUDIO_NAME).write_bytes(b"its sound")
-        await WORK.work(context)
+        await generation.run_stage(context)
         assert (finder.asked[0].film, finder.asked[0].audio) == (film, context.folder / AUDIO_NAME)
 
 
 async def test_the_finder_does_without_what_is_missing(own_database_url: str, tmp_path: Path) -> None:
     finder = ScriptedFinder(_FOUND)
     async with _ready(own_database_url, tmp_path, finder) as context:
-        await WORK.work(context)
+        await generation.run_stage(context)
     assert (finder.asked[0].film, finder.asked[0].audio) == (None, None)
 
 
@@ -168,7 +169,7 @@ async def test_words_of_older_libraries_are_put_in_order(own_database_url: str, 
     async with make_context(own_database_url, tmp_path, models=models, video={"duration_seconds": None}) as context:
         async with context.database.connect() as conn:
             await make_transcript(conn, video_id=context.run.video_id, word_timestamps=words)
-        await WORK.work(context)
+        await generation.run_stage(context)
     assert [word.word for word in finder.asked[0].words] == ["a", "b"]
     assert finder.asked[0].duration_seconds == 6.0
 
@@ -176,7 +177,7 @@ async def test_words_of_older_libraries_are_put_in_order(own_database_url: str, 
 async def test_without_a_transcript_it_says_what_to_do_first(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path) as context:
         with pytest.raises(StageFailed, match=r"^Transcript not found\. Please generate transcript first\.$"):
-            await WORK.work(context)
+            await generation.run_stage(context)
 
 
 async def test_a_video_in_which_nothing_is_said_has_no_moments_and_no_failure(
@@ -186,7 +187,7 @@ async def test_a_video_in_which_nothing_is_said_has_no_moments_and_no_failure(
     async with make_context(own_database_url, tmp_path, models=ScriptedModels(finder=finder)) as context:
         async with context.database.connect() as conn:
             await make_transcript(conn, video_id=context.run.video_id, word_timestamps=[], segment_timestamps=[])
-        assert await WORK.work(context) == {"moments": 0, "reason": "Nothing is said in the video"}
+        assert await generation.run_stage(context) == {"moments": 0, "reason": "Nothing is said in the video"}
     assert finder.asked == []
 
 
@@ -194,8 +195,12 @@ async def test_a_video_whose_speech_was_dropped_is_not_called_silent(own_databas
     async with make_context(own_database_url, tmp_path, models=ScriptedModels(finder=ScriptedFinder())) as context:
         async with context.database.connect() as conn:
             await make_transcript(conn, video_id=context.run.video_id, word_timestamps=[], segment_timestamps=[])
-        context.dropped_speech = "Speech that could not be understood is not in the transcript: 0:00-0:20"
-        assert await WORK.work(context) == {"moments": 0, "reason": context.dropped_speech}
+        dropped = "Speech that could not be understood is not in the transcript: 0:00-0:20"
+        async with context.database.connect() as conn:
+            record = StageRecord(StageStatus.COMPLETED, result={"dropped_speech": dropped})
+            await WorkRepository(conn).save_stage(context.run, Stage.TRANSCRIPT, record)
+        claimed = await take_over(context)
+        assert await generation.run_stage(claimed) == {"moments": 0, "reason": dropped}
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(55.64, "55.6"), (59.99, "59.9")])
@@ -204,7 +209,7 @@ async def test_of_a_video_shorter_than_a_moment_nobody_is_asked_for_moments(
 ) -> None:
     finder, video = ScriptedFinder(_FOUND), {"duration_seconds": seconds}
     async with _ready(own_database_url, tmp_path, finder, video=video, min_moment_length=60.0) as context:
-        result = await WORK.work(context)
+        result = await generation.run_stage(context)
     reason = f"The video takes {told} seconds, and a moment should take at least 60"
     assert result == {"moments": 0, "reason": reason}
     assert finder.asked == []
@@ -214,11 +219,11 @@ async def test_existing_moments_are_kept_where_they_are_not_to_be_replaced(
     own_database_url: str, tmp_path: Path
 ) -> None:
     async with make_context(own_database_url, tmp_path, override_existing_moments=False) as context:
-        assert await WORK.skip_reason(context) is None
+        assert await generation.skip_reason(context) is None
         async with context.database.connect() as conn:
             moment = await make_moment(conn, video_id=context.run.video_id)
             await make_moment(conn, video_id=context.run.video_id, is_refined=True, parent_id=moment.id)
-        assert await WORK.skip_reason(context) == "Moments already exist (2 moments)"
+        assert await generation.skip_reason(context) == "Moments already exist (2 moments)"
 
 
 async def test_what_a_model_found_before_is_replaced_and_what_a_user_added_stays(
@@ -235,7 +240,7 @@ async def test_what_a_model_found_before_is_replaced_and_what_a_user_added_stays
             mine = await _make_generated(conn, video_id, title="Mine, refined", parent_id=own.id, **better)
             await _make_generated(conn, video_id, title="Mine, refined twice", parent_id=mine.id, **better)
             elsewhere = await _make_generated(conn, (await make_moment(conn)).video_id)
-        result = await WORK.work(context)
+        result = await generation.run_stage(context)
         assert _titles(await _list(context)) == ["Mine", "Mine, refined", "Mine, refined twice", "One", "Two"]
         assert (result["moments"], result["replaced"]) == (2, 3)
         async with context.database.connect() as conn:
@@ -253,7 +258,7 @@ async def test_rows_of_older_libraries_that_go_round_in_circles_are_replaced(
             moments = MomentRepository(conn)
             await moments.update(first.id, parent_id=first.id)
             await moments.update(second.id, parent_id=third.id)
-        await WORK.work(context)
+        await generation.run_stage(context)
         assert _titles(await _list(context)) == ["One", "Two"]
 
 
@@ -261,7 +266,7 @@ async def test_what_overlaps_a_moment_of_a_user_is_left_out(own_database_url: st
     async with _ready(own_database_url, tmp_path, ScriptedFinder(_FOUND)) as context:
         async with context.database.connect() as conn:
             await make_moment(conn, video_id=context.run.video_id, title="Mine", start_time=60.0, end_time=80.0)
-        result = await WORK.work(context)
+        result = await generation.run_stage(context)
         assert _titles(await _list(context)) == ["Mine", "Two"]
     assert (result["moments"], result["overlapping"]) == (1, 1)
     assert result["reason"] == "Moments that overlap one that was added by hand were left out (1)"
@@ -282,7 +287,7 @@ async def test_without_a_new_moment_nothing_is_replaced(
         async with context.database.connect() as conn:
             await _make_generated(conn, context.run.video_id, title="Old", start_time=220.0, end_time=290.0)
             await make_moment(conn, video_id=context.run.video_id, title="Mine", start_time=own[0], end_time=own[1])
-        result = await WORK.work(context)
+        result = await generation.run_stage(context)
         assert _titles(await _list(context)) == ["Old", "Mine"]
     assert (result["moments"], result["replaced"], result["reason"]) == (0, 0, reason)
 
@@ -313,7 +318,7 @@ async def test_fewer_moments_than_asked_for_are_explained(
     finder = ScriptedFinder(_FOUND)
     finder.is_local = is_local
     async with _ready(own_database_url, tmp_path, finder, min_moments=asked) as context:
-        result = await WORK.work(context)
+        result = await generation.run_stage(context)
     assert (result["moments"], result["reason"]) == (2, reason)
 
 
@@ -334,7 +339,7 @@ async def test_what_cannot_be_a_moment_is_left_out(own_database_url: str, tmp_pa
         model="\0" + "m" * 200,
     )
     async with _ready(own_database_url, tmp_path, ScriptedFinder(answer)) as context:
-        result = await WORK.work(context)
+        result = await generation.run_stage(context)
         moments = await _list(context)
     assert result["model"] == "m" * 200
     assert _titles(moments) == ["é" * 500, "touches", "Later"]
@@ -357,7 +362,7 @@ async def test_files_of_clips_go_once_the_run_has_completed(own_database_url: st
             for url in (urls["own"], urls["shared"]):
                 span = {"start_time": 200.0, "end_time": 210.0}
                 await make_clip(conn, await make_moment(conn, video_id=context.run.video_id, **span), cloud_url=url)
-        await WORK.work(context)
+        await generation.run_stage(context)
         assert {file.url for file in await context.storage.list(folder)} == set(urls.values())
         async with context.database.connect() as conn, conn.transaction():
             files = await WorkRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
@@ -376,7 +381,7 @@ async def test_an_answer_that_cannot_be_used_is_kept_and_replaces_nothing(
         async with context.database.connect() as conn:
             await _make_generated(conn, context.run.video_id, title="Old")
         with pytest.raises(ModelAnswerInvalid, match="No moments found in AI model response"):
-            await WORK.work(context)
+            await generation.run_stage(context)
         assert await _raw_answer(context) == "I am sorry"
         assert _titles(await _list(context)) == ["Old"]
 
@@ -384,8 +389,8 @@ async def test_an_answer_that_cannot_be_used_is_kept_and_replaces_nothing(
 async def test_a_failure_that_may_pass_is_left_to_who_tries_again(own_database_url: str, tmp_path: Path) -> None:
     async with _ready(own_database_url, tmp_path, ScriptedFinder(TransientFailure("busy"))) as context:
         with pytest.raises(TransientFailure):
-            await WORK.work(context)
-    assert WORK.attempts == 3
+            await generation.run_stage(context)
+    assert STAGE_TABLE[Stage.GENERATION].retry.attempts == 3
 
 
 @pytest.mark.parametrize("answer", [_FOUND, found()])
@@ -394,9 +399,9 @@ async def test_a_worker_that_takes_over_after_the_moments_were_saved_pays_nobody
 ) -> None:
     finder = ScriptedFinder(answer)
     async with _ready(own_database_url, tmp_path, finder) as context:
-        first = await WORK.work(context)
+        first = await generation.run_stage(context)
         before = await _list(context)
-        second = await WORK.work(await take_over(context))
+        second = await generation.run_stage(await take_over(context))
         assert await _list(context) == before
     assert second == {"moments": first["moments"]}
     assert len(finder.asked) == 1
@@ -404,12 +409,12 @@ async def test_a_worker_that_takes_over_after_the_moments_were_saved_pays_nobody
 
 async def test_a_new_run_replaces_what_the_one_before_found(own_database_url: str, tmp_path: Path) -> None:
     async with _ready(own_database_url, tmp_path, ScriptedFinder(_FOUND)) as context:
-        await WORK.work(context)
+        await generation.run_stage(context)
         before = await _list(context)
         await _end(context)
         video = {"identifier": context.run.video}
         async with make_context(own_database_url, tmp_path, models=context.models, video=video) as second:
-            result = await WORK.work(second)
+            result = await generation.run_stage(second)
             after = await _list(second)
     assert (result["moments"], result["replaced"]) == (2, 2)
     assert _titles(after) == _titles(before)
@@ -427,7 +432,7 @@ async def test_of_a_user_who_adds_a_moment_meanwhile_nothing_is_lost(own_databas
             await add_moment(conn, context.run.video, 100.0, 110.0, "Mine")
 
     async with _ready(own_database_url, tmp_path, ScriptedFinder(_FOUND, meanwhile=add)) as context:
-        result = await WORK.work(context)
+        result = await generation.run_stage(context)
         assert sorted(_titles(await _list(context))) == ["Mine", "One"]
     assert result["overlapping"] == 1
 
@@ -445,7 +450,7 @@ async def test_users_who_add_moments_while_others_are_replaced_overlap_none(
                     refused.append(start)
 
         refused: list[float] = []
-        await asyncio.gather(WORK.work(context), *(add(5.0 + 10 * step) for step in range(15)))
+        await asyncio.gather(generation.run_stage(context), *(add(5.0 + 10 * step) for step in range(15)))
         moments = sorted(await _list(context), key=lambda moment: moment.start_time)
     assert all(left.end_time <= right.start_time for left, right in pairwise(moments))
     assert len([moment for moment in moments if moment.title == "Mine"]) + len(refused) == 15
@@ -458,9 +463,9 @@ async def test_a_video_that_is_deleted_meanwhile_ends_the_stage(own_database_url
 
     async with _ready(own_database_url, tmp_path, ScriptedFinder(_FOUND, meanwhile=delete)) as context:
         with pytest.raises(StageFailed, match=r"^The video was deleted$"):
-            await WORK.work(context)
+            await generation.run_stage(context)
         with pytest.raises(StageFailed, match=r"^The video was deleted$"):
-            await WORK.work(context)
+            await generation.run_stage(context)
 
 
 async def test_a_worker_that_lost_its_run_writes_nothing(own_database_url: str, tmp_path: Path) -> None:
@@ -470,7 +475,7 @@ async def test_a_worker_that_lost_its_run_writes_nothing(own_database_url: str, 
             await _make_generated(conn, context.run.video_id, title="Old")
         finder.meanwhile = lambda: take_over(context)
         with pytest.raises(RunLost):
-            await WORK.work(context)
+            await generation.run_stage(context)
         assert _titles(await _list(context)) == ["Old"]
 
 
@@ -486,7 +491,7 @@ async def test_replacing_many_takes_no_more_statements_than_replacing_few(
                 await make_clip(conn, await _make_generated(conn, context.run.video_id))
         with caplog.at_level(logging.INFO, "app.database.statements"):
             caplog.clear()
-            await WORK.work(context)
+            await generation.run_stage(context)
         statements = [record.getMessage() for record in caplog.records if record.name == "app.database.statements"]
         assert len(await _list(context)) == count
     assert len([each for each in statements if not each.startswith("SELECT pg_backend_pid()")]) == 20

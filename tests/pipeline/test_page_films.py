@@ -14,7 +14,7 @@ import pytest
 from app.core.errors import StageFailed, TransientFailure
 from app.pipeline import page_films
 from app.pipeline.context import RunContext
-from app.pipeline.stages.download import WORK
+from app.pipeline.stages import download
 from app.repositories import VideoRepository
 from tests.media.movies import make_movie
 from tests.pipeline.contexts import make_context
@@ -51,7 +51,7 @@ def _page(source: str) -> Answer:
 async def test_the_film_of_a_page_is_downloaded(own_database_url: str, tmp_path: Path, site: Site, film: bytes) -> None:
     site.answers |= {"/page": _page("/film.mp4"), "/film.mp4": ranging(film)}
     async with _run(own_database_url, tmp_path, site) as context:
-        await WORK.work(context)
+        await download.run_stage(context)
         async with context.database.connect() as conn:
             row = await VideoRepository(conn).get(context.run.video_id)
         assert row is not None
@@ -74,7 +74,7 @@ async def test_the_password_of_the_proxy_is_on_no_command_line(
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_record)
     site.answers |= {"/page": _page("/film.mp4"), "/film.mp4": ranging(film)}
     async with _run(own_database_url, tmp_path, site) as context:
-        await WORK.work(context)
+        await download.run_stage(context)
     [(command, options)] = started
     assert "@127.0.0.1" in options["env"]["ALL_PROXY"]
     assert not any("127.0.0.1" in part for part in command)
@@ -89,7 +89,7 @@ async def test_a_page_leads_to_no_machine_that_is_not_public(
         site.answers["/page"] = _page(f"http://{host}:{inner.port}/film.mp4")
         async with _run(own_database_url, tmp_path, site) as context:
             with pytest.raises(StageFailed, match="not a public one"):
-                await WORK.work(context)
+                await download.run_stage(context)
         assert inner.visits == []
 
 
@@ -102,7 +102,7 @@ async def test_the_password_of_a_url_goes_to_no_other_server(
         row = {"source_url": f"http://user:pass@{site.host}/page", "duration_seconds": None}
         settings = {"allowed_hosts": (site.host, other.host)}
         async with make_context(own_database_url, tmp_path, video=row, settings=settings) as context:
-            await WORK.work(context)
+            await download.run_stage(context)
         assert {visit.headers.get("authorization") for visit in site.visits} == {"Basic dXNlcjpwYXNz"}
         assert {visit.headers.get("authorization") for visit in other.visits} == {None}
 
@@ -111,7 +111,7 @@ async def test_a_page_without_a_film_is_told(own_database_url: str, tmp_path: Pa
     site.answers["/page"] = sending(b"<html><body>Words</body></html>", headers={"Content-Type": "text/html"})
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(StageFailed, match="no video is found") as caught:
-            await WORK.work(context)
+            await download.run_stage(context)
         assert not isinstance(caught.value, TransientFailure)
 
 
@@ -121,7 +121,7 @@ async def test_the_film_of_a_page_may_not_be_too_large(
     site.answers |= {"/page": _page("/film.mp4"), "/film.mp4": ranging(film)}
     async with _run(own_database_url, tmp_path, site, max_download_bytes=1000) as context:
         with pytest.raises(StageFailed, match="at most 1000 bytes"):
-            await WORK.work(context)
+            await download.run_stage(context)
     assert files_in(tmp_path / "run") == []
 
 
@@ -133,7 +133,7 @@ async def test_all_that_a_page_leads_to_may_not_be_too_large(
     site.answers["/page"] = sending(page, headers={"Content-Type": "text/html"})
     async with _run(own_database_url, tmp_path, site, max_download_bytes=50_000) as context:
         with pytest.raises(StageFailed, match="at most 50000 bytes") as caught:
-            await WORK.work(context)
+            await download.run_stage(context)
         assert not isinstance(caught.value, TransientFailure)
 
 
@@ -160,7 +160,7 @@ async def test_a_page_that_swells_is_given_up(
     site.answers["/page"] = sending(swelling_page, headers=headers)
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(StageFailed, match="more memory or computing time") as caught:
-            await WORK.work(context)
+            await download.run_stage(context)
         assert not isinstance(caught.value, TransientFailure)
     assert files_in(tmp_path / "run") == []
 
@@ -187,7 +187,7 @@ async def test_a_cancelled_download_of_a_page_ends_at_once(
 
     site.answers |= {"/page": _page("/film.mp4"), "/film.mp4": trickle}
     async with _run(own_database_url, tmp_path, site) as context:
-        work = asyncio.ensure_future(WORK.work(context))
+        work = asyncio.ensure_future(download.run_stage(context))
         assert await asyncio.to_thread(begun.wait, 30)
         work.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from app.core.errors import StageFailed
-from app.models.run import RunType
+from app.models.stages import RunType
 from app.pipeline.context import RunContext
-from app.pipeline.stages.refinement import WORK
+from app.pipeline.stages import refinement
 from app.storage import clip_folder
 from tests.factories import make_clip, make_transcript
 from tests.pipeline.contexts import make_context
@@ -41,7 +41,7 @@ async def test_a_model_that_sees_is_shown_the_clip_and_what_is_said_in_it(
     finder = ScriptedFinder(supports_video=True)
     async with ready(own_database_url, tmp_path, finder, moments=["One", "Two"]) as context:
         await _put_clip(context, "One")
-        result = await WORK.work(context)
+        result = await refinement.run_stage(context)
         configs = {moment.generation_config_id for moment in await list_moments(context) if moment.is_refined}
     one, two = sorted(finder.refined, key=lambda request: request.moment.start)
     assert one.clip is not None
@@ -58,7 +58,7 @@ async def test_a_clip_in_a_bucket_is_shown_by_its_link(own_database_url: str, tm
     settings = {"storage_url": f"gs://{bucket}/media"}
     async with ready(own_database_url, tmp_path, finder, moments=["One"], settings=settings) as context:
         await _put_clip(context, "One")
-        await WORK.work(context)
+        await refinement.run_stage(context)
     assert finder.refined[0].clip is not None
     assert "X-Goog-Signature" in finder.refined[0].clip.url
 
@@ -76,7 +76,7 @@ async def test_a_clip_that_is_too_large_to_send_has_the_address_of_this_server_u
     async with ready(own_database_url, tmp_path, finder, moments=["One"], video=video, settings=settings) as context:
         await _put_clip(context, "One", bytes(20 * 1024**2 + 1))
         moment = (await list_moments(context))[0]
-        result = await WORK.work(context)
+        result = await refinement.run_stage(context)
     clip = finder.refined[0].clip
     if public_url is None or api_keys:
         assert (clip, result["video_included"]) == (None, 0)
@@ -93,7 +93,7 @@ async def test_a_moment_is_refined_without_a_clip_that_is_lost_or_shows_somethin
         await context.storage.delete(await _put_clip(context, "One"))
         await _put_clip(context, "Two", start_time=121.0, end_time=200.0)
         await _put_clip(context, "Three", start_time=150.0, end_time=219.0)
-        result = await WORK.work(context)
+        result = await refinement.run_stage(context)
     assert [request.clip for request in finder.refined] == [None, None, None]
     assert (result["successful"], result["video_included"]) == (3, 0)
 
@@ -105,7 +105,7 @@ async def test_no_clip_is_shown_where_none_is_wanted_or_seen(
     finder = ScriptedFinder(supports_video=supports)
     async with ready(own_database_url, tmp_path, finder, moments=["One"], include_video_refinement=wanted) as context:
         await _put_clip(context, "One")
-        await WORK.work(context)
+        await refinement.run_stage(context)
     assert finder.refined[0].clip is None
 
 
@@ -117,7 +117,7 @@ async def test_where_nothing_is_said_the_one_moment_cannot_be_refined(own_databa
             await make_transcript(conn, video_id=context.run.video_id, word_timestamps=[], segment_timestamps=[])
             await make_found(conn, context.run.video_id, "One", identifier="f" * 16)
         with pytest.raises(StageFailed, match=r"^Nothing is said around the moment$"):
-            await WORK.work(context)
+            await refinement.run_stage(context)
     assert finder.refined == []
 
 
@@ -138,7 +138,7 @@ async def test_moments_around_which_nothing_is_said_stay_as_they_are_in_a_run_ov
             await make_transcript(conn, video_id=context.run.video_id, **talk(seconds))
             for title in moments:
                 await make_found(conn, context.run.video_id, title, generation_config_id=None)
-        result = await WORK.work(context)
+        result = await refinement.run_stage(context)
         made = [moment.title for moment in await list_moments(context) if moment.is_refined]
     assert made == moments[: len(moments) - kept]
     assert (result["failed"], result["successful"], result["kept"]) == (0, len(made), kept)
@@ -158,5 +158,5 @@ async def test_files_of_clips_of_what_is_replaced_go(own_database_url: str, tmp_
             await make_before(conn, "Before", one)
         await _put_clip(context, "Before")
         kept = await _put_clip(context, "One")
-        await WORK.work(context)
+        await refinement.run_stage(context)
         assert [file.url for file in await context.storage.list(clip_folder(context.run.video))] == [kept]

@@ -8,9 +8,9 @@ import pytest
 
 from app.ai.protocols import Refined, RefineRequest
 from app.core.errors import RunLost, StageFailed
-from app.models.run import RunType
+from app.models.stages import RunType
 from app.pipeline import refining
-from app.pipeline.stages.refinement import WORK
+from app.pipeline.stages import refinement
 from app.repositories import (
     MomentRepository,
     VideoRepository,
@@ -48,11 +48,11 @@ async def test_a_worker_that_takes_over_keeps_the_order_and_does_not_ask_about_e
     finder = ScriptedFinder(refine_answer=answer, meanwhile=wait)
     async with ready(own_database_url, tmp_path, finder) as context:
         with pytest.raises(RunLost):
-            await WORK.work(context)
+            await refinement.run_stage(context)
         assert await list_families(context) == {"One": [], "Two": [], "Three": ["Three"]}
         finder.refine_answer = lambda request: refined(request.moment.start + 2, request.moment.end)
         finder.refined.clear()
-        result = await WORK.work(await take_over(context))
+        result = await refinement.run_stage(await take_over(context))
         titles = [moment.title for moment in await list_moments(context) if moment.is_refined]
     assert [request.moment.title for request in finder.refined] == ["Two"]
     assert titles == ["Two", "Three"]
@@ -71,12 +71,12 @@ async def test_a_worker_that_takes_over_refines_what_is_missing(
             async with context.database.connect() as conn:
                 await make_before(conn, "Before", one)
         with pytest.raises(RunLost):
-            await WORK.work(context)
+            await refinement.run_stage(context)
         finder.refine_answer = lambda request: refined(request.moment.start + 2, request.moment.end)
         finder.refined.clear()
         second = await take_over(context)
-        assert await WORK.skip_reason(second) is None
-        result = await WORK.work(second)
+        assert await refinement.skip_reason(second) is None
+        result = await refinement.run_stage(second)
         assert await list_families(context) == {"One": ["One"], "Two": ["Two"], "Three": ["Three"]}
     assert [request.moment.title for request in finder.refined] == ["Three"]
     assert (result["total"], result["successful"]) == (3, 3)
@@ -90,8 +90,8 @@ async def test_a_worker_that_takes_over_does_not_refine_the_one_moment_twice(
     async with ready(own_database_url, tmp_path, finder, moments=[], **kind) as context:
         async with context.database.connect() as conn:
             await make_found(conn, context.run.video_id, "One", identifier="f" * 16)
-        await WORK.work(context)
-        result = await WORK.work(await take_over(context))
+        await refinement.run_stage(context)
+        result = await refinement.run_stage(await take_over(context))
         assert await list_families(context) == {"One": ["One"]}
     assert (len(finder.refined), result["successful"]) == (1, 1)
 
@@ -105,7 +105,7 @@ async def test_a_moment_that_was_refined_meanwhile_gets_no_second_one(own_databa
     wishes: dict[str, Any] = {"override_existing_refinement": False, "moments": ["One"]}
     async with ready(own_database_url, tmp_path, finder, **wishes) as context:
         one = (await list_moments(context))[0]
-        await WORK.work(context)
+        await refinement.run_stage(context)
         assert await list_families(context) == {"One": ["Meanwhile"]}
 
 
@@ -116,7 +116,7 @@ async def test_an_original_that_is_deleted_meanwhile_is_no_failure(own_database_
 
     async with ready(own_database_url, tmp_path, ScriptedFinder(meanwhile=delete)) as context:
         one = (await list_moments(context))[0]
-        result = await WORK.work(context)
+        result = await refinement.run_stage(context)
         assert await list_families(context) == {"Two": ["Two"], "Three": ["Three"]}
     assert (result["failed"], result["kept"]) == (0, 1)
     assert result["reason"] == "The moment was deleted (1 of 3 moments)"
@@ -130,7 +130,7 @@ async def test_a_video_that_is_deleted_meanwhile_ends_the_stage_at_once(own_data
     finder = ScriptedFinder(meanwhile=delete)
     async with ready(own_database_url, tmp_path, finder, refinement_parallel_workers=1) as context:
         with pytest.raises(StageFailed, match=r"^The video was deleted$"):
-            await WORK.work(context)
+            await refinement.run_stage(context)
     assert len(finder.refined) == 1
 
 
@@ -141,6 +141,6 @@ async def test_a_worker_that_lost_its_run_writes_nothing_and_asks_no_more(
     async with ready(own_database_url, tmp_path, finder, refinement_parallel_workers=1) as context:
         finder.meanwhile = lambda: take_over(context)
         with pytest.raises(RunLost):
-            await WORK.work(context)
+            await refinement.run_stage(context)
         assert await list_families(context) == {"One": [], "Two": [], "Three": []}
     assert len(finder.refined) == 1

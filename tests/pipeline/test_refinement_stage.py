@@ -8,10 +8,9 @@ import pytest
 from app.ai.protocols import Refined, RefineRequest
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from app.core.turns import Turns
-from app.models.run import RunType
+from app.models.stages import RunType
 from app.pipeline import refining
-from app.pipeline.stages import generation
-from app.pipeline.stages.refinement import WORK
+from app.pipeline.stages import generation, refinement
 from app.repositories import (
     GenerationConfigRepository,
     MomentRepository,
@@ -36,8 +35,8 @@ from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, found
 async def test_each_original_gets_a_refined_moment(own_database_url: str, tmp_path: Path) -> None:
     finder = ScriptedFinder()
     async with ready(own_database_url, tmp_path, finder) as context:
-        assert await WORK.skip_reason(context) is None
-        result = await WORK.work(context)
+        assert await refinement.skip_reason(context) is None
+        result = await refinement.run_stage(context)
         moments = await list_moments(context)
         assert await list_families(context) == {"One": ["One"], "Two": ["Two"], "Three": ["Three"]}
     made = next(moment for moment in moments if moment.is_refined and moment.title == "Two")
@@ -59,7 +58,7 @@ async def test_a_model_is_shown_the_words_of_the_window(own_database_url: str, t
     finder = ScriptedFinder()
     wishes: dict[str, Any] = {"refinement_prompt": "Begin with a joke", "refinement_temperature": 0.2}
     async with ready(own_database_url, tmp_path, finder, moments=["One"], **wishes) as context:
-        await WORK.work(context)
+        await refinement.run_stage(context)
     [request] = finder.refined
     assert (request.window_start, request.window_end, request.duration_seconds) == (30.0, 130.8, 300.0)
     assert (request.words[0].word, request.words[-1].word) == ("word30", "word130")
@@ -73,7 +72,7 @@ async def test_a_transcript_without_words_is_shown_by_its_segments(own_database_
             said = {**talk(300), "word_timestamps": []}
             await make_transcript(conn, video_id=context.run.video_id, **said)
             await make_found(conn, context.run.video_id, "One")
-        await WORK.work(context)
+        await refinement.run_stage(context)
     assert finder.refined[0].words[0].word == "word30"
 
 
@@ -98,7 +97,7 @@ async def test_prompt_and_config_are_rows_before_the_model_is_asked(own_database
         "refinement_temperature": 0.2,
     }
     async with ready(own_database_url, tmp_path, finder, moments=["One"], **wishes) as context:
-        await WORK.work(context)
+        await refinement.run_stage(context)
         made = (await list_moments(context))[-1]
     assert seen[0] == ("Short", "minimax", "refinement", 0.2, 0.9)
     assert seen[1] == (20, None, None, made.generation_config_id)
@@ -107,7 +106,7 @@ async def test_prompt_and_config_are_rows_before_the_model_is_asked(own_database
 async def test_where_this_machine_refines_the_config_names_its_engine(own_database_url: str, tmp_path: Path) -> None:
     finder = ScriptedFinder(is_local=True, model="local (tiny-2)", parameters={})
     async with ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
-        await WORK.work(context)
+        await refinement.run_stage(context)
         config_id = (await list_moments(context))[-1].generation_config_id
         async with context.database.connect() as conn:
             config = await GenerationConfigRepository(conn).get(config_id or 0)
@@ -117,8 +116,8 @@ async def test_where_this_machine_refines_the_config_names_its_engine(own_databa
 
 async def test_a_run_that_found_moments_names_the_config_of_that(own_database_url: str, tmp_path: Path) -> None:
     async with ready(own_database_url, tmp_path, ScriptedFinder(found((10.0, 50.0, "New")))) as context:
-        await generation.WORK.work(context)
-        await WORK.work(context)
+        await generation.run_stage(context)
+        await refinement.run_stage(context)
         async with context.database.connect() as conn:
             run = await PipelineHistoryRepository(conn).get(context.run.id)
             assert run is not None
@@ -132,14 +131,14 @@ async def test_without_moments_or_with_nothing_left_to_refine_it_is_skipped(
 ) -> None:
     finder = ScriptedFinder()
     async with ready(own_database_url, tmp_path, finder, moments=[], override_existing_refinement=False) as context:
-        assert await WORK.skip_reason(context) == "No moments to refine"
+        assert await refinement.skip_reason(context) == "No moments to refine"
         async with context.database.connect() as conn:
             await make_found(conn, context.run.video_id, "Orphan", is_refined=True)
-            assert await WORK.skip_reason(context) == "No moments to refine"
+            assert await refinement.skip_reason(context) == "No moments to refine"
             one = await make_found(conn, context.run.video_id, "One")
-            assert await WORK.skip_reason(context) is None
+            assert await refinement.skip_reason(context) is None
             await make_found(conn, context.run.video_id, "One", is_refined=True, parent_id=one.id)
-        assert await WORK.skip_reason(context) == "All moments are refined already (1 moments)"
+        assert await refinement.skip_reason(context) == "All moments are refined already (1 moments)"
 
 
 @pytest.mark.parametrize(("override", "asked"), [(True, ["One", "Three", "Two"]), (False, ["Three", "Two"])])
@@ -155,7 +154,7 @@ async def test_what_was_refined_before_is_replaced_or_left(
             await make_before(conn, "Deeper", before)
             itself = await make_found(conn, context.run.video_id, "Itself", is_refined=True)
             await MomentRepository(conn).update(itself.id, parent_id=itself.id)
-        await WORK.work(context)
+        await refinement.run_stage(context)
         titles = sorted(moment.title for moment in await list_moments(context) if moment.is_refined)
     assert sorted(request.moment.title for request in finder.refined) == asked
     assert titles == (["Itself", "One", "Three", "Two"] if override else ["Before", "Deeper", "Itself", "Three", "Two"])
@@ -178,9 +177,9 @@ async def test_a_third_run_has_as_many_rows_as_the_first(
             if not counts:
                 async with context.database.connect() as conn:
                     await make_transcript(conn, video_id=context.run.video_id, **talk(300))
-            for stage in (generation.WORK, WORK):
+            for stage in (generation, refinement):
                 if await stage.skip_reason(context) is None:
-                    await stage.work(context)
+                    await stage.run_stage(context)
             if by_hand and not counts:
                 async with context.database.connect() as conn:
                     await make_moment(conn, video_id=context.run.video_id, start_time=200, end_time=210, title="Mine")
@@ -206,8 +205,8 @@ async def test_one_moment_gets_one_more_refined_one_with_each_run_that_changes_t
         for _ in range(2):
             kind: dict[str, Any] = {"run_type": RunType.REFINEMENT, "subject": two.identifier}
             async with make_context(own_database_url, tmp_path, models=context.models, video=video, **kind) as single:
-                assert await WORK.skip_reason(single) is None
-                result = await WORK.work(single)
+                assert await refinement.skip_reason(single) is None
+                result = await refinement.run_stage(single)
                 await end_run(single)
         expected = ["Two", "Two"] if is_changed else ["Two"]
         assert await list_families(context) == {"One": [], "Two": expected, "Three": []}
@@ -222,7 +221,7 @@ async def test_an_unchanged_refinement_is_no_new_moment(own_database_url: str, t
         return refined(request.moment.start + shift, request.moment.end)
 
     async with ready(own_database_url, tmp_path, ScriptedFinder(refine_answer=answer)) as context:
-        result = await WORK.work(context)
+        result = await refinement.run_stage(context)
         assert await list_families(context) == {"One": [], "Two": ["Two"], "Three": []}
     assert (result["successful"], result["unchanged"]) == (3, 2)
     assert result["reason"] == "Times of 2 of 3 moments were exact already"
@@ -234,7 +233,7 @@ async def test_where_no_time_changes_what_was_refined_before_stays(own_database_
         one = (await list_moments(context))[0]
         async with context.database.connect() as conn:
             await make_before(conn, "Before", one, start_time=61.0, end_time=99.0)
-        result = await WORK.work(context)
+        result = await refinement.run_stage(context)
         assert await list_families(context) == {"One": ["Before"]}
     assert (result["unchanged"], result["reason"]) == (1, "Times were exact already")
 
@@ -247,7 +246,7 @@ async def test_refined_moments_are_in_the_order_of_time_whichever_is_finished_fi
 
     finder = ScriptedFinder(meanwhile=wait)
     async with ready(own_database_url, tmp_path, finder, refinement_parallel_workers=3) as context:
-        await WORK.work(context)
+        await refinement.run_stage(context)
         titles = [moment.title for moment in await list_moments(context) if moment.is_refined]
     assert titles == ["One", "Two", "Three"]
 
@@ -262,7 +261,7 @@ async def test_what_is_refined_from_a_refined_moment_hangs_under_the_original(
         async with context.database.connect() as conn:
             better = {"is_refined": True, "parent_id": one.id, "identifier": "f" * 16, "start_time": 70.0}
             await make_found(conn, context.run.video_id, "One", **better)
-        await WORK.work(context)
+        await refinement.run_stage(context)
         made = (await list_moments(context))[-1]
     assert (made.parent_id, made.start_time) == (one.id, 71.0)
 
@@ -271,18 +270,18 @@ async def test_a_moment_that_is_gone_cannot_be_refined(own_database_url: str, tm
     kind: dict[str, Any] = {"run_type": RunType.REFINEMENT, "subject": "f" * 16}
     async with ready(own_database_url, tmp_path, ScriptedFinder(), **kind) as context:
         with pytest.raises(StageFailed, match=r"^The moment was deleted$"):
-            await WORK.work(context)
+            await refinement.run_stage(context)
 
 
 async def test_without_a_transcript_it_says_what_to_do_first(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path) as context:
         with pytest.raises(StageFailed, match=r"^Transcript not found\. Please generate transcript first\.$"):
-            await WORK.work(context)
+            await refinement.run_stage(context)
 
 
 async def test_one_that_fails_does_not_stop_the_others(own_database_url: str, tmp_path: Path) -> None:
     async with ready(own_database_url, tmp_path, failing("One")) as context:
-        result = await WORK.work(context)
+        result = await refinement.run_stage(context)
         assert await list_families(context) == {"One": [], "Two": ["Two"], "Three": ["Three"]}
     assert (result["total"], result["successful"], result["failed"]) == (3, 2, 1)
     assert result["reason"] == "One is too hard"
@@ -298,7 +297,7 @@ async def test_the_stage_fails_where_all_moments_do_and_the_old_ones_stay(
         async with context.database.connect() as conn:
             await make_before(conn, "Before", one)
         with pytest.raises(StageFailed, match=r"^The answer is no JSON$"):
-            await WORK.work(context)
+            await refinement.run_stage(context)
         assert await list_families(context) == {"One": ["Before"], "Two": [], "Three": []}
         async with context.database.connect() as conn:
             cursor = await conn.execute("SELECT raw_answer FROM pipeline.work")
@@ -319,7 +318,7 @@ async def test_a_failure_that_may_pass_is_tried_again_for_that_moment(
         return refined(request.moment.start, request.moment.end)
 
     async with ready(own_database_url, tmp_path, ScriptedFinder(refine_answer=answer)) as context:
-        result = await WORK.work(context)
+        result = await refinement.run_stage(context)
     assert tries == {"One": 3, "Two": 3, "Three": 1}
     assert (result["successful"], result["failed"], result["reason"]) == (2, 1, "The service is busy")
 
@@ -331,7 +330,7 @@ async def test_a_moment_that_takes_too_long_fails_alone(
     finder = ScriptedFinder(meanwhile=lambda: asyncio.sleep(3600))
     async with ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
         with pytest.raises(StageFailed, match="took longer than"):
-            await WORK.work(context)
+            await refinement.run_stage(context)
 
 
 async def test_a_moment_that_waits_for_its_turn_has_its_time_from_then_on(
@@ -348,7 +347,7 @@ async def test_a_moment_that_waits_for_its_turn_has_its_time_from_then_on(
     finder = ScriptedFinder(meanwhile=work)
     async with ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
         async with turns.take():
-            working = asyncio.ensure_future(WORK.work(context))
+            working = asyncio.ensure_future(refinement.run_stage(context))
             async with asyncio.timeout(60):
                 await asked.wait()
             await asyncio.sleep(0.8)
@@ -372,14 +371,14 @@ async def test_times_that_cannot_be_are_refused(
     finder = ScriptedFinder(refine_answer=lambda _: refined(start, end))
     async with ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
         with pytest.raises(StageFailed, match=problem):
-            await WORK.work(context)
+            await refinement.run_stage(context)
         assert await list_families(context) == {"One": []}
 
 
 async def test_times_that_were_rounded_are_brought_back_into_the_window(own_database_url: str, tmp_path: Path) -> None:
     finder = ScriptedFinder(refine_answer=lambda _: refined(29.96, 130.84))
     async with ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
-        await WORK.work(context)
+        await refinement.run_stage(context)
         made = (await list_moments(context))[-1]
     assert (made.start_time, made.end_time) == (30.0, 130.8)
 
@@ -399,5 +398,5 @@ async def test_no_more_calls_than_were_asked_for_are_under_way(own_database_url:
     async with ready(
         own_database_url, tmp_path, ScriptedFinder(meanwhile=call), moments=titles, refinement_parallel_workers=3
     ) as context:
-        await WORK.work(context)
+        await refinement.run_stage(context)
     assert 1 < most <= 3

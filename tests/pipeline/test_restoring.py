@@ -12,11 +12,12 @@ import pytest
 from app.ai.protocols import PromptText, Refined, RefineRequest
 from app.core.errors import StageFailed
 from app.database import Connection
-from app.models.run import RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.models.run import RunStatus, StageRecord, StageStatus
+from app.models.stages import RunType, Stage
 from app.pipeline import outages
 from app.pipeline.context import RunContext
+from app.pipeline.stages import generation
 from app.pipeline.stages import refinement as refinement_stage
-from app.pipeline.stages.generation import WORK
 from app.repositories import MomentRepository, VideoRepository
 from app.repositories.answers import AnswerRepository
 from app.repositories.ended_runs import EndedRunRepository
@@ -55,7 +56,7 @@ async def release_cancelled(conn: Connection, context: RunContext) -> None:
 
 async def end_after_a_worker_died(conn: Connection, context: RunContext) -> None:
     second = await take_over(context)
-    assert (await WORK.work(second))["moments"] == 2
+    assert (await generation.run_stage(second))["moments"] == 2
     await end_as_cancelled(conn, second)
 
 
@@ -95,7 +96,7 @@ async def test_what_a_run_has_replaced_comes_back_where_it_does_not_complete(
         await make_transcript(conn, video_id=context.run.video_id, **talk(300))
         await make_before(conn, context.run.video_id)
         before = await read_rows(context)
-        record = StageRecord(StageStatus.COMPLETED, 1.0, 2.0, result=await WORK.work(context))
+        record = StageRecord(StageStatus.COMPLETED, 1.0, 2.0, result=await generation.run_stage(context))
         await WorkRepository(conn).save_stage(context.run, Stage.GENERATION, record)
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
         assert [moment.title for moment in moments] == ["Mine", "One", "Two"]
@@ -123,8 +124,8 @@ async def retry(
     async with make_context(url, folder, models=models, video=video) as again:
         async with again.database.connect() as conn:
             await AnswerRepository(conn).copy(context.run.identifier, again.run.identifier)
-        generated = dict(await WORK.work(again))
-        refinement = dict(await refinement_stage.WORK.work(again))
+        generated = dict(await generation.run_stage(again))
+        refinement = dict(await refinement_stage.run_stage(again))
         async with again.database.connect() as conn, conn.transaction():
             await WorkRepository(conn).finish(again.run, Outcome(RunStatus.COMPLETED))
     return generated, refinement
@@ -147,8 +148,8 @@ async def test_a_retry_pays_for_nothing_that_a_model_has_answered(
     ):
         await make_transcript(conn, video_id=context.run.video_id, **talk(300))
         await make_before(conn, context.run.video_id)
-        await WORK.work(context)
-        await refinement_stage.WORK.work(context)
+        await generation.run_stage(context)
+        await refinement_stage.run_stage(context)
         async with conn.transaction():
             await end(conn, context)
         finder.answer, finder.refine_answer = found((30.0, 90.0, "Other")), lambda request: refined(81.0, 149.0)
@@ -187,8 +188,8 @@ async def test_a_retry_of_a_run_of_which_a_part_failed_refines_that_part(own_dat
         context.database.connect() as conn,
     ):
         await make_transcript(conn, video_id=context.run.video_id, **talk(300))
-        await WORK.work(context)
-        await refinement_stage.WORK.work(context)
+        await generation.run_stage(context)
+        await refinement_stage.run_stage(context)
         async with conn.transaction():
             await WorkRepository(conn).finish(context.run, Outcome(RunStatus.PARTIAL))
         before = await MomentRepository(conn).list_by_video(context.run.video_id)
@@ -197,7 +198,7 @@ async def test_a_retry_of_a_run_of_which_a_part_failed_refines_that_part(own_dat
         video = {"identifier": context.run.video}
         async with make_context(own_database_url, tmp_path, models=models, video=video) as again:
             await AnswerRepository(conn).copy(context.run.identifier, again.run.identifier)
-            result = await refinement_stage.WORK.work(again)
+            result = await refinement_stage.run_stage(again)
         after = await MomentRepository(conn).list_by_video(context.run.video_id)
     assert [request.moment.title for request in finder.refined] == ["Two"]
     assert after[:-1] == before
@@ -216,7 +217,7 @@ async def test_a_retry_asks_anew_where_the_question_is_another_one(
         context.database.connect() as conn,
     ):
         await make_transcript(conn, video_id=context.run.video_id, **talk(300))
-        await WORK.work(context)
+        await generation.run_stage(context)
         async with conn.transaction():
             await end_as_failed(conn, context)
         if what == "transcript":
@@ -237,7 +238,7 @@ async def test_what_cannot_come_back_does_not_keep_the_run_from_ending(own_datab
         await make_transcript(conn, video_id=context.run.video_id, **talk(300))
         await make_before(conn, context.run.video_id)
         old = (await MomentRepository(conn).list_by_video(context.run.video_id))[0]
-        await WORK.work(context)
+        await generation.run_stage(context)
         await make_moment(conn, video_id=context.run.video_id, identifier=old.identifier, title="Imported")
         async with conn.transaction():
             await end_as_cancelled(conn, context)
@@ -253,7 +254,7 @@ async def test_a_first_run_that_is_cancelled_keeps_what_it_has_found(own_databas
         context.database.connect() as conn,
     ):
         await make_transcript(conn, video_id=context.run.video_id, **talk(300))
-        await WORK.work(context)
+        await generation.run_stage(context)
         async with conn.transaction():
             await end_as_cancelled(conn, context)
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
@@ -270,7 +271,7 @@ async def test_moments_that_are_deleted_while_a_run_replaces_them_do_not_come_ba
     ):
         await make_transcript(conn, video_id=context.run.video_id, **talk(300))
         await make_before(conn, context.run.video_id)
-        await WORK.work(context)
+        await generation.run_stage(context)
         async with conn.transaction():
             await delete_rows(conn, context.run.video, Skips(force=True, skip_local_video=True))
         async with conn.transaction():
@@ -289,7 +290,7 @@ async def test_clips_that_are_deleted_while_a_run_replaces_them_do_not_come_back
     ):
         await make_transcript(conn, video_id=context.run.video_id, **talk(300))
         await make_before(conn, context.run.video_id)
-        await WORK.work(context)
+        await generation.run_stage(context)
         async with conn.transaction():
             await delete_rows(conn, context.run.video, Skips(force=True, skip_local_moments=True, **skips))
         async with conn.transaction():
@@ -337,7 +338,7 @@ async def test_moments_whose_commit_was_not_answered_are_replaced_once(
         await make_transcript(conn, video_id=context.run.video_id, **talk(300))
         await make_before(conn, context.run.video_id)
         before = await read_rows(context)
-        assert (await WORK.work(context))["moments"] == 2
+        assert (await generation.run_stage(context))["moments"] == 2
         assert lost == 6
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
         assert [moment.title for moment in moments] == ["Mine", "One", "Two"]
@@ -360,7 +361,7 @@ async def test_a_run_that_no_worker_can_read_ends_with_all_it_has_replaced_or_no
         await make_transcript(conn, video_id=context.run.video_id, **talk(300))
         await make_before(conn, context.run.video_id)
         before = await read_rows(context)
-        await WORK.work(context)
+        await generation.run_stage(context)
         replaced = await read_rows(context)
         await conn.execute("UPDATE pipeline.work SET request = '[]', attempts = 3")
         with monkeypatch.context() as patch:
@@ -387,7 +388,7 @@ async def test_a_run_that_is_released_and_the_deletion_of_its_video_do_not_wait_
     ):
         await make_transcript(conn, video_id=context.run.video_id, **talk(300))
         await make_before(conn, context.run.video_id)
-        await WORK.work(context)
+        await generation.run_stage(context)
         await cancel_runs(conn, context.run.video)
         async with conn.transaction():
             await VideoRepository(conn).lock_for_deletion(context.run.video)

@@ -7,10 +7,9 @@ import pytest
 from app.ai.protocols import Segment, Transcribed, Word
 from app.core.errors import ModelAnswerInvalid, RunLost, StageFailed
 from app.models import Transcript
-from app.models.run import Stage
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME
-from app.pipeline.stages.transcript import WORK
+from app.pipeline.stages import transcript
 from app.repositories import PipelineHistoryRepository, TranscriptRepository, VideoRepository
 from app.storage import audio_folder
 from tests.factories import make_transcript
@@ -60,10 +59,9 @@ async def test_stores_what_is_said_with_who_heard_it(own_database_url: str, tmp_
     models, transcriber = _models(meanwhile=look)
     async with make_context(own_database_url, tmp_path, models=models, transcription_model="parakeet") as context:
         wav = _write_wav(context.folder / AUDIO_NAME)
-        assert await WORK.skip_reason(context) is None
-        result = await WORK.work(context)
+        assert await transcript.skip_reason(context) is None
+        result = await transcript.run_stage(context)
         stored = await _read(context)
-    assert WORK.stage is Stage.TRANSCRIPT
     assert models.keys == ["parakeet"]
     assert (transcriber.asked[0].path, transcriber.asked[0].duration_seconds) == (wav, 1.0)
     assert [*seen, context.progress] == [{"percentage": 50}, {"percentage": 100}]
@@ -89,8 +87,8 @@ async def test_the_result_says_which_speech_was_dropped(own_database_url: str, t
     models, _ = _models(answer)
     async with make_context(own_database_url, tmp_path, models=models) as context:
         _write_wav(context.folder / AUDIO_NAME)
-        result = await WORK.work(context)
-    assert result["reason"] == context.dropped_speech
+        result = await transcript.run_stage(context)
+    assert result["reason"] == result["dropped_speech"]
     assert result["reason"] == (
         "Speech that could not be understood is not in the transcript: 0:12-0:24, 1:02:05-1:02:11"
     )
@@ -100,14 +98,14 @@ async def test_a_video_that_has_a_transcript_is_skipped(own_database_url: str, t
     async with make_context(own_database_url, tmp_path) as context:
         async with context.database.connect() as conn:
             await make_transcript(conn, video_id=context.run.video_id)
-        assert await WORK.skip_reason(context) == "Transcript already exists"
+        assert await transcript.skip_reason(context) == "Transcript already exists"
 
 
 async def test_without_sound_it_says_what_to_do_first(own_database_url: str, tmp_path: Path) -> None:
     models, _ = _models()
     async with make_context(own_database_url, tmp_path, models=models) as context:
         with pytest.raises(StageFailed, match=r"^Audio file not found\. Please process audio first\.$"):
-            await WORK.work(context)
+            await transcript.run_stage(context)
 
 
 async def test_a_damaged_wav_is_told_as_that(own_database_url: str, tmp_path: Path) -> None:
@@ -115,7 +113,7 @@ async def test_a_damaged_wav_is_told_as_that(own_database_url: str, tmp_path: Pa
     async with make_context(own_database_url, tmp_path, models=models) as context:
         (context.folder / AUDIO_NAME).write_bytes(b"no sound")
         with pytest.raises(StageFailed, match="damaged"):
-            await WORK.work(context)
+            await transcript.run_stage(context)
 
 
 async def test_sound_that_an_earlier_run_stored_is_used(own_database_url: str, tmp_path: Path) -> None:
@@ -123,7 +121,7 @@ async def test_sound_that_an_earlier_run_stored_is_used(own_database_url: str, t
     async with make_context(own_database_url, tmp_path, models=models) as context:
         key = f"{audio_folder(context.run.video)}/sound.wav"
         stored = await context.storage.put(key, _write_wav(tmp_path / "sound.wav"))
-        await WORK.work(context)
+        await transcript.run_stage(context)
     assert transcriber.asked[0].path.as_uri() == stored.url
     assert transcriber.links == [None]
 
@@ -134,7 +132,7 @@ async def test_sound_in_a_bucket_is_fetched_and_has_a_link(own_database_url: str
     async with make_context(own_database_url, tmp_path, models=models, settings=settings) as context:
         wav = _write_wav(tmp_path / "sound.wav")
         await context.storage.put(f"{audio_folder(context.run.video)}/sound.wav", wav)
-        await WORK.work(context)
+        await transcript.run_stage(context)
         assert transcriber.asked[0].path == context.folder / AUDIO_NAME
         assert transcriber.asked[0].path.read_bytes() == wav.read_bytes()
     assert transcriber.links[0] is not None
@@ -152,9 +150,9 @@ async def test_sound_in_a_folder_has_the_address_of_this_server_unless_keys_clos
             await context.storage.put(f"{audio_folder('a talk')}/sound.wav", _write_wav(tmp_path / "sound.wav"))
             if api_keys:
                 with pytest.raises(StageFailed, match="closed to it where API_KEYS is set"):
-                    await WORK.work(context)
+                    await transcript.run_stage(context)
             else:
-                await WORK.work(context)
+                await transcript.run_stage(context)
                 assert transcriber.links == ["https://videos.example/static/audios/a%20talk.wav"]
             await _end(context)
 
@@ -163,7 +161,7 @@ async def test_silence_is_a_transcript_without_words(own_database_url: str, tmp_
     models, _ = _models(transcribed(language=""))
     async with make_context(own_database_url, tmp_path, models=models) as context:
         _write_wav(context.folder / AUDIO_NAME)
-        result = await WORK.work(context)
+        result = await transcript.run_stage(context)
         stored = await _read(context)
     assert (result["words"], result["language"]) == (0, "und")
     assert stored is not None
@@ -177,7 +175,7 @@ async def test_what_the_database_cannot_hold_is_taken_out(own_database_url: str,
     models, _ = _models(answer)
     async with make_context(own_database_url, tmp_path, models=models) as context:
         _write_wav(context.folder / AUDIO_NAME)
-        await WORK.work(context)
+        await transcript.run_stage(context)
         stored = await _read(context)
     assert stored is not None
     assert (stored.full_text, [word["word"] for word in stored.word_timestamps]) == ("ab", ["ab"])
@@ -188,7 +186,7 @@ async def test_a_word_a_little_past_the_end_is_brought_back(own_database_url: st
     models, _ = _models(transcribed(("late", 0.9, 1.3)))
     async with make_context(own_database_url, tmp_path, models=models) as context:
         _write_wav(context.folder / AUDIO_NAME)
-        await WORK.work(context)
+        await transcript.run_stage(context)
         stored = await _read(context)
     assert stored is not None
     assert stored.word_timestamps == [{"word": "late", "start": 0.9, "end": 1.0}]
@@ -213,7 +211,7 @@ async def test_times_that_cannot_be_fail_the_stage_and_the_answer_is_kept(
     async with make_context(own_database_url, tmp_path, models=models) as context:
         _write_wav(context.folder / AUDIO_NAME)
         with pytest.raises(ModelAnswerInvalid, match=problem):
-            await WORK.work(context)
+            await transcript.run_stage(context)
         assert await _read(context) is None
         assert '"words":[{"word":"a"' in (await _raw_answer(context) or "")
 
@@ -223,7 +221,7 @@ async def test_an_answer_that_the_transcriber_refuses_is_kept_too(own_database_u
     async with make_context(own_database_url, tmp_path, models=models) as context:
         _write_wav(context.folder / AUDIO_NAME)
         with pytest.raises(ModelAnswerInvalid, match="no JSON"):
-            await WORK.work(context)
+            await transcript.run_stage(context)
         assert await _raw_answer(context) == "<html>"
 
 
@@ -237,7 +235,7 @@ async def test_of_two_transcripts_the_first_one_stays(own_database_url: str, tmp
                 await make_transcript(conn, video_id=context.run.video_id, full_text="I was first.")
 
         transcriber.meanwhile = another
-        result = await WORK.work(context)
+        result = await transcript.run_stage(context)
         stored = await _read(context)
     assert result["reason"] == "Another transcript was there first and is kept"
     assert stored is not None
@@ -255,7 +253,7 @@ async def test_a_video_that_is_deleted_meanwhile_ends_the_stage(own_database_url
 
         transcriber.meanwhile = delete
         with pytest.raises(StageFailed, match=r"^The video was deleted$"):
-            await WORK.work(context)
+            await transcript.run_stage(context)
 
 
 async def test_a_worker_that_lost_its_run_writes_nothing(own_database_url: str, tmp_path: Path) -> None:
@@ -264,5 +262,5 @@ async def test_a_worker_that_lost_its_run_writes_nothing(own_database_url: str, 
         _write_wav(context.folder / AUDIO_NAME)
         transcriber.meanwhile = lambda: take_over(context)
         with pytest.raises(RunLost):
-            await WORK.work(context)
+            await transcript.run_stage(context)
         assert await _read(context) is None

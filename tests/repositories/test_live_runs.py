@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from app.models.run import ClaimedRun, RunRequest, RunType, Stage, StageRecord, StageStatus
+from app.models.run import ClaimedRun, RunRequest, StageRecord, StageStatus
+from app.models.stages import RunType, Stage
 from app.repositories.live_fields import read_progress, write_run
 from app.repositories.live_runs import LiveRuns
 from app.services.live_progress import find_progress

@@ -7,7 +7,8 @@ from psycopg.types.json import Jsonb
 from app.core.config import Settings
 from app.core.errors import RunLost
 from app.database import Connection, connect
-from app.models.run import ClaimedRun, RunRequest, RunStatus, RunType, Stage, StageRecord, StageStatus
+from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
+from app.models.stages import RunType, Stage
 from app.repositories import PipelineHistoryRepository, VideoRepository
 from app.repositories.work import Accepted, Outcome, WorkRepository
 

@@ -5,16 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.core.errors import FileMissing
-from app.media.audio import LIMIT_SECONDS, wav_seconds
-from app.models.run import Stage
+from app.media.audio import wav_seconds
 from app.pipeline.context import RunContext
 from app.pipeline.extracting import extract_once
 from app.pipeline.files import describe_file_problem
-from app.pipeline.stage import Resource, StageWork
 from app.storage import find_audio_file
 
 
-async def _skip_reason(context: RunContext) -> str | None:
+async def skip_reason(context: RunContext) -> str | None:
     try:
         await find_audio_file(context.storage, context.run.video)
     except FileMissing:
@@ -22,11 +20,8 @@ async def _skip_reason(context: RunContext) -> str | None:
     return "Audio file already exists"
 
 
-async def _work(context: RunContext) -> Mapping[str, Any]:
+async def run_stage(context: RunContext) -> Mapping[str, Any]:
     path = await extract_once(context)
     described = {"seconds": round(await asyncio.to_thread(wav_seconds, path), 3)}
     problem = await describe_file_problem(context)
     return {**described, "reason": problem} if problem else described
-
-
-WORK = StageWork(Stage.AUDIO, LIMIT_SECONDS, _skip_reason, _work, resource=Resource.AUDIO, attempts=3)

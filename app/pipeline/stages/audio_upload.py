@@ -5,16 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.core.errors import FileMissing, VideoDeleted
-from app.models.run import Stage
 from app.pipeline.context import RunContext
 from app.pipeline.extracting import extract_once
-from app.pipeline.stage import StageWork
 from app.storage import StoredFile, audio_folder, find_audio_file, name_of
 
-_LIMIT_SECONDS = 3600.0  # it may have to be extracted again
 
-
-async def _skip_reason(context: RunContext) -> str | None:
+async def skip_reason(context: RunContext) -> str | None:
     try:
         await find_audio_file(context.storage, context.run.video)
     except FileMissing:
@@ -22,7 +18,7 @@ async def _skip_reason(context: RunContext) -> str | None:
     return "Audio file is already stored"
 
 
-async def _work(context: RunContext) -> Mapping[str, Any]:
+async def run_stage(context: RunContext) -> Mapping[str, Any]:
     path = await extract_once(context)  # a worker on another machine may have done it before
     total = (await asyncio.to_thread(path.stat)).st_size
     sent = 0
@@ -46,6 +42,3 @@ async def _check_video(context: RunContext, stored: StoredFile) -> None:
     except VideoDeleted:
         await context.storage.delete(stored.url)
         raise
-
-
-WORK = StageWork(Stage.AUDIO_UPLOAD, _LIMIT_SECONDS, _skip_reason, _work, attempts=3)

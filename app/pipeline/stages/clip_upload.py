@@ -8,17 +8,14 @@ from typing import Any
 from app.core.errors import DatabaseUnavailable, RunLost, StageFailed, VideoDeleted, VideoMomentsError
 from app.database import Connection
 from app.media.probe import MediaInfo, NotAVideo, probe
-from app.models.run import Stage
 from app.pipeline.clipping import Target, cut_missing, needs_no_clips, plan_clips
 from app.pipeline.context import RunContext
 from app.pipeline.replacing import delete_files, replace_clip
 from app.pipeline.saving import save
-from app.pipeline.stage import StageWork
 from app.repositories import MomentRepository
 from app.storage import StoredFile
 from app.storage.workers import Workers
 
-_LIMIT_SECONDS = 24 * 3600.0
 _probes = Workers("clip-probes", 2)
 
 
@@ -47,7 +44,7 @@ class _Sending:
         )
 
 
-async def _skip_reason(context: RunContext) -> str | None:
+async def skip_reason(context: RunContext) -> str | None:
     if await needs_no_clips(context):
         return "Refinement model does not support video"
     plan = await plan_clips(context)
@@ -56,7 +53,7 @@ async def _skip_reason(context: RunContext) -> str | None:
     return None if plan.targets else "All clips already uploaded"
 
 
-async def _work(context: RunContext) -> Mapping[str, Any]:
+async def run_stage(context: RunContext) -> Mapping[str, Any]:
     targets = (await plan_clips(context)).targets
     await cut_missing(context, targets)  # a worker on another machine may have done it before
     sizes = {target: size for target in targets if (size := await asyncio.to_thread(_size_of, target)) is not None}
@@ -140,6 +137,3 @@ def _describe(total: int, failures: Sequence[VideoMomentsError]) -> Mapping[str,
         reasons = "; ".join(dict.fromkeys(map(str, failures)))
         described["reason"] = f"{len(failures)} of {total} clips could not be stored: {reasons}"
     return described
-
-
-WORK = StageWork(Stage.CLIP_UPLOAD, _LIMIT_SECONDS, _skip_reason, _work, attempts=3)

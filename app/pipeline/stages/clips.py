@@ -5,13 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.core.errors import StageFailed
-from app.models.run import Stage
 from app.pipeline.clipping import cut_missing, needs_no_clips, plan_clips
 from app.pipeline.context import RunContext
-from app.pipeline.stage import Resource, StageWork
-
-# Each clip has its own limit; this one ends what hangs all the same.
-_LIMIT_SECONDS = 24 * 3600.0
 
 
 @dataclass(slots=True)
@@ -35,7 +30,7 @@ class _Tally:
         context.report(total=self.total, processed=self.kept + self.cut + self.failed, failed=self.failed)
 
 
-async def _skip_reason(context: RunContext) -> str | None:
+async def skip_reason(context: RunContext) -> str | None:
     if await needs_no_clips(context):
         return "Refinement model does not support video"
     plan = await plan_clips(context)
@@ -44,7 +39,7 @@ async def _skip_reason(context: RunContext) -> str | None:
     return None if plan.targets else "All clips already extracted"
 
 
-async def _work(context: RunContext) -> Mapping[str, Any]:
+async def run_stage(context: RunContext) -> Mapping[str, Any]:
     plan = await plan_clips(context)
     tally = _Tally(plan.originals, plan.originals - len(plan.targets))
     tally.report(context)
@@ -64,6 +59,3 @@ def _describe(tally: _Tally) -> Mapping[str, Any]:
     if tally.failed:
         described["reason"] = f"{tally.failed} of {tally.total} clips could not be cut: {'; '.join(tally.reasons)}"
     return described
-
-
-WORK = StageWork(Stage.CLIPS, _LIMIT_SECONDS, _skip_reason, _work, resource=Resource.CLIPS, attempts=3)

@@ -24,20 +24,17 @@ from app.database import Connection
 from app.media.lengths import check_hours
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.models import Video
-from app.models.run import Stage
 from app.pipeline.context import RunContext
 from app.pipeline.fetching import WebPage, fetch_from_bucket, fetch_over_http
 from app.pipeline.files import describe_file_problem, local_file
 from app.pipeline.page_films import can_fetch_from_pages, fetch_from_page
 from app.pipeline.part_file import PartFile
 from app.pipeline.saving import save
-from app.pipeline.stage import StageWork
 from app.repositories import VideoRepository
 from app.repositories.video_files import VideoFileRepository
 from app.storage import video_folder
 from app.storage.workers import Workers
 
-_LIMIT_SECONDS = 1800.0
 _PART_NAME = "download.part"
 _FILM_NAME = "film"
 _PAGE_FOLDER = "page"
@@ -46,7 +43,7 @@ _ANNOUNCED = re.compile(r"([0-9a-f]{16})\.[a-z0-9]+")
 _probes = Workers("download-probes", 2)
 
 
-async def _skip_reason(context: RunContext) -> str | None:
+async def skip_reason(context: RunContext) -> str | None:
     video = await _get_video(context)
     if not await _is_here(context, video):
         return None
@@ -58,7 +55,7 @@ async def _skip_reason(context: RunContext) -> str | None:
     return f"Video already exists locally. {problem}" if problem else "Video already exists locally"
 
 
-async def _work(context: RunContext) -> Mapping[str, Any]:
+async def run_stage(context: RunContext) -> Mapping[str, Any]:
     video = await _get_video(context)
     async with _as_failures():
         if await _is_here(context, video):
@@ -199,6 +196,3 @@ async def _as_failures() -> AsyncIterator[None]:
 def _tell(error: Exception) -> str:
     text = str(error)
     return f"Video download failed: {text[:1].lower()}{text[1:]}"
-
-
-WORK = StageWork(Stage.DOWNLOAD, _LIMIT_SECONDS, _skip_reason, _work, attempts=3)

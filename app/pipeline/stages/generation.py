@@ -12,7 +12,7 @@ from app.core.errors import FileMissing, StageFailed, StorageUnavailable, VideoD
 from app.core.text import clean_line
 from app.database import Connection
 from app.models import Transcript, Video
-from app.models.run import Stage
+from app.models.stages import Stage
 from app.pipeline.answers import Question, keep_found, recall_found
 from app.pipeline.configs import store_config
 from app.pipeline.context import RunContext
@@ -21,7 +21,6 @@ from app.pipeline.files import AUDIO_NAME, find_local
 from app.pipeline.saving import keeping_answers, save, storable, usage_of
 from app.pipeline.scenes import find_cuts
 from app.pipeline.spoken import end_of, segments_of, words_of
-from app.pipeline.stage import Resource, StageWork
 from app.repositories import (
     MomentRepository,
     PipelineHistoryRepository,
@@ -61,7 +60,7 @@ class _Replaced:
     gone: int = 0
 
 
-async def _skip_reason(context: RunContext) -> str | None:
+async def skip_reason(context: RunContext) -> str | None:
     if context.run.request.override_existing_moments:
         return None
     async with context.database.connect() as conn:
@@ -69,14 +68,14 @@ async def _skip_reason(context: RunContext) -> str | None:
     return f"Moments already exist ({moments} moments)" if moments else None
 
 
-async def _work(context: RunContext) -> Mapping[str, Any]:
+async def run_stage(context: RunContext) -> Mapping[str, Any]:
     material = await _read_material(context)
     if material.found_before is not None:  # by a worker that died before it could say so
         return {"moments": material.found_before}
     finder = await context.models.get_finder(context.run.request.generation_model)
     request = await _make_request(context, material)
     if not request.segments:
-        return await _end_without(context, context.dropped_speech or "Nothing is said in the video")
+        return await _end_without(context, _find_dropped_speech(context) or "Nothing is said in the video")
     if reason := _too_short(material.video, request.min_length):
         return await _end_without(context, reason)
     config_id, found = await save(context, lambda conn: _prepare(conn, context, finder, material.transcript.id))
@@ -115,6 +114,12 @@ async def _make_request(context: RunContext, material: _Material) -> FindRequest
         audio=await _find_audio(context),
         film=await _find_film(context, material.video),
     )
+
+
+def _find_dropped_speech(context: RunContext) -> str | None:
+    """Return what the run's transcript leaves out, as a sentence, where its stage has stored that."""
+    record = context.run.stages.get(Stage.TRANSCRIPT)
+    return record.result.get("dropped_speech") if record else None
 
 
 def _too_short(video: Video, min_length: float) -> str | None:
@@ -273,14 +278,3 @@ def _left_out(replaced: _Replaced) -> str:
     if not replaced.added:
         return "Every moment that was found overlaps one that was added by hand"
     return f"Moments that overlap one that was added by hand were left out ({replaced.left_out})"
-
-
-WORK = StageWork(
-    Stage.GENERATION,
-    900.0,
-    _skip_reason,
-    _work,
-    resource=Resource.GENERATION,
-    attempts=3,
-    limit_per_second=0.25,
-)

@@ -11,19 +11,16 @@ from app.ai.protocols import Usage
 from app.core.errors import RunLost, StageFailed, VideoDeleted
 from app.database import Connection
 from app.models import Moment, Transcript
-from app.models.run import RunType, Stage
+from app.models.stages import RunType, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.failures import first_of
 from app.pipeline.families import find_originals, group_refined
 from app.pipeline.refining import Done, MomentKept, Refiner, Target, list_exact
 from app.pipeline.saving import save, storable, usage_of
 from app.pipeline.spoken import end_of
-from app.pipeline.stage import Resource, StageWork
 from app.repositories import MomentRepository, PipelineHistoryRepository, TranscriptRepository, VideoRepository
 from app.repositories.work import WorkRepository
 
-# Each moment has its own limit; this one ends what hangs all the same.
-_LIMIT_SECONDS = 24 * 3600.0
 _TOLD_REASONS = 5
 _IDS = "ids"  # in the result of the stage: the id that is reserved for what is refined from a moment, by its id
 
@@ -70,7 +67,7 @@ class _Tally:
         context.report(total=self.total, processed=processed, successful=self.successful, failed=self.failed)
 
 
-async def _skip_reason(context: RunContext) -> str | None:
+async def skip_reason(context: RunContext) -> str | None:
     if context.run.type is RunType.REFINEMENT:
         return None
     async with context.database.connect() as conn:
@@ -83,7 +80,7 @@ async def _skip_reason(context: RunContext) -> str | None:
     return f"All moments are refined already ({len(refined)} moments)"
 
 
-async def _work(context: RunContext) -> Mapping[str, Any]:
+async def run_stage(context: RunContext) -> Mapping[str, Any]:
     material = await _read_material(context)
     finder = await context.models.get_finder(context.run.request.refinement_model)
     refiner = Refiner(context, finder, material.transcript, material.duration_seconds)
@@ -210,6 +207,3 @@ def _describe_unchanged(tally: _Tally) -> str:
 
 def _describe_kept(reason: str, count: int, total: int) -> str:
     return reason if total == 1 else f"{reason} ({count} of {total} moments)"
-
-
-WORK = StageWork(Stage.REFINEMENT, _LIMIT_SECONDS, _skip_reason, _work, resource=Resource.REFINEMENT)

@@ -14,11 +14,9 @@ import orjson
 from app.ai.protocols import Audio, Segment, Transcribed, Word
 from app.core.errors import FileMissing, ModelAnswerInvalid, StageFailed
 from app.media.audio import wav_seconds
-from app.models.run import Stage
 from app.pipeline.context import RunContext
 from app.pipeline.files import local_audio
 from app.pipeline.saving import keeping_answers, save, storable, usage_of
-from app.pipeline.stage import Resource, StageWork
 from app.repositories import TranscriptRepository
 from app.repositories.parts import PartRepository
 from app.repositories.transcripts import NewTranscript
@@ -32,13 +30,13 @@ _SERVICE_LENGTH = 50  # of `transcripts.transcription_service`
 _UNKNOWN_LANGUAGE = "und"  # ISO 639
 
 
-async def _skip_reason(context: RunContext) -> str | None:
+async def skip_reason(context: RunContext) -> str | None:
     async with context.database.connect() as conn:
         parts = await PartRepository(conn).get(context.run.video_id)
     return None if parts.transcript_id is None else "Transcript already exists"
 
 
-async def _work(context: RunContext) -> Mapping[str, Any]:
+async def run_stage(context: RunContext) -> Mapping[str, Any]:
     audio = await _open_audio(context)
     transcriber = await context.models.get_transcriber(context.run.request.transcription_model)
     started = time.monotonic()
@@ -47,8 +45,6 @@ async def _work(context: RunContext) -> Mapping[str, Any]:
         _check(made, audio.duration_seconds)
     row = _make_row(context.run.video_id, made, audio.duration_seconds, time.monotonic() - started)
     is_first = await save(context, lambda conn: TranscriptRepository(conn).create_first(**row))
-    if is_first and made.dropped:
-        context.dropped_speech = describe_dropped(made.dropped)
     context.report(percentage=100)
     return {
         "service": row["transcription_service"],
@@ -64,7 +60,10 @@ def _reason(made: Transcribed, is_first: bool) -> dict[str, str]:
     """Return what the run says of the transcript, where there is anything to say."""
     if not is_first:
         return {"reason": "Another transcript was there first and is kept"}
-    return {"reason": describe_dropped(made.dropped)} if made.dropped else {}
+    if not made.dropped:
+        return {}
+    dropped = describe_dropped(made.dropped)
+    return {"dropped_speech": dropped, "reason": dropped}
 
 
 def describe_dropped(spans: Sequence[tuple[float, float]]) -> str:
@@ -164,14 +163,3 @@ def _make_row(video_id: int, made: Transcribed, duration: float, seconds: float)
         transcription_service=storable(made.service)[:_SERVICE_LENGTH],
         processing_time_seconds=round(seconds, 3),
     )
-
-
-WORK = StageWork(
-    Stage.TRANSCRIPT,
-    3600.0,
-    _skip_reason,
-    _work,
-    resource=Resource.TRANSCRIPTION,
-    attempts=3,
-    limit_per_second=1.0,
-)
