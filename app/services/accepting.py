@@ -1,10 +1,12 @@
 """The one statement that accepts a run, and what a run that is in its way is called."""
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from psycopg.errors import UniqueViolation
+from psycopg.pq import TransactionStatus
 
 from app.core.errors import AlreadyRunning, VideoNotFound
 from app.core.masking import mask_secrets
@@ -33,7 +35,9 @@ async def accept_run(
     subject: str = "",
     stages: Mapping[Stage, StageRecord] | None = None,
 ) -> str:
-    """Accept a run in the caller's transaction and return its identifier. Secrets in its prompts are masked.
+    """Accept a run, in the caller's transaction where there is one, and return its identifier.
+
+    Secrets in its prompts are masked.
 
     Raises `VideoNotFound` and `AlreadyRunning`.
     """
@@ -44,7 +48,7 @@ async def accept_run(
     while True:
         identifier = new_run_identifier(findable(video), milliseconds)
         try:
-            async with conn.transaction():
+            async with _savepoint(conn):
                 accepted = await WorkRepository(conn).accept(
                     findable(video), identifier, run_type, now.replace(tzinfo=None), request, subject, stages
                 )
@@ -56,6 +60,13 @@ async def accept_run(
         if accepted.run_id is None:
             raise already_running(accepted.other_type or run_type, video)
         return identifier
+
+
+def _savepoint(conn: Connection) -> AbstractAsyncContextManager[object]:
+    """Return a savepoint for a statement that may fail; outside a transaction it needs none."""
+    if conn.info.transaction_status is TransactionStatus.IDLE:
+        return nullcontext()
+    return conn.transaction()
 
 
 def already_running(run_type: str, video: str) -> AlreadyRunning:

@@ -153,10 +153,13 @@ class Starts:
     ) -> str:
         """Accept a run whatever it needs; `stages` are those that need not be done. What models have answered to the
         run `retried` they are not asked again."""
-        async with self._database.connect() as conn, conn.transaction():
-            identifier = await accept_run(conn, video, run_type, request, subject, stages)
-            if retried is not None:
-                await AnswerRepository(conn).copy(retried, identifier)
+        async with self._database.connect() as conn:
+            if retried is None:  # one statement, which is a transaction of its own
+                identifier = await accept_run(conn, video, run_type, request, subject, stages)
+            else:
+                async with conn.transaction():
+                    identifier = await accept_run(conn, video, run_type, request, subject, stages)
+                    await AnswerRepository(conn).copy(retried, identifier)
         await self._ring(identifier)
         return identifier
 
