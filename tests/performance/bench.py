@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    keys = [*(case.key for case in CASES), "import", "stream"]
+    keys = [*dict.fromkeys(case.key for case in CASES), "import", "stream"]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the data and one short round")
     parser.add_argument("--cases", default=",".join(keys), help=f"some of {','.join(keys)}")
@@ -69,8 +69,9 @@ def _environment(quick: bool) -> Iterator[tuple[Databases, Mapping[str, str], Pa
         server = EmbeddedPostgres(folder / "postgres", free_port(), SETTINGS, superuser=True)
         postgres = stack.enter_context(server)
         valkey = stack.enter_context(EmbeddedValkey(folder / "valkey"))
-        variables = {"REDIS_URL": valkey.url, "LOG_LEVEL": "warning"}
-        yield Databases(postgres, *((100, 2000) if quick else (1000, 20_000))), variables, folder
+        data = folder / "data"
+        variables = {"REDIS_URL": valkey.url, "LOG_LEVEL": "warning", "DATA_DIR": str(data)}
+        yield Databases(postgres, data / "media", *((100, 2000) if quick else (1000, 20_000))), variables, folder
 
 
 def _measure_database(

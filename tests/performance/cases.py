@@ -31,7 +31,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Case:
-    """`fresh`: each measurement starts with a server that was just started. `aim`: times the ORM."""
+    """`fresh`: each measurement starts with a server that was just started. `aim`: times the ORM.
+
+    `is_brief`: measured less often and for a shorter time, for a case that is measured with several loads.
+    """
 
     key: str
     name: str
@@ -39,6 +42,8 @@ class Case:
     database: str = "library"
     fresh: bool = False
     aim: float | None = None
+    connections: int = 16
+    is_brief: bool = False
 
 
 def _repeat(paths: list[str]) -> Plan:
@@ -121,6 +126,13 @@ def _plan_search(databases: Databases, server: Server) -> Plan:
     return _repeat([f"/api/search?q={quote(query)}&limit=20" for query in databases.queries])
 
 
+def _plan_start(databases: Databases, server: Server) -> Plan:
+    """Each run is over another video, and no worker takes any."""
+    databases.remove_runs()
+    requests = [Request(f"/api/videos/{video}/process-audio", "POST") for video in databases.identifiers("runs")]
+    return Plan(requests[SPARE:], requests[:SPARE], repeated=False)
+
+
 CASES = (
     Case("video", "one video", _plan_video, aim=6),
     Case("moments", "its 20 moments", _plan_moments, aim=8),
@@ -132,4 +144,8 @@ CASES = (
     Case("add", "add a moment", _plan_added_moment, aim=7),
     Case("search", "search", _plan_search, aim=50),
     Case("page", "page of 50 of 20,000", _plan_page, database="bare"),
+    *(
+        Case("start", f"start a run, {clients}", _plan_start, "runs", connections=count, is_brief=True)
+        for count, clients in ((1, "1 client"), (16, "16 clients"), (64, "64 clients"))
+    ),
 )

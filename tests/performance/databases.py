@@ -2,12 +2,20 @@
 
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from app.embedded import EmbeddedPostgres
-from tests.performance.dataset import FREE_FROM_SECONDS, load_bare_videos, load_library, migrate, record_library
+from tests.performance.dataset import (
+    FREE_FROM_SECONDS,
+    load_bare_videos,
+    load_library,
+    load_short_videos,
+    migrate,
+    record_library,
+)
 from tests.performance.text import Speech
 
 SEED = 20260208
@@ -17,10 +25,12 @@ _RELOAD_SECONDS = 0.3
 
 
 class Databases:
-    """`library`, with everything a video can have, and `bare`, with many videos that have nothing."""
+    """`library`, with everything a video can have, `bare`, with many videos that have nothing, and `runs`, with videos
+    whose files are in `media`."""
 
-    def __init__(self, postgres: EmbeddedPostgres, videos: int, bare_videos: int) -> None:
+    def __init__(self, postgres: EmbeddedPostgres, media: Path, videos: int, bare_videos: int) -> None:
         self._postgres = postgres
+        self._media = media
         self.videos = videos
         self._bare_videos = bare_videos
         self.queries: list[str] = []
@@ -46,6 +56,8 @@ class Databases:
         self.create(name)
         if name == "bare":
             load_bare_videos(self.url(name), self._bare_videos)
+        elif name == "runs":
+            load_short_videos(self.url(name), self._media, self._bare_videos // 5)
         else:
             speech = Speech(SEED)
             load_library(self.url(name), record_library(speech, self.videos))
@@ -62,6 +74,13 @@ class Databases:
     def remove_added_moments(self) -> None:
         self._run("library", f"DELETE FROM moments WHERE start_time >= {FREE_FROM_SECONDS}")
         self._run("library", "VACUUM moments")
+
+    def remove_runs(self) -> None:
+        self._run("runs", "TRUNCATE pipeline_history CASCADE")
+
+    def list_runs(self) -> list[tuple[Any, ...]]:
+        """Return the video, type and status of each run, in the order in which they were accepted."""
+        return self._run("runs", "SELECT video_id, pipeline_type, status FROM pipeline_history ORDER BY id")
 
     def count_rows(self, name: str) -> dict[str, int]:
         tables = ("videos", "transcripts", "moments")

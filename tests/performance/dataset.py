@@ -1,4 +1,5 @@
-"""The data that is measured over: a library of 1,000 videos, the same as a legacy folder, and 20,000 bare videos."""
+"""The data that is measured over: a library of 1,000 videos, the same as a legacy folder, 20,000 bare videos, and
+4,000 short ones with files."""
 
 import hashlib
 import os
@@ -14,6 +15,7 @@ import orjson
 import psycopg
 from psycopg.types.json import Jsonb
 
+from tests.media.movies import make_movie
 from tests.performance.text import Speech
 
 WORDS = 3000
@@ -23,6 +25,7 @@ REFINED = 6
 # Moments are found in the first 1,500 seconds; those that the measurement adds lie behind, where all is free.
 FREE_FROM_SECONDS = 2000
 DURATION_SECONDS = 7200.0
+_SHORT_SECONDS = 0.2
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TICK_SECONDS = 0.08  # of the speech model; its times are sums of these, with the noise of floats
@@ -143,6 +146,22 @@ def load_bare_videos(url: str, count: int) -> None:
             FROM generate_series(1, %s) AS number
             """,
             [count],
+        )
+
+
+def load_short_videos(url: str, media: Path, count: int) -> None:
+    """Write `count` videos of 0.2 seconds with audio. Their files are links to a single one."""
+    movie = make_movie(media / "videos" / "0.mp4", _SHORT_SECONDS)
+    paths = [media / "videos" / f"{number}.mp4" for number in range(1, count + 1)]
+    for path in paths:
+        path.hardlink_to(movie)
+    with psycopg.connect(url) as conn, conn.cursor() as cursor:
+        cursor.executemany(
+            """
+            INSERT INTO videos (identifier, cloud_url, duration_seconds, video_codec, audio_codec)
+            VALUES (%s, %s, %s, 'h264', 'aac')
+            """,
+            [(f"short-{path.stem}", path.as_uri(), _SHORT_SECONDS) for path in paths],
         )
 
 

@@ -16,7 +16,13 @@ _LIMIT = 20
 
 def compare_answers(database: str, databases: Databases, servers: Sequence[Server]) -> None:
     """Exit with the address of the first answer that differs between two servers."""
-    checks = _check_pages(servers) if database == "bare" else _check_library(databases, servers)
+    match database:
+        case "bare":
+            checks = _check_pages(servers)
+        case "runs":
+            checks = _check_starts(databases, servers)
+        case _:
+            checks = _check_library(databases, servers)
     for what, answers in checks:
         for server, answer in zip(servers[1:], answers[1:], strict=True):
             if answer != answers[0]:
@@ -40,6 +46,17 @@ def _check_library(databases: Databases, servers: Sequence[Server]) -> Iterable[
 
 def _check_pages(servers: Sequence[Server]) -> Iterable[tuple[str, list[Any]]]:
     yield "pages", [[_get(server, path) for path in list_pages(server, _PAGES)] for server in servers]
+
+
+def _check_starts(databases: Databases, servers: Sequence[Server]) -> Iterable[tuple[str, list[Any]]]:
+    """The first run over a video is accepted, a second one refused, and the row is the same."""
+    path = f"/api/videos/{databases.identifiers('runs')[0]}/process-audio"
+    outcomes = []
+    for server in servers:
+        databases.remove_runs()
+        answers = [server.post(path) for _ in range(2)]
+        outcomes.append(([(answer.status, answer.json()) for answer in answers], databases.list_runs()))
+    yield path, outcomes
 
 
 def _get(server: Server, path: str) -> Any:

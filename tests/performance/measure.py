@@ -38,9 +38,13 @@ class Pace:
     seconds: float
     warm_up_seconds: float
 
+    def shorten(self) -> "Pace":
+        return Pace(min(self.rounds, 3), self.seconds * 0.3, self.warm_up_seconds * 0.3)
+
 
 def measure_case(case: Case, databases: Databases, servers: Sequence[Server], pace: Pace) -> dict[str, Figures]:
     """Return the medians of all rounds by the name of the stack."""
+    pace = pace.shorten() if case.is_brief else pace
     statements = {server.stack.name: _count_statements(case, databases, server, pace) for server in servers}
     results: dict[str, list[Result]] = {server.stack.name: [] for server in servers}
     for number in range(pace.rounds):
@@ -48,7 +52,8 @@ def measure_case(case: Case, databases: Databases, servers: Sequence[Server], pa
         for server in [*servers[first:], *servers[:first]]:
             plan = _prepare(case, databases, server)
             _send(server, plan, spare=True, seconds=pace.warm_up_seconds)
-            results[server.stack.name].append(_send(server, plan, spare=False, seconds=pace.seconds))
+            result = _send(server, plan, spare=False, seconds=pace.seconds, connections=case.connections)
+            results[server.stack.name].append(result)
     return {name: _summarize(of_one, statements[name]) for name, of_one in results.items()}
 
 

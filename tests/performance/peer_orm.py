@@ -1,10 +1,16 @@
-"""The peer to compare with: the same answers from SQLAlchemy's async ORM on asyncpg, with pydantic response models."""
+"""The peer to compare with: the same answers from SQLAlchemy's async ORM on asyncpg, with pydantic response models.
+
+A run is started as taskiq's users do it: a row, and after the commit a task. Nothing keeps two from starting at once.
+"""
 
 import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Response
 from pydantic import BaseModel
@@ -12,8 +18,9 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import joinedload, undefer_group
 from sqlalchemy.sql.base import ExecutableOption
+from taskiq_redis import RedisStreamBroker
 
-from tests.performance.peer_models import GenerationConfig, Moment, Prompt, Transcript, Video
+from tests.performance.peer_models import GenerationConfig, Moment, PipelineRun, Prompt, Transcript, Video
 from tests.performance.peer_orm_lineage import LineageOut, read_lineage
 
 MAX_MOMENT_SECONDS = 120
@@ -25,6 +32,12 @@ engine = create_async_engine(
     pool_timeout=30,
 )
 async_session = async_sessionmaker(engine, expire_on_commit=False)
+broker = RedisStreamBroker(os.environ["REDIS_URL"], queue_name="peer:orm", maxlen=10_000)
+
+
+@broker.task
+async def run_pipeline(identifier: str) -> None:
+    """Stand for what a worker does: none is measured."""
 
 
 async def get_db() -> AsyncIterator[AsyncSession]:
@@ -40,6 +53,7 @@ async def get_db() -> AsyncIterator[AsyncSession]:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
+    await broker.shutdown()
     await engine.dispose()
 
 
@@ -71,6 +85,11 @@ class MomentOut(BaseModel):
     parent_id: str | None
     model_name: str | None
     generation_config: dict[str, Any] | None
+
+
+class StartOut(BaseModel):
+    message: str
+    video_id: str
 
 
 class WordTimestamp(BaseModel):
@@ -184,6 +203,35 @@ async def add_moment(db: Session, identifier: str, body: MomentIn) -> MomentOut:
     )
 
 
+@app.post("/api/videos/{identifier}/process-audio", response_model=StartOut)
+async def process_audio(db: Session, identifier: str) -> StartOut:
+    video = await find_video(db, identifier)
+    running = await db.scalar(
+        select(PipelineRun)
+        .where(
+            PipelineRun.video_id == video.id,
+            PipelineRun.status == "running",
+            PipelineRun.pipeline_type.in_(("full", "audio_only")),
+        )
+        .limit(1)
+    )
+    if running is not None:
+        raise HTTPException(409, "Audio processing already in progress for this video")
+    check_files(identifier, video)
+    now = datetime.now(UTC)
+    run = PipelineRun(
+        identifier=f"pipeline:{identifier}:{int(now.timestamp() * 1000)}",
+        video_id=video.id,
+        pipeline_type="audio_only",
+        status="running",
+        started_at=now.replace(tzinfo=None),
+    )
+    db.add(run)
+    await db.commit()
+    await run_pipeline.kiq(run.identifier)
+    return StartOut(message="Audio processing started", video_id=identifier)
+
+
 @app.get("/api/videos/{identifier}/transcript", response_model=TranscriptOut)
 async def get_transcript(db: Session, identifier: str) -> TranscriptOut:
     transcript = await db.scalar(select(Transcript).join(Transcript.video).where(Video.identifier == identifier))
@@ -279,6 +327,14 @@ def show_config(config: GenerationConfig) -> dict[str, Any]:
         "max_moments": config.max_moments,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def check_files(identifier: str, video: Video) -> None:
+    file = Path(urlsplit(video.cloud_url).path)
+    if (file.parents[1] / "audio" / f"{identifier}.wav").exists():
+        raise HTTPException(400, "Audio file already exists for this video")
+    if not file.exists():
+        raise HTTPException(400, "The video file is missing, so its audio cannot be extracted")
 
 
 def check_moment(body: MomentIn, video: Video) -> None:

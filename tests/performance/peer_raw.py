@@ -1,18 +1,22 @@
 """What a driver alone can do: the same answers from hand-written SQL over asyncpg, put into bytes by orjson.
 
 The pool is as it comes: it resets a connection that is given back, which is four of the statements that are counted.
+A run is one row in one statement, and after it one entry in a Redis stream; nothing keeps two from starting at once.
 """
 
 import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import PurePosixPath
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
 from fastapi import FastAPI, HTTPException, Request, Response
+from redis.asyncio import Redis
 
 from tests.performance.peer_raw_lineage import read_lineage
 
@@ -63,6 +67,16 @@ _OVERLAP = """
     SELECT title, start_time, end_time FROM moments
     WHERE video_id = $1 AND start_time < $3 AND end_time > $2 ORDER BY id LIMIT 1
     """
+_RUN_MATERIAL = """
+    SELECT id, cloud_url,
+           EXISTS (SELECT FROM pipeline_history WHERE video_id = videos.id AND status = 'running'
+                   AND pipeline_type IN ('full', 'audio_only')) AS is_running
+    FROM videos WHERE identifier = $1
+    """
+_INSERT_RUN = """
+    INSERT INTO pipeline_history (identifier, video_id, pipeline_type, status, started_at)
+    VALUES ($1, $2, 'audio_only', 'running', $3)
+    """
 _INSERT = "INSERT INTO moments (identifier, video_id, start_time, end_time, title) VALUES ($1, $2, $3, $4, $5)"
 
 
@@ -70,7 +84,9 @@ _INSERT = "INSERT INTO moments (identifier, video_id, start_time, end_time, titl
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with asyncpg.create_pool(os.environ["DATABASE_URL"], min_size=5, max_size=15) as pool:
         app.state.pool = pool
+        app.state.redis = Redis.from_url(os.environ["REDIS_URL"])
         yield
+        await app.state.redis.aclose()
 
 
 app = FastAPI(lifespan=lifespan)
@@ -133,6 +149,22 @@ async def add_moment(request: Request, identifier: str) -> Response:
         },
         status=201,
     )
+
+
+@app.post("/api/videos/{identifier}/process-audio")
+async def process_audio(request: Request, identifier: str) -> Response:
+    async with request.app.state.pool.acquire() as conn:
+        video = await conn.fetchrow(_RUN_MATERIAL, identifier)
+        if video is None:
+            raise HTTPException(404, "Video not found")
+        if video["is_running"]:
+            raise HTTPException(409, "Audio processing already in progress for this video")
+        check_files(identifier, Path(urlsplit(video["cloud_url"]).path))
+        now = datetime.now(UTC)
+        run = f"pipeline:{identifier}:{int(now.timestamp() * 1000)}"
+        await conn.execute(_INSERT_RUN, run, video["id"], now.replace(tzinfo=None))
+    await request.app.state.redis.xadd("peer:raw", {"run": run}, maxlen=10_000)
+    return answer({"message": "Audio processing started", "video_id": identifier})
 
 
 @app.get("/api/videos/{identifier}/transcript")
@@ -212,6 +244,13 @@ def show_moment(row: asyncpg.Record) -> dict[str, Any]:
 
 def derive_title(identifier: str) -> str:
     return identifier.replace("-", " ").replace("_", " ").title()
+
+
+def check_files(identifier: str, file: Path) -> None:
+    if (file.parents[1] / "audio" / f"{identifier}.wav").exists():
+        raise HTTPException(400, "Audio file already exists for this video")
+    if not file.exists():
+        raise HTTPException(400, "The video file is missing, so its audio cannot be extracted")
 
 
 def check_moment(start: float, end: float, title: str, duration: float | None) -> None:

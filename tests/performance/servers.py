@@ -70,9 +70,15 @@ class Server:
         self._start()
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        return self._request("GET", path, headers or {})
+
+    def post(self, path: str) -> Answer:
+        return self._request("POST", path, {})
+
+    def _request(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            connection.request("GET", path, headers={"Accept-Encoding": "gzip", **(headers or {})})
+            connection.request(method, path, headers={"Accept-Encoding": "gzip", **headers})
             response = connection.getresponse()
             body = response.read()
             if response.headers.get("Content-Encoding") == "gzip":
