@@ -278,27 +278,31 @@ CREATE INDEX idx_pipeline_history_started_at ON pipeline_history (started_at);
 
 CREATE SCHEMA pipeline;
 
-CREATE TABLE pipeline.work (
-    run_id          integer     CONSTRAINT work_pkey PRIMARY KEY
-                                CONSTRAINT work_run_id_fkey REFERENCES public.pipeline_history ON DELETE CASCADE,
-    subject         varchar(20) NOT NULL DEFAULT '',    -- identifier of the moment that is refined; '' for a video
-    request         jsonb       NOT NULL,               -- what was asked for, to be asked for again by a retry
-    stages          jsonb       NOT NULL DEFAULT '{}',  -- {"audio": {"status", "started_at", "completed_at", …}, …}
-    current_stage   varchar(50),
-    attempts        integer     NOT NULL DEFAULT 0,     -- workers that have taken the run
-    owner           varchar(100),                       -- the worker that has it; null: it waits, or has ended
-    seen_at         timestamp,                          -- when its owner was last alive
-    rung_at         timestamp,                          -- when workers were last told that it waits
-    is_cancelled    boolean     NOT NULL DEFAULT false, -- it is to end, or has ended, because somebody said so
-    raw_answer      text,                               -- what a model answered that could not be used
-    callback_status varchar(20) CONSTRAINT work_callback_status_check  -- waiting -> delivered | failed; null: none
-                                CHECK (callback_status IN ('waiting', 'delivered', 'failed')),
-    callback_tries  integer     NOT NULL DEFAULT 0,
-    callback_due_at timestamp,                          -- set when the run ends
-    callback_error  text
+-- One row for each run, with the stage that it is at. A stage is claimed by pipeline.claim_stage. Every write of a
+-- worker names run, owner, stage and attempt, so that a worker that has lost the stage writes nothing.
+CREATE TABLE pipeline.runs (
+    run_id            integer     CONSTRAINT runs_pkey PRIMARY KEY
+                                  CONSTRAINT runs_run_id_fkey REFERENCES public.pipeline_history ON DELETE CASCADE,
+    subject           varchar(20) NOT NULL DEFAULT '',    -- identifier of the moment to refine; '' for a whole video
+    request           jsonb       NOT NULL,               -- the options of the run, used again by a retry
+    stages            jsonb       NOT NULL DEFAULT '{}',  -- {"audio": {"status", "started_at", "completed_at", …}, …}
+    stage             varchar(50),                        -- the stage to claim or in progress, or the last one
+    attempt           integer     NOT NULL DEFAULT 0,     -- claims and retries of this stage
+    owner             varchar(100),                       -- the worker that has claimed it; null: waiting, or ended
+    heartbeat_at      timestamp,                          -- last heartbeat of the owner
+    notified_at       timestamp,                          -- when the last message for the stage was sent
+    cancel_requested  boolean     NOT NULL DEFAULT false, -- stays true after the run has ended
+    raw_answer        text,                               -- answer of a model that could not be used
+    callback_status   varchar(20) CONSTRAINT runs_callback_status_check  -- waiting -> delivered | failed; null: none
+                                  CHECK (callback_status IN ('waiting', 'delivered', 'failed')),
+    callback_attempts integer     NOT NULL DEFAULT 0,
+    callback_due_at   timestamp,                          -- set when the run ends
+    callback_error    text,
+    last_error        text                                -- why the previous attempt failed
 );
 
-CREATE INDEX idx_work_callback_due_at ON pipeline.work (callback_due_at) WHERE callback_due_at IS NOT NULL;
+CREATE INDEX idx_runs_callback_due_at ON pipeline.runs (callback_due_at) WHERE callback_due_at IS NOT NULL;
+CREATE INDEX idx_runs_owner ON pipeline.runs (owner) WHERE owner IS NOT NULL;
 
 -- What a run that has not ended has replaced: rows as JSON. They go when it completes, and come back where it does not.
 CREATE TABLE pipeline.replaced (
@@ -324,12 +328,21 @@ CREATE TABLE pipeline.pending_videos (
                      CONSTRAINT pending_videos_video_id_fkey REFERENCES public.videos ON DELETE CASCADE
 );
 
--- Accepts a run, unless one that would be in its way is active: for a full run any, for another one a full run or one
--- of the same type and subject. No row where there is no such video, and no run_id where another one is in the way.
--- Whoever accepts holds the video, so of two who start at once one succeeds.
+-- Entries of the stream pipeline:requests that could not become a run.
+CREATE TABLE pipeline.rejected_requests (
+    id          bigserial   CONSTRAINT rejected_requests_pkey PRIMARY KEY,
+    entry_id    varchar(50) NOT NULL CONSTRAINT rejected_requests_entry_id_key UNIQUE,  -- in the stream: "1764-0"
+    fields      jsonb       NOT NULL,  -- the fields of the entry
+    reason      text        NOT NULL,
+    received_at timestamp   NOT NULL DEFAULT (now() AT TIME ZONE 'utc')
+);
+
+-- Accepts a run at its stage new_stage, unless a conflicting run is active: any run if either of the two is a full run,
+-- else one of the same type and subject. Returns no row for an unknown video, and no run_id for a conflict.
+-- The video's row is locked, so of two concurrent calls for conflicting runs one succeeds.
 CREATE FUNCTION pipeline.accept_run(
-    video text, new_identifier text, new_type text, new_subject text, new_started_at timestamp,
-    new_request jsonb, new_stages jsonb
+    video text, new_identifier text, new_type text, new_subject text, new_stage text,
+    new_started_at timestamp, new_request jsonb, new_stages jsonb
 ) RETURNS TABLE (run_id integer, other_type text, other_subject text)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -340,11 +353,11 @@ BEGIN
         RETURN;
     END IF;
 
-    SELECT history.pipeline_type, coalesce(work.subject, '') INTO other_type, other_subject
-    FROM pipeline_history AS history LEFT JOIN pipeline.work ON work.run_id = history.id
+    SELECT history.pipeline_type, coalesce(runs.subject, '') INTO other_type, other_subject
+    FROM pipeline_history AS history LEFT JOIN pipeline.runs ON runs.run_id = history.id
     WHERE history.video_id = found_video_id AND history.status = 'running'
       AND ('full' IN (history.pipeline_type, new_type)
-           OR (history.pipeline_type = new_type AND coalesce(work.subject, '') = new_subject))
+           OR (history.pipeline_type = new_type AND coalesce(runs.subject, '') = new_subject))
     ORDER BY history.pipeline_type <> 'full', history.id
     LIMIT 1;
 
@@ -352,11 +365,72 @@ BEGIN
         INSERT INTO pipeline_history (identifier, video_id, pipeline_type, status, started_at)
         VALUES (new_identifier, found_video_id, new_type, 'running', new_started_at)
         RETURNING pipeline_history.id INTO run_id;
-        INSERT INTO pipeline.work (run_id, subject, request, stages, rung_at, callback_status)
-        VALUES (run_id, new_subject, new_request, new_stages, now() AT TIME ZONE 'utc',
+        INSERT INTO pipeline.runs (run_id, subject, request, stages, stage, notified_at, callback_status)
+        VALUES (run_id, new_subject, new_request, new_stages, new_stage, now() AT TIME ZONE 'utc',
                 CASE WHEN new_request ->> 'callback_url' <> '' THEN 'waiting' END);
     END IF;
     RETURN NEXT;
+END
+$$;
+
+-- Claims the stage "wanted" of a run for a worker, if the run is at that stage and the stage has no owner, or one whose
+-- last heartbeat is older than stalled_after seconds. Returns one row with the verdict 'claimed' and the run; no row if
+-- there is nothing to claim; one row with the verdict 'full' and nulls if at least "most" other runs are in this stage
+-- with an owner that is not stalled. The record of a stage refused for that reason becomes "waiting".
+--
+-- The run's row is locked first. A claim that waited for that lock sees the latest row of pipeline.runs, but the row of
+-- pipeline_history as it was before: its status is therefore read again. The limit is then checked under the advisory
+-- lock with the key hashtextextended('stages:' || stage, 0), held until the end of the transaction. No row lock is
+-- waited for under it, so claims cannot deadlock, and a locked run delays no claim of another run.
+CREATE FUNCTION pipeline.claim_stage(
+    run text, wanted text, worker text, stalled_after double precision, most integer
+) RETURNS TABLE (
+    verdict text, id integer, identifier text, video_id integer, video text, pipeline_type text,
+    subject text, request jsonb, stages jsonb, stage text, attempt integer, owner text,
+    started_at double precision
+)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    found_id integer;
+BEGIN
+    SELECT runs.run_id INTO found_id
+    FROM pipeline.runs JOIN pipeline_history AS history ON history.id = runs.run_id
+    WHERE history.identifier = run AND history.status = 'running' AND runs.stage = wanted
+      AND (runs.owner IS NULL
+           OR runs.heartbeat_at < clock_timestamp() AT TIME ZONE 'utc' - make_interval(secs => stalled_after))
+    FOR NO KEY UPDATE OF runs;
+
+    PERFORM FROM pipeline_history AS history WHERE history.id = found_id AND history.status = 'running';
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+
+    IF most IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('stages:' || wanted, 0));
+        IF most <= (
+            SELECT count(*) FROM pipeline.runs
+            WHERE runs.stage = wanted AND runs.owner IS NOT NULL AND runs.run_id <> found_id
+              AND runs.heartbeat_at >=
+                  clock_timestamp() AT TIME ZONE 'utc' - make_interval(secs => stalled_after)
+        ) THEN
+            UPDATE pipeline.runs SET stages = jsonb_set(runs.stages, ARRAY[wanted], '{"status": "waiting"}')
+            WHERE runs.run_id = found_id
+              AND coalesce(runs.stages -> wanted ->> 'status', 'pending') = 'pending';
+            verdict := 'full';
+            RETURN NEXT;
+            RETURN;
+        END IF;
+    END IF;
+
+    RETURN QUERY
+    UPDATE pipeline.runs
+    SET owner = worker, heartbeat_at = clock_timestamp() AT TIME ZONE 'utc', attempt = runs.attempt + 1
+    FROM pipeline_history AS history JOIN videos ON videos.id = history.video_id
+    WHERE runs.run_id = found_id AND history.id = found_id
+    RETURNING 'claimed', history.id, history.identifier::text, history.video_id, videos.identifier::text,
+              history.pipeline_type::text, runs.subject::text, runs.request, runs.stages, runs.stage::text,
+              runs.attempt, runs.owner::text, extract(epoch FROM history.started_at)::double precision;
 END
 $$;
 

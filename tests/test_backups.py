@@ -72,13 +72,13 @@ def test_a_restored_dump_is_as_the_schema_says_and_can_be_migrated(library_url: 
     migrate(empty_url)
     assert rows_of(empty_url) == rows_of(library_url)
     with psycopg.connect(empty_url, autocommit=True) as conn:
-        conn.execute("ALTER TABLE pipeline.work DROP CONSTRAINT work_callback_status_check")
+        conn.execute("ALTER TABLE pipeline.runs DROP CONSTRAINT runs_callback_status_check")
         conn.execute(
-            "ALTER TABLE pipeline.work ADD CONSTRAINT work_callback_status_check "
+            "ALTER TABLE pipeline.runs ADD CONSTRAINT runs_callback_status_check "
             "CHECK (callback_status IN ('waiting', 'delivered'))"
         )
     (line,) = check_database(Settings(database_url=empty_url))
-    assert line.startswith("constraint work_callback_status_check on pipeline.work is CHECK")
+    assert line.startswith("constraint runs_callback_status_check on pipeline.runs is CHECK")
 
 
 @pytest.mark.parametrize("options", [[], ["--inserts"], ["--table=public.*"]])

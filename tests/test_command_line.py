@@ -408,7 +408,7 @@ async def waiting_run(own_database_url: str, tmp_path: Path) -> str:
     async with connect(Settings(database_url=own_database_url)) as conn:
         await make_video(conn, identifier="talk", cloud_url=film.as_uri())
         await accept_run(conn, run_type=RunType.AUDIO)
-        await conn.execute("UPDATE pipeline.work SET rung_at = rung_at - interval '1 minute'")
+        await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '1 minute'")
     return own_database_url
 
 

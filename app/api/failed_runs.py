@@ -67,7 +67,7 @@ def _describe(run: FailedRun) -> dict[str, Any]:
         "moment_id": run.subject or None,
         "error_stage": run.error_stage,
         "error_message": mask_values(run.error_message),
-        "attempts": run.attempts,
+        "attempts": run.attempt,
         "started_at": unix_seconds(run.started_at),
         "completed_at": None if run.completed_at is None else unix_seconds(run.completed_at),
         "raw_answer_length": run.raw_characters,

@@ -64,6 +64,6 @@ def _describe_active(run: ActiveRun) -> dict[str, Any]:
         "moment_id": run.subject or None,
         "status": "pending" if run.is_waiting else "processing",
         "current_stage": run.current_stage,
-        "attempts": run.attempts,
+        "attempts": run.attempt,
         "started_at": runs.unix_seconds(run.started_at),
     }

@@ -73,6 +73,11 @@ class StageRecord:
         return self.status in (StageStatus.COMPLETED, StageStatus.SKIPPED)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether a worker has begun the stage, or waits for a slot to begin it."""
+        return self.status not in (StageStatus.PENDING, StageStatus.SKIPPED)
+
+    @property
     def is_under_way(self) -> bool:
         """Whether a worker has the stage in its hands."""
         return self.status in (StageStatus.WAITING, StageStatus.PROCESSING)
@@ -81,6 +86,12 @@ class StageRecord:
     def is_undone(self) -> bool:
         """Whether what the stage has made went with a run that did not complete, and what it replaced came back."""
         return bool(self.result.get("is_undone"))
+
+
+def last_begun_stage(records: Mapping[Stage, StageRecord]) -> Stage | None:
+    """Return the last stage in the order of the pipeline that is neither pending nor skipped; None where none is."""
+    begun = (stage for stage in reversed(Stage) if stage in records and records[stage].has_begun)
+    return next(begun, None)
 
 
 def shown_record(stage: Stage, record: StageRecord) -> StageRecord:

@@ -10,11 +10,11 @@ from app.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class DueCallback:
-    """A run that has ended, and the URL that is to be told so. Times are naive UTC; `tries` counts this one."""
+    """A run that has ended, and the URL that is to be told so. Times are naive UTC; `attempts` counts this one."""
 
     run_id: int
     url: str
-    tries: int
+    attempts: int
     identifier: str
     video: str
     type: str
@@ -38,18 +38,18 @@ class CallbackRepository:
         async with self._conn.cursor(row_factory=args_row(DueCallback)) as cursor:
             await cursor.execute(
                 """
-                UPDATE pipeline.work
-                SET callback_tries = callback_tries + 1,
+                UPDATE pipeline.runs
+                SET callback_attempts = callback_attempts + 1,
                     callback_due_at = now() AT TIME ZONE 'utc' + make_interval(secs => %(lease_seconds)s)
                 FROM pipeline_history AS history JOIN videos ON videos.id = history.video_id
-                WHERE history.id = work.run_id AND work.run_id IN (
-                    SELECT run_id FROM pipeline.work
+                WHERE history.id = runs.run_id AND runs.run_id IN (
+                    SELECT run_id FROM pipeline.runs
                     WHERE callback_due_at <= now() AT TIME ZONE 'utc'
                     ORDER BY callback_due_at
                     LIMIT %(limit)s
                     FOR NO KEY UPDATE SKIP LOCKED
                 )
-                RETURNING run_id, request ->> 'callback_url', callback_tries, history.identifier, videos.identifier,
+                RETURNING run_id, request ->> 'callback_url', callback_attempts, history.identifier, videos.identifier,
                           pipeline_type, status, error_stage, error_message, started_at, completed_at,
                           total_moments_generated, total_clips_created
                 """,
@@ -60,7 +60,7 @@ class CallbackRepository:
     async def note_delivered(self, callback: DueCallback) -> None:
         await self._conn.execute(
             """
-            UPDATE pipeline.work
+            UPDATE pipeline.runs
             SET callback_status = 'delivered', callback_due_at = NULL, callback_error = NULL
             WHERE run_id = %(run_id)s
             """,
@@ -71,11 +71,11 @@ class CallbackRepository:
         """Say why a callback was not delivered, and when it is tried again; None: never."""
         await self._conn.execute(
             """
-            UPDATE pipeline.work
+            UPDATE pipeline.runs
             SET callback_error = %(error)s,
                 callback_status = CASE WHEN %(again)s::float8 IS NULL THEN 'failed' ELSE 'waiting' END,
                 callback_due_at = now() AT TIME ZONE 'utc' + make_interval(secs => %(again)s)
-            WHERE run_id = %(run_id)s AND callback_status = 'waiting' AND callback_tries = %(tries)s
+            WHERE run_id = %(run_id)s AND callback_status = 'waiting' AND callback_attempts = %(attempts)s
             """,
-            {"run_id": callback.run_id, "tries": callback.tries, "error": error, "again": again_seconds},
+            {"run_id": callback.run_id, "attempts": callback.attempts, "error": error, "again": again_seconds},
         )

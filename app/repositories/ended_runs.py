@@ -50,7 +50,7 @@ class FailedRun:
     subject: str
     error_stage: str | None
     error_message: str | None
-    attempts: int
+    attempt: int
     started_at: datetime
     completed_at: datetime | None
     raw_characters: int
@@ -66,7 +66,7 @@ class FailedRunDetails:
 
 
 _FAILED = """history.id, history.identifier, videos.identifier, pipeline_type, subject, error_stage, error_message,
-    attempts, history.started_at, history.completed_at, coalesce(length(raw_answer), 0)"""
+    attempt, history.started_at, history.completed_at, coalesce(length(raw_answer), 0)"""
 
 
 class EndedRunRepository:
@@ -85,7 +85,7 @@ class EndedRunRepository:
                        stages
                 FROM videos
                 JOIN pipeline_history AS history ON history.video_id = videos.id
-                JOIN pipeline.work ON work.run_id = history.id
+                JOIN pipeline.runs ON runs.run_id = history.id
                 WHERE (%(identifier)s::text IS NOT NULL OR (pipeline_type = 'full' AND status <> 'running')){}
                 ORDER BY history.started_at DESC, history.id DESC
                 LIMIT 1
@@ -127,7 +127,7 @@ class EndedRunRepository:
                     f"""
                     SELECT {_FAILED}
                     FROM pipeline_history AS history
-                    JOIN pipeline.work ON work.run_id = history.id
+                    JOIN pipeline.runs ON runs.run_id = history.id
                     JOIN videos ON videos.id = history.video_id
                     WHERE status = 'failed'{{}}
                     ORDER BY history.id DESC
@@ -143,7 +143,7 @@ class EndedRunRepository:
             f"""
             SELECT {_FAILED}, request, raw_answer
             FROM pipeline_history AS history
-            JOIN pipeline.work ON work.run_id = history.id
+            JOIN pipeline.runs ON runs.run_id = history.id
             JOIN videos ON videos.id = history.video_id
             WHERE status = 'failed' AND history.identifier = %(identifier)s
             """,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from psycopg.rows import args_row
 
 from app.database import Connection
+from app.repositories.stored_runs import IS_WAITING
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,13 @@ class PartRepository:
     async def get(self, video_id: int) -> VideoParts:
         async with self._conn.cursor(row_factory=args_row(VideoParts)) as cursor:
             await cursor.execute(
-                """
+                f"""
                 SELECT (SELECT transcripts.id FROM transcripts WHERE video_id = %(video_id)s),
                        (SELECT count(*) FROM moments WHERE video_id = %(video_id)s),
                        ARRAY(SELECT identifier FROM pipeline_history WHERE video_id = %(video_id)s),
                        coalesce(
-                           (SELECT CASE WHEN owner IS NULL THEN 'pending' ELSE 'processing' END
-                            FROM pipeline_history JOIN pipeline.work ON work.run_id = pipeline_history.id
+                           (SELECT CASE WHEN {IS_WAITING} THEN 'pending' ELSE 'processing' END
+                            FROM pipeline_history JOIN pipeline.runs ON runs.run_id = pipeline_history.id
                             WHERE video_id = %(video_id)s AND status = 'running'
                             LIMIT 1),
                            (SELECT CASE status WHEN 'pending' THEN 'pending' WHEN 'running' THEN 'processing' END

@@ -11,16 +11,18 @@ from app.database import Connection
 from app.models.run import StageRecord
 from app.models.stages import Stage
 from app.repositories.statements import and_where
-from app.repositories.stored_runs import read_stages
+from app.repositories.stored_runs import IS_WAITING, read_stages
 
 
 @dataclass(frozen=True, slots=True)
 class RunDetails:
-    """What is known of a run of this version; `subject` is the moment that it refines, or ''."""
+    """What is known of a run of this version; `subject` is the moment that it refines, or ''.
+
+    `is_waiting` is true until its first stage has begun.
+    """
 
     subject: str
     is_waiting: bool
-    current_stage: str | None
     generation_model: str
     refinement_model: str
     stages: Mapping[Stage, StageRecord]
@@ -68,11 +70,10 @@ class RunRepository:
         cursor = await self._conn.execute(
             sql.SQL(
                 """
-                SELECT runs.id, runs.identifier, pipeline_type, runs.status, runs.started_at, runs.completed_at,
-                       runs.duration_seconds, total_moments_generated, total_clips_created, error_stage,
+                SELECT page.id, page.identifier, pipeline_type, page.status, page.started_at, page.completed_at,
+                       page.duration_seconds, total_moments_generated, total_clips_created, error_stage,
                        error_message, model, operation_type, coarse_moments, refined_moments,
-                       subject, owner IS NULL, current_stage, request ->> 'generation_model',
-                       request ->> 'refinement_model', stages
+                       subject, {}, request ->> 'generation_model', request ->> 'refinement_model', stages
                 FROM videos
                 CROSS JOIN LATERAL (
                     SELECT history.id, history.identifier, pipeline_type, status, started_at, completed_at,
@@ -82,8 +83,8 @@ class RunRepository:
                     WHERE video_id = videos.id{}
                     ORDER BY started_at DESC, history.id DESC
                     LIMIT %(limit)s
-                ) AS runs
-                LEFT JOIN pipeline.work ON work.run_id = runs.id
+                ) AS page
+                LEFT JOIN pipeline.runs ON runs.run_id = page.id
                 LEFT JOIN generation_configs ON generation_configs.id = generation_config_id
                 CROSS JOIN (
                     SELECT coalesce(json_agg(moment ORDER BY id) FILTER (WHERE NOT is_refined), '[]')::text,
@@ -98,9 +99,9 @@ class RunRepository:
                     ) AS moments
                 ) AS shown (coarse_moments, refined_moments)
                 WHERE videos.identifier = %(video)s
-                ORDER BY runs.started_at DESC, runs.id DESC
+                ORDER BY page.started_at DESC, page.id DESC
                 """
-            ).format(wanted),
+            ).format(sql.SQL(IS_WAITING), wanted),
             {"video": video, "limit": limit, "started_at": started_at, "id": run_id, "type": run_type},
         )
         return [ShownRun(_read_details(*row[15:]), *row[:15]) for row in await cursor.fetchall()]
@@ -109,13 +110,10 @@ class RunRepository:
 def _read_details(
     subject: str | None,
     is_waiting: bool,
-    current_stage: str | None,
     generation_model: str | None,
     refinement_model: str | None,
     stages: dict[str, Any] | None,
 ) -> RunDetails | None:
     if subject is None or stages is None:
         return None
-    return RunDetails(
-        subject, is_waiting, current_stage, generation_model or "", refinement_model or "", read_stages(stages)
-    )
+    return RunDetails(subject, is_waiting, generation_model or "", refinement_model or "", read_stages(stages))

@@ -70,8 +70,8 @@ _RUN = """
     LEFT JOIN LATERAL (
         SELECT history.identifier, history.status, history.started_at, history.completed_at, history.error_message,
                stages -> 'clips' -> 'progress' AS clip_progress
-        FROM pipeline_history AS history JOIN pipeline.work ON work.run_id = history.id
-        WHERE history.video_id = videos.id AND history.pipeline_type = %(type)s AND work.subject = %(subject)s
+        FROM pipeline_history AS history JOIN pipeline.runs ON runs.run_id = history.id
+        WHERE history.video_id = videos.id AND history.pipeline_type = %(type)s AND runs.subject = %(subject)s
         ORDER BY history.started_at DESC, history.id DESC
         LIMIT 1
     ) AS run ON run.status = 'running' OR run.completed_at > now() AT TIME ZONE 'utc' - interval '1 hour'"""

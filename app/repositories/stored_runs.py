@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, LiteralString
 
 from app.models.run import ClaimedRun, RunRequest, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
+
+# Whether no stage of an active run has begun, for a query over pipeline.runs.
+IS_WAITING: LiteralString = """
+    (owner IS NULL AND NOT jsonb_path_exists(stages, '$.* ? (@.status != "pending" && @.status != "skipped")'))"""
 
 
 def read_claimed(

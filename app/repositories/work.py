@@ -1,4 +1,4 @@
-"""SQL over `pipeline.work` and the runs it belongs to: accepted, claimed by one worker, recorded, ended."""
+"""SQL over `pipeline.runs` and the runs it belongs to: accepted, claimed by one worker, recorded, ended."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from app.core.errors import RunLost
 from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
-from app.models.stages import RunType, Stage
+from app.models.stages import RunType, Stage, list_stages, next_stage
 from app.repositories.answers import AnswerRepository
 from app.repositories.replaced import ReplacedRepository
 from app.repositories.stored_runs import read_claimed
@@ -69,18 +69,20 @@ class WorkRepository:
 
         Raises `UniqueViolation` of `pipeline_history_identifier_key` where the identifier is taken.
         """
+        done = {stage for stage, record in (stages or {}).items() if record.is_done}
         async with self._conn.cursor(row_factory=args_row(Accepted)) as cursor:
             await cursor.execute(
                 """
                 SELECT run_id, other_type, other_subject
-                FROM pipeline.accept_run(%(video)s, %(identifier)s, %(type)s, %(subject)s, %(started_at)s,
-                                         %(request)s, %(stages)s)
+                FROM pipeline.accept_run(%(video)s, %(identifier)s, %(type)s, %(subject)s, %(stage)s,
+                                         %(started_at)s, %(request)s, %(stages)s)
                 """,
                 {
                     "video": video,
                     "identifier": identifier,
                     "type": run_type,
                     "subject": subject,
+                    "stage": next_stage(run_type, done) or list_stages(run_type)[-1],
                     "started_at": started_at,
                     "request": Jsonb(asdict(request)),
                     "stages": Jsonb({stage.value: asdict(record) for stage, record in (stages or {}).items()}),
@@ -112,13 +114,13 @@ class WorkRepository:
     async def _take(self, identifier: str, owner: str, stale_seconds: float) -> tuple[Any, ...] | None:
         cursor = await self._conn.execute(
             """
-            UPDATE pipeline.work
-            SET owner = %(owner)s, seen_at = now() AT TIME ZONE 'utc', attempts = attempts + 1
+            UPDATE pipeline.runs
+            SET owner = %(owner)s, heartbeat_at = now() AT TIME ZONE 'utc', attempt = attempt + 1
             FROM pipeline_history AS history JOIN videos ON videos.id = history.video_id
-            WHERE history.identifier = %(identifier)s AND history.status = 'running' AND work.run_id = history.id
-              AND (owner IS NULL OR seen_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s))
+            WHERE history.identifier = %(identifier)s AND history.status = 'running' AND runs.run_id = history.id
+              AND (owner IS NULL OR heartbeat_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s))
             RETURNING history.id, history.identifier, history.video_id, videos.identifier, pipeline_type, subject,
-                      request, stages, attempts, owner, extract(epoch FROM history.started_at)::float8
+                      request, stages, attempt, owner, extract(epoch FROM history.started_at)::float8
             """,
             {"identifier": identifier, "owner": owner, "stale_seconds": stale_seconds},
         )
@@ -133,7 +135,7 @@ class WorkRepository:
     async def _give_up(self, run_id: int, video: str) -> bool:
         """End a run that was taken too often. True where it has ended."""
         cursor = await self._conn.execute(
-            "SELECT current_stage FROM pipeline.work WHERE run_id = %(id)s AND attempts > %(most)s",
+            "SELECT stage FROM pipeline.runs WHERE run_id = %(id)s AND attempt > %(most)s",
             {"id": run_id, "most": _MOST_ATTEMPTS},
         )
         row = await cursor.fetchone()
@@ -150,8 +152,8 @@ class WorkRepository:
         """Keep the run in its owner's hands until the transaction ends. Raises `RunLost` where it is not any more."""
         cursor = await self._conn.execute(
             """
-            SELECT FROM pipeline.work
-            WHERE run_id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s
+            SELECT FROM pipeline.runs
+            WHERE run_id = %(id)s AND owner = %(owner)s AND attempt = %(attempt)s
             FOR NO KEY UPDATE
             """,
             _key(run),
@@ -163,9 +165,9 @@ class WorkRepository:
         """Say that the owner lives and return whether the run is to be cancelled. Raises `RunLost`."""
         cursor = await self._conn.execute(
             """
-            UPDATE pipeline.work SET seen_at = now() AT TIME ZONE 'utc'
-            WHERE run_id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s
-            RETURNING is_cancelled
+            UPDATE pipeline.runs SET heartbeat_at = now() AT TIME ZONE 'utc'
+            WHERE run_id = %(id)s AND owner = %(owner)s AND attempt = %(attempt)s
+            RETURNING cancel_requested
             """,
             _key(run),
         )
@@ -181,12 +183,12 @@ class WorkRepository:
         """
         cursor = await self._conn.execute(
             """
-            UPDATE pipeline.work
+            UPDATE pipeline.runs
             SET stages = jsonb_set(stages, ARRAY[%(stage)s], %(record)s || CASE WHEN %(is_under_way)s
                     THEN jsonb_build_object('result', coalesce(stages -> %(stage)s -> 'result', '{}'))
                     ELSE '{}' END),
-                current_stage = CASE WHEN %(is_skipped)s THEN current_stage ELSE %(stage)s END
-            WHERE run_id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s
+                stage = CASE WHEN %(is_skipped)s THEN stage ELSE %(stage)s END
+            WHERE run_id = %(id)s AND owner = %(owner)s AND attempt = %(attempt)s
             """,
             {
                 **_key(run),
@@ -202,7 +204,7 @@ class WorkRepository:
     async def get_result(self, run: ClaimedRun, stage: Stage) -> dict[str, Any]:
         """Return what the run has noted so far as the result of a stage, by whichever worker."""
         cursor = await self._conn.execute(
-            "SELECT stages -> %(stage)s -> 'result' FROM pipeline.work WHERE run_id = %(id)s",
+            "SELECT stages -> %(stage)s -> 'result' FROM pipeline.runs WHERE run_id = %(id)s",
             {"stage": stage.value, "id": run.id},
         )
         row = await cursor.fetchone()
@@ -212,7 +214,7 @@ class WorkRepository:
         """Add values to the result of a stage that is not done yet, for a worker that takes the run over."""
         await self._conn.execute(
             """
-            UPDATE pipeline.work
+            UPDATE pipeline.runs
             SET stages = jsonb_set(
                 stages, ARRAY[%(stage)s], coalesce(stages -> %(stage)s, '{"status": "processing"}')
                 || jsonb_build_object('result', coalesce(stages -> %(stage)s -> 'result', '{}') || %(values)s))
@@ -241,7 +243,7 @@ class WorkRepository:
     async def keep_raw_answer(self, run: ClaimedRun, raw: str) -> None:
         """Keep what a model answered that could not be used. U+0000, which no text here can hold, goes."""
         await self._conn.execute(
-            "UPDATE pipeline.work SET raw_answer = %(raw)s WHERE run_id = %(id)s",
+            "UPDATE pipeline.runs SET raw_answer = %(raw)s WHERE run_id = %(id)s",
             {"raw": raw.replace("\x00", ""), "id": run.id},
         )
 
@@ -250,9 +252,9 @@ class WorkRepository:
         await VideoRepository(self._conn).lock(run.video)  # before the run, as one who deletes does
         cursor = await self._conn.execute(
             """
-            UPDATE pipeline.work SET owner = NULL, seen_at = NULL, rung_at = NULL, attempts = attempts - 1
-            WHERE run_id = %(id)s AND owner = %(owner)s AND attempts = %(attempt)s
-            RETURNING is_cancelled
+            UPDATE pipeline.runs SET owner = NULL, heartbeat_at = NULL, notified_at = NULL, attempt = attempt - 1
+            WHERE run_id = %(id)s AND owner = %(owner)s AND attempt = %(attempt)s
+            RETURNING cancel_requested
             """,
             _key(run),
         )
@@ -273,9 +275,10 @@ class WorkRepository:
         else by its worker. True where it has ended."""
         cursor = await self._conn.execute(
             """
-            UPDATE pipeline.work SET is_cancelled = true
+            UPDATE pipeline.runs SET cancel_requested = true
             WHERE run_id = %(id)s
-            RETURNING owner IS NULL OR seen_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s)
+            RETURNING owner IS NULL
+                      OR heartbeat_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s)
             """,
             {"id": run_id, "stale_seconds": stale_seconds},
         )
@@ -293,14 +296,14 @@ class WorkRepository:
         """
         cursor = await self._conn.execute(
             """
-            UPDATE pipeline.work SET rung_at = now() AT TIME ZONE 'utc'
+            UPDATE pipeline.runs SET notified_at = now() AT TIME ZONE 'utc'
             FROM pipeline_history AS history
-            WHERE history.id = work.run_id AND history.status = 'running' AND work.run_id IN (
+            WHERE history.id = runs.run_id AND history.status = 'running' AND runs.run_id IN (
                 SELECT waiting.run_id
-                FROM pipeline_history JOIN pipeline.work AS waiting ON waiting.run_id = pipeline_history.id
+                FROM pipeline_history JOIN pipeline.runs AS waiting ON waiting.run_id = pipeline_history.id
                 WHERE status = 'running'
-                  AND (owner IS NULL OR seen_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale)s))
-                  AND (rung_at IS NULL OR rung_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(again)s))
+                  AND (owner IS NULL OR heartbeat_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale)s))
+                  AND (notified_at IS NULL OR notified_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(again)s))
                 FOR NO KEY UPDATE OF waiting SKIP LOCKED
             )
             RETURNING history.identifier
@@ -324,7 +327,7 @@ class WorkRepository:
                     completed_at = now() AT TIME ZONE 'utc'
                 FROM videos
                 WHERE history.status = 'running' AND videos.id = history.video_id
-                  AND NOT EXISTS (SELECT FROM pipeline.work WHERE run_id = history.id)
+                  AND NOT EXISTS (SELECT FROM pipeline.runs WHERE run_id = history.id)
                 RETURNING history.identifier, videos.identifier
                 """
             )
@@ -343,7 +346,7 @@ class WorkRepository:
             files, outcome = unused, replace(outcome, moments=0, clips=0)
             await self._conn.execute(
                 """
-                UPDATE pipeline.work SET stages = jsonb_set(stages, '{generation,result,is_undone}', 'true')
+                UPDATE pipeline.runs SET stages = jsonb_set(stages, '{generation,result,is_undone}', 'true')
                 WHERE run_id = %(id)s
                 """,
                 {"id": run_id},
@@ -359,7 +362,7 @@ class WorkRepository:
                     error_stage = %(error_stage)s, error_message = %(error_message)s
                 WHERE id = %(id)s AND status = 'running'
             )
-            UPDATE pipeline.work
+            UPDATE pipeline.runs
             SET owner = NULL,
                 callback_due_at = CASE callback_status WHEN 'waiting' THEN now() AT TIME ZONE 'utc' END
             WHERE run_id = %(id)s

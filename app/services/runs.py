@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from app.ai.registry import is_local_name
 from app.database import Connection, Database
-from app.models.run import RunStatus, StageRecord, StageStatus, shown_record
+from app.models.run import RunStatus, StageRecord, StageStatus, last_begun_stage, shown_record
 from app.models.stages import RunType, Stage, list_stages
 from app.repositories.active_runs import ActiveRun, ActiveRunRepository
 from app.repositories.runs import RunRepository, ShownRun
@@ -133,7 +133,7 @@ def _list_stages(run_type: str) -> tuple[Stage, ...]:
 def current_stage_of(run: ShownRun) -> str | None:
     """Return the stage that is worked on, or that was last."""
     if run.details is not None:
-        return run.details.current_stage
+        return last_begun_stage(run.details.stages)
     stages = _guess_stages(run)
     return run.error_stage if run.error_stage in stages else next(reversed(stages), None)
 

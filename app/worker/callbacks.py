@@ -82,9 +82,11 @@ async def _send(database: Database, settings: Settings, callback: DueCallback) -
 
 
 async def _note_failure(database: Database, callback: DueCallback, reason: str) -> None:
-    _log.warning("The callback of run %s is not delivered at try %s: %s", callback.identifier, callback.tries, reason)
+    _log.warning(
+        "The callback of run %s is not delivered at try %s: %s", callback.identifier, callback.attempts, reason
+    )
     async with database.connect() as conn:
-        await CallbackRepository(conn).note_failure(callback, reason, retry_pause(callback.tries))
+        await CallbackRepository(conn).note_failure(callback, reason, retry_pause(callback.attempts))
 
 
 def _message_id_of(callback: DueCallback) -> str:

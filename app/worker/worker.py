@@ -36,7 +36,7 @@ from app.worker.playables import PlayableMaker
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
-_NAME_LENGTH = 100  # of `pipeline.work.owner`
+_NAME_LENGTH = 100  # of `pipeline.runs.owner`
 _RESTART_SECONDS = 5.0
 _RUNG_AT_ONCE = 10
 _TIDY_SECONDS = 600.0  # between two looks for folders that nobody needs

@@ -44,7 +44,7 @@ async def test_the_worker_of_a_run_is_told_that_it_is_cancelled(
     assert (await client.post("/api/pipeline/talk/cancel")).status_code == 200
     assert (await client.get("/api/pipeline/talk/status")).json()["status"] == "processing"
     assert await redis.exists(f"pipeline:run:{run.identifier}:cancel")
-    cursor = await conn.execute("SELECT is_cancelled FROM pipeline.work")
+    cursor = await conn.execute("SELECT cancel_requested FROM pipeline.runs")
     assert await cursor.fetchone() == (True,)
 
 

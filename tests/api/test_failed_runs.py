@@ -124,7 +124,7 @@ async def test_secrets_that_an_earlier_version_has_stored_are_not_shown(
     run = await make_failed(conn, raw=f'{{"sent": "{key}", "authorization": "Basic x", "at": "https://u:p@h/?sig=y"}}')
     url = "https://user:pass@cdn.example/talk.mp4?X-Goog-Signature=z"
     await conn.execute(
-        "UPDATE pipeline.work SET request = request || jsonb_build_object('video_url', %(url)s::text)", {"url": url}
+        "UPDATE pipeline.runs SET request = request || jsonb_build_object('video_url', %(url)s::text)", {"url": url}
     )
     await conn.execute("UPDATE pipeline_history SET error_message = 'Wrong: Bearer abc12345'")
     answer = (await client.get(f"{FAILED}/{run.identifier}")).json()

@@ -425,6 +425,36 @@ async def test_active_runs_are_listed_over_all_videos(
     assert [run["video_id"] for run in (await client.get(link[1])).json()["runs"]] == ["two"]
 
 
+@pytest.mark.parametrize(
+    ("owner", "records", "status", "current_stage"),
+    [
+        (None, {"download": "skipped", "audio": "pending"}, "pending", None),
+        ("worker", {"download": "skipped"}, "processing", None),
+        (None, {"download": "skipped", "audio": "waiting"}, "processing", "audio"),
+        (None, {"audio": "completed", "audio_upload": "completed"}, "processing", "audio_upload"),
+        (None, {"transcript": "processing", "audio": "completed"}, "processing", "transcript"),
+        (None, {"audio": "completed", "generation": "skipped", "clips": "pending"}, "processing", "audio"),
+    ],
+)
+async def test_a_run_is_pending_until_its_first_stage_has_begun(
+    client: AsyncClient,
+    conn: Connection,
+    owner: str | None,
+    records: dict[str, str],
+    status: str,
+    current_stage: str | None,
+) -> None:
+    await make_video(conn, identifier="talk")
+    await accept_run(conn)
+    stages = {stage: {"status": text} for stage, text in records.items()}
+    await conn.execute("UPDATE pipeline.runs SET owner = %s, stages = %s", (owner, Jsonb(stages)))
+    (active,) = (await client.get("/api/pipeline/active")).json()["runs"]
+    for answer in (active, await get_status(client)):
+        assert (answer["status"], answer["current_stage"]) == (status, current_stage)
+    refused = await client.delete("/api/videos/talk")
+    assert f"(status: {status})" in refused.text
+
+
 async def test_what_another_version_has_stored_is_told_as_far_as_it_is_known(
     client: AsyncClient, conn: Connection
 ) -> None:
@@ -432,8 +462,8 @@ async def test_what_another_version_has_stored_is_told_as_far_as_it_is_known(
     run = await begin_run(conn)
     await save_stage(conn, run, Stage.DOWNLOAD, StageStatus.COMPLETED)
     newer = {"audio": {"status": "paused"}, "applause": {"status": "completed"}}
-    await conn.execute("UPDATE pipeline.work SET stages = stages || %s", (Jsonb(newer),))
-    await conn.execute("UPDATE pipeline.work SET stages = jsonb_set(stages, '{download,size}', '7')")
+    await conn.execute("UPDATE pipeline.runs SET stages = stages || %s", (Jsonb(newer),))
+    await conn.execute("UPDATE pipeline.runs SET stages = jsonb_set(stages, '{download,size}', '7')")
     stages = (await get_status(client))["stages"]
     assert [stages[stage]["status"] for stage in EIGHT] == ["completed"] + ["pending"] * 7
     await finish_run(conn, run)

@@ -152,7 +152,7 @@ class Site:
         async with self.connect() as conn:
             cursor = await conn.execute(
                 """
-                UPDATE pipeline.work SET seen_at = seen_at - interval '1 hour'
+                UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '1 hour'
                 FROM pipeline_history WHERE id = run_id AND owner LIKE %s RETURNING identifier
                 """,
                 (f"%-{pid}-%",),
@@ -180,7 +180,7 @@ class Site:
         async with self.connect() as conn:
             cursor = await conn.execute(
                 """
-                SELECT stages, attempts FROM pipeline.work JOIN pipeline_history ON id = run_id WHERE identifier = %s
+                SELECT stages, attempt FROM pipeline.runs JOIN pipeline_history ON id = run_id WHERE identifier = %s
                 """,
                 (run,),
             )

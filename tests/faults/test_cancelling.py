@@ -36,7 +36,7 @@ async def test_a_wish_that_redis_has_forgotten_is_seen_all_the_same(served: Site
     run = await served.start()
     await served.begun(run, Stage.AUDIO)
     async with served.connect() as conn:
-        await conn.execute("UPDATE pipeline.work SET is_cancelled = true WHERE owner IS NOT NULL")
+        await conn.execute("UPDATE pipeline.runs SET cancel_requested = true WHERE owner IS NOT NULL")
     assert await served.ended(run) == CANCELLED
     let_go(served.folder, Stage.AUDIO)
 

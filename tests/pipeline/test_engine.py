@@ -270,7 +270,7 @@ async def test_a_stage_that_waits_for_a_slot_says_so(ready: Ready) -> None:
 
 async def _read_stage(context: RunContext, stage: Stage) -> tuple[StageStatus | None, float | None]:
     async with context.database.connect() as conn:
-        cursor = await conn.execute("SELECT stages -> %s FROM pipeline.work WHERE run_id = %s", (stage, context.run.id))
+        cursor = await conn.execute("SELECT stages -> %s FROM pipeline.runs WHERE run_id = %s", (stage, context.run.id))
         row = await cursor.fetchone()
     record = (row and row[0]) or {}
     return StageStatus(record["status"]) if record else None, record.get("started_at")

@@ -62,7 +62,7 @@ async def _make_generated(conn: Connection, video_id: int, **values: Any) -> Mom
 
 async def _raw_answer(context: RunContext) -> str | None:
     async with context.database.connect() as conn:
-        cursor = await conn.execute("SELECT raw_answer FROM pipeline.work WHERE run_id = %s", (context.run.id,))
+        cursor = await conn.execute("SELECT raw_answer FROM pipeline.runs WHERE run_id = %s", (context.run.id,))
         row = await cursor.fetchone()
     return row[0] if row else None
 

@@ -300,7 +300,7 @@ async def test_the_stage_fails_where_all_moments_do_and_the_old_ones_stay(
             await refinement.run_stage(context)
         assert await list_families(context) == {"One": ["Before"], "Two": [], "Three": []}
         async with context.database.connect() as conn:
-            cursor = await conn.execute("SELECT raw_answer FROM pipeline.work")
+            cursor = await conn.execute("SELECT raw_answer FROM pipeline.runs")
             assert await cursor.fetchall() == [("Sure!",)]
 
 

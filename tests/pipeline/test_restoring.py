@@ -45,7 +45,7 @@ async def end_as_failed(conn: Connection, context: RunContext) -> None:
 
 
 async def cancel_without_a_worker(conn: Connection, context: RunContext) -> None:
-    await conn.execute("UPDATE pipeline.work SET seen_at = seen_at - interval '1 hour'")
+    await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '1 hour'")
     assert (await cancel_runs(conn, context.run.video)).ended == [context.run.identifier]
 
 
@@ -363,7 +363,7 @@ async def test_a_run_that_no_worker_can_read_ends_with_all_it_has_replaced_or_no
         before = await read_rows(context)
         await generation.run_stage(context)
         replaced = await read_rows(context)
-        await conn.execute("UPDATE pipeline.work SET request = '[]', attempts = 3")
+        await conn.execute("UPDATE pipeline.runs SET request = '[]', attempt = 3")
         with monkeypatch.context() as patch:
             patch.setattr(ReplacedRepository, "_insert", lose_connection)
             with pytest.raises(psycopg.OperationalError):

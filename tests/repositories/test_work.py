@@ -126,7 +126,7 @@ async def test_a_run_whose_owner_is_not_seen_any_more_is_claimed_again(conn: Con
     await add_video(conn)
     await accept(conn)
     lost = await claimed(conn)
-    await conn.execute("UPDATE pipeline.work SET seen_at = seen_at - interval '31 seconds'")
+    await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '31 seconds'")
     found = await claimed(conn, "two")
     assert (found.owner, found.attempt) == ("two", 2)
     work = WorkRepository(conn)
@@ -196,7 +196,7 @@ async def test_a_run_that_ends_while_a_worker_reaches_for_it_is_not_claimed(own_
             claiming = asyncio.create_task(claim(worker))
             await until_it_waits(watcher, worker)
         assert await claiming is None
-        cursor = await watcher.execute("SELECT owner, seen_at, attempts FROM pipeline.work")
+        cursor = await watcher.execute("SELECT owner, heartbeat_at, attempt FROM pipeline.runs")
         assert await cursor.fetchone() == (None, None, 0)
         assert await status_of(watcher) == "cancelled"
 
@@ -231,7 +231,7 @@ async def test_a_cancelled_run_whose_owner_is_not_seen_any_more_has_ended(conn: 
     run_id = (await accept(conn)).run_id
     assert run_id
     run = await claimed(conn)
-    await conn.execute("UPDATE pipeline.work SET seen_at = seen_at - interval '31 seconds'")
+    await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '31 seconds'")
     work = WorkRepository(conn)
     assert await work.cancel(run_id, 30)
     assert await status_of(conn) == "cancelled"
@@ -247,7 +247,7 @@ async def test_workers_are_told_of_a_waiting_run_once_in_a_while(conn: Connectio
     await accept(conn)
     work = WorkRepository(conn)
     assert await work.pick_waiting(30, 30) == []  # whoever accepted it has told them
-    await conn.execute("UPDATE pipeline.work SET rung_at = rung_at - interval '31 seconds'")
+    await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '31 seconds'")
     assert await work.pick_waiting(30, 30) == ["pipeline:talk:1"]
     assert await work.pick_waiting(30, 30) == []
 
@@ -286,7 +286,7 @@ async def test_what_another_version_has_stored_of_stages_is_left_out(conn: Conne
         "audio_upload": 1,
         "applause": {"status": "completed"},
     }
-    await conn.execute("UPDATE pipeline.work SET stages = %s", (Jsonb(stored),))
+    await conn.execute("UPDATE pipeline.runs SET stages = %s", (Jsonb(stored),))
     assert (await claimed(conn)).stages == {Stage.DOWNLOAD: StageRecord(StageStatus.COMPLETED, 1.0)}
 
 
@@ -294,7 +294,7 @@ async def test_what_another_version_has_stored_of_stages_is_left_out(conn: Conne
     "change",
     [
         "UPDATE pipeline_history SET pipeline_type = 'applause_only'",
-        "UPDATE pipeline.work SET request = '[1]'",
+        "UPDATE pipeline.runs SET request = '[1]'",
     ],
 )
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ async def test_a_run_that_cannot_be_read_ends_when_it_was_taken_too_often(
     await add_video(conn)
     await accept(conn)
     await conn.execute(change)
-    await conn.execute("UPDATE pipeline.work SET current_stage = %s", (stage,))
+    await conn.execute("UPDATE pipeline.runs SET stage = %s", (stage,))
     for _ in range(3):
         with pytest.raises((AttributeError, ValueError)):
             await claim(conn, stale_seconds=-1)

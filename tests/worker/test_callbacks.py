@@ -46,9 +46,9 @@ async def _work_row(context: RunContext) -> tuple[Any, ...]:
     async with context.database.connect() as conn:
         cursor = await conn.execute(
             """
-            SELECT callback_status, callback_tries, round(extract(epoch FROM callback_due_at
+            SELECT callback_status, callback_attempts, round(extract(epoch FROM callback_due_at
                    - (now() AT TIME ZONE 'utc')))::int, callback_error
-            FROM pipeline.work WHERE run_id = %s
+            FROM pipeline.runs WHERE run_id = %s
             """,
             [context.run.id],
         )
@@ -57,7 +57,7 @@ async def _work_row(context: RunContext) -> tuple[Any, ...]:
 
 async def _make_due(context: RunContext) -> None:
     async with context.database.connect() as conn:
-        await conn.execute("UPDATE pipeline.work SET callback_due_at = now() AT TIME ZONE 'utc' - interval '1 s'")
+        await conn.execute("UPDATE pipeline.runs SET callback_due_at = now() AT TIME ZONE 'utc' - interval '1 s'")
 
 
 async def test_the_end_of_a_run_is_told_once_and_signed(own_database_url: str, tmp_path: Path, site: Site) -> None:
