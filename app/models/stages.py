@@ -225,7 +225,7 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         module="app.pipeline.stages.refinement",
         time_limit=TimeLimit(_DAY),  # each moment has its own limit; this one ends a stage that hangs all the same
         limit_setting="limit_refinement",
-        retry=RetryRule(attempts=1),  # each call of a model has retries of its own
+        retry=RetryRule(attempts=1),  # the refinement of each moment has retries of its own
         counters={
             "total": "refinement_total",
             "processed": "refinement_processed",
