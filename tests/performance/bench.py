@@ -15,6 +15,7 @@ from tests.performance.cases import CASES, Case
 from tests.performance.databases import SEED, SETTINGS, Databases
 from tests.performance.dataset import record_library, write_legacy_folder
 from tests.performance.equality import compare_answers
+from tests.performance.first_stage import AIM_MS, LISTEN, TASKIQ, Delays, measure_first_stages
 from tests.performance.measure import Figures, Pace, measure_case, measure_imports
 from tests.performance.servers import ORM, OURS, PEERS_PYTHON, RAW, STACKS, Server, free_port
 from tests.performance.streaming import NGINX, PYTHON, measure_streams
@@ -45,10 +46,13 @@ def main() -> None:
         if options.streams:
             for name, figures in measure_streams(folder, databases, variables, pace):
                 _print_stream(name, figures)
+        if options.first_stages:
+            for name, delays in measure_first_stages(databases, variables, 30 if options.quick else 150):
+                _print_delays(name, delays)
 
 
 def _parse_arguments() -> argparse.Namespace:
-    keys = [*dict.fromkeys(case.key for case in CASES), "import", "stream"]
+    keys = [*dict.fromkeys(case.key for case in CASES), "import", "stream", "stage"]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the data and one short round")
     parser.add_argument("--cases", default=",".join(keys), help=f"some of {','.join(keys)}")
@@ -59,6 +63,7 @@ def _parse_arguments() -> argparse.Namespace:
     options.cases = [case for case in CASES if case.key in chosen]
     options.imports = "import" in chosen
     options.streams = "stream" in chosen
+    options.first_stages = "stage" in chosen
     return options
 
 
@@ -115,6 +120,18 @@ def _print_stream(name: str, figures: Mapping[str, Figures]) -> None:
         numbers = f"{of_one.per_second:,.0f}".rjust(_WIDTHS[2]), _number(of_one.p50).rjust(_WIDTHS[3])
         sys.stdout.write(f"| {what.ljust(_WIDTHS[0])} | {stack.ljust(_WIDTHS[1])} | {' | '.join(numbers)} |")
         sys.stdout.write(f"{ratios if of_one is ours else ''}\n")
+    sys.stdout.flush()
+
+
+def _print_delays(name: str, delays: Mapping[str, Delays]) -> None:
+    """Milliseconds; the ratios are to the medians of the peers, and less is better."""
+    ours = delays[OURS.name]
+    for queue, of_one in delays.items():
+        numbers = f"p50 {of_one.p50:.1f} ms, p95 {of_one.p95:.1f}, p99 {of_one.p99:.1f}"
+        ratios = "".join(f"  {ours.p50 / delays[peer].p50:.1f} x {peer}" for peer in (LISTEN, TASKIQ))
+        notes = f"{ratios}  aim: p50 < {AIM_MS:g}" if of_one is ours else ""
+        what = name if of_one is ours else ""
+        sys.stdout.write(f"| {what.ljust(_WIDTHS[0])} | {queue.ljust(_WIDTHS[1])} | {numbers} |{notes}\n")
     sys.stdout.flush()
 
 

@@ -150,17 +150,17 @@ def load_bare_videos(url: str, count: int) -> None:
 
 
 def load_short_videos(url: str, media: Path, count: int) -> None:
-    """Write `count` videos of 0.2 seconds with audio. Their files are links to a single one."""
+    """Write `count` videos of 0.2 seconds with audio. Their files are links to a single one.
+
+    Their codecs are not known, so that no worker looks at the files before a run does.
+    """
     movie = make_movie(media / "videos" / "0.mp4", _SHORT_SECONDS)
     paths = [media / "videos" / f"{number}.mp4" for number in range(1, count + 1)]
     for path in paths:
         path.hardlink_to(movie)
     with psycopg.connect(url) as conn, conn.cursor() as cursor:
         cursor.executemany(
-            """
-            INSERT INTO videos (identifier, cloud_url, duration_seconds, video_codec, audio_codec)
-            VALUES (%s, %s, %s, 'h264', 'aac')
-            """,
+            "INSERT INTO videos (identifier, cloud_url, duration_seconds) VALUES (%s, %s, %s)",
             [(f"short-{path.stem}", path.as_uri(), _SHORT_SECONDS) for path in paths],
         )
 
