@@ -47,7 +47,7 @@ _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 10.0
 _OURS = """
     SELECT (stages -> 'audio' ->> 'started_at')::float8 - extract(epoch FROM started_at)::float8
-    FROM pipeline_history JOIN pipeline.work ON run_id = id
+    FROM pipeline_history JOIN pipeline.runs ON run_id = id
     WHERE status = 'completed' AND id > %s
     """
 
