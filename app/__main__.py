@@ -42,7 +42,7 @@ from app.embedded import EmbeddedError
 from app.embedded.local import local_servers, refuse_half_named, uses_embedded_postgres
 from app.library import command as library
 from app.repositories.search import SearchRepository
-from app.services import backup_command, models_command, psql_command
+from app.services import backup_command, intake_command, models_command, psql_command
 from app.worker import command as worker_command
 from app.worker import run_command
 
@@ -96,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     worker = commands.add_parser("worker", help="work on runs, beside a server or on another machine")
     worker_command.add_arguments(worker)
     worker.set_defaults(run=_work)
+
+    intake = commands.add_parser("intake", help="what other programs asked for and could not become a run")
+    intake_command.add_arguments(intake)
+    intake.set_defaults(run=_intake)
 
     models = commands.add_parser("models", help="the AI models that runs use: their addresses, keys and parameters")
     models_command.add_arguments(models)
@@ -240,6 +244,11 @@ def _work(options: argparse.Namespace) -> int:
         create_database(settings)
         upgrade()
         return worker_command.run(options, settings)
+
+
+def _intake(options: argparse.Namespace) -> int:
+    with local_servers(redis=False, share=True) as settings:
+        return intake_command.run(options, settings)
 
 
 def _models(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -47,14 +48,18 @@ _DEFECTS = (DataError, LockError, PubSubError, WatchError)
 def init_redis(settings: Settings) -> None:
     """Make the client. It connects at its first command, and again after the server was away."""
     global _client
-    _client = Redis.from_url(
+    _client = open_client(settings, decode_responses=True, encoding_errors="replace")
+
+
+def open_client(settings: Settings, **options: Any) -> Redis:
+    """Return a client of its own connections, which answers with bytes unless `options` say otherwise."""
+    return Redis.from_url(
         settings.redis_url.get_secret_value(),
-        decode_responses=True,
-        encoding_errors="replace",
         socket_connect_timeout=_CONNECT_SECONDS,
         socket_timeout=_ANSWER_SECONDS,
         health_check_interval=30,
         retry=Retry(NoBackoff(), 1),
+        **options,
     )
 
 

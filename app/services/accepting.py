@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from psycopg.errors import UniqueViolation
 from psycopg.pq import TransactionStatus
 
-from app.core.errors import AlreadyRunning, VideoNotFound
+from app.core.errors import AlreadyRunning, Conflict, VideoNotFound
 from app.core.masking import mask_secrets
 from app.database import Connection
 from app.models.run import RunRequest, StageRecord
@@ -34,25 +34,27 @@ async def accept_run(
     request: RunRequest,
     subject: str = "",
     stages: Mapping[Stage, StageRecord] | None = None,
+    given_identifier: str | None = None,
 ) -> str:
     """Accept a run, in the caller's transaction where there is one, and return its identifier.
 
     Secrets in its prompts are masked.
 
-    Raises `VideoNotFound` and `AlreadyRunning`.
+    Raises `VideoNotFound` and `AlreadyRunning`, and `Conflict` where another run has the identifier that is given.
     """
     now = datetime.now(UTC)
     milliseconds = int(now.timestamp() * 1000)
-    prompts = (mask_secrets(request.generation_prompt), mask_secrets(request.refinement_prompt))
-    request = replace(request, generation_prompt=prompts[0], refinement_prompt=prompts[1])
+    request = mask_prompts(request)
     while True:
-        identifier = new_run_identifier(findable(video), milliseconds)
+        identifier = given_identifier or new_run_identifier(findable(video), milliseconds)
         try:
             async with _savepoint(conn):
                 accepted = await WorkRepository(conn).accept(
                     findable(video), identifier, run_type, now.replace(tzinfo=None), request, subject, stages
                 )
         except UniqueViolation:  # a run that was accepted in the same millisecond, and has ended
+            if given_identifier:
+                raise Conflict("A run with this id exists already") from None
             milliseconds += 1
             continue
         if accepted is None:
@@ -67,6 +69,15 @@ def _savepoint(conn: Connection) -> AbstractAsyncContextManager[object]:
     if conn.info.transaction_status is TransactionStatus.IDLE:
         return nullcontext()
     return conn.transaction()
+
+
+def mask_prompts(request: RunRequest) -> RunRequest:
+    """Return the request as it is stored: without the secrets that its prompts may hold."""
+    return replace(
+        request,
+        generation_prompt=mask_secrets(request.generation_prompt),
+        refinement_prompt=mask_secrets(request.refinement_prompt),
+    )
 
 
 def already_running(run_type: str, video: str) -> AlreadyRunning:

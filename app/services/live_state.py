@@ -1,4 +1,4 @@
-"""What Redis must hold before the first run: the model registry and the consumer group of the run stream."""
+"""What Redis must hold before the first run: the model registry and the consumer group of the request stream."""
 
 import asyncio
 import logging
@@ -7,9 +7,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from app.ai.registry import ModelRegistry
-from app.core.doorbell import RUN_STREAM, WORKER_GROUP
 from app.core.errors import RedisUnavailable
 from app.core.redis import describe_redis_error, redis_unavailable
+
+# Where other programs, as the previous backend, put what they ask for.
+REQUEST_STREAM = "pipeline:requests"
+REQUEST_GROUP = "pipeline_workers"
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
@@ -51,8 +54,13 @@ async def _prepare(redis: Redis) -> None:
     if seeded:
         _log.info("Seeded %d model configs", seeded)
     await registry.bind_keys()
+    await create_request_group(redis)
+
+
+async def create_request_group(redis: Redis) -> None:
+    """Create the stream of requests and its consumer group where they are not there."""
     try:
-        await redis.xgroup_create(RUN_STREAM, WORKER_GROUP, id="0", mkstream=True)
+        await redis.xgroup_create(REQUEST_STREAM, REQUEST_GROUP, id="0", mkstream=True)
     except ResponseError as error:
         if "BUSYGROUP" not in str(error):
             raise

@@ -122,18 +122,20 @@ class Starts:
         return await self.accept(video, RunType.CLIPS, request)
 
     async def start_full(self, video: str, request: RunRequest) -> str:
-        await self._check_full(request)
-        await self.check_again(video, RunType.FULL, request)
+        await self.check_full(video, request)
         return await self.accept(video, RunType.FULL, request)
+
+    async def check_full(self, video: str, request: RunRequest) -> None:
+        """Refuse a full run that cannot be accepted, or would only fail. A video that is not there is accepted here."""
+        await self._check_options(request)
+        await self.check_again(video, RunType.FULL, request)
 
     async def start_from_url(self, url: str, request: RunRequest, *, force: bool) -> StartedFromUrl:
         """Start a full run over the video of a URL, which appears with its file where it is not there yet.
 
         Raises `AddressRefused` for an address that cannot be downloaded from.
         """
-        check_video_url(url)
-        await self._check_full(request)
-        refusal = await self._find_refusal(url)
+        refusal = await self.check_from_url(url, request)
         async with self._database.connect() as conn, conn.transaction():
             resolved = await resolve_url(conn, self._storage, url, force)
             if refusal is not None and resolved.download_required:
@@ -141,6 +143,15 @@ class Starts:
             identifier = await accept_run(conn, resolved.video, RunType.FULL, replace(request, video_url=url))
         await self._ring(identifier)
         return StartedFromUrl(identifier, await self._look_for_film(resolved))
+
+    async def check_from_url(self, url: str, request: RunRequest) -> AddressRefused | None:
+        """Refuse a full run over the video of a URL that cannot be accepted.
+
+        Returns why nothing may be downloaded from the URL: that matters only where the video has to be downloaded.
+        """
+        check_video_url(url)
+        await self._check_options(request)
+        return await self._find_refusal(url)
 
     async def accept(
         self,
@@ -199,7 +210,7 @@ class Starts:
             return refusal
         return None
 
-    async def _check_full(self, request: RunRequest) -> None:
+    async def _check_options(self, request: RunRequest) -> None:
         _check_limits(request)
         await self._check_callback(request.callback_url)
         for key in {request.generation_model, request.refinement_model}:

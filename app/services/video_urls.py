@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -97,21 +97,25 @@ def _list_names(url: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if name]
 
 
-async def resolve_url(conn: Connection, storage: Storage, url: str, force: bool) -> ResolvedUrl:
+async def resolve_url(
+    conn: Connection, storage: Storage, url: str, force: bool, preferred_name: str = ""
+) -> ResolvedUrl:
     """Return the video of a URL, and where there is none, or `force` asks for another one, add it.
 
+    A new video is called `preferred_name` where that is given and free, and one of several that is called so is chosen.
     The connection is in a transaction, which decides: the video appears with it. Whether its film is really here is
     then told by `look_for_film`.
     """
-    names, wanted = _list_names(url), canonical_url(url)
+    names, wanted = [*_list_names(url), *([preferred_name] if preferred_name else [])], canonical_url(url)
     videos = VideoRepository(conn)
     await videos.lock_source(wanted)  # who asks for the same URL at the same time sees what came of this
     listed = [known for name in names for known in await videos.list_sources([url, wanted], name)]
     found = [known for known in listed if _leads_to(known.source_url, wanted)]
     if found and not force:
-        latest = max(found, key=lambda known: (known.has_film, known.id))
+        latest = max(found, key=lambda known: (known.identifier == preferred_name, known.has_film, known.id))
         return ResolvedUrl(latest.identifier, latest.cloud_url, latest.has_film)
-    return await _add(videos, storage, url, _free_names(names[0], skip_base=bool(found)))
+    free_names = _free_names(names[0], skip_base=bool(found))
+    return await _add(videos, storage, url, chain([preferred_name] if preferred_name else [], free_names))
 
 
 async def look_for_film(storage: Storage, resolved: ResolvedUrl) -> ResolvedUrl:

@@ -1,0 +1,74 @@
+"""SQL over `pipeline.rejected_requests`: what other programs asked for and could not become a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import args_row
+from psycopg.types.json import Jsonb
+
+from app.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRequest:
+    """An entry of the stream, as it is kept, and why it is no run; `received_at` is naive UTC."""
+
+    id: int
+    entry_id: str
+    fields: dict[str, Any]
+    reason: str
+    received_at: datetime
+
+
+class RejectedRequestRepository:
+    """Rejected requests by the id of their entry, which Redis gives anew after it was flushed.
+
+    `other_id` is that of an entry whose id is taken by another one.
+    """
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def lock(self, key: str) -> None:
+        """Hold what an entry asks for until the transaction ends: of those that hold the same, one decides."""
+        await self._conn.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('requests:' || %(key)s, 0))", {"key": key}
+        )
+
+    async def add(self, entry_id: str, other_id: str, fields: Mapping[str, str], reason: str) -> None:
+        await self._conn.execute(
+            """
+            INSERT INTO pipeline.rejected_requests (entry_id, fields, reason)
+            SELECT CASE WHEN EXISTS (SELECT FROM pipeline.rejected_requests WHERE entry_id = %(entry_id)s)
+                   THEN %(other_id)s ELSE %(entry_id)s END, %(fields)s, %(reason)s
+            ON CONFLICT ON CONSTRAINT rejected_requests_entry_id_key DO NOTHING
+            """,
+            {"entry_id": entry_id, "other_id": other_id, "fields": Jsonb(fields), "reason": reason},
+        )
+
+    async def has(self, entry_id: str, other_id: str, fields: Mapping[str, str]) -> bool:
+        """Whether this very entry was rejected."""
+        cursor = await self._conn.execute(
+            """
+            SELECT FROM pipeline.rejected_requests
+            WHERE entry_id IN (%(entry_id)s, %(other_id)s) AND fields = %(fields)s
+            """,
+            {"entry_id": entry_id, "other_id": other_id, "fields": Jsonb(fields)},
+        )
+        return await cursor.fetchone() is not None
+
+    async def list_newest(self, limit: int) -> list[RejectedRequest]:
+        """Return at most `limit` rejected requests, the newest first."""
+        async with self._conn.cursor(row_factory=args_row(RejectedRequest)) as cursor:
+            await cursor.execute(
+                """
+                SELECT id, entry_id, fields, reason, received_at
+                FROM pipeline.rejected_requests
+                ORDER BY id DESC
+                LIMIT %(limit)s
+                """,
+                {"limit": limit},
+            )
+            return await cursor.fetchall()

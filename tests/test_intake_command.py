@@ -1,0 +1,72 @@
+"""`python -m app intake rejected`: what other programs asked for and could not become a run."""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.core.config import Settings
+from app.database import connect
+from app.repositories.rejected_requests import RejectedRequestRepository
+from app.services import intake_command
+from tests.test_command_line import run
+
+ESCAPE = "Video not found: \x1b[2Jtalk"
+
+
+@pytest.fixture
+async def filled_url(own_database_url: str) -> str:
+    async with connect(Settings(database_url=own_database_url)) as conn:
+        for number, reason in enumerate(("config is missing", ESCAPE, "config is not [bold]valid[/] JSON"), 1):
+            await RejectedRequestRepository(conn).add(f"{number}-0", "x", {}, reason)
+        await conn.execute("UPDATE pipeline.rejected_requests SET received_at = '2026-11-28 08:30:00.7'")
+    return own_database_url
+
+
+def test_rejected_requests_are_listed_as_lines_with_tabs(filled_url: str, tmp_path: Path) -> None:
+    result = run(tmp_path / "data", "intake", "rejected", "--limit", "2", DATABASE_URL=filled_url)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "3-0\t2026-11-28 08:30:00\tconfig is not [bold]valid[/] JSON",
+        "2-0\t2026-11-28 08:30:00\tVideo not found: \\x1b[2Jtalk",
+    ]
+
+
+def test_where_there_is_none_nothing_is_printed_but_to_a_terminal(own_database_url: str, tmp_path: Path) -> None:
+    result = run(tmp_path / "data", "intake", "rejected", DATABASE_URL=own_database_url)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_terminal_gets_a_table(filled_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = print_to_terminal(filled_url, monkeypatch).splitlines()
+    assert [line.split()[:3] for line in printed] == [
+        ["entry", "received", "(UTC)"],
+        *([f"{number}-0", "2026-11-28", "08:30:00"] for number in (3, 2, 1)),
+    ]
+    assert printed[1].endswith("config is not [bold]valid[/] JSON")
+    assert "\\x1b[2Jtalk" in printed[2]
+
+
+def test_a_terminal_is_told_that_there_is_none(own_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert print_to_terminal(own_database_url, monkeypatch) == "No request was rejected\n"
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many", "9" * 30, "³"])
+def test_a_limit_that_cannot_be_is_refused(limit: str, tmp_path: Path) -> None:
+    result = run(tmp_path / "data", "intake", "rejected", f"--limit={limit}")
+    assert result.returncode == 2
+    assert "a number from 1 to 1000000 is needed" in result.stderr
+
+
+def print_to_terminal(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return what the command prints to a terminal that has no colours."""
+    terminal = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    for name, value in {"TERM": "dumb", "COLUMNS": "120", "FORCE_COLOR": "1", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    parser = argparse.ArgumentParser()
+    intake_command.add_arguments(parser)
+    assert intake_command.run(parser.parse_args(["rejected"]), Settings(database_url=url)) == 0
+    return terminal.getvalue()
