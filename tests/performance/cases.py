@@ -33,7 +33,8 @@ class Plan:
 class Case:
     """`fresh`: each measurement starts with a server that was just started. `aim`: times the ORM.
 
-    `is_brief`: measured less often and for a shorter time, for a case that is measured with several loads.
+    `is_brief`: measured less often and for a shorter time, and statements are counted with one client alone: for a
+    case with several loads.
     """
 
     key: str

@@ -4,6 +4,7 @@
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -150,10 +151,11 @@ def load_bare_videos(url: str, count: int) -> None:
 
 
 def load_short_videos(url: str, media: Path, count: int) -> None:
-    """Write `count` videos of 0.2 seconds with audio. Their files are links to a single one.
+    """Write `count` videos of 0.2 seconds with audio, whose files, links to a single one, are all that `media` holds.
 
     Their codecs are not known, so that no worker looks at the files before a run does.
     """
+    shutil.rmtree(media, ignore_errors=True)
     movie = make_movie(media / "videos" / "0.mp4", _SHORT_SECONDS)
     paths = [media / "videos" / f"{number}.mp4" for number in range(1, count + 1)]
     for path in paths:

@@ -45,7 +45,8 @@ class Pace:
 def measure_case(case: Case, databases: Databases, servers: Sequence[Server], pace: Pace) -> dict[str, Figures]:
     """Return the medians of all rounds by the name of the stack."""
     pace = pace.shorten() if case.is_brief else pace
-    statements = {server.stack.name: _count_statements(case, databases, server, pace) for server in servers}
+    counted = [] if case.is_brief and case.connections > 1 else servers
+    statements = {server.stack.name: _count_statements(case, databases, server, pace) for server in counted}
     results: dict[str, list[Result]] = {server.stack.name: [] for server in servers}
     for number in range(pace.rounds):
         first = number % len(servers)
@@ -54,7 +55,7 @@ def measure_case(case: Case, databases: Databases, servers: Sequence[Server], pa
             _send(server, plan, spare=True, seconds=pace.warm_up_seconds)
             result = _send(server, plan, spare=False, seconds=pace.seconds, connections=case.connections)
             results[server.stack.name].append(result)
-    return {name: _summarize(of_one, statements[name]) for name, of_one in results.items()}
+    return {name: _summarize(of_one, statements.get(name)) for name, of_one in results.items()}
 
 
 def _prepare(case: Case, databases: Databases, server: Server) -> Plan:
@@ -100,7 +101,7 @@ def send(name: str, load: Load) -> Result:
     return Result(**json.loads(client.stdout))
 
 
-def _summarize(results: Sequence[Result], statements: float) -> Figures:
+def _summarize(results: Sequence[Result], statements: float | None) -> Figures:
     return Figures(
         per_second=median(result.per_second for result in results),
         p50=median(result.p50 for result in results),
