@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from app.core.config import Settings
+from app.core.errors import RedisUnavailable
 from app.core.redis import describe_redis_error, open_client, redis_unavailable
 from app.database import Database
 from app.database.errors import domain_error
@@ -50,6 +51,7 @@ class Intake:
         self._reader = open_client(settings)  # in bytes: other programs may write what is no text
         self.name = f"intake-{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._has_pending = False  # entries that were delivered and perhaps not received
+        self._pending_after: bytes | str = "0"
         self._claim_at = 0.0
         self._stopping = asyncio.Event()
         self._outages = _OutageLog()
@@ -71,9 +73,10 @@ class Intake:
         while not self._stopping.is_set():
             try:
                 for entry_id, fields in await self._retry(self._read):
+                    self._pending_after = entry_id  # one that fails is claimed again when it has been idle long enough
                     await self._process_entry(entry_id.decode(), fields)
-            except Exception:  # the entry is claimed again when it has been idle for long enough
-                _log.exception("Failed to settle a request of another program")
+            except Exception:
+                _log.exception("Failed to read or to settle a request of another program")
                 await self._pause(_LONGEST_PAUSE_SECONDS)
         with suppress(RedisError, OSError):
             await self._leave_group()
@@ -98,7 +101,7 @@ class Intake:
     async def _read_pending(self) -> list[Entry]:
         if not self._has_pending:
             return []
-        pending = await self._read_group("0")
+        pending = await self._read_group(self._pending_after)
         self._has_pending = bool(pending)
         return pending
 
@@ -117,7 +120,7 @@ class Intake:
                 self._claim_at = time.monotonic() + _CLAIM_SECONDS
                 return []
 
-    async def _read_group(self, start: str, block_ms: int | None = None) -> list[Entry]:
+    async def _read_group(self, start: bytes | str, block_ms: int | None = None) -> list[Entry]:
         reply: Any = await self._reader.xreadgroup(
             REQUEST_GROUP, self.name, {REQUEST_STREAM: start}, count=1, block=block_ms
         )
@@ -166,18 +169,18 @@ class Intake:
 
 
 class _OutageLog:
-    """Reports each outage once, however often it is noticed, and its end."""
+    """Reports an outage of Redis or of another server once, however often it is noticed, and its end."""
 
     def __init__(self) -> None:
-        self._noticed_at: dict[str, float] = {}
+        self._noticed_at: dict[bool, float] = {}
         self._is_reported = False
 
     def report(self, error: Exception) -> None:
-        reason, now = _describe_outage(error), time.monotonic()
-        if now - self._noticed_at.get(reason, float("-inf")) > _SAME_OUTAGE_SECONDS:
-            _log.warning("Requests of other programs wait: %s", reason)
+        is_redis, now = isinstance(error, RedisError | OSError | RedisUnavailable), time.monotonic()
+        if now - self._noticed_at.get(is_redis, float("-inf")) > _SAME_OUTAGE_SECONDS:
+            _log.warning("Requests of other programs wait: %s", _describe_outage(error))
             self._is_reported = True
-        self._noticed_at[reason] = now
+        self._noticed_at[is_redis] = now
 
     def end(self) -> None:
         if self._is_reported:

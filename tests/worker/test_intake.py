@@ -5,7 +5,7 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from app.embedded import EmbeddedPostgres, EmbeddedValkey
 from app.models.run import RunRequest
 from app.models.stages import RunType, Stage
 from app.services.accepting import accept_run
+from app.services.intake import RequestIntake
 from app.services.live_state import REQUEST_GROUP, REQUEST_STREAM
 from app.worker import intake as intake_module
 from tests.conftest import Databases, migrate
@@ -337,6 +338,31 @@ async def test_a_deleted_entry_that_an_intake_has_in_hand_does_not_hold_it_up(
         await site.add(PREVIOUS)
         await site.until_settled()
     assert len(await site.rejected()) == 1  # the second one: a run is in its way
+
+
+async def test_an_entry_that_cannot_be_settled_stays_pending_and_holds_no_other_one_up(
+    site: IntakeSite, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(intake_module, "_LONGEST_PAUSE_SECONDS", 0.1)
+    first, second = await site.add(request_of("unknown", 1)), await site.add(request_of("unknown", 2))
+    settle = RequestIntake.settle
+
+    async def fail_at_first(self: RequestIntake, entry_id: str, fields: Mapping[bytes, bytes]) -> None:
+        if entry_id == first:
+            raise ZeroDivisionError
+        await settle(self, entry_id, fields)
+
+    monkeypatch.setattr(RequestIntake, "settle", fail_at_first)
+    async with site.reading() as intake, site.redis() as redis:
+        intake._has_pending = True
+        await site.until(lambda: _are_rejected(site, 1), "the second entry")
+        intake._has_pending = True
+        await site.add(PREVIOUS)
+        await site.until(lambda: _are(site, 1), "the run")
+        pending: Any = await redis.xpending_range(REQUEST_STREAM, REQUEST_GROUP, "-", "+", 10)
+        assert [entry["message_id"].decode() for entry in pending] == [first]
+    assert [each.entry_id for each in await site.rejected()] == [second]
+    assert caplog.text.count("Traceback") == 1
 
 
 async def test_an_intake_that_ends_leaves_the_group_at_once(site: IntakeSite) -> None:
