@@ -54,10 +54,16 @@ def test_a_terminal_is_told_that_there_is_none(own_database_url: str, monkeypatc
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many", "9" * 30, "³"])
-def test_a_limit_that_cannot_be_is_refused(limit: str, tmp_path: Path) -> None:
-    result = run(tmp_path / "data", "intake", "rejected", f"--limit={limit}")
-    assert result.returncode == 2
-    assert "a number from 1 to 1000000 is needed" in result.stderr
+def test_a_limit_that_cannot_be_is_refused(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("rejected", f"--limit={limit}")
+    assert "a number from 1 to 1000000 is needed" in capsys.readouterr().err
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    intake_command.add_arguments(parser)
+    return parser.parse_args(arguments)
 
 
 def print_to_terminal(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -66,7 +72,5 @@ def print_to_terminal(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(sys, "stdout", terminal)
     for name, value in {"TERM": "dumb", "COLUMNS": "120", "FORCE_COLOR": "1", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
-    parser = argparse.ArgumentParser()
-    intake_command.add_arguments(parser)
-    assert intake_command.run(parser.parse_args(["rejected"]), Settings(database_url=url)) == 0
+    assert intake_command.run(parse("rejected"), Settings(database_url=url)) == 0
     return terminal.getvalue()
