@@ -54,11 +54,11 @@ _CUT = f"of its fields, the first {MOST_KEPT_FIELDS} with {LONGEST_KEPT_TEXT} by
 _ID_IS_TAKEN = "request_id is that of another run"
 _NAMES_NO_RUN = "The run that it names is not there"
 _UNEXPECTED = "The server failed at this request, its log has the reason"
-_PASSING = (DatabaseUnavailable, DatabaseAhead, RedisUnavailable, StorageUnavailable)
+_TRANSIENT = (DatabaseUnavailable, DatabaseAhead, RedisUnavailable, StorageUnavailable)
 
 
 class RequestIntake:
-    """Decides over the entries of the stream, each once, however often and by how many workers it is read."""
+    """Accepts or rejects the entries of the stream, each once, however often and by however many workers it is read."""
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, storage: Storage, notify: Notify) -> None:
         self._longest_config = settings.max_body_bytes
@@ -71,7 +71,7 @@ class RequestIntake:
     async def settle(self, entry_id: str, fields: Fields) -> None:
         """Accept the run that an entry asks for, or reject the entry. What was settled before stays as it is.
 
-        Raises what may pass by itself, see `is_passing`; the entry is then to be settled again.
+        Raises transient errors, see `is_transient`; the entry is then to be settled again.
         """
         await remember_model_keys(self._redis)
         if (named := read_run_message(fields)) is not None:
@@ -156,19 +156,19 @@ async def _is_accepted(conn: Connection, requested: RequestedRun) -> bool | None
     return known.type is RunType.FULL and is_same_video and is_same_request
 
 
-def is_passing(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether what has failed may succeed later: a server is away, or refuses for now."""
     expected: Exception | None = error
     if isinstance(error, psycopg.Error):
         expected = domain_error(error)
     elif isinstance(error, RedisError | ConnectionError | TimeoutError):
         expected = redis_unavailable(error)
-    return isinstance(expected, _PASSING)
+    return isinstance(expected, _TRANSIENT)
 
 
 def _find_reason(error: Exception) -> str:
-    """Return why a request cannot become a run. Raises what may pass by itself."""
-    if is_passing(error):
+    """Return why a request cannot become a run. Raises transient errors."""
+    if is_transient(error):
         raise error
     expected = domain_error(error) if isinstance(error, psycopg.Error) else error
     if isinstance(expected, VideoMomentsError):

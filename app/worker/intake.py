@@ -19,7 +19,7 @@ from app.core.errors import RedisUnavailable
 from app.core.redis import describe_redis_error, open_client, redis_unavailable
 from app.database import Database
 from app.database.errors import domain_error
-from app.services.intake import Notify, RequestIntake, is_passing
+from app.services.intake import Notify, RequestIntake, is_transient
 from app.services.live_state import REQUEST_GROUP, REQUEST_STREAM, create_request_group
 from app.storage import Storage
 
@@ -143,13 +143,13 @@ class Intake:
             await self._reader.xgroup_delconsumer(REQUEST_STREAM, REQUEST_GROUP, self.name)
 
     async def _retry(self, do: Callable[[], Awaitable[T]]) -> T:
-        """Do something, again after what passes by itself, until it succeeds or the intake is stopped."""
+        """Do something, again after transient errors, until it succeeds or the intake is stopped."""
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 result = await do()
             except Exception as error:
-                if not is_passing(error):
+                if not is_transient(error):
                     raise
                 self._has_pending = True
                 self._outages.report(error)
