@@ -45,7 +45,6 @@ from app.api.limits import BodyLimit
 from app.api.middleware import RequestContext, SlashRedirect
 from app.api.openapi import TAGS, Application, make_operation_id
 from app.core.config import Settings, get_settings
-from app.core.doorbell import close_doorbell, init_doorbell
 from app.core.errors import ConfigurationError
 from app.core.logging import configure_logging
 from app.core.private import prepare_data_folder
@@ -56,6 +55,7 @@ from app.database.migrations import code_revisions
 from app.services.audio import AudioIndex
 from app.services.health import Health
 from app.services.live_state import prepare_live_state
+from app.services.queue import close_queue, init_queue
 from app.services.reads import Reads
 from app.services.thumbnails import Thumbnails
 from app.storage import Storage, open_storage
@@ -154,7 +154,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with contextlib.suppress(OSError):  # what needs it says so
             prepare_data_folder(settings)
     init_redis(settings)
-    init_doorbell(settings)
+    init_queue(settings)
     try:
         await init_db(settings)
         try:
@@ -173,7 +173,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await app.state.thumbnails.aclose()
             await close_db()
     finally:
-        await close_doorbell()
+        await close_queue()
         await close_redis()
         storage: Storage = app.state.storage
         await storage.aclose()

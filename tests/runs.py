@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
-from app.repositories.work import Outcome, WorkRepository
+from app.repositories.stage_queue import Outcome, StageQueueRepository
 
 _numbers = count(1)
 
@@ -27,14 +30,21 @@ async def accept_run(
     """Accept a run over a video that is there, and return its identifier."""
     identifier = f"pipeline:{video}:{next(_numbers)}"
     started_at = started_at or datetime.now(UTC).replace(tzinfo=None)
-    accepted = await WorkRepository(conn).accept(video, identifier, run_type, started_at, request, subject, stages)
+    accepted = await StageQueueRepository(conn).accept(
+        video, identifier, run_type, started_at, request, subject, stages
+    )
     assert accepted
     assert accepted.run_id, f"{accepted.other_type} is in the way"
     return identifier
 
 
 async def claim_run(conn: Connection, identifier: str) -> ClaimedRun:
-    run = await WorkRepository(conn).claim(identifier, "worker", 30.0)
+    cursor = await conn.execute(
+        "SELECT stage FROM pipeline.runs JOIN pipeline_history ON id = run_id WHERE identifier = %s", (identifier,)
+    )
+    row = await cursor.fetchone()
+    assert row
+    run = await StageQueueRepository(conn).claim(identifier, Stage(row[0]), "worker", 30.0)
     assert run
     return run
 
@@ -50,13 +60,21 @@ async def save_stage(conn: Connection, run: ClaimedRun, stage: Stage, status: St
         values.setdefault("started_at", time.time())
     if status in (StageStatus.COMPLETED, StageStatus.FAILED):
         values.setdefault("completed_at", values["started_at"] + 2.5)
-    await WorkRepository(conn).save_stage(run, stage, StageRecord(status, **values))
+    await set_record(conn, run, stage, StageRecord(status, **values))
+
+
+async def set_record(conn: Connection, run: ClaimedRun, stage: Stage, record: StageRecord) -> None:
+    """Write the record of any stage, whichever stage the run is at."""
+    await conn.execute(
+        "UPDATE pipeline.runs SET stages = stages || jsonb_build_object(%s::text, %s) WHERE run_id = %s",
+        (stage.value, Jsonb(asdict(record)), run.id),
+    )
 
 
 async def finish_run(
     conn: Connection, run: ClaimedRun, status: RunStatus = RunStatus.COMPLETED, **outcome: Any
 ) -> None:
-    await WorkRepository(conn).finish(run, Outcome(status, **outcome))
+    await StageQueueRepository(conn).finish(run, Outcome(status, **outcome))
 
 
 async def fail_run(conn: Connection, run: ClaimedRun, stage: Stage, message: str) -> None:

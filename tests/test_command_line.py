@@ -432,7 +432,7 @@ def test_a_worker_does_the_runs_that_wait_and_ends_on_sigterm(waiting_run: str, 
             worker.wait()
     assert status == 0, log.read_text()
     assert _status_of_run(waiting_run) == "completed", log.read_text()
-    assert "takes 1 runs at once" in log.read_text()
+    assert "executes 1 stages at once: download, audio, transcription, generation, clips, refinement" in log.read_text()
 
 
 def _status_of_run(url: str) -> str:

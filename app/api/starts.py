@@ -20,9 +20,9 @@ from app.api.schemas.starts import (
     UrlBody,
     UrlStartAnswer,
 )
-from app.core.doorbell import ring
 from app.core.errors import InvalidInput
 from app.services.cancelling import cancel_pipeline
+from app.services.queue import notify
 from app.services.retries import Retries
 from app.services.starts import Starts
 
@@ -44,7 +44,7 @@ pipelines = APIRouter(prefix="/api", tags=["pipeline"])
 
 async def get_starts(request: Request, database: Checkouts, storage: MediaStorage, redis: LiveState) -> Starts:
     """Give what accepts runs."""
-    return Starts(database, storage, redis, request.app.state.settings, ring)
+    return Starts(database, storage, redis, request.app.state.settings, notify)
 
 
 RunStarts = Annotated[Starts, Depends(get_starts)]

@@ -23,6 +23,10 @@ class TurnObserver(Protocol):
         """A call ends, or waits no longer."""
         ...
 
+    def add_idle(self, seconds: float) -> None:
+        """The work stood still for some seconds, for a reason that is not its own."""
+        ...
+
 
 _observers: ContextVar[tuple[TurnObserver, ...]] = ContextVar("turn_observers", default=())
 
@@ -35,6 +39,12 @@ def observe_turns(observer: TurnObserver) -> Iterator[None]:
         yield
     finally:
         _observers.reset(token)
+
+
+def note_idle(seconds: float) -> None:
+    """Tell the observers around the caller that the work stands still for some seconds."""
+    for observer in _observers.get():
+        observer.add_idle(seconds)
 
 
 class Turns:

@@ -117,8 +117,8 @@ def shown_record(stage: Stage, record: StageRecord) -> StageRecord:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRun:
-    """A run that one worker works on. `video` and `subject` are identifiers; `attempt` counts from 1; it was accepted
-    at `started_at`, in seconds since 1970."""
+    """A run whose stage one worker has claimed. `video` and `subject` are identifiers, `stages` the records of the
+    stages, `attempt` counts from 1 at each stage; the run was accepted at `started_at`, in seconds since 1970."""
 
     id: int
     identifier: str
@@ -128,6 +128,7 @@ class ClaimedRun:
     subject: str
     request: RunRequest
     stages: Mapping[Stage, StageRecord]
+    stage: Stage
     attempt: int
     owner: str
     started_at: float

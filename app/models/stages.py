@@ -56,9 +56,13 @@ class WorkKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """How often a stage is tried when it fails transiently, and how long it pauses before it is retried, in seconds."""
+    """How often a stage is attempted before its run fails, and how long it pauses before it is retried, in seconds.
+
+    An attempt ends with a transient failure, where `retries_failures`, or with the death of its worker.
+    """
 
     attempts: int = 3
+    retries_failures: bool = True
     first_pause: float = 2.0
     longest_pause: float = 30.0
 
@@ -225,7 +229,7 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         module="app.pipeline.stages.refinement",
         time_limit=TimeLimit(_DAY),  # each moment has its own limit; this one ends a stage that hangs all the same
         limit_setting="limit_refinement",
-        retry=RetryRule(attempts=1),  # the refinement of each moment has retries of its own
+        retry=RetryRule(retries_failures=False),  # the refinement of each moment has retries of its own
         counters={
             "total": "refinement_total",
             "processed": "refinement_processed",

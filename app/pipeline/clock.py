@@ -38,6 +38,11 @@ class LimitClock:
         self._working.discard(call)
         self._settle()
 
+    def add_idle(self, seconds: float) -> None:
+        end = self._limit.when()
+        if end is not None and not self._limit.expired():
+            self._limit.reschedule(end + seconds)
+
     def _settle(self) -> None:
         """Stop or start the limit, as the calls want it."""
         now, end = asyncio.get_running_loop().time(), self._limit.when()

@@ -8,6 +8,7 @@ from typing import TypeVar
 import psycopg
 
 from app.core.errors import DatabaseUnavailable
+from app.core.turns import note_idle
 from app.database.errors import domain_error
 
 T = TypeVar("T")
@@ -22,28 +23,50 @@ class OutageLasts(DatabaseUnavailable):
     """Nobody who has waited inside what is done waits again around it."""
 
 
+class OutagePauses:
+    """The pauses between two tries while PostgreSQL is away. `what` waits, and is the beginning of a sentence."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._pauses = iter(_PAUSES)
+
+    def next_pause(self, error: BaseException) -> float | None:
+        """Return the seconds before the next try; None for an error that is no outage, or that was waited for within.
+
+        Raises `OutageLasts` after the last try.
+        """
+        reason = find_outage(error)
+        if reason is None or isinstance(error, OutageLasts):
+            return None
+        pause = next(self._pauses, None)
+        if pause is None:
+            raise OutageLasts(str(reason))
+        if pause == _PAUSES[0]:
+            _log.warning("%s waits: %s", self._what, reason)
+        return pause
+
+
 async def through_outages(what: str, do: Callable[[], Awaitable[T]]) -> T:
     """Do something, again while PostgreSQL is away; what was done and not heard of is done again, too.
 
-    Raises what `do` raises, and `OutageLasts`. `what` is the beginning of a sentence.
+    Raises what `do` raises, and `OutageLasts`. `what` is the beginning of a sentence. The outage does not count
+    against the time limits around it.
     """
-    pauses = iter(_PAUSES)
+    outage, loop = OutagePauses(what), asyncio.get_running_loop()
+    tried_at: float | None = None
     while True:
         try:
             return await do()
         except (psycopg.Error, DatabaseUnavailable) as error:
-            reason = find_outage(error)
-            if reason is None or isinstance(error, OutageLasts):
+            pause = outage.next_pause(error)
+            if pause is None:
                 raise
-        pause = next(pauses, None)
-        if pause is None:
-            raise OutageLasts(str(reason))
-        if pause == _PAUSES[0]:
-            _log.warning("%s waits: %s", what, reason)
+        note_idle(pause + (0.0 if tried_at is None else loop.time() - tried_at))
         await asyncio.sleep(pause)
+        tried_at = loop.time()
 
 
-def find_outage(error: Exception) -> DatabaseUnavailable | None:
+def find_outage(error: BaseException) -> DatabaseUnavailable | None:
     """Return what to tell of an error that may pass by itself, None for another one."""
     told = domain_error(error) if isinstance(error, psycopg.Error) else error
     return told if isinstance(told, DatabaseUnavailable) else None

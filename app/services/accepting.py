@@ -14,7 +14,7 @@ from app.database import Connection
 from app.models.run import RunRequest, StageRecord
 from app.models.stages import RunType, Stage
 from app.repositories.pipeline_history import new_run_identifier
-from app.repositories.work import WorkRepository
+from app.repositories.stage_queue import StageQueueRepository
 from app.services.identifiers import findable
 
 _IN_THE_WAY: Mapping[RunType, str] = {
@@ -49,7 +49,7 @@ async def accept_run(
         identifier = given_identifier or new_run_identifier(findable(video), milliseconds)
         try:
             async with _savepoint(conn):
-                accepted = await WorkRepository(conn).accept(
+                accepted = await StageQueueRepository(conn).accept(
                     findable(video), identifier, run_type, now.replace(tzinfo=None), request, subject, stages
                 )
         except UniqueViolation:  # a run that was accepted in the same millisecond, and has ended

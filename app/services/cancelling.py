@@ -9,10 +9,10 @@ from app.database import Connection, Database
 from app.repositories import VideoRepository
 from app.repositories.active_runs import ActiveRunRepository
 from app.repositories.live_runs import LiveRuns
-from app.repositories.work import WorkRepository
+from app.repositories.stage_queue import StageQueueRepository
 from app.services.identifiers import findable
 
-_STALE_SECONDS = 30.0  # a worker that lives tells so more often
+_STALLED_AFTER = 30.0  # seconds; the heartbeats of a worker that lives come more often
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ async def cancel_runs(conn: Connection, video: str) -> Cancelled:
     cancelled = Cancelled()
     await VideoRepository(conn).lock(findable(video))  # before its runs, as a worker does
     for run_id, identifier in await ActiveRunRepository(conn).list_of_video(findable(video)):
-        has_ended = await WorkRepository(conn).cancel(run_id, _STALE_SECONDS)
+        has_ended = await StageQueueRepository(conn).request_cancel(run_id, _STALLED_AFTER)
         (cancelled.ended if has_ended else cancelled.ending).append(identifier)
     return cancelled
 
@@ -41,5 +41,5 @@ async def cancel_pipeline(database: Database, redis: Redis, video: str) -> None:
     if not (cancelled.ended or cancelled.ending):
         raise NothingRuns(f"No pipeline running for video '{video}'")
     live = LiveRuns(redis)
-    for identifier in cancelled.ending:  # their workers would see it a little later without
-        await live.wish_cancelled(identifier)
+    for identifier in cancelled.ended:
+        await live.forget(identifier, video)

@@ -12,13 +12,13 @@ from psycopg_pool import PoolTimeout, TooManyRequests
 from redis.exceptions import NoPermissionError
 
 from app.core.config import Settings
-from app.core.doorbell import RUN_STREAM
 from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
 from app.core.redis import get_redis
 from app.database import connect, get_pool
 from app.database.condition import Condition, read_condition
 from app.database.errors import READ_ONLY, domain_error, unreachable
 from app.database.migrations import code_revisions
+from app.services.live_state import REQUEST_STREAM
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ async def _check_redis() -> None:
     """Raise where no command can be run. A user of Redis may be allowed PING and none of this server's keys, or all
     of them and no PING, which a Redis that cannot save its data refuses, too."""
     async with get_redis().pipeline(transaction=False) as pipeline:
-        pipeline.exists(RUN_STREAM)
+        pipeline.exists(REQUEST_STREAM)
         pipeline.ping()
         found, pinged = await pipeline.execute(raise_on_error=False)
     if isinstance(found, Exception):

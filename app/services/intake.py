@@ -1,7 +1,6 @@
 """The intake: what other programs ask for becomes a run, or is kept with the reason why it cannot be one."""
 
 import logging
-from collections.abc import Awaitable, Callable
 
 import psycopg
 from redis.asyncio import Redis
@@ -22,7 +21,7 @@ from app.core.redis import redis_unavailable
 from app.core.text import escape_controls
 from app.database import Connection, Database
 from app.database.errors import domain_error
-from app.models.stages import RunType, Stage, list_stages
+from app.models.stages import RunType, list_stages
 from app.repositories import PipelineHistoryRepository
 from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.rejected_requests import RejectedRequestRepository
@@ -38,15 +37,12 @@ from app.services.intake_entries import (
     read_run_message,
 )
 from app.services.known_models import remember_model_keys
-from app.services.starts import Starts
+from app.services.starts import Notify, Starts
 from app.services.video_details import check_identifier
 from app.services.video_urls import resolve_url
 from app.storage import Storage
 
 _log = logging.getLogger(__name__)
-
-# Sends the message of a run's first stage, and never fails.
-Notify = Callable[[str, Stage], Awaitable[object]]
 
 _LONGEST_REASON = 1000
 _FIRST_STAGE = list_stages(RunType.FULL)[0]
@@ -66,7 +62,7 @@ class RequestIntake:
         self._redis = redis
         self._storage = storage
         self._notify = notify
-        self._starts = Starts(database, storage, redis, settings, self._notify_first_stage)
+        self._starts = Starts(database, storage, redis, settings, notify)
 
     async def settle(self, entry_id: str, fields: Fields) -> None:
         """Accept the run that an entry asks for, or reject the entry. What was settled before stays as it is.
@@ -86,13 +82,7 @@ class RequestIntake:
         identifier = await self._decide(KeptEntry.make(entry_id, fields), requested, refusal, reason)
         if identifier is not None:
             _log.info("Accepted run %s, which entry %s of another program asks for", identifier, entry_id)
-            await self._notify_first_stage(identifier)
-
-    async def _notify_first_stage(self, identifier: str) -> None:
-        try:
             await self._notify(identifier, _FIRST_STAGE)
-        except Exception:
-            _log.exception("Run %s waits until a worker looks for it", identifier)
 
     async def _check(self, requested: RequestedRun) -> AddressRefused | None:
         """Refuse what HTTP refuses, too; returns why the URL of the video may not be downloaded from."""

@@ -1,4 +1,4 @@
-"""Accepting runs: what each needs, what is in its way, and the doorbell for the workers."""
+"""Accepting runs: what each needs, what is in its way, and the message for the workers."""
 
 import asyncio
 import logging
@@ -24,6 +24,7 @@ from app.models.run import RunRequest, StageRecord
 from app.models.stages import RunType, Stage
 from app.models.video import describe_moment_outside
 from app.repositories.answers import AnswerRepository
+from app.repositories.stage_queue import first_stage
 from app.repositories.starts import StartMaterial, StartRepository
 from app.services.accepting import accept_run, already_running
 from app.services.identifiers import findable
@@ -33,8 +34,8 @@ from app.storage import Storage, find_audio_file
 
 _log = logging.getLogger(__name__)
 
-# Tells workers that a run waits, and never fails.
-Ring = Callable[[str], Awaitable[None]]
+# Sends the message of a run that waits at a stage, and never fails.
+Notify = Callable[[str, Stage], Awaitable[object]]
 
 _LONGEST_URL = 2000
 _IS_SILENT = "The video has no audio"
@@ -57,13 +58,13 @@ class Starts:
     name a model raise `ModelNotConfigured`, and `InvalidInput` for what does not fit together.
     """
 
-    def __init__(self, database: Database, storage: Storage, redis: Redis, settings: Settings, ring: Ring) -> None:
+    def __init__(self, database: Database, storage: Storage, redis: Redis, settings: Settings, notify: Notify) -> None:
         self._database = database
         self._storage = storage
         self._redis = redis
         self._guard = AddressGuard(settings.allowed_hosts)
         self._takes_callbacks = settings.callback_secret is not None
-        self._ring = ring
+        self._notify = notify
 
     async def start_audio(self, video: str) -> str:
         material = await self._get_material(video, RunType.AUDIO)
@@ -141,7 +142,7 @@ class Starts:
             if refusal is not None and resolved.download_required:
                 raise refusal
             identifier = await accept_run(conn, resolved.video, RunType.FULL, replace(request, video_url=url))
-        await self._ring(identifier)
+        await self._notify(identifier, first_stage(RunType.FULL, {}))
         return StartedFromUrl(identifier, await self._look_for_film(resolved))
 
     async def check_from_url(self, url: str, request: RunRequest) -> AddressRefused | None:
@@ -171,7 +172,7 @@ class Starts:
                 async with conn.transaction():
                     identifier = await accept_run(conn, video, run_type, request, subject, stages)
                     await AnswerRepository(conn).copy(retried, identifier)
-        await self._ring(identifier)
+        await self._notify(identifier, first_stage(run_type, stages or {}))
         return identifier
 
     async def check_again(self, video: str, run_type: RunType, request: RunRequest) -> None:

@@ -1,11 +1,10 @@
 """The live state of one video in Redis: its run, its lock, its cancellation, its history and its jobs."""
 
 import re
-from itertools import chain
 
 from redis.asyncio import Redis
 
-from app.repositories.live_runs import keys_of_run
+from app.repositories.live_runs import key_of_run
 
 _OF_VIDEO = ("active", "lock", "cancel", "history")
 _RUN = "pipeline:run:"
@@ -13,15 +12,15 @@ _JOB = "job:"
 # The one job whose key ends in something else than the video: the moment it refines.
 _OF_MOMENT = "moment_refinement"
 _SCANNED_AT_ONCE = 1000
-# What follows the video in a run's keys: when the run was accepted, and what of the run it is.
-_MILLISECONDS = re.compile(r"\d+(?::lease|:cancel)?", re.ASCII)
+# What follows the video in a run's key: when the run was accepted.
+_MILLISECONDS = re.compile(r"\d+", re.ASCII)
 
 
 async def delete_video_keys(redis: Redis, identifier: str, runs: list[str]) -> int:
     """Delete the video's keys, and no other's whose name begins alike; return how many there were."""
     active, _, _, history = named = [f"pipeline:{identifier}:{name}" for name in _OF_VIDEO]
     known = {*runs, *await redis.zrange(history, 0, -1), await redis.hget(active, "request_id")} - {None}
-    keys = {*named, *chain.from_iterable(map(keys_of_run, known))}
+    keys = {*named, *map(key_of_run, known)}
     own_runs = f"{_RUN}pipeline:{identifier}:"
     async for key in redis.scan_iter(f"{_escape(own_runs)}*", _SCANNED_AT_ONCE):
         if _MILLISECONDS.fullmatch(key.removeprefix(own_runs)):

@@ -17,6 +17,7 @@ from app.core.masking import mask_secrets, mask_values
 from app.core.text import escape_controls
 from app.database import Database
 from app.repositories.callbacks import CallbackRepository, DueCallback
+from app.repositories.locks import try_lock
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,9 @@ async def send_due_callbacks(database: Database, settings: Settings) -> int:
     """Send the callbacks that are due, some at once, and return how many; those that fail are due again later."""
     if settings.callback_secret is None:
         return 0
-    async with database.connect() as conn:
+    async with database.connect() as conn, conn.transaction():
+        if not await try_lock(conn, "callbacks"):
+            return 0
         callbacks = await CallbackRepository(conn).take_due(_AT_ONCE, _LEASE_SECONDS)
     await asyncio.gather(*(_send(database, settings, callback) for callback in callbacks))
     return len(callbacks)

@@ -3,22 +3,31 @@
 import argparse
 import asyncio
 import signal
+from collections.abc import Sequence
 
 from app.core.config import Settings
 from app.core.redis import close_redis, get_redis, init_redis
 from app.database import Database, close_db, get_connection, init_db
+from app.models.stages import WorkKind
 from app.storage import open_storage
 
-_DESCRIPTION = """Work on the runs that are started over HTTP, beside the server or on another machine: as many workers
-as you like. All of them need the same DATABASE_URL, REDIS_URL and STORAGE_URL. Ctrl-C or SIGTERM ends it within ten
-seconds, and another worker goes on with what it had in hand."""
+_DESCRIPTION = """Execute the stages of runs, beside the server or on another machine: as many workers as you like, each
+for every kind of work or for some. All of them need the same DATABASE_URL, REDIS_URL and STORAGE_URL. Ctrl-C or SIGTERM
+ends it within ten seconds, and another worker goes on with what it had claimed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command to `parser`."""
     parser.description = _DESCRIPTION
     parser.add_argument(
-        "--concurrency", metavar="N", type=_count, help="runs to do at once, instead of PIPELINE_CONCURRENCY"
+        "--concurrency", metavar="N", type=_count, help="stages to execute at once, instead of PIPELINE_CONCURRENCY"
+    )
+    parser.add_argument(
+        "--stages",
+        metavar="KIND,…",
+        type=_kinds,
+        default=tuple(WorkKind),
+        help=f"kinds of work to do, instead of all: {', '.join(WorkKind)}",
     )
 
 
@@ -26,11 +35,11 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
     """Work until SIGTERM or SIGINT, and return the exit status."""
     if options.concurrency is not None:
         settings = settings.model_copy(update={"pipeline_concurrency": options.concurrency})
-    asyncio.run(_work(settings))
+    asyncio.run(_work(settings, options.stages))
     return 0
 
 
-async def _work(settings: Settings) -> None:
+async def _work(settings: Settings, kinds: Sequence[WorkKind]) -> None:
     from app.services.live_state import prepare_live_state  # half a second of imports, which no other command needs
     from app.worker.working import working
 
@@ -42,7 +51,7 @@ async def _work(settings: Settings) -> None:
     await init_db(settings)
     preparation = asyncio.create_task(prepare_live_state(get_redis()))
     try:
-        async with working(settings, Database(get_connection), get_redis(), storage):
+        async with working(settings, Database(get_connection), get_redis(), storage, kinds):
             await ending.wait()
     finally:
         preparation.cancel()
@@ -60,3 +69,10 @@ def _count(text: str) -> int:
     if not 1 <= number <= 100:
         raise argparse.ArgumentTypeError("a number from 1 to 100 is needed")
     return number
+
+
+def _kinds(text: str) -> tuple[WorkKind, ...]:
+    names = [name.strip() for name in text.split(",")]
+    if not set(names) <= set(WorkKind):
+        raise argparse.ArgumentTypeError(f"one or more of {', '.join(WorkKind)} are needed, with commas between them")
+    return tuple(kind for kind in WorkKind if kind in names)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.core.config import Settings
 from app.database import Database
-from app.repositories.work import WorkRepository
+from app.repositories.stage_queue import StageQueueRepository
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,9 @@ class RunFolders:
         kept = set(in_hand)
         found = await asyncio.to_thread(self._list)
         async with database.connect() as conn:
-            running = await WorkRepository(conn).list_running()  # read later: of a run that began since, none is found
+            running = await StageQueueRepository(
+                conn
+            ).list_running()  # read later: of a run that began since, none is found
         for folder in found - {self.get(identifier) for identifier in kept | running}:
             await asyncio.to_thread(_remove, folder)
 

@@ -19,8 +19,9 @@ from app.core.errors import RedisUnavailable
 from app.core.redis import describe_redis_error, open_client, redis_unavailable
 from app.database import Database
 from app.database.errors import domain_error
-from app.services.intake import Notify, RequestIntake, is_transient
+from app.services.intake import RequestIntake, is_transient
 from app.services.live_state import REQUEST_GROUP, REQUEST_STREAM, create_request_group
+from app.services.starts import Notify
 from app.storage import Storage
 
 T = TypeVar("T")

@@ -10,7 +10,6 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from app.core.config import Settings
-from app.core.doorbell import close_doorbell, init_doorbell, ring
 from app.core.errors import (
     AlreadyRunning,
     FileMissing,
@@ -29,6 +28,7 @@ from app.repositories.runs import ShownRun
 from app.services.cancelling import cancel_pipeline
 from app.services.identifiers import findable
 from app.services.live_state import require_live_state
+from app.services.queue import close_queue, init_queue, notify
 from app.services.runs import find_status, stages_of
 from app.services.starts import Starts
 from app.services.uploads import receive_video
@@ -85,8 +85,8 @@ async def _opened(settings: Settings, progress: RunProgress) -> AsyncIterator[_T
     async with AsyncExitStack() as stack:
         init_redis(settings)
         stack.push_async_callback(close_redis)
-        init_doorbell(settings)
-        stack.push_async_callback(close_doorbell)
+        init_queue(settings)
+        stack.push_async_callback(close_queue)
         await init_db(settings)
         stack.push_async_callback(close_db)
         storage = open_storage(settings)
@@ -97,7 +97,7 @@ async def _opened(settings: Settings, progress: RunProgress) -> AsyncIterator[_T
 
 async def _start(video: str, request: RunRequest, tools: _Tools) -> str:
     """Have the run accepted and return the identifier of its video."""
-    starts = Starts(tools.database, tools.storage, tools.redis, tools.settings, ring)
+    starts = Starts(tools.database, tools.storage, tools.redis, tools.settings, notify)
     if _URL.match(video):
         return (await starts.start_from_url(video, request, force=False)).resolved.video
     size = _size_of_file(video)

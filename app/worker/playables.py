@@ -21,10 +21,10 @@ from app.database import Database
 from app.media.opening import Stopped
 from app.media.playable import PlayableCopy, make_playable, plan_playable
 from app.models.video_file import ClaimedFile, FileStatus
-from app.pipeline.pace import Pace
 from app.repositories.video_files import VideoFileRepository
 from app.storage import Storage, check_free_space, playable_folder
 from app.storage.workers import Workers
+from app.worker.timings import WorkerTimings
 
 T = TypeVar("T")
 
@@ -44,13 +44,15 @@ class _CopyNotWritten(Exception):
 class PlayableMaker:
     """Looks at the file of each video once. Any number of workers share the work: PostgreSQL says whose a file is."""
 
-    def __init__(self, settings: Settings, database: Database, storage: Storage, name: str, pace: Pace) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, storage: Storage, name: str, timings: WorkerTimings
+    ) -> None:
         self._root = settings.data_dir / _FOLDER
         self._max_hours = settings.max_video_hours
         self._database = database
         self._storage = storage
         self._name = name
-        self._pace = pace
+        self._timings = timings
 
     async def make_waiting(self) -> None:
         """Claim one file after the other until none waits. Raises `DatabaseUnavailable` and `psycopg.Error`."""
@@ -67,9 +69,9 @@ class PlayableMaker:
         reason = f"The worker died {_ATTEMPTS} times while it made a playable copy"
         async with self._database.connect() as conn:
             files = VideoFileRepository(conn)
-            for video in await files.fail_abandoned(self._pace.stale, _ATTEMPTS, reason):
+            for video in await files.fail_abandoned(self._timings.stalled_after, _ATTEMPTS, reason):
                 _log.warning("No playable copy of %r: %s", video, reason)
-            return await files.claim(self._name, self._pace.stale, _ATTEMPTS)
+            return await files.claim(self._name, self._timings.stalled_after, _ATTEMPTS)
 
     async def _handle(self, file: ClaimedFile) -> None:
         try:
@@ -174,7 +176,7 @@ class PlayableMaker:
             with suppress(psycopg.Error, DatabaseUnavailable):
                 async with self._database.connect() as conn:
                     await VideoFileRepository(conn).beat(file, status)
-            await asyncio.sleep(self._pace.heartbeat)
+            await asyncio.sleep(self._timings.heartbeat_interval)
 
     async def _finish(
         self, file: ClaimedFile, status: FileStatus, url: str | None = None, reason: str | None = None

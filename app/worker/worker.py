@@ -1,50 +1,54 @@
-"""A worker: it hears of runs, takes those that wait, and looks for those that nobody was told of."""
+"""A worker: it receives messages of stages that wait, claims them in PostgreSQL, and executes them."""
 
 import asyncio
 import logging
 import os
 import secrets
 import socket
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import compress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import psycopg
 from redis.asyncio import Redis
-from taskiq.receiver import Receiver
 
 from app.ai.protocols import Models
 from app.core.config import Settings
-from app.core.doorbell import RUN_TASK, Doorbell
 from app.core.errors import VideoMomentsError
 from app.core.logging import request_id
 from app.database import Database
 from app.models.run import ClaimedRun
-from app.models.stages import Stage
+from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.pipeline.context import RunContext
 from app.pipeline.outages import find_outage
-from app.pipeline.pace import USUAL_PACE, Pace
 from app.pipeline.stage_code import StageCode, load_stages
 from app.repositories.live_runs import LiveRuns
-from app.repositories.work import WorkRepository
+from app.repositories.locks import try_lock
+from app.repositories.stage_queue import EndedRun, StageQueueRepository, WaitingStage
+from app.services.queue import StageNotifier
 from app.storage import Storage
-from app.worker.attempt import Attempt, Stop
 from app.worker.callbacks import send_due_callbacks
+from app.worker.execution import Executed, StageExecution, Stop
 from app.worker.folders import RunFolders
+from app.worker.heartbeats import Heartbeats
+from app.worker.intake import Intake
+from app.worker.periodic import PeriodicTasks
 from app.worker.playables import PlayableMaker
+from app.worker.receiver import StageReceiver
+from app.worker.timings import DEFAULT_TIMINGS, WorkerTimings
 
 _log = logging.getLogger(__name__)
 
-_ATTEMPTS = 3
 _NAME_LENGTH = 100  # of `pipeline.runs.owner`
-_RESTART_SECONDS = 5.0
-_RUNG_AT_ONCE = 10
-_TIDY_SECONDS = 600.0  # between two looks for folders that nobody needs
 _PATIENCE_SECONDS = 3.0  # with Redis: two transcriptions on this machine may keep the loop waiting for seconds
+_SENT_AT_ONCE = 10
+_NEVER_SECONDS = 1e8
 
 
 class Worker:
-    """Does up to `pipeline_concurrency` runs at once between `start` and `stop`. There may be any number of workers."""
+    """Executes up to `pipeline_concurrency` stages at once between `start` and `stop`, of the kinds that it serves.
+
+    There may be any number of workers: PostgreSQL says which of them owns a stage.
+    """
 
     def __init__(
         self,
@@ -53,184 +57,238 @@ class Worker:
         redis: Redis,
         storage: Storage,
         models: Models,
-        codes: Mapping[Stage, StageCode] | None = None,
-        pace: Pace = USUAL_PACE,
+        kinds: Collection[WorkKind] = tuple(WorkKind),
+        stages: Mapping[Stage, StageCode] | None = None,
+        timings: WorkerTimings = DEFAULT_TIMINGS,
     ) -> None:
+        self.name = f"{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(4)}"[:_NAME_LENGTH]
         self._settings = settings
         self._database = database
-        self._live = LiveRuns(redis, _PATIENCE_SECONDS)
         self._storage = storage
         self._models = models
-        self._codes = codes
-        self._pace = pace
+        self._kinds = tuple(kinds)
+        self._stages = stages
+        self._timings = timings
+        self._live = LiveRuns(redis, _PATIENCE_SECONDS)
         self._folders = RunFolders(settings)
-        self.name = f"{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(4)}"[:_NAME_LENGTH]
-        self._doorbell = Doorbell(settings)
-        self._doorbell.register_task(self._task(), task_name=RUN_TASK)
-        self._doorbell.is_worker_process = True
-        self._places = asyncio.Semaphore(settings.pipeline_concurrency)
-        self._attempts: dict[tuple[str, str], Attempt] = {}  # by run and token
-        self._playables = PlayableMaker(settings, database, storage, self.name, pace)
-        self._tidy_until = 0.0
+        self._notifier = StageNotifier(settings)
+        self._intake = Intake(settings, database, redis, storage, self._notifier.notify)
+        self._receiver = StageReceiver(settings, self._kinds, self.name, self.take)
+        self._heartbeats = Heartbeats(database, self._live, self.name, timings)
+        self._playables = PlayableMaker(settings, database, storage, self.name, timings)
+        self._periodic = PeriodicTasks()
+        self._capacity = asyncio.Semaphore(settings.pipeline_concurrency)
         self._stopping = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._repeating: list[asyncio.Task[None]] = []
+        self._is_database_away = False
+        self._trusted_at = 0.0  # by the clock of the loop
+        self._beating: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._taking: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Begin to work in tasks of its own; servers that are away are waited for."""
-        if self._codes is None:
-            self._codes = await asyncio.to_thread(load_stages)
-        self._repeating = [
-            asyncio.create_task(self._repeat(self._sweep)),
-            asyncio.create_task(self._repeat(self._send_callbacks)),
-            asyncio.create_task(self._repeat(self._playables.make_waiting)),
-        ]
-        self._tasks = [asyncio.create_task(self._listen()), *self._repeating]
-        _log.info("Worker %s takes %d runs at once", self.name, self._settings.pipeline_concurrency)
+        if self._stages is None:
+            self._stages = await asyncio.to_thread(load_stages, self._kinds)
+        self._beating = asyncio.create_task(self._heartbeats.run())
+        timings = self._timings
+        self._periodic.add("look", timings.look_interval, self._look)
+        self._periodic.add("callbacks", timings.look_interval, self._send_callbacks)
+        self._periodic.add("leftovers", timings.cleaning_interval, self._clean)
+        if WorkKind.CLIPS in self._kinds:
+            self._periodic.add("playable copies", timings.look_interval, self._playables.make_waiting)
+        self._trusted_at = asyncio.get_running_loop().time() + timings.heartbeat_interval
+        self._reading = asyncio.create_task(self._intake.run())
+        self._periodic.start()
+        self._receiver.start(self._settings.pipeline_concurrency)
+        _log.info(
+            "Worker %s executes %d stages at once: %s",
+            self.name,
+            self._settings.pipeline_concurrency,
+            ", ".join(self._kinds),
+        )
 
     async def stop(self) -> None:
-        """Take no more, and give back what is not done: another worker goes on with it at the same stage."""
+        """Claim no more, and release what is not done: another worker goes on with it at the same stage."""
         self._stopping.set()
-        self._doorbell.stop_listening()
-        for attempt in self._attempts.values():
-            attempt.stop(Stop.RELEASED)
-        for task in self._repeating:
-            task.cancel()
-        if tasks := {*self._tasks, *self._taking}:
-            _, late = await asyncio.wait(tasks, timeout=self._pace.grace + 1)
+        grace = self._timings.drain_timeout + self._timings.shutdown_timeout + 1
+        await asyncio.gather(
+            self._heartbeats.drain(),
+            self._periodic.stop(grace),
+            _cancel(self._reading),
+            self._receiver.stop(),
+            self._stop_taking(grace),
+        )
+        await _cancel(self._beating)  # the last of all: what is being released is still this worker's
+        await self._notifier.aclose()
+
+    async def _stop_taking(self, grace: float) -> None:
+        """Wait for the stages that are being taken, also those of a receiver that has lost its connection."""
+        if self._taking:
+            _, late = await asyncio.wait(self._taking, timeout=grace)
             for task in late:
                 task.cancel()
-        await self._doorbell.shutdown()
 
-    async def take(self, identifier: str) -> None:
-        """Work on a run if it waits for somebody. It never fails: what was heard of it is acknowledged afterwards."""
-        await self._places.acquire()
-        await self._take_in_place(identifier)
+    async def take(self, identifier: str, stage: Stage) -> None:
+        """Execute a stage if it waits for a worker, and those after it that stay here. It never fails."""
+        with self._noted_as_taking(), _log_lines_of(identifier):
+            try:
+                async with self._capacity:
+                    run = None if self._stopping.is_set() else await self._claim(identifier, stage)
+                    while run is not None:
+                        stage, execution = run.stage, self._make_execution(run)
+                        with self._heartbeats.keep(execution):
+                            executed = await execution.execute()
+                        await self._announce(execution, executed)
+                        run = executed.kept
+            except (psycopg.Error, VideoMomentsError) as error:
+                _log.warning("Run %s waits for another try: %s", identifier, find_outage(error) or error)
+            except Exception:
+                _log.exception("Run %s waits for another try", identifier)
+            if self._stopping.is_set():
+                await self._notifier.notify(identifier, stage)
 
-    async def _take_in_place(self, identifier: str) -> None:
-        """Take a run with a place that is held for it, and free the place."""
+    @contextmanager
+    def _noted_as_taking(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        if task is not None:
+            self._taking.add(task)
         try:
-            await self._take(identifier)
+            yield
         finally:
-            self._places.release()
+            self._taking.discard(task)
 
-    async def _take(self, identifier: str) -> None:
-        token = f"{self.name}:{secrets.token_hex(4)}"
-        request_id.set(identifier)
-        if self._stopping.is_set():
-            await self._doorbell.ring(identifier)
-            return
-        if not await self._live.take_lease(identifier, token, self._pace.lease):
-            return
-        try:
-            run = await self._claim(identifier)
-            if run is not None:
-                await self._work_on(run, token)
-        except (psycopg.Error, VideoMomentsError) as error:
-            _log.warning("Run %s waits for another try: %s", identifier, find_outage(error) or error)
-        except Exception:
-            _log.exception("Run %s waits for another try", identifier)
-        finally:
-            await self._live.free_lease(identifier, token)
-        if self._stopping.is_set():
-            await self._doorbell.ring(identifier)
-
-    def _task(self) -> Callable[[str], Awaitable[None]]:
-        async def take(identifier: str = "") -> None:  # taskiq renames what it is given; a method cannot be renamed
-            if identifier:
-                await self.take(identifier)
-            else:
-                _log.info("Skipped an entry that names no run")
-
-        return take
-
-    async def _claim(self, identifier: str) -> ClaimedRun | None:
+    async def _claim(self, identifier: str, stage: Stage) -> ClaimedRun | None:
+        setting = (self._stages or {})[stage].definition.limit_setting
+        limit = getattr(self._settings, setting) if setting else None
         async with self._database.connect() as conn:
-            return await WorkRepository(conn).claim(identifier, self.name, self._pace.stale)
+            queue = StageQueueRepository(conn)
+            return await queue.claim(identifier, stage, self.name, self._stalled_after, limit)
 
-    async def _work_on(self, run: ClaimedRun, token: str) -> None:
+    def _make_execution(self, run: ClaimedRun) -> StageExecution:
         folder = self._folders.get(run.identifier)
         context = RunContext(run, self._settings, self._database, self._storage, self._models, folder)
-        attempt = Attempt(context, self._live, self._codes or {}, self._pace, token)
-        self._attempts[run.identifier, token] = attempt
-        try:
-            if self._stopping.is_set():
-                attempt.stop(Stop.RELEASED)
-            has_ended = await (attempt.give_up(_ATTEMPTS) if run.attempt > _ATTEMPTS else attempt.carry_out())
-        finally:
-            del self._attempts[run.identifier, token]
-        if has_ended:
+        execution = StageExecution(context, (self._stages or {})[run.stage], self._timings)
+        if self._stopping.is_set():
+            execution.stop(Stop.RELEASED)
+        return execution
+
+    async def _announce(self, execution: StageExecution, executed: Executed) -> None:
+        """Show what came of a stage, and notify the workers of what waits now; a look finds what no message reaches."""
+        run = execution.context.run
+        if executed.outcome is not None:
+            await self._live.end(run.identifier, run.video, execution.write_live(executed.outcome))
             await self._folders.remove(run.identifier)
-        elif not self._stopping.is_set():  # another worker has it, who needs its folder, or its video was deleted
-            await self._tidy()
+        elif executed.next_stage is not None and executed.kept is None:
+            video = run.video if run.type is RunType.FULL else None
+            await self._live.show(run.identifier, execution.write_live(), video, is_waiting=True)
+            await self._notify(run.identifier, executed.next_stage)
+        elif executed.kept is None and not self._stopping.is_set():  # another worker here needs its folder, or none
+            await self._remove_folders()
+        if (self._stages or {})[run.stage].definition.limit_setting is not None:
+            await self._notify_next(run.stage)
 
-    async def _listen(self) -> None:
-        while not self._stopping.is_set():
-            receiver = Receiver(self._doorbell, max_async_tasks=self._settings.pipeline_concurrency, run_startup=False)
-            try:
-                await receiver.listen(self._stopping)
-            except Exception:
-                _log.exception("The worker hears of no runs, trying again")
-                await asyncio.sleep(_RESTART_SECONDS)
+    async def _notify_next(self, stage: Stage) -> None:
+        """Notify the workers of a run that waits because of a limit: there is room for one more at the stage."""
+        try:
+            async with self._database.connect() as conn:
+                waiting = await StageQueueRepository(conn).pick_next(stage)
+        except (psycopg.Error, VideoMomentsError) as error:
+            _log.debug("A run that waits at stage %s is found by the next look: %s", stage, error)
+        else:
+            if waiting is not None:
+                await self._notify(waiting.identifier, waiting.stage)
 
-    async def _repeat(self, do: Callable[[], Awaitable[None]]) -> None:
-        is_away = False
-        while not self._stopping.is_set():
-            try:
-                if is_away:
-                    await self._wait_for_others()
-                await do()
-                is_away = False
-            except (psycopg.Error, VideoMomentsError) as error:
-                if not is_away:
-                    _log.warning("The worker waits: %s", find_outage(error) or error)
-                is_away = True
-            except Exception:
-                _log.exception("The worker goes on after an error")
-            await asyncio.sleep(self._pace.sweep)
+    async def _notify(self, identifier: str, stage: Stage) -> None:
+        """Send the message of a stage; where no worker can receive it, this one takes the stage if it serves it."""
+        is_sent = self._receiver.is_receiving and await self._notifier.notify(identifier, stage)
+        if not is_sent and STAGE_TABLE[stage].kind in self._kinds and not self._stopping.is_set():
+            self._take_later(WaitingStage(identifier, stage))
 
-    async def _wait_for_others(self) -> None:
-        """After an outage, give those who live time to say so before their runs look left."""
-        async with self._database.connect():
-            pass
-        await asyncio.sleep(self._pace.heartbeat)
+    def _take_later(self, waiting: WaitingStage) -> None:
+        task = asyncio.create_task(self.take(waiting.identifier, waiting.stage))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
 
-    async def _tidy(self) -> None:
-        await self._folders.remove_leftovers(self._database, [identifier for identifier, _ in self._attempts])
-
-    async def _sweep(self) -> None:
-        if time.monotonic() >= self._tidy_until:
-            await self._tidy()
-            self._tidy_until = time.monotonic() + _TIDY_SECONDS
-        async with self._database.connect() as conn:
-            work = WorkRepository(conn)
-            waiting = await work.pick_waiting(self._pace.stale, self._pace.ring_again)
-            orphans = await work.end_orphans()
+    async def _look(self) -> None:
+        """Send messages again for stages that wait for too long, and take what no message reaches."""
+        await self._watch_database()
+        unread = await self._notifier.list_unread()
+        waiting: list[WaitingStage] = []
+        orphans: list[EndedRun] = []
+        async with self._database.connect() as conn, conn.transaction():
+            if await try_lock(conn, "look"):
+                queue = StageQueueRepository(conn)
+                waiting = await queue.pick_waiting(self._stalled_after, self._timings.notify_again_after, unread)
+                orphans = await queue.end_orphans()
         for orphan in orphans:
-            _log.warning("Run %s was ended: nobody knows what it was asked for", orphan.identifier)
-        await self._take_unheard(await self._ring(waiting))
+            _log.warning("Run %s was ended: what it was asked for is not known", orphan.identifier)
+        if not await self._notify_all(waiting) or not self._receiver.is_receiving:
+            await self._take_waiting()
 
-    async def _ring(self, waiting: Sequence[str]) -> Sequence[str]:
-        """Ring for runs and return those that no worker can be told of."""
-        unheard: list[str] = []
-        for first in range(0, len(waiting), _RUNG_AT_ONCE):
-            some = waiting[first : first + _RUNG_AT_ONCE]
-            are_heard = await asyncio.gather(*map(self._doorbell.ring, some))
-            if not any(are_heard):  # Redis is away, and nobody hears of the others either
-                return [*unheard, *waiting[first:]]
-            unheard += compress(some, (not is_heard for is_heard in are_heard))
-        return unheard if self._doorbell.is_reading else waiting
+    async def _notify_all(self, waiting: Sequence[WaitingStage]) -> bool:
+        """Send messages, until one cannot be sent: Redis is away then, or takes none. True where all were sent."""
+        for first in range(0, len(waiting), _SENT_AT_ONCE):
+            some = waiting[first : first + _SENT_AT_ONCE]
+            if not all(await asyncio.gather(*(self._notifier.notify(each.identifier, each.stage) for each in some))):
+                return False
+        return True
 
-    async def _take_unheard(self, runs: Sequence[str]) -> None:
-        """Take as many of the runs as there are free places; the others are looked for again."""
-        for identifier in runs:
-            if self._places.locked() or self._stopping.is_set():
+    async def _take_waiting(self) -> None:
+        """Take as many stages as there is capacity for; the others are found by the next look."""
+        async with self._database.connect() as conn:
+            queue = StageQueueRepository(conn)
+            limit = self._settings.pipeline_concurrency
+            waiting = await queue.list_waiting(self._kinds, self._stalled_after, limit)
+        for each in waiting:
+            if self._capacity.locked() or self._stopping.is_set():
                 return
-            await self._places.acquire()
-            task = asyncio.create_task(self._take_in_place(identifier))
-            self._taking.add(task)
-            task.add_done_callback(self._taking.discard)
+            self._take_later(each)
+            await asyncio.sleep(0)  # it takes its capacity
+
+    @property
+    def _stalled_after(self) -> float:
+        """The seconds without a heartbeat after which a stage is stalled.
+
+        While PostgreSQL is away, and for as long after it has come back, none is: no worker could send a heartbeat.
+        """
+        is_trusted = not self._is_database_away and asyncio.get_running_loop().time() >= self._trusted_at
+        return self._timings.stalled_after if is_trusted else _NEVER_SECONDS
+
+    async def _watch_database(self) -> None:
+        """Notice an outage of PostgreSQL, also one that lasts no longer than the pool waits for a connection."""
+        loop = asyncio.get_running_loop()
+        begun_at, was_away, self._is_database_away = loop.time(), self._is_database_away, True
+        async with self._database.connect() as conn:
+            await conn.execute("SELECT")
+        if was_away or loop.time() - begun_at > self._timings.heartbeat_interval:
+            self._trusted_at = loop.time() + self._timings.stalled_after
+        self._is_database_away = False
 
     async def _send_callbacks(self) -> None:
         await send_due_callbacks(self._database, self._settings)
+
+    async def _clean(self) -> None:
+        """Remove the folders of runs that have ended, and what workers that died have left in the streams."""
+        await self._remove_folders()
+        await self._receiver.clean_streams()
+
+    async def _remove_folders(self) -> None:
+        try:
+            await self._folders.remove_leftovers(self._database, self._heartbeats.list_runs())
+        except (psycopg.Error, VideoMomentsError) as error:
+            _log.debug("The folders of runs that have ended stay: %s", error)
+
+
+async def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@contextmanager
+def _log_lines_of(identifier: str) -> Iterator[None]:
+    token = request_id.set(identifier)
+    try:
+        yield
+    finally:
+        request_id.reset(token)

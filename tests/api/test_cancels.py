@@ -43,7 +43,7 @@ async def test_the_worker_of_a_run_is_told_that_it_is_cancelled(
     run = await begin_run(conn)
     assert (await client.post("/api/pipeline/talk/cancel")).status_code == 200
     assert (await client.get("/api/pipeline/talk/status")).json()["status"] == "processing"
-    assert await redis.exists(f"pipeline:run:{run.identifier}:cancel")
+    assert await redis.keys(f"pipeline:run:{run.identifier}*") == []
     cursor = await conn.execute("SELECT cancel_requested FROM pipeline.runs")
     assert await cursor.fetchone() == (True,)
 

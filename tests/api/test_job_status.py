@@ -174,7 +174,7 @@ async def test_clips_are_counted_as_soon_as_there_is_something_to_count(
         "clips_processed": "2",
         "clips_failed": "1",
     }
-    assert await LiveRuns(redis).show(run.identifier, "token", fields, None)
+    await LiveRuns(redis).show(run.identifier, fields, None)
     assert counters(await get(client, "clip-extraction-status")) == (5, 2, 1)
 
 

@@ -11,12 +11,12 @@ from redis.asyncio import Redis
 
 from app.ai.registry import ModelConfig, ModelRegistry
 from app.core.config import Settings
-from app.core.doorbell import RUN_STREAM, close_doorbell, init_doorbell
 from app.core.redis import close_redis, init_redis
 from app.database import Connection
 from app.models.run import RunRequest
 from app.models.stages import RunType, Stage
 from app.repositories.active_runs import ActiveRunRepository
+from app.services.queue import close_queue, init_queue
 from app.storage import clip_folder
 from tests.api.conftest import open_client
 from tests.api.starting import (
@@ -309,29 +309,29 @@ async def test_without_redis_runs_are_accepted_all_the_same(app: FastAPI, conn: 
     await make_video(conn, identifier="talk")
     settings = Settings(redis_url="redis://127.0.0.1:1/0")
     init_redis(settings)
-    init_doorbell(settings)
+    init_queue(settings)
     try:
         async with open_client(app) as client:
             assert outcome(await start_full(client, model="mine")) == (503, "Redis is not available")
             assert (await start_full(client)).status_code == 200
             assert (await client.post("/api/pipeline/talk/cancel")).status_code == 200
     finally:
-        await close_doorbell()
+        await close_queue()
         await close_redis()
 
 
 @pytest.fixture
-async def doorbell(redis_url: str, redis: Redis) -> AsyncIterator[Redis]:
-    init_doorbell(Settings(redis_url=redis_url))
+async def queue(redis_url: str, redis: Redis) -> AsyncIterator[Redis]:
+    init_queue(Settings(redis_url=redis_url))
     yield redis
-    await close_doorbell()
+    await close_queue()
 
 
-async def test_workers_are_told_of_a_run(app: FastAPI, conn: Connection, doorbell: Redis) -> None:
+async def test_workers_get_a_message_of_a_run(app: FastAPI, conn: Connection, queue: Redis) -> None:
     await make_video(conn, identifier="talk")
     async with open_client(app) as client:
         identifier = (await start_full(client)).json()["request_id"]
-    assert identifier in str(await doorbell.xrange(RUN_STREAM))
+    assert identifier in str(await queue.xrange("videomoments:stages:download"))
 
 
 MISSING = "The video file is missing, "

@@ -19,6 +19,9 @@ class Observer:
     def leave(self, call: Hashable) -> None:
         self.seen.append("leave")
 
+    def add_idle(self, seconds: float) -> None:
+        pass
+
 
 async def use(turns: Turns, name: str, done: list[str], times: int = 1) -> None:
     for _ in range(times):
@@ -95,6 +98,9 @@ async def test_an_observer_that_fails_costs_no_turn() -> None:
     class Failing(Observer):
         def leave(self, call: Hashable) -> None:
             raise RuntimeError("No")
+
+        def add_idle(self, seconds: float) -> None:
+            pass
 
     turns = Turns()
     with observe_turns(Failing()), pytest.raises(RuntimeError, match="No"):

@@ -40,7 +40,7 @@ CANARIES = [
 ]
 OF_URLS = re.compile("CanaryUrl|CanaryHook")
 # Where a URL is kept as it is, to be called again.
-KEPT = {("public", "videos", "source_url"), ("pipeline", "work", "request")}
+KEPT = {("public", "videos", "source_url"), ("pipeline", "runs", "request")}
 
 
 @dataclass

@@ -15,14 +15,14 @@ from typing import Any
 from redis.asyncio import Redis
 
 from app.core.config import Settings
-from app.core.doorbell import Doorbell
 from app.database import Connection, connect
 from app.models.run import RunRequest
 from app.models.stages import RunType, Stage
-from app.repositories.live_runs import LiveRuns
-from app.repositories.work import WorkRepository
+from app.repositories.stage_queue import StageQueueRepository
 from app.services.accepting import accept_run
+from app.services.queue import StageNotifier
 from app.storage import open_storage
+from app.worker.timings import WorkerTimings
 from app.worker.worker import Worker
 from tests.factories import make_video
 from tests.faults.stages import RESULTS, STEADY, make_stages, read_journal
@@ -59,7 +59,7 @@ class Site:
 
     @property
     def settings(self) -> Settings:
-        return Settings(**self._settings())
+        return Settings(**self.values)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
@@ -84,20 +84,18 @@ class Site:
         return run
 
     async def ring(self, *runs: str) -> None:
-        doorbell = Doorbell(self.settings)
+        """Send the message of each run's stage, as the server does for the first one."""
+        notifier = StageNotifier(self.settings)
         for run in runs:
-            await doorbell.ring(run)
-        await doorbell.shutdown()
+            await notifier.notify(run, await self._stage(run))
+        await notifier.aclose()
 
     async def cancel(self, run: str) -> None:
         async with self.connect() as conn, conn.transaction():
             cursor = await conn.execute("SELECT id FROM pipeline_history WHERE identifier = %s", (run,))
             row = await cursor.fetchone()
             assert row
-            has_ended = await WorkRepository(conn).cancel(row[0], STEADY.stale)
-        if not has_ended:
-            async with self.redis() as redis:
-                await LiveRuns(redis).wish_cancelled(run)
+            await StageQueueRepository(conn).request_cancel(row[0], STEADY.stalled_after)
 
     async def begun(self, run: str, stage: Stage, times: int = 1) -> int:
         """Wait until the stage was begun so many times, and return the process that began it last."""
@@ -145,36 +143,39 @@ class Site:
 
     def spawn(self, **settings: Any) -> "WorkerProcess":
         """Start a worker in another process and return at once."""
-        return WorkerProcess(self.folder, self._settings() | settings)
+        return WorkerProcess(self.folder, self.values | settings)
 
     async def miss(self, pid: int) -> None:
         """Make what a worker was seen at last long ago, so that its runs are taken over."""
         async with self.connect() as conn:
-            cursor = await conn.execute(
-                """
-                UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '1 hour'
-                FROM pipeline_history WHERE id = run_id AND owner LIKE %s RETURNING identifier
-                """,
+            await conn.execute(
+                "UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '1 hour' WHERE owner LIKE %s",
                 (f"%-{pid}-%",),
             )
-            runs = [run for (run,) in await cursor.fetchall()]
-        async with self.redis() as redis:
-            for run in runs:
-                await redis.delete(f"pipeline:run:{run}:lease")
 
     @asynccontextmanager
-    async def worker(self, **settings: Any) -> AsyncIterator[Worker]:
+    async def worker(self, *, timings: WorkerTimings = STEADY, **settings: Any) -> AsyncIterator[Worker]:
         """Run a worker in this process."""
-        chosen = Settings(**self._settings() | settings)
+        chosen = Settings(**self.values | settings)
         storage, database = open_storage(chosen), open_database(chosen)
+        stages = make_stages(self.folder)
         async with self.redis() as redis:
-            worker = Worker(chosen, database, redis, storage, NoModels(), make_stages(self.folder), STEADY)
+            worker = Worker(chosen, database, redis, storage, NoModels(), stages=stages, timings=timings)
             await worker.start()
             try:
                 yield worker
             finally:
                 await worker.stop()
                 await storage.aclose()
+
+    async def _stage(self, run: str) -> Stage:
+        """Return the stage that a run is at; the first one of a run that is not there."""
+        async with self.connect() as conn:
+            cursor = await conn.execute(
+                "SELECT stage FROM pipeline.runs JOIN pipeline_history ON id = run_id WHERE identifier = %s", (run,)
+            )
+            row = await cursor.fetchone()
+        return Stage(row[0]) if row else Stage.DOWNLOAD
 
     async def _work(self, run: str) -> tuple[Any, ...]:
         async with self.connect() as conn:
@@ -188,7 +189,9 @@ class Site:
         assert row
         return row
 
-    def _settings(self) -> dict[str, Any]:
+    @property
+    def values(self) -> dict[str, Any]:
+        """The settings of a worker."""
         return {
             "database_url": self.database_url,
             "redis_url": self.redis_url,

@@ -10,11 +10,19 @@ from typing import Any
 
 from app.models.stages import STAGE_TABLE, RetryRule, Stage, TimeLimit
 from app.pipeline.context import RunContext
-from app.pipeline.pace import Pace
 from app.pipeline.stage_code import StageCode
+from app.worker.timings import WorkerTimings
 
 # No worker is taken for dead, however long it has to wait for a processor.
-STEADY = Pace(heartbeat=0.2, stale=60.0, lease=60.0, pulse=0.1, sweep=0.2, ring_again=0.5, grace=2.0)
+STEADY = WorkerTimings(
+    heartbeat_interval=0.2,
+    stalled_after=60.0,
+    status_interval=0.1,
+    look_interval=1.0,
+    notify_again_after=0.5,
+    drain_timeout=0.5,
+    shutdown_timeout=2.0,
+)
 RESULTS = "CREATE TABLE results (id serial, run text NOT NULL, stage text NOT NULL)"
 _POLL_SECONDS = 0.02
 
@@ -47,7 +55,7 @@ def read_journal(folder: Path, run: str) -> list[tuple[Stage, int]]:
 
 def _make_stage(folder: Path, stage: Stage) -> StageCode:
     definition = replace(
-        STAGE_TABLE[stage], time_limit=TimeLimit(60.0), limit_setting=None, retry=RetryRule(attempts=1)
+        STAGE_TABLE[stage], time_limit=TimeLimit(60.0), limit_setting=None, retry=RetryRule(retries_failures=False)
     )
     return StageCode(definition, _never, partial(_run_stage, folder, stage))
 

@@ -25,7 +25,7 @@ async def _main(folder: Path) -> None:
     await init_db(settings)
     storage = open_storage(settings)
     database = Database(get_connection)
-    worker = Worker(settings, database, get_redis(), storage, NoModels(), make_stages(folder), STEADY)
+    worker = Worker(settings, database, get_redis(), storage, NoModels(), stages=make_stages(folder), timings=STEADY)
     await worker.start()
     (folder / f"{os.getpid()}.ready").touch()
     await ending.wait()

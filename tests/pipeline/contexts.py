@@ -12,10 +12,10 @@ from app.core.config import Settings
 from app.core.errors import ModelNotConfigured
 from app.database import Connection, Database, connect
 from app.models.run import ClaimedRun, RunRequest
-from app.models.stages import RunType
+from app.models.stages import RunType, Stage
 from app.pipeline.context import RunContext
 from app.repositories import VideoRepository
-from app.repositories.work import WorkRepository
+from app.repositories.stage_queue import StageQueueRepository, first_stage
 from app.storage import open_storage
 from tests.factories import make_video
 
@@ -76,7 +76,11 @@ def open_database(settings: Settings) -> Database:
 async def take_over(context: RunContext) -> RunContext:
     """Return the same run in the hands of another worker on the same machine."""
     async with context.database.connect() as conn:
-        run = await WorkRepository(conn).claim(context.run.identifier, f"worker-{next(_numbers)}", 0)
+        cursor = await conn.execute("SELECT stage FROM pipeline.runs WHERE run_id = %s", (context.run.id,))
+        row = await cursor.fetchone()
+        assert row
+        owner = f"worker-{next(_numbers)}"
+        run = await StageQueueRepository(conn).claim(context.run.identifier, Stage(row[0]), owner, 0)
     assert run is not None
     return RunContext(run, context.settings, context.database, context.storage, context.models, context.folder)
 
@@ -84,13 +88,13 @@ async def take_over(context: RunContext) -> RunContext:
 async def _claim(
     conn: Connection, run_type: RunType, subject: str, video: dict[str, Any], request: RunRequest
 ) -> ClaimedRun:
-    work = WorkRepository(conn)
+    work = StageQueueRepository(conn)
     known = await VideoRepository(conn).get_by_identifier(video.get("identifier", ""))
     name = (known or await make_video(conn, **video)).identifier
     identifier = f"pipeline:{name}:{next(_numbers)}"
     accepted = await work.accept(name, identifier, run_type, datetime.now(UTC).replace(tzinfo=None), request, subject)
     assert accepted is not None
     assert accepted.run_id is not None, accepted
-    run = await work.claim(identifier, f"worker-{next(_numbers)}", 60)
+    run = await work.claim(identifier, first_stage(run_type, {}), f"worker-{next(_numbers)}", 60)
     assert run is not None
     return run

@@ -5,8 +5,7 @@ import pytest
 from app.core.errors import StageFailed
 from app.models.run import StageRecord, StageStatus
 from app.models.stages import Stage
-from app.pipeline.failures import tell_failure
-from app.pipeline.recorder import mask_record
+from app.pipeline.failures import mask_record, tell_failure
 
 HOSTILE = "answers 404: \x1b]0;title\x07\r\n2026-11-28 INFO forged\x9b31m\u202e\0"
 SHOWN = r"answers 404: \x1b]0;title\x07\r\n2026-11-28 INFO forged\x9b31m\u202e\x00"

@@ -26,12 +26,13 @@ from app.repositories import (
     PromptRepository,
     VideoRepository,
 )
-from app.repositories.work import Outcome, WorkRepository
+from app.repositories.stage_queue import Outcome, StageQueueRepository
 from app.services.moments import add_moment
 from app.storage import clip_folder
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
 from tests.pipeline.contexts import make_context, take_over
 from tests.pipeline.scripted_models import USAGE, ScriptedFinder, ScriptedModels, found, talk
+from tests.runs import set_record
 
 _FOUND = found((10.0, 70.0, "One"), (80.0, 150.0, "Two"))
 
@@ -198,7 +199,7 @@ async def test_a_video_whose_speech_was_dropped_is_not_called_silent(own_databas
         dropped = "Speech that could not be understood is not in the transcript: 0:00-0:20"
         async with context.database.connect() as conn:
             record = StageRecord(StageStatus.COMPLETED, result={"dropped_speech": dropped})
-            await WorkRepository(conn).save_stage(context.run, Stage.TRANSCRIPT, record)
+            await set_record(conn, context.run, Stage.TRANSCRIPT, record)
         claimed = await take_over(context)
         assert await generation.run_stage(claimed) == {"moments": 0, "reason": dropped}
 
@@ -365,7 +366,7 @@ async def test_files_of_clips_go_once_the_run_has_completed(own_database_url: st
         await generation.run_stage(context)
         assert {file.url for file in await context.storage.list(folder)} == set(urls.values())
         async with context.database.connect() as conn, conn.transaction():
-            files = await WorkRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
+            files = await StageQueueRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
         await delete_files(context, files)
         assert {file.url for file in await context.storage.list(folder)} == {urls["own"], urls["shared"]}
         assert theirs.exists()

@@ -23,7 +23,7 @@ from app.repositories.answers import AnswerRepository
 from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.replaced import ReplacedRepository
 from app.repositories.runs import RunRepository
-from app.repositories.work import Outcome, WorkRepository
+from app.repositories.stage_queue import Outcome, StageQueueRepository
 from app.services.cancelling import cancel_runs
 from app.services.deleted_rows import Skips, delete_rows
 from app.services.retries import _finished_stages
@@ -31,17 +31,18 @@ from app.services.runs import stages_of
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
 from tests.pipeline.contexts import make_context, take_over
 from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, found, refined, talk
+from tests.runs import set_record
 
 TABLES = ("moments", "clips", "thumbnails")
 End = Callable[[Connection, RunContext], Awaitable[object]]
 
 
 async def end_as_cancelled(conn: Connection, context: RunContext) -> None:
-    await WorkRepository(conn).finish(context.run, Outcome(RunStatus.CANCELLED))
+    await StageQueueRepository(conn).finish(context.run, Outcome(RunStatus.CANCELLED))
 
 
 async def end_as_failed(conn: Connection, context: RunContext) -> None:
-    await WorkRepository(conn).finish(context.run, Outcome(RunStatus.FAILED, "clips", "No", moments=2))
+    await StageQueueRepository(conn).finish(context.run, Outcome(RunStatus.FAILED, "clips", "No", moments=2))
 
 
 async def cancel_without_a_worker(conn: Connection, context: RunContext) -> None:
@@ -51,7 +52,7 @@ async def cancel_without_a_worker(conn: Connection, context: RunContext) -> None
 
 async def release_cancelled(conn: Connection, context: RunContext) -> None:
     await cancel_runs(conn, context.run.video)
-    await WorkRepository(conn).release(context.run)
+    await StageQueueRepository(conn).release(context.run)
 
 
 async def end_after_a_worker_died(conn: Connection, context: RunContext) -> None:
@@ -97,7 +98,7 @@ async def test_what_a_run_has_replaced_comes_back_where_it_does_not_complete(
         await make_before(conn, context.run.video_id)
         before = await read_rows(context)
         record = StageRecord(StageStatus.COMPLETED, 1.0, 2.0, result=await generation.run_stage(context))
-        await WorkRepository(conn).save_stage(context.run, Stage.GENERATION, record)
+        await set_record(conn, context.run, Stage.GENERATION, record)
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
         assert [moment.title for moment in moments] == ["Mine", "One", "Two"]
         better = await make_moment(conn, video_id=context.run.video_id, is_refined=True, parent_id=moments[1].id)
@@ -127,7 +128,7 @@ async def retry(
         generated = dict(await generation.run_stage(again))
         refinement = dict(await refinement_stage.run_stage(again))
         async with again.database.connect() as conn, conn.transaction():
-            await WorkRepository(conn).finish(again.run, Outcome(RunStatus.COMPLETED))
+            await StageQueueRepository(conn).finish(again.run, Outcome(RunStatus.COMPLETED))
     return generated, refinement
 
 
@@ -191,7 +192,7 @@ async def test_a_retry_of_a_run_of_which_a_part_failed_refines_that_part(own_dat
         await generation.run_stage(context)
         await refinement_stage.run_stage(context)
         async with conn.transaction():
-            await WorkRepository(conn).finish(context.run, Outcome(RunStatus.PARTIAL))
+            await StageQueueRepository(conn).finish(context.run, Outcome(RunStatus.PARTIAL))
         before = await MomentRepository(conn).list_by_video(context.run.video_id)
         finder.refined.clear()
         finder.refine_answer = lambda request: refined(81.0, 149.0)
@@ -310,7 +311,7 @@ async def test_a_file_that_a_run_has_replaced_is_referred_to_until_the_run_ends(
         await ReplacedRepository(conn).replace(context.run.id, [moment.id], [])
         assert await VideoRepository(conn).refers_to("talk", "file:///media/old.mp4")
         async with conn.transaction():
-            await WorkRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
+            await StageQueueRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
         assert not await VideoRepository(conn).refers_to("talk", "file:///media/old.mp4")
 
 
@@ -367,9 +368,9 @@ async def test_a_run_that_no_worker_can_read_ends_with_all_it_has_replaced_or_no
         with monkeypatch.context() as patch:
             patch.setattr(ReplacedRepository, "_insert", lose_connection)
             with pytest.raises(psycopg.OperationalError):
-                await WorkRepository(conn).claim(context.run.identifier, "other", -1)
+                await StageQueueRepository(conn).claim(context.run.identifier, context.run.stage, "other", -1)
         assert await read_rows(context) == replaced
-        assert await WorkRepository(conn).claim(context.run.identifier, "other", -1) is None
+        assert await StageQueueRepository(conn).claim(context.run.identifier, context.run.stage, "other", -1) is None
         assert await read_rows(context) == before
 
 
@@ -380,7 +381,7 @@ async def test_a_run_that_is_released_and_the_deletion_of_its_video_do_not_wait_
 
     async def release() -> None:
         async with context.database.connect() as other, other.transaction():
-            await WorkRepository(other).release(context.run)
+            await StageQueueRepository(other).release(context.run)
 
     async with (
         make_context(own_database_url, tmp_path, models=models) as context,

@@ -11,7 +11,7 @@ import pytest
 from app.core.config import Settings
 from app.database import Connection, connect
 from app.repositories import VideoRepository
-from tests.repositories.test_work import until_it_waits
+from tests.repositories.test_stage_queue import until_it_waits
 from tests.runs import accept_run
 
 _STALLED_AFTER = 30.0

@@ -1,7 +1,6 @@
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -25,51 +24,15 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 def make_run(run_type: RunType = RunType.FULL) -> ClaimedRun:
-    return ClaimedRun(1, _RUN, 1, "talk", run_type, "", RunRequest(generation_model="minimax"), {}, 1, "one", 10.5)
-
-
-async def test_a_lease_is_one_workers_until_it_frees_it(redis: Redis) -> None:
-    live = LiveRuns(redis)
-    assert await live.take_lease(_RUN, "one")
-    assert not await live.take_lease(_RUN, "two")
-    await live.free_lease(_RUN, "two")
-    assert not await live.keep_lease(_RUN, "two")
-    assert await live.keep_lease(_RUN, "one")
-    await live.free_lease(_RUN, "one")
-    assert await live.take_lease(_RUN, "two")
-
-
-async def test_a_lease_that_nobody_renews_ends(redis: Redis) -> None:
-    live = LiveRuns(redis)
-    assert await live.take_lease(_RUN, "one", 0.05)
-    deadline = time.monotonic() + 60
-    while not await live.take_lease(_RUN, "two"):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
-
-
-async def test_a_lease_that_was_lost_with_its_redis_is_made_again(redis: Redis) -> None:
-    live = LiveRuns(redis)
-    await live.take_lease(_RUN, "one")
-    await redis.flushdb()
-    assert await live.keep_lease(_RUN, "one")
-    assert not await live.take_lease(_RUN, "two")
-
-
-async def test_a_wish_to_cancel_lasts_as_long_as_the_run(redis: Redis) -> None:
-    live = LiveRuns(redis)
-    assert not await live.is_wished_cancelled(_RUN)
-    await live.wish_cancelled(_RUN)
-    assert await live.is_wished_cancelled(_RUN)
-    await live.end(_RUN, "talk", {"request_id": _RUN})
-    assert not await live.is_wished_cancelled(_RUN)
+    return ClaimedRun(
+        1, _RUN, 1, "talk", run_type, "", RunRequest(generation_model="minimax"), {}, Stage.CLIPS, 1, "one", 10.5
+    )
 
 
 async def test_the_live_status_is_the_videos_and_kept_for_a_day_when_the_run_has_ended(redis: Redis) -> None:
     live = LiveRuns(redis)
     assert await live.find(_RUN, "talk") == {}
-    await live.take_lease(_RUN, "one")
-    assert await live.show(_RUN, "one", {"request_id": _RUN, "status": "processing"}, "talk")
+    await live.show(_RUN, {"request_id": _RUN, "status": "processing"}, "talk")
     assert await redis.hget("pipeline:talk:active", "status") == "processing"
     assert (await live.find(_RUN, "talk"))["status"] == "processing"
     await live.end(_RUN, "talk", {"request_id": _RUN, "status": "completed"})
@@ -80,57 +43,29 @@ async def test_the_live_status_is_the_videos_and_kept_for_a_day_when_the_run_has
 
 async def test_the_end_of_a_run_leaves_the_status_of_the_next_one(redis: Redis) -> None:
     live = LiveRuns(redis)
-    await live.show("pipeline:talk:2", "two", {"request_id": "pipeline:talk:2"}, "talk")
+    await live.show("pipeline:talk:2", {"request_id": "pipeline:talk:2"}, "talk")
     await live.end(_RUN, "talk", {"request_id": _RUN})
     assert await redis.hget("pipeline:talk:active", "request_id") == "pipeline:talk:2"
 
 
-async def test_who_has_lost_a_run_does_not_write_its_status(redis: Redis) -> None:
+async def test_a_run_that_ends_without_a_worker_leaves_no_live_status(redis: Redis) -> None:
     live = LiveRuns(redis)
-    await live.take_lease(_RUN, "two")
-    assert not await live.show(_RUN, "one", {"request_id": _RUN}, "talk")
+    await live.show(_RUN, {"request_id": _RUN}, "talk", is_waiting=True)
+    assert 86_000 < await redis.ttl("pipeline:talk:active") <= 86_400
+    await live.forget("pipeline:talk:2", "talk")
+    assert await redis.exists("pipeline:talk:active")
+    await live.forget(_RUN, "talk")
     assert not await redis.exists("pipeline:talk:active")
-
-
-async def test_a_resource_has_as_many_users_as_it_may(redis: Redis) -> None:
-    live = LiveRuns(redis)
-    assert [await live.take_slot("audio", token, 2) for token in ("a", "b", "c", "a")] == [True, True, False, True]
-    assert await live.take_slot("clips", "c", 1)
-    await live.free_slot("audio", "a")
-    assert await live.take_slot("audio", "c", 2)
-
-
-async def test_a_user_of_a_resource_who_dies_gives_way(redis: Redis) -> None:
-    live = LiveRuns(redis)
-    assert await live.take_slot("audio", "dead", 1, 0.05)
-    deadline = time.monotonic() + 60
-    while not await live.take_slot("audio", "alive", 1):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
-
-
-async def test_a_user_keeps_its_place_when_redis_was_emptied(redis: Redis) -> None:
-    live = LiveRuns(redis)
-    await live.take_slot("audio", "one", 1)
-    await redis.flushdb()
-    await live.keep_slot("audio", "one")
-    assert not await live.take_slot("audio", "two", 1)
 
 
 async def test_without_redis_runs_go_on(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     async with Redis.from_url("redis://127.0.0.1:1/0", decode_responses=True) as nobody:
         live = LiveRuns(nobody)
-        assert await live.take_lease(_RUN, "one")
-        assert await live.keep_lease(_RUN, "one")
-        assert await live.take_slot("audio", "one", 1)
-        assert await live.show(_RUN, "one", {"request_id": _RUN}, "talk")
-        assert not await live.is_wished_cancelled(_RUN)
+        await live.show(_RUN, {"request_id": _RUN}, "talk")
         assert await live.find(_RUN, "talk") == {}
-        await live.free_slot("audio", "one")
-        await live.wish_cancelled(_RUN)
+        await live.forget(_RUN, "talk")
         await live.end(_RUN, "talk", {"request_id": _RUN})
-        await live.free_lease(_RUN, "one")
     assert len(caplog.records) == 1
 
 
@@ -142,21 +77,22 @@ async def test_who_only_reads_does_not_warn(caplog: pytest.LogCaptureFixture) ->
 
 
 async def test_who_has_the_patience_waits_for_a_slow_redis(redis: Redis) -> None:
-    assert await LiveRuns(redis).take_lease(_RUN, "one")
     await redis.client_pause(60_000, all=False)
     try:
-        assert await LiveRuns(redis, patience=0.1).take_lease(_RUN, "two")
-        asking = asyncio.create_task(LiveRuns(redis, patience=60.0).take_lease(_RUN, "two"))
-        await asyncio.wait({asking}, timeout=0.2)
+        await LiveRuns(redis, patience=0.1).show(_RUN, {"request_id": "none"}, "talk")
+        patient = LiveRuns(redis, patience=60.0).show(_RUN, {"request_id": _RUN}, "talk")
+        showing = asyncio.create_task(patient)
+        await asyncio.wait({showing}, timeout=0.2)
     finally:
         await redis.client_unpause()
-    assert not await asking
+    await showing
+    assert await LiveRuns(redis).find(_RUN, "talk") == {"request_id": _RUN}
 
 
 async def test_a_redis_that_hangs_counts_as_away() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with Redis(port=silent.getsockname()[1]) as redis, asyncio.timeout(30):
-            assert await LiveRuns(redis).take_lease(_RUN, "one")
+            assert await LiveRuns(redis).find(_RUN, "talk") == {}
 
 
 async def test_a_command_that_is_refused_again_and_again_is_one_line_in_the_log(
@@ -166,8 +102,8 @@ async def test_a_command_that_is_refused_again_and_again_is_one_line_in_the_log(
     await redis.set("pipeline:talk:active", "text")
     live = LiveRuns(redis)
     for _ in range(3):
-        await live.show(_RUN, "one", {"status": "processing"}, "talk")
-        assert not await live.is_wished_cancelled(_RUN)
+        await live.show(_RUN, {"status": "processing"}, "talk")
+        assert await live.find("pipeline:other:1", "other") == {}
     (line,) = (record.getMessage() for record in caplog.records if record.name == "app.repositories.live_runs")
     assert line.startswith("Redis cannot be used, runs go on without it: WRONGTYPE ")
 

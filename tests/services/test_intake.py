@@ -363,19 +363,6 @@ async def test_a_defect_rejects_the_request_and_nothing_else(
     assert await settle(site, make_fields(), "2-0") == ""
 
 
-async def test_a_message_that_cannot_be_sent_rejects_no_request(
-    own_database_url: str, redis_url: str, tmp_path: Path
-) -> None:
-    class Mute(IntakeSite):
-        async def notify(self, *args: object) -> None:
-            raise ZeroDivisionError
-
-    site = Mute(own_database_url, redis_url, tmp_path)
-    await site.prepare("talk")
-    assert await settle(site, make_fields()) == ""
-    assert len(await site.runs()) == 1
-
-
 _BYTES = st.binary(max_size=40) | st.sampled_from(
     [b"", b"\0", b"talk", b"{}", b'{"video_url": "http://127.0.0.1/b.mp4"}', b"null"]
 )

@@ -13,7 +13,7 @@ from app.core.errors import AlreadyRunning
 from app.database import Connection, Database, connect, get_connection
 from app.database.pool import PooledConnection
 from app.models.run import RunRequest
-from app.models.stages import RunType
+from app.models.stages import RunType, Stage
 from app.services.accepting import accept_run
 from app.services.starts import Starts
 from app.storage import open_storage
@@ -38,7 +38,7 @@ async def _make_starts(settings: Settings, tmp_path: Path) -> Starts:
     async with connect(settings) as conn:
         await make_video(conn, identifier="talk", cloud_url=file.as_uri(), audio_codec="aac")
 
-    async def notify_nobody(identifier: str) -> None:
+    async def notify_nobody(identifier: str, stage: Stage) -> None:
         pass
 
     return Starts(Database(get_connection), open_storage(settings), Redis(), settings, notify_nobody)

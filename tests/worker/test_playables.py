@@ -15,19 +15,19 @@ from app.database import Connection, Database
 from app.media import playable
 from app.media.probe import MediaInfo, probe
 from app.models import Video
-from app.pipeline.pace import USUAL_PACE
 from app.repositories import VideoRepository
 from app.repositories.media import MediaRepository
 from app.repositories.video_files import VideoFileRepository
 from app.storage import Storage, open_storage, path_of
 from app.worker.playables import PlayableMaker
+from app.worker.timings import DEFAULT_TIMINGS
 from tests.factories import make_video
 from tests.media.movies import make_movie
 from tests.media.test_early_end import cut_off, make_noise
 from tests.pipeline.contexts import open_database
 
 # No worker is taken for dead, however long it has to wait for a processor.
-PACE = replace(USUAL_PACE, heartbeat=0.05, stale=3600.0)
+TIMINGS = replace(DEFAULT_TIMINGS, heartbeat_interval=0.05, stalled_after=3600.0)
 
 
 class Library:
@@ -40,7 +40,7 @@ class Library:
         self.folder = folder
 
     def worker(self, name: str = "one") -> PlayableMaker:
-        return PlayableMaker(self.settings, self.database, self.storage, name, PACE)
+        return PlayableMaker(self.settings, self.database, self.storage, name, TIMINGS)
 
     async def add(self, name: str, video_codec: str | None, audio_codec: str | None, container: str) -> Video:
         path = await asyncio.to_thread(

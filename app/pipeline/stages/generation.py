@@ -30,7 +30,7 @@ from app.repositories import (
 from app.repositories.moments import ReservedMoment, new_identifier
 from app.repositories.parts import PartRepository
 from app.repositories.replaced import ReplacedRepository
-from app.repositories.work import WorkRepository
+from app.repositories.stage_queue import StageQueueRepository
 from app.storage import find_audio_file
 
 _TITLE_LENGTH = 500  # of `moments.title`
@@ -176,7 +176,7 @@ async def _prepare(
         min_moments=asked.min_moments,
         max_moments=asked.max_moments,
     )
-    await WorkRepository(conn).set_config(context.run, config_id)
+    await StageQueueRepository(conn).set_config(context.run, config_id)
     return config_id, await recall_found(conn, context, Question(transcript_id, config_id))
 
 

@@ -13,13 +13,13 @@ from app.database import Connection
 from app.models import Moment, Transcript
 from app.models.stages import RunType, Stage
 from app.pipeline.context import RunContext
-from app.pipeline.failures import first_of
+from app.pipeline.failures import first_error
 from app.pipeline.families import find_originals, group_refined
 from app.pipeline.refining import Done, MomentKept, Refiner, Target, list_exact
 from app.pipeline.saving import save, storable, usage_of
 from app.pipeline.spoken import end_of
 from app.repositories import MomentRepository, PipelineHistoryRepository, TranscriptRepository, VideoRepository
-from app.repositories.work import WorkRepository
+from app.repositories.stage_queue import StageQueueRepository
 
 _TOLD_REASONS = 5
 _IDS = "ids"  # in the result of the stage: the id that is reserved for what is refined from a moment, by its id
@@ -115,7 +115,7 @@ async def _read_material(context: RunContext) -> _Material:
 async def _reserve_ids(conn: Connection, context: RunContext, targets: Sequence[Target]) -> list[Target]:
     """Return the targets in order of time with ids in that order, those that a worker before has reserved."""
     ordered = sorted(targets, key=lambda target: (target.moment.start_time, target.moment.id))
-    work = WorkRepository(conn)
+    work = StageQueueRepository(conn)
     reserved = (await work.get_result(context.run, Stage.REFINEMENT)).get(_IDS, {})
     missing = [target.moment.id for target in ordered if str(target.moment.id) not in reserved]
     ids = await MomentRepository(conn).reserve_ids(len(missing))
@@ -157,7 +157,7 @@ async def _refine_all(context: RunContext, refiner: Refiner, targets: Sequence[T
             for _ in range(min(context.run.request.refinement_parallel_workers, len(targets))):
                 group.create_task(_refine_waiting(context, refiner, waiting, tally))
     except ExceptionGroup as errors:
-        raise first_of(errors) from None
+        raise first_error(errors) from None
 
 
 async def _refine_waiting(context: RunContext, refiner: Refiner, waiting: deque[Target], tally: _Tally) -> None:

@@ -3,16 +3,18 @@
 import asyncio
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from taskiq.kicker import AsyncKicker
 
-from app.core.doorbell import RUN_STREAM, RUN_TASK, WORKER_GROUP, Doorbell
-from app.models.stages import RunType, Stage
+from app.models.stages import RunType, Stage, WorkKind
+from app.services.live_state import REQUEST_GROUP, REQUEST_STREAM
+from app.services.queue import CONSUMER_GROUP, STAGE_TASK, make_broker
 from tests.factories import make_run
 from tests.faults.site import Ended, Site
-from tests.faults.stages import hold, let_go
+from tests.faults.stages import STEADY, hold, let_go
 
 COMPLETED = Ended("completed", None, None)
 
@@ -27,27 +29,31 @@ async def test_a_run_that_nobody_rang_for_is_found(site: Site) -> None:
 async def test_entries_of_another_program_do_not_stop_a_worker(site: Site) -> None:
     async with site.redis() as redis:
         for number in range(3):
-            await redis.xadd(RUN_STREAM, {"request_id": f"pipeline:old:{number}", "video_id": "old", "config": "{}"})
-        await redis.xadd(RUN_STREAM, {"data": "not a message"})
+            await redis.xadd(
+                REQUEST_STREAM, {"request_id": f"pipeline:old:{number}", "video_id": "old", "config": "{}"}
+            )
+        await redis.xadd(REQUEST_STREAM, {"data": "not a message"})
         async with site.worker():
             assert await site.ended(await site.start()) == COMPLETED
-            await redis.xadd(RUN_STREAM, {"request_id": "pipeline:old:4"})
+            await redis.xadd(REQUEST_STREAM, {"request_id": "pipeline:old:4"})
             assert await site.ended(await site.start()) == COMPLETED
 
             async def nothing_is_left() -> bool:
-                return bool((await redis.xpending(RUN_STREAM, WORKER_GROUP))["pending"] == 0)
+                return bool((await redis.xpending(REQUEST_STREAM, REQUEST_GROUP))["pending"] == 0)
 
             await site.until(nothing_is_left, "every entry to be acknowledged")
 
 
-async def test_an_entry_that_names_no_run_is_told_in_one_line(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_message_that_names_no_stage_is_one_line_in_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
-    doorbell = Doorbell(site.settings)
-    await AsyncKicker(RUN_TASK, doorbell, {}).kiq()
-    await doorbell.shutdown()
+    broker = make_broker(site.settings)
+    await AsyncKicker(STAGE_TASK, broker, {}).kiq()
+    await broker.shutdown()
     async with site.worker():
         assert await site.ended(await site.start()) == COMPLETED
-    assert "Skipped an entry that names no run" in caplog.messages
+    assert "Skipped a message that names no stage of this version" in caplog.messages
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
@@ -104,13 +110,10 @@ async def test_folders_of_ended_runs_go_and_those_of_others_stay(site: Site) -> 
         await site.until(lambda: _is_empty(work), "the folder to go")
 
 
-async def test_what_is_left_later_goes_too_and_what_is_at_work_stays(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.worker.worker._TIDY_SECONDS", 0.2)
+async def test_what_is_left_later_goes_too_and_what_is_at_work_stays(site: Site) -> None:
     work = site.folder / "data" / "work"
     hold(site.folder, Stage.AUDIO)
-    async with site.worker():
+    async with site.worker(timings=replace(STEADY, cleaning_interval=1.0)):
         run = await site.start()
         await site.begun(run, Stage.AUDIO)
         (work / "left").mkdir()
@@ -132,8 +135,9 @@ async def test_a_worker_that_ends_gives_back_what_it_has_and_leaves_the_group(si
     }
     assert await site.attempts(run) == 0
     async with site.redis() as redis:
-        assert await redis.xinfo_consumers(RUN_STREAM, WORKER_GROUP) == []
-        assert not await redis.exists(f"pipeline:run:{run}:lease")
+        assert await redis.xinfo_consumers(REQUEST_STREAM, REQUEST_GROUP) == []
+        for kind in WorkKind:
+            assert await redis.xinfo_consumers(kind.stream, CONSUMER_GROUP) == []
     let_go(site.folder, Stage.AUDIO)
     async with site.worker():
         assert await site.ended(run) == COMPLETED

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -8,9 +9,9 @@ from app.core.config import Settings
 from app.core.errors import RunLost
 from app.database import Connection, connect
 from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
-from app.models.stages import RunType, Stage
+from app.models.stages import RunType, Stage, WorkKind
 from app.repositories import PipelineHistoryRepository, VideoRepository
-from app.repositories.work import Accepted, Outcome, WorkRepository
+from app.repositories.stage_queue import Accepted, HeldStage, Outcome, StageQueueRepository, WaitingStage
 
 _NOW = datetime(2026, 11, 22, 12)
 _REQUEST = RunRequest(generation_prompt="The best jokes", max_moments=4)
@@ -23,19 +24,25 @@ async def add_video(conn: Connection, video: str = "talk") -> None:
 async def accept(
     conn: Connection, number: int = 1, run_type: RunType = RunType.FULL, subject: str = "", video: str = "talk"
 ) -> Accepted:
-    accepted = await WorkRepository(conn).accept(
+    accepted = await StageQueueRepository(conn).accept(
         video, f"pipeline:{video}:{number}", run_type, _NOW, _REQUEST, subject=subject
     )
     assert accepted
     return accepted
 
 
-async def claim(conn: Connection, number: int = 1, owner: str = "one", stale_seconds: float = 30) -> ClaimedRun | None:
-    return await WorkRepository(conn).claim(f"pipeline:talk:{number}", owner, stale_seconds)
+async def claim(
+    conn: Connection,
+    number: int = 1,
+    owner: str = "one",
+    stalled_after: float = 30,
+    stage: Stage = Stage.DOWNLOAD,
+) -> ClaimedRun | None:
+    return await StageQueueRepository(conn).claim(f"pipeline:talk:{number}", stage, owner, stalled_after)
 
 
-async def claimed(conn: Connection, owner: str = "one", stale_seconds: float = 30) -> ClaimedRun:
-    run = await claim(conn, owner=owner, stale_seconds=stale_seconds)
+async def claimed(conn: Connection, owner: str = "one", stage: Stage = Stage.DOWNLOAD) -> ClaimedRun:
+    run = await claim(conn, owner=owner, stage=stage)
     assert run
     return run
 
@@ -66,7 +73,7 @@ async def test_an_accepted_run_is_running_and_holds_what_was_asked_for(conn: Con
 
 
 async def test_a_run_over_a_video_that_is_not_there_is_not_accepted(conn: Connection) -> None:
-    assert await WorkRepository(conn).accept("none", "pipeline:none:1", RunType.FULL, _NOW, _REQUEST) is None
+    assert await StageQueueRepository(conn).accept("none", "pipeline:none:1", RunType.FULL, _NOW, _REQUEST) is None
 
 
 @pytest.mark.parametrize(
@@ -94,7 +101,7 @@ async def test_which_runs_are_in_each_others_way(
 async def test_a_run_that_has_ended_is_in_nobodys_way(conn: Connection) -> None:
     await add_video(conn)
     await accept(conn)
-    await WorkRepository(conn).finish(await claimed(conn), Outcome(RunStatus.COMPLETED, moments=3, clips=2))
+    await StageQueueRepository(conn).finish(await claimed(conn), Outcome(RunStatus.COMPLETED, moments=3, clips=2))
     assert (await accept(conn, 2)).run_id
     ended = await PipelineHistoryRepository(conn).get_by_identifier("pipeline:talk:1")
     assert ended
@@ -129,24 +136,26 @@ async def test_a_run_whose_owner_is_not_seen_any_more_is_claimed_again(conn: Con
     await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '31 seconds'")
     found = await claimed(conn, "two")
     assert (found.owner, found.attempt) == ("two", 2)
-    work = WorkRepository(conn)
+    queue = StageQueueRepository(conn)
     with pytest.raises(RunLost):
-        await work.hold(lost)
+        await queue.hold(lost)
     with pytest.raises(RunLost):
-        await work.beat(lost)
+        await queue.start_attempt(lost, "Busy")
     with pytest.raises(RunLost):
-        await work.save_stage(lost, Stage.AUDIO, StageRecord(StageStatus.COMPLETED))
+        await queue.save_record(lost, StageRecord(StageStatus.COMPLETED))
     with pytest.raises(RunLost):
-        await work.finish(lost, Outcome(RunStatus.FAILED))
+        await queue.advance(lost, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False)
+    with pytest.raises(RunLost):
+        await queue.finish(lost, Outcome(RunStatus.FAILED))
     assert await status_of(conn) == "running"
 
 
 async def test_a_run_that_is_given_back_waits_and_the_attempt_does_not_count(conn: Connection) -> None:
     await add_video(conn)
     await accept(conn)
-    work = WorkRepository(conn)
-    await work.release(await claimed(conn))
-    assert await work.pick_waiting(30, 30) == ["pipeline:talk:1"]
+    queue = StageQueueRepository(conn)
+    await queue.release(await claimed(conn))
+    assert await queue.pick_waiting(30, 30) == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
     assert (await claimed(conn, "two")).attempt == 1
 
 
@@ -154,13 +163,13 @@ async def test_a_run_that_is_given_back_and_was_to_be_cancelled_has_ended(conn: 
     await add_video(conn)
     run_id = (await accept(conn)).run_id
     assert run_id
-    work = WorkRepository(conn)
+    queue = StageQueueRepository(conn)
     run = await claimed(conn)
-    assert await work.list_running() == {"pipeline:talk:1"}
-    await work.cancel(run_id, 30)
-    await work.release(run)
+    assert await queue.list_running() == {"pipeline:talk:1"}
+    await queue.request_cancel(run_id, 30)
+    await queue.release(run)
     assert await status_of(conn) == "cancelled"
-    assert await work.list_running() == set()
+    assert await queue.list_running() == set()
 
 
 async def test_what_stages_came_to_is_there_for_whoever_takes_the_run_over(conn: Connection) -> None:
@@ -169,18 +178,71 @@ async def test_what_stages_came_to_is_there_for_whoever_takes_the_run_over(conn:
     run = await claimed(conn)
     record = StageRecord(StageStatus.COMPLETED, 10.0, 12.5, progress={"total": 2}, result={"bytes": 7})
     skipped = StageRecord(StageStatus.SKIPPED, skip_reason="Video already exists locally")
-    work = WorkRepository(conn)
-    await work.save_stage(run, Stage.AUDIO, record)
-    await work.save_stage(run, Stage.DOWNLOAD, skipped)
-    await work.release(run)
-    assert list((await claimed(conn, "two")).stages.items()) == [(Stage.DOWNLOAD, skipped), (Stage.AUDIO, record)]
+    queue = StageQueueRepository(conn)
+    assert await queue.advance(run, skipped, Stage.AUDIO, keep=True)
+    run = replace(run, stage=Stage.AUDIO)
+    await queue.save_record(run, record)
+    await queue.release(run)
+    other = await claimed(conn, "two", Stage.AUDIO)
+    assert list(other.stages.items()) == [(Stage.DOWNLOAD, skipped), (Stage.AUDIO, record)]
+
+
+async def test_a_stage_that_is_done_leaves_the_run_at_the_next_one(conn: Connection) -> None:
+    await add_video(conn)
+    await accept(conn)
+    queue, done = StageQueueRepository(conn), StageRecord(StageStatus.COMPLETED, 10.0, 12.5)
+    retried = await queue.start_attempt(await claimed(conn), "Busy")
+    assert (retried.attempt, await queue.get_last_error(retried)) == (2, "Busy")
+    assert await queue.advance(retried, done, Stage.AUDIO, keep=False)
+    assert await claim(conn) is None
+    assert await queue.list_waiting([WorkKind.AUDIO], 30, 10) == [WaitingStage("pipeline:talk:1", Stage.AUDIO)]
+    assert await queue.list_waiting([WorkKind.DOWNLOAD], 30, 10) == []
+    run = await claimed(conn, "two", Stage.AUDIO)
+    assert (run.attempt, await queue.get_last_error(run)) == (1, None)
+    assert run.stages == {Stage.DOWNLOAD: done, Stage.AUDIO: StageRecord(StageStatus.WAITING)}
+
+
+async def test_a_run_that_is_to_be_cancelled_does_not_get_to_its_next_stage(conn: Connection) -> None:
+    await add_video(conn)
+    run_id = (await accept(conn)).run_id
+    assert run_id
+    run, queue = await claimed(conn), StageQueueRepository(conn)
+    await queue.request_cancel(run_id, 30)
+    assert not await queue.advance(run, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False)
+    await queue.hold(run)
+
+
+async def test_a_heartbeat_reaches_the_runs_that_are_named(conn: Connection) -> None:
+    await add_video(conn)
+    await accept(conn)
+    run, queue = await claimed(conn), StageQueueRepository(conn)
+    await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '31 seconds'")
+    await queue.heartbeat("one", [run.id + 1])
+    await queue.heartbeat("two", [run.id])
+    assert await queue.list_waiting(list(WorkKind), 30, 10) == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
+    await queue.heartbeat("one", [run.id])
+    assert await queue.list_waiting(list(WorkKind), 30, 10) == []
+
+
+async def test_of_the_runs_that_wait_at_a_stage_the_next_is_the_one_without_a_message_for_the_longest(
+    conn: Connection,
+) -> None:
+    for number in (1, 2, 3):
+        await add_video(conn, f"talk-{number}")
+        await accept(conn, number, video=f"talk-{number}")
+    await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - make_interval(secs => run_id % 3)")
+    queue = StageQueueRepository(conn)
+    picked = [await queue.pick_next(Stage.DOWNLOAD) for _ in range(3)]
+    names = [each.identifier for each in picked if each]
+    assert len(set(names)) == 3
+    assert await queue.pick_next(Stage.AUDIO) is None
 
 
 async def test_a_waiting_run_that_is_cancelled_has_ended(conn: Connection) -> None:
     await add_video(conn)
     accepted = await accept(conn)
     assert accepted.run_id
-    assert await WorkRepository(conn).cancel(accepted.run_id, 30)
+    assert await StageQueueRepository(conn).request_cancel(accepted.run_id, 30)
     assert await status_of(conn) == "cancelled"
     assert await claim(conn) is None
 
@@ -192,7 +254,7 @@ async def test_a_run_that_ends_while_a_worker_reaches_for_it_is_not_claimed(own_
         run_id = (await accept(conn)).run_id
         assert run_id
         async with conn.transaction():
-            await WorkRepository(conn).cancel(run_id, 30)
+            await StageQueueRepository(conn).request_cancel(run_id, 30)
             claiming = asyncio.create_task(claim(worker))
             await until_it_waits(watcher, worker)
         assert await claiming is None
@@ -205,24 +267,24 @@ async def test_a_run_that_has_ended_is_in_nobodys_hands(conn: Connection) -> Non
     await add_video(conn)
     await accept(conn)
     run = await claimed(conn)
-    work = WorkRepository(conn)
-    await work.finish(run, Outcome(RunStatus.COMPLETED))
+    queue = StageQueueRepository(conn)
+    await queue.finish(run, Outcome(RunStatus.COMPLETED))
     with pytest.raises(RunLost):
-        await work.hold(run)
+        await queue.hold(run)
     with pytest.raises(RunLost):
-        await work.finish(run, Outcome(RunStatus.FAILED))
+        await queue.finish(run, Outcome(RunStatus.FAILED))
     assert await status_of(conn) == "completed"
 
 
-async def test_a_cancelled_run_in_a_workers_hands_is_told_to_its_worker(conn: Connection) -> None:
+async def test_a_worker_sees_that_a_run_it_works_on_is_to_be_cancelled(conn: Connection) -> None:
     await add_video(conn)
     run_id = (await accept(conn)).run_id
     assert run_id
     run = await claimed(conn)
-    work = WorkRepository(conn)
-    assert await work.beat(run) is False
-    assert await work.cancel(run_id, 30) is False
-    assert await work.beat(run) is True
+    queue = StageQueueRepository(conn)
+    assert await queue.list_held("one") == [HeldStage(run.id, Stage.DOWNLOAD, 1, cancel_requested=False)]
+    assert await queue.request_cancel(run_id, 30) is False
+    assert await queue.list_held("one") == [HeldStage(run.id, Stage.DOWNLOAD, 1, cancel_requested=True)]
     assert await status_of(conn) == "running"
 
 
@@ -232,24 +294,23 @@ async def test_a_cancelled_run_whose_owner_is_not_seen_any_more_has_ended(conn: 
     assert run_id
     run = await claimed(conn)
     await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '31 seconds'")
-    work = WorkRepository(conn)
-    assert await work.cancel(run_id, 30)
+    queue = StageQueueRepository(conn)
+    assert await queue.request_cancel(run_id, 30)
     assert await status_of(conn) == "cancelled"
+    assert await queue.list_held("one") == []
     with pytest.raises(RunLost):
-        await work.beat(run)
-    with pytest.raises(RunLost):
-        await work.finish(run, Outcome(RunStatus.COMPLETED))
+        await queue.finish(run, Outcome(RunStatus.COMPLETED))
     assert await status_of(conn) == "cancelled"
 
 
 async def test_workers_are_told_of_a_waiting_run_once_in_a_while(conn: Connection) -> None:
     await add_video(conn)
     await accept(conn)
-    work = WorkRepository(conn)
-    assert await work.pick_waiting(30, 30) == []  # whoever accepted it has told them
+    queue = StageQueueRepository(conn)
+    assert await queue.pick_waiting(30, 30) == []  # whoever accepted it has told them
     await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '31 seconds'")
-    assert await work.pick_waiting(30, 30) == ["pipeline:talk:1"]
-    assert await work.pick_waiting(30, 30) == []
+    assert await queue.pick_waiting(30, 30) == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
+    assert await queue.pick_waiting(30, 30) == []
 
 
 async def test_a_running_run_that_nobody_knows_more_of_is_ended(conn: Connection) -> None:
@@ -259,7 +320,7 @@ async def test_a_running_run_that_nobody_knows_more_of_is_ended(conn: Connection
     await PipelineHistoryRepository(conn).create(
         identifier="old", video_id=video.id, pipeline_type="full", status="running", started_at=_NOW
     )
-    ended = await WorkRepository(conn).end_orphans()
+    ended = await StageQueueRepository(conn).end_orphans()
     assert [(run.identifier, run.video) for run in ended] == [("old", "talk")]
     assert (await accept(conn)).run_id
 
@@ -268,13 +329,13 @@ async def test_a_running_run_that_nobody_knows_more_of_is_ended(conn: Connection
 async def test_what_a_stage_has_noted_stays_until_it_is_done(conn: Connection, status: StageStatus) -> None:
     await add_video(conn)
     await accept(conn)
-    run, work = await claimed(conn), WorkRepository(conn)
-    await work.save_stage(run, Stage.REFINEMENT, StageRecord(StageStatus.PROCESSING, 1.0))
-    await work.add_result(run, Stage.REFINEMENT, {"ids": {"1": 2}})
-    await work.save_stage(run, Stage.REFINEMENT, StageRecord(status))
-    assert await work.get_result(run, Stage.REFINEMENT) == {"ids": {"1": 2}}
-    await work.save_stage(run, Stage.REFINEMENT, StageRecord(StageStatus.COMPLETED, result={"total": 1}))
-    assert await work.get_result(run, Stage.REFINEMENT) == {"total": 1}
+    run, queue = await claimed(conn), StageQueueRepository(conn)
+    await queue.save_record(run, StageRecord(StageStatus.PROCESSING, 1.0))
+    await queue.add_result(run, Stage.DOWNLOAD, {"ids": {"1": 2}})
+    await queue.save_record(run, StageRecord(status))
+    assert await queue.get_result(run, Stage.DOWNLOAD) == {"ids": {"1": 2}}
+    await queue.save_record(run, StageRecord(StageStatus.COMPLETED, result={"total": 1}))
+    assert await queue.get_result(run, Stage.DOWNLOAD) == {"total": 1}
 
 
 async def test_what_another_version_has_stored_of_stages_is_left_out(conn: Connection) -> None:
@@ -297,25 +358,16 @@ async def test_what_another_version_has_stored_of_stages_is_left_out(conn: Conne
         "UPDATE pipeline.runs SET request = '[1]'",
     ],
 )
-@pytest.mark.parametrize(
-    ("stage", "message"),
-    [
-        ("transcript", "The worker died 3 times in stage 'transcript'"),
-        (None, "The worker died 3 times before its first stage"),
-    ],
-)
-async def test_a_run_that_cannot_be_read_ends_when_it_was_taken_too_often(
-    conn: Connection, change: str, stage: str | None, message: str
-) -> None:
+async def test_a_run_that_cannot_be_read_ends_when_it_was_claimed_too_often(conn: Connection, change: str) -> None:
     await add_video(conn)
     await accept(conn)
     await conn.execute(change)
-    await conn.execute("UPDATE pipeline.runs SET stage = %s", (stage,))
     for _ in range(3):
         with pytest.raises((AttributeError, ValueError)):
-            await claim(conn, stale_seconds=-1)
+            await claim(conn, stalled_after=-1)
         assert await status_of(conn) == "running"
-    assert await claim(conn, stale_seconds=-1) is None
+    assert await claim(conn, stalled_after=-1) is None
     ended = await PipelineHistoryRepository(conn).get_by_identifier("pipeline:talk:1")
     assert ended
-    assert (ended.status, ended.error_stage, ended.error_message) == ("failed", stage, message)
+    reason = "The worker died 3 times in stage 'download'"
+    assert (ended.status, ended.error_stage, ended.error_message) == ("failed", "download", reason)

@@ -2,14 +2,12 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from redis.asyncio import Redis
 
 from app.core.errors import (
     DatabaseUnavailable,
@@ -20,19 +18,16 @@ from app.core.errors import (
     TransientFailure,
 )
 from app.core.turns import Turns
-from app.models.run import RunStatus, StageStatus
+from app.models.run import ClaimedRun, RunStatus, StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, TimeLimit
 from app.pipeline.context import RunContext
-from app.pipeline.engine import Engine
-from app.pipeline.pace import Pace
-from app.pipeline.recorder import Recorder
-from app.pipeline.slots import Slots
 from app.pipeline.stage_code import StageCode
-from app.repositories.live_runs import LiveRuns
-from app.repositories.work import Outcome
+from app.repositories.stage_queue import Outcome, StageQueueRepository
+from app.repositories.stored_runs import read_stages
+from app.worker.execution import StageExecution
+from app.worker.timings import DEFAULT_TIMINGS
 from tests.pipeline.contexts import make_context, take_over
 
-_PACE = Pace()
 _MINUTE = TimeLimit(60.0)
 
 
@@ -52,9 +47,8 @@ class Script:
     ) -> None:
         self._codes[stage] = self._make(stage, work, skip, **options)
 
-    def engine(self, context: RunContext, live: LiveRuns) -> Engine:
-        slots = Slots(live, context.settings, context.run.owner, _PACE)
-        return Engine(context, self._codes, Recorder(context), slots)
+    def execution(self, context: RunContext) -> StageExecution:
+        return StageExecution(context, self._codes[context.run.stage], DEFAULT_TIMINGS)
 
     def _make(
         self,
@@ -63,7 +57,6 @@ class Script:
         skip: str | Callable[[RunContext], Awaitable[Any]] | None = None,
         time_limit: TimeLimit = _MINUTE,
         attempts: int = 1,
-        limit_setting: str | None = None,
     ) -> StageCode:
         async def skip_reason(context: RunContext) -> str | None:
             return await skip(context) if callable(skip) else skip
@@ -72,8 +65,8 @@ class Script:
             self.done.append(stage)
             return await work(context) if work else {}
 
-        retry = RetryRule(attempts, first_pause=0.01)
-        definition = replace(STAGE_TABLE[stage], time_limit=time_limit, limit_setting=limit_setting, retry=retry)
+        retry = RetryRule(max(attempts, 2), retries_failures=attempts > 1, first_pause=0.01)
+        definition = replace(STAGE_TABLE[stage], time_limit=time_limit, retry=retry)
         return StageCode(definition, skip_reason, do)
 
 
@@ -91,69 +84,78 @@ class Failing:
         return {}
 
 
-@asynccontextmanager
-async def opened(
-    database_url: str, redis_url: str, folder: Path, **values: Any
-) -> AsyncIterator[tuple[RunContext, LiveRuns]]:
-    async with (
-        Redis.from_url(redis_url, decode_responses=True) as redis,
-        make_context(database_url, folder, **values) as context,
-    ):
-        await redis.flushdb()
-        yield context, LiveRuns(redis)
-
-
 @pytest.fixture
-async def ready(own_database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[tuple[RunContext, LiveRuns]]:
-    async with opened(own_database_url, redis_url, tmp_path) as ready:
-        yield ready
+async def ready(own_database_url: str, tmp_path: Path) -> AsyncIterator[RunContext]:
+    async with make_context(own_database_url, tmp_path) as context:
+        yield context
 
 
-Ready = tuple[RunContext, LiveRuns]
+async def run(script: Script, context: RunContext) -> Outcome:
+    """Execute the claimed stage and those after it, as workers do. Raises `RunLost` where a stage was left."""
+    while True:
+        executed = await script.execution(context).execute()
+        if executed.outcome is not None:
+            return executed.outcome
+        if executed.next_stage is None:
+            raise RunLost
+        next_run = executed.kept or await _claim(context, executed.next_stage)
+        context = RunContext(
+            next_run, context.settings, context.database, context.storage, context.models, context.folder
+        )
 
 
-async def run(script: Script, ready: Ready) -> Outcome:
-    context, live = ready
-    return await script.engine(context, live).run()
+async def _claim(context: RunContext, stage: Stage) -> ClaimedRun:
+    async with context.database.connect() as conn:
+        run = await StageQueueRepository(conn).claim(context.run.identifier, stage, context.run.owner, 60.0)
+    assert run is not None
+    return run
 
 
-async def test_the_stages_of_a_run_are_done_in_order_and_recorded(ready: Ready) -> None:
+async def read_records(context: RunContext) -> dict[Stage, StageRecord]:
+    async with context.database.connect() as conn:
+        cursor = await conn.execute("SELECT stages FROM pipeline.runs WHERE run_id = %s", (context.run.id,))
+        row = await cursor.fetchone()
+    assert row
+    return read_stages(row[0])
+
+
+async def test_the_stages_of_a_run_are_done_in_order_and_recorded(ready: RunContext) -> None:
     script = Script()
     assert await run(script, ready) == Outcome(RunStatus.COMPLETED)
     assert script.done == list(Stage)
-    records = (await take_over(ready[0])).run.stages
+    records = await read_records(ready)
     assert {record.status for record in records.values()} == {StageStatus.COMPLETED}
     assert all((record.completed_at or 0) >= (record.started_at or 0) > 0 for record in records.values())
 
 
-async def test_a_run_of_one_button_does_its_own_stages(own_database_url: str, redis_url: str, tmp_path: Path) -> None:
-    async with opened(own_database_url, redis_url, tmp_path, run_type=RunType.CLIPS) as ready:
+async def test_a_run_of_one_button_does_its_own_stages(own_database_url: str, tmp_path: Path) -> None:
+    async with make_context(own_database_url, tmp_path, run_type=RunType.CLIPS) as ready:
         script = Script()
         await run(script, ready)
         assert script.done == [Stage.CLIPS, Stage.CLIP_UPLOAD]
 
 
-async def test_a_stage_that_has_nothing_to_do_is_skipped_for_its_reason(ready: Ready) -> None:
+async def test_a_stage_that_has_nothing_to_do_is_skipped_for_its_reason(ready: RunContext) -> None:
     script = Script()
     script.tell(Stage.DOWNLOAD, skip="Video already exists locally")
     await run(script, ready)
     assert script.done[0] is Stage.AUDIO
-    record = (await take_over(ready[0])).run.stages[Stage.DOWNLOAD]
+    record = (await read_records(ready))[Stage.DOWNLOAD]
     assert (record.status, record.skip_reason) == (StageStatus.SKIPPED, "Video already exists locally")
     assert (record.started_at, record.completed_at) == (None, None)
 
 
-async def test_who_takes_a_run_over_does_not_repeat_what_is_done(ready: Ready) -> None:
+async def test_who_takes_a_run_over_does_not_repeat_what_is_done(ready: RunContext) -> None:
     script = Script()
     script.tell(Stage.GENERATION, Failing(RunLost()))
     with pytest.raises(RunLost):
         await run(script, ready)
-    other, rest = await take_over(ready[0]), Script()
-    assert (await run(rest, (other, ready[1]))).status is RunStatus.COMPLETED
+    other, rest = await take_over(ready), Script()
+    assert (await run(rest, other)).status is RunStatus.COMPLETED
     assert rest.done == list(Stage)[list(Stage).index(Stage.GENERATION) :]
 
 
-async def test_what_a_stage_counted_and_came_to_is_kept(ready: Ready) -> None:
+async def test_what_a_stage_counted_and_came_to_is_kept(ready: RunContext) -> None:
     async def find(context: RunContext) -> Mapping[str, Any]:
         context.report(percentage=40)
         context.report(percentage=100)
@@ -166,7 +168,7 @@ async def test_what_a_stage_counted_and_came_to_is_kept(ready: Ready) -> None:
     script.tell(Stage.GENERATION, find)
     script.tell(Stage.CLIPS, cut)
     assert await run(script, ready) == Outcome(RunStatus.COMPLETED, moments=3, clips=2)
-    records = (await take_over(ready[0])).run.stages
+    records = await read_records(ready)
     assert (records[Stage.GENERATION].progress, records[Stage.GENERATION].result) == (
         {"percentage": 100},
         {"moments": 3},
@@ -174,17 +176,17 @@ async def test_what_a_stage_counted_and_came_to_is_kept(ready: Ready) -> None:
     assert records[Stage.CLIPS].progress is None
 
 
-async def test_a_stage_that_fails_ends_the_run_with_its_reason(ready: Ready) -> None:
+async def test_a_stage_that_fails_ends_the_run_with_its_reason(ready: RunContext) -> None:
     script = Script()
     script.tell(Stage.TRANSCRIPT, Failing(StageFailed("Nobody speaks")))
     assert await run(script, ready) == Outcome(RunStatus.FAILED, Stage.TRANSCRIPT, "Nobody speaks")
     assert script.done[-1] is Stage.TRANSCRIPT
-    records = (await take_over(ready[0])).run.stages
+    records = await read_records(ready)
     assert (records[Stage.TRANSCRIPT].status, records[Stage.TRANSCRIPT].error) == (StageStatus.FAILED, "Nobody speaks")
     assert Stage.GENERATION not in records
 
 
-async def test_a_run_of_which_a_part_failed_is_partial(ready: Ready) -> None:
+async def test_a_run_of_which_a_part_failed_is_partial(ready: RunContext) -> None:
     async def refine(context: RunContext) -> Mapping[str, Any]:
         return {"total": 5, "failed": 2}
 
@@ -194,7 +196,7 @@ async def test_a_run_of_which_a_part_failed_is_partial(ready: Ready) -> None:
     assert await run(script, ready) == expected
 
 
-async def test_a_run_with_fewer_moments_than_asked_for_is_completed_and_says_why(ready: Ready) -> None:
+async def test_a_run_with_fewer_moments_than_asked_for_is_completed_and_says_why(ready: RunContext) -> None:
     async def generate(context: RunContext) -> Mapping[str, Any]:
         return {"moments": 2, "reason": "Found 2 of 3", "too_few": True}
 
@@ -211,7 +213,7 @@ def let_time_pass(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 async def test_a_stage_that_waits_for_its_turn_says_so_and_has_its_time_from_then_on(
-    ready: Ready, monkeypatch: pytest.MonkeyPatch
+    own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = Turns()
 
@@ -222,21 +224,22 @@ async def test_a_stage_that_waits_for_its_turn_says_so_and_has_its_time_from_the
 
     script = Script()
     script.tell(Stage.TRANSCRIPT, use, time_limit=TimeLimit(60.0))
-    async with turns.take():
-        running = asyncio.create_task(run(script, ready))
-        while (shown := await _read_stage(ready[0], Stage.TRANSCRIPT)) != (StageStatus.WAITING, None):
-            assert not running.done(), shown
-            await asyncio.sleep(0.01)
-        let_time_pass(monkeypatch, 100.0)
-        freed_at = time.time()
-    assert await running == Outcome(RunStatus.COMPLETED)
-    status, started_at = await _read_stage(ready[0], Stage.TRANSCRIPT)
-    assert status is StageStatus.COMPLETED
-    assert started_at is not None
-    assert started_at >= freed_at
+    async with make_context(own_database_url, tmp_path, run_type=RunType.TRANSCRIPT) as ready:
+        async with turns.take():
+            running = asyncio.create_task(run(script, ready))
+            while (shown := await _read_stage(ready, Stage.TRANSCRIPT)) != (StageStatus.WAITING, None):
+                assert not running.done(), shown
+                await asyncio.sleep(0.01)
+            let_time_pass(monkeypatch, 100.0)
+            freed_at = time.time()
+        assert await running == Outcome(RunStatus.COMPLETED)
+        status, started_at = await _read_stage(ready, Stage.TRANSCRIPT)
+        assert status is StageStatus.COMPLETED
+        assert started_at is not None
+        assert started_at >= freed_at
 
 
-async def test_work_that_has_had_its_turn_is_still_limited(ready: Ready) -> None:
+async def test_work_that_has_had_its_turn_is_still_limited(ready: RunContext) -> None:
     turns = Turns()
 
     async def use(context: RunContext) -> Mapping[str, Any]:
@@ -254,20 +257,6 @@ async def test_work_that_has_had_its_turn_is_still_limited(ready: Ready) -> None
     assert outcome.error_message == "Transcript timed out after 0.3 seconds"
 
 
-async def test_a_stage_that_waits_for_a_slot_says_so(ready: Ready) -> None:
-    context, live = ready
-    script = Script()
-    script.tell(Stage.AUDIO, limit_setting="limit_audio")
-    for number in range(context.settings.limit_audio):
-        assert await live.take_slot("audio", f"other-{number}", context.settings.limit_audio)
-    running = asyncio.create_task(run(script, ready))
-    while (shown := await _read_stage(context, Stage.AUDIO)) != (StageStatus.WAITING, None):
-        assert not running.done(), shown
-        await asyncio.sleep(0.01)
-    await live.free_slot("audio", "other-0")
-    assert await running == Outcome(RunStatus.COMPLETED)
-
-
 async def _read_stage(context: RunContext, stage: Stage) -> tuple[StageStatus | None, float | None]:
     async with context.database.connect() as conn:
         cursor = await conn.execute("SELECT stages -> %s FROM pipeline.runs WHERE run_id = %s", (stage, context.run.id))
@@ -277,14 +266,14 @@ async def _read_stage(context: RunContext, stage: Stage) -> tuple[StageStatus | 
 
 
 @pytest.mark.parametrize("error", [TransientFailure("Busy"), StorageUnavailable("Busy")])
-async def test_what_may_pass_is_tried_again(ready: Ready, error: Exception) -> None:
+async def test_what_may_pass_is_tried_again(ready: RunContext, error: Exception) -> None:
     script = Script()
     script.tell(Stage.AUDIO, Failing(error, 2), attempts=3)
     assert (await run(script, ready)).status is RunStatus.COMPLETED
     assert script.done.count(Stage.AUDIO) == 3
 
 
-async def test_whether_there_is_something_to_do_is_asked_again_where_storage_was_away(ready: Ready) -> None:
+async def test_whether_there_is_something_to_do_is_asked_again_where_storage_was_away(ready: RunContext) -> None:
     async def nothing(context: RunContext) -> None:
         await failing(context)
 
@@ -295,21 +284,21 @@ async def test_whether_there_is_something_to_do_is_asked_again_where_storage_was
     assert script.done.count(Stage.AUDIO) == 1
 
 
-async def test_what_does_not_pass_fails_after_the_last_attempt(ready: Ready) -> None:
+async def test_what_does_not_pass_fails_after_the_last_attempt(ready: RunContext) -> None:
     script = Script()
     script.tell(Stage.AUDIO, Failing(TransientFailure("Busy")), attempts=2)
     assert await run(script, ready) == Outcome(RunStatus.FAILED, Stage.AUDIO, "Busy")
     assert script.done.count(Stage.AUDIO) == 2
 
 
-async def test_what_cannot_pass_is_not_tried_again(ready: Ready) -> None:
+async def test_what_cannot_pass_is_not_tried_again(ready: RunContext) -> None:
     script = Script()
     script.tell(Stage.AUDIO, Failing(StorageFull("There is no room")), attempts=3)
     assert await run(script, ready) == Outcome(RunStatus.FAILED, Stage.AUDIO, "There is no room")
     assert script.done.count(Stage.AUDIO) == 1
 
 
-async def test_a_stage_has_a_limit_of_time(ready: Ready) -> None:
+async def test_a_stage_has_a_limit_of_time(ready: RunContext) -> None:
     async def hang(context: RunContext) -> Mapping[str, Any]:
         await asyncio.sleep(3600)
         return {}
@@ -322,11 +311,11 @@ async def test_a_stage_has_a_limit_of_time(ready: Ready) -> None:
 
 @pytest.mark.parametrize(("duration", "told"), [(1000.0, "0.15"), (None, "0.05")])
 async def test_a_stage_has_more_time_for_a_longer_video(
-    own_database_url: str, redis_url: str, tmp_path: Path, duration: float | None, told: str
+    own_database_url: str, tmp_path: Path, duration: float | None, told: str
 ) -> None:
     script = Script()
     script.tell(Stage.AUDIO, lambda context: asyncio.sleep(3600, {}), time_limit=TimeLimit(0.05, 0.0001))
-    async with opened(own_database_url, redis_url, tmp_path, video={"duration_seconds": duration}) as ready:
+    async with make_context(own_database_url, tmp_path, video={"duration_seconds": duration}) as ready:
         outcome = await run(script, ready)
     assert outcome.error_message == f"Audio timed out after {told} seconds"
 
@@ -341,7 +330,7 @@ async def test_a_stage_has_more_time_for_a_longer_video(
     ],
 )
 async def test_what_nobody_foresaw_is_told_without_its_text(
-    ready: Ready, error: Exception, caplog: pytest.LogCaptureFixture
+    ready: RunContext, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     script = Script()
     script.tell(Stage.AUDIO, Failing(error))
@@ -351,43 +340,15 @@ async def test_what_nobody_foresaw_is_told_without_its_text(
     assert [record.exc_info is not None for record in caplog.records if record.levelno == logging.ERROR] == [True]
 
 
-async def test_a_database_that_is_away_for_a_moment_fails_no_stage(ready: Ready) -> None:
+async def test_a_database_that_is_away_for_a_moment_fails_no_stage(ready: RunContext) -> None:
     script = Script()
     script.tell(Stage.AUDIO, Failing(psycopg.errors.AdminShutdown("restarting"), 1))
     script.tell(Stage.CLIPS, Failing(DatabaseUnavailable("The database is busy"), 1))
     assert (await run(script, ready)).status is RunStatus.COMPLETED
 
 
-async def test_of_several_errors_at_once_a_lost_run_decides(ready: Ready) -> None:
+async def test_of_several_errors_at_once_a_lost_run_decides(ready: RunContext) -> None:
     script = Script()
     script.tell(Stage.AUDIO, Failing(ExceptionGroup("both", [StageFailed("No"), RunLost()])))
     with pytest.raises(RunLost):
         await run(script, ready)
-
-
-async def test_only_so_many_runs_use_a_resource_at_once(own_database_url: str, redis_url: str, tmp_path: Path) -> None:
-    at_once, most, are_two = 0, 0, asyncio.Event()
-
-    async def count(context: RunContext) -> Mapping[str, Any]:
-        nonlocal at_once, most
-        at_once += 1
-        most = max(most, at_once)
-        if at_once == 2:
-            are_two.set()
-        await are_two.wait()
-        await asyncio.sleep(0.05)
-        at_once -= 1
-        return {}
-
-    async def one(live: LiveRuns) -> None:
-        values: dict[str, Any] = {"run_type": RunType.TRANSCRIPT, "settings": {"limit_transcription": 2}}
-        async with make_context(own_database_url, tmp_path, **values) as context:
-            script = Script()
-            script.tell(Stage.TRANSCRIPT, count, limit_setting="limit_transcription")
-            assert (await script.engine(context, live).run()).status is RunStatus.COMPLETED
-
-    async with Redis.from_url(redis_url, decode_responses=True) as redis:
-        await redis.flushdb()
-        await asyncio.gather(*(one(LiveRuns(redis)) for _ in range(6)))
-        assert await redis.zcard("pipeline:limit:transcription") == 0
-    assert most == 2

@@ -1,0 +1,139 @@
+"""The message queue between the server and the workers: taskiq's broker on Redis Streams.
+
+A message says that a run waits at a stage. It may be lost, doubled or late: the stages that wait are rows in
+PostgreSQL, a worker claims them there, and looks there for those of which no message arrives.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from taskiq.exceptions import TaskiqError
+from taskiq.kicker import AsyncKicker
+from taskiq_redis import RedisStreamBroker
+
+from app.core.config import Settings
+from app.core.redis import describe_redis_error
+from app.models.stages import STAGE_TABLE, Stage, WorkKind
+
+CONSUMER_GROUP = "videomoments"
+STAGE_TASK = "videomoments.stage"
+
+_log = logging.getLogger(__name__)
+
+_SEND_SECONDS = 1.0
+_BLOCK_MS = 2000  # less than the seconds after which a server counts as away
+_CONNECT_SECONDS = 2.0
+_ANSWER_SECONDS = 5.0
+_CONNECTIONS = 20
+# A message that is trimmed is no loss: it is sent again for a stage that still waits.
+_LONGEST_STREAM = 10_000
+
+
+def make_broker(
+    settings: Settings, kinds: Sequence[WorkKind] = tuple(WorkKind), consumer: str | None = None
+) -> RedisStreamBroker:
+    """Return a broker that sends to every stream and receives from those of `kinds`, of which there is at least one.
+
+    It reads one message at a time, so that none waits in a worker that has no capacity for it.
+    """
+    first, *others = (kind.stream for kind in kinds)
+    broker = RedisStreamBroker(
+        settings.redis_url.get_secret_value(),
+        queue_name=first,
+        additional_streams=dict.fromkeys(others, ">"),
+        consumer_group_name=CONSUMER_GROUP,
+        consumer_name=consumer,
+        consumer_id="0",
+        xread_block=_BLOCK_MS,
+        xread_count=1,
+        maxlen=_LONGEST_STREAM,
+        max_connection_pool_size=_CONNECTIONS,
+        timeout=_CONNECT_SECONDS,
+        socket_connect_timeout=_CONNECT_SECONDS,
+        socket_timeout=_ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 1),
+    )
+    if not isinstance(get_tracer_provider(), ProxyTracerProvider):  # the process has an SDK of OpenTelemetry
+        from taskiq.middlewares.opentelemetry_middleware import OpenTelemetryMiddleware
+
+        broker.add_middlewares(OpenTelemetryMiddleware())
+    return broker
+
+
+class StageNotifier:
+    """Sends the messages of a process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._broker = make_broker(settings)
+        self._kickers: dict[WorkKind, AsyncKicker[[str, str], None]] = {
+            kind: AsyncKicker(STAGE_TASK, self._broker, {"queue_name": kind.stream}) for kind in WorkKind
+        }
+
+    async def notify(self, identifier: str, stage: Stage) -> bool:
+        """Tell one of the workers that serve a stage that a run waits at it. False where Redis is away.
+
+        It never fails, and takes a second at most.
+        """
+        try:
+            async with asyncio.timeout(_SEND_SECONDS):
+                await self._kickers[STAGE_TABLE[stage].kind].kiq(identifier, stage.value)
+        except (TaskiqError, RedisError, OSError) as error:
+            reason = describe_redis_error(error.__cause__ if isinstance(error.__cause__, RedisError) else error)
+            _log.warning("No message was sent for run %s, it waits until a worker looks: %s", identifier, reason)
+            return False
+        return True
+
+    async def list_unread(self) -> set[WorkKind]:
+        """Return the kinds of work of which messages have not been delivered yet; none where Redis is away."""
+        unread: set[WorkKind] = set()
+        try:
+            async with asyncio.timeout(_SEND_SECONDS), Redis(connection_pool=self._broker.connection_pool) as redis:
+                for kind in WorkKind:
+                    if await _has_unread(redis, kind.stream):
+                        unread.add(kind)
+        except (RedisError, OSError) as error:
+            _log.debug("The streams of the queue are not known: %s", error)
+        return unread
+
+    async def aclose(self) -> None:
+        await self._broker.shutdown()
+
+
+async def _has_unread(redis: Redis, stream: str) -> bool:
+    """Without a group nothing of the stream was read; Redis does not count what is unread where a part was trimmed."""
+    if not await redis.xlen(stream):
+        return False
+    groups = {group["name"]: group for group in await redis.xinfo_groups(stream)}
+    group = groups.get(CONSUMER_GROUP.encode())
+    return group is None or bool(group.get("lag"))
+
+
+_notifier: StageNotifier | None = None
+
+
+def init_queue(settings: Settings) -> None:
+    """Make the process's notifier. It connects with the first message."""
+    global _notifier
+    _notifier = StageNotifier(settings)
+
+
+async def notify(identifier: str, stage: Stage) -> bool:
+    """Send a message with the process's notifier: see `StageNotifier.notify`."""
+    if _notifier is None:
+        _log.warning("No message was sent for run %s, it waits until a worker looks", identifier)
+        return False
+    return await _notifier.notify(identifier, stage)
+
+
+async def close_queue() -> None:
+    """Close its connections."""
+    global _notifier
+    notifier, _notifier = _notifier, None
+    if notifier is not None:
+        await notifier.aclose()

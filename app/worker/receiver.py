@@ -1,0 +1,140 @@
+"""Receives the messages of stages that wait: taskiq's receiver on the streams of the kinds that a worker serves."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Annotated, Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from taskiq import Context, TaskiqDepends
+from taskiq.acks import AcknowledgeType
+from taskiq.receiver import Receiver
+
+from app.core.config import Settings
+from app.core.redis import describe_redis_error
+from app.models.stages import STAGE_TABLE, Stage, WorkKind
+from app.pipeline.failures import first_error
+from app.services.queue import CONSUMER_GROUP, STAGE_TASK, make_broker
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+# A receiver that has failed counts as one that receives when it has not failed again for so long.
+_RECOVERY_SECONDS = 10.0
+_CLEANING_SECONDS = 2.0
+_STOP_SECONDS = 2.5  # longer than a read of the stream takes
+_LEFT_MS = 300_000  # an entry is acknowledged as it is received: one that was not for so long is no worker's
+_GONE_MS = 3_600_000
+
+Take = Callable[[str, Stage], Awaitable[None]]
+
+
+class StageReceiver:
+    """Calls `take` for each message, with up to `concurrency` at once. It goes on after Redis was away or emptied."""
+
+    def __init__(self, settings: Settings, kinds: Sequence[WorkKind], consumer: str, take: Take) -> None:
+        self._broker = make_broker(settings, kinds, consumer)
+        self._broker.is_worker_process = True
+        self._broker.register_task(_make_task(take, kinds), task_name=STAGE_TASK)
+        self._streams = [kind.stream for kind in kinds]
+        self._consumer = consumer
+        self._stopping = asyncio.Event()
+        self._failed_at: float | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether messages arrive, as far as is known: False for some seconds after Redis refused to deliver any."""
+        return self._failed_at is None or asyncio.get_running_loop().time() - self._failed_at > _RECOVERY_SECONDS
+
+    def start(self, concurrency: int) -> None:
+        self._task = asyncio.create_task(self._receive(concurrency))
+
+    async def stop(self) -> None:
+        """Receive no more, leave the consumer groups and close the connections. What `take` was called for goes on."""
+        self._stopping.set()
+        if self._task is not None:
+            _, late = await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
+            if late:  # redis-py can lose a cancellation, and reads on until it loses its connection
+                await self._broker.connection_pool.disconnect(inuse_connections=True)
+                await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
+                self._task.cancel()
+        await self._use_redis(self._leave)
+        await self._broker.shutdown()
+
+    async def clean_streams(self) -> None:
+        """Acknowledge what consumers that died have received and not acknowledged, and remove those consumers."""
+        await self._use_redis(self._remove_dead_consumers)
+
+    async def _receive(self, concurrency: int) -> None:
+        loop, pause = asyncio.get_running_loop(), _FIRST_PAUSE_SECONDS
+        while not self._stopping.is_set():
+            try:
+                await self._broker.startup()
+                receiver = Receiver(
+                    self._broker,
+                    max_async_tasks=concurrency,
+                    run_startup=False,
+                    ack_type=AcknowledgeType.MANUAL,
+                    wait_tasks_timeout=0.0,
+                )
+                await receiver.listen(self._stopping)
+            except Exception as error:
+                if self._failed_at is None or loop.time() - self._failed_at > 2 * _LONGEST_PAUSE_SECONDS:
+                    pause = _FIRST_PAUSE_SECONDS
+                    self._log_failure(first_error(error))
+                self._failed_at = loop.time()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    @staticmethod
+    def _log_failure(error: BaseException) -> None:
+        if isinstance(error, (RedisError, OSError)):
+            _log.warning("Lost the connection to the queue in Redis, reconnecting: %s", describe_redis_error(error))
+        elif isinstance(error, KeyError):
+            _log.warning("A stream holds an entry of another program, which is left out")
+        else:
+            _log.error("The queue in Redis cannot be read, trying again", exc_info=error)
+
+    async def _use_redis(self, use: Callable[[Redis], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(_CLEANING_SECONDS), Redis(connection_pool=self._broker.connection_pool) as redis:
+                await use(redis)
+        except (RedisError, OSError) as error:
+            _log.debug("The consumer groups stay as they are: %s", error)
+
+    async def _leave(self, redis: Redis) -> None:
+        """Send again what was delivered here and not received, and remove the consumer."""
+        for stream in self._streams:
+            delivered: Any = await redis.xreadgroup(CONSUMER_GROUP, self._consumer, {stream: "0"})
+            for entry_id, fields in delivered[0][1] if delivered else ():
+                if fields:
+                    await redis.xadd(stream, fields)
+                await redis.xack(stream, CONSUMER_GROUP, entry_id)
+            await redis.xgroup_delconsumer(stream, CONSUMER_GROUP, self._consumer)
+
+    async def _remove_dead_consumers(self, redis: Redis) -> None:
+        for stream in self._streams:
+            left = await redis.xpending_range(stream, CONSUMER_GROUP, "-", "+", 1000, idle=_LEFT_MS)
+            if left:
+                await redis.xack(stream, CONSUMER_GROUP, *(entry["message_id"] for entry in left))
+            for consumer in await redis.xinfo_consumers(stream, CONSUMER_GROUP):
+                if consumer["pending"] == 0 and consumer["idle"] > _GONE_MS:
+                    await redis.xgroup_delconsumer(stream, CONSUMER_GROUP, consumer["name"])
+
+
+def _make_task(take: Take, kinds: Sequence[WorkKind]) -> Callable[..., Awaitable[None]]:
+    async def receive(identifier: str = "", stage: str = "", *, context: Annotated[Context, TaskiqDepends()]) -> None:
+        """Acknowledge a message at once: it is no more than a hint, and is sent again for a stage that still waits."""
+        with suppress(RedisError, OSError):
+            await context.ack()
+        if identifier and stage in STAGE_TABLE and STAGE_TABLE[Stage(stage)].kind in kinds:
+            await take(identifier, Stage(stage))
+        else:
+            _log.info("Skipped a message that names no stage of this version")
+
+    return receive
