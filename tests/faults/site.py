@@ -73,9 +73,14 @@ class Site:
 
     async def accept(self, run_type: RunType = RunType.FULL) -> str:
         """Accept a run over a new video, and tell nobody."""
+        return (await self.accept_many(1, run_type))[0]
+
+    async def accept_many(self, number: int, run_type: RunType = RunType.FULL) -> list[str]:
+        """Accept so many runs, each over a new video, and send no message."""
         async with self.connect() as conn, conn.transaction():
-            video = await make_video(conn, identifier=f"talk-{os.getpid()}-{next(_numbers)}")
-            return await accept_run(conn, video.identifier, run_type, RunRequest())
+            names = [f"talk-{os.getpid()}-{next(_numbers)}" for _ in range(number)]
+            videos = [await make_video(conn, identifier=name) for name in names]
+            return [await accept_run(conn, video.identifier, run_type, RunRequest()) for video in videos]
 
     async def start(self, run_type: RunType = RunType.FULL) -> str:
         """Accept a run over a new video and ring for it."""
@@ -101,6 +106,14 @@ class Site:
         """Wait until the stage was begun so many times, and return the process that began it last."""
         await self.until(lambda: _true(len(self._beginnings(run, stage)) >= times), f"{stage} of {run}")
         return self._beginnings(run, stage)[-1]
+
+    async def saved(self, run: str, stage: Stage) -> None:
+        """Wait until the stage has saved its result."""
+
+        async def is_saved() -> bool:
+            return stage in await self.results(run)
+
+        await self.until(is_saved, f"the result of {stage} of {run}")
 
     async def ended(self, run: str) -> Ended:
         found: list[Ended] = []
@@ -130,6 +143,21 @@ class Site:
         async with self.connect() as conn:
             cursor = await conn.execute("SELECT stage FROM results WHERE run = %s ORDER BY id", (run,))
             return [stage for (stage,) in await cursor.fetchall()]
+
+    async def count_running(self) -> int:
+        async with self.connect() as conn:
+            cursor = await conn.execute("SELECT count(*) FROM pipeline_history WHERE status = 'running'")
+            row = await cursor.fetchone()
+        assert row
+        return int(row[0])
+
+    async def consumers(self) -> set[str]:
+        """Return the names of the consumers of every group of every stream."""
+        async with self.redis() as redis:
+            streams = [stream async for stream in redis.scan_iter(_type="stream")]
+            groups = [(stream, group["name"]) for stream in streams for group in await redis.xinfo_groups(stream)]
+            found = [await redis.xinfo_consumers(stream, group) for stream, group in groups]
+        return {consumer["name"] for consumers in found for consumer in consumers}
 
     def stages(self, run: str) -> list[Stage]:
         """Return the stages in the order they were begun."""

@@ -41,6 +41,20 @@ def let_go(folder: Path, stage: Stage) -> None:
     (folder / f"hold-{stage}").unlink()
 
 
+def hold_saved(folder: Path, stage: Stage) -> None:
+    """Have the stage wait, in every run, after it has saved what it has made and before its worker records that."""
+    (folder / f"hold-saved-{stage}").touch()
+
+
+def let_go_saved(folder: Path, stage: Stage) -> None:
+    (folder / f"hold-saved-{stage}").unlink()
+
+
+def slow_down(folder: Path, seconds: float) -> None:
+    """Have every stage take a while before it saves what it has made."""
+    (folder / "seconds").write_text(str(seconds))
+
+
 def fill_disk(folder: Path, stage: Stage) -> None:
     """Have the stage write to a device that has no room."""
     (folder / f"fill-{stage}").touch()
@@ -54,8 +68,9 @@ def read_journal(folder: Path, run: str) -> list[tuple[Stage, int]]:
 
 
 def _make_stage(folder: Path, stage: Stage) -> StageCode:
+    seconds = 600.0 if stage is Stage.TRANSCRIPT else 60.0  # one of them may work while PostgreSQL is away for long
     definition = replace(
-        STAGE_TABLE[stage], time_limit=TimeLimit(60.0), limit_setting=None, retry=RetryRule(retries_failures=False)
+        STAGE_TABLE[stage], time_limit=TimeLimit(seconds), limit_setting=None, retry=RetryRule(retries_failures=False)
     )
     return StageCode(definition, _never, partial(_run_stage, folder, stage))
 
@@ -68,10 +83,17 @@ async def _run_stage(folder: Path, stage: Stage, context: RunContext) -> Mapping
     with (folder / f"{context.run.identifier}.journal").open("a") as journal:
         journal.write(f"{stage} {os.getpid()}\n")
     context.report(percentage=50)
-    while (folder / f"hold-{stage}").exists():  # noqa: ASYNC110  another process removes it
-        await asyncio.sleep(_POLL_SECONDS)
+    if (folder / "seconds").exists():
+        await asyncio.sleep(float((folder / "seconds").read_text()))
+    await _wait_while(folder, f"hold-{stage}")
     if (folder / f"fill-{stage}").exists():
         await asyncio.to_thread(Path("/dev/full").write_text, "bytes")
     async with context.commit() as conn:
         await conn.execute("INSERT INTO results (run, stage) VALUES (%s, %s)", (context.run.identifier, stage.value))
+    await _wait_while(folder, f"hold-saved-{stage}")
     return {"pid": os.getpid()}
+
+
+async def _wait_while(folder: Path, name: str) -> None:
+    while (folder / name).exists():  # noqa: ASYNC110  another process removes it
+        await asyncio.sleep(_POLL_SECONDS)
