@@ -90,10 +90,22 @@ class Site:
 
     async def ring(self, *runs: str) -> None:
         """Send the message of each run's stage, as the server does for the first one."""
-        notifier = StageNotifier(self.settings)
         for run in runs:
-            await notifier.notify(run, await self._stage(run))
+            await self.send(run, await self.stage(run))
+
+    async def send(self, run: str, stage: Stage) -> None:
+        """Send a message that a run waits at a stage."""
+        notifier = StageNotifier(self.settings)
+        await notifier.notify(run, stage)
         await notifier.aclose()
+
+    async def delete_video(self, run: str) -> None:
+        async with self.connect() as conn:
+            await conn.execute(
+                "DELETE FROM videos USING pipeline_history AS history WHERE history.identifier = %s"
+                " AND videos.id = history.video_id",
+                (run,),
+            )
 
     async def cancel(self, run: str) -> None:
         async with self.connect() as conn, conn.transaction():
@@ -196,7 +208,7 @@ class Site:
                 await worker.stop()
                 await storage.aclose()
 
-    async def _stage(self, run: str) -> Stage:
+    async def stage(self, run: str) -> Stage:
         """Return the stage that a run is at; the first one of a run that is not there."""
         async with self.connect() as conn:
             cursor = await conn.execute(
