@@ -34,7 +34,8 @@ from tests.performance.peer_taskiq import DELAYS_KEY, NOTE_START, make_broker
 from tests.performance.servers import OURS, ROOT, Server
 
 LISTEN, TASKIQ = "LISTEN/NOTIFY", "taskiq alone"
-AIM_MS = 20.0
+IDLE = "first stage, queue idle"
+AIM_MS = 20.0  # of the median with an idle queue
 
 _DATABASE = "runs"
 _PEER_DATABASE = "jobs"
@@ -88,7 +89,7 @@ async def _measure(databases: Databases, variables: Mapping[str, str], count: in
         await _accept_in_turn(queues, _WARM_UP)
         idle = await _accept_in_turn(queues, count)
         busy = {queue.name: await _accept_at_once(queue, _AT_ONCE) for queue in queues}
-        return {"first stage, queue idle": idle, f"first stage, {_AT_ONCE} at once": busy}
+        return {IDLE: idle, f"first stage, {_AT_ONCE} at once": busy}
 
 
 async def _accept_in_turn(queues: Sequence[_Queue], count: int) -> dict[str, Delays]:
