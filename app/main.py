@@ -186,8 +186,14 @@ async def _worker(app: FastAPI) -> AsyncIterator[None]:
     if not settings.run_pipeline_worker:
         yield
         return
-    from app.worker.working import working  # brings what only those need who work
+    from app.worker.metrics import load_metrics  # brings what only those need who work
+    from app.worker.working import working
 
+    try:
+        load_metrics(settings)
+    except ConfigurationError as error:  # as in each process but one of a server with several
+        _log.error("%s", error)
+        settings = settings.model_copy(update={"worker_metrics": None})
     async with working(settings, app.state.database, get_redis(), app.state.storage):
         yield
 

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.core.errors import ConfigurationError
 from app.core.keys import ApiKey, parse_api_keys
 from app.core.masking import remember_secret
-from app.core.origins import ANY, OriginList, parse_host_name, parse_url_origin
+from app.core.origins import ANY, OriginList, parse_authority, parse_host_name, parse_url_origin
 from app.core.postgres_url import parse_database_url
 from app.core.validation import describe_problem
 
@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         None, description="Run a pipeline worker inside the server; where it is not set, only `make run` does."
     )
     pipeline_concurrency: int = Field(2, ge=1, le=100, description="Runs that one worker does at once.")
+    worker_metrics: str | None = Field(
+        None,
+        description="Address, as `127.0.0.1:9100`, where a worker serves its metrics for Prometheus; each worker of a "
+        "machine needs a port of its own.",
+    )
     limit_audio: int = Field(2, ge=1, le=1000, description="Audio extractions at once, over all workers.")
     limit_transcription: int = Field(2, ge=1, le=1000, description="Transcriptions at once, over all workers.")
     limit_generation: int = Field(2, ge=1, le=1000, description="Searches for moments at once, over all workers.")
@@ -222,6 +227,16 @@ class Settings(BaseSettings):
             raise ConfigurationError("PUBLIC_URL must be an address like https://videos.example") from None
         return value
 
+    @field_validator("worker_metrics")
+    @classmethod
+    def _is_host_and_port(cls, value: str | None) -> str | None:
+        try:
+            if value is not None and not parse_authority(value)[1]:
+                raise ValueError("not a port")
+        except ValueError:
+            raise ConfigurationError("WORKER_METRICS must be an address and a port like 127.0.0.1:9100") from None
+        return value
+
     @field_validator("api_keys", mode="before")
     @classmethod
     def _read_keys(cls, value: Any) -> Any:
@@ -238,6 +253,12 @@ class Settings(BaseSettings):
         if self.database_sync_url is None:
             return self.database_parameters
         return parse_database_url(self.database_sync_url.get_secret_value(), "DATABASE_SYNC_URL")
+
+    @property
+    def worker_metrics_address(self) -> tuple[str, int] | None:
+        """Host and port of `WORKER_METRICS`."""
+        host, port = parse_authority(self.worker_metrics) if self.worker_metrics else ("", None)
+        return None if port is None else (host, port)
 
     def remember_secrets(self) -> None:
         """Have the passwords and keys of the settings masked in every text of this process."""

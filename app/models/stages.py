@@ -53,6 +53,11 @@ class WorkKind(StrEnum):
     def stream(self) -> str:
         return f"videomoments:stages:{self}"
 
+    @property
+    def task(self) -> str:
+        """The name of its messages' task, by which they are counted and traced."""
+        return f"videomoments.{self}"
+
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -19,10 +18,10 @@ from taskiq_redis import RedisStreamBroker
 
 from app.core.config import Settings
 from app.core.redis import describe_redis_error
+from app.core.tracing import add_tracing, send_span_ended
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
 
 CONSUMER_GROUP = "videomoments"
-STAGE_TASK = "videomoments.stage"
 
 _log = logging.getLogger(__name__)
 
@@ -59,10 +58,7 @@ def make_broker(
         socket_timeout=_ANSWER_SECONDS,
         retry=Retry(NoBackoff(), 1),
     )
-    if not isinstance(get_tracer_provider(), ProxyTracerProvider):  # the process has an SDK of OpenTelemetry
-        from taskiq.middlewares.opentelemetry_middleware import OpenTelemetryMiddleware
-
-        broker.add_middlewares(OpenTelemetryMiddleware())
+    add_tracing(broker)
     return broker
 
 
@@ -72,7 +68,7 @@ class StageNotifier:
     def __init__(self, settings: Settings) -> None:
         self._broker = make_broker(settings)
         self._kickers: dict[WorkKind, AsyncKicker[[str, str], None]] = {
-            kind: AsyncKicker(STAGE_TASK, self._broker, {"queue_name": kind.stream}) for kind in WorkKind
+            kind: AsyncKicker(kind.task, self._broker, {"queue_name": kind.stream}) for kind in WorkKind
         }
 
     async def notify(self, identifier: str, stage: Stage) -> bool:
@@ -81,8 +77,9 @@ class StageNotifier:
         It never fails, and takes a second at most.
         """
         try:
-            async with asyncio.timeout(_SEND_SECONDS):
-                await self._kickers[STAGE_TABLE[stage].kind].kiq(identifier, stage.value)
+            with send_span_ended():
+                async with asyncio.timeout(_SEND_SECONDS):
+                    await self._kickers[STAGE_TABLE[stage].kind].kiq(identifier, stage.value)
         except (TaskiqError, RedisError, OSError) as error:
             reason = describe_redis_error(error.__cause__ if isinstance(error.__cause__, RedisError) else error)
             _log.warning("No message was sent for run %s, it waits until a worker looks: %s", identifier, reason)

@@ -71,7 +71,8 @@ async def carry_out(video: str, request: RunRequest, settings: Settings, progres
     async with _opened(settings, progress) as tools:
         identifier = await _start(video, request, tools)
         try:
-            async with working(settings, tools.database, tools.redis, tools.storage):
+            unmeasured = settings.model_copy(update={"worker_metrics": None})  # its address may be a worker's
+            async with working(unmeasured, tools.database, tools.redis, tools.storage):
                 run = await _follow(identifier, tools)
         except BaseException:
             with suppress(NothingRuns):

@@ -10,13 +10,15 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from taskiq import Context, TaskiqDepends
 from taskiq.acks import AcknowledgeType
+from taskiq.exceptions import NoResultError
 from taskiq.receiver import Receiver
 
 from app.core.config import Settings
 from app.core.redis import describe_redis_error
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
 from app.pipeline.failures import first_error
-from app.services.queue import CONSUMER_GROUP, STAGE_TASK, make_broker
+from app.services.queue import CONSUMER_GROUP, make_broker
+from app.worker.metrics import load_metrics
 
 _log = logging.getLogger(__name__)
 
@@ -29,16 +31,20 @@ _STOP_SECONDS = 2.5  # longer than a read of the stream takes
 _LEFT_MS = 300_000  # an entry is acknowledged as it is received: one that was not for so long is no worker's
 _GONE_MS = 3_600_000
 
-Take = Callable[[str, Stage], Awaitable[None]]
+Take = Callable[[str, Stage], Awaitable[bool]]
 
 
 class StageReceiver:
-    """Calls `take` for each message, with up to `concurrency` at once. It goes on after Redis was away or emptied."""
+    """Calls `take` for each message, with up to `concurrency` at once; where it returns False, the message counts as
+    failed. It goes on after Redis was away or emptied."""
 
     def __init__(self, settings: Settings, kinds: Sequence[WorkKind], consumer: str, take: Take) -> None:
         self._broker = make_broker(settings, kinds, consumer)
         self._broker.is_worker_process = True
-        self._broker.register_task(_make_task(take, kinds), task_name=STAGE_TASK)
+        if (metrics := load_metrics(settings)) is not None:
+            self._broker.add_middlewares(metrics)
+        for kind in kinds:
+            self._broker.register_task(_make_task(take, kinds), task_name=kind.task)
         self._streams = [kind.stream for kind in kinds]
         self._consumer = consumer
         self._stopping = asyncio.Event()
@@ -133,7 +139,8 @@ def _make_task(take: Take, kinds: Sequence[WorkKind]) -> Callable[..., Awaitable
         with suppress(RedisError, OSError):
             await context.ack()
         if identifier and stage in STAGE_TABLE and STAGE_TABLE[Stage(stage)].kind in kinds:
-            await take(identifier, Stage(stage))
+            if not await take(identifier, Stage(stage)):
+                raise NoResultError  # the one error that taskiq does not log with a traceback
         else:
             _log.info("Skipped a message that names no stage of this version")
 

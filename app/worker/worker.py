@@ -7,6 +7,7 @@ import secrets
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from redis.asyncio import Redis
@@ -16,7 +17,7 @@ from app.core.config import Settings
 from app.core.errors import VideoMomentsError
 from app.core.logging import request_id
 from app.database import Database
-from app.models.run import ClaimedRun
+from app.models.run import ClaimedRun, RunStatus
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.pipeline.context import RunContext
 from app.pipeline.outages import find_outage
@@ -83,7 +84,7 @@ class Worker:
         self._trusted_at = 0.0  # by the clock of the loop
         self._beating: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._taking: set[asyncio.Task[None]] = set()
+        self._taking: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Begin to work in tasks of its own; servers that are away are waited for."""
@@ -128,8 +129,10 @@ class Worker:
             for task in late:
                 task.cancel()
 
-    async def take(self, identifier: str, stage: Stage) -> None:
-        """Execute a stage if it waits for a worker, and those after it that stay here. It never fails."""
+    async def take(self, identifier: str, stage: Stage) -> bool:
+        """Execute a stage if it waits for a worker, and those after it that stay here. It never raises: False where one
+        of them has failed."""
+        has_failed = False
         with self._noted_as_taking(), _log_lines_of(identifier):
             try:
                 async with self._capacity:
@@ -140,12 +143,16 @@ class Worker:
                             executed = await execution.execute()
                         await self._announce(execution, executed)
                         run = executed.kept
+                        has_failed = executed.outcome is not None and executed.outcome.status is RunStatus.FAILED
             except (psycopg.Error, VideoMomentsError) as error:
+                has_failed = True
                 _log.warning("Run %s waits for another try: %s", identifier, find_outage(error) or error)
             except Exception:
+                has_failed = True
                 _log.exception("Run %s waits for another try", identifier)
             if self._stopping.is_set():
                 await self._notifier.notify(identifier, stage)
+        return not has_failed
 
     @contextmanager
     def _noted_as_taking(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from taskiq.kicker import AsyncKicker
 
 from app.models.stages import RunType, Stage, WorkKind
 from app.services.live_state import REQUEST_GROUP, REQUEST_STREAM
-from app.services.queue import CONSUMER_GROUP, STAGE_TASK, make_broker
+from app.services.queue import CONSUMER_GROUP, make_broker
 from tests.factories import make_run
 from tests.faults.site import Ended, Site
 from tests.faults.stages import STEADY, hold, let_go
@@ -49,7 +49,7 @@ async def test_a_message_that_names_no_stage_is_one_line_in_the_log(
 ) -> None:
     caplog.set_level(logging.INFO)
     broker = make_broker(site.settings)
-    await AsyncKicker(STAGE_TASK, broker, {}).kiq()
+    await AsyncKicker(WorkKind.DOWNLOAD.task, broker, {}).kiq()
     await broker.shutdown()
     async with site.worker():
         assert await site.ended(await site.start()) == COMPLETED

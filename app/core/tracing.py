@@ -1,0 +1,60 @@
+"""Traces of messages: taskiq's OpenTelemetry middleware, where the process has an SDK of OpenTelemetry."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider
+from taskiq import AsyncBroker, TaskiqMessage, TaskiqMiddleware
+
+_sending: ContextVar[TaskiqMessage | None] = ContextVar("sending", default=None)
+
+
+def add_tracing(broker: AsyncBroker) -> None:
+    """Trace the messages of a broker: those that it receives continue the trace of the sender.
+
+    Without an SDK nothing is traced. `opentelemetry-instrument` has added the middleware to each broker already.
+    """
+    provider = get_tracer_provider()
+    if isinstance(provider, ProxyTracerProvider):
+        return
+    from taskiq.middlewares.opentelemetry_middleware import OpenTelemetryMiddleware
+
+    if not any(isinstance(middleware, OpenTelemetryMiddleware) for middleware in broker.middlewares):
+        broker.add_middlewares(OpenTelemetryMiddleware(tracer_provider=provider))
+    broker.add_middlewares(_MessageBeingSent())
+
+
+@contextmanager
+def send_span_ended() -> Iterator[None]:
+    """End the span of a message that cannot be sent inside the block, with its error.
+
+    taskiq leaves it open: it would end whenever its context is collected, mostly in another one, and OpenTelemetry logs
+    a traceback for each of those.
+    """
+    token = _sending.set(None)
+    try:
+        yield
+    except BaseException as error:
+        if (message := _sending.get()) is not None:
+            _end_send_span(message, error)
+        raise
+    finally:
+        _sending.reset(token)
+
+
+class _MessageBeingSent(TaskiqMiddleware):
+    """Keeps the message that this context sends: the spans are found by it."""
+
+    def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
+        _sending.set(message)
+        return message
+
+
+def _end_send_span(message: TaskiqMessage, error: BaseException) -> None:
+    from taskiq.middlewares.opentelemetry_middleware import detach_context, retrieve_context
+
+    if (entry := retrieve_context(message, is_publish=True)) is not None:
+        _, activation, _ = entry
+        activation.__exit__(type(error), error, error.__traceback__)
+        detach_context(message, is_publish=True)
