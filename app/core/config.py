@@ -73,7 +73,8 @@ class Settings(BaseSettings):
         "videomoments", min_length=1, max_length=63, description="Name of the connections in `pg_stat_activity`."
     )
     redis_url: SecretStr = Field(
-        SecretStr("redis://localhost:6379/0"), description="The Redis or Valkey server that holds live state."
+        SecretStr("redis://localhost:6379/0"),
+        description="The Redis or Valkey server that holds the messages of the queue, live progress and the models.",
     )
     storage_url: str | None = Field(
         None,
@@ -108,17 +109,24 @@ class Settings(BaseSettings):
     run_pipeline_worker: bool | None = Field(
         None, description="Run a pipeline worker inside the server; where it is not set, only `make run` does."
     )
-    pipeline_concurrency: int = Field(2, ge=1, le=100, description="Runs that one worker does at once.")
+    pipeline_concurrency: int = Field(2, ge=1, le=100, description="Stages that one worker executes at once.")
     worker_metrics: str | None = Field(
         None,
         description="Address, as `127.0.0.1:9100`, where a worker serves its metrics for Prometheus; each worker of a "
         "machine needs a port of its own.",
     )
-    limit_audio: int = Field(2, ge=1, le=1000, description="Audio extractions at once, over all workers.")
-    limit_transcription: int = Field(2, ge=1, le=1000, description="Transcriptions at once, over all workers.")
-    limit_generation: int = Field(2, ge=1, le=1000, description="Searches for moments at once, over all workers.")
-    limit_clips: int = Field(2, ge=1, le=1000, description="Runs that cut clips at once, over all workers.")
-    limit_refinement: int = Field(2, ge=1, le=1000, description="Runs that refine moments at once, over all workers.")
+    limit_audio: int = Field(2, ge=1, le=1000, description="Audio stages executed at once, over all workers.")
+    limit_transcription: int = Field(
+        2, ge=1, le=1000, description="Transcript stages executed at once, over all workers."
+    )
+    limit_generation: int = Field(2, ge=1, le=1000, description="Generation stages executed at once, over all workers.")
+    limit_clips: int = Field(
+        2,
+        ge=1,
+        le=1000,
+        description="Clip stages executed at once, over all workers; each cuts up to four clips at a time.",
+    )
+    limit_refinement: int = Field(2, ge=1, le=1000, description="Refinement stages executed at once, over all workers.")
     local_whisper: Literal["auto", "tiny.en", "base"] = Field(
         "auto",
         description="Model of the local transcriber; `auto` is `tiny.en` where English is spoken and `base` elsewhere.",
