@@ -12,7 +12,8 @@ from psycopg.types.json import Jsonb
 from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
-from app.repositories.stage_queue import Outcome, StageQueueRepository
+from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
+from app.repositories.stage_queue import StageQueueRepository
 
 _numbers = count(1)
 
@@ -74,7 +75,7 @@ async def set_record(conn: Connection, run: ClaimedRun, stage: Stage, record: St
 async def finish_run(
     conn: Connection, run: ClaimedRun, status: RunStatus = RunStatus.COMPLETED, **outcome: Any
 ) -> None:
-    await StageQueueRepository(conn).finish(run, Outcome(status, **outcome))
+    await ClaimedRunRepository(conn).finish(run, Outcome(status, **outcome))
 
 
 async def fail_run(conn: Connection, run: ClaimedRun, stage: Stage, message: str) -> None:

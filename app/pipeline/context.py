@@ -10,7 +10,7 @@ from app.core.errors import VideoDeleted
 from app.database import Connection, Database
 from app.models.run import ClaimedRun
 from app.repositories import VideoRepository
-from app.repositories.stage_queue import StageQueueRepository
+from app.repositories.claimed_runs import ClaimedRunRepository
 from app.storage import Storage
 
 
@@ -51,5 +51,5 @@ class RunContext:
         async with self.database.connect() as conn, conn.transaction():
             if await VideoRepository(conn).lock(self.run.video) is None:  # before the run, as one who deletes does
                 raise VideoDeleted
-            await StageQueueRepository(conn).hold(self.run)
+            await ClaimedRunRepository(conn).hold(self.run)
             yield conn

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from app.models.run import RunStatus, StageRecord
 from app.models.stages import STAGE_TABLE, Stage
-from app.repositories.stage_queue import Outcome
+from app.repositories.claimed_runs import Outcome
 
 
 def conclude(records: Mapping[Stage, StageRecord]) -> Outcome:

@@ -26,8 +26,8 @@ from app.repositories import (
     MomentRepository,
     PipelineHistoryRepository,
 )
+from app.repositories.claimed_runs import ClaimedRunRepository
 from app.repositories.moments import ReservedMoment, new_identifier
-from app.repositories.stage_queue import StageQueueRepository
 
 LIMIT_SECONDS = 600.0  # for all attempts at one moment, without what they wait for their turn
 _ATTEMPTS = 3
@@ -129,7 +129,7 @@ class Refiner:
             operation_type="refinement",
             temperature=asked.refinement_temperature,
         )
-        await StageQueueRepository(conn).set_first_config(self._context.run, config_id)
+        await ClaimedRunRepository(conn).set_first_config(self._context.run, config_id)
         question = Question(self._transcript_id, config_id, moment.start_time, moment.end_time)
         return question, await recall_refined(conn, self._context, question)
 
@@ -202,14 +202,14 @@ class Refiner:
 
 async def list_exact(conn: Connection, context: RunContext) -> list[int]:
     """Return the ids of the moments whose times this run has found to be exact already."""
-    result = await StageQueueRepository(conn).get_result(context.run, Stage.REFINEMENT)
+    result = await ClaimedRunRepository(conn).get_result(context.run, Stage.REFINEMENT)
     return list(result.get(_EXACT, ()))
 
 
 async def note_exact(conn: Connection, context: RunContext, moment_id: int) -> None:
     """Note a moment whose times are exact: no row says so to a worker that takes the run over."""
     noted = {_EXACT: [*await list_exact(conn, context), moment_id]}
-    await StageQueueRepository(conn).add_result(context.run, Stage.REFINEMENT, noted)
+    await ClaimedRunRepository(conn).add_result(context.run, Stage.REFINEMENT, noted)
 
 
 def _make_row(target: Target, refined: Refined, config_id: int) -> ReservedMoment:

@@ -11,7 +11,7 @@ from app.core.masking import mask_secrets
 from app.database import Connection
 from app.pipeline.context import RunContext
 from app.pipeline.outages import through_outages
-from app.repositories.stage_queue import StageQueueRepository
+from app.repositories.claimed_runs import ClaimedRunRepository
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ async def keeping_answers(context: RunContext) -> AsyncIterator[None]:
         yield
     except ModelAnswerInvalid as error:
         raw = mask_secrets(storable(error.raw))
-        await save(context, lambda conn: StageQueueRepository(conn).keep_raw_answer(context.run, raw))
+        await save(context, lambda conn: ClaimedRunRepository(conn).keep_raw_answer(context.run, raw))
         raise
 
 

@@ -29,8 +29,9 @@ from app.pipeline.outcomes import conclude, sum_up
 from app.pipeline.replacing import delete_files
 from app.pipeline.stage_code import StageCode
 from app.repositories import VideoRepository
+from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
 from app.repositories.live_fields import write_run
-from app.repositories.stage_queue import Outcome, StageQueueRepository, first_stage
+from app.repositories.stage_queue import first_stage
 from app.worker.timings import WorkerTimings
 
 T = TypeVar("T")
@@ -109,7 +110,7 @@ class StageExecution:
         """End a run whose stage was claimed too often."""
         run = self.context.run
         async with self.context.database.connect() as conn:
-            error = await StageQueueRepository(conn).get_last_error(run)
+            error = await ClaimedRunRepository(conn).get_last_error(run)
         if error is None:
             reason = f"The worker died {run.attempt - 1} times in stage '{self._stage}'"
         else:
@@ -164,7 +165,7 @@ class StageExecution:
     async def _start_attempt(self, failure: BaseException) -> float:
         """Count another attempt, and return the seconds until it begins."""
         run, reason = self.context.run, tell_failure(failure, self._stage)
-        self.context.run = await self._write(lambda queue: queue.start_attempt(run, reason))
+        self.context.run = await self._write(lambda claimed: claimed.start_attempt(run, reason))
         return self._code.definition.retry.pause(run.attempt)
 
     async def _read_limit(self) -> float:
@@ -191,7 +192,7 @@ class StageExecution:
 
     async def _save(self, record: StageRecord) -> None:
         self.records[self._stage] = record
-        await self._write(lambda queue: queue.save_record(self.context.run, record))
+        await self._write(lambda claimed: claimed.save_record(self.context.run, record))
 
     async def _wait_for(self, work: asyncio.Task[StageRecord]) -> None:
         """Wait until the stage ends. One that does not let itself be stopped is left alone: it can write nothing for a
@@ -249,7 +250,7 @@ class StageExecution:
             return await self._end(conclude(self.records), record)
         self.is_settling = True
         keep = _stays(self._stage, stage) and not self.is_last
-        if not await self._write(lambda queue: queue.advance(run, record, stage, keep=keep)):
+        if not await self._write(lambda claimed: claimed.advance(run, record, stage, keep=keep)):
             return await self._end(Outcome(RunStatus.CANCELLED), record)
         self._log(record)
         if keep:
@@ -276,7 +277,7 @@ class StageExecution:
         async def end() -> set[str]:
             async with self.context.database.connect() as conn, conn.transaction():
                 await VideoRepository(conn).lock(run.video)
-                return await StageQueueRepository(conn).finish(run, outcome, record)
+                return await ClaimedRunRepository(conn).finish(run, outcome, record)
 
         files = await through_outages(f"The end of run {run.identifier}", end)
         if record is not None:
@@ -296,14 +297,14 @@ class StageExecution:
                 self.context.database.connect() as conn,
                 conn.transaction(),
             ):
-                await StageQueueRepository(conn).release(run)
+                await ClaimedRunRepository(conn).release(run)
         except (psycopg.Error, VideoMomentsError, TimeoutError) as error:
             _log.warning("Run %s is not released, it waits until its heartbeat is missed: %s", run.identifier, error)
 
-    async def _write(self, write: Callable[[StageQueueRepository], Awaitable[T]]) -> T:
+    async def _write(self, write: Callable[[ClaimedRunRepository], Awaitable[T]]) -> T:
         async def connect() -> T:
             async with self.context.database.connect() as conn:
-                return await write(StageQueueRepository(conn))
+                return await write(ClaimedRunRepository(conn))
 
         return await through_outages(f"The record of run {self.context.run.identifier}", connect)
 

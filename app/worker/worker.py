@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +23,7 @@ from app.pipeline.context import RunContext
 from app.pipeline.outages import find_outage
 from app.pipeline.stage_code import StageCode, load_stages
 from app.repositories.live_runs import LiveRuns
-from app.repositories.locks import try_lock
-from app.repositories.stage_queue import EndedRun, StageQueueRepository, WaitingStage
+from app.repositories.stage_queue import StageQueueRepository
 from app.services.queue import StageNotifier
 from app.storage import Storage
 from app.worker.callbacks import send_due_callbacks
@@ -32,6 +31,7 @@ from app.worker.execution import Executed, StageExecution, Stop
 from app.worker.folders import RunFolders
 from app.worker.heartbeats import Heartbeats
 from app.worker.intake import Intake
+from app.worker.monitor import QueueMonitor
 from app.worker.periodic import PeriodicTasks
 from app.worker.playables import PlayableMaker
 from app.worker.receiver import StageReceiver
@@ -41,8 +41,6 @@ _log = logging.getLogger(__name__)
 
 _NAME_LENGTH = 100  # of `pipeline.runs.owner`
 _PATIENCE_SECONDS = 3.0  # with Redis: two transcriptions on this machine may keep the loop waiting for seconds
-_SENT_AT_ONCE = 10
-_NEVER_SECONDS = 1e8
 
 
 class Worker:
@@ -75,13 +73,12 @@ class Worker:
         self._notifier = StageNotifier(settings)
         self._intake = Intake(settings, database, redis, storage, self._notifier.notify)
         self._receiver = StageReceiver(settings, self._kinds, self.name, self.take)
+        self._monitor = QueueMonitor(database, self._notifier, self._receiver, self._kinds, self._take_if_free, timings)
         self._heartbeats = Heartbeats(database, self._live, self.name, timings)
         self._playables = PlayableMaker(settings, database, storage, self.name, timings)
         self._periodic = PeriodicTasks()
         self._capacity = asyncio.Semaphore(settings.pipeline_concurrency)
         self._stopping = asyncio.Event()
-        self._is_database_away = False
-        self._trusted_at = 0.0  # by the clock of the loop
         self._beating: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._taking: set[asyncio.Task[Any]] = set()
@@ -92,12 +89,12 @@ class Worker:
             self._stages = await asyncio.to_thread(load_stages, self._kinds)
         self._beating = asyncio.create_task(self._heartbeats.run())
         timings = self._timings
-        self._periodic.add("look", timings.look_interval, self._look)
+        self._monitor.start()
+        self._periodic.add("look", timings.look_interval, self._monitor.look)
         self._periodic.add("callbacks", timings.look_interval, self._send_callbacks)
         self._periodic.add("leftovers", timings.cleaning_interval, self._clean)
         if WorkKind.CLIPS in self._kinds:
             self._periodic.add("playable copies", timings.look_interval, self._playables.make_waiting)
-        self._trusted_at = asyncio.get_running_loop().time() + timings.heartbeat_interval
         self._reading = asyncio.create_task(self._intake.run())
         self._periodic.start()
         self._receiver.start(self._settings.pipeline_concurrency)
@@ -169,7 +166,7 @@ class Worker:
         limit = getattr(self._settings, setting) if setting else None
         async with self._database.connect() as conn:
             queue = StageQueueRepository(conn)
-            return await queue.claim(identifier, stage, self.name, self._stalled_after, limit)
+            return await queue.claim(identifier, stage, self.name, self._monitor.stalled_after, limit)
 
     def _make_execution(self, run: ClaimedRun) -> StageExecution:
         folder = self._folders.get(run.identifier)
@@ -188,6 +185,8 @@ class Worker:
         elif executed.next_stage is not None and executed.kept is None:
             video = run.video if run.type is RunType.FULL else None
             await self._live.show(run.identifier, execution.write_live(), video, is_waiting=True)
+            if STAGE_TABLE[executed.next_stage].kind not in self._kinds:
+                await self._folders.remove(run.identifier)  # another machine goes on, with what is stored
             await self._notify(run.identifier, executed.next_stage)
         elif executed.kept is None and not self._stopping.is_set():  # another worker here needs its folder, or none
             await self._remove_folders()
@@ -207,69 +206,21 @@ class Worker:
 
     async def _notify(self, identifier: str, stage: Stage) -> None:
         """Send the message of a stage; where no worker can receive it, this one takes the stage if it serves it."""
-        is_sent = self._receiver.is_receiving and await self._notifier.notify(identifier, stage)
+        is_sent = await self._notifier.notify(identifier, stage) and self._receiver.is_receiving
         if not is_sent and STAGE_TABLE[stage].kind in self._kinds and not self._stopping.is_set():
-            self._take_later(WaitingStage(identifier, stage))
+            self._take_later(identifier, stage)
 
-    def _take_later(self, waiting: WaitingStage) -> None:
-        task = asyncio.create_task(self.take(waiting.identifier, waiting.stage))
-        self._taking.add(task)
-        task.add_done_callback(self._taking.discard)
-
-    async def _look(self) -> None:
-        """Send messages again for stages that wait for too long, and take what no message reaches."""
-        await self._watch_database()
-        unread = await self._notifier.list_unread()
-        waiting: list[WaitingStage] = []
-        orphans: list[EndedRun] = []
-        async with self._database.connect() as conn, conn.transaction():
-            if await try_lock(conn, "look"):
-                queue = StageQueueRepository(conn)
-                waiting = await queue.pick_waiting(self._stalled_after, self._timings.notify_again_after, unread)
-                orphans = await queue.end_orphans()
-        for orphan in orphans:
-            _log.warning("Run %s was ended: what it was asked for is not known", orphan.identifier)
-        if not await self._notify_all(waiting) or not self._receiver.is_receiving:
-            await self._take_waiting()
-
-    async def _notify_all(self, waiting: Sequence[WaitingStage]) -> bool:
-        """Send messages, until one cannot be sent: Redis is away then, or takes none. True where all were sent."""
-        for first in range(0, len(waiting), _SENT_AT_ONCE):
-            some = waiting[first : first + _SENT_AT_ONCE]
-            if not all(await asyncio.gather(*(self._notifier.notify(each.identifier, each.stage) for each in some))):
-                return False
+    def _take_if_free(self, identifier: str, stage: Stage) -> bool:
+        """Take a stage in a task of its own. False where the worker has no capacity for another one."""
+        if self._capacity.locked() or self._stopping.is_set():
+            return False
+        self._take_later(identifier, stage)
         return True
 
-    async def _take_waiting(self) -> None:
-        """Take as many stages as there is capacity for; the others are found by the next look."""
-        async with self._database.connect() as conn:
-            queue = StageQueueRepository(conn)
-            limit = self._settings.pipeline_concurrency
-            waiting = await queue.list_waiting(self._kinds, self._stalled_after, limit)
-        for each in waiting:
-            if self._capacity.locked() or self._stopping.is_set():
-                return
-            self._take_later(each)
-            await asyncio.sleep(0)  # it takes its capacity
-
-    @property
-    def _stalled_after(self) -> float:
-        """The seconds without a heartbeat after which a stage is stalled.
-
-        While PostgreSQL is away, and for as long after it has come back, none is: no worker could send a heartbeat.
-        """
-        is_trusted = not self._is_database_away and asyncio.get_running_loop().time() >= self._trusted_at
-        return self._timings.stalled_after if is_trusted else _NEVER_SECONDS
-
-    async def _watch_database(self) -> None:
-        """Notice an outage of PostgreSQL, also one that lasts no longer than the pool waits for a connection."""
-        loop = asyncio.get_running_loop()
-        begun_at, was_away, self._is_database_away = loop.time(), self._is_database_away, True
-        async with self._database.connect() as conn:
-            await conn.execute("SELECT")
-        if was_away or loop.time() - begun_at > self._timings.heartbeat_interval:
-            self._trusted_at = loop.time() + self._timings.stalled_after
-        self._is_database_away = False
+    def _take_later(self, identifier: str, stage: Stage) -> None:
+        task = asyncio.create_task(self.take(identifier, stage))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
 
     async def _send_callbacks(self) -> None:
         await send_due_callbacks(self._database, self._settings)

@@ -10,7 +10,7 @@ from app.core import masking
 from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, StageStatus
 from app.models.stages import RunType, Stage
-from app.repositories.stage_queue import StageQueueRepository
+from app.repositories.claimed_runs import ClaimedRunRepository
 from tests.conftest import Statements
 from tests.factories import make_run, make_transcript, make_video
 from tests.runs import accept_run, begin_run, claim_run, fail_run, finish_run, save_stage
@@ -27,7 +27,7 @@ async def make_failed(conn: Connection, video: str = "talk", raw: str | None = N
     await make_video(conn, identifier=video)
     run = await begin_run(conn, video, request=RunRequest(generation_prompt="The best jokes"))
     if raw is not None:
-        await StageQueueRepository(conn).keep_raw_answer(run, raw)
+        await ClaimedRunRepository(conn).keep_raw_answer(run, raw)
     await fail_run(conn, run, Stage.GENERATION, "The model's answer holds no moment")
     return run
 

@@ -15,9 +15,9 @@ from app.core.redis import close_redis, init_redis
 from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
+from app.repositories.claimed_runs import ClaimedRunRepository
 from app.repositories.live_fields import write_run
 from app.repositories.live_runs import LiveRuns
-from app.repositories.stage_queue import StageQueueRepository
 from tests.api.conftest import open_client
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_run, make_video
@@ -280,7 +280,7 @@ async def test_a_run_that_is_done_tells_what_it_took_and_what_the_video_has_now(
         await save_stage(conn, run, stage, StageStatus.COMPLETED)
     moment = await make_moment(conn, video_id=video.id, title="One", start_time=1.0, end_time=35.5)
     config = await make_generation_config(conn, model="minimax")
-    await StageQueueRepository(conn).set_config(run, config.id)
+    await ClaimedRunRepository(conn).set_config(run, config.id)
     await finish_run(conn, run, moments=1, clips=1)
     answer = await get_status(client)
     assert (answer["status"], answer["current_stage"], answer["model"]) == ("completed", "refinement", "qwen3_vl_fp8")
@@ -319,7 +319,7 @@ async def test_the_model_is_the_local_engine_where_that_has_answered(
         await save_stage(conn, run, stage, StageStatus.COMPLETED, result={"model": name})
     if config_model is not None:
         config = await make_generation_config(conn, model=config_model)
-        await StageQueueRepository(conn).set_config(run, config.id)
+        await ClaimedRunRepository(conn).set_config(run, config.id)
     status = await get_status(client)
     assert (status["model"], status["generation_model"], status["refinement_model"]) == (
         *(model, "minimax", "qwen3_vl_fp8"),
@@ -340,7 +340,7 @@ async def test_the_status_is_that_of_full_runs_only(client: AsyncClient, conn: C
 async def test_the_answer_to_the_poll_is_small(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
     run = await begin_run(conn, request=RunRequest(generation_prompt="x" * 100_000))
-    await StageQueueRepository(conn).keep_raw_answer(run, "y" * 100_000)
+    await ClaimedRunRepository(conn).keep_raw_answer(run, "y" * 100_000)
     assert len((await client.get("/api/pipeline/talk/status")).content) < 2500
 
 

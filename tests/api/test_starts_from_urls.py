@@ -15,7 +15,7 @@ from app.models.run import RunStatus
 from app.models.stages import RunType
 from app.repositories import VideoRepository
 from app.repositories.active_runs import ActiveRunRepository
-from app.repositories.stage_queue import Outcome, StageQueueRepository
+from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
 from tests.api.conftest import open_client
 from tests.factories import make_video
 from tests.runs import accept_run, claim_run
@@ -201,7 +201,7 @@ async def test_a_video_whose_film_never_came_is_in_no_list_and_can_be_tried_agai
 
     assert await list_videos() == []
     run = await claim_run(conn, started["request_id"])
-    await StageQueueRepository(conn).finish(run, Outcome(RunStatus.FAILED, "download", "Video download failed: no"))
+    await ClaimedRunRepository(conn).finish(run, Outcome(RunStatus.FAILED, "download", "Video download failed: no"))
     assert await list_videos() == []
     caplog.clear()
     for _ in range(2):

@@ -10,7 +10,7 @@ from app.database import Connection
 from app.models.run import StageStatus
 from app.models.stages import RunType, Stage
 from app.repositories.active_runs import ActiveRunRepository
-from app.repositories.stage_queue import StageQueueRepository
+from app.repositories.claimed_runs import ClaimedRunRepository
 from tests.contract.browser import Browser, detail_of
 from tests.contract.demo import make_demo
 from tests.factories import make_video
@@ -194,7 +194,7 @@ async def test_who_has_really_answered_is_told(browser: Browser, conn: Connectio
     run = await claim_run(conn, await accept_run(conn, "demo-talk"))
     await save_stage(conn, run, Stage.TRANSCRIPT, StageStatus.COMPLETED, result={"service": "whisper-tiny.en"})
     await save_stage(conn, run, Stage.GENERATION, StageStatus.COMPLETED, result={"model": "local", "moments": 3})
-    await StageQueueRepository(conn).release(run)
+    await ClaimedRunRepository(conn).release(run)
     status = await browser.get_json(f"{TALK}/status")
     assert (status["generation_model"], status["answered_by"]) == (
         "qwen3_vl_fp8",

@@ -26,7 +26,7 @@ from app.repositories import (
     PromptRepository,
     VideoRepository,
 )
-from app.repositories.stage_queue import Outcome, StageQueueRepository
+from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
 from app.services.moments import add_moment
 from app.storage import clip_folder
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
@@ -366,7 +366,7 @@ async def test_files_of_clips_go_once_the_run_has_completed(own_database_url: st
         await generation.run_stage(context)
         assert {file.url for file in await context.storage.list(folder)} == set(urls.values())
         async with context.database.connect() as conn, conn.transaction():
-            files = await StageQueueRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
+            files = await ClaimedRunRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
         await delete_files(context, files)
         assert {file.url for file in await context.storage.list(folder)} == {urls["own"], urls["shared"]}
         assert theirs.exists()

@@ -20,10 +20,11 @@ from app.pipeline.stages import generation
 from app.pipeline.stages import refinement as refinement_stage
 from app.repositories import MomentRepository, VideoRepository
 from app.repositories.answers import AnswerRepository
+from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
 from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.replaced import ReplacedRepository
 from app.repositories.runs import RunRepository
-from app.repositories.stage_queue import Outcome, StageQueueRepository
+from app.repositories.stage_queue import StageQueueRepository
 from app.services.cancelling import cancel_runs
 from app.services.deleted_rows import Skips, delete_rows
 from app.services.retries import _finished_stages
@@ -38,11 +39,11 @@ End = Callable[[Connection, RunContext], Awaitable[object]]
 
 
 async def end_as_cancelled(conn: Connection, context: RunContext) -> None:
-    await StageQueueRepository(conn).finish(context.run, Outcome(RunStatus.CANCELLED))
+    await ClaimedRunRepository(conn).finish(context.run, Outcome(RunStatus.CANCELLED))
 
 
 async def end_as_failed(conn: Connection, context: RunContext) -> None:
-    await StageQueueRepository(conn).finish(context.run, Outcome(RunStatus.FAILED, "clips", "No", moments=2))
+    await ClaimedRunRepository(conn).finish(context.run, Outcome(RunStatus.FAILED, "clips", "No", moments=2))
 
 
 async def cancel_without_a_worker(conn: Connection, context: RunContext) -> None:
@@ -52,7 +53,7 @@ async def cancel_without_a_worker(conn: Connection, context: RunContext) -> None
 
 async def release_cancelled(conn: Connection, context: RunContext) -> None:
     await cancel_runs(conn, context.run.video)
-    await StageQueueRepository(conn).release(context.run)
+    await ClaimedRunRepository(conn).release(context.run)
 
 
 async def end_after_a_worker_died(conn: Connection, context: RunContext) -> None:
@@ -128,7 +129,7 @@ async def retry(
         generated = dict(await generation.run_stage(again))
         refinement = dict(await refinement_stage.run_stage(again))
         async with again.database.connect() as conn, conn.transaction():
-            await StageQueueRepository(conn).finish(again.run, Outcome(RunStatus.COMPLETED))
+            await ClaimedRunRepository(conn).finish(again.run, Outcome(RunStatus.COMPLETED))
     return generated, refinement
 
 
@@ -192,7 +193,7 @@ async def test_a_retry_of_a_run_of_which_a_part_failed_refines_that_part(own_dat
         await generation.run_stage(context)
         await refinement_stage.run_stage(context)
         async with conn.transaction():
-            await StageQueueRepository(conn).finish(context.run, Outcome(RunStatus.PARTIAL))
+            await ClaimedRunRepository(conn).finish(context.run, Outcome(RunStatus.PARTIAL))
         before = await MomentRepository(conn).list_by_video(context.run.video_id)
         finder.refined.clear()
         finder.refine_answer = lambda request: refined(81.0, 149.0)
@@ -311,7 +312,7 @@ async def test_a_file_that_a_run_has_replaced_is_referred_to_until_the_run_ends(
         await ReplacedRepository(conn).replace(context.run.id, [moment.id], [])
         assert await VideoRepository(conn).refers_to("talk", "file:///media/old.mp4")
         async with conn.transaction():
-            await StageQueueRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
+            await ClaimedRunRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
         assert not await VideoRepository(conn).refers_to("talk", "file:///media/old.mp4")
 
 
@@ -381,7 +382,7 @@ async def test_a_run_that_is_released_and_the_deletion_of_its_video_do_not_wait_
 
     async def release() -> None:
         async with context.database.connect() as other, other.transaction():
-            await StageQueueRepository(other).release(context.run)
+            await ClaimedRunRepository(other).release(context.run)
 
     async with (
         make_context(own_database_url, tmp_path, models=models) as context,

@@ -11,7 +11,8 @@ from app.database import Connection, connect
 from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage, WorkKind
 from app.repositories import PipelineHistoryRepository, VideoRepository
-from app.repositories.stage_queue import Accepted, HeldStage, Outcome, StageQueueRepository, WaitingStage
+from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
+from app.repositories.stage_queue import Accepted, HeldStage, StageQueueRepository, WaitingStage
 
 _NOW = datetime(2026, 11, 22, 12)
 _REQUEST = RunRequest(generation_prompt="The best jokes", max_moments=4)
@@ -101,7 +102,7 @@ async def test_which_runs_are_in_each_others_way(
 async def test_a_run_that_has_ended_is_in_nobodys_way(conn: Connection) -> None:
     await add_video(conn)
     await accept(conn)
-    await StageQueueRepository(conn).finish(await claimed(conn), Outcome(RunStatus.COMPLETED, moments=3, clips=2))
+    await ClaimedRunRepository(conn).finish(await claimed(conn), Outcome(RunStatus.COMPLETED, moments=3, clips=2))
     assert (await accept(conn, 2)).run_id
     ended = await PipelineHistoryRepository(conn).get_by_identifier("pipeline:talk:1")
     assert ended
@@ -136,17 +137,16 @@ async def test_a_run_whose_owner_is_not_seen_any_more_is_claimed_again(conn: Con
     await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '31 seconds'")
     found = await claimed(conn, "two")
     assert (found.owner, found.attempt) == ("two", 2)
-    queue = StageQueueRepository(conn)
     with pytest.raises(RunLost):
-        await queue.hold(lost)
+        await ClaimedRunRepository(conn).hold(lost)
     with pytest.raises(RunLost):
-        await queue.start_attempt(lost, "Busy")
+        await ClaimedRunRepository(conn).start_attempt(lost, "Busy")
     with pytest.raises(RunLost):
-        await queue.save_record(lost, StageRecord(StageStatus.COMPLETED))
+        await ClaimedRunRepository(conn).save_record(lost, StageRecord(StageStatus.COMPLETED))
     with pytest.raises(RunLost):
-        await queue.advance(lost, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False)
+        await ClaimedRunRepository(conn).advance(lost, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False)
     with pytest.raises(RunLost):
-        await queue.finish(lost, Outcome(RunStatus.FAILED))
+        await ClaimedRunRepository(conn).finish(lost, Outcome(RunStatus.FAILED))
     assert await status_of(conn) == "running"
 
 
@@ -154,7 +154,7 @@ async def test_a_run_that_is_given_back_waits_and_the_attempt_does_not_count(con
     await add_video(conn)
     await accept(conn)
     queue = StageQueueRepository(conn)
-    await queue.release(await claimed(conn))
+    await ClaimedRunRepository(conn).release(await claimed(conn))
     assert await queue.pick_waiting(30, 30) == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
     assert (await claimed(conn, "two")).attempt == 1
 
@@ -167,7 +167,7 @@ async def test_a_run_that_is_given_back_and_was_to_be_cancelled_has_ended(conn: 
     run = await claimed(conn)
     assert await queue.list_running() == {"pipeline:talk:1"}
     await queue.request_cancel(run_id, 30)
-    await queue.release(run)
+    await ClaimedRunRepository(conn).release(run)
     assert await status_of(conn) == "cancelled"
     assert await queue.list_running() == set()
 
@@ -178,11 +178,10 @@ async def test_what_stages_came_to_is_there_for_whoever_takes_the_run_over(conn:
     run = await claimed(conn)
     record = StageRecord(StageStatus.COMPLETED, 10.0, 12.5, progress={"total": 2}, result={"bytes": 7})
     skipped = StageRecord(StageStatus.SKIPPED, skip_reason="Video already exists locally")
-    queue = StageQueueRepository(conn)
-    assert await queue.advance(run, skipped, Stage.AUDIO, keep=True)
+    assert await ClaimedRunRepository(conn).advance(run, skipped, Stage.AUDIO, keep=True)
     run = replace(run, stage=Stage.AUDIO)
-    await queue.save_record(run, record)
-    await queue.release(run)
+    await ClaimedRunRepository(conn).save_record(run, record)
+    await ClaimedRunRepository(conn).release(run)
     other = await claimed(conn, "two", Stage.AUDIO)
     assert list(other.stages.items()) == [(Stage.DOWNLOAD, skipped), (Stage.AUDIO, record)]
 
@@ -191,14 +190,14 @@ async def test_a_stage_that_is_done_leaves_the_run_at_the_next_one(conn: Connect
     await add_video(conn)
     await accept(conn)
     queue, done = StageQueueRepository(conn), StageRecord(StageStatus.COMPLETED, 10.0, 12.5)
-    retried = await queue.start_attempt(await claimed(conn), "Busy")
-    assert (retried.attempt, await queue.get_last_error(retried)) == (2, "Busy")
-    assert await queue.advance(retried, done, Stage.AUDIO, keep=False)
+    retried = await ClaimedRunRepository(conn).start_attempt(await claimed(conn), "Busy")
+    assert (retried.attempt, await ClaimedRunRepository(conn).get_last_error(retried)) == (2, "Busy")
+    assert await ClaimedRunRepository(conn).advance(retried, done, Stage.AUDIO, keep=False)
     assert await claim(conn) is None
     assert await queue.list_waiting([WorkKind.AUDIO], 30, 10) == [WaitingStage("pipeline:talk:1", Stage.AUDIO)]
     assert await queue.list_waiting([WorkKind.DOWNLOAD], 30, 10) == []
     run = await claimed(conn, "two", Stage.AUDIO)
-    assert (run.attempt, await queue.get_last_error(run)) == (1, None)
+    assert (run.attempt, await ClaimedRunRepository(conn).get_last_error(run)) == (1, None)
     assert run.stages == {Stage.DOWNLOAD: done, Stage.AUDIO: StageRecord(StageStatus.WAITING)}
 
 
@@ -208,8 +207,10 @@ async def test_a_run_that_is_to_be_cancelled_does_not_get_to_its_next_stage(conn
     assert run_id
     run, queue = await claimed(conn), StageQueueRepository(conn)
     await queue.request_cancel(run_id, 30)
-    assert not await queue.advance(run, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False)
-    await queue.hold(run)
+    assert not await ClaimedRunRepository(conn).advance(
+        run, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False
+    )
+    await ClaimedRunRepository(conn).hold(run)
 
 
 async def test_a_heartbeat_reaches_the_runs_that_are_named(conn: Connection) -> None:
@@ -230,7 +231,7 @@ async def test_of_the_runs_that_wait_at_a_stage_the_next_is_the_one_without_a_me
     for number in (1, 2, 3):
         await add_video(conn, f"talk-{number}")
         await accept(conn, number, video=f"talk-{number}")
-    await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - make_interval(secs => run_id % 3)")
+    await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - make_interval(secs => 1 + run_id % 3)")
     queue = StageQueueRepository(conn)
     picked = [await queue.pick_next(Stage.DOWNLOAD) for _ in range(3)]
     names = [each.identifier for each in picked if each]
@@ -267,12 +268,11 @@ async def test_a_run_that_has_ended_is_in_nobodys_hands(conn: Connection) -> Non
     await add_video(conn)
     await accept(conn)
     run = await claimed(conn)
-    queue = StageQueueRepository(conn)
-    await queue.finish(run, Outcome(RunStatus.COMPLETED))
+    await ClaimedRunRepository(conn).finish(run, Outcome(RunStatus.COMPLETED))
     with pytest.raises(RunLost):
-        await queue.hold(run)
+        await ClaimedRunRepository(conn).hold(run)
     with pytest.raises(RunLost):
-        await queue.finish(run, Outcome(RunStatus.FAILED))
+        await ClaimedRunRepository(conn).finish(run, Outcome(RunStatus.FAILED))
     assert await status_of(conn) == "completed"
 
 
@@ -299,7 +299,7 @@ async def test_a_cancelled_run_whose_owner_is_not_seen_any_more_has_ended(conn: 
     assert await status_of(conn) == "cancelled"
     assert await queue.list_held("one") == []
     with pytest.raises(RunLost):
-        await queue.finish(run, Outcome(RunStatus.COMPLETED))
+        await ClaimedRunRepository(conn).finish(run, Outcome(RunStatus.COMPLETED))
     assert await status_of(conn) == "cancelled"
 
 
@@ -329,13 +329,13 @@ async def test_a_running_run_that_nobody_knows_more_of_is_ended(conn: Connection
 async def test_what_a_stage_has_noted_stays_until_it_is_done(conn: Connection, status: StageStatus) -> None:
     await add_video(conn)
     await accept(conn)
-    run, queue = await claimed(conn), StageQueueRepository(conn)
-    await queue.save_record(run, StageRecord(StageStatus.PROCESSING, 1.0))
-    await queue.add_result(run, Stage.DOWNLOAD, {"ids": {"1": 2}})
-    await queue.save_record(run, StageRecord(status))
-    assert await queue.get_result(run, Stage.DOWNLOAD) == {"ids": {"1": 2}}
-    await queue.save_record(run, StageRecord(StageStatus.COMPLETED, result={"total": 1}))
-    assert await queue.get_result(run, Stage.DOWNLOAD) == {"total": 1}
+    run = await claimed(conn)
+    await ClaimedRunRepository(conn).save_record(run, StageRecord(StageStatus.PROCESSING, 1.0))
+    await ClaimedRunRepository(conn).add_result(run, Stage.DOWNLOAD, {"ids": {"1": 2}})
+    await ClaimedRunRepository(conn).save_record(run, StageRecord(status))
+    assert await ClaimedRunRepository(conn).get_result(run, Stage.DOWNLOAD) == {"ids": {"1": 2}}
+    await ClaimedRunRepository(conn).save_record(run, StageRecord(StageStatus.COMPLETED, result={"total": 1}))
+    assert await ClaimedRunRepository(conn).get_result(run, Stage.DOWNLOAD) == {"total": 1}
 
 
 async def test_what_another_version_has_stored_of_stages_is_left_out(conn: Connection) -> None:

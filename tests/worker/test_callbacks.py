@@ -15,7 +15,7 @@ from app.core.errors import AddressRefused, ConfigurationError, StageFailed, Tra
 from app.models.run import RunStatus
 from app.pipeline.context import RunContext
 from app.repositories.callbacks import CallbackRepository
-from app.repositories.stage_queue import Outcome, StageQueueRepository
+from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
 from app.worker import callbacks
 from app.worker.callbacks import deliver_callback, retry_pause, send_due_callbacks
 from tests.pipeline.contexts import make_context
@@ -38,7 +38,7 @@ def _settings(*hosts: str) -> Settings:
 
 async def _finish(context: RunContext, outcome: Outcome) -> None:
     async with context.database.connect() as conn, conn.transaction():
-        await StageQueueRepository(conn).finish(context.run, outcome)
+        await ClaimedRunRepository(conn).finish(context.run, outcome)
 
 
 async def _work_row(context: RunContext) -> tuple[Any, ...]:

@@ -22,7 +22,8 @@ from app.models.run import ClaimedRun, RunStatus, StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, TimeLimit
 from app.pipeline.context import RunContext
 from app.pipeline.stage_code import StageCode
-from app.repositories.stage_queue import Outcome, StageQueueRepository
+from app.repositories.claimed_runs import Outcome
+from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stored_runs import read_stages
 from app.worker.execution import StageExecution
 from app.worker.timings import DEFAULT_TIMINGS

@@ -81,12 +81,15 @@ async def test_a_limit_holds_over_all_workers_and_those_that_wait_are_not_forgot
     own_database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     site = await prepare(own_database_url, redis_url, tmp_path)
-    at_once, most = 0, 0
+    at_once, most, are_two = 0, 0, asyncio.Event()
 
     async def count(context: RunContext) -> Mapping[str, Any]:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
+        if at_once == 2:
+            are_two.set()
+        await are_two.wait()
         await asyncio.sleep(0.05)
         at_once -= 1
         return {}

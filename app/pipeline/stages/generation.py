@@ -17,7 +17,7 @@ from app.pipeline.answers import Question, keep_found, recall_found
 from app.pipeline.configs import store_config
 from app.pipeline.context import RunContext
 from app.pipeline.families import list_own, overlaps
-from app.pipeline.files import AUDIO_NAME, find_local
+from app.pipeline.files import AUDIO_NAME, find_local, local_audio
 from app.pipeline.saving import keeping_answers, save, storable, usage_of
 from app.pipeline.scenes import find_cuts
 from app.pipeline.spoken import end_of, segments_of, words_of
@@ -27,10 +27,10 @@ from app.repositories import (
     TranscriptRepository,
     VideoRepository,
 )
+from app.repositories.claimed_runs import ClaimedRunRepository
 from app.repositories.moments import ReservedMoment, new_identifier
 from app.repositories.parts import PartRepository
 from app.repositories.replaced import ReplacedRepository
-from app.repositories.stage_queue import StageQueueRepository
 from app.storage import find_audio_file
 
 _TITLE_LENGTH = 500  # of `moments.title`
@@ -73,7 +73,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     if material.found_before is not None:  # by a worker that died before it could say so
         return {"moments": material.found_before}
     finder = await context.models.get_finder(context.run.request.generation_model)
-    request = await _make_request(context, material)
+    request = await _make_request(context, material, finder)
     if not request.segments:
         return await _end_without(context, _find_dropped_speech(context) or "Nothing is said in the video")
     if reason := _too_short(material.video, request.min_length):
@@ -99,7 +99,7 @@ async def _read_material(context: RunContext) -> _Material:
     return _Material(video, transcript, run.total_moments_generated)
 
 
-async def _make_request(context: RunContext, material: _Material) -> FindRequest:
+async def _make_request(context: RunContext, material: _Material, finder: MomentFinder) -> FindRequest:
     asked = context.run.request
     return FindRequest(
         segments=segments_of(material.transcript),
@@ -111,7 +111,7 @@ async def _make_request(context: RunContext, material: _Material) -> FindRequest
         max_count=asked.max_moments,
         prompt=asked.generation_prompt,
         temperature=asked.generation_temperature,
-        audio=await _find_audio(context),
+        audio=await _find_audio(context, finder),
         film=await _find_film(context, material.video),
     )
 
@@ -130,11 +130,15 @@ def _too_short(video: Video, min_length: float) -> str | None:
     return f"The video takes {_floor(seconds):g} seconds, and a moment should take at least {min_length:g}"
 
 
-async def _find_audio(context: RunContext) -> Path | None:
+async def _find_audio(context: RunContext, finder: MomentFinder) -> Path | None:
+    """Return the audio as a local file, None where there is none. A local finder, which listens to it, gets a copy out
+    of a bucket: another worker may have extracted it."""
     made = context.folder / AUDIO_NAME
     if await asyncio.to_thread(made.is_file):
         return made
     try:
+        if finder.is_local:
+            return await local_audio(context)
         return await find_local(context, await find_audio_file(context.storage, context.run.video))
     except (FileMissing, StorageUnavailable):
         return None
@@ -176,7 +180,7 @@ async def _prepare(
         min_moments=asked.min_moments,
         max_moments=asked.max_moments,
     )
-    await StageQueueRepository(conn).set_config(context.run, config_id)
+    await ClaimedRunRepository(conn).set_config(context.run, config_id)
     return config_id, await recall_found(conn, context, Question(transcript_id, config_id))
 
 

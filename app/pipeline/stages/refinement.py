@@ -19,7 +19,7 @@ from app.pipeline.refining import Done, MomentKept, Refiner, Target, list_exact
 from app.pipeline.saving import save, storable, usage_of
 from app.pipeline.spoken import end_of
 from app.repositories import MomentRepository, PipelineHistoryRepository, TranscriptRepository, VideoRepository
-from app.repositories.stage_queue import StageQueueRepository
+from app.repositories.claimed_runs import ClaimedRunRepository
 
 _TOLD_REASONS = 5
 _IDS = "ids"  # in the result of the stage: the id that is reserved for what is refined from a moment, by its id
@@ -115,12 +115,12 @@ async def _read_material(context: RunContext) -> _Material:
 async def _reserve_ids(conn: Connection, context: RunContext, targets: Sequence[Target]) -> list[Target]:
     """Return the targets in order of time with ids in that order, those that a worker before has reserved."""
     ordered = sorted(targets, key=lambda target: (target.moment.start_time, target.moment.id))
-    work = StageQueueRepository(conn)
-    reserved = (await work.get_result(context.run, Stage.REFINEMENT)).get(_IDS, {})
+    claimed = ClaimedRunRepository(conn)
+    reserved = (await claimed.get_result(context.run, Stage.REFINEMENT)).get(_IDS, {})
     missing = [target.moment.id for target in ordered if str(target.moment.id) not in reserved]
     ids = await MomentRepository(conn).reserve_ids(len(missing))
     reserved |= {str(moment_id): new for moment_id, new in zip(missing, ids, strict=True)}
-    await work.add_result(context.run, Stage.REFINEMENT, {_IDS: reserved})
+    await claimed.add_result(context.run, Stage.REFINEMENT, {_IDS: reserved})
     return [replace(target, refined_id=reserved[str(target.moment.id)]) for target in ordered]
 
 

@@ -1,0 +1,253 @@
+"""What the worker that has claimed a stage writes: records, attempts, results, the next stage, and the end of the run.
+
+SQL over `pipeline.runs` and `pipeline_history`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from app.core.errors import RunLost
+from app.database import Connection
+from app.models.run import ClaimedRun, RunStatus, StageRecord, StageStatus
+from app.models.stages import Stage
+from app.repositories.answers import AnswerRepository
+from app.repositories.replaced import ReplacedRepository
+from app.repositories.videos import VideoRepository
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    status: RunStatus
+    error_stage: str | None = None
+    error_message: str | None = None
+    moments: int | None = None
+    clips: int | None = None
+
+
+class ClaimedRunRepository:
+    """Runs that a worker has claimed. What it writes names the run, the stage, the owner and the attempt as they were
+    claimed, so a worker that was frozen writes nothing for a stage that it has lost."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def hold(self, run: ClaimedRun) -> None:
+        """Keep the stage in its owner's hands until the transaction ends. Raises `RunLost` where it is not any more."""
+        cursor = await self._conn.execute(
+            """
+            SELECT FROM pipeline.runs
+            WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
+            FOR NO KEY UPDATE
+            """,
+            _key(run),
+        )
+        if await cursor.fetchone() is None:
+            raise RunLost
+
+    async def save_record(self, run: ClaimedRun, record: StageRecord) -> None:
+        """Write the record of the claimed stage. Raises `RunLost`.
+
+        While the stage is under way, what was noted with `add_result` stays.
+        """
+        cursor = await self._conn.execute(
+            """
+            UPDATE pipeline.runs
+            SET stages = jsonb_set(stages, ARRAY[stage::text], %(record)s || CASE WHEN %(is_under_way)s
+                    THEN jsonb_build_object('result', coalesce(stages -> stage -> 'result', '{}'))
+                    ELSE '{}' END)
+            WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
+            """,
+            {**_key(run), "record": Jsonb(asdict(record)), "is_under_way": record.is_under_way},
+        )
+        if cursor.rowcount != 1:
+            raise RunLost
+
+    async def advance(self, run: ClaimedRun, record: StageRecord, next_stage: Stage, *, keep: bool) -> bool:
+        """Write the record of a stage that is done and move the run to its next stage, which waits for a worker.
+
+        With `keep` the next stage stays with its owner, as its first attempt. False where the run is to be cancelled,
+        and nothing was written. Raises `RunLost`.
+        """
+        cursor = await self._conn.execute(
+            """
+            UPDATE pipeline.runs
+            SET stages = stages || jsonb_build_object(stage, %(record)s)
+                    || CASE WHEN %(keep)s THEN '{}' ELSE jsonb_build_object(%(next)s::text, %(waiting)s) END,
+                stage = %(next)s, last_error = NULL, notified_at = now() AT TIME ZONE 'utc',
+                attempt = CASE WHEN %(keep)s THEN 1 ELSE 0 END,
+                owner = CASE WHEN %(keep)s THEN owner END,
+                heartbeat_at = CASE WHEN %(keep)s THEN now() AT TIME ZONE 'utc' END
+            WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
+              AND NOT cancel_requested
+            """,
+            {
+                **_key(run),
+                "record": Jsonb(asdict(record)),
+                "waiting": Jsonb(asdict(StageRecord(StageStatus.WAITING))),
+                "next": next_stage.value,
+                "keep": keep,
+            },
+        )
+        if cursor.rowcount == 1 or await self._has_advanced(run, next_stage, keep=keep):
+            return True
+        await self.hold(run)
+        return False
+
+    async def _has_advanced(self, run: ClaimedRun, next_stage: Stage, *, keep: bool) -> bool:
+        """Whether the run is at its next stage already, as after a commit whose answer was lost."""
+        cursor = await self._conn.execute(
+            """
+            SELECT FROM pipeline.runs
+            WHERE run_id = %(id)s AND stage = %(next)s AND owner IS NOT DISTINCT FROM %(next_owner)s
+              AND attempt = %(next_attempt)s
+            """,
+            {
+                "id": run.id,
+                "next": next_stage.value,
+                "next_owner": run.owner if keep else None,
+                "next_attempt": 1 if keep else 0,
+            },
+        )
+        return await cursor.fetchone() is not None
+
+    async def start_attempt(self, run: ClaimedRun, error: str) -> ClaimedRun:
+        """Count another attempt at the claimed stage after one that failed with `error`, and return it. Raises
+        `RunLost`."""
+        cursor = await self._conn.execute(
+            """
+            UPDATE pipeline.runs SET attempt = attempt + 1, last_error = %(error)s
+            WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
+            """,
+            {**_key(run), "error": error},
+        )
+        if cursor.rowcount != 1:
+            raise RunLost
+        return replace(run, attempt=run.attempt + 1)
+
+    async def get_last_error(self, run: ClaimedRun) -> str | None:
+        """Return why the attempt before the claimed one failed, None where its worker died."""
+        cursor = await self._conn.execute("SELECT last_error FROM pipeline.runs WHERE run_id = %(id)s", {"id": run.id})
+        row = await cursor.fetchone()
+        return row[0] if row else None
+
+    async def get_result(self, run: ClaimedRun, stage: Stage) -> dict[str, Any]:
+        """Return what the run has noted so far as the result of a stage, by whichever worker."""
+        cursor = await self._conn.execute(
+            "SELECT stages -> %(stage)s -> 'result' FROM pipeline.runs WHERE run_id = %(id)s",
+            {"stage": stage.value, "id": run.id},
+        )
+        row = await cursor.fetchone()
+        return (row and row[0]) or {}
+
+    async def add_result(self, run: ClaimedRun, stage: Stage, values: Mapping[str, Any]) -> None:
+        """Add values to the result of a stage that is not done yet, for a worker that takes the run over."""
+        await self._conn.execute(
+            """
+            UPDATE pipeline.runs
+            SET stages = jsonb_set(
+                stages, ARRAY[%(stage)s], coalesce(stages -> %(stage)s, '{"status": "processing"}')
+                || jsonb_build_object('result', coalesce(stages -> %(stage)s -> 'result', '{}') || %(values)s))
+            WHERE run_id = %(id)s
+            """,
+            {"stage": stage.value, "values": Jsonb(values), "id": run.id},
+        )
+
+    async def set_config(self, run: ClaimedRun, generation_config_id: int) -> None:
+        """Say which generation config the run uses."""
+        await self._conn.execute(
+            "UPDATE pipeline_history SET generation_config_id = %(config)s WHERE id = %(id)s",
+            {"config": generation_config_id, "id": run.id},
+        )
+
+    async def set_first_config(self, run: ClaimedRun, generation_config_id: int) -> None:
+        """Say which generation config the run uses, unless it has named one."""
+        await self._conn.execute(
+            """
+            UPDATE pipeline_history SET generation_config_id = %(config)s
+            WHERE id = %(id)s AND generation_config_id IS NULL
+            """,
+            {"config": generation_config_id, "id": run.id},
+        )
+
+    async def keep_raw_answer(self, run: ClaimedRun, raw: str) -> None:
+        """Keep what a model answered that could not be used. U+0000, which no text here can hold, goes."""
+        await self._conn.execute(
+            "UPDATE pipeline.runs SET raw_answer = %(raw)s WHERE run_id = %(id)s",
+            {"raw": raw.replace("\x00", ""), "id": run.id},
+        )
+
+    async def release(self, run: ClaimedRun) -> None:
+        """Give the stage back as if it had not been claimed: it waits for another worker, or the run ends where that
+        was asked for."""
+        await VideoRepository(self._conn).lock(run.video)  # before the run, as a deletion does
+        cursor = await self._conn.execute(
+            """
+            UPDATE pipeline.runs SET owner = NULL, heartbeat_at = NULL, notified_at = NULL,
+                attempt = greatest(attempt - 1, 0)
+            WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
+            RETURNING cancel_requested
+            """,
+            _key(run),
+        )
+        row = await cursor.fetchone()
+        if row and row[0]:
+            await end_run(self._conn, run.id, Outcome(RunStatus.CANCELLED))
+
+    async def finish(self, run: ClaimedRun, outcome: Outcome, record: StageRecord | None = None) -> set[str]:
+        """Write the record of the claimed stage, end the run and return the URLs of files that nothing refers to any
+        more; the caller holds the video. Raises `RunLost` where another worker has the stage."""
+        await self.hold(run)
+        if record is not None:
+            await self.save_record(run, record)
+        return await end_run(self._conn, run.id, outcome)
+
+
+async def end_run(conn: Connection, run_id: int, outcome: Outcome) -> set[str]:
+    """End a run, in the caller's transaction, and return the URLs of files that nothing refers to any more.
+
+    What it has replaced is gone where it has completed, and comes back where it has not.
+    """
+    if outcome.status is RunStatus.COMPLETED:
+        await AnswerRepository(conn).forget(run_id)
+    replaced = ReplacedRepository(conn)
+    if outcome.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
+        files = await replaced.forget(run_id)
+    elif (unused := await replaced.restore(run_id)) is None:
+        files = set()
+    else:
+        files, outcome = unused, replace(outcome, moments=0, clips=0)
+        await conn.execute(
+            """
+            UPDATE pipeline.runs SET stages = jsonb_set(stages, '{generation,result,is_undone}', 'true')
+            WHERE run_id = %(id)s
+            """,
+            {"id": run_id},
+        )
+    await conn.execute(
+        """
+        WITH ended AS (
+            UPDATE pipeline_history
+            SET status = %(status)s, completed_at = now() AT TIME ZONE 'utc',
+                duration_seconds = extract(epoch FROM now() AT TIME ZONE 'utc' - started_at),
+                total_moments_generated = coalesce(%(moments)s, total_moments_generated),
+                total_clips_created = coalesce(%(clips)s, total_clips_created),
+                error_stage = %(error_stage)s, error_message = %(error_message)s
+            WHERE id = %(id)s AND status = 'running'
+        )
+        UPDATE pipeline.runs
+        SET owner = NULL,
+            callback_due_at = CASE callback_status WHEN 'waiting' THEN now() AT TIME ZONE 'utc' END
+        WHERE run_id = %(id)s
+        """,
+        {**asdict(outcome), "id": run_id},
+    )
+    return files
+
+
+def _key(run: ClaimedRun) -> dict[str, Any]:
+    return {"id": run.id, "owner": run.owner, "stage": run.stage.value, "attempt": run.attempt}
