@@ -19,10 +19,11 @@ from app.ai.speech import SpeechTranscriber
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailure
 from app.core.redis import describe_redis_error, redis_unavailable
+from app.core.turns import note_idle
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 60.0  # with a registry that is away
+_PATIENCE_SECONDS = 600.0  # as for PostgreSQL; it does not count against the time limit of a stage
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 5.0
 _FINDERS = (ModelKind.CHAT, ModelKind.LOCAL)
@@ -74,6 +75,7 @@ class RegisteredModels:
                     raise TransientFailure(f"Redis, which holds the models, cannot be read: {reason}") from None
                 if pause == _FIRST_PAUSE_SECONDS:
                     _log.warning("The model '%s' is waited for: %s", key, describe_redis_error(error))
+            note_idle(pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
