@@ -5,6 +5,7 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from taskiq.kicker import AsyncKicker
@@ -12,9 +13,10 @@ from taskiq.kicker import AsyncKicker
 from app.models.stages import RunType, Stage, WorkKind
 from app.services.live_state import REQUEST_GROUP, REQUEST_STREAM
 from app.services.queue import CONSUMER_GROUP, make_broker
-from tests.factories import make_run
+from tests.factories import make_run, make_video
 from tests.faults.site import Ended, Site
 from tests.faults.stages import STEADY, hold, let_go
+from tests.intakes import PREVIOUS
 
 COMPLETED = Ended("completed", None, None)
 
@@ -42,6 +44,35 @@ async def test_entries_of_another_program_do_not_stop_a_worker(site: Site) -> No
                 return bool((await redis.xpending(REQUEST_STREAM, REQUEST_GROUP))["pending"] == 0)
 
             await site.until(nothing_is_left, "every entry to be acknowledged")
+
+
+async def test_an_entry_of_the_previous_backend_becomes_a_run_that_completes(site: Site) -> None:
+    async with site.connect() as conn:
+        await make_video(conn, identifier="demo-talk")
+    async with site.redis() as redis:
+        entry: dict[Any, Any] = dict(PREVIOUS)
+        await redis.xadd(REQUEST_STREAM, entry)
+    run = PREVIOUS[b"request_id"].decode()
+    async with site.worker():
+        await site.begun(run, Stage.DOWNLOAD)
+        assert await site.ended(run) == COMPLETED
+    assert site.stages(run) == await site.results(run) == list(Stage)
+
+
+async def test_a_run_at_a_stage_of_a_newer_version_is_left_to_that(site: Site) -> None:
+    run = await site.accept()
+    async with site.connect() as conn:
+        await conn.execute("UPDATE pipeline.runs SET stage = 'summary', notified_at = NULL")
+    async with site.worker():
+        assert await site.ended(await site.start()) == COMPLETED
+        await asyncio.sleep(1.5)  # longer than the worker takes to look for runs that wait
+    async with site.connect() as conn:
+        cursor = await conn.execute(
+            "SELECT status, stage, owner, notified_at FROM pipeline.runs JOIN pipeline_history ON id = run_id"
+            " WHERE identifier = %s",
+            (run,),
+        )
+        assert await cursor.fetchone() == ("running", "summary", None, None)
 
 
 async def test_a_message_that_names_no_stage_is_one_line_in_the_log(

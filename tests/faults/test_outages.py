@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
-from app.models.stages import Stage
+from app.models.stages import RunType, Stage
 from tests.conftest import Databases, migrate
 from tests.embedded.servers import QUICK
 from tests.faults.site import Ended, Site
@@ -43,6 +43,20 @@ async def test_a_redis_that_is_emptied_loses_no_run(site: Site) -> None:
         assert await site.ended(run) == COMPLETED
         assert await site.ended(await site.start()) == COMPLETED
     assert site.stages(run) == await site.results(run) == list(Stage)
+
+
+async def test_a_worker_whose_redis_was_emptied_releases_what_it_has_when_it_ends(site: Site) -> None:
+    hold(site.folder, Stage.AUDIO)
+    async with site.worker(), site.redis() as redis:
+        run = await site.start()
+        await site.begun(run, Stage.AUDIO)
+        await redis.flushdb()
+        assert await site.ended(await site.start(RunType.TRANSCRIPT)) == COMPLETED  # its messages arrive again
+    assert await site.attempts(run) == 0
+    let_go(site.folder, Stage.AUDIO)
+    async with site.worker():
+        assert await site.ended(run) == COMPLETED
+    assert await site.results(run) == list(Stage)
 
 
 async def test_a_redis_that_is_away_keeps_no_run_from_its_end(

@@ -234,3 +234,20 @@ async def test_a_worker_that_may_enqueue_and_not_receive_takes_the_runs_it_finds
     run = await site.accept()
     async with site.worker():
         assert await site.ended(run) == COMPLETED
+
+
+async def test_a_redis_that_runs_out_of_memory_keeps_no_run_from_its_end(
+    valkey: EmbeddedValkey, own_database_url: str, tmp_path: Path
+) -> None:
+    site = Site(own_database_url, url_of(valkey), tmp_path)
+    await site.prepare()
+    async with site.worker():
+        assert await site.ended(await site.start()) == COMPLETED
+        with redis.Redis.from_url(valkey.url) as client:
+            be_full(client, valkey.data_dir)
+            try:
+                run = await site.start()  # it is delivered no message, and its worker is refused nothing
+                assert await site.ended(run) == COMPLETED
+            finally:
+                be_empty(client, valkey.data_dir)
+    assert site.stages(run) == await site.results(run) == list(Stage)
