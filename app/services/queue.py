@@ -82,7 +82,7 @@ class StageNotifier:
                     await self._kickers[STAGE_TABLE[stage].kind].kiq(identifier, stage.value)
         except (TaskiqError, RedisError, OSError) as error:
             reason = describe_redis_error(error.__cause__ if isinstance(error.__cause__, RedisError) else error)
-            _log.warning("No message was sent for run %s, it waits until a worker looks: %s", identifier, reason)
+            _log.warning("No message was sent for run %s, it waits until a worker polls: %s", identifier, reason)
             return False
         return True
 
@@ -123,7 +123,7 @@ def init_queue(settings: Settings) -> None:
 async def notify(identifier: str, stage: Stage) -> bool:
     """Send a message with the process's notifier: see `StageNotifier.notify`."""
     if _notifier is None:
-        _log.warning("No message was sent for run %s, it waits until a worker looks", identifier)
+        _log.warning("No message was sent for run %s, it waits until a worker polls", identifier)
         return False
     return await _notifier.notify(identifier, stage)
 

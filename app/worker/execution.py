@@ -96,7 +96,7 @@ class StageExecution:
         Raises `DatabaseUnavailable` where PostgreSQL stays away: the stage then waits for another worker.
         """
         if self.context.run.attempt > self._code.definition.retry.attempts:
-            return await self._give_up()
+            return await self._fail_exhausted()
         work = asyncio.create_task(self._run())
         try:
             await self._wait_for(work)
@@ -106,7 +106,7 @@ class StageExecution:
         _log.info("Run %s is left: %s", self.context.run.identifier, Stop.LOST.value)
         return Executed()
 
-    async def _give_up(self) -> Executed:
+    async def _fail_exhausted(self) -> Executed:
         """End a run whose stage was claimed too often."""
         run = self.context.run
         async with self.context.database.connect() as conn:

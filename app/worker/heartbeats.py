@@ -80,13 +80,13 @@ class Heartbeats:
             tasks.create_task(self._show())
 
     async def _keep(self) -> None:
-        loop, beat_at = asyncio.get_running_loop(), 0.0
+        loop, sent_at = asyncio.get_running_loop(), 0.0
         while True:
             await self._has_work.wait()
             try:
-                if loop.time() - beat_at >= self._timings.heartbeat_interval:
-                    await self._beat()
-                    beat_at = loop.time()
+                if loop.time() - sent_at >= self._timings.heartbeat_interval:
+                    await self._send_heartbeat()
+                    sent_at = loop.time()
                 await self._check()
                 self._is_owner = True
             except (psycopg.Error, DatabaseUnavailable) as error:
@@ -96,7 +96,7 @@ class Heartbeats:
                 _log.exception("No heartbeat of worker %s", self._owner)
             await asyncio.sleep(self._timings.status_interval)
 
-    async def _beat(self) -> None:
+    async def _send_heartbeat(self) -> None:
         async with self._database.connect() as conn:
             await StageQueueRepository(conn).heartbeat(self._owner, list(self._executions))
 

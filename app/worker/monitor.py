@@ -18,8 +18,8 @@ _SENT_AT_ONCE = 10
 _TAKEN_AT_MOST = 100
 _NEVER_SECONDS = 1e8
 
-# Begins to take a stage, unless the worker has no capacity for it.
-TakeIfFree = Callable[[str, Stage], bool]
+# Begins to run a stage, unless the worker has no capacity for it.
+RunIfFree = Callable[[str, Stage], bool]
 
 
 class QueueMonitor:
@@ -31,14 +31,14 @@ class QueueMonitor:
         notifier: StageNotifier,
         receiver: StageReceiver,
         kinds: Collection[WorkKind],
-        take_if_free: TakeIfFree,
+        run_if_free: RunIfFree,
         timings: WorkerTimings,
     ) -> None:
         self._database = database
         self._notifier = notifier
         self._receiver = receiver
         self._kinds = kinds
-        self._take_if_free = take_if_free
+        self._run_if_free = run_if_free
         self._timings = timings
         self._is_database_away = False
         self._trusted_at = 0.0  # by the clock of the loop
@@ -56,8 +56,8 @@ class QueueMonitor:
         """
         return self._timings.stalled_after if self._trusts_heartbeats else _NEVER_SECONDS
 
-    async def look(self) -> None:
-        """Send messages again for stages that wait for too long, and take what no message reaches.
+    async def poll(self) -> None:
+        """Send messages again for stages that wait for too long, and run what no message reaches.
 
         Raises `DatabaseUnavailable` and `psycopg.Error`.
         """
@@ -66,7 +66,7 @@ class QueueMonitor:
         waiting: list[WaitingStage] = []
         orphans: list[EndedRun] = []
         async with self._database.connect() as conn, conn.transaction():
-            if await try_lock(conn, "look"):
+            if await try_lock(conn, "queue"):
                 queue = StageQueueRepository(conn)
                 waiting = await queue.pick_waiting(self.stalled_after, self._timings.notify_again_after, unread)
                 orphans = await queue.end_orphans()
@@ -76,7 +76,7 @@ class QueueMonitor:
             _log.warning("Runs wait for work of the kind %s, and no worker reads its messages", kind)
         is_sent = await self._notify_all(waiting)
         if not is_sent or not self._receiver.is_receiving or self._begins_to_trust():
-            await self._take_waiting()
+            await self._run_waiting()
 
     async def _notify_all(self, waiting: Sequence[WaitingStage]) -> bool:
         """Send messages, until one cannot be sent: Redis is away then, or takes none. True where all were sent."""
@@ -86,22 +86,22 @@ class QueueMonitor:
                 return False
         return True
 
-    async def _take_waiting(self) -> None:
-        """Take as many stages as there is capacity for; the others are found by the next look."""
+    async def _run_waiting(self) -> None:
+        """Run as many stages as there is capacity for; the others are found by the next poll."""
         async with self._database.connect() as conn:
             queue = StageQueueRepository(conn)
             waiting = await queue.list_waiting(self._kinds, self.stalled_after, _TAKEN_AT_MOST)
         for each in waiting:
-            if not self._take_if_free(each.identifier, each.stage):
+            if not self._run_if_free(each.identifier, each.stage):
                 return
-            await asyncio.sleep(0)  # it takes its capacity
+            await asyncio.sleep(0)  # the task acquires its capacity
 
     @property
     def _trusts_heartbeats(self) -> bool:
         return not self._is_database_away and asyncio.get_running_loop().time() >= self._trusted_at
 
     def _begins_to_trust(self) -> bool:
-        """Whether heartbeats count since the last look: messages of stalled stages were received in vain before."""
+        """Whether heartbeats count since the last poll: messages of stalled stages were received in vain before."""
         was_trusted, self._was_trusted = self._was_trusted, self._trusts_heartbeats
         return self._was_trusted and not was_trusted
 

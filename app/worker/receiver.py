@@ -31,20 +31,20 @@ _STOP_SECONDS = 2.5  # longer than a read of the stream takes
 _LEFT_MS = 300_000  # an entry is acknowledged as it is received: one that was not for so long is no worker's
 _GONE_MS = 3_600_000
 
-Take = Callable[[str, Stage], Awaitable[bool]]
+RunStage = Callable[[str, Stage], Awaitable[bool]]
 
 
 class StageReceiver:
-    """Calls `take` for each message, with up to `concurrency` at once; where it returns False, the message counts as
-    failed. It goes on after Redis was away or emptied."""
+    """Calls `run_stage` for each message, with up to `concurrency` at once; where it returns False, the message counts
+    as failed. It goes on after Redis was away or emptied."""
 
-    def __init__(self, settings: Settings, kinds: Sequence[WorkKind], consumer: str, take: Take) -> None:
+    def __init__(self, settings: Settings, kinds: Sequence[WorkKind], consumer: str, run_stage: RunStage) -> None:
         self._broker = make_broker(settings, kinds, consumer)
         self._broker.is_worker_process = True
         if (metrics := load_metrics(settings)) is not None:
             self._broker.add_middlewares(metrics)
         for kind in kinds:
-            self._broker.register_task(_make_task(take, kinds), task_name=kind.task)
+            self._broker.register_task(_make_task(run_stage, kinds), task_name=kind.task)
         self._streams = [kind.stream for kind in kinds]
         self._consumer = consumer
         self._stopping = asyncio.Event()
@@ -60,7 +60,7 @@ class StageReceiver:
         self._task = asyncio.create_task(self._receive(concurrency))
 
     async def stop(self) -> None:
-        """Receive no more, leave the consumer groups and close the connections. What `take` was called for goes on."""
+        """Receive no more, leave the consumer groups and close the connections. Stages that were begun go on."""
         self._stopping.set()
         if self._task is not None:
             _, late = await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
@@ -133,13 +133,13 @@ class StageReceiver:
                     await redis.xgroup_delconsumer(stream, CONSUMER_GROUP, consumer["name"])
 
 
-def _make_task(take: Take, kinds: Sequence[WorkKind]) -> Callable[..., Awaitable[None]]:
+def _make_task(run_stage: RunStage, kinds: Sequence[WorkKind]) -> Callable[..., Awaitable[None]]:
     async def receive(identifier: str = "", stage: str = "", *, context: Annotated[Context, TaskiqDepends()]) -> None:
         """Acknowledge a message at once: it is no more than a hint, and is sent again for a stage that still waits."""
         with suppress(RedisError, OSError):
             await context.ack()
         if identifier and stage in STAGE_TABLE and STAGE_TABLE[Stage(stage)].kind in kinds:
-            if not await take(identifier, Stage(stage)):
+            if not await run_stage(identifier, Stage(stage)):
                 raise NoResultError  # the one error that taskiq does not log with a traceback
         else:
             _log.info("Skipped a message that names no stage of this version")

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WorkerTimings:
-    """A stage whose worker died is stalled after `stalled_after`, and claimed by another within `look_interval`."""
+    """A stage whose worker died is stalled after `stalled_after`, and claimed by another within `poll_interval`."""
 
     heartbeat_interval: float = 5.0  # between two heartbeats of a worker's stages in PostgreSQL
     stalled_after: float = 30.0  # without a heartbeat, and another worker may claim the stage
-    status_interval: float = 0.5  # between two looks for cancelled stages; the live status is as old at most
-    look_interval: float = 5.0  # between two looks for stages that wait; whole seconds, at least one
+    status_interval: float = 0.5  # between two polls for cancelled stages; the live status is as old at most
+    poll_interval: float = 5.0  # between two polls for stages that wait; whole seconds, at least one
     notify_again_after: float = 30.0  # for a stage that still waits
-    cleaning_interval: float = 600.0  # between two looks for what nothing needs any more
+    cleaning_interval: float = 600.0  # between two cleanups of what is left over
     drain_timeout: float = 2.0  # for the stages to be done, when the worker is to end
     shutdown_timeout: float = 6.0  # after that, for them to stop and for what remains to be written
 

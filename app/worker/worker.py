@@ -72,30 +72,30 @@ class Worker:
         self._folders = RunFolders(settings)
         self._notifier = StageNotifier(settings)
         self._intake = Intake(settings, database, redis, storage, self._notifier.notify)
-        self._receiver = StageReceiver(settings, self._kinds, self.name, self.take)
-        self._monitor = QueueMonitor(database, self._notifier, self._receiver, self._kinds, self._take_if_free, timings)
+        self._receiver = StageReceiver(settings, self._kinds, self.name, self.run_stage)
+        self._monitor = QueueMonitor(database, self._notifier, self._receiver, self._kinds, self._run_if_free, timings)
         self._heartbeats = Heartbeats(database, self._live, self.name, timings)
         self._playables = PlayableMaker(settings, database, storage, self.name, timings)
         self._periodic = PeriodicTasks()
         self._capacity = asyncio.Semaphore(settings.pipeline_concurrency)
         self._stopping = asyncio.Event()
-        self._beating: asyncio.Task[None] | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._taking: set[asyncio.Task[Any]] = set()
+        self._heartbeat_task: asyncio.Task[None] | None = None
+        self._intake_task: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Begin to work in tasks of its own; servers that are away are waited for."""
         if self._stages is None:
             self._stages = await asyncio.to_thread(load_stages, self._kinds)
-        self._beating = asyncio.create_task(self._heartbeats.run())
+        self._heartbeat_task = asyncio.create_task(self._heartbeats.run())
         timings = self._timings
         self._monitor.start()
-        self._periodic.add("look", timings.look_interval, self._monitor.look)
-        self._periodic.add("callbacks", timings.look_interval, self._send_callbacks)
+        self._periodic.add("queue", timings.poll_interval, self._monitor.poll)
+        self._periodic.add("callbacks", timings.poll_interval, self._send_callbacks)
         self._periodic.add("leftovers", timings.cleaning_interval, self._clean)
         if WorkKind.CLIPS in self._kinds:
-            self._periodic.add("playable copies", timings.look_interval, self._playables.make_waiting)
-        self._reading = asyncio.create_task(self._intake.run())
+            self._periodic.add("playable copies", timings.poll_interval, self._playables.make_waiting)
+        self._intake_task = asyncio.create_task(self._intake.run())
         self._periodic.start()
         self._receiver.start(self._settings.pipeline_concurrency)
         _log.info(
@@ -112,25 +112,25 @@ class Worker:
         await asyncio.gather(
             self._heartbeats.drain(),
             self._periodic.stop(grace),
-            _cancel(self._reading),
+            _cancel(self._intake_task),
             self._receiver.stop(),
-            self._stop_taking(grace),
+            self._wait_for_running(grace),
         )
-        await _cancel(self._beating)  # the last of all: what is being released is still this worker's
+        await _cancel(self._heartbeat_task)  # the last of all: what is being released is still this worker's
         await self._notifier.aclose()
 
-    async def _stop_taking(self, grace: float) -> None:
-        """Wait for the stages that are being taken, also those of a receiver that has lost its connection."""
-        if self._taking:
-            _, late = await asyncio.wait(self._taking, timeout=grace)
+    async def _wait_for_running(self, grace: float) -> None:
+        """Wait for the stages under way, also those whose receiver has lost its connection."""
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=grace)
             for task in late:
                 task.cancel()
 
-    async def take(self, identifier: str, stage: Stage) -> bool:
+    async def run_stage(self, identifier: str, stage: Stage) -> bool:
         """Execute a stage if it waits for a worker, and those after it that stay here. It never raises: False where one
         of them has failed."""
         has_failed = False
-        with self._noted_as_taking(), _log_lines_of(identifier):
+        with self._noted_as_running(), _log_lines_of(identifier):
             try:
                 async with self._capacity:
                     run = None if self._stopping.is_set() else await self._claim(identifier, stage)
@@ -152,14 +152,14 @@ class Worker:
         return not has_failed
 
     @contextmanager
-    def _noted_as_taking(self) -> Iterator[None]:
+    def _noted_as_running(self) -> Iterator[None]:
         task = asyncio.current_task()
         if task is not None:
-            self._taking.add(task)
+            self._running.add(task)
         try:
             yield
         finally:
-            self._taking.discard(task)
+            self._running.discard(task)
 
     async def _claim(self, identifier: str, stage: Stage) -> ClaimedRun | None:
         setting = (self._stages or {})[stage].definition.limit_setting
@@ -177,7 +177,7 @@ class Worker:
         return execution
 
     async def _announce(self, execution: StageExecution, executed: Executed) -> None:
-        """Show what came of a stage, and notify the workers of what waits now; a look finds what no message reaches."""
+        """Show what came of a stage, and notify the workers of what waits now; a poll finds what no message reaches."""
         run = execution.context.run
         if executed.outcome is not None:
             await self._live.end(run.identifier, run.video, execution.write_live(executed.outcome))
@@ -199,28 +199,28 @@ class Worker:
             async with self._database.connect() as conn:
                 waiting = await StageQueueRepository(conn).pick_next(stage)
         except (psycopg.Error, VideoMomentsError) as error:
-            _log.debug("A run that waits at stage %s is found by the next look: %s", stage, error)
+            _log.debug("A run that waits at stage %s is found by the next poll: %s", stage, error)
         else:
             if waiting is not None:
                 await self._notify(waiting.identifier, waiting.stage)
 
     async def _notify(self, identifier: str, stage: Stage) -> None:
-        """Send the message of a stage; where no worker can receive it, this one takes the stage if it serves it."""
+        """Send the message of a stage; where no worker can receive it, this one runs the stage if it serves it."""
         is_sent = await self._notifier.notify(identifier, stage) and self._receiver.is_receiving
         if not is_sent and STAGE_TABLE[stage].kind in self._kinds and not self._stopping.is_set():
-            self._take_later(identifier, stage)
+            self._run_later(identifier, stage)
 
-    def _take_if_free(self, identifier: str, stage: Stage) -> bool:
-        """Take a stage in a task of its own. False where the worker has no capacity for another one."""
+    def _run_if_free(self, identifier: str, stage: Stage) -> bool:
+        """RunStage a stage in a task of its own. False where the worker has no capacity for another one."""
         if self._capacity.locked() or self._stopping.is_set():
             return False
-        self._take_later(identifier, stage)
+        self._run_later(identifier, stage)
         return True
 
-    def _take_later(self, identifier: str, stage: Stage) -> None:
-        task = asyncio.create_task(self.take(identifier, stage))
-        self._taking.add(task)
-        task.add_done_callback(self._taking.discard)
+    def _run_later(self, identifier: str, stage: Stage) -> None:
+        task = asyncio.create_task(self.run_stage(identifier, stage))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _send_callbacks(self) -> None:
         await send_due_callbacks(self._database, self._settings)

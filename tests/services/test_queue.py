@@ -58,4 +58,4 @@ async def test_sending_never_fails(caplog: pytest.LogCaptureFixture) -> None:
             await close_queue()
     assert not await notify(_RUN, Stage.DOWNLOAD)
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
-    assert caplog.messages[1].endswith("it waits until a worker looks: no answer in time")
+    assert caplog.messages[1].endswith("it waits until a worker polls: no answer in time")
