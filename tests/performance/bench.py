@@ -47,7 +47,7 @@ def main() -> None:
             for name, figures in measure_streams(folder, databases, variables, pace):
                 _print_stream(name, figures)
         if options.first_stages:
-            for name, delays in measure_first_stages(databases, variables, 30 if options.quick else 120):
+            for name, delays in measure_first_stages(databases, variables, 30 if options.quick else 100):
                 _print_delays(name, delays)
 
 
