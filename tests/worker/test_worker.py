@@ -15,6 +15,7 @@ from app.core.config import Settings
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.pipeline.context import RunContext
 from app.pipeline.stage_code import StageCode
+from app.repositories.stage_queue import StageQueueRepository
 from app.storage import open_storage
 from app.worker.execution import StageExecution
 from app.worker.worker import Worker
@@ -104,6 +105,31 @@ async def test_a_limit_holds_over_all_workers_and_those_that_wait_are_not_forgot
         for run in runs:
             assert await site.ended(run) == COMPLETED
     assert most == 2
+
+
+async def test_a_limit_leaves_out_the_stage_of_a_worker_that_has_died(
+    own_database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    site = await prepare(own_database_url, redis_url, tmp_path)
+    codes = dict(make_stages(tmp_path))
+    definition = replace(codes[Stage.TRANSCRIPT].definition, limit_setting="limit_transcription")
+    codes[Stage.TRANSCRIPT] = replace(codes[Stage.TRANSCRIPT], definition=definition)
+    dying, waiting = [await site.accept(RunType.TRANSCRIPT) for _ in range(2)]
+    async with site.connect() as conn:
+        assert await StageQueueRepository(conn).claim(dying, Stage.TRANSCRIPT, "vm-1-dead", 60, 1)
+    async with work(site, codes, limit_transcription=1):
+        await site.ring(waiting)
+        await site.until(lambda: is_at_limit(site, waiting), "the run to wait for room at its stage")
+        await asyncio.sleep(1.5)  # longer than a worker takes to look for stages that wait
+        assert await site.results(waiting) == []
+        await site.miss(1)
+        for run in (dying, waiting):
+            assert await site.ended(run) == COMPLETED
+            assert await site.results(run) == [Stage.TRANSCRIPT]
+
+
+async def is_at_limit(site: Site, run: str) -> bool:
+    return (await site.records(run)).get("transcript", {}).get("status") == "waiting"
 
 
 async def test_six_frames_lie_between_the_receiver_and_a_stage(
