@@ -242,7 +242,9 @@ class StageQueueRepository:
         )
         return next(iter(_read_waiting(await cursor.fetchall())), None)
 
-    async def list_waiting(self, kinds: Collection[WorkKind], stalled_after: float, limit: int) -> list[WaitingStage]:
+    async def list_waiting(
+        self, kinds: Collection[WorkKind], stalled_after: float, limit: int, *, only_stalled: bool = False
+    ) -> list[WaitingStage]:
         """Return at most `limit` stages of some kinds that wait for a worker, or whose owner is stalled, the longest
         accepted first."""
         cursor = await self._conn.execute(
@@ -250,11 +252,13 @@ class StageQueueRepository:
             SELECT identifier, stage
             FROM pipeline_history JOIN pipeline.runs ON runs.run_id = pipeline_history.id
             WHERE status = 'running' AND stage = ANY(%(stages)s)
-              AND (owner IS NULL OR heartbeat_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stalled_after)s))
+              AND (owner IS NULL AND NOT %(only_stalled)s
+                   OR heartbeat_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stalled_after)s))
             ORDER BY run_id
             LIMIT %(limit)s
             """,
             {
+                "only_stalled": only_stalled,
                 "stages": _list_stages_of(kinds),
                 "stalled_after": stalled_after,
                 "limit": limit,

@@ -15,7 +15,7 @@ from app.worker.timings import WorkerTimings
 _log = logging.getLogger(__name__)
 
 _SENT_AT_ONCE = 10
-_TAKEN_AT_MOST = 100
+_RUN_AT_MOST = 100
 _NEVER_SECONDS = 1e8
 
 # Begins to run a stage, unless the worker has no capacity for it.
@@ -74,9 +74,11 @@ class QueueMonitor:
             _log.warning("Run %s was ended: what it was asked for is not known", orphan.identifier)
         for kind in {STAGE_TABLE[each.stage].kind for each in waiting} & unread:
             _log.warning("Runs wait for work of the kind %s, and no worker reads its messages", kind)
-        is_sent = await self._notify_all(waiting)
-        if not is_sent or not self._receiver.is_receiving or self._begins_to_trust():
+        is_sent, begins_to_trust = await self._notify_all(waiting), self._begins_to_trust()
+        if not is_sent or not self._receiver.is_receiving:
             await self._run_waiting()
+        elif begins_to_trust:
+            await self._run_waiting(only_stalled=True)
 
     async def _notify_all(self, waiting: Sequence[WaitingStage]) -> bool:
         """Send messages, until one cannot be sent: Redis is away then, or takes none. True where all were sent."""
@@ -86,11 +88,11 @@ class QueueMonitor:
                 return False
         return True
 
-    async def _run_waiting(self) -> None:
+    async def _run_waiting(self, *, only_stalled: bool = False) -> None:
         """Run as many stages as there is capacity for; the others are found by the next poll."""
         async with self._database.connect() as conn:
             queue = StageQueueRepository(conn)
-            waiting = await queue.list_waiting(self._kinds, self.stalled_after, _TAKEN_AT_MOST)
+            waiting = await queue.list_waiting(self._kinds, self.stalled_after, _RUN_AT_MOST, only_stalled=only_stalled)
         for each in waiting:
             if not self._run_if_free(each.identifier, each.stage):
                 return
