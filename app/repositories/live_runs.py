@@ -19,6 +19,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 1.0
+_AWAY_SECONDS = 0.5  # for a server that has not answered the last time
 # A live status that no worker writes any more is none; that of a run between two workers stays for longer.
 _STATUS_SECONDS = 60
 _WAITING_SECONDS = 86_400
@@ -79,7 +80,7 @@ class LiveRuns:
 
     async def _ask(self, question: Awaitable[Any], default: T) -> T | Any:
         try:
-            answer = await _within(self._patience, question)
+            answer = await _within(min(self._patience, _AWAY_SECONDS) if self._is_away else self._patience, question)
         except (RedisError, OSError) as error:
             if isinstance(error, ResponseError):  # it may answer the next command, and refuse this one again
                 self._quiet_until = time.monotonic() + _REFUSAL_SECONDS

@@ -243,10 +243,16 @@ class StageQueueRepository:
         return next(iter(_read_waiting(await cursor.fetchall())), None)
 
     async def list_waiting(
-        self, kinds: Collection[WorkKind], stalled_after: float, limit: int, *, only_stalled: bool = False
+        self,
+        kinds: Collection[WorkKind],
+        stalled_after: float,
+        limit: int,
+        stage_limits: Mapping[Stage, int] | None = None,
+        *,
+        only_stalled: bool = False,
     ) -> list[WaitingStage]:
         """Return at most `limit` stages of some kinds that wait for a worker, or whose owner is stalled, the longest
-        accepted first."""
+        accepted first. Those that as many workers are at as `stage_limits` allows are left out."""
         cursor = await self._conn.execute(
             """
             SELECT identifier, stage
@@ -254,10 +260,16 @@ class StageQueueRepository:
             WHERE status = 'running' AND stage = ANY(%(stages)s)
               AND (owner IS NULL AND NOT %(only_stalled)s
                    OR heartbeat_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stalled_after)s))
+              AND coalesce((%(limits)s::jsonb ->> stage)::bigint > (
+                  SELECT count(*) FROM pipeline.runs AS held
+                  WHERE held.stage = runs.stage AND held.owner IS NOT NULL
+                    AND held.heartbeat_at >= now() AT TIME ZONE 'utc' - make_interval(secs => %(stalled_after)s)
+              ), true)
             ORDER BY run_id
             LIMIT %(limit)s
             """,
             {
+                "limits": Jsonb({stage.value: limit for stage, limit in (stage_limits or {}).items()}),
                 "only_stalled": only_stalled,
                 "stages": _list_stages_of(kinds),
                 "stalled_after": stalled_after,

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from app.database import Database
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
@@ -32,6 +32,7 @@ class QueueMonitor:
         receiver: StageReceiver,
         kinds: Collection[WorkKind],
         run_if_free: RunIfFree,
+        limits: Mapping[Stage, int],
         timings: WorkerTimings,
     ) -> None:
         self._database = database
@@ -39,6 +40,7 @@ class QueueMonitor:
         self._receiver = receiver
         self._kinds = kinds
         self._run_if_free = run_if_free
+        self._limits = limits
         self._timings = timings
         self._is_database_away = False
         self._trusted_at = 0.0  # by the clock of the loop
@@ -92,7 +94,9 @@ class QueueMonitor:
         """Run as many stages as there is capacity for; the others are found by the next poll."""
         async with self._database.connect() as conn:
             queue = StageQueueRepository(conn)
-            waiting = await queue.list_waiting(self._kinds, self.stalled_after, _RUN_AT_MOST, only_stalled=only_stalled)
+            waiting = await queue.list_waiting(
+                self._kinds, self.stalled_after, _RUN_AT_MOST, self._limits, only_stalled=only_stalled
+            )
         for each in waiting:
             if not self._run_if_free(each.identifier, each.stage):
                 return

@@ -73,7 +73,12 @@ class Worker:
         self._notifier = StageNotifier(settings)
         self._intake = Intake(settings, database, redis, storage, self._notifier.notify)
         self._receiver = StageReceiver(settings, self._kinds, self.name, self.run_stage)
-        self._monitor = QueueMonitor(database, self._notifier, self._receiver, self._kinds, self._run_if_free, timings)
+        limits = {
+            stage: getattr(settings, row.limit_setting) for stage, row in STAGE_TABLE.items() if row.limit_setting
+        }
+        self._monitor = QueueMonitor(
+            database, self._notifier, self._receiver, self._kinds, self._run_if_free, limits, timings
+        )
         self._heartbeats = Heartbeats(database, self._live, self.name, timings)
         self._playables = PlayableMaker(settings, database, storage, self.name, timings)
         self._periodic = PeriodicTasks()

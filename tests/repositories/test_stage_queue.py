@@ -201,6 +201,19 @@ async def test_a_stage_that_is_done_leaves_the_run_at_the_next_one(conn: Connect
     assert run.stages == {Stage.DOWNLOAD: done, Stage.AUDIO: StageRecord(StageStatus.WAITING)}
 
 
+async def test_stages_at_their_limit_are_left_out_of_those_that_wait(conn: Connection) -> None:
+    for number in (1, 2):
+        await add_video(conn, f"talk-{number}")
+        await accept(conn, number, video=f"talk-{number}")
+    queue, first = StageQueueRepository(conn), WaitingStage("pipeline:talk-1:1", Stage.DOWNLOAD)
+    second = WaitingStage("pipeline:talk-2:2", Stage.DOWNLOAD)
+    assert await queue.list_waiting(list(WorkKind), 30, 10, {Stage.DOWNLOAD: 1}) == [first, second]
+    assert await queue.claim(first.identifier, Stage.DOWNLOAD, "one", 30, 1)
+    assert await queue.list_waiting(list(WorkKind), 30, 10, {Stage.DOWNLOAD: 1}) == []
+    assert await queue.list_waiting(list(WorkKind), 30, 10, {Stage.DOWNLOAD: 2, Stage.AUDIO: 1}) == [second]
+    assert await queue.list_waiting(list(WorkKind), 30, 10) == [second]
+
+
 async def test_a_run_that_is_to_be_cancelled_does_not_get_to_its_next_stage(conn: Connection) -> None:
     await add_video(conn)
     run_id = (await accept(conn)).run_id
