@@ -83,12 +83,12 @@ class Site:
             return [await accept_run(conn, video.identifier, run_type, RunRequest()) for video in videos]
 
     async def start(self, run_type: RunType = RunType.FULL) -> str:
-        """Accept a run over a new video and ring for it."""
+        """Accept a run over a new video and send its message."""
         run = await self.accept(run_type)
-        await self.ring(run)
+        await self.notify(run)
         return run
 
-    async def ring(self, *runs: str) -> None:
+    async def notify(self, *runs: str) -> None:
         """Send the message of each run's stage, as the server does for the first one."""
         for run in runs:
             await self.send(run, await self.stage(run))

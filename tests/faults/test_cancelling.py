@@ -45,7 +45,7 @@ async def test_a_run_that_waits_for_a_worker_ends_at_once_and_is_not_begun(serve
     run = await served.accept()
     await served.cancel(run)
     assert await served.ended(run) == CANCELLED
-    await served.ring(run)
+    await served.notify(run)
     assert await served.ended(await served.start(RunType.AUDIO)) == COMPLETED  # which is heard of later
     assert served.stages(run) == []
 

@@ -113,7 +113,7 @@ async def test_a_rolling_restart_of_five_workers_does_each_stage_of_200_runs_onc
 ) -> None:
     slow_down(site.folder, 0.2)
     runs = await site.accept_many(_RUNS)
-    await site.ring(*runs)
+    await site.notify(*runs)
     for leaving in tuple(workers):
         leaving.process.terminate()
         workers.append(site.spawn(pipeline_concurrency=2))

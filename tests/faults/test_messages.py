@@ -93,7 +93,7 @@ async def test_a_run_that_is_told_of_while_it_is_under_way_is_not_begun_again(si
     async with site.worker(pipeline_concurrency=2):
         run = await site.start(RunType.AUDIO)
         await site.begun(run, Stage.AUDIO)
-        await site.ring(run, run, "pipeline:nobody:1")
+        await site.notify(run, run, "pipeline:nobody:1")
         assert await site.ended(await site.start(RunType.TRANSCRIPT)) == COMPLETED  # which is heard of later
         let_go(site.folder, Stage.AUDIO)
         assert await site.ended(run) == COMPLETED

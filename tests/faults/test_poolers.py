@@ -17,7 +17,7 @@ async def test_two_workers_behind_a_pooler_that_shares_sessions_do_each_of_twent
         workers = [site.spawn(pipeline_concurrency=10) for _ in range(2)]
         try:
             runs = await site.accept_many(20)
-            await site.ring(*runs, *runs)
+            await site.notify(*runs, *runs)
             for run in runs:
                 assert await site.ended(run) == COMPLETED
                 assert site.stages(run) == await site.results(run) == list(Stage)

@@ -101,7 +101,7 @@ async def test_a_limit_holds_over_all_workers_and_those_that_wait_are_not_forgot
     settings: dict[str, Any] = {"pipeline_concurrency": 10, "limit_transcription": 2}
     async with work(site, codes, **settings), work(site, codes, **settings):
         runs = [await site.accept(RunType.TRANSCRIPT) for _ in range(12)]
-        await site.ring(*runs)
+        await site.notify(*runs)
         for run in runs:
             assert await site.ended(run) == COMPLETED
     assert most == 2
@@ -118,7 +118,7 @@ async def test_a_limit_leaves_out_the_stage_of_a_worker_that_has_died(
     async with site.connect() as conn:
         assert await StageQueueRepository(conn).claim(dying, Stage.TRANSCRIPT, "vm-1-dead", 60, 1)
     async with work(site, codes, limit_transcription=1):
-        await site.ring(waiting)
+        await site.notify(waiting)
         await site.until(lambda: is_at_limit(site, waiting), "the run to wait for room at its stage")
         await asyncio.sleep(1.5)  # longer than a worker takes to look for stages that wait
         assert await site.results(waiting) == []
