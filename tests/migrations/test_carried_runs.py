@@ -88,7 +88,7 @@ def test_a_running_run_waits_at_its_first_stage_that_is_not_done(
 ) -> None:
     add_run(url, run_type=run_type, stages=stages, current_stage="transcript", attempts=2)
     migrate(url)
-    assert fetch_run(url) == (stage, 2, None, None, None)
+    assert fetch_run(url) == (stage, 1, None, None, None)  # the worker of the second attempt has not died
     kept = "subject, request, stages, raw_answer, cancel_requested, callback_status, callback_attempts, last_error"
     assert fetch(url, f"SELECT {kept} FROM pipeline.runs") == [
         ("subject", {"max_moments": 4}, stages, "raw", True, "waiting", 2, None)

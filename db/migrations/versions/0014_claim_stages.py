@@ -50,7 +50,10 @@ def upgrade() -> None:
 
 
 def _release_running_runs() -> None:
-    """Let the runs that have not ended wait at their first stage that is not done, for a worker of this version."""
+    """Let the runs that have not ended wait at their first stage that is not done, for a worker of this version.
+
+    The attempt of one that a worker has does not count: that worker has not died.
+    """
     op.execute(
         """
         UPDATE pipeline.runs
@@ -59,6 +62,7 @@ def _release_running_runs() -> None:
                  WHERE coalesce(runs.stages -> open.name ->> 'status', '') NOT IN ('completed', 'skipped')
                  ORDER BY open.position LIMIT 1),
                 types.stages[cardinality(types.stages)], runs.stage),
+            attempt = runs.attempt - CASE WHEN runs.owner IS NOT NULL AND runs.attempt > 0 THEN 1 ELSE 0 END,
             owner = NULL, heartbeat_at = NULL, notified_at = NULL
         FROM pipeline_history AS history
         LEFT JOIN (VALUES
