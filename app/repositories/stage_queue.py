@@ -222,8 +222,20 @@ class StageQueueRepository:
         )
         return _read_waiting(await cursor.fetchall())
 
-    async def pick_next(self, stage: Stage) -> WaitingStage | None:
-        """Return the run that waits at a stage for the longest time without a message, which counts as sent now."""
+    async def unmark_notified(self, waiting: Collection[WaitingStage]) -> None:
+        """Have stages count as not notified, because their messages could not be sent."""
+        await self._conn.execute(
+            """
+            UPDATE pipeline.runs SET notified_at = NULL
+            FROM pipeline_history AS history
+            WHERE history.id = runs.run_id AND history.status = 'running' AND history.identifier = ANY(%(identifiers)s)
+            """,
+            {"identifiers": [each.identifier for each in waiting]},
+        )
+
+    async def pick_next(self, stage: Stage, stalled_after: float) -> WaitingStage | None:
+        """Return the run that waits at a stage, or whose owner is stalled there, and of which no message was sent for
+        the longest time; one counts as sent now."""
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs SET notified_at = now() AT TIME ZONE 'utc'
@@ -231,14 +243,16 @@ class StageQueueRepository:
             WHERE history.id = runs.run_id AND runs.run_id = (
                 SELECT waiting.run_id
                 FROM pipeline_history JOIN pipeline.runs AS waiting ON waiting.run_id = pipeline_history.id
-                WHERE status = 'running' AND owner IS NULL AND stage = %(stage)s
+                WHERE status = 'running' AND stage = %(stage)s
+                  AND (owner IS NULL
+                       OR heartbeat_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stalled_after)s))
                 ORDER BY notified_at NULLS FIRST, waiting.run_id
                 LIMIT 1
                 FOR NO KEY UPDATE OF waiting SKIP LOCKED
             )
             RETURNING history.identifier, stage
             """,
-            {"stage": stage.value},
+            {"stage": stage.value, "stalled_after": stalled_after},
         )
         return next(iter(_read_waiting(await cursor.fetchall())), None)
 

@@ -9,7 +9,7 @@ import psycopg
 
 from app.core.errors import DatabaseUnavailable
 from app.database import Database
-from app.models.stages import RunType
+from app.models.stages import RunType, Stage
 from app.repositories.live_runs import LiveRuns
 from app.repositories.stage_queue import StageQueueRepository
 from app.worker.execution import StageExecution, Stop
@@ -60,6 +60,11 @@ class Heartbeats:
     def list_runs(self) -> list[str]:
         """Return the identifiers of the runs that the worker works on."""
         return [execution.context.run.identifier for execution in self._executions.values()]
+
+    def has(self, identifier: str, stage: Stage) -> bool:
+        """Whether the worker works on a stage."""
+        runs = (execution.context.run for execution in self._executions.values())
+        return any((run.identifier, run.stage) == (identifier, stage) for run in runs)
 
     async def drain(self) -> None:
         """Wait until the stages are done, for a while, and stop those that are not."""

@@ -76,19 +76,22 @@ class QueueMonitor:
             _log.warning("Run %s was ended: what it was asked for is not known", orphan.identifier)
         for kind in {STAGE_TABLE[each.stage].kind for each in waiting} & unread:
             _log.warning("Runs wait for work of the kind %s, and no worker reads its messages", kind)
-        is_sent, begins_to_trust = await self._notify_all(waiting), self._begins_to_trust()
-        if not is_sent or not self._receiver.is_receiving:
+        unsent, begins_to_trust = await self._notify_all(waiting), self._begins_to_trust()
+        if unsent:
+            async with self._database.connect() as conn:
+                await StageQueueRepository(conn).unmark_notified(unsent)
+        if unsent or not self._receiver.is_receiving:
             await self._run_waiting()
         elif begins_to_trust:
             await self._run_waiting(only_stalled=True)
 
-    async def _notify_all(self, waiting: Sequence[WaitingStage]) -> bool:
-        """Send messages, until one cannot be sent: Redis is away then, or takes none. True where all were sent."""
+    async def _notify_all(self, waiting: Sequence[WaitingStage]) -> Sequence[WaitingStage]:
+        """Send messages, until one cannot be sent: Redis is away then, or takes none. Return the stages without one."""
         for first in range(0, len(waiting), _SENT_AT_ONCE):
             some = waiting[first : first + _SENT_AT_ONCE]
             if not all(await asyncio.gather(*(self._notifier.notify(each.identifier, each.stage) for each in some))):
-                return False
-        return True
+                return waiting[first:]
+        return ()
 
     async def _run_waiting(self, *, only_stalled: bool = False) -> None:
         """Run as many stages as there is capacity for; the others are found by the next poll."""

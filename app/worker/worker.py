@@ -167,6 +167,9 @@ class Worker:
             self._running.discard(task)
 
     async def _claim(self, identifier: str, stage: Stage) -> ClaimedRun | None:
+        """Claim a stage, unless this worker has it: its heartbeats look late after the machine has slept, too."""
+        if self._heartbeats.has(identifier, stage):
+            return None
         setting = (self._stages or {})[stage].definition.limit_setting
         limit = getattr(self._settings, setting) if setting else None
         async with self._database.connect() as conn:
@@ -202,7 +205,7 @@ class Worker:
         """Notify the workers of a run that waits because of a limit: there is room for one more at the stage."""
         try:
             async with self._database.connect() as conn:
-                waiting = await StageQueueRepository(conn).pick_next(stage)
+                waiting = await StageQueueRepository(conn).pick_next(stage, self._monitor.stalled_after)
         except (psycopg.Error, VideoMomentsError) as error:
             _log.debug("A run that waits at stage %s is found by the next poll: %s", stage, error)
         else:

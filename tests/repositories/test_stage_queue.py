@@ -246,10 +246,22 @@ async def test_of_the_runs_that_wait_at_a_stage_the_next_is_the_one_without_a_me
         await accept(conn, number, video=f"talk-{number}")
     await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - make_interval(secs => 1 + run_id % 3)")
     queue = StageQueueRepository(conn)
-    picked = [await queue.pick_next(Stage.DOWNLOAD) for _ in range(3)]
+    picked = [await queue.pick_next(Stage.DOWNLOAD, 30) for _ in range(3)]
     names = [each.identifier for each in picked if each]
     assert len(set(names)) == 3
-    assert await queue.pick_next(Stage.AUDIO) is None
+    assert await queue.pick_next(Stage.AUDIO, 30) is None
+
+
+async def test_a_stage_whose_owner_is_stalled_is_the_next_one_as_if_it_waited(conn: Connection) -> None:
+    for video in ("talk", "other"):
+        await add_video(conn, video)
+        await accept(conn, video=video)
+    run, queue = await claimed(conn), StageQueueRepository(conn)
+    await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '1 minute' WHERE owner = 'one'")
+    await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '20 seconds'")
+    assert await queue.pick_next(Stage.DOWNLOAD, 30) != WaitingStage(run.identifier, Stage.DOWNLOAD)
+    await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '20 seconds'")
+    assert await queue.pick_next(Stage.DOWNLOAD, 30) == WaitingStage(run.identifier, Stage.DOWNLOAD)
 
 
 async def test_a_waiting_run_that_is_cancelled_has_ended(conn: Connection) -> None:
@@ -322,8 +334,11 @@ async def test_workers_are_told_of_a_waiting_run_once_in_a_while(conn: Connectio
     queue = StageQueueRepository(conn)
     assert await queue.pick_waiting(30, 30) == []  # whoever accepted it has told them
     await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '31 seconds'")
-    assert await queue.pick_waiting(30, 30) == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
+    waiting = await queue.pick_waiting(30, 30)
+    assert waiting == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
     assert await queue.pick_waiting(30, 30) == []
+    await queue.unmark_notified(waiting)  # the message could not be sent
+    assert await queue.pick_waiting(30, 30) == waiting
 
 
 async def test_a_running_run_that_nobody_knows_more_of_is_ended(conn: Connection) -> None:
