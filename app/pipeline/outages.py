@@ -20,7 +20,7 @@ _PAUSES = (0.5, 1.0, 2.0, 4.0, *[5.0] * 118)
 
 
 class OutageLasts(DatabaseUnavailable):
-    """Nobody who has waited inside what is done waits again around it."""
+    """An outage that lasts longer than it is waited for. Not retried again by an outer `through_outages`."""
 
 
 class OutagePauses:
@@ -67,6 +67,6 @@ async def through_outages(what: str, do: Callable[[], Awaitable[T]]) -> T:
 
 
 def find_outage(error: BaseException) -> DatabaseUnavailable | None:
-    """Return what to tell of an error that may pass by itself, None for another one."""
+    """Return the outage behind an error, None for any other error."""
     told = domain_error(error) if isinstance(error, psycopg.Error) else error
     return told if isinstance(told, DatabaseUnavailable) else None

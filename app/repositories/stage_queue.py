@@ -31,8 +31,8 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class EndedRun:
-    """A run that has ended because no worker can end it."""
+class OrphanedRun:
+    """A running run without the row that says what it was asked for, which was ended."""
 
     identifier: str
     video: str
@@ -297,9 +297,9 @@ class StageQueueRepository:
         cursor = await self._conn.execute("SELECT identifier FROM pipeline_history WHERE status = 'running'")
         return {identifier for (identifier,) in await cursor.fetchall()}
 
-    async def end_orphans(self) -> list[EndedRun]:
+    async def end_orphans(self) -> list[OrphanedRun]:
         """End the runs that no worker can take, because what they were asked for is not known."""
-        async with self._conn.cursor(row_factory=args_row(EndedRun)) as cursor:
+        async with self._conn.cursor(row_factory=args_row(OrphanedRun)) as cursor:
             await cursor.execute(
                 """
                 UPDATE pipeline_history AS history

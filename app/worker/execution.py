@@ -1,4 +1,4 @@
-"""One stage of one run in the hands of one worker, from its claim to what is next."""
+"""The execution of one claimed stage, from its claim to the next stage or the end of the run."""
 
 import asyncio
 import logging

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from app.database import Database
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
 from app.repositories.locks import try_lock
-from app.repositories.stage_queue import EndedRun, StageQueueRepository, WaitingStage
+from app.repositories.stage_queue import OrphanedRun, StageQueueRepository, WaitingStage
 from app.services.queue import StageNotifier
 from app.worker.receiver import StageReceiver
 from app.worker.timings import WorkerTimings
@@ -66,7 +66,7 @@ class QueueMonitor:
         await self._watch_database()
         unread = await self._notifier.list_unread()
         waiting: list[WaitingStage] = []
-        orphans: list[EndedRun] = []
+        orphans: list[OrphanedRun] = []
         async with self._database.connect() as conn, conn.transaction():
             if await try_lock(conn, "queue"):
                 queue = StageQueueRepository(conn)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WorkerTimings:
-    """A stage whose worker died is stalled after `stalled_after`, and claimed by another within `poll_interval`."""
+    """A stage whose worker died is stalled after `stalled_after`, and is offered to another within `poll_interval`."""
 
     heartbeat_interval: float = 5.0  # between two heartbeats of a worker's stages in PostgreSQL
     stalled_after: float = 30.0  # without a heartbeat, and another worker may claim the stage
