@@ -19,6 +19,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 1.0
+_SETTLE_SECONDS = 0.1
 _AWAY_SECONDS = 0.5  # for a server that has not answered the last time
 # A live status that no worker writes any more is none; that of a run between two workers stays for longer.
 _STATUS_SECONDS = 60
@@ -103,6 +104,7 @@ async def _within(seconds: float, question: Awaitable[Any]) -> Any:
         if not asking.done():
             asking.cancel()
             asking.add_done_callback(_ignore)
+            await asyncio.wait({asking}, timeout=_SETTLE_SECONDS)  # it closes the connection that it was opening
     if asking.cancelled() or not asking.done():
         raise TimeoutError("no answer in time")
     return asking.result()
