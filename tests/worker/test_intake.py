@@ -188,7 +188,7 @@ async def test_consumers_of_workers_that_died_long_ago_are_deleted_unless_entrie
 async def test_the_example_of_the_readme_becomes_a_run(site: IntakeSite) -> None:
     await site.prepare("talk")
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (example,) = [line for line in readme.splitlines() if line.startswith("redis-cli ")]
+    (example,) = [line for line in readme.splitlines() if line.startswith("redis-cli ") and " XADD " in line]
     _, _, _, *command = shlex.split(example)
     async with site.reading(), site.redis() as redis:
         await redis.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py has no type for it
