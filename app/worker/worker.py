@@ -219,7 +219,7 @@ class Worker:
             self._run_later(identifier, stage)
 
     def _run_if_free(self, identifier: str, stage: Stage) -> bool:
-        """RunStage a stage in a task of its own. False where the worker has no capacity for another one."""
+        """Run a stage in a task of its own. False where the worker has no capacity for another one."""
         if self._capacity.locked() or self._stopping.is_set():
             return False
         self._run_later(identifier, stage)
