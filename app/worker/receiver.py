@@ -48,6 +48,7 @@ class StageReceiver:
         self._streams = [kind.stream for kind in kinds]
         self._consumer = consumer
         self._stopping = asyncio.Event()
+        self._redis_lock = asyncio.Lock()  # the pool is closed after the last connection was opened
         self._failed_at: float | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -108,7 +109,11 @@ class StageReceiver:
 
     async def _use_redis(self, use: Callable[[Redis], Awaitable[None]]) -> None:
         try:
-            async with asyncio.timeout(_CLEANING_SECONDS), Redis(connection_pool=self._broker.connection_pool) as redis:
+            async with (
+                self._redis_lock,
+                asyncio.timeout(_CLEANING_SECONDS),
+                Redis(connection_pool=self._broker.connection_pool) as redis,
+            ):
                 await use(redis)
         except (RedisError, OSError) as error:
             _log.debug("The consumer groups stay as they are: %s", error)
