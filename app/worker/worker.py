@@ -40,6 +40,7 @@ from app.worker.timings import DEFAULT_TIMINGS, WorkerTimings
 _log = logging.getLogger(__name__)
 
 _NAME_LENGTH = 100  # of `pipeline.runs.owner`
+_CANCEL_SECONDS = 6.0  # for what is cancelled to end
 _PATIENCE_SECONDS = 3.0  # with Redis: two transcriptions on this machine may keep the loop waiting for seconds
 
 
@@ -114,13 +115,17 @@ class Worker:
         """Claim no more, and release what is not done: another worker goes on with it at the same stage."""
         self._stopping.set()
         grace = self._timings.drain_timeout + self._timings.shutdown_timeout + 1
-        await asyncio.gather(
-            self._heartbeats.drain(),
-            self._periodic.stop(grace),
-            _cancel(self._intake_task),
-            self._receiver.stop(),
-            self._wait_for_running(grace),
-        )
+        stops = {
+            asyncio.create_task(self._heartbeats.drain(), name="heartbeats"),
+            asyncio.create_task(self._periodic.stop(grace), name="periodic work"),
+            asyncio.create_task(_cancel(self._intake_task), name="intake"),
+            asyncio.create_task(self._receiver.stop(), name="receiver"),
+            asyncio.create_task(self._wait_for_running(grace), name="stages"),
+        }
+        _, late = await asyncio.wait(stops, timeout=grace + 1)
+        for task in late:
+            _log.warning("The worker ends without its %s, which does not stop", task.get_name())
+            task.cancel()
         await _cancel(self._heartbeat_task)  # the last of all: what is being released is still this worker's
         await self._notifier.aclose()
 
@@ -248,7 +253,7 @@ class Worker:
 async def _cancel(task: asyncio.Task[None] | None) -> None:
     if task is not None:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
 
 
 @contextmanager
