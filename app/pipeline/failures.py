@@ -40,7 +40,7 @@ def tell_failure(error: BaseException, stage: Stage) -> str:
     if isinstance(error, OSError) and is_full(error):
         return f"There is no room for the files of the stage {stage}"
     _log.error("%s failed", STAGE_TABLE[stage].title, exc_info=error)
-    return f"{STAGE_TABLE[stage].title} failed for a reason that only the worker's log tells ({type(error).__name__})"
+    return f"{STAGE_TABLE[stage].title} failed unexpectedly, see the log of the worker ({type(error).__name__})"
 
 
 def first_error(error: BaseException) -> BaseException:

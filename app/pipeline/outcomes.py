@@ -1,4 +1,4 @@
-"""What the records of a run's stages come to at its end."""
+"""The outcome of a run, derived from the records of its stages."""
 
 from collections.abc import Mapping
 

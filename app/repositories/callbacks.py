@@ -10,7 +10,7 @@ from app.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class DueCallback:
-    """A run that has ended, and the URL that is to be told so. Times are naive UTC; `attempts` counts this one."""
+    """A run that has ended, and the URL to notify. Times are naive UTC; `attempts` counts this one."""
 
     run_id: int
     url: str

@@ -221,7 +221,7 @@ class StageExecution:
         return Executed()
 
     def _read(self, work: asyncio.Task[StageRecord]) -> StageRecord | None:
-        """Return the record that the work has come to, None for one that was stopped."""
+        """Return the record of the finished work, None where it was stopped."""
         if not work.done() or (work.cancelled() and self._stop_reason is not None):
             return None
         try:

@@ -26,7 +26,7 @@ async def test_a_worker_that_is_told_to_end_hands_its_run_on(crew: Crew) -> None
 async def test_two_workers_do_each_of_twenty_runs_once(crew: Crew) -> None:
     site = await crew.ready()
     runs = [await site.accept() for _ in range(20)]
-    await site.notify(*runs, *runs)  # and each is told of twice
+    await site.notify(*runs, *runs)  # and each gets two messages
     for run in runs:
         assert await site.ended(run) == COMPLETED
         assert await site.results(run) == list(Stage)
