@@ -27,7 +27,8 @@ _LONGEST_PAUSE_SECONDS = 5.0
 # A receiver that has failed counts as one that receives when it has not failed again for so long.
 _RECOVERY_SECONDS = 10.0
 _CLEANING_SECONDS = 2.0
-_STOP_SECONDS = 2.5  # longer than a read of the stream takes
+_STOP_SECONDS = 0.5
+_CUTS, _CUT_SECONDS = 5, 0.2
 _LEFT_MS = 300_000  # an entry is acknowledged as it is received: one that was not for so long is no worker's
 _GONE_MS = 3_600_000
 
@@ -64,13 +65,20 @@ class StageReceiver:
         """Receive no more, leave the consumer groups and close the connections. Stages that were begun go on."""
         self._stopping.set()
         if self._task is not None:
-            _, late = await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
-            if late:  # redis-py can lose a cancellation, and reads on until it loses its connection
-                await self._broker.connection_pool.disconnect(inuse_connections=True)
-                await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
-                self._task.cancel()
+            await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
+            await self._cut_read(self._task)
         await self._use_redis(self._leave)
         await self._broker.shutdown()
+
+    async def _cut_read(self, reading: asyncio.Task[None]) -> None:
+        """End a read whose cancellation was lost, as asyncio.wait_for loses some in Python 3.11: redis-py goes on with
+        the read when it has lost its connection once, and gives it up when it has lost the next one."""
+        for _ in range(_CUTS):
+            if reading.done():
+                return
+            with suppress(RedisError, OSError):
+                await self._broker.connection_pool.disconnect()
+            await asyncio.wait({reading}, timeout=_CUT_SECONDS)
 
     async def clean_streams(self) -> None:
         """Acknowledge what consumers that died have received and not acknowledged, and remove those consumers."""
@@ -90,6 +98,8 @@ class StageReceiver:
                 )
                 await receiver.listen(self._stopping)
             except Exception as error:
+                if self._stopping.is_set():
+                    break
                 if self._failed_at is None or loop.time() - self._failed_at > 2 * _LONGEST_PAUSE_SECONDS:
                     pause = _FIRST_PAUSE_SECONDS
                     self._log_failure(first_error(error))
