@@ -41,7 +41,7 @@ async def test_a_receiver_ends_also_where_its_read_loses_a_cancellation(
     async with asyncio.timeout(20), Redis.from_url(redis_url, decode_responses=True) as redis:
         await redis.flushdb()
         receiver.start(1)
-        while not await _list_consumers(redis):
+        while not await _list_consumers(redis):  # noqa: ASYNC110  nothing notifies
             await asyncio.sleep(0.01)
         await receiver.stop()
         assert asyncio.all_tasks() == before
