@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from app.models.stages import STAGE_TABLE, RunType, Stage
+from app.models.stages import STAGE_TABLE, RunType, Stage, list_stages
 
 
 class RunStatus(StrEnum):
@@ -86,6 +86,12 @@ class StageRecord:
     def is_undone(self) -> bool:
         """Whether what the stage has made went with a run that did not complete, and what it replaced came back."""
         return bool(self.result.get("is_undone"))
+
+
+def next_stage(run_type: RunType, records: Mapping[Stage, StageRecord]) -> Stage:
+    """Return the first stage of a run that is not done; the last one where each is."""
+    stages = list_stages(run_type)
+    return next((stage for stage in stages if stage not in records or not records[stage].is_done), stages[-1])
 
 
 def last_begun_stage(records: Mapping[Stage, StageRecord]) -> Stage | None:

@@ -4,11 +4,12 @@ A new stage is a member of `Stage`, its row here, and the module that the row na
 """
 
 import random
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+STALLED_AFTER = 30.0  # seconds without a heartbeat of its worker: another may claim the stage
 _DAY = 24 * 3600.0
 
 
@@ -249,8 +250,3 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
 def list_stages(run_type: RunType) -> tuple[Stage, ...]:
     """Return the stages of a run, in the order of the pipeline."""
     return tuple(stage for stage, row in STAGE_TABLE.items() if run_type is RunType.FULL or run_type in row.run_types)
-
-
-def next_stage(run_type: RunType, done: Container[Stage]) -> Stage | None:
-    """Return the first stage of a run that is not among those done, None where there is none."""
-    return next((stage for stage in list_stages(run_type) if stage not in done), None)

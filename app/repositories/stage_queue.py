@@ -11,8 +11,8 @@ from psycopg.rows import args_row
 from psycopg.types.json import Jsonb
 
 from app.database import Connection
-from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord
-from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind, list_stages, next_stage
+from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, next_stage
+from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.repositories.claimed_runs import Outcome, end_run
 from app.repositories.stored_runs import read_claimed
 from app.repositories.videos import VideoRepository
@@ -56,12 +56,6 @@ class WaitingStage:
     stage: Stage
 
 
-def first_stage(run_type: RunType, records: Mapping[Stage, StageRecord]) -> Stage:
-    """Return the stage that is next in a run with these records; the last one where each is done."""
-    done = {stage for stage, record in records.items() if record.is_done}
-    return next_stage(run_type, done) or list_stages(run_type)[-1]
-
-
 class StageQueueRepository:
     """Runs that wait at a stage, and the workers that claim them."""
 
@@ -94,7 +88,7 @@ class StageQueueRepository:
                     "identifier": identifier,
                     "type": run_type,
                     "subject": subject,
-                    "stage": first_stage(run_type, stages or {}).value,
+                    "stage": next_stage(run_type, stages or {}).value,
                     "started_at": started_at,
                     "request": Jsonb(asdict(request)),
                     "stages": Jsonb({stage.value: asdict(record) for stage, record in (stages or {}).items()}),

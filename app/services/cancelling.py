@@ -6,13 +6,12 @@ from redis.asyncio import Redis
 
 from app.core.errors import NothingRuns
 from app.database import Connection, Database
+from app.models.stages import STALLED_AFTER
 from app.repositories import VideoRepository
 from app.repositories.active_runs import ActiveRunRepository
 from app.repositories.live_runs import LiveRuns
 from app.repositories.stage_queue import StageQueueRepository
 from app.services.identifiers import findable
-
-_STALLED_AFTER = 30.0  # seconds; the heartbeats of a worker that lives come more often
 
 
 @dataclass(slots=True)
@@ -29,7 +28,7 @@ async def cancel_runs(conn: Connection, video: str) -> Cancelled:
     cancelled = Cancelled()
     await VideoRepository(conn).lock(findable(video))  # before its runs, as a worker does
     for run_id, identifier in await ActiveRunRepository(conn).list_of_video(findable(video)):
-        has_ended = await StageQueueRepository(conn).request_cancel(run_id, _STALLED_AFTER)
+        has_ended = await StageQueueRepository(conn).request_cancel(run_id, STALLED_AFTER)
         (cancelled.ended if has_ended else cancelled.ending).append(identifier)
     return cancelled
 

@@ -49,7 +49,7 @@ class PipelineOptions(BaseModel):
     callback_url: str | None = Field(
         None,
         max_length=2000,
-        description="http:// or https:// address that is told when the run has ended, by a signed POST",
+        description="http:// or https:// address that gets a signed POST when the run has ended",
         examples=[None],
     )
 

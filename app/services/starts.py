@@ -20,11 +20,10 @@ from app.core.errors import (
 )
 from app.core.guarded_http import AddressGuard
 from app.database import Database
-from app.models.run import RunRequest, StageRecord
+from app.models.run import RunRequest, StageRecord, next_stage
 from app.models.stages import RunType, Stage
 from app.models.video import describe_moment_outside
 from app.repositories.answers import AnswerRepository
-from app.repositories.stage_queue import first_stage
 from app.repositories.starts import StartMaterial, StartRepository
 from app.services.accepting import accept_run, already_running
 from app.services.identifiers import findable
@@ -142,7 +141,7 @@ class Starts:
             if refusal is not None and resolved.download_required:
                 raise refusal
             identifier = await accept_run(conn, resolved.video, RunType.FULL, replace(request, video_url=url))
-        await self._notify(identifier, first_stage(RunType.FULL, {}))
+        await self._notify(identifier, next_stage(RunType.FULL, {}))
         return StartedFromUrl(identifier, await self._look_for_film(resolved))
 
     async def check_from_url(self, url: str, request: RunRequest) -> AddressRefused | None:
@@ -172,7 +171,7 @@ class Starts:
                 async with conn.transaction():
                     identifier = await accept_run(conn, video, run_type, request, subject, stages)
                     await AnswerRepository(conn).copy(retried, identifier)
-        await self._notify(identifier, first_stage(run_type, stages or {}))
+        await self._notify(identifier, next_stage(run_type, stages or {}))
         return identifier
 
     async def check_again(self, video: str, run_type: RunType, request: RunRequest) -> None:

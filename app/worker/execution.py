@@ -19,7 +19,7 @@ from app.core.errors import (
     VideoMomentsError,
 )
 from app.core.turns import note_idle, observe_turns
-from app.models.run import ClaimedRun, RunStatus, StageRecord, StageStatus, last_begun_stage
+from app.models.run import ClaimedRun, RunStatus, StageRecord, StageStatus, last_begun_stage, next_stage
 from app.models.stages import STAGE_TABLE, Stage
 from app.pipeline.clock import StageClock
 from app.pipeline.context import RunContext
@@ -31,7 +31,6 @@ from app.pipeline.stage_code import StageCode
 from app.repositories import VideoRepository
 from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
 from app.repositories.live_fields import write_run
-from app.repositories.stage_queue import first_stage
 from app.worker.timings import WorkerTimings
 
 T = TypeVar("T")
@@ -245,7 +244,7 @@ class StageExecution:
     async def _advance(self, record: StageRecord) -> Executed:
         """Move the run to its next stage, or end it after the last one, or where it is to be cancelled."""
         record, run = self._end_record(record), self.context.run
-        stage = first_stage(run.type, self.records)
+        stage = next_stage(run.type, self.records)
         if stage in self.records and self.records[stage].is_done:
             return await self._end(conclude(self.records), record)
         self.is_settling = True

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
+from app.models.stages import STALLED_AFTER
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerTimings:
     """A stage whose worker died is stalled after `stalled_after`, and is offered to another within `poll_interval`."""
 
     heartbeat_interval: float = 5.0  # between two heartbeats of a worker's stages in PostgreSQL
-    stalled_after: float = 30.0  # without a heartbeat, and another worker may claim the stage
+    stalled_after: float = STALLED_AFTER
     status_interval: float = 0.5  # between two polls for cancelled stages; the live status is as old at most
     poll_interval: float = 5.0  # between two polls for stages that wait; whole seconds, at least one
     notify_again_after: float = 30.0  # for a stage that still waits

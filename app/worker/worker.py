@@ -74,11 +74,11 @@ class Worker:
         self._notifier = StageNotifier(settings)
         self._intake = Intake(settings, database, redis, storage, self._notifier.notify)
         self._receiver = StageReceiver(settings, self._kinds, self.name, self.run_stage)
-        limits = {
+        self._limits = {
             stage: getattr(settings, row.limit_setting) for stage, row in STAGE_TABLE.items() if row.limit_setting
         }
         self._monitor = QueueMonitor(
-            database, self._notifier, self._receiver, self._kinds, self._run_if_free, limits, timings
+            database, self._notifier, self._receiver, self._kinds, self._run_if_free, self._limits, timings
         )
         self._heartbeats = Heartbeats(database, self._live, self.name, timings)
         self._playables = PlayableMaker(settings, database, storage, self.name, timings)
@@ -175,11 +175,9 @@ class Worker:
         """Claim a stage, unless this worker has it: its heartbeats look late after the machine has slept, too."""
         if self._heartbeats.has(identifier, stage):
             return None
-        setting = (self._stages or {})[stage].definition.limit_setting
-        limit = getattr(self._settings, setting) if setting else None
         async with self._database.connect() as conn:
             queue = StageQueueRepository(conn)
-            return await queue.claim(identifier, stage, self.name, self._monitor.stalled_after, limit)
+            return await queue.claim(identifier, stage, self.name, self._monitor.stalled_after, self._limits.get(stage))
 
     def _make_execution(self, run: ClaimedRun) -> StageExecution:
         folder = self._folders.get(run.identifier)
@@ -203,7 +201,7 @@ class Worker:
             await self._notify(run.identifier, executed.next_stage)
         elif executed.kept is None and not self._stopping.is_set():  # another worker here needs its folder, or none
             await self._remove_folders()
-        if (self._stages or {})[run.stage].definition.limit_setting is not None:
+        if run.stage in self._limits:
             await self._notify_next(run.stage)
 
     async def _notify_next(self, stage: Stage) -> None:

@@ -11,11 +11,11 @@ from app.ai.protocols import Models, MomentFinder, Transcriber
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured
 from app.database import Connection, Database, connect
-from app.models.run import ClaimedRun, RunRequest
+from app.models.run import ClaimedRun, RunRequest, next_stage
 from app.models.stages import RunType, Stage
 from app.pipeline.context import RunContext
 from app.repositories import VideoRepository
-from app.repositories.stage_queue import StageQueueRepository, first_stage
+from app.repositories.stage_queue import StageQueueRepository
 from app.storage import open_storage
 from tests.factories import make_video
 
@@ -95,6 +95,6 @@ async def _claim(
     accepted = await work.accept(name, identifier, run_type, datetime.now(UTC).replace(tzinfo=None), request, subject)
     assert accepted is not None
     assert accepted.run_id is not None, accepted
-    run = await work.claim(identifier, first_stage(run_type, {}), f"worker-{next(_numbers)}", 60)
+    run = await work.claim(identifier, next_stage(run_type, {}), f"worker-{next(_numbers)}", 60)
     assert run is not None
     return run

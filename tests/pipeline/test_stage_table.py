@@ -17,8 +17,8 @@ from redis import Redis
 
 from app.core.config import Settings
 from app.database import connect
-from app.models.run import RunRequest, StageStatus
-from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, WorkKind, list_stages, next_stage
+from app.models.run import RunRequest, StageRecord, StageStatus, next_stage
+from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, WorkKind, list_stages
 from app.pipeline.stage_code import load_stages
 from app.storage import audio_folder
 from tests.factories import make_clip, make_generation_config, make_moment, make_transcript, make_video
@@ -70,9 +70,11 @@ def test_each_button_has_stages(run_type: RunType) -> None:
 
 
 def test_the_next_stage_is_the_first_that_is_not_done() -> None:
-    assert next_stage(RunType.FULL, {Stage.DOWNLOAD, Stage.AUDIO_UPLOAD}) is Stage.AUDIO
-    assert next_stage(RunType.CLIPS, {Stage.CLIPS}) is Stage.CLIP_UPLOAD
-    assert next_stage(RunType.CLIPS, {Stage.CLIPS, Stage.CLIP_UPLOAD}) is None
+    done, failed = StageRecord(StageStatus.COMPLETED), StageRecord(StageStatus.FAILED)
+    assert next_stage(RunType.FULL, {Stage.DOWNLOAD: done, Stage.AUDIO_UPLOAD: done}) is Stage.AUDIO
+    assert next_stage(RunType.FULL, {Stage.DOWNLOAD: done, Stage.AUDIO: failed}) is Stage.AUDIO
+    assert next_stage(RunType.CLIPS, {Stage.CLIPS: done}) is Stage.CLIP_UPLOAD
+    assert next_stage(RunType.CLIPS, {Stage.CLIPS: done, Stage.CLIP_UPLOAD: done}) is Stage.CLIP_UPLOAD
 
 
 def test_limits_are_settings_and_no_two_stages_share_a_field() -> None:
