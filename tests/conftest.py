@@ -22,6 +22,7 @@ from psycopg.rows import TupleRow
 from app.core.config import Settings, get_settings
 from app.database import Connection, connect
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.embedded.servers import QUICK
 from tests.google_emulator import Emulator, write_credentials
 from tests.media.talks import BREAD, MARS, TOPICS, Talk, make_talk
 from tests.serving import free_port
@@ -176,6 +177,20 @@ def database_url(databases: Databases, template_url: str) -> str:
 def own_database_url(databases: Databases, template_url: str) -> str:
     """A migrated database of the test's own, for what a rollback cannot show."""
     return databases.create(template_url)
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
+    """A Redis-protocol server of the test's own, to stop and to start."""
+    with EmbeddedValkey(tmp_path / "valkey", free_port()) as valkey:
+        yield valkey
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL of the test's own, to stop and to start."""
+    with EmbeddedPostgres(tmp_path / "postgres", free_port(), QUICK) as postgres:
+        yield postgres
 
 
 @pytest.fixture

@@ -55,12 +55,19 @@ def open_client(settings: Settings, **options: Any) -> Redis:
     """Return a client of its own connections, which answers with bytes unless `options` say otherwise."""
     return Redis.from_url(
         settings.redis_url.get_secret_value(),
-        socket_connect_timeout=_CONNECT_SECONDS,
-        socket_timeout=_ANSWER_SECONDS,
         health_check_interval=30,
-        retry=Retry(NoBackoff(), 1),
+        **connection_options(),
         **options,
     )
+
+
+def connection_options() -> dict[str, Any]:
+    """Return how every connection of this project waits and retries."""
+    return {
+        "socket_connect_timeout": _CONNECT_SECONDS,
+        "socket_timeout": _ANSWER_SECONDS,
+        "retry": Retry(NoBackoff(), 1),
+    }
 
 
 def get_redis() -> Redis:

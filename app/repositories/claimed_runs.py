@@ -158,14 +158,14 @@ class ClaimedRunRepository:
         )
 
     async def set_config(self, run: ClaimedRun, generation_config_id: int) -> None:
-        """Say which generation config the run uses."""
+        """Set the generation config that the run uses."""
         await self._conn.execute(
             "UPDATE pipeline_history SET generation_config_id = %(config)s WHERE id = %(id)s",
             {"config": generation_config_id, "id": run.id},
         )
 
     async def set_first_config(self, run: ClaimedRun, generation_config_id: int) -> None:
-        """Say which generation config the run uses, unless it has named one."""
+        """Set the generation config that the run uses, unless one is set."""
         await self._conn.execute(
             """
             UPDATE pipeline_history SET generation_config_id = %(config)s

@@ -44,7 +44,6 @@ class HeldStage:
 
     run_id: int
     stage: str
-    attempt: int
     cancel_requested: bool
 
 
@@ -154,7 +153,7 @@ class StageQueueRepository:
         """Return the stages that a worker has claimed, and whether their runs are to be cancelled."""
         async with self._conn.cursor(row_factory=args_row(HeldStage)) as cursor:
             await cursor.execute(
-                "SELECT run_id, stage, attempt, cancel_requested FROM pipeline.runs WHERE owner = %(owner)s",
+                "SELECT run_id, stage, cancel_requested FROM pipeline.runs WHERE owner = %(owner)s",
                 {"owner": owner},
             )
             return await cursor.fetchall()

@@ -9,15 +9,13 @@ import logging
 from collections.abc import Sequence
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from taskiq.exceptions import TaskiqError
 from taskiq.kicker import AsyncKicker
 from taskiq_redis import RedisStreamBroker
 
 from app.core.config import Settings
-from app.core.redis import describe_redis_error
+from app.core.redis import connection_options, describe_redis_error
 from app.core.tracing import add_tracing, send_span_ended
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
 
@@ -27,9 +25,7 @@ _log = logging.getLogger(__name__)
 
 _SEND_SECONDS = 1.0
 _BLOCK_MS = 2000  # less than the seconds after which a server counts as away
-_CONNECT_SECONDS = 2.0
-_ANSWER_SECONDS = 5.0
-_CONNECTIONS = 20
+_CONNECTIONS, _POOL_SECONDS = 20, 2.0
 # A message that is trimmed is no loss: it is sent again for a stage that still waits.
 _LONGEST_STREAM = 10_000
 
@@ -53,10 +49,8 @@ def make_broker(
         xread_count=1,
         maxlen=_LONGEST_STREAM,
         max_connection_pool_size=_CONNECTIONS,
-        timeout=_CONNECT_SECONDS,
-        socket_connect_timeout=_CONNECT_SECONDS,
-        socket_timeout=_ANSWER_SECONDS,
-        retry=Retry(NoBackoff(), 1),
+        timeout=_POOL_SECONDS,
+        **connection_options(),
     )
     add_tracing(broker)
     return broker

@@ -13,7 +13,7 @@ from app.storage import open_storage
 
 _DESCRIPTION = """Execute the stages of runs, beside the server or on another machine: as many workers as you like, each
 for every kind of work or for some. All of them need the same DATABASE_URL, REDIS_URL and STORAGE_URL. Ctrl-C or SIGTERM
-ends it, as a rule within ten seconds, and another worker goes on with what it had claimed."""
+ends it, as a rule within eight seconds, and another worker goes on with what it had claimed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -321,8 +321,8 @@ class StageExecution:
         _log.info("Run %s: %s %s in %.1f s%s", run, stage, record.status, seconds, text, extra=facts)
 
 
-def _stays(stage: Stage, next_stage: Stage) -> bool:
+def _stays(stage: Stage, following: Stage) -> bool:
     """Whether the worker that has done a stage goes on with the next one: it is of the same kind, so its files are
     here, and no limit over all workers has to be asked first."""
-    definition = STAGE_TABLE[next_stage]
+    definition = STAGE_TABLE[following]
     return definition.kind is STAGE_TABLE[stage].kind and definition.limit_setting is None

@@ -72,7 +72,7 @@ class Site:
             yield redis
 
     async def accept(self, run_type: RunType = RunType.FULL) -> str:
-        """Accept a run over a new video, and tell nobody."""
+        """Accept a run over a new video, and send no message."""
         return (await self.accept_many(1, run_type))[0]
 
     async def accept_many(self, number: int, run_type: RunType = RunType.FULL) -> list[str]:

@@ -31,7 +31,7 @@ async def test_a_run_that_is_cancelled_in_a_stage_ends_there(served: Site, stage
     assert (record["status"], record["error"]) == ("cancelled", None)
 
 
-async def test_a_wish_that_redis_has_forgotten_is_seen_all_the_same(served: Site) -> None:
+async def test_a_request_to_cancel_needs_no_redis(served: Site) -> None:
     hold(served.folder, Stage.AUDIO)
     run = await served.start()
     await served.begun(run, Stage.AUDIO)

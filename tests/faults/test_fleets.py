@@ -89,8 +89,7 @@ def test_workers_for_different_kinds_of_work_share_a_bucket(
 
 
 def test_a_run_survives_the_death_of_a_worker_of_each_kind(apart: SeparateWorkers) -> None:
-    """Each dies while it waits for somebody else, and one on another machine takes its stage over."""
-
+    """Each is killed in a stage, and a worker on another machine claims that stage."""
     apart.site.answers["/video.mp4"] = in_turn(Visit.wait_until_gone, apart.site.answers["/video.mp4"])
     apart.models.script([Reply(never=True), Reply(body=TRANSCRIPT), Reply(never=True)])
     video = apart.start_run()

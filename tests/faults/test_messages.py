@@ -21,7 +21,7 @@ from tests.intakes import PREVIOUS
 COMPLETED = Ended("completed", None, None)
 
 
-async def test_a_run_that_nobody_rang_for_is_found(site: Site) -> None:
+async def test_a_run_without_a_message_is_found(site: Site) -> None:
     async with site.worker():
         run = await site.accept()
         assert await site.ended(run) == COMPLETED
@@ -88,12 +88,12 @@ async def test_a_message_that_names_no_stage_is_one_line_in_the_log(
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-async def test_a_run_that_is_told_of_while_it_is_under_way_is_not_begun_again(site: Site) -> None:
+async def test_a_message_of_a_run_under_way_does_not_begin_it_again(site: Site) -> None:
     hold(site.folder, Stage.AUDIO)
     async with site.worker(pipeline_concurrency=2):
         run = await site.start(RunType.AUDIO)
         await site.begun(run, Stage.AUDIO)
-        await site.notify(run, run, "pipeline:nobody:1")
+        await site.notify(run, run, "pipeline:unknown:1")
         assert await site.ended(await site.start(RunType.TRANSCRIPT)) == COMPLETED  # which is heard of later
         let_go(site.folder, Stage.AUDIO)
         assert await site.ended(run) == COMPLETED

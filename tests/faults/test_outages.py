@@ -1,33 +1,18 @@
 """Servers that are emptied, stopped and started while a run is under way, and a disk that is full."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from redis.asyncio import Redis
 
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
 from app.models.stages import RunType, Stage
 from tests.conftest import Databases, migrate
-from tests.embedded.servers import QUICK
 from tests.faults.site import Ended, Site
 from tests.faults.stages import RESULTS, fill_disk, hold, let_go
 from tests.serving import free_port
 
 COMPLETED = Ended("completed", None, None)
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
-    with EmbeddedValkey(tmp_path / "valkey", free_port()) as valkey:
-        yield valkey
-
-
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tmp_path / "postgres", free_port(), QUICK) as postgres:
-        yield postgres
 
 
 async def test_a_redis_that_is_emptied_loses_no_run(site: Site) -> None:

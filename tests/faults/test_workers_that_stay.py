@@ -9,7 +9,7 @@ from tests.faults.stages import hold, let_go
 COMPLETED = Ended("completed", None, None)
 
 
-async def test_a_worker_that_is_told_to_end_hands_its_run_on(crew: Crew) -> None:
+async def test_a_worker_that_gets_sigterm_releases_its_run(crew: Crew) -> None:
     site = await crew.ready()
     hold(site.folder, Stage.CLIPS)
     run = await site.start()

@@ -204,14 +204,14 @@ async def test_a_video_whose_speech_was_dropped_is_not_called_silent(own_databas
         assert await generation.run_stage(claimed) == {"moments": 0, "reason": dropped}
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(55.64, "55.6"), (59.99, "59.9")])
+@pytest.mark.parametrize(("seconds", "shown"), [(55.64, "55.6"), (59.99, "59.9")])
 async def test_of_a_video_shorter_than_a_moment_nobody_is_asked_for_moments(
-    own_database_url: str, tmp_path: Path, seconds: float, told: str
+    own_database_url: str, tmp_path: Path, seconds: float, shown: str
 ) -> None:
     finder, video = ScriptedFinder(_FOUND), {"duration_seconds": seconds}
     async with _ready(own_database_url, tmp_path, finder, video=video, min_moment_length=60.0) as context:
         result = await generation.run_stage(context)
-    reason = f"The video takes {told} seconds, and a moment should take at least 60"
+    reason = f"The video takes {shown} seconds, and a moment should take at least 60"
     assert result == {"moments": 0, "reason": reason}
     assert finder.asked == []
 

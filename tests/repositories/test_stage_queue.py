@@ -99,7 +99,7 @@ async def test_which_runs_are_in_each_others_way(
     assert accepted.other_type == (first[0] if is_in_the_way else None)
 
 
-async def test_a_run_that_has_ended_is_in_nobodys_way(conn: Connection) -> None:
+async def test_a_run_that_has_ended_is_excludes_no_other(conn: Connection) -> None:
     await add_video(conn)
     await accept(conn)
     await ClaimedRunRepository(conn).finish(await claimed(conn), Outcome(RunStatus.COMPLETED, moments=3, clips=2))
@@ -289,7 +289,7 @@ async def test_a_run_that_ends_while_a_worker_reaches_for_it_is_not_claimed(own_
         assert await status_of(watcher) == "cancelled"
 
 
-async def test_a_run_that_has_ended_is_in_nobodys_hands(conn: Connection) -> None:
+async def test_a_run_that_has_ended_has_no_owner(conn: Connection) -> None:
     await add_video(conn)
     await accept(conn)
     run = await claimed(conn)
@@ -307,9 +307,9 @@ async def test_a_worker_sees_that_a_run_it_works_on_is_to_be_cancelled(conn: Con
     assert run_id
     run = await claimed(conn)
     queue = StageQueueRepository(conn)
-    assert await queue.list_held("one") == [HeldStage(run.id, Stage.DOWNLOAD, 1, cancel_requested=False)]
+    assert await queue.list_held("one") == [HeldStage(run.id, Stage.DOWNLOAD, cancel_requested=False)]
     assert await queue.request_cancel(run_id, 30) is False
-    assert await queue.list_held("one") == [HeldStage(run.id, Stage.DOWNLOAD, 1, cancel_requested=True)]
+    assert await queue.list_held("one") == [HeldStage(run.id, Stage.DOWNLOAD, cancel_requested=True)]
     assert await status_of(conn) == "running"
 
 
@@ -332,7 +332,7 @@ async def test_workers_are_told_of_a_waiting_run_once_in_a_while(conn: Connectio
     await add_video(conn)
     await accept(conn)
     queue = StageQueueRepository(conn)
-    assert await queue.pick_waiting(30, 30) == []  # whoever accepted it has told them
+    assert await queue.pick_waiting(30, 30) == []  # its message was sent on acceptance
     await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '31 seconds'")
     waiting = await queue.pick_waiting(30, 30)
     assert waiting == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
@@ -341,7 +341,7 @@ async def test_workers_are_told_of_a_waiting_run_once_in_a_while(conn: Connectio
     assert await queue.pick_waiting(30, 30) == waiting
 
 
-async def test_a_running_run_that_nobody_knows_more_of_is_ended(conn: Connection) -> None:
+async def test_a_running_run_without_its_request_is_ended(conn: Connection) -> None:
     await add_video(conn)
     video = await VideoRepository(conn).get_by_identifier("talk")
     assert video

@@ -289,7 +289,7 @@ async def test_no_secret_is_kept(site: IntakeSite, caplog: pytest.LogCaptureFixt
         "generation_prompt": "swordfish-swordfish",
         "api_key": "plain",
     }
-    fields = make_fields(config, password="simple", video_id="new")  # noqa: S106  of nobody
+    fields = make_fields(config, password="simple", video_id="new")  # noqa: S106  opens nothing
     fields[b"Authorization"] = b"Bearer something-long"
     await settle(site, fields)
     (rejected,) = await site.rejected()

@@ -38,10 +38,10 @@ async def _make_starts(settings: Settings, tmp_path: Path) -> Starts:
     async with connect(settings) as conn:
         await make_video(conn, identifier="talk", cloud_url=file.as_uri(), audio_codec="aac")
 
-    async def notify_nobody(identifier: str, stage: Stage) -> None:
+    async def skip_notify(identifier: str, stage: Stage) -> None:
         pass
 
-    return Starts(Database(get_connection), open_storage(settings), Redis(), settings, notify_nobody)
+    return Starts(Database(get_connection), open_storage(settings), Redis(), settings, skip_notify)
 
 
 async def test_a_run_is_accepted_in_two_round_trips(

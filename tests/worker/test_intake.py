@@ -5,7 +5,7 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from app.services.intake import RequestIntake
 from app.services.live_state import REQUEST_GROUP, REQUEST_STREAM
 from app.worker import intake as intake_module
 from tests.conftest import Databases, migrate
-from tests.embedded.servers import QUICK
 from tests.intakes import PREVIOUS, IntakeSite
 from tests.serving import free_port
 
@@ -34,18 +33,6 @@ async def site(own_database_url: str, redis_url: str, tmp_path: Path) -> IntakeS
     site = IntakeSite(own_database_url, redis_url, tmp_path)
     await site.prepare("demo-talk")
     return site
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
-    with EmbeddedValkey(tmp_path / "valkey", free_port()) as valkey:
-        yield valkey
-
-
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tmp_path / "postgres", free_port(), QUICK) as postgres:
-        yield postgres
 
 
 def request_of(video: str, number: int = 1) -> dict[str, str]:
