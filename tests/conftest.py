@@ -174,9 +174,11 @@ def database_url(databases: Databases, template_url: str) -> str:
 
 
 @pytest.fixture
-def own_database_url(databases: Databases, template_url: str) -> str:
+def own_database_url(databases: Databases, template_url: str) -> Iterator[str]:
     """A migrated database of the test's own, for what a rollback cannot show."""
-    return databases.create(template_url)
+    url = databases.create(template_url)
+    yield url
+    databases.drop(str(conninfo_to_dict(url)["dbname"]))  # hundreds of copies would fill a small disk
 
 
 @pytest.fixture
