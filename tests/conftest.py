@@ -123,7 +123,8 @@ class Databases:
         """Create a database, empty or a copy of the database `template`, and return its address."""
         name = f"videomoments_test_{os.getpid()}_{next(_numbers)}"
         source = conninfo_to_dict(template)["dbname"] if template else "template0"
-        self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(str(source))))
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(str(source)))
+        self._run(statement, self._server_url)
         self._names.append(name)
         return self.url_of(name)
 
@@ -131,14 +132,16 @@ class Databases:
         return urlsplit(self._server_url)._replace(path=f"/{name}").geturl()
 
     def drop(self, name: str) -> None:
-        self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        """Drop a database with its sessions, which only a superuser may where autovacuum has one."""
+        statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        self._run(statement, _superuser_urls.get(self._server_url, self._server_url))
 
     def drop_all(self) -> None:
         for name in self._names:
             self.drop(name)
 
-    def _run(self, statement: sql.Composed) -> None:
-        with psycopg.connect(make_conninfo(self._server_url), autocommit=True) as conn:
+    def _run(self, statement: sql.Composed, server_url: str) -> None:
+        with psycopg.connect(make_conninfo(server_url), autocommit=True) as conn:
             conn.execute(statement)
 
 
