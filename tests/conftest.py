@@ -82,7 +82,11 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def superuser_url(postgres_url: str) -> str:
     """The same for a superuser, for what the application's role may not: `TEST_DATABASE_URL` has to name one."""
-    return _superuser_urls.get(postgres_url, postgres_url)
+    return _find_superuser_url(postgres_url)
+
+
+def _find_superuser_url(server_url: str) -> str:
+    return _superuser_urls.get(server_url, server_url)
 
 
 def as_superuser(url: str, superuser_url: str) -> str:
@@ -117,7 +121,7 @@ class Databases:
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
-        self._names: list[str] = []
+        self._names: set[str] = set()
 
     def create(self, template: str | None = None) -> str:
         """Create a database, empty or a copy of the database `template`, and return its address."""
@@ -125,7 +129,7 @@ class Databases:
         source = conninfo_to_dict(template)["dbname"] if template else "template0"
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(str(source)))
         self._run(statement, self._server_url)
-        self._names.append(name)
+        self._names.add(name)
         return self.url_of(name)
 
     def url_of(self, name: str) -> str:
@@ -134,10 +138,11 @@ class Databases:
     def drop(self, name: str) -> None:
         """Drop a database with its sessions, which only a superuser may where autovacuum has one."""
         statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-        self._run(statement, _superuser_urls.get(self._server_url, self._server_url))
+        self._run(statement, _find_superuser_url(self._server_url))
+        self._names.discard(name)
 
     def drop_all(self) -> None:
-        for name in self._names:
+        for name in [*self._names]:
             self.drop(name)
 
     def _run(self, statement: sql.Composed, server_url: str) -> None:
