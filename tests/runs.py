@@ -10,9 +10,9 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from app.database import Connection
-from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
+from app.models.run import ClaimedRun, Outcome, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
-from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
+from app.repositories.claimed_runs import ClaimedRunRepository
 from app.repositories.stage_queue import StageQueueRepository
 
 _numbers = count(1)

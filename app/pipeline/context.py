@@ -1,17 +1,24 @@
-"""What a stage has to work with."""
+"""One run in the hands of a worker, and the functions of its stages."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any, TypeVar
 
 from app.ai.protocols import Models
 from app.core.config import Settings
 from app.core.errors import VideoDeleted
 from app.database import Connection, Database
 from app.models.run import ClaimedRun
+from app.models.stages import STAGE_TABLE, Stage, StageDefinition, WorkKind
+from app.pipeline.failures import through_outages
 from app.repositories import VideoRepository
 from app.repositories.claimed_runs import ClaimedRunRepository
 from app.storage import Storage
+
+T = TypeVar("T")
 
 
 class RunContext:
@@ -53,3 +60,34 @@ class RunContext:
                 raise VideoDeleted
             await ClaimedRunRepository(conn).hold(self.run)
             yield conn
+
+    async def save(self, write: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run `write` in one `commit()`, and again while PostgreSQL is away: a model is not paid twice for an outage.
+
+        A commit whose answer was lost is made again, too. Raises what `commit` and `write` raise.
+        """
+
+        async def commit() -> T:
+            async with self.commit() as conn:
+                return await write(conn)
+
+        return await through_outages(f"A result of run {self.run.identifier}", commit)
+
+
+@dataclass(frozen=True, slots=True)
+class StageCode:
+    """A stage with its code; `StageDefinition` says what its functions return."""
+
+    definition: StageDefinition
+    skip_reason: Callable[[RunContext], Awaitable[str | None]]
+    run_stage: Callable[[RunContext], Awaitable[Mapping[str, Any]]]
+
+
+def load_stages(kinds: Collection[WorkKind] = tuple(WorkKind)) -> Mapping[Stage, StageCode]:
+    """Import the stages of some kinds of work, and with them what only a worker needs."""
+    return {stage: _load_stage(row) for stage, row in STAGE_TABLE.items() if row.kind in kinds}
+
+
+def _load_stage(definition: StageDefinition) -> StageCode:
+    module = import_module(definition.module)
+    return StageCode(definition, module.skip_reason, module.run_stage)

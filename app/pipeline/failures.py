@@ -1,21 +1,27 @@
-"""What is told of a stage that failed: one sentence, whatever went wrong."""
+"""Failures of a stage in words, and what is tried again while PostgreSQL is away."""
 
+import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import psycopg
 
-from app.core.errors import RunLost, VideoMomentsError
+from app.core.errors import DatabaseUnavailable, RunLost, VideoMomentsError
 from app.core.masking import mask_secrets, mask_values
 from app.core.text import escape_controls
+from app.core.turns import note_idle
 from app.database.errors import domain_error
 from app.models.run import StageRecord
 from app.models.stages import STAGE_TABLE, Stage
 from app.storage.os_errors import is_full
 
 _log = logging.getLogger(__name__)
-
 _LENGTH = 2000
+T = TypeVar("T")
+# Ten minutes in all: what was paid for is not thrown away in a minute.
+_PAUSES = (0.5, 1.0, 2.0, 4.0, *[5.0] * 118)
 
 
 def mask_record(record: StageRecord) -> StageRecord:
@@ -49,3 +55,56 @@ def first_error(error: BaseException) -> BaseException:
         return error
     lost = error.subgroup(RunLost)
     return first_error((lost or error).exceptions[0])
+
+
+class OutageLasts(DatabaseUnavailable):
+    """An outage that lasts longer than it is waited for. Not retried again by an outer `through_outages`."""
+
+
+class OutagePauses:
+    """The pauses between two tries while PostgreSQL is away. `what` waits, and is the beginning of a sentence."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._pauses = iter(_PAUSES)
+
+    def next_pause(self, error: BaseException) -> float | None:
+        """Return the seconds before the next try; None for an error that is no outage, or that was waited for within.
+
+        Raises `OutageLasts` after the last try.
+        """
+        reason = find_outage(error)
+        if reason is None or isinstance(error, OutageLasts):
+            return None
+        pause = next(self._pauses, None)
+        if pause is None:
+            raise OutageLasts(str(reason))
+        if pause == _PAUSES[0]:
+            _log.warning("%s waits: %s", self._what, reason)
+        return pause
+
+
+async def through_outages(what: str, do: Callable[[], Awaitable[T]]) -> T:
+    """Do something, again while PostgreSQL is away; what was done and not heard of is done again, too.
+
+    Raises what `do` raises, and `OutageLasts`. `what` is the beginning of a sentence. The outage does not count
+    against the time limits around it.
+    """
+    outage, loop = OutagePauses(what), asyncio.get_running_loop()
+    tried_at: float | None = None
+    while True:
+        try:
+            return await do()
+        except (psycopg.Error, DatabaseUnavailable) as error:
+            pause = outage.next_pause(error)
+            if pause is None:
+                raise
+        note_idle(pause + (0.0 if tried_at is None else loop.time() - tried_at))
+        await asyncio.sleep(pause)
+        tried_at = loop.time()
+
+
+def find_outage(error: BaseException) -> DatabaseUnavailable | None:
+    """Return the outage behind an error, None for any other error."""
+    told = domain_error(error) if isinstance(error, psycopg.Error) else error
+    return told if isinstance(told, DatabaseUnavailable) else None

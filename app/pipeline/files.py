@@ -1,9 +1,11 @@
-"""The files that a run has at hand, by their names in its folder."""
+"""The files of a run: those in its folder, and those of its video in the store."""
 
 import asyncio
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
-from app.core.errors import FileMissing
+from app.core.errors import FileMissing, StageFailed, VideoDeleted, VideoMomentsError
 from app.models.video import describe_early_end
 from app.pipeline.context import RunContext
 from app.repositories import VideoRepository
@@ -14,6 +16,9 @@ from app.storage.os_errors import writing
 
 AUDIO_NAME = "audio.wav"
 _PART = ".part"
+
+
+_log = logging.getLogger(__name__)
 
 
 async def local_audio(context: RunContext) -> Path:
@@ -64,3 +69,25 @@ async def describe_file_problem(context: RunContext) -> str | None:
         video = await VideoRepository(conn).get(context.run.video_id)
         early_end = await VideoFileRepository(conn).get_early_end(context.run.video_id)
     return describe_early_end(video.duration_seconds, *early_end) if video else None
+
+
+async def film_url(context: RunContext) -> str:
+    """Return where the film of the run's video lies. Raises `StageFailed` where it is missing."""
+    async with context.database.connect() as conn:
+        video = await VideoRepository(conn).get(context.run.video_id)
+    if video is None:
+        raise VideoDeleted
+    try:
+        await context.storage.stat(video.cloud_url)
+    except FileMissing:
+        raise StageFailed("The file of the video is missing") from None
+    return video.cloud_url
+
+
+async def delete_files(context: RunContext, urls: Iterable[str]) -> None:
+    """Delete the server's own files. One that stays is in nobody's way, so a failure is only logged."""
+    for url in urls:
+        try:
+            await context.storage.delete(url)
+        except VideoMomentsError as error:
+            _log.warning("The file of a clip that was replaced stays: %s", error)

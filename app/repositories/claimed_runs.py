@@ -4,29 +4,18 @@ SQL over `pipeline.runs` and `pipeline_history`.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from app.core.errors import RunLost
 from app.database import Connection
-from app.models.run import ClaimedRun, RunStatus, StageRecord, StageStatus
+from app.models.run import ClaimedRun, Outcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import Stage
 from app.repositories.answers import AnswerRepository
 from app.repositories.replaced import ReplacedRepository
 from app.repositories.videos import VideoRepository
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended."""
-
-    status: RunStatus
-    error_stage: str | None = None
-    error_message: str | None = None
-    moments: int | None = None
-    clips: int | None = None
 
 
 class ClaimedRunRepository:

@@ -11,9 +11,9 @@ from psycopg.rows import args_row
 from psycopg.types.json import Jsonb
 
 from app.database import Connection
-from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, next_stage
+from app.models.run import ClaimedRun, Outcome, RunRequest, RunStatus, StageRecord, next_stage
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
-from app.repositories.claimed_runs import Outcome, end_run
+from app.repositories.claimed_runs import end_run
 from app.repositories.stored_runs import read_claimed
 from app.repositories.videos import VideoRepository
 

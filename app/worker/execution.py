@@ -19,17 +19,24 @@ from app.core.errors import (
     VideoMomentsError,
 )
 from app.core.turns import note_idle, observe_turns
-from app.models.run import ClaimedRun, RunStatus, StageRecord, StageStatus, last_begun_stage, next_stage
+from app.models.run import (
+    ClaimedRun,
+    Outcome,
+    RunStatus,
+    StageRecord,
+    StageStatus,
+    conclude,
+    last_begun_stage,
+    next_stage,
+    sum_up,
+)
 from app.models.stages import STAGE_TABLE, Stage
-from app.pipeline.clock import StageClock
-from app.pipeline.context import RunContext
-from app.pipeline.failures import first_error, mask_record, tell_failure
-from app.pipeline.outages import OutagePauses, through_outages
-from app.pipeline.outcomes import conclude, sum_up
-from app.pipeline.replacing import delete_files
-from app.pipeline.stage_code import StageCode
+from app.pipeline.context import RunContext, StageCode
+from app.pipeline.failures import OutagePauses, first_error, mask_record, tell_failure, through_outages
+from app.pipeline.files import delete_files
+from app.pipeline.time_limits import StageClock
 from app.repositories import VideoRepository
-from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
+from app.repositories.claimed_runs import ClaimedRunRepository
 from app.repositories.live_fields import write_run
 from app.worker.timings import WorkerTimings
 

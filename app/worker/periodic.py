@@ -12,7 +12,7 @@ from taskiq.api import run_scheduler_task
 from taskiq.schedule_sources import LabelScheduleSource
 
 from app.core.errors import VideoMomentsError
-from app.pipeline.outages import find_outage
+from app.pipeline.failures import find_outage
 
 _log = logging.getLogger(__name__)
 

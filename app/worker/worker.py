@@ -19,9 +19,8 @@ from app.core.logging import request_id
 from app.database import Database
 from app.models.run import ClaimedRun, RunStatus
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
-from app.pipeline.context import RunContext
-from app.pipeline.outages import find_outage
-from app.pipeline.stage_code import StageCode, load_stages
+from app.pipeline.context import RunContext, StageCode, load_stages
+from app.pipeline.failures import find_outage
 from app.repositories.live_runs import LiveRuns
 from app.repositories.stage_queue import StageQueueRepository
 from app.services.queue import StageNotifier

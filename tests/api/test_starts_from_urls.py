@@ -11,11 +11,11 @@ from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.database import Connection
-from app.models.run import RunStatus
+from app.models.run import Outcome, RunStatus
 from app.models.stages import RunType
 from app.repositories import VideoRepository
 from app.repositories.active_runs import ActiveRunRepository
-from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
+from app.repositories.claimed_runs import ClaimedRunRepository
 from tests.api.conftest import open_client
 from tests.factories import make_video
 from tests.runs import accept_run, claim_run

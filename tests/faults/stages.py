@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.models.stages import STAGE_TABLE, RetryRule, Stage, TimeLimit
-from app.pipeline.context import RunContext
-from app.pipeline.stage_code import StageCode
+from app.pipeline.context import RunContext, StageCode
 from app.worker.timings import WorkerTimings
 
 # No worker is taken for dead, however long it has to wait for a processor.

@@ -12,10 +12,10 @@ from app.core.errors import RunLost, StageFailed, StorageFull, StorageUnavailabl
 from app.media.probe import probe
 from app.models import Clip, Moment
 from app.models.stages import RunType
-from app.pipeline.clipping import plan_clips
 from app.pipeline.context import RunContext
-from app.pipeline.shown_clips import show_clip
+from app.pipeline.moment_refiner import show_clip
 from app.pipeline.stages import clip_upload, clips
+from app.pipeline.stages.clips import plan_clips
 from app.repositories import (
     ClipRepository,
     MomentRepository,

@@ -12,11 +12,10 @@ from app.ai.protocols import Found, FoundMoment
 from app.core.errors import InvalidMoment, ModelAnswerInvalid, RunLost, StageFailed, TransientFailure
 from app.database import Connection
 from app.models import Moment
-from app.models.run import RunStatus, StageRecord, StageStatus
+from app.models.run import Outcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, Stage
 from app.pipeline.context import RunContext
-from app.pipeline.files import AUDIO_NAME
-from app.pipeline.replacing import delete_files
+from app.pipeline.files import AUDIO_NAME, delete_files
 from app.pipeline.stages import generation
 from app.repositories import (
     ClipRepository,
@@ -26,7 +25,7 @@ from app.repositories import (
     PromptRepository,
     VideoRepository,
 )
-from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
+from app.repositories.claimed_runs import ClaimedRunRepository
 from app.services.moments import add_moment
 from app.storage import clip_folder
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from app.core.guarded_http import AddressGuard
-from app.pipeline import guard_proxy as guard_proxies
-from app.pipeline.guard_proxy import GuardProxy, guard_proxy
+from app.pipeline import video_pages
+from app.pipeline.video_pages import GuardProxy, guard_proxy
 from tests.serving import free_port
 from tests.sites import Site, Visit, sending
 
@@ -169,7 +169,7 @@ async def test_a_connection_on_which_nothing_comes_is_given_up(
         visit.send(200, b"a fi", claimed_size=6)
         visit.wait_until_gone()
 
-    monkeypatch.setattr(guard_proxies, "_IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(video_pages, "_IDLE_SECONDS", 0.5)
     site.answers["/film"] = stall
     with pytest.raises(httpx.HTTPError) as caught:
         await _get(proxy, f"{site.url}/film")
@@ -177,7 +177,7 @@ async def test_a_connection_on_which_nothing_comes_is_given_up(
 
 
 async def test_one_who_asks_for_nothing_is_not_waited_for(proxy: GuardProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard_proxies, "_IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(video_pages, "_IDLE_SECONDS", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     async with asyncio.timeout(30):
         assert (await reader.read()).startswith(b"HTTP/1.1 502 ")

@@ -9,7 +9,7 @@ import pytest
 from app.ai.protocols import Refined, RefineRequest
 from app.core.errors import RunLost, StageFailed
 from app.models.stages import RunType
-from app.pipeline import refining
+from app.pipeline import moment_refiner
 from app.pipeline.stages import refinement
 from app.repositories import (
     MomentRepository,
@@ -42,7 +42,7 @@ async def test_a_worker_that_takes_over_keeps_the_order_and_does_not_ask_about_e
 
     async def are_others_done() -> bool:
         async with context.database.connect() as conn:
-            exact = await refining.list_exact(conn, context)
+            exact = await moment_refiner.list_exact(conn, context)
         return bool(exact and (await list_families(context))["Three"])
 
     finder = ScriptedFinder(refine_answer=answer, meanwhile=wait)

@@ -9,7 +9,7 @@ from app.ai.protocols import Refined, RefineRequest
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from app.core.turns import Turns
 from app.models.stages import RunType
-from app.pipeline import refining
+from app.pipeline import moment_refiner
 from app.pipeline.stages import generation, refinement
 from app.repositories import (
     GenerationConfigRepository,
@@ -307,7 +307,7 @@ async def test_the_stage_fails_where_all_moments_do_and_the_old_ones_stay(
 async def test_a_failure_that_may_pass_is_tried_again_for_that_moment(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refining, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(moment_refiner, "_FIRST_PAUSE_SECONDS", 0.001)
     tries: dict[str, int] = {}
 
     def answer(request: RefineRequest) -> Refined | Exception:
@@ -326,7 +326,7 @@ async def test_a_failure_that_may_pass_is_tried_again_for_that_moment(
 async def test_a_moment_that_takes_too_long_fails_alone(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refining, "LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(moment_refiner, "LIMIT_SECONDS", 0.2)
     finder = ScriptedFinder(meanwhile=lambda: asyncio.sleep(3600))
     async with ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
         with pytest.raises(StageFailed, match="took longer than"):
@@ -336,7 +336,7 @@ async def test_a_moment_that_takes_too_long_fails_alone(
 async def test_a_moment_that_waits_for_its_turn_has_its_time_from_then_on(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refining, "LIMIT_SECONDS", 0.5)
+    monkeypatch.setattr(moment_refiner, "LIMIT_SECONDS", 0.5)
     turns, asked = Turns(), asyncio.Event()
 
     async def work() -> None:

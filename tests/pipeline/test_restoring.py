@@ -12,15 +12,15 @@ import pytest
 from app.ai.protocols import PromptText, Refined, RefineRequest
 from app.core.errors import StageFailed
 from app.database import Connection
-from app.models.run import RunStatus, StageRecord, StageStatus
+from app.models.run import Outcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
-from app.pipeline import outages
+from app.pipeline import failures
 from app.pipeline.context import RunContext
 from app.pipeline.stages import generation
 from app.pipeline.stages import refinement as refinement_stage
 from app.repositories import MomentRepository, VideoRepository
 from app.repositories.answers import AnswerRepository
-from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
+from app.repositories.claimed_runs import ClaimedRunRepository
 from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.replaced import ReplacedRepository
 from app.repositories.runs import RunRepository
@@ -330,7 +330,7 @@ async def test_moments_whose_commit_was_not_answered_are_replaced_once(
         if lost % 2:
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
-    monkeypatch.setattr(outages, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(failures, "_PAUSES", (0.0, 0.0))
     monkeypatch.setattr(RunContext, "commit", commit_without_answer)
     models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"), (80.0, 150.0, "Two"))))
     async with (

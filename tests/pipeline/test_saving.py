@@ -9,7 +9,6 @@ from psycopg.conninfo import conninfo_to_dict
 from app.core.config import Settings
 from app.core.errors import StageFailed, VideoDeleted
 from app.database import connect
-from app.pipeline.saving import save
 from app.repositories import MomentRepository, VideoRepository
 from tests.factories import make_moment
 from tests.pipeline.contexts import make_context
@@ -30,8 +29,8 @@ async def test_what_was_made_is_saved_once_a_database_that_was_away_is_back(
     async with make_context(own_database_url, tmp_path) as context:
         video_id = context.run.video_id
         await _accept_connections(database_url, own_database_url, False)
-        with caplog.at_level(logging.WARNING, "app.pipeline.outages"):
-            saving = asyncio.create_task(save(context, lambda conn: make_moment(conn, video_id=video_id)))
+        with caplog.at_level(logging.WARNING, "app.pipeline.failures"):
+            saving = asyncio.create_task(context.save(lambda conn: make_moment(conn, video_id=video_id)))
             while not caplog.records:
                 assert not saving.done()
                 await asyncio.sleep(0.01)
@@ -51,7 +50,7 @@ async def test_what_the_database_refuses_is_not_tried_again(own_database_url: st
 
     async with make_context(own_database_url, tmp_path) as context:
         with pytest.raises(StageFailed):
-            await save(context, write)
+            await context.save(write)
     assert tries == 1
 
 

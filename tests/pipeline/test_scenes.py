@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from app.pipeline.scenes import find_cuts
+from app.pipeline.stages.generation import find_cuts
 from tests.media.movies import make_colour_movie
 
 

@@ -19,7 +19,7 @@ from app.core.config import Settings
 from app.database import connect
 from app.models.run import RunRequest, StageRecord, StageStatus, next_stage
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, WorkKind, list_stages
-from app.pipeline.stage_code import load_stages
+from app.pipeline.context import load_stages
 from app.storage import audio_folder
 from tests.factories import make_clip, make_generation_config, make_moment, make_transcript, make_video
 from tests.pipeline.added_stage import NAME, copy_project
@@ -57,7 +57,7 @@ def test_a_worker_loads_the_stages_of_its_kinds_alone() -> None:
     ]
     loading = """
 import sys
-from app.pipeline.stage_code import load_stages
+from app.pipeline.context import load_stages
 load_stages(["transcription"])
 print(*(name for name in sys.modules if name.startswith("app.pipeline.stages.")))
 """

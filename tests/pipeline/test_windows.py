@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.ai.protocols import Word
 from app.database import Connection
-from app.pipeline.windows import find_window
+from app.pipeline.transcripts import find_window
 from app.repositories.availability import AvailabilityRepository
 from tests.factories import make_moment, make_transcript, make_video
 

@@ -8,10 +8,10 @@ from psycopg.types.json import Jsonb
 from app.core.config import Settings
 from app.core.errors import RunLost
 from app.database import Connection, connect
-from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
+from app.models.run import ClaimedRun, Outcome, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage, WorkKind
 from app.repositories import PipelineHistoryRepository, VideoRepository
-from app.repositories.claimed_runs import ClaimedRunRepository, Outcome
+from app.repositories.claimed_runs import ClaimedRunRepository
 from app.repositories.stage_queue import Accepted, HeldStage, StageQueueRepository, WaitingStage
 
 _NOW = datetime(2026, 11, 22, 12)

@@ -18,11 +18,9 @@ from app.core.errors import (
     TransientFailure,
 )
 from app.core.turns import Turns
-from app.models.run import ClaimedRun, RunStatus, StageRecord, StageStatus
+from app.models.run import ClaimedRun, Outcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, TimeLimit
-from app.pipeline.context import RunContext
-from app.pipeline.stage_code import StageCode
-from app.repositories.claimed_runs import Outcome
+from app.pipeline.context import RunContext, StageCode
 from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stored_runs import read_stages
 from app.worker.execution import StageExecution

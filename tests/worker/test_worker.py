@@ -13,8 +13,7 @@ from taskiq.receiver import Receiver
 
 from app.core.config import Settings
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
-from app.pipeline.context import RunContext
-from app.pipeline.stage_code import StageCode
+from app.pipeline.context import RunContext, StageCode
 from app.repositories.stage_queue import StageQueueRepository
 from app.storage import open_storage
 from app.worker.execution import StageExecution

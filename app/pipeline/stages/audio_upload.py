@@ -6,7 +6,7 @@ from typing import Any
 
 from app.core.errors import FileMissing, VideoDeleted
 from app.pipeline.context import RunContext
-from app.pipeline.extracting import extract_once
+from app.pipeline.stages.audio import extract_once
 from app.storage import StoredFile, audio_folder, find_audio_file, name_of
 
 

@@ -1,18 +1,19 @@
-"""Stores the clips of a video's moments: each file first, then its row, and at last what it replaces goes."""
+"""The stage that stores the clips of a video's moments: each file, then its row; at last it deletes replaced files."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from app.core.errors import DatabaseUnavailable, RunLost, StageFailed, VideoDeleted, VideoMomentsError
 from app.database import Connection
 from app.media.probe import MediaInfo, NotAVideo, probe
-from app.pipeline.clipping import Target, cut_missing, needs_no_clips, plan_clips
 from app.pipeline.context import RunContext
-from app.pipeline.replacing import delete_files, replace_clip
-from app.pipeline.saving import save
-from app.repositories import MomentRepository
+from app.pipeline.files import delete_files
+from app.pipeline.stages.clips import Target, cut_missing, needs_no_clips, plan_clips
+from app.repositories import ClipRepository, MomentRepository
+from app.repositories.clips import NewClip
+from app.repositories.parts import PartRepository
 from app.storage import StoredFile
 from app.storage.workers import Workers
 
@@ -94,7 +95,7 @@ async def _store(context: RunContext, target: Target, count: Callable[[int], Non
         raise StageFailed(f"The clip that was cut cannot be used: {error}") from None
     stored = await context.storage.put(target.key, target.path, count)
     try:
-        replaced = await save(context, lambda conn: _write_row(conn, context.run.video_id, target, stored, info))
+        replaced = await context.save(lambda conn: _write_row(conn, context.run.video_id, target, stored, info))
     except (VideoDeleted, _MomentChanged):
         await delete_files(context, [stored.url])  # no row will ever name it
         raise
@@ -137,3 +138,19 @@ def _describe(total: int, failures: Sequence[VideoMomentsError]) -> Mapping[str,
         reasons = "; ".join(dict.fromkeys(map(str, failures)))
         described["reason"] = f"{len(failures)} of {total} clips could not be stored: {reasons}"
     return described
+
+
+async def replace_clip(conn: Connection, **clip: Unpack[NewClip]) -> set[str]:
+    """Add the clip of a moment in the place of the one it has, and return the URLs of files as `delete_moments` does.
+
+    It gets another id, so that a picture that is being made of the old one is not taken for its own.
+    """
+    parts, clips = PartRepository(conn), ClipRepository(conn)
+    old = await clips.get_by_moment(clip["moment_id"])
+    if old is None:
+        await clips.create(**clip)
+        return set()
+    before = {file.url for file in await parts.list_files(clip["video_id"])}
+    await clips.delete(old.id)
+    await clips.create(**clip)
+    return before - {file.url for file in await parts.list_files(clip["video_id"])}

@@ -25,11 +25,9 @@ from app.media.lengths import check_hours
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.models import Video
 from app.pipeline.context import RunContext
-from app.pipeline.fetching import WebPage, fetch_from_bucket, fetch_over_http
+from app.pipeline.downloads import PartFile, WebPage, fetch_from_bucket, fetch_over_http
 from app.pipeline.files import describe_file_problem, local_file
-from app.pipeline.page_films import can_fetch_from_pages, fetch_from_page
-from app.pipeline.part_file import PartFile
-from app.pipeline.saving import save
+from app.pipeline.video_pages import can_fetch_from_pages, fetch_from_page
 from app.repositories import VideoRepository
 from app.repositories.video_files import VideoFileRepository
 from app.storage import video_folder
@@ -144,7 +142,7 @@ async def _describe(context: RunContext, info: MediaInfo, film_url: str, source_
         if info.ends_early:
             await VideoFileRepository(conn).store_early_end(context.run.video_id, film_url, info.declared_seconds)
 
-    await save(context, describe)
+    await context.save(describe)
 
 
 async def _get_video(context: RunContext) -> Video:

@@ -1,26 +1,26 @@
-"""Finds the moments of a video with a model, and replaces those that a model has found before."""
+"""The stage that finds the moments of a video with a model and replaces those found before."""
 
 import asyncio
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from app.ai.protocols import FindRequest, Found, FoundMoment, MomentFinder
 from app.core.errors import FileMissing, StageFailed, StorageUnavailable, VideoDeleted
-from app.core.text import clean_line
+from app.core.text import clean_line, storable
 from app.database import Connection
+from app.media.scenes import find_scene_cuts
 from app.models import Transcript, Video
 from app.models.stages import Stage
-from app.pipeline.answers import Question, keep_found, recall_found
-from app.pipeline.configs import store_config
 from app.pipeline.context import RunContext
-from app.pipeline.families import list_own, overlaps
 from app.pipeline.files import AUDIO_NAME, find_local, local_audio
-from app.pipeline.saving import keeping_answers, save, storable, usage_of
-from app.pipeline.scenes import find_cuts
-from app.pipeline.spoken import end_of, segments_of, words_of
+from app.pipeline.model_answers import Question, keep_found, keeping_answers, recall_found, store_config, usage_of
+from app.pipeline.moments import list_own, overlaps
+from app.pipeline.transcripts import end_of, segments_of, words_of
 from app.repositories import (
     MomentRepository,
     PipelineHistoryRepository,
@@ -32,10 +32,12 @@ from app.repositories.moments import ReservedMoment, new_identifier
 from app.repositories.parts import PartRepository
 from app.repositories.replaced import ReplacedRepository
 from app.storage import find_audio_file
+from app.storage.workers import Workers
 
 _TITLE_LENGTH = 500  # of `moments.title`
 _MODEL_LENGTH = 100  # of `moments.generation_model`
 _NOISE_SECONDS = 1e-6  # of sums of floats
+_finders = Workers("scenes", 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,11 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         return await _end_without(context, _find_dropped_speech(context) or "Nothing is said in the video")
     if reason := _too_short(material.video, request.min_length):
         return await _end_without(context, reason)
-    config_id, found = await save(context, lambda conn: _prepare(conn, context, finder, material.transcript.id))
+    config_id, found = await context.save(lambda conn: _prepare(conn, context, finder, material.transcript.id))
     if found is None:
         found = await _find(context, finder, request, Question(material.transcript.id, config_id))
     moments = _list_storable(found, material.duration_seconds)
-    replaced = await save(context, lambda conn: _replace(conn, context, moments, found, config_id))
+    replaced = await context.save(lambda conn: _replace(conn, context, moments, found, config_id))
     context.report(percentage=100)
     return _describe(found, replaced, _why_few(replaced.added, finder, request))
 
@@ -158,7 +160,7 @@ async def _find(context: RunContext, finder: MomentFinder, request: FindRequest,
     async with keeping_answers(context):
         answer = await finder.find(request, lambda done: context.report(percentage=int(done * 100)))
     found = replace(answer, moments=_list_storable(answer, request.duration_seconds))
-    await save(context, lambda conn: keep_found(conn, context, question, found))
+    await context.save(lambda conn: keep_found(conn, context, question, found))
     return found
 
 
@@ -238,7 +240,7 @@ async def _insert(
 
 
 async def _end_without(context: RunContext, reason: str) -> Mapping[str, Any]:
-    await save(context, lambda conn: PipelineHistoryRepository(conn).update(context.run.id, total_moments_generated=0))
+    await context.save(lambda conn: PipelineHistoryRepository(conn).update(context.run.id, total_moments_generated=0))
     return {"moments": 0, "reason": reason}
 
 
@@ -282,3 +284,19 @@ def _left_out(replaced: _Replaced) -> str:
     if not replaced.added:
         return "Every moment that was found overlaps one that was added by hand"
     return f"Moments that overlap one that was added by hand were left out ({replaced.left_out})"
+
+
+async def find_cuts(film: Path | None) -> Sequence[float]:
+    """Return seconds of the film; none where there is no file or it cannot be read."""
+    if film is None:
+        return ()
+    stopping = threading.Event()
+    try:
+        return await _finders.run_in_turn(partial(_find_scene_cuts, film, stopping), on_cancel=stopping.set)
+    except OSError:
+        return ()
+
+
+def _find_scene_cuts(film: Path, stopping: threading.Event) -> Sequence[float]:
+    with film.open("rb") as file:
+        return find_scene_cuts(file, stopping)

@@ -9,15 +9,16 @@ from typing import Any
 
 from app.ai.protocols import Usage
 from app.core.errors import RunLost, StageFailed, VideoDeleted
+from app.core.text import storable
 from app.database import Connection
 from app.models import Moment, Transcript
 from app.models.stages import RunType, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.failures import first_error
-from app.pipeline.families import find_originals, group_refined
-from app.pipeline.refining import Done, MomentKept, Refiner, Target, list_exact
-from app.pipeline.saving import save, storable, usage_of
-from app.pipeline.spoken import end_of
+from app.pipeline.model_answers import usage_of
+from app.pipeline.moment_refiner import Done, MomentKept, Refiner, Target, list_exact
+from app.pipeline.moments import find_originals, group_refined
+from app.pipeline.transcripts import end_of
 from app.repositories import MomentRepository, PipelineHistoryRepository, TranscriptRepository, VideoRepository
 from app.repositories.claimed_runs import ClaimedRunRepository
 
@@ -86,7 +87,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     refiner = Refiner(context, finder, material.transcript, material.duration_seconds)
     tally = _Tally(len(material.targets) + material.done, material.done, material.unchanged)
     tally.report(context)
-    targets = await save(context, lambda conn: _reserve_ids(conn, context, material.targets))
+    targets = await context.save(lambda conn: _reserve_ids(conn, context, material.targets))
     await _refine_all(context, refiner, targets, tally)
     if tally.failed and not tally.successful:
         raise StageFailed(next(iter(tally.reasons)))

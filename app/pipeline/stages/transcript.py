@@ -13,10 +13,11 @@ import orjson
 
 from app.ai.protocols import Audio, Segment, Transcribed, Word
 from app.core.errors import FileMissing, ModelAnswerInvalid, StageFailed
+from app.core.text import storable
 from app.media.audio import wav_seconds
 from app.pipeline.context import RunContext
 from app.pipeline.files import local_audio
-from app.pipeline.saving import keeping_answers, save, storable, usage_of
+from app.pipeline.model_answers import keeping_answers, usage_of
 from app.repositories import TranscriptRepository
 from app.repositories.parts import PartRepository
 from app.repositories.transcripts import NewTranscript
@@ -44,7 +45,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         made = await transcriber.transcribe(audio, lambda done: context.report(percentage=int(done * 100)))
         _check(made, audio.duration_seconds)
     row = _make_row(context.run.video_id, made, audio.duration_seconds, time.monotonic() - started)
-    is_first = await save(context, lambda conn: TranscriptRepository(conn).create_first(**row))
+    is_first = await context.save(lambda conn: TranscriptRepository(conn).create_first(**row))
     context.report(percentage=100)
     return {
         "service": row["transcription_service"],

@@ -1,8 +1,11 @@
-"""Which of a video's moments belong together, and which of them are a user's own."""
+"""Rules over the moments of a video: originals and their refinements, overlaps, and what a deletion frees."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from app.database import Connection
 from app.models import Moment
+from app.repositories import MomentRepository
+from app.repositories.parts import PartRepository
 
 
 def find_originals(moments: Iterable[Moment]) -> dict[int, Moment]:
@@ -53,3 +56,13 @@ def _climb(moment: Moment, known: Mapping[int, Moment]) -> Moment | None:
 
 def _is_by_model(original: Moment) -> bool:
     return original.generation_config_id is not None or original.generation_model is not None
+
+
+async def delete_moments(conn: Connection, video_id: int, moment_ids: Sequence[int]) -> set[str]:
+    """Delete moments with their clips, and return the URLs of files that nothing of the video refers to any more."""
+    if not moment_ids:
+        return set()
+    parts = PartRepository(conn)
+    before = {file.url for file in await parts.list_files(video_id)}
+    await MomentRepository(conn).delete_many(moment_ids)
+    return before - {file.url for file in await parts.list_files(video_id)}

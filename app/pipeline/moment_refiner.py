@@ -1,26 +1,28 @@
-"""Refines one moment: its window, its clip, the call, and the row that the answer becomes."""
+"""The refinement of one moment: its window, its clip, the call, and the stored answer."""
 
 import asyncio
+import base64
+import logging
 import math
 from dataclasses import dataclass, replace
 from itertools import count
+from urllib.parse import quote
 
 from app.ai.protocols import Clip, FoundMoment, MomentFinder, Refined, RefineRequest, Usage
-from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
+from app.core.errors import FileMissing, ModelAnswerInvalid, StageFailed, StorageUnavailable, TransientFailure
+from app.core.media_types import media_type_of
+from app.core.text import storable
 from app.database import Connection
+from app.models import Clip as ClipRow
 from app.models import Moment, Transcript
 from app.models.stages import RunType, Stage
 from app.models.video import describe_moment_outside
-from app.pipeline.answers import Question, keep_refined, recall_refined
-from app.pipeline.clock import limit_work
-from app.pipeline.configs import store_config
 from app.pipeline.context import RunContext
-from app.pipeline.families import find_originals, group_refined
-from app.pipeline.replacing import delete_files, delete_moments
-from app.pipeline.saving import keeping_answers, save, storable
-from app.pipeline.shown_clips import show_clip
-from app.pipeline.spoken import timed_words_of
-from app.pipeline.windows import Window, find_window
+from app.pipeline.files import delete_files
+from app.pipeline.model_answers import Question, keep_refined, keeping_answers, recall_refined, store_config
+from app.pipeline.moments import delete_moments, find_originals, group_refined
+from app.pipeline.time_limits import limit_work
+from app.pipeline.transcripts import Window, find_window, timed_words_of
 from app.repositories import (
     ClipRepository,
     MomentRepository,
@@ -37,6 +39,8 @@ _TOLERANCE_SECONDS = 0.05
 _EQUAL_SECONDS = 0.005  # times of one hundredth of a second are equal
 _MODEL_LENGTH = 100  # of `moments.generation_model`
 _EXACT = "exact"  # in the result of the stage: ids of moments whose refinement changed nothing
+_log = logging.getLogger(__name__)
+_SENT_BYTES = 20 * 1024**2  # a request holds a third more than the file
 
 
 class MomentKept(StageFailed):
@@ -90,10 +94,10 @@ class Refiner:
         clip, window = await self._find_window(target.moment)
         if clip is None and not window.words:
             raise MomentKept("Nothing is said around the moment")
-        question, recalled = await save(self._context, lambda conn: self._prepare(conn, target.moment, clip))
+        question, recalled = await self._context.save(lambda conn: self._prepare(conn, target.moment, clip))
         refined = recalled or await self._ask(self._make_request(target.moment, window, clip))
-        stored = await save(
-            self._context, lambda conn: self._store(conn, target, refined, question, is_recalled=recalled is not None)
+        stored = await self._context.save(
+            lambda conn: self._store(conn, target, refined, question, is_recalled=recalled is not None)
         )
         await delete_files(self._context, stored.files)
         return Done(refined.model, refined.usage, clip is not None, stored.is_unchanged)
@@ -254,3 +258,39 @@ def _check(refined: Refined, request: RefineRequest) -> Refined:
     if start >= end:
         raise ModelAnswerInvalid("The refined moment ends before it begins", refined.raw)
     return replace(refined, start=start, end=end)
+
+
+async def show_clip(context: RunContext, moment: Moment, row: ClipRow) -> Clip | None:
+    """Return an address of a clip, or the clip itself where it is small; None where it cannot be shown.
+
+    Audio without a picture never can be.
+    """
+    if row.video_codec is None and row.audio_codec is not None:
+        return None
+    try:
+        link = await context.storage.get_link(row.cloud_url)
+        if link is not None:
+            return Clip(link.url)
+        return await _send(context, row.cloud_url) or _own_address(context, moment)
+    except (FileMissing, StorageUnavailable) as error:
+        _log.warning("Moment %s is refined without its clip: %s", moment.identifier, error)
+        return None
+
+
+async def _send(context: RunContext, url: str) -> Clip | None:
+    async with context.storage.opened(url) as file:
+        if file.stored.size > _SENT_BYTES:
+            return None
+        content = b"".join([chunk async for chunk in file.read()])
+        if len(content) != file.stored.size:  # it was replaced while it was read
+            raise FileMissing
+    return Clip(f"data:{media_type_of(url)};base64,{base64.b64encode(content).decode()}")
+
+
+def _own_address(context: RunContext, moment: Moment) -> Clip | None:
+    """Return where this server sends the clip; where keys are set, that is closed to services."""
+    if context.settings.public_url is None or context.settings.api_keys:
+        _log.warning("Moment %s is refined without its clip, which is too large to send", moment.identifier)
+        return None
+    name = quote(f"{context.run.video}_{moment.identifier}_clip.mp4", safe="")
+    return Clip(f"{context.settings.public_url.rstrip('/')}/moment_clips/{name}")

@@ -1,4 +1,4 @@
-"""Time limits that run only while there is work, and what the status of a stage says meanwhile."""
+"""Time limits that stop while a stage waits for its turn."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable

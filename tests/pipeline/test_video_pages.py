@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import StageFailed, TransientFailure
-from app.pipeline import page_films
+from app.pipeline import video_pages
 from app.pipeline.context import RunContext
 from app.pipeline.stages import download
 from app.repositories import VideoRepository
@@ -128,7 +128,7 @@ async def test_the_film_of_a_page_may_not_be_too_large(
 async def test_all_that_a_page_leads_to_may_not_be_too_large(
     own_database_url: str, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_films, "_PAGES_BYTES", 0)
+    monkeypatch.setattr(video_pages, "_PAGES_BYTES", 0)
     page = b"<html><body>" + b"x" * 100_000
     site.answers["/page"] = sending(page, headers={"Content-Type": "text/html"})
     async with _run(own_database_url, tmp_path, site, max_download_bytes=50_000) as context:
@@ -155,7 +155,7 @@ async def test_a_page_that_swells_is_given_up(
     limit: str,
     value: int,
 ) -> None:
-    monkeypatch.setattr(page_films, limit, value)
+    monkeypatch.setattr(video_pages, limit, value)
     headers = {"Content-Type": "text/html", "Content-Encoding": "gzip"}
     site.answers["/page"] = sending(swelling_page, headers=headers)
     async with _run(own_database_url, tmp_path, site) as context:
@@ -171,7 +171,7 @@ async def test_progress_beyond_all_measure_is_one_sentence(tmp_path: Path, line:
     lines.feed_data(line + b"\n")
     lines.feed_eof()
     with pytest.raises(StageFailed, match="cannot be followed"):
-        await page_films._follow(lines, tmp_path, 1000, lambda arrived, total: None)
+        await video_pages._follow(lines, tmp_path, 1000, lambda arrived, total: None)
 
 
 async def test_a_cancelled_download_of_a_page_ends_at_once(

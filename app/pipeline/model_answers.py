@@ -1,0 +1,102 @@
+"""Calls of models: the stored config of a call, its answer, and what it cost."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Unpack
+
+from app.ai.protocols import Found, FoundMoment, MomentFinder, PromptText, Refined, Usage
+from app.core.errors import ModelAnswerInvalid
+from app.core.masking import mask_secrets, mask_values
+from app.core.text import storable
+from app.database import Connection
+from app.pipeline.context import RunContext
+from app.repositories import GenerationConfigRepository, PromptRepository
+from app.repositories.answers import AnswerRepository
+from app.repositories.claimed_runs import ClaimedRunRepository
+from app.repositories.generation_configs import ModelParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an answer depends on; `start` and `end` are those of the moment that is refined, in seconds.
+
+    The config stands for the prompt, the model and its parameters. A transcript never changes: another one has
+    another id.
+    """
+
+    transcript_id: int
+    config_id: int
+    start: float | None = None
+    end: float | None = None
+
+
+async def keep_found(conn: Connection, context: RunContext, question: Question, found: Found) -> None:
+    moments = [[moment.start, moment.end, moment.title] for moment in found.moments]
+    answer = {"model": storable(found.model), "moments": moments}
+    await AnswerRepository(conn).keep(context.run.id, asdict(question), mask_values(answer))
+
+
+async def recall_found(conn: Connection, context: RunContext, question: Question) -> Found | None:
+    """Return the moments that were found before, for which nothing is paid now."""
+    answer = mask_values(await AnswerRepository(conn).find(context.run.id, asdict(question)))
+    if answer is None:
+        return None
+    return Found([FoundMoment(*moment) for moment in answer["moments"]], answer["model"], "", Usage())
+
+
+async def keep_refined(conn: Connection, context: RunContext, question: Question, refined: Refined) -> None:
+    answer = {"model": storable(refined.model), "start": refined.start, "end": refined.end}
+    await AnswerRepository(conn).keep(context.run.id, asdict(question), mask_values(answer))
+
+
+async def recall_refined(conn: Connection, context: RunContext, question: Question) -> Refined | None:
+    """Return the times that were found before, for which nothing is paid now."""
+    answer = mask_values(await AnswerRepository(conn).find(context.run.id, asdict(question)))
+    return None if answer is None else Refined(answer["start"], answer["end"], answer["model"], "", Usage())
+
+
+async def store_config(
+    conn: Connection,
+    finder: MomentFinder,
+    texts: PromptText,
+    *,
+    transcript_id: int,
+    model: str,
+    operation_type: str,
+    **asked: Unpack[ModelParameters],
+) -> int:
+    """Return the id of the config of calls with these texts; `model` and `asked` are what the run was asked for.
+
+    Where this machine answers for a model that is not set up, the config names the local engine, which has no
+    temperature.
+    """
+    prompt = await PromptRepository(conn).get_or_create(storable(texts.user_prompt), storable(texts.system_prompt))
+    top_k = finder.parameters.get("top_k")
+    parameters: ModelParameters = {
+        **asked,
+        "top_p": finder.parameters.get("top_p"),
+        "top_k": None if top_k is None else int(top_k),
+    }
+    if finder.is_local:
+        model, parameters["temperature"] = finder.model, None
+    config = await GenerationConfigRepository(conn).get_or_create(
+        prompt_id=prompt.id, transcript_id=transcript_id, model=model, operation_type=operation_type, **parameters
+    )
+    return config.id
+
+
+@asynccontextmanager
+async def keeping_answers(context: RunContext) -> AsyncIterator[None]:
+    """Keep with the run what a model answers in this block that cannot be used."""
+    try:
+        yield
+    except ModelAnswerInvalid as error:
+        raw = mask_secrets(storable(error.raw))
+        await context.save(lambda conn: ClaimedRunRepository(conn).keep_raw_answer(context.run, raw))
+        raise
+
+
+def usage_of(usage: Usage) -> dict[str, Any]:
+    """Return what calls cost as it is kept with a stage."""
+    return {**asdict(usage), "seconds": round(usage.seconds, 3)}
