@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from psycopg.rows import args_row
-
 from app.database import Connection
+from app.database.queries import fetch_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +34,27 @@ class CallbackRepository:
 
     async def take_due(self, limit: int, lease_seconds: float) -> list[DueCallback]:
         """Return callbacks that are due; those that nothing is noted of are due again after `lease_seconds`."""
-        async with self._conn.cursor(row_factory=args_row(DueCallback)) as cursor:
-            await cursor.execute(
-                """
-                UPDATE pipeline.runs
-                SET callback_attempts = callback_attempts + 1,
-                    callback_due_at = now() AT TIME ZONE 'utc' + make_interval(secs => %(lease_seconds)s)
-                FROM pipeline_history AS history JOIN videos ON videos.id = history.video_id
-                WHERE history.id = runs.run_id AND runs.run_id IN (
-                    SELECT run_id FROM pipeline.runs
-                    WHERE callback_due_at <= now() AT TIME ZONE 'utc'
-                    ORDER BY callback_due_at
-                    LIMIT %(limit)s
-                    FOR NO KEY UPDATE SKIP LOCKED
-                )
-                RETURNING run_id, request ->> 'callback_url', callback_attempts, history.identifier, videos.identifier,
-                          pipeline_type, status, error_stage, error_message, started_at, completed_at,
-                          total_moments_generated, total_clips_created
-                """,
-                {"limit": limit, "lease_seconds": lease_seconds},
+        return await fetch_all(
+            self._conn,
+            DueCallback,
+            """
+            UPDATE pipeline.runs
+            SET callback_attempts = callback_attempts + 1,
+                callback_due_at = now() AT TIME ZONE 'utc' + make_interval(secs => %(lease_seconds)s)
+            FROM pipeline_history AS history JOIN videos ON videos.id = history.video_id
+            WHERE history.id = runs.run_id AND runs.run_id IN (
+                SELECT run_id FROM pipeline.runs
+                WHERE callback_due_at <= now() AT TIME ZONE 'utc'
+                ORDER BY callback_due_at
+                LIMIT %(limit)s
+                FOR NO KEY UPDATE SKIP LOCKED
             )
-            return await cursor.fetchall()
+            RETURNING run_id, request ->> 'callback_url', callback_attempts, history.identifier, videos.identifier,
+                      pipeline_type, status, error_stage, error_message, started_at, completed_at,
+                      total_moments_generated, total_clips_created
+            """,
+            {"limit": limit, "lease_seconds": lease_seconds},
+        )
 
     async def note_delivered(self, callback: DueCallback) -> None:
         await self._conn.execute(

@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from app.core.errors import RunLost
 from app.database import Connection
+from app.database.queries import exists, fetch_value
 from app.models.run import ClaimedRun, Outcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import Stage
 from app.repositories.answers import AnswerRepository
@@ -27,15 +28,15 @@ class ClaimedRunRepository:
 
     async def hold(self, run: ClaimedRun) -> None:
         """Keep the stage in its owner's hands until the transaction ends. Raises `RunLost` where it is not any more."""
-        cursor = await self._conn.execute(
+        if not await exists(
+            self._conn,
             """
             SELECT FROM pipeline.runs
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             FOR NO KEY UPDATE
             """,
             _key(run),
-        )
-        if await cursor.fetchone() is None:
+        ):
             raise RunLost
 
     async def save_record(self, run: ClaimedRun, record: StageRecord) -> None:
@@ -89,7 +90,8 @@ class ClaimedRunRepository:
 
     async def _has_advanced(self, run: ClaimedRun, next_stage: Stage, *, keep: bool) -> bool:
         """Whether the run is at its next stage already, as after a commit whose answer was lost."""
-        cursor = await self._conn.execute(
+        return await exists(
+            self._conn,
             """
             SELECT FROM pipeline.runs
             WHERE run_id = %(id)s AND stage = %(next)s AND owner IS NOT DISTINCT FROM %(next_owner)s
@@ -102,7 +104,6 @@ class ClaimedRunRepository:
                 "next_attempt": 1 if keep else 0,
             },
         )
-        return await cursor.fetchone() is not None
 
     async def start_attempt(self, run: ClaimedRun, error: str) -> ClaimedRun:
         """Count another attempt at the claimed stage after one that failed with `error`, and return it. Raises
@@ -120,9 +121,9 @@ class ClaimedRunRepository:
 
     async def get_last_error(self, run: ClaimedRun) -> str | None:
         """Return why the attempt before the claimed one failed, None where its worker died."""
-        cursor = await self._conn.execute("SELECT last_error FROM pipeline.runs WHERE run_id = %(id)s", {"id": run.id})
-        row = await cursor.fetchone()
-        return row[0] if row else None
+        return await fetch_value(
+            self._conn, "SELECT last_error FROM pipeline.runs WHERE run_id = %(id)s", {"id": run.id}
+        )
 
     async def get_result(self, run: ClaimedRun, stage: Stage) -> dict[str, Any]:
         """Return what the run has noted so far as the result of a stage, by whichever worker."""

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import Any, TypedDict, Unpack
 
 from psycopg import sql
-from psycopg.rows import args_row
 
 from app.database import Connection
+from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value
 from app.models import Clip
 from app.repositories.statements import copy_rows, set_clause
 
@@ -53,19 +53,19 @@ class ClipRepository:
 
     async def create(self, **clip: Unpack[NewClip]) -> Clip:
         """Insert a clip. Raises `UniqueViolation` of `clips_moment_id_key` where the moment has one."""
-        async with self._conn.cursor(row_factory=args_row(Clip)) as cursor:
-            await cursor.execute(
-                f"""
-                INSERT INTO clips (moment_id, video_id, cloud_url, start_time, end_time, padding_left, padding_right,
-                                   file_size_kb, format, video_codec, audio_codec, resolution)
-                VALUES (%(moment_id)s, %(video_id)s, %(cloud_url)s, %(start_time)s, %(end_time)s, %(padding_left)s,
-                        %(padding_right)s, %(file_size_kb)s, %(format)s, %(video_codec)s, %(audio_codec)s,
-                        %(resolution)s)
-                RETURNING {COLUMNS}
-                """,
-                _DEFAULTS | clip,
-            )
-            return await anext(cursor)
+        return await fetch_returned(
+            self._conn,
+            Clip,
+            f"""
+            INSERT INTO clips (moment_id, video_id, cloud_url, start_time, end_time, padding_left, padding_right,
+                               file_size_kb, format, video_codec, audio_codec, resolution)
+            VALUES (%(moment_id)s, %(video_id)s, %(cloud_url)s, %(start_time)s, %(end_time)s, %(padding_left)s,
+                    %(padding_right)s, %(file_size_kb)s, %(format)s, %(video_codec)s, %(audio_codec)s,
+                    %(resolution)s)
+            RETURNING {COLUMNS}
+            """,
+            _DEFAULTS | clip,
+        )
 
     async def copy(self, clips: Iterable[NewClip]) -> int:
         """Insert many clips through COPY and return how many."""
@@ -73,35 +73,32 @@ class ClipRepository:
         return await copy_rows(self._conn, "clips", columns, ({**_DEFAULTS, **clip} for clip in clips))
 
     async def get(self, clip_id: int) -> Clip | None:
-        async with self._conn.cursor(row_factory=args_row(Clip)) as cursor:
-            await cursor.execute(f"SELECT {COLUMNS} FROM clips WHERE id = %(id)s", {"id": clip_id})
-            return await cursor.fetchone()
+        return await fetch_one(self._conn, Clip, f"SELECT {COLUMNS} FROM clips WHERE id = %(id)s", {"id": clip_id})
 
     async def get_by_moment(self, moment_id: int) -> Clip | None:
-        async with self._conn.cursor(row_factory=args_row(Clip)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM clips WHERE moment_id = %(moment_id)s", {"moment_id": moment_id}
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn, Clip, f"SELECT {COLUMNS} FROM clips WHERE moment_id = %(moment_id)s", {"moment_id": moment_id}
+        )
 
     async def list_by_video(self, video_id: int) -> list[Clip]:
         """Return the video's clips in the order they were added."""
-        async with self._conn.cursor(row_factory=args_row(Clip)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM clips WHERE video_id = %(video_id)s ORDER BY id", {"video_id": video_id}
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            Clip,
+            f"SELECT {COLUMNS} FROM clips WHERE video_id = %(video_id)s ORDER BY id",
+            {"video_id": video_id},
+        )
 
     async def update(self, clip_id: int, **changes: Unpack[ClipChanges]) -> Clip | None:
         """Change the given columns and return the new row, or None where there is no such clip."""
         if not changes:
             return await self.get(clip_id)
-        async with self._conn.cursor(row_factory=args_row(Clip)) as cursor:
-            await cursor.execute(
-                sql.SQL("UPDATE clips SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
-                {**changes, "id": clip_id},
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            Clip,
+            sql.SQL("UPDATE clips SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
+            {**changes, "id": clip_id},
+        )
 
     async def delete(self, clip_id: int) -> bool:
         """Delete the clip and, by cascade, its thumbnail; False where there is none."""
@@ -109,6 +106,4 @@ class ClipRepository:
         return cursor.rowcount == 1
 
     async def count(self) -> int:
-        cursor = await self._conn.execute("SELECT count(*) FROM clips")
-        (count,) = await anext(cursor)
-        return int(count)
+        return int(await fetch_value(self._conn, "SELECT count(*) FROM clips") or 0)

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from psycopg import sql
-from psycopg.rows import args_row
 
 from app.database import Connection
+from app.database.queries import fetch_all, fetch_one
 from app.models.run import RunRequest, StageRecord
 from app.models.stages import RunType, Stage
 from app.repositories.statements import and_where
@@ -103,40 +103,40 @@ class EndedRunRepository:
 
     async def get_stored_results(self, video: str) -> StoredResults | None:
         """Return what a video has now; None where there is no such video."""
-        async with self._conn.cursor(row_factory=args_row(StoredResults)) as cursor:
-            await cursor.execute(
-                """
-                SELECT cloud_url, EXISTS (SELECT FROM transcripts WHERE video_id = videos.id),
-                       EXISTS (SELECT FROM moments
-                               WHERE video_id = videos.id AND NOT is_refined AND generation_config_id IS NOT NULL),
-                       coalesce((SELECT bool_and(clips.id IS NOT NULL)
-                                 FROM moments LEFT JOIN clips ON clips.moment_id = moments.id
-                                 WHERE moments.video_id = videos.id AND NOT is_refined), false)
-                FROM videos
-                WHERE identifier = %(video)s
-                """,
-                {"video": video},
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            StoredResults,
+            """
+            SELECT cloud_url, EXISTS (SELECT FROM transcripts WHERE video_id = videos.id),
+                   EXISTS (SELECT FROM moments
+                           WHERE video_id = videos.id AND NOT is_refined AND generation_config_id IS NOT NULL),
+                   coalesce((SELECT bool_and(clips.id IS NOT NULL)
+                             FROM moments LEFT JOIN clips ON clips.moment_id = moments.id
+                             WHERE moments.video_id = videos.id AND NOT is_refined), false)
+            FROM videos
+            WHERE identifier = %(video)s
+            """,
+            {"video": video},
+        )
 
     async def list_failed(self, limit: int, before: int | None = None) -> list[FailedRun]:
         """Return at most `limit` failed runs, the last accepted first; their ids are below `before`."""
-        async with self._conn.cursor(row_factory=args_row(FailedRun)) as cursor:
-            await cursor.execute(
-                sql.SQL(
-                    f"""
-                    SELECT {_FAILED}
-                    FROM pipeline_history AS history
-                    JOIN pipeline.runs ON runs.run_id = history.id
-                    JOIN videos ON videos.id = history.video_id
-                    WHERE status = 'failed'{{}}
-                    ORDER BY history.id DESC
-                    LIMIT %(limit)s
-                    """
-                ).format(and_where({"history.id < %(before)s": before})),
-                {"limit": limit, "before": before},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            FailedRun,
+            sql.SQL(
+                f"""
+                SELECT {_FAILED}
+                FROM pipeline_history AS history
+                JOIN pipeline.runs ON runs.run_id = history.id
+                JOIN videos ON videos.id = history.video_id
+                WHERE status = 'failed'{{}}
+                ORDER BY history.id DESC
+                LIMIT %(limit)s
+                """
+            ).format(and_where({"history.id < %(before)s": before})),
+            {"limit": limit, "before": before},
+        )
 
     async def get_failed(self, identifier: str) -> FailedRunDetails | None:
         cursor = await self._conn.execute(

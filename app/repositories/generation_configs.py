@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict, Unpack
 
 from psycopg import sql
-from psycopg.rows import args_row
 
 from app.core.errors import InvalidInput
 from app.database import Connection
+from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value
 from app.models import GenerationConfig
 from app.repositories.statements import and_where, copy_rows
 
@@ -68,33 +68,33 @@ class GenerationConfigRepository:
         One that was made for another transcript, or for none, belongs to no transcript from now on: it must not go
         with the first one. Raises `InvalidInput` for a number that is not finite.
         """
-        async with self._conn.cursor(row_factory=args_row(GenerationConfig)) as cursor:
-            await cursor.execute(
-                f"""
-                WITH found AS (
-                    SELECT {COLUMNS} FROM generation_configs
-                    WHERE config_hash = %(config_hash)s
-                      AND (transcript_id IS NULL OR transcript_id = %(transcript_id)s::integer)
-                    FOR KEY SHARE
-                ), written AS (
-                    INSERT INTO generation_configs (
-                        prompt_id, transcript_id, model, operation_type, temperature, top_p, top_k,
-                        min_moment_length, max_moment_length, min_moments, max_moments, config_hash)
-                    SELECT %(prompt_id)s, %(transcript_id)s::integer, %(model)s, %(operation_type)s, %(temperature)s,
-                           %(top_p)s, %(top_k)s, %(min_moment_length)s, %(max_moment_length)s, %(min_moments)s,
-                           %(max_moments)s, %(config_hash)s
-                    WHERE NOT EXISTS (SELECT FROM found)
-                    -- It names another transcript, or somebody committed it after this statement began.
-                    ON CONFLICT (config_hash) DO UPDATE
-                    SET transcript_id = CASE generation_configs.transcript_id
-                                        WHEN EXCLUDED.transcript_id THEN EXCLUDED.transcript_id END
-                    RETURNING {COLUMNS}
-                )
-                SELECT {COLUMNS} FROM found UNION ALL SELECT {COLUMNS} FROM written
-                """,
-                {**_UNSET, "transcript_id": None, **config, "config_hash": config_hash(**config)},
+        return await fetch_returned(
+            self._conn,
+            GenerationConfig,
+            f"""
+            WITH found AS (
+                SELECT {COLUMNS} FROM generation_configs
+                WHERE config_hash = %(config_hash)s
+                  AND (transcript_id IS NULL OR transcript_id = %(transcript_id)s::integer)
+                FOR KEY SHARE
+            ), written AS (
+                INSERT INTO generation_configs (
+                    prompt_id, transcript_id, model, operation_type, temperature, top_p, top_k,
+                    min_moment_length, max_moment_length, min_moments, max_moments, config_hash)
+                SELECT %(prompt_id)s, %(transcript_id)s::integer, %(model)s, %(operation_type)s, %(temperature)s,
+                       %(top_p)s, %(top_k)s, %(min_moment_length)s, %(max_moment_length)s, %(min_moments)s,
+                       %(max_moments)s, %(config_hash)s
+                WHERE NOT EXISTS (SELECT FROM found)
+                -- It names another transcript, or somebody committed it after this statement began.
+                ON CONFLICT (config_hash) DO UPDATE
+                SET transcript_id = CASE generation_configs.transcript_id
+                                    WHEN EXCLUDED.transcript_id THEN EXCLUDED.transcript_id END
+                RETURNING {COLUMNS}
             )
-            return await anext(cursor)
+            SELECT {COLUMNS} FROM found UNION ALL SELECT {COLUMNS} FROM written
+            """,
+            {**_UNSET, "transcript_id": None, **config, "config_hash": config_hash(**config)},
+        )
 
     async def copy(self, configs: Iterable[NewGenerationConfig]) -> int:
         """Insert many new configs through COPY and return how many."""
@@ -106,9 +106,12 @@ class GenerationConfigRepository:
         )
 
     async def get(self, config_id: int) -> GenerationConfig | None:
-        async with self._conn.cursor(row_factory=args_row(GenerationConfig)) as cursor:
-            await cursor.execute(f"SELECT {COLUMNS} FROM generation_configs WHERE id = %(id)s", {"id": config_id})
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            GenerationConfig,
+            f"SELECT {COLUMNS} FROM generation_configs WHERE id = %(id)s",
+            {"id": config_id},
+        )
 
     async def list_page(
         self,
@@ -126,20 +129,20 @@ class GenerationConfigRepository:
                 "operation_type = %(operation_type)s": operation_type,
             }
         )
-        async with self._conn.cursor(row_factory=args_row(GenerationConfig)) as cursor:
-            await cursor.execute(
-                sql.SQL(
-                    f"SELECT {COLUMNS} FROM generation_configs WHERE id > %(after)s{{}} ORDER BY id LIMIT %(limit)s"
-                ).format(chosen),
-                {
-                    "after": after,
-                    "limit": limit,
-                    "prompt_id": prompt_id,
-                    "model": model,
-                    "operation_type": operation_type,
-                },
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            GenerationConfig,
+            sql.SQL(
+                f"SELECT {COLUMNS} FROM generation_configs WHERE id > %(after)s{{}} ORDER BY id LIMIT %(limit)s"
+            ).format(chosen),
+            {
+                "after": after,
+                "limit": limit,
+                "prompt_id": prompt_id,
+                "model": model,
+                "operation_type": operation_type,
+            },
+        )
 
     async def detach_transcript(self, transcript_id: int) -> list[int]:
         """Make the transcript's configs belong to none, so that they outlive it, and return their ids."""
@@ -168,9 +171,7 @@ class GenerationConfigRepository:
         return cursor.rowcount == 1
 
     async def count(self) -> int:
-        cursor = await self._conn.execute("SELECT count(*) FROM generation_configs")
-        (count,) = await anext(cursor)
-        return int(count)
+        return int(await fetch_value(self._conn, "SELECT count(*) FROM generation_configs") or 0)
 
 
 def _canonical_number(name: str, value: float | None) -> float | None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import LiteralString
 
 from psycopg import sql
-from psycopg.rows import args_row
 
 from app.database import Connection
+from app.database.queries import fetch_all, fetch_value
 from app.repositories.statements import and_where
 
 # Longer than a literal should be.
@@ -64,56 +64,54 @@ class LineageRepository:
 
     async def read_lineage(self, identifier: str) -> bytes | None:
         """Return the JSON document of a video's lineage as PostgreSQL prints it, or None where there is no video."""
-        cursor = await self._conn.execute(_LINEAGE, {"identifier": identifier}, binary=True)
-        row = await cursor.fetchone()
-        return row[0] if row else None
+        return await fetch_value(self._conn, _LINEAGE, {"identifier": identifier}, binary=True)
 
     async def list_moments(
         self, limit: int, after: int = 0, prompt_id: int | None = None, config_id: int | None = None
     ) -> list[MadeMoment]:
         """Return at most `limit` moments whose id is above `after`, ordered by id."""
-        async with self._conn.cursor(row_factory=args_row(MadeMoment)) as cursor:
-            await cursor.execute(
-                sql.SQL(
-                    """
-                    SELECT moments.id, moments.identifier, videos.identifier, moments.start_time, moments.end_time,
-                           moments.title, moments.is_refined, parents.identifier, moments.generation_model,
-                           moments.generation_config_id, moments.score, moments.scoring_model, moments.scored_at,
-                           moments.created_at, moments.updated_at
-                    FROM moments
-                    JOIN videos ON videos.id = moments.video_id
-                    LEFT JOIN moments AS parents ON parents.id = moments.parent_id
-                    WHERE moments.id > %(after)s{}
-                    ORDER BY moments.id
-                    LIMIT %(limit)s
-                    """
-                ).format(_made_with("moments.generation_config_id", prompt_id, config_id)),
-                {"after": after, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            MadeMoment,
+            sql.SQL(
+                """
+                SELECT moments.id, moments.identifier, videos.identifier, moments.start_time, moments.end_time,
+                       moments.title, moments.is_refined, parents.identifier, moments.generation_model,
+                       moments.generation_config_id, moments.score, moments.scoring_model, moments.scored_at,
+                       moments.created_at, moments.updated_at
+                FROM moments
+                JOIN videos ON videos.id = moments.video_id
+                LEFT JOIN moments AS parents ON parents.id = moments.parent_id
+                WHERE moments.id > %(after)s{}
+                ORDER BY moments.id
+                LIMIT %(limit)s
+                """
+            ).format(_made_with("moments.generation_config_id", prompt_id, config_id)),
+            {"after": after, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
+        )
 
     async def list_runs(
         self, limit: int, after: int = 0, prompt_id: int | None = None, config_id: int | None = None
     ) -> list[MadeRun]:
         """Return at most `limit` runs whose id is above `after`, ordered by id."""
-        async with self._conn.cursor(row_factory=args_row(MadeRun)) as cursor:
-            await cursor.execute(
-                sql.SQL(
-                    """
-                    SELECT runs.id, runs.identifier, videos.identifier, runs.generation_config_id, runs.pipeline_type,
-                           runs.status, runs.started_at, runs.completed_at, runs.duration_seconds,
-                           runs.total_moments_generated, runs.total_clips_created, runs.error_stage,
-                           runs.error_message, runs.created_at
-                    FROM pipeline_history AS runs
-                    JOIN videos ON videos.id = runs.video_id
-                    WHERE runs.id > %(after)s{}
-                    ORDER BY runs.id
-                    LIMIT %(limit)s
-                    """
-                ).format(_made_with("runs.generation_config_id", prompt_id, config_id)),
-                {"after": after, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            MadeRun,
+            sql.SQL(
+                """
+                SELECT runs.id, runs.identifier, videos.identifier, runs.generation_config_id, runs.pipeline_type,
+                       runs.status, runs.started_at, runs.completed_at, runs.duration_seconds,
+                       runs.total_moments_generated, runs.total_clips_created, runs.error_stage,
+                       runs.error_message, runs.created_at
+                FROM pipeline_history AS runs
+                JOIN videos ON videos.id = runs.video_id
+                WHERE runs.id > %(after)s{}
+                ORDER BY runs.id
+                LIMIT %(limit)s
+                """
+            ).format(_made_with("runs.generation_config_id", prompt_id, config_id)),
+            {"after": after, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
+        )
 
 
 def _made_with(column: LiteralString, prompt_id: int | None, config_id: int | None) -> sql.Composed:

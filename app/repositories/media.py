@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from psycopg.rows import args_row
-
 from app.database import Connection
+from app.database.queries import fetch_one, fetch_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +38,26 @@ class MediaRepository:
 
     async def get_clip_place(self, video: str, moment: str) -> ClipPlace | None:
         """Return None where there is no such video."""
-        async with self._conn.cursor(row_factory=args_row(ClipPlace)) as cursor:
-            await cursor.execute(
-                """
-                SELECT moments.id IS NOT NULL, clips.cloud_url
-                FROM videos
-                LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
-                LEFT JOIN clips ON clips.moment_id = moments.id
-                WHERE videos.identifier = %(video)s
-                """,
-                {"video": video, "moment": moment},
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            ClipPlace,
+            """
+            SELECT moments.id IS NOT NULL, clips.cloud_url
+            FROM videos
+            LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
+            LEFT JOIN clips ON clips.moment_id = moments.id
+            WHERE videos.identifier = %(video)s
+            """,
+            {"video": video, "moment": moment},
+        )
 
     async def find_clip_url(self, videos: Sequence[str], clip: str, endings: Sequence[str]) -> str | None:
         """Return the URL of a clip of one of `videos`: the one whose video and moment make up `clip`, joined by `_`.
 
         Where there is none, one whose URL has one of `endings`.
         """
-        cursor = await self._conn.execute(
+        return await fetch_value(
+            self._conn,
             """
             SELECT clips.cloud_url
             FROM videos
@@ -73,5 +73,3 @@ class MediaRepository:
             """,
             {"videos": list(videos), "clip": clip, "endings": list(endings)},
         )
-        row = await cursor.fetchone()
-        return row[0] if row else None

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
 from psycopg import sql
-from psycopg.rows import args_row
 
 from app.database import Connection
+from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value
 from app.models import Moment
 from app.repositories.statements import and_where, copy_rows, set_clause
 
@@ -78,19 +78,19 @@ class MomentRepository:
 
     async def create(self, **moment: Unpack[NewMoment]) -> Moment:
         """Insert a moment. Raises `UniqueViolation` of `moments_identifier_key` where the identifier is taken."""
-        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
-            await cursor.execute(
-                f"""
-                INSERT INTO moments (identifier, video_id, start_time, end_time, title, is_refined, parent_id,
-                                     generation_model, generation_config_id, score, scoring_model, scored_at)
-                VALUES (%(identifier)s, %(video_id)s, %(start_time)s, %(end_time)s, %(title)s, %(is_refined)s,
-                        %(parent_id)s, %(generation_model)s, %(generation_config_id)s, %(score)s, %(scoring_model)s,
-                        %(scored_at)s)
-                RETURNING {COLUMNS}
-                """,
-                _DEFAULTS | moment,
-            )
-            return await anext(cursor)
+        return await fetch_returned(
+            self._conn,
+            Moment,
+            f"""
+            INSERT INTO moments (identifier, video_id, start_time, end_time, title, is_refined, parent_id,
+                                 generation_model, generation_config_id, score, scoring_model, scored_at)
+            VALUES (%(identifier)s, %(video_id)s, %(start_time)s, %(end_time)s, %(title)s, %(is_refined)s,
+                    %(parent_id)s, %(generation_model)s, %(generation_config_id)s, %(score)s, %(scoring_model)s,
+                    %(scored_at)s)
+            RETURNING {COLUMNS}
+            """,
+            _DEFAULTS | moment,
+        )
 
     async def reserve_ids(self, count: int) -> list[int]:
         """Return `count` ids that no other moment gets, so that rows to copy can name each other as parents."""
@@ -105,16 +105,17 @@ class MomentRepository:
         return await copy_rows(self._conn, "moments", columns, ({**_DEFAULTS, **moment} for moment in moments))
 
     async def get(self, moment_id: int) -> Moment | None:
-        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
-            await cursor.execute(f"SELECT {COLUMNS} FROM moments WHERE id = %(id)s", {"id": moment_id})
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn, Moment, f"SELECT {COLUMNS} FROM moments WHERE id = %(id)s", {"id": moment_id}
+        )
 
     async def get_by_identifier(self, identifier: str) -> Moment | None:
-        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM moments WHERE identifier = %(identifier)s", {"identifier": identifier}
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            Moment,
+            f"SELECT {COLUMNS} FROM moments WHERE identifier = %(identifier)s",
+            {"identifier": identifier},
+        )
 
     async def find_owners(self, identifiers: Sequence[str]) -> dict[str, int]:
         """Return the ids of the videos whose moments have these identifiers; those that are free are left out."""
@@ -126,19 +127,18 @@ class MomentRepository:
 
     async def list_by_video(self, video_id: int) -> list[Moment]:
         """Return the video's moments in the order they were added."""
-        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM moments WHERE video_id = %(video_id)s ORDER BY id", {"video_id": video_id}
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            Moment,
+            f"SELECT {COLUMNS} FROM moments WHERE video_id = %(video_id)s ORDER BY id",
+            {"video_id": video_id},
+        )
 
     async def list_children(self, moment_id: int) -> list[Moment]:
         """Return the moments that were refined from this one, in the order they were added."""
-        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM moments WHERE parent_id = %(id)s ORDER BY id", {"id": moment_id}
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn, Moment, f"SELECT {COLUMNS} FROM moments WHERE parent_id = %(id)s ORDER BY id", {"id": moment_id}
+        )
 
     async def list_page(
         self,
@@ -158,21 +158,21 @@ class MomentRepository:
                 "score >= %(min_score)s": min_score,
             }
         )
-        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
-            await cursor.execute(
-                sql.SQL(f"SELECT {COLUMNS} FROM moments WHERE id > %(after)s{{}} ORDER BY id LIMIT %(limit)s").format(
-                    chosen
-                ),
-                {
-                    "after": after,
-                    "limit": limit,
-                    "video_id": video_id,
-                    "is_refined": is_refined,
-                    "generation_config_id": generation_config_id,
-                    "min_score": min_score,
-                },
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            Moment,
+            sql.SQL(f"SELECT {COLUMNS} FROM moments WHERE id > %(after)s{{}} ORDER BY id LIMIT %(limit)s").format(
+                chosen
+            ),
+            {
+                "after": after,
+                "limit": limit,
+                "video_id": video_id,
+                "is_refined": is_refined,
+                "generation_config_id": generation_config_id,
+                "min_score": min_score,
+            },
+        )
 
     async def find_overlap(
         self, video_id: int, start_time: float, end_time: float, excluding: int | None = None
@@ -182,34 +182,34 @@ class MomentRepository:
         `excluding` is a moment whose family does not count: itself, what it was refined from, and all that was refined
         from any of them.
         """
-        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
-            await cursor.execute(
-                f"""
-                WITH RECURSIVE family AS (
-                    SELECT id AS member, parent_id AS parent FROM moments WHERE id = %(excluding)s::integer
-                    UNION
-                    SELECT id, parent_id FROM family JOIN moments ON parent_id = member OR id = parent
-                )
-                SELECT {COLUMNS} FROM moments
-                WHERE video_id = %(video_id)s AND start_time < %(end_time)s AND end_time > %(start_time)s
-                  AND id NOT IN (SELECT member FROM family)
-                ORDER BY start_time, id
-                LIMIT 1
-                """,
-                {"video_id": video_id, "start_time": start_time, "end_time": end_time, "excluding": excluding},
+        return await fetch_one(
+            self._conn,
+            Moment,
+            f"""
+            WITH RECURSIVE family AS (
+                SELECT id AS member, parent_id AS parent FROM moments WHERE id = %(excluding)s::integer
+                UNION
+                SELECT id, parent_id FROM family JOIN moments ON parent_id = member OR id = parent
             )
-            return await cursor.fetchone()
+            SELECT {COLUMNS} FROM moments
+            WHERE video_id = %(video_id)s AND start_time < %(end_time)s AND end_time > %(start_time)s
+              AND id NOT IN (SELECT member FROM family)
+            ORDER BY start_time, id
+            LIMIT 1
+            """,
+            {"video_id": video_id, "start_time": start_time, "end_time": end_time, "excluding": excluding},
+        )
 
     async def update(self, moment_id: int, **changes: Unpack[MomentChanges]) -> Moment | None:
         """Change the given columns and return the new row, or None where there is no such moment."""
         if not changes:
             return await self.get(moment_id)
-        async with self._conn.cursor(row_factory=args_row(Moment)) as cursor:
-            await cursor.execute(
-                sql.SQL("UPDATE moments SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
-                {**changes, "id": moment_id},
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            Moment,
+            sql.SQL("UPDATE moments SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
+            {**changes, "id": moment_id},
+        )
 
     async def delete(self, moment_id: int) -> bool:
         """Delete the moment and, by cascade, its clip; refined ones lose their parent. False where there is none."""
@@ -227,16 +227,15 @@ class MomentRepository:
         return cursor.rowcount
 
     async def count(self) -> int:
-        cursor = await self._conn.execute("SELECT count(*) FROM moments")
-        (count,) = await anext(cursor)
-        return int(count)
+        return int(await fetch_value(self._conn, "SELECT count(*) FROM moments") or 0)
 
     async def count_by_video(self, video_id: int) -> int:
-        cursor = await self._conn.execute(
-            "SELECT count(*) FROM moments WHERE video_id = %(video_id)s", {"video_id": video_id}
+        return int(
+            await fetch_value(
+                self._conn, "SELECT count(*) FROM moments WHERE video_id = %(video_id)s", {"video_id": video_id}
+            )
+            or 0
         )
-        (count,) = await anext(cursor)
-        return int(count)
 
     async def create_if_free(
         self, video_identifier: str, identifier: str, start_time: float, end_time: float, title: str
@@ -245,18 +244,18 @@ class MomentRepository:
 
         The database holds the video while it decides, so that of two who add the same span at once one succeeds.
         """
-        async with self._conn.cursor(row_factory=args_row(MomentAttempt)) as cursor:
-            await cursor.execute(
-                """
-                SELECT video_duration, identifier, other_title, other_start, other_end
-                FROM moments_add_if_free(%(video)s, %(identifier)s, %(start_time)s, %(end_time)s, %(title)s)
-                """,
-                {
-                    "video": video_identifier,
-                    "identifier": identifier,
-                    "start_time": start_time,
-                    "end_time": end_time,
-                    "title": title,
-                },
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            MomentAttempt,
+            """
+            SELECT video_duration, identifier, other_title, other_start, other_end
+            FROM moments_add_if_free(%(video)s, %(identifier)s, %(start_time)s, %(end_time)s, %(title)s)
+            """,
+            {
+                "video": video_identifier,
+                "identifier": identifier,
+                "start_time": start_time,
+                "end_time": end_time,
+                "title": title,
+            },
+        )

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from psycopg.rows import args_row
-
 from app.database import Connection
+from app.database.queries import fetch_all, fetch_returned
 from app.repositories.stored_runs import IS_WAITING
 
 
@@ -39,47 +38,47 @@ class PartRepository:
         self._conn = conn
 
     async def get(self, video_id: int) -> VideoParts:
-        async with self._conn.cursor(row_factory=args_row(VideoParts)) as cursor:
-            await cursor.execute(
-                f"""
-                SELECT (SELECT transcripts.id FROM transcripts WHERE video_id = %(video_id)s),
-                       (SELECT count(*) FROM moments WHERE video_id = %(video_id)s),
-                       ARRAY(SELECT identifier FROM pipeline_history WHERE video_id = %(video_id)s),
-                       coalesce(
-                           (SELECT CASE WHEN {IS_WAITING} THEN 'pending' ELSE 'processing' END
-                            FROM pipeline_history JOIN pipeline.runs ON runs.run_id = pipeline_history.id
-                            WHERE video_id = %(video_id)s AND status = 'running'
-                            LIMIT 1),
-                           (SELECT CASE status WHEN 'pending' THEN 'pending' WHEN 'running' THEN 'processing' END
-                            FROM pipeline_history WHERE video_id = %(video_id)s
-                            ORDER BY started_at DESC, id DESC LIMIT 1)
-                       )
-                """,
-                {"video_id": video_id},
-            )
-            return await anext(cursor)
+        return await fetch_returned(
+            self._conn,
+            VideoParts,
+            f"""
+            SELECT (SELECT transcripts.id FROM transcripts WHERE video_id = %(video_id)s),
+                   (SELECT count(*) FROM moments WHERE video_id = %(video_id)s),
+                   ARRAY(SELECT identifier FROM pipeline_history WHERE video_id = %(video_id)s),
+                   coalesce(
+                       (SELECT CASE WHEN {IS_WAITING} THEN 'pending' ELSE 'processing' END
+                        FROM pipeline_history JOIN pipeline.runs ON runs.run_id = pipeline_history.id
+                        WHERE video_id = %(video_id)s AND status = 'running'
+                        LIMIT 1),
+                       (SELECT CASE status WHEN 'pending' THEN 'pending' WHEN 'running' THEN 'processing' END
+                        FROM pipeline_history WHERE video_id = %(video_id)s
+                        ORDER BY started_at DESC, id DESC LIMIT 1)
+                   )
+            """,
+            {"video_id": video_id},
+        )
 
     async def list_files(self, video_id: int) -> list[FileRow]:
         """Return where the files of the video lie, as its rows say."""
-        async with self._conn.cursor(row_factory=args_row(FileRow)) as cursor:
-            await cursor.execute(
-                """
-                SELECT 'video', id, cloud_url FROM videos WHERE id = %(video_id)s
-                UNION ALL
-                SELECT 'playable', video_id, playable_url FROM library.video_files
-                WHERE video_id = %(video_id)s AND playable_url IS NOT NULL
-                UNION ALL
-                SELECT 'thumbnail', id, cloud_url FROM thumbnails WHERE video_id = %(video_id)s
-                UNION ALL
-                SELECT 'clip', id, cloud_url FROM clips WHERE video_id = %(video_id)s
-                UNION ALL
-                SELECT 'clip_thumbnail', clips.id, thumbnails.cloud_url
-                FROM clips JOIN thumbnails ON thumbnails.clip_id = clips.id
-                WHERE clips.video_id = %(video_id)s
-                """,
-                {"video_id": video_id},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            FileRow,
+            """
+            SELECT 'video', id, cloud_url FROM videos WHERE id = %(video_id)s
+            UNION ALL
+            SELECT 'playable', video_id, playable_url FROM library.video_files
+            WHERE video_id = %(video_id)s AND playable_url IS NOT NULL
+            UNION ALL
+            SELECT 'thumbnail', id, cloud_url FROM thumbnails WHERE video_id = %(video_id)s
+            UNION ALL
+            SELECT 'clip', id, cloud_url FROM clips WHERE video_id = %(video_id)s
+            UNION ALL
+            SELECT 'clip_thumbnail', clips.id, thumbnails.cloud_url
+            FROM clips JOIN thumbnails ON thumbnails.clip_id = clips.id
+            WHERE clips.video_id = %(video_id)s
+            """,
+            {"video_id": video_id},
+        )
 
     async def delete_clips(self, clip_ids: Sequence[int]) -> None:
         """Delete clips and, by cascade, their thumbnails."""

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
 from psycopg import sql
-from psycopg.rows import args_row
 
 from app.database import Connection
+from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value
 from app.models import PipelineRun
 from app.repositories.statements import and_where, copy_rows, set_clause
 
@@ -69,20 +69,20 @@ class PipelineHistoryRepository:
 
     async def create(self, **run: Unpack[NewRun]) -> PipelineRun:
         """Insert a run. Raises `UniqueViolation` of `pipeline_history_identifier_key` where the identifier is taken."""
-        async with self._conn.cursor(row_factory=args_row(PipelineRun)) as cursor:
-            await cursor.execute(
-                f"""
-                INSERT INTO pipeline_history (identifier, video_id, generation_config_id, pipeline_type, status,
-                                              started_at, completed_at, duration_seconds, total_moments_generated,
-                                              total_clips_created, error_stage, error_message)
-                VALUES (%(identifier)s, %(video_id)s, %(generation_config_id)s, %(pipeline_type)s, %(status)s,
-                        %(started_at)s, %(completed_at)s, %(duration_seconds)s, %(total_moments_generated)s,
-                        %(total_clips_created)s, %(error_stage)s, %(error_message)s)
-                RETURNING {COLUMNS}
-                """,
-                _UNSET | run,
-            )
-            return await anext(cursor)
+        return await fetch_returned(
+            self._conn,
+            PipelineRun,
+            f"""
+            INSERT INTO pipeline_history (identifier, video_id, generation_config_id, pipeline_type, status,
+                                          started_at, completed_at, duration_seconds, total_moments_generated,
+                                          total_clips_created, error_stage, error_message)
+            VALUES (%(identifier)s, %(video_id)s, %(generation_config_id)s, %(pipeline_type)s, %(status)s,
+                    %(started_at)s, %(completed_at)s, %(duration_seconds)s, %(total_moments_generated)s,
+                    %(total_clips_created)s, %(error_stage)s, %(error_message)s)
+            RETURNING {COLUMNS}
+            """,
+            _UNSET | run,
+        )
 
     async def copy(self, runs: Iterable[NewRun]) -> int:
         """Insert many runs through COPY and return how many."""
@@ -90,30 +90,31 @@ class PipelineHistoryRepository:
         return await copy_rows(self._conn, "pipeline_history", columns, runs)
 
     async def get(self, run_id: int) -> PipelineRun | None:
-        async with self._conn.cursor(row_factory=args_row(PipelineRun)) as cursor:
-            await cursor.execute(f"SELECT {COLUMNS} FROM pipeline_history WHERE id = %(id)s", {"id": run_id})
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn, PipelineRun, f"SELECT {COLUMNS} FROM pipeline_history WHERE id = %(id)s", {"id": run_id}
+        )
 
     async def get_by_identifier(self, identifier: str) -> PipelineRun | None:
-        async with self._conn.cursor(row_factory=args_row(PipelineRun)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM pipeline_history WHERE identifier = %(identifier)s", {"identifier": identifier}
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            PipelineRun,
+            f"SELECT {COLUMNS} FROM pipeline_history WHERE identifier = %(identifier)s",
+            {"identifier": identifier},
+        )
 
     async def get_latest(self, video_id: int) -> PipelineRun | None:
         """Return the video's run that began last, or None where it has none."""
-        async with self._conn.cursor(row_factory=args_row(PipelineRun)) as cursor:
-            await cursor.execute(
-                f"""
-                SELECT {COLUMNS} FROM pipeline_history
-                WHERE video_id = %(video_id)s
-                ORDER BY started_at DESC, id DESC
-                LIMIT 1
-                """,
-                {"video_id": video_id},
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            PipelineRun,
+            f"""
+            SELECT {COLUMNS} FROM pipeline_history
+            WHERE video_id = %(video_id)s
+            ORDER BY started_at DESC, id DESC
+            LIMIT 1
+            """,
+            {"video_id": video_id},
+        )
 
     async def list_by_video(
         self, video_id: int, limit: int, before: tuple[datetime, int] | None = None
@@ -121,46 +122,46 @@ class PipelineHistoryRepository:
         """Return at most `limit` runs of the video, newest first; `before` is the last one's `(started_at, id)`."""
         started_at, run_id = before or (None, None)
         earlier = and_where({"(started_at, id) < (%(started_at)s, %(id)s)": before})
-        async with self._conn.cursor(row_factory=args_row(PipelineRun)) as cursor:
-            await cursor.execute(
-                sql.SQL(
-                    f"""
-                    SELECT {COLUMNS} FROM pipeline_history
-                    WHERE video_id = %(video_id)s{{}}
-                    ORDER BY started_at DESC, id DESC
-                    LIMIT %(limit)s
-                    """
-                ).format(earlier),
-                {"video_id": video_id, "limit": limit, "started_at": started_at, "id": run_id},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            PipelineRun,
+            sql.SQL(
+                f"""
+                SELECT {COLUMNS} FROM pipeline_history
+                WHERE video_id = %(video_id)s{{}}
+                ORDER BY started_at DESC, id DESC
+                LIMIT %(limit)s
+                """
+            ).format(earlier),
+            {"video_id": video_id, "limit": limit, "started_at": started_at, "id": run_id},
+        )
 
     async def list_by_status(self, status: str, limit: int, after: int = 0) -> list[PipelineRun]:
         """Return at most `limit` runs of this status whose id is above `after`, ordered by id."""
-        async with self._conn.cursor(row_factory=args_row(PipelineRun)) as cursor:
-            await cursor.execute(
-                f"""
-                SELECT {COLUMNS} FROM pipeline_history
-                WHERE status = %(status)s AND id > %(after)s
-                ORDER BY id
-                LIMIT %(limit)s
-                """,
-                {"status": status, "limit": limit, "after": after},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            PipelineRun,
+            f"""
+            SELECT {COLUMNS} FROM pipeline_history
+            WHERE status = %(status)s AND id > %(after)s
+            ORDER BY id
+            LIMIT %(limit)s
+            """,
+            {"status": status, "limit": limit, "after": after},
+        )
 
     async def update(self, run_id: int, **changes: Unpack[RunChanges]) -> PipelineRun | None:
         """Change the given columns and return the new row, or None where there is no such run."""
         if not changes:
             return await self.get(run_id)
-        async with self._conn.cursor(row_factory=args_row(PipelineRun)) as cursor:
-            await cursor.execute(
-                sql.SQL("UPDATE pipeline_history SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(
-                    set_clause(changes)
-                ),
-                {**changes, "id": run_id},
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            PipelineRun,
+            sql.SQL("UPDATE pipeline_history SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(
+                set_clause(changes)
+            ),
+            {**changes, "id": run_id},
+        )
 
     async def delete(self, run_id: int) -> bool:
         """Delete the run; False where there is none."""
@@ -168,6 +169,4 @@ class PipelineHistoryRepository:
         return cursor.rowcount == 1
 
     async def count(self) -> int:
-        cursor = await self._conn.execute("SELECT count(*) FROM pipeline_history")
-        (count,) = await anext(cursor)
-        return int(count)
+        return int(await fetch_value(self._conn, "SELECT count(*) FROM pipeline_history") or 0)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypedDict
 
-from psycopg.rows import args_row
-
 from app.core.errors import PromptHashCollision
 from app.database import Connection
+from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value
 from app.models import Prompt
 from app.repositories.statements import copy_rows
 
@@ -50,27 +49,27 @@ class PromptRepository:
 
         Raises `PromptHashCollision` where another pair joins to the same text.
         """
-        async with self._conn.cursor(row_factory=args_row(Prompt)) as cursor:
-            await cursor.execute(
-                f"""
-                WITH found AS (
-                    SELECT {COLUMNS} FROM prompts WHERE prompt_hash = %(prompt_hash)s FOR KEY SHARE
-                ), written AS (
-                    INSERT INTO prompts (user_prompt, system_prompt, prompt_hash)
-                    SELECT %(user_prompt)s, %(system_prompt)s, %(prompt_hash)s WHERE NOT EXISTS (SELECT FROM found)
-                    -- Somebody committed the row after this statement began: `found` cannot see it, an update can.
-                    ON CONFLICT (prompt_hash) DO UPDATE SET created_at = prompts.created_at
-                    RETURNING {COLUMNS}
-                )
-                SELECT {COLUMNS} FROM found UNION ALL SELECT {COLUMNS} FROM written
-                """,
-                {
-                    "user_prompt": user_prompt,
-                    "system_prompt": system_prompt,
-                    "prompt_hash": prompt_hash(user_prompt, system_prompt),
-                },
+        prompt = await fetch_returned(
+            self._conn,
+            Prompt,
+            f"""
+            WITH found AS (
+                SELECT {COLUMNS} FROM prompts WHERE prompt_hash = %(prompt_hash)s FOR KEY SHARE
+            ), written AS (
+                INSERT INTO prompts (user_prompt, system_prompt, prompt_hash)
+                SELECT %(user_prompt)s, %(system_prompt)s, %(prompt_hash)s WHERE NOT EXISTS (SELECT FROM found)
+                -- Somebody committed the row after this statement began: `found` cannot see it, an update can.
+                ON CONFLICT (prompt_hash) DO UPDATE SET created_at = prompts.created_at
+                RETURNING {COLUMNS}
             )
-            prompt = await anext(cursor)
+            SELECT {COLUMNS} FROM found UNION ALL SELECT {COLUMNS} FROM written
+            """,
+            {
+                "user_prompt": user_prompt,
+                "system_prompt": system_prompt,
+                "prompt_hash": prompt_hash(user_prompt, system_prompt),
+            },
+        )
         if (prompt.user_prompt, prompt.system_prompt) != (user_prompt, system_prompt):
             raise PromptHashCollision
         return prompt
@@ -85,30 +84,30 @@ class PromptRepository:
         )
 
     async def get(self, prompt_id: int) -> Prompt | None:
-        async with self._conn.cursor(row_factory=args_row(Prompt)) as cursor:
-            await cursor.execute(f"SELECT {COLUMNS} FROM prompts WHERE id = %(id)s", {"id": prompt_id})
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn, Prompt, f"SELECT {COLUMNS} FROM prompts WHERE id = %(id)s", {"id": prompt_id}
+        )
 
     async def list_page(self, limit: int, after: int = 0) -> list[Prompt]:
         """Return at most `limit` prompts whose id is above `after`, ordered by id."""
-        async with self._conn.cursor(row_factory=args_row(Prompt)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM prompts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
-                {"after": after, "limit": limit},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            Prompt,
+            f"SELECT {COLUMNS} FROM prompts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
+            {"after": after, "limit": limit},
+        )
 
     async def list_summaries(self, limit: int, after: int = 0) -> list[PromptSummary]:
         """Return at most `limit` prompts whose id is above `after`, ordered by id."""
-        async with self._conn.cursor(row_factory=args_row(PromptSummary)) as cursor:
-            await cursor.execute(
-                """
-                SELECT id, user_prompt, length(system_prompt), prompt_hash, created_at
-                FROM prompts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
-                """,
-                {"after": after, "limit": limit},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            PromptSummary,
+            """
+            SELECT id, user_prompt, length(system_prompt), prompt_hash, created_at
+            FROM prompts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
+            """,
+            {"after": after, "limit": limit},
+        )
 
     async def delete(self, prompt_id: int) -> bool:
         """Delete the prompt and, by cascade, its configs with their moments and runs; False where there is none."""
@@ -116,6 +115,4 @@ class PromptRepository:
         return cursor.rowcount == 1
 
     async def count(self) -> int:
-        cursor = await self._conn.execute("SELECT count(*) FROM prompts")
-        (count,) = await anext(cursor)
-        return int(count)
+        return int(await fetch_value(self._conn, "SELECT count(*) FROM prompts") or 0)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from psycopg.rows import args_row
 from psycopg.types.json import Jsonb
 
 from app.database import Connection
+from app.database.queries import exists, fetch_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +50,25 @@ class RejectedRequestRepository:
 
     async def has(self, entry_id: str, other_id: str, fields: Mapping[str, str]) -> bool:
         """Whether this very entry was rejected."""
-        cursor = await self._conn.execute(
+        return await exists(
+            self._conn,
             """
             SELECT FROM pipeline.rejected_requests
             WHERE entry_id IN (%(entry_id)s, %(other_id)s) AND fields = %(fields)s
             """,
             {"entry_id": entry_id, "other_id": other_id, "fields": Jsonb(fields)},
         )
-        return await cursor.fetchone() is not None
 
     async def list_newest(self, limit: int) -> list[RejectedRequest]:
         """Return at most `limit` rejected requests, the newest first."""
-        async with self._conn.cursor(row_factory=args_row(RejectedRequest)) as cursor:
-            await cursor.execute(
-                """
-                SELECT id, entry_id, fields, reason, received_at
-                FROM pipeline.rejected_requests
-                ORDER BY id DESC
-                LIMIT %(limit)s
-                """,
-                {"limit": limit},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            RejectedRequest,
+            """
+            SELECT id, entry_id, fields, reason, received_at
+            FROM pipeline.rejected_requests
+            ORDER BY id DESC
+            LIMIT %(limit)s
+            """,
+            {"limit": limit},
+        )

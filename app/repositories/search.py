@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import LiteralString
 
 from psycopg import sql
-from psycopg.rows import args_row
 
 from app.database import Connection
+from app.database.queries import fetch_all, fetch_value
 from app.repositories.statements import and_where
 
 # Marks around a found word: control characters, taken out of the text first, so that the rest can be escaped.
@@ -90,9 +90,7 @@ class SearchRepository:
         spoken = and_where({"language = %(language)s": filters.language})
         of_video = and_where({_OF_VIDEO + "found.video_id)": filters.video, _SCORED: filters.min_score})
         parameters = {**_parameters(query, filters, limit, after), "marks": _MARKS, "segments": segments}
-        async with self._conn.cursor(row_factory=args_row(SearchHit)) as cursor:
-            await cursor.execute(sql.SQL(_TRANSCRIPTS).format(spoken, of_video), parameters)
-            return await cursor.fetchall()
+        return await fetch_all(self._conn, SearchHit, sql.SQL(_TRANSCRIPTS).format(spoken, of_video), parameters)
 
     async def search_moments(
         self, query: str, filters: SearchFilters, limit: int, after: Place = START
@@ -106,16 +104,12 @@ class SearchRepository:
             }
         )
         parameters = {**_parameters(query, filters, limit, after), "marks": _MARKS_IN_ALL}
-        async with self._conn.cursor(row_factory=args_row(MomentHit)) as cursor:
-            await cursor.execute(sql.SQL(_MOMENTS).format(chosen), parameters)
-            return await cursor.fetchall()
+        return await fetch_all(self._conn, MomentHit, sql.SQL(_MOMENTS).format(chosen), parameters)
 
     async def rebuild(self) -> int:
         """Make what search needs again from the transcripts, however long it takes; return how many there are."""
         await self._conn.execute("SELECT set_config('statement_timeout', '0', true)")
-        cursor = await self._conn.execute("SELECT search.rebuild()")
-        (count,) = await anext(cursor)
-        return int(count)
+        return int(await fetch_value(self._conn, "SELECT search.rebuild()") or 0)
 
 
 def _parameters(query: str, filters: SearchFilters, limit: int, after: Place) -> dict[str, object]:

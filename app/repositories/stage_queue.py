@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from psycopg.rows import args_row
 from psycopg.types.json import Jsonb
 
 from app.database import Connection
+from app.database.queries import fetch_all, fetch_one
 from app.models.run import ClaimedRun, Outcome, RunRequest, RunStatus, StageRecord, next_stage
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.repositories.claimed_runs import end_run
@@ -75,25 +75,25 @@ class StageQueueRepository:
 
         Raises `UniqueViolation` of `pipeline_history_identifier_key` where the identifier is taken.
         """
-        async with self._conn.cursor(row_factory=args_row(Accepted)) as cursor:
-            await cursor.execute(
-                """
-                SELECT run_id, other_type, other_subject
-                FROM pipeline.accept_run(%(video)s, %(identifier)s, %(type)s, %(subject)s, %(stage)s, %(started_at)s,
-                                         %(request)s, %(stages)s)
-                """,
-                {
-                    "video": video,
-                    "identifier": identifier,
-                    "type": run_type,
-                    "subject": subject,
-                    "stage": next_stage(run_type, stages or {}).value,
-                    "started_at": started_at,
-                    "request": Jsonb(asdict(request)),
-                    "stages": Jsonb({stage.value: asdict(record) for stage, record in (stages or {}).items()}),
-                },
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            Accepted,
+            """
+            SELECT run_id, other_type, other_subject
+            FROM pipeline.accept_run(%(video)s, %(identifier)s, %(type)s, %(subject)s, %(stage)s, %(started_at)s,
+                                     %(request)s, %(stages)s)
+            """,
+            {
+                "video": video,
+                "identifier": identifier,
+                "type": run_type,
+                "subject": subject,
+                "stage": next_stage(run_type, stages or {}).value,
+                "started_at": started_at,
+                "request": Jsonb(asdict(request)),
+                "stages": Jsonb({stage.value: asdict(record) for stage, record in (stages or {}).items()}),
+            },
+        )
 
     async def claim(
         self, identifier: str, stage: Stage, owner: str, stalled_after: float, limit: int | None = None
@@ -151,12 +151,12 @@ class StageQueueRepository:
 
     async def list_held(self, owner: str) -> list[HeldStage]:
         """Return the stages that a worker has claimed, and whether their runs are to be cancelled."""
-        async with self._conn.cursor(row_factory=args_row(HeldStage)) as cursor:
-            await cursor.execute(
-                "SELECT run_id, stage, cancel_requested FROM pipeline.runs WHERE owner = %(owner)s",
-                {"owner": owner},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            HeldStage,
+            "SELECT run_id, stage, cancel_requested FROM pipeline.runs WHERE owner = %(owner)s",
+            {"owner": owner},
+        )
 
     async def request_cancel(self, run_id: int, stalled_after: float) -> bool:
         """Have a run end as cancelled: at once where no worker has it, or one that was not seen for `stalled_after`
@@ -292,19 +292,19 @@ class StageQueueRepository:
 
     async def end_orphans(self) -> list[OrphanedRun]:
         """End the runs that no worker can take, because what they were asked for is not known."""
-        async with self._conn.cursor(row_factory=args_row(OrphanedRun)) as cursor:
-            await cursor.execute(
-                """
-                UPDATE pipeline_history AS history
-                SET status = 'failed', error_message = 'The run was left by an earlier version of this server',
-                    completed_at = now() AT TIME ZONE 'utc'
-                FROM videos
-                WHERE history.status = 'running' AND videos.id = history.video_id
-                  AND NOT EXISTS (SELECT FROM pipeline.runs WHERE run_id = history.id)
-                RETURNING history.identifier, videos.identifier
-                """
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            OrphanedRun,
+            """
+            UPDATE pipeline_history AS history
+            SET status = 'failed', error_message = 'The run was left by an earlier version of this server',
+                completed_at = now() AT TIME ZONE 'utc'
+            FROM videos
+            WHERE history.status = 'running' AND videos.id = history.video_id
+              AND NOT EXISTS (SELECT FROM pipeline.runs WHERE run_id = history.id)
+            RETURNING history.identifier, videos.identifier
+            """,
+        )
 
 
 def _list_stages_of(kinds: Collection[WorkKind]) -> list[str]:

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from psycopg.rows import args_row
-
 from app.database import Connection
+from app.database.queries import fetch_one
 from app.models.stages import RunType
 
 
@@ -40,26 +39,26 @@ class StartRepository:
 
     async def get(self, video: str, run_type: RunType, moment: str = "") -> StartMaterial | None:
         """Return what a run over the video, or over one moment of it, finds; None where there is no such video."""
-        async with self._conn.cursor(row_factory=args_row(StartMaterial)) as cursor:
-            await cursor.execute(
-                """
-                SELECT videos.cloud_url, source_url,
-                       coalesce(videos.duration_seconds::text, videos.video_codec, videos.audio_codec) IS NOT NULL,
-                       videos.video_codec IS NOT NULL AND videos.audio_codec IS NULL,
-                       EXISTS (SELECT FROM transcripts WHERE video_id = videos.id),
-                       EXISTS (SELECT FROM moments WHERE video_id = videos.id AND NOT is_refined),
-                       moments.id IS NOT NULL,
-                       CASE WHEN clips.video_codec IS NOT NULL OR clips.audio_codec IS NULL THEN clips.cloud_url END,
-                       (SELECT pipeline_type FROM pipeline_history
-                        WHERE video_id = videos.id AND status = 'running' AND pipeline_type IN ('full', %(type)s)
-                        ORDER BY pipeline_type <> 'full' LIMIT 1),
-                       videos.duration_seconds, moments.end_time,
-                       (SELECT min(end_time) FROM moments WHERE video_id = videos.id AND NOT is_refined)
-                FROM videos
-                LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
-                LEFT JOIN clips ON clips.moment_id = moments.id
-                WHERE videos.identifier = %(video)s
-                """,
-                {"video": video, "type": run_type, "moment": moment},
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            StartMaterial,
+            """
+            SELECT videos.cloud_url, source_url,
+                   coalesce(videos.duration_seconds::text, videos.video_codec, videos.audio_codec) IS NOT NULL,
+                   videos.video_codec IS NOT NULL AND videos.audio_codec IS NULL,
+                   EXISTS (SELECT FROM transcripts WHERE video_id = videos.id),
+                   EXISTS (SELECT FROM moments WHERE video_id = videos.id AND NOT is_refined),
+                   moments.id IS NOT NULL,
+                   CASE WHEN clips.video_codec IS NOT NULL OR clips.audio_codec IS NULL THEN clips.cloud_url END,
+                   (SELECT pipeline_type FROM pipeline_history
+                    WHERE video_id = videos.id AND status = 'running' AND pipeline_type IN ('full', %(type)s)
+                    ORDER BY pipeline_type <> 'full' LIMIT 1),
+                   videos.duration_seconds, moments.end_time,
+                   (SELECT min(end_time) FROM moments WHERE video_id = videos.id AND NOT is_refined)
+            FROM videos
+            LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
+            LEFT JOIN clips ON clips.moment_id = moments.id
+            WHERE videos.identifier = %(video)s
+            """,
+            {"video": video, "type": run_type, "moment": moment},
+        )

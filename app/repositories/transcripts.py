@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
-from psycopg.rows import args_row
 from psycopg.types.json import Jsonb
 
 from app.database import Connection
+from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value
 from app.models import Transcript
 from app.repositories.statements import copy_rows
 from app.repositories.views import TranscriptKey
@@ -62,20 +62,20 @@ class TranscriptRepository:
 
     async def create(self, **transcript: Unpack[NewTranscript]) -> Transcript:
         """Insert a transcript. Raises `UniqueViolation` of `transcripts_video_id_key` where the video has one."""
-        async with self._conn.cursor(row_factory=args_row(Transcript)) as cursor:
-            await cursor.execute(
-                f"""
-                INSERT INTO transcripts (video_id, full_text, word_timestamps, segment_timestamps, language,
-                                         number_of_words, number_of_segments, transcription_service,
-                                         processing_time_seconds)
-                VALUES (%(video_id)s, %(full_text)s, %(word_timestamps)s, %(segment_timestamps)s, %(language)s,
-                        %(number_of_words)s, %(number_of_segments)s, %(transcription_service)s,
-                        %(processing_time_seconds)s)
-                RETURNING {COLUMNS}
-                """,
-                _values(transcript),
-            )
-            return await anext(cursor)
+        return await fetch_returned(
+            self._conn,
+            Transcript,
+            f"""
+            INSERT INTO transcripts (video_id, full_text, word_timestamps, segment_timestamps, language,
+                                     number_of_words, number_of_segments, transcription_service,
+                                     processing_time_seconds)
+            VALUES (%(video_id)s, %(full_text)s, %(word_timestamps)s, %(segment_timestamps)s, %(language)s,
+                    %(number_of_words)s, %(number_of_segments)s, %(transcription_service)s,
+                    %(processing_time_seconds)s)
+            RETURNING {COLUMNS}
+            """,
+            _values(transcript),
+        )
 
     async def create_first(self, **transcript: Unpack[NewTranscript]) -> bool:
         """Insert a transcript; False where the video has one, which stays."""
@@ -99,16 +99,17 @@ class TranscriptRepository:
         return await copy_rows(self._conn, "transcripts", columns, map(_values, transcripts))
 
     async def get(self, transcript_id: int) -> Transcript | None:
-        async with self._conn.cursor(row_factory=args_row(Transcript)) as cursor:
-            await cursor.execute(f"SELECT {COLUMNS} FROM transcripts WHERE id = %(id)s", {"id": transcript_id})
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn, Transcript, f"SELECT {COLUMNS} FROM transcripts WHERE id = %(id)s", {"id": transcript_id}
+        )
 
     async def get_by_video(self, video_id: int) -> Transcript | None:
-        async with self._conn.cursor(row_factory=args_row(Transcript)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM transcripts WHERE video_id = %(video_id)s", {"video_id": video_id}
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            Transcript,
+            f"SELECT {COLUMNS} FROM transcripts WHERE video_id = %(video_id)s",
+            {"video_id": video_id},
+        )
 
     async def read_segments(self, video_identifier: str) -> tuple[TranscriptKey, str | None] | None:
         """Return which transcript a video has, and its segments as JSON; None where there is no such video."""
@@ -125,12 +126,12 @@ class TranscriptRepository:
 
     async def list_page(self, limit: int, after: int = 0) -> list[TranscriptSummary]:
         """Return at most `limit` transcripts whose id is above `after`, ordered by id, without their big columns."""
-        async with self._conn.cursor(row_factory=args_row(TranscriptSummary)) as cursor:
-            await cursor.execute(
-                f"SELECT {SUMMARY_COLUMNS} FROM transcripts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
-                {"after": after, "limit": limit},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            TranscriptSummary,
+            f"SELECT {SUMMARY_COLUMNS} FROM transcripts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
+            {"after": after, "limit": limit},
+        )
 
     async def delete(self, transcript_id: int) -> bool:
         """Delete the transcript and, by cascade, the configs that are its alone; False where there is none."""
@@ -145,9 +146,7 @@ class TranscriptRepository:
         return cursor.rowcount == 1
 
     async def count(self) -> int:
-        cursor = await self._conn.execute("SELECT count(*) FROM transcripts")
-        (count,) = await anext(cursor)
-        return int(count)
+        return int(await fetch_value(self._conn, "SELECT count(*) FROM transcripts") or 0)
 
 
 def _values(transcript: NewTranscript) -> dict[str, Any]:

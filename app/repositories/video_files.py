@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from psycopg.rows import args_row
-
 from app.core.errors import RunLost
 from app.database import Connection
+from app.database.queries import fetch_one
 from app.models.video_file import ClaimedFile, FileStatus
 
 
@@ -51,42 +50,42 @@ class VideoFileRepository:
 
         None where there is none. A file whose workers died `most_attempts` times has failed.
         """
-        async with self._conn.cursor(row_factory=args_row(ClaimedFile)) as cursor:
-            await cursor.execute(
-                """
-                WITH clock AS (
-                    SELECT now() AT TIME ZONE 'utc' AS now,
-                           now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s) AS stale
-                ), candidate AS (
-                    SELECT videos.id, videos.identifier, videos.cloud_url
-                    FROM clock CROSS JOIN videos LEFT JOIN library.video_files AS known ON known.video_id = videos.id
-                    WHERE (videos.video_codec IS NOT NULL OR videos.audio_codec IS NOT NULL)
-                      AND (known.video_id IS NULL OR known.source_url <> videos.cloud_url
-                           OR (known.status = 'waiting' AND coalesce(known.due_at, '-infinity') <= now)
-                           OR (known.status IN ('inspecting', 'making') AND known.seen_at < stale
-                               AND known.attempts < %(most)s))
-                    ORDER BY videos.id DESC
-                    LIMIT 1
-                    FOR KEY SHARE OF videos SKIP LOCKED
-                )
-                INSERT INTO library.video_files AS known (video_id, source_url, status, owner, seen_at, attempts)
-                SELECT id, cloud_url, 'inspecting', %(owner)s, now, 1 FROM candidate CROSS JOIN clock
-                ON CONFLICT (video_id) DO UPDATE
-                SET source_url = excluded.source_url, status = 'inspecting', owner = excluded.owner,
-                    seen_at = excluded.seen_at, due_at = NULL, reason = NULL, playable_url = NULL,
-                    attempts = 1 + CASE WHEN known.source_url = excluded.source_url THEN known.attempts ELSE 0 END,
-                    failures = CASE WHEN known.source_url = excluded.source_url THEN known.failures ELSE 0 END,
-                    declared_seconds = CASE WHEN known.source_url = excluded.source_url THEN known.declared_seconds END,
-                    ends_early = known.ends_early AND known.source_url = excluded.source_url
-                WHERE known.source_url <> excluded.source_url
-                   OR (known.status = 'waiting' AND coalesce(known.due_at, '-infinity') <= (SELECT now FROM clock))
-                   OR (known.status IN ('inspecting', 'making') AND known.seen_at < (SELECT stale FROM clock))
-                RETURNING video_id, (SELECT identifier FROM candidate), source_url, owner, attempts, failures,
-                          declared_seconds IS NOT NULL
-                """,
-                {"owner": owner, "stale_seconds": stale_seconds, "most": most_attempts},
+        return await fetch_one(
+            self._conn,
+            ClaimedFile,
+            """
+            WITH clock AS (
+                SELECT now() AT TIME ZONE 'utc' AS now,
+                       now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s) AS stale
+            ), candidate AS (
+                SELECT videos.id, videos.identifier, videos.cloud_url
+                FROM clock CROSS JOIN videos LEFT JOIN library.video_files AS known ON known.video_id = videos.id
+                WHERE (videos.video_codec IS NOT NULL OR videos.audio_codec IS NOT NULL)
+                  AND (known.video_id IS NULL OR known.source_url <> videos.cloud_url
+                       OR (known.status = 'waiting' AND coalesce(known.due_at, '-infinity') <= now)
+                       OR (known.status IN ('inspecting', 'making') AND known.seen_at < stale
+                           AND known.attempts < %(most)s))
+                ORDER BY videos.id DESC
+                LIMIT 1
+                FOR KEY SHARE OF videos SKIP LOCKED
             )
-            return await cursor.fetchone()
+            INSERT INTO library.video_files AS known (video_id, source_url, status, owner, seen_at, attempts)
+            SELECT id, cloud_url, 'inspecting', %(owner)s, now, 1 FROM candidate CROSS JOIN clock
+            ON CONFLICT (video_id) DO UPDATE
+            SET source_url = excluded.source_url, status = 'inspecting', owner = excluded.owner,
+                seen_at = excluded.seen_at, due_at = NULL, reason = NULL, playable_url = NULL,
+                attempts = 1 + CASE WHEN known.source_url = excluded.source_url THEN known.attempts ELSE 0 END,
+                failures = CASE WHEN known.source_url = excluded.source_url THEN known.failures ELSE 0 END,
+                declared_seconds = CASE WHEN known.source_url = excluded.source_url THEN known.declared_seconds END,
+                ends_early = known.ends_early AND known.source_url = excluded.source_url
+            WHERE known.source_url <> excluded.source_url
+               OR (known.status = 'waiting' AND coalesce(known.due_at, '-infinity') <= (SELECT now FROM clock))
+               OR (known.status IN ('inspecting', 'making') AND known.seen_at < (SELECT stale FROM clock))
+            RETURNING video_id, (SELECT identifier FROM candidate), source_url, owner, attempts, failures,
+                      declared_seconds IS NOT NULL
+            """,
+            {"owner": owner, "stale_seconds": stale_seconds, "most": most_attempts},
+        )
 
     async def list_claimed(self) -> set[int]:
         """Return the ids of the videos whose files workers have claimed."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
 from psycopg import sql
-from psycopg.rows import args_row
 
 from app.database import Connection
+from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value
 from app.models import Video
 from app.repositories.statements import copy_rows, set_clause
 
@@ -57,18 +57,18 @@ class VideoRepository:
 
     async def create(self, **video: Unpack[NewVideo]) -> Video:
         """Insert a video. Raises `UniqueViolation` of `videos_identifier_key` where the identifier is taken."""
-        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
-            await cursor.execute(
-                f"""
-                INSERT INTO videos (identifier, source_url, cloud_url, title, duration_seconds, file_size_kb,
-                                    video_codec, audio_codec, resolution, frame_rate)
-                VALUES (%(identifier)s, %(source_url)s, %(cloud_url)s, %(title)s, %(duration_seconds)s,
-                        %(file_size_kb)s, %(video_codec)s, %(audio_codec)s, %(resolution)s, %(frame_rate)s)
-                RETURNING {COLUMNS}
-                """,
-                _UNSET | video,
-            )
-            return await anext(cursor)
+        return await fetch_returned(
+            self._conn,
+            Video,
+            f"""
+            INSERT INTO videos (identifier, source_url, cloud_url, title, duration_seconds, file_size_kb,
+                                video_codec, audio_codec, resolution, frame_rate)
+            VALUES (%(identifier)s, %(source_url)s, %(cloud_url)s, %(title)s, %(duration_seconds)s,
+                    %(file_size_kb)s, %(video_codec)s, %(audio_codec)s, %(resolution)s, %(frame_rate)s)
+            RETURNING {COLUMNS}
+            """,
+            _UNSET | video,
+        )
 
     async def insert_pending(self, identifier: str, source_url: str, cloud_url: str, title: str | None = None) -> bool:
         """Insert a video whose file is still to come from `source_url`; False where the identifier is taken.
@@ -96,18 +96,18 @@ class VideoRepository:
     async def list_sources(self, urls: list[str], name: str) -> list[KnownSource]:
         """Return the videos that have one of these sources, or any and an identifier that is `name` or begins with
         `name-`."""
-        async with self._conn.cursor(row_factory=args_row(KnownSource)) as cursor:
-            await cursor.execute(
-                """
-                SELECT id, identifier, source_url, cloud_url, file_size_kb IS NOT NULL
-                FROM videos
-                WHERE source_url IS NOT NULL
-                  AND (source_url = ANY (%(urls)s) OR identifier = %(name)s
-                       OR (identifier > %(name)s || '-' AND identifier < %(name)s || '.'))
-                """,
-                {"urls": urls, "name": name},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            KnownSource,
+            """
+            SELECT id, identifier, source_url, cloud_url, file_size_kb IS NOT NULL
+            FROM videos
+            WHERE source_url IS NOT NULL
+              AND (source_url = ANY (%(urls)s) OR identifier = %(name)s
+                   OR (identifier > %(name)s || '-' AND identifier < %(name)s || '.'))
+            """,
+            {"urls": urls, "name": name},
+        )
 
     async def lock_source(self, url: str) -> None:
         """Hold the canonical form of a URL until the transaction ends, whether or not a video has it."""
@@ -131,42 +131,41 @@ class VideoRepository:
         return await copy_rows(self._conn, "videos", ("identifier", *_UNSET), videos)
 
     async def get(self, video_id: int) -> Video | None:
-        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
-            await cursor.execute(f"SELECT {COLUMNS} FROM videos WHERE id = %(id)s", {"id": video_id})
-            return await cursor.fetchone()
+        return await fetch_one(self._conn, Video, f"SELECT {COLUMNS} FROM videos WHERE id = %(id)s", {"id": video_id})
 
     async def get_by_identifier(self, identifier: str) -> Video | None:
-        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM videos WHERE identifier = %(identifier)s", {"identifier": identifier}
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            Video,
+            f"SELECT {COLUMNS} FROM videos WHERE identifier = %(identifier)s",
+            {"identifier": identifier},
+        )
 
     async def get_end(self, identifier: str) -> float | None:
         """Return the second at which the moments of a video end at the latest; None where it is not known."""
-        cursor = await self._conn.execute(
-            "SELECT videos_end(videos) FROM videos WHERE identifier = %(identifier)s", {"identifier": identifier}
+        return await fetch_value(
+            self._conn,
+            "SELECT videos_end(videos) FROM videos WHERE identifier = %(identifier)s",
+            {"identifier": identifier},
         )
-        row = await cursor.fetchone()
-        return row[0] if row else None
 
     async def lock(self, identifier: str) -> Video | None:
         """Return the video and hold its row until the transaction ends: writers of its moments take turns."""
-        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM videos WHERE identifier = %(identifier)s FOR NO KEY UPDATE",
-                {"identifier": identifier},
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            Video,
+            f"SELECT {COLUMNS} FROM videos WHERE identifier = %(identifier)s FOR NO KEY UPDATE",
+            {"identifier": identifier},
+        )
 
     async def lock_for_deletion(self, identifier: str) -> Video | None:
         """Return the video and hold its row until the transaction ends: nothing can be added to it meanwhile."""
-        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM videos WHERE identifier = %(identifier)s FOR UPDATE",
-                {"identifier": identifier},
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            Video,
+            f"SELECT {COLUMNS} FROM videos WHERE identifier = %(identifier)s FOR UPDATE",
+            {"identifier": identifier},
+        )
 
     async def lock_identifier(self, identifier: str) -> None:
         """Hold a name until the transaction ends, whether or not a video has it."""
@@ -208,31 +207,31 @@ class VideoRepository:
 
     async def list_page(self, limit: int, after: str = "") -> list[Video]:
         """Return at most `limit` videos whose identifier comes behind `after`, ordered by identifier."""
-        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM videos WHERE identifier > %(after)s ORDER BY identifier LIMIT %(limit)s",
-                {"after": after, "limit": limit},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            Video,
+            f"SELECT {COLUMNS} FROM videos WHERE identifier > %(after)s ORDER BY identifier LIMIT %(limit)s",
+            {"after": after, "limit": limit},
+        )
 
     async def list_by_source_url(self, source_url: str) -> list[Video]:
-        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
-            await cursor.execute(
-                f"SELECT {COLUMNS} FROM videos WHERE source_url = %(source_url)s ORDER BY id",
-                {"source_url": source_url},
-            )
-            return await cursor.fetchall()
+        return await fetch_all(
+            self._conn,
+            Video,
+            f"SELECT {COLUMNS} FROM videos WHERE source_url = %(source_url)s ORDER BY id",
+            {"source_url": source_url},
+        )
 
     async def update(self, video_id: int, **changes: Unpack[VideoChanges]) -> Video | None:
         """Change the given columns and return the new row, or None where there is no such video."""
         if not changes:
             return await self.get(video_id)
-        async with self._conn.cursor(row_factory=args_row(Video)) as cursor:
-            await cursor.execute(
-                sql.SQL("UPDATE videos SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
-                {**changes, "id": video_id},
-            )
-            return await cursor.fetchone()
+        return await fetch_one(
+            self._conn,
+            Video,
+            sql.SQL("UPDATE videos SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
+            {**changes, "id": video_id},
+        )
 
     async def delete(self, video_id: int) -> bool:
         """Delete the video and, by cascade, everything that belongs to it; False where there is none."""
@@ -240,6 +239,4 @@ class VideoRepository:
         return cursor.rowcount == 1
 
     async def count(self) -> int:
-        cursor = await self._conn.execute("SELECT count(*) FROM videos")
-        (count,) = await anext(cursor)
-        return int(count)
+        return int(await fetch_value(self._conn, "SELECT count(*) FROM videos") or 0)

@@ -5,9 +5,9 @@ from datetime import datetime
 from posixpath import splitext
 
 from psycopg import sql
-from psycopg.rows import args_row
 
 from app.database import Connection
+from app.database.queries import fetch_all
 from app.models.video import shown_title
 
 
@@ -115,21 +115,21 @@ class ViewRepository:
 
         Those whose file has never come are not among them.
         """
-        async with self._conn.cursor(row_factory=args_row(VideoCard)) as cursor:
-            # A literal limit, and no condition on the identifier where there is none: PostgreSQL plans a parameter for
-            # a part of the table, whatever its value, and a whole library is twice as slow that way.
-            where = f"WHERE {_COMPLETE}" + (" AND videos.identifier > %(after)s" if after else "")
-            page = sql.SQL(_LISTED_CARDS + where + " ORDER BY videos.identifier LIMIT {}").format(sql.Literal(limit))
-            await cursor.execute(page, {"after": after})
-            return await cursor.fetchall()
+        # A literal limit, and no condition on the identifier where there is none: PostgreSQL plans a parameter for
+        # a part of the table, whatever its value, and a whole library is twice as slow that way.
+        where = f"WHERE {_COMPLETE}" + (" AND videos.identifier > %(after)s" if after else "")
+        page = sql.SQL(_LISTED_CARDS + where + " ORDER BY videos.identifier LIMIT {}").format(sql.Literal(limit))
+        return await fetch_all(self._conn, VideoCard, page, {"after": after})
 
     async def get_cards(self, identifiers: list[str]) -> dict[str, SingleVideoCard]:
         """Return the videos with these identifiers, by identifier."""
-        async with self._conn.cursor(row_factory=args_row(SingleVideoCard)) as cursor:
-            await cursor.execute(
-                _SINGLE_CARDS + "WHERE videos.identifier = ANY (%(identifiers)s)", {"identifiers": identifiers}
-            )
-            return {card.identifier: card for card in await cursor.fetchall()}
+        rows = await fetch_all(
+            self._conn,
+            SingleVideoCard,
+            _SINGLE_CARDS + "WHERE videos.identifier = ANY (%(identifiers)s)",
+            {"identifiers": identifiers},
+        )
+        return {card.identifier: card for card in rows}
 
     async def list_moments(self, identifiers: list[str]) -> dict[str, list[ShownMoment]]:
         """Return the moments of each of these videos, by the video's identifier, in the order they were added.
