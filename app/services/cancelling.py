@@ -9,9 +9,9 @@ from app.database import Connection, Database
 from app.models.stages import STALLED_AFTER
 from app.repositories import VideoRepository
 from app.repositories.active_runs import ActiveRunRepository
-from app.repositories.live_runs import LiveRuns
 from app.repositories.stage_queue import StageQueueRepository
 from app.services.identifiers import findable
+from app.services.live_runs import LiveRuns
 
 
 @dataclass(slots=True)
@@ -41,4 +41,4 @@ async def cancel_pipeline(database: Database, redis: Redis, video: str) -> None:
         raise NothingRuns(f"No pipeline running for video '{video}'")
     live = LiveRuns(redis)
     for identifier in cancelled.ended:
-        await live.forget(identifier, video)
+        await live.delete_status(identifier, video)

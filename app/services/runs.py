@@ -15,7 +15,7 @@ from app.repositories.runs import RunRepository, ShownRun
 from app.repositories.statements import LARGEST_ID
 from app.services.cursors import broken_cursor, read_cursor, write_cursor
 from app.services.identifiers import findable
-from app.services.live_progress import find_progress
+from app.services.live_runs import find_stage_progress
 
 # What the table says of a run, in the words of clients. A run of which a part succeeded has ended, and its error tells
 # what did not; a word that nobody knows is told as that.
@@ -165,7 +165,7 @@ async def _add_progress(redis: Redis, video: str, run: ShownRun) -> ShownRun:
     if details is None or run.status != RunStatus.RUNNING or details.is_waiting:
         return run
     stage = next((stage for stage, record in details.stages.items() if record.status is StageStatus.PROCESSING), None)
-    if stage is None or not (progress := await find_progress(redis, run.identifier, video, stage)):
+    if stage is None or not (progress := await find_stage_progress(redis, run.identifier, video, stage)):
         return run
     stages = {**details.stages, stage: replace(details.stages[stage], progress=progress)}
     return replace(run, details=replace(details, stages=stages))

@@ -15,7 +15,7 @@ from app.models.run import RunStatus
 from app.models.stages import Stage
 from app.repositories.status import JobRun, StatusRepository
 from app.services.identifiers import findable
-from app.services.live_progress import find_progress
+from app.services.live_runs import find_stage_progress
 from app.storage import Storage, find_audio_file
 
 Stored = TypeVar("Stored")
@@ -102,7 +102,7 @@ class Statuses:
             return _completed(stored.made_at, progress=Progress(stored.originals, stored.clips, 0))
         counts = stored.run.clips
         if stored.run.status == RunStatus.RUNNING:
-            counts = await find_progress(self._redis, stored.run.identifier, video, Stage.CLIPS) or counts
+            counts = await find_stage_progress(self._redis, stored.run.identifier, video, Stage.CLIPS) or counts
         return _tell(stored.run, Progress(counts["total"], counts["processed"], counts["failed"]) if counts else None)
 
     async def _find_audio(self, video: str) -> JobStatus:

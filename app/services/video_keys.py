@@ -4,7 +4,7 @@ import re
 
 from redis.asyncio import Redis
 
-from app.repositories.live_runs import key_of_run
+from app.services.live_runs import run_status_key
 
 _OF_VIDEO = ("active", "lock", "cancel", "history")
 _RUN = "pipeline:run:"
@@ -20,7 +20,7 @@ async def delete_video_keys(redis: Redis, identifier: str, runs: list[str]) -> i
     """Delete the video's keys, and no other's whose name begins alike; return how many there were."""
     active, _, _, history = named = [f"pipeline:{identifier}:{name}" for name in _OF_VIDEO]
     known = {*runs, *await redis.zrange(history, 0, -1), await redis.hget(active, "request_id")} - {None}
-    keys = {*named, *map(key_of_run, known)}
+    keys = {*named, *map(run_status_key, known)}
     own_runs = f"{_RUN}pipeline:{identifier}:"
     async for key in redis.scan_iter(f"{_escape(own_runs)}*", _SCANNED_AT_ONCE):
         if _MILLISECONDS.fullmatch(key.removeprefix(own_runs)):

@@ -37,7 +37,7 @@ from app.pipeline.files import delete_files
 from app.pipeline.time_limits import StageClock
 from app.repositories import VideoRepository
 from app.repositories.claimed_runs import ClaimedRunRepository
-from app.repositories.live_fields import write_run
+from app.services.live_runs import run_status_fields
 from app.worker.timings import WorkerTimings
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class StageExecution:
     def write_live(self, outcome: Outcome | None = None) -> dict[str, str]:
         """Return the fields of the run's live status; those of its end with an `outcome`."""
         run = self.context.run
-        fields = write_run(run, self.records, last_begun_stage(self.records), self.context.progress)
+        fields = run_status_fields(run, self.records, last_begun_stage(self.records), self.context.progress)
         if outcome is None:
             return fields
         return fields | {

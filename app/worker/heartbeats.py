@@ -10,8 +10,8 @@ import psycopg
 from app.core.errors import DatabaseUnavailable
 from app.database import Database
 from app.models.stages import RunType, Stage
-from app.repositories.live_runs import LiveRuns
 from app.repositories.stage_queue import StageQueueRepository
+from app.services.live_runs import LiveRuns
 from app.worker.execution import StageExecution, Stop
 from app.worker.timings import WorkerTimings
 
@@ -137,6 +137,6 @@ class Heartbeats:
         fields, (shown, shown_at) = execution.write_live(), self._shown.get(run.id, ({}, 0.0))
         if execution.is_settling or (fields == shown and now - shown_at < self._timings.heartbeat_interval):
             return
-        await self._live.show(run.identifier, fields, run.video if run.type is RunType.FULL else None)
+        await self._live.write_status(run.identifier, fields, run.video if run.type is RunType.FULL else None)
         if self._executions.get(run.id) is execution:
             self._shown[run.id] = (fields, now)

@@ -21,8 +21,8 @@ from app.models.run import ClaimedRun, RunStatus
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.pipeline.context import RunContext, StageCode, load_stages
 from app.pipeline.failures import find_outage
-from app.repositories.live_runs import LiveRuns
 from app.repositories.stage_queue import StageQueueRepository
+from app.services.live_runs import LiveRuns
 from app.services.queue import StageNotifier
 from app.storage import Storage
 from app.worker.callbacks import send_due_callbacks
@@ -190,11 +190,11 @@ class Worker:
         """Show what came of a stage, and notify the workers of what waits now; a poll finds what no message reaches."""
         run = execution.context.run
         if executed.outcome is not None:
-            await self._live.end(run.identifier, run.video, execution.write_live(executed.outcome))
+            await self._live.write_ended_status(run.identifier, run.video, execution.write_live(executed.outcome))
             await self._folders.remove(run.identifier)
         elif executed.next_stage is not None and executed.kept is None:
             video = run.video if run.type is RunType.FULL else None
-            await self._live.show(run.identifier, execution.write_live(), video, is_waiting=True)
+            await self._live.write_status(run.identifier, execution.write_live(), video, is_waiting=True)
             if STAGE_TABLE[executed.next_stage].kind not in self._kinds:
                 await self._folders.remove(run.identifier)  # another machine goes on, with what is stored
             await self._notify(run.identifier, executed.next_stage)

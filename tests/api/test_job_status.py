@@ -15,8 +15,7 @@ from app.core.redis import close_redis, init_redis
 from app.database import Connection
 from app.models.run import ClaimedRun, RunStatus, StageStatus
 from app.models.stages import RunType, Stage
-from app.repositories.live_fields import write_run
-from app.repositories.live_runs import LiveRuns
+from app.services.live_runs import LiveRuns, run_status_fields
 from tests.api.conftest import open_client
 from tests.conftest import Statements
 from tests.factories import make_clip, make_generation_config, make_moment, make_transcript, make_video
@@ -169,12 +168,12 @@ async def test_clips_are_counted_as_soon_as_there_is_something_to_count(
     await make_talk(conn)
     run = await begin_clips(conn)
     assert counters(await get(client, "clip-extraction-status")) == ()
-    fields = write_run(run, run.stages, Stage.CLIPS, None) | {
+    fields = run_status_fields(run, run.stages, Stage.CLIPS, None) | {
         "clips_total": "5",
         "clips_processed": "2",
         "clips_failed": "1",
     }
-    await LiveRuns(redis).show(run.identifier, fields, None)
+    await LiveRuns(redis).write_status(run.identifier, fields, None)
     assert counters(await get(client, "clip-extraction-status")) == (5, 2, 1)
 
 

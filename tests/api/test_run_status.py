@@ -16,8 +16,7 @@ from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
 from app.repositories.claimed_runs import ClaimedRunRepository
-from app.repositories.live_fields import write_run
-from app.repositories.live_runs import LiveRuns
+from app.services.live_runs import LiveRuns, run_status_fields
 from tests.api.conftest import open_client
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_run, make_video
@@ -52,8 +51,8 @@ async def get_status(client: AsyncClient) -> dict[str, Any]:
 async def show(redis: Redis, run: ClaimedRun, stage: Stage, **progress: int) -> None:
     """Tell how far a stage is, as the run's worker does."""
     records = {stage: StageRecord(StageStatus.PROCESSING, time.time())}
-    fields = write_run(run, records, stage, progress)
-    await LiveRuns(redis).show(run.identifier, fields, "talk")
+    fields = run_status_fields(run, records, stage, progress)
+    await LiveRuns(redis).write_status(run.identifier, fields, "talk")
 
 
 async def test_a_run_that_waits_is_pending_with_all_its_stages(
@@ -246,7 +245,7 @@ async def test_a_stage_that_made_nothing_is_shown_as_skipped_with_its_reason(
         "skip_reason": reason,
         "reason": result.get("reason"),
     }
-    fields = write_run(run, {stage: StageRecord(StageStatus.COMPLETED, 1.0, 2.0, result=result)}, stage, None)
+    fields = run_status_fields(run, {stage: StageRecord(StageStatus.COMPLETED, 1.0, 2.0, result=result)}, stage, None)
     assert [
         fields[f"{stage}_{name}"] for name in ("status", "started_at", "completed_at", "skipped", "skip_reason")
     ] == [*("skipped", "", "", "true", reason)]

@@ -8,9 +8,7 @@ from redis.asyncio import Redis
 
 from app.models.run import ClaimedRun, RunRequest, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
-from app.repositories.live_fields import read_progress, write_run
-from app.repositories.live_runs import LiveRuns
-from app.services.live_progress import find_progress
+from app.services.live_runs import LiveRuns, find_stage_progress, read_stage_progress, run_status_fields
 
 _RUN = "pipeline:talk:1"
 
@@ -31,68 +29,68 @@ def make_run(run_type: RunType = RunType.FULL) -> ClaimedRun:
 
 async def test_the_live_status_is_the_videos_and_kept_for_a_day_when_the_run_has_ended(redis: Redis) -> None:
     live = LiveRuns(redis)
-    assert await live.find(_RUN, "talk") == {}
-    await live.show(_RUN, {"request_id": _RUN, "status": "processing"}, "talk")
+    assert await live.read_status(_RUN, "talk") == {}
+    await live.write_status(_RUN, {"request_id": _RUN, "status": "processing"}, "talk")
     assert await redis.hget("pipeline:talk:active", "status") == "processing"
-    assert (await live.find(_RUN, "talk"))["status"] == "processing"
-    await live.end(_RUN, "talk", {"request_id": _RUN, "status": "completed"})
+    assert (await live.read_status(_RUN, "talk"))["status"] == "processing"
+    await live.write_ended_status(_RUN, "talk", {"request_id": _RUN, "status": "completed"})
     assert not await redis.exists("pipeline:talk:active")
-    assert (await live.find(_RUN, "talk"))["status"] == "completed"
+    assert (await live.read_status(_RUN, "talk"))["status"] == "completed"
     assert 86_000 < await redis.ttl(f"pipeline:run:{_RUN}") <= 86_400
 
 
 async def test_the_end_of_a_run_leaves_the_status_of_the_next_one(redis: Redis) -> None:
     live = LiveRuns(redis)
-    await live.show("pipeline:talk:2", {"request_id": "pipeline:talk:2"}, "talk")
-    await live.end(_RUN, "talk", {"request_id": _RUN})
+    await live.write_status("pipeline:talk:2", {"request_id": "pipeline:talk:2"}, "talk")
+    await live.write_ended_status(_RUN, "talk", {"request_id": _RUN})
     assert await redis.hget("pipeline:talk:active", "request_id") == "pipeline:talk:2"
 
 
 async def test_a_run_that_ends_without_a_worker_leaves_no_live_status(redis: Redis) -> None:
     live = LiveRuns(redis)
-    await live.show(_RUN, {"request_id": _RUN}, "talk", is_waiting=True)
+    await live.write_status(_RUN, {"request_id": _RUN}, "talk", is_waiting=True)
     assert 86_000 < await redis.ttl("pipeline:talk:active") <= 86_400
-    await live.forget("pipeline:talk:2", "talk")
+    await live.delete_status("pipeline:talk:2", "talk")
     assert await redis.exists("pipeline:talk:active")
-    await live.forget(_RUN, "talk")
+    await live.delete_status(_RUN, "talk")
     assert not await redis.exists("pipeline:talk:active")
 
 
-async def test_without_redis_runs_go_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_runs_continue_without_redis(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    async with Redis.from_url("redis://127.0.0.1:1/0", decode_responses=True) as nobody:
-        live = LiveRuns(nobody)
-        await live.show(_RUN, {"request_id": _RUN}, "talk")
-        assert await live.find(_RUN, "talk") == {}
-        await live.forget(_RUN, "talk")
-        await live.end(_RUN, "talk", {"request_id": _RUN})
+    async with Redis.from_url("redis://127.0.0.1:1/0", decode_responses=True) as unreachable:
+        live = LiveRuns(unreachable)
+        await live.write_status(_RUN, {"request_id": _RUN}, "talk")
+        assert await live.read_status(_RUN, "talk") == {}
+        await live.delete_status(_RUN, "talk")
+        await live.write_ended_status(_RUN, "talk", {"request_id": _RUN})
     assert len(caplog.records) == 1
 
 
-async def test_who_only_reads_does_not_warn(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_reader_does_not_warn(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    async with Redis.from_url("redis://127.0.0.1:1/0", decode_responses=True) as nobody:
-        assert await find_progress(nobody, _RUN, "talk", Stage.CLIPS) is None
+    async with Redis.from_url("redis://127.0.0.1:1/0", decode_responses=True) as unreachable:
+        assert await find_stage_progress(unreachable, _RUN, "talk", Stage.CLIPS) is None
     assert caplog.records == []
 
 
-async def test_who_has_the_patience_waits_for_a_slow_redis(redis: Redis) -> None:
+async def test_a_longer_time_limit_waits_for_a_slow_redis(redis: Redis) -> None:
     await redis.client_pause(60_000, all=False)
     try:
-        await LiveRuns(redis, patience=0.1).show(_RUN, {"request_id": "none"}, "talk")
-        patient = LiveRuns(redis, patience=60.0).show(_RUN, {"request_id": _RUN}, "talk")
-        showing = asyncio.create_task(patient)
+        await LiveRuns(redis, answer_seconds=0.1).write_status(_RUN, {"request_id": "none"}, "talk")
+        write = LiveRuns(redis, answer_seconds=60.0).write_status(_RUN, {"request_id": _RUN}, "talk")
+        showing = asyncio.create_task(write)
         await asyncio.wait({showing}, timeout=0.2)
     finally:
         await redis.client_unpause()
     await showing
-    assert await LiveRuns(redis).find(_RUN, "talk") == {"request_id": _RUN}
+    assert await LiveRuns(redis).read_status(_RUN, "talk") == {"request_id": _RUN}
 
 
 async def test_a_redis_that_hangs_counts_as_away() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with Redis(port=silent.getsockname()[1]) as redis, asyncio.timeout(30):
-            assert await LiveRuns(redis).find(_RUN, "talk") == {}
+            assert await LiveRuns(redis).read_status(_RUN, "talk") == {}
 
 
 async def test_a_command_that_is_refused_again_and_again_is_one_line_in_the_log(
@@ -102,10 +100,10 @@ async def test_a_command_that_is_refused_again_and_again_is_one_line_in_the_log(
     await redis.set("pipeline:talk:active", "text")
     live = LiveRuns(redis)
     for _ in range(3):
-        await live.show(_RUN, {"status": "processing"}, "talk")
-        assert await live.find("pipeline:other:1", "other") == {}
-    (line,) = (record.getMessage() for record in caplog.records if record.name == "app.repositories.live_runs")
-    assert line.startswith("Redis cannot be used, runs go on without it: WRONGTYPE ")
+        await live.write_status(_RUN, {"status": "processing"}, "talk")
+        assert await live.read_status("pipeline:other:1", "other") == {}
+    (line,) = (record.getMessage() for record in caplog.records if record.name == "app.services.live_runs")
+    assert line.startswith("Redis is unavailable, runs continue without it: WRONGTYPE ")
 
 
 def test_every_field_of_the_live_status_is_text() -> None:
@@ -114,7 +112,7 @@ def test_every_field_of_the_live_status_is_text() -> None:
         Stage.AUDIO: StageRecord(StageStatus.COMPLETED, 11.5, 12.5),
         Stage.CLIPS: StageRecord(StageStatus.PROCESSING, 13.0),
     }
-    fields = write_run(make_run(), records, Stage.CLIPS, {"total": 4, "processed": 3, "failed": 1})
+    fields = run_status_fields(make_run(), records, Stage.CLIPS, {"total": 4, "processed": 3, "failed": 1})
     assert all(isinstance(text, str) for text in fields.values())
     assert (fields["request_id"], fields["status"], fields["generation_model"]) == (_RUN, "processing", "minimax")
     assert (fields["started_at"], fields["completed_at"], fields["current_stage"]) == ("10.5", "", "clips")
@@ -125,11 +123,11 @@ def test_every_field_of_the_live_status_is_text() -> None:
     assert fields["clip_upload_total_clips"] == "0"
 
 
-def test_counters_are_read_as_they_were_told_and_are_none_before_there_are_any() -> None:
+def test_counters_are_read_as_they_were_reported_and_are_none_before_there_are_any() -> None:
     records = {Stage.DOWNLOAD: StageRecord(StageStatus.PROCESSING, 13.0)}
     progress = {"bytes_downloaded": 5, "total_bytes": 10, "percentage": 50}
-    fields = write_run(make_run(), records, Stage.DOWNLOAD, progress)
+    fields = run_status_fields(make_run(), records, Stage.DOWNLOAD, progress)
     assert fields["download_bytes"] == "5"
-    assert read_progress(fields, Stage.DOWNLOAD) == progress
-    assert read_progress(fields, Stage.REFINEMENT) is None
-    assert read_progress({}, Stage.TRANSCRIPT) is None
+    assert read_stage_progress(fields, Stage.DOWNLOAD) == progress
+    assert read_stage_progress(fields, Stage.REFINEMENT) is None
+    assert read_stage_progress({}, Stage.TRANSCRIPT) is None
