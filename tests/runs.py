@@ -10,7 +10,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from app.database import Connection
-from app.models.run import ClaimedRun, Outcome, RunRequest, RunStatus, StageRecord, StageStatus
+from app.models.run import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
 from app.repositories.claimed_runs import ClaimedRunRepository
 from app.repositories.stage_queue import StageQueueRepository
@@ -75,7 +75,7 @@ async def set_record(conn: Connection, run: ClaimedRun, stage: Stage, record: St
 async def finish_run(
     conn: Connection, run: ClaimedRun, status: RunStatus = RunStatus.COMPLETED, **outcome: Any
 ) -> None:
-    await ClaimedRunRepository(conn).finish(run, Outcome(status, **outcome))
+    await ClaimedRunRepository(conn).finish(run, RunOutcome(status, **outcome))
 
 
 async def fail_run(conn: Connection, run: ClaimedRun, stage: Stage, message: str) -> None:

@@ -120,6 +120,6 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def storable(text: str) -> str:
+def strip_unstorable(text: str) -> str:
     """Return a text without what PostgreSQL does not take: U+0000 and halves of surrogate pairs."""
     return text.replace("\0", "").encode(errors="ignore").decode()

@@ -141,7 +141,7 @@ class ClaimedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """How a run ended."""
 
     status: RunStatus
@@ -151,28 +151,28 @@ class Outcome:
     clips: int | None = None
 
 
-def conclude(records: Mapping[Stage, StageRecord]) -> Outcome:
+def conclude_run(records: Mapping[Stage, StageRecord]) -> RunOutcome:
     """Return how a run ends whose stages are all done: partial where a stage could not make all it was to make."""
     for stage, record in records.items():
         if failed := _read_count(record, "failed"):
             title, total = STAGE_TABLE[stage].title, _read_count(record, "total")
             reason = record.result.get("reason") or f"{title}: {failed} of {total or 'them'} failed"
-            return sum_up(records, RunStatus.PARTIAL, stage, str(reason))
+            return make_outcome(records, RunStatus.PARTIAL, stage, str(reason))
     # Clients show the reason of a skipped stage and of a run, not that of a completed stage.
     reasons = (str(record.result["reason"]) for record in records.values() if record.result.get("too_few"))
-    return sum_up(records, RunStatus.COMPLETED, reason=next(reasons, None))
+    return make_outcome(records, RunStatus.COMPLETED, reason=next(reasons, None))
 
 
-def sum_up(
+def make_outcome(
     records: Mapping[Stage, StageRecord], status: RunStatus, stage: Stage | None = None, reason: str | None = None
-) -> Outcome:
+) -> RunOutcome:
     """Return an outcome with the totals that the stages have counted, as the table of stages says."""
     totals = {
         total: _read_count(record, key)
         for name, record in records.items()
         for key, total in STAGE_TABLE[name].totals.items()
     }
-    return Outcome(status, stage, reason, **totals)
+    return RunOutcome(status, stage, reason, **totals)
 
 
 def _read_count(record: StageRecord, name: str) -> int | None:

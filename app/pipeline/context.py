@@ -13,7 +13,7 @@ from app.core.errors import VideoDeleted
 from app.database import Connection, Database
 from app.models.run import ClaimedRun
 from app.models.stages import STAGE_TABLE, Stage, StageDefinition, WorkKind
-from app.pipeline.failures import through_outages
+from app.pipeline.failures import retry_outage
 from app.repositories import VideoRepository
 from app.repositories.claimed_runs import ClaimedRunRepository
 from app.storage import Storage
@@ -71,11 +71,11 @@ class RunContext:
             async with self.commit() as conn:
                 return await write(conn)
 
-        return await through_outages(f"A result of run {self.run.identifier}", commit)
+        return await retry_outage(f"A result of run {self.run.identifier}", commit)
 
 
 @dataclass(frozen=True, slots=True)
-class StageCode:
+class LoadedStage:
     """A stage with its code; `StageDefinition` says what its functions return."""
 
     definition: StageDefinition
@@ -83,11 +83,11 @@ class StageCode:
     run_stage: Callable[[RunContext], Awaitable[Mapping[str, Any]]]
 
 
-def load_stages(kinds: Collection[WorkKind] = tuple(WorkKind)) -> Mapping[Stage, StageCode]:
+def load_stages(kinds: Collection[WorkKind] = tuple(WorkKind)) -> Mapping[Stage, LoadedStage]:
     """Import the stages of some kinds of work, and with them what only a worker needs."""
     return {stage: _load_stage(row) for stage, row in STAGE_TABLE.items() if row.kind in kinds}
 
 
-def _load_stage(definition: StageDefinition) -> StageCode:
+def _load_stage(definition: StageDefinition) -> LoadedStage:
     module = import_module(definition.module)
-    return StageCode(definition, module.skip_reason, module.run_stage)
+    return LoadedStage(definition, module.skip_reason, module.run_stage)

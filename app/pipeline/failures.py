@@ -38,7 +38,7 @@ def _mask_reason(reason: str | None) -> str | None:
     return None if reason is None else escape_controls(mask_secrets(reason))
 
 
-def tell_failure(error: BaseException, stage: Stage) -> str:
+def describe_failure(error: BaseException, stage: Stage) -> str:
     """Return the reason; one that nobody foresaw is in the log, with all that belongs to it, and not in the text."""
     known = domain_error(error) if isinstance(error, psycopg.Error) else error
     if isinstance(known, VideoMomentsError):
@@ -57,46 +57,46 @@ def first_error(error: BaseException) -> BaseException:
     return first_error((lost or error).exceptions[0])
 
 
-class OutageLasts(DatabaseUnavailable):
-    """An outage that lasts longer than it is waited for. Not retried again by an outer `through_outages`."""
+class PersistentOutage(DatabaseUnavailable):
+    """An outage that lasts longer than it is waited for. Not retried again by an outer `retry_outage`."""
 
 
-class OutagePauses:
+class OutageBackoff:
     """The pauses between two tries while PostgreSQL is away. `what` waits, and is the beginning of a sentence."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._pauses = iter(_PAUSES)
 
-    def next_pause(self, error: BaseException) -> float | None:
+    def next_delay(self, error: BaseException) -> float | None:
         """Return the seconds before the next try; None for an error that is no outage, or that was waited for within.
 
-        Raises `OutageLasts` after the last try.
+        Raises `PersistentOutage` after the last try.
         """
         reason = find_outage(error)
-        if reason is None or isinstance(error, OutageLasts):
+        if reason is None or isinstance(error, PersistentOutage):
             return None
         pause = next(self._pauses, None)
         if pause is None:
-            raise OutageLasts(str(reason))
+            raise PersistentOutage(str(reason))
         if pause == _PAUSES[0]:
             _log.warning("%s waits: %s", self._what, reason)
         return pause
 
 
-async def through_outages(what: str, do: Callable[[], Awaitable[T]]) -> T:
+async def retry_outage(what: str, do: Callable[[], Awaitable[T]]) -> T:
     """Do something, again while PostgreSQL is away; what was done and not heard of is done again, too.
 
-    Raises what `do` raises, and `OutageLasts`. `what` is the beginning of a sentence. The outage does not count
+    Raises what `do` raises, and `PersistentOutage`. `what` is the beginning of a sentence. The outage does not count
     against the time limits around it.
     """
-    outage, loop = OutagePauses(what), asyncio.get_running_loop()
+    outage, loop = OutageBackoff(what), asyncio.get_running_loop()
     tried_at: float | None = None
     while True:
         try:
             return await do()
         except (psycopg.Error, DatabaseUnavailable) as error:
-            pause = outage.next_pause(error)
+            pause = outage.next_delay(error)
             if pause is None:
                 raise
         note_idle(pause + (0.0 if tried_at is None else loop.time() - tried_at))

@@ -14,44 +14,43 @@ from app.storage import check_free_space, find_audio_file
 from app.storage.folders import path_of
 from app.storage.os_errors import writing
 
+_log = logging.getLogger(__name__)
+
 AUDIO_NAME = "audio.wav"
 _PART = ".part"
 
 
-_log = logging.getLogger(__name__)
+async def get_local_audio(context: RunContext) -> Path:
+    """Return the path of the extracted audio of the run's video. Raises `FileMissing` where there is none yet."""
+    extracted = context.folder / AUDIO_NAME
+    if await asyncio.to_thread(extracted.is_file):
+        return extracted
+    return await get_local_file(context, await find_audio_file(context.storage, context.run.video), AUDIO_NAME)
 
 
-async def local_audio(context: RunContext) -> Path:
-    """Return the sound of the run's video as a local file. Raises `FileMissing` where it is not extracted yet."""
-    made = context.folder / AUDIO_NAME
-    if await asyncio.to_thread(made.is_file):
-        return made
-    return await local_file(context, await find_audio_file(context.storage, context.run.video), AUDIO_NAME)
-
-
-async def local_file(context: RunContext, url: str, name: str) -> Path:
-    """Return a stored file where it lies, or, out of a bucket, as a copy called `name` in the run's folder.
+async def get_local_file(context: RunContext, url: str, name: str) -> Path:
+    """Return the path of a stored file; one in a bucket is copied as `name` into the run's folder.
 
     Raises `FileMissing`.
     """
-    path = await find_local(context, url)
+    path = await find_local_path(context, url)
     if path is not None:
         return path
     copy = context.folder / name
     if not await asyncio.to_thread(copy.is_file):
-        await _fetch(context, url, copy)
+        await _copy_to_folder(context, url, copy)
     return copy
 
 
-async def find_local(context: RunContext, url: str) -> Path | None:
-    """Return where a stored file lies on this machine, None for one in a bucket. Raises `FileMissing`."""
+async def find_local_path(context: RunContext, url: str) -> Path | None:
+    """Return the path of a file that is stored on this machine, None for one in a bucket. Raises `FileMissing`."""
     if not url.startswith("file:"):
         return None
-    await context.storage.stat(url)  # which looks whether it may be read at all
+    await context.storage.stat(url)  # which checks that the file may be read
     return path_of(url)
 
 
-async def _fetch(context: RunContext, url: str, copy: Path) -> None:
+async def _copy_to_folder(context: RunContext, url: str, copy: Path) -> None:
     part, size = copy.with_name(copy.name + _PART), 0
     async with context.storage.opened(url) as file:
         await asyncio.to_thread(check_free_space, part.parent, file.stored.size, "the file")
@@ -64,15 +63,15 @@ async def _fetch(context: RunContext, url: str, copy: Path) -> None:
 
 
 async def describe_file_problem(context: RunContext) -> str | None:
-    """Return in a sentence that the video's file ends early, None where it does not."""
+    """Return a sentence about a video file that ends early, None for a complete one."""
     async with context.database.connect() as conn:
         video = await VideoRepository(conn).get(context.run.video_id)
         early_end = await VideoFileRepository(conn).get_early_end(context.run.video_id)
     return describe_early_end(video.duration_seconds, *early_end) if video else None
 
 
-async def film_url(context: RunContext) -> str:
-    """Return where the film of the run's video lies. Raises `StageFailed` where it is missing."""
+async def get_video_file_url(context: RunContext) -> str:
+    """Return the URL of the video file of the run. Raises `StageFailed` where the file is missing."""
     async with context.database.connect() as conn:
         video = await VideoRepository(conn).get(context.run.video_id)
     if video is None:
@@ -84,10 +83,10 @@ async def film_url(context: RunContext) -> str:
     return video.cloud_url
 
 
-async def delete_files(context: RunContext, urls: Iterable[str]) -> None:
-    """Delete the server's own files. One that stays is in nobody's way, so a failure is only logged."""
+async def delete_unused_files(context: RunContext, urls: Iterable[str]) -> None:
+    """Delete the files of replaced rows. A file that stays does no harm, so a failure is only logged."""
     for url in urls:
         try:
             await context.storage.delete(url)
         except VideoMomentsError as error:
-            _log.warning("The file of a clip that was replaced stays: %s", error)
+            _log.warning("Could not delete the file of a replaced clip: %s", error)

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from app.ai.protocols import Found, FoundMoment, MomentFinder, PromptText, Refined, Usage
 from app.core.errors import ModelAnswerInvalid
 from app.core.masking import mask_secrets, mask_values
-from app.core.text import storable
+from app.core.text import strip_unstorable
 from app.database import Connection
 from app.pipeline.context import RunContext
 from app.repositories import GenerationConfigRepository, PromptRepository
@@ -18,7 +18,7 @@ from app.repositories.generation_configs import ModelParameters
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AnswerKey:
     """What an answer depends on; `start` and `end` are those of the moment that is refined, in seconds.
 
     The config stands for the prompt, the model and its parameters. A transcript never changes: another one has
@@ -31,32 +31,32 @@ class Question:
     end: float | None = None
 
 
-async def keep_found(conn: Connection, context: RunContext, question: Question, found: Found) -> None:
+async def store_found_answer(conn: Connection, context: RunContext, answer_key: AnswerKey, found: Found) -> None:
     moments = [[moment.start, moment.end, moment.title] for moment in found.moments]
-    answer = {"model": storable(found.model), "moments": moments}
-    await AnswerRepository(conn).keep(context.run.id, asdict(question), mask_values(answer))
+    answer = {"model": strip_unstorable(found.model), "moments": moments}
+    await AnswerRepository(conn).keep(context.run.id, asdict(answer_key), mask_values(answer))
 
 
-async def recall_found(conn: Connection, context: RunContext, question: Question) -> Found | None:
+async def load_found_answer(conn: Connection, context: RunContext, answer_key: AnswerKey) -> Found | None:
     """Return the moments that were found before, for which nothing is paid now."""
-    answer = mask_values(await AnswerRepository(conn).find(context.run.id, asdict(question)))
+    answer = mask_values(await AnswerRepository(conn).find(context.run.id, asdict(answer_key)))
     if answer is None:
         return None
     return Found([FoundMoment(*moment) for moment in answer["moments"]], answer["model"], "", Usage())
 
 
-async def keep_refined(conn: Connection, context: RunContext, question: Question, refined: Refined) -> None:
-    answer = {"model": storable(refined.model), "start": refined.start, "end": refined.end}
-    await AnswerRepository(conn).keep(context.run.id, asdict(question), mask_values(answer))
+async def store_refined_answer(conn: Connection, context: RunContext, answer_key: AnswerKey, refined: Refined) -> None:
+    answer = {"model": strip_unstorable(refined.model), "start": refined.start, "end": refined.end}
+    await AnswerRepository(conn).keep(context.run.id, asdict(answer_key), mask_values(answer))
 
 
-async def recall_refined(conn: Connection, context: RunContext, question: Question) -> Refined | None:
+async def load_refined_answer(conn: Connection, context: RunContext, answer_key: AnswerKey) -> Refined | None:
     """Return the times that were found before, for which nothing is paid now."""
-    answer = mask_values(await AnswerRepository(conn).find(context.run.id, asdict(question)))
+    answer = mask_values(await AnswerRepository(conn).find(context.run.id, asdict(answer_key)))
     return None if answer is None else Refined(answer["start"], answer["end"], answer["model"], "", Usage())
 
 
-async def store_config(
+async def store_generation_config(
     conn: Connection,
     finder: MomentFinder,
     texts: PromptText,
@@ -71,7 +71,9 @@ async def store_config(
     Where this machine answers for a model that is not set up, the config names the local engine, which has no
     temperature.
     """
-    prompt = await PromptRepository(conn).get_or_create(storable(texts.user_prompt), storable(texts.system_prompt))
+    prompt = await PromptRepository(conn).get_or_create(
+        strip_unstorable(texts.user_prompt), strip_unstorable(texts.system_prompt)
+    )
     top_k = finder.parameters.get("top_k")
     parameters: ModelParameters = {
         **asked,
@@ -87,16 +89,16 @@ async def store_config(
 
 
 @asynccontextmanager
-async def keeping_answers(context: RunContext) -> AsyncIterator[None]:
+async def recording_invalid_answers(context: RunContext) -> AsyncIterator[None]:
     """Keep with the run what a model answers in this block that cannot be used."""
     try:
         yield
     except ModelAnswerInvalid as error:
-        raw = mask_secrets(storable(error.raw))
+        raw = mask_secrets(strip_unstorable(error.raw))
         await context.save(lambda conn: ClaimedRunRepository(conn).keep_raw_answer(context.run, raw))
         raise
 
 
-def usage_of(usage: Usage) -> dict[str, Any]:
+def describe_usage(usage: Usage) -> dict[str, Any]:
     """Return what calls cost as it is kept with a stage."""
     return {**asdict(usage), "seconds": round(usage.seconds, 3)}

@@ -11,18 +11,24 @@ from urllib.parse import quote
 from app.ai.protocols import Clip, FoundMoment, MomentFinder, Refined, RefineRequest, Usage
 from app.core.errors import FileMissing, ModelAnswerInvalid, StageFailed, StorageUnavailable, TransientFailure
 from app.core.media_types import media_type_of
-from app.core.text import storable
+from app.core.text import strip_unstorable
 from app.database import Connection
 from app.models import Clip as ClipRow
 from app.models import Moment, Transcript
 from app.models.stages import RunType, Stage
 from app.models.video import describe_moment_outside
 from app.pipeline.context import RunContext
-from app.pipeline.files import delete_files
-from app.pipeline.model_answers import Question, keep_refined, keeping_answers, recall_refined, store_config
-from app.pipeline.moments import delete_moments, find_originals, group_refined
-from app.pipeline.time_limits import limit_work
-from app.pipeline.transcripts import Window, find_window, timed_words_of
+from app.pipeline.files import delete_unused_files
+from app.pipeline.model_answers import (
+    AnswerKey,
+    load_refined_answer,
+    recording_invalid_answers,
+    store_generation_config,
+    store_refined_answer,
+)
+from app.pipeline.moments import delete_moments, find_originals, group_refinements
+from app.pipeline.time_limits import limit_working_time
+from app.pipeline.transcripts import Window, find_moment_window, list_timed_words
 from app.repositories import (
     ClipRepository,
     MomentRepository,
@@ -43,7 +49,7 @@ _log = logging.getLogger(__name__)
 _SENT_BYTES = 20 * 1024**2  # a request holds a third more than the file
 
 
-class MomentKept(StageFailed):
+class RefinementSkipped(StageFailed):
     """A moment that stays as it is, which is no failure of a run over the whole video: nothing can refine it, or it is
     gone."""
 
@@ -76,7 +82,7 @@ class _Stored:
     files: frozenset[str] = frozenset()
 
 
-class Refiner:
+class MomentRefiner:
     """Refines moments of one run; several calls may be under way."""
 
     def __init__(self, context: RunContext, finder: MomentFinder, transcript: Transcript, duration: float) -> None:
@@ -84,27 +90,27 @@ class Refiner:
         self._finder = finder
         self._transcript_id = transcript.id
         self._duration = duration
-        self._words = timed_words_of(transcript)
+        self._words = list_timed_words(transcript)
 
     async def refine(self, target: Target) -> Done:
-        """Raises `StageFailed` where this moment cannot be refined, `MomentKept` where that is no failure, and
+        """Raises `StageFailed` where this moment cannot be refined, `RefinementSkipped` where that is no failure, and
         `RunLost` where nothing can be refined any more."""
         if problem := describe_moment_outside(target.moment.end_time, self._duration):
             raise StageFailed(problem)
         clip, window = await self._find_window(target.moment)
         if clip is None and not window.words:
-            raise MomentKept("Nothing is said around the moment")
-        question, recalled = await self._context.save(lambda conn: self._prepare(conn, target.moment, clip))
+            raise RefinementSkipped("Nothing is said around the moment")
+        answer_key, recalled = await self._context.save(lambda conn: self._prepare(conn, target.moment, clip))
         refined = recalled or await self._ask(self._make_request(target.moment, window, clip))
         stored = await self._context.save(
-            lambda conn: self._store(conn, target, refined, question, is_recalled=recalled is not None)
+            lambda conn: self._store(conn, target, refined, answer_key, is_recalled=recalled is not None)
         )
-        await delete_files(self._context, stored.files)
+        await delete_unused_files(self._context, stored.files)
         return Done(refined.model, refined.usage, clip is not None, stored.is_unchanged)
 
     async def _find_window(self, moment: Moment) -> tuple[Clip | None, Window]:
         """Return what a model is shown: the clip and the words in it, or the words alone."""
-        window = find_window(self._words, moment.start_time, moment.end_time, self._duration)
+        window = find_moment_window(self._words, moment.start_time, moment.end_time, self._duration)
         if not (self._context.run.request.include_video_refinement and self._finder.supports_video):
             return None, window
         async with self._context.database.connect() as conn:
@@ -112,19 +118,19 @@ class Refiner:
         # A clip that was cut before the moment was edited may show another part.
         if row is None or row.start_time > moment.start_time or row.end_time < moment.end_time:
             return None, window
-        clip = await show_clip(self._context, moment, row)
+        clip = await load_model_clip(self._context, moment, row)
         return clip, window if clip is None else self._window_of(row.start_time, row.end_time)
 
     def _window_of(self, start: float, end: float) -> Window:
         return Window(start, end, [word for word in self._words if start <= word.start and word.end <= end])
 
-    async def _prepare(self, conn: Connection, moment: Moment, clip: Clip | None) -> tuple[Question, Refined | None]:
+    async def _prepare(self, conn: Connection, moment: Moment, clip: Clip | None) -> tuple[AnswerKey, Refined | None]:
         """Return what is asked about a moment, and what was answered to it before.
 
         A run that names no config yet names that of the call from now on.
         """
         asked = self._context.run.request
-        config_id = await store_config(
+        config_id = await store_generation_config(
             conn,
             self._finder,
             self._finder.refine_prompt(asked.refinement_prompt, with_clip=clip is not None),
@@ -134,8 +140,8 @@ class Refiner:
             temperature=asked.refinement_temperature,
         )
         await ClaimedRunRepository(conn).set_first_config(self._context.run, config_id)
-        question = Question(self._transcript_id, config_id, moment.start_time, moment.end_time)
-        return question, await recall_refined(conn, self._context, question)
+        answer_key = AnswerKey(self._transcript_id, config_id, moment.start_time, moment.end_time)
+        return answer_key, await load_refined_answer(conn, self._context, answer_key)
 
     def _make_request(self, moment: Moment, window: Window, clip: Clip | None) -> RefineRequest:
         return RefineRequest(
@@ -151,7 +157,7 @@ class Refiner:
 
     async def _ask(self, request: RefineRequest) -> Refined:
         try:
-            async with keeping_answers(self._context), limit_work(LIMIT_SECONDS):
+            async with recording_invalid_answers(self._context), limit_working_time(LIMIT_SECONDS):
                 return _check(await self._ask_again(request), request)
         except TimeoutError:
             raise StageFailed(f"The refinement took longer than {LIMIT_SECONDS:.0f} seconds") from None
@@ -167,7 +173,7 @@ class Refiner:
         raise AssertionError("count() does not end")
 
     async def _store(
-        self, conn: Connection, target: Target, refined: Refined, question: Question, *, is_recalled: bool
+        self, conn: Connection, target: Target, refined: Refined, answer_key: AnswerKey, *, is_recalled: bool
     ) -> _Stored:
         """Add the refined moment, unless this run or the one it tries again has, or a moment of the same family has
         these times."""
@@ -176,11 +182,11 @@ class Refiner:
         if target.refined_id in ids:  # a commit whose answer was lost
             return _Stored()
         if target.moment.id not in ids:
-            raise MomentKept("The moment was deleted")
+            raise RefinementSkipped("The moment was deleted")
         replaced = await self._list_replaced(conn, target, moments)
         if replaced is None:
             return _Stored()
-        await keep_refined(conn, self._context, question, refined)
+        await store_refined_answer(conn, self._context, answer_key, refined)
         equal = [each for each in _list_family(target, moments) if _has_times(each, refined)]
         if self._context.run.type is RunType.REFINEMENT:
             count = 0 if equal else 1
@@ -188,10 +194,10 @@ class Refiner:
         if is_recalled and equal and not {each.id for each in equal} & {target.moment.id, target.original_id}:
             return _Stored()
         if equal:
-            await note_exact(conn, self._context, target.moment.id)
+            await add_unchanged_id(conn, self._context, target.moment.id)
             return _Stored(is_unchanged=True)
         files = await delete_moments(conn, target.moment.video_id, [moment.id for moment in replaced])
-        await MomentRepository(conn).copy([_make_row(target, refined, question.config_id)])
+        await MomentRepository(conn).copy([_make_row(target, refined, answer_key.config_id)])
         return _Stored(files=frozenset(files))
 
     async def _list_replaced(self, conn: Connection, target: Target, moments: list[Moment]) -> list[Moment] | None:
@@ -200,19 +206,19 @@ class Refiner:
         if run.type is RunType.REFINEMENT:
             history = await PipelineHistoryRepository(conn).get(run.id)
             return [] if history and history.total_moments_generated is None else None
-        before = group_refined(moments)[target.moment.id]
+        before = group_refinements(moments)[target.moment.id]
         return None if before and not run.request.override_existing_refinement else before
 
 
-async def list_exact(conn: Connection, context: RunContext) -> list[int]:
+async def list_unchanged_ids(conn: Connection, context: RunContext) -> list[int]:
     """Return the ids of the moments whose times this run has found to be exact already."""
     result = await ClaimedRunRepository(conn).get_result(context.run, Stage.REFINEMENT)
     return list(result.get(_EXACT, ()))
 
 
-async def note_exact(conn: Connection, context: RunContext, moment_id: int) -> None:
+async def add_unchanged_id(conn: Connection, context: RunContext, moment_id: int) -> None:
     """Note a moment whose times are exact: no row says so to a worker that takes the run over."""
-    noted = {_EXACT: [*await list_exact(conn, context), moment_id]}
+    noted = {_EXACT: [*await list_unchanged_ids(conn, context), moment_id]}
     await ClaimedRunRepository(conn).add_result(context.run, Stage.REFINEMENT, noted)
 
 
@@ -226,7 +232,7 @@ def _make_row(target: Target, refined: Refined, config_id: int) -> ReservedMomen
         title=target.moment.title,
         is_refined=True,
         parent_id=target.original_id,
-        generation_model=storable(refined.model)[:_MODEL_LENGTH],
+        generation_model=strip_unstorable(refined.model)[:_MODEL_LENGTH],
         generation_config_id=config_id,
     )
 
@@ -260,7 +266,7 @@ def _check(refined: Refined, request: RefineRequest) -> Refined:
     return replace(refined, start=start, end=end)
 
 
-async def show_clip(context: RunContext, moment: Moment, row: ClipRow) -> Clip | None:
+async def load_model_clip(context: RunContext, moment: Moment, row: ClipRow) -> Clip | None:
     """Return an address of a clip, or the clip itself where it is small; None where it cannot be shown.
 
     Audio without a picture never can be.

@@ -17,7 +17,7 @@ def find_originals(moments: Iterable[Moment]) -> dict[int, Moment]:
     return {moment.id: original for moment in known.values() if (original := _climb(moment, known))}
 
 
-def list_own(moments: Iterable[Moment]) -> list[Moment]:
+def list_manual_moments(moments: Iterable[Moment]) -> list[Moment]:
     """Return the moments that a user added by hand, and what was refined from them.
 
     A moment that a user changed after a model had made it is the model's: no column tells such a change from a score.
@@ -27,7 +27,7 @@ def list_own(moments: Iterable[Moment]) -> list[Moment]:
     return [moment for moment in moments if (original := originals.get(moment.id)) and not _is_by_model(original)]
 
 
-def group_refined(moments: Iterable[Moment]) -> dict[int, list[Moment]]:
+def group_refinements(moments: Iterable[Moment]) -> dict[int, list[Moment]]:
     """Return what was refined from each original, by the original's id, however deep older rows hang."""
     moments = list(moments)
     originals = find_originals(moments)

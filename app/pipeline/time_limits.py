@@ -8,14 +8,14 @@ from app.core.turns import observe_turns
 
 
 @asynccontextmanager
-async def limit_work(seconds: float) -> AsyncIterator[None]:
+async def limit_working_time(seconds: float) -> AsyncIterator[None]:
     """Raise `TimeoutError` where the block works longer; time in which all its calls wait for a turn does not count."""
     async with asyncio.timeout(seconds) as limit:
-        with observe_turns(LimitClock(limit)):
+        with observe_turns(PausableTimeout(limit)):
             yield
 
 
-class LimitClock:
+class PausableTimeout:
     """Stops a limit while every call waits for its turn, and starts it again with the first that works."""
 
     def __init__(self, limit: asyncio.Timeout) -> None:
@@ -57,7 +57,7 @@ class LimitClock:
             self._left = None
 
 
-class StageClock(LimitClock):
+class StageTimeout(PausableTimeout):
     """The clock of a stage, which until the first call has worked is recorded as waiting.
 
     Its start is then the start of its work.

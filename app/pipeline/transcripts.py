@@ -11,18 +11,18 @@ from app.models import Transcript
 PADDING_SECONDS = 30.0  # on each side of a moment
 
 
-def words_of(transcript: Transcript) -> list[Word]:
+def list_words(transcript: Transcript) -> list[Word]:
     """Return the words in order of time; those of older libraries may run backwards, or lack times."""
     found = (Word(word["word"], word["start"], word["end"]) for word in _usable(transcript.word_timestamps, "word"))
     return sorted(found, key=lambda word: word.start)
 
 
-def timed_words_of(transcript: Transcript) -> list[Word]:
+def list_timed_words(transcript: Transcript) -> list[Word]:
     """Return the words, or, where a service told none, its segments as if each were one."""
-    return words_of(transcript) or [Word(part.text, part.start, part.end) for part in segments_of(transcript)]
+    return list_words(transcript) or [Word(part.text, part.start, part.end) for part in list_segments(transcript)]
 
 
-def segments_of(transcript: Transcript) -> list[Segment]:
+def list_segments(transcript: Transcript) -> list[Segment]:
     """Return the segments in order of time."""
     found = (
         Segment(each["text"], each["start"], each["end"]) for each in _usable(transcript.segment_timestamps, "text")
@@ -32,7 +32,7 @@ def segments_of(transcript: Transcript) -> list[Segment]:
 
 def end_of(transcript: Transcript) -> float:
     """Return the second at which the last word ends."""
-    ends = [word.end for word in words_of(transcript)] + [segment.end for segment in segments_of(transcript)]
+    ends = [word.end for word in list_words(transcript)] + [segment.end for segment in list_segments(transcript)]
     return max(ends, default=0.0)
 
 
@@ -57,7 +57,7 @@ class Window:
     words: Sequence[Word]
 
 
-def find_window(words: Sequence[Word], start: float, end: float, duration_seconds: float | None) -> Window:
+def find_moment_window(words: Sequence[Word], start: float, end: float, duration_seconds: float | None) -> Window:
     """Return the padded window of a moment that cuts no word in two and does not leave the video.
 
     It begins with the first word behind the padding's beginning and ends with the first one that ends behind the

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from app.core.errors import RunLost
 from app.database import Connection
 from app.database.queries import exists, fetch_value
-from app.models.run import ClaimedRun, Outcome, RunStatus, StageRecord, StageStatus
+from app.models.run import ClaimedRun, RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import Stage
 from app.repositories.answers import AnswerRepository
 from app.repositories.replaced import ReplacedRepository
@@ -186,9 +186,9 @@ class ClaimedRunRepository:
         )
         row = await cursor.fetchone()
         if row and row[0]:
-            await end_run(self._conn, run.id, Outcome(RunStatus.CANCELLED))
+            await end_run(self._conn, run.id, RunOutcome(RunStatus.CANCELLED))
 
-    async def finish(self, run: ClaimedRun, outcome: Outcome, record: StageRecord | None = None) -> set[str]:
+    async def finish(self, run: ClaimedRun, outcome: RunOutcome, record: StageRecord | None = None) -> set[str]:
         """Write the record of the claimed stage, end the run and return the URLs of files that nothing refers to any
         more; the caller holds the video. Raises `RunLost` where another worker has the stage."""
         await self.hold(run)
@@ -197,7 +197,7 @@ class ClaimedRunRepository:
         return await end_run(self._conn, run.id, outcome)
 
 
-async def end_run(conn: Connection, run_id: int, outcome: Outcome) -> set[str]:
+async def end_run(conn: Connection, run_id: int, outcome: RunOutcome) -> set[str]:
     """End a run, in the caller's transaction, and return the URLs of files that nothing refers to any more.
 
     What it has replaced is gone where it has completed, and comes back where it has not.

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from app.database import Connection
 from app.database.queries import fetch_all, fetch_one
-from app.models.run import ClaimedRun, Outcome, RunRequest, RunStatus, StageRecord, next_stage
+from app.models.run import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, next_stage
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.repositories.claimed_runs import end_run
 from app.repositories.stored_runs import read_claimed
@@ -129,7 +129,7 @@ class StageQueueRepository:
         reason = f"The worker died {row[10] - 1} times in stage '{stage}'"
         async with self._conn.transaction():
             await VideoRepository(self._conn).lock(row[4])
-            await end_run(self._conn, row[1], Outcome(RunStatus.FAILED, stage, reason))
+            await end_run(self._conn, row[1], RunOutcome(RunStatus.FAILED, stage, reason))
         return None
 
     async def heartbeat(self, owner: str, run_ids: Collection[int]) -> None:
@@ -173,7 +173,7 @@ class StageQueueRepository:
         row = await cursor.fetchone()
         if row is None or not row[0]:
             return False
-        await end_run(self._conn, run_id, Outcome(RunStatus.CANCELLED))
+        await end_run(self._conn, run_id, RunOutcome(RunStatus.CANCELLED))
         return True
 
     async def pick_waiting(

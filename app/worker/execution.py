@@ -21,20 +21,20 @@ from app.core.errors import (
 from app.core.turns import note_idle, observe_turns
 from app.models.run import (
     ClaimedRun,
-    Outcome,
+    RunOutcome,
     RunStatus,
     StageRecord,
     StageStatus,
-    conclude,
+    conclude_run,
     last_begun_stage,
+    make_outcome,
     next_stage,
-    sum_up,
 )
 from app.models.stages import STAGE_TABLE, Stage
-from app.pipeline.context import RunContext, StageCode
-from app.pipeline.failures import OutagePauses, first_error, mask_record, tell_failure, through_outages
-from app.pipeline.files import delete_files
-from app.pipeline.time_limits import StageClock
+from app.pipeline.context import LoadedStage, RunContext
+from app.pipeline.failures import OutageBackoff, describe_failure, first_error, mask_record, retry_outage
+from app.pipeline.files import delete_unused_files
+from app.pipeline.time_limits import StageTimeout
 from app.repositories import VideoRepository
 from app.repositories.claimed_runs import ClaimedRunRepository
 from app.services.live_runs import run_status_fields
@@ -58,7 +58,7 @@ class Executed:
     """What came of a stage: the run has ended, or is at its next stage, which is `kept` by this worker or waits for
     one. Neither where the stage was left."""
 
-    outcome: Outcome | None = None
+    outcome: RunOutcome | None = None
     next_stage: Stage | None = None
     kept: ClaimedRun | None = None
 
@@ -66,7 +66,7 @@ class Executed:
 class StageExecution:
     """Executes a claimed stage. Each change is written at once, and only while the stage is this worker's."""
 
-    def __init__(self, context: RunContext, code: StageCode, timings: WorkerTimings) -> None:
+    def __init__(self, context: RunContext, code: LoadedStage, timings: WorkerTimings) -> None:
         self.context = context
         self.records = dict(context.run.stages)
         self.is_last = False  # the worker ends, and executes no further stage of the run
@@ -83,7 +83,7 @@ class StageExecution:
             self._stop_reason = reason
         self._stopped.set()
 
-    def write_live(self, outcome: Outcome | None = None) -> dict[str, str]:
+    def write_live(self, outcome: RunOutcome | None = None) -> dict[str, str]:
         """Return the fields of the run's live status; those of its end with an `outcome`."""
         run = self.context.run
         fields = run_status_fields(run, self.records, last_begun_stage(self.records), self.context.progress)
@@ -138,7 +138,7 @@ class StageExecution:
         seconds = await self._read_limit()
         try:
             async with asyncio.timeout(seconds) as limit:
-                with observe_turns(StageClock(limit, self._wait, self._begin)):
+                with observe_turns(StageTimeout(limit, self._wait, self._begin)):
                     result = await self._call(self._code.run_stage)
         except TimeoutError:
             if limit.expired():
@@ -149,13 +149,13 @@ class StageExecution:
     async def _call(self, function: Callable[[RunContext], Awaitable[T]]) -> T:
         """Call a function of the stage, again after what may pass by itself: the attempts that its rule allows, and
         without counting them while PostgreSQL is away."""
-        outage = OutagePauses(f"Stage {self._stage} of run {self.context.run.identifier}")
+        outage = OutageBackoff(f"Stage {self._stage} of run {self.context.run.identifier}")
         while True:
             try:
                 return await function(self.context)
             except (Exception, BaseExceptionGroup) as error:
                 failure = first_error(error)
-                pause = outage.next_pause(failure)
+                pause = outage.next_delay(failure)
                 if pause is None and self._may_try_again(failure):
                     pause = await self._start_attempt(failure)
                 if pause is None:
@@ -170,7 +170,7 @@ class StageExecution:
 
     async def _start_attempt(self, failure: BaseException) -> float:
         """Count another attempt, and return the seconds until it begins."""
-        run, reason = self.context.run, tell_failure(failure, self._stage)
+        run, reason = self.context.run, describe_failure(failure, self._stage)
         self.context.run = await self._write(lambda claimed: claimed.start_attempt(run, reason))
         return self._code.definition.retry.pause(run.attempt)
 
@@ -185,7 +185,7 @@ class StageExecution:
                 video = await VideoRepository(conn).get(self.context.run.video_id)
             return (video and video.duration_seconds) or 0.0
 
-        duration = await through_outages(f"Stage {self._stage} of run {self.context.run.identifier}", read)
+        duration = await retry_outage(f"Stage {self._stage} of run {self.context.run.identifier}", read)
         return limit.seconds + limit.per_video_second * duration
 
     async def _wait(self) -> None:
@@ -235,7 +235,7 @@ class StageExecution:
         except (RunLost, DatabaseUnavailable):
             raise
         except (Exception, asyncio.CancelledError) as error:
-            return self._failed(tell_failure(error, self._stage))
+            return self._failed(describe_failure(error, self._stage))
 
     def _failed(self, reason: str) -> StageRecord:
         begun = self.records.get(self._stage, StageRecord(StageStatus.PENDING))
@@ -253,11 +253,11 @@ class StageExecution:
         record, run = self._end_record(record), self.context.run
         stage = next_stage(run.type, self.records)
         if stage in self.records and self.records[stage].is_done:
-            return await self._end(conclude(self.records), record)
+            return await self._end(conclude_run(self.records), record)
         self.is_settling = True
         keep = _stays(self._stage, stage) and not self.is_last
         if not await self._write(lambda claimed: claimed.advance(run, record, stage, keep=keep)):
-            return await self._end(Outcome(RunStatus.CANCELLED), record)
+            return await self._end(RunOutcome(RunStatus.CANCELLED), record)
         self._log(record)
         if keep:
             kept = replace(run, stage=stage, attempt=1, stages=self.records)
@@ -268,15 +268,15 @@ class StageExecution:
     async def _finish(self, record: StageRecord) -> Executed:
         """End the run with a stage that has failed."""
         record = self._end_record(record)
-        return await self._end(sum_up(self.records, RunStatus.FAILED, self._stage, record.error), record)
+        return await self._end(make_outcome(self.records, RunStatus.FAILED, self._stage, record.error), record)
 
     async def _cancel(self) -> Executed:
         record = self.records.get(self._stage)
         if record is not None and record.is_under_way:
             record = self._end_record(replace(record, status=StageStatus.CANCELLED))
-        return await self._end(Outcome(RunStatus.CANCELLED), record)
+        return await self._end(RunOutcome(RunStatus.CANCELLED), record)
 
-    async def _end(self, outcome: Outcome, record: StageRecord | None) -> Executed:
+    async def _end(self, outcome: RunOutcome, record: StageRecord | None) -> Executed:
         run = self.context.run
         self.is_settling = True
 
@@ -285,10 +285,10 @@ class StageExecution:
                 await VideoRepository(conn).lock(run.video)
                 return await ClaimedRunRepository(conn).finish(run, outcome, record)
 
-        files = await through_outages(f"The end of run {run.identifier}", end)
+        files = await retry_outage(f"The end of run {run.identifier}", end)
         if record is not None:
             self._log(record)
-        await delete_files(self.context, files)
+        await delete_unused_files(self.context, files)
         reason = f": {outcome.error_message}" if outcome.error_message else ""
         facts = {"run": run.identifier, "status": outcome.status.value}
         _log.info("Run %s %s%s", run.identifier, outcome.status, reason, extra=facts)
@@ -312,7 +312,7 @@ class StageExecution:
             async with self.context.database.connect() as conn:
                 return await write(ClaimedRunRepository(conn))
 
-        return await through_outages(f"The record of run {self.context.run.identifier}", connect)
+        return await retry_outage(f"The record of run {self.context.run.identifier}", connect)
 
     def _log(self, record: StageRecord) -> None:
         seconds = round((record.completed_at or 0) - (record.started_at or record.completed_at or 0), 3)

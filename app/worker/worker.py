@@ -19,7 +19,7 @@ from app.core.logging import request_id
 from app.database import Database
 from app.models.run import ClaimedRun, RunStatus
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
-from app.pipeline.context import RunContext, StageCode, load_stages
+from app.pipeline.context import LoadedStage, RunContext, load_stages
 from app.pipeline.failures import find_outage
 from app.repositories.stage_queue import StageQueueRepository
 from app.services.live_runs import LiveRuns
@@ -57,7 +57,7 @@ class Worker:
         storage: Storage,
         models: Models,
         kinds: Collection[WorkKind] = tuple(WorkKind),
-        stages: Mapping[Stage, StageCode] | None = None,
+        stages: Mapping[Stage, LoadedStage] | None = None,
         timings: WorkerTimings = DEFAULT_TIMINGS,
     ) -> None:
         self.name = f"{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(4)}"[:_NAME_LENGTH]

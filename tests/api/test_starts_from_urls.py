@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.database import Connection
-from app.models.run import Outcome, RunStatus
+from app.models.run import RunOutcome, RunStatus
 from app.models.stages import RunType
 from app.repositories import VideoRepository
 from app.repositories.active_runs import ActiveRunRepository
@@ -201,7 +201,7 @@ async def test_a_video_whose_film_never_came_is_in_no_list_and_can_be_tried_agai
 
     assert await list_videos() == []
     run = await claim_run(conn, started["request_id"])
-    await ClaimedRunRepository(conn).finish(run, Outcome(RunStatus.FAILED, "download", "Video download failed: no"))
+    await ClaimedRunRepository(conn).finish(run, RunOutcome(RunStatus.FAILED, "download", "Video download failed: no"))
     assert await list_videos() == []
     caplog.clear()
     for _ in range(2):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.models.stages import STAGE_TABLE, RetryRule, Stage, TimeLimit
-from app.pipeline.context import RunContext, StageCode
+from app.pipeline.context import LoadedStage, RunContext
 from app.worker.timings import WorkerTimings
 
 # No worker is taken for dead, however long it has to wait for a processor.
@@ -26,7 +26,7 @@ RESULTS = "CREATE TABLE results (id serial, run text NOT NULL, stage text NOT NU
 _POLL_SECONDS = 0.02
 
 
-def make_stages(folder: Path) -> Mapping[Stage, StageCode]:
+def make_stages(folder: Path) -> Mapping[Stage, LoadedStage]:
     """Return stages that each leave one row in `results`, and a line in the run's journal when they begin."""
     return {stage: _make_stage(folder, stage) for stage in Stage}
 
@@ -66,12 +66,12 @@ def read_journal(folder: Path, run: str) -> list[tuple[Stage, int]]:
     return [(Stage(stage), int(pid)) for stage, pid in (line.split() for line in lines)]
 
 
-def _make_stage(folder: Path, stage: Stage) -> StageCode:
+def _make_stage(folder: Path, stage: Stage) -> LoadedStage:
     seconds = 600.0 if stage is Stage.TRANSCRIPT else 60.0  # one of them may work while PostgreSQL is away for long
     definition = replace(
         STAGE_TABLE[stage], time_limit=TimeLimit(seconds), limit_setting=None, retry=RetryRule(retries_failures=False)
     )
-    return StageCode(definition, _never, partial(_run_stage, folder, stage))
+    return LoadedStage(definition, _never, partial(_run_stage, folder, stage))
 
 
 async def _never(context: RunContext) -> str | None:

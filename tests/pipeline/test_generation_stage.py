@@ -12,10 +12,10 @@ from app.ai.protocols import Found, FoundMoment
 from app.core.errors import InvalidMoment, ModelAnswerInvalid, RunLost, StageFailed, TransientFailure
 from app.database import Connection
 from app.models import Moment
-from app.models.run import Outcome, RunStatus, StageRecord, StageStatus
+from app.models.run import RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, Stage
 from app.pipeline.context import RunContext
-from app.pipeline.files import AUDIO_NAME, delete_files
+from app.pipeline.files import AUDIO_NAME, delete_unused_files
 from app.pipeline.stages import generation
 from app.repositories import (
     ClipRepository,
@@ -365,8 +365,8 @@ async def test_files_of_clips_go_once_the_run_has_completed(own_database_url: st
         await generation.run_stage(context)
         assert {file.url for file in await context.storage.list(folder)} == set(urls.values())
         async with context.database.connect() as conn, conn.transaction():
-            files = await ClaimedRunRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
-        await delete_files(context, files)
+            files = await ClaimedRunRepository(conn).finish(context.run, RunOutcome(RunStatus.COMPLETED))
+        await delete_unused_files(context, files)
         assert {file.url for file in await context.storage.list(folder)} == {urls["own"], urls["shared"]}
         assert theirs.exists()
         async with context.database.connect() as conn:

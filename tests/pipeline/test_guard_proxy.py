@@ -155,11 +155,11 @@ async def test_the_end_of_the_proxy_closes_what_is_open(site: Site) -> None:
 async def test_all_connections_together_carry_no_more_than_they_may(proxy: GuardProxy, site: Site) -> None:
     site.answers["/film"] = sending(b"x" * (_MAX_BYTES // 2))
     assert (await _get(proxy, f"{site.url}/film")).status_code == 200
-    assert not proxy.is_used_up
+    assert not proxy.is_limit_exceeded
     for _ in range(2):
         with pytest.raises(httpx.HTTPError):
             await _get(proxy, f"{site.url}/film")
-        assert proxy.is_used_up
+        assert proxy.is_limit_exceeded
 
 
 async def test_a_connection_on_which_nothing_comes_is_given_up(

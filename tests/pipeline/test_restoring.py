@@ -12,7 +12,7 @@ import pytest
 from app.ai.protocols import PromptText, Refined, RefineRequest
 from app.core.errors import StageFailed
 from app.database import Connection
-from app.models.run import Outcome, RunStatus, StageRecord, StageStatus
+from app.models.run import RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
 from app.pipeline import failures
 from app.pipeline.context import RunContext
@@ -39,11 +39,11 @@ End = Callable[[Connection, RunContext], Awaitable[object]]
 
 
 async def end_as_cancelled(conn: Connection, context: RunContext) -> None:
-    await ClaimedRunRepository(conn).finish(context.run, Outcome(RunStatus.CANCELLED))
+    await ClaimedRunRepository(conn).finish(context.run, RunOutcome(RunStatus.CANCELLED))
 
 
 async def end_as_failed(conn: Connection, context: RunContext) -> None:
-    await ClaimedRunRepository(conn).finish(context.run, Outcome(RunStatus.FAILED, "clips", "No", moments=2))
+    await ClaimedRunRepository(conn).finish(context.run, RunOutcome(RunStatus.FAILED, "clips", "No", moments=2))
 
 
 async def cancel_without_a_worker(conn: Connection, context: RunContext) -> None:
@@ -129,7 +129,7 @@ async def retry(
         generated = dict(await generation.run_stage(again))
         refinement = dict(await refinement_stage.run_stage(again))
         async with again.database.connect() as conn, conn.transaction():
-            await ClaimedRunRepository(conn).finish(again.run, Outcome(RunStatus.COMPLETED))
+            await ClaimedRunRepository(conn).finish(again.run, RunOutcome(RunStatus.COMPLETED))
     return generated, refinement
 
 
@@ -193,7 +193,7 @@ async def test_a_retry_of_a_run_of_which_a_part_failed_refines_that_part(own_dat
         await generation.run_stage(context)
         await refinement_stage.run_stage(context)
         async with conn.transaction():
-            await ClaimedRunRepository(conn).finish(context.run, Outcome(RunStatus.PARTIAL))
+            await ClaimedRunRepository(conn).finish(context.run, RunOutcome(RunStatus.PARTIAL))
         before = await MomentRepository(conn).list_by_video(context.run.video_id)
         finder.refined.clear()
         finder.refine_answer = lambda request: refined(81.0, 149.0)
@@ -312,7 +312,7 @@ async def test_a_file_that_a_run_has_replaced_is_referred_to_until_the_run_ends(
         await ReplacedRepository(conn).replace(context.run.id, [moment.id], [])
         assert await VideoRepository(conn).refers_to("talk", "file:///media/old.mp4")
         async with conn.transaction():
-            await ClaimedRunRepository(conn).finish(context.run, Outcome(RunStatus.COMPLETED))
+            await ClaimedRunRepository(conn).finish(context.run, RunOutcome(RunStatus.COMPLETED))
         assert not await VideoRepository(conn).refers_to("talk", "file:///media/old.mp4")
 
 

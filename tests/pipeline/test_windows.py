@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.ai.protocols import Word
 from app.database import Connection
-from app.pipeline.transcripts import find_window
+from app.pipeline.transcripts import find_moment_window
 from app.repositories.availability import AvailabilityRepository
 from tests.factories import make_moment, make_transcript, make_video
 
@@ -25,7 +25,7 @@ def say_each_second(count: int = 600) -> list[Word]:
 
 
 def span(words: list[Word], start: float, end: float, duration: float | None = DURATION) -> tuple[float, float]:
-    window = find_window(words, start, end, duration)
+    window = find_moment_window(words, start, end, duration)
     return window.start, window.end
 
 
@@ -67,7 +67,7 @@ def test_a_moment_is_never_cut_off_where_nothing_is_said() -> None:
 
 def test_a_window_has_the_words_that_lie_in_it_as_a_whole() -> None:
     words = say((69.5, 70.5), (71, 72), (100, 101), (189.5, 190.5), (190.6, 191))
-    assert find_window(words, 100, 160, DURATION).words == words[1:4]
+    assert find_moment_window(words, 100, 160, DURATION).words == words[1:4]
 
 
 def test_words_whose_times_run_backwards_are_found() -> None:
@@ -83,7 +83,7 @@ MOMENTS = st.tuples(TIMES, st.floats(0.01, 120)).filter(lambda at: at[0] + at[1]
 @given(WORDS, MOMENTS)
 def test_a_window_holds_its_moment_and_lies_in_the_video(words: list[Word], moment: tuple[float, float]) -> None:
     start, end = moment[0], sum(moment)
-    window = find_window(words, start, end, DURATION)
+    window = find_moment_window(words, start, end, DURATION)
     assert 0 <= window.start <= start
     assert end <= window.end <= DURATION
     assert window.start >= start - 30
@@ -92,7 +92,7 @@ def test_a_window_holds_its_moment_and_lies_in_the_video(words: list[Word], mome
 @given(WORDS, MOMENTS)
 def test_a_window_cuts_no_word_unless_it_is_padded_plainly(words: list[Word], moment: tuple[float, float]) -> None:
     start, end = moment[0], sum(moment)
-    window = find_window(words, start, end, None)
+    window = find_moment_window(words, start, end, None)
     assert window.start in {max(0, start - 30), *(word.start for word in words)}
     assert window.end in {end + 30, *(word.end for word in words)}
     assert all(window.start <= word.start and word.end <= window.end for word in window.words)

@@ -8,7 +8,7 @@ from psycopg.types.json import Jsonb
 from app.core.config import Settings
 from app.core.errors import RunLost
 from app.database import Connection, connect
-from app.models.run import ClaimedRun, Outcome, RunRequest, RunStatus, StageRecord, StageStatus
+from app.models.run import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage, WorkKind
 from app.repositories import PipelineHistoryRepository, VideoRepository
 from app.repositories.claimed_runs import ClaimedRunRepository
@@ -102,7 +102,7 @@ async def test_which_runs_are_in_each_others_way(
 async def test_a_run_that_has_ended_is_excludes_no_other(conn: Connection) -> None:
     await add_video(conn)
     await accept(conn)
-    await ClaimedRunRepository(conn).finish(await claimed(conn), Outcome(RunStatus.COMPLETED, moments=3, clips=2))
+    await ClaimedRunRepository(conn).finish(await claimed(conn), RunOutcome(RunStatus.COMPLETED, moments=3, clips=2))
     assert (await accept(conn, 2)).run_id
     ended = await PipelineHistoryRepository(conn).get_by_identifier("pipeline:talk:1")
     assert ended
@@ -146,7 +146,7 @@ async def test_a_run_whose_owner_is_not_seen_any_more_is_claimed_again(conn: Con
     with pytest.raises(RunLost):
         await ClaimedRunRepository(conn).advance(lost, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False)
     with pytest.raises(RunLost):
-        await ClaimedRunRepository(conn).finish(lost, Outcome(RunStatus.FAILED))
+        await ClaimedRunRepository(conn).finish(lost, RunOutcome(RunStatus.FAILED))
     assert await status_of(conn) == "running"
 
 
@@ -293,11 +293,11 @@ async def test_a_run_that_has_ended_has_no_owner(conn: Connection) -> None:
     await add_video(conn)
     await accept(conn)
     run = await claimed(conn)
-    await ClaimedRunRepository(conn).finish(run, Outcome(RunStatus.COMPLETED))
+    await ClaimedRunRepository(conn).finish(run, RunOutcome(RunStatus.COMPLETED))
     with pytest.raises(RunLost):
         await ClaimedRunRepository(conn).hold(run)
     with pytest.raises(RunLost):
-        await ClaimedRunRepository(conn).finish(run, Outcome(RunStatus.FAILED))
+        await ClaimedRunRepository(conn).finish(run, RunOutcome(RunStatus.FAILED))
     assert await status_of(conn) == "completed"
 
 
@@ -324,7 +324,7 @@ async def test_a_cancelled_run_whose_owner_is_not_seen_any_more_has_ended(conn: 
     assert await status_of(conn) == "cancelled"
     assert await queue.list_held("one") == []
     with pytest.raises(RunLost):
-        await ClaimedRunRepository(conn).finish(run, Outcome(RunStatus.COMPLETED))
+        await ClaimedRunRepository(conn).finish(run, RunOutcome(RunStatus.COMPLETED))
     assert await status_of(conn) == "cancelled"
 
 

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 
 from app.core.config import Settings
 from app.core.errors import AddressRefused, ConfigurationError, StageFailed, TransientFailure
-from app.models.run import Outcome, RunStatus
+from app.models.run import RunOutcome, RunStatus
 from app.pipeline.context import RunContext
 from app.repositories.callbacks import CallbackRepository
 from app.repositories.claimed_runs import ClaimedRunRepository
@@ -36,7 +36,7 @@ def _settings(*hosts: str) -> Settings:
     return Settings(callback_secret=_SECRET, allowed_hosts=hosts)
 
 
-async def _finish(context: RunContext, outcome: Outcome) -> None:
+async def _finish(context: RunContext, outcome: RunOutcome) -> None:
     async with context.database.connect() as conn, conn.transaction():
         await ClaimedRunRepository(conn).finish(context.run, outcome)
 
@@ -70,7 +70,7 @@ async def test_the_end_of_a_run_is_told_once_and_signed(own_database_url: str, t
         callback_url=f"{site.url}/told",
     ) as context:
         assert await send_due_callbacks(context.database, context.settings) == 0
-        await _finish(context, Outcome(RunStatus.FAILED, "audio", "There is no sound", 3, 2))
+        await _finish(context, RunOutcome(RunStatus.FAILED, "audio", "There is no sound", 3, 2))
         assert await send_due_callbacks(context.database, context.settings) == 1
         assert await send_due_callbacks(context.database, context.settings) == 0
         assert (await _work_row(context))[0] == "delivered"
@@ -92,7 +92,7 @@ async def test_the_end_of_a_run_is_told_once_and_signed(own_database_url: str, t
 
 async def test_a_run_that_asks_for_none_has_no_callback(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path, settings={"callback_secret": _SECRET}) as context:
-        await _finish(context, Outcome(RunStatus.COMPLETED))
+        await _finish(context, RunOutcome(RunStatus.COMPLETED))
         assert await send_due_callbacks(context.database, context.settings) == 0
 
 
@@ -102,7 +102,7 @@ async def test_a_callback_that_fails_is_tried_again_later_with_the_same_id(
     site.answers["/told"] = in_turn(sending(b"", 500), sending(b"", 200))
     settings = {"callback_secret": _SECRET, "allowed_hosts": (site.host,)}
     async with make_context(own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/told") as context:
-        await _finish(context, Outcome(RunStatus.COMPLETED))
+        await _finish(context, RunOutcome(RunStatus.COMPLETED))
         assert await send_due_callbacks(context.database, context.settings) == 1
         status, tries, delay, error = await _work_row(context)
         assert (status, tries, "status 500" in error) == ("waiting", 1, True)
@@ -116,7 +116,7 @@ async def test_a_callback_that_fails_is_tried_again_later_with_the_same_id(
 async def test_a_callback_is_given_up_in_the_end(own_database_url: str, tmp_path: Path, site: Site) -> None:
     settings = {"callback_secret": _SECRET}
     async with make_context(own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/told") as context:
-        await _finish(context, Outcome(RunStatus.COMPLETED))
+        await _finish(context, RunOutcome(RunStatus.COMPLETED))
         while await send_due_callbacks(context.database, context.settings):
             if (await _work_row(context))[0] == "waiting":
                 await _make_due(context)
@@ -133,14 +133,14 @@ def test_the_pauses_between_tries_grow_to_hours() -> None:
 async def test_of_two_workers_one_sends_a_callback(own_database_url: str, tmp_path: Path, site: Site) -> None:
     settings = {"callback_secret": _SECRET, "allowed_hosts": (site.host,)}
     async with make_context(own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/told") as context:
-        await _finish(context, Outcome(RunStatus.COMPLETED))
+        await _finish(context, RunOutcome(RunStatus.COMPLETED))
         sent = await asyncio.gather(*(send_due_callbacks(context.database, context.settings) for _ in range(4)))
     assert sum(sent) == len(site.visits) == 1
 
 
 async def test_a_callback_that_a_worker_is_taking_is_left_to_it(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path, callback_url="http://host/") as context:
-        await _finish(context, Outcome(RunStatus.COMPLETED))
+        await _finish(context, RunOutcome(RunStatus.COMPLETED))
         async with context.database.connect() as one, context.database.connect() as other, one.transaction():
             assert len(await CallbackRepository(one).take_due(10, 60)) == 1
             assert await CallbackRepository(other).take_due(10, 60) == []
@@ -148,7 +148,7 @@ async def test_a_callback_that_a_worker_is_taking_is_left_to_it(own_database_url
 
 async def test_what_a_worker_tells_too_late_is_not_noted(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path, callback_url="http://host/") as context:
-        await _finish(context, Outcome(RunStatus.COMPLETED))
+        await _finish(context, RunOutcome(RunStatus.COMPLETED))
         async with context.database.connect() as conn:
             callbacks = CallbackRepository(conn)
             (late,) = await callbacks.take_due(10, 0)
@@ -165,7 +165,7 @@ async def test_what_a_worker_took_and_never_sent_is_due_again(
 ) -> None:
     settings = {"callback_secret": _SECRET, "allowed_hosts": (site.host,)}
     async with make_context(own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/told") as context:
-        await _finish(context, Outcome(RunStatus.COMPLETED))
+        await _finish(context, RunOutcome(RunStatus.COMPLETED))
         site.answers["/told"] = lambda visit: visit.wait_until_gone()
         sending_it = asyncio.ensure_future(send_due_callbacks(context.database, context.settings))
         async with asyncio.timeout(30):

@@ -18,9 +18,9 @@ from app.core.errors import (
     TransientFailure,
 )
 from app.core.turns import Turns
-from app.models.run import ClaimedRun, Outcome, RunStatus, StageRecord, StageStatus
+from app.models.run import ClaimedRun, RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, TimeLimit
-from app.pipeline.context import RunContext, StageCode
+from app.pipeline.context import LoadedStage, RunContext
 from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stored_runs import read_stages
 from app.worker.execution import StageExecution
@@ -56,7 +56,7 @@ class Script:
         skip: str | Callable[[RunContext], Awaitable[Any]] | None = None,
         time_limit: TimeLimit = _MINUTE,
         attempts: int = 1,
-    ) -> StageCode:
+    ) -> LoadedStage:
         async def skip_reason(context: RunContext) -> str | None:
             return await skip(context) if callable(skip) else skip
 
@@ -66,7 +66,7 @@ class Script:
 
         retry = RetryRule(max(attempts, 2), retries_failures=attempts > 1, first_pause=0.01)
         definition = replace(STAGE_TABLE[stage], time_limit=time_limit, retry=retry)
-        return StageCode(definition, skip_reason, do)
+        return LoadedStage(definition, skip_reason, do)
 
 
 class Failing:
@@ -89,7 +89,7 @@ async def ready(own_database_url: str, tmp_path: Path) -> AsyncIterator[RunConte
         yield context
 
 
-async def run(script: Script, context: RunContext) -> Outcome:
+async def run(script: Script, context: RunContext) -> RunOutcome:
     """Execute the claimed stage and those after it, as workers do. Raises `RunLost` where a stage was left."""
     while True:
         executed = await script.execution(context).execute()
@@ -120,7 +120,7 @@ async def read_records(context: RunContext) -> dict[Stage, StageRecord]:
 
 async def test_the_stages_of_a_run_are_done_in_order_and_recorded(ready: RunContext) -> None:
     script = Script()
-    assert await run(script, ready) == Outcome(RunStatus.COMPLETED)
+    assert await run(script, ready) == RunOutcome(RunStatus.COMPLETED)
     assert script.done == list(Stage)
     records = await read_records(ready)
     assert {record.status for record in records.values()} == {StageStatus.COMPLETED}
@@ -166,7 +166,7 @@ async def test_what_a_stage_counted_and_came_to_is_kept(ready: RunContext) -> No
     script = Script()
     script.tell(Stage.GENERATION, find)
     script.tell(Stage.CLIPS, cut)
-    assert await run(script, ready) == Outcome(RunStatus.COMPLETED, moments=3, clips=2)
+    assert await run(script, ready) == RunOutcome(RunStatus.COMPLETED, moments=3, clips=2)
     records = await read_records(ready)
     assert (records[Stage.GENERATION].progress, records[Stage.GENERATION].result) == (
         {"percentage": 100},
@@ -178,7 +178,7 @@ async def test_what_a_stage_counted_and_came_to_is_kept(ready: RunContext) -> No
 async def test_a_stage_that_fails_ends_the_run_with_its_reason(ready: RunContext) -> None:
     script = Script()
     script.tell(Stage.TRANSCRIPT, Failing(StageFailed("Nobody speaks")))
-    assert await run(script, ready) == Outcome(RunStatus.FAILED, Stage.TRANSCRIPT, "Nobody speaks")
+    assert await run(script, ready) == RunOutcome(RunStatus.FAILED, Stage.TRANSCRIPT, "Nobody speaks")
     assert script.done[-1] is Stage.TRANSCRIPT
     records = await read_records(ready)
     assert (records[Stage.TRANSCRIPT].status, records[Stage.TRANSCRIPT].error) == (StageStatus.FAILED, "Nobody speaks")
@@ -191,7 +191,7 @@ async def test_a_run_of_which_a_part_failed_is_partial(ready: RunContext) -> Non
 
     script = Script()
     script.tell(Stage.REFINEMENT, refine)
-    expected = Outcome(RunStatus.PARTIAL, Stage.REFINEMENT, "Refinement: 2 of 5 failed")
+    expected = RunOutcome(RunStatus.PARTIAL, Stage.REFINEMENT, "Refinement: 2 of 5 failed")
     assert await run(script, ready) == expected
 
 
@@ -201,7 +201,7 @@ async def test_a_run_with_fewer_moments_than_asked_for_is_completed_and_says_why
 
     script = Script()
     script.tell(Stage.GENERATION, generate)
-    assert await run(script, ready) == Outcome(RunStatus.COMPLETED, None, "Found 2 of 3", 2)
+    assert await run(script, ready) == RunOutcome(RunStatus.COMPLETED, None, "Found 2 of 3", 2)
 
 
 def let_time_pass(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -231,7 +231,7 @@ async def test_a_stage_that_waits_for_its_turn_says_so_and_has_its_time_from_the
                 await asyncio.sleep(0.01)
             let_time_pass(monkeypatch, 100.0)
             freed_at = time.time()
-        assert await running == Outcome(RunStatus.COMPLETED)
+        assert await running == RunOutcome(RunStatus.COMPLETED)
         status, started_at = await _read_stage(ready, Stage.TRANSCRIPT)
         assert status is StageStatus.COMPLETED
         assert started_at is not None
@@ -286,14 +286,14 @@ async def test_whether_there_is_something_to_do_is_asked_again_where_storage_was
 async def test_what_does_not_pass_fails_after_the_last_attempt(ready: RunContext) -> None:
     script = Script()
     script.tell(Stage.AUDIO, Failing(TransientFailure("Busy")), attempts=2)
-    assert await run(script, ready) == Outcome(RunStatus.FAILED, Stage.AUDIO, "Busy")
+    assert await run(script, ready) == RunOutcome(RunStatus.FAILED, Stage.AUDIO, "Busy")
     assert script.done.count(Stage.AUDIO) == 2
 
 
 async def test_what_cannot_pass_is_not_tried_again(ready: RunContext) -> None:
     script = Script()
     script.tell(Stage.AUDIO, Failing(StorageFull("There is no room")), attempts=3)
-    assert await run(script, ready) == Outcome(RunStatus.FAILED, Stage.AUDIO, "There is no room")
+    assert await run(script, ready) == RunOutcome(RunStatus.FAILED, Stage.AUDIO, "There is no room")
     assert script.done.count(Stage.AUDIO) == 1
 
 
@@ -305,7 +305,7 @@ async def test_a_stage_has_a_limit_of_time(ready: RunContext) -> None:
     script = Script()
     script.tell(Stage.AUDIO_UPLOAD, hang, time_limit=TimeLimit(0.05))
     outcome = await run(script, ready)
-    assert outcome == Outcome(RunStatus.FAILED, Stage.AUDIO_UPLOAD, "Audio upload timed out after 0.05 seconds")
+    assert outcome == RunOutcome(RunStatus.FAILED, Stage.AUDIO_UPLOAD, "Audio upload timed out after 0.05 seconds")
 
 
 @pytest.mark.parametrize(("duration", "told"), [(1000.0, "0.15"), (None, "0.05")])

@@ -13,7 +13,7 @@ from taskiq.receiver import Receiver
 
 from app.core.config import Settings
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
-from app.pipeline.context import RunContext, StageCode
+from app.pipeline.context import LoadedStage, RunContext
 from app.repositories.stage_queue import StageQueueRepository
 from app.storage import open_storage
 from app.worker.execution import StageExecution
@@ -26,7 +26,9 @@ COMPLETED = Ended("completed", None, None)
 
 
 @asynccontextmanager
-async def work(site: Site, codes: Mapping[Stage, StageCode], *kinds: WorkKind, **settings: Any) -> AsyncIterator[None]:
+async def work(
+    site: Site, codes: Mapping[Stage, LoadedStage], *kinds: WorkKind, **settings: Any
+) -> AsyncIterator[None]:
     """Run a worker for some kinds of work, for all where none is named."""
     chosen = Settings(**site.values | settings)
     storage = open_storage(chosen)
@@ -96,7 +98,7 @@ async def test_a_limit_holds_over_all_workers_and_those_that_wait_are_not_forgot
 
     codes = dict(make_stages(tmp_path))
     definition = replace(codes[Stage.TRANSCRIPT].definition, limit_setting="limit_transcription")
-    codes[Stage.TRANSCRIPT] = StageCode(definition, codes[Stage.TRANSCRIPT].skip_reason, count)
+    codes[Stage.TRANSCRIPT] = LoadedStage(definition, codes[Stage.TRANSCRIPT].skip_reason, count)
     settings: dict[str, Any] = {"pipeline_concurrency": 10, "limit_transcription": 2}
     async with work(site, codes, **settings), work(site, codes, **settings):
         runs = [await site.accept(RunType.TRANSCRIPT) for _ in range(12)]

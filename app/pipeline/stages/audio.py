@@ -11,7 +11,7 @@ from app.core.errors import FileMissing, StageFailed
 from app.media.audio import BYTES_PER_SECOND, extract_audio, wav_seconds
 from app.media.lengths import longest_seconds
 from app.pipeline.context import RunContext
-from app.pipeline.files import AUDIO_NAME, describe_file_problem, film_url
+from app.pipeline.files import AUDIO_NAME, describe_file_problem, get_video_file_url
 from app.repositories import VideoRepository
 from app.storage import Storage, check_free_space, find_audio_file
 from app.storage.workers import Workers
@@ -28,51 +28,51 @@ async def skip_reason(context: RunContext) -> str | None:
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
-    path = await extract_once(context)
-    described = {"seconds": round(await asyncio.to_thread(wav_seconds, path), 3)}
+    path = await extract_audio_once(context)
+    result = {"seconds": round(await asyncio.to_thread(wav_seconds, path), 3)}
     problem = await describe_file_problem(context)
-    return {**described, "reason": problem} if problem else described
+    return {**result, "reason": problem} if problem else result
 
 
-async def extract_once(context: RunContext) -> Path:
-    """Return the sound that lies in the run's folder; where it does not, it is extracted first.
+async def extract_audio_once(context: RunContext) -> Path:
+    """Return the path of the audio in the run's folder, which is extracted unless it is there.
 
     Raises `StageFailed`, `StorageFull`, `StorageUnavailable`, and `OSError` for the folder.
     """
     target = context.folder / AUDIO_NAME
     if not await asyncio.to_thread(target.is_file):
-        url, stopping = await film_url(context), threading.Event()
+        url, stop_event = await get_video_file_url(context), threading.Event()
         await _check_free_space(context, url, target)
-        max_hours, report = context.settings.max_video_hours, partial(_report, context)
-        extracting = partial(_extract, context.storage, url, target, stopping, report, max_hours)
-        await _extractors.run_in_turn(extracting, on_cancel=stopping.set)
+        max_hours, report = context.settings.max_video_hours, partial(_report_share, context)
+        extracting = partial(_extract_audio, context.storage, url, target, stop_event, report, max_hours)
+        await _extractors.run_in_turn(extracting, on_cancel=stop_event.set)
     return target
 
 
 async def _check_free_space(context: RunContext, url: str, target: Path) -> None:
-    """Raise `StorageFull` where the audio of the video does not fit on the disk, as far as its length is known."""
+    """Raise `StorageFull` where the audio, by the known or longest possible duration, does not fit on the disk."""
     async with context.database.connect() as conn:
         video = await VideoRepository(conn).get(context.run.video_id)
-    known = (video and video.duration_seconds) or 0.0
-    believed = longest_seconds((await context.storage.stat(url)).size)
-    seconds = min(known, believed, context.settings.max_video_hours * 3600)
+    known_seconds = (video and video.duration_seconds) or 0.0
+    longest = longest_seconds((await context.storage.stat(url)).size)
+    seconds = min(known_seconds, longest, context.settings.max_video_hours * 3600)
     await asyncio.to_thread(check_free_space, target.parent, seconds * BYTES_PER_SECOND, "the audio of the video")
 
 
-def _extract(
+def _extract_audio(
     storage: Storage,
     url: str,
     target: Path,
-    stopping: threading.Event,
+    stop_event: threading.Event,
     progress: Callable[[float], None],
     max_hours: float,
 ) -> None:
     try:
-        with storage.open(url) as film:
-            extract_audio(film, target, stopping, progress, max_hours=max_hours)
+        with storage.open(url) as video_file:
+            extract_audio(video_file, target, stop_event, progress, max_hours=max_hours)
     except FileMissing:
-        raise StageFailed("The file of the video went away while its sound was extracted") from None
+        raise StageFailed("The file of the video went away while its audio was extracted") from None
 
 
-def _report(context: RunContext, share: float) -> None:
+def _report_share(context: RunContext, share: float) -> None:
     context.report(percentage=int(share * 100))

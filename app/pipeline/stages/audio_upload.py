@@ -1,4 +1,4 @@
-"""Stores the sound of a video beside it."""
+"""The stage that stores the extracted audio of a video."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from app.core.errors import FileMissing, VideoDeleted
 from app.pipeline.context import RunContext
-from app.pipeline.stages.audio import extract_once
+from app.pipeline.stages.audio import extract_audio_once
 from app.storage import StoredFile, audio_folder, find_audio_file, name_of
 
 
@@ -19,7 +19,7 @@ async def skip_reason(context: RunContext) -> str | None:
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
-    path = await extract_once(context)  # a worker on another machine may have done it before
+    path = await extract_audio_once(context)  # another machine may have extracted it, whose folder is not here
     total = (await asyncio.to_thread(path.stat)).st_size
     sent = 0
 
@@ -30,12 +30,12 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
 
     video = context.run.video
     stored = await context.storage.put(f"{audio_folder(video)}/{name_of(video)}.wav", path, count)
-    await _check_video(context, stored)
+    await _check_video_exists(context, stored)
     return {"bytes": stored.size}
 
 
-async def _check_video(context: RunContext, stored: StoredFile) -> None:
-    """Nobody would find the sound of a video that was deleted meanwhile."""
+async def _check_video_exists(context: RunContext, stored: StoredFile) -> None:
+    """Delete the stored audio of a video that was deleted meanwhile, and raise `VideoDeleted`."""
     try:
         async with context.commit():
             pass

@@ -9,8 +9,8 @@ from app.core.errors import DatabaseUnavailable, RunLost, StageFailed, VideoDele
 from app.database import Connection
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.pipeline.context import RunContext
-from app.pipeline.files import delete_files
-from app.pipeline.stages.clips import Target, cut_missing, needs_no_clips, plan_clips
+from app.pipeline.files import delete_unused_files
+from app.pipeline.stages.clips import Target, are_clips_unneeded, cut_clips, plan_clips
 from app.repositories import ClipRepository, MomentRepository
 from app.repositories.clips import NewClip
 from app.repositories.parts import PartRepository
@@ -46,7 +46,7 @@ class _Sending:
 
 
 async def skip_reason(context: RunContext) -> str | None:
-    if await needs_no_clips(context):
+    if await are_clips_unneeded(context):
         return "Refinement model does not support video"
     plan = await plan_clips(context)
     if not plan.originals:
@@ -56,7 +56,7 @@ async def skip_reason(context: RunContext) -> str | None:
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
     targets = (await plan_clips(context)).targets
-    await cut_missing(context, targets)  # a worker on another machine may have done it before
+    await cut_clips(context, targets)  # a worker on another machine may have done it before
     sizes = {target: size for target in targets if (size := await asyncio.to_thread(_size_of, target)) is not None}
     sending = _Sending(len(sizes), sum(sizes.values()))
     failures: list[VideoMomentsError] = []
@@ -97,9 +97,9 @@ async def _store(context: RunContext, target: Target, count: Callable[[int], Non
     try:
         replaced = await context.save(lambda conn: _write_row(conn, context.run.video_id, target, stored, info))
     except (VideoDeleted, _MomentChanged):
-        await delete_files(context, [stored.url])  # no row will ever name it
+        await delete_unused_files(context, [stored.url])  # no row will ever name it
         raise
-    await delete_files(context, replaced)
+    await delete_unused_files(context, replaced)
 
 
 async def _write_row(conn: Connection, video_id: int, target: Target, stored: StoredFile, info: MediaInfo) -> set[str]:

@@ -18,8 +18,8 @@ from app.models import Clip, Moment
 from app.models.stages import RunType
 from app.models.video import describe_moment_outside
 from app.pipeline.context import RunContext
-from app.pipeline.files import film_url
-from app.pipeline.transcripts import find_window, timed_words_of
+from app.pipeline.files import get_video_file_url
+from app.pipeline.transcripts import find_moment_window, list_timed_words
 from app.repositories import ClipRepository, MomentRepository, TranscriptRepository, VideoRepository
 from app.storage import Storage, check_free_space, clip_folder, name_of
 from app.storage.workers import Workers
@@ -53,7 +53,7 @@ class _Tally:
 
 
 async def skip_reason(context: RunContext) -> str | None:
-    if await needs_no_clips(context):
+    if await are_clips_unneeded(context):
         return "Refinement model does not support video"
     plan = await plan_clips(context)
     if not plan.originals:
@@ -70,7 +70,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         tally.count(failure)
         tally.report(context)
 
-    await cut_missing(context, plan.targets, told)
+    await cut_clips(context, plan.targets, told)
     if tally.failed and not tally.cut:
         raise StageFailed(next(iter(tally.reasons)))
     return _describe(tally)
@@ -112,7 +112,7 @@ class _Material:
     extension: str
 
 
-async def needs_no_clips(context: RunContext) -> bool:
+async def are_clips_unneeded(context: RunContext) -> bool:
     """Whether a service that cannot be shown clips refines the moments; where this machine does, people want them."""
     if context.run.type is not RunType.FULL:
         return False
@@ -134,7 +134,7 @@ async def plan_clips(context: RunContext) -> Plan:
     return Plan(missing, len(targets))
 
 
-async def cut_missing(
+async def cut_clips(
     context: RunContext, targets: Sequence[Target], told: Callable[[StageFailed | None], None] | None = None
 ) -> None:
     """Cut what does not lie in the run's folder, several at once, and tell of each why it failed, or None.
@@ -142,7 +142,7 @@ async def cut_missing(
     What has failed before on this machine fails again at once. Raises `StageFailed` where the film is missing,
     `StorageFull`, `StorageUnavailable`, and `OSError` for the folder.
     """
-    url, waiting = await film_url(context), deque(targets)
+    url, waiting = await get_video_file_url(context), deque(targets)
     await asyncio.to_thread((context.folder / _FOLDER).mkdir, exist_ok=True)
     await asyncio.to_thread(_check_free_space, context.folder, targets)
 
@@ -175,14 +175,14 @@ async def _read_material(context: RunContext) -> _Material:
     return _Material(
         [moment for moment in moments if not moment.is_refined],
         {clip.moment_id: clip for clip in clips},
-        timed_words_of(transcript) if transcript else (),
+        list_timed_words(transcript) if transcript else (),
         video.duration_seconds,
         ".m4a" if video.is_audio_only else ".mp4",
     )
 
 
 def _target(context: RunContext, moment: Moment, material: _Material) -> Target:
-    window = find_window(material.words, moment.start_time, moment.end_time, material.duration_seconds)
+    window = find_moment_window(material.words, moment.start_time, moment.end_time, material.duration_seconds)
     start, end = round(window.start, 3), round(window.end, 3)
     video = context.run.video
     # Another name for each run and window: nothing is overwritten that a row refers to, and who takes the run over

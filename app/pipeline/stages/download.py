@@ -1,4 +1,4 @@
-"""Brings a film here from its URL."""
+"""The stage that downloads a video from its URL into the store."""
 
 import asyncio
 import re
@@ -25,29 +25,29 @@ from app.media.lengths import check_hours
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.models import Video
 from app.pipeline.context import RunContext
-from app.pipeline.downloads import PartFile, WebPage, fetch_from_bucket, fetch_over_http
-from app.pipeline.files import describe_file_problem, local_file
-from app.pipeline.video_pages import can_fetch_from_pages, fetch_from_page
+from app.pipeline.downloads import PartialDownload, WebPageFound, download_from_bucket, download_over_http
+from app.pipeline.files import describe_file_problem, get_local_file
+from app.pipeline.video_pages import can_download_from_pages, download_from_page
 from app.repositories import VideoRepository
 from app.repositories.video_files import VideoFileRepository
 from app.storage import video_folder
 from app.storage.workers import Workers
 
-_PART_NAME = "download.part"
-_FILM_NAME = "film"
+_PARTIAL_NAME = "download.part"
+_VIDEO_NAME = "video"
 _PAGE_FOLDER = "page"
-# The name of a file whose extension only its content will tell.
-_ANNOUNCED = re.compile(r"([0-9a-f]{16})\.[a-z0-9]+")
+# A video row is inserted with such a file name; the extension follows from the content.
+_PENDING_NAME = re.compile(r"([0-9a-f]{16})\.[a-z0-9]+")
 _probes = Workers("download-probes", 2)
 
 
 async def skip_reason(context: RunContext) -> str | None:
     video = await _get_video(context)
-    if not await _is_here(context, video):
+    if not await _is_stored(context, video):
         return None
-    # A worker that died may have stored the film and not said so.
-    is_described = video.file_size_kb is not None or _url_of(context, video) is None
-    if not is_described:
+    # A worker may have died between storing the file and updating the row.
+    has_metadata = video.file_size_kb is not None or _source_url(context, video) is None
+    if not has_metadata:
         return None
     problem = await describe_file_problem(context)
     return f"Video already exists locally. {problem}" if problem else "Video already exists locally"
@@ -55,67 +55,69 @@ async def skip_reason(context: RunContext) -> str | None:
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
     video = await _get_video(context)
-    async with _as_failures():
-        if await _is_here(context, video):
-            info = await _probe(context, await local_file(context, video.cloud_url, _FILM_NAME))
-            await _describe(context, info, video.cloud_url, video.source_url)
+    async with _translate_download_errors():
+        if await _is_stored(context, video):
+            info = await _probe_video(context, await get_local_file(context, video.cloud_url, _VIDEO_NAME))
+            await _save_video(context, info, video.cloud_url, video.source_url)
         else:
-            info = await _download(context, video)
-    described = {"file_size_kb": info.file_size_kb, "duration_seconds": info.duration_seconds, "format": info.format}
+            info = await _download_video(context, video)
+    result = {"file_size_kb": info.file_size_kb, "duration_seconds": info.duration_seconds, "format": info.format}
     problem = await describe_file_problem(context)
-    return {**described, "reason": problem} if problem else described
+    return {**result, "reason": problem} if problem else result
 
 
-async def _download(context: RunContext, video: Video) -> MediaInfo:
-    url = _url_of(context, video)
+async def _download_video(context: RunContext, video: Video) -> MediaInfo:
+    url = _source_url(context, video)
     if url is None:
         raise StageFailed("the file is missing, and there is no URL to download it from")
-    part = PartFile(context.folder / _PART_NAME, context.settings.max_download_bytes, partial(_report, context))
+    part = PartialDownload(
+        context.folder / _PARTIAL_NAME, context.settings.max_download_bytes, partial(_report_bytes, context)
+    )
     try:
-        film = await _fetch(context, url, part)
-        info = await _probe(context, film)
-        stored = await context.storage.put(_key_for(context, video, info), film)
+        path = await _download_url(context, url, part)
+        info = await _probe_video(context, path)
+        stored = await context.storage.put(_make_storage_key(context, video, info), path)
     except (TransientFailure, StorageUnavailable):
-        raise  # the next attempt goes on with what is here
+        raise  # the next attempt continues with the bytes downloaded so far
     except Exception:
-        await _discard(context, part)
+        await _delete_partial_files(context, part)
         raise
-    await _discard(context, part)
+    await _delete_partial_files(context, part)
     try:
-        await _describe(context, info, stored.url, url)
+        await _save_video(context, info, stored.url, url)
     except VideoDeleted:
         await context.storage.delete(stored.url)
         raise
     return info
 
 
-async def _fetch(context: RunContext, url: str, part: PartFile) -> Path:
-    await part.look(url)
+async def _download_url(context: RunContext, url: str, part: PartialDownload) -> Path:
+    await part.resume(url)
     if url.startswith("gs://"):
-        await fetch_from_bucket(context.storage, url, part)
+        await download_from_bucket(context.storage, url, part)
         return part.path
     try:
-        await fetch_over_http(url, part, context.settings.allowed_hosts)
-    except WebPage:
-        if not can_fetch_from_pages():
+        await download_over_http(url, part, context.settings.allowed_hosts)
+    except WebPageFound:
+        if not can_download_from_pages():
             raise
-        return await _fetch_from_page(context, url)
+        return await _download_from_page(context, url)
     return part.path
 
 
-async def _fetch_from_page(context: RunContext, url: str) -> Path:
+async def _download_from_page(context: RunContext, url: str) -> Path:
     folder, settings = context.folder / _PAGE_FOLDER, context.settings
     await asyncio.to_thread(folder.mkdir, exist_ok=True)
-    report = partial(_report, context)
-    return await fetch_from_page(url, folder, settings.allowed_hosts, settings.max_download_bytes, report)
+    report = partial(_report_bytes, context)
+    return await download_from_page(url, folder, settings.allowed_hosts, settings.max_download_bytes, report)
 
 
-async def _discard(context: RunContext, part: PartFile) -> None:
-    await part.discard()
+async def _delete_partial_files(context: RunContext, part: PartialDownload) -> None:
+    await part.delete()
     await asyncio.to_thread(shutil.rmtree, context.folder / _PAGE_FOLDER, ignore_errors=True)
 
 
-async def _probe(context: RunContext, path: Path) -> MediaInfo:
+async def _probe_video(context: RunContext, path: Path) -> MediaInfo:
     try:
         info = await _probes.run(probe, path)
     except NotAVideo as error:
@@ -124,12 +126,12 @@ async def _probe(context: RunContext, path: Path) -> MediaInfo:
     return info
 
 
-async def _describe(context: RunContext, info: MediaInfo, film_url: str, source_url: str | None) -> None:
-    async def describe(conn: Connection) -> None:
+async def _save_video(context: RunContext, info: MediaInfo, file_url: str, source_url: str | None) -> None:
+    async def update_row(conn: Connection) -> None:
         videos = VideoRepository(conn)
         await videos.update(
             context.run.video_id,
-            cloud_url=film_url,
+            cloud_url=file_url,
             source_url=source_url,
             duration_seconds=info.duration_seconds,
             file_size_kb=info.file_size_kb,
@@ -140,9 +142,9 @@ async def _describe(context: RunContext, info: MediaInfo, film_url: str, source_
         )
         await videos.mark_complete(context.run.video_id)
         if info.ends_early:
-            await VideoFileRepository(conn).store_early_end(context.run.video_id, film_url, info.declared_seconds)
+            await VideoFileRepository(conn).store_early_end(context.run.video_id, file_url, info.declared_seconds)
 
-    await context.save(describe)
+    await context.save(update_row)
 
 
 async def _get_video(context: RunContext) -> Video:
@@ -153,7 +155,7 @@ async def _get_video(context: RunContext) -> Video:
     return video
 
 
-async def _is_here(context: RunContext, video: Video) -> bool:
+async def _is_stored(context: RunContext, video: Video) -> bool:
     try:
         await context.storage.stat(video.cloud_url)
     except FileMissing:
@@ -161,36 +163,36 @@ async def _is_here(context: RunContext, video: Video) -> bool:
     return True
 
 
-def _url_of(context: RunContext, video: Video) -> str | None:
+def _source_url(context: RunContext, video: Video) -> str | None:
     return context.run.request.video_url or video.source_url
 
 
-def _key_for(context: RunContext, video: Video, info: MediaInfo) -> str:
-    """Return the name that was announced, so that a worker that takes the run over writes to the same."""
+def _make_storage_key(context: RunContext, video: Video, info: MediaInfo) -> str:
+    """Return the key of the inserted row: another worker that takes the run over writes to the same file."""
     folder, name = video_folder(video.identifier), video.cloud_url.rpartition("/")[2]
-    announced = _ANNOUNCED.fullmatch(name)
-    is_own = announced is not None and context.storage.url_of(f"{folder}/{name}") == video.cloud_url
-    stem = announced[1] if announced and is_own else secrets.token_hex(8)
+    pending = _PENDING_NAME.fullmatch(name)
+    is_own = pending is not None and context.storage.url_of(f"{folder}/{name}") == video.cloud_url
+    stem = pending[1] if pending and is_own else secrets.token_hex(8)
     return f"{folder}/{stem}{info.extension}"
 
 
-def _report(context: RunContext, arrived: int, total: int | None) -> None:
-    percentage = 100 * arrived // total if total else 0
-    context.report(bytes_downloaded=arrived, total_bytes=total or 0, percentage=percentage)
+def _report_bytes(context: RunContext, received: int, total: int | None) -> None:
+    percentage = 100 * received // total if total else 0
+    context.report(bytes_downloaded=received, total_bytes=total or 0, percentage=percentage)
 
 
 @asynccontextmanager
-async def _as_failures() -> AsyncIterator[None]:
+async def _translate_download_errors() -> AsyncIterator[None]:
     try:
         yield
     except RunLost:
         raise
     except (TransientFailure, StorageUnavailable) as error:
-        raise TransientFailure(_tell(error)) from None
+        raise TransientFailure(_describe_download_failure(error)) from None
     except (StageFailed, AddressRefused, StorageFull) as error:
-        raise StageFailed(_tell(error)) from None
+        raise StageFailed(_describe_download_failure(error)) from None
 
 
-def _tell(error: Exception) -> str:
+def _describe_download_failure(error: Exception) -> str:
     text = str(error)
     return f"Video download failed: {text[:1].lower()}{text[1:]}"

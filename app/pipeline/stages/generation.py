@@ -11,16 +11,23 @@ from typing import Any
 
 from app.ai.protocols import FindRequest, Found, FoundMoment, MomentFinder
 from app.core.errors import FileMissing, StageFailed, StorageUnavailable, VideoDeleted
-from app.core.text import clean_line, storable
+from app.core.text import clean_line, strip_unstorable
 from app.database import Connection
 from app.media.scenes import find_scene_cuts
 from app.models import Transcript, Video
 from app.models.stages import Stage
 from app.pipeline.context import RunContext
-from app.pipeline.files import AUDIO_NAME, find_local, local_audio
-from app.pipeline.model_answers import Question, keep_found, keeping_answers, recall_found, store_config, usage_of
-from app.pipeline.moments import list_own, overlaps
-from app.pipeline.transcripts import end_of, segments_of, words_of
+from app.pipeline.files import AUDIO_NAME, find_local_path, get_local_audio
+from app.pipeline.model_answers import (
+    AnswerKey,
+    describe_usage,
+    load_found_answer,
+    recording_invalid_answers,
+    store_found_answer,
+    store_generation_config,
+)
+from app.pipeline.moments import list_manual_moments, overlaps
+from app.pipeline.transcripts import end_of, list_segments, list_words
 from app.repositories import (
     MomentRepository,
     PipelineHistoryRepository,
@@ -82,7 +89,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         return await _end_without(context, reason)
     config_id, found = await context.save(lambda conn: _prepare(conn, context, finder, material.transcript.id))
     if found is None:
-        found = await _find(context, finder, request, Question(material.transcript.id, config_id))
+        found = await _find(context, finder, request, AnswerKey(material.transcript.id, config_id))
     moments = _list_storable(found, material.duration_seconds)
     replaced = await context.save(lambda conn: _replace(conn, context, moments, found, config_id))
     context.report(percentage=100)
@@ -104,8 +111,8 @@ async def _read_material(context: RunContext) -> _Material:
 async def _make_request(context: RunContext, material: _Material, finder: MomentFinder) -> FindRequest:
     asked = context.run.request
     return FindRequest(
-        segments=segments_of(material.transcript),
-        words=words_of(material.transcript),
+        segments=list_segments(material.transcript),
+        words=list_words(material.transcript),
         duration_seconds=material.duration_seconds,
         min_length=asked.min_moment_length,
         max_length=asked.max_moment_length,
@@ -140,27 +147,27 @@ async def _find_audio(context: RunContext, finder: MomentFinder) -> Path | None:
         return made
     try:
         if finder.is_local:
-            return await local_audio(context)
-        return await find_local(context, await find_audio_file(context.storage, context.run.video))
+            return await get_local_audio(context)
+        return await find_local_path(context, await find_audio_file(context.storage, context.run.video))
     except (FileMissing, StorageUnavailable):
         return None
 
 
 async def _find_film(context: RunContext, video: Video) -> Path | None:
     try:
-        return await find_local(context, video.cloud_url)
+        return await find_local_path(context, video.cloud_url)
     except (FileMissing, StorageUnavailable):
         return None
 
 
-async def _find(context: RunContext, finder: MomentFinder, request: FindRequest, question: Question) -> Found:
+async def _find(context: RunContext, finder: MomentFinder, request: FindRequest, answer_key: AnswerKey) -> Found:
     """Ask the finder, and keep the moments of its answer that can be rows: whatever fails later, they are paid for."""
     if finder.is_local:
-        request = replace(request, scene_cuts=await find_cuts(request.film))
-    async with keeping_answers(context):
+        request = replace(request, scene_cuts=await find_scene_cuts_of_file(request.film))
+    async with recording_invalid_answers(context):
         answer = await finder.find(request, lambda done: context.report(percentage=int(done * 100)))
     found = replace(answer, moments=_list_storable(answer, request.duration_seconds))
-    await context.save(lambda conn: keep_found(conn, context, question, found))
+    await context.save(lambda conn: store_found_answer(conn, context, answer_key, found))
     return found
 
 
@@ -169,7 +176,7 @@ async def _prepare(
 ) -> tuple[int, Found | None]:
     """Return the id of the config of the call, which the run names from now on, and what was answered to it before."""
     asked = context.run.request
-    config_id = await store_config(
+    config_id = await store_generation_config(
         conn,
         finder,
         finder.find_prompt(asked.generation_prompt),
@@ -183,7 +190,7 @@ async def _prepare(
         max_moments=asked.max_moments,
     )
     await ClaimedRunRepository(conn).set_config(context.run, config_id)
-    return config_id, await recall_found(conn, context, Question(transcript_id, config_id))
+    return config_id, await load_found_answer(conn, context, AnswerKey(transcript_id, config_id))
 
 
 def _list_storable(found: Found, duration: float) -> list[FoundMoment]:
@@ -191,7 +198,7 @@ def _list_storable(found: Found, duration: float) -> list[FoundMoment]:
     moments: list[FoundMoment] = []
     last = 0.0
     for moment in sorted(found.moments, key=lambda moment: moment.start):
-        title = clean_line(storable(moment.title)).strip()[:_TITLE_LENGTH]
+        title = clean_line(strip_unstorable(moment.title)).strip()[:_TITLE_LENGTH]
         start = last if last - _NOISE_SECONDS <= moment.start < last else moment.start
         if title and math.isfinite(moment.end) and last <= start < moment.end <= duration:
             moments.append(FoundMoment(start, moment.end, title))
@@ -208,7 +215,7 @@ async def _replace(
     """
     video_id = context.run.video_id
     existing = await MomentRepository(conn).list_by_video(video_id)
-    own = list_own(existing)
+    own = list_manual_moments(existing)
     new = [moment for moment in found if not overlaps(moment.start, moment.end, own)]
     await PipelineHistoryRepository(conn).update(context.run.id, total_moments_generated=len(new))
     if not new:
@@ -232,7 +239,7 @@ async def _insert(
             start_time=moment.start,
             end_time=moment.end,
             title=moment.title,
-            generation_model=storable(model)[:_MODEL_LENGTH],
+            generation_model=strip_unstorable(model)[:_MODEL_LENGTH],
             generation_config_id=config_id,
         )
         for moment_id, moment in zip(ids, moments, strict=True)
@@ -248,8 +255,8 @@ def _describe(found: Found, replaced: _Replaced, why_few: str | None) -> Mapping
     described: dict[str, Any] = {
         "moments": replaced.added,
         "replaced": replaced.gone,
-        "model": storable(found.model),
-        "usage": usage_of(found.usage),
+        "model": strip_unstorable(found.model),
+        "usage": describe_usage(found.usage),
     }
     if replaced.left_out:
         described["overlapping"] = replaced.left_out
@@ -286,7 +293,7 @@ def _left_out(replaced: _Replaced) -> str:
     return f"Moments that overlap one that was added by hand were left out ({replaced.left_out})"
 
 
-async def find_cuts(film: Path | None) -> Sequence[float]:
+async def find_scene_cuts_of_file(film: Path | None) -> Sequence[float]:
     """Return seconds of the film; none where there is no file or it cannot be read."""
     if film is None:
         return ()

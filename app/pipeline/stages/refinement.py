@@ -9,15 +9,15 @@ from typing import Any
 
 from app.ai.protocols import Usage
 from app.core.errors import RunLost, StageFailed, VideoDeleted
-from app.core.text import storable
+from app.core.text import strip_unstorable
 from app.database import Connection
 from app.models import Moment, Transcript
 from app.models.stages import RunType, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.failures import first_error
-from app.pipeline.model_answers import usage_of
-from app.pipeline.moment_refiner import Done, MomentKept, Refiner, Target, list_exact
-from app.pipeline.moments import find_originals, group_refined
+from app.pipeline.model_answers import describe_usage
+from app.pipeline.moment_refiner import Done, MomentRefiner, RefinementSkipped, Target, list_unchanged_ids
+from app.pipeline.moments import find_originals, group_refinements
 from app.pipeline.transcripts import end_of
 from app.repositories import MomentRepository, PipelineHistoryRepository, TranscriptRepository, VideoRepository
 from app.repositories.claimed_runs import ClaimedRunRepository
@@ -57,11 +57,11 @@ class _Tally:
         self.unchanged += done.is_unchanged
         self.with_clip += done.with_clip
         self.usage += done.usage
-        self.models.add(storable(done.model))
+        self.models.add(strip_unstorable(done.model))
 
     def count_failure(self, error: StageFailed) -> None:
         self.failed += 1
-        self.reasons[storable(str(error))] = None
+        self.reasons[strip_unstorable(str(error))] = None
 
     def report(self, context: RunContext) -> None:
         processed = self.successful + self.failed + self.kept.total()
@@ -73,7 +73,7 @@ async def skip_reason(context: RunContext) -> str | None:
         return None
     async with context.database.connect() as conn:
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
-    refined = group_refined(moments)
+    refined = group_refinements(moments)
     if not refined:
         return "No moments to refine"
     if context.run.request.override_existing_refinement or not all(refined.values()):
@@ -84,7 +84,7 @@ async def skip_reason(context: RunContext) -> str | None:
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
     material = await _read_material(context)
     finder = await context.models.get_finder(context.run.request.refinement_model)
-    refiner = Refiner(context, finder, material.transcript, material.duration_seconds)
+    refiner = MomentRefiner(context, finder, material.transcript, material.duration_seconds)
     tally = _Tally(len(material.targets) + material.done, material.done, material.unchanged)
     tally.report(context)
     targets = await context.save(lambda conn: _reserve_ids(conn, context, material.targets))
@@ -100,7 +100,7 @@ async def _read_material(context: RunContext) -> _Material:
         video = await VideoRepository(conn).get(context.run.video_id)
         transcript = await TranscriptRepository(conn).get_by_video(context.run.video_id)
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
-        exact = await list_exact(conn, context)
+        exact = await list_unchanged_ids(conn, context)
     if run is None or video is None:
         raise VideoDeleted
     if transcript is None:
@@ -140,7 +140,7 @@ def _list_targets(
 
     Nothing else refines moments of the video while a full run is under way, so what is younger than the run is its.
     """
-    refined = group_refined(moments)
+    refined = group_refinements(moments)
     mine = {original for original, group in refined.items() if any(each.created_at > accepted_at for each in group)}
     mine |= refined.keys() & set(exact)
     if context.run.request.override_existing_refinement:
@@ -150,7 +150,7 @@ def _list_targets(
     return [Target(moment, moment.id) for moment in moments if moment.id in missing], len(mine)
 
 
-async def _refine_all(context: RunContext, refiner: Refiner, targets: Sequence[Target], tally: _Tally) -> None:
+async def _refine_all(context: RunContext, refiner: MomentRefiner, targets: Sequence[Target], tally: _Tally) -> None:
     """Refine several at once. One that fails does not stop the others."""
     waiting = deque(targets)
     try:
@@ -161,14 +161,14 @@ async def _refine_all(context: RunContext, refiner: Refiner, targets: Sequence[T
         raise first_error(errors) from None
 
 
-async def _refine_waiting(context: RunContext, refiner: Refiner, waiting: deque[Target], tally: _Tally) -> None:
+async def _refine_waiting(context: RunContext, refiner: MomentRefiner, waiting: deque[Target], tally: _Tally) -> None:
     while waiting:
         try:
             tally.count(await refiner.refine(waiting.popleft()))
         except RunLost:
             raise
         except StageFailed as error:
-            if isinstance(error, MomentKept) and context.run.type is RunType.FULL:
+            if isinstance(error, RefinementSkipped) and context.run.type is RunType.FULL:
                 tally.kept[str(error)] += 1
             else:
                 tally.count_failure(error)
@@ -182,7 +182,7 @@ def _describe(tally: _Tally) -> Mapping[str, Any]:
         "failed": tally.failed,
         "video_included": tally.with_clip,
         "model": ", ".join(sorted(tally.models)),
-        "usage": usage_of(tally.usage),
+        "usage": describe_usage(tally.usage),
     }
     if tally.unchanged:
         described["unchanged"] = tally.unchanged

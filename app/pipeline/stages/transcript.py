@@ -13,11 +13,11 @@ import orjson
 
 from app.ai.protocols import Audio, Segment, Transcribed, Word
 from app.core.errors import FileMissing, ModelAnswerInvalid, StageFailed
-from app.core.text import storable
+from app.core.text import strip_unstorable
 from app.media.audio import wav_seconds
 from app.pipeline.context import RunContext
-from app.pipeline.files import local_audio
-from app.pipeline.model_answers import keeping_answers, usage_of
+from app.pipeline.files import get_local_audio
+from app.pipeline.model_answers import describe_usage, recording_invalid_answers
 from app.repositories import TranscriptRepository
 from app.repositories.parts import PartRepository
 from app.repositories.transcripts import NewTranscript
@@ -41,7 +41,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     audio = await _open_audio(context)
     transcriber = await context.models.get_transcriber(context.run.request.transcription_model)
     started = time.monotonic()
-    async with keeping_answers(context):
+    async with recording_invalid_answers(context):
         made = await transcriber.transcribe(audio, lambda done: context.report(percentage=int(done * 100)))
         _check(made, audio.duration_seconds)
     row = _make_row(context.run.video_id, made, audio.duration_seconds, time.monotonic() - started)
@@ -52,7 +52,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         "language": row["language"],
         "words": row["number_of_words"],
         "segments": row["number_of_segments"],
-        "usage": usage_of(made.usage),
+        "usage": describe_usage(made.usage),
         **_reason(made, is_first),
     }
 
@@ -87,7 +87,7 @@ def _clock(seconds: float) -> str:
 
 async def _open_audio(context: RunContext) -> Audio:
     try:
-        path = await local_audio(context)
+        path = await get_local_audio(context)
         duration = await asyncio.to_thread(wav_seconds, path)
     except FileMissing:
         raise StageFailed("Audio file not found. Please process audio first.") from None
@@ -146,21 +146,21 @@ def _times(part: Word | Segment, duration: float) -> dict[str, float]:
 
 def _make_row(video_id: int, made: Transcribed, duration: float, seconds: float) -> NewTranscript:
     words: list[dict[str, Any]] = [
-        {"word": text, **_times(word, duration)} for word in made.words if (text := storable(word.word).strip())
+        {"word": text, **_times(word, duration)} for word in made.words if (text := strip_unstorable(word.word).strip())
     ]
     segments: list[dict[str, Any]] = [
         {"text": text, **_times(segment, duration), "word_count": len(text.split())}
         for segment in made.segments
-        if (text := storable(segment.text).strip())
+        if (text := strip_unstorable(segment.text).strip())
     ]
     return NewTranscript(
         video_id=video_id,
-        full_text=storable(made.text).strip(),
+        full_text=strip_unstorable(made.text).strip(),
         word_timestamps=words,
         segment_timestamps=segments,
-        language=storable(made.language)[:_LANGUAGE_LENGTH] or _UNKNOWN_LANGUAGE,
+        language=strip_unstorable(made.language)[:_LANGUAGE_LENGTH] or _UNKNOWN_LANGUAGE,
         number_of_words=len(words),
         number_of_segments=len(segments),
-        transcription_service=storable(made.service)[:_SERVICE_LENGTH],
+        transcription_service=strip_unstorable(made.service)[:_SERVICE_LENGTH],
         processing_time_seconds=round(seconds, 3),
     )
