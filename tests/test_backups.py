@@ -215,7 +215,7 @@ def test_a_backup_through_a_pooler_is_refused(library_url: str, tmp_path: Path) 
 
 
 def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
-    section = (_ROOT / "README.md").read_text().partition("## Back up and restore\n")[2].partition("\n## ")[0]
+    section = (_ROOT / "README.md").read_text().partition("### Back up and restore\n")[2].partition("\n### ")[0]
     commands = [
         line.partition("#")[0].split()
         for block in re.findall(r"```\n(.*?)```", section, re.DOTALL)
