@@ -121,5 +121,5 @@ def _escape(character: str) -> str:
 
 
 def strip_unstorable(text: str) -> str:
-    """Return a text without what PostgreSQL does not take: U+0000 and halves of surrogate pairs."""
+    """Remove the characters that PostgreSQL cannot store: U+0000 and lone surrogates."""
     return text.replace("\0", "").encode(errors="ignore").decode()

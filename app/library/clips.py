@@ -7,8 +7,8 @@ from urllib.parse import unquote, urlsplit
 
 from app.library.reading import read_text
 from app.library.rows import LegacyMoment
+from app.models.clip import CLIP_PADDING_SECONDS
 
-PADDING_SECONDS = 30.0
 _STORAGE_HOSTS = ("storage.googleapis.com", "storage.cloud.google.com")
 
 
@@ -49,8 +49,8 @@ def clip_window(
         start, end = recorded[0]
         return Window(start, min(end, duration) if duration is not None and duration > start else end, True)
     plain = (
-        min(max(0.0, moment.start_time - PADDING_SECONDS), moment.start_time),
-        moment.end_time + PADDING_SECONDS,
+        min(max(0.0, moment.start_time - CLIP_PADDING_SECONDS), moment.start_time),
+        moment.end_time + CLIP_PADDING_SECONDS,
     )
     start, end = _draw_in(plain, word_times)
     start, end = (start, end) if start < end else plain

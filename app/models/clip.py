@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+CLIP_PADDING_SECONDS = 30.0  # on each side of a moment: in its clip, and in what a refinement model is shown
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:

@@ -1,7 +1,11 @@
 """A row of `moments`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +31,17 @@ class Moment:
     @property
     def duration_seconds(self) -> float:
         return self.end_time - self.start_time
+
+
+def find_root(moment: K, parents: Mapping[K, K | None]) -> K | None:
+    """Return the moment at which the parents of a moment end, by id or identifier; None where they form a circle.
+
+    Imported moments may be refinements of refinements, and of each other.
+    """
+    seen: set[K] = set()
+    while (parent := parents.get(moment)) is not None:
+        if moment in seen:
+            return None
+        seen.add(moment)
+        moment = parent
+    return moment

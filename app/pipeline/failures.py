@@ -1,4 +1,4 @@
-"""Failures of a stage in words, and what is tried again while PostgreSQL is away."""
+"""Failures of stages: their descriptions, and retries while PostgreSQL is unavailable."""
 
 import asyncio
 import logging
@@ -17,15 +17,17 @@ from app.models.run import StageRecord
 from app.models.stages import STAGE_TABLE, Stage
 from app.storage.os_errors import is_full
 
-_log = logging.getLogger(__name__)
-_LENGTH = 2000
 T = TypeVar("T")
-# Ten minutes in all: what was paid for is not thrown away in a minute.
-_PAUSES = (0.5, 1.0, 2.0, 4.0, *[5.0] * 118)
+
+_log = logging.getLogger(__name__)
+
+_MAX_LENGTH = 2000
+# Ten minutes in all: the answer of a model that was paid for is not dropped for a restart of PostgreSQL.
+_DELAYS = (0.5, 1.0, 2.0, 4.0, *[5.0] * 118)
 
 
 def mask_record(record: StageRecord) -> StageRecord:
-    """Return a record without secrets in its reasons and in what it names, its reasons on one line."""
+    """Return a record with secrets masked and control characters escaped."""
     return replace(
         record,
         error=_mask_reason(record.error),
@@ -39,10 +41,10 @@ def _mask_reason(reason: str | None) -> str | None:
 
 
 def describe_failure(error: BaseException, stage: Stage) -> str:
-    """Return the reason; one that nobody foresaw is in the log, with all that belongs to it, and not in the text."""
+    """Return the failure of a stage as a sentence for users; an unexpected error is logged with its traceback."""
     known = domain_error(error) if isinstance(error, psycopg.Error) else error
     if isinstance(known, VideoMomentsError):
-        return escape_controls(mask_secrets(str(known)))[:_LENGTH]
+        return escape_controls(mask_secrets(str(known)))[:_MAX_LENGTH]
     if isinstance(error, OSError) and is_full(error):
         return f"There is no room for the files of the stage {stage}"
     _log.error("%s failed", STAGE_TABLE[stage].title, exc_info=error)
@@ -50,7 +52,7 @@ def describe_failure(error: BaseException, stage: Stage) -> str:
 
 
 def first_error(error: BaseException) -> BaseException:
-    """Return the error of several at once that decides: that the run is lost, or the first one. Any other is itself."""
+    """Return the first error of a group, or its `RunLost` where it has one; any other error as it is."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     lost = error.subgroup(RunLost)
@@ -58,53 +60,53 @@ def first_error(error: BaseException) -> BaseException:
 
 
 class PersistentOutage(DatabaseUnavailable):
-    """An outage that lasts longer than it is waited for. Not retried again by an outer `retry_outage`."""
+    """An outage that outlasts all retries. Not retried again by an outer `retry_outage`."""
 
 
 class OutageBackoff:
-    """The pauses between two tries while PostgreSQL is away. `what` waits, and is the beginning of a sentence."""
+    """The delays between retries while PostgreSQL is unavailable. `subject` begins the sentence that is logged."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._pauses = iter(_PAUSES)
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+        self._delays = iter(_DELAYS)
 
     def next_delay(self, error: BaseException) -> float | None:
-        """Return the seconds before the next try; None for an error that is no outage, or that was waited for within.
+        """Return the seconds before the next retry; None for an error that is not to be retried here.
 
-        Raises `PersistentOutage` after the last try.
+        Raises `PersistentOutage` after the last retry.
         """
         reason = find_outage(error)
         if reason is None or isinstance(error, PersistentOutage):
             return None
-        pause = next(self._pauses, None)
-        if pause is None:
+        delay = next(self._delays, None)
+        if delay is None:
             raise PersistentOutage(str(reason))
-        if pause == _PAUSES[0]:
-            _log.warning("%s waits: %s", self._what, reason)
-        return pause
+        if delay == _DELAYS[0]:
+            _log.warning("%s waits: %s", self._subject, reason)
+        return delay
 
 
-async def retry_outage(what: str, do: Callable[[], Awaitable[T]]) -> T:
-    """Do something, again while PostgreSQL is away; what was done and not heard of is done again, too.
+async def retry_outage(subject: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Call a function, and again while PostgreSQL is unavailable, also where a commit may have succeeded.
 
-    Raises what `do` raises, and `PersistentOutage`. `what` is the beginning of a sentence. The outage does not count
-    against the time limits around it.
+    Raises what `call` raises, and `PersistentOutage`. `subject` begins the sentence that is logged. The outage does
+    not count against the time limits around it.
     """
-    outage, loop = OutageBackoff(what), asyncio.get_running_loop()
+    outage, loop = OutageBackoff(subject), asyncio.get_running_loop()
     tried_at: float | None = None
     while True:
         try:
-            return await do()
+            return await call()
         except (psycopg.Error, DatabaseUnavailable) as error:
-            pause = outage.next_delay(error)
-            if pause is None:
+            delay = outage.next_delay(error)
+            if delay is None:
                 raise
-        note_idle(pause + (0.0 if tried_at is None else loop.time() - tried_at))
-        await asyncio.sleep(pause)
+        note_idle(delay + (0.0 if tried_at is None else loop.time() - tried_at))
+        await asyncio.sleep(delay)
         tried_at = loop.time()
 
 
 def find_outage(error: BaseException) -> DatabaseUnavailable | None:
-    """Return the outage behind an error, None for any other error."""
-    told = domain_error(error) if isinstance(error, psycopg.Error) else error
-    return told if isinstance(told, DatabaseUnavailable) else None
+    """Return the outage that caused an error, None for any other error."""
+    known = domain_error(error) if isinstance(error, psycopg.Error) else error
+    return known if isinstance(known, DatabaseUnavailable) else None

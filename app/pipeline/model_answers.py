@@ -1,4 +1,4 @@
-"""Calls of models: the stored config of a call, its answer, and what it cost."""
+"""Calls of models: the generation config, the stored answer and the usage of a call."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,10 +19,9 @@ from app.repositories.generation_configs import ModelParameters
 
 @dataclass(frozen=True, slots=True)
 class AnswerKey:
-    """What an answer depends on; `start` and `end` are those of the moment that is refined, in seconds.
+    """What a model's answer depends on, so that it can be used again; `start` and `end` are of a refined moment.
 
-    The config stands for the prompt, the model and its parameters. A transcript never changes: another one has
-    another id.
+    The config stands for the prompt, the model and its parameters. The content of a transcript never changes.
     """
 
     transcript_id: int
@@ -31,27 +30,27 @@ class AnswerKey:
     end: float | None = None
 
 
-async def store_found_answer(conn: Connection, context: RunContext, answer_key: AnswerKey, found: Found) -> None:
+async def store_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey, found: Found) -> None:
     moments = [[moment.start, moment.end, moment.title] for moment in found.moments]
     answer = {"model": strip_unstorable(found.model), "moments": moments}
     await AnswerRepository(conn).keep(context.run.id, asdict(answer_key), mask_values(answer))
 
 
-async def load_found_answer(conn: Connection, context: RunContext, answer_key: AnswerKey) -> Found | None:
-    """Return the moments that were found before, for which nothing is paid now."""
+async def load_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey) -> Found | None:
+    """Return the moments that this call found in an earlier attempt, None where it was not made."""
     answer = mask_values(await AnswerRepository(conn).find(context.run.id, asdict(answer_key)))
     if answer is None:
         return None
     return Found([FoundMoment(*moment) for moment in answer["moments"]], answer["model"], "", Usage())
 
 
-async def store_refined_answer(conn: Connection, context: RunContext, answer_key: AnswerKey, refined: Refined) -> None:
+async def store_refined_times(conn: Connection, context: RunContext, answer_key: AnswerKey, refined: Refined) -> None:
     answer = {"model": strip_unstorable(refined.model), "start": refined.start, "end": refined.end}
     await AnswerRepository(conn).keep(context.run.id, asdict(answer_key), mask_values(answer))
 
 
-async def load_refined_answer(conn: Connection, context: RunContext, answer_key: AnswerKey) -> Refined | None:
-    """Return the times that were found before, for which nothing is paid now."""
+async def load_refined_times(conn: Connection, context: RunContext, answer_key: AnswerKey) -> Refined | None:
+    """Return the times that this call returned in an earlier attempt, None where it was not made."""
     answer = mask_values(await AnswerRepository(conn).find(context.run.id, asdict(answer_key)))
     return None if answer is None else Refined(answer["start"], answer["end"], answer["model"], "", Usage())
 
@@ -66,9 +65,9 @@ async def store_generation_config(
     operation_type: str,
     **asked: Unpack[ModelParameters],
 ) -> int:
-    """Return the id of the config of calls with these texts; `model` and `asked` are what the run was asked for.
+    """Return the id of the generation config of calls with these prompts, which is inserted unless there is one.
 
-    Where this machine answers for a model that is not set up, the config names the local engine, which has no
+    `model` and `asked` come from the run's request. A local finder is stored under its own name, without a
     temperature.
     """
     prompt = await PromptRepository(conn).get_or_create(
@@ -89,8 +88,8 @@ async def store_generation_config(
 
 
 @asynccontextmanager
-async def recording_invalid_answers(context: RunContext) -> AsyncIterator[None]:
-    """Keep with the run what a model answers in this block that cannot be used."""
+async def record_invalid_answers(context: RunContext) -> AsyncIterator[None]:
+    """Store the raw answer of a model with the run where the block raises `ModelAnswerInvalid`."""
     try:
         yield
     except ModelAnswerInvalid as error:
@@ -100,5 +99,4 @@ async def recording_invalid_answers(context: RunContext) -> AsyncIterator[None]:
 
 
 def describe_usage(usage: Usage) -> dict[str, Any]:
-    """Return what calls cost as it is kept with a stage."""
     return {**asdict(usage), "seconds": round(usage.seconds, 3)}

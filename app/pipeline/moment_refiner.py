@@ -1,4 +1,4 @@
-"""The refinement of one moment: its window, its clip, the call, and the stored answer."""
+"""The refinement of one moment: its window and clip, the call of the model, and the stored answer."""
 
 import asyncio
 import base64
@@ -21,14 +21,14 @@ from app.pipeline.context import RunContext
 from app.pipeline.files import delete_unused_files
 from app.pipeline.model_answers import (
     AnswerKey,
-    load_refined_answer,
-    recording_invalid_answers,
+    load_refined_times,
+    record_invalid_answers,
     store_generation_config,
-    store_refined_answer,
+    store_refined_times,
 )
 from app.pipeline.moments import delete_moments, find_originals, group_refinements
 from app.pipeline.time_limits import limit_working_time
-from app.pipeline.transcripts import Window, find_moment_window, list_timed_words
+from app.pipeline.transcripts import MomentWindow, find_moment_window, list_timed_words
 from app.repositories import (
     ClipRepository,
     MomentRepository,
@@ -37,27 +37,28 @@ from app.repositories import (
 from app.repositories.claimed_runs import ClaimedRunRepository
 from app.repositories.moments import ReservedMoment, new_identifier
 
-LIMIT_SECONDS = 600.0  # for all attempts at one moment, without what they wait for their turn
+TIME_LIMIT_SECONDS = 600.0  # for all attempts at one moment, without their waiting for a turn
 _ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 1.0
-# Models count in hundredths of a second, so a time may lie this far outside of what they were shown.
+# Models round to hundredths of a second, so a time may lie this far outside the window.
 _TOLERANCE_SECONDS = 0.05
 _EQUAL_SECONDS = 0.005  # times of one hundredth of a second are equal
 _MODEL_LENGTH = 100  # of `moments.generation_model`
-_EXACT = "exact"  # in the result of the stage: ids of moments whose refinement changed nothing
+_UNCHANGED_KEY = "exact"  # of the stage's result: ids of moments whose refinement changed nothing
 _log = logging.getLogger(__name__)
-_SENT_BYTES = 20 * 1024**2  # a request holds a third more than the file
+_MAX_ENCODED_BYTES = 20 * 1024**2  # base64 makes the request a third larger
 
 
 class RefinementSkipped(StageFailed):
-    """A moment that stays as it is, which is no failure of a run over the whole video: nothing can refine it, or it is
-    gone."""
+    """A moment that cannot be refined or was deleted; a full run counts it as unchanged and not as failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A moment to refine, the original under which the result hangs, None where older rows name none, and the id that
-    is reserved for the result: rows are listed in the order of their ids, whichever of them is finished first."""
+class RefinementTarget:
+    """A moment to refine. `original_id` becomes the parent of the refined moment; `refined_id` is its reserved id.
+
+    Ids are reserved in order of time, because moments are listed by id, and refinements finish in any order.
+    """
 
     moment: Moment
     original_id: int | None
@@ -65,8 +66,8 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What refining a moment took; `is_unchanged` is whether its times were exact already."""
+class RefinementResult:
+    """How one moment was refined; `is_unchanged` is true where the model returned the times that it had."""
 
     model: str
     usage: Usage
@@ -75,15 +76,15 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
-    """What came of storing a result; `files` are URLs of files that nothing refers to any more."""
+class _StoredRefinement:
+    """How a refinement was stored; `files` are the URLs of files without a row."""
 
     is_unchanged: bool = False
     files: frozenset[str] = frozenset()
 
 
 class MomentRefiner:
-    """Refines moments of one run; several calls may be under way."""
+    """Refines the moments of one run, several of them in parallel."""
 
     def __init__(self, context: RunContext, finder: MomentFinder, transcript: Transcript, duration: float) -> None:
         self._context = context
@@ -92,58 +93,63 @@ class MomentRefiner:
         self._duration = duration
         self._words = list_timed_words(transcript)
 
-    async def refine(self, target: Target) -> Done:
-        """Raises `StageFailed` where this moment cannot be refined, `RefinementSkipped` where that is no failure, and
-        `RunLost` where nothing can be refined any more."""
+    async def refine(self, target: RefinementTarget) -> RefinementResult:
+        """Ask the model for better times of a moment, and store them as a refined moment.
+
+        Raises `StageFailed`, its subclass `RefinementSkipped`, and `RunLost`.
+        """
         if problem := describe_moment_outside(target.moment.end_time, self._duration):
             raise StageFailed(problem)
         clip, window = await self._find_window(target.moment)
         if clip is None and not window.words:
             raise RefinementSkipped("Nothing is said around the moment")
-        answer_key, recalled = await self._context.save(lambda conn: self._prepare(conn, target.moment, clip))
-        refined = recalled or await self._ask(self._make_request(target.moment, window, clip))
+        answer_key, earlier_answer = await self._context.save(
+            lambda conn: self._store_config(conn, target.moment, clip)
+        )
+        refined = earlier_answer or await self._call_model(self._make_request(target.moment, window, clip))
         stored = await self._context.save(
-            lambda conn: self._store(conn, target, refined, answer_key, is_recalled=recalled is not None)
+            lambda conn: self._store_refinement(
+                conn, target, refined, answer_key, is_earlier_answer=earlier_answer is not None
+            )
         )
         await delete_unused_files(self._context, stored.files)
-        return Done(refined.model, refined.usage, clip is not None, stored.is_unchanged)
+        return RefinementResult(refined.model, refined.usage, clip is not None, stored.is_unchanged)
 
-    async def _find_window(self, moment: Moment) -> tuple[Clip | None, Window]:
-        """Return what a model is shown: the clip and the words in it, or the words alone."""
+    async def _find_window(self, moment: Moment) -> tuple[Clip | None, MomentWindow]:
+        """Return the clip and the window that the model is shown; without a clip the words alone."""
         window = find_moment_window(self._words, moment.start_time, moment.end_time, self._duration)
         if not (self._context.run.request.include_video_refinement and self._finder.supports_video):
             return None, window
         async with self._context.database.connect() as conn:
             row = await ClipRepository(conn).get_by_moment(moment.id)
-        # A clip that was cut before the moment was edited may show another part.
+        # A clip that was cut before the moment was edited may show another span.
         if row is None or row.start_time > moment.start_time or row.end_time < moment.end_time:
             return None, window
         clip = await load_model_clip(self._context, moment, row)
-        return clip, window if clip is None else self._window_of(row.start_time, row.end_time)
+        return clip, window if clip is None else self._window_of_clip(row.start_time, row.end_time)
 
-    def _window_of(self, start: float, end: float) -> Window:
-        return Window(start, end, [word for word in self._words if start <= word.start and word.end <= end])
+    def _window_of_clip(self, start: float, end: float) -> MomentWindow:
+        return MomentWindow(start, end, [word for word in self._words if start <= word.start and word.end <= end])
 
-    async def _prepare(self, conn: Connection, moment: Moment, clip: Clip | None) -> tuple[AnswerKey, Refined | None]:
-        """Return what is asked about a moment, and what was answered to it before.
-
-        A run that names no config yet names that of the call from now on.
-        """
-        asked = self._context.run.request
+    async def _store_config(
+        self, conn: Connection, moment: Moment, clip: Clip | None
+    ) -> tuple[AnswerKey, Refined | None]:
+        """Store the generation config of the call, and return the key of its answer with an answer stored before."""
+        run_request = self._context.run.request
         config_id = await store_generation_config(
             conn,
             self._finder,
-            self._finder.refine_prompt(asked.refinement_prompt, with_clip=clip is not None),
+            self._finder.refine_prompt(run_request.refinement_prompt, with_clip=clip is not None),
             transcript_id=self._transcript_id,
-            model=asked.refinement_model,
+            model=run_request.refinement_model,
             operation_type="refinement",
-            temperature=asked.refinement_temperature,
+            temperature=run_request.refinement_temperature,
         )
         await ClaimedRunRepository(conn).set_first_config(self._context.run, config_id)
         answer_key = AnswerKey(self._transcript_id, config_id, moment.start_time, moment.end_time)
-        return answer_key, await load_refined_answer(conn, self._context, answer_key)
+        return answer_key, await load_refined_times(conn, self._context, answer_key)
 
-    def _make_request(self, moment: Moment, window: Window, clip: Clip | None) -> RefineRequest:
+    def _make_request(self, moment: Moment, window: MomentWindow, clip: Clip | None) -> RefineRequest:
         return RefineRequest(
             moment=FoundMoment(moment.start_time, moment.end_time, moment.title),
             words=window.words,
@@ -155,14 +161,14 @@ class MomentRefiner:
             clip=clip,
         )
 
-    async def _ask(self, request: RefineRequest) -> Refined:
+    async def _call_model(self, request: RefineRequest) -> Refined:
         try:
-            async with recording_invalid_answers(self._context), limit_working_time(LIMIT_SECONDS):
-                return _check(await self._ask_again(request), request)
+            async with record_invalid_answers(self._context), limit_working_time(TIME_LIMIT_SECONDS):
+                return _clamp_times(await self._call_with_retries(request), request)
         except TimeoutError:
-            raise StageFailed(f"The refinement took longer than {LIMIT_SECONDS:.0f} seconds") from None
+            raise StageFailed(f"The refinement took longer than {TIME_LIMIT_SECONDS:.0f} seconds") from None
 
-    async def _ask_again(self, request: RefineRequest) -> Refined:
+    async def _call_with_retries(self, request: RefineRequest) -> Refined:
         for attempt in count(1):
             try:
                 return await self._finder.refine(request, lambda _: None)
@@ -172,36 +178,47 @@ class MomentRefiner:
             await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
         raise AssertionError("count() does not end")
 
-    async def _store(
-        self, conn: Connection, target: Target, refined: Refined, answer_key: AnswerKey, *, is_recalled: bool
-    ) -> _Stored:
-        """Add the refined moment, unless this run or the one it tries again has, or a moment of the same family has
-        these times."""
+    async def _store_refinement(
+        self,
+        conn: Connection,
+        target: RefinementTarget,
+        refined: Refined,
+        answer_key: AnswerKey,
+        *,
+        is_earlier_answer: bool,
+    ) -> _StoredRefinement:
+        """Insert the refined moment, unless an earlier attempt has, or a moment of the tree has the same times."""
         moments = await MomentRepository(conn).list_by_video(target.moment.video_id)
         ids = {moment.id for moment in moments}
         if target.refined_id in ids:  # a commit whose answer was lost
-            return _Stored()
+            return _StoredRefinement()
         if target.moment.id not in ids:
             raise RefinementSkipped("The moment was deleted")
         replaced = await self._list_replaced(conn, target, moments)
         if replaced is None:
-            return _Stored()
-        await store_refined_answer(conn, self._context, answer_key, refined)
-        equal = [each for each in _list_family(target, moments) if _has_times(each, refined)]
+            return _StoredRefinement()
+        await store_refined_times(conn, self._context, answer_key, refined)
+        same_times = [each for each in _list_moment_tree(target, moments) if _has_same_times(each, refined)]
         if self._context.run.type is RunType.REFINEMENT:
-            count = 0 if equal else 1
+            count = 0 if same_times else 1
             await PipelineHistoryRepository(conn).update(self._context.run.id, total_moments_generated=count)
-        if is_recalled and equal and not {each.id for each in equal} & {target.moment.id, target.original_id}:
-            return _Stored()
-        if equal:
+        if (
+            is_earlier_answer
+            and same_times
+            and not {each.id for each in same_times} & {target.moment.id, target.original_id}
+        ):
+            return _StoredRefinement()
+        if same_times:
             await add_unchanged_id(conn, self._context, target.moment.id)
-            return _Stored(is_unchanged=True)
+            return _StoredRefinement(is_unchanged=True)
         files = await delete_moments(conn, target.moment.video_id, [moment.id for moment in replaced])
-        await MomentRepository(conn).copy([_make_row(target, refined, answer_key.config_id)])
-        return _Stored(files=frozenset(files))
+        await MomentRepository(conn).copy([_make_moment_row(target, refined, answer_key.config_id)])
+        return _StoredRefinement(files=frozenset(files))
 
-    async def _list_replaced(self, conn: Connection, target: Target, moments: list[Moment]) -> list[Moment] | None:
-        """Return the moments that a result replaces; None where no result is wanted because this run has stored one."""
+    async def _list_replaced(
+        self, conn: Connection, target: RefinementTarget, moments: list[Moment]
+    ) -> list[Moment] | None:
+        """Return the refinements to replace; None where the moment has one already that is to stay."""
         run = self._context.run
         if run.type is RunType.REFINEMENT:
             history = await PipelineHistoryRepository(conn).get(run.id)
@@ -211,18 +228,18 @@ class MomentRefiner:
 
 
 async def list_unchanged_ids(conn: Connection, context: RunContext) -> list[int]:
-    """Return the ids of the moments whose times this run has found to be exact already."""
+    """Return the ids of the moments whose refinement in this run changed nothing."""
     result = await ClaimedRunRepository(conn).get_result(context.run, Stage.REFINEMENT)
-    return list(result.get(_EXACT, ()))
+    return list(result.get(_UNCHANGED_KEY, ()))
 
 
 async def add_unchanged_id(conn: Connection, context: RunContext, moment_id: int) -> None:
-    """Note a moment whose times are exact: no row says so to a worker that takes the run over."""
-    noted = {_EXACT: [*await list_unchanged_ids(conn, context), moment_id]}
-    await ClaimedRunRepository(conn).add_result(context.run, Stage.REFINEMENT, noted)
+    """Record that the refinement of a moment changed nothing, for another worker that takes the run over."""
+    result = {_UNCHANGED_KEY: [*await list_unchanged_ids(conn, context), moment_id]}
+    await ClaimedRunRepository(conn).add_result(context.run, Stage.REFINEMENT, result)
 
 
-def _make_row(target: Target, refined: Refined, config_id: int) -> ReservedMoment:
+def _make_moment_row(target: RefinementTarget, refined: Refined, config_id: int) -> ReservedMoment:
     return ReservedMoment(
         id=target.refined_id,
         identifier=new_identifier(),
@@ -237,24 +254,24 @@ def _make_row(target: Target, refined: Refined, config_id: int) -> ReservedMomen
     )
 
 
-def _list_family(target: Target, moments: list[Moment]) -> list[Moment]:
-    """Return the moment that was refined, its original, and all that was refined from that."""
+def _list_moment_tree(target: RefinementTarget, moments: list[Moment]) -> list[Moment]:
+    """Return the target, its original, and all refinements of that original."""
     originals = find_originals(moments)
-    family = {target.moment.id, target.original_id}
+    tree = {target.moment.id, target.original_id}
     return [
         moment
         for moment in moments
-        if moment.id in family or ((original := originals.get(moment.id)) and original.id == target.original_id)
+        if moment.id in tree or ((original := originals.get(moment.id)) and original.id == target.original_id)
     ]
 
 
-def _has_times(moment: Moment, refined: Refined) -> bool:
+def _has_same_times(moment: Moment, refined: Refined) -> bool:
     differences = (abs(moment.start_time - refined.start), abs(moment.end_time - refined.end))
     return max(differences) < _EQUAL_SECONDS
 
 
-def _check(refined: Refined, request: RefineRequest) -> Refined:
-    """Return the answer with its times inside of what the model was shown. Raises `ModelAnswerInvalid`."""
+def _clamp_times(refined: Refined, request: RefineRequest) -> Refined:
+    """Limit the times to the window that the model was shown. Raises `ModelAnswerInvalid` for times outside it."""
     first, last = request.window_start, min(request.window_end, request.duration_seconds)
     if not (math.isfinite(refined.start) and math.isfinite(refined.end)):
         raise ModelAnswerInvalid("The refined times are no numbers", refined.raw)
@@ -267,25 +284,22 @@ def _check(refined: Refined, request: RefineRequest) -> Refined:
 
 
 async def load_model_clip(context: RunContext, moment: Moment, row: ClipRow) -> Clip | None:
-    """Return an address of a clip, or the clip itself where it is small; None where it cannot be shown.
-
-    Audio without a picture never can be.
-    """
+    """Return a signed URL of a clip, or a `data:` URL of a small one; None for audio and an unavailable clip."""
     if row.video_codec is None and row.audio_codec is not None:
         return None
     try:
         link = await context.storage.get_link(row.cloud_url)
         if link is not None:
             return Clip(link.url)
-        return await _send(context, row.cloud_url) or _own_address(context, moment)
+        return await _encode_clip(context, row.cloud_url) or _make_clip_url(context, moment)
     except (FileMissing, StorageUnavailable) as error:
         _log.warning("Moment %s is refined without its clip: %s", moment.identifier, error)
         return None
 
 
-async def _send(context: RunContext, url: str) -> Clip | None:
+async def _encode_clip(context: RunContext, url: str) -> Clip | None:
     async with context.storage.opened(url) as file:
-        if file.stored.size > _SENT_BYTES:
+        if file.stored.size > _MAX_ENCODED_BYTES:
             return None
         content = b"".join([chunk async for chunk in file.read()])
         if len(content) != file.stored.size:  # it was replaced while it was read
@@ -293,8 +307,8 @@ async def _send(context: RunContext, url: str) -> Clip | None:
     return Clip(f"data:{media_type_of(url)};base64,{base64.b64encode(content).decode()}")
 
 
-def _own_address(context: RunContext, moment: Moment) -> Clip | None:
-    """Return where this server sends the clip; where keys are set, that is closed to services."""
+def _make_clip_url(context: RunContext, moment: Moment) -> Clip | None:
+    """Return the URL of the clip on this server, None where it has API keys, which services do not send."""
     if context.settings.public_url is None or context.settings.api_keys:
         _log.warning("Moment %s is refined without its clip, which is too large to send", moment.identifier)
         return None

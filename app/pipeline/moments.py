@@ -1,9 +1,10 @@
-"""Rules over the moments of a video: originals and their refinements, overlaps, and what a deletion frees."""
+"""The moments of a video: originals and their refinements, overlaps, and deletion."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from app.database import Connection
 from app.models import Moment
+from app.models.moment import find_root
 from app.repositories import MomentRepository
 from app.repositories.parts import PartRepository
 
@@ -11,24 +12,27 @@ from app.repositories.parts import PartRepository
 def find_originals(moments: Iterable[Moment]) -> dict[int, Moment]:
     """Return the original of each moment by the moment's id; an original is its own.
 
-    Rows of older libraries may hang under refined ones, or go round in a circle: what leads to no original has none.
+    A moment whose parents lead to no original, as in some imported rows, is left out.
     """
     known = {moment.id: moment for moment in moments}
-    return {moment.id: original for moment in known.values() if (original := _climb(moment, known))}
+    parents = {moment.id: moment.parent_id if moment.is_refined else None for moment in known.values()}
+    roots = {moment_id: find_root(moment_id, parents) for moment_id in known}
+    originals = {moment.id: moment for moment in known.values() if not moment.is_refined}
+    return {moment_id: originals[root] for moment_id, root in roots.items() if root is not None and root in originals}
 
 
 def list_manual_moments(moments: Iterable[Moment]) -> list[Moment]:
-    """Return the moments that a user added by hand, and what was refined from them.
+    """Return the moments that a user added by hand, and their refinements.
 
-    A moment that a user changed after a model had made it is the model's: no column tells such a change from a score.
+    A moment that a user edited after a model found it is not among them: no column records such an edit.
     """
     moments = list(moments)
     originals = find_originals(moments)
-    return [moment for moment in moments if (original := originals.get(moment.id)) and not _is_by_model(original)]
+    return [moment for moment in moments if (original := originals.get(moment.id)) and not _is_found_by_model(original)]
 
 
 def group_refinements(moments: Iterable[Moment]) -> dict[int, list[Moment]]:
-    """Return what was refined from each original, by the original's id, however deep older rows hang."""
+    """Return the refinements of each original by its id, at any depth."""
     moments = list(moments)
     originals = find_originals(moments)
     groups: dict[int, list[Moment]] = {moment.id: [] for moment in moments if not moment.is_refined}
@@ -38,28 +42,17 @@ def group_refinements(moments: Iterable[Moment]) -> dict[int, list[Moment]]:
     return groups
 
 
-def overlaps(start: float, end: float, others: Iterable[Moment]) -> bool:
-    """Whether a span shares time with one of the moments; to touch is not to overlap."""
+def overlaps_any(start: float, end: float, others: Iterable[Moment]) -> bool:
+    """Return whether a span overlaps one of the moments; touching it is no overlap."""
     return any(start < other.end_time and end > other.start_time for other in others)
 
 
-def _climb(moment: Moment, known: Mapping[int, Moment]) -> Moment | None:
-    seen: set[int] = set()
-    each: Moment | None = moment
-    while each is not None and each.is_refined:
-        if each.id in seen or each.parent_id is None:
-            return None
-        seen.add(each.id)
-        each = known.get(each.parent_id)
-    return each
-
-
-def _is_by_model(original: Moment) -> bool:
+def _is_found_by_model(original: Moment) -> bool:
     return original.generation_config_id is not None or original.generation_model is not None
 
 
 async def delete_moments(conn: Connection, video_id: int, moment_ids: Sequence[int]) -> set[str]:
-    """Delete moments with their clips, and return the URLs of files that nothing of the video refers to any more."""
+    """Delete moments with their clips, and return the URLs of files that no row of the video refers to any more."""
     if not moment_ids:
         return set()
     parts = PartRepository(conn)

@@ -7,36 +7,38 @@ from typing import Any
 
 from app.ai.protocols import Segment, Word
 from app.models import Transcript
-
-PADDING_SECONDS = 30.0  # on each side of a moment
+from app.models.clip import CLIP_PADDING_SECONDS
 
 
 def list_words(transcript: Transcript) -> list[Word]:
-    """Return the words in order of time; those of older libraries may run backwards, or lack times."""
-    found = (Word(word["word"], word["start"], word["end"]) for word in _usable(transcript.word_timestamps, "word"))
-    return sorted(found, key=lambda word: word.start)
+    """Return the words in order of time; those of imported transcripts may be unsorted or lack times."""
+    words = (
+        Word(word["word"], word["start"], word["end"]) for word in _list_valid_parts(transcript.word_timestamps, "word")
+    )
+    return sorted(words, key=lambda word: word.start)
 
 
 def list_timed_words(transcript: Transcript) -> list[Word]:
-    """Return the words, or, where a service told none, its segments as if each were one."""
+    """Return the words, or, from a service without word timestamps, each segment as one word."""
     return list_words(transcript) or [Word(part.text, part.start, part.end) for part in list_segments(transcript)]
 
 
 def list_segments(transcript: Transcript) -> list[Segment]:
     """Return the segments in order of time."""
-    found = (
-        Segment(each["text"], each["start"], each["end"]) for each in _usable(transcript.segment_timestamps, "text")
+    segments = (
+        Segment(each["text"], each["start"], each["end"])
+        for each in _list_valid_parts(transcript.segment_timestamps, "text")
     )
-    return sorted(found, key=lambda segment: segment.start)
+    return sorted(segments, key=lambda segment: segment.start)
 
 
-def end_of(transcript: Transcript) -> float:
-    """Return the second at which the last word ends."""
+def find_speech_end(transcript: Transcript) -> float:
+    """Return the second at which the last word or segment ends."""
     ends = [word.end for word in list_words(transcript)] + [segment.end for segment in list_segments(transcript)]
     return max(ends, default=0.0)
 
 
-def _usable(parts: Iterable[Mapping[str, Any]], text: str) -> Iterable[Mapping[str, Any]]:
+def _list_valid_parts(parts: Iterable[Mapping[str, Any]], text: str) -> Iterable[Mapping[str, Any]]:
     return (
         part
         for part in parts
@@ -49,31 +51,31 @@ def _is_time(value: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Seconds of the video, and the words that are said in between from their beginnings to their ends."""
+class MomentWindow:
+    """A span of the video in seconds, and the words that lie completely within it."""
 
     start: float
     end: float
     words: Sequence[Word]
 
 
-def find_moment_window(words: Sequence[Word], start: float, end: float, duration_seconds: float | None) -> Window:
-    """Return the padded window of a moment that cuts no word in two and does not leave the video.
+def find_moment_window(words: Sequence[Word], start: float, end: float, duration_seconds: float | None) -> MomentWindow:
+    """Return a moment with its padding, moved to word boundaries and limited to the video.
 
-    It begins with the first word behind the padding's beginning and ends with the first one that ends behind the
-    padding's end, or else with the last one, in whatever order the words are. A side on which that would cut off a
-    part of the moment, because nothing is said there, is padded without regard to words.
+    It starts with the first word after the start of the padding, and ends with the first word that ends after the end
+    of the padding, or else with the last word. A side on which that would cut into the moment, because nothing is
+    said there, keeps the plain padding.
     """
-    plain_start, plain_end = max(0.0, start - PADDING_SECONDS), end + PADDING_SECONDS
+    plain_start, plain_end = max(0.0, start - CLIP_PADDING_SECONDS), end + CLIP_PADDING_SECONDS
     first = min((word.start for word in words if word.start >= plain_start), default=plain_start)
-    last = min((word.end for word in words if word.end >= plain_end), default=_last_end(words, plain_end))
+    last = min((word.end for word in words if word.end >= plain_end), default=_find_last_end(words, plain_end))
     window_start = first if first <= start else plain_start
     window_end = last if last >= end else plain_end
     if duration_seconds is not None:
         window_start, window_end = min(window_start, duration_seconds), min(window_end, duration_seconds)
     inside = [word for word in words if window_start <= word.start and word.end <= window_end]
-    return Window(window_start, window_end, inside)
+    return MomentWindow(window_start, window_end, inside)
 
 
-def _last_end(words: Sequence[Word], otherwise: float) -> float:
-    return max((word.end for word in words), default=otherwise)
+def _find_last_end(words: Sequence[Word], default: float) -> float:
+    return max((word.end for word in words), default=default)

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from app.ai.registry import DEFAULT_MODELS, ModelRegistry
 from app.core.errors import FileMissing, MomentNotFound, StorageUnavailable, VideoNotFound
 from app.database import Database
+from app.models.clip import CLIP_PADDING_SECONDS
 from app.repositories.availability import AvailabilityRepository, MomentMaterial
 from app.services.identifiers import findable
 from app.storage import Storage
@@ -18,7 +19,6 @@ from app.storage import Storage
 _log = logging.getLogger(__name__)
 
 _REFINEMENT_MODEL = "qwen3_vl_fp8"
-_PADDING_SECONDS = 30.0
 _TOLERANCE_SECONDS = 0.5
 _PATIENCE_SECONDS = 1.0
 _AUDIO_ONLY = "Video clip not available. The clip is audio without a picture."
@@ -40,7 +40,7 @@ class Availability:
 async def find_clip(database: Database, redis: Redis, storage: Storage, video: str, moment: str) -> Availability:
     """Return what there is for a moment. Raises `VideoNotFound` and `MomentNotFound`."""
     async with database.connect() as conn:
-        material = await AvailabilityRepository(conn).get(findable(video), findable(moment), _PADDING_SECONDS)
+        material = await AvailabilityRepository(conn).get(findable(video), findable(moment), CLIP_PADDING_SECONDS)
     if material is None:
         raise VideoNotFound
     if not material.has_moment:

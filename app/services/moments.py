@@ -9,6 +9,7 @@ from app.core.errors import InvalidMoment, MomentNotFound, VideoNotFound
 from app.core.text import clean_line
 from app.database import Connection
 from app.models import Moment, Video
+from app.models.moment import find_root
 from app.repositories import MomentRepository, VideoRepository
 from app.repositories.moments import MomentAttempt, new_identifier
 from app.repositories.views import ShownMoment, ViewRepository
@@ -88,18 +89,14 @@ def show_under_originals(moments: list[ShownMoment]) -> list[ShownMoment]:
     refined = {moment.identifier for moment in moments if moment.parent_identifier is not None}
     if refined.isdisjoint(moment.parent_identifier for moment in moments):
         return moments
-    known = {moment.identifier: moment for moment in moments}
-    return [_show_under_original(moment, known) for moment in moments]
+    parents = {moment.identifier: moment.parent_identifier if moment.is_refined else None for moment in moments}
+    return [_show_under_original(moment, parents) for moment in moments]
 
 
-def _show_under_original(moment: ShownMoment, known: Mapping[str, ShownMoment]) -> ShownMoment:
-    seen, parent = {moment.identifier}, moment.parent_identifier
-    while parent is not None and (above := known.get(parent)) and above.is_refined and above.parent_identifier:
-        if parent in seen:  # rows of older libraries may go round in a circle
-            return moment
-        seen.add(parent)
-        parent = above.parent_identifier
-    return moment if parent == moment.parent_identifier else replace(moment, parent_identifier=parent)
+def _show_under_original(moment: ShownMoment, parents: Mapping[str, str | None]) -> ShownMoment:
+    if moment.parent_identifier is None or (root := find_root(moment.parent_identifier, parents)) is None:
+        return moment
+    return moment if root == moment.parent_identifier else replace(moment, parent_identifier=root)
 
 
 async def hold_moment(conn: Connection, video_identifier: str, identifier: str) -> tuple[Video, Moment | None]:

@@ -326,7 +326,7 @@ async def test_a_failure_that_may_pass_is_tried_again_for_that_moment(
 async def test_a_moment_that_takes_too_long_fails_alone(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moment_refiner, "LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(moment_refiner, "TIME_LIMIT_SECONDS", 0.2)
     finder = ScriptedFinder(meanwhile=lambda: asyncio.sleep(3600))
     async with ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
         with pytest.raises(StageFailed, match="took longer than"):
@@ -336,7 +336,7 @@ async def test_a_moment_that_takes_too_long_fails_alone(
 async def test_a_moment_that_waits_for_its_turn_has_its_time_from_then_on(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moment_refiner, "LIMIT_SECONDS", 0.5)
+    monkeypatch.setattr(moment_refiner, "TIME_LIMIT_SECONDS", 0.5)
     turns, asked = Turns(), asyncio.Event()
 
     async def work() -> None:

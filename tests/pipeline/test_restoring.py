@@ -330,7 +330,7 @@ async def test_moments_whose_commit_was_not_answered_are_replaced_once(
         if lost % 2:
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
-    monkeypatch.setattr(failures, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(failures, "_DELAYS", (0.0, 0.0))
     monkeypatch.setattr(RunContext, "commit", commit_without_answer)
     models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"), (80.0, 150.0, "Two"))))
     async with (

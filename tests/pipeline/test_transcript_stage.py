@@ -200,7 +200,7 @@ async def test_a_word_a_little_past_the_end_is_brought_back(own_database_url: st
         (transcribed(("a", -0.1, 0.5)), "backwards"),
         (transcribed(("a", 0.5, 0.6), ("b", 0.4, 0.7)), "backwards at 0.50"),
         (transcribed(("a", 0.5, 0.4)), "ends before"),
-        (transcribed(("a", 0.0, 3.5)), "3.50 seconds, and the sound has only 1.00"),
+        (transcribed(("a", 0.0, 3.5)), "3.50 seconds, and the audio has only 1.00"),
         (transcribed(words=[Word("a", 0.0, 0.1)], segments=[Segment("a", 600.0, 601.0)]), "only 1.00"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The stage that stores the clips of a video's moments: each file, then its row; at last it deletes replaced files."""
+"""The stage that stores the clips of a video's moments: each file, then its row."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from app.database import Connection
 from app.media.probe import MediaInfo, NotAVideo, probe
 from app.pipeline.context import RunContext
 from app.pipeline.files import delete_unused_files
-from app.pipeline.stages.clips import Target, are_clips_unneeded, cut_clips, plan_clips
+from app.pipeline.stages.clips import ClipTarget, are_clips_unneeded, cut_clips, plan_clips
 from app.repositories import ClipRepository, MomentRepository
 from app.repositories.clips import NewClip
 from app.repositories.parts import PartRepository
@@ -26,9 +26,7 @@ class _MomentChanged(StageFailed):
 
 
 @dataclass(slots=True)
-class _Sending:
-    """How far it is."""
-
+class _UploadProgress:
     total_clips: int
     total_bytes: int
     current_clip: int = 0
@@ -56,31 +54,33 @@ async def skip_reason(context: RunContext) -> str | None:
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
     targets = (await plan_clips(context)).targets
-    await cut_clips(context, targets)  # a worker on another machine may have done it before
-    sizes = {target: size for target in targets if (size := await asyncio.to_thread(_size_of, target)) is not None}
-    sending = _Sending(len(sizes), sum(sizes.values()))
+    await cut_clips(context, targets)  # another machine may have cut them, whose folder is not here
+    sizes = {
+        target: size for target in targets if (size := await asyncio.to_thread(_read_clip_size, target)) is not None
+    }
+    progress = _UploadProgress(len(sizes), sum(sizes.values()))
     failures: list[VideoMomentsError] = []
     for target, size in sizes.items():
-        sending.current_clip += 1
-        before = sending.bytes_uploaded
-        if failure := await _send(context, target, sending):
+        progress.current_clip += 1
+        before = progress.bytes_uploaded
+        if failure := await _upload_clip(context, target, progress):
             failures.append(failure)
-        sending.bytes_uploaded = before + size
-        sending.report(context)
+        progress.bytes_uploaded = before + size
+        progress.report(context)
     if failures and len(failures) == len(sizes):
         raise failures[0]
-    return _describe(len(sizes), failures)
+    return _make_result(len(sizes), failures)
 
 
-async def _send(context: RunContext, target: Target, sending: _Sending) -> VideoMomentsError | None:
-    """Store one clip, and return why that failed. Raises `RunLost` and `DatabaseUnavailable`."""
+async def _upload_clip(context: RunContext, target: ClipTarget, progress: _UploadProgress) -> VideoMomentsError | None:
+    """Store one clip, and return the failure. Raises `RunLost` and `DatabaseUnavailable`."""
 
     def count(stored: int) -> None:
-        sending.bytes_uploaded += stored
-        sending.report(context)
+        progress.bytes_uploaded += stored
+        progress.report(context)
 
     try:
-        await _store(context, target, count)
+        await _store_clip(context, target, count)
     except (RunLost, DatabaseUnavailable):
         raise
     except VideoMomentsError as failure:
@@ -88,26 +88,28 @@ async def _send(context: RunContext, target: Target, sending: _Sending) -> Video
     return None
 
 
-async def _store(context: RunContext, target: Target, count: Callable[[int], None]) -> None:
+async def _store_clip(context: RunContext, target: ClipTarget, count: Callable[[int], None]) -> None:
     try:
         info = await _probes.run(probe, target.path)
     except NotAVideo as error:
         raise StageFailed(f"The clip that was cut cannot be used: {error}") from None
     stored = await context.storage.put(target.key, target.path, count)
     try:
-        replaced = await context.save(lambda conn: _write_row(conn, context.run.video_id, target, stored, info))
+        replaced = await context.save(lambda conn: _replace_clip_row(conn, context.run.video_id, target, stored, info))
     except (VideoDeleted, _MomentChanged):
         await delete_unused_files(context, [stored.url])  # no row will ever name it
         raise
     await delete_unused_files(context, replaced)
 
 
-async def _write_row(conn: Connection, video_id: int, target: Target, stored: StoredFile, info: MediaInfo) -> set[str]:
+async def _replace_clip_row(
+    conn: Connection, video_id: int, target: ClipTarget, stored: StoredFile, info: MediaInfo
+) -> set[str]:
     moment = await MomentRepository(conn).get(target.moment.id)
     times = (target.moment.start_time, target.moment.end_time)
     if moment is None or (moment.start_time, moment.end_time) != times:
         raise _MomentChanged
-    return await replace_clip(
+    return await _replace_clip(
         conn,
         moment_id=moment.id,
         video_id=video_id,
@@ -124,26 +126,26 @@ async def _write_row(conn: Connection, video_id: int, target: Target, stored: St
     )
 
 
-def _size_of(target: Target) -> int | None:
-    """Return the bytes of a clip, None where it could not be cut, which the stage before has told."""
+def _read_clip_size(target: ClipTarget) -> int | None:
+    """Return the bytes of a clip, None where the stage before could not cut it."""
     try:
         return target.path.stat().st_size
     except FileNotFoundError:
         return None
 
 
-def _describe(total: int, failures: Sequence[VideoMomentsError]) -> Mapping[str, Any]:
-    described: dict[str, Any] = {"total": total, "clips": total - len(failures), "failed": len(failures)}
+def _make_result(total: int, failures: Sequence[VideoMomentsError]) -> Mapping[str, Any]:
+    result: dict[str, Any] = {"total": total, "clips": total - len(failures), "failed": len(failures)}
     if failures:
         reasons = "; ".join(dict.fromkeys(map(str, failures)))
-        described["reason"] = f"{len(failures)} of {total} clips could not be stored: {reasons}"
-    return described
+        result["reason"] = f"{len(failures)} of {total} clips could not be stored: {reasons}"
+    return result
 
 
-async def replace_clip(conn: Connection, **clip: Unpack[NewClip]) -> set[str]:
-    """Add the clip of a moment in the place of the one it has, and return the URLs of files as `delete_moments` does.
+async def _replace_clip(conn: Connection, **clip: Unpack[NewClip]) -> set[str]:
+    """Insert the clip of a moment in place of the one it has, and return the URLs of files without a row.
 
-    It gets another id, so that a picture that is being made of the old one is not taken for its own.
+    The new row has another id: a thumbnail that is being made of the old clip must not become that of the new one.
     """
     parts, clips = PartRepository(conn), ClipRepository(conn)
     old = await clips.get_by_moment(clip["moment_id"])

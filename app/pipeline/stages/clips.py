@@ -25,15 +25,15 @@ from app.storage import Storage, check_free_space, clip_folder, name_of
 from app.storage.workers import Workers
 
 _FOLDER = "clips"
-_FAILED = ".failed"
-_AT_ONCE = min(4, os.cpu_count() or 1)  # of one run; an encoder uses several cores by itself
-_BYTES_PER_SECOND = {".mp4": 250_000, ".m4a": 20_000}  # of clips, about, those with a picture in high definition
+_FAILURE_SUFFIX = ".failed"
+_MAX_PARALLEL = min(4, os.cpu_count() or 1)  # of one run; an encoder uses several cores by itself
+_BYTES_PER_SECOND = {".mp4": 250_000, ".m4a": 20_000}  # estimates; of video in high definition
 _cutters = Workers("clips", 16)
 
 
 @dataclass(slots=True)
-class _Tally:
-    """How far it is: clips that were there before, that were cut, and why others were not, each reason once."""
+class _ClipCounts:
+    """The clips of a run: `kept` were cut before; `reasons` are the distinct reasons of failures."""
 
     total: int
     kept: int
@@ -63,48 +63,48 @@ async def skip_reason(context: RunContext) -> str | None:
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
     plan = await plan_clips(context)
-    tally = _Tally(plan.originals, plan.originals - len(plan.targets))
-    tally.report(context)
+    counts = _ClipCounts(plan.originals, plan.originals - len(plan.targets))
+    counts.report(context)
 
-    def told(failure: StageFailed | None) -> None:
-        tally.count(failure)
-        tally.report(context)
+    def report_clip(failure: StageFailed | None) -> None:
+        counts.count(failure)
+        counts.report(context)
 
-    await cut_clips(context, plan.targets, told)
-    if tally.failed and not tally.cut:
-        raise StageFailed(next(iter(tally.reasons)))
-    return _describe(tally)
+    await cut_clips(context, plan.targets, report_clip)
+    if counts.failed and not counts.cut:
+        raise StageFailed(next(iter(counts.reasons)))
+    return _make_result(counts)
 
 
-def _describe(tally: _Tally) -> Mapping[str, Any]:
-    described: dict[str, Any] = {"total": tally.total, "clips": tally.cut, "failed": tally.failed}
-    if tally.failed:
-        described["reason"] = f"{tally.failed} of {tally.total} clips could not be cut: {'; '.join(tally.reasons)}"
-    return described
+def _make_result(counts: _ClipCounts) -> Mapping[str, Any]:
+    result: dict[str, Any] = {"total": counts.total, "clips": counts.cut, "failed": counts.failed}
+    if counts.failed:
+        result["reason"] = f"{counts.failed} of {counts.total} clips could not be cut: {'; '.join(counts.reasons)}"
+    return result
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A clip that is to be made: seconds of the video, the key that it is stored under, and where it is cut to."""
+class ClipTarget:
+    """A clip to cut: its times in seconds of the video, its key in the store, and its path in the run's folder."""
 
     moment: Moment
     start: float
     end: float
     key: str
     path: Path
-    problem: str | None = None  # why it cannot be made
+    problem: str | None = None  # why it cannot be cut
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The clips that are missing, and how many original moments there are in all."""
+class ClipPlan:
+    """The missing clips, and the number of all original moments."""
 
-    targets: Sequence[Target]
+    targets: Sequence[ClipTarget]
     originals: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Material:
+class _ClipInputs:
     moments: Sequence[Moment]
     clips: dict[int, Clip]
     words: Sequence[Word]
@@ -113,58 +113,57 @@ class _Material:
 
 
 async def are_clips_unneeded(context: RunContext) -> bool:
-    """Whether a service that cannot be shown clips refines the moments; where this machine does, people want them."""
+    """Return whether the refinement model is a service without video, for which the full run cuts no clips."""
     if context.run.type is not RunType.FULL:
         return False
     try:
         finder = await context.models.get_finder(context.run.request.refinement_model)
-    except VideoMomentsError:  # the stage that needs the model tells it
+    except VideoMomentsError:  # the refinement stage reports it
         return False
     return not (finder.is_local or finder.supports_video)
 
 
-async def plan_clips(context: RunContext) -> Plan:
-    """Return what is to be cut: each original that has no clip, or, with override, none that this run has made.
+async def plan_clips(context: RunContext) -> ClipPlan:
+    """Return the originals without a clip, or, with override, those whose clip this run has not cut yet.
 
     Raises `StorageUnavailable`.
     """
-    material = await _read_material(context)
-    targets = [_target(context, moment, material) for moment in material.moments]
-    missing = [target for target in targets if await _is_missing(context, target, material.clips)]
-    return Plan(missing, len(targets))
+    inputs = await _read_clip_inputs(context)
+    targets = [_plan_clip(context, moment, inputs) for moment in inputs.moments]
+    missing = [target for target in targets if await _is_missing(context, target, inputs.clips)]
+    return ClipPlan(missing, len(targets))
 
 
 async def cut_clips(
-    context: RunContext, targets: Sequence[Target], told: Callable[[StageFailed | None], None] | None = None
+    context: RunContext, targets: Sequence[ClipTarget], report_clip: Callable[[StageFailed | None], None] | None = None
 ) -> None:
-    """Cut what does not lie in the run's folder, several at once, and tell of each why it failed, or None.
+    """Cut the clips that are not in the run's folder, several in parallel; `report_clip` gets each failure, or None.
 
-    What has failed before on this machine fails again at once. Raises `StageFailed` where the film is missing,
+    A clip that failed on this machine is not tried again. Raises `StageFailed` where the video file is missing,
     `StorageFull`, `StorageUnavailable`, and `OSError` for the folder.
     """
     url, waiting = await get_video_file_url(context), deque(targets)
     await asyncio.to_thread((context.folder / _FOLDER).mkdir, exist_ok=True)
     await asyncio.to_thread(_check_free_space, context.folder, targets)
 
-    async def cut_waiting() -> None:
+    async def cut_next_clips() -> None:
         while waiting:
-            failure = await _cut(context.storage, url, waiting.popleft())
-            if told:
-                told(failure)
+            failure = await _cut_clip(context.storage, url, waiting.popleft())
+            if report_clip:
+                report_clip(failure)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(_AT_ONCE, len(targets))):
-            group.create_task(cut_waiting())
+        for _ in range(min(_MAX_PARALLEL, len(targets))):
+            group.create_task(cut_next_clips())
 
 
-def _check_free_space(folder: Path, targets: Sequence[Target]) -> None:
-    """Raise `StorageFull` where the clips do not fit on the disk."""
+def _check_free_space(folder: Path, targets: Sequence[ClipTarget]) -> None:
     missing = [target for target in targets if not target.path.is_file() and not target.problem]
     needed = sum((target.end - target.start) * _BYTES_PER_SECOND[target.path.suffix] for target in missing)
     check_free_space(folder, needed, "the clips of the video")
 
 
-async def _read_material(context: RunContext) -> _Material:
+async def _read_clip_inputs(context: RunContext) -> _ClipInputs:
     async with context.database.connect() as conn:
         video = await VideoRepository(conn).get(context.run.video_id)
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
@@ -172,7 +171,7 @@ async def _read_material(context: RunContext) -> _Material:
         transcript = await TranscriptRepository(conn).get_by_video(context.run.video_id)
     if video is None:
         raise VideoDeleted
-    return _Material(
+    return _ClipInputs(
         [moment for moment in moments if not moment.is_refined],
         {clip.moment_id: clip for clip in clips},
         list_timed_words(transcript) if transcript else (),
@@ -181,20 +180,20 @@ async def _read_material(context: RunContext) -> _Material:
     )
 
 
-def _target(context: RunContext, moment: Moment, material: _Material) -> Target:
-    window = find_moment_window(material.words, moment.start_time, moment.end_time, material.duration_seconds)
+def _plan_clip(context: RunContext, moment: Moment, inputs: _ClipInputs) -> ClipTarget:
+    window = find_moment_window(inputs.words, moment.start_time, moment.end_time, inputs.duration_seconds)
     start, end = round(window.start, 3), round(window.end, 3)
     video = context.run.video
-    # Another name for each run and window: nothing is overwritten that a row refers to, and who takes the run over
-    # knows what was made in it.
+    # The name depends on run and window: no file that a row refers to is overwritten, and another worker that takes the
+    # run over finds the clips that it cut.
     version = hashlib.sha256(f"{context.run.identifier} {start} {end}".encode()).hexdigest()[:8]
-    key = f"{clip_folder(video)}/{name_of(video)}_{moment.identifier}_{version}_clip{material.extension}"
-    path = context.folder / _FOLDER / f"{moment.identifier}_{version}{material.extension}"
-    problem = describe_moment_outside(moment.end_time, material.duration_seconds)
-    return Target(moment, start, end, key, path, problem)
+    key = f"{clip_folder(video)}/{name_of(video)}_{moment.identifier}_{version}_clip{inputs.extension}"
+    path = context.folder / _FOLDER / f"{moment.identifier}_{version}{inputs.extension}"
+    problem = describe_moment_outside(moment.end_time, inputs.duration_seconds)
+    return ClipTarget(moment, start, end, key, path, problem)
 
 
-async def _is_missing(context: RunContext, target: Target, clips: dict[int, Clip]) -> bool:
+async def _is_missing(context: RunContext, target: ClipTarget, clips: dict[int, Clip]) -> bool:
     clip = clips.get(target.moment.id)
     if clip is None:
         return True
@@ -209,11 +208,11 @@ async def _is_missing(context: RunContext, target: Target, clips: dict[int, Clip
     return False
 
 
-async def _cut(storage: Storage, url: str, target: Target) -> StageFailed | None:
-    stopping = threading.Event()
-    cutting = partial(_cut_once, storage, url, target, stopping)
+async def _cut_clip(storage: Storage, url: str, target: ClipTarget) -> StageFailed | None:
+    stop_event = threading.Event()
+    cutting = partial(_cut_clip_once, storage, url, target, stop_event)
     try:
-        await _cutters.run_in_turn(cutting, on_cancel=stopping.set)
+        await _cutters.run_in_turn(cutting, on_cancel=stop_event.set)
     except RunLost:
         raise
     except StageFailed as failure:
@@ -221,24 +220,24 @@ async def _cut(storage: Storage, url: str, target: Target) -> StageFailed | None
     return None
 
 
-def _cut_once(storage: Storage, url: str, target: Target, stopping: threading.Event) -> None:
+def _cut_clip_once(storage: Storage, url: str, target: ClipTarget, stop_event: threading.Event) -> None:
     if target.path.is_file():
         return
-    note = target.path.with_suffix(_FAILED)
-    if note.is_file():
-        raise StageFailed(note.read_text("utf-8"))
+    failure_file = target.path.with_suffix(_FAILURE_SUFFIX)
+    if failure_file.is_file():
+        raise StageFailed(failure_file.read_text("utf-8"))
     try:
-        _cut_now(storage, url, target, stopping)
+        _cut_clip_from_video(storage, url, target, stop_event)
     except StageFailed as failure:
-        note.write_text(str(failure), "utf-8")
+        failure_file.write_text(str(failure), "utf-8")
         raise
 
 
-def _cut_now(storage: Storage, url: str, target: Target, stopping: threading.Event) -> None:
+def _cut_clip_from_video(storage: Storage, url: str, target: ClipTarget, stop_event: threading.Event) -> None:
     if target.problem:
         raise StageFailed(target.problem)
     try:
-        with storage.open(url) as film:
-            cut_clip(film, target.start, target.end, target.path, stopping)
+        with storage.open(url) as video_file:
+            cut_clip(video_file, target.start, target.end, target.path, stop_event)
     except FileMissing:
         raise StageFailed("The file of the video went away while clips were cut out of it") from None

@@ -21,13 +21,13 @@ from app.pipeline.files import AUDIO_NAME, find_local_path, get_local_audio
 from app.pipeline.model_answers import (
     AnswerKey,
     describe_usage,
-    load_found_answer,
-    recording_invalid_answers,
-    store_found_answer,
+    load_found_moments,
+    record_invalid_answers,
+    store_found_moments,
     store_generation_config,
 )
-from app.pipeline.moments import list_manual_moments, overlaps
-from app.pipeline.transcripts import end_of, list_segments, list_words
+from app.pipeline.moments import list_manual_moments, overlaps_any
+from app.pipeline.transcripts import find_speech_end, list_segments, list_words
 from app.repositories import (
     MomentRepository,
     PipelineHistoryRepository,
@@ -43,13 +43,13 @@ from app.storage.workers import Workers
 
 _TITLE_LENGTH = 500  # of `moments.title`
 _MODEL_LENGTH = 100  # of `moments.generation_model`
-_NOISE_SECONDS = 1e-6  # of sums of floats
-_finders = Workers("scenes", 2)
+_NOISE_SECONDS = 1e-6  # rounding errors of float sums
+_scene_finders = Workers("scenes", 2)
 
 
 @dataclass(frozen=True, slots=True)
-class _Material:
-    """What moments are sought in; `found_before` is how many this run has found already, None where it has not."""
+class _GenerationInputs:
+    """The rows that a finder needs; `found_before` is the number of moments that an earlier attempt stored."""
 
     video: Video
     transcript: Transcript
@@ -57,16 +57,16 @@ class _Material:
 
     @property
     def duration_seconds(self) -> float:
-        return self.video.duration_seconds or end_of(self.transcript)
+        return self.video.duration_seconds or find_speech_end(self.transcript)
 
 
 @dataclass(frozen=True, slots=True)
-class _Replaced:
-    """What came of saving: how many moments there are, were left out, and went."""
+class _ReplacedMoments:
+    """The numbers of moments that were inserted, left out because they overlap manual ones, and replaced."""
 
     added: int = 0
     left_out: int = 0
-    gone: int = 0
+    deleted: int = 0
 
 
 async def skip_reason(context: RunContext) -> str | None:
@@ -78,25 +78,25 @@ async def skip_reason(context: RunContext) -> str | None:
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
-    material = await _read_material(context)
-    if material.found_before is not None:  # by a worker that died before it could say so
-        return {"moments": material.found_before}
+    inputs = await _read_generation_inputs(context)
+    if inputs.found_before is not None:  # by a worker that died before it recorded the stage as completed
+        return {"moments": inputs.found_before}
     finder = await context.models.get_finder(context.run.request.generation_model)
-    request = await _make_request(context, material, finder)
+    request = await _make_request(context, inputs, finder)
     if not request.segments:
-        return await _end_without(context, _find_dropped_speech(context) or "Nothing is said in the video")
-    if reason := _too_short(material.video, request.min_length):
-        return await _end_without(context, reason)
-    config_id, found = await context.save(lambda conn: _prepare(conn, context, finder, material.transcript.id))
+        return await _finish_without_moments(context, _get_dropped_speech(context) or "Nothing is said in the video")
+    if reason := _explain_too_short(inputs.video, request.min_length):
+        return await _finish_without_moments(context, reason)
+    config_id, found = await context.save(lambda conn: _store_config(conn, context, finder, inputs.transcript.id))
     if found is None:
-        found = await _find(context, finder, request, AnswerKey(material.transcript.id, config_id))
-    moments = _list_storable(found, material.duration_seconds)
-    replaced = await context.save(lambda conn: _replace(conn, context, moments, found, config_id))
+        found = await _call_finder(context, finder, request, AnswerKey(inputs.transcript.id, config_id))
+    moments = _list_valid_moments(found, inputs.duration_seconds)
+    replaced = await context.save(lambda conn: _replace_moments(conn, context, moments, found, config_id))
     context.report(percentage=100)
-    return _describe(found, replaced, _why_few(replaced.added, finder, request))
+    return _make_result(found, replaced, _explain_too_few(replaced.added, finder, request))
 
 
-async def _read_material(context: RunContext) -> _Material:
+async def _read_generation_inputs(context: RunContext) -> _GenerationInputs:
     async with context.database.connect() as conn:
         run = await PipelineHistoryRepository(conn).get(context.run.id)
         video = await VideoRepository(conn).get(context.run.video_id)
@@ -105,43 +105,43 @@ async def _read_material(context: RunContext) -> _Material:
         raise VideoDeleted
     if transcript is None:
         raise StageFailed("Transcript not found. Please generate transcript first.")
-    return _Material(video, transcript, run.total_moments_generated)
+    return _GenerationInputs(video, transcript, run.total_moments_generated)
 
 
-async def _make_request(context: RunContext, material: _Material, finder: MomentFinder) -> FindRequest:
-    asked = context.run.request
+async def _make_request(context: RunContext, inputs: _GenerationInputs, finder: MomentFinder) -> FindRequest:
+    run_request = context.run.request
     return FindRequest(
-        segments=list_segments(material.transcript),
-        words=list_words(material.transcript),
-        duration_seconds=material.duration_seconds,
-        min_length=asked.min_moment_length,
-        max_length=asked.max_moment_length,
-        min_count=asked.min_moments,
-        max_count=asked.max_moments,
-        prompt=asked.generation_prompt,
-        temperature=asked.generation_temperature,
-        audio=await _find_audio(context, finder),
-        film=await _find_film(context, material.video),
+        segments=list_segments(inputs.transcript),
+        words=list_words(inputs.transcript),
+        duration_seconds=inputs.duration_seconds,
+        min_length=run_request.min_moment_length,
+        max_length=run_request.max_moment_length,
+        min_count=run_request.min_moments,
+        max_count=run_request.max_moments,
+        prompt=run_request.generation_prompt,
+        temperature=run_request.generation_temperature,
+        audio=await _find_audio_path(context, finder),
+        film=await _find_video_path(context, inputs.video),
     )
 
 
-def _find_dropped_speech(context: RunContext) -> str | None:
-    """Return what the run's transcript leaves out, as a sentence, where its stage has stored that."""
+def _get_dropped_speech(context: RunContext) -> str | None:
+    """Return the sentence about speech that the transcript of this run leaves out, None where it has none."""
     record = context.run.stages.get(Stage.TRANSCRIPT)
     return record.result.get("dropped_speech") if record else None
 
 
-def _too_short(video: Video, min_length: float) -> str | None:
-    """Return why no moment can be found at all, whoever is asked."""
+def _explain_too_short(video: Video, min_length: float) -> str | None:
+    """Return a sentence about a video shorter than the shortest moment, None for a longer one."""
     seconds = video.duration_seconds
     if not seconds or seconds >= min_length:
         return None
-    return f"The video takes {_floor(seconds):g} seconds, and a moment should take at least {min_length:g}"
+    return f"The video takes {_round_down(seconds):g} seconds, and a moment should take at least {min_length:g}"
 
 
-async def _find_audio(context: RunContext, finder: MomentFinder) -> Path | None:
-    """Return the audio as a local file, None where there is none. A local finder, which listens to it, gets a copy out
-    of a bucket: another worker may have extracted it."""
+async def _find_audio_path(context: RunContext, finder: MomentFinder) -> Path | None:
+    """Return the path of the audio, None where it is not on this machine. For a local finder, which listens to it, it
+    is copied out of a bucket."""
     made = context.folder / AUDIO_NAME
     if await asyncio.to_thread(made.is_file):
         return made
@@ -153,48 +153,48 @@ async def _find_audio(context: RunContext, finder: MomentFinder) -> Path | None:
         return None
 
 
-async def _find_film(context: RunContext, video: Video) -> Path | None:
+async def _find_video_path(context: RunContext, video: Video) -> Path | None:
     try:
         return await find_local_path(context, video.cloud_url)
     except (FileMissing, StorageUnavailable):
         return None
 
 
-async def _find(context: RunContext, finder: MomentFinder, request: FindRequest, answer_key: AnswerKey) -> Found:
-    """Ask the finder, and keep the moments of its answer that can be rows: whatever fails later, they are paid for."""
+async def _call_finder(context: RunContext, finder: MomentFinder, request: FindRequest, answer_key: AnswerKey) -> Found:
+    """Call the finder, and store the valid moments of its answer, so that a retry does not pay for them again."""
     if finder.is_local:
-        request = replace(request, scene_cuts=await find_scene_cuts_of_file(request.film))
-    async with recording_invalid_answers(context):
+        request = replace(request, scene_cuts=await find_cuts_in_file(request.film))
+    async with record_invalid_answers(context):
         answer = await finder.find(request, lambda done: context.report(percentage=int(done * 100)))
-    found = replace(answer, moments=_list_storable(answer, request.duration_seconds))
-    await context.save(lambda conn: store_found_answer(conn, context, answer_key, found))
+    found = replace(answer, moments=_list_valid_moments(answer, request.duration_seconds))
+    await context.save(lambda conn: store_found_moments(conn, context, answer_key, found))
     return found
 
 
-async def _prepare(
+async def _store_config(
     conn: Connection, context: RunContext, finder: MomentFinder, transcript_id: int
 ) -> tuple[int, Found | None]:
-    """Return the id of the config of the call, which the run names from now on, and what was answered to it before."""
-    asked = context.run.request
+    """Store the generation config of the call, and return its id with an answer stored before."""
+    run_request = context.run.request
     config_id = await store_generation_config(
         conn,
         finder,
-        finder.find_prompt(asked.generation_prompt),
+        finder.find_prompt(run_request.generation_prompt),
         transcript_id=transcript_id,
-        model=asked.generation_model,
+        model=run_request.generation_model,
         operation_type="generation",
-        temperature=asked.generation_temperature,
-        min_moment_length=asked.min_moment_length,
-        max_moment_length=asked.max_moment_length,
-        min_moments=asked.min_moments,
-        max_moments=asked.max_moments,
+        temperature=run_request.generation_temperature,
+        min_moment_length=run_request.min_moment_length,
+        max_moment_length=run_request.max_moment_length,
+        min_moments=run_request.min_moments,
+        max_moments=run_request.max_moments,
     )
     await ClaimedRunRepository(conn).set_config(context.run, config_id)
-    return config_id, await load_found_answer(conn, context, AnswerKey(transcript_id, config_id))
+    return config_id, await load_found_moments(conn, context, AnswerKey(transcript_id, config_id))
 
 
-def _list_storable(found: Found, duration: float) -> list[FoundMoment]:
-    """Return the moments that can be rows, in order of time, none overlapping another."""
+def _list_valid_moments(found: Found, duration: float) -> list[FoundMoment]:
+    """Return the moments with a title and valid times, in order of time and without overlaps."""
     moments: list[FoundMoment] = []
     last = 0.0
     for moment in sorted(found.moments, key=lambda moment: moment.start):
@@ -206,29 +206,29 @@ def _list_storable(found: Found, duration: float) -> list[FoundMoment]:
     return moments
 
 
-async def _replace(
+async def _replace_moments(
     conn: Connection, context: RunContext, found: Sequence[FoundMoment], answer: Found, config_id: int
-) -> _Replaced:
-    """Put the moments in the place of those that a model has found before; without any of them those stay.
+) -> _ReplacedMoments:
+    """Replace the moments that a model found before, unless there is no new one.
 
-    What is replaced is kept until the run has ended: it comes back where the run does not complete.
+    Replaced moments are kept until the run ends, and restored where it does not complete.
     """
     video_id = context.run.video_id
     existing = await MomentRepository(conn).list_by_video(video_id)
-    own = list_manual_moments(existing)
-    new = [moment for moment in found if not overlaps(moment.start, moment.end, own)]
+    manual = list_manual_moments(existing)
+    new = [moment for moment in found if not overlaps_any(moment.start, moment.end, manual)]
     await PipelineHistoryRepository(conn).update(context.run.id, total_moments_generated=len(new))
     if not new:
-        return _Replaced(left_out=len(found))
-    gone = sorted({moment.id for moment in existing} - {moment.id for moment in own})
+        return _ReplacedMoments(left_out=len(found))
+    deleted = sorted({moment.id for moment in existing} - {moment.id for moment in manual})
     ids = await MomentRepository(conn).reserve_ids(len(new))
-    if gone:
-        await ReplacedRepository(conn).replace(context.run.id, gone, ids)
-    await _insert(conn, video_id, ids, new, answer.model, config_id)
-    return _Replaced(len(new), len(found) - len(new), len(gone))
+    if deleted:
+        await ReplacedRepository(conn).replace(context.run.id, deleted, ids)
+    await _insert_moments(conn, video_id, ids, new, answer.model, config_id)
+    return _ReplacedMoments(len(new), len(found) - len(new), len(deleted))
 
 
-async def _insert(
+async def _insert_moments(
     conn: Connection, video_id: int, ids: Sequence[int], moments: Sequence[FoundMoment], model: str, config_id: int
 ) -> None:
     await MomentRepository(conn).copy(
@@ -246,64 +246,64 @@ async def _insert(
     )
 
 
-async def _end_without(context: RunContext, reason: str) -> Mapping[str, Any]:
+async def _finish_without_moments(context: RunContext, reason: str) -> Mapping[str, Any]:
     await context.save(lambda conn: PipelineHistoryRepository(conn).update(context.run.id, total_moments_generated=0))
     return {"moments": 0, "reason": reason}
 
 
-def _describe(found: Found, replaced: _Replaced, why_few: str | None) -> Mapping[str, Any]:
-    described: dict[str, Any] = {
+def _make_result(found: Found, replaced: _ReplacedMoments, too_few_reason: str | None) -> Mapping[str, Any]:
+    result: dict[str, Any] = {
         "moments": replaced.added,
-        "replaced": replaced.gone,
+        "replaced": replaced.deleted,
         "model": strip_unstorable(found.model),
         "usage": describe_usage(found.usage),
     }
     if replaced.left_out:
-        described["overlapping"] = replaced.left_out
-        described["reason"] = _left_out(replaced)
-    elif why_few:
-        described["reason"] = why_few
-    if why_few and replaced.added:
-        described["too_few"] = True
-    return described
+        result["overlapping"] = replaced.left_out
+        result["reason"] = _explain_left_out(replaced)
+    elif too_few_reason:
+        result["reason"] = too_few_reason
+    if too_few_reason and replaced.added:
+        result["too_few"] = True
+    return result
 
 
-def _why_few(count: int, finder: MomentFinder, request: FindRequest) -> str | None:
-    """Return why there are fewer moments than asked for, None where there are enough."""
-    asked, shortest, duration = request.min_count, request.min_length, request.duration_seconds
-    if count >= asked:
+def _explain_too_few(count: int, finder: MomentFinder, request: FindRequest) -> str | None:
+    """Return a sentence about fewer moments than requested, None where there are enough."""
+    requested, shortest, duration = request.min_count, request.min_length, request.duration_seconds
+    if count >= requested:
         return None
     if not count:
         return "No moment was found that fits the limits"
-    made = f"{count} of the {asked} moments that were asked for"
-    if asked * shortest > duration:
-        return f"Found {made}: the video takes {_floor(duration):g} seconds, and each takes at least {shortest:g}"
+    made = f"{count} of the {requested} moments that were asked for"
+    if requested * shortest > duration:
+        return f"Found {made}: the video takes {_round_down(duration):g} seconds, and each takes at least {shortest:g}"
     if finder.is_local:
         return f"Found {made}: there is speech for no more within the limits of length"
     return f"Found {made}: the model proposed no more within the limits of length"
 
 
-def _floor(seconds: float) -> float:
+def _round_down(seconds: float) -> float:
     return math.floor(seconds * 10) / 10
 
 
-def _left_out(replaced: _Replaced) -> str:
+def _explain_left_out(replaced: _ReplacedMoments) -> str:
     if not replaced.added:
         return "Every moment that was found overlaps one that was added by hand"
     return f"Moments that overlap one that was added by hand were left out ({replaced.left_out})"
 
 
-async def find_scene_cuts_of_file(film: Path | None) -> Sequence[float]:
-    """Return seconds of the film; none where there is no file or it cannot be read."""
+async def find_cuts_in_file(film: Path | None) -> Sequence[float]:
+    """Return the seconds at which the picture of a video file changes; none where the file cannot be read."""
     if film is None:
         return ()
-    stopping = threading.Event()
+    stop_event = threading.Event()
     try:
-        return await _finders.run_in_turn(partial(_find_scene_cuts, film, stopping), on_cancel=stopping.set)
+        return await _scene_finders.run_in_turn(partial(_find_scene_cuts, film, stop_event), on_cancel=stop_event.set)
     except OSError:
         return ()
 
 
-def _find_scene_cuts(film: Path, stopping: threading.Event) -> Sequence[float]:
+def _find_scene_cuts(film: Path, stop_event: threading.Event) -> Sequence[float]:
     with film.open("rb") as file:
-        return find_scene_cuts(file, stopping)
+        return find_scene_cuts(file, stop_event)

@@ -1,4 +1,4 @@
-"""Refines the moments of a video with a model: each original of a full run, or the one that was asked for."""
+"""The stage that refines moments with a model: each original of a full run, or one requested moment."""
 
 import asyncio
 from collections import Counter, deque
@@ -16,31 +16,36 @@ from app.models.stages import RunType, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.failures import first_error
 from app.pipeline.model_answers import describe_usage
-from app.pipeline.moment_refiner import Done, MomentRefiner, RefinementSkipped, Target, list_unchanged_ids
+from app.pipeline.moment_refiner import (
+    MomentRefiner,
+    RefinementResult,
+    RefinementSkipped,
+    RefinementTarget,
+    list_unchanged_ids,
+)
 from app.pipeline.moments import find_originals, group_refinements
-from app.pipeline.transcripts import end_of
+from app.pipeline.transcripts import find_speech_end
 from app.repositories import MomentRepository, PipelineHistoryRepository, TranscriptRepository, VideoRepository
 from app.repositories.claimed_runs import ClaimedRunRepository
 
-_TOLD_REASONS = 5
-_IDS = "ids"  # in the result of the stage: the id that is reserved for what is refined from a moment, by its id
+_MAX_REASONS = 5
+_RESERVED_IDS_KEY = "ids"  # of the stage's result: the id reserved for the refinement of each moment
 
 
 @dataclass(frozen=True, slots=True)
-class _Material:
-    """What there is to refine; `done` counts what this run has refined already, `unchanged` those of it whose times
-    were exact."""
+class _RefinementInputs:
+    """The moments to refine; `done` were refined before in this run, and `unchanged` of them kept their times."""
 
     transcript: Transcript
     duration_seconds: float
-    targets: Sequence[Target]
+    targets: Sequence[RefinementTarget]
     done: int
     unchanged: int
 
 
 @dataclass(slots=True)
-class _Tally:
-    """How far it is; `reasons` say why moments failed, each once, and `kept` why others stay as they are."""
+class _RefinementCounts:
+    """The counts of a run; `reasons` are the distinct reasons of failures, `kept` those of skipped refinements."""
 
     total: int
     successful: int
@@ -52,7 +57,7 @@ class _Tally:
     reasons: dict[str, None] = field(default_factory=dict)
     kept: Counter[str] = field(default_factory=Counter)
 
-    def count(self, done: Done) -> None:
+    def count(self, done: RefinementResult) -> None:
         self.successful += 1
         self.unchanged += done.is_unchanged
         self.with_clip += done.with_clip
@@ -82,19 +87,19 @@ async def skip_reason(context: RunContext) -> str | None:
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
-    material = await _read_material(context)
+    inputs = await _read_refinement_inputs(context)
     finder = await context.models.get_finder(context.run.request.refinement_model)
-    refiner = MomentRefiner(context, finder, material.transcript, material.duration_seconds)
-    tally = _Tally(len(material.targets) + material.done, material.done, material.unchanged)
-    tally.report(context)
-    targets = await context.save(lambda conn: _reserve_ids(conn, context, material.targets))
-    await _refine_all(context, refiner, targets, tally)
-    if tally.failed and not tally.successful:
-        raise StageFailed(next(iter(tally.reasons)))
-    return _describe(tally)
+    refiner = MomentRefiner(context, finder, inputs.transcript, inputs.duration_seconds)
+    counts = _RefinementCounts(len(inputs.targets) + inputs.done, inputs.done, inputs.unchanged)
+    counts.report(context)
+    targets = await context.save(lambda conn: _reserve_ids(conn, context, inputs.targets))
+    await _refine_all(context, refiner, targets, counts)
+    if counts.failed and not counts.successful:
+        raise StageFailed(next(iter(counts.reasons)))
+    return _make_result(counts)
 
 
-async def _read_material(context: RunContext) -> _Material:
+async def _read_refinement_inputs(context: RunContext) -> _RefinementInputs:
     async with context.database.connect() as conn:
         run = await PipelineHistoryRepository(conn).get(context.run.id)
         video = await VideoRepository(conn).get(context.run.video_id)
@@ -106,104 +111,114 @@ async def _read_material(context: RunContext) -> _Material:
     if transcript is None:
         raise StageFailed("Transcript not found. Please generate transcript first.")
     if context.run.type is RunType.REFINEMENT:
-        targets = [_find_subject(context, moments)] if run.total_moments_generated is None else []
+        targets = [_find_requested_moment(context, moments)] if run.total_moments_generated is None else []
         done = 1 - len(targets)
     else:
         targets, done = _list_targets(context, moments, run.created_at, exact)
-    return _Material(transcript, video.duration_seconds or end_of(transcript), targets, done, len(exact))
+    return _RefinementInputs(
+        transcript, video.duration_seconds or find_speech_end(transcript), targets, done, len(exact)
+    )
 
 
-async def _reserve_ids(conn: Connection, context: RunContext, targets: Sequence[Target]) -> list[Target]:
-    """Return the targets in order of time with ids in that order, those that a worker before has reserved."""
+async def _reserve_ids(
+    conn: Connection, context: RunContext, targets: Sequence[RefinementTarget]
+) -> list[RefinementTarget]:
+    """Return the targets in order of time with the ids for their refinements, those of earlier attempts again."""
     ordered = sorted(targets, key=lambda target: (target.moment.start_time, target.moment.id))
     claimed = ClaimedRunRepository(conn)
-    reserved = (await claimed.get_result(context.run, Stage.REFINEMENT)).get(_IDS, {})
+    reserved = (await claimed.get_result(context.run, Stage.REFINEMENT)).get(_RESERVED_IDS_KEY, {})
     missing = [target.moment.id for target in ordered if str(target.moment.id) not in reserved]
     ids = await MomentRepository(conn).reserve_ids(len(missing))
     reserved |= {str(moment_id): new for moment_id, new in zip(missing, ids, strict=True)}
-    await claimed.add_result(context.run, Stage.REFINEMENT, {_IDS: reserved})
+    await claimed.add_result(context.run, Stage.REFINEMENT, {_RESERVED_IDS_KEY: reserved})
     return [replace(target, refined_id=reserved[str(target.moment.id)]) for target in ordered]
 
 
-def _find_subject(context: RunContext, moments: Sequence[Moment]) -> Target:
+def _find_requested_moment(context: RunContext, moments: Sequence[Moment]) -> RefinementTarget:
     for moment in moments:
         if moment.identifier == context.run.subject:
             original = find_originals(moments).get(moment.id)
-            return Target(moment, original.id if original else None)
+            return RefinementTarget(moment, original.id if original else None)
     raise StageFailed("The moment was deleted")
 
 
 def _list_targets(
     context: RunContext, moments: Sequence[Moment], accepted_at: datetime, exact: Collection[int]
-) -> tuple[list[Target], int]:
-    """Return the originals that are to be refined, and how many this run has refined already.
+) -> tuple[list[RefinementTarget], int]:
+    """Return the originals to refine, and the number of those that this run has refined already.
 
-    Nothing else refines moments of the video while a full run is under way, so what is younger than the run is its.
+    Only the full run refines moments of the video meanwhile, so refinements younger than the run are its own.
     """
     refined = group_refinements(moments)
-    mine = {original for original, group in refined.items() if any(each.created_at > accepted_at for each in group)}
-    mine |= refined.keys() & set(exact)
+    refined_here = {
+        original for original, group in refined.items() if any(each.created_at > accepted_at for each in group)
+    }
+    refined_here |= refined.keys() & set(exact)
     if context.run.request.override_existing_refinement:
-        missing = refined.keys() - mine
+        missing = refined.keys() - refined_here
     else:
-        missing = {original for original, group in refined.items() if not group} - mine
-    return [Target(moment, moment.id) for moment in moments if moment.id in missing], len(mine)
+        missing = {original for original, group in refined.items() if not group} - refined_here
+    return [RefinementTarget(moment, moment.id) for moment in moments if moment.id in missing], len(refined_here)
 
 
-async def _refine_all(context: RunContext, refiner: MomentRefiner, targets: Sequence[Target], tally: _Tally) -> None:
-    """Refine several at once. One that fails does not stop the others."""
+async def _refine_all(
+    context: RunContext, refiner: MomentRefiner, targets: Sequence[RefinementTarget], counts: _RefinementCounts
+) -> None:
+    """Refine several moments in parallel; one that fails does not stop the others."""
     waiting = deque(targets)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(context.run.request.refinement_parallel_workers, len(targets))):
-                group.create_task(_refine_waiting(context, refiner, waiting, tally))
+                group.create_task(_refine_waiting(context, refiner, waiting, counts))
     except ExceptionGroup as errors:
         raise first_error(errors) from None
 
 
-async def _refine_waiting(context: RunContext, refiner: MomentRefiner, waiting: deque[Target], tally: _Tally) -> None:
+async def _refine_waiting(
+    context: RunContext, refiner: MomentRefiner, waiting: deque[RefinementTarget], counts: _RefinementCounts
+) -> None:
     while waiting:
         try:
-            tally.count(await refiner.refine(waiting.popleft()))
+            counts.count(await refiner.refine(waiting.popleft()))
         except RunLost:
             raise
         except StageFailed as error:
             if isinstance(error, RefinementSkipped) and context.run.type is RunType.FULL:
-                tally.kept[str(error)] += 1
+                counts.kept[str(error)] += 1
             else:
-                tally.count_failure(error)
-        tally.report(context)
+                counts.count_failure(error)
+        counts.report(context)
 
 
-def _describe(tally: _Tally) -> Mapping[str, Any]:
-    described: dict[str, Any] = {
-        "total": tally.total,
-        "successful": tally.successful,
-        "failed": tally.failed,
-        "video_included": tally.with_clip,
-        "model": ", ".join(sorted(tally.models)),
-        "usage": describe_usage(tally.usage),
+def _make_result(counts: _RefinementCounts) -> Mapping[str, Any]:
+    result: dict[str, Any] = {
+        "total": counts.total,
+        "successful": counts.successful,
+        "failed": counts.failed,
+        "video_included": counts.with_clip,
+        "model": ", ".join(sorted(counts.models)),
+        "usage": describe_usage(counts.usage),
     }
-    if tally.unchanged:
-        described["unchanged"] = tally.unchanged
-    if tally.kept:
-        described["kept"] = tally.kept.total()
-    if reasons := _list_reasons(tally):
-        described["reason"] = "; ".join(reasons)
-    return described
+    if counts.unchanged:
+        result["unchanged"] = counts.unchanged
+    if counts.kept:
+        result["kept"] = counts.kept.total()
+    if reasons := _list_reasons(counts):
+        result["reason"] = "; ".join(reasons)
+    return result
 
 
-def _list_reasons(tally: _Tally) -> list[str]:
-    reasons = [*tally.reasons][:_TOLD_REASONS]
-    if tally.unchanged and not reasons:
-        reasons.append(_describe_unchanged(tally))
-    return reasons + [_describe_kept(reason, count, tally.total) for reason, count in tally.kept.items()]
+def _list_reasons(counts: _RefinementCounts) -> list[str]:
+    reasons = [*counts.reasons][:_MAX_REASONS]
+    if counts.unchanged and not reasons:
+        reasons.append(_describe_unchanged(counts))
+    return reasons + [_describe_kept(reason, count, counts.total) for reason, count in counts.kept.items()]
 
 
-def _describe_unchanged(tally: _Tally) -> str:
-    if tally.unchanged == tally.total:
+def _describe_unchanged(counts: _RefinementCounts) -> str:
+    if counts.unchanged == counts.total:
         return "Times were exact already"
-    return f"Times of {tally.unchanged} of {tally.total} moments were exact already"
+    return f"Times of {counts.unchanged} of {counts.total} moments were exact already"
 
 
 def _describe_kept(reason: str, count: int, total: int) -> str:

@@ -1,4 +1,4 @@
-"""Writes down what is said in a video."""
+"""The stage that transcribes the audio of a video."""
 
 import asyncio
 import math
@@ -17,15 +17,15 @@ from app.core.text import strip_unstorable
 from app.media.audio import wav_seconds
 from app.pipeline.context import RunContext
 from app.pipeline.files import get_local_audio
-from app.pipeline.model_answers import describe_usage, recording_invalid_answers
+from app.pipeline.model_answers import describe_usage, record_invalid_answers
 from app.repositories import TranscriptRepository
 from app.repositories.parts import PartRepository
 from app.repositories.transcripts import NewTranscript
 from app.storage import find_audio_file
 
-# Services round, and hear a word a little past the end; what is further out belongs to another sound.
+# Services round times, and hear a word a little past the end; a later time belongs to another audio.
 _TOLERANCE_SECONDS = 2.0
-_TOLD_SPANS = 5
+_MAX_SPANS = 5
 _LANGUAGE_LENGTH = 10  # of `transcripts.language`
 _SERVICE_LENGTH = 50  # of `transcripts.transcription_service`
 _UNKNOWN_LANGUAGE = "und"  # ISO 639
@@ -38,13 +38,13 @@ async def skip_reason(context: RunContext) -> str | None:
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
-    audio = await _open_audio(context)
+    audio = await _open_extracted_audio(context)
     transcriber = await context.models.get_transcriber(context.run.request.transcription_model)
     started = time.monotonic()
-    async with recording_invalid_answers(context):
-        made = await transcriber.transcribe(audio, lambda done: context.report(percentage=int(done * 100)))
-        _check(made, audio.duration_seconds)
-    row = _make_row(context.run.video_id, made, audio.duration_seconds, time.monotonic() - started)
+    async with record_invalid_answers(context):
+        transcribed = await transcriber.transcribe(audio, lambda done: context.report(percentage=int(done * 100)))
+        _check_times(transcribed, audio.duration_seconds)
+    row = _make_transcript_row(context.run.video_id, transcribed, audio.duration_seconds, time.monotonic() - started)
     is_first = await context.save(lambda conn: TranscriptRepository(conn).create_first(**row))
     context.report(percentage=100)
     return {
@@ -52,40 +52,39 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         "language": row["language"],
         "words": row["number_of_words"],
         "segments": row["number_of_segments"],
-        "usage": describe_usage(made.usage),
-        **_reason(made, is_first),
+        "usage": describe_usage(transcribed.usage),
+        **_make_reason(transcribed, is_first),
     }
 
 
-def _reason(made: Transcribed, is_first: bool) -> dict[str, str]:
-    """Return what the run says of the transcript, where there is anything to say."""
+def _make_reason(transcribed: Transcribed, is_first: bool) -> dict[str, str]:
     if not is_first:
         return {"reason": "Another transcript was there first and is kept"}
-    if not made.dropped:
+    if not transcribed.dropped:
         return {}
-    dropped = describe_dropped(made.dropped)
+    dropped = describe_dropped(transcribed.dropped)
     return {"dropped_speech": dropped, "reason": dropped}
 
 
 def describe_dropped(spans: Sequence[tuple[float, float]]) -> str:
-    """Return where there is speech that is not in the transcript."""
+    """Return a sentence about the spans of speech that are not in the transcript."""
     merged: list[tuple[float, float]] = []
     for start, end in sorted(spans):
         if merged and start - merged[-1][1] < _TOLERANCE_SECONDS:
             start, end = merged[-1][0], max(end, merged.pop()[1])
         merged.append((start, end))
-    told = ", ".join(f"{_clock(start)}-{_clock(end)}" for start, end in merged[:_TOLD_SPANS])
-    more = f" and {len(merged) - _TOLD_SPANS} more" if len(merged) > _TOLD_SPANS else ""
-    return f"Speech that could not be understood is not in the transcript: {told}{more}"
+    listed = ", ".join(f"{_format_time(start)}-{_format_time(end)}" for start, end in merged[:_MAX_SPANS])
+    more = f" and {len(merged) - _MAX_SPANS} more" if len(merged) > _MAX_SPANS else ""
+    return f"Speech that could not be understood is not in the transcript: {listed}{more}"
 
 
-def _clock(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-async def _open_audio(context: RunContext) -> Audio:
+async def _open_extracted_audio(context: RunContext) -> Audio:
     try:
         path = await get_local_audio(context)
         duration = await asyncio.to_thread(wav_seconds, path)
@@ -93,13 +92,13 @@ async def _open_audio(context: RunContext) -> Audio:
         raise StageFailed("Audio file not found. Please process audio first.") from None
     except (wave.Error, EOFError):
         raise StageFailed("The audio file is damaged. Delete it and process audio again.") from None
-    return Audio(path, duration, partial(_find_link, context))
+    return Audio(path, duration, partial(_find_audio_url, context))
 
 
-async def _find_link(context: RunContext) -> str | None:
-    """Return an address of the stored sound that another machine can read it from, None where there is none.
+async def _find_audio_url(context: RunContext) -> str | None:
+    """Return a URL from which a service can fetch the stored audio, None where there is none.
 
-    Raises `StageFailed` where the address of this server is closed to services.
+    Raises `StageFailed` where the only one is of this server, and needs an API key.
     """
     try:
         link = await context.storage.get_link(await find_audio_file(context.storage, context.run.video))
@@ -111,21 +110,21 @@ async def _find_link(context: RunContext) -> str | None:
         return None
     if context.settings.api_keys:
         raise StageFailed(
-            "The service cannot fetch the sound from PUBLIC_URL, which is closed to it where API_KEYS is set: "
+            "The service cannot fetch the audio from PUBLIC_URL, which is closed to it where API_KEYS is set: "
             "keep media in a bucket with STORAGE_URL"
         )
     return f"{context.settings.public_url.rstrip('/')}/static/audios/{quote(context.run.video, safe='')}.wav"
 
 
-def _check(made: Transcribed, duration: float) -> None:
-    """Raises `ModelAnswerInvalid`."""
-    for part in (made.words, made.segments):
-        if problem := _find_problem(part, duration):
-            raw = orjson.dumps(made, default=str).decode()
+def _check_times(transcribed: Transcribed, duration: float) -> None:
+    """Raise `ModelAnswerInvalid` for times that run backwards or exceed the audio."""
+    for part in (transcribed.words, transcribed.segments):
+        if problem := _find_invalid_time(part, duration):
+            raw = orjson.dumps(transcribed, default=str).decode()
             raise ModelAnswerInvalid(f"The transcription cannot be used: {problem}", raw)
 
 
-def _find_problem(parts: Iterable[Word | Segment], duration: float) -> str:
+def _find_invalid_time(parts: Iterable[Word | Segment], duration: float) -> str:
     previous = 0.0
     for part in parts:
         if not (math.isfinite(part.start) and math.isfinite(part.end)):
@@ -135,32 +134,34 @@ def _find_problem(parts: Iterable[Word | Segment], duration: float) -> str:
         if part.end < part.start:
             return f"what begins at {part.start:.2f} seconds ends before that"
         if part.end > duration + _TOLERANCE_SECONDS:
-            return f"a time is {part.end:.2f} seconds, and the sound has only {duration:.2f}"
+            return f"a time is {part.end:.2f} seconds, and the audio has only {duration:.2f}"
         previous = part.start
     return ""
 
 
-def _times(part: Word | Segment, duration: float) -> dict[str, float]:
+def _clamp_times(part: Word | Segment, duration: float) -> dict[str, float]:
     return {"start": round(min(part.start, duration), 3), "end": round(min(part.end, duration), 3)}
 
 
-def _make_row(video_id: int, made: Transcribed, duration: float, seconds: float) -> NewTranscript:
+def _make_transcript_row(video_id: int, transcribed: Transcribed, duration: float, seconds: float) -> NewTranscript:
     words: list[dict[str, Any]] = [
-        {"word": text, **_times(word, duration)} for word in made.words if (text := strip_unstorable(word.word).strip())
+        {"word": text, **_clamp_times(word, duration)}
+        for word in transcribed.words
+        if (text := strip_unstorable(word.word).strip())
     ]
     segments: list[dict[str, Any]] = [
-        {"text": text, **_times(segment, duration), "word_count": len(text.split())}
-        for segment in made.segments
+        {"text": text, **_clamp_times(segment, duration), "word_count": len(text.split())}
+        for segment in transcribed.segments
         if (text := strip_unstorable(segment.text).strip())
     ]
     return NewTranscript(
         video_id=video_id,
-        full_text=strip_unstorable(made.text).strip(),
+        full_text=strip_unstorable(transcribed.text).strip(),
         word_timestamps=words,
         segment_timestamps=segments,
-        language=strip_unstorable(made.language)[:_LANGUAGE_LENGTH] or _UNKNOWN_LANGUAGE,
+        language=strip_unstorable(transcribed.language)[:_LANGUAGE_LENGTH] or _UNKNOWN_LANGUAGE,
         number_of_words=len(words),
         number_of_segments=len(segments),
-        transcription_service=strip_unstorable(made.service)[:_SERVICE_LENGTH],
+        transcription_service=strip_unstorable(transcribed.service)[:_SERVICE_LENGTH],
         processing_time_seconds=round(seconds, 3),
     )
