@@ -1,4 +1,4 @@
-"""Runs: what is asked of one, the records of its stages, and its outcome."""
+"""Runs: the request of a run, the records of its stages, and its outcome."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ from app.models.stages import STAGE_TABLE, RunType, Stage, list_stages
 
 
 class RunStatus(StrEnum):
-    """What `pipeline_history.status` may be; a run that waits for a worker is running."""
+    """The values of `pipeline_history.status`. A run that waits for a worker is running, too."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -20,8 +20,10 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a run was asked for, as it is stored and as it is asked for again. Lengths are seconds, models keys of the
-    registry, an empty prompt means the built-in one."""
+    """The options of a run, as they are stored, and used again by a retry.
+
+    Lengths are in seconds, models are keys of the registry, and an empty prompt means the built-in one.
+    """
 
     video_url: str | None = None
     transcription_model: str = "parakeet"
@@ -44,10 +46,10 @@ class RunRequest:
 
 
 class StageStatus(StrEnum):
-    """What a stage can be in. Clients know no cancelled stage: `shown_record` returns the record for them."""
+    """The states of a stage. Clients know no cancelled stage: `shown_record` returns the record for them."""
 
     PENDING = "pending"
-    WAITING = "waiting"  # for its turn at what others use
+    WAITING = "waiting"  # for a slot, or for a resource that other runs use
     PROCESSING = "processing"
     COMPLETED = "completed"
     SKIPPED = "skipped"
@@ -57,7 +59,7 @@ class StageStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
-    """What is kept of one stage of a run. Times are seconds since 1970; `progress` and `result` are what it counted."""
+    """The stored state of one stage of a run. Times are seconds since 1970; `progress` are its last counters."""
 
     status: StageStatus
     started_at: float | None = None
@@ -69,7 +71,7 @@ class StageRecord:
 
     @property
     def is_done(self) -> bool:
-        """Whether nobody needs to do it again in this run."""
+        """Whether the stage is not run again in this run."""
         return self.status in (StageStatus.COMPLETED, StageStatus.SKIPPED)
 
     @property
@@ -79,12 +81,12 @@ class StageRecord:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a worker has the stage in its hands."""
+        """Whether a worker is at the stage, or waits in it for a resource."""
         return self.status in (StageStatus.WAITING, StageStatus.PROCESSING)
 
     @property
     def is_undone(self) -> bool:
-        """Whether what the stage has made went with a run that did not complete, and what it replaced came back."""
+        """Whether the results of the stage were replaced by those from before, because its run did not complete."""
         return bool(self.result.get("is_undone"))
 
 
@@ -101,9 +103,9 @@ def last_begun_stage(records: Mapping[Stage, StageRecord]) -> Stage | None:
 
 
 def shown_record(stage: Stage, record: StageRecord) -> StageRecord:
-    """Return the record as clients read it: they show a reason only of a skipped stage, which has no times.
+    """Return the record for clients, to whom a cancelled stage and one without results are skipped ones.
 
-    A cancelled stage and one that made nothing are shown as skipped.
+    Clients show the reason of a skipped stage only, and it has no times.
     """
     reason = record.skip_reason
     if record.status is StageStatus.CANCELLED:
@@ -123,8 +125,11 @@ def shown_record(stage: Stage, record: StageRecord) -> StageRecord:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRun:
-    """A run whose stage one worker has claimed. `video` and `subject` are identifiers, `stages` the records of the
-    stages, `attempt` counts from 1 at each stage; the run was accepted at `started_at`, in seconds since 1970."""
+    """A run whose current stage a worker has claimed, as its `owner`.
+
+    `video` and `subject` are identifiers, `stages` are the records of the stages, `attempt` counts from 1 in each
+    stage, and `started_at` is when the run was accepted, in seconds since 1970.
+    """
 
     id: int
     identifier: str
@@ -142,7 +147,7 @@ class ClaimedRun:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended."""
+    """How a run ended; `moments` and `clips` are the numbers of new ones."""
 
     status: RunStatus
     error_stage: str | None = None
@@ -152,7 +157,7 @@ class RunOutcome:
 
 
 def conclude_run(records: Mapping[Stage, StageRecord]) -> RunOutcome:
-    """Return how a run ends whose stages are all done: partial where a stage could not make all it was to make."""
+    """Return the outcome of a run whose stages are all done: partial where a stage counted failures."""
     for stage, record in records.items():
         if failed := _read_count(record, "failed"):
             title, total = STAGE_TABLE[stage].title, _read_count(record, "total")
@@ -166,7 +171,7 @@ def conclude_run(records: Mapping[Stage, StageRecord]) -> RunOutcome:
 def make_outcome(
     records: Mapping[Stage, StageRecord], status: RunStatus, stage: Stage | None = None, reason: str | None = None
 ) -> RunOutcome:
-    """Return an outcome with the totals that the stages have counted, as the table of stages says."""
+    """Return an outcome with the totals that the table of stages takes from the results."""
     totals = {
         total: _read_count(record, key)
         for name, record in records.items()

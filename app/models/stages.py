@@ -1,6 +1,6 @@
-"""The stages of a run: one row of `STAGE_TABLE` each, read by the server, the workers and the command line.
+"""The table of the stages of a run, which the server, the workers and the command line read.
 
-A new stage is a member of `Stage`, its row here, and the module that the row names.
+A new stage is a member of `Stage`, its row in `STAGE_TABLE`, and the module that the row names.
 """
 
 import random
@@ -27,7 +27,7 @@ class Stage(StrEnum):
 
 
 class RunType(StrEnum):
-    """What a run does: every stage, or those of one button of a client."""
+    """The types of runs: every stage, or those that one button of a client starts."""
 
     FULL = "full"
     AUDIO = "audio_only"
@@ -38,9 +38,9 @@ class RunType(StrEnum):
 
 
 class WorkKind(StrEnum):
-    """The kinds of work that a worker can be started for; each has a stream of messages of its own.
+    """The kinds of work that a worker can be started for; each has its own Redis stream.
 
-    Consecutive stages of one kind stay with the worker that has their files.
+    Consecutive stages of one kind stay with one worker, which has their files.
     """
 
     DOWNLOAD = "download"
@@ -56,15 +56,15 @@ class WorkKind(StrEnum):
 
     @property
     def task(self) -> str:
-        """The name of its messages' task, by which they are counted and traced."""
+        """The name of the taskiq task, for metrics and traces."""
         return f"videomoments.{self}"
 
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """How often a stage is attempted before its run fails, and how long it pauses before it is retried, in seconds.
+    """How often a stage is attempted before its run fails, and the seconds before a retry.
 
-    An attempt ends with a transient failure, where `retries_failures`, or with the death of its worker.
+    A stage is retried after the death of its worker, and with `retries_failures` after a transient failure.
     """
 
     attempts: int = 3
@@ -73,15 +73,14 @@ class RetryRule:
     longest_pause: float = 30.0
 
     def pause(self, attempt: int) -> float:
-        """Return the pause after the attempt, counted from 1: doubled with each, and spread so that stages that failed
-        together do not return together."""
+        """Return the pause after an attempt, counted from 1: doubled each time, with jitter."""
         longest: float = min(self.first_pause * 2 ** (attempt - 1), self.longest_pause)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311  not a secret
 
 
 @dataclass(frozen=True, slots=True)
 class TimeLimit:
-    """How long a stage may take: `seconds`, and `per_video_second` more for each second of the video."""
+    """The time limit of a stage: `seconds`, and `per_video_second` more for each second of the video."""
 
     seconds: float
     per_video_second: float = 0.0
@@ -89,7 +88,7 @@ class TimeLimit:
 
 @dataclass(frozen=True, slots=True)
 class ExistingResults:
-    """What a video has now. Moments are generated originals; `has_all_clips` is false where there are no originals."""
+    """The results that a video has. Only generated originals count as moments; without one, `has_all_clips` is false."""
 
     has_video_file: bool
     has_audio: bool
@@ -98,7 +97,7 @@ class ExistingResults:
     has_all_clips: bool
 
 
-def _never_empty(result: Mapping[str, Any]) -> str | None:
+def _never_explain(result: Mapping[str, Any]) -> str | None:
     return None
 
 
@@ -109,26 +108,24 @@ def _explain_no_moments(result: Mapping[str, Any]) -> str | None:
 
 
 def _explain_no_refinement(result: Mapping[str, Any]) -> str | None:
-    same = result.get("unchanged", 0) + result.get("kept", 0)
-    if not same or same != result.get("total"):
+    unchanged = result.get("unchanged", 0) + result.get("kept", 0)
+    if not unchanged or unchanged != result.get("total"):
         return None
     return str(result.get("reason") or "Every moment stays as it is")
 
 
 @dataclass(frozen=True, slots=True)
 class StageDefinition:
-    """What is known of a stage without its code.
+    """A stage without its code.
 
-    `title` begins sentences and progress bars. `run_types` are the buttons that include the stage; a full run includes
-    every stage. `module` has the functions `skip_reason(context)`, which returns why there is nothing to do, or None,
-    and `run_stage(context)`, which returns what is stored of the result, as JSON. Both are called again where another
-    worker claims the stage, so neither makes anything twice; `run_stage` cleans up on its next call what it leaves when
-    it is cancelled. `limit_setting` names the setting that limits how many run at once over all workers.
+    `title` begins log lines and progress bars. `run_types` are the types of runs with the stage; a full run has every
+    stage. `module` has two functions: `skip_reason(context)` returns why there is nothing to do, or None, and
+    `run_stage(context)` returns the result that is stored as JSON. Both are called again where another worker claims
+    the stage, so both are idempotent. `limit_setting` names the setting that limits the stage over all workers.
 
-    `counters` are the fields of the live status in Redis by the counters of `context.report`, `totals` the fields of
-    the run's outcome by the keys of the result. `empty_reason` returns why a result is that of a stage that made
-    nothing, which clients show as skipped. `has_results` decides whether a retry can use what an earlier run made;
-    without it the stage is always done again.
+    `counters` map the counters of `context.report` to fields of the live status in Redis, `totals` keys of the result
+    to fields of the run's outcome. `empty_reason` returns why a completed stage made nothing, which clients show as
+    skipped. `has_results` decides whether a retry of the run can skip the stage; without it the stage is run again.
     """
 
     title: str
@@ -140,7 +137,7 @@ class StageDefinition:
     limit_setting: str | None = None
     retry: RetryRule = RetryRule()
     totals: Mapping[str, str] = field(default_factory=dict)
-    empty_reason: Callable[[Mapping[str, Any]], str | None] = _never_empty
+    empty_reason: Callable[[Mapping[str, Any]], str | None] = _never_explain
     has_results: Callable[[ExistingResults], bool] | None = None
 
 
@@ -162,7 +159,7 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         kind=WorkKind.AUDIO,
         run_types=frozenset({RunType.AUDIO}),
         module="app.pipeline.stages.audio",
-        time_limit=TimeLimit(3600.0),  # as long as one extraction may take
+        time_limit=TimeLimit(3600.0),  # the limit of one extraction
         limit_setting="limit_audio",
         counters={"percentage": "audio_percentage"},
         has_results=lambda existing: existing.has_audio,
@@ -172,7 +169,7 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         kind=WorkKind.AUDIO,
         run_types=frozenset({RunType.AUDIO}),
         module="app.pipeline.stages.audio_upload",
-        time_limit=TimeLimit(3600.0),  # another machine extracts the audio again
+        time_limit=TimeLimit(3600.0),  # another machine may have to extract the audio again
         counters={
             "bytes_uploaded": "upload_bytes",
             "total_bytes": "upload_total",
@@ -207,7 +204,7 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         kind=WorkKind.CLIPS,
         run_types=frozenset({RunType.CLIPS}),
         module="app.pipeline.stages.clips",
-        time_limit=TimeLimit(_DAY),  # each clip has its own limit; this one ends a stage that hangs all the same
+        time_limit=TimeLimit(_DAY),  # each clip has its own limit; this one ends a stage that hangs
         limit_setting="limit_clips",
         counters={"total": "clips_total", "processed": "clips_processed", "failed": "clips_failed"},
         totals={"clips": "clips"},
@@ -233,9 +230,9 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         kind=WorkKind.REFINEMENT,
         run_types=frozenset({RunType.REFINEMENT}),
         module="app.pipeline.stages.refinement",
-        time_limit=TimeLimit(_DAY),  # each moment has its own limit; this one ends a stage that hangs all the same
+        time_limit=TimeLimit(_DAY),  # each moment has its own limit; this one ends a stage that hangs
         limit_setting="limit_refinement",
-        retry=RetryRule(retries_failures=False),  # the refinement of each moment has retries of its own
+        retry=RetryRule(retries_failures=False),  # each moment is retried by itself
         counters={
             "total": "refinement_total",
             "processed": "refinement_processed",

@@ -1,4 +1,4 @@
-"""One run in the hands of a worker, and the functions of its stages."""
+"""One run in a worker, and the functions of its stages."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -22,10 +22,9 @@ T = TypeVar("T")
 
 
 class RunContext:
-    """One run in the hands of one worker.
+    """A claimed run, and what its stages need.
 
-    `folder` is the run's own place for files in the making, empty on a machine that has taken the run over; it goes
-    when the run ends.
+    `folder` holds the run's temporary files on this machine, until the run ends.
     """
 
     def __init__(
@@ -46,17 +45,17 @@ class RunContext:
         self.progress: Mapping[str, int] | None = None
 
     def report(self, **progress: int) -> None:
-        """Say how far the stage is, in the words of the HTTP contract; it costs nothing and may be called often."""
+        """Set the counters of the stage's progress, which are published from time to time: cheap enough for a loop."""
         self.progress = progress
 
     @asynccontextmanager
     async def commit(self) -> AsyncIterator[Connection]:
-        """Give a connection in a transaction that holds the video and only commits while the run is this worker's.
+        """Open a transaction that locks the video, and the stage against other workers.
 
-        Raises `RunLost`, which `VideoDeleted` is too.
+        Raises `RunLost`, and its subclass `VideoDeleted`.
         """
         async with self.database.connect() as conn, conn.transaction():
-            if await VideoRepository(conn).lock(self.run.video) is None:  # before the run, as one who deletes does
+            if await VideoRepository(conn).lock(self.run.video) is None:  # in the order of a deletion
                 raise VideoDeleted
             await ClaimedRunRepository(conn).hold(self.run)
             yield conn
@@ -76,7 +75,7 @@ class RunContext:
 
 @dataclass(frozen=True, slots=True)
 class LoadedStage:
-    """A stage with its code; `StageDefinition` says what its functions return."""
+    """A stage with the functions of its module, which `StageDefinition` describes."""
 
     definition: StageDefinition
     skip_reason: Callable[[RunContext], Awaitable[str | None]]
@@ -84,7 +83,7 @@ class LoadedStage:
 
 
 def load_stages(kinds: Collection[WorkKind] = tuple(WorkKind)) -> Mapping[Stage, LoadedStage]:
-    """Import the stages of some kinds of work, and with them what only a worker needs."""
+    """Import the modules of the stages, of some kinds of work: only workers need what these import."""
     return {stage: _load_stage(row) for stage, row in STAGE_TABLE.items() if row.kind in kinds}
 
 
