@@ -56,7 +56,6 @@ class WorkKind(StrEnum):
 
     @property
     def task(self) -> str:
-        """The name of the taskiq task, for metrics and traces."""
         return f"videomoments.{self}"
 
 
@@ -88,7 +87,7 @@ class TimeLimit:
 
 @dataclass(frozen=True, slots=True)
 class ExistingResults:
-    """The results that a video has. Only generated originals count as moments; without one, `has_all_clips` is false."""
+    """The results that a video has. Only generated originals count as moments; without any it has not all clips."""
 
     has_video_file: bool
     has_audio: bool

@@ -54,7 +54,6 @@ class PartialDownload:
 
     @property
     def received_bytes(self) -> int:
-        """Bytes received, some of which are only buffered."""
         return self.size + len(self._buffer)
 
     @property
@@ -66,7 +65,6 @@ class PartialDownload:
         await _disk.run_to_its_end(partial(self._resume, url))
 
     async def restart(self, source: DownloadSource) -> None:
-        """Start again at the first byte. Raises `StageFailed` for a file that is too large, and `StorageFull`."""
         self._check_size(source.total_bytes or 0)
         self.source, self.size = source, 0
         self._buffer.clear()
@@ -81,7 +79,6 @@ class PartialDownload:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write the buffer to the disk. Raises `StorageFull`."""
         if self._buffer:
             await _disk.run_to_its_end(self._flush)
 
@@ -132,7 +129,6 @@ class WebPageFound(StageFailed):
 
 
 async def download_from_bucket(storage: Storage, url: str, part: PartialDownload) -> None:
-    """Download a `gs://` URL, from the byte on that is missing. Raises `StageFailed`."""
     try:
         async with storage.opened(url) as file:
             source = DownloadSource(url, file.stored.version, file.stored.size)

@@ -27,7 +27,6 @@ _DELAYS = (0.5, 1.0, 2.0, 4.0, *[5.0] * 118)
 
 
 def mask_record(record: StageRecord) -> StageRecord:
-    """Return a record with secrets masked and control characters escaped."""
     return replace(
         record,
         error=_mask_reason(record.error),
@@ -107,6 +106,5 @@ async def retry_outage(subject: str, call: Callable[[], Awaitable[T]]) -> T:
 
 
 def find_outage(error: BaseException) -> DatabaseUnavailable | None:
-    """Return the outage that caused an error, None for any other error."""
     known = domain_error(error) if isinstance(error, psycopg.Error) else error
     return known if isinstance(known, DatabaseUnavailable) else None

@@ -63,7 +63,6 @@ async def _copy_to_folder(context: RunContext, url: str, copy: Path) -> None:
 
 
 async def describe_file_problem(context: RunContext) -> str | None:
-    """Return a sentence about a video file that ends early, None for a complete one."""
     async with context.database.connect() as conn:
         video = await VideoRepository(conn).get(context.run.video_id)
         early_end = await VideoFileRepository(conn).get_early_end(context.run.video_id)

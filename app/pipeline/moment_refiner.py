@@ -116,7 +116,6 @@ class MomentRefiner:
         return RefinementResult(refined.model, refined.usage, clip is not None, stored.is_unchanged)
 
     async def _find_window(self, moment: Moment) -> tuple[Clip | None, MomentWindow]:
-        """Return the clip and the window that the model is shown; without a clip the words alone."""
         window = find_moment_window(self._words, moment.start_time, moment.end_time, self._duration)
         if not (self._context.run.request.include_video_refinement and self._finder.supports_video):
             return None, window
@@ -228,7 +227,6 @@ class MomentRefiner:
 
 
 async def list_unchanged_ids(conn: Connection, context: RunContext) -> list[int]:
-    """Return the ids of the moments whose refinement in this run changed nothing."""
     result = await ClaimedRunRepository(conn).get_result(context.run, Stage.REFINEMENT)
     return list(result.get(_UNCHANGED_KEY, ()))
 
@@ -255,7 +253,6 @@ def _make_moment_row(target: RefinementTarget, refined: Refined, config_id: int)
 
 
 def _list_moment_tree(target: RefinementTarget, moments: list[Moment]) -> list[Moment]:
-    """Return the target, its original, and all refinements of that original."""
     originals = find_originals(moments)
     tree = {target.moment.id, target.original_id}
     return [

@@ -24,7 +24,6 @@ def list_timed_words(transcript: Transcript) -> list[Word]:
 
 
 def list_segments(transcript: Transcript) -> list[Segment]:
-    """Return the segments in order of time."""
     segments = (
         Segment(each["text"], each["start"], each["end"])
         for each in _list_valid_parts(transcript.segment_timestamps, "text")
@@ -33,7 +32,6 @@ def list_segments(transcript: Transcript) -> list[Segment]:
 
 
 def find_speech_end(transcript: Transcript) -> float:
-    """Return the second at which the last word or segment ends."""
     ends = [word.end for word in list_words(transcript)] + [segment.end for segment in list_segments(transcript)]
     return max(ends, default=0.0)
 

@@ -75,7 +75,6 @@ class GuardProxy:
 
     @property
     def is_limit_exceeded(self) -> bool:
-        """Whether more than `max_bytes` were requested through the proxy."""
         return self._bytes_left < 0
 
     def accept(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -271,7 +270,6 @@ def _video_too_large(max_bytes: int) -> StageFailed:
 
 
 async def _read_tail(stream: StreamReader) -> str:
-    """Read the stream to its end and return its last bytes as text."""
     end = b""
     while data := await stream.read(_TEXT_BYTES):
         end = (end + data)[-_TEXT_BYTES:]

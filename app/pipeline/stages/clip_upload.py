@@ -127,7 +127,6 @@ async def _replace_clip_row(
 
 
 def _read_clip_size(target: ClipTarget) -> int | None:
-    """Return the bytes of a clip, None where the stage before could not cut it."""
     try:
         return target.path.stat().st_size
     except FileNotFoundError:

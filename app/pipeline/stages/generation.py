@@ -126,13 +126,11 @@ async def _make_request(context: RunContext, inputs: _GenerationInputs, finder: 
 
 
 def _get_dropped_speech(context: RunContext) -> str | None:
-    """Return the sentence about speech that the transcript of this run leaves out, None where it has none."""
     record = context.run.stages.get(Stage.TRANSCRIPT)
     return record.result.get("dropped_speech") if record else None
 
 
 def _explain_too_short(video: Video, min_length: float) -> str | None:
-    """Return a sentence about a video shorter than the shortest moment, None for a longer one."""
     seconds = video.duration_seconds
     if not seconds or seconds >= min_length:
         return None
@@ -194,7 +192,6 @@ async def _store_config(
 
 
 def _list_valid_moments(found: Found, duration: float) -> list[FoundMoment]:
-    """Return the moments with a title and valid times, in order of time and without overlaps."""
     moments: list[FoundMoment] = []
     last = 0.0
     for moment in sorted(found.moments, key=lambda moment: moment.start):
@@ -269,7 +266,6 @@ def _make_result(found: Found, replaced: _ReplacedMoments, too_few_reason: str |
 
 
 def _explain_too_few(count: int, finder: MomentFinder, request: FindRequest) -> str | None:
-    """Return a sentence about fewer moments than requested, None where there are enough."""
     requested, shortest, duration = request.min_count, request.min_length, request.duration_seconds
     if count >= requested:
         return None

@@ -164,7 +164,6 @@ def _list_targets(
 async def _refine_all(
     context: RunContext, refiner: MomentRefiner, targets: Sequence[RefinementTarget], counts: _RefinementCounts
 ) -> None:
-    """Refine several moments in parallel; one that fails does not stop the others."""
     waiting = deque(targets)
     try:
         async with asyncio.TaskGroup() as group:

@@ -67,7 +67,6 @@ def _make_reason(transcribed: Transcribed, is_first: bool) -> dict[str, str]:
 
 
 def describe_dropped(spans: Sequence[tuple[float, float]]) -> str:
-    """Return a sentence about the spans of speech that are not in the transcript."""
     merged: list[tuple[float, float]] = []
     for start, end in sorted(spans):
         if merged and start - merged[-1][1] < _TOLERANCE_SECONDS:
