@@ -17,7 +17,7 @@ from app.api.errors import error_answer
 from app.api.schemas.common import Error
 from app.core.errors import StorageUnavailable
 from app.core.media_types import UNKNOWN_TYPE
-from app.media.content_type import HEAD_BYTES, content_type
+from app.media.content_type import SIGNATURE_BYTES, detect_content_type
 from app.storage import OpenFile, Storage, StoredFile
 
 # A player that seeks, and a page that shows a picture again, need not ask here each time.
@@ -163,9 +163,9 @@ async def _find_type(file: OpenFile) -> str:
     key = (file.stored.url, file.stored.version)
     known = _types.get(key)
     if known is None:
-        async with aclosing(file.read(0, HEAD_BYTES)) as chunks:
+        async with aclosing(file.read(0, SIGNATURE_BYTES)) as chunks:
             head = b"".join([chunk async for chunk in chunks])
-        known = _types[key] = content_type(head, file.stored.url)
+        known = _types[key] = detect_content_type(head, file.stored.url)
     return known
 
 

@@ -18,7 +18,7 @@ from app.library.report import Kind, Notes
 from app.library.rows import LegacyMoment, MomentsFile, PastedTranscript, parse_moments
 from app.library.runs import LegacyRun, parse_runs
 from app.library.transcripts import LegacyTranscript, parse_transcript
-from app.media.probe import MediaInfo, NotAVideo, probe, size_in_kb
+from app.media.probe import MediaInfo, NotAVideo, probe_media, size_in_kb
 
 _T = TypeVar("_T")
 _EVERYTHING = (float("-inf"), float("inf"))
@@ -152,7 +152,7 @@ def _reason(error: Exception) -> str:
 def _probe_file(path: Path, key: str, notes: Notes) -> LocalFile | None:
     try:
         size = path.stat().st_size
-        return LocalFile(path, key, size, probe(path))
+        return LocalFile(path, key, size, probe_media(path))
     except OSError as error:
         notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
         return None

@@ -1,4 +1,4 @@
-"""The sound of a film as transcribers want it: a WAV file, 16 kHz, mono, 16 bits, extracted with PyAV."""
+"""Audio: decoded frames as continuous samples, mixed down to mono, and extracted to a WAV file for transcribers."""
 
 import threading
 import wave
@@ -8,22 +8,33 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
+import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.layout import AudioLayout
+from av.audio.resampler import AudioResampler
 from av.container import InputContainer
+from numpy.typing import NDArray
 
 from app.core.errors import StageFailed
-from app.media.decoding import decode
-from app.media.lengths import MAX_HOURS, check_content, check_hours, work_seconds
-from app.media.opening import BoundedFile, Limits, TooExpensive, measure, open_film
-from app.media.sound import Sound
-from app.media.streams import choose_audio_stream
+from app.media.container import choose_audio_stream, open_container
+from app.media.frames import decode_frames
+from app.media.limits import (
+    DEFAULT_MAX_HOURS,
+    BoundedFile,
+    ReadLimitExceeded,
+    ReadLimits,
+    check_max_hours,
+    check_plausible_duration,
+    measure_file_size,
+    processing_time_limit,
+)
 from app.media.timeline import Timeline, read_timeline
 
-RATE = 16_000  # samples for each second
-BYTES_PER_SECOND = RATE * 2
-LIMIT_SECONDS = 3600.0
+WAV_SAMPLE_RATE = 16_000  # samples for each second
+WAV_BYTES_PER_SECOND = WAV_SAMPLE_RATE * 2
+_MAX_EXTRACTION_SECONDS = 3600.0
 
-_FILM_BYTES = 1024**4
+_MAX_READ_BYTES = 1024**4
 
 
 def extract_audio(
@@ -31,8 +42,8 @@ def extract_audio(
     target: Path,
     stopping: threading.Event,
     progress: Callable[[float], None],
-    limit_seconds: float = LIMIT_SECONDS,
-    max_hours: float = MAX_HOURS,
+    limit_seconds: float = _MAX_EXTRACTION_SECONDS,
+    max_hours: float = DEFAULT_MAX_HOURS,
 ) -> float:
     """Write the sound of a film to `target`, all of it or nothing, and return its seconds; it blocks.
 
@@ -41,19 +52,19 @@ def extract_audio(
     `StageFailed`, `Stopped`, what reading the film raises, and `OSError` for the target.
     """
     draft = target.with_name(f"{target.name}.part")
-    size = measure(film)
-    bounded = BoundedFile(film, Limits(work_seconds(size, limit_seconds), _FILM_BYTES), stopping)
+    size = measure_file_size(film)
+    bounded = BoundedFile(film, ReadLimits(processing_time_limit(size, limit_seconds), _MAX_READ_BYTES), stopping)
     try:
         timeline = read_timeline(bounded)
-        check_hours(timeline.duration_seconds or 0.0, max_hours)
-        with open_film(bounded) as container:
-            chunks = _check(_samples_of(container, bounded, timeline, progress), bounded)
-            samples = _write(draft, _check_length(chunks, size, max_hours))
+        check_max_hours(timeline.duration_seconds or 0.0, max_hours)
+        with open_container(bounded) as container:
+            chunks = _check_read_limits(_decode_samples(container, bounded, timeline, progress), bounded)
+            samples = _write_wav(draft, _check_audio_length(chunks, size, max_hours))
         if not samples:
             raise StageFailed("No sound of the video can be decoded")
         draft.replace(target)
-        return samples / RATE
-    except TooExpensive:
+        return samples / WAV_SAMPLE_RATE
+    except ReadLimitExceeded:
         raise StageFailed("The sound of the video takes too long to extract") from None
     except av.FFmpegError:
         raise StageFailed("The file of the video is damaged, its sound cannot be read") from None
@@ -61,53 +72,222 @@ def extract_audio(
         draft.unlink(missing_ok=True)
 
 
-def wav_seconds(path: Path) -> float:
+def wav_duration(path: Path) -> float:
     """Return how long a WAV file plays. Raises `wave.Error`, `EOFError` and `OSError`."""
     with wave.open(str(path), "rb") as file:
         return file.getnframes() / file.getframerate()
 
 
-def _samples_of(
+def _decode_samples(
     container: InputContainer, film: BoundedFile, timeline: Timeline, progress: Callable[[float], None]
 ) -> Iterator[bytes]:
     stream = choose_audio_stream(container)
     if stream is None:
         raise StageFailed("The video has no sound")
     duration = timeline.duration_seconds
-    sound = Sound("mono", RATE, timeline.origin, timeline.end)
-    for frame in decode(container, film, timeline, stream):
+    sound = ContinuousAudio("mono", WAV_SAMPLE_RATE, timeline.origin, timeline.end)
+    for frame in decode_frames(container, film, timeline, stream):
         if isinstance(frame, AudioFrame):
             yield from sound.add(frame)
         if duration:
-            progress(min(sound.samples / RATE / duration, 1.0))
+            progress(min(sound.samples / WAV_SAMPLE_RATE / duration, 1.0))
     yield from sound.finish()
 
 
-def _check(chunks: Iterator[bytes], film: BoundedFile) -> Iterator[bytes]:
-    """Raise `TooExpensive` and `Stopped` where the film did not end by itself."""
+def _check_read_limits(chunks: Iterator[bytes], film: BoundedFile) -> Iterator[bytes]:
+    """Raise `ReadLimitExceeded` and `Stopped` where the film did not end by itself."""
     for chunk in chunks:
         film.check_limits()
         yield chunk
     film.check_limits()
 
 
-def _check_length(chunks: Iterator[bytes], size: int, max_hours: float) -> Iterator[bytes]:
+def _check_audio_length(chunks: Iterator[bytes], size: int, max_hours: float) -> Iterator[bytes]:
     """Raise `StageFailed` for more sound than there can be: silence is filled in wherever time stamps leave a gap."""
     given = 0
     for chunk in chunks:
         given += len(chunk) // 2
-        check_hours(given / RATE, max_hours)
-        check_content(given / RATE, size)
+        check_max_hours(given / WAV_SAMPLE_RATE, max_hours)
+        check_plausible_duration(given / WAV_SAMPLE_RATE, size)
         yield chunk
 
 
-def _write(path: Path, chunks: Iterator[bytes]) -> int:
+def _write_wav(path: Path, chunks: Iterator[bytes]) -> int:
     samples = 0
     with path.open("wb") as file, closing(wave.open(file, "wb")) as sound:
         sound.setnchannels(1)
         sound.setsampwidth(2)
-        sound.setframerate(RATE)
+        sound.setframerate(WAV_SAMPLE_RATE)
         for chunk in chunks:
             samples += len(chunk) // 2
             sound.writeframesraw(chunk)
     return samples
+
+
+_BYTES_PER_SAMPLE = 2  # of a sample of one channel
+# Time stamps are rounded, to a 90,000th or to a thousandth of a second, and say nothing of anything so short.
+_GAP_TOLERANCE_SECONDS = 0.04
+# Frames whose time lies so far before what was heard last, or behind the end of the film, have a wrong one.
+_MAX_JUMP_BACK_SECONDS = 1.0
+
+
+class ContinuousAudio:
+    """Samples of 16 bits, the channels of a layout ("mono", "stereo") side by side, from a time of the film on.
+
+    Silence fills what is missing in front and in between; what comes twice, or before `start`, is left out. `start`
+    is a time stamp in seconds, as frames have it, and so is `end`, where the film ends as far as is known. Channels
+    that are mixed to mono do not cancel each other.
+    """
+
+    def __init__(self, layout: str, rate: int, start: float, end: float | None) -> None:
+        self._layout = layout
+        self._rate = rate
+        self._start = start
+        self._end = end
+        self._width = _BYTES_PER_SAMPLE * (2 if layout == "stereo" else 1)
+        self._resampler: AudioResampler | None = None
+        self._mixer: MonoDownmixer | None = None
+        self._source: tuple[str, str, int] | None = None
+        self._expected = 0.0  # time stamp of the next frame, where it joins the last one
+        self._superfluous = 0  # samples at the beginning of what the resampler gives
+        self.samples = 0  # that were given
+
+    def add(self, frame: AudioFrame) -> Iterator[bytes]:
+        """Yield what can be heard now, at most a second at a time."""
+        source = (frame.format.name, frame.layout.name, frame.sample_rate)
+        time = self._time_of(frame)
+        if self._resampler is None or source != self._source or abs(time - self._expected) > _GAP_TOLERANCE_SECONDS:
+            yield from self.finish()
+            yield from self._begin(frame, time)
+            self._source = source
+        frame.pts = None
+        yield from self._resample(frame)
+        self._expected += frame.samples / frame.sample_rate
+
+    def finish(self) -> Iterator[bytes]:
+        """Yield what is still held back."""
+        yield from self._resample(None)
+        if self._mixer:
+            yield from self._mixer.finish()
+        self._resampler = self._mixer = None
+
+    def silence(self, samples: int) -> Iterator[bytes]:
+        while samples > 0:
+            count = min(samples, self._rate)
+            samples -= count
+            self.samples += count
+            yield bytes(count * self._width)
+
+    def _time_of(self, frame: AudioFrame) -> float:
+        if frame.time is None:
+            return self._expected
+        is_behind_end = self._end is not None and frame.time > self._end + _MAX_JUMP_BACK_SECONDS
+        is_before = self._resampler is not None and frame.time < self._expected - _MAX_JUMP_BACK_SECONDS
+        return self._expected if is_behind_end or is_before else frame.time
+
+    def _begin(self, frame: AudioFrame, time: float) -> Iterator[bytes]:
+        is_mixed = self._layout == "mono" and len(frame.layout.channels) > 1
+        self._mixer = MonoDownmixer(frame.layout, self._rate) if is_mixed else None
+        layout = frame.layout.name if is_mixed else self._layout
+        self._resampler = AudioResampler("s16p" if is_mixed else "s16", layout, self._rate)
+        self._expected = time
+        missing = round((time - self._start) * self._rate) - self.samples
+        self._superfluous = max(-missing, 0)
+        yield from self.silence(missing)
+
+    def _resample(self, frame: AudioFrame | None) -> Iterator[bytes]:
+        for resampled in self._resampler.resample(frame) if self._resampler else ():
+            if resampled is None:
+                continue
+            dropped = min(self._superfluous, resampled.samples)
+            self._superfluous -= dropped
+            if resampled.samples > dropped:
+                self.samples += resampled.samples - dropped
+                if self._mixer:
+                    yield from self._mixer.add(resampled.to_ndarray()[:, dropped:].astype(np.int16, copy=False))
+                else:
+                    yield bytes(resampled.planes[0])[dropped * self._width : resampled.samples * self._width]
+
+
+_Samples = NDArray[np.int16]
+_FloatSamples = NDArray[np.float32]
+
+_BLOCK_SECONDS = 1.0  # that are judged at once
+_RAMP_SECONDS = 0.01  # in which one mix becomes the next
+_QUIET_POWER = 10.0**2  # of samples of 16 bits: what is not louder tells nothing of its phase
+# Correlation with the loudest channel. Independent channels are within these limits, and stay as they are.
+_INVERTED, _IN_PHASE = -0.25, 0.25
+# ITU-R BS.775: the centre in full, the sides and the back at 3 and 6 dB less, low frequency effects not at all.
+_CHANNEL_WEIGHTS = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0, "LFE2": 0.0}
+_DEFAULT_CHANNEL_WEIGHT = 0.5
+_DEFAULT_LAYOUTS = {6: "5.1", 8: "7.1"}  # of files that do not name their channels
+
+
+class MonoDownmixer:
+    """Mixes blocks of a second, each by the phases of its own channels; memory does not grow with the audio."""
+
+    def __init__(self, layout: AudioLayout, rate: int) -> None:
+        weights = np.array(
+            [_CHANNEL_WEIGHTS.get(name, _DEFAULT_CHANNEL_WEIGHT) for name in _channel_names(layout)], np.float32
+        )
+        if not weights.any():
+            weights[:] = 1.0
+        self._weights = weights / weights.sum()
+        self._signs = np.ones(len(weights), np.float32)
+        self._mix: _FloatSamples | None = None  # the weights with signs that the last block ended with
+        self._block = round(_BLOCK_SECONDS * rate)
+        self._ramp = round(_RAMP_SECONDS * rate)
+        self._parts: list[_Samples] = []
+        self._held = 0
+
+    def add(self, samples: _Samples) -> Iterator[bytes]:
+        """Yield what is mixed now. `samples` has a row for each channel."""
+        self._parts.append(samples)
+        self._held += samples.shape[1]
+        if self._held < self._block:
+            return
+        held = np.concatenate(self._parts, axis=1)
+        whole = self._held // self._block * self._block
+        for first in range(0, whole, self._block):
+            yield self._mix_block(held[:, first : first + self._block])
+        self._parts, self._held = [held[:, whole:]], self._held - whole
+
+    def finish(self) -> Iterator[bytes]:
+        """Yield what is still held back."""
+        if self._held:
+            yield self._mix_block(np.concatenate(self._parts, axis=1))
+        self._parts, self._held = [], 0
+
+    def _mix_block(self, block: _Samples) -> bytes:
+        channels = block.astype(np.float32)
+        self._turn_channels(channels)
+        mix = self._weights * self._signs
+        mixed = mix @ channels
+        if self._mix is not None and (self._mix != mix).any():
+            ramp = np.linspace(0.0, 1.0, min(self._ramp, len(mixed)), dtype=np.float32)
+            before = self._mix @ channels[:, : len(ramp)]
+            mixed[: len(ramp)] = before * (1 - ramp) + mixed[: len(ramp)] * ramp
+        self._mix = mix
+        data: bytes = np.clip(np.rint(mixed), -32768, 32767).astype("<i2").tobytes()
+        return data
+
+    def _turn_channels(self, channels: _FloatSamples) -> None:
+        """Decide the sign of each channel beside the loudest one, whose own does not matter and stays."""
+        centred = (channels - channels.mean(axis=1, keepdims=True)) * (self._weights > 0)[:, None]
+        power = np.square(centred).mean(axis=1)
+        loudest = int(power.argmax())
+        if power[loudest] < _QUIET_POWER:
+            return
+        shared = (centred @ centred[loudest]) / centred.shape[1]
+        correlation = shared / np.maximum(np.sqrt(power * power[loudest]), 1e-9)
+        heard = power >= _QUIET_POWER
+        sign = self._signs[loudest]
+        self._signs[heard & (correlation < _INVERTED)] = -sign
+        self._signs[heard & (correlation > _IN_PHASE)] = sign
+
+
+def _channel_names(layout: AudioLayout) -> list[str]:
+    count = len(layout.channels)
+    is_named = any(channel.name != "NONE" for channel in layout.channels)
+    usual = layout if is_named or count not in _DEFAULT_LAYOUTS else AudioLayout(_DEFAULT_LAYOUTS[count])
+    return [channel.name for channel in usual.channels]

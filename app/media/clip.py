@@ -10,22 +10,28 @@ import errno
 import io
 import os
 import threading
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
 import av
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
 
 from app.core.errors import StageFailed
-from app.media.audio_clip import cut_audio_clip
-from app.media.cutting import MAX_BYTES, Cut, plan_cut
-from app.media.cutting_with_ffmpeg import cut_with_ffmpeg, find_ffmpeg
-from app.media.cutting_with_pyav import cut_with_pyav
-from app.media.opening import BoundedFile, Limits, TooExpensive, open_film
-from app.media.streams import choose_video_stream
+from app.media.audio import ContinuousAudio
+from app.media.clip_encoding import cut_with_ffmpeg, cut_with_pyav, find_ffmpeg
+from app.media.clip_plan import AUDIO_BIT_RATE, AUDIO_CODEC, AUDIO_SAMPLE_RATE, MAX_CLIP_BYTES, ClipPlan, plan_clip
+from app.media.container import choose_audio_stream, choose_video_stream, discard_other_streams, open_container
+from app.media.frames import decode_packet
+from app.media.limits import BoundedFile, ReadLimitExceeded, ReadLimits
+from app.media.timeline import Timeline, has_unreliable_seek, read_timeline
 
-LIMIT_SECONDS = 300.0
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FILM_BYTES = 1024**4
+_MAX_CUTTING_SECONDS = 300.0
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MAX_READ_BYTES = 1024**4
 
 
 def cut_clip(
@@ -34,8 +40,8 @@ def cut_clip(
     end: float,
     target: Path,
     stopping: threading.Event,
-    limit_seconds: float = LIMIT_SECONDS,
-    max_bytes: int = MAX_BYTES,
+    limit_seconds: float = _MAX_CUTTING_SECONDS,
+    max_bytes: int = MAX_CLIP_BYTES,
 ) -> None:
     """Write what a film shows from and to these seconds to `target`, all of it or nothing; it blocks.
 
@@ -43,44 +49,119 @@ def cut_clip(
     film raises, and `OSError` for the target.
     """
     draft = target.with_name(f"{target.name}.part")
-    bounded = BoundedFile(film, Limits(limit_seconds, _FILM_BYTES), stopping)
+    bounded = BoundedFile(film, ReadLimits(limit_seconds, _MAX_READ_BYTES), stopping)
     try:
-        if _has_picture(bounded):
-            _cut(film, bounded, plan_cut(bounded, start, end, max_bytes), draft)
+        if _has_video_stream(bounded):
+            _cut_video_clip(film, bounded, plan_clip(bounded, start, end, max_bytes), draft)
         else:
             cut_audio_clip(bounded, start, end, draft)
         draft.replace(target)
-    except TooExpensive:
+    except ReadLimitExceeded:
         raise StageFailed(f"A clip of the video takes longer to cut than {limit_seconds:g} seconds") from None
     except av.FFmpegError as error:
-        raise_if_full(error)
+        raise_if_disk_full(error)
         raise StageFailed("The file of the video is damaged, no clip can be cut out of it") from None
     finally:
         draft.unlink(missing_ok=True)
 
 
-def raise_if_full(error: Exception) -> None:
+def raise_if_disk_full(error: Exception) -> None:
     """Raise `OSError` where PyAV could not write because the disk is full."""
     number = getattr(error, "errno", None)
-    if number in _NO_ROOM:
+    if number in _DISK_FULL_ERRNOS:
         raise OSError(number, os.strerror(number)) from None
 
 
-def _cut(film: BinaryIO, bounded: BoundedFile, cut: Cut, draft: Path) -> None:
-    program = find_ffmpeg() if _is_local(film) else None
+def _cut_video_clip(film: BinaryIO, bounded: BoundedFile, cut: ClipPlan, draft: Path) -> None:
+    program = find_ffmpeg() if _is_local_file(film) else None
     if program is None or not cut_with_ffmpeg(program, film, bounded, cut, draft):
         cut_with_pyav(bounded, cut, draft)
 
 
-def _has_picture(bounded: BoundedFile) -> bool:
-    with open_film(bounded) as container:
+def _has_video_stream(bounded: BoundedFile) -> bool:
+    with open_container(bounded) as container:
         picture = choose_video_stream(container)
     bounded.seek(0)
     return picture is not None
 
 
-def _is_local(film: BinaryIO) -> bool:
+def _is_local_file(film: BinaryIO) -> bool:
     try:
         return film.fileno() >= 0
     except io.UnsupportedOperation:
         return False
+
+
+_BYTES_PER_SAMPLE = 2
+_PREROLL_SECONDS = 1.0  # that are decoded before the start: codecs need some frames to begin with
+# A seek in files of these leads to a guessed time: they are read from their beginning.
+_UNSEEKABLE_FORMATS = frozenset({"mp3", "aac", "ac3", "amr"})
+
+
+def cut_audio_clip(file: BoundedFile, start: float, end: float, target: Path) -> None:
+    """Write what can be heard from and to these seconds to `target`; silence goes on where the audio ends before.
+
+    Raises `StageFailed`, `Stopped`, `TooExpensive`, `av.FFmpegError` for both files, and what reading raises.
+    """
+    timeline = read_timeline(file, needs_end=False)
+    first = timeline.origin + start
+    with (
+        open_container(file) as source,
+        av.open(f"file:{target}", "w", format="ipod", options={"movflags": "+faststart"}) as clip,
+    ):
+        stream = choose_audio_stream(source)
+        if stream is None:
+            raise StageFailed("The file has neither a picture nor audio that can be decoded")
+        layout = "mono" if stream.codec_context.channels == 1 else "stereo"
+        encoded = clip.add_stream(AUDIO_CODEC, rate=AUDIO_SAMPLE_RATE, layout=layout, bit_rate=AUDIO_BIT_RATE)
+        sound = ContinuousAudio(layout, AUDIO_SAMPLE_RATE, first, None)
+        wanted = round((end - start) * AUDIO_SAMPLE_RATE)
+        chunks = _fill_audio_clip(_decode_audio_from(source, file, stream, timeline, first), sound, wanted)
+        for frame in make_audio_frames(chunks, layout, wanted):
+            file.check_limits()
+            clip.mux(encoded.encode(frame))
+        clip.mux(encoded.encode(None))
+    file.check_limits()
+
+
+def _fill_audio_clip(frames: Iterator[AudioFrame], sound: ContinuousAudio, wanted: int) -> Iterator[bytes]:
+    for frame in frames:
+        yield from sound.add(frame)
+        if sound.samples >= wanted:
+            return
+    yield from sound.finish()
+    yield from sound.silence(wanted - sound.samples)
+
+
+def _decode_audio_from(
+    source: InputContainer, file: BoundedFile, stream: AudioStream, timeline: Timeline, start: float
+) -> Iterator[AudioFrame]:
+    """Yield the frames from a little before `start`, in seconds on the clock of the timeline, on."""
+    lead = start - _PREROLL_SECONDS
+    discard_other_streams(source, stream)
+    can_seek = (
+        source.format.name not in _UNSEEKABLE_FORMATS and not has_unreliable_seek(source) and timeline.is_seekable
+    )
+    if can_seek and not timeline.restarts and lead > 0:
+        source.seek(round(lead * av.time_base))
+    for packet in timeline.continue_clock(source.demux(stream)):
+        if file.has_ended:
+            return
+        if packet.pts is None or packet.pts * packet.time_base >= lead:
+            yield from (frame for frame in decode_packet(packet) if isinstance(frame, AudioFrame))
+
+
+def make_audio_frames(chunks: Iterator[bytes], layout: str, wanted: int, first: int = 0) -> Iterator[AudioFrame]:
+    """Yield frames of the samples in `chunks`, up to sample `wanted` of a clip and from sample `first` on."""
+    width, given = _BYTES_PER_SAMPLE * (2 if layout == "stereo" else 1), first
+    for chunk in chunks:
+        samples = min(len(chunk) // width, wanted - given)
+        if given >= wanted:  # what follows may be silence without end
+            return
+        if samples > 0:
+            frame = AudioFrame("s16", layout, samples)
+            plane = frame.planes[0]
+            plane.update(chunk[: samples * width].ljust(plane.buffer_size, b"\0"))
+            frame.pts, frame.sample_rate, frame.time_base = given, AUDIO_SAMPLE_RATE, Fraction(1, AUDIO_SAMPLE_RATE)
+            given += samples
+            yield frame

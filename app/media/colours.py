@@ -37,8 +37,8 @@ _COLORSPACES = {
     _BT2020: Colorspace.BT2020,
     10: Colorspace.BT2020,
 }
-_KEPT_MATRICES = {_BT709, _BT470BG, _SMPTE170M}
-_KEPT_PRIMARIES = {_BT709, _BT470BG, _SMPTE170M, _SMPTE240M}
+_PASSTHROUGH_MATRICES = {_BT709, _BT470BG, _SMPTE170M}
+_PASSTHROUGH_PRIMARIES = {_BT709, _BT470BG, _SMPTE170M, _SMPTE240M}
 # Of a video that names none. BT.470BG is what FFmpeg calls the matrix of BT.601 without meaning its primaries.
 _PRIMARIES_OF_MATRICES = {
     _BT470BG: _SMPTE170M,
@@ -60,14 +60,14 @@ _CHROMATICITIES = {
 }
 _BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593])
 _GAMMA = 2.4  # BT.1886: of the screens that video is made for
-_STRAIGHT_UP_TO = 0.001  # of the light of white
+_LINEAR_BELOW = 0.001  # of the light of white
 _WHITE_NITS, _PEAK_NITS = 203.0, 1000.0  # BT.2408: white of SDR within HDR, and the brightest that is expected
-_TABLE_SIZE = 49  # colours along each edge of a table: within 1 of 255 of what is computed
+_LUT_SIZE = 49  # colours along each edge of a table: within 1 of 255 of what is computed
 _SCALING = "flags=bicubic+accurate_rnd+full_chroma_int"
 _RGB_FORMATS = ("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8", "x2rgb", "x2bgr", "mono")
 
 
-class Tags(NamedTuple):
+class ColourTags(NamedTuple):
     """What a clip says of its colours."""
 
     matrix: int
@@ -77,7 +77,7 @@ class Tags(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Colours:
+class ColourProperties:
     """What the numbers of a picture mean. `matrix` is None for RGB."""
 
     matrix: int | None
@@ -88,17 +88,17 @@ class Colours:
     @property
     def is_kept(self) -> bool:
         """Whether its numbers stay as they are."""
-        return self.transfer not in (_PQ, _HLG) and self.primaries in _KEPT_PRIMARIES
+        return self.transfer not in (_PQ, _HLG) and self.primaries in _PASSTHROUGH_PRIMARIES
 
     @property
-    def tags(self) -> "Tags":
+    def tags(self) -> "ColourTags":
         """What the numbers of a clip mean."""
         if not self.is_kept:
-            return Tags(_BT709, _BT709, _BT709, _LIMITED_RANGE)
+            return ColourTags(_BT709, _BT709, _BT709, _LIMITED_RANGE)
         # Full range stays so: a browser that computes with few bits shows the other one with other colours.
         is_full = self.is_full_range and self.matrix is not None
-        matrix = self.matrix if self.matrix is not None and self.matrix in _KEPT_MATRICES else _BT709
-        return Tags(matrix, self.primaries, self.transfer, _FULL_RANGE if is_full else _LIMITED_RANGE)
+        matrix = self.matrix if self.matrix is not None and self.matrix in _PASSTHROUGH_MATRICES else _BT709
+        return ColourTags(matrix, self.primaries, self.transfer, _FULL_RANGE if is_full else _LIMITED_RANGE)
 
     def clip_filters(self, size: str, pixels: str, table: Path | None) -> Sequence[tuple[str, str]]:
         """Return the filters that make pictures of a clip; `table` is one that `write_table` has written.
@@ -126,10 +126,10 @@ class Colours:
 
     def write_table(self, path: Path) -> None:
         """Write a table of colours and of what they become, in the format .cube."""
-        steps = np.linspace(0.0, 1.0, _TABLE_SIZE)
+        steps = np.linspace(0.0, 1.0, _LUT_SIZE)
         blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
         table = self.to_bt709(np.stack([red, green, blue], axis=-1)).reshape(-1, 3)
-        lines = [f"LUT_3D_SIZE {_TABLE_SIZE}", *(f"{r:.6f} {g:.6f} {b:.6f}" for r, g, b in table.tolist())]
+        lines = [f"LUT_3D_SIZE {_LUT_SIZE}", *(f"{r:.6f} {g:.6f} {b:.6f}" for r, g, b in table.tolist())]
         path.write_text("\n".join(lines) + "\n")
 
     def to_bt709(self, rgb: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -139,13 +139,13 @@ class Colours:
         whose colours others are computed.
         """
         if self.transfer in (_PQ, _HLG):
-            light = _tone_mapped(_pq_nits(rgb) if self.transfer == _PQ else _hlg_nits(rgb))
+            light = _tone_map(_pq_to_nits(rgb) if self.transfer == _PQ else _hlg_to_nits(rgb))
         else:
             light = rgb**_GAMMA
-        return _as_numbers(light @ _conversion(self.primaries, _BT709).T)
+        return _encode_bt1886(light @ _primaries_matrix(self.primaries, _BT709).T)
 
 
-def colours_of(frame: VideoFrame) -> Colours:
+def read_colours(frame: VideoFrame) -> ColourProperties:
     """Return what a frame says of its colours, and what players take for granted where it does not."""
     is_rgb = frame.format.name.startswith(_RGB_FORMATS)
     guess = _BT709 if frame.height >= _HD_HEIGHT or is_rgb else _SMPTE170M
@@ -161,10 +161,10 @@ def colours_of(frame: VideoFrame) -> Colours:
     if transfer <= 0 or transfer in (_UNSPECIFIED, 3):
         transfer = _SMPTE170M if primaries == _SMPTE170M else _BT709
     is_full = is_rgb or frame.format.name.startswith("yuvj") or int(frame.color_range) == _FULL_RANGE
-    return Colours(None if is_rgb else matrix, primaries, transfer, is_full)
+    return ColourProperties(None if is_rgb else matrix, primaries, transfer, is_full)
 
 
-def to_jpeg_colours(frame: VideoFrame, colours: Colours, width: int, height: int) -> VideoFrame:
+def convert_to_jpeg_colours(frame: VideoFrame, colours: ColourProperties, width: int, height: int) -> VideoFrame:
     """Return a frame at another size, with the numbers of a JPEG: full range, the matrix of BT.601, colours of sRGB."""
     matrix = None if colours.matrix is None else _COLORSPACES[colours.matrix]
     source = ColorRange.JPEG if colours.is_full_range else ColorRange.MPEG
@@ -195,7 +195,7 @@ def to_jpeg_colours(frame: VideoFrame, colours: Colours, width: int, height: int
     )
 
 
-def _pq_nits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _pq_to_nits(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The EOTF of SMPTE ST 2084."""
     power = values ** (1 / 78.84375)
     return np.asarray(
@@ -203,42 +203,42 @@ def _pq_nits(values: NDArray[np.float64]) -> NDArray[np.float64]:
     )
 
 
-def _pq_values(nits: NDArray[np.float64]) -> NDArray[np.float64]:
+def _nits_to_pq(nits: NDArray[np.float64]) -> NDArray[np.float64]:
     power = (np.maximum(nits, 0) / 10_000) ** 0.1593017578125
     return np.asarray(((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375)
 
 
-def _hlg_nits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _hlg_to_nits(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The EOTF of BT.2100 for a screen of 1,000 nits."""
     scene = np.where(values <= 0.5, values**2 / 3, (np.exp((values - 0.55991073) / 0.17883277) + 0.28466892) / 12)
     luma = np.maximum(scene @ _BT2020_LUMA, 1e-9)[..., np.newaxis]
     return np.asarray(_PEAK_NITS * luma**0.2 * scene)
 
 
-def _tone_mapped(nits: NDArray[np.float64]) -> NDArray[np.float64]:
+def _tone_map(nits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return light with white at 1: dark parts as they are, highlights compressed by the EETF of BT.2390."""
     brightest = np.minimum(nits.max(axis=-1, keepdims=True), _PEAK_NITS)
-    peak, white = _pq_values(np.array(_PEAK_NITS)), _pq_values(np.array(_WHITE_NITS))
-    value, highest = _pq_values(brightest) / peak, white / peak
+    peak, white = _nits_to_pq(np.array(_PEAK_NITS)), _nits_to_pq(np.array(_WHITE_NITS))
+    value, highest = _nits_to_pq(brightest) / peak, white / peak
     knee = 1.5 * highest - 0.5
     t = np.clip((value - knee) / (1 - knee), 0, 1)
     spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (3 * t**2 - 2 * t**3) * highest
-    mapped = _pq_nits(np.where(value < knee, value, spline) * peak)
+    mapped = _pq_to_nits(np.where(value < knee, value, spline) * peak)
     return np.asarray(nits * mapped / np.maximum(nits.max(axis=-1, keepdims=True), 1e-6) / _WHITE_NITS)
 
 
-def _as_numbers(light: NDArray[np.float64]) -> NDArray[np.float64]:
+def _encode_bt1886(light: NDArray[np.float64]) -> NDArray[np.float64]:
     """The inverse EOTF of BT.1886, straight near black, where it would be too steep for a table."""
     size = np.abs(light)
-    straight = size * _STRAIGHT_UP_TO ** (1 / _GAMMA - 1)
-    return np.asarray(np.sign(light) * np.where(size < _STRAIGHT_UP_TO, straight, size ** (1 / _GAMMA)))
+    straight = size * _LINEAR_BELOW ** (1 / _GAMMA - 1)
+    return np.asarray(np.sign(light) * np.where(size < _LINEAR_BELOW, straight, size ** (1 / _GAMMA)))
 
 
-def _conversion(source: int, target: int) -> NDArray[np.float64]:
-    return np.linalg.inv(_to_xyz(target)) @ _to_xyz(source)
+def _primaries_matrix(source: int, target: int) -> NDArray[np.float64]:
+    return np.linalg.inv(_rgb_to_xyz_matrix(target)) @ _rgb_to_xyz_matrix(source)
 
 
-def _to_xyz(primaries: int) -> NDArray[np.float64]:
+def _rgb_to_xyz_matrix(primaries: int) -> NDArray[np.float64]:
     columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in _CHROMATICITIES[primaries]]).T
     scale = np.linalg.solve(columns[:, :3], columns[:, 3])
     return np.asarray(columns[:, :3] * scale)

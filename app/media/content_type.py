@@ -6,11 +6,11 @@ import re
 from app.core.media_types import UNKNOWN_TYPE, media_type_of
 
 # How many of a file's first bytes tell what it is.
-HEAD_BYTES = 512
+SIGNATURE_BYTES = 512
 
 # The major brands of https://mp4ra.org/registered-types/brands that are not a film in MP4.
-_BY_BRAND = {b"qt  ": "video/quicktime", b"M4A ": "audio/mp4", b"M4B ": "audio/mp4"}
-_BY_START = (
+_TYPES_OF_BRANDS = {b"qt  ": "video/quicktime", b"M4A ": "audio/mp4", b"M4B ": "audio/mp4"}
+_SIGNATURES = (
     (rb"RIFF....AVI ", "video/x-msvideo"),
     (rb"(RIFF|RF64)....WAVE", "audio/wav"),
     (rb"\xff\xd8\xff", "image/jpeg"),
@@ -31,9 +31,9 @@ _BY_START = (
     (rb"....(moov|mdat|wide|pnot)", "video/quicktime"),
 )
 # An Ogg file begins with a page for each of its tracks.
-_OGG_PICTURE = re.compile(rb"\x80theora|BBCD|OVP80")
+_OGG_VIDEO_CODEC = re.compile(rb"\x80theora|BBCD|OVP80")
 # What users send that is neither video nor audio, in words for them.
-_OTHERS = (
+_NON_MEDIA_SIGNATURES = (
     (rb"\xff\xd8\xff", "an image (JPEG)"),
     (rb"\x89PNG\r\n", "an image (PNG)"),
     (rb"RIFF....WEBP", "an image (WebP)"),
@@ -50,24 +50,24 @@ _OTHERS = (
 _DOCUMENT_TYPE = re.compile(rb"\x42\x82.(webm|matroska)", re.DOTALL)  # EBML: id, one byte of length, name
 
 
-def content_type(head: bytes, name: str) -> str:
+def detect_content_type(head: bytes, name: str) -> str:
     """Return the media type of a file that begins with `head`; its `name` decides only where that says nothing.
 
     A file that is something else, as a web page that is called `talk.mp4`, is `UNKNOWN_TYPE`.
     """
-    known = _by_content(head)
+    known = _match_signature(head)
     if known is None:
-        known = UNKNOWN_TYPE if describe_other_content(head) else media_type_of(name)
+        known = UNKNOWN_TYPE if describe_non_media(head) else media_type_of(name)
     return known
 
 
-def describe_other_content(head: bytes) -> str | None:
+def describe_non_media(head: bytes) -> str | None:
     """Return what a file is that is neither video nor audio ("an image (JPEG)"), None where its `head` does not say."""
-    matches = (kind for start, kind in _OTHERS if re.match(start, head, re.DOTALL | re.IGNORECASE))
-    return next(matches, None) or ("text" if _is_text(head) else None)
+    matches = (kind for start, kind in _NON_MEDIA_SIGNATURES if re.match(start, head, re.DOTALL | re.IGNORECASE))
+    return next(matches, None) or ("text" if _looks_like_text(head) else None)
 
 
-def _is_text(head: bytes) -> bool:
+def _looks_like_text(head: bytes) -> bool:
     """Whether a file begins with UTF-8, of which the last character may be cut."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)
@@ -76,13 +76,13 @@ def _is_text(head: bytes) -> bool:
     return bool(text.strip()) and all(each.isprintable() or each in "\t\r\n\f\ufeff" for each in text)
 
 
-def _by_content(head: bytes) -> str | None:
+def _match_signature(head: bytes) -> str | None:
     if head[4:8] == b"ftyp":
         brand = head[8:12]
-        return "video/3gpp" if brand.startswith(b"3g") else _BY_BRAND.get(brand, "video/mp4")
+        return "video/3gpp" if brand.startswith(b"3g") else _TYPES_OF_BRANDS.get(brand, "video/mp4")
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         found = _DOCUMENT_TYPE.search(head)
         return None if found is None else "video/webm" if found[1] == b"webm" else "video/x-matroska"
     if head.startswith(b"OggS"):
-        return "video/ogg" if _OGG_PICTURE.search(head) else "audio/ogg"
-    return next((kind for start, kind in _BY_START if re.match(start, head, re.DOTALL)), None)
+        return "video/ogg" if _OGG_VIDEO_CODEC.search(head) else "audio/ogg"
+    return next((kind for start, kind in _SIGNATURES if re.match(start, head, re.DOTALL)), None)

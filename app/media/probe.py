@@ -7,28 +7,39 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from app.media.asf import HEADER_BYTES
-from app.media.audio_only import probe_audio
-from app.media.broken_packet import ends_in_packet
-from app.media.content_type import HEAD_BYTES, describe_other_content
-from app.media.decoders import can_decode
-from app.media.early_end import declared_seconds, lacks_index, mp3_declared_seconds
-from app.media.opening import MAX_PIXELS, BoundedFile, Limits, TooExpensive, open_film
-from app.media.sample_tables import unpacks_too_far
-from app.media.streams import choose_audio_stream, choose_video_stream
-from app.media.timeline import read_only, read_timeline
-from app.media.turning import lies_on_its_side
+from app.media.container import (
+    MAX_PIXELS,
+    can_decode_stream,
+    choose_audio_stream,
+    choose_video_stream,
+    discard_other_streams,
+    open_container,
+)
+from app.media.content_type import SIGNATURE_BYTES, describe_non_media
+from app.media.frames import is_sideways
+from app.media.limits import BoundedFile, ReadLimitExceeded, ReadLimits
+from app.media.sample_tables import has_oversized_index
+from app.media.timeline import read_timeline
+from app.media.truncated_packet import ends_inside_packet
+from app.media.truncation import (
+    ASF_HEADER_BYTES,
+    duration_before_truncation,
+    has_lost_index,
+    mp3_duration_before_truncation,
+)
 
 # A film of hours that lost its duration is read from end to end to find it.
-_LIMITS = Limits(seconds=20.0, bytes=4 * 1024**3)
-_PACKETS_AT_MOST = 100  # that are decoded where only a frame tells the size of the picture
-_TURNED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})  # that say how a picture is turned
-_OTHER_NAMES = {"matroska": "mkv", "mov": "mp4"}
+_LIMITS = ReadLimits(seconds=20.0, bytes=4 * 1024**3)
+_MAX_VIDEO_PACKETS = 100  # that are decoded where only a frame tells the size of the picture
+_ROTATABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})  # that say how a picture is turned
+_FORMAT_ALIASES = {"matroska": "mkv", "mov": "mp4"}
 # What a file without a telling name is called by. WebM is Matroska with these codecs and no others.
 _EXTENSIONS = {"mpegts": ".ts", "mpeg": ".mpg"}
 _WEBM_CODECS = frozenset({"vp8", "vp9", "av1", "opus", "vorbis", None})
@@ -63,7 +74,7 @@ class MediaInfo:
         return _EXTENSIONS.get(self.format, f".{self.format}")
 
 
-def probe(path: Path) -> MediaInfo:
+def probe_media(path: Path) -> MediaInfo:
     """Read a video file's own description; it blocks. Raises `NotAVideo`, and `OSError` where it cannot be read.
 
     A duration that takes too long to find is unknown, and so is that of a file that says none and has no packets.
@@ -72,44 +83,44 @@ def probe(path: Path) -> MediaInfo:
         size = os.fstat(file.fileno()).st_size
         if size == 0:
             raise NotAVideo("the file is empty")
-        if other := _find_other_content(file):
+        if other := _describe_non_media_content(file):
             raise NotAVideo(f"the file is {other}, no video and no audio")
-        if unpacks_too_far(file, size):
+        if has_oversized_index(file, size):
             raise NotAVideo("the file is damaged: its index lists more than the file can hold")
         file.seek(0)
         bounded = BoundedFile(file, _LIMITS)
         try:
-            with open_film(bounded) as container:
-                info = _describe(container, bounded, path, size)
-            return _judge_end(info if info.duration_seconds else _measure(info, bounded), file, size)
-        except TooExpensive as error:
+            with open_container(bounded) as container:
+                info = _probe_streams(container, bounded, path, size)
+            return _detect_truncation(info if info.duration_seconds else _measure_duration(info, bounded), file, size)
+        except ReadLimitExceeded as error:
             raise NotAVideo(str(error)) from None
         except av.FFmpegError:
             raise NotAVideo(
                 "the file is damaged: its end is missing, and with it what is needed to play it"
-                if lacks_index(file, size)
+                if has_lost_index(file, size)
                 else "the file is no video, or it is damaged"
             ) from None
 
 
-def _judge_end(info: MediaInfo, file: BinaryIO, size: int) -> MediaInfo:
+def _detect_truncation(info: MediaInfo, file: BinaryIO, size: int) -> MediaInfo:
     """Add whether the file ends early, and how long it was before where it says so."""
     seconds, declared = info.duration_seconds, info.declared_seconds
     if seconds is not None and declared is None:
         file.seek(0)
         declared = (
-            mp3_declared_seconds(file, size, seconds)
+            mp3_duration_before_truncation(file, size, seconds)
             if info.format == "mp3"
-            else declared_seconds(file.read(HEADER_BYTES), size, seconds)
+            else duration_before_truncation(file.read(ASF_HEADER_BYTES), size, seconds)
         )
-    ends_early = declared is not None or ends_in_packet(file, size, info.format)
+    ends_early = declared is not None or ends_inside_packet(file, size, info.format)
     return replace(info, declared_seconds=declared, ends_early=ends_early)
 
 
-def _find_other_content(file: BinaryIO) -> str | None:
-    head = file.read(HEAD_BYTES)
+def _describe_non_media_content(file: BinaryIO) -> str | None:
+    head = file.read(SIGNATURE_BYTES)
     file.seek(0)
-    return describe_other_content(head)
+    return describe_non_media(head)
 
 
 def size_in_kb(size_in_bytes: int) -> int:
@@ -117,45 +128,45 @@ def size_in_kb(size_in_bytes: int) -> int:
     return -(-size_in_bytes // 1024)
 
 
-def _describe(container: InputContainer, file: BoundedFile, path: Path, size: int) -> MediaInfo:
+def _probe_streams(container: InputContainer, file: BoundedFile, path: Path, size: int) -> MediaInfo:
     video = choose_video_stream(container)
     if video is None:
-        return _describe_audio(container, file, path, size)
-    codec = _codec(video)
-    if codec is None or not can_decode(video):
+        return _probe_audio_only(container, file, path, size)
+    codec = _codec_name(video)
+    if codec is None or not can_decode_stream(video):
         raise NotAVideo("the codec of its picture is unknown, or it is damaged")
     if container.format.name == "gif" and _is_single_image(container, video):
         raise NotAVideo("the file is an image (GIF), no video and no audio")
-    width, height = _size(container, video)
+    width, height = _read_resolution(container, video)
     if (
-        container.format.name in _TURNED_FORMATS
-        and (frame := _decode_one(container, video))
-        and lies_on_its_side(frame)
+        container.format.name in _ROTATABLE_FORMATS
+        and (frame := _decode_one_frame(container, video))
+        and is_sideways(frame)
     ):
         width, height = height, width
     return MediaInfo(
         duration_seconds=None,
         file_size_kb=size_in_kb(size),
         video_codec=codec,
-        audio_codec=_codec(choose_audio_stream(container)),
+        audio_codec=_codec_name(choose_audio_stream(container)),
         resolution=f"{width}x{height}",
         frame_rate=float(video.average_rate) if video.average_rate else None,
-        format=_format(container.format.name, path),
+        format=_format_name(container.format.name, path),
     )
 
 
-def _describe_audio(container: InputContainer, file: BoundedFile, path: Path, size: int) -> MediaInfo:
-    found = probe_audio(container, file)
+def _probe_audio_only(container: InputContainer, file: BoundedFile, path: Path, size: int) -> MediaInfo:
+    found = _probe_audio_stream(container, file)
     if found is None:
         file.check_limits()
         raise NotAVideo("the file has no picture and no audio that can be decoded")
     audio, duration = found
-    name = _format(container.format.name, path)
+    name = _format_name(container.format.name, path)
     return MediaInfo(
         duration_seconds=duration,
         file_size_kb=size_in_kb(size),
         video_codec=None,
-        audio_codec=_codec(audio),
+        audio_codec=_codec_name(audio),
         resolution=None,
         frame_rate=None,
         format="m4a" if name == "mp4" else name,
@@ -167,10 +178,10 @@ def _is_single_image(container: InputContainer, video: VideoStream) -> bool:
     return len(list(islice(frames, 2))) < 2
 
 
-def _size(container: InputContainer, video: VideoStream) -> tuple[int, int]:
+def _read_resolution(container: InputContainer, video: VideoStream) -> tuple[int, int]:
     """Return what the file says; where only its frames tell, one of them is decoded."""
     if not video.width or not video.height:
-        _decode_one(container, video)
+        _decode_one_frame(container, video)
     if not video.width or not video.height:
         raise NotAVideo("the size of its picture is unknown, or it is damaged")
     if video.width * video.height > MAX_PIXELS:
@@ -178,9 +189,9 @@ def _size(container: InputContainer, video: VideoStream) -> tuple[int, int]:
     return video.width, video.height
 
 
-def _decode_one(container: InputContainer, video: VideoStream) -> VideoFrame | None:
-    read_only(container, video)
-    for _, packet in zip(range(_PACKETS_AT_MOST), container.demux(video), strict=False):
+def _decode_one_frame(container: InputContainer, video: VideoStream) -> VideoFrame | None:
+    discard_other_streams(container, video)
+    for _, packet in zip(range(_MAX_VIDEO_PACKETS), container.demux(video), strict=False):
         try:
             if frames := video.codec_context.decode(packet):
                 return frames[0]
@@ -189,23 +200,82 @@ def _decode_one(container: InputContainer, video: VideoStream) -> VideoFrame | N
     return None
 
 
-def _codec(stream: Stream | None) -> str | None:
+def _codec_name(stream: Stream | None) -> str | None:
     codec = getattr(stream, "codec", None)  # a stream that FFmpeg has no decoder for lacks the attribute
     return None if codec is None else str(codec.canonical_name)
 
 
-def _measure(info: MediaInfo, file: BoundedFile) -> MediaInfo:
+def _measure_duration(info: MediaInfo, file: BoundedFile) -> MediaInfo:
     """Add the duration, unless it takes too long to find; what else a file says is true all the same."""
     file.seek(0)
     try:
         timeline = read_timeline(file, may_read_all=True)
-    except TooExpensive:
+    except ReadLimitExceeded:
         return info
     return replace(info, duration_seconds=timeline.duration_seconds, declared_seconds=timeline.declared_seconds)
 
 
-def _format(names: str, path: Path) -> str:
+def _format_name(names: str, path: Path) -> str:
     """Return the one of FFmpeg's names ("mov,mp4,m4a") that the file goes by, or the first."""
     known = names.split(",")
     suffix = path.suffix.lower().removeprefix(".")
-    return suffix if suffix in known else _OTHER_NAMES.get(known[0], known[0])
+    return suffix if suffix in known else _FORMAT_ALIASES.get(known[0], known[0])
+
+
+_MAX_AUDIO_PACKETS = 100  # that are decoded to find out whether any can be
+# Files of these have no index: what FFmpeg reports is a guess from the bit rate, or what a header once said.
+_UNINDEXED_FORMATS = frozenset({"mp3", "aac", "ac3", "amr"})
+
+
+@dataclass(slots=True)
+class _PacketTotals:
+    """What the packets of a stream come to: the time at which the last one ends, and how many have no time."""
+
+    end: int = 0
+    untimed: int = 0
+
+    def add(self, packet: "Packet[AudioStream]") -> None:
+        if packet.pts is not None:
+            self.end = max(self.end, packet.pts + (packet.duration or 0))
+        elif packet.size:
+            self.untimed += 1
+
+
+def _probe_audio_stream(container: InputContainer, file: BoundedFile) -> tuple[AudioStream, float | None] | None:
+    """Return the audio that a player plays, and its seconds where only its packets tell them.
+
+    None where there is no audio, or no frame at its beginning can be decoded.
+    """
+    stream = choose_audio_stream(container)
+    if stream is None:
+        return None
+    discard_other_streams(container, stream)
+    packets, measured = container.demux(stream), _PacketTotals()
+    for _, packet in zip(range(_MAX_AUDIO_PACKETS), packets, strict=False):
+        measured.add(packet)
+        if _can_decode_packet(packet):
+            break
+    else:
+        return None
+    if container.format.name not in _UNINDEXED_FORMATS:
+        return stream, None
+    said = container.duration / av.time_base if container.duration else None
+    for packet in packets:
+        if file.has_ended:
+            break
+        measured.add(packet)
+    return stream, said if file.is_spent else _measured_duration(measured, container, stream) or said
+
+
+def _can_decode_packet(packet: "Packet[AudioStream]") -> bool:
+    try:
+        return bool(packet.decode())
+    except av.FFmpegError:  # others may be whole
+        return False
+
+
+def _measured_duration(measured: _PacketTotals, container: InputContainer, stream: AudioStream) -> float:
+    if measured.end and stream.time_base:
+        return float(measured.end * stream.time_base) - (container.start_time or 0) / av.time_base
+    context = stream.codec_context  # it has decoded a frame, so that it knows how long each is
+    return measured.untimed * context.frame_size / context.sample_rate if context.sample_rate else 0.0

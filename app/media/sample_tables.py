@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 # An entry takes some 40 bytes. Real samples have bytes themselves; a video that was cut off has lost most of them.
-_FREE_ENTRIES, _MOST_ENTRIES = 2_000_000, 40_000_000
+_FREE_ENTRIES, _MAX_ENTRIES = 2_000_000, 40_000_000
 _HEADER_BYTES = 256 * 1024**2  # that are read of one box; those of a day have less
 _UNPACKED_BYTES = 64 * 1024**2  # of all compressed headers of a file; real ones have one, of some megabytes
 _UNPACKED_AT_ONCE, _PACKED_AT_ONCE = 1024**2, 64 * 1024
-_BOXES_AT_MOST = 1_000_000  # of a header, and of a file
-_DEEPEST = 16
+_MAX_BOXES = 1_000_000  # of a header, and of a file
+_MAX_DEPTH = 16
 _SAMPLES_AT_ONCE = 1024  # of uncompressed audio, in one entry
 _BOX_BYTES, _LONG_BOX_BYTES = 8, 16
 _CONTAINERS = frozenset(
@@ -33,11 +33,11 @@ _COUNTS_OF_RUN = (0x100, 0x200, 0x400, 0x800)  # flags of `trun`: what is writte
 _Box = tuple[bytes, memoryview]
 
 
-class _TooMuch(Exception):
+class _IndexTooLarge(Exception):
     """A header that no recording has."""
 
 
-class _Budget:
+class _DecompressionBudget:
     """Bytes that the compressed headers of a file may still unpack to."""
 
     def __init__(self) -> None:
@@ -46,53 +46,53 @@ class _Budget:
     def take(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            raise _TooMuch
+            raise _IndexTooLarge
 
 
-def unpacks_too_far(file: BinaryIO, size: int) -> bool:
+def has_oversized_index(file: BinaryIO, size: int) -> bool:
     """Whether the index of a file of `size` bytes has more entries than there can be samples."""
-    limit, entries, budget = min(_FREE_ENTRIES + size, _MOST_ENTRIES), 0, _Budget()
+    limit, entries, budget = min(_FREE_ENTRIES + size, _MAX_ENTRIES), 0, _DecompressionBudget()
     try:
-        for header in _read_headers(file, size):
-            entries += sum(_count_entries(_read_boxes(memoryview(header), budget), size))
+        for header in _read_header_boxes(file, size):
+            entries += sum(_count_entries(_read_table_boxes(memoryview(header), budget), size))
             if entries > limit:
                 return True
-    except _TooMuch:
+    except _IndexTooLarge:
         return True
     return False
 
 
-def _read_headers(file: BinaryIO, size: int) -> Iterator[bytes]:
+def _read_header_boxes(file: BinaryIO, size: int) -> Iterator[bytes]:
     """Yield the boxes of a file that are not its media; a file of another kind has none."""
     position = 0
-    for _ in range(_BOXES_AT_MOST):
+    for _ in range(_MAX_BOXES):
         if position + _BOX_BYTES > size:
             return
         file.seek(position)
         head = file.read(2 * _LONG_BOX_BYTES)
-        length, kind, start = _read_head(memoryview(head), size - position)
+        length, kind, start = _read_box_header(memoryview(head), size - position)
         if length < start:
             return
         if kind in _HEADERS or (kind in _HIDDEN and head[start + 4 : start + 8] in (b"moov", b"cmov")):
             file.seek(position)
             header = file.read(min(length, _HEADER_BYTES + 1))
             if len(header) > _HEADER_BYTES:
-                raise _TooMuch
+                raise _IndexTooLarge
             yield header
         position += length
-    raise _TooMuch
+    raise _IndexTooLarge
 
 
-def _read_boxes(header: memoryview, budget: _Budget) -> list[_Box]:
+def _read_table_boxes(header: memoryview, budget: _DecompressionBudget) -> list[_Box]:
     """Return the tables of a header. Of fragments, of which there are many, it is enough to find their runs."""
     found = list(_ANY_TABLE.finditer(header)) if bytes(header[4:8]) == b"moof" else []
     if found and all(each[0] == b"trun" for each in found):
         starts = [each.start() - 4 for each in found]
-        return [(b"trun", header[start + 8 : start + _read_number(header, start)]) for start in starts]
-    return list(_find_boxes(header, budget))
+        return [(b"trun", header[start + 8 : start + _read_uint32(header, start)]) for start in starts]
+    return list(_walk_boxes(header, budget))
 
 
-def _read_head(data: memoryview, rest: int) -> tuple[int, bytes, int]:
+def _read_box_header(data: memoryview, rest: int) -> tuple[int, bytes, int]:
     """Return the length of a box, its kind, and where its content begins."""
     length, kind = int.from_bytes(data[:4], "big"), bytes(data[4:8])
     if length == 1:
@@ -100,42 +100,42 @@ def _read_head(data: memoryview, rest: int) -> tuple[int, bytes, int]:
     return length or rest, kind, _BOX_BYTES
 
 
-def _find_boxes(data: memoryview, budget: _Budget, depth: int = 0) -> Iterator[_Box]:
+def _walk_boxes(data: memoryview, budget: _DecompressionBudget, depth: int = 0) -> Iterator[_Box]:
     """Yield the kinds and contents of boxes in their order, the outer ones first.
 
     In a box of another kind tables are found by their names: FFmpeg takes them from nearly everywhere.
     """
     position = 0
-    for _ in range(_BOXES_AT_MOST):
+    for _ in range(_MAX_BOXES):
         if position + _BOX_BYTES > len(data):
             return
-        length, kind, start = _read_head(data[position:], len(data) - position)
+        length, kind, start = _read_box_header(data[position:], len(data) - position)
         if length < start:
             return
         content = data[position + start : position + length]
         yield kind, content
-        yield from _find_inner(kind, content, budget, depth)
+        yield from _walk_nested_boxes(kind, content, budget, depth)
         position += length
-    raise _TooMuch
+    raise _IndexTooLarge
 
 
-def _find_inner(kind: bytes, content: memoryview, budget: _Budget, depth: int) -> Iterator[_Box]:
-    if depth > _DEEPEST:
-        raise _TooMuch
+def _walk_nested_boxes(kind: bytes, content: memoryview, budget: _DecompressionBudget, depth: int) -> Iterator[_Box]:
+    if depth > _MAX_DEPTH:
+        raise _IndexTooLarge
     if kind in _CONTAINERS:
-        yield from _find_boxes(content, budget, depth + 1)
+        yield from _walk_boxes(content, budget, depth + 1)
     elif kind == b"meta":  # with a version in front of the boxes or without one
         first = next((place for place in range(0, len(content), 4) if bytes(content[place : place + 4]) == b"hdlr"), 4)
-        yield from _find_boxes(content[max(first - 4, 0) :], budget, depth + 1)
+        yield from _walk_boxes(content[max(first - 4, 0) :], budget, depth + 1)
     elif kind not in _LEAVES:
         for found in _ANY_TABLE.finditer(content):
             yield found[0], content[found.end() :]
             if found[0] == b"cmvd":
-                header = _decompress(content[found.end() + 4 :], budget)
-                yield from _find_boxes(memoryview(header), budget, depth + 1)
+                header = _decompress_header(content[found.end() + 4 :], budget)
+                yield from _walk_boxes(memoryview(header), budget, depth + 1)
 
 
-def _decompress(data: memoryview, budget: _Budget) -> bytes:
+def _decompress_header(data: memoryview, budget: _DecompressionBudget) -> bytes:
     """Return the header of an old QuickTime file; of what is none, nothing, which costs a piece of the budget too."""
     unpacker, pieces = zlib.decompressobj(), [b""]
     budget.take(_UNPACKED_AT_ONCE)
@@ -158,40 +158,40 @@ def _count_entries(boxes: Sequence[_Box], size: int) -> Iterator[int]:
     starts = [number for number, (kind, _) in enumerate(boxes) if kind == b"trak"]
     for start, end in zip([0, *starts], [*starts, len(boxes)], strict=True):
         track = boxes[start:end]
-        edits = max([1, *(_read_number(each, 4) for each in _contents(track, b"elst"))])
-        samples = sum(_read_number(each, 8) for each in _contents(track, b"stsz", b"stz2"))
-        yield edits * (_count_pieces(track, size) if _is_uncompressed_audio(track) else samples)
-    yield from (_count_run(each) for each in _contents(boxes, b"trun"))
+        edits = max([1, *(_read_uint32(each, 4) for each in _box_contents(track, b"elst"))])
+        samples = sum(_read_uint32(each, 8) for each in _box_contents(track, b"stsz", b"stz2"))
+        yield edits * (_count_audio_chunks(track, size) if _is_uncompressed_audio(track) else samples)
+    yield from (_count_fragment_run(each) for each in _box_contents(boxes, b"trun"))
 
 
-def _contents(boxes: Sequence[_Box], *kinds: bytes) -> list[memoryview]:
+def _box_contents(boxes: Sequence[_Box], *kinds: bytes) -> list[memoryview]:
     return [content for kind, content in boxes if kind in kinds]
 
 
 def _is_uncompressed_audio(track: Sequence[_Box]) -> bool:
     """Whether each sample lasts one tick of the clock, so that FFmpeg takes many of a chunk as one."""
-    runs = [(_read_number(each, 4), _read_number(each, 12)) for each in _contents(track, b"stts")]
-    handlers = {bytes(each[8:12]) for each in _contents(track, b"hdlr")}
+    runs = [(_read_uint32(each, 4), _read_uint32(each, 12)) for each in _box_contents(track, b"stts")]
+    handlers = {bytes(each[8:12]) for each in _box_contents(track, b"hdlr")}
     return runs == [(1, 1)] and b"soun" in handlers and b"vide" not in handlers
 
 
-def _count_pieces(track: Sequence[_Box], size: int) -> int:
+def _count_audio_chunks(track: Sequence[_Box], size: int) -> int:
     """Return how many entries the chunks of uncompressed audio can have."""
-    chunks = sum(min(_read_number(each, 4), size) for each in _contents(track, b"stco", b"co64"))
+    chunks = sum(min(_read_uint32(each, 4), size) for each in _box_contents(track, b"stco", b"co64"))
     longest = 0
-    for each in _contents(track, b"stsc"):
-        count = min(_read_number(each, 4), (len(each) - 8) // 12)
+    for each in _box_contents(track, b"stsc"):
+        count = min(_read_uint32(each, 4), (len(each) - 8) // 12)
         if count > 0:
             longest = max(longest, *(samples for _, samples, _ in struct.iter_unpack(">III", each[8 : 8 + 12 * count])))
     return chunks * (longest // _SAMPLES_AT_ONCE + 1)
 
 
-def _count_run(run: memoryview) -> int:
+def _count_fragment_run(run: memoryview) -> int:
     """Return the samples of a run for which nothing is written, or more than there is."""
-    flags, samples = _read_number(run, 0) & 0xFFFFFF, _read_number(run, 4)
+    flags, samples = _read_uint32(run, 0) & 0xFFFFFF, _read_uint32(run, 4)
     width = 4 * sum(bool(flags & flag) for flag in _COUNTS_OF_RUN)
     return samples if samples * width > len(run) or not width else 0
 
 
-def _read_number(data: memoryview, place: int) -> int:
+def _read_uint32(data: memoryview, place: int) -> int:
     return int.from_bytes(data[place : place + 4], "big")

@@ -22,8 +22,7 @@ from app.core.errors import (
 )
 from app.database import Database
 from app.media.probe import size_in_kb
-from app.media.still import NoPicture, NoVideoStream, make_still
-from app.media.waveform import draw_waveform
+from app.media.thumbnail import NoThumbnail, NoVideoStream, draw_waveform, make_thumbnail
 from app.repositories import ThumbnailRepository
 from app.repositories.thumbnails import Owner
 from app.services.identifiers import findable
@@ -140,7 +139,7 @@ class Thumbnails:
         try:
             with self._noting_trouble(owner, owner):
                 return await self._workers.run(self._decode, owner.file_url)
-        except (NoPicture, FileMissing, OSError) as error:
+        except (NoThumbnail, FileMissing, OSError) as error:
             self._failures[owner] = None
             self._report(owner, error)
             raise ThumbnailNotFound from None
@@ -166,7 +165,7 @@ class Thumbnails:
     def _decode(self, url: str) -> bytes:
         with self._storage.open(url) as file:
             try:
-                return make_still(file)
+                return make_thumbnail(file)
             except NoVideoStream:
                 file.seek(0)
                 return draw_waveform(file)

@@ -19,8 +19,8 @@ from app.core.errors import (
     TooLarge,
 )
 from app.database import Database
-from app.media.lengths import MAX_HOURS, check_hours
-from app.media.probe import MediaInfo, NotAVideo, probe
+from app.media.limits import DEFAULT_MAX_HOURS, check_max_hours
+from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.repositories import VideoRepository
 from app.repositories.video_files import VideoFileRepository
 from app.services.derived_names import reserve_free_name
@@ -139,8 +139,8 @@ class Upload:
 
     async def _probe(self) -> MediaInfo:
         try:
-            info = await _probes.run(probe, self._incoming.path)
-            check_hours(info.duration_seconds or 0.0, self._max_hours)
+            info = await _probes.run(probe_media, self._incoming.path)
+            check_max_hours(info.duration_seconds or 0.0, self._max_hours)
             return info
         except StageFailed as error:
             raise InvalidInput(str(error)) from None
@@ -189,7 +189,7 @@ class Upload:
 
 @asynccontextmanager
 async def receive_video(
-    database: Database, storage: Storage, max_bytes: int, max_hours: float = MAX_HOURS
+    database: Database, storage: Storage, max_bytes: int, max_hours: float = DEFAULT_MAX_HOURS
 ) -> AsyncIterator[Upload]:
     """Give a place for a video that arrives; nothing of it is left behind where it is not stored."""
     async with storage.receive() as incoming:

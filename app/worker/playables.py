@@ -18,8 +18,8 @@ from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, FileMissing, RunLost, StageFailed, StorageFull, StorageUnavailable
 from app.core.text import escape_controls
 from app.database import Database
-from app.media.opening import Stopped
-from app.media.playable import PlayableCopy, make_playable, plan_playable
+from app.media.limits import ProcessingStopped
+from app.media.playable_copy import PlayableCopyPlan, make_playable_copy, plan_playable_copy
 from app.models.video_file import ClaimedFile, FileStatus
 from app.repositories.video_files import VideoFileRepository
 from app.storage import Storage, check_free_space, playable_folder
@@ -117,7 +117,7 @@ class PlayableMaker:
         except OSError as error:
             raise _CopyNotWritten(error.strerror or str(error)) from error
 
-    async def _write(self, file: ClaimedFile, copy: PlayableCopy) -> None:
+    async def _write(self, file: ClaimedFile, copy: PlayableCopyPlan) -> None:
         folder = self._root / f"{file.video_id}-{secrets.token_hex(8)}"
         try:
             await asyncio.to_thread(folder.mkdir, parents=True)
@@ -204,14 +204,14 @@ class PlayableMaker:
                     await self._storage.delete(copy_url)
 
 
-def _plan(storage: Storage, file: ClaimedFile, max_hours: float, stopping: threading.Event) -> PlayableCopy | None:
+def _plan(storage: Storage, file: ClaimedFile, max_hours: float, stopping: threading.Event) -> PlayableCopyPlan | None:
     with storage.open(file.source_url) as video:
-        return plan_playable(video, stopping, file.declares_more, max_hours)
+        return plan_playable_copy(video, stopping, file.declares_more, max_hours)
 
 
-def _make(storage: Storage, url: str, copy: PlayableCopy, target: Path, stopping: threading.Event) -> None:
+def _make(storage: Storage, url: str, copy: PlayableCopyPlan, target: Path, stopping: threading.Event) -> None:
     try:
         with storage.open(url) as video:
-            make_playable(video, copy, target, stopping)
-    except Stopped:
+            make_playable_copy(video, copy, target, stopping)
+    except ProcessingStopped:
         raise RunLost from None

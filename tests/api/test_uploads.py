@@ -21,7 +21,7 @@ from app.repositories import VideoRepository
 from tests.api.conftest import open_client
 from tests.factories import make_video
 from tests.media.movies import make_bomb, make_movie
-from tests.media.test_early_end import cut_off, make_noise
+from tests.media.test_truncation import cut_off, make_noise
 
 BOUNDARY = "a-boundary"
 FORM_TYPE = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}

@@ -27,7 +27,7 @@ from tests.library.legacy import (
     make_transcript,
 )
 from tests.media.movies import FRAME_RATE, HEIGHT, WIDTH, make_bomb
-from tests.media.test_early_end import cut_off, make_noise
+from tests.media.test_truncation import cut_off, make_noise
 
 
 def snapshot(folder: Path) -> dict[Path, tuple[int, bytes | None]]:

@@ -9,10 +9,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.audio.layout import AudioLayout
+from numpy.typing import NDArray
 
 from app.core.errors import StageFailed, StorageUnavailable
-from app.media.audio import RATE, extract_audio, wav_seconds
-from app.media.opening import Stopped
+from app.media.audio import WAV_SAMPLE_RATE, MonoDownmixer, extract_audio, wav_duration
+from app.media.limits import ProcessingStopped
 from tests.media.movies import SAMPLE_RATE, make_movie, make_sounding_movie, make_sparse_audio
 
 # Encoders of lossy sound blur where it begins, and a sample rate's own begins with a frame.
@@ -34,9 +36,9 @@ def samples_of(wav: Path) -> "np.ndarray[tuple[int], np.dtype[np.int16]]":
 def beeps_of(wav: Path) -> list[tuple[float, float]]:
     """When it is loud, from and to, in seconds."""
     loud = np.flatnonzero(np.abs(samples_of(wav)) > 3000)
-    breaks = np.flatnonzero(np.diff(loud) > RATE // 20)
+    breaks = np.flatnonzero(np.diff(loud) > WAV_SAMPLE_RATE // 20)
     starts, ends = loud[[0, *(breaks + 1)]], loud[[*breaks, -1]]
-    return [(start / RATE, end / RATE) for start, end in zip(starts, ends, strict=True)]
+    return [(start / WAV_SAMPLE_RATE, end / WAV_SAMPLE_RATE) for start, end in zip(starts, ends, strict=True)]
 
 
 def assert_beeps(wav: Path, *expected: tuple[float, float], within: float = NEAR) -> None:
@@ -52,7 +54,7 @@ def test_the_sound_is_as_long_as_that_of_the_film(tmp_path: Path) -> None:
     film = make_sounding_movie(tmp_path / "film.mkv", 3, [(0, 3)], "pcm_s16le")
     with film.open("rb") as file:
         assert extract_audio(file, tmp_path / "sound.wav", threading.Event(), lambda share: None) == 3.0
-    assert wav_seconds(tmp_path / "sound.wav") == 3.0
+    assert wav_duration(tmp_path / "sound.wav") == 3.0
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_damaged_packets_cost_nothing_but_themselves(tmp_path: Path) -> None:
 def test_sound_whose_times_begin_again_in_the_middle_is_not_lost(tmp_path: Path) -> None:
     film = make_sounding_movie(tmp_path / "film.ts", 3, [(0, 3)], "mp2")
     film.write_bytes(film.read_bytes() * 2)
-    assert wav_seconds(extract(film)) == pytest.approx(6, abs=0.2)
+    assert wav_duration(extract(film)) == pytest.approx(6, abs=0.2)
 
 
 def test_a_film_that_was_cut_off_has_the_sound_that_is_there(tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ def test_progress_is_told_up_to_the_end(tmp_path: Path) -> None:
 
 def test_extraction_ends_where_somebody_stops_it(tmp_path: Path) -> None:
     stopping = threading.Event()
-    with make_sounding_movie(tmp_path / "film.mp4", 3, [(0, 3)]).open("rb") as file, pytest.raises(Stopped):
+    with make_sounding_movie(tmp_path / "film.mp4", 3, [(0, 3)]).open("rb") as file, pytest.raises(ProcessingStopped):
         extract_audio(file, tmp_path / "sound.wav", stopping, lambda share: stopping.set())
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
@@ -187,7 +189,7 @@ def test_extraction_ends_where_somebody_stops_it(tmp_path: Path) -> None:
 def test_extraction_that_was_stopped_before_does_not_begin(tmp_path: Path) -> None:
     stopping = threading.Event()
     stopping.set()
-    with make_movie(tmp_path / "film.mp4").open("rb") as file, pytest.raises(Stopped):
+    with make_movie(tmp_path / "film.mp4").open("rb") as file, pytest.raises(ProcessingStopped):
         extract_audio(file, tmp_path / "sound.wav", stopping, lambda share: None)
 
 
@@ -236,3 +238,74 @@ def test_a_storage_that_fails_in_the_middle_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageUnavailable):
         extract_audio(Failing(film.read_bytes()), tmp_path / "sound.wav", threading.Event(), lambda share: None)
     assert [path.name for path in tmp_path.iterdir()] == ["film.mkv"]
+
+
+RATE = 16_000
+Signal = NDArray[np.float64]
+
+
+def noise(seed: int, seconds: float = 3.0) -> Signal:
+    return np.random.default_rng(seed).normal(0, 3000, int(seconds * RATE))
+
+
+def mix(*channels: Signal, layout: str = "stereo", at_once: int = 1000) -> Signal:
+    samples = np.stack(channels).astype(np.int16)
+    mixer = MonoDownmixer(AudioLayout(layout), RATE)
+    chunks = [
+        chunk for first in range(0, samples.shape[1], at_once) for chunk in mixer.add(samples[:, first:][:, :at_once])
+    ]
+    return np.frombuffer(b"".join([*chunks, *mixer.finish()]), "<i2").astype(np.float64)
+
+
+def likeness(one: Signal, other: Signal) -> float:
+    return abs(float(np.corrcoef(one, other)[0, 1]))
+
+
+def loudness(signal: Signal) -> float:
+    return float(np.sqrt(np.mean(np.square(signal))))
+
+
+@pytest.mark.parametrize("at_once", [1, 999, 16_000, 100_000])
+def test_every_sample_is_given_once(at_once: int) -> None:
+    said = noise(1, 2.3) if at_once > 1 else noise(1, 0.01)
+    assert np.abs(mix(said, said, at_once=at_once) - said).max() <= 1
+
+
+def test_an_inverted_channel_is_turned_round() -> None:
+    said = noise(1)
+    assert mix(said, -said) == pytest.approx(said, abs=2)
+
+
+def test_speech_that_is_inverted_under_music_is_heard() -> None:
+    said, music = noise(1), noise(2) * 0.5
+    assert likeness(mix(music + said, music - said), said) > 0.9
+
+
+def test_independent_channels_are_heard_both() -> None:
+    one, other = noise(1), noise(2)
+    assert mix(one, other) == pytest.approx((one + other) / 2, abs=2)
+
+
+def test_a_channel_that_is_inverted_later_is_turned_round_there() -> None:
+    said = noise(1, 6.0)
+    other = np.concatenate((said[: 3 * RATE], -said[3 * RATE :]))
+    heard = mix(said, other)
+    assert all(loudness(part) > 2500 for part in heard.reshape(6, -1))
+
+
+def test_silence_and_an_offset_decide_nothing() -> None:
+    said = noise(1)
+    offset = np.full(len(said), 8000.0)
+    assert likeness(mix(said, offset - said), said) > 0.99
+    assert not mix(np.zeros(RATE), np.zeros(RATE)).any()
+
+
+def test_speech_in_the_centre_stays_in_front_of_inverted_music() -> None:
+    said, music, nothing = noise(1), noise(2), np.zeros(3 * RATE)
+    heard = mix(music, music, said, nothing, nothing, nothing, layout="5.1")
+    assert likeness(heard, said) > 0.5
+
+
+def test_channels_without_names_are_mixed_alike() -> None:
+    said = noise(1)
+    assert mix(said, -said, layout="2 channels") == pytest.approx(said, abs=2)

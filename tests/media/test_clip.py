@@ -16,14 +16,14 @@ import pytest
 from av.stream import Stream
 
 from app.core.errors import StageFailed, StorageUnavailable
-from app.media import cutting_with_ffmpeg
+from app.media import clip_encoding
 from app.media.clip import cut_clip
-from app.media.content_type import HEAD_BYTES, content_type
-from app.media.cutting_with_ffmpeg import find_ffmpeg
-from app.media.opening import Stopped
-from app.media.probe import probe
+from app.media.clip_encoding import find_ffmpeg
+from app.media.content_type import SIGNATURE_BYTES, detect_content_type
+from app.media.limits import ProcessingStopped
+from app.media.probe import probe_media
 from tests.media.movies import FRAME_RATE, make_audio, make_colour_movie, make_movie, make_slides, make_sounding_movie
-from tests.media.test_still import turn
+from tests.media.test_thumbnail import turn
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 Colour = tuple[int, int, int]
@@ -151,7 +151,7 @@ def test_a_clip_is_mono_or_stereo(tmp_path: Path, way: str, layout: str, channel
 @pytest.mark.parametrize("way", WAYS)
 def test_a_clip_is_an_mp4_of_h264_and_aac_that_begins_with_its_index(tmp_path: Path, way: str) -> None:
     clip = cut(make_sounding_movie(tmp_path / "film.mkv", 3, [(0, 3)], "flac"), 1, 2, way)
-    info = probe(clip)
+    info = probe_media(clip)
     assert (info.format, info.video_codec, info.audio_codec) == ("mp4", "h264", "aac")
     content = clip.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
@@ -162,7 +162,7 @@ def test_a_clip_is_an_mp4_of_h264_and_aac_that_begins_with_its_index(tmp_path: P
 @pytest.mark.parametrize("way", WAYS)
 def test_odd_sizes_become_even(tmp_path: Path, way: str) -> None:
     film = make_slides(tmp_path / "film.mp4", [(second / 5, RED) for second in range(10)], 63, 47)
-    assert probe(cut(film, 0.5, 1.5, way)).resolution == "62x46"
+    assert probe_media(cut(film, 0.5, 1.5, way)).resolution == "62x46"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -248,14 +248,14 @@ def test_what_is_no_film_is_told(tmp_path: Path, way: str) -> None:
 )
 def test_a_clip_of_audio_is_exact(tmp_path: Path, way: str, name: str, codec: str) -> None:
     film = make_audio(tmp_path / name, 6, [(0, 1), (4, 6)], codec)
-    assert probe(film).duration_seconds == pytest.approx(6.0, abs=0.1)
+    assert probe_media(film).duration_seconds == pytest.approx(6.0, abs=0.1)
     clip = tmp_path / "clip.m4a"
     with open_film(film, way) as file:
         cut_clip(file, 3.5, 5.5, clip, threading.Event())
-    info = probe(clip)
+    info = probe_media(clip)
     assert (info.video_codec, info.audio_codec, info.format) == (None, "aac", "m4a")
     assert info.duration_seconds == pytest.approx(2.0, abs=0.001)
-    assert content_type(clip.read_bytes()[:HEAD_BYTES], "") == "audio/mp4"
+    assert detect_content_type(clip.read_bytes()[:SIGNATURE_BYTES], "") == "audio/mp4"
     silent, loud = loudness(clip, 0.1, 0.4), loudness(clip, 0.6, 1.9)
     assert (silent < 0.01, loud > 0.1) == (True, True)
 
@@ -296,7 +296,7 @@ def test_cutting_ends_where_somebody_stops_it(tmp_path: Path, way: str) -> None:
     film = make_slides(tmp_path / "film.mp4", [(second, RED) for second in range(4)], 1280, 720)
     timer = threading.Timer(0.5, stopping.set)
     timer.start()
-    with open_film(film, way) as file, pytest.raises(Stopped):
+    with open_film(film, way) as file, pytest.raises(ProcessingStopped):
         cut_clip(file, 0, 3000, tmp_path / "clip.mp4", stopping)
     timer.join()
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
@@ -317,7 +317,7 @@ def install_program(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) 
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    assert cutting_with_ffmpeg.find_ffmpeg() == str(program)
+    assert clip_encoding.find_ffmpeg() == str(program)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux has all of the limits")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from app.media.clip import cut_clip
 from tests.media.movies import BAR_WIDTH, YUV_WEIGHTS, make_bars
 from tests.media.test_clip import WAYS, open_film
-from tests.media.test_still import take_still
+from tests.media.test_thumbnail import take_still
 
 BT709, UNSPECIFIED, PAL, NTSC, BT2020, PQ, HLG = 1, 2, 5, 6, 9, 16, 18
 BARS = [(102.0, 102.0, 102.0), (191.0, 191.0, 191.0), (180.0, 150.0, 60.0), (60.0, 140.0, 190.0), (170.0, 40.0, 40.0)]

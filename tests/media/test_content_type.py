@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from app.media.content_type import HEAD_BYTES, content_type
+from app.media.content_type import SIGNATURE_BYTES, detect_content_type
 from tests.media.movies import make_movie
 
 
 def type_of(path: Path, name: str = "misleading.txt") -> str:
-    return content_type(path.read_bytes()[:HEAD_BYTES], name)
+    return detect_content_type(path.read_bytes()[:SIGNATURE_BYTES], name)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_file_is_what_it_begins_with(
     ],
 )
 def test_rare_beginnings(head: bytes, expected: str) -> None:
-    assert content_type(head, "x") == expected
+    assert detect_content_type(head, "x") == expected
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_rare_beginnings(head: bytes, expected: str) -> None:
     ],
 )
 def test_a_file_that_begins_with_nothing_known_is_what_its_name_says(name: str, expected: str) -> None:
-    assert content_type(b"", name) == expected
-    assert content_type(b"\0\1\2 no film at all", name) == expected
+    assert detect_content_type(b"", name) == expected
+    assert detect_content_type(b"\0\1\2 no film at all", name) == expected
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,4 @@ def test_a_file_that_begins_with_nothing_known_is_what_its_name_says(name: str, 
 )
 @pytest.mark.parametrize("name", ["talk.mp4", "talk.jpg", "talk.wav", "talk.html", "talk.svg"])
 def test_what_is_neither_video_nor_audio_nor_an_image_is_only_bytes(head: bytes, name: str) -> None:
-    assert content_type(head, name) == "application/octet-stream"
+    assert detect_content_type(head, name) == "application/octet-stream"

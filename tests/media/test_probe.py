@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from app.media import probe as probing
-from app.media.opening import Limits
-from app.media.probe import NotAVideo, probe
+from app.media.limits import ReadLimits
+from app.media.probe import NotAVideo, probe_media
 from tests.media.movies import FRAME_RATE, HEIGHT, WIDTH, make_bomb, make_movie, peak_megabytes
 
 
 def test_an_mp4_is_described(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "talk.mp4", seconds=2)
-    info = probe(movie)
+    info = probe_media(movie)
     assert info.duration_seconds == pytest.approx(2, abs=0.1)
     assert (info.video_codec, info.audio_codec, info.format) == ("h264", "aac", "mp4")
     assert (info.resolution, info.frame_rate) == (f"{WIDTH}x{HEIGHT}", FRAME_RATE)
@@ -24,24 +24,24 @@ def test_an_mp4_is_described(tmp_path: Path) -> None:
 
 
 def test_a_webm_is_described(tmp_path: Path) -> None:
-    info = probe(make_movie(tmp_path / "talk.webm", video_codec="libvpx-vp9", audio_codec="libopus"))
+    info = probe_media(make_movie(tmp_path / "talk.webm", video_codec="libvpx-vp9", audio_codec="libopus"))
     assert (info.video_codec, info.audio_codec, info.format) == ("vp9", "opus", "webm")
 
 
 @pytest.mark.parametrize(("name", "expected"), [("talk.MP4", "mp4"), ("talk.mov", "mov"), ("talk.mkv", "mkv")])
 def test_the_format_is_the_name_that_the_file_goes_by(tmp_path: Path, name: str, expected: str) -> None:
     container_format = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}[expected]
-    assert probe(make_movie(tmp_path / name, container_format=container_format)).format == expected
+    assert probe_media(make_movie(tmp_path / name, container_format=container_format)).format == expected
 
 
 def test_a_silent_film_has_no_audio_codec(tmp_path: Path) -> None:
-    assert probe(make_movie(tmp_path / "silent.mp4", audio_codec=None)).audio_codec is None
+    assert probe_media(make_movie(tmp_path / "silent.mp4", audio_codec=None)).audio_codec is None
 
 
 def test_a_recording_that_does_not_know_its_length_is_measured(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "live.mkv", seconds=3, audio_codec=None, container_format="matroska")
     blank_out_duration(movie)
-    assert probe(movie).duration_seconds == pytest.approx(3, abs=0.15)
+    assert probe_media(movie).duration_seconds == pytest.approx(3, abs=0.15)
 
 
 def blank_out_duration(matroska: Path) -> None:
@@ -69,7 +69,7 @@ def test_audio_without_a_picture_is_described(
     tmp_path: Path, name: str, codec: str, container: str, found: tuple[str, str, str]
 ) -> None:
     path = make_movie(tmp_path / name, 2.0, None, codec, container)
-    info = probe(path)
+    info = probe_media(path)
     assert (info.audio_codec, info.format, info.extension) == found
     assert (info.video_codec, info.resolution, info.frame_rate) == (None, None, None)
     assert info.duration_seconds == pytest.approx(2.0, abs=0.1)
@@ -78,7 +78,7 @@ def test_audio_without_a_picture_is_described(
 def test_the_duration_of_audio_without_an_index_is_measured(tmp_path: Path) -> None:
     path = make_movie(tmp_path / "talk.mp3", 8.0, None, "libmp3lame", "mp3")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert probe(path).duration_seconds == pytest.approx(4.0, abs=0.2)
+    assert probe_media(path).duration_seconds == pytest.approx(4.0, abs=0.2)
 
 
 def test_a_gif_that_does_not_move_is_an_image(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_gif_that_does_not_move_is_an_image(tmp_path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
         output.mux(stream.encode(av.VideoFrame(64, 48, "rgb8")) + stream.encode(None))
     with pytest.raises(NotAVideo, match=r"^the file is an image \(GIF\), no video and no audio$"):
-        probe(tmp_path / "still.gif")
+        probe_media(tmp_path / "still.gif")
 
 
 @pytest.mark.parametrize(("codec", "container"), [("gif", "gif"), ("mpeg2video", "mxf")])
@@ -102,7 +102,7 @@ def test_rare_kinds_of_videos_are_described(tmp_path: Path, codec: str, containe
             frame.pts, frame.time_base = number, Fraction(1, 25)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
-    info = probe(tmp_path / "video")
+    info = probe_media(tmp_path / "video")
     assert (info.video_codec, info.resolution, info.extension) == (codec, "64x48", f".{container}")
     assert info.duration_seconds == pytest.approx(1.0, abs=0.05)
 
@@ -125,34 +125,34 @@ def test_rare_kinds_of_videos_are_described(tmp_path: Path, codec: str, containe
 def test_what_is_neither_video_nor_audio_is_named(tmp_path: Path, head: bytes, kind: str) -> None:
     (tmp_path / "talk.mp4").write_bytes(head)
     with pytest.raises(NotAVideo) as caught:
-        probe(tmp_path / "talk.mp4")
+        probe_media(tmp_path / "talk.mp4")
     assert str(caught.value) == f"the file is {kind}, no video and no audio"
 
 
 def test_an_empty_file_is_no_video(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(NotAVideo, match="empty"):
-        probe(tmp_path / "empty.mp4")
+        probe_media(tmp_path / "empty.mp4")
 
 
 def test_a_film_that_lost_its_end_is_no_video(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "cut.mp4")
     movie.write_bytes(movie.read_bytes()[:1000])
     with pytest.raises(NotAVideo, match="damaged"):
-        probe(movie)
+        probe_media(movie)
 
 
 def test_a_picture_of_an_unknown_codec_is_no_video(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "odd.mp4")
     movie.write_bytes(movie.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzZ"))
     with pytest.raises(NotAVideo, match="codec"):
-        probe(movie)
+        probe_media(movie)
 
 
 def test_a_sound_of_an_unknown_codec_is_no_harm(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "odd.mkv")
     movie.write_bytes(movie.read_bytes().replace(b"A_AAC", b"A_ODD"))
-    assert (probe(movie).video_codec, probe(movie).audio_codec) == ("h264", None)
+    assert (probe_media(movie).video_codec, probe_media(movie).audio_codec) == ("h264", None)
 
 
 def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
@@ -160,20 +160,20 @@ def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
     playlist = tmp_path / "list.mp4"
     playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\n{movie.name}\n#EXT-X-ENDLIST\n")
     with pytest.raises(NotAVideo):
-        probe(playlist)
+        probe_media(playlist)
 
 
 def test_a_file_that_cannot_be_read_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        probe(tmp_path / "nothing.mp4")
+        probe_media(tmp_path / "nothing.mp4")
     with pytest.raises(OSError, match="directory"):
-        probe(tmp_path)
+        probe_media(tmp_path)
 
 
 def test_a_title_that_is_no_utf8_is_no_harm(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "old.mkv", container_format="matroska", title="Caf__")
     movie.write_bytes(movie.read_bytes().replace(b"Caf__", b"Caf\xe9!"))
-    assert probe(movie).video_codec == "h264"
+    assert probe_media(movie).video_codec == "h264"
 
 
 def make_movie_with_tracks(path: Path, audio: int, subtitles: int) -> Path:
@@ -202,7 +202,7 @@ def test_a_film_with_many_sounds_and_subtitles_is_described(tmp_path: Path) -> N
     movie = make_movie_with_tracks(tmp_path / "film.mkv", audio=8, subtitles=40)
     with av.open(str(movie)) as container:
         assert len(container.streams) == 49
-    info = probe(movie)
+    info = probe_media(movie)
     assert (info.video_codec, info.audio_codec, info.resolution) == ("h264", "aac", f"{WIDTH}x{HEIGHT}")
 
 
@@ -234,7 +234,7 @@ def test_size_and_duration_are_known_of_films_of_all_kinds(tmp_path: Path, name:
             frame.pts, frame.time_base = number, Fraction(1, FRAME_RATE * 3)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    info = probe(path)
+    info = probe_media(path)
     assert (info.video_codec, info.resolution) == (said, "128x96")
     assert info.duration_seconds == pytest.approx(2, abs=0.3)
     assert info.frame_rate == pytest.approx(FRAME_RATE * 3, rel=0.01)
@@ -251,27 +251,27 @@ def test_a_picture_whose_size_nothing_tells_is_no_video(tmp_path: Path) -> None:
                 content[start : start + packet.size] = b"\xff" * packet.size
     movie.write_bytes(content)
     with pytest.raises(NotAVideo, match="size"):
-        probe(movie)
+        probe_media(movie)
 
 
 def test_a_picture_of_too_many_pixels_is_no_video(tmp_path: Path) -> None:
     with pytest.raises(NotAVideo, match="pixels"):
-        probe(make_bomb(tmp_path / "large.mov", 100, streams=1, said_side=16_000))
+        probe_media(make_bomb(tmp_path / "large.mov", 100, streams=1, said_side=16_000))
 
 
 @pytest.mark.parametrize("said_side", [8000, 16])
 def test_many_large_pictures_in_a_small_file_take_little_memory(tmp_path: Path, said_side: int) -> None:
     bomb = make_bomb(tmp_path / "bomb.mov", 8000, streams=8, said_side=said_side)
-    code = "from pathlib import Path; from app.media.probe import probe; probe(Path(path))"
+    code = "from pathlib import Path; from app.media.probe import probe_media; probe_media(Path(path))"
     assert peak_megabytes(code, bomb) < 150
 
 
 def test_a_file_that_takes_too_long_to_open_is_no_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probing, "_LIMITS", Limits(seconds=10, bytes=100))
+    monkeypatch.setattr(probing, "_LIMITS", ReadLimits(seconds=10, bytes=100))
     with pytest.raises(NotAVideo, match="too long"):
-        probe(make_movie(tmp_path / "talk.mp4", seconds=600, audio_codec=None))
+        probe_media(make_movie(tmp_path / "talk.mp4", seconds=600, audio_codec=None))
     assert capfd.readouterr() == ("", "")
 
 
@@ -279,8 +279,8 @@ def test_a_duration_that_takes_too_long_to_find_is_unknown(tmp_path: Path, monke
     movie = make_movie(tmp_path / "live.mkv", seconds=600, container_format="matroska", audio_codec=None)
     blank_out_duration(movie)
     assert movie.stat().st_size > 70_000
-    monkeypatch.setattr(probing, "_LIMITS", Limits(seconds=10, bytes=movie.stat().st_size - 40_000))
-    info = probe(movie)
+    monkeypatch.setattr(probing, "_LIMITS", ReadLimits(seconds=10, bytes=movie.stat().st_size - 40_000))
+    info = probe_media(movie)
     assert (info.duration_seconds, info.resolution) == (None, f"{WIDTH}x{HEIGHT}")
 
 
@@ -295,5 +295,5 @@ def test_a_large_film_with_its_index_at_the_end_is_read_at_both_ends_alone(
         file.write(content[:index] + (8 + hole).to_bytes(4) + b"free")
         file.seek(hole, 1)
         file.write(content[index:])
-    monkeypatch.setattr(probing, "_LIMITS", Limits(seconds=10, bytes=10_000_000))
-    assert probe(movie).duration_seconds == pytest.approx(2, abs=0.1)
+    monkeypatch.setattr(probing, "_LIMITS", ReadLimits(seconds=10, bytes=10_000_000))
+    assert probe_media(movie).duration_seconds == pytest.approx(2, abs=0.1)

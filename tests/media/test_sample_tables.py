@@ -9,8 +9,8 @@ from pathlib import Path
 import av
 import pytest
 
-from app.media.probe import NotAVideo, probe
-from app.media.sample_tables import unpacks_too_far
+from app.media.probe import NotAVideo, probe_media
+from app.media.sample_tables import has_oversized_index
 from tests.media.movies import make_audio, make_movie, peak_megabytes
 
 _MANY = 200_000_000
@@ -105,7 +105,7 @@ def _hide(header: bytes, *containers: bytes) -> bytes:
     ],
 )
 def test_an_index_of_far_more_than_the_file_is_found(content: bytes) -> None:
-    assert unpacks_too_far(io.BytesIO(content), len(content))
+    assert has_oversized_index(io.BytesIO(content), len(content))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_an_index_of_far_more_than_the_file_is_found(content: bytes) -> None:
     ],
 )
 def test_an_index_that_may_be_one_is_left_to_ffmpeg(content: bytes) -> None:
-    assert not unpacks_too_far(io.BytesIO(content), len(content))
+    assert not has_oversized_index(io.BytesIO(content), len(content))
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
@@ -131,25 +131,27 @@ def test_compressed_headers_have_one_budget_for_the_whole_file(are_in_one: bool,
     bombs = [_box(b"cmvd", bytes(4), packed) for _ in range(3)]
     headers = [bombs] if are_in_one else [[bomb] for bomb in bombs]
     content = b"".join(_box(b"moov", _box(b"cmov", *each)) for each in headers)
-    assert unpacks_too_far(io.BytesIO(content), len(content))
+    assert has_oversized_index(io.BytesIO(content), len(content))
 
 
 @pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}])
 def test_videos_are_not_refused(tmp_path: Path, options: dict[str, str]) -> None:
     _remux(make_movie(tmp_path / "film.mp4", 3), tmp_path / "other.mp4", options)
-    assert probe(tmp_path / "other.mp4").duration_seconds == pytest.approx(3, abs=0.3)
+    assert probe_media(tmp_path / "other.mp4").duration_seconds == pytest.approx(3, abs=0.3)
 
 
 def test_uncompressed_audio_is_not_refused(tmp_path: Path) -> None:
-    assert probe(make_audio(tmp_path / "talk.mov", 100, [(0, 1)], "pcm_s16le", rate=48_000)).duration_seconds == 100
+    assert (
+        probe_media(make_audio(tmp_path / "talk.mov", 100, [(0, 1)], "pcm_s16le", rate=48_000)).duration_seconds == 100
+    )
 
 
 def test_an_index_of_gigabytes_takes_no_memory(tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     film.write_bytes(_movie(_track(50_000_000)))
     with pytest.raises(NotAVideo, match="its index lists more than the file can hold"):
-        probe(film)
-    code = "from pathlib import Path; from app.media.probe import probe; probe(Path(path))"
+        probe_media(film)
+    code = "from pathlib import Path; from app.media.probe import probe_media; probe_media(Path(path))"
     assert peak_megabytes(code, film) < 300
 
 

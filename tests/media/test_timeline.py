@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from app.media.clip import cut_clip
-from app.media.opening import BoundedFile, Limits
-from app.media.playable import make_playable, plan_playable
-from app.media.probe import probe
-from app.media.scenes import find_scene_cuts
+from app.media.frames import find_scene_cuts
+from app.media.limits import BoundedFile, ReadLimits
+from app.media.playable_copy import make_playable_copy, plan_playable_copy
+from app.media.probe import probe_media
 from app.media.timeline import Timeline, read_timeline
 from tests.media.movies import make_colour_movie, make_flashing_movie, make_sounding_movie
 from tests.media.test_audio import assert_beeps, extract
@@ -91,7 +91,7 @@ by_maker = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name_
 
 def timeline_of(video: Path) -> Timeline:
     with video.open("rb") as file:
-        return read_timeline(BoundedFile(file, Limits(20.0, 1024**3)))
+        return read_timeline(BoundedFile(file, ReadLimits(20.0, 1024**3)))
 
 
 def white_from(clip: Path) -> float:
@@ -107,7 +107,7 @@ def loud_from(clip: Path) -> float:
 
 @by_maker
 def test_the_duration_is_that_of_what_is_seen_and_heard(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    info = probe(make(tmp_path))
+    info = probe_media(make(tmp_path))
     assert info.duration_seconds == pytest.approx(7, abs=0.15)
     assert info.declared_seconds is None
 
@@ -144,13 +144,13 @@ def test_a_video_that_browsers_do_not_show_from_zero_on_gets_a_copy_that_they_do
 ) -> None:
     copy = tmp_path / "copy.mp4"
     with make(tmp_path).open("rb") as file:
-        plan = plan_playable(file, threading.Event())
+        plan = plan_playable_copy(file, threading.Event())
         assert plan is not None
-        make_playable(file, plan, copy, threading.Event())
+        make_playable_copy(file, plan, copy, threading.Event())
     assert timeline_of(copy).origin == pytest.approx(0, abs=0.001)
     assert white_from(copy) == pytest.approx(2, abs=0.05)
     with copy.open("rb") as file:
-        assert plan_playable(file, threading.Event()) is None
+        assert plan_playable_copy(file, threading.Event()) is None
 
 
 def test_scenes_change_at_the_times_of_the_video(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_file_whose_clock_may_start_over_is_read_to_its_end_once(tmp_path: Pat
 
     video = make_sounding_movie(tmp_path / "video.ts", 90, [(0, 90)], "mp2").read_bytes()
     first, second = Counting(video), Counting(video)
-    timelines = [read_timeline(BoundedFile(file, Limits(20.0, 1024**3))) for file in (first, second)]
+    timelines = [read_timeline(BoundedFile(file, ReadLimits(20.0, 1024**3))) for file in (first, second)]
     assert timelines[0] == timelines[1]
     assert first.count > len(video)
     assert second.count < len(video) / 2

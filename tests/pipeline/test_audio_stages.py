@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import RunLost, StageFailed, StorageFull, VideoDeleted
-from app.media.audio import wav_seconds
+from app.media.audio import wav_duration
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME, get_local_audio
 from app.pipeline.stages import audio, audio_upload
@@ -81,7 +81,7 @@ async def test_sound_in_the_runs_folder_is_not_extracted_again(own_database_url:
         await audio.run_stage(context)
         (tmp_path / "library" / "talk.mp4").unlink()
         await run_stages(await take_over(context))
-        assert wav_seconds(await get_local_audio(context)) > 0.9
+        assert wav_duration(await get_local_audio(context)) > 0.9
 
 
 async def test_a_machine_that_takes_the_run_over_extracts_the_sound_again(

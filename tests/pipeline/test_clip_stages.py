@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import RunLost, StageFailed, StorageFull, StorageUnavailable, VideoDeleted
-from app.media.probe import probe
+from app.media.probe import probe_media
 from app.models import Clip, Moment
 from app.models.stages import RunType
 from app.pipeline.context import RunContext
@@ -71,7 +71,7 @@ async def stored_clip(context: RunContext, moment: Moment) -> Clip:
     """The row of a clip whose file is there and plays for the time that the row says."""
     clip = await clip_of(context, moment)
     assert clip is not None
-    info = await asyncio.to_thread(probe, path_of(clip.cloud_url))
+    info = await asyncio.to_thread(probe_media, path_of(clip.cloud_url))
     assert info.duration_seconds == pytest.approx(clip.duration_seconds, abs=1 / FRAME_RATE)
     return clip
 

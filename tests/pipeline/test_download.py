@@ -20,7 +20,7 @@ from app.repositories import VideoRepository
 from app.services.videos import list_videos
 from tests.google_emulator import Emulator
 from tests.media.movies import make_movie
-from tests.media.test_early_end import cut_off, make_noise
+from tests.media.test_truncation import cut_off, make_noise
 from tests.pipeline.contexts import make_context, take_over
 from tests.sites import Answer, Site, Visit, cutting, in_turn, ranging, redirecting, sending
 from tests.storage.homes import files_in, make_file, read_all

@@ -12,8 +12,8 @@ import pytest
 
 from app.core.config import Settings
 from app.database import Connection, Database
-from app.media import playable
-from app.media.probe import MediaInfo, probe
+from app.media import playable_copy
+from app.media.probe import MediaInfo, probe_media
 from app.models import Video
 from app.repositories import VideoRepository
 from app.repositories.media import MediaRepository
@@ -23,7 +23,7 @@ from app.worker.playables import PlayableMaker
 from app.worker.timings import DEFAULT_TIMINGS
 from tests.factories import make_video
 from tests.media.movies import make_movie
-from tests.media.test_early_end import cut_off, make_noise
+from tests.media.test_truncation import cut_off, make_noise
 from tests.pipeline.contexts import open_database
 
 # No worker is taken for dead, however long it has to wait for a processor.
@@ -46,7 +46,7 @@ class Library:
         path = await asyncio.to_thread(
             make_movie, self.folder / "library" / name, 1.0, video_codec, audio_codec, container
         )
-        info = await asyncio.to_thread(probe, path)
+        info = await asyncio.to_thread(probe_media, path)
         async with self.database.connect() as conn:
             return await make_video(
                 conn,
@@ -75,7 +75,7 @@ class Library:
         """What a client is sent of the video."""
         async with self.database.connect() as conn:
             urls = (await MediaRepository(conn).get_video_urls(["talk"]))["talk"]
-        return await asyncio.to_thread(probe, path_of(urls[0]))
+        return await asyncio.to_thread(probe_media, path_of(urls[0]))
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ async def test_a_copy_that_cannot_be_written_waits_longer_each_time_and_is_given
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await library.add("talk.avi", "mpeg4", None, "avi")
-    monkeypatch.setattr("app.worker.playables.make_playable", fail_for_want_of_room)
+    monkeypatch.setattr("app.worker.playables.make_playable_copy", fail_for_want_of_room)
     pauses = []
     for _ in range(8):
         async with library.database.connect() as conn:
@@ -284,10 +284,10 @@ async def test_another_file_of_the_video_gets_another_copy(library: Library) -> 
 @asynccontextmanager
 async def making_slowly(library: Library, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator["asyncio.Task[None]"]:
     """A worker in the middle of a copy that takes much longer than a test."""
-    monkeypatch.setattr(playable, "_LIMIT_SECONDS", 3600.0)
+    monkeypatch.setattr(playable_copy, "_LIMIT_SECONDS", 3600.0)
     video = await library.add("talk.avi", "mpeg4", None, "avi")
-    copy = playable.PlayableCopy(100_000.0, False, False, False)
-    monkeypatch.setattr("app.worker.playables.plan_playable", lambda *_: copy)
+    copy = playable_copy.PlayableCopyPlan(100_000.0, False, False, False)
+    monkeypatch.setattr("app.worker.playables.plan_playable_copy", lambda *_: copy)
     task = asyncio.create_task(library.worker().make_waiting())
     async with asyncio.timeout(60):
         while await library.status() != ("making", None):  # noqa: ASYNC110  the database rings for nobody

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import FileMissing, StageFailed
-from app.media.audio import BYTES_PER_SECOND, extract_audio, wav_seconds
-from app.media.lengths import longest_seconds
+from app.media.audio import WAV_BYTES_PER_SECOND, extract_audio, wav_duration
+from app.media.limits import max_plausible_duration
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME, describe_file_problem, get_video_file_url
 from app.repositories import VideoRepository
@@ -29,7 +29,7 @@ async def skip_reason(context: RunContext) -> str | None:
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
     path = await extract_audio_once(context)
-    result = {"seconds": round(await asyncio.to_thread(wav_seconds, path), 3)}
+    result = {"seconds": round(await asyncio.to_thread(wav_duration, path), 3)}
     problem = await describe_file_problem(context)
     return {**result, "reason": problem} if problem else result
 
@@ -54,9 +54,9 @@ async def _check_free_space(context: RunContext, url: str, target: Path) -> None
     async with context.database.connect() as conn:
         video = await VideoRepository(conn).get(context.run.video_id)
     known_seconds = (video and video.duration_seconds) or 0.0
-    longest = longest_seconds((await context.storage.stat(url)).size)
+    longest = max_plausible_duration((await context.storage.stat(url)).size)
     seconds = min(known_seconds, longest, context.settings.max_video_hours * 3600)
-    await asyncio.to_thread(check_free_space, target.parent, seconds * BYTES_PER_SECOND, "the audio of the video")
+    await asyncio.to_thread(check_free_space, target.parent, seconds * WAV_BYTES_PER_SECOND, "the audio of the video")
 
 
 def _extract_audio(

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from app.core.errors import DatabaseUnavailable, RunLost, StageFailed, VideoDeleted, VideoMomentsError
 from app.database import Connection
-from app.media.probe import MediaInfo, NotAVideo, probe
+from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.pipeline.context import RunContext
 from app.pipeline.files import delete_unused_files
 from app.pipeline.stages.clips import ClipTarget, are_clips_unneeded, cut_clips, plan_clips
@@ -90,7 +90,7 @@ async def _upload_clip(context: RunContext, target: ClipTarget, progress: _Uploa
 
 async def _store_clip(context: RunContext, target: ClipTarget, count: Callable[[int], None]) -> None:
     try:
-        info = await _probes.run(probe, target.path)
+        info = await _probes.run(probe_media, target.path)
     except NotAVideo as error:
         raise StageFailed(f"The clip that was cut cannot be used: {error}") from None
     stored = await context.storage.put(target.key, target.path, count)

@@ -21,8 +21,8 @@ from app.core.errors import (
     VideoDeleted,
 )
 from app.database import Connection
-from app.media.lengths import check_hours
-from app.media.probe import MediaInfo, NotAVideo, probe
+from app.media.limits import check_max_hours
+from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.models import Video
 from app.pipeline.context import RunContext
 from app.pipeline.downloads import PartialDownload, WebPageFound, download_from_bucket, download_over_http
@@ -119,10 +119,10 @@ async def _delete_partial_files(context: RunContext, part: PartialDownload) -> N
 
 async def _probe_video(context: RunContext, path: Path) -> MediaInfo:
     try:
-        info = await _probes.run(probe, path)
+        info = await _probes.run(probe_media, path)
     except NotAVideo as error:
         raise StageFailed(f"what has arrived is no video that can be used: {error}") from None
-    check_hours(info.duration_seconds or 0.0, context.settings.max_video_hours)
+    check_max_hours(info.duration_seconds or 0.0, context.settings.max_video_hours)
     return info
 
 

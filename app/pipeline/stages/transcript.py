@@ -14,7 +14,7 @@ import orjson
 from app.ai.protocols import Audio, Segment, Transcribed, Word
 from app.core.errors import FileMissing, ModelAnswerInvalid, StageFailed
 from app.core.text import strip_unstorable
-from app.media.audio import wav_seconds
+from app.media.audio import wav_duration
 from app.pipeline.context import RunContext
 from app.pipeline.files import get_local_audio
 from app.pipeline.model_answers import describe_usage, record_invalid_answers
@@ -86,7 +86,7 @@ def _format_time(seconds: float) -> str:
 async def _open_extracted_audio(context: RunContext) -> Audio:
     try:
         path = await get_local_audio(context)
-        duration = await asyncio.to_thread(wav_seconds, path)
+        duration = await asyncio.to_thread(wav_duration, path)
     except FileMissing:
         raise StageFailed("Audio file not found. Please process audio first.") from None
     except (wave.Error, EOFError):

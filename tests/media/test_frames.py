@@ -1,5 +1,6 @@
-"""Pictures as players show them: upright, not mirrored, and without the combs of interlaced video."""
+"""Frames of rotated videos, and the times at which scenes change."""
 
+import io
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 from av.video.frame import VideoFrame
 
 from app.media.clip import cut_clip
-from app.media.probe import probe
+from app.media.frames import find_scene_cuts
+from app.media.limits import ProcessingStopped
+from app.media.probe import probe_media
+from tests.media.movies import make_colour_movie, make_movie
 from tests.media.test_clip import WAYS, open_film
-from tests.media.test_still import take_still, turn
+from tests.media.test_thumbnail import take_still, turn
 
 WIDTH, HEIGHT = 96, 64
 CORNERS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
@@ -95,7 +99,7 @@ def test_the_resolution_is_that_which_players_show(
     tmp_path: Path, matrix: tuple[int, int, int, int], corners: str
 ) -> None:
     shown = f"{WIDTH}x{HEIGHT}" if matrix[0] else f"{HEIGHT}x{WIDTH}"
-    assert probe(turned(tmp_path, matrix)).resolution == shown
+    assert probe_media(turned(tmp_path, matrix)).resolution == shown
 
 
 def make_interlaced(path: Path) -> Path:
@@ -126,3 +130,36 @@ def test_a_thumbnail_of_interlaced_video_has_no_combs(tmp_path: Path) -> None:
     thumbnail = take_still(make_interlaced(tmp_path / "video.ts"))
     assert combs_of(thumbnail) < 10
     assert (thumbnail.width, thumbnail.height) == (WIDTH, HEIGHT)
+
+
+RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
+
+
+def find(path: Path) -> list[float]:
+    with path.open("rb") as film:
+        return find_scene_cuts(film, threading.Event())
+
+
+def test_the_picture_changes_where_another_scene_begins(tmp_path: Path) -> None:
+    film = make_colour_movie(tmp_path / "film.mp4", 8.0, [RED, RED, GREEN, GREEN, BLUE, BLUE])
+    assert find(film) == pytest.approx([2.0, 4.0, 6.0], abs=0.11)
+
+
+def test_a_picture_that_stays_the_same_has_no_cuts(tmp_path: Path) -> None:
+    assert find(make_movie(tmp_path / "film.mp4", 8.0)) == []
+
+
+def test_a_film_without_a_picture_has_no_cuts(tmp_path: Path) -> None:
+    assert find(make_movie(tmp_path / "film.mp4", video_codec=None)) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no film" * 1000])
+def test_what_is_no_film_has_no_cuts(content: bytes) -> None:
+    assert find_scene_cuts(io.BytesIO(content), threading.Event()) == []
+
+
+def test_the_search_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    stopping = threading.Event()
+    stopping.set()
+    with make_movie(tmp_path / "film.mp4").open("rb") as film, pytest.raises(ProcessingStopped):
+        find_scene_cuts(film, stopping)

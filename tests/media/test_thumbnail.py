@@ -1,4 +1,4 @@
-"""Stills of good films, of black ones, of strange shapes, and of files that are no film."""
+"""Thumbnails of videos, black ones and odd shapes among them, and waveforms of audio."""
 
 import io
 import struct
@@ -12,10 +12,10 @@ import av
 import pytest
 from av.video.frame import VideoFrame
 
-from app.media import opening, still
-from app.media.opening import Limits
-from app.media.still import NoPicture, make_still
-from tests.media.movies import HEIGHT, WIDTH, make_bomb, make_colour_movie, make_movie, peak_megabytes
+from app.media import container, thumbnail
+from app.media.limits import ReadLimits
+from app.media.thumbnail import NoThumbnail, draw_waveform, make_thumbnail
+from tests.media.movies import HEIGHT, WIDTH, make_audio, make_bomb, make_colour_movie, make_movie, peak_megabytes
 
 BLACK, RED, GREEN, BLUE = (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)
 Colour = tuple[int, int, int]
@@ -49,7 +49,7 @@ def make_film(
 
 def take_still(path: Path) -> VideoFrame:
     with path.open("rb") as file:
-        return open_picture(make_still(file))
+        return open_picture(make_thumbnail(file))
 
 
 def open_picture(jpeg: bytes) -> VideoFrame:
@@ -199,7 +199,7 @@ def test_one_good_frame_at_the_end_is_enough(tmp_path: Path) -> None:
 
 def test_a_film_without_one_good_frame_has_no_still(tmp_path: Path) -> None:
     film = damage(make_colour_movie(tmp_path / "film.mp4", 3, [RED]), until_seconds=10)
-    with pytest.raises(NoPicture, match="no frame"):
+    with pytest.raises(NoThumbnail, match="no frame"):
         take_still(film)
 
 
@@ -211,7 +211,7 @@ def test_a_film_that_was_cut_off_shows_what_there_is(tmp_path: Path) -> None:
 
 
 def test_sound_alone_has_no_still(tmp_path: Path) -> None:
-    with pytest.raises(NoPicture, match="no picture"):
+    with pytest.raises(NoThumbnail, match="no picture"):
         take_still(make_movie(tmp_path / "sound.mp4", video_codec=None))
 
 
@@ -224,14 +224,14 @@ def test_the_cover_of_a_recording_is_not_its_film(tmp_path: Path) -> None:
         sound: Any = container.add_stream("aac", rate=48_000, layout="mono")
         container.mux(cover.encode(VideoFrame(64, 48, "yuvj420p")) + cover.encode(None))
         container.mux(sound.encode(None))
-    with pytest.raises(NoPicture, match="no picture"):
+    with pytest.raises(NoThumbnail, match="no picture"):
         take_still(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a film", b"\0" * 5000, b"#EXTM3U\nfile:///etc/passwd\n"])
 def test_a_file_that_is_no_film_has_no_still(content: bytes) -> None:
-    with pytest.raises(NoPicture):
-        make_still(io.BytesIO(content))
+    with pytest.raises(NoThumbnail):
+        make_thumbnail(io.BytesIO(content))
 
 
 @pytest.mark.parametrize(("codec", "name"), [("mjpeg", "film.mkv"), ("libx264", "film.mp4"), ("libvpx", "film.webm")])
@@ -240,8 +240,8 @@ def test_a_film_of_too_many_pixels_is_refused(
 ) -> None:
     film = make_film(tmp_path / name, 128, 96, codec=codec)
     assert size(take_still(film)) == (128, 96)
-    monkeypatch.setattr(opening, "MAX_PIXELS", 10_000)
-    with pytest.raises(NoPicture):
+    monkeypatch.setattr(container, "MAX_PIXELS", 10_000)
+    with pytest.raises(NoThumbnail):
         take_still(film)
 
 
@@ -254,11 +254,11 @@ def test_a_film_that_takes_too_long_to_read_is_given_up(tmp_path: Path, monkeypa
             time.sleep(0.02)
             return super().read(min(size or 0, 100))
 
-    monkeypatch.setattr(still, "_LIMITS", Limits(seconds=0.1, bytes=1024**3))
+    monkeypatch.setattr(thumbnail, "_FRAME_LIMITS", ReadLimits(seconds=0.1, bytes=1024**3))
     film = make_colour_movie(tmp_path / "film.mp4", 20, [BLACK]).read_bytes()
     slow = Slow(film)
-    with pytest.raises(NoPicture, match="too long"):
-        make_still(slow)
+    with pytest.raises(NoThumbnail, match="too long"):
+        make_thumbnail(slow)
     assert slow.reads < 20
 
 
@@ -267,7 +267,7 @@ def test_a_film_that_takes_too_long_to_decode_shows_what_was_decoded(
 ) -> None:
     film = make_colour_movie(tmp_path / "film.mp4", 20, [RED, BLUE])
     seconds = iter(range(1000))
-    monkeypatch.setattr(still, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(thumbnail, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     assert is_coloured(take_still(film), RED)
 
 
@@ -275,8 +275,8 @@ def test_a_film_is_read_no_further_than_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     film = make_film(tmp_path / "film.mp4", 640, 360, (RED,) * 20)
-    monkeypatch.setattr(still, "_LIMITS", Limits(seconds=10, bytes=100))
-    with pytest.raises(NoPicture, match="too long"):
+    monkeypatch.setattr(thumbnail, "_FRAME_LIMITS", ReadLimits(seconds=10, bytes=100))
+    with pytest.raises(NoThumbnail, match="too long"):
         take_still(film)
     assert capfd.readouterr() == ("", "")
 
@@ -292,7 +292,7 @@ def test_a_file_that_breaks_off_while_it_is_read_leaves_nothing_for_the_next_one
 
     film = make_colour_movie(tmp_path / "film.mp4", 20, [GREEN])
     with pytest.raises(OSError, match="the disk is broken"):
-        make_still(Broken(film.read_bytes()))
+        make_thumbnail(Broken(film.read_bytes()))
     assert is_coloured(take_still(film), GREEN)
     assert capfd.readouterr() == ("", "")
 
@@ -300,7 +300,10 @@ def test_a_file_that_breaks_off_while_it_is_read_leaves_nothing_for_the_next_one
 def test_many_large_pictures_in_a_small_file_take_little_memory(tmp_path: Path) -> None:
     for side in (5700, 8000):
         bomb = make_bomb(tmp_path / "bomb.mov", side, streams=8)
-        assert peak_megabytes("from app.media.still import make_still; make_still(open(path, 'rb'))", bomb) < 300
+        assert (
+            peak_megabytes("from app.media.thumbnail import make_thumbnail; make_thumbnail(open(path, 'rb'))", bomb)
+            < 300
+        )
 
 
 def test_what_reading_the_file_raises_is_passed_on() -> None:
@@ -309,4 +312,62 @@ def test_what_reading_the_file_raises_is_passed_on() -> None:
             raise OSError("the disk is broken")
 
     with pytest.raises(OSError, match="the disk is broken"):
-        make_still(Broken())
+        make_thumbnail(Broken())
+
+
+_WIDTH, _HEIGHT = 640, 360
+
+
+def drawn_height(jpeg: bytes, share: float) -> int:
+    """Return how many pixels of the brightest of the columns around a share of the width are not background."""
+    pixels = open_picture(jpeg).to_ndarray()
+    middle = round(share * _WIDTH)
+    return int((pixels[:, middle - 8 : middle + 8, 1] > 100).sum(axis=0).max())
+
+
+@pytest.mark.parametrize("whole_seconds", [600.0, 1.0])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("talk.m4a", "aac"), ("talk.mp3", "libmp3lame"), ("talk.wav", "pcm_s16le")]
+)
+def test_bars_are_tall_where_it_is_loud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str, whole_seconds: float
+) -> None:
+    monkeypatch.setattr(thumbnail, "_MAX_DECODED_SECONDS", whole_seconds)
+    path = make_audio(tmp_path / name, 8, [(0, 4)], codec)
+    with path.open("rb") as file:
+        jpeg = draw_waveform(file)
+    assert size(open_picture(jpeg)) == (_WIDTH, _HEIGHT)
+    assert (drawn_height(jpeg, 0.3) > 200, drawn_height(jpeg, 0.7) < 20) == (True, True)
+
+
+def test_silence_is_a_line(tmp_path: Path) -> None:
+    path = make_audio(tmp_path / "talk.flac", 0.01, [(5, 6)], "flac")
+    with path.open("rb") as file:
+        assert drawn_height(draw_waveform(file), 0.5) < 20
+
+
+@pytest.mark.parametrize("whole_seconds", [600.0, 1.0])
+def test_channels_do_not_cancel_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_seconds: float
+) -> None:
+    monkeypatch.setattr(thumbnail, "_MAX_DECODED_SECONDS", whole_seconds)
+    path = make_audio(tmp_path / "talk.flac", 8, [(0, 4)], "flac", gains=(1.0, -1.0))
+    with path.open("rb") as file:
+        jpeg = draw_waveform(file)
+    assert (drawn_height(jpeg, 0.3) > 200, drawn_height(jpeg, 0.7) < 20) == (True, True)
+
+
+@pytest.mark.parametrize("whole_seconds", [600.0, 1.0])
+def test_audio_whose_channels_and_rate_change_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_seconds: float
+) -> None:
+    monkeypatch.setattr(thumbnail, "_MAX_DECODED_SECONDS", whole_seconds)
+    mono = make_audio(tmp_path / "mono.mp3", 4, [(0, 4)], "libmp3lame")
+    stereo = make_audio(tmp_path / "stereo.mp3", 4, [(3.9, 4)], "libmp3lame", gains=(1.0, 1.0), rate=32_000)
+    jpeg = draw_waveform(io.BytesIO(mono.read_bytes() + stereo.read_bytes()))
+    assert (drawn_height(jpeg, 0.2) > 200, drawn_height(jpeg, 0.8) < 20) == (True, True)
+
+
+def test_what_has_no_audio_is_not_drawn() -> None:
+    with pytest.raises(NoThumbnail):
+        draw_waveform(io.BytesIO(b"no audio at all"))

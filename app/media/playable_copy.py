@@ -18,31 +18,48 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from app.core.errors import StageFailed
-from app.media.audio_clip import make_frames
-from app.media.clip import cut_clip, raise_if_full
-from app.media.content_type import HEAD_BYTES, content_type
-from app.media.cutting import AUDIO_BITS, AUDIO_CODEC, SOUND_RATE
-from app.media.decoders import can_decode
-from app.media.decoding import decode_packet
-from app.media.lengths import MAX_HOURS, check_content, check_hours, work_seconds
-from app.media.opening import BoundedFile, Limits, TooExpensive, measure, open_film
-from app.media.probe import NotAVideo, probe
-from app.media.sound import Sound
-from app.media.streams import choose_audio_stream, choose_video_stream
-from app.media.timeline import Timeline, read_only, read_timeline
+from app.media.audio import ContinuousAudio
+from app.media.clip import cut_clip, make_audio_frames, raise_if_disk_full
+from app.media.clip_plan import AUDIO_BIT_RATE, AUDIO_CODEC, AUDIO_SAMPLE_RATE
+from app.media.container import (
+    can_decode_stream,
+    choose_audio_stream,
+    choose_video_stream,
+    discard_other_streams,
+    open_container,
+)
+from app.media.content_type import SIGNATURE_BYTES, detect_content_type
+from app.media.frames import decode_packet
+from app.media.limits import (
+    DEFAULT_MAX_HOURS,
+    BoundedFile,
+    ReadLimitExceeded,
+    ReadLimits,
+    check_max_hours,
+    check_plausible_duration,
+    measure_file_size,
+    processing_time_limit,
+)
+from app.media.probe import NotAVideo, probe_media
+from app.media.timeline import Timeline, read_timeline
 
 _log = logging.getLogger(__name__)
 
-_PLAN_LIMITS = Limits(seconds=60.0, bytes=1024**4)
+_PLAN_LIMITS = ReadLimits(seconds=60.0, bytes=1024**4)
 _LIMIT_SECONDS = 24 * 3600.0
 _MAX_BYTES = 64 * 1024**3
-_UNNOTICED_SECONDS = 0.1  # browsers show a file that begins later at the times of its stamps, and not from 0:00 on
-_WRONG_SECONDS, _WRONG_SHARE = 1.0, 0.02  # a copy that is shorter or longer by more than both is none
+_START_TOLERANCE_SECONDS = (
+    0.1  # browsers show a file that begins later at the times of its stamps, and not from 0:00 on
+)
+_DURATION_TOLERANCE_SECONDS, _DURATION_TOLERANCE_SHARE = (
+    1.0,
+    0.02,
+)  # a copy that is shorter or longer by more than both is none
 
 # What Chrome, Firefox and Safari play on every system. HEVC is not among it: most computers lack its decoder.
 _VIDEO_CODECS = frozenset({"h264", "vp9", "av1"})
 _AUDIO_CODECS = frozenset({"aac", "mp3", "opus", "flac"})
-_PLAYED = {
+_BROWSER_CODECS = {
     "video/mp4": (_VIDEO_CODECS, _AUDIO_CODECS),
     "video/quicktime": (frozenset({"h264"}), frozenset({"aac", "mp3"})),
     "video/webm": (frozenset({"vp8", "vp9", "av1"}), frozenset({"opus", "vorbis"})),
@@ -53,16 +70,16 @@ _PLAYED = {
     "audio/wav": (frozenset(), frozenset({"pcm_s16le", "pcm_u8", "pcm_s24le", "pcm_s32le", "pcm_f32le"})),
 }
 # Files whose packets say when their frames are shown.
-_COPIED_KINDS = frozenset(
+_REMUXABLE_TYPES = frozenset(
     {"video/mp4", "video/3gpp", "video/quicktime", "video/x-matroska", "video/webm", "video/mp2t", "video/x-flv"}
 )
-_DECODERS = "h264,vp9,libdav1d,av1,aac,mp3,mp3float,opus,libopus,flac"
+_PARSING_DECODERS = "h264,vp9,libdav1d,av1,aac,mp3,mp3float,opus,libopus,flac"
 # Profiles of H.264 with 8 bits for each sample and colours at half the size.
 _H264_PROFILES = frozenset({"Constrained Baseline", "Baseline", "Main", "High", "Extended"})
 
 
 @dataclass(frozen=True, slots=True)
-class PlayableCopy:
+class PlayableCopyPlan:
     """How a copy is made: what of the original is copied and not encoded, and how long it plays."""
 
     seconds: float
@@ -75,125 +92,129 @@ class PlayableCopy:
         return ".m4a" if self.is_audio_only else ".mp4"
 
 
-def plan_playable(
-    file: BinaryIO, stopping: threading.Event, declares_more: bool = False, max_hours: float = MAX_HOURS
-) -> PlayableCopy | None:
+def plan_playable_copy(
+    file: BinaryIO, stopping: threading.Event, declares_more: bool = False, max_hours: float = DEFAULT_MAX_HOURS
+) -> PlayableCopyPlan | None:
     """Return how a copy of a file is made that browsers play, None where they play the file itself; it blocks.
 
     Browsers show the duration that a file declares: one that was cut off and `declares_more` needs a copy. A file that
     is longer than `max_hours`, or of which more would be encoded than it can hold, has none.
     Raises `StageFailed`, `Stopped`, and what reading the file raises.
     """
-    head = file.read(HEAD_BYTES)
+    head = file.read(SIGNATURE_BYTES)
     bounded = BoundedFile(file, _PLAN_LIMITS, stopping)
     bounded.seek(0)
     try:
         timeline = read_timeline(bounded, may_read_all=True)
-        with open_film(bounded) as container:
-            copy = _plan(container, timeline, content_type(head, ""), declares_more)
+        with open_container(bounded) as container:
+            copy = _plan_copy(container, timeline, detect_content_type(head, ""), declares_more)
         if copy is not None:
-            _check_length(copy, measure(file), max_hours)
+            _check_copy_duration(copy, measure_file_size(file), max_hours)
         return copy
-    except TooExpensive as error:
+    except ReadLimitExceeded as error:
         raise StageFailed(f"No playable copy can be made: {error}") from None
     except av.FFmpegError:
         raise StageFailed("No playable copy can be made: the file is damaged") from None
 
 
-def make_playable(file: BinaryIO, copy: PlayableCopy, target: Path, stopping: threading.Event) -> None:
+def make_playable_copy(file: BinaryIO, copy: PlayableCopyPlan, target: Path, stopping: threading.Event) -> None:
     """Write a copy to `target`, all of it or nothing; it blocks. What cannot be copied after all is encoded.
 
     Raises `StageFailed`, `Stopped`, what reading the file raises, and `OSError` for the target.
     """
-    size = measure(file)
-    limit_seconds = work_seconds(size, _LIMIT_SECONDS)
+    size = measure_file_size(file)
+    limit_seconds = processing_time_limit(size, _LIMIT_SECONDS)
     if copy.copies_video:
         try:
-            _remux(BoundedFile(file, Limits(limit_seconds, 1024**4), stopping), copy, target)
-            if _is_whole(target, copy):
+            _remux_streams(BoundedFile(file, ReadLimits(limit_seconds, 1024**4), stopping), copy, target)
+            if _is_complete_copy(target, copy):
                 return
             reason = "the copy has another duration"
-        except TooExpensive as error:
+        except ReadLimitExceeded as error:
             raise StageFailed(f"No playable copy can be made: {error}") from None
-        except (av.FFmpegError, _NotCopied) as error:
-            raise_if_full(error)
+        except (av.FFmpegError, _CannotRemux) as error:
+            raise_if_disk_full(error)
             reason = str(error)
-        check_content(copy.seconds, size)
+        check_plausible_duration(copy.seconds, size)
         _log.info("The streams of a video cannot be copied, and are encoded: %s", reason)
     file.seek(0)
     cut_clip(file, 0, copy.seconds, target, stopping, limit_seconds, _MAX_BYTES)
 
 
-def _check_length(copy: PlayableCopy, size: int, max_hours: float) -> None:
+def _check_copy_duration(copy: PlayableCopyPlan, size: int, max_hours: float) -> None:
     try:
-        check_hours(copy.seconds, max_hours)
+        check_max_hours(copy.seconds, max_hours)
         if not (copy.copies_video and copy.copies_audio):
-            check_content(copy.seconds, size)
+            check_plausible_duration(copy.seconds, size)
     except StageFailed as failure:
         raise StageFailed(f"No playable copy can be made: {str(failure)[:1].lower()}{str(failure)[1:]}") from None
 
 
-class _NotCopied(Exception):
+class _CannotRemux(Exception):
     """A stream that cannot be copied; the text says why."""
 
 
-def _plan(container: InputContainer, timeline: Timeline, kind: str, declares_more: bool) -> PlayableCopy | None:
+def _plan_copy(
+    container: InputContainer, timeline: Timeline, kind: str, declares_more: bool
+) -> PlayableCopyPlan | None:
     video, audio = choose_video_stream(container), choose_audio_stream(container)
-    if video is not None and not can_decode(video):
+    if video is not None and not can_decode_stream(video):
         raise StageFailed("No playable copy can be made: the codec of the video is unknown")
-    video_codec, audio_codec = _codec(video), _codec(audio)
-    played_video, played_audio = _PLAYED.get(kind, (frozenset(), frozenset()))
+    video_codec, audio_codec = _codec_name(video), _codec_name(audio)
+    played_video, played_audio = _BROWSER_CODECS.get(kind, (frozenset(), frozenset()))
     is_played = video_codec in {None, *played_video} and audio_codec in {None, *played_audio}
-    is_played = is_played and abs(timeline.origin) <= _UNNOTICED_SECONDS and _has_played_profile(video)
+    is_played = is_played and abs(timeline.origin) <= _START_TOLERANCE_SECONDS and _has_browser_profile(video)
     if is_played and (video_codec or audio_codec) and not declares_more:
         return None
     if timeline.duration_seconds is None:
         raise StageFailed("No playable copy can be made: the duration of the video is unknown")
-    return PlayableCopy(
+    return PlayableCopyPlan(
         seconds=timeline.duration_seconds,
         is_audio_only=video is None,
-        copies_video=kind in _COPIED_KINDS
+        copies_video=kind in _REMUXABLE_TYPES
         and video_codec in _VIDEO_CODECS
-        and _has_played_profile(video)
+        and _has_browser_profile(video)
         and not timeline.restarts,
         copies_audio=audio_codec in {None, *_AUDIO_CODECS},
     )
 
 
-def _codec(stream: VideoStream | AudioStream | None) -> str | None:
+def _codec_name(stream: VideoStream | AudioStream | None) -> str | None:
     return None if stream is None else str(stream.codec_context.codec.canonical_name)
 
 
-def _has_played_profile(video: VideoStream | None) -> bool:
-    return _codec(video) != "h264" or (video is not None and video.codec_context.profile in _H264_PROFILES)
+def _has_browser_profile(video: VideoStream | None) -> bool:
+    return _codec_name(video) != "h264" or (video is not None and video.codec_context.profile in _H264_PROFILES)
 
 
-def _is_whole(target: Path, copy: PlayableCopy) -> bool:
+def _is_complete_copy(target: Path, copy: PlayableCopyPlan) -> bool:
     try:
-        seconds = probe(target).duration_seconds
+        seconds = probe_media(target).duration_seconds
     except NotAVideo:
         return False
-    return seconds is not None and abs(seconds - copy.seconds) <= max(_WRONG_SECONDS, _WRONG_SHARE * copy.seconds)
+    return seconds is not None and abs(seconds - copy.seconds) <= max(
+        _DURATION_TOLERANCE_SECONDS, _DURATION_TOLERANCE_SHARE * copy.seconds
+    )
 
 
-def _remux(file: BoundedFile, copy: PlayableCopy, target: Path) -> None:
+def _remux_streams(file: BoundedFile, copy: PlayableCopyPlan, target: Path) -> None:
     """Write the packets of the video as they are, and those of its audio or an encoding of it."""
     file.seek(0)
     timeline = read_timeline(file)
     with (
-        open_film(file, _DECODERS) as source,
+        open_container(file, _PARSING_DECODERS) as source,
         av.open(f"file:{target}", "w", format="mp4", options={"movflags": "+faststart"}) as output,
     ):
         video, audio = choose_video_stream(source), choose_audio_stream(source)
-        tracks: dict[int, _CopiedTrack | _EncodedTrack] = {}
+        tracks: dict[int, _RemuxedTrack | _TranscodedAudioTrack] = {}
         if video is not None:
-            tracks[video.index] = _CopiedTrack(output, video, timeline.origin)
+            tracks[video.index] = _RemuxedTrack(output, video, timeline.origin)
         if audio is not None and copy.copies_audio:
-            tracks[audio.index] = _CopiedTrack(output, audio, timeline.origin)
+            tracks[audio.index] = _RemuxedTrack(output, audio, timeline.origin)
         elif audio is not None:
-            tracks[audio.index] = _EncodedTrack(output, audio, timeline.origin, copy.seconds)
+            tracks[audio.index] = _TranscodedAudioTrack(output, audio, timeline.origin, copy.seconds)
         streams = [stream for stream in (video, audio) if stream is not None]
-        read_only(source, *streams)
+        discard_other_streams(source, *streams)
         for packet in source.demux(*streams):
             file.check_limits()
             tracks[packet.stream.index].add(packet)
@@ -202,7 +223,7 @@ def _remux(file: BoundedFile, copy: PlayableCopy, target: Path) -> None:
     file.check_limits()
 
 
-class _CopiedTrack:
+class _RemuxedTrack:
     """Packets that go into the copy as they are, with 0 for the time at which the original begins."""
 
     def __init__(self, output: OutputContainer, stream: VideoStream | AudioStream, origin: float) -> None:
@@ -215,14 +236,14 @@ class _CopiedTrack:
         if not packet.size:
             return
         if packet.pts is None or packet.time_base is None:
-            raise _NotCopied("its packets have no times")
+            raise _CannotRemux("its packets have no times")
         self._held.append(packet)
         if packet.dts is not None:
             self._write_held(packet.dts)
 
     def finish(self) -> None:
         if self._held:
-            raise _NotCopied("its packets have no times of decoding")
+            raise _CannotRemux("its packets have no times of decoding")
 
     def _write_held(self, last: int) -> None:
         step = self._held[-1].duration or 1
@@ -234,15 +255,17 @@ class _CopiedTrack:
         self._held.clear()
 
 
-class _EncodedTrack:
+class _TranscodedAudioTrack:
     """Audio that is encoded for the copy."""
 
     def __init__(self, output: OutputContainer, stream: AudioStream, origin: float, seconds: float) -> None:
         self._output = output
         self._layout = "mono" if stream.codec_context.channels == 1 else "stereo"
-        self._encoder = output.add_stream(AUDIO_CODEC, rate=SOUND_RATE, layout=self._layout, bit_rate=AUDIO_BITS)
-        self._sound = Sound(self._layout, SOUND_RATE, origin, None)
-        self._wanted = round(seconds * SOUND_RATE)
+        self._encoder = output.add_stream(
+            AUDIO_CODEC, rate=AUDIO_SAMPLE_RATE, layout=self._layout, bit_rate=AUDIO_BIT_RATE
+        )
+        self._sound = ContinuousAudio(self._layout, AUDIO_SAMPLE_RATE, origin, None)
+        self._wanted = round(seconds * AUDIO_SAMPLE_RATE)
         self._given = 0
 
     def add(self, packet: "Packet[Stream]") -> None:
@@ -255,6 +278,6 @@ class _EncodedTrack:
         self._output.mux(self._encoder.encode(None))
 
     def _encode(self, chunks: Iterator[bytes]) -> None:
-        for frame in make_frames(chunks, self._layout, self._wanted, self._given):
+        for frame in make_audio_frames(chunks, self._layout, self._wanted, self._given):
             self._given += frame.samples
             self._output.mux(self._encoder.encode(frame))

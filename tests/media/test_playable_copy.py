@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import StageFailed
-from app.media import playable
-from app.media.playable import make_playable, plan_playable
+from app.media import playable_copy
+from app.media.playable_copy import make_playable_copy, plan_playable_copy
 from tests.media.movies import make_movie, make_slides, make_sparse_audio
-from tests.media.test_early_end import cut_off, make_noise
+from tests.media.test_truncation import cut_off, make_noise
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def no_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def cut_clip(*_: object) -> None:
         raise AssertionError("the video was encoded")
 
-    monkeypatch.setattr(playable, "cut_clip", cut_clip)
+    monkeypatch.setattr(playable_copy, "cut_clip", cut_clip)
 
 
 @pytest.mark.usefixtures("no_encoding")
@@ -25,10 +25,10 @@ def test_a_copy_for_which_there_is_no_room_is_not_encoded_instead(tmp_path: Path
     target = tmp_path / "copy.mp4"
     target.symlink_to("/dev/full")
     with make_movie(tmp_path / "talk.mkv").open("rb") as file:
-        plan = plan_playable(file, threading.Event())
+        plan = plan_playable_copy(file, threading.Event())
         assert plan is not None
         with pytest.raises(OSError, match="No space left on device"):
-            make_playable(file, plan, target, threading.Event())
+            make_playable_copy(file, plan, target, threading.Event())
 
 
 @pytest.mark.usefixtures("no_encoding")
@@ -37,9 +37,9 @@ def test_what_is_left_of_a_video_that_was_cut_off_is_copied(tmp_path: Path, cont
     path = make_noise(tmp_path / "talk", "libx264", "aac", container)
     cut_off(path)
     with path.open("rb") as file:
-        plan = plan_playable(file, threading.Event(), declares_more=True)
+        plan = plan_playable_copy(file, threading.Event(), declares_more=True)
         assert plan is not None
-        make_playable(file, plan, tmp_path / "copy.mp4", threading.Event())
+        make_playable_copy(file, plan, tmp_path / "copy.mp4", threading.Event())
 
 
 @pytest.mark.parametrize(("step_seconds", "sentence"), [(1000.0, "its file is too small"), (2000.0, "12 hours")])
@@ -48,13 +48,13 @@ def test_no_copy_is_made_of_what_time_stamps_alone_make_long(
 ) -> None:
     film = make_sparse_audio(tmp_path / "talk.mka", step_seconds)
     with film.open("rb") as file, pytest.raises(StageFailed, match=f"^No playable copy can be made: .*{sentence}"):
-        plan_playable(file, threading.Event())
+        plan_playable_copy(file, threading.Event())
 
 
 def test_a_slow_video_that_is_only_copied_is_not_measured_by_its_bytes(tmp_path: Path) -> None:
     film = make_slides(tmp_path / "slides.mkv", [(0, (255, 0, 0)), (1500, (0, 255, 0)), (3000, (0, 0, 255))])
     with film.open("rb") as file:
-        plan = plan_playable(file, threading.Event())
+        plan = plan_playable_copy(file, threading.Event())
         assert plan is not None
         assert plan.copies_video
-        make_playable(file, plan, tmp_path / "copy.mp4", threading.Event())
+        make_playable_copy(file, plan, tmp_path / "copy.mp4", threading.Event())

@@ -1,46 +1,27 @@
-"""How films are opened: which files at all, and what reading and decoding one may cost, whatever it says of itself."""
+"""Limits on media files: how long they may play, and how much time and how many bytes reading one may cost."""
 
 import io
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import av
-from av.container import InputContainer
-
-MAX_PIXELS = 7680 * 4320
-MAX_STREAMS = 256  # audio and subtitles in many languages, and their fonts
-
-# Only containers that hold a film themselves: FFmpeg would open whatever a playlist names.
-FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,asf,mxf,gif,mp3,wav,w64,flac,aac,aiff,caf,amr,ac3"
-)
-_OPTIONS = {
-    "format_whitelist": FORMATS,
-    "protocol_whitelist": "none",  # and only this file
-    # FFmpeg decodes a frame of each stream when it opens a file, and small packets become large frames. Headers and
-    # parsers say enough of most files, and what is to be decoded is decoded of one stream.
-    "codec_whitelist": "none",
-    "max_streams": str(MAX_STREAMS),
-}
+from app.core.errors import StageFailed
 
 
-class TooExpensive(Exception):
+class ReadLimitExceeded(Exception):
     """A file costs more than it may."""
 
     def __init__(self) -> None:
         super().__init__("the file takes too long to read")
 
 
-class Stopped(Exception):
+class ProcessingStopped(Exception):
     """Somebody has said that the work is to end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ReadLimits:
     """What reading one file may cost."""
 
     seconds: float
@@ -53,7 +34,7 @@ class BoundedFile(io.RawIOBase):
     It ends, too, as soon as somebody sets `stopping`.
     """
 
-    def __init__(self, file: BinaryIO, limits: Limits, stopping: threading.Event | None = None) -> None:
+    def __init__(self, file: BinaryIO, limits: ReadLimits, stopping: threading.Event | None = None) -> None:
         self._file = file
         self._stopping = stopping or threading.Event()
         self._left = limits.bytes
@@ -104,33 +85,48 @@ class BoundedFile(io.RawIOBase):
             raise self._failure
 
     def check_limits(self) -> None:
-        """Raise what reading raised, and `Stopped` or `TooExpensive` where the file has to end before its end."""
+        """Raise what reading raised, `ProcessingStopped`, or `ReadLimitExceeded` if reading had to end early."""
         self.check()
         if self._stopping.is_set():
-            raise Stopped
+            raise ProcessingStopped
         if self.is_spent or time.monotonic() > self._deadline:
-            raise TooExpensive
+            raise ReadLimitExceeded
 
 
-def measure(file: "BinaryIO | BoundedFile") -> int:
+def measure_file_size(file: "BinaryIO | BoundedFile") -> int:
     """Return the bytes of a file, and go back to its beginning."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     return size
 
 
-@contextmanager
-def open_film(file: BoundedFile, decoders: str = "none") -> Iterator[InputContainer]:
-    """Open a video file. `decoders` may decode frames while it is opened: those that know the order of its packets.
+DEFAULT_MAX_HOURS = 12.0  # the default of the setting
+# Codecs of radio links and codecs that store digital silence need 300 bit/s and more, and so does a picture that never
+# changes. What is shorter than the first is believed: a recording may have been paused.
+_ALWAYS_PLAUSIBLE_SECONDS = 600.0
+_MIN_BYTES_PER_SECOND = 32
+# Work on a file of any size, and on what each of its bytes is worth: a minute for 600 kB.
+_WORK_SECONDS = 600.0
+_WORK_BYTES_PER_SECOND = 10_000
 
-    Raises `av.FFmpegError` for what is no film, `TooExpensive`, `Stopped`, and what reading the file raises."""
-    try:
-        # Titles in other encodings are as common as old cameras, and nothing here reads them.
-        with av.open(
-            file, "r", options={**_OPTIONS, "codec_whitelist": decoders}, metadata_errors="ignore"
-        ) as container:
-            yield container
-    except av.FFmpegError:
-        file.check_limits()
-        raise
-    file.check()
+
+def max_plausible_duration(size: int) -> float:
+    """Return the most seconds that a file of `size` bytes is believed to last; time stamps can say anything."""
+    return _ALWAYS_PLAUSIBLE_SECONDS + size / _MIN_BYTES_PER_SECOND
+
+
+def processing_time_limit(size: int, most: float) -> float:
+    """Return the seconds that work on a file of `size` bytes may take, at most `most`."""
+    return min(_WORK_SECONDS + size / _WORK_BYTES_PER_SECOND, most)
+
+
+def check_max_hours(seconds: float, max_hours: float) -> None:
+    """Raise `StageFailed` for a video that is longer than the setting allows."""
+    if seconds > max_hours * 3600:
+        raise StageFailed(f"The video is longer than {max_hours:g} hours, the limit that MAX_VIDEO_HOURS sets")
+
+
+def check_plausible_duration(seconds: float, size: int) -> None:
+    """Raise `StageFailed` for more seconds than a file of `size` bytes can hold."""
+    if seconds > max_plausible_duration(size):
+        raise StageFailed("The time stamps of the video are wrong: its file is too small to be as long as they say")

@@ -1,7 +1,9 @@
-"""One choice of streams for what is reported of a video and for what is made of it."""
+"""Which formats, decoders and streams are used, whatever a file says of itself."""
 
+import shutil
+import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,19 @@ import pytest
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 
+from app.core.errors import StageFailed
+from app.media import clip, clip_encoding
+from app.media.audio import extract_audio
 from app.media.clip import cut_clip
-from app.media.probe import probe
-from tests.media.movies import SAMPLE_RATE, make_colour_movie, make_sounding_movie
+from app.media.clip_encoding import find_ffmpeg
+from app.media.frames import find_scene_cuts
+from app.media.playable_copy import plan_playable_copy
+from app.media.probe import NotAVideo, probe_media
+from app.media.thumbnail import NoThumbnail, draw_waveform, make_thumbnail
+from tests.media.movies import SAMPLE_RATE, make_colour_movie, make_movie, make_sounding_movie
 from tests.media.test_audio import assert_beeps, extract
 from tests.media.test_clip import WAYS, loud_from_to, open_film
-from tests.media.test_still import is_coloured, take_still
+from tests.media.test_thumbnail import is_coloured, take_still
 
 RED = (255, 0, 0)
 
@@ -62,7 +71,7 @@ def test_a_cover_that_comes_first_is_not_the_video(tmp_path: Path, talk: Path, c
     video = join(tmp_path / name, [(red, "video", Disposition(0)), (talk, "audio", None)], cover)
     with av.open(str(video)) as container:
         assert container.streams.video[0].codec_context.name == cover
-    info = probe(video)
+    info = probe_media(video)
     assert (info.video_codec, info.audio_codec, info.resolution) == ("h264", "aac", "64x48")
     assert info.duration_seconds == pytest.approx(4, abs=0.1)
     assert is_coloured(take_still(video), RED)
@@ -93,7 +102,7 @@ def test_the_audio_that_is_reported_is_extracted_and_cut(
     parts = [(talk, "video", None), (talk, "audio", first), (other_audio, "audio", second)]
     video = join(tmp_path / "video.mkv", parts)
     beep = {"aac": (1.0, 2.0), "flac": (3.0, 3.5)}[chosen]
-    assert probe(video).audio_codec == chosen
+    assert probe_media(video).audio_codec == chosen
     assert_beeps(extract(video), beep)
     with open_film(video, way) as file:
         cut_clip(file, 0.5, 4, tmp_path / "clip.mp4", threading.Event())
@@ -132,3 +141,75 @@ def test_audio_that_changes_inside_a_video_goes_on_in_its_clip(
     with open_film(video, way) as file:
         cut_clip(file, 1, 6, tmp_path / "clip.mp4", threading.Event())
     assert loud_from_to(tmp_path / "clip.mp4") == pytest.approx((3, 3.5), abs=0.05)
+
+
+_SCRIPTS = {
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\n{url}\n#EXTINF:1,\n{file}\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile {file}\nfile {url}\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet>'
+    '<Representation id="1" bandwidth="1"><BaseURL>{url}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+    "sdp": "v=0\no=- 0 0 IN IP4 {host}\ns=x\nc=IN IP4 {host}\nt=0 0\nm=video {port} RTP/AVP 96\n",
+    "svg": '<svg xmlns="http://www.w3.org/2000/svg"><image href="{url}"/></svg>',
+    "subtitles": "[Script Info]\nScriptType: v4.00+\n[Events]\nDialogue: 0,0:00:00.00,0:00:05.00,,,0,0,0,,{url}\n",
+    "smil": '<smil><body><video src="{url}"/></body></smil>',
+    "filters": "movie=filename={file}",
+}
+_USES: dict[str, Callable[[Path], object]] = {
+    "probe_media": probe_media,
+    "still": lambda path: make_thumbnail(path.open("rb")),
+    "waveform": lambda path: draw_waveform(path.open("rb")),
+    "copy": lambda path: plan_playable_copy(path.open("rb"), threading.Event()),
+    "audio": lambda path: extract_audio(
+        path.open("rb"), path.with_name("a.wav"), threading.Event(), lambda share: None
+    ),
+    "clip": lambda path: cut_clip(path.open("rb"), 0, 1, path.with_name("clip.mp4"), threading.Event()),
+}
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        yield server
+
+
+@pytest.mark.parametrize("script", _SCRIPTS)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_file_that_names_others_leads_to_none_of_them(tmp_path: Path, listener: socket.socket, script: str) -> None:
+    other = make_movie(tmp_path / "other.ts", container_format="mpegts")
+    host, port = listener.getsockname()
+    text = _SCRIPTS[script].format(url=f"http://{host}:{port}/a.ts", file=other.name, host=host, port=port)
+    for name in ("talk.mp4", "talk.m3u8"):
+        for use in _USES.values():
+            (tmp_path / name).write_text(text)
+            with pytest.raises((NotAVideo, NoThumbnail, StageFailed)):
+                use(tmp_path / name)
+        assert find_scene_cuts((tmp_path / name).open("rb"), threading.Event()) == []
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+
+
+@pytest.mark.skipif(find_ffmpeg() is None, reason="there is no ffmpeg here")
+def test_ffmpeg_follows_no_playlist_that_takes_the_place_of_a_video(tmp_path: Path) -> None:
+    """The program opens the file a second time, and its content may have changed."""
+    film = make_sounding_movie(tmp_path / "film.mp4", 4, [(0, 4)])
+    other = shutil.copy(film, tmp_path / "other.mp4")
+
+    def cut_changed(program: str, file: object, *rest: object) -> bool:
+        film.write_text(f"ffconcat version 1.0\nfile {other}\n")
+        return bool(original(program, file, *rest))  # type: ignore[arg-type]
+
+    original = clip_encoding.cut_with_ffmpeg
+    with pytest.MonkeyPatch.context() as patch, film.open("rb") as file:
+        patch.setattr(clip, "cut_with_ffmpeg", cut_changed)
+        with pytest.raises(StageFailed):
+            cut_clip(file, 1, 3, tmp_path / "clip.mp4", threading.Event())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "other.mp4"]
+
+
+def test_a_codec_that_recordings_do_not_have_is_not_decoded(tmp_path: Path) -> None:
+    film = make_movie(tmp_path / "film.mkv", video_codec="snow")
+    with pytest.raises(NotAVideo, match="the codec of its picture is unknown"):
+        probe_media(film)
+    with film.open("rb") as file, pytest.raises(NoThumbnail, match="the codec of its picture is unknown"):
+        make_thumbnail(file)

@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import BinaryIO, Final, Protocol
 
-from app.media.asf import HEADER_BYTES, read_asf_header
-from app.media.early_end import has_unknown_riff_size
+from app.media.truncation import ASF_HEADER_BYTES, has_unknown_riff_size, read_asf_header
 
 _TAIL_BYTES: Final = 1024**2  # in which the last packets of a file are looked for
-_PACKETS_AT_MOST: Final = 2_000_000  # of a walk over a whole file: those of some hours
-_IN_A_ROW: Final = 5  # headers at the right distances are no accident
+_MAX_PACKETS: Final = 2_000_000  # of a walk over a whole file: those of some hours
+_MIN_SYNC_COUNT: Final = 5  # headers at the right distances are no accident
 
 _OGG_HEADER_BYTES, _OGG_PAGE_BYTES, _OGG_START = 27, 27 + 255 + 255 * 255, b"OggS\0"
 _TS_SYNC, _TS_LENGTHS = 0x47, (188, 192, 204)
@@ -23,7 +22,7 @@ _FLV_HEADER_BYTES, _FLV_TAGS = 11, (8, 9, 18)
 _MATROSKA_SEGMENT, _MATROSKA_CLUSTER = 0x18538067, 0x1F43B675
 _MATROSKA_BLOCKS = frozenset({_MATROSKA_CLUSTER, 0xA3, 0xA0, 0xAF})
 # The other elements of a file, of a segment and of a cluster.
-_MATROSKA_OTHERS = frozenset(
+_MATROSKA_METADATA = frozenset(
     {0x1A45DFA3, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1043A770, 0x1941A469}
     | {0xE7, 0xAB, 0xA7, 0x5854, 0xEC, 0xBF}
 )
@@ -35,34 +34,34 @@ _AUDIO_HEADER_BYTES = 6
 _GIF_TABLE, _GIF_EXTENSION, _GIF_IMAGE = 0x80, 0x21, 0x2C
 
 
-class _Readable(Protocol):
+class _SeekableReader(Protocol):
     def seek(self, offset: int, whence: int = 0, /) -> int: ...
 
     def read(self, size: int = -1, /) -> bytes: ...
 
 
-def ends_in_packet(file: BinaryIO, size: int, container_format: str) -> bool:
+def ends_inside_packet(file: BinaryIO, size: int, container_format: str) -> bool:
     """Whether a file of `size` bytes ends in the middle of a packet; False where its format does not show it."""
-    check = _CHECKS.get(container_format)
+    check = _TRUNCATION_CHECKS.get(container_format)
     return check is not None and check(file, size)
 
 
-def lacks_mxf_index(file: "_Readable", size: int) -> bool:
+def lacks_mxf_index(file: "_SeekableReader", size: int) -> bool:
     """Whether an MXF file has lost its last bytes, or was written without an index of its partitions."""
     tail = _read_tail(file, size, 4096)
     return not tail[-int.from_bytes(tail[-4:], "big") :].startswith(_MXF_INDEX)
 
 
-def _read_at(file: "_Readable", position: int, length: int) -> bytes:
+def _read_at(file: "_SeekableReader", position: int, length: int) -> bytes:
     file.seek(position)
     return file.read(length)
 
 
-def _read_tail(file: "_Readable", size: int, length: int = _TAIL_BYTES) -> bytes:
+def _read_tail(file: "_SeekableReader", size: int, length: int = _TAIL_BYTES) -> bytes:
     return _read_at(file, max(size - length, 0), length)
 
 
-def _ogg(file: BinaryIO, size: int) -> bool:
+def _ends_inside_ogg_page(file: BinaryIO, size: int) -> bool:
     tail = _read_tail(file, size, 2 * _OGG_PAGE_BYTES)
     page = tail[tail.rfind(_OGG_START) :] if _OGG_START in tail else b""
     segments = page[_OGG_HEADER_BYTES - 1] if len(page) >= _OGG_HEADER_BYTES else 0
@@ -73,42 +72,42 @@ def _ogg(file: BinaryIO, size: int) -> bool:
     return len(page) < body + sum(page[_OGG_HEADER_BYTES:body])
 
 
-def _mpegts(file: BinaryIO, size: int) -> bool:
+def _ends_inside_ts_packet(file: BinaryIO, size: int) -> bool:
     tail = _read_tail(file, size, 4096)
     for length in _TS_LENGTHS:
         lead = 4 if length == 192 else 0  # a time of arrival comes before each packet
         for left in range(length):  # bytes after the last whole packet
             last = len(tail) - left - length + lead
-            if last < 0 or {tail[last - back] for back in range(0, min(_IN_A_ROW * length, last + 1), length)} != {
-                _TS_SYNC
-            }:
+            if last < 0 or {
+                tail[last - back] for back in range(0, min(_MIN_SYNC_COUNT * length, last + 1), length)
+            } != {_TS_SYNC}:
                 continue
             begun = tail[last + length : last + length + 1]
             return left > 0 and begun in (b"", bytes([_TS_SYNC]))
     return False
 
 
-def _mpegps(file: BinaryIO, size: int) -> bool:
+def _ends_inside_ps_packet(file: BinaryIO, size: int) -> bool:
     tail = _read_tail(file, size)
     position = tail.rfind(_PS_START + bytes([_PS_PACK]))
     while 0 <= position < len(tail):
         head = tail[position : position + 14]
         if len(head) < 4 or head[:3] != _PS_START or head[3] <= _PS_END:
             return False
-        position += _pack_length(head) if head[3] == _PS_PACK else 6 + int.from_bytes(head[4:6], "big")
+        position += _ps_pack_length(head) if head[3] == _PS_PACK else 6 + int.from_bytes(head[4:6], "big")
     return position > len(tail)
 
 
-def _pack_length(head: bytes) -> int:
+def _ps_pack_length(head: bytes) -> int:
     """Return the length of a pack header, that of MPEG-1 or that of MPEG-2 with its stuffing."""
     if len(head) > 4 and head[4] >> 6 != 1:
         return 12
     return 14 + (head[13] & 7 if len(head) > 13 else 0)
 
 
-def _flv(file: BinaryIO, size: int) -> bool:
+def _ends_inside_flv_tag(file: BinaryIO, size: int) -> bool:
     position = int.from_bytes(_read_at(file, 5, 4), "big") + 4
-    for _ in range(_PACKETS_AT_MOST):
+    for _ in range(_MAX_PACKETS):
         head = _read_at(file, position, 4)
         if len(head) < 4 or head[0] & 0x1F not in _FLV_TAGS:
             return len(head) > 0 and head[0] & 0x1F in _FLV_TAGS
@@ -119,14 +118,18 @@ def _flv(file: BinaryIO, size: int) -> bool:
     return False
 
 
-def _matroska(file: BinaryIO, size: int) -> bool:
+def _ends_inside_matroska_block(file: BinaryIO, size: int) -> bool:
     position = 0
-    for _ in range(_PACKETS_AT_MOST):
+    for _ in range(_MAX_PACKETS):
         head = _read_at(file, position, 12)
-        kind, kind_bytes = _ebml_number(head, True)
-        length, length_bytes = _ebml_number(head[kind_bytes:], False)
+        kind, kind_bytes = _read_ebml_number(head, True)
+        length, length_bytes = _read_ebml_number(head[kind_bytes:], False)
         is_unknown = length == (1 << 7 * length_bytes) - 1
-        if not kind_bytes or not length_bytes or kind not in _MATROSKA_OTHERS | _MATROSKA_BLOCKS | {_MATROSKA_SEGMENT}:
+        if (
+            not kind_bytes
+            or not length_bytes
+            or kind not in _MATROSKA_METADATA | _MATROSKA_BLOCKS | {_MATROSKA_SEGMENT}
+        ):
             return False
         position += kind_bytes + length_bytes
         if kind == _MATROSKA_SEGMENT or (kind == _MATROSKA_CLUSTER and is_unknown):
@@ -137,7 +140,7 @@ def _matroska(file: BinaryIO, size: int) -> bool:
     return False
 
 
-def _ebml_number(head: bytes, keeps_mark: bool) -> tuple[int, int]:
+def _read_ebml_number(head: bytes, keeps_mark: bool) -> tuple[int, int]:
     """Return a number of variable length, and how many bytes it has: none where they are not all there."""
     length = 9 - head[0].bit_length() if head and head[0] else 0
     if len(head) < length:
@@ -146,9 +149,9 @@ def _ebml_number(head: bytes, keeps_mark: bool) -> tuple[int, int]:
     return (number if keeps_mark else number & ((1 << 7 * length) - 1)), length
 
 
-def _mp4(file: BinaryIO, size: int) -> bool:
+def _ends_inside_mp4_box(file: BinaryIO, size: int) -> bool:
     position = 0
-    for _ in range(_PACKETS_AT_MOST):
+    for _ in range(_MAX_PACKETS):
         head = _read_at(file, position, 16)
         length, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if length == 1:
@@ -161,8 +164,8 @@ def _mp4(file: BinaryIO, size: int) -> bool:
     return False
 
 
-def _asf(file: BinaryIO, size: int) -> bool:
-    header = read_asf_header(_read_at(file, 0, HEADER_BYTES))
+def _ends_inside_asf_packet(file: BinaryIO, size: int) -> bool:
+    header = read_asf_header(_read_at(file, 0, ASF_HEADER_BYTES))
     if header is None or not header.packet_bytes:
         return False
     if header.data_end is not None:
@@ -173,11 +176,11 @@ def _asf(file: BinaryIO, size: int) -> bool:
     return (end - header.data_start) % header.packet_bytes != 0
 
 
-def _avi(file: BinaryIO, size: int) -> bool:
+def _ends_inside_avi_chunk(file: BinaryIO, size: int) -> bool:
     if not has_unknown_riff_size(_read_at(file, 0, 8)):
         return False  # its header says how long it is
     position = 12
-    for _ in range(_PACKETS_AT_MOST):
+    for _ in range(_MAX_PACKETS):
         head = _read_at(file, position, 12)
         kind, length = head[:4], int.from_bytes(head[4:8], "little")
         if len(head) < 8:
@@ -189,11 +192,11 @@ def _avi(file: BinaryIO, size: int) -> bool:
     return False
 
 
-def _mxf(file: BinaryIO, size: int) -> bool:
+def _ends_inside_mxf_packet(file: BinaryIO, size: int) -> bool:
     if not lacks_mxf_index(file, size):
         return False
     position, is_in_essence = 0, False
-    for _ in range(_PACKETS_AT_MOST):
+    for _ in range(_MAX_PACKETS):
         head = _read_at(file, position, 25)
         if len(head) < 17 or not head.startswith(_MXF_START):
             return False
@@ -207,7 +210,7 @@ def _mxf(file: BinaryIO, size: int) -> bool:
     return False
 
 
-def _gif(file: BinaryIO, size: int) -> bool:
+def _ends_inside_gif_block(file: BinaryIO, size: int) -> bool:
     head = _read_at(file, 0, 13)
     position = 13 + _gif_table_bytes(head[10])
     while position < size:
@@ -230,27 +233,27 @@ def _skip_gif_blocks(file: BinaryIO, position: int, size: int) -> int:
     return position + 1
 
 
-def _audio_frames(sync: bytes, length_of: Callable[[bytes], int], file: BinaryIO, size: int) -> bool:
+def _ends_inside_audio_frame(sync: bytes, length_of: Callable[[bytes], int], file: BinaryIO, size: int) -> bool:
     """Whether the last of the frames that follow each other at the end of a file is not all there."""
     tail = _read_tail(file, size, 64 * 1024)
     for first in range(len(tail)):
         position, number = first, 0
         while length := length_of(tail[position : position + _AUDIO_HEADER_BYTES]):
             position, number = position + length, number + 1
-        if number >= _IN_A_ROW:
+        if number >= _MIN_SYNC_COUNT:
             rest = tail[position:]
             return position > len(tail) or (rest[:1] == sync and len(rest) < _AUDIO_HEADER_BYTES)
     return False
 
 
-def _adts_length(head: bytes) -> int:
+def _adts_frame_length(head: bytes) -> int:
     """Return the length of a frame of AAC, 0 where none begins."""
     if len(head) < _AUDIO_HEADER_BYTES or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
         return 0
     return (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
 
 
-def _ac3_length(head: bytes) -> int:
+def _ac3_frame_length(head: bytes) -> int:
     """Return the length of a frame of AC-3 or E-AC-3, 0 where none begins."""
     if len(head) < _AUDIO_HEADER_BYTES or head[:2] != b"\x0b\x77":
         return 0
@@ -264,18 +267,18 @@ def _ac3_length(head: bytes) -> int:
 
 
 _AC3_RATES: Sequence[int] = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
-_CHECKS: Final[dict[str, Callable[[BinaryIO, int], bool]]] = {
-    "ogg": _ogg,
-    "mpegts": _mpegts,
-    "mpeg": _mpegps,
-    "flv": _flv,
-    "mkv": _matroska,
-    "webm": _matroska,
-    **dict.fromkeys(("mp4", "mov", "m4a", "3gp", "3g2", "mj2"), _mp4),
-    "asf": _asf,
-    "avi": _avi,
-    "mxf": _mxf,
-    "gif": _gif,
-    "aac": partial(_audio_frames, b"\xff", _adts_length),
-    "ac3": partial(_audio_frames, b"\x0b", _ac3_length),
+_TRUNCATION_CHECKS: Final[dict[str, Callable[[BinaryIO, int], bool]]] = {
+    "ogg": _ends_inside_ogg_page,
+    "mpegts": _ends_inside_ts_packet,
+    "mpeg": _ends_inside_ps_packet,
+    "flv": _ends_inside_flv_tag,
+    "mkv": _ends_inside_matroska_block,
+    "webm": _ends_inside_matroska_block,
+    **dict.fromkeys(("mp4", "mov", "m4a", "3gp", "3g2", "mj2"), _ends_inside_mp4_box),
+    "asf": _ends_inside_asf_packet,
+    "avi": _ends_inside_avi_chunk,
+    "mxf": _ends_inside_mxf_packet,
+    "gif": _ends_inside_gif_block,
+    "aac": partial(_ends_inside_audio_frame, b"\xff", _adts_frame_length),
+    "ac3": partial(_ends_inside_audio_frame, b"\x0b", _ac3_frame_length),
 }

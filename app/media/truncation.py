@@ -1,9 +1,10 @@
-"""Files that were cut off, as by a transfer that broke: where what is left of them ends, and how long they were."""
+"""Truncated files, as after a broken transfer: where what is left of them ends, and how long they were before."""
 
 import io
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import av
@@ -11,7 +12,42 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from app.media.asf import read_asf_header
+ASF_HEADER_BYTES = 1024**2  # of which the header is the first part
+_ASF_PROPERTIES_GUID = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_DATA_GUID = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA_HEADER_BYTES = 50
+_ASF_BROADCAST_FLAG = 1  # the lengths were not known when the header was written
+
+
+@dataclass(frozen=True, slots=True)
+class AsfHeader:
+    """`seconds` and `data_end` are None where the header was written before they were known."""
+
+    seconds: float | None
+    data_start: int
+    data_end: int | None
+    packet_bytes: int
+
+
+def read_asf_header(head: bytes) -> AsfHeader | None:
+    """Return what the first bytes of a file say, None where they are not those of an ASF file."""
+    properties, data = head.find(_ASF_PROPERTIES_GUID), head.find(_ASF_DATA_GUID)
+    if properties < 0 or data < 0:
+        return None
+
+    def read_number(offset: int, length: int) -> int:
+        return int.from_bytes(head[properties + offset : properties + offset + length], "little")
+
+    seconds = read_number(64, 8) / 10_000_000 - read_number(80, 8) / 1000  # without the time for filling a buffer
+    data_bytes = int.from_bytes(head[data + 16 : data + 24], "little")
+    is_known = not read_number(88, 4) & _ASF_BROADCAST_FLAG
+    return AsfHeader(
+        seconds=seconds if is_known and seconds > 0 else None,
+        data_start=data + _ASF_DATA_HEADER_BYTES,
+        data_end=data + data_bytes if is_known and data_bytes > _ASF_DATA_HEADER_BYTES else None,
+        packet_bytes=read_number(92, 4),
+    )
+
 
 # Headers round, and a stream may end a little before the others.
 _TOLERANCE_SECONDS, _TOLERANCE_SHARE = 1.0, 0.02
@@ -20,21 +56,21 @@ _UNKNOWN_RIFF_BYTES = 0x7FFFFFFF  # or more, or 0
 _CAF_HEADER_BYTES = 12
 _WAVE64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _ID3_BYTES, _FRAME_BYTES = 10, 512  # of an ID3 header, and of what the first frame of an MP3 file has its counts in
-_XING = re.compile(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f]....(....)", re.DOTALL)  # with frames and bytes
+_XING_HEADER = re.compile(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f]....(....)", re.DOTALL)  # with frames and bytes
 _ATOM_BYTES, _ATOM_KINDS = 8, 20  # of the header of an atom, and how many kinds of them are looked at
-_STEPS = 16  # of a bisection: a day is known to two seconds, and what follows is read
+_BISECTION_STEPS = 16  # of a bisection: a day is known to two seconds, and what follows is read
 
 
-def find_cut(streams: Sequence[AudioStream | VideoStream], size: int) -> float | None:
+def find_truncation_time(streams: Sequence[AudioStream | VideoStream], size: int) -> float | None:
     """Return a time stamp, in seconds, shortly before the end of a file of which a part is missing.
 
     None for a file that has all the packets of its index, or that has no index.
     """
-    cuts = [cut for stream in streams if (cut := _find_cut(stream, size)) is not None]
+    cuts = [cut for stream in streams if (cut := _find_stream_truncation(stream, size)) is not None]
     return max(min(cuts) - _LEAD_SECONDS, 0.0) if cuts else None
 
 
-def _find_cut(stream: AudioStream | VideoStream, size: int) -> float | None:
+def _find_stream_truncation(stream: AudioStream | VideoStream, size: int) -> float | None:
     entries = stream.index_entries
 
     def is_missing(number: int) -> bool:
@@ -46,7 +82,7 @@ def _find_cut(stream: AudioStream | VideoStream, size: int) -> float | None:
     return float(entries[max(first_missing - 1, 0)].timestamp * stream.time_base)
 
 
-def declared_seconds(head: bytes, size: int, seconds: float) -> float | None:
+def duration_before_truncation(head: bytes, size: int, seconds: float) -> float | None:
     """Return about how long a file of `size` bytes was before it was cut off; None for a whole one.
 
     `head` is its beginning: AVI and WAV files, Wave64, CAF and ASF say there how many bytes they have.
@@ -55,24 +91,24 @@ def declared_seconds(head: bytes, size: int, seconds: float) -> float | None:
         is_short = header.data_end is not None and header.data_end > size
         whole = header.seconds or 0.0 if is_short else 0.0
     else:
-        start, end = _declared_bytes(head)
+        start, end = _declared_byte_range(head)
         whole = seconds * (end - start) / (size - start) if end > size > start else 0.0
-    return whole if _is_much(whole - seconds, whole) else None
+    return whole if _exceeds_tolerance(whole - seconds, whole) else None
 
 
-def _declared_bytes(head: bytes) -> tuple[int, int]:
+def _declared_byte_range(head: bytes) -> tuple[int, int]:
     """Return the bytes at which what is played begins and ends, about; 0 for an end that was not known."""
     if head[:4] == b"RIFF":
         return 0, 0 if has_unknown_riff_size(head) else int.from_bytes(head[4:8], "little") + 8
     if head[:16] == _WAVE64:
         return 0, int.from_bytes(head[16:24], "little")
-    for kind, start, end in _walk_caf(io.BytesIO(head), len(head)):
+    for kind, start, end in _walk_caf_chunks(io.BytesIO(head), len(head)):
         if kind == b"data":
             return start, end or 0
     return 0, 0
 
 
-def _walk_caf(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int | None]]:
+def _walk_caf_chunks(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int | None]]:
     """Yield the chunks of a CAF file: their kinds, where they begin and end, None for one whose length is unknown."""
     file.seek(0)
     position: int | None = 8 if file.read(4) == b"caff" else None
@@ -89,31 +125,31 @@ def has_unknown_riff_size(head: bytes) -> bool:
     return head[:4] == b"RIFF" and not 0 < int.from_bytes(head[4:8], "little") < _UNKNOWN_RIFF_BYTES
 
 
-def mp3_declared_seconds(file: BinaryIO, size: int, seconds: float) -> float | None:
+def mp3_duration_before_truncation(file: BinaryIO, size: int, seconds: float) -> float | None:
     """Return about how long an MP3 file was before it was cut off; None for a whole one, or one that does not say."""
     file.seek(0)
     head = file.read(_ID3_BYTES)
-    first = _ID3_BYTES + _syncsafe(head[6:]) if head[:3] == b"ID3" else 0
+    first = _ID3_BYTES + _decode_syncsafe(head[6:]) if head[:3] == b"ID3" else 0
     file.seek(first)
-    found = _XING.search(file.read(_FRAME_BYTES))
+    found = _XING_HEADER.search(file.read(_FRAME_BYTES))
     if found is None:
         return None
     declared, left = int.from_bytes(found[1], "big"), size - first
     whole = seconds * declared / left if 0 < left < declared else 0.0
-    return whole if whole and _is_much(whole - seconds, whole) else None
+    return whole if whole and _exceeds_tolerance(whole - seconds, whole) else None
 
 
-def _syncsafe(digits: bytes) -> int:
+def _decode_syncsafe(digits: bytes) -> int:
     """Return a number whose bytes have 7 bits each."""
     return sum(digit << 7 * place for place, digit in enumerate(reversed(digits)))
 
 
-def lacks_index(file: BinaryIO, size: int) -> bool:
+def has_lost_index(file: BinaryIO, size: int) -> bool:
     """Whether an MP4, QuickTime or CAF file was cut off before its end, where the index lies that players need.
 
     Cameras and phones write that last.
     """
-    if any(end is not None and end > size for _, _, end in _walk_caf(file, size)):
+    if any(end is not None and end > size for _, _, end in _walk_caf_chunks(file, size)):
         return True
     position, kinds = 0, set[bytes]()
     while position + _ATOM_BYTES <= size and len(kinds) < _ATOM_KINDS:
@@ -128,26 +164,26 @@ def lacks_index(file: BinaryIO, size: int) -> bool:
     return b"mdat" in kinds and b"moov" not in kinds and position > size
 
 
-def find_last_end(container: InputContainer, read_ends: Callable[[], Iterable[float]]) -> float | None:
+def search_last_packet_end(container: InputContainer, read_ends: Callable[[], Iterable[float]]) -> float | None:
     """Return when the last packet ends that can be read, where a seek to the end leads behind it; None for no packet.
 
     `read_ends` reads on from where the container is and yields when packets end.
     """
     readable, missing = 0, (max(container.start_time or 0, 0) + (container.duration or 0)) * 2
-    for _ in range(_STEPS):
+    for _ in range(_BISECTION_STEPS):
         middle = (readable + missing) // 2
-        if _has_packets(container, middle, read_ends):
+        if _has_packets_after(container, middle, read_ends):
             readable = middle
         else:
             missing = middle
-    return max(read_ends(), default=None) if _seek(container, readable) else None
+    return max(read_ends(), default=None) if _try_seek(container, readable) else None
 
 
-def _has_packets(container: InputContainer, position: int, read_ends: Callable[[], Iterable[float]]) -> bool:
-    return _seek(container, position) and next(iter(read_ends()), None) is not None
+def _has_packets_after(container: InputContainer, position: int, read_ends: Callable[[], Iterable[float]]) -> bool:
+    return _try_seek(container, position) and next(iter(read_ends()), None) is not None
 
 
-def _seek(container: InputContainer, position: int) -> bool:
+def _try_seek(container: InputContainer, position: int) -> bool:
     try:
         container.seek(position)
     except av.FFmpegError:
@@ -155,13 +191,16 @@ def _seek(container: InputContainer, position: int) -> bool:
     return True
 
 
-def is_cut_off(
-    container: InputContainer, streams: Sequence[AudioStream | VideoStream], declared_seconds: float, seconds: float
+def is_truncated(
+    container: InputContainer,
+    streams: Sequence[AudioStream | VideoStream],
+    duration_before_truncation: float,
+    seconds: float,
 ) -> bool:
     """Whether a file of these seconds was longer: its header counts streams that are not played, too."""
     others = len(container.streams) - len(streams)
-    return _is_much(declared_seconds - seconds, declared_seconds) and not others
+    return _exceeds_tolerance(duration_before_truncation - seconds, duration_before_truncation) and not others
 
 
-def _is_much(missing_seconds: float, declared_seconds: float) -> bool:
-    return missing_seconds > max(_TOLERANCE_SECONDS, _TOLERANCE_SHARE * declared_seconds)
+def _exceeds_tolerance(missing_seconds: float, duration_before_truncation: float) -> bool:
+    return missing_seconds > max(_TOLERANCE_SECONDS, _TOLERANCE_SHARE * duration_before_truncation)

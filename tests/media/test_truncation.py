@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from app.media.clip import cut_clip
-from app.media.probe import NotAVideo, probe
+from app.media.probe import NotAVideo, probe_media
 from tests.media.movies import make_audio
 
 SECONDS, SAMPLES = 12, 48_000
@@ -129,11 +129,11 @@ def test_a_recording_of_a_live_stream_is_whole_unless_it_ends_in_a_packet(
 
 
 def check_cut_off(path: Path, says_its_length: bool) -> None:
-    info = probe(path)
+    info = probe_media(path)
     assert info.duration_seconds == pytest.approx(SECONDS, abs=0.2)
     assert (info.ends_early, info.declared_seconds) == (False, None)
     left = cut_off(path)
-    info = probe(path)
+    info = probe_media(path)
     assert left < SECONDS * 0.75
     assert info.duration_seconds == pytest.approx(left, abs=0.25)
     assert info.ends_early
@@ -149,7 +149,7 @@ def test_a_file_that_ends_between_two_packets_may_be_whole(
     path = make_noise(tmp_path / "talk", None, audio, container)
     content = path.read_bytes()
     path.write_bytes(content[: content.rfind(packet_start)])
-    assert not probe(path).ends_early
+    assert not probe_media(path).ends_early
 
 
 def test_a_clip_of_what_is_left_of_an_mxf_file_begins_where_it_should(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_file_that_has_lost_its_index_says_so(tmp_path: Path, name: str) -> No
     path = make_audio(tmp_path / name, 3, [(0, 3)], "aac")
     cut_off_end(path)
     with pytest.raises(NotAVideo, match="damaged: its end is missing"):
-        probe(path)
+        probe_media(path)
 
 
 def cut_off_end(path: Path) -> None:

@@ -1,0 +1,177 @@
+"""Containers: which formats and decoders are allowed, which streams are played, and how their packets are read."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard, Disposition, Stream
+from av.video.stream import VideoStream
+
+from app.media.limits import BoundedFile
+
+PlayableStream = AudioStream | VideoStream
+
+MAX_PIXELS = 7680 * 4320
+
+
+MAX_STREAMS = 256  # audio and subtitles in many languages, and their fonts
+
+
+# Only containers that hold a film themselves: FFmpeg would open whatever a playlist names.
+ALLOWED_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,asf,mxf,gif,mp3,wav,w64,flac,aac,aiff,caf,amr,ac3"
+)
+
+
+_OPTIONS = {
+    "format_whitelist": ALLOWED_FORMATS,
+    "protocol_whitelist": "none",  # and only this file
+    # FFmpeg decodes a frame of each stream when it opens a file, and small packets become large frames. Headers and
+    # parsers say enough of most files, and what is to be decoded is decoded of one stream.
+    "codec_whitelist": "none",
+    "max_streams": str(MAX_STREAMS),
+}
+
+_VIDEO_DECODERS = (
+    # what cameras, phones, browsers and broadcasters write
+    "h264 hevc vvc libdav1d av1 libaom-av1 libgav1 vp8 vp9 libvpx libvpx-vp9 mpeg1video mpeg2video mpegvideo mpeg4 "
+    "h261 h263 h263i h263p theora vp3 vp4 vp5 vp6 vp6a vp6f vp7 flv wmv1 wmv2 wmv3 vc1 mss1 mss2 msmpeg4v1 msmpeg4v2 "
+    "msmpeg4 dvvideo mjpeg mjpegb gif png apng rv10 rv20 rv30 rv40 rv60 dirac svq1 svq3 cinepak indeo2 indeo3 indeo4 "
+    "indeo5 msvideo1 msrle rpza smc 8bps qtrle fraps flashsv flashsv2 zmbv tscc2 camtasia camstudio "
+    "screenpresso asv1 asv2 truemotion1 truemotion2 zlib mszh "
+    # what is edited and archived
+    "prores prores_raw dnxhd cfhd jpeg2000 libopenjpeg ffv1 huffyuv ffvhuff utvideo magicyuv lagarith hap dxv aic "
+    "pixlet speedhq notchlc apv rawvideo v210 v210x v308 v408 v410 r210 r10k y41p yuv4 cyuv cljr avui avrp media100"
+)
+_AUDIO_DECODERS = (
+    "aac aac_latm aac_fixed libfdk_aac mp3 mp3float mp3adu mp3adufloat mp3on4 mp3on4float mp2 mp2float mp1 mp1float "
+    "opus libopus vorbis libvorbis flac alac ac3 ac3_fixed eac3 dca truehd mlp wavpack tta ape als dolby_e s302m "
+    "wmav1 wmav2 wmapro wmalossless wmavoice speex libspeex amrnb amrwb libopencore_amrnb libopencore_amrwb gsm gsm_ms "
+    "libgsm libgsm_ms ilbc libilbc g722 g723_1 g726 g726le g729 qcelp evrc qdm2 qdmc mace3 mace6 nellymoser truespeech "
+    "cook sipr real_144 real_288 ralf atrac3 atrac3plus dvaudio "
+    "adpcm_ms adpcm_ima_wav adpcm_ima_qt adpcm_swf adpcm_yamaha "
+    "pcm_alaw pcm_mulaw pcm_bluray pcm_dvd pcm_vidc pcm_s8 pcm_u8 pcm_s8_planar "
+    "pcm_s16le pcm_s16be pcm_s16le_planar pcm_s16be_planar pcm_u16le pcm_u16be pcm_s24le pcm_s24be pcm_s24le_planar "
+    "pcm_u24le pcm_u24be pcm_s32le pcm_s32be pcm_s32le_planar pcm_u32le pcm_u32be pcm_s64le pcm_s64be "
+    "pcm_f16le pcm_f24le pcm_f32le pcm_f32be pcm_f64le pcm_f64be"
+)
+_ALLOWED_DECODER_NAMES = frozenset(f"{_VIDEO_DECODERS} {_AUDIO_DECODERS}".split())
+ALLOWED_DECODERS = ",".join(sorted(_ALLOWED_DECODER_NAMES))  # as FFmpeg's option takes them
+
+# Pictures that belong to a recording and are not the recording: covers, previews of chapters.
+_STILL_IMAGES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+# Audio for some listeners only: descriptions of what is seen, comments of the makers.
+_SPECIAL_AUDIO = Disposition.visual_impaired | Disposition.hearing_impaired | Disposition.comment
+# Codecs of single images. One of their streams beside another video stream is a cover.
+_IMAGE_CODECS = frozenset({"mjpeg", "png", "apng", "bmp", "gif", "tiff", "webp", "jpegls", "jpeg2000", "ljpeg"})
+
+_MAX_FRAME_SAMPLES = "1000000"  # of one frame of audio, for each channel; no codec is known that has more than 150,000
+
+
+@contextmanager
+def open_container(file: BoundedFile, decoders: str = "none") -> Iterator[InputContainer]:
+    """Open a video file. `decoders` may decode frames while it is opened: those that know the order of its packets.
+
+    Raises `av.FFmpegError` for a file that is no video or audio, `ReadLimitExceeded`, `ProcessingStopped`, and what
+    reading the file raises.
+    """
+    try:
+        # Titles in other encodings are as common as old cameras, and nothing here reads them.
+        with av.open(
+            file, "r", options={**_OPTIONS, "codec_whitelist": decoders}, metadata_errors="ignore"
+        ) as container:
+            yield container
+    except av.FFmpegError:
+        file.check_limits()
+        raise
+    file.check()
+
+
+def can_decode_stream(stream: VideoStream | AudioStream) -> bool:
+    """Whether there is a decoder for a stream that may be used."""
+    return stream.codec_context is not None and stream.codec_context.codec.name in _ALLOWED_DECODER_NAMES
+
+
+def choose_video_stream(container: InputContainer) -> VideoStream | None:
+    """Return the stream that is the video itself, ready to be decoded; None where there are none but still pictures.
+
+    A stream that cannot be decoded, or by no decoder that may be used, is returned where there is no other.
+    """
+    candidates = [stream for stream in container.streams.video if not stream.disposition & _STILL_IMAGES]
+    if not candidates:
+        return None
+    chosen = min(candidates, key=_video_rank)
+    if chosen.codec_context is not None:
+        chosen.codec_context.thread_count = 1
+        chosen.codec_context.options = {"max_pixels": str(MAX_PIXELS), "codec_whitelist": ALLOWED_DECODERS}
+    return chosen
+
+
+def choose_audio_stream(container: InputContainer) -> AudioStream | None:
+    """Return the audio that goes with the video, ready to be decoded; None where none can be decoded."""
+    candidates = [stream for stream in container.streams.audio if can_decode_stream(stream)]
+    chosen = min(candidates, key=_audio_rank, default=None)
+    if chosen is not None:
+        chosen.codec_context.options = {"max_samples": _MAX_FRAME_SAMPLES, "codec_whitelist": ALLOWED_DECODERS}
+    return chosen
+
+
+def _video_rank(stream: VideoStream) -> tuple[bool, bool, bool, bool, int]:
+    return (
+        not can_decode_stream(stream),
+        stream.frames == 1,
+        stream.codec_context is not None and stream.codec_context.codec.canonical_name in _IMAGE_CODECS,
+        not stream.disposition & Disposition.default,
+        stream.index,
+    )
+
+
+def _audio_rank(stream: AudioStream) -> tuple[bool, bool, bool, int]:
+    return (
+        not stream.codec_context.sample_rate,  # announced, and without a single packet
+        bool(stream.disposition & _SPECIAL_AUDIO),
+        not stream.disposition & Disposition.default,
+        stream.index,
+    )
+
+
+def choose_playable_streams(container: InputContainer) -> list[PlayableStream]:
+    """Return the chosen streams of a file that can be decoded, the video first."""
+    video, audio = choose_video_stream(container), choose_audio_stream(container)
+    return [stream for stream in (video, audio) if stream is not None and can_decode_stream(stream)]
+
+
+def discard_other_streams(container: InputContainer, *streams: PlayableStream) -> None:
+    """Have the other streams skipped, which spares a file in a bucket their bytes."""
+    wanted = {stream.index for stream in streams}
+    for stream in container.streams:
+        stream.discard = Discard.default if stream.index in wanted else Discard.all
+
+
+def read_packets(
+    container: InputContainer, film: BoundedFile, streams: Sequence[PlayableStream]
+) -> "Iterator[Packet[Stream]]":
+    """Yield packets until the file ends or is damaged."""
+    try:
+        for packet in container.demux(*streams):
+            if film.has_ended:
+                return
+            if packet.pts is not None or packet.dts is not None:
+                yield packet
+    except av.FFmpegError:
+        return
+
+
+def packet_start(packet: "Packet[Stream]") -> float:
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    return float((stamp or 0) * packet.time_base)
+
+
+def packet_end(packet: "Packet[Stream]") -> float:
+    length = float((packet.duration or 0) * packet.time_base)
+    if not length and isinstance(packet.stream, VideoStream) and packet.stream.average_rate:
+        length = min(float(1 / packet.stream.average_rate), 1.0)
+    return packet_start(packet) + length

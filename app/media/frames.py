@@ -1,0 +1,148 @@
+"""Decoded frames: decoding of damaged files, rotation by the display matrix, and scene changes."""
+
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import SideData
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation
+from numpy.typing import NDArray
+
+from app.media.container import (
+    PlayableStream,
+    can_decode_stream,
+    choose_video_stream,
+    discard_other_streams,
+    open_container,
+)
+from app.media.limits import BoundedFile, ReadLimitExceeded, ReadLimits
+from app.media.timeline import Timeline, read_timeline
+
+_MAX_DAMAGED_PLACES = 1000
+# A resampler takes memory for the seconds of a frame, and for what a sample rate is times that of the result.
+_MAX_FRAME_SECONDS = 60
+_SAMPLE_RATES = range(1_000, 1_000_001)
+
+
+def decode_frames(
+    container: InputContainer, file: BoundedFile, timeline: Timeline, *streams: PlayableStream
+) -> Iterator[AudioFrame | VideoFrame]:
+    """Yield the frames of some streams, in the order of the file; nothing is read of the others where that can be.
+
+    Their time stamps are on the continuous clock of the timeline. They end where the limits of the file are reached.
+    """
+    discard_other_streams(container, *streams)
+    for _ in range(_MAX_DAMAGED_PLACES):
+        try:
+            for packet in timeline.continue_clock(container.demux(*streams)):
+                if file.has_ended:
+                    return
+                yield from decode_packet(packet)
+            return
+        except av.InvalidDataError:  # the place is damaged, and what comes behind it may be whole
+            continue
+
+
+def decode_packet(packet: "Packet[Stream] | Packet[AudioStream]") -> Sequence[AudioFrame | VideoFrame]:
+    """Return the frames of a packet, none where it is damaged."""
+    try:
+        frames = packet.decode()
+    except av.FFmpegError:
+        return []
+    return [frame for frame in frames if isinstance(frame, AudioFrame | VideoFrame) and _is_usable_frame(frame)]
+
+
+def _is_usable_frame(frame: AudioFrame | VideoFrame) -> bool:
+    if frame.is_corrupt or isinstance(frame, VideoFrame):
+        return not frame.is_corrupt
+    return frame.sample_rate in _SAMPLE_RATES and frame.samples <= _MAX_FRAME_SECONDS * frame.sample_rate
+
+
+_DISPLAY_MATRIX = "=9i"
+
+# Filters, by what the matrix makes of the axes: whether it exchanges them, and whether x and y run backwards then.
+_ROTATION_FILTERS = {
+    (False, True, False): [("hflip", "")],
+    (False, False, True): [("vflip", "")],
+    (False, True, True): [("hflip", ""), ("vflip", "")],
+    (True, False, False): [("transpose", "cclock_flip")],
+    (True, True, False): [("transpose", "clock")],
+    (True, False, True): [("transpose", "cclock")],
+    (True, True, True): [("transpose", "clock_flip")],
+}
+
+
+def rotation_filters(frame: VideoFrame) -> Sequence[tuple[str, str]]:
+    """Return the filters, by name and options, that show a frame as players do, turned by right angles."""
+    return _ROTATION_FILTERS.get(_read_display_matrix(frame), ())
+
+
+def is_sideways(frame: VideoFrame) -> bool:
+    """Whether its width is the height that players show."""
+    return _read_display_matrix(frame)[0]
+
+
+def _read_display_matrix(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    # The side data of a frame and the frame keep each other in memory: a small copy has the same.
+    small = frame.reformat(2, 2, "gray", interpolation=Interpolation.POINT, threads=1)
+    data = small.side_data.get("DISPLAYMATRIX")
+    if not isinstance(data, SideData) or data.buffer_size < struct.calcsize(_DISPLAY_MATRIX):
+        return False, False, False
+    # A pixel at x, y is shown at a * x + c * y, b * x + d * y.
+    a, b, _, c, d, *_ = struct.unpack_from(_DISPLAY_MATRIX, bytes(data))
+    exchanged = abs(b) + abs(c) > abs(a) + abs(d)
+    return (True, c < 0, b < 0) if exchanged else (False, a < 0, d < 0)
+
+
+_SCENE_LIMITS = ReadLimits(seconds=20.0, bytes=1024**4)
+_SCENE_WIDTH, _SCENE_HEIGHT = 32, 18
+_SCENE_CHANGE = 24.0  # of 255: the mean difference of two small pictures of different scenes is more
+
+
+def find_scene_cuts(film: BinaryIO, stopping: threading.Event) -> list[float]:
+    """Return the seconds at which the picture changes, as far as they are found in a few seconds; it blocks.
+
+    A film without a picture has none, and a damaged one none from there on. Raises `Stopped`, and what reading raises.
+    """
+    bounded = BoundedFile(film, _SCENE_LIMITS, stopping)
+    cuts: list[float] = []
+    try:
+        timeline = read_timeline(bounded, needs_end=False)
+        with open_container(bounded) as container:
+            for cut in _detect_scene_cuts(container, bounded, timeline):
+                bounded.check_limits()
+                cuts.append(max(cut - timeline.origin, 0.0))
+        bounded.check_limits()
+    except (ReadLimitExceeded, av.FFmpegError):
+        pass
+    return cuts
+
+
+def _detect_scene_cuts(container: InputContainer, file: BoundedFile, timeline: Timeline) -> Iterator[float]:
+    """Yield the time stamps, in seconds, of key frames that look different from the ones before them."""
+    before: NDArray[np.int16] | None = None
+    for frame in _decode_key_frames(container, file, timeline):
+        picture = frame.reformat(_SCENE_WIDTH, _SCENE_HEIGHT, "rgb24", interpolation=Interpolation.AREA, threads=1)
+        pixels = picture.to_ndarray().astype(np.int16)
+        if before is not None and frame.time is not None and np.abs(pixels - before).mean() > _SCENE_CHANGE:
+            yield frame.time
+        before = pixels
+
+
+def _decode_key_frames(container: InputContainer, file: BoundedFile, timeline: Timeline) -> Iterator[VideoFrame]:
+    stream = choose_video_stream(container)
+    if stream is None or not can_decode_stream(stream):
+        return
+    stream.codec_context.skip_frame = "NONKEY"
+    for frame in decode_frames(container, file, timeline, stream):
+        if isinstance(frame, VideoFrame):
+            yield frame
