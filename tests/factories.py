@@ -10,13 +10,13 @@ from app.repositories import (
     ClipRepository,
     GenerationConfigRepository,
     MomentRepository,
-    PipelineHistoryRepository,
     PromptRepository,
+    RunRepository,
     ThumbnailRepository,
     TranscriptRepository,
     VideoRepository,
 )
-from app.repositories.moments import new_identifier
+from app.repositories.moments import new_moment_identifier
 
 _numbers = count(1)
 
@@ -53,7 +53,7 @@ async def make_generation_config(conn: Connection, **values: Any) -> GenerationC
 
 async def make_moment(conn: Connection, **values: Any) -> Moment:
     defaults: dict[str, Any] = {
-        "identifier": new_identifier(),
+        "identifier": new_moment_identifier(),
         "start_time": 10.0,
         "end_time": 20.0,
         "title": "A moment",
@@ -90,7 +90,7 @@ async def make_run(conn: Connection, **values: Any) -> PipelineRun:
         "status": "running",
         "started_at": datetime(2026, 2, 8, 12),
     }
-    return await PipelineHistoryRepository(conn).create(**(defaults | await _with_video(conn, values)))
+    return await RunRepository(conn).create(**(defaults | await _with_video(conn, values)))
 
 
 async def _with_video(conn: Connection, values: dict[str, Any]) -> dict[str, Any]:

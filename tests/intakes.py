@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from app.core.config import Settings
 from app.database import Connection, connect
 from app.models.stages import Stage
-from app.repositories.rejected_requests import RejectedRequest, RejectedRequestRepository
+from app.repositories.requests import RejectedRequest, RejectedRequestRepository
 from app.services.intake import RequestIntake
 from app.services.live_state import REQUEST_GROUP, REQUEST_STREAM, create_request_group
 from app.storage import open_storage

@@ -12,8 +12,8 @@ from psycopg.types.json import Jsonb
 from app.database import Connection
 from app.models.run import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
-from app.repositories.claimed_runs import ClaimedRunRepository
 from app.repositories.stage_queue import StageQueueRepository
+from app.repositories.stages import ClaimedRunRepository
 
 _numbers = count(1)
 

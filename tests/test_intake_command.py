@@ -9,7 +9,7 @@ import pytest
 
 from app.core.config import Settings
 from app.database import connect
-from app.repositories.rejected_requests import RejectedRequestRepository
+from app.repositories.requests import RejectedRequestRepository
 from app.services import intake_command
 from tests.test_command_line import run
 

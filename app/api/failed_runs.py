@@ -13,8 +13,8 @@ from app.api.schemas.pipeline import FailedRunDetailsAnswer, FailedRunsAnswer
 from app.api.schemas.starts import StartAnswer
 from app.api.starts import RunRetries, answer_run
 from app.core.masking import mask_values
+from app.database.queries import LARGEST_ID
 from app.repositories.ended_runs import FailedRun
-from app.repositories.statements import LARGEST_ID
 from app.services import failed_runs
 from app.services.runs import unix_seconds
 

@@ -12,8 +12,8 @@ from app.api.paging import DEFAULT_LIMIT, HEADERS, PageCursor, PageLimit, page_a
 from app.api.schemas.common import Error
 from app.api.schemas.generation_configs import GenerationConfigAnswer
 from app.api.schemas.made import MadeMomentAnswer, MadeRunAnswer
+from app.database.queries import LARGEST_ID
 from app.models import GenerationConfig
-from app.repositories.statements import LARGEST_ID
 from app.services import prompts
 
 router = APIRouter(prefix="/api/generation-configs", tags=["generation_configs"])

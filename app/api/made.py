@@ -3,10 +3,10 @@
 from typing import Any
 
 from app.core.masking import mask_values
-from app.repositories.lineage import MadeMoment, MadeRun
+from app.repositories.provenance import MomentWithVideo, RunWithVideo
 
 
-def moment_answer(moment: MadeMoment) -> dict[str, Any]:
+def moment_answer(moment: MomentWithVideo) -> dict[str, Any]:
     return {
         "id": moment.identifier,
         "video_id": moment.video_identifier,
@@ -25,7 +25,7 @@ def moment_answer(moment: MadeMoment) -> dict[str, Any]:
     }
 
 
-def run_answer(run: MadeRun) -> dict[str, Any]:
+def run_answer(run: RunWithVideo) -> dict[str, Any]:
     return {
         "id": run.identifier,
         "video_id": run.video_identifier,

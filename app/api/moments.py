@@ -11,7 +11,7 @@ from app.api.dependencies import AutocommitConnection, Checkouts, MediaStorage, 
 from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.moments import MomentAnswer, MomentDeletionAnswer, MomentEditBody, NewMomentBody
-from app.repositories.views import ShownMoment
+from app.repositories.moments import MomentWithConfig
 from app.services import moment_deletion, moments
 
 router = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"])
@@ -72,7 +72,7 @@ async def delete_moment(video_id: VideoId, moment_id: MomentId, database: Checko
     return json_answer({"deleted": deleted, "orphaned": done.orphaned, "errors": done.errors or None})
 
 
-def _answer(moment: ShownMoment) -> dict[str, Any]:
+def _answer(moment: MomentWithConfig) -> dict[str, Any]:
     config = moment.generation_config
     score = {} if moment.score is None else {"score": moment.score, "scoring_model": moment.scoring_model}
     return {

@@ -8,7 +8,7 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.repositories.statements import LARGEST_ID
+from app.database.queries import LARGEST_ID
 
 PageLimit = Annotated[int, Query(ge=1, le=1000, description="Most items to return")]
 PageCursor = Annotated[int, Query(ge=0, le=LARGEST_ID, description="From the Link header of the page before")]

@@ -12,7 +12,7 @@ from app.api.run_answers import describe_run, describe_status
 from app.api.schemas.common import Error
 from app.api.schemas.pipeline import ActiveRunsAnswer, HistoryAnswer, RunAnswer
 from app.models.stages import RunType
-from app.repositories.active_runs import ActiveRun
+from app.repositories.runs import ActiveRun
 from app.services import runs
 
 router = APIRouter(prefix="/api/pipeline", tags=["pipeline"])

@@ -6,16 +6,16 @@ import orjson
 
 from app.core.masking import mask_values
 from app.models.run import StageRecord, StageStatus
-from app.repositories.runs import ShownRun
+from app.repositories.runs import RunSummary
 from app.services import runs
 
 
-def describe_status(video_id: str, run: ShownRun | None) -> dict[str, Any]:
+def describe_status(video_id: str, run: RunSummary | None) -> dict[str, Any]:
     """Return what is told of the newest run over a video, where there is one."""
     return describe_run(video_id, run) if run else _never_run(video_id)
 
 
-def describe_run(video_id: str, run: ShownRun) -> dict[str, Any]:
+def describe_run(video_id: str, run: RunSummary) -> dict[str, Any]:
     generation_model, refinement_model = runs.models_of(run)
     return {
         "request_id": run.identifier,

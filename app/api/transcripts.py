@@ -11,7 +11,7 @@ from app.api.errors import error_answer
 from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.transcripts import TranscriptAnswer
-from app.repositories.views import TranscriptKey
+from app.repositories.transcripts import TranscriptVersion
 from app.services.reads import Reads
 
 reads = APIRouter(prefix="/api/videos/{video_id}/transcript", tags=["transcripts"], route_class=ReadRoute)
@@ -69,13 +69,13 @@ async def answer_unchanged(request: Request, video_id: str, reads: Reads, form: 
     return Response(status_code=304, headers=headers) if _matches(copies, headers["ETag"]) else None
 
 
-def headers_of(key: TranscriptKey, gzipped: bool, form: str = "") -> dict[str, str]:
+def headers_of(key: TranscriptVersion, gzipped: bool, form: str = "") -> dict[str, str]:
     """Return the headers of a transcript in the format `form`: each has ETags of its own."""
     headers = {"ETag": _etag(key, gzipped, form), "Cache-Control": _CACHE_CONTROL, "Vary": "Accept-Encoding"}
     return headers | {"Content-Encoding": "gzip"} if gzipped else headers
 
 
-def _etag(key: TranscriptKey, gzipped: bool, form: str) -> str:
+def _etag(key: TranscriptVersion, gzipped: bool, form: str) -> str:
     made = f"{key.created_at.timestamp() if key.created_at else 0:.6f}"
     return f'"{"-".join(filter(None, (str(key.id), made, form, "gzip" if gzipped else "")))}"'
 

@@ -14,7 +14,7 @@ from app.api.schemas.common import Error
 from app.api.schemas.videos import SingleVideoAnswer, VideoAnswer
 from app.models.video import describe_early_end
 from app.models.video_file import FileStatus
-from app.repositories.views import SingleVideoCard, VideoCard
+from app.repositories.videos import DetailedVideoCard, VideoCard
 from app.services import videos
 from app.services.audio import ExtractedAudio
 from app.services.reads import Reads
@@ -51,7 +51,7 @@ async def describe_video(reads: Reads, identifier: str) -> dict[str, Any]:
     return {**_answer(card, await reads.audio.get()), **_describe_file(card)}
 
 
-def _describe_file(card: SingleVideoCard) -> dict[str, Any]:
+def _describe_file(card: DetailedVideoCard) -> dict[str, Any]:
     """Return what there is to say of the video's file beside its name, and nothing of most files."""
     described: dict[str, Any] = {}
     if card.copy_status in _SHOWN_STATUSES:

@@ -11,7 +11,7 @@ from app.database import Connection
 from app.library.report import Kind, Notes, TableCount
 from app.library.rows import LegacyConfig
 from app.repositories import GenerationConfigRepository, PromptRepository
-from app.repositories.prompts import prompt_hash
+from app.repositories.provenance import prompt_hash
 
 _REMEMBERED = 4096
 _PARAMETERS = tuple(each.name for each in fields(LegacyConfig) if each.name not in ("user_prompt", "system_prompt"))

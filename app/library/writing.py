@@ -16,13 +16,13 @@ from app.library.written import Target, Written, find_changes
 from app.models import PipelineRun, Transcript, Video
 from app.repositories import (
     GenerationConfigRepository,
-    PipelineHistoryRepository,
+    RunRepository,
     ThumbnailRepository,
     TranscriptRepository,
     VideoRepository,
 )
-from app.repositories.pipeline_history import new_run_identifier
-from app.repositories.video_files import VideoFileRepository
+from app.repositories.media import VideoFileRepository
+from app.repositories.runs import new_run_identifier
 
 
 async def write_video(
@@ -131,7 +131,7 @@ async def _write_runs(target: Target) -> None:
 
 
 async def _write_run(target: Target, run: LegacyRun, named: set[str]) -> str:
-    runs = PipelineHistoryRepository(target.conn)
+    runs = RunRepository(target.conn)
     name, stored = await _name_run(target, run, named)
     values = _run_values(run)
     changes = find_changes(stored, values) if stored else {}
@@ -147,7 +147,7 @@ async def _write_run(target: Target, run: LegacyRun, named: set[str]) -> str:
 
 async def _name_run(target: Target, run: LegacyRun, named: set[str]) -> tuple[str, PipelineRun | None]:
     """Return a name for the run that neither another run of the file nor another video has, and the row under it."""
-    runs, video = PipelineHistoryRepository(target.conn), target.video
+    runs, video = RunRepository(target.conn), target.video
     name, milliseconds = run.legacy_id, run.started_at_ms
     while True:
         if name is not None and name not in named:

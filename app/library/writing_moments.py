@@ -37,7 +37,7 @@ async def write_moments(target: Target) -> list[StoredMoment]:
 async def _place_moments(target: Target, stored: Mapping[str, Moment]) -> list[PlacedMoment]:
     prepared = target.prepared
     legacy_ids = list(places_by_legacy_id(prepared.moments))
-    owners = await MomentRepository(target.conn).find_owners(legacy_ids) if legacy_ids else {}
+    owners = await MomentRepository(target.conn).find_video_ids(legacy_ids) if legacy_ids else {}
     taken = {legacy_id for legacy_id, owner in owners.items() if owner != target.video.id}
     taken |= prepared.taken - stored.keys()
     times = {

@@ -15,7 +15,7 @@ from app.models.run import ClaimedRun
 from app.models.stages import STAGE_TABLE, Stage, StageDefinition, WorkKind
 from app.pipeline.failures import retry_outage
 from app.repositories import VideoRepository
-from app.repositories.claimed_runs import ClaimedRunRepository
+from app.repositories.stages import ClaimedRunRepository
 from app.storage import Storage
 
 T = TypeVar("T")

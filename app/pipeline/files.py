@@ -9,7 +9,7 @@ from app.core.errors import FileMissing, StageFailed, VideoDeleted, VideoMoments
 from app.models.video import describe_early_end
 from app.pipeline.context import RunContext
 from app.repositories import VideoRepository
-from app.repositories.video_files import VideoFileRepository
+from app.repositories.media import VideoFileRepository
 from app.storage import check_free_space, find_audio_file
 from app.storage.folders import path_of
 from app.storage.os_errors import writing

@@ -12,9 +12,8 @@ from app.core.text import strip_unstorable
 from app.database import Connection
 from app.pipeline.context import RunContext
 from app.repositories import GenerationConfigRepository, PromptRepository
-from app.repositories.answers import AnswerRepository
-from app.repositories.claimed_runs import ClaimedRunRepository
-from app.repositories.generation_configs import ModelParameters
+from app.repositories.provenance import ModelParameters
+from app.repositories.stages import ClaimedRunRepository, ModelAnswerRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +32,12 @@ class AnswerKey:
 async def store_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey, found: Found) -> None:
     moments = [[moment.start, moment.end, moment.title] for moment in found.moments]
     answer = {"model": strip_unstorable(found.model), "moments": moments}
-    await AnswerRepository(conn).keep(context.run.id, asdict(answer_key), mask_values(answer))
+    await ModelAnswerRepository(conn).keep(context.run.id, asdict(answer_key), mask_values(answer))
 
 
 async def load_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey) -> Found | None:
     """Return the moments that this call found in an earlier attempt, None where it was not made."""
-    answer = mask_values(await AnswerRepository(conn).find(context.run.id, asdict(answer_key)))
+    answer = mask_values(await ModelAnswerRepository(conn).find(context.run.id, asdict(answer_key)))
     if answer is None:
         return None
     return Found([FoundMoment(*moment) for moment in answer["moments"]], answer["model"], "", Usage())
@@ -46,12 +45,12 @@ async def load_found_moments(conn: Connection, context: RunContext, answer_key: 
 
 async def store_refined_times(conn: Connection, context: RunContext, answer_key: AnswerKey, refined: Refined) -> None:
     answer = {"model": strip_unstorable(refined.model), "start": refined.start, "end": refined.end}
-    await AnswerRepository(conn).keep(context.run.id, asdict(answer_key), mask_values(answer))
+    await ModelAnswerRepository(conn).keep(context.run.id, asdict(answer_key), mask_values(answer))
 
 
 async def load_refined_times(conn: Connection, context: RunContext, answer_key: AnswerKey) -> Refined | None:
     """Return the times that this call returned in an earlier attempt, None where it was not made."""
-    answer = mask_values(await AnswerRepository(conn).find(context.run.id, asdict(answer_key)))
+    answer = mask_values(await ModelAnswerRepository(conn).find(context.run.id, asdict(answer_key)))
     return None if answer is None else Refined(answer["start"], answer["end"], answer["model"], "", Usage())
 
 

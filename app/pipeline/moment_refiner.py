@@ -29,13 +29,9 @@ from app.pipeline.model_answers import (
 from app.pipeline.moments import delete_moments, find_originals, group_refinements
 from app.pipeline.time_limits import limit_working_time
 from app.pipeline.transcripts import MomentWindow, find_moment_window, list_timed_words
-from app.repositories import (
-    ClipRepository,
-    MomentRepository,
-    PipelineHistoryRepository,
-)
-from app.repositories.claimed_runs import ClaimedRunRepository
-from app.repositories.moments import ReservedMoment, new_identifier
+from app.repositories import ClipRepository, MomentRepository, RunRepository
+from app.repositories.moments import ReservedMoment, new_moment_identifier
+from app.repositories.stages import ClaimedRunRepository
 
 TIME_LIMIT_SECONDS = 600.0  # for all attempts at one moment, without their waiting for a turn
 _ATTEMPTS = 3
@@ -200,7 +196,7 @@ class MomentRefiner:
         same_times = [each for each in _list_moment_tree(target, moments) if _has_same_times(each, refined)]
         if self._context.run.type is RunType.REFINEMENT:
             count = 0 if same_times else 1
-            await PipelineHistoryRepository(conn).update(self._context.run.id, total_moments_generated=count)
+            await RunRepository(conn).update(self._context.run.id, total_moments_generated=count)
         if (
             is_earlier_answer
             and same_times
@@ -220,7 +216,7 @@ class MomentRefiner:
         """Return the refinements to replace; None where the moment has one already that is to stay."""
         run = self._context.run
         if run.type is RunType.REFINEMENT:
-            history = await PipelineHistoryRepository(conn).get(run.id)
+            history = await RunRepository(conn).get(run.id)
             return [] if history and history.total_moments_generated is None else None
         before = group_refinements(moments)[target.moment.id]
         return None if before and not run.request.override_existing_refinement else before
@@ -240,7 +236,7 @@ async def add_unchanged_id(conn: Connection, context: RunContext, moment_id: int
 def _make_moment_row(target: RefinementTarget, refined: Refined, config_id: int) -> ReservedMoment:
     return ReservedMoment(
         id=target.refined_id,
-        identifier=new_identifier(),
+        identifier=new_moment_identifier(),
         video_id=target.moment.video_id,
         start_time=refined.start,
         end_time=refined.end,

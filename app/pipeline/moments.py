@@ -6,7 +6,7 @@ from app.database import Connection
 from app.models import Moment
 from app.models.moment import find_root
 from app.repositories import MomentRepository
-from app.repositories.parts import PartRepository
+from app.repositories.contents import VideoContentsRepository
 
 
 def find_originals(moments: Iterable[Moment]) -> dict[int, Moment]:
@@ -55,7 +55,7 @@ async def delete_moments(conn: Connection, video_id: int, moment_ids: Sequence[i
     """Delete moments with their clips, and return the URLs of files that no row of the video refers to any more."""
     if not moment_ids:
         return set()
-    parts = PartRepository(conn)
+    parts = VideoContentsRepository(conn)
     before = {file.url for file in await parts.list_files(video_id)}
     await MomentRepository(conn).delete_many(moment_ids)
     return before - {file.url for file in await parts.list_files(video_id)}

@@ -6,11 +6,10 @@ from typing import Any, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value
+from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
 from app.models import Clip
-from app.repositories.statements import copy_rows, set_clause
 
-COLUMNS = """id, moment_id, video_id, cloud_url, start_time, end_time, padding_left, padding_right, file_size_kb,
+CLIP_COLUMNS = """id, moment_id, video_id, cloud_url, start_time, end_time, padding_left, padding_right, file_size_kb,
     format, video_codec, audio_codec, resolution, created_at"""
 
 
@@ -62,7 +61,7 @@ class ClipRepository:
             VALUES (%(moment_id)s, %(video_id)s, %(cloud_url)s, %(start_time)s, %(end_time)s, %(padding_left)s,
                     %(padding_right)s, %(file_size_kb)s, %(format)s, %(video_codec)s, %(audio_codec)s,
                     %(resolution)s)
-            RETURNING {COLUMNS}
+            RETURNING {CLIP_COLUMNS}
             """,
             _DEFAULTS | clip,
         )
@@ -73,11 +72,14 @@ class ClipRepository:
         return await copy_rows(self._conn, "clips", columns, ({**_DEFAULTS, **clip} for clip in clips))
 
     async def get(self, clip_id: int) -> Clip | None:
-        return await fetch_one(self._conn, Clip, f"SELECT {COLUMNS} FROM clips WHERE id = %(id)s", {"id": clip_id})
+        return await fetch_one(self._conn, Clip, f"SELECT {CLIP_COLUMNS} FROM clips WHERE id = %(id)s", {"id": clip_id})
 
     async def get_by_moment(self, moment_id: int) -> Clip | None:
         return await fetch_one(
-            self._conn, Clip, f"SELECT {COLUMNS} FROM clips WHERE moment_id = %(moment_id)s", {"moment_id": moment_id}
+            self._conn,
+            Clip,
+            f"SELECT {CLIP_COLUMNS} FROM clips WHERE moment_id = %(moment_id)s",
+            {"moment_id": moment_id},
         )
 
     async def list_by_video(self, video_id: int) -> list[Clip]:
@@ -85,7 +87,7 @@ class ClipRepository:
         return await fetch_all(
             self._conn,
             Clip,
-            f"SELECT {COLUMNS} FROM clips WHERE video_id = %(video_id)s ORDER BY id",
+            f"SELECT {CLIP_COLUMNS} FROM clips WHERE video_id = %(video_id)s ORDER BY id",
             {"video_id": video_id},
         )
 
@@ -96,7 +98,7 @@ class ClipRepository:
         return await fetch_one(
             self._conn,
             Clip,
-            sql.SQL("UPDATE clips SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
+            sql.SQL("UPDATE clips SET {} WHERE id = %(id)s RETURNING " + CLIP_COLUMNS).format(set_clause(changes)),
             {**changes, "id": clip_id},
         )
 

@@ -1,14 +1,17 @@
-"""Where the files of videos and of clips lie."""
+"""Where the files of videos and clips are stored, and the playable copies that workers make of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from app.core.errors import RunLost
 from app.database import Connection
 from app.database.queries import fetch_one, fetch_value
+from app.models.video_file import ClaimedFile, FileStatus
 
 
 @dataclass(frozen=True, slots=True)
-class ClipPlace:
+class ClipLocation:
     """What there is of a moment's clip: the moment at all, and the URL of a file."""
 
     has_moment: bool
@@ -36,11 +39,11 @@ class MediaRepository:
             for identifier, original, playable in await cursor.fetchall()
         }
 
-    async def get_clip_place(self, video: str, moment: str) -> ClipPlace | None:
+    async def get_clip_location(self, video: str, moment: str) -> ClipLocation | None:
         """Return None where there is no such video."""
         return await fetch_one(
             self._conn,
-            ClipPlace,
+            ClipLocation,
             """
             SELECT moments.id IS NOT NULL, clips.cloud_url
             FROM videos
@@ -73,3 +76,155 @@ class MediaRepository:
             """,
             {"videos": list(videos), "clip": clip, "endings": list(endings)},
         )
+
+
+class VideoFileRepository:
+    """What is known of the files of videos. What is known of another file than the video has now does not count."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def store_early_end(self, video_id: int, source_url: str, declared_seconds: float | None) -> None:
+        """Store that a file ends early, and how long it says it is.
+
+        Browsers may play it, and show a wrong duration: it needs a copy all the same.
+        """
+        await self._conn.execute(
+            """
+            INSERT INTO library.video_files AS known (video_id, source_url, declared_seconds, ends_early)
+            VALUES (%(video_id)s, %(source_url)s, %(declared_seconds)s, true)
+            ON CONFLICT (video_id) DO UPDATE
+            SET declared_seconds = excluded.declared_seconds, ends_early = true, source_url = excluded.source_url,
+                status = CASE WHEN known.source_url = excluded.source_url
+                                   AND (known.status <> 'unneeded' OR excluded.declared_seconds IS NULL)
+                              THEN known.status ELSE 'waiting' END,
+                playable_url = CASE WHEN known.source_url = excluded.source_url THEN known.playable_url END
+            """,
+            {"video_id": video_id, "source_url": source_url, "declared_seconds": declared_seconds},
+        )
+
+    async def get_early_end(self, video_id: int) -> tuple[bool, float | None]:
+        """Return whether the video's file ends early, and how long it says it is where it does."""
+        cursor = await self._conn.execute(
+            """
+            SELECT ends_early, declared_seconds
+            FROM library.video_files AS known JOIN videos ON videos.id = known.video_id
+            WHERE known.video_id = %(video_id)s AND known.source_url = videos.cloud_url
+            """,
+            {"video_id": video_id},
+        )
+        return await cursor.fetchone() or (False, None)
+
+    async def claim(self, owner: str, stale_seconds: float, most_attempts: int) -> ClaimedFile | None:
+        """Claim the file of a video that no worker has looked at, or whose worker was not seen for `stale_seconds`.
+
+        None where there is none. A file whose workers died `most_attempts` times has failed.
+        """
+        return await fetch_one(
+            self._conn,
+            ClaimedFile,
+            """
+            WITH clock AS (
+                SELECT now() AT TIME ZONE 'utc' AS now,
+                       now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s) AS stale
+            ), candidate AS (
+                SELECT videos.id, videos.identifier, videos.cloud_url
+                FROM clock CROSS JOIN videos LEFT JOIN library.video_files AS known ON known.video_id = videos.id
+                WHERE (videos.video_codec IS NOT NULL OR videos.audio_codec IS NOT NULL)
+                  AND (known.video_id IS NULL OR known.source_url <> videos.cloud_url
+                       OR (known.status = 'waiting' AND coalesce(known.due_at, '-infinity') <= now)
+                       OR (known.status IN ('inspecting', 'making') AND known.seen_at < stale
+                           AND known.attempts < %(most)s))
+                ORDER BY videos.id DESC
+                LIMIT 1
+                FOR KEY SHARE OF videos SKIP LOCKED
+            )
+            INSERT INTO library.video_files AS known (video_id, source_url, status, owner, seen_at, attempts)
+            SELECT id, cloud_url, 'inspecting', %(owner)s, now, 1 FROM candidate CROSS JOIN clock
+            ON CONFLICT (video_id) DO UPDATE
+            SET source_url = excluded.source_url, status = 'inspecting', owner = excluded.owner,
+                seen_at = excluded.seen_at, due_at = NULL, reason = NULL, playable_url = NULL,
+                attempts = 1 + CASE WHEN known.source_url = excluded.source_url THEN known.attempts ELSE 0 END,
+                failures = CASE WHEN known.source_url = excluded.source_url THEN known.failures ELSE 0 END,
+                declared_seconds = CASE WHEN known.source_url = excluded.source_url THEN known.declared_seconds END,
+                ends_early = known.ends_early AND known.source_url = excluded.source_url
+            WHERE known.source_url <> excluded.source_url
+               OR (known.status = 'waiting' AND coalesce(known.due_at, '-infinity') <= (SELECT now FROM clock))
+               OR (known.status IN ('inspecting', 'making') AND known.seen_at < (SELECT stale FROM clock))
+            RETURNING video_id, (SELECT identifier FROM candidate), source_url, owner, attempts, failures,
+                      declared_seconds IS NOT NULL
+            """,
+            {"owner": owner, "stale_seconds": stale_seconds, "most": most_attempts},
+        )
+
+    async def list_claimed(self) -> set[int]:
+        """Return the ids of the videos whose files workers have claimed."""
+        cursor = await self._conn.execute(
+            "SELECT video_id FROM library.video_files WHERE status IN ('inspecting', 'making')"
+        )
+        return {video_id for (video_id,) in await cursor.fetchall()}
+
+    async def fail_abandoned(self, stale_seconds: float, most_attempts: int, reason: str) -> list[str]:
+        """Give files up whose workers died too often, and return the identifiers of their videos."""
+        cursor = await self._conn.execute(
+            """
+            UPDATE library.video_files AS known SET status = 'failed', reason = %(reason)s, owner = NULL
+            FROM videos
+            WHERE videos.id = known.video_id AND known.source_url = videos.cloud_url
+              AND known.status IN ('inspecting', 'making') AND known.attempts >= %(most)s
+              AND known.seen_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s)
+            RETURNING videos.identifier
+            """,
+            {"reason": reason, "most": most_attempts, "stale_seconds": stale_seconds},
+        )
+        return [identifier for (identifier,) in await cursor.fetchall()]
+
+    async def beat(self, file: ClaimedFile, status: FileStatus) -> None:
+        """Store that the worker lives, and what it does. Raises `RunLost` where the file is not its own any more."""
+        cursor = await self._conn.execute(
+            """
+            UPDATE library.video_files AS known SET seen_at = now() AT TIME ZONE 'utc', status = %(status)s
+            FROM videos
+            WHERE known.video_id = %(video_id)s AND owner = %(owner)s AND attempts = %(attempt)s
+              AND known.status IN ('inspecting', 'making')
+              AND videos.id = known.video_id AND videos.cloud_url = known.source_url
+            """,
+            {**_claim_key(file), "status": status},
+        )
+        if cursor.rowcount != 1:
+            raise RunLost
+
+    async def finish(
+        self, file: ClaimedFile, status: FileStatus, playable_url: str | None = None, reason: str | None = None
+    ) -> None:
+        """Store what has come of a file. Raises `RunLost` where it is not the worker's any more."""
+        cursor = await self._conn.execute(
+            """
+            UPDATE library.video_files AS known
+            SET status = %(status)s, playable_url = %(playable_url)s, reason = %(reason)s, owner = NULL, attempts = 0,
+                failures = 0
+            FROM videos
+            WHERE known.video_id = %(video_id)s AND owner = %(owner)s AND attempts = %(attempt)s
+              AND known.status IN ('inspecting', 'making')
+              AND videos.id = known.video_id AND videos.cloud_url = known.source_url
+            """,
+            {**_claim_key(file), "status": status, "playable_url": playable_url, "reason": reason},
+        )
+        if cursor.rowcount != 1:
+            raise RunLost
+
+    async def put_back(self, file: ClaimedFile, pause_seconds: float) -> None:
+        """Leave a file to a later claim, which is another first one, and keep the count of its failures."""
+        await self._conn.execute(
+            """
+            UPDATE library.video_files
+            SET status = 'waiting', owner = NULL, attempts = 0, failures = %(failures)s,
+                due_at = now() AT TIME ZONE 'utc' + make_interval(secs => %(pause_seconds)s)
+            WHERE video_id = %(video_id)s AND owner = %(owner)s AND attempts = %(attempt)s
+            """,
+            {**_claim_key(file), "pause_seconds": pause_seconds, "failures": file.failures},
+        )
+
+
+def _claim_key(file: ClaimedFile) -> dict[str, Any]:
+    return {"video_id": file.video_id, "owner": file.owner, "attempt": file.attempt}

@@ -9,11 +9,10 @@ from typing import Any, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value
+from app.database.queries import and_where, copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
 from app.models import Moment
-from app.repositories.statements import and_where, copy_rows, set_clause
 
-COLUMNS = """id, identifier, video_id, start_time, end_time, title, is_refined, parent_id, generation_model,
+MOMENT_COLUMNS = """id, identifier, video_id, start_time, end_time, title, is_refined, parent_id, generation_model,
     generation_config_id, score, scoring_model, scored_at, created_at, updated_at"""
 
 
@@ -52,7 +51,7 @@ class ReservedMoment(NewMoment):
 
 
 @dataclass(frozen=True, slots=True)
-class MomentAttempt:
+class MomentInsertion:
     """What came of adding a moment: `identifier` is None where the video's end or another moment was in the way."""
 
     video_duration: float | None
@@ -65,9 +64,55 @@ class MomentAttempt:
 _DEFAULTS: dict[str, Any] = dict.fromkeys(_Details.__annotations__) | {"is_refined": False}
 
 
-def new_identifier() -> str:
+def new_moment_identifier() -> str:
     """Return 16 hex characters that nobody can guess."""
     return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True)
+class MomentWithConfig:
+    """A moment with its parent's identifier and its generation config as ready JSON, without null values."""
+
+    identifier: str
+    start_time: float
+    end_time: float
+    title: str
+    is_refined: bool
+    parent_identifier: str | None
+    generation_model: str | None
+    score: int | None
+    scoring_model: str | None
+    generation_config: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RefinementInputs:
+    """What a refinement of a moment can use; times in seconds of the video.
+
+    `said_from` is the start of the first word in the window, `said_until` the end of the first word that ends behind
+    it, or else of the last one, in whatever order the words are.
+    """
+
+    has_moment: bool
+    clip_url: str | None
+    clip_seconds: float | None
+    clip_is_audio: bool
+    has_transcript: bool
+    said_from: float | None
+    said_until: float | None
+
+
+# The config of a row of `moments`, as JSON without nulls.
+_CONFIG_JSON = """(
+    SELECT json_strip_nulls(json_build_object(
+        'model', model, 'temperature', temperature, 'top_p', top_p, 'top_k', top_k,
+        'operation_type', operation_type, 'user_prompt', nullif(user_prompt, ''),
+        'min_moment_length', min_moment_length, 'max_moment_length', max_moment_length,
+        'min_moments', min_moments, 'max_moments', max_moments
+    ))::text
+    FROM generation_configs JOIN prompts ON prompts.id = prompt_id
+    WHERE generation_configs.id = moments.generation_config_id
+)"""
 
 
 class MomentRepository:
@@ -87,7 +132,7 @@ class MomentRepository:
             VALUES (%(identifier)s, %(video_id)s, %(start_time)s, %(end_time)s, %(title)s, %(is_refined)s,
                     %(parent_id)s, %(generation_model)s, %(generation_config_id)s, %(score)s, %(scoring_model)s,
                     %(scored_at)s)
-            RETURNING {COLUMNS}
+            RETURNING {MOMENT_COLUMNS}
             """,
             _DEFAULTS | moment,
         )
@@ -106,18 +151,18 @@ class MomentRepository:
 
     async def get(self, moment_id: int) -> Moment | None:
         return await fetch_one(
-            self._conn, Moment, f"SELECT {COLUMNS} FROM moments WHERE id = %(id)s", {"id": moment_id}
+            self._conn, Moment, f"SELECT {MOMENT_COLUMNS} FROM moments WHERE id = %(id)s", {"id": moment_id}
         )
 
     async def get_by_identifier(self, identifier: str) -> Moment | None:
         return await fetch_one(
             self._conn,
             Moment,
-            f"SELECT {COLUMNS} FROM moments WHERE identifier = %(identifier)s",
+            f"SELECT {MOMENT_COLUMNS} FROM moments WHERE identifier = %(identifier)s",
             {"identifier": identifier},
         )
 
-    async def find_owners(self, identifiers: Sequence[str]) -> dict[str, int]:
+    async def find_video_ids(self, identifiers: Sequence[str]) -> dict[str, int]:
         """Return the ids of the videos whose moments have these identifiers; those that are free are left out."""
         cursor = await self._conn.execute(
             "SELECT identifier, video_id FROM moments WHERE identifier = ANY(%(identifiers)s)",
@@ -130,14 +175,17 @@ class MomentRepository:
         return await fetch_all(
             self._conn,
             Moment,
-            f"SELECT {COLUMNS} FROM moments WHERE video_id = %(video_id)s ORDER BY id",
+            f"SELECT {MOMENT_COLUMNS} FROM moments WHERE video_id = %(video_id)s ORDER BY id",
             {"video_id": video_id},
         )
 
     async def list_children(self, moment_id: int) -> list[Moment]:
         """Return the moments that were refined from this one, in the order they were added."""
         return await fetch_all(
-            self._conn, Moment, f"SELECT {COLUMNS} FROM moments WHERE parent_id = %(id)s ORDER BY id", {"id": moment_id}
+            self._conn,
+            Moment,
+            f"SELECT {MOMENT_COLUMNS} FROM moments WHERE parent_id = %(id)s ORDER BY id",
+            {"id": moment_id},
         )
 
     async def list_page(
@@ -161,9 +209,9 @@ class MomentRepository:
         return await fetch_all(
             self._conn,
             Moment,
-            sql.SQL(f"SELECT {COLUMNS} FROM moments WHERE id > %(after)s{{}} ORDER BY id LIMIT %(limit)s").format(
-                chosen
-            ),
+            sql.SQL(
+                f"SELECT {MOMENT_COLUMNS} FROM moments WHERE id > %(after)s{{}} ORDER BY id LIMIT %(limit)s"
+            ).format(chosen),
             {
                 "after": after,
                 "limit": limit,
@@ -191,7 +239,7 @@ class MomentRepository:
                 UNION
                 SELECT id, parent_id FROM family JOIN moments ON parent_id = member OR id = parent
             )
-            SELECT {COLUMNS} FROM moments
+            SELECT {MOMENT_COLUMNS} FROM moments
             WHERE video_id = %(video_id)s AND start_time < %(end_time)s AND end_time > %(start_time)s
               AND id NOT IN (SELECT member FROM family)
             ORDER BY start_time, id
@@ -207,7 +255,7 @@ class MomentRepository:
         return await fetch_one(
             self._conn,
             Moment,
-            sql.SQL("UPDATE moments SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
+            sql.SQL("UPDATE moments SET {} WHERE id = %(id)s RETURNING " + MOMENT_COLUMNS).format(set_clause(changes)),
             {**changes, "id": moment_id},
         )
 
@@ -237,16 +285,16 @@ class MomentRepository:
             or 0
         )
 
-    async def create_if_free(
+    async def insert_if_free(
         self, video_identifier: str, identifier: str, start_time: float, end_time: float, title: str
-    ) -> MomentAttempt | None:
+    ) -> MomentInsertion | None:
         """Insert a moment that ends inside its video and overlaps no other; None where there is no such video.
 
         The database holds the video while it decides, so that of two who add the same span at once one succeeds.
         """
         return await fetch_one(
             self._conn,
-            MomentAttempt,
+            MomentInsertion,
             """
             SELECT video_duration, identifier, other_title, other_start, other_end
             FROM moments_add_if_free(%(video)s, %(identifier)s, %(start_time)s, %(end_time)s, %(title)s)
@@ -258,4 +306,71 @@ class MomentRepository:
                 "end_time": end_time,
                 "title": title,
             },
+        )
+
+    async def list_with_configs(self, identifiers: list[str]) -> dict[str, list[MomentWithConfig]]:
+        """Return the moments of each of these videos, by the video's identifier, in the order they were added.
+
+        A config comes with the first moment that has it, not with each.
+        """
+        cursor = await self._conn.execute(
+            f"""
+            SELECT videos.identifier, moments.generation_config_id,
+                   CASE WHEN row_number() OVER same_config = 1 THEN {_CONFIG_JSON} END,
+                   moments.identifier, moments.start_time, moments.end_time, moments.title, moments.is_refined,
+                   parents.identifier, moments.generation_model, moments.score, moments.scoring_model
+            FROM videos
+            LEFT JOIN moments ON moments.video_id = videos.id
+            LEFT JOIN moments AS parents ON parents.id = moments.parent_id
+            WHERE videos.identifier = ANY (%(identifiers)s)
+            WINDOW same_config AS (PARTITION BY moments.generation_config_id ORDER BY moments.id)
+            ORDER BY moments.id
+            """,
+            {"identifiers": identifiers},
+        )
+        configs: dict[int | None, str | None] = {}
+        moments: dict[str, list[MomentWithConfig]] = {}
+        for video, config_id, config, *moment in await cursor.fetchall():
+            of_video = moments.setdefault(video, [])
+            if moment[0] is not None:
+                moment.append(configs.setdefault(config_id, config))
+                of_video.append(MomentWithConfig(*moment))
+        return moments
+
+    async def get_refinement_inputs(self, video: str, moment: str, padding: float) -> RefinementInputs | None:
+        """Return what is there in a window of `padding` seconds around the moment; None where there is no video."""
+        return await fetch_one(
+            self._conn,
+            RefinementInputs,
+            """
+            SELECT moments.id IS NOT NULL, clips.cloud_url, clips.end_time - clips.start_time,
+                   clips.video_codec IS NULL AND clips.audio_codec IS NOT NULL,
+                   transcripts.id IS NOT NULL,
+                   (SELECT min(time::float8) FROM jsonb_path_query(
+                       word_timestamps, 'lax $[*].start ? (@ >= $from && @ <= $until)',
+                       jsonb_build_object('from', greatest(0, moments.start_time - %(padding)s),
+                                          'until', moments.end_time + %(padding)s)
+                   ) AS time),
+                   coalesce(
+                       -- A minute is seldom silent, and to look at all words takes ten times as long.
+                       (SELECT min(time::float8) FROM jsonb_path_query(
+                           word_timestamps, 'lax $[*].end ? (@ >= $until && @ < $near)',
+                           jsonb_build_object('until', moments.end_time + %(padding)s,
+                                              'near', moments.end_time + %(padding)s + 60)
+                       ) AS time),
+                       (SELECT min(time::float8) FROM jsonb_path_query(
+                           word_timestamps, 'lax $[*].end ? (@ >= $until && @ < 1e300)',
+                           jsonb_build_object('until', moments.end_time + %(padding)s)
+                       ) AS time),
+                       (SELECT max(time::float8) FROM jsonb_path_query(
+                           word_timestamps, 'lax $[*].end ? (@ >= 0 && @ < 1e300)'
+                       ) AS time)
+                   )
+            FROM videos
+            LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
+            LEFT JOIN clips ON clips.moment_id = moments.id
+            LEFT JOIN transcripts ON transcripts.video_id = videos.id AND moments.id IS NOT NULL
+            WHERE videos.identifier = %(video)s
+            """,
+            {"video": video, "moment": moment, "padding": padding},
         )

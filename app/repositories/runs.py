@@ -1,17 +1,69 @@
-"""Runs of the pipeline with what they were asked for, and the moments that their video has now."""
+"""SQL over `pipeline_history`: runs with what `pipeline.runs` has of them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString, TypedDict, Unpack
 
 from psycopg import sql
 
 from app.database import Connection
-from app.models.run import StageRecord
-from app.models.stages import Stage
-from app.repositories.statements import and_where
-from app.repositories.stored_runs import IS_WAITING, read_stages
+from app.database.queries import and_where, copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
+from app.models import PipelineRun
+from app.models.run import ClaimedRun, RunRequest, StageRecord, StageStatus, last_begun_stage
+from app.models.stages import RunType, Stage
+
+RUN_COLUMNS = """id, identifier, video_id, generation_config_id, pipeline_type, status, started_at, completed_at,
+    duration_seconds, total_moments_generated, total_clips_created, error_stage, error_message, created_at"""
+
+
+_IDENTIFIER_LENGTH = 100
+
+
+_DIGEST_LENGTH = 16
+
+
+class _Outcome(TypedDict, total=False):
+    generation_config_id: int | None
+    completed_at: datetime | None
+    duration_seconds: float | None
+    total_moments_generated: int | None
+    total_clips_created: int | None
+    error_stage: str | None
+    error_message: str | None
+
+
+class RunChanges(_Outcome, total=False):
+    """What may change in a run."""
+
+    status: str
+
+
+class NewRun(_Outcome):
+    """What a new run is made of: who it is, what it does and when it began, in UTC."""
+
+    identifier: str
+    video_id: int
+    pipeline_type: str
+    status: str
+    started_at: datetime
+
+
+_UNSET: dict[str, Any] = dict.fromkeys(_Outcome.__annotations__)
+
+
+def new_run_identifier(video_identifier: str, started_at_ms: int) -> str:
+    """Return `pipeline:{video}:{unix ms}`, at most 100 characters.
+
+    A video identifier that is too long for that is cut, and ends in part of its SHA-256: two that begin alike differ.
+    """
+    frame = f"pipeline::{started_at_ms}"
+    space = _IDENTIFIER_LENGTH - len(frame)
+    if len(video_identifier) > space:
+        digest = hashlib.sha256(video_identifier.encode()).hexdigest()[:_DIGEST_LENGTH]
+        video_identifier = f"{video_identifier[: space - _DIGEST_LENGTH - 1]}-{digest}"
+    return f"pipeline:{video_identifier}:{started_at_ms}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +81,7 @@ class RunDetails:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownRun:
+class RunSummary:
     """A run; times are naive UTC, the moments ready JSON in the order they were added.
 
     `model` and `operation_type` are those of its config, `details` None for a run of an earlier version.
@@ -53,15 +105,140 @@ class ShownRun:
     refined_moments: str
 
 
+@dataclass(frozen=True, slots=True)
+class ActiveRun:
+    """A run of some video. `is_waiting` is true until its first stage has begun, `current_stage` the last one that has;
+    `subject` is the moment that it refines, or ''."""
+
+    current_stage: Stage | None
+    id: int
+    identifier: str
+    video: str
+    type: str
+    subject: str
+    is_waiting: bool
+    attempt: int
+    started_at: datetime
+
+
+# Whether no stage of an active run has begun, for a query over pipeline.runs.
+IS_WAITING: LiteralString = """
+    (owner IS NULL AND NOT jsonb_path_exists(stages, '$.* ? (@.status != "pending" && @.status != "skipped")'))"""
+
+
 class RunRepository:
-    """Runs by the identifier of their video."""
+    """Runs of the pipeline by id, by identifier, by video and by status."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def list_runs(
+    async def create(self, **run: Unpack[NewRun]) -> PipelineRun:
+        """Insert a run. Raises `UniqueViolation` of `pipeline_history_identifier_key` where the identifier is taken."""
+        return await fetch_returned(
+            self._conn,
+            PipelineRun,
+            f"""
+            INSERT INTO pipeline_history (identifier, video_id, generation_config_id, pipeline_type, status,
+                                          started_at, completed_at, duration_seconds, total_moments_generated,
+                                          total_clips_created, error_stage, error_message)
+            VALUES (%(identifier)s, %(video_id)s, %(generation_config_id)s, %(pipeline_type)s, %(status)s,
+                    %(started_at)s, %(completed_at)s, %(duration_seconds)s, %(total_moments_generated)s,
+                    %(total_clips_created)s, %(error_stage)s, %(error_message)s)
+            RETURNING {RUN_COLUMNS}
+            """,
+            _UNSET | run,
+        )
+
+    async def copy(self, runs: Iterable[NewRun]) -> int:
+        """Insert many runs through COPY and return how many."""
+        columns = ("identifier", "video_id", "pipeline_type", "status", "started_at", *_UNSET)
+        return await copy_rows(self._conn, "pipeline_history", columns, runs)
+
+    async def get(self, run_id: int) -> PipelineRun | None:
+        return await fetch_one(
+            self._conn, PipelineRun, f"SELECT {RUN_COLUMNS} FROM pipeline_history WHERE id = %(id)s", {"id": run_id}
+        )
+
+    async def get_by_identifier(self, identifier: str) -> PipelineRun | None:
+        return await fetch_one(
+            self._conn,
+            PipelineRun,
+            f"SELECT {RUN_COLUMNS} FROM pipeline_history WHERE identifier = %(identifier)s",
+            {"identifier": identifier},
+        )
+
+    async def get_latest(self, video_id: int) -> PipelineRun | None:
+        """Return the video's run that began last, or None where it has none."""
+        return await fetch_one(
+            self._conn,
+            PipelineRun,
+            f"""
+            SELECT {RUN_COLUMNS} FROM pipeline_history
+            WHERE video_id = %(video_id)s
+            ORDER BY started_at DESC, id DESC
+            LIMIT 1
+            """,
+            {"video_id": video_id},
+        )
+
+    async def list_by_video(
+        self, video_id: int, limit: int, before: tuple[datetime, int] | None = None
+    ) -> list[PipelineRun]:
+        """Return at most `limit` runs of the video, newest first; `before` is the last one's `(started_at, id)`."""
+        started_at, run_id = before or (None, None)
+        earlier = and_where({"(started_at, id) < (%(started_at)s, %(id)s)": before})
+        return await fetch_all(
+            self._conn,
+            PipelineRun,
+            sql.SQL(
+                f"""
+                SELECT {RUN_COLUMNS} FROM pipeline_history
+                WHERE video_id = %(video_id)s{{}}
+                ORDER BY started_at DESC, id DESC
+                LIMIT %(limit)s
+                """
+            ).format(earlier),
+            {"video_id": video_id, "limit": limit, "started_at": started_at, "id": run_id},
+        )
+
+    async def list_by_status(self, status: str, limit: int, after: int = 0) -> list[PipelineRun]:
+        """Return at most `limit` runs of this status whose id is above `after`, ordered by id."""
+        return await fetch_all(
+            self._conn,
+            PipelineRun,
+            f"""
+            SELECT {RUN_COLUMNS} FROM pipeline_history
+            WHERE status = %(status)s AND id > %(after)s
+            ORDER BY id
+            LIMIT %(limit)s
+            """,
+            {"status": status, "limit": limit, "after": after},
+        )
+
+    async def update(self, run_id: int, **changes: Unpack[RunChanges]) -> PipelineRun | None:
+        """Change the given columns and return the new row, or None where there is no such run."""
+        if not changes:
+            return await self.get(run_id)
+        return await fetch_one(
+            self._conn,
+            PipelineRun,
+            sql.SQL("UPDATE pipeline_history SET {} WHERE id = %(id)s RETURNING " + RUN_COLUMNS).format(
+                set_clause(changes)
+            ),
+            {**changes, "id": run_id},
+        )
+
+    async def delete(self, run_id: int) -> bool:
+        """Delete the run; False where there is none."""
+        cursor = await self._conn.execute("DELETE FROM pipeline_history WHERE id = %(id)s", {"id": run_id})
+        return cursor.rowcount == 1
+
+    async def count(self) -> int:
+        return int(await fetch_value(self._conn, "SELECT count(*) FROM pipeline_history") or 0)
+
+    async def list_summaries(
         self, video: str, limit: int, before: tuple[datetime, int] | None = None, run_type: str | None = None
-    ) -> list[ShownRun]:
+    ) -> list[RunSummary]:
         """Return at most `limit` runs of the video, newest first; `before` is the last one's `(started_at, id)`."""
         started_at, run_id = before or (None, None)
         wanted = and_where(
@@ -104,7 +281,39 @@ class RunRepository:
             ).format(sql.SQL(IS_WAITING), wanted),
             {"video": video, "limit": limit, "started_at": started_at, "id": run_id, "type": run_type},
         )
-        return [ShownRun(_read_details(*row[15:]), *row[:15]) for row in await cursor.fetchall()]
+        return [RunSummary(_read_details(*row[15:]), *row[:15]) for row in await cursor.fetchall()]
+
+    async def list_active(self, limit: int, after: int = 0) -> list[ActiveRun]:
+        """Return at most `limit` runs whose id is above `after`, in the order they were accepted."""
+        cursor = await self._conn.execute(
+            f"""
+            SELECT history.id, history.identifier, videos.identifier, pipeline_type, subject, {IS_WAITING}, attempt,
+                   history.started_at, stages
+            FROM pipeline_history AS history
+            JOIN pipeline.runs ON runs.run_id = history.id
+            JOIN videos ON videos.id = history.video_id
+            WHERE history.status = 'running' AND history.id > %(after)s
+            ORDER BY history.id
+            LIMIT %(limit)s
+            """,
+            {"limit": limit, "after": after},
+        )
+        return [ActiveRun(last_begun_stage(read_stages(stages)), *run) for *run, stages in await cursor.fetchall()]
+
+    async def list_active_of_video(self, video: str) -> list[tuple[int, str]]:
+        """Return the ids and the identifiers of the active runs of a video."""
+        cursor = await self._conn.execute(
+            """
+            SELECT run_id, history.identifier
+            FROM videos
+            JOIN pipeline_history AS history ON history.video_id = videos.id
+            JOIN pipeline.runs ON runs.run_id = history.id
+            WHERE videos.identifier = %(video)s AND history.status = 'running'
+            ORDER BY run_id
+            """,
+            {"video": video},
+        )
+        return await cursor.fetchall()
 
 
 def _read_details(
@@ -117,3 +326,56 @@ def _read_details(
     if subject is None or stages is None:
         return None
     return RunDetails(subject, is_waiting, generation_model or "", refinement_model or "", read_stages(stages))
+
+
+def read_claimed(
+    run_id: int,
+    identifier: str,
+    video_id: int,
+    video: str,
+    run_type: str,
+    subject: str,
+    request: dict[str, Any],
+    stages: dict[str, Any],
+    stage: str,
+    attempt: int,
+    owner: str,
+    started_at: float,
+) -> ClaimedRun:
+    """Raises what Python raises where another version of this code has stored what this one does not know."""
+    return ClaimedRun(
+        run_id,
+        identifier,
+        video_id,
+        video,
+        RunType(run_type),
+        subject,
+        read_request(request),
+        read_stages(stages),
+        Stage(stage),
+        attempt,
+        owner,
+        started_at,
+    )
+
+
+def read_request(stored: Mapping[str, Any]) -> RunRequest:
+    """Read a stored request; what a newer or an older version of this code has added to it is left out."""
+    known = {field.name for field in fields(RunRequest)}
+    return RunRequest(**{name: value for name, value in stored.items() if name in known})
+
+
+def read_stages(stored: Mapping[str, Any]) -> dict[Stage, StageRecord]:
+    """Read stored records of stages, in the order of the pipeline. What is not known is left out: a stage, a field, and
+    the record of a stage that is in a status of another version of this code."""
+    records = {stage: _read_record(stored[stage]) for stage in Stage if stage in stored}
+    return {stage: record for stage, record in records.items() if record}
+
+
+def _read_record(stored: Any) -> StageRecord | None:
+    if not isinstance(stored, Mapping) or stored.get("status") not in set(StageStatus):
+        return None
+    known = {field.name for field in fields(StageRecord)} - {"status"}
+    return StageRecord(
+        StageStatus(stored["status"]), **{name: value for name, value in stored.items() if name in known}
+    )

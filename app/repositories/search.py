@@ -7,8 +7,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_value
-from app.repositories.statements import and_where
+from app.database.queries import and_where, fetch_all, fetch_value
 
 # Marks around a found word: control characters, taken out of the text first, so that the rest can be escaped.
 MARK_START = "\x02"
@@ -31,14 +30,14 @@ class SearchFilters:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SearchCursor:
     """Where in a list of hits, the best first, a page ends."""
 
     rank: float
     id: int
 
 
-START = Place(float("inf"), 0)
+START = SearchCursor(float("inf"), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ class SearchRepository:
         self._conn = conn
 
     async def search_transcripts(
-        self, query: str, filters: SearchFilters, limit: int, segments: int, after: Place = START
+        self, query: str, filters: SearchFilters, limit: int, segments: int, after: SearchCursor = START
     ) -> list[SearchHit]:
         """Return the best `limit` transcripts behind `after`, each with at most `segments` segments.
 
@@ -93,7 +92,7 @@ class SearchRepository:
         return await fetch_all(self._conn, SearchHit, sql.SQL(_TRANSCRIPTS).format(spoken, of_video), parameters)
 
     async def search_moments(
-        self, query: str, filters: SearchFilters, limit: int, after: Place = START
+        self, query: str, filters: SearchFilters, limit: int, after: SearchCursor = START
     ) -> list[MomentHit]:
         """Return the best `limit` moments behind `after`."""
         chosen = and_where(
@@ -112,7 +111,7 @@ class SearchRepository:
         return int(await fetch_value(self._conn, "SELECT search.rebuild()") or 0)
 
 
-def _parameters(query: str, filters: SearchFilters, limit: int, after: Place) -> dict[str, object]:
+def _parameters(query: str, filters: SearchFilters, limit: int, after: SearchCursor) -> dict[str, object]:
     return {
         **asdict(filters),
         "query": _IDLE_DASHES.sub(" ", query),

@@ -13,8 +13,8 @@ from app.database import Connection
 from app.database.queries import fetch_all, fetch_one
 from app.models.run import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, next_stage
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
-from app.repositories.claimed_runs import end_run
-from app.repositories.stored_runs import read_claimed
+from app.repositories.runs import read_claimed
+from app.repositories.stages import end_run
 from app.repositories.videos import VideoRepository
 
 _PICKED_AT_ONCE = 1000
@@ -22,7 +22,7 @@ _UNREAD_PATIENCE = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class EnqueueResult:
     """What became of a run that was asked for: its id, or which other run excludes it."""
 
     run_id: int | None
@@ -39,7 +39,7 @@ class OrphanedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldStage:
+class ClaimedStage:
     """A stage that a worker has claimed, as PostgreSQL has it."""
 
     run_id: int
@@ -70,14 +70,14 @@ class StageQueueRepository:
         request: RunRequest,
         subject: str = "",
         stages: Mapping[Stage, StageRecord] | None = None,
-    ) -> Accepted | None:
+    ) -> EnqueueResult | None:
         """Add a run unless another one excludes it; None where there is no such video. `started_at` is naive UTC.
 
         Raises `UniqueViolation` of `pipeline_history_identifier_key` where the identifier is taken.
         """
         return await fetch_one(
             self._conn,
-            Accepted,
+            EnqueueResult,
             """
             SELECT run_id, other_type, other_subject
             FROM pipeline.accept_run(%(video)s, %(identifier)s, %(type)s, %(subject)s, %(stage)s, %(started_at)s,
@@ -149,11 +149,11 @@ class StageQueueRepository:
             {"owner": owner, "ids": list(run_ids)},
         )
 
-    async def list_held(self, owner: str) -> list[HeldStage]:
+    async def list_claimed(self, owner: str) -> list[ClaimedStage]:
         """Return the stages that a worker has claimed, and whether their runs are to be cancelled."""
         return await fetch_all(
             self._conn,
-            HeldStage,
+            ClaimedStage,
             "SELECT run_id, stage, cancel_requested FROM pipeline.runs WHERE owner = %(owner)s",
             {"owner": owner},
         )

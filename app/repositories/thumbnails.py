@@ -7,11 +7,10 @@ from typing import Any, Literal, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value
+from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
 from app.models import Thumbnail
-from app.repositories.statements import copy_rows, set_clause
 
-COLUMNS = "id, video_id, clip_id, cloud_url, file_size_kb, created_at"
+THUMBNAIL_COLUMNS = "id, video_id, clip_id, cloud_url, file_size_kb, created_at"
 
 
 class _Details(TypedDict, total=False):
@@ -37,7 +36,7 @@ _UNSET: dict[str, Any] = dict.fromkeys(_Details.__annotations__)
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class ThumbnailOwner:
     """A video or a clip: the file that a picture of it is made from, and the picture that it has."""
 
     kind: Literal["video", "clip"]
@@ -65,7 +64,7 @@ class ThumbnailRepository:
             f"""
             INSERT INTO thumbnails (video_id, clip_id, cloud_url, file_size_kb)
             VALUES (%(video_id)s, %(clip_id)s, %(cloud_url)s, %(file_size_kb)s)
-            RETURNING {COLUMNS}
+            RETURNING {THUMBNAIL_COLUMNS}
             """,
             _UNSET | thumbnail,
         )
@@ -76,26 +75,29 @@ class ThumbnailRepository:
 
     async def get(self, thumbnail_id: int) -> Thumbnail | None:
         return await fetch_one(
-            self._conn, Thumbnail, f"SELECT {COLUMNS} FROM thumbnails WHERE id = %(id)s", {"id": thumbnail_id}
+            self._conn, Thumbnail, f"SELECT {THUMBNAIL_COLUMNS} FROM thumbnails WHERE id = %(id)s", {"id": thumbnail_id}
         )
 
     async def get_by_video(self, video_id: int) -> Thumbnail | None:
         return await fetch_one(
             self._conn,
             Thumbnail,
-            f"SELECT {COLUMNS} FROM thumbnails WHERE video_id = %(video_id)s",
+            f"SELECT {THUMBNAIL_COLUMNS} FROM thumbnails WHERE video_id = %(video_id)s",
             {"video_id": video_id},
         )
 
     async def get_by_clip(self, clip_id: int) -> Thumbnail | None:
         return await fetch_one(
-            self._conn, Thumbnail, f"SELECT {COLUMNS} FROM thumbnails WHERE clip_id = %(clip_id)s", {"clip_id": clip_id}
+            self._conn,
+            Thumbnail,
+            f"SELECT {THUMBNAIL_COLUMNS} FROM thumbnails WHERE clip_id = %(clip_id)s",
+            {"clip_id": clip_id},
         )
 
-    async def find_video(self, identifier: str) -> Owner | None:
+    async def find_video(self, identifier: str) -> ThumbnailOwner | None:
         return await fetch_one(
             self._conn,
-            Owner,
+            ThumbnailOwner,
             """
             SELECT 'video', videos.id, videos.identifier, videos.cloud_url, thumbnails.cloud_url
             FROM videos LEFT JOIN thumbnails ON thumbnails.video_id = videos.id
@@ -104,7 +106,7 @@ class ThumbnailRepository:
             {"identifier": identifier},
         )
 
-    async def find_clip(self, video: str, moment: str) -> tuple[bool, Owner | None] | None:
+    async def find_clip(self, video: str, moment: str) -> tuple[bool, ThumbnailOwner | None] | None:
         """Return whether the video has the moment, and the moment's clip; None where there is no such video."""
         cursor = await self._conn.execute(
             """
@@ -121,9 +123,9 @@ class ThumbnailRepository:
         if row is None:
             return None
         has_moment, clip_id, *urls = row
-        return has_moment, None if clip_id is None else Owner("clip", clip_id, f"{video}/{moment}", *urls)
+        return has_moment, None if clip_id is None else ThumbnailOwner("clip", clip_id, f"{video}/{moment}", *urls)
 
-    async def put(self, owner: Owner, cloud_url: str, file_size_kb: int) -> str | None:
+    async def put(self, owner: ThumbnailOwner, cloud_url: str, file_size_kb: int) -> str | None:
         """Give an owner a picture in the place of the one it was found with, unless it has got another one since.
 
         Return the URL of the picture that it has now, or None where the owner is gone.
@@ -141,7 +143,7 @@ class ThumbnailRepository:
         )
         return cloud_url if await cursor.fetchone() else await self.get_url(owner)
 
-    async def get_url(self, owner: Owner) -> str | None:
+    async def get_url(self, owner: ThumbnailOwner) -> str | None:
         """Return the URL of the picture that an owner has now."""
         get = self.get_by_video if owner.kind == "video" else self.get_by_clip
         thumbnail = await get(owner.id)
@@ -153,9 +155,9 @@ class ThumbnailRepository:
             self._conn,
             Thumbnail,  # two reads in one: with OR, no index would serve
             f"""
-            SELECT {COLUMNS} FROM thumbnails WHERE video_id = %(video_id)s
+            SELECT {THUMBNAIL_COLUMNS} FROM thumbnails WHERE video_id = %(video_id)s
             UNION ALL
-            SELECT {COLUMNS} FROM thumbnails
+            SELECT {THUMBNAIL_COLUMNS} FROM thumbnails
             WHERE clip_id IN (SELECT clips.id FROM clips WHERE clips.video_id = %(video_id)s)
             ORDER BY id
             """,
@@ -167,7 +169,7 @@ class ThumbnailRepository:
         return await fetch_all(
             self._conn,
             Thumbnail,
-            f"SELECT {COLUMNS} FROM thumbnails WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
+            f"SELECT {THUMBNAIL_COLUMNS} FROM thumbnails WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
             {"after": after, "limit": limit},
         )
 
@@ -178,7 +180,9 @@ class ThumbnailRepository:
         return await fetch_one(
             self._conn,
             Thumbnail,
-            sql.SQL("UPDATE thumbnails SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
+            sql.SQL("UPDATE thumbnails SET {} WHERE id = %(id)s RETURNING " + THUMBNAIL_COLUMNS).format(
+                set_clause(changes)
+            ),
             {**changes, "id": thumbnail_id},
         )
 

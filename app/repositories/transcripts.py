@@ -8,13 +8,12 @@ from typing import Any, TypedDict, Unpack
 from psycopg.types.json import Jsonb
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value
+from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value
 from app.models import Transcript
-from app.repositories.statements import copy_rows
-from app.repositories.views import TranscriptKey
 
-COLUMNS = """id, video_id, full_text, word_timestamps, segment_timestamps, language, number_of_words,
+TRANSCRIPT_COLUMNS = """id, video_id, full_text, word_timestamps, segment_timestamps, language, number_of_words,
     number_of_segments, transcription_service, processing_time_seconds, created_at"""
+
 
 SUMMARY_COLUMNS = """id, video_id, language, number_of_words, number_of_segments, transcription_service,
     processing_time_seconds, created_at"""
@@ -54,6 +53,14 @@ class NewTranscript(_Details):
 _DEFAULTS: dict[str, Any] = dict.fromkeys(_Details.__annotations__) | {"language": "en"}
 
 
+@dataclass(frozen=True, slots=True)
+class TranscriptVersion:
+    """The transcript that a video has now. Another transcription gets another id; the time tells databases apart."""
+
+    id: int | None
+    created_at: datetime | None
+
+
 class TranscriptRepository:
     """Transcripts, one for each video. They are immutable."""
 
@@ -72,7 +79,7 @@ class TranscriptRepository:
             VALUES (%(video_id)s, %(full_text)s, %(word_timestamps)s, %(segment_timestamps)s, %(language)s,
                     %(number_of_words)s, %(number_of_segments)s, %(transcription_service)s,
                     %(processing_time_seconds)s)
-            RETURNING {COLUMNS}
+            RETURNING {TRANSCRIPT_COLUMNS}
             """,
             _values(transcript),
         )
@@ -100,18 +107,21 @@ class TranscriptRepository:
 
     async def get(self, transcript_id: int) -> Transcript | None:
         return await fetch_one(
-            self._conn, Transcript, f"SELECT {COLUMNS} FROM transcripts WHERE id = %(id)s", {"id": transcript_id}
+            self._conn,
+            Transcript,
+            f"SELECT {TRANSCRIPT_COLUMNS} FROM transcripts WHERE id = %(id)s",
+            {"id": transcript_id},
         )
 
     async def get_by_video(self, video_id: int) -> Transcript | None:
         return await fetch_one(
             self._conn,
             Transcript,
-            f"SELECT {COLUMNS} FROM transcripts WHERE video_id = %(video_id)s",
+            f"SELECT {TRANSCRIPT_COLUMNS} FROM transcripts WHERE video_id = %(video_id)s",
             {"video_id": video_id},
         )
 
-    async def read_segments(self, video_identifier: str) -> tuple[TranscriptKey, str | None] | None:
+    async def read_segments(self, video_identifier: str) -> tuple[TranscriptVersion, str | None] | None:
         """Return which transcript a video has, and its segments as JSON; None where there is no such video."""
         cursor = await self._conn.execute(
             """
@@ -122,7 +132,7 @@ class TranscriptRepository:
             {"identifier": video_identifier},
         )
         row = await cursor.fetchone()
-        return (TranscriptKey(row[0], row[1]), row[2]) if row else None
+        return (TranscriptVersion(row[0], row[1]), row[2]) if row else None
 
     async def list_page(self, limit: int, after: int = 0) -> list[TranscriptSummary]:
         """Return at most `limit` transcripts whose id is above `after`, ordered by id, without their big columns."""
@@ -147,6 +157,51 @@ class TranscriptRepository:
 
     async def count(self) -> int:
         return int(await fetch_value(self._conn, "SELECT count(*) FROM transcripts") or 0)
+
+    async def get_versions(self, identifiers: list[str]) -> dict[str, TranscriptVersion]:
+        """Return which transcript each of these videos has, by the video's identifier."""
+        cursor = await self._conn.execute(
+            """
+            SELECT videos.identifier, transcripts.id, transcripts.created_at
+            FROM videos LEFT JOIN transcripts ON transcripts.video_id = videos.id
+            WHERE videos.identifier = ANY (%(identifiers)s)
+            """,
+            {"identifiers": identifiers},
+        )
+        return {identifier: TranscriptVersion(*key) for identifier, *key in await cursor.fetchall()}
+
+    async def read_document(self, identifier: str) -> tuple[TranscriptVersion, list[bytes]] | None:
+        """Return which transcript a video has, and its JSON document in pieces, as PostgreSQL prints it.
+
+        Nothing is decoded on the way. None where there is no such video; no pieces where it has no transcript.
+        """
+        cursor = await self._conn.execute(
+            """
+            SELECT transcripts.id, transcripts.created_at,
+                   convert_to('{"transcription":' || to_json(full_text)::text || ',"processing_time":'
+                              || coalesce(processing_time_seconds::text, 'null') || ',"word_timestamps":', 'UTF8'),
+                   convert_to(coalesce(ready.word_timestamps, transcripts.word_timestamps::text), 'UTF8'),
+                   convert_to(',"segment_timestamps":' || segment_timestamps::text, 'UTF8'),
+                   convert_to(',"metadata":' || json_build_object(
+                       'total_segments', coalesce(number_of_segments, jsonb_array_length(segment_timestamps)),
+                       'total_words', coalesce(number_of_words, jsonb_array_length(transcripts.word_timestamps)),
+                       'duration', coalesce(
+                           segment_timestamps -> -1 -> 'end', transcripts.word_timestamps -> -1 -> 'end'
+                       )
+                   )::text || '}', 'UTF8')
+            FROM videos
+            LEFT JOIN transcripts ON transcripts.video_id = videos.id
+            LEFT JOIN search.transcripts AS ready ON ready.transcript_id = transcripts.id
+            WHERE videos.identifier = %(identifier)s
+            """,
+            {"identifier": identifier},
+            binary=True,
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            return None
+        transcript_id, created_at, *pieces = row
+        return TranscriptVersion(transcript_id, created_at), [] if transcript_id is None else pieces
 
 
 def _values(transcript: NewTranscript) -> dict[str, Any]:

@@ -1,18 +1,19 @@
-"""SQL over `videos`."""
+"""SQL over `videos`, and videos with what a list of them has."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from posixpath import splitext
 from typing import TypedDict, Unpack
 
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value
+from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
 from app.models import Video
-from app.repositories.statements import copy_rows, set_clause
+from app.models.video import shown_title
 
-COLUMNS = """id, identifier, source_url, cloud_url, title, duration_seconds, file_size_kb, video_codec, audio_codec,
-    resolution, frame_rate, created_at"""
+VIDEO_COLUMNS = """id, identifier, source_url, cloud_url, title, duration_seconds, file_size_kb, video_codec,
+    audio_codec, resolution, frame_rate, created_at"""
 
 
 class VideoChanges(TypedDict, total=False):
@@ -49,6 +50,68 @@ class KnownSource:
 _UNSET = dict.fromkeys(VideoChanges.__annotations__)
 
 
+@dataclass(frozen=True, slots=True)
+class VideoCard:
+    """A video as a list shows it; `may_have_file` is false where nothing is known of any."""
+
+    identifier: str
+    cloud_url: str
+    stored_title: str | None
+    has_thumbnail: bool
+    has_transcript: bool
+    may_have_file: bool
+
+    @property
+    def filename(self) -> str:
+        return self.identifier + splitext(self.cloud_url)[1]
+
+    @property
+    def title(self) -> str:
+        return shown_title(self.identifier, self.stored_title)
+
+
+@dataclass(frozen=True, slots=True)
+class DetailedVideoCard(VideoCard):
+    """A video with what there is to report of its file: that it ends early, and its copy for browsers."""
+
+    duration_seconds: float | None
+    ends_early: bool
+    declared_seconds: float | None
+    copy_status: str | None
+    copy_reason: str | None
+
+
+_CARD_QUERY = """
+    SELECT videos.identifier, videos.cloud_url, videos.title, thumbnails.id IS NOT NULL,
+           transcripts.id IS NOT NULL,
+           coalesce(videos.duration_seconds::text, videos.video_codec, videos.audio_codec) IS NOT NULL
+           OR videos.cloud_url NOT LIKE 'file:%%'
+           OR videos.file_size_kb IS NOT NULL AND videos.source_url IS NULL{more_columns}
+    FROM videos
+    LEFT JOIN thumbnails ON thumbnails.video_id = videos.id
+    LEFT JOIN transcripts ON transcripts.video_id = videos.id
+    {more_tables}
+    """
+
+
+_LISTED_CARD_QUERY = _CARD_QUERY.format(more_columns="", more_tables="")
+
+
+_DETAILED_CARD_QUERY = _CARD_QUERY.format(
+    more_columns=""", duration_seconds, coalesce(ends_early, false), declared_seconds,
+           nullif(status, 'unneeded'), reason""",
+    more_tables="""
+    LEFT JOIN library.video_files
+        ON video_files.video_id = videos.id AND video_files.source_url = videos.cloud_url
+    """,
+)
+
+
+# Videos whose first download has not succeeded are in no list. One that has a size was downloaded by a worker of an
+# earlier version, which knows nothing of pending ones.
+_IS_COMPLETE = "(videos.file_size_kb IS NOT NULL OR videos.id NOT IN (SELECT video_id FROM pipeline.pending_videos))"
+
+
 class VideoRepository:
     """Videos by id and by identifier, the name that addresses use."""
 
@@ -65,7 +128,7 @@ class VideoRepository:
                                 video_codec, audio_codec, resolution, frame_rate)
             VALUES (%(identifier)s, %(source_url)s, %(cloud_url)s, %(title)s, %(duration_seconds)s,
                     %(file_size_kb)s, %(video_codec)s, %(audio_codec)s, %(resolution)s, %(frame_rate)s)
-            RETURNING {COLUMNS}
+            RETURNING {VIDEO_COLUMNS}
             """,
             _UNSET | video,
         )
@@ -131,13 +194,15 @@ class VideoRepository:
         return await copy_rows(self._conn, "videos", ("identifier", *_UNSET), videos)
 
     async def get(self, video_id: int) -> Video | None:
-        return await fetch_one(self._conn, Video, f"SELECT {COLUMNS} FROM videos WHERE id = %(id)s", {"id": video_id})
+        return await fetch_one(
+            self._conn, Video, f"SELECT {VIDEO_COLUMNS} FROM videos WHERE id = %(id)s", {"id": video_id}
+        )
 
     async def get_by_identifier(self, identifier: str) -> Video | None:
         return await fetch_one(
             self._conn,
             Video,
-            f"SELECT {COLUMNS} FROM videos WHERE identifier = %(identifier)s",
+            f"SELECT {VIDEO_COLUMNS} FROM videos WHERE identifier = %(identifier)s",
             {"identifier": identifier},
         )
 
@@ -154,7 +219,7 @@ class VideoRepository:
         return await fetch_one(
             self._conn,
             Video,
-            f"SELECT {COLUMNS} FROM videos WHERE identifier = %(identifier)s FOR NO KEY UPDATE",
+            f"SELECT {VIDEO_COLUMNS} FROM videos WHERE identifier = %(identifier)s FOR NO KEY UPDATE",
             {"identifier": identifier},
         )
 
@@ -163,7 +228,7 @@ class VideoRepository:
         return await fetch_one(
             self._conn,
             Video,
-            f"SELECT {COLUMNS} FROM videos WHERE identifier = %(identifier)s FOR UPDATE",
+            f"SELECT {VIDEO_COLUMNS} FROM videos WHERE identifier = %(identifier)s FOR UPDATE",
             {"identifier": identifier},
         )
 
@@ -210,7 +275,7 @@ class VideoRepository:
         return await fetch_all(
             self._conn,
             Video,
-            f"SELECT {COLUMNS} FROM videos WHERE identifier > %(after)s ORDER BY identifier LIMIT %(limit)s",
+            f"SELECT {VIDEO_COLUMNS} FROM videos WHERE identifier > %(after)s ORDER BY identifier LIMIT %(limit)s",
             {"after": after, "limit": limit},
         )
 
@@ -218,7 +283,7 @@ class VideoRepository:
         return await fetch_all(
             self._conn,
             Video,
-            f"SELECT {COLUMNS} FROM videos WHERE source_url = %(source_url)s ORDER BY id",
+            f"SELECT {VIDEO_COLUMNS} FROM videos WHERE source_url = %(source_url)s ORDER BY id",
             {"source_url": source_url},
         )
 
@@ -229,7 +294,7 @@ class VideoRepository:
         return await fetch_one(
             self._conn,
             Video,
-            sql.SQL("UPDATE videos SET {} WHERE id = %(id)s RETURNING " + COLUMNS).format(set_clause(changes)),
+            sql.SQL("UPDATE videos SET {} WHERE id = %(id)s RETURNING " + VIDEO_COLUMNS).format(set_clause(changes)),
             {**changes, "id": video_id},
         )
 
@@ -240,3 +305,24 @@ class VideoRepository:
 
     async def count(self) -> int:
         return int(await fetch_value(self._conn, "SELECT count(*) FROM videos") or 0)
+
+    async def list_cards(self, limit: int, after: str = "") -> list[VideoCard]:
+        """Return at most `limit` videos behind the identifier `after`, ordered by identifier.
+
+        Those whose file has never come are not among them.
+        """
+        # A literal limit, and no condition on the identifier where there is none: PostgreSQL plans a parameter for
+        # a part of the table, whatever its value, and a whole library is twice as slow that way.
+        where = f"WHERE {_IS_COMPLETE}" + (" AND videos.identifier > %(after)s" if after else "")
+        page = sql.SQL(_LISTED_CARD_QUERY + where + " ORDER BY videos.identifier LIMIT {}").format(sql.Literal(limit))
+        return await fetch_all(self._conn, VideoCard, page, {"after": after})
+
+    async def get_cards(self, identifiers: list[str]) -> dict[str, DetailedVideoCard]:
+        """Return the videos with these identifiers, by identifier."""
+        rows = await fetch_all(
+            self._conn,
+            DetailedVideoCard,
+            _DETAILED_CARD_QUERY + "WHERE videos.identifier = ANY (%(identifiers)s)",
+            {"identifiers": identifiers},
+        )
+        return {card.identifier: card for card in rows}

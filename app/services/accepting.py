@@ -13,7 +13,7 @@ from app.core.masking import mask_secrets
 from app.database import Connection
 from app.models.run import RunRequest, StageRecord
 from app.models.stages import RunType, Stage
-from app.repositories.pipeline_history import new_run_identifier
+from app.repositories.runs import new_run_identifier
 from app.repositories.stage_queue import StageQueueRepository
 from app.services.identifiers import findable
 

@@ -12,7 +12,7 @@ from app.ai.registry import DEFAULT_MODELS, ModelRegistry
 from app.core.errors import FileMissing, MomentNotFound, StorageUnavailable, VideoNotFound
 from app.database import Database
 from app.models.clip import CLIP_PADDING_SECONDS
-from app.repositories.availability import AvailabilityRepository, MomentMaterial
+from app.repositories.moments import MomentRepository, RefinementInputs
 from app.services.identifiers import findable
 from app.storage import Storage
 
@@ -40,7 +40,9 @@ class Availability:
 async def find_clip(database: Database, redis: Redis, storage: Storage, video: str, moment: str) -> Availability:
     """Return what there is for a moment. Raises `VideoNotFound` and `MomentNotFound`."""
     async with database.connect() as conn:
-        material = await AvailabilityRepository(conn).get(findable(video), findable(moment), CLIP_PADDING_SECONDS)
+        material = await MomentRepository(conn).get_refinement_inputs(
+            findable(video), findable(moment), CLIP_PADDING_SECONDS
+        )
     if material is None:
         raise VideoNotFound
     if not material.has_moment:
@@ -59,14 +61,14 @@ async def find_clip(database: Database, redis: Redis, storage: Storage, video: s
     )
 
 
-def _said_seconds(material: MomentMaterial) -> float | None:
+def _said_seconds(material: RefinementInputs) -> float | None:
     """Return how long the words of the window take, or None where nothing is said in it."""
     if material.said_from is None or material.said_until is None or material.said_until <= material.said_from:
         return None
     return material.said_until - material.said_from
 
 
-def _warning(material: MomentMaterial, clip: float | None, said: float | None) -> str | None:
+def _warning(material: RefinementInputs, clip: float | None, said: float | None) -> str | None:
     if not material.has_transcript:
         return "Could not validate alignment: there is no transcript"
     if clip is None or said is None:

@@ -8,7 +8,7 @@ from app.core.errors import NothingRuns
 from app.database import Connection, Database
 from app.models.stages import STALLED_AFTER
 from app.repositories import VideoRepository
-from app.repositories.active_runs import ActiveRunRepository
+from app.repositories.runs import RunRepository
 from app.repositories.stage_queue import StageQueueRepository
 from app.services.identifiers import findable
 from app.services.live_runs import LiveRuns
@@ -27,7 +27,7 @@ async def cancel_runs(conn: Connection, video: str) -> Cancelled:
     at once."""
     cancelled = Cancelled()
     await VideoRepository(conn).lock(findable(video))  # before its runs, as a worker does
-    for run_id, identifier in await ActiveRunRepository(conn).list_of_video(findable(video)):
+    for run_id, identifier in await RunRepository(conn).list_active_of_video(findable(video)):
         has_ended = await StageQueueRepository(conn).request_cancel(run_id, STALLED_AFTER)
         (cancelled.ended if has_ended else cancelled.ending).append(identifier)
     return cancelled

@@ -14,7 +14,7 @@ from typing import Any
 from app.core.errors import TranscriptNotFound, VideoNotFound
 from app.database import Database
 from app.repositories import TranscriptRepository
-from app.repositories.views import TranscriptKey
+from app.repositories.transcripts import TranscriptVersion
 from app.services.identifiers import findable
 
 # A time behind this is none.
@@ -45,7 +45,7 @@ class Cue:
 class Captions:
     """A transcript in one of the formats, in UTF-8."""
 
-    key: TranscriptKey
+    key: TranscriptVersion
     body: bytes
 
 

@@ -6,8 +6,7 @@ from app.core.errors import PipelineActive
 from app.database import Connection
 from app.models import Video
 from app.repositories import GenerationConfigRepository, ThumbnailRepository, TranscriptRepository, VideoRepository
-from app.repositories.parts import FileRow, PartRepository, VideoParts
-from app.repositories.replaced import ReplacedRepository
+from app.repositories.contents import FileReference, ReplacedMomentsRepository, VideoContents, VideoContentsRepository
 from app.services.cancelling import cancel_runs
 
 
@@ -38,7 +37,7 @@ class Skips:
 class DeletedRows:
     """What is gone from the tables; `files` are those whose rows are gone, `runs` those that the video has had."""
 
-    files: list[FileRow] = field(default_factory=list)
+    files: list[FileReference] = field(default_factory=list)
     transcript: bool = False
     moments: bool = False
     source_url: bool = False
@@ -57,12 +56,12 @@ async def delete_rows(conn: Connection, identifier: str, skips: Skips) -> Delete
     video = await VideoRepository(conn).lock_for_deletion(identifier)
     if video is None:
         return None
-    parts = await PartRepository(conn).get(video.id)
+    parts = await VideoContentsRepository(conn).get(video.id)
     if parts.active_status is not None:
         if not skips.force:
             raise PipelineActive(parts.active_status)
         await cancel_runs(conn, identifier)
-    files = await PartRepository(conn).list_files(video.id)
+    files = await VideoContentsRepository(conn).list_files(video.id)
     if parts.transcript_id is not None and not skips.skip_local_transcript:
         # Others may use its configs, and their moments would go with those.
         await GenerationConfigRepository(conn).detach_transcript(parts.transcript_id)
@@ -74,7 +73,7 @@ async def delete_rows(conn: Connection, identifier: str, skips: Skips) -> Delete
     )
 
 
-def _keeps_something(skips: Skips, parts: VideoParts, files: list[FileRow]) -> bool:
+def _keeps_something(skips: Skips, parts: VideoContents, files: list[FileReference]) -> bool:
     return (
         skips.skip_local_video
         or (skips.skip_local_transcript and parts.transcript_id is not None)
@@ -85,12 +84,14 @@ def _keeps_something(skips: Skips, parts: VideoParts, files: list[FileRow]) -> b
 
 
 async def _delete_parts(
-    conn: Connection, video: Video, skips: Skips, parts: VideoParts, files: list[FileRow]
+    conn: Connection, video: Video, skips: Skips, parts: VideoContents, files: list[FileReference]
 ) -> DeletedRows:
     """Delete what is not kept of a video that stays itself."""
     gone = await _delete_clips(conn, skips, files)
     await _forget_replaced(conn, video, skips)
-    moments = 0 if skips.skip_local_moments else await PartRepository(conn).delete_moments_without_clip(video.id)
+    moments = (
+        0 if skips.skip_local_moments else await VideoContentsRepository(conn).delete_moments_without_clip(video.id)
+    )
     if not skips.skip_local_thumbnail:
         for file in (file for file in files if file.kind == "thumbnail"):
             await ThumbnailRepository(conn).delete(file.owner_id)
@@ -104,7 +105,7 @@ async def _delete_parts(
 
 async def _forget_replaced(conn: Connection, video: Video, skips: Skips) -> None:
     """Forget what a run that is being cancelled would bring back."""
-    replaced = ReplacedRepository(conn)
+    replaced = ReplacedMomentsRepository(conn)
     if skips.skip_local_moments:
         local, in_bucket = skips.keep_clips(in_bucket=False), skips.keep_clips(in_bucket=True)
         await replaced.forget_clips(video.id, keep_local=local, keep_in_bucket=in_bucket)
@@ -112,8 +113,8 @@ async def _forget_replaced(conn: Connection, video: Video, skips: Skips) -> None
         await replaced.forget_all(video.id)
 
 
-async def _delete_clips(conn: Connection, skips: Skips, files: list[FileRow]) -> list[FileRow]:
+async def _delete_clips(conn: Connection, skips: Skips, files: list[FileReference]) -> list[FileReference]:
     """Delete the clips that are not kept and return their files, those of their thumbnails with them."""
     clips = {file.owner_id for file in files if file.kind == "clip" and not skips.keep_clips(is_in_bucket(file.url))}
-    await PartRepository(conn).delete_clips(sorted(clips))
+    await VideoContentsRepository(conn).delete_clips(sorted(clips))
     return [file for file in files if file.kind in ("clip", "clip_thumbnail") and file.owner_id in clips]

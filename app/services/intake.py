@@ -22,9 +22,9 @@ from app.core.text import escape_controls
 from app.database import Connection, Database
 from app.database.errors import domain_error
 from app.models.stages import RunType, list_stages
-from app.repositories import PipelineHistoryRepository
+from app.repositories import RunRepository
 from app.repositories.ended_runs import EndedRunRepository
-from app.repositories.rejected_requests import RejectedRequestRepository
+from app.repositories.requests import RejectedRequestRepository
 from app.services.accepting import accept_run, mask_prompts
 from app.services.identifiers import findable
 from app.services.intake_entries import (
@@ -129,7 +129,7 @@ class RequestIntake:
 
     async def _settle_message(self, identifier: str, entry: KeptEntry) -> None:
         async with self._database.connect() as conn:
-            run = await PipelineHistoryRepository(conn).get_by_identifier(findable(identifier))
+            run = await RunRepository(conn).get_by_identifier(findable(identifier))
         if run is None:
             await self._decide(entry, None, None, _NAMES_NO_RUN)
 
@@ -139,7 +139,7 @@ async def _is_accepted(conn: Connection, requested: RequestedRun) -> bool | None
     identifier."""
     known = await EndedRunRepository(conn).find(identifier=requested.identifier)
     if known is None:  # an imported run, whose request is not kept
-        imported = await PipelineHistoryRepository(conn).get_by_identifier(requested.identifier)
+        imported = await RunRepository(conn).get_by_identifier(requested.identifier)
         return None if imported is None else True
     is_same_video = requested.request.video_url is not None or known.video == requested.video
     is_same_request = mask_prompts(known.request) == mask_prompts(requested.request)

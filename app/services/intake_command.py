@@ -12,7 +12,7 @@ from app.core.config import Settings
 from app.core.console import open_console
 from app.core.text import escape_controls
 from app.database import connect
-from app.repositories.rejected_requests import RejectedRequest, RejectedRequestRepository
+from app.repositories.requests import RejectedRequest, RejectedRequestRepository
 
 _COLUMNS = ("entry", "received (UTC)", "reason")
 _USUAL_LIMIT, _LARGEST_LIMIT = 100, 1_000_000

@@ -14,7 +14,7 @@ from app.core.masking import mask_values
 from app.core.text import to_nfc
 from app.core.validation import describe_problem
 from app.models.run import RunRequest
-from app.repositories.pipeline_history import new_run_identifier
+from app.repositories.runs import new_run_identifier
 from app.services.pipeline_options import PipelineOptions
 from app.services.video_details import check_text
 from app.services.video_urls import check_video_url, identifier_from_url

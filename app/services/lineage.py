@@ -5,7 +5,7 @@ import asyncio
 from app.core.errors import VideoNotFound
 from app.core.masking import mask_stored
 from app.database import Connection
-from app.repositories.lineage import LineageRepository
+from app.repositories.provenance import ProvenanceRepository
 from app.services.identifiers import findable
 
 _LARGE_BYTES = 100_000  # what takes longer than a few milliseconds is done beside the event loop
@@ -16,7 +16,7 @@ async def read_lineage(conn: Connection, identifier: str) -> bytes:
 
     A URL that the video came from is shown without its user and its signature. Raises `VideoNotFound`.
     """
-    document = await LineageRepository(conn).read_lineage(findable(identifier))
+    document = await ProvenanceRepository(conn).read_lineage(findable(identifier))
     if document is None:
         raise VideoNotFound
     if len(document) <= _LARGE_BYTES:

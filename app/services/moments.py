@@ -11,8 +11,7 @@ from app.database import Connection
 from app.models import Moment, Video
 from app.models.moment import find_root
 from app.repositories import MomentRepository, VideoRepository
-from app.repositories.moments import MomentAttempt, new_identifier
-from app.repositories.views import ShownMoment, ViewRepository
+from app.repositories.moments import MomentInsertion, MomentWithConfig, new_moment_identifier
 from app.services.identifiers import findable
 from app.services.moment_times import broken_times, describe_overlap, fit_beside, fit_end
 
@@ -27,30 +26,32 @@ class MomentEdit(TypedDict, total=False):
     scoring_model: str | None
 
 
-async def add_moment(conn: Connection, identifier: str, start: float, end: float, title: str) -> ShownMoment:
+async def add_moment(conn: Connection, identifier: str, start: float, end: float, title: str) -> MomentWithConfig:
     """Add a moment by hand; times in seconds. Raises `VideoNotFound`, and `InvalidMoment` for the first broken rule."""
     title = clean_line(title)
     if _broken_rule(start, end, title, duration=None):
         raise InvalidMoment(_broken_rule(start, end, title, await _get_end(conn, identifier)))
     while True:
-        attempt = await MomentRepository(conn).create_if_free(findable(identifier), new_identifier(), start, end, title)
+        attempt = await MomentRepository(conn).insert_if_free(
+            findable(identifier), new_moment_identifier(), start, end, title
+        )
         if attempt is None:
             raise VideoNotFound
         if attempt.identifier is not None:
-            return ShownMoment(attempt.identifier, start, end, title, False, None, None, None, None, None)
+            return MomentWithConfig(attempt.identifier, start, end, title, False, None, None, None, None, None)
         fitted = _fit(start, end, attempt)
         if fitted == (start, end):
             raise InvalidMoment(_describe_obstacle(start, end, attempt))
         start, end = fitted
 
 
-def _describe_obstacle(start: float, end: float, attempt: MomentAttempt) -> str:
+def _describe_obstacle(start: float, end: float, attempt: MomentInsertion) -> str:
     return broken_times(start, end, attempt.video_duration) or describe_overlap(
         attempt.other_title, attempt.other_start or 0.0, attempt.other_end or 0.0
     )
 
 
-def _fit(start: float, end: float, attempt: MomentAttempt) -> tuple[float, float]:
+def _fit(start: float, end: float, attempt: MomentInsertion) -> tuple[float, float]:
     end = fit_end(start, end, attempt.video_duration)
     if attempt.other_start is None or attempt.other_end is None:
         return start, end
@@ -59,7 +60,7 @@ def _fit(start: float, end: float, attempt: MomentAttempt) -> tuple[float, float
 
 async def edit_moment(
     conn: Connection, video_identifier: str, identifier: str, **edit: Unpack[MomentEdit]
-) -> ShownMoment:
+) -> MomentWithConfig:
     """Change a moment. What stays as it is, is not judged.
 
     Raises `VideoNotFound`, `MomentNotFound`, and `InvalidMoment` for the first broken rule.
@@ -77,11 +78,11 @@ async def edit_moment(
             changes |= await _fit_times(conn, video, moment, changes)
         if changes:
             await MomentRepository(conn).update(moment.id, **changes)
-        shown = (await ViewRepository(conn).list_moments([video_identifier]))[video_identifier]
+        shown = (await MomentRepository(conn).list_with_configs([video_identifier]))[video_identifier]
     return next(each for each in show_under_originals(shown) if each.identifier == identifier)
 
 
-def show_under_originals(moments: list[ShownMoment]) -> list[ShownMoment]:
+def show_under_originals(moments: list[MomentWithConfig]) -> list[MomentWithConfig]:
     """Return a video's moments, with the original in the place of a parent that is a refined moment itself.
 
     Clients group what was refined below its original, and would show no moment that lies deeper.
@@ -93,7 +94,7 @@ def show_under_originals(moments: list[ShownMoment]) -> list[ShownMoment]:
     return [_show_under_original(moment, parents) for moment in moments]
 
 
-def _show_under_original(moment: ShownMoment, parents: Mapping[str, str | None]) -> ShownMoment:
+def _show_under_original(moment: MomentWithConfig, parents: Mapping[str, str | None]) -> MomentWithConfig:
     if moment.parent_identifier is None or (root := find_root(moment.parent_identifier, parents)) is None:
         return moment
     return moment if root == moment.parent_identifier else replace(moment, parent_identifier=root)

@@ -7,8 +7,7 @@ from app.core.masking import mask_stored
 from app.database import Connection
 from app.models import GenerationConfig, Prompt
 from app.repositories import GenerationConfigRepository, PromptRepository
-from app.repositories.lineage import LineageRepository, MadeMoment, MadeRun
-from app.repositories.prompts import PromptSummary
+from app.repositories.provenance import MomentWithVideo, PromptSummary, ProvenanceRepository, RunWithVideo
 
 
 async def list_prompts(conn: Connection, limit: int, after: int) -> list[PromptSummary]:
@@ -25,17 +24,17 @@ async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
     return replace(prompt, user_prompt=texts[0], system_prompt=texts[1])
 
 
-async def list_prompt_moments(conn: Connection, prompt_id: int, limit: int, after: int) -> list[MadeMoment]:
+async def list_prompt_moments(conn: Connection, prompt_id: int, limit: int, after: int) -> list[MomentWithVideo]:
     """Return the moments that were made with any config of the prompt. Raises `PromptNotFound`."""
-    moments = await LineageRepository(conn).list_moments(limit, after, prompt_id=prompt_id)
+    moments = await ProvenanceRepository(conn).list_moments(limit, after, prompt_id=prompt_id)
     if not moments:
         await get_prompt(conn, prompt_id)
     return moments
 
 
-async def list_prompt_runs(conn: Connection, prompt_id: int, limit: int, after: int) -> list[MadeRun]:
+async def list_prompt_runs(conn: Connection, prompt_id: int, limit: int, after: int) -> list[RunWithVideo]:
     """Return the runs that used any config of the prompt. Raises `PromptNotFound`."""
-    runs = await LineageRepository(conn).list_runs(limit, after, prompt_id=prompt_id)
+    runs = await ProvenanceRepository(conn).list_runs(limit, after, prompt_id=prompt_id)
     if not runs:
         await get_prompt(conn, prompt_id)
     return runs
@@ -60,17 +59,17 @@ async def get_generation_config(conn: Connection, config_id: int) -> GenerationC
     return config
 
 
-async def list_config_moments(conn: Connection, config_id: int, limit: int, after: int) -> list[MadeMoment]:
+async def list_config_moments(conn: Connection, config_id: int, limit: int, after: int) -> list[MomentWithVideo]:
     """Return the moments that were made with the config. Raises `GenerationConfigNotFound`."""
-    moments = await LineageRepository(conn).list_moments(limit, after, config_id=config_id)
+    moments = await ProvenanceRepository(conn).list_moments(limit, after, config_id=config_id)
     if not moments:
         await get_generation_config(conn, config_id)
     return moments
 
 
-async def list_config_runs(conn: Connection, config_id: int, limit: int, after: int) -> list[MadeRun]:
+async def list_config_runs(conn: Connection, config_id: int, limit: int, after: int) -> list[RunWithVideo]:
     """Return the runs that used the config. Raises `GenerationConfigNotFound`."""
-    runs = await LineageRepository(conn).list_runs(limit, after, config_id=config_id)
+    runs = await ProvenanceRepository(conn).list_runs(limit, after, config_id=config_id)
     if not runs:
         await get_generation_config(conn, config_id)
     return runs

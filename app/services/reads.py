@@ -12,7 +12,9 @@ from app.core.config import Settings
 from app.core.errors import TranscriptNotFound, VideoNotFound
 from app.database import Batches, Connection, OpenConnection
 from app.repositories.media import MediaRepository
-from app.repositories.views import ShownMoment, SingleVideoCard, TranscriptKey, ViewRepository
+from app.repositories.moments import MomentRepository, MomentWithConfig
+from app.repositories.transcripts import TranscriptRepository, TranscriptVersion
+from app.repositories.videos import DetailedVideoCard, VideoRepository
 from app.services.audio import AudioIndex
 from app.services.identifiers import findable
 from app.services.moments import show_under_originals
@@ -29,7 +31,7 @@ Shown = TypeVar("Shown")
 class TranscriptDocument:
     """A transcript's JSON, compressed. It never changes under its key."""
 
-    key: TranscriptKey
+    key: TranscriptVersion
     gzipped: bytes
 
     @property
@@ -51,7 +53,7 @@ class Reads:
             _CACHE_BYTES, getsizeof=lambda document: len(document.gzipped)
         )
 
-    async def get_video(self, identifier: str) -> SingleVideoCard:
+    async def get_video(self, identifier: str) -> DetailedVideoCard:
         """Raises `VideoNotFound`."""
         return _require(await self._cards.get(findable(identifier)))
 
@@ -62,11 +64,11 @@ class Reads:
         """
         return _require(await self._files.get(findable(identifier)))
 
-    async def list_moments(self, identifier: str) -> list[ShownMoment]:
+    async def list_moments(self, identifier: str) -> list[MomentWithConfig]:
         """Return the moments in the order they were added. Raises `VideoNotFound`."""
         return _require(await self._moments.get(findable(identifier)))
 
-    async def find_transcript(self, identifier: str) -> TranscriptKey:
+    async def find_transcript(self, identifier: str) -> TranscriptVersion:
         """Return which transcript a video has now. Raises `VideoNotFound` and `TranscriptNotFound`."""
         key = _require(await self._transcript_keys.get(findable(identifier)))
         if key.id is None:
@@ -85,7 +87,7 @@ class Reads:
 
     async def _read_transcript(self, identifier: str) -> TranscriptDocument:
         async with aclosing(self._open_connection()) as connections:
-            key, pieces = _require(await ViewRepository(await anext(connections)).read_transcript(identifier))
+            key, pieces = _require(await TranscriptRepository(await anext(connections)).read_document(identifier))
         if not pieces:
             raise TranscriptNotFound
         document = TranscriptDocument(key, igzip.compress(b"".join(pieces), _COMPRESSION_LEVEL))
@@ -100,18 +102,18 @@ def _require(found: Shown | None) -> Shown:
     return found
 
 
-async def _load_cards(conn: Connection, identifiers: list[str]) -> dict[str, SingleVideoCard]:
-    return await ViewRepository(conn).get_cards(identifiers)
+async def _load_cards(conn: Connection, identifiers: list[str]) -> dict[str, DetailedVideoCard]:
+    return await VideoRepository(conn).get_cards(identifiers)
 
 
 async def _load_files(conn: Connection, identifiers: list[str]) -> dict[str, tuple[str, ...]]:
     return await MediaRepository(conn).get_video_urls(identifiers)
 
 
-async def _load_moments(conn: Connection, identifiers: list[str]) -> dict[str, list[ShownMoment]]:
-    moments = await ViewRepository(conn).list_moments(identifiers)
+async def _load_moments(conn: Connection, identifiers: list[str]) -> dict[str, list[MomentWithConfig]]:
+    moments = await MomentRepository(conn).list_with_configs(identifiers)
     return {identifier: show_under_originals(of_video) for identifier, of_video in moments.items()}
 
 
-async def _load_transcript_keys(conn: Connection, identifiers: list[str]) -> dict[str, TranscriptKey]:
-    return await ViewRepository(conn).get_transcript_keys(identifiers)
+async def _load_transcript_keys(conn: Connection, identifiers: list[str]) -> dict[str, TranscriptVersion]:
+    return await TranscriptRepository(conn).get_versions(identifiers)

@@ -8,11 +8,10 @@ from redis.asyncio import Redis
 
 from app.ai.registry import is_local_name
 from app.database import Connection, Database
+from app.database.queries import LARGEST_ID
 from app.models.run import RunStatus, StageRecord, StageStatus, last_begun_stage, shown_record
 from app.models.stages import RunType, Stage, list_stages
-from app.repositories.active_runs import ActiveRun, ActiveRunRepository
-from app.repositories.runs import RunRepository, ShownRun
-from app.repositories.statements import LARGEST_ID
+from app.repositories.runs import ActiveRun, RunRepository, RunSummary
 from app.services.cursors import broken_cursor, read_cursor, write_cursor
 from app.services.identifiers import findable
 from app.services.live_runs import find_stage_progress
@@ -36,14 +35,14 @@ _CANCELLED = "Cancelled"  # the error of a cancelled stage in records of earlier
 class RunPage:
     """Runs, newest first; no cursor where there are no older ones."""
 
-    runs: list[ShownRun]
+    runs: list[RunSummary]
     next_cursor: str | None
 
 
-async def find_status(database: Database, redis: Redis, video: str) -> ShownRun | None:
+async def find_status(database: Database, redis: Redis, video: str) -> RunSummary | None:
     """Return the newest full run of a video as it is now, or None, also for a video that does not exist."""
     async with database.connect() as conn:
-        runs = await RunRepository(conn).list_runs(findable(video), 1, run_type=RunType.FULL)
+        runs = await RunRepository(conn).list_summaries(findable(video), 1, run_type=RunType.FULL)
     return await _add_progress(redis, video, runs[0]) if runs else None
 
 
@@ -54,7 +53,7 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
     """
     of = ["runs", video, run_type]
     before = _read_place(read_cursor(of, cursor)) if cursor else None
-    runs = await RunRepository(conn).list_runs(findable(video), limit + 1, before, run_type)
+    runs = await RunRepository(conn).list_summaries(findable(video), limit + 1, before, run_type)
     if len(runs) <= limit:
         return RunPage(runs, None)
     last = runs[limit - 1]
@@ -63,22 +62,22 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
 
 async def list_active(conn: Connection, limit: int, after: int) -> list[ActiveRun]:
     """Return at most `limit` runs over all videos that have not ended; their ids are above `after`."""
-    return await ActiveRunRepository(conn).list_active(limit, after)
+    return await RunRepository(conn).list_active(limit, after)
 
 
-def status_of(run: ShownRun) -> str:
+def status_of(run: RunSummary) -> str:
     """Return the status in the words of clients."""
     if run.status == RunStatus.RUNNING and run.details and run.details.is_waiting:
         return "pending"
     return _STATUSES.get(run.status, _UNKNOWN)
 
 
-def has_ended(run: ShownRun) -> bool:
+def has_ended(run: RunSummary) -> bool:
     """Tell whether nothing more will happen to the run."""
     return status_of(run) not in ("pending", "processing")
 
 
-def duration_of(run: ShownRun) -> float | None:
+def duration_of(run: RunSummary) -> float | None:
     """Return the seconds that a completed run took."""
     if status_of(run) != "completed":
         return None
@@ -87,7 +86,7 @@ def duration_of(run: ShownRun) -> float | None:
     return run.duration_seconds
 
 
-def models_of(run: ShownRun) -> tuple[str, str]:
+def models_of(run: RunSummary) -> tuple[str, str]:
     """Return the model that moments were sought with and the one they were refined with; '' where it is not known."""
     if run.details is None:
         model = run.model or ""
@@ -99,7 +98,7 @@ def models_of(run: ShownRun) -> tuple[str, str]:
     )
 
 
-def shown_model_of(run: ShownRun) -> str:
+def shown_model_of(run: RunSummary) -> str:
     """Return the model as clients show it: the key that was asked for, or the local engine's own name where that has
     answered for it; '' where it is not known."""
     generation, refinement = models_of(run)
@@ -109,14 +108,14 @@ def shown_model_of(run: ShownRun) -> str:
     return answered if is_local_name(answered) else generation or refinement
 
 
-def answered_by(run: ShownRun) -> dict[str, str]:
+def answered_by(run: RunSummary) -> dict[str, str]:
     """Return who has really answered, by stage: a name that a model or a service gave itself."""
     records = run.details.stages if run.details else {}
     names = {stage: record.result.get("service") or record.result.get("model") for stage, record in records.items()}
     return {stage.value: str(name) for stage, name in names.items() if name}
 
 
-def stages_of(run: ShownRun) -> dict[Stage, StageRecord]:
+def stages_of(run: RunSummary) -> dict[Stage, StageRecord]:
     """Return what is known of the run's stages, in the order of the pipeline."""
     if run.details is None:
         return _guess_stages(run)
@@ -130,7 +129,7 @@ def _list_stages(run_type: str) -> tuple[Stage, ...]:
     return list_stages(RunType(run_type)) if run_type in set(RunType) else ()
 
 
-def current_stage_of(run: ShownRun) -> str | None:
+def current_stage_of(run: RunSummary) -> str | None:
     """Return the stage that is worked on, or that was last."""
     if run.details is not None:
         return last_begun_stage(run.details.stages)
@@ -138,7 +137,7 @@ def current_stage_of(run: ShownRun) -> str | None:
     return run.error_stage if run.error_stage in stages else next(reversed(stages), None)
 
 
-def _guess_stages(run: ShownRun) -> dict[Stage, StageRecord]:
+def _guess_stages(run: RunSummary) -> dict[Stage, StageRecord]:
     """Return the stages that the row of an earlier version tells of: how they ended, and not when."""
     made = {Stage.GENERATION: run.total_moments_generated, Stage.CLIPS: run.total_clips_created}
     found = {stage: StageRecord(StageStatus.COMPLETED) for stage, count in made.items() if count}
@@ -148,7 +147,7 @@ def _guess_stages(run: ShownRun) -> dict[Stage, StageRecord]:
     return {stage: found[stage] for stage in Stage if stage in found}
 
 
-def _settle(stage: Stage, record: StageRecord, run: ShownRun) -> StageRecord:
+def _settle(stage: Stage, record: StageRecord, run: RunSummary) -> StageRecord:
     """Return the record as the end of the run has left it: a stage that was being done is not any more."""
     if run.status == RunStatus.RUNNING or record.is_done:
         return record
@@ -159,7 +158,7 @@ def _settle(stage: Stage, record: StageRecord, run: ShownRun) -> StageRecord:
     return replace(record, status=StageStatus.PENDING) if record.is_under_way else record
 
 
-async def _add_progress(redis: Redis, video: str, run: ShownRun) -> ShownRun:
+async def _add_progress(redis: Redis, video: str, run: RunSummary) -> RunSummary:
     """Return the run with what its worker tells of the stage that it does, where Redis answers at once."""
     details = run.details
     if details is None or run.status != RunStatus.RUNNING or details.is_waiting:

@@ -8,18 +8,18 @@ from typing import Any, Generic, TypeVar
 from app.core.errors import InvalidInput
 from app.core.text import find_control, to_nfc
 from app.database import Connection
+from app.database.queries import LARGEST_ID
 from app.models.video import shown_title
 from app.repositories.search import (
     MARK_START,
     MARK_STOP,
     START,
     MomentHit,
-    Place,
+    SearchCursor,
     SearchFilters,
     SearchHit,
     SearchRepository,
 )
-from app.repositories.statements import LARGEST_ID
 from app.services.cursors import broken_cursor, read_cursor, write_cursor
 
 # Segments of a hit that a player may jump to.
@@ -78,19 +78,19 @@ def _last_place(hits: Sequence[Hit], limit: int) -> tuple[float, int] | None:
     return (hits[limit - 1].rank, hits[limit - 1].id) if len(hits) > limit else None
 
 
-def _read_places(places: Any) -> list[Place | None]:
+def _read_places(places: Any) -> list[SearchCursor | None]:
     """Return where each list goes on, or None where it has ended."""
     if not isinstance(places, list) or len(places) != 2 or not any(places):
         raise broken_cursor()
     return [_read_place(place) for place in places]
 
 
-def _read_place(place: Any) -> Place | None:
+def _read_place(place: Any) -> SearchCursor | None:
     match place:
         case None:
             return None
         case [float(rank), int(row)] if 0 <= rank <= _LARGEST_RANK and 0 < row <= LARGEST_ID and row is not True:
-            return Place(rank, row)
+            return SearchCursor(rank, row)
         case _:
             raise broken_cursor()
 

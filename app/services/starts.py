@@ -23,8 +23,8 @@ from app.database import Database
 from app.models.run import RunRequest, StageRecord, next_stage
 from app.models.stages import RunType, Stage
 from app.models.video import describe_moment_outside
-from app.repositories.answers import AnswerRepository
-from app.repositories.starts import StartMaterial, StartRepository
+from app.repositories.jobs import JobRepository, RunPreconditions
+from app.repositories.stages import ModelAnswerRepository
 from app.services.accepting import accept_run, already_running
 from app.services.identifiers import findable
 from app.services.known_models import find_finder, find_transcriber
@@ -170,7 +170,7 @@ class Starts:
             else:
                 async with conn.transaction():
                     identifier = await accept_run(conn, video, run_type, request, subject, stages)
-                    await AnswerRepository(conn).copy(retried, identifier)
+                    await ModelAnswerRepository(conn).copy(retried, identifier)
         await self._notify(identifier, next_stage(run_type, stages or {}))
         return identifier
 
@@ -180,7 +180,7 @@ class Starts:
         Raises `Precondition`.
         """
         async with self._database.connect() as conn:
-            material = await StartRepository(conn).get(findable(video), run_type)
+            material = await JobRepository(conn).get_preconditions(findable(video), run_type)
         if material is None:
             return  # the run is refused for that when it is accepted
         self._refuse_second(material, video)
@@ -194,9 +194,9 @@ class Starts:
             case RunType.CLIPS:
                 await self._require_video_file(material, "so no clips can be cut")
 
-    async def _get_material(self, video: str, run_type: RunType, moment: str = "") -> StartMaterial:
+    async def _get_material(self, video: str, run_type: RunType, moment: str = "") -> RunPreconditions:
         async with self._database.connect() as conn:
-            material = await StartRepository(conn).get(findable(video), run_type, findable(moment))
+            material = await JobRepository(conn).get_preconditions(findable(video), run_type, findable(moment))
         if material is None:
             raise VideoNotFound
         return material
@@ -227,7 +227,7 @@ class Starts:
             raise InvalidInput(f"callback_url: {str(refusal)[0].lower()}{str(refusal)[1:]}")
 
     @staticmethod
-    def _refuse_second(material: StartMaterial, video: str) -> None:
+    def _refuse_second(material: RunPreconditions, video: str) -> None:
         if material.running is not None:
             raise already_running(material.running, video)
 
@@ -238,18 +238,18 @@ class Starts:
             return False
         return True
 
-    async def _cannot_be_transcribed(self, material: StartMaterial, video: str) -> bool:
+    async def _cannot_be_transcribed(self, material: RunPreconditions, video: str) -> bool:
         return material.is_silent and not material.has_transcript and not await self._has_audio(video)
 
     async def _require_audio(self, video: str) -> None:
         if not await self._has_audio(video):
             raise Precondition(_NO_AUDIO)
 
-    async def _require_video_file(self, material: StartMaterial, consequence: str) -> None:
+    async def _require_video_file(self, material: RunPreconditions, consequence: str) -> None:
         if not await self._has_video_file(material):
             raise Precondition(f"The video file is missing, {consequence}")
 
-    async def _has_video_file(self, material: StartMaterial) -> bool:
+    async def _has_video_file(self, material: RunPreconditions) -> bool:
         """Whether the file of a video is there, or may be where only a worker sees it."""
         try:
             await self._storage.stat(material.video_url)
@@ -259,7 +259,7 @@ class Starts:
             _log.warning("Whether the file %s is there is not known: %s", material.video_url, error)
         return True
 
-    async def _require_clip(self, material: StartMaterial) -> None:
+    async def _require_clip(self, material: RunPreconditions) -> None:
         try:
             if material.clip_url is None:
                 raise FileMissing
@@ -279,13 +279,13 @@ class Starts:
             return resolved
 
 
-def _require_inside(moment_end: float | None, material: StartMaterial) -> None:
+def _require_inside(moment_end: float | None, material: RunPreconditions) -> None:
     problem = describe_moment_outside(moment_end or 0.0, material.video_seconds)
     if problem is not None:
         raise Precondition(problem)
 
 
-def _require_transcript(material: StartMaterial) -> None:
+def _require_transcript(material: RunPreconditions) -> None:
     if not material.has_transcript:
         raise Precondition(_NO_TRANSCRIPT)
 

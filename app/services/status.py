@@ -13,7 +13,7 @@ from app.core.masking import mask_secrets
 from app.database import Database
 from app.models.run import RunStatus
 from app.models.stages import Stage
-from app.repositories.status import JobRun, StatusRepository
+from app.repositories.jobs import JobRepository, JobRun
 from app.services.identifiers import findable
 from app.services.live_runs import find_stage_progress
 from app.storage import Storage, find_audio_file
@@ -73,23 +73,23 @@ class Statuses:
 
     async def get_audio(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require(await StatusRepository(conn).get_audio(findable(video)))
+            stored = _require(await JobRepository(conn).get_audio(findable(video)))
         return _tell(stored.run) if stored.run else await self._find_audio(video)
 
     async def get_transcription(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require(await StatusRepository(conn).get_transcript(findable(video)))
+            stored = _require(await JobRepository(conn).get_transcript(findable(video)))
         return _tell(stored.run) if stored.run else _completed(stored.made_at, stored.processing_seconds)
 
     async def get_generation(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require(await StatusRepository(conn).get_generated(findable(video)))
+            stored = _require(await JobRepository(conn).get_generated(findable(video)))
         return _tell(stored.run) if stored.run else _completed(stored.made_at)
 
     async def get_refinement(self, video: str, moment: str) -> JobStatus:
         """Raises `MomentNotFound` too."""
         async with self._database.connect() as conn:
-            stored = _require(await StatusRepository(conn).get_refinement(findable(video), findable(moment)))
+            stored = _require(await JobRepository(conn).get_refinement(findable(video), findable(moment)))
         if not stored.has_moment:
             raise MomentNotFound
         return _tell(stored.run) if stored.run else _completed(stored.made_at)
@@ -97,7 +97,7 @@ class Statuses:
     async def get_clips(self, video: str) -> JobStatus:
         """The tables do not hold what failed: an original without a clip may have been added since."""
         async with self._database.connect() as conn:
-            stored = _require(await StatusRepository(conn).get_clips(findable(video)))
+            stored = _require(await JobRepository(conn).get_clips(findable(video)))
         if stored.run is None:
             return _completed(stored.made_at, progress=Progress(stored.originals, stored.clips, 0))
         counts = stored.run.clips

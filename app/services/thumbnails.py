@@ -24,7 +24,7 @@ from app.database import Database
 from app.media.probe import size_in_kb
 from app.media.thumbnail import NoThumbnail, NoVideoStream, draw_waveform, make_thumbnail
 from app.repositories import ThumbnailRepository
-from app.repositories.thumbnails import Owner
+from app.repositories.thumbnails import ThumbnailOwner
 from app.services.identifiers import findable
 from app.storage import OpenFile, Storage, StoredFile, name_of, thumbnail_folder
 from app.storage.workers import Workers
@@ -47,11 +47,11 @@ class Thumbnails:
         self._database = database
         self._storage = storage
         self._workers = Workers("stills", _WORKERS)
-        self._makings: dict[Owner, asyncio.Task[str]] = {}
-        self._failures: TTLCache[Owner, None] = TTLCache(_FAILURES_AT_MOST, _FAILURE_SECONDS)
-        self._reported: LRUCache[Owner, None] = LRUCache(_FAILURES_AT_MOST)
+        self._makings: dict[ThumbnailOwner, asyncio.Task[str]] = {}
+        self._failures: TTLCache[ThumbnailOwner, None] = TTLCache(_FAILURES_AT_MOST, _FAILURE_SECONDS)
+        self._reported: LRUCache[ThumbnailOwner, None] = LRUCache(_FAILURES_AT_MOST)
         # What a storage raised for a film, and under None what ours raised for a picture.
-        self._troubles: TTLCache[Owner | None, StorageFull | StorageUnavailable] = TTLCache(
+        self._troubles: TTLCache[ThumbnailOwner | None, StorageFull | StorageUnavailable] = TTLCache(
             _FAILURES_AT_MOST, _TROUBLE_SECONDS
         )
 
@@ -94,13 +94,13 @@ class Thumbnails:
         await asyncio.gather(*makings, return_exceptions=True)
         self._workers.close()
 
-    async def _open(self, stack: AsyncExitStack, owner: Owner, key: str) -> OpenFile:
+    async def _open(self, stack: AsyncExitStack, owner: ThumbnailOwner, key: str) -> OpenFile:
         if owner.thumbnail_url is not None:
             with contextlib.suppress(FileMissing):  # another one is made in its place
                 return await stack.enter_async_context(self._storage.opened(owner.thumbnail_url))
         return await stack.enter_async_context(self._storage.opened(await self._share(owner, key)))
 
-    async def _share(self, owner: Owner, key: str) -> str:
+    async def _share(self, owner: ThumbnailOwner, key: str) -> str:
         """Wait for the picture that is being made of an owner, or have it made; who goes away, leaves it to the others.
 
         Raises `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
@@ -113,19 +113,19 @@ class Thumbnails:
             making.add_done_callback(lambda done: self._forget(owner, done))
         return await asyncio.shield(making)
 
-    def _check(self, owner: Owner) -> None:
+    def _check(self, owner: ThumbnailOwner) -> None:
         """Raise what was raised a short while ago."""
         if owner in self._failures:
             raise ThumbnailNotFound
         if trouble := self._troubles.get(None) or self._troubles.get(owner):
             raise type(trouble)(str(trouble))
 
-    def _forget(self, owner: Owner, making: asyncio.Task[str]) -> None:
+    def _forget(self, owner: ThumbnailOwner, making: asyncio.Task[str]) -> None:
         del self._makings[owner]
         if not making.cancelled():
             making.exception()  # looked at, even where nobody waits any more
 
-    async def _make(self, owner: Owner, key: str) -> str:
+    async def _make(self, owner: ThumbnailOwner, key: str) -> str:
         async with self._database.connect() as conn:
             url = await ThumbnailRepository(conn).get_url(owner)
         if url is not None and url != owner.thumbnail_url:  # made since the owner was looked up
@@ -135,7 +135,7 @@ class Thumbnails:
             file = await self._store(jpeg, f"{key}{secrets.token_hex(12)}.jpg")
         return await self._write_row(owner, file)
 
-    async def _take_still(self, owner: Owner) -> bytes:
+    async def _take_still(self, owner: ThumbnailOwner) -> bytes:
         try:
             with self._noting_trouble(owner, owner):
                 return await self._workers.run(self._decode, owner.file_url)
@@ -144,7 +144,7 @@ class Thumbnails:
             self._report(owner, error)
             raise ThumbnailNotFound from None
 
-    def _report(self, owner: Owner, error: Exception) -> None:
+    def _report(self, owner: ThumbnailOwner, error: Exception) -> None:
         """Log a failure when it is met first: the page that asks is opened again and again."""
         if owner in self._reported:
             return
@@ -154,7 +154,7 @@ class Thumbnails:
         _log.log(level, "No still picture of the %s %r can be made: %s", owner.kind, owner.name, error)
 
     @contextmanager
-    def _noting_trouble(self, owner: Owner, key: Owner | None) -> Iterator[None]:
+    def _noting_trouble(self, owner: ThumbnailOwner, key: ThumbnailOwner | None) -> Iterator[None]:
         try:
             yield
         except (StorageFull, StorageUnavailable) as error:
@@ -175,7 +175,7 @@ class Thumbnails:
             await incoming.write(jpeg)
             return await self._storage.put(key, incoming.path)
 
-    async def _write_row(self, owner: Owner, file: StoredFile) -> str:
+    async def _write_row(self, owner: ThumbnailOwner, file: StoredFile) -> str:
         """Return the URL of the owner's picture: this file, or another one that was there first; then this one goes."""
         url = None
         try:

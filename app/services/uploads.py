@@ -22,7 +22,7 @@ from app.database import Database
 from app.media.limits import DEFAULT_MAX_HOURS, check_max_hours
 from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.repositories import VideoRepository
-from app.repositories.video_files import VideoFileRepository
+from app.repositories.media import VideoFileRepository
 from app.services.derived_names import reserve_free_name
 from app.services.held import while_held
 from app.services.video_details import VideoDetails, invent_identifier

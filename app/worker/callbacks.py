@@ -16,8 +16,8 @@ from app.core.guarded_http import check_status, guarded_client
 from app.core.masking import mask_secrets, mask_values
 from app.core.text import escape_controls
 from app.database import Database
-from app.repositories.callbacks import CallbackRepository, DueCallback
-from app.repositories.locks import try_lock
+from app.database.queries import try_lock
+from app.repositories.ended_runs import CallbackRepository, DueCallback
 
 _log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ from app.pipeline.failures import OutageBackoff, describe_failure, first_error, 
 from app.pipeline.files import delete_unused_files
 from app.pipeline.time_limits import StageTimeout
 from app.repositories import VideoRepository
-from app.repositories.claimed_runs import ClaimedRunRepository
+from app.repositories.stages import ClaimedRunRepository
 from app.services.live_runs import run_status_fields
 from app.worker.timings import WorkerTimings
 

@@ -109,7 +109,7 @@ class Heartbeats:
         """Stop the stages that are to be cancelled, and those that this worker has lost."""
         before = dict(self._executions)
         async with self._database.connect() as conn:
-            held = {row.run_id: row for row in await StageQueueRepository(conn).list_held(self._owner)}
+            held = {row.run_id: row for row in await StageQueueRepository(conn).list_claimed(self._owner)}
         for run_id, execution in before.items():
             if execution.is_settling or self._executions.get(run_id) is not execution:
                 continue

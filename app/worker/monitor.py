@@ -5,8 +5,8 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from app.database import Database
+from app.database.queries import try_lock
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
-from app.repositories.locks import try_lock
 from app.repositories.stage_queue import OrphanedRun, StageQueueRepository, WaitingStage
 from app.services.queue import StageNotifier
 from app.worker.receiver import StageReceiver

@@ -24,7 +24,7 @@ from app.models import Clip, Moment
 from app.models.run import RunRequest, RunStatus
 from app.models.stages import Stage
 from app.repositories import ClipRepository, MomentRepository, VideoRepository
-from app.repositories.runs import ShownRun
+from app.repositories.runs import RunSummary
 from app.services.cancelling import cancel_pipeline
 from app.services.identifiers import findable
 from app.services.live_state import require_live_state
@@ -177,7 +177,7 @@ async def _is_same(path: Path, url: str, storage: Storage) -> bool:
     return True
 
 
-async def _follow(video: str, tools: _Tools) -> ShownRun:
+async def _follow(video: str, tools: _Tools) -> RunSummary:
     """Show how far the run is until it has ended."""
     while True:
         run = await find_status(tools.database, tools.redis, video)
@@ -189,7 +189,7 @@ async def _follow(video: str, tools: _Tools) -> ShownRun:
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _read_end(video: str, run: ShownRun, tools: _Tools) -> EndedRun:
+async def _read_end(video: str, run: RunSummary, tools: _Tools) -> EndedRun:
     async with tools.database.connect() as conn:
         row = await VideoRepository(conn).get_by_identifier(video)
         if row is None:
@@ -200,6 +200,6 @@ async def _read_end(video: str, run: ShownRun, tools: _Tools) -> EndedRun:
     return EndedRun(RunStatus(run.status), message, moments, clips)
 
 
-def _why_none(run: ShownRun) -> str | None:
+def _why_none(run: RunSummary) -> str | None:
     record = stages_of(run).get(Stage.GENERATION)
     return record.result.get("reason") if record else None

@@ -7,7 +7,7 @@ from httpx import AsyncClient, Response
 
 from app.database import Connection
 from app.models.run import ClaimedRun
-from app.repositories.active_runs import ActiveRunRepository
+from app.repositories.runs import RunRepository
 from app.storage import audio_folder
 from tests.factories import make_moment, make_transcript, make_video
 from tests.runs import claim_run
@@ -64,7 +64,7 @@ def outcome(answer: Response) -> tuple[int, str]:
 
 async def find_run(conn: Connection) -> ClaimedRun:
     """Take the one run that is active, as a worker would."""
-    (run,) = await ActiveRunRepository(conn).list_active(10)
+    (run,) = await RunRepository(conn).list_active(10)
     return await claim_run(conn, run.identifier)
 
 

@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 
 from app.database import Connection
 from app.models.stages import RunType, Stage
-from app.repositories.active_runs import ActiveRunRepository
+from app.repositories.runs import RunRepository
 from tests.api.starting import find_run, outcome, start_full
 from tests.factories import make_video
 from tests.runs import accept_run, begin_run, fail_run
@@ -54,7 +54,7 @@ async def test_all_that_runs_over_a_video_is_cancelled_and_nothing_else(client: 
         await accept_run(conn, video, RunType.CLIPS)
         await accept_run(conn, video, RunType.MOMENTS)
     assert (await client.post("/api/pipeline/talk/cancel")).status_code == 200
-    assert {run.video for run in await ActiveRunRepository(conn).list_active(10)} == {"other"}
+    assert {run.video for run in await RunRepository(conn).list_active(10)} == {"other"}
 
 
 async def test_a_video_that_a_run_works_on_is_deleted_with_force_and_the_run_with_it(
@@ -67,7 +67,7 @@ async def test_a_video_that_a_run_works_on_is_deleted_with_force_and_the_run_wit
     await find_run(conn)
     assert outcome(await client.delete("/api/videos/talk")) == (400, words.format("processing"))
     assert (await client.delete("/api/videos/talk?force=true")).status_code == 200
-    assert await ActiveRunRepository(conn).list_active(1) == []
+    assert await RunRepository(conn).list_active(1) == []
 
 
 async def test_a_run_over_a_video_of_which_only_a_part_is_deleted_with_force_is_cancelled(
@@ -80,4 +80,4 @@ async def test_a_run_over_a_video_of_which_only_a_part_is_deleted_with_force_is_
     assert (await client.delete(part)).status_code == 400
     assert (await client.delete(f"{part}&force=true")).status_code == 200
     assert (await client.get("/api/videos/talk")).status_code == 200
-    assert await ActiveRunRepository(conn).list_active(1) == []
+    assert await RunRepository(conn).list_active(1) == []

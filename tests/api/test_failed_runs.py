@@ -10,7 +10,7 @@ from app.core import masking
 from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, StageStatus
 from app.models.stages import RunType, Stage
-from app.repositories.claimed_runs import ClaimedRunRepository
+from app.repositories.stages import ClaimedRunRepository
 from tests.conftest import Statements
 from tests.factories import make_run, make_transcript, make_video
 from tests.runs import accept_run, begin_run, claim_run, fail_run, finish_run, save_stage

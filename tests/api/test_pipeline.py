@@ -8,7 +8,7 @@ import pytest
 from httpx import AsyncClient
 
 from app.database import Connection
-from app.repositories import MomentRepository, PipelineHistoryRepository
+from app.repositories import MomentRepository, RunRepository
 from app.services.cursors import write_cursor
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_run, make_video
@@ -208,7 +208,7 @@ async def test_pages_of_the_history_together_have_each_run_once(client: AsyncCli
         started_at = NOON + timedelta(hours=hour)
         made.append(await make_run(conn, video_id=video.id, started_at=started_at))
     for run in reversed(made):  # so that the index has those that began together the other way round
-        await PipelineHistoryRepository(conn).update(run.id, status="failed")
+        await RunRepository(conn).update(run.id, status="failed")
     order = [made[number].identifier for number in (0, 5, 3, 2, 6, 4, 1)]
     for limit in (1, 2, 3, 7):
         path = f"/api/pipeline/a 100%25 talk/history?limit={limit}"

@@ -9,7 +9,7 @@ from httpx import AsyncClient, Response
 from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage, list_stages
-from app.repositories.answers import AnswerRepository
+from app.repositories.stages import ModelAnswerRepository
 from app.storage import audio_folder
 from tests.factories import make_clip, make_generation_config, make_moment, make_run, make_transcript, make_video
 from tests.runs import accept_run, begin_run, claim_run, fail_run, finish_run, save_stage
@@ -104,10 +104,10 @@ async def test_what_a_run_has_finished_is_not_paid_for_again(
 async def test_a_retry_has_the_answers_that_models_gave_to_the_run(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
     ended, question, answer = await begin_run(conn, request=ASKED), {"config_id": 1}, {"model": "scripted"}
-    await AnswerRepository(conn).keep(ended.id, question, answer)
+    await ModelAnswerRepository(conn).keep(ended.id, question, answer)
     await fail_run(conn, ended, Stage.CLIPS, "No room")
     run = await take_retry(client, conn)
-    assert await AnswerRepository(conn).find(run.id, question) == answer
+    assert await ModelAnswerRepository(conn).find(run.id, question) == answer
 
 
 async def test_of_a_run_of_which_a_part_failed_that_part_is_done_again(

@@ -15,7 +15,7 @@ from app.core.redis import close_redis, init_redis
 from app.database import Connection
 from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
-from app.repositories.claimed_runs import ClaimedRunRepository
+from app.repositories.stages import ClaimedRunRepository
 from app.services.live_runs import LiveRuns, run_status_fields
 from tests.api.conftest import open_client
 from tests.conftest import Statements

@@ -14,8 +14,8 @@ from app.database import Connection
 from app.models.run import RunOutcome, RunStatus
 from app.models.stages import RunType
 from app.repositories import VideoRepository
-from app.repositories.active_runs import ActiveRunRepository
-from app.repositories.claimed_runs import ClaimedRunRepository
+from app.repositories.runs import RunRepository
+from app.repositories.stages import ClaimedRunRepository
 from tests.api.conftest import open_client
 from tests.factories import make_video
 from tests.runs import accept_run, claim_run
@@ -233,4 +233,4 @@ async def test_a_run_in_the_way_is_409(client: AsyncClient, conn: Connection) ->
     await make_video(conn, identifier="talk", source_url=URL)
     await accept_run(conn, run_type=RunType.AUDIO)
     assert told(await generate(client)) == (409, "Audio processing already in progress for this video")
-    assert len(await ActiveRunRepository(conn).list_active(10)) == 1
+    assert len(await RunRepository(conn).list_active(10)) == 1

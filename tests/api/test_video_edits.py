@@ -17,7 +17,7 @@ from app.repositories import (
     ClipRepository,
     GenerationConfigRepository,
     MomentRepository,
-    PipelineHistoryRepository,
+    RunRepository,
     ThumbnailRepository,
     TranscriptRepository,
     VideoRepository,
@@ -97,7 +97,7 @@ TABLES = (
     MomentRepository,
     ClipRepository,
     ThumbnailRepository,
-    PipelineHistoryRepository,
+    RunRepository,
 )
 
 

@@ -10,7 +10,7 @@ from httpx import Response
 
 from app.database import Connection
 from app.models import Video
-from app.repositories.active_runs import ActiveRunRepository
+from app.repositories.runs import RunRepository
 from tests.contract.browser import Browser, check_moment, group_cards
 from tests.contract.demo import make_demo
 from tests.factories import make_generation_config, make_moment, make_prompt, make_transcript, make_video
@@ -282,7 +282,7 @@ async def test_a_dialog_starts_its_job_and_is_told_when_it_has_ended(
     assert (await browser.get_json(f"{TALK}/{status}"))["status"] == "processing"
     again = await browser.send("POST", f"{TALK}/{button}", body)
     assert (again.status_code, again.json()) == (409, {"detail": busy})
-    (active,) = await ActiveRunRepository(conn).list_active(2)
+    (active,) = await RunRepository(conn).list_active(2)
     run = await claim_run(conn, active.identifier)
     prompt = run.request.generation_prompt or run.request.refinement_prompt
     assert prompt in ("The best jokes", "Shorter")

@@ -9,8 +9,8 @@ import pytest
 from app.database import Connection
 from app.models.run import StageStatus
 from app.models.stages import RunType, Stage
-from app.repositories.active_runs import ActiveRunRepository
-from app.repositories.claimed_runs import ClaimedRunRepository
+from app.repositories.runs import RunRepository
+from app.repositories.stages import ClaimedRunRepository
 from tests.contract.browser import Browser, detail_of
 from tests.contract.demo import make_demo
 from tests.factories import make_video
@@ -99,7 +99,7 @@ async def test_numbers_that_a_form_lets_through_are_refused_in_one_text(
         answer = await browser.send("POST", path, body.replace(text, instead))
         assert answer.status_code == 422
         assert text.split('"')[1] in detail_of(answer)
-    assert await ActiveRunRepository(conn).list_active(1) == []
+    assert await RunRepository(conn).list_active(1) == []
 
 
 async def test_a_video_has_one_run_at_a_time(browser: Browser, conn: Connection) -> None:
@@ -160,7 +160,7 @@ async def test_the_page_of_urls_gets_what_it_reads(browser: Browser, conn: Conne
     status = await browser.get_json("/api/pipeline/my-video-file/status")
     assert (status["status"], list(status["stages"])) == ("pending", STAGES)
     assert await browser.get_json("/api/videos/my-video-file/moments") == []
-    (active,) = await ActiveRunRepository(conn).list_active(2)
+    (active,) = await RunRepository(conn).list_active(2)
     assert (await claim_run(conn, active.identifier)).request.override_existing_moments is True
 
 

@@ -10,7 +10,7 @@ from app.library import importing, preparing
 from app.library.layout import Library, VideoFiles
 from app.library.report import Kind
 from app.repositories import MomentRepository, PromptRepository, VideoRepository
-from app.repositories.video_files import VideoFileRepository
+from app.repositories.media import VideoFileRepository
 from tests.library.importer import Importer, counts, entries
 from tests.library.legacy import (
     SEGMENTS,

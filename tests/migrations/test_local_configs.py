@@ -5,7 +5,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from app.repositories import GenerationConfigRepository
-from app.repositories.generation_configs import config_hash
+from app.repositories.provenance import config_hash
 from tests.migrations.rows import fetch, insert
 from tests.migrations.running import run_alembic
 

@@ -2,7 +2,7 @@
 
 from app.core.config import Settings
 from app.database import connect
-from app.repositories.views import ViewRepository
+from app.repositories.videos import VideoRepository
 from tests.conftest import Databases, migrate
 from tests.migrations.running import execute, fetch
 
@@ -37,5 +37,5 @@ async def test_a_video_that_a_worker_of_the_earlier_version_downloads_is_listed(
     migrate(url)
     execute(url, "UPDATE videos SET file_size_kb = 5 WHERE identifier = 'dead'")
     async with connect(Settings(database_url=url)) as conn:
-        cards = await ViewRepository(conn).list_cards(10)
+        cards = await VideoRepository(conn).list_cards(10)
     assert [card.identifier for card in cards] == ["dead", "downloaded", "imported", "spoken", "uploaded"]

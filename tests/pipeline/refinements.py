@@ -10,10 +10,7 @@ from app.core.errors import StageFailed
 from app.database import Connection
 from app.models import Moment
 from app.pipeline.context import RunContext
-from app.repositories import (
-    MomentRepository,
-    PipelineHistoryRepository,
-)
+from app.repositories import MomentRepository, RunRepository
 from tests.factories import make_generation_config, make_moment, make_transcript
 from tests.pipeline.contexts import make_context
 from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, refined, talk
@@ -68,7 +65,7 @@ async def list_families(context: RunContext) -> dict[str, list[str]]:
 
 async def end_run(context: RunContext) -> None:
     async with context.database.connect() as conn:
-        await PipelineHistoryRepository(conn).update(context.run.id, status="completed")
+        await RunRepository(conn).update(context.run.id, status="completed")
 
 
 def failing(*titles: str, error: Exception | None = None) -> ScriptedFinder:

@@ -16,13 +16,7 @@ from app.pipeline.context import RunContext
 from app.pipeline.moment_refiner import load_model_clip
 from app.pipeline.stages import clip_upload, clips
 from app.pipeline.stages.clips import plan_clips
-from app.repositories import (
-    ClipRepository,
-    MomentRepository,
-    PipelineHistoryRepository,
-    ThumbnailRepository,
-    VideoRepository,
-)
+from app.repositories import ClipRepository, MomentRepository, RunRepository, ThumbnailRepository, VideoRepository
 from app.storage.folders import path_of
 from tests.factories import make_clip, make_moment, make_thumbnail, make_transcript
 from tests.media.movies import FRAME_RATE, make_movie, make_slides
@@ -82,7 +76,7 @@ async def stored_files(context: RunContext) -> Sequence[str]:
 
 async def end(context: RunContext) -> None:
     async with context.database.connect() as conn:
-        await PipelineHistoryRepository(conn).update(context.run.id, status="completed")
+        await RunRepository(conn).update(context.run.id, status="completed")
 
 
 async def test_each_moment_gets_its_clip(own_database_url: str, tmp_path: Path) -> None:

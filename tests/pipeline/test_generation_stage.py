@@ -21,11 +21,11 @@ from app.repositories import (
     ClipRepository,
     GenerationConfigRepository,
     MomentRepository,
-    PipelineHistoryRepository,
     PromptRepository,
+    RunRepository,
     VideoRepository,
 )
-from app.repositories.claimed_runs import ClaimedRunRepository
+from app.repositories.stages import ClaimedRunRepository
 from app.services.moments import add_moment
 from app.storage import clip_folder
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
@@ -92,7 +92,7 @@ async def test_prompt_and_config_are_rows_before_the_model_is_asked(own_database
 
     async def look() -> None:
         async with context.database.connect() as conn:
-            run = await PipelineHistoryRepository(conn).get(context.run.id)
+            run = await RunRepository(conn).get(context.run.id)
             assert run is not None
             config = await GenerationConfigRepository(conn).get(run.generation_config_id or 0)
             assert config is not None
@@ -423,7 +423,7 @@ async def test_a_new_run_replaces_what_the_one_before_found(own_database_url: st
 
 async def _end(context: RunContext) -> None:
     async with context.database.connect() as conn:
-        await PipelineHistoryRepository(conn).update(context.run.id, status="completed")
+        await RunRepository(conn).update(context.run.id, status="completed")
 
 
 async def test_of_a_user_who_adds_a_moment_meanwhile_nothing_is_lost(own_database_url: str, tmp_path: Path) -> None:

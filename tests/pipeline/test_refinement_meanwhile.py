@@ -11,10 +11,7 @@ from app.core.errors import RunLost, StageFailed
 from app.models.stages import RunType
 from app.pipeline import moment_refiner
 from app.pipeline.stages import refinement
-from app.repositories import (
-    MomentRepository,
-    VideoRepository,
-)
+from app.repositories import MomentRepository, VideoRepository
 from tests.pipeline.contexts import take_over
 from tests.pipeline.refinements import (
     failing,

@@ -11,12 +11,7 @@ from app.core.turns import Turns
 from app.models.stages import RunType
 from app.pipeline import moment_refiner
 from app.pipeline.stages import generation, refinement
-from app.repositories import (
-    GenerationConfigRepository,
-    MomentRepository,
-    PipelineHistoryRepository,
-    PromptRepository,
-)
+from app.repositories import GenerationConfigRepository, MomentRepository, PromptRepository, RunRepository
 from tests.factories import make_moment, make_transcript
 from tests.pipeline.contexts import make_context
 from tests.pipeline.refinements import (
@@ -81,7 +76,7 @@ async def test_prompt_and_config_are_rows_before_the_model_is_asked(own_database
 
     async def look() -> None:
         async with context.database.connect() as conn:
-            run = await PipelineHistoryRepository(conn).get(context.run.id)
+            run = await RunRepository(conn).get(context.run.id)
             assert run is not None
             config = await GenerationConfigRepository(conn).get(run.generation_config_id or 0)
             assert config is not None
@@ -119,7 +114,7 @@ async def test_a_run_that_found_moments_names_the_config_of_that(own_database_ur
         await generation.run_stage(context)
         await refinement.run_stage(context)
         async with context.database.connect() as conn:
-            run = await PipelineHistoryRepository(conn).get(context.run.id)
+            run = await RunRepository(conn).get(context.run.id)
             assert run is not None
             config = await GenerationConfigRepository(conn).get(run.generation_config_id or 0)
     assert config is not None

@@ -19,12 +19,11 @@ from app.pipeline.context import RunContext
 from app.pipeline.stages import generation
 from app.pipeline.stages import refinement as refinement_stage
 from app.repositories import MomentRepository, VideoRepository
-from app.repositories.answers import AnswerRepository
-from app.repositories.claimed_runs import ClaimedRunRepository
+from app.repositories.contents import ReplacedMomentsRepository
 from app.repositories.ended_runs import EndedRunRepository
-from app.repositories.replaced import ReplacedRepository
 from app.repositories.runs import RunRepository
 from app.repositories.stage_queue import StageQueueRepository
+from app.repositories.stages import ClaimedRunRepository, ModelAnswerRepository
 from app.services.cancelling import cancel_runs
 from app.services.deleted_rows import Skips, delete_rows
 from app.services.retries import _finished_stages
@@ -108,7 +107,7 @@ async def test_what_a_run_has_replaced_comes_back_where_it_does_not_complete(
             await end(conn, context)
         assert await read_rows(context) == before
         assert await (await conn.execute("SELECT count(*) FROM pipeline.replaced")).fetchone() == (0,)
-        (run,) = await RunRepository(conn).list_runs(context.run.video, 1)
+        (run,) = await RunRepository(conn).list_summaries(context.run.video, 1)
         ended = await EndedRunRepository(conn).find(identifier=context.run.identifier)
     assert (run.total_moments_generated, run.total_clips_created) == (0, 0)
     shown = stages_of(run)[Stage.GENERATION]
@@ -125,7 +124,7 @@ async def retry(
     video = {"identifier": context.run.video}
     async with make_context(url, folder, models=models, video=video) as again:
         async with again.database.connect() as conn:
-            await AnswerRepository(conn).copy(context.run.identifier, again.run.identifier)
+            await ModelAnswerRepository(conn).copy(context.run.identifier, again.run.identifier)
         generated = dict(await generation.run_stage(again))
         refinement = dict(await refinement_stage.run_stage(again))
         async with again.database.connect() as conn, conn.transaction():
@@ -199,7 +198,7 @@ async def test_a_retry_of_a_run_of_which_a_part_failed_refines_that_part(own_dat
         finder.refine_answer = lambda request: refined(81.0, 149.0)
         video = {"identifier": context.run.video}
         async with make_context(own_database_url, tmp_path, models=models, video=video) as again:
-            await AnswerRepository(conn).copy(context.run.identifier, again.run.identifier)
+            await ModelAnswerRepository(conn).copy(context.run.identifier, again.run.identifier)
             result = await refinement_stage.run_stage(again)
         after = await MomentRepository(conn).list_by_video(context.run.video_id)
     assert [request.moment.title for request in finder.refined] == ["Two"]
@@ -309,7 +308,7 @@ async def test_a_file_that_a_run_has_replaced_is_referred_to_until_the_run_ends(
     ):
         moment = await make_moment(conn, video_id=context.run.video_id)
         await make_clip(conn, moment, cloud_url="file:///media/old.mp4")
-        await ReplacedRepository(conn).replace(context.run.id, [moment.id], [])
+        await ReplacedMomentsRepository(conn).replace(context.run.id, [moment.id], [])
         assert await VideoRepository(conn).refers_to("talk", "file:///media/old.mp4")
         async with conn.transaction():
             await ClaimedRunRepository(conn).finish(context.run, RunOutcome(RunStatus.COMPLETED))
@@ -352,7 +351,7 @@ async def test_moments_whose_commit_was_not_answered_are_replaced_once(
 async def test_a_run_that_no_worker_can_read_ends_with_all_it_has_replaced_or_not_at_all(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def lose_connection(repository: ReplacedRepository, run_id: int) -> None:
+    async def lose_connection(repository: ReplacedMomentsRepository, run_id: int) -> None:
         raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"))))
@@ -367,7 +366,7 @@ async def test_a_run_that_no_worker_can_read_ends_with_all_it_has_replaced_or_no
         replaced = await read_rows(context)
         await conn.execute("UPDATE pipeline.runs SET request = '[]', attempt = 3")
         with monkeypatch.context() as patch:
-            patch.setattr(ReplacedRepository, "_insert", lose_connection)
+            patch.setattr(ReplacedMomentsRepository, "_insert", lose_connection)
             with pytest.raises(psycopg.OperationalError):
                 await StageQueueRepository(conn).claim(context.run.identifier, context.run.stage, "other", -1)
         assert await read_rows(context) == replaced

@@ -10,7 +10,7 @@ from app.models import Transcript
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME
 from app.pipeline.stages import transcript
-from app.repositories import PipelineHistoryRepository, TranscriptRepository, VideoRepository
+from app.repositories import RunRepository, TranscriptRepository, VideoRepository
 from app.storage import audio_folder
 from tests.factories import make_transcript
 from tests.pipeline.contexts import make_context, take_over
@@ -40,7 +40,7 @@ async def _read(context: RunContext) -> Transcript | None:
 
 async def _end(context: RunContext) -> None:
     async with context.database.connect() as conn:
-        await PipelineHistoryRepository(conn).update(context.run.id, status="completed")
+        await RunRepository(conn).update(context.run.id, status="completed")
 
 
 async def _raw_answer(context: RunContext) -> str | None:

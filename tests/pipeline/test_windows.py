@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from app.ai.protocols import Word
 from app.database import Connection
 from app.pipeline.transcripts import find_moment_window
-from app.repositories.availability import AvailabilityRepository
+from app.repositories.moments import MomentRepository
 from tests.factories import make_moment, make_transcript, make_video
 
 DURATION = 600.0
@@ -125,6 +125,6 @@ async def test_the_window_is_the_one_that_the_availability_of_a_clip_is_told_by(
     moment = await make_moment(conn, video_id=video.id, start_time=100, end_time=160)
     stamps = [{"word": word.word, "start": word.start, "end": word.end} for word in words]
     await make_transcript(conn, video_id=video.id, word_timestamps=stamps)
-    material = await AvailabilityRepository(conn).get(video.identifier, moment.identifier, 30)
+    material = await MomentRepository(conn).get_refinement_inputs(video.identifier, moment.identifier, 30)
     assert material is not None
     assert (material.said_from, material.said_until) == span(words, 100, 160)

@@ -8,7 +8,7 @@ import pytest
 from app.core.errors import InvalidInput
 from app.database import Connection
 from app.repositories import GenerationConfigRepository, MomentRepository, TranscriptRepository
-from app.repositories.generation_configs import config_hash
+from app.repositories.provenance import config_hash
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_prompt, make_transcript
 

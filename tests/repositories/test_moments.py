@@ -9,7 +9,7 @@ import pytest
 
 from app.database import Connection
 from app.repositories import MomentRepository
-from app.repositories.moments import new_identifier
+from app.repositories.moments import new_moment_identifier
 from tests.conftest import Statements
 from tests.factories import make_clip, make_generation_config, make_moment, make_video
 
@@ -17,7 +17,7 @@ from tests.factories import make_clip, make_generation_config, make_moment, make
 async def test_create_returns_the_stored_row(conn: Connection, statements: Statements) -> None:
     parent, config, moments = await make_moment(conn), await make_generation_config(conn), MomentRepository(conn)
     values: dict[str, Any] = {
-        "identifier": new_identifier(),
+        "identifier": new_moment_identifier(),
         "video_id": parent.video_id,
         "start_time": 12.25,
         "end_time": 18.5,
@@ -47,7 +47,7 @@ async def test_a_moment_is_not_refined_unless_it_says_so(conn: Connection) -> No
 
 
 def test_new_identifiers_are_16_hex_characters_and_differ() -> None:
-    made = {new_identifier() for _ in range(1000)}
+    made = {new_moment_identifier() for _ in range(1000)}
     assert len(made) == 1000
     assert all(re.fullmatch("[0-9a-f]{16}", identifier) for identifier in made)
 
@@ -246,7 +246,7 @@ async def test_reserved_ids_are_nobody_elses(conn: Connection) -> None:
 def _new(moment_id: int, video_id: int, **values: Any) -> Any:
     return {
         "id": moment_id,
-        "identifier": new_identifier(),
+        "identifier": new_moment_identifier(),
         "video_id": video_id,
         "start_time": 1.0,
         "end_time": 2.0,
@@ -260,6 +260,6 @@ async def test_the_owners_of_identifiers_are_found_and_free_ones_left_out(
 ) -> None:
     ours, theirs = await make_moment(conn), await make_moment(conn)
     with statements:
-        owners = await MomentRepository(conn).find_owners([ours.identifier, theirs.identifier, "free"])
+        owners = await MomentRepository(conn).find_video_ids([ours.identifier, theirs.identifier, "free"])
     assert statements == 1
     assert owners == {ours.identifier: ours.video_id, theirs.identifier: theirs.video_id}

@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from app.database import Connection
-from app.repositories import PipelineHistoryRepository
-from app.repositories.pipeline_history import new_run_identifier
+from app.repositories import RunRepository
+from app.repositories.runs import new_run_identifier
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_run, make_video
 
@@ -16,7 +16,7 @@ _NOON = datetime(2026, 2, 8, 12)
 
 
 async def test_create_returns_the_stored_row(conn: Connection, statements: Statements) -> None:
-    video, config, runs = await make_video(conn), await make_generation_config(conn), PipelineHistoryRepository(conn)
+    video, config, runs = await make_video(conn), await make_generation_config(conn), RunRepository(conn)
     values: dict[str, Any] = {
         "identifier": "pipeline:talk:1767610697193",
         "video_id": video.id,
@@ -73,13 +73,13 @@ def test_videos_that_begin_alike_have_different_run_identifiers() -> None:
 async def test_get_by_identifier_finds_the_run(conn: Connection, statements: Statements) -> None:
     run = await make_run(conn)
     with statements:
-        found = await PipelineHistoryRepository(conn).get_by_identifier(run.identifier)
+        found = await RunRepository(conn).get_by_identifier(run.identifier)
     assert statements == 1
     assert found == run
 
 
 async def test_a_run_that_is_not_there_is_none(conn: Connection, statements: Statements) -> None:
-    runs = PipelineHistoryRepository(conn)
+    runs = RunRepository(conn)
     with statements:
         assert await runs.get(0) is None
         assert await runs.get_by_identifier("nobody") is None
@@ -95,19 +95,19 @@ async def test_the_latest_run_is_the_one_that_began_last(conn: Connection, state
     await make_run(conn, video_id=video.id, started_at=_NOON)
     await make_run(conn, started_at=_NOON + timedelta(hours=2))
     with statements:
-        assert await PipelineHistoryRepository(conn).get_latest(video.id) == latest
+        assert await RunRepository(conn).get_latest(video.id) == latest
     assert statements == 1
 
 
 async def test_of_two_runs_that_began_together_the_latest_is_the_one_added_last(conn: Connection) -> None:
-    video, runs = await make_video(conn), PipelineHistoryRepository(conn)
+    video, runs = await make_video(conn), RunRepository(conn)
     first, second = await make_run(conn, video_id=video.id), await make_run(conn, video_id=video.id)
     await runs.update(first.id, status="completed")  # the first is now the last in the table and in the index
     assert await runs.get_latest(video.id) == second
 
 
 async def test_pages_cover_the_runs_of_a_video_once_newest_first(conn: Connection, statements: Statements) -> None:
-    video, runs = await make_video(conn), PipelineHistoryRepository(conn)
+    video, runs = await make_video(conn), RunRepository(conn)
     hours = [3, 1, 2, 1, 1]
     made = [await make_run(conn, video_id=video.id, started_at=_NOON + timedelta(hours=hour)) for hour in hours]
     await make_run(conn)
@@ -122,7 +122,7 @@ async def test_pages_cover_the_runs_of_a_video_once_newest_first(conn: Connectio
 async def test_runs_are_listed_by_status(conn: Connection, statements: Statements) -> None:
     waiting = [await make_run(conn, status="running") for _ in range(3)]
     await make_run(conn, status="completed")
-    runs = PipelineHistoryRepository(conn)
+    runs = RunRepository(conn)
     with statements:
         first = await runs.list_by_status("running", 2)
         second = await runs.list_by_status("running", 2, after=first[-1].id)
@@ -131,7 +131,7 @@ async def test_runs_are_listed_by_status(conn: Connection, statements: Statement
 
 
 async def test_update_changes_only_what_is_given(conn: Connection, statements: Statements) -> None:
-    run, runs = await make_run(conn, error_stage="audio"), PipelineHistoryRepository(conn)
+    run, runs = await make_run(conn, error_stage="audio"), RunRepository(conn)
     with statements:
         changed = await runs.update(run.id, status="completed", completed_at=_NOON, error_stage=None)
     assert statements == 1
@@ -143,7 +143,7 @@ async def test_update_changes_only_what_is_given(conn: Connection, statements: S
 
 
 async def test_delete_removes_one_run(conn: Connection, statements: Statements) -> None:
-    run, other, runs = await make_run(conn), await make_run(conn), PipelineHistoryRepository(conn)
+    run, other, runs = await make_run(conn), await make_run(conn), RunRepository(conn)
     with statements:
         assert await runs.delete(run.id) is True
     assert statements == 1
@@ -151,7 +151,7 @@ async def test_delete_removes_one_run(conn: Connection, statements: Statements) 
 
 
 async def test_copy_inserts_many_in_one_statement(conn: Connection, statements: Statements) -> None:
-    video, runs = await make_video(conn), PipelineHistoryRepository(conn)
+    video, runs = await make_video(conn), RunRepository(conn)
     with statements:
         copied = await runs.copy(
             {

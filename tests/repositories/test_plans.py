@@ -15,17 +15,15 @@ from app.repositories import (
     ClipRepository,
     GenerationConfigRepository,
     MomentRepository,
-    PipelineHistoryRepository,
     PromptRepository,
+    RunRepository,
     ThumbnailRepository,
     TranscriptRepository,
     VideoRepository,
 )
-from app.repositories.availability import AvailabilityRepository
-from app.repositories.lineage import LineageRepository
-from app.repositories.runs import RunRepository
-from app.repositories.search import Place, SearchFilters, SearchRepository
-from app.repositories.status import StatusRepository
+from app.repositories.jobs import JobRepository
+from app.repositories.provenance import ProvenanceRepository
+from app.repositories.search import SearchCursor, SearchFilters, SearchRepository
 from tests.conftest import Databases
 
 _NOON = datetime(2026, 2, 8, 12)
@@ -57,10 +55,10 @@ _READS: dict[str, Callable[[Connection], Awaitable[object]]] = {
     "thumbnails_pkey": lambda conn: ThumbnailRepository(conn).list_page(5, after=7),
     "idx_thumbnails_video_id": lambda conn: ThumbnailRepository(conn).get_by_video(7),
     "idx_thumbnails_clip_id": lambda conn: ThumbnailRepository(conn).get_by_clip(7),
-    "pipeline_history_pkey": lambda conn: PipelineHistoryRepository(conn).get(7),
-    "pipeline_history_identifier_key": lambda conn: PipelineHistoryRepository(conn).get_by_identifier("7"),
-    "idx_pipeline_history_video_id_started_at": lambda conn: PipelineHistoryRepository(conn).get_latest(7),
-    "idx_pipeline_history_status": lambda conn: PipelineHistoryRepository(conn).list_by_status("running", 50),
+    "pipeline_history_pkey": lambda conn: RunRepository(conn).get(7),
+    "pipeline_history_identifier_key": lambda conn: RunRepository(conn).get_by_identifier("7"),
+    "idx_pipeline_history_video_id_started_at": lambda conn: RunRepository(conn).get_latest(7),
+    "idx_pipeline_history_status": lambda conn: RunRepository(conn).list_by_status("running", 50),
 }
 
 
@@ -104,7 +102,7 @@ async def test_the_family_of_a_moment_is_found_through_indexes(library: Connecti
 
 
 async def test_the_next_page_of_runs_begins_where_the_last_one_ended(library: Connection) -> None:
-    plan = await _explain(library, lambda conn: PipelineHistoryRepository(conn).list_by_video(7, 5, before=(_NOON, 7)))
+    plan = await _explain(library, lambda conn: RunRepository(conn).list_by_video(7, 5, before=(_NOON, 7)))
     assert "Backward using idx_pipeline_history_video_id_started_at " in plan
     assert re.search(r"Index Cond: .*video_id = .* AND \(started_at <= ", plan)
 
@@ -122,7 +120,7 @@ async def test_the_thumbnails_of_a_video_are_found_through_its_clips(library: Co
     ids=str,
 )
 async def test_words_are_looked_up_whatever_the_filters(library: Connection, filters: SearchFilters) -> None:
-    search, after = SearchRepository(library), Place(0.5, 7)
+    search, after = SearchRepository(library), SearchCursor(0.5, 7)
     said = await _explain(library, lambda conn: search.search_transcripts("hello", filters, 5, 10, after))
     titled = await _explain(library, lambda conn: search.search_moments("moment", filters, 5, after))
     assert " idx_transcripts_full_text " in said
@@ -132,7 +130,7 @@ async def test_words_are_looked_up_whatever_the_filters(library: Connection, fil
 
 
 async def test_a_lineage_is_read_through_indexes(library: Connection) -> None:
-    plan = await _explain(library, lambda conn: LineageRepository(conn).read_lineage("video-7"))
+    plan = await _explain(library, lambda conn: ProvenanceRepository(conn).read_lineage("video-7"))
     for index in (
         "videos_identifier_key",
         "transcripts_video_id_key",
@@ -152,15 +150,15 @@ async def test_a_lineage_is_read_through_indexes(library: Connection) -> None:
 @pytest.mark.parametrize(
     ("method", "index"),
     [
-        (LineageRepository.list_moments, "idx_moments_generation_config_id"),
-        (LineageRepository.list_runs, "idx_pipeline_history_generation_config_id"),
+        (ProvenanceRepository.list_moments, "idx_moments_generation_config_id"),
+        (ProvenanceRepository.list_runs, "idx_pipeline_history_generation_config_id"),
     ],
 )
 async def test_what_was_made_with_a_config_is_found_through_it(
     library: Connection, method: Callable[..., Awaitable[object]], index: str
 ) -> None:
-    of_config = await _explain(library, lambda conn: method(LineageRepository(conn), 50, config_id=7))
-    of_prompt = await _explain(library, lambda conn: method(LineageRepository(conn), 1000, prompt_id=7))
+    of_config = await _explain(library, lambda conn: method(ProvenanceRepository(conn), 50, config_id=7))
+    of_prompt = await _explain(library, lambda conn: method(ProvenanceRepository(conn), 1000, prompt_id=7))
     for plan in (of_config, of_prompt):
         assert f" {index} " in plan
         assert "Seq Scan" not in plan
@@ -170,13 +168,13 @@ async def test_what_was_made_with_a_config_is_found_through_it(
 @pytest.mark.parametrize(
     ("read", "indexes"),
     [
-        (lambda conn: StatusRepository(conn).get_transcript("video-7"), ["transcripts_video_id_key"]),
-        (lambda conn: StatusRepository(conn).get_generated("video-7"), ["idx_moments_video_id_start_time"]),
-        (lambda conn: StatusRepository(conn).get_refinement("video-7", "130"), ["idx_moments_parent_id"]),
-        (lambda conn: StatusRepository(conn).get_clips("video-7"), ["clips_moment_id_key"]),
-        (lambda conn: AvailabilityRepository(conn).get("video-7", "130", 30.0), ["clips_moment_id_key"]),
+        (lambda conn: JobRepository(conn).get_transcript("video-7"), ["transcripts_video_id_key"]),
+        (lambda conn: JobRepository(conn).get_generated("video-7"), ["idx_moments_video_id_start_time"]),
+        (lambda conn: JobRepository(conn).get_refinement("video-7", "130"), ["idx_moments_parent_id"]),
+        (lambda conn: JobRepository(conn).get_clips("video-7"), ["clips_moment_id_key"]),
+        (lambda conn: MomentRepository(conn).get_refinement_inputs("video-7", "130", 30.0), ["clips_moment_id_key"]),
         (
-            lambda conn: RunRepository(conn).list_runs("video-7", 5, before=(_NOON, 7)),
+            lambda conn: RunRepository(conn).list_summaries("video-7", 5, before=(_NOON, 7)),
             ["idx_pipeline_history_video_id_started_at", "idx_moments_video_id_start_time", "generation_configs_pkey"],
         ),
     ],
@@ -245,7 +243,7 @@ async def _fill(conn: Connection) -> None:
     thumbnails = ThumbnailRepository(conn)
     await thumbnails.copy({"video_id": n, "cloud_url": "file:///t"} for n in numbers)
     await thumbnails.copy({"clip_id": n, "cloud_url": "file:///t"} for n in range(1, len(owned) + 1))
-    await PipelineHistoryRepository(conn).copy(
+    await RunRepository(conn).copy(
         {
             "identifier": f"{video}-{number}",
             "video_id": video,

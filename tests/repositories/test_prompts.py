@@ -7,7 +7,7 @@ import pytest
 from app.core.errors import PromptHashCollision
 from app.database import Connection
 from app.repositories import PromptRepository
-from app.repositories.prompts import prompt_hash
+from app.repositories.provenance import prompt_hash
 from tests.conftest import Statements
 from tests.factories import make_prompt
 

@@ -10,9 +10,9 @@ from app.core.errors import RunLost
 from app.database import Connection, connect
 from app.models.run import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage, WorkKind
-from app.repositories import PipelineHistoryRepository, VideoRepository
-from app.repositories.claimed_runs import ClaimedRunRepository
-from app.repositories.stage_queue import Accepted, HeldStage, StageQueueRepository, WaitingStage
+from app.repositories import RunRepository, VideoRepository
+from app.repositories.stage_queue import ClaimedStage, EnqueueResult, StageQueueRepository, WaitingStage
+from app.repositories.stages import ClaimedRunRepository
 
 _NOW = datetime(2026, 11, 22, 12)
 _REQUEST = RunRequest(generation_prompt="The best jokes", max_moments=4)
@@ -24,7 +24,7 @@ async def add_video(conn: Connection, video: str = "talk") -> None:
 
 async def accept(
     conn: Connection, number: int = 1, run_type: RunType = RunType.FULL, subject: str = "", video: str = "talk"
-) -> Accepted:
+) -> EnqueueResult:
     accepted = await StageQueueRepository(conn).accept(
         video, f"pipeline:{video}:{number}", run_type, _NOW, _REQUEST, subject=subject
     )
@@ -49,7 +49,7 @@ async def claimed(conn: Connection, owner: str = "one", stage: Stage = Stage.DOW
 
 
 async def status_of(conn: Connection, number: int = 1) -> str:
-    run = await PipelineHistoryRepository(conn).get_by_identifier(f"pipeline:talk:{number}")
+    run = await RunRepository(conn).get_by_identifier(f"pipeline:talk:{number}")
     assert run
     return run.status
 
@@ -104,7 +104,7 @@ async def test_a_run_that_has_ended_is_excludes_no_other(conn: Connection) -> No
     await accept(conn)
     await ClaimedRunRepository(conn).finish(await claimed(conn), RunOutcome(RunStatus.COMPLETED, moments=3, clips=2))
     assert (await accept(conn, 2)).run_id
-    ended = await PipelineHistoryRepository(conn).get_by_identifier("pipeline:talk:1")
+    ended = await RunRepository(conn).get_by_identifier("pipeline:talk:1")
     assert ended
     assert (ended.status, ended.total_moments_generated, ended.total_clips_created) == ("completed", 3, 2)
     assert ended.completed_at
@@ -307,9 +307,9 @@ async def test_a_worker_sees_that_a_run_it_works_on_is_to_be_cancelled(conn: Con
     assert run_id
     run = await claimed(conn)
     queue = StageQueueRepository(conn)
-    assert await queue.list_held("one") == [HeldStage(run.id, Stage.DOWNLOAD, cancel_requested=False)]
+    assert await queue.list_claimed("one") == [ClaimedStage(run.id, Stage.DOWNLOAD, cancel_requested=False)]
     assert await queue.request_cancel(run_id, 30) is False
-    assert await queue.list_held("one") == [HeldStage(run.id, Stage.DOWNLOAD, cancel_requested=True)]
+    assert await queue.list_claimed("one") == [ClaimedStage(run.id, Stage.DOWNLOAD, cancel_requested=True)]
     assert await status_of(conn) == "running"
 
 
@@ -322,7 +322,7 @@ async def test_a_cancelled_run_whose_owner_is_not_seen_any_more_has_ended(conn: 
     queue = StageQueueRepository(conn)
     assert await queue.request_cancel(run_id, 30)
     assert await status_of(conn) == "cancelled"
-    assert await queue.list_held("one") == []
+    assert await queue.list_claimed("one") == []
     with pytest.raises(RunLost):
         await ClaimedRunRepository(conn).finish(run, RunOutcome(RunStatus.COMPLETED))
     assert await status_of(conn) == "cancelled"
@@ -345,7 +345,7 @@ async def test_a_running_run_without_its_request_is_ended(conn: Connection) -> N
     await add_video(conn)
     video = await VideoRepository(conn).get_by_identifier("talk")
     assert video
-    await PipelineHistoryRepository(conn).create(
+    await RunRepository(conn).create(
         identifier="old", video_id=video.id, pipeline_type="full", status="running", started_at=_NOW
     )
     ended = await StageQueueRepository(conn).end_orphans()
@@ -395,7 +395,7 @@ async def test_a_run_that_cannot_be_read_ends_when_it_was_claimed_too_often(conn
             await claim(conn, stalled_after=-1)
         assert await status_of(conn) == "running"
     assert await claim(conn, stalled_after=-1) is None
-    ended = await PipelineHistoryRepository(conn).get_by_identifier("pipeline:talk:1")
+    ended = await RunRepository(conn).get_by_identifier("pipeline:talk:1")
     assert ended
     reason = "The worker died 3 times in stage 'download'"
     assert (ended.status, ended.error_stage, ended.error_message) == ("failed", "download", reason)

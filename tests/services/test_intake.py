@@ -16,8 +16,8 @@ from app.core.masking import remember_secret
 from app.core.text import is_utf8
 from app.models.run import RunRequest, RunStatus
 from app.models.stages import RunType
-from app.repositories import PipelineHistoryRepository, VideoRepository
-from app.repositories.pipeline_history import new_run_identifier
+from app.repositories import RunRepository, VideoRepository
+from app.repositories.runs import new_run_identifier
 from app.services.accepting import accept_run
 from app.services.intake_entries import KeptEntry
 from tests.factories import make_run, make_video
@@ -52,7 +52,7 @@ async def settle(site: IntakeSite, fields: Mapping[bytes, bytes], entry_id: str 
 
 async def end_run(site: IntakeSite, identifier: str) -> None:
     async with site.connect() as conn:
-        runs = PipelineHistoryRepository(conn)
+        runs = RunRepository(conn)
         run = await runs.get_by_identifier(identifier)
         assert run is not None
         await runs.update(run.id, status=RunStatus.COMPLETED)

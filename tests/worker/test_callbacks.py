@@ -14,8 +14,8 @@ from app.core.config import Settings
 from app.core.errors import AddressRefused, ConfigurationError, StageFailed, TransientFailure
 from app.models.run import RunOutcome, RunStatus
 from app.pipeline.context import RunContext
-from app.repositories.callbacks import CallbackRepository
-from app.repositories.claimed_runs import ClaimedRunRepository
+from app.repositories.ended_runs import CallbackRepository
+from app.repositories.stages import ClaimedRunRepository
 from app.worker import callbacks
 from app.worker.callbacks import deliver_callback, retry_pause, send_due_callbacks
 from tests.pipeline.contexts import make_context

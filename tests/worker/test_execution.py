@@ -21,8 +21,8 @@ from app.core.turns import Turns
 from app.models.run import ClaimedRun, RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, TimeLimit
 from app.pipeline.context import LoadedStage, RunContext
+from app.repositories.runs import read_stages
 from app.repositories.stage_queue import StageQueueRepository
-from app.repositories.stored_runs import read_stages
 from app.worker.execution import StageExecution
 from app.worker.timings import DEFAULT_TIMINGS
 from tests.pipeline.contexts import make_context, take_over

@@ -16,8 +16,7 @@ from app.media import playable_copy
 from app.media.probe import MediaInfo, probe_media
 from app.models import Video
 from app.repositories import VideoRepository
-from app.repositories.media import MediaRepository
-from app.repositories.video_files import VideoFileRepository
+from app.repositories.media import MediaRepository, VideoFileRepository
 from app.storage import Storage, open_storage, path_of
 from app.worker.playables import PlayableMaker
 from app.worker.timings import DEFAULT_TIMINGS

@@ -13,7 +13,7 @@ from app.pipeline.files import delete_unused_files
 from app.pipeline.stages.clips import ClipTarget, are_clips_unneeded, cut_clips, plan_clips
 from app.repositories import ClipRepository, MomentRepository
 from app.repositories.clips import NewClip
-from app.repositories.parts import PartRepository
+from app.repositories.contents import VideoContentsRepository
 from app.storage import StoredFile
 from app.storage.workers import Workers
 
@@ -146,7 +146,7 @@ async def _replace_clip(conn: Connection, **clip: Unpack[NewClip]) -> set[str]:
 
     The new row has another id: a thumbnail that is being made of the old clip must not become that of the new one.
     """
-    parts, clips = PartRepository(conn), ClipRepository(conn)
+    parts, clips = VideoContentsRepository(conn), ClipRepository(conn)
     old = await clips.get_by_moment(clip["moment_id"])
     if old is None:
         await clips.create(**clip)

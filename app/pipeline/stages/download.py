@@ -29,7 +29,7 @@ from app.pipeline.downloads import PartialDownload, WebPageFound, download_from_
 from app.pipeline.files import describe_file_problem, get_local_file
 from app.pipeline.video_pages import can_download_from_pages, download_from_page
 from app.repositories import VideoRepository
-from app.repositories.video_files import VideoFileRepository
+from app.repositories.media import VideoFileRepository
 from app.storage import video_folder
 from app.storage.workers import Workers
 

@@ -28,16 +28,10 @@ from app.pipeline.model_answers import (
 )
 from app.pipeline.moments import list_manual_moments, overlaps_any
 from app.pipeline.transcripts import find_speech_end, list_segments, list_words
-from app.repositories import (
-    MomentRepository,
-    PipelineHistoryRepository,
-    TranscriptRepository,
-    VideoRepository,
-)
-from app.repositories.claimed_runs import ClaimedRunRepository
-from app.repositories.moments import ReservedMoment, new_identifier
-from app.repositories.parts import PartRepository
-from app.repositories.replaced import ReplacedRepository
+from app.repositories import MomentRepository, RunRepository, TranscriptRepository, VideoRepository
+from app.repositories.contents import ReplacedMomentsRepository, VideoContentsRepository
+from app.repositories.moments import ReservedMoment, new_moment_identifier
+from app.repositories.stages import ClaimedRunRepository
 from app.storage import find_audio_file
 from app.storage.workers import Workers
 
@@ -73,7 +67,7 @@ async def skip_reason(context: RunContext) -> str | None:
     if context.run.request.override_existing_moments:
         return None
     async with context.database.connect() as conn:
-        moments = (await PartRepository(conn).get(context.run.video_id)).moments
+        moments = (await VideoContentsRepository(conn).get(context.run.video_id)).moments
     return f"Moments already exist ({moments} moments)" if moments else None
 
 
@@ -98,7 +92,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
 
 async def _read_generation_inputs(context: RunContext) -> _GenerationInputs:
     async with context.database.connect() as conn:
-        run = await PipelineHistoryRepository(conn).get(context.run.id)
+        run = await RunRepository(conn).get(context.run.id)
         video = await VideoRepository(conn).get(context.run.video_id)
         transcript = await TranscriptRepository(conn).get_by_video(context.run.video_id)
     if run is None or video is None:
@@ -214,13 +208,13 @@ async def _replace_moments(
     existing = await MomentRepository(conn).list_by_video(video_id)
     manual = list_manual_moments(existing)
     new = [moment for moment in found if not overlaps_any(moment.start, moment.end, manual)]
-    await PipelineHistoryRepository(conn).update(context.run.id, total_moments_generated=len(new))
+    await RunRepository(conn).update(context.run.id, total_moments_generated=len(new))
     if not new:
         return _ReplacedMoments(left_out=len(found))
     deleted = sorted({moment.id for moment in existing} - {moment.id for moment in manual})
     ids = await MomentRepository(conn).reserve_ids(len(new))
     if deleted:
-        await ReplacedRepository(conn).replace(context.run.id, deleted, ids)
+        await ReplacedMomentsRepository(conn).replace(context.run.id, deleted, ids)
     await _insert_moments(conn, video_id, ids, new, answer.model, config_id)
     return _ReplacedMoments(len(new), len(found) - len(new), len(deleted))
 
@@ -231,7 +225,7 @@ async def _insert_moments(
     await MomentRepository(conn).copy(
         ReservedMoment(
             id=moment_id,
-            identifier=new_identifier(),
+            identifier=new_moment_identifier(),
             video_id=video_id,
             start_time=moment.start,
             end_time=moment.end,
@@ -244,7 +238,7 @@ async def _insert_moments(
 
 
 async def _finish_without_moments(context: RunContext, reason: str) -> Mapping[str, Any]:
-    await context.save(lambda conn: PipelineHistoryRepository(conn).update(context.run.id, total_moments_generated=0))
+    await context.save(lambda conn: RunRepository(conn).update(context.run.id, total_moments_generated=0))
     return {"moments": 0, "reason": reason}
 
 

@@ -25,8 +25,8 @@ from app.pipeline.moment_refiner import (
 )
 from app.pipeline.moments import find_originals, group_refinements
 from app.pipeline.transcripts import find_speech_end
-from app.repositories import MomentRepository, PipelineHistoryRepository, TranscriptRepository, VideoRepository
-from app.repositories.claimed_runs import ClaimedRunRepository
+from app.repositories import MomentRepository, RunRepository, TranscriptRepository, VideoRepository
+from app.repositories.stages import ClaimedRunRepository
 
 _MAX_REASONS = 5
 _RESERVED_IDS_KEY = "ids"  # of the stage's result: the id reserved for the refinement of each moment
@@ -101,7 +101,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
 
 async def _read_refinement_inputs(context: RunContext) -> _RefinementInputs:
     async with context.database.connect() as conn:
-        run = await PipelineHistoryRepository(conn).get(context.run.id)
+        run = await RunRepository(conn).get(context.run.id)
         video = await VideoRepository(conn).get(context.run.video_id)
         transcript = await TranscriptRepository(conn).get_by_video(context.run.video_id)
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)

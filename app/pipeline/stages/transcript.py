@@ -19,7 +19,7 @@ from app.pipeline.context import RunContext
 from app.pipeline.files import get_local_audio
 from app.pipeline.model_answers import describe_usage, record_invalid_answers
 from app.repositories import TranscriptRepository
-from app.repositories.parts import PartRepository
+from app.repositories.contents import VideoContentsRepository
 from app.repositories.transcripts import NewTranscript
 from app.storage import find_audio_file
 
@@ -33,7 +33,7 @@ _UNKNOWN_LANGUAGE = "und"  # ISO 639
 
 async def skip_reason(context: RunContext) -> str | None:
     async with context.database.connect() as conn:
-        parts = await PartRepository(conn).get(context.run.video_id)
+        parts = await VideoContentsRepository(conn).get(context.run.video_id)
     return None if parts.transcript_id is None else "Transcript already exists"
 
 

@@ -1,6 +1,7 @@
-"""What the worker that has claimed a stage writes: records, attempts, results, the next stage, and the end of the run.
+"""What the worker that has claimed a stage writes: its record, attempts and results, the next stage, and the end
+of the run.
 
-SQL over `pipeline.runs` and `pipeline_history`.
+SQL over `pipeline.runs`, `pipeline_history` and `pipeline.answers`.
 """
 
 from collections.abc import Mapping
@@ -14,9 +15,49 @@ from app.database import Connection
 from app.database.queries import exists, fetch_value
 from app.models.run import ClaimedRun, RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import Stage
-from app.repositories.answers import AnswerRepository
-from app.repositories.replaced import ReplacedRepository
+from app.repositories.contents import ReplacedMomentsRepository
 from app.repositories.videos import VideoRepository
+
+
+class ModelAnswerRepository:
+    """Answers by the run that asked and by what they depend on. The caller holds the run."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def keep(self, run_id: int, question: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        await self._conn.execute(
+            """
+            INSERT INTO pipeline.answers (run_id, question, answer) VALUES (%(run_id)s, %(question)s, %(answer)s)
+            ON CONFLICT (run_id, question) DO UPDATE SET answer = excluded.answer
+            """,
+            {"run_id": run_id, "question": Jsonb(question), "answer": Jsonb(answer)},
+        )
+
+    async def find(self, run_id: int, question: Mapping[str, Any]) -> dict[str, Any] | None:
+        cursor = await self._conn.execute(
+            "SELECT answer FROM pipeline.answers WHERE run_id = %(run_id)s AND question = %(question)s",
+            {"run_id": run_id, "question": Jsonb(question)},
+        )
+        row = await cursor.fetchone()
+        return None if row is None else dict(row[0])
+
+    async def copy(self, identifier: str, retry: str) -> None:
+        """Give the answers to a run to the one that tries it again; both are identifiers."""
+        await self._conn.execute(
+            """
+            INSERT INTO pipeline.answers (run_id, question, answer)
+            SELECT retry.id, question, answer
+            FROM pipeline_history AS ended
+            JOIN pipeline.answers ON run_id = ended.id
+            JOIN pipeline_history AS retry ON retry.identifier = %(retry)s
+            WHERE ended.identifier = %(identifier)s
+            """,
+            {"identifier": identifier, "retry": retry},
+        )
+
+    async def forget(self, run_id: int) -> None:
+        await self._conn.execute("DELETE FROM pipeline.answers WHERE run_id = %(run_id)s", {"run_id": run_id})
 
 
 class ClaimedRunRepository:
@@ -35,7 +76,7 @@ class ClaimedRunRepository:
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             FOR NO KEY UPDATE
             """,
-            _key(run),
+            _claim_key(run),
         ):
             raise RunLost
 
@@ -52,7 +93,7 @@ class ClaimedRunRepository:
                     ELSE '{}' END)
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             """,
-            {**_key(run), "record": Jsonb(asdict(record)), "is_under_way": record.is_under_way},
+            {**_claim_key(run), "record": Jsonb(asdict(record)), "is_under_way": record.is_under_way},
         )
         if cursor.rowcount != 1:
             raise RunLost
@@ -76,7 +117,7 @@ class ClaimedRunRepository:
               AND NOT cancel_requested
             """,
             {
-                **_key(run),
+                **_claim_key(run),
                 "record": Jsonb(asdict(record)),
                 "waiting": Jsonb(asdict(StageRecord(StageStatus.WAITING))),
                 "next": next_stage.value,
@@ -113,7 +154,7 @@ class ClaimedRunRepository:
             UPDATE pipeline.runs SET attempt = attempt + 1, last_error = %(error)s
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             """,
-            {**_key(run), "error": error},
+            {**_claim_key(run), "error": error},
         )
         if cursor.rowcount != 1:
             raise RunLost
@@ -182,7 +223,7 @@ class ClaimedRunRepository:
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             RETURNING cancel_requested
             """,
-            _key(run),
+            _claim_key(run),
         )
         row = await cursor.fetchone()
         if row and row[0]:
@@ -203,8 +244,8 @@ async def end_run(conn: Connection, run_id: int, outcome: RunOutcome) -> set[str
     What it has replaced is gone where it has completed, and comes back where it has not.
     """
     if outcome.status is RunStatus.COMPLETED:
-        await AnswerRepository(conn).forget(run_id)
-    replaced = ReplacedRepository(conn)
+        await ModelAnswerRepository(conn).forget(run_id)
+    replaced = ReplacedMomentsRepository(conn)
     if outcome.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
         files = await replaced.forget(run_id)
     elif (unused := await replaced.restore(run_id)) is None:
@@ -239,5 +280,5 @@ async def end_run(conn: Connection, run_id: int, outcome: RunOutcome) -> set[str
     return files
 
 
-def _key(run: ClaimedRun) -> dict[str, Any]:
+def _claim_key(run: ClaimedRun) -> dict[str, Any]:
     return {"id": run.id, "owner": run.owner, "stage": run.stage.value, "attempt": run.attempt}

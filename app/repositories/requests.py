@@ -1,4 +1,4 @@
-"""SQL over `pipeline.rejected_requests`: what other programs asked for and could not become a run."""
+"""Requests of other programs that did not become runs: SQL over `pipeline.rejected_requests`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,14 +1,104 @@
-"""SQL over `pipeline.replaced`: the moments that a run has replaced, kept until it has ended."""
+"""What belongs to a video over all tables: read and deleted by kind, and set aside while a run replaces it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from app.database import Connection
-from app.repositories import clips as clip_rows
-from app.repositories import moments as moment_rows
-from app.repositories.parts import PartRepository
+from app.database.queries import fetch_all, fetch_returned
+from app.repositories.clips import CLIP_COLUMNS
+from app.repositories.moments import MOMENT_COLUMNS, MomentRepository
+from app.repositories.runs import IS_WAITING
 
 
-class ReplacedRepository:
+@dataclass(frozen=True, slots=True)
+class FileReference:
+    """A row that says where a file lies: `kind` is video, playable, thumbnail, clip or clip_thumbnail.
+
+    `owner_id` is the id of the clip for the last two, of the video for the first two, and of the row itself for the
+    others.
+    """
+
+    kind: str
+    owner_id: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoContents:
+    """What else a video has; `active_status` is that of a run over it, in the words of clients."""
+
+    transcript_id: int | None
+    moments: int
+    runs: list[str]
+    active_status: str | None
+
+
+class VideoContentsRepository:
+    """Parts of one video."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def get(self, video_id: int) -> VideoContents:
+        return await fetch_returned(
+            self._conn,
+            VideoContents,
+            f"""
+            SELECT (SELECT transcripts.id FROM transcripts WHERE video_id = %(video_id)s),
+                   (SELECT count(*) FROM moments WHERE video_id = %(video_id)s),
+                   ARRAY(SELECT identifier FROM pipeline_history WHERE video_id = %(video_id)s),
+                   coalesce(
+                       (SELECT CASE WHEN {IS_WAITING} THEN 'pending' ELSE 'processing' END
+                        FROM pipeline_history JOIN pipeline.runs ON runs.run_id = pipeline_history.id
+                        WHERE video_id = %(video_id)s AND status = 'running'
+                        LIMIT 1),
+                       (SELECT CASE status WHEN 'pending' THEN 'pending' WHEN 'running' THEN 'processing' END
+                        FROM pipeline_history WHERE video_id = %(video_id)s
+                        ORDER BY started_at DESC, id DESC LIMIT 1)
+                   )
+            """,
+            {"video_id": video_id},
+        )
+
+    async def list_files(self, video_id: int) -> list[FileReference]:
+        """Return where the files of the video lie, as its rows say."""
+        return await fetch_all(
+            self._conn,
+            FileReference,
+            """
+            SELECT 'video', id, cloud_url FROM videos WHERE id = %(video_id)s
+            UNION ALL
+            SELECT 'playable', video_id, playable_url FROM library.video_files
+            WHERE video_id = %(video_id)s AND playable_url IS NOT NULL
+            UNION ALL
+            SELECT 'thumbnail', id, cloud_url FROM thumbnails WHERE video_id = %(video_id)s
+            UNION ALL
+            SELECT 'clip', id, cloud_url FROM clips WHERE video_id = %(video_id)s
+            UNION ALL
+            SELECT 'clip_thumbnail', clips.id, thumbnails.cloud_url
+            FROM clips JOIN thumbnails ON thumbnails.clip_id = clips.id
+            WHERE clips.video_id = %(video_id)s
+            """,
+            {"video_id": video_id},
+        )
+
+    async def delete_clips(self, clip_ids: Sequence[int]) -> None:
+        """Delete clips and, by cascade, their thumbnails."""
+        await self._conn.execute("DELETE FROM clips WHERE id = ANY (%(ids)s)", {"ids": list(clip_ids)})
+
+    async def delete_moments_without_clip(self, video_id: int) -> int:
+        """Delete the video's moments that have no clip and return how many there were."""
+        cursor = await self._conn.execute(
+            """
+            DELETE FROM moments
+            WHERE video_id = %(video_id)s AND NOT EXISTS (SELECT FROM clips WHERE clips.moment_id = moments.id)
+            """,
+            {"video_id": video_id},
+        )
+        return cursor.rowcount
+
+
+class ReplacedMomentsRepository:
     """What runs have replaced, with the clips and thumbnails of it. The caller holds the video."""
 
     def __init__(self, conn: Connection) -> None:
@@ -34,7 +124,7 @@ class ReplacedRepository:
             """,
             {"run_id": run_id, "replaced": list(replaced), "made": list(made)},
         )
-        await moment_rows.MomentRepository(self._conn).delete_many(replaced)
+        await MomentRepository(self._conn).delete_many(replaced)
 
     async def forget(self, run_id: int) -> set[str]:
         """Forget what a completed run has replaced; return the URLs of files that nothing refers to any more."""
@@ -51,7 +141,7 @@ class ReplacedRepository:
         row = await cursor.fetchone()
         if row is None:
             return set()
-        return set(row[1]) - {file.url for file in await PartRepository(self._conn).list_files(row[0])}
+        return set(row[1]) - {file.url for file in await VideoContentsRepository(self._conn).list_files(row[0])}
 
     async def forget_all(self, video_id: int) -> None:
         """Forget what the runs over a video have replaced."""
@@ -93,7 +183,7 @@ class ReplacedRepository:
         row = await cursor.fetchone()
         if row is None:
             return None
-        parts = PartRepository(self._conn)
+        parts = VideoContentsRepository(self._conn)
         before = {file.url for file in await parts.list_files(row[0])}
         await self._delete_made(run_id)
         await self._insert(run_id)
@@ -115,7 +205,7 @@ class ReplacedRepository:
 
     async def _insert(self, run_id: int) -> None:
         of_run = {"run_id": run_id}
-        columns = moment_rows.COLUMNS.replace(
+        columns = MOMENT_COLUMNS.replace(
             "parent_id", "CASE WHEN parent_id IN (SELECT id FROM kept UNION SELECT id FROM moments) THEN parent_id END"
         )
         await self._conn.execute(
@@ -128,14 +218,14 @@ class ReplacedRepository:
                        OR generation_config_id IN (SELECT configs.id FROM generation_configs AS configs))
                   AND NOT EXISTS (SELECT FROM moments AS other WHERE other.identifier = held.identifier)
             )
-            INSERT INTO moments ({moment_rows.COLUMNS}) SELECT {columns} FROM kept
+            INSERT INTO moments ({MOMENT_COLUMNS}) SELECT {columns} FROM kept
             """,
             of_run,
         )
         await self._conn.execute(
             f"""
-            INSERT INTO clips ({clip_rows.COLUMNS})
-            SELECT {clip_rows.COLUMNS}
+            INSERT INTO clips ({CLIP_COLUMNS})
+            SELECT {CLIP_COLUMNS}
             FROM (SELECT held.* FROM pipeline.replaced
                   CROSS JOIN LATERAL jsonb_populate_recordset(NULL::clips, clips) AS held
                   WHERE run_id = %(run_id)s) AS kept

@@ -1,4 +1,4 @@
-"""What is stored of jobs: the newest run of each kind, when its result was made, and how much of that there is."""
+"""Jobs, the runs of one kind over a video: what one needs before it starts, and what the newest one has left."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,32 @@ from datetime import datetime
 from typing import Any, LiteralString
 
 from app.database import Connection
+from app.database.queries import fetch_one
 from app.models.stages import RunType
+
+
+@dataclass(frozen=True, slots=True)
+class RunPreconditions:
+    """What a run can work on.
+
+    `video_url` is where its file lies or should, `source_url` where it comes from; `is_described` is whether anything
+    is known of the file, `is_silent` whether it is known to have no audio. `clip_url` is that of a clip with a picture.
+    `running` is the type of a run that is in the way of one of the type asked for. Times are seconds of the video;
+    `first_original_end` is the least of those at which originals end.
+    """
+
+    video_url: str
+    source_url: str | None
+    is_described: bool
+    is_silent: bool
+    has_transcript: bool
+    has_originals: bool
+    has_moment: bool
+    clip_url: str | None
+    running: str | None
+    video_seconds: float | None
+    moment_end: float | None
+    first_original_end: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +47,14 @@ class JobRun:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAudio:
+class AudioJob:
     """The sound itself is no row."""
 
     run: JobRun | None
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTranscript:
+class TranscriptJob:
     """When a video's transcript was made; no time where it has none."""
 
     run: JobRun | None
@@ -38,7 +63,7 @@ class StoredTranscript:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredMoments:
+class MomentsJob:
     """When the newest of some moments was made; no time where there are none."""
 
     run: JobRun | None
@@ -46,7 +71,7 @@ class StoredMoments:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredRefinement:
+class RefinementJob:
     """Whether a video has a moment, and when that was last refined."""
 
     run: JobRun | None
@@ -55,7 +80,7 @@ class StoredRefinement:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredClips:
+class ClipsJob:
     """How many originals a video has, how many of them a clip, and when the newest of the clips was made."""
 
     run: JobRun | None
@@ -65,7 +90,11 @@ class StoredClips:
 
 
 _RUN_COLUMNS = "run.identifier, run.status, run.started_at, run.completed_at, run.error_message, run.clip_progress"
+
+
 _RUN_WIDTH = 6
+
+
 _RUN = """
     LEFT JOIN LATERAL (
         SELECT history.identifier, history.status, history.started_at, history.completed_at, history.error_message,
@@ -77,19 +106,19 @@ _RUN = """
     ) AS run ON run.status = 'running' OR run.completed_at > now() AT TIME ZONE 'utc' - interval '1 hour'"""
 
 
-class StatusRepository:
+class JobRepository:
     """What jobs do, and what they have left in the tables; None where there is no such video."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def get_audio(self, video: str) -> StoredAudio | None:
+    async def get_audio(self, video: str) -> AudioJob | None:
         row = await self._fetch(
             f"SELECT {_RUN_COLUMNS} FROM videos {_RUN} WHERE videos.identifier = %(video)s", video, RunType.AUDIO
         )
-        return StoredAudio(_read_run(row)) if row else None
+        return AudioJob(_read_run(row)) if row else None
 
-    async def get_transcript(self, video: str) -> StoredTranscript | None:
+    async def get_transcript(self, video: str) -> TranscriptJob | None:
         row = await self._fetch(
             f"""
             SELECT {_RUN_COLUMNS}, transcripts.created_at, processing_time_seconds
@@ -99,9 +128,9 @@ class StatusRepository:
             video,
             RunType.TRANSCRIPT,
         )
-        return StoredTranscript(_read_run(row), *row[_RUN_WIDTH:]) if row else None
+        return TranscriptJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
 
-    async def get_generated(self, video: str) -> StoredMoments | None:
+    async def get_generated(self, video: str) -> MomentsJob | None:
         """Return when a model last found moments in the video."""
         row = await self._fetch(
             f"""
@@ -114,9 +143,9 @@ class StatusRepository:
             video,
             RunType.MOMENTS,
         )
-        return StoredMoments(_read_run(row), *row[_RUN_WIDTH:]) if row else None
+        return MomentsJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
 
-    async def get_refinement(self, video: str, moment: str) -> StoredRefinement | None:
+    async def get_refinement(self, video: str, moment: str) -> RefinementJob | None:
         row = await self._fetch(
             f"""
             SELECT {_RUN_COLUMNS}, moments.id IS NOT NULL,
@@ -129,9 +158,9 @@ class StatusRepository:
             RunType.REFINEMENT,
             moment,
         )
-        return StoredRefinement(_read_run(row), *row[_RUN_WIDTH:]) if row else None
+        return RefinementJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
 
-    async def get_clips(self, video: str) -> StoredClips | None:
+    async def get_clips(self, video: str) -> ClipsJob | None:
         row = await self._fetch(
             f"""
             SELECT {_RUN_COLUMNS}, originals, clips, made_at
@@ -146,13 +175,39 @@ class StatusRepository:
             video,
             RunType.CLIPS,
         )
-        return StoredClips(_read_run(row), *row[_RUN_WIDTH:]) if row else None
+        return ClipsJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
 
     async def _fetch(
         self, statement: LiteralString, video: str, run_type: RunType, subject: str = ""
     ) -> Sequence[Any] | None:
         cursor = await self._conn.execute(statement, {"video": video, "type": run_type, "subject": subject})
         return await cursor.fetchone()
+
+    async def get_preconditions(self, video: str, run_type: RunType, moment: str = "") -> RunPreconditions | None:
+        """Return what a run over the video, or over one moment of it, finds; None where there is no such video."""
+        return await fetch_one(
+            self._conn,
+            RunPreconditions,
+            """
+            SELECT videos.cloud_url, source_url,
+                   coalesce(videos.duration_seconds::text, videos.video_codec, videos.audio_codec) IS NOT NULL,
+                   videos.video_codec IS NOT NULL AND videos.audio_codec IS NULL,
+                   EXISTS (SELECT FROM transcripts WHERE video_id = videos.id),
+                   EXISTS (SELECT FROM moments WHERE video_id = videos.id AND NOT is_refined),
+                   moments.id IS NOT NULL,
+                   CASE WHEN clips.video_codec IS NOT NULL OR clips.audio_codec IS NULL THEN clips.cloud_url END,
+                   (SELECT pipeline_type FROM pipeline_history
+                    WHERE video_id = videos.id AND status = 'running' AND pipeline_type IN ('full', %(type)s)
+                    ORDER BY pipeline_type <> 'full' LIMIT 1),
+                   videos.duration_seconds, moments.end_time,
+                   (SELECT min(end_time) FROM moments WHERE video_id = videos.id AND NOT is_refined)
+            FROM videos
+            LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(moment)s
+            LEFT JOIN clips ON clips.moment_id = moments.id
+            WHERE videos.identifier = %(video)s
+            """,
+            {"video": video, "type": run_type, "moment": moment},
+        )
 
 
 def _read_run(row: Sequence[Any]) -> JobRun | None:

@@ -1,0 +1,403 @@
+"""What moments and runs were generated with: prompts, generation configs, and the lineage from video to clip."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, LiteralString, TypedDict, Unpack
+
+from psycopg import sql
+
+from app.core.errors import InvalidInput, PromptHashCollision
+from app.database import Connection
+from app.database.queries import and_where, copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value
+from app.models import GenerationConfig, Prompt
+
+PROMPT_COLUMNS = "id, user_prompt, system_prompt, prompt_hash, created_at"
+
+
+class NewPrompt(TypedDict):
+    """What a new prompt is made of."""
+
+    user_prompt: str
+    system_prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSummary:
+    """A prompt without its system prompt, which may hold a whole transcript; the length is in characters."""
+
+    id: int
+    user_prompt: str
+    system_prompt_length: int
+    prompt_hash: str
+    created_at: datetime
+
+
+def prompt_hash(user_prompt: str, system_prompt: str) -> str:
+    """Return the hex SHA-256 of the two texts joined: pairs that join to the same text have the same hash."""
+    return hashlib.sha256((user_prompt + system_prompt).encode()).hexdigest()
+
+
+class PromptRepository:
+    """Prompts, each stored once. They are immutable."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def get_or_create(self, user_prompt: str, system_prompt: str) -> Prompt:
+        """Return the prompt of these texts, inserted where it is new; nobody deletes it before the transaction ends.
+
+        Raises `PromptHashCollision` where another pair joins to the same text.
+        """
+        prompt = await fetch_returned(
+            self._conn,
+            Prompt,
+            f"""
+            WITH found AS (
+                SELECT {PROMPT_COLUMNS} FROM prompts WHERE prompt_hash = %(prompt_hash)s FOR KEY SHARE
+            ), written AS (
+                INSERT INTO prompts (user_prompt, system_prompt, prompt_hash)
+                SELECT %(user_prompt)s, %(system_prompt)s, %(prompt_hash)s WHERE NOT EXISTS (SELECT FROM found)
+                -- Somebody committed the row after this statement began: `found` cannot see it, an update can.
+                ON CONFLICT (prompt_hash) DO UPDATE SET created_at = prompts.created_at
+                RETURNING {PROMPT_COLUMNS}
+            )
+            SELECT {PROMPT_COLUMNS} FROM found UNION ALL SELECT {PROMPT_COLUMNS} FROM written
+            """,
+            {
+                "user_prompt": user_prompt,
+                "system_prompt": system_prompt,
+                "prompt_hash": prompt_hash(user_prompt, system_prompt),
+            },
+        )
+        if (prompt.user_prompt, prompt.system_prompt) != (user_prompt, system_prompt):
+            raise PromptHashCollision
+        return prompt
+
+    async def copy(self, prompts: Iterable[NewPrompt]) -> int:
+        """Insert many new prompts through COPY and return how many."""
+        return await copy_rows(
+            self._conn,
+            "prompts",
+            ("user_prompt", "system_prompt", "prompt_hash"),
+            ({**prompt, "prompt_hash": prompt_hash(**prompt)} for prompt in prompts),
+        )
+
+    async def get(self, prompt_id: int) -> Prompt | None:
+        return await fetch_one(
+            self._conn, Prompt, f"SELECT {PROMPT_COLUMNS} FROM prompts WHERE id = %(id)s", {"id": prompt_id}
+        )
+
+    async def list_page(self, limit: int, after: int = 0) -> list[Prompt]:
+        """Return at most `limit` prompts whose id is above `after`, ordered by id."""
+        return await fetch_all(
+            self._conn,
+            Prompt,
+            f"SELECT {PROMPT_COLUMNS} FROM prompts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
+            {"after": after, "limit": limit},
+        )
+
+    async def list_summaries(self, limit: int, after: int = 0) -> list[PromptSummary]:
+        """Return at most `limit` prompts whose id is above `after`, ordered by id."""
+        return await fetch_all(
+            self._conn,
+            PromptSummary,
+            """
+            SELECT id, user_prompt, length(system_prompt), prompt_hash, created_at
+            FROM prompts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
+            """,
+            {"after": after, "limit": limit},
+        )
+
+    async def delete(self, prompt_id: int) -> bool:
+        """Delete the prompt and, by cascade, its configs with their moments and runs; False where there is none."""
+        cursor = await self._conn.execute("DELETE FROM prompts WHERE id = %(id)s", {"id": prompt_id})
+        return cursor.rowcount == 1
+
+    async def count(self) -> int:
+        return int(await fetch_value(self._conn, "SELECT count(*) FROM prompts") or 0)
+
+
+CONFIG_COLUMNS = """id, prompt_id, transcript_id, model, operation_type, temperature, top_p, top_k, min_moment_length,
+    max_moment_length, min_moments, max_moments, config_hash, created_at"""
+
+
+class ModelParameters(TypedDict, total=False):
+    """What a model call can be tuned with; lengths are seconds."""
+
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_moment_length: float | None
+    max_moment_length: float | None
+    min_moments: int | None
+    max_moments: int | None
+
+
+class _OfTranscript(TypedDict, total=False):
+    transcript_id: int | None
+
+
+class NewGenerationConfig(ModelParameters, _OfTranscript):
+    """What a new config is made of: `prompt_id`, `model` and `operation_type` at least."""
+
+    prompt_id: int
+    model: str
+    operation_type: str
+
+
+_UNSET = dict.fromkeys(ModelParameters.__annotations__)
+
+
+def config_hash(**config: Unpack[NewGenerationConfig]) -> str:
+    """Return the hex SHA-256 of everything but `transcript_id`; equal numbers are one value, 60 and 60.0 too.
+
+    Raises `InvalidInput` for a number that is not finite.
+    """
+    values: dict[str, Any] = {**_UNSET, **config}
+    numbers = [_canonical_number(name, values[name]) for name in _UNSET]
+    text = json.dumps([config["prompt_id"], config["model"], config["operation_type"], *numbers])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class GenerationConfigRepository:
+    """Configs, each stored once and shared by all transcripts it was used for."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def get_or_create(self, **config: Unpack[NewGenerationConfig]) -> GenerationConfig:
+        """Return the config with these parameters, inserted where it is new; it stays until the transaction ends.
+
+        One that was made for another transcript, or for none, belongs to no transcript from now on: it must not go
+        with the first one. Raises `InvalidInput` for a number that is not finite.
+        """
+        return await fetch_returned(
+            self._conn,
+            GenerationConfig,
+            f"""
+            WITH found AS (
+                SELECT {CONFIG_COLUMNS} FROM generation_configs
+                WHERE config_hash = %(config_hash)s
+                  AND (transcript_id IS NULL OR transcript_id = %(transcript_id)s::integer)
+                FOR KEY SHARE
+            ), written AS (
+                INSERT INTO generation_configs (
+                    prompt_id, transcript_id, model, operation_type, temperature, top_p, top_k,
+                    min_moment_length, max_moment_length, min_moments, max_moments, config_hash)
+                SELECT %(prompt_id)s, %(transcript_id)s::integer, %(model)s, %(operation_type)s, %(temperature)s,
+                       %(top_p)s, %(top_k)s, %(min_moment_length)s, %(max_moment_length)s, %(min_moments)s,
+                       %(max_moments)s, %(config_hash)s
+                WHERE NOT EXISTS (SELECT FROM found)
+                -- It names another transcript, or somebody committed it after this statement began.
+                ON CONFLICT (config_hash) DO UPDATE
+                SET transcript_id = CASE generation_configs.transcript_id
+                                    WHEN EXCLUDED.transcript_id THEN EXCLUDED.transcript_id END
+                RETURNING {CONFIG_COLUMNS}
+            )
+            SELECT {CONFIG_COLUMNS} FROM found UNION ALL SELECT {CONFIG_COLUMNS} FROM written
+            """,
+            {**_UNSET, "transcript_id": None, **config, "config_hash": config_hash(**config)},
+        )
+
+    async def copy(self, configs: Iterable[NewGenerationConfig]) -> int:
+        """Insert many new configs through COPY and return how many."""
+        return await copy_rows(
+            self._conn,
+            "generation_configs",
+            ("prompt_id", "transcript_id", "model", "operation_type", *_UNSET, "config_hash"),
+            ({**config, "config_hash": config_hash(**config)} for config in configs),
+        )
+
+    async def get(self, config_id: int) -> GenerationConfig | None:
+        return await fetch_one(
+            self._conn,
+            GenerationConfig,
+            f"SELECT {CONFIG_COLUMNS} FROM generation_configs WHERE id = %(id)s",
+            {"id": config_id},
+        )
+
+    async def list_page(
+        self,
+        limit: int,
+        after: int = 0,
+        prompt_id: int | None = None,
+        model: str | None = None,
+        operation_type: str | None = None,
+    ) -> list[GenerationConfig]:
+        """Return at most `limit` configs whose id is above `after`, ordered by id."""
+        chosen = and_where(
+            {
+                "prompt_id = %(prompt_id)s": prompt_id,
+                "model = %(model)s": model,
+                "operation_type = %(operation_type)s": operation_type,
+            }
+        )
+        return await fetch_all(
+            self._conn,
+            GenerationConfig,
+            sql.SQL(
+                f"SELECT {CONFIG_COLUMNS} FROM generation_configs WHERE id > %(after)s{{}} ORDER BY id LIMIT %(limit)s"
+            ).format(chosen),
+            {
+                "after": after,
+                "limit": limit,
+                "prompt_id": prompt_id,
+                "model": model,
+                "operation_type": operation_type,
+            },
+        )
+
+    async def detach_transcript(self, transcript_id: int) -> list[int]:
+        """Make the transcript's configs belong to none, so that they outlive it, and return their ids."""
+        cursor = await self._conn.execute(
+            """
+            UPDATE generation_configs SET transcript_id = NULL WHERE transcript_id = %(transcript_id)s
+            RETURNING id
+            """,
+            {"transcript_id": transcript_id},
+        )
+        return [config_id for (config_id,) in await cursor.fetchall()]
+
+    async def attach_transcript(self, config_ids: Sequence[int], transcript_id: int) -> None:
+        """Make configs that belong to no transcript belong to this one."""
+        await self._conn.execute(
+            """
+            UPDATE generation_configs SET transcript_id = %(transcript_id)s
+            WHERE id = ANY(%(config_ids)s) AND transcript_id IS NULL
+            """,
+            {"transcript_id": transcript_id, "config_ids": list(config_ids)},
+        )
+
+    async def delete(self, config_id: int) -> bool:
+        """Delete the config and, by cascade, its moments and runs; False where there is none."""
+        cursor = await self._conn.execute("DELETE FROM generation_configs WHERE id = %(id)s", {"id": config_id})
+        return cursor.rowcount == 1
+
+    async def count(self) -> int:
+        return int(await fetch_value(self._conn, "SELECT count(*) FROM generation_configs") or 0)
+
+
+def _canonical_number(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if not abs(value) <= sys.float_info.max:
+        raise InvalidInput(f"{name} must be a finite number")
+    return value + 0.0  # 60 becomes 60.0, and -0.0 becomes 0.0
+
+
+# Longer than a literal should be.
+_LINEAGE_QUERY = Path(__file__).with_name("provenance.sql").read_text("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class MomentWithVideo:
+    """A moment with the identifiers of its video and its parent."""
+
+    id: int
+    identifier: str
+    video_identifier: str
+    start_time: float
+    end_time: float
+    title: str
+    is_refined: bool
+    parent_identifier: str | None
+    generation_model: str | None
+    generation_config_id: int | None
+    score: int | None
+    scoring_model: str | None
+    scored_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunWithVideo:
+    """A run with the identifier of its video."""
+
+    id: int
+    identifier: str
+    video_identifier: str
+    generation_config_id: int | None
+    pipeline_type: str
+    status: str
+    started_at: datetime
+    completed_at: datetime | None
+    duration_seconds: float | None
+    total_moments_generated: int | None
+    total_clips_created: int | None
+    error_stage: str | None
+    error_message: str | None
+    created_at: datetime
+
+
+class ProvenanceRepository:
+    """Reads along the lineage from video to clip."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def read_lineage(self, identifier: str) -> bytes | None:
+        """Return the JSON document of a video's lineage as PostgreSQL prints it, or None where there is no video."""
+        return await fetch_value(self._conn, _LINEAGE_QUERY, {"identifier": identifier}, binary=True)
+
+    async def list_moments(
+        self, limit: int, after: int = 0, prompt_id: int | None = None, config_id: int | None = None
+    ) -> list[MomentWithVideo]:
+        """Return at most `limit` moments whose id is above `after`, ordered by id."""
+        return await fetch_all(
+            self._conn,
+            MomentWithVideo,
+            sql.SQL(
+                """
+                SELECT moments.id, moments.identifier, videos.identifier, moments.start_time, moments.end_time,
+                       moments.title, moments.is_refined, parents.identifier, moments.generation_model,
+                       moments.generation_config_id, moments.score, moments.scoring_model, moments.scored_at,
+                       moments.created_at, moments.updated_at
+                FROM moments
+                JOIN videos ON videos.id = moments.video_id
+                LEFT JOIN moments AS parents ON parents.id = moments.parent_id
+                WHERE moments.id > %(after)s{}
+                ORDER BY moments.id
+                LIMIT %(limit)s
+                """
+            ).format(_where_generated_with("moments.generation_config_id", prompt_id, config_id)),
+            {"after": after, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
+        )
+
+    async def list_runs(
+        self, limit: int, after: int = 0, prompt_id: int | None = None, config_id: int | None = None
+    ) -> list[RunWithVideo]:
+        """Return at most `limit` runs whose id is above `after`, ordered by id."""
+        return await fetch_all(
+            self._conn,
+            RunWithVideo,
+            sql.SQL(
+                """
+                SELECT runs.id, runs.identifier, videos.identifier, runs.generation_config_id, runs.pipeline_type,
+                       runs.status, runs.started_at, runs.completed_at, runs.duration_seconds,
+                       runs.total_moments_generated, runs.total_clips_created, runs.error_stage,
+                       runs.error_message, runs.created_at
+                FROM pipeline_history AS runs
+                JOIN videos ON videos.id = runs.video_id
+                WHERE runs.id > %(after)s{}
+                ORDER BY runs.id
+                LIMIT %(limit)s
+                """
+            ).format(_where_generated_with("runs.generation_config_id", prompt_id, config_id)),
+            {"after": after, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
+        )
+
+
+def _where_generated_with(column: LiteralString, prompt_id: int | None, config_id: int | None) -> sql.Composed:
+    return and_where(
+        {
+            column + " = %(config_id)s": config_id,
+            # An array, and not a join: that would begin with the moments of all prompts.
+            column + " = ANY (ARRAY(SELECT id FROM generation_configs WHERE prompt_id = %(prompt_id)s))": prompt_id,
+        }
+    )
