@@ -52,12 +52,12 @@ from app.core.redis import close_redis, get_redis, init_redis
 from app.core.text import escape_controls
 from app.database import Connection, Database, OpenConnection, close_db, get_connection, init_db
 from app.database.migrations import code_revisions
-from app.services.audio import AudioIndex
 from app.services.health import Health
-from app.services.live_state import prepare_live_state
+from app.services.live_runs import prepare_live_state
+from app.services.media import AudioIndex
 from app.services.queue import close_queue, init_queue
-from app.services.reads import Reads
 from app.services.thumbnails import Thumbnails
+from app.services.videos import Reads
 from app.storage import Storage, open_storage
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from app.database import Connection, connect
 from app.models.stages import Stage
 from app.repositories.requests import RejectedRequest, RejectedRequestRepository
 from app.services.intake import RequestIntake
-from app.services.live_state import REQUEST_GROUP, REQUEST_STREAM, create_request_group
+from app.services.live_runs import REQUEST_GROUP, REQUEST_STREAM, create_request_group
 from app.storage import open_storage
 from app.worker.intake import Intake
 from tests.factories import make_video

@@ -12,8 +12,8 @@ from app.api.dependencies import Checkouts, VideoId
 from app.api.read_route import SharedReads
 from app.api.schemas.common import Error
 from app.api.transcripts import accepts_gzip, answer_unchanged, headers_of
-from app.services.captions import CaptionFormat, read_captions
-from app.services.reads import Reads
+from app.services.transcripts import CaptionFormat, read_captions
+from app.services.videos import Reads
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["transcripts"])
 

@@ -14,8 +14,8 @@ from app.api.dependencies import VideoId
 from app.api.run_answers import describe_status
 from app.core.redis import get_redis
 from app.database import Database
-from app.services.feeds import Feeds, State
 from app.services.runs import find_status, has_ended
+from app.services.status import Feeds, State
 
 router = APIRouter(prefix="/api/pipeline/{video_id}", tags=["pipeline"])
 

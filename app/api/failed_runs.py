@@ -15,7 +15,7 @@ from app.api.starts import RunRetries, answer_run
 from app.core.masking import mask_values
 from app.database.queries import LARGEST_ID
 from app.repositories.ended_runs import FailedRun
-from app.services import failed_runs
+from app.services import runs
 from app.services.runs import unix_seconds
 
 router = APIRouter(prefix="/api/admin/pipeline/failed", tags=["pipeline"])
@@ -32,7 +32,7 @@ async def list_failed_runs(
     request: Request, conn: AutocommitConnection, limit: PageLimit = 100, cursor: PageCursor = None
 ) -> Response:
     """The runs that failed, those first that were accepted last."""
-    failed = await failed_runs.list_failed(conn, limit, cursor)
+    failed = await runs.list_failed(conn, limit, cursor)
     headers = next_link(request, failed[-1].id) if len(failed) == limit else None
     return json_answer({"runs": [_describe(run) for run in failed], "count": len(failed)}, headers=headers)
 
@@ -40,7 +40,7 @@ async def list_failed_runs(
 @router.get("/{request_id}", response_model=FailedRunDetailsAnswer, responses={404: {"model": Error}})
 async def get_failed_run(request_id: RunId, database: Checkouts, redis: LiveState) -> Response:
     """A run that failed, with what it was asked for and what a model answered; secrets in both are masked."""
-    failed = await failed_runs.get_failed(database, redis, request_id)
+    failed = await runs.get_failed(database, redis, request_id)
     return json_answer({**_describe(failed.run), "request": failed.request, "raw_answer": failed.raw_answer})
 
 

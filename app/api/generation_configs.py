@@ -14,7 +14,7 @@ from app.api.schemas.generation_configs import GenerationConfigAnswer
 from app.api.schemas.made import MadeMomentAnswer, MadeRunAnswer
 from app.database.queries import LARGEST_ID
 from app.models import GenerationConfig
-from app.services import prompts
+from app.services import provenance
 
 router = APIRouter(prefix="/api/generation-configs", tags=["generation_configs"])
 
@@ -42,14 +42,14 @@ async def list_generation_configs(
     cursor: PageCursor = 0,
 ) -> Response:
     """A page of the generation configs, in the order they were first used."""
-    found = await prompts.list_generation_configs(conn, limit, cursor, prompt_id, model, operation_type)
+    found = await provenance.list_generation_configs(conn, limit, cursor, prompt_id, model, operation_type)
     return page_answer(request, limit, found, [_answer(config) for config in found])
 
 
 @router.get("/{config_id}", response_model=GenerationConfigAnswer, responses=_NOT_FOUND)
 async def get_generation_config(config_id: ConfigId, conn: AutocommitConnection) -> Response:
     """One generation config."""
-    return json_answer(_answer(await prompts.get_generation_config(conn, config_id)))
+    return json_answer(_answer(await provenance.get_generation_config(conn, config_id)))
 
 
 @router.get("/{config_id}/moments", response_model=list[MadeMomentAnswer], responses=_PAGE | _NOT_FOUND)
@@ -61,7 +61,7 @@ async def list_config_moments(
     cursor: PageCursor = 0,
 ) -> Response:
     """A page of the moments that were made with the config, over all videos, in the order they were added."""
-    found = await prompts.list_config_moments(conn, config_id, limit, cursor)
+    found = await provenance.list_config_moments(conn, config_id, limit, cursor)
     return page_answer(request, limit, found, [moment_answer(moment) for moment in found])
 
 
@@ -74,7 +74,7 @@ async def list_config_runs(
     cursor: PageCursor = 0,
 ) -> Response:
     """A page of the runs that used the config, over all videos, in the order they were accepted."""
-    found = await prompts.list_config_runs(conn, config_id, limit, cursor)
+    found = await provenance.list_config_runs(conn, config_id, limit, cursor)
     return page_answer(request, limit, found, [run_answer(run) for run in found])
 
 

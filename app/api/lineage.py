@@ -6,7 +6,7 @@ from starlette.responses import Response
 from app.api.dependencies import AutocommitConnection, VideoId
 from app.api.schemas.common import Error
 from app.api.schemas.lineage import LineageAnswer
-from app.services import lineage
+from app.services import provenance
 
 router = APIRouter(prefix="/api/videos/{video_id}/lineage", tags=["lineage"])
 
@@ -18,4 +18,4 @@ async def get_lineage(video_id: VideoId, conn: AutocommitConnection) -> Response
     Its transcript, the prompts and configs that were used, their moments, what was refined from those, clips,
     thumbnails and runs. Each row is there once: a refined moment stands below the moment that it refines.
     """
-    return Response(await lineage.read_lineage(conn, video_id), media_type="application/json")
+    return Response(await provenance.read_lineage(conn, video_id), media_type="application/json")

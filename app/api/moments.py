@@ -12,7 +12,7 @@ from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.moments import MomentAnswer, MomentDeletionAnswer, MomentEditBody, NewMomentBody
 from app.repositories.moments import MomentWithConfig
-from app.services import moment_deletion, moments
+from app.services import deletion, moments
 
 router = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"])
 reads = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"], route_class=ReadRoute)
@@ -62,7 +62,7 @@ async def delete_moment(video_id: VideoId, moment_id: MomentId, database: Checko
 
     Files that an import only found are the user's and stay. After a failure the same request deletes what is left.
     """
-    done = await moment_deletion.delete_moment(database, storage, video_id, moment_id)
+    done = await deletion.delete_moment(database, storage, video_id, moment_id)
     deleted = {
         "moment": moment_id,
         "clip": done.had_clip,

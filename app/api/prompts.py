@@ -12,7 +12,7 @@ from app.api.paging import DEFAULT_LIMIT, HEADERS, PageCursor, PageLimit, page_a
 from app.api.schemas.common import Error
 from app.api.schemas.made import MadeMomentAnswer, MadeRunAnswer
 from app.api.schemas.prompts import PromptAnswer, PromptSummaryAnswer
-from app.services import prompts
+from app.services import provenance
 
 router = APIRouter(prefix="/api/prompts", tags=["prompts"])
 
@@ -27,14 +27,14 @@ async def list_prompts(
     request: Request, conn: AutocommitConnection, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = 0
 ) -> Response:
     """A page of the prompts, in the order they were first used. System prompts may be long and are left out."""
-    found = await prompts.list_prompts(conn, limit, cursor)
+    found = await provenance.list_prompts(conn, limit, cursor)
     return page_answer(request, limit, found, list(found))
 
 
 @router.get("/{prompt_id}", response_model=PromptAnswer, responses=_NOT_FOUND)
 async def get_prompt(prompt_id: PromptId, conn: AutocommitConnection) -> Response:
     """One prompt, whole."""
-    return json_answer(await prompts.get_prompt(conn, prompt_id))
+    return json_answer(await provenance.get_prompt(conn, prompt_id))
 
 
 @router.get("/{prompt_id}/moments", response_model=list[MadeMomentAnswer], responses=_PAGE | _NOT_FOUND)
@@ -46,7 +46,7 @@ async def list_prompt_moments(
     cursor: PageCursor = 0,
 ) -> Response:
     """A page of the moments that were made with the prompt, over all videos, in the order they were added."""
-    found = await prompts.list_prompt_moments(conn, prompt_id, limit, cursor)
+    found = await provenance.list_prompt_moments(conn, prompt_id, limit, cursor)
     return page_answer(request, limit, found, [moment_answer(moment) for moment in found])
 
 
@@ -59,5 +59,5 @@ async def list_prompt_runs(
     cursor: PageCursor = 0,
 ) -> Response:
     """A page of the runs that used the prompt, over all videos, in the order they were accepted."""
-    found = await prompts.list_prompt_runs(conn, prompt_id, limit, cursor)
+    found = await provenance.list_prompt_runs(conn, prompt_id, limit, cursor)
     return page_answer(request, limit, found, [run_answer(run) for run in found])

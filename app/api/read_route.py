@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from app.services.reads import Reads
+from app.services.videos import Reads
 
 
 async def get_reads(request: Request) -> Reads:

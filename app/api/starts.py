@@ -21,10 +21,9 @@ from app.api.schemas.starts import (
     UrlStartAnswer,
 )
 from app.core.errors import InvalidInput
-from app.services.cancelling import cancel_pipeline
 from app.services.queue import notify
-from app.services.retries import Retries
-from app.services.starts import Starts
+from app.services.run_requests import Starts
+from app.services.runs import Retries, cancel_pipeline
 
 _IN_THE_WAY: dict[int | str, dict[str, Any]] = {
     404: {"model": Error, "description": "There is no such video, moment or run"},

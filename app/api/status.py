@@ -9,7 +9,7 @@ from app.api.answers import json_answer
 from app.api.dependencies import Checkouts, LiveState, MediaStorage, MomentId, VideoId
 from app.api.schemas.common import Error
 from app.api.schemas.status import AvailabilityAnswer, ClipStatusAnswer, DetailedStatusAnswer, StatusAnswer
-from app.services.availability import find_clip
+from app.services.media import find_clip
 from app.services.status import JobState, JobStatus, Statuses
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["status"], responses={404: {"model": Error}})

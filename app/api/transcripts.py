@@ -12,7 +12,7 @@ from app.api.read_route import ReadRoute, SharedReads
 from app.api.schemas.common import Error
 from app.api.schemas.transcripts import TranscriptAnswer
 from app.repositories.transcripts import TranscriptVersion
-from app.services.reads import Reads
+from app.services.videos import Reads
 
 reads = APIRouter(prefix="/api/videos/{video_id}/transcript", tags=["transcripts"], route_class=ReadRoute)
 

@@ -18,7 +18,7 @@ from app.api.videos import describe_video
 from app.core.config import Settings
 from app.core.errors import DeletedMeanwhile, InvalidInput, VideoNotFound
 from app.services.uploads import Upload, receive_video
-from app.services.video_details import VideoDetails
+from app.services.videos import VideoDetails
 
 router = APIRouter(prefix="/api/videos", tags=["videos"])
 

@@ -13,9 +13,8 @@ from app.api.schemas.common import Error
 from app.api.schemas.videos import DeleteQuery, DeletionAnswer, SingleVideoAnswer, VideoChangesBody
 from app.api.videos import describe_video
 from app.repositories.videos import VideoChanges
-from app.services.deleted_rows import Skips
-from app.services.deletion import Deletion, delete_video
-from app.services.video_edits import change_video
+from app.services.deletion import Deletion, Skips, delete_video
+from app.services.videos import change_video
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["videos"])
 

@@ -16,8 +16,8 @@ from app.models.video import describe_early_end
 from app.models.video_file import FileStatus
 from app.repositories.videos import DetailedVideoCard, VideoCard
 from app.services import videos
-from app.services.audio import ExtractedAudio
-from app.services.reads import Reads
+from app.services.media import ExtractedAudio
+from app.services.videos import Reads
 
 router = APIRouter(prefix="/api/videos", tags=["videos"])
 reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=ReadRoute)

@@ -1,30 +1,42 @@
-"""Deleting a video: its rows first, then its files, then its live state.
+"""Deletion of videos and moments: rows first, then files, then the live state.
 
-What is interrupted leaves files without a row and never a row without its file. The files of a video lie in folders of
-its identifier, so the next deletion finds them there although the row is gone.
+An interruption leaves files without a row, never a row without its file. The files of a video lie in folders named
+after its identifier, so the next deletion finds them although the row is gone.
 """
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.core.errors import RedisUnavailable, VideoMomentsError, VideoNotFound
+from app.core.errors import MomentNotFound, PipelineActive, RedisUnavailable, VideoMomentsError, VideoNotFound
 from app.core.redis import describe_redis_error, redis_unavailable
-from app.database import Database
-from app.repositories import VideoRepository
-from app.services.deleted_rows import DeletedRows, Skips, delete_rows, is_in_bucket
-from app.services.held import while_held
+from app.database import Connection, Database
+from app.models import Moment, Video
+from app.repositories import (
+    ClipRepository,
+    GenerationConfigRepository,
+    MomentRepository,
+    ThumbnailRepository,
+    TranscriptRepository,
+    VideoRepository,
+)
+from app.repositories.contents import FileReference, ReplacedMomentsRepository, VideoContents, VideoContentsRepository
 from app.services.identifiers import findable
-from app.services.video_keys import delete_video_keys
+from app.services.live_runs import delete_video_keys
+from app.services.media import while_held
+from app.services.moments import hold_moment
+from app.services.runs import cancel_runs
 from app.storage import Storage, audio_folder, clip_folder, playable_folder, thumbnail_folder, video_folder
 
 _log = logging.getLogger(__name__)
-
 # The client waits for the answer, and can ask again for what a Redis that is away still holds.
 _REDIS_PATIENCE_SECONDS = 1.0
 _NAMES = {
@@ -35,6 +47,117 @@ _NAMES = {
     "clip": "A clip's file",
     "clip_thumbnail": "A clip's thumbnail",
 }
+_MOMENT_IDENTIFIER = re.compile("[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Skips:
+    """What to keep. Rows belong to their video: where one is kept, the video and its file are kept too."""
+
+    force: bool = False
+    skip_local_video: bool = False
+    skip_local_audio: bool = False
+    skip_local_thumbnail: bool = False
+    skip_local_transcript: bool = False
+    skip_local_moments: bool = False
+    skip_local_clips: bool = False
+    skip_gcs_audio: bool = False
+    skip_gcs_clips: bool = False
+    skip_redis: bool = False
+    skip_registry: bool = False
+
+    def keep_audio(self, in_bucket: bool) -> bool:
+        return self.skip_gcs_audio if in_bucket else self.skip_local_audio
+
+    def keep_clips(self, in_bucket: bool) -> bool:
+        return self.skip_gcs_clips if in_bucket else self.skip_local_clips
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedRows:
+    """What is gone from the tables; `files` are those whose rows are gone, `runs` those that the video has had."""
+
+    files: list[FileReference] = field(default_factory=list)
+    transcript: bool = False
+    moments: bool = False
+    source_url: bool = False
+    runs: list[str] = field(default_factory=list)
+
+
+def is_in_bucket(url: str) -> bool:
+    return url.startswith("gs://")
+
+
+async def delete_rows(conn: Connection, identifier: str, skips: Skips) -> DeletedRows | None:
+    """Delete a video's rows inside the caller's transaction; None where there is no such video.
+
+    Raises `PipelineActive`.
+    """
+    video = await VideoRepository(conn).lock_for_deletion(identifier)
+    if video is None:
+        return None
+    parts = await VideoContentsRepository(conn).get(video.id)
+    if parts.active_status is not None:
+        if not skips.force:
+            raise PipelineActive(parts.active_status)
+        await cancel_runs(conn, identifier)
+    files = await VideoContentsRepository(conn).list_files(video.id)
+    if parts.transcript_id is not None and not skips.skip_local_transcript:
+        # Others may use its configs, and their moments would go with those.
+        await GenerationConfigRepository(conn).detach_transcript(parts.transcript_id)
+    if _keeps_something(skips, parts, files):
+        return await _delete_parts(conn, video, skips, parts, files)
+    await VideoRepository(conn).delete(video.id)
+    return DeletedRows(
+        files, parts.transcript_id is not None, parts.moments > 0, video.source_url is not None, parts.runs
+    )
+
+
+def _keeps_something(skips: Skips, parts: VideoContents, files: list[FileReference]) -> bool:
+    return (
+        skips.skip_local_video
+        or (skips.skip_local_transcript and parts.transcript_id is not None)
+        or (skips.skip_local_moments and parts.moments > 0)
+        or (skips.skip_local_thumbnail and any(file.kind == "thumbnail" for file in files))
+        or any(file.kind == "clip" and skips.keep_clips(is_in_bucket(file.url)) for file in files)
+    )
+
+
+async def _delete_parts(
+    conn: Connection, video: Video, skips: Skips, parts: VideoContents, files: list[FileReference]
+) -> DeletedRows:
+    """Delete what is not kept of a video that stays itself."""
+    gone = await _delete_clips(conn, skips, files)
+    await _forget_replaced(conn, video, skips)
+    moments = (
+        0 if skips.skip_local_moments else await VideoContentsRepository(conn).delete_moments_without_clip(video.id)
+    )
+    if not skips.skip_local_thumbnail:
+        for file in (file for file in files if file.kind == "thumbnail"):
+            await ThumbnailRepository(conn).delete(file.owner_id)
+            gone.append(file)
+    transcript = not skips.skip_local_transcript and await TranscriptRepository(conn).delete_by_video(video.id)
+    forgets = video.source_url is not None and not skips.skip_registry
+    if forgets:
+        await VideoRepository(conn).update(video.id, source_url=None)
+    return DeletedRows(gone, transcript, moments > 0, forgets, parts.runs)
+
+
+async def _forget_replaced(conn: Connection, video: Video, skips: Skips) -> None:
+    """Forget what a run that is being cancelled would bring back."""
+    replaced = ReplacedMomentsRepository(conn)
+    if skips.skip_local_moments:
+        local, in_bucket = skips.keep_clips(in_bucket=False), skips.keep_clips(in_bucket=True)
+        await replaced.forget_clips(video.id, keep_local=local, keep_in_bucket=in_bucket)
+    else:
+        await replaced.forget_all(video.id)
+
+
+async def _delete_clips(conn: Connection, skips: Skips, files: list[FileReference]) -> list[FileReference]:
+    """Delete the clips that are not kept and return their files, those of their thumbnails with them."""
+    clips = {file.owner_id for file in files if file.kind == "clip" and not skips.keep_clips(is_in_bucket(file.url))}
+    await VideoContentsRepository(conn).delete_clips(sorted(clips))
+    return [file for file in files if file.kind in ("clip", "clip_thumbnail") and file.owner_id in clips]
 
 
 @dataclass(slots=True)
@@ -89,7 +212,7 @@ async def _delete_files(
     """Delete the files whose rows are gone, and then those that no row names."""
     of_rows = {file.url: file.kind for file in deletion.rows.files}
     for url, kind in of_rows.items():
-        await _delete_file(storage, url, kind, deletion)
+        await _delete_video_file(storage, url, kind, deletion)
     for url, kind in found.items():
         if url not in of_rows:
             await _delete_leftover(database, storage, identifier, url, kind, deletion)
@@ -105,10 +228,12 @@ async def _delete_leftover(
         videos = VideoRepository(conn)
         await videos.lock_identifier(identifier)
         if not await videos.refers_to(identifier, url):
-            await _delete_file(storage, url, kind, deletion, is_held=True)
+            await _delete_video_file(storage, url, kind, deletion, is_held=True)
 
 
-async def _delete_file(storage: Storage, url: str, kind: str, deletion: Deletion, *, is_held: bool = False) -> None:
+async def _delete_video_file(
+    storage: Storage, url: str, kind: str, deletion: Deletion, *, is_held: bool = False
+) -> None:
     try:
         async with while_held() if is_held else nullcontext():
             is_gone = await storage.delete(url)
@@ -131,3 +256,73 @@ async def _delete_keys(redis: Redis, identifier: str, deletion: Deletion) -> boo
         deletion.errors.append(f"The live state could not be deleted: {reason}")
         return False
     return True
+
+
+@dataclass(slots=True)
+class MomentDeletion:
+    """What went with a moment, what lost its parent, and what could not be deleted."""
+
+    had_clip: bool = False
+    had_thumbnail: bool = False
+    files: int = 0
+    orphaned: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+async def delete_moment(database: Database, storage: Storage, video_identifier: str, identifier: str) -> MomentDeletion:
+    """Delete a moment and its files; where only files are left of it, those.
+
+    Raises `VideoNotFound`, `MomentNotFound`, and `StorageUnavailable` where it is not known whether files are left.
+    """
+    done = MomentDeletion()
+    async with database.connect() as conn, conn.transaction():
+        _, moment = await hold_moment(conn, video_identifier, identifier)
+        urls = await _delete_moment_rows(conn, moment, done) if moment else []
+    try:
+        urls += await _find_moment_files(storage, video_identifier, identifier)
+    except VideoMomentsError as error:
+        if moment is None:
+            raise
+        done.errors.append(str(error))
+    for url in dict.fromkeys(urls):
+        await _delete_moment_file(database, storage, video_identifier, url, done)
+    if moment is None and not done.files and not done.errors:
+        raise MomentNotFound
+    return done
+
+
+async def _delete_moment_rows(conn: Connection, moment: Moment, done: MomentDeletion) -> list[str]:
+    """Delete the moment and what belongs to it, and return where its files lie."""
+    clip = await ClipRepository(conn).get_by_moment(moment.id)
+    thumbnail = await ThumbnailRepository(conn).get_by_clip(clip.id) if clip else None
+    moments = MomentRepository(conn)
+    done.orphaned = [child.identifier for child in await moments.list_children(moment.id) if child.id != moment.id]
+    await moments.delete(moment.id)
+    done.had_clip, done.had_thumbnail = clip is not None, thumbnail is not None
+    return [row.cloud_url for row in (clip, thumbnail) if row]
+
+
+async def _find_moment_files(storage: Storage, video_identifier: str, identifier: str) -> list[str]:
+    """Return the files of the video's clips, and of their thumbnails, whose names hold the moment's identifier."""
+    if not _MOMENT_IDENTIFIER.fullmatch(identifier):  # a part of every name would be in every name
+        return []
+    name = re.compile(f"(?<![0-9a-z]){identifier}(?![0-9a-z])")
+    folders = (clip_folder(video_identifier), thumbnail_folder(video_identifier))
+    return [file.url for folder in folders for file in await storage.list(folder) if name.search(_file_stem(file.url))]
+
+
+def _file_stem(url: str) -> str:
+    return PurePosixPath(unquote(urlsplit(url).path)).stem
+
+
+async def _delete_moment_file(
+    database: Database, storage: Storage, video_identifier: str, url: str, done: MomentDeletion
+) -> None:
+    """Delete a file, unless something else of the video lies there, too."""
+    async with database.connect() as conn:
+        if await VideoRepository(conn).refers_to(video_identifier, url):
+            return
+    try:
+        done.files += await storage.delete(url)
+    except VideoMomentsError as error:
+        done.errors.append(str(error))

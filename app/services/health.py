@@ -18,7 +18,7 @@ from app.database import connect, get_pool
 from app.database.condition import Condition, read_condition
 from app.database.errors import READ_ONLY, domain_error, unreachable
 from app.database.migrations import code_revisions
-from app.services.live_state import REQUEST_STREAM
+from app.services.live_runs import REQUEST_STREAM
 
 _log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ Everything here may be lost at any moment and is written again: PostgreSQL has t
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import asdict
@@ -14,15 +15,15 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from app.ai.registry import ModelRegistry
+from app.core.errors import RedisUnavailable
 from app.core.masking import mask_values
-from app.core.redis import describe_redis_error
+from app.core.redis import describe_redis_error, redis_unavailable
 from app.models.run import ClaimedRun, StageRecord, StageStatus, shown_record
 from app.models.stages import STAGE_TABLE, Stage
 
 T = TypeVar("T")
-
 _log = logging.getLogger(__name__)
-
 _ANSWER_SECONDS = 1.0
 _OUTAGE_ANSWER_SECONDS = 0.5  # after a command that was not answered
 _READER_SECONDS = 0.5  # of a client that polls
@@ -33,8 +34,19 @@ _WAITING_SECONDS = 86_400
 _ENDED_SECONDS = 86_400
 # A server that refuses commands counts as recovered after this long without a refusal.
 _REFUSAL_SECONDS = 10.0
-
 _PENDING = StageRecord(StageStatus.PENDING)
+# Where other programs, as the previous backend, put what they ask for.
+REQUEST_STREAM = "pipeline:requests"
+REQUEST_GROUP = "pipeline_workers"
+_RETRY_SECONDS = 1.0
+_VIDEO_KEY_NAMES = ("active", "lock", "cancel", "history")
+_RUN_PREFIX = "pipeline:run:"
+_JOB_PREFIX = "job:"
+# The one job whose key ends in something else than the video: the moment it refines.
+_OF_MOMENT = "moment_refinement"
+_SCANNED_AT_ONCE = 1000
+# What follows the video in a run's key: when the run was accepted.
+_MILLISECONDS = re.compile(r"\d+", re.ASCII)
 
 
 class LiveRuns:
@@ -199,3 +211,77 @@ def _retrieve_exception(task: asyncio.Future[Any]) -> None:
     """Mark the exception of an abandoned task as retrieved, or asyncio logs it."""
     if not task.cancelled():
         task.exception()
+
+
+async def require_live_state(redis: Redis, seconds: float) -> None:
+    """Prepare Redis for somebody who waits. Raises `RedisUnavailable` with its reason when the time is over."""
+    reason = RedisUnavailable()
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    return await _prepare_redis(redis)
+                except (RedisError, OSError) as error:
+                    reason = redis_unavailable(error) or reason
+                await asyncio.sleep(_RETRY_SECONDS)
+    except TimeoutError:
+        raise reason from None
+
+
+async def prepare_live_state(redis: Redis) -> None:
+    """Seed the registry where it is empty and create the group; where Redis is away, as soon as it comes."""
+    told = False
+    while True:
+        try:
+            await _prepare_redis(redis)
+        except (RedisError, OSError) as error:
+            if not told:
+                _log.error("%s (%s)", redis_unavailable(error) or "Redis cannot be used", describe_redis_error(error))
+                told = True
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            return
+
+
+async def _prepare_redis(redis: Redis) -> None:
+    registry = ModelRegistry(redis)
+    seeded = await registry.seed()
+    if seeded:
+        _log.info("Seeded %d model configs", seeded)
+    await registry.bind_keys()
+    await create_request_group(redis)
+
+
+async def create_request_group(redis: Redis) -> None:
+    """Create the stream of requests and its consumer group where they are not there."""
+    try:
+        await redis.xgroup_create(REQUEST_STREAM, REQUEST_GROUP, id="0", mkstream=True)
+    except ResponseError as error:
+        if "BUSYGROUP" not in str(error):
+            raise
+
+
+async def delete_video_keys(redis: Redis, identifier: str, runs: list[str]) -> int:
+    """Delete the video's keys, and no other's whose name begins alike; return how many there were."""
+    active, _, _, history = named = [f"pipeline:{identifier}:{name}" for name in _VIDEO_KEY_NAMES]
+    known = {*runs, *await redis.zrange(history, 0, -1), await redis.hget(active, "request_id")} - {None}
+    keys = {*named, *map(run_status_key, known)}
+    own_runs = f"{_RUN_PREFIX}pipeline:{identifier}:"
+    async for key in redis.scan_iter(f"{_escape(own_runs)}*", _SCANNED_AT_ONCE):
+        if _MILLISECONDS.fullmatch(key.removeprefix(own_runs)):
+            keys.add(key)
+    async for key in redis.scan_iter(f"{_JOB_PREFIX}*:{_escape(identifier)}*", _SCANNED_AT_ONCE):
+        if _is_job_of(key, identifier):
+            keys.add(key)
+    return int(await redis.unlink(*keys))
+
+
+def _is_job_of(key: str, identifier: str) -> bool:
+    """Whether the key is `job:{type}:{video}`, or `job:moment_refinement:{video}:{moment}`."""
+    kind, _, rest = key.removeprefix(_JOB_PREFIX).partition(":")
+    return (rest.rpartition(":")[0] if kind == _OF_MOMENT else rest) == identifier
+
+
+def _escape(text: str) -> str:
+    r"""Escape what a pattern of Redis takes for more than itself: `*`, `?`, `[`, `]` and the backslash."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", text)

@@ -1,20 +1,62 @@
-"""Which stored file an address means. That of a video is one of the `Reads`."""
+"""Stored media files: which file an address means, which clips can be used, and which videos have audio."""
 
+import asyncio
+import logging
+import os
 import re
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextvars import Context
+from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
-from app.core.errors import ClipNotFound, FileMissing, MomentNotFound, VideoNotFound
-from app.core.text import list_forms
-from app.database import Connection
-from app.repositories.media import MediaRepository
-from app.services.identifiers import findable
-from app.storage import OpenFile, Storage
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
+from app.ai.registry import DEFAULT_MODELS, ModelRegistry
+from app.core.errors import (
+    ClipNotFound,
+    FileMissing,
+    MomentNotFound,
+    StorageUnavailable,
+    VideoMomentsError,
+    VideoNotFound,
+)
+from app.core.text import list_forms, to_nfc
+from app.database import Connection, Database
+from app.models.clip import CLIP_PADDING_SECONDS
+from app.repositories.media import MediaRepository
+from app.repositories.moments import MomentRepository, RefinementInputs
+from app.services.identifiers import findable
+from app.storage import OpenFile, Storage, name_of
+
+# A storage that is well answers in milliseconds. One that is not would keep its patience of a minute for each request,
+# and a few of those would have all connections of the pool.
+SECONDS = 5.0
 _CLIP_NAME = re.compile(r"(.+)_clip\.(mp4|m4a)", re.DOTALL)
 # More characters than the longest identifiers of a video and of a moment make with all that is around them.
 _LONGEST_CLIP_NAME = 300
+_log = logging.getLogger(__name__)
+_REFINEMENT_MODEL = "qwen3_vl_fp8"
+_TOLERANCE_SECONDS = 0.5
+_REDIS_TIMEOUT = 1.0
+_AUDIO_ONLY = "Video clip not available. The clip is audio without a picture."
+# How long a listing is good for, and how long a request waits for one.
+_FRESH_SECONDS = 1.0
+_LISTING_TIMEOUT = 1.5
+_EXTENSION = ".wav"
+
+
+@asynccontextmanager
+async def while_held() -> AsyncIterator[None]:
+    """Wait in the block for a short time only. Raises `StorageUnavailable`."""
+    try:
+        async with asyncio.timeout(SECONDS):
+            yield
+    except TimeoutError:
+        raise StorageUnavailable("The storage takes too long to answer") from None
 
 
 @asynccontextmanager
@@ -59,3 +101,158 @@ async def find_clip_by_name(conn: Connection, name: str) -> str:
     if url is None:
         raise ClipNotFound
     return url
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Durations are seconds; the path of the clip is an address of this server, relative to its root."""
+
+    available: bool
+    clip_path: str | None
+    clip_duration: float | None
+    transcript_duration: float | None
+    duration_match: bool
+    warning: str | None
+    model_supports_video: bool
+
+
+async def find_clip(database: Database, redis: Redis, storage: Storage, video: str, moment: str) -> Availability:
+    """Return what there is for a moment. Raises `VideoNotFound` and `MomentNotFound`."""
+    async with database.connect() as conn:
+        material = await MomentRepository(conn).get_refinement_inputs(
+            findable(video), findable(moment), CLIP_PADDING_SECONDS
+        )
+    if material is None:
+        raise VideoNotFound
+    if not material.has_moment:
+        raise MomentNotFound
+    missing = _AUDIO_ONLY if material.clip_is_audio else await _why_missing(storage, material.clip_url)
+    clip = None if missing else material.clip_seconds
+    said = _said_seconds(material)
+    return Availability(
+        not missing,
+        None if missing else f"/moment_clips/{quote(f'{video}_{moment}_clip.mp4', safe='')}",
+        clip,
+        said,
+        clip is not None and said is not None and abs(clip - said) <= _TOLERANCE_SECONDS,
+        missing or _warning(material, clip, said),
+        await _supports_video(redis),
+    )
+
+
+def _said_seconds(material: RefinementInputs) -> float | None:
+    """Return how long the words of the window take, or None where nothing is said in it."""
+    if material.said_from is None or material.said_until is None or material.said_until <= material.said_from:
+        return None
+    return material.said_until - material.said_from
+
+
+def _warning(material: RefinementInputs, clip: float | None, said: float | None) -> str | None:
+    if not material.has_transcript:
+        return "Could not validate alignment: there is no transcript"
+    if clip is None or said is None:
+        return "No words found in transcript range"
+    if abs(clip - said) > _TOLERANCE_SECONDS:
+        return f"Duration mismatch: clip={clip:.2f}s, transcript={said:.2f}s (diff={abs(clip - said):.2f}s)"
+    return None
+
+
+async def _why_missing(storage: Storage, url: str | None) -> str | None:
+    """Return why there is no clip that can be read, or None where there is one."""
+    if url is None:
+        return "Video clip not available. Extract clips first."
+    try:
+        await storage.stat(url)
+    except FileMissing:
+        return "Video clip not available. Its file is missing."
+    except StorageUnavailable as error:
+        return f"Video clip not available. {error}"
+    return None
+
+
+async def _supports_video(redis: Redis) -> bool:
+    try:
+        async with asyncio.timeout(_REDIS_TIMEOUT):
+            config = await ModelRegistry(redis).get(_REFINEMENT_MODEL)
+    except (RedisError, OSError) as error:
+        _log.debug("Redis does not tell of %s: %s", _REFINEMENT_MODEL, error)
+        config = DEFAULT_MODELS[_REFINEMENT_MODEL]
+    return config is not None and config.supports_video
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractedAudio:
+    """The videos whose sound is there: `identifier in audio`."""
+
+    folders: frozenset[str] = frozenset()  # of the server's own files, by `name_of`
+    identifiers: frozenset[str] = frozenset()  # of imported libraries
+
+    def __bool__(self) -> bool:
+        return bool(self.folders or self.identifiers)
+
+    def __contains__(self, identifier: str) -> bool:
+        return identifier in self.identifiers or (bool(self.folders) and name_of(identifier) in self.folders)
+
+
+class AudioIndex:
+    """Lists the sound of all videos, once for those who ask within a second."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._known = ExtractedAudio()
+        self._fresh_until = float("-inf")
+        self._listing: asyncio.Task[None] | None = None
+        self._patience_ends = 0.0
+        self._wishes = self._fulfilled = 0
+
+    async def get(self) -> ExtractedAudio:
+        """Return what is there, or, where that cannot be found out in time, what was there when it last could."""
+        if time.monotonic() >= self._fresh_until:
+            await self._refresh()
+        if self._wishes != self._fulfilled:  # the listing had begun before the last wish
+            await self._refresh()
+        return self._known
+
+    def forget(self, identifier: str) -> None:
+        """Look again at the next request, where the sound of a video that has some is not known yet."""
+        if identifier not in self._known:
+            self._fresh_until = float("-inf")
+            self._wishes += 1
+
+    async def _refresh(self) -> None:
+        is_new = self._listing is None or self._listing.done()
+        if self._listing is None or is_new:
+            self._listing = asyncio.create_task(
+                self._list(), context=Context()
+            )  # of all who share it, so of no request
+            self._patience_ends = time.monotonic() + _LISTING_TIMEOUT
+        _, late = await asyncio.wait({self._listing}, timeout=max(self._patience_ends - time.monotonic(), 0))
+        if late and is_new:
+            _log.warning("The storage does not say in time which videos have sound")
+
+    async def _list(self) -> None:
+        wishes = self._wishes
+        try:
+            folders = await self._storage.list_names("audio")
+            identifiers = await asyncio.to_thread(_scan, self._storage)
+            self._known = ExtractedAudio(frozenset(folders), frozenset(identifiers))
+        except (VideoMomentsError, OSError) as error:
+            _log.warning("The storage does not say which videos have sound: %s", error)
+        self._fulfilled = wishes
+        self._fresh_until = time.monotonic() + _FRESH_SECONDS if wishes == self._wishes else float("-inf")
+
+
+def _scan(storage: Storage) -> set[str]:
+    return {identifier for library in storage.libraries.list() for identifier in _list_audio(library / "audios")}
+
+
+def _list_audio(folder: Path) -> Iterable[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [
+                to_nfc(entry.name.removesuffix(_EXTENSION))
+                for entry in entries
+                if entry.name.endswith(_EXTENSION) and entry.is_file()
+            ]
+    except OSError:  # most libraries have none
+        return []

@@ -1,20 +1,30 @@
-"""Runs of the pipeline as their status is told: from what is stored of them, and from how far their workers are."""
+"""Runs: their status for clients, cancelling them, and failed runs."""
 
-from dataclasses import dataclass, replace
+import asyncio
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from redis.asyncio import Redis
 
 from app.ai.registry import is_local_name
+from app.core.errors import FileMissing, NothingRuns, RunNotFound, VideoNotFound
+from app.core.masking import mask_values
 from app.database import Connection, Database
 from app.database.queries import LARGEST_ID
 from app.models.run import RunStatus, StageRecord, StageStatus, last_begun_stage, shown_record
-from app.models.stages import RunType, Stage, list_stages
+from app.models.stages import STAGE_TABLE, STALLED_AFTER, ExistingResults, RunType, Stage, list_stages
+from app.repositories import VideoRepository
+from app.repositories.ended_runs import EndedRequest, EndedRunRepository, FailedRun, FailedRunDetails, StoredResults
 from app.repositories.runs import ActiveRun, RunRepository, RunSummary
+from app.repositories.stage_queue import StageQueueRepository
 from app.services.cursors import broken_cursor, read_cursor, write_cursor
 from app.services.identifiers import findable
-from app.services.live_runs import find_stage_progress
+from app.services.live_runs import LiveRuns, find_stage_progress
+from app.services.models import remember_model_keys
+from app.services.run_requests import Starts
+from app.storage import Storage, find_audio_file
 
 # What the table says of a run, in the words of clients. A run of which a part succeeded has ended, and its error tells
 # what did not; a word that nobody knows is told as that.
@@ -184,3 +194,140 @@ def _read_place(place: Any) -> tuple[datetime, int]:
             if started_at.tzinfo is None:
                 return started_at, run_id
     raise broken_cursor()
+
+
+async def list_failed(conn: Connection, limit: int, before: int | None) -> list[FailedRun]:
+    """Return at most `limit` failed runs whose ids are below `before`, the last accepted first."""
+    return await EndedRunRepository(conn).list_failed(limit, before)
+
+
+async def get_failed(database: Database, redis: Redis, identifier: str) -> FailedRunDetails:
+    """Return a failed run without the secrets that an earlier version may have stored. Raises `RunNotFound`."""
+    async with database.connect() as conn:
+        failed = await EndedRunRepository(conn).get_failed(findable(identifier))
+    if failed is None:
+        raise RunNotFound
+    await remember_model_keys(redis)
+    raw_answer = await asyncio.to_thread(mask_values, failed.raw_answer)
+    return replace(failed, request=mask_values(failed.request), raw_answer=raw_answer)
+
+
+@dataclass(slots=True)
+class Cancelled:
+    """Identifiers of runs that have ended, and of those that end as soon as their workers see it."""
+
+    ended: list[str] = field(default_factory=list)
+    ending: list[str] = field(default_factory=list)
+
+
+async def cancel_runs(conn: Connection, video: str) -> Cancelled:
+    """Have the active runs of a video end, in the caller's transaction; those that no living worker has end
+    at once."""
+    cancelled = Cancelled()
+    await VideoRepository(conn).lock(findable(video))  # before its runs, as a worker does
+    for run_id, identifier in await RunRepository(conn).list_active_of_video(findable(video)):
+        has_ended = await StageQueueRepository(conn).request_cancel(run_id, STALLED_AFTER)
+        (cancelled.ended if has_ended else cancelled.ending).append(identifier)
+    return cancelled
+
+
+async def cancel_pipeline(database: Database, redis: Redis, video: str) -> None:
+    """Cancel whatever runs over a video. Raises `NothingRuns`."""
+    async with database.connect() as conn, conn.transaction():
+        cancelled = await cancel_runs(conn, video)
+    if not (cancelled.ended or cancelled.ending):
+        raise NothingRuns(f"No pipeline running for video '{video}'")
+    live = LiveRuns(redis)
+    for identifier in cancelled.ended:
+        await live.delete_status(identifier, video)
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The identifier of the new run, and of its video."""
+
+    request_id: str
+    video: str
+
+
+class Retries:
+    """Accepts ended runs again. Each raises `AlreadyRunning` too."""
+
+    def __init__(self, database: Database, storage: Storage, starts: Starts) -> None:
+        self._database = database
+        self._storage = storage
+        self._starts = starts
+
+    async def retry(self, video: str, identifier: str | None = None) -> Retried:
+        """Run one of the video's ended runs again: the one that is named, or the newest full one.
+
+        Raises `VideoNotFound`, `RunNotFound`, and `NothingRuns` where no full run has ended.
+        """
+        async with self._database.connect() as conn:
+            if await VideoRepository(conn).get_by_identifier(findable(video)) is None:
+                raise VideoNotFound(video)
+            named = None if identifier is None else findable(identifier)
+            ended = await EndedRunRepository(conn).find(video=video, identifier=named)
+        if ended is None:
+            raise NothingRuns(f"No run to retry for video '{video}'") if identifier is None else RunNotFound
+        return await self._run_again(ended)
+
+    async def retry_failed(self, identifier: str) -> Retried:
+        """Run a failed run again. Raises `RunNotFound`."""
+        async with self._database.connect() as conn:
+            ended = await EndedRunRepository(conn).find(identifier=findable(identifier))
+        if ended is None or ended.status != RunStatus.FAILED:
+            raise RunNotFound
+        return await self._run_again(ended)
+
+    async def _run_again(self, ended: EndedRequest) -> Retried:
+        await self._starts.check_again(ended.video, ended.type, ended.request)
+        stages = await self._list_done(ended)
+        new = await self._starts.accept(
+            ended.video, ended.type, ended.request, ended.subject, stages, retried=ended.identifier
+        )
+        return Retried(new, ended.video)
+
+    async def _list_done(self, ended: EndedRequest) -> Mapping[Stage, StageRecord]:
+        """Return the records of the stages that need not be done again."""
+        finished = _finished_stages(ended)
+        if not finished:
+            return {}
+        async with self._database.connect() as conn:
+            stored = await EndedRunRepository(conn).get_stored_results(ended.video)
+        if stored is None:
+            return {}
+        existing = await self._find_results(ended.video, stored)
+        return {
+            stage: StageRecord(StageStatus.SKIPPED, skip_reason=f"Done by {ended.identifier}")
+            for stage in finished
+            if (has_results := STAGE_TABLE[stage].has_results) and has_results(existing)
+        }
+
+    async def _find_results(self, video: str, stored: StoredResults) -> ExistingResults:
+        return ExistingResults(
+            has_video_file=await self._is_there(self._storage.stat(stored.video_file_url)),
+            has_audio=await self._is_there(find_audio_file(self._storage, video)),
+            has_transcript=stored.has_transcript,
+            has_moments=stored.has_moments,
+            has_all_clips=stored.has_all_clips,
+        )
+
+    @staticmethod
+    async def _is_there(finding: Awaitable[object]) -> bool:
+        try:
+            await finding
+        except FileMissing:
+            return False
+        return True
+
+
+def _finished_stages(ended: EndedRequest) -> list[Stage]:
+    """Return the stages before the one that the run ended in; none where it ended behind the last."""
+    finished: list[Stage] = []
+    for stage in list_stages(ended.type):
+        record = ended.stages.get(stage)
+        if record is None or not record.is_done or record.is_undone or stage == ended.error_stage:
+            return finished
+        finished.append(stage)
+    return []

@@ -1,10 +1,11 @@
-"""Videos that users send: written down as they arrive, looked at, stored, and only then a row."""
+"""Uploads: a video is received, probed and stored, and only then gets its row."""
 
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
+from itertools import chain, count
 from pathlib import Path
 
 from psycopg.errors import UniqueViolation
@@ -23,18 +24,36 @@ from app.media.limits import DEFAULT_MAX_HOURS, check_max_hours
 from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.repositories import VideoRepository
 from app.repositories.media import VideoFileRepository
-from app.services.derived_names import reserve_free_name
-from app.services.held import while_held
-from app.services.video_details import VideoDetails, invent_identifier
+from app.services.media import while_held
+from app.services.videos import VideoDetails, invent_identifier
 from app.storage import Receiver, Storage, path_of, video_folder
 from app.storage.workers import Workers
 
+# Names of this process's uploads whose rows are still to come. Another process may take one: then the row decides.
+_reserved: set[str] = set()
 _log = logging.getLogger(__name__)
-
 # A file may be looked at for seconds, and nothing else is to wait behind it.
 _probes = Workers("probes", 2)
 _FREE_SPACE_STEP = 64 * 1024**2  # bytes that arrive between two looks at the disk
 _TAKEN = "A video with this id exists already"
+
+
+@asynccontextmanager
+async def reserve_free_name(database: Database, base: str) -> AsyncIterator[str]:
+    """Give `base`, or it with the least number from 2 on that is free, and reserve it until the block ends."""
+    async with database.connect() as conn:
+        taken = await VideoRepository(conn).list_names(base)
+    name = _choose_free(base, taken)
+    _reserved.add(name)  # without a pause since it was chosen
+    try:
+        yield name
+    finally:
+        _reserved.discard(name)
+
+
+def _choose_free(base: str, taken: Set[str]) -> str:
+    names = chain([base], (f"{base}-{number}" for number in count(2)))
+    return next(name for name in names if name not in taken and name not in _reserved)
 
 
 class _NameTaken(Exception):

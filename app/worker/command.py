@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _work(settings: Settings, kinds: Sequence[WorkKind]) -> None:
-    from app.services.live_state import prepare_live_state  # half a second of imports, which no other command needs
+    from app.services.live_runs import prepare_live_state  # half a second of imports, which no other command needs
     from app.worker.metrics import load_metrics
     from app.worker.working import working
 

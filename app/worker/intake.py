@@ -20,8 +20,8 @@ from app.core.redis import describe_redis_error, open_client, redis_unavailable
 from app.database import Database
 from app.database.errors import domain_error
 from app.services.intake import RequestIntake, is_transient
-from app.services.live_state import REQUEST_GROUP, REQUEST_STREAM, create_request_group
-from app.services.starts import Notify
+from app.services.live_runs import REQUEST_GROUP, REQUEST_STREAM, create_request_group
+from app.services.run_requests import Notify
 from app.storage import Storage
 
 T = TypeVar("T")

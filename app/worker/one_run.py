@@ -25,14 +25,13 @@ from app.models.run import RunRequest, RunStatus
 from app.models.stages import Stage
 from app.repositories import ClipRepository, MomentRepository, VideoRepository
 from app.repositories.runs import RunSummary
-from app.services.cancelling import cancel_pipeline
 from app.services.identifiers import findable
-from app.services.live_state import require_live_state
+from app.services.live_runs import require_live_state
 from app.services.queue import close_queue, init_queue, notify
-from app.services.runs import find_status, stages_of
-from app.services.starts import Starts
+from app.services.run_requests import Starts
+from app.services.runs import cancel_pipeline, find_status, stages_of
 from app.services.uploads import receive_video
-from app.services.video_details import VideoDetails
+from app.services.videos import VideoDetails
 from app.storage import Storage, open_storage
 from app.worker.run_progress import RunProgress
 from app.worker.working import working

@@ -12,7 +12,7 @@ from httpx import AsyncClient
 from app.core.config import Settings
 from app.core.redis import close_redis, init_redis
 from app.database import Connection
-from app.services import audio
+from app.services import media
 from app.storage import audio_folder
 from tests.api.conftest import open_client
 from tests.conftest import Statements
@@ -87,7 +87,7 @@ async def test_sound_that_is_stored_has_been_extracted(
 async def test_sound_that_is_told_of_is_in_the_list_of_videos_at_once(
     client: AsyncClient, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio, "_FRESH_SECONDS", 3600.0)
+    monkeypatch.setattr(media, "_FRESH_SECONDS", 3600.0)
     await make_video(conn, identifier="talk")
     folder = tmp_path / "media" / audio_folder("talk")
     assert (await client.get("/api/videos")).json()[0]["has_audio"] is False

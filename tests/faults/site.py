@@ -19,8 +19,8 @@ from app.database import Connection, connect
 from app.models.run import RunRequest
 from app.models.stages import RunType, Stage
 from app.repositories.stage_queue import StageQueueRepository
-from app.services.accepting import accept_run
 from app.services.queue import StageNotifier
+from app.services.run_requests import accept_run
 from app.storage import open_storage
 from app.worker.timings import WorkerTimings
 from app.worker.worker import Worker

@@ -11,7 +11,7 @@ import pytest
 from taskiq.kicker import AsyncKicker
 
 from app.models.stages import RunType, Stage, WorkKind
-from app.services.live_state import REQUEST_GROUP, REQUEST_STREAM
+from app.services.live_runs import REQUEST_GROUP, REQUEST_STREAM
 from app.services.queue import CONSUMER_GROUP, make_broker
 from tests.factories import make_run, make_video
 from tests.faults.site import Ended, Site

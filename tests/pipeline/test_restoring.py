@@ -24,10 +24,8 @@ from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.runs import RunRepository
 from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stages import ClaimedRunRepository, ModelAnswerRepository
-from app.services.cancelling import cancel_runs
-from app.services.deleted_rows import Skips, delete_rows
-from app.services.retries import _finished_stages
-from app.services.runs import stages_of
+from app.services.deletion import Skips, delete_rows
+from app.services.runs import _finished_stages, cancel_runs, stages_of
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
 from tests.pipeline.contexts import make_context, take_over
 from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, found, refined, talk

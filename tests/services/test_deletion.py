@@ -15,11 +15,10 @@ from app.core.config import Settings
 from app.core.errors import Conflict, RedisUnavailable, StorageUnavailable, VideoNotFound
 from app.database import Connection, Database, close_db, connect, get_connection, init_db
 from app.repositories import VideoRepository
-from app.services import held
-from app.services.deleted_rows import Skips
-from app.services.deletion import delete_video
+from app.services import media
+from app.services.deletion import Skips, delete_video
 from app.services.uploads import receive_video
-from app.services.video_details import VideoDetails
+from app.services.videos import VideoDetails
 from app.storage import Storage, open_storage, video_folder
 from tests.factories import make_video
 from tests.media.movies import make_movie
@@ -89,7 +88,7 @@ import asyncio, os
 from redis.asyncio import Redis
 from app.core.config import Settings
 from app.database import Database, close_db, get_connection, init_db
-from app.services.deleted_rows import Skips
+from app.services.deletion import Skips
 from app.services.deletion import delete_video
 from app.storage import Storage, open_storage
 
@@ -177,7 +176,7 @@ async def test_a_leftover_holds_no_connection_for_long_where_the_storage_is_slow
 
     await keep(storage, "a.mp4", tmp_path)
     monkeypatch.setattr(storage, "delete", never)
-    monkeypatch.setattr(held, "SECONDS", 0.1)
+    monkeypatch.setattr(media, "SECONDS", 0.1)
     async with asyncio.timeout(60):
         deletion = await delete_video(database, storage, redis, "talk", Skips())
     assert deletion.errors == ["The video's file could not be deleted: The storage takes too long to answer"]
@@ -191,7 +190,7 @@ async def test_an_upload_holds_no_connection_for_long_where_the_storage_is_slow(
 
     movie = make_movie(tmp_path / "movie.mp4").read_bytes()
     monkeypatch.setattr(storage, "stat", never)
-    monkeypatch.setattr(held, "SECONDS", 0.1)
+    monkeypatch.setattr(media, "SECONDS", 0.1)
     async with asyncio.timeout(60):
         with pytest.raises(StorageUnavailable, match="takes too long"):
             await upload(database, storage, movie)

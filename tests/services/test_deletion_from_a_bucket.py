@@ -9,10 +9,9 @@ from redis.asyncio import Redis
 from app.core.config import Settings
 from app.database import Database, close_db, get_connection, init_db
 from app.repositories import VideoRepository
-from app.services.deleted_rows import Skips
-from app.services.deletion import delete_video
+from app.services.deletion import Skips, delete_video
 from app.services.uploads import receive_video
-from app.services.video_details import VideoDetails
+from app.services.videos import VideoDetails
 from app.storage import Storage, audio_folder, clip_folder, open_storage, video_folder
 from tests.factories import make_clip, make_moment
 from tests.media.movies import make_movie

@@ -18,8 +18,8 @@ from app.models.run import RunRequest, RunStatus
 from app.models.stages import RunType
 from app.repositories import RunRepository, VideoRepository
 from app.repositories.runs import new_run_identifier
-from app.services.accepting import accept_run
-from app.services.intake_entries import KeptEntry
+from app.services.intake import KeptEntry
+from app.services.run_requests import accept_run
 from tests.factories import make_run, make_video
 from tests.intakes import PREVIOUS, IntakeSite
 

@@ -17,9 +17,9 @@ from taskiq_redis import RedisStreamBroker
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
 from app.models.run import RunRequest
 from app.models.stages import RunType, Stage
-from app.services.accepting import accept_run
 from app.services.intake import RequestIntake
-from app.services.live_state import REQUEST_GROUP, REQUEST_STREAM
+from app.services.live_runs import REQUEST_GROUP, REQUEST_STREAM
+from app.services.run_requests import accept_run
 from app.worker import intake as intake_module
 from tests.conftest import Databases, migrate
 from tests.intakes import PREVIOUS, IntakeSite

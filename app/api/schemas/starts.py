@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.input_types import NormalizedLine
 from app.models.run import RunRequest
-from app.services.pipeline_options import Count, Length, ModelKey, PipelineOptions, Prompt, Temperature
+from app.services.run_options import Count, Length, ModelKey, PipelineOptions, Prompt, Temperature
 
 
 class GenerateBody(BaseModel):

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.services.video_details import SOURCE_URL_PATTERN
+from app.services.videos import SOURCE_URL_PATTERN
 
 
 class VideoAnswer(BaseModel):

@@ -1,4 +1,4 @@
-"""Captions: the segments of a transcript as SubRip, as WebVTT and as plain text."""
+"""Transcripts as captions: SubRip, WebVTT and plain text."""
 
 import asyncio
 import html

@@ -1,4 +1,4 @@
-"""Models of the registry as those need them who only ask whether a run can use one."""
+"""AI models of the registry, for checks that must not wait for Redis."""
 
 import asyncio
 import logging
@@ -11,7 +11,6 @@ from app.core.errors import InvalidInput, ModelNotConfigured
 from app.core.redis import describe_redis_error, redis_unavailable
 
 _log = logging.getLogger(__name__)
-
 # The client waits for the answer, and the registry for nothing.
 _PATIENCE_SECONDS = 1.0
 

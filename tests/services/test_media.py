@@ -9,8 +9,8 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import StorageUnavailable
-from app.services import audio
-from app.services.audio import AudioIndex
+from app.services import media
+from app.services.media import AudioIndex
 from app.storage import Storage, audio_folder, open_storage
 
 
@@ -43,7 +43,7 @@ def storage(tmp_path: Path) -> WatchedStorage:
 @pytest.fixture
 def age(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Make whatever is known too old from now on."""
-    return lambda: monkeypatch.setattr(audio, "_FRESH_SECONDS", -1.0)
+    return lambda: monkeypatch.setattr(media, "_FRESH_SECONDS", -1.0)
 
 
 def extract(folder: Path, identifier: str) -> None:
@@ -118,14 +118,14 @@ async def test_a_storage_that_fails_from_the_start_knows_no_sound_until_it_answe
 async def test_a_slow_storage_is_waited_for_once_and_heard_when_it_answers(
     storage: WatchedStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(audio, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(media, "_LISTING_TIMEOUT", 0.1)
     storage.answers.clear()
     extract(tmp_path, "talk")
     index = AudioIndex(storage)
     with caplog.at_level(logging.WARNING):
         assert "talk" not in await index.get()
     assert "in time" in caplog.text
-    monkeypatch.setattr(audio, "_PATIENCE_SECONDS", 3600.0)
+    monkeypatch.setattr(media, "_LISTING_TIMEOUT", 3600.0)
     async with asyncio.timeout(60):
         for _ in range(40):
             await index.get()
@@ -139,7 +139,7 @@ async def test_a_slow_storage_is_waited_for_once_and_heard_when_it_answers(
 async def test_only_sound_that_is_not_known_yet_is_looked_for_again(
     storage: WatchedStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio, "_FRESH_SECONDS", 3600.0)
+    monkeypatch.setattr(media, "_FRESH_SECONDS", 3600.0)
     index = AudioIndex(storage)
     await index.get()
     extract(tmp_path, "talk")
@@ -152,7 +152,7 @@ async def test_only_sound_that_is_not_known_yet_is_looked_for_again(
 async def test_a_listing_that_began_before_the_sound_came_is_not_the_last(
     storage: WatchedStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio, "_PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(media, "_LISTING_TIMEOUT", 60.0)
     storage.answers.clear()
     index = AudioIndex(storage)
     asked = asyncio.ensure_future(index.get())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.services.captions import Cue, make_cues, write_srt, write_text, write_vtt
+from app.services.transcripts import Cue, make_cues, write_srt, write_text, write_vtt
 
 _CLOCK = r"(\d{2,}):([0-5]\d):([0-5]\d)[,.](\d{3})"
 _TIMING = re.compile(f"{_CLOCK} --> {_CLOCK}")

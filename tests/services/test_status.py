@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import DatabaseUnavailable, TooManyFollowers
-from app.services.feeds import Feeds, State
+from app.services.status import Feeds, State
 
 FIRST, SECOND, LAST = (State(name, name.encode(), name == "last") for name in ("first", "second", "last"))
 _PATIENCE_SECONDS = 60.0

@@ -1,13 +1,17 @@
-"""Prompts and generation configs, and what was made with one."""
+"""Provenance: prompts, generation configs, and what was made with them."""
 
+import asyncio
 from dataclasses import replace
 
-from app.core.errors import GenerationConfigNotFound, PromptNotFound
+from app.core.errors import GenerationConfigNotFound, PromptNotFound, VideoNotFound
 from app.core.masking import mask_stored
 from app.database import Connection
 from app.models import GenerationConfig, Prompt
 from app.repositories import GenerationConfigRepository, PromptRepository
 from app.repositories.provenance import MomentWithVideo, PromptSummary, ProvenanceRepository, RunWithVideo
+from app.services.identifiers import findable
+
+_LARGE_BYTES = 100_000  # what takes longer than a few milliseconds is done beside the event loop
 
 
 async def list_prompts(conn: Connection, limit: int, after: int) -> list[PromptSummary]:
@@ -73,3 +77,20 @@ async def list_config_runs(conn: Connection, config_id: int, limit: int, after: 
     if not runs:
         await get_generation_config(conn, config_id)
     return runs
+
+
+async def read_lineage(conn: Connection, identifier: str) -> bytes:
+    """Return everything that was made of a video, each row once, as a JSON document without secrets.
+
+    A URL that the video came from is shown without its user and its signature. Raises `VideoNotFound`.
+    """
+    document = await ProvenanceRepository(conn).read_lineage(findable(identifier))
+    if document is None:
+        raise VideoNotFound
+    if len(document) <= _LARGE_BYTES:
+        return _mask_document(document)
+    return await asyncio.to_thread(_mask_document, document)
+
+
+def _mask_document(document: bytes) -> bytes:
+    return mask_stored(document.decode()).encode()

@@ -14,8 +14,7 @@ from app.database import Connection, Database, connect, get_connection
 from app.database.pool import PooledConnection
 from app.models.run import RunRequest
 from app.models.stages import RunType, Stage
-from app.services.accepting import accept_run
-from app.services.starts import Starts
+from app.services.run_requests import Starts, accept_run
 from app.storage import open_storage
 from tests.database.pools import open_pool, query
 from tests.factories import make_video
@@ -77,7 +76,7 @@ async def test_of_two_starts_at_once_one_is_accepted(own_database_url: str, tmp_
 async def test_runs_of_the_same_millisecond_get_identifiers_of_their_own(
     own_database_url: str, monkeypatch: pytest.MonkeyPatch, in_transaction: bool
 ) -> None:
-    monkeypatch.setattr("app.services.accepting.datetime", _StoppedClock)
+    monkeypatch.setattr("app.services.run_requests.datetime", _StoppedClock)
     async with connect(Settings(database_url=own_database_url)) as conn:
         await make_video(conn, identifier="talk")
         first = await accept_run(conn, "talk", RunType.AUDIO, RunRequest())

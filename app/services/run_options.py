@@ -1,4 +1,4 @@
-"""What a full run is asked for, over HTTP and by other programs: the values that are accepted, with their limits."""
+"""Options of a full run, from HTTP and from other programs."""
 
 from typing import Annotated
 
@@ -10,7 +10,6 @@ from app.models.run import RunRequest
 _LONGEST_KEY = 64
 _LARGEST_COUNT = 1000
 _LONGEST_SECONDS = 86400
-
 Length = Annotated[Number, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False, description="Seconds")]
 Count = Annotated[WholeNumber, Field(gt=0, le=_LARGEST_COUNT)]
 Temperature = Annotated[Number, Field(ge=0, le=2, allow_inf_nan=False)]

@@ -1,16 +1,22 @@
-"""Accepting runs: what each needs, what is in its way, and the message for the workers."""
+"""Run requests: checking what a run needs, and accepting it."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from psycopg.errors import UniqueViolation
+from psycopg.pq import TransactionStatus
 from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.core.errors import (
     AddressRefused,
+    AlreadyRunning,
+    Conflict,
     FileMissing,
     InvalidInput,
     MomentNotFound,
@@ -19,27 +25,93 @@ from app.core.errors import (
     VideoNotFound,
 )
 from app.core.guarded_http import AddressGuard
-from app.database import Database
+from app.core.masking import mask_secrets
+from app.database import Connection, Database
 from app.models.run import RunRequest, StageRecord, next_stage
 from app.models.stages import RunType, Stage
 from app.models.video import describe_moment_outside
 from app.repositories.jobs import JobRepository, RunPreconditions
+from app.repositories.runs import new_run_identifier
+from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stages import ModelAnswerRepository
-from app.services.accepting import accept_run, already_running
 from app.services.identifiers import findable
-from app.services.known_models import find_finder, find_transcriber
+from app.services.models import find_finder, find_transcriber
 from app.services.video_urls import ResolvedUrl, check_video_url, look_for_film, resolve_url
 from app.storage import Storage, find_audio_file
 
+_IN_THE_WAY: Mapping[RunType, str] = {
+    RunType.FULL: "Pipeline already running for video '{}'",
+    RunType.AUDIO: "Audio processing already in progress for this video",
+    RunType.TRANSCRIPT: "Transcript generation already in progress for this video",
+    RunType.MOMENTS: "Moment generation already in progress for this video",
+    RunType.CLIPS: "Clip extraction already in progress for this video",
+    RunType.REFINEMENT: "Moment refinement already in progress",
+}
 _log = logging.getLogger(__name__)
-
 # Sends the message of a run that waits at a stage, and never fails.
 Notify = Callable[[str, Stage], Awaitable[object]]
-
 _LONGEST_URL = 2000
 _IS_SILENT = "The video has no audio"
 _NO_AUDIO = "Audio file not found. Please process audio first."
 _NO_TRANSCRIPT = "Transcript not found. Please generate transcript first."
+
+
+async def accept_run(
+    conn: Connection,
+    video: str,
+    run_type: RunType,
+    request: RunRequest,
+    subject: str = "",
+    stages: Mapping[Stage, StageRecord] | None = None,
+    given_identifier: str | None = None,
+) -> str:
+    """Accept a run, in the caller's transaction where there is one, and return its identifier.
+
+    Secrets in its prompts are masked.
+
+    Raises `VideoNotFound` and `AlreadyRunning`, and `Conflict` where another run has the identifier that is given.
+    """
+    now = datetime.now(UTC)
+    milliseconds = int(now.timestamp() * 1000)
+    request = mask_prompts(request)
+    while True:
+        identifier = given_identifier or new_run_identifier(findable(video), milliseconds)
+        try:
+            async with _savepoint(conn):
+                accepted = await StageQueueRepository(conn).accept(
+                    findable(video), identifier, run_type, now.replace(tzinfo=None), request, subject, stages
+                )
+        except UniqueViolation:  # a run that was accepted in the same millisecond, and has ended
+            if given_identifier:
+                raise Conflict("A run with this id exists already") from None
+            milliseconds += 1
+            continue
+        if accepted is None:
+            raise VideoNotFound(video if run_type is RunType.FULL else None)
+        if accepted.run_id is None:
+            raise already_running(accepted.other_type or run_type, video)
+        return identifier
+
+
+def _savepoint(conn: Connection) -> AbstractAsyncContextManager[object]:
+    """Return a savepoint for a statement that may fail; outside a transaction it needs none."""
+    if conn.info.transaction_status is TransactionStatus.IDLE:
+        return nullcontext()
+    return conn.transaction()
+
+
+def mask_prompts(request: RunRequest) -> RunRequest:
+    """Return the request as it is stored: without the secrets that its prompts may hold."""
+    return replace(
+        request,
+        generation_prompt=mask_secrets(request.generation_prompt),
+        refinement_prompt=mask_secrets(request.refinement_prompt),
+    )
+
+
+def already_running(run_type: str, video: str) -> AlreadyRunning:
+    """Return what a client is told of the run that is in the way."""
+    return AlreadyRunning(_IN_THE_WAY[RunType(run_type)].format(video))
 
 
 @dataclass(frozen=True, slots=True)
