@@ -40,7 +40,7 @@ from app.database.errors import describe_refusal
 from app.database.migrations import code_revisions, create_database, read_database_revision, upgrade
 from app.embedded import EmbeddedError
 from app.embedded.local import local_servers, refuse_half_named, uses_embedded_postgres
-from app.library import command as library
+from app.importer import command as library
 from app.repositories.search import SearchRepository
 from app.services import backup_command, intake_command, models_command, psql_command
 from app.worker import command as worker_command

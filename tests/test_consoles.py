@@ -17,11 +17,11 @@ from app.__main__ import _parser, main
 from app.core.config import Settings
 from app.core.console import accept_any_text, open_console
 from app.embedded import install
-from app.library import command
+from app.importer import command
 from app.models.run import StageRecord, StageStatus
 from app.models.stages import Stage
 from app.worker.run_progress import open_progress
-from tests.library.legacy import LegacyLibrary, make_row
+from tests.importer.legacy import LegacyLibrary, make_row
 
 _ROOT = Path(__file__).resolve().parents[1]
 _ENCODINGS = ("ascii", "latin-1", "cp1252", "cp437", "utf-8")

@@ -14,7 +14,7 @@ from app.database import close_db, init_db
 from app.main import create_app
 from tests.api.conftest import app, open_client, settings
 from tests.contract.browser import Browser
-from tests.library.conftest import importer, legacy
+from tests.importer.conftest import importer, legacy
 
 __all__ = ["app", "importer", "legacy", "settings"]
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.contract.browser import check_moment, group_cards
 from tests.contract.conftest import browsing
-from tests.library.importer import Importer
-from tests.library.legacy import (
+from tests.importer.importer import Importer
+from tests.importer.legacy import (
     LegacyLibrary,
     legacy_id,
     make_config,

@@ -1,0 +1,225 @@
+"""Which files a legacy library has, and to which video each belongs."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.core.errors import VideoMomentsError
+from app.core.media_types import MEDIA_EXTENSIONS
+from app.core.text import to_nfc
+from app.importer.report import Kind, Notes
+
+FOLDERS = ("videos", "transcripts", "moments", "thumbnails", "audios", "moment_clips", "pipeline_history")
+MEDIA_FOLDERS = ("videos", "thumbnails", "audios", "moment_clips")
+REGISTRY = "url_registry.json"
+
+_EXTENSIONS = {
+    "videos": MEDIA_EXTENSIONS,
+    "transcripts": (".json",),
+    "moments": (".json",),
+    "thumbnails": (".jpg",),
+    "audios": (".wav",),
+    "pipeline_history": (".json",),
+}
+# What the previous backend left beside its files while it wrote them.
+_BY_PRODUCTS = (".lock", ".tmp", ".bak")
+_LONGEST_IDENTIFIER = 255
+
+
+class NoLibrary(VideoMomentsError):
+    """A folder that is not a legacy library."""
+
+
+@dataclass(slots=True)
+class VideoFiles:
+    """The files of one video; its identifier is the name they share."""
+
+    identifier: str
+    video: Path | None = None
+    transcript: Path | None = None
+    moments: Path | None = None
+    thumbnail: Path | None = None
+    audio: Path | None = None
+    history: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A legacy library: its videos in the order of their identifiers, and the names of its clip files.
+
+    `clips` has each name in NFC, as identifiers are, and as its file system has it.
+    """
+
+    root: Path
+    videos: list[VideoFiles]
+    clips: Mapping[str, str]
+
+    def has_media(self) -> bool:
+        return any(True for _ in self._media())
+
+    def size_of_media(self) -> int:
+        """Return how many bytes the files have that can be copied."""
+        return sum(map(_size, self._media()))
+
+    def _media(self) -> Iterator[Path]:
+        for files in self.videos:
+            yield from (path for path in (files.video, files.thumbnail, files.audio) if path is not None)
+        yield from (self.root / "moment_clips" / name for name in self.clips.values())
+
+
+_FIELDS = {
+    "videos": "video",
+    "transcripts": "transcript",
+    "moments": "moments",
+    "thumbnails": "thumbnail",
+    "audios": "audio",
+    "pipeline_history": "history",
+}
+
+
+def find_root(directory: Path) -> Path:
+    """Return the folder that holds `videos/`, `moments/` …: `directory`, or the `static` in it.
+
+    Raises `NoLibrary`.
+    """
+    root = Path(os.path.abspath(directory))
+    if not root.exists():
+        raise NoLibrary(f"{root} does not exist")
+    if not root.is_dir():
+        raise NoLibrary(f"{root} is no folder")
+    for candidate in (root, root / "static"):
+        if (candidate / REGISTRY).is_file() or any((candidate / folder).is_dir() for folder in FOLDERS):
+            return candidate
+    raise NoLibrary(f"{root} is no legacy library: it has none of {', '.join(FOLDERS)} and no {REGISTRY}")
+
+
+def scan_library(root: Path, registered: set[str], notes: Notes) -> Library:
+    """Return the library's files. `registered` are the videos that the URL registry names: they need no file.
+
+    A file that belongs to no video, that cannot be one of ours, or that cannot be read goes into `notes`.
+    """
+    videos = {identifier: VideoFiles(identifier) for identifier in registered}
+    _note_other_folders(root, notes)
+    for folder in _FIELDS:
+        for identifier, path in _list_files(root, folder, notes):
+            _place_file(videos, folder, identifier, path, notes)
+    for identifier, files in list(videos.items()):
+        if identifier not in registered and not (files.video or files.transcript or files.moments or files.history):
+            _note_orphans(files, notes)
+            del videos[identifier]
+    clips = {to_nfc(path.name): path.name for path in _list_usable(root, "moment_clips", (".mp4",), notes)}
+    return Library(root, [videos[identifier] for identifier in sorted(videos)], clips)
+
+
+def media_roots(root: Path) -> list[Path]:
+    """Return the folders that hold the library's media: its own, and those on other disks that links in it lead to."""
+    linked = [(root / folder).resolve() for folder in MEDIA_FOLDERS if (root / folder).is_dir()]
+    return [root, *(folder for folder in linked if not folder.is_relative_to(root.resolve()))]
+
+
+def identifier_problem(identifier: str) -> str | None:
+    """Return why a text cannot be a video's identifier, or None."""
+    if not identifier:
+        return "it is empty"
+    if len(identifier) > _LONGEST_IDENTIFIER:
+        return f"it has more than {_LONGEST_IDENTIFIER} characters"
+    if "/" in identifier:
+        return "it holds a slash"
+    return text_problem(identifier)
+
+
+def text_problem(text: str) -> str | None:
+    """Return why PostgreSQL cannot store a text, or None."""
+    if "\0" in text:
+        return "it holds the character U+0000"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "it holds half of a surrogate pair, which is no character"
+    return None
+
+
+def _place_file(videos: dict[str, VideoFiles], folder: str, identifier: str, path: Path, notes: Notes) -> None:
+    notes = notes.about(_relative(path))
+    if problem := identifier_problem(identifier):
+        notes.add(Kind.REFUSED, f"its name cannot be a video's id: {problem}", identifier)
+        return
+    files = videos.setdefault(identifier, VideoFiles(identifier))
+    if (other := getattr(files, _FIELDS[folder])) is not None:
+        notes.add(Kind.REFUSED, f"{other.name} has the same id and comes first", identifier)
+        return
+    setattr(files, _FIELDS[folder], path)
+
+
+def _note_orphans(files: VideoFiles, notes: Notes) -> None:
+    for path, reason in (
+        (files.thumbnail, "a thumbnail whose video has nothing else"),
+        (files.audio, "the sound of a video that has nothing else"),
+    ):
+        if path is not None:
+            notes.about(_relative(path)).add(Kind.ORPHAN, reason)
+
+
+def _list_files(root: Path, folder: str, notes: Notes) -> Iterator[tuple[str, Path]]:
+    """Yield identifier and path of a folder's files; of two with one identifier, the one that counts comes first."""
+    extensions = _EXTENSIONS[folder]
+    paths = _list_usable(root, folder, extensions, notes)
+    order = {extension: number for number, extension in enumerate(extensions)}
+    named = [(to_nfc(path.stem), order[path.suffix.lower()], path.suffix.isupper(), path) for path in paths]
+    for identifier, _, _, path in sorted(named):
+        yield identifier, path
+
+
+def _list_usable(root: Path, folder: str, extensions: tuple[str, ...], notes: Notes) -> Iterator[Path]:
+    """Yield the regular files of a folder with one of the extensions; all else goes into `notes`."""
+    base = root / folder
+    if not base.is_dir():
+        return
+    inside = (root.resolve(), base.resolve())
+    try:
+        entries = sorted(os.scandir(base), key=lambda entry: entry.name)
+    except OSError as error:
+        notes.about(folder).add(Kind.REFUSED, f"the folder cannot be read: {error.strerror}")
+        return
+    for entry in entries:
+        path = base / entry.name
+        if entry.name.startswith(".") or entry.name.lower().endswith(_BY_PRODUCTS):
+            continue
+        if problem := _file_problem(entry, path, inside):
+            notes.about(_relative(path)).add(Kind.REFUSED, problem)
+        elif path.suffix.lower() not in extensions:
+            notes.about(_relative(path)).add(Kind.ORPHAN, f"no file of the kinds that belong into {folder}/")
+        else:
+            yield path
+
+
+def _file_problem(entry: os.DirEntry[str], path: Path, inside: tuple[Path, ...]) -> str | None:
+    if entry.is_symlink():
+        try:
+            target = path.resolve(strict=True)
+        except (OSError, RuntimeError):  # a RuntimeError is a loop of links
+            return "a link to a file that does not exist"
+        if not any(target.is_relative_to(folder) for folder in inside):
+            return "a link that leads out of the library is not followed"
+    if entry.is_dir():
+        return "a folder where a file should be"
+    return None if entry.is_file() else "no regular file"
+
+
+def _note_other_folders(root: Path, notes: Notes) -> None:
+    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+        known = entry.name in (*FOLDERS, REGISTRY) or entry.name.startswith(".")
+        if not known and not entry.name.lower().endswith(_BY_PRODUCTS):
+            notes.about(entry.name).add(Kind.ORPHAN, f"{'a folder' if entry.is_dir() else 'a file'} that has no table")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _relative(path: Path | None) -> str | None:
+    return f"{path.parent.name}/{path.name}" if path is not None else None

@@ -1,0 +1,216 @@
+"""Where each row of a legacy moments file goes: which rows are one, what each is called, and who its parent is.
+
+Legacy ids are hashes of a moment's times. They repeat inside a file and between videos, rows name themselves as their
+parent, and the oldest rows have no id. Nothing here asks the database anything.
+"""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from app.importer.report import Kind, Notes
+from app.importer.rows import LegacyMoment
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,20}")
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedMoment:
+    """A row under the identifier it is stored with. `parent` is the place of its parent in the list, from 0."""
+
+    moment: LegacyMoment
+    identifier: str
+    parent: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTimes:
+    """What is stored under an identifier of the same video."""
+
+    start_time: float
+    end_time: float
+    is_refined: bool
+
+
+def merge_duplicates(moments: Sequence[LegacyMoment], notes: Notes) -> list[LegacyMoment]:
+    """Return the rows without plain duplicates: same id, parent, times, title and config. The first one stays."""
+    kept: dict[tuple[object, ...], LegacyMoment] = {}
+    for moment in moments:
+        key = (*_identity(moment), moment.title, moment.config_key, moment.model)
+        first = kept.setdefault(key, moment)
+        if first is not moment:
+            clip_path, clip_url = first.clip_path or moment.clip_path, first.clip_url or moment.clip_url
+            kept[key] = replace(first, clip_path=clip_path, clip_url=clip_url)
+            notes.add(Kind.MERGED, f"says the same as row {first.row}", _content(moment), row=moment.row)
+    return list(kept.values())
+
+
+def place_moments(
+    moments: Sequence[LegacyMoment],
+    video: str,
+    stored: Mapping[str, StoredTimes],
+    taken: Collection[str],
+    notes: Notes,
+) -> list[PlacedMoment]:
+    """Return the rows with the identifier and the parent of each, in the order of the file.
+
+    `stored` is what the video has already, `taken` the identifiers that belong to other videos. The same rows get the
+    same identifiers however often, and whatever is appended to them.
+    """
+    identifiers = _Namer(moments, video, stored, taken).name_all()
+    parents = _find_parents(moments, notes)
+    for moment, identifier in zip(moments, identifiers, strict=True):
+        if identifier != moment.legacy_id:
+            notes.add(
+                Kind.RENAMED, _why_renamed(moment, taken), {"from": moment.legacy_id, "to": identifier}, moment.row
+            )
+    return [PlacedMoment(*placed) for placed in zip(moments, identifiers, parents, strict=True)]
+
+
+def prefer_original(moments: Sequence[LegacyMoment], places: Sequence[int]) -> int:
+    """Return which of several rows with one id is meant by it: the original, or else the earliest."""
+    return min(places, key=lambda place: (moments[place].is_refined, place))
+
+
+def places_by_legacy_id(moments: Sequence[LegacyMoment]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, moment in enumerate(moments):
+        if moment.legacy_id is not None:
+            places[moment.legacy_id].append(place)
+    return dict(places)
+
+
+class _Namer:
+    """Gives each row its identifier: the legacy id to one row that has it, and one made from the row to the others."""
+
+    def __init__(
+        self,
+        moments: Sequence[LegacyMoment],
+        video: str,
+        stored: Mapping[str, StoredTimes],
+        taken: Collection[str],
+    ) -> None:
+        self._moments = moments
+        self._stored = stored
+        self._taken = taken
+        self._made = _make_identifiers(moments, video)
+
+    def name_all(self) -> list[str]:
+        names = dict(self._keep_legacy_ids())
+        used = set(names.values())
+        for place, make in enumerate(self._made):
+            if place not in names:
+                names[place] = _first_free(make, used)
+                used.add(names[place])
+        return [names[place] for place in range(len(self._moments))]
+
+    def _keep_legacy_ids(self) -> list[tuple[int, str]]:
+        return [
+            (holder, legacy_id)
+            for legacy_id, places in places_by_legacy_id(self._moments).items()
+            if self._is_usable(legacy_id) and not self._was_renamed(holder := self._holder(legacy_id, places))
+        ]
+
+    def _is_usable(self, legacy_id: str) -> bool:
+        return _IDENTIFIER.fullmatch(legacy_id) is not None and legacy_id not in self._taken
+
+    def _holder(self, legacy_id: str, places: Sequence[int]) -> int:
+        """Return the row that keeps the id: the one that has it already, the original, or else the first."""
+        stored = self._stored.get(legacy_id)
+        return min(
+            places,
+            key=lambda place: (
+                _times(self._moments[place]) != stored,
+                self._moments[place].is_refined,
+                place,
+            ),
+        )
+
+    def _was_renamed(self, place: int) -> bool:
+        """Whether an earlier import had to rename the row, though its id is free, or without a row, by now."""
+        moment = self._moments[place]
+        holds_it = moment.legacy_id is not None and self._stored.get(moment.legacy_id) == _times(moment)
+        return not holds_it and self._made[place](0) in self._stored
+
+
+def _make_identifiers(moments: Sequence[LegacyMoment], video: str) -> list[Callable[[int], str]]:
+    """Return for each row a function that gives its first, second, … choice of an identifier."""
+    seen: Counter[tuple[object, ...]] = Counter()
+    makers = []
+    for moment in moments:
+        identity = _identity(moment)
+        makers.append(_maker((video, *identity, seen[identity])))
+        seen[identity] += 1
+    return makers
+
+
+def _maker(parts: tuple[object, ...]) -> Callable[[int], str]:
+    text = "\0".join(map(repr, parts))
+    return lambda choice: hashlib.sha256(f"{text}\0{choice}".encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _first_free(make: Callable[[int], str], used: Collection[str]) -> str:
+    choice = 0
+    while (identifier := make(choice)) in used:
+        choice += 1
+    return identifier
+
+
+def _identity(moment: LegacyMoment) -> tuple[object, ...]:
+    """What makes a row the same row when its title or its config changes."""
+    return (moment.legacy_id, moment.legacy_parent, moment.start_time, moment.end_time, moment.is_refined)
+
+
+def _times(moment: LegacyMoment) -> StoredTimes:
+    return StoredTimes(moment.start_time, moment.end_time, moment.is_refined)
+
+
+def _find_parents(moments: Sequence[LegacyMoment], notes: Notes) -> list[int | None]:
+    """Return each row's parent: never the row itself or one that descends from it."""
+    places = places_by_legacy_id(moments)
+    parents: list[int | None] = [None] * len(moments)
+    for place, moment in enumerate(moments):
+        if moment.legacy_parent is None:
+            continue
+        candidates = sorted(places.get(moment.legacy_parent, []), key=lambda other: _parent_rank(moments, place, other))
+        parents[place] = next((other for other in candidates if not _descends(parents, other, place)), None)
+        if parents[place] is None:
+            reason = "parent_id is its own id, and no other row has it" if candidates else "no row has its parent_id"
+            notes.add(Kind.CHANGED, reason, {"parent_id": moment.legacy_parent}, row=moment.row)
+    return parents
+
+
+def _parent_rank(moments: Sequence[LegacyMoment], place: int, other: int) -> tuple[bool, bool, int]:
+    """Originals first, then what was there before the row, then the earliest."""
+    return (moments[other].is_refined, other > place, other)
+
+
+def _descends(parents: Sequence[int | None], place: int | None, ancestor: int) -> bool:
+    while place is not None:
+        if place == ancestor:
+            return True
+        place = parents[place]
+    return False
+
+
+def _why_renamed(moment: LegacyMoment, taken: Collection[str]) -> str:
+    if moment.legacy_id is None:
+        return "has no id"
+    if _IDENTIFIER.fullmatch(moment.legacy_id) is None:
+        return "its id does not fit the column"
+    if moment.legacy_id in taken:
+        return "a moment of another video has its id"
+    return "another row of the file has its id"
+
+
+def _content(moment: LegacyMoment) -> dict[str, object]:
+    content: dict[str, object] = {
+        "id": moment.legacy_id,
+        "parent_id": moment.legacy_parent,
+        "start_time": moment.start_time,
+        "end_time": moment.end_time,
+        "title": moment.title,
+    }
+    return content | ({"gcs_clip_path": moment.clip_path} if moment.clip_path else {})

@@ -1,0 +1,244 @@
+"""All that a legacy library knows of one video, read and checked, without the database."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import TypeVar
+
+from app.ai.templates import segment_lines, word_lines
+from app.core.text import to_nfc
+from app.importer.clips import clip_name
+from app.importer.keys import audio_key, clip_key, film_key, thumbnail_key
+from app.importer.layout import Library, VideoFiles
+from app.importer.moments import merge_duplicates
+from app.importer.reading import Document, Unreadable, read_json
+from app.importer.registry import Source
+from app.importer.report import Kind, Notes
+from app.importer.rows import LegacyMoment, MomentsFile, PastedTranscript, parse_moments
+from app.importer.runs import LegacyRun, parse_runs
+from app.importer.transcripts import LegacyTranscript, parse_transcript
+from app.media.probe import MediaInfo, NotAVideo, probe_media, size_in_kb
+
+_T = TypeVar("_T")
+_EVERYTHING = (float("-inf"), float("inf"))
+
+
+class Certainty(IntEnum):
+    """How sure an address is: what the files prove replaces what somebody assumed."""
+
+    ASSUMED = 0
+    NAMED = 1
+    PRESENT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a video lies."""
+
+    url: str
+    certainty: Certainty
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of the library, its size in bytes, and the key of its copy; `media` is None for what is no video."""
+
+    path: Path
+    key: str
+    size: int
+    media: MediaInfo | None = None
+
+    @property
+    def url(self) -> str:
+        return self.path.as_uri()
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def file_size_kb(self) -> int:
+        return size_in_kb(self.size)
+
+
+@dataclass(slots=True)
+class PreparedVideo:
+    """One video, ready to be written. `taken` are the moment ids that videos before it in the library have."""
+
+    identifier: str
+    address: Address
+    film: LocalFile | None
+    file_size_kb: int | None
+    source_url: str | None
+    transcript: LegacyTranscript | None
+    transcript_file: str | None
+    moments: list[LegacyMoment]
+    moments_file: str | None
+    history_file: str | None
+    clips: dict[str, LocalFile]
+    thumbnail: LocalFile | None
+    audio: LocalFile | None
+    runs: list[LegacyRun]
+    notes: Notes
+    taken: frozenset[str] = field(default_factory=frozenset)
+
+    def files(self) -> list[LocalFile]:
+        """Return all files of the library that belong to the video."""
+        single = [self.film, self.thumbnail, self.audio]
+        return [file for file in (*single, *self.clips.values()) if file is not None]
+
+    def lose(self, file: LocalFile) -> None:
+        """Go on as if the library had never had a file."""
+        if file == self.film:
+            self.film, self.file_size_kb = None, None
+            self.address = _registered_address(self.source_url) or Address(file.url, Certainty.ASSUMED)
+        self.thumbnail = None if file == self.thumbnail else self.thumbnail
+        self.audio = None if file == self.audio else self.audio
+        self.clips = {legacy_id: clip for legacy_id, clip in self.clips.items() if clip != file}
+
+
+def prepare_video(files: VideoFiles, library: Library, source: Source | None) -> PreparedVideo:
+    """Read all files of a video; it blocks. What cannot be read or stored is in the result's notes."""
+    notes = Notes(None, files.identifier)
+    film = _probe_file(files.video, film_key(files.identifier, files.video), notes) if files.video else None
+    transcript = _read_file(files.transcript, parse_transcript, notes)
+    moments = _read_file(files.moments, parse_moments, notes) or MomentsFile([], [])
+    about_moments = notes.about(_name(files.moments))
+    _note_lost_transcripts(moments.pasted, transcript, about_moments)
+    kept = merge_duplicates(moments.moments, about_moments)
+    return PreparedVideo(
+        identifier=files.identifier,
+        address=_find_address(files, film, library, source, notes),
+        film=film,
+        file_size_kb=_file_size_kb(film, source),
+        source_url=source.url if source else None,
+        transcript=transcript,
+        transcript_file=_name(files.transcript),
+        moments=kept,
+        moments_file=_name(files.moments),
+        history_file=_name(files.history),
+        clips=_find_clips(files.identifier, kept, library, notes),
+        thumbnail=_find_file(files.thumbnail, thumbnail_key, "picture", notes),
+        audio=_find_file(files.audio, audio_key, "sound", notes),
+        runs=_read_file(files.history, parse_runs, notes) or [],
+        notes=notes,
+    )
+
+
+def _read_file(path: Path | None, parse: Callable[[Document, Notes], _T], notes: Notes) -> _T | None:
+    if path is None:
+        return None
+    notes, content = notes.about(_name(path)), None
+    try:
+        document = read_json(path)
+        content = document.value
+        return parse(document, notes)
+    except Exception as error:  # whatever it is, it is this file's and not its video's
+        notes.add(Kind.REFUSED, _reason(error), content)
+        return None
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case Unreadable() | NotAVideo():
+            return str(error)
+        case OSError():
+            return f"it cannot be read: {error.strerror}"
+        case _:
+            return f"{type(error).__name__}: {error}"
+
+
+def _probe_file(path: Path, key: str, notes: Notes) -> LocalFile | None:
+    try:
+        size = path.stat().st_size
+        return LocalFile(path, key, size, probe_media(path))
+    except OSError as error:
+        notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
+        return None
+    except Exception as error:  # as above
+        notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
+        return LocalFile(path, key, size)
+
+
+def _find_address(
+    files: VideoFiles, film: LocalFile | None, library: Library, source: Source | None, notes: Notes
+) -> Address:
+    if film is not None:
+        return Address(film.url, Certainty.PRESENT)
+    if registered := _registered_address(source.url if source else None):
+        return registered
+    url = (library.root / "videos" / f"{files.identifier}.mp4").as_uri()
+    notes.add(Kind.MISSING, "no video file: its address is where one would be", url)
+    return Address(url, Certainty.ASSUMED)
+
+
+def _registered_address(source_url: str | None) -> Address | None:
+    return Address(source_url, Certainty.NAMED) if source_url and source_url.startswith("gs://") else None
+
+
+def _file_size_kb(film: LocalFile | None, source: Source | None) -> int | None:
+    if film is not None:
+        return film.file_size_kb
+    return size_in_kb(source.file_size) if source and source.file_size is not None else None
+
+
+def _find_file(path: Path | None, key: Callable[[str, Path], str], what: str, notes: Notes) -> LocalFile | None:
+    if path is None:
+        return None
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
+        return None
+    if size == 0:
+        notes.about(_name(path)).add(Kind.REFUSED, f"the {what} is empty")
+        return None
+    return LocalFile(path, key(to_nfc(path.stem), path), size)
+
+
+def _find_clips(
+    identifier: str, moments: Iterable[LegacyMoment], library: Library, notes: Notes
+) -> dict[str, LocalFile]:
+    """Return the clip files of a video's moments by legacy id."""
+    clips = {}
+    for legacy_id in {moment.legacy_id: None for moment in moments if moment.legacy_id}:
+        name = clip_name(identifier, legacy_id)
+        if name not in library.clips:
+            continue
+        path = library.root / "moment_clips" / library.clips[name]
+        clip = _probe_file(path, clip_key(identifier, legacy_id, name), notes)
+        if clip is not None and clip.media is not None:
+            clips[legacy_id] = clip
+    return clips
+
+
+def _note_lost_transcripts(
+    pasted: Iterable[PastedTranscript], transcript: LegacyTranscript | None, notes: Notes
+) -> None:
+    """Note the transcripts in prompts that are not the one that is stored: with their prompts they would vanish."""
+    rows: dict[str, list[int]] = {}
+    are_stored: dict[str, bool] = {}
+    for each in pasted:
+        if each.lines not in are_stored:
+            are_stored[each.lines] = _is_stored(each, transcript)
+        rows.setdefault(each.lines, []).append(each.row)
+    for lines, is_stored in are_stored.items():
+        if not is_stored:
+            content = {"rows": rows[lines], "transcript": lines}
+            notes.add(Kind.DROPPED, "the transcript in the prompt is not the stored one", content)
+
+
+def _is_stored(pasted: PastedTranscript, transcript: LegacyTranscript | None) -> bool:
+    if transcript is None:
+        return False
+    try:
+        return pasted.lines == segment_lines(transcript.segments) or pasted.lines == word_lines(
+            transcript.words, pasted.window or _EVERYTHING, pasted.offset
+        )
+    except (KeyError, TypeError, ValueError):  # words or segments without times
+        return False
+
+
+def _name(path: Path | None) -> str | None:
+    return f"{path.parent.name}/{path.name}" if path else None

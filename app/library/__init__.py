@@ -1,7 +1,0 @@
-"""The importer: a library of the previous backend, which kept its state in files, into the tables."""
-
-from app.library.importing import ImportOptions, Progress, import_library
-from app.library.layout import NoLibrary
-from app.library.report import Entry, Kind, Report
-
-__all__ = ["Entry", "ImportOptions", "Kind", "NoLibrary", "Progress", "Report", "import_library"]

@@ -1,0 +1,75 @@
+"""Running an import on a database of the test's own, and looking at what it left there."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from app.core.config import Settings
+from app.database import Connection, connect
+from app.importer import ImportOptions, Report, import_library
+from app.importer.report import TABLES
+from app.storage import open_storage
+from tests.importer.legacy import LegacyLibrary
+
+
+class Silence:
+    """Progress that nobody watches."""
+
+    def begin(self, videos: int, size: int) -> None:
+        pass
+
+    def advance(self, report: Report) -> None:
+        pass
+
+    def copy(self, size: int) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+class Importer:
+    """Imports libraries into one database and one storage."""
+
+    def __init__(self, url: str, data_dir: Path, storage_url: str | None = None) -> None:
+        self.settings = Settings(database_url=url, data_dir=data_dir, storage_url=storage_url)
+        self.storage = open_storage(self.settings)
+
+    async def run(self, legacy: LegacyLibrary, **options: Any) -> dict[str, Any]:
+        """Import and return the report."""
+        how = ImportOptions(**options)
+        report = await import_library(self.settings, self.storage, legacy.root, how, Silence())
+        with report:
+            return await asyncio.to_thread(report.to_json)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        async with connect(self.settings) as conn:
+            yield conn
+
+    async def rows(self, table: str, order: str = "id") -> list[dict[str, Any]]:
+        async with connect(self.settings) as conn, conn.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(f"SELECT * FROM {table} ORDER BY {order}")
+            return await cursor.fetchall()
+
+    async def row(self, table: str) -> dict[str, Any]:
+        """Return the table's only row."""
+        (row,) = await self.rows(table)
+        return row
+
+    async def everything(self) -> dict[str, list[dict[str, Any]]]:
+        """Return every row of every table with its id and its times."""
+        return {table: await self.rows(table) for table in TABLES}
+
+
+def counts(report: dict[str, Any], kind: str) -> dict[str, int]:
+    """Return how many rows of each table are `new`, `changed` or `unchanged`, without the zeros."""
+    return {table: count[kind] for table, count in report["tables"].items() if count[kind]}
+
+
+def entries(report: dict[str, Any], kind: str) -> Sequence[dict[str, Any]]:
+    return [entry for entry in report["entries"] if entry["kind"] == kind]

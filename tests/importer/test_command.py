@@ -1,0 +1,175 @@
+"""The command line: what it accepts, what it says, and its exit status."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from app.core.config import Settings
+from app.importer import command
+from tests.importer.legacy import LegacyLibrary, make_row
+
+
+def parse(*arguments: str | Path) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(list(map(str, arguments)))
+
+
+@pytest.fixture
+def settings(own_database_url: str, tmp_path: Path) -> Settings:
+    return Settings(database_url=own_database_url, data_dir=tmp_path / "data")
+
+
+def test_a_complete_import_ends_with_0_and_says_how_many_rows(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_moments("talk", make_row(0, 30), make_row(30, 60))
+    assert command.run(parse(legacy.root), settings) == 0
+    output = capsys.readouterr().out
+    assert "5 rows of 1 videos" in output
+    assert "rows/s" in output
+
+
+def test_a_library_that_is_the_servers_own_folder_ends_with_2(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_moments("talk", make_row())
+    own = settings.model_copy(update={"storage_url": legacy.root.as_uri()})
+    assert command.run(parse(legacy.root), own) == 2
+    assert capsys.readouterr().err.startswith("STORAGE_URL must not lie in the library ")
+
+
+def test_an_incomplete_import_ends_with_1_and_names_the_row(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_moments("talk", make_row(0, 30), make_row(30, 20))
+    assert command.run(parse(legacy.root), settings) == 1
+    assert "moments/talk.json row 2: end_time is not greater than start_time" in capsys.readouterr().out
+
+
+def test_the_report_is_written_where_it_is_asked_for(settings: Settings, legacy: LegacyLibrary, tmp_path: Path) -> None:
+    legacy.add_moments("talk", make_row())
+    assert command.run(parse(legacy.root, "--report", tmp_path / "report.json"), settings) == 0
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    assert (report["complete"], report["tables"]["moments"]["new"]) == (True, 1)
+
+
+def test_a_report_that_cannot_be_written_ends_with_1(
+    settings: Settings, legacy: LegacyLibrary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_moments("talk", make_row())
+    (tmp_path / "report.json").mkdir()
+    assert command.run(parse(legacy.root, "--report", tmp_path / "report.json"), settings) == 1
+    assert "report could not be written" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_that_nothing_was_written(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_moments("talk", make_row())
+    assert command.run(parse(legacy.root, "--dry-run"), settings) == 0
+    assert "nothing was written" in capsys.readouterr().out
+
+
+def test_the_summary_says_where_files_are_served_from(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_video("talk.mp4")
+    command.run(parse(legacy.root), settings)
+    assert (
+        f"1 files are served from where they lie; a server with another DATA_DIR needs LIBRARY_DIRS={legacy.root}\n"
+        in capsys.readouterr().out
+    )
+
+
+def test_the_summary_says_what_to_set_where_the_folder_could_not_be_noted(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_video("talk.mp4")
+    settings.data_dir.touch()
+    command.run(parse(legacy.root), settings)
+    assert f"the server needs LIBRARY_DIRS={legacy.root}, because this failed: " in capsys.readouterr().out
+
+
+def test_the_summary_says_how_much_was_copied(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_moments("talk", make_row(gcs_clip_path="clips/c.mp4"))
+    legacy.add("audios/talk.wav", bytes(5000))
+    for options, line in (
+        (["--dry-run"], "1 files (5.0 kB) to be copied, 0 files (0 bytes) already there"),
+        ([], "1 files (5.0 kB) copied, 0 files (0 bytes) already there"),
+        ([], "0 files (0 bytes) copied, 1 files (5.0 kB) already there"),
+    ):
+        assert command.run(parse(legacy.root, "--copy", "--bucket", "films", *options), settings) == 0
+        output = capsys.readouterr().out
+        assert f"{line}\n1 rows name files in buckets or on other hosts, which are not copied\n" in output
+
+
+def test_a_storage_that_is_away_ends_with_2_and_one_sentence(
+    settings: Settings, legacy: LegacyLibrary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_video("talk.mp4")
+    (tmp_path / "file").touch()
+    away = settings.model_copy(update={"storage_url": f"{(tmp_path / 'file').as_uri()}/media"})
+    assert command.run(parse(legacy.root, "--copy"), away) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("not a directory (0 of 1 videos are in; import again to go on)")
+
+
+def test_a_storage_that_is_none_ends_with_2_and_one_sentence(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_video("talk.mp4")
+    wrong = settings.model_copy(update={"storage_url": "s3://bucket"})
+    assert command.run(parse(legacy.root, "--copy"), wrong) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("STORAGE_URL")
+
+
+def test_long_lists_are_cut_in_the_summary(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_moments("talk", *({"start_time": n, "end_time": n + 1, "title": "A"} for n in range(25)))
+    command.run(parse(legacy.root), settings)
+    output = capsys.readouterr().out
+    assert "25 renamed" in output
+    assert "… and 15 more" in output
+
+
+def test_a_title_that_looks_like_markup_or_cannot_be_printed_is_no_harm(
+    settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_moments("talk", make_row(title="[/bold]\ud800"))
+    assert command.run(parse(legacy.root), settings) == 1
+    assert "[/bold]" in capsys.readouterr().out
+
+
+def test_a_database_that_is_away_ends_with_2_and_one_sentence(
+    legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_moments("talk", make_row())
+    settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/none")
+    assert command.run(parse(legacy.root), settings) == 2
+    assert capsys.readouterr().err.startswith("Cannot connect to nobody@127.0.0.1:1/none")
+
+
+def test_a_folder_that_is_no_library_ends_with_2_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(tmp_path / "gone")
+    assert ended.value.code == 2
+    assert f"{tmp_path / 'gone'} does not exist" in capsys.readouterr().err
+
+
+def test_a_report_into_a_folder_that_is_not_there_ends_with_2(
+    legacy: LegacyLibrary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    legacy.add_registry()
+    with pytest.raises(SystemExit) as ended:
+        parse(legacy.root, "--report", tmp_path / "gone" / "report.json")
+    assert ended.value.code == 2
+    assert "there is no folder" in capsys.readouterr().err

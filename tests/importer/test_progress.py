@@ -1,0 +1,73 @@
+"""Progress on a terminal and in a log."""
+
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from app.importer import progress
+from app.importer.progress import BarProgress, LogProgress
+from app.importer.report import Report, TableCount
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Iterator[Report]:
+    with Report(tmp_path, dry_run=False) as report:
+        report.add_tables({"moments": TableCount(new=1200)})
+        yield report
+
+
+def test_a_terminal_shows_a_bar_with_videos_and_rows(report: Report) -> None:
+    output = io.StringIO()
+    bar = BarProgress(Console(file=output, force_terminal=True, width=120))
+    bar.begin(2, 0)
+    bar.advance(report)
+    bar.end()
+    assert "1/2" in output.getvalue()
+    assert "1,200 rows" in output.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(0.0, ["Imported 1 of 2 videos, 1200 rows"]), (3600.0, [])])
+def test_a_log_gets_a_line_when_some_time_has_passed(
+    report: Report, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, seconds: float, lines: list[str]
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", seconds)
+    with caplog.at_level(logging.INFO, "app.importer"):
+        log = LogProgress()
+        log.begin(2, 0)
+        log.advance(report)
+        log.end()
+    assert caplog.messages == ["Importing 2 videos", *lines, "Went through 1 of 2 videos"]
+
+
+def test_a_terminal_shows_a_bar_with_bytes_and_their_rate_where_files_are_copied(report: Report) -> None:
+    output = io.StringIO()
+    bar = BarProgress(Console(file=output, force_terminal=True, width=120))
+    bar.begin(2, 4_000_000)
+    bar.copy(1_500_000)
+    bar.end()
+    assert "1.5 MB of 4.0 MB" in output.getvalue()
+    assert "/s" in output.getvalue()
+
+
+def test_a_terminal_shows_no_second_bar_where_nothing_is_copied(report: Report) -> None:
+    output = io.StringIO()
+    bar = BarProgress(Console(file=output, force_terminal=True, width=120))
+    bar.begin(2, 0)
+    bar.end()
+    assert "Copying" not in output.getvalue()
+
+
+def test_a_log_gets_lines_while_one_long_file_is_copied(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level(logging.INFO, "app.importer"):
+        log = LogProgress()
+        log.begin(2, 4_000_000)
+        log.copy(1_500_000)
+    assert caplog.messages[0] == "Importing 2 videos and copying 4.0 MB"
+    assert caplog.messages[1].startswith("Imported 0 of 2 videos, 0 rows, copied 1.5 MB of 4.0 MB, ")
