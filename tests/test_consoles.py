@@ -18,7 +18,7 @@ from app.core.config import Settings
 from app.core.console import accept_any_text, open_console
 from app.embedded import install
 from app.importer import command
-from app.models.run import StageRecord, StageStatus
+from app.models.runs import StageRecord, StageStatus
 from app.models.stages import Stage
 from app.worker.run_progress import open_progress
 from tests.importer.legacy import LegacyLibrary, make_row

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from app.core.masking import mask_values
-from app.models.run import StageRecord, StageStatus
+from app.models.runs import StageRecord, StageStatus
 from app.repositories.runs import RunSummary
 from app.services import runs
 

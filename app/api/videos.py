@@ -12,8 +12,7 @@ from app.api.paging import next_link
 from app.api.read_route import ReadRoute, SharedReads, get_reads
 from app.api.schemas.common import Error
 from app.api.schemas.videos import SingleVideoAnswer, VideoAnswer
-from app.models.video import describe_early_end
-from app.models.video_file import FileStatus
+from app.models.videos import FileStatus, describe_early_end
 from app.repositories.videos import DetailedVideoCard, VideoCard
 from app.services import videos
 from app.services.media import ExtractedAudio

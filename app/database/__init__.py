@@ -1,9 +1,7 @@
-"""The one connection pool, its connections, and the dependencies that hand them to endpoints."""
+"""PostgreSQL: the one pool, its connections, queries over them, and migrations from Python."""
 
-from app.database.batches import Batches, OpenConnection
-from app.database.checkout import Database
+from app.database.checkout import Batches, Database, OpenConnection, get_connection, get_db
 from app.database.connection import Connection, connect
-from app.database.dependencies import get_connection, get_db
 from app.database.pool import close_db, get_pool, init_db
 
 __all__ = [

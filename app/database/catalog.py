@@ -1,18 +1,20 @@
-"""Whether a database has the schema of db/schema.sql: what PostgreSQL's catalogs say of both, compared."""
+"""PostgreSQL's catalogs: how a schema differs from db/schema.sql, the revision, and the rights of this role."""
 
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import Connection, sql
+from psycopg import Connection as SyncConnection
+from psycopg import sql
 
 from app.core.config import Settings
 from app.core.errors import ConfigurationError
-from app.database.migrations import open_connection
-from app.database.session import PIN_TRANSACTION, pin_parameters
+from app.database.connection import PIN_TRANSACTION, Connection, pin_parameters
+from app.database.migrations import open_connection, read_revision
 
 _SCHEMA = Path(__file__).resolve().parents[2] / "db" / "schema.sql"
 
@@ -165,14 +167,14 @@ def check_database(settings: Settings) -> list[str]:
     return compare({name: _as_created(name, text, wanted, restored) for name, text in found.items()}, wanted)
 
 
-def create_schema(conn: Connection[Any]) -> None:
+def create_schema(conn: SyncConnection[Any]) -> None:
     """Run db/schema.sql in an empty database."""
     with conn.transaction():
         conn.execute(PIN_TRANSACTION, pin_parameters())
         conn.execute(_SCHEMA.read_bytes())
 
 
-def _create_again(conn: Connection[Any]) -> None:
+def _create_again(conn: SyncConnection[Any]) -> None:
     """Create what has an expression from what PostgreSQL prints of it, as a dump that is restored does."""
     with conn.transaction():
         conn.execute(PIN_TRANSACTION, pin_parameters())
@@ -186,7 +188,7 @@ def _as_created(name: str, text: str, wanted: Catalog, restored: Catalog) -> str
     return wanted[name] if name in wanted and text == restored[name] else text
 
 
-def describe_catalog(conn: Connection[Any]) -> Catalog:
+def describe_catalog(conn: SyncConnection[Any]) -> Catalog:
     """Return the tables of this schema with all that belongs to them, without Alembic's and extensions'."""
     with conn.transaction():
         conn.execute(PIN_TRANSACTION, pin_parameters())  # what is in public is then named without its schema
@@ -216,7 +218,7 @@ def _difference(name: str, found: str | None, wanted: str | None) -> str | None:
 
 
 @contextmanager
-def _scratch_database(conn: Connection[Any]) -> Iterator[str]:
+def _scratch_database(conn: SyncConnection[Any]) -> Iterator[str]:
     name = f"videomoments_check_{secrets.token_hex(8)}"
     try:
         _create_scratch(conn, name)
@@ -225,10 +227,95 @@ def _scratch_database(conn: Connection[Any]) -> Iterator[str]:
         conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def _create_scratch(conn: Connection[Any], name: str) -> None:
+def _create_scratch(conn: SyncConnection[Any], name: str) -> None:
     try:
         conn.execute(sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name)))
     except psycopg.errors.InsufficientPrivilege:
         raise ConfigurationError(
             f"The check builds db/schema.sql in a scratch database, and {conn.info.user} may not create databases"
         ) from None
+
+
+# What is this project's in the schema `public`, which others may use too.
+PUBLIC_TABLES = (
+    "videos",
+    "transcripts",
+    "prompts",
+    "generation_configs",
+    "moments",
+    "clips",
+    "thumbnails",
+    "pipeline_history",
+)
+PUBLIC_FUNCTIONS = ("moments_add_if_free", "videos_end")
+OWN_SCHEMAS = ("library", "pipeline", "search")
+
+# Triggers need no right to their functions. The sequence of a serial belongs to its table ('a'), and needs a right of
+# its own.
+_READ_CONDITION: LiteralString = """
+    WITH needed (schema, is_table, is_allowed) AS (
+        SELECT nspname, false, has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'public'
+        UNION ALL
+        SELECT nspname, true, has_schema_privilege(nspname, 'USAGE')
+               AND has_table_privilege(pg_class.oid, 'SELECT')
+               AND (
+                   relname = 'alembic_version' OR relkind IN ('v', 'm')
+                   OR has_table_privilege(pg_class.oid, 'INSERT')
+                  AND has_table_privilege(pg_class.oid, 'UPDATE')
+                  AND has_table_privilege(pg_class.oid, 'DELETE')
+               )
+               AND NOT EXISTS (
+                   SELECT FROM pg_depend JOIN pg_class AS sequence ON sequence.oid = objid
+                   WHERE refobjid = pg_class.oid AND deptype = 'a'
+                     AND CASE sequence.relkind WHEN 'S' THEN NOT has_sequence_privilege(objid, 'USAGE') END
+               )
+        FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE relkind IN ('r', 'p', 'v', 'm')
+          AND (nspname = ANY (%(schemas)s) OR nspname = 'public' AND relname = ANY (%(tables)s))
+        UNION ALL
+        SELECT nspname, false, has_schema_privilege(nspname, 'USAGE') AND has_function_privilege(pg_proc.oid, 'EXECUTE')
+        FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
+        WHERE prorettype <> 'trigger'::regtype
+          AND (nspname = ANY (%(schemas)s) OR nspname = 'public' AND proname = ANY (%(functions)s))
+    )
+    SELECT current_setting('transaction_read_only') = 'on',
+           coalesce(bool_or(is_allowed) FILTER (WHERE is_table), true),
+           coalesce(array_agg(DISTINCT schema ORDER BY schema) FILTER (WHERE NOT is_allowed), '{}')::text[]
+    FROM needed
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a database and this role's rights in it are like. Without `has_rights` no table can be used at all.
+
+    `revision` is None where it was never migrated, or may not be read; `closed_schemas` are those where a right lacks.
+    """
+
+    is_read_only: bool
+    has_rights: bool
+    closed_schemas: tuple[str, ...]
+    revision: str | None
+
+    @property
+    def missing_rights(self) -> str:
+        """Return one sentence that says what to grant, or nothing where nothing lacks."""
+        if not self.closed_schemas:
+            return ""
+        schemas = ", ".join(self.closed_schemas)
+        return (
+            f"The role of DATABASE_URL lacks rights in {schemas}: grant it USAGE on the schema and the sequences, "
+            "SELECT, INSERT, UPDATE and DELETE on the tables, EXECUTE on the functions"
+        )
+
+
+async def read_condition(conn: Connection) -> Condition:
+    """Look at the database. It needs no right in it."""
+    wanted = {
+        "schemas": list(OWN_SCHEMAS),
+        "tables": [*PUBLIC_TABLES, "alembic_version"],
+        "functions": list(PUBLIC_FUNCTIONS),
+    }
+    is_read_only, has_rights, closed = await anext(await conn.execute(_READ_CONDITION, wanted))
+    revision = None if "public" in closed else await read_revision(conn)
+    return Condition(is_read_only, has_rights, tuple(closed), revision)

@@ -1,10 +1,92 @@
-"""Connections for what also waits for something else."""
+"""Connections of the pool for requests: FastAPI dependencies, single blocks, and reads that share one statement."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import aclosing, asynccontextmanager
+from contextvars import Context
+from typing import Generic, TypeVar
 
-from app.database.batches import OpenConnection
+from app.core.config import Settings
+from app.core.errors import DatabaseUnreachable
 from app.database.connection import Connection
+from app.database.pool import get_pool, no_connection_error
+
+Key = TypeVar("Key", bound=Hashable)
+Found = TypeVar("Found")
+
+OpenConnection = Callable[[], AsyncGenerator[Connection]]
+
+# Statements under way at once. While they are, further keys wait and become the next one.
+_CONCURRENCY = 2
+_KEYS_AT_MOST = 100
+
+
+class Batches(Generic[Key, Found]):
+    """Loads what belongs to a key, together with what others ask for at the same time.
+
+    A read that is alone is sent at once. Under load the round trip, which costs more than the rows, is shared. What a
+    caller gets was read after it asked, so it sees whatever was committed before. A statement that fails, fails for all
+    who share it; where no connection can be opened, for all who wait.
+    """
+
+    def __init__(
+        self,
+        open_connection: OpenConnection,
+        load: Callable[[Connection, list[Key]], Awaitable[dict[Key, Found]]],
+        settings: Settings,
+    ) -> None:
+        self._open_connection = open_connection
+        self._load = load
+        self._timeout = settings.database_pool_timeout
+        self._max_waiting = settings.database_max_waiting
+        self._waiting: list[tuple[Key, asyncio.Future[Found | None]]] = []
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def get(self, key: Key) -> Found | None:
+        """Return what `load` found for the key, or None.
+
+        Raises `DatabaseUnavailable` where the answer does not come within the pool's timeout, or where as many keys
+        wait as requests may wait for a connection.
+        """
+        if len(self._waiting) >= self._max_waiting:
+            raise no_connection_error()
+        answer: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((key, answer))
+        if len(self._running) < _CONCURRENCY:
+            task = asyncio.create_task(self._run(), context=Context())  # of all who share it, so of no request
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await answer
+        except TimeoutError:
+            raise no_connection_error() from None
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch = [each for each in self._waiting[:_KEYS_AT_MOST] if not each[1].done()]
+            del self._waiting[:_KEYS_AT_MOST]
+            if not batch:  # all of them went away
+                continue
+            try:
+                found = await self._read([*dict.fromkeys(key for key, _ in batch)])
+            except BaseException as error:
+                if isinstance(error, DatabaseUnreachable):  # as long as it was waited for, nothing can be read
+                    batch += self._waiting
+                    self._waiting.clear()
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for key, answer in batch:
+                    if not answer.done():
+                        answer.set_result(found.get(key))
+
+    async def _read(self, keys: list[Key]) -> dict[Key, Found]:
+        async with aclosing(self._open_connection()) as connections:
+            return await self._load(await anext(connections), keys)
 
 
 class Database:
@@ -19,3 +101,22 @@ class Database:
         async with aclosing(self._open_connection()) as connections:
             yield await anext(connections)
             await anext(connections, None)  # ends as after an endpoint that returned, not as after one that failed
+
+
+async def get_db() -> AsyncGenerator[Connection]:
+    """Give a connection in a transaction: committed when the endpoint returns, rolled back when it raises.
+
+    Depend on it with `scope="function"`, so that the commit happens before the answer is sent.
+    """
+    async with get_pool().connection() as conn, conn.transaction():
+        yield conn
+
+
+async def get_connection() -> AsyncGenerator[Connection]:
+    """Give a connection in autocommit: a statement is a transaction of its own, and one round trip."""
+    pool = get_pool()
+    conn = await pool.getconn()
+    try:
+        yield conn
+    finally:
+        await pool.putconn(conn)

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from app.importer.reading import read_text
 from app.importer.rows import LegacyMoment
-from app.models.clip import CLIP_PADDING_SECONDS
+from app.models.rows import CLIP_PADDING_SECONDS
 
 _STORAGE_HOSTS = ("storage.googleapis.com", "storage.cloud.google.com")
 

@@ -13,7 +13,7 @@ import psycopg
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, FileMissing, StorageFull, StorageUnavailable, VideoMomentsError
 from app.database import connect
-from app.database.condition import read_condition
+from app.database.catalog import read_condition
 from app.database.errors import READ_ONLY, connection_error, domain_error
 from app.importer.clips import clip_name
 from app.importer.configs import KnownConfigs

@@ -1,12 +1,6 @@
-"""Rows: one frozen dataclass for each table, its fields in the order of the columns. Times are naive UTC."""
+"""Rows as frozen dataclasses, and what a run, its stages and its request are."""
 
-from app.models.clip import Clip
-from app.models.generation_config import GenerationConfig
-from app.models.moment import Moment
-from app.models.pipeline_history import PipelineRun
-from app.models.prompt import Prompt
-from app.models.thumbnail import Thumbnail
-from app.models.transcript import Transcript
-from app.models.video import Video
+from app.models.rows import Clip, GenerationConfig, Moment, PipelineRun, Prompt, Thumbnail, Transcript
+from app.models.videos import Video
 
 __all__ = ["Clip", "GenerationConfig", "Moment", "PipelineRun", "Prompt", "Thumbnail", "Transcript", "Video"]

@@ -11,7 +11,7 @@ from app.ai.protocols import Models
 from app.core.config import Settings
 from app.core.errors import VideoDeleted
 from app.database import Connection, Database
-from app.models.run import ClaimedRun
+from app.models.runs import ClaimedRun
 from app.models.stages import STAGE_TABLE, Stage, StageDefinition, WorkKind
 from app.pipeline.failures import retry_outage
 from app.repositories import VideoRepository

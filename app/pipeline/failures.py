@@ -13,7 +13,7 @@ from app.core.masking import mask_secrets, mask_values
 from app.core.text import escape_controls
 from app.core.turns import note_idle
 from app.database.errors import domain_error
-from app.models.run import StageRecord
+from app.models.runs import StageRecord
 from app.models.stages import STAGE_TABLE, Stage
 from app.storage.os_errors import is_full
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from app.core.errors import FileMissing, StageFailed, VideoDeleted, VideoMomentsError
-from app.models.video import describe_early_end
+from app.models.videos import describe_early_end
 from app.pipeline.context import RunContext
 from app.repositories import VideoRepository
 from app.repositories.media import VideoFileRepository

@@ -16,7 +16,7 @@ from app.database import Connection
 from app.models import Clip as ClipRow
 from app.models import Moment, Transcript
 from app.models.stages import RunType, Stage
-from app.models.video import describe_moment_outside
+from app.models.videos import describe_moment_outside
 from app.pipeline.context import RunContext
 from app.pipeline.files import delete_unused_files
 from app.pipeline.model_answers import (

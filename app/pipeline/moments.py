@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from app.database import Connection
 from app.models import Moment
-from app.models.moment import find_root
+from app.models.rows import find_root
 from app.repositories import MomentRepository
 from app.repositories.contents import VideoContentsRepository
 

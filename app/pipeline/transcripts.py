@@ -7,7 +7,7 @@ from typing import Any
 
 from app.ai.protocols import Segment, Word
 from app.models import Transcript
-from app.models.clip import CLIP_PADDING_SECONDS
+from app.models.rows import CLIP_PADDING_SECONDS
 
 
 def list_words(transcript: Transcript) -> list[Word]:

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from app.database import Connection
 from app.database.queries import and_where, fetch_all, fetch_one
-from app.models.run import RunRequest, StageRecord
+from app.models.runs import RunRequest, StageRecord
 from app.models.stages import RunType, Stage
 from app.repositories.runs import read_request, read_stages
 

@@ -7,7 +7,7 @@ from typing import Any
 from app.core.errors import RunLost
 from app.database import Connection
 from app.database.queries import fetch_one, fetch_value
-from app.models.video_file import ClaimedFile, FileStatus
+from app.models.videos import ClaimedFile, FileStatus
 
 
 @dataclass(frozen=True, slots=True)

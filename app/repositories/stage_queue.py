@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from app.database import Connection
 from app.database.queries import fetch_all, fetch_one
-from app.models.run import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, next_stage
+from app.models.runs import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, next_stage
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.repositories.runs import read_claimed
 from app.repositories.stages import end_run

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from app.core.errors import RunLost
 from app.database import Connection
 from app.database.queries import exists, fetch_value
-from app.models.run import ClaimedRun, RunOutcome, RunStatus, StageRecord, StageStatus
+from app.models.runs import ClaimedRun, RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import Stage
 from app.repositories.contents import ReplacedMomentsRepository
 from app.repositories.videos import VideoRepository

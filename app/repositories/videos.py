@@ -10,7 +10,7 @@ from psycopg import sql
 from app.database import Connection
 from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
 from app.models import Video
-from app.models.video import shown_title
+from app.models.videos import shown_title
 
 VIDEO_COLUMNS = """id, identifier, source_url, cloud_url, title, duration_seconds, file_size_kb, video_codec,
     audio_codec, resolution, frame_rate, created_at"""

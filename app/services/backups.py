@@ -16,8 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, InvalidInput, StorageUnavailable
-from app.database.emptying import empty_database
-from app.database.migrations import create_database, is_pooled, open_connection, read_database_revision
+from app.database.migrations import create_database, empty_database, is_pooled, open_connection, read_database_revision
 from app.embedded.binaries import find_client
 
 Process = subprocess.Popen[bytes]

@@ -15,7 +15,7 @@ from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
 from app.core.redis import get_redis
 from app.database import connect, get_pool
-from app.database.condition import Condition, read_condition
+from app.database.catalog import Condition, read_condition
 from app.database.errors import READ_ONLY, domain_error, unreachable
 from app.database.migrations import code_revisions
 from app.services.live_runs import REQUEST_STREAM

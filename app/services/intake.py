@@ -29,7 +29,7 @@ from app.core.text import escape_controls, to_nfc
 from app.core.validation import describe_problem
 from app.database import Connection, Database
 from app.database.errors import domain_error
-from app.models.run import RunRequest
+from app.models.runs import RunRequest
 from app.models.stages import RunType, list_stages
 from app.repositories import RunRepository
 from app.repositories.ended_runs import EndedRunRepository

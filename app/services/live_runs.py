@@ -19,7 +19,7 @@ from app.ai.registry import ModelRegistry
 from app.core.errors import RedisUnavailable
 from app.core.masking import mask_values
 from app.core.redis import describe_redis_error, redis_unavailable
-from app.models.run import ClaimedRun, StageRecord, StageStatus, shown_record
+from app.models.runs import ClaimedRun, StageRecord, StageStatus, shown_record
 from app.models.stages import STAGE_TABLE, Stage
 
 T = TypeVar("T")

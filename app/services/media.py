@@ -26,7 +26,7 @@ from app.core.errors import (
 )
 from app.core.text import list_forms, to_nfc
 from app.database import Connection, Database
-from app.models.clip import CLIP_PADDING_SECONDS
+from app.models.rows import CLIP_PADDING_SECONDS
 from app.repositories.media import MediaRepository
 from app.repositories.moments import MomentRepository, RefinementInputs
 from app.services.identifiers import findable

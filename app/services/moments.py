@@ -10,7 +10,7 @@ from app.core.errors import InvalidMoment, MomentNotFound, VideoNotFound
 from app.core.text import clean_line
 from app.database import Connection
 from app.models import Moment, Video
-from app.models.moment import find_root
+from app.models.rows import find_root
 from app.repositories import MomentRepository, VideoRepository
 from app.repositories.moments import MomentInsertion, MomentWithConfig, new_moment_identifier
 from app.services.identifiers import findable

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from app.core.input_types import Line, NormalizedText, Number, WholeNumber
-from app.models.run import RunRequest
+from app.models.runs import RunRequest
 
 _LONGEST_KEY = 64
 _LARGEST_COUNT = 1000

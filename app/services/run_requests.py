@@ -27,9 +27,9 @@ from app.core.errors import (
 from app.core.guarded_http import AddressGuard
 from app.core.masking import mask_secrets
 from app.database import Connection, Database
-from app.models.run import RunRequest, StageRecord, next_stage
+from app.models.runs import RunRequest, StageRecord, next_stage
 from app.models.stages import RunType, Stage
-from app.models.video import describe_moment_outside
+from app.models.videos import describe_moment_outside
 from app.repositories.jobs import JobRepository, RunPreconditions
 from app.repositories.runs import new_run_identifier
 from app.repositories.stage_queue import StageQueueRepository

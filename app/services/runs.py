@@ -13,7 +13,7 @@ from app.core.errors import FileMissing, NothingRuns, RunNotFound, VideoNotFound
 from app.core.masking import mask_values
 from app.database import Connection, Database
 from app.database.queries import LARGEST_ID
-from app.models.run import RunStatus, StageRecord, StageStatus, last_begun_stage, shown_record
+from app.models.runs import RunStatus, StageRecord, StageStatus, last_begun_stage, shown_record
 from app.models.stages import STAGE_TABLE, STALLED_AFTER, ExistingResults, RunType, Stage, list_stages
 from app.repositories import VideoRepository
 from app.repositories.ended_runs import EndedRequest, EndedRunRepository, FailedRun, FailedRunDetails, StoredResults

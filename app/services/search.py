@@ -9,7 +9,7 @@ from app.core.errors import InvalidInput
 from app.core.text import find_control, to_nfc
 from app.database import Connection
 from app.database.queries import LARGEST_ID
-from app.models.video import shown_title
+from app.models.videos import shown_title
 from app.repositories.search import (
     MARK_START,
     MARK_STOP,

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from app.core.errors import FileMissing, MomentNotFound, TooManyFollowers, VideoNotFound
 from app.core.masking import mask_secrets
 from app.database import Database
-from app.models.run import RunStatus
+from app.models.runs import RunStatus
 from app.models.stages import Stage
 from app.repositories.jobs import JobRepository, JobRun
 from app.services.identifiers import findable

@@ -15,7 +15,7 @@ import idna
 from app.core.errors import FileMissing, InvalidInput
 from app.core.text import clean_line, to_nfc
 from app.database import Connection
-from app.models.video import title_from_name
+from app.models.videos import title_from_name
 from app.repositories import VideoRepository
 from app.services.videos import check_text, plain_identifier
 from app.storage import Storage, video_folder

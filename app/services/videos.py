@@ -18,7 +18,7 @@ from app.core.masking import mask_secrets
 from app.core.media_types import MEDIA_EXTENSIONS
 from app.core.text import clean_line, find_control, fold_letters, has_unseen, is_utf8, to_nfc
 from app.database import Batches, Connection, OpenConnection
-from app.models.video import title_from_name
+from app.models.videos import title_from_name
 from app.repositories.media import MediaRepository
 from app.repositories.moments import MomentRepository, MomentWithConfig
 from app.repositories.transcripts import TranscriptRepository, TranscriptVersion

@@ -19,7 +19,7 @@ from app.core.errors import (
     VideoMomentsError,
 )
 from app.core.turns import note_idle, observe_turns
-from app.models.run import (
+from app.models.runs import (
     ClaimedRun,
     RunOutcome,
     RunStatus,

@@ -21,7 +21,7 @@ from app.core.redis import close_redis, get_redis, init_redis
 from app.core.text import to_nfc
 from app.database import Database, close_db, get_connection, init_db
 from app.models import Clip, Moment
-from app.models.run import RunRequest, RunStatus
+from app.models.runs import RunRequest, RunStatus
 from app.models.stages import Stage
 from app.repositories import ClipRepository, MomentRepository, VideoRepository
 from app.repositories.runs import RunSummary

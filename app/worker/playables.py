@@ -20,7 +20,7 @@ from app.core.text import escape_controls
 from app.database import Database
 from app.media.limits import ProcessingStopped
 from app.media.playable_copy import PlayableCopyPlan, make_playable_copy, plan_playable_copy
-from app.models.video_file import ClaimedFile, FileStatus
+from app.models.videos import ClaimedFile, FileStatus
 from app.repositories.media import VideoFileRepository
 from app.storage import Storage, check_free_space, playable_folder
 from app.storage.workers import Workers

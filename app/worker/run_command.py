@@ -9,7 +9,7 @@ from app.core.config import Settings
 from app.core.console import open_console
 from app.core.errors import InvalidInput
 from app.core.text import is_utf8, to_nfc
-from app.models.run import RunRequest, RunStatus
+from app.models.runs import RunRequest, RunStatus
 from app.worker.run_progress import open_progress
 from app.worker.run_result import print_moments
 

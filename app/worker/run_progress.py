@@ -6,7 +6,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from app.models.run import StageRecord, StageStatus
+from app.models.runs import StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, Stage
 
 Records = Mapping[Stage, StageRecord]

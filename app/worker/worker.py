@@ -17,7 +17,7 @@ from app.core.config import Settings
 from app.core.errors import VideoMomentsError
 from app.core.logging import request_id
 from app.database import Database
-from app.models.run import ClaimedRun, RunStatus
+from app.models.runs import ClaimedRun, RunStatus
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.pipeline.context import LoadedStage, RunContext, load_stages
 from app.pipeline.failures import find_outage

@@ -6,7 +6,7 @@ from typing import Any
 from httpx import AsyncClient, Response
 
 from app.database import Connection
-from app.models.run import ClaimedRun
+from app.models.runs import ClaimedRun
 from app.repositories.runs import RunRepository
 from app.storage import audio_folder
 from tests.factories import make_moment, make_transcript, make_video

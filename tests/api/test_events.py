@@ -12,7 +12,7 @@ from httpx import AsyncClient
 
 from app.core.config import Settings
 from app.database import Connection, connect
-from app.models.run import StageStatus
+from app.models.runs import StageStatus
 from app.models.stages import Stage
 from tests.conftest import Databases
 from tests.factories import make_run, make_video

@@ -8,7 +8,7 @@ from httpx import AsyncClient
 
 from app.core import masking
 from app.database import Connection
-from app.models.run import ClaimedRun, RunRequest, RunStatus, StageStatus
+from app.models.runs import ClaimedRun, RunRequest, RunStatus, StageStatus
 from app.models.stages import RunType, Stage
 from app.repositories.stages import ClaimedRunRepository
 from tests.conftest import Statements

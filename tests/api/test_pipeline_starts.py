@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from app.core.config import Settings
 from app.database import Connection, close_db, connect, init_db
 from app.main import create_app
-from app.models.run import RunRequest
+from app.models.runs import RunRequest
 from app.models.stages import RunType
 from app.repositories.runs import RunRepository
 from tests.api.conftest import open_client

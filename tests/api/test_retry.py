@@ -7,7 +7,7 @@ import pytest
 from httpx import AsyncClient, Response
 
 from app.database import Connection
-from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
+from app.models.runs import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage, list_stages
 from app.repositories.stages import ModelAnswerRepository
 from app.storage import audio_folder

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from app.core.config import Settings
 from app.core.redis import close_redis, init_redis
 from app.database import Connection
-from app.models.run import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
+from app.models.runs import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
 from app.repositories.stages import ClaimedRunRepository
 from app.services.live_runs import LiveRuns, run_status_fields

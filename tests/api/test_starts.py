@@ -13,7 +13,7 @@ from app.ai.registry import ModelConfig, ModelRegistry
 from app.core.config import Settings
 from app.core.redis import close_redis, init_redis
 from app.database import Connection
-from app.models.run import RunRequest
+from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
 from app.repositories.runs import RunRepository
 from app.services.queue import close_queue, init_queue

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.database import Connection
-from app.models.run import RunOutcome, RunStatus
+from app.models.runs import RunOutcome, RunStatus
 from app.models.stages import RunType
 from app.repositories import VideoRepository
 from app.repositories.runs import RunRepository

@@ -3,7 +3,7 @@
 from redis.asyncio import Redis
 
 from app.database import Connection
-from app.models.run import StageStatus
+from app.models.runs import StageStatus
 from app.models.stages import RunType, Stage
 from tests.contract.browser import Browser
 from tests.factories import make_video

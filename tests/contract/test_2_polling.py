@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.database import Connection, connect
-from app.models.run import RunStatus
+from app.models.runs import RunStatus
 from app.models.stages import RunType
 from tests.contract.browser import Browser, check_moment
 from tests.contract.conftest import browsing

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.database import Connection
-from app.models.run import RunStatus, StageStatus
+from app.models.runs import RunStatus, StageStatus
 from app.models.stages import Stage
 from app.repositories.runs import RunRepository
 from tests.contract.browser import Browser, detail_of

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.database import Connection
-from app.models.run import StageStatus
+from app.models.runs import StageStatus
 from app.models.stages import RunType, Stage
 from app.repositories.runs import RunRepository
 from app.repositories.stages import ClaimedRunRepository

@@ -172,7 +172,7 @@ async def test_a_restart_under_load_costs_unavailable_answers_only(server: Stopp
 async def test_an_outage_is_one_line_with_its_reason_and_its_end_another(
     server: StoppableServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, logger="app.database.outage")
+    caplog.set_level(logging.WARNING, logger="app.database.pool")
     server.stop()
     url = server.url
     async with open_pool(url, database_pool_size=3) as pool:
@@ -180,7 +180,7 @@ async def test_an_outage_is_one_line_with_its_reason_and_its_end_another(
         await asyncio.sleep(0.5)
         server.start()
         await ask(pool)
-    said = [record.getMessage() for record in caplog.records if record.name == "app.database.outage"]
+    said = [record.getMessage() for record in caplog.records if record.name == "app.database.pool"]
     place = without_password(url)
     assert said == [
         f"Cannot connect to {place}: Connection refused; trying again every second",

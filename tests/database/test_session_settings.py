@@ -8,8 +8,8 @@ import pytest
 from app.core.config import Settings
 from app.database import connect
 from app.database.catalog import check_database
+from app.database.connection import PINNED
 from app.database.migrations import open_connection
-from app.database.session import PINNED
 from tests.conftest import Databases, as_superuser, migrate
 from tests.database.pools import ask, open_pool, query
 from tests.factories import make_moment, make_video

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.database import Connection, connect
-from app.models.run import RunRequest
+from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
 from app.repositories.stage_queue import StageQueueRepository
 from app.services.queue import StageNotifier

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from app.__main__ import main
 from app.core.config import Settings, get_settings
 from app.database import connect
-from app.database.condition import OWN_SCHEMAS, PUBLIC_FUNCTIONS, PUBLIC_TABLES
+from app.database.catalog import OWN_SCHEMAS, PUBLIC_FUNCTIONS, PUBLIC_TABLES
 from app.main import create_app
 from tests.api.conftest import open_client
 from tests.conftest import Databases, as_superuser, as_user

@@ -11,7 +11,7 @@ from app.ai.protocols import Models, MomentFinder, Transcriber
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured
 from app.database import Connection, Database, connect
-from app.models.run import ClaimedRun, RunRequest, next_stage
+from app.models.runs import ClaimedRun, RunRequest, next_stage
 from app.models.stages import RunType, Stage
 from app.pipeline.context import RunContext
 from app.repositories import VideoRepository

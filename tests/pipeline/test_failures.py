@@ -3,7 +3,7 @@
 import pytest
 
 from app.core.errors import StageFailed
-from app.models.run import StageRecord, StageStatus
+from app.models.runs import StageRecord, StageStatus
 from app.models.stages import Stage
 from app.pipeline.failures import describe_failure, mask_record
 

@@ -12,7 +12,7 @@ from app.ai.protocols import Found, FoundMoment
 from app.core.errors import InvalidMoment, ModelAnswerInvalid, RunLost, StageFailed, TransientFailure
 from app.database import Connection
 from app.models import Moment
-from app.models.run import RunOutcome, RunStatus, StageRecord, StageStatus
+from app.models.runs import RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME, delete_unused_files

@@ -12,7 +12,7 @@ import pytest
 from app.ai.protocols import PromptText, Refined, RefineRequest
 from app.core.errors import StageFailed
 from app.database import Connection
-from app.models.run import RunOutcome, RunStatus, StageRecord, StageStatus
+from app.models.runs import RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
 from app.pipeline import failures
 from app.pipeline.context import RunContext

@@ -17,7 +17,7 @@ from redis import Redis
 
 from app.core.config import Settings
 from app.database import connect
-from app.models.run import RunRequest, StageRecord, StageStatus, next_stage
+from app.models.runs import RunRequest, StageRecord, StageStatus, next_stage
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, WorkKind, list_stages
 from app.pipeline.context import load_stages
 from app.storage import audio_folder
@@ -29,7 +29,7 @@ from tests.serving import serving
 _APP = Path(__file__).resolve().parents[2] / "app"
 _SHOW = f"""
 from rich.console import Console
-from app.models.run import StageRecord, StageStatus
+from app.models.runs import StageRecord, StageStatus
 from app.models.stages import Stage
 from app.worker.run_progress import StageLines
 StageLines(Console()).show({{Stage("{NAME}"): StageRecord(StageStatus.COMPLETED)}})

@@ -8,7 +8,7 @@ from psycopg.types.json import Jsonb
 from app.core.config import Settings
 from app.core.errors import RunLost
 from app.database import Connection, connect
-from app.models.run import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, StageStatus
+from app.models.runs import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage, WorkKind
 from app.repositories import RunRepository, VideoRepository
 from app.repositories.stage_queue import ClaimedStage, EnqueueResult, StageQueueRepository, WaitingStage

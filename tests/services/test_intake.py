@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.ai.registry import ModelConfig, ModelRegistry
 from app.core.masking import remember_secret
 from app.core.text import is_utf8
-from app.models.run import RunRequest, RunStatus
+from app.models.runs import RunRequest, RunStatus
 from app.models.stages import RunType
 from app.repositories import RunRepository, VideoRepository
 from app.repositories.runs import new_run_identifier

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from app.models.run import ClaimedRun, RunRequest, StageRecord, StageStatus
+from app.models.runs import ClaimedRun, RunRequest, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
 from app.services.live_runs import LiveRuns, find_stage_progress, read_stage_progress, run_status_fields
 

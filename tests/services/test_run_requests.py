@@ -12,7 +12,7 @@ from app.core.config import Settings
 from app.core.errors import AlreadyRunning
 from app.database import Connection, Database, connect, get_connection
 from app.database.pool import PooledConnection
-from app.models.run import RunRequest
+from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
 from app.services.run_requests import Starts, accept_run
 from app.storage import open_storage

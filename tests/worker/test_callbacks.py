@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 
 from app.core.config import Settings
 from app.core.errors import AddressRefused, ConfigurationError, StageFailed, TransientFailure
-from app.models.run import RunOutcome, RunStatus
+from app.models.runs import RunOutcome, RunStatus
 from app.pipeline.context import RunContext
 from app.repositories.ended_runs import CallbackRepository
 from app.repositories.stages import ClaimedRunRepository

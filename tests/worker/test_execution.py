@@ -18,7 +18,7 @@ from app.core.errors import (
     TransientFailure,
 )
 from app.core.turns import Turns
-from app.models.run import ClaimedRun, RunOutcome, RunStatus, StageRecord, StageStatus
+from app.models.runs import ClaimedRun, RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, TimeLimit
 from app.pipeline.context import LoadedStage, RunContext
 from app.repositories.runs import read_stages

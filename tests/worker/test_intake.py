@@ -15,7 +15,7 @@ from taskiq.kicker import AsyncKicker
 from taskiq_redis import RedisStreamBroker
 
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
-from app.models.run import RunRequest
+from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
 from app.services.intake import RequestIntake
 from app.services.live_runs import REQUEST_GROUP, REQUEST_STREAM

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from app.models import Clip, Moment
-from app.models.run import StageRecord, StageStatus
+from app.models.runs import StageRecord, StageStatus
 from app.models.stages import Stage
 from app.worker.run_progress import open_progress
 from app.worker.run_result import print_moments

@@ -16,7 +16,7 @@ from app.core.errors import FileMissing, RunLost, StageFailed, VideoDeleted, Vid
 from app.media.clip import cut_clip
 from app.models import Clip, Moment
 from app.models.stages import RunType
-from app.models.video import describe_moment_outside
+from app.models.videos import describe_moment_outside
 from app.pipeline.context import RunContext
 from app.pipeline.files import get_video_file_url
 from app.pipeline.transcripts import find_moment_window, list_timed_words

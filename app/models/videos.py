@@ -1,7 +1,8 @@
-"""A row of `videos`."""
+"""Rows of `videos` and of `library.video_files`, and how videos and their files are described to users."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from app.core.text import clean_line
 
@@ -69,3 +70,31 @@ class Video:
     def is_audio_only(self) -> bool:
         """Whether its file is known to have audio and no picture."""
         return self.video_codec is None and self.audio_codec is not None
+
+
+class FileStatus(StrEnum):
+    """How far a video's file is on its way to be played."""
+
+    WAITING = "waiting"
+    INSPECTING = "inspecting"
+    MAKING = "making"
+    READY = "ready"
+    UNNEEDED = "unneeded"  # browsers play the file itself
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedFile:
+    """A file that one worker has claimed.
+
+    `attempt` counts the claims, `failures` how often its copy could not be written. Where it `declares_more` than it
+    has, browsers show a wrong duration.
+    """
+
+    video_id: int
+    video: str  # its identifier
+    source_url: str
+    owner: str
+    attempt: int
+    failures: int
+    declares_more: bool
