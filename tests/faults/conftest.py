@@ -1,4 +1,4 @@
-"""A site of each test's own, and crews that the tests of a module share."""
+"""A site of each test's own, and pairs of workers that the tests of a module share."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Databases
-from tests.faults.crew import Crew
-from tests.faults.site import Site
+from tests.faults.site import Site, WorkerPair
 
 
 @pytest.fixture
@@ -27,9 +26,9 @@ async def shared_site(
 
 
 @pytest.fixture(scope="module")
-async def crew(shared_site: Site) -> AsyncIterator[Crew]:
-    crew = Crew(shared_site)
+async def worker_pair(shared_site: Site) -> AsyncIterator[WorkerPair]:
+    worker_pair = WorkerPair(shared_site)
     try:
-        yield crew
+        yield worker_pair
     finally:
-        crew.dismiss()
+        worker_pair.dismiss()

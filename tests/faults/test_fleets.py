@@ -1,15 +1,20 @@
-"""Several workers: for different kinds of work, replaced one after the other, and without PostgreSQL for long."""
+"""Several workers: for different kinds of work, replaced one after the other, and in a long outage of PostgreSQL."""
 
+import asyncio
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from app.models.stages import Stage, list_stages
+from app.embedded import EmbeddedPostgres, EmbeddedValkey
+from app.models.stages import RunType, Stage, list_stages
 from tests.ai.model_server import Reply
-from tests.conftest import Databases
-from tests.faults.long_outage import LongOutage, long_outage
+from tests.conftest import Databases, migrate
+from tests.embedded.servers import QUICK
 from tests.faults.separate_workers import (
     MEDIA,
     MODELS,
@@ -19,14 +24,73 @@ from tests.faults.separate_workers import (
     SeparateWorkers,
     separate_workers,
 )
-from tests.faults.site import Ended, Site, WorkerProcess
-from tests.faults.stages import slow_down
+from tests.faults.site import COMPLETED, Site, WorkerProcess
+from tests.faults.stages import hold, hold_saved, let_go, let_go_saved, slow_down
 from tests.google_emulator import Emulator
+from tests.serving import free_port
 from tests.sites import Visit, in_turn
 
-COMPLETED = Ended("completed", None, None)
+_OUTAGE_SECONDS = 90.0
 _WORKERS = 5
 _RUNS = 200
+
+
+@dataclass(frozen=True)
+class LongOutage:
+    """An outage of 90 seconds that began at `since`. `runs` are the runs that had been accepted before it."""
+
+    site: Site
+    workers: Sequence[WorkerProcess]
+    runs: Mapping[str, RunType]
+    postgres: EmbeddedPostgres
+    since: float
+
+    async def end(self) -> None:
+        await asyncio.sleep(self.since + _OUTAGE_SECONDS - time.monotonic())
+        self.postgres.start()
+        let_go(self.site.folder, Stage.TRANSCRIPT)
+
+
+@asynccontextmanager
+async def long_outage(folder: Path) -> AsyncIterator[LongOutage]:
+    """Stop the servers' PostgreSQL at the beginning of the block; it stays away until `LongOutage.end`.
+
+    Meanwhile a transcript is being made, a generation and a clip stage want to save, and other runs wait.
+    """
+    with (
+        EmbeddedPostgres(folder / "postgres", free_port(), QUICK) as postgres,
+        EmbeddedValkey(folder / "valkey") as valkey,
+    ):
+        database_url = Databases(postgres.url).create()
+        migrate(database_url)
+        site = Site(database_url, valkey.url, folder)
+        await site.prepare()
+        workers = [site.spawn(pipeline_concurrency=3, database_pool_timeout=1) for _ in range(2)]
+        try:
+            runs = await _begin_runs(site)
+            postgres.stop()
+            since = time.monotonic()
+            let_go(site.folder, Stage.GENERATION)
+            let_go_saved(site.folder, Stage.CLIPS)
+            yield LongOutage(site, workers, runs, postgres, since)
+        finally:
+            for worker in workers:
+                worker.kill()
+
+
+async def _begin_runs(site: Site) -> Mapping[str, RunType]:
+    """Begin two runs that work, two about to save, two that have saved, and four that wait, two without a message."""
+    held = 2 * ((Stage.TRANSCRIPT, RunType.FULL), (Stage.GENERATION, RunType.MOMENTS), (Stage.CLIPS, RunType.CLIPS))
+    hold(site.folder, Stage.TRANSCRIPT)
+    hold(site.folder, Stage.GENERATION)
+    hold_saved(site.folder, Stage.CLIPS)
+    runs = {await site.start(run_type): run_type for _, run_type in held}
+    for run, (stage, _) in zip(runs, held, strict=True):
+        await site.begun(run, stage)
+        if stage is Stage.CLIPS:
+            await site.saved(run, stage)
+    runs |= {await site.start(): RunType.FULL, await site.start(): RunType.FULL}
+    return runs | dict.fromkeys(await site.accept_many(2), RunType.FULL)
 
 
 @pytest.fixture(scope="module", autouse=True)

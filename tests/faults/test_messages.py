@@ -14,11 +14,9 @@ from app.models.stages import RunType, Stage, WorkKind
 from app.services.live_runs import REQUEST_GROUP, REQUEST_STREAM
 from app.services.queue import CONSUMER_GROUP, make_broker
 from tests.factories import make_run, make_video
-from tests.faults.site import Ended, Site
+from tests.faults.site import COMPLETED, Site
 from tests.faults.stages import STEADY, hold, let_go
 from tests.intakes import PREVIOUS
-
-COMPLETED = Ended("completed", None, None)
 
 
 async def test_a_run_without_a_message_is_found(site: Site) -> None:

@@ -1,18 +1,21 @@
-"""Servers that are emptied, stopped and started while a run is under way, and a disk that is full."""
+"""Servers that are emptied, stopped and restarted during a run, cut connections, and a full disk."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from redis.asyncio import Redis
 
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
 from app.models.stages import RunType, Stage
 from tests.conftest import Databases, migrate
-from tests.faults.site import Ended, Site
-from tests.faults.stages import RESULTS, fill_disk, hold, let_go
+from tests.faults.cutting_proxy import CuttingProxy
+from tests.faults.site import COMPLETED, Ended, Site
+from tests.faults.stages import RESULTS, STEADY, fill_disk, hold, let_go
 from tests.serving import free_port
 
-COMPLETED = Ended("completed", None, None)
+_CLAIM, _ADVANCE, _END = b"pipeline.claim_stage", b"last_error = NULL", b"WITH ended AS"
 
 
 async def test_a_redis_that_is_emptied_loses_no_run(site: Site) -> None:
@@ -144,3 +147,21 @@ async def _is_there(redis: Redis, key: str) -> bool:
 
 async def _is_in(log: Path, text: str) -> bool:
     return text in await asyncio.to_thread(log.read_text)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(_CLAIM,), (_ADVANCE,), (_END, b"COMMIT")],
+    ids=["the claim of a stage", "the end of a stage", "the end of the run"],
+)
+async def test_a_worker_that_never_learns_of_its_commit_loses_no_run(
+    own_database_url: str, redis_url: str, tmp_path: Path, words: tuple[bytes, ...]
+) -> None:
+    await Site(own_database_url, redis_url, tmp_path).prepare()
+    async with CuttingProxy(own_database_url, words).run() as proxy:
+        site = Site(proxy.url, redis_url, tmp_path)
+        async with site.worker(timings=replace(STEADY, stalled_after=3.0)):
+            run = await site.start()
+            assert await site.ended(run) == COMPLETED
+        assert proxy.has_cut
+        assert site.stages(run) == await site.results(run) == list(Stage)

@@ -20,7 +20,7 @@ _MAX_BYTES = 10_000
 @pytest.fixture
 def site() -> Iterator[Site]:
     with Site() as site:
-        site.answers["/film"] = sending(b"a film")
+        site.answers["/video"] = sending(b"a video")
         yield site
 
 
@@ -58,30 +58,30 @@ async def _ask(proxy: GuardProxy, *requests: bytes) -> bytes:
 
 
 async def test_a_host_that_is_admitted_is_reached(proxy: GuardProxy, site: Site) -> None:
-    response = await _get(proxy, f"{site.url}/film?part=1")
-    assert (response.status_code, response.content) == (200, b"a film")
-    assert site.visits[0].path == "/film?part=1"
+    response = await _get(proxy, f"{site.url}/video?part=1")
+    assert (response.status_code, response.content) == (200, b"a video")
+    assert site.visits[0].path == "/video?part=1"
     assert not proxy.has_refused
 
 
 async def test_a_tunnel_leads_to_a_host_that_is_admitted(proxy: GuardProxy, site: Site) -> None:
-    answers = await _ask(proxy, _connect_to(proxy, site.host), b"GET /film HTTP/1.1\r\nHost: site\r\n\r\n")
+    answers = await _ask(proxy, _connect_to(proxy, site.host), b"GET /video HTTP/1.1\r\nHost: site\r\n\r\n")
     assert answers.startswith(b"HTTP/1.1 200 ")
-    assert answers.endswith(b"a film")
+    assert answers.endswith(b"a video")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "localhost", "[::1]", "169.254.169.254", "nobody.invalid"])
 async def test_no_other_host_is_reached(proxy: GuardProxy, host: str) -> None:
     with Site() as inner:
         address = f"{host}:{inner.port}"
-        assert (await _get(proxy, f"http://{address}/film")).status_code in (400, 403)
+        assert (await _get(proxy, f"http://{address}/video")).status_code in (400, 403)
         assert (await _ask(proxy, _connect_to(proxy, address))).startswith(b"HTTP/1.1 403 ")
         assert inner.visits == []
     assert proxy.has_refused
 
 
 @pytest.mark.parametrize(
-    "request_head", [b"nonsense", b"GET /film HTTP/1.1", b"GET http://[::1 HTTP/1.1", b"CONNECT \xff:1 HTTP/1.1", b""]
+    "request_head", [b"nonsense", b"GET /video HTTP/1.1", b"GET http://[::1 HTTP/1.1", b"CONNECT \xff:1 HTTP/1.1", b""]
 )
 async def test_what_cannot_be_read_is_refused(proxy: GuardProxy, request_head: bytes) -> None:
     request = request_head + b"\r\n" + _credentials(proxy) + b"\r\n"
@@ -105,7 +105,7 @@ async def test_without_the_password_nothing_is_connected_to(
     proxy: GuardProxy, site: Site, change: Callable[[bytes], bytes]
 ) -> None:
     fields = change(_credentials(proxy))
-    for line in (f"CONNECT {site.host} HTTP/1.1", f"GET {site.url}/film HTTP/1.1", "CONNECT 127.0.0.1:1 HTTP/1.1"):
+    for line in (f"CONNECT {site.host} HTTP/1.1", f"GET {site.url}/video HTTP/1.1", "CONNECT 127.0.0.1:1 HTTP/1.1"):
         answer = await _ask(proxy, line.encode() + b"\r\n" + fields + b"\r\n")
         assert answer.startswith(b"HTTP/1.1 407 ")
         assert b"\r\nProxy-Authenticate: Basic " in answer
@@ -118,14 +118,14 @@ async def test_each_proxy_has_its_own_password_which_leads_no_further(proxy: Gua
         assert httpx.URL(other.url).password != httpx.URL(proxy.url).password
         wrong = f"CONNECT {site.host} HTTP/1.1\r\n".encode() + _credentials(other) + b"\r\n"
         assert (await _ask(proxy, wrong)).startswith(b"HTTP/1.1 407 ")
-    assert (await _get(proxy, f"{site.url}/film")).status_code == 200
+    assert (await _get(proxy, f"{site.url}/video")).status_code == 200
     assert not any(name.lower().startswith("proxy-") for name in site.visits[0].headers)
 
 
 async def test_a_host_that_does_not_answer_is_told() -> None:
     address = f"127.0.0.1:{free_port()}"
     async with guard_proxy(AddressGuard((address,)), _MAX_BYTES) as proxy:
-        assert (await _get(proxy, f"http://{address}/film")).status_code == 502
+        assert (await _get(proxy, f"http://{address}/video")).status_code == 502
         assert not proxy.has_refused
 
 
@@ -140,7 +140,7 @@ async def test_the_next_address_is_tried_where_one_does_not_answer(
         return [*await look_up("127.0.0.9", port, **options), *found] if host == "127.0.0.1" else found
 
     monkeypatch.setattr(loop, "getaddrinfo", find_two, raising=False)
-    assert (await _get(proxy, f"{site.url}/film")).content == b"a film"
+    assert (await _get(proxy, f"{site.url}/video")).content == b"a video"
 
 
 async def test_the_end_of_the_proxy_closes_what_is_open(site: Site) -> None:
@@ -153,12 +153,12 @@ async def test_the_end_of_the_proxy_closes_what_is_open(site: Site) -> None:
 
 
 async def test_all_connections_together_carry_no_more_than_they_may(proxy: GuardProxy, site: Site) -> None:
-    site.answers["/film"] = sending(b"x" * (_MAX_BYTES // 2))
-    assert (await _get(proxy, f"{site.url}/film")).status_code == 200
+    site.answers["/video"] = sending(b"x" * (_MAX_BYTES // 2))
+    assert (await _get(proxy, f"{site.url}/video")).status_code == 200
     assert not proxy.is_limit_exceeded
     for _ in range(2):
         with pytest.raises(httpx.HTTPError):
-            await _get(proxy, f"{site.url}/film")
+            await _get(proxy, f"{site.url}/video")
         assert proxy.is_limit_exceeded
 
 
@@ -170,9 +170,9 @@ async def test_a_connection_on_which_nothing_comes_is_given_up(
         visit.wait_until_gone()
 
     monkeypatch.setattr(video_pages, "_IDLE_SECONDS", 0.5)
-    site.answers["/film"] = stall
+    site.answers["/video"] = stall
     with pytest.raises(httpx.HTTPError) as caught:
-        await _get(proxy, f"{site.url}/film")
+        await _get(proxy, f"{site.url}/video")
     assert not isinstance(caught.value, httpx.TimeoutException)
 
 

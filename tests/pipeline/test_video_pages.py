@@ -1,4 +1,4 @@
-"""Films that web pages show, downloaded by the real yt-dlp from sites on loopback."""
+"""Videos of web pages, downloaded by the real yt-dlp from sites on loopback."""
 
 import asyncio
 import sys
@@ -25,8 +25,8 @@ pytest.importorskip("yt_dlp", reason="It is not installed")
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return make_movie(tmp_path_factory.mktemp("films") / "film.mp4", 2.0).read_bytes()
+def video_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_movie(tmp_path_factory.mktemp("videos") / "video.mp4", 2.0).read_bytes()
 
 
 @pytest.fixture
@@ -48,21 +48,27 @@ def _page(source: str) -> Answer:
     return sending(text.encode(), headers={"Content-Type": "text/html; charset=utf-8"})
 
 
-async def test_the_film_of_a_page_is_downloaded(own_database_url: str, tmp_path: Path, site: Site, film: bytes) -> None:
-    site.answers |= {"/page": _page("/film.mp4"), "/film.mp4": ranging(film)}
+async def test_the_video_of_a_page_is_downloaded(
+    own_database_url: str, tmp_path: Path, site: Site, video_file: bytes
+) -> None:
+    site.answers |= {"/page": _page("/video.mp4"), "/video.mp4": ranging(video_file)}
     async with _run(own_database_url, tmp_path, site) as context:
         await download.run_stage(context)
         async with context.database.connect() as conn:
             row = await VideoRepository(conn).get(context.run.video_id)
         assert row is not None
         assert (row.resolution, row.source_url) == ("64x48", f"{site.url}/page")
-        assert await read_all(context.storage, row.cloud_url) == film
-        assert context.progress == {"bytes_downloaded": len(film), "total_bytes": len(film), "percentage": 100}
+        assert await read_all(context.storage, row.cloud_url) == video_file
+        assert context.progress == {
+            "bytes_downloaded": len(video_file),
+            "total_bytes": len(video_file),
+            "percentage": 100,
+        }
     assert files_in(tmp_path / "run") == []
 
 
 async def test_the_password_of_the_proxy_is_on_no_command_line(
-    own_database_url: str, tmp_path: Path, site: Site, film: bytes, monkeypatch: pytest.MonkeyPatch
+    own_database_url: str, tmp_path: Path, site: Site, video_file: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[tuple[tuple[str, ...], dict[str, Any]]] = []
     start = asyncio.create_subprocess_exec
@@ -72,7 +78,7 @@ async def test_the_password_of_the_proxy_is_on_no_command_line(
         return await start(*command, **options)
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_record)
-    site.answers |= {"/page": _page("/film.mp4"), "/film.mp4": ranging(film)}
+    site.answers |= {"/page": _page("/video.mp4"), "/video.mp4": ranging(video_file)}
     async with _run(own_database_url, tmp_path, site) as context:
         await download.run_stage(context)
     [(command, options)] = started
@@ -82,11 +88,11 @@ async def test_the_password_of_the_proxy_is_on_no_command_line(
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
 async def test_a_page_leads_to_no_machine_that_is_not_public(
-    own_database_url: str, tmp_path: Path, site: Site, film: bytes, host: str
+    own_database_url: str, tmp_path: Path, site: Site, video_file: bytes, host: str
 ) -> None:
     with Site() as inner:
-        inner.answers["/film.mp4"] = sending(film)
-        site.answers["/page"] = _page(f"http://{host}:{inner.port}/film.mp4")
+        inner.answers["/video.mp4"] = sending(video_file)
+        site.answers["/page"] = _page(f"http://{host}:{inner.port}/video.mp4")
         async with _run(own_database_url, tmp_path, site) as context:
             with pytest.raises(StageFailed, match="not a public one"):
                 await download.run_stage(context)
@@ -94,11 +100,11 @@ async def test_a_page_leads_to_no_machine_that_is_not_public(
 
 
 async def test_the_password_of_a_url_goes_to_no_other_server(
-    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+    own_database_url: str, tmp_path: Path, site: Site, video_file: bytes
 ) -> None:
     with Site() as other:
         site.answers |= {"/page": redirecting(f"{other.url}/page")}
-        other.answers |= {"/page": _page("/film.mp4"), "/film.mp4": ranging(film)}
+        other.answers |= {"/page": _page("/video.mp4"), "/video.mp4": ranging(video_file)}
         row = {"source_url": f"http://user:pass@{site.host}/page", "duration_seconds": None}
         settings = {"allowed_hosts": (site.host, other.host)}
         async with make_context(own_database_url, tmp_path, video=row, settings=settings) as context:
@@ -107,7 +113,7 @@ async def test_the_password_of_a_url_goes_to_no_other_server(
         assert {visit.headers.get("authorization") for visit in other.visits} == {None}
 
 
-async def test_a_page_without_a_film_is_told(own_database_url: str, tmp_path: Path, site: Site) -> None:
+async def test_a_page_without_a_video_is_told(own_database_url: str, tmp_path: Path, site: Site) -> None:
     site.answers["/page"] = sending(b"<html><body>Words</body></html>", headers={"Content-Type": "text/html"})
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(StageFailed, match="no video is found") as caught:
@@ -115,10 +121,10 @@ async def test_a_page_without_a_film_is_told(own_database_url: str, tmp_path: Pa
         assert not isinstance(caught.value, TransientFailure)
 
 
-async def test_the_film_of_a_page_may_not_be_too_large(
-    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+async def test_the_video_of_a_page_may_not_be_too_large(
+    own_database_url: str, tmp_path: Path, site: Site, video_file: bytes
 ) -> None:
-    site.answers |= {"/page": _page("/film.mp4"), "/film.mp4": ranging(film)}
+    site.answers |= {"/page": _page("/video.mp4"), "/video.mp4": ranging(video_file)}
     async with _run(own_database_url, tmp_path, site, max_download_bytes=1000) as context:
         with pytest.raises(StageFailed, match="at most 1000 bytes"):
             await download.run_stage(context)
@@ -175,17 +181,17 @@ async def test_progress_beyond_all_measure_is_one_sentence(tmp_path: Path, line:
 
 
 async def test_a_cancelled_download_of_a_page_ends_at_once(
-    own_database_url: str, tmp_path: Path, site: Site, film: bytes
+    own_database_url: str, tmp_path: Path, site: Site, video_file: bytes
 ) -> None:
     begun, gone = threading.Event(), threading.Event()
 
     def trickle(visit: Visit) -> None:
-        visit.send(200, film[:1000], claimed_size=len(film))
+        visit.send(200, video_file[:1000], claimed_size=len(video_file))
         begun.set()
         visit.wait_until_gone()
         gone.set()
 
-    site.answers |= {"/page": _page("/film.mp4"), "/film.mp4": trickle}
+    site.answers |= {"/page": _page("/video.mp4"), "/video.mp4": trickle}
     async with _run(own_database_url, tmp_path, site) as context:
         work = asyncio.ensure_future(download.run_stage(context))
         assert await asyncio.to_thread(begun.wait, 30)

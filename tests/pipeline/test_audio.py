@@ -19,10 +19,10 @@ from tests.media.movies import make_movie, make_sounding_movie
 from tests.pipeline.contexts import make_context, take_over
 
 
-def film_in(folder: Path, name: str = "talk", **movie: Any) -> Mapping[str, Any]:
-    """Columns of a video whose film is in the library."""
-    film = make_movie(folder / "library" / f"{name}.mp4", **movie)
-    return {"identifier": name, "cloud_url": film.as_uri()}
+def make_video_file(folder: Path, name: str = "talk", **movie: Any) -> Mapping[str, Any]:
+    """Columns of a video whose video is in the library."""
+    video_file = make_movie(folder / "library" / f"{name}.mp4", **movie)
+    return {"identifier": name, "cloud_url": video_file.as_uri()}
 
 
 async def run_stages(context: RunContext) -> None:
@@ -36,7 +36,7 @@ async def stored_sound(context: RunContext) -> bytes:
 
 
 async def test_the_sound_of_a_video_is_extracted_and_stored(own_database_url: str, tmp_path: Path) -> None:
-    async with make_context(own_database_url, tmp_path, video=film_in(tmp_path, seconds=2)) as context:
+    async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path, seconds=2)) as context:
         assert await audio.skip_reason(context) is None
         assert await audio.run_stage(context) == {"seconds": pytest.approx(2, abs=0.05)}
         assert await audio_upload.skip_reason(context) is None
@@ -46,7 +46,7 @@ async def test_the_sound_of_a_video_is_extracted_and_stored(own_database_url: st
 
 
 async def test_the_progress_of_both_stages_ends_at_a_hundred(own_database_url: str, tmp_path: Path) -> None:
-    async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
+    async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
         await audio.run_stage(context)
         assert context.progress == {"percentage": 100}
         result = await audio_upload.run_stage(context)
@@ -58,14 +58,14 @@ async def test_the_progress_of_both_stages_ends_at_a_hundred(own_database_url: s
 async def test_sound_that_is_stored_is_neither_extracted_nor_stored_again(
     own_database_url: str, tmp_path: Path
 ) -> None:
-    async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
+    async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
         await run_stages(context)
         assert await audio.skip_reason(context) == "Audio file already exists"
         assert await audio_upload.skip_reason(context) == "Audio file is already stored"
 
 
 async def test_the_sound_of_an_imported_library_is_sound_that_is_there(own_database_url: str, tmp_path: Path) -> None:
-    async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
+    async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
         sound = tmp_path / "library" / "audios" / "talk.wav"
         sound.parent.mkdir()
         with wave.open(str(sound), "wb") as file:
@@ -77,7 +77,7 @@ async def test_the_sound_of_an_imported_library_is_sound_that_is_there(own_datab
 
 
 async def test_sound_in_the_runs_folder_is_not_extracted_again(own_database_url: str, tmp_path: Path) -> None:
-    async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
+    async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
         await audio.run_stage(context)
         (tmp_path / "library" / "talk.mp4").unlink()
         await run_stages(await take_over(context))
@@ -87,7 +87,7 @@ async def test_sound_in_the_runs_folder_is_not_extracted_again(own_database_url:
 async def test_a_machine_that_takes_the_run_over_extracts_the_sound_again(
     own_database_url: str, tmp_path: Path
 ) -> None:
-    async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
+    async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
         await audio.run_stage(context)
         other = await take_over(context)
         (context.folder / AUDIO_NAME).unlink()
@@ -104,7 +104,7 @@ async def test_a_video_whose_file_is_missing_is_told(own_database_url: str, tmp_
 async def test_sound_for_which_the_disk_has_no_room_is_not_begun(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    video = {**film_in(tmp_path, seconds=2), "duration_seconds": 2.0}
+    video = {**make_video_file(tmp_path, seconds=2), "duration_seconds": 2.0}
     monkeypatch.setattr("app.storage.free_space.measure_disk", lambda folder: (64_000, 100_000))
     async with make_context(own_database_url, tmp_path, video=video) as context:
         with pytest.raises(StorageFull, match="no room for the audio of the video: 64 kB are needed, and 59 kB"):
@@ -115,14 +115,14 @@ async def test_sound_for_which_the_disk_has_no_room_is_not_begun(
 async def test_a_video_that_is_longer_than_the_setting_allows_is_told(own_database_url: str, tmp_path: Path) -> None:
     settings = {"max_video_hours": 0.0005}
     async with make_context(
-        own_database_url, tmp_path, video=film_in(tmp_path, seconds=2), settings=settings
+        own_database_url, tmp_path, video=make_video_file(tmp_path, seconds=2), settings=settings
     ) as context:
         with pytest.raises(StageFailed, match=r"longer than 0\.0005 hours, the limit that MAX_VIDEO_HOURS sets"):
             await audio.run_stage(context)
 
 
 async def test_a_video_without_sound_is_told(own_database_url: str, tmp_path: Path) -> None:
-    video = film_in(tmp_path, audio_codec=None)
+    video = make_video_file(tmp_path, audio_codec=None)
     async with make_context(own_database_url, tmp_path, video=video) as context:
         with pytest.raises(StageFailed, match="The video has no sound"):
             await audio.run_stage(context)
@@ -131,7 +131,7 @@ async def test_a_video_without_sound_is_told(own_database_url: str, tmp_path: Pa
 async def test_the_sound_of_a_video_that_is_deleted_meanwhile_is_not_left(
     own_database_url: str, tmp_path: Path
 ) -> None:
-    async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
+    async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
         await audio.run_stage(context)
         async with context.database.connect() as conn:
             await VideoRepository(conn).delete(context.run.video_id)
@@ -141,7 +141,7 @@ async def test_the_sound_of_a_video_that_is_deleted_meanwhile_is_not_left(
 
 
 async def test_one_who_lost_the_run_leaves_the_sound_to_its_new_owner(own_database_url: str, tmp_path: Path) -> None:
-    async with make_context(own_database_url, tmp_path, video=film_in(tmp_path)) as context:
+    async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
         await audio.run_stage(context)
         await take_over(context)
         with pytest.raises(RunLost):
@@ -150,8 +150,8 @@ async def test_one_who_lost_the_run_leaves_the_sound_to_its_new_owner(own_databa
 
 
 async def test_extraction_that_is_cancelled_ends_and_leaves_nothing(own_database_url: str, tmp_path: Path) -> None:
-    film = make_sounding_movie(tmp_path / "library" / "long.mkv", 600, [(0, 600)], "pcm_u8", 8000, "mono", False)
-    video = {"identifier": "long", "cloud_url": film.as_uri()}
+    video_file = make_sounding_movie(tmp_path / "library" / "long.mkv", 600, [(0, 600)], "pcm_u8", 8000, "mono", False)
+    video = {"identifier": "long", "cloud_url": video_file.as_uri()}
     async with make_context(own_database_url, tmp_path, video=video) as context:
         working = asyncio.create_task(_as_coroutine(context))
         while context.progress is None:
@@ -167,13 +167,13 @@ async def _as_coroutine(context: RunContext) -> None:
     await audio.run_stage(context)
 
 
-async def test_a_film_in_a_bucket_is_read_there_and_its_sound_stored_there(
+async def test_a_video_in_a_bucket_is_read_there_and_its_sound_stored_there(
     own_database_url: str, tmp_path: Path, bucket: str
 ) -> None:
     settings = {"storage_url": f"gs://{bucket}/media"}
-    film = make_movie(tmp_path / "film.mp4", seconds=2)
+    video_file = make_movie(tmp_path / "video.mp4", seconds=2)
     async with make_context(own_database_url, tmp_path, settings=settings) as context:
-        stored = await context.storage.put("videos/talk/film.mp4", film)
+        stored = await context.storage.put("videos/talk/video.mp4", video_file)
         async with context.database.connect() as conn:
             await VideoRepository(conn).update(context.run.video_id, cloud_url=stored.url)
         await run_stages(context)

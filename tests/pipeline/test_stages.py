@@ -139,12 +139,12 @@ def _run_python(code: str, folder: Path) -> str:
 
 async def _add_ended_run(database_url: str, media: Path) -> None:
     """Add a video with the results of every stage, and its run, whose refinement fails at each attempt."""
-    film, audio = media / "talk.mp4", media / audio_folder("talk") / "talk.wav"
+    video_file, audio = media / "talk.mp4", media / audio_folder("talk") / "talk.wav"
     audio.parent.mkdir(parents=True)
-    for file in (film, audio):
+    for file in (video_file, audio):
         file.write_bytes(b"bytes")
     async with connect(Settings(database_url=database_url)) as conn:
-        video = await make_video(conn, identifier="talk", cloud_url=film.as_uri())
+        video = await make_video(conn, identifier="talk", cloud_url=video_file.as_uri())
         await make_transcript(conn, video_id=video.id)
         config = await make_generation_config(conn)
         await make_clip(conn, await make_moment(conn, video_id=video.id, generation_config_id=config.id))

@@ -33,11 +33,11 @@ Times = tuple[float, float]
 async def clipping(
     database_url: str, folder: Path, *moments: Times, identifier: str = "talk", **values: Any
 ) -> AsyncIterator[tuple[RunContext, list[Moment]]]:
-    """A run over a film of 20 seconds in the library with these moments."""
-    film = folder / "library" / f"{identifier}.mp4"
-    if not film.exists():
-        await asyncio.to_thread(make_movie, film, SECONDS)
-    video = {"identifier": identifier, "cloud_url": film.as_uri(), "duration_seconds": float(SECONDS)}
+    """A run over a video of 20 seconds in the library with these moments."""
+    video_file = folder / "library" / f"{identifier}.mp4"
+    if not video_file.exists():
+        await asyncio.to_thread(make_movie, video_file, SECONDS)
+    video = {"identifier": identifier, "cloud_url": video_file.as_uri(), "duration_seconds": float(SECONDS)}
     async with make_context(database_url, folder, **{"video": video, "models": LOCAL, **values}) as context:
         async with context.database.connect() as conn:
             made = [await make_original(conn, context, *times) for times in moments]
@@ -132,8 +132,10 @@ async def test_a_clip_begins_and_ends_with_segments_where_no_words_are_known(
 
 
 async def test_a_clip_of_audio_is_an_m4a(own_database_url: str, tmp_path: Path) -> None:
-    film = await asyncio.to_thread(make_movie, tmp_path / "library" / "talk.mp3", SECONDS, None, "libmp3lame", "mp3")
-    video = {"identifier": "talk", "cloud_url": film.as_uri(), "duration_seconds": float(SECONDS)}
+    video_file = await asyncio.to_thread(
+        make_movie, tmp_path / "library" / "talk.mp3", SECONDS, None, "libmp3lame", "mp3"
+    )
+    video = {"identifier": "talk", "cloud_url": video_file.as_uri(), "duration_seconds": float(SECONDS)}
     described = {**video, "video_codec": None, "audio_codec": "mp3", "resolution": None, "frame_rate": None}
     async with clipping(own_database_url, tmp_path, (2, 5), video=described) as (context, moments):
         await run_stages(context)
@@ -395,10 +397,10 @@ async def test_cutting_that_is_cancelled_ends_and_leaves_nothing_half_done(
         assert list(folder.iterdir()) == []
 
 
-async def test_a_film_in_a_bucket_is_cut_where_it_lies(own_database_url: str, tmp_path: Path, bucket: str) -> None:
+async def test_a_video_in_a_bucket_is_cut_where_it_lies(own_database_url: str, tmp_path: Path, bucket: str) -> None:
     settings = {"storage_url": f"gs://{bucket}/media"}
     async with clipping(own_database_url, tmp_path, (2, 5), settings=settings) as (context, [moment]):
-        stored = await context.storage.put("videos/talk/film.mp4", tmp_path / "library" / "talk.mp4")
+        stored = await context.storage.put("videos/talk/video.mp4", tmp_path / "library" / "talk.mp4")
         async with context.database.connect() as conn:
             await VideoRepository(conn).update(context.run.video_id, cloud_url=stored.url)
         await run_stages(context)

@@ -16,9 +16,8 @@ from app.embedded import EmbeddedValkey
 from app.main import create_app
 from app.models.stages import Stage
 from tests.api.conftest import open_client
-from tests.faults.site import Site
+from tests.faults.site import COMPLETED, Site
 from tests.faults.stages import RESULTS
-from tests.faults.test_outages import COMPLETED
 from tests.serving import free_port
 
 MODELS = "/api/admin/models"

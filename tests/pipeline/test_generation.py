@@ -17,6 +17,7 @@ from app.models.stages import STAGE_TABLE, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME, delete_unused_files
 from app.pipeline.stages import generation
+from app.pipeline.stages.generation import find_cuts_in_file
 from app.repositories import (
     ClipRepository,
     GenerationConfigRepository,
@@ -29,6 +30,7 @@ from app.repositories.stages import ClaimedRunRepository
 from app.services.moments import add_moment
 from app.storage import clip_folder
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
+from tests.media.movies import make_colour_movie
 from tests.pipeline.contexts import make_context, take_over
 from tests.pipeline.scripted_models import USAGE, ScriptedFinder, ScriptedModels, found, talk
 from tests.runs import set_record
@@ -140,14 +142,14 @@ async def test_where_this_machine_finds_moments_their_config_names_its_engine(
     assert (config.model, config.temperature, config.min_moment_length) == ("local (tiny-2)", None, 60.0)
 
 
-async def test_the_finder_gets_sound_and_film_that_lie_here(own_database_url: str, tmp_path: Path) -> None:
+async def test_the_finder_gets_sound_and_video_that_lie_here(own_database_url: str, tmp_path: Path) -> None:
     finder = ScriptedFinder(_FOUND)
-    film = tmp_path / "library" / "talk.mp4"
-    async with _ready(own_database_url, tmp_path, finder, video={"cloud_url": film.as_uri()}) as context:
-        film.write_bytes(b"a film")
+    video_file = tmp_path / "library" / "talk.mp4"
+    async with _ready(own_database_url, tmp_path, finder, video={"cloud_url": video_file.as_uri()}) as context:
+        video_file.write_bytes(b"a video")
         (context.folder / AUDIO_NAME).write_bytes(b"its sound")
         await generation.run_stage(context)
-        assert (finder.asked[0].film, finder.asked[0].audio) == (film, context.folder / AUDIO_NAME)
+        assert (finder.asked[0].film, finder.asked[0].audio) == (video_file, context.folder / AUDIO_NAME)
 
 
 async def test_the_finder_does_without_what_is_missing(own_database_url: str, tmp_path: Path) -> None:
@@ -495,3 +497,13 @@ async def test_replacing_many_takes_no_more_statements_than_replacing_few(
         statements = [record.getMessage() for record in caplog.records if record.name == "app.database.statements"]
         assert len(await _list(context)) == count
     assert len([each for each in statements if not each.startswith("SELECT pg_backend_pid()")]) == 20
+
+
+async def test_the_cuts_of_a_video_are_found(tmp_path: Path) -> None:
+    video_file = make_colour_movie(tmp_path / "video.mp4", 4.0, [(200, 0, 0), (200, 0, 0), (0, 200, 0), (0, 200, 0)])
+    assert len(await find_cuts_in_file(video_file)) == 1
+
+
+async def test_a_video_that_is_not_there_has_no_cuts(tmp_path: Path) -> None:
+    assert not await find_cuts_in_file(None)
+    assert not await find_cuts_in_file(tmp_path / "video.mp4")
