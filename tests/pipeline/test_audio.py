@@ -1,4 +1,4 @@
-"""The sound of a run's video: extracted once, stored once, and made again where another machine had it."""
+"""The audio of a run's video: extracted once, stored once, and made again where another machine had it."""
 
 import asyncio
 import wave
@@ -30,19 +30,19 @@ async def run_stages(context: RunContext) -> None:
     await audio_upload.run_stage(context)
 
 
-async def stored_sound(context: RunContext) -> bytes:
+async def stored_audio(context: RunContext) -> bytes:
     with context.storage.open(await find_audio_file(context.storage, context.run.video)) as file:
         return file.read()
 
 
-async def test_the_sound_of_a_video_is_extracted_and_stored(own_database_url: str, tmp_path: Path) -> None:
+async def test_the_audio_of_a_video_is_extracted_and_stored(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path, seconds=2)) as context:
         assert await audio.skip_reason(context) is None
         assert await audio.run_stage(context) == {"seconds": pytest.approx(2, abs=0.05)}
         assert await audio_upload.skip_reason(context) is None
         await audio_upload.run_stage(context)
         assert (tmp_path / "media" / "audio" / "talk" / "talk.wav").is_file()
-        assert await stored_sound(context) == (context.folder / AUDIO_NAME).read_bytes()
+        assert await stored_audio(context) == (context.folder / AUDIO_NAME).read_bytes()
 
 
 async def test_the_progress_of_both_stages_ends_at_a_hundred(own_database_url: str, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ async def test_the_progress_of_both_stages_ends_at_a_hundred(own_database_url: s
         assert context.progress == {"bytes_uploaded": size, "total_bytes": size, "percentage": 100}
 
 
-async def test_sound_that_is_stored_is_neither_extracted_nor_stored_again(
+async def test_audio_that_is_stored_is_neither_extracted_nor_stored_again(
     own_database_url: str, tmp_path: Path
 ) -> None:
     async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
@@ -64,11 +64,11 @@ async def test_sound_that_is_stored_is_neither_extracted_nor_stored_again(
         assert await audio_upload.skip_reason(context) == "Audio file is already stored"
 
 
-async def test_the_sound_of_an_imported_library_is_sound_that_is_there(own_database_url: str, tmp_path: Path) -> None:
+async def test_the_audio_of_an_imported_library_is_audio_that_is_there(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
-        sound = tmp_path / "library" / "audios" / "talk.wav"
-        sound.parent.mkdir()
-        with wave.open(str(sound), "wb") as file:
+        audio = tmp_path / "library" / "audios" / "talk.wav"
+        audio.parent.mkdir()
+        with wave.open(str(audio), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(16_000)
@@ -76,7 +76,7 @@ async def test_the_sound_of_an_imported_library_is_sound_that_is_there(own_datab
         assert await audio_upload.skip_reason(context) == "Audio file is already stored"
 
 
-async def test_sound_in_the_runs_folder_is_not_extracted_again(own_database_url: str, tmp_path: Path) -> None:
+async def test_audio_in_the_runs_folder_is_not_extracted_again(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
         await audio.run_stage(context)
         (tmp_path / "library" / "talk.mp4").unlink()
@@ -84,7 +84,7 @@ async def test_sound_in_the_runs_folder_is_not_extracted_again(own_database_url:
         assert wav_duration(await get_local_audio(context)) > 0.9
 
 
-async def test_a_machine_that_takes_the_run_over_extracts_the_sound_again(
+async def test_a_machine_that_takes_the_run_over_extracts_the_audio_again(
     own_database_url: str, tmp_path: Path
 ) -> None:
     async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
@@ -92,7 +92,7 @@ async def test_a_machine_that_takes_the_run_over_extracts_the_sound_again(
         other = await take_over(context)
         (context.folder / AUDIO_NAME).unlink()
         await audio_upload.run_stage(other)
-        assert len(await stored_sound(context)) > 16_000
+        assert len(await stored_audio(context)) > 16_000
 
 
 async def test_a_video_whose_file_is_missing_is_told(own_database_url: str, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ async def test_a_video_whose_file_is_missing_is_told(own_database_url: str, tmp_
             await audio.run_stage(context)
 
 
-async def test_sound_for_which_the_disk_has_no_room_is_not_begun(
+async def test_audio_for_which_the_disk_has_no_room_is_not_begun(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video = {**make_video_file(tmp_path, seconds=2), "duration_seconds": 2.0}
@@ -121,14 +121,14 @@ async def test_a_video_that_is_longer_than_the_setting_allows_is_told(own_databa
             await audio.run_stage(context)
 
 
-async def test_a_video_without_sound_is_told(own_database_url: str, tmp_path: Path) -> None:
+async def test_a_video_without_audio_is_told(own_database_url: str, tmp_path: Path) -> None:
     video = make_video_file(tmp_path, audio_codec=None)
     async with make_context(own_database_url, tmp_path, video=video) as context:
         with pytest.raises(StageFailed, match="The video has no sound"):
             await audio.run_stage(context)
 
 
-async def test_the_sound_of_a_video_that_is_deleted_meanwhile_is_not_left(
+async def test_the_audio_of_a_video_that_is_deleted_meanwhile_is_not_left(
     own_database_url: str, tmp_path: Path
 ) -> None:
     async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
@@ -140,7 +140,7 @@ async def test_the_sound_of_a_video_that_is_deleted_meanwhile_is_not_left(
         assert await context.storage.list("audio/talk") == []
 
 
-async def test_one_who_lost_the_run_leaves_the_sound_to_its_new_owner(own_database_url: str, tmp_path: Path) -> None:
+async def test_one_who_lost_the_run_leaves_the_audio_to_its_new_owner(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
         await audio.run_stage(context)
         await take_over(context)
@@ -167,7 +167,7 @@ async def _as_coroutine(context: RunContext) -> None:
     await audio.run_stage(context)
 
 
-async def test_a_video_in_a_bucket_is_read_there_and_its_sound_stored_there(
+async def test_a_video_in_a_bucket_is_read_there_and_its_audio_stored_there(
     own_database_url: str, tmp_path: Path, bucket: str
 ) -> None:
     settings = {"storage_url": f"gs://{bucket}/media"}
@@ -180,4 +180,4 @@ async def test_a_video_in_a_bucket_is_read_there_and_its_sound_stored_there(
         url = await find_audio_file(context.storage, context.run.video)
         assert url.startswith(f"gs://{bucket}/media/audio/")
         assert [path.name for path in context.folder.iterdir()] == [AUDIO_NAME]
-        assert await stored_sound(context) == (context.folder / AUDIO_NAME).read_bytes()
+        assert await stored_audio(context) == (context.folder / AUDIO_NAME).read_bytes()

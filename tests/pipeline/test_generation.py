@@ -142,12 +142,12 @@ async def test_where_this_machine_finds_moments_their_config_names_its_engine(
     assert (config.model, config.temperature, config.min_moment_length) == ("local (tiny-2)", None, 60.0)
 
 
-async def test_the_finder_gets_sound_and_video_that_lie_here(own_database_url: str, tmp_path: Path) -> None:
+async def test_the_finder_gets_audio_and_video_that_lie_here(own_database_url: str, tmp_path: Path) -> None:
     finder = ScriptedFinder(_FOUND)
     video_file = tmp_path / "library" / "talk.mp4"
     async with _ready(own_database_url, tmp_path, finder, video={"cloud_url": video_file.as_uri()}) as context:
         video_file.write_bytes(b"a video")
-        (context.folder / AUDIO_NAME).write_bytes(b"its sound")
+        (context.folder / AUDIO_NAME).write_bytes(b"its audio")
         await generation.run_stage(context)
         assert (finder.asked[0].film, finder.asked[0].audio) == (video_file, context.folder / AUDIO_NAME)
 

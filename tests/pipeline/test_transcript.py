@@ -101,7 +101,7 @@ async def test_a_video_that_has_a_transcript_is_skipped(own_database_url: str, t
         assert await transcript.skip_reason(context) == "Transcript already exists"
 
 
-async def test_without_sound_it_says_what_to_do_first(own_database_url: str, tmp_path: Path) -> None:
+async def test_without_audio_it_says_what_to_do_first(own_database_url: str, tmp_path: Path) -> None:
     models, _ = _models()
     async with make_context(own_database_url, tmp_path, models=models) as context:
         with pytest.raises(StageFailed, match=r"^Audio file not found\. Please process audio first\.$"):
@@ -111,27 +111,27 @@ async def test_without_sound_it_says_what_to_do_first(own_database_url: str, tmp
 async def test_a_damaged_wav_is_told_as_that(own_database_url: str, tmp_path: Path) -> None:
     models, _ = _models()
     async with make_context(own_database_url, tmp_path, models=models) as context:
-        (context.folder / AUDIO_NAME).write_bytes(b"no sound")
+        (context.folder / AUDIO_NAME).write_bytes(b"no audio")
         with pytest.raises(StageFailed, match="damaged"):
             await transcript.run_stage(context)
 
 
-async def test_sound_that_an_earlier_run_stored_is_used(own_database_url: str, tmp_path: Path) -> None:
+async def test_audio_that_an_earlier_run_stored_is_used(own_database_url: str, tmp_path: Path) -> None:
     models, transcriber = _models()
     async with make_context(own_database_url, tmp_path, models=models) as context:
-        key = f"{audio_folder(context.run.video)}/sound.wav"
-        stored = await context.storage.put(key, _write_wav(tmp_path / "sound.wav"))
+        key = f"{audio_folder(context.run.video)}/audio.wav"
+        stored = await context.storage.put(key, _write_wav(tmp_path / "audio.wav"))
         await transcript.run_stage(context)
     assert transcriber.asked[0].path.as_uri() == stored.url
     assert transcriber.links == [None]
 
 
-async def test_sound_in_a_bucket_is_fetched_and_has_a_link(own_database_url: str, tmp_path: Path, bucket: str) -> None:
+async def test_audio_in_a_bucket_is_fetched_and_has_a_link(own_database_url: str, tmp_path: Path, bucket: str) -> None:
     models, transcriber = _models()
     settings = {"storage_url": f"gs://{bucket}/media"}
     async with make_context(own_database_url, tmp_path, models=models, settings=settings) as context:
-        wav = _write_wav(tmp_path / "sound.wav")
-        await context.storage.put(f"{audio_folder(context.run.video)}/sound.wav", wav)
+        wav = _write_wav(tmp_path / "audio.wav")
+        await context.storage.put(f"{audio_folder(context.run.video)}/audio.wav", wav)
         await transcript.run_stage(context)
         assert transcriber.asked[0].path == context.folder / AUDIO_NAME
         assert transcriber.asked[0].path.read_bytes() == wav.read_bytes()
@@ -139,7 +139,7 @@ async def test_sound_in_a_bucket_is_fetched_and_has_a_link(own_database_url: str
     assert "X-Goog-Signature" in transcriber.links[0]
 
 
-async def test_sound_in_a_folder_has_the_address_of_this_server_unless_keys_close_it(
+async def test_audio_in_a_folder_has_the_address_of_this_server_unless_keys_close_it(
     own_database_url: str, tmp_path: Path
 ) -> None:
     video = {"identifier": "a talk"}
@@ -147,7 +147,7 @@ async def test_sound_in_a_folder_has_the_address_of_this_server_unless_keys_clos
         models, transcriber = _models()
         settings = {"public_url": "https://videos.example/", "api_keys": api_keys}
         async with make_context(own_database_url, tmp_path, models=models, settings=settings, video=video) as context:
-            await context.storage.put(f"{audio_folder('a talk')}/sound.wav", _write_wav(tmp_path / "sound.wav"))
+            await context.storage.put(f"{audio_folder('a talk')}/audio.wav", _write_wav(tmp_path / "audio.wav"))
             if api_keys:
                 with pytest.raises(StageFailed, match="closed to it where API_KEYS is set"):
                     await transcript.run_stage(context)
