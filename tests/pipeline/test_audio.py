@@ -66,9 +66,9 @@ async def test_audio_that_is_stored_is_neither_extracted_nor_stored_again(
 
 async def test_the_audio_of_an_imported_library_is_audio_that_is_there(own_database_url: str, tmp_path: Path) -> None:
     async with make_context(own_database_url, tmp_path, video=make_video_file(tmp_path)) as context:
-        audio = tmp_path / "library" / "audios" / "talk.wav"
-        audio.parent.mkdir()
-        with wave.open(str(audio), "wb") as file:
+        wav = tmp_path / "library" / "audios" / "talk.wav"
+        wav.parent.mkdir()
+        with wave.open(str(wav), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(16_000)
