@@ -1,42 +1,54 @@
-"""A moment finder that asks an OpenAI-compatible chat completion service."""
+"""A moment finder that asks an OpenAI-compatible chat completion service, a long transcript in chunks."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from typing import Any, Generic, TypeVar
 
-from app.ai.answers import Unreadable, read_moments, read_times
-from app.ai.chunks import split_segments
-from app.ai.completions import ChatService, Completion, Message
-from app.ai.patience import try_thrice
-from app.ai.prompts import FIND_SCHEMA, REFINE_SCHEMA, find_prompt, refine_prompt, render_find, render_refine
+from app.ai.completions import ChatClient, ChatCompletion, Message
+from app.ai.model_output import (
+    UnusableOutput,
+    parse_moments,
+    parse_refined_times,
+    select_moments,
+    to_video_times,
+    validate_moment,
+)
+from app.ai.prompts import (
+    FIND_SCHEMA,
+    REFINE_SCHEMA,
+    build_find_prompt,
+    build_refine_prompt,
+    render_find_prompt,
+    render_refine_prompt,
+)
 from app.ai.protocols import (
-    Clip,
+    ClipLink,
     FindRequest,
-    Found,
+    FindResult,
     FoundMoment,
-    Progress,
+    ProgressCallback,
     PromptText,
-    Refined,
     RefineRequest,
+    RefineResult,
     Segment,
     Usage,
 )
 from app.ai.registry import ModelConfig
-from app.ai.validation import choose_moments, place_times, read_moment
+from app.ai.service import retry_transient_failures
 from app.core.errors import ModelAnswerInvalid
 
 T = TypeVar("T")
 
-_QUOTED_CHARACTERS = 4000  # of an answer that the model is shown once more
-_TOLD_REASONS = 5
+_MAX_QUOTED_CHARACTERS = 4000  # of an answer that the model is shown once more
+_MAX_REASONS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Question(Generic[T]):
-    """What is asked. `read` returns what an answer says; its `Unreadable` is told to the model, once."""
+class _ModelQuery(Generic[T]):
+    """What is asked. `read` returns what an answer says; its `UnusableOutput` is told to the model, once."""
 
     operation: str
     content: str | Sequence[Mapping[str, Any]]
@@ -46,19 +58,19 @@ class _Question(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered(Generic[T]):
+class _QueryResult(Generic[T]):
     value: T
     model: str
     raw: str
     usage: Usage
 
 
-class ChatFinder:
+class ChatMomentFinder:
     """Finds and refines moments; `key` is the entry's key in the registry."""
 
     is_local = False
 
-    def __init__(self, key: str, config: ModelConfig, service: ChatService) -> None:
+    def __init__(self, key: str, config: ModelConfig, service: ChatClient) -> None:
         self._key = key
         self._config = config
         self._service = service
@@ -76,47 +88,49 @@ class ChatFinder:
         return {"top_p": self._config.top_p, "top_k": self._config.top_k}
 
     def find_prompt(self, prompt: str) -> PromptText:
-        return find_prompt(self._key, self._config, prompt)
+        return build_find_prompt(self._key, self._config, prompt)
 
     def refine_prompt(self, prompt: str, *, with_clip: bool) -> PromptText:
-        return refine_prompt(self._key, self._config, prompt, with_clip=with_clip and self.supports_video)
+        return build_refine_prompt(self._key, self._config, prompt, with_clip=with_clip and self.supports_video)
 
-    async def find(self, request: FindRequest, progress: Progress) -> Found:
+    async def find(self, request: FindRequest, progress: ProgressCallback) -> FindResult:
         """Ask about the transcript, a long one in parts, of which each has to be answered.
 
         Where nothing is said, nothing is asked or found.
         """
-        parts = await asyncio.to_thread(lambda: list(split_segments(request.segments, request.max_length)))
+        parts = await asyncio.to_thread(lambda: list(chunk_segments(request.segments, request.max_length)))
         share = replace(request, min_count=-(-request.min_count // len(parts))) if parts else request
-        answers: list[_Answered[Sequence[FoundMoment]]] = []
+        answers: list[_QueryResult[Sequence[FoundMoment]]] = []
         for part in parts:
             answers.append(await self._ask(self._find_question(share, part), is_one_of_many=len(parts) > 1))
             progress(len(answers) / len(parts))
         ranked = [moment for row in zip_longest(*(each.value for each in answers)) for moment in row if moment]
-        return Found(
-            choose_moments(ranked, request.max_count),
+        return FindResult(
+            select_moments(ranked, request.max_count),
             answers[-1].model if answers else self.model,
             "\n\n".join(each.raw for each in answers),
             sum((each.usage for each in answers), Usage()),
         )
 
-    def _find_question(self, request: FindRequest, part: Sequence[Segment]) -> _Question[Sequence[FoundMoment]]:
-        text = render_find(self.find_prompt(request.prompt), request, part)
-        return _Question("find", text, request.temperature, FIND_SCHEMA, lambda answer: _read_found(answer, request))
+    def _find_question(self, request: FindRequest, part: Sequence[Segment]) -> _ModelQuery[Sequence[FoundMoment]]:
+        text = render_find_prompt(self.find_prompt(request.prompt), request, part)
+        return _ModelQuery(
+            "find", text, request.temperature, FIND_SCHEMA, lambda answer: _parse_found_moments(answer, request)
+        )
 
-    async def refine(self, request: RefineRequest, progress: Progress) -> Refined:
+    async def refine(self, request: RefineRequest, progress: ProgressCallback) -> RefineResult:
         """Ask in the window's own time; the answer comes back in that of the video."""
         clip = request.clip if self.supports_video else None
-        text = render_refine(self.refine_prompt(request.prompt, with_clip=clip is not None), request)
-        content = _with_clip(text, clip) if clip else text
-        question = _Question(
-            "refine", content, request.temperature, REFINE_SCHEMA, lambda answer: _read_refined(answer, request)
+        text = render_refine_prompt(self.refine_prompt(request.prompt, with_clip=clip is not None), request)
+        content = _content_with_clip(text, clip) if clip else text
+        question = _ModelQuery(
+            "refine", content, request.temperature, REFINE_SCHEMA, lambda answer: _parse_refined_moment(answer, request)
         )
         answer = await self._ask(question)
         progress(1.0)
-        return Refined(*answer.value, answer.model, answer.raw, answer.usage)
+        return RefineResult(*answer.value, answer.model, answer.raw, answer.usage)
 
-    async def _ask(self, question: _Question[T], *, is_one_of_many: bool = False) -> _Answered[T]:
+    async def _ask(self, question: _ModelQuery[T], *, is_one_of_many: bool = False) -> _QueryResult[T]:
         """Ask, and where the answer cannot be used, once more with what was wrong. Raises `ModelAnswerInvalid`."""
         messages: list[Message] = [{"role": "user", "content": question.content}]
         raw: list[str] = []
@@ -124,17 +138,19 @@ class ChatFinder:
         reason = ""
         for _ in range(2):
             call = partial(self._complete, question, messages, raw)
-            answer = await (try_thrice(call) if is_one_of_many else call())
+            answer = await (retry_transient_failures(call) if is_one_of_many else call())
             raw.append(answer.text)
             usage += answer.usage
             try:
-                return _Answered(question.read(answer.text), answer.model, "\n\n".join(raw), usage)
-            except Unreadable as error:
+                return _QueryResult(question.read(answer.text), answer.model, "\n\n".join(raw), usage)
+            except UnusableOutput as error:
                 reason = f"{error}, because it was cut off" if answer.is_cut else str(error)
-            messages = [*messages[:1], *_correction(answer.text, reason)]
+            messages = [*messages[:1], *_correction_messages(answer.text, reason)]
         raise ModelAnswerInvalid(f"{self.model} gave no answer that can be used: {reason}", "\n\n".join(raw))
 
-    async def _complete(self, question: _Question[T], messages: Sequence[Message], before: Sequence[str]) -> Completion:
+    async def _complete(
+        self, question: _ModelQuery[T], messages: Sequence[Message], before: Sequence[str]
+    ) -> ChatCompletion:
         """Ask once; what cannot even be read is kept with what was answered `before`."""
         try:
             return await self._service.complete(question.operation, messages, question.temperature, question.schema)
@@ -142,36 +158,78 @@ class ChatFinder:
             raise ModelAnswerInvalid(str(error), "\n\n".join([*before, error.raw])) from None
 
 
-def _with_clip(text: str, clip: Clip) -> Sequence[Mapping[str, Any]]:
+def _content_with_clip(text: str, clip: ClipLink) -> Sequence[Mapping[str, Any]]:
     return [{"type": "video_url", "video_url": {"url": clip.url}}, {"type": "text", "text": text}]
 
 
-def _correction(answer: str, reason: str) -> list[Message]:
+def _correction_messages(answer: str, reason: str) -> list[Message]:
     """Return what is said after an answer that cannot be used."""
     return [
-        {"role": "assistant", "content": answer[-_QUOTED_CHARACTERS:] or "(nothing)"},
+        {"role": "assistant", "content": answer[-_MAX_QUOTED_CHARACTERS:] or "(nothing)"},
         {"role": "user", "content": f"That cannot be used: {reason}. Answer again, as you were asked to at first."},
     ]
 
 
-def _read_found(answer: str, request: FindRequest) -> Sequence[FoundMoment]:
+def _parse_found_moments(answer: str, request: FindRequest) -> Sequence[FoundMoment]:
     """Return the moments of an answer that can be used, in its order. One that says there are none is right."""
-    items = read_moments(answer)
-    read = [read_moment(item, request) for item in items]
+    items = parse_moments(answer)
+    read = [validate_moment(item, request) for item in items]
     moments = [each for each in read if isinstance(each, FoundMoment)]
     if items and not moments:
-        raise Unreadable(_list_reasons(each for each in read if isinstance(each, str)))
+        raise UnusableOutput(_summarize_reasons(each for each in read if isinstance(each, str)))
     return moments
 
 
-def _list_reasons(reasons: Any) -> str:
+def _summarize_reasons(reasons: Any) -> str:
     told = [f"moment {number}: {reason}" for number, reason in enumerate(reasons, 1)]
-    more = f"; and {len(told) - _TOLD_REASONS} more" if len(told) > _TOLD_REASONS else ""
-    return "; ".join(told[:_TOLD_REASONS]) + more
+    more = f"; and {len(told) - _MAX_REASONS} more" if len(told) > _MAX_REASONS else ""
+    return "; ".join(told[:_MAX_REASONS]) + more
 
 
-def _read_refined(answer: str, request: RefineRequest) -> tuple[float, float]:
-    placed = place_times(*read_times(answer), request)
+def _parse_refined_moment(answer: str, request: RefineRequest) -> tuple[float, float]:
+    placed = to_video_times(*parse_refined_times(answer), request)
     if isinstance(placed, str):
-        raise Unreadable(placed)
+        raise UnusableOutput(placed)
     return placed
+
+
+# Servers do not tell how much their models read. About four characters are a token, so these are 30,000 tokens: with an
+# answer of 15,000 they fit into the 64,000 that models with long contexts read at least. Four hours are about 200,000.
+MAX_CHUNK_CHARACTERS = 120_000
+
+_LINE_CHARACTERS = 12  # of a line's time, brackets and end
+
+
+def chunk_segments(
+    segments: Sequence[Segment], overlap_seconds: float, max_characters: int = MAX_CHUNK_CHARACTERS
+) -> Iterator[Sequence[Segment]]:
+    """Yield runs of segments whose lines have at most so many characters; a single longer segment is one of its own.
+
+    Neighbours share `overlap_seconds`, but never more than half of the first one, so that what happens at a border is
+    whole in one of them.
+    """
+    start = 0
+    while start < len(segments):
+        end = _find_chunk_end(segments, start, max_characters)
+        yield segments[start:end]
+        if end == len(segments):
+            return
+        start = _find_next_chunk_start(segments, start, end, overlap_seconds)
+
+
+def _find_chunk_end(segments: Sequence[Segment], start: int, max_characters: int) -> int:
+    """Return the index behind the last segment that fits."""
+    left = max_characters
+    for index in range(start, len(segments)):
+        left -= len(segments[index].text) + _LINE_CHARACTERS
+        if left < 0:
+            return max(index, start + 1)
+    return len(segments)
+
+
+def _find_next_chunk_start(segments: Sequence[Segment], start: int, end: int, overlap_seconds: float) -> int:
+    shared = end
+    earliest = max(start + 1, (start + end + 1) // 2)
+    while shared > earliest and segments[shared - 1].start >= segments[end].start - overlap_seconds:
+        shared -= 1
+    return shared

@@ -1,25 +1,44 @@
-"""One question to an OpenAI-compatible chat completion service, and its answer."""
+"""A client of OpenAI-compatible chat completion services, which learns what each of them supports."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.ai.dialects import Dialect
 from app.ai.protocols import Usage
-from app.ai.service import Refusal, Service, read_name, versioned
-from app.ai.text import clean
+from app.ai.service import RequestRefused, ServiceClient, read_short_text, versioned_path
 from app.core.errors import ModelAnswerInvalid
+from app.core.text import clean_text
 
-_MAX_TOKENS = 15000  # of an answer, the thinking of models that think included
-_LIMIT_SECONDS = 600.0
-_LONGEST_NAME = 100  # characters that are stored of a model's name
-_LONGEST_TEXT = 400_000  # characters; 15,000 tokens are about 60,000
+_REASONING_TOKENS_FIELD = "max_completion_tokens"  # what OpenAI's reasoning models want instead of max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderOptions:
+    """How a service is asked; the first time it is asked for everything."""
+
+    takes_schema: bool = True
+    takes_temperature: bool = True
+    tokens_field: str = "max_tokens"
+
+    def after(self, refusal: str) -> "ProviderOptions | None":
+        """Return how to ask after a refusal, the words of which name what is wrong, or None where nothing is left."""
+        if _REASONING_TOKENS_FIELD in refusal and self.tokens_field != _REASONING_TOKENS_FIELD:
+            return replace(self, tokens_field=_REASONING_TOKENS_FIELD)
+        if "temperature" in refusal and self.takes_temperature:
+            return replace(self, takes_temperature=False)
+        return replace(self, takes_schema=False) if self.takes_schema else None
+
+
+_MAX_ANSWER_TOKENS = 15000  # of an answer, the thinking of models that think included
+_REQUEST_TIMEOUT_SECONDS = 600.0
+_MAX_NAME_LENGTH = 100  # characters that are stored of a model's name
+_MAX_TEXT_LENGTH = 400_000  # characters; 15,000 tokens are about 60,000
 
 Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
+class ChatCompletion:
     """What was answered. `is_cut` says that the model came to the end of its tokens before that of its answer."""
 
     text: str
@@ -28,27 +47,27 @@ class Completion:
     usage: Usage
 
 
-class ChatService:
+class ChatClient:
     """Asks one service. `dialects` holds how services are asked, by address and model, for all who ask."""
 
-    def __init__(self, service: Service, dialects: dict[str, Dialect]) -> None:
+    def __init__(self, service: ServiceClient, dialects: dict[str, ProviderOptions]) -> None:
         self._service = service
         self._config = service.config
         self._dialects = dialects
 
     async def complete(
         self, operation: str, messages: Sequence[Message], temperature: float, schema: Mapping[str, Any]
-    ) -> Completion:
+    ) -> ChatCompletion:
         """Ask as the service takes it, with the schema if it can be. Raises what a `MomentFinder` raises."""
         address = f"{self._config.base_url} {self._config.model_id}"
-        dialect = self._dialects.get(address, Dialect())
+        dialect = self._dialects.get(address, ProviderOptions())
         while True:
             body = self._body(dialect, messages, temperature)
             if dialect.takes_schema:
                 body["response_format"] = _response_format(operation, schema)
             try:
                 answer = await self._ask(operation, body)
-            except Refusal as refusal:
+            except RequestRefused as refusal:
                 simpler = dialect.after(str(refusal)) if refusal.status in (400, 422) else None
                 if simpler is None:
                     raise
@@ -57,7 +76,7 @@ class ChatService:
                 self._dialects[address] = dialect
                 return answer
 
-    def _body(self, dialect: Dialect, messages: Sequence[Message], temperature: float) -> dict[str, Any]:
+    def _body(self, dialect: ProviderOptions, messages: Sequence[Message], temperature: float) -> dict[str, Any]:
         optional = {
             "temperature": temperature if dialect.takes_temperature else None,
             "model": self._config.model_id,
@@ -66,48 +85,55 @@ class ChatService:
         }
         return {
             "messages": list(messages),
-            dialect.tokens_field: _MAX_TOKENS,
+            dialect.tokens_field: _MAX_ANSWER_TOKENS,
             **{name: value for name, value in optional.items() if value is not None},
         }
 
-    async def _ask(self, operation: str, body: Mapping[str, Any]) -> Completion:
+    async def _ask(self, operation: str, body: Mapping[str, Any]) -> ChatCompletion:
         async with self._service.logged(operation) as call:
-            answer = await self._service.post(versioned(self._config, "/chat/completions"), _LIMIT_SECONDS, json=body)
-            call.usage = _read_usage(answer)
+            answer = await self._service.post(
+                versioned_path(self._config, "/chat/completions"), _REQUEST_TIMEOUT_SECONDS, json=body
+            )
+            call.usage = _read_token_usage(answer)
             completion = self._read(answer)
         return replace(completion, usage=call.usage)
 
-    def _read(self, answer: Any) -> Completion:
+    def _read(self, answer: Any) -> ChatCompletion:
         match answer:
             case {"choices": [{"message": dict() as message} as choice, *_]}:
-                model = read_name(answer.get("model"), self._config.model_id or self._config.name, _LONGEST_NAME)
-                return Completion(_read_text(message), model, choice.get("finish_reason") == "length", Usage())
+                model = read_short_text(
+                    answer.get("model"), self._config.model_id or self._config.name, _MAX_NAME_LENGTH
+                )
+                return ChatCompletion(
+                    _read_message_text(message), model, choice.get("finish_reason") == "length", Usage()
+                )
             case _:
                 reason = f"{self._config.name} did not answer as a chat completion service does"
-                raise ModelAnswerInvalid(reason, clean(str(answer))[:_LONGEST_TEXT])
+                raise ModelAnswerInvalid(reason, clean_text(str(answer))[:_MAX_TEXT_LENGTH])
 
 
 def _response_format(operation: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": operation, "strict": True, "schema": schema}}
 
 
-def _read_text(message: Mapping[str, Any]) -> str:
+def _read_message_text(message: Mapping[str, Any]) -> str:
     """Return the text of a message, which some services give in parts."""
     # Of a thought that a model did not close, some servers make all of its answer.
     content = message.get("content") or message.get("reasoning_content")
     if isinstance(content, list):
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return clean(content)[:_LONGEST_TEXT] if isinstance(content, str) else ""
+    return clean_text(content)[:_MAX_TEXT_LENGTH] if isinstance(content, str) else ""
 
 
-def _read_usage(answer: Any) -> Usage:
+def _read_token_usage(answer: Any) -> Usage:
     counted = answer.get("usage") if isinstance(answer, dict) else None
     if not isinstance(counted, dict):
         return Usage()
     return Usage(
-        prompt_tokens=_count(counted.get("prompt_tokens")), completion_tokens=_count(counted.get("completion_tokens"))
+        prompt_tokens=_token_count(counted.get("prompt_tokens")),
+        completion_tokens=_token_count(counted.get("completion_tokens")),
     )
 
 
-def _count(value: Any) -> int:
+def _token_count(value: Any) -> int:
     return value if type(value) is int and 0 <= value < 2**31 else 0

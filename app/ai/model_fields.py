@@ -10,13 +10,13 @@ from app.core.service_address import check_service_address
 from app.core.text import find_control
 
 
-def _check_address(text: str) -> str:
+def _check_base_url(text: str) -> str:
     """Refuse what is never called; an empty address is that of a model that is not set up yet."""
     check_service_address(text)
     return text
 
 
-def _check_secret(secret: SecretStr) -> SecretStr:
+def _check_api_key(secret: SecretStr) -> SecretStr:
     text = secret.get_secret_value()
     if not (text.isascii() and text.isprintable() and " " not in text):
         raise ValueError("must be printable ASCII without spaces")
@@ -25,29 +25,29 @@ def _check_secret(secret: SecretStr) -> SecretStr:
 
 def check_model_key(key: str) -> str:
     """Raises `ValueError`."""
-    if not re.fullmatch(KEY_PATTERN, key):
+    if not re.fullmatch(MODEL_KEY_PATTERN, key):
         raise ValueError("must be 1 to 64 letters, digits and any of _ . - after the first")
     return key
 
 
-def _check_name(name: str) -> str:
+def _check_model_name(name: str) -> str:
     if not name.strip():
         raise ValueError("must hold more than spaces")
-    return _check_line(name)
+    return _check_single_line(name)
 
 
-def _check_line(text: str) -> str:
+def _check_single_line(text: str) -> str:
     if found := find_control(text):
         raise ValueError(f"must not hold the character {found}")
     return text
 
 
 # What is said where a config was written and the API key of before is not its own any more.
-KEY_REMOVED = "The API key was removed, because the request has none for this address: set it again"
+KEY_REMOVED_NOTICE = "The API key was removed, because the request has none for this address: set it again"
 
-KEY_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+MODEL_KEY_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
-Name = Annotated[
+ModelName = Annotated[
     str,
     Field(
         min_length=1,
@@ -56,9 +56,9 @@ Name = Annotated[
         examples=["MiniMax"],
         json_schema_extra={"pattern": r"\S"},
     ),
-    AfterValidator(_check_name),
+    AfterValidator(_check_model_name),
 ]
-Kind = Annotated[
+ModelKindField = Annotated[
     ModelKind,
     Field(
         strict=False,
@@ -78,15 +78,15 @@ BaseUrl = Annotated[
             "pattern": r"^(https?://[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:[1-9][0-9]{0,3})?(/[!\"$&->@-\[\]-~]*)?)?$"
         },
     ),
-    AfterValidator(_check_address),
+    AfterValidator(_check_base_url),
 ]
 ModelId = Annotated[
-    Annotated[str, AfterValidator(_check_line)] | None,
+    Annotated[str, AfterValidator(_check_single_line)] | None,
     Field(max_length=200, description="Sent as `model`; empty is null", examples=["qwen3-vl-235b-thinking"]),
 ]
 TopP = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]
 TopK = Annotated[int | None, Field(ge=1, le=2**31 - 1)]
-Secret = Annotated[
+ApiKeyField = Annotated[
     SecretStr,
     Field(
         max_length=4096,
@@ -94,7 +94,7 @@ Secret = Annotated[
         "again; empty: none",
         json_schema_extra={"pattern": "^[!-~]*$"},
     ),
-    AfterValidator(_check_secret),
+    AfterValidator(_check_api_key),
 ]
 
 
@@ -103,17 +103,17 @@ class ModelChanges(BaseModel):
 
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
-    name: Name | None = None
-    kind: Kind | None = None
+    name: ModelName | None = None
+    kind: ModelKindField | None = None
     base_url: BaseUrl | None = None
     model_id: ModelId = None
     supports_video: bool | None = None
     top_p: TopP = None
     top_k: TopK = None
-    api_key: Secret | None = None
+    api_key: ApiKeyField | None = None
 
 
-def plain_values(body: BaseModel, *, exclude_none: bool) -> dict[str, object]:
+def to_registry_values(body: BaseModel, *, exclude_none: bool) -> dict[str, object]:
     """Return the fields as the registry takes them, the API key as plain text."""
     values = body.model_dump(exclude_none=exclude_none)
     return {key: value.get_secret_value() if isinstance(value, SecretStr) else value for key, value in values.items()}

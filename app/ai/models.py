@@ -7,15 +7,14 @@ import time
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.ai.chat import ChatFinder
-from app.ai.completions import ChatService
-from app.ai.dialects import Dialect
-from app.ai.local import LocalEngine
-from app.ai.parakeet import ParakeetTranscriber
+from app.ai.chat import ChatMomentFinder
+from app.ai.completions import ChatClient, ProviderOptions
+from app.ai.local.finder import LocalMomentFinder
+from app.ai.local.whisper import WhisperTranscriber
 from app.ai.protocols import MomentFinder, Transcriber
 from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
-from app.ai.service import Service, open_client
-from app.ai.speech import SpeechTranscriber
+from app.ai.service import ServiceClient, open_http_client
+from app.ai.transcription import OpenAITranscriber, ParakeetTranscriber
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailure
 from app.core.redis import describe_redis_error, redis_unavailable
@@ -23,11 +22,11 @@ from app.core.turns import note_idle
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 600.0  # as for PostgreSQL; it does not count against the time limit of a stage
+_REGISTRY_RETRY_SECONDS = 600.0  # as for PostgreSQL; it does not count against the time limit of a stage
 _FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 5.0
-_FINDERS = (ModelKind.CHAT, ModelKind.LOCAL)
-_TRANSCRIBERS = (ModelKind.TRANSCRIPTION, ModelKind.PARAKEET, ModelKind.LOCAL)
+_MAX_PAUSE_SECONDS = 5.0
+_FINDER_KINDS = (ModelKind.CHAT, ModelKind.LOCAL)
+_TRANSCRIBER_KINDS = (ModelKind.TRANSCRIPTION, ModelKind.PARAKEET, ModelKind.LOCAL)
 
 
 class RegisteredModels:
@@ -35,27 +34,28 @@ class RegisteredModels:
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self._registry = ModelRegistry(redis)
-        self._local = LocalEngine(settings)
-        self._client = open_client()
-        self._dialects: dict[str, Dialect] = {}
+        self._local_transcriber = WhisperTranscriber(settings.local_whisper)
+        self._local_finder = LocalMomentFinder()
+        self._client = open_http_client()
+        self._dialects: dict[str, ProviderOptions] = {}
 
     async def get_transcriber(self, key: str) -> Transcriber:
         config = await self._find(key)
-        if config.kind not in _TRANSCRIBERS:
+        if config.kind not in _TRANSCRIBER_KINDS:
             raise ModelUnsuitable(key, config.kind, "transcribe")
         if config.is_local:
-            return self._local.transcriber()
-        service = Service(self._client, key, config)
-        return ParakeetTranscriber(service) if config.kind is ModelKind.PARAKEET else SpeechTranscriber(service)
+            return self._local_transcriber
+        service = ServiceClient(self._client, key, config)
+        return ParakeetTranscriber(service) if config.kind is ModelKind.PARAKEET else OpenAITranscriber(service)
 
     async def get_finder(self, key: str) -> MomentFinder:
         config = await self._find(key)
-        if config.kind not in _FINDERS:
+        if config.kind not in _FINDER_KINDS:
             raise ModelUnsuitable(key, config.kind, "find moments")
         if config.is_local:
-            return self._local.finder()
-        service = Service(self._client, key, config)
-        return ChatFinder(key, config, ChatService(service, self._dialects))
+            return self._local_finder
+        service = ServiceClient(self._client, key, config)
+        return ChatMomentFinder(key, config, ChatClient(service, self._dialects))
 
     async def aclose(self) -> None:
         """Close the connections to services."""
@@ -63,7 +63,7 @@ class RegisteredModels:
 
     async def _find(self, key: str) -> ModelConfig:
         """Look an entry up, again while the registry is away: no run is to fail because it is started again."""
-        deadline, pause = time.monotonic() + _PATIENCE_SECONDS, _FIRST_PAUSE_SECONDS
+        deadline, pause = time.monotonic() + _REGISTRY_RETRY_SECONDS, _FIRST_PAUSE_SECONDS
         while True:
             try:
                 return await self._look_up(key)
@@ -77,7 +77,7 @@ class RegisteredModels:
                     _log.warning("The model '%s' is waited for: %s", key, describe_redis_error(error))
             note_idle(pause)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
     async def _look_up(self, key: str) -> ModelConfig:
         config = await self._registry.get(key)

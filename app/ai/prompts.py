@@ -1,18 +1,57 @@
-"""The words that services are asked with, as templates; what changes by call is put in by `templates.render`."""
+"""Prompt templates: the texts that models are asked with, and how transcripts are written in them."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from typing import Any
 
 from app.ai.protocols import FindRequest, PromptText, RefineRequest, Segment
 from app.ai.registry import ModelConfig
-from app.ai.templates import render, segment_lines, word_lines
 
-FIND_DEFAULT = """Find the parts of this video that are most worth watching on their own: the interesting, useful or
+PLACEHOLDERS = (
+    "transcript",
+    "user_prompt",
+    "title",
+    "start_time",
+    "end_time",
+    "clip_end",
+    "duration",
+    "min_moment_length",
+    "max_moment_length",
+    "min_moments",
+    "max_moments",
+)
+_PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
+
+
+def render_template(text: str, values: Mapping[str, str]) -> str:
+    """Return a template's text with the values in it. A placeholder without a value stays."""
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
+
+
+def format_segments(segments: Iterable[Mapping[str, Any]]) -> str:
+    """Return segments as prompts for generation list them: their start and their text."""
+    return "\n".join(f"[{segment['start']:.2f}] {segment['text']}" for segment in segments)
+
+
+def format_words(words: Iterable[Mapping[str, Any]], clip: tuple[float, float], offset: float) -> str:
+    """Return the words inside `clip` as prompts for refinement list them, `offset` being their second zero."""
+    start, end = clip
+    return "\n".join(
+        f"[{word['start'] - offset:.2f}-{word['end'] - offset:.2f}] {word['word']}"
+        for word in words
+        if word["start"] >= start and word["end"] <= end
+    )
+
+
+DEFAULT_FIND_PROMPT = """\
+Find the parts of this video that are most worth watching on their own: the interesting, useful or
 surprising ones that somebody would pass on to a friend. Each of them should make sense to somebody who has seen nothing
 else of the video, begin where a thought begins, end where it is complete, and be about a subject of its own. Look for
 them in the whole of the video. Give each one a title of 5 to 15 words that says what it is about."""
 
-REFINE_DEFAULT = """A moment is a part of a video that can be watched on its own. The times of the one below are only
+DEFAULT_REFINE_PROMPT = """\
+A moment is a part of a video that can be watched on its own. The times of the one below are only
 roughly right. Find where it truly begins and ends: it begins with the first word of the sentence that opens it and ends
 with the last word of the sentence that closes it, with nothing in between cut off and nothing of another subject kept.
 Use the exact times of the words."""
@@ -20,7 +59,8 @@ Use the exact times of the words."""
 _ONLY_JSON = """Your whole answer is one JSON object. Do not explain it, do not think aloud in it, and put it into no
 code fence: its first character is { and its last one is }."""
 
-_FIND = """How the transcript is written: one line for each thing said, its time in seconds from the beginning of the
+_FIND_TEMPLATE = """\
+How the transcript is written: one line for each thing said, its time in seconds from the beginning of the
 video in brackets, then the words:
 [seconds] words
 
@@ -38,7 +78,8 @@ Rules:
 - Give between {min_moments} and {max_moments} moments.
 - Moments do not overlap."""
 
-_VIDEO = """The clip that comes with this text is the part of the video that the words below are from: look at it and
+_CLIP_NOTE = """\
+The clip that comes with this text is the part of the video that the words below are from: look at it and
 listen to it, too. Its time 0.00 is that of the words."""
 
 _REFINE_TASK = """The moment:
@@ -47,7 +88,8 @@ _REFINE_TASK = """The moment:
 - it ends at {end_time} seconds now
 - the words below end at {clip_end} seconds"""
 
-_REFINE = """How the words are written: one line for each word, when it begins and ends in brackets, in seconds from the
+_REFINE_TEMPLATE = """\
+How the words are written: one line for each word, when it begins and ends in brackets, in seconds from the
 beginning of this part of the video, then the word:
 [start-end] word
 
@@ -59,9 +101,9 @@ What to answer: a JSON object with exactly these two fields:
 Both are plain numbers in the time of the words, start_time is below end_time, and end_time is at most {clip_end}. Write
 nothing before or after the object."""
 
-_REMINDER = "Remember: the answer is the JSON object alone, and nothing comes before or after it."
+_JSON_REMINDER = "Remember: the answer is the JSON object alone, and nothing comes before or after it."
 
-_NUMBER = {"type": "number"}
+_NUMBER_SCHEMA = {"type": "number"}
 
 FIND_SCHEMA: Mapping[str, object] = {
     "type": "object",
@@ -70,7 +112,7 @@ FIND_SCHEMA: Mapping[str, object] = {
             "type": "array",
             "items": {
                 "type": "object",
-                "properties": {"start_time": _NUMBER, "end_time": _NUMBER, "title": {"type": "string"}},
+                "properties": {"start_time": _NUMBER_SCHEMA, "end_time": _NUMBER_SCHEMA, "title": {"type": "string"}},
                 "required": ["start_time", "end_time", "title"],
                 "additionalProperties": False,
             },
@@ -81,53 +123,53 @@ FIND_SCHEMA: Mapping[str, object] = {
 }
 REFINE_SCHEMA: Mapping[str, object] = {
     "type": "object",
-    "properties": {"start_time": _NUMBER, "end_time": _NUMBER},
+    "properties": {"start_time": _NUMBER_SCHEMA, "end_time": _NUMBER_SCHEMA},
     "required": ["start_time", "end_time"],
     "additionalProperties": False,
 }
 
 
-def find_prompt(key: str, config: ModelConfig, prompt: str) -> PromptText:
+def build_find_prompt(key: str, config: ModelConfig, prompt: str) -> PromptText:
     """Return the texts that a model is asked for moments with."""
-    return _put_together(key, config, prompt.strip() or FIND_DEFAULT, ["{user_prompt}", _FIND])
+    return _assemble_prompt(key, config, prompt.strip() or DEFAULT_FIND_PROMPT, ["{user_prompt}", _FIND_TEMPLATE])
 
 
-def refine_prompt(key: str, config: ModelConfig, prompt: str, *, with_clip: bool) -> PromptText:
+def build_refine_prompt(key: str, config: ModelConfig, prompt: str, *, with_clip: bool) -> PromptText:
     """Return the texts that a model is asked for better times with."""
-    video = [_VIDEO] if with_clip else []
-    return _put_together(
-        key, config, prompt.strip() or REFINE_DEFAULT, [*video, _REFINE_TASK, "{user_prompt}", _REFINE]
+    video = [_CLIP_NOTE] if with_clip else []
+    return _assemble_prompt(
+        key, config, prompt.strip() or DEFAULT_REFINE_PROMPT, [*video, _REFINE_TASK, "{user_prompt}", _REFINE_TEMPLATE]
     )
 
 
-def _put_together(key: str, config: ModelConfig, prompt: str, sections: list[str]) -> PromptText:
+def _assemble_prompt(key: str, config: ModelConfig, prompt: str, sections: list[str]) -> PromptText:
     """Add what some families of models need to hear twice: Qwen's at the beginning, MiniMax's at the end."""
-    if _is_of("qwen", key, config):
+    if _is_model_family("qwen", key, config):
         sections = [_ONLY_JSON, *sections]
-    if _is_of("minimax", key, config):
-        sections = [*sections, _REMINDER]
+    if _is_model_family("minimax", key, config):
+        sections = [*sections, _JSON_REMINDER]
     return PromptText(prompt, "\n\n".join(sections))
 
 
-def _is_of(family: str, key: str, config: ModelConfig) -> bool:
+def _is_model_family(family: str, key: str, config: ModelConfig) -> bool:
     return family in f"{key} {config.model_id or ''}".lower()
 
 
-def render_find(text: PromptText, request: FindRequest, segments: Iterable[Segment]) -> str:
+def render_find_prompt(text: PromptText, request: FindRequest, segments: Iterable[Segment]) -> str:
     """Return the question about some of the segments of a request, in seconds of the video."""
     values = {
         "user_prompt": text.user_prompt,
-        "transcript": segment_lines(map(asdict, segments)),
+        "transcript": format_segments(map(asdict, segments)),
         "duration": f"{request.duration_seconds:.2f}",
         "min_moment_length": f"{request.min_length:.2f}",
         "max_moment_length": f"{request.max_length:.2f}",
         "min_moments": str(request.min_count),
         "max_moments": str(request.max_count),
     }
-    return render(text.system_prompt, values)
+    return render_template(text.system_prompt, values)
 
 
-def render_refine(text: PromptText, request: RefineRequest) -> str:
+def render_refine_prompt(text: PromptText, request: RefineRequest) -> str:
     """Return the question about a moment, in seconds from the beginning of its window."""
     offset = request.window_start
     values = {
@@ -136,6 +178,6 @@ def render_refine(text: PromptText, request: RefineRequest) -> str:
         "start_time": f"{request.moment.start - offset:.2f}",
         "end_time": f"{request.moment.end - offset:.2f}",
         "clip_end": f"{request.window_end - offset:.2f}",
-        "transcript": word_lines(map(asdict, request.words), (request.window_start, request.window_end), offset),
+        "transcript": format_words(map(asdict, request.words), (request.window_start, request.window_end), offset),
     }
-    return render(text.system_prompt, values)
+    return render_template(text.system_prompt, values)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 # Called on the event loop with how much of a call is done, from 0 to 1.
-Progress = Callable[[float], None]
+ProgressCallback = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Audio:
+class AudioFile:
     """A WAV file, 16 kHz, mono, 16 bits. `get_link` gives an address that a service can read it from, or None."""
 
     path: Path
@@ -55,7 +55,7 @@ class Audio:
 
 
 @dataclass(frozen=True, slots=True)
-class Transcribed:
+class TranscriptionResult:
     """What is said in a sound, in order of time. `service` is who really transcribed it ("whisper-tiny.en").
 
     `dropped` are the spans, in seconds, of speech whose words could not be trusted and are in none of the texts.
@@ -78,7 +78,7 @@ class Transcriber(Protocol):
         """Who transcribes: the name that is stored with the transcript."""
         ...
 
-    async def transcribe(self, audio: Audio, progress: Progress) -> Transcribed: ...
+    async def transcribe(self, audio: AudioFile, progress: ProgressCallback) -> TranscriptionResult: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class FoundMoment:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FindResult:
     """Moments in order of time, none overlapping another, all within the limits of the request.
 
     `model` is the name that the model gave itself, which is stored with each moment; `raw` is what it answered.
@@ -126,7 +126,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class ClipLink:
     """The clip of a moment as a model can be shown it: an address, or a `data:` URL."""
 
     url: str
@@ -147,11 +147,11 @@ class RefineRequest:
     duration_seconds: float
     prompt: str = ""
     temperature: float = 0.7
-    clip: Clip | None = None
+    clip: ClipLink | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Refined:
+class RefineResult:
     """Better times of a moment, in seconds of the video, within its window."""
 
     start: float
@@ -196,9 +196,9 @@ class MomentFinder(Protocol):
 
     def refine_prompt(self, prompt: str, *, with_clip: bool) -> PromptText: ...
 
-    async def find(self, request: FindRequest, progress: Progress) -> Found: ...
+    async def find(self, request: FindRequest, progress: ProgressCallback) -> FindResult: ...
 
-    async def refine(self, request: RefineRequest, progress: Progress) -> Refined: ...
+    async def refine(self, request: RefineRequest, progress: ProgressCallback) -> RefineResult: ...
 
 
 class Models(Protocol):

@@ -16,11 +16,11 @@ from app.core.service_address import read_origin
 
 T = TypeVar("T", int, float)
 
-_PREFIX = "model:config:"
-_KEYS = "model:config:_keys"
-_ORIGIN = "api_key_origin"  # of the address that the API key was set for: no other one gets it
+_HASH_PREFIX = "model:config:"
+_KEY_SET = "model:config:_keys"
+_KEY_ORIGIN_FIELD = "api_key_origin"  # of the address that the API key was set for: no other one gets it
 
-RESERVED_KEYS = frozenset({"seed", "defaults"})  # parts of addresses beside those of the models
+RESERVED_MODEL_KEYS = frozenset({"seed", "defaults"})  # parts of addresses beside those of the models
 
 
 class ModelKind(StrEnum):
@@ -53,7 +53,7 @@ class ModelConfig:
         return self.kind is ModelKind.LOCAL or not self.base_url
 
 
-LOCAL = "local"  # the key of this machine's engine, with which the engine's own name begins
+LOCAL_MODEL_KEY = "local"  # the key of this machine's engine, with which the engine's own name begins
 
 DEFAULT_MODELS: Mapping[str, ModelConfig] = {
     "minimax": ModelConfig("MiniMax"),
@@ -61,7 +61,7 @@ DEFAULT_MODELS: Mapping[str, ModelConfig] = {
     "qwen3_omni": ModelConfig("Qwen3-Omini", top_p=0.95, top_k=20),
     "qwen3_vl_fp8": ModelConfig("Qwen3-VL-FP8", supports_video=True),
     "parakeet": ModelConfig("Parakeet", kind=ModelKind.PARAKEET),
-    LOCAL: ModelConfig("This machine", kind=ModelKind.LOCAL),
+    LOCAL_MODEL_KEY: ModelConfig("This machine", kind=ModelKind.LOCAL),
 }
 
 # What this registry was seeded with before its hashes had a kind, and before anything called a model.
@@ -74,9 +74,9 @@ _FORMER_DEFAULTS: Mapping[str, str] = {
 }
 
 
-def is_local_name(model: str) -> bool:
+def is_local_model_name(model: str) -> bool:
     """Whether a model that has answered is this machine's engine."""
-    return model == LOCAL or model.startswith(f"{LOCAL} (")
+    return model == LOCAL_MODEL_KEY or model.startswith(f"{LOCAL_MODEL_KEY} (")
 
 
 class ModelRegistry:
@@ -91,36 +91,36 @@ class ModelRegistry:
 
         async def queue(pipeline: Pipeline) -> None:
             nonlocal count
-            count = len(DEFAULT_MODELS) if force or not await pipeline.scard(_KEYS) else 0
+            count = len(DEFAULT_MODELS) if force or not await pipeline.scard(_KEY_SET) else 0
             pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
             for key, config in DEFAULT_MODELS.items() if count else ():
-                _queue_writing(pipeline, key, _stamp(config))
+                _queue_hash_write(pipeline, key, _with_update_time(config))
 
-        await self._redis.transaction(queue, _KEYS)  # again where a model came before the defaults were written
+        await self._redis.transaction(queue, _KEY_SET)  # again where a model came before the defaults were written
         return count
 
     async def list_models(self) -> dict[str, ModelConfig]:
         """Return all configs, sorted by key."""
-        keys = await self._redis.smembers(_KEYS)
+        keys = await self._redis.smembers(_KEY_SET)
         if not keys and await self.seed():
             keys = set(DEFAULT_MODELS)
         ordered = sorted(map(str, keys))
         async with self._redis.pipeline(transaction=False) as pipeline:
             for key in ordered:
-                pipeline.hgetall(_PREFIX + key)
+                pipeline.hgetall(_HASH_PREFIX + key)
             hashes = await pipeline.execute()
-        return {key: _parse(key, fields) for key, fields in zip(ordered, hashes, strict=True) if fields}
+        return {key: _parse_hash(key, fields) for key, fields in zip(ordered, hashes, strict=True) if fields}
 
     async def get(self, key: str) -> ModelConfig | None:
-        fields = await self._redis.hgetall(_PREFIX + key)
+        fields = await self._redis.hgetall(_HASH_PREFIX + key)
         if not fields and await self.seed():
-            fields = await self._redis.hgetall(_PREFIX + key)
-        return _parse(key, fields) if fields else None
+            fields = await self._redis.hgetall(_HASH_PREFIX + key)
+        return _parse_hash(key, fields) if fields else None
 
     async def bind_keys(self) -> None:
         """Bind the API keys that an earlier version has stored to the addresses which they are stored with."""
-        for key in map(str, await self._redis.smembers(_KEYS)):
-            await self._redis.transaction(partial(_queue_binding, key), _PREFIX + key)
+        for key in map(str, await self._redis.smembers(_KEY_SET)):
+            await self._redis.transaction(partial(_queue_key_binding, key), _HASH_PREFIX + key)
 
     async def find(self, key: str) -> ModelConfig:
         """Return a config. Raises `ModelNotFound`, which names those that there are."""
@@ -128,19 +128,19 @@ class ModelRegistry:
 
     async def put(self, key: str, config: ModelConfig) -> ModelConfig:
         """Create or replace a config, its API key too; return it with its new `updated_at`."""
-        if key in RESERVED_KEYS:
+        if key in RESERVED_MODEL_KEYS:
             raise InvalidInput(f"A model cannot have the key {key}")
-        stored = _stamp(config)
+        stored = _with_update_time(config)
         await self.seed()
 
         async def queue(pipeline: Pipeline) -> None:
             nonlocal stored
-            had_key = bool(await pipeline.hget(_PREFIX + key, "api_key"))
+            had_key = bool(await pipeline.hget(_HASH_PREFIX + key, "api_key"))
             stored = replace(stored, is_key_removed=had_key and not config.api_key)
             pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
-            _queue_writing(pipeline, key, stored)
+            _queue_hash_write(pipeline, key, stored)
 
-        await self._redis.transaction(queue, _PREFIX + key)
+        await self._redis.transaction(queue, _HASH_PREFIX + key)
         return stored
 
     async def change(self, key: str, changes: Mapping[str, Any]) -> ModelConfig:
@@ -157,24 +157,24 @@ class ModelRegistry:
 
         async def queue(pipeline: Pipeline) -> None:
             nonlocal changed
-            fields = await pipeline.hgetall(_PREFIX + key)
-            changed = _apply(key, fields, changes) if fields else None
-            origins.add(read_origin(_address(key, fields)))
+            fields = await pipeline.hgetall(_HASH_PREFIX + key)
+            changed = _apply_changes(key, fields, changes) if fields else None
+            origins.add(read_origin(_read_base_url(key, fields)))
             if len(origins) > 1 and changes.get("api_key") and "base_url" not in changes:
                 raise Conflict("The address of the model was changed at the same time: send base_url with the API key")
             pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
             if changed is not None:
-                _queue_writing(pipeline, key, changed)
+                _queue_hash_write(pipeline, key, changed)
 
-        await self._redis.transaction(queue, _PREFIX + key)  # again where the hash changed before it was written
+        await self._redis.transaction(queue, _HASH_PREFIX + key)  # again where the hash changed before it was written
         return changed or await self._raise_not_found(key)
 
     async def delete(self, key: str) -> None:
         """Delete a config. Raises `ModelNotFound`."""
         await self.seed()
         async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.delete(_PREFIX + key)
-            pipeline.srem(_KEYS, key)
+            pipeline.delete(_HASH_PREFIX + key)
+            pipeline.srem(_KEY_SET, key)
             deleted, _ = await pipeline.execute()
         if not deleted:
             await self._raise_not_found(key)
@@ -183,82 +183,82 @@ class ModelRegistry:
         raise ModelNotFound(key, list(await self.list_models()))
 
 
-def _apply(key: str, fields: Mapping[Any, Any], changes: Mapping[str, Any]) -> ModelConfig:
+def _apply_changes(key: str, fields: Mapping[Any, Any], changes: Mapping[str, Any]) -> ModelConfig:
     """Return a stored config with changes; its API key stays with the origin that it was set for."""
-    before = _parse(key, fields)
+    before = _parse_hash(key, fields)
     after = replace(before, **changes)
     is_kept = "api_key" in changes or read_origin(after.base_url) == read_origin(before.base_url)
     if not is_kept:
         after = replace(after, api_key="")
     is_removed = bool(fields.get("api_key")) and not after.api_key and "api_key" not in changes
-    return _stamp(replace(after, is_key_removed=is_removed))
+    return _with_update_time(replace(after, is_key_removed=is_removed))
 
 
-async def _queue_binding(key: str, pipeline: Pipeline) -> None:
-    fields = await pipeline.hgetall(_PREFIX + key)
+async def _queue_key_binding(key: str, pipeline: Pipeline) -> None:
+    fields = await pipeline.hgetall(_HASH_PREFIX + key)
     pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
     remember_secret(str(fields.get("api_key", "")))
-    if fields.get("api_key") and _ORIGIN not in fields:
-        pipeline.hset(_PREFIX + key, _ORIGIN, read_origin(_address(key, fields)))
+    if fields.get("api_key") and _KEY_ORIGIN_FIELD not in fields:
+        pipeline.hset(_HASH_PREFIX + key, _KEY_ORIGIN_FIELD, read_origin(_read_base_url(key, fields)))
 
 
-def _queue_writing(pipeline: Pipeline, key: str, config: ModelConfig) -> None:
+def _queue_hash_write(pipeline: Pipeline, key: str, config: ModelConfig) -> None:
     remember_secret(config.api_key)
-    values = asdict(config) | {_ORIGIN: read_origin(config.base_url) if config.api_key else ""}
+    values = asdict(config) | {_KEY_ORIGIN_FIELD: read_origin(config.base_url) if config.api_key else ""}
     del values["is_key_removed"]
-    pipeline.hset(_PREFIX + key, mapping={name: _write(value) for name, value in values.items()})
-    pipeline.sadd(_KEYS, key)
+    pipeline.hset(_HASH_PREFIX + key, mapping={name: _to_hash_value(value) for name, value in values.items()})
+    pipeline.sadd(_KEY_SET, key)
 
 
-def _stamp(config: ModelConfig) -> ModelConfig:
+def _with_update_time(config: ModelConfig) -> ModelConfig:
     """Return the config as it will be read back if it is written now."""
     now = datetime.now(UTC).replace(tzinfo=None).isoformat()
     return replace(config, model_id=config.model_id or None, updated_at=now)
 
 
-def _parse(key: str, fields: Mapping[Any, Any]) -> ModelConfig:
+def _parse_hash(key: str, fields: Mapping[Any, Any]) -> ModelConfig:
     """Read the hash's texts; an empty one is null, and so is one that is no number where a number belongs."""
     return ModelConfig(
         name=fields.get("name", ""),
-        base_url=_address(key, fields),
+        base_url=_read_base_url(key, fields),
         model_id=fields.get("model_id") or None,
         supports_video=fields.get("supports_video") == "true",
-        top_p=_number(float, fields.get("top_p")),
-        top_k=_number(int, fields.get("top_k")),
-        kind=_kind(key, fields.get("kind")),
-        api_key=_api_key(key, fields),
+        top_p=_parse_number(float, fields.get("top_p")),
+        top_k=_parse_number(int, fields.get("top_k")),
+        kind=_read_kind(key, fields.get("kind")),
+        api_key=_read_api_key(key, fields),
         updated_at=fields.get("updated_at") or None,
     )
 
 
-def _address(key: str, fields: Mapping[Any, Any]) -> str:
+def _read_base_url(key: str, fields: Mapping[Any, Any]) -> str:
     """Read an address; one that was only ever a default, and led to a tunnel of the previous backend, is none."""
     address = str(fields.get("base_url", ""))
     return "" if "kind" not in fields and address == _FORMER_DEFAULTS.get(key) else address
 
 
-def _api_key(key: str, fields: Mapping[Any, Any]) -> str:
+def _read_api_key(key: str, fields: Mapping[Any, Any]) -> str:
     """Read an API key; of an address whose origin is not the one it was set for, there is none."""
-    origin = read_origin(_address(key, fields))
+    origin = read_origin(_read_base_url(key, fields))
     remember_secret(str(fields.get("api_key", "")))
-    return str(fields.get("api_key", "")) if fields.get(_ORIGIN, origin) == origin else ""
+    return str(fields.get("api_key", "")) if fields.get(_KEY_ORIGIN_FIELD, origin) == origin else ""
 
 
-def _kind(key: str, text: str | None) -> ModelKind:
+def _read_kind(key: str, text: str | None) -> ModelKind:
     """Read a kind; hashes of the previous backend have none."""
     if text in set(ModelKind):
         return ModelKind(text)
     return DEFAULT_MODELS[key].kind if key in DEFAULT_MODELS else ModelKind.CHAT
 
 
-def _number(kind: Callable[[str], T], text: str | None) -> T | None:
+def _parse_number(kind: Callable[[str], T], text: str | None) -> T | None:
     try:
         return kind(text) if text else None
     except ValueError:
         return None
 
 
-def _write(value: Any) -> str:
+def _to_hash_value(value: Any) -> str:
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)

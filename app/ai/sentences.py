@@ -11,10 +11,10 @@ PAUSE_SECONDS = 1.5  # of silence end a sentence, whatever the punctuation
 
 _CAPTION_SECONDS, _CAPTION_LETTERS = 7.0, 84  # two lines of 42, shown for no longer than is usual
 
-_END = re.compile(r"[.?!…\u3002\uff1f\uff01\u0964\u061f][\"'”’)\]»]*$")
-_CLAUSE = re.compile(r"[,;:\u3001\uff0c\uff1b\uff1a–—-][\"'”’)\]»]*$")
+_SENTENCE_END = re.compile(r"[.?!…\u3002\uff1f\uff01\u0964\u061f][\"'”’)\]»]*$")
+_CLAUSE_END = re.compile(r"[,;:\u3001\uff0c\uff1b\uff1a–—-][\"'”’)\]»]*$")
 _ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e|No|Inc|Jr|Sr))\.$")
-_JOIN = re.compile("and|because|but|if|or|so|than|that|until|when|where|which|while|who", re.IGNORECASE)
+_CONJUNCTION = re.compile("and|because|but|if|or|so|than|that|until|when|where|which|while|who", re.IGNORECASE)
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uff00-\uffef"
 _UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
 _NEEDLESS_SPACE = re.compile(rf"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
@@ -25,7 +25,7 @@ def join_words(words: Sequence[Word]) -> str:
     return _NEEDLESS_SPACE.sub("", " ".join(word.word for word in words))
 
 
-def join_pieces(pieces: Sequence[Word]) -> list[Word]:
+def join_subwords(pieces: Sequence[Word]) -> list[Word]:
     """Return whole words, stripped: a piece with no space before it goes on with the one before (" 6" and ",000")."""
     words: list[Word] = []
     for piece in pieces:
@@ -37,7 +37,7 @@ def join_pieces(pieces: Sequence[Word]) -> list[Word]:
     return words
 
 
-def spread_words(segments: Iterable[Segment]) -> Iterator[Word]:
+def interpolate_words(segments: Iterable[Segment]) -> Iterator[Word]:
     """Yield the words of segments that have no word times, each as long as it has characters."""
     for segment in segments:
         words = segment.text.split()
@@ -49,7 +49,7 @@ def spread_words(segments: Iterable[Segment]) -> Iterator[Word]:
             start = end
 
 
-def make_captions(words: Sequence[Word]) -> list[Segment]:
+def make_caption_segments(words: Sequence[Word]) -> list[Segment]:
     """Return the words as captions: sentences, and parts of those that are too long to be read at once."""
     return [
         Segment(join_words(part), part[0].start, part[-1].end)
@@ -59,10 +59,14 @@ def make_captions(words: Sequence[Word]) -> list[Segment]:
 
 def split_sentences(words: Sequence[Word], max_seconds: float, max_letters: float = math.inf) -> list[Sequence[Word]]:
     """Return the words sentence by sentence; those that are too long are broken where a speaker would breathe."""
-    return [part for sentence in _sentences(words) for part in _break(sentence, max_seconds, max_letters)]
+    return [
+        part
+        for sentence in _iterate_sentences(words)
+        for part in _break_long_sentence(sentence, max_seconds, max_letters)
+    ]
 
 
-def _sentences(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
+def _iterate_sentences(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
     first = 0
     for place, (word, following) in enumerate(pairwise(words), start=1):
         if ends_sentence(word.word) or following.start - word.end >= PAUSE_SECONDS:
@@ -73,10 +77,10 @@ def _sentences(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
 
 
 def ends_sentence(word: str) -> bool:
-    return bool(_END.search(word)) and not _ABBREVIATION.search(word)
+    return bool(_SENTENCE_END.search(word)) and not _ABBREVIATION.search(word)
 
 
-def _break(sentence: Sequence[Word], max_seconds: float, max_letters: float) -> Iterator[Sequence[Word]]:
+def _break_long_sentence(sentence: Sequence[Word], max_seconds: float, max_letters: float) -> Iterator[Sequence[Word]]:
     waiting = [sentence]
     while waiting:
         words = waiting.pop()
@@ -84,16 +88,16 @@ def _break(sentence: Sequence[Word], max_seconds: float, max_letters: float) -> 
         if len(words) < 2 or (words[-1].end - words[0].start <= max_seconds and letters[-1] - 1 <= max_letters):
             yield words
         else:
-            place = _find_break(words, letters)
+            place = _find_break_index(words, letters)
             waiting += [words[place:], words[:place]]
 
 
-def _find_break(words: Sequence[Word], letters: Sequence[int]) -> int:
+def _find_break_index(words: Sequence[Word], letters: Sequence[int]) -> int:
     """Return the place of the word before which a sentence is best broken: at a clause or a pause, near the middle."""
 
     def worth(place: int) -> float:
         before, after = words[place - 1], words[place]
-        clause = 0.3 * bool(_CLAUSE.search(before.word)) + 0.15 * bool(_JOIN.fullmatch(after.word))
+        clause = 0.3 * bool(_CLAUSE_END.search(before.word)) + 0.15 * bool(_CONJUNCTION.fullmatch(after.word))
         pause = min(max(after.start - before.end, 0.0), 1.0)
         return clause + pause - abs(letters[place - 1] / letters[-1] - 0.5)
 

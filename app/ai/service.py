@@ -1,13 +1,13 @@
-"""Calls of an AI service over HTTP: what goes wrong is told in this project's errors, and each call is logged."""
+"""HTTP calls of AI services: errors are translated, answers masked, and each call is logged."""
 
 import asyncio
 import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,29 +15,29 @@ from httpx_secure import SSRFProtectionError
 
 from app.ai.protocols import Usage
 from app.ai.registry import ModelConfig
-from app.ai.text import clean, one_line
 from app.core.errors import AddressRefused, ModelAnswerInvalid, StageFailed, TransientFailure
 from app.core.guarded_http import guard_services
 from app.core.masking import mask_secrets, mask_values, remember_secret
 from app.core.service_address import check_service_address
+from app.core.text import clean_text, to_single_line
 
 _log = logging.getLogger("app.ai.calls")
 
 _CONNECT_SECONDS = 10.0
 # As many as there are calls: one that waited for a connection would spend its limit on that.
-_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30)
-_MAX_ANSWER_BYTES = 64 * 1024**2  # an hour of words with their times takes 1 MB
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 529})
-_LONGEST_MESSAGE = 300  # characters
-_LONGEST_RAW = 100_000  # characters
+_CONNECTION_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30)
+_MAX_RESPONSE_BYTES = 64 * 1024**2  # an hour of words with their times takes 1 MB
+_TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 529})
+_MAX_MESSAGE_LENGTH = 300  # characters
+_MAX_RAW_LENGTH = 100_000  # characters
 # What `Retry-After` may ask for within one call: so often, and so long each time. Later tries are the caller's.
-_WAITS = 3
-_LONGEST_WAIT_SECONDS = 30.0
-_VERSIONED = re.compile(r"/v\d+[a-z0-9]*(/|$)")
+_MAX_WAITS = 3
+_MAX_WAIT_SECONDS = 30.0
+_VERSIONED_PATH = re.compile(r"/v\d+[a-z0-9]*(/|$)")
 _MESSAGE_FIELDS = ("error", "message", "detail", "error_description", "msg")
 
 
-class Refusal(StageFailed):
+class RequestRefused(StageFailed):
     """A status that says that the request itself is wrong."""
 
     def __init__(self, reason: str, status: int) -> None:
@@ -45,18 +45,18 @@ class Refusal(StageFailed):
         self.status = status
 
 
-def open_client() -> httpx.AsyncClient:
+def open_http_client() -> httpx.AsyncClient:
     """Return a client for all services, which follows no redirect and calls no metadata service.
 
     Nothing of the environment is used: no proxy and no `.netrc`.
     """
     timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS, pool=None)
     return guard_services(
-        httpx.AsyncClient(timeout=timeout, limits=_CONNECTIONS, trust_env=False, follow_redirects=False)
+        httpx.AsyncClient(timeout=timeout, limits=_CONNECTION_LIMITS, trust_env=False, follow_redirects=False)
     )
 
 
-class Service:
+class ServiceClient:
     """One entry of the registry. `key` is its key there, which names it in the log."""
 
     def __init__(self, client: httpx.AsyncClient, key: str, config: ModelConfig) -> None:
@@ -68,8 +68,8 @@ class Service:
     async def post(self, path: str, limit_seconds: float, **body: Any) -> Any:
         """Send a request, its body as httpx takes it, and return the JSON of the answer.
 
-        `limit_seconds` is for all of it. Raises `Refusal` where the status is 4xx, `TransientFailure` where another
-        try may help, and `ModelAnswerInvalid` where the answer is not JSON.
+        `limit_seconds` bounds all of it, waits included. Raises `RequestRefused` for status 4xx, `TransientFailure`
+        where a retry may help, and `ModelAnswerInvalid` for an answer that is not JSON.
         """
         try:
             async with asyncio.timeout(limit_seconds):
@@ -79,10 +79,10 @@ class Service:
 
     async def _post_patiently(self, path: str, body: Mapping[str, Any]) -> Any:
         """Wait as long as the service asks for, within bounds."""
-        for waits_left in range(_WAITS, -1, -1):
+        for waits_left in range(_MAX_WAITS, -1, -1):
             status, headers, content = await self._exchange(path, body)
-            wait = _retry_after(headers) if status in (429, 503) and waits_left else None
-            if wait is None or wait > _LONGEST_WAIT_SECONDS:
+            wait = _parse_retry_after(headers) if status in (429, 503) and waits_left else None
+            if wait is None or wait > _MAX_WAIT_SECONDS:
                 break
             await asyncio.sleep(wait)
         return await asyncio.to_thread(self._read, status, content)
@@ -96,36 +96,36 @@ class Service:
                 content = bytearray()
                 async for part in response.aiter_bytes():
                     content += part
-                    if len(content) > _MAX_ANSWER_BYTES:
-                        raise StageFailed(f"{self.config.name} answered with more than {_MAX_ANSWER_BYTES} bytes")
+                    if len(content) > _MAX_RESPONSE_BYTES:
+                        raise StageFailed(f"{self.config.name} answered with more than {_MAX_RESPONSE_BYTES} bytes")
                 return response.status_code, response.headers, bytes(content)
         except (ValueError, AddressRefused, SSRFProtectionError):
             raise StageFailed(f"{self.config.name} has an address that is not called: set another one") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise TransientFailure(f"{self.config.name} cannot be reached: {_describe(error)}") from None
+            raise TransientFailure(f"{self.config.name} cannot be reached: {_describe_http_error(error)}") from None
 
     def _read(self, status: int, content: bytes) -> Any:
-        if status in _PASSING:
+        if status in _TRANSIENT_STATUSES:
             raise TransientFailure(self._say(status, content))
         if 400 <= status < 500:
-            raise Refusal(self._say(status, content), status)
+            raise RequestRefused(self._say(status, content), status)
         if 300 <= status < 400:
             raise StageFailed(f"{self.config.name} redirects to another address, which is not followed: set that one")
         if status != 200:
             raise StageFailed(self._say(status, content))
         try:
-            return mask_answer(content)
+            return parse_masked_json(content)
         except (ValueError, RecursionError):
-            raise ModelAnswerInvalid(f"{self.config.name} did not answer with JSON", raw_text(content)) from None
+            raise ModelAnswerInvalid(f"{self.config.name} did not answer with JSON", to_raw_text(content)) from None
 
     def _say(self, status: int, content: bytes) -> str:
-        message = _find_message(content)
+        message = _find_error_message(content)
         return f"{self.config.name} answered {status}" + (f": {message}" if message else "")
 
     @asynccontextmanager
-    async def logged(self, operation: str) -> AsyncIterator["Call"]:
+    async def logged(self, operation: str) -> AsyncIterator["CallRecord"]:
         """Log the call inside the block: how long it took, its tokens, and how it ended. Nothing of its content."""
-        call = Call()
+        call = CallRecord()
         started = time.monotonic()
         outcome = "cancelled"
         try:
@@ -136,27 +136,27 @@ class Service:
             raise
         finally:
             call.usage = Usage(1, time.monotonic() - started, call.usage.prompt_tokens, call.usage.completion_tokens)
-            _log_call(self.key, operation, outcome, call.usage)
+            _write_call_log(self.key, operation, outcome, call.usage)
 
 
-class Call:
+class CallRecord:
     """One call; whoever makes it sets the tokens that the service counted, and the rest is there after it."""
 
     def __init__(self) -> None:
         self.usage = Usage()
 
 
-def versioned(config: ModelConfig, path: str) -> str:
+def versioned_path(config: ModelConfig, path: str) -> str:
     """Return a path of OpenAI's API, without `/v1` where the entry's address names a version itself."""
-    return path if _VERSIONED.search(urlsplit(config.base_url).path) else f"/v1{path}"
+    return path if _VERSIONED_PATH.search(urlsplit(config.base_url).path) else f"/v1{path}"
 
 
-def raw_text(content: bytes) -> str:
+def to_raw_text(content: bytes) -> str:
     """Return what was answered as it is kept with a run."""
-    return mask_secrets(clean(content.decode("utf-8", "replace")))[:_LONGEST_RAW]
+    return mask_secrets(clean_text(content.decode("utf-8", "replace")))[:_MAX_RAW_LENGTH]
 
 
-def mask_answer(content: bytes) -> Any:
+def parse_masked_json(content: bytes) -> Any:
     """Return the JSON of an answer without secrets: some services repeat the headers or the URLs that they were sent.
 
     Raises `ValueError` and `RecursionError`.
@@ -166,17 +166,17 @@ def mask_answer(content: bytes) -> Any:
     return answer if mask_secrets(text) == text else mask_values(answer)
 
 
-def read_name(value: Any, default: str, longest: int) -> str:
+def read_short_text(value: Any, default: str, longest: int) -> str:
     """Return the name a service gave its model, or the default; `longest` characters of it."""
-    return (one_line(value, longest) if isinstance(value, str) else "") or default[:longest]
+    return (to_single_line(value, longest) if isinstance(value, str) else "") or default[:longest]
 
 
-def model_name(config: ModelConfig, longest: int) -> str:
+def short_model_name(config: ModelConfig, longest: int) -> str:
     """Return what an entry's model is called; of an identifier that is a path or has an owner, the last part."""
     return ((config.model_id or "").rstrip("/").rpartition("/")[2] or config.name)[:longest]
 
 
-def _log_call(key: str, operation: str, outcome: str, usage: Usage) -> None:
+def _write_call_log(key: str, operation: str, outcome: str, usage: Usage) -> None:
     tokens = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"
     _log.info(
         "%s %s: %s after %.2f s, %s",
@@ -192,13 +192,13 @@ def _log_call(key: str, operation: str, outcome: str, usage: Usage) -> None:
     )
 
 
-def _retry_after(headers: httpx.Headers) -> float | None:
+def _parse_retry_after(headers: httpx.Headers) -> float | None:
     """Return the seconds to wait; the form with a date is not used by AI services."""
     text = headers.get("Retry-After", "")
     return float(text) if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) else None
 
 
-def _describe(error: Exception) -> str:
+def _describe_http_error(error: Exception) -> str:
     """Say what happened without the address, which is nobody's business who reads a run."""
     match error:
         case httpx.ConnectTimeout():
@@ -211,7 +211,7 @@ def _describe(error: Exception) -> str:
             return type(error).__name__
 
 
-def _find_message(content: bytes) -> str:
+def _find_error_message(content: bytes) -> str:
     """Return the service's own words, from the places where services put them."""
     try:
         found = json.loads(content)
@@ -223,4 +223,21 @@ def _find_message(content: bytes) -> str:
         if not isinstance(found, dict):
             break
         found = next((found[name] for name in _MESSAGE_FIELDS if found.get(name)), None)
-    return one_line(mask_secrets(found), _LONGEST_MESSAGE) if isinstance(found, str) else ""
+    return to_single_line(mask_secrets(found), _MAX_MESSAGE_LENGTH) if isinstance(found, str) else ""
+
+
+T = TypeVar("T")
+_retry_log = logging.getLogger(__name__)
+
+_RETRY_PAUSES = (2.0, 8.0)  # seconds
+
+
+async def retry_transient_failures(call: Callable[[], Awaitable[T]]) -> T:
+    """Return what `call` does, made again after a `TransientFailure`; the third one is raised."""
+    for pause in _RETRY_PAUSES:
+        try:
+            return await call()
+        except TransientFailure as failure:
+            _retry_log.warning("Tried again in %g s: %s", pause, failure)
+        await asyncio.sleep(pause)
+    return await call()

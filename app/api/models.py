@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Depends, Path
 from pydantic import AfterValidator
 from starlette.responses import Response
 
-from app.ai.model_fields import KEY_PATTERN, KEY_REMOVED, check_model_key, plain_values
+from app.ai.model_fields import KEY_REMOVED_NOTICE, MODEL_KEY_PATTERN, check_model_key, to_registry_values
 from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
 from app.api.answers import json_answer
 from app.api.dependencies import LiveState
@@ -46,7 +46,7 @@ async def get_registry(redis: LiveState) -> ModelRegistry:
 Registry = Annotated[ModelRegistry, Depends(get_registry)]
 ModelKey = Annotated[
     str,
-    Path(description="Key of the model", examples=["minimax"], json_schema_extra={"pattern": KEY_PATTERN}),
+    Path(description="Key of the model", examples=["minimax"], json_schema_extra={"pattern": MODEL_KEY_PATTERN}),
     AfterValidator(check_model_key),
 ]
 
@@ -89,7 +89,7 @@ async def change_model(key: ModelKey, body: ModelChangesBody, registry: Registry
 
     A `base_url` of another scheme, host or port removes the API key where the request has none; `notice` says so.
     """
-    return json_answer(_answer(key, await registry.change(key, plain_values(body, exclude_none=True))))
+    return json_answer(_answer(key, await registry.change(key, to_registry_values(body, exclude_none=True))))
 
 
 @router.delete("/{key}", response_model=DeletedModelAnswer, responses=_NOT_FOUND)
@@ -100,13 +100,13 @@ async def delete_model(key: ModelKey, registry: Registry) -> Response:
 
 
 def _read(body: ModelBody) -> ModelConfig:
-    values: dict[str, Any] = plain_values(body, exclude_none=False)
+    values: dict[str, Any] = to_registry_values(body, exclude_none=False)
     return ModelConfig(**values)
 
 
 def _answer(key: str, config: ModelConfig) -> dict[str, Any]:
     values = asdict(config)
     updated_at, api_key, is_key_removed = (values.pop(name) for name in ("updated_at", "api_key", "is_key_removed"))
-    notice = {"notice": KEY_REMOVED} if is_key_removed else {}
+    notice = {"notice": KEY_REMOVED_NOTICE} if is_key_removed else {}
     values["base_url"] = mask_secrets(config.base_url)  # one that came into the registry unchecked may have a user
     return {**values, "has_api_key": bool(api_key), "model_key": key, "updated_at": updated_at, **notice}

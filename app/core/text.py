@@ -123,3 +123,13 @@ def _escape(character: str) -> str:
 def strip_unstorable(text: str) -> str:
     """Remove the characters that PostgreSQL cannot store: U+0000 and lone surrogates."""
     return text.replace("\0", "").encode(errors="ignore").decode()
+
+
+def clean_text(text: str) -> str:
+    """Return a text in NFC and without NUL and halves of surrogate pairs, which no database takes."""
+    return to_nfc(text.encode("utf-8", "replace").decode().replace("\x00", ""))
+
+
+def to_single_line(text: str, longest: int) -> str:
+    """Return a text as one line of at most so many characters, without invisible ones."""
+    return " ".join(clean_line(clean_text(text)).split())[:longest].rstrip()

@@ -6,7 +6,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
 
-from app.ai.templates import segment_lines, word_lines
+from app.ai.prompts import format_segments, format_words
 from app.core.text import to_nfc
 from app.importer.clips import clip_name
 from app.importer.keys import audio_key, clip_key, film_key, thumbnail_key
@@ -233,7 +233,7 @@ def _is_stored(pasted: PastedTranscript, transcript: LegacyTranscript | None) ->
     if transcript is None:
         return False
     try:
-        return pasted.lines == segment_lines(transcript.segments) or pasted.lines == word_lines(
+        return pasted.lines == format_segments(transcript.segments) or pasted.lines == format_words(
             transcript.words, pasted.window or _EVERYTHING, pasted.offset
         )
     except (KeyError, TypeError, ValueError):  # words or segments without times

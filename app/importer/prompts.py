@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from app.ai.templates import render
+from app.ai.prompts import render_template
 
 _LINE = r"\[-?\d+\.\d+(?:--?\d+\.\d+)?\] [^\n]*"
 # Transcript lines without a gap: `[12.34] text` of segments or `[0.00-0.08] word` of words.
@@ -59,7 +59,7 @@ def make_template(complete_prompt: str, user_prompt: str) -> Template:
         parts += [complete_prompt[end:start], f"{{{name}}}"]
         end = stop
     template = Template("".join([*parts, complete_prompt[end:]]), values)
-    return template if render(template.text, values) == complete_prompt else Template(complete_prompt, {})
+    return template if render_template(template.text, values) == complete_prompt else Template(complete_prompt, {})
 
 
 def _find_values(text: str, user_prompt: str) -> Iterator[tuple[int, int, str]]:

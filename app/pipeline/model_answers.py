@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Unpack
 
-from app.ai.protocols import Found, FoundMoment, MomentFinder, PromptText, Refined, Usage
+from app.ai.protocols import FindResult, FoundMoment, MomentFinder, PromptText, RefineResult, Usage
 from app.core.errors import ModelAnswerInvalid
 from app.core.masking import mask_secrets, mask_values
 from app.core.text import strip_unstorable
@@ -29,29 +29,31 @@ class AnswerKey:
     end: float | None = None
 
 
-async def store_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey, found: Found) -> None:
+async def store_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey, found: FindResult) -> None:
     moments = [[moment.start, moment.end, moment.title] for moment in found.moments]
     answer = {"model": strip_unstorable(found.model), "moments": moments}
     await ModelAnswerRepository(conn).keep(context.run.id, asdict(answer_key), mask_values(answer))
 
 
-async def load_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey) -> Found | None:
+async def load_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey) -> FindResult | None:
     """Return the moments that this call found in an earlier attempt, None where it was not made."""
     answer = mask_values(await ModelAnswerRepository(conn).find(context.run.id, asdict(answer_key)))
     if answer is None:
         return None
-    return Found([FoundMoment(*moment) for moment in answer["moments"]], answer["model"], "", Usage())
+    return FindResult([FoundMoment(*moment) for moment in answer["moments"]], answer["model"], "", Usage())
 
 
-async def store_refined_times(conn: Connection, context: RunContext, answer_key: AnswerKey, refined: Refined) -> None:
+async def store_refined_times(
+    conn: Connection, context: RunContext, answer_key: AnswerKey, refined: RefineResult
+) -> None:
     answer = {"model": strip_unstorable(refined.model), "start": refined.start, "end": refined.end}
     await ModelAnswerRepository(conn).keep(context.run.id, asdict(answer_key), mask_values(answer))
 
 
-async def load_refined_times(conn: Connection, context: RunContext, answer_key: AnswerKey) -> Refined | None:
+async def load_refined_times(conn: Connection, context: RunContext, answer_key: AnswerKey) -> RefineResult | None:
     """Return the times that this call returned in an earlier attempt, None where it was not made."""
     answer = mask_values(await ModelAnswerRepository(conn).find(context.run.id, asdict(answer_key)))
-    return None if answer is None else Refined(answer["start"], answer["end"], answer["model"], "", Usage())
+    return None if answer is None else RefineResult(answer["start"], answer["end"], answer["model"], "", Usage())
 
 
 async def store_generation_config(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from urllib.parse import quote
 
-from app.ai.protocols import Clip, FoundMoment, MomentFinder, Refined, RefineRequest, Usage
+from app.ai.protocols import ClipLink, FoundMoment, MomentFinder, RefineRequest, RefineResult, Usage
 from app.core.errors import FileMissing, ModelAnswerInvalid, StageFailed, StorageUnavailable, TransientFailure
 from app.core.media_types import media_type_of
 from app.core.text import strip_unstorable
@@ -111,7 +111,7 @@ class MomentRefiner:
         await delete_unused_files(self._context, stored.files)
         return RefinementResult(refined.model, refined.usage, clip is not None, stored.is_unchanged)
 
-    async def _find_window(self, moment: Moment) -> tuple[Clip | None, MomentWindow]:
+    async def _find_window(self, moment: Moment) -> tuple[ClipLink | None, MomentWindow]:
         window = find_moment_window(self._words, moment.start_time, moment.end_time, self._duration)
         if not (self._context.run.request.include_video_refinement and self._finder.supports_video):
             return None, window
@@ -127,8 +127,8 @@ class MomentRefiner:
         return MomentWindow(start, end, [word for word in self._words if start <= word.start and word.end <= end])
 
     async def _store_config(
-        self, conn: Connection, moment: Moment, clip: Clip | None
-    ) -> tuple[AnswerKey, Refined | None]:
+        self, conn: Connection, moment: Moment, clip: ClipLink | None
+    ) -> tuple[AnswerKey, RefineResult | None]:
         """Store the generation config of the call, and return the key of its answer with an answer stored before."""
         run_request = self._context.run.request
         config_id = await store_generation_config(
@@ -144,7 +144,7 @@ class MomentRefiner:
         answer_key = AnswerKey(self._transcript_id, config_id, moment.start_time, moment.end_time)
         return answer_key, await load_refined_times(conn, self._context, answer_key)
 
-    def _make_request(self, moment: Moment, window: MomentWindow, clip: Clip | None) -> RefineRequest:
+    def _make_request(self, moment: Moment, window: MomentWindow, clip: ClipLink | None) -> RefineRequest:
         return RefineRequest(
             moment=FoundMoment(moment.start_time, moment.end_time, moment.title),
             words=window.words,
@@ -156,14 +156,14 @@ class MomentRefiner:
             clip=clip,
         )
 
-    async def _call_model(self, request: RefineRequest) -> Refined:
+    async def _call_model(self, request: RefineRequest) -> RefineResult:
         try:
             async with record_invalid_answers(self._context), limit_working_time(TIME_LIMIT_SECONDS):
                 return _clamp_times(await self._call_with_retries(request), request)
         except TimeoutError:
             raise StageFailed(f"The refinement took longer than {TIME_LIMIT_SECONDS:.0f} seconds") from None
 
-    async def _call_with_retries(self, request: RefineRequest) -> Refined:
+    async def _call_with_retries(self, request: RefineRequest) -> RefineResult:
         for attempt in count(1):
             try:
                 return await self._finder.refine(request, lambda _: None)
@@ -177,7 +177,7 @@ class MomentRefiner:
         self,
         conn: Connection,
         target: RefinementTarget,
-        refined: Refined,
+        refined: RefineResult,
         answer_key: AnswerKey,
         *,
         is_earlier_answer: bool,
@@ -233,7 +233,7 @@ async def add_unchanged_id(conn: Connection, context: RunContext, moment_id: int
     await ClaimedRunRepository(conn).add_result(context.run, Stage.REFINEMENT, result)
 
 
-def _make_moment_row(target: RefinementTarget, refined: Refined, config_id: int) -> ReservedMoment:
+def _make_moment_row(target: RefinementTarget, refined: RefineResult, config_id: int) -> ReservedMoment:
     return ReservedMoment(
         id=target.refined_id,
         identifier=new_moment_identifier(),
@@ -258,12 +258,12 @@ def _list_moment_tree(target: RefinementTarget, moments: list[Moment]) -> list[M
     ]
 
 
-def _has_same_times(moment: Moment, refined: Refined) -> bool:
+def _has_same_times(moment: Moment, refined: RefineResult) -> bool:
     differences = (abs(moment.start_time - refined.start), abs(moment.end_time - refined.end))
     return max(differences) < _EQUAL_SECONDS
 
 
-def _clamp_times(refined: Refined, request: RefineRequest) -> Refined:
+def _clamp_times(refined: RefineResult, request: RefineRequest) -> RefineResult:
     """Limit the times to the window that the model was shown. Raises `ModelAnswerInvalid` for times outside it."""
     first, last = request.window_start, min(request.window_end, request.duration_seconds)
     if not (math.isfinite(refined.start) and math.isfinite(refined.end)):
@@ -276,34 +276,34 @@ def _clamp_times(refined: Refined, request: RefineRequest) -> Refined:
     return replace(refined, start=start, end=end)
 
 
-async def load_model_clip(context: RunContext, moment: Moment, row: ClipRow) -> Clip | None:
+async def load_model_clip(context: RunContext, moment: Moment, row: ClipRow) -> ClipLink | None:
     """Return a signed URL of a clip, or a `data:` URL of a small one; None for audio and an unavailable clip."""
     if row.video_codec is None and row.audio_codec is not None:
         return None
     try:
         link = await context.storage.get_link(row.cloud_url)
         if link is not None:
-            return Clip(link.url)
+            return ClipLink(link.url)
         return await _encode_clip(context, row.cloud_url) or _make_clip_url(context, moment)
     except (FileMissing, StorageUnavailable) as error:
         _log.warning("Moment %s is refined without its clip: %s", moment.identifier, error)
         return None
 
 
-async def _encode_clip(context: RunContext, url: str) -> Clip | None:
+async def _encode_clip(context: RunContext, url: str) -> ClipLink | None:
     async with context.storage.opened(url) as file:
         if file.stored.size > _MAX_ENCODED_BYTES:
             return None
         content = b"".join([chunk async for chunk in file.read()])
         if len(content) != file.stored.size:  # it was replaced while it was read
             raise FileMissing
-    return Clip(f"data:{media_type_of(url)};base64,{base64.b64encode(content).decode()}")
+    return ClipLink(f"data:{media_type_of(url)};base64,{base64.b64encode(content).decode()}")
 
 
-def _make_clip_url(context: RunContext, moment: Moment) -> Clip | None:
+def _make_clip_url(context: RunContext, moment: Moment) -> ClipLink | None:
     """Return the URL of the clip on this server, None where it has API keys, which services do not send."""
     if context.settings.public_url is None or context.settings.api_keys:
         _log.warning("Moment %s is refined without its clip, which is too large to send", moment.identifier)
         return None
     name = quote(f"{context.run.video}_{moment.identifier}_clip.mp4", safe="")
-    return Clip(f"{context.settings.public_url.rstrip('/')}/moment_clips/{name}")
+    return ClipLink(f"{context.settings.public_url.rstrip('/')}/moment_clips/{name}")

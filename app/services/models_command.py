@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from app.ai.model_fields import KEY_REMOVED, ModelChanges, check_model_key, plain_values
+from app.ai.model_fields import KEY_REMOVED_NOTICE, ModelChanges, check_model_key, to_registry_values
 from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
 from app.core.config import Settings
 from app.core.console import open_console
@@ -82,7 +82,7 @@ async def _act(options: argparse.Namespace, registry: ModelRegistry, changes: Ma
             stored = await _set(registry, options.key, changes)
             _show(options.key, stored)
             if stored.is_key_removed:
-                _console.print(KEY_REMOVED, markup=False)
+                _console.print(KEY_REMOVED_NOTICE, markup=False)
         case "delete":
             await registry.delete(options.key)
             _console.print(f"Deleted {options.key}", markup=False)
@@ -102,7 +102,7 @@ def _read_changes(options: argparse.Namespace) -> Mapping[str, Any]:
     if options.api_key or options.no_api_key:
         given["api_key"] = _read_secret() if options.api_key else ""
     try:
-        return plain_values(ModelChanges(**given), exclude_none=True)
+        return to_registry_values(ModelChanges(**given), exclude_none=True)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         option = str(problem["loc"][0]).replace("_", "-")

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from app.ai.registry import is_local_name
+from app.ai.registry import is_local_model_name
 from app.core.errors import FileMissing, NothingRuns, RunNotFound, VideoNotFound
 from app.core.masking import mask_values
 from app.database import Connection, Database
@@ -115,7 +115,7 @@ def shown_model_of(run: RunSummary) -> str:
     answers, of_config = answered_by(run), run.model or ""
     of_generation = answers.get(Stage.GENERATION) or (of_config if run.operation_type == "generation" else "")
     answered = of_generation or answers.get(Stage.REFINEMENT) or of_config
-    return answered if is_local_name(answered) else generation or refinement
+    return answered if is_local_model_name(answered) else generation or refinement
 
 
 def answered_by(run: RunSummary) -> dict[str, str]:

@@ -11,13 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.ai.chat import ChatFinder
-from app.ai.chunks import MAX_CHARACTERS
-from app.ai.completions import ChatService
-from app.ai.dialects import Dialect
-from app.ai.protocols import Clip, FindRequest, FoundMoment, RefineRequest, Segment, Word
+from app.ai.chat import MAX_CHUNK_CHARACTERS, ChatMomentFinder
+from app.ai.completions import ChatClient, ProviderOptions
+from app.ai.protocols import ClipLink, FindRequest, FoundMoment, RefineRequest, Segment, Word
 from app.ai.registry import ModelConfig
-from app.ai.service import Service, open_client
+from app.ai.service import ServiceClient, open_http_client
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from tests.ai.model_server import ModelServer, Received, Reply
 
@@ -41,7 +39,7 @@ def server(shared: ModelServer) -> ModelServer:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client() as client:
+    async with open_http_client() as client:
         yield client
 
 
@@ -59,11 +57,11 @@ class Finders:
     def __init__(self, client: httpx.AsyncClient, url: str) -> None:
         self._client = client
         self._url = url
-        self._dialects: dict[str, Dialect] = {}
+        self._dialects: dict[str, ProviderOptions] = {}
 
-    def make(self, key: str = "mine", path: str = "", **fields: Any) -> ChatFinder:
+    def make(self, key: str = "mine", path: str = "", **fields: Any) -> ChatMomentFinder:
         config = ModelConfig("Mine", self._url + path, **fields)
-        return ChatFinder(key, config, ChatService(Service(self._client, key, config), self._dialects))
+        return ChatMomentFinder(key, config, ChatClient(ServiceClient(self._client, key, config), self._dialects))
 
 
 @pytest.fixture
@@ -222,7 +220,7 @@ async def test_waiting_has_a_bound(finders: Finders, server: ModelServer, header
 async def test_an_answer_without_end_is_not_read_to_it(
     finders: Finders, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ai.service._MAX_ANSWER_BYTES", 100_000)
+    monkeypatch.setattr("app.ai.service._MAX_RESPONSE_BYTES", 100_000)
     server.answer("x" * 200_000)
     with pytest.raises(StageFailed, match="more than 100000 bytes"):
         await finders.make().find(REQUEST, nothing)
@@ -231,7 +229,7 @@ async def test_an_answer_without_end_is_not_read_to_it(
 async def test_a_server_that_never_answers_is_given_up(
     finders: Finders, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ai.completions._LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr("app.ai.completions._REQUEST_TIMEOUT_SECONDS", 0.2)
     server.answer(Reply(never=True))
     with pytest.raises(TransientFailure, match="did not answer within"):
         await finders.make().find(REQUEST, nothing)
@@ -330,7 +328,7 @@ async def test_a_long_transcript_is_asked_about_in_parts_and_its_times_are_moved
     steps: list[float] = []
     starts = [each.start for each in (await finders.make().find(long_talk(0.0), steps.append)).moments]
     assert len(server.requests) == len(starts) == 3
-    assert all(len(request.prompt) < MAX_CHARACTERS + 5000 for request in server.requests)
+    assert all(len(request.prompt) < MAX_CHUNK_CHARACTERS + 5000 for request in server.requests)
     assert all("between 2 and 10 moments" in request.prompt for request in server.requests)
     assert steps == pytest.approx([1 / 3, 2 / 3, 1])
     for shift in (0.25, 1234.5, 36000.0):
@@ -365,7 +363,7 @@ async def test_a_part_without_a_usable_answer_fails_all_of_them_and_its_answers_
 async def test_a_part_that_a_server_is_too_busy_for_is_asked_again_by_itself(
     finders: Finders, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ai.patience._PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("app.ai.service._RETRY_PAUSES", (0.0, 0.0))
     server.script([first_line, "no", Reply(status=503), Reply(status=500)])
     server.answer(first_line)
     found = await finders.make().find(long_talk(0.0), nothing)
@@ -376,7 +374,7 @@ async def test_a_part_that_a_server_is_too_busy_for_is_asked_again_by_itself(
 async def test_a_part_is_not_asked_for_ever(
     finders: Finders, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ai.patience._PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("app.ai.service._RETRY_PAUSES", (0.0, 0.0))
     server.script([first_line])
     server.answer(Reply(status=500))
     with pytest.raises(TransientFailure):
@@ -431,7 +429,7 @@ async def test_a_clip_is_shown_to_a_model_that_looks_at_clips(
 ) -> None:
     server.answer('{"start_time": 29.0, "end_time": 61.9}')
     finder = finders.make(supports_video=supports_video)
-    await finder.refine(replace(REFINE, clip=Clip("https://media.example/clip.mp4")), nothing)
+    await finder.refine(replace(REFINE, clip=ClipLink("https://media.example/clip.mp4")), nothing)
     content = server.requests[0].body["messages"][0]["content"]
     assert isinstance(content, list) is supports_video
     if supports_video:

@@ -140,7 +140,7 @@ async def test_who_waits_for_a_registry_can_be_stopped() -> None:
 
 
 async def test_a_registry_that_stays_away_may_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.ai.models._PATIENCE_SECONDS", 0.6)
+    monkeypatch.setattr("app.ai.models._REGISTRY_RETRY_SECONDS", 0.6)
     async with Redis.from_url("redis://127.0.0.1:1/0", retry=None) as away:
         models = open_models(Settings(), away)
         with pytest.raises(TransientFailure):

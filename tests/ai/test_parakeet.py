@@ -1,4 +1,4 @@
-"""A transcription service that fetches the sound itself, over real connections."""
+"""Parakeet, a service that fetches the audio itself."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from app.ai.parakeet import ParakeetTranscriber
 from app.ai.protocols import Segment, Word
 from app.ai.registry import ModelConfig, ModelKind
-from app.ai.service import Service, open_client
+from app.ai.service import ServiceClient, open_http_client
+from app.ai.transcription import ParakeetTranscriber
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from tests.ai.model_server import ModelServer, Reply
 from tests.ai.sounds import make_audio
@@ -38,9 +38,9 @@ def server(shared: ModelServer) -> ModelServer:
 
 @pytest.fixture
 async def transcriber(server: ModelServer) -> AsyncIterator[ParakeetTranscriber]:
-    async with open_client() as client:
+    async with open_http_client() as client:
         config = ModelConfig("Parakeet", f"{server.url}/", kind=ModelKind.PARAKEET)
-        yield ParakeetTranscriber(Service(client, "parakeet", config))
+        yield ParakeetTranscriber(ServiceClient(client, "parakeet", config))
 
 
 def nothing(done: float) -> None:

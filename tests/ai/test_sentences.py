@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ai.protocols import Segment, Word
-from app.ai.sentences import join_pieces, join_words, make_captions, split_sentences, spread_words
+from app.ai.sentences import interpolate_words, join_subwords, join_words, make_caption_segments, split_sentences
 from tests.ai.local.talks import speak_words
 
 
@@ -41,14 +41,14 @@ def test_pieces_without_a_space_before_them_are_one_word() -> None:
     pieces = [
         Word(text, at, at + 1) for at, text in enumerate([" sold", " 6", ",000", " ", " bug", "-free", "你", "好"])
     ]
-    joined = join_pieces(pieces)
+    joined = join_subwords(pieces)
     assert [word.word for word in joined] == ["sold", "6,000", "bug-free", "你", "好"]
     assert (joined[1].start, joined[1].end) == (1, 3)
 
 
 def test_segments_without_word_times_are_spread_over_theirs() -> None:
     words = list(
-        spread_words([Segment("Hello little world", 2.0, 4.0), Segment("", 4.0, 5.0), Segment("Bye", 5.0, 5.0)])
+        interpolate_words([Segment("Hello little world", 2.0, 4.0), Segment("", 4.0, 5.0), Segment("Bye", 5.0, 5.0)])
     )
     assert [word.word for word in words] == ["Hello", "little", "world", "Bye"]
     assert words[0].start == 2.0
@@ -67,7 +67,7 @@ def test_captions_say_every_word_once_and_are_short(spoken: list[tuple[str, floa
     for text, pause, length in spoken:
         words.append(Word(text, at + pause, at + pause + length))
         at += pause + length
-    captions = make_captions(words)
+    captions = make_caption_segments(words)
     assert " ".join(caption.text for caption in captions) == join_words(words)
     for caption in captions:
         alone = " " not in caption.text

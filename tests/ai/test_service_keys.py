@@ -153,7 +153,7 @@ async def test_a_key_alone_is_refused_where_the_address_changes_meanwhile(
             other.hset(HASH, "base_url", "http://evil:1")
         return config
 
-    monkeypatch.setattr(registry_module, "_apply", apply_while_another_client_writes)
+    monkeypatch.setattr(registry_module, "_apply_changes", apply_while_another_client_writes)
     with pytest.raises(Conflict):
         await ModelRegistry(redis).change("qwen", {"api_key": KEY})
     assert (await ModelRegistry(redis).find("qwen")).api_key == ""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ai.templates import render, segment_lines, word_lines
+from app.ai.prompts import format_segments, format_words, render_template
 from app.importer.prompts import Template, make_template
 from tests.importer.legacy import SEGMENTS, WORDS, generation_prompt, make_row, refinement_prompt
 
@@ -17,14 +17,14 @@ _ROW = make_row()
 def test_the_transcript_is_not_in_the_template() -> None:
     template = make_template(generation_prompt(_USER), _USER)
     assert "Transcript segments:\n{transcript}\n\nTHE ANSWER:" in template.text
-    assert template.values["transcript"] == segment_lines(SEGMENTS)
+    assert template.values["transcript"] == format_segments(SEGMENTS)
     assert not any(segment["text"] in template.text for segment in SEGMENTS)
 
 
 def test_the_words_of_a_refinement_are_not_in_the_template() -> None:
     template = make_template(refinement_prompt(_USER, _ROW), _USER)
     assert "Word-level transcript:\n{transcript}\n\nTHE ANSWER:" in template.text
-    assert template.values["transcript"] == word_lines(WORDS, (0.0, 6.9), 0.0)
+    assert template.values["transcript"] == format_words(WORDS, (0.0, 6.9), 0.0)
 
 
 def test_the_example_above_the_transcript_stays() -> None:
@@ -37,7 +37,7 @@ def test_the_example_above_the_transcript_stays() -> None:
 @pytest.mark.parametrize("prompt", [generation_prompt(_USER), refinement_prompt(_USER, _ROW)])
 def test_a_template_rendered_with_its_values_is_the_prompt_again(prompt: str) -> None:
     template = make_template(prompt, _USER)
-    assert render(template.text, template.values) == prompt
+    assert render_template(template.text, template.values) == prompt
 
 
 def test_values_of_the_call_get_names() -> None:
@@ -101,7 +101,7 @@ def test_a_prompt_of_another_layout_stays_whole() -> None:
 
 def test_words_outside_the_clip_are_not_listed_and_times_begin_at_its_start() -> None:
     words = [{"word": word, "start": start, "end": start + 0.5} for word, start in (("a", 1.0), ("b", 2.0), ("c", 3.0))]
-    assert word_lines(words, (2.0, 3.0), 2.0) == "[0.00-0.50] b"
+    assert format_words(words, (2.0, 3.0), 2.0) == "[0.00-0.50] b"
 
 
 _LINES = st.sampled_from(
@@ -125,10 +125,10 @@ _LINES = st.sampled_from(
 @given(st.lists(_LINES).map("\n".join), st.sampled_from(["", "Cut it.", "{title}", "[0.10] so"]))
 def test_whatever_the_prompt_nothing_of_it_is_lost(prompt: str, user_prompt: str) -> None:
     template = make_template(prompt, user_prompt)
-    assert render(template.text, template.values) == prompt
+    assert render_template(template.text, template.values) == prompt
 
 
 @given(st.text(), st.text())
 def test_any_text_is_rendered_back(prompt: str, user_prompt: str) -> None:
     template: Any = make_template(prompt, user_prompt)
-    assert render(template.text, template.values) == prompt
+    assert render_template(template.text, template.values) == prompt

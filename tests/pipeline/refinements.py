@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from app.ai.protocols import Refined, RefineRequest
+from app.ai.protocols import RefineRequest, RefineResult
 from app.core.errors import StageFailed
 from app.database import Connection
 from app.models import Moment
@@ -71,7 +71,7 @@ async def end_run(context: RunContext) -> None:
 def failing(*titles: str, error: Exception | None = None) -> ScriptedFinder:
     """A finder that refines all moments but these."""
 
-    def answer(request: RefineRequest) -> Refined | Exception:
+    def answer(request: RefineRequest) -> RefineResult | Exception:
         if request.moment.title in titles:
             return error or StageFailed(f"{request.moment.title} is\0 too hard")
         return refined(request.moment.start + 1, request.moment.end - 1)

@@ -5,18 +5,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.ai.protocols import (
-    Audio,
+    AudioFile,
     FindRequest,
-    Found,
+    FindResult,
     FoundMoment,
     MomentFinder,
-    Progress,
+    ProgressCallback,
     PromptText,
-    Refined,
     RefineRequest,
+    RefineResult,
     Segment,
-    Transcribed,
     Transcriber,
+    TranscriptionResult,
     Usage,
     Word,
 )
@@ -28,7 +28,7 @@ async def _nothing() -> None:
     pass
 
 
-def transcribed(*words: tuple[str, float, float], **values: Any) -> Transcribed:
+def transcribed(*words: tuple[str, float, float], **values: Any) -> TranscriptionResult:
     """One segment for each word."""
     defaults: dict[str, Any] = {
         "text": " ".join(word for word, _, _ in words),
@@ -38,28 +38,28 @@ def transcribed(*words: tuple[str, float, float], **values: Any) -> Transcribed:
         "service": "scripted-whisper",
         "usage": USAGE,
     }
-    return Transcribed(**(defaults | values))
+    return TranscriptionResult(**(defaults | values))
 
 
-def found(*moments: tuple[float, float, str], model: str = "scripted/finder-2b") -> Found:
-    return Found([FoundMoment(*moment) for moment in moments], model, "[…]", USAGE)
+def found(*moments: tuple[float, float, str], model: str = "scripted/finder-2b") -> FindResult:
+    return FindResult([FoundMoment(*moment) for moment in moments], model, "[…]", USAGE)
 
 
-def refined(start: float, end: float, model: str = "scripted/refiner-2b") -> Refined:
-    return Refined(start, end, model, "{…}", USAGE)
+def refined(start: float, end: float, model: str = "scripted/refiner-2b") -> RefineResult:
+    return RefineResult(start, end, model, "{…}", USAGE)
 
 
 @dataclass
 class ScriptedTranscriber:
     """Answers `answer`, or raises it; `meanwhile` happens while the call is under way."""
 
-    answer: Transcribed | Exception
+    answer: TranscriptionResult | Exception
     meanwhile: Callable[[], Awaitable[object]] = _nothing
     service: str = "scripted-whisper"
-    asked: list[Audio] = field(default_factory=list)
+    asked: list[AudioFile] = field(default_factory=list)
     links: list[str | None] = field(default_factory=list)
 
-    async def transcribe(self, audio: Audio, progress: Progress) -> Transcribed:
+    async def transcribe(self, audio: AudioFile, progress: ProgressCallback) -> TranscriptionResult:
         self.asked.append(audio)
         self.links.append(await audio.get_link())
         progress(0.5)
@@ -73,8 +73,8 @@ class ScriptedTranscriber:
 class ScriptedFinder:
     """Answers `answer` to `find`, and to `refine` what `refine_answer` makes of the request; exceptions are raised."""
 
-    answer: Found | Exception = field(default_factory=found)
-    refine_answer: Callable[[RefineRequest], Refined | Exception] = field(
+    answer: FindResult | Exception = field(default_factory=found)
+    refine_answer: Callable[[RefineRequest], RefineResult | Exception] = field(
         default=lambda request: refined(request.moment.start + 1, request.moment.end - 1)
     )
     meanwhile: Callable[[], Awaitable[object]] = _nothing
@@ -91,7 +91,7 @@ class ScriptedFinder:
     def refine_prompt(self, prompt: str, *, with_clip: bool) -> PromptText:
         return PromptText(prompt or "Refine", f"{{user_prompt}} {'with' if with_clip else 'without'} the clip")
 
-    async def find(self, request: FindRequest, progress: Progress) -> Found:
+    async def find(self, request: FindRequest, progress: ProgressCallback) -> FindResult:
         self.asked.append(request)
         progress(0.5)
         await self.meanwhile()
@@ -99,7 +99,7 @@ class ScriptedFinder:
             raise self.answer
         return self.answer
 
-    async def refine(self, request: RefineRequest, progress: Progress) -> Refined:
+    async def refine(self, request: RefineRequest, progress: ProgressCallback) -> RefineResult:
         self.refined.append(request)
         await self.meanwhile()
         answer = self.refine_answer(request)

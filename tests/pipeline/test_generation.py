@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.ai.protocols import Found, FoundMoment
+from app.ai.protocols import FindResult, FoundMoment
 from app.core.errors import InvalidMoment, ModelAnswerInvalid, RunLost, StageFailed, TransientFailure
 from app.database import Connection
 from app.models import Moment
@@ -283,7 +283,7 @@ async def test_what_overlaps_a_moment_of_a_user_is_left_out(own_database_url: st
     ],
 )
 async def test_without_a_new_moment_nothing_is_replaced(
-    own_database_url: str, tmp_path: Path, answer: Found, own: tuple[float, float], reason: str
+    own_database_url: str, tmp_path: Path, answer: FindResult, own: tuple[float, float], reason: str
 ) -> None:
     async with _ready(own_database_url, tmp_path, ScriptedFinder(answer)) as context:
         async with context.database.connect() as conn:
@@ -397,7 +397,7 @@ async def test_a_failure_that_may_pass_is_left_to_who_tries_again(own_database_u
 
 @pytest.mark.parametrize("answer", [_FOUND, found()])
 async def test_a_worker_that_takes_over_after_the_moments_were_saved_pays_nobody_again(
-    own_database_url: str, tmp_path: Path, answer: Found
+    own_database_url: str, tmp_path: Path, answer: FindResult
 ) -> None:
     finder = ScriptedFinder(answer)
     async with _ready(own_database_url, tmp_path, finder) as context:
@@ -486,7 +486,7 @@ async def test_replacing_many_takes_no_more_statements_than_replacing_few(
     own_database_url: str, tmp_path: Path, count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     moments = [FoundMoment(5.0 * index, 5.0 * index + 4, "New") for index in range(count)]
-    finder = ScriptedFinder(Found(moments, "m", "", USAGE))
+    finder = ScriptedFinder(FindResult(moments, "m", "", USAGE))
     async with _ready(own_database_url, tmp_path, finder, settings={"database_echo": True}) as context:
         async with context.database.connect() as conn:
             for _ in range(count):

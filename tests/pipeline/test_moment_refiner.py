@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.ai.protocols import Refined, RefineRequest
+from app.ai.protocols import RefineRequest, RefineResult
 from app.core.errors import RunLost, StageFailed
 from app.models.stages import RunType
 from app.pipeline import moment_refiner
@@ -173,7 +173,7 @@ async def test_files_of_clips_of_what_is_replaced_go(own_database_url: str, tmp_
 async def test_a_worker_that_takes_over_keeps_the_order_and_does_not_ask_about_exact_times_again(
     own_database_url: str, tmp_path: Path
 ) -> None:
-    def answer(request: RefineRequest) -> Refined | Exception:
+    def answer(request: RefineRequest) -> RefineResult | Exception:
         if request.moment.title == "Two":
             return RunLost()
         return refined(request.moment.start + (request.moment.title != "One"), request.moment.end)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.ai.protocols import Refined, RefineRequest
+from app.ai.protocols import RefineRequest, RefineResult
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from app.core.turns import Turns
 from app.models.stages import RunType
@@ -211,7 +211,7 @@ async def test_one_moment_gets_one_more_refined_one_with_each_run_that_changes_t
 
 @pytest.mark.parametrize("noise", [0.0, 0.00000000000001, -0.004])
 async def test_an_unchanged_refinement_is_no_new_moment(own_database_url: str, tmp_path: Path, noise: float) -> None:
-    def answer(request: RefineRequest) -> Refined:
+    def answer(request: RefineRequest) -> RefineResult:
         shift = 1.0 if request.moment.title == "Two" else noise
         return refined(request.moment.start + shift, request.moment.end)
 
@@ -305,7 +305,7 @@ async def test_a_failure_that_may_pass_is_tried_again_for_that_moment(
     monkeypatch.setattr(moment_refiner, "_FIRST_PAUSE_SECONDS", 0.001)
     tries: dict[str, int] = {}
 
-    def answer(request: RefineRequest) -> Refined | Exception:
+    def answer(request: RefineRequest) -> RefineResult | Exception:
         title = request.moment.title
         tries[title] = tries.get(title, 0) + 1
         if title == "Two" or (title == "One" and tries[title] < 3):

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from app.ai.protocols import PromptText, Refined, RefineRequest
+from app.ai.protocols import PromptText, RefineRequest, RefineResult
 from app.core.errors import StageFailed
 from app.database import Connection
 from app.models.runs import RunOutcome, RunStatus, StageRecord, StageStatus
@@ -134,7 +134,7 @@ async def retry(
 async def test_a_retry_pays_for_nothing_that_a_model_has_answered(
     own_database_url: str, tmp_path: Path, end: End
 ) -> None:
-    def answer(request: RefineRequest) -> Refined | Exception:
+    def answer(request: RefineRequest) -> RefineResult | Exception:
         if request.moment.title == "Two":
             return StageFailed("Two is too hard")
         return refined(request.moment.start + 1.1, request.moment.end)
@@ -174,7 +174,7 @@ async def test_a_retry_pays_for_nothing_that_a_model_has_answered(
 
 
 async def test_a_retry_of_a_run_of_which_a_part_failed_refines_that_part(own_database_url: str, tmp_path: Path) -> None:
-    def answer(request: RefineRequest) -> Refined | Exception:
+    def answer(request: RefineRequest) -> RefineResult | Exception:
         if request.moment.title == "Two":
             return StageFailed("Two is too hard")
         return refined(request.moment.start + (request.moment.title == "One"), request.moment.end)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.ai.protocols import Segment, Transcribed, Word
+from app.ai.protocols import Segment, TranscriptionResult, Word
 from app.core.errors import ModelAnswerInvalid, RunLost, StageFailed
 from app.models import Transcript
 from app.pipeline.context import RunContext
@@ -19,7 +19,9 @@ from tests.pipeline.scripted_models import ScriptedModels, ScriptedTranscriber, 
 _HELLO = transcribed(("Hello", 0.0, 0.4), ("there.", 0.4, 0.9))
 
 
-def _models(answer: Transcribed | Exception = _HELLO, **values: Any) -> tuple[ScriptedModels, ScriptedTranscriber]:
+def _models(
+    answer: TranscriptionResult | Exception = _HELLO, **values: Any
+) -> tuple[ScriptedModels, ScriptedTranscriber]:
     transcriber = ScriptedTranscriber(answer, **values)
     return ScriptedModels(transcriber), transcriber
 
@@ -205,7 +207,7 @@ async def test_a_word_a_little_past_the_end_is_brought_back(own_database_url: st
     ],
 )
 async def test_times_that_cannot_be_fail_the_stage_and_the_answer_is_kept(
-    own_database_url: str, tmp_path: Path, answer: Transcribed, problem: str
+    own_database_url: str, tmp_path: Path, answer: TranscriptionResult, problem: str
 ) -> None:
     models, _ = _models(answer)
     async with make_context(own_database_url, tmp_path, models=models) as context:

@@ -1,89 +1,118 @@
-"""Moments found and refined without a language model: topics of sentence vectors, ranked and titled."""
+"""Moments found and refined without a language model: topics of sentence embeddings, ranked and titled."""
 
 import json
 import time
 from collections.abc import Mapping, Sequence
+from itertools import product
 
-from app.ai.local.packing import pack_moments
-from app.ai.local.ranking import HOOKS, Evidence, measure_loudness, rate_moment
-from app.ai.local.refinement import refine_times
-from app.ai.local.threads import Control, OneThread
+import numpy as np
+
+from app.ai.local.compute_thread import ComputationControl, ComputeThread
+from app.ai.local.embeddings import FloatArray, SentenceEmbedder, load_embedder
+from app.ai.local.moment_selection import (
+    HOOKS,
+    MomentEvidence,
+    TimeRange,
+    expand_to_limits,
+    measure_loudness,
+    pack_moments,
+    rate_moment,
+)
 from app.ai.local.titles import make_titles
-from app.ai.local.topics import Limits, Part, find_topics
-from app.ai.local.units import Unit, make_units, tidy_words
-from app.ai.local.vectors import SentenceVectors, load_vectors
-from app.ai.local.widening import Times, widen
-from app.ai.protocols import FindRequest, Found, FoundMoment, Progress, PromptText, Refined, RefineRequest, Usage
-from app.ai.registry import LOCAL
+from app.ai.local.topics import (
+    SentenceSpan,
+    SentenceUnit,
+    TopicLimits,
+    clean_words,
+    make_sentence_units,
+    segment_topics,
+)
+from app.ai.protocols import (
+    FindRequest,
+    FindResult,
+    FoundMoment,
+    ProgressCallback,
+    PromptText,
+    RefineRequest,
+    RefineResult,
+    Usage,
+)
+from app.ai.registry import LOCAL_MODEL_KEY
 
-MODEL = f"{LOCAL} (all-MiniLM-L6-v2)"
+LOCAL_MODEL_NAME = f"{LOCAL_MODEL_KEY} (all-MiniLM-L6-v2)"
 
-_FIND = (
+_FIND_DESCRIPTION = (
     "Found on this machine, without a language model: the sentences of the transcript become vectors, the video is "
     "divided where its topic changes, within the lengths and the counts asked for, and the strongest parts are kept: "
     "those that begin with a hook, that come near to what the user asked for ({user_prompt}), and that are spoken with "
     "energy. Titles are phrases of the transcript."
 )
-_REFINE = (
+_REFINE_DESCRIPTION = (
     "Refined on this machine, without a language model: the moment begins where a sentence near its beginning does, "
     "and ends where one near its end does; sentences at its edges belong to it if they are about the same."
 )
 _FIND_DEFAULT = "Find the strongest moments, each about one topic."
 _REFINE_DEFAULT = "Begin and end the moment with whole sentences that belong to it."
-_ENCODED = 0.8  # of the time that finding moments takes is over when the sentences are vectors
+_EMBEDDING_SHARE = 0.8  # of the time that finding moments takes is over when the sentences are vectors
 
 
-class LocalFinder:
+class LocalMomentFinder:
     """Does one request at a time; the model is loaded when it is first needed, and kept."""
 
-    model = MODEL
+    model = LOCAL_MODEL_NAME
     supports_video = False
     is_local = True
     parameters: Mapping[str, float | int | None] = {"top_p": None, "top_k": None}
 
     def __init__(self) -> None:
-        self._thread = OneThread("moments")
-        self._vectors: SentenceVectors | None = None
+        self._thread = ComputeThread("moments")
+        self._vectors: SentenceEmbedder | None = None
 
     def find_prompt(self, prompt: str) -> PromptText:
-        return PromptText(prompt or _FIND_DEFAULT, _FIND)
+        return PromptText(prompt or _FIND_DEFAULT, _FIND_DESCRIPTION)
 
     def refine_prompt(self, prompt: str, *, with_clip: bool) -> PromptText:
-        return PromptText(prompt or _REFINE_DEFAULT, _REFINE)
+        return PromptText(prompt or _REFINE_DEFAULT, _REFINE_DESCRIPTION)
 
-    async def find(self, request: FindRequest, progress: Progress) -> Found:
+    async def find(self, request: FindRequest, progress: ProgressCallback) -> FindResult:
         return await self._thread.run(lambda control: self._find(request, control), progress)
 
-    async def refine(self, request: RefineRequest, progress: Progress) -> Refined:
+    async def refine(self, request: RefineRequest, progress: ProgressCallback) -> RefineResult:
         return await self._thread.run(lambda control: self._refine(request, control), progress)
 
-    def _find(self, request: FindRequest, control: Control) -> Found:
+    def _find(self, request: FindRequest, control: ComputationControl) -> FindResult:
         began = time.perf_counter()
         moments = self._find_moments(request, control)
         raw = json.dumps([{"start_time": each.start, "end_time": each.end, "title": each.title} for each in moments])
-        return Found(moments, MODEL, raw, Usage(calls=1, seconds=time.perf_counter() - began))
+        return FindResult(moments, LOCAL_MODEL_NAME, raw, Usage(calls=1, seconds=time.perf_counter() - began))
 
-    def _find_moments(self, request: FindRequest, control: Control) -> list[FoundMoment]:
+    def _find_moments(self, request: FindRequest, control: ComputationControl) -> list[FoundMoment]:
         duration = request.duration_seconds
-        units = make_units(request.words, request.segments, 0.0, duration, request.max_length)
+        units = make_sentence_units(request.words, request.segments, 0.0, duration, request.max_length)
         if not units or duration < request.min_length:
             return []
         vectors = self._load()
         evidence = self._weigh(request, units, vectors, control)
-        limits = Limits(request.min_length, request.max_length, request.min_count)
-        parts = find_topics(units, evidence.vectors, limits, control)
-        times = [(units[part.first].start, units[part.last - 1].end) for part in _keep(parts, request, evidence)]
-        times = times if len(times) >= min(request.min_count, request.max_count) else _add_moments(times, request)
-        times = times or [_widen(evidence, request)][: request.max_count]
+        limits = TopicLimits(request.min_length, request.max_length, request.min_count)
+        parts = segment_topics(units, evidence.vectors, limits, control)
+        times = [
+            (units[part.first].start, units[part.last - 1].end) for part in _select_strongest(parts, request, evidence)
+        ]
+        times = times if len(times) >= min(request.min_count, request.max_count) else _pack_more_moments(times, request)
+        times = times or [_expand_strongest(evidence, request)][: request.max_count]
         texts = [[unit.text for unit in units if unit.end > start and unit.start < end] for start, end in times]
         titles = make_titles(texts, [start for start, _ in times], vectors, control.check)
         return [FoundMoment(start, end, title) for (start, end), title in zip(times, titles, strict=True)]
 
     def _weigh(
-        self, request: FindRequest, units: Sequence[Unit], vectors: SentenceVectors, control: Control
-    ) -> Evidence:
-        encoded = vectors.encode([unit.text for unit in units], lambda done: control.tell(done * _ENCODED))
-        return Evidence(
+        self,
+        request: FindRequest,
+        units: Sequence[SentenceUnit],
+        vectors: SentenceEmbedder,
+        control: ComputationControl,
+    ) -> MomentEvidence:
+        encoded = vectors.encode([unit.text for unit in units], lambda done: control.tell(done * _EMBEDDING_SHARE))
+        return MomentEvidence(
             units=units,
             vectors=encoded,
             hooks=vectors.encode(HOOKS),
@@ -92,43 +121,98 @@ class LocalFinder:
             scene_cuts=request.scene_cuts,
         )
 
-    def _refine(self, request: RefineRequest, control: Control) -> Refined:
+    def _refine(self, request: RefineRequest, control: ComputationControl) -> RefineResult:
         began = time.perf_counter()
         start, end = self._refine_times(request, control)
         raw = json.dumps({"start_time": start, "end_time": end})
-        return Refined(start, end, MODEL, raw, Usage(calls=1, seconds=time.perf_counter() - began))
+        return RefineResult(start, end, LOCAL_MODEL_NAME, raw, Usage(calls=1, seconds=time.perf_counter() - began))
 
-    def _refine_times(self, request: RefineRequest, control: Control) -> Times:
+    def _refine_times(self, request: RefineRequest, control: ComputationControl) -> TimeRange:
         first, last = max(request.window_start, 0.0), min(request.window_end, request.duration_seconds)
-        units = make_units(request.words, (), first, last, last - first)
+        units = make_sentence_units(request.words, (), first, last, last - first)
         start, end = max(request.moment.start, first), min(request.moment.end, last)
         if not units:
             return start, end
         encoded = self._load().encode([unit.text for unit in units], control.tell)
-        return refine_times(units, encoded, start, end)
+        return refine_boundaries(units, encoded, start, end)
 
-    def _load(self) -> SentenceVectors:
+    def _load(self) -> SentenceEmbedder:
         if self._vectors is None:
-            self._vectors = load_vectors()
+            self._vectors = load_embedder()
         return self._vectors
 
 
-def _keep(parts: Sequence[Part], request: FindRequest, evidence: Evidence) -> list[Part]:
+def _select_strongest(
+    parts: Sequence[SentenceSpan], request: FindRequest, evidence: MomentEvidence
+) -> list[SentenceSpan]:
     """Return the strongest of the parts, as many as are asked for, in order."""
     ranked = sorted(parts, key=lambda part: (-rate_moment(part, evidence), part.first))
     return sorted(ranked[: request.max_count], key=lambda part: part.first)
 
 
-def _add_moments(times: list[Times], request: FindRequest) -> list[Times]:
+def _pack_more_moments(times: list[TimeRange], request: FindRequest) -> list[TimeRange]:
     """Return moments of the least length, as many as there should be at least, where that makes more of them."""
-    fine = make_units(request.words, request.segments, 0.0, request.duration_seconds, request.min_length)
+    fine = make_sentence_units(request.words, request.segments, 0.0, request.duration_seconds, request.min_length)
     packed = pack_moments(fine, request, min(request.min_count, request.max_count))
     return packed if len(packed) > max(len(times), 1) else times
 
 
-def _widen(evidence: Evidence, request: FindRequest) -> Times:
+def _expand_strongest(evidence: MomentEvidence, request: FindRequest) -> TimeRange:
     """Return a moment that begins with the strongest sentence, where no sentences alone fit the limits."""
     places = range(len(evidence.units))
-    strongest = max(places, key=lambda place: rate_moment(Part(place, place + 1), evidence))
-    words = tidy_words(request.words, 0.0, request.duration_seconds)
-    return widen(evidence.units[strongest], evidence.units, words, request)
+    strongest = max(places, key=lambda place: rate_moment(SentenceSpan(place, place + 1), evidence))
+    words = clean_words(request.words, 0.0, request.duration_seconds)
+    return expand_to_limits(evidence.units[strongest], evidence.units, words, request)
+
+
+_MAX_MOVE_SECONDS = (2.0, 10.0)  # the least and the most by which a time is moved
+_MOVE_SHARE = 0.34  # of the moment's length is the usual most
+_MIN_LENGTH_SHARE = 0.8  # of the moment's length stays
+_MOVE_COST = 0.015  # what a second costs by which a time is moved
+_INSIDE_WEIGHT = 0.35  # how much the sentences that are in it count for what is usual, beside all of the window
+_EPSILON = 1e-6
+
+
+def refine_boundaries(
+    units: Sequence[SentenceUnit], vectors: FloatArray, start: float, end: float
+) -> tuple[float, float]:
+    """Return the best times near those of a moment, in the units' seconds; there is at least one unit.
+
+    Where no sentences near its times are long enough for it, the moment stays as it is.
+    A sentence belongs to the moment if it is nearer to the middle of what is in it now than usual in this window.
+    """
+    belonging = _topic_affinity(units, vectors, start, end)
+    totals = np.concatenate(([0.0], np.cumsum(belonging)))
+    near = min(max((end - start) * _MOVE_SHARE, _MAX_MOVE_SECONDS[0]), _MAX_MOVE_SECONDS[1])
+    firsts = _nearest_indices([unit.start for unit in units], start, near)
+    lasts = _nearest_indices([unit.end for unit in units], end, near)
+    least = (end - start) * _MIN_LENGTH_SHARE
+    pairs = [pair for pair in product(firsts, lasts) if units[pair[1]].end - units[pair[0]].start >= least]
+    if not pairs:
+        return start, end
+
+    def worth(pair: tuple[int, int]) -> float:
+        first, last = pair
+        moved = abs(units[first].start - start) + abs(units[last].end - end)
+        return float(totals[last + 1] - totals[first]) - _MOVE_COST * moved
+
+    first, last = max(pairs, key=worth)
+    return units[first].start, units[last].end
+
+
+def _topic_affinity(units: Sequence[SentenceUnit], vectors: FloatArray, start: float, end: float) -> FloatArray:
+    """Return for each sentence how much it belongs to the moment, more than 0, or does not, less than 0."""
+    weights = np.array([unit.weight for unit in units], np.float32)
+    weights /= weights.mean()
+    inside = np.array([max(min(unit.end, end) - max(unit.start, start), 0.0) for unit in units], np.float32) + _EPSILON
+    middle = (vectors * (weights * inside)[:, None]).sum(axis=0)
+    nearness = vectors @ middle / max(float(np.linalg.norm(middle)), _EPSILON)
+    usual = _INSIDE_WEIGHT * np.average(nearness, weights=inside) + (1 - _INSIDE_WEIGHT) * nearness.mean()
+    return np.asarray((nearness - usual) * weights)
+
+
+def _nearest_indices(times: Sequence[float], time: float, near: float) -> list[int]:
+    """Return the places of the times near to another one, or of the nearest that may be taken where none is near."""
+    places = sorted(range(len(times)), key=lambda place: (abs(times[place] - time), place))
+    nearer = [place for place in places if abs(times[place] - time) <= near]
+    return nearer or [place for place in places[:1] if abs(times[place] - time) <= _MAX_MOVE_SECONDS[1]]

@@ -8,105 +8,105 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.ai.local.vectors import Array, SentenceVectors
-from app.ai.local.weights import missing_model
+from app.ai.local.embeddings import FloatArray, SentenceEmbedder
+from app.ai.local.model_files import model_missing
 
 if TYPE_CHECKING:
     from yake import KeywordExtractor
 
-_FEWEST_WORDS, _MOST_WORDS = 3, 10
-_CANDIDATES = 24  # of a moment that are compared with all of it
-_GUESSED_WORDS = 2000  # that a language is told by
-_KEY_WORDS = 20  # phrases that YAKE is asked for
+_MIN_WORDS, _MAX_WORDS = 3, 10
+_MAX_CANDIDATES = 24  # of a moment that are compared with all of it
+_LANGUAGE_SAMPLE_WORDS = 2000  # that a language is told by
+_MAX_KEYWORDS = 20  # phrases that YAKE is asked for
 _LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "pl", "ru", "sv", "tr", "fi", "da", "no", "cz", "ar", "id")
 
 _WORD = re.compile(r"[^\W_]+(?:['’.\-,][^\W_]+)*[%]?")
-_PIECE = re.compile(r"[^,;:.!?…–—\"“”()\[\]\u3002\uff0c\uff01\uff1f]+(?:(?<=\d)[,.:](?=\d)[^,;:.!?…–—\"“”()\[\]]+)*")
+_CLAUSE = re.compile(r"[^,;:.!?…–—\"“”()\[\]\u3002\uff0c\uff01\uff1f]+(?:(?<=\d)[,.:](?=\d)[^,;:.!?…–—\"“”()\[\]]+)*")
 
 _ASIDE = re.compile(r"\b(?:you know|i mean|i think|i guess)\b", re.IGNORECASE)
 
 
-def _words(text: str) -> frozenset[str]:
+def _word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
 # Words before which a phrase may end and after which the next one begins.
-_VERBS = _words("am are can could did does had has have is may might must should was were will would")
-_JOINS = _words(
+_VERBS = _word_set("am are can could did does had has have is may might must should was were will would")
+_CONJUNCTIONS = _word_set(
     """after although and because before but if or since so that then though unless until when where whether which while
     who"""
 )
-_BREAKS = _VERBS | _JOINS
-_TIED = _VERBS | _words("that which who")  # to what is before or behind them
+_BREAKS = _VERBS | _CONJUNCTIONS
+_TIED = _VERBS | _word_set("that which who")  # to what is before or behind them
 # Words that a title does not begin with.
-_LOOSE = (_BREAKS - _words("after before when where while")) | _words(
+_WEAK_START = (_BREAKS - _word_set("after before when where while")) | _word_set(
     """actually again ah all alright also anyway as basically be been er even ever exactly gonna gotta hey hmm just kind
     kinda like literally maybe me mean now oh ok okay only perhaps please rather really right simply some something sort
     still stuff sure than them there thing things think too uh um us very wanna well yeah yep yes"""
 )
 # Words that a title does not end with.
-_LOOSE_END = (
-    _LOOSE
+_WEAK_END = (
+    _WEAK_START
     | _BREAKS
-    | _words(
+    | _word_set(
         """a about an any at being by every for from get gets go goes got her him his how i in into it it's its let more
     most my no not of off on one onto our out over put said says she he such take the their these they this those
     through to under upon we what why with without you your"""
     )
 )
 # Words that point at something that a title does not show.
-_POINTING = _words(
+_PRONOUNS = _word_set(
     """he he's her hers him his i i'd i'll i'm i've it it's its me my she she's that that's their theirs them these they
     they're this those us we we'll we're we've our there there's here you've"""
 )
-_SMALL = _words("a an and as at but by for from if in into nor of on onto or than the to via vs with")
-_KEY_WORDS_SHARE = 0.15  # beside how near a phrase is to all of its moment
+_SMALL = _word_set("a an and as at but by for from if in into nor of on onto or than the to via vs with")
+_KEYWORD_WEIGHT = 0.15  # beside how near a phrase is to all of its moment
 _CUT, _CUT_TIED = 0.04, 0.12  # what it costs a phrase to lack the word beyond its end
 
 
 def make_titles(
-    texts: Sequence[Sequence[str]], starts: Sequence[float], vectors: SentenceVectors, check: Callable[[], None]
+    texts: Sequence[Sequence[str]], starts: Sequence[float], vectors: SentenceEmbedder, check: Callable[[], None]
 ) -> list[str]:
     """Return a title for each moment, no two alike; `texts` are the sentences of each, `starts` their seconds."""
-    key_words = _extractor(guess_language(" ".join(sentence for text in texts for sentence in text)))
-    found = [find_candidates(text, _weigh(key_words, text)) for text in texts]
+    key_words = _keyword_extractor(guess_language(" ".join(sentence for text in texts for sentence in text)))
+    found = [find_title_candidates(text, _keyword_weights(key_words, text)) for text in texts]
     encoded = vectors.encode([" ".join(text) for text in texts])
     titles: list[str] = []
     for place, (start, candidates) in enumerate(zip(starts, found, strict=True)):
         check()
-        ranked = _rank(candidates, place, encoded, vectors) if candidates else []
-        ranked += _openings(texts[place])
-        titles.append(next((title for title in ranked if title not in titles), tell_time(start)))
+        ranked = _rank_titles(candidates, place, encoded, vectors) if candidates else []
+        ranked += _sentence_openings(texts[place])
+        titles.append(next((title for title in ranked if title not in titles), time_title(start)))
     return titles
 
 
-def _openings(sentences: Sequence[str]) -> Iterator[str]:
+def _sentence_openings(sentences: Sequence[str]) -> Iterator[str]:
     """Yield how sentences begin, and what they say as one where all are short: titles of moments without a phrase."""
     for text in (*sentences, " ".join(sentences)):
-        words = _trim(_WORD.findall(text))[:_MOST_WORDS]
-        if len(words) >= _FEWEST_WORDS:
-            yield capitalise(words)
+        words = _trim_phrase(_WORD.findall(text))[:_MAX_WORDS]
+        if len(words) >= _MIN_WORDS:
+            yield title_case(words)
 
 
-def find_candidates(sentences: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
+def find_title_candidates(sentences: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
     """Return the phrases that could be titles and say something of what YAKE finds, each with its grade."""
     found: dict[str, float] = {}
     for sentence in sentences:
-        for phrase, cost in _phrases(sentence):
-            if worth := _worth(phrase.lower().split(), weights):
-                grade = _KEY_WORDS_SHARE * worth + _form(phrase.split()) - cost
+        for phrase, cost in _iterate_phrases(sentence):
+            if worth := _keyword_score(phrase.lower().split(), weights):
+                grade = _KEYWORD_WEIGHT * worth + _score_form(phrase.split()) - cost
                 found[phrase] = max(grade, found.get(phrase, grade))
-    best = sorted(found, key=lambda phrase: (-found[phrase], phrase))[:_CANDIDATES]
+    best = sorted(found, key=lambda phrase: (-found[phrase], phrase))[:_MAX_CANDIDATES]
     return {phrase: found[phrase] for phrase in best}
 
 
 def guess_language(text: str) -> str:
     """Return the language whose most usual words are the most frequent in a text, as YAKE names it."""
-    words = _WORD.findall(text.lower())[:_GUESSED_WORDS]
+    words = _WORD.findall(text.lower())[:_LANGUAGE_SAMPLE_WORDS]
     return max(_LANGUAGES, key=lambda language: sum(word in _stop_words(language) for word in words))
 
 
-def capitalise(words: Sequence[str]) -> str:
+def title_case(words: Sequence[str]) -> str:
     """Return the words in title case; what has capitals keeps them."""
     last = len(words) - 1
     return " ".join(
@@ -115,53 +115,55 @@ def capitalise(words: Sequence[str]) -> str:
     )
 
 
-def _rank(candidates: Mapping[str, float], place: int, moments: Array, vectors: SentenceVectors) -> list[str]:
+def _rank_titles(
+    candidates: Mapping[str, float], place: int, moments: FloatArray, vectors: SentenceEmbedder
+) -> list[str]:
     """Return the titles, best first: near to all of their own moment, and less near to the other moments."""
     phrases = list(candidates)
     nearness = vectors.encode(phrases) @ moments.T
     others = np.delete(nearness, place, axis=1)
     scores = nearness[:, place] - (0.3 * others.mean(axis=1) if others.size else 0.0)
     graded = {phrase: float(score) + candidates[phrase] for phrase, score in zip(phrases, scores, strict=True)}
-    return [capitalise(phrase.split()) for phrase in sorted(graded, key=lambda phrase: (-graded[phrase], phrase))]
+    return [title_case(phrase.split()) for phrase in sorted(graded, key=lambda phrase: (-graded[phrase], phrase))]
 
 
-def _form(words: Sequence[str]) -> float:
+def _score_form(words: Sequence[str]) -> float:
     """Return how much like a title the words are, whatever they say."""
     lower = [word.lower() for word in words]
-    pointing = sum(word in _POINTING for word in lower)
+    pointing = sum(word in _PRONOUNS for word in lower)
     return (
         0.0
         - 0.08 * pointing
-        - 0.1 * (lower[0] in _POINTING)
+        - 0.1 * (lower[0] in _PRONOUNS)
         - 0.05 * max(5 - len(words), 0)
         - 0.01 * max(len(words) - 7, 0)
     )
 
 
-def _worth(words: Sequence[str], weights: Mapping[str, float]) -> float:
+def _keyword_score(words: Sequence[str], weights: Mapping[str, float]) -> float:
     """Return the weights of the different words, less what is lost in a long phrase."""
     return sum(weights.get(word, 0.0) for word in set(words)) / (len(words) + 2) * 4
 
 
-def _weigh(extractor: "KeywordExtractor", sentences: Sequence[str]) -> dict[str, float]:
+def _keyword_weights(extractor: "KeywordExtractor", sentences: Sequence[str]) -> dict[str, float]:
     """Return how important the words of a moment are, from 0 to 1: YAKE's scores, of which the least is the best."""
     weights: dict[str, float] = {}
     for place, (phrase, _) in enumerate(extractor.extract_keywords(" ".join(sentences))):
         for word in phrase.lower().split():
-            weights.setdefault(word, 1 - place / _KEY_WORDS)
+            weights.setdefault(word, 1 - place / _MAX_KEYWORDS)
     return weights
 
 
-def _phrases(sentence: str) -> Iterator[tuple[str, float]]:
+def _iterate_phrases(sentence: str) -> Iterator[tuple[str, float]]:
     """Yield the phrases between the breaks of a sentence, each with what its cuts cost."""
-    for piece in _PIECE.findall(_ASIDE.sub(",", sentence)):
+    for piece in _CLAUSE.findall(_ASIDE.sub(",", sentence)):
         words = _WORD.findall(piece)
         breaks = [place for place, word in enumerate(words) if word.lower() in _BREAKS]
         begins = sorted({0, *breaks, *(place + 1 for place in breaks)})
         ends = sorted({len(words), *breaks})
         for first, last in product(begins, ends):
-            phrase = _trim(words[first:last])
-            if _FEWEST_WORDS <= len(phrase) <= _MOST_WORDS:
+            phrase = _trim_phrase(words[first:last])
+            if _MIN_WORDS <= len(phrase) <= _MAX_WORDS:
                 yield " ".join(phrase), _cut_cost(words[first - 1 : first]) + _cut_cost(words[last : last + 1])
 
 
@@ -170,30 +172,30 @@ def _cut_cost(beyond: Sequence[str]) -> float:
     return sum(_CUT_TIED if word.lower() in _TIED else _CUT for word in beyond)
 
 
-def _trim(words: Sequence[str]) -> Sequence[str]:
+def _trim_phrase(words: Sequence[str]) -> Sequence[str]:
     first, last = 0, len(words)
-    while first < last and words[first].lower() in _LOOSE:
+    while first < last and words[first].lower() in _WEAK_START:
         first += 1
-    while first < last and words[last - 1].lower() in _LOOSE_END:
+    while first < last and words[last - 1].lower() in _WEAK_END:
         last -= 1
     return words[first:last]
 
 
-def tell_time(seconds: float) -> str:
+def time_title(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"Moment at {hours}:{minutes:02}:{rest:02}" if hours else f"Moment at {minutes}:{rest:02}"
 
 
 @cache
-def _extractor(language: str) -> "KeywordExtractor":
+def _keyword_extractor(language: str) -> "KeywordExtractor":
     try:
         from yake import KeywordExtractor
     except ImportError:
-        raise missing_model("YAKE") from None
-    return KeywordExtractor(lan=language, n=2, top=_KEY_WORDS)
+        raise model_missing("YAKE") from None
+    return KeywordExtractor(lan=language, n=2, top=_MAX_KEYWORDS)
 
 
 @cache
 def _stop_words(language: str) -> frozenset[str]:
-    return frozenset(_extractor(language).stopword_set)
+    return frozenset(_keyword_extractor(language).stopword_set)

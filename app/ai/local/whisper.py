@@ -9,40 +9,40 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from app.ai.local.recognition import RATE, Samples, find_quiet, keep_speech, recognize
-from app.ai.local.threads import Control, OneThread
-from app.ai.local.weights import WHISPER_BASE, WHISPER_TINY_EN, Weights, missing_model, read_model
-from app.ai.protocols import Audio, Progress, Transcribed, Usage, Word
-from app.ai.sentences import join_words, make_captions
+from app.ai.local.compute_thread import ComputationControl, ComputeThread
+from app.ai.local.model_files import WHISPER_BASE, WHISPER_TINY_EN, ModelPackage, model_missing, read_model_files
+from app.ai.local.whisper_decoding import SAMPLE_RATE, Samples, extract_speech, find_quiet, recognize_speech
+from app.ai.protocols import AudioFile, ProgressCallback, TranscriptionResult, Usage, Word
+from app.ai.sentences import join_words, make_caption_segments
 from app.core.errors import StageFailed
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
-Choice = Literal["auto", "tiny.en", "base"]
-NO_LANGUAGE = "und"  # ISO 639-2: undetermined
+WhisperChoice = Literal["auto", "tiny.en", "base"]
+UNDETERMINED_LANGUAGE = "und"  # ISO 639-2: undetermined
 
-_PIECE_SECONDS = 120  # what is in memory at once
+_CHUNK_SECONDS = 120  # what is in memory at once
 _CUT_SECONDS = 20  # the end of a piece, where the quietest place is looked for
-_DETECTION_SECONDS = 30  # what Whisper looks at to tell a language
+WHISPER_WINDOW_SECONDS = 30  # what Whisper looks at to tell a language
 _NOT_ISO = {"jw": "jv"}  # Whisper's name of Javanese
 
 
-class LocalTranscriber:
+class WhisperTranscriber:
     """Transcribes by pieces of audio, between which other transcriptions have their turns; models are loaded when they
     are first needed, and kept."""
 
-    def __init__(self, choice: Choice) -> None:
+    def __init__(self, choice: WhisperChoice) -> None:
         self._choice = choice
-        self._thread = OneThread("whisper")
+        self._thread = ComputeThread("whisper")
         self._models: dict[str, WhisperModel] = {}
 
     @property
     def service(self) -> str:
         return f"whisper-{self._choice}"
 
-    async def transcribe(self, audio: Audio, progress: Progress) -> Transcribed:
-        work = _Transcription(audio)
+    async def transcribe(self, audio: AudioFile, progress: ProgressCallback) -> TranscriptionResult:
+        work = _WhisperTranscription(audio)
         try:
             while await self._thread.run(lambda control: self._transcribe_piece(work, control), progress):
                 pass
@@ -50,7 +50,7 @@ class LocalTranscriber:
             work.close()
         return work.sum_up()
 
-    def _transcribe_piece(self, work: "_Transcription", control: Control) -> bool:
+    def _transcribe_piece(self, work: "_WhisperTranscription", control: ComputationControl) -> bool:
         """Transcribe one more piece, the first one in the same turn in which the model is chosen. False at the end."""
         began = time.perf_counter()
         if work.weights is None:
@@ -59,7 +59,7 @@ class LocalTranscriber:
         work.seconds += time.perf_counter() - began
         return is_unfinished
 
-    def _choose(self, path: Path, control: Control) -> tuple[Weights, str]:
+    def _choose(self, path: Path, control: ComputationControl) -> tuple[ModelPackage, str]:
         if self._choice == "tiny.en":
             return WHISPER_TINY_EN, "en"
         language = _detect_language(self._load(WHISPER_BASE), path, control)
@@ -67,26 +67,26 @@ class LocalTranscriber:
             return WHISPER_TINY_EN, language
         return WHISPER_BASE, language
 
-    def _load(self, weights: Weights) -> "WhisperModel":
+    def _load(self, weights: ModelPackage) -> "WhisperModel":
         if weights.name not in self._models:
             self._models[weights.name] = _load_model(weights)
         return self._models[weights.name]
 
 
-class _Transcription:
+class _WhisperTranscription:
     """One transcription under way. Its calls come from one thread at a time."""
 
-    def __init__(self, audio: Audio) -> None:
+    def __init__(self, audio: AudioFile) -> None:
         self.audio = audio
-        self.weights: Weights | None = None
-        self.language = NO_LANGUAGE
+        self.weights: ModelPackage | None = None
+        self.language = UNDETERMINED_LANGUAGE
         self.seconds = 0.0  # of work, without those that others had their turns
-        self._pieces = _read_pieces(audio.path)
+        self._pieces = _read_chunks(audio.path)
         self._following: tuple[float, Samples] | None = None  # the piece that was read last, and where it starts
         self._words: list[Word] = []
         self._dropped: list[tuple[float, float]] = []
 
-    def transcribe_piece(self, model: "WhisperModel", control: Control) -> bool:
+    def transcribe_piece(self, model: "WhisperModel", control: ComputationControl) -> bool:
         """Transcribe one more piece of the audio. False where none follows, so that the end needs no turn."""
         start, piece = self._following or next(self._pieces, (0.0, None))
         if piece is None:
@@ -97,9 +97,9 @@ class _Transcription:
             control.tell((start + second) / duration if duration else 0.0)
 
         report(0.0)
-        found = recognize(model, piece, self.language, report, control.check)
+        found = recognize_speech(model, piece, self.language, report, control.check)
         words = (Word(word.word, start + word.start, start + word.end) for word in found.words)
-        self._words.extend(_tidy(words, self._words, duration))
+        self._words.extend(_fix_word_times(words, self._words, duration))
         self._dropped.extend((start + first, start + last) for first, last in found.dropped)
         self._following = next(self._pieces, None)
         return self._following is not None
@@ -107,24 +107,24 @@ class _Transcription:
     def close(self) -> None:
         self._pieces.close()
 
-    def sum_up(self) -> Transcribed:
-        return Transcribed(
+    def sum_up(self) -> TranscriptionResult:
+        return TranscriptionResult(
             text=join_words(self._words),
             words=self._words,
-            segments=make_captions(self._words),
-            language=_NOT_ISO.get(self.language, self.language) if self._words else NO_LANGUAGE,
+            segments=make_caption_segments(self._words),
+            language=_NOT_ISO.get(self.language, self.language) if self._words else UNDETERMINED_LANGUAGE,
             service=self.weights.name if self.weights else "",
             usage=Usage(calls=1, seconds=self.seconds),
             dropped=self._dropped,
         )
 
 
-def _load_model(weights: Weights) -> "WhisperModel":
+def _load_model(weights: ModelPackage) -> "WhisperModel":
     try:
         from faster_whisper import WhisperModel
     except ImportError:
-        raise missing_model(weights.name) from None
-    files = read_model(weights)
+        raise model_missing(weights.name) from None
+    files = read_model_files(weights)
     return WhisperModel(
         weights.name,
         device="cpu",
@@ -134,19 +134,19 @@ def _load_model(weights: Weights) -> "WhisperModel":
     )
 
 
-def _detect_language(model: "WhisperModel", path: Path, control: Control) -> str:
+def _detect_language(model: "WhisperModel", path: Path, control: ComputationControl) -> str:
     """Return the language of the first half minute of speech; English where there is no speech, which costs least."""
     voiced: list[Samples] = []
-    for _, piece in _read_pieces(path):
+    for _, piece in _read_chunks(path):
         control.check()
-        voiced.append(keep_speech(piece))
-        if sum(map(len, voiced)) >= _DETECTION_SECONDS * RATE:
+        voiced.append(extract_speech(piece))
+        if sum(map(len, voiced)) >= WHISPER_WINDOW_SECONDS * SAMPLE_RATE:
             break
     speech = np.concatenate(voiced) if voiced else np.empty(0, np.float32)
     return model.detect_language(audio=speech)[0] if len(speech) else "en"
 
 
-def _tidy(heard: Iterator[Word], before: Sequence[Word], duration: float) -> Iterator[Word]:
+def _fix_word_times(heard: Iterator[Word], before: Sequence[Word], duration: float) -> Iterator[Word]:
     """Yield the words that are any, each with times that do not run backwards and lie within the sound."""
     last = before[-1].end if before else 0.0
     for word in heard:
@@ -156,31 +156,31 @@ def _tidy(heard: Iterator[Word], before: Sequence[Word], duration: float) -> Ite
             yield Word(word.word, round(start, 3), round(last, 3))
 
 
-def _read_pieces(path: Path) -> Generator[tuple[float, Samples]]:
+def _read_chunks(path: Path) -> Generator[tuple[float, Samples]]:
     """Yield a sound in pieces that end where it is quiet, each with the second where it starts."""
     start, rest = 0, np.empty(0, np.float32)
-    for block in _read_blocks(path):
+    for block in _read_wav_blocks(path):
         sound = np.concatenate((rest, block))
-        place = _find_cut(sound) if len(sound) >= _PIECE_SECONDS * RATE else 0
+        place = _find_quiet_cut(sound) if len(sound) >= _CHUNK_SECONDS * SAMPLE_RATE else 0
         if place:
-            yield start / RATE, sound[:place]
+            yield start / SAMPLE_RATE, sound[:place]
         start, rest = start + place, sound[place:]
     if len(rest):
-        yield start / RATE, rest
+        yield start / SAMPLE_RATE, rest
 
 
-def _read_blocks(path: Path) -> Iterator[Samples]:
+def _read_wav_blocks(path: Path) -> Iterator[Samples]:
     try:
         with wave.open(str(path), "rb") as file:
-            if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (RATE, 1, 2):
+            if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (SAMPLE_RATE, 1, 2):
                 raise StageFailed("The sound is not a WAV file with 16 kHz, one channel and 16 bits")
-            while data := file.readframes(_PIECE_SECONDS * RATE):
+            while data := file.readframes(_CHUNK_SECONDS * SAMPLE_RATE):
                 yield np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
     except (wave.Error, EOFError):
         raise StageFailed("The sound is not a WAV file that can be read") from None
 
 
-def _find_cut(audio: Samples) -> int:
+def _find_quiet_cut(audio: Samples) -> int:
     """Return where a piece is best cut: where it is quiet, near its end."""
-    first = max(len(audio) - _CUT_SECONDS * RATE, 0)
+    first = max(len(audio) - _CUT_SECONDS * SAMPLE_RATE, 0)
     return first + find_quiet(audio[first:])

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from app.ai.model_fields import BaseUrl, Kind, ModelChanges, ModelId, Name, Secret, TopK, TopP
+from app.ai.model_fields import ApiKeyField, BaseUrl, ModelChanges, ModelId, ModelKindField, ModelName, TopK, TopP
 from app.ai.registry import ModelKind
 
 
@@ -36,14 +36,14 @@ class ModelBody(BaseModel):
         json_schema_extra={"examples": [{"name": "MiniMax", "base_url": "http://localhost:8007", "top_p": 0.95}]},
     )
 
-    name: Name
+    name: ModelName
     base_url: BaseUrl
     model_id: ModelId = None
     supports_video: bool = False
     top_p: TopP = None
     top_k: TopK = None
-    kind: Kind = ModelKind.CHAT
-    api_key: Secret = SecretStr("")
+    kind: ModelKindField = ModelKind.CHAT
+    api_key: ApiKeyField = SecretStr("")
 
 
 class ModelChangesBody(ModelChanges):

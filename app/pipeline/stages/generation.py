@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.ai.protocols import FindRequest, Found, FoundMoment, MomentFinder
+from app.ai.protocols import FindRequest, FindResult, FoundMoment, MomentFinder
 from app.core.errors import FileMissing, StageFailed, StorageUnavailable, VideoDeleted
 from app.core.text import clean_line, strip_unstorable
 from app.database import Connection
@@ -152,7 +152,9 @@ async def _find_video_path(context: RunContext, video: Video) -> Path | None:
         return None
 
 
-async def _call_finder(context: RunContext, finder: MomentFinder, request: FindRequest, answer_key: AnswerKey) -> Found:
+async def _call_finder(
+    context: RunContext, finder: MomentFinder, request: FindRequest, answer_key: AnswerKey
+) -> FindResult:
     """Call the finder, and store the valid moments of its answer, so that a retry does not pay for them again."""
     if finder.is_local:
         request = replace(request, scene_cuts=await find_cuts_in_file(request.film))
@@ -165,7 +167,7 @@ async def _call_finder(context: RunContext, finder: MomentFinder, request: FindR
 
 async def _store_config(
     conn: Connection, context: RunContext, finder: MomentFinder, transcript_id: int
-) -> tuple[int, Found | None]:
+) -> tuple[int, FindResult | None]:
     """Store the generation config of the call, and return its id with an answer stored before."""
     run_request = context.run.request
     config_id = await store_generation_config(
@@ -185,7 +187,7 @@ async def _store_config(
     return config_id, await load_found_moments(conn, context, AnswerKey(transcript_id, config_id))
 
 
-def _list_valid_moments(found: Found, duration: float) -> list[FoundMoment]:
+def _list_valid_moments(found: FindResult, duration: float) -> list[FoundMoment]:
     moments: list[FoundMoment] = []
     last = 0.0
     for moment in sorted(found.moments, key=lambda moment: moment.start):
@@ -198,7 +200,7 @@ def _list_valid_moments(found: Found, duration: float) -> list[FoundMoment]:
 
 
 async def _replace_moments(
-    conn: Connection, context: RunContext, found: Sequence[FoundMoment], answer: Found, config_id: int
+    conn: Connection, context: RunContext, found: Sequence[FoundMoment], answer: FindResult, config_id: int
 ) -> _ReplacedMoments:
     """Replace the moments that a model found before, unless there is no new one.
 
@@ -242,7 +244,7 @@ async def _finish_without_moments(context: RunContext, reason: str) -> Mapping[s
     return {"moments": 0, "reason": reason}
 
 
-def _make_result(found: Found, replaced: _ReplacedMoments, too_few_reason: str | None) -> Mapping[str, Any]:
+def _make_result(found: FindResult, replaced: _ReplacedMoments, too_few_reason: str | None) -> Mapping[str, Any]:
     result: dict[str, Any] = {
         "moments": replaced.added,
         "replaced": replaced.deleted,

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import orjson
 
-from app.ai.protocols import Audio, Segment, Transcribed, Word
+from app.ai.protocols import AudioFile, Segment, TranscriptionResult, Word
 from app.core.errors import FileMissing, ModelAnswerInvalid, StageFailed
 from app.core.text import strip_unstorable
 from app.media.audio import wav_duration
@@ -57,7 +57,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     }
 
 
-def _make_reason(transcribed: Transcribed, is_first: bool) -> dict[str, str]:
+def _make_reason(transcribed: TranscriptionResult, is_first: bool) -> dict[str, str]:
     if not is_first:
         return {"reason": "Another transcript was there first and is kept"}
     if not transcribed.dropped:
@@ -83,7 +83,7 @@ def _format_time(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-async def _open_extracted_audio(context: RunContext) -> Audio:
+async def _open_extracted_audio(context: RunContext) -> AudioFile:
     try:
         path = await get_local_audio(context)
         duration = await asyncio.to_thread(wav_duration, path)
@@ -91,7 +91,7 @@ async def _open_extracted_audio(context: RunContext) -> Audio:
         raise StageFailed("Audio file not found. Please process audio first.") from None
     except (wave.Error, EOFError):
         raise StageFailed("The audio file is damaged. Delete it and process audio again.") from None
-    return Audio(path, duration, partial(_find_audio_url, context))
+    return AudioFile(path, duration, partial(_find_audio_url, context))
 
 
 async def _find_audio_url(context: RunContext) -> str | None:
@@ -115,7 +115,7 @@ async def _find_audio_url(context: RunContext) -> str | None:
     return f"{context.settings.public_url.rstrip('/')}/static/audios/{quote(context.run.video, safe='')}.wav"
 
 
-def _check_times(transcribed: Transcribed, duration: float) -> None:
+def _check_times(transcribed: TranscriptionResult, duration: float) -> None:
     """Raise `ModelAnswerInvalid` for times that run backwards or exceed the audio."""
     for part in (transcribed.words, transcribed.segments):
         if problem := _find_invalid_time(part, duration):
@@ -142,7 +142,9 @@ def _clamp_times(part: Word | Segment, duration: float) -> dict[str, float]:
     return {"start": round(min(part.start, duration), 3), "end": round(min(part.end, duration), 3)}
 
 
-def _make_transcript_row(video_id: int, transcribed: Transcribed, duration: float, seconds: float) -> NewTranscript:
+def _make_transcript_row(
+    video_id: int, transcribed: TranscriptionResult, duration: float, seconds: float
+) -> NewTranscript:
     words: list[dict[str, Any]] = [
         {"word": text, **_clamp_times(word, duration)}
         for word in transcribed.words

@@ -2,14 +2,14 @@ from functools import cache
 
 import pytest
 
-from app.ai.local.titles import capitalise, find_candidates, guess_language, make_titles
-from app.ai.local.vectors import SentenceVectors, load_vectors
+from app.ai.local.embeddings import SentenceEmbedder, load_embedder
+from app.ai.local.titles import find_title_candidates, guess_language, make_titles, title_case
 from tests.ai.local.talks import TOPICS, split_text
 
 
 @cache
-def vectors() -> SentenceVectors:
-    return load_vectors()
+def vectors() -> SentenceEmbedder:
+    return load_embedder()
 
 
 def title(*texts: str) -> list[str]:
@@ -58,7 +58,7 @@ def test_moments_without_words_have_titles_that_differ() -> None:
 
 
 def test_a_phrase_neither_begins_nor_ends_with_a_filler() -> None:
-    found = find_candidates(
+    found = find_title_candidates(
         ["Okay, so you know the big red house is actually very,"], dict.fromkeys(("red", "house"), 1.0)
     )
     assert "the big red house" in found
@@ -66,7 +66,7 @@ def test_a_phrase_neither_begins_nor_ends_with_a_filler() -> None:
 
 
 def test_titles_are_capitalised_and_keep_capitals() -> None:
-    assert capitalise(["how", "NASA", "put", "an", "iPhone", "on"]) == "How NASA Put an iPhone On"
+    assert title_case(["how", "NASA", "put", "an", "iPhone", "on"]) == "How NASA Put an iPhone On"
 
 
 @pytest.mark.parametrize(

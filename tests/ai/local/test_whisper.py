@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from app.ai.local import whisper
-from app.ai.local.recognition import RATE, Recognized, recognize
-from app.ai.local.whisper import Choice, LocalTranscriber
+from app.ai.local.whisper import WhisperChoice, WhisperTranscriber
+from app.ai.local.whisper_decoding import SAMPLE_RATE, RecognizedSpeech, recognize_speech
 from app.core.errors import StageFailed
 from tests.ai.local.waiting import ignore, make_audio
 from tests.speech import Sound, speak_all, word_error_rate
@@ -40,8 +40,8 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 @cache
-def transcriber(choice: Choice) -> LocalTranscriber:
-    return LocalTranscriber(choice)
+def transcriber(choice: WhisperChoice) -> WhisperTranscriber:
+    return WhisperTranscriber(choice)
 
 
 @cache
@@ -50,14 +50,14 @@ def speech() -> tuple[Sound, list[float]]:
     sounds, rate = speak_all(SAID)
     pieces, starts, at = [], [], 0.0
     for sound in (resample(sound, rate) for sound in sounds):
-        pieces += [np.zeros(int(PAUSE_SECONDS * RATE), np.int16), sound]
+        pieces += [np.zeros(int(PAUSE_SECONDS * SAMPLE_RATE), np.int16), sound]
         starts.append(at + PAUSE_SECONDS)
-        at += PAUSE_SECONDS + len(sound) / RATE
+        at += PAUSE_SECONDS + len(sound) / SAMPLE_RATE
     return np.concatenate(pieces), starts
 
 
 def resample(sound: Sound, rate: int) -> Sound:
-    times = np.arange(len(sound) * RATE // rate) * rate / RATE
+    times = np.arange(len(sound) * SAMPLE_RATE // rate) * rate / SAMPLE_RATE
     return np.interp(times, np.arange(len(sound)), sound).astype(np.int16)
 
 
@@ -65,7 +65,7 @@ def name_numbers(text: str) -> str:
     return re.sub(r"\d+", lambda found: f" {NUMBERS[min(int(found[0]), 10)]} ", text)
 
 
-def write(path: Path, sound: Sound, rate: int = RATE) -> Path:
+def write(path: Path, sound: Sound, rate: int = SAMPLE_RATE) -> Path:
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", "not compressed"))
         file.writeframes(sound.tobytes())
@@ -73,12 +73,12 @@ def write(path: Path, sound: Sound, rate: int = RATE) -> Path:
 
 
 def make_noise(seconds: float) -> Sound:
-    return np.random.default_rng(1).normal(0, 800, int(seconds * RATE)).astype(np.int16)
+    return np.random.default_rng(1).normal(0, 800, int(seconds * SAMPLE_RATE)).astype(np.int16)
 
 
 async def test_speech_is_transcribed_with_its_times(tmp_path: Path) -> None:
     sound, starts = speech()
-    duration, told = len(sound) / RATE, list[float]()
+    duration, told = len(sound) / SAMPLE_RATE, list[float]()
     heard = await transcriber("auto").transcribe(make_audio(write(tmp_path / "a.wav", sound), duration), told.append)
     assert word_error_rate(" ".join(SAID), heard.text) < 0.1
     assert (heard.service, heard.language) == ("whisper-tiny.en", "en")
@@ -92,14 +92,14 @@ async def test_speech_is_transcribed_with_its_times(tmp_path: Path) -> None:
 
 
 async def test_another_model_says_its_own_name(tmp_path: Path) -> None:
-    sound = speech()[0][: 5 * RATE]
+    sound = speech()[0][: 5 * SAMPLE_RATE]
     heard = await transcriber("base").transcribe(make_audio(write(tmp_path / "a.wav", sound), 5), ignore)
     assert (heard.service, heard.language) == ("whisper-base", "en")
     assert "planet Mars" in heard.text
 
 
 def make_melody(seconds: float) -> Sound:
-    times = np.arange(int(seconds * RATE)) / RATE
+    times = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     pitch = np.array([262, 294, 330, 349, 392, 440, 494, 523])[(times * 2).astype(int) % 8]
     note = np.exp(-3 * (times * 2 % 1)) * sum(np.sin(2 * np.pi * pitch * times * part) / part for part in range(1, 6))
     sound: Sound = (note / np.abs(note).max() * 12000).astype(np.int16)
@@ -108,11 +108,11 @@ def make_melody(seconds: float) -> Sound:
 
 @pytest.mark.parametrize(
     "sound",
-    [np.zeros(20 * RATE, np.int16), make_noise(20), make_melody(30), np.zeros(0, np.int16)],
+    [np.zeros(20 * SAMPLE_RATE, np.int16), make_noise(20), make_melody(30), np.zeros(0, np.int16)],
     ids=["silence", "noise", "melody", "nothing"],
 )
 async def test_a_sound_without_speech_has_an_empty_transcript(tmp_path: Path, sound: Sound) -> None:
-    audio = make_audio(write(tmp_path / "a.wav", sound), len(sound) / RATE)
+    audio = make_audio(write(tmp_path / "a.wav", sound), len(sound) / SAMPLE_RATE)
     heard = await transcriber("auto").transcribe(audio, ignore)
     assert (heard.text, heard.words, heard.segments, heard.language) == ("", [], [], "und")
     assert heard.dropped == []
@@ -132,7 +132,7 @@ async def test_speech_that_repeats_itself_is_kept_with_what_is_said_around_it(
 ) -> None:
     (sound,), rate = speak_all([said])
     sound = resample(sound, rate)
-    audio = make_audio(write(tmp_path / "a.wav", sound), len(sound) / RATE)
+    audio = make_audio(write(tmp_path / "a.wav", sound), len(sound) / SAMPLE_RATE)
     heard = await transcriber("auto").transcribe(audio, ignore)
     spoken = name_numbers(heard.text)
     assert word_error_rate(said, spoken) < 0.4  # the small model hears "red" for "bread"
@@ -143,13 +143,13 @@ async def test_speech_that_repeats_itself_is_kept_with_what_is_said_around_it(
 
 async def test_speech_in_a_long_sound_is_where_it_was(tmp_path: Path) -> None:
     said, starts = speech()
-    silence = np.zeros(100 * RATE, np.int16)
+    silence = np.zeros(100 * SAMPLE_RATE, np.int16)
     sound = np.concatenate((silence, said, silence, said))
-    audio = make_audio(write(tmp_path / "a.wav", sound), len(sound) / RATE)
+    audio = make_audio(write(tmp_path / "a.wav", sound), len(sound) / SAMPLE_RATE)
     heard = await transcriber("tiny.en").transcribe(audio, ignore)
     firsts = [word.start for word in heard.words if word.word == "Scientists"]
     second = starts[1] + 100
-    assert firsts == pytest.approx([second, second + 100 + len(said) / RATE], abs=0.5)
+    assert firsts == pytest.approx([second, second + 100 + len(said) / SAMPLE_RATE], abs=0.5)
 
 
 async def test_a_cancelled_transcription_ends_soon_and_leaves_the_way_to_the_next(
@@ -157,14 +157,14 @@ async def test_a_cancelled_transcription_ends_soon_and_leaves_the_way_to_the_nex
 ) -> None:
     pieces = count()
 
-    def recognize_next(*args: Any) -> Recognized:
+    def recognize_next(*args: Any) -> RecognizedSpeech:
         next(pieces)
-        return recognize(*args)
+        return recognize_speech(*args)
 
-    monkeypatch.setattr(whisper, "recognize", recognize_next)
+    monkeypatch.setattr(whisper, "recognize_speech", recognize_next)
     sound = np.tile(speech()[0], 60)
     begun = asyncio.Event()
-    audio = make_audio(write(tmp_path / "long.wav", sound), len(sound) / RATE)
+    audio = make_audio(write(tmp_path / "long.wav", sound), len(sound) / SAMPLE_RATE)
     call = asyncio.create_task(transcriber("tiny.en").transcribe(audio, lambda done: begun.set() if done > 0 else None))
     await asyncio.wait_for(begun.wait(), 300)
     waiting = asyncio.create_task(transcriber("tiny.en").transcribe(audio, ignore))
@@ -176,7 +176,7 @@ async def test_a_cancelled_transcription_ends_soon_and_leaves_the_way_to_the_nex
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    short = make_audio(write(tmp_path / "short.wav", np.zeros(RATE, np.int16)), 1)
+    short = make_audio(write(tmp_path / "short.wav", np.zeros(SAMPLE_RATE, np.int16)), 1)
     await transcriber("tiny.en").transcribe(short, ignore)
     assert next(pieces) < 5  # of more than ten
 
@@ -184,13 +184,13 @@ async def test_a_cancelled_transcription_ends_soon_and_leaves_the_way_to_the_nex
 async def test_a_short_transcription_does_not_wait_for_a_long_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def recognize(*args: Any) -> Recognized:
+    def recognize(*args: Any) -> RecognizedSpeech:
         time.sleep(0.02)
-        return Recognized()
+        return RecognizedSpeech()
 
-    monkeypatch.setattr(whisper, "recognize", recognize)
-    long = make_audio(write(tmp_path / "long.wav", np.zeros(1800 * RATE, np.int16)), 1800)
-    short = make_audio(write(tmp_path / "short.wav", np.zeros(RATE, np.int16)), 1)
+    monkeypatch.setattr(whisper, "recognize_speech", recognize_speech)
+    long = make_audio(write(tmp_path / "long.wav", np.zeros(1800 * SAMPLE_RATE, np.int16)), 1800)
+    short = make_audio(write(tmp_path / "short.wav", np.zeros(SAMPLE_RATE, np.int16)), 1)
     first = asyncio.create_task(transcriber("tiny.en").transcribe(long, ignore))
     await asyncio.sleep(0)
     await transcriber("tiny.en").transcribe(short, ignore)
@@ -200,7 +200,7 @@ async def test_a_short_transcription_does_not_wait_for_a_long_one(
 
 async def test_a_short_transcription_has_one_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    local = LocalTranscriber("auto")
+    local = WhisperTranscriber("auto")
     thread = local._thread
 
     async def run(function: Any, progress: Any) -> Any:
@@ -208,13 +208,13 @@ async def test_a_short_transcription_has_one_turn(tmp_path: Path, monkeypatch: p
         return await thread._run(function, progress)
 
     monkeypatch.setattr(thread, "run", run)
-    audio = make_audio(write(tmp_path / "a.wav", speech()[0][: 5 * RATE]), 5)
+    audio = make_audio(write(tmp_path / "a.wav", speech()[0][: 5 * SAMPLE_RATE]), 5)
     assert (await local.transcribe(audio, ignore)).text
     assert len(calls) == 1
 
 
 async def test_two_transcriptions_at_once_are_done_one_after_the_other(tmp_path: Path) -> None:
-    audio = make_audio(write(tmp_path / "a.wav", speech()[0][: 5 * RATE]), 5)
+    audio = make_audio(write(tmp_path / "a.wav", speech()[0][: 5 * SAMPLE_RATE]), 5)
     one, other = await asyncio.gather(*(transcriber("tiny.en").transcribe(audio, ignore) for _ in range(2)))
     assert one.text == other.text != ""
 

@@ -1,3 +1,5 @@
+"""Turns, progress and cancellation of computations in a thread."""
+
 import asyncio
 import threading
 import time
@@ -5,18 +7,18 @@ from collections.abc import Callable
 
 import pytest
 
-from app.ai.local.threads import Control, OneThread, Stopped
+from app.ai.local.compute_thread import ComputationCancelled, ComputationControl, ComputeThread
 from tests.ai.local.waiting import ignore
 
 
-def work_until_stopped(begun: threading.Event, ended: threading.Event) -> Callable[[Control], None]:
-    def work(control: Control) -> None:
+def work_until_stopped(begun: threading.Event, ended: threading.Event) -> Callable[[ComputationControl], None]:
+    def work(control: ComputationControl) -> None:
         begun.set()
         try:
             while True:
                 control.check()
                 time.sleep(0.001)
-        except Stopped:
+        except ComputationCancelled:
             time.sleep(0.05)
             ended.set()
             raise
@@ -31,26 +33,26 @@ async def wait_for(event: threading.Event) -> None:
 async def test_a_call_gives_its_result_and_tells_its_progress() -> None:
     told: list[float] = []
 
-    def work(control: Control) -> str:
+    def work(control: ComputationControl) -> str:
         control.tell(0.5)
         control.tell(7.0)
         return "done"
 
-    assert await OneThread("test").run(work, told.append) == "done"
+    assert await ComputeThread("test").run(work, told.append) == "done"
     assert told == [0.5, 1.0]
 
 
 async def test_an_error_reaches_the_caller() -> None:
-    def work(control: Control) -> None:
+    def work(control: ComputationControl) -> None:
         raise LookupError("lost")
 
     with pytest.raises(LookupError, match="lost"):
-        await OneThread("test").run(work, ignore)
+        await ComputeThread("test").run(work, ignore)
 
 
 async def test_a_cancelled_call_has_stopped_when_it_ends() -> None:
     begun, ended = threading.Event(), threading.Event()
-    call = asyncio.create_task(OneThread("test").run(work_until_stopped(begun, ended), ignore))
+    call = asyncio.create_task(ComputeThread("test").run(work_until_stopped(begun, ended), ignore))
     await wait_for(begun)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -60,7 +62,7 @@ async def test_a_cancelled_call_has_stopped_when_it_ends() -> None:
 
 async def test_a_call_that_is_cancelled_twice_has_stopped_when_it_ends() -> None:
     begun, ended = threading.Event(), threading.Event()
-    call = asyncio.create_task(OneThread("test").run(work_until_stopped(begun, ended), ignore))
+    call = asyncio.create_task(ComputeThread("test").run(work_until_stopped(begun, ended), ignore))
     await wait_for(begun)
     call.cancel()
     await asyncio.sleep(0)
@@ -71,7 +73,7 @@ async def test_a_call_that_is_cancelled_twice_has_stopped_when_it_ends() -> None
 
 
 async def test_a_call_that_is_cancelled_while_it_waits_is_never_begun() -> None:
-    thread = OneThread("test")
+    thread = ComputeThread("test")
     begun, ended, never = threading.Event(), threading.Event(), threading.Event()
     first = asyncio.create_task(thread.run(work_until_stopped(begun, ended), ignore))
     await wait_for(begun)
@@ -91,13 +93,13 @@ async def test_a_cancelled_call_tells_no_progress() -> None:
     told: list[float] = []
     begun = threading.Event()
 
-    def work(control: Control) -> None:
+    def work(control: ComputationControl) -> None:
         begun.set()
         while True:
             control.tell(0.5)
             time.sleep(0.001)
 
-    call = asyncio.create_task(OneThread("test").run(work, told.append))
+    call = asyncio.create_task(ComputeThread("test").run(work, told.append))
     await wait_for(begun)
     call.cancel()
     told.clear()

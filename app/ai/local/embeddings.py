@@ -1,4 +1,4 @@
-"""Sentences as vectors: all-MiniLM-L6-v2, a BERT of six layers, computed with numpy."""
+"""Sentence embeddings: all-MiniLM-L6-v2, a BERT of six layers, computed with numpy."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -6,62 +6,64 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from app.ai.local.weights import MINILM, missing_model, read_model
+from app.ai.local.model_files import MINILM, model_missing, read_model_files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Array = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
 
-SIZE = 384
+EMBEDDING_SIZE = 384
 
 _LAYERS, _HEADS = 6, 12
 _MAX_TOKENS = 256  # the model was trained with no more
 _BATCH_TOKENS = 1024
 _EPSILON = 1e-12  # `layer_norm_eps` of its config.json
-_NOTHING = np.float32(-1e9)  # the weight, before the softmax, of what is only there to fill a row
+_MASKED_SCORE = np.float32(-1e9)  # the weight, before the softmax, of what is only there to fill a row
 
 
-class SentenceVectors:
+class SentenceEmbedder:
     """Makes vectors of length 1; the nearer two sentences in what they mean, the nearer their product is to 1."""
 
-    def __init__(self, tokenizer: "Tokenizer", tensors: Mapping[str, Array]) -> None:
+    def __init__(self, tokenizer: "Tokenizer", tensors: Mapping[str, FloatArray]) -> None:
         self._tokenizer = tokenizer
         self._tensors = tensors
 
-    def encode(self, texts: Sequence[str], tell: Callable[[float], None] | None = None) -> Array:
+    def encode(self, texts: Sequence[str], tell: Callable[[float], None] | None = None) -> FloatArray:
         """Return a row for each text; of a long one the beginning counts. `tell` hears which part is done."""
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        vectors = np.zeros((len(texts), SIZE), np.float32)
+        vectors = np.zeros((len(texts), EMBEDDING_SIZE), np.float32)
         done = 0
-        for batch in _batches([len(each) for each in tokens]):
+        for batch in _make_batches([len(each) for each in tokens]):
             if tell:
                 tell(done / len(texts))
             done += len(batch)
             vectors[batch] = self._forward([tokens[place] for place in batch])
         return vectors
 
-    def _forward(self, tokens: Sequence[Sequence[int]]) -> Array:
-        ids, mask = _fill(tokens)
+    def _forward(self, tokens: Sequence[Sequence[int]]) -> FloatArray:
+        ids, mask = _pad_tokens(tokens)
         hidden = self._embed(ids)
-        bias = np.where(mask, np.float32(0), _NOTHING)[:, None, None, :]
+        bias = np.where(mask, np.float32(0), _MASKED_SCORE)[:, None, None, :]
         for layer in range(_LAYERS):
             hidden = self._layer(hidden, bias, f"encoder.layer.{layer}.")
-        return _normalise((hidden * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True, dtype=np.float32))
+        return _l2_normalise(
+            (hidden * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True, dtype=np.float32)
+        )
 
-    def _embed(self, ids: NDArray[np.int64]) -> Array:
+    def _embed(self, ids: NDArray[np.int64]) -> FloatArray:
         tensor = self._tensors
         words = tensor["embeddings.word_embeddings.weight"][ids]
         places = tensor["embeddings.position_embeddings.weight"][: ids.shape[1]]
         return self._norm(words + places + tensor["embeddings.token_type_embeddings.weight"][0], "embeddings.")
 
-    def _layer(self, hidden: Array, bias: Array, name: str) -> Array:
+    def _layer(self, hidden: FloatArray, bias: FloatArray, name: str) -> FloatArray:
         attended = self._linear(self._attend(hidden, bias, name + "attention.self."), name + "attention.output.dense.")
         hidden = self._norm(hidden + attended, name + "attention.output.")
         inner = _gelu(self._linear(hidden, name + "intermediate.dense."))
         return self._norm(hidden + self._linear(inner, name + "output.dense."), name + "output.")
 
-    def _attend(self, hidden: Array, bias: Array, name: str) -> Array:
+    def _attend(self, hidden: FloatArray, bias: FloatArray, name: str) -> FloatArray:
         count, length, size = hidden.shape
         query, key, value = (
             self._linear(hidden, f"{name}{part}.").reshape(count, length, _HEADS, -1).transpose(0, 2, 1, 3)
@@ -70,37 +72,37 @@ class SentenceVectors:
         scores = query @ key.transpose(0, 1, 3, 2) * np.float32((size / _HEADS) ** -0.5) + bias
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
-        attended: Array = (weights @ value).transpose(0, 2, 1, 3).reshape(count, length, size)
+        attended: FloatArray = (weights @ value).transpose(0, 2, 1, 3).reshape(count, length, size)
         return attended
 
-    def _linear(self, hidden: Array, name: str) -> Array:
-        product: Array = hidden @ self._tensors[name + "weight"].T + self._tensors[name + "bias"]
+    def _linear(self, hidden: FloatArray, name: str) -> FloatArray:
+        product: FloatArray = hidden @ self._tensors[name + "weight"].T + self._tensors[name + "bias"]
         return product
 
-    def _norm(self, hidden: Array, name: str) -> Array:
+    def _norm(self, hidden: FloatArray, name: str) -> FloatArray:
         centred = hidden - hidden.mean(axis=-1, keepdims=True)
         spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(_EPSILON))
-        normal: Array = centred / spread * self._tensors[name + "LayerNorm.weight"]
+        normal: FloatArray = centred / spread * self._tensors[name + "LayerNorm.weight"]
         return normal + self._tensors[name + "LayerNorm.bias"]
 
 
-def load_vectors() -> SentenceVectors:
+def load_embedder() -> SentenceEmbedder:
     """Load the model. Raises `ModelMissing`."""
     try:
         from safetensors.numpy import load
         from threadpoolctl import threadpool_limits
         from tokenizers import Tokenizer
     except ImportError:
-        raise missing_model(MINILM.name) from None
-    files = read_model(MINILM)
+        raise model_missing(MINILM.name) from None
+    files = read_model_files(MINILM)
     tokenizer = Tokenizer.from_buffer(files.others["tokenizer.json"])
     tokenizer.no_padding()
     tokenizer.enable_truncation(_MAX_TOKENS)
     threadpool_limits(1, user_api="blas")  # for good: matrices this small gain little, and others need the cores
-    return SentenceVectors(tokenizer, load(files.weights))
+    return SentenceEmbedder(tokenizer, load(files.weights))
 
 
-def _batches(lengths: Sequence[int]) -> list[list[int]]:
+def _make_batches(lengths: Sequence[int]) -> list[list[int]]:
     """Return the places of texts of about the same length together, so that little is filled up."""
     batches: list[list[int]] = []
     longest = 0
@@ -112,24 +114,24 @@ def _batches(lengths: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def _fill(tokens: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _pad_tokens(tokens: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     longest = max(map(len, tokens))
     ids = np.array([[*each, *[0] * (longest - len(each))] for each in tokens], np.int64)
     mask = np.arange(longest) < np.array([len(each) for each in tokens])[:, None]
     return ids, mask
 
 
-def _normalise(vectors: Array) -> Array:
-    normal: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(_EPSILON))
+def _l2_normalise(vectors: FloatArray) -> FloatArray:
+    normal: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(_EPSILON))
     return normal
 
 
-def _gelu(x: Array) -> Array:
+def _gelu(x: FloatArray) -> FloatArray:
     """GELU with the error function of Abramowitz and Stegun, 7.1.26, which is right to 1.5e-7."""
     z = np.abs(x) * np.float32(2**-0.5)
     t = 1 / (1 + np.float32(0.3275911) * z)
     series = np.full_like(t, 1.061405429)
     for factor in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
         series = series * t + np.float32(factor)
-    error: Array = np.copysign(1 - series * t * np.exp(-z * z), x)
+    error: FloatArray = np.copysign(1 - series * t * np.exp(-z * z), x)
     return x * np.float32(0.5) * (1 + error)

@@ -1,4 +1,4 @@
-"""What a transcription service answered, held against the sound: repaired where that is harmless, refused elsewhere."""
+"""Parsing of what transcription services answer: harmless errors are repaired, others are refused."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,21 +6,21 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from app.ai.answers import read_seconds
+from app.ai.model_output import parse_seconds
 from app.ai.protocols import Segment, Word
-from app.ai.sentences import make_captions, spread_words
-from app.ai.text import clean
+from app.ai.sentences import interpolate_words, make_caption_segments
 from app.core.errors import ModelAnswerInvalid
+from app.core.text import clean_text
 
 # Services round, and end what they hear at the ends of their own frames.
 _TOLERANCE_SECONDS = 1.0
 # Times may run backwards by as much as the parts overlap in which services hear a sound; more is a lost offset.
 _BACKWARDS_SECONDS = 15.0
-_LONGEST_RAW = 100_000  # characters
+_MAX_RAW_LENGTH = 100_000  # characters
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
+class AnswerFields:
     """What a service calls the parts of its answer."""
 
     text: str
@@ -28,12 +28,12 @@ class Fields:
     segments: str
 
 
-class Untimely(Exception):
+class UnusableTranscript(Exception):
     """No transcript, or words or segments whose times cannot be those of the sound; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
+class TimedTranscript:
     """Words and segments in order of time, none outside the sound; of words no one begins before another has."""
 
     words: Sequence[Word]
@@ -44,51 +44,54 @@ class Timeline:
         return " ".join(segment.text for segment in self.segments)
 
 
-def read_answer(name: str, answer: Any, fields: Fields, duration_seconds: float) -> tuple[str, Timeline]:
+def parse_transcription(
+    name: str, answer: Any, fields: AnswerFields, duration_seconds: float
+) -> tuple[str, TimedTranscript]:
     """Return the text and the times in what the service `name` answered. Raises `ModelAnswerInvalid`.
 
     An empty text is the transcript of audio without speech; without a text the answer is no transcript.
     """
     try:
-        text = _read_text(answer, fields.text)
-        timeline = read_timeline(answer.get(fields.words), answer.get(fields.segments), duration_seconds)
+        text = _parse_text(answer, fields.text)
+        timeline = parse_timed_transcript(answer.get(fields.words), answer.get(fields.segments), duration_seconds)
         if text and not timeline.segments:
-            raise Untimely("it has no times")
-    except Untimely as error:
-        raw = clean(json.dumps(answer))[:_LONGEST_RAW]
+            raise UnusableTranscript("it has no times")
+    except UnusableTranscript as error:
+        raw = clean_text(json.dumps(answer))[:_MAX_RAW_LENGTH]
         raise ModelAnswerInvalid(f"The transcript of {name} cannot be used: {error}", raw) from None
     return text or timeline.text, timeline
 
 
-def _read_text(answer: Any, name: str) -> str:
+def _parse_text(answer: Any, name: str) -> str:
     if not isinstance(answer, dict):
-        raise Untimely("it is not an object")
+        raise UnusableTranscript("it is not an object")
     if answer.get("error"):
-        raise Untimely("it reports an error")
+        raise UnusableTranscript("it reports an error")
     if not isinstance(answer.get(name), str):
-        raise Untimely(f"it has no {name}, which must be a string")
-    return clean(answer[name]).strip()
+        raise UnusableTranscript(f"it has no {name}, which must be a string")
+    return clean_text(answer[name]).strip()
 
 
-def read_timeline(words: Any, segments: Any, duration_seconds: float) -> Timeline:
-    """Read two lists as services give them. Raises `Untimely`.
+def parse_timed_transcript(words: Any, segments: Any, duration_seconds: float) -> TimedTranscript:
+    """Read two lists as services give them. Raises `UnusableTranscript`.
 
     Where a service gives segments only, the words of each are spread over its time by their lengths in characters: near
     enough to see what is said when, not to cut at a word. Where it gives words only, captions of them are the segments.
     """
     read_words = [
-        Word(text, start, end) for text, start, end in _read(words, "word", duration_seconds, may_lack_times=True)
+        Word(text, start, end)
+        for text, start, end in _parse_items(words, "word", duration_seconds, may_lack_times=True)
     ]
     read_segments = [
         Segment(text, start, end)
-        for text, start, end in _read(segments, "text", duration_seconds, may_lack_times=False)
+        for text, start, end in _parse_items(segments, "text", duration_seconds, may_lack_times=False)
     ]
     if not read_words:
-        read_words = list(spread_words(read_segments))
-    return Timeline(in_order(read_words), read_segments or make_captions(read_words))
+        read_words = list(interpolate_words(read_segments))
+    return TimedTranscript(sort_words(read_words), read_segments or make_caption_segments(read_words))
 
 
-def in_order(words: Iterable[Word]) -> list[Word]:
+def sort_words(words: Iterable[Word]) -> list[Word]:
     """Return words sorted, each ending where the next begins at the latest."""
     ordered = sorted(words, key=lambda word: (word.start, word.end))
     for index, (word, following) in enumerate(pairwise(ordered)):
@@ -97,39 +100,39 @@ def in_order(words: Iterable[Word]) -> list[Word]:
     return ordered
 
 
-def _read(items: Any, name: str, duration: float, *, may_lack_times: bool) -> Iterator[tuple[str, float, float]]:
+def _parse_items(items: Any, name: str, duration: float, *, may_lack_times: bool) -> Iterator[tuple[str, float, float]]:
     """Yield text, start and end of each item, in order of time."""
     if items is None:
         return
     if not isinstance(items, list):
-        raise Untimely(f"its {name}s are not a list")
-    read = [_read_item(item, name) for item in items]
+        raise UnusableTranscript(f"its {name}s are not a list")
+    read = [_parse_item(item, name) for item in items]
     timed = [each for each in read if each[1] is not None]
     if len(timed) < len(read) and (not may_lack_times or not timed):
         if may_lack_times:
             return
-        raise Untimely(f"a {name} has no times")
-    _refuse_lost_offsets([start for _, start, _ in timed if start is not None])
-    for text, start, end in sorted(_fill(read), key=lambda each: each[1]):
+        raise UnusableTranscript(f"a {name} has no times")
+    _check_monotonic_times([start for _, start, _ in timed if start is not None])
+    for text, start, end in sorted(_fill_missing_times(read), key=lambda each: each[1]):
         if text:
-            yield (text, *_within(start, end, duration))
+            yield (text, *_clamp_times(start, end, duration))
 
 
-def _read_item(item: Any, name: str) -> tuple[str, float | None, float | None]:
+def _parse_item(item: Any, name: str) -> tuple[str, float | None, float | None]:
     if not isinstance(item, dict) or not isinstance(item.get(name), str):
-        raise Untimely(f"a {name} is not an object with its text")
-    start, end = read_seconds(item.get("start")), read_seconds(item.get("end"))
-    text = " ".join(clean(item[name]).split())
+        raise UnusableTranscript(f"a {name} is not an object with its text")
+    start, end = parse_seconds(item.get("start")), parse_seconds(item.get("end"))
+    text = " ".join(clean_text(item[name]).split())
     return (text, start, end) if start is not None and end is not None else (text, None, None)
 
 
-def _refuse_lost_offsets(starts: Sequence[float]) -> None:
+def _check_monotonic_times(starts: Sequence[float]) -> None:
     for earlier, later in pairwise(starts):
         if later < earlier - _BACKWARDS_SECONDS:
-            raise Untimely(f"its times run backwards, from {earlier:.2f} to {later:.2f} seconds")
+            raise UnusableTranscript(f"its times run backwards, from {earlier:.2f} to {later:.2f} seconds")
 
 
-def _fill(items: Sequence[tuple[str, float | None, float | None]]) -> Iterator[tuple[str, float, float]]:
+def _fill_missing_times(items: Sequence[tuple[str, float | None, float | None]]) -> Iterator[tuple[str, float, float]]:
     """Yield items with times; those without take the time between their neighbours."""
     before = 0.0
     waiting: list[str] = []
@@ -144,8 +147,8 @@ def _fill(items: Sequence[tuple[str, float | None, float | None]]) -> Iterator[t
     yield from ((lacking, before, before) for lacking in waiting)
 
 
-def _within(start: float, end: float, duration: float) -> tuple[float, float]:
+def _clamp_times(start: float, end: float, duration: float) -> tuple[float, float]:
     if start < -_TOLERANCE_SECONDS or start > duration + _TOLERANCE_SECONDS:
-        raise Untimely(f"it hears something at {start:.2f} seconds, and the sound takes {duration:.2f}")
+        raise UnusableTranscript(f"it hears something at {start:.2f} seconds, and the sound takes {duration:.2f}")
     start = min(max(start, 0.0), duration)
     return start, min(max(end, start), duration)

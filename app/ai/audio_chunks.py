@@ -1,4 +1,4 @@
-"""A long WAV file in pieces for services that take short ones, and their transcripts as one again."""
+"""Chunks of a long WAV file for services that take short ones, and their transcripts joined again."""
 
 import io
 import struct
@@ -9,44 +9,44 @@ from itertools import pairwise
 from pathlib import Path
 
 from app.ai.protocols import Segment, Word
-from app.ai.timeline import Timeline, in_order
+from app.ai.transcript_parsing import TimedTranscript, sort_words
 
 # OpenAI's service takes files of at most 25 MB; others follow it.
-MAX_FILE_BYTES = 25 * 1024**2
+MAX_UPLOAD_BYTES = 25 * 1024**2
 _READ_BYTES = 64 * 1024
-PIECE_SECONDS = 600.0
+CHUNK_SECONDS = 600.0
 OVERLAP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class AudioChunk:
     """A part of a sound; times are seconds of the whole."""
 
     start: float
     end: float
 
 
-def plan_pieces(
-    duration_seconds: float, piece_seconds: float = PIECE_SECONDS, overlap_seconds: float = OVERLAP_SECONDS
-) -> Sequence[Piece]:
+def plan_chunks(
+    duration_seconds: float, piece_seconds: float = CHUNK_SECONDS, overlap_seconds: float = OVERLAP_SECONDS
+) -> Sequence[AudioChunk]:
     """Return pieces of equal length, none longer than `piece_seconds`, each of which overlaps the next one."""
     step = piece_seconds - overlap_seconds
     count = max(1, -(-(duration_seconds - overlap_seconds) // step))
     step = (duration_seconds - overlap_seconds) / count
     starts = [number * step for number in range(int(count))]
-    return [Piece(start, min(start + step + overlap_seconds, duration_seconds)) for start in starts]
+    return [AudioChunk(start, min(start + step + overlap_seconds, duration_seconds)) for start in starts]
 
 
-class WavPiece(io.RawIOBase):
+class WavChunk(io.RawIOBase):
     """A part of a WAV file as a file of its own, of which no more is in memory than what is being read."""
 
-    def __init__(self, path: Path, piece: Piece) -> None:
+    def __init__(self, path: Path, piece: AudioChunk) -> None:
         self._whole = wave.open(str(path), "rb")  # noqa: SIM115  it is closed with this file
         rate, frames = self._whole.getframerate(), self._whole.getnframes()
         self._first = min(round(piece.start * rate), frames)
         self._width = self._whole.getnchannels() * self._whole.getsampwidth()
         count = min(round((piece.end - piece.start) * rate), frames - self._first)
-        self._header = _wav_header(self._whole, count)
+        self._header = _build_wav_header(self._whole, count)
         self._size = len(self._header) + count * self._width
         self._position = 0
 
@@ -86,7 +86,7 @@ class WavPiece(io.RawIOBase):
         return self._whole.readframes(-(-(skipped + size) // self._width))[skipped : skipped + size]
 
 
-def _wav_header(whole: wave.Wave_read, frames: int) -> bytes:
+def _build_wav_header(whole: wave.Wave_read, frames: int) -> bytes:
     """Return what comes before `frames` of the same form."""
     channels, width, rate = whole.getnchannels(), whole.getsampwidth(), whole.getframerate()
     size = frames * channels * width
@@ -94,31 +94,31 @@ def _wav_header(whole: wave.Wave_read, frames: int) -> bytes:
     return struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVEfmt ", *form, b"data", size)
 
 
-def join_timelines(pieces: Sequence[Piece], timelines: Sequence[Timeline]) -> Timeline:
+def join_transcripts(pieces: Sequence[AudioChunk], timelines: Sequence[TimedTranscript]) -> TimedTranscript:
     """Return the transcripts of pieces, each in the time of its piece, as one in that of the whole sound.
 
     In the seconds that two pieces share, the words of the first hold up to the longest pause, those of the second from
     there on.
     """
-    moved = [_move(timeline, piece.start) for piece, timeline in zip(pieces, timelines, strict=True)]
+    moved = [_shift_transcript(timeline, piece.start) for piece, timeline in zip(pieces, timelines, strict=True)]
     borders = [
-        _find_border(earlier, later, following.start, piece.end)
+        _find_chunk_boundary(earlier, later, following.start, piece.end)
         for (earlier, later), (piece, following) in zip(pairwise(moved), pairwise(pieces), strict=True)
     ]
     limits = [float("-inf"), *borders, float("inf")]
-    kept = [_keep(timeline, *limit) for timeline, limit in zip(moved, pairwise(limits), strict=True)]
-    words = in_order(word for timeline in kept for word in timeline.words)
-    return Timeline(words, [segment for timeline in kept for segment in timeline.segments])
+    kept = [_clip_transcript(timeline, *limit) for timeline, limit in zip(moved, pairwise(limits), strict=True)]
+    words = sort_words(word for timeline in kept for word in timeline.words)
+    return TimedTranscript(words, [segment for timeline in kept for segment in timeline.segments])
 
 
-def _move(timeline: Timeline, offset: float) -> Timeline:
-    return Timeline(
+def _shift_transcript(timeline: TimedTranscript, offset: float) -> TimedTranscript:
+    return TimedTranscript(
         [Word(word.word, word.start + offset, word.end + offset) for word in timeline.words],
         [Segment(each.text, each.start + offset, each.end + offset) for each in timeline.segments],
     )
 
 
-def _find_border(earlier: Timeline, later: Timeline, start: float, end: float) -> float:
+def _find_chunk_boundary(earlier: TimedTranscript, later: TimedTranscript, start: float, end: float) -> float:
     """Return the middle of the longest pause between `start` and `end` that both pieces hear."""
     spoken = sorted(
         (max(word.start, start), min(word.end, end))
@@ -133,23 +133,23 @@ def _find_border(earlier: Timeline, later: Timeline, start: float, end: float) -
     return border
 
 
-def _keep(timeline: Timeline, start: float, end: float) -> Timeline:
+def _clip_transcript(timeline: TimedTranscript, start: float, end: float) -> TimedTranscript:
     """Return what lies between two borders; of a segment across one, the words on this side."""
-    words = [word for word in timeline.words if start <= _middle(word) < end]
+    words = [word for word in timeline.words if start <= _word_middle(word) < end]
     segments = [
         segment
         for each in timeline.segments
-        if (segment := each if start <= each.start and each.end <= end else _cut(each, words)) is not None
+        if (segment := each if start <= each.start and each.end <= end else _clip_segment(each, words)) is not None
     ]
-    return Timeline(words, segments)
+    return TimedTranscript(words, segments)
 
 
-def _cut(segment: Segment, words: Sequence[Word]) -> Segment | None:
-    inside = [word for word in words if segment.start <= _middle(word) <= segment.end]
+def _clip_segment(segment: Segment, words: Sequence[Word]) -> Segment | None:
+    inside = [word for word in words if segment.start <= _word_middle(word) <= segment.end]
     if not inside:
         return None
     return replace(segment, text=" ".join(w.word for w in inside), start=inside[0].start, end=inside[-1].end)
 
 
-def _middle(word: Word) -> float:
+def _word_middle(word: Word) -> float:
     return (word.start + word.end) / 2

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible transcription service, over real connections."""
+"""Services that transcribe: OpenAI-compatible ones, a real one among them, and Parakeet."""
 
 import io
 import wave
@@ -11,8 +11,8 @@ import pytest
 
 from app.ai.protocols import Segment, Word
 from app.ai.registry import ModelConfig, ModelKind
-from app.ai.service import Service, open_client
-from app.ai.speech import SpeechTranscriber
+from app.ai.service import ServiceClient, open_http_client
+from app.ai.transcription import OpenAITranscriber
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from tests.ai.asr_server import ASR_MODEL_ID, asr_serving
 from tests.ai.model_server import ModelServer, Received, Reply
@@ -41,7 +41,7 @@ def server(shared: ModelServer) -> ModelServer:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client() as client:
+    async with open_http_client() as client:
         yield client
 
 
@@ -49,9 +49,9 @@ def nothing(done: float) -> None:
     pass
 
 
-def make(client: httpx.AsyncClient, url: str, **fields: Any) -> SpeechTranscriber:
+def make(client: httpx.AsyncClient, url: str, **fields: Any) -> OpenAITranscriber:
     config = ModelConfig("Mine", url, kind=ModelKind.TRANSCRIPTION, **fields)
-    return SpeechTranscriber(Service(client, "mine", config))
+    return OpenAITranscriber(ServiceClient(client, "mine", config))
 
 
 async def test_the_sound_is_sent_and_its_transcript_read(
@@ -132,7 +132,7 @@ async def test_a_long_sound_is_sent_in_pieces_and_each_offset_added_once(
 async def test_a_piece_that_a_service_is_too_busy_for_is_sent_again_by_itself(
     client: httpx.AsyncClient, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ai.patience._PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("app.ai.service._RETRY_PAUSES", (0.0, 0.0))
     server.script([Reply(body=HELLO), Reply(status=503), Reply(cut=True)])
     server.transcript({"text": ""})
     heard = await make(client, server.url).transcribe(make_audio(tmp_path / "a.wav", 1000.0), nothing)
@@ -188,3 +188,6 @@ async def test_a_real_service_understands_what_is_said(client: httpx.AsyncClient
     assert len(heard.words) >= 10
     assert all(0 <= word.start <= word.end <= seconds for word in heard.words)
     assert heard.language == "en"
+
+
+LINK = "https://media.example/sound.wav?signature=abc"

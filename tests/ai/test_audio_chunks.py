@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ai.pieces import Piece, WavPiece, join_timelines, plan_pieces
+from app.ai.audio_chunks import AudioChunk, WavChunk, join_transcripts, plan_chunks
 from app.ai.protocols import Segment, Word
-from app.ai.timeline import Timeline
+from app.ai.transcript_parsing import TimedTranscript
 
 
-def talk(seconds: float, shift: float = 0.0) -> Timeline:
+def talk(seconds: float, shift: float = 0.0) -> TimedTranscript:
     """A word each second, of 0.8 seconds, and a segment of every five."""
     words = [Word(f"w{n}", shift + n, shift + n + 0.8) for n in range(int(seconds))]
     groups = [words[n : n + 5] for n in range(0, len(words), 5)]
     segments = [Segment(" ".join(w.word for w in group), group[0].start, group[-1].end) for group in groups]
-    return Timeline(words, segments)
+    return TimedTranscript(words, segments)
 
 
-def hear(whole: Timeline, piece: Piece) -> Timeline:
+def hear(whole: TimedTranscript, piece: AudioChunk) -> TimedTranscript:
     """What a service hears of one piece, in the time of the piece: all that lies in it, and halves at its ends."""
 
     def clip(start: float, end: float) -> tuple[float, float]:
@@ -35,12 +35,12 @@ def hear(whole: Timeline, piece: Piece) -> Timeline:
         if inside:
             times = clip(inside[0].start, inside[-1].end)
             segments.append(Segment(" ".join(w.word for w in inside), *times))
-    return Timeline([Word(w.word, *clip(w.start, w.end)) for w in words], segments)
+    return TimedTranscript([Word(w.word, *clip(w.start, w.end)) for w in words], segments)
 
 
 @given(st.floats(0, 20_000), st.floats(30, 1000), st.floats(0, 29))
 def test_pieces_cover_all_overlap_and_are_short_enough(duration: float, longest: float, overlap: float) -> None:
-    pieces = plan_pieces(duration, longest, overlap)
+    pieces = plan_chunks(duration, longest, overlap)
     assert pieces[0].start == 0
     assert pieces[-1].end == pytest.approx(duration)
     assert all(piece.end - piece.start <= longest + 1e-6 for piece in pieces)
@@ -52,7 +52,7 @@ def test_a_piece_of_a_wav_file_is_one_of_its_own(tmp_path: Path) -> None:
     with wave.open(str(path), "wb") as whole:
         whole.setparams((1, 2, 16000, 0, "NONE", "not compressed"))
         whole.writeframes(b"".join(bytes([n, 0]) * 16000 for n in range(10)))
-    with WavPiece(path, Piece(2.0, 5.0)) as piece:
+    with WavChunk(path, AudioChunk(2.0, 5.0)) as piece:
         (tmp_path / "part.wav").write_bytes(piece.read())
     with wave.open(str(tmp_path / "part.wav"), "rb") as part:
         assert (part.getframerate(), part.getnframes()) == (16000, 48000)
@@ -64,7 +64,7 @@ def test_a_piece_can_be_read_a_little_at_a_time_and_again(tmp_path: Path) -> Non
     with wave.open(str(path), "wb") as whole:
         whole.setparams((2, 2, 8000, 0, "NONE", "not compressed"))
         whole.writeframes(bytes(range(250)) * 400)
-    with WavPiece(path, Piece(1.0, 100.0)) as piece:
+    with WavChunk(path, AudioChunk(1.0, 100.0)) as piece:
         content = piece.read()
         assert piece.seek(0, io.SEEK_END) == len(content) == 44 + 100_000 - 32_000
         piece.seek(0)
@@ -74,32 +74,32 @@ def test_a_piece_can_be_read_a_little_at_a_time_and_again(tmp_path: Path) -> Non
 
 
 def test_joined_transcripts_have_every_word_once() -> None:
-    whole, pieces = talk(100), plan_pieces(100, 40, 10)
-    joined = join_timelines(pieces, [hear(whole, piece) for piece in pieces])
+    whole, pieces = talk(100), plan_chunks(100, 40, 10)
+    joined = join_transcripts(pieces, [hear(whole, piece) for piece in pieces])
     assert [w.word for w in joined.words] == [w.word for w in whole.words]
     assert " ".join(segment.text for segment in joined.segments) == " ".join(w.word for w in whole.words)
 
 
 def test_a_word_that_both_pieces_hear_at_slightly_other_times_is_there_once() -> None:
-    pieces = [Piece(0, 30), Piece(20, 50)]
-    first = Timeline([Word("a", 24.0, 24.9), Word("b", 25.1, 25.9)], [Segment("a b", 24.0, 25.9)])
-    second = Timeline([Word("a", 4.3, 4.95), Word("b", 5.2, 5.95)], [Segment("a b", 4.3, 5.95)])
-    joined = join_timelines(pieces, [first, second])
+    pieces = [AudioChunk(0, 30), AudioChunk(20, 50)]
+    first = TimedTranscript([Word("a", 24.0, 24.9), Word("b", 25.1, 25.9)], [Segment("a b", 24.0, 25.9)])
+    second = TimedTranscript([Word("a", 4.3, 4.95), Word("b", 5.2, 5.95)], [Segment("a b", 4.3, 5.95)])
+    joined = join_transcripts(pieces, [first, second])
     assert [w.word for w in joined.words] == ["a", "b"]
     assert [segment.text for segment in joined.segments] == ["a b"]
 
 
 def test_pieces_without_a_word_join_to_nothing() -> None:
-    assert join_timelines(plan_pieces(100, 40, 10), [Timeline([], [])] * 3) == Timeline([], [])
+    assert join_transcripts(plan_chunks(100, 40, 10), [TimedTranscript([], [])] * 3) == TimedTranscript([], [])
 
 
 @given(st.integers(0, 60), st.integers(60, 200), st.integers(25, 60))
 def test_speech_that_begins_later_comes_out_as_much_later(shift: int, seconds: int, longest: int) -> None:
     duration = float(seconds + 60)
-    pieces = plan_pieces(duration, longest, 10)
+    pieces = plan_chunks(duration, longest, 10)
 
-    def transcribe(whole: Timeline) -> list[Word]:
-        return list(join_timelines(pieces, [hear(whole, piece) for piece in pieces]).words)
+    def transcribe(whole: TimedTranscript) -> list[Word]:
+        return list(join_transcripts(pieces, [hear(whole, piece) for piece in pieces]).words)
 
     later = transcribe(talk(seconds, shift=shift))
     assert [w.word for w in later] == [w.word for w in talk(seconds).words]

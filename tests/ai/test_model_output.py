@@ -1,13 +1,25 @@
-"""What is read from whatever a language model answers with."""
+"""What language models answer: lists in many wrappings, times and titles, held against the request."""
 
+import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ai.answers import Unreadable, read_moments, read_seconds, read_times, read_title
+from app.ai.model_output import (
+    UnusableOutput,
+    parse_moments,
+    parse_refined_times,
+    parse_seconds,
+    parse_title,
+    select_moments,
+    to_video_times,
+    validate_moment,
+)
+from app.ai.protocols import FindRequest, FoundMoment, RefineRequest
 
 ONE = {"start_time": 1, "end_time": 35.5, "title": "One"}
 TWO = {"start_time": 50, "end_time": 90, "title": "Two"}
@@ -29,7 +41,7 @@ SCHEMA = '{"type": "object", "properties": {"moments": {"type": "array"}}, "requ
     ids=["plain", "white space", "fence", "fence without json", "fence on one line", "indented"],
 )
 def test_a_plain_list_or_one_in_a_fence_is_read(text: str) -> None:
-    assert read_moments(text) == [ONE, TWO]
+    assert parse_moments(text) == [ONE, TWO]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +58,7 @@ def test_a_plain_list_or_one_in_a_fence_is_read(text: str) -> None:
     ids=["plain", "capitals", "attributes", "nested", "with a draft", "twice", "thinking"],
 )
 def test_a_thought_before_the_answer_is_removed(thought: str) -> None:
-    assert read_moments(f"{thought}{BOTH}") == [ONE, TWO]
+    assert parse_moments(f"{thought}{BOTH}") == [ONE, TWO]
 
 
 @pytest.mark.parametrize(
@@ -79,16 +91,16 @@ def test_a_thought_before_the_answer_is_removed(thought: str) -> None:
     ],
 )
 def test_what_is_wrapped_in_something_else_is_recovered(text: str) -> None:
-    assert read_moments(text) == [ONE, TWO]
+    assert parse_moments(text) == [ONE, TWO]
 
 
 def test_of_a_truncated_list_every_complete_moment_is_recovered() -> None:
-    assert read_moments(CUT) == [ONE]
-    assert read_moments(f'{{"moments": {CUT}') == [ONE]
+    assert parse_moments(CUT) == [ONE]
+    assert parse_moments(f'{{"moments": {CUT}') == [ONE]
 
 
 def test_nothing_is_made_up_for_a_moment_that_is_cut_off() -> None:
-    assert read_moments(f'[{json.dumps(ONE)}, {{"title": "Two", "start_time": 50, "end_time": 9') == [ONE]
+    assert parse_moments(f'[{json.dumps(ONE)}, {{"title": "Two", "start_time": 50, "end_time": 9') == [ONE]
 
 
 @pytest.mark.parametrize(
@@ -101,12 +113,12 @@ def test_nothing_is_made_up_for_a_moment_that_is_cut_off() -> None:
     ids=["comma too many", "comma missing", "quote missing"],
 )
 def test_a_complete_moment_that_is_not_quite_json_is_repaired(broken: str) -> None:
-    assert read_moments(f"[{broken}, {json.dumps(TWO)}]") == [ONE, TWO]
+    assert parse_moments(f"[{broken}, {json.dumps(TWO)}]") == [ONE, TWO]
 
 
 def test_a_time_that_no_repair_can_know_is_none() -> None:
     text = '[{"start_time": 00:01:00, "end_time": 00:02:00, "title": "One"}, ' + json.dumps(TWO) + "]"
-    assert read_moments(text) == [TWO]
+    assert parse_moments(text) == [TWO]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +137,7 @@ def test_a_time_that_no_repair_can_know_is_none() -> None:
     ],
 )
 def test_a_list_under_a_known_name_or_of_moments_is_that_list(name: str) -> None:
-    assert read_moments(json.dumps({"model": "x", "tags": ["a"], name: [ONE, TWO]})) == [ONE, TWO]
+    assert parse_moments(json.dumps({"model": "x", "tags": ["a"], name: [ONE, TWO]})) == [ONE, TWO]
 
 
 @pytest.mark.parametrize(
@@ -151,26 +163,26 @@ def test_a_list_under_a_known_name_or_of_moments_is_that_list(name: str) -> None
     ],
 )
 def test_what_holds_no_list_of_moments_is_an_error(text: str) -> None:
-    with pytest.raises(Unreadable):
-        read_moments(text)
+    with pytest.raises(UnusableOutput):
+        parse_moments(text)
 
 
 @pytest.mark.parametrize("text", ["[]", '{"moments": []}', "```json\n[]\n```", "<think>Hm [1].</think>[]", "None: []"])
 def test_an_empty_list_says_that_there_are_no_moments(text: str) -> None:
-    assert read_moments(text) == []
+    assert parse_moments(text) == []
 
 
 @pytest.mark.parametrize("text", ['{"error": "overloaded"}', '{"moments": [], "error": {"code": 500}}'])
 def test_an_error_does_not_say_that_there_are_no_moments(text: str) -> None:
-    with pytest.raises(Unreadable, match="AI model error: "):
-        read_moments(text)
+    with pytest.raises(UnusableOutput, match="AI model error: "):
+        parse_moments(text)
 
 
 @pytest.mark.parametrize(
     ("value", "seconds"), [(1, 1.0), (35.5, 35.5), ("35.5", 35.5), (" 7 ", 7.0), ("-1", -1.0), (0, 0.0)]
 )
 def test_numbers_are_read_also_where_they_are_text(value: Any, seconds: float) -> None:
-    assert read_seconds(value) == seconds
+    assert parse_seconds(value) == seconds
 
 
 @pytest.mark.parametrize(
@@ -195,12 +207,12 @@ def test_numbers_are_read_also_where_they_are_text(value: Any, seconds: float) -
     ],
 )
 def test_what_is_no_finite_number_of_seconds_is_none(value: Any) -> None:
-    assert read_seconds(value) is None
+    assert parse_seconds(value) is None
 
 
 def test_nan_in_an_answer_is_no_time() -> None:
-    items = read_moments('[{"start_time": NaN, "end_time": Infinity, "title": "One"}]')
-    assert [read_seconds(items[0][name]) for name in ("start_time", "end_time")] == [None, None]
+    items = parse_moments('[{"start_time": NaN, "end_time": Infinity, "title": "One"}]')
+    assert [parse_seconds(items[0][name]) for name in ("start_time", "end_time")] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +230,7 @@ def test_nan_in_an_answer_is_no_time() -> None:
     ],
 )
 def test_a_title_is_one_line_of_text_that_can_be_stored(value: Any, title: str) -> None:
-    assert read_title(value) == title
+    assert parse_title(value) == title
 
 
 REFINED = '{"start_time": 1.5, "end_time": "7.25"}'
@@ -238,7 +250,7 @@ REFINED = '{"start_time": 1.5, "end_time": "7.25"}'
     ids=["plain", "list", "fence", "thought", "prose", "other braces", "nested"],
 )
 def test_times_of_a_refinement_are_read(text: str) -> None:
-    assert read_times(text) == (1.5, 7.25)
+    assert parse_refined_times(text) == (1.5, 7.25)
 
 
 @pytest.mark.parametrize(
@@ -258,13 +270,13 @@ def test_times_of_a_refinement_are_read(text: str) -> None:
     ],
 )
 def test_a_refinement_without_two_times_is_an_error(text: str) -> None:
-    with pytest.raises(Unreadable):
-        read_times(text)
+    with pytest.raises(UnusableOutput):
+        parse_refined_times(text)
 
 
 def test_the_error_that_a_model_tells_is_told() -> None:
-    with pytest.raises(Unreadable, match="AI model error: no speech"):
-        read_times('{"error": "no speech"}')
+    with pytest.raises(UnusableOutput, match="AI model error: no speech"):
+        parse_refined_times('{"error": "no speech"}')
 
 
 _JUNK = st.text(st.sampled_from('[]{}",: `<think>/ast_rime0123456789NaN\\'), max_size=80)
@@ -272,8 +284,115 @@ _JUNK = st.text(st.sampled_from('[]{}",: `<think>/ast_rime0123456789NaN\\'), max
 
 @given(st.lists(_JUNK | st.sampled_from([BOTH, CUT, REFINED, SCHEMA, "```", "<think>", "</think>"])).map("".join))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    for read in (read_moments, read_times):
+    for read in (parse_moments, parse_refined_times):
         try:
             read(text)
-        except Unreadable as error:
+        except UnusableOutput as error:
             assert str(error)  # noqa: PT017  the reason is told to the model
+
+
+REQUEST = FindRequest((), (), 100.0, 10.0, 40.0, 1, 3)
+
+
+def item(start: Any, end: Any, title: Any = "One") -> dict[str, Any]:
+    return {"start_time": start, "end_time": end, "title": title}
+
+
+def moment(start: float, end: float, title: str = "One") -> FoundMoment:
+    return FoundMoment(start, end, title)
+
+
+def test_a_moment_within_all_limits_is_one() -> None:
+    assert validate_moment(item("5", 25.5, " One "), REQUEST) == moment(5.0, 25.5)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 10), (0, 40), (60, 100), (90, 100)])
+def test_the_limits_themselves_are_within_them(start: float, end: float) -> None:
+    assert validate_moment(item(start, end), REQUEST) == moment(start, end)
+
+
+def test_noise_of_floats_and_the_rounding_of_prompts_do_no_harm() -> None:
+    assert validate_moment(item(0.1 + 0.2, 10.3 - 1e-9), REQUEST) == moment(0.1 + 0.2, 10.3 - 1e-9)
+    assert validate_moment(item(80, 67.73 + 20), replace(REQUEST, duration_seconds=87.7286, min_length=5)) == moment(
+        80.0, 87.7286
+    )
+    assert validate_moment(item(-0.001, 20), REQUEST) == moment(0.0, 20.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (item(0, 9.9), "takes 9.90 seconds, and at least 10.00"),
+        (item(0, 40.1), "takes 40.10 seconds, and at most 40.00"),
+        (item(-1, 20), "within the video"),
+        (item(80, 101), "within the video"),
+        (item(500, 530), "within the video"),
+        (item(20, 20), "end after it starts"),
+        (item(30, 10), "end after it starts"),
+        (item("70s", "00:01:30"), "plain numbers"),
+        (item(float("nan"), 20), "plain numbers"),
+        (item(0, float("inf")), "plain numbers"),
+        (item(10**400, 10**401), "plain numbers"),
+        ({"start_time": 0, "title": "One"}, "plain numbers"),
+        ({"start_time": 0, "end_time": 20}, "no title"),
+        (item(0, 20, ""), "no title"),
+        (item(0, 20, None), "no title"),
+        ("text", "not an object"),
+        (None, "not an object"),
+    ],
+)
+def test_what_cannot_be_a_moment_is_told_with_its_reason(value: Any, reason: str) -> None:
+    told = validate_moment(value, REQUEST)
+    assert isinstance(told, str)
+    assert reason in told
+
+
+def test_of_moments_that_overlap_the_one_the_model_put_first_stays() -> None:
+    ranked = [moment(30, 50, "B"), moment(10, 31, "A"), moment(50, 70, "C"), moment(69, 80, "D")]
+    assert [each.title for each in select_moments(ranked, 10)] == ["B", "C"]
+
+
+def test_moments_above_the_number_asked_for_are_the_models_last_ones() -> None:
+    ranked = [moment(60, 70, "C"), moment(0, 10, "A"), moment(5, 15, "overlaps"), moment(30, 40, "B"), moment(80, 90)]
+    assert [each.title for each in select_moments(ranked, 3)] == ["A", "B", "C"]
+
+
+def test_moments_that_touch_do_not_overlap() -> None:
+    assert len(select_moments([moment(0, 10.1 + 0.2), moment(10.3, 20)], 5)) == 2
+
+
+_TIMES = st.floats(allow_nan=True) | st.integers(-10, 110) | st.sampled_from(["5", "70s", None])
+_ITEMS = st.builds(item, _TIMES, _TIMES) | st.none()
+
+
+@given(st.lists(_ITEMS, max_size=20))
+def test_whatever_is_proposed_what_is_left_keeps_every_rule(items: list[Any]) -> None:
+    read = [validate_moment(each, REQUEST) for each in items]
+    kept = select_moments([each for each in read if isinstance(each, FoundMoment)], REQUEST.max_count)
+    assert len(kept) <= REQUEST.max_count
+    assert all(0 <= each.start < each.end <= REQUEST.duration_seconds for each in kept)
+    assert all(9.98 <= each.end - each.start <= 40.01 for each in kept)
+    assert all(one.end <= other.start + 1e-6 for one, other in itertools.pairwise(kept))
+
+
+WINDOW = RefineRequest(moment(110, 140), (), 80.0, 170.0, 165.0)
+
+
+def test_times_of_a_window_become_those_of_the_video() -> None:
+    assert to_video_times(29.5, 61.0, WINDOW) == (109.5, 141.0)
+
+
+def test_the_end_of_a_window_beyond_the_video_is_that_of_the_video() -> None:
+    assert to_video_times(29.5, 90.0, WINDOW) == (109.5, 165.0)
+
+
+@pytest.mark.parametrize(("start", "end"), [(5, 5), (7, 5), (-1, 5), (5, 91), (110, 140), (87, 89)])
+def test_times_outside_the_window_or_the_video_are_refused(start: float, end: float) -> None:
+    assert isinstance(to_video_times(start, end, WINDOW), str)
+
+
+@given(st.floats(0, 59), st.floats(0.01, 30), st.integers(0, 100_000))
+def test_a_window_that_lies_later_moves_the_answer_by_as_much_once(start: float, length: float, shift: int) -> None:
+    later = replace(WINDOW, window_start=80.0 + shift, window_end=170.0 + shift, duration_seconds=1e6)
+    placed = to_video_times(start, start + length, later)
+    assert placed == pytest.approx((80 + shift + start, 80 + shift + start + length))

@@ -1,14 +1,16 @@
+"""Sentence embeddings, held against the published model's."""
+
 from functools import cache
 
 import numpy as np
 import pytest
 
-from app.ai.local.vectors import SIZE, SentenceVectors, load_vectors
+from app.ai.local.embeddings import EMBEDDING_SIZE, SentenceEmbedder, load_embedder
 
 
 @cache
-def vectors() -> SentenceVectors:
-    return load_vectors()
+def vectors() -> SentenceEmbedder:
+    return load_embedder()
 
 
 def test_sentences_are_as_near_as_the_model_card_says() -> None:
@@ -35,7 +37,7 @@ def test_every_text_has_a_vector_of_length_one() -> None:
 
 
 def test_no_texts_have_no_vectors() -> None:
-    assert vectors().encode([]).shape == (0, SIZE)
+    assert vectors().encode([]).shape == (0, EMBEDDING_SIZE)
 
 
 def test_progress_is_told() -> None:

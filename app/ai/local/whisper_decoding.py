@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.ai.protocols import Word
-from app.ai.sentences import join_pieces
+from app.ai.sentences import join_subwords
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 Samples = NDArray[np.float32]
 Span = tuple[float, float]  # seconds
 
-RATE = 16_000
+SAMPLE_RATE = 16_000
 
 # Whisper's own limits: text that compresses better repeats itself, text that is less probable was not heard.
 _MAX_COMPRESSION, _MIN_LOG_PROBABILITY, _MAX_NO_SPEECH = 2.4, -1.0, 0.6
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # faster-whisper's own list: each is tried where the one before failed
 _SEED = 0  # of the sampling at temperatures above 0, so that the same audio has the same words
 _MIN_WORD_SECONDS = 0.03  # shorter ones have no audio of their own
-_MAX_WORDLESS_RUN = 2  # of words without audio that may follow one another: more are the end of a loop
+_MAX_SILENT_RUN = 2  # of words without audio that may follow one another: more are the end of a loop
 _MAX_WORDS_PER_SECOND = 7.0  # the fastest speakers
 _MIN_WORDS_PER_SECOND = 0.5  # half of what the slowest speakers say
 _MAX_WORD_SECONDS = 2.0  # of a word that accounts for the speech under it
@@ -41,32 +41,32 @@ _FRAMES_PER_SECOND = 20
 
 
 @dataclass(slots=True)
-class Recognized:
+class RecognizedSpeech:
     """What is said in a piece of audio; `dropped` are the seconds of speech whose words cannot be trusted."""
 
     words: list[Word] = field(default_factory=list)
     dropped: list[Span] = field(default_factory=list)
 
 
-def recognize(
+def recognize_speech(
     model: "WhisperModel", audio: Samples, language: str, report: Callable[[float], None], check: Callable[[], None]
-) -> Recognized:
+) -> RecognizedSpeech:
     """Return the words of a piece of audio with its own times. `report` gets the second that is done; `check` may
     raise, which ends the recognition."""
     speech = _find_speech(audio)
     if not speech:
-        return Recognized()
-    found = Recognized()
+        return RecognizedSpeech()
+    found = RecognizedSpeech()
     rejected: list[Span] = []
-    for window in _decode(model, audio, language, report, _TEMPERATURES[:1]):
+    for window in _decode_windows(model, audio, language, report, _TEMPERATURES[:1]):
         if window.is_trusted and not window.leaves_out(speech):
             found.words.extend(window.spoken)
         else:
             rejected.append((window.start, window.end))
-    for start, end in _find_gaps(speech, found.words, rejected):
+    for start, end in _find_uncovered_speech(speech, found.words, rejected):
         for part_start, part in _split_at_pauses(audio, start, end):
-            part_end = part_start + len(part) / RATE
-            words, is_doubtful = _recognize_again(model, part, language, check)
+            part_end = part_start + len(part) / SAMPLE_RATE
+            words, is_doubtful = _recognize_part(model, part, language, check)
             found.words.extend(Word(word.word, word.start + part_start, word.end + part_start) for word in words)
             if not words and (is_doubtful or _overlaps(rejected, part_start, part_end)):
                 found.dropped.append((part_start, part_end))
@@ -74,20 +74,20 @@ def recognize(
     return found
 
 
-def keep_speech(audio: Samples) -> Samples:
+def extract_speech(audio: Samples) -> Samples:
     """Return the parts of the audio that are speech, one after the other."""
-    spans = [audio[round(start * RATE) : round(end * RATE)] for start, end in _find_speech(audio)]
+    spans = [audio[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] for start, end in _find_speech(audio)]
     return np.concatenate(spans) if spans else np.empty(0, np.float32)
 
 
 def _find_speech(audio: Samples) -> list[Span]:
     from faster_whisper.vad import get_speech_timestamps
 
-    return [(span["start"] / RATE, span["end"] / RATE) for span in get_speech_timestamps(audio)]
+    return [(span["start"] / SAMPLE_RATE, span["end"] / SAMPLE_RATE) for span in get_speech_timestamps(audio)]
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
+class _WhisperWindow:
     """What Whisper made of up to 30 seconds. `spoken` are the words with audio of their own."""
 
     start: float
@@ -107,28 +107,28 @@ class _Window:
         return seconds >= _PART_SECONDS and len(self.spoken) / seconds < _MIN_WORDS_PER_SECOND
 
 
-def _recognize_again(
+def _recognize_part(
     model: "WhisperModel", part: Samples, language: str, check: Callable[[], None]
 ) -> tuple[list[Word], bool]:
     """Return the words of a short part, and whether others are in doubt. Text may repeat itself here, as long as it
     is no loop; where it is one at every temperature, it counts up to where its audio ends."""
-    first = _decode(model, part, language, lambda _: check(), _TEMPERATURES[:1])
+    first = _decode_windows(model, part, language, lambda _: check(), _TEMPERATURES[:1])
     if all(window.is_probable and not window.has_loop for window in first):
         return [word for window in first for word in window.spoken], False
-    second = _decode(model, part, language, lambda _: check(), _TEMPERATURES[1:])
+    second = _decode_windows(model, part, language, lambda _: check(), _TEMPERATURES[1:])
     for windows in (second, first):
         if windows and all(window.is_probable and not window.has_loop for window in windows):
             return [word for window in windows for word in window.spoken], False
     return [word for window in first if window.is_probable for word in window.spoken], True
 
 
-def _decode(
+def _decode_windows(
     model: "WhisperModel",
     audio: Samples,
     language: str,
     report: Callable[[float], None],
     temperatures: Sequence[float],
-) -> list[_Window]:
+) -> list[_WhisperWindow]:
     import ctranslate2
 
     ctranslate2.set_random_seed(_SEED)
@@ -143,40 +143,42 @@ def _decode(
         log_prob_threshold=_MIN_LOG_PROBABILITY,
         no_speech_threshold=_MAX_NO_SPEECH,
     )
-    by_window = groupby(_reporting(segments, report), key=lambda segment: segment.seek)
-    return [_judge(list(window)) for _, window in by_window]
+    by_window = groupby(_report_progress(segments, report), key=lambda segment: segment.seek)
+    return [_assess_window(list(window)) for _, window in by_window]
 
 
-def _reporting(segments: Iterable["WhisperSegment"], report: Callable[[float], None]) -> Iterator["WhisperSegment"]:
+def _report_progress(
+    segments: Iterable["WhisperSegment"], report: Callable[[float], None]
+) -> Iterator["WhisperSegment"]:
     for segment in segments:
         report(float(segment.end))
         yield segment
 
 
-def _judge(window: Sequence["WhisperSegment"]) -> _Window:
+def _assess_window(window: Sequence["WhisperSegment"]) -> _WhisperWindow:
     pieces = [Word(each.word, float(each.start), float(each.end)) for segment in window for each in segment.words or ()]
-    spoken = drop_loop_ends(pieces)
-    return _Window(
+    spoken = drop_repetition_tail(pieces)
+    return _WhisperWindow(
         start=float(window[0].start),
         end=float(window[-1].end),
-        spoken=[word for word in join_pieces(spoken) if is_word(word.word)],
+        spoken=[word for word in join_subwords(spoken) if has_letters(word.word)],
         has_loop=len(spoken) < len(pieces) or words_per_second(spoken) > _MAX_WORDS_PER_SECOND,
         is_probable=window[0].avg_logprob >= _MIN_LOG_PROBABILITY,
         is_repetitive=window[0].compression_ratio > _MAX_COMPRESSION,
     )
 
 
-def drop_loop_ends(words: Sequence[Word]) -> list[Word]:
+def drop_repetition_tail(words: Sequence[Word]) -> list[Word]:
     """Return the words without those of a loop: runs of words that take no time, for the audio under them has ended."""
     kept: list[Word] = []
     for takes_time, run in groupby(words, key=lambda word: word.end - word.start >= _MIN_WORD_SECONDS):
         group = list(run)
-        if takes_time or len(group) <= _MAX_WORDLESS_RUN:
+        if takes_time or len(group) <= _MAX_SILENT_RUN:
             kept.extend(group)
     return kept
 
 
-def is_word(text: str) -> bool:
+def has_letters(text: str) -> bool:
     """Return whether a text has a letter or a digit: Whisper writes punctuation and notes for music."""
     return any(character.isalnum() for character in text)
 
@@ -186,21 +188,21 @@ def words_per_second(words: Sequence[Word]) -> float:
     return len(words) / max(seconds, 1.0)
 
 
-def _find_gaps(speech: Sequence[Span], words: Sequence[Word], rejected: Sequence[Span]) -> list[Span]:
+def _find_uncovered_speech(speech: Sequence[Span], words: Sequence[Word], rejected: Sequence[Span]) -> list[Span]:
     """Return where there is speech that no trusted word accounts for."""
     covered = [
         (word.start - _PAUSE_SECONDS, min(word.end, word.start + _MAX_WORD_SECONDS) + _PAUSE_SECONDS) for word in words
     ]
     gaps: list[Span] = []
     for start, end in speech:
-        for gap_start, gap_end in _subtract(start, end, covered):
+        for gap_start, gap_end in _subtract_spans(start, end, covered):
             shortest = _MIN_REJECTED_SECONDS if _overlaps(rejected, gap_start, gap_end) else _MIN_GAP_SECONDS
             if gap_end - gap_start >= shortest:
                 gaps.append((gap_start, gap_end))
     return gaps
 
 
-def _subtract(start: float, end: float, covered: Iterable[Span]) -> Iterator[Span]:
+def _subtract_spans(start: float, end: float, covered: Iterable[Span]) -> Iterator[Span]:
     for first, last in sorted(covered):
         if first > start:
             yield start, min(first, end)
@@ -216,18 +218,18 @@ def _overlaps(spans: Iterable[Span], start: float, end: float) -> bool:
 
 def _split_at_pauses(audio: Samples, start: float, end: float) -> Iterator[tuple[float, Samples]]:
     """Yield parts of a few seconds, each cut where it is quiet, with the second where it starts."""
-    first, last = round(start * RATE), round(end * RATE)
-    longest = round(_PART_SECONDS * RATE)
+    first, last = round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)
+    longest = round(_PART_SECONDS * SAMPLE_RATE)
     while last - first > longest:
         cut = first + longest // 2 + find_quiet(audio[first + longest // 2 : first + longest])
-        yield first / RATE, audio[first:cut]
+        yield first / SAMPLE_RATE, audio[first:cut]
         first = cut
-    yield first / RATE, audio[first:last]
+    yield first / SAMPLE_RATE, audio[first:last]
 
 
 def find_quiet(audio: Samples) -> int:
     """Return the sample in the middle of the quietest quarter of a second."""
-    frame = RATE // _FRAMES_PER_SECOND
+    frame = SAMPLE_RATE // _FRAMES_PER_SECOND
     loudness = np.abs(audio[: len(audio) // frame * frame]).reshape(-1, frame).mean(axis=1)
     quietest = int(np.convolve(loudness, np.ones(5), "valid").argmin())
     return quietest * frame + frame * 5 // 2

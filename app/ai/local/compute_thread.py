@@ -1,4 +1,4 @@
-"""Threads for computing: each call can be told to stop, and a call that is cancelled has stopped when it ends."""
+"""A thread for computing: calls take turns, and a cancelled call has stopped when it ends."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,20 +7,20 @@ from contextlib import suppress
 from threading import Event
 from typing import TypeVar
 
-from app.ai.protocols import Progress
+from app.ai.protocols import ProgressCallback
 from app.core.turns import Turns
 
 T = TypeVar("T")
 
 
-class Stopped(Exception):
+class ComputationCancelled(Exception):
     """A computation that was told to stop."""
 
 
-class Control:
+class ComputationControl:
     """What a computation in a thread looks at and tells."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: ProgressCallback) -> None:
         self._stop = Event()
         self._progress = progress
         self._loop = asyncio.get_running_loop()
@@ -29,9 +29,9 @@ class Control:
         self._stop.set()
 
     def check(self) -> None:
-        """Raise `Stopped` once nobody waits for the result any more."""
+        """Raise `ComputationCancelled` once nobody waits for the result any more."""
         if self._stop.is_set():
-            raise Stopped
+            raise ComputationCancelled
 
     def tell(self, done: float) -> None:
         """Say how much is done, from 0 to 1, and stop where `check` would."""
@@ -43,7 +43,7 @@ class Control:
             self._progress(done)
 
 
-class OneThread:
+class ComputeThread:
     """Does one call after the other in a thread of its own; a call that is cancelled before its turn is never begun.
 
     Calls take turns in the order they come, so long work that is done in several calls lets short work pass. What
@@ -54,12 +54,12 @@ class OneThread:
         self._threads = ThreadPoolExecutor(1, name)
         self._turns = Turns()
 
-    async def run(self, function: Callable[[Control], T], progress: Progress) -> T:
+    async def run(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
         async with self._turns.take():
             return await self._run(function, progress)
 
-    async def _run(self, function: Callable[[Control], T], progress: Progress) -> T:
-        control = Control(progress)
+    async def _run(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
+        control = ComputationControl(progress)
         begun = self._threads.submit(function, control)
         call = asyncio.wrap_future(begun)
         try:

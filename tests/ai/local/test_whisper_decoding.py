@@ -1,3 +1,5 @@
+"""Words of audio that Whisper loops over, leaves out or invents."""
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -5,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.ai.local import recognition
-from app.ai.local.recognition import RATE, drop_loop_ends, recognize
+from app.ai.local import whisper_decoding
+from app.ai.local.whisper_decoding import SAMPLE_RATE, drop_repetition_tail, recognize_speech
 from app.ai.protocols import Word
 
 
@@ -45,19 +47,21 @@ def heard(*words: str, start: float = 0.0, pace: float = 0.4, **values: Any) -> 
     return [HeardSegment(start, times[-1], each, **values)]
 
 
-def run(model: ScriptedWhisper, seconds: float, monkeypatch: pytest.MonkeyPatch) -> recognition.Recognized:
-    monkeypatch.setattr(recognition, "_find_speech", lambda audio: [(0.0, seconds)])
+def run(model: ScriptedWhisper, seconds: float, monkeypatch: pytest.MonkeyPatch) -> whisper_decoding.RecognizedSpeech:
+    monkeypatch.setattr(whisper_decoding, "_find_speech", lambda audio: [(0.0, seconds)])
     whisper: Any = model
-    return recognize(whisper, np.zeros(int(seconds * RATE), np.float32), "en", lambda _: None, lambda: None)
+    return recognize_speech(
+        whisper, np.zeros(int(seconds * SAMPLE_RATE), np.float32), "en", lambda _: None, lambda: None
+    )
 
 
-def words_of(found: recognition.Recognized) -> list[str]:
+def words_of(found: whisper_decoding.RecognizedSpeech) -> list[str]:
     return [word.word for word in found.words]
 
 
 def test_words_at_the_end_of_a_loop_that_have_no_audio_go() -> None:
     spoken = [Word("one", 0.0, 0.4), Word("two", 0.4, 0.4), Word("three", 0.4, 0.9)]
-    assert drop_loop_ends([*spoken, *[Word("three", 0.9, 0.9)] * 5]) == spoken
+    assert drop_repetition_tail([*spoken, *[Word("three", 0.9, 0.9)] * 5]) == spoken
 
 
 def test_a_window_that_was_heard_well_is_not_heard_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,231 @@
+"""Selection of moments: their scores, expansion to the length limits, and packing of as many as are wanted."""
+
+import math
+import wave
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.ai.local.compute_thread import ComputationControl
+from app.ai.local.embeddings import FloatArray
+from app.ai.local.topics import SentenceSpan, SentenceUnit
+from app.ai.protocols import FindRequest, Word
+
+Floats = NDArray[np.float64]
+
+HOOKS = (
+    "Here is the secret that nobody tells you.",
+    "This is the biggest mistake that most people make.",
+    "Let me tell you a story that changed my life.",
+    "What would you do if you could not fail?",
+    "The most important thing I have ever learned is this.",
+    "Nobody expected what happened next.",
+    "Here is why you have been doing it wrong.",
+    "This will surprise you.",
+    "I was completely wrong about this.",
+    "The truth is that it is possible for everyone.",
+    "How can you do this in three simple steps?",
+    "Imagine a world in which everything is different.",
+)
+
+_HOOK, _PROMPT, _UNITY, _SPEECH, _ENERGY, _CUTS = 0.5, 1.0, 0.3, 0.3, 0.1, 0.05  # how much each counts
+_OPENING_SENTENCES, _NEAREST_HOOKS = 2, 3
+_LIVELY_DECIBELS = 6.0  # above the talk's own loudness: no moment counts as livelier
+_BUSY_CUTS = 0.2  # in a second: no picture counts as busier
+_SILENT_DECIBELS = -100.0
+
+
+@dataclass(frozen=True, slots=True)
+class MomentEvidence:
+    """What a talk says for its moments; `loudness` has decibels for each second, and `prompt` may be None."""
+
+    units: Sequence[SentenceUnit]
+    vectors: FloatArray
+    hooks: FloatArray
+    prompt: FloatArray | None
+    loudness: Floats
+    scene_cuts: Sequence[float]
+
+
+def rate_moment(part: SentenceSpan, evidence: MomentEvidence) -> float:
+    """Return how strong a moment is; only the order of such numbers means something."""
+    units, vectors = evidence.units[part.first : part.last], evidence.vectors[part.first : part.last]
+    start, end = units[0].start, units[-1].end
+    length = max(end - start, 0.01)
+    hooks = np.sort(vectors[:_OPENING_SENTENCES] @ evidence.hooks.T, axis=1)[:, -_NEAREST_HOOKS:].mean(axis=1)
+    asked = (vectors @ evidence.prompt).max() if evidence.prompt is not None else 0.0
+    cuts = sum(start < cut < end for cut in evidence.scene_cuts)
+    return float(
+        _HOOK * hooks.max()
+        + _PROMPT * asked
+        + _UNITY * np.linalg.norm(vectors.mean(axis=0))
+        + _SPEECH * sum(unit.spoken_seconds for unit in units) / length
+        + _ENERGY * _liveliness(evidence.loudness, start, end)
+        + _CUTS * min(cuts / length / _BUSY_CUTS, 1.0)
+    )
+
+
+def measure_loudness(path: Path | None, control: ComputationControl) -> Floats:
+    """Return the loudness of each second of a WAV file with 16 bits in decibels; nothing where it cannot be read."""
+    loudness: list[float] = []
+    try:
+        with wave.open(str(path), "rb") as file:
+            if file.getsampwidth() != 2:
+                return np.empty(0)
+            while data := file.readframes(file.getframerate()):
+                control.check()
+                power = float(np.mean(np.square(np.frombuffer(data, "<i2").astype(np.float32) / 32768)))
+                loudness.append(10 * np.log10(power) if power > 0 else _SILENT_DECIBELS)
+    except (OSError, EOFError, wave.Error):
+        return np.empty(0)
+    return np.maximum(loudness, _SILENT_DECIBELS)
+
+
+def _liveliness(loudness: Floats, start: float, end: float) -> float:
+    """Return from -1 to 1 how much louder than the talk a moment is."""
+    inside = loudness[int(start) : max(int(end), int(start) + 1)]
+    if not len(inside):
+        return 0.0
+    return float(np.clip((np.median(inside) - np.median(loudness)) / _LIVELY_DECIBELS, -1.0, 1.0))
+
+
+TimeRange = tuple[float, float]
+
+_SEARCH_SECONDS = 20.0  # as long as the longest sentence
+_GRID_SECONDS = 0.25  # floats that are multiples of it add up exactly, so that a length keeps limits that are equal
+
+
+def expand_to_limits(
+    unit: SentenceUnit, units: Sequence[SentenceUnit], words: Sequence[Word], request: FindRequest
+) -> TimeRange:
+    """Return about the shortest moment that the limits allow and that begins with a sentence, or not long before."""
+    latest = min(unit.start, request.duration_seconds - request.min_length)
+    rough = max(math.floor(latest / _GRID_SECONDS) * _GRID_SECONDS, 0.0)
+    longest = min(request.max_length, request.min_length + _SEARCH_SECONDS)
+    parts: list[SentenceUnit | Word] = [*units, *words]
+    starts = [rough, *_times_between(latest - _SEARCH_SECONDS, latest, [each.start for each in parts])]
+    ends = list(_times_between(rough, latest + longest, [each.end for each in parts]))
+    sought = [
+        (start, end)
+        for start in starts
+        for end in (start + request.min_length, *ends)
+        if request.min_length <= end - start <= request.max_length and end <= request.duration_seconds
+    ]
+    cuts = {time: _count_cuts(time, units) + _count_cuts(time, words) for pair in sought for time in pair}
+
+    def cost(pair: TimeRange) -> tuple[bool, int, float]:
+        start, end = pair
+        return end < unit.end, cuts[start] + cuts[end], latest - start + end - start
+
+    return min(sought, key=cost, default=(0.0, request.min_length))
+
+
+def _times_between(first: float, last: float, times: Iterable[float]) -> list[float]:
+    return sorted({time for time in times if max(first, 0.0) <= time <= last})
+
+
+def _count_cuts(time: float, parts: Sequence[SentenceUnit | Word]) -> int:
+    return sum(part.start < time < part.end for part in parts)
+
+
+_CUT_COST = 0.5  # of a moment that begins or ends inside a sentence, in shares of it that are speech
+_MAX_CANDIDATES = 40_000
+
+
+@dataclass(frozen=True, slots=True)
+class _PackingCandidate:
+    start: float
+    end: float
+    score: float
+
+
+def pack_moments(units: Sequence[SentenceUnit], request: FindRequest, count: int) -> list[TimeRange]:
+    """Return up to `count` moments within the limits of length, in order, none overlapping another.
+
+    Each has the middle of at least one of the units, so that there are never more moments than units. Of as many
+    moments as possible those are chosen that have most speech and cut the fewest sentences.
+    """
+    candidates = sorted(
+        _rate_candidates(set(_candidate_times(units, request, count)), units), key=lambda each: (each.end, each.start)
+    )
+    ends = [each.end for each in candidates]
+    layers = [[(0.0, -1)] * (len(candidates) + 1)]  # score of the best choice among the first so many, and its last
+    for _ in range(count):
+        layer = _extend_selection(candidates, ends, layers[-1])
+        if layer[-1][1] < 0:
+            break
+        layers.append(layer)
+    return _trace_selection(candidates, ends, layers)
+
+
+def _extend_selection(
+    candidates: Sequence[_PackingCandidate], ends: Sequence[float], before: Sequence[tuple[float, int]]
+) -> list[tuple[float, int]]:
+    """Return the best choices of one more moment than those of `before`."""
+    is_first = before[-1][1] < 0
+    best = [(-math.inf, -1)]
+    for number, each in enumerate(candidates):
+        score, last = before[bisect_right(ends, each.start)]
+        is_possible = is_first or last >= 0
+        best.append(max(best[-1], (score + each.score, number)) if is_possible else best[-1])
+    return best
+
+
+def _trace_selection(
+    candidates: Sequence[_PackingCandidate], ends: Sequence[float], layers: Sequence[Sequence[tuple[float, int]]]
+) -> list[TimeRange]:
+    times: list[TimeRange] = []
+    place = len(candidates)
+    for layer in reversed(layers[1:]):
+        chosen = candidates[layer[place][1]]
+        times.append((chosen.start, chosen.end))
+        place = bisect_right(ends, chosen.start)
+    return times[::-1]
+
+
+def _candidate_times(units: Sequence[SentenceUnit], request: FindRequest, count: int) -> Iterator[TimeRange]:
+    """Yield times within the limits: beside sentences, around them, and side by side over the whole video."""
+    duration, shortest = request.duration_seconds, request.min_length
+    for unit in units[: _MAX_CANDIDATES // 5]:
+        middle = (unit.start + unit.end) / 2
+        yield from _fit_shortest(unit.start, request)
+        yield from _fit_shortest(unit.end - shortest, request)
+        yield from _fit_shortest(unit.end, request)
+        yield from _fit_shortest(unit.start - shortest, request)
+        yield from _fit_shortest(middle - shortest / 2, request)
+    for number in range(min(int(duration / shortest), _MAX_CANDIDATES)):
+        yield from _fit_shortest(number * shortest, request)
+        yield from _fit_shortest(duration - (number + 1) * shortest, request)
+    for number in range(count):
+        yield from _fit_shortest(number * duration / count, request)
+
+
+def _fit_shortest(start: float, request: FindRequest) -> Iterator[TimeRange]:
+    """Yield the shortest moment that starts here, or as near as the video allows it."""
+    latest = request.duration_seconds - request.min_length
+    start = max(min(start, latest), 0.0)
+    end = start + request.min_length
+    for candidate in (end, math.nextafter(end, math.inf), math.nextafter(end, 0.0)):
+        if request.min_length <= candidate - start <= request.max_length and candidate <= request.duration_seconds:
+            yield start, candidate
+            return
+
+
+def _rate_candidates(times: Iterable[TimeRange], units: Sequence[SentenceUnit]) -> Iterator[_PackingCandidate]:
+    """Yield the times that have the middle of a sentence, with how good they are."""
+    middles = [(unit.start + unit.end) / 2 for unit in units]
+    ends = [unit.end for unit in units]
+    for start, end in times:
+        if bisect_right(middles, start) == bisect_right(middles, end):
+            continue
+        spoken, cuts = 0.0, 0
+        for unit in units[bisect_right(ends, start) :]:
+            if unit.start >= end:
+                break
+            spoken += min(unit.end, end) - max(unit.start, start)
+            cuts += (unit.start < start) + (unit.end > end)
+        yield _PackingCandidate(start, end, spoken / (end - start) - _CUT_COST * cuts)
