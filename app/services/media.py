@@ -13,12 +13,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from app.ai.registry import DEFAULT_MODELS, ModelRegistry
 from app.core.errors import (
     ClipNotFound,
     FileMissing,
+    ModelNotConfigured,
     MomentNotFound,
     StorageUnavailable,
     VideoMomentsError,
@@ -27,9 +26,11 @@ from app.core.errors import (
 from app.core.text import list_forms, to_nfc
 from app.database import Connection, Database
 from app.models.rows import CLIP_PADDING_SECONDS
+from app.models.runs import RunRequest
 from app.repositories.media import MediaRepository
 from app.repositories.moments import MomentRepository, RefinementInputs
 from app.services.identifiers import findable
+from app.services.models import find_model
 from app.storage import OpenFile, Storage, name_of
 
 # A storage that is well answers in milliseconds. One that is not would keep its patience of a minute for each request,
@@ -39,9 +40,7 @@ _CLIP_NAME = re.compile(r"(.+)_clip\.(mp4|m4a)", re.DOTALL)
 # More characters than the longest identifiers of a video and of a moment make with all that is around them.
 _LONGEST_CLIP_NAME = 300
 _log = logging.getLogger(__name__)
-_REFINEMENT_MODEL = "qwen3_vl_fp8"
 _TOLERANCE_SECONDS = 0.5
-_REDIS_TIMEOUT = 1.0
 _AUDIO_ONLY = "Video clip not available. The clip is audio without a picture."
 # How long a listing is good for, and how long a request waits for one.
 _FRESH_SECONDS = 1.0
@@ -172,12 +171,9 @@ async def _why_missing(storage: Storage, url: str | None) -> str | None:
 
 async def _supports_video(redis: Redis) -> bool:
     try:
-        async with asyncio.timeout(_REDIS_TIMEOUT):
-            config = await ModelRegistry(redis).get(_REFINEMENT_MODEL)
-    except (RedisError, OSError) as error:
-        _log.debug("Redis does not tell of %s: %s", _REFINEMENT_MODEL, error)
-        config = DEFAULT_MODELS[_REFINEMENT_MODEL]
-    return config is not None and config.supports_video
+        return (await find_model(redis, RunRequest().refinement_model)).supports_video
+    except ModelNotConfigured:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ async def find_transcriber(redis: Redis, key: str) -> ModelConfig:
 
     Raises `ModelNotConfigured`, and `InvalidInput` for a model that finds moments.
     """
-    config = await _find(redis, key)
+    config = await find_model(redis, key)
     if config.kind is ModelKind.CHAT:
         raise InvalidInput(f"Model '{key}' cannot transcribe")
     return config
@@ -31,7 +31,7 @@ async def find_finder(redis: Redis, key: str) -> ModelConfig:
 
     Raises `ModelNotConfigured`, and `InvalidInput` for a model that transcribes.
     """
-    config = await _find(redis, key)
+    config = await find_model(redis, key)
     if config.kind in (ModelKind.TRANSCRIPTION, ModelKind.PARAKEET):
         raise InvalidInput(f"Model '{key}' can only transcribe")
     return config
@@ -46,8 +46,11 @@ async def remember_model_keys(redis: Redis) -> None:
         _log.debug("The API keys of models cannot be read: %s", describe_redis_error(error))
 
 
-async def _find(redis: Redis, key: str) -> ModelConfig:
-    """Ask the registry; while Redis is away, its defaults. Raises `RedisUnavailable` for what is none of those."""
+async def find_model(redis: Redis, key: str) -> ModelConfig:
+    """Return a model of the registry, or of its defaults while Redis is unavailable.
+
+    Raises `ModelNotConfigured`, and `RedisUnavailable` for a model that is not among the defaults.
+    """
     registry = ModelRegistry(redis)
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -55,7 +58,7 @@ async def _find(redis: Redis, key: str) -> ModelConfig:
             if config is None:
                 raise ModelNotConfigured(key, await registry.list_models())
     except (RedisError, OSError) as error:
-        _log.debug("Redis does not tell of %s: %s", key, describe_redis_error(error))
+        _log.debug("Could not read model %s from Redis: %s", key, describe_redis_error(error))
         config = DEFAULT_MODELS.get(key)
         if config is None:
             raise redis_unavailable(error) or error from None
