@@ -53,11 +53,11 @@ from app.core.text import escape_controls
 from app.database import Connection, Database, OpenConnection, close_db, get_connection, init_db
 from app.database.migrations import code_revisions
 from app.services.health import Health
-from app.services.live_runs import prepare_live_state
+from app.services.live_runs import prepare_redis
 from app.services.media import AudioIndex
 from app.services.queue import close_queue, init_queue
 from app.services.thumbnails import Thumbnails
-from app.services.videos import Reads
+from app.services.videos import VideoReader
 from app.storage import Storage, open_storage
 
 _log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app.state.database = Database(open_connection)
     app.state.audio = AudioIndex(app.state.storage)
-    app.state.reads = Reads(open_connection, settings, app.state.audio)
+    app.state.reads = VideoReader(open_connection, settings, app.state.audio)
     app.state.run_feeds = make_feeds(app.state.database, lambda: app.state.health.is_stopping)
     app.state.thumbnails = Thumbnails(app.state.database, app.state.storage)
     for router in _ROUTERS:
@@ -158,7 +158,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         await init_db(settings)
         try:
-            preparation = asyncio.create_task(prepare_live_state(get_redis()))
+            preparation = asyncio.create_task(prepare_redis(get_redis()))
             gc.set_threshold(_GC_THRESHOLD)
             gc.collect()
             gc.freeze()

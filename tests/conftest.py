@@ -215,7 +215,7 @@ async def conn(database_url: str) -> AsyncIterator[Connection]:
 @pytest.fixture
 def patient_health(monkeypatch: pytest.MonkeyPatch) -> None:
     """Health checks that wait for a server that answers late because the machine stood still."""
-    monkeypatch.setattr("app.services.health._PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr("app.services.health._CHECK_TIMEOUT", 60.0)
 
 
 class Statements:

@@ -18,7 +18,7 @@ from app.repositories.stages import ClaimedRunRepository
 _numbers = count(1)
 
 
-async def accept_run(
+async def enqueue_run(
     conn: Connection,
     video: str = "talk",
     run_type: RunType = RunType.FULL,
@@ -52,7 +52,7 @@ async def claim_run(conn: Connection, identifier: str) -> ClaimedRun:
 
 async def begin_run(conn: Connection, *args: Any, **options: Any) -> ClaimedRun:
     """Accept a run and have a worker take it."""
-    return await claim_run(conn, await accept_run(conn, *args, **options))
+    return await claim_run(conn, await enqueue_run(conn, *args, **options))
 
 
 async def save_stage(conn: Connection, run: ClaimedRun, stage: Stage, status: StageStatus, **values: Any) -> None:

@@ -138,7 +138,7 @@ def test_a_backup_is_restored_into_a_migrated_database_without_rows(
     library_url: str, databases: Databases, template_url: str, tmp_path: Path
 ) -> None:
     url = databases.create(template_url)
-    backups.back_up(Settings(database_url=library_url), tmp_path / "backup")
+    backups.create_backup(Settings(database_url=library_url), tmp_path / "backup")
     restored = run(tmp_path / "data", "db", "restore", str(tmp_path / "backup"), DATABASE_URL=url)
     assert restored.returncode == 0, restored.stderr
     assert rows_of(url) == rows_of(library_url)
@@ -148,15 +148,15 @@ def test_a_backup_is_not_restored_under_a_server_that_might_add_rows(
     library_url: str, databases: Databases, template_url: str, tmp_path: Path
 ) -> None:
     url = databases.create(template_url)
-    backups.back_up(Settings(database_url=library_url), tmp_path / "backup")
+    backups.create_backup(Settings(database_url=library_url), tmp_path / "backup")
     with psycopg.connect(url), pytest.raises(Conflict, match="in use by 1 other connection: stop the"):
-        backups.restore(Settings(database_url=url), tmp_path / "backup")
+        backups.restore_backup(Settings(database_url=url), tmp_path / "backup")
 
 
 def test_a_table_of_another_program_is_not_touched(library_url: str, empty_url: str, tmp_path: Path) -> None:
     with psycopg.connect(empty_url) as conn:
         conn.execute("CREATE TABLE others ()")
-    backups.back_up(Settings(database_url=library_url), tmp_path / "backup")
+    backups.create_backup(Settings(database_url=library_url), tmp_path / "backup")
     refused = run(tmp_path / "data", "db", "restore", str(tmp_path / "backup"), DATABASE_URL=empty_url)
     assert refused.returncode == 1
     assert "is not empty: it has others;" in refused.stderr
@@ -164,11 +164,11 @@ def test_a_table_of_another_program_is_not_touched(library_url: str, empty_url: 
 
 def test_a_damaged_backup_restores_nothing(library_url: str, empty_url: str, tmp_path: Path) -> None:
     backup = tmp_path / "backup"
-    backups.back_up(Settings(database_url=library_url), backup)
+    backups.create_backup(Settings(database_url=library_url), backup)
     content = backup.read_bytes()
     backup.write_bytes(content[:-200])
     with pytest.raises(InvalidInput, match=r"^The backup is damaged, and nothing was restored: "):
-        backups.restore(Settings(database_url=empty_url), backup)
+        backups.restore_backup(Settings(database_url=empty_url), backup)
     assert fetch(empty_url, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace") == []
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_backup_restores_nothing(library_url: str, empty_url: str, tmp
 def test_a_file_that_is_no_backup_is_one_sentence(content: bytes, empty_url: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(InvalidInput, match=r"/file is no backup that `python -m app db backup` has made$"):
-        backups.restore(Settings(database_url=empty_url), tmp_path / "file")
+        backups.restore_backup(Settings(database_url=empty_url), tmp_path / "file")
 
 
 def test_a_backup_that_fails_leaves_the_one_before(
@@ -190,7 +190,7 @@ def test_a_backup_that_fails_leaves_the_one_before(
     with pytest.raises(
         DatabaseUnavailable, match=r"^The backup stopped: could not write to file: No space left on device$"
     ):
-        backups.back_up(settings, backup)
+        backups.create_backup(settings, backup)
     assert backup.read_bytes() == b"the one before"
     assert sorted(os.listdir(tmp_path)) == ["backup", "pg_dump"]
 
@@ -199,7 +199,7 @@ def test_a_missing_program_is_one_sentence(library_url: str, tmp_path: Path, mon
     monkeypatch.setattr(backups, "find_client", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DatabaseUnavailable, match=r"install the package postgresql-client-\d+, or "):
-        backups.back_up(Settings(database_url=library_url), tmp_path / "backup")
+        backups.create_backup(Settings(database_url=library_url), tmp_path / "backup")
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(library_url: str, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_folder_that_is_not_there_is_one_sentence(library_url: str, tmp_path: 
 @needs_pgbouncer
 def test_a_backup_through_a_pooler_is_refused(library_url: str, tmp_path: Path) -> None:
     with run_pgbouncer(library_url) as pooler, pytest.raises(DatabaseUnavailable, match="set DATABASE_SYNC_URL"):
-        backups.back_up(Settings(database_url=pooler.url(library_url)), tmp_path / "backup")
+        backups.create_backup(Settings(database_url=pooler.url(library_url)), tmp_path / "backup")
 
 
 def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:

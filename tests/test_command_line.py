@@ -27,7 +27,7 @@ from app.models.stages import RunType
 from tests.conftest import Databases
 from tests.factories import make_video
 from tests.media.movies import make_movie
-from tests.runs import accept_run
+from tests.runs import enqueue_run
 from tests.serving import free_port
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -407,7 +407,7 @@ async def waiting_run(own_database_url: str, tmp_path: Path) -> str:
     film = make_movie(tmp_path / "library" / "talk.mp4")
     async with connect(Settings(database_url=own_database_url)) as conn:
         await make_video(conn, identifier="talk", cloud_url=film.as_uri())
-        await accept_run(conn, run_type=RunType.AUDIO)
+        await enqueue_run(conn, run_type=RunType.AUDIO)
         await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '1 minute'")
     return own_database_url
 

@@ -9,11 +9,11 @@ from isal import igzip
 from starlette.responses import Response
 
 from app.api.dependencies import Checkouts, VideoId
-from app.api.read_route import SharedReads
+from app.api.read_route import VideoReaderDep
 from app.api.schemas.common import Error
 from app.api.transcripts import accepts_gzip, answer_unchanged, headers_of
 from app.services.transcripts import CaptionFormat, read_captions
-from app.services.videos import Reads
+from app.services.videos import VideoReader
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["transcripts"])
 
@@ -44,24 +44,32 @@ def _documented(form: CaptionFormat) -> dict[str, Any]:
 
 
 @router.get("/transcript.srt", **_documented(CaptionFormat.SRT))
-async def get_transcript_srt(request: Request, video_id: VideoId, reads: SharedReads, database: Checkouts) -> Response:
+async def get_transcript_srt(
+    request: Request, video_id: VideoId, reads: VideoReaderDep, database: Checkouts
+) -> Response:
     """A video's segments as SubRip subtitles; times that run backwards are put in order."""
     return await _answer(request, video_id, reads, database, CaptionFormat.SRT)
 
 
 @router.get("/transcript.vtt", **_documented(CaptionFormat.VTT))
-async def get_transcript_vtt(request: Request, video_id: VideoId, reads: SharedReads, database: Checkouts) -> Response:
+async def get_transcript_vtt(
+    request: Request, video_id: VideoId, reads: VideoReaderDep, database: Checkouts
+) -> Response:
     """A video's segments as WebVTT, for `<track>`; times that run backwards are put in order."""
     return await _answer(request, video_id, reads, database, CaptionFormat.VTT)
 
 
 @router.get("/transcript.txt", **_documented(CaptionFormat.TXT))
-async def get_transcript_text(request: Request, video_id: VideoId, reads: SharedReads, database: Checkouts) -> Response:
+async def get_transcript_text(
+    request: Request, video_id: VideoId, reads: VideoReaderDep, database: Checkouts
+) -> Response:
     """What is said in a video, a line for each segment."""
     return await _answer(request, video_id, reads, database, CaptionFormat.TXT)
 
 
-async def _answer(request: Request, video_id: str, reads: Reads, database: Checkouts, form: CaptionFormat) -> Response:
+async def _answer(
+    request: Request, video_id: str, reads: VideoReader, database: Checkouts, form: CaptionFormat
+) -> Response:
     if unchanged := await answer_unchanged(request, video_id, reads, form):
         return unchanged
     captions = await read_captions(database, video_id, form)

@@ -14,8 +14,8 @@ from app.api.dependencies import VideoId
 from app.api.run_answers import describe_status
 from app.core.redis import get_redis
 from app.database import Database
-from app.services.runs import find_status, has_ended
-from app.services.status import Feeds, State
+from app.services.runs import find_run_status, has_ended
+from app.services.status import FeedState, StatusFeeds
 
 router = APIRouter(prefix="/api/pipeline/{video_id}", tags=["pipeline"])
 
@@ -34,35 +34,35 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_feeds(database: Database, is_stopping: Callable[[], bool]) -> Feeds:
+def make_feeds(database: Database, is_stopping: Callable[[], bool]) -> StatusFeeds:
     """Return what follows the statuses of videos."""
 
-    async def read(video: str) -> State:
-        run = await find_status(database, get_redis(), video)
+    async def read(video: str) -> FeedState:
+        run = await find_run_status(database, get_redis(), video)
         data = orjson.dumps(describe_status(video, run))
-        return State(hashlib.blake2s(data, digest_size=8).hexdigest(), data, run is None or has_ended(run))
+        return FeedState(hashlib.blake2s(data, digest_size=8).hexdigest(), data, run is None or has_ended(run))
 
-    return Feeds(read, is_stopping)
+    return StatusFeeds(read, is_stopping)
 
 
 @router.get("/events", response_class=StreamingResponse, responses=_RESPONSES)
 async def follow_run(request: Request, video_id: VideoId, last_event_id: LastEventId = "") -> Response:
     """The status of the newest full run over a video, sent at once and then whenever it changes, until it has ended."""
-    feeds: Feeds = request.app.state.run_feeds
+    feeds: StatusFeeds = request.app.state.run_feeds
     state = await feeds.get_state(video_id)
     is_known = state.id == last_event_id
-    if is_known and state.is_last:
+    if is_known and state.is_final:
         return Response(status_code=204)
     events = _write_events(feeds, video_id, state, is_known=is_known)
     return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)
 
 
-async def _write_events(feeds: Feeds, video: str, state: State, *, is_known: bool) -> AsyncGenerator[bytes]:
+async def _write_events(feeds: StatusFeeds, video: str, state: FeedState, *, is_known: bool) -> AsyncGenerator[bytes]:
     yield KEEPALIVE_COMMENT if is_known else _write(state)
     async with aclosing(feeds.follow(video, state)) as states:
         async for changed in states:
             yield KEEPALIVE_COMMENT if changed is None else _write(changed)
 
 
-def _write(state: State) -> bytes:
+def _write(state: FeedState) -> bytes:
     return format_sse_event(data_str=state.data.decode(), event="status", id=state.id)

@@ -11,7 +11,7 @@ from app.api.paging import HEADERS, next_link
 from app.api.schemas.common import Error
 from app.api.schemas.pipeline import FailedRunDetailsAnswer, FailedRunsAnswer
 from app.api.schemas.starts import StartAnswer
-from app.api.starts import RunRetries, answer_run
+from app.api.starts import RunRetriesDep, answer_run
 from app.core.masking import mask_values
 from app.database.queries import LARGEST_ID
 from app.repositories.ended_runs import FailedRun
@@ -53,7 +53,7 @@ async def get_failed_run(request_id: RunId, database: Checkouts, redis: LiveStat
         409: {"model": Error, "description": "A run would be in its way"},
     },
 )
-async def retry_failed_run(request_id: RunId, retries: RunRetries) -> Response:
+async def retry_failed_run(request_id: RunId, retries: RunRetriesDep) -> Response:
     """Start a run that failed again as it was asked for, without what it has finished."""
     run = await retries.retry_failed(request_id)
     return answer_run(run.request_id, run.video)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app.api.answers import json_answer
 from app.api.dependencies import AutocommitConnection, Checkouts, MediaStorage, MomentId, VideoId
-from app.api.read_route import ReadRoute, SharedReads
+from app.api.read_route import ReadRoute, VideoReaderDep
 from app.api.schemas.common import Error
 from app.api.schemas.moments import MomentAnswer, MomentDeletionAnswer, MomentEditBody, NewMomentBody
 from app.repositories.moments import MomentWithConfig
@@ -19,7 +19,7 @@ reads = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"], rou
 
 
 @reads.get("", response_model=list[MomentAnswer], responses={404: {"model": Error}})
-async def list_moments(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
+async def list_moments(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
     """List a video's moments in the order they were added."""
     return json_answer([_answer(moment) for moment in await reads.list_moments(video_id)])
 

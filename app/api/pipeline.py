@@ -27,7 +27,7 @@ _PAGE: dict[int | str, dict[str, Any]] = {200: {"headers": HEADERS}, 422: {"mode
 @router.get("/{video_id}/status", response_model=RunAnswer)
 async def get_run_status(video_id: VideoId, database: Checkouts, redis: LiveState) -> Response:
     """The newest full run over a video; `never_run` where there is none, and where there is no such video."""
-    return json_answer(describe_status(video_id, await runs.find_status(database, redis, video_id)))
+    return json_answer(describe_status(video_id, await runs.find_run_status(database, redis, video_id)))
 
 
 @router.get("/{video_id}/history", response_model=HistoryAnswer, responses=_PAGE)

@@ -7,16 +7,16 @@ from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from app.services.videos import Reads
+from app.services.videos import VideoReader
 
 
-async def get_reads(request: Request) -> Reads:
+async def get_video_reader(request: Request) -> VideoReader:
     """Give the application's reads."""
-    reads: Reads = request.app.state.reads
+    reads: VideoReader = request.app.state.reads
     return reads
 
 
-SharedReads = Annotated[Reads, Depends(get_reads)]
+VideoReaderDep = Annotated[VideoReader, Depends(get_video_reader)]
 
 
 class ReadRoute(APIRoute):
@@ -30,7 +30,9 @@ class ReadRoute(APIRoute):
         endpoint = self.endpoint
 
         async def handle(request: Request) -> Response:
-            response: Response = await endpoint(request=request, reads=await get_reads(request), **request.path_params)
+            response: Response = await endpoint(
+                request=request, reads=await get_video_reader(request), **request.path_params
+            )
             return response
 
         return handle

@@ -16,22 +16,22 @@ def describe_status(video_id: str, run: RunSummary | None) -> dict[str, Any]:
 
 
 def describe_run(video_id: str, run: RunSummary) -> dict[str, Any]:
-    generation_model, refinement_model = runs.models_of(run)
+    generation_model, refinement_model = runs.run_models(run)
     return {
         "request_id": run.identifier,
         "video_id": video_id,
         "type": run.type,
         "moment_id": (run.details.subject or None) if run.details else None,
-        "status": runs.status_of(run),
-        "model": runs.shown_model_of(run),
+        "status": runs.run_status(run),
+        "model": runs.displayed_model(run),
         "generation_model": generation_model,
         "refinement_model": refinement_model,
         "answered_by": runs.answered_by(run),
         "started_at": runs.unix_seconds(run.started_at),
         "completed_at": None if run.completed_at is None else runs.unix_seconds(run.completed_at),
-        "total_duration_seconds": runs.duration_of(run),
-        "current_stage": runs.current_stage_of(run),
-        "stages": {stage.value: _describe_stage(record) for stage, record in runs.stages_of(run).items()},
+        "total_duration_seconds": runs.run_duration(run),
+        "current_stage": runs.current_stage(run),
+        "stages": {stage.value: _describe_stage(record) for stage, record in runs.run_stages(run).items()},
         "error_stage": run.error_stage,
         "error_message": mask_values(run.error_message),
         "coarse_moments": orjson.Fragment(run.coarse_moments),

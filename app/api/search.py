@@ -12,7 +12,7 @@ from app.api.schemas.common import Error
 from app.api.schemas.search import SearchAnswer
 from app.repositories.search import MomentHit, SearchFilters, SearchHit
 from app.services import search
-from app.services.search import Found
+from app.services.search import SearchResult
 
 router = APIRouter(prefix="/api/search", tags=["search"])
 
@@ -54,7 +54,7 @@ async def search_everything(
     )
 
 
-def _hit(found: Found[SearchHit]) -> dict[str, Any]:
+def _hit(found: SearchResult[SearchHit]) -> dict[str, Any]:
     return {
         "video_id": found.hit.video_identifier,
         "video_title": found.video_title,
@@ -64,7 +64,7 @@ def _hit(found: Found[SearchHit]) -> dict[str, Any]:
     }
 
 
-def _moment(found: Found[MomentHit]) -> dict[str, Any]:
+def _moment(found: SearchResult[MomentHit]) -> dict[str, Any]:
     return {
         "video_id": found.hit.video_identifier,
         "video_title": found.video_title,

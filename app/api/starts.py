@@ -22,8 +22,8 @@ from app.api.schemas.starts import (
 )
 from app.core.errors import InvalidInput
 from app.services.queue import notify
-from app.services.run_requests import Starts
-from app.services.runs import Retries, cancel_pipeline
+from app.services.run_requests import RunRequests
+from app.services.runs import RunRetries, cancel_pipeline
 
 _IN_THE_WAY: dict[int | str, dict[str, Any]] = {
     404: {"model": Error, "description": "There is no such video, moment or run"},
@@ -41,52 +41,52 @@ videos = APIRouter(prefix="/api/videos/{video_id}", tags=["starts"])
 pipelines = APIRouter(prefix="/api", tags=["pipeline"])
 
 
-async def get_starts(request: Request, database: Checkouts, storage: MediaStorage, redis: LiveState) -> Starts:
+async def get_starts(request: Request, database: Checkouts, storage: MediaStorage, redis: LiveState) -> RunRequests:
     """Give what accepts runs."""
-    return Starts(database, storage, redis, request.app.state.settings, notify)
+    return RunRequests(database, storage, redis, request.app.state.settings, notify)
 
 
-RunStarts = Annotated[Starts, Depends(get_starts)]
+RunRequestsDep = Annotated[RunRequests, Depends(get_starts)]
 
 
-async def get_retries(database: Checkouts, storage: MediaStorage, starts: RunStarts) -> Retries:
+async def get_retries(database: Checkouts, storage: MediaStorage, starts: RunRequestsDep) -> RunRetries:
     """Give what runs ended runs again."""
-    return Retries(database, storage, starts)
+    return RunRetries(database, storage, starts)
 
 
-RunRetries = Annotated[Retries, Depends(get_retries)]
+RunRetriesDep = Annotated[RunRetries, Depends(get_retries)]
 
 
 @videos.post("/process-audio", response_model=JobStartAnswer, responses=_NOT_READY)
-async def process_audio(video_id: VideoId, starts: RunStarts) -> Response:
+async def process_audio(video_id: VideoId, starts: RunRequestsDep) -> Response:
     """Start to extract a video's sound."""
     await starts.start_audio(video_id)
     return _answer_job("Audio processing started", video_id)
 
 
 @videos.post("/process-transcript", response_model=JobStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
-async def process_transcript(video_id: VideoId, starts: RunStarts) -> Response:
+async def process_transcript(video_id: VideoId, starts: RunRequestsDep) -> Response:
     """Start to transcribe a video's sound."""
     await starts.start_transcript(video_id)
     return _answer_job("Transcript generation started", video_id)
 
 
 @videos.post("/generate-moments", response_model=JobStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
-async def generate_moments(video_id: VideoId, body: GenerateBody, starts: RunStarts) -> Response:
+async def generate_moments(video_id: VideoId, body: GenerateBody, starts: RunRequestsDep) -> Response:
     """Start to look for a video's moments."""
     await starts.start_generation(video_id, body.to_request())
     return _answer_job("Moment generation started", video_id)
 
 
 @videos.post("/extract-clips", response_model=JobStartAnswer, responses=_NOT_READY)
-async def extract_clips(video_id: VideoId, body: ClipsBody, starts: RunStarts) -> Response:
+async def extract_clips(video_id: VideoId, body: ClipsBody, starts: RunRequestsDep) -> Response:
     """Start to cut the clips of a video's moments."""
     await starts.start_clips(video_id, body.to_request())
     return _answer_job("Clip extraction started", video_id)
 
 
 @videos.post("/moments/{moment_id}/refine", response_model=RefinementStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
-async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody, starts: RunStarts) -> Response:
+async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody, starts: RunRequestsDep) -> Response:
     """Start to refine a moment."""
     await starts.start_refinement(video_id, moment_id, body.to_request())
     more = {"moment_id": moment_id, "include_video": body.include_video}
@@ -94,7 +94,7 @@ async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody
 
 
 @pipelines.post("/pipeline/{video_id}/start", response_model=StartAnswer, responses={**_NOT_READY, **_NO_MODEL})
-async def start_pipeline(video_id: VideoId, body: PipelineBody, starts: RunStarts) -> Response:
+async def start_pipeline(video_id: VideoId, body: PipelineBody, starts: RunRequestsDep) -> Response:
     """Start a full run: from a video to its refined moments and their clips."""
     return answer_run(await starts.start_full(video_id, body.to_request()), video_id)
 
@@ -102,7 +102,7 @@ async def start_pipeline(video_id: VideoId, body: PipelineBody, starts: RunStart
 @pipelines.post("/pipeline/{video_id}/retry", response_model=StartAnswer, responses=_NOT_READY)
 async def retry_pipeline(
     video_id: VideoId,
-    retries: RunRetries,
+    retries: RunRetriesDep,
     request_id: Annotated[
         str | None,
         Query(max_length=100, description="Which run of the video; the newest full one where it is not given"),
@@ -124,7 +124,7 @@ async def cancel_runs(video_id: VideoId, database: Checkouts, redis: LiveState) 
 
 
 @pipelines.post("/generate_moments", response_model=UrlStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
-async def generate_from_url(body: UrlBody, starts: RunStarts) -> Response:
+async def generate_from_url(body: UrlBody, starts: RunRequestsDep) -> Response:
     """Start a full run over the video of a URL, or over one that is here."""
     match body:
         case UrlBody(video_id=str(video), video_url=None):

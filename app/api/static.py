@@ -8,7 +8,7 @@ from starlette.responses import Response
 from app.api import transcripts
 from app.api.dependencies import Checkouts, MediaStorage, VideoId
 from app.api.media_answer import MediaAnswer, media_responses
-from app.api.read_route import ReadRoute, SharedReads
+from app.api.read_route import ReadRoute, VideoReaderDep
 from app.api.schemas.transcripts import TranscriptAnswer
 from app.api.streams import CACHE_CONTROL
 from app.core.media_types import UNKNOWN_TYPE
@@ -24,7 +24,7 @@ ClipName = Annotated[str, Path(description="Video, moment, `clip`", examples=["m
 
 @router.head("/audios/{video_id}.wav", include_in_schema=False)
 @router.get("/audios/{video_id}.wav", response_class=Response, responses=media_responses("audio/wav", UNKNOWN_TYPE))
-async def get_static_audio(video_id: VideoId, reads: SharedReads, storage: MediaStorage) -> Response:
+async def get_static_audio(video_id: VideoId, reads: VideoReaderDep, storage: MediaStorage) -> Response:
     """The sound that was extracted from a video for its transcription."""
     await reads.find_video_files(video_id)  # a name of no video must not find a file that happens to be called so
     url = await find_audio_file(storage, video_id)
@@ -37,7 +37,7 @@ async def get_static_audio(video_id: VideoId, reads: SharedReads, storage: Media
     response_model=TranscriptAnswer,
     responses=transcripts.RESPONSES,
 )
-async def get_static_transcript(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
+async def get_static_transcript(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
     """A video's transcript, as `/api/videos/{video_id}/transcript` has it."""
     return await transcripts.get_transcript(request, video_id, reads)
 

@@ -9,22 +9,22 @@ from app.api.answers import json_answer
 from app.api.dependencies import Checkouts, LiveState, MediaStorage, MomentId, VideoId
 from app.api.schemas.common import Error
 from app.api.schemas.status import AvailabilityAnswer, ClipStatusAnswer, DetailedStatusAnswer, StatusAnswer
-from app.services.media import find_clip
-from app.services.status import JobState, JobStatus, Statuses
+from app.services.media import check_clip_availability
+from app.services.status import JobState, JobStatus, JobStatusReader
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["status"], responses={404: {"model": Error}})
 
 
-async def get_statuses(database: Checkouts, redis: LiveState, storage: MediaStorage) -> Statuses:
+async def get_statuses(database: Checkouts, redis: LiveState, storage: MediaStorage) -> JobStatusReader:
     """Give the statuses of jobs."""
-    return Statuses(database, redis, storage)
+    return JobStatusReader(database, redis, storage)
 
 
-JobStatuses = Annotated[Statuses, Depends(get_statuses)]
+JobStatusReaderDep = Annotated[JobStatusReader, Depends(get_statuses)]
 
 
 @router.get("/audio-extraction-status", response_model=DetailedStatusAnswer)
-async def get_audio_status(request: Request, video_id: VideoId, statuses: JobStatuses) -> Response:
+async def get_audio_status(request: Request, video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
     """How far the extraction of a video's sound is; completed where the sound is there."""
     status = await statuses.get_audio(video_id)
     if status.state is JobState.COMPLETED:  # whoever asks may load the list of videos next
@@ -33,25 +33,25 @@ async def get_audio_status(request: Request, video_id: VideoId, statuses: JobSta
 
 
 @router.get("/transcription-status", response_model=DetailedStatusAnswer)
-async def get_transcription_status(video_id: VideoId, statuses: JobStatuses) -> Response:
+async def get_transcription_status(video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
     """How far a video's transcription is; completed where there is a transcript."""
     return json_answer(_detailed(await statuses.get_transcription(video_id)))
 
 
 @router.get("/generation-status", response_model=StatusAnswer)
-async def get_generation_status(video_id: VideoId, statuses: JobStatuses) -> Response:
+async def get_generation_status(video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
     """How far the search for moments is; completed where a model has found some."""
     return json_answer(_plain(await statuses.get_generation(video_id)))
 
 
 @router.get("/refinement-status/{moment_id}", response_model=StatusAnswer)
-async def get_refinement_status(video_id: VideoId, moment_id: MomentId, statuses: JobStatuses) -> Response:
+async def get_refinement_status(video_id: VideoId, moment_id: MomentId, statuses: JobStatusReaderDep) -> Response:
     """How far the refinement of a moment is; completed where there is a refined one."""
     return json_answer(_plain(await statuses.get_refinement(video_id, moment_id)))
 
 
 @router.get("/clip-extraction-status", response_model=ClipStatusAnswer)
-async def get_clip_status(video_id: VideoId, statuses: JobStatuses) -> Response:
+async def get_clip_status(video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
     """How far the cutting of a video's clips is; completed where there is a clip."""
     status = await statuses.get_clips(video_id)
     answer = _plain(status)
@@ -72,7 +72,7 @@ async def get_video_availability(
     storage: MediaStorage,
 ) -> Response:
     """Whether a moment has a clip that a model can be shown, and whether it shows what the transcript says."""
-    found = await find_clip(database, redis, storage, video_id, moment_id)
+    found = await check_clip_availability(database, redis, storage, video_id, moment_id)
     return json_answer(
         {
             "available": found.available,

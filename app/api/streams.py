@@ -8,7 +8,7 @@ from starlette.responses import Response
 from app.api.answers import json_answer
 from app.api.dependencies import Checkouts, MediaStorage, MomentId, VideoId, get_storage
 from app.api.media_answer import MediaAnswer, media_responses
-from app.api.read_route import ReadRoute, SharedReads
+from app.api.read_route import ReadRoute, VideoReaderDep
 from app.api.schemas.common import Error
 from app.api.schemas.streams import MediaAddress
 from app.core.media_types import UNKNOWN_TYPE
@@ -23,7 +23,7 @@ CACHE_CONTROL = "private, no-cache"
 
 @reads.head("/stream", include_in_schema=False)
 @reads.get("/stream", response_class=Response, responses=media_responses("video/*", UNKNOWN_TYPE))
-async def stream_video(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
+async def stream_video(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
     """The video's file, whole or in ranges, so that a player can seek. A video in a bucket is a redirect to it.
 
     Where browsers do not play the file, a copy that they play takes its place as soon as it is made.
@@ -34,7 +34,9 @@ async def stream_video(request: Request, video_id: VideoId, reads: SharedReads) 
 
 
 @router.get("/url", response_model=MediaAddress, responses={404: {"model": Error}, 503: {"model": Error}})
-async def get_video_address(request: Request, video_id: VideoId, reads: SharedReads, storage: MediaStorage) -> Response:
+async def get_video_address(
+    request: Request, video_id: VideoId, reads: VideoReaderDep, storage: MediaStorage
+) -> Response:
     """Where the video's file can be read without this server where its home serves it, else its stream."""
     async with media.open_first(storage, await reads.find_video_files(video_id)) as file:
         url = file.stored.url

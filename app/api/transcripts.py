@@ -8,11 +8,11 @@ from starlette.responses import Response
 from app.api.byte_ranges import parse_ranges
 from app.api.dependencies import VideoId
 from app.api.errors import error_answer
-from app.api.read_route import ReadRoute, SharedReads
+from app.api.read_route import ReadRoute, VideoReaderDep
 from app.api.schemas.common import Error
 from app.api.schemas.transcripts import TranscriptAnswer
 from app.repositories.transcripts import TranscriptVersion
-from app.services.videos import Reads
+from app.services.videos import VideoReader
 
 reads = APIRouter(prefix="/api/videos/{video_id}/transcript", tags=["transcripts"], route_class=ReadRoute)
 
@@ -32,7 +32,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     response_model=TranscriptAnswer,
     responses=RESPONSES,
 )
-async def get_transcript(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
+async def get_transcript(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
     """A video's transcript with the times of its words and segments, in seconds."""
     gzipped = accepts_gzip(request)
     if unchanged := await answer_unchanged(request, video_id, reads):
@@ -59,7 +59,7 @@ def _answer_plain(request: Request, body: bytes, headers: dict[str, str]) -> Res
     return Response(body[start:stop], 206, headers, media_type="application/json")
 
 
-async def answer_unchanged(request: Request, video_id: str, reads: Reads, form: str = "") -> Response | None:
+async def answer_unchanged(request: Request, video_id: str, reads: VideoReader, form: str = "") -> Response | None:
     """Return 304 where the client's copy of a transcript in the format `form` is still right: one index look-up."""
     copies = request.headers.get("if-none-match")
     if not copies:

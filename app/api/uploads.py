@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from app.api.answers import json_answer
 from app.api.dependencies import Checkouts, MediaStorage
-from app.api.read_route import SharedReads
+from app.api.read_route import VideoReaderDep
 from app.api.schemas.common import Error
 from app.api.schemas.videos import SingleVideoAnswer, UploadQuery
 from app.api.schemas.videos import UploadForm as UploadFormSchema
@@ -54,7 +54,7 @@ async def upload_video(
     query: Annotated[UploadQuery, Query()],
     database: Checkouts,
     storage: MediaStorage,
-    reads: SharedReads,
+    reads: VideoReaderDep,
 ) -> Response:
     """Upload a video: a form with the part `file`, or the file as the body and the rest in the query.
 
@@ -81,7 +81,7 @@ async def upload_video(
 
 
 async def _receive_body(request: Request, upload: Upload, details: VideoDetails) -> None:
-    await upload.announce(details, _content_length(request))
+    await upload.check_details(details, _content_length(request))
     head, content_type = b"", request.headers.get("content-type", "")
     async for chunk in request.stream():
         if len(head) < FORM_HEAD_BYTES:
@@ -91,13 +91,13 @@ async def _receive_body(request: Request, upload: Upload, details: VideoDetails)
 
 
 async def _receive_form(request: Request, upload: Upload, details: VideoDetails, form: UploadForm) -> VideoDetails:
-    await upload.announce(details, _content_length(request) - ENVELOPE_BYTES)
+    await upload.check_details(details, _content_length(request) - ENVELOPE_BYTES)
     has_begun = False
     async for chunk in request.stream():
         data = form.feed(chunk)
         if form.filename is not None and not has_begun:
             has_begun = True
-            await upload.announce(_with_fields(details, form))
+            await upload.check_details(_with_fields(details, form))
         if data:
             await upload.write(data)
     form.finish()

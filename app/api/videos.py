@@ -9,14 +9,14 @@ from starlette.responses import Response
 from app.api.answers import json_answer
 from app.api.dependencies import Limit, VideoId, get_database
 from app.api.paging import next_link
-from app.api.read_route import ReadRoute, SharedReads, get_reads
+from app.api.read_route import ReadRoute, VideoReaderDep, get_video_reader
 from app.api.schemas.common import Error
 from app.api.schemas.videos import SingleVideoAnswer, VideoAnswer
 from app.models.videos import FileStatus, describe_early_end
 from app.repositories.videos import DetailedVideoCard, VideoCard
 from app.services import videos
 from app.services.media import ExtractedAudio
-from app.services.videos import Reads
+from app.services.videos import VideoReader
 
 router = APIRouter(prefix="/api/videos", tags=["videos"])
 reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=ReadRoute)
@@ -31,7 +31,7 @@ Cursor = Annotated[str, Query(max_length=255, description="From the Link header 
 async def list_videos(request: Request, limit: Limit = None, cursor: Cursor = "") -> Response:
     """List videos, ordered by id. Without `limit` the whole library; with it, `Link` names the next page."""
     # Asked for before the connection, which is not held while the storage answers.
-    audio = await (await get_reads(request)).audio.get()
+    audio = await (await get_video_reader(request)).audio.get()
     async with (await get_database(request)).connect() as conn:
         cards = await videos.list_videos(conn, limit, cursor)
     headers = next_link(request, cards[-1].identifier) if limit is not None and len(cards) == limit else None
@@ -39,12 +39,12 @@ async def list_videos(request: Request, limit: Limit = None, cursor: Cursor = ""
 
 
 @reads.get("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}})
-async def get_video(request: Request, video_id: VideoId, reads: SharedReads) -> Response:
+async def get_video(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
     """One video."""
     return json_answer(await describe_video(reads, video_id))
 
 
-async def describe_video(reads: Reads, identifier: str) -> dict[str, Any]:
+async def describe_video(reads: VideoReader, identifier: str) -> dict[str, Any]:
     """What every route answers of one video. Raises `VideoNotFound`."""
     card = await reads.get_video(identifier)
     return {**_answer(card, await reads.audio.get()), **_describe_file(card)}

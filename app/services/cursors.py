@@ -9,24 +9,24 @@ import orjson
 from app.core.errors import InvalidInput
 
 
-def write_cursor(of: list[Any], place: Any) -> str:
+def encode_cursor(of: list[Any], place: Any) -> str:
     """Return the cursor behind `place` in the list that `of` tells from all others: its name and its filters."""
     text = orjson.dumps([_digest(of), place])
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
-def read_cursor(of: list[Any], cursor: str) -> Any:
+def decode_cursor(of: list[Any], cursor: str) -> Any:
     """Return the place. Raises `InvalidInput` where this is no cursor, or one of another list."""
     try:
         digest, place = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
     except (ValueError, TypeError):
-        raise broken_cursor() from None
+        raise invalid_cursor() from None
     if digest != _digest(of):
         raise InvalidInput("cursor: belongs to another list or to other filters")
     return place
 
 
-def broken_cursor() -> InvalidInput:
+def invalid_cursor() -> InvalidInput:
     """What a place that nothing has written is answered with."""
     return InvalidInput("cursor: is not one that an answer gave")
 

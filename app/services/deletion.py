@@ -31,15 +31,15 @@ from app.repositories import (
 from app.repositories.contents import FileReference, ReplacedMomentsRepository, VideoContents, VideoContentsRepository
 from app.services.identifiers import findable
 from app.services.live_runs import delete_video_keys
-from app.services.media import while_held
-from app.services.moments import hold_moment
+from app.services.media import limit_storage_wait
+from app.services.moments import lock_moment
 from app.services.runs import cancel_runs
 from app.storage import Storage, audio_folder, clip_folder, playable_folder, thumbnail_folder, video_folder
 
 _log = logging.getLogger(__name__)
 # The client waits for the answer, and can ask again for what a Redis that is away still holds.
-_REDIS_PATIENCE_SECONDS = 1.0
-_NAMES = {
+_REDIS_TIMEOUT = 1.0
+_FILE_KINDS = {
     "video": "The video's file",
     "playable": "The playable copy",
     "thumbnail": "The thumbnail",
@@ -51,7 +51,7 @@ _MOMENT_IDENTIFIER = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
-class Skips:
+class DeletionOptions:
     """What to keep. Rows belong to their video: where one is kept, the video and its file are kept too."""
 
     force: bool = False
@@ -88,7 +88,7 @@ def is_in_bucket(url: str) -> bool:
     return url.startswith("gs://")
 
 
-async def delete_rows(conn: Connection, identifier: str, skips: Skips) -> DeletedRows | None:
+async def delete_video_rows(conn: Connection, identifier: str, options: DeletionOptions) -> DeletedRows | None:
     """Delete a video's rows inside the caller's transaction; None where there is no such video.
 
     Raises `PipelineActive`.
@@ -98,80 +98,84 @@ async def delete_rows(conn: Connection, identifier: str, skips: Skips) -> Delete
         return None
     parts = await VideoContentsRepository(conn).get(video.id)
     if parts.active_status is not None:
-        if not skips.force:
+        if not options.force:
             raise PipelineActive(parts.active_status)
         await cancel_runs(conn, identifier)
     files = await VideoContentsRepository(conn).list_files(video.id)
-    if parts.transcript_id is not None and not skips.skip_local_transcript:
+    if parts.transcript_id is not None and not options.skip_local_transcript:
         # Others may use its configs, and their moments would go with those.
         await GenerationConfigRepository(conn).detach_transcript(parts.transcript_id)
-    if _keeps_something(skips, parts, files):
-        return await _delete_parts(conn, video, skips, parts, files)
+    if _keeps_any_content(options, parts, files):
+        return await _delete_unkept_contents(conn, video, options, parts, files)
     await VideoRepository(conn).delete(video.id)
     return DeletedRows(
         files, parts.transcript_id is not None, parts.moments > 0, video.source_url is not None, parts.runs
     )
 
 
-def _keeps_something(skips: Skips, parts: VideoContents, files: list[FileReference]) -> bool:
+def _keeps_any_content(options: DeletionOptions, parts: VideoContents, files: list[FileReference]) -> bool:
     return (
-        skips.skip_local_video
-        or (skips.skip_local_transcript and parts.transcript_id is not None)
-        or (skips.skip_local_moments and parts.moments > 0)
-        or (skips.skip_local_thumbnail and any(file.kind == "thumbnail" for file in files))
-        or any(file.kind == "clip" and skips.keep_clips(is_in_bucket(file.url)) for file in files)
+        options.skip_local_video
+        or (options.skip_local_transcript and parts.transcript_id is not None)
+        or (options.skip_local_moments and parts.moments > 0)
+        or (options.skip_local_thumbnail and any(file.kind == "thumbnail" for file in files))
+        or any(file.kind == "clip" and options.keep_clips(is_in_bucket(file.url)) for file in files)
     )
 
 
-async def _delete_parts(
-    conn: Connection, video: Video, skips: Skips, parts: VideoContents, files: list[FileReference]
+async def _delete_unkept_contents(
+    conn: Connection, video: Video, options: DeletionOptions, parts: VideoContents, files: list[FileReference]
 ) -> DeletedRows:
     """Delete what is not kept of a video that stays itself."""
-    gone = await _delete_clips(conn, skips, files)
-    await _forget_replaced(conn, video, skips)
+    gone = await _delete_unkept_clips(conn, options, files)
+    await _forget_replaced_moments(conn, video, options)
     moments = (
-        0 if skips.skip_local_moments else await VideoContentsRepository(conn).delete_moments_without_clip(video.id)
+        0 if options.skip_local_moments else await VideoContentsRepository(conn).delete_moments_without_clip(video.id)
     )
-    if not skips.skip_local_thumbnail:
+    if not options.skip_local_thumbnail:
         for file in (file for file in files if file.kind == "thumbnail"):
             await ThumbnailRepository(conn).delete(file.owner_id)
             gone.append(file)
-    transcript = not skips.skip_local_transcript and await TranscriptRepository(conn).delete_by_video(video.id)
-    forgets = video.source_url is not None and not skips.skip_registry
+    transcript = not options.skip_local_transcript and await TranscriptRepository(conn).delete_by_video(video.id)
+    forgets = video.source_url is not None and not options.skip_registry
     if forgets:
         await VideoRepository(conn).update(video.id, source_url=None)
     return DeletedRows(gone, transcript, moments > 0, forgets, parts.runs)
 
 
-async def _forget_replaced(conn: Connection, video: Video, skips: Skips) -> None:
+async def _forget_replaced_moments(conn: Connection, video: Video, options: DeletionOptions) -> None:
     """Forget what a run that is being cancelled would bring back."""
     replaced = ReplacedMomentsRepository(conn)
-    if skips.skip_local_moments:
-        local, in_bucket = skips.keep_clips(in_bucket=False), skips.keep_clips(in_bucket=True)
+    if options.skip_local_moments:
+        local, in_bucket = options.keep_clips(in_bucket=False), options.keep_clips(in_bucket=True)
         await replaced.forget_clips(video.id, keep_local=local, keep_in_bucket=in_bucket)
     else:
         await replaced.forget_all(video.id)
 
 
-async def _delete_clips(conn: Connection, skips: Skips, files: list[FileReference]) -> list[FileReference]:
+async def _delete_unkept_clips(
+    conn: Connection, options: DeletionOptions, files: list[FileReference]
+) -> list[FileReference]:
     """Delete the clips that are not kept and return their files, those of their thumbnails with them."""
-    clips = {file.owner_id for file in files if file.kind == "clip" and not skips.keep_clips(is_in_bucket(file.url))}
+    clips = {file.owner_id for file in files if file.kind == "clip" and not options.keep_clips(is_in_bucket(file.url))}
     await VideoContentsRepository(conn).delete_clips(sorted(clips))
     return [file for file in files if file.kind in ("clip", "clip_thumbnail") and file.owner_id in clips]
 
 
 @dataclass(slots=True)
-class Deletion:
+class VideoDeletion:
     """What came of a deletion: files that were deleted by kind and by home, and what failed, each in a sentence."""
 
     rows: DeletedRows
-    in_files: Counter[str] = field(default_factory=Counter)
-    in_bucket: Counter[str] = field(default_factory=Counter)
+    local_files: Counter[str] = field(default_factory=Counter)
+    bucket_files: Counter[str] = field(default_factory=Counter)
     redis_keys: int = 0
     errors: list[str] = field(default_factory=list)
 
 
-async def delete_video(database: Database, storage: Storage, redis: Redis, identifier: str, skips: Skips) -> Deletion:
+async def delete_video(
+    database: Database, storage: Storage, redis: Redis, identifier: str, options: DeletionOptions
+) -> VideoDeletion:
     """Delete a video, or what is left of one.
 
     Raises `VideoNotFound`, `PipelineActive`, and `RedisUnavailable` where it is not known whether anything is left.
@@ -181,33 +185,33 @@ async def delete_video(database: Database, storage: Storage, redis: Redis, ident
     """
     if not findable(identifier):
         raise VideoNotFound
-    found = await _list_files(storage, identifier, skips)
+    found = await _list_video_files(storage, identifier, options)
     async with database.connect() as conn, conn.transaction():
-        rows = await delete_rows(conn, identifier, skips)
-    deletion = Deletion(rows or DeletedRows())
+        rows = await delete_video_rows(conn, identifier, options)
+    deletion = VideoDeletion(rows or DeletedRows())
     await _delete_files(database, storage, identifier, deletion, found)
-    was_there = bool(rows or deletion.in_files or deletion.in_bucket or deletion.errors)
-    is_known = skips.skip_redis or await _delete_keys(redis, identifier, deletion)
+    was_there = bool(rows or deletion.local_files or deletion.bucket_files or deletion.errors)
+    is_known = options.skip_redis or await _delete_redis_keys(redis, identifier, deletion)
     if not (was_there or deletion.redis_keys):
         raise VideoNotFound if is_known else RedisUnavailable
     return deletion
 
 
-async def _list_files(storage: Storage, identifier: str, skips: Skips) -> dict[str, str]:
+async def _list_video_files(storage: Storage, identifier: str, options: DeletionOptions) -> dict[str, str]:
     """Return the kinds of the files that lie in the video's folders, by URL."""
     in_bucket = is_in_bucket(storage.url_of(video_folder(identifier)))
     folders = {
-        "video": None if skips.skip_local_video else video_folder(identifier),
-        "playable": None if skips.skip_local_video else playable_folder(identifier),
-        "thumbnail": None if skips.skip_local_thumbnail else thumbnail_folder(identifier),
-        "audio": None if skips.keep_audio(in_bucket) else audio_folder(identifier),
-        "clip": None if skips.keep_clips(in_bucket) else clip_folder(identifier),
+        "video": None if options.skip_local_video else video_folder(identifier),
+        "playable": None if options.skip_local_video else playable_folder(identifier),
+        "thumbnail": None if options.skip_local_thumbnail else thumbnail_folder(identifier),
+        "audio": None if options.keep_audio(in_bucket) else audio_folder(identifier),
+        "clip": None if options.keep_clips(in_bucket) else clip_folder(identifier),
     }
     return {file.url: kind for kind, folder in folders.items() if folder for file in await storage.list(folder)}
 
 
 async def _delete_files(
-    database: Database, storage: Storage, identifier: str, deletion: Deletion, found: dict[str, str]
+    database: Database, storage: Storage, identifier: str, deletion: VideoDeletion, found: dict[str, str]
 ) -> None:
     """Delete the files whose rows are gone, and then those that no row names."""
     of_rows = {file.url: file.kind for file in deletion.rows.files}
@@ -219,7 +223,7 @@ async def _delete_files(
 
 
 async def _delete_leftover(
-    database: Database, storage: Storage, identifier: str, url: str, kind: str, deletion: Deletion
+    database: Database, storage: Storage, identifier: str, url: str, kind: str, deletion: VideoDeletion
 ) -> None:
     """Delete a file that no row names. The name is held meanwhile: an upload that has just stored it waits with its
     row, and sees that it is gone.
@@ -232,22 +236,22 @@ async def _delete_leftover(
 
 
 async def _delete_video_file(
-    storage: Storage, url: str, kind: str, deletion: Deletion, *, is_held: bool = False
+    storage: Storage, url: str, kind: str, deletion: VideoDeletion, *, is_held: bool = False
 ) -> None:
     try:
-        async with while_held() if is_held else nullcontext():
+        async with limit_storage_wait() if is_held else nullcontext():
             is_gone = await storage.delete(url)
         if is_gone:
-            (deletion.in_bucket if is_in_bucket(url) else deletion.in_files)[kind] += 1
+            (deletion.bucket_files if is_in_bucket(url) else deletion.local_files)[kind] += 1
     except VideoMomentsError as error:
         _log.warning("%s is left: %s", url, error)
-        deletion.errors.append(f"{_NAMES[kind]} could not be deleted: {error}")
+        deletion.errors.append(f"{_FILE_KINDS[kind]} could not be deleted: {error}")
 
 
-async def _delete_keys(redis: Redis, identifier: str, deletion: Deletion) -> bool:
+async def _delete_redis_keys(redis: Redis, identifier: str, deletion: VideoDeletion) -> bool:
     """Return whether Redis has answered."""
     try:
-        async with asyncio.timeout(_REDIS_PATIENCE_SECONDS):  # what follows takes longer the more keys there are
+        async with asyncio.timeout(_REDIS_TIMEOUT):  # what follows takes longer the more keys there are
             await redis.ping()
         deletion.redis_keys = await delete_video_keys(redis, identifier, deletion.rows.runs)
     except (RedisError, OSError) as error:
@@ -276,7 +280,7 @@ async def delete_moment(database: Database, storage: Storage, video_identifier: 
     """
     done = MomentDeletion()
     async with database.connect() as conn, conn.transaction():
-        _, moment = await hold_moment(conn, video_identifier, identifier)
+        _, moment = await lock_moment(conn, video_identifier, identifier)
         urls = await _delete_moment_rows(conn, moment, done) if moment else []
     try:
         urls += await _find_moment_files(storage, video_identifier, identifier)

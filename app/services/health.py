@@ -25,19 +25,19 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # An answer is promised within 2 s.
-_PATIENCE_SECONDS = 1.5
+_CHECK_TIMEOUT = 1.5
 # How long to wait for a connection of a busy pool before asking over one of its own.
-_POOL_SECONDS = 0.3
+_POOL_TIMEOUT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Checked(Generic[T]):
+class CheckResult(Generic[T]):
     """What a check has found."""
 
     found: T
 
 
-class Probe(Generic[T]):
+class SharedCheck(Generic[T]):
     """Runs one check at a time, shared by all who ask, and does not wait for one that hangs.
 
     psycopg answers a cancellation only when its server does: a check that takes too long is left alone.
@@ -45,19 +45,19 @@ class Probe(Generic[T]):
 
     def __init__(self, check: Callable[[], Awaitable[T]]) -> None:
         self._check = check
-        self._running: asyncio.Task[Checked[T] | None] | None = None
+        self._running: asyncio.Task[CheckResult[T] | None] | None = None
 
-    async def ask(self) -> Checked[T] | None:
+    async def run(self) -> CheckResult[T] | None:
         """Return what the check has found, or None where it failed or takes too long."""
         running = self._running
         if running is None or running.done():
             running = self._running = asyncio.create_task(self._run())
-        done, _ = await asyncio.wait({running}, timeout=_PATIENCE_SECONDS)
+        done, _ = await asyncio.wait({running}, timeout=_CHECK_TIMEOUT)
         return running.result() if done else None  # another caller may have replaced `self._running` meanwhile
 
-    async def _run(self) -> Checked[T] | None:
+    async def _run(self) -> CheckResult[T] | None:
         try:
-            return Checked(await self._check())
+            return CheckResult(await self._check())
         except Exception as error:  # whatever it is, the server behind does not answer as it should
             _log.debug("A health check failed: %s", error)
             return None
@@ -80,12 +80,12 @@ class Health:
     def __init__(self, settings: Settings) -> None:
         self.is_stopping = False
         self._settings = settings
-        self._database = Probe(self._check_database)
-        self._redis = Probe(_check_redis)
+        self._database = SharedCheck(self._check_database)
+        self._redis = SharedCheck(_check_redis)
 
     async def check(self) -> tuple[bool, bool]:
         """Return whether Redis and the database answer, and let this server use at least a part of them."""
-        redis, checked = await asyncio.gather(self._redis.ask(), self._database.ask())
+        redis, checked = await asyncio.gather(self._redis.run(), self._database.run())
         condition = checked.found if checked else None
         return redis is not None, isinstance(condition, Condition) and condition.has_rights
 
@@ -93,11 +93,11 @@ class Health:
         """Ready means: not stopping, and a database that answers, takes changes and is at this code's revision."""
         if self.is_stopping:
             return Readiness("The server is shutting down")
-        checked = await self._database.ask()
+        checked = await self._database.run()
         if checked is None:
             return Readiness("The database is not available")
         condition = checked.found
-        return Readiness(_find_obstacle(condition) if isinstance(condition, Condition) else str(condition))
+        return Readiness(_find_unready_reason(condition) if isinstance(condition, Condition) else str(condition))
 
     async def _check_database(self) -> Condition | DatabaseUnavailable:
         try:
@@ -107,7 +107,7 @@ class Health:
 
     async def _read_condition(self) -> Condition:
         with contextlib.suppress(PoolTimeout, TooManyRequests, DatabaseUnreachable):
-            async with get_pool().connection(timeout=_POOL_SECONDS) as conn:
+            async with get_pool().connection(timeout=_POOL_TIMEOUT) as conn:
                 condition = await read_condition(conn)
                 if not condition.is_read_only:
                     return condition
@@ -134,7 +134,7 @@ async def _check_redis() -> None:
         raise pinged
 
 
-def _find_obstacle(condition: Condition) -> str:
+def _find_unready_reason(condition: Condition) -> str:
     """Return what keeps requests from being served, in one sentence, or nothing."""
     if condition.missing_rights:
         return condition.missing_rights

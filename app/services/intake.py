@@ -36,9 +36,9 @@ from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.requests import RejectedRequestRepository
 from app.repositories.runs import new_run_identifier
 from app.services.identifiers import findable
-from app.services.models import remember_model_keys
+from app.services.models import mask_model_keys
 from app.services.run_options import PipelineOptions
-from app.services.run_requests import Notify, Starts, accept_run, mask_prompts
+from app.services.run_requests import Notify, RunRequests, enqueue_run, mask_prompts
 from app.services.video_urls import check_video_url, identifier_from_url, resolve_url
 from app.services.videos import check_identifier, check_text
 from app.storage import Storage
@@ -55,13 +55,13 @@ _MILLISECONDS = re.compile("[1-9][0-9]{0,18}")
 _RUN_MESSAGE = "pipeline.run"  # the task that earlier versions of this server named in their own entries
 # What options are called elsewhere in the previous backend; each means the same.
 _FORMER_NAMES = {"user_prompt": "generation_prompt", "include_video": "include_video_refinement"}
-Fields = Mapping[bytes, bytes]
+EntryFields = Mapping[bytes, bytes]
 _log = logging.getLogger(__name__)
 _LONGEST_REASON = 1000
 _FIRST_STAGE = list_stages(RunType.FULL)[0]
-_CUT = f"of its fields, the first {MOST_KEPT_FIELDS} with {LONGEST_KEPT_TEXT} bytes each are kept"
-_ID_IS_TAKEN = "request_id is that of another run"
-_NAMES_NO_RUN = "The run that it names is not there"
+_TRUNCATED = f"of its fields, the first {MOST_KEPT_FIELDS} with {LONGEST_KEPT_TEXT} bytes each are kept"
+_IDENTIFIER_TAKEN = "request_id is that of another run"
+_RUN_NOT_FOUND = "The run that it names is not there"
 _UNEXPECTED = "The server failed at this request, its log has the reason"
 _TRANSIENT = (DatabaseUnavailable, DatabaseAhead, RedisUnavailable, StorageUnavailable)
 
@@ -93,30 +93,30 @@ class RequestedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptEntry:
+class RejectedEntry:
     """An entry as it is stored where it is rejected: without secrets, and in text that PostgreSQL can hold.
 
-    `other_id` is its id where another entry has its `id`. `is_cut` is whether it had more than is kept.
+    `other_id` is its id where another entry has its `id`. `is_truncated` is whether it had more than is kept.
     """
 
     id: str
     other_id: str
     fields: dict[str, str]
-    is_cut: bool
+    is_truncated: bool
 
     @classmethod
-    def make(cls, entry_id: str, fields: Fields) -> Self:
+    def from_fields(cls, entry_id: str, fields: EntryFields) -> Self:
         first = list(fields.items())[:MOST_KEPT_FIELDS]
         # More than what is kept is masked: a secret that begins in what is kept may end behind it.
         texts = {_to_text(name[:LONGEST_KEPT_NAME]): _to_text(value[: 2 * LONGEST_KEPT_TEXT]) for name, value in first}
         kept = {name: value[:LONGEST_KEPT_TEXT] for name, value in mask_values(texts).items()}
-        is_cut = len(fields) > len(kept) or any(
+        is_truncated = len(fields) > len(kept) or any(
             len(name) > LONGEST_KEPT_NAME or len(value) > LONGEST_KEPT_TEXT for name, value in first
         )
-        return cls(entry_id, f"{entry_id} {_digest(fields)}", kept, is_cut)
+        return cls(entry_id, f"{entry_id} {_digest(fields)}", kept, is_truncated)
 
 
-def read_run_message(fields: Fields) -> str | None:
+def read_run_message(fields: EntryFields) -> str | None:
     """Return the identifier of the run that an entry names which an earlier version of this server wrote."""
     if set(fields) != {b"data"}:
         return None
@@ -130,7 +130,7 @@ def read_run_message(fields: Fields) -> str | None:
     return None
 
 
-def read_requested_run(entry_id: str, fields: Fields, most_bytes: int) -> RequestedRun:
+def read_requested_run(entry_id: str, fields: EntryFields, most_bytes: int) -> RequestedRun:
     """Return what an entry asks for; `most_bytes` is how long its config may be.
 
     Raises `InvalidInput`, which says in one sentence what is wrong with the entry.
@@ -192,7 +192,7 @@ def _to_text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
-def _digest(fields: Fields) -> str:
+def _digest(fields: EntryFields) -> str:
     digest = hashlib.sha256()
     for part in (part for field in sorted(fields.items()) for part in field):
         digest.update(b"%d:" % len(part))
@@ -209,16 +209,16 @@ class RequestIntake:
         self._redis = redis
         self._storage = storage
         self._notify = notify
-        self._starts = Starts(database, storage, redis, settings, notify)
+        self._run_requests = RunRequests(database, storage, redis, settings, notify)
 
-    async def settle(self, entry_id: str, fields: Fields) -> None:
+    async def process(self, entry_id: str, fields: EntryFields) -> None:
         """Accept the run that an entry asks for, or reject the entry. What was settled before stays as it is.
 
         Raises transient errors, see `is_transient`; the entry is then to be settled again.
         """
-        await remember_model_keys(self._redis)
+        await mask_model_keys(self._redis)
         if (named := read_run_message(fields)) is not None:
-            await self._settle_message(named, KeptEntry.make(entry_id, fields))
+            await self._process_run_message(named, RejectedEntry.from_fields(entry_id, fields))
             return
         requested, refusal, reason = None, None, ""
         try:
@@ -226,7 +226,9 @@ class RequestIntake:
             refusal = await self._check(requested)
         except Exception as error:
             reason = _find_reason(error)
-        identifier = await self._decide(KeptEntry.make(entry_id, fields), requested, refusal, reason)
+        identifier = await self._accept_or_reject(
+            RejectedEntry.from_fields(entry_id, fields), requested, refusal, reason
+        )
         if identifier is not None:
             _log.info("Accepted run %s, which entry %s of another program asks for", identifier, entry_id)
             await self._notify(identifier, _FIRST_STAGE)
@@ -235,12 +237,12 @@ class RequestIntake:
         """Refuse what HTTP refuses, too; returns why the URL of the video may not be downloaded from."""
         url = requested.request.video_url
         if url is not None:
-            return await self._starts.check_from_url(url, requested.request)
-        await self._starts.check_full(requested.video, requested.request)
+            return await self._run_requests.check_from_url(url, requested.request)
+        await self._run_requests.check_full(requested.video, requested.request)
         return None
 
-    async def _decide(
-        self, entry: KeptEntry, requested: RequestedRun | None, refusal: AddressRefused | None, reason: str
+    async def _accept_or_reject(
+        self, entry: RejectedEntry, requested: RequestedRun | None, refusal: AddressRefused | None, reason: str
     ) -> str | None:
         """Return the identifier of the run that was accepted, or None where there is no new one."""
         async with self._database.connect() as conn, conn.transaction():
@@ -249,39 +251,39 @@ class RequestIntake:
             if await rejected.has(entry.id, entry.other_id, entry.fields):
                 return None
             if requested is not None:
-                is_accepted = await _is_accepted(conn, requested)
-                if is_accepted:
+                is_enqueued = await _is_enqueued(conn, requested)
+                if is_enqueued:
                     return None
-                reason = _ID_IS_TAKEN if is_accepted is False else reason
+                reason = _IDENTIFIER_TAKEN if is_enqueued is False else reason
             if requested is not None and not reason:
                 try:
                     async with conn.transaction():
-                        return await self._accept(conn, requested, refusal)
+                        return await self._enqueue(conn, requested, refusal)
                 except Exception as error:
                     reason = _find_reason(error)
-            reason = _clean_reason(reason, is_cut=entry.is_cut)
+            reason = _clean_reason(reason, is_truncated=entry.is_truncated)
             await rejected.add(entry.id, entry.other_id, entry.fields, reason)
         _log.warning("Rejected entry %s of another program, which is kept: %s", entry.id, reason)
         return None
 
-    async def _accept(self, conn: Connection, requested: RequestedRun, refusal: AddressRefused | None) -> str:
+    async def _enqueue(self, conn: Connection, requested: RequestedRun, refusal: AddressRefused | None) -> str:
         video, url = requested.video, requested.request.video_url
         if url is not None:
-            name = _name_if_valid(video)
+            name = _valid_name_or_empty(video)
             resolved = await resolve_url(conn, self._storage, url, requested.force_download, name)
             if refusal is not None and resolved.download_required:
                 raise refusal
             video = resolved.video
-        return await accept_run(conn, video, RunType.FULL, requested.request, given_identifier=requested.identifier)
+        return await enqueue_run(conn, video, RunType.FULL, requested.request, given_identifier=requested.identifier)
 
-    async def _settle_message(self, identifier: str, entry: KeptEntry) -> None:
+    async def _process_run_message(self, identifier: str, entry: RejectedEntry) -> None:
         async with self._database.connect() as conn:
             run = await RunRepository(conn).get_by_identifier(findable(identifier))
         if run is None:
-            await self._decide(entry, None, None, _NAMES_NO_RUN)
+            await self._accept_or_reject(entry, None, None, _RUN_NOT_FOUND)
 
 
-async def _is_accepted(conn: Connection, requested: RequestedRun) -> bool | None:
+async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None:
     """Whether the run of a request is there already; None where there is none, and False where another one has its
     identifier."""
     known = await EndedRunRepository(conn).find(identifier=requested.identifier)
@@ -314,12 +316,12 @@ def _find_reason(error: Exception) -> str:
     return _UNEXPECTED
 
 
-def _clean_reason(reason: str, is_cut: bool) -> str:
+def _clean_reason(reason: str, is_truncated: bool) -> str:
     clean = escape_controls(mask_secrets(reason))[:_LONGEST_REASON]
-    return f"{clean} ({_CUT})" if is_cut else clean
+    return f"{clean} ({_TRUNCATED})" if is_truncated else clean
 
 
-def _name_if_valid(video: str) -> str:
+def _valid_name_or_empty(video: str) -> str:
     """Return what a new video may be called, or ''."""
     try:
         check_identifier(video)

@@ -213,7 +213,7 @@ def _retrieve_exception(task: asyncio.Future[Any]) -> None:
         task.exception()
 
 
-async def require_live_state(redis: Redis, seconds: float) -> None:
+async def require_redis(redis: Redis, seconds: float) -> None:
     """Prepare Redis for somebody who waits. Raises `RedisUnavailable` with its reason when the time is over."""
     reason = RedisUnavailable()
     try:
@@ -228,7 +228,7 @@ async def require_live_state(redis: Redis, seconds: float) -> None:
         raise reason from None
 
 
-async def prepare_live_state(redis: Redis) -> None:
+async def prepare_redis(redis: Redis) -> None:
     """Seed the registry where it is empty and create the group; where Redis is away, as soon as it comes."""
     told = False
     while True:

@@ -35,13 +35,13 @@ from app.storage import OpenFile, Storage, name_of
 
 # A storage that is well answers in milliseconds. One that is not would keep its patience of a minute for each request,
 # and a few of those would have all connections of the pool.
-SECONDS = 5.0
+_LOCKED_STORAGE_SECONDS = 5.0
 _CLIP_NAME = re.compile(r"(.+)_clip\.(mp4|m4a)", re.DOTALL)
 # More characters than the longest identifiers of a video and of a moment make with all that is around them.
 _LONGEST_CLIP_NAME = 300
 _log = logging.getLogger(__name__)
 _TOLERANCE_SECONDS = 0.5
-_AUDIO_ONLY = "Video clip not available. The clip is audio without a picture."
+_CLIP_IS_AUDIO = "Video clip not available. The clip is audio without a picture."
 # How long a listing is good for, and how long a request waits for one.
 _FRESH_SECONDS = 1.0
 _LISTING_TIMEOUT = 1.5
@@ -49,10 +49,10 @@ _EXTENSION = ".wav"
 
 
 @asynccontextmanager
-async def while_held() -> AsyncIterator[None]:
+async def limit_storage_wait() -> AsyncIterator[None]:
     """Wait in the block for a short time only. Raises `StorageUnavailable`."""
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(_LOCKED_STORAGE_SECONDS):
             yield
     except TimeoutError:
         raise StorageUnavailable("The storage takes too long to answer") from None
@@ -103,7 +103,7 @@ async def find_clip_by_name(conn: Connection, name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Availability:
+class ClipAvailability:
     """Durations are seconds; the path of the clip is an address of this server, relative to its root."""
 
     available: bool
@@ -115,7 +115,9 @@ class Availability:
     model_supports_video: bool
 
 
-async def find_clip(database: Database, redis: Redis, storage: Storage, video: str, moment: str) -> Availability:
+async def check_clip_availability(
+    database: Database, redis: Redis, storage: Storage, video: str, moment: str
+) -> ClipAvailability:
     """Return what there is for a moment. Raises `VideoNotFound` and `MomentNotFound`."""
     async with database.connect() as conn:
         material = await MomentRepository(conn).get_refinement_inputs(
@@ -125,38 +127,38 @@ async def find_clip(database: Database, redis: Redis, storage: Storage, video: s
         raise VideoNotFound
     if not material.has_moment:
         raise MomentNotFound
-    missing = _AUDIO_ONLY if material.clip_is_audio else await _why_missing(storage, material.clip_url)
+    missing = _CLIP_IS_AUDIO if material.clip_is_audio else await _find_clip_problem(storage, material.clip_url)
     clip = None if missing else material.clip_seconds
-    said = _said_seconds(material)
-    return Availability(
+    spoken = _spoken_seconds(material)
+    return ClipAvailability(
         not missing,
         None if missing else f"/moment_clips/{quote(f'{video}_{moment}_clip.mp4', safe='')}",
         clip,
-        said,
-        clip is not None and said is not None and abs(clip - said) <= _TOLERANCE_SECONDS,
-        missing or _warning(material, clip, said),
+        spoken,
+        clip is not None and spoken is not None and abs(clip - spoken) <= _TOLERANCE_SECONDS,
+        missing or _find_alignment_problem(material, clip, spoken),
         await _supports_video(redis),
     )
 
 
-def _said_seconds(material: RefinementInputs) -> float | None:
+def _spoken_seconds(material: RefinementInputs) -> float | None:
     """Return how long the words of the window take, or None where nothing is said in it."""
     if material.said_from is None or material.said_until is None or material.said_until <= material.said_from:
         return None
     return material.said_until - material.said_from
 
 
-def _warning(material: RefinementInputs, clip: float | None, said: float | None) -> str | None:
+def _find_alignment_problem(material: RefinementInputs, clip: float | None, spoken: float | None) -> str | None:
     if not material.has_transcript:
         return "Could not validate alignment: there is no transcript"
-    if clip is None or said is None:
+    if clip is None or spoken is None:
         return "No words found in transcript range"
-    if abs(clip - said) > _TOLERANCE_SECONDS:
-        return f"Duration mismatch: clip={clip:.2f}s, transcript={said:.2f}s (diff={abs(clip - said):.2f}s)"
+    if abs(clip - spoken) > _TOLERANCE_SECONDS:
+        return f"Duration mismatch: clip={clip:.2f}s, transcript={spoken:.2f}s (diff={abs(clip - spoken):.2f}s)"
     return None
 
 
-async def _why_missing(storage: Storage, url: str | None) -> str | None:
+async def _find_clip_problem(storage: Storage, url: str | None) -> str | None:
     """Return why there is no clip that can be read, or None where there is one."""
     if url is None:
         return "Video clip not available. Extract clips first."
@@ -195,54 +197,56 @@ class AudioIndex:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._known = ExtractedAudio()
+        self._listed = ExtractedAudio()
         self._fresh_until = float("-inf")
         self._listing: asyncio.Task[None] | None = None
-        self._patience_ends = 0.0
-        self._wishes = self._fulfilled = 0
+        self._listing_deadline = 0.0
+        self._requested = self._completed = 0
 
     async def get(self) -> ExtractedAudio:
         """Return what is there, or, where that cannot be found out in time, what was there when it last could."""
         if time.monotonic() >= self._fresh_until:
             await self._refresh()
-        if self._wishes != self._fulfilled:  # the listing had begun before the last wish
+        if self._requested != self._completed:  # the listing had begun before the last wish
             await self._refresh()
-        return self._known
+        return self._listed
 
-    def forget(self, identifier: str) -> None:
+    def invalidate(self, identifier: str) -> None:
         """Look again at the next request, where the sound of a video that has some is not known yet."""
-        if identifier not in self._known:
+        if identifier not in self._listed:
             self._fresh_until = float("-inf")
-            self._wishes += 1
+            self._requested += 1
 
     async def _refresh(self) -> None:
         is_new = self._listing is None or self._listing.done()
         if self._listing is None or is_new:
             self._listing = asyncio.create_task(
-                self._list(), context=Context()
+                self._list_storage(), context=Context()
             )  # of all who share it, so of no request
-            self._patience_ends = time.monotonic() + _LISTING_TIMEOUT
-        _, late = await asyncio.wait({self._listing}, timeout=max(self._patience_ends - time.monotonic(), 0))
+            self._listing_deadline = time.monotonic() + _LISTING_TIMEOUT
+        _, late = await asyncio.wait({self._listing}, timeout=max(self._listing_deadline - time.monotonic(), 0))
         if late and is_new:
             _log.warning("The storage does not say in time which videos have sound")
 
-    async def _list(self) -> None:
-        wishes = self._wishes
+    async def _list_storage(self) -> None:
+        requested = self._requested
         try:
             folders = await self._storage.list_names("audio")
-            identifiers = await asyncio.to_thread(_scan, self._storage)
-            self._known = ExtractedAudio(frozenset(folders), frozenset(identifiers))
+            identifiers = await asyncio.to_thread(_scan_libraries, self._storage)
+            self._listed = ExtractedAudio(frozenset(folders), frozenset(identifiers))
         except (VideoMomentsError, OSError) as error:
             _log.warning("The storage does not say which videos have sound: %s", error)
-        self._fulfilled = wishes
-        self._fresh_until = time.monotonic() + _FRESH_SECONDS if wishes == self._wishes else float("-inf")
+        self._completed = requested
+        self._fresh_until = time.monotonic() + _FRESH_SECONDS if requested == self._requested else float("-inf")
 
 
-def _scan(storage: Storage) -> set[str]:
-    return {identifier for library in storage.libraries.list() for identifier in _list_audio(library / "audios")}
+def _scan_libraries(storage: Storage) -> set[str]:
+    return {
+        identifier for library in storage.libraries.list() for identifier in _list_library_audio(library / "audios")
+    }
 
 
-def _list_audio(folder: Path) -> Iterable[str]:
+def _list_library_audio(folder: Path) -> Iterable[str]:
     try:
         with os.scandir(folder) as entries:
             return [

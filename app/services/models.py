@@ -12,10 +12,10 @@ from app.core.redis import describe_redis_error, redis_unavailable
 
 _log = logging.getLogger(__name__)
 # The client waits for the answer, and the registry for nothing.
-_PATIENCE_SECONDS = 1.0
+_REDIS_TIMEOUT = 1.0
 
 
-async def find_transcriber(redis: Redis, key: str) -> ModelConfig:
+async def require_transcriber(redis: Redis, key: str) -> ModelConfig:
     """Return a model that transcribes.
 
     Raises `ModelNotConfigured`, and `InvalidInput` for a model that finds moments.
@@ -26,7 +26,7 @@ async def find_transcriber(redis: Redis, key: str) -> ModelConfig:
     return config
 
 
-async def find_finder(redis: Redis, key: str) -> ModelConfig:
+async def require_moment_finder(redis: Redis, key: str) -> ModelConfig:
     """Return a model that finds and refines moments.
 
     Raises `ModelNotConfigured`, and `InvalidInput` for a model that transcribes.
@@ -37,10 +37,10 @@ async def find_finder(redis: Redis, key: str) -> ModelConfig:
     return config
 
 
-async def remember_model_keys(redis: Redis) -> None:
+async def mask_model_keys(redis: Redis) -> None:
     """Have the API keys of all models masked in this process; while Redis is away, those that it knows already."""
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_REDIS_TIMEOUT):
             await ModelRegistry(redis).list_models()
     except (RedisError, OSError) as error:
         _log.debug("The API keys of models cannot be read: %s", describe_redis_error(error))
@@ -53,7 +53,7 @@ async def find_model(redis: Redis, key: str) -> ModelConfig:
     """
     registry = ModelRegistry(redis)
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_REDIS_TIMEOUT):
             config = await registry.get(key)
             if config is None:
                 raise ModelNotConfigured(key, await registry.list_models())

@@ -35,8 +35,8 @@ class MomentEdit(TypedDict, total=False):
 async def add_moment(conn: Connection, identifier: str, start: float, end: float, title: str) -> MomentWithConfig:
     """Add a moment by hand; times in seconds. Raises `VideoNotFound`, and `InvalidMoment` for the first broken rule."""
     title = clean_line(title)
-    if _broken_rule(start, end, title, duration=None):
-        raise InvalidMoment(_broken_rule(start, end, title, await _get_end(conn, identifier)))
+    if _find_problem(start, end, title, duration=None):
+        raise InvalidMoment(_find_problem(start, end, title, await _get_video_end(conn, identifier)))
     while True:
         attempt = await MomentRepository(conn).insert_if_free(
             findable(identifier), new_moment_identifier(), start, end, title
@@ -45,23 +45,23 @@ async def add_moment(conn: Connection, identifier: str, start: float, end: float
             raise VideoNotFound
         if attempt.identifier is not None:
             return MomentWithConfig(attempt.identifier, start, end, title, False, None, None, None, None, None)
-        fitted = _fit(start, end, attempt)
+        fitted = _fit_to_attempt(start, end, attempt)
         if fitted == (start, end):
-            raise InvalidMoment(_describe_obstacle(start, end, attempt))
+            raise InvalidMoment(_describe_rejection(start, end, attempt))
         start, end = fitted
 
 
-def _describe_obstacle(start: float, end: float, attempt: MomentInsertion) -> str:
-    return broken_times(start, end, attempt.video_duration) or describe_overlap(
+def _describe_rejection(start: float, end: float, attempt: MomentInsertion) -> str:
+    return find_time_problem(start, end, attempt.video_duration) or describe_overlap(
         attempt.other_title, attempt.other_start or 0.0, attempt.other_end or 0.0
     )
 
 
-def _fit(start: float, end: float, attempt: MomentInsertion) -> tuple[float, float]:
-    end = fit_end(start, end, attempt.video_duration)
+def _fit_to_attempt(start: float, end: float, attempt: MomentInsertion) -> tuple[float, float]:
+    end = clamp_end(start, end, attempt.video_duration)
     if attempt.other_start is None or attempt.other_end is None:
         return start, end
-    return fit_beside(start, end, attempt.other_start, attempt.other_end)
+    return snap_beside(start, end, attempt.other_start, attempt.other_end)
 
 
 async def edit_moment(
@@ -74,21 +74,21 @@ async def edit_moment(
     if "title" in edit:
         edit["title"] = clean_line(edit["title"])
     async with conn.transaction():
-        video, moment = await hold_moment(conn, video_identifier, identifier)
+        video, moment = await lock_moment(conn, video_identifier, identifier)
         if moment is None:
             raise MomentNotFound
         changes = _find_changes(moment, edit)
-        if "title" in changes and (problem := _broken_title(changes["title"])):
+        if "title" in changes and (problem := _find_title_problem(changes["title"])):
             raise InvalidMoment(problem)
         if "start_time" in changes or "end_time" in changes:
             changes |= await _fit_times(conn, video, moment, changes)
         if changes:
             await MomentRepository(conn).update(moment.id, **changes)
         shown = (await MomentRepository(conn).list_with_configs([video_identifier]))[video_identifier]
-    return next(each for each in show_under_originals(shown) if each.identifier == identifier)
+    return next(each for each in show_under_roots(shown) if each.identifier == identifier)
 
 
-def show_under_originals(moments: list[MomentWithConfig]) -> list[MomentWithConfig]:
+def show_under_roots(moments: list[MomentWithConfig]) -> list[MomentWithConfig]:
     """Return a video's moments, with the original in the place of a parent that is a refined moment itself.
 
     Clients group what was refined below its original, and would show no moment that lies deeper.
@@ -106,7 +106,7 @@ def _show_under_original(moment: MomentWithConfig, parents: Mapping[str, str | N
     return moment if root == moment.parent_identifier else replace(moment, parent_identifier=root)
 
 
-async def hold_moment(conn: Connection, video_identifier: str, identifier: str) -> tuple[Video, Moment | None]:
+async def lock_moment(conn: Connection, video_identifier: str, identifier: str) -> tuple[Video, Moment | None]:
     """Return a video, held until the transaction ends, and its moment, or None where that is not one of the video's.
 
     Raises `VideoNotFound`.
@@ -134,39 +134,39 @@ async def _fit_times(conn: Connection, video: Video, moment: Moment, changes: Ma
     start, end = changes.get("start_time", moment.start_time), changes.get("end_time", moment.end_time)
     last = await VideoRepository(conn).get_end(video.identifier)
     while True:
-        if problem := broken_times(start, end, last):
+        if problem := find_time_problem(start, end, last):
             raise InvalidMoment(problem)
-        end = fit_end(start, end, last)
+        end = clamp_end(start, end, last)
         other = await MomentRepository(conn).find_overlap(video.id, start, end, excluding=moment.id)
         if other is None:
             return {"start_time": start, "end_time": end}
-        fitted = fit_beside(start, end, other.start_time, other.end_time)
+        fitted = snap_beside(start, end, other.start_time, other.end_time)
         if fitted == (start, end):
             raise InvalidMoment(describe_overlap(other.title, other.start_time, other.end_time))
         start, end = fitted
 
 
-def _broken_rule(start: float, end: float, title: str, duration: float | None) -> str:
+def _find_problem(start: float, end: float, title: str, duration: float | None) -> str:
     """Return the first rule that a new moment breaks, or ''. Without a known duration the end is not limited by it."""
-    return _broken_title(title) or broken_times(start, end, duration)
+    return _find_title_problem(title) or find_time_problem(start, end, duration)
 
 
-def _broken_title(title: str) -> str:
+def _find_title_problem(title: str) -> str:
     return "" if title.strip() else "title must be a non-empty string"
 
 
-async def _get_end(conn: Connection, identifier: str) -> float | None:
+async def _get_video_end(conn: Connection, identifier: str) -> float | None:
     videos = VideoRepository(conn)
     if await videos.get_by_identifier(findable(identifier)) is None:
         raise VideoNotFound
     return await videos.get_end(identifier)
 
 
-def broken_times(start: float, end: float, duration: float | None) -> str:
+def find_time_problem(start: float, end: float, duration: float | None) -> str:
     """Return the first rule that these times break, or ''. A duration of None limits nothing."""
     if start < 0:
         return "start_time must be >= 0"
-    if duration is not None and fit_end(start, end, duration) > duration:
+    if duration is not None and clamp_end(start, end, duration) > duration:
         return f"end_time must be <= video duration ({_round_down(duration)} seconds)"
     if end <= start:
         return "end_time must be greater than start_time"
@@ -181,14 +181,14 @@ def describe_overlap(title: str | None, start: float, end: float) -> str:
     return f"Moment overlaps with existing moment '{title}' ({_round_down(start)}s - {_round_up(end)}s)"
 
 
-def fit_end(start: float, end: float, duration: float | None) -> float:
+def clamp_end(start: float, end: float, duration: float | None) -> float:
     """Return the end of a moment as it is stored: not after the end of the video where rounding alone put it there."""
     if duration is not None and start < duration < end <= duration + _TOLERANCE_SECONDS:
         return duration
     return end
 
 
-def fit_beside(start: float, end: float, other_start: float, other_end: float) -> tuple[float, float]:
+def snap_beside(start: float, end: float, other_start: float, other_end: float) -> tuple[float, float]:
     """Return times that touch another moment where they overlap it by rounding alone."""
     if start < other_end < min(end, start + _TOLERANCE_SECONDS):
         return other_end, end

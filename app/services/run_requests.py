@@ -35,11 +35,11 @@ from app.repositories.runs import new_run_identifier
 from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stages import ModelAnswerRepository
 from app.services.identifiers import findable
-from app.services.models import find_finder, find_transcriber
-from app.services.video_urls import ResolvedUrl, check_video_url, look_for_film, resolve_url
+from app.services.models import require_moment_finder, require_transcriber
+from app.services.video_urls import ResolvedUrl, check_video_file, check_video_url, resolve_url
 from app.storage import Storage, find_audio_file
 
-_IN_THE_WAY: Mapping[RunType, str] = {
+_CONFLICTS: Mapping[RunType, str] = {
     RunType.FULL: "Pipeline already running for video '{}'",
     RunType.AUDIO: "Audio processing already in progress for this video",
     RunType.TRANSCRIPT: "Transcript generation already in progress for this video",
@@ -51,12 +51,12 @@ _log = logging.getLogger(__name__)
 # Sends the message of a run that waits at a stage, and never fails.
 Notify = Callable[[str, Stage], Awaitable[object]]
 _LONGEST_URL = 2000
-_IS_SILENT = "The video has no audio"
+_NO_AUDIO_STREAM = "The video has no audio"
 _NO_AUDIO = "Audio file not found. Please process audio first."
 _NO_TRANSCRIPT = "Transcript not found. Please generate transcript first."
 
 
-async def accept_run(
+async def enqueue_run(
     conn: Connection,
     video: str,
     run_type: RunType,
@@ -89,7 +89,7 @@ async def accept_run(
         if accepted is None:
             raise VideoNotFound(video if run_type is RunType.FULL else None)
         if accepted.run_id is None:
-            raise already_running(accepted.other_type or run_type, video)
+            raise conflicting_run(accepted.other_type or run_type, video)
         return identifier
 
 
@@ -109,20 +109,20 @@ def mask_prompts(request: RunRequest) -> RunRequest:
     )
 
 
-def already_running(run_type: str, video: str) -> AlreadyRunning:
+def conflicting_run(run_type: str, video: str) -> AlreadyRunning:
     """Return what a client is told of the run that is in the way."""
-    return AlreadyRunning(_IN_THE_WAY[RunType(run_type)].format(video))
+    return AlreadyRunning(_CONFLICTS[RunType(run_type)].format(video))
 
 
 @dataclass(frozen=True, slots=True)
-class StartedFromUrl:
+class RunFromUrl:
     """A run over the video of a URL."""
 
     request_id: str
     resolved: ResolvedUrl
 
 
-class Starts:
+class RunRequests:
     """Accepts runs and returns their identifiers, without waiting for any work.
 
     Each raises `VideoNotFound`, `AlreadyRunning`, and `Precondition` where what the run needs is not there; those that
@@ -134,28 +134,28 @@ class Starts:
         self._storage = storage
         self._redis = redis
         self._guard = AddressGuard(settings.allowed_hosts)
-        self._takes_callbacks = settings.callback_secret is not None
+        self._sends_callbacks = settings.callback_secret is not None
         self._notify = notify
 
     async def start_audio(self, video: str) -> str:
         material = await self._get_material(video, RunType.AUDIO)
-        self._refuse_second(material, video)
+        self._reject_duplicate(material, video)
         if await self._has_audio(video):
             raise Precondition("Audio file already exists for this video")
         await self._require_video_file(material, "so its audio cannot be extracted")
         if material.is_silent:
-            raise Precondition(_IS_SILENT)
-        return await self.accept(video, RunType.AUDIO, RunRequest())
+            raise Precondition(_NO_AUDIO_STREAM)
+        return await self.enqueue(video, RunType.AUDIO, RunRequest())
 
     async def start_transcript(self, video: str) -> str:
         material = await self._get_material(video, RunType.TRANSCRIPT)
         await self._require_audio(video)
-        self._refuse_second(material, video)
+        self._reject_duplicate(material, video)
         if material.has_transcript:
             raise Precondition("Transcript already exists for this video")
         request = RunRequest()
-        await find_transcriber(self._redis, request.transcription_model)
-        return await self.accept(video, RunType.TRANSCRIPT, request)
+        await require_transcriber(self._redis, request.transcription_model)
+        return await self.enqueue(video, RunType.TRANSCRIPT, request)
 
     async def start_generation(self, video: str, request: RunRequest) -> str:
         """Have moments found, which then replace those that a model has found before."""
@@ -163,18 +163,18 @@ class Starts:
         material = await self._get_material(video, RunType.MOMENTS)
         await self._require_audio(video)
         _require_transcript(material)
-        await find_finder(self._redis, request.generation_model)
-        return await self.accept(video, RunType.MOMENTS, request)
+        await require_moment_finder(self._redis, request.generation_model)
+        return await self.enqueue(video, RunType.MOMENTS, request)
 
     async def start_refinement(self, video: str, moment: str, request: RunRequest) -> str:
         """Have one moment refined. Raises `MomentNotFound` too."""
         material = await self._get_material(video, RunType.REFINEMENT, moment)
         if not material.has_moment:
             raise MomentNotFound
-        _require_inside(material.moment_end, material)
+        _require_moment_inside(material.moment_end, material)
         await self._require_audio(video)
         _require_transcript(material)
-        model = await find_finder(self._redis, request.refinement_model)
+        model = await require_moment_finder(self._redis, request.refinement_model)
         if request.include_video_refinement:
             if not model.supports_video:
                 raise Precondition(
@@ -182,27 +182,27 @@ class Starts:
                     "Use 'qwen3_vl_fp8' for video refinement."
                 )
             await self._require_clip(material)
-        return await self.accept(video, RunType.REFINEMENT, request, moment)
+        return await self.enqueue(video, RunType.REFINEMENT, request, moment)
 
     async def start_clips(self, video: str, request: RunRequest) -> str:
         material = await self._get_material(video, RunType.CLIPS)
         if not material.has_originals:
             raise Precondition("No moments found for this video")
-        self._refuse_second(material, video)
-        _require_inside(material.first_original_end, material)
+        self._reject_duplicate(material, video)
+        _require_moment_inside(material.first_original_end, material)
         await self._require_video_file(material, "so no clips can be cut")
-        return await self.accept(video, RunType.CLIPS, request)
+        return await self.enqueue(video, RunType.CLIPS, request)
 
     async def start_full(self, video: str, request: RunRequest) -> str:
         await self.check_full(video, request)
-        return await self.accept(video, RunType.FULL, request)
+        return await self.enqueue(video, RunType.FULL, request)
 
     async def check_full(self, video: str, request: RunRequest) -> None:
         """Refuse a full run that cannot be accepted, or would only fail. A video that is not there is accepted here."""
         await self._check_options(request)
-        await self.check_again(video, RunType.FULL, request)
+        await self.check_prerequisites(video, RunType.FULL, request)
 
-    async def start_from_url(self, url: str, request: RunRequest, *, force: bool) -> StartedFromUrl:
+    async def start_from_url(self, url: str, request: RunRequest, *, force: bool) -> RunFromUrl:
         """Start a full run over the video of a URL, which appears with its file where it is not there yet.
 
         Raises `AddressRefused` for an address that cannot be downloaded from.
@@ -212,9 +212,9 @@ class Starts:
             resolved = await resolve_url(conn, self._storage, url, force)
             if refusal is not None and resolved.download_required:
                 raise refusal
-            identifier = await accept_run(conn, resolved.video, RunType.FULL, replace(request, video_url=url))
+            identifier = await enqueue_run(conn, resolved.video, RunType.FULL, replace(request, video_url=url))
         await self._notify(identifier, next_stage(RunType.FULL, {}))
-        return StartedFromUrl(identifier, await self._look_for_film(resolved))
+        return RunFromUrl(identifier, await self._check_video_file(resolved))
 
     async def check_from_url(self, url: str, request: RunRequest) -> AddressRefused | None:
         """Refuse a full run over the video of a URL that cannot be accepted.
@@ -223,9 +223,9 @@ class Starts:
         """
         check_video_url(url)
         await self._check_options(request)
-        return await self._find_refusal(url)
+        return await self._find_address_refusal(url)
 
-    async def accept(
+    async def enqueue(
         self,
         video: str,
         run_type: RunType,
@@ -238,15 +238,15 @@ class Starts:
         run `retried` they are not asked again."""
         async with self._database.connect() as conn:
             if retried is None:  # one statement, which is a transaction of its own
-                identifier = await accept_run(conn, video, run_type, request, subject, stages)
+                identifier = await enqueue_run(conn, video, run_type, request, subject, stages)
             else:
                 async with conn.transaction():
-                    identifier = await accept_run(conn, video, run_type, request, subject, stages)
+                    identifier = await enqueue_run(conn, video, run_type, request, subject, stages)
                     await ModelAnswerRepository(conn).copy(retried, identifier)
         await self._notify(identifier, next_stage(run_type, stages or {}))
         return identifier
 
-    async def check_again(self, video: str, run_type: RunType, request: RunRequest) -> None:
+    async def check_prerequisites(self, video: str, run_type: RunType, request: RunRequest) -> None:
         """Refuse a run that would only find out that the video's file or its audio is missing.
 
         Raises `Precondition`.
@@ -255,9 +255,9 @@ class Starts:
             material = await JobRepository(conn).get_preconditions(findable(video), run_type)
         if material is None:
             return  # the run is refused for that when it is accepted
-        self._refuse_second(material, video)
-        if run_type is RunType.FULL and await self._cannot_be_transcribed(material, video):
-            raise Precondition(_IS_SILENT)
+        self._reject_duplicate(material, video)
+        if run_type is RunType.FULL and await self._is_silent(material, video):
+            raise Precondition(_NO_AUDIO_STREAM)
         match run_type:
             case RunType.FULL if not (request.video_url or material.source_url):
                 await self._require_video_file(material, "and there is no URL to download it from")
@@ -273,7 +273,7 @@ class Starts:
             raise VideoNotFound
         return material
 
-    async def _find_refusal(self, url: str) -> AddressRefused | None:
+    async def _find_address_refusal(self, url: str) -> AddressRefused | None:
         if url.startswith("gs://"):
             return None
         try:
@@ -286,22 +286,22 @@ class Starts:
         _check_limits(request)
         await self._check_callback(request.callback_url)
         for key in {request.generation_model, request.refinement_model}:
-            await find_finder(self._redis, key)
+            await require_moment_finder(self._redis, key)
 
     async def _check_callback(self, url: str | None) -> None:
         if url is None:
             return
-        if not self._takes_callbacks:
+        if not self._sends_callbacks:
             raise InvalidInput("callback_url: this server sends no callbacks, because CALLBACK_SECRET is not set")
         if not _is_web_address(url):
             raise InvalidInput("callback_url: must be an http:// or https:// address")
-        if refusal := await self._find_refusal(url):
+        if refusal := await self._find_address_refusal(url):
             raise InvalidInput(f"callback_url: {str(refusal)[0].lower()}{str(refusal)[1:]}")
 
     @staticmethod
-    def _refuse_second(material: RunPreconditions, video: str) -> None:
+    def _reject_duplicate(material: RunPreconditions, video: str) -> None:
         if material.running is not None:
-            raise already_running(material.running, video)
+            raise conflicting_run(material.running, video)
 
     async def _has_audio(self, video: str) -> bool:
         try:
@@ -310,7 +310,7 @@ class Starts:
             return False
         return True
 
-    async def _cannot_be_transcribed(self, material: RunPreconditions, video: str) -> bool:
+    async def _is_silent(self, material: RunPreconditions, video: str) -> bool:
         return material.is_silent and not material.has_transcript and not await self._has_audio(video)
 
     async def _require_audio(self, video: str) -> None:
@@ -343,15 +343,15 @@ class Starts:
                 reason = "Video clip not available, and the video file is missing. Disable video refinement."
             raise Precondition(reason) from None
 
-    async def _look_for_film(self, resolved: ResolvedUrl) -> ResolvedUrl:
+    async def _check_video_file(self, resolved: ResolvedUrl) -> ResolvedUrl:
         try:
-            return await look_for_film(self._storage, resolved)
+            return await check_video_file(self._storage, resolved)
         except StorageUnavailable as error:  # the run is accepted, and finds out by itself
             _log.warning("Whether the film of %r is here is not known: %s", resolved.video, error)
             return resolved
 
 
-def _require_inside(moment_end: float | None, material: RunPreconditions) -> None:
+def _require_moment_inside(moment_end: float | None, material: RunPreconditions) -> None:
     problem = describe_moment_outside(moment_end or 0.0, material.video_seconds)
     if problem is not None:
         raise Precondition(problem)

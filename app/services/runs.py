@@ -19,11 +19,11 @@ from app.repositories import VideoRepository
 from app.repositories.ended_runs import EndedRequest, EndedRunRepository, FailedRun, FailedRunDetails, StoredResults
 from app.repositories.runs import ActiveRun, RunRepository, RunSummary
 from app.repositories.stage_queue import StageQueueRepository
-from app.services.cursors import broken_cursor, read_cursor, write_cursor
+from app.services.cursors import decode_cursor, encode_cursor, invalid_cursor
 from app.services.identifiers import findable
 from app.services.live_runs import LiveRuns, find_stage_progress
-from app.services.models import remember_model_keys
-from app.services.run_requests import Starts
+from app.services.models import mask_model_keys
+from app.services.run_requests import RunRequests
 from app.storage import Storage, find_audio_file
 
 # What the table says of a run, in the words of clients. A run of which a part succeeded has ended, and its error tells
@@ -49,11 +49,11 @@ class RunPage:
     next_cursor: str | None
 
 
-async def find_status(database: Database, redis: Redis, video: str) -> RunSummary | None:
+async def find_run_status(database: Database, redis: Redis, video: str) -> RunSummary | None:
     """Return the newest full run of a video as it is now, or None, also for a video that does not exist."""
     async with database.connect() as conn:
         runs = await RunRepository(conn).list_summaries(findable(video), 1, run_type=RunType.FULL)
-    return await _add_progress(redis, video, runs[0]) if runs else None
+    return await _add_live_progress(redis, video, runs[0]) if runs else None
 
 
 async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_type: RunType | None) -> RunPage:
@@ -62,12 +62,12 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
     Raises `InvalidInput` for a cursor of another list.
     """
     of = ["runs", video, run_type]
-    before = _read_place(read_cursor(of, cursor)) if cursor else None
+    before = _decode_position(decode_cursor(of, cursor)) if cursor else None
     runs = await RunRepository(conn).list_summaries(findable(video), limit + 1, before, run_type)
     if len(runs) <= limit:
         return RunPage(runs, None)
     last = runs[limit - 1]
-    return RunPage(runs[:limit], write_cursor(of, [last.started_at.isoformat(), last.id]))
+    return RunPage(runs[:limit], encode_cursor(of, [last.started_at.isoformat(), last.id]))
 
 
 async def list_active(conn: Connection, limit: int, after: int) -> list[ActiveRun]:
@@ -75,7 +75,7 @@ async def list_active(conn: Connection, limit: int, after: int) -> list[ActiveRu
     return await RunRepository(conn).list_active(limit, after)
 
 
-def status_of(run: RunSummary) -> str:
+def run_status(run: RunSummary) -> str:
     """Return the status in the words of clients."""
     if run.status == RunStatus.RUNNING and run.details and run.details.is_waiting:
         return "pending"
@@ -84,19 +84,19 @@ def status_of(run: RunSummary) -> str:
 
 def has_ended(run: RunSummary) -> bool:
     """Tell whether nothing more will happen to the run."""
-    return status_of(run) not in ("pending", "processing")
+    return run_status(run) not in ("pending", "processing")
 
 
-def duration_of(run: RunSummary) -> float | None:
+def run_duration(run: RunSummary) -> float | None:
     """Return the seconds that a completed run took."""
-    if status_of(run) != "completed":
+    if run_status(run) != "completed":
         return None
     if run.duration_seconds is None and run.completed_at is not None:
         return (run.completed_at - run.started_at).total_seconds()
     return run.duration_seconds
 
 
-def models_of(run: RunSummary) -> tuple[str, str]:
+def run_models(run: RunSummary) -> tuple[str, str]:
     """Return the model that moments were sought with and the one they were refined with; '' where it is not known."""
     if run.details is None:
         model = run.model or ""
@@ -108,10 +108,10 @@ def models_of(run: RunSummary) -> tuple[str, str]:
     )
 
 
-def shown_model_of(run: RunSummary) -> str:
+def displayed_model(run: RunSummary) -> str:
     """Return the model as clients show it: the key that was asked for, or the local engine's own name where that has
     answered for it; '' where it is not known."""
-    generation, refinement = models_of(run)
+    generation, refinement = run_models(run)
     answers, of_config = answered_by(run), run.model or ""
     of_generation = answers.get(Stage.GENERATION) or (of_config if run.operation_type == "generation" else "")
     answered = of_generation or answers.get(Stage.REFINEMENT) or of_config
@@ -125,12 +125,12 @@ def answered_by(run: RunSummary) -> dict[str, str]:
     return {stage.value: str(name) for stage, name in names.items() if name}
 
 
-def stages_of(run: RunSummary) -> dict[Stage, StageRecord]:
+def run_stages(run: RunSummary) -> dict[Stage, StageRecord]:
     """Return what is known of the run's stages, in the order of the pipeline."""
     if run.details is None:
-        return _guess_stages(run)
+        return _infer_stages(run)
     records = run.details.stages
-    settled = {stage: _settle(stage, records.get(stage, _PENDING), run) for stage in _list_stages(run.type)}
+    settled = {stage: _settle_stage(stage, records.get(stage, _PENDING), run) for stage in _list_stages(run.type)}
     return {stage: shown_record(stage, record) for stage, record in settled.items()}
 
 
@@ -139,15 +139,15 @@ def _list_stages(run_type: str) -> tuple[Stage, ...]:
     return list_stages(RunType(run_type)) if run_type in set(RunType) else ()
 
 
-def current_stage_of(run: RunSummary) -> str | None:
+def current_stage(run: RunSummary) -> str | None:
     """Return the stage that is worked on, or that was last."""
     if run.details is not None:
         return last_begun_stage(run.details.stages)
-    stages = _guess_stages(run)
+    stages = _infer_stages(run)
     return run.error_stage if run.error_stage in stages else next(reversed(stages), None)
 
 
-def _guess_stages(run: RunSummary) -> dict[Stage, StageRecord]:
+def _infer_stages(run: RunSummary) -> dict[Stage, StageRecord]:
     """Return the stages that the row of an earlier version tells of: how they ended, and not when."""
     made = {Stage.GENERATION: run.total_moments_generated, Stage.CLIPS: run.total_clips_created}
     found = {stage: StageRecord(StageStatus.COMPLETED) for stage, count in made.items() if count}
@@ -157,7 +157,7 @@ def _guess_stages(run: RunSummary) -> dict[Stage, StageRecord]:
     return {stage: found[stage] for stage in Stage if stage in found}
 
 
-def _settle(stage: Stage, record: StageRecord, run: RunSummary) -> StageRecord:
+def _settle_stage(stage: Stage, record: StageRecord, run: RunSummary) -> StageRecord:
     """Return the record as the end of the run has left it: a stage that was being done is not any more."""
     if run.status == RunStatus.RUNNING or record.is_done:
         return record
@@ -168,7 +168,7 @@ def _settle(stage: Stage, record: StageRecord, run: RunSummary) -> StageRecord:
     return replace(record, status=StageStatus.PENDING) if record.is_under_way else record
 
 
-async def _add_progress(redis: Redis, video: str, run: RunSummary) -> RunSummary:
+async def _add_live_progress(redis: Redis, video: str, run: RunSummary) -> RunSummary:
     """Return the run with what its worker tells of the stage that it does, where Redis answers at once."""
     details = run.details
     if details is None or run.status != RunStatus.RUNNING or details.is_waiting:
@@ -184,16 +184,16 @@ def unix_seconds(time: datetime) -> float:
     return time.replace(tzinfo=UTC).timestamp()
 
 
-def _read_place(place: Any) -> tuple[datetime, int]:
+def _decode_position(place: Any) -> tuple[datetime, int]:
     match place:
         case [str(text), int(run_id)] if 0 < run_id <= LARGEST_ID and run_id is not True:
             try:
                 started_at = datetime.fromisoformat(text)
             except ValueError:
-                raise broken_cursor() from None
+                raise invalid_cursor() from None
             if started_at.tzinfo is None:
                 return started_at, run_id
-    raise broken_cursor()
+    raise invalid_cursor()
 
 
 async def list_failed(conn: Connection, limit: int, before: int | None) -> list[FailedRun]:
@@ -207,23 +207,23 @@ async def get_failed(database: Database, redis: Redis, identifier: str) -> Faile
         failed = await EndedRunRepository(conn).get_failed(findable(identifier))
     if failed is None:
         raise RunNotFound
-    await remember_model_keys(redis)
+    await mask_model_keys(redis)
     raw_answer = await asyncio.to_thread(mask_values, failed.raw_answer)
     return replace(failed, request=mask_values(failed.request), raw_answer=raw_answer)
 
 
 @dataclass(slots=True)
-class Cancelled:
+class CancelledRuns:
     """Identifiers of runs that have ended, and of those that end as soon as their workers see it."""
 
     ended: list[str] = field(default_factory=list)
     ending: list[str] = field(default_factory=list)
 
 
-async def cancel_runs(conn: Connection, video: str) -> Cancelled:
+async def cancel_runs(conn: Connection, video: str) -> CancelledRuns:
     """Have the active runs of a video end, in the caller's transaction; those that no living worker has end
     at once."""
-    cancelled = Cancelled()
+    cancelled = CancelledRuns()
     await VideoRepository(conn).lock(findable(video))  # before its runs, as a worker does
     for run_id, identifier in await RunRepository(conn).list_active_of_video(findable(video)):
         has_ended = await StageQueueRepository(conn).request_cancel(run_id, STALLED_AFTER)
@@ -243,22 +243,22 @@ async def cancel_pipeline(database: Database, redis: Redis, video: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Retried:
+class RetriedRun:
     """The identifier of the new run, and of its video."""
 
     request_id: str
     video: str
 
 
-class Retries:
+class RunRetries:
     """Accepts ended runs again. Each raises `AlreadyRunning` too."""
 
-    def __init__(self, database: Database, storage: Storage, starts: Starts) -> None:
+    def __init__(self, database: Database, storage: Storage, run_requests: RunRequests) -> None:
         self._database = database
         self._storage = storage
-        self._starts = starts
+        self._run_requests = run_requests
 
-    async def retry(self, video: str, identifier: str | None = None) -> Retried:
+    async def retry(self, video: str, identifier: str | None = None) -> RetriedRun:
         """Run one of the video's ended runs again: the one that is named, or the newest full one.
 
         Raises `VideoNotFound`, `RunNotFound`, and `NothingRuns` where no full run has ended.
@@ -270,25 +270,25 @@ class Retries:
             ended = await EndedRunRepository(conn).find(video=video, identifier=named)
         if ended is None:
             raise NothingRuns(f"No run to retry for video '{video}'") if identifier is None else RunNotFound
-        return await self._run_again(ended)
+        return await self._enqueue_again(ended)
 
-    async def retry_failed(self, identifier: str) -> Retried:
+    async def retry_failed(self, identifier: str) -> RetriedRun:
         """Run a failed run again. Raises `RunNotFound`."""
         async with self._database.connect() as conn:
             ended = await EndedRunRepository(conn).find(identifier=findable(identifier))
         if ended is None or ended.status != RunStatus.FAILED:
             raise RunNotFound
-        return await self._run_again(ended)
+        return await self._enqueue_again(ended)
 
-    async def _run_again(self, ended: EndedRequest) -> Retried:
-        await self._starts.check_again(ended.video, ended.type, ended.request)
-        stages = await self._list_done(ended)
-        new = await self._starts.accept(
+    async def _enqueue_again(self, ended: EndedRequest) -> RetriedRun:
+        await self._run_requests.check_prerequisites(ended.video, ended.type, ended.request)
+        stages = await self._list_reusable_stages(ended)
+        new = await self._run_requests.enqueue(
             ended.video, ended.type, ended.request, ended.subject, stages, retried=ended.identifier
         )
-        return Retried(new, ended.video)
+        return RetriedRun(new, ended.video)
 
-    async def _list_done(self, ended: EndedRequest) -> Mapping[Stage, StageRecord]:
+    async def _list_reusable_stages(self, ended: EndedRequest) -> Mapping[Stage, StageRecord]:
         """Return the records of the stages that need not be done again."""
         finished = _finished_stages(ended)
         if not finished:
@@ -297,24 +297,24 @@ class Retries:
             stored = await EndedRunRepository(conn).get_stored_results(ended.video)
         if stored is None:
             return {}
-        existing = await self._find_results(ended.video, stored)
+        existing = await self._find_existing_results(ended.video, stored)
         return {
             stage: StageRecord(StageStatus.SKIPPED, skip_reason=f"Done by {ended.identifier}")
             for stage in finished
             if (has_results := STAGE_TABLE[stage].has_results) and has_results(existing)
         }
 
-    async def _find_results(self, video: str, stored: StoredResults) -> ExistingResults:
+    async def _find_existing_results(self, video: str, stored: StoredResults) -> ExistingResults:
         return ExistingResults(
-            has_video_file=await self._is_there(self._storage.stat(stored.video_file_url)),
-            has_audio=await self._is_there(find_audio_file(self._storage, video)),
+            has_video_file=await self._exists(self._storage.stat(stored.video_file_url)),
+            has_audio=await self._exists(find_audio_file(self._storage, video)),
             has_transcript=stored.has_transcript,
             has_moments=stored.has_moments,
             has_all_clips=stored.has_all_clips,
         )
 
     @staticmethod
-    async def _is_there(finding: Awaitable[object]) -> bool:
+    async def _exists(finding: Awaitable[object]) -> bool:
         try:
             await finding
         except FileMissing:

@@ -20,7 +20,7 @@ from app.repositories.search import (
     SearchHit,
     SearchRepository,
 )
-from app.services.cursors import broken_cursor, read_cursor, write_cursor
+from app.services.cursors import decode_cursor, encode_cursor, invalid_cursor
 
 # Segments of a hit that a player may jump to.
 _SEGMENTS = 10
@@ -30,7 +30,7 @@ Hit = TypeVar("Hit", SearchHit, MomentHit)
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[Hit]):
+class SearchResult(Generic[Hit]):
     """A hit; `snippet` is HTML in which only `<mark>` is markup."""
 
     hit: Hit
@@ -45,8 +45,8 @@ class Found(Generic[Hit]):
 class SearchPage:
     """A page of both lists, the best first; no cursor where neither goes on."""
 
-    transcripts: list[Found[SearchHit]]
-    moments: list[Found[MomentHit]]
+    transcripts: list[SearchResult[SearchHit]]
+    moments: list[SearchResult[MomentHit]]
     next_cursor: str | None
 
 
@@ -60,40 +60,40 @@ async def search(conn: Connection, query: str, filters: SearchFilters, limit: in
             raise InvalidInput(f"{name} must not hold the character {found}")
     query, filters = to_nfc(query), replace(filters, video=to_nfc(filters.video) if filters.video else None)
     of = ["search", query, filters.video, filters.language, filters.min_score]
-    said, titled = _read_places(read_cursor(of, cursor)) if cursor else (START, START)
+    said, titled = _decode_positions(decode_cursor(of, cursor)) if cursor else (START, START)
     hits = SearchRepository(conn)
     # One more than the page has, to know whether there is another page.
     transcripts = await hits.search_transcripts(query, filters, limit + 1, _SEGMENTS, said) if said else []
     moments = await hits.search_moments(query, filters, limit + 1, titled) if titled else []
-    places = [_last_place(transcripts, limit), _last_place(moments, limit)]
+    places = [_next_position(transcripts, limit), _next_position(moments, limit)]
     return SearchPage(
-        [Found(hit, _mark(hit.snippet)) for hit in transcripts[:limit]],
-        [Found(hit, _mark(hit.snippet)) for hit in moments[:limit]],
-        write_cursor(of, places) if any(places) else None,
+        [SearchResult(hit, _highlight(hit.snippet)) for hit in transcripts[:limit]],
+        [SearchResult(hit, _highlight(hit.snippet)) for hit in moments[:limit]],
+        encode_cursor(of, places) if any(places) else None,
     )
 
 
-def _last_place(hits: Sequence[Hit], limit: int) -> tuple[float, int] | None:
+def _next_position(hits: Sequence[Hit], limit: int) -> tuple[float, int] | None:
     """Return the place of the page's last hit, or None where no other comes behind it."""
     return (hits[limit - 1].rank, hits[limit - 1].id) if len(hits) > limit else None
 
 
-def _read_places(places: Any) -> list[SearchCursor | None]:
+def _decode_positions(places: Any) -> list[SearchCursor | None]:
     """Return where each list goes on, or None where it has ended."""
     if not isinstance(places, list) or len(places) != 2 or not any(places):
-        raise broken_cursor()
-    return [_read_place(place) for place in places]
+        raise invalid_cursor()
+    return [_decode_position(place) for place in places]
 
 
-def _read_place(place: Any) -> SearchCursor | None:
+def _decode_position(place: Any) -> SearchCursor | None:
     match place:
         case None:
             return None
         case [float(rank), int(row)] if 0 <= rank <= _LARGEST_RANK and 0 < row <= LARGEST_ID and row is not True:
             return SearchCursor(rank, row)
         case _:
-            raise broken_cursor()
+            raise invalid_cursor()
 
 
-def _mark(text: str) -> str:
+def _highlight(text: str) -> str:
     return html.escape(text).replace(MARK_START, "<mark>").replace(MARK_STOP, "</mark>")

@@ -22,12 +22,12 @@ from app.services.identifiers import findable
 from app.services.live_runs import find_stage_progress
 from app.storage import Storage, find_audio_file
 
-Stored = TypeVar("Stored")
+StoredT = TypeVar("StoredT")
 _log = logging.getLogger(__name__)
-FOLLOWERS_AT_MOST = 1000
-LOOK_SECONDS = 1.0
+MAX_FOLLOWERS = 1000
+POLL_SECONDS = 1.0
 # Proxies close what is quiet for a minute, and some for half of one.
-QUIET_SECONDS = 15.0
+KEEP_ALIVE_SECONDS = 15.0
 
 
 class JobState(StrEnum):
@@ -50,7 +50,7 @@ _STATES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class JobProgress:
     """How far a job is that makes many things; those that failed count as processed."""
 
     total: int
@@ -66,13 +66,13 @@ class JobStatus:
     started_at: float | None = None
     elapsed_seconds: float | None = None
     error: str = ""
-    progress: Progress | None = None
+    progress: JobProgress | None = None
 
 
 _NOT_STARTED = JobStatus(JobState.NOT_STARTED)
 
 
-class Statuses:
+class JobStatusReader:
     """The statuses of a video's jobs. Each raises `VideoNotFound`."""
 
     def __init__(self, database: Database, redis: Redis, storage: Storage) -> None:
@@ -82,37 +82,41 @@ class Statuses:
 
     async def get_audio(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require(await JobRepository(conn).get_audio(findable(video)))
-        return _tell(stored.run) if stored.run else await self._find_audio(video)
+            stored = _require_video(await JobRepository(conn).get_audio(findable(video)))
+        return _run_job_status(stored.run) if stored.run else await self._find_audio(video)
 
     async def get_transcription(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require(await JobRepository(conn).get_transcript(findable(video)))
-        return _tell(stored.run) if stored.run else _completed(stored.made_at, stored.processing_seconds)
+            stored = _require_video(await JobRepository(conn).get_transcript(findable(video)))
+        return (
+            _run_job_status(stored.run) if stored.run else _stored_job_status(stored.made_at, stored.processing_seconds)
+        )
 
     async def get_generation(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require(await JobRepository(conn).get_generated(findable(video)))
-        return _tell(stored.run) if stored.run else _completed(stored.made_at)
+            stored = _require_video(await JobRepository(conn).get_generated(findable(video)))
+        return _run_job_status(stored.run) if stored.run else _stored_job_status(stored.made_at)
 
     async def get_refinement(self, video: str, moment: str) -> JobStatus:
         """Raises `MomentNotFound` too."""
         async with self._database.connect() as conn:
-            stored = _require(await JobRepository(conn).get_refinement(findable(video), findable(moment)))
+            stored = _require_video(await JobRepository(conn).get_refinement(findable(video), findable(moment)))
         if not stored.has_moment:
             raise MomentNotFound
-        return _tell(stored.run) if stored.run else _completed(stored.made_at)
+        return _run_job_status(stored.run) if stored.run else _stored_job_status(stored.made_at)
 
     async def get_clips(self, video: str) -> JobStatus:
         """The tables do not hold what failed: an original without a clip may have been added since."""
         async with self._database.connect() as conn:
-            stored = _require(await JobRepository(conn).get_clips(findable(video)))
+            stored = _require_video(await JobRepository(conn).get_clips(findable(video)))
         if stored.run is None:
-            return _completed(stored.made_at, progress=Progress(stored.originals, stored.clips, 0))
+            return _stored_job_status(stored.made_at, progress=JobProgress(stored.originals, stored.clips, 0))
         counts = stored.run.clips
         if stored.run.status == RunStatus.RUNNING:
             counts = await find_stage_progress(self._redis, stored.run.identifier, video, Stage.CLIPS) or counts
-        return _tell(stored.run, Progress(counts["total"], counts["processed"], counts["failed"]) if counts else None)
+        return _run_job_status(
+            stored.run, JobProgress(counts["total"], counts["processed"], counts["failed"]) if counts else None
+        )
 
     async def _find_audio(self, video: str) -> JobStatus:
         try:
@@ -122,7 +126,7 @@ class Statuses:
         return JobStatus(JobState.COMPLETED, file.modified.timestamp())
 
 
-def _tell(run: JobRun, progress: Progress | None = None) -> JobStatus:
+def _run_job_status(run: JobRun, progress: JobProgress | None = None) -> JobStatus:
     started_at = _unix_seconds(run.started_at)
     ended_at = time.time() if run.completed_at is None else _unix_seconds(run.completed_at)
     error = mask_secrets(run.error_message or "") or ("Cancelled" if run.status == RunStatus.CANCELLED else "")
@@ -131,8 +135,8 @@ def _tell(run: JobRun, progress: Progress | None = None) -> JobStatus:
     )
 
 
-def _completed(
-    made_at: datetime | None, elapsed_seconds: float | None = None, progress: Progress | None = None
+def _stored_job_status(
+    made_at: datetime | None, elapsed_seconds: float | None = None, progress: JobProgress | None = None
 ) -> JobStatus:
     if made_at is None:
         return _NOT_STARTED
@@ -143,67 +147,67 @@ def _unix_seconds(time: datetime) -> float:
     return time.replace(tzinfo=UTC).timestamp()
 
 
-def _require(stored: Stored | None) -> Stored:
+def _require_video(stored: StoredT | None) -> StoredT:
     if stored is None:
         raise VideoNotFound
     return stored
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class FeedState:
     """A state in the form it is sent in; nothing comes after the last one."""
 
     id: str
     data: bytes
-    is_last: bool
+    is_final: bool
 
 
 class _Feed:
     def __init__(self) -> None:
-        self.latest: State | None = None
+        self.latest: FeedState | None = None
         self.changed = asyncio.Event()
         self.has_ended = False
         self.followers = 0
         self.task: asyncio.Task[None] | None = None
 
-    def tell(self) -> None:
+    def publish(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
 
 
-class Feeds:
+class StatusFeeds:
     """Follows states by their keys; nothing is looked up for a key that nobody follows."""
 
     def __init__(
         self,
-        read: Callable[[str], Awaitable[State]],
+        read: Callable[[str], Awaitable[FeedState]],
         is_stopping: Callable[[], bool],
         *,
-        followers_at_most: int = FOLLOWERS_AT_MOST,
-        look_seconds: float = LOOK_SECONDS,
-        quiet_seconds: float = QUIET_SECONDS,
+        max_followers: int = MAX_FOLLOWERS,
+        poll_seconds: float = POLL_SECONDS,
+        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
     ) -> None:
         self._read = read
         self._is_stopping = is_stopping
-        self._followers_at_most = followers_at_most
-        self._look_seconds = look_seconds
-        self._quiet_seconds = quiet_seconds
+        self._max_followers = max_followers
+        self._poll_seconds = poll_seconds
+        self._keep_alive_seconds = keep_alive_seconds
         self._feeds: dict[str, _Feed] = {}
 
-    async def get_state(self, key: str) -> State:
+    async def get_state(self, key: str) -> FeedState:
         """Return the state as it is now. Raises `TooManyFollowers` where no more can follow what comes after it."""
-        if sum(feed.followers for feed in self._feeds.values()) >= self._followers_at_most:
+        if sum(feed.followers for feed in self._feeds.values()) >= self._max_followers:
             raise TooManyFollowers
         return await self._read(key)
 
-    async def follow(self, key: str, known: State) -> AsyncGenerator[State | None]:
+    async def follow(self, key: str, known: FeedState) -> AsyncGenerator[FeedState | None]:
         """Yield each state that comes after the known one, and None whenever there was none for a while.
 
         Ends behind the last state, and when the server stops.
         """
-        feed = self._join(key)
+        feed = self._subscribe(key)
         try:
-            while not known.is_last:
+            while not known.is_final:
                 changed = feed.changed
                 if feed.latest is not None and feed.latest.id != known.id:
                     known = feed.latest
@@ -213,37 +217,37 @@ class Feeds:
                 elif not await self._wait(changed):
                     yield None
         finally:
-            self._leave(key, feed)
+            self._unsubscribe(key, feed)
 
     async def _wait(self, changed: asyncio.Event) -> bool:
         try:
-            async with asyncio.timeout(self._quiet_seconds):
+            async with asyncio.timeout(self._keep_alive_seconds):
                 return await changed.wait()
         except TimeoutError:
             return False
 
-    def _join(self, key: str) -> _Feed:
+    def _subscribe(self, key: str) -> _Feed:
         feed = self._feeds.get(key)
         if feed is None:
             feed = self._feeds[key] = _Feed()
-            feed.task = asyncio.create_task(self._look(key, feed), context=Context())  # of no request
+            feed.task = asyncio.create_task(self._poll(key, feed), context=Context())  # of no request
         feed.followers += 1
         return feed
 
-    def _leave(self, key: str, feed: _Feed) -> None:
+    def _unsubscribe(self, key: str, feed: _Feed) -> None:
         feed.followers -= 1
         if not feed.followers and feed.task is not None:
             feed.task.cancel()
-            self._forget(key, feed)
+            self._remove(key, feed)
 
-    def _forget(self, key: str, feed: _Feed) -> None:
+    def _remove(self, key: str, feed: _Feed) -> None:
         if self._feeds.get(key) is feed:
             del self._feeds[key]
 
-    async def _look(self, key: str, feed: _Feed) -> None:
+    async def _poll(self, key: str, feed: _Feed) -> None:
         try:
             while not self._is_stopping():
-                await asyncio.sleep(self._look_seconds)
+                await asyncio.sleep(self._poll_seconds)
                 try:
                     state = await self._read(key)
                 except Exception as error:  # whoever follows waits until it can be read again
@@ -251,10 +255,10 @@ class Feeds:
                     continue
                 if feed.latest is None or state.id != feed.latest.id:
                     feed.latest = state
-                    feed.tell()
-                if state.is_last:
+                    feed.publish()
+                if state.is_final:
                     return
         finally:
             feed.has_ended = True
-            self._forget(key, feed)
-            feed.tell()
+            self._remove(key, feed)
+            feed.publish()

@@ -35,9 +35,9 @@ _log = logging.getLogger(__name__)
 _WORKERS = 2
 # How long a file that gives no picture is not decoded again, and how many such files are remembered.
 _FAILURE_SECONDS = 60.0
-_FAILURES_AT_MOST = 10_000
+_MAX_FAILURES = 10_000
 # How long a storage that cannot keep a picture, or does not give a film, is left alone. Decoding costs more than both.
-_TROUBLE_SECONDS = 5.0
+_STORAGE_FAILURE_SECONDS = 5.0
 
 
 class Thumbnails:
@@ -47,12 +47,12 @@ class Thumbnails:
         self._database = database
         self._storage = storage
         self._workers = Workers("stills", _WORKERS)
-        self._makings: dict[ThumbnailOwner, asyncio.Task[str]] = {}
-        self._failures: TTLCache[ThumbnailOwner, None] = TTLCache(_FAILURES_AT_MOST, _FAILURE_SECONDS)
-        self._reported: LRUCache[ThumbnailOwner, None] = LRUCache(_FAILURES_AT_MOST)
+        self._tasks: dict[ThumbnailOwner, asyncio.Task[str]] = {}
+        self._failures: TTLCache[ThumbnailOwner, None] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
+        self._reported: LRUCache[ThumbnailOwner, None] = LRUCache(_MAX_FAILURES)
         # What a storage raised for a film, and under None what ours raised for a picture.
-        self._troubles: TTLCache[ThumbnailOwner | None, StorageFull | StorageUnavailable] = TTLCache(
-            _FAILURES_AT_MOST, _TROUBLE_SECONDS
+        self._storage_failures: TTLCache[ThumbnailOwner | None, StorageFull | StorageUnavailable] = TTLCache(
+            _MAX_FAILURES, _STORAGE_FAILURE_SECONDS
         )
 
     @asynccontextmanager
@@ -66,7 +66,7 @@ class Thumbnails:
         if owner is None:
             raise VideoNotFound
         async with AsyncExitStack() as stack:
-            yield await self._open(stack, owner, f"{thumbnail_folder(identifier)}/")
+            yield await self._open_thumbnail(stack, owner, f"{thumbnail_folder(identifier)}/")
 
     @asynccontextmanager
     async def open_clip(self, video: str, moment: str) -> AsyncIterator[OpenFile]:
@@ -84,67 +84,67 @@ class Thumbnails:
         if owner is None:
             raise ClipNotFound
         async with AsyncExitStack() as stack:
-            yield await self._open(stack, owner, f"{thumbnail_folder(video)}/{name_of(moment)}-")
+            yield await self._open_thumbnail(stack, owner, f"{thumbnail_folder(video)}/{name_of(moment)}-")
 
     async def aclose(self) -> None:
         """Make no more pictures. What is being decoded ends by itself, soon."""
-        makings = list(self._makings.values())
-        for making in makings:
-            making.cancel()
-        await asyncio.gather(*makings, return_exceptions=True)
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._workers.close()
 
-    async def _open(self, stack: AsyncExitStack, owner: ThumbnailOwner, key: str) -> OpenFile:
+    async def _open_thumbnail(self, stack: AsyncExitStack, owner: ThumbnailOwner, key: str) -> OpenFile:
         if owner.thumbnail_url is not None:
             with contextlib.suppress(FileMissing):  # another one is made in its place
                 return await stack.enter_async_context(self._storage.opened(owner.thumbnail_url))
-        return await stack.enter_async_context(self._storage.opened(await self._share(owner, key)))
+        return await stack.enter_async_context(self._storage.opened(await self._join_task(owner, key)))
 
-    async def _share(self, owner: ThumbnailOwner, key: str) -> str:
+    async def _join_task(self, owner: ThumbnailOwner, key: str) -> str:
         """Wait for the picture that is being made of an owner, or have it made; who goes away, leaves it to the others.
 
         Raises `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
         """
-        self._check(owner)
-        making = self._makings.get(owner)
-        if making is None:
-            making = asyncio.create_task(self._make(owner, key), context=Context())  # of all, so of no request
-            self._makings[owner] = making
-            making.add_done_callback(lambda done: self._forget(owner, done))
-        return await asyncio.shield(making)
+        self._raise_recent_failure(owner)
+        task = self._tasks.get(owner)
+        if task is None:
+            task = asyncio.create_task(self._make_thumbnail(owner, key), context=Context())  # of all, so of no request
+            self._tasks[owner] = task
+            task.add_done_callback(lambda done: self._remove_task(owner, done))
+        return await asyncio.shield(task)
 
-    def _check(self, owner: ThumbnailOwner) -> None:
+    def _raise_recent_failure(self, owner: ThumbnailOwner) -> None:
         """Raise what was raised a short while ago."""
         if owner in self._failures:
             raise ThumbnailNotFound
-        if trouble := self._troubles.get(None) or self._troubles.get(owner):
-            raise type(trouble)(str(trouble))
+        if failure := self._storage_failures.get(None) or self._storage_failures.get(owner):
+            raise type(failure)(str(failure))
 
-    def _forget(self, owner: ThumbnailOwner, making: asyncio.Task[str]) -> None:
-        del self._makings[owner]
-        if not making.cancelled():
-            making.exception()  # looked at, even where nobody waits any more
+    def _remove_task(self, owner: ThumbnailOwner, task: asyncio.Task[str]) -> None:
+        del self._tasks[owner]
+        if not task.cancelled():
+            task.exception()  # looked at, even where nobody waits any more
 
-    async def _make(self, owner: ThumbnailOwner, key: str) -> str:
+    async def _make_thumbnail(self, owner: ThumbnailOwner, key: str) -> str:
         async with self._database.connect() as conn:
             url = await ThumbnailRepository(conn).get_url(owner)
         if url is not None and url != owner.thumbnail_url:  # made since the owner was looked up
             return url
-        jpeg = await self._take_still(owner)
-        with self._noting_trouble(owner, None):
-            file = await self._store(jpeg, f"{key}{secrets.token_hex(12)}.jpg")
-        return await self._write_row(owner, file)
+        jpeg = await self._decode_frame(owner)
+        with self._remember_storage_failure(owner, None):
+            file = await self._store_jpeg(jpeg, f"{key}{secrets.token_hex(12)}.jpg")
+        return await self._write_thumbnail_row(owner, file)
 
-    async def _take_still(self, owner: ThumbnailOwner) -> bytes:
+    async def _decode_frame(self, owner: ThumbnailOwner) -> bytes:
         try:
-            with self._noting_trouble(owner, owner):
-                return await self._workers.run(self._decode, owner.file_url)
+            with self._remember_storage_failure(owner, owner):
+                return await self._workers.run(self._decode_file, owner.file_url)
         except (NoThumbnail, FileMissing, OSError) as error:
             self._failures[owner] = None
-            self._report(owner, error)
+            self._report_failure(owner, error)
             raise ThumbnailNotFound from None
 
-    def _report(self, owner: ThumbnailOwner, error: Exception) -> None:
+    def _report_failure(self, owner: ThumbnailOwner, error: Exception) -> None:
         """Log a failure when it is met first: the page that asks is opened again and again."""
         if owner in self._reported:
             return
@@ -154,15 +154,15 @@ class Thumbnails:
         _log.log(level, "No still picture of the %s %r can be made: %s", owner.kind, owner.name, error)
 
     @contextmanager
-    def _noting_trouble(self, owner: ThumbnailOwner, key: ThumbnailOwner | None) -> Iterator[None]:
+    def _remember_storage_failure(self, owner: ThumbnailOwner, key: ThumbnailOwner | None) -> Iterator[None]:
         try:
             yield
         except (StorageFull, StorageUnavailable) as error:
-            self._troubles[key] = type(error)(str(error))  # without what its traceback holds
+            self._storage_failures[key] = type(error)(str(error))  # without what its traceback holds
             _log.warning("A still picture of the %s %r cannot be made now: %s", owner.kind, owner.name, error)
             raise
 
-    def _decode(self, url: str) -> bytes:
+    def _decode_file(self, url: str) -> bytes:
         with self._storage.open(url) as file:
             try:
                 return make_thumbnail(file)
@@ -170,12 +170,12 @@ class Thumbnails:
                 file.seek(0)
                 return draw_waveform(file)
 
-    async def _store(self, jpeg: bytes, key: str) -> StoredFile:
+    async def _store_jpeg(self, jpeg: bytes, key: str) -> StoredFile:
         async with self._storage.receive() as incoming:
             await incoming.write(jpeg)
             return await self._storage.put(key, incoming.path)
 
-    async def _write_row(self, owner: ThumbnailOwner, file: StoredFile) -> str:
+    async def _write_thumbnail_row(self, owner: ThumbnailOwner, file: StoredFile) -> str:
         """Return the URL of the owner's picture: this file, or another one that was there first; then this one goes."""
         url = None
         try:

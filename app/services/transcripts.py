@@ -33,7 +33,7 @@ class CaptionFormat(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Cue:
+class CaptionCue:
     """One line of text and when it is shown, in milliseconds."""
 
     start: int
@@ -58,64 +58,59 @@ async def read_captions(database: Database, identifier: str, form: CaptionFormat
     key, segments = found
     if segments is None:
         raise TranscriptNotFound
-    return Captions(key, await asyncio.to_thread(_write, segments, form))
+    return Captions(key, await asyncio.to_thread(_render, segments, form))
 
 
-def _write(segments: str, form: CaptionFormat) -> bytes:
+def _render(segments: str, form: CaptionFormat) -> bytes:
     # Integers as floats: PostgreSQL takes integers of any length, and Python refuses to read them.
     return _WRITERS[form](make_cues(json.loads(segments, parse_int=float))).encode()
 
 
-def make_cues(segments: Any) -> list[Cue]:
+def make_cues(segments: Any) -> list[CaptionCue]:
     """Return a cue for each segment that has a text, in their order.
 
     Each ends behind its start and not behind the start of the next. Times that are right already stay as they are;
     where they run backwards, as at the borders of what was transcribed in pieces, the starts are moved by as little in
     all as can be, and cues that then start together share the time.
     """
-    said = list(_read(segments if isinstance(segments, list) else [segments]))
-    starts = _never_decreasing([start for start, _, _ in said])
-    times = _share(starts, [end for _, end, _ in said])
-    return [Cue(start, end, text) for (start, end), (_, _, text) in zip(times, said, strict=True)]
+    segments_read = list(_parse_segments(segments if isinstance(segments, list) else [segments]))
+    starts = _isotonic_starts([start for start, _, _ in segments_read])
+    times = _share_times(starts, [end for _, end, _ in segments_read])
+    return [CaptionCue(start, end, text) for (start, end), (_, _, text) in zip(times, segments_read, strict=True)]
 
 
-def write_srt(cues: Sequence[Cue]) -> str:
-    return "\n".join(
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text}\n"
-        for number, cue in enumerate(cues, start=1)
-    )
+def write_srt(cues: Sequence[CaptionCue]) -> str:
+    return "\n".join(f"{number}\n{_format_cue_times(cue, ',')}\n{cue.text}\n" for number, cue in enumerate(cues, 1))
 
 
-def write_vtt(cues: Sequence[Cue]) -> str:
-    blocks = (
-        f"\n{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{html.escape(cue.text, quote=False)}\n" for cue in cues
-    )
+def write_vtt(cues: Sequence[CaptionCue]) -> str:
+    blocks = (f"\n{_format_cue_times(cue, '.')}\n{html.escape(cue.text, quote=False)}\n" for cue in cues)
     return "WEBVTT\n" + "".join(blocks)
 
 
-def write_text(cues: Sequence[Cue]) -> str:
+def write_text(cues: Sequence[CaptionCue]) -> str:
     return "".join(f"{cue.text}\n" for cue in cues)
 
 
-_WRITERS: Mapping[CaptionFormat, Callable[[Sequence[Cue]], str]] = {
+_WRITERS: Mapping[CaptionFormat, Callable[[Sequence[CaptionCue]], str]] = {
     CaptionFormat.SRT: write_srt,
     CaptionFormat.VTT: write_vtt,
     CaptionFormat.TXT: write_text,
 }
 
 
-def _read(segments: Sequence[Any]) -> Iterator[tuple[int, int, str]]:
+def _parse_segments(segments: Sequence[Any]) -> Iterator[tuple[int, int, str]]:
     """Yield start, end and text; a time that cannot be read is the last one that could be."""
     last = 0
     for segment in segments:
-        text = _one_line(segment.get("text")) if isinstance(segment, dict) else ""
+        text = _join_lines(segment.get("text")) if isinstance(segment, dict) else ""
         if text:
             start = _milliseconds(segment.get("start"), last)
             last = _milliseconds(segment.get("end"), start)
             yield start, last, text
 
 
-def _one_line(text: Any) -> str:
+def _join_lines(text: Any) -> str:
     return " ".join(_CONTROLS.sub(" ", text).split()) if isinstance(text, str) else ""
 
 
@@ -125,7 +120,7 @@ def _milliseconds(seconds: Any, unknown: int) -> int:
     return round(max(0, seconds) * 1000)
 
 
-def _never_decreasing(starts: Sequence[int]) -> list[int]:
+def _isotonic_starts(starts: Sequence[int]) -> list[int]:
     """Return the non-decreasing numbers with the least sum of distances to `starts`.
 
     Isotonic regression in the L1 norm, with a heap of the starts so far.
@@ -142,7 +137,7 @@ def _never_decreasing(starts: Sequence[int]) -> list[int]:
     return moved
 
 
-def _share(starts: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int]]:
+def _share_times(starts: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int]]:
     """Return start and end of each cue: those with the same start share the time up to where the next one starts."""
     groups = [
         (start, [ends[place] for place in places]) for start, places in groupby(range(len(starts)), starts.__getitem__)
@@ -159,7 +154,11 @@ def _share(starts: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int]]:
     return times
 
 
-def _clock(milliseconds: int, comma: str) -> str:
+def _format_cue_times(cue: CaptionCue, comma: str) -> str:
+    return f"{_format_timestamp(cue.start, comma)} --> {_format_timestamp(cue.end, comma)}"
+
+
+def _format_timestamp(milliseconds: int, comma: str) -> str:
     seconds, rest = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)

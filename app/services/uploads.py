@@ -24,39 +24,39 @@ from app.media.limits import DEFAULT_MAX_HOURS, check_max_hours
 from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.repositories import VideoRepository
 from app.repositories.media import VideoFileRepository
-from app.services.media import while_held
-from app.services.videos import VideoDetails, invent_identifier
+from app.services.media import limit_storage_wait
+from app.services.videos import VideoDetails, random_identifier
 from app.storage import Receiver, Storage, path_of, video_folder
 from app.storage.workers import Workers
 
 # Names of this process's uploads whose rows are still to come. Another process may take one: then the row decides.
-_reserved: set[str] = set()
+_reserved_identifiers: set[str] = set()
 _log = logging.getLogger(__name__)
 # A file may be looked at for seconds, and nothing else is to wait behind it.
-_probes = Workers("probes", 2)
+_probe_pool = Workers("probes", 2)
 _FREE_SPACE_STEP = 64 * 1024**2  # bytes that arrive between two looks at the disk
-_TAKEN = "A video with this id exists already"
+_IDENTIFIER_TAKEN = "A video with this id exists already"
 
 
 @asynccontextmanager
-async def reserve_free_name(database: Database, base: str) -> AsyncIterator[str]:
+async def reserve_identifier(database: Database, base: str) -> AsyncIterator[str]:
     """Give `base`, or it with the least number from 2 on that is free, and reserve it until the block ends."""
     async with database.connect() as conn:
         taken = await VideoRepository(conn).list_names(base)
-    name = _choose_free(base, taken)
-    _reserved.add(name)  # without a pause since it was chosen
+    name = _choose_free_identifier(base, taken)
+    _reserved_identifiers.add(name)  # without a pause since it was chosen
     try:
         yield name
     finally:
-        _reserved.discard(name)
+        _reserved_identifiers.discard(name)
 
 
-def _choose_free(base: str, taken: Set[str]) -> str:
+def _choose_free_identifier(base: str, taken: Set[str]) -> str:
     names = chain([base], (f"{base}-{number}" for number in count(2)))
-    return next(name for name in names if name not in taken and name not in _reserved)
+    return next(name for name in names if name not in taken and name not in _reserved_identifiers)
 
 
-class _NameTaken(Exception):
+class _IdentifierTaken(Exception):
     """Another video got the name while this one was stored at `url`."""
 
     def __init__(self, url: str) -> None:
@@ -65,7 +65,7 @@ class _NameTaken(Exception):
 
 
 class Upload:
-    """A video that arrives: `announce` it, `write` its bytes, and `store` it. Leaving the block forgets the rest."""
+    """A video that arrives: check its details, write its bytes, and store it; leaving the block discards the rest."""
 
     def __init__(
         self, database: Database, storage: Storage, incoming: Receiver, max_bytes: int, max_hours: float
@@ -76,27 +76,27 @@ class Upload:
         self._max_bytes = max_bytes
         self._max_hours = max_hours
 
-    async def announce(self, details: VideoDetails, at_least_bytes: int = 0) -> None:
+    async def check_details(self, details: VideoDetails, at_least_bytes: int = 0) -> None:
         """Refuse what can only fail, before the bytes are there.
 
         Raises `TooLarge`, `StorageFull`, `InvalidInput`, and `Conflict` for an identifier that the client named and
         that is taken.
         """
         if at_least_bytes > self._max_bytes:
-            raise self._too_large()
+            raise self._size_error()
         details.check()
         if at_least_bytes > 0:
             await self._incoming.check_free_space(at_least_bytes)
         if details.identifier:
             async with self._database.connect() as conn:
                 if await VideoRepository(conn).get_by_identifier(details.identifier):
-                    raise Conflict(_TAKEN)
+                    raise Conflict(_IDENTIFIER_TAKEN)
 
     async def write(self, data: bytes) -> None:
         """Raises `TooLarge` and `StorageFull`."""
         size = self._incoming.size + len(data)
         if size > self._max_bytes:
-            raise self._too_large()
+            raise self._size_error()
         if size // _FREE_SPACE_STEP > self._incoming.size // _FREE_SPACE_STEP:
             await self._incoming.check_free_space(_FREE_SPACE_STEP)
         await self._incoming.write(data)
@@ -108,36 +108,36 @@ class Upload:
         Raises `InvalidInput` for a file that is no video, `Conflict` for an identifier that is taken, and
         `StorageUnavailable` and `StorageFull`.
         """
-        await self.announce(details)
-        info = await self._probe()
+        await self.check_details(details)
+        info = await self._probe_file()
         if details.identifier:
             try:
                 return await self._store_as(details.identifier, self._incoming.path, details, info)
-            except _NameTaken as taken:
-                await self._discard(details.identifier, taken.url)
-                raise Conflict(_TAKEN) from None
+            except _IdentifierTaken as taken:
+                await self._discard_file(details.identifier, taken.url)
+                raise Conflict(_IDENTIFIER_TAKEN) from None
         if base := details.derived_identifier:
             return await self._store_under_free_name(base, details, info)
-        return await self._store_as(invent_identifier(), self._incoming.path, details, info)
+        return await self._store_as(random_identifier(), self._incoming.path, details, info)
 
     async def _store_under_free_name(self, base: str, details: VideoDetails, info: MediaInfo) -> str:
-        async with reserve_free_name(self._database, base) as name:
+        async with reserve_identifier(self._database, base) as name:
             try:
                 return await self._store_as(name, self._incoming.path, details, info)
-            except _NameTaken as taken:  # by another process
+            except _IdentifierTaken as taken:  # by another process
                 url = taken.url
         try:
-            source = await asyncio.to_thread(self._find_source, url)
+            source = await asyncio.to_thread(self._locate_file, url)
             return await self._store_as(f"{base}-{secrets.token_hex(4)}", source, details, info)
         finally:
-            await self._discard(name, url)
+            await self._discard_file(name, url)
 
-    def _find_source(self, url: str) -> Path:
+    def _locate_file(self, url: str) -> Path:
         """Return where the bytes are: a store of files has moved them."""
         return self._incoming.path if self._incoming.path.exists() else path_of(url)
 
     async def _store_as(self, identifier: str, source: Path, details: VideoDetails, info: MediaInfo) -> str:
-        """Raises `_NameTaken`, and leaves the stored file then."""
+        """Raises `_IdentifierTaken`, and leaves the stored file then."""
         # No two uploads share a name, so that none can lose its file to the deletion of another.
         key = f"{video_folder(identifier)}/{secrets.token_hex(8)}{details.extension or info.extension}"
         url = self._storage.url_of(key)
@@ -146,19 +146,19 @@ class Upload:
         _log.info("Storing the upload of %r as %s", identifier, url)
         try:
             await self._storage.put(key, source)
-            await self._add_row(identifier, url, details, info)
+            await self._add_video_row(identifier, url, details, info)
         except FileMissing:
             raise DeletedMeanwhile from None
         except UniqueViolation:
-            raise _NameTaken(url) from None
+            raise _IdentifierTaken(url) from None
         except BaseException:
-            await self._discard(identifier, url)
+            await self._discard_file(identifier, url)
             raise
         return identifier
 
-    async def _probe(self) -> MediaInfo:
+    async def _probe_file(self) -> MediaInfo:
         try:
-            info = await _probes.run(probe_media, self._incoming.path)
+            info = await _probe_pool.run(probe_media, self._incoming.path)
             check_max_hours(info.duration_seconds or 0.0, self._max_hours)
             return info
         except StageFailed as error:
@@ -169,7 +169,7 @@ class Upload:
             _log.warning("An upload cannot be read: %s", error)
             raise StorageUnavailable("What has arrived cannot be read") from None
 
-    async def _add_row(self, identifier: str, url: str, details: VideoDetails, info: MediaInfo) -> None:
+    async def _add_video_row(self, identifier: str, url: str, details: VideoDetails, info: MediaInfo) -> None:
         async with self._database.connect() as conn, conn.transaction():
             videos = VideoRepository(conn)
             await videos.lock_identifier(identifier)
@@ -189,10 +189,10 @@ class Upload:
                 await VideoFileRepository(conn).store_early_end(video.id, url, info.declared_seconds)
             # A deletion of this identifier that came before the lock has taken the file for a leftover. Asked while
             # the connection is held, because it must be so when the row appears.
-            async with while_held():
+            async with limit_storage_wait():
                 await self._storage.stat(url)
 
-    async def _discard(self, identifier: str, url: str) -> None:
+    async def _discard_file(self, identifier: str, url: str) -> None:
         """Delete the file, unless its row was written although nobody could say so."""
         try:
             async with self._database.connect() as conn:
@@ -202,7 +202,7 @@ class Upload:
         except Exception as error:  # the file stays where a deletion of this identifier finds it
             _log.warning("The file of a failed upload of %r is left: %s", identifier, error)
 
-    def _too_large(self) -> TooLarge:
+    def _size_error(self) -> TooLarge:
         return TooLarge(f"A video may have at most {self._max_bytes} bytes")
 
 

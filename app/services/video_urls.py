@@ -17,7 +17,7 @@ from app.core.text import clean_line, to_nfc
 from app.database import Connection
 from app.models.videos import title_from_name
 from app.repositories import VideoRepository
-from app.services.videos import check_text, plain_identifier
+from app.services.videos import check_text, slugify
 from app.storage import Storage, video_folder
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -43,7 +43,7 @@ _DAILYMOTION_PATH = re.compile(r"/(?:embed/)?video/([A-Za-z0-9]+)(?:_[^/]*)?/?")
 _LONGEST_URL = 4096
 _LONGEST_TITLE = 500
 # What a film is called that nobody has named.
-_SAYING_NOTHING = frozenset({"video", "clip", "output", "download", "untitled", "temp", "file", "movie", "media"})
+_MEANINGLESS_STEMS = frozenset({"video", "clip", "output", "download", "untitled", "temp", "file", "movie", "media"})
 
 
 def canonical_url(url: str) -> str:
@@ -53,7 +53,7 @@ def canonical_url(url: str) -> str:
         return f"{parts.scheme}{url[len(parts.scheme) :]}"
     if (known := find_known_video(url)) is not None:
         site, video = known
-        return _KNOWN_FORMS[site].format(video)
+        return _SITE_URLS[site].format(video)
     path, query = _normalize_path(parts.path), _normalize_query(parts.query)
     return f"{parts.scheme}://{_normalize_host(parts)}{path}{f'?{query}' if query else ''}"
 
@@ -62,9 +62,9 @@ def find_known_video(url: str) -> tuple[str, str] | None:
     """Return the site and the video's name there, for an address of a known site whose every form is known."""
     parts = urlsplit(url)
     host = (parts.hostname or "").removeprefix("www.")
-    if parts.scheme not in _DEFAULT_PORTS or host not in _READERS:
+    if parts.scheme not in _DEFAULT_PORTS or host not in _SITE_READERS:
         return None
-    site, read = _READERS[host]
+    site, read = _SITE_READERS[host]
     video = read(parts)
     return (site, video) if video else None
 
@@ -142,14 +142,14 @@ def _read_parameter(parts: SplitResult, name: str) -> str | None:
     return value if re.fullmatch(r"[\w-]+", value, re.ASCII) else None
 
 
-_KNOWN_FORMS: Mapping[str, str] = {
+_SITE_URLS: Mapping[str, str] = {
     "youtube": "https://www.youtube.com/watch?v={}",
     "vimeo": "https://vimeo.com/{}",
     "dailymotion": "https://www.dailymotion.com/video/{}",
 }
 
 
-_READERS: Mapping[str, tuple[str, Callable[[SplitResult], str | None]]] = {
+_SITE_READERS: Mapping[str, tuple[str, Callable[[SplitResult], str | None]]] = {
     "youtube.com": ("youtube", _read_youtube),
     "m.youtube.com": ("youtube", _read_youtube),
     "music.youtube.com": ("youtube", _read_youtube),
@@ -165,10 +165,10 @@ _READERS: Mapping[str, tuple[str, Callable[[SplitResult], str | None]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ResolvedUrl:
-    """The video of a URL. `is_cached` is whether its film is here; `film_url` is where it lies, or will."""
+    """The video of a URL. `is_cached` is whether its film is here; `video_file_url` is where it lies, or will."""
 
     video: str
-    film_url: str
+    video_file_url: str
     is_cached: bool
 
     @property
@@ -202,37 +202,37 @@ def hash_url(url: str) -> str:
 def identifier_from_url(url: str) -> str:
     """Return what a video is called after the file that its URL names. Two videos may be called alike."""
     if (known := find_known_video(url)) is not None:
-        return plain_identifier("-".join(known))
-    stem = _stem_of(url)
-    if _says_something(stem) and (plain := plain_identifier(stem)):
+        return slugify("-".join(known))
+    stem = _url_stem(url)
+    if _is_meaningful_stem(stem) and (plain := slugify(stem)):
         return plain
     return f"video-{hash_url(url)[:8]}"
 
 
 def title_from_url(url: str) -> str | None:
     """Return what a video is titled after the file that its URL names, or None where that says nothing."""
-    stem = clean_line(unquote(_stem_of(url)))
-    if find_known_video(url) is not None or not _says_something(stem):
+    stem = clean_line(unquote(_url_stem(url)))
+    if find_known_video(url) is not None or not _is_meaningful_stem(stem):
         return None
     return title_from_name(stem)[:_LONGEST_TITLE] or None
 
 
-def _stem_of(url: str) -> str:
+def _url_stem(url: str) -> str:
     """Return the name of a URL's file without its extension; what is escaped in ASCII stays so."""
     return PurePosixPath(decode_escapes(urlsplit(url).path)).stem
 
 
-def _says_something(stem: str) -> bool:
-    return len(stem) > 1 and stem.lower() not in _SAYING_NOTHING
+def _is_meaningful_stem(stem: str) -> bool:
+    return len(stem) > 1 and stem.lower() not in _MEANINGLESS_STEMS
 
 
-def _list_names(url: str) -> list[str]:
+def _list_candidate_names(url: str) -> list[str]:
     """Return what the videos may be called that were added by any form of a URL; a new one gets the first."""
     canonical, known = canonical_url(url), find_known_video(url)
     stems = [PurePosixPath(unquote(urlsplit(each).path)).stem for each in (url, canonical)]
     if known is not None:
         stems.append(known[1])
-    names = [identifier_from_url(url), identifier_from_url(canonical), *map(plain_identifier, stems)]
+    names = [identifier_from_url(url), identifier_from_url(canonical), *map(slugify, stems)]
     return [name for name in dict.fromkeys(names) if name]
 
 
@@ -243,30 +243,32 @@ async def resolve_url(
 
     A new video is called `preferred_name` where that is given and free, and one of several that is called so is chosen.
     The connection is in a transaction, which decides: the video appears with it. Whether its film is really here is
-    then told by `look_for_film`.
+    then told by `check_video_file`.
     """
-    names, wanted = [*_list_names(url), *([preferred_name] if preferred_name else [])], canonical_url(url)
+    names, wanted = [*_list_candidate_names(url), *([preferred_name] if preferred_name else [])], canonical_url(url)
     videos = VideoRepository(conn)
     await videos.lock_source(wanted)  # who asks for the same URL at the same time sees what came of this
     listed = [known for name in names for known in await videos.list_sources([url, wanted], name)]
-    found = [known for known in listed if _leads_to(known.source_url, wanted)]
+    found = [known for known in listed if _is_same_address(known.source_url, wanted)]
     if found and not force:
         latest = max(found, key=lambda known: (known.identifier == preferred_name, known.has_film, known.id))
         return ResolvedUrl(latest.identifier, latest.cloud_url, latest.has_film)
     free_names = _free_names(names[0], skip_base=bool(found))
-    return await _add(videos, storage, url, chain([preferred_name] if preferred_name else [], free_names))
+    return await _insert_pending_video(
+        videos, storage, url, chain([preferred_name] if preferred_name else [], free_names)
+    )
 
 
-async def look_for_film(storage: Storage, resolved: ResolvedUrl) -> ResolvedUrl:
+async def check_video_file(storage: Storage, resolved: ResolvedUrl) -> ResolvedUrl:
     """Ask the storage whether the film is here. Raises `StorageUnavailable`."""
     try:
-        await storage.stat(resolved.film_url)
+        await storage.stat(resolved.video_file_url)
     except FileMissing:
         return replace(resolved, is_cached=False)
     return replace(resolved, is_cached=True)
 
 
-def _leads_to(source_url: str, wanted: str) -> bool:
+def _is_same_address(source_url: str, wanted: str) -> bool:
     try:
         return canonical_url(source_url) == wanted
     except ValueError:  # what an import found is not always an address
@@ -279,10 +281,12 @@ def _free_names(base: str, skip_base: bool) -> Iterator[str]:
     yield from (f"{base}-{second}" for second in count(int(time.time())))
 
 
-async def _add(videos: VideoRepository, storage: Storage, url: str, names: Iterator[str]) -> ResolvedUrl:
+async def _insert_pending_video(
+    videos: VideoRepository, storage: Storage, url: str, names: Iterator[str]
+) -> ResolvedUrl:
     while True:
         name = next(names)
         # No two films share a name, so that none can be lost to the deletion of another.
-        film_url = storage.url_of(f"{video_folder(name)}/{secrets.token_hex(8)}.mp4")
-        if await videos.insert_pending(name, url, film_url, title_from_url(url)):
-            return ResolvedUrl(name, film_url, is_cached=False)
+        video_file_url = storage.url_of(f"{video_folder(name)}/{secrets.token_hex(8)}.mp4")
+        if await videos.insert_pending(name, url, video_file_url, title_from_url(url)):
+            return ResolvedUrl(name, video_file_url, is_cached=False)

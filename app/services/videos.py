@@ -25,7 +25,7 @@ from app.repositories.transcripts import TranscriptRepository, TranscriptVersion
 from app.repositories.videos import DetailedVideoCard, VideoCard, VideoChanges, VideoRepository
 from app.services.identifiers import findable
 from app.services.media import AudioIndex
-from app.services.moments import show_under_originals
+from app.services.moments import show_under_roots
 
 SOURCE_URL_PATTERN = r"^(https?|gs)://[^\s/?#\[\]]+([/?#][^\x00-\x1f\x7f]*)?$"
 _LONGEST_IDENTIFIER = 255
@@ -71,14 +71,14 @@ class VideoDetails:
         if self.identifier:
             check_identifier(self.identifier)
         if self.title:
-            check_title(self.title)
+            check_video_title(self.title)
         if self.source_url:
             check_source_url(self.source_url)
 
     @property
     def derived_identifier(self) -> str:
         """What the video is called after its file, or '' where the name of that has no letter and no digit."""
-        return plain_identifier(self._stem)
+        return slugify(self._stem)
 
     @property
     def stored_title(self) -> str | None:
@@ -101,7 +101,7 @@ class VideoDetails:
         return (stem, f".{extension.lower()}") if dot else (name, "")
 
 
-def invent_identifier() -> str:
+def random_identifier() -> str:
     """Return a name for a video whose file has none."""
     return f"video-{secrets.token_hex(4)}"
 
@@ -117,7 +117,7 @@ def check_identifier(identifier: str) -> None:
         raise InvalidInput("id must not begin or end with a space")
 
 
-def check_title(title: str) -> None:
+def check_video_title(title: str) -> None:
     """Raises `InvalidInput`."""
     check_text("title", title, _LONGEST_TITLE)
     if not clean_line(title).strip():
@@ -135,7 +135,7 @@ def check_source_url(url: str) -> None:
         raise InvalidInput("source_url must be a URL that begins with http://, https:// or gs://")
 
 
-def plain_identifier(stem: str) -> str:
+def slugify(stem: str) -> str:
     """Return what an identifier keeps of a file's name: '' where that has no letter and no digit.
 
     Two names may keep the same: what comes of it is a name to begin with, and never an identity.
@@ -158,10 +158,10 @@ async def list_videos(conn: Connection, limit: int | None, after: str) -> list[V
     views = VideoRepository(conn)
     if limit is not None:
         return await views.list_cards(limit, after)
-    return [card async for batch in _batches(views, after) for card in batch]
+    return [card async for batch in _iterate_batches(views, after) for card in batch]
 
 
-async def _batches(views: VideoRepository, after: str) -> AsyncIterator[list[VideoCard]]:
+async def _iterate_batches(views: VideoRepository, after: str) -> AsyncIterator[list[VideoCard]]:
     while True:
         batch = await views.list_cards(_BATCH, after)
         yield batch
@@ -170,10 +170,10 @@ async def _batches(views: VideoRepository, after: str) -> AsyncIterator[list[Vid
         after = batch[-1].identifier
 
 
-async def change_video(conn: Connection, identifier: str, changes: VideoChanges) -> None:
+async def update_video(conn: Connection, identifier: str, changes: VideoChanges) -> None:
     """Change title or source_url; None forgets it. Raises `VideoNotFound` and `InvalidInput`."""
     if (title := changes.get("title")) is not None:
-        check_title(title)
+        check_video_title(title)
         changes["title"] = clean_line(title)
     if (source_url := changes.get("source_url")) is not None:
         check_source_url(source_url)
@@ -201,7 +201,7 @@ class TranscriptDocument:
         return gzip.decompress(self.gzipped)
 
 
-class Reads:
+class VideoReader:
     """The reads of one application, each shared with those who ask at the same time."""
 
     def __init__(self, open_connection: OpenConnection, settings: Settings, audio: AudioIndex) -> None:
@@ -217,22 +217,22 @@ class Reads:
 
     async def get_video(self, identifier: str) -> DetailedVideoCard:
         """Raises `VideoNotFound`."""
-        return _require_found(await self._cards.get(findable(identifier)))
+        return _require_video(await self._cards.get(findable(identifier)))
 
     async def find_video_files(self, identifier: str) -> tuple[str, ...]:
         """Return the URLs of a video that can be played, the best one first: its own file is the last.
 
         Raises `VideoNotFound`.
         """
-        return _require_found(await self._files.get(findable(identifier)))
+        return _require_video(await self._files.get(findable(identifier)))
 
     async def list_moments(self, identifier: str) -> list[MomentWithConfig]:
         """Return the moments in the order they were added. Raises `VideoNotFound`."""
-        return _require_found(await self._moments.get(findable(identifier)))
+        return _require_video(await self._moments.get(findable(identifier)))
 
     async def find_transcript(self, identifier: str) -> TranscriptVersion:
         """Return which transcript a video has now. Raises `VideoNotFound` and `TranscriptNotFound`."""
-        key = _require_found(await self._transcript_keys.get(findable(identifier)))
+        key = _require_video(await self._transcript_keys.get(findable(identifier)))
         if key.id is None:
             raise TranscriptNotFound
         return key
@@ -249,7 +249,7 @@ class Reads:
 
     async def _read_transcript(self, identifier: str) -> TranscriptDocument:
         async with aclosing(self._open_connection()) as connections:
-            key, pieces = _require_found(await TranscriptRepository(await anext(connections)).read_document(identifier))
+            key, pieces = _require_video(await TranscriptRepository(await anext(connections)).read_document(identifier))
         if not pieces:
             raise TranscriptNotFound
         document = TranscriptDocument(key, igzip.compress(b"".join(pieces), _COMPRESSION_LEVEL))
@@ -258,7 +258,7 @@ class Reads:
         return document
 
 
-def _require_found(found: FoundT | None) -> FoundT:
+def _require_video(found: FoundT | None) -> FoundT:
     if found is None:
         raise VideoNotFound
     return found
@@ -274,7 +274,7 @@ async def _load_files(conn: Connection, identifiers: list[str]) -> dict[str, tup
 
 async def _load_moments(conn: Connection, identifiers: list[str]) -> dict[str, list[MomentWithConfig]]:
     moments = await MomentRepository(conn).list_with_configs(identifiers)
-    return {identifier: show_under_originals(of_video) for identifier, of_video in moments.items()}
+    return {identifier: show_under_roots(of_video) for identifier, of_video in moments.items()}
 
 
 async def _load_transcript_keys(conn: Connection, identifiers: list[str]) -> dict[str, TranscriptVersion]:

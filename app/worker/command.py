@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _work(settings: Settings, kinds: Sequence[WorkKind]) -> None:
-    from app.services.live_runs import prepare_live_state  # half a second of imports, which no other command needs
+    from app.services.live_runs import prepare_redis  # half a second of imports, which no other command needs
     from app.worker.metrics import load_metrics
     from app.worker.working import working
 
@@ -51,7 +51,7 @@ async def _work(settings: Settings, kinds: Sequence[WorkKind]) -> None:
     storage = open_storage(settings)
     init_redis(settings)
     await init_db(settings)
-    preparation = asyncio.create_task(prepare_live_state(get_redis()))
+    preparation = asyncio.create_task(prepare_redis(get_redis()))
     try:
         async with working(settings, Database(get_connection), get_redis(), storage, kinds):
             await ending.wait()

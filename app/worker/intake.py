@@ -84,7 +84,7 @@ class Intake:
 
     async def _process_entry(self, entry_id: str, fields: dict[bytes, bytes]) -> None:
         if fields:
-            await self._retry(lambda: self._requests.settle(entry_id, fields))
+            await self._retry(lambda: self._requests.process(entry_id, fields))
         else:
             _log.warning("Entry %s of another program was deleted before it was read", entry_id)
         await self._retry(lambda: self._reader.xack(REQUEST_STREAM, REQUEST_GROUP, entry_id))

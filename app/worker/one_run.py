@@ -26,10 +26,10 @@ from app.models.stages import Stage
 from app.repositories import ClipRepository, MomentRepository, VideoRepository
 from app.repositories.runs import RunSummary
 from app.services.identifiers import findable
-from app.services.live_runs import require_live_state
+from app.services.live_runs import require_redis
 from app.services.queue import close_queue, init_queue, notify
-from app.services.run_requests import Starts
-from app.services.runs import cancel_pipeline, find_status, stages_of
+from app.services.run_requests import RunRequests
+from app.services.runs import cancel_pipeline, find_run_status, run_stages
 from app.services.uploads import receive_video
 from app.services.videos import VideoDetails
 from app.storage import Storage, open_storage
@@ -65,7 +65,7 @@ class _Tools:
 async def carry_out(video: str, request: RunRequest, settings: Settings, progress: RunProgress) -> EndedRun:
     """Do the run and wait for its end; cancelled, cancel it. `video` is a file, an address or an identifier.
 
-    Raises what `Starts` and uploads raise.
+    Raises what `RunRequests` and uploads raise.
     """
     async with _opened(settings, progress) as tools:
         identifier = await _start(video, request, tools)
@@ -91,19 +91,19 @@ async def _opened(settings: Settings, progress: RunProgress) -> AsyncIterator[_T
         stack.push_async_callback(close_db)
         storage = open_storage(settings)
         stack.push_async_callback(storage.aclose)
-        await require_live_state(get_redis(), _REDIS_SECONDS)
+        await require_redis(get_redis(), _REDIS_SECONDS)
         yield _Tools(settings, Database(get_connection), get_redis(), storage, progress)
 
 
 async def _start(video: str, request: RunRequest, tools: _Tools) -> str:
     """Have the run accepted and return the identifier of its video."""
-    starts = Starts(tools.database, tools.storage, tools.redis, tools.settings, notify)
+    run_requests = RunRequests(tools.database, tools.storage, tools.redis, tools.settings, notify)
     if _URL.match(video):
-        return (await starts.start_from_url(video, request, force=False)).resolved.video
+        return (await run_requests.start_from_url(video, request, force=False)).resolved.video
     size = _size_of_file(video)
     identifier = to_nfc(video) if size is None else await _receive(Path(video), size, tools)
     try:
-        await starts.start_full(identifier, request)
+        await run_requests.start_full(identifier, request)
     except VideoNotFound:
         raise NotFound(f"There is no file {video}, and no video of that id") from None
     except AlreadyRunning:
@@ -113,7 +113,7 @@ async def _start(video: str, request: RunRequest, tools: _Tools) -> str:
 
 async def _join(video: str, tools: _Tools) -> None:
     """Go on with a run that was accepted before: nobody may be there to do it. Raises `AlreadyRunning`."""
-    run = await find_status(tools.database, tools.redis, video)
+    run = await find_run_status(tools.database, tools.redis, video)
     if run is None or run.status != RunStatus.RUNNING:  # what runs is a part of one, which ends soon
         raise AlreadyRunning(f"Something else runs over '{video}', try again when it has ended")
     tools.progress.say(f"A run over '{video}' was started before: going on with that one")
@@ -133,7 +133,7 @@ async def _receive(path: Path, size: int, tools: _Tools) -> str:
     async with receive_video(
         tools.database, tools.storage, settings.max_upload_bytes, settings.max_video_hours
     ) as upload:
-        await upload.announce(details, size)
+        await upload.check_details(details, size)
         with path.open("rb") as file:
             while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
                 await upload.write(data)
@@ -179,10 +179,10 @@ async def _is_same(path: Path, url: str, storage: Storage) -> bool:
 async def _follow(video: str, tools: _Tools) -> RunSummary:
     """Show how far the run is until it has ended."""
     while True:
-        run = await find_status(tools.database, tools.redis, video)
+        run = await find_run_status(tools.database, tools.redis, video)
         if run is None:
             raise VideoNotFound
-        tools.progress.show(stages_of(run))
+        tools.progress.show(run_stages(run))
         if run.status != RunStatus.RUNNING:
             return run
         await asyncio.sleep(_POLL_SECONDS)
@@ -200,5 +200,5 @@ async def _read_end(video: str, run: RunSummary, tools: _Tools) -> EndedRun:
 
 
 def _why_none(run: RunSummary) -> str | None:
-    record = stages_of(run).get(Stage.GENERATION)
+    record = run_stages(run).get(Stage.GENERATION)
     return record.result.get("reason") if record else None

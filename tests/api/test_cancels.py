@@ -9,7 +9,7 @@ from app.models.stages import RunType, Stage
 from app.repositories.runs import RunRepository
 from tests.api.starting import find_run, outcome, start_full
 from tests.factories import make_video
-from tests.runs import accept_run, begin_run, fail_run
+from tests.runs import begin_run, enqueue_run, fail_run
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ async def test_the_worker_of_a_run_is_told_that_it_is_cancelled(
 async def test_all_that_runs_over_a_video_is_cancelled_and_nothing_else(client: AsyncClient, conn: Connection) -> None:
     for video in ("talk", "other"):
         await make_video(conn, identifier=video)
-        await accept_run(conn, video, RunType.CLIPS)
-        await accept_run(conn, video, RunType.MOMENTS)
+        await enqueue_run(conn, video, RunType.CLIPS)
+        await enqueue_run(conn, video, RunType.MOMENTS)
     assert (await client.post("/api/pipeline/talk/cancel")).status_code == 200
     assert {run.video for run in await RunRepository(conn).list_active(10)} == {"other"}
 
@@ -61,7 +61,7 @@ async def test_a_video_that_a_run_works_on_is_deleted_with_force_and_the_run_wit
     client: AsyncClient, conn: Connection
 ) -> None:
     await make_video(conn, identifier="talk")
-    await accept_run(conn)
+    await enqueue_run(conn)
     words = "Cannot delete video while pipeline is active (status: {}). Use force=true to delete anyway."
     assert outcome(await client.delete("/api/videos/talk")) == (400, words.format("pending"))
     await find_run(conn)
@@ -74,7 +74,7 @@ async def test_a_run_over_a_video_of_which_only_a_part_is_deleted_with_force_is_
     client: AsyncClient, conn: Connection
 ) -> None:
     await make_video(conn, identifier="talk")
-    await accept_run(conn, run_type=RunType.AUDIO)
+    await enqueue_run(conn, run_type=RunType.AUDIO)
     await fail_run(conn, await begin_run(conn, run_type=RunType.CLIPS), Stage.CLIPS, "No room")
     part = "/api/videos/talk?skip_local_video=true"
     assert (await client.delete(part)).status_code == 400

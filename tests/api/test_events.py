@@ -16,7 +16,7 @@ from app.models.runs import StageStatus
 from app.models.stages import Stage
 from tests.conftest import Databases
 from tests.factories import make_run, make_video
-from tests.runs import accept_run, claim_run, finish_run, save_stage
+from tests.runs import claim_run, enqueue_run, finish_run, save_stage
 from tests.serving import ServerProcess, serving
 
 EVENTS = "/api/pipeline/talk/events"
@@ -90,7 +90,7 @@ async def _split(answer: httpx.Response) -> AsyncIterator[str]:
 async def test_a_run_is_followed_to_its_end(server: ServerProcess, shared_url: str) -> None:
     async with connect(Settings(database_url=shared_url)) as conn:
         await make_video(conn, identifier="one")
-        identifier = await accept_run(conn, "one")
+        identifier = await enqueue_run(conn, "one")
         async with follow(server, "one") as pieces:
             _, waiting = read_event(await anext(pieces))
             assert (waiting["request_id"], waiting["status"]) == (identifier, "pending")
@@ -107,7 +107,7 @@ async def test_a_run_is_followed_to_its_end(server: ServerProcess, shared_url: s
 async def test_who_knows_the_state_is_told_of_the_next_one(server: ServerProcess, shared_url: str) -> None:
     async with connect(Settings(database_url=shared_url)) as conn:
         await make_video(conn, identifier="two")
-        run = await claim_run(conn, await accept_run(conn, "two"))
+        run = await claim_run(conn, await enqueue_run(conn, "two"))
         async with follow(server, "two") as pieces:
             seen, _ = read_event(await anext(pieces))
         async with follow(server, "two", **{"Last-Event-ID": seen}) as pieces:
@@ -121,7 +121,7 @@ async def test_a_server_that_is_told_to_stop_lets_go_of_those_who_follow(
 ) -> None:
     async with connect(Settings(database_url=shared_url)) as conn:
         await make_video(conn, identifier="three")
-        await accept_run(conn, "three")
+        await enqueue_run(conn, "three")
     async with follow(server, "three") as pieces:
         await anext(pieces)
         server.process.send_signal(signal.SIGTERM)

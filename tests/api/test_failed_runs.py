@@ -13,7 +13,7 @@ from app.models.stages import RunType, Stage
 from app.repositories.stages import ClaimedRunRepository
 from tests.conftest import Statements
 from tests.factories import make_run, make_transcript, make_video
-from tests.runs import accept_run, begin_run, claim_run, fail_run, finish_run, save_stage
+from tests.runs import begin_run, claim_run, enqueue_run, fail_run, finish_run, save_stage
 
 FAILED = "/api/admin/pipeline/failed"
 
@@ -89,7 +89,7 @@ async def test_one_is_shown_with_its_request_and_what_the_model_answered(client:
 
 async def test_what_has_not_failed_is_404(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
-    running = await accept_run(conn)
+    running = await enqueue_run(conn)
     for identifier in (running, "nothing", "a%00b"):
         for answer in (
             await client.get(f"{FAILED}/{identifier}"),

@@ -19,7 +19,7 @@ from app.services.live_runs import LiveRuns, run_status_fields
 from tests.api.conftest import open_client
 from tests.conftest import Statements
 from tests.factories import make_clip, make_generation_config, make_moment, make_transcript, make_video
-from tests.runs import accept_run, begin_run, claim_run, fail_run, finish_run, save_stage
+from tests.runs import begin_run, claim_run, enqueue_run, fail_run, finish_run, save_stage
 
 MOMENT = "7621a017eec7482f"
 JOBS = {
@@ -51,7 +51,7 @@ async def make_talk(conn: Connection) -> None:
 
 async def accept(conn: Connection, run_type: RunType, **values: Any) -> str:
     subject = MOMENT if run_type is RunType.REFINEMENT else ""
-    return await accept_run(conn, run_type=run_type, **({"subject": subject} | values))
+    return await enqueue_run(conn, run_type=run_type, **({"subject": subject} | values))
 
 
 @pytest.mark.parametrize(("status", "run_type"), JOBS.items())
@@ -118,7 +118,7 @@ async def test_a_job_comes_before_what_is_stored(client: AsyncClient, conn: Conn
 async def test_a_run_of_another_kind_or_moment_is_not_told(client: AsyncClient, conn: Connection) -> None:
     await make_talk(conn)
     await accept(conn, RunType.REFINEMENT, subject="other")
-    await accept_run(conn, run_type=RunType.AUDIO)
+    await enqueue_run(conn, run_type=RunType.AUDIO)
     for status in JOBS.keys() - {"audio-extraction-status"}:
         assert (await get(client, status))["status"] == "not_started"
 

@@ -9,7 +9,7 @@ from httpx import AsyncClient
 
 from app.database import Connection
 from app.repositories import MomentRepository, RunRepository
-from app.services.cursors import write_cursor
+from app.services.cursors import encode_cursor
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_run, make_video
 
@@ -235,12 +235,12 @@ async def test_a_strange_page_is_422(client: AsyncClient, query: str) -> None:
     ids=str,
 )
 async def test_a_place_that_no_history_gave_is_422(client: AsyncClient, place: Any) -> None:
-    cursor = write_cursor(["runs", "talk", None], place)
+    cursor = encode_cursor(["runs", "talk", None], place)
     answer = await client.get("/api/pipeline/talk/history", params={"cursor": cursor})
     assert (answer.status_code, answer.json()) == (422, {"detail": "cursor: is not one that an answer gave"})
 
 
 async def test_a_cursor_of_another_video_is_422(client: AsyncClient) -> None:
-    cursor = write_cursor(["runs", "talk", None], ["2026-02-08T12:00:00", 1])
+    cursor = encode_cursor(["runs", "talk", None], ["2026-02-08T12:00:00", 1])
     answer = await client.get("/api/pipeline/other/history", params={"cursor": cursor})
     assert (answer.status_code, answer.json()["detail"]) == (422, "cursor: belongs to another list or to other filters")

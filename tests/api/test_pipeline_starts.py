@@ -24,7 +24,7 @@ from tests.api.starting import (
 )
 from tests.conftest import Statements
 from tests.factories import make_video
-from tests.runs import accept_run
+from tests.runs import enqueue_run
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ async def test_a_pipeline_does_not_start_beside_a_job_and_says_beside_which(
     client: AsyncClient, conn: Connection
 ) -> None:
     await make_video(conn, identifier="talk")
-    await accept_run(conn, run_type=RunType.CLIPS)
+    await enqueue_run(conn, run_type=RunType.CLIPS)
     assert outcome(await start_full(client)) == (409, "Clip extraction already in progress for this video")
 
 

@@ -13,7 +13,7 @@ from httpx import AsyncClient
 from app.core.config import Settings
 from app.database import connect
 from app.main import create_app
-from app.services.health import Checked, Probe
+from app.services.health import CheckResult, SharedCheck
 from app.storage.keys import clip_folder, video_folder
 from tests.api.conftest import open_client
 from tests.factories import make_clip, make_generation_config, make_moment, make_run, make_transcript, make_video
@@ -40,12 +40,12 @@ async def test_a_check_that_others_share_and_replace_answers_all() -> None:
         await asyncio.sleep(0)
         return next(numbers)
 
-    probe = Probe(check)
+    probe = SharedCheck(check)
 
-    async def ask() -> list[Checked[int] | None]:
-        return [await probe.ask() for _ in range(50)]
+    async def run() -> list[CheckResult[int] | None]:
+        return [await probe.run() for _ in range(50)]
 
-    answers = [answer for answers in await asyncio.gather(*(ask() for _ in range(4))) for answer in answers]
+    answers = [answer for answers in await asyncio.gather(*(run() for _ in range(4))) for answer in answers]
     assert len(answers) == 200
     assert None not in answers
 
@@ -76,11 +76,11 @@ async def running_app(
 async def _ask_often(client: AsyncClient, path: str) -> Counter[int]:
     statuses: Counter[int] = Counter()
 
-    async def ask() -> None:
+    async def run() -> None:
         for _ in range(_REQUESTS // _CLIENTS):
             statuses[(await client.get(path)).status_code] += 1
 
-    await asyncio.gather(*(ask() for _ in range(_CLIENTS)))
+    await asyncio.gather(*(run() for _ in range(_CLIENTS)))
     return statuses
 
 

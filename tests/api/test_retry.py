@@ -12,7 +12,7 @@ from app.models.stages import RunType, Stage, list_stages
 from app.repositories.stages import ModelAnswerRepository
 from app.storage import audio_folder
 from tests.factories import make_clip, make_generation_config, make_moment, make_run, make_transcript, make_video
-from tests.runs import accept_run, begin_run, claim_run, fail_run, finish_run, save_stage
+from tests.runs import begin_run, claim_run, enqueue_run, fail_run, finish_run, save_stage
 
 MOMENT = "7621a017eec7482f"
 ASKED = RunRequest(generation_model="minimax", generation_prompt="The best jokes", max_moments=4)
@@ -208,7 +208,7 @@ async def test_where_nothing_has_ended_there_is_nothing_to_retry(client: AsyncCl
 async def test_what_still_runs_is_in_its_own_way(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
     await finish_run(conn, await begin_run(conn))
-    identifier = await accept_run(conn)
+    identifier = await enqueue_run(conn)
     for query in ("", f"?request_id={identifier}"):
         answer = await retry(client, query)
         assert (answer.status_code, answer.json()) == (

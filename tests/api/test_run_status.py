@@ -20,7 +20,7 @@ from app.services.live_runs import LiveRuns, run_status_fields
 from tests.api.conftest import open_client
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_run, make_video
-from tests.runs import accept_run, begin_run, claim_run, fail_run, finish_run, save_stage
+from tests.runs import begin_run, claim_run, enqueue_run, fail_run, finish_run, save_stage
 
 EIGHT = ["download", "audio", "audio_upload", "transcript", "generation", "clips", "clip_upload", "refinement"]
 PENDING = {
@@ -59,7 +59,7 @@ async def test_a_run_that_waits_is_pending_with_all_its_stages(
     client: AsyncClient, conn: Connection, statements: Statements
 ) -> None:
     await make_video(conn, identifier="talk")
-    identifier = await accept_run(conn, request=RunRequest(generation_model="minimax"))
+    identifier = await enqueue_run(conn, request=RunRequest(generation_model="minimax"))
     with statements:
         answer = await get_status(client)
     assert statements == 1
@@ -330,9 +330,9 @@ async def test_the_status_is_that_of_full_runs_only(client: AsyncClient, conn: C
     job = await begin_run(conn, run_type=RunType.AUDIO)
     assert (await get_status(client))["status"] == "never_run"
     await finish_run(conn, job)
-    identifier = await accept_run(conn)
+    identifier = await enqueue_run(conn)
     await finish_run(conn, await claim_run(conn, identifier))
-    await accept_run(conn, run_type=RunType.CLIPS)
+    await enqueue_run(conn, run_type=RunType.CLIPS)
     assert (await get_status(client))["request_id"] == identifier
 
 
@@ -348,8 +348,8 @@ async def test_the_history_has_all_types_or_one(client: AsyncClient, conn: Conne
     await make_run(conn, video_id=video.id, identifier="imported", status="completed")
     full = await begin_run(conn)
     await finish_run(conn, full)
-    audio = await accept_run(conn, run_type=RunType.AUDIO)
-    refined = await accept_run(conn, run_type=RunType.REFINEMENT, subject="7621a017eec7482f")
+    audio = await enqueue_run(conn, run_type=RunType.AUDIO)
+    refined = await enqueue_run(conn, run_type=RunType.REFINEMENT, subject="7621a017eec7482f")
     runs = (await client.get("/api/pipeline/talk/history")).json()["runs"]
     assert [(run["request_id"], run["type"], list(run["stages"])) for run in runs] == [
         (refined, "refinement_only", ["refinement"]),
@@ -388,7 +388,7 @@ async def test_active_runs_are_listed_over_all_videos(
     await finish_run(conn, await begin_run(conn, "three"))
     working = await begin_run(conn, "one")
     await save_stage(conn, working, Stage.AUDIO, StageStatus.PROCESSING)
-    waiting = await accept_run(conn, "two", RunType.REFINEMENT, subject="7621a017eec7482f")
+    waiting = await enqueue_run(conn, "two", RunType.REFINEMENT, subject="7621a017eec7482f")
     with statements:
         answer = (await client.get("/api/pipeline/active")).json()
     assert statements == 1
@@ -444,7 +444,7 @@ async def test_a_run_is_pending_until_its_first_stage_has_begun(
     current_stage: str | None,
 ) -> None:
     await make_video(conn, identifier="talk")
-    await accept_run(conn)
+    await enqueue_run(conn)
     stages = {stage: {"status": text} for stage, text in records.items()}
     await conn.execute("UPDATE pipeline.runs SET owner = %s, stages = %s", (owner, Jsonb(stages)))
     (active,) = (await client.get("/api/pipeline/active")).json()["runs"]

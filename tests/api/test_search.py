@@ -6,7 +6,7 @@ import pytest
 from httpx import AsyncClient
 
 from app.database import Connection
-from app.services.cursors import write_cursor
+from app.services.cursors import encode_cursor
 from tests.conftest import Statements
 from tests.factories import make_moment, make_transcript, make_video
 
@@ -261,7 +261,7 @@ async def test_a_cursor_belongs_to_its_query_and_its_filters(client: AsyncClient
     ids=str,
 )
 async def test_a_place_that_no_search_gave_is_422(client: AsyncClient, place: Any) -> None:
-    cursor = write_cursor(["search", "coffee", None, None, None], place)
+    cursor = encode_cursor(["search", "coffee", None, None, None], place)
     answer = await client.get("/api/search", params={"q": "coffee", "cursor": cursor})
     assert (answer.status_code, answer.json()) == (422, {"detail": "cursor: is not one that an answer gave"})
 

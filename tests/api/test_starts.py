@@ -35,7 +35,7 @@ from tests.api.starting import (
     start_full,
 )
 from tests.factories import make_clip, make_moment, make_transcript, make_video
-from tests.runs import accept_run, begin_run, fail_run, finish_run
+from tests.runs import begin_run, enqueue_run, fail_run, finish_run
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ async def test_no_job_starts_beside_a_pipeline(
     client: AsyncClient, conn: Connection, tmp_path: Path, job: str, body: dict[str, Any] | None
 ) -> None:
     await make_talk(conn, tmp_path)
-    await accept_run(conn)
+    await enqueue_run(conn)
     assert outcome(await start(client, job, body)) == (409, BUSY)
 
 

@@ -18,7 +18,7 @@ from app.repositories.runs import RunRepository
 from app.repositories.stages import ClaimedRunRepository
 from tests.api.conftest import open_client
 from tests.factories import make_video
-from tests.runs import accept_run, claim_run
+from tests.runs import claim_run, enqueue_run
 
 URL = "https://cdn.example/a/My Video_File.MP4?x=1"
 BODY = {
@@ -231,6 +231,6 @@ async def test_an_unknown_model_leaves_no_video(client: AsyncClient, conn: Conne
 
 async def test_a_run_in_the_way_is_409(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="talk", source_url=URL)
-    await accept_run(conn, run_type=RunType.AUDIO)
+    await enqueue_run(conn, run_type=RunType.AUDIO)
     assert told(await generate(client)) == (409, "Audio processing already in progress for this video")
     assert len(await RunRepository(conn).list_active(10)) == 1

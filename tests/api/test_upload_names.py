@@ -123,7 +123,7 @@ async def test_a_name_that_another_process_has_taken_meanwhile_gets_a_suffix(
     client: AsyncClient, conn: Connection, movie: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_video(conn, identifier="talk")
-    monkeypatch.setattr(uploads, "_choose_free", lambda base, taken: base)
+    monkeypatch.setattr(uploads, "_choose_free_identifier", lambda base, taken: base)
     video = await upload(client, movie, "Talk.mp4")
     assert re.fullmatch(r"talk-[0-9a-f]{8}", video["id"])
     assert (await client.get(f"/api/videos/{video['id']}/stream")).content == movie

@@ -7,7 +7,7 @@ from app.models.runs import StageStatus
 from app.models.stages import RunType, Stage
 from tests.contract.browser import Browser
 from tests.factories import make_video
-from tests.runs import accept_run, begin_run, finish_run, save_stage
+from tests.runs import begin_run, enqueue_run, finish_run, save_stage
 
 RUN = "/api/pipeline/demo-talk/status"
 
@@ -42,7 +42,7 @@ async def test_a_cancellation_from_before_ends_no_run_that_is_started_after_it(
     browser: Browser, conn: Connection
 ) -> None:
     await make_video(conn, identifier="demo-talk")
-    await accept_run(conn, "demo-talk")
+    await enqueue_run(conn, "demo-talk")
     assert (await browser.send("POST", "/api/pipeline/demo-talk/cancel")).status_code == 200
     assert (await browser.send("POST", "/api/pipeline/demo-talk/start", "{}")).status_code == 200
     assert (await browser.get_json(RUN))["status"] == "pending"

@@ -14,7 +14,7 @@ from tests.contract.browser import Browser, check_moment
 from tests.contract.conftest import browsing
 from tests.contract.demo import make_demo
 from tests.factories import make_moment, make_run, make_video
-from tests.runs import accept_run, claim_run, finish_run
+from tests.runs import claim_run, enqueue_run, finish_run
 
 MOMENT = "7621a017eec7482f"
 JOBS = {
@@ -94,7 +94,7 @@ async def test_a_job_is_asked_for_until_it_has_ended(
     await make_moment(conn, video_id=video.id, identifier=MOMENT)
     path, (run_type, subject) = f"/api/videos/demo talk/{status}", JOBS[status]
     assert await browser.get_json(path) == {"status": "not_started", "started_at": None}
-    identifier = await accept_run(conn, "demo talk", run_type, subject=subject)
+    identifier = await enqueue_run(conn, "demo talk", run_type, subject=subject)
     assert (await browser.get_json(path))["status"] == "processing"
     run = await claim_run(conn, identifier)
     assert (await browser.get_json(path))["status"] == "processing"

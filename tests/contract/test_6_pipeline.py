@@ -14,7 +14,7 @@ from app.repositories.stages import ClaimedRunRepository
 from tests.contract.browser import Browser, detail_of
 from tests.contract.demo import make_demo
 from tests.factories import make_video
-from tests.runs import accept_run, claim_run, fail_run, finish_run, save_stage
+from tests.runs import claim_run, enqueue_run, fail_run, finish_run, save_stage
 
 START = (
     '{"model":"minimax","temperature":0.7,"min_moment_length":60,"max_moment_length":120,"min_moments":3,'
@@ -129,7 +129,7 @@ async def test_a_run_is_cancelled_although_no_worker_has_it(browser: Browser, co
 
 async def test_a_run_that_failed_says_where_and_why(browser: Browser, conn: Connection) -> None:
     await make_video(conn, identifier="demo-talk")
-    run = await claim_run(conn, await accept_run(conn, "demo-talk"))
+    run = await claim_run(conn, await enqueue_run(conn, "demo-talk"))
     await save_stage(conn, run, Stage.DOWNLOAD, StageStatus.SKIPPED, skip_reason="Video already exists locally")
     await fail_run(conn, run, Stage.AUDIO, "The film has no sound")
     status = await browser.get_json(f"{TALK}/status")
@@ -176,9 +176,9 @@ async def test_an_address_of_no_film_is_one_text(browser: Browser, url: str) -> 
 async def test_the_history_has_every_run_newest_first(browser: Browser, conn: Connection, tmp_path: Path) -> None:
     assert await browser.get_json(f"{TALK}/history") == {"video_id": "demo-talk", "runs": [], "count": 0}
     await make_demo(conn, tmp_path / "library")
-    run = await claim_run(conn, await accept_run(conn, "demo-talk"))
+    run = await claim_run(conn, await enqueue_run(conn, "demo-talk"))
     await finish_run(conn, run)
-    await accept_run(conn, "demo-talk", RunType.CLIPS)
+    await enqueue_run(conn, "demo-talk", RunType.CLIPS)
     history = await browser.get_json(f"{TALK}/history")
     assert [(run["type"], run["status"]) for run in history["runs"]] == [
         ("clips_only", "pending"),
@@ -191,7 +191,7 @@ async def test_the_history_has_every_run_newest_first(browser: Browser, conn: Co
 
 async def test_who_has_really_answered_is_told(browser: Browser, conn: Connection) -> None:
     await make_video(conn, identifier="demo-talk")
-    run = await claim_run(conn, await accept_run(conn, "demo-talk"))
+    run = await claim_run(conn, await enqueue_run(conn, "demo-talk"))
     await save_stage(conn, run, Stage.TRANSCRIPT, StageStatus.COMPLETED, result={"service": "whisper-tiny.en"})
     await save_stage(conn, run, Stage.GENERATION, StageStatus.COMPLETED, result={"model": "local", "moments": 3})
     await ClaimedRunRepository(conn).release(run)

@@ -20,7 +20,7 @@ from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
 from app.repositories.stage_queue import StageQueueRepository
 from app.services.queue import StageNotifier
-from app.services.run_requests import accept_run
+from app.services.run_requests import enqueue_run
 from app.storage import open_storage
 from app.worker.timings import WorkerTimings
 from app.worker.worker import Worker
@@ -83,7 +83,7 @@ class Site:
         async with self.connect() as conn, conn.transaction():
             names = [f"talk-{os.getpid()}-{next(_numbers)}" for _ in range(number)]
             videos = [await make_video(conn, identifier=name) for name in names]
-            return [await accept_run(conn, video.identifier, run_type, RunRequest()) for video in videos]
+            return [await enqueue_run(conn, video.identifier, run_type, RunRequest()) for video in videos]
 
     async def start(self, run_type: RunType = RunType.FULL) -> str:
         """Accept a run over a new video and send its message."""

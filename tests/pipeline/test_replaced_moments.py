@@ -24,8 +24,8 @@ from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.runs import RunRepository
 from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stages import ClaimedRunRepository, ModelAnswerRepository
-from app.services.deletion import Skips, delete_rows
-from app.services.runs import _finished_stages, cancel_runs, stages_of
+from app.services.deletion import DeletionOptions, delete_video_rows
+from app.services.runs import _finished_stages, cancel_runs, run_stages
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
 from tests.pipeline.contexts import make_context, take_over
 from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, found, refined, talk
@@ -108,7 +108,7 @@ async def test_what_a_run_has_replaced_comes_back_where_it_does_not_complete(
         (run,) = await RunRepository(conn).list_summaries(context.run.video, 1)
         ended = await EndedRunRepository(conn).find(identifier=context.run.identifier)
     assert (run.total_moments_generated, run.total_clips_created) == (0, 0)
-    shown = stages_of(run)[Stage.GENERATION]
+    shown = run_stages(run)[Stage.GENERATION]
     assert shown.status is StageStatus.SKIPPED
     assert shown.skip_reason == "The moments from before were kept, because the run did not complete"
     assert ended is not None
@@ -272,7 +272,7 @@ async def test_moments_that_are_deleted_while_a_run_replaces_them_do_not_come_ba
         await make_before(conn, context.run.video_id)
         await generation.run_stage(context)
         async with conn.transaction():
-            await delete_rows(conn, context.run.video, Skips(force=True, skip_local_video=True))
+            await delete_video_rows(conn, context.run.video, DeletionOptions(force=True, skip_local_video=True))
         async with conn.transaction():
             await end_as_cancelled(conn, context)
         assert await MomentRepository(conn).list_by_video(context.run.video_id) == []
@@ -291,7 +291,9 @@ async def test_clips_that_are_deleted_while_a_run_replaces_them_do_not_come_back
         await make_before(conn, context.run.video_id)
         await generation.run_stage(context)
         async with conn.transaction():
-            await delete_rows(conn, context.run.video, Skips(force=True, skip_local_moments=True, **skips))
+            await delete_video_rows(
+                conn, context.run.video, DeletionOptions(force=True, skip_local_moments=True, **skips)
+            )
         async with conn.transaction():
             await end_as_cancelled(conn, context)
         assert [len(rows) for rows in await read_rows(context)] == [4, clips, clips]

@@ -12,7 +12,7 @@ from app.core.config import Settings
 from app.database import Connection, connect
 from app.repositories import VideoRepository
 from tests.repositories.test_stage_queue import until_it_waits
-from tests.runs import accept_run
+from tests.runs import enqueue_run
 
 _STALLED_AFTER = 30.0
 _STARTED_AT = datetime(2026, 11, 22, 12)
@@ -22,7 +22,7 @@ _FULL = ("full", *[None] * 12)
 async def add_run(conn: Connection, video: str = "talk", **columns: Any) -> str:
     """Accept a run over a new video, which waits at its first stage."""
     await VideoRepository(conn).create(identifier=video, cloud_url="file:///video.mp4")
-    return await accept_run(conn, video, started_at=_STARTED_AT, **columns)
+    return await enqueue_run(conn, video, started_at=_STARTED_AT, **columns)
 
 
 async def claim(

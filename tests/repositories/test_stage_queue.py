@@ -48,7 +48,7 @@ async def claimed(conn: Connection, owner: str = "one", stage: Stage = Stage.DOW
     return run
 
 
-async def status_of(conn: Connection, number: int = 1) -> str:
+async def run_status(conn: Connection, number: int = 1) -> str:
     run = await RunRepository(conn).get_by_identifier(f"pipeline:talk:{number}")
     assert run
     return run.status
@@ -67,7 +67,7 @@ async def until_it_waits(watcher: Connection, waiting: Connection) -> None:
 async def test_an_accepted_run_is_running_and_holds_what_was_asked_for(conn: Connection) -> None:
     await add_video(conn)
     assert (await accept(conn)).run_id
-    assert await status_of(conn) == "running"
+    assert await run_status(conn) == "running"
     run = await claimed(conn)
     assert (run.video, run.type, run.request, run.attempt, run.owner) == ("talk", RunType.FULL, _REQUEST, 1, "one")
     assert datetime.fromtimestamp(run.started_at, UTC).replace(tzinfo=None) == _NOW
@@ -147,7 +147,7 @@ async def test_a_run_whose_owner_is_not_seen_any_more_is_claimed_again(conn: Con
         await ClaimedRunRepository(conn).advance(lost, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False)
     with pytest.raises(RunLost):
         await ClaimedRunRepository(conn).finish(lost, RunOutcome(RunStatus.FAILED))
-    assert await status_of(conn) == "running"
+    assert await run_status(conn) == "running"
 
 
 async def test_a_run_that_is_given_back_waits_and_the_attempt_does_not_count(conn: Connection) -> None:
@@ -168,7 +168,7 @@ async def test_a_run_that_is_given_back_and_was_to_be_cancelled_has_ended(conn: 
     assert await queue.list_running() == {"pipeline:talk:1"}
     await queue.request_cancel(run_id, 30)
     await ClaimedRunRepository(conn).release(run)
-    assert await status_of(conn) == "cancelled"
+    assert await run_status(conn) == "cancelled"
     assert await queue.list_running() == set()
 
 
@@ -269,7 +269,7 @@ async def test_a_waiting_run_that_is_cancelled_has_ended(conn: Connection) -> No
     accepted = await accept(conn)
     assert accepted.run_id
     assert await StageQueueRepository(conn).request_cancel(accepted.run_id, 30)
-    assert await status_of(conn) == "cancelled"
+    assert await run_status(conn) == "cancelled"
     assert await claim(conn) is None
 
 
@@ -286,7 +286,7 @@ async def test_a_run_that_ends_while_a_worker_reaches_for_it_is_not_claimed(own_
         assert await claiming is None
         cursor = await watcher.execute("SELECT owner, heartbeat_at, attempt FROM pipeline.runs")
         assert await cursor.fetchone() == (None, None, 0)
-        assert await status_of(watcher) == "cancelled"
+        assert await run_status(watcher) == "cancelled"
 
 
 async def test_a_run_that_has_ended_has_no_owner(conn: Connection) -> None:
@@ -298,7 +298,7 @@ async def test_a_run_that_has_ended_has_no_owner(conn: Connection) -> None:
         await ClaimedRunRepository(conn).hold(run)
     with pytest.raises(RunLost):
         await ClaimedRunRepository(conn).finish(run, RunOutcome(RunStatus.FAILED))
-    assert await status_of(conn) == "completed"
+    assert await run_status(conn) == "completed"
 
 
 async def test_a_worker_sees_that_a_run_it_works_on_is_to_be_cancelled(conn: Connection) -> None:
@@ -310,7 +310,7 @@ async def test_a_worker_sees_that_a_run_it_works_on_is_to_be_cancelled(conn: Con
     assert await queue.list_claimed("one") == [ClaimedStage(run.id, Stage.DOWNLOAD, cancel_requested=False)]
     assert await queue.request_cancel(run_id, 30) is False
     assert await queue.list_claimed("one") == [ClaimedStage(run.id, Stage.DOWNLOAD, cancel_requested=True)]
-    assert await status_of(conn) == "running"
+    assert await run_status(conn) == "running"
 
 
 async def test_a_cancelled_run_whose_owner_is_not_seen_any_more_has_ended(conn: Connection) -> None:
@@ -321,11 +321,11 @@ async def test_a_cancelled_run_whose_owner_is_not_seen_any_more_has_ended(conn: 
     await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '31 seconds'")
     queue = StageQueueRepository(conn)
     assert await queue.request_cancel(run_id, 30)
-    assert await status_of(conn) == "cancelled"
+    assert await run_status(conn) == "cancelled"
     assert await queue.list_claimed("one") == []
     with pytest.raises(RunLost):
         await ClaimedRunRepository(conn).finish(run, RunOutcome(RunStatus.COMPLETED))
-    assert await status_of(conn) == "cancelled"
+    assert await run_status(conn) == "cancelled"
 
 
 async def test_workers_are_told_of_a_waiting_run_once_in_a_while(conn: Connection) -> None:
@@ -393,7 +393,7 @@ async def test_a_run_that_cannot_be_read_ends_when_it_was_claimed_too_often(conn
     for _ in range(3):
         with pytest.raises((AttributeError, ValueError)):
             await claim(conn, stalled_after=-1)
-        assert await status_of(conn) == "running"
+        assert await run_status(conn) == "running"
     assert await claim(conn, stalled_after=-1) is None
     ended = await RunRepository(conn).get_by_identifier("pipeline:talk:1")
     assert ended

@@ -16,7 +16,7 @@ from app.core.errors import Conflict, RedisUnavailable, StorageUnavailable, Vide
 from app.database import Connection, Database, close_db, connect, get_connection, init_db
 from app.repositories import VideoRepository
 from app.services import media
-from app.services.deletion import Skips, delete_video
+from app.services.deletion import DeletionOptions, delete_video
 from app.services.uploads import receive_video
 from app.services.videos import VideoDetails
 from app.storage import Storage, open_storage, video_folder
@@ -124,11 +124,11 @@ async def test_what_a_killed_deletion_has_left_is_deleted_by_the_next_one(
     async with database.connect() as conn:
         assert await VideoRepository(conn).count() == 0
     assert len(files_in(storage)) == 1
-    deletion = await delete_video(database, storage, redis, "talk", Skips())
-    assert deletion.in_files["video"] == 1
+    deletion = await delete_video(database, storage, redis, "talk", DeletionOptions())
+    assert deletion.local_files["video"] == 1
     assert files_in(storage) == []
     with pytest.raises(VideoNotFound):
-        await delete_video(database, storage, redis, "talk", Skips())
+        await delete_video(database, storage, redis, "talk", DeletionOptions())
 
 
 async def test_a_file_that_cannot_be_deleted_is_told_and_found_again(
@@ -141,11 +141,11 @@ async def test_a_file_that_cannot_be_deleted_is_told_and_found_again(
         await make_video(conn, identifier="talk", cloud_url=await keep(storage, "a.mp4", tmp_path))
     with monkeypatch.context() as broken:
         broken.setattr(storage, "delete", fail)
-        first = await delete_video(database, storage, redis, "talk", Skips())
-        again = await delete_video(database, storage, redis, "talk", Skips())
+        first = await delete_video(database, storage, redis, "talk", DeletionOptions())
+        again = await delete_video(database, storage, redis, "talk", DeletionOptions())
     assert first.errors == again.errors == ["The video's file could not be deleted: The bucket does not answer"]
-    last = await delete_video(database, storage, redis, "talk", Skips())
-    assert (last.errors, last.in_files["video"], files_in(storage)) == ([], 1, [])
+    last = await delete_video(database, storage, redis, "talk", DeletionOptions())
+    assert (last.errors, last.local_files["video"], files_in(storage)) == ([], 1, [])
 
 
 async def test_a_video_that_is_gone_is_not_404_while_redis_may_hold_what_is_left(
@@ -160,11 +160,11 @@ async def test_a_video_that_is_gone_is_not_404_while_redis_may_hold_what_is_left
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, Redis(port=port, socket_timeout=300) as silent, asyncio.timeout(100):
-        first = await delete_video(database, storage, silent, "talk", Skips())
+        first = await delete_video(database, storage, silent, "talk", DeletionOptions())
         with pytest.raises(RedisUnavailable):
-            await delete_video(database, storage, silent, "talk", Skips())
+            await delete_video(database, storage, silent, "talk", DeletionOptions())
         with pytest.raises(VideoNotFound):
-            await delete_video(database, storage, silent, "talk", Skips(skip_redis=True))
+            await delete_video(database, storage, silent, "talk", DeletionOptions(skip_redis=True))
     assert first.errors == ["The live state could not be deleted: Redis is not available"]
 
 
@@ -176,9 +176,9 @@ async def test_a_leftover_holds_no_connection_for_long_where_the_storage_is_slow
 
     await keep(storage, "a.mp4", tmp_path)
     monkeypatch.setattr(storage, "delete", never)
-    monkeypatch.setattr(media, "SECONDS", 0.1)
+    monkeypatch.setattr(media, "_LOCKED_STORAGE_SECONDS", 0.1)
     async with asyncio.timeout(60):
-        deletion = await delete_video(database, storage, redis, "talk", Skips())
+        deletion = await delete_video(database, storage, redis, "talk", DeletionOptions())
     assert deletion.errors == ["The video's file could not be deleted: The storage takes too long to answer"]
 
 
@@ -190,7 +190,7 @@ async def test_an_upload_holds_no_connection_for_long_where_the_storage_is_slow(
 
     movie = make_movie(tmp_path / "movie.mp4").read_bytes()
     monkeypatch.setattr(storage, "stat", never)
-    monkeypatch.setattr(media, "SECONDS", 0.1)
+    monkeypatch.setattr(media, "_LOCKED_STORAGE_SECONDS", 0.1)
     async with asyncio.timeout(60):
         with pytest.raises(StorageUnavailable, match="takes too long"):
             await upload(database, storage, movie)
@@ -209,7 +209,7 @@ async def test_a_storage_that_cannot_be_listed_fails_before_anything_is_deleted(
         await make_video(conn, identifier="talk", cloud_url=await keep(storage, "a.mp4", tmp_path))
         monkeypatch.setattr(storage, "list", fail)
         with pytest.raises(StorageUnavailable):
-            await delete_video(database, storage, redis, "talk", Skips())
+            await delete_video(database, storage, redis, "talk", DeletionOptions())
         assert await VideoRepository(conn).count() == 1
     assert len(files_in(storage)) == 1
 
@@ -221,7 +221,7 @@ async def test_the_file_of_a_video_that_is_just_being_added_is_not_taken_for_a_l
     async with other.transaction():
         await VideoRepository(other).lock_identifier("talk")
         await make_video(other, identifier="talk", cloud_url=url)
-        deletion = asyncio.create_task(delete_video(database, storage, redis, "talk", Skips()))
+        deletion = asyncio.create_task(delete_video(database, storage, redis, "talk", DeletionOptions()))
         await asyncio.sleep(0.3)
         assert not deletion.done()
     with pytest.raises(VideoNotFound):
@@ -308,7 +308,7 @@ async def test_nothing_can_be_added_to_a_video_while_it_is_deleted(
         await other.execute(
             "INSERT INTO thumbnails (video_id, cloud_url) VALUES (%(id)s, 'file:///x.jpg')", {"id": video.id}
         )
-        deletion = asyncio.create_task(delete_video(database, storage, redis, "talk", Skips()))
+        deletion = asyncio.create_task(delete_video(database, storage, redis, "talk", DeletionOptions()))
         await asyncio.sleep(0.3)
         assert not deletion.done()
     assert [file.url for file in (await deletion).rows.files] == [video.cloud_url, "file:///x.jpg"]
@@ -325,5 +325,5 @@ async def test_the_playable_copy_goes_with_its_video(
             "INSERT INTO library.video_files (video_id, source_url, status, playable_url) VALUES (%s, %s, 'ready', %s)",
             [video.id, video.cloud_url, copies[0]],
         )
-    await delete_video(database, storage, redis, "talk", Skips())
+    await delete_video(database, storage, redis, "talk", DeletionOptions())
     assert files_in(storage) == []

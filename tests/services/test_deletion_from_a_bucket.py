@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from app.core.config import Settings
 from app.database import Database, close_db, get_connection, init_db
 from app.repositories import VideoRepository
-from app.services.deletion import Skips, delete_video
+from app.services.deletion import DeletionOptions, delete_video
 from app.services.uploads import receive_video
 from app.services.videos import VideoDetails
 from app.storage import Storage, audio_folder, clip_folder, open_storage, video_folder
@@ -56,11 +56,11 @@ async def test_what_was_uploaded_to_a_bucket_is_deleted_there(
         await make_clip(conn, await make_moment(conn, video_id=video.id), cloud_url=clip.url)
 
     async with Redis.from_url(redis_url) as redis:
-        skips = Skips(skip_gcs_clips=True, skip_gcs_audio=True)
+        skips = DeletionOptions(skip_gcs_clips=True, skip_gcs_audio=True)
         kept = await delete_video(database, storage, redis, "talk", skips)
-        deletion = await delete_video(database, storage, redis, "talk", Skips())
-    assert not kept.in_bucket
-    assert deletion.in_bucket == {"video": 1, "audio": 1, "clip": 1}
+        deletion = await delete_video(database, storage, redis, "talk", DeletionOptions())
+    assert not kept.bucket_files
+    assert deletion.bucket_files == {"video": 1, "audio": 1, "clip": 1}
     for folder in (video_folder, audio_folder, clip_folder):
         assert await storage.list(folder("talk")) == []
     assert list(storage.incoming.iterdir()) == []

@@ -18,8 +18,8 @@ from app.models.runs import RunRequest, RunStatus
 from app.models.stages import RunType
 from app.repositories import RunRepository, VideoRepository
 from app.repositories.runs import new_run_identifier
-from app.services.intake import KeptEntry
-from app.services.run_requests import accept_run
+from app.services.intake import RejectedEntry
+from app.services.run_requests import enqueue_run
 from tests.factories import make_run, make_video
 from tests.intakes import PREVIOUS, IntakeSite
 
@@ -42,10 +42,10 @@ def make_fields(config: object = None, **fields: str) -> dict[bytes, bytes]:
     return {name.encode(): value.encode() for name, value in (named | fields).items() if value or name in fields}
 
 
-async def settle(site: IntakeSite, fields: Mapping[bytes, bytes], entry_id: str = ENTRY) -> str:
+async def process(site: IntakeSite, fields: Mapping[bytes, bytes], entry_id: str = ENTRY) -> str:
     """Return the reason why the entry was rejected, or ''."""
     async with site.requests() as requests:
-        await requests.settle(entry_id, fields)
+        await requests.process(entry_id, fields)
     reasons = [each.reason for each in await site.rejected() if each.entry_id.startswith(entry_id)]
     return reasons[-1] if reasons else ""
 
@@ -75,7 +75,7 @@ async def test_each_option_of_a_config_becomes_that_of_the_run(site: IntakeSite)
         "override_existing_moments": False,
         "override_existing_refinement": False,
     }
-    assert await settle(site, make_fields(options)) == ""
+    assert await process(site, make_fields(options)) == ""
     ((identifier, video, request),) = await site.runs()
     assert (identifier, video) == ("pipeline:talk:1", "talk")
     assert request | options == request
@@ -90,7 +90,7 @@ async def test_names_of_the_frontend_and_of_other_requests_are_understood(site: 
         "left_padding": 30,
         "nonsense": [{}],
     }
-    assert await settle(site, make_fields(config)) == ""
+    assert await process(site, make_fields(config)) == ""
     ((_, _, request),) = await site.runs()
     assert [request[name] for name in ("generation_model", "refinement_model")] == ["minimax", "minimax"]
     assert [request[name] for name in ("generation_temperature", "refinement_temperature")] == [0.3, 0.3]
@@ -98,7 +98,7 @@ async def test_names_of_the_frontend_and_of_other_requests_are_understood(site: 
 
 
 async def test_an_option_counts_before_its_former_name(site: IntakeSite) -> None:
-    await settle(site, make_fields({"generation_prompt": "Now", "user_prompt": "Then"}))
+    await process(site, make_fields({"generation_prompt": "Now", "user_prompt": "Then"}))
     ((_, _, request),) = await site.runs()
     assert request["generation_prompt"] == "Now"
 
@@ -159,18 +159,18 @@ async def test_an_option_counts_before_its_former_name(site: IntakeSite) -> None
 async def test_what_cannot_become_a_run_is_kept_with_one_sentence(
     site: IntakeSite, fields: Mapping[bytes, bytes], reason: str
 ) -> None:
-    given = (await settle(site, fields)).removesuffix(" (of its fields, the first 50 with 10000 bytes each are kept)")
+    given = (await process(site, fields)).removesuffix(" (of its fields, the first 50 with 10000 bytes each are kept)")
     assert given == reason
     assert await site.runs() == []
 
 
 async def test_a_request_whose_video_has_a_run_is_kept_as_http_refuses_it(site: IntakeSite) -> None:
-    assert await settle(site, make_fields()) == ""
+    assert await process(site, make_fields()) == ""
     second = make_fields(request_id="pipeline:talk:2")
-    assert await settle(site, second, "2-0") == "Pipeline already running for video 'talk'"
+    assert await process(site, second, "2-0") == "Pipeline already running for video 'talk'"
     await end_run(site, "pipeline:talk:1")
-    assert await settle(site, second, "2-0") == "Pipeline already running for video 'talk'"  # it stays rejected
-    assert await settle(site, second, "3-0") == ""
+    assert await process(site, second, "2-0") == "Pipeline already running for video 'talk'"  # it stays rejected
+    assert await process(site, second, "3-0") == ""
     assert [run for run, _, _ in await site.runs()] == ["pipeline:talk:1", "pipeline:talk:2"]
 
 
@@ -181,8 +181,8 @@ async def test_a_request_whose_video_has_a_run_is_kept_as_http_refuses_it(site: 
 async def test_a_run_whose_request_has_no_identifier_gets_that_of_its_entry(site: IntakeSite, request_id: str) -> None:
     fields = make_fields(request_id=request_id)
     for _ in range(2):
-        assert await settle(site, fields) == ""
-        assert await settle(site, fields, "1795346931771-12") == "Pipeline already running for video 'talk'"
+        assert await process(site, fields) == ""
+        assert await process(site, fields, "1795346931771-12") == "Pipeline already running for video 'talk'"
     assert [run for run, _, _ in await site.runs()] == ["pipeline:talk:1795346931771000"]
 
 
@@ -190,7 +190,7 @@ async def test_the_identifier_of_a_long_name_is_cut(site: IntakeSite) -> None:
     name = "a-very-long-name-" * 10
     await site.prepare(name)
     fields = make_fields(video_id=name, request_id=f"pipeline:{name}:1795346931771")
-    assert await settle(site, fields) == await settle(site, fields) == ""
+    assert await process(site, fields) == await process(site, fields) == ""
     assert [run for run, _, _ in await site.runs()] == [new_run_identifier(name, 1795346931771)]
 
 
@@ -198,21 +198,21 @@ async def test_the_identifier_of_a_long_name_is_cut(site: IntakeSite) -> None:
 async def test_the_same_request_is_accepted_once_whichever_entry_carries_it(site: IntakeSite, is_ended: bool) -> None:
     remember_secret("hunter2-hunter2")
     fields = make_fields({"generation_prompt": "Use hunter2-hunter2", "min_moments": 1})
-    assert await settle(site, fields) == ""
+    assert await process(site, fields) == ""
     if is_ended:
         await end_run(site, "pipeline:talk:1")
-    assert await settle(site, fields) == await settle(site, fields, "5-0") == ""
+    assert await process(site, fields) == await process(site, fields, "5-0") == ""
     assert len(await site.runs()) == len(site.notified) == 1
 
 
 async def test_another_request_with_the_identifier_of_a_run_is_kept(site: IntakeSite) -> None:
-    assert await settle(site, make_fields()) == ""
-    assert await settle(site, make_fields({"min_moments": 2}), "5-0") == "request_id is that of another run"
+    assert await process(site, make_fields()) == ""
+    assert await process(site, make_fields({"min_moments": 2}), "5-0") == "request_id is that of another run"
     async with site.connect() as conn:
         await make_video(conn, identifier="short")
-        await accept_run(conn, "short", RunType.AUDIO, RunRequest(), given_identifier=new_run_identifier("short", 1))
+        await enqueue_run(conn, "short", RunType.AUDIO, RunRequest(), given_identifier=new_run_identifier("short", 1))
     short = make_fields(video_id="short", request_id="pipeline:short:1")
-    assert await settle(site, short, "6-0") == "request_id is that of another run"
+    assert await process(site, short, "6-0") == "request_id is that of another run"
 
 
 async def test_a_request_whose_run_was_imported_is_acknowledged(site: IntakeSite) -> None:
@@ -220,18 +220,18 @@ async def test_a_request_whose_run_was_imported_is_acknowledged(site: IntakeSite
         video = await VideoRepository(conn).get_by_identifier("talk")
         assert video is not None
         await make_run(conn, identifier="pipeline:talk:1", video_id=video.id, status="completed")
-    assert await settle(site, make_fields()) == ""
+    assert await process(site, make_fields()) == ""
     assert await site.runs() == []
     assert site.notified == []
 
 
 async def test_an_entry_of_an_earlier_version_is_acknowledged(site: IntakeSite) -> None:
-    await settle(site, make_fields())
+    await process(site, make_fields())
     message = {
         "task_id": "1f", "task_name": "pipeline.run", "labels": {}, "labels_types": {}, "args": ["pipeline:talk:1"],
         "kwargs": {},
     }  # fmt: skip
-    assert await settle(site, {b"data": json.dumps(message).encode()}, "9-0") == ""
+    assert await process(site, {b"data": json.dumps(message).encode()}, "9-0") == ""
     assert len(site.notified) == 1
 
 
@@ -239,7 +239,7 @@ async def test_the_run_over_a_new_url_adds_its_video_under_the_name_it_was_given
     fields = make_fields(
         {"video_url": URL, "force_download": False}, video_id="my-video", request_id="pipeline:my-video:1"
     )
-    assert await settle(site, fields) == await settle(site, fields) == ""
+    assert await process(site, fields) == await process(site, fields) == ""
     ((identifier, video, request),) = await site.runs()
     assert (identifier, video, request["video_url"]) == ("pipeline:my-video:1", "my-video", URL)
     async with site.connect() as conn:
@@ -251,7 +251,7 @@ async def test_the_run_over_a_new_url_adds_its_video_under_the_name_it_was_given
 @pytest.mark.parametrize("name", ["", "a/b", "talk"])
 async def test_the_video_of_a_url_is_called_after_it_where_its_name_cannot_be(site: IntakeSite, name: str) -> None:
     fields = make_fields({"video_url": URL}, video_id=name, request_id=f"pipeline:{name}:1")
-    assert await settle(site, fields) == await settle(site, fields) == ""
+    assert await process(site, fields) == await process(site, fields) == ""
     assert [video for _, video, _ in await site.runs()] == ["my-video-file"]
 
 
@@ -265,7 +265,7 @@ async def test_the_video_of_a_known_url_is_used_again_unless_it_is_to_be_downloa
     fields = make_fields(
         {"video_url": URL, "force_download": force}, video_id="my-video-file", request_id="pipeline:my-video-file:1"
     )
-    assert await settle(site, fields) == await settle(site, fields) == ""
+    assert await process(site, fields) == await process(site, fields) == ""
     ((identifier, video, _),) = await site.runs()
     assert identifier == "pipeline:my-video-file:1"
     assert (video == "my-video-file") is not force
@@ -275,7 +275,7 @@ async def test_the_video_of_a_known_url_is_used_again_unless_it_is_to_be_downloa
 
 async def test_a_rejected_request_adds_no_video(site: IntakeSite) -> None:
     fields = make_fields({"video_url": "http://127.0.0.1/new.mp4"}, video_id="new", request_id="pipeline:new:1")
-    assert await settle(site, fields) == NOT_PUBLIC
+    assert await process(site, fields) == NOT_PUBLIC
     async with site.connect() as conn:
         assert await VideoRepository(conn).list_names("new") == set()
 
@@ -291,7 +291,7 @@ async def test_no_secret_is_kept(site: IntakeSite, caplog: pytest.LogCaptureFixt
     }
     fields = make_fields(config, password="simple", video_id="new")  # noqa: S106  opens nothing
     fields[b"Authorization"] = b"Bearer something-long"
-    await settle(site, fields)
+    await process(site, fields)
     (rejected,) = await site.rejected()
     kept = json.dumps(rejected.fields) + rejected.reason + caplog.text
     for secret in ("hunter2", "abcdef", "swordfish-swordfish", "plain", "simple", "something-long"):
@@ -300,7 +300,7 @@ async def test_no_secret_is_kept(site: IntakeSite, caplog: pytest.LogCaptureFixt
 
 
 async def test_a_secret_in_a_prompt_is_masked_in_the_run(site: IntakeSite) -> None:
-    await settle(site, make_fields({"generation_prompt": "Authorization: Bearer abcdefghijklmnop"}))
+    await process(site, make_fields({"generation_prompt": "Authorization: Bearer abcdefghijklmnop"}))
     ((_, _, request),) = await site.runs()
     assert "abcdefghijklmnop" not in request["generation_prompt"]
 
@@ -308,34 +308,34 @@ async def test_a_secret_in_a_prompt_is_masked_in_the_run(site: IntakeSite) -> No
 async def test_a_huge_config_is_refused_unread_and_kept_in_part(site: IntakeSite) -> None:
     fields = {**make_fields(), b"config": b'{"generation_prompt": "' + b"x" * 50_000_000 + b'"}'}
     begun = time.monotonic()
-    reason = await settle(site, fields)
+    reason = await process(site, fields)
     assert time.monotonic() - begun < 10
     assert reason == (
         "config must have at most 1048576 bytes (of its fields, the first 50 with 10000 bytes each are kept)"
     )
     (rejected,) = await site.rejected()
     assert len(rejected.fields["config"]) == 10_000
-    assert await settle(site, fields) == reason
+    assert await process(site, fields) == reason
     assert len(await site.rejected()) == 1
 
 
 async def test_an_entry_of_many_fields_is_kept_in_part(site: IntakeSite) -> None:
     fields = {b"%d" % number: b"x" for number in range(10_000)}
-    assert (await settle(site, fields)).startswith("config is missing (of its fields, the first 50 with ")
+    assert (await process(site, fields)).startswith("config is missing (of its fields, the first 50 with ")
     (rejected,) = await site.rejected()
     assert len(rejected.fields) == 50
 
 
 async def test_what_is_no_text_is_kept_escaped(site: IntakeSite) -> None:
     fields = {b"video_id": b"caf\xe9", b"config": "{é}\0".encode(), b"\xff\0": b'"\\ud800"'}
-    await settle(site, fields)
+    await process(site, fields)
     (rejected,) = await site.rejected()
     assert rejected.fields == {"video_id": "caf\\xe9", "config": "{é}\\x00", "\\xff\\x00": '"\\ud800"'}
 
 
 async def test_entries_that_have_the_same_id_are_all_kept(site: IntakeSite) -> None:
     for text in ("a", "b", "a", "b"):
-        await settle(site, {b"video_id": text.encode()}, "1-1")
+        await process(site, {b"video_id": text.encode()}, "1-1")
     rejected = await site.rejected()
     assert [each.fields["video_id"] for each in rejected] == ["a", "b"]
     assert rejected[0].entry_id == "1-1"
@@ -345,9 +345,9 @@ async def test_entries_that_have_the_same_id_are_all_kept(site: IntakeSite) -> N
 async def test_an_entry_of_the_longest_id_is_kept(site: IntakeSite) -> None:
     entry_id = f"{2**64 - 1}-{2**64 - 1}"
     for text in (b"a", b"b"):
-        await settle(site, {b"video_id": text}, entry_id)
+        await process(site, {b"video_id": text}, entry_id)
     assert len(await site.rejected()) == 2
-    assert await settle(site, make_fields(request_id=""), entry_id.replace("1", "0")) == ""
+    assert await process(site, make_fields(request_id=""), entry_id.replace("1", "0")) == ""
 
 
 async def test_a_defect_rejects_the_request_and_nothing_else(
@@ -357,10 +357,10 @@ async def test_a_defect_rejects_the_request_and_nothing_else(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr("app.services.intake.accept_run", fail)
-        assert await settle(site, make_fields()) == "The server failed at this request, its log has the reason"
+        patch.setattr("app.services.intake.enqueue_run", fail)
+        assert await process(site, make_fields()) == "The server failed at this request, its log has the reason"
     assert "ZeroDivisionError" in caplog.text
-    assert await settle(site, make_fields(), "2-0") == ""
+    assert await process(site, make_fields(), "2-0") == ""
 
 
 _BYTES = st.binary(max_size=40) | st.sampled_from(
@@ -386,7 +386,7 @@ _FIELDS = st.dictionaries(
 
 @given(_FIELDS)
 def test_any_fields_can_be_kept(fields: dict[bytes, bytes]) -> None:
-    kept = KeptEntry.make(ENTRY, fields)
+    kept = RejectedEntry.from_fields(ENTRY, fields)
     for text in (*kept.fields, *kept.fields.values()):
         assert "\0" not in text
         assert is_utf8(text)
@@ -404,7 +404,7 @@ async def test_whatever_is_in_an_entry_becomes_a_run_or_is_kept(site: IntakeSite
     async with site.requests() as requests:
         for number, fields in enumerate(examples, 1):
             for _ in range(2):
-                await requests.settle(f"{number}-0", fields)
+                await requests.process(f"{number}-0", fields)
     rejected = await site.rejected()
     assert len(rejected) + len(await site.runs()) == len(examples)
     assert all(each.reason and "\n" not in each.reason for each in rejected)
@@ -413,7 +413,7 @@ async def test_whatever_is_in_an_entry_becomes_a_run_or_is_kept(site: IntakeSite
 async def test_requests_for_the_same_video_at_once_are_one_run(site: IntakeSite) -> None:
     async def ask(number: int) -> None:
         async with site.requests() as requests:
-            await requests.settle(f"{number}-0", make_fields(request_id=f"pipeline:talk:{number}"))
+            await requests.process(f"{number}-0", make_fields(request_id=f"pipeline:talk:{number}"))
 
     await asyncio.gather(*(ask(number) for number in range(1, 9)))
     assert len(await site.runs()) == 1
@@ -423,7 +423,7 @@ async def test_requests_for_the_same_video_at_once_are_one_run(site: IntakeSite)
 
 async def test_the_previous_backends_entry_is_settled_without_a_stream(site: IntakeSite) -> None:
     await site.prepare("demo-talk")
-    assert await settle(site, PREVIOUS) == ""
+    assert await process(site, PREVIOUS) == ""
     ((identifier, _, request),) = await site.runs()
     assert identifier == "pipeline:demo-talk:1795346931771"
     assert request["max_moments"] == 12

@@ -144,7 +144,7 @@ async def test_only_sound_that_is_not_known_yet_is_looked_for_again(
     await index.get()
     extract(tmp_path, "talk")
     for _ in range(5):
-        index.forget("talk")
+        index.invalidate("talk")
         assert "talk" in await index.get()
     assert storage.listings == 2
 
@@ -158,7 +158,7 @@ async def test_a_listing_that_began_before_the_sound_came_is_not_the_last(
     asked = asyncio.ensure_future(index.get())
     while not storage.listings:  # noqa: ASYNC110 (nobody sets an event)
         await asyncio.sleep(0.01)
-    index.forget("talk")
+    index.invalidate("talk")
     storage.answers.set()
     await asked
     assert storage.listings == 2

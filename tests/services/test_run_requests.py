@@ -14,7 +14,7 @@ from app.database import Connection, Database, connect, get_connection
 from app.database.pool import PooledConnection
 from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
-from app.services.run_requests import Starts, accept_run
+from app.services.run_requests import RunRequests, enqueue_run
 from app.storage import open_storage
 from tests.database.pools import open_pool, query
 from tests.factories import make_video
@@ -29,7 +29,7 @@ class _StoppedClock(datetime):
         return cls.fromtimestamp(_MILLISECOND.timestamp(), tz)
 
 
-async def _make_starts(settings: Settings, tmp_path: Path) -> Starts:
+async def _make_starts(settings: Settings, tmp_path: Path) -> RunRequests:
     """Return what accepts runs, and make the video `talk` with a file."""
     file = tmp_path / "media" / "talk.mp4"
     file.parent.mkdir()
@@ -40,7 +40,7 @@ async def _make_starts(settings: Settings, tmp_path: Path) -> Starts:
     async def skip_notify(identifier: str, stage: Stage) -> None:
         pass
 
-    return Starts(Database(get_connection), open_storage(settings), Redis(), settings, skip_notify)
+    return RunRequests(Database(get_connection), open_storage(settings), Redis(), settings, skip_notify)
 
 
 async def test_a_run_is_accepted_in_two_round_trips(
@@ -79,7 +79,7 @@ async def test_runs_of_the_same_millisecond_get_identifiers_of_their_own(
     monkeypatch.setattr("app.services.run_requests.datetime", _StoppedClock)
     async with connect(Settings(database_url=own_database_url)) as conn:
         await make_video(conn, identifier="talk")
-        first = await accept_run(conn, "talk", RunType.AUDIO, RunRequest())
+        first = await enqueue_run(conn, "talk", RunType.AUDIO, RunRequest())
         await finish_run(conn, await claim_run(conn, first))
         second = await _accept_again(conn, in_transaction)
     milliseconds = int(_MILLISECOND.timestamp() * 1000)
@@ -88,6 +88,6 @@ async def test_runs_of_the_same_millisecond_get_identifiers_of_their_own(
 
 async def _accept_again(conn: Connection, in_transaction: bool) -> str:
     if not in_transaction:
-        return await accept_run(conn, "talk", RunType.AUDIO, RunRequest())
+        return await enqueue_run(conn, "talk", RunType.AUDIO, RunRequest())
     async with conn.transaction():
-        return await accept_run(conn, "talk", RunType.AUDIO, RunRequest())
+        return await enqueue_run(conn, "talk", RunType.AUDIO, RunRequest())

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from app.core.errors import DatabaseUnavailable, TooManyFollowers
-from app.services.status import Feeds, State
+from app.services.status import FeedState, StatusFeeds
 
-FIRST, SECOND, LAST = (State(name, name.encode(), name == "last") for name in ("first", "second", "last"))
+FIRST, SECOND, LAST = (FeedState(name, name.encode(), name == "last") for name in ("first", "second", "last"))
 _PATIENCE_SECONDS = 60.0
 
 
@@ -22,9 +22,9 @@ class Source:
         self.looks = 0
         self._looked = asyncio.Event()
         self.is_stopping = False
-        self.feeds = Feeds(self._read, lambda: self.is_stopping, **({"look_seconds": 0.01} | options))
+        self.feeds = StatusFeeds(self._read, lambda: self.is_stopping, **({"poll_seconds": 0.01} | options))
 
-    async def _read(self, key: str) -> State:
+    async def _read(self, key: str) -> FeedState:
         self.looks += 1
         self._looked.set()
         if self.error:
@@ -92,7 +92,7 @@ async def test_nothing_is_looked_up_when_everybody_has_gone() -> None:
 
 
 async def test_where_nothing_changes_a_sign_of_life_comes_now_and_then() -> None:
-    source = Source(quiet_seconds=0.02)
+    source = Source(keep_alive_seconds=0.02)
     async with asyncio.timeout(_PATIENCE_SECONDS), aclosing(source.feeds.follow("talk", FIRST)) as states:
         assert [await anext(states) for _ in range(3)] == [None, None, None]
 
@@ -115,7 +115,7 @@ async def test_when_the_server_stops_nobody_follows_any_more() -> None:
 
 
 async def test_only_so_many_can_follow() -> None:
-    source = Source(followers_at_most=2)
+    source = Source(max_followers=2)
     following = [asyncio.create_task(source.follow()) for _ in range(2)]
     await source.wait_for_looks(2)
     with pytest.raises(TooManyFollowers):

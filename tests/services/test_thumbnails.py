@@ -154,7 +154,7 @@ async def test_one_who_goes_away_leaves_the_picture_to_the_others(
     await shelf.add_video()
     go_on, askers = threading.Event(), list[object]()
     shelf.storage.on_open = go_on.wait
-    monkeypatch.setattr(shelf.thumbnails, "_check", askers.append)  # before one shares what is made
+    monkeypatch.setattr(shelf.thumbnails, "_raise_recent_failure", askers.append)  # before one shares what is made
     first = asyncio.create_task(url_of_video(shelf.thumbnails, "talk"))
     second = asyncio.create_task(url_of_video(shelf.thumbnails, "talk"))
     assert await within(60, lambda: shelf.storage.openings and len(askers) == 2)
@@ -257,7 +257,7 @@ async def test_the_log_names_the_video_that_gives_no_picture_as_users_know_it(
 async def test_a_storage_that_keeps_no_picture_costs_one_film_and_is_told_as_it_is(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch, error: type[StorageFull | StorageUnavailable]
 ) -> None:
-    monkeypatch.setattr("app.services.thumbnails._TROUBLE_SECONDS", 300.0)
+    monkeypatch.setattr("app.services.thumbnails._STORAGE_FAILURE_SECONDS", 300.0)
     thumbnails = shelf.start_process()
 
     async def refuse() -> None:
@@ -272,7 +272,7 @@ async def test_a_storage_that_keeps_no_picture_costs_one_film_and_is_told_as_it_
     assert len(shelf.storage.openings) == 1
     assert (shelf.files, await shelf.list_rows()) == ([], [])
     shelf.storage.before_put = None
-    thumbnails._troubles.expire(time.monotonic() + 301)
+    thumbnails._storage_failures.expire(time.monotonic() + 301)
     assert await url_of_video(thumbnails, "talk-0")
     await thumbnails.aclose()
 

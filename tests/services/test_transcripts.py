@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.services.transcripts import Cue, make_cues, write_srt, write_text, write_vtt
+from app.services.transcripts import CaptionCue, make_cues, write_srt, write_text, write_vtt
 
 _CLOCK = r"(\d{2,}):([0-5]\d):([0-5]\d)[,.](\d{3})"
 _TIMING = re.compile(f"{_CLOCK} --> {_CLOCK}")
@@ -21,15 +21,15 @@ segments = st.lists(
 )
 
 
-def said(*times: tuple[float, float]) -> list[dict[str, Any]]:
+def segments_read(*times: tuple[float, float]) -> list[dict[str, Any]]:
     return [{"text": f"{number}", "start": start, "end": end} for number, (start, end) in enumerate(times)]
 
 
 def times_of(*times: tuple[float, float]) -> list[tuple[int, int]]:
-    return [(cue.start, cue.end) for cue in make_cues(said(*times))]
+    return [(cue.start, cue.end) for cue in make_cues(segments_read(*times))]
 
 
-def read_srt(text: str) -> list[Cue]:
+def read_srt(text: str) -> list[CaptionCue]:
     """What a player understands: blocks between blank lines, of a number, a timing line and the text."""
     cues = []
     for number, block in enumerate(filter(None, text.split("\n\n")), start=1):
@@ -39,7 +39,7 @@ def read_srt(text: str) -> list[Cue]:
     return cues
 
 
-def read_vtt(text: str) -> list[Cue]:
+def read_vtt(text: str) -> list[CaptionCue]:
     header, *blocks = text.removesuffix("\n").split("\n\n")
     assert header == "WEBVTT"
     cues = []
@@ -51,14 +51,14 @@ def read_vtt(text: str) -> list[Cue]:
     return cues
 
 
-def _cue(timing: str, lines: list[str]) -> Cue:
+def _cue(timing: str, lines: list[str]) -> CaptionCue:
     found = _TIMING.fullmatch(timing)
     assert found
     numbers = [int(number) for number in found.groups()]
     start, end = (((h * 60 + m) * 60 + s) * 1000 + ms for h, m, s, ms in (numbers[:4], numbers[4:]))
     (line,) = lines
     assert line.isprintable() or line
-    return Cue(start, end, line)
+    return CaptionCue(start, end, line)
 
 
 @given(segments)
@@ -114,7 +114,7 @@ def test_more_cues_than_there_are_milliseconds_push_the_next_ones_on() -> None:
 
 
 def test_hours_have_as_many_digits_as_they_need() -> None:
-    cues = make_cues(said((5 * 3600 + 61.5, 5 * 3600 + 62), (123 * 3600, 123 * 3600 + 1)))
+    cues = make_cues(segments_read((5 * 3600 + 61.5, 5 * 3600 + 62), (123 * 3600, 123 * 3600 + 1)))
     assert "05:01:01,500 --> 05:01:02,000\n" in write_srt(cues)
     assert "123:00:00.000 --> 123:00:01.000\n" in write_vtt(cues)
 
@@ -125,7 +125,7 @@ def test_a_text_is_one_line_without_controls() -> None:
 
 
 def test_markup_is_escaped_where_the_format_has_markup() -> None:
-    cues = [Cue(0, 1, "<i>R&D --> 'x' \"y\"")]
+    cues = [CaptionCue(0, 1, "<i>R&D --> 'x' \"y\"")]
     assert write_vtt(cues).endswith("\n&lt;i&gt;R&amp;D --&gt; 'x' \"y\"\n")
     assert write_srt(cues).endswith("\n<i>R&D --> 'x' \"y\"\n")
 

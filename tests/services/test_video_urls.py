@@ -12,10 +12,10 @@ from app.database import Connection, connect
 from app.services.video_urls import (
     ResolvedUrl,
     canonical_url,
+    check_video_file,
     check_video_url,
     hash_url,
     identifier_from_url,
-    look_for_film,
     resolve_url,
     title_from_url,
 )
@@ -123,8 +123,8 @@ async def test_an_unknown_url_becomes_a_video_whose_film_is_still_to_come(conn: 
     storage = open_files(tmp_path)
     resolved = await _resolve(conn, storage, f"{_CDN}/Talk.mp4")
     assert (resolved.video, resolved.is_cached, resolved.download_required) == ("talk", False, True)
-    assert await _row(conn, "talk") == (f"{_CDN}/Talk.mp4", resolved.film_url)
-    assert resolved.film_url.startswith(storage.url_of("videos/talk/x")[:-1])
+    assert await _row(conn, "talk") == (f"{_CDN}/Talk.mp4", resolved.video_file_url)
+    assert resolved.video_file_url.startswith(storage.url_of("videos/talk/x")[:-1])
 
 
 async def test_a_url_that_is_known_means_its_video(conn: Connection, tmp_path: Path) -> None:
@@ -189,9 +189,9 @@ async def test_a_film_that_was_taken_away_is_told(conn: Connection, tmp_path: Pa
     path = make_file(tmp_path / "library" / "talk.mp4")
     await make_video(conn, identifier="talk", source_url=f"{_CDN}/talk.mp4", file_size_kb=1, cloud_url=path.as_uri())
     resolved = await _resolve(conn, storage, f"{_CDN}/talk.mp4")
-    assert await look_for_film(storage, resolved) == resolved
+    assert await check_video_file(storage, resolved) == resolved
     path.unlink()
-    assert (await look_for_film(storage, resolved)).download_required
+    assert (await check_video_file(storage, resolved)).download_required
     await storage.aclose()
 
 

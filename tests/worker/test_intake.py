@@ -19,7 +19,7 @@ from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
 from app.services.intake import RequestIntake
 from app.services.live_runs import REQUEST_GROUP, REQUEST_STREAM
-from app.services.run_requests import accept_run
+from app.services.run_requests import enqueue_run
 from app.worker import intake as intake_module
 from tests.conftest import Databases, migrate
 from tests.intakes import PREVIOUS, IntakeSite
@@ -92,7 +92,7 @@ async def test_what_a_dead_worker_has_settled_and_not_acknowledged_is_only_ackno
     await deliver_to_another(site, len(entries))
     async with site.requests() as requests:
         for entry_id, fields in entries:
-            await requests.settle(entry_id, fields)
+            await requests.process(entry_id, fields)
     async with site.reading():
         await site.until_settled()
     assert [run for run, _, _ in await site.runs()] == [RUN]
@@ -146,7 +146,7 @@ async def test_entries_of_earlier_versions_are_acknowledged_quietly(
     site: IntakeSite, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with site.connect() as conn:
-        run = await accept_run(conn, "demo-talk", RunType.FULL, RunRequest())
+        run = await enqueue_run(conn, "demo-talk", RunType.FULL, RunRequest())
     broker = RedisStreamBroker(site.redis_url, queue_name=REQUEST_STREAM, consumer_group_name=REQUEST_GROUP)
     kicker: AsyncKicker[[str], Any] = AsyncKicker("pipeline.run", broker, {})
     await kicker.kiq(run)
@@ -207,7 +207,7 @@ async def test_two_intakes_that_have_the_same_entries_accept_each_once(site: Int
     await site.prepare(*(f"talk-{number}" for number in range(1, 21)))
     async with site.requests() as one, site.requests() as other:
         for entry_id, fields in entries:
-            await asyncio.gather(*(each.settle(entry_id, fields) for each in (one, other, one)))
+            await asyncio.gather(*(each.process(entry_id, fields) for each in (one, other, one)))
     assert [run for run, _, _ in await site.runs()] == [f"pipeline:talk-{n}:{n}000" for n in range(1, 21)]
     assert [each.entry_id for each in await site.rejected()] == [f"{n}-0" for n in range(21, 31)]
 
@@ -331,14 +331,14 @@ async def test_an_entry_that_cannot_be_settled_stays_pending_and_holds_no_other_
 ) -> None:
     monkeypatch.setattr(intake_module, "_LONGEST_PAUSE_SECONDS", 0.1)
     first, second = await site.add(request_of("unknown", 1)), await site.add(request_of("unknown", 2))
-    settle = RequestIntake.settle
+    process = RequestIntake.process
 
     async def fail_at_first(self: RequestIntake, entry_id: str, fields: Mapping[bytes, bytes]) -> None:
         if entry_id == first:
             raise ZeroDivisionError
-        await settle(self, entry_id, fields)
+        await process(self, entry_id, fields)
 
-    monkeypatch.setattr(RequestIntake, "settle", fail_at_first)
+    monkeypatch.setattr(RequestIntake, "process", fail_at_first)
     async with site.reading() as intake, site.redis() as redis:
         intake._has_pending = True
         await site.until(lambda: _are_rejected(site, 1), "the second entry")
