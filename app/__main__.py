@@ -36,7 +36,7 @@ from app.core.masking import mask_secrets
 from app.core.redis import redis_unavailable
 from app.database import connect
 from app.database.catalog import check_database
-from app.database.errors import describe_refusal
+from app.database.errors import describe_database_failure
 from app.database.migrations import code_revisions, create_database, read_database_revision, upgrade
 from app.embedded import EmbeddedError
 from app.embedded.local import local_servers, refuse_half_named, uses_embedded_postgres
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _describe(error: Exception) -> str | None:
     """Return one sentence for what a command failed with, or None for a defect of this code."""
     if isinstance(error, psycopg.Error):
-        return describe_refusal(error, get_settings().database_parameters)
+        return describe_database_failure(error, get_settings().database_parameters)
     expected = redis_unavailable(error) if isinstance(error, RedisError) else error
     return str(expected) if expected else None
 

@@ -31,11 +31,11 @@ async def enqueue_run(
     """Accept a run over a video that is there, and return its identifier."""
     identifier = f"pipeline:{video}:{next(_numbers)}"
     started_at = started_at or datetime.now(UTC).replace(tzinfo=None)
-    accepted = await StageQueueRepository(conn).accept(
+    accepted = await StageQueueRepository(conn).enqueue_run(
         video, identifier, run_type, started_at, request, subject, stages
     )
     assert accepted
-    assert accepted.run_id, f"{accepted.other_type} is in the way"
+    assert accepted.run_id, f"{accepted.conflicting_type} is in the way"
     return identifier
 
 
@@ -45,7 +45,7 @@ async def claim_run(conn: Connection, identifier: str) -> ClaimedRun:
     )
     row = await cursor.fetchone()
     assert row
-    run = await StageQueueRepository(conn).claim(identifier, Stage(row[0]), "worker", 30.0)
+    run = await StageQueueRepository(conn).claim_stage(identifier, Stage(row[0]), "worker", 30.0)
     assert run
     return run
 
@@ -75,7 +75,7 @@ async def set_record(conn: Connection, run: ClaimedRun, stage: Stage, record: St
 async def finish_run(
     conn: Connection, run: ClaimedRun, status: RunStatus = RunStatus.COMPLETED, **outcome: Any
 ) -> None:
-    await ClaimedRunRepository(conn).finish(run, RunOutcome(status, **outcome))
+    await ClaimedRunRepository(conn).finish_run(run, RunOutcome(status, **outcome))
 
 
 async def fail_run(conn: Connection, run: ClaimedRun, stage: Stage, message: str) -> None:

@@ -70,5 +70,5 @@ def _describe(run: FailedRun) -> dict[str, Any]:
         "attempts": run.attempt,
         "started_at": unix_seconds(run.started_at),
         "completed_at": None if run.completed_at is None else unix_seconds(run.completed_at),
-        "raw_answer_length": run.raw_characters,
+        "raw_answer_length": run.raw_answer_length,
     }

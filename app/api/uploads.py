@@ -92,11 +92,11 @@ async def _receive_body(request: Request, upload: Upload, details: VideoDetails)
 
 async def _receive_form(request: Request, upload: Upload, details: VideoDetails, form: UploadForm) -> VideoDetails:
     await upload.check_details(details, _content_length(request) - ENVELOPE_BYTES)
-    has_begun = False
+    has_started = False
     async for chunk in request.stream():
         data = form.feed(chunk)
-        if form.filename is not None and not has_begun:
-            has_begun = True
+        if form.filename is not None and not has_started:
+            has_started = True
             await upload.check_details(_with_fields(details, form))
         if data:
             await upload.write(data)

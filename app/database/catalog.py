@@ -309,7 +309,7 @@ class Condition:
         )
 
 
-async def read_condition(conn: Connection) -> Condition:
+async def read_database_condition(conn: Connection) -> Condition:
     """Look at the database. It needs no right in it."""
     wanted = {
         "schemas": list(OWN_SCHEMAS),

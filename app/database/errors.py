@@ -108,12 +108,12 @@ def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
     return None
 
 
-def loses_session(error: psycopg.Error) -> bool:
+def is_session_lost(error: psycopg.Error) -> bool:
     """Return whether the session that raised `error` must be closed, and other old ones checked."""
     return bool(_LOST_SESSION.fullmatch(error.sqlstate or "")) or _is_stale_plan(error)
 
 
-def describe_refusal(error: psycopg.Error, parameters: Mapping[str, str]) -> str | None:
+def describe_database_failure(error: psycopg.Error, parameters: Mapping[str, str]) -> str | None:
     """Return one sentence for an operator, with PostgreSQL's own reason; None for a defect of this code."""
     expected = domain_error(error)
     reason = error.diag.message_primary or str(error).partition("\n")[0]

@@ -155,14 +155,14 @@ def hold_migration_lock(settings: Settings) -> Iterator[None]:
     with open_connection(settings.migration_parameters) as conn:
         conn.isolation_level = IsolationLevel.READ_COMMITTED  # without a snapshot between two statements
         deadline = time.monotonic() + _LOCK_WAIT_SECONDS
-        is_told = False
+        is_logged = False
         while not _try_lock(conn, settings):
             conn.rollback()
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(f"Another upgrade has held the lock for {_LOCK_WAIT_SECONDS:.0f} seconds")
-            if not is_told:
+            if not is_logged:
                 _log.warning("Waiting for another upgrade of this database to end")
-                is_told = True
+                is_logged = True
             time.sleep(_LOCK_POLL_SECONDS)
         yield
 

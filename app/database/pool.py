@@ -20,7 +20,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from app.core.config import Settings, get_settings
 from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
 from app.database.connection import check_encoding, configure_connection, connection_options
-from app.database.errors import BUSY, connection_error, loses_session, unreachable
+from app.database.errors import BUSY, connection_error, is_session_lost, unreachable
 
 _log = logging.getLogger(__name__)
 
@@ -103,9 +103,9 @@ RV = TypeVar("RV")
 
 
 class PooledConnection(AsyncConnection[TupleRow]):
-    """A connection that knows when it is of no more use, though it may still answer: see `loses_session`."""
+    """A connection that knows when it is of no more use, though it may still answer: see `is_session_lost`."""
 
-    is_condemned = False
+    is_unusable = False
 
     @classmethod
     async def connect(cls, conninfo: str = "", **options: Any) -> Self:
@@ -115,7 +115,7 @@ class PooledConnection(AsyncConnection[TupleRow]):
         try:
             conn = await super().connect(conninfo, **connection_options(settings), **options)
             try:
-                with _answering_within(conn, settings.database_connect_timeout):
+                with _disconnect_after(conn, settings.database_connect_timeout):
                     await configure_connection(conn, settings)
             except BaseException:
                 await conn.close()
@@ -130,7 +130,7 @@ class PooledConnection(AsyncConnection[TupleRow]):
         try:
             return await super().wait(gen, *args, **options)
         except psycopg.Error as error:
-            self.is_condemned = self.is_condemned or loses_session(error)
+            self.is_unusable = self.is_unusable or is_session_lost(error)
             raise
 
 
@@ -159,7 +159,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             max_idle=_OVERFLOW_IDLE_SECONDS,
             max_lifetime=_LIFETIME_SECONDS,
             reconnect_timeout=_RECONNECT_SECONDS,
-            reconnect_failed=self._keep_trying,
+            reconnect_failed=self._retry_connecting,
             open=False,
         )
 
@@ -184,11 +184,11 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
     async def putconn(self, conn: PooledConnection) -> None:
         self._in_use -= 1
-        if not conn.is_condemned:
-            return await _to_the_end(super().putconn(conn))
+        if not conn.is_unusable:
+            return await _shielded(super().putconn(conn))
         self._condemned_at = now = time.monotonic()
         await conn.close()
-        await _to_the_end(super().putconn(conn))
+        await _shielded(super().putconn(conn))
         checking = self._checking
         if checking is None or checking.done():
             checking = self._checking = _begin(self._check_idle())
@@ -212,7 +212,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
     def _has_connections(self) -> bool:
         return self._in_use > 0 or self.get_stats()["pool_available"] > 0
 
-    async def _keep_trying(self, pool: AsyncConnectionPool[Any]) -> None:
+    async def _retry_connecting(self, pool: AsyncConnectionPool[Any]) -> None:
         """Begin anew after an attempt to open a connection was given up."""
         self._outage.report()
         stats = self.get_stats()
@@ -269,7 +269,7 @@ async def _check(conn: AsyncConnection[Any]) -> None:
         await AsyncConnectionPool.check_connection(conn)
     except psycopg.Error:
         # The pool would meet the others one at a time, with a pause between two that doubles.
-        await _to_the_end(get_pool().check())
+        await _shielded(get_pool().check())
         raise
 
 
@@ -281,7 +281,7 @@ def _is_readable(conn: AsyncConnection[Any]) -> bool:
     return bool(poll.poll(0))
 
 
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+async def _shielded(work: Coroutine[Any, Any, None]) -> None:
     """Await `work`, which goes on when the caller is cancelled: psycopg's pool loses what it holds where it stops."""
     await asyncio.shield(_begin(work))
 
@@ -294,7 +294,7 @@ def _begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
 
 @contextmanager
-def _answering_within(conn: AsyncConnection[Any], seconds: float) -> Iterator[None]:
+def _disconnect_after(conn: AsyncConnection[Any], seconds: float) -> Iterator[None]:
     """Cut the connection where the block takes longer: a pooler keeps a statement waiting while its server is away."""
     with socket.socket(fileno=os.dup(conn.fileno())) as line:
         timer = asyncio.get_running_loop().call_later(seconds, line.shutdown, socket.SHUT_RDWR)

@@ -5,7 +5,7 @@ import re
 import psycopg
 
 from app.core.errors import DatabaseUnavailable
-from app.database.errors import describe_refusal, domain_error
+from app.database.errors import describe_database_failure, domain_error
 
 # Classes 08 connection and 53 out of resources, 57P0x a server that stops or starts, 25006 one that takes no changes,
 # 42501 a right that lacks: no other video would fare better.
@@ -22,7 +22,7 @@ _OWN = {
 def gone_database(error: psycopg.Error) -> DatabaseUnavailable | None:
     """Return what to raise where PostgreSQL answers nobody, or None where `error` is about one video."""
     if _GONE.fullmatch(error.sqlstate or ""):
-        return DatabaseUnavailable(describe_refusal(error, {}) or "The database is not available")
+        return DatabaseUnavailable(describe_database_failure(error, {}) or "The database is not available")
     return None
 
 

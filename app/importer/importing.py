@@ -13,7 +13,7 @@ import psycopg
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, FileMissing, StorageFull, StorageUnavailable, VideoMomentsError
 from app.database import connect
-from app.database.catalog import read_condition
+from app.database.catalog import read_database_condition
 from app.database.errors import READ_ONLY, connection_error, domain_error
 from app.importer.clips import clip_name
 from app.importer.configs import KnownConfigs
@@ -90,7 +90,7 @@ async def import_library(
 async def _check_database(settings: Settings) -> None:
     try:
         async with connect(settings) as conn:
-            condition = await read_condition(conn)
+            condition = await read_database_condition(conn)
             if reason := condition.missing_rights or (READ_ONLY if condition.is_read_only else ""):
                 raise DatabaseUnavailable(reason)
             await VideoRepository(conn).count()

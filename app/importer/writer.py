@@ -12,7 +12,7 @@ import psycopg
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
 from app.database import Connection, connect
-from app.database.errors import connection_error, loses_session
+from app.database.errors import connection_error, is_session_lost
 from app.importer.configs import KnownConfigs
 from app.importer.copying import Copier
 from app.importer.failures import gone_database
@@ -110,7 +110,7 @@ class Writer:
         try:
             return await action(conn)
         except psycopg.Error as error:
-            if loses_session(error):
+            if is_session_lost(error):
                 await self.aclose()
             if gone := gone_database(error):
                 raise gone from error

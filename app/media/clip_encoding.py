@@ -203,7 +203,7 @@ def _encode_clip_packets(
         source, film, cut.timeline, *(each for each in streams if isinstance(each, AudioStream | VideoStream))
     ):
         held.extend(sound.add(frame) if isinstance(frame, AudioFrame) else video.add(frame))
-        if video.has_begun:  # the header of the clip says how large the picture is
+        if video.has_started:  # the header of the clip says how large the picture is
             yield from held
             held.clear()
         if video.is_full and sound.is_full:
@@ -230,7 +230,7 @@ class _VideoTrackEncoder:
         self._frames = 0
 
     @property
-    def has_begun(self) -> bool:
+    def has_started(self) -> bool:
         return self._frames > 0
 
     @property

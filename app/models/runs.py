@@ -46,7 +46,7 @@ class RunRequest:
 
 
 class StageStatus(StrEnum):
-    """The states of a stage. Clients know no cancelled stage: `shown_record` returns the record for them."""
+    """The states of a stage. Clients know no cancelled stage: `client_record` returns the record for them."""
 
     PENDING = "pending"
     WAITING = "waiting"  # for a slot, or for a resource that other runs use
@@ -75,12 +75,12 @@ class StageRecord:
         return self.status in (StageStatus.COMPLETED, StageStatus.SKIPPED)
 
     @property
-    def has_begun(self) -> bool:
+    def has_started(self) -> bool:
         """Whether a worker has begun the stage, or waits for a slot to begin it."""
         return self.status not in (StageStatus.PENDING, StageStatus.SKIPPED)
 
     @property
-    def is_under_way(self) -> bool:
+    def is_in_progress(self) -> bool:
         """Whether a worker is at the stage, or waits in it for a resource."""
         return self.status in (StageStatus.WAITING, StageStatus.PROCESSING)
 
@@ -96,13 +96,13 @@ def next_stage(run_type: RunType, records: Mapping[Stage, StageRecord]) -> Stage
     return next((stage for stage in stages if stage not in records or not records[stage].is_done), stages[-1])
 
 
-def last_begun_stage(records: Mapping[Stage, StageRecord]) -> Stage | None:
+def last_started_stage(records: Mapping[Stage, StageRecord]) -> Stage | None:
     """Return the last stage in the order of the pipeline that is neither pending nor skipped; None where none is."""
-    begun = (stage for stage in reversed(Stage) if stage in records and records[stage].has_begun)
+    begun = (stage for stage in reversed(Stage) if stage in records and records[stage].has_started)
     return next(begun, None)
 
 
-def shown_record(stage: Stage, record: StageRecord) -> StageRecord:
+def client_record(stage: Stage, record: StageRecord) -> StageRecord:
     """Return the record for clients, to whom a cancelled stage and one without results are skipped ones.
 
     Clients show the reason of a skipped stage only, and it has no times.

@@ -10,7 +10,7 @@ from app.core.text import clean_line
 _OUTSIDE_SECONDS = 1.0
 
 
-def shown_title(identifier: str, title: str | None) -> str:
+def display_title(identifier: str, title: str | None) -> str:
     """Return the stored title, or the identifier as words: `demo-talk` is "Demo Talk".
 
     Older rows and the names of imported files may hold characters that nobody sees; they are not shown.

@@ -57,7 +57,7 @@ class RunContext:
         async with self.database.connect() as conn, conn.transaction():
             if await VideoRepository(conn).lock(self.run.video) is None:  # in the order of a deletion
                 raise VideoDeleted
-            await ClaimedRunRepository(conn).hold(self.run)
+            await ClaimedRunRepository(conn).lock_claim(self.run)
             yield conn
 
     async def save(self, write: Callable[[Connection], Awaitable[T]]) -> T:

@@ -32,7 +32,7 @@ class AnswerKey:
 async def store_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey, found: FindResult) -> None:
     moments = [[moment.start, moment.end, moment.title] for moment in found.moments]
     answer = {"model": strip_unstorable(found.model), "moments": moments}
-    await ModelAnswerRepository(conn).keep(context.run.id, asdict(answer_key), mask_values(answer))
+    await ModelAnswerRepository(conn).store(context.run.id, asdict(answer_key), mask_values(answer))
 
 
 async def load_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey) -> FindResult | None:
@@ -47,7 +47,7 @@ async def store_refined_times(
     conn: Connection, context: RunContext, answer_key: AnswerKey, refined: RefineResult
 ) -> None:
     answer = {"model": strip_unstorable(refined.model), "start": refined.start, "end": refined.end}
-    await ModelAnswerRepository(conn).keep(context.run.id, asdict(answer_key), mask_values(answer))
+    await ModelAnswerRepository(conn).store(context.run.id, asdict(answer_key), mask_values(answer))
 
 
 async def load_refined_times(conn: Connection, context: RunContext, answer_key: AnswerKey) -> RefineResult | None:
@@ -95,7 +95,7 @@ async def record_invalid_answers(context: RunContext) -> AsyncIterator[None]:
         yield
     except ModelAnswerInvalid as error:
         raw = mask_secrets(strip_unstorable(error.raw))
-        await context.save(lambda conn: ClaimedRunRepository(conn).keep_raw_answer(context.run, raw))
+        await context.save(lambda conn: ClaimedRunRepository(conn).store_raw_answer(context.run, raw))
         raise
 
 

@@ -140,7 +140,7 @@ class MomentRefiner:
             operation_type="refinement",
             temperature=run_request.refinement_temperature,
         )
-        await ClaimedRunRepository(conn).set_first_config(self._context.run, config_id)
+        await ClaimedRunRepository(conn).set_generation_config_once(self._context.run, config_id)
         answer_key = AnswerKey(self._transcript_id, config_id, moment.start_time, moment.end_time)
         return answer_key, await load_refined_times(conn, self._context, answer_key)
 
@@ -223,14 +223,14 @@ class MomentRefiner:
 
 
 async def list_unchanged_ids(conn: Connection, context: RunContext) -> list[int]:
-    result = await ClaimedRunRepository(conn).get_result(context.run, Stage.REFINEMENT)
+    result = await ClaimedRunRepository(conn).get_stage_result(context.run, Stage.REFINEMENT)
     return list(result.get(_UNCHANGED_KEY, ()))
 
 
 async def add_unchanged_id(conn: Connection, context: RunContext, moment_id: int) -> None:
     """Record that the refinement of a moment changed nothing, for another worker that takes the run over."""
     result = {_UNCHANGED_KEY: [*await list_unchanged_ids(conn, context), moment_id]}
-    await ClaimedRunRepository(conn).add_result(context.run, Stage.REFINEMENT, result)
+    await ClaimedRunRepository(conn).add_stage_result(context.run, Stage.REFINEMENT, result)
 
 
 def _make_moment_row(target: RefinementTarget, refined: RefineResult, config_id: int) -> ReservedMoment:

@@ -104,7 +104,7 @@ class ReplacedMomentsRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def replace(self, run_id: int, replaced: Sequence[int], made: Sequence[int]) -> None:
+    async def set_aside(self, run_id: int, replaced: Sequence[int], made: Sequence[int]) -> None:
         """Take moments away until the run has ended; `made` are the ids of those that come in their place.
 
         Where the run has replaced some before, and its commit was not answered, those now taken away are its own.
@@ -126,7 +126,7 @@ class ReplacedMomentsRepository:
         )
         await MomentRepository(self._conn).delete_many(replaced)
 
-    async def forget(self, run_id: int) -> set[str]:
+    async def discard(self, run_id: int) -> set[str]:
         """Forget what a completed run has replaced; return the URLs of files that nothing refers to any more."""
         cursor = await self._conn.execute(
             """
@@ -143,7 +143,7 @@ class ReplacedMomentsRepository:
             return set()
         return set(row[1]) - {file.url for file in await VideoContentsRepository(self._conn).list_files(row[0])}
 
-    async def forget_all(self, video_id: int) -> None:
+    async def discard_all(self, video_id: int) -> None:
         """Forget what the runs over a video have replaced."""
         await self._conn.execute(
             """
@@ -153,7 +153,7 @@ class ReplacedMomentsRepository:
             {"video_id": video_id},
         )
 
-    async def forget_clips(self, video_id: int, *, keep_local: bool, keep_in_bucket: bool) -> None:
+    async def discard_clips(self, video_id: int, *, keep_local: bool, keep_in_bucket: bool) -> None:
         """Forget the clips, with their thumbnails, among what the runs over a video have replaced."""
         await self._conn.execute(
             """
@@ -185,12 +185,12 @@ class ReplacedMomentsRepository:
             return None
         parts = VideoContentsRepository(self._conn)
         before = {file.url for file in await parts.list_files(row[0])}
-        await self._delete_made(run_id)
-        await self._insert(run_id)
+        await self._delete_replacements(run_id)
+        await self._insert_again(run_id)
         await self._conn.execute("DELETE FROM pipeline.replaced WHERE run_id = %(run_id)s", {"run_id": run_id})
         return before - {file.url for file in await parts.list_files(row[0])}
 
-    async def _delete_made(self, run_id: int) -> None:
+    async def _delete_replacements(self, run_id: int) -> None:
         await self._conn.execute(
             """
             WITH RECURSIVE made AS (
@@ -203,7 +203,7 @@ class ReplacedMomentsRepository:
             {"run_id": run_id},
         )
 
-    async def _insert(self, run_id: int) -> None:
+    async def _insert_again(self, run_id: int) -> None:
         of_run = {"run_id": run_id}
         columns = MOMENT_COLUMNS.replace(
             "parent_id", "CASE WHEN parent_id IN (SELECT id FROM kept UNION SELECT id FROM moments) THEN parent_id END"

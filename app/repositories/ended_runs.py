@@ -15,7 +15,7 @@ from app.repositories.runs import read_request, read_stages
 
 
 @dataclass(frozen=True, slots=True)
-class EndedRequest:
+class EndedRun:
     """What a run was asked for and how far it came; `subject` is the moment that it refined, or ''."""
 
     identifier: str
@@ -40,7 +40,7 @@ class StoredResults:
 
 @dataclass(frozen=True, slots=True)
 class FailedRun:
-    """A run that failed; `raw_characters` is how long the answer is that could not be used."""
+    """A run that failed; `raw_answer_length` is how long the answer is that could not be used."""
 
     id: int
     identifier: str
@@ -52,7 +52,7 @@ class FailedRun:
     attempt: int
     started_at: datetime
     completed_at: datetime | None
-    raw_characters: int
+    raw_answer_length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class EndedRunRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def find(self, *, video: str | None = None, identifier: str | None = None) -> EndedRequest | None:
+    async def find_ended_run(self, *, video: str | None = None, identifier: str | None = None) -> EndedRun | None:
         """Return a run by its identifier or, without one, the newest full run of the video that has ended."""
         found = and_where({"videos.identifier = %(video)s": video, "history.identifier = %(identifier)s": identifier})
         cursor = await self._conn.execute(
@@ -96,7 +96,7 @@ class EndedRunRepository:
         if row is None:
             return None
         name, of_video, run_type, subject, status, error_stage, request, stages = row
-        return EndedRequest(
+        return EndedRun(
             name, of_video, RunType(run_type), subject, status, error_stage, read_request(request), read_stages(stages)
         )
 
@@ -177,7 +177,7 @@ class CallbackRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def take_due(self, limit: int, lease_seconds: float) -> list[DueCallback]:
+    async def claim_due(self, limit: int, lease_seconds: float) -> list[DueCallback]:
         """Return callbacks that are due; those that nothing is noted of are due again after `lease_seconds`."""
         return await fetch_all(
             self._conn,
@@ -201,7 +201,7 @@ class CallbackRepository:
             {"limit": limit, "lease_seconds": lease_seconds},
         )
 
-    async def note_delivered(self, callback: DueCallback) -> None:
+    async def mark_delivered(self, callback: DueCallback) -> None:
         await self._conn.execute(
             """
             UPDATE pipeline.runs
@@ -211,7 +211,7 @@ class CallbackRepository:
             {"run_id": callback.run_id},
         )
 
-    async def note_failure(self, callback: DueCallback, error: str, again_seconds: float | None) -> None:
+    async def mark_failed(self, callback: DueCallback, error: str, retry_seconds: float | None) -> None:
         """Say why a callback was not delivered, and when it is tried again; None: never."""
         await self._conn.execute(
             """
@@ -221,5 +221,5 @@ class CallbackRepository:
                 callback_due_at = now() AT TIME ZONE 'utc' + make_interval(secs => %(again)s)
             WHERE run_id = %(run_id)s AND callback_status = 'waiting' AND callback_attempts = %(attempts)s
             """,
-            {"run_id": callback.run_id, "attempts": callback.attempts, "error": error, "again": again_seconds},
+            {"run_id": callback.run_id, "attempts": callback.attempts, "error": error, "again": retry_seconds},
         )

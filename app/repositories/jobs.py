@@ -14,7 +14,7 @@ from app.models.stages import RunType
 class RunPreconditions:
     """What a run can work on.
 
-    `video_url` is where its file lies or should, `source_url` where it comes from; `is_described` is whether anything
+    `video_url` is where its file lies or should, `source_url` where it comes from; `has_media_info` is whether anything
     is known of the file, `is_silent` whether it is known to have no audio. `clip_url` is that of a clip with a picture.
     `running` is the type of a run that is in the way of one of the type asked for. Times are seconds of the video;
     `first_original_end` is the least of those at which originals end.
@@ -22,7 +22,7 @@ class RunPreconditions:
 
     video_url: str
     source_url: str | None
-    is_described: bool
+    has_media_info: bool
     is_silent: bool
     has_transcript: bool
     has_originals: bool
@@ -58,7 +58,7 @@ class TranscriptJob:
     """When a video's transcript was made; no time where it has none."""
 
     run: JobRun | None
-    made_at: datetime | None
+    result_created_at: datetime | None
     processing_seconds: float | None
 
 
@@ -67,7 +67,7 @@ class MomentsJob:
     """When the newest of some moments was made; no time where there are none."""
 
     run: JobRun | None
-    made_at: datetime | None
+    result_created_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class RefinementJob:
 
     run: JobRun | None
     has_moment: bool
-    made_at: datetime | None
+    result_created_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class ClipsJob:
     run: JobRun | None
     originals: int
     clips: int
-    made_at: datetime | None
+    result_created_at: datetime | None
 
 
 _RUN_COLUMNS = "run.identifier, run.status, run.started_at, run.completed_at, run.error_message, run.clip_progress"
@@ -112,14 +112,14 @@ class JobRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def get_audio(self, video: str) -> AudioJob | None:
-        row = await self._fetch(
+    async def get_audio_job(self, video: str) -> AudioJob | None:
+        row = await self._fetch_job_row(
             f"SELECT {_RUN_COLUMNS} FROM videos {_RUN} WHERE videos.identifier = %(video)s", video, RunType.AUDIO
         )
         return AudioJob(_read_run(row)) if row else None
 
-    async def get_transcript(self, video: str) -> TranscriptJob | None:
-        row = await self._fetch(
+    async def get_transcript_job(self, video: str) -> TranscriptJob | None:
+        row = await self._fetch_job_row(
             f"""
             SELECT {_RUN_COLUMNS}, transcripts.created_at, processing_time_seconds
             FROM videos LEFT JOIN transcripts ON transcripts.video_id = videos.id {_RUN}
@@ -130,9 +130,9 @@ class JobRepository:
         )
         return TranscriptJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
 
-    async def get_generated(self, video: str) -> MomentsJob | None:
+    async def get_moments_job(self, video: str) -> MomentsJob | None:
         """Return when a model last found moments in the video."""
-        row = await self._fetch(
+        row = await self._fetch_job_row(
             f"""
             SELECT {_RUN_COLUMNS},
                    (SELECT max(created_at) FROM moments
@@ -145,8 +145,8 @@ class JobRepository:
         )
         return MomentsJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
 
-    async def get_refinement(self, video: str, moment: str) -> RefinementJob | None:
-        row = await self._fetch(
+    async def get_refinement_job(self, video: str, moment: str) -> RefinementJob | None:
+        row = await self._fetch_job_row(
             f"""
             SELECT {_RUN_COLUMNS}, moments.id IS NOT NULL,
                    (SELECT max(created_at) FROM moments AS refined WHERE refined.parent_id = moments.id)
@@ -160,16 +160,16 @@ class JobRepository:
         )
         return RefinementJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
 
-    async def get_clips(self, video: str) -> ClipsJob | None:
-        row = await self._fetch(
+    async def get_clips_job(self, video: str) -> ClipsJob | None:
+        row = await self._fetch_job_row(
             f"""
-            SELECT {_RUN_COLUMNS}, originals, clips, made_at
+            SELECT {_RUN_COLUMNS}, originals, clips, result_created_at
             FROM videos
             CROSS JOIN LATERAL (
                 SELECT count(*), count(clips.id), max(clips.created_at)
                 FROM moments LEFT JOIN clips ON clips.moment_id = moments.id
                 WHERE moments.video_id = videos.id AND NOT is_refined
-            ) AS stored (originals, clips, made_at) {_RUN}
+            ) AS stored (originals, clips, result_created_at) {_RUN}
             WHERE videos.identifier = %(video)s
             """,
             video,
@@ -177,7 +177,7 @@ class JobRepository:
         )
         return ClipsJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
 
-    async def _fetch(
+    async def _fetch_job_row(
         self, statement: LiteralString, video: str, run_type: RunType, subject: str = ""
     ) -> Sequence[Any] | None:
         cursor = await self._conn.execute(statement, {"video": video, "type": run_type, "subject": subject})

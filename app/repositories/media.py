@@ -115,10 +115,10 @@ class VideoFileRepository:
         )
         return await cursor.fetchone() or (False, None)
 
-    async def claim(self, owner: str, stale_seconds: float, most_attempts: int) -> ClaimedFile | None:
-        """Claim the file of a video that no worker has looked at, or whose worker was not seen for `stale_seconds`.
+    async def claim_file(self, owner: str, stalled_after: float, max_attempts: int) -> ClaimedFile | None:
+        """Claim the file of a video that no worker has looked at, or whose worker was not seen for `stalled_after`.
 
-        None where there is none. A file whose workers died `most_attempts` times has failed.
+        None where there is none. A file whose workers died `max_attempts` times has failed.
         """
         return await fetch_one(
             self._conn,
@@ -126,7 +126,7 @@ class VideoFileRepository:
             """
             WITH clock AS (
                 SELECT now() AT TIME ZONE 'utc' AS now,
-                       now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s) AS stale
+                       now() AT TIME ZONE 'utc' - make_interval(secs => %(stalled_after)s) AS stale
             ), candidate AS (
                 SELECT videos.id, videos.identifier, videos.cloud_url
                 FROM clock CROSS JOIN videos LEFT JOIN library.video_files AS known ON known.video_id = videos.id
@@ -154,17 +154,17 @@ class VideoFileRepository:
             RETURNING video_id, (SELECT identifier FROM candidate), source_url, owner, attempts, failures,
                       declared_seconds IS NOT NULL
             """,
-            {"owner": owner, "stale_seconds": stale_seconds, "most": most_attempts},
+            {"owner": owner, "stalled_after": stalled_after, "most": max_attempts},
         )
 
-    async def list_claimed(self) -> set[int]:
+    async def list_claimed_videos(self) -> set[int]:
         """Return the ids of the videos whose files workers have claimed."""
         cursor = await self._conn.execute(
             "SELECT video_id FROM library.video_files WHERE status IN ('inspecting', 'making')"
         )
         return {video_id for (video_id,) in await cursor.fetchall()}
 
-    async def fail_abandoned(self, stale_seconds: float, most_attempts: int, reason: str) -> list[str]:
+    async def fail_abandoned(self, stalled_after: float, max_attempts: int, reason: str) -> list[str]:
         """Give files up whose workers died too often, and return the identifiers of their videos."""
         cursor = await self._conn.execute(
             """
@@ -172,14 +172,14 @@ class VideoFileRepository:
             FROM videos
             WHERE videos.id = known.video_id AND known.source_url = videos.cloud_url
               AND known.status IN ('inspecting', 'making') AND known.attempts >= %(most)s
-              AND known.seen_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stale_seconds)s)
+              AND known.seen_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stalled_after)s)
             RETURNING videos.identifier
             """,
-            {"reason": reason, "most": most_attempts, "stale_seconds": stale_seconds},
+            {"reason": reason, "most": max_attempts, "stalled_after": stalled_after},
         )
         return [identifier for (identifier,) in await cursor.fetchall()]
 
-    async def beat(self, file: ClaimedFile, status: FileStatus) -> None:
+    async def heartbeat(self, file: ClaimedFile, status: FileStatus) -> None:
         """Store that the worker lives, and what it does. Raises `RunLost` where the file is not its own any more."""
         cursor = await self._conn.execute(
             """
@@ -213,7 +213,7 @@ class VideoFileRepository:
         if cursor.rowcount != 1:
             raise RunLost
 
-    async def put_back(self, file: ClaimedFile, pause_seconds: float) -> None:
+    async def release(self, file: ClaimedFile, pause_seconds: float) -> None:
         """Leave a file to a later claim, which is another first one, and keep the count of its failures."""
         await self._conn.execute(
             """

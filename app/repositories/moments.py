@@ -89,7 +89,7 @@ class MomentWithConfig:
 class RefinementInputs:
     """What a refinement of a moment can use; times in seconds of the video.
 
-    `said_from` is the start of the first word in the window, `said_until` the end of the first word that ends behind
+    `speech_start` is the start of the first word in the window, `speech_end` the end of the first word that ends behind
     it, or else of the last one, in whatever order the words are.
     """
 
@@ -98,8 +98,8 @@ class RefinementInputs:
     clip_seconds: float | None
     clip_is_audio: bool
     has_transcript: bool
-    said_from: float | None
-    said_until: float | None
+    speech_start: float | None
+    speech_end: float | None
 
 
 # The config of a row of `moments`, as JSON without nulls.

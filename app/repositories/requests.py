@@ -31,7 +31,7 @@ class RejectedRequestRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def lock(self, key: str) -> None:
+    async def lock_request(self, key: str) -> None:
         """Hold what an entry asks for until the transaction ends: of those that hold the same, one decides."""
         await self._conn.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('requests:' || %(key)s, 0))", {"key": key}
@@ -48,7 +48,7 @@ class RejectedRequestRepository:
             {"entry_id": entry_id, "other_id": other_id, "fields": Jsonb(fields), "reason": reason},
         )
 
-    async def has(self, entry_id: str, other_id: str, fields: Mapping[str, str]) -> bool:
+    async def is_rejected(self, entry_id: str, other_id: str, fields: Mapping[str, str]) -> bool:
         """Whether this very entry was rejected."""
         return await exists(
             self._conn,

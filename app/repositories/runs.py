@@ -11,7 +11,7 @@ from psycopg import sql
 from app.database import Connection
 from app.database.queries import and_where, copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
 from app.models import PipelineRun
-from app.models.runs import ClaimedRun, RunRequest, StageRecord, StageStatus, last_begun_stage
+from app.models.runs import ClaimedRun, RunRequest, StageRecord, StageStatus, last_started_stage
 from app.models.stages import RunType, Stage
 
 RUN_COLUMNS = """id, identifier, video_id, generation_config_id, pipeline_type, status, started_at, completed_at,
@@ -298,7 +298,7 @@ class RunRepository:
             """,
             {"limit": limit, "after": after},
         )
-        return [ActiveRun(last_begun_stage(read_stages(stages)), *run) for *run, stages in await cursor.fetchall()]
+        return [ActiveRun(last_started_stage(read_stages(stages)), *run) for *run, stages in await cursor.fetchall()]
 
     async def list_active_of_video(self, video: str) -> list[tuple[int, str]]:
         """Return the ids and the identifiers of the active runs of a video."""

@@ -17,8 +17,8 @@ from app.repositories.runs import read_claimed
 from app.repositories.stages import end_run
 from app.repositories.videos import VideoRepository
 
-_PICKED_AT_ONCE = 1000
-_UNREAD_PATIENCE = 10
+_MAX_TAKEN = 1000
+_UNREAD_DELAY_FACTOR = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class EnqueueResult:
     """What became of a run that was asked for: its id, or which other run excludes it."""
 
     run_id: int | None
-    other_type: str | None
-    other_subject: str | None
+    conflicting_type: str | None
+    conflicting_moment: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class StageQueueRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def accept(
+    async def enqueue_run(
         self,
         video: str,
         identifier: str,
@@ -95,7 +95,7 @@ class StageQueueRepository:
             },
         )
 
-    async def claim(
+    async def claim_stage(
         self, identifier: str, stage: Stage, owner: str, stalled_after: float, limit: int | None = None
     ) -> ClaimedRun | None:
         """Make a stage that waits, or whose owner was not seen for `stalled_after` seconds, this owner's.
@@ -176,11 +176,11 @@ class StageQueueRepository:
         await end_run(self._conn, run_id, RunOutcome(RunStatus.CANCELLED))
         return True
 
-    async def pick_waiting(
-        self, stalled_after: float, again_after: float, unread: Collection[WorkKind] = ()
+    async def take_unnotified(
+        self, stalled_after: float, renotify_after: float, unread: Collection[WorkKind] = ()
     ) -> list[WaitingStage]:
         """Return stages that wait for a worker, or whose owner is stalled, and of which no message was sent for
-        `again_after` seconds; a message counts as sent now. At most a thousand, the longest without one first.
+        `renotify_after` seconds; a message counts as sent now. At most a thousand, the longest without one first.
 
         Of kinds that have `unread` messages the one of a stage is likely among them: ten times as long.
         """
@@ -195,7 +195,7 @@ class StageQueueRepository:
                   AND (owner IS NULL
                        OR heartbeat_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stalled_after)s))
                   AND (notified_at IS NULL
-                       OR notified_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(again_after)s)
+                       OR notified_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(renotify_after)s)
                           * CASE WHEN owner IS NULL AND stage = ANY(%(unread)s) THEN %(patience)s ELSE 1 END)
                   AND stage = ANY(%(known)s)
                 ORDER BY notified_at NULLS FIRST, waiting.run_id
@@ -206,11 +206,11 @@ class StageQueueRepository:
             """,
             {
                 "stalled_after": stalled_after,
-                "again_after": again_after,
+                "renotify_after": renotify_after,
                 "unread": _list_stages_of(unread),
-                "patience": _UNREAD_PATIENCE,
+                "patience": _UNREAD_DELAY_FACTOR,
                 "known": _list_stages_of(list(WorkKind)),
-                "most": _PICKED_AT_ONCE,
+                "most": _MAX_TAKEN,
             },
         )
         return _read_waiting(await cursor.fetchall())
@@ -226,7 +226,7 @@ class StageQueueRepository:
             {"identifiers": [each.identifier for each in waiting]},
         )
 
-    async def pick_next(self, stage: Stage, stalled_after: float) -> WaitingStage | None:
+    async def take_next_unnotified(self, stage: Stage, stalled_after: float) -> WaitingStage | None:
         """Return the run that waits at a stage, or whose owner is stalled there, and of which no message was sent for
         the longest time; one counts as sent now."""
         cursor = await self._conn.execute(
@@ -285,12 +285,12 @@ class StageQueueRepository:
         )
         return _read_waiting(await cursor.fetchall())
 
-    async def list_running(self) -> set[str]:
+    async def list_running_identifiers(self) -> set[str]:
         """Return the identifiers of all runs that have not ended."""
         cursor = await self._conn.execute("SELECT identifier FROM pipeline_history WHERE status = 'running'")
         return {identifier for (identifier,) in await cursor.fetchall()}
 
-    async def end_orphans(self) -> list[OrphanedRun]:
+    async def end_orphaned_runs(self) -> list[OrphanedRun]:
         """End the runs that no worker can take, because what they were asked for is not known."""
         return await fetch_all(
             self._conn,

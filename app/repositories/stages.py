@@ -25,7 +25,7 @@ class ModelAnswerRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def keep(self, run_id: int, question: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+    async def store(self, run_id: int, question: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         await self._conn.execute(
             """
             INSERT INTO pipeline.answers (run_id, question, answer) VALUES (%(run_id)s, %(question)s, %(answer)s)
@@ -42,7 +42,7 @@ class ModelAnswerRepository:
         row = await cursor.fetchone()
         return None if row is None else dict(row[0])
 
-    async def copy(self, identifier: str, retry: str) -> None:
+    async def copy_to_retry(self, identifier: str, retry: str) -> None:
         """Give the answers to a run to the one that tries it again; both are identifiers."""
         await self._conn.execute(
             """
@@ -56,7 +56,7 @@ class ModelAnswerRepository:
             {"identifier": identifier, "retry": retry},
         )
 
-    async def forget(self, run_id: int) -> None:
+    async def delete(self, run_id: int) -> None:
         await self._conn.execute("DELETE FROM pipeline.answers WHERE run_id = %(run_id)s", {"run_id": run_id})
 
 
@@ -67,7 +67,7 @@ class ClaimedRunRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def hold(self, run: ClaimedRun) -> None:
+    async def lock_claim(self, run: ClaimedRun) -> None:
         """Keep the stage in its owner's hands until the transaction ends. Raises `RunLost` where it is not any more."""
         if not await exists(
             self._conn,
@@ -80,7 +80,7 @@ class ClaimedRunRepository:
         ):
             raise RunLost
 
-    async def save_record(self, run: ClaimedRun, record: StageRecord) -> None:
+    async def save_stage_record(self, run: ClaimedRun, record: StageRecord) -> None:
         """Write the record of the claimed stage. Raises `RunLost`.
 
         While the stage is under way, what was noted with `add_result` stays.
@@ -88,17 +88,17 @@ class ClaimedRunRepository:
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs
-            SET stages = jsonb_set(stages, ARRAY[stage::text], %(record)s || CASE WHEN %(is_under_way)s
+            SET stages = jsonb_set(stages, ARRAY[stage::text], %(record)s || CASE WHEN %(is_in_progress)s
                     THEN jsonb_build_object('result', coalesce(stages -> stage -> 'result', '{}'))
                     ELSE '{}' END)
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             """,
-            {**_claim_key(run), "record": Jsonb(asdict(record)), "is_under_way": record.is_under_way},
+            {**_claim_key(run), "record": Jsonb(asdict(record)), "is_in_progress": record.is_in_progress},
         )
         if cursor.rowcount != 1:
             raise RunLost
 
-    async def advance(self, run: ClaimedRun, record: StageRecord, next_stage: Stage, *, keep: bool) -> bool:
+    async def advance_run(self, run: ClaimedRun, record: StageRecord, next_stage: Stage, *, keep: bool) -> bool:
         """Write the record of a stage that is done and move the run to its next stage, which waits for a worker.
 
         With `keep` the next stage stays with its owner, as its first attempt. False where the run is to be cancelled,
@@ -126,7 +126,7 @@ class ClaimedRunRepository:
         )
         if cursor.rowcount == 1 or await self._has_advanced(run, next_stage, keep=keep):
             return True
-        await self.hold(run)
+        await self.lock_claim(run)
         return False
 
     async def _has_advanced(self, run: ClaimedRun, next_stage: Stage, *, keep: bool) -> bool:
@@ -166,7 +166,7 @@ class ClaimedRunRepository:
             self._conn, "SELECT last_error FROM pipeline.runs WHERE run_id = %(id)s", {"id": run.id}
         )
 
-    async def get_result(self, run: ClaimedRun, stage: Stage) -> dict[str, Any]:
+    async def get_stage_result(self, run: ClaimedRun, stage: Stage) -> dict[str, Any]:
         """Return what the run has noted so far as the result of a stage, by whichever worker."""
         cursor = await self._conn.execute(
             "SELECT stages -> %(stage)s -> 'result' FROM pipeline.runs WHERE run_id = %(id)s",
@@ -175,7 +175,7 @@ class ClaimedRunRepository:
         row = await cursor.fetchone()
         return (row and row[0]) or {}
 
-    async def add_result(self, run: ClaimedRun, stage: Stage, values: Mapping[str, Any]) -> None:
+    async def add_stage_result(self, run: ClaimedRun, stage: Stage, values: Mapping[str, Any]) -> None:
         """Add values to the result of a stage that is not done yet, for a worker that takes the run over."""
         await self._conn.execute(
             """
@@ -188,14 +188,14 @@ class ClaimedRunRepository:
             {"stage": stage.value, "values": Jsonb(values), "id": run.id},
         )
 
-    async def set_config(self, run: ClaimedRun, generation_config_id: int) -> None:
+    async def set_generation_config(self, run: ClaimedRun, generation_config_id: int) -> None:
         """Set the generation config that the run uses."""
         await self._conn.execute(
             "UPDATE pipeline_history SET generation_config_id = %(config)s WHERE id = %(id)s",
             {"config": generation_config_id, "id": run.id},
         )
 
-    async def set_first_config(self, run: ClaimedRun, generation_config_id: int) -> None:
+    async def set_generation_config_once(self, run: ClaimedRun, generation_config_id: int) -> None:
         """Set the generation config that the run uses, unless one is set."""
         await self._conn.execute(
             """
@@ -205,14 +205,14 @@ class ClaimedRunRepository:
             {"config": generation_config_id, "id": run.id},
         )
 
-    async def keep_raw_answer(self, run: ClaimedRun, raw: str) -> None:
+    async def store_raw_answer(self, run: ClaimedRun, raw: str) -> None:
         """Keep what a model answered that could not be used. U+0000, which no text here can hold, goes."""
         await self._conn.execute(
             "UPDATE pipeline.runs SET raw_answer = %(raw)s WHERE run_id = %(id)s",
             {"raw": raw.replace("\x00", ""), "id": run.id},
         )
 
-    async def release(self, run: ClaimedRun) -> None:
+    async def release_stage(self, run: ClaimedRun) -> None:
         """Give the stage back as if it had not been claimed: it waits for another worker, or the run ends where that
         was asked for."""
         await VideoRepository(self._conn).lock(run.video)  # before the run, as a deletion does
@@ -229,12 +229,12 @@ class ClaimedRunRepository:
         if row and row[0]:
             await end_run(self._conn, run.id, RunOutcome(RunStatus.CANCELLED))
 
-    async def finish(self, run: ClaimedRun, outcome: RunOutcome, record: StageRecord | None = None) -> set[str]:
+    async def finish_run(self, run: ClaimedRun, outcome: RunOutcome, record: StageRecord | None = None) -> set[str]:
         """Write the record of the claimed stage, end the run and return the URLs of files that nothing refers to any
         more; the caller holds the video. Raises `RunLost` where another worker has the stage."""
-        await self.hold(run)
+        await self.lock_claim(run)
         if record is not None:
-            await self.save_record(run, record)
+            await self.save_stage_record(run, record)
         return await end_run(self._conn, run.id, outcome)
 
 
@@ -244,10 +244,10 @@ async def end_run(conn: Connection, run_id: int, outcome: RunOutcome) -> set[str
     What it has replaced is gone where it has completed, and comes back where it has not.
     """
     if outcome.status is RunStatus.COMPLETED:
-        await ModelAnswerRepository(conn).forget(run_id)
+        await ModelAnswerRepository(conn).delete(run_id)
     replaced = ReplacedMomentsRepository(conn)
     if outcome.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
-        files = await replaced.forget(run_id)
+        files = await replaced.discard(run_id)
     elif (unused := await replaced.restore(run_id)) is None:
         files = set()
     else:

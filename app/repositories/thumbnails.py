@@ -94,7 +94,7 @@ class ThumbnailRepository:
             {"clip_id": clip_id},
         )
 
-    async def find_video(self, identifier: str) -> ThumbnailOwner | None:
+    async def find_video_owner(self, identifier: str) -> ThumbnailOwner | None:
         return await fetch_one(
             self._conn,
             ThumbnailOwner,
@@ -106,7 +106,7 @@ class ThumbnailRepository:
             {"identifier": identifier},
         )
 
-    async def find_clip(self, video: str, moment: str) -> tuple[bool, ThumbnailOwner | None] | None:
+    async def find_clip_owner(self, video: str, moment: str) -> tuple[bool, ThumbnailOwner | None] | None:
         """Return whether the video has the moment, and the moment's clip; None where there is no such video."""
         cursor = await self._conn.execute(
             """
@@ -125,7 +125,7 @@ class ThumbnailRepository:
         has_moment, clip_id, *urls = row
         return has_moment, None if clip_id is None else ThumbnailOwner("clip", clip_id, f"{video}/{moment}", *urls)
 
-    async def put(self, owner: ThumbnailOwner, cloud_url: str, file_size_kb: int) -> str | None:
+    async def replace(self, owner: ThumbnailOwner, cloud_url: str, file_size_kb: int) -> str | None:
         """Give an owner a picture in the place of the one it was found with, unless it has got another one since.
 
         Return the URL of the picture that it has now, or None where the owner is gone.

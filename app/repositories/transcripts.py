@@ -84,7 +84,7 @@ class TranscriptRepository:
             _values(transcript),
         )
 
-    async def create_first(self, **transcript: Unpack[NewTranscript]) -> bool:
+    async def create_if_missing(self, **transcript: Unpack[NewTranscript]) -> bool:
         """Insert a transcript; False where the video has one, which stays."""
         cursor = await self._conn.execute(
             """
@@ -121,7 +121,7 @@ class TranscriptRepository:
             {"video_id": video_id},
         )
 
-    async def read_segments(self, video_identifier: str) -> tuple[TranscriptVersion, str | None] | None:
+    async def read_segments_json(self, video_identifier: str) -> tuple[TranscriptVersion, str | None] | None:
         """Return which transcript a video has, and its segments as JSON; None where there is no such video."""
         cursor = await self._conn.execute(
             """
@@ -170,7 +170,7 @@ class TranscriptRepository:
         )
         return {identifier: TranscriptVersion(*key) for identifier, *key in await cursor.fetchall()}
 
-    async def read_document(self, identifier: str) -> tuple[TranscriptVersion, list[bytes]] | None:
+    async def read_json_document(self, identifier: str) -> tuple[TranscriptVersion, list[bytes]] | None:
         """Return which transcript a video has, and its JSON document in pieces, as PostgreSQL prints it.
 
         Nothing is decoded on the way. None where there is no such video; no pieces where it has no transcript.

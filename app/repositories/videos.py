@@ -10,7 +10,7 @@ from psycopg import sql
 from app.database import Connection
 from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
 from app.models import Video
-from app.models.videos import shown_title
+from app.models.videos import display_title
 
 VIDEO_COLUMNS = """id, identifier, source_url, cloud_url, title, duration_seconds, file_size_kb, video_codec,
     audio_codec, resolution, frame_rate, created_at"""
@@ -37,14 +37,14 @@ class NewVideo(VideoChanges):
 
 
 @dataclass(frozen=True, slots=True)
-class KnownSource:
+class VideoWithSource:
     """A video that was, or is to be, downloaded from somewhere."""
 
     id: int
     identifier: str
     source_url: str
     cloud_url: str
-    has_film: bool
+    has_file: bool
 
 
 _UNSET = dict.fromkeys(VideoChanges.__annotations__)
@@ -67,7 +67,7 @@ class VideoCard:
 
     @property
     def title(self) -> str:
-        return shown_title(self.identifier, self.stored_title)
+        return display_title(self.identifier, self.stored_title)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +156,12 @@ class VideoRepository:
         """Show a video in lists from now on."""
         await self._conn.execute("DELETE FROM pipeline.pending_videos WHERE video_id = %(id)s", {"id": video_id})
 
-    async def list_sources(self, urls: list[str], name: str) -> list[KnownSource]:
+    async def list_source_candidates(self, urls: list[str], name: str) -> list[VideoWithSource]:
         """Return the videos that have one of these sources, or any and an identifier that is `name` or begins with
         `name-`."""
         return await fetch_all(
             self._conn,
-            KnownSource,
+            VideoWithSource,
             """
             SELECT id, identifier, source_url, cloud_url, file_size_kb IS NOT NULL
             FROM videos
@@ -178,7 +178,7 @@ class VideoRepository:
             "SELECT pg_advisory_xact_lock(hashtextextended('sources:' || %(url)s, 0))", {"url": url}
         )
 
-    async def list_names(self, base: str) -> set[str]:
+    async def list_taken_identifiers(self, base: str) -> set[str]:
         """Return the identifiers that are `base` or begin with `base-`."""
         cursor = await self._conn.execute(
             """
@@ -206,7 +206,7 @@ class VideoRepository:
             {"identifier": identifier},
         )
 
-    async def get_end(self, identifier: str) -> float | None:
+    async def get_end_seconds(self, identifier: str) -> float | None:
         """Return the second at which the moments of a video end at the latest; None where it is not known."""
         return await fetch_value(
             self._conn,
@@ -238,7 +238,7 @@ class VideoRepository:
             "SELECT pg_advisory_xact_lock(hashtextextended('videos:' || %(identifier)s, 0))", {"identifier": identifier}
         )
 
-    async def refers_to(self, identifier: str, url: str) -> bool:
+    async def is_file_referenced(self, identifier: str, url: str) -> bool:
         """Whether the video, its playable copy, a clip or a thumbnail of it lies at this URL, or one that a run has
         replaced, which may come back."""
         cursor = await self._conn.execute(

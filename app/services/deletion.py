@@ -148,9 +148,9 @@ async def _forget_replaced_moments(conn: Connection, video: Video, options: Dele
     replaced = ReplacedMomentsRepository(conn)
     if options.skip_local_moments:
         local, in_bucket = options.keep_clips(in_bucket=False), options.keep_clips(in_bucket=True)
-        await replaced.forget_clips(video.id, keep_local=local, keep_in_bucket=in_bucket)
+        await replaced.discard_clips(video.id, keep_local=local, keep_in_bucket=in_bucket)
     else:
-        await replaced.forget_all(video.id)
+        await replaced.discard_all(video.id)
 
 
 async def _delete_unkept_clips(
@@ -231,7 +231,7 @@ async def _delete_leftover(
     async with database.connect() as conn, conn.transaction():
         videos = VideoRepository(conn)
         await videos.lock_identifier(identifier)
-        if not await videos.refers_to(identifier, url):
+        if not await videos.is_file_referenced(identifier, url):
             await _delete_video_file(storage, url, kind, deletion, is_held=True)
 
 
@@ -324,7 +324,7 @@ async def _delete_moment_file(
 ) -> None:
     """Delete a file, unless something else of the video lies there, too."""
     async with database.connect() as conn:
-        if await VideoRepository(conn).refers_to(video_identifier, url):
+        if await VideoRepository(conn).is_file_referenced(video_identifier, url):
             return
     try:
         done.files += await storage.delete(url)

@@ -15,7 +15,7 @@ from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
 from app.core.redis import get_redis
 from app.database import connect, get_pool
-from app.database.catalog import Condition, read_condition
+from app.database.catalog import Condition, read_database_condition
 from app.database.errors import READ_ONLY, domain_error, unreachable
 from app.database.migrations import code_revisions
 from app.services.live_runs import REQUEST_STREAM
@@ -108,15 +108,15 @@ class Health:
     async def _read_condition(self) -> Condition:
         with contextlib.suppress(PoolTimeout, TooManyRequests, DatabaseUnreachable):
             async with get_pool().connection(timeout=_POOL_TIMEOUT) as conn:
-                condition = await read_condition(conn)
+                condition = await read_database_condition(conn)
                 if not condition.is_read_only:
                     return condition
-                conn.is_condemned = True  # a new one may reach a server that takes changes
+                conn.is_unusable = True  # a new one may reach a server that takes changes
         # A busy pool is not the fault of the database, nor are old connections to a former primary. After an outage the
         # pool may be about to try again.
         try:
             async with connect(self._settings) as conn:
-                return await read_condition(conn)
+                return await read_database_condition(conn)
         except psycopg.OperationalError as error:
             raise (domain_error(error) if error.sqlstate else None) or unreachable(error) from None
 

@@ -247,8 +247,8 @@ class RequestIntake:
         """Return the identifier of the run that was accepted, or None where there is no new one."""
         async with self._database.connect() as conn, conn.transaction():
             rejected = RejectedRequestRepository(conn)
-            await rejected.lock(requested.identifier if requested else entry.id)
-            if await rejected.has(entry.id, entry.other_id, entry.fields):
+            await rejected.lock_request(requested.identifier if requested else entry.id)
+            if await rejected.is_rejected(entry.id, entry.other_id, entry.fields):
                 return None
             if requested is not None:
                 is_enqueued = await _is_enqueued(conn, requested)
@@ -286,7 +286,7 @@ class RequestIntake:
 async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None:
     """Whether the run of a request is there already; None where there is none, and False where another one has its
     identifier."""
-    known = await EndedRunRepository(conn).find(identifier=requested.identifier)
+    known = await EndedRunRepository(conn).find_ended_run(identifier=requested.identifier)
     if known is None:  # an imported run, whose request is not kept
         imported = await RunRepository(conn).get_by_identifier(requested.identifier)
         return None if imported is None else True

@@ -143,9 +143,9 @@ async def check_clip_availability(
 
 def _spoken_seconds(material: RefinementInputs) -> float | None:
     """Return how long the words of the window take, or None where nothing is said in it."""
-    if material.said_from is None or material.said_until is None or material.said_until <= material.said_from:
+    if material.speech_start is None or material.speech_end is None or material.speech_end <= material.speech_start:
         return None
-    return material.said_until - material.said_from
+    return material.speech_end - material.speech_start
 
 
 def _find_alignment_problem(material: RefinementInputs, clip: float | None, spoken: float | None) -> str | None:

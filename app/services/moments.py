@@ -132,7 +132,7 @@ def _find_changes(moment: Moment, edit: MomentEdit) -> dict[str, Any]:
 async def _fit_times(conn: Connection, video: Video, moment: Moment, changes: Mapping[str, Any]) -> dict[str, float]:
     """Return the times as they are stored. Raises `InvalidMoment`."""
     start, end = changes.get("start_time", moment.start_time), changes.get("end_time", moment.end_time)
-    last = await VideoRepository(conn).get_end(video.identifier)
+    last = await VideoRepository(conn).get_end_seconds(video.identifier)
     while True:
         if problem := find_time_problem(start, end, last):
             raise InvalidMoment(problem)
@@ -159,7 +159,7 @@ async def _get_video_end(conn: Connection, identifier: str) -> float | None:
     videos = VideoRepository(conn)
     if await videos.get_by_identifier(findable(identifier)) is None:
         raise VideoNotFound
-    return await videos.get_end(identifier)
+    return await videos.get_end_seconds(identifier)
 
 
 def find_time_problem(start: float, end: float, duration: float | None) -> str:

@@ -78,7 +78,7 @@ async def enqueue_run(
         identifier = given_identifier or new_run_identifier(findable(video), milliseconds)
         try:
             async with _savepoint(conn):
-                accepted = await StageQueueRepository(conn).accept(
+                accepted = await StageQueueRepository(conn).enqueue_run(
                     findable(video), identifier, run_type, now.replace(tzinfo=None), request, subject, stages
                 )
         except UniqueViolation:  # a run that was accepted in the same millisecond, and has ended
@@ -89,7 +89,7 @@ async def enqueue_run(
         if accepted is None:
             raise VideoNotFound(video if run_type is RunType.FULL else None)
         if accepted.run_id is None:
-            raise conflicting_run(accepted.other_type or run_type, video)
+            raise conflicting_run(accepted.conflicting_type or run_type, video)
         return identifier
 
 
@@ -242,7 +242,7 @@ class RunRequests:
             else:
                 async with conn.transaction():
                     identifier = await enqueue_run(conn, video, run_type, request, subject, stages)
-                    await ModelAnswerRepository(conn).copy(retried, identifier)
+                    await ModelAnswerRepository(conn).copy_to_retry(retried, identifier)
         await self._notify(identifier, next_stage(run_type, stages or {}))
         return identifier
 
@@ -326,7 +326,7 @@ class RunRequests:
         try:
             await self._storage.stat(material.video_url)
         except FileMissing:
-            return material.is_described and not await asyncio.to_thread(self._storage.reaches, material.video_url)
+            return material.has_media_info and not await asyncio.to_thread(self._storage.reaches, material.video_url)
         except StorageUnavailable as error:  # the run is accepted, and finds out by itself
             _log.warning("Whether the file %s is there is not known: %s", material.video_url, error)
         return True

@@ -13,10 +13,10 @@ from app.core.errors import FileMissing, NothingRuns, RunNotFound, VideoNotFound
 from app.core.masking import mask_values
 from app.database import Connection, Database
 from app.database.queries import LARGEST_ID
-from app.models.runs import RunStatus, StageRecord, StageStatus, last_begun_stage, shown_record
+from app.models.runs import RunStatus, StageRecord, StageStatus, client_record, last_started_stage
 from app.models.stages import STAGE_TABLE, STALLED_AFTER, ExistingResults, RunType, Stage, list_stages
 from app.repositories import VideoRepository
-from app.repositories.ended_runs import EndedRequest, EndedRunRepository, FailedRun, FailedRunDetails, StoredResults
+from app.repositories.ended_runs import EndedRun, EndedRunRepository, FailedRun, FailedRunDetails, StoredResults
 from app.repositories.runs import ActiveRun, RunRepository, RunSummary
 from app.repositories.stage_queue import StageQueueRepository
 from app.services.cursors import decode_cursor, encode_cursor, invalid_cursor
@@ -131,7 +131,7 @@ def run_stages(run: RunSummary) -> dict[Stage, StageRecord]:
         return _infer_stages(run)
     records = run.details.stages
     settled = {stage: _settle_stage(stage, records.get(stage, _PENDING), run) for stage in _list_stages(run.type)}
-    return {stage: shown_record(stage, record) for stage, record in settled.items()}
+    return {stage: client_record(stage, record) for stage, record in settled.items()}
 
 
 def _list_stages(run_type: str) -> tuple[Stage, ...]:
@@ -142,7 +142,7 @@ def _list_stages(run_type: str) -> tuple[Stage, ...]:
 def current_stage(run: RunSummary) -> str | None:
     """Return the stage that is worked on, or that was last."""
     if run.details is not None:
-        return last_begun_stage(run.details.stages)
+        return last_started_stage(run.details.stages)
     stages = _infer_stages(run)
     return run.error_stage if run.error_stage in stages else next(reversed(stages), None)
 
@@ -163,9 +163,9 @@ def _settle_stage(stage: Stage, record: StageRecord, run: RunSummary) -> StageRe
         return record
     if stage == run.error_stage:
         return replace(record, status=StageStatus.FAILED, error=record.error or run.error_message)
-    if run.status == RunStatus.CANCELLED and (record.is_under_way or record.error == _CANCELLED):
+    if run.status == RunStatus.CANCELLED and (record.is_in_progress or record.error == _CANCELLED):
         return replace(record, status=StageStatus.CANCELLED)
-    return replace(record, status=StageStatus.PENDING) if record.is_under_way else record
+    return replace(record, status=StageStatus.PENDING) if record.is_in_progress else record
 
 
 async def _add_live_progress(redis: Redis, video: str, run: RunSummary) -> RunSummary:
@@ -267,7 +267,7 @@ class RunRetries:
             if await VideoRepository(conn).get_by_identifier(findable(video)) is None:
                 raise VideoNotFound(video)
             named = None if identifier is None else findable(identifier)
-            ended = await EndedRunRepository(conn).find(video=video, identifier=named)
+            ended = await EndedRunRepository(conn).find_ended_run(video=video, identifier=named)
         if ended is None:
             raise NothingRuns(f"No run to retry for video '{video}'") if identifier is None else RunNotFound
         return await self._enqueue_again(ended)
@@ -275,12 +275,12 @@ class RunRetries:
     async def retry_failed(self, identifier: str) -> RetriedRun:
         """Run a failed run again. Raises `RunNotFound`."""
         async with self._database.connect() as conn:
-            ended = await EndedRunRepository(conn).find(identifier=findable(identifier))
+            ended = await EndedRunRepository(conn).find_ended_run(identifier=findable(identifier))
         if ended is None or ended.status != RunStatus.FAILED:
             raise RunNotFound
         return await self._enqueue_again(ended)
 
-    async def _enqueue_again(self, ended: EndedRequest) -> RetriedRun:
+    async def _enqueue_again(self, ended: EndedRun) -> RetriedRun:
         await self._run_requests.check_prerequisites(ended.video, ended.type, ended.request)
         stages = await self._list_reusable_stages(ended)
         new = await self._run_requests.enqueue(
@@ -288,7 +288,7 @@ class RunRetries:
         )
         return RetriedRun(new, ended.video)
 
-    async def _list_reusable_stages(self, ended: EndedRequest) -> Mapping[Stage, StageRecord]:
+    async def _list_reusable_stages(self, ended: EndedRun) -> Mapping[Stage, StageRecord]:
         """Return the records of the stages that need not be done again."""
         finished = _finished_stages(ended)
         if not finished:
@@ -322,7 +322,7 @@ class RunRetries:
         return True
 
 
-def _finished_stages(ended: EndedRequest) -> list[Stage]:
+def _finished_stages(ended: EndedRun) -> list[Stage]:
     """Return the stages before the one that the run ended in; none where it ended behind the last."""
     finished: list[Stage] = []
     for stage in list_stages(ended.type):

@@ -9,7 +9,7 @@ from app.core.errors import InvalidInput
 from app.core.text import find_control, to_nfc
 from app.database import Connection
 from app.database.queries import LARGEST_ID
-from app.models.videos import shown_title
+from app.models.videos import display_title
 from app.repositories.search import (
     MARK_START,
     MARK_STOP,
@@ -38,7 +38,7 @@ class SearchResult(Generic[Hit]):
 
     @property
     def video_title(self) -> str:
-        return shown_title(self.hit.video_identifier, self.hit.video_title)
+        return display_title(self.hit.video_identifier, self.hit.video_title)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,35 +82,37 @@ class JobStatusReader:
 
     async def get_audio(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require_video(await JobRepository(conn).get_audio(findable(video)))
+            stored = _require_video(await JobRepository(conn).get_audio_job(findable(video)))
         return _run_job_status(stored.run) if stored.run else await self._find_audio(video)
 
     async def get_transcription(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require_video(await JobRepository(conn).get_transcript(findable(video)))
+            stored = _require_video(await JobRepository(conn).get_transcript_job(findable(video)))
         return (
-            _run_job_status(stored.run) if stored.run else _stored_job_status(stored.made_at, stored.processing_seconds)
+            _run_job_status(stored.run)
+            if stored.run
+            else _stored_job_status(stored.result_created_at, stored.processing_seconds)
         )
 
     async def get_generation(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require_video(await JobRepository(conn).get_generated(findable(video)))
-        return _run_job_status(stored.run) if stored.run else _stored_job_status(stored.made_at)
+            stored = _require_video(await JobRepository(conn).get_moments_job(findable(video)))
+        return _run_job_status(stored.run) if stored.run else _stored_job_status(stored.result_created_at)
 
     async def get_refinement(self, video: str, moment: str) -> JobStatus:
         """Raises `MomentNotFound` too."""
         async with self._database.connect() as conn:
-            stored = _require_video(await JobRepository(conn).get_refinement(findable(video), findable(moment)))
+            stored = _require_video(await JobRepository(conn).get_refinement_job(findable(video), findable(moment)))
         if not stored.has_moment:
             raise MomentNotFound
-        return _run_job_status(stored.run) if stored.run else _stored_job_status(stored.made_at)
+        return _run_job_status(stored.run) if stored.run else _stored_job_status(stored.result_created_at)
 
     async def get_clips(self, video: str) -> JobStatus:
         """The tables do not hold what failed: an original without a clip may have been added since."""
         async with self._database.connect() as conn:
-            stored = _require_video(await JobRepository(conn).get_clips(findable(video)))
+            stored = _require_video(await JobRepository(conn).get_clips_job(findable(video)))
         if stored.run is None:
-            return _stored_job_status(stored.made_at, progress=JobProgress(stored.originals, stored.clips, 0))
+            return _stored_job_status(stored.result_created_at, progress=JobProgress(stored.originals, stored.clips, 0))
         counts = stored.run.clips
         if stored.run.status == RunStatus.RUNNING:
             counts = await find_stage_progress(self._redis, stored.run.identifier, video, Stage.CLIPS) or counts
@@ -136,11 +138,11 @@ def _run_job_status(run: JobRun, progress: JobProgress | None = None) -> JobStat
 
 
 def _stored_job_status(
-    made_at: datetime | None, elapsed_seconds: float | None = None, progress: JobProgress | None = None
+    created_at: datetime | None, elapsed_seconds: float | None = None, progress: JobProgress | None = None
 ) -> JobStatus:
-    if made_at is None:
+    if created_at is None:
         return _NOT_STARTED
-    return JobStatus(JobState.COMPLETED, _unix_seconds(made_at), elapsed_seconds, progress=progress)
+    return JobStatus(JobState.COMPLETED, _unix_seconds(created_at), elapsed_seconds, progress=progress)
 
 
 def _unix_seconds(time: datetime) -> float:

@@ -62,7 +62,7 @@ class Thumbnails:
         Raises `VideoNotFound`, `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
         """
         async with self._database.connect() as conn:
-            owner = await ThumbnailRepository(conn).find_video(findable(identifier))
+            owner = await ThumbnailRepository(conn).find_video_owner(findable(identifier))
         if owner is None:
             raise VideoNotFound
         async with AsyncExitStack() as stack:
@@ -75,7 +75,7 @@ class Thumbnails:
         Raises `MomentNotFound` and `ClipNotFound` too.
         """
         async with self._database.connect() as conn:
-            found = await ThumbnailRepository(conn).find_clip(findable(video), findable(moment))
+            found = await ThumbnailRepository(conn).find_clip_owner(findable(video), findable(moment))
         if found is None:
             raise VideoNotFound
         has_moment, owner = found
@@ -180,7 +180,7 @@ class Thumbnails:
         url = None
         try:
             async with self._database.connect() as conn:
-                url = await ThumbnailRepository(conn).put(owner, file.url, size_in_kb(file.size))
+                url = await ThumbnailRepository(conn).replace(owner, file.url, size_in_kb(file.size))
         finally:
             if url != file.url:
                 with contextlib.suppress(VideoMomentsError):  # it is found again when the video is deleted

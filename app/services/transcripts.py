@@ -52,7 +52,7 @@ class Captions:
 async def read_captions(database: Database, identifier: str, form: CaptionFormat) -> Captions:
     """Return the captions of a video. Raises `VideoNotFound` and `TranscriptNotFound`."""
     async with database.connect() as conn:
-        found = await TranscriptRepository(conn).read_segments(findable(identifier))
+        found = await TranscriptRepository(conn).read_segments_json(findable(identifier))
     if found is None:
         raise VideoNotFound
     key, segments = found

@@ -42,7 +42,7 @@ _IDENTIFIER_TAKEN = "A video with this id exists already"
 async def reserve_identifier(database: Database, base: str) -> AsyncIterator[str]:
     """Give `base`, or it with the least number from 2 on that is free, and reserve it until the block ends."""
     async with database.connect() as conn:
-        taken = await VideoRepository(conn).list_names(base)
+        taken = await VideoRepository(conn).list_taken_identifiers(base)
     name = _choose_free_identifier(base, taken)
     _reserved_identifiers.add(name)  # without a pause since it was chosen
     try:
@@ -196,7 +196,7 @@ class Upload:
         """Delete the file, unless its row was written although nobody could say so."""
         try:
             async with self._database.connect() as conn:
-                if await VideoRepository(conn).refers_to(identifier, url):
+                if await VideoRepository(conn).is_file_referenced(identifier, url):
                     return
             await self._storage.delete(url)
         except Exception as error:  # the file stays where a deletion of this identifier finds it

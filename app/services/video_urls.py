@@ -248,11 +248,11 @@ async def resolve_url(
     names, wanted = [*_list_candidate_names(url), *([preferred_name] if preferred_name else [])], canonical_url(url)
     videos = VideoRepository(conn)
     await videos.lock_source(wanted)  # who asks for the same URL at the same time sees what came of this
-    listed = [known for name in names for known in await videos.list_sources([url, wanted], name)]
+    listed = [known for name in names for known in await videos.list_source_candidates([url, wanted], name)]
     found = [known for known in listed if _is_same_address(known.source_url, wanted)]
     if found and not force:
-        latest = max(found, key=lambda known: (known.identifier == preferred_name, known.has_film, known.id))
-        return ResolvedUrl(latest.identifier, latest.cloud_url, latest.has_film)
+        latest = max(found, key=lambda known: (known.identifier == preferred_name, known.has_file, known.id))
+        return ResolvedUrl(latest.identifier, latest.cloud_url, latest.has_file)
     free_names = _free_names(names[0], skip_base=bool(found))
     return await _insert_pending_video(
         videos, storage, url, chain([preferred_name] if preferred_name else [], free_names)

@@ -249,7 +249,9 @@ class VideoReader:
 
     async def _read_transcript(self, identifier: str) -> TranscriptDocument:
         async with aclosing(self._open_connection()) as connections:
-            key, pieces = _require_video(await TranscriptRepository(await anext(connections)).read_document(identifier))
+            key, pieces = _require_video(
+                await TranscriptRepository(await anext(connections)).read_json_document(identifier)
+            )
         if not pieces:
             raise TranscriptNotFound
         document = TranscriptDocument(key, igzip.compress(b"".join(pieces), _COMPRESSION_LEVEL))

@@ -39,7 +39,7 @@ async def send_due_callbacks(database: Database, settings: Settings) -> int:
     async with database.connect() as conn, conn.transaction():
         if not await try_lock(conn, "callbacks"):
             return 0
-        callbacks = await CallbackRepository(conn).take_due(_AT_ONCE, _LEASE_SECONDS)
+        callbacks = await CallbackRepository(conn).claim_due(_AT_ONCE, _LEASE_SECONDS)
     await asyncio.gather(*(_send(database, settings, callback) for callback in callbacks))
     return len(callbacks)
 
@@ -81,7 +81,7 @@ async def _send(database: Database, settings: Settings, callback: DueCallback) -
         await _note_failure(database, callback, "The callback cannot be sent")
     else:
         async with database.connect() as conn:
-            await CallbackRepository(conn).note_delivered(callback)
+            await CallbackRepository(conn).mark_delivered(callback)
 
 
 async def _note_failure(database: Database, callback: DueCallback, reason: str) -> None:
@@ -89,7 +89,7 @@ async def _note_failure(database: Database, callback: DueCallback, reason: str) 
         "The callback of run %s is not delivered at try %s: %s", callback.identifier, callback.attempts, reason
     )
     async with database.connect() as conn:
-        await CallbackRepository(conn).note_failure(callback, reason, retry_pause(callback.attempts))
+        await CallbackRepository(conn).mark_failed(callback, reason, retry_pause(callback.attempts))
 
 
 def _message_id_of(callback: DueCallback) -> str:

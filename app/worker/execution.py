@@ -26,7 +26,7 @@ from app.models.runs import (
     StageRecord,
     StageStatus,
     conclude_run,
-    last_begun_stage,
+    last_started_stage,
     make_outcome,
     next_stage,
 )
@@ -86,7 +86,7 @@ class StageExecution:
     def write_live(self, outcome: RunOutcome | None = None) -> dict[str, str]:
         """Return the fields of the run's live status; those of its end with an `outcome`."""
         run = self.context.run
-        fields = run_status_fields(run, self.records, last_begun_stage(self.records), self.context.progress)
+        fields = run_status_fields(run, self.records, last_started_stage(self.records), self.context.progress)
         if outcome is None:
             return fields
         return fields | {
@@ -198,7 +198,7 @@ class StageExecution:
 
     async def _save(self, record: StageRecord) -> None:
         self.records[self._stage] = record
-        await self._write(lambda claimed: claimed.save_record(self.context.run, record))
+        await self._write(lambda claimed: claimed.save_stage_record(self.context.run, record))
 
     async def _wait_for(self, work: asyncio.Task[StageRecord]) -> None:
         """Wait until the stage ends. One that does not let itself be stopped is left alone: it can write nothing for a
@@ -256,7 +256,7 @@ class StageExecution:
             return await self._end(conclude_run(self.records), record)
         self.is_settling = True
         keep = _stays(self._stage, stage) and not self.is_last
-        if not await self._write(lambda claimed: claimed.advance(run, record, stage, keep=keep)):
+        if not await self._write(lambda claimed: claimed.advance_run(run, record, stage, keep=keep)):
             return await self._end(RunOutcome(RunStatus.CANCELLED), record)
         self._log(record)
         if keep:
@@ -272,7 +272,7 @@ class StageExecution:
 
     async def _cancel(self) -> Executed:
         record = self.records.get(self._stage)
-        if record is not None and record.is_under_way:
+        if record is not None and record.is_in_progress:
             record = self._end_record(replace(record, status=StageStatus.CANCELLED))
         return await self._end(RunOutcome(RunStatus.CANCELLED), record)
 
@@ -283,7 +283,7 @@ class StageExecution:
         async def end() -> set[str]:
             async with self.context.database.connect() as conn, conn.transaction():
                 await VideoRepository(conn).lock(run.video)
-                return await ClaimedRunRepository(conn).finish(run, outcome, record)
+                return await ClaimedRunRepository(conn).finish_run(run, outcome, record)
 
         files = await retry_outage(f"The end of run {run.identifier}", end)
         if record is not None:
@@ -303,7 +303,7 @@ class StageExecution:
                 self.context.database.connect() as conn,
                 conn.transaction(),
             ):
-                await ClaimedRunRepository(conn).release(run)
+                await ClaimedRunRepository(conn).release_stage(run)
         except (psycopg.Error, VideoMomentsError, TimeoutError) as error:
             _log.warning("Run %s is not released, it waits until its heartbeat is missed: %s", run.identifier, error)
 

@@ -70,8 +70,8 @@ class QueueMonitor:
         async with self._database.connect() as conn, conn.transaction():
             if await try_lock(conn, "queue"):
                 queue = StageQueueRepository(conn)
-                waiting = await queue.pick_waiting(self.stalled_after, self._timings.notify_again_after, unread)
-                orphans = await queue.end_orphans()
+                waiting = await queue.take_unnotified(self.stalled_after, self._timings.notify_again_after, unread)
+                orphans = await queue.end_orphaned_runs()
         for orphan in orphans:
             _log.warning("Run %s was ended: what it was asked for is not known", orphan.identifier)
         for kind in {STAGE_TABLE[each.stage].kind for each in waiting} & unread:

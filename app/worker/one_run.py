@@ -147,7 +147,7 @@ async def _find_same(path: Path, size: int, base: str, tools: _Tools) -> str | N
     if not base:
         return None
     async with tools.database.connect() as conn:
-        names = await VideoRepository(conn).list_names(base)
+        names = await VideoRepository(conn).list_taken_identifiers(base)
     derived = re.compile(rf"{re.escape(base)}(-\d+|-[0-9a-f]{{8}})?")
     for name in sorted(filter(derived.fullmatch, names), key=lambda name: (len(name), name)):
         if await _is_there(path, size, name, tools):

@@ -71,7 +71,7 @@ class PlayableMaker:
             files = VideoFileRepository(conn)
             for video in await files.fail_abandoned(self._timings.stalled_after, _ATTEMPTS, reason):
                 _log.warning("No playable copy of %r: %s", video, reason)
-            return await files.claim(self._name, self._timings.stalled_after, _ATTEMPTS)
+            return await files.claim_file(self._name, self._timings.stalled_after, _ATTEMPTS)
 
     async def _handle(self, file: ClaimedFile) -> None:
         try:
@@ -133,7 +133,9 @@ class PlayableMaker:
         """Remove what workers that died have left: of this file, and of those that no worker has claimed."""
         folders = await asyncio.to_thread(self._list_folders)
         async with self._database.connect() as conn:  # read later: of a copy that was begun since, none is found
-            kept = {str(video_id) for video_id in await VideoFileRepository(conn).list_claimed() - {file.video_id}}
+            kept = {
+                str(video_id) for video_id in await VideoFileRepository(conn).list_claimed_videos() - {file.video_id}
+            }
         for folder in folders:
             if folder.name.partition("-")[0] not in kept:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -175,7 +177,7 @@ class PlayableMaker:
         while True:
             with suppress(psycopg.Error, DatabaseUnavailable):
                 async with self._database.connect() as conn:
-                    await VideoFileRepository(conn).beat(file, status)
+                    await VideoFileRepository(conn).heartbeat(file, status)
             await asyncio.sleep(self._timings.heartbeat_interval)
 
     async def _finish(
@@ -187,7 +189,7 @@ class PlayableMaker:
     async def _put_back(self, file: ClaimedFile, pause_seconds: float) -> None:
         with suppress(psycopg.Error, DatabaseUnavailable):
             async with self._database.connect() as conn:
-                await VideoFileRepository(conn).put_back(file, pause_seconds)
+                await VideoFileRepository(conn).release(file, pause_seconds)
 
     async def _finish_with_copy(self, file: ClaimedFile, status: FileStatus, url: str | None) -> None:
         """Store the copy at `url`, and delete those of other files that the video had and of workers that died.

@@ -176,7 +176,9 @@ class Worker:
             return None
         async with self._database.connect() as conn:
             queue = StageQueueRepository(conn)
-            return await queue.claim(identifier, stage, self.name, self._monitor.stalled_after, self._limits.get(stage))
+            return await queue.claim_stage(
+                identifier, stage, self.name, self._monitor.stalled_after, self._limits.get(stage)
+            )
 
     def _make_execution(self, run: ClaimedRun) -> StageExecution:
         folder = self._folders.get(run.identifier)
@@ -207,7 +209,7 @@ class Worker:
         """Notify the workers of a run that waits because of a limit: there is room for one more at the stage."""
         try:
             async with self._database.connect() as conn:
-                waiting = await StageQueueRepository(conn).pick_next(stage, self._monitor.stalled_after)
+                waiting = await StageQueueRepository(conn).take_next_unnotified(stage, self._monitor.stalled_after)
         except (psycopg.Error, VideoMomentsError) as error:
             _log.debug("A run that waits at stage %s is found by the next poll: %s", stage, error)
         else:

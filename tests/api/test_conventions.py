@@ -169,16 +169,16 @@ async def test_a_path_cannot_forge_a_line_of_the_log(client: AsyncClient, capsys
 
 
 async def test_a_request_that_the_server_no_longer_waits_for_is_503(app: FastAPI) -> None:
-    has_begun = asyncio.Event()
+    has_started = asyncio.Event()
 
     async def never() -> None:
-        has_begun.set()
+        has_started.set()
         await asyncio.sleep(3600)
 
     app.dependency_overrides[get_connection] = never
     async with open_client(app) as client:
         request = asyncio.create_task(client.get("/api/search?q=x"))
-        await has_begun.wait()
+        await has_started.wait()
         request.cancel()
         answer = await request
     assert (answer.status_code, answer.json()) == (503, {"detail": "The server is shutting down"})

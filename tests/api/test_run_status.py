@@ -279,7 +279,7 @@ async def test_a_run_that_is_done_tells_what_it_took_and_what_the_video_has_now(
         await save_stage(conn, run, stage, StageStatus.COMPLETED)
     moment = await make_moment(conn, video_id=video.id, title="One", start_time=1.0, end_time=35.5)
     config = await make_generation_config(conn, model="minimax")
-    await ClaimedRunRepository(conn).set_config(run, config.id)
+    await ClaimedRunRepository(conn).set_generation_config(run, config.id)
     await finish_run(conn, run, moments=1, clips=1)
     answer = await get_status(client)
     assert (answer["status"], answer["current_stage"], answer["model"]) == ("completed", "refinement", "qwen3_vl_fp8")
@@ -318,7 +318,7 @@ async def test_the_model_is_the_local_engine_where_that_has_answered(
         await save_stage(conn, run, stage, StageStatus.COMPLETED, result={"model": name})
     if config_model is not None:
         config = await make_generation_config(conn, model=config_model)
-        await ClaimedRunRepository(conn).set_config(run, config.id)
+        await ClaimedRunRepository(conn).set_generation_config(run, config.id)
     status = await get_status(client)
     assert (status["model"], status["generation_model"], status["refinement_model"]) == (
         *(model, "minimax", "qwen3_vl_fp8"),
@@ -339,7 +339,7 @@ async def test_the_status_is_that_of_full_runs_only(client: AsyncClient, conn: C
 async def test_the_answer_to_the_poll_is_small(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
     run = await begin_run(conn, request=RunRequest(generation_prompt="x" * 100_000))
-    await ClaimedRunRepository(conn).keep_raw_answer(run, "y" * 100_000)
+    await ClaimedRunRepository(conn).store_raw_answer(run, "y" * 100_000)
     assert len((await client.get("/api/pipeline/talk/status")).content) < 2500
 
 

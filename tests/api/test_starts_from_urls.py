@@ -201,7 +201,9 @@ async def test_a_video_whose_film_never_came_is_in_no_list_and_can_be_tried_agai
 
     assert await list_videos() == []
     run = await claim_run(conn, started["request_id"])
-    await ClaimedRunRepository(conn).finish(run, RunOutcome(RunStatus.FAILED, "download", "Video download failed: no"))
+    await ClaimedRunRepository(conn).finish_run(
+        run, RunOutcome(RunStatus.FAILED, "download", "Video download failed: no")
+    )
     assert await list_videos() == []
     caplog.clear()
     for _ in range(2):

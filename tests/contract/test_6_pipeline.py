@@ -194,7 +194,7 @@ async def test_who_has_really_answered_is_told(browser: Browser, conn: Connectio
     run = await claim_run(conn, await enqueue_run(conn, "demo-talk"))
     await save_stage(conn, run, Stage.TRANSCRIPT, StageStatus.COMPLETED, result={"service": "whisper-tiny.en"})
     await save_stage(conn, run, Stage.GENERATION, StageStatus.COMPLETED, result={"model": "local", "moments": 3})
-    await ClaimedRunRepository(conn).release(run)
+    await ClaimedRunRepository(conn).release_stage(run)
     status = await browser.get_json(f"{TALK}/status")
     assert (status["generation_model"], status["answered_by"]) == (
         "qwen3_vl_fp8",

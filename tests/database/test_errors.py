@@ -6,7 +6,7 @@ from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from app.core.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound
 from app.database import Connection
-from app.database.errors import _VIOLATIONS, connection_error, describe_refusal, domain_error
+from app.database.errors import _VIOLATIONS, connection_error, describe_database_failure, domain_error
 from tests.conftest import as_superuser
 
 _PLACE = {"user": "me", "password": "hunter2", "host": "db.example", "port": "5433", "dbname": "videos"}
@@ -160,4 +160,4 @@ def test_an_operator_is_told_the_reason(
 ) -> None:
     with psycopg.connect(as_superuser(database_url, superuser_url)) as conn, pytest.raises(psycopg.Error) as raised:
         conn.execute(statement)
-    assert describe_refusal(raised.value, {}) == sentence
+    assert describe_database_failure(raised.value, {}) == sentence

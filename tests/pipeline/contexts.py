@@ -80,7 +80,7 @@ async def take_over(context: RunContext) -> RunContext:
         row = await cursor.fetchone()
         assert row
         owner = f"worker-{next(_numbers)}"
-        run = await StageQueueRepository(conn).claim(context.run.identifier, Stage(row[0]), owner, 0)
+        run = await StageQueueRepository(conn).claim_stage(context.run.identifier, Stage(row[0]), owner, 0)
     assert run is not None
     return RunContext(run, context.settings, context.database, context.storage, context.models, context.folder)
 
@@ -92,9 +92,11 @@ async def _claim(
     known = await VideoRepository(conn).get_by_identifier(video.get("identifier", ""))
     name = (known or await make_video(conn, **video)).identifier
     identifier = f"pipeline:{name}:{next(_numbers)}"
-    accepted = await work.accept(name, identifier, run_type, datetime.now(UTC).replace(tzinfo=None), request, subject)
+    accepted = await work.enqueue_run(
+        name, identifier, run_type, datetime.now(UTC).replace(tzinfo=None), request, subject
+    )
     assert accepted is not None
     assert accepted.run_id is not None, accepted
-    run = await work.claim(identifier, next_stage(run_type, {}), f"worker-{next(_numbers)}", 60)
+    run = await work.claim_stage(identifier, next_stage(run_type, {}), f"worker-{next(_numbers)}", 60)
     assert run is not None
     return run

@@ -367,7 +367,7 @@ async def test_files_of_clips_go_once_the_run_has_completed(own_database_url: st
         await generation.run_stage(context)
         assert {file.url for file in await context.storage.list(folder)} == set(urls.values())
         async with context.database.connect() as conn, conn.transaction():
-            files = await ClaimedRunRepository(conn).finish(context.run, RunOutcome(RunStatus.COMPLETED))
+            files = await ClaimedRunRepository(conn).finish_run(context.run, RunOutcome(RunStatus.COMPLETED))
         await delete_unused_files(context, files)
         assert {file.url for file in await context.storage.list(folder)} == {urls["own"], urls["shared"]}
         assert theirs.exists()

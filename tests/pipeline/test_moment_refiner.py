@@ -13,10 +13,7 @@ from app.models.stages import RunType
 from app.pipeline import moment_refiner
 from app.pipeline.context import RunContext
 from app.pipeline.stages import refinement
-from app.repositories import (
-    MomentRepository,
-    VideoRepository,
-)
+from app.repositories import MomentRepository, VideoRepository
 from app.storage import clip_folder
 from tests.factories import make_clip, make_transcript
 from tests.pipeline.contexts import make_context, take_over

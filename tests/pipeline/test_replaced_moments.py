@@ -36,11 +36,11 @@ End = Callable[[Connection, RunContext], Awaitable[object]]
 
 
 async def end_as_cancelled(conn: Connection, context: RunContext) -> None:
-    await ClaimedRunRepository(conn).finish(context.run, RunOutcome(RunStatus.CANCELLED))
+    await ClaimedRunRepository(conn).finish_run(context.run, RunOutcome(RunStatus.CANCELLED))
 
 
 async def end_as_failed(conn: Connection, context: RunContext) -> None:
-    await ClaimedRunRepository(conn).finish(context.run, RunOutcome(RunStatus.FAILED, "clips", "No", moments=2))
+    await ClaimedRunRepository(conn).finish_run(context.run, RunOutcome(RunStatus.FAILED, "clips", "No", moments=2))
 
 
 async def cancel_without_a_worker(conn: Connection, context: RunContext) -> None:
@@ -50,7 +50,7 @@ async def cancel_without_a_worker(conn: Connection, context: RunContext) -> None
 
 async def release_cancelled(conn: Connection, context: RunContext) -> None:
     await cancel_runs(conn, context.run.video)
-    await ClaimedRunRepository(conn).release(context.run)
+    await ClaimedRunRepository(conn).release_stage(context.run)
 
 
 async def end_after_a_worker_died(conn: Connection, context: RunContext) -> None:
@@ -106,7 +106,7 @@ async def test_what_a_run_has_replaced_comes_back_where_it_does_not_complete(
         assert await read_rows(context) == before
         assert await (await conn.execute("SELECT count(*) FROM pipeline.replaced")).fetchone() == (0,)
         (run,) = await RunRepository(conn).list_summaries(context.run.video, 1)
-        ended = await EndedRunRepository(conn).find(identifier=context.run.identifier)
+        ended = await EndedRunRepository(conn).find_ended_run(identifier=context.run.identifier)
     assert (run.total_moments_generated, run.total_clips_created) == (0, 0)
     shown = run_stages(run)[Stage.GENERATION]
     assert shown.status is StageStatus.SKIPPED
@@ -122,11 +122,11 @@ async def retry(
     video = {"identifier": context.run.video}
     async with make_context(url, folder, models=models, video=video) as again:
         async with again.database.connect() as conn:
-            await ModelAnswerRepository(conn).copy(context.run.identifier, again.run.identifier)
+            await ModelAnswerRepository(conn).copy_to_retry(context.run.identifier, again.run.identifier)
         generated = dict(await generation.run_stage(again))
         refinement = dict(await refinement_stage.run_stage(again))
         async with again.database.connect() as conn, conn.transaction():
-            await ClaimedRunRepository(conn).finish(again.run, RunOutcome(RunStatus.COMPLETED))
+            await ClaimedRunRepository(conn).finish_run(again.run, RunOutcome(RunStatus.COMPLETED))
     return generated, refinement
 
 
@@ -190,13 +190,13 @@ async def test_a_retry_of_a_run_of_which_a_part_failed_refines_that_part(own_dat
         await generation.run_stage(context)
         await refinement_stage.run_stage(context)
         async with conn.transaction():
-            await ClaimedRunRepository(conn).finish(context.run, RunOutcome(RunStatus.PARTIAL))
+            await ClaimedRunRepository(conn).finish_run(context.run, RunOutcome(RunStatus.PARTIAL))
         before = await MomentRepository(conn).list_by_video(context.run.video_id)
         finder.refined.clear()
         finder.refine_answer = lambda request: refined(81.0, 149.0)
         video = {"identifier": context.run.video}
         async with make_context(own_database_url, tmp_path, models=models, video=video) as again:
-            await ModelAnswerRepository(conn).copy(context.run.identifier, again.run.identifier)
+            await ModelAnswerRepository(conn).copy_to_retry(context.run.identifier, again.run.identifier)
             result = await refinement_stage.run_stage(again)
         after = await MomentRepository(conn).list_by_video(context.run.video_id)
     assert [request.moment.title for request in finder.refined] == ["Two"]
@@ -308,11 +308,11 @@ async def test_a_file_that_a_run_has_replaced_is_referred_to_until_the_run_ends(
     ):
         moment = await make_moment(conn, video_id=context.run.video_id)
         await make_clip(conn, moment, cloud_url="file:///media/old.mp4")
-        await ReplacedMomentsRepository(conn).replace(context.run.id, [moment.id], [])
-        assert await VideoRepository(conn).refers_to("talk", "file:///media/old.mp4")
+        await ReplacedMomentsRepository(conn).set_aside(context.run.id, [moment.id], [])
+        assert await VideoRepository(conn).is_file_referenced("talk", "file:///media/old.mp4")
         async with conn.transaction():
-            await ClaimedRunRepository(conn).finish(context.run, RunOutcome(RunStatus.COMPLETED))
-        assert not await VideoRepository(conn).refers_to("talk", "file:///media/old.mp4")
+            await ClaimedRunRepository(conn).finish_run(context.run, RunOutcome(RunStatus.COMPLETED))
+        assert not await VideoRepository(conn).is_file_referenced("talk", "file:///media/old.mp4")
 
 
 async def test_moments_whose_commit_was_not_answered_are_replaced_once(
@@ -366,11 +366,13 @@ async def test_a_run_that_no_worker_can_read_ends_with_all_it_has_replaced_or_no
         replaced = await read_rows(context)
         await conn.execute("UPDATE pipeline.runs SET request = '[]', attempt = 3")
         with monkeypatch.context() as patch:
-            patch.setattr(ReplacedMomentsRepository, "_insert", lose_connection)
+            patch.setattr(ReplacedMomentsRepository, "_insert_again", lose_connection)
             with pytest.raises(psycopg.OperationalError):
-                await StageQueueRepository(conn).claim(context.run.identifier, context.run.stage, "other", -1)
+                await StageQueueRepository(conn).claim_stage(context.run.identifier, context.run.stage, "other", -1)
         assert await read_rows(context) == replaced
-        assert await StageQueueRepository(conn).claim(context.run.identifier, context.run.stage, "other", -1) is None
+        assert (
+            await StageQueueRepository(conn).claim_stage(context.run.identifier, context.run.stage, "other", -1) is None
+        )
         assert await read_rows(context) == before
 
 
@@ -381,7 +383,7 @@ async def test_a_run_that_is_released_and_the_deletion_of_its_video_do_not_wait_
 
     async def release() -> None:
         async with context.database.connect() as other, other.transaction():
-            await ClaimedRunRepository(other).release(context.run)
+            await ClaimedRunRepository(other).release_stage(context.run)
 
     async with (
         make_context(own_database_url, tmp_path, models=models) as context,

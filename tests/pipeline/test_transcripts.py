@@ -127,4 +127,4 @@ async def test_the_window_is_the_one_that_the_availability_of_a_clip_is_told_by(
     await make_transcript(conn, video_id=video.id, word_timestamps=stamps)
     material = await MomentRepository(conn).get_refinement_inputs(video.identifier, moment.identifier, 30)
     assert material is not None
-    assert (material.said_from, material.said_until) == span(words, 100, 160)
+    assert (material.speech_start, material.speech_end) == span(words, 100, 160)

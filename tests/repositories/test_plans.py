@@ -88,7 +88,9 @@ async def test_an_overlap_is_sought_among_the_moments_that_begin_before_the_end(
 
 
 async def test_the_videos_of_a_source_are_found_through_indexes(library: Connection) -> None:
-    plan = await _explain(library, lambda conn: VideoRepository(conn).list_sources(["https://host/7"], "video-7"))
+    plan = await _explain(
+        library, lambda conn: VideoRepository(conn).list_source_candidates(["https://host/7"], "video-7")
+    )
     for index in ("idx_videos_source_url", "videos_identifier_key"):
         assert f" {index} " in plan
     assert "Seq Scan" not in plan
@@ -168,10 +170,10 @@ async def test_what_was_made_with_a_config_is_found_through_it(
 @pytest.mark.parametrize(
     ("read", "indexes"),
     [
-        (lambda conn: JobRepository(conn).get_transcript("video-7"), ["transcripts_video_id_key"]),
-        (lambda conn: JobRepository(conn).get_generated("video-7"), ["idx_moments_video_id_start_time"]),
-        (lambda conn: JobRepository(conn).get_refinement("video-7", "130"), ["idx_moments_parent_id"]),
-        (lambda conn: JobRepository(conn).get_clips("video-7"), ["clips_moment_id_key"]),
+        (lambda conn: JobRepository(conn).get_transcript_job("video-7"), ["transcripts_video_id_key"]),
+        (lambda conn: JobRepository(conn).get_moments_job("video-7"), ["idx_moments_video_id_start_time"]),
+        (lambda conn: JobRepository(conn).get_refinement_job("video-7", "130"), ["idx_moments_parent_id"]),
+        (lambda conn: JobRepository(conn).get_clips_job("video-7"), ["clips_moment_id_key"]),
         (lambda conn: MomentRepository(conn).get_refinement_inputs("video-7", "130", 30.0), ["clips_moment_id_key"]),
         (
             lambda conn: RunRepository(conn).list_summaries("video-7", 5, before=(_NOON, 7)),

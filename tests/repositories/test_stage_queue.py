@@ -25,7 +25,7 @@ async def add_video(conn: Connection, video: str = "talk") -> None:
 async def accept(
     conn: Connection, number: int = 1, run_type: RunType = RunType.FULL, subject: str = "", video: str = "talk"
 ) -> EnqueueResult:
-    accepted = await StageQueueRepository(conn).accept(
+    accepted = await StageQueueRepository(conn).enqueue_run(
         video, f"pipeline:{video}:{number}", run_type, _NOW, _REQUEST, subject=subject
     )
     assert accepted
@@ -39,7 +39,7 @@ async def claim(
     stalled_after: float = 30,
     stage: Stage = Stage.DOWNLOAD,
 ) -> ClaimedRun | None:
-    return await StageQueueRepository(conn).claim(f"pipeline:talk:{number}", stage, owner, stalled_after)
+    return await StageQueueRepository(conn).claim_stage(f"pipeline:talk:{number}", stage, owner, stalled_after)
 
 
 async def claimed(conn: Connection, owner: str = "one", stage: Stage = Stage.DOWNLOAD) -> ClaimedRun:
@@ -74,7 +74,7 @@ async def test_an_accepted_run_is_running_and_holds_what_was_asked_for(conn: Con
 
 
 async def test_a_run_over_a_video_that_is_not_there_is_not_accepted(conn: Connection) -> None:
-    assert await StageQueueRepository(conn).accept("none", "pipeline:none:1", RunType.FULL, _NOW, _REQUEST) is None
+    assert await StageQueueRepository(conn).enqueue_run("none", "pipeline:none:1", RunType.FULL, _NOW, _REQUEST) is None
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,15 @@ async def test_which_runs_are_in_each_others_way(
     await accept(conn, 1, *first)
     accepted = await accept(conn, 2, *second)
     assert (accepted.run_id is None) is is_in_the_way
-    assert accepted.other_type == (first[0] if is_in_the_way else None)
+    assert accepted.conflicting_type == (first[0] if is_in_the_way else None)
 
 
 async def test_a_run_that_has_ended_is_excludes_no_other(conn: Connection) -> None:
     await add_video(conn)
     await accept(conn)
-    await ClaimedRunRepository(conn).finish(await claimed(conn), RunOutcome(RunStatus.COMPLETED, moments=3, clips=2))
+    await ClaimedRunRepository(conn).finish_run(
+        await claimed(conn), RunOutcome(RunStatus.COMPLETED, moments=3, clips=2)
+    )
     assert (await accept(conn, 2)).run_id
     ended = await RunRepository(conn).get_by_identifier("pipeline:talk:1")
     assert ended
@@ -138,15 +140,15 @@ async def test_a_run_whose_owner_is_not_seen_any_more_is_claimed_again(conn: Con
     found = await claimed(conn, "two")
     assert (found.owner, found.attempt) == ("two", 2)
     with pytest.raises(RunLost):
-        await ClaimedRunRepository(conn).hold(lost)
+        await ClaimedRunRepository(conn).lock_claim(lost)
     with pytest.raises(RunLost):
         await ClaimedRunRepository(conn).start_attempt(lost, "Busy")
     with pytest.raises(RunLost):
-        await ClaimedRunRepository(conn).save_record(lost, StageRecord(StageStatus.COMPLETED))
+        await ClaimedRunRepository(conn).save_stage_record(lost, StageRecord(StageStatus.COMPLETED))
     with pytest.raises(RunLost):
-        await ClaimedRunRepository(conn).advance(lost, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False)
+        await ClaimedRunRepository(conn).advance_run(lost, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False)
     with pytest.raises(RunLost):
-        await ClaimedRunRepository(conn).finish(lost, RunOutcome(RunStatus.FAILED))
+        await ClaimedRunRepository(conn).finish_run(lost, RunOutcome(RunStatus.FAILED))
     assert await run_status(conn) == "running"
 
 
@@ -154,8 +156,8 @@ async def test_a_run_that_is_given_back_waits_and_the_attempt_does_not_count(con
     await add_video(conn)
     await accept(conn)
     queue = StageQueueRepository(conn)
-    await ClaimedRunRepository(conn).release(await claimed(conn))
-    assert await queue.pick_waiting(30, 30) == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
+    await ClaimedRunRepository(conn).release_stage(await claimed(conn))
+    assert await queue.take_unnotified(30, 30) == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
     assert (await claimed(conn, "two")).attempt == 1
 
 
@@ -165,11 +167,11 @@ async def test_a_run_that_is_given_back_and_was_to_be_cancelled_has_ended(conn: 
     assert run_id
     queue = StageQueueRepository(conn)
     run = await claimed(conn)
-    assert await queue.list_running() == {"pipeline:talk:1"}
+    assert await queue.list_running_identifiers() == {"pipeline:talk:1"}
     await queue.request_cancel(run_id, 30)
-    await ClaimedRunRepository(conn).release(run)
+    await ClaimedRunRepository(conn).release_stage(run)
     assert await run_status(conn) == "cancelled"
-    assert await queue.list_running() == set()
+    assert await queue.list_running_identifiers() == set()
 
 
 async def test_what_stages_came_to_is_there_for_whoever_takes_the_run_over(conn: Connection) -> None:
@@ -178,10 +180,10 @@ async def test_what_stages_came_to_is_there_for_whoever_takes_the_run_over(conn:
     run = await claimed(conn)
     record = StageRecord(StageStatus.COMPLETED, 10.0, 12.5, progress={"total": 2}, result={"bytes": 7})
     skipped = StageRecord(StageStatus.SKIPPED, skip_reason="Video already exists locally")
-    assert await ClaimedRunRepository(conn).advance(run, skipped, Stage.AUDIO, keep=True)
+    assert await ClaimedRunRepository(conn).advance_run(run, skipped, Stage.AUDIO, keep=True)
     run = replace(run, stage=Stage.AUDIO)
-    await ClaimedRunRepository(conn).save_record(run, record)
-    await ClaimedRunRepository(conn).release(run)
+    await ClaimedRunRepository(conn).save_stage_record(run, record)
+    await ClaimedRunRepository(conn).release_stage(run)
     other = await claimed(conn, "two", Stage.AUDIO)
     assert list(other.stages.items()) == [(Stage.DOWNLOAD, skipped), (Stage.AUDIO, record)]
 
@@ -192,7 +194,7 @@ async def test_a_stage_that_is_done_leaves_the_run_at_the_next_one(conn: Connect
     queue, done = StageQueueRepository(conn), StageRecord(StageStatus.COMPLETED, 10.0, 12.5)
     retried = await ClaimedRunRepository(conn).start_attempt(await claimed(conn), "Busy")
     assert (retried.attempt, await ClaimedRunRepository(conn).get_last_error(retried)) == (2, "Busy")
-    assert await ClaimedRunRepository(conn).advance(retried, done, Stage.AUDIO, keep=False)
+    assert await ClaimedRunRepository(conn).advance_run(retried, done, Stage.AUDIO, keep=False)
     assert await claim(conn) is None
     assert await queue.list_waiting([WorkKind.AUDIO], 30, 10) == [WaitingStage("pipeline:talk:1", Stage.AUDIO)]
     assert await queue.list_waiting([WorkKind.DOWNLOAD], 30, 10) == []
@@ -208,7 +210,7 @@ async def test_stages_at_their_limit_are_left_out_of_those_that_wait(conn: Conne
     queue, first = StageQueueRepository(conn), WaitingStage("pipeline:talk-1:1", Stage.DOWNLOAD)
     second = WaitingStage("pipeline:talk-2:2", Stage.DOWNLOAD)
     assert await queue.list_waiting(list(WorkKind), 30, 10, {Stage.DOWNLOAD: 1}) == [first, second]
-    assert await queue.claim(first.identifier, Stage.DOWNLOAD, "one", 30, 1)
+    assert await queue.claim_stage(first.identifier, Stage.DOWNLOAD, "one", 30, 1)
     assert await queue.list_waiting(list(WorkKind), 30, 10, {Stage.DOWNLOAD: 1}) == []
     assert await queue.list_waiting(list(WorkKind), 30, 10, {Stage.DOWNLOAD: 2, Stage.AUDIO: 1}) == [second]
     assert await queue.list_waiting(list(WorkKind), 30, 10) == [second]
@@ -220,10 +222,10 @@ async def test_a_run_that_is_to_be_cancelled_does_not_get_to_its_next_stage(conn
     assert run_id
     run, queue = await claimed(conn), StageQueueRepository(conn)
     await queue.request_cancel(run_id, 30)
-    assert not await ClaimedRunRepository(conn).advance(
+    assert not await ClaimedRunRepository(conn).advance_run(
         run, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False
     )
-    await ClaimedRunRepository(conn).hold(run)
+    await ClaimedRunRepository(conn).lock_claim(run)
 
 
 async def test_a_heartbeat_reaches_the_runs_that_are_named(conn: Connection) -> None:
@@ -246,10 +248,10 @@ async def test_of_the_runs_that_wait_at_a_stage_the_next_is_the_one_without_a_me
         await accept(conn, number, video=f"talk-{number}")
     await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - make_interval(secs => 1 + run_id % 3)")
     queue = StageQueueRepository(conn)
-    picked = [await queue.pick_next(Stage.DOWNLOAD, 30) for _ in range(3)]
+    picked = [await queue.take_next_unnotified(Stage.DOWNLOAD, 30) for _ in range(3)]
     names = [each.identifier for each in picked if each]
     assert len(set(names)) == 3
-    assert await queue.pick_next(Stage.AUDIO, 30) is None
+    assert await queue.take_next_unnotified(Stage.AUDIO, 30) is None
 
 
 async def test_a_stage_whose_owner_is_stalled_is_the_next_one_as_if_it_waited(conn: Connection) -> None:
@@ -259,9 +261,9 @@ async def test_a_stage_whose_owner_is_stalled_is_the_next_one_as_if_it_waited(co
     run, queue = await claimed(conn), StageQueueRepository(conn)
     await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '1 minute' WHERE owner = 'one'")
     await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '20 seconds'")
-    assert await queue.pick_next(Stage.DOWNLOAD, 30) != WaitingStage(run.identifier, Stage.DOWNLOAD)
+    assert await queue.take_next_unnotified(Stage.DOWNLOAD, 30) != WaitingStage(run.identifier, Stage.DOWNLOAD)
     await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '20 seconds'")
-    assert await queue.pick_next(Stage.DOWNLOAD, 30) == WaitingStage(run.identifier, Stage.DOWNLOAD)
+    assert await queue.take_next_unnotified(Stage.DOWNLOAD, 30) == WaitingStage(run.identifier, Stage.DOWNLOAD)
 
 
 async def test_a_waiting_run_that_is_cancelled_has_ended(conn: Connection) -> None:
@@ -293,11 +295,11 @@ async def test_a_run_that_has_ended_has_no_owner(conn: Connection) -> None:
     await add_video(conn)
     await accept(conn)
     run = await claimed(conn)
-    await ClaimedRunRepository(conn).finish(run, RunOutcome(RunStatus.COMPLETED))
+    await ClaimedRunRepository(conn).finish_run(run, RunOutcome(RunStatus.COMPLETED))
     with pytest.raises(RunLost):
-        await ClaimedRunRepository(conn).hold(run)
+        await ClaimedRunRepository(conn).lock_claim(run)
     with pytest.raises(RunLost):
-        await ClaimedRunRepository(conn).finish(run, RunOutcome(RunStatus.FAILED))
+        await ClaimedRunRepository(conn).finish_run(run, RunOutcome(RunStatus.FAILED))
     assert await run_status(conn) == "completed"
 
 
@@ -324,7 +326,7 @@ async def test_a_cancelled_run_whose_owner_is_not_seen_any_more_has_ended(conn: 
     assert await run_status(conn) == "cancelled"
     assert await queue.list_claimed("one") == []
     with pytest.raises(RunLost):
-        await ClaimedRunRepository(conn).finish(run, RunOutcome(RunStatus.COMPLETED))
+        await ClaimedRunRepository(conn).finish_run(run, RunOutcome(RunStatus.COMPLETED))
     assert await run_status(conn) == "cancelled"
 
 
@@ -332,13 +334,13 @@ async def test_workers_are_told_of_a_waiting_run_once_in_a_while(conn: Connectio
     await add_video(conn)
     await accept(conn)
     queue = StageQueueRepository(conn)
-    assert await queue.pick_waiting(30, 30) == []  # its message was sent on acceptance
+    assert await queue.take_unnotified(30, 30) == []  # its message was sent on acceptance
     await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '31 seconds'")
-    waiting = await queue.pick_waiting(30, 30)
+    waiting = await queue.take_unnotified(30, 30)
     assert waiting == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
-    assert await queue.pick_waiting(30, 30) == []
+    assert await queue.take_unnotified(30, 30) == []
     await queue.unmark_notified(waiting)  # the message could not be sent
-    assert await queue.pick_waiting(30, 30) == waiting
+    assert await queue.take_unnotified(30, 30) == waiting
 
 
 async def test_a_running_run_without_its_request_is_ended(conn: Connection) -> None:
@@ -348,7 +350,7 @@ async def test_a_running_run_without_its_request_is_ended(conn: Connection) -> N
     await RunRepository(conn).create(
         identifier="old", video_id=video.id, pipeline_type="full", status="running", started_at=_NOW
     )
-    ended = await StageQueueRepository(conn).end_orphans()
+    ended = await StageQueueRepository(conn).end_orphaned_runs()
     assert [(run.identifier, run.video) for run in ended] == [("old", "talk")]
     assert (await accept(conn)).run_id
 
@@ -358,12 +360,12 @@ async def test_what_a_stage_has_noted_stays_until_it_is_done(conn: Connection, s
     await add_video(conn)
     await accept(conn)
     run = await claimed(conn)
-    await ClaimedRunRepository(conn).save_record(run, StageRecord(StageStatus.PROCESSING, 1.0))
-    await ClaimedRunRepository(conn).add_result(run, Stage.DOWNLOAD, {"ids": {"1": 2}})
-    await ClaimedRunRepository(conn).save_record(run, StageRecord(status))
-    assert await ClaimedRunRepository(conn).get_result(run, Stage.DOWNLOAD) == {"ids": {"1": 2}}
-    await ClaimedRunRepository(conn).save_record(run, StageRecord(StageStatus.COMPLETED, result={"total": 1}))
-    assert await ClaimedRunRepository(conn).get_result(run, Stage.DOWNLOAD) == {"total": 1}
+    await ClaimedRunRepository(conn).save_stage_record(run, StageRecord(StageStatus.PROCESSING, 1.0))
+    await ClaimedRunRepository(conn).add_stage_result(run, Stage.DOWNLOAD, {"ids": {"1": 2}})
+    await ClaimedRunRepository(conn).save_stage_record(run, StageRecord(status))
+    assert await ClaimedRunRepository(conn).get_stage_result(run, Stage.DOWNLOAD) == {"ids": {"1": 2}}
+    await ClaimedRunRepository(conn).save_stage_record(run, StageRecord(StageStatus.COMPLETED, result={"total": 1}))
+    assert await ClaimedRunRepository(conn).get_stage_result(run, Stage.DOWNLOAD) == {"total": 1}
 
 
 async def test_what_another_version_has_stored_of_stages_is_left_out(conn: Connection) -> None:

@@ -270,14 +270,14 @@ async def test_the_video_of_a_known_url_is_used_again_unless_it_is_to_be_downloa
     assert identifier == "pipeline:my-video-file:1"
     assert (video == "my-video-file") is not force
     async with site.connect() as conn:
-        assert len(await VideoRepository(conn).list_names("my-video-file")) == 1 + count
+        assert len(await VideoRepository(conn).list_taken_identifiers("my-video-file")) == 1 + count
 
 
 async def test_a_rejected_request_adds_no_video(site: IntakeSite) -> None:
     fields = make_fields({"video_url": "http://127.0.0.1/new.mp4"}, video_id="new", request_id="pipeline:new:1")
     assert await process(site, fields) == NOT_PUBLIC
     async with site.connect() as conn:
-        assert await VideoRepository(conn).list_names("new") == set()
+        assert await VideoRepository(conn).list_taken_identifiers("new") == set()
 
 
 async def test_no_secret_is_kept(site: IntakeSite, caplog: pytest.LogCaptureFixture) -> None:

@@ -38,7 +38,7 @@ def _settings(*hosts: str) -> Settings:
 
 async def _finish(context: RunContext, outcome: RunOutcome) -> None:
     async with context.database.connect() as conn, conn.transaction():
-        await ClaimedRunRepository(conn).finish(context.run, outcome)
+        await ClaimedRunRepository(conn).finish_run(context.run, outcome)
 
 
 async def _work_row(context: RunContext) -> tuple[Any, ...]:
@@ -142,8 +142,8 @@ async def test_a_callback_that_a_worker_is_taking_is_left_to_it(own_database_url
     async with make_context(own_database_url, tmp_path, callback_url="http://host/") as context:
         await _finish(context, RunOutcome(RunStatus.COMPLETED))
         async with context.database.connect() as one, context.database.connect() as other, one.transaction():
-            assert len(await CallbackRepository(one).take_due(10, 60)) == 1
-            assert await CallbackRepository(other).take_due(10, 60) == []
+            assert len(await CallbackRepository(one).claim_due(10, 60)) == 1
+            assert await CallbackRepository(other).claim_due(10, 60) == []
 
 
 async def test_what_a_worker_tells_too_late_is_not_noted(own_database_url: str, tmp_path: Path) -> None:
@@ -151,11 +151,11 @@ async def test_what_a_worker_tells_too_late_is_not_noted(own_database_url: str, 
         await _finish(context, RunOutcome(RunStatus.COMPLETED))
         async with context.database.connect() as conn:
             callbacks = CallbackRepository(conn)
-            (late,) = await callbacks.take_due(10, 0)
-            (known,) = await callbacks.take_due(10, 60)
-            await callbacks.note_failure(late, "too late", None)
-            await callbacks.note_failure(known, "in time", 10)
-            await callbacks.note_failure(late, "too late", None)
+            (late,) = await callbacks.claim_due(10, 0)
+            (known,) = await callbacks.claim_due(10, 60)
+            await callbacks.mark_failed(late, "too late", None)
+            await callbacks.mark_failed(known, "in time", 10)
+            await callbacks.mark_failed(late, "too late", None)
         status, tries, _, error = await _work_row(context)
         assert (status, tries, error) == ("waiting", 2, "in time")
 

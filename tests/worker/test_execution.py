@@ -105,7 +105,7 @@ async def run(script: Script, context: RunContext) -> RunOutcome:
 
 async def _claim(context: RunContext, stage: Stage) -> ClaimedRun:
     async with context.database.connect() as conn:
-        run = await StageQueueRepository(conn).claim(context.run.identifier, stage, context.run.owner, 60.0)
+        run = await StageQueueRepository(conn).claim_stage(context.run.identifier, stage, context.run.owner, 60.0)
     assert run is not None
     return run
 

@@ -117,7 +117,7 @@ async def test_a_limit_leaves_out_the_stage_of_a_worker_that_has_died(
     codes[Stage.TRANSCRIPT] = replace(codes[Stage.TRANSCRIPT], definition=definition)
     dying, waiting = [await site.accept(RunType.TRANSCRIPT) for _ in range(2)]
     async with site.connect() as conn:
-        assert await StageQueueRepository(conn).claim(dying, Stage.TRANSCRIPT, "vm-1-dead", 60, 1)
+        assert await StageQueueRepository(conn).claim_stage(dying, Stage.TRANSCRIPT, "vm-1-dead", 60, 1)
     async with work(site, codes, limit_transcription=1):
         await site.notify(waiting)
         await site.until(lambda: is_at_limit(site, waiting), "the run to wait for room at its stage")

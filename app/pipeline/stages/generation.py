@@ -183,7 +183,7 @@ async def _store_config(
         min_moments=run_request.min_moments,
         max_moments=run_request.max_moments,
     )
-    await ClaimedRunRepository(conn).set_config(context.run, config_id)
+    await ClaimedRunRepository(conn).set_generation_config(context.run, config_id)
     return config_id, await load_found_moments(conn, context, AnswerKey(transcript_id, config_id))
 
 
@@ -216,7 +216,7 @@ async def _replace_moments(
     deleted = sorted({moment.id for moment in existing} - {moment.id for moment in manual})
     ids = await MomentRepository(conn).reserve_ids(len(new))
     if deleted:
-        await ReplacedMomentsRepository(conn).replace(context.run.id, deleted, ids)
+        await ReplacedMomentsRepository(conn).set_aside(context.run.id, deleted, ids)
     await _insert_moments(conn, video_id, ids, new, answer.model, config_id)
     return _ReplacedMoments(len(new), len(found) - len(new), len(deleted))
 

@@ -126,11 +126,11 @@ async def _reserve_ids(
     """Return the targets in order of time with the ids for their refinements, those of earlier attempts again."""
     ordered = sorted(targets, key=lambda target: (target.moment.start_time, target.moment.id))
     claimed = ClaimedRunRepository(conn)
-    reserved = (await claimed.get_result(context.run, Stage.REFINEMENT)).get(_RESERVED_IDS_KEY, {})
+    reserved = (await claimed.get_stage_result(context.run, Stage.REFINEMENT)).get(_RESERVED_IDS_KEY, {})
     missing = [target.moment.id for target in ordered if str(target.moment.id) not in reserved]
     ids = await MomentRepository(conn).reserve_ids(len(missing))
     reserved |= {str(moment_id): new for moment_id, new in zip(missing, ids, strict=True)}
-    await claimed.add_result(context.run, Stage.REFINEMENT, {_RESERVED_IDS_KEY: reserved})
+    await claimed.add_stage_result(context.run, Stage.REFINEMENT, {_RESERVED_IDS_KEY: reserved})
     return [replace(target, refined_id=reserved[str(target.moment.id)]) for target in ordered]
 
 

@@ -45,7 +45,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         transcribed = await transcriber.transcribe(audio, lambda done: context.report(percentage=int(done * 100)))
         _check_times(transcribed, audio.duration_seconds)
     row = _make_transcript_row(context.run.video_id, transcribed, audio.duration_seconds, time.monotonic() - started)
-    is_first = await context.save(lambda conn: TranscriptRepository(conn).create_first(**row))
+    is_first = await context.save(lambda conn: TranscriptRepository(conn).create_if_missing(**row))
     context.report(percentage=100)
     return {
         "service": row["transcription_service"],
