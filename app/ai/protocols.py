@@ -85,7 +85,7 @@ class Transcriber(Protocol):
 class FindRequest:
     """What moments are to be found in. Lengths are seconds; an empty prompt means the built-in one.
 
-    `words` and `segments` are in seconds of the video. `film` and `audio` are local files for finders that look and
+    `words` and `segments` are in seconds of the video. `video` and `audio` are local files for finders that look and
     listen too; None where there is none. `scene_cuts` are the seconds at which the picture changes, as far as known.
     """
 
@@ -99,7 +99,7 @@ class FindRequest:
     prompt: str = ""
     temperature: float = 0.7
     audio: Path | None = None
-    film: Path | None = None
+    video: Path | None = None
     scene_cuts: Sequence[float] = ()
 
 

@@ -126,7 +126,7 @@ def strip_unstorable(text: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Return a text in NFC and without NUL and halves of surrogate pairs, which no database takes."""
+    """Return a text in NFC, without U+0000 and with `?` for lone surrogates: text from outside that is to be stored."""
     return to_nfc(text.encode("utf-8", "replace").decode().replace("\x00", ""))
 
 

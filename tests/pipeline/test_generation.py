@@ -149,14 +149,14 @@ async def test_the_finder_gets_audio_and_video_that_lie_here(own_database_url: s
         video_file.write_bytes(b"a video")
         (context.folder / AUDIO_NAME).write_bytes(b"its audio")
         await generation.run_stage(context)
-        assert (finder.asked[0].film, finder.asked[0].audio) == (video_file, context.folder / AUDIO_NAME)
+        assert (finder.asked[0].video, finder.asked[0].audio) == (video_file, context.folder / AUDIO_NAME)
 
 
 async def test_the_finder_does_without_what_is_missing(own_database_url: str, tmp_path: Path) -> None:
     finder = ScriptedFinder(_FOUND)
     async with _ready(own_database_url, tmp_path, finder) as context:
         await generation.run_stage(context)
-    assert (finder.asked[0].film, finder.asked[0].audio) == (None, None)
+    assert (finder.asked[0].video, finder.asked[0].audio) == (None, None)
 
 
 async def test_words_of_older_libraries_are_put_in_order(own_database_url: str, tmp_path: Path) -> None:

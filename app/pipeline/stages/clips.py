@@ -96,7 +96,7 @@ class ClipTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class ClipPlan:
+class MissingClips:
     """The missing clips, and the number of all original moments."""
 
     targets: Sequence[ClipTarget]
@@ -123,7 +123,7 @@ async def are_clips_unneeded(context: RunContext) -> bool:
     return not (finder.is_local or finder.supports_video)
 
 
-async def plan_clips(context: RunContext) -> ClipPlan:
+async def plan_clips(context: RunContext) -> MissingClips:
     """Return the originals without a clip, or, with override, those whose clip this run has not cut yet.
 
     Raises `StorageUnavailable`.
@@ -131,7 +131,7 @@ async def plan_clips(context: RunContext) -> ClipPlan:
     inputs = await _read_clip_inputs(context)
     targets = [_plan_clip(context, moment, inputs) for moment in inputs.moments]
     missing = [target for target in targets if await _is_missing(context, target, inputs.clips)]
-    return ClipPlan(missing, len(targets))
+    return MissingClips(missing, len(targets))
 
 
 async def cut_clips(

@@ -115,7 +115,7 @@ async def _make_request(context: RunContext, inputs: _GenerationInputs, finder: 
         prompt=run_request.generation_prompt,
         temperature=run_request.generation_temperature,
         audio=await _find_audio_path(context, finder),
-        film=await _find_video_path(context, inputs.video),
+        video=await _find_video_path(context, inputs.video),
     )
 
 
@@ -157,7 +157,7 @@ async def _call_finder(
 ) -> FindResult:
     """Call the finder, and store the valid moments of its answer, so that a retry does not pay for them again."""
     if finder.is_local:
-        request = replace(request, scene_cuts=await find_cuts_in_file(request.film))
+        request = replace(request, scene_cuts=await find_cuts_in_file(request.video))
     async with record_invalid_answers(context):
         answer = await finder.find(request, lambda done: context.report(percentage=int(done * 100)))
     found = replace(answer, moments=_list_valid_moments(answer, request.duration_seconds))
@@ -285,17 +285,17 @@ def _explain_left_out(replaced: _ReplacedMoments) -> str:
     return f"Moments that overlap one that was added by hand were left out ({replaced.left_out})"
 
 
-async def find_cuts_in_file(film: Path | None) -> Sequence[float]:
+async def find_cuts_in_file(path: Path | None) -> Sequence[float]:
     """Return the seconds at which the picture of a video file changes; none where the file cannot be read."""
-    if film is None:
+    if path is None:
         return ()
     stop_event = threading.Event()
     try:
-        return await _scene_finders.run_in_turn(partial(_find_scene_cuts, film, stop_event), on_cancel=stop_event.set)
+        return await _scene_finders.run_in_turn(partial(_find_scene_cuts, path, stop_event), on_cancel=stop_event.set)
     except OSError:
         return ()
 
 
-def _find_scene_cuts(film: Path, stop_event: threading.Event) -> Sequence[float]:
-    with film.open("rb") as file:
+def _find_scene_cuts(path: Path, stop_event: threading.Event) -> Sequence[float]:
+    with path.open("rb") as file:
         return find_scene_cuts(file, stop_event)
