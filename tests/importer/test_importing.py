@@ -130,7 +130,7 @@ async def test_a_film_of_too_many_pixels_is_reported_and_its_video_is_imported(
 @pytest.mark.parametrize(
     ("reader", "lost"),
     [
-        ("probe", "videos/talk.mp4"),
+        ("probe_media", "videos/talk.mp4"),
         ("parse_transcript", "transcripts/talk.json"),
         ("parse_moments", "moments/talk.json"),
         ("parse_runs", "pipeline_history/talk.json"),

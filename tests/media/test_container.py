@@ -17,9 +17,9 @@ from app.media import clip, clip_encoding
 from app.media.audio import extract_audio
 from app.media.clip import cut_clip
 from app.media.clip_encoding import find_ffmpeg
-from app.media.frames import find_scene_cuts
 from app.media.playable_copy import plan_playable_copy
 from app.media.probe import NotAVideo, probe_media
+from app.media.scene_cuts import find_scene_cuts
 from app.media.thumbnail import NoThumbnail, draw_waveform, make_thumbnail
 from tests.media.movies import SAMPLE_RATE, make_colour_movie, make_movie, make_sounding_movie
 from tests.media.test_audio import assert_beeps, extract

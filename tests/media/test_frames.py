@@ -11,9 +11,9 @@ import pytest
 from av.video.frame import VideoFrame
 
 from app.media.clip import cut_clip
-from app.media.frames import find_scene_cuts
 from app.media.limits import ProcessingStopped
 from app.media.probe import probe_media
+from app.media.scene_cuts import find_scene_cuts
 from tests.media.movies import make_colour_movie, make_movie
 from tests.media.test_clip import WAYS, open_film
 from tests.media.test_thumbnail import take_still, turn

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from app.media.clip import cut_clip
-from app.media.frames import find_scene_cuts
 from app.media.limits import BoundedFile, ReadLimits
 from app.media.playable_copy import make_playable_copy, plan_playable_copy
 from app.media.probe import probe_media
+from app.media.scene_cuts import find_scene_cuts
 from app.media.timeline import Timeline, read_timeline
 from tests.media.movies import make_colour_movie, make_flashing_movie, make_sounding_movie
 from tests.media.test_audio import assert_beeps, extract

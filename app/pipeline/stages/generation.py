@@ -13,7 +13,7 @@ from app.ai.protocols import FindRequest, FindResult, FoundMoment, MomentFinder
 from app.core.errors import FileMissing, StageFailed, StorageUnavailable, VideoDeleted
 from app.core.text import clean_line, strip_unstorable
 from app.database import Connection
-from app.media.frames import find_scene_cuts
+from app.media.scene_cuts import find_scene_cuts
 from app.models import Transcript, Video
 from app.models.stages import Stage
 from app.pipeline.context import RunContext

@@ -1,0 +1,61 @@
+"""Scene cuts: the times at which the picture of a video changes (numpy is loaded only where they are searched for)."""
+
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation
+from numpy.typing import NDArray
+
+from app.media.container import can_decode_stream, choose_video_stream, open_container
+from app.media.frames import decode_frames
+from app.media.limits import BoundedFile, ReadLimitExceeded, ReadLimits
+from app.media.timeline import Timeline, read_timeline
+
+_SCENE_LIMITS = ReadLimits(seconds=20.0, bytes=1024**4)
+_SCENE_WIDTH, _SCENE_HEIGHT = 32, 18
+_SCENE_CHANGE = 24.0  # of 255: the mean difference of two small pictures of different scenes is more
+
+
+def find_scene_cuts(video: BinaryIO, stopping: threading.Event) -> list[float]:
+    """Return the seconds at which the picture changes, as far as they are found in a few seconds; it blocks.
+
+    A video without a picture has none, and a damaged one none from there on. Raises `Stopped`, and what reading raises.
+    """
+    bounded = BoundedFile(video, _SCENE_LIMITS, stopping)
+    cuts: list[float] = []
+    try:
+        timeline = read_timeline(bounded, needs_end=False)
+        with open_container(bounded) as container:
+            for cut in _detect_scene_cuts(container, bounded, timeline):
+                bounded.check_limits()
+                cuts.append(max(cut - timeline.origin, 0.0))
+        bounded.check_limits()
+    except (ReadLimitExceeded, av.FFmpegError):
+        pass
+    return cuts
+
+
+def _detect_scene_cuts(container: InputContainer, file: BoundedFile, timeline: Timeline) -> Iterator[float]:
+    """Yield the time stamps, in seconds, of key frames that look different from the ones before them."""
+    before: NDArray[np.int16] | None = None
+    for frame in _decode_key_frames(container, file, timeline):
+        picture = frame.reformat(_SCENE_WIDTH, _SCENE_HEIGHT, "rgb24", interpolation=Interpolation.AREA, threads=1)
+        pixels = picture.to_ndarray().astype(np.int16)
+        if before is not None and frame.time is not None and np.abs(pixels - before).mean() > _SCENE_CHANGE:
+            yield frame.time
+        before = pixels
+
+
+def _decode_key_frames(container: InputContainer, file: BoundedFile, timeline: Timeline) -> Iterator[VideoFrame]:
+    stream = choose_video_stream(container)
+    if stream is None or not can_decode_stream(stream):
+        return
+    stream.codec_context.skip_frame = "NONKEY"
+    for frame in decode_frames(container, file, timeline, stream):
+        if isinstance(frame, VideoFrame):
+            yield frame
