@@ -2,21 +2,23 @@
 
 from datetime import datetime
 from itertools import count
-from typing import Any
+from typing import Any, LiteralString
+
+from psycopg import sql
 
 from app.database import Connection
+from app.database.queries import fetch_returned, fetch_value
 from app.models import Clip, GenerationConfig, Moment, PipelineRun, Prompt, Thumbnail, Transcript, Video
 from app.repositories import (
     ClipRepository,
     GenerationConfigRepository,
-    MomentRepository,
     PromptRepository,
     RunRepository,
     ThumbnailRepository,
     TranscriptRepository,
     VideoRepository,
 )
-from app.repositories.moments import new_moment_identifier
+from app.repositories.moments import MOMENT_COLUMNS, new_moment_identifier
 
 _numbers = count(1)
 
@@ -58,7 +60,15 @@ async def make_moment(conn: Connection, **values: Any) -> Moment:
         "end_time": 20.0,
         "title": "A moment",
     }
-    return await MomentRepository(conn).create(**(defaults | await _with_video(conn, values)))
+    values = defaults | await _with_video(conn, values)
+    statement = sql.SQL("INSERT INTO moments ({}) VALUES ({}) RETURNING " + MOMENT_COLUMNS).format(
+        sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Placeholder, values))
+    )
+    return await fetch_returned(conn, Moment, statement, values)
+
+
+async def count_rows(conn: Connection, table: LiteralString) -> int:
+    return int(await fetch_value(conn, sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))) or 0)
 
 
 async def make_clip(conn: Connection, moment: Moment | None = None, **values: Any) -> Clip:

@@ -6,7 +6,7 @@ from typing import Any, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
+from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned, set_clause
 from app.models import Clip
 
 CLIP_COLUMNS = """id, moment_id, video_id, cloud_url, start_time, end_time, padding_left, padding_right, file_size_kb,
@@ -106,6 +106,3 @@ class ClipRepository:
         """Delete the clip and, by cascade, its thumbnail; False where there is none."""
         cursor = await self._conn.execute("DELETE FROM clips WHERE id = %(id)s", {"id": clip_id})
         return cursor.rowcount == 1
-
-    async def count(self) -> int:
-        return int(await fetch_value(self._conn, "SELECT count(*) FROM clips") or 0)

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import and_where, copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
+from app.database.queries import copy_rows, fetch_all, fetch_one, set_clause
 from app.models import Moment
 
 MOMENT_COLUMNS = """id, identifier, video_id, start_time, end_time, title, is_refined, parent_id, generation_model,
@@ -121,22 +121,6 @@ class MomentRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def create(self, **moment: Unpack[NewMoment]) -> Moment:
-        """Insert a moment. Raises `UniqueViolation` of `moments_identifier_key` where the identifier is taken."""
-        return await fetch_returned(
-            self._conn,
-            Moment,
-            f"""
-            INSERT INTO moments (identifier, video_id, start_time, end_time, title, is_refined, parent_id,
-                                 generation_model, generation_config_id, score, scoring_model, scored_at)
-            VALUES (%(identifier)s, %(video_id)s, %(start_time)s, %(end_time)s, %(title)s, %(is_refined)s,
-                    %(parent_id)s, %(generation_model)s, %(generation_config_id)s, %(score)s, %(scoring_model)s,
-                    %(scored_at)s)
-            RETURNING {MOMENT_COLUMNS}
-            """,
-            _DEFAULTS | moment,
-        )
-
     async def reserve_ids(self, count: int) -> list[int]:
         """Return `count` ids that no other moment gets, so that rows to copy can name each other as parents."""
         cursor = await self._conn.execute(
@@ -188,40 +172,6 @@ class MomentRepository:
             {"id": moment_id},
         )
 
-    async def list_page(
-        self,
-        limit: int,
-        after: int = 0,
-        video_id: int | None = None,
-        is_refined: bool | None = None,
-        generation_config_id: int | None = None,
-        min_score: int | None = None,
-    ) -> list[Moment]:
-        """Return at most `limit` moments whose id is above `after`, ordered by id."""
-        chosen = and_where(
-            {
-                "video_id = %(video_id)s": video_id,
-                "is_refined = %(is_refined)s": is_refined,
-                "generation_config_id = %(generation_config_id)s": generation_config_id,
-                "score >= %(min_score)s": min_score,
-            }
-        )
-        return await fetch_all(
-            self._conn,
-            Moment,
-            sql.SQL(
-                f"SELECT {MOMENT_COLUMNS} FROM moments WHERE id > %(after)s{{}} ORDER BY id LIMIT %(limit)s"
-            ).format(chosen),
-            {
-                "after": after,
-                "limit": limit,
-                "video_id": video_id,
-                "is_refined": is_refined,
-                "generation_config_id": generation_config_id,
-                "min_score": min_score,
-            },
-        )
-
     async def find_overlap(
         self, video_id: int, start_time: float, end_time: float, excluding: int | None = None
     ) -> Moment | None:
@@ -268,22 +218,6 @@ class MomentRepository:
         """Delete moments as `delete` does and return how many there were."""
         cursor = await self._conn.execute("DELETE FROM moments WHERE id = ANY (%(ids)s)", {"ids": list(moment_ids)})
         return cursor.rowcount
-
-    async def delete_by_video(self, video_id: int) -> int:
-        """Delete the video's moments with their clips and return how many moments there were."""
-        cursor = await self._conn.execute("DELETE FROM moments WHERE video_id = %(video_id)s", {"video_id": video_id})
-        return cursor.rowcount
-
-    async def count(self) -> int:
-        return int(await fetch_value(self._conn, "SELECT count(*) FROM moments") or 0)
-
-    async def count_by_video(self, video_id: int) -> int:
-        return int(
-            await fetch_value(
-                self._conn, "SELECT count(*) FROM moments WHERE video_id = %(video_id)s", {"video_id": video_id}
-            )
-            or 0
-        )
 
     async def insert_if_free(
         self, video_identifier: str, identifier: str, start_time: float, end_time: float, title: str

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from psycopg import sql
 
 from app.core.errors import InvalidInput, PromptHashCollision
 from app.database import Connection
-from app.database.queries import and_where, copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value
+from app.database.queries import and_where, fetch_all, fetch_one, fetch_returned, fetch_value
 from app.models import GenerationConfig, Prompt
 
 PROMPT_COLUMNS = "id, user_prompt, system_prompt, prompt_hash, created_at"
@@ -78,27 +78,9 @@ class PromptRepository:
             raise PromptHashCollision
         return prompt
 
-    async def copy(self, prompts: Iterable[NewPrompt]) -> int:
-        """Insert many new prompts through COPY and return how many."""
-        return await copy_rows(
-            self._conn,
-            "prompts",
-            ("user_prompt", "system_prompt", "prompt_hash"),
-            ({**prompt, "prompt_hash": prompt_hash(**prompt)} for prompt in prompts),
-        )
-
     async def get(self, prompt_id: int) -> Prompt | None:
         return await fetch_one(
             self._conn, Prompt, f"SELECT {PROMPT_COLUMNS} FROM prompts WHERE id = %(id)s", {"id": prompt_id}
-        )
-
-    async def list_page(self, limit: int, after: int = 0) -> list[Prompt]:
-        """Return at most `limit` prompts whose id is above `after`, ordered by id."""
-        return await fetch_all(
-            self._conn,
-            Prompt,
-            f"SELECT {PROMPT_COLUMNS} FROM prompts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
-            {"after": after, "limit": limit},
         )
 
     async def list_summaries(self, limit: int, after: int = 0) -> list[PromptSummary]:
@@ -112,14 +94,6 @@ class PromptRepository:
             """,
             {"after": after, "limit": limit},
         )
-
-    async def delete(self, prompt_id: int) -> bool:
-        """Delete the prompt and, by cascade, its configs with their moments and runs; False where there is none."""
-        cursor = await self._conn.execute("DELETE FROM prompts WHERE id = %(id)s", {"id": prompt_id})
-        return cursor.rowcount == 1
-
-    async def count(self) -> int:
-        return int(await fetch_value(self._conn, "SELECT count(*) FROM prompts") or 0)
 
 
 CONFIG_COLUMNS = """id, prompt_id, transcript_id, model, operation_type, temperature, top_p, top_k, min_moment_length,
@@ -204,15 +178,6 @@ class GenerationConfigRepository:
             {**_UNSET, "transcript_id": None, **config, "config_hash": config_hash(**config)},
         )
 
-    async def copy(self, configs: Iterable[NewGenerationConfig]) -> int:
-        """Insert many new configs through COPY and return how many."""
-        return await copy_rows(
-            self._conn,
-            "generation_configs",
-            ("prompt_id", "transcript_id", "model", "operation_type", *_UNSET, "config_hash"),
-            ({**config, "config_hash": config_hash(**config)} for config in configs),
-        )
-
     async def get(self, config_id: int) -> GenerationConfig | None:
         return await fetch_one(
             self._conn,
@@ -272,14 +237,6 @@ class GenerationConfigRepository:
             """,
             {"transcript_id": transcript_id, "config_ids": list(config_ids)},
         )
-
-    async def delete(self, config_id: int) -> bool:
-        """Delete the config and, by cascade, its moments and runs; False where there is none."""
-        cursor = await self._conn.execute("DELETE FROM generation_configs WHERE id = %(id)s", {"id": config_id})
-        return cursor.rowcount == 1
-
-    async def count(self) -> int:
-        return int(await fetch_value(self._conn, "SELECT count(*) FROM generation_configs") or 0)
 
 
 def _canonical_number(name: str, value: float | None) -> float | None:

@@ -1,7 +1,7 @@
 """SQL over `pipeline_history`: runs with what `pipeline.runs` has of them."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, LiteralString, TypedDict, Unpack
@@ -9,7 +9,7 @@ from typing import Any, LiteralString, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import and_where, copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
+from app.database.queries import and_where, fetch_one, fetch_returned, set_clause
 from app.models import PipelineRun
 from app.models.runs import ClaimedRun, RunRequest, StageRecord, StageStatus, last_started_stage
 from app.models.stages import RunType, Stage
@@ -149,11 +149,6 @@ class RunRepository:
             _UNSET | run,
         )
 
-    async def copy(self, runs: Iterable[NewRun]) -> int:
-        """Insert many runs through COPY and return how many."""
-        columns = ("identifier", "video_id", "pipeline_type", "status", "started_at", *_UNSET)
-        return await copy_rows(self._conn, "pipeline_history", columns, runs)
-
     async def get(self, run_id: int) -> PipelineRun | None:
         return await fetch_one(
             self._conn, PipelineRun, f"SELECT {RUN_COLUMNS} FROM pipeline_history WHERE id = %(id)s", {"id": run_id}
@@ -165,54 +160,6 @@ class RunRepository:
             PipelineRun,
             f"SELECT {RUN_COLUMNS} FROM pipeline_history WHERE identifier = %(identifier)s",
             {"identifier": identifier},
-        )
-
-    async def get_latest(self, video_id: int) -> PipelineRun | None:
-        """Return the video's run that began last, or None where it has none."""
-        return await fetch_one(
-            self._conn,
-            PipelineRun,
-            f"""
-            SELECT {RUN_COLUMNS} FROM pipeline_history
-            WHERE video_id = %(video_id)s
-            ORDER BY started_at DESC, id DESC
-            LIMIT 1
-            """,
-            {"video_id": video_id},
-        )
-
-    async def list_by_video(
-        self, video_id: int, limit: int, before: tuple[datetime, int] | None = None
-    ) -> list[PipelineRun]:
-        """Return at most `limit` runs of the video, newest first; `before` is the last one's `(started_at, id)`."""
-        started_at, run_id = before or (None, None)
-        earlier = and_where({"(started_at, id) < (%(started_at)s, %(id)s)": before})
-        return await fetch_all(
-            self._conn,
-            PipelineRun,
-            sql.SQL(
-                f"""
-                SELECT {RUN_COLUMNS} FROM pipeline_history
-                WHERE video_id = %(video_id)s{{}}
-                ORDER BY started_at DESC, id DESC
-                LIMIT %(limit)s
-                """
-            ).format(earlier),
-            {"video_id": video_id, "limit": limit, "started_at": started_at, "id": run_id},
-        )
-
-    async def list_by_status(self, status: str, limit: int, after: int = 0) -> list[PipelineRun]:
-        """Return at most `limit` runs of this status whose id is above `after`, ordered by id."""
-        return await fetch_all(
-            self._conn,
-            PipelineRun,
-            f"""
-            SELECT {RUN_COLUMNS} FROM pipeline_history
-            WHERE status = %(status)s AND id > %(after)s
-            ORDER BY id
-            LIMIT %(limit)s
-            """,
-            {"status": status, "limit": limit, "after": after},
         )
 
     async def update(self, run_id: int, **changes: Unpack[RunChanges]) -> PipelineRun | None:
@@ -227,14 +174,6 @@ class RunRepository:
             ),
             {**changes, "id": run_id},
         )
-
-    async def delete(self, run_id: int) -> bool:
-        """Delete the run; False where there is none."""
-        cursor = await self._conn.execute("DELETE FROM pipeline_history WHERE id = %(id)s", {"id": run_id})
-        return cursor.rowcount == 1
-
-    async def count(self) -> int:
-        return int(await fetch_value(self._conn, "SELECT count(*) FROM pipeline_history") or 0)
 
     async def list_summaries(
         self, video: str, limit: int, before: tuple[datetime, int] | None = None, run_type: str | None = None

@@ -1,13 +1,12 @@
 """SQL over `thumbnails`."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, Unpack
 
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
+from app.database.queries import fetch_one, fetch_returned, set_clause
 from app.models import Thumbnail
 
 THUMBNAIL_COLUMNS = "id, video_id, clip_id, cloud_url, file_size_kb, created_at"
@@ -68,10 +67,6 @@ class ThumbnailRepository:
             """,
             _UNSET | thumbnail,
         )
-
-    async def copy(self, thumbnails: Iterable[NewThumbnail]) -> int:
-        """Insert many thumbnails through COPY and return how many."""
-        return await copy_rows(self._conn, "thumbnails", ("cloud_url", *_UNSET), thumbnails)
 
     async def get(self, thumbnail_id: int) -> Thumbnail | None:
         return await fetch_one(
@@ -149,30 +144,6 @@ class ThumbnailRepository:
         thumbnail = await get(owner.id)
         return thumbnail.cloud_url if thumbnail else None
 
-    async def list_by_video(self, video_id: int) -> list[Thumbnail]:
-        """Return the video's thumbnail and those of its clips, ordered by id."""
-        return await fetch_all(
-            self._conn,
-            Thumbnail,  # two reads in one: with OR, no index would serve
-            f"""
-            SELECT {THUMBNAIL_COLUMNS} FROM thumbnails WHERE video_id = %(video_id)s
-            UNION ALL
-            SELECT {THUMBNAIL_COLUMNS} FROM thumbnails
-            WHERE clip_id IN (SELECT clips.id FROM clips WHERE clips.video_id = %(video_id)s)
-            ORDER BY id
-            """,
-            {"video_id": video_id},
-        )
-
-    async def list_page(self, limit: int, after: int = 0) -> list[Thumbnail]:
-        """Return at most `limit` thumbnails whose id is above `after`, ordered by id."""
-        return await fetch_all(
-            self._conn,
-            Thumbnail,
-            f"SELECT {THUMBNAIL_COLUMNS} FROM thumbnails WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
-            {"after": after, "limit": limit},
-        )
-
     async def update(self, thumbnail_id: int, **changes: Unpack[ThumbnailChanges]) -> Thumbnail | None:
         """Change the given columns and return the new row, or None where there is no such thumbnail."""
         if not changes:
@@ -190,6 +161,3 @@ class ThumbnailRepository:
         """Delete the thumbnail; False where there is none."""
         cursor = await self._conn.execute("DELETE FROM thumbnails WHERE id = %(id)s", {"id": thumbnail_id})
         return cursor.rowcount == 1
-
-    async def count(self) -> int:
-        return int(await fetch_value(self._conn, "SELECT count(*) FROM thumbnails") or 0)

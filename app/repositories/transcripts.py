@@ -1,6 +1,5 @@
 """SQL over `transcripts`."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
@@ -8,29 +7,11 @@ from typing import Any, TypedDict, Unpack
 from psycopg.types.json import Jsonb
 
 from app.database import Connection
-from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value
+from app.database.queries import fetch_one, fetch_returned
 from app.models import Transcript
 
 TRANSCRIPT_COLUMNS = """id, video_id, full_text, word_timestamps, segment_timestamps, language, number_of_words,
     number_of_segments, transcription_service, processing_time_seconds, created_at"""
-
-
-SUMMARY_COLUMNS = """id, video_id, language, number_of_words, number_of_segments, transcription_service,
-    processing_time_seconds, created_at"""
-
-
-@dataclass(frozen=True, slots=True)
-class TranscriptSummary:
-    """A transcript without its text and its timestamps, which may be megabytes."""
-
-    id: int
-    video_id: int
-    language: str
-    number_of_words: int | None
-    number_of_segments: int | None
-    transcription_service: str | None
-    processing_time_seconds: float | None
-    created_at: datetime
 
 
 class _Details(TypedDict, total=False):
@@ -100,19 +81,6 @@ class TranscriptRepository:
         )
         return cursor.rowcount == 1
 
-    async def copy(self, transcripts: Iterable[NewTranscript]) -> int:
-        """Insert many transcripts through COPY and return how many."""
-        columns = ("video_id", "full_text", "word_timestamps", "segment_timestamps", *_DEFAULTS)
-        return await copy_rows(self._conn, "transcripts", columns, map(_values, transcripts))
-
-    async def get(self, transcript_id: int) -> Transcript | None:
-        return await fetch_one(
-            self._conn,
-            Transcript,
-            f"SELECT {TRANSCRIPT_COLUMNS} FROM transcripts WHERE id = %(id)s",
-            {"id": transcript_id},
-        )
-
     async def get_by_video(self, video_id: int) -> Transcript | None:
         return await fetch_one(
             self._conn,
@@ -134,15 +102,6 @@ class TranscriptRepository:
         row = await cursor.fetchone()
         return (TranscriptVersion(row[0], row[1]), row[2]) if row else None
 
-    async def list_page(self, limit: int, after: int = 0) -> list[TranscriptSummary]:
-        """Return at most `limit` transcripts whose id is above `after`, ordered by id, without their big columns."""
-        return await fetch_all(
-            self._conn,
-            TranscriptSummary,
-            f"SELECT {SUMMARY_COLUMNS} FROM transcripts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
-            {"after": after, "limit": limit},
-        )
-
     async def delete(self, transcript_id: int) -> bool:
         """Delete the transcript and, by cascade, the configs that are its alone; False where there is none."""
         cursor = await self._conn.execute("DELETE FROM transcripts WHERE id = %(id)s", {"id": transcript_id})
@@ -154,9 +113,6 @@ class TranscriptRepository:
             "DELETE FROM transcripts WHERE video_id = %(video_id)s", {"video_id": video_id}
         )
         return cursor.rowcount == 1
-
-    async def count(self) -> int:
-        return int(await fetch_value(self._conn, "SELECT count(*) FROM transcripts") or 0)
 
     async def get_versions(self, identifiers: list[str]) -> dict[str, TranscriptVersion]:
         """Return which transcript each of these videos has, by the video's identifier."""

@@ -1,6 +1,5 @@
 """SQL over `videos`, and videos with what a list of them has."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from posixpath import splitext
 from typing import TypedDict, Unpack
@@ -8,7 +7,7 @@ from typing import TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
+from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
 from app.models import Video
 from app.models.videos import display_title
 
@@ -189,10 +188,6 @@ class VideoRepository:
         )
         return {identifier for (identifier,) in await cursor.fetchall()}
 
-    async def copy(self, videos: Iterable[NewVideo]) -> int:
-        """Insert many videos through COPY and return how many."""
-        return await copy_rows(self._conn, "videos", ("identifier", *_UNSET), videos)
-
     async def get(self, video_id: int) -> Video | None:
         return await fetch_one(
             self._conn, Video, f"SELECT {VIDEO_COLUMNS} FROM videos WHERE id = %(id)s", {"id": video_id}
@@ -269,23 +264,6 @@ class VideoRepository:
         )
         (found,) = await anext(cursor)
         return bool(found)
-
-    async def list_page(self, limit: int, after: str = "") -> list[Video]:
-        """Return at most `limit` videos whose identifier comes behind `after`, ordered by identifier."""
-        return await fetch_all(
-            self._conn,
-            Video,
-            f"SELECT {VIDEO_COLUMNS} FROM videos WHERE identifier > %(after)s ORDER BY identifier LIMIT %(limit)s",
-            {"after": after, "limit": limit},
-        )
-
-    async def list_by_source_url(self, source_url: str) -> list[Video]:
-        return await fetch_all(
-            self._conn,
-            Video,
-            f"SELECT {VIDEO_COLUMNS} FROM videos WHERE source_url = %(source_url)s ORDER BY id",
-            {"source_url": source_url},
-        )
 
     async def update(self, video_id: int, **changes: Unpack[VideoChanges]) -> Video | None:
         """Change the given columns and return the new row, or None where there is no such video."""

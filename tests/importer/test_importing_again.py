@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from app.repositories import ClipRepository, MomentRepository, VideoRepository
+from app.repositories import ClipRepository, VideoRepository
+from tests.factories import make_moment
 from tests.importer.importer import Importer, counts, entries
 from tests.importer.legacy import (
     LegacyLibrary,
@@ -131,9 +132,7 @@ async def test_a_moment_that_no_row_accounts_for_stays_and_is_reported(
     async with importer.connection() as conn:
         video = await VideoRepository(conn).get_by_identifier("talk")
         assert video is not None
-        await MomentRepository(conn).create(
-            identifier="by-hand", video_id=video.id, start_time=100, end_time=110, title="By hand"
-        )
+        await make_moment(conn, identifier="by-hand", video_id=video.id, start_time=100, end_time=110, title="By hand")
     before = await importer.rows("moments")
     legacy.add_moments("talk", make_row(10.0, 40.0))
     report = await importer.run(legacy)

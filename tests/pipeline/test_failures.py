@@ -55,7 +55,7 @@ async def test_what_was_made_is_saved_once_a_database_that_was_away_is_back(
         await _accept_connections(database_url, own_database_url, True)
         await saving
         async with context.database.connect() as conn:
-            assert await MomentRepository(conn).count_by_video(video_id) == 1
+            assert len(await MomentRepository(conn).list_by_video(video_id)) == 1
 
 
 async def test_what_the_database_refuses_is_not_tried_again(own_database_url: str, tmp_path: Path) -> None:

@@ -9,18 +9,31 @@ import pytest
 
 from app.core.config import Settings
 from app.database import Connection, connect
+from app.models import Prompt
 from app.repositories import GenerationConfigRepository, PromptRepository, TranscriptRepository
-from tests.factories import make_generation_config, make_moment, make_prompt, make_transcript
+from app.repositories.provenance import PromptSummary
+from tests.factories import count_rows, make_generation_config, make_moment, make_prompt, make_transcript
 
 _T = TypeVar("_T")
 _CALLERS = 50
+
+
+def summary_of(prompt: Prompt) -> PromptSummary:
+    return PromptSummary(
+        prompt.id, prompt.user_prompt, len(prompt.system_prompt), prompt.prompt_hash, prompt.created_at
+    )
+
+
+async def delete_prompt(conn: Connection, prompt_id: int) -> int:
+    """Return how many rows were deleted."""
+    return (await conn.execute("DELETE FROM prompts WHERE id = %s", (prompt_id,))).rowcount
 
 
 async def test_fifty_callers_get_one_prompt(own_database_url: str) -> None:
     prompts = await _race(own_database_url, lambda conn, _: PromptRepository(conn).get_or_create("Find", "JSON"))
     assert len({prompt.id for prompt in prompts}) == 1
     async with _connections(own_database_url, 1) as (conn,):
-        assert await PromptRepository(conn).list_page(10) == prompts[:1]
+        assert await PromptRepository(conn).list_summaries(10) == [summary_of(prompts[0])]
 
 
 async def test_fifty_callers_for_one_transcript_get_one_config_that_is_its_own(own_database_url: str) -> None:
@@ -56,7 +69,7 @@ async def test_a_prompt_committed_while_the_statement_runs_is_found(own_database
             waiting = asyncio.create_task(PromptRepository(second).get_or_create("Find", "JSON"))
             await _until_blocked(first, second)
         assert await waiting == made
-        assert await PromptRepository(first).count() == 1
+        assert await count_rows(first, "prompts") == 1
 
 
 async def test_a_prompt_rolled_back_while_the_statement_runs_is_inserted(own_database_url: str) -> None:
@@ -72,11 +85,11 @@ async def test_a_prompt_deleted_while_the_statement_runs_is_inserted_again(own_d
     async with _connections(own_database_url, 2) as (first, second):
         deleted = await PromptRepository(first).get_or_create("Find", "JSON")
         async with first.transaction():
-            await PromptRepository(first).delete(deleted.id)
+            await delete_prompt(first, deleted.id)
             waiting = asyncio.create_task(PromptRepository(second).get_or_create("Find", "JSON"))
             await _until_blocked(first, second)
         assert (await waiting).id != deleted.id
-        assert await PromptRepository(first).list_page(10) == [await waiting]
+        assert await PromptRepository(first).list_summaries(10) == [summary_of(await waiting)]
 
 
 async def test_a_prompt_that_was_found_cannot_be_deleted_before_the_transaction_ends(own_database_url: str) -> None:
@@ -84,10 +97,10 @@ async def test_a_prompt_that_was_found_cannot_be_deleted_before_the_transaction_
         prompt = await PromptRepository(first).get_or_create("Find", "JSON")
         async with first.transaction():
             await PromptRepository(first).get_or_create("Find", "JSON")
-            deleting = asyncio.create_task(PromptRepository(second).delete(prompt.id))
+            deleting = asyncio.create_task(delete_prompt(second, prompt.id))
             await _until_blocked(first, second)
             await make_generation_config(first, prompt_id=prompt.id)
-        assert await deleting is True
+        assert await deleting == 1
 
 
 @pytest.mark.parametrize("same_transcript", [True, False])
@@ -116,7 +129,7 @@ async def test_a_config_that_was_found_cannot_be_deleted_before_the_transaction_
             await _until_blocked(first, second)
             await make_moment(first, generation_config_id=config.id)
         assert await deleting is True
-        assert await GenerationConfigRepository(first).count() == 0
+        assert await count_rows(first, "generation_configs") == 0
 
 
 async def test_a_config_shared_while_its_transcript_is_deleted_survives(own_database_url: str) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
 
 from app.core.config import Settings
 from app.database import Connection, connect
+from app.database.queries import copy_rows
 from app.repositories import (
     ClipRepository,
     GenerationConfigRepository,
@@ -22,8 +24,9 @@ from app.repositories import (
     VideoRepository,
 )
 from app.repositories.jobs import JobRepository
-from app.repositories.provenance import ProvenanceRepository
+from app.repositories.provenance import NewGenerationConfig, ProvenanceRepository, config_hash, prompt_hash
 from app.repositories.search import SearchCursor, SearchFilters, SearchRepository
+from app.repositories.stage_queue import StageQueueRepository
 from tests.conftest import Databases
 
 _NOON = datetime(2026, 2, 8, 12)
@@ -33,32 +36,27 @@ _EACH = 20  # moments, clips and runs of each video
 _READS: dict[str, Callable[[Connection], Awaitable[object]]] = {
     "videos_pkey": lambda conn: VideoRepository(conn).get(7),
     "videos_identifier_key": lambda conn: VideoRepository(conn).get_by_identifier("video-7"),
-    "idx_videos_source_url": lambda conn: VideoRepository(conn).list_by_source_url("https://host/7"),
-    "prompts_pkey": lambda conn: PromptRepository(conn).list_page(5, after=7),
+    "prompts_pkey": lambda conn: PromptRepository(conn).list_summaries(5, after=7),
     "prompts_prompt_hash_key": lambda conn: PromptRepository(conn).get_or_create("Find 7", "JSON"),
     "generation_configs_pkey": lambda conn: GenerationConfigRepository(conn).list_page(5, after=7),
     "generation_configs_config_hash_key": lambda conn: GenerationConfigRepository(conn).get_or_create(
         prompt_id=1, model="qwen3", operation_type="generation", top_k=7
     ),
     "idx_generation_configs_prompt_id": lambda conn: GenerationConfigRepository(conn).list_page(50, prompt_id=1),
-    "transcripts_pkey": lambda conn: TranscriptRepository(conn).list_page(5, after=7),
     "transcripts_video_id_key": lambda conn: TranscriptRepository(conn).get_by_video(7),
-    "moments_pkey": lambda conn: MomentRepository(conn).list_page(5, after=7, is_refined=False),
+    "moments_pkey": lambda conn: MomentRepository(conn).get(7),
     "moments_identifier_key": lambda conn: MomentRepository(conn).get_by_identifier("7"),
     "idx_moments_video_id_start_time": lambda conn: MomentRepository(conn).list_by_video(7),
     "idx_moments_parent_id": lambda conn: MomentRepository(conn).list_children(7),
-    "idx_moments_generation_config_id": lambda conn: MomentRepository(conn).list_page(50, generation_config_id=7),
-    "idx_moments_score": lambda conn: MomentRepository(conn).list_page(50, min_score=10),
     "clips_pkey": lambda conn: ClipRepository(conn).get(7),
     "clips_moment_id_key": lambda conn: ClipRepository(conn).get_by_moment(7),
     "idx_clips_video_id": lambda conn: ClipRepository(conn).list_by_video(7),
-    "thumbnails_pkey": lambda conn: ThumbnailRepository(conn).list_page(5, after=7),
+    "thumbnails_pkey": lambda conn: ThumbnailRepository(conn).get(7),
     "idx_thumbnails_video_id": lambda conn: ThumbnailRepository(conn).get_by_video(7),
     "idx_thumbnails_clip_id": lambda conn: ThumbnailRepository(conn).get_by_clip(7),
     "pipeline_history_pkey": lambda conn: RunRepository(conn).get(7),
     "pipeline_history_identifier_key": lambda conn: RunRepository(conn).get_by_identifier("7"),
-    "idx_pipeline_history_video_id_started_at": lambda conn: RunRepository(conn).get_latest(7),
-    "idx_pipeline_history_status": lambda conn: RunRepository(conn).list_by_status("running", 50),
+    "idx_pipeline_history_status": lambda conn: StageQueueRepository(conn).list_running_identifiers(),
 }
 
 
@@ -101,19 +99,6 @@ async def test_the_family_of_a_moment_is_found_through_indexes(library: Connecti
     assert re.search(r"Index Cond: .*video_id = .* AND \(start_time < ", plan)
     assert "Index Cond: (parent_id = family.member)" in plan
     assert "Seq Scan" not in plan
-
-
-async def test_the_next_page_of_runs_begins_where_the_last_one_ended(library: Connection) -> None:
-    plan = await _explain(library, lambda conn: RunRepository(conn).list_by_video(7, 5, before=(_NOON, 7)))
-    assert "Backward using idx_pipeline_history_video_id_started_at " in plan
-    assert re.search(r"Index Cond: .*video_id = .* AND \(started_at <= ", plan)
-
-
-async def test_the_thumbnails_of_a_video_are_found_through_its_clips(library: Connection) -> None:
-    plan = await _explain(library, lambda conn: ThumbnailRepository(conn).list_by_video(7))
-    for index in ("idx_thumbnails_video_id", "idx_clips_video_id", "idx_thumbnails_clip_id"):
-        assert f" {index} " in plan
-    assert "Index Cond: (clip_id = clips.id)" in plan
 
 
 @pytest.mark.parametrize(
@@ -211,16 +196,45 @@ async def _explain(conn: Connection, read: Callable[[Connection], Awaitable[obje
 async def _fill(conn: Connection) -> None:
     numbers = range(1, _VIDEOS + 1)
     owned = [(video, number) for video in numbers for number in range(_EACH)]
-    await VideoRepository(conn).copy(
-        {"identifier": f"video-{n}", "cloud_url": "file:///v", "source_url": f"https://host/{n}"} for n in numbers
+    await copy_rows(
+        conn,
+        "videos",
+        ("identifier", "cloud_url", "source_url"),
+        ({"identifier": f"video-{n}", "cloud_url": "file:///v", "source_url": f"https://host/{n}"} for n in numbers),
     )
     await conn.execute("UPDATE videos SET created_at = created_at + id * interval '1 minute'")
-    await TranscriptRepository(conn).copy(
-        {"video_id": n, "full_text": "Hello", "word_timestamps": [], "segment_timestamps": []} for n in numbers
+    await copy_rows(
+        conn,
+        "transcripts",
+        ("video_id", "full_text", "word_timestamps", "segment_timestamps", "language"),
+        (
+            {
+                "video_id": n,
+                "full_text": "Hello",
+                "word_timestamps": Jsonb([]),
+                "segment_timestamps": Jsonb([]),
+                "language": "en",
+            }
+            for n in numbers
+        ),
     )
-    await PromptRepository(conn).copy({"user_prompt": f"Find {n}", "system_prompt": "JSON"} for n in numbers)
-    await GenerationConfigRepository(conn).copy(
+    await copy_rows(
+        conn,
+        "prompts",
+        ("user_prompt", "system_prompt", "prompt_hash"),
+        (
+            {"user_prompt": f"Find {n}", "system_prompt": "JSON", "prompt_hash": prompt_hash(f"Find {n}", "JSON")}
+            for n in numbers
+        ),
+    )
+    configs: list[NewGenerationConfig] = [
         {"prompt_id": 1 + n // 10, "model": "qwen3", "operation_type": "generation", "top_k": n} for n in range(200)
+    ]
+    await copy_rows(
+        conn,
+        "generation_configs",
+        (*configs[0], "config_hash"),
+        ({**config, "config_hash": config_hash(**config)} for config in configs),
     )
     moments = MomentRepository(conn)
     ids = await moments.reserve_ids(len(owned))
@@ -242,16 +256,27 @@ async def _fill(conn: Connection) -> None:
         {"moment_id": moment_id, "video_id": video, "cloud_url": "file:///c", "start_time": 0.0, "end_time": 1.0}
         for moment_id, (video, _) in zip(ids, owned, strict=True)
     )
-    thumbnails = ThumbnailRepository(conn)
-    await thumbnails.copy({"video_id": n, "cloud_url": "file:///t"} for n in numbers)
-    await thumbnails.copy({"clip_id": n, "cloud_url": "file:///t"} for n in range(1, len(owned) + 1))
-    await RunRepository(conn).copy(
-        {
-            "identifier": f"{video}-{number}",
-            "video_id": video,
-            "pipeline_type": "full",
-            "status": "running" if (video, number) == (7, 0) else "completed",
-            "started_at": _NOON + timedelta(hours=number),
-        }
-        for video, number in owned
+    await copy_rows(
+        conn, "thumbnails", ("video_id", "cloud_url"), ({"video_id": n, "cloud_url": "file:///t"} for n in numbers)
+    )
+    await copy_rows(
+        conn,
+        "thumbnails",
+        ("clip_id", "cloud_url"),
+        ({"clip_id": n, "cloud_url": "file:///t"} for n in range(1, len(owned) + 1)),
+    )
+    await copy_rows(
+        conn,
+        "pipeline_history",
+        ("identifier", "video_id", "pipeline_type", "status", "started_at"),
+        (
+            {
+                "identifier": f"{video}-{number}",
+                "video_id": video,
+                "pipeline_type": "full",
+                "status": "running" if (video, number) == (7, 0) else "completed",
+                "started_at": _NOON + timedelta(hours=number),
+            }
+            for video, number in owned
+        ),
     )

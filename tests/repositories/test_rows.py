@@ -12,7 +12,7 @@ from app.repositories.moments import MOMENT_COLUMNS
 from app.repositories.provenance import CONFIG_COLUMNS, PROMPT_COLUMNS
 from app.repositories.runs import RUN_COLUMNS
 from app.repositories.thumbnails import THUMBNAIL_COLUMNS
-from app.repositories.transcripts import SUMMARY_COLUMNS, TRANSCRIPT_COLUMNS, TranscriptSummary
+from app.repositories.transcripts import TRANSCRIPT_COLUMNS
 from app.repositories.videos import VIDEO_COLUMNS
 
 _ROWS: list[tuple[str, str, type[Any]]] = [
@@ -41,10 +41,3 @@ async def test_columns_are_those_of_the_row_and_of_the_table(
         (table,),
     )
     assert columns == [name async for (name,) in stored]
-
-
-def test_a_summary_has_every_small_column_of_a_transcript() -> None:
-    summary = [column.strip() for column in SUMMARY_COLUMNS.split(",")]
-    big = {"full_text", "word_timestamps", "segment_timestamps"}
-    assert summary == [field.name for field in fields(TranscriptSummary)]
-    assert summary == [field.name for field in fields(Transcript) if field.name not in big]

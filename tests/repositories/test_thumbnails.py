@@ -6,7 +6,7 @@ import pytest
 from app.database import Connection
 from app.repositories import ThumbnailRepository
 from tests.conftest import Statements
-from tests.factories import make_clip, make_moment, make_thumbnail, make_video
+from tests.factories import make_clip, make_thumbnail, make_video
 
 
 async def test_create_returns_the_stored_row(conn: Connection, statements: Statements) -> None:
@@ -55,21 +55,6 @@ async def test_a_thumbnail_is_found_by_its_owner(conn: Connection, statements: S
     assert statements == 2
 
 
-async def test_a_video_lists_its_own_and_its_clips_thumbnails(conn: Connection, statements: Statements) -> None:
-    video = await make_video(conn)
-    clips = [await make_clip(conn, await make_moment(conn, video_id=video.id)) for _ in range(2)]
-    made = [
-        await make_thumbnail(conn, clip_id=clips[0].id),
-        await make_thumbnail(conn, video_id=video.id),
-        await make_thumbnail(conn, clip_id=clips[1].id),
-    ]
-    await make_thumbnail(conn)
-    await make_thumbnail(conn, clip_id=(await make_clip(conn)).id)
-    with statements:
-        assert await ThumbnailRepository(conn).list_by_video(video.id) == made
-    assert statements == 1
-
-
 async def test_a_thumbnail_that_is_not_there_is_none(conn: Connection, statements: Statements) -> None:
     thumbnails = ThumbnailRepository(conn)
     with statements:
@@ -79,16 +64,6 @@ async def test_a_thumbnail_that_is_not_there_is_none(conn: Connection, statement
         assert await thumbnails.update(0, cloud_url="file:///x") is None
         assert await thumbnails.delete(0) is False
     assert statements == 5
-
-
-async def test_pages_cover_every_thumbnail_once_in_order(conn: Connection, statements: Statements) -> None:
-    made = [await make_thumbnail(conn) for _ in range(5)]
-    thumbnails = ThumbnailRepository(conn)
-    with statements:
-        first = await thumbnails.list_page(3)
-        second = await thumbnails.list_page(3, after=first[-1].id)
-    assert statements == 2
-    assert (first, second) == (made[:3], made[3:])
 
 
 async def test_update_changes_only_what_is_given(conn: Connection, statements: Statements) -> None:
@@ -108,17 +83,5 @@ async def test_delete_removes_one_thumbnail(conn: Connection, statements: Statem
     with statements:
         assert await thumbnails.delete(thumbnail.id) is True
     assert statements == 1
-    assert await thumbnails.list_page(10) == [other]
-
-
-async def test_copy_inserts_many_in_one_statement(conn: Connection, statements: Statements) -> None:
-    videos, clip = [await make_video(conn) for _ in range(10)], await make_clip(conn)
-    thumbnails = ThumbnailRepository(conn)
-    with statements:
-        assert await thumbnails.copy({"video_id": video.id, "cloud_url": "file:///x"} for video in videos) == 10
-        assert await thumbnails.copy([{"clip_id": clip.id, "cloud_url": "file:///y", "file_size_kb": 3}]) == 1
-        assert await thumbnails.count() == 11
-    assert statements == 3
-    copied = await thumbnails.get_by_clip(clip.id)
-    assert copied is not None
-    assert (copied.video_id, copied.cloud_url, copied.file_size_kb) == (None, "file:///y", 3)
+    assert await thumbnails.get(thumbnail.id) is None
+    assert await thumbnails.get(other.id) == other

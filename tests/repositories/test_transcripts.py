@@ -7,7 +7,6 @@ import pytest
 
 from app.database import Connection
 from app.repositories import TranscriptRepository
-from app.repositories.transcripts import NewTranscript, TranscriptSummary
 from tests.conftest import Statements
 from tests.factories import make_transcript, make_video
 
@@ -37,16 +36,12 @@ async def test_create_returns_the_stored_row(conn: Connection, statements: State
     assert (transcript.full_text, transcript.language) == ('Grüße a "quote"', "de")
     assert (transcript.number_of_words, transcript.number_of_segments) == (3, 1)
     assert (transcript.transcription_service, transcript.processing_time_seconds) == ("whisper", 4.5)
-    assert await transcripts.get(transcript.id) == transcript
+    assert await transcripts.get_by_video(video.id) == transcript
 
 
 async def test_a_transcript_is_english_unless_it_says_otherwise(conn: Connection) -> None:
     created = await make_transcript(conn)
-    video, transcripts = await make_video(conn), TranscriptRepository(conn)
-    await transcripts.copy([_new(video.id)])
-    copied = await transcripts.get_by_video(video.id)
-    assert copied is not None
-    assert {created.language, copied.language} == {await _default_language(conn)} == {"en"}
+    assert created.language == await _default_language(conn) == "en"
 
 
 async def test_timestamps_may_be_empty(conn: Connection) -> None:
@@ -73,35 +68,10 @@ async def test_get_by_video_finds_the_transcript(conn: Connection, statements: S
 async def test_a_transcript_that_is_not_there_is_none(conn: Connection, statements: Statements) -> None:
     transcripts = TranscriptRepository(conn)
     with statements:
-        assert await transcripts.get(0) is None
         assert await transcripts.get_by_video(0) is None
         assert await transcripts.delete(0) is False
         assert await transcripts.delete_by_video(0) is False
-    assert statements == 4
-
-
-async def test_pages_cover_every_transcript_once_without_its_big_columns(
-    conn: Connection, statements: Statements
-) -> None:
-    made = [await make_transcript(conn, number_of_words=n) for n in range(5)]
-    transcripts = TranscriptRepository(conn)
-    with statements:
-        first = await transcripts.list_page(3)
-        second = await transcripts.list_page(3, after=first[-1].id)
-    assert statements == 2
-    assert first + second == [
-        TranscriptSummary(
-            id=transcript.id,
-            video_id=transcript.video_id,
-            language="en",
-            number_of_words=number,
-            number_of_segments=None,
-            transcription_service=None,
-            processing_time_seconds=None,
-            created_at=transcript.created_at,
-        )
-        for number, transcript in enumerate(made)
-    ]
+    assert statements == 3
 
 
 async def test_a_transcript_is_deleted_by_its_id_or_by_its_video(conn: Connection, statements: Statements) -> None:
@@ -111,38 +81,13 @@ async def test_a_transcript_is_deleted_by_its_id_or_by_its_video(conn: Connectio
         assert await transcripts.delete(by_id.id) is True
         assert await transcripts.delete_by_video(by_video.video_id) is True
     assert statements == 2
-    assert [transcript.id for transcript in await transcripts.list_page(10)] == [kept.id]
-
-
-async def test_copy_inserts_many_in_one_statement(conn: Connection, statements: Statements) -> None:
-    videos = [await make_video(conn) for _ in range(20)]
-    transcripts = TranscriptRepository(conn)
-    with statements:
-        copied = await transcripts.copy(_new(video.id, transcription_service="parakeet") for video in videos)
-    assert statements == 1
-    assert copied == 20
-    with statements:
-        assert await transcripts.count() == 20
-    assert statements == 1
-    last = await transcripts.get_by_video(videos[-1].id)
-    assert last is not None
-    assert (last.word_timestamps, last.segment_timestamps) == (_WORDS, _SEGMENTS)
-    assert (last.transcription_service, last.number_of_words) == ("parakeet", None)
+    assert await transcripts.get_by_video(by_id.video_id) is None
+    assert await transcripts.get_by_video(kept.video_id) == kept
 
 
 async def test_text_with_a_null_character_is_refused(conn: Connection) -> None:
     with pytest.raises(psycopg.DataError):
         await make_transcript(conn, word_timestamps=[{"word": "a\0b", "start": 0, "end": 1}])
-
-
-def _new(video_id: int, **values: Any) -> NewTranscript:
-    return {
-        "video_id": video_id,
-        "full_text": "Hello",
-        "word_timestamps": _WORDS,
-        "segment_timestamps": _SEGMENTS,
-        **values,  # type: ignore[typeddict-item]
-    }
 
 
 async def _default_language(conn: Connection) -> str:

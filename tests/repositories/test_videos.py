@@ -41,18 +41,6 @@ async def test_a_video_that_is_not_there_is_none(conn: Connection) -> None:
     assert await videos.delete(0) is False
 
 
-async def test_pages_cover_every_video_once_in_order(conn: Connection, statements: Statements) -> None:
-    names = [f"v{number:02}" for number in range(7)]
-    for name in reversed(names):
-        await make_video(conn, identifier=name)
-    videos, seen = VideoRepository(conn), [""]
-    with statements:
-        while page := await videos.list_page(3, after=seen[-1]):
-            seen += [video.identifier for video in page]
-    assert statements == 4
-    assert seen[1:] == names
-
-
 async def test_update_changes_only_what_is_given(conn: Connection, statements: Statements) -> None:
     video = await make_video(conn, title="Old", source_url="https://a/b.mp4")
     with statements:
@@ -60,20 +48,3 @@ async def test_update_changes_only_what_is_given(conn: Connection, statements: S
     assert statements == 1
     assert changed is not None
     assert (changed.title, changed.source_url) == (None, "https://a/b.mp4")
-
-
-async def test_copy_inserts_many_in_one_statement(conn: Connection, statements: Statements) -> None:
-    videos = VideoRepository(conn)
-    with statements:
-        copied = await videos.copy({"identifier": f"copy-{n}", "cloud_url": "file:///x"} for n in range(50))
-    assert statements == 1
-    assert copied == 50
-    assert await videos.count() == 50
-
-
-async def test_videos_are_found_by_where_they_came_from(conn: Connection, statements: Statements) -> None:
-    long_url = "https://host/" + "x" * 10_000
-    video = await make_video(conn, source_url=long_url)
-    with statements:
-        assert await VideoRepository(conn).list_by_source_url(long_url) == [video]
-    assert statements == 1

@@ -93,7 +93,8 @@ class Shelf:
         return moment.identifier
 
     async def list_rows(self) -> list[str]:
-        return [row.cloud_url for row in await ThumbnailRepository(self.conn).list_page(100)]
+        cursor = await self.conn.execute("SELECT cloud_url FROM thumbnails ORDER BY id")
+        return [url for (url,) in await cursor.fetchall()]
 
 
 async def url_of_video(thumbnails: Thumbnails, identifier: str) -> str:
