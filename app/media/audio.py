@@ -38,22 +38,23 @@ _MAX_READ_BYTES = 1024**4
 
 
 def extract_audio(
-    film: BinaryIO,
+    file: BinaryIO,
     target: Path,
     stopping: threading.Event,
     progress: Callable[[float], None],
     limit_seconds: float = _MAX_EXTRACTION_SECONDS,
     max_hours: float = DEFAULT_MAX_HOURS,
 ) -> float:
-    """Write the sound of a film to `target`, all of it or nothing, and return its seconds; it blocks.
+    """Extract the audio of a video to `target`, a WAV file with 16 kHz, one channel and 16 bits; blocks.
 
-    Times in the sound are times of the film. `progress` gets the share that is done, again and again, where the film
-    says how long it is. A film that is longer than `max_hours`, or than its file can hold, is refused. Raises
-    `StageFailed`, `Stopped`, what reading the film raises, and `OSError` for the target.
+    Return its duration in seconds. Times in the WAV file are times of the video, and the write is atomic. `progress`
+    gets the completed share, 0 to 1, if the duration is known. Raises `StageFailed` (also for a video longer than
+    `max_hours` or than its file can hold), `ProcessingStopped`, what reading the file raises, and `OSError` for the
+    target.
     """
     draft = target.with_name(f"{target.name}.part")
-    size = measure_file_size(film)
-    bounded = BoundedFile(film, ReadLimits(processing_time_limit(size, limit_seconds), _MAX_READ_BYTES), stopping)
+    size = measure_file_size(file)
+    bounded = BoundedFile(file, ReadLimits(processing_time_limit(size, limit_seconds), _MAX_READ_BYTES), stopping)
     try:
         timeline = read_timeline(bounded)
         check_max_hours(timeline.duration_seconds or 0.0, max_hours)
@@ -61,49 +62,48 @@ def extract_audio(
             chunks = _check_read_limits(_decode_samples(container, bounded, timeline, progress), bounded)
             samples = _write_wav(draft, _check_audio_length(chunks, size, max_hours))
         if not samples:
-            raise StageFailed("No sound of the video can be decoded")
+            raise StageFailed("No audio of the video can be decoded")
         draft.replace(target)
         return samples / WAV_SAMPLE_RATE
     except ReadLimitExceeded:
-        raise StageFailed("The sound of the video takes too long to extract") from None
+        raise StageFailed("The audio of the video takes too long to extract") from None
     except av.FFmpegError:
-        raise StageFailed("The file of the video is damaged, its sound cannot be read") from None
+        raise StageFailed("The file of the video is damaged, its audio cannot be read") from None
     finally:
         draft.unlink(missing_ok=True)
 
 
 def wav_duration(path: Path) -> float:
-    """Return how long a WAV file plays. Raises `wave.Error`, `EOFError` and `OSError`."""
+    """Return the duration of a WAV file in seconds. Raises `wave.Error`, `EOFError` and `OSError`."""
     with wave.open(str(path), "rb") as file:
         return file.getnframes() / file.getframerate()
 
 
 def _decode_samples(
-    container: InputContainer, film: BoundedFile, timeline: Timeline, progress: Callable[[float], None]
+    container: InputContainer, file: BoundedFile, timeline: Timeline, progress: Callable[[float], None]
 ) -> Iterator[bytes]:
     stream = choose_audio_stream(container)
     if stream is None:
-        raise StageFailed("The video has no sound")
+        raise StageFailed("The video has no audio")
     duration = timeline.duration_seconds
-    sound = ContinuousAudio("mono", WAV_SAMPLE_RATE, timeline.origin, timeline.end)
-    for frame in decode_frames(container, film, timeline, stream):
+    audio = ContinuousAudio("mono", WAV_SAMPLE_RATE, timeline.origin, timeline.end)
+    for frame in decode_frames(container, file, timeline, stream):
         if isinstance(frame, AudioFrame):
-            yield from sound.add(frame)
+            yield from audio.add(frame)
         if duration:
-            progress(min(sound.samples / WAV_SAMPLE_RATE / duration, 1.0))
-    yield from sound.finish()
+            progress(min(audio.samples / WAV_SAMPLE_RATE / duration, 1.0))
+    yield from audio.finish()
 
 
-def _check_read_limits(chunks: Iterator[bytes], film: BoundedFile) -> Iterator[bytes]:
-    """Raise `ReadLimitExceeded` and `Stopped` where the film did not end by itself."""
+def _check_read_limits(chunks: Iterator[bytes], file: BoundedFile) -> Iterator[bytes]:
     for chunk in chunks:
-        film.check_limits()
+        file.check_limits()
         yield chunk
-    film.check_limits()
+    file.check_limits()
 
 
 def _check_audio_length(chunks: Iterator[bytes], size: int, max_hours: float) -> Iterator[bytes]:
-    """Raise `StageFailed` for more sound than there can be: silence is filled in wherever time stamps leave a gap."""
+    """Raise `StageFailed` for implausibly long audio: gaps between time stamps are filled with silence."""
     given = 0
     for chunk in chunks:
         given += len(chunk) // 2
@@ -114,29 +114,29 @@ def _check_audio_length(chunks: Iterator[bytes], size: int, max_hours: float) ->
 
 def _write_wav(path: Path, chunks: Iterator[bytes]) -> int:
     samples = 0
-    with path.open("wb") as file, closing(wave.open(file, "wb")) as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(WAV_SAMPLE_RATE)
+    with path.open("wb") as file, closing(wave.open(file, "wb")) as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(WAV_SAMPLE_RATE)
         for chunk in chunks:
             samples += len(chunk) // 2
-            sound.writeframesraw(chunk)
+            wav.writeframesraw(chunk)
     return samples
 
 
 _BYTES_PER_SAMPLE = 2  # of a sample of one channel
-# Time stamps are rounded, to a 90,000th or to a thousandth of a second, and say nothing of anything so short.
+# Time stamps are rounded to 1/90,000 or 1/1,000 of a second: shorter gaps mean nothing.
 _GAP_TOLERANCE_SECONDS = 0.04
-# Frames whose time lies so far before what was heard last, or behind the end of the film, have a wrong one.
+# A frame that starts so far before the end of the previous one, or after the end of the video, has a wrong time stamp.
 _MAX_JUMP_BACK_SECONDS = 1.0
 
 
 class ContinuousAudio:
-    """Samples of 16 bits, the channels of a layout ("mono", "stereo") side by side, from a time of the film on.
+    """PCM samples (16 bits, interleaved channels) without gaps, from a time of the video on.
 
-    Silence fills what is missing in front and in between; what comes twice, or before `start`, is left out. `start`
-    is a time stamp in seconds, as frames have it, and so is `end`, where the film ends as far as is known. Channels
-    that are mixed to mono do not cancel each other.
+    `layout` is "mono" or "stereo", `rate` is in Hz, `start` and `end` are time stamps in seconds as frames have them;
+    `end` is None if unknown. Missing audio becomes silence; repeated audio and audio before `start` are dropped. Mono
+    is mixed by `MonoDownmixer`.
     """
 
     def __init__(self, layout: str, rate: int, start: float, end: float | None) -> None:
@@ -148,59 +148,58 @@ class ContinuousAudio:
         self._resampler: AudioResampler | None = None
         self._mixer: MonoDownmixer | None = None
         self._source: tuple[str, str, int] | None = None
-        self._expected = 0.0  # time stamp of the next frame, where it joins the last one
-        self._superfluous = 0  # samples at the beginning of what the resampler gives
-        self.samples = 0  # that were given
+        self._expected = 0.0  # time stamp of the next frame if there is no gap
+        self._samples_to_drop = 0  # from the start of the resampler's output
+        self.samples = 0  # yielded so far
 
     def add(self, frame: AudioFrame) -> Iterator[bytes]:
-        """Yield what can be heard now, at most a second at a time."""
+        """Resample a frame and yield the samples that are ready, at most a second at a time."""
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
-        time = self._time_of(frame)
+        time = self._frame_time(frame)
         if self._resampler is None or source != self._source or abs(time - self._expected) > _GAP_TOLERANCE_SECONDS:
             yield from self.finish()
-            yield from self._begin(frame, time)
+            yield from self._start_resampler(frame, time)
             self._source = source
         frame.pts = None
         yield from self._resample(frame)
         self._expected += frame.samples / frame.sample_rate
 
     def finish(self) -> Iterator[bytes]:
-        """Yield what is still held back."""
         yield from self._resample(None)
         if self._mixer:
             yield from self._mixer.finish()
         self._resampler = self._mixer = None
 
-    def silence(self, samples: int) -> Iterator[bytes]:
+    def add_silence(self, samples: int) -> Iterator[bytes]:
         while samples > 0:
             count = min(samples, self._rate)
             samples -= count
             self.samples += count
             yield bytes(count * self._width)
 
-    def _time_of(self, frame: AudioFrame) -> float:
+    def _frame_time(self, frame: AudioFrame) -> float:
         if frame.time is None:
             return self._expected
         is_behind_end = self._end is not None and frame.time > self._end + _MAX_JUMP_BACK_SECONDS
         is_before = self._resampler is not None and frame.time < self._expected - _MAX_JUMP_BACK_SECONDS
         return self._expected if is_behind_end or is_before else frame.time
 
-    def _begin(self, frame: AudioFrame, time: float) -> Iterator[bytes]:
+    def _start_resampler(self, frame: AudioFrame, time: float) -> Iterator[bytes]:
         is_mixed = self._layout == "mono" and len(frame.layout.channels) > 1
         self._mixer = MonoDownmixer(frame.layout, self._rate) if is_mixed else None
         layout = frame.layout.name if is_mixed else self._layout
         self._resampler = AudioResampler("s16p" if is_mixed else "s16", layout, self._rate)
         self._expected = time
         missing = round((time - self._start) * self._rate) - self.samples
-        self._superfluous = max(-missing, 0)
-        yield from self.silence(missing)
+        self._samples_to_drop = max(-missing, 0)
+        yield from self.add_silence(missing)
 
     def _resample(self, frame: AudioFrame | None) -> Iterator[bytes]:
         for resampled in self._resampler.resample(frame) if self._resampler else ():
             if resampled is None:
                 continue
-            dropped = min(self._superfluous, resampled.samples)
-            self._superfluous -= dropped
+            dropped = min(self._samples_to_drop, resampled.samples)
+            self._samples_to_drop -= dropped
             if resampled.samples > dropped:
                 self.samples += resampled.samples - dropped
                 if self._mixer:
@@ -212,19 +211,22 @@ class ContinuousAudio:
 _Samples = NDArray[np.int16]
 _FloatSamples = NDArray[np.float32]
 
-_BLOCK_SECONDS = 1.0  # that are judged at once
-_RAMP_SECONDS = 0.01  # in which one mix becomes the next
-_QUIET_POWER = 10.0**2  # of samples of 16 bits: what is not louder tells nothing of its phase
-# Correlation with the loudest channel. Independent channels are within these limits, and stay as they are.
+_BLOCK_SECONDS = 1.0  # mixed with the same signs
+_RAMP_SECONDS = 0.01  # cross-fade from one mix to the next
+_QUIET_POWER = 10.0**2  # of 16-bit samples: the phase of quieter audio is noise
+# Correlation with the loudest channel; independent channels lie between these limits and keep their sign.
 _INVERTED, _IN_PHASE = -0.25, 0.25
-# ITU-R BS.775: the centre in full, the sides and the back at 3 and 6 dB less, low frequency effects not at all.
+# ITU-R BS.775: centre at 0 dB, front at -3 dB, sides and back at -6 dB, no low frequency effects.
 _CHANNEL_WEIGHTS = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0, "LFE2": 0.0}
 _DEFAULT_CHANNEL_WEIGHT = 0.5
-_DEFAULT_LAYOUTS = {6: "5.1", 8: "7.1"}  # of files that do not name their channels
+_DEFAULT_LAYOUTS = {6: "5.1", 8: "7.1"}  # for files that do not name their channels
 
 
 class MonoDownmixer:
-    """Mixes blocks of a second, each by the phases of its own channels; memory does not grow with the audio."""
+    """Mixes channels to mono in blocks of one second, and flips channels of inverted phase first.
+
+    Channels that are each other's inverse would cancel. Memory does not grow with the length of the audio.
+    """
 
     def __init__(self, layout: AudioLayout, rate: int) -> None:
         weights = np.array(
@@ -234,14 +236,14 @@ class MonoDownmixer:
             weights[:] = 1.0
         self._weights = weights / weights.sum()
         self._signs = np.ones(len(weights), np.float32)
-        self._mix: _FloatSamples | None = None  # the weights with signs that the last block ended with
+        self._mix: _FloatSamples | None = None  # signed weights at the end of the last block
         self._block = round(_BLOCK_SECONDS * rate)
         self._ramp = round(_RAMP_SECONDS * rate)
         self._parts: list[_Samples] = []
         self._held = 0
 
     def add(self, samples: _Samples) -> Iterator[bytes]:
-        """Yield what is mixed now. `samples` has a row for each channel."""
+        """Yield the mixed samples that are ready. `samples` has the shape (channels, samples)."""
         self._parts.append(samples)
         self._held += samples.shape[1]
         if self._held < self._block:
@@ -253,14 +255,13 @@ class MonoDownmixer:
         self._parts, self._held = [held[:, whole:]], self._held - whole
 
     def finish(self) -> Iterator[bytes]:
-        """Yield what is still held back."""
         if self._held:
             yield self._mix_block(np.concatenate(self._parts, axis=1))
         self._parts, self._held = [], 0
 
     def _mix_block(self, block: _Samples) -> bytes:
         channels = block.astype(np.float32)
-        self._turn_channels(channels)
+        self._update_channel_signs(channels)
         mix = self._weights * self._signs
         mixed = mix @ channels
         if self._mix is not None and (self._mix != mix).any():
@@ -271,8 +272,8 @@ class MonoDownmixer:
         data: bytes = np.clip(np.rint(mixed), -32768, 32767).astype("<i2").tobytes()
         return data
 
-    def _turn_channels(self, channels: _FloatSamples) -> None:
-        """Decide the sign of each channel beside the loudest one, whose own does not matter and stays."""
+    def _update_channel_signs(self, channels: _FloatSamples) -> None:
+        """Set each channel's sign by its correlation with the loudest channel, whose own sign stays."""
         centred = (channels - channels.mean(axis=1, keepdims=True)) * (self._weights > 0)[:, None]
         power = np.square(centred).mean(axis=1)
         loudest = int(power.argmax())

@@ -1,9 +1,7 @@
-"""Clips: exact parts of films as MP4 files that play everywhere, H.264 and AAC, made by encoding anew.
+"""Clips: exact parts of videos as MP4 files that play everywhere, encoded anew as H.264 and AAC.
 
-Audio without a picture is cut into M4A files.
-
-A film in a local file is cut by the system's ffmpeg where there is one; any other, as one in a bucket, of which only
-the part is read, by PyAV. Both give as many frames and samples.
+Audio without video is cut into M4A files. A local video is cut by the system's ffmpeg if there is one; any other, such
+as one in a bucket of which only a part is read, by PyAV. Both write the same number of frames and samples.
 """
 
 import errno
@@ -35,7 +33,7 @@ _MAX_READ_BYTES = 1024**4
 
 
 def cut_clip(
-    film: BinaryIO,
+    file: BinaryIO,
     start: float,
     end: float,
     target: Path,
@@ -43,16 +41,16 @@ def cut_clip(
     limit_seconds: float = _MAX_CUTTING_SECONDS,
     max_bytes: int = MAX_CLIP_BYTES,
 ) -> None:
-    """Write what a film shows from and to these seconds to `target`, all of it or nothing; it blocks.
+    """Cut the part of a video from `start` to `end` seconds into `target`; blocks. The write is atomic.
 
-    Where the film ends before, its last frame and silence go on. Raises `StageFailed`, `Stopped`, what reading the
-    film raises, and `OSError` for the target.
+    If the video ends earlier, its last frame and silence fill the rest. Raises `StageFailed`, `ProcessingStopped`, what
+    reading the file raises, and `OSError` for the target.
     """
     draft = target.with_name(f"{target.name}.part")
-    bounded = BoundedFile(film, ReadLimits(limit_seconds, _MAX_READ_BYTES), stopping)
+    bounded = BoundedFile(file, ReadLimits(limit_seconds, _MAX_READ_BYTES), stopping)
     try:
         if _has_video_stream(bounded):
-            _cut_video_clip(film, bounded, plan_clip(bounded, start, end, max_bytes), draft)
+            _cut_video_clip(file, bounded, plan_clip(bounded, start, end, max_bytes), draft)
         else:
             cut_audio_clip(bounded, start, end, draft)
         draft.replace(target)
@@ -66,42 +64,43 @@ def cut_clip(
 
 
 def raise_if_disk_full(error: Exception) -> None:
-    """Raise `OSError` where PyAV could not write because the disk is full."""
+    """Raise `OSError` if PyAV failed because the disk is full."""
     number = getattr(error, "errno", None)
     if number in _DISK_FULL_ERRNOS:
         raise OSError(number, os.strerror(number)) from None
 
 
-def _cut_video_clip(film: BinaryIO, bounded: BoundedFile, cut: ClipPlan, draft: Path) -> None:
-    program = find_ffmpeg() if _is_local_file(film) else None
-    if program is None or not cut_with_ffmpeg(program, film, bounded, cut, draft):
-        cut_with_pyav(bounded, cut, draft)
+def _cut_video_clip(file: BinaryIO, bounded: BoundedFile, plan: ClipPlan, draft: Path) -> None:
+    program = find_ffmpeg() if _is_local_file(file) else None
+    if program is None or not cut_with_ffmpeg(program, file, bounded, plan, draft):
+        cut_with_pyav(bounded, plan, draft)
 
 
 def _has_video_stream(bounded: BoundedFile) -> bool:
     with open_container(bounded) as container:
-        picture = choose_video_stream(container)
+        video = choose_video_stream(container)
     bounded.seek(0)
-    return picture is not None
+    return video is not None
 
 
-def _is_local_file(film: BinaryIO) -> bool:
+def _is_local_file(file: BinaryIO) -> bool:
     try:
-        return film.fileno() >= 0
+        return file.fileno() >= 0
     except io.UnsupportedOperation:
         return False
 
 
 _BYTES_PER_SAMPLE = 2
-_PREROLL_SECONDS = 1.0  # that are decoded before the start: codecs need some frames to begin with
-# A seek in files of these leads to a guessed time: they are read from their beginning.
+_PREROLL_SECONDS = 1.0  # decoded before the start: codecs need some frames to converge
+# A seek in these formats leads to an estimated time: they are read from the beginning.
 _UNSEEKABLE_FORMATS = frozenset({"mp3", "aac", "ac3", "amr"})
 
 
 def cut_audio_clip(file: BoundedFile, start: float, end: float, target: Path) -> None:
-    """Write what can be heard from and to these seconds to `target`; silence goes on where the audio ends before.
+    """Cut audio from `start` to `end` seconds into `target`, an M4A file, and pad it with silence.
 
-    Raises `StageFailed`, `Stopped`, `TooExpensive`, `av.FFmpegError` for both files, and what reading raises.
+    Raises `StageFailed`, `ProcessingStopped`, `ReadLimitExceeded`, `av.FFmpegError` for both files, and what reading
+    raises.
     """
     timeline = read_timeline(file, needs_end=False)
     first = timeline.origin + start
@@ -111,12 +110,12 @@ def cut_audio_clip(file: BoundedFile, start: float, end: float, target: Path) ->
     ):
         stream = choose_audio_stream(source)
         if stream is None:
-            raise StageFailed("The file has neither a picture nor audio that can be decoded")
+            raise StageFailed("The file has neither video nor audio that can be decoded")
         layout = "mono" if stream.codec_context.channels == 1 else "stereo"
         encoded = clip.add_stream(AUDIO_CODEC, rate=AUDIO_SAMPLE_RATE, layout=layout, bit_rate=AUDIO_BIT_RATE)
-        sound = ContinuousAudio(layout, AUDIO_SAMPLE_RATE, first, None)
+        audio = ContinuousAudio(layout, AUDIO_SAMPLE_RATE, first, None)
         wanted = round((end - start) * AUDIO_SAMPLE_RATE)
-        chunks = _fill_audio_clip(_decode_audio_from(source, file, stream, timeline, first), sound, wanted)
+        chunks = _fill_audio_clip(_decode_audio_from(source, file, stream, timeline, first), audio, wanted)
         for frame in make_audio_frames(chunks, layout, wanted):
             file.check_limits()
             clip.mux(encoded.encode(frame))
@@ -124,19 +123,18 @@ def cut_audio_clip(file: BoundedFile, start: float, end: float, target: Path) ->
     file.check_limits()
 
 
-def _fill_audio_clip(frames: Iterator[AudioFrame], sound: ContinuousAudio, wanted: int) -> Iterator[bytes]:
+def _fill_audio_clip(frames: Iterator[AudioFrame], audio: ContinuousAudio, wanted: int) -> Iterator[bytes]:
     for frame in frames:
-        yield from sound.add(frame)
-        if sound.samples >= wanted:
+        yield from audio.add(frame)
+        if audio.samples >= wanted:
             return
-    yield from sound.finish()
-    yield from sound.silence(wanted - sound.samples)
+    yield from audio.finish()
+    yield from audio.add_silence(wanted - audio.samples)
 
 
 def _decode_audio_from(
     source: InputContainer, file: BoundedFile, stream: AudioStream, timeline: Timeline, start: float
 ) -> Iterator[AudioFrame]:
-    """Yield the frames from a little before `start`, in seconds on the clock of the timeline, on."""
     lead = start - _PREROLL_SECONDS
     discard_other_streams(source, stream)
     can_seek = (
@@ -152,11 +150,11 @@ def _decode_audio_from(
 
 
 def make_audio_frames(chunks: Iterator[bytes], layout: str, wanted: int, first: int = 0) -> Iterator[AudioFrame]:
-    """Yield frames of the samples in `chunks`, up to sample `wanted` of a clip and from sample `first` on."""
+    """Yield audio frames of interleaved 16-bit `chunks`, from sample `first` to sample `wanted` of a clip."""
     width, given = _BYTES_PER_SAMPLE * (2 if layout == "stereo" else 1), first
     for chunk in chunks:
         samples = min(len(chunk) // width, wanted - given)
-        if given >= wanted:  # what follows may be silence without end
+        if given >= wanted:  # what follows may be endless silence
             return
         if samples > 0:
             frame = AudioFrame("s16", layout, samples)

@@ -1,4 +1,4 @@
-"""What is cut out of a video, and how: decided before the cut, so that both encoders make the same clip."""
+"""Clip plans: what is cut out of a video, and how, decided before the cut so that both encoders write the same clip."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,27 +26,27 @@ from app.media.frames import decode_frames, is_sideways, rotation_filters
 from app.media.limits import BoundedFile
 from app.media.timeline import Timeline, read_timeline
 
-AUDIO_SAMPLE_RATE = 48_000  # samples for each second of a clip
+AUDIO_SAMPLE_RATE = 48_000  # Hz
 VIDEO_CODEC: Final = "libx264"
 VIDEO_OPTIONS = {"preset": "fast"}
 PIXEL_FORMAT = "yuv420p"
 AUDIO_CODEC: Final = "aac"
-AUDIO_BIT_RATE = 128_000  # for each second
+AUDIO_BIT_RATE = 128_000  # bit/s
 MAX_CLIP_BYTES = 2 * 1024**3  # of a clip
 
-# Frames for each second. A film that tells of fewer shows still pictures, one of more is a recording at its own pace.
+# Frames per second. Fewer are a slide show; more are a wrong value of a variable frame rate.
 _MIN_FRAME_RATE, _MAX_FRAME_RATE, _DEFAULT_FRAME_RATE = Fraction(10), Fraction(60), Fraction(25)
-# How far back a key frame is looked for where a seek has led behind it: not every kind of file has an index.
+# How far back to seek for a key frame: without an index a seek may lead behind it.
 _SEEK_BACK_SECONDS = (0, 2, 10, 60)
 _MAX_KEY_FRAME_PACKETS = 2000
 _FRAME_RATE_TOLERANCE = 1e-4
-_AUDIO_TAIL_SECONDS = 1.0  # behind a clip, which filters look at
-_INTERLEAVING_SECONDS = 1.0  # how far behind its video the audio of a time may lie in a file
+_AUDIO_TAIL_SECONDS = 1.0  # after the clip, which filters read
+_INTERLEAVING_SECONDS = 1.0  # that audio may lie behind the video of the same time in a file
 
 
 @dataclass(frozen=True, slots=True)
 class SeekTarget:
-    """Where decoding begins: at a time, or at a byte of a file whose clock starts over, which no time leads into."""
+    """The start of decoding: a time, or a byte offset in a file whose clock restarts and has no usable times."""
 
     time: float
     position: int | None = None
@@ -60,133 +60,134 @@ class SeekTarget:
 
 @dataclass(frozen=True, slots=True)
 class FrameFormat:
-    """What the frames of a video are like, as the first one that is decoded is."""
+    """The format of a video's frames, taken from the first decoded one."""
 
     width: int
     height: int
-    pixels: str  # FFmpeg's name of their format
-    aspect: Fraction  # of a pixel
+    pixel_format: str  # FFmpeg's name
+    pixel_aspect: Fraction  # width / height of a pixel
     colours: ColourProperties
-    turns: Sequence[tuple[str, str]]
+    rotation: Sequence[tuple[str, str]]
     is_sideways: bool
 
     @property
     def is_planar(self) -> bool:
-        return self.pixels.startswith("yuv") and "p" in self.pixels
+        return self.pixel_format.startswith("yuv") and "p" in self.pixel_format
 
     @property
-    def deinterlacing(self) -> Sequence[tuple[str, str]]:
-        """The filter that takes the combs out of frames that are said to be interlaced, and leaves others alone."""
+    def deinterlacing_filters(self) -> Sequence[tuple[str, str]]:
         return [("bwdif", "mode=send_frame:deint=interlaced")] if self.is_planar else []
 
 
 @dataclass(frozen=True, slots=True)
 class ClipPlan:
-    """A part of a film. Times are seconds on the continuous clock of its timeline.
+    """A part of a video. Times are seconds on the continuous clock of its timeline.
 
-    `seek` is where to seek to, None for nowhere, and `first` where the first frame is that is decoded then. `layout` is
-    that of the clip's sound, None for none.
+    `seek` is None to decode from the beginning, `first_frame_time` is the time of the first frame decoded after it, and
+    `audio_layout` is "mono", "stereo", or None without audio.
     """
 
     timeline: Timeline
     start: float
     seconds: float
     seek: SeekTarget | None
-    first: float
-    rate: Fraction
-    picture: int  # the index of the stream
-    sound: int | None
-    layout: str | None
-    form: FrameFormat
+    first_frame_time: float
+    frame_rate: Fraction
+    video_index: int  # of the stream
+    audio_index: int | None
+    audio_layout: str | None
+    frame_format: FrameFormat
     max_bytes: int = MAX_CLIP_BYTES
 
     @property
-    def frames(self) -> int:
-        return max(round(self.seconds * self.rate), 1)
+    def frame_count(self) -> int:
+        return max(round(self.seconds * self.frame_rate), 1)
 
     @property
-    def samples(self) -> int:
+    def sample_count(self) -> int:
         return round(self.seconds * AUDIO_SAMPLE_RATE)
 
-    def picture_filters(self, table: Path | None) -> list[tuple[str, str]]:
-        """As many frames as the clip has, at one pace, the first being the one that the film shows at its start.
+    def video_filters(self, lut: Path | None) -> list[tuple[str, str]]:
+        """Return filters that yield exactly `frame_count` frames at a constant rate, deinterlaced.
 
-        They are without combs, and in the colours that `table`, where they are converted, gives them.
+        The first frame is the one shown at `start`. Colours are converted by `lut`, a .cube file, if it is not None.
         """
         return [
-            *self.form.deinterlacing,
+            *self.frame_format.deinterlacing_filters,
             ("setpts", f"PTS-({self.start:.6f})/TB"),
-            ("fps", f"fps={self.rate}:start_time={min(self.first - self.start, 0):.6f}"),
+            ("fps", f"fps={self.frame_rate}:start_time={min(self.first_frame_time - self.start, 0):.6f}"),
             ("tpad", "stop=-1:stop_mode=clone"),
             ("trim", "start=0"),
-            ("trim", f"end_frame={self.frames}"),
-            *self.form.colours.clip_filters("w='max(2,trunc(iw/2)*2)':h='max(2,trunc(ih/2)*2)'", PIXEL_FORMAT, table),
+            ("trim", f"end_frame={self.frame_count}"),
+            *self.frame_format.colours.clip_filters(
+                "w='max(2,trunc(iw/2)*2)':h='max(2,trunc(ih/2)*2)'", PIXEL_FORMAT, lut
+            ),
         ]
 
     @contextmanager
-    def colour_table(self) -> Iterator[Path | None]:
-        """Give the file that `picture_filters` need, None where colours stay as they are."""
-        if self.form.colours.is_kept:
+    def colour_lut(self) -> Iterator[Path | None]:
+        """Provide the .cube file for `video_filters`, None if the colours stay as they are."""
+        if self.frame_format.colours.is_passthrough:
             yield None
             return
         with tempfile.TemporaryDirectory() as folder:
-            table = Path(folder, "colours.cube")
-            self.form.colours.write_table(table)
-            yield table
+            lut = Path(folder, "colours.cube")
+            self.frame_format.colours.write_lut(lut)
+            yield lut
 
     @property
-    def sound_filters(self) -> list[tuple[str, str]]:
-        """As many samples as the clip has, with silence where the film has none."""
+    def audio_filters(self) -> list[tuple[str, str]]:
+        """Return filters that yield exactly `sample_count` samples, with silence for missing audio."""
         return [
-            # What comes behind the clip would have the resampler fill the gap before it, whatever memory that takes.
+            # Audio long after the clip would make the resampler fill the gap with silence in memory.
             ("atrim", f"start={self.start:.6f}:end={self.start + self.seconds + _AUDIO_TAIL_SECONDS:.6f}"),
-            # 0 is 0 at every sample rate; any other first time stamp would count in samples of the source.
+            # `first_pts` counts in samples of the source rate; 0 is 0 at every rate.
             ("asetpts", f"PTS-({self.start:.6f})/TB"),
             ("aresample", f"{AUDIO_SAMPLE_RATE}:async=1:first_pts=0"),
             ("apad", ""),
-            ("atrim", f"end_sample={self.samples}"),
+            ("atrim", f"end_sample={self.sample_count}"),
             ("asetpts", "PTS-STARTPTS"),
-            ("aformat", f"channel_layouts={self.layout}"),
+            ("aformat", f"channel_layouts={self.audio_layout}"),
         ]
 
 
-def plan_clip(film: BoundedFile, start: float, end: float, max_bytes: int = MAX_CLIP_BYTES) -> ClipPlan:
-    """Look at a film that is to be cut from and to these seconds; it is to be opened again.
+def plan_clip(file: BoundedFile, start: float, end: float, max_bytes: int = MAX_CLIP_BYTES) -> ClipPlan:
+    """Plan the cut from `start` to `end` seconds; the file is to be opened again afterwards.
 
-    Raises `StageFailed` for a film without a picture, and what `open_container` raises.
+    Raises `StageFailed` if no frame can be decoded, and what `open_container` raises.
     """
-    timeline = read_timeline(film, needs_end=False)
-    with open_container(film) as container:
+    timeline = read_timeline(file, needs_end=False)
+    with open_container(file) as container:
         video = choose_video_stream(container)
         if video is None or not can_decode_stream(video):
-            raise StageFailed("The video has no picture that can be decoded")
+            raise StageFailed("The video has no frame that can be decoded")
         seek, key = _find_seek_target(container, video, timeline, timeline.origin + start)
-    film.seek(0)
-    with open_container(film) as container:
+    file.seek(0)
+    with open_container(file) as container:
         video, audio = choose_video_stream(container), choose_audio_stream(container)
-        frame = _decode_first_frame(container, film, timeline, seek)
+        frame = _decode_first_frame(container, file, timeline, seek)
         if video is None or frame is None:
-            film.check_limits()
-            raise StageFailed("No picture of this part of the video can be decoded")
-        cut = ClipPlan(
+            file.check_limits()
+            raise StageFailed("No frame of this part of the video can be decoded")
+        plan = ClipPlan(
             timeline=timeline,
             start=_align_to_frame(timeline.origin + start, frame, video),
             seconds=end - start,
             seek=seek,
-            first=key,
-            rate=_choose_frame_rate(video),
-            picture=video.index,
-            sound=audio.index if audio else None,
-            layout=None if audio is None else "mono" if audio.codec_context.channels == 1 else "stereo",
-            form=_read_frame_format(frame, video),
+            first_frame_time=key,
+            frame_rate=_choose_frame_rate(video),
+            video_index=video.index,
+            audio_index=audio.index if audio else None,
+            audio_layout=None if audio is None else "mono" if audio.codec_context.channels == 1 else "stereo",
+            frame_format=_read_frame_format(frame, video),
             max_bytes=max_bytes,
         )
-    film.seek(0)
-    return cut
+    file.seek(0)
+    return plan
 
 
 def _decode_first_frame(
-    container: InputContainer, film: BoundedFile, timeline: Timeline, seek: SeekTarget | None
+    container: InputContainer, file: BoundedFile, timeline: Timeline, seek: SeekTarget | None
 ) -> VideoFrame | None:
     video = choose_video_stream(container)
     if video is None:
@@ -194,7 +195,7 @@ def _decode_first_frame(
     if seek is not None:
         seek.apply(container)
     return next(
-        (frame for frame in decode_frames(container, film, timeline, video) if isinstance(frame, VideoFrame)), None
+        (frame for frame in decode_frames(container, file, timeline, video) if isinstance(frame, VideoFrame)), None
     )
 
 
@@ -202,40 +203,39 @@ def _read_frame_format(frame: VideoFrame, video: VideoStream) -> FrameFormat:
     return FrameFormat(
         width=frame.width,
         height=frame.height,
-        pixels=frame.format.name,
-        aspect=video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or Fraction(1),
+        pixel_format=frame.format.name,
+        pixel_aspect=video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or Fraction(1),
         colours=read_colours(frame),
-        turns=rotation_filters(frame),
+        rotation=rotation_filters(frame),
         is_sideways=is_sideways(frame),
     )
 
 
 def _align_to_frame(start: float, frame: VideoFrame, video: VideoStream) -> float:
-    """Return when the frame nearest to `start` begins: frames of a clip that begins in between would be moved to its
-    own times, and away from their audio. That is known of videos whose frames come at one pace."""
+    """Return the start of the frame nearest to `start`, so that a constant frame rate keeps audio and video in sync."""
     rate, average = _choose_frame_rate(video), video.average_rate
     if frame.time is None or average is None or abs(average / rate - 1) > _FRAME_RATE_TOLERANCE:
         return start
     return frame.time + float(round((start - frame.time) * rate) / rate)
 
 
-def _choose_frame_rate(picture: VideoStream) -> Fraction:
-    said = picture.guessed_rate or picture.average_rate
-    if said is None or not _MIN_FRAME_RATE <= said <= _MAX_FRAME_RATE:
-        said = picture.average_rate or _DEFAULT_FRAME_RATE
-    return min(max(said, _MIN_FRAME_RATE), _MAX_FRAME_RATE)
+def _choose_frame_rate(video: VideoStream) -> Fraction:
+    rate = video.guessed_rate or video.average_rate
+    if rate is None or not _MIN_FRAME_RATE <= rate <= _MAX_FRAME_RATE:
+        rate = video.average_rate or _DEFAULT_FRAME_RATE
+    return min(max(rate, _MIN_FRAME_RATE), _MAX_FRAME_RATE)
 
 
 def _find_seek_target(
-    container: InputContainer, picture: VideoStream, timeline: Timeline, start: float
+    container: InputContainer, video: VideoStream, timeline: Timeline, start: float
 ) -> tuple[SeekTarget | None, float]:
-    """Return what leads to a key frame at `start` or before it, None for the beginning, and the time of that frame."""
+    """Return a seek to the last key frame at or before `start` (None for the beginning), and that frame's time."""
     if timeline.restarts:
         before = [each for each in timeline.key_frames if each.time <= start - _INTERLEAVING_SECONDS]
         return (
             (SeekTarget(before[-1].time, before[-1].position), before[-1].time) if before else (None, timeline.origin)
         )
-    discard_other_streams(container, picture)
+    discard_other_streams(container, video)
     if not timeline.is_seekable:
         return None, timeline.origin
     for back in _SEEK_BACK_SECONDS:
@@ -243,16 +243,16 @@ def _find_seek_target(
             break
         try:
             container.seek(round((start - back) * av.time_base))
-            key = _read_next_key_frame(container, picture)
-        except av.FFmpegError:  # a file that cannot be sought in
+            key = _read_next_key_frame(container, video)
+        except av.FFmpegError:  # not seekable
             break
         if key is not None and key <= start:
             return SeekTarget(start - back), key
     return None, timeline.origin
 
 
-def _read_next_key_frame(container: InputContainer, picture: VideoStream) -> float | None:
-    for _, packet in zip(range(_MAX_KEY_FRAME_PACKETS), container.demux(picture), strict=False):
+def _read_next_key_frame(container: InputContainer, video: VideoStream) -> float | None:
+    for _, packet in zip(range(_MAX_KEY_FRAME_PACKETS), container.demux(video), strict=False):
         if packet.is_keyframe and packet.pts is not None:
             return float(packet.pts * packet.time_base)
     return None

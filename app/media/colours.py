@@ -1,7 +1,7 @@
-"""Colours of a video: what its numbers mean, and how they become SDR that every player shows alike.
+"""Colours of video: what pixel values mean, and their conversion to SDR that every player shows alike.
 
-Codes are those of ITU-T H.273, as FFmpeg has them. SDR in the primaries of television keeps its numbers and its tags;
-wider gamuts and HDR (PQ, HLG) become BT.709.
+Codes are those of ITU-T H.273, as in FFmpeg. SDR with the primaries of television keeps its values and tags; wide
+gamuts and HDR (PQ, HLG) are converted to BT.709.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 _BT709, _UNSPECIFIED, _BT470BG, _SMPTE170M, _SMPTE240M, _BT2020 = 1, 2, 5, 6, 7, 9
 _PQ, _HLG = 16, 18
 _LIMITED_RANGE, _FULL_RANGE = 1, 2
-_HD_HEIGHT = 720  # from which on a video that does not say it is BT.709 and not BT.601, as in Chromium
-# The names that the filter `scale` has for matrices. It knows no others, as YCgCo.
+_HD_HEIGHT = 720  # from here on untagged video is BT.709, below BT.601, as in Chromium
+# Matrix names of FFmpeg's filter `scale`; it supports no others, such as YCgCo.
 _MATRICES = {
     _BT709: "bt709",
     4: "fcc",
@@ -39,7 +39,7 @@ _COLORSPACES = {
 }
 _PASSTHROUGH_MATRICES = {_BT709, _BT470BG, _SMPTE170M}
 _PASSTHROUGH_PRIMARIES = {_BT709, _BT470BG, _SMPTE170M, _SMPTE240M}
-# Of a video that names none. BT.470BG is what FFmpeg calls the matrix of BT.601 without meaning its primaries.
+# For video without tagged primaries. FFmpeg uses BT470BG for the matrix of BT.601, whatever the primaries.
 _PRIMARIES_OF_MATRICES = {
     _BT470BG: _SMPTE170M,
     _SMPTE170M: _SMPTE170M,
@@ -59,16 +59,16 @@ _CHROMATICITIES = {
     12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _D65),  # Display P3
 }
 _BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593])
-_GAMMA = 2.4  # BT.1886: of the screens that video is made for
+_GAMMA = 2.4  # BT.1886: reference displays
 _LINEAR_BELOW = 0.001  # of the light of white
-_WHITE_NITS, _PEAK_NITS = 203.0, 1000.0  # BT.2408: white of SDR within HDR, and the brightest that is expected
-_LUT_SIZE = 49  # colours along each edge of a table: within 1 of 255 of what is computed
+_WHITE_NITS, _PEAK_NITS = 203.0, 1000.0  # BT.2408: SDR white in HDR, and the assumed peak
+_LUT_SIZE = 49  # entries along each edge: within 1/255 of the exact values
 _SCALING = "flags=bicubic+accurate_rnd+full_chroma_int"
 _RGB_FORMATS = ("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8", "x2rgb", "x2bgr", "mono")
 
 
 class ColourTags(NamedTuple):
-    """What a clip says of its colours."""
+    """The colour tags of a clip: codes of ITU-T H.273, and FFmpeg's code of the range."""
 
     matrix: int
     primaries: int
@@ -78,7 +78,7 @@ class ColourTags(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ColourProperties:
-    """What the numbers of a picture mean. `matrix` is None for RGB."""
+    """The colour properties of a frame; `matrix` is None for RGB."""
 
     matrix: int | None
     primaries: int
@@ -86,24 +86,23 @@ class ColourProperties:
     is_full_range: bool
 
     @property
-    def is_kept(self) -> bool:
-        """Whether its numbers stay as they are."""
+    def is_passthrough(self) -> bool:
         return self.transfer not in (_PQ, _HLG) and self.primaries in _PASSTHROUGH_PRIMARIES
 
     @property
     def tags(self) -> "ColourTags":
-        """What the numbers of a clip mean."""
-        if not self.is_kept:
+        if not self.is_passthrough:
             return ColourTags(_BT709, _BT709, _BT709, _LIMITED_RANGE)
-        # Full range stays so: a browser that computes with few bits shows the other one with other colours.
+        # Full range is kept: browsers that convert with few bits show limited range in other colours.
         is_full = self.is_full_range and self.matrix is not None
         matrix = self.matrix if self.matrix is not None and self.matrix in _PASSTHROUGH_MATRICES else _BT709
         return ColourTags(matrix, self.primaries, self.transfer, _FULL_RANGE if is_full else _LIMITED_RANGE)
 
-    def clip_filters(self, size: str, pixels: str, table: Path | None) -> Sequence[tuple[str, str]]:
-        """Return the filters that make pictures of a clip; `table` is one that `write_table` has written.
+    def clip_filters(self, size: str, pixels: str, lut: Path | None) -> Sequence[tuple[str, str]]:
+        """Return the filters that scale, convert and tag the frames of a clip.
 
-        None for the table is for numbers that stay as they are.
+        `size` are options of FFmpeg's `scale`, `pixels` a pixel format, and `lut` a file of `write_lut`, None for
+        passthrough.
         """
         tags = self.tags
         source = f"in_range={_FULL_RANGE if self.is_full_range else _LIMITED_RANGE}"
@@ -114,29 +113,27 @@ class ColourProperties:
             f"range={tags.range}:colorspace={tags.matrix}:color_primaries={tags.primaries}:color_trc={tags.transfer}"
         )
         finish = [("format", pixels), ("setparams", named)]
-        if table is None:
+        if lut is None:
             return [("scale", f"{size}:{source}:{target}"), *finish]
         return [
             ("scale", f"{size}:{source}:out_range={_FULL_RANGE}:{_SCALING}"),
             ("format", "gbrp16le"),
-            ("lut3d", f"file={table}:interp=tetrahedral"),
+            ("lut3d", f"file={lut}:interp=tetrahedral"),
             ("scale", f"in_range={_FULL_RANGE}:{target}"),
             *finish,
         ]
 
-    def write_table(self, path: Path) -> None:
-        """Write a table of colours and of what they become, in the format .cube."""
+    def write_lut(self, path: Path) -> None:
         steps = np.linspace(0.0, 1.0, _LUT_SIZE)
         blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
-        table = self.to_bt709(np.stack([red, green, blue], axis=-1)).reshape(-1, 3)
-        lines = [f"LUT_3D_SIZE {_LUT_SIZE}", *(f"{r:.6f} {g:.6f} {b:.6f}" for r, g, b in table.tolist())]
+        lut = self.convert_to_bt709(np.stack([red, green, blue], axis=-1)).reshape(-1, 3)
+        lines = [f"LUT_3D_SIZE {_LUT_SIZE}", *(f"{r:.6f} {g:.6f} {b:.6f}" for r, g, b in lut.tolist())]
         path.write_text("\n".join(lines) + "\n")
 
-    def to_bt709(self, rgb: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return colours, red, green, blue from 0 to 1 along the last axis, as they are in SDR of BT.709.
+    def convert_to_bt709(self, rgb: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Convert RGB values (0 to 1, red, green, blue on the last axis) to SDR values of BT.709.
 
-        Those that BT.709 does not have are below 0 or above 1. They are to be clipped, though not in a table, between
-        whose colours others are computed.
+        Colours outside of BT.709 are below 0 or above 1: clip pixels, but not a lookup table that is interpolated.
         """
         if self.transfer in (_PQ, _HLG):
             light = _tone_map(_pq_to_nits(rgb) if self.transfer == _PQ else _hlg_to_nits(rgb))
@@ -146,7 +143,7 @@ class ColourProperties:
 
 
 def read_colours(frame: VideoFrame) -> ColourProperties:
-    """Return what a frame says of its colours, and what players take for granted where it does not."""
+    """Return the colour properties of a frame, with the defaults of players where it has no tags."""
     is_rgb = frame.format.name.startswith(_RGB_FORMATS)
     guess = _BT709 if frame.height >= _HD_HEIGHT or is_rgb else _SMPTE170M
     transfer = int(frame.color_trc)
@@ -165,10 +162,10 @@ def read_colours(frame: VideoFrame) -> ColourProperties:
 
 
 def convert_to_jpeg_colours(frame: VideoFrame, colours: ColourProperties, width: int, height: int) -> VideoFrame:
-    """Return a frame at another size, with the numbers of a JPEG: full range, the matrix of BT.601, colours of sRGB."""
+    """Scale a frame and convert it to JPEG's colours: full range, BT.601 matrix, sRGB primaries."""
     matrix = None if colours.matrix is None else _COLORSPACES[colours.matrix]
     source = ColorRange.JPEG if colours.is_full_range else ColorRange.MPEG
-    if not colours.is_kept:
+    if not colours.is_passthrough:
         rgb = frame.reformat(
             width,
             height,
@@ -179,7 +176,7 @@ def convert_to_jpeg_colours(frame: VideoFrame, colours: ColourProperties, width:
             interpolation=Interpolation.AREA,
             threads=1,
         )
-        values = colours.to_bt709(rgb.to_ndarray().astype(np.float64) / 65535)
+        values = colours.convert_to_bt709(rgb.to_ndarray().astype(np.float64) / 65535)
         frame = VideoFrame.from_ndarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), "rgb24")
         matrix, source = None, ColorRange.JPEG
     return frame.reformat(
@@ -196,7 +193,7 @@ def convert_to_jpeg_colours(frame: VideoFrame, colours: ColourProperties, width:
 
 
 def _pq_to_nits(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The EOTF of SMPTE ST 2084."""
+    """Apply the EOTF of SMPTE ST 2084 (PQ)."""
     power = values ** (1 / 78.84375)
     return np.asarray(
         10_000 * (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
@@ -209,14 +206,14 @@ def _nits_to_pq(nits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _hlg_to_nits(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The EOTF of BT.2100 for a screen of 1,000 nits."""
+    """Apply the EOTF of BT.2100 HLG for a display of 1,000 nits."""
     scene = np.where(values <= 0.5, values**2 / 3, (np.exp((values - 0.55991073) / 0.17883277) + 0.28466892) / 12)
     luma = np.maximum(scene @ _BT2020_LUMA, 1e-9)[..., np.newaxis]
     return np.asarray(_PEAK_NITS * luma**0.2 * scene)
 
 
 def _tone_map(nits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return light with white at 1: dark parts as they are, highlights compressed by the EETF of BT.2390."""
+    """Compress highlights by the EETF of BT.2390 and return light relative to SDR white."""
     brightest = np.minimum(nits.max(axis=-1, keepdims=True), _PEAK_NITS)
     peak, white = _nits_to_pq(np.array(_PEAK_NITS)), _nits_to_pq(np.array(_WHITE_NITS))
     value, highest = _nits_to_pq(brightest) / peak, white / peak
@@ -228,10 +225,10 @@ def _tone_map(nits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _encode_bt1886(light: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse EOTF of BT.1886, straight near black, where it would be too steep for a table."""
-    size = np.abs(light)
-    straight = size * _LINEAR_BELOW ** (1 / _GAMMA - 1)
-    return np.asarray(np.sign(light) * np.where(size < _LINEAR_BELOW, straight, size ** (1 / _GAMMA)))
+    """Apply the inverse EOTF of BT.1886, linear near black, where it is too steep for a lookup table."""
+    magnitude = np.abs(light)
+    straight = magnitude * _LINEAR_BELOW ** (1 / _GAMMA - 1)
+    return np.asarray(np.sign(light) * np.where(magnitude < _LINEAR_BELOW, straight, magnitude ** (1 / _GAMMA)))
 
 
 def _primaries_matrix(source: int, target: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Containers: which formats and decoders are allowed, which streams are played, and how their packets are read."""
+"""Containers: allowed formats and decoders, the choice of the streams to play, and reading of their packets."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +17,10 @@ PlayableStream = AudioStream | VideoStream
 MAX_PIXELS = 7680 * 4320
 
 
-MAX_STREAMS = 256  # audio and subtitles in many languages, and their fonts
+MAX_STREAMS = 256  # audio and subtitles in many languages, with fonts
 
 
-# Only containers that hold a film themselves: FFmpeg would open whatever a playlist names.
+# Only containers that hold the media themselves: for a playlist FFmpeg would open whatever it names.
 ALLOWED_FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,asf,mxf,gif,mp3,wav,w64,flac,aac,aiff,caf,amr,ac3"
 )
@@ -28,21 +28,23 @@ ALLOWED_FORMATS = (
 
 _OPTIONS = {
     "format_whitelist": ALLOWED_FORMATS,
-    "protocol_whitelist": "none",  # and only this file
-    # FFmpeg decodes a frame of each stream when it opens a file, and small packets become large frames. Headers and
-    # parsers say enough of most files, and what is to be decoded is decoded of one stream.
+    "protocol_whitelist": "none",  # nothing but this file
+    # FFmpeg decodes a frame of each stream when it opens a file, and small packets can become huge frames. Headers
+    # and parsers suffice for most files, and only the chosen streams are decoded later.
     "codec_whitelist": "none",
     "max_streams": str(MAX_STREAMS),
 }
 
+# Codecs of recordings, not the hundreds of games and subtitles, whose decoders are less tested. Names are FFmpeg's;
+# builds may have several decoders of a codec.
 _VIDEO_DECODERS = (
-    # what cameras, phones, browsers and broadcasters write
+    # recorded by cameras, phones, browsers and broadcasters
     "h264 hevc vvc libdav1d av1 libaom-av1 libgav1 vp8 vp9 libvpx libvpx-vp9 mpeg1video mpeg2video mpegvideo mpeg4 "
     "h261 h263 h263i h263p theora vp3 vp4 vp5 vp6 vp6a vp6f vp7 flv wmv1 wmv2 wmv3 vc1 mss1 mss2 msmpeg4v1 msmpeg4v2 "
     "msmpeg4 dvvideo mjpeg mjpegb gif png apng rv10 rv20 rv30 rv40 rv60 dirac svq1 svq3 cinepak indeo2 indeo3 indeo4 "
     "indeo5 msvideo1 msrle rpza smc 8bps qtrle fraps flashsv flashsv2 zmbv tscc2 camtasia camstudio "
     "screenpresso asv1 asv2 truemotion1 truemotion2 zlib mszh "
-    # what is edited and archived
+    # used for editing and archiving
     "prores prores_raw dnxhd cfhd jpeg2000 libopenjpeg ffv1 huffyuv ffvhuff utvideo magicyuv lagarith hap dxv aic "
     "pixlet speedhq notchlc apv rawvideo v210 v210x v308 v408 v410 r210 r10k y41p yuv4 cyuv cljr avui avrp media100"
 )
@@ -59,27 +61,27 @@ _AUDIO_DECODERS = (
     "pcm_f16le pcm_f24le pcm_f32le pcm_f32be pcm_f64le pcm_f64be"
 )
 _ALLOWED_DECODER_NAMES = frozenset(f"{_VIDEO_DECODERS} {_AUDIO_DECODERS}".split())
-ALLOWED_DECODERS = ",".join(sorted(_ALLOWED_DECODER_NAMES))  # as FFmpeg's option takes them
+ALLOWED_DECODERS = ",".join(sorted(_ALLOWED_DECODER_NAMES))  # in the syntax of FFmpeg's option
 
-# Pictures that belong to a recording and are not the recording: covers, previews of chapters.
+# Images beside the video: covers, previews of chapters.
 _STILL_IMAGES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-# Audio for some listeners only: descriptions of what is seen, comments of the makers.
+# Audio for some listeners only: audio description, commentary.
 _SPECIAL_AUDIO = Disposition.visual_impaired | Disposition.hearing_impaired | Disposition.comment
-# Codecs of single images. One of their streams beside another video stream is a cover.
+# Codecs of single images: beside another video stream, one of these is a cover.
 _IMAGE_CODECS = frozenset({"mjpeg", "png", "apng", "bmp", "gif", "tiff", "webp", "jpegls", "jpeg2000", "ljpeg"})
 
-_MAX_FRAME_SAMPLES = "1000000"  # of one frame of audio, for each channel; no codec is known that has more than 150,000
+_MAX_FRAME_SAMPLES = "1000000"  # per channel in one audio frame; known codecs have at most 150,000
 
 
 @contextmanager
 def open_container(file: BoundedFile, decoders: str = "none") -> Iterator[InputContainer]:
-    """Open a video file. `decoders` may decode frames while it is opened: those that know the order of its packets.
+    """Open a media file. `decoders` may be used to find the order of packets, none by default.
 
     Raises `av.FFmpegError` for a file that is no video or audio, `ReadLimitExceeded`, `ProcessingStopped`, and what
     reading the file raises.
     """
     try:
-        # Titles in other encodings are as common as old cameras, and nothing here reads them.
+        # Old cameras write titles in other encodings, and nothing here reads titles.
         with av.open(
             file, "r", options={**_OPTIONS, "codec_whitelist": decoders}, metadata_errors="ignore"
         ) as container:
@@ -87,18 +89,17 @@ def open_container(file: BoundedFile, decoders: str = "none") -> Iterator[InputC
     except av.FFmpegError:
         file.check_limits()
         raise
-    file.check()
+    file.raise_read_error()
 
 
 def can_decode_stream(stream: VideoStream | AudioStream) -> bool:
-    """Whether there is a decoder for a stream that may be used."""
     return stream.codec_context is not None and stream.codec_context.codec.name in _ALLOWED_DECODER_NAMES
 
 
 def choose_video_stream(container: InputContainer) -> VideoStream | None:
-    """Return the stream that is the video itself, ready to be decoded; None where there are none but still pictures.
+    """Return the main video stream, set up for decoding, None if there is only cover art or none.
 
-    A stream that cannot be decoded, or by no decoder that may be used, is returned where there is no other.
+    A stream without an allowed decoder is returned if there is no other.
     """
     candidates = [stream for stream in container.streams.video if not stream.disposition & _STILL_IMAGES]
     if not candidates:
@@ -111,7 +112,7 @@ def choose_video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def choose_audio_stream(container: InputContainer) -> AudioStream | None:
-    """Return the audio that goes with the video, ready to be decoded; None where none can be decoded."""
+    """Return the audio stream that players choose, set up for decoding; None if none can be decoded."""
     candidates = [stream for stream in container.streams.audio if can_decode_stream(stream)]
     chosen = min(candidates, key=_audio_rank, default=None)
     if chosen is not None:
@@ -131,7 +132,7 @@ def _video_rank(stream: VideoStream) -> tuple[bool, bool, bool, bool, int]:
 
 def _audio_rank(stream: AudioStream) -> tuple[bool, bool, bool, int]:
     return (
-        not stream.codec_context.sample_rate,  # announced, and without a single packet
+        not stream.codec_context.sample_rate,  # declared, but without a single packet
         bool(stream.disposition & _SPECIAL_AUDIO),
         not stream.disposition & Disposition.default,
         stream.index,
@@ -139,25 +140,24 @@ def _audio_rank(stream: AudioStream) -> tuple[bool, bool, bool, int]:
 
 
 def choose_playable_streams(container: InputContainer) -> list[PlayableStream]:
-    """Return the chosen streams of a file that can be decoded, the video first."""
     video, audio = choose_video_stream(container), choose_audio_stream(container)
     return [stream for stream in (video, audio) if stream is not None and can_decode_stream(stream)]
 
 
 def discard_other_streams(container: InputContainer, *streams: PlayableStream) -> None:
-    """Have the other streams skipped, which spares a file in a bucket their bytes."""
+    """Make the demuxer skip all other streams, which saves reading them from a bucket."""
     wanted = {stream.index for stream in streams}
     for stream in container.streams:
         stream.discard = Discard.default if stream.index in wanted else Discard.all
 
 
 def read_packets(
-    container: InputContainer, film: BoundedFile, streams: Sequence[PlayableStream]
+    container: InputContainer, file: BoundedFile, streams: Sequence[PlayableStream]
 ) -> "Iterator[Packet[Stream]]":
-    """Yield packets until the file ends or is damaged."""
+    """Yield packets with a time stamp until the file ends, is damaged, or reaches its limits."""
     try:
         for packet in container.demux(*streams):
-            if film.has_ended:
+            if file.has_ended:
                 return
             if packet.pts is not None or packet.dts is not None:
                 yield packet

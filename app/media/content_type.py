@@ -1,14 +1,13 @@
-"""What a media file is, told by its first bytes, whatever it is called."""
+"""Detection of content types by the first bytes of a file."""
 
 import codecs
 import re
 
 from app.core.media_types import UNKNOWN_TYPE, media_type_of
 
-# How many of a file's first bytes tell what it is.
-SIGNATURE_BYTES = 512
+SIGNATURE_BYTES = 512  # at the start of a file
 
-# The major brands of https://mp4ra.org/registered-types/brands that are not a film in MP4.
+# Major brands (https://mp4ra.org/registered-types/brands) other than those of MP4 video.
 _TYPES_OF_BRANDS = {b"qt  ": "video/quicktime", b"M4A ": "audio/mp4", b"M4B ": "audio/mp4"}
 _SIGNATURES = (
     (rb"RIFF....AVI ", "video/x-msvideo"),
@@ -27,12 +26,12 @@ _SIGNATURES = (
     (rb"\xff[\xf0\xf1\xf8\xf9]", "audio/aac"),  # ADTS
     (rb"fLaC", "audio/flac"),
     (rb"FORM....AIF[FC]", "audio/aiff"),
-    # QuickTime files of the time before MP4 have no brand, and begin with one of these atoms.
+    # QuickTime files older than MP4 have no brand and begin with one of these atoms.
     (rb"....(moov|mdat|wide|pnot)", "video/quicktime"),
 )
 # An Ogg file begins with a page for each of its tracks.
 _OGG_VIDEO_CODEC = re.compile(rb"\x80theora|BBCD|OVP80")
-# What users send that is neither video nor audio, in words for them.
+# Common uploads that are neither video nor audio, with descriptions for users.
 _NON_MEDIA_SIGNATURES = (
     (rb"\xff\xd8\xff", "an image (JPEG)"),
     (rb"\x89PNG\r\n", "an image (PNG)"),
@@ -51,9 +50,10 @@ _DOCUMENT_TYPE = re.compile(rb"\x42\x82.(webm|matroska)", re.DOTALL)  # EBML: id
 
 
 def detect_content_type(head: bytes, name: str) -> str:
-    """Return the media type of a file that begins with `head`; its `name` decides only where that says nothing.
+    """Return the media type of a file that begins with `head`, its first `SIGNATURE_BYTES`.
 
-    A file that is something else, as a web page that is called `talk.mp4`, is `UNKNOWN_TYPE`.
+    `name` decides only if the bytes are not recognised. Something else, such as a web page named `talk.mp4`, is
+    `UNKNOWN_TYPE`.
     """
     known = _match_signature(head)
     if known is None:
@@ -62,13 +62,12 @@ def detect_content_type(head: bytes, name: str) -> str:
 
 
 def describe_non_media(head: bytes) -> str | None:
-    """Return what a file is that is neither video nor audio ("an image (JPEG)"), None where its `head` does not say."""
+    """Return what a file that is neither video nor audio is ("an image (JPEG)"), None if unknown."""
     matches = (kind for start, kind in _NON_MEDIA_SIGNATURES if re.match(start, head, re.DOTALL | re.IGNORECASE))
     return next(matches, None) or ("text" if _looks_like_text(head) else None)
 
 
 def _looks_like_text(head: bytes) -> bool:
-    """Whether a file begins with UTF-8, of which the last character may be cut."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:

@@ -18,7 +18,7 @@ from app.media.limits import BoundedFile
 from app.media.timeline import Timeline
 
 _MAX_DAMAGED_PLACES = 1000
-# A resampler takes memory for the seconds of a frame, and for what a sample rate is times that of the result.
+# A resampler allocates memory by the duration of a frame and by the ratio of the sample rates.
 _MAX_FRAME_SECONDS = 60
 _SAMPLE_RATES = range(1_000, 1_000_001)
 
@@ -26,9 +26,10 @@ _SAMPLE_RATES = range(1_000, 1_000_001)
 def decode_frames(
     container: InputContainer, file: BoundedFile, timeline: Timeline, *streams: PlayableStream
 ) -> Iterator[AudioFrame | VideoFrame]:
-    """Yield the frames of some streams, in the order of the file; nothing is read of the others where that can be.
+    """Yield the frames of some streams in file order, with time stamps on the timeline's continuous clock.
 
-    Their time stamps are on the continuous clock of the timeline. They end where the limits of the file are reached.
+    Damaged packets are skipped, other streams are not read if possible, and frames end where the file's limits are
+    reached.
     """
     discard_other_streams(container, *streams)
     for _ in range(_MAX_DAMAGED_PLACES):
@@ -38,12 +39,11 @@ def decode_frames(
                     return
                 yield from decode_packet(packet)
             return
-        except av.InvalidDataError:  # the place is damaged, and what comes behind it may be whole
+        except av.InvalidDataError:  # damaged here; later packets may be whole
             continue
 
 
 def decode_packet(packet: "Packet[Stream] | Packet[AudioStream]") -> Sequence[AudioFrame | VideoFrame]:
-    """Return the frames of a packet, none where it is damaged."""
     try:
         frames = packet.decode()
     except av.FFmpegError:
@@ -59,7 +59,7 @@ def _is_usable_frame(frame: AudioFrame | VideoFrame) -> bool:
 
 _DISPLAY_MATRIX = "=9i"
 
-# Filters, by what the matrix makes of the axes: whether it exchanges them, and whether x and y run backwards then.
+# Filters by what the matrix does: swap the axes, then flip x, flip y.
 _ROTATION_FILTERS = {
     (False, True, False): [("hflip", "")],
     (False, False, True): [("vflip", "")],
@@ -72,22 +72,22 @@ _ROTATION_FILTERS = {
 
 
 def rotation_filters(frame: VideoFrame) -> Sequence[tuple[str, str]]:
-    """Return the filters, by name and options, that show a frame as players do, turned by right angles."""
+    """Return the filters, as (name, options), that rotate and flip a frame as its display matrix says."""
     return _ROTATION_FILTERS.get(_read_display_matrix(frame), ())
 
 
 def is_sideways(frame: VideoFrame) -> bool:
-    """Whether its width is the height that players show."""
+    """Return whether width and height are swapped when the frame is shown."""
     return _read_display_matrix(frame)[0]
 
 
 def _read_display_matrix(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    # The side data of a frame and the frame keep each other in memory: a small copy has the same.
+    # A frame and its side data keep each other in memory, so the side data of a small copy is read.
     small = frame.reformat(2, 2, "gray", interpolation=Interpolation.POINT, threads=1)
     data = small.side_data.get("DISPLAYMATRIX")
     if not isinstance(data, SideData) or data.buffer_size < struct.calcsize(_DISPLAY_MATRIX):
         return False, False, False
-    # A pixel at x, y is shown at a * x + c * y, b * x + d * y.
+    # A pixel at (x, y) is shown at (a * x + c * y, b * x + d * y).
     a, b, _, c, d, *_ = struct.unpack_from(_DISPLAY_MATRIX, bytes(data))
     exchanged = abs(b) + abs(c) > abs(a) + abs(d)
     return (True, c < 0, b < 0) if exchanged else (False, a < 0, d < 0)

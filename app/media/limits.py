@@ -1,4 +1,4 @@
-"""Limits on media files: how long they may play, and how much time and how many bytes reading one may cost."""
+"""Limits on media files: how long they may play, and how much time and how many bytes reading one may take."""
 
 import io
 import threading
@@ -10,28 +10,28 @@ from app.core.errors import StageFailed
 
 
 class ReadLimitExceeded(Exception):
-    """A file costs more than it may."""
+    """Reading a file takes too much time or too many bytes."""
 
     def __init__(self) -> None:
         super().__init__("the file takes too long to read")
 
 
 class ProcessingStopped(Exception):
-    """Somebody has said that the work is to end."""
+    """The `stopping` event was set."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """What reading one file may cost."""
+    """The most seconds and bytes that reading one file may take."""
 
     seconds: float
     bytes: int
 
 
 class BoundedFile(io.RawIOBase):
-    """A file that ends where its limits are reached or where it cannot be read; FFmpeg goes on after an exception.
+    """A file that reports its end when a limit is reached, a read fails, or `stopping` is set.
 
-    It ends, too, as soon as somebody sets `stopping`.
+    FFmpeg goes on after an exception, but not at the end of a file: call `check_limits` afterwards.
     """
 
     def __init__(self, file: BinaryIO, limits: ReadLimits, stopping: threading.Event | None = None) -> None:
@@ -40,13 +40,13 @@ class BoundedFile(io.RawIOBase):
         self._left = limits.bytes
         self._deadline = time.monotonic() + limits.seconds
         self._failure: Exception | None = None
-        self.is_spent = False
+        self.is_limit_reached = False
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more is to be read; FFmpeg goes on with packets that are in its buffer or have no bytes."""
-        self.is_spent = self.is_spent or self._left <= 0 or time.monotonic() > self._deadline
-        return self.is_spent or self._failure is not None or self._stopping.is_set()
+        """Return whether to stop reading; FFmpeg goes on with packets that are buffered or empty."""
+        self.is_limit_reached = self.is_limit_reached or self._left <= 0 or time.monotonic() > self._deadline
+        return self.is_limit_reached or self._failure is not None or self._stopping.is_set()
 
     @property
     def seconds_left(self) -> float:
@@ -79,54 +79,51 @@ class BoundedFile(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def check(self) -> None:
-        """Raise what reading raised."""
+    def raise_read_error(self) -> None:
         if self._failure is not None:
             raise self._failure
 
     def check_limits(self) -> None:
-        """Raise what reading raised, `ProcessingStopped`, or `ReadLimitExceeded` if reading had to end early."""
-        self.check()
+        """Raise the read error, `ProcessingStopped` or `ReadLimitExceeded`, if there was any."""
+        self.raise_read_error()
         if self._stopping.is_set():
             raise ProcessingStopped
-        if self.is_spent or time.monotonic() > self._deadline:
+        if self.is_limit_reached or time.monotonic() > self._deadline:
             raise ReadLimitExceeded
 
 
 def measure_file_size(file: "BinaryIO | BoundedFile") -> int:
-    """Return the bytes of a file, and go back to its beginning."""
+    """Return the size of a file in bytes, and rewind it."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     return size
 
 
 DEFAULT_MAX_HOURS = 12.0  # the default of the setting
-# Codecs of radio links and codecs that store digital silence need 300 bit/s and more, and so does a picture that never
-# changes. What is shorter than the first is believed: a recording may have been paused.
+# The most economical speech codecs, digital silence and static video need 300 bit/s and more. Up to the first limit any
+# duration is plausible: a recording may have been paused.
 _ALWAYS_PLAUSIBLE_SECONDS = 600.0
 _MIN_BYTES_PER_SECOND = 32
-# Work on a file of any size, and on what each of its bytes is worth: a minute for 600 kB.
+# Base time for any file, and one more second for each 10 kB.
 _WORK_SECONDS = 600.0
 _WORK_BYTES_PER_SECOND = 10_000
 
 
 def max_plausible_duration(size: int) -> float:
-    """Return the most seconds that a file of `size` bytes is believed to last; time stamps can say anything."""
+    """Return the longest plausible duration, in seconds, of a file of `size` bytes."""
     return _ALWAYS_PLAUSIBLE_SECONDS + size / _MIN_BYTES_PER_SECOND
 
 
 def processing_time_limit(size: int, most: float) -> float:
-    """Return the seconds that work on a file of `size` bytes may take, at most `most`."""
     return min(_WORK_SECONDS + size / _WORK_BYTES_PER_SECOND, most)
 
 
 def check_max_hours(seconds: float, max_hours: float) -> None:
-    """Raise `StageFailed` for a video that is longer than the setting allows."""
     if seconds > max_hours * 3600:
         raise StageFailed(f"The video is longer than {max_hours:g} hours, the limit that MAX_VIDEO_HOURS sets")
 
 
 def check_plausible_duration(seconds: float, size: int) -> None:
-    """Raise `StageFailed` for more seconds than a file of `size` bytes can hold."""
+    """Raise `StageFailed` if a file of `size` bytes cannot hold so many seconds."""
     if seconds > max_plausible_duration(size):
         raise StageFailed("The time stamps of the video are wrong: its file is too small to be as long as they say")

@@ -1,5 +1,7 @@
-"""Copies of videos that browsers play, for those whose own files they do not: MP4 with streams that are copied where
-they fit, H.264 and AAC elsewhere, and M4A for audio without a picture."""
+"""Playable copies of videos whose files browsers do not play: MP4, or M4A for audio without video.
+
+Streams are copied if they fit, and encoded as H.264 and AAC otherwise.
+"""
 
 import logging
 import threading
@@ -48,15 +50,13 @@ _log = logging.getLogger(__name__)
 _PLAN_LIMITS = ReadLimits(seconds=60.0, bytes=1024**4)
 _LIMIT_SECONDS = 24 * 3600.0
 _MAX_BYTES = 64 * 1024**3
-_START_TOLERANCE_SECONDS = (
-    0.1  # browsers show a file that begins later at the times of its stamps, and not from 0:00 on
-)
+_START_TOLERANCE_SECONDS = 0.1  # browsers show larger first time stamps instead of 0:00
 _DURATION_TOLERANCE_SECONDS, _DURATION_TOLERANCE_SHARE = (
     1.0,
     0.02,
-)  # a copy that is shorter or longer by more than both is none
+)  # beyond both the copy is wrong
 
-# What Chrome, Firefox and Safari play on every system. HEVC is not among it: most computers lack its decoder.
+# Played by Chrome, Firefox and Safari on every system. Not HEVC, for which most computers have no decoder.
 _VIDEO_CODECS = frozenset({"h264", "vp9", "av1"})
 _AUDIO_CODECS = frozenset({"aac", "mp3", "opus", "flac"})
 _BROWSER_CODECS = {
@@ -69,18 +69,18 @@ _BROWSER_CODECS = {
     "audio/ogg": (frozenset(), frozenset({"opus", "vorbis", "flac"})),
     "audio/wav": (frozenset(), frozenset({"pcm_s16le", "pcm_u8", "pcm_s24le", "pcm_s32le", "pcm_f32le"})),
 }
-# Files whose packets say when their frames are shown.
+# Formats whose packets have presentation times.
 _REMUXABLE_TYPES = frozenset(
     {"video/mp4", "video/3gpp", "video/quicktime", "video/x-matroska", "video/webm", "video/mp2t", "video/x-flv"}
 )
 _PARSING_DECODERS = "h264,vp9,libdav1d,av1,aac,mp3,mp3float,opus,libopus,flac"
-# Profiles of H.264 with 8 bits for each sample and colours at half the size.
+# Profiles of H.264 with 8 bits and 4:2:0.
 _H264_PROFILES = frozenset({"Constrained Baseline", "Baseline", "Main", "High", "Extended"})
 
 
 @dataclass(frozen=True, slots=True)
 class PlayableCopyPlan:
-    """How a copy is made: what of the original is copied and not encoded, and how long it plays."""
+    """Which streams a copy takes over without encoding, and its duration in seconds."""
 
     seconds: float
     is_audio_only: bool
@@ -93,13 +93,13 @@ class PlayableCopyPlan:
 
 
 def plan_playable_copy(
-    file: BinaryIO, stopping: threading.Event, declares_more: bool = False, max_hours: float = DEFAULT_MAX_HOURS
+    file: BinaryIO, stopping: threading.Event, overstates_duration: bool = False, max_hours: float = DEFAULT_MAX_HOURS
 ) -> PlayableCopyPlan | None:
-    """Return how a copy of a file is made that browsers play, None where they play the file itself; it blocks.
+    """Plan a copy that browsers play, None if they play the file itself; blocks.
 
-    Browsers show the duration that a file declares: one that was cut off and `declares_more` needs a copy. A file that
-    is longer than `max_hours`, or of which more would be encoded than it can hold, has none.
-    Raises `StageFailed`, `Stopped`, and what reading the file raises.
+    A truncated file that `overstates_duration` needs a copy, because browsers show the declared duration. Raises
+    `StageFailed` (also for a file longer than `max_hours`, or with more to encode than it can hold),
+    `ProcessingStopped`, and what reading the file raises.
     """
     head = file.read(SIGNATURE_BYTES)
     bounded = BoundedFile(file, _PLAN_LIMITS, stopping)
@@ -107,7 +107,7 @@ def plan_playable_copy(
     try:
         timeline = read_timeline(bounded, may_read_all=True)
         with open_container(bounded) as container:
-            copy = _plan_copy(container, timeline, detect_content_type(head, ""), declares_more)
+            copy = _plan_copy(container, timeline, detect_content_type(head, ""), overstates_duration)
         if copy is not None:
             _check_copy_duration(copy, measure_file_size(file), max_hours)
         return copy
@@ -118,9 +118,9 @@ def plan_playable_copy(
 
 
 def make_playable_copy(file: BinaryIO, copy: PlayableCopyPlan, target: Path, stopping: threading.Event) -> None:
-    """Write a copy to `target`, all of it or nothing; it blocks. What cannot be copied after all is encoded.
+    """Write a copy to `target`; blocks. The write is atomic. Streams that cannot be copied are encoded.
 
-    Raises `StageFailed`, `Stopped`, what reading the file raises, and `OSError` for the target.
+    Raises `StageFailed`, `ProcessingStopped`, what reading the file raises, and `OSError` for the target.
     """
     size = measure_file_size(file)
     limit_seconds = processing_time_limit(size, _LIMIT_SECONDS)
@@ -155,7 +155,7 @@ class _CannotRemux(Exception):
 
 
 def _plan_copy(
-    container: InputContainer, timeline: Timeline, kind: str, declares_more: bool
+    container: InputContainer, timeline: Timeline, kind: str, overstates_duration: bool
 ) -> PlayableCopyPlan | None:
     video, audio = choose_video_stream(container), choose_audio_stream(container)
     if video is not None and not can_decode_stream(video):
@@ -164,7 +164,7 @@ def _plan_copy(
     played_video, played_audio = _BROWSER_CODECS.get(kind, (frozenset(), frozenset()))
     is_played = video_codec in {None, *played_video} and audio_codec in {None, *played_audio}
     is_played = is_played and abs(timeline.origin) <= _START_TOLERANCE_SECONDS and _has_browser_profile(video)
-    if is_played and (video_codec or audio_codec) and not declares_more:
+    if is_played and (video_codec or audio_codec) and not overstates_duration:
         return None
     if timeline.duration_seconds is None:
         raise StageFailed("No playable copy can be made: the duration of the video is unknown")
@@ -198,7 +198,6 @@ def _is_complete_copy(target: Path, copy: PlayableCopyPlan) -> bool:
 
 
 def _remux_streams(file: BoundedFile, copy: PlayableCopyPlan, target: Path) -> None:
-    """Write the packets of the video as they are, and those of its audio or an encoding of it."""
     file.seek(0)
     timeline = read_timeline(file)
     with (
@@ -224,13 +223,13 @@ def _remux_streams(file: BoundedFile, copy: PlayableCopyPlan, target: Path) -> N
 
 
 class _RemuxedTrack:
-    """Packets that go into the copy as they are, with 0 for the time at which the original begins."""
+    """Packets that are copied, with time stamps that start at 0."""
 
     def __init__(self, output: OutputContainer, stream: VideoStream | AudioStream, origin: float) -> None:
         self._output = output
         self._stream = output.add_stream_from_template(stream)
         self._origin = origin
-        self._held: list[Packet[Stream]] = []  # the first ones, of which only those behind tell when they are decoded
+        self._held: list[Packet[Stream]] = []  # first packets without a decoding time, which later ones imply
 
     def add(self, packet: "Packet[Stream]") -> None:
         if not packet.size:
@@ -264,17 +263,17 @@ class _TranscodedAudioTrack:
         self._encoder = output.add_stream(
             AUDIO_CODEC, rate=AUDIO_SAMPLE_RATE, layout=self._layout, bit_rate=AUDIO_BIT_RATE
         )
-        self._sound = ContinuousAudio(self._layout, AUDIO_SAMPLE_RATE, origin, None)
+        self._audio = ContinuousAudio(self._layout, AUDIO_SAMPLE_RATE, origin, None)
         self._wanted = round(seconds * AUDIO_SAMPLE_RATE)
         self._given = 0
 
     def add(self, packet: "Packet[Stream]") -> None:
         for frame in decode_packet(packet):
             if isinstance(frame, AudioFrame):
-                self._encode(self._sound.add(frame))
+                self._encode(self._audio.add(frame))
 
     def finish(self) -> None:
-        self._encode(self._sound.finish())
+        self._encode(self._audio.finish())
         self._output.mux(self._encoder.encode(None))
 
     def _encode(self, chunks: Iterator[bytes]) -> None:

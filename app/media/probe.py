@@ -1,4 +1,4 @@
-"""What is in a video or audio file: duration, codecs, resolution, frame rate and size, read with PyAV."""
+"""Probing of media files with PyAV: duration, codecs, resolution, frame rate, size, and whether they are truncated."""
 
 import os
 from dataclasses import dataclass, replace
@@ -35,25 +35,25 @@ from app.media.truncation import (
     mp3_duration_before_truncation,
 )
 
-# A film of hours that lost its duration is read from end to end to find it.
+# A file without a declared duration is read from end to end.
 _LIMITS = ReadLimits(seconds=20.0, bytes=4 * 1024**3)
-_MAX_VIDEO_PACKETS = 100  # that are decoded where only a frame tells the size of the picture
-_ROTATABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})  # that say how a picture is turned
+_MAX_VIDEO_PACKETS = 100  # decoded where only a frame tells the resolution
+_ROTATABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})  # with a display matrix
 _FORMAT_ALIASES = {"matroska": "mkv", "mov": "mp4"}
-# What a file without a telling name is called by. WebM is Matroska with these codecs and no others.
+# Extensions of formats named otherwise. WebM is Matroska with only these codecs.
 _EXTENSIONS = {"mpegts": ".ts", "mpeg": ".mpg"}
 _WEBM_CODECS = frozenset({"vp8", "vp9", "av1", "opus", "vorbis", None})
 
 
 class NotAVideo(Exception):
-    """A file that PyAV cannot open or that has neither a picture nor audio; the text says which."""
+    """A file that PyAV cannot open, or without video and audio; the text says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """What a video file says of itself. `format` is short ("mp4"), codecs have FFmpeg's names ("h264", "aac").
+    """Properties of a media file. `format` is short ("mp4"), codecs have FFmpeg's names ("h264", "aac").
 
-    Audio without a picture has no video codec, no resolution and no frame rate.
+    Audio without video has no video codec, resolution or frame rate.
     """
 
     duration_seconds: float | None
@@ -63,21 +63,20 @@ class MediaInfo:
     resolution: str | None
     frame_rate: float | None
     format: str
-    declared_seconds: float | None = None  # how long a file says it is that was cut off before
-    ends_early: bool = False  # it was cut off, whatever it says
+    declared_seconds: float | None = None  # by a truncated file
+    ends_early: bool = False  # truncated, whatever it declares
 
     @property
     def extension(self) -> str:
-        """What the name of such a file ends in, whatever it was called when it came."""
         if self.format == "mkv" and {self.video_codec, self.audio_codec} <= _WEBM_CODECS:
             return ".webm"
         return _EXTENSIONS.get(self.format, f".{self.format}")
 
 
 def probe_media(path: Path) -> MediaInfo:
-    """Read a video file's own description; it blocks. Raises `NotAVideo`, and `OSError` where it cannot be read.
+    """Read the properties of a media file; blocks. Raises `NotAVideo`, and `OSError` if it cannot be read.
 
-    A duration that takes too long to find is unknown, and so is that of a file that says none and has no packets.
+    The duration is None if it takes too long to find, or if the file declares none and has no packets.
     """
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -104,7 +103,6 @@ def probe_media(path: Path) -> MediaInfo:
 
 
 def _detect_truncation(info: MediaInfo, file: BinaryIO, size: int) -> MediaInfo:
-    """Add whether the file ends early, and how long it was before where it says so."""
     seconds, declared = info.duration_seconds, info.declared_seconds
     if seconds is not None and declared is None:
         file.seek(0)
@@ -124,7 +122,7 @@ def _describe_non_media_content(file: BinaryIO) -> str | None:
 
 
 def size_in_kb(size_in_bytes: int) -> int:
-    """Return kilobytes of 1024 bytes, rounded up."""
+    """Return a size in units of 1024 bytes, rounded up."""
     return -(-size_in_bytes // 1024)
 
 
@@ -134,7 +132,7 @@ def _probe_streams(container: InputContainer, file: BoundedFile, path: Path, siz
         return _probe_audio_only(container, file, path, size)
     codec = _codec_name(video)
     if codec is None or not can_decode_stream(video):
-        raise NotAVideo("the codec of its picture is unknown, or it is damaged")
+        raise NotAVideo("its video codec is unknown, or it is damaged")
     if container.format.name == "gif" and _is_single_image(container, video):
         raise NotAVideo("the file is an image (GIF), no video and no audio")
     width, height = _read_resolution(container, video)
@@ -159,7 +157,7 @@ def _probe_audio_only(container: InputContainer, file: BoundedFile, path: Path, 
     found = _probe_audio_stream(container, file)
     if found is None:
         file.check_limits()
-        raise NotAVideo("the file has no picture and no audio that can be decoded")
+        raise NotAVideo("the file has no video and no audio that can be decoded")
     audio, duration = found
     name = _format_name(container.format.name, path)
     return MediaInfo(
@@ -179,13 +177,12 @@ def _is_single_image(container: InputContainer, video: VideoStream) -> bool:
 
 
 def _read_resolution(container: InputContainer, video: VideoStream) -> tuple[int, int]:
-    """Return what the file says; where only its frames tell, one of them is decoded."""
     if not video.width or not video.height:
         _decode_one_frame(container, video)
     if not video.width or not video.height:
-        raise NotAVideo("the size of its picture is unknown, or it is damaged")
+        raise NotAVideo("its resolution is unknown, or it is damaged")
     if video.width * video.height > MAX_PIXELS:
-        raise NotAVideo("its picture has more than 7680 times 4320 pixels")
+        raise NotAVideo("its frames have more than 7680 times 4320 pixels")
     return video.width, video.height
 
 
@@ -195,18 +192,17 @@ def _decode_one_frame(container: InputContainer, video: VideoStream) -> VideoFra
         try:
             if frames := video.codec_context.decode(packet):
                 return frames[0]
-        except av.FFmpegError:  # others may be whole
+        except av.FFmpegError:  # later packets may be whole
             continue
     return None
 
 
 def _codec_name(stream: Stream | None) -> str | None:
-    codec = getattr(stream, "codec", None)  # a stream that FFmpeg has no decoder for lacks the attribute
+    codec = getattr(stream, "codec", None)  # missing without a decoder
     return None if codec is None else str(codec.canonical_name)
 
 
 def _measure_duration(info: MediaInfo, file: BoundedFile) -> MediaInfo:
-    """Add the duration, unless it takes too long to find; what else a file says is true all the same."""
     file.seek(0)
     try:
         timeline = read_timeline(file, may_read_all=True)
@@ -216,20 +212,20 @@ def _measure_duration(info: MediaInfo, file: BoundedFile) -> MediaInfo:
 
 
 def _format_name(names: str, path: Path) -> str:
-    """Return the one of FFmpeg's names ("mov,mp4,m4a") that the file goes by, or the first."""
+    """Return the name among FFmpeg's ("mov,mp4,m4a") that matches the file's extension, else the first."""
     known = names.split(",")
     suffix = path.suffix.lower().removeprefix(".")
     return suffix if suffix in known else _FORMAT_ALIASES.get(known[0], known[0])
 
 
-_MAX_AUDIO_PACKETS = 100  # that are decoded to find out whether any can be
-# Files of these have no index: what FFmpeg reports is a guess from the bit rate, or what a header once said.
+_MAX_AUDIO_PACKETS = 100  # tried until one can be decoded
+# Formats without an index: FFmpeg estimates the duration from the bit rate, or repeats an outdated header.
 _UNINDEXED_FORMATS = frozenset({"mp3", "aac", "ac3", "amr"})
 
 
 @dataclass(slots=True)
 class _PacketTotals:
-    """What the packets of a stream come to: the time at which the last one ends, and how many have no time."""
+    """The end of the last packet, in ticks, and the number of packets without a time."""
 
     end: int = 0
     untimed: int = 0
@@ -242,9 +238,9 @@ class _PacketTotals:
 
 
 def _probe_audio_stream(container: InputContainer, file: BoundedFile) -> tuple[AudioStream, float | None] | None:
-    """Return the audio that a player plays, and its seconds where only its packets tell them.
+    """Return the audio stream to play, and its duration if only its packets tell it.
 
-    None where there is no audio, or no frame at its beginning can be decoded.
+    None if there is no audio, or no frame at its start can be decoded.
     """
     stream = choose_audio_stream(container)
     if stream is None:
@@ -264,7 +260,7 @@ def _probe_audio_stream(container: InputContainer, file: BoundedFile) -> tuple[A
         if file.has_ended:
             break
         measured.add(packet)
-    return stream, said if file.is_spent else _measured_duration(measured, container, stream) or said
+    return stream, said if file.is_limit_reached else _measured_duration(measured, container, stream) or said
 
 
 def _can_decode_packet(packet: "Packet[AudioStream]") -> bool:
@@ -277,5 +273,5 @@ def _can_decode_packet(packet: "Packet[AudioStream]") -> bool:
 def _measured_duration(measured: _PacketTotals, container: InputContainer, stream: AudioStream) -> float:
     if measured.end and stream.time_base:
         return float(measured.end * stream.time_base) - (container.start_time or 0) / av.time_base
-    context = stream.codec_context  # it has decoded a frame, so that it knows how long each is
+    context = stream.codec_context  # has decoded a frame, so the frame size is known
     return measured.untimed * context.frame_size / context.sample_rate if context.sample_rate else 0.0

@@ -1,6 +1,6 @@
-"""What the index of an MP4 or QuickTime file unpacks to, found out before FFmpeg reads it.
+"""Size of the sample tables of MP4 and QuickTime files, computed before FFmpeg unpacks them (ISO/IEC 14496-12).
 
-An index names runs of samples of equal length, and FFmpeg makes an entry of each sample: of 2.5 kB it makes gigabytes.
+A table names runs of equal samples, and FFmpeg allocates an entry for each sample: 2.5 kB can become gigabytes.
 """
 
 import re
@@ -9,14 +9,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-# An entry takes some 40 bytes. Real samples have bytes themselves; a video that was cut off has lost most of them.
+# An entry takes about 40 bytes of memory. Real samples have bytes of their own, most of which a truncated file lost.
 _FREE_ENTRIES, _MAX_ENTRIES = 2_000_000, 40_000_000
-_HEADER_BYTES = 256 * 1024**2  # that are read of one box; those of a day have less
-_UNPACKED_BYTES = 64 * 1024**2  # of all compressed headers of a file; real ones have one, of some megabytes
+_HEADER_BYTES = 256 * 1024**2  # read of one box; a recording of a day has less
+_UNPACKED_BYTES = 64 * 1024**2  # of all compressed headers of a file; real files have one of a few megabytes
 _UNPACKED_AT_ONCE, _PACKED_AT_ONCE = 1024**2, 64 * 1024
-_MAX_BOXES = 1_000_000  # of a header, and of a file
+_MAX_BOXES = 1_000_000  # in a header and in a file
 _MAX_DEPTH = 16
-_SAMPLES_AT_ONCE = 1024  # of uncompressed audio, in one entry
+_SAMPLES_AT_ONCE = 1024  # of uncompressed audio per entry
 _BOX_BYTES, _LONG_BOX_BYTES = 8, 16
 _CONTAINERS = frozenset(
     b"moov trak mdia minf stbl edts mvex moof traf udta dinf tapt tref wave ilst sinf schi gmhd".split()
@@ -25,20 +25,20 @@ _TABLES = frozenset(b"trak hdlr stts stsz stz2 stsc stco co64 elst trun cmvd".sp
 _LEAVES = frozenset(
     b"stss stps ctts sdtp sbgp sgpd saiz saio senc covr mdat stts stsz stz2 stsc stco co64 trun".split()
 )
-# What FFmpeg looks for anywhere in a file, and where it looks for a header that a recorder has not finished.
+# Boxes that FFmpeg reads anywhere in a file, and those in which recorders leave an unfinished header.
 _HEADERS, _HIDDEN = _CONTAINERS | _TABLES | {b"cmov", b"meta", b"stsd"}, frozenset({b"free", b"hoov"})
 _ANY_TABLE = re.compile(b"|".join(sorted(_TABLES)))
-_COUNTS_OF_RUN = (0x100, 0x200, 0x400, 0x800)  # flags of `trun`: what is written for each sample
+_COUNTS_OF_RUN = (0x100, 0x200, 0x400, 0x800)  # flags of `trun`: fields present for each sample
 
 _Box = tuple[bytes, memoryview]
 
 
 class _IndexTooLarge(Exception):
-    """A header that no recording has."""
+    """A header larger than that of any recording."""
 
 
 class _DecompressionBudget:
-    """Bytes that the compressed headers of a file may still unpack to."""
+    """The bytes to which the compressed headers of a file may still unpack."""
 
     def __init__(self) -> None:
         self._left = _UNPACKED_BYTES
@@ -50,7 +50,7 @@ class _DecompressionBudget:
 
 
 def has_oversized_index(file: BinaryIO, size: int) -> bool:
-    """Whether the index of a file of `size` bytes has more entries than there can be samples."""
+    """Return whether the sample tables of a file of `size` bytes have more entries than it can have samples."""
     limit, entries, budget = min(_FREE_ENTRIES + size, _MAX_ENTRIES), 0, _DecompressionBudget()
     try:
         for header in _read_header_boxes(file, size):
@@ -63,7 +63,6 @@ def has_oversized_index(file: BinaryIO, size: int) -> bool:
 
 
 def _read_header_boxes(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """Yield the boxes of a file that are not its media; a file of another kind has none."""
     position = 0
     for _ in range(_MAX_BOXES):
         if position + _BOX_BYTES > size:
@@ -84,7 +83,7 @@ def _read_header_boxes(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 def _read_table_boxes(header: memoryview, budget: _DecompressionBudget) -> list[_Box]:
-    """Return the tables of a header. Of fragments, of which there are many, it is enough to find their runs."""
+    """Return the tables of a header. For fragments, which are many, their runs suffice."""
     found = list(_ANY_TABLE.finditer(header)) if bytes(header[4:8]) == b"moof" else []
     if found and all(each[0] == b"trun" for each in found):
         starts = [each.start() - 4 for each in found]
@@ -93,7 +92,6 @@ def _read_table_boxes(header: memoryview, budget: _DecompressionBudget) -> list[
 
 
 def _read_box_header(data: memoryview, rest: int) -> tuple[int, bytes, int]:
-    """Return the length of a box, its kind, and where its content begins."""
     length, kind = int.from_bytes(data[:4], "big"), bytes(data[4:8])
     if length == 1:
         return int.from_bytes(data[8:16], "big"), kind, _LONG_BOX_BYTES
@@ -101,9 +99,9 @@ def _read_box_header(data: memoryview, rest: int) -> tuple[int, bytes, int]:
 
 
 def _walk_boxes(data: memoryview, budget: _DecompressionBudget, depth: int = 0) -> Iterator[_Box]:
-    """Yield the kinds and contents of boxes in their order, the outer ones first.
+    """Yield types and contents of boxes in order, the outer ones first.
 
-    In a box of another kind tables are found by their names: FFmpeg takes them from nearly everywhere.
+    In boxes of unknown type, tables are found by name, because FFmpeg reads them from almost anywhere.
     """
     position = 0
     for _ in range(_MAX_BOXES):
@@ -124,7 +122,7 @@ def _walk_nested_boxes(kind: bytes, content: memoryview, budget: _DecompressionB
         raise _IndexTooLarge
     if kind in _CONTAINERS:
         yield from _walk_boxes(content, budget, depth + 1)
-    elif kind == b"meta":  # with a version in front of the boxes or without one
+    elif kind == b"meta":  # with or without a version field
         first = next((place for place in range(0, len(content), 4) if bytes(content[place : place + 4]) == b"hdlr"), 4)
         yield from _walk_boxes(content[max(first - 4, 0) :], budget, depth + 1)
     elif kind not in _LEAVES:
@@ -136,7 +134,6 @@ def _walk_nested_boxes(kind: bytes, content: memoryview, budget: _DecompressionB
 
 
 def _decompress_header(data: memoryview, budget: _DecompressionBudget) -> bytes:
-    """Return the header of an old QuickTime file; of what is none, nothing, which costs a piece of the budget too."""
     unpacker, pieces = zlib.decompressobj(), [b""]
     budget.take(_UNPACKED_AT_ONCE)
     try:
@@ -154,7 +151,6 @@ def _decompress_header(data: memoryview, budget: _DecompressionBudget) -> bytes:
 
 
 def _count_entries(boxes: Sequence[_Box], size: int) -> Iterator[int]:
-    """Yield how many entries each track of a header and each run of a fragment has."""
     starts = [number for number, (kind, _) in enumerate(boxes) if kind == b"trak"]
     for start, end in zip([0, *starts], [*starts, len(boxes)], strict=True):
         track = boxes[start:end]
@@ -169,14 +165,13 @@ def _box_contents(boxes: Sequence[_Box], *kinds: bytes) -> list[memoryview]:
 
 
 def _is_uncompressed_audio(track: Sequence[_Box]) -> bool:
-    """Whether each sample lasts one tick of the clock, so that FFmpeg takes many of a chunk as one."""
+    """Return whether each sample lasts one tick: FFmpeg then merges the samples of a chunk."""
     runs = [(_read_uint32(each, 4), _read_uint32(each, 12)) for each in _box_contents(track, b"stts")]
     handlers = {bytes(each[8:12]) for each in _box_contents(track, b"hdlr")}
     return runs == [(1, 1)] and b"soun" in handlers and b"vide" not in handlers
 
 
 def _count_audio_chunks(track: Sequence[_Box], size: int) -> int:
-    """Return how many entries the chunks of uncompressed audio can have."""
     chunks = sum(min(_read_uint32(each, 4), size) for each in _box_contents(track, b"stco", b"co64"))
     longest = 0
     for each in _box_contents(track, b"stsc"):
@@ -187,7 +182,7 @@ def _count_audio_chunks(track: Sequence[_Box], size: int) -> int:
 
 
 def _count_fragment_run(run: memoryview) -> int:
-    """Return the samples of a run for which nothing is written, or more than there is."""
+    """Return the samples of a run that take no bytes in the file, or more than fit into it."""
     flags, samples = _read_uint32(run, 0) & 0xFFFFFF, _read_uint32(run, 4)
     width = 4 * sum(bool(flags & flag) for flag in _COUNTS_OF_RUN)
     return samples if samples * width > len(run) or not width else 0

@@ -18,13 +18,14 @@ from app.media.timeline import Timeline, read_timeline
 
 _SCENE_LIMITS = ReadLimits(seconds=20.0, bytes=1024**4)
 _SCENE_WIDTH, _SCENE_HEIGHT = 32, 18
-_SCENE_CHANGE = 24.0  # of 255: the mean difference of two small pictures of different scenes is more
+_SCENE_CHANGE = 24.0  # mean difference of two small frames, 0 to 255
 
 
 def find_scene_cuts(video: BinaryIO, stopping: threading.Event) -> list[float]:
-    """Return the seconds at which the picture changes, as far as they are found in a few seconds; it blocks.
+    """Return the times, in seconds, of scene changes at key frames; blocks for at most 20 seconds.
 
-    A video without a picture has none, and a damaged one none from there on. Raises `Stopped`, and what reading raises.
+    Encoders put key frames where scenes change. Later changes are missing if the time is up or the file is damaged.
+    Raises `ProcessingStopped`, and what reading raises.
     """
     bounded = BoundedFile(video, _SCENE_LIMITS, stopping)
     cuts: list[float] = []
@@ -41,11 +42,10 @@ def find_scene_cuts(video: BinaryIO, stopping: threading.Event) -> list[float]:
 
 
 def _detect_scene_cuts(container: InputContainer, file: BoundedFile, timeline: Timeline) -> Iterator[float]:
-    """Yield the time stamps, in seconds, of key frames that look different from the ones before them."""
     before: NDArray[np.int16] | None = None
     for frame in _decode_key_frames(container, file, timeline):
-        picture = frame.reformat(_SCENE_WIDTH, _SCENE_HEIGHT, "rgb24", interpolation=Interpolation.AREA, threads=1)
-        pixels = picture.to_ndarray().astype(np.int16)
+        small = frame.reformat(_SCENE_WIDTH, _SCENE_HEIGHT, "rgb24", interpolation=Interpolation.AREA, threads=1)
+        pixels = small.to_ndarray().astype(np.int16)
         if before is not None and frame.time is not None and np.abs(pixels - before).mean() > _SCENE_CHANGE:
             yield frame.time
         before = pixels

@@ -29,30 +29,30 @@ from app.media.timeline import Timeline, declared_duration, declared_origin
 THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT = 640, 360
 
 _FRAME_LIMITS = ReadLimits(seconds=10.0, bytes=256 * 1024**2)
-_MAX_PACKETS = 600  # for each place in the film: ten seconds at 60 frames per second
-# Where to look for a frame that is not black: shares of the duration, and seconds where that is unknown.
+_MAX_PACKETS = 600  # per seek: ten seconds at 60 frames per second
+# Where to look for a frame that is not black: shares of the duration, or seconds if it is unknown.
 _SEEK_SHARES = (0.1, 0.3, 0.5, 0.7, 0.03)
 _SEEK_SECONDS = (3.0, 10.0, 30.0, 60.0)
-# Mean and standard deviation of red, green and blue (0 to 255), added up: white letters on black are far above.
+# Mean plus standard deviation of red, green and blue (0 to 255): white text on black is far above.
 _MIN_BRIGHTNESS = 32.0
-_JPEG_QUALITY = 4  # mjpeg's scale from 1 (best) to 31, about 85 on the scale of other JPEG encoders
+_JPEG_QUALITY = 4  # 1 (best) to 31; about 85 in other JPEG encoders
 
 
 class NoThumbnail(Exception):
-    """A file of which no still picture can be made; the text says why."""
+    """A file of which no thumbnail can be made; the text says why."""
 
 
 class NoVideoStream(NoThumbnail):
-    """A file that has no picture at all, as audio has none."""
+    """A file without a video stream, such as audio."""
 
     def __init__(self) -> None:
-        super().__init__("the file has no picture")
+        super().__init__("the file has no video stream")
 
 
 def make_thumbnail(file: BinaryIO) -> bytes:
-    """Return a JPEG that fits into 640 by 360 pixels and has the shape of the film as it is shown; it blocks.
+    """Return a JPEG of at most 640 by 360 pixels with the video's aspect ratio; blocks.
 
-    It is the frame at a tenth of the film, at one second at most, or one from further on where that is black. Raises
+    The frame is at a tenth of the duration, but at most one second in, or a later one if that is black. Raises
     `NoThumbnail`, and what reading the file raises.
     """
     bounded = BoundedFile(file, _FRAME_LIMITS)
@@ -67,26 +67,25 @@ def make_thumbnail(file: BinaryIO) -> bytes:
 
 
 def _choose_frame(container: InputContainer, file: BoundedFile) -> VideoFrame:
-    """Return the first frame that is not black, or the least black one, as the still shows it."""
     stream = choose_video_stream(container)
     if stream is None:
         raise NoVideoStream
     if not can_decode_stream(stream):
-        raise NoThumbnail("the codec of its picture is unknown, or it is damaged")
+        raise NoThumbnail("its video codec is unknown, or it is damaged")
     best, best_light = None, -1.0
     try:
-        for picture in _candidate_frames(container, stream):
-            light = _measure_brightness(picture)
+        for frame in _candidate_frames(container, stream):
+            light = _measure_brightness(frame)
             if light > best_light:
-                best, best_light = picture, light
+                best, best_light = frame, light
             if light >= _MIN_BRIGHTNESS:
                 break
     except ReadLimitExceeded:
         if best is None:
             raise
     if best is None:
-        file.check()
-        raise ReadLimitExceeded if file.is_spent else NoThumbnail("no frame of the video can be decoded")
+        file.raise_read_error()
+        raise ReadLimitExceeded if file.is_limit_reached else NoThumbnail("no frame of the video can be decoded")
     return best
 
 
@@ -95,21 +94,20 @@ def _candidate_frames(container: InputContainer, stream: VideoStream) -> Iterato
     start = declared_origin(container)
     duration = declared_duration(container)
     first = min(duration / 10, 1.0) if duration else 1.0
-    if picture := _decode_small_frame(container, stream, start + first, deadline):
-        yield picture
+    if frame := _decode_small_frame(container, stream, start + first, deadline):
+        yield frame
     for seconds in [share * duration for share in _SEEK_SHARES] if duration else _SEEK_SECONDS:
         try:
             container.seek(round((start + seconds) * av.time_base))
-        except av.FFmpegError:  # a file without an index, or its end
+        except av.FFmpegError:  # no index, or the end of the file
             return
-        if picture := _decode_small_frame(container, stream, 0, deadline):
-            yield picture
+        if frame := _decode_small_frame(container, stream, 0, deadline):
+            yield frame
 
 
 def _decode_small_frame(
     container: InputContainer, stream: VideoStream, seconds: float, deadline: float
 ) -> VideoFrame | None:
-    """Return the small picture of a frame, so that no large one is kept while others are decoded."""
     frame = _decode_frame_at(container, stream, seconds, deadline)
     return frame and _scale_for_display(frame, stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio)
 
@@ -117,12 +115,12 @@ def _decode_small_frame(
 def _decode_frame_at(
     container: InputContainer, stream: VideoStream, seconds: float, deadline: float
 ) -> VideoFrame | None:
-    """Return the frame that is shown at a time, or the first one behind it; None where there is no whole one."""
+    """Return the frame shown at a time, or the first one after it; None if none can be decoded."""
     last = None
     try:
         for number, packet in enumerate(container.demux(stream)):
             if time.monotonic() > deadline:
-                if last := next(iter(_decode_video_packet(stream, None)), last):  # what the decoder has held back
+                if last := next(iter(_decode_video_packet(stream, None)), last):  # frames that the decoder still holds
                     return last
                 raise ReadLimitExceeded
             if number >= _MAX_PACKETS:
@@ -131,7 +129,7 @@ def _decode_frame_at(
                 if frame.time is None or frame.time > seconds:
                     return last or frame
                 last = frame
-    except av.FFmpegError:  # the file ends, or is damaged from here on
+    except av.FFmpegError:  # truncated, or damaged from here on
         pass
     return last
 
@@ -144,18 +142,16 @@ def _decode_video_packet(stream: VideoStream, packet: "Packet[VideoStream] | Non
 
 
 def _scale_for_display(frame: VideoFrame, aspect: Fraction | None) -> VideoFrame:
-    """Return the frame as it is shown: small, upright and with square pixels."""
     turn = rotation_filters(frame)
     limits = (THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH) if is_sideways(frame) else (THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT)
     width, height = _fit_dimensions(frame.width * float(aspect or 1), frame.height, *limits)
-    # Two fields are of two times: one of them is a picture without combs.
+    # The two fields of an interlaced frame are of different times: one of them has no combing.
     field = _apply_filters(frame, [("field", "type=top")]) if frame.interlaced_frame and frame.height > 1 else frame
     small = convert_to_jpeg_colours(field, read_colours(frame), width, height)
     return _apply_filters(small, turn) if turn else small
 
 
 def _fit_dimensions(width: float, height: float, widest: int, highest: int) -> tuple[int, int]:
-    """Return even numbers near the two, or of the same proportion where they are too large."""
     scale = min(widest / width, highest / height, 1.0)
     return max(round(width * scale / 2) * 2, 2), max(round(height * scale / 2) * 2, 2)
 
@@ -180,7 +176,6 @@ def _measure_brightness(frame: VideoFrame) -> float:
 
 
 def encode_jpeg(frame: VideoFrame) -> bytes:
-    """Return a frame in yuvj420p as a JPEG."""
     encoder = av.CodecContext.create("mjpeg", "w")
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuvj420p"
     encoder.time_base, encoder.thread_count = Fraction(1), 1
@@ -198,17 +193,17 @@ _BARS = 80
 _BAR_WIDTH, _BAR_DISTANCE = 4, 8  # pixels
 _MAX_BAR_HEIGHT, _MIN_BAR_HEIGHT = 280, 4  # pixels
 _BACKGROUND, _BAR_COLOUR = (16, 24, 40), (94, 200, 210)  # red, green, blue
-_QUIETEST = 0.02  # of full scale: what is quieter is drawn as quiet
-# Of longer audio only a part of what each bar stands for is decoded.
+_QUIETEST = 0.02  # of full scale: quieter audio is not scaled up further
+# Of longer audio only the start of each bar's part is decoded.
 _MAX_DECODED_SECONDS = 600.0
 _PART_SECONDS = 0.5
-_UNUSED_TIMELINE = Timeline(0.0, None)  # how loud it is, one frame after the other, needs no times
+_UNUSED_TIMELINE = Timeline(0.0, None)  # loudness needs no times
 
 
 def draw_waveform(file: BinaryIO) -> bytes:
-    """Return a JPEG of how loud the audio of a file is from its beginning to its end; it blocks.
+    """Return a JPEG of 640 by 360 pixels with the loudness of the audio over time; blocks.
 
-    Raises `NoThumbnail` where no audio can be decoded, and what reading the file raises.
+    Raises `NoThumbnail` if no audio can be decoded, and what reading the file raises.
     """
     bounded = BoundedFile(file, _WAVEFORM_LIMITS)
     try:
@@ -222,10 +217,10 @@ def draw_waveform(file: BinaryIO) -> bytes:
 
 
 def _measure_bars(container: InputContainer, file: BoundedFile) -> NDArray[np.float64]:
-    """Return how loud each bar is, 0 to 1; bars of what cannot be decoded in time are silent."""
+    """Return the loudness of each bar, 0 to 1; bars that cannot be decoded in time are silent."""
     stream, duration = choose_audio_stream(container), declared_duration(container)
     if stream is None:
-        raise NoThumbnail("the file has neither a picture nor audio")
+        raise NoThumbnail("the file has neither video nor audio")
     is_long = duration > _MAX_DECODED_SECONDS
     parts = (
         _sample_loudness(container, file, stream, duration) if is_long else _measure_all_frames(container, file, stream)
@@ -233,9 +228,9 @@ def _measure_bars(container: InputContainer, file: BoundedFile) -> NDArray[np.fl
     found: list[float] = []
     for part in parts:
         found.append(part)
-        if file.is_spent:
+        if file.is_limit_reached:
             break
-    file.check()
+    file.raise_read_error()
     if not found:
         raise NoThumbnail("no audio of the file can be decoded")
     edges = np.linspace(0, len(found), _BARS + 1)
@@ -245,7 +240,6 @@ def _measure_bars(container: InputContainer, file: BoundedFile) -> NDArray[np.fl
 
 
 def _measure_all_frames(container: InputContainer, file: BoundedFile, stream: AudioStream) -> Iterator[float]:
-    """Yield the loudness of each frame."""
     measure = _LoudnessMeter()
     for frame in decode_frames(container, file, _UNUSED_TIMELINE, stream):
         if isinstance(frame, AudioFrame):
@@ -255,12 +249,11 @@ def _measure_all_frames(container: InputContainer, file: BoundedFile, stream: Au
 def _sample_loudness(
     container: InputContainer, file: BoundedFile, stream: AudioStream, duration: float
 ) -> Iterator[float]:
-    """Yield the loudness of the beginning of what each bar stands for."""
     start = declared_origin(container)
     for bar in range(_BARS):
         try:
             container.seek(round((start + duration * bar / _BARS) * av.time_base))
-        except av.FFmpegError:  # a file that cannot be sought in: its beginning has to do
+        except av.FFmpegError:  # not seekable: use its beginning
             yield from _measure_all_frames(container, file, stream)
             return
         yield max(_measure_first_frames(container, file, stream), default=0.0)
@@ -277,7 +270,7 @@ def _measure_first_frames(container: InputContainer, file: BoundedFile, stream: 
 
 
 class _LoudnessMeter:
-    """How loud frames are whose form (samples, channels, rate) may change from one to the next."""
+    """Measures frames whose format, layout and rate may change from one to the next."""
 
     def __init__(self) -> None:
         self._form: tuple[str, str, int] | None = None
@@ -292,13 +285,13 @@ class _LoudnessMeter:
 
 
 def _rms_loudness(frame: AudioFrame) -> float:
-    """Return how loud all channels are; mixed to one, they could cancel each other."""
+    """Return the RMS over all channels, which could cancel each other in a downmix."""
     samples = np.nan_to_num(frame.to_ndarray().astype(np.float64))
     return float(np.sqrt(np.mean(np.square(samples)))) if samples.size else 0.0
 
 
 def _draw_bars(loudness: NDArray[np.float64]) -> bytes:
-    shares = np.clip(loudness / max(loudness.max(), _QUIETEST), 0.0, 1.0) ** 0.7  # closer to how loud it sounds
+    shares = np.clip(loudness / max(loudness.max(), _QUIETEST), 0.0, 1.0) ** 0.7  # closer to perceived loudness
     pixels = np.full((THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, 3), _BACKGROUND, np.uint8)
     for bar, share in enumerate(shares):
         half = max(round(_MAX_BAR_HEIGHT * share / 2), _MIN_BAR_HEIGHT // 2)

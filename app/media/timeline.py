@@ -1,4 +1,4 @@
-"""The clock of a media file: which time stamp players show as 0:00, where it ends, and where its clock starts over."""
+"""Timelines of media files: the time stamp shown as 0:00, the end, and where the clock restarts."""
 
 import hashlib
 import io
@@ -34,16 +34,16 @@ from app.media.truncation import find_truncation_time, has_unknown_riff_size, is
 
 _AnyStream = TypeVar("_AnyStream", bound=Stream)
 
-_REORDERED_PACKETS = 16  # as many frames as can lie out of order
+_REORDERED_PACKETS = 16  # the most frames that codecs reorder
 _MAX_ORIGIN_PACKETS = 200
 _SCAN_SECONDS = 15.0
-_MAX_KEY_FRAMES = 50_000  # that are remembered of a file: one for each second of 14 hours
-# A stream whose time stamps go back by more than the first, or on by more than the second, has another clock.
+_MAX_KEY_FRAMES = 50_000  # kept per file: one for each second of 14 hours
+# Time stamps that jump back or forward by more than this start another clock.
 _JUMP_BACK_SECONDS: Final = 0.5
 _JUMP_FORWARD_SECONDS: Final = 60.0
 _FINGERPRINT_BYTES = 64 * 1024
 _RIFF_HEADER_BYTES = 8
-_INTERLEAVING_BYTES = 4 * 1024**2  # how far apart in a file the packets of one time may lie
+_INTERLEAVING_BYTES = 4 * 1024**2  # between packets of the same time in a file
 
 _scanned_lock = threading.Lock()
 _scanned: "LRUCache[bytes, Timeline]" = LRUCache(64)
@@ -51,7 +51,7 @@ _scanned: "LRUCache[bytes, Timeline]" = LRUCache(64)
 
 @dataclass(frozen=True, slots=True)
 class ClockRestart:
-    """From the byte `position` on, `shift` seconds are added to a file's time stamps to continue those before."""
+    """From byte `position` on, `shift` seconds are added to time stamps to continue the previous clock."""
 
     position: int
     shift: float
@@ -59,7 +59,7 @@ class ClockRestart:
 
 @dataclass(frozen=True, slots=True)
 class KeyFrame:
-    """A place to begin to decode at: its time on the continuous clock, and its byte in the file."""
+    """A key frame: its time on the continuous clock, and its byte offset."""
 
     time: float
     position: int
@@ -67,12 +67,12 @@ class KeyFrame:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Times are seconds on a continuous clock: the time stamps of the file, shifted where its clock starts over.
+    """The continuous clock of a file: its time stamps in seconds, shifted wherever its clock restarts.
 
-    `origin` is what players show as 0:00, the first thing to be seen or heard; `end` is where the last frame or sample
-    of the chosen streams ends, None where that is not known, and `declared_end` where the file says so and was cut off
-    before. `key_frames` are known where the clock starts over, since such a file cannot be sought in by time. One that
-    is not `is_seekable` can only be read from its beginning.
+    `origin` is what players show as 0:00, the first frame or sample. `end` is the end of the last one of the chosen
+    streams, None if unknown, and `declared_end` what a truncated file declares. `key_frames` are known if the clock
+    restarts, because such a file has no usable seek by time. A file that is not `is_seekable` is read from its
+    beginning.
     """
 
     origin: float
@@ -91,7 +91,6 @@ class Timeline:
         return None if self.end is None or self.end <= self.origin else self.end - self.origin
 
     def continue_clock(self, packets: "Iterable[Packet[_AnyStream]]") -> "Iterator[Packet[_AnyStream]]":
-        """Yield the packets of a file, in its order, with time stamps on the continuous clock."""
         positions: dict[int, int] = {}
         for packet in packets:
             if self.restarts:
@@ -103,30 +102,29 @@ class Timeline:
         return next((each.shift for each in reversed(self.restarts) if each.position <= position), 0.0)
 
 
-def read_timeline(film: BoundedFile, needs_end: bool = True, may_read_all: bool = False) -> Timeline:
+def read_timeline(file: BoundedFile, needs_end: bool = True, may_read_all: bool = False) -> Timeline:
     """Return the timeline of a file, which is to be opened again afterwards.
 
-    Less is read of it where its end is not needed. A file that does not say how long it is has an end only where all
-    of it may be read to find out. Raises what `open_container` raises.
+    Without `needs_end` less is read. A file that declares no duration has an end only if `may_read_all`. Raises what
+    `open_container` raises.
     """
-    size = measure_file_size(film)
+    size = measure_file_size(file)
     declared = end = None
-    with open_container(film) as container:
-        origin = _find_origin(container, film, choose_playable_streams(container))
+    with open_container(file) as container:
+        origin = _find_origin(container, file, choose_playable_streams(container))
         needs_scan = _needs_packet_scan(container, may_read_all)
-        is_seekable = not _has_lost_mxf_index(container, film, size)
+        is_seekable = not _has_lost_mxf_index(container, file, size)
         if needs_end and not needs_scan:
-            declared, end = _find_ends(container, choose_playable_streams(container), origin, film, size)
-    film.seek(0)
+            declared, end = _find_ends(container, choose_playable_streams(container), origin, file, size)
+    file.seek(0)
     if needs_scan:
-        return _scan_clock(film, origin)
-    if film.is_spent:
+        return _scan_clock(file, origin)
+    if file.is_limit_reached:
         return Timeline(origin, None, is_seekable=is_seekable)
     return Timeline(origin, end, declared_end=declared, is_seekable=is_seekable)
 
 
 def declared_origin(container: InputContainer) -> float:
-    """Return the time stamp at which the chosen streams begin, as far as it is known before a packet is read."""
     starts = [
         start for stream in choose_playable_streams(container) if (start := _declared_stream_start(stream)) is not None
     ]
@@ -134,32 +132,31 @@ def declared_origin(container: InputContainer) -> float:
 
 
 def declared_duration(container: InputContainer) -> float:
-    """Return the seconds that a header speaks of, 0 for none."""
+    """Return the duration, in seconds, that the header declares, 0 if none."""
     said, start = (container.duration or 0) / av.time_base, max(declared_origin(container), 0.0)
     return said - start if _duration_includes_start(container) and said > start else said
 
 
 def has_unreliable_seek(container: InputContainer) -> bool:
-    """Whether packets have wrong times after a seek: ADPCM in WAV, whose blocks are taken for samples."""
+    """Return whether packets have wrong times after a seek, as ADPCM in WAV has."""
     return container.format.name in ("wav", "w64") and any(
         stream.codec_context.name.startswith("adpcm") for stream in choose_playable_streams(container)
     )
 
 
 def _duration_includes_start(container: InputContainer) -> bool:
-    """Whether the header's duration is the time stamp of the end: Matroska and ASF."""
+    """Return whether the header's duration is the time stamp of the end, as in Matroska and ASF."""
     return container.format.name.startswith(("matroska", "asf"))
 
 
-def _find_origin(container: InputContainer, film: BoundedFile, streams: Sequence[PlayableStream]) -> float:
-    """Return the earliest time stamp of what is decoded: where only a decoder can tell it, the file does not say it."""
+def _find_origin(container: InputContainer, file: BoundedFile, streams: Sequence[PlayableStream]) -> float:
     first: dict[int, float] = {}
     left = {stream.index: _REORDERED_PACKETS if isinstance(stream, VideoStream) else 1 for stream in streams}
     discard_other_streams(container, *streams)
-    packets = read_packets(container, film, streams)
+    packets = read_packets(container, file, streams)
     for _, packet in zip(range(_MAX_ORIGIN_PACKETS), packets, strict=False):
         index, skipped = packet.stream.index, _priming_seconds(packet)
-        # A packet that is not played says all the same when audio begins, where it counts the samples to skip.
+        # A discarded packet still tells when audio begins if it counts priming samples.
         if packet.pts is not None and left[index] and (skipped or not packet.is_discard):
             left[index] -= 1
             first[index] = min(first.get(index, float("inf")), packet_start(packet) + skipped)
@@ -178,7 +175,7 @@ def _declared_stream_start(stream: PlayableStream) -> float | None:
 
 
 def _priming_seconds(packet: "Packet[Stream]") -> float:
-    """Return how much of an audio stream, from this packet on, only starts its decoder up and is not played."""
+    """Return the duration of the encoder delay (priming samples), which is decoded and not played."""
     if not isinstance(packet.stream, AudioStream) or not packet.stream.codec_context.sample_rate:
         return 0.0
     counts = [bytes(data)[:4] for data in packet.iter_sidedata() if data.data_type == "skip_samples"]
@@ -186,17 +183,17 @@ def _priming_seconds(packet: "Packet[Stream]") -> float:
 
 
 def _needs_packet_scan(container: InputContainer, may_read_all: bool) -> bool:
-    """Whether two recordings of the format can be joined by `cat`, or nothing but the last packet tells the end."""
+    """Return whether the format allows concatenated recordings, or only the last packet tells the end."""
     return bool(container.format.flags & cast(int, Flags.ts_discont.value)) or (may_read_all and not container.duration)
 
 
 def _find_ends(
-    container: InputContainer, streams: Sequence[PlayableStream], origin: float, film: BoundedFile, size: int
+    container: InputContainer, streams: Sequence[PlayableStream], origin: float, file: BoundedFile, size: int
 ) -> tuple[float | None, float | None]:
-    """Return where a file of `size` bytes says that it ends, if it was cut off before, and where its streams end."""
+    """Return the declared end if a file of `size` bytes is truncated, and the real end."""
     if not container.duration:
         return None, None
-    # Where only the whole file says how long it is, FFmpeg says the same of each stream, wherever that begins.
+    # Formats that declare one duration for the whole file: FFmpeg repeats it for each stream, wherever it begins.
     said = [] if _duration_includes_start(container) else [_declared_stream_end(stream) for stream in streams]
     declared = max((end for end in said if end is not None), default=origin + declared_duration(container))
     cut = find_truncation_time(streams, size)
@@ -204,50 +201,48 @@ def _find_ends(
         return None, declared
     hint = max(container.start_time or 0, 0) + container.duration if cut is None else round(cut * av.time_base)
     try:
-        if not has_unreliable_seek(container) and not _has_lost_mxf_index(container, film, size):
+        if not has_unreliable_seek(container) and not _has_lost_mxf_index(container, file, size):
             container.seek(hint)
-        end = _last_packet_end(container, film, streams)
-    except av.FFmpegError:  # a file that cannot be sought in
+        end = _last_packet_end(container, file, streams)
+    except av.FFmpegError:  # not seekable
         end = None
-    end = end or search_last_packet_end(container, lambda: map(packet_end, read_packets(container, film, streams)))
+    end = end or search_last_packet_end(container, lambda: map(packet_end, read_packets(container, file, streams)))
     if end is None:
         return None, declared
     is_short = is_truncated(container, streams, declared - origin, end - origin)
-    return (declared if is_short and not _is_estimated_duration(container, film) else None), end
+    return (declared if is_short and not _is_estimated_duration(container, file) else None), end
 
 
-def _last_packet_end(container: InputContainer, film: BoundedFile, streams: Sequence[PlayableStream]) -> float | None:
-    return max(map(packet_end, read_packets(container, film, streams)), default=None)
+def _last_packet_end(container: InputContainer, file: BoundedFile, streams: Sequence[PlayableStream]) -> float | None:
+    return max(map(packet_end, read_packets(container, file, streams)), default=None)
 
 
-def _has_lost_mxf_index(container: InputContainer, film: BoundedFile, size: int) -> bool:
-    """Whether a seek leads to times that are guessed: MXF without its end."""
+def _has_lost_mxf_index(container: InputContainer, file: BoundedFile, size: int) -> bool:
     if container.format.name != "mxf":
         return False
-    with _preserve_position(film):
-        return lacks_mxf_index(film, size)
+    with _preserve_position(file):
+        return lacks_mxf_index(file, size)
 
 
-def _is_estimated_duration(container: InputContainer, film: BoundedFile) -> bool:
-    """Whether what FFmpeg reports as the duration is not what the file says, or that was not known when it was written.
+def _is_estimated_duration(container: InputContainer, file: BoundedFile) -> bool:
+    """Return whether FFmpeg's duration is not the declared one, or that was unknown when written.
 
-    FFmpeg guesses from the bit rate where an ASF file has another length than it says.
+    FFmpeg estimates from the bit rate if an ASF file has another length than it declares.
     """
-    with _preserve_position(film):
-        film.seek(0)
+    with _preserve_position(file):
+        file.seek(0)
         return container.format.name == "asf" or (
-            container.format.name == "avi" and has_unknown_riff_size(film.read(_RIFF_HEADER_BYTES))
+            container.format.name == "avi" and has_unknown_riff_size(file.read(_RIFF_HEADER_BYTES))
         )
 
 
 @contextmanager
-def _preserve_position(film: BoundedFile) -> Iterator[None]:
-    """Let an open container go on to read where it was."""
-    position = film.tell()
+def _preserve_position(file: BoundedFile) -> Iterator[None]:
+    position = file.tell()
     try:
         yield
     finally:
-        film.seek(position)
+        file.seek(position)
 
 
 def _declared_stream_end(stream: PlayableStream) -> float | None:
@@ -257,7 +252,6 @@ def _declared_stream_end(stream: PlayableStream) -> float | None:
 
 
 def _packet_position(packet: "Packet[_AnyStream]", positions: dict[int, int]) -> int:
-    """Return the byte of a packet; where it shares its place with the one before, that of the one before."""
     return positions.get(packet.stream.index, 0) if packet.pos is None else packet.pos
 
 
@@ -279,89 +273,90 @@ class _ClockSegment:
 
 
 class _ClockScanner:
-    """The parts of a file, found in all of its packets."""
+    """Finds the parts of a file with one clock each, from all of its packets."""
 
     def __init__(self) -> None:
-        self._parts = [_ClockSegment(0)]
+        self._segments = [_ClockSegment(0)]
         self._positions: dict[int, int] = {}
         self._key_frames = 0
-        self._last: dict[int, tuple[int, float]] = {}  # by stream, the part it is in and its last decoding time
+        self._last: dict[int, tuple[int, float]] = {}  # by stream: its current segment and last decoding time
 
     def add(self, packet: "Packet[Stream]") -> None:
         position = self._positions[packet.stream.index] = _packet_position(packet, self._positions)
         stamp = packet.dts if packet.dts is not None else packet.pts
         decoded = float((stamp or 0) * packet.time_base)
-        number = self._part_of(packet.stream.index, position, decoded)
+        number = self._segment_of(packet.stream.index, position, decoded)
         self._last[packet.stream.index] = number, decoded
-        part, start = self._parts[number], packet_start(packet)
-        part.start, part.end = min(part.start, start), max(part.end, packet_end(packet))
+        segment, start = self._segments[number], packet_start(packet)
+        segment.start, segment.end = min(segment.start, start), max(segment.end, packet_end(packet))
         if packet.is_keyframe and packet.pos is not None and isinstance(packet.stream, VideoStream):
             self._key_frames += 1
             if self._key_frames <= _MAX_KEY_FRAMES:
-                part.key_frames.append(KeyFrame(start, packet.pos))
+                segment.key_frames.append(KeyFrame(start, packet.pos))
 
-    def _part_of(self, stream: int, position: int, decoded: float) -> int:
-        number = max(index for index, part in enumerate(self._parts) if part.position <= position)
+    def _segment_of(self, stream: int, position: int, decoded: float) -> int:
+        number = max(index for index, segment in enumerate(self._segments) if segment.position <= position)
         before, last = self._last.get(stream, (number, decoded))
         jumps = (
-            decoded < last - _JUMP_BACK_SECONDS or decoded > max(last, self._parts[before].end) + _JUMP_FORWARD_SECONDS
+            decoded < last - _JUMP_BACK_SECONDS
+            or decoded > max(last, self._segments[before].end) + _JUMP_FORWARD_SECONDS
         )
         if not jumps or number != before:
             return number
-        if number == len(self._parts) - 1:
-            self._parts.append(_ClockSegment(position))
-        elif self._parts[number + 1].position - position > _INTERLEAVING_BYTES:
-            return number  # a wrong time stamp, and not where the next part begins
-        self._parts[number + 1].position = position
+        if number == len(self._segments) - 1:
+            self._segments.append(_ClockSegment(position))
+        elif self._segments[number + 1].position - position > _INTERLEAVING_BYTES:
+            return number  # a wrong time stamp, not the start of the next segment
+        self._segments[number + 1].position = position
         return number + 1
 
     def timeline(self, origin: float) -> Timeline:
-        end = self._parts[0].end
+        end = self._segments[0].end
         restarts: list[ClockRestart] = []
-        key_frames = list(self._parts[0].key_frames)
-        for part in self._parts[1:]:
-            shift = end - part.start
-            restarts.append(ClockRestart(part.position, shift))
-            key_frames += [KeyFrame(each.time + shift, each.position) for each in part.key_frames]
-            end = part.end + shift
+        key_frames = list(self._segments[0].key_frames)
+        for segment in self._segments[1:]:
+            shift = end - segment.start
+            restarts.append(ClockRestart(segment.position, shift))
+            key_frames += [KeyFrame(each.time + shift, each.position) for each in segment.key_frames]
+            end = segment.end + shift
         return Timeline(origin, end if end > origin else None, restarts, key_frames if restarts else ())
 
 
-def _scan_clock(film: BoundedFile, origin: float) -> Timeline:
-    """Return what all packets of a file tell; many clips are cut out of one file, and it is not read again for each."""
-    fingerprint = _fingerprint_file(film)
+def _scan_clock(file: BoundedFile, origin: float) -> Timeline:
+    """Scan all packets, or return the cached result: many clips are cut from one file."""
+    fingerprint = _fingerprint_file(file)
     with _scanned_lock:
         known = _scanned.get(fingerprint)
     if known is None:
-        known = _scan_packets(film, origin)
-        if known.end is not None and not film.is_spent:
+        known = _scan_packets(file, origin)
+        if known.end is not None and not file.is_limit_reached:
             with _scanned_lock:
                 _scanned[fingerprint] = known
-    film.seek(0)
+    file.seek(0)
     return known
 
 
-def _fingerprint_file(film: BoundedFile) -> bytes:
-    """Tell files apart by their length, their beginning and their end, wherever they lie."""
-    length = film.seek(0, io.SEEK_END)
+def _fingerprint_file(file: BoundedFile) -> bytes:
+    """Identify a file by its size, its beginning and its end, wherever it is stored."""
+    length = file.seek(0, io.SEEK_END)
     digest = hashlib.sha256(str(length).encode())
     for position in (0, max(length - _FINGERPRINT_BYTES, 0)):
-        film.seek(position)
-        digest.update(film.read(_FINGERPRINT_BYTES))
-    film.seek(0)
+        file.seek(position)
+        digest.update(file.read(_FINGERPRINT_BYTES))
+    file.seek(0)
     return digest.digest()
 
 
-def _scan_packets(film: BoundedFile, origin: float) -> Timeline:
-    """Look at all packets of a file. Where that takes too long, nothing is known but what its header says."""
+def _scan_packets(file: BoundedFile, origin: float) -> Timeline:
+    """Scan all packets; if that takes too long, return only what the header declares."""
     deadline, scan = time.monotonic() + _SCAN_SECONDS, _ClockScanner()
-    with open_container(film) as container:
+    with open_container(file) as container:
         streams = choose_playable_streams(container)
         discard_other_streams(container, *streams)
-        for packet in read_packets(container, film, streams):
+        for packet in read_packets(container, file, streams):
             if time.monotonic() > deadline:
                 break
             scan.add(packet)
         else:
-            return Timeline(origin, None) if film.is_spent else scan.timeline(origin)
+            return Timeline(origin, None) if file.is_limit_reached else scan.timeline(origin)
         return Timeline(origin, origin + container.duration / av.time_base if container.duration else None)

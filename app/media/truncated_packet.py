@@ -1,7 +1,7 @@
-"""Files that end in the middle of a packet, as after a transfer that broke: what the end of each format shows.
+"""Detection of files that end inside a packet, as after a broken transfer, for each container format.
 
-Only what is certain counts. Recordings of live streams are whole and end after any packet, without what closes a file,
-and Ogg files of some phones lack the mark for the end of a stream.
+Only certain signs count: recordings of live streams are whole and end after any packet without a trailer, and Ogg files
+of some phones lack the end-of-stream flag.
 """
 
 import re
@@ -11,9 +11,9 @@ from typing import BinaryIO, Final, Protocol
 
 from app.media.truncation import ASF_HEADER_BYTES, has_unknown_riff_size, read_asf_header
 
-_TAIL_BYTES: Final = 1024**2  # in which the last packets of a file are looked for
-_MAX_PACKETS: Final = 2_000_000  # of a walk over a whole file: those of some hours
-_MIN_SYNC_COUNT: Final = 5  # headers at the right distances are no accident
+_TAIL_BYTES: Final = 1024**2  # searched for the last packets
+_MAX_PACKETS: Final = 2_000_000  # walked over in a whole file: some hours
+_MIN_SYNC_COUNT: Final = 5  # headers at the right distances are no coincidence
 
 _OGG_HEADER_BYTES, _OGG_PAGE_BYTES, _OGG_START = 27, 27 + 255 + 255 * 255, b"OggS\0"
 _TS_SYNC, _TS_LENGTHS = 0x47, (188, 192, 204)
@@ -41,13 +41,13 @@ class _SeekableReader(Protocol):
 
 
 def ends_inside_packet(file: BinaryIO, size: int, container_format: str) -> bool:
-    """Whether a file of `size` bytes ends in the middle of a packet; False where its format does not show it."""
+    """Return whether a file of `size` bytes ends inside a packet; False if its format does not show it."""
     check = _TRUNCATION_CHECKS.get(container_format)
     return check is not None and check(file, size)
 
 
 def lacks_mxf_index(file: "_SeekableReader", size: int) -> bool:
-    """Whether an MXF file has lost its last bytes, or was written without an index of its partitions."""
+    """Return whether an MXF file was truncated, or written without its random index pack."""
     tail = _read_tail(file, size, 4096)
     return not tail[-int.from_bytes(tail[-4:], "big") :].startswith(_MXF_INDEX)
 
@@ -75,7 +75,7 @@ def _ends_inside_ogg_page(file: BinaryIO, size: int) -> bool:
 def _ends_inside_ts_packet(file: BinaryIO, size: int) -> bool:
     tail = _read_tail(file, size, 4096)
     for length in _TS_LENGTHS:
-        lead = 4 if length == 192 else 0  # a time of arrival comes before each packet
+        lead = 4 if length == 192 else 0  # each packet follows a time of arrival
         for left in range(length):  # bytes after the last whole packet
             last = len(tail) - left - length + lead
             if last < 0 or {
@@ -99,7 +99,7 @@ def _ends_inside_ps_packet(file: BinaryIO, size: int) -> bool:
 
 
 def _ps_pack_length(head: bytes) -> int:
-    """Return the length of a pack header, that of MPEG-1 or that of MPEG-2 with its stuffing."""
+    """Return the length of a pack header of MPEG-1 or MPEG-2, stuffing included."""
     if len(head) > 4 and head[4] >> 6 != 1:
         return 12
     return 14 + (head[13] & 7 if len(head) > 13 else 0)
@@ -114,7 +114,7 @@ def _ends_inside_flv_tag(file: BinaryIO, size: int) -> bool:
         position += _FLV_HEADER_BYTES + int.from_bytes(head[1:4], "big")
         if position > size:
             return True
-        position += 4  # the length of the tag once more
+        position += 4  # the length of the tag is repeated
     return False
 
 
@@ -133,7 +133,7 @@ def _ends_inside_matroska_block(file: BinaryIO, size: int) -> bool:
             return False
         position += kind_bytes + length_bytes
         if kind == _MATROSKA_SEGMENT or (kind == _MATROSKA_CLUSTER and is_unknown):
-            continue  # what is inside comes next
+            continue  # descend into it
         position += length
         if position > size:
             return kind in _MATROSKA_BLOCKS and not is_unknown
@@ -141,7 +141,7 @@ def _ends_inside_matroska_block(file: BinaryIO, size: int) -> bool:
 
 
 def _read_ebml_number(head: bytes, keeps_mark: bool) -> tuple[int, int]:
-    """Return a number of variable length, and how many bytes it has: none where they are not all there."""
+    """Return a variable-length number and its length in bytes, (0, 0) if it is incomplete."""
     length = 9 - head[0].bit_length() if head and head[0] else 0
     if len(head) < length:
         return 0, 0
@@ -178,7 +178,7 @@ def _ends_inside_asf_packet(file: BinaryIO, size: int) -> bool:
 
 def _ends_inside_avi_chunk(file: BinaryIO, size: int) -> bool:
     if not has_unknown_riff_size(_read_at(file, 0, 8)):
-        return False  # its header says how long it is
+        return False  # the header declares the length
     position = 12
     for _ in range(_MAX_PACKETS):
         head = _read_at(file, position, 12)
@@ -227,14 +227,12 @@ def _gif_table_bytes(flags: int) -> int:
 
 
 def _skip_gif_blocks(file: BinaryIO, position: int, size: int) -> int:
-    """Return where the blocks of an image or an extension end, beyond the end of a file that has not all of them."""
     while position < size and (length := _read_at(file, position, 1)[0]):
         position += 1 + length
     return position + 1
 
 
 def _ends_inside_audio_frame(sync: bytes, length_of: Callable[[bytes], int], file: BinaryIO, size: int) -> bool:
-    """Whether the last of the frames that follow each other at the end of a file is not all there."""
     tail = _read_tail(file, size, 64 * 1024)
     for first in range(len(tail)):
         position, number = first, 0
@@ -247,14 +245,14 @@ def _ends_inside_audio_frame(sync: bytes, length_of: Callable[[bytes], int], fil
 
 
 def _adts_frame_length(head: bytes) -> int:
-    """Return the length of a frame of AAC, 0 where none begins."""
+    """Return the length in bytes of an ADTS frame (AAC), 0 if none begins here."""
     if len(head) < _AUDIO_HEADER_BYTES or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
         return 0
     return (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
 
 
 def _ac3_frame_length(head: bytes) -> int:
-    """Return the length of a frame of AC-3 or E-AC-3, 0 where none begins."""
+    """Return the length in bytes of an AC-3 or E-AC-3 frame, 0 if none begins here."""
     if len(head) < _AUDIO_HEADER_BYTES or head[:2] != b"\x0b\x77":
         return 0
     if head[5] >> 3 > 10:

@@ -1,4 +1,4 @@
-"""Truncated files, as after a broken transfer: where what is left of them ends, and how long they were before."""
+"""Truncated files, as after a broken transfer: where they end now, and how long they were before."""
 
 import io
 import re
@@ -12,16 +12,16 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-ASF_HEADER_BYTES = 1024**2  # of which the header is the first part
+ASF_HEADER_BYTES = 1024**2  # that contain the header
 _ASF_PROPERTIES_GUID = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_DATA_GUID = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA_HEADER_BYTES = 50
-_ASF_BROADCAST_FLAG = 1  # the lengths were not known when the header was written
+_ASF_BROADCAST_FLAG = 1  # lengths were unknown when the header was written
 
 
 @dataclass(frozen=True, slots=True)
 class AsfHeader:
-    """`seconds` and `data_end` are None where the header was written before they were known."""
+    """Header of ASF files (WMV, WMA). `seconds` and `data_end` are None if unknown when it was written."""
 
     seconds: float | None
     data_start: int
@@ -30,7 +30,6 @@ class AsfHeader:
 
 
 def read_asf_header(head: bytes) -> AsfHeader | None:
-    """Return what the first bytes of a file say, None where they are not those of an ASF file."""
     properties, data = head.find(_ASF_PROPERTIES_GUID), head.find(_ASF_DATA_GUID)
     if properties < 0 or data < 0:
         return None
@@ -38,7 +37,7 @@ def read_asf_header(head: bytes) -> AsfHeader | None:
     def read_number(offset: int, length: int) -> int:
         return int.from_bytes(head[properties + offset : properties + offset + length], "little")
 
-    seconds = read_number(64, 8) / 10_000_000 - read_number(80, 8) / 1000  # without the time for filling a buffer
+    seconds = read_number(64, 8) / 10_000_000 - read_number(80, 8) / 1000  # less the preroll
     data_bytes = int.from_bytes(head[data + 16 : data + 24], "little")
     is_known = not read_number(88, 4) & _ASF_BROADCAST_FLAG
     return AsfHeader(
@@ -49,22 +48,24 @@ def read_asf_header(head: bytes) -> AsfHeader | None:
     )
 
 
-# Headers round, and a stream may end a little before the others.
+# Headers round, and streams end at slightly different times.
 _TOLERANCE_SECONDS, _TOLERANCE_SHARE = 1.0, 0.02
-_LEAD_SECONDS = 1.0  # before the last packet that an index finds whole: those of other streams lie around it
+_LEAD_SECONDS = 1.0  # before the last whole packet, around which packets of other streams lie
 _UNKNOWN_RIFF_BYTES = 0x7FFFFFFF  # or more, or 0
 _CAF_HEADER_BYTES = 12
 _WAVE64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")
-_ID3_BYTES, _FRAME_BYTES = 10, 512  # of an ID3 header, and of what the first frame of an MP3 file has its counts in
-_XING_HEADER = re.compile(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f]....(....)", re.DOTALL)  # with frames and bytes
-_ATOM_BYTES, _ATOM_KINDS = 8, 20  # of the header of an atom, and how many kinds of them are looked at
-_BISECTION_STEPS = 16  # of a bisection: a day is known to two seconds, and what follows is read
+_ID3_BYTES, _FRAME_BYTES = 10, 512  # of an ID3 header, and of the first frame with the Xing header
+_XING_HEADER = re.compile(
+    rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f]....(....)", re.DOTALL
+)  # with the numbers of frames and bytes
+_ATOM_BYTES, _ATOM_KINDS = 8, 20  # of an atom's header, and the number of atom types that are inspected
+_BISECTION_STEPS = 16  # narrow a day down to two seconds
 
 
 def find_truncation_time(streams: Sequence[AudioStream | VideoStream], size: int) -> float | None:
-    """Return a time stamp, in seconds, shortly before the end of a file of which a part is missing.
+    """Return a time stamp, in seconds, shortly before the end of a truncated file.
 
-    None for a file that has all the packets of its index, or that has no index.
+    None for a file that has all packets of its index, or has no index.
     """
     cuts = [cut for stream in streams if (cut := _find_stream_truncation(stream, size)) is not None]
     return max(min(cuts) - _LEAD_SECONDS, 0.0) if cuts else None
@@ -83,9 +84,9 @@ def _find_stream_truncation(stream: AudioStream | VideoStream, size: int) -> flo
 
 
 def duration_before_truncation(head: bytes, size: int, seconds: float) -> float | None:
-    """Return about how long a file of `size` bytes was before it was cut off; None for a whole one.
+    """Estimate the duration, in seconds, before a file of `size` bytes was truncated; None if it is whole.
 
-    `head` is its beginning: AVI and WAV files, Wave64, CAF and ASF say there how many bytes they have.
+    `head` is its beginning, where AVI, WAV, Wave64, CAF and ASF declare their size in bytes.
     """
     if header := read_asf_header(head):
         is_short = header.data_end is not None and header.data_end > size
@@ -97,7 +98,6 @@ def duration_before_truncation(head: bytes, size: int, seconds: float) -> float 
 
 
 def _declared_byte_range(head: bytes) -> tuple[int, int]:
-    """Return the bytes at which what is played begins and ends, about; 0 for an end that was not known."""
     if head[:4] == b"RIFF":
         return 0, 0 if has_unknown_riff_size(head) else int.from_bytes(head[4:8], "little") + 8
     if head[:16] == _WAVE64:
@@ -109,7 +109,7 @@ def _declared_byte_range(head: bytes) -> tuple[int, int]:
 
 
 def _walk_caf_chunks(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int | None]]:
-    """Yield the chunks of a CAF file: their kinds, where they begin and end, None for one whose length is unknown."""
+    """Yield type, start and end of the chunks of a CAF file, None for an unknown end."""
     file.seek(0)
     position: int | None = 8 if file.read(4) == b"caff" else None
     while position is not None and position + _CAF_HEADER_BYTES <= size:
@@ -121,12 +121,12 @@ def _walk_caf_chunks(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, in
 
 
 def has_unknown_riff_size(head: bytes) -> bool:
-    """Whether an AVI or WAV file was written without going back to its header."""
+    """Return whether an AVI or WAV file was written without a final size in its header."""
     return head[:4] == b"RIFF" and not 0 < int.from_bytes(head[4:8], "little") < _UNKNOWN_RIFF_BYTES
 
 
 def mp3_duration_before_truncation(file: BinaryIO, size: int, seconds: float) -> float | None:
-    """Return about how long an MP3 file was before it was cut off; None for a whole one, or one that does not say."""
+    """Estimate the duration of an MP3 file before it was truncated; None if it is whole or has no Xing header."""
     file.seek(0)
     head = file.read(_ID3_BYTES)
     first = _ID3_BYTES + _decode_syncsafe(head[6:]) if head[:3] == b"ID3" else 0
@@ -140,14 +140,13 @@ def mp3_duration_before_truncation(file: BinaryIO, size: int, seconds: float) ->
 
 
 def _decode_syncsafe(digits: bytes) -> int:
-    """Return a number whose bytes have 7 bits each."""
     return sum(digit << 7 * place for place, digit in enumerate(reversed(digits)))
 
 
 def has_lost_index(file: BinaryIO, size: int) -> bool:
-    """Whether an MP4, QuickTime or CAF file was cut off before its end, where the index lies that players need.
+    """Return whether an MP4, QuickTime or CAF file was truncated before the index that players need.
 
-    Cameras and phones write that last.
+    Cameras and phones write it last.
     """
     if any(end is not None and end > size for _, _, end in _walk_caf_chunks(file, size)):
         return True
@@ -165,9 +164,9 @@ def has_lost_index(file: BinaryIO, size: int) -> bool:
 
 
 def search_last_packet_end(container: InputContainer, read_ends: Callable[[], Iterable[float]]) -> float | None:
-    """Return when the last packet ends that can be read, where a seek to the end leads behind it; None for no packet.
+    """Return the end, in seconds, of the last readable packet by bisection; None if there is none.
 
-    `read_ends` reads on from where the container is and yields when packets end.
+    `read_ends` reads on from the container's position and yields the ends of packets.
     """
     readable, missing = 0, (max(container.start_time or 0, 0) + (container.duration or 0)) * 2
     for _ in range(_BISECTION_STEPS):
@@ -197,7 +196,7 @@ def is_truncated(
     duration_before_truncation: float,
     seconds: float,
 ) -> bool:
-    """Whether a file of these seconds was longer: its header counts streams that are not played, too."""
+    """Return whether a file declares more; a header counts streams that are not played, too."""
     others = len(container.streams) - len(streams)
     return _exceeds_tolerance(duration_before_truncation - seconds, duration_before_truncation) and not others
 

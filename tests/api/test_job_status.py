@@ -79,11 +79,11 @@ async def test_a_job_that_fails_or_is_cancelled_ends_the_asking(
 ) -> None:
     await make_talk(conn)
     run = await claim_run(conn, await accept(conn, run_type))
-    await fail_run(conn, run, Stage.AUDIO, "The film has no sound")
+    await fail_run(conn, run, Stage.AUDIO, "The video has no audio")
     answer = await get(client, status)
     assert (answer["status"], answer.get("error", "")) == (
         "failed",
-        "The film has no sound" if status in DETAILED else "",
+        "The video has no audio" if status in DETAILED else "",
     )
     await finish_run(conn, await claim_run(conn, await accept(conn, run_type)), RunStatus.CANCELLED)
     answer = await get(client, status)

@@ -131,15 +131,15 @@ async def test_a_run_that_failed_says_where_and_why(browser: Browser, conn: Conn
     await make_video(conn, identifier="demo-talk")
     run = await claim_run(conn, await enqueue_run(conn, "demo-talk"))
     await save_stage(conn, run, Stage.DOWNLOAD, StageStatus.SKIPPED, skip_reason="Video already exists locally")
-    await fail_run(conn, run, Stage.AUDIO, "The film has no sound")
+    await fail_run(conn, run, Stage.AUDIO, "The video has no audio")
     status = await browser.get_json(f"{TALK}/status")
     assert (status["status"], status["error_stage"], status["error_message"]) == (
         "failed",
         "audio",
-        "The film has no sound",
+        "The video has no audio",
     )
     stages = status["stages"]
-    assert (stages["audio"]["status"], stages["audio"]["error"]) == ("failed", "The film has no sound")
+    assert (stages["audio"]["status"], stages["audio"]["error"]) == ("failed", "The video has no audio")
     assert (stages["download"]["skipped"], stages["download"]["skip_reason"]) == (True, "Video already exists locally")
     assert (stages["transcript"]["status"], stages["transcript"]["error"]) == ("pending", None)
 

@@ -146,7 +146,7 @@ def test_a_film_that_was_cut_off_has_the_sound_that_is_there(tmp_path: Path) -> 
 
 
 def test_a_film_without_sound_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StageFailed, match="The video has no sound"):
+    with pytest.raises(StageFailed, match="The video has no audio"):
         extract(make_movie(tmp_path / "film.mp4", audio_codec=None))
 
 
@@ -165,7 +165,7 @@ def test_sound_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:
             if packet.size and packet.pos is not None:
                 content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
     film.write_bytes(content)
-    with pytest.raises(StageFailed, match="No sound of the video can be decoded"):
+    with pytest.raises(StageFailed, match="No audio of the video can be decoded"):
         extract(film)
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 

@@ -209,7 +209,7 @@ def test_ffmpeg_follows_no_playlist_that_takes_the_place_of_a_video(tmp_path: Pa
 
 def test_a_codec_that_recordings_do_not_have_is_not_decoded(tmp_path: Path) -> None:
     film = make_movie(tmp_path / "film.mkv", video_codec="snow")
-    with pytest.raises(NotAVideo, match="the codec of its picture is unknown"):
+    with pytest.raises(NotAVideo, match="its video codec is unknown"):
         probe_media(film)
-    with film.open("rb") as file, pytest.raises(NoThumbnail, match="the codec of its picture is unknown"):
+    with film.open("rb") as file, pytest.raises(NoThumbnail, match="its video codec is unknown"):
         make_thumbnail(file)

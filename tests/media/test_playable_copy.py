@@ -37,7 +37,7 @@ def test_what_is_left_of_a_video_that_was_cut_off_is_copied(tmp_path: Path, cont
     path = make_noise(tmp_path / "talk", "libx264", "aac", container)
     cut_off(path)
     with path.open("rb") as file:
-        plan = plan_playable_copy(file, threading.Event(), declares_more=True)
+        plan = plan_playable_copy(file, threading.Event(), overstates_duration=True)
         assert plan is not None
         make_playable_copy(file, plan, tmp_path / "copy.mp4", threading.Event())
 

@@ -250,7 +250,7 @@ def test_a_picture_whose_size_nothing_tells_is_no_video(tmp_path: Path) -> None:
                 start = content.index(bytes(packet))
                 content[start : start + packet.size] = b"\xff" * packet.size
     movie.write_bytes(content)
-    with pytest.raises(NotAVideo, match="size"):
+    with pytest.raises(NotAVideo, match="resolution"):
         probe_media(movie)
 
 

@@ -211,7 +211,7 @@ def test_a_film_that_was_cut_off_shows_what_there_is(tmp_path: Path) -> None:
 
 
 def test_sound_alone_has_no_still(tmp_path: Path) -> None:
-    with pytest.raises(NoThumbnail, match="no picture"):
+    with pytest.raises(NoThumbnail, match="no video stream"):
         take_still(make_movie(tmp_path / "sound.mp4", video_codec=None))
 
 
@@ -224,7 +224,7 @@ def test_the_cover_of_a_recording_is_not_its_film(tmp_path: Path) -> None:
         sound: Any = container.add_stream("aac", rate=48_000, layout="mono")
         container.mux(cover.encode(VideoFrame(64, 48, "yuvj420p")) + cover.encode(None))
         container.mux(sound.encode(None))
-    with pytest.raises(NoThumbnail, match="no picture"):
+    with pytest.raises(NoThumbnail, match="no video stream"):
         take_still(path)
 
 

@@ -124,7 +124,7 @@ async def test_a_video_that_is_longer_than_the_setting_allows_is_told(own_databa
 async def test_a_video_without_audio_is_told(own_database_url: str, tmp_path: Path) -> None:
     video = make_video_file(tmp_path, audio_codec=None)
     async with make_context(own_database_url, tmp_path, video=video) as context:
-        with pytest.raises(StageFailed, match="The video has no sound"):
+        with pytest.raises(StageFailed, match="The video has no audio"):
             await audio.run_stage(context)
 
 
