@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.responses import Response, StreamingResponse
 
-from app.api.dependencies import VideoId
+from app.api.dependencies import UnknownVideoId
 from app.api.run_answers import describe_status
 from app.core.redis import get_redis
 from app.database import Database
@@ -46,7 +46,7 @@ def make_feeds(database: Database, is_stopping: Callable[[], bool]) -> StatusFee
 
 
 @router.get("/events", response_class=StreamingResponse, responses=_RESPONSES)
-async def follow_run(request: Request, video_id: VideoId, last_event_id: LastEventId = "") -> Response:
+async def follow_run(request: Request, video_id: UnknownVideoId, last_event_id: LastEventId = "") -> Response:
     """The status of the newest full run over a video, sent at once and then whenever it changes, until it has ended."""
     feeds: StatusFeeds = request.app.state.run_feeds
     state = await feeds.get_state(video_id)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.api.dependencies import AutocommitConnection, Checkouts, LiveState
+from app.api.dependencies import AutocommitConnection, Checkouts, LiveState, RunIdentifier
 from app.api.paging import HEADERS, next_link
 from app.api.schemas.common import Error
 from app.api.schemas.pipeline import FailedRunDetailsAnswer, FailedRunsAnswer
@@ -23,7 +23,8 @@ router = APIRouter(prefix="/api/admin/pipeline/failed", tags=["pipeline"])
 PageLimit = Annotated[int, Query(ge=1, le=1000, description="Most runs to return")]
 PageCursor = Annotated[int | None, Query(ge=1, le=LARGEST_ID, description="From the Link header of the page before")]
 RunId = Annotated[
-    str, Path(description="Identifier of the run", max_length=100, examples=["pipeline:motivation:1770552000000"])
+    RunIdentifier,
+    Path(description="Identifier of the run", max_length=100, examples=["pipeline:motivation:1770552000000"]),
 ]
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.api.dependencies import AutocommitConnection, Checkouts, LiveState, VideoId
+from app.api.dependencies import AutocommitConnection, Checkouts, LiveState, UnknownVideoId
 from app.api.paging import HEADERS, PageCursor, next_link
 from app.api.run_answers import describe_run, describe_status
 from app.api.schemas.common import Error
@@ -25,7 +25,7 @@ _PAGE: dict[int | str, dict[str, Any]] = {200: {"headers": HEADERS}, 422: {"mode
 
 
 @router.get("/{video_id}/status", response_model=RunAnswer)
-async def get_run_status(video_id: VideoId, database: Checkouts, redis: LiveState) -> Response:
+async def get_run_status(video_id: UnknownVideoId, database: Checkouts, redis: LiveState) -> Response:
     """The newest full run over a video; `never_run` where there is none, and where there is no such video."""
     return json_answer(describe_status(video_id, await runs.find_run_status(database, redis, video_id)))
 
@@ -33,7 +33,7 @@ async def get_run_status(video_id: VideoId, database: Checkouts, redis: LiveStat
 @router.get("/{video_id}/history", response_model=HistoryAnswer, responses=_PAGE)
 async def list_runs(
     request: Request,
-    video_id: VideoId,
+    video_id: UnknownVideoId,
     conn: AutocommitConnection,
     limit: PageLimit = 50,
     cursor: Cursor = "",

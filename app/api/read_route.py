@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
+from app.api.dependencies import normalize_video_id
 from app.services.videos import VideoReader
 
 
@@ -20,10 +21,9 @@ VideoReaderDep = Annotated[VideoReader, Depends(get_video_reader)]
 
 
 class ReadRoute(APIRoute):
-    """A GET whose endpoint takes `request`, `reads`, and its path parameters, which are strings.
+    """A GET whose endpoint takes `request`, `reads` and `video_id`.
 
-    There is nothing to validate in those, and solving the dependencies costs more than the share of such an endpoint
-    in a query.
+    Solving the dependencies would cost more than the share of such an endpoint in a query.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -31,7 +31,9 @@ class ReadRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             response: Response = await endpoint(
-                request=request, reads=await get_video_reader(request), **request.path_params
+                request=request,
+                reads=await get_video_reader(request),
+                video_id=normalize_video_id(request.path_params["video_id"]),
             )
             return response
 

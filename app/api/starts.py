@@ -6,7 +6,16 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from app.api.answers import json_answer
-from app.api.dependencies import Checkouts, LiveState, MediaStorage, MomentId, VideoId
+from app.api.dependencies import (
+    Checkouts,
+    LiveState,
+    MediaStorage,
+    MomentId,
+    NamedVideoId,
+    RunIdentifier,
+    UnknownVideoId,
+    VideoId,
+)
 from app.api.schemas.common import Error
 from app.api.schemas.starts import (
     CancelAnswer,
@@ -94,17 +103,17 @@ async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody
 
 
 @pipelines.post("/pipeline/{video_id}/start", response_model=StartAnswer, responses={**_NOT_READY, **_NO_MODEL})
-async def start_pipeline(video_id: VideoId, body: PipelineBody, starts: RunRequestsDep) -> Response:
+async def start_pipeline(video_id: NamedVideoId, body: PipelineBody, starts: RunRequestsDep) -> Response:
     """Start a full run: from a video to its refined moments and their clips."""
     return answer_run(await starts.start_full(video_id, body.to_request()), video_id)
 
 
 @pipelines.post("/pipeline/{video_id}/retry", response_model=StartAnswer, responses=_NOT_READY)
 async def retry_pipeline(
-    video_id: VideoId,
+    video_id: NamedVideoId,
     retries: RunRetriesDep,
     request_id: Annotated[
-        str | None,
+        RunIdentifier | None,
         Query(max_length=100, description="Which run of the video; the newest full one where it is not given"),
     ] = None,
 ) -> Response:
@@ -117,7 +126,7 @@ async def retry_pipeline(
     response_model=CancelAnswer,
     responses={400: {"model": Error, "description": "Nothing runs"}},
 )
-async def cancel_runs(video_id: VideoId, database: Checkouts, redis: LiveState) -> Response:
+async def cancel_runs(video_id: UnknownVideoId, database: Checkouts, redis: LiveState) -> Response:
     """Cancel whatever runs over a video, or waits to."""
     await cancel_pipeline(database, redis, video_id)
     return json_answer({"message": "Cancellation requested", "video_id": video_id})

@@ -30,6 +30,11 @@ def to_nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def is_valid_identifier(identifier: str) -> bool:
+    """Return whether PostgreSQL can store the identifier, which therefore may be looked up."""
+    return "\0" not in identifier and is_utf8(identifier)
+
+
 def is_utf8(text: str) -> bool:
     """Return whether UTF-8 can encode the text: JSON and file names may hold lone surrogates."""
     try:

@@ -29,7 +29,6 @@ from app.repositories import (
     VideoRepository,
 )
 from app.repositories.contents import FileReference, ReplacedMomentsRepository, VideoContents, VideoContentsRepository
-from app.services.identifiers import findable
 from app.services.live_runs import delete_video_keys
 from app.services.media import limit_storage_wait
 from app.services.moments import lock_moment
@@ -183,8 +182,6 @@ async def delete_video(
     Files outside this server's own storage stay. A storage that does not answer at all fails before anything is
     deleted.
     """
-    if not findable(identifier):
-        raise VideoNotFound
     found = await _list_video_files(storage, identifier, options)
     async with database.connect() as conn, conn.transaction():
         rows = await delete_video_rows(conn, identifier, options)

@@ -25,7 +25,7 @@ from app.core.errors import (
 )
 from app.core.masking import mask_secrets, mask_values
 from app.core.redis import redis_unavailable
-from app.core.text import escape_controls, to_nfc
+from app.core.text import escape_controls, is_valid_identifier, to_nfc
 from app.core.validation import describe_problem
 from app.database import Connection, Database
 from app.database.errors import domain_error
@@ -35,7 +35,6 @@ from app.repositories import RunRepository
 from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.requests import RejectedRequestRepository
 from app.repositories.runs import new_run_identifier
-from app.services.identifiers import findable
 from app.services.models import mask_model_keys
 from app.services.run_options import PipelineOptions
 from app.services.run_requests import Notify, RunRequests, enqueue_run, mask_prompts
@@ -277,10 +276,14 @@ class RequestIntake:
         return await enqueue_run(conn, video, RunType.FULL, requested.request, given_identifier=requested.identifier)
 
     async def _process_run_message(self, identifier: str, entry: RejectedEntry) -> None:
-        async with self._database.connect() as conn:
-            run = await RunRepository(conn).get_by_identifier(findable(identifier))
-        if run is None:
+        if not await self._run_exists(identifier):
             await self._accept_or_reject(entry, None, None, _RUN_NOT_FOUND)
+
+    async def _run_exists(self, identifier: str) -> bool:
+        if not is_valid_identifier(identifier):
+            return False
+        async with self._database.connect() as conn:
+            return await RunRepository(conn).get_by_identifier(identifier) is not None
 
 
 async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None:

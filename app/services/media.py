@@ -23,13 +23,12 @@ from app.core.errors import (
     VideoMomentsError,
     VideoNotFound,
 )
-from app.core.text import list_forms, to_nfc
+from app.core.text import is_valid_identifier, list_forms, to_nfc
 from app.database import Connection, Database
 from app.models.rows import CLIP_PADDING_SECONDS
 from app.models.runs import RunRequest
 from app.repositories.media import MediaRepository
 from app.repositories.moments import MomentRepository, RefinementInputs
-from app.services.identifiers import findable
 from app.services.models import find_model
 from app.storage import OpenFile, Storage, name_of
 
@@ -73,7 +72,7 @@ async def open_first(storage: Storage, urls: Sequence[str]) -> AsyncIterator[Ope
 
 async def find_clip_file(conn: Connection, video: str, moment: str) -> str:
     """Return the URL of a moment's clip. Raises `VideoNotFound`, `MomentNotFound` and `ClipNotFound`."""
-    place = await MediaRepository(conn).get_clip_location(findable(video), findable(moment))
+    place = await MediaRepository(conn).get_clip_location(video, moment)
     if place is None:
         raise VideoNotFound
     if not place.has_moment:
@@ -90,7 +89,7 @@ async def find_clip_by_name(conn: Connection, name: str) -> str:
     found by `….mp4` and by `….m4a`.
     """
     match = _CLIP_NAME.fullmatch(name)
-    if match is None or len(name) > _LONGEST_CLIP_NAME or not findable(name):
+    if match is None or len(name) > _LONGEST_CLIP_NAME or not is_valid_identifier(name):
         raise ClipNotFound
     clip = match[1]
     videos = [clip[:position] for position, character in enumerate(clip) if character == "_"]
@@ -120,9 +119,7 @@ async def check_clip_availability(
 ) -> ClipAvailability:
     """Return what there is for a moment. Raises `VideoNotFound` and `MomentNotFound`."""
     async with database.connect() as conn:
-        material = await MomentRepository(conn).get_refinement_inputs(
-            findable(video), findable(moment), CLIP_PADDING_SECONDS
-        )
+        material = await MomentRepository(conn).get_refinement_inputs(video, moment, CLIP_PADDING_SECONDS)
     if material is None:
         raise VideoNotFound
     if not material.has_moment:

@@ -13,7 +13,6 @@ from app.models import Moment, Video
 from app.models.rows import find_root
 from app.repositories import MomentRepository, VideoRepository
 from app.repositories.moments import MomentInsertion, MomentWithConfig, new_moment_identifier
-from app.services.identifiers import findable
 
 MAX_MOMENT_SECONDS = 120
 # What a user reads, types and computes is rounded: an end of 20.1 is the end of a video of 20.0999 seconds.
@@ -38,9 +37,7 @@ async def add_moment(conn: Connection, identifier: str, start: float, end: float
     if _find_problem(start, end, title, duration=None):
         raise InvalidMoment(_find_problem(start, end, title, await _get_video_end(conn, identifier)))
     while True:
-        attempt = await MomentRepository(conn).insert_if_free(
-            findable(identifier), new_moment_identifier(), start, end, title
-        )
+        attempt = await MomentRepository(conn).insert_if_free(identifier, new_moment_identifier(), start, end, title)
         if attempt is None:
             raise VideoNotFound
         if attempt.identifier is not None:
@@ -111,10 +108,10 @@ async def lock_moment(conn: Connection, video_identifier: str, identifier: str) 
 
     Raises `VideoNotFound`.
     """
-    video = await VideoRepository(conn).lock(findable(video_identifier))
+    video = await VideoRepository(conn).lock(video_identifier)
     if video is None:
         raise VideoNotFound
-    moment = await MomentRepository(conn).get_by_identifier(findable(identifier))
+    moment = await MomentRepository(conn).get_by_identifier(identifier)
     return video, moment if moment is not None and moment.video_id == video.id else None
 
 
@@ -157,7 +154,7 @@ def _find_title_problem(title: str) -> str:
 
 async def _get_video_end(conn: Connection, identifier: str) -> float | None:
     videos = VideoRepository(conn)
-    if await videos.get_by_identifier(findable(identifier)) is None:
+    if await videos.get_by_identifier(identifier) is None:
         raise VideoNotFound
     return await videos.get_end_seconds(identifier)
 

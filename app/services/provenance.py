@@ -9,7 +9,6 @@ from app.database import Connection
 from app.models import GenerationConfig, Prompt
 from app.repositories import GenerationConfigRepository, PromptRepository
 from app.repositories.provenance import MomentWithVideo, PromptSummary, ProvenanceRepository, RunWithVideo
-from app.services.identifiers import findable
 
 _LARGE_BYTES = 100_000  # what takes longer than a few milliseconds is done beside the event loop
 
@@ -84,7 +83,7 @@ async def read_lineage(conn: Connection, identifier: str) -> bytes:
 
     A URL that the video came from is shown without its user and its signature. Raises `VideoNotFound`.
     """
-    document = await ProvenanceRepository(conn).read_lineage(findable(identifier))
+    document = await ProvenanceRepository(conn).read_lineage(identifier)
     if document is None:
         raise VideoNotFound
     if len(document) <= _LARGE_BYTES:

@@ -34,7 +34,6 @@ from app.repositories.jobs import JobRepository, RunPreconditions
 from app.repositories.runs import new_run_identifier
 from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stages import ModelAnswerRepository
-from app.services.identifiers import findable
 from app.services.models import require_moment_finder, require_transcriber
 from app.services.video_urls import ResolvedUrl, check_video_file, check_video_url, resolve_url
 from app.storage import Storage, find_audio_file
@@ -75,11 +74,11 @@ async def enqueue_run(
     milliseconds = int(now.timestamp() * 1000)
     request = mask_prompts(request)
     while True:
-        identifier = given_identifier or new_run_identifier(findable(video), milliseconds)
+        identifier = given_identifier or new_run_identifier(video, milliseconds)
         try:
             async with _savepoint(conn):
                 accepted = await StageQueueRepository(conn).enqueue_run(
-                    findable(video), identifier, run_type, now.replace(tzinfo=None), request, subject, stages
+                    video, identifier, run_type, now.replace(tzinfo=None), request, subject, stages
                 )
         except UniqueViolation:  # a run that was accepted in the same millisecond, and has ended
             if given_identifier:
@@ -252,7 +251,7 @@ class RunRequests:
         Raises `Precondition`.
         """
         async with self._database.connect() as conn:
-            material = await JobRepository(conn).get_preconditions(findable(video), run_type)
+            material = await JobRepository(conn).get_preconditions(video, run_type)
         if material is None:
             return  # the run is refused for that when it is accepted
         self._reject_duplicate(material, video)
@@ -268,7 +267,7 @@ class RunRequests:
 
     async def _get_material(self, video: str, run_type: RunType, moment: str = "") -> RunPreconditions:
         async with self._database.connect() as conn:
-            material = await JobRepository(conn).get_preconditions(findable(video), run_type, findable(moment))
+            material = await JobRepository(conn).get_preconditions(video, run_type, moment)
         if material is None:
             raise VideoNotFound
         return material

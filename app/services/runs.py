@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from app.ai.registry import is_local_model_name
 from app.core.errors import FileMissing, NothingRuns, RunNotFound, VideoNotFound
 from app.core.masking import mask_values
+from app.core.text import is_valid_identifier
 from app.database import Connection, Database
 from app.database.queries import LARGEST_ID
 from app.models.runs import RunStatus, StageRecord, StageStatus, client_record, last_started_stage
@@ -20,7 +21,6 @@ from app.repositories.ended_runs import EndedRun, EndedRunRepository, FailedRun,
 from app.repositories.runs import ActiveRun, RunRepository, RunSummary
 from app.repositories.stage_queue import StageQueueRepository
 from app.services.cursors import decode_cursor, encode_cursor, invalid_cursor
-from app.services.identifiers import findable
 from app.services.live_runs import LiveRuns, find_stage_progress
 from app.services.models import mask_model_keys
 from app.services.run_requests import RunRequests
@@ -51,8 +51,10 @@ class RunPage:
 
 async def find_run_status(database: Database, redis: Redis, video: str) -> RunSummary | None:
     """Return the newest full run of a video as it is now, or None, also for a video that does not exist."""
+    if not is_valid_identifier(video):
+        return None
     async with database.connect() as conn:
-        runs = await RunRepository(conn).list_summaries(findable(video), 1, run_type=RunType.FULL)
+        runs = await RunRepository(conn).list_summaries(video, 1, run_type=RunType.FULL)
     return await _add_live_progress(redis, video, runs[0]) if runs else None
 
 
@@ -61,9 +63,11 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
 
     Raises `InvalidInput` for a cursor of another list.
     """
+    if not is_valid_identifier(video):
+        return RunPage([], None)
     of = ["runs", video, run_type]
     before = _decode_position(decode_cursor(of, cursor)) if cursor else None
-    runs = await RunRepository(conn).list_summaries(findable(video), limit + 1, before, run_type)
+    runs = await RunRepository(conn).list_summaries(video, limit + 1, before, run_type)
     if len(runs) <= limit:
         return RunPage(runs, None)
     last = runs[limit - 1]
@@ -204,7 +208,7 @@ async def list_failed(conn: Connection, limit: int, before: int | None) -> list[
 async def get_failed(database: Database, redis: Redis, identifier: str) -> FailedRunDetails:
     """Return a failed run without the secrets that an earlier version may have stored. Raises `RunNotFound`."""
     async with database.connect() as conn:
-        failed = await EndedRunRepository(conn).get_failed(findable(identifier))
+        failed = await EndedRunRepository(conn).get_failed(identifier)
     if failed is None:
         raise RunNotFound
     await mask_model_keys(redis)
@@ -224,8 +228,8 @@ async def cancel_runs(conn: Connection, video: str) -> CancelledRuns:
     """Have the active runs of a video end, in the caller's transaction; those that no living worker has end
     at once."""
     cancelled = CancelledRuns()
-    await VideoRepository(conn).lock(findable(video))  # before its runs, as a worker does
-    for run_id, identifier in await RunRepository(conn).list_active_of_video(findable(video)):
+    await VideoRepository(conn).lock(video)  # before its runs, as a worker does
+    for run_id, identifier in await RunRepository(conn).list_active_of_video(video):
         has_ended = await StageQueueRepository(conn).request_cancel(run_id, STALLED_AFTER)
         (cancelled.ended if has_ended else cancelled.ending).append(identifier)
     return cancelled
@@ -233,13 +237,19 @@ async def cancel_runs(conn: Connection, video: str) -> CancelledRuns:
 
 async def cancel_pipeline(database: Database, redis: Redis, video: str) -> None:
     """Cancel whatever runs over a video. Raises `NothingRuns`."""
+    if not is_valid_identifier(video):
+        raise _nothing_to_cancel(video)
     async with database.connect() as conn, conn.transaction():
         cancelled = await cancel_runs(conn, video)
     if not (cancelled.ended or cancelled.ending):
-        raise NothingRuns(f"No pipeline running for video '{video}'")
+        raise _nothing_to_cancel(video)
     live = LiveRuns(redis)
     for identifier in cancelled.ended:
         await live.delete_status(identifier, video)
+
+
+def _nothing_to_cancel(video: str) -> NothingRuns:
+    return NothingRuns(f"No pipeline running for video '{video}'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,10 +274,9 @@ class RunRetries:
         Raises `VideoNotFound`, `RunNotFound`, and `NothingRuns` where no full run has ended.
         """
         async with self._database.connect() as conn:
-            if await VideoRepository(conn).get_by_identifier(findable(video)) is None:
+            if await VideoRepository(conn).get_by_identifier(video) is None:
                 raise VideoNotFound(video)
-            named = None if identifier is None else findable(identifier)
-            ended = await EndedRunRepository(conn).find_ended_run(video=video, identifier=named)
+            ended = await EndedRunRepository(conn).find_ended_run(video=video, identifier=identifier)
         if ended is None:
             raise NothingRuns(f"No run to retry for video '{video}'") if identifier is None else RunNotFound
         return await self._enqueue_again(ended)
@@ -275,7 +284,7 @@ class RunRetries:
     async def retry_failed(self, identifier: str) -> RetriedRun:
         """Run a failed run again. Raises `RunNotFound`."""
         async with self._database.connect() as conn:
-            ended = await EndedRunRepository(conn).find_ended_run(identifier=findable(identifier))
+            ended = await EndedRunRepository(conn).find_ended_run(identifier=identifier)
         if ended is None or ended.status != RunStatus.FAILED:
             raise RunNotFound
         return await self._enqueue_again(ended)

@@ -18,7 +18,6 @@ from app.database import Database
 from app.models.runs import RunStatus
 from app.models.stages import Stage
 from app.repositories.jobs import JobRepository, JobRun
-from app.services.identifiers import findable
 from app.services.live_runs import find_stage_progress
 from app.storage import Storage, find_audio_file
 
@@ -82,12 +81,12 @@ class JobStatusReader:
 
     async def get_audio(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require_video(await JobRepository(conn).get_audio_job(findable(video)))
+            stored = _require_video(await JobRepository(conn).get_audio_job(video))
         return _run_job_status(stored.run) if stored.run else await self._find_audio(video)
 
     async def get_transcription(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require_video(await JobRepository(conn).get_transcript_job(findable(video)))
+            stored = _require_video(await JobRepository(conn).get_transcript_job(video))
         return (
             _run_job_status(stored.run)
             if stored.run
@@ -96,13 +95,13 @@ class JobStatusReader:
 
     async def get_generation(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
-            stored = _require_video(await JobRepository(conn).get_moments_job(findable(video)))
+            stored = _require_video(await JobRepository(conn).get_moments_job(video))
         return _run_job_status(stored.run) if stored.run else _stored_job_status(stored.result_created_at)
 
     async def get_refinement(self, video: str, moment: str) -> JobStatus:
         """Raises `MomentNotFound` too."""
         async with self._database.connect() as conn:
-            stored = _require_video(await JobRepository(conn).get_refinement_job(findable(video), findable(moment)))
+            stored = _require_video(await JobRepository(conn).get_refinement_job(video, moment))
         if not stored.has_moment:
             raise MomentNotFound
         return _run_job_status(stored.run) if stored.run else _stored_job_status(stored.result_created_at)
@@ -110,7 +109,7 @@ class JobStatusReader:
     async def get_clips(self, video: str) -> JobStatus:
         """The tables do not hold what failed: an original without a clip may have been added since."""
         async with self._database.connect() as conn:
-            stored = _require_video(await JobRepository(conn).get_clips_job(findable(video)))
+            stored = _require_video(await JobRepository(conn).get_clips_job(video))
         if stored.run is None:
             return _stored_job_status(stored.result_created_at, progress=JobProgress(stored.originals, stored.clips, 0))
         counts = stored.run.clips

@@ -25,7 +25,6 @@ from app.media.probe import size_in_kb
 from app.media.thumbnail import NoThumbnail, NoVideoStream, draw_waveform, make_thumbnail
 from app.repositories import ThumbnailRepository
 from app.repositories.thumbnails import ThumbnailOwner
-from app.services.identifiers import findable
 from app.storage import OpenFile, Storage, StoredFile, name_of, thumbnail_folder
 from app.storage.workers import Workers
 
@@ -62,7 +61,7 @@ class Thumbnails:
         Raises `VideoNotFound`, `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
         """
         async with self._database.connect() as conn:
-            owner = await ThumbnailRepository(conn).find_video_owner(findable(identifier))
+            owner = await ThumbnailRepository(conn).find_video_owner(identifier)
         if owner is None:
             raise VideoNotFound
         async with AsyncExitStack() as stack:
@@ -75,7 +74,7 @@ class Thumbnails:
         Raises `MomentNotFound` and `ClipNotFound` too.
         """
         async with self._database.connect() as conn:
-            found = await ThumbnailRepository(conn).find_clip_owner(findable(video), findable(moment))
+            found = await ThumbnailRepository(conn).find_clip_owner(video, moment)
         if found is None:
             raise VideoNotFound
         has_moment, owner = found

@@ -15,7 +15,6 @@ from app.core.errors import TranscriptNotFound, VideoNotFound
 from app.database import Database
 from app.repositories import TranscriptRepository
 from app.repositories.transcripts import TranscriptVersion
-from app.services.identifiers import findable
 
 # A time behind this is none.
 _LONGEST_SECONDS = 1e9
@@ -52,7 +51,7 @@ class Captions:
 async def read_captions(database: Database, identifier: str, form: CaptionFormat) -> Captions:
     """Return the captions of a video. Raises `VideoNotFound` and `TranscriptNotFound`."""
     async with database.connect() as conn:
-        found = await TranscriptRepository(conn).read_segments_json(findable(identifier))
+        found = await TranscriptRepository(conn).read_segments_json(identifier)
     if found is None:
         raise VideoNotFound
     key, segments = found

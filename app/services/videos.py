@@ -23,7 +23,6 @@ from app.repositories.media import MediaRepository
 from app.repositories.moments import MomentRepository, MomentWithConfig
 from app.repositories.transcripts import TranscriptRepository, TranscriptVersion
 from app.repositories.videos import DetailedVideoCard, VideoCard, VideoChanges, VideoRepository
-from app.services.identifiers import findable
 from app.services.media import AudioIndex
 from app.services.moments import show_under_roots
 
@@ -179,7 +178,7 @@ async def update_video(conn: Connection, identifier: str, changes: VideoChanges)
         check_source_url(source_url)
     async with conn.transaction():
         videos = VideoRepository(conn)
-        video = await videos.lock(findable(identifier))
+        video = await videos.lock(identifier)
         if video is None:
             raise VideoNotFound
         if source_url is not None and source_url == mask_secrets(video.source_url or ""):
@@ -217,22 +216,22 @@ class VideoReader:
 
     async def get_video(self, identifier: str) -> DetailedVideoCard:
         """Raises `VideoNotFound`."""
-        return _require_video(await self._cards.get(findable(identifier)))
+        return _require_video(await self._cards.get(identifier))
 
     async def find_video_files(self, identifier: str) -> tuple[str, ...]:
         """Return the URLs of a video that can be played, the best one first: its own file is the last.
 
         Raises `VideoNotFound`.
         """
-        return _require_video(await self._files.get(findable(identifier)))
+        return _require_video(await self._files.get(identifier))
 
     async def list_moments(self, identifier: str) -> list[MomentWithConfig]:
         """Return the moments in the order they were added. Raises `VideoNotFound`."""
-        return _require_video(await self._moments.get(findable(identifier)))
+        return _require_video(await self._moments.get(identifier))
 
     async def find_transcript(self, identifier: str) -> TranscriptVersion:
         """Return which transcript a video has now. Raises `VideoNotFound` and `TranscriptNotFound`."""
-        key = _require_video(await self._transcript_keys.get(findable(identifier)))
+        key = _require_video(await self._transcript_keys.get(identifier))
         if key.id is None:
             raise TranscriptNotFound
         return key
@@ -245,7 +244,7 @@ class VideoReader:
         document = self._documents.get(identifier)
         if document is not None and document.key == await self.find_transcript(identifier):
             return document
-        return await self._read_transcript(findable(identifier))
+        return await self._read_transcript(identifier)
 
     async def _read_transcript(self, identifier: str) -> TranscriptDocument:
         async with aclosing(self._open_connection()) as connections:

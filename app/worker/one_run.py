@@ -18,14 +18,13 @@ from app.core.errors import (
     VideoNotFound,
 )
 from app.core.redis import close_redis, get_redis, init_redis
-from app.core.text import to_nfc
+from app.core.text import is_valid_identifier, to_nfc
 from app.database import Database, close_db, get_connection, init_db
 from app.models import Clip, Moment
 from app.models.runs import RunRequest, RunStatus
 from app.models.stages import Stage
 from app.repositories import ClipRepository, MomentRepository, VideoRepository
 from app.repositories.runs import RunSummary
-from app.services.identifiers import findable
 from app.services.live_runs import require_redis
 from app.services.queue import close_queue, init_queue, notify
 from app.services.run_requests import RunRequests
@@ -103,6 +102,8 @@ async def _start(video: str, request: RunRequest, tools: _Tools) -> str:
     size = _size_of_file(video)
     identifier = to_nfc(video) if size is None else await _receive(Path(video), size, tools)
     try:
+        if not is_valid_identifier(identifier):
+            raise VideoNotFound
         await run_requests.start_full(identifier, request)
     except VideoNotFound:
         raise NotFound(f"There is no file {video}, and no video of that id") from None
@@ -158,7 +159,7 @@ async def _find_same(path: Path, size: int, base: str, tools: _Tools) -> str | N
 async def _is_there(path: Path, size: int, identifier: str, tools: _Tools) -> bool:
     """Whether the library has this very film under its name."""
     async with tools.database.connect() as conn:
-        video = await VideoRepository(conn).get_by_identifier(findable(identifier))
+        video = await VideoRepository(conn).get_by_identifier(identifier)
     if video is None:
         return False
     try:
