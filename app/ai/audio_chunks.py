@@ -20,17 +20,17 @@ OVERLAP_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class AudioChunk:
-    """A part of a sound; times are seconds of the whole."""
+    """A part of a sound; times are seconds of the source."""
 
     start: float
     end: float
 
 
 def plan_chunks(
-    duration_seconds: float, piece_seconds: float = CHUNK_SECONDS, overlap_seconds: float = OVERLAP_SECONDS
+    duration_seconds: float, chunk_seconds: float = CHUNK_SECONDS, overlap_seconds: float = OVERLAP_SECONDS
 ) -> Sequence[AudioChunk]:
-    """Return pieces of equal length, none longer than `piece_seconds`, each of which overlaps the next one."""
-    step = piece_seconds - overlap_seconds
+    """Return chunks of equal length, none longer than `chunk_seconds`, each of which overlaps the next one."""
+    step = chunk_seconds - overlap_seconds
     count = max(1, -(-(duration_seconds - overlap_seconds) // step))
     step = (duration_seconds - overlap_seconds) / count
     starts = [number * step for number in range(int(count))]
@@ -40,13 +40,13 @@ def plan_chunks(
 class WavChunk(io.RawIOBase):
     """A part of a WAV file as a file of its own, of which no more is in memory than what is being read."""
 
-    def __init__(self, path: Path, piece: AudioChunk) -> None:
-        self._whole = wave.open(str(path), "rb")  # noqa: SIM115  it is closed with this file
-        rate, frames = self._whole.getframerate(), self._whole.getnframes()
-        self._first = min(round(piece.start * rate), frames)
-        self._width = self._whole.getnchannels() * self._whole.getsampwidth()
-        count = min(round((piece.end - piece.start) * rate), frames - self._first)
-        self._header = _build_wav_header(self._whole, count)
+    def __init__(self, path: Path, chunk: AudioChunk) -> None:
+        self._source = wave.open(str(path), "rb")  # noqa: SIM115  it is closed with this file
+        rate, frames = self._source.getframerate(), self._source.getnframes()
+        self._first = min(round(chunk.start * rate), frames)
+        self._width = self._source.getnchannels() * self._source.getsampwidth()
+        count = min(round((chunk.end - chunk.start) * rate), frames - self._first)
+        self._header = _build_wav_header(self._source, count)
         self._size = len(self._header) + count * self._width
         self._position = 0
 
@@ -54,7 +54,7 @@ class WavChunk(io.RawIOBase):
         """Return as many bytes, or fewer at the end of the header; all that are left where `size` is negative."""
         if size < 0:
             return b"".join(iter(lambda: self.read(_READ_BYTES), b""))
-        data = self._read(min(size, self._size - self._position))
+        data = self._read_bytes(min(size, self._size - self._position))
         self._position += len(data)
         return data
 
@@ -73,39 +73,39 @@ class WavChunk(io.RawIOBase):
         return True
 
     def close(self) -> None:
-        self._whole.close()
+        self._source.close()
         super().close()
 
-    def _read(self, size: int) -> bytes:
+    def _read_bytes(self, size: int) -> bytes:
         if size <= 0:
             return b""
         if self._position < len(self._header):
             return self._header[self._position : self._position + size]
         frame, skipped = divmod(self._position - len(self._header), self._width)
-        self._whole.setpos(self._first + frame)
-        return self._whole.readframes(-(-(skipped + size) // self._width))[skipped : skipped + size]
+        self._source.setpos(self._first + frame)
+        return self._source.readframes(-(-(skipped + size) // self._width))[skipped : skipped + size]
 
 
-def _build_wav_header(whole: wave.Wave_read, frames: int) -> bytes:
+def _build_wav_header(source: wave.Wave_read, frames: int) -> bytes:
     """Return what comes before `frames` of the same form."""
-    channels, width, rate = whole.getnchannels(), whole.getsampwidth(), whole.getframerate()
+    channels, width, rate = source.getnchannels(), source.getsampwidth(), source.getframerate()
     size = frames * channels * width
     form = (16, 1, channels, rate, rate * channels * width, channels * width, 8 * width)
     return struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVEfmt ", *form, b"data", size)
 
 
-def join_transcripts(pieces: Sequence[AudioChunk], timelines: Sequence[TimedTranscript]) -> TimedTranscript:
-    """Return the transcripts of pieces, each in the time of its piece, as one in that of the whole sound.
+def join_transcripts(chunks: Sequence[AudioChunk], timelines: Sequence[TimedTranscript]) -> TimedTranscript:
+    """Return the transcripts of chunks, each in the time of its chunk, as one in that of the whole sound.
 
-    In the seconds that two pieces share, the words of the first hold up to the longest pause, those of the second from
+    In the seconds that two chunks share, the words of the first hold up to the longest pause, those of the second from
     there on.
     """
-    moved = [_shift_transcript(timeline, piece.start) for piece, timeline in zip(pieces, timelines, strict=True)]
-    borders = [
-        _find_chunk_boundary(earlier, later, following.start, piece.end)
-        for (earlier, later), (piece, following) in zip(pairwise(moved), pairwise(pieces), strict=True)
+    moved = [_shift_transcript(timeline, chunk.start) for chunk, timeline in zip(chunks, timelines, strict=True)]
+    boundaries = [
+        _find_chunk_boundary(earlier, later, following.start, chunk.end)
+        for (earlier, later), (chunk, following) in zip(pairwise(moved), pairwise(chunks), strict=True)
     ]
-    limits = [float("-inf"), *borders, float("inf")]
+    limits = [float("-inf"), *boundaries, float("inf")]
     kept = [_clip_transcript(timeline, *limit) for timeline, limit in zip(moved, pairwise(limits), strict=True)]
     words = sort_words(word for timeline in kept for word in timeline.words)
     return TimedTranscript(words, [segment for timeline in kept for segment in timeline.segments])
@@ -119,22 +119,22 @@ def _shift_transcript(timeline: TimedTranscript, offset: float) -> TimedTranscri
 
 
 def _find_chunk_boundary(earlier: TimedTranscript, later: TimedTranscript, start: float, end: float) -> float:
-    """Return the middle of the longest pause between `start` and `end` that both pieces hear."""
+    """Return the middle of the longest pause between `start` and `end` that both chunks hear."""
     spoken = sorted(
         (max(word.start, start), min(word.end, end))
         for word in (*earlier.words, *later.words)
         if word.end > start and word.start < end
     )
-    border, longest, silent_since = (start + end) / 2, 0.0, start
+    boundary, longest, silent_since = (start + end) / 2, 0.0, start
     for begins, ends in [*spoken, (end, end)]:
         if begins - silent_since > longest:
-            border, longest = (silent_since + begins) / 2, begins - silent_since
+            boundary, longest = (silent_since + begins) / 2, begins - silent_since
         silent_since = max(silent_since, ends)
-    return border
+    return boundary
 
 
 def _clip_transcript(timeline: TimedTranscript, start: float, end: float) -> TimedTranscript:
-    """Return what lies between two borders; of a segment across one, the words on this side."""
+    """Return what lies between two boundaries; of a segment across one, the words on this side."""
     words = [word for word in timeline.words if start <= _word_middle(word) < end]
     segments = [
         segment

@@ -48,7 +48,7 @@ _MAX_REASONS = 5
 
 @dataclass(frozen=True, slots=True)
 class _ModelQuery(Generic[T]):
-    """What is asked. `read` returns what an answer says; its `UnusableOutput` is told to the model, once."""
+    """What is asked. `read` returns what an answer says; its `UnusableOutput` is listed to the model, once."""
 
     operation: str
     content: str | Sequence[Mapping[str, Any]]
@@ -94,16 +94,18 @@ class ChatMomentFinder:
         return build_refine_prompt(self._key, self._config, prompt, with_clip=with_clip and self.supports_video)
 
     async def find(self, request: FindRequest, progress: ProgressCallback) -> FindResult:
-        """Ask about the transcript, a long one in parts, of which each has to be answered.
+        """Ask about the transcript, a long one in chunks, of which each has to be answered.
 
         Where nothing is said, nothing is asked or found.
         """
-        parts = await asyncio.to_thread(lambda: list(chunk_segments(request.segments, request.max_length)))
-        share = replace(request, min_count=-(-request.min_count // len(parts))) if parts else request
+        chunks = await asyncio.to_thread(lambda: list(chunk_segments(request.segments, request.max_length)))
+        chunk_request = replace(request, min_count=-(-request.min_count // len(chunks))) if chunks else request
         answers: list[_QueryResult[Sequence[FoundMoment]]] = []
-        for part in parts:
-            answers.append(await self._ask(self._find_question(share, part), is_one_of_many=len(parts) > 1))
-            progress(len(answers) / len(parts))
+        for chunk in chunks:
+            answers.append(
+                await self._query_model(self._make_find_query(chunk_request, chunk), is_chunk=len(chunks) > 1)
+            )
+            progress(len(answers) / len(chunks))
         ranked = [moment for row in zip_longest(*(each.value for each in answers)) for moment in row if moment]
         return FindResult(
             select_moments(ranked, request.max_count),
@@ -112,8 +114,8 @@ class ChatMomentFinder:
             sum((each.usage for each in answers), Usage()),
         )
 
-    def _find_question(self, request: FindRequest, part: Sequence[Segment]) -> _ModelQuery[Sequence[FoundMoment]]:
-        text = render_find_prompt(self.find_prompt(request.prompt), request, part)
+    def _make_find_query(self, request: FindRequest, chunk: Sequence[Segment]) -> _ModelQuery[Sequence[FoundMoment]]:
+        text = render_find_prompt(self.find_prompt(request.prompt), request, chunk)
         return _ModelQuery(
             "find", text, request.temperature, FIND_SCHEMA, lambda answer: _parse_found_moments(answer, request)
         )
@@ -123,39 +125,39 @@ class ChatMomentFinder:
         clip = request.clip if self.supports_video else None
         text = render_refine_prompt(self.refine_prompt(request.prompt, with_clip=clip is not None), request)
         content = _content_with_clip(text, clip) if clip else text
-        question = _ModelQuery(
+        query = _ModelQuery(
             "refine", content, request.temperature, REFINE_SCHEMA, lambda answer: _parse_refined_moment(answer, request)
         )
-        answer = await self._ask(question)
+        answer = await self._query_model(query)
         progress(1.0)
         return RefineResult(*answer.value, answer.model, answer.raw, answer.usage)
 
-    async def _ask(self, question: _ModelQuery[T], *, is_one_of_many: bool = False) -> _QueryResult[T]:
+    async def _query_model(self, query: _ModelQuery[T], *, is_chunk: bool = False) -> _QueryResult[T]:
         """Ask, and where the answer cannot be used, once more with what was wrong. Raises `ModelAnswerInvalid`."""
-        messages: list[Message] = [{"role": "user", "content": question.content}]
+        messages: list[Message] = [{"role": "user", "content": query.content}]
         raw: list[str] = []
         usage = Usage()
         reason = ""
         for _ in range(2):
-            call = partial(self._complete, question, messages, raw)
-            answer = await (retry_transient_failures(call) if is_one_of_many else call())
+            call = partial(self._complete_query, query, messages, raw)
+            answer = await (retry_transient_failures(call) if is_chunk else call())
             raw.append(answer.text)
             usage += answer.usage
             try:
-                return _QueryResult(question.read(answer.text), answer.model, "\n\n".join(raw), usage)
+                return _QueryResult(query.read(answer.text), answer.model, "\n\n".join(raw), usage)
             except UnusableOutput as error:
-                reason = f"{error}, because it was cut off" if answer.is_cut else str(error)
+                reason = f"{error}, because it was cut off" if answer.is_truncated else str(error)
             messages = [*messages[:1], *_correction_messages(answer.text, reason)]
         raise ModelAnswerInvalid(f"{self.model} gave no answer that can be used: {reason}", "\n\n".join(raw))
 
-    async def _complete(
-        self, question: _ModelQuery[T], messages: Sequence[Message], before: Sequence[str]
+    async def _complete_query(
+        self, query: _ModelQuery[T], messages: Sequence[Message], previous: Sequence[str]
     ) -> ChatCompletion:
         """Ask once; what cannot even be read is kept with what was answered `before`."""
         try:
-            return await self._service.complete(question.operation, messages, question.temperature, question.schema)
+            return await self._service.complete(query.operation, messages, query.temperature, query.schema)
         except ModelAnswerInvalid as error:
-            raise ModelAnswerInvalid(str(error), "\n\n".join([*before, error.raw])) from None
+            raise ModelAnswerInvalid(str(error), "\n\n".join([*previous, error.raw])) from None
 
 
 def _content_with_clip(text: str, clip: ClipLink) -> Sequence[Mapping[str, Any]]:
@@ -181,16 +183,16 @@ def _parse_found_moments(answer: str, request: FindRequest) -> Sequence[FoundMom
 
 
 def _summarize_reasons(reasons: Any) -> str:
-    told = [f"moment {number}: {reason}" for number, reason in enumerate(reasons, 1)]
-    more = f"; and {len(told) - _MAX_REASONS} more" if len(told) > _MAX_REASONS else ""
-    return "; ".join(told[:_MAX_REASONS]) + more
+    listed = [f"moment {number}: {reason}" for number, reason in enumerate(reasons, 1)]
+    more = f"; and {len(listed) - _MAX_REASONS} more" if len(listed) > _MAX_REASONS else ""
+    return "; ".join(listed[:_MAX_REASONS]) + more
 
 
 def _parse_refined_moment(answer: str, request: RefineRequest) -> tuple[float, float]:
-    placed = to_video_times(*parse_refined_times(answer), request)
-    if isinstance(placed, str):
-        raise UnusableOutput(placed)
-    return placed
+    times = to_video_times(*parse_refined_times(answer), request)
+    if isinstance(times, str):
+        raise UnusableOutput(times)
+    return times
 
 
 # Servers do not tell how much their models read. About four characters are a token, so these are 30,000 tokens: with an
@@ -205,8 +207,8 @@ def chunk_segments(
 ) -> Iterator[Sequence[Segment]]:
     """Yield runs of segments whose lines have at most so many characters; a single longer segment is one of its own.
 
-    Neighbours share `overlap_seconds`, but never more than half of the first one, so that what happens at a border is
-    whole in one of them.
+    Neighbours chunk_request `overlap_seconds`, but never more than half of the first one, so that what happens at a
+    border is whole in one of them.
     """
     start = 0
     while start < len(segments):
@@ -228,8 +230,8 @@ def _find_chunk_end(segments: Sequence[Segment], start: int, max_characters: int
 
 
 def _find_next_chunk_start(segments: Sequence[Segment], start: int, end: int, overlap_seconds: float) -> int:
-    shared = end
+    next_start = end
     earliest = max(start + 1, (start + end + 1) // 2)
-    while shared > earliest and segments[shared - 1].start >= segments[end].start - overlap_seconds:
-        shared -= 1
-    return shared
+    while next_start > earliest and segments[next_start - 1].start >= segments[end].start - overlap_seconds:
+        next_start -= 1
+    return next_start

@@ -16,17 +16,17 @@ _REASONING_TOKENS_FIELD = "max_completion_tokens"  # what OpenAI's reasoning mod
 class ProviderOptions:
     """How a service is asked; the first time it is asked for everything."""
 
-    takes_schema: bool = True
-    takes_temperature: bool = True
+    supports_schema: bool = True
+    supports_temperature: bool = True
     tokens_field: str = "max_tokens"
 
-    def after(self, refusal: str) -> "ProviderOptions | None":
+    def without_refused(self, refusal: str) -> "ProviderOptions | None":
         """Return how to ask after a refusal, the words of which name what is wrong, or None where nothing is left."""
         if _REASONING_TOKENS_FIELD in refusal and self.tokens_field != _REASONING_TOKENS_FIELD:
             return replace(self, tokens_field=_REASONING_TOKENS_FIELD)
-        if "temperature" in refusal and self.takes_temperature:
-            return replace(self, takes_temperature=False)
-        return replace(self, takes_schema=False) if self.takes_schema else None
+        if "temperature" in refusal and self.supports_temperature:
+            return replace(self, supports_temperature=False)
+        return replace(self, supports_schema=False) if self.supports_schema else None
 
 
 _MAX_ANSWER_TOKENS = 15000  # of an answer, the thinking of models that think included
@@ -39,66 +39,68 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ChatCompletion:
-    """What was answered. `is_cut` says that the model came to the end of its tokens before that of its answer."""
+    """What was answered. `is_truncated` says that the model came to the end of its tokens before that of its answer."""
 
     text: str
     model: str
-    is_cut: bool
+    is_truncated: bool
     usage: Usage
 
 
 class ChatClient:
-    """Asks one service. `dialects` holds how services are asked, by address and model, for all who ask."""
+    """Asks one service. `options` holds how services are asked, by address and model, for all who ask."""
 
-    def __init__(self, service: ServiceClient, dialects: dict[str, ProviderOptions]) -> None:
+    def __init__(self, service: ServiceClient, options: dict[str, ProviderOptions]) -> None:
         self._service = service
         self._config = service.config
-        self._dialects = dialects
+        self._options = options
 
     async def complete(
         self, operation: str, messages: Sequence[Message], temperature: float, schema: Mapping[str, Any]
     ) -> ChatCompletion:
         """Ask as the service takes it, with the schema if it can be. Raises what a `MomentFinder` raises."""
         address = f"{self._config.base_url} {self._config.model_id}"
-        dialect = self._dialects.get(address, ProviderOptions())
+        request_options = self._options.get(address, ProviderOptions())
         while True:
-            body = self._body(dialect, messages, temperature)
-            if dialect.takes_schema:
+            body = self._build_body(request_options, messages, temperature)
+            if request_options.supports_schema:
                 body["response_format"] = _response_format(operation, schema)
             try:
-                answer = await self._ask(operation, body)
+                answer = await self._request_completion(operation, body)
             except RequestRefused as refusal:
-                simpler = dialect.after(str(refusal)) if refusal.status in (400, 422) else None
+                simpler = request_options.without_refused(str(refusal)) if refusal.status in (400, 422) else None
                 if simpler is None:
                     raise
-                dialect = simpler
+                request_options = simpler
             else:
-                self._dialects[address] = dialect
+                self._options[address] = request_options
                 return answer
 
-    def _body(self, dialect: ProviderOptions, messages: Sequence[Message], temperature: float) -> dict[str, Any]:
-        optional = {
-            "temperature": temperature if dialect.takes_temperature else None,
+    def _build_body(
+        self, request_options: ProviderOptions, messages: Sequence[Message], temperature: float
+    ) -> dict[str, Any]:
+        values = {
+            "temperature": temperature if request_options.supports_temperature else None,
             "model": self._config.model_id,
             "top_p": self._config.top_p,
             "top_k": self._config.top_k,
         }
         return {
             "messages": list(messages),
-            dialect.tokens_field: _MAX_ANSWER_TOKENS,
-            **{name: value for name, value in optional.items() if value is not None},
+            request_options.tokens_field: _MAX_ANSWER_TOKENS,
+            **{name: value for name, value in values.items() if value is not None},
         }
 
-    async def _ask(self, operation: str, body: Mapping[str, Any]) -> ChatCompletion:
-        async with self._service.logged(operation) as call:
+    async def _request_completion(self, operation: str, body: Mapping[str, Any]) -> ChatCompletion:
+        async with self._service.log_call(operation) as call:
             answer = await self._service.post(
                 versioned_path(self._config, "/chat/completions"), _REQUEST_TIMEOUT_SECONDS, json=body
             )
             call.usage = _read_token_usage(answer)
-            completion = self._read(answer)
+            completion = self._parse_completion(answer)
         return replace(completion, usage=call.usage)
 
-    def _read(self, answer: Any) -> ChatCompletion:
+    def _parse_completion(self, answer: Any) -> ChatCompletion:
         match answer:
             case {"choices": [{"message": dict() as message} as choice, *_]}:
                 model = read_short_text(

@@ -37,10 +37,10 @@ class RegisteredModels:
         self._local_transcriber = WhisperTranscriber(settings.local_whisper)
         self._local_finder = LocalMomentFinder()
         self._client = open_http_client()
-        self._dialects: dict[str, ProviderOptions] = {}
+        self._provider_options: dict[str, ProviderOptions] = {}
 
     async def get_transcriber(self, key: str) -> Transcriber:
-        config = await self._find(key)
+        config = await self._find_config(key)
         if config.kind not in _TRANSCRIBER_KINDS:
             raise ModelUnsuitable(key, config.kind, "transcribe")
         if config.is_local:
@@ -49,24 +49,24 @@ class RegisteredModels:
         return ParakeetTranscriber(service) if config.kind is ModelKind.PARAKEET else OpenAITranscriber(service)
 
     async def get_finder(self, key: str) -> MomentFinder:
-        config = await self._find(key)
+        config = await self._find_config(key)
         if config.kind not in _FINDER_KINDS:
             raise ModelUnsuitable(key, config.kind, "find moments")
         if config.is_local:
             return self._local_finder
         service = ServiceClient(self._client, key, config)
-        return ChatMomentFinder(key, config, ChatClient(service, self._dialects))
+        return ChatMomentFinder(key, config, ChatClient(service, self._provider_options))
 
     async def aclose(self) -> None:
         """Close the connections to services."""
         await self._client.aclose()
 
-    async def _find(self, key: str) -> ModelConfig:
+    async def _find_config(self, key: str) -> ModelConfig:
         """Look an entry up, again while the registry is away: no run is to fail because it is started again."""
         deadline, pause = time.monotonic() + _REGISTRY_RETRY_SECONDS, _FIRST_PAUSE_SECONDS
         while True:
             try:
-                return await self._look_up(key)
+                return await self._get_config(key)
             except RedisError as error:
                 reason = redis_unavailable(error)
                 if reason is None:
@@ -79,8 +79,8 @@ class RegisteredModels:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 
-    async def _look_up(self, key: str) -> ModelConfig:
-        config = await self._registry.get(key)
+    async def _get_config(self, key: str) -> ModelConfig:
+        config = await self._registry.get_model(key)
         if config is None:
             raise ModelNotConfigured(key, await self._registry.list_models())
         return config

@@ -47,11 +47,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class AudioFile:
-    """A WAV file, 16 kHz, mono, 16 bits. `get_link` gives an address that a service can read it from, or None."""
+    """A WAV file, 16 kHz, mono, 16 bits. `get_url` gives an address that a service can read it from, or None."""
 
     path: Path
     duration_seconds: float
-    get_link: Callable[[], Awaitable[str | None]]
+    get_url: Callable[[], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True)

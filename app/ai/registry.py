@@ -85,7 +85,7 @@ class ModelRegistry:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def seed(self, force: bool = False) -> int:
+    async def seed_defaults(self, force: bool = False) -> int:
         """Write the defaults where there is no model at all, or over what there is; return how many were written."""
         count = 0
 
@@ -102,7 +102,7 @@ class ModelRegistry:
     async def list_models(self) -> dict[str, ModelConfig]:
         """Return all configs, sorted by key."""
         keys = await self._redis.smembers(_KEY_SET)
-        if not keys and await self.seed():
+        if not keys and await self.seed_defaults():
             keys = set(DEFAULT_MODELS)
         ordered = sorted(map(str, keys))
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -111,27 +111,27 @@ class ModelRegistry:
             hashes = await pipeline.execute()
         return {key: _parse_hash(key, fields) for key, fields in zip(ordered, hashes, strict=True) if fields}
 
-    async def get(self, key: str) -> ModelConfig | None:
+    async def get_model(self, key: str) -> ModelConfig | None:
         fields = await self._redis.hgetall(_HASH_PREFIX + key)
-        if not fields and await self.seed():
+        if not fields and await self.seed_defaults():
             fields = await self._redis.hgetall(_HASH_PREFIX + key)
         return _parse_hash(key, fields) if fields else None
 
-    async def bind_keys(self) -> None:
+    async def bind_api_keys(self) -> None:
         """Bind the API keys that an earlier version has stored to the addresses which they are stored with."""
         for key in map(str, await self._redis.smembers(_KEY_SET)):
             await self._redis.transaction(partial(_queue_key_binding, key), _HASH_PREFIX + key)
 
-    async def find(self, key: str) -> ModelConfig:
+    async def get_existing_model(self, key: str) -> ModelConfig:
         """Return a config. Raises `ModelNotFound`, which names those that there are."""
-        return await self.get(key) or await self._raise_not_found(key)
+        return await self.get_model(key) or await self._raise_not_found(key)
 
-    async def put(self, key: str, config: ModelConfig) -> ModelConfig:
+    async def put_model(self, key: str, config: ModelConfig) -> ModelConfig:
         """Create or replace a config, its API key too; return it with its new `updated_at`."""
         if key in RESERVED_MODEL_KEYS:
             raise InvalidInput(f"A model cannot have the key {key}")
         stored = _with_update_time(config)
-        await self.seed()
+        await self.seed_defaults()
 
         async def queue(pipeline: Pipeline) -> None:
             nonlocal stored
@@ -143,7 +143,7 @@ class ModelRegistry:
         await self._redis.transaction(queue, _HASH_PREFIX + key)
         return stored
 
-    async def change(self, key: str, changes: Mapping[str, Any]) -> ModelConfig:
+    async def update_model(self, key: str, changes: Mapping[str, Any]) -> ModelConfig:
         """Change some fields of a config, and none that another client changes meanwhile.
 
         An API key that is not among the changes goes where the address gets another scheme, host or port. Raises
@@ -151,7 +151,7 @@ class ModelRegistry:
         """
         if not changes:
             raise InvalidInput("Name at least one field to change, with a value that is not null")
-        await self.seed()
+        await self.seed_defaults()
         changed: ModelConfig | None = None
         origins: set[str] = set()  # of the address, at each try
 
@@ -169,9 +169,9 @@ class ModelRegistry:
         await self._redis.transaction(queue, _HASH_PREFIX + key)  # again where the hash changed before it was written
         return changed or await self._raise_not_found(key)
 
-    async def delete(self, key: str) -> None:
+    async def delete_model(self, key: str) -> None:
         """Delete a config. Raises `ModelNotFound`."""
-        await self.seed()
+        await self.seed_defaults()
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.delete(_HASH_PREFIX + key)
             pipeline.srem(_KEY_SET, key)

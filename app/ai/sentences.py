@@ -9,7 +9,7 @@ from app.ai.protocols import Segment, Word
 
 PAUSE_SECONDS = 1.5  # of silence end a sentence, whatever the punctuation
 
-_CAPTION_SECONDS, _CAPTION_LETTERS = 7.0, 84  # two lines of 42, shown for no longer than is usual
+_CAPTION_SECONDS, _CAPTION_CHARACTERS = 7.0, 84  # two lines of 42, shown for no longer than is usual
 
 _SENTENCE_END = re.compile(r"[.?!…\u3002\uff1f\uff01\u0964\u061f][\"'”’)\]»]*$")
 _CLAUSE_END = re.compile(r"[,;:\u3001\uff0c\uff1b\uff1a–—-][\"'”’)\]»]*$")
@@ -25,15 +25,15 @@ def join_words(words: Sequence[Word]) -> str:
     return _NEEDLESS_SPACE.sub("", " ".join(word.word for word in words))
 
 
-def join_subwords(pieces: Sequence[Word]) -> list[Word]:
-    """Return whole words, stripped: a piece with no space before it goes on with the one before (" 6" and ",000")."""
+def join_subwords(subwords: Sequence[Word]) -> list[Word]:
+    """Return whole words, stripped: a subword with no space before it goes on with the one before (" 6" and ",000")."""
     words: list[Word] = []
-    for piece in pieces:
-        text = piece.word.strip()
-        if text and words and not piece.word[0].isspace() and not _UNSPACED_LETTER.match(text):
-            words[-1] = Word(words[-1].word + text, words[-1].start, piece.end)
+    for subword in subwords:
+        text = subword.word.strip()
+        if text and words and not subword.word[0].isspace() and not _UNSPACED_LETTER.match(text):
+            words[-1] = Word(words[-1].word + text, words[-1].start, subword.end)
         elif text:
-            words.append(Word(text, piece.start, piece.end))
+            words.append(Word(text, subword.start, subword.end))
     return words
 
 
@@ -53,25 +53,27 @@ def make_caption_segments(words: Sequence[Word]) -> list[Segment]:
     """Return the words as captions: sentences, and parts of those that are too long to be read at once."""
     return [
         Segment(join_words(part), part[0].start, part[-1].end)
-        for part in split_sentences(words, _CAPTION_SECONDS, _CAPTION_LETTERS)
+        for part in split_sentences(words, _CAPTION_SECONDS, _CAPTION_CHARACTERS)
     ]
 
 
-def split_sentences(words: Sequence[Word], max_seconds: float, max_letters: float = math.inf) -> list[Sequence[Word]]:
+def split_sentences(
+    words: Sequence[Word], max_seconds: float, max_characters: float = math.inf
+) -> list[Sequence[Word]]:
     """Return the words sentence by sentence; those that are too long are broken where a speaker would breathe."""
     return [
         part
         for sentence in _iterate_sentences(words)
-        for part in _break_long_sentence(sentence, max_seconds, max_letters)
+        for part in _break_long_sentence(sentence, max_seconds, max_characters)
     ]
 
 
 def _iterate_sentences(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
     first = 0
-    for place, (word, following) in enumerate(pairwise(words), start=1):
+    for index, (word, following) in enumerate(pairwise(words), start=1):
         if ends_sentence(word.word) or following.start - word.end >= PAUSE_SECONDS:
-            yield words[first:place]
-            first = place
+            yield words[first:index]
+            first = index
     if words:
         yield words[first:]
 
@@ -80,25 +82,27 @@ def ends_sentence(word: str) -> bool:
     return bool(_SENTENCE_END.search(word)) and not _ABBREVIATION.search(word)
 
 
-def _break_long_sentence(sentence: Sequence[Word], max_seconds: float, max_letters: float) -> Iterator[Sequence[Word]]:
+def _break_long_sentence(
+    sentence: Sequence[Word], max_seconds: float, max_characters: float
+) -> Iterator[Sequence[Word]]:
     waiting = [sentence]
     while waiting:
         words = waiting.pop()
-        letters = list(accumulate(len(word.word) + 1 for word in words))
-        if len(words) < 2 or (words[-1].end - words[0].start <= max_seconds and letters[-1] - 1 <= max_letters):
+        lengths = list(accumulate(len(word.word) + 1 for word in words))
+        if len(words) < 2 or (words[-1].end - words[0].start <= max_seconds and lengths[-1] - 1 <= max_characters):
             yield words
         else:
-            place = _find_break_index(words, letters)
-            waiting += [words[place:], words[:place]]
+            index = _find_break_index(words, lengths)
+            waiting += [words[index:], words[:index]]
 
 
-def _find_break_index(words: Sequence[Word], letters: Sequence[int]) -> int:
-    """Return the place of the word before which a sentence is best broken: at a clause or a pause, near the middle."""
+def _find_break_index(words: Sequence[Word], lengths: Sequence[int]) -> int:
+    """Return the index of the word before which a sentence is best broken: at a clause or a pause, near the middle."""
 
-    def worth(place: int) -> float:
-        before, after = words[place - 1], words[place]
+    def break_score(index: int) -> float:
+        before, after = words[index - 1], words[index]
         clause = 0.3 * bool(_CLAUSE_END.search(before.word)) + 0.15 * bool(_CONJUNCTION.fullmatch(after.word))
         pause = min(max(after.start - before.end, 0.0), 1.0)
-        return clause + pause - abs(letters[place - 1] / letters[-1] - 0.5)
+        return clause + pause - abs(lengths[index - 1] / lengths[-1] - 0.5)
 
-    return max(range(1, len(words)), key=worth)
+    return max(range(1, len(words)), key=break_score)

@@ -1,4 +1,4 @@
-"""HTTP calls of AI services: errors are translated, answers masked, and each call is logged."""
+"""HTTP calls of AI services: errors are translated, answers masked, and each call is log_call."""
 
 import asyncio
 import json
@@ -73,21 +73,21 @@ class ServiceClient:
         """
         try:
             async with asyncio.timeout(limit_seconds):
-                return await self._post_patiently(path, body)
+                return await self._post_with_waits(path, body)
         except TimeoutError:
             raise TransientFailure(f"{self.config.name} did not answer within {limit_seconds:.0f} seconds") from None
 
-    async def _post_patiently(self, path: str, body: Mapping[str, Any]) -> Any:
+    async def _post_with_waits(self, path: str, body: Mapping[str, Any]) -> Any:
         """Wait as long as the service asks for, within bounds."""
         for waits_left in range(_MAX_WAITS, -1, -1):
-            status, headers, content = await self._exchange(path, body)
+            status, headers, content = await self._send_request(path, body)
             wait = _parse_retry_after(headers) if status in (429, 503) and waits_left else None
             if wait is None or wait > _MAX_WAIT_SECONDS:
                 break
             await asyncio.sleep(wait)
-        return await asyncio.to_thread(self._read, status, content)
+        return await asyncio.to_thread(self._parse_response, status, content)
 
-    async def _exchange(self, path: str, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
+    async def _send_request(self, path: str, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
         headers = {"Authorization": f"Bearer {self.config.api_key}"} if self.config.api_key else {}
         try:
             check_service_address(self.config.base_url)  # which may have come into the registry unchecked
@@ -104,26 +104,26 @@ class ServiceClient:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise TransientFailure(f"{self.config.name} cannot be reached: {_describe_http_error(error)}") from None
 
-    def _read(self, status: int, content: bytes) -> Any:
+    def _parse_response(self, status: int, content: bytes) -> Any:
         if status in _TRANSIENT_STATUSES:
-            raise TransientFailure(self._say(status, content))
+            raise TransientFailure(self._describe_status(status, content))
         if 400 <= status < 500:
-            raise RequestRefused(self._say(status, content), status)
+            raise RequestRefused(self._describe_status(status, content), status)
         if 300 <= status < 400:
             raise StageFailed(f"{self.config.name} redirects to another address, which is not followed: set that one")
         if status != 200:
-            raise StageFailed(self._say(status, content))
+            raise StageFailed(self._describe_status(status, content))
         try:
             return parse_masked_json(content)
         except (ValueError, RecursionError):
             raise ModelAnswerInvalid(f"{self.config.name} did not answer with JSON", to_raw_text(content)) from None
 
-    def _say(self, status: int, content: bytes) -> str:
+    def _describe_status(self, status: int, content: bytes) -> str:
         message = _find_error_message(content)
         return f"{self.config.name} answered {status}" + (f": {message}" if message else "")
 
     @asynccontextmanager
-    async def logged(self, operation: str) -> AsyncIterator["CallRecord"]:
+    async def log_call(self, operation: str) -> AsyncIterator["CallRecord"]:
         """Log the call inside the block: how long it took, its tokens, and how it ended. Nothing of its content."""
         call = CallRecord()
         started = time.monotonic()
@@ -166,14 +166,14 @@ def parse_masked_json(content: bytes) -> Any:
     return answer if mask_secrets(text) == text else mask_values(answer)
 
 
-def read_short_text(value: Any, default: str, longest: int) -> str:
-    """Return the name a service gave its model, or the default; `longest` characters of it."""
-    return (to_single_line(value, longest) if isinstance(value, str) else "") or default[:longest]
+def read_short_text(value: Any, default: str, max_length: int) -> str:
+    """Return the name a service gave its model, or the default; `max_length` characters of it."""
+    return (to_single_line(value, max_length) if isinstance(value, str) else "") or default[:max_length]
 
 
-def short_model_name(config: ModelConfig, longest: int) -> str:
+def short_model_name(config: ModelConfig, max_length: int) -> str:
     """Return what an entry's model is called; of an identifier that is a path or has an owner, the last part."""
-    return ((config.model_id or "").rstrip("/").rpartition("/")[2] or config.name)[:longest]
+    return ((config.model_id or "").rstrip("/").rpartition("/")[2] or config.name)[:max_length]
 
 
 def _write_call_log(key: str, operation: str, outcome: str, usage: Usage) -> None:

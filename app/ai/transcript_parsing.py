@@ -140,11 +140,11 @@ def _fill_missing_times(items: Sequence[tuple[str, float | None, float | None]])
         if start is None or end is None:
             waiting.append(text)
             continue
-        yield from ((lacking, before, max(before, start)) for lacking in waiting)
+        yield from ((untimed, before, max(before, start)) for untimed in waiting)
         waiting = []
         yield text, start, end
         before = max(start, end)
-    yield from ((lacking, before, before) for lacking in waiting)
+    yield from ((untimed, before, before) for untimed in waiting)
 
 
 def _clamp_times(start: float, end: float, duration: float) -> tuple[float, float]:

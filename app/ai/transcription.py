@@ -16,7 +16,7 @@ _OPENAI_FIELDS = AnswerFields(text="text", words="words", segments="segments")
 
 
 class OpenAITranscriber:
-    """Sends the sound itself: whole where it is small enough, else in pieces, one after the other.
+    """Sends the sound itself: whole where it is small enough, else in chunks, one after the other.
 
     Services that tell no times of words get them from their segments, see `read_timeline`.
     """
@@ -31,39 +31,39 @@ class OpenAITranscriber:
 
     async def transcribe(self, audio: AudioFile, progress: ProgressCallback) -> TranscriptionResult:
         size = (await asyncio.to_thread(audio.path.stat)).st_size
-        pieces = (
+        chunks = (
             plan_chunks(audio.duration_seconds)
             if size > MAX_UPLOAD_BYTES
             else [AudioChunk(0.0, audio.duration_seconds)]
         )
-        heard: list[TranscriptionResult] = []
-        for piece in pieces:
-            call = partial(self._ask, audio, piece, is_whole=len(pieces) == 1)
-            heard.append(await (retry_transient_failures(call) if len(pieces) > 1 else call()))
-            progress(len(heard) / len(pieces))
-        timeline = join_transcripts(pieces, [TimedTranscript(each.words, each.segments) for each in heard])
+        results: list[TranscriptionResult] = []
+        for chunk in chunks:
+            call = partial(self._transcribe_chunk, audio, chunk, is_whole=len(chunks) == 1)
+            results.append(await (retry_transient_failures(call) if len(chunks) > 1 else call()))
+            progress(len(results) / len(chunks))
+        timeline = join_transcripts(chunks, [TimedTranscript(each.words, each.segments) for each in results])
         return TranscriptionResult(
-            text=heard[0].text if len(heard) == 1 else timeline.text,
+            text=results[0].text if len(results) == 1 else timeline.text,
             words=timeline.words,
             segments=timeline.segments,
-            language=next((each.language for each in heard if each.language), ""),
-            service=heard[0].service,
-            usage=sum((each.usage for each in heard), Usage()),
+            language=next((each.language for each in results if each.language), ""),
+            service=results[0].service,
+            usage=sum((each.usage for each in results), Usage()),
         )
 
-    async def _ask(self, audio: AudioFile, piece: AudioChunk, *, is_whole: bool) -> TranscriptionResult:
-        """Return the transcript of one piece, in its own time."""
+    async def _transcribe_chunk(self, audio: AudioFile, chunk: AudioChunk, *, is_whole: bool) -> TranscriptionResult:
+        """Return the transcript of one chunk, in its own time."""
         model = {"model": self._config.model_id} if self._config.model_id else {}
-        open_file = partial(audio.path.open, "rb") if is_whole else partial(WavChunk, audio.path, piece)
+        open_file = partial(audio.path.open, "rb") if is_whole else partial(WavChunk, audio.path, chunk)
         with await asyncio.to_thread(open_file) as file:
-            async with self._service.logged("transcribe") as call:
+            async with self._service.log_call("transcribe") as call:
                 answer = await self._service.post(
                     versioned_path(self._config, "/audio/transcriptions"),
-                    _BASE_TIMEOUT_SECONDS + piece.end - piece.start,
+                    _BASE_TIMEOUT_SECONDS + chunk.end - chunk.start,
                     data=_OPENAI_FORM | model,
                     files={"file": ("audio.wav", file, "audio/wav")},
                 )
-                text, timeline = parse_transcription(self._config.name, answer, _OPENAI_FIELDS, piece.end - piece.start)
+                text, timeline = parse_transcription(self._config.name, answer, _OPENAI_FIELDS, chunk.end - chunk.start)
         language = read_short_text(answer.get("language"), "", _MAX_NAME_LENGTH).lower()
         service = read_short_text(answer.get("model"), self.service, _MAX_NAME_LENGTH)
         return TranscriptionResult(text, timeline.words, timeline.segments, language, service, call.usage)
@@ -84,15 +84,15 @@ class ParakeetTranscriber:
         return short_model_name(self._config, _MAX_NAME_LENGTH)
 
     async def transcribe(self, audio: AudioFile, progress: ProgressCallback) -> TranscriptionResult:
-        link = await audio.get_link()
-        if link is None:
+        url = await audio.get_url()
+        if url is None:
             raise StageFailed(
                 f"{self._config.name} fetches the sound from an address, and there is none: "
                 "set PUBLIC_URL, or keep media in a bucket with STORAGE_URL"
             )
-        async with self._service.logged("transcribe") as call:
+        async with self._service.log_call("transcribe") as call:
             answer = await self._service.post(
-                "/transcribe", _BASE_TIMEOUT_SECONDS + audio.duration_seconds, json={"audio_url": link}
+                "/transcribe", _BASE_TIMEOUT_SECONDS + audio.duration_seconds, json={"audio_url": url}
             )
             text, timeline = parse_transcription(self._config.name, answer, _PARAKEET_FIELDS, audio.duration_seconds)
         progress(1.0)

@@ -67,20 +67,20 @@ async def list_default_models() -> Response:
 @router.post("/seed", response_model=SeedAnswer)
 async def seed_models(registry: Registry, body: Annotated[SeedBody | None, Body()] = None) -> Response:
     """Fill an empty registry with the defaults; with `force` also one that is not empty."""
-    count = await registry.seed(force=body is not None and body.force)
+    count = await registry.seed_defaults(force=body is not None and body.force)
     return json_answer({"seeded_count": count, "message": f"Seeded {count} model configs"})
 
 
 @router.get("/{key}", response_model=ModelAnswer, responses=_NOT_FOUND)
 async def get_model(key: ModelKey, registry: Registry) -> Response:
     """One model."""
-    return json_answer(_answer(key, await registry.find(key)))
+    return json_answer(_answer(key, await registry.get_existing_model(key)))
 
 
 @router.post("/{key}", response_model=StoredModelAnswer)
 async def put_model(key: ModelKey, body: ModelBody, registry: Registry) -> Response:
     """Create a model, or replace all of its fields, its API key too."""
-    return json_answer(_answer(key, await registry.put(key, _read(body))))
+    return json_answer(_answer(key, await registry.put_model(key, _read(body))))
 
 
 @router.patch("/{key}", response_model=StoredModelAnswer, responses={**_NOT_FOUND, **_CHANGED_MEANWHILE})
@@ -89,13 +89,13 @@ async def change_model(key: ModelKey, body: ModelChangesBody, registry: Registry
 
     A `base_url` of another scheme, host or port removes the API key where the request has none; `notice` says so.
     """
-    return json_answer(_answer(key, await registry.change(key, to_registry_values(body, exclude_none=True))))
+    return json_answer(_answer(key, await registry.update_model(key, to_registry_values(body, exclude_none=True))))
 
 
 @router.delete("/{key}", response_model=DeletedModelAnswer, responses=_NOT_FOUND)
 async def delete_model(key: ModelKey, registry: Registry) -> Response:
     """Delete a model."""
-    await registry.delete(key)
+    await registry.delete_model(key)
     return json_answer({"success": True, "model_key": key, "message": f"Model config '{key}' deleted successfully"})
 
 

@@ -245,10 +245,10 @@ async def prepare_redis(redis: Redis) -> None:
 
 async def _prepare_redis(redis: Redis) -> None:
     registry = ModelRegistry(redis)
-    seeded = await registry.seed()
+    seeded = await registry.seed_defaults()
     if seeded:
         _log.info("Seeded %d model configs", seeded)
-    await registry.bind_keys()
+    await registry.bind_api_keys()
     await create_request_group(redis)
 
 

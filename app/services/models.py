@@ -54,7 +54,7 @@ async def find_model(redis: Redis, key: str) -> ModelConfig:
     registry = ModelRegistry(redis)
     try:
         async with asyncio.timeout(_REDIS_TIMEOUT):
-            config = await registry.get(key)
+            config = await registry.get_model(key)
             if config is None:
                 raise ModelNotConfigured(key, await registry.list_models())
     except (RedisError, OSError) as error:

@@ -77,23 +77,23 @@ async def _act(options: argparse.Namespace, registry: ModelRegistry, changes: Ma
         case "list":
             _print_table(await registry.list_models())
         case "show":
-            _show(options.key, await registry.find(options.key))
+            _show(options.key, await registry.get_existing_model(options.key))
         case "set":
             stored = await _set(registry, options.key, changes)
             _show(options.key, stored)
             if stored.is_key_removed:
                 _console.print(KEY_REMOVED_NOTICE, markup=False)
         case "delete":
-            await registry.delete(options.key)
+            await registry.delete_model(options.key)
             _console.print(f"Deleted {options.key}", markup=False)
         case "seed":
-            _console.print(f"Seeded {await registry.seed(force=options.force)} models")
+            _console.print(f"Seeded {await registry.seed_defaults(force=options.force)} models")
 
 
 async def _set(registry: ModelRegistry, key: str, changes: Mapping[str, Any]) -> ModelConfig:
-    if not changes or await registry.get(key) is not None:
-        return await registry.change(key, changes)
-    return await registry.put(key, ModelConfig(**{"name": key, **changes}))
+    if not changes or await registry.get_model(key) is not None:
+        return await registry.update_model(key, changes)
+    return await registry.put_model(key, ModelConfig(**{"name": key, **changes}))
 
 
 def _read_changes(options: argparse.Namespace) -> Mapping[str, Any]:

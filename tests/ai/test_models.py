@@ -67,7 +67,7 @@ async def test_with_an_address_the_service_answers_from_the_next_call_on(
     models: RegisteredModels, redis: Redis, server: ModelServer
 ) -> None:
     server.answer('[{"start_time": 5, "end_time": 30, "title": "One"}]')
-    await ModelRegistry(redis).change("qwen", {"base_url": server.url})
+    await ModelRegistry(redis).update_model("qwen", {"base_url": server.url})
     finder = await models.get_finder("qwen")
     assert (finder.model, dict(finder.parameters)) == ("Qwen3-VL", {"top_p": None, "top_k": None})
     assert (await finder.find(REQUEST, nothing)).model == "test-model"
@@ -85,7 +85,7 @@ async def test_the_kind_of_an_entry_says_how_its_server_is_asked(
     models: RegisteredModels, redis: Redis, server: ModelServer, tmp_path: Path, kind: ModelKind, path: str, body: Any
 ) -> None:
     server.transcript(body)
-    await ModelRegistry(redis).put("ears", ModelConfig("Ears", server.url, kind=kind))
+    await ModelRegistry(redis).put_model("ears", ModelConfig("Ears", server.url, kind=kind))
     transcriber = await models.get_transcriber("ears")
     await transcriber.transcribe(make_audio(tmp_path / "a.wav", link="https://media.example/a.wav"), nothing)
     assert server.requests[0].path == path
@@ -95,7 +95,7 @@ async def test_a_refused_schema_is_remembered_for_all_runs(
     models: RegisteredModels, redis: Redis, server: ModelServer
 ) -> None:
     server.refuses_schema = True
-    await ModelRegistry(redis).change("qwen", {"base_url": server.url})
+    await ModelRegistry(redis).update_model("qwen", {"base_url": server.url})
     for _ in range(2):
         await (await models.get_finder("qwen")).find(REQUEST, nothing)
     assert ["response_format" in request.body for request in server.requests] == [True, False, False]

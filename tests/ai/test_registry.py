@@ -24,7 +24,7 @@ ALL = ["local", "minimax", "parakeet", "qwen", "qwen3_omni", "qwen3_vl_fp8"]
 
 async def test_an_empty_registry_is_seeded_with_the_defaults(redis: Redis) -> None:
     registry = ModelRegistry(redis)
-    assert await registry.seed() == 6
+    assert await registry.seed_defaults() == 6
     models = await registry.list_models()
     assert list(models) == ALL
     assert models["qwen3_vl_fp8"].supports_video
@@ -37,29 +37,29 @@ async def test_an_empty_registry_is_seeded_with_the_defaults(redis: Redis) -> No
 async def test_until_an_address_is_set_every_default_is_answered_by_this_machine(redis: Redis) -> None:
     registry = ModelRegistry(redis)
     assert all(model.is_local for model in (await registry.list_models()).values())
-    assert not (await registry.change("qwen", {"base_url": "http://localhost:1"})).is_local
-    assert (await registry.change("local", {"base_url": "http://localhost:1"})).is_local
+    assert not (await registry.update_model("qwen", {"base_url": "http://localhost:1"})).is_local
+    assert (await registry.update_model("local", {"base_url": "http://localhost:1"})).is_local
 
 
 async def test_a_registry_that_has_a_model_is_left_alone(redis: Redis) -> None:
     registry = ModelRegistry(redis)
-    await registry.change("qwen", {"name": "Changed"})
-    await registry.delete("minimax")
-    assert await registry.seed() == 0
-    assert (await registry.find("qwen")).name == "Changed"
-    assert await registry.get("minimax") is None
+    await registry.update_model("qwen", {"name": "Changed"})
+    await registry.delete_model("minimax")
+    assert await registry.seed_defaults() == 0
+    assert (await registry.get_existing_model("qwen")).name == "Changed"
+    assert await registry.get_model("minimax") is None
 
 
 async def test_a_flushed_registry_has_the_defaults_again_at_its_next_use(redis: Redis) -> None:
     registry = ModelRegistry(redis)
     for use in (
         registry.list_models,
-        lambda: registry.find("qwen"),
-        lambda: registry.put("mine", ModelConfig("Mine")),
-        lambda: registry.change("qwen", {"top_k": 1}),
-        lambda: registry.delete("parakeet"),
+        lambda: registry.get_existing_model("qwen"),
+        lambda: registry.put_model("mine", ModelConfig("Mine")),
+        lambda: registry.update_model("qwen", {"top_k": 1}),
+        lambda: registry.delete_model("parakeet"),
     ):
-        await registry.seed()
+        await registry.seed_defaults()
         await redis.flushdb()
         await use()
         assert set(ALL) - {"parakeet"} <= set(await registry.list_models())
@@ -69,16 +69,18 @@ async def test_seeding_at_once_with_a_change_takes_nothing_back(redis: Redis) ->
     registry = ModelRegistry(redis)
     for _ in range(10):
         await redis.flushdb()
-        await asyncio.gather(*(registry.seed() for _ in range(5)), registry.put("qwen", ModelConfig("Changed")))
-        assert (await registry.find("qwen")).name == "Changed"
+        await asyncio.gather(
+            *(registry.seed_defaults() for _ in range(5)), registry.put_model("qwen", ModelConfig("Changed"))
+        )
+        assert (await registry.get_existing_model("qwen")).name == "Changed"
 
 
 async def test_a_config_comes_back_as_it_was_put(redis: Redis) -> None:
     config = ModelConfig(
         "Name", "http://localhost:1", "m", True, 0.5, 7, kind=ModelKind.TRANSCRIPTION, api_key="sk-secret"
     )
-    stored = await ModelRegistry(redis).put("key", config)
-    assert await ModelRegistry(redis).get("key") == stored
+    stored = await ModelRegistry(redis).put_model("key", config)
+    assert await ModelRegistry(redis).get_model("key") == stored
     assert stored.updated_at is not None
     assert replace(stored, updated_at=None) == config
 
@@ -89,14 +91,14 @@ def test_an_api_key_is_not_in_what_a_config_looks_like() -> None:
 
 async def test_an_api_key_is_kept_by_other_changes_and_removed_by_an_empty_one(redis: Redis) -> None:
     registry = ModelRegistry(redis)
-    await registry.change("qwen", {"api_key": "sk-secret"})
-    assert (await registry.change("qwen", {"top_k": 3})).api_key == "sk-secret"
-    assert (await registry.change("qwen", {"api_key": ""})).api_key == ""
+    await registry.update_model("qwen", {"api_key": "sk-secret"})
+    assert (await registry.update_model("qwen", {"top_k": 3})).api_key == "sk-secret"
+    assert (await registry.update_model("qwen", {"api_key": ""})).api_key == ""
     assert await redis.hget("model:config:qwen", "api_key") == ""
 
 
 async def test_what_is_not_known_is_written_as_empty_text(redis: Redis) -> None:
-    await ModelRegistry(redis).put("minimax", DEFAULT_MODELS["minimax"])
+    await ModelRegistry(redis).put_model("minimax", DEFAULT_MODELS["minimax"])
     fields = await redis.hgetall("model:config:minimax")
     assert (fields["model_id"], fields["top_p"], fields["supports_video"]) == ("", "", "false")
     assert (fields["kind"], fields["base_url"], fields["api_key"]) == ("chat", "", "")
@@ -105,44 +107,44 @@ async def test_what_is_not_known_is_written_as_empty_text(redis: Redis) -> None:
 
 async def test_a_deleted_model_is_gone(redis: Redis) -> None:
     registry = ModelRegistry(redis)
-    await registry.seed()
-    await registry.delete("qwen")
+    await registry.seed_defaults()
+    await registry.delete_model("qwen")
     with pytest.raises(ModelNotFound, match="there are: local, minimax, parakeet, qwen3_omni"):
-        await registry.delete("qwen")
-    assert await registry.get("qwen") is None
+        await registry.delete_model("qwen")
+    assert await registry.get_model("qwen") is None
     assert "qwen" not in await registry.list_models()
 
 
 async def test_seeding_by_force_replaces_the_defaults_and_keeps_the_rest(redis: Redis) -> None:
     registry = ModelRegistry(redis)
-    await registry.put("mine", ModelConfig("Mine", "http://localhost:1"))
-    await registry.put("qwen", ModelConfig("Changed", "http://localhost:1"))
-    assert await registry.seed(force=True) == 6
+    await registry.put_model("mine", ModelConfig("Mine", "http://localhost:1"))
+    await registry.put_model("qwen", ModelConfig("Changed", "http://localhost:1"))
+    assert await registry.seed_defaults(force=True) == 6
     assert len(await registry.list_models()) == 7
-    assert (await registry.find("qwen")).name == "Qwen3-VL"
+    assert (await registry.get_existing_model("qwen")).name == "Qwen3-VL"
 
 
 async def test_clients_that_change_different_fields_at_once_lose_nothing(redis: Redis) -> None:
     registry = ModelRegistry(redis)
-    await registry.seed()
+    await registry.seed_defaults()
     changes: list[dict[str, Any]] = [{"name": "New"}, {"model_id": "m"}, {"top_k": 3}, {"top_p": 0.5}] * 5
-    await asyncio.gather(*(registry.change("qwen", change) for change in changes))
-    found = await registry.find("qwen")
+    await asyncio.gather(*(registry.update_model("qwen", change) for change in changes))
+    found = await registry.get_existing_model("qwen")
     assert (found.name, found.model_id, found.top_k, found.top_p) == ("New", "m", 3, 0.5)
 
 
 async def test_a_model_that_is_gone_cannot_be_changed_back_into_being(redis: Redis) -> None:
     registry = ModelRegistry(redis)
-    await registry.delete("qwen")
+    await registry.delete_model("qwen")
     with pytest.raises(ModelNotFound, match="there are: local, "):
-        await registry.change("qwen", {"name": "New"})
+        await registry.update_model("qwen", {"name": "New"})
     assert "qwen" not in await registry.list_models()
 
 
 @pytest.mark.parametrize("key", ["seed", "defaults"])
 async def test_a_part_of_another_address_is_no_key(redis: Redis, key: str) -> None:
     with pytest.raises(InvalidInput, match=key):
-        await ModelRegistry(redis).put(key, DEFAULT_MODELS["qwen"])
+        await ModelRegistry(redis).put_model(key, DEFAULT_MODELS["qwen"])
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ async def test_a_hash_of_the_previous_backend_is_read_without_its_address(
     old = {"name": "Old", "ssh_host": "user@gateway", "ssh_local_port": "8007", "top_p": "high", "top_k": ""}
     for name, value in {**old, **fields}.items():
         await redis.hset(f"model:config:{key}", name, value)
-    assert await ModelRegistry(redis).find(key) == ModelConfig("Old", kind=kind)
+    assert await ModelRegistry(redis).get_existing_model(key) == ModelConfig("Old", kind=kind)
 
 
 @pytest.mark.parametrize(
@@ -178,4 +180,4 @@ async def test_a_former_default_that_nobody_set_is_no_address(
     await redis.sadd("model:config:_keys", "minimax")
     for name, value in {"name": "MiniMax", **fields}.items():
         await redis.hset("model:config:minimax", name, value)
-    assert (await ModelRegistry(redis).find("minimax")).base_url == address
+    assert (await ModelRegistry(redis).get_existing_model("minimax")).base_url == address

@@ -30,7 +30,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """The application's own client, on an empty registry."""
     init_redis(Settings(redis_url=redis_url))
     await get_redis().flushdb()
-    await ModelRegistry(get_redis()).seed()
+    await ModelRegistry(get_redis()).seed_defaults()
     yield get_redis()
     await close_redis()
 
@@ -210,7 +210,9 @@ async def test_the_registry_says_whether_the_model_can_be_shown_a_clip(
     client: AsyncClient, conn: Connection, redis: Redis, supports: bool
 ) -> None:
     await make_talk(conn)
-    await ModelRegistry(redis).put("qwen3_vl_fp8", ModelConfig("Q", "http://localhost:1", supports_video=supports))
+    await ModelRegistry(redis).put_model(
+        "qwen3_vl_fp8", ModelConfig("Q", "http://localhost:1", supports_video=supports)
+    )
     assert (await get(client))["model_supports_video"] is supports
 
 
@@ -218,7 +220,7 @@ async def test_a_model_that_the_registry_does_not_have_cannot_be_shown_a_clip(
     client: AsyncClient, conn: Connection, redis: Redis
 ) -> None:
     await make_talk(conn)
-    await ModelRegistry(redis).delete("qwen3_vl_fp8")
+    await ModelRegistry(redis).delete_model("qwen3_vl_fp8")
     assert (await get(client))["model_supports_video"] is False
 
 

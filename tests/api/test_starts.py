@@ -289,7 +289,7 @@ async def test_a_model_that_is_added_can_be_used_and_one_that_only_transcribes_c
 ) -> None:
     await make_video(conn, identifier="talk")
     assert outcome(await start_full(client, model="parakeet")) == (422, "Model 'parakeet' can only transcribe")
-    await ModelRegistry(redis).put("mine", ModelConfig("Mine"))
+    await ModelRegistry(redis).put_model("mine", ModelConfig("Mine"))
     assert (await start_full(client, model="mine")).status_code == 200
 
 
@@ -298,8 +298,8 @@ async def test_without_a_transcriber_a_transcript_is_503(
 ) -> None:
     await make_video(conn, identifier="talk")
     add_audio(tmp_path)
-    await ModelRegistry(redis).seed()
-    await ModelRegistry(redis).delete("parakeet")
+    await ModelRegistry(redis).seed_defaults()
+    await ModelRegistry(redis).delete_model("parakeet")
     answer = await start(client, "process-transcript", None)
     assert outcome(answer)[0] == 503
     assert outcome(answer)[1].startswith("Model 'parakeet' is not configured; there are: local, ")

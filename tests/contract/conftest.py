@@ -24,7 +24,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """The application's own client, on a database as a server that starts leaves it."""
     init_redis(Settings(redis_url=redis_url))
     await get_redis().flushdb()
-    await ModelRegistry(get_redis()).seed()
+    await ModelRegistry(get_redis()).seed_defaults()
     yield get_redis()
     await close_redis()
 

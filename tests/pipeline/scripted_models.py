@@ -61,7 +61,7 @@ class ScriptedTranscriber:
 
     async def transcribe(self, audio: AudioFile, progress: ProgressCallback) -> TranscriptionResult:
         self.asked.append(audio)
-        self.links.append(await audio.get_link())
+        self.links.append(await audio.get_url())
         progress(0.5)
         await self.meanwhile()
         if isinstance(self.answer, Exception):

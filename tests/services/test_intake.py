@@ -283,7 +283,7 @@ async def test_a_rejected_request_adds_no_video(site: IntakeSite) -> None:
 async def test_no_secret_is_kept(site: IntakeSite, caplog: pytest.LogCaptureFixture) -> None:
     async with site.requests() as requests:
         registry = ModelRegistry(requests._redis)
-        await registry.put("mine", ModelConfig("Mine", "http://127.0.0.1:9", api_key="swordfish-swordfish"))
+        await registry.put_model("mine", ModelConfig("Mine", "http://127.0.0.1:9", api_key="swordfish-swordfish"))
     config = {
         "video_url": "http://user:hunter2@127.0.0.1/v.mp4?token=abcdef",
         "generation_prompt": "swordfish-swordfish",

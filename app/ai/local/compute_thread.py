@@ -21,37 +21,37 @@ class ComputationControl:
     """What a computation in a thread looks at and tells."""
 
     def __init__(self, progress: ProgressCallback) -> None:
-        self._stop = Event()
+        self._cancelled = Event()
         self._progress = progress
         self._loop = asyncio.get_running_loop()
 
-    def stop(self) -> None:
-        self._stop.set()
+    def cancel(self) -> None:
+        self._cancelled.set()
 
     def check(self) -> None:
         """Raise `ComputationCancelled` once nobody waits for the result any more."""
-        if self._stop.is_set():
+        if self._cancelled.is_set():
             raise ComputationCancelled
 
-    def tell(self, done: float) -> None:
+    def report(self, done: float) -> None:
         """Say how much is done, from 0 to 1, and stop where `check` would."""
         self.check()
-        self._loop.call_soon_threadsafe(self._tell, min(max(done, 0.0), 1.0))
+        self._loop.call_soon_threadsafe(self._report, min(max(done, 0.0), 1.0))
 
-    def _tell(self, done: float) -> None:
-        if not self._stop.is_set():
+    def _report(self, done: float) -> None:
+        if not self._cancelled.is_set():
             self._progress(done)
 
 
 class ComputeThread:
-    """Does one call after the other in a thread of its own; a call that is cancelled before its turn is never begun.
+    """Does one call after the other in a thread of its own; a call that is cancelled before its turn is never future.
 
     Calls take turns in the order they come, so long work that is done in several calls lets short work pass. What
     follows a stage's time (`app.core.turns`) is notified when its calls wait and when they work.
     """
 
     def __init__(self, name: str) -> None:
-        self._threads = ThreadPoolExecutor(1, name)
+        self._executor = ThreadPoolExecutor(1, name)
         self._turns = Turns()
 
     async def run(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
@@ -60,13 +60,13 @@ class ComputeThread:
 
     async def _run(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
         control = ComputationControl(progress)
-        begun = self._threads.submit(function, control)
-        call = asyncio.wrap_future(begun)
+        future = self._executor.submit(function, control)
+        call = asyncio.wrap_future(future)
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
-            control.stop()
-            if not begun.cancel():
+            control.cancel()
+            if not future.cancel():
                 await _wait_for_end(call)
             raise
 

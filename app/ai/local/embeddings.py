@@ -29,41 +29,43 @@ class SentenceEmbedder:
         self._tokenizer = tokenizer
         self._tensors = tensors
 
-    def encode(self, texts: Sequence[str], tell: Callable[[float], None] | None = None) -> FloatArray:
-        """Return a row for each text; of a long one the beginning counts. `tell` hears which part is done."""
+    def encode(self, texts: Sequence[str], report: Callable[[float], None] | None = None) -> FloatArray:
+        """Return a row for each text; of a long one the beginning counts. `report` hears which part is done."""
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         vectors = np.zeros((len(texts), EMBEDDING_SIZE), np.float32)
         done = 0
         for batch in _make_batches([len(each) for each in tokens]):
-            if tell:
-                tell(done / len(texts))
+            if report:
+                report(done / len(texts))
             done += len(batch)
-            vectors[batch] = self._forward([tokens[place] for place in batch])
+            vectors[batch] = self._forward([tokens[index] for index in batch])
         return vectors
 
     def _forward(self, tokens: Sequence[Sequence[int]]) -> FloatArray:
         ids, mask = _pad_tokens(tokens)
-        hidden = self._embed(ids)
+        hidden = self._embed_tokens(ids)
         bias = np.where(mask, np.float32(0), _MASKED_SCORE)[:, None, None, :]
         for layer in range(_LAYERS):
-            hidden = self._layer(hidden, bias, f"encoder.layer.{layer}.")
+            hidden = self._encoder_layer(hidden, bias, f"encoder.layer.{layer}.")
         return _l2_normalise(
             (hidden * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True, dtype=np.float32)
         )
 
-    def _embed(self, ids: NDArray[np.int64]) -> FloatArray:
+    def _embed_tokens(self, ids: NDArray[np.int64]) -> FloatArray:
         tensor = self._tensors
         words = tensor["embeddings.word_embeddings.weight"][ids]
-        places = tensor["embeddings.position_embeddings.weight"][: ids.shape[1]]
-        return self._norm(words + places + tensor["embeddings.token_type_embeddings.weight"][0], "embeddings.")
+        positions = tensor["embeddings.position_embeddings.weight"][: ids.shape[1]]
+        return self._layer_norm(words + positions + tensor["embeddings.token_type_embeddings.weight"][0], "embeddings.")
 
-    def _layer(self, hidden: FloatArray, bias: FloatArray, name: str) -> FloatArray:
-        attended = self._linear(self._attend(hidden, bias, name + "attention.self."), name + "attention.output.dense.")
-        hidden = self._norm(hidden + attended, name + "attention.output.")
+    def _encoder_layer(self, hidden: FloatArray, bias: FloatArray, name: str) -> FloatArray:
+        attention = self._linear(
+            self._self_attention(hidden, bias, name + "attention.self."), name + "attention.output.dense."
+        )
+        hidden = self._layer_norm(hidden + attention, name + "attention.output.")
         inner = _gelu(self._linear(hidden, name + "intermediate.dense."))
-        return self._norm(hidden + self._linear(inner, name + "output.dense."), name + "output.")
+        return self._layer_norm(hidden + self._linear(inner, name + "output.dense."), name + "output.")
 
-    def _attend(self, hidden: FloatArray, bias: FloatArray, name: str) -> FloatArray:
+    def _self_attention(self, hidden: FloatArray, bias: FloatArray, name: str) -> FloatArray:
         count, length, size = hidden.shape
         query, key, value = (
             self._linear(hidden, f"{name}{part}.").reshape(count, length, _HEADS, -1).transpose(0, 2, 1, 3)
@@ -72,14 +74,14 @@ class SentenceEmbedder:
         scores = query @ key.transpose(0, 1, 3, 2) * np.float32((size / _HEADS) ** -0.5) + bias
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
-        attended: FloatArray = (weights @ value).transpose(0, 2, 1, 3).reshape(count, length, size)
-        return attended
+        attention: FloatArray = (weights @ value).transpose(0, 2, 1, 3).reshape(count, length, size)
+        return attention
 
     def _linear(self, hidden: FloatArray, name: str) -> FloatArray:
         product: FloatArray = hidden @ self._tensors[name + "weight"].T + self._tensors[name + "bias"]
         return product
 
-    def _norm(self, hidden: FloatArray, name: str) -> FloatArray:
+    def _layer_norm(self, hidden: FloatArray, name: str) -> FloatArray:
         centred = hidden - hidden.mean(axis=-1, keepdims=True)
         spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(_EPSILON))
         normal: FloatArray = centred / spread * self._tensors[name + "LayerNorm.weight"]
@@ -103,14 +105,14 @@ def load_embedder() -> SentenceEmbedder:
 
 
 def _make_batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Return the places of texts of about the same length together, so that little is filled up."""
+    """Return the indices of texts of about the same length together, so that little is filled up."""
     batches: list[list[int]] = []
     longest = 0
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         if not batches or longest * (len(batches[-1]) + 1) > _BATCH_TOKENS:
             batches.append([])
-            longest = lengths[place]
-        batches[-1].append(place)
+            longest = lengths[index]
+        batches[-1].append(index)
     return batches
 
 

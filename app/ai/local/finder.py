@@ -66,7 +66,7 @@ class LocalMomentFinder:
 
     def __init__(self) -> None:
         self._thread = ComputeThread("moments")
-        self._vectors: SentenceEmbedder | None = None
+        self._embedder: SentenceEmbedder | None = None
 
     def find_prompt(self, prompt: str) -> PromptText:
         return PromptText(prompt or _FIND_DEFAULT, _FIND_DESCRIPTION)
@@ -88,35 +88,41 @@ class LocalMomentFinder:
 
     def _find_moments(self, request: FindRequest, control: ComputationControl) -> list[FoundMoment]:
         duration = request.duration_seconds
-        units = make_sentence_units(request.words, request.segments, 0.0, duration, request.max_length)
-        if not units or duration < request.min_length:
+        sentences = make_sentence_units(request.words, request.segments, 0.0, duration, request.max_length)
+        if not sentences or duration < request.min_length:
             return []
-        vectors = self._load()
-        evidence = self._weigh(request, units, vectors, control)
+        embedder = self._get_embedder()
+        evidence = self._collect_evidence(request, sentences, embedder, control)
         limits = TopicLimits(request.min_length, request.max_length, request.min_count)
-        parts = segment_topics(units, evidence.vectors, limits, control)
+        parts = segment_topics(sentences, evidence.vectors, limits, control)
         times = [
-            (units[part.first].start, units[part.last - 1].end) for part in _select_strongest(parts, request, evidence)
+            (sentences[part.first].start, sentences[part.last - 1].end)
+            for part in _select_strongest(parts, request, evidence)
         ]
         times = times if len(times) >= min(request.min_count, request.max_count) else _pack_more_moments(times, request)
         times = times or [_expand_strongest(evidence, request)][: request.max_count]
-        texts = [[unit.text for unit in units if unit.end > start and unit.start < end] for start, end in times]
-        titles = make_titles(texts, [start for start, _ in times], vectors, control.check)
+        texts = [
+            [sentence.text for sentence in sentences if sentence.end > start and sentence.start < end]
+            for start, end in times
+        ]
+        titles = make_titles(texts, [start for start, _ in times], embedder, control.check)
         return [FoundMoment(start, end, title) for (start, end), title in zip(times, titles, strict=True)]
 
-    def _weigh(
+    def _collect_evidence(
         self,
         request: FindRequest,
-        units: Sequence[SentenceUnit],
-        vectors: SentenceEmbedder,
+        sentences: Sequence[SentenceUnit],
+        embedder: SentenceEmbedder,
         control: ComputationControl,
     ) -> MomentEvidence:
-        encoded = vectors.encode([unit.text for unit in units], lambda done: control.tell(done * _EMBEDDING_SHARE))
+        encoded = embedder.encode(
+            [sentence.text for sentence in sentences], lambda done: control.report(done * _EMBEDDING_SHARE)
+        )
         return MomentEvidence(
-            units=units,
+            sentences=sentences,
             vectors=encoded,
-            hooks=vectors.encode(HOOKS),
-            prompt=vectors.encode([request.prompt])[0] if request.prompt else None,
+            hooks=embedder.encode(HOOKS),
+            prompt=embedder.encode([request.prompt])[0] if request.prompt else None,
             loudness=measure_loudness(request.audio, control),
             scene_cuts=request.scene_cuts,
         )
@@ -129,17 +135,17 @@ class LocalMomentFinder:
 
     def _refine_times(self, request: RefineRequest, control: ComputationControl) -> TimeRange:
         first, last = max(request.window_start, 0.0), min(request.window_end, request.duration_seconds)
-        units = make_sentence_units(request.words, (), first, last, last - first)
+        sentences = make_sentence_units(request.words, (), first, last, last - first)
         start, end = max(request.moment.start, first), min(request.moment.end, last)
-        if not units:
+        if not sentences:
             return start, end
-        encoded = self._load().encode([unit.text for unit in units], control.tell)
-        return refine_boundaries(units, encoded, start, end)
+        encoded = self._get_embedder().encode([sentence.text for sentence in sentences], control.report)
+        return refine_boundaries(sentences, encoded, start, end)
 
-    def _load(self) -> SentenceEmbedder:
-        if self._vectors is None:
-            self._vectors = load_embedder()
-        return self._vectors
+    def _get_embedder(self) -> SentenceEmbedder:
+        if self._embedder is None:
+            self._embedder = load_embedder()
+        return self._embedder
 
 
 def _select_strongest(
@@ -159,10 +165,10 @@ def _pack_more_moments(times: list[TimeRange], request: FindRequest) -> list[Tim
 
 def _expand_strongest(evidence: MomentEvidence, request: FindRequest) -> TimeRange:
     """Return a moment that begins with the strongest sentence, where no sentences alone fit the limits."""
-    places = range(len(evidence.units))
-    strongest = max(places, key=lambda place: rate_moment(SentenceSpan(place, place + 1), evidence))
+    indices = range(len(evidence.sentences))
+    strongest = max(indices, key=lambda index: rate_moment(SentenceSpan(index, index + 1), evidence))
     words = clean_words(request.words, 0.0, request.duration_seconds)
-    return expand_to_limits(evidence.units[strongest], evidence.units, words, request)
+    return expand_to_limits(evidence.sentences[strongest], evidence.sentences, words, request)
 
 
 _MAX_MOVE_SECONDS = (2.0, 10.0)  # the least and the most by which a time is moved
@@ -174,37 +180,40 @@ _EPSILON = 1e-6
 
 
 def refine_boundaries(
-    units: Sequence[SentenceUnit], vectors: FloatArray, start: float, end: float
+    sentences: Sequence[SentenceUnit], vectors: FloatArray, start: float, end: float
 ) -> tuple[float, float]:
-    """Return the best times near those of a moment, in the units' seconds; there is at least one unit.
+    """Return the best times near those of a moment, in the sentences' seconds; there is at least one sentence.
 
     Where no sentences near its times are long enough for it, the moment stays as it is.
     A sentence belongs to the moment if it is nearer to the middle of what is in it now than usual in this window.
     """
-    belonging = _topic_affinity(units, vectors, start, end)
+    belonging = _topic_affinity(sentences, vectors, start, end)
     totals = np.concatenate(([0.0], np.cumsum(belonging)))
     near = min(max((end - start) * _MOVE_SHARE, _MAX_MOVE_SECONDS[0]), _MAX_MOVE_SECONDS[1])
-    firsts = _nearest_indices([unit.start for unit in units], start, near)
-    lasts = _nearest_indices([unit.end for unit in units], end, near)
+    firsts = _nearest_indices([sentence.start for sentence in sentences], start, near)
+    lasts = _nearest_indices([sentence.end for sentence in sentences], end, near)
     least = (end - start) * _MIN_LENGTH_SHARE
-    pairs = [pair for pair in product(firsts, lasts) if units[pair[1]].end - units[pair[0]].start >= least]
+    pairs = [pair for pair in product(firsts, lasts) if sentences[pair[1]].end - sentences[pair[0]].start >= least]
     if not pairs:
         return start, end
 
-    def worth(pair: tuple[int, int]) -> float:
+    def boundary_score(pair: tuple[int, int]) -> float:
         first, last = pair
-        moved = abs(units[first].start - start) + abs(units[last].end - end)
+        moved = abs(sentences[first].start - start) + abs(sentences[last].end - end)
         return float(totals[last + 1] - totals[first]) - _MOVE_COST * moved
 
-    first, last = max(pairs, key=worth)
-    return units[first].start, units[last].end
+    first, last = max(pairs, key=boundary_score)
+    return sentences[first].start, sentences[last].end
 
 
-def _topic_affinity(units: Sequence[SentenceUnit], vectors: FloatArray, start: float, end: float) -> FloatArray:
+def _topic_affinity(sentences: Sequence[SentenceUnit], vectors: FloatArray, start: float, end: float) -> FloatArray:
     """Return for each sentence how much it belongs to the moment, more than 0, or does not, less than 0."""
-    weights = np.array([unit.weight for unit in units], np.float32)
+    weights = np.array([sentence.weight for sentence in sentences], np.float32)
     weights /= weights.mean()
-    inside = np.array([max(min(unit.end, end) - max(unit.start, start), 0.0) for unit in units], np.float32) + _EPSILON
+    inside = (
+        np.array([max(min(sentence.end, end) - max(sentence.start, start), 0.0) for sentence in sentences], np.float32)
+        + _EPSILON
+    )
     middle = (vectors * (weights * inside)[:, None]).sum(axis=0)
     nearness = vectors @ middle / max(float(np.linalg.norm(middle)), _EPSILON)
     usual = _INSIDE_WEIGHT * np.average(nearness, weights=inside) + (1 - _INSIDE_WEIGHT) * nearness.mean()
@@ -212,7 +221,7 @@ def _topic_affinity(units: Sequence[SentenceUnit], vectors: FloatArray, start: f
 
 
 def _nearest_indices(times: Sequence[float], time: float, near: float) -> list[int]:
-    """Return the places of the times near to another one, or of the nearest that may be taken where none is near."""
-    places = sorted(range(len(times)), key=lambda place: (abs(times[place] - time), place))
-    nearer = [place for place in places if abs(times[place] - time) <= near]
-    return nearer or [place for place in places[:1] if abs(times[place] - time) <= _MAX_MOVE_SECONDS[1]]
+    """Return the indices of the times near to another one, or of the nearest that may be taken where none is near."""
+    indices = sorted(range(len(times)), key=lambda index: (abs(times[index] - time), index))
+    nearer = [index for index in indices if abs(times[index] - time) <= near]
+    return nearer or [index for index in indices[:1] if abs(times[index] - time) <= _MAX_MOVE_SECONDS[1]]

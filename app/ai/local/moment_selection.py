@@ -43,7 +43,7 @@ _SILENT_DECIBELS = -100.0
 class MomentEvidence:
     """What a talk says for its moments; `loudness` has decibels for each second, and `prompt` may be None."""
 
-    units: Sequence[SentenceUnit]
+    sentences: Sequence[SentenceUnit]
     vectors: FloatArray
     hooks: FloatArray
     prompt: FloatArray | None
@@ -53,8 +53,8 @@ class MomentEvidence:
 
 def rate_moment(part: SentenceSpan, evidence: MomentEvidence) -> float:
     """Return how strong a moment is; only the order of such numbers means something."""
-    units, vectors = evidence.units[part.first : part.last], evidence.vectors[part.first : part.last]
-    start, end = units[0].start, units[-1].end
+    sentences, vectors = evidence.sentences[part.first : part.last], evidence.vectors[part.first : part.last]
+    start, end = sentences[0].start, sentences[-1].end
     length = max(end - start, 0.01)
     hooks = np.sort(vectors[:_OPENING_SENTENCES] @ evidence.hooks.T, axis=1)[:, -_NEAREST_HOOKS:].mean(axis=1)
     asked = (vectors @ evidence.prompt).max() if evidence.prompt is not None else 0.0
@@ -63,7 +63,7 @@ def rate_moment(part: SentenceSpan, evidence: MomentEvidence) -> float:
         _HOOK * hooks.max()
         + _PROMPT * asked
         + _UNITY * np.linalg.norm(vectors.mean(axis=0))
-        + _SPEECH * sum(unit.spoken_seconds for unit in units) / length
+        + _SPEECH * sum(sentence.spoken_seconds for sentence in sentences) / length
         + _ENERGY * _liveliness(evidence.loudness, start, end)
         + _CUTS * min(cuts / length / _BUSY_CUTS, 1.0)
     )
@@ -100,13 +100,13 @@ _GRID_SECONDS = 0.25  # floats that are multiples of it add up exactly, so that 
 
 
 def expand_to_limits(
-    unit: SentenceUnit, units: Sequence[SentenceUnit], words: Sequence[Word], request: FindRequest
+    sentence: SentenceUnit, sentences: Sequence[SentenceUnit], words: Sequence[Word], request: FindRequest
 ) -> TimeRange:
     """Return about the shortest moment that the limits allow and that begins with a sentence, or not long before."""
-    latest = min(unit.start, request.duration_seconds - request.min_length)
+    latest = min(sentence.start, request.duration_seconds - request.min_length)
     rough = max(math.floor(latest / _GRID_SECONDS) * _GRID_SECONDS, 0.0)
     longest = min(request.max_length, request.min_length + _SEARCH_SECONDS)
-    parts: list[SentenceUnit | Word] = [*units, *words]
+    parts: list[SentenceUnit | Word] = [*sentences, *words]
     starts = [rough, *_times_between(latest - _SEARCH_SECONDS, latest, [each.start for each in parts])]
     ends = list(_times_between(rough, latest + longest, [each.end for each in parts]))
     sought = [
@@ -115,11 +115,11 @@ def expand_to_limits(
         for end in (start + request.min_length, *ends)
         if request.min_length <= end - start <= request.max_length and end <= request.duration_seconds
     ]
-    cuts = {time: _count_cuts(time, units) + _count_cuts(time, words) for pair in sought for time in pair}
+    cuts = {time: _count_cuts(time, sentences) + _count_cuts(time, words) for pair in sought for time in pair}
 
     def cost(pair: TimeRange) -> tuple[bool, int, float]:
         start, end = pair
-        return end < unit.end, cuts[start] + cuts[end], latest - start + end - start
+        return end < sentence.end, cuts[start] + cuts[end], latest - start + end - start
 
     return min(sought, key=cost, default=(0.0, request.min_length))
 
@@ -143,14 +143,15 @@ class _PackingCandidate:
     score: float
 
 
-def pack_moments(units: Sequence[SentenceUnit], request: FindRequest, count: int) -> list[TimeRange]:
+def pack_moments(sentences: Sequence[SentenceUnit], request: FindRequest, count: int) -> list[TimeRange]:
     """Return up to `count` moments within the limits of length, in order, none overlapping another.
 
-    Each has the middle of at least one of the units, so that there are never more moments than units. Of as many
-    moments as possible those are chosen that have most speech and cut the fewest sentences.
+    Each has the middle of at least one of the sentences, so that there are never more moments than sentences. Of as
+    many moments as possible those are chosen that have most speech and cut the fewest sentences.
     """
     candidates = sorted(
-        _rate_candidates(set(_candidate_times(units, request, count)), units), key=lambda each: (each.end, each.start)
+        _rate_candidates(set(_candidate_times(sentences, request, count)), sentences),
+        key=lambda each: (each.end, each.start),
     )
     ends = [each.end for each in candidates]
     layers = [[(0.0, -1)] * (len(candidates) + 1)]  # score of the best choice among the first so many, and its last
@@ -179,23 +180,23 @@ def _trace_selection(
     candidates: Sequence[_PackingCandidate], ends: Sequence[float], layers: Sequence[Sequence[tuple[float, int]]]
 ) -> list[TimeRange]:
     times: list[TimeRange] = []
-    place = len(candidates)
+    index = len(candidates)
     for layer in reversed(layers[1:]):
-        chosen = candidates[layer[place][1]]
+        chosen = candidates[layer[index][1]]
         times.append((chosen.start, chosen.end))
-        place = bisect_right(ends, chosen.start)
+        index = bisect_right(ends, chosen.start)
     return times[::-1]
 
 
-def _candidate_times(units: Sequence[SentenceUnit], request: FindRequest, count: int) -> Iterator[TimeRange]:
+def _candidate_times(sentences: Sequence[SentenceUnit], request: FindRequest, count: int) -> Iterator[TimeRange]:
     """Yield times within the limits: beside sentences, around them, and side by side over the whole video."""
     duration, shortest = request.duration_seconds, request.min_length
-    for unit in units[: _MAX_CANDIDATES // 5]:
-        middle = (unit.start + unit.end) / 2
-        yield from _fit_shortest(unit.start, request)
-        yield from _fit_shortest(unit.end - shortest, request)
-        yield from _fit_shortest(unit.end, request)
-        yield from _fit_shortest(unit.start - shortest, request)
+    for sentence in sentences[: _MAX_CANDIDATES // 5]:
+        middle = (sentence.start + sentence.end) / 2
+        yield from _fit_shortest(sentence.start, request)
+        yield from _fit_shortest(sentence.end - shortest, request)
+        yield from _fit_shortest(sentence.end, request)
+        yield from _fit_shortest(sentence.start - shortest, request)
         yield from _fit_shortest(middle - shortest / 2, request)
     for number in range(min(int(duration / shortest), _MAX_CANDIDATES)):
         yield from _fit_shortest(number * shortest, request)
@@ -215,17 +216,17 @@ def _fit_shortest(start: float, request: FindRequest) -> Iterator[TimeRange]:
             return
 
 
-def _rate_candidates(times: Iterable[TimeRange], units: Sequence[SentenceUnit]) -> Iterator[_PackingCandidate]:
+def _rate_candidates(times: Iterable[TimeRange], sentences: Sequence[SentenceUnit]) -> Iterator[_PackingCandidate]:
     """Yield the times that have the middle of a sentence, with how good they are."""
-    middles = [(unit.start + unit.end) / 2 for unit in units]
-    ends = [unit.end for unit in units]
+    middles = [(sentence.start + sentence.end) / 2 for sentence in sentences]
+    ends = [sentence.end for sentence in sentences]
     for start, end in times:
         if bisect_right(middles, start) == bisect_right(middles, end):
             continue
         spoken, cuts = 0.0, 0
-        for unit in units[bisect_right(ends, start) :]:
-            if unit.start >= end:
+        for sentence in sentences[bisect_right(ends, start) :]:
+            if sentence.start >= end:
                 break
-            spoken += min(unit.end, end) - max(unit.start, start)
-            cuts += (unit.start < start) + (unit.end > end)
+            spoken += min(sentence.end, end) - max(sentence.start, start)
+            cuts += (sentence.start < start) + (sentence.end > end)
         yield _PackingCandidate(start, end, spoken / (end - start) - _CUT_COST * cuts)

@@ -65,17 +65,17 @@ _CUT, _CUT_TIED = 0.04, 0.12  # what it costs a phrase to lack the word beyond i
 
 
 def make_titles(
-    texts: Sequence[Sequence[str]], starts: Sequence[float], vectors: SentenceEmbedder, check: Callable[[], None]
+    texts: Sequence[Sequence[str]], starts: Sequence[float], embedder: SentenceEmbedder, check: Callable[[], None]
 ) -> list[str]:
     """Return a title for each moment, no two alike; `texts` are the sentences of each, `starts` their seconds."""
     key_words = _keyword_extractor(guess_language(" ".join(sentence for text in texts for sentence in text)))
     found = [find_title_candidates(text, _keyword_weights(key_words, text)) for text in texts]
-    encoded = vectors.encode([" ".join(text) for text in texts])
+    encoded = embedder.encode([" ".join(text) for text in texts])
     titles: list[str] = []
-    for place, (start, candidates) in enumerate(zip(starts, found, strict=True)):
+    for index, (start, candidates) in enumerate(zip(starts, found, strict=True)):
         check()
-        ranked = _rank_titles(candidates, place, encoded, vectors) if candidates else []
-        ranked += _sentence_openings(texts[place])
+        ranked = _rank_titles(candidates, index, encoded, embedder) if candidates else []
+        ranked += _sentence_openings(texts[index])
         titles.append(next((title for title in ranked if title not in titles), time_title(start)))
     return titles
 
@@ -93,8 +93,8 @@ def find_title_candidates(sentences: Sequence[str], weights: Mapping[str, float]
     found: dict[str, float] = {}
     for sentence in sentences:
         for phrase, cost in _iterate_phrases(sentence):
-            if worth := _keyword_score(phrase.lower().split(), weights):
-                grade = _KEYWORD_WEIGHT * worth + _score_form(phrase.split()) - cost
+            if score := _keyword_score(phrase.lower().split(), weights):
+                grade = _KEYWORD_WEIGHT * score + _score_form(phrase.split()) - cost
                 found[phrase] = max(grade, found.get(phrase, grade))
     best = sorted(found, key=lambda phrase: (-found[phrase], phrase))[:_MAX_CANDIDATES]
     return {phrase: found[phrase] for phrase in best}
@@ -110,19 +110,19 @@ def title_case(words: Sequence[str]) -> str:
     """Return the words in title case; what has capitals keeps them."""
     last = len(words) - 1
     return " ".join(
-        word if not word.islower() or (word in _SMALL and 0 < place < last) else word[:1].upper() + word[1:]
-        for place, word in enumerate(words)
+        word if not word.islower() or (word in _SMALL and 0 < index < last) else word[:1].upper() + word[1:]
+        for index, word in enumerate(words)
     )
 
 
 def _rank_titles(
-    candidates: Mapping[str, float], place: int, moments: FloatArray, vectors: SentenceEmbedder
+    candidates: Mapping[str, float], index: int, moments: FloatArray, embedder: SentenceEmbedder
 ) -> list[str]:
     """Return the titles, best first: near to all of their own moment, and less near to the other moments."""
     phrases = list(candidates)
-    nearness = vectors.encode(phrases) @ moments.T
-    others = np.delete(nearness, place, axis=1)
-    scores = nearness[:, place] - (0.3 * others.mean(axis=1) if others.size else 0.0)
+    nearness = embedder.encode(phrases) @ moments.T
+    others = np.delete(nearness, index, axis=1)
+    scores = nearness[:, index] - (0.3 * others.mean(axis=1) if others.size else 0.0)
     graded = {phrase: float(score) + candidates[phrase] for phrase, score in zip(phrases, scores, strict=True)}
     return [title_case(phrase.split()) for phrase in sorted(graded, key=lambda phrase: (-graded[phrase], phrase))]
 
@@ -148,9 +148,9 @@ def _keyword_score(words: Sequence[str], weights: Mapping[str, float]) -> float:
 def _keyword_weights(extractor: "KeywordExtractor", sentences: Sequence[str]) -> dict[str, float]:
     """Return how important the words of a moment are, from 0 to 1: YAKE's scores, of which the least is the best."""
     weights: dict[str, float] = {}
-    for place, (phrase, _) in enumerate(extractor.extract_keywords(" ".join(sentences))):
+    for index, (phrase, _) in enumerate(extractor.extract_keywords(" ".join(sentences))):
         for word in phrase.lower().split():
-            weights.setdefault(word, 1 - place / _MAX_KEYWORDS)
+            weights.setdefault(word, 1 - index / _MAX_KEYWORDS)
     return weights
 
 
@@ -158,8 +158,8 @@ def _iterate_phrases(sentence: str) -> Iterator[tuple[str, float]]:
     """Yield the phrases between the breaks of a sentence, each with what its cuts cost."""
     for piece in _CLAUSE.findall(_ASIDE.sub(",", sentence)):
         words = _WORD.findall(piece)
-        breaks = [place for place, word in enumerate(words) if word.lower() in _BREAKS]
-        begins = sorted({0, *breaks, *(place + 1 for place in breaks)})
+        breaks = [index for index, word in enumerate(words) if word.lower() in _BREAKS]
+        begins = sorted({0, *breaks, *(index + 1 for index in breaks)})
         ends = sorted({len(words), *breaks})
         for first, last in product(begins, ends):
             phrase = _trim_phrase(words[first:last])

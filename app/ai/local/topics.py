@@ -111,19 +111,19 @@ class SentenceSpan:
 
 
 def segment_topics(
-    units: Sequence[SentenceUnit], vectors: FloatArray, limits: TopicLimits, control: ComputationControl
+    sentences: Sequence[SentenceUnit], vectors: FloatArray, limits: TopicLimits, control: ComputationControl
 ) -> list[SentenceSpan]:
     """Return the segments, each within the limits, in order; what fits in none is left out."""
-    if not units:
+    if not sentences:
         return []
-    weights = np.array([unit.weight for unit in units])
+    weights = np.array([sentence.weight for sentence in sentences])
     weights /= weights.mean()
     points = _center_embeddings(vectors.astype(np.float64))
     price = _measure_segment_penalty(points, weights)
     best: list[SentenceSpan] = []
     for factor in _PENALTY_STEPS:
         control.check()
-        found = _find_best_segmentation(units, points, weights, price, price * factor, limits, control)
+        found = _find_best_segmentation(sentences, points, weights, price, price * factor, limits, control)
         if len(found) > len(best):
             best = found
         if len(best) >= limits.min_count:
@@ -138,7 +138,7 @@ def _center_embeddings(vectors: Floats) -> Floats:
 
 
 def _find_best_segmentation(
-    units: Sequence[SentenceUnit],
+    sentences: Sequence[SentenceUnit],
     points: Floats,
     weights: Floats,
     pause_price: float,
@@ -148,20 +148,20 @@ def _find_best_segmentation(
 ) -> list[SentenceSpan]:
     """Return the segments of least cost: `cost[n]` is that of the first n sentences, `origin[n]` their last segment."""
     sums, masses = _prefix_sums(points, weights)
-    pauses = np.concatenate(([0.0], np.cumsum(_pause_weights(units)))) * pause_price
-    starts = np.array([unit.start for unit in units])
-    cost, origin = np.zeros(len(units) + 1), [0] * (len(units) + 1)
-    for last in range(1, len(units) + 1):
+    pauses = np.concatenate(([0.0], np.cumsum(_pause_weights(sentences)))) * pause_price
+    starts = np.array([sentence.start for sentence in sentences])
+    cost, origin = np.zeros(len(sentences) + 1), [0] * (len(sentences) + 1)
+    for last in range(1, len(sentences) + 1):
         control.check()
         cost[last], origin[last] = cost[last - 1] + _SKIP_COST * weights[last - 1], last - 1
-        lengths = units[last - 1].end - starts[:last]
+        lengths = sentences[last - 1].end - starts[:last]
         fitting = np.flatnonzero((lengths >= limits.min_length) & (lengths <= limits.max_length))
         if len(fitting):
             spread = _compute_scatter(sums[last] - sums[fitting], masses[last] - masses[fitting])
             total = cost[fitting] + spread + pauses[last - 1] - pauses[fitting] + price
-            place = int(total.argmin())
-            if total[place] < cost[last]:
-                cost[last], origin[last] = total[place], -int(fitting[place]) - 1
+            index = int(total.argmin())
+            if total[index] < cost[last]:
+                cost[last], origin[last] = total[index], -int(fitting[index]) - 1
     return _trace_segments(origin)
 
 
@@ -177,9 +177,9 @@ def _trace_segments(origin: Sequence[int]) -> list[SentenceSpan]:
     return parts[::-1]
 
 
-def _pause_weights(units: Sequence[SentenceUnit]) -> Floats:
+def _pause_weights(sentences: Sequence[SentenceUnit]) -> Floats:
     """Return how much the pause after each sentence but the last is a border, from 0 to 1."""
-    gaps = np.array([after.start - before.end for before, after in pairwise(units)])
+    gaps = np.array([after.start - before.end for before, after in pairwise(sentences)])
     return np.clip((gaps - _SHORT_PAUSE) / (_LONG_PAUSE - _SHORT_PAUSE), 0.0, 1.0)
 
 

@@ -23,7 +23,7 @@ WhisperChoice = Literal["auto", "tiny.en", "base"]
 UNDETERMINED_LANGUAGE = "und"  # ISO 639-2: undetermined
 
 _CHUNK_SECONDS = 120  # what is in memory at once
-_CUT_SECONDS = 20  # the end of a piece, where the quietest place is looked for
+_CUT_SECONDS = 20  # the end of a chunk, where the quietest cut is looked for
 WHISPER_WINDOW_SECONDS = 30  # what Whisper looks at to tell a language
 _NOT_ISO = {"jw": "jv"}  # Whisper's name of Javanese
 
@@ -42,32 +42,32 @@ class WhisperTranscriber:
         return f"whisper-{self._choice}"
 
     async def transcribe(self, audio: AudioFile, progress: ProgressCallback) -> TranscriptionResult:
-        work = _WhisperTranscription(audio)
+        transcription = _WhisperTranscription(audio)
         try:
-            while await self._thread.run(lambda control: self._transcribe_piece(work, control), progress):
+            while await self._thread.run(lambda control: self._transcribe_next_chunk(transcription, control), progress):
                 pass
         finally:
-            work.close()
-        return work.sum_up()
+            transcription.close()
+        return transcription.to_result()
 
-    def _transcribe_piece(self, work: "_WhisperTranscription", control: ComputationControl) -> bool:
-        """Transcribe one more piece, the first one in the same turn in which the model is chosen. False at the end."""
+    def _transcribe_next_chunk(self, transcription: "_WhisperTranscription", control: ComputationControl) -> bool:
+        """Transcribe one more chunk, the first one in the same turn in which the model is chosen. False at the end."""
         began = time.perf_counter()
-        if work.weights is None:
-            work.weights, work.language = self._choose(work.audio.path, control)
-        is_unfinished = work.transcribe_piece(self._load(work.weights), control)
-        work.seconds += time.perf_counter() - began
+        if transcription.weights is None:
+            transcription.weights, transcription.language = self._choose_model(transcription.audio.path, control)
+        is_unfinished = transcription.transcribe_chunk(self._get_model(transcription.weights), control)
+        transcription.seconds += time.perf_counter() - began
         return is_unfinished
 
-    def _choose(self, path: Path, control: ComputationControl) -> tuple[ModelPackage, str]:
+    def _choose_model(self, path: Path, control: ComputationControl) -> tuple[ModelPackage, str]:
         if self._choice == "tiny.en":
             return WHISPER_TINY_EN, "en"
-        language = _detect_language(self._load(WHISPER_BASE), path, control)
+        language = _detect_language(self._get_model(WHISPER_BASE), path, control)
         if self._choice == "auto" and language == "en":
             return WHISPER_TINY_EN, language
         return WHISPER_BASE, language
 
-    def _load(self, weights: ModelPackage) -> "WhisperModel":
+    def _get_model(self, weights: ModelPackage) -> "WhisperModel":
         if weights.name not in self._models:
             self._models[weights.name] = _load_model(weights)
         return self._models[weights.name]
@@ -80,34 +80,34 @@ class _WhisperTranscription:
         self.audio = audio
         self.weights: ModelPackage | None = None
         self.language = UNDETERMINED_LANGUAGE
-        self.seconds = 0.0  # of work, without those that others had their turns
-        self._pieces = _read_chunks(audio.path)
-        self._following: tuple[float, Samples] | None = None  # the piece that was read last, and where it starts
+        self.seconds = 0.0  # of transcription, without those that others had their turns
+        self._chunks = _read_chunks(audio.path)
+        self._next_chunk: tuple[float, Samples] | None = None  # the chunk that was read last, and where it starts
         self._words: list[Word] = []
         self._dropped: list[tuple[float, float]] = []
 
-    def transcribe_piece(self, model: "WhisperModel", control: ComputationControl) -> bool:
-        """Transcribe one more piece of the audio. False where none follows, so that the end needs no turn."""
-        start, piece = self._following or next(self._pieces, (0.0, None))
-        if piece is None:
+    def transcribe_chunk(self, model: "WhisperModel", control: ComputationControl) -> bool:
+        """Transcribe one more chunk of the audio. False where none follows, so that the end needs no turn."""
+        start, chunk = self._next_chunk or next(self._chunks, (0.0, None))
+        if chunk is None:
             return False
         duration = self.audio.duration_seconds
 
         def report(second: float) -> None:
-            control.tell((start + second) / duration if duration else 0.0)
+            control.report((start + second) / duration if duration else 0.0)
 
         report(0.0)
-        found = recognize_speech(model, piece, self.language, report, control.check)
+        found = recognize_speech(model, chunk, self.language, report, control.check)
         words = (Word(word.word, start + word.start, start + word.end) for word in found.words)
         self._words.extend(_fix_word_times(words, self._words, duration))
         self._dropped.extend((start + first, start + last) for first, last in found.dropped)
-        self._following = next(self._pieces, None)
-        return self._following is not None
+        self._next_chunk = next(self._chunks, None)
+        return self._next_chunk is not None
 
     def close(self) -> None:
-        self._pieces.close()
+        self._chunks.close()
 
-    def sum_up(self) -> TranscriptionResult:
+    def to_result(self) -> TranscriptionResult:
         return TranscriptionResult(
             text=join_words(self._words),
             words=self._words,
@@ -137,19 +137,19 @@ def _load_model(weights: ModelPackage) -> "WhisperModel":
 def _detect_language(model: "WhisperModel", path: Path, control: ComputationControl) -> str:
     """Return the language of the first half minute of speech; English where there is no speech, which costs least."""
     voiced: list[Samples] = []
-    for _, piece in _read_chunks(path):
+    for _, chunk in _read_chunks(path):
         control.check()
-        voiced.append(extract_speech(piece))
+        voiced.append(extract_speech(chunk))
         if sum(map(len, voiced)) >= WHISPER_WINDOW_SECONDS * SAMPLE_RATE:
             break
     speech = np.concatenate(voiced) if voiced else np.empty(0, np.float32)
     return model.detect_language(audio=speech)[0] if len(speech) else "en"
 
 
-def _fix_word_times(heard: Iterator[Word], before: Sequence[Word], duration: float) -> Iterator[Word]:
-    """Yield the words that are any, each with times that do not run backwards and lie within the sound."""
+def _fix_word_times(words: Iterator[Word], before: Sequence[Word], duration: float) -> Iterator[Word]:
+    """Yield the words that are any, each with times that do not run backwards and lie within the audio."""
     last = before[-1].end if before else 0.0
-    for word in heard:
+    for word in words:
         start = min(max(word.start, last), duration)
         last = min(max(word.end, start), duration)
         if word.word:
@@ -157,14 +157,14 @@ def _fix_word_times(heard: Iterator[Word], before: Sequence[Word], duration: flo
 
 
 def _read_chunks(path: Path) -> Generator[tuple[float, Samples]]:
-    """Yield a sound in pieces that end where it is quiet, each with the second where it starts."""
+    """Yield a audio in pieces that end where it is quiet, each with the second where it starts."""
     start, rest = 0, np.empty(0, np.float32)
     for block in _read_wav_blocks(path):
-        sound = np.concatenate((rest, block))
-        place = _find_quiet_cut(sound) if len(sound) >= _CHUNK_SECONDS * SAMPLE_RATE else 0
-        if place:
-            yield start / SAMPLE_RATE, sound[:place]
-        start, rest = start + place, sound[place:]
+        audio = np.concatenate((rest, block))
+        cut = _find_quiet_cut(audio) if len(audio) >= _CHUNK_SECONDS * SAMPLE_RATE else 0
+        if cut:
+            yield start / SAMPLE_RATE, audio[:cut]
+        start, rest = start + cut, audio[cut:]
     if len(rest):
         yield start / SAMPLE_RATE, rest
 
@@ -173,14 +173,14 @@ def _read_wav_blocks(path: Path) -> Iterator[Samples]:
     try:
         with wave.open(str(path), "rb") as file:
             if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (SAMPLE_RATE, 1, 2):
-                raise StageFailed("The sound is not a WAV file with 16 kHz, one channel and 16 bits")
+                raise StageFailed("The audio is not a WAV file with 16 kHz, one channel and 16 bits")
             while data := file.readframes(_CHUNK_SECONDS * SAMPLE_RATE):
                 yield np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
     except (wave.Error, EOFError):
-        raise StageFailed("The sound is not a WAV file that can be read") from None
+        raise StageFailed("The audio is not a WAV file that can be read") from None
 
 
 def _find_quiet_cut(audio: Samples) -> int:
-    """Return where a piece is best cut: where it is quiet, near its end."""
+    """Return where a chunk is best cut: where it is quiet, near its end."""
     first = max(len(audio) - _CUT_SECONDS * SAMPLE_RATE, 0)
     return first + find_quiet(audio[first:])

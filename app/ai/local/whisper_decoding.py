@@ -59,7 +59,7 @@ def recognize_speech(
     found = RecognizedSpeech()
     rejected: list[Span] = []
     for window in _decode_windows(model, audio, language, report, _TEMPERATURES[:1]):
-        if window.is_trusted and not window.leaves_out(speech):
+        if window.is_trusted and not window.omits_speech(speech):
             found.words.extend(window.spoken)
         else:
             rejected.append((window.start, window.end))
@@ -101,7 +101,7 @@ class _WhisperWindow:
     def is_trusted(self) -> bool:
         return self.is_probable and not self.is_repetitive and not self.has_loop
 
-    def leaves_out(self, speech: Iterable[Span]) -> bool:
+    def omits_speech(self, speech: Iterable[Span]) -> bool:
         """Return whether there are far fewer words than so much speech has."""
         seconds = sum(max(min(end, self.end) - max(start, self.start), 0.0) for start, end in speech)
         return seconds >= _PART_SECONDS and len(self.spoken) / seconds < _MIN_WORDS_PER_SECOND
@@ -156,13 +156,15 @@ def _report_progress(
 
 
 def _assess_window(window: Sequence["WhisperSegment"]) -> _WhisperWindow:
-    pieces = [Word(each.word, float(each.start), float(each.end)) for segment in window for each in segment.words or ()]
-    spoken = drop_repetition_tail(pieces)
+    subwords = [
+        Word(each.word, float(each.start), float(each.end)) for segment in window for each in segment.words or ()
+    ]
+    spoken = drop_repetition_tail(subwords)
     return _WhisperWindow(
         start=float(window[0].start),
         end=float(window[-1].end),
         spoken=[word for word in join_subwords(spoken) if has_letters(word.word)],
-        has_loop=len(spoken) < len(pieces) or words_per_second(spoken) > _MAX_WORDS_PER_SECOND,
+        has_loop=len(spoken) < len(subwords) or words_per_second(spoken) > _MAX_WORDS_PER_SECOND,
         is_probable=window[0].avg_logprob >= _MIN_LOG_PROBABILITY,
         is_repetitive=window[0].compression_ratio > _MAX_COMPRESSION,
     )

@@ -34,8 +34,8 @@ async def test_a_call_gives_its_result_and_tells_its_progress() -> None:
     told: list[float] = []
 
     def work(control: ComputationControl) -> str:
-        control.tell(0.5)
-        control.tell(7.0)
+        control.report(0.5)
+        control.report(7.0)
         return "done"
 
     assert await ComputeThread("test").run(work, told.append) == "done"
@@ -96,7 +96,7 @@ async def test_a_cancelled_call_tells_no_progress() -> None:
     def work(control: ComputationControl) -> None:
         begun.set()
         while True:
-            control.tell(0.5)
+            control.report(0.5)
             time.sleep(0.001)
 
     call = asyncio.create_task(ComputeThread("test").run(work, told.append))
