@@ -1,7 +1,7 @@
 """Deletion of videos and moments: rows first, then files, then the live state.
 
 An interruption leaves files without a row, never a row without its file. The files of a video lie in folders named
-after its identifier, so the next deletion finds them although the row is gone.
+after its identifier, so the next deletion finds them although the row is deleted.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from app.services.runs import cancel_runs
 from app.storage import Storage, audio_folder, clip_folder, playable_folder, thumbnail_folder, video_folder
 
 _log = logging.getLogger(__name__)
-# The client waits for the answer, and can ask again for what a Redis that is away still holds.
+# The client waits for the answer, and can repeat the deletion when Redis is available again.
 _REDIS_TIMEOUT = 1.0
 _FILE_KINDS = {
     "video": "The video's file",
@@ -51,7 +51,7 @@ _MOMENT_IDENTIFIER = re.compile("[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True)
 class DeletionOptions:
-    """What to keep. Rows belong to their video: where one is kept, the video and its file are kept too."""
+    """What to keep. A kept part keeps its video and the video's file too, because its rows refer to them."""
 
     force: bool = False
     skip_local_video: bool = False
@@ -74,7 +74,7 @@ class DeletionOptions:
 
 @dataclass(frozen=True, slots=True)
 class DeletedRows:
-    """What is gone from the tables; `files` are those whose rows are gone, `runs` those that the video has had."""
+    """Deleted rows of a video. `files` are files without a row now, `runs` the identifiers of all its runs."""
 
     files: list[FileReference] = field(default_factory=list)
     transcript: bool = False
@@ -88,45 +88,44 @@ def is_in_bucket(url: str) -> bool:
 
 
 async def delete_video_rows(conn: Connection, identifier: str, options: DeletionOptions) -> DeletedRows | None:
-    """Delete a video's rows inside the caller's transaction; None where there is no such video.
+    """Delete a video's rows in the caller's transaction; return None if there is no such video.
 
     Raises `PipelineActive`.
     """
     video = await VideoRepository(conn).lock_for_deletion(identifier)
     if video is None:
         return None
-    parts = await VideoContentsRepository(conn).get(video.id)
-    if parts.active_status is not None:
+    contents = await VideoContentsRepository(conn).get(video.id)
+    if contents.active_status is not None:
         if not options.force:
-            raise PipelineActive(parts.active_status)
+            raise PipelineActive(contents.active_status)
         await cancel_runs(conn, identifier)
     files = await VideoContentsRepository(conn).list_files(video.id)
-    if parts.transcript_id is not None and not options.skip_local_transcript:
-        # Others may use its configs, and their moments would go with those.
-        await GenerationConfigRepository(conn).detach_transcript(parts.transcript_id)
-    if _keeps_any_content(options, parts, files):
-        return await _delete_unkept_contents(conn, video, options, parts, files)
+    if contents.transcript_id is not None and not options.skip_local_transcript:
+        # Other videos may share its configs; deleting those would delete their moments.
+        await GenerationConfigRepository(conn).detach_transcript(contents.transcript_id)
+    if _keeps_any_content(options, contents, files):
+        return await _delete_unkept_contents(conn, video, options, contents, files)
     await VideoRepository(conn).delete(video.id)
     return DeletedRows(
-        files, parts.transcript_id is not None, parts.moments > 0, video.source_url is not None, parts.runs
+        files, contents.transcript_id is not None, contents.moments > 0, video.source_url is not None, contents.runs
     )
 
 
-def _keeps_any_content(options: DeletionOptions, parts: VideoContents, files: list[FileReference]) -> bool:
+def _keeps_any_content(options: DeletionOptions, contents: VideoContents, files: list[FileReference]) -> bool:
     return (
         options.skip_local_video
-        or (options.skip_local_transcript and parts.transcript_id is not None)
-        or (options.skip_local_moments and parts.moments > 0)
+        or (options.skip_local_transcript and contents.transcript_id is not None)
+        or (options.skip_local_moments and contents.moments > 0)
         or (options.skip_local_thumbnail and any(file.kind == "thumbnail" for file in files))
         or any(file.kind == "clip" and options.keep_clips(is_in_bucket(file.url)) for file in files)
     )
 
 
 async def _delete_unkept_contents(
-    conn: Connection, video: Video, options: DeletionOptions, parts: VideoContents, files: list[FileReference]
+    conn: Connection, video: Video, options: DeletionOptions, contents: VideoContents, files: list[FileReference]
 ) -> DeletedRows:
-    """Delete what is not kept of a video that stays itself."""
-    gone = await _delete_unkept_clips(conn, options, files)
+    deleted = await _delete_unkept_clips(conn, options, files)
     await _forget_replaced_moments(conn, video, options)
     moments = (
         0 if options.skip_local_moments else await VideoContentsRepository(conn).delete_moments_without_clip(video.id)
@@ -134,16 +133,16 @@ async def _delete_unkept_contents(
     if not options.skip_local_thumbnail:
         for file in (file for file in files if file.kind == "thumbnail"):
             await ThumbnailRepository(conn).delete(file.owner_id)
-            gone.append(file)
+            deleted.append(file)
     transcript = not options.skip_local_transcript and await TranscriptRepository(conn).delete_by_video(video.id)
-    forgets = video.source_url is not None and not options.skip_registry
-    if forgets:
+    clears_source = video.source_url is not None and not options.skip_registry
+    if clears_source:
         await VideoRepository(conn).update(video.id, source_url=None)
-    return DeletedRows(gone, transcript, moments > 0, forgets, parts.runs)
+    return DeletedRows(deleted, transcript, moments > 0, clears_source, contents.runs)
 
 
 async def _forget_replaced_moments(conn: Connection, video: Video, options: DeletionOptions) -> None:
-    """Forget what a run that is being cancelled would bring back."""
+    """Discard replaced moments that the cancelled run would restore."""
     replaced = ReplacedMomentsRepository(conn)
     if options.skip_local_moments:
         local, in_bucket = options.keep_clips(in_bucket=False), options.keep_clips(in_bucket=True)
@@ -155,7 +154,7 @@ async def _forget_replaced_moments(conn: Connection, video: Video, options: Dele
 async def _delete_unkept_clips(
     conn: Connection, options: DeletionOptions, files: list[FileReference]
 ) -> list[FileReference]:
-    """Delete the clips that are not kept and return their files, those of their thumbnails with them."""
+    """Delete the clips that are not kept; return their files and those of their thumbnails."""
     clips = {file.owner_id for file in files if file.kind == "clip" and not options.keep_clips(is_in_bucket(file.url))}
     await VideoContentsRepository(conn).delete_clips(sorted(clips))
     return [file for file in files if file.kind in ("clip", "clip_thumbnail") and file.owner_id in clips]
@@ -163,7 +162,7 @@ async def _delete_unkept_clips(
 
 @dataclass(slots=True)
 class VideoDeletion:
-    """What came of a deletion: files that were deleted by kind and by home, and what failed, each in a sentence."""
+    """Result of a deletion: counts of deleted files by kind, and a sentence for each failure."""
 
     rows: DeletedRows
     local_files: Counter[str] = field(default_factory=Counter)
@@ -175,12 +174,11 @@ class VideoDeletion:
 async def delete_video(
     database: Database, storage: Storage, redis: Redis, identifier: str, options: DeletionOptions
 ) -> VideoDeletion:
-    """Delete a video, or what is left of one.
+    """Delete a video, or the files and keys that an interrupted deletion has left.
 
-    Raises `VideoNotFound`, `PipelineActive`, and `RedisUnavailable` where it is not known whether anything is left.
+    Files outside this server's own storage stay. An unavailable storage fails before anything is deleted.
 
-    Files outside this server's own storage stay. A storage that does not answer at all fails before anything is
-    deleted.
+    Raises `VideoNotFound`, `PipelineActive`, and `RedisUnavailable` if only Redis could tell whether anything is left.
     """
     found = await _list_video_files(storage, identifier, options)
     async with database.connect() as conn, conn.transaction():
@@ -195,7 +193,7 @@ async def delete_video(
 
 
 async def _list_video_files(storage: Storage, identifier: str, options: DeletionOptions) -> dict[str, str]:
-    """Return the kinds of the files that lie in the video's folders, by URL."""
+    """Return the kind of each file in the video's folders, by URL."""
     in_bucket = is_in_bucket(storage.url_of(video_folder(identifier)))
     folders = {
         "video": None if options.skip_local_video else video_folder(identifier),
@@ -210,7 +208,7 @@ async def _list_video_files(storage: Storage, identifier: str, options: Deletion
 async def _delete_files(
     database: Database, storage: Storage, identifier: str, deletion: VideoDeletion, found: dict[str, str]
 ) -> None:
-    """Delete the files whose rows are gone, and then those that no row names."""
+    """Delete the files whose rows are deleted, then the files that no row refers to."""
     of_rows = {file.url: file.kind for file in deletion.rows.files}
     for url, kind in of_rows.items():
         await _delete_video_file(storage, url, kind, deletion)
@@ -222,37 +220,38 @@ async def _delete_files(
 async def _delete_leftover(
     database: Database, storage: Storage, identifier: str, url: str, kind: str, deletion: VideoDeletion
 ) -> None:
-    """Delete a file that no row names. The name is held meanwhile: an upload that has just stored it waits with its
-    row, and sees that it is gone.
+    """Delete a file that no row refers to.
+
+    The identifier is locked: an upload that has just stored the file inserts its row later and finds the file deleted.
     """
     async with database.connect() as conn, conn.transaction():
         videos = VideoRepository(conn)
         await videos.lock_identifier(identifier)
         if not await videos.is_file_referenced(identifier, url):
-            await _delete_video_file(storage, url, kind, deletion, is_held=True)
+            await _delete_video_file(storage, url, kind, deletion, is_locked=True)
 
 
 async def _delete_video_file(
-    storage: Storage, url: str, kind: str, deletion: VideoDeletion, *, is_held: bool = False
+    storage: Storage, url: str, kind: str, deletion: VideoDeletion, *, is_locked: bool = False
 ) -> None:
     try:
-        async with limit_storage_wait() if is_held else nullcontext():
-            is_gone = await storage.delete(url)
-        if is_gone:
+        async with limit_storage_wait() if is_locked else nullcontext():
+            is_deleted = await storage.delete(url)
+        if is_deleted:
             (deletion.bucket_files if is_in_bucket(url) else deletion.local_files)[kind] += 1
     except VideoMomentsError as error:
-        _log.warning("%s is left: %s", url, error)
+        _log.warning("Could not delete %s: %s", url, error)
         deletion.errors.append(f"{_FILE_KINDS[kind]} could not be deleted: {error}")
 
 
 async def _delete_redis_keys(redis: Redis, identifier: str, deletion: VideoDeletion) -> bool:
-    """Return whether Redis has answered."""
+    """Return whether Redis answered."""
     try:
-        async with asyncio.timeout(_REDIS_TIMEOUT):  # what follows takes longer the more keys there are
+        async with asyncio.timeout(_REDIS_TIMEOUT):  # only the ping: the deletion takes longer the more keys there are
             await redis.ping()
         deletion.redis_keys = await delete_video_keys(redis, identifier, deletion.rows.runs)
     except (RedisError, OSError) as error:
-        _log.warning("The live state of %r is left: %s", identifier, describe_redis_error(error))
+        _log.warning("Could not delete the live state of %r: %s", identifier, describe_redis_error(error))
         reason = redis_unavailable(error) or RedisUnavailable()
         deletion.errors.append(f"The live state could not be deleted: {reason}")
         return False
@@ -261,7 +260,7 @@ async def _delete_redis_keys(redis: Redis, identifier: str, deletion: VideoDelet
 
 @dataclass(slots=True)
 class MomentDeletion:
-    """What went with a moment, what lost its parent, and what could not be deleted."""
+    """Result of a deletion: what was deleted with the moment, children without a parent now, and errors."""
 
     had_clip: bool = False
     had_thumbnail: bool = False
@@ -271,41 +270,41 @@ class MomentDeletion:
 
 
 async def delete_moment(database: Database, storage: Storage, video_identifier: str, identifier: str) -> MomentDeletion:
-    """Delete a moment and its files; where only files are left of it, those.
+    """Delete a moment and its files, or the files that an interrupted deletion has left.
 
-    Raises `VideoNotFound`, `MomentNotFound`, and `StorageUnavailable` where it is not known whether files are left.
+    Raises `VideoNotFound`, `MomentNotFound`, and `StorageUnavailable` if it is unknown whether files are left.
     """
-    done = MomentDeletion()
+    deletion = MomentDeletion()
     async with database.connect() as conn, conn.transaction():
         _, moment = await lock_moment(conn, video_identifier, identifier)
-        urls = await _delete_moment_rows(conn, moment, done) if moment else []
+        urls = await _delete_moment_rows(conn, moment, deletion) if moment else []
     try:
         urls += await _find_moment_files(storage, video_identifier, identifier)
     except VideoMomentsError as error:
         if moment is None:
             raise
-        done.errors.append(str(error))
+        deletion.errors.append(str(error))
     for url in dict.fromkeys(urls):
-        await _delete_moment_file(database, storage, video_identifier, url, done)
-    if moment is None and not done.files and not done.errors:
+        await _delete_moment_file(database, storage, video_identifier, url, deletion)
+    if moment is None and not deletion.files and not deletion.errors:
         raise MomentNotFound
-    return done
+    return deletion
 
 
-async def _delete_moment_rows(conn: Connection, moment: Moment, done: MomentDeletion) -> list[str]:
-    """Delete the moment and what belongs to it, and return where its files lie."""
+async def _delete_moment_rows(conn: Connection, moment: Moment, deletion: MomentDeletion) -> list[str]:
+    """Delete the moment with its clip; return the URLs of their files."""
     clip = await ClipRepository(conn).get_by_moment(moment.id)
     thumbnail = await ThumbnailRepository(conn).get_by_clip(clip.id) if clip else None
     moments = MomentRepository(conn)
-    done.orphaned = [child.identifier for child in await moments.list_children(moment.id) if child.id != moment.id]
+    deletion.orphaned = [child.identifier for child in await moments.list_children(moment.id) if child.id != moment.id]
     await moments.delete(moment.id)
-    done.had_clip, done.had_thumbnail = clip is not None, thumbnail is not None
+    deletion.had_clip, deletion.had_thumbnail = clip is not None, thumbnail is not None
     return [row.cloud_url for row in (clip, thumbnail) if row]
 
 
 async def _find_moment_files(storage: Storage, video_identifier: str, identifier: str) -> list[str]:
-    """Return the files of the video's clips, and of their thumbnails, whose names hold the moment's identifier."""
-    if not _MOMENT_IDENTIFIER.fullmatch(identifier):  # a part of every name would be in every name
+    """Return clip and thumbnail files of the video whose names contain the moment's identifier."""
+    if not _MOMENT_IDENTIFIER.fullmatch(identifier):  # a short identifier would match other moments' files
         return []
     name = re.compile(f"(?<![0-9a-z]){identifier}(?![0-9a-z])")
     folders = (clip_folder(video_identifier), thumbnail_folder(video_identifier))
@@ -317,13 +316,13 @@ def _file_stem(url: str) -> str:
 
 
 async def _delete_moment_file(
-    database: Database, storage: Storage, video_identifier: str, url: str, done: MomentDeletion
+    database: Database, storage: Storage, video_identifier: str, url: str, deletion: MomentDeletion
 ) -> None:
-    """Delete a file, unless something else of the video lies there, too."""
+    """Delete a file unless another row of the video refers to it."""
     async with database.connect() as conn:
         if await VideoRepository(conn).is_file_referenced(video_identifier, url):
             return
     try:
-        done.files += await storage.delete(url)
+        deletion.files += await storage.delete(url)
     except VideoMomentsError as error:
-        done.errors.append(str(error))
+        deletion.errors.append(str(error))

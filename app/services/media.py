@@ -32,16 +32,16 @@ from app.repositories.moments import MomentRepository, RefinementInputs
 from app.services.models import find_model
 from app.storage import OpenFile, Storage, name_of
 
-# A storage that is well answers in milliseconds. One that is not would keep its patience of a minute for each request,
-# and a few of those would have all connections of the pool.
+# A healthy storage answers in milliseconds. With the usual timeout of a minute, a few requests to an unavailable one
+# would occupy all connections of the pool.
 _LOCKED_STORAGE_SECONDS = 5.0
 _CLIP_NAME = re.compile(r"(.+)_clip\.(mp4|m4a)", re.DOTALL)
-# More characters than the longest identifiers of a video and of a moment make with all that is around them.
+# Longer than any name of a video identifier, a moment identifier and their separators.
 _LONGEST_CLIP_NAME = 300
 _log = logging.getLogger(__name__)
 _TOLERANCE_SECONDS = 0.5
 _CLIP_IS_AUDIO = "Video clip not available. The clip is audio without a picture."
-# How long a listing is good for, and how long a request waits for one.
+# How long a listing is valid, and how long a request waits for one.
 _FRESH_SECONDS = 1.0
 _LISTING_TIMEOUT = 1.5
 _EXTENSION = ".wav"
@@ -49,7 +49,7 @@ _EXTENSION = ".wav"
 
 @asynccontextmanager
 async def limit_storage_wait() -> AsyncIterator[None]:
-    """Wait in the block for a short time only. Raises `StorageUnavailable`."""
+    """Limit a storage call made while a connection and a lock are held. Raises `StorageUnavailable`."""
     try:
         async with asyncio.timeout(_LOCKED_STORAGE_SECONDS):
             yield
@@ -59,7 +59,7 @@ async def limit_storage_wait() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def open_first(storage: Storage, urls: Sequence[str]) -> AsyncIterator[OpenFile]:
-    """Open the first of some files that is there. Raises `FileMissing` where none is, and `StorageUnavailable`."""
+    """Open the first existing one of some files. Raises `FileMissing` if none exists, and `StorageUnavailable`."""
     async with AsyncExitStack() as stack:
         for url in urls[:-1]:
             with suppress(FileMissing):
@@ -83,17 +83,17 @@ async def find_clip_file(conn: Connection, video: str, moment: str) -> str:
 
 
 async def find_clip_by_name(conn: Connection, name: str) -> str:
-    """Return the URL of the clip that the previous backend called `{video}_{moment}_clip.mp4`. Raises `ClipNotFound`.
+    """Return the URL of the clip file that the previous backend called `{video}_{moment}_clip.mp4`.
 
-    An import may have given the moment another identifier; then the file has still its old name. A clip of audio is
-    found by `….mp4` and by `….m4a`.
+    The file keeps this name although an import may have given its moment another identifier. An audio clip is found by
+    `.mp4` and by `.m4a`. Raises `ClipNotFound`.
     """
     match = _CLIP_NAME.fullmatch(name)
     if match is None or len(name) > _LONGEST_CLIP_NAME or not is_valid_identifier(name):
         raise ClipNotFound
     clip = match[1]
     videos = [clip[:position] for position, character in enumerate(clip) if character == "_"]
-    # A gs:// address is written as it is, a file:// one encoded, and some file systems decompose letters.
+    # gs:// URLs are unescaped, file:// URLs are escaped, and some file systems decompose letters.
     endings = {ending for form in list_forms(name) for ending in (f"/{form}", f"/{quote(form)}")}
     url = await MediaRepository(conn).find_clip_url(videos, clip, list(endings))
     if url is None:
@@ -103,7 +103,7 @@ async def find_clip_by_name(conn: Connection, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ClipAvailability:
-    """Durations are seconds; the path of the clip is an address of this server, relative to its root."""
+    """Durations in seconds; `clip_path` is relative to the server's root."""
 
     available: bool
     clip_path: str | None
@@ -117,7 +117,7 @@ class ClipAvailability:
 async def check_clip_availability(
     database: Database, redis: Redis, storage: Storage, video: str, moment: str
 ) -> ClipAvailability:
-    """Return what there is for a moment. Raises `VideoNotFound` and `MomentNotFound`."""
+    """Return whether a refinement can use the moment's clip. Raises `VideoNotFound` and `MomentNotFound`."""
     async with database.connect() as conn:
         material = await MomentRepository(conn).get_refinement_inputs(video, moment, CLIP_PADDING_SECONDS)
     if material is None:
@@ -139,7 +139,6 @@ async def check_clip_availability(
 
 
 def _spoken_seconds(material: RefinementInputs) -> float | None:
-    """Return how long the words of the window take, or None where nothing is said in it."""
     if material.speech_start is None or material.speech_end is None or material.speech_end <= material.speech_start:
         return None
     return material.speech_end - material.speech_start
@@ -156,7 +155,6 @@ def _find_alignment_problem(material: RefinementInputs, clip: float | None, spok
 
 
 async def _find_clip_problem(storage: Storage, url: str | None) -> str | None:
-    """Return why there is no clip that can be read, or None where there is one."""
     if url is None:
         return "Video clip not available. Extract clips first."
     try:
@@ -177,10 +175,10 @@ async def _supports_video(redis: Redis) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ExtractedAudio:
-    """The videos whose sound is there: `identifier in audio`."""
+    """Videos whose audio is extracted: `identifier in audio`."""
 
-    folders: frozenset[str] = frozenset()  # of the server's own files, by `name_of`
-    identifiers: frozenset[str] = frozenset()  # of imported libraries
+    folders: frozenset[str] = frozenset()  # in the server's own storage, by `name_of`
+    identifiers: frozenset[str] = frozenset()  # in imported libraries
 
     def __bool__(self) -> bool:
         return bool(self.folders or self.identifiers)
@@ -190,7 +188,7 @@ class ExtractedAudio:
 
 
 class AudioIndex:
-    """Lists the sound of all videos, once for those who ask within a second."""
+    """Lists the extracted audio of all videos at most once a second."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -201,15 +199,15 @@ class AudioIndex:
         self._requested = self._completed = 0
 
     async def get(self) -> ExtractedAudio:
-        """Return what is there, or, where that cannot be found out in time, what was there when it last could."""
+        """Return the current listing, or the last one if the storage does not answer in time."""
         if time.monotonic() >= self._fresh_until:
             await self._refresh()
-        if self._requested != self._completed:  # the listing had begun before the last wish
+        if self._requested != self._completed:  # the listing started before the last invalidation
             await self._refresh()
         return self._listed
 
     def invalidate(self, identifier: str) -> None:
-        """Look again at the next request, where the sound of a video that has some is not known yet."""
+        """List again at the next request unless the video's audio is known."""
         if identifier not in self._listed:
             self._fresh_until = float("-inf")
             self._requested += 1
@@ -219,11 +217,11 @@ class AudioIndex:
         if self._listing is None or is_new:
             self._listing = asyncio.create_task(
                 self._list_storage(), context=Context()
-            )  # of all who share it, so of no request
+            )  # shared by requests, so it belongs to none
             self._listing_deadline = time.monotonic() + _LISTING_TIMEOUT
         _, late = await asyncio.wait({self._listing}, timeout=max(self._listing_deadline - time.monotonic(), 0))
         if late and is_new:
-            _log.warning("The storage does not say in time which videos have sound")
+            _log.warning("The storage did not list the extracted audio in time")
 
     async def _list_storage(self) -> None:
         requested = self._requested
@@ -232,7 +230,7 @@ class AudioIndex:
             identifiers = await asyncio.to_thread(_scan_libraries, self._storage)
             self._listed = ExtractedAudio(frozenset(folders), frozenset(identifiers))
         except (VideoMomentsError, OSError) as error:
-            _log.warning("The storage does not say which videos have sound: %s", error)
+            _log.warning("The storage cannot list the extracted audio: %s", error)
         self._completed = requested
         self._fresh_until = time.monotonic() + _FRESH_SECONDS if requested == self._requested else float("-inf")
 
@@ -251,5 +249,5 @@ def _list_library_audio(folder: Path) -> Iterable[str]:
                 for entry in entries
                 if entry.name.endswith(_EXTENSION) and entry.is_file()
             ]
-    except OSError:  # most libraries have none
+    except OSError:  # most libraries have no audio folder
         return []

@@ -15,14 +15,14 @@ from app.repositories import MomentRepository, VideoRepository
 from app.repositories.moments import MomentInsertion, MomentWithConfig, new_moment_identifier
 
 MAX_MOMENT_SECONDS = 120
-# What a user reads, types and computes is rounded: an end of 20.1 is the end of a video of 20.0999 seconds.
+# Users read and type rounded times: 20.1 is the end of a video of 20.0999 seconds.
 _TOLERANCE_SECONDS = 0.005
-_NOISE_SECONDS = 1e-6  # of differences of floats
-_LONGEST_SECONDS = 1e9  # that is rounded; more has no decimals that matter
+_NOISE_SECONDS = 1e-6  # float error of differences
+_LONGEST_SECONDS = 1e9  # larger times are not rounded
 
 
 class MomentEdit(TypedDict, total=False):
-    """What a user may change in a moment; times are seconds. A score comes with its model, and None clears both."""
+    """Editable fields of a moment; times in seconds. A score needs its model, and None clears both."""
 
     title: str
     start_time: float
@@ -64,7 +64,7 @@ def _fit_to_attempt(start: float, end: float, attempt: MomentInsertion) -> tuple
 async def edit_moment(
     conn: Connection, video_identifier: str, identifier: str, **edit: Unpack[MomentEdit]
 ) -> MomentWithConfig:
-    """Change a moment. What stays as it is, is not judged.
+    """Change a moment; unchanged fields are not validated.
 
     Raises `VideoNotFound`, `MomentNotFound`, and `InvalidMoment` for the first broken rule.
     """
@@ -86,9 +86,9 @@ async def edit_moment(
 
 
 def show_under_roots(moments: list[MomentWithConfig]) -> list[MomentWithConfig]:
-    """Return a video's moments, with the original in the place of a parent that is a refined moment itself.
+    """Return the moments with each refined moment's parent replaced by the root of its tree.
 
-    Clients group what was refined below its original, and would show no moment that lies deeper.
+    Clients group refined moments under their root and would hide deeper ones.
     """
     refined = {moment.identifier for moment in moments if moment.parent_identifier is not None}
     if refined.isdisjoint(moment.parent_identifier for moment in moments):
@@ -104,7 +104,7 @@ def _show_under_original(moment: MomentWithConfig, parents: Mapping[str, str | N
 
 
 async def lock_moment(conn: Connection, video_identifier: str, identifier: str) -> tuple[Video, Moment | None]:
-    """Return a video, held until the transaction ends, and its moment, or None where that is not one of the video's.
+    """Lock a video until the transaction ends; return it and its moment, None if that is not one of the video's.
 
     Raises `VideoNotFound`.
     """
@@ -116,7 +116,6 @@ async def lock_moment(conn: Connection, video_identifier: str, identifier: str) 
 
 
 def _find_changes(moment: Moment, edit: MomentEdit) -> dict[str, Any]:
-    """Return the columns that get another value."""
     wanted: dict[str, Any] = {**edit}
     if "score" in wanted:
         wanted.setdefault("scoring_model", None)
@@ -127,7 +126,6 @@ def _find_changes(moment: Moment, edit: MomentEdit) -> dict[str, Any]:
 
 
 async def _fit_times(conn: Connection, video: Video, moment: Moment, changes: Mapping[str, Any]) -> dict[str, float]:
-    """Return the times as they are stored. Raises `InvalidMoment`."""
     start, end = changes.get("start_time", moment.start_time), changes.get("end_time", moment.end_time)
     last = await VideoRepository(conn).get_end_seconds(video.identifier)
     while True:
@@ -144,7 +142,6 @@ async def _fit_times(conn: Connection, video: Video, moment: Moment, changes: Ma
 
 
 def _find_problem(start: float, end: float, title: str, duration: float | None) -> str:
-    """Return the first rule that a new moment breaks, or ''. Without a known duration the end is not limited by it."""
     return _find_title_problem(title) or find_time_problem(start, end, duration)
 
 
@@ -160,7 +157,7 @@ async def _get_video_end(conn: Connection, identifier: str) -> float | None:
 
 
 def find_time_problem(start: float, end: float, duration: float | None) -> str:
-    """Return the first rule that these times break, or ''. A duration of None limits nothing."""
+    """Return the first rule that these times break, or ''. A duration of None is no limit."""
     if start < 0:
         return "start_time must be >= 0"
     if duration is not None and clamp_end(start, end, duration) > duration:
@@ -174,19 +171,19 @@ def find_time_problem(start: float, end: float, duration: float | None) -> str:
 
 
 def describe_overlap(title: str | None, start: float, end: float) -> str:
-    """Return the message for a moment that is in the way; new ones may touch the times that it names."""
+    """Describe an overlap; a new moment may touch the times in the message."""
     return f"Moment overlaps with existing moment '{title}' ({_round_down(start)}s - {_round_up(end)}s)"
 
 
 def clamp_end(start: float, end: float, duration: float | None) -> float:
-    """Return the end of a moment as it is stored: not after the end of the video where rounding alone put it there."""
+    """Return the end of a moment, reduced to the end of the video if only rounding exceeds it."""
     if duration is not None and start < duration < end <= duration + _TOLERANCE_SECONDS:
         return duration
     return end
 
 
 def snap_beside(start: float, end: float, other_start: float, other_end: float) -> tuple[float, float]:
-    """Return times that touch another moment where they overlap it by rounding alone."""
+    """Return times that touch another moment instead of overlapping it by rounding."""
     if start < other_end < min(end, start + _TOLERANCE_SECONDS):
         return other_end, end
     if max(start, end - _TOLERANCE_SECONDS) < other_start < end:
@@ -195,7 +192,7 @@ def snap_beside(start: float, end: float, other_start: float, other_end: float) 
 
 
 def _round_down(seconds: float) -> str:
-    """Return the greatest time of few decimals that is accepted where this is the last one."""
+    """Return the greatest time of few decimals that is still accepted."""
     if seconds > _LONGEST_SECONDS:
         return f"{seconds:.1f}"
     for decimals in (1, 2):

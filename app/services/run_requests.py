@@ -47,7 +47,7 @@ _CONFLICTS: Mapping[RunType, str] = {
     RunType.REFINEMENT: "Moment refinement already in progress",
 }
 _log = logging.getLogger(__name__)
-# Sends the message of a run that waits at a stage, and never fails.
+# Notifies the workers that a run waits at a stage; never fails.
 Notify = Callable[[str, Stage], Awaitable[object]]
 _LONGEST_URL = 2000
 _NO_AUDIO_STREAM = "The video has no audio"
@@ -64,11 +64,10 @@ async def enqueue_run(
     stages: Mapping[Stage, StageRecord] | None = None,
     given_identifier: str | None = None,
 ) -> str:
-    """Accept a run, in the caller's transaction where there is one, and return its identifier.
+    """Enqueue a run, in the caller's transaction if there is one, and return its identifier.
 
-    Secrets in its prompts are masked.
-
-    Raises `VideoNotFound` and `AlreadyRunning`, and `Conflict` where another run has the identifier that is given.
+    Secrets in prompts are masked. Raises `VideoNotFound` and `AlreadyRunning`, and `Conflict` if another run has
+    `given_identifier`.
     """
     now = datetime.now(UTC)
     milliseconds = int(now.timestamp() * 1000)
@@ -80,7 +79,7 @@ async def enqueue_run(
                 accepted = await StageQueueRepository(conn).enqueue_run(
                     video, identifier, run_type, now.replace(tzinfo=None), request, subject, stages
                 )
-        except UniqueViolation:  # a run that was accepted in the same millisecond, and has ended
+        except UniqueViolation:  # an ended run has the same millisecond
             if given_identifier:
                 raise Conflict("A run with this id exists already") from None
             milliseconds += 1
@@ -93,14 +92,12 @@ async def enqueue_run(
 
 
 def _savepoint(conn: Connection) -> AbstractAsyncContextManager[object]:
-    """Return a savepoint for a statement that may fail; outside a transaction it needs none."""
     if conn.info.transaction_status is TransactionStatus.IDLE:
         return nullcontext()
     return conn.transaction()
 
 
 def mask_prompts(request: RunRequest) -> RunRequest:
-    """Return the request as it is stored: without the secrets that its prompts may hold."""
     return replace(
         request,
         generation_prompt=mask_secrets(request.generation_prompt),
@@ -109,23 +106,21 @@ def mask_prompts(request: RunRequest) -> RunRequest:
 
 
 def conflicting_run(run_type: str, video: str) -> AlreadyRunning:
-    """Return what a client is told of the run that is in the way."""
+    """Return the error that reports a conflicting run."""
     return AlreadyRunning(_CONFLICTS[RunType(run_type)].format(video))
 
 
 @dataclass(frozen=True, slots=True)
 class RunFromUrl:
-    """A run over the video of a URL."""
-
     request_id: str
     resolved: ResolvedUrl
 
 
 class RunRequests:
-    """Accepts runs and returns their identifiers, without waiting for any work.
+    """Checks and enqueues run requests; the methods return the run's identifier without waiting for the run.
 
-    Each raises `VideoNotFound`, `AlreadyRunning`, and `Precondition` where what the run needs is not there; those that
-    name a model raise `ModelNotConfigured`, and `InvalidInput` for what does not fit together.
+    Each raises `VideoNotFound`, `AlreadyRunning`, and `Precondition` for missing inputs; those with a model raise
+    `ModelNotConfigured`, and `InvalidInput` for contradictory options.
     """
 
     def __init__(self, database: Database, storage: Storage, redis: Redis, settings: Settings, notify: Notify) -> None:
@@ -157,7 +152,7 @@ class RunRequests:
         return await self.enqueue(video, RunType.TRANSCRIPT, request)
 
     async def start_generation(self, video: str, request: RunRequest) -> str:
-        """Have moments found, which then replace those that a model has found before."""
+        """Start moment generation for a video; it replaces moments of earlier generations."""
         _check_limits(request)
         material = await self._get_material(video, RunType.MOMENTS)
         await self._require_audio(video)
@@ -166,7 +161,7 @@ class RunRequests:
         return await self.enqueue(video, RunType.MOMENTS, request)
 
     async def start_refinement(self, video: str, moment: str, request: RunRequest) -> str:
-        """Have one moment refined. Raises `MomentNotFound` too."""
+        """Start the refinement of one moment. Raises `MomentNotFound` too."""
         material = await self._get_material(video, RunType.REFINEMENT, moment)
         if not material.has_moment:
             raise MomentNotFound
@@ -197,14 +192,14 @@ class RunRequests:
         return await self.enqueue(video, RunType.FULL, request)
 
     async def check_full(self, video: str, request: RunRequest) -> None:
-        """Refuse a full run that cannot be accepted, or would only fail. A video that is not there is accepted here."""
+        """Reject a full run that cannot start or would only fail. An unknown video passes here."""
         await self._check_options(request)
         await self.check_prerequisites(video, RunType.FULL, request)
 
     async def start_from_url(self, url: str, request: RunRequest, *, force: bool) -> RunFromUrl:
-        """Start a full run over the video of a URL, which appears with its file where it is not there yet.
+        """Start a full run for the video of a URL, which is added if it is unknown.
 
-        Raises `AddressRefused` for an address that cannot be downloaded from.
+        Raises `AddressRefused` for an address that must not be downloaded from.
         """
         refusal = await self.check_from_url(url, request)
         async with self._database.connect() as conn, conn.transaction():
@@ -216,9 +211,9 @@ class RunRequests:
         return RunFromUrl(identifier, await self._check_video_file(resolved))
 
     async def check_from_url(self, url: str, request: RunRequest) -> AddressRefused | None:
-        """Refuse a full run over the video of a URL that cannot be accepted.
+        """Reject a full run for the video of a URL that cannot start.
 
-        Returns why nothing may be downloaded from the URL: that matters only where the video has to be downloaded.
+        Returns why the URL must not be downloaded, which matters only if the video is not stored yet.
         """
         check_video_url(url)
         await self._check_options(request)
@@ -233,10 +228,12 @@ class RunRequests:
         stages: Mapping[Stage, StageRecord] | None = None,
         retried: str | None = None,
     ) -> str:
-        """Accept a run whatever it needs; `stages` are those that need not be done. What models have answered to the
-        run `retried` they are not asked again."""
+        """Enqueue a run without checks.
+
+        `stages` are records of stages to skip; model answers of the run `retried` are reused.
+        """
         async with self._database.connect() as conn:
-            if retried is None:  # one statement, which is a transaction of its own
+            if retried is None:  # one statement needs no transaction
                 identifier = await enqueue_run(conn, video, run_type, request, subject, stages)
             else:
                 async with conn.transaction():
@@ -246,14 +243,11 @@ class RunRequests:
         return identifier
 
     async def check_prerequisites(self, video: str, run_type: RunType, request: RunRequest) -> None:
-        """Refuse a run that would only find out that the video's file or its audio is missing.
-
-        Raises `Precondition`.
-        """
+        """Raise `Precondition` if the video file or its audio stream is missing."""
         async with self._database.connect() as conn:
             material = await JobRepository(conn).get_preconditions(video, run_type)
         if material is None:
-            return  # the run is refused for that when it is accepted
+            return  # `enqueue_run` raises VideoNotFound
         self._reject_duplicate(material, video)
         if run_type is RunType.FULL and await self._is_silent(material, video):
             raise Precondition(_NO_AUDIO_STREAM)
@@ -321,13 +315,13 @@ class RunRequests:
             raise Precondition(f"The video file is missing, {consequence}")
 
     async def _has_video_file(self, material: RunPreconditions) -> bool:
-        """Whether the file of a video is there, or may be where only a worker sees it."""
+        """Return whether the video file exists, or may exist where only a worker sees it."""
         try:
             await self._storage.stat(material.video_url)
         except FileMissing:
             return material.has_media_info and not await asyncio.to_thread(self._storage.reaches, material.video_url)
-        except StorageUnavailable as error:  # the run is accepted, and finds out by itself
-            _log.warning("Whether the file %s is there is not known: %s", material.video_url, error)
+        except StorageUnavailable as error:  # the run itself will find out
+            _log.warning("Could not check whether the file %s exists: %s", material.video_url, error)
         return True
 
     async def _require_clip(self, material: RunPreconditions) -> None:
@@ -345,8 +339,8 @@ class RunRequests:
     async def _check_video_file(self, resolved: ResolvedUrl) -> ResolvedUrl:
         try:
             return await check_video_file(self._storage, resolved)
-        except StorageUnavailable as error:  # the run is accepted, and finds out by itself
-            _log.warning("Whether the film of %r is here is not known: %s", resolved.video, error)
+        except StorageUnavailable as error:  # the run itself will find out
+            _log.warning("Could not check whether the file of video %r exists: %s", resolved.video, error)
             return resolved
 
 

@@ -26,8 +26,7 @@ from app.services.models import mask_model_keys
 from app.services.run_requests import RunRequests
 from app.storage import Storage, find_audio_file
 
-# What the table says of a run, in the words of clients. A run of which a part succeeded has ended, and its error tells
-# what did not; a word that nobody knows is told as that.
+# Stored status -> status in the API. A partial run counts as completed, with an error for its failed part.
 _STATUSES = {
     "pending": "pending",
     "running": "processing",
@@ -38,19 +37,19 @@ _STATUSES = {
 }
 _UNKNOWN = "unknown"
 _PENDING = StageRecord(StageStatus.PENDING)
-_CANCELLED = "Cancelled"  # the error of a cancelled stage in records of earlier versions
+_CANCELLED = "Cancelled"  # error of cancelled stages in records of earlier versions
 
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """Runs, newest first; no cursor where there are no older ones."""
+    """Runs, newest first; `next_cursor` is None on the last page."""
 
     runs: list[RunSummary]
     next_cursor: str | None
 
 
 async def find_run_status(database: Database, redis: Redis, video: str) -> RunSummary | None:
-    """Return the newest full run of a video as it is now, or None, also for a video that does not exist."""
+    """Return the newest full run of a video with its live progress; None also for an unknown video."""
     if not is_valid_identifier(video):
         return None
     async with database.connect() as conn:
@@ -59,7 +58,7 @@ async def find_run_status(database: Database, redis: Redis, video: str) -> RunSu
 
 
 async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_type: RunType | None) -> RunPage:
-    """Return at most `limit` runs behind a cursor, of one type or of all.
+    """Return at most `limit` runs after a cursor, of one type or of all types.
 
     Raises `InvalidInput` for a cursor of another list.
     """
@@ -75,24 +74,23 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
 
 
 async def list_active(conn: Connection, limit: int, after: int) -> list[ActiveRun]:
-    """Return at most `limit` runs over all videos that have not ended; their ids are above `after`."""
+    """Return at most `limit` active runs of all videos, with ids above `after`."""
     return await RunRepository(conn).list_active(limit, after)
 
 
 def run_status(run: RunSummary) -> str:
-    """Return the status in the words of clients."""
+    """Return the status in the words of the API."""
     if run.status == RunStatus.RUNNING and run.details and run.details.is_waiting:
         return "pending"
     return _STATUSES.get(run.status, _UNKNOWN)
 
 
 def has_ended(run: RunSummary) -> bool:
-    """Tell whether nothing more will happen to the run."""
     return run_status(run) not in ("pending", "processing")
 
 
 def run_duration(run: RunSummary) -> float | None:
-    """Return the seconds that a completed run took."""
+    """Return the duration of a completed run in seconds."""
     if run_status(run) != "completed":
         return None
     if run.duration_seconds is None and run.completed_at is not None:
@@ -101,7 +99,7 @@ def run_duration(run: RunSummary) -> float | None:
 
 
 def run_models(run: RunSummary) -> tuple[str, str]:
-    """Return the model that moments were sought with and the one they were refined with; '' where it is not known."""
+    """Return the generation model and the refinement model; '' if unknown."""
     if run.details is None:
         model = run.model or ""
         return ("", model) if run.operation_type == "refinement" else (model, "")
@@ -113,8 +111,7 @@ def run_models(run: RunSummary) -> tuple[str, str]:
 
 
 def displayed_model(run: RunSummary) -> str:
-    """Return the model as clients show it: the key that was asked for, or the local engine's own name where that has
-    answered for it; '' where it is not known."""
+    """Return the requested model key, or the local engine's name if that answered for it; '' if unknown."""
     generation, refinement = run_models(run)
     answers, of_config = answered_by(run), run.model or ""
     of_generation = answers.get(Stage.GENERATION) or (of_config if run.operation_type == "generation" else "")
@@ -123,14 +120,14 @@ def displayed_model(run: RunSummary) -> str:
 
 
 def answered_by(run: RunSummary) -> dict[str, str]:
-    """Return who has really answered, by stage: a name that a model or a service gave itself."""
+    """Return by stage which model or service answered, by its own name."""
     records = run.details.stages if run.details else {}
     names = {stage: record.result.get("service") or record.result.get("model") for stage, record in records.items()}
     return {stage.value: str(name) for stage, name in names.items() if name}
 
 
 def run_stages(run: RunSummary) -> dict[Stage, StageRecord]:
-    """Return what is known of the run's stages, in the order of the pipeline."""
+    """Return the known records of the run's stages, in pipeline order."""
     if run.details is None:
         return _infer_stages(run)
     records = run.details.stages
@@ -139,12 +136,11 @@ def run_stages(run: RunSummary) -> dict[Stage, StageRecord]:
 
 
 def _list_stages(run_type: str) -> tuple[Stage, ...]:
-    """Return the stages of a type; none of one that only another version of this code knows."""
     return list_stages(RunType(run_type)) if run_type in set(RunType) else ()
 
 
 def current_stage(run: RunSummary) -> str | None:
-    """Return the stage that is worked on, or that was last."""
+    """Return the stage that is running, or that was the last to run."""
     if run.details is not None:
         return last_started_stage(run.details.stages)
     stages = _infer_stages(run)
@@ -152,7 +148,7 @@ def current_stage(run: RunSummary) -> str | None:
 
 
 def _infer_stages(run: RunSummary) -> dict[Stage, StageRecord]:
-    """Return the stages that the row of an earlier version tells of: how they ended, and not when."""
+    """Infer stage records from the row of an earlier version: how stages ended, not when."""
     made = {Stage.GENERATION: run.total_moments_generated, Stage.CLIPS: run.total_clips_created}
     found = {stage: StageRecord(StageStatus.COMPLETED) for stage, count in made.items() if count}
     found |= {
@@ -162,7 +158,7 @@ def _infer_stages(run: RunSummary) -> dict[Stage, StageRecord]:
 
 
 def _settle_stage(stage: Stage, record: StageRecord, run: RunSummary) -> StageRecord:
-    """Return the record as the end of the run has left it: a stage that was being done is not any more."""
+    """Return the record after the end of the run: an interrupted stage is no longer in progress."""
     if run.status == RunStatus.RUNNING or record.is_done:
         return record
     if stage == run.error_stage:
@@ -173,7 +169,6 @@ def _settle_stage(stage: Stage, record: StageRecord, run: RunSummary) -> StageRe
 
 
 async def _add_live_progress(redis: Redis, video: str, run: RunSummary) -> RunSummary:
-    """Return the run with what its worker tells of the stage that it does, where Redis answers at once."""
     details = run.details
     if details is None or run.status != RunStatus.RUNNING or details.is_waiting:
         return run
@@ -201,12 +196,12 @@ def _decode_position(place: Any) -> tuple[datetime, int]:
 
 
 async def list_failed(conn: Connection, limit: int, before: int | None) -> list[FailedRun]:
-    """Return at most `limit` failed runs whose ids are below `before`, the last accepted first."""
+    """Return at most `limit` failed runs with ids below `before`, newest first."""
     return await EndedRunRepository(conn).list_failed(limit, before)
 
 
 async def get_failed(database: Database, redis: Redis, identifier: str) -> FailedRunDetails:
-    """Return a failed run without the secrets that an earlier version may have stored. Raises `RunNotFound`."""
+    """Return a failed run with secrets masked, which earlier versions may have stored. Raises `RunNotFound`."""
     async with database.connect() as conn:
         failed = await EndedRunRepository(conn).get_failed(identifier)
     if failed is None:
@@ -218,17 +213,16 @@ async def get_failed(database: Database, redis: Redis, identifier: str) -> Faile
 
 @dataclass(slots=True)
 class CancelledRuns:
-    """Identifiers of runs that have ended, and of those that end as soon as their workers see it."""
+    """Identifiers of runs that ended, and of runs that end when their workers notice."""
 
     ended: list[str] = field(default_factory=list)
     ending: list[str] = field(default_factory=list)
 
 
 async def cancel_runs(conn: Connection, video: str) -> CancelledRuns:
-    """Have the active runs of a video end, in the caller's transaction; those that no living worker has end
-    at once."""
+    """Cancel the active runs of a video in the caller's transaction; runs without a live worker end at once."""
     cancelled = CancelledRuns()
-    await VideoRepository(conn).lock(video)  # before its runs, as a worker does
+    await VideoRepository(conn).lock(video)  # video before runs: the workers' lock order
     for run_id, identifier in await RunRepository(conn).list_active_of_video(video):
         has_ended = await StageQueueRepository(conn).request_cancel(run_id, STALLED_AFTER)
         (cancelled.ended if has_ended else cancelled.ending).append(identifier)
@@ -236,7 +230,7 @@ async def cancel_runs(conn: Connection, video: str) -> CancelledRuns:
 
 
 async def cancel_pipeline(database: Database, redis: Redis, video: str) -> None:
-    """Cancel whatever runs over a video. Raises `NothingRuns`."""
+    """Cancel every active run of a video. Raises `NothingRuns`."""
     if not is_valid_identifier(video):
         raise _nothing_to_cancel(video)
     async with database.connect() as conn, conn.transaction():
@@ -254,14 +248,12 @@ def _nothing_to_cancel(video: str) -> NothingRuns:
 
 @dataclass(frozen=True, slots=True)
 class RetriedRun:
-    """The identifier of the new run, and of its video."""
-
     request_id: str
     video: str
 
 
 class RunRetries:
-    """Accepts ended runs again. Each raises `AlreadyRunning` too."""
+    """Enqueues ended runs again, without the stages whose results still exist. Each raises `AlreadyRunning` too."""
 
     def __init__(self, database: Database, storage: Storage, run_requests: RunRequests) -> None:
         self._database = database
@@ -269,9 +261,9 @@ class RunRetries:
         self._run_requests = run_requests
 
     async def retry(self, video: str, identifier: str | None = None) -> RetriedRun:
-        """Run one of the video's ended runs again: the one that is named, or the newest full one.
+        """Retry a run of the video: the given one, or the newest full one.
 
-        Raises `VideoNotFound`, `RunNotFound`, and `NothingRuns` where no full run has ended.
+        Raises `VideoNotFound`, `RunNotFound`, and `NothingRuns` if no full run has ended.
         """
         async with self._database.connect() as conn:
             if await VideoRepository(conn).get_by_identifier(video) is None:
@@ -282,7 +274,7 @@ class RunRetries:
         return await self._enqueue_again(ended)
 
     async def retry_failed(self, identifier: str) -> RetriedRun:
-        """Run a failed run again. Raises `RunNotFound`."""
+        """Retry a failed run. Raises `RunNotFound`."""
         async with self._database.connect() as conn:
             ended = await EndedRunRepository(conn).find_ended_run(identifier=identifier)
         if ended is None or ended.status != RunStatus.FAILED:
@@ -298,7 +290,7 @@ class RunRetries:
         return RetriedRun(new, ended.video)
 
     async def _list_reusable_stages(self, ended: EndedRun) -> Mapping[Stage, StageRecord]:
-        """Return the records of the stages that need not be done again."""
+        """Return skipped records for the finished stages whose results still exist."""
         finished = _finished_stages(ended)
         if not finished:
             return {}
@@ -332,7 +324,7 @@ class RunRetries:
 
 
 def _finished_stages(ended: EndedRun) -> list[Stage]:
-    """Return the stages before the one that the run ended in; none where it ended behind the last."""
+    """Return the stages before the one where the run ended; none if it completed its last stage."""
     finished: list[Stage] = []
     for stage in list_stages(ended.type):
         record = ended.stages.get(stage)

@@ -16,15 +16,15 @@ from app.database import Database
 from app.repositories import TranscriptRepository
 from app.repositories.transcripts import TranscriptVersion
 
-# A time behind this is none.
+# Larger values are not times.
 _LONGEST_SECONDS = 1e9
-# How long a cue is shown whose end is not behind its start, where there is room for that.
+# Length of a cue whose end is not after its start, if the next cue leaves room.
 _READABLE_MS = 1000
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 class CaptionFormat(StrEnum):
-    """The formats, each by its file name extension."""
+    """Caption formats; the value is the file name extension."""
 
     SRT = "srt"
     VTT = "vtt"
@@ -33,7 +33,7 @@ class CaptionFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CaptionCue:
-    """One line of text and when it is shown, in milliseconds."""
+    """A caption text with its start and end in milliseconds."""
 
     start: int
     end: int
@@ -42,7 +42,7 @@ class CaptionCue:
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """A transcript in one of the formats, in UTF-8."""
+    """A transcript in one of the formats, encoded in UTF-8."""
 
     key: TranscriptVersion
     body: bytes
@@ -61,21 +61,21 @@ async def read_captions(database: Database, identifier: str, form: CaptionFormat
 
 
 def _render(segments: str, form: CaptionFormat) -> bytes:
-    # Integers as floats: PostgreSQL takes integers of any length, and Python refuses to read them.
+    # PostgreSQL stores integers of any length, which Python's int() rejects.
     return _WRITERS[form](make_cues(json.loads(segments, parse_int=float))).encode()
 
 
 def make_cues(segments: Any) -> list[CaptionCue]:
-    """Return a cue for each segment that has a text, in their order.
+    """Return a cue for each segment with a text, in order, with valid times.
 
-    Each ends behind its start and not behind the start of the next. Times that are right already stay as they are;
-    where they run backwards, as at the borders of what was transcribed in pieces, the starts are moved by as little in
-    all as can be, and cues that then start together share the time.
+    Each cue ends after its start and not after the next start. Valid times are kept. Where times run backwards, as at
+    the borders of transcribed pieces, the starts are moved by the least total distance, and cues with the same start
+    share the time until the next one.
     """
-    segments_read = list(_parse_segments(segments if isinstance(segments, list) else [segments]))
-    starts = _isotonic_starts([start for start, _, _ in segments_read])
-    times = _share_times(starts, [end for _, end, _ in segments_read])
-    return [CaptionCue(start, end, text) for (start, end), (_, _, text) in zip(times, segments_read, strict=True)]
+    parsed = list(_parse_segments(segments if isinstance(segments, list) else [segments]))
+    starts = _isotonic_starts([start for start, _, _ in parsed])
+    times = _share_times(starts, [end for _, end, _ in parsed])
+    return [CaptionCue(start, end, text) for (start, end), (_, _, text) in zip(times, parsed, strict=True)]
 
 
 def write_srt(cues: Sequence[CaptionCue]) -> str:
@@ -99,7 +99,7 @@ _WRITERS: Mapping[CaptionFormat, Callable[[Sequence[CaptionCue]], str]] = {
 
 
 def _parse_segments(segments: Sequence[Any]) -> Iterator[tuple[int, int, str]]:
-    """Yield start, end and text; a time that cannot be read is the last one that could be."""
+    """Yield start, end and text. An unreadable time is replaced by the last readable one."""
     last = 0
     for segment in segments:
         text = _join_lines(segment.get("text")) if isinstance(segment, dict) else ""
@@ -113,14 +113,14 @@ def _join_lines(text: Any) -> str:
     return " ".join(_CONTROLS.sub(" ", text).split()) if isinstance(text, str) else ""
 
 
-def _milliseconds(seconds: Any, unknown: int) -> int:
+def _milliseconds(seconds: Any, fallback: int) -> int:
     if not isinstance(seconds, int | float) or not seconds < _LONGEST_SECONDS:
-        return unknown
+        return fallback
     return round(max(0, seconds) * 1000)
 
 
 def _isotonic_starts(starts: Sequence[int]) -> list[int]:
-    """Return the non-decreasing numbers with the least sum of distances to `starts`.
+    """Return the non-decreasing numbers with the least total distance to `starts`.
 
     Isotonic regression in the L1 norm, with a heap of the starts so far.
     """
@@ -131,23 +131,24 @@ def _isotonic_starts(starts: Sequence[int]) -> list[int]:
         if -largest[0] > start:
             heapreplace(largest, -start)
         moved.append(-largest[0])
-    for place in range(len(moved) - 2, -1, -1):
-        moved[place] = min(moved[place], moved[place + 1])
+    for index in range(len(moved) - 2, -1, -1):
+        moved[index] = min(moved[index], moved[index + 1])
     return moved
 
 
 def _share_times(starts: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int]]:
-    """Return start and end of each cue: those with the same start share the time up to where the next one starts."""
+    """Return start and end of each cue; cues with the same start share the time until the next start."""
     groups = [
-        (start, [ends[place] for place in places]) for start, places in groupby(range(len(starts)), starts.__getitem__)
+        (start, [ends[index] for index in indexes])
+        for start, indexes in groupby(range(len(starts)), starts.__getitem__)
     ]
     times: list[tuple[int, int]] = []
     free = 0
-    for place, (start, group) in enumerate(groups):
+    for index, (start, group) in enumerate(groups):
         start, count = max(start, free), len(group)
         stop = max(group) if max(group) > start else start + count * _READABLE_MS
-        if place + 1 < len(groups):
-            stop = min(stop, groups[place + 1][0])
+        if index + 1 < len(groups):
+            stop = min(stop, groups[index + 1][0])
         free = max(stop, start + count)
         times.extend(pairwise(start + (free - start) * part // count for part in range(count + 1)))
     return times

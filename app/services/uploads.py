@@ -29,22 +29,22 @@ from app.services.videos import VideoDetails, random_identifier
 from app.storage import Receiver, Storage, path_of, video_folder
 from app.storage.workers import Workers
 
-# Names of this process's uploads whose rows are still to come. Another process may take one: then the row decides.
+# Identifiers of this process's unfinished uploads. Between processes the unique constraint decides.
 _reserved_identifiers: set[str] = set()
 _log = logging.getLogger(__name__)
-# A file may be looked at for seconds, and nothing else is to wait behind it.
+# Probing takes seconds, so it has threads of its own.
 _probe_pool = Workers("probes", 2)
-_FREE_SPACE_STEP = 64 * 1024**2  # bytes that arrive between two looks at the disk
+_FREE_SPACE_STEP = 64 * 1024**2  # bytes between two checks of the disk
 _IDENTIFIER_TAKEN = "A video with this id exists already"
 
 
 @asynccontextmanager
 async def reserve_identifier(database: Database, base: str) -> AsyncIterator[str]:
-    """Give `base`, or it with the least number from 2 on that is free, and reserve it until the block ends."""
+    """Yield `base`, or `base-2`, `base-3`, … if it is taken, and reserve it until the block ends."""
     async with database.connect() as conn:
         taken = await VideoRepository(conn).list_taken_identifiers(base)
     name = _choose_free_identifier(base, taken)
-    _reserved_identifiers.add(name)  # without a pause since it was chosen
+    _reserved_identifiers.add(name)  # no await since it was chosen
     try:
         yield name
     finally:
@@ -57,7 +57,7 @@ def _choose_free_identifier(base: str, taken: Set[str]) -> str:
 
 
 class _IdentifierTaken(Exception):
-    """Another video got the name while this one was stored at `url`."""
+    """Another video took the identifier while this one was stored at `url`."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -65,7 +65,7 @@ class _IdentifierTaken(Exception):
 
 
 class Upload:
-    """A video that arrives: check its details, write its bytes, and store it; leaving the block discards the rest."""
+    """A video being received: check its details, write its bytes, store it. Leaving the block discards the rest."""
 
     def __init__(
         self, database: Database, storage: Storage, incoming: Receiver, max_bytes: int, max_hours: float
@@ -77,10 +77,9 @@ class Upload:
         self._max_hours = max_hours
 
     async def check_details(self, details: VideoDetails, at_least_bytes: int = 0) -> None:
-        """Refuse what can only fail, before the bytes are there.
+        """Reject early what cannot succeed.
 
-        Raises `TooLarge`, `StorageFull`, `InvalidInput`, and `Conflict` for an identifier that the client named and
-        that is taken.
+        Raises `TooLarge`, `StorageFull`, `InvalidInput`, and `Conflict` if the client's identifier is taken.
         """
         if at_least_bytes > self._max_bytes:
             raise self._size_error()
@@ -93,7 +92,6 @@ class Upload:
                     raise Conflict(_IDENTIFIER_TAKEN)
 
     async def write(self, data: bytes) -> None:
-        """Raises `TooLarge` and `StorageFull`."""
         size = self._incoming.size + len(data)
         if size > self._max_bytes:
             raise self._size_error()
@@ -102,11 +100,11 @@ class Upload:
         await self._incoming.write(data)
 
     async def store(self, details: VideoDetails) -> str:
-        """Make a video of what has arrived and return its identifier.
+        """Create a video from the received bytes and return its identifier.
 
-        Without an identifier in `details` it is derived from the file's name, with a suffix where that is taken.
-        Raises `InvalidInput` for a file that is no video, `Conflict` for an identifier that is taken, and
-        `StorageUnavailable` and `StorageFull`.
+        An identifier that `details` does not give is derived from the file name, with a suffix if that is taken.
+        Raises `InvalidInput` for a file that is not a video, `Conflict` for a taken identifier, `StorageUnavailable`
+        and `StorageFull`.
         """
         await self.check_details(details)
         info = await self._probe_file()
@@ -133,16 +131,16 @@ class Upload:
             await self._discard_file(name, url)
 
     def _locate_file(self, url: str) -> Path:
-        """Return where the bytes are: a store of files has moved them."""
+        # A local store has moved the received file.
         return self._incoming.path if self._incoming.path.exists() else path_of(url)
 
     async def _store_as(self, identifier: str, source: Path, details: VideoDetails, info: MediaInfo) -> str:
-        """Raises `_IdentifierTaken`, and leaves the stored file then."""
-        # No two uploads share a name, so that none can lose its file to the deletion of another.
+        """Raises `_IdentifierTaken`; the stored file remains then."""
+        # File names are unique, so that deleting one upload never deletes the file of another.
         key = f"{video_folder(identifier)}/{secrets.token_hex(8)}{details.extension or info.extension}"
         url = self._storage.url_of(key)
-        # A process that is killed before the row is there leaves a file that nothing but this line names, where the
-        # identifier was invented; the leftovers of any other go with the video of its name.
+        # If the process is killed before the row exists, only this line names the file of a random identifier;
+        # files of other identifiers are deleted with the next video of that name.
         _log.info("Storing the upload of %r as %s", identifier, url)
         try:
             await self._storage.put(key, source)
@@ -166,7 +164,7 @@ class Upload:
         except NotAVideo as error:
             raise InvalidInput(f"{str(error)[:1].upper()}{str(error)[1:]}") from None
         except OSError as error:
-            _log.warning("An upload cannot be read: %s", error)
+            _log.warning("Cannot read an upload: %s", error)
             raise StorageUnavailable("What has arrived cannot be read") from None
 
     async def _add_video_row(self, identifier: str, url: str, details: VideoDetails, info: MediaInfo) -> None:
@@ -187,20 +185,20 @@ class Upload:
             )
             if info.ends_early:
                 await VideoFileRepository(conn).store_early_end(video.id, url, info.declared_seconds)
-            # A deletion of this identifier that came before the lock has taken the file for a leftover. Asked while
-            # the connection is held, because it must be so when the row appears.
+            # A deletion that held the lock before may have deleted the file as a leftover. Checked under the lock, so
+            # that the row is never committed without its file.
             async with limit_storage_wait():
                 await self._storage.stat(url)
 
     async def _discard_file(self, identifier: str, url: str) -> None:
-        """Delete the file, unless its row was written although nobody could say so."""
+        """Delete the file unless a row refers to it: a commit may have succeeded without an answer."""
         try:
             async with self._database.connect() as conn:
                 if await VideoRepository(conn).is_file_referenced(identifier, url):
                     return
             await self._storage.delete(url)
-        except Exception as error:  # the file stays where a deletion of this identifier finds it
-            _log.warning("The file of a failed upload of %r is left: %s", identifier, error)
+        except Exception as error:  # the next deletion of this identifier deletes the file
+            _log.warning("Could not delete the file of a failed upload of %r: %s", identifier, error)
 
     def _size_error(self) -> TooLarge:
         return TooLarge(f"A video may have at most {self._max_bytes} bytes")
@@ -210,6 +208,6 @@ class Upload:
 async def receive_video(
     database: Database, storage: Storage, max_bytes: int, max_hours: float = DEFAULT_MAX_HOURS
 ) -> AsyncIterator[Upload]:
-    """Give a place for a video that arrives; nothing of it is left behind where it is not stored."""
+    """Yield an `Upload`; its temporary file is deleted when the block ends."""
     async with storage.receive() as incoming:
         yield Upload(database, storage, incoming, max_bytes, max_hours)

@@ -31,11 +31,11 @@ _LONGEST_IDENTIFIER = 255
 _LONGEST_TITLE = 500
 _LONGEST_SOURCE_URL = 4096
 _LONGEST_FILENAME = 1024
-_LONGEST_MADE_IDENTIFIER = 50
-_WITHOUT_ESCAPE = frozenset("/\\?#%")  # a browser makes a slash of a backslash
-# Rows read at once where a client asks for the whole library: other requests are served in between.
+_LONGEST_DERIVED_IDENTIFIER = 50
+_RESERVED_IN_URLS = frozenset("/\\?#%")  # browsers turn a backslash into a slash
+# Rows per query when a client lists the whole library, so that other requests are served in between.
 _BATCH = 2000
-# Bytes of compressed transcripts that a process keeps: about 1,300 of 3,000 words each.
+# Bytes of compressed transcripts kept per process: about 1,300 of 3,000 words each.
 _CACHE_BYTES = 64 * 1024 * 1024
 # 300 kB of JSON take 0.4 ms at this level and become 50 kB; zlib's fastest level takes 1.7 ms.
 _COMPRESSION_LEVEL = 2
@@ -44,7 +44,7 @@ FoundT = TypeVar("FoundT")
 
 @dataclass(frozen=True, slots=True)
 class VideoDetails:
-    """What a client says of a video that it sends, in the form in which it is stored; an empty text says nothing."""
+    """Details of a video that a client sends, in the form that is stored; empty texts are unset."""
 
     filename: str = ""
     identifier: str = ""
@@ -53,7 +53,7 @@ class VideoDetails:
 
     @classmethod
     def from_client(cls, filename: str, identifier: str, title: str, source_url: str) -> Self:
-        """Raises `InvalidInput` for a name or a title with a control character, which that of a file here loses."""
+        """Raises `InvalidInput` for a control character in the file name or the title."""
         for name, text in (("The file's name", filename), ("title", title)):
             if found := find_control(text):
                 raise InvalidInput(f"{name} must not hold the character {found}")
@@ -65,7 +65,7 @@ class VideoDetails:
         object.__setattr__(self, "title", clean_line(self.title) or self.title)
 
     def check(self) -> None:
-        """Raises `InvalidInput` for the first that cannot be stored."""
+        """Raises `InvalidInput` for the first value that cannot be stored."""
         check_text("The file's name", self.filename, _LONGEST_FILENAME)
         if self.identifier:
             check_identifier(self.identifier)
@@ -76,7 +76,7 @@ class VideoDetails:
 
     @property
     def derived_identifier(self) -> str:
-        """What the video is called after its file, or '' where the name of that has no letter and no digit."""
+        """The identifier from the file name; '' if the name has no letter and no digit."""
         return slugify(self._stem)
 
     @property
@@ -85,7 +85,7 @@ class VideoDetails:
 
     @property
     def extension(self) -> str:
-        """The extension of the file's name where it is one of a video or of audio, else ''."""
+        """The file name's extension if it is one of a video or audio file, else ''."""
         extension = self._split_name()[1]
         return extension if extension in MEDIA_EXTENSIONS else ""
 
@@ -94,21 +94,20 @@ class VideoDetails:
         return self._split_name()[0]
 
     def _split_name(self) -> tuple[str, str]:
-        """Return the name without folders in two parts: `.mp4` is an extension without a stem."""
+        """Return stem and extension of the name without folders; `.mp4` has an empty stem."""
         name = self.filename.replace("\\", "/").rpartition("/")[2]
         stem, dot, extension = name.rpartition(".")
         return (stem, f".{extension.lower()}") if dot else (name, "")
 
 
 def random_identifier() -> str:
-    """Return a name for a video whose file has none."""
     return f"video-{secrets.token_hex(4)}"
 
 
 def check_identifier(identifier: str) -> None:
-    """Raises `InvalidInput` for a name that an address cannot hold as it is."""
+    """Raises `InvalidInput` for an identifier that cannot stand unescaped in a URL."""
     check_text("id", identifier, _LONGEST_IDENTIFIER)
-    if _WITHOUT_ESCAPE.intersection(identifier) or has_unseen(identifier):
+    if _RESERVED_IN_URLS.intersection(identifier) or has_unseen(identifier):
         raise InvalidInput("id must not hold / \\ ? # % or a control character")
     if identifier in (".", ".."):
         raise InvalidInput("id must not be . or ..")
@@ -117,14 +116,12 @@ def check_identifier(identifier: str) -> None:
 
 
 def check_video_title(title: str) -> None:
-    """Raises `InvalidInput`."""
     check_text("title", title, _LONGEST_TITLE)
     if not clean_line(title).strip():
         raise InvalidInput("title must not be empty")
 
 
 def check_source_url(url: str) -> None:
-    """Raises `InvalidInput`."""
     check_text("source_url", url, _LONGEST_SOURCE_URL)
     try:
         is_url = re.fullmatch(SOURCE_URL_PATTERN, url) is not None and bool(urlsplit(url).hostname)
@@ -135,15 +132,12 @@ def check_source_url(url: str) -> None:
 
 
 def slugify(stem: str) -> str:
-    """Return what an identifier keeps of a file's name: '' where that has no letter and no digit.
-
-    Two names may keep the same: what comes of it is a name to begin with, and never an identity.
-    """
-    return "-".join(fold_letters(stem).split())[:_LONGEST_MADE_IDENTIFIER].rstrip("-")
+    """Return an identifier from a file name; '' without any letter or digit. Different names may give the same."""
+    return "-".join(fold_letters(stem).split())[:_LONGEST_DERIVED_IDENTIFIER].rstrip("-")
 
 
 def check_text(name: str, text: str, longest: int) -> None:
-    """Raises `InvalidInput` for a text that is too long or holds a control character."""
+    """Raises `InvalidInput` for a text that is too long or has characters that cannot be stored."""
     if len(text) > longest:
         raise InvalidInput(f"{name} must have at most {longest} characters")
     if found := find_control(text):
@@ -153,16 +147,16 @@ def check_text(name: str, text: str, longest: int) -> None:
 
 
 async def list_videos(conn: Connection, limit: int | None, after: str) -> list[VideoCard]:
-    """Return at most `limit` videos behind the identifier `after`; all of them where `limit` is None."""
-    views = VideoRepository(conn)
+    """Return at most `limit` videos after the identifier `after`; all videos if `limit` is None."""
+    videos = VideoRepository(conn)
     if limit is not None:
-        return await views.list_cards(limit, after)
-    return [card async for batch in _iterate_batches(views, after) for card in batch]
+        return await videos.list_cards(limit, after)
+    return [card async for batch in _iterate_batches(videos, after) for card in batch]
 
 
-async def _iterate_batches(views: VideoRepository, after: str) -> AsyncIterator[list[VideoCard]]:
+async def _iterate_batches(videos: VideoRepository, after: str) -> AsyncIterator[list[VideoCard]]:
     while True:
-        batch = await views.list_cards(_BATCH, after)
+        batch = await videos.list_cards(_BATCH, after)
         yield batch
         if len(batch) < _BATCH:
             return
@@ -170,7 +164,7 @@ async def _iterate_batches(views: VideoRepository, after: str) -> AsyncIterator[
 
 
 async def update_video(conn: Connection, identifier: str, changes: VideoChanges) -> None:
-    """Change title or source_url; None forgets it. Raises `VideoNotFound` and `InvalidInput`."""
+    """Change title or source_url; None clears it. Raises `VideoNotFound` and `InvalidInput`."""
     if (title := changes.get("title")) is not None:
         check_video_title(title)
         changes["title"] = clean_line(title)
@@ -182,7 +176,7 @@ async def update_video(conn: Connection, identifier: str, changes: VideoChanges)
         if video is None:
             raise VideoNotFound
         if source_url is not None and source_url == mask_secrets(video.source_url or ""):
-            changes.pop("source_url")  # sent back as it was shown
+            changes.pop("source_url")  # the client sent back the masked form
         if not changes:
             return
         await videos.update(video.id, **changes)
@@ -190,7 +184,7 @@ async def update_video(conn: Connection, identifier: str, changes: VideoChanges)
 
 @dataclass(frozen=True, slots=True)
 class TranscriptDocument:
-    """A transcript's JSON, compressed. It never changes under its key."""
+    """A transcript as compressed JSON; immutable for its key."""
 
     key: TranscriptVersion
     gzipped: bytes
@@ -201,7 +195,7 @@ class TranscriptDocument:
 
 
 class VideoReader:
-    """The reads of one application, each shared with those who ask at the same time."""
+    """The frequent reads of a player. Requests that arrive together share one query."""
 
     def __init__(self, open_connection: OpenConnection, settings: Settings, audio: AudioIndex) -> None:
         self.audio = audio
@@ -219,7 +213,7 @@ class VideoReader:
         return _require_video(await self._cards.get(identifier))
 
     async def find_video_files(self, identifier: str) -> tuple[str, ...]:
-        """Return the URLs of a video that can be played, the best one first: its own file is the last.
+        """Return the URLs of a video's playable files, the preferred one first and its original file last.
 
         Raises `VideoNotFound`.
         """
@@ -230,14 +224,14 @@ class VideoReader:
         return _require_video(await self._moments.get(identifier))
 
     async def find_transcript(self, identifier: str) -> TranscriptVersion:
-        """Return which transcript a video has now. Raises `VideoNotFound` and `TranscriptNotFound`."""
+        """Return the current version of a video's transcript. Raises `VideoNotFound` and `TranscriptNotFound`."""
         key = _require_video(await self._transcript_keys.get(identifier))
         if key.id is None:
             raise TranscriptNotFound
         return key
 
     async def get_transcript(self, identifier: str) -> TranscriptDocument:
-        """Return a video's transcript: read and compressed once, and then only looked up whether it is still the one.
+        """Return a video's transcript from the cache, after a look-up of its current version.
 
         Raises `VideoNotFound` and `TranscriptNotFound`.
         """

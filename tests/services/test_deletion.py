@@ -88,7 +88,7 @@ import asyncio, os
 from redis.asyncio import Redis
 from app.core.config import Settings
 from app.database import Database, close_db, get_connection, init_db
-from app.services.deletion import Skips
+from app.services.deletion import DeletionOptions
 from app.services.deletion import delete_video
 from app.storage import Storage, open_storage
 
@@ -100,7 +100,7 @@ Storage.delete = die
 async def main():
     settings = Settings()
     await init_db(settings)
-    await delete_video(Database(get_connection), open_storage(settings), Redis(), "talk", Skips())
+    await delete_video(Database(get_connection), open_storage(settings), Redis(), "talk", DeletionOptions())
 
 asyncio.run(main())
 """
