@@ -1,4 +1,4 @@
-"""SQL: one module for each subject, a plain class over a connection. A transaction belongs to the caller."""
+"""SQL: one module for each subject, with plain classes over a connection. The caller begins the transactions."""
 
 from app.repositories.clips import ClipRepository
 from app.repositories.moments import MomentRepository

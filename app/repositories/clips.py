@@ -24,7 +24,7 @@ class _Details(TypedDict, total=False):
 
 
 class ClipChanges(_Details, total=False):
-    """What may change in a clip; times and paddings are seconds."""
+    """The columns of a clip that may change; times and paddings are seconds."""
 
     cloud_url: str
     start_time: float
@@ -32,7 +32,7 @@ class ClipChanges(_Details, total=False):
 
 
 class NewClip(_Details):
-    """What a new clip is made of; times and paddings are seconds, the times with the padding in them."""
+    """The columns of a new clip; times and paddings are seconds; the times include the padding."""
 
     moment_id: int
     video_id: int
@@ -92,7 +92,7 @@ class ClipRepository:
         )
 
     async def update(self, clip_id: int, **changes: Unpack[ClipChanges]) -> Clip | None:
-        """Change the given columns and return the new row, or None where there is no such clip."""
+        """Update the given columns and return the row, or None where there is no such clip."""
         if not changes:
             return await self.get(clip_id)
         return await fetch_one(
@@ -103,6 +103,6 @@ class ClipRepository:
         )
 
     async def delete(self, clip_id: int) -> bool:
-        """Delete the clip and, by cascade, its thumbnail; False where there is none."""
+        """Delete the clip and, by cascade, its thumbnail; return whether it existed."""
         cursor = await self._conn.execute("DELETE FROM clips WHERE id = %(id)s", {"id": clip_id})
         return cursor.rowcount == 1

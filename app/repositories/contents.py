@@ -1,4 +1,4 @@
-"""What belongs to a video over all tables: read and deleted by kind, and set aside while a run replaces it."""
+"""Everything that belongs to a video: read and deleted by kind, and set aside while a run replaces it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from app.repositories.runs import IS_WAITING
 
 @dataclass(frozen=True, slots=True)
 class FileReference:
-    """A row that says where a file lies: `kind` is video, playable, thumbnail, clip or clip_thumbnail.
+    """The URL of a file in some row: `kind` is video, playable, thumbnail, clip or clip_thumbnail.
 
     `owner_id` is the id of the clip for the last two, of the video for the first two, and of the row itself for the
     others.
@@ -25,7 +25,7 @@ class FileReference:
 
 @dataclass(frozen=True, slots=True)
 class VideoContents:
-    """What else a video has; `active_status` is that of a run over it, in the words of clients."""
+    """What a video has besides files; `active_status` is that of its active run, as clients read it."""
 
     transcript_id: int | None
     moments: int
@@ -34,7 +34,7 @@ class VideoContents:
 
 
 class VideoContentsRepository:
-    """Parts of one video."""
+    """Contents of one video."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -61,7 +61,7 @@ class VideoContentsRepository:
         )
 
     async def list_files(self, video_id: int) -> list[FileReference]:
-        """Return where the files of the video lie, as its rows say."""
+        """Return the URLs of the video's files."""
         return await fetch_all(
             self._conn,
             FileReference,
@@ -99,15 +99,16 @@ class VideoContentsRepository:
 
 
 class ReplacedMomentsRepository:
-    """What runs have replaced, with the clips and thumbnails of it. The caller holds the video."""
+    """Moments that a run replaces, with their clips and thumbnails, kept until it has ended. The caller has locked the
+    video."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def set_aside(self, run_id: int, replaced: Sequence[int], made: Sequence[int]) -> None:
-        """Take moments away until the run has ended; `made` are the ids of those that come in their place.
+    async def set_aside(self, run_id: int, replaced: Sequence[int], replacements: Sequence[int]) -> None:
+        """Delete moments and keep their rows until the run has ended; `replacements` are the ids of the new ones.
 
-        Where the run has replaced some before, and its commit was not answered, those now taken away are its own.
+        On a second call, after a commit without an answer, the deleted ones are the run's own and are not kept.
         """
         await self._conn.execute(
             """
@@ -119,15 +120,15 @@ class ReplacedMomentsRepository:
                     FROM clips WHERE moment_id = ANY (%(replaced)s)),
                    (SELECT coalesce(jsonb_agg(to_jsonb(thumbnails) ORDER BY thumbnails.id), '[]')
                     FROM thumbnails JOIN clips ON clips.id = clip_id WHERE moment_id = ANY (%(replaced)s)),
-                   %(made)s
+                   %(replacements)s
             ON CONFLICT (run_id) DO UPDATE SET made = excluded.made
             """,
-            {"run_id": run_id, "replaced": list(replaced), "made": list(made)},
+            {"run_id": run_id, "replaced": list(replaced), "replacements": list(replacements)},
         )
         await MomentRepository(self._conn).delete_many(replaced)
 
     async def discard(self, run_id: int) -> set[str]:
-        """Forget what a completed run has replaced; return the URLs of files that nothing refers to any more."""
+        """Delete the rows that a completed run has set aside; return the URLs of files that no row refers to."""
         cursor = await self._conn.execute(
             """
             WITH forgotten AS (DELETE FROM pipeline.replaced WHERE run_id = %(run_id)s RETURNING clips, thumbnails)
@@ -144,7 +145,7 @@ class ReplacedMomentsRepository:
         return set(row[1]) - {file.url for file in await VideoContentsRepository(self._conn).list_files(row[0])}
 
     async def discard_all(self, video_id: int) -> None:
-        """Forget what the runs over a video have replaced."""
+        """Delete all rows that runs over a video have set aside."""
         await self._conn.execute(
             """
             DELETE FROM pipeline.replaced USING pipeline_history AS history
@@ -154,7 +155,7 @@ class ReplacedMomentsRepository:
         )
 
     async def discard_clips(self, video_id: int, *, keep_local: bool, keep_in_bucket: bool) -> None:
-        """Forget the clips, with their thumbnails, among what the runs over a video have replaced."""
+        """Delete the clips that runs over a video have set aside."""
         await self._conn.execute(
             """
             UPDATE pipeline.replaced SET clips = (
@@ -168,10 +169,10 @@ class ReplacedMomentsRepository:
         )
 
     async def restore(self, run_id: int) -> set[str] | None:
-        """Put back what a run has replaced in the place of what it has made; return URLs as `forget` does, or None
-        where it has replaced nothing.
+        """Replace the moments of a run by those that it has set aside; return URLs as `discard` does.
 
-        What cannot be put back stays away: a moment whose config is gone, or whose identifier another one has now.
+        None where it has set aside nothing. A moment is not restored where its config was deleted or its identifier is
+        taken.
         """
         cursor = await self._conn.execute(
             """

@@ -1,4 +1,4 @@
-"""Runs that have ended: what was requested, why they failed, and the callbacks that report their end."""
+"""Ended runs: their requests and errors, for retries and reports, and the callbacks that report their end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from app.repositories.runs import read_request, read_stages
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """What a run was asked for and how far it came; `subject` is the moment that it refined, or ''."""
+    """An ended run with its request and stage records; `subject` identifies the moment that it refined, or is ''."""
 
     identifier: str
     video: str
@@ -30,7 +30,7 @@ class EndedRun:
 
 @dataclass(frozen=True, slots=True)
 class StoredResults:
-    """What the rows of a video say that it has now, as in `ExistingResults`, and where its file is to be."""
+    """The results that a video has in the database, for `ExistingResults`, and the URL of its file."""
 
     video_file_url: str
     has_transcript: bool
@@ -40,7 +40,7 @@ class StoredResults:
 
 @dataclass(frozen=True, slots=True)
 class FailedRun:
-    """A run that failed; `raw_answer_length` is how long the answer is that could not be used."""
+    """A run that failed; `raw_answer_length` is the length in characters of a model answer that could not be used."""
 
     id: int
     identifier: str
@@ -57,7 +57,7 @@ class FailedRun:
 
 @dataclass(frozen=True, slots=True)
 class FailedRunDetails:
-    """A failed run with what it was asked for, and what a model answered that could not be used."""
+    """A failed run with its request, and the model answer that could not be used."""
 
     run: FailedRun
     request: dict[str, Any]
@@ -69,7 +69,7 @@ _FAILED = """history.id, history.identifier, videos.identifier, pipeline_type, s
 
 
 class EndedRunRepository:
-    """Ended runs by their identifier and by that of their video; those of earlier versions are not among them."""
+    """Ended runs by their identifier and by that of their video, without those of earlier versions."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -101,7 +101,7 @@ class EndedRunRepository:
         )
 
     async def get_stored_results(self, video: str) -> StoredResults | None:
-        """Return what a video has now; None where there is no such video."""
+        """Return the results that a video has; None where the video does not exist."""
         return await fetch_one(
             self._conn,
             StoredResults,
@@ -119,7 +119,7 @@ class EndedRunRepository:
         )
 
     async def list_failed(self, limit: int, before: int | None = None) -> list[FailedRun]:
-        """Return at most `limit` failed runs, the last accepted first; their ids are below `before`."""
+        """Return at most `limit` failed runs with ids below `before`, newest first."""
         return await fetch_all(
             self._conn,
             FailedRun,
@@ -154,7 +154,7 @@ class EndedRunRepository:
 
 @dataclass(frozen=True, slots=True)
 class DueCallback:
-    """A run that has ended, and the URL to notify. Times are naive UTC; `attempts` counts this one."""
+    """An ended run and its callback URL. Times are naive UTC; `attempts` includes the claimed one."""
 
     run_id: int
     url: str
@@ -172,13 +172,13 @@ class DueCallback:
 
 
 class CallbackRepository:
-    """Callbacks, each in the hands of one worker for a while."""
+    """Callbacks, each leased to one worker."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def claim_due(self, limit: int, lease_seconds: float) -> list[DueCallback]:
-        """Return callbacks that are due; those that nothing is noted of are due again after `lease_seconds`."""
+        """Claim due callbacks for `lease_seconds`; one that is not marked by then is due again."""
         return await fetch_all(
             self._conn,
             DueCallback,
@@ -212,7 +212,7 @@ class CallbackRepository:
         )
 
     async def mark_failed(self, callback: DueCallback, error: str, retry_seconds: float | None) -> None:
-        """Say why a callback was not delivered, and when it is tried again; None: never."""
+        """Store why a callback was not delivered, and retry it after `retry_seconds`; None gives up."""
         await self._conn.execute(
             """
             UPDATE pipeline.runs

@@ -1,4 +1,4 @@
-"""Jobs, the runs of one kind over a video: what one needs before it starts, and what the newest one has left."""
+"""Jobs, which are runs of one type over a video: preconditions, the newest run of each type, and its stored result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from app.models.stages import RunType
 
 @dataclass(frozen=True, slots=True)
 class RunPreconditions:
-    """What a run can work on.
+    """The state of a video, and of one of its moments, that decides whether a run can start.
 
-    `video_url` is where its file lies or should, `source_url` where it comes from; `has_media_info` is whether anything
-    is known of the file, `is_silent` whether it is known to have no audio. `clip_url` is that of a clip with a picture.
-    `running` is the type of a run that is in the way of one of the type asked for. Times are seconds of the video;
-    `first_original_end` is the least of those at which originals end.
+    `video_url` is that of its file, which may not exist yet. `has_media_info` is false where the file was never probed,
+    `is_silent` true where it has no audio. `clip_url` is that of a clip with video. `conflicting_type` is the type of
+    an active run that conflicts. Times are seconds of the video; `first_original_end` is the earliest end
+    of an original moment.
     """
 
     video_url: str
@@ -28,7 +28,7 @@ class RunPreconditions:
     has_originals: bool
     has_moment: bool
     clip_url: str | None
-    running: str | None
+    conflicting_type: str | None
     video_seconds: float | None
     moment_end: float | None
     first_original_end: float | None
@@ -36,7 +36,7 @@ class RunPreconditions:
 
 @dataclass(frozen=True, slots=True)
 class JobRun:
-    """A run that has not ended, or did within the last hour; `clips` is how far it is with those."""
+    """A run that has not ended, or has within the last hour; `clips` are its counters of clips."""
 
     identifier: str
     status: str
@@ -48,14 +48,14 @@ class JobRun:
 
 @dataclass(frozen=True, slots=True)
 class AudioJob:
-    """The sound itself is no row."""
+    """The newest audio run; audio files have no rows."""
 
     run: JobRun | None
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptJob:
-    """When a video's transcript was made; no time where it has none."""
+    """The newest transcript run, and when the transcript was stored; None without one."""
 
     run: JobRun | None
     result_created_at: datetime | None
@@ -64,7 +64,7 @@ class TranscriptJob:
 
 @dataclass(frozen=True, slots=True)
 class MomentsJob:
-    """When the newest of some moments was made; no time where there are none."""
+    """The newest moments run, and when the newest generated moment was stored; None without one."""
 
     run: JobRun | None
     result_created_at: datetime | None
@@ -72,7 +72,7 @@ class MomentsJob:
 
 @dataclass(frozen=True, slots=True)
 class RefinementJob:
-    """Whether a video has a moment, and when that was last refined."""
+    """The newest refinement run of a moment, whether the moment exists, and when it was last refined."""
 
     run: JobRun | None
     has_moment: bool
@@ -81,7 +81,7 @@ class RefinementJob:
 
 @dataclass(frozen=True, slots=True)
 class ClipsJob:
-    """How many originals a video has, how many of them a clip, and when the newest of the clips was made."""
+    """The newest clips run, the numbers of original moments and of their clips, and when the newest clip was stored."""
 
     run: JobRun | None
     originals: int
@@ -107,7 +107,7 @@ _RUN = """
 
 
 class JobRepository:
-    """What jobs do, and what they have left in the tables; None where there is no such video."""
+    """Jobs of one video; None where the video does not exist."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -131,7 +131,6 @@ class JobRepository:
         return TranscriptJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
 
     async def get_moments_job(self, video: str) -> MomentsJob | None:
-        """Return when a model last found moments in the video."""
         row = await self._fetch_job_row(
             f"""
             SELECT {_RUN_COLUMNS},
@@ -184,7 +183,7 @@ class JobRepository:
         return await cursor.fetchone()
 
     async def get_preconditions(self, video: str, run_type: RunType, moment: str = "") -> RunPreconditions | None:
-        """Return what a run over the video, or over one moment of it, finds; None where there is no such video."""
+        """Return what decides whether a run over the video, or one moment of it, can start; None without the video."""
         return await fetch_one(
             self._conn,
             RunPreconditions,

@@ -1,4 +1,4 @@
-"""Where the files of videos and clips are stored, and the playable copies that workers make of them."""
+"""URLs of video and clip files, and the playable copies that workers make of video files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from app.models.videos import ClaimedFile, FileStatus
 
 @dataclass(frozen=True, slots=True)
 class ClipLocation:
-    """What there is of a moment's clip: the moment at all, and the URL of a file."""
+    """Whether a moment exists, and the URL of its clip."""
 
     has_moment: bool
     url: str | None
 
 
 class MediaRepository:
-    """URLs of stored files, each by what an address names."""
+    """URLs of stored files by the identifiers of videos and moments."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def get_video_urls(self, identifiers: list[str]) -> dict[str, tuple[str, ...]]:
-        """Return the URLs of those videos that there are, by identifier: the copy that browsers play comes first."""
+        """Return the file URLs of the videos that exist, by identifier; a playable copy comes before the original."""
         cursor = await self._conn.execute(
             """
             SELECT identifier, cloud_url, playable_url
@@ -55,10 +55,7 @@ class MediaRepository:
         )
 
     async def find_clip_url(self, videos: Sequence[str], clip: str, endings: Sequence[str]) -> str | None:
-        """Return the URL of a clip of one of `videos`: the one whose video and moment make up `clip`, joined by `_`.
-
-        Where there is none, one whose URL has one of `endings`.
-        """
+        """Return the URL of the clip named `{video}_{moment}`, else of one whose URL has one of `endings`."""
         return await fetch_value(
             self._conn,
             """
@@ -79,15 +76,15 @@ class MediaRepository:
 
 
 class VideoFileRepository:
-    """What is known of the files of videos. What is known of another file than the video has now does not count."""
+    """The state of video files. A row that describes another file than the video's current one counts as missing."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def store_early_end(self, video_id: int, source_url: str, declared_seconds: float | None) -> None:
-        """Store that a file ends early, and how long it says it is.
+        """Store that a file ends early, and which duration its header declares.
 
-        Browsers may play it, and show a wrong duration: it needs a copy all the same.
+        It needs a playable copy even where browsers can play it, because they would show the declared duration.
         """
         await self._conn.execute(
             """
@@ -104,7 +101,7 @@ class VideoFileRepository:
         )
 
     async def get_early_end(self, video_id: int) -> tuple[bool, float | None]:
-        """Return whether the video's file ends early, and how long it says it is where it does."""
+        """Return whether the video's file ends early, and the duration that its header declares then."""
         cursor = await self._conn.execute(
             """
             SELECT ends_early, declared_seconds
@@ -116,9 +113,9 @@ class VideoFileRepository:
         return await cursor.fetchone() or (False, None)
 
     async def claim_file(self, owner: str, stalled_after: float, max_attempts: int) -> ClaimedFile | None:
-        """Claim the file of a video that no worker has looked at, or whose worker was not seen for `stalled_after`.
+        """Claim a video file that no worker has inspected, or whose worker is stalled.
 
-        None where there is none. A file whose workers died `max_attempts` times has failed.
+        None where there is none. A file that was claimed `max_attempts` times is not claimed again.
         """
         return await fetch_one(
             self._conn,
@@ -158,14 +155,14 @@ class VideoFileRepository:
         )
 
     async def list_claimed_videos(self) -> set[int]:
-        """Return the ids of the videos whose files workers have claimed."""
+        """Return the ids of the videos whose files are claimed."""
         cursor = await self._conn.execute(
             "SELECT video_id FROM library.video_files WHERE status IN ('inspecting', 'making')"
         )
         return {video_id for (video_id,) in await cursor.fetchall()}
 
     async def fail_abandoned(self, stalled_after: float, max_attempts: int, reason: str) -> list[str]:
-        """Give files up whose workers died too often, and return the identifiers of their videos."""
+        """Mark files as failed whose workers died `max_attempts` times, and return the identifiers of their videos."""
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known SET status = 'failed', reason = %(reason)s, owner = NULL
@@ -180,7 +177,7 @@ class VideoFileRepository:
         return [identifier for (identifier,) in await cursor.fetchall()]
 
     async def heartbeat(self, file: ClaimedFile, status: FileStatus) -> None:
-        """Store that the worker lives, and what it does. Raises `RunLost` where the file is not its own any more."""
+        """Store a heartbeat and the status of the work. Raises `RunLost` where the worker has lost its claim."""
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known SET seen_at = now() AT TIME ZONE 'utc', status = %(status)s
@@ -197,7 +194,7 @@ class VideoFileRepository:
     async def finish(
         self, file: ClaimedFile, status: FileStatus, playable_url: str | None = None, reason: str | None = None
     ) -> None:
-        """Store what has come of a file. Raises `RunLost` where it is not the worker's any more."""
+        """Store the result for a claimed file. Raises `RunLost` where the worker has lost its claim."""
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known
@@ -214,7 +211,7 @@ class VideoFileRepository:
             raise RunLost
 
     async def release(self, file: ClaimedFile, pause_seconds: float) -> None:
-        """Leave a file to a later claim, which is another first one, and keep the count of its failures."""
+        """Return a file to the queue for `pause_seconds`; its attempts start over, its failures are kept."""
         await self._conn.execute(
             """
             UPDATE library.video_files

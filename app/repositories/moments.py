@@ -27,7 +27,7 @@ class _Details(TypedDict, total=False):
 
 
 class MomentChanges(_Details, total=False):
-    """What may change in a moment; times are seconds."""
+    """The columns of a moment that may change; times are seconds."""
 
     title: str
     start_time: float
@@ -35,7 +35,7 @@ class MomentChanges(_Details, total=False):
 
 
 class NewMoment(_Details):
-    """What a new moment is made of; times are seconds."""
+    """The columns of a new moment; times are seconds."""
 
     identifier: str
     video_id: int
@@ -45,14 +45,15 @@ class NewMoment(_Details):
 
 
 class ReservedMoment(NewMoment):
-    """A new moment under an id of `reserve_ids`."""
+    """A new moment with an id from `reserve_ids`."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class MomentInsertion:
-    """What came of adding a moment: `identifier` is None where the video's end or another moment was in the way."""
+    """The result of `insert_if_free`: `identifier` is None where the moment ends after its video, or overlaps the
+    other moment that is described."""
 
     video_duration: float | None
     identifier: str | None
@@ -65,13 +66,13 @@ _DEFAULTS: dict[str, Any] = dict.fromkeys(_Details.__annotations__) | {"is_refin
 
 
 def new_moment_identifier() -> str:
-    """Return 16 hex characters that nobody can guess."""
+    """Return 16 random hex characters."""
     return secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
 class MomentWithConfig:
-    """A moment with its parent's identifier and its generation config as ready JSON, without null values."""
+    """A moment with the identifier of its parent, and its generation config as JSON text without null values."""
 
     identifier: str
     start_time: float
@@ -87,10 +88,10 @@ class MomentWithConfig:
 
 @dataclass(frozen=True, slots=True)
 class RefinementInputs:
-    """What a refinement of a moment can use; times in seconds of the video.
+    """What a refinement can use: the clip, and the speech in a window around the moment, in seconds of the video.
 
-    `speech_start` is the start of the first word in the window, `speech_end` the end of the first word that ends behind
-    it, or else of the last one, in whatever order the words are.
+    `speech_start` is the start of the first word in the window; `speech_end` the end of the first word that ends after
+    the window, or else of the last word. Words may be stored in any order.
     """
 
     has_moment: bool
@@ -102,7 +103,7 @@ class RefinementInputs:
     speech_end: float | None
 
 
-# The config of a row of `moments`, as JSON without nulls.
+# The generation config of a row of `moments` as JSON without nulls.
 _CONFIG_JSON = """(
     SELECT json_strip_nulls(json_build_object(
         'model', model, 'temperature', temperature, 'top_p', top_p, 'top_k', top_k,
@@ -116,13 +117,13 @@ _CONFIG_JSON = """(
 
 
 class MomentRepository:
-    """Moments by id, by identifier (the name that addresses use) and by video."""
+    """Moments by id, by identifier and by video."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def reserve_ids(self, count: int) -> list[int]:
-        """Return `count` ids that no other moment gets, so that rows to copy can name each other as parents."""
+        """Return `count` unused ids, so that rows to copy can refer to each other as parents."""
         cursor = await self._conn.execute(
             "SELECT nextval('moments_id_seq') FROM generate_series(1, %(count)s)", {"count": count}
         )
@@ -147,7 +148,7 @@ class MomentRepository:
         )
 
     async def find_video_ids(self, identifiers: Sequence[str]) -> dict[str, int]:
-        """Return the ids of the videos whose moments have these identifiers; those that are free are left out."""
+        """Return the id of the video of each moment identifier that is taken."""
         cursor = await self._conn.execute(
             "SELECT identifier, video_id FROM moments WHERE identifier = ANY(%(identifiers)s)",
             {"identifiers": list(identifiers)},
@@ -175,23 +176,22 @@ class MomentRepository:
     async def find_overlap(
         self, video_id: int, start_time: float, end_time: float, excluding: int | None = None
     ) -> Moment | None:
-        """Return the earliest moment that shares time with this span, or None; to touch is not to overlap.
+        """Return the earliest moment that overlaps the span, or None; one that ends where the span starts does not.
 
-        `excluding` is a moment whose family does not count: itself, what it was refined from, and all that was refined
-        from any of them.
+        `excluding` is a moment whose tree is ignored: itself, its ancestors, and all their refinements.
         """
         return await fetch_one(
             self._conn,
             Moment,
             f"""
-            WITH RECURSIVE family AS (
+            WITH RECURSIVE moment_tree AS (
                 SELECT id AS member, parent_id AS parent FROM moments WHERE id = %(excluding)s::integer
                 UNION
-                SELECT id, parent_id FROM family JOIN moments ON parent_id = member OR id = parent
+                SELECT id, parent_id FROM moment_tree JOIN moments ON parent_id = member OR id = parent
             )
             SELECT {MOMENT_COLUMNS} FROM moments
             WHERE video_id = %(video_id)s AND start_time < %(end_time)s AND end_time > %(start_time)s
-              AND id NOT IN (SELECT member FROM family)
+              AND id NOT IN (SELECT member FROM moment_tree)
             ORDER BY start_time, id
             LIMIT 1
             """,
@@ -199,7 +199,7 @@ class MomentRepository:
         )
 
     async def update(self, moment_id: int, **changes: Unpack[MomentChanges]) -> Moment | None:
-        """Change the given columns and return the new row, or None where there is no such moment."""
+        """Update the given columns and return the row, or None where there is no such moment."""
         if not changes:
             return await self.get(moment_id)
         return await fetch_one(
@@ -222,9 +222,9 @@ class MomentRepository:
     async def insert_if_free(
         self, video_identifier: str, identifier: str, start_time: float, end_time: float, title: str
     ) -> MomentInsertion | None:
-        """Insert a moment that ends inside its video and overlaps no other; None where there is no such video.
+        """Insert a moment that ends inside its video and overlaps no other; None where the video does not exist.
 
-        The database holds the video while it decides, so that of two who add the same span at once one succeeds.
+        The function locks the video, so that of two concurrent calls for one span one succeeds.
         """
         return await fetch_one(
             self._conn,
@@ -243,9 +243,9 @@ class MomentRepository:
         )
 
     async def list_with_configs(self, identifiers: list[str]) -> dict[str, list[MomentWithConfig]]:
-        """Return the moments of each of these videos, by the video's identifier, in the order they were added.
+        """Return the moments of each video by the video's identifier, in the order they were added.
 
-        A config comes with the first moment that has it, not with each.
+        PostgreSQL sends each config once, with the first moment that has it.
         """
         cursor = await self._conn.execute(
             f"""
@@ -272,7 +272,7 @@ class MomentRepository:
         return moments
 
     async def get_refinement_inputs(self, video: str, moment: str, padding: float) -> RefinementInputs | None:
-        """Return what is there in a window of `padding` seconds around the moment; None where there is no video."""
+        """Return what a refinement can use in a window of `padding` seconds around the moment; None without video."""
         return await fetch_one(
             self._conn,
             RefinementInputs,
@@ -286,7 +286,7 @@ class MomentRepository:
                                           'until', moments.end_time + %(padding)s)
                    ) AS time),
                    coalesce(
-                       -- A minute is seldom silent, and to look at all words takes ten times as long.
+                       -- A minute is seldom silent, and reading all words takes ten times as long.
                        (SELECT min(time::float8) FROM jsonb_path_query(
                            word_timestamps, 'lax $[*].end ? (@ >= $until && @ < $near)',
                            jsonb_build_object('until', moments.end_time + %(padding)s,

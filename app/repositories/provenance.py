@@ -1,4 +1,4 @@
-"""What moments and runs were generated with: prompts, generation configs, and the lineage from video to clip."""
+"""Provenance of moments and runs: prompts, generation configs, and the lineage from video to clip."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ PROMPT_COLUMNS = "id, user_prompt, system_prompt, prompt_hash, created_at"
 
 
 class NewPrompt(TypedDict):
-    """What a new prompt is made of."""
+    """The columns of a new prompt."""
 
     user_prompt: str
     system_prompt: str
@@ -49,7 +49,7 @@ class PromptRepository:
         self._conn = conn
 
     async def get_or_create(self, user_prompt: str, system_prompt: str) -> Prompt:
-        """Return the prompt of these texts, inserted where it is new; nobody deletes it before the transaction ends.
+        """Return the prompt of these texts, inserted where it is new, and lock it against deletion.
 
         Raises `PromptHashCollision` where another pair joins to the same text.
         """
@@ -62,7 +62,7 @@ class PromptRepository:
             ), written AS (
                 INSERT INTO prompts (user_prompt, system_prompt, prompt_hash)
                 SELECT %(user_prompt)s, %(system_prompt)s, %(prompt_hash)s WHERE NOT EXISTS (SELECT FROM found)
-                -- Somebody committed the row after this statement began: `found` cannot see it, an update can.
+                -- A row that was committed after this statement began is invisible to `found`, but not to an update.
                 ON CONFLICT (prompt_hash) DO UPDATE SET created_at = prompts.created_at
                 RETURNING {PROMPT_COLUMNS}
             )
@@ -101,7 +101,7 @@ CONFIG_COLUMNS = """id, prompt_id, transcript_id, model, operation_type, tempera
 
 
 class ModelParameters(TypedDict, total=False):
-    """What a model call can be tuned with; lengths are seconds."""
+    """Parameters of a model call; lengths are seconds."""
 
     temperature: float | None
     top_p: float | None
@@ -117,7 +117,7 @@ class _OfTranscript(TypedDict, total=False):
 
 
 class NewGenerationConfig(ModelParameters, _OfTranscript):
-    """What a new config is made of: `prompt_id`, `model` and `operation_type` at least."""
+    """The columns of a new config: `prompt_id`, `model` and `operation_type` are required."""
 
     prompt_id: int
     model: str
@@ -128,7 +128,7 @@ _UNSET = dict.fromkeys(ModelParameters.__annotations__)
 
 
 def config_hash(**config: Unpack[NewGenerationConfig]) -> str:
-    """Return the hex SHA-256 of everything but `transcript_id`; equal numbers are one value, 60 and 60.0 too.
+    """Return the hex SHA-256 of all values but `transcript_id`; 60 and 60.0 hash alike.
 
     Raises `InvalidInput` for a number that is not finite.
     """
@@ -139,16 +139,16 @@ def config_hash(**config: Unpack[NewGenerationConfig]) -> str:
 
 
 class GenerationConfigRepository:
-    """Configs, each stored once and shared by all transcripts it was used for."""
+    """Generation configs, each stored once and shared by all transcripts that it was used for."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def get_or_create(self, **config: Unpack[NewGenerationConfig]) -> GenerationConfig:
-        """Return the config with these parameters, inserted where it is new; it stays until the transaction ends.
+        """Return the config with these parameters, inserted where it is new, and lock it against deletion.
 
-        One that was made for another transcript, or for none, belongs to no transcript from now on: it must not go
-        with the first one. Raises `InvalidInput` for a number that is not finite.
+        One that was stored for another transcript is detached from it, so that it is not deleted with it. Raises
+        `InvalidInput` for a number that is not finite.
         """
         return await fetch_returned(
             self._conn,
@@ -167,7 +167,7 @@ class GenerationConfigRepository:
                        %(top_p)s, %(top_k)s, %(min_moment_length)s, %(max_moment_length)s, %(min_moments)s,
                        %(max_moments)s, %(config_hash)s
                 WHERE NOT EXISTS (SELECT FROM found)
-                -- It names another transcript, or somebody committed it after this statement began.
+                -- It belongs to another transcript, or was committed after this statement began.
                 ON CONFLICT (config_hash) DO UPDATE
                 SET transcript_id = CASE generation_configs.transcript_id
                                     WHEN EXCLUDED.transcript_id THEN EXCLUDED.transcript_id END
@@ -218,7 +218,7 @@ class GenerationConfigRepository:
         )
 
     async def detach_transcript(self, transcript_id: int) -> list[int]:
-        """Make the transcript's configs belong to none, so that they outlive it, and return their ids."""
+        """Detach the transcript's configs, so that they are not deleted with it, and return their ids."""
         cursor = await self._conn.execute(
             """
             UPDATE generation_configs SET transcript_id = NULL WHERE transcript_id = %(transcript_id)s
@@ -229,7 +229,7 @@ class GenerationConfigRepository:
         return [config_id for (config_id,) in await cursor.fetchall()]
 
     async def attach_transcript(self, config_ids: Sequence[int], transcript_id: int) -> None:
-        """Make configs that belong to no transcript belong to this one."""
+        """Attach those of the configs that belong to no transcript."""
         await self._conn.execute(
             """
             UPDATE generation_configs SET transcript_id = %(transcript_id)s
@@ -247,7 +247,6 @@ def _canonical_number(name: str, value: float | None) -> float | None:
     return value + 0.0  # 60 becomes 60.0, and -0.0 becomes 0.0
 
 
-# Longer than a literal should be.
 _LINEAGE_QUERY = Path(__file__).with_name("provenance.sql").read_text("utf-8")
 
 
@@ -293,13 +292,13 @@ class RunWithVideo:
 
 
 class ProvenanceRepository:
-    """Reads along the lineage from video to clip."""
+    """What was generated with a prompt or config, and the lineage of a video."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def read_lineage(self, identifier: str) -> bytes | None:
-        """Return the JSON document of a video's lineage as PostgreSQL prints it, or None where there is no video."""
+        """Return the JSON document of a video's lineage, encoded by PostgreSQL; None where the video does not exist."""
         return await fetch_value(self._conn, _LINEAGE_QUERY, {"identifier": identifier}, binary=True)
 
     async def list_moments(
@@ -354,7 +353,7 @@ def _where_generated_with(column: LiteralString, prompt_id: int | None, config_i
     return and_where(
         {
             column + " = %(config_id)s": config_id,
-            # An array, and not a join: that would begin with the moments of all prompts.
+            # An array instead of a join, which would be planned from the moments of all prompts.
             column + " = ANY (ARRAY(SELECT id FROM generation_configs WHERE prompt_id = %(prompt_id)s))": prompt_id,
         }
     )

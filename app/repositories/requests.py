@@ -13,7 +13,7 @@ from app.database.queries import exists, fetch_all
 
 @dataclass(frozen=True, slots=True)
 class RejectedRequest:
-    """An entry of the stream, as it is kept, and why it is no run; `received_at` is naive UTC."""
+    """An entry of the request stream that was rejected, with the reason; `received_at` is naive UTC."""
 
     id: int
     entry_id: str
@@ -23,16 +23,16 @@ class RejectedRequest:
 
 
 class RejectedRequestRepository:
-    """Rejected requests by the id of their entry, which Redis gives anew after it was flushed.
+    """Rejected requests by the id of their stream entry.
 
-    `other_id` is that of an entry whose id is taken by another one.
+    Redis may reuse an id after it was flushed: then the entry is stored as `other_id`.
     """
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def lock_request(self, key: str) -> None:
-        """Hold what an entry asks for until the transaction ends: of those that hold the same, one decides."""
+        """Lock a request until the transaction ends, so that of equal ones one is handled."""
         await self._conn.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('requests:' || %(key)s, 0))", {"key": key}
         )
@@ -49,7 +49,7 @@ class RejectedRequestRepository:
         )
 
     async def is_rejected(self, entry_id: str, other_id: str, fields: Mapping[str, str]) -> bool:
-        """Whether this very entry was rejected."""
+        """Return whether this entry, with these fields, was rejected."""
         return await exists(
             self._conn,
             """

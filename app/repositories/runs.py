@@ -1,4 +1,4 @@
-"""SQL over `pipeline_history`: runs with what `pipeline.runs` has of them."""
+"""SQL over `pipeline_history` and `pipeline.runs`: runs, their stage records and their requests."""
 
 import hashlib
 from collections.abc import Mapping
@@ -35,13 +35,13 @@ class _Outcome(TypedDict, total=False):
 
 
 class RunChanges(_Outcome, total=False):
-    """What may change in a run."""
+    """The columns of a run that may change."""
 
     status: str
 
 
 class NewRun(_Outcome):
-    """What a new run is made of: who it is, what it does and when it began, in UTC."""
+    """The columns of a new run; `started_at` is naive UTC."""
 
     identifier: str
     video_id: int
@@ -56,7 +56,7 @@ _UNSET: dict[str, Any] = dict.fromkeys(_Outcome.__annotations__)
 def new_run_identifier(video_identifier: str, started_at_ms: int) -> str:
     """Return `pipeline:{video}:{unix ms}`, at most 100 characters.
 
-    A video identifier that is too long for that is cut, and ends in part of its SHA-256: two that begin alike differ.
+    A longer video identifier is cut and gets part of its SHA-256, so that two with the same beginning differ.
     """
     frame = f"pipeline::{started_at_ms}"
     space = _IDENTIFIER_LENGTH - len(frame)
@@ -68,9 +68,9 @@ def new_run_identifier(video_identifier: str, started_at_ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunDetails:
-    """What is known of a run of this version; `subject` is the moment that it refines, or ''.
+    """The state of a run in `pipeline.runs`; `subject` is the identifier of the moment that it refines, or ''.
 
-    `is_waiting` is true until its first stage has begun.
+    `is_waiting` is true until its first stage has started.
     """
 
     subject: str
@@ -82,9 +82,9 @@ class RunDetails:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """A run; times are naive UTC, the moments ready JSON in the order they were added.
+    """A run with its config and the moments of its video as JSON text; times are naive UTC.
 
-    `model` and `operation_type` are those of its config, `details` None for a run of an earlier version.
+    `details` is None for a run of an earlier version, which has no row in `pipeline.runs`.
     """
 
     details: RunDetails | None
@@ -107,8 +107,8 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class ActiveRun:
-    """A run of some video. `is_waiting` is true until its first stage has begun, `current_stage` the last one that has;
-    `subject` is the moment that it refines, or ''."""
+    """A run that has not ended. `is_waiting` is true until its first stage has started, `current_stage` is the last one
+    that has; `subject` is the identifier of the moment that it refines, or ''."""
 
     current_stage: Stage | None
     id: int
@@ -121,7 +121,7 @@ class ActiveRun:
     started_at: datetime
 
 
-# Whether no stage of an active run has begun, for a query over pipeline.runs.
+# Whether no stage of an active run has started; for queries over pipeline.runs.
 IS_WAITING: LiteralString = """
     (owner IS NULL AND NOT jsonb_path_exists(stages, '$.* ? (@.status != "pending" && @.status != "skipped")'))"""
 
@@ -163,7 +163,7 @@ class RunRepository:
         )
 
     async def update(self, run_id: int, **changes: Unpack[RunChanges]) -> PipelineRun | None:
-        """Change the given columns and return the new row, or None where there is no such run."""
+        """Update the given columns and return the row, or None where there is no such run."""
         if not changes:
             return await self.get(run_id)
         return await fetch_one(
@@ -240,7 +240,7 @@ class RunRepository:
         return [ActiveRun(last_started_stage(read_stages(stages)), *run) for *run, stages in await cursor.fetchall()]
 
     async def list_active_of_video(self, video: str) -> list[tuple[int, str]]:
-        """Return the ids and the identifiers of the active runs of a video."""
+        """Return the ids and identifiers of a video's active runs."""
         cursor = await self._conn.execute(
             """
             SELECT run_id, history.identifier
@@ -281,7 +281,8 @@ def read_claimed(
     owner: str,
     started_at: float,
 ) -> ClaimedRun:
-    """Raises what Python raises where another version of this code has stored what this one does not know."""
+    """Return the claimed run of a row. Raises `ValueError`, `LookupError`, `TypeError` or `AttributeError` for a record
+    that another version of this code has written."""
     return ClaimedRun(
         run_id,
         identifier,
@@ -299,14 +300,13 @@ def read_claimed(
 
 
 def read_request(stored: Mapping[str, Any]) -> RunRequest:
-    """Read a stored request; what a newer or an older version of this code has added to it is left out."""
+    """Return a stored request without the fields of other versions of this code."""
     known = {field.name for field in fields(RunRequest)}
     return RunRequest(**{name: value for name, value in stored.items() if name in known})
 
 
 def read_stages(stored: Mapping[str, Any]) -> dict[Stage, StageRecord]:
-    """Read stored records of stages, in the order of the pipeline. What is not known is left out: a stage, a field, and
-    the record of a stage that is in a status of another version of this code."""
+    """Return stored stage records in the order of the pipeline, without what other versions of this code have added."""
     records = {stage: _read_record(stored[stage]) for stage in Stage if stage in stored}
     return {stage: record for stage, record in records.items() if record}
 

@@ -9,20 +9,20 @@ from psycopg import sql
 from app.database import Connection
 from app.database.queries import and_where, fetch_all, fetch_value
 
-# Marks around a found word: control characters, taken out of the text first, so that the rest can be escaped.
+# Marks around a found word: control characters that are removed from the text first, so that the rest can be escaped.
 MARK_START = "\x02"
 MARK_STOP = "\x03"
 _MARKS = f"StartSel={MARK_START}, StopSel={MARK_STOP}"
 _MARKS_IN_ALL = _MARKS + ", HighlightAll=true"
 
-# Dashes that exclude nothing: rules, table borders, `a - b`. To `websearch_to_tsquery` each one negates, wherever no
-# word has begun, and it keeps at most 32 negations of one word: one more is an internal error.
-_IDLE_DASHES = re.compile(r"(?<!\w)(?:-{2,}|-(?![\w\"]))")
+# Dashes that are no exclusion: rules, table borders, `a - b`. `websearch_to_tsquery` reads each one outside a word as a
+# negation, and fails with an internal error at more than 32 negations of one word.
+_NON_EXCLUDING_DASHES = re.compile(r"(?<!\w)(?:-{2,}|-(?![\w\"]))")
 
 
 @dataclass(frozen=True, slots=True)
 class SearchFilters:
-    """What is searched: what belongs to one video, is said in one language, has moments of at least this score."""
+    """Filters of a search: one video, one language, moments with at least this score."""
 
     video: str | None = None
     language: str | None = None
@@ -31,18 +31,18 @@ class SearchFilters:
 
 @dataclass(frozen=True, slots=True)
 class SearchCursor:
-    """Where in a list of hits, the best first, a page ends."""
+    """The last hit of a page; the next page begins after it."""
 
     rank: float
     id: int
 
 
-START = SearchCursor(float("inf"), 0)
+FIRST_PAGE = SearchCursor(float("inf"), 0)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """A transcript that matches; `segments`, where the words are said, is ready JSON in the order of the video."""
+    """A matching transcript; `segments` is JSON text with the times of the matching segments, in order."""
 
     id: int
     video_identifier: str
@@ -69,22 +69,22 @@ class MomentHit:
 
 
 class SearchRepository:
-    """Search in what `search` keeps of each transcript, and in the titles of moments.
+    """Full-text search over transcripts, by the documents in the schema `search`, and over titles of moments.
 
-    `query` is what people type into a search box: words, "quoted phrases", `or`, `-without`. Any text will do.
+    `query` is web search syntax: words, "quoted phrases", `or`, `-without`. Any text is valid.
     """
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def search_transcripts(
-        self, query: str, filters: SearchFilters, limit: int, segments: int, after: SearchCursor = START
+        self, query: str, filters: SearchFilters, limit: int, segments: int, after: SearchCursor = FIRST_PAGE
     ) -> list[SearchHit]:
-        """Return the best `limit` transcripts behind `after`, each with at most `segments` segments.
+        """Return the best `limit` transcripts after `after`, each with at most `segments` segments.
 
-        A hit's segments have `start_time` and `end_time` in seconds. Phrases cannot be told by the index, and reading
-        a whole text again costs milliseconds: the index finds the words, and the stored document decides. Where a
-        score is asked for, it is that of any moment of the video.
+        A segment has `start_time` and `end_time` in seconds. The index cannot match phrases, and parsing a text again
+        costs milliseconds: the index finds the words, and the stored document is matched against the phrase.
+        `min_score` is met by any moment of the video.
         """
         spoken = and_where({"language = %(language)s": filters.language})
         of_video = and_where({_OF_VIDEO + "found.video_id)": filters.video, _SCORED: filters.min_score})
@@ -92,9 +92,9 @@ class SearchRepository:
         return await fetch_all(self._conn, SearchHit, sql.SQL(_TRANSCRIPTS).format(spoken, of_video), parameters)
 
     async def search_moments(
-        self, query: str, filters: SearchFilters, limit: int, after: SearchCursor = START
+        self, query: str, filters: SearchFilters, limit: int, after: SearchCursor = FIRST_PAGE
     ) -> list[MomentHit]:
-        """Return the best `limit` moments behind `after`."""
+        """Return the best `limit` moments after `after`."""
         chosen = and_where(
             {
                 _OF_VIDEO + "moments.video_id)": filters.video,
@@ -106,7 +106,7 @@ class SearchRepository:
         return await fetch_all(self._conn, MomentHit, sql.SQL(_MOMENTS).format(chosen), parameters)
 
     async def rebuild(self) -> int:
-        """Make what search needs again from the transcripts, however long it takes; return how many there are."""
+        """Rebuild the search documents of all transcripts, without a time limit; return their number."""
         await self._conn.execute("SELECT set_config('statement_timeout', '0', true)")
         return int(await fetch_value(self._conn, "SELECT search.rebuild()") or 0)
 
@@ -114,7 +114,7 @@ class SearchRepository:
 def _parameters(query: str, filters: SearchFilters, limit: int, after: SearchCursor) -> dict[str, object]:
     return {
         **asdict(filters),
-        "query": _IDLE_DASHES.sub(" ", query),
+        "query": _NON_EXCLUDING_DASHES.sub(" ", query),
         "limit": limit,
         "rank": after.rank,
         "id": after.id,

@@ -1,4 +1,4 @@
-"""The queue: runs and the stage that each is at; accepted, waiting, claimed by one worker, cancelled.
+"""The queue of stages: enqueue a run, notify and claim its stages, cancel it.
 
 SQL over `pipeline.runs` and `pipeline_history`.
 """
@@ -23,7 +23,7 @@ _UNREAD_DELAY_FACTOR = 10
 
 @dataclass(frozen=True, slots=True)
 class EnqueueResult:
-    """What became of a run that was asked for: its id, or which other run excludes it."""
+    """The id of the enqueued run, or the active run that conflicts with it."""
 
     run_id: int | None
     conflicting_type: str | None
@@ -32,7 +32,7 @@ class EnqueueResult:
 
 @dataclass(frozen=True, slots=True)
 class OrphanedRun:
-    """A running run without the row that says what it was asked for, which was ended."""
+    """A running run whose request was missing, and which was ended for that."""
 
     identifier: str
     video: str
@@ -40,7 +40,7 @@ class OrphanedRun:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedStage:
-    """A stage that a worker has claimed, as PostgreSQL has it."""
+    """A stage that a worker has claimed."""
 
     run_id: int
     stage: str
@@ -56,7 +56,7 @@ class WaitingStage:
 
 
 class StageQueueRepository:
-    """Runs that wait at a stage, and the workers that claim them."""
+    """Stages that wait for a worker, and the claims of workers."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -71,7 +71,7 @@ class StageQueueRepository:
         subject: str = "",
         stages: Mapping[Stage, StageRecord] | None = None,
     ) -> EnqueueResult | None:
-        """Add a run unless another one excludes it; None where there is no such video. `started_at` is naive UTC.
+        """Add a run unless an active one conflicts; None where the video does not exist. `started_at` is naive UTC.
 
         Raises `UniqueViolation` of `pipeline_history_identifier_key` where the identifier is taken.
         """
@@ -98,11 +98,11 @@ class StageQueueRepository:
     async def claim_stage(
         self, identifier: str, stage: Stage, owner: str, stalled_after: float, limit: int | None = None
     ) -> ClaimedRun | None:
-        """Make a stage that waits, or whose owner was not seen for `stalled_after` seconds, this owner's.
+        """Claim a stage that waits, or whose owner sent no heartbeat for `stalled_after` seconds.
 
-        None where there is nothing to claim: the run is elsewhere or has ended, another worker has it, or `limit`
-        workers are at that stage already. A run that this version of the code cannot read is left to another
-        worker, and ends when it was claimed too often.
+        None where the run is at another stage or has ended, another worker has it, or `limit` workers are at that
+        stage already. A run that this version of the code cannot read is left to another worker, and fails once it
+        was claimed too often.
         """
         cursor = await self._conn.execute(
             """
@@ -133,9 +133,9 @@ class StageQueueRepository:
         return None
 
     async def heartbeat(self, owner: str, run_ids: Collection[int]) -> None:
-        """Record that a worker lives, in the runs that it works on.
+        """Store a heartbeat in the runs that a worker has claimed.
 
-        A row that one of the worker's own transactions holds is left out: it gets the next heartbeat.
+        Skips a row that one of the worker's own transactions has locked.
         """
         await self._conn.execute(
             """
@@ -150,7 +150,7 @@ class StageQueueRepository:
         )
 
     async def list_claimed(self, owner: str) -> list[ClaimedStage]:
-        """Return the stages that a worker has claimed, and whether their runs are to be cancelled."""
+        """Return the stages that a worker has claimed, and whether their cancellation was requested."""
         return await fetch_all(
             self._conn,
             ClaimedStage,
@@ -159,8 +159,7 @@ class StageQueueRepository:
         )
 
     async def request_cancel(self, run_id: int, stalled_after: float) -> bool:
-        """Have a run end as cancelled: at once where no worker has it, or one that was not seen for `stalled_after`
-        seconds, else by its worker. True where it has ended."""
+        """Cancel a run: at once where its worker is missing or stalled, else by its worker; return whether it ended."""
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs SET cancel_requested = true
@@ -179,10 +178,10 @@ class StageQueueRepository:
     async def take_unnotified(
         self, stalled_after: float, renotify_after: float, unread: Collection[WorkKind] = ()
     ) -> list[WaitingStage]:
-        """Return stages that wait for a worker, or whose owner is stalled, and of which no message was sent for
-        `renotify_after` seconds; a message counts as sent now. At most a thousand, the longest without one first.
+        """Return waiting and stalled stages without a message in the last `renotify_after` seconds, and mark them as
+        notified; at most a thousand, those that wait longest first.
 
-        Of kinds that have `unread` messages the one of a stage is likely among them: ten times as long.
+        For kinds with `unread` messages the time is ten times as long: theirs is probably among them.
         """
         cursor = await self._conn.execute(
             """
@@ -216,7 +215,7 @@ class StageQueueRepository:
         return _read_waiting(await cursor.fetchall())
 
     async def unmark_notified(self, waiting: Collection[WaitingStage]) -> None:
-        """Have stages count as not notified, because their messages could not be sent."""
+        """Mark stages as not notified, because their messages could not be sent."""
         await self._conn.execute(
             """
             UPDATE pipeline.runs SET notified_at = NULL
@@ -227,8 +226,7 @@ class StageQueueRepository:
         )
 
     async def take_next_unnotified(self, stage: Stage, stalled_after: float) -> WaitingStage | None:
-        """Return the run that waits at a stage, or whose owner is stalled there, and of which no message was sent for
-        the longest time; one counts as sent now."""
+        """Return the waiting or stalled run at a stage whose last message is oldest, and mark it as notified."""
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs SET notified_at = now() AT TIME ZONE 'utc'
@@ -258,8 +256,8 @@ class StageQueueRepository:
         *,
         only_stalled: bool = False,
     ) -> list[WaitingStage]:
-        """Return at most `limit` stages of some kinds that wait for a worker, or whose owner is stalled, the longest
-        accepted first. Those that as many workers are at as `stage_limits` allows are left out."""
+        """Return at most `limit` waiting or stalled stages of some kinds, the oldest run first, without stages at their
+        limit of `stage_limits`."""
         cursor = await self._conn.execute(
             """
             SELECT identifier, stage
@@ -286,12 +284,11 @@ class StageQueueRepository:
         return _read_waiting(await cursor.fetchall())
 
     async def list_running_identifiers(self) -> set[str]:
-        """Return the identifiers of all runs that have not ended."""
         cursor = await self._conn.execute("SELECT identifier FROM pipeline_history WHERE status = 'running'")
         return {identifier for (identifier,) in await cursor.fetchall()}
 
     async def end_orphaned_runs(self) -> list[OrphanedRun]:
-        """End the runs that no worker can take, because what they were asked for is not known."""
+        """Fail the running runs that have no stored request, which no worker can claim."""
         return await fetch_all(
             self._conn,
             OrphanedRun,
@@ -312,5 +309,5 @@ def _list_stages_of(kinds: Collection[WorkKind]) -> list[str]:
 
 
 def _read_waiting(rows: Collection[tuple[str, str]]) -> list[WaitingStage]:
-    """Return the stages that this version of the code knows."""
+    """Return the rows without the stages of other versions of this code."""
     return [WaitingStage(identifier, Stage(stage)) for identifier, stage in rows if stage in STAGE_TABLE]

@@ -1,5 +1,4 @@
-"""What the worker that has claimed a stage writes: its record, attempts and results, the next stage, and the end
-of the run.
+"""What the worker that has claimed a stage writes: the stage's record, attempts and result, and the end of the run.
 
 SQL over `pipeline.runs`, `pipeline_history` and `pipeline.answers`.
 """
@@ -20,7 +19,10 @@ from app.repositories.videos import VideoRepository
 
 
 class ModelAnswerRepository:
-    """Answers by the run that asked and by what they depend on. The caller holds the run."""
+    """Model answers of active runs, so that a retry does not pay for them again; the key is all an answer depends on.
+
+    The caller has locked the run.
+    """
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -43,7 +45,7 @@ class ModelAnswerRepository:
         return None if row is None else dict(row[0])
 
     async def copy_to_retry(self, identifier: str, retry: str) -> None:
-        """Give the answers to a run to the one that tries it again; both are identifiers."""
+        """Copy the answers of a run to its retry; both are identifiers."""
         await self._conn.execute(
             """
             INSERT INTO pipeline.answers (run_id, question, answer)
@@ -61,14 +63,14 @@ class ModelAnswerRepository:
 
 
 class ClaimedRunRepository:
-    """Runs that a worker has claimed. What it writes names the run, the stage, the owner and the attempt as they were
-    claimed, so a worker that was frozen writes nothing for a stage that it has lost."""
+    """Writes of a worker for its claimed stage. Each is bound to the claimed run, stage, owner and attempt, so a worker
+    that was frozen writes nothing for a stage that it has lost."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def lock_claim(self, run: ClaimedRun) -> None:
-        """Keep the stage in its owner's hands until the transaction ends. Raises `RunLost` where it is not any more."""
+        """Lock the claim until the transaction ends. Raises `RunLost` where another worker has the stage."""
         if not await exists(
             self._conn,
             """
@@ -83,7 +85,7 @@ class ClaimedRunRepository:
     async def save_stage_record(self, run: ClaimedRun, record: StageRecord) -> None:
         """Write the record of the claimed stage. Raises `RunLost`.
 
-        While the stage is under way, what was noted with `add_result` stays.
+        While the stage is in progress, the result of `add_stage_result` is kept.
         """
         cursor = await self._conn.execute(
             """
@@ -98,21 +100,21 @@ class ClaimedRunRepository:
         if cursor.rowcount != 1:
             raise RunLost
 
-    async def advance_run(self, run: ClaimedRun, record: StageRecord, next_stage: Stage, *, keep: bool) -> bool:
-        """Write the record of a stage that is done and move the run to its next stage, which waits for a worker.
+    async def advance_run(self, run: ClaimedRun, record: StageRecord, next_stage: Stage, *, keep_claim: bool) -> bool:
+        """Write the record of a finished stage and move the run to its next stage, which waits for a worker.
 
-        With `keep` the next stage stays with its owner, as its first attempt. False where the run is to be cancelled,
-        and nothing was written. Raises `RunLost`.
+        With `keep_claim` the same owner claims the next stage too. Return False, and write nothing, where a
+        cancellation was requested. Raises `RunLost`.
         """
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs
             SET stages = stages || jsonb_build_object(stage, %(record)s)
-                    || CASE WHEN %(keep)s THEN '{}' ELSE jsonb_build_object(%(next)s::text, %(waiting)s) END,
+                    || CASE WHEN %(keep_claim)s THEN '{}' ELSE jsonb_build_object(%(next)s::text, %(waiting)s) END,
                 stage = %(next)s, last_error = NULL, notified_at = now() AT TIME ZONE 'utc',
-                attempt = CASE WHEN %(keep)s THEN 1 ELSE 0 END,
-                owner = CASE WHEN %(keep)s THEN owner END,
-                heartbeat_at = CASE WHEN %(keep)s THEN now() AT TIME ZONE 'utc' END
+                attempt = CASE WHEN %(keep_claim)s THEN 1 ELSE 0 END,
+                owner = CASE WHEN %(keep_claim)s THEN owner END,
+                heartbeat_at = CASE WHEN %(keep_claim)s THEN now() AT TIME ZONE 'utc' END
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
               AND NOT cancel_requested
             """,
@@ -121,16 +123,16 @@ class ClaimedRunRepository:
                 "record": Jsonb(asdict(record)),
                 "waiting": Jsonb(asdict(StageRecord(StageStatus.WAITING))),
                 "next": next_stage.value,
-                "keep": keep,
+                "keep_claim": keep_claim,
             },
         )
-        if cursor.rowcount == 1 or await self._has_advanced(run, next_stage, keep=keep):
+        if cursor.rowcount == 1 or await self._has_advanced(run, next_stage, keep_claim=keep_claim):
             return True
         await self.lock_claim(run)
         return False
 
-    async def _has_advanced(self, run: ClaimedRun, next_stage: Stage, *, keep: bool) -> bool:
-        """Whether the run is at its next stage already, as after a commit whose answer was lost."""
+    async def _has_advanced(self, run: ClaimedRun, next_stage: Stage, *, keep_claim: bool) -> bool:
+        """Return whether the run has moved already: an earlier commit may have succeeded without an answer."""
         return await exists(
             self._conn,
             """
@@ -141,14 +143,13 @@ class ClaimedRunRepository:
             {
                 "id": run.id,
                 "next": next_stage.value,
-                "next_owner": run.owner if keep else None,
-                "next_attempt": 1 if keep else 0,
+                "next_owner": run.owner if keep_claim else None,
+                "next_attempt": 1 if keep_claim else 0,
             },
         )
 
     async def start_attempt(self, run: ClaimedRun, error: str) -> ClaimedRun:
-        """Count another attempt at the claimed stage after one that failed with `error`, and return it. Raises
-        `RunLost`."""
+        """Count another attempt after one that failed with `error`, and return the run with it. Raises `RunLost`."""
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs SET attempt = attempt + 1, last_error = %(error)s
@@ -161,13 +162,13 @@ class ClaimedRunRepository:
         return replace(run, attempt=run.attempt + 1)
 
     async def get_last_error(self, run: ClaimedRun) -> str | None:
-        """Return why the attempt before the claimed one failed, None where its worker died."""
+        """Return the error of the previous attempt; None where its worker died."""
         return await fetch_value(
             self._conn, "SELECT last_error FROM pipeline.runs WHERE run_id = %(id)s", {"id": run.id}
         )
 
     async def get_stage_result(self, run: ClaimedRun, stage: Stage) -> dict[str, Any]:
-        """Return what the run has noted so far as the result of a stage, by whichever worker."""
+        """Return the result of a stage so far, whichever worker has written it."""
         cursor = await self._conn.execute(
             "SELECT stages -> %(stage)s -> 'result' FROM pipeline.runs WHERE run_id = %(id)s",
             {"stage": stage.value, "id": run.id},
@@ -176,7 +177,7 @@ class ClaimedRunRepository:
         return (row and row[0]) or {}
 
     async def add_stage_result(self, run: ClaimedRun, stage: Stage, values: Mapping[str, Any]) -> None:
-        """Add values to the result of a stage that is not done yet, for a worker that takes the run over."""
+        """Merge values into the result of an unfinished stage, for the worker of a later attempt."""
         await self._conn.execute(
             """
             UPDATE pipeline.runs
@@ -189,14 +190,12 @@ class ClaimedRunRepository:
         )
 
     async def set_generation_config(self, run: ClaimedRun, generation_config_id: int) -> None:
-        """Set the generation config that the run uses."""
         await self._conn.execute(
             "UPDATE pipeline_history SET generation_config_id = %(config)s WHERE id = %(id)s",
             {"config": generation_config_id, "id": run.id},
         )
 
     async def set_generation_config_once(self, run: ClaimedRun, generation_config_id: int) -> None:
-        """Set the generation config that the run uses, unless one is set."""
         await self._conn.execute(
             """
             UPDATE pipeline_history SET generation_config_id = %(config)s
@@ -206,16 +205,15 @@ class ClaimedRunRepository:
         )
 
     async def store_raw_answer(self, run: ClaimedRun, raw: str) -> None:
-        """Keep what a model answered that could not be used. U+0000, which no text here can hold, goes."""
+        """Store a model answer that could not be used, without U+0000, which PostgreSQL cannot store."""
         await self._conn.execute(
             "UPDATE pipeline.runs SET raw_answer = %(raw)s WHERE run_id = %(id)s",
             {"raw": raw.replace("\x00", ""), "id": run.id},
         )
 
     async def release_stage(self, run: ClaimedRun) -> None:
-        """Give the stage back as if it had not been claimed: it waits for another worker, or the run ends where that
-        was asked for."""
-        await VideoRepository(self._conn).lock(run.video)  # before the run, as a deletion does
+        """Return the stage to the queue without counting the attempt; a run whose cancellation was requested ends."""
+        await VideoRepository(self._conn).lock(run.video)  # the same order of locks as a deletion
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs SET owner = NULL, heartbeat_at = NULL, notified_at = NULL,
@@ -230,8 +228,10 @@ class ClaimedRunRepository:
             await end_run(self._conn, run.id, RunOutcome(RunStatus.CANCELLED))
 
     async def finish_run(self, run: ClaimedRun, outcome: RunOutcome, record: StageRecord | None = None) -> set[str]:
-        """Write the record of the claimed stage, end the run and return the URLs of files that nothing refers to any
-        more; the caller holds the video. Raises `RunLost` where another worker has the stage."""
+        """Write the record of the claimed stage, end the run and return the URLs of unreferenced files.
+
+        The caller has locked the video. Raises `RunLost`.
+        """
         await self.lock_claim(run)
         if record is not None:
             await self.save_stage_record(run, record)
@@ -239,9 +239,9 @@ class ClaimedRunRepository:
 
 
 async def end_run(conn: Connection, run_id: int, outcome: RunOutcome) -> set[str]:
-    """End a run, in the caller's transaction, and return the URLs of files that nothing refers to any more.
+    """End a run, in the caller's transaction, and return the URLs of files that no row refers to any more.
 
-    What it has replaced is gone where it has completed, and comes back where it has not.
+    The moments that it has set aside are discarded where it has completed, else restored.
     """
     if outcome.status is RunStatus.COMPLETED:
         await ModelAnswerRepository(conn).delete(run_id)

@@ -19,14 +19,14 @@ class _Details(TypedDict, total=False):
 
 
 class ThumbnailChanges(TypedDict, total=False):
-    """What may change in a thumbnail."""
+    """The columns of a thumbnail that may change."""
 
     cloud_url: str
     file_size_kb: int | None
 
 
 class NewThumbnail(_Details):
-    """What a new thumbnail is made of: `cloud_url`, and either `video_id` or `clip_id`."""
+    """The columns of a new thumbnail: `cloud_url`, and either `video_id` or `clip_id`."""
 
     cloud_url: str
 
@@ -36,11 +36,11 @@ _UNSET: dict[str, Any] = dict.fromkeys(_Details.__annotations__)
 
 @dataclass(frozen=True, slots=True)
 class ThumbnailOwner:
-    """A video or a clip: the file that a picture of it is made from, and the picture that it has."""
+    """A video or a clip: the file that its thumbnail is made from, and the thumbnail that it has."""
 
     kind: Literal["video", "clip"]
     id: int
-    name: str  # as users know it: an identifier
+    name: str  # `video` or `video/moment`
     file_url: str
     thumbnail_url: str | None
 
@@ -102,7 +102,7 @@ class ThumbnailRepository:
         )
 
     async def find_clip_owner(self, video: str, moment: str) -> tuple[bool, ThumbnailOwner | None] | None:
-        """Return whether the video has the moment, and the moment's clip; None where there is no such video."""
+        """Return whether the video has the moment, and the moment's clip; None where the video does not exist."""
         cursor = await self._conn.execute(
             """
             SELECT moments.id IS NOT NULL, clips.id, clips.cloud_url, thumbnails.cloud_url
@@ -121,9 +121,9 @@ class ThumbnailRepository:
         return has_moment, None if clip_id is None else ThumbnailOwner("clip", clip_id, f"{video}/{moment}", *urls)
 
     async def replace(self, owner: ThumbnailOwner, cloud_url: str, file_size_kb: int) -> str | None:
-        """Give an owner a picture in the place of the one it was found with, unless it has got another one since.
+        """Store a new thumbnail, unless the owner's thumbnail has changed since it was read.
 
-        Return the URL of the picture that it has now, or None where the owner is gone.
+        Return the URL of the thumbnail that the owner has now, or None where the owner was deleted.
         """
         cursor = await self._conn.execute(
             f"""
@@ -139,13 +139,12 @@ class ThumbnailRepository:
         return cloud_url if await cursor.fetchone() else await self.get_url(owner)
 
     async def get_url(self, owner: ThumbnailOwner) -> str | None:
-        """Return the URL of the picture that an owner has now."""
         get = self.get_by_video if owner.kind == "video" else self.get_by_clip
         thumbnail = await get(owner.id)
         return thumbnail.cloud_url if thumbnail else None
 
     async def update(self, thumbnail_id: int, **changes: Unpack[ThumbnailChanges]) -> Thumbnail | None:
-        """Change the given columns and return the new row, or None where there is no such thumbnail."""
+        """Update the given columns and return the row, or None where there is no such thumbnail."""
         if not changes:
             return await self.get(thumbnail_id)
         return await fetch_one(
@@ -158,6 +157,6 @@ class ThumbnailRepository:
         )
 
     async def delete(self, thumbnail_id: int) -> bool:
-        """Delete the thumbnail; False where there is none."""
+        """Delete the thumbnail; return whether it existed."""
         cursor = await self._conn.execute("DELETE FROM thumbnails WHERE id = %(id)s", {"id": thumbnail_id})
         return cursor.rowcount == 1

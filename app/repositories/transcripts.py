@@ -23,7 +23,7 @@ class _Details(TypedDict, total=False):
 
 
 class NewTranscript(_Details):
-    """What a new transcript is made of: words are `{"word", "start", "end"}`, segments `{"text", "start", "end"}`."""
+    """The columns of a new transcript: words are `{"word", "start", "end"}`, segments `{"text", "start", "end"}`."""
 
     video_id: int
     full_text: str
@@ -36,7 +36,7 @@ _DEFAULTS: dict[str, Any] = dict.fromkeys(_Details.__annotations__) | {"language
 
 @dataclass(frozen=True, slots=True)
 class TranscriptVersion:
-    """The transcript that a video has now. Another transcription gets another id; the time tells databases apart."""
+    """What changes with each new transcript of a video; `created_at` distinguishes databases with equal ids."""
 
     id: int | None
     created_at: datetime | None
@@ -66,7 +66,7 @@ class TranscriptRepository:
         )
 
     async def create_if_missing(self, **transcript: Unpack[NewTranscript]) -> bool:
-        """Insert a transcript; False where the video has one, which stays."""
+        """Insert a transcript unless the video has one; return whether it was inserted."""
         cursor = await self._conn.execute(
             """
             INSERT INTO transcripts (video_id, full_text, word_timestamps, segment_timestamps, language,
@@ -90,7 +90,7 @@ class TranscriptRepository:
         )
 
     async def read_segments_json(self, video_identifier: str) -> tuple[TranscriptVersion, str | None] | None:
-        """Return which transcript a video has, and its segments as JSON; None where there is no such video."""
+        """Return the version and the segments, as JSON, of a video's transcript; None where there is no video."""
         cursor = await self._conn.execute(
             """
             SELECT transcripts.id, transcripts.created_at, segment_timestamps::text
@@ -103,7 +103,7 @@ class TranscriptRepository:
         return (TranscriptVersion(row[0], row[1]), row[2]) if row else None
 
     async def delete(self, transcript_id: int) -> bool:
-        """Delete the transcript and, by cascade, the configs that are its alone; False where there is none."""
+        """Delete the transcript and, by cascade, the configs that are its alone; return whether it existed."""
         cursor = await self._conn.execute("DELETE FROM transcripts WHERE id = %(id)s", {"id": transcript_id})
         return cursor.rowcount == 1
 
@@ -115,7 +115,7 @@ class TranscriptRepository:
         return cursor.rowcount == 1
 
     async def get_versions(self, identifiers: list[str]) -> dict[str, TranscriptVersion]:
-        """Return which transcript each of these videos has, by the video's identifier."""
+        """Return the version of each video's transcript by the video's identifier."""
         cursor = await self._conn.execute(
             """
             SELECT videos.identifier, transcripts.id, transcripts.created_at
@@ -127,9 +127,9 @@ class TranscriptRepository:
         return {identifier: TranscriptVersion(*key) for identifier, *key in await cursor.fetchall()}
 
     async def read_json_document(self, identifier: str) -> tuple[TranscriptVersion, list[bytes]] | None:
-        """Return which transcript a video has, and its JSON document in pieces, as PostgreSQL prints it.
+        """Return the version of a video's transcript and its JSON document as pieces of UTF-8, encoded by PostgreSQL.
 
-        Nothing is decoded on the way. None where there is no such video; no pieces where it has no transcript.
+        None where the video does not exist; no pieces where it has no transcript.
         """
         cursor = await self._conn.execute(
             """

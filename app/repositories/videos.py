@@ -1,4 +1,4 @@
-"""SQL over `videos`, and videos with what a list of them has."""
+"""SQL over `videos`, and the columns that a list of videos shows."""
 
 from dataclasses import dataclass
 from posixpath import splitext
@@ -16,7 +16,7 @@ VIDEO_COLUMNS = """id, identifier, source_url, cloud_url, title, duration_second
 
 
 class VideoChanges(TypedDict, total=False):
-    """What may change in a video."""
+    """The columns of a video that may change."""
 
     source_url: str | None
     cloud_url: str
@@ -30,14 +30,14 @@ class VideoChanges(TypedDict, total=False):
 
 
 class NewVideo(VideoChanges):
-    """What a new video is made of: `identifier` and `cloud_url` at least."""
+    """The columns of a new video: `identifier` and `cloud_url` are required."""
 
     identifier: str
 
 
 @dataclass(frozen=True, slots=True)
 class VideoWithSource:
-    """A video that was, or is to be, downloaded from somewhere."""
+    """A video with a source URL; `has_file` is false until its first download has succeeded."""
 
     id: int
     identifier: str
@@ -51,7 +51,7 @@ _UNSET = dict.fromkeys(VideoChanges.__annotations__)
 
 @dataclass(frozen=True, slots=True)
 class VideoCard:
-    """A video as a list shows it; `may_have_file` is false where nothing is known of any."""
+    """A video as a list shows it; `may_have_file` is false where no row or URL points to a file."""
 
     identifier: str
     cloud_url: str
@@ -71,7 +71,7 @@ class VideoCard:
 
 @dataclass(frozen=True, slots=True)
 class DetailedVideoCard(VideoCard):
-    """A video with what there is to report of its file: that it ends early, and its copy for browsers."""
+    """A video card with the state of its file: whether it ends early, and its playable copy."""
 
     duration_seconds: float | None
     ends_early: bool
@@ -106,13 +106,13 @@ _DETAILED_CARD_QUERY = _CARD_QUERY.format(
 )
 
 
-# Videos whose first download has not succeeded are in no list. One that has a size was downloaded by a worker of an
-# earlier version, which knows nothing of pending ones.
+# Lists leave out videos whose first download has not succeeded. One with a size was downloaded by a worker of an
+# earlier version, which does not maintain `pending_videos`.
 _IS_COMPLETE = "(videos.file_size_kb IS NOT NULL OR videos.id NOT IN (SELECT video_id FROM pipeline.pending_videos))"
 
 
 class VideoRepository:
-    """Videos by id and by identifier, the name that addresses use."""
+    """Videos by id and by identifier, which is part of their URLs."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -133,9 +133,9 @@ class VideoRepository:
         )
 
     async def insert_pending(self, identifier: str, source_url: str, cloud_url: str, title: str | None = None) -> bool:
-        """Insert a video whose file is still to come from `source_url`; False where the identifier is taken.
+        """Insert a video whose file is not downloaded yet; False where the identifier is taken.
 
-        It is in no list until `mark_complete`.
+        Lists leave it out until `mark_complete`.
         """
         cursor = await self._conn.execute(
             """
@@ -152,12 +152,11 @@ class VideoRepository:
         return cursor.rowcount == 1
 
     async def mark_complete(self, video_id: int) -> None:
-        """Show a video in lists from now on."""
+        """Include a pending video in lists."""
         await self._conn.execute("DELETE FROM pipeline.pending_videos WHERE video_id = %(id)s", {"id": video_id})
 
     async def list_source_candidates(self, urls: list[str], name: str) -> list[VideoWithSource]:
-        """Return the videos that have one of these sources, or any and an identifier that is `name` or begins with
-        `name-`."""
+        """Return the videos with a source in `urls`, and those with any source that are named `name` or `name-…`."""
         return await fetch_all(
             self._conn,
             VideoWithSource,
@@ -172,7 +171,7 @@ class VideoRepository:
         )
 
     async def lock_source(self, url: str) -> None:
-        """Hold the canonical form of a URL until the transaction ends, whether or not a video has it."""
+        """Lock a canonical source URL until the transaction ends, whether or not a video has it."""
         await self._conn.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('sources:' || %(url)s, 0))", {"url": url}
         )
@@ -202,7 +201,7 @@ class VideoRepository:
         )
 
     async def get_end_seconds(self, identifier: str) -> float | None:
-        """Return the second at which the moments of a video end at the latest; None where it is not known."""
+        """Return the second that no moment of the video may end after; None where it is unknown."""
         return await fetch_value(
             self._conn,
             "SELECT videos_end(videos) FROM videos WHERE identifier = %(identifier)s",
@@ -210,7 +209,7 @@ class VideoRepository:
         )
 
     async def lock(self, identifier: str) -> Video | None:
-        """Return the video and hold its row until the transaction ends: writers of its moments take turns."""
+        """Lock the video until the transaction ends, against other writers of its moments, and return it."""
         return await fetch_one(
             self._conn,
             Video,
@@ -219,7 +218,7 @@ class VideoRepository:
         )
 
     async def lock_for_deletion(self, identifier: str) -> Video | None:
-        """Return the video and hold its row until the transaction ends: nothing can be added to it meanwhile."""
+        """Lock the video until the transaction ends, so that no row can refer to it anew, and return it."""
         return await fetch_one(
             self._conn,
             Video,
@@ -228,14 +227,14 @@ class VideoRepository:
         )
 
     async def lock_identifier(self, identifier: str) -> None:
-        """Hold a name until the transaction ends, whether or not a video has it."""
+        """Lock an identifier until the transaction ends, whether or not a video has it."""
         await self._conn.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('videos:' || %(identifier)s, 0))", {"identifier": identifier}
         )
 
     async def is_file_referenced(self, identifier: str, url: str) -> bool:
-        """Whether the video, its playable copy, a clip or a thumbnail of it lies at this URL, or one that a run has
-        replaced, which may come back."""
+        """Return whether the URL is that of the video, its playable copy, a clip or a thumbnail of it, or of one that a
+        run has set aside and may restore."""
         cursor = await self._conn.execute(
             """
             SELECT EXISTS (
@@ -266,7 +265,7 @@ class VideoRepository:
         return bool(found)
 
     async def update(self, video_id: int, **changes: Unpack[VideoChanges]) -> Video | None:
-        """Change the given columns and return the new row, or None where there is no such video."""
+        """Update the given columns and return the row, or None where there is no such video."""
         if not changes:
             return await self.get(video_id)
         return await fetch_one(
@@ -277,7 +276,7 @@ class VideoRepository:
         )
 
     async def delete(self, video_id: int) -> bool:
-        """Delete the video and, by cascade, everything that belongs to it; False where there is none."""
+        """Delete the video and, by cascade, everything that belongs to it; return whether it existed."""
         cursor = await self._conn.execute("DELETE FROM videos WHERE id = %(id)s", {"id": video_id})
         return cursor.rowcount == 1
 
@@ -285,12 +284,9 @@ class VideoRepository:
         return int(await fetch_value(self._conn, "SELECT count(*) FROM videos") or 0)
 
     async def list_cards(self, limit: int, after: str = "") -> list[VideoCard]:
-        """Return at most `limit` videos behind the identifier `after`, ordered by identifier.
-
-        Those whose file has never come are not among them.
-        """
-        # A literal limit, and no condition on the identifier where there is none: PostgreSQL plans a parameter for
-        # a part of the table, whatever its value, and a whole library is twice as slow that way.
+        """Return at most `limit` videos after the identifier `after`, ordered by identifier, without pending ones."""
+        # A literal limit, and no condition on the identifier for the first page: PostgreSQL plans parameters for a
+        # small part of the table, which makes reading a whole library twice as slow.
         where = f"WHERE {_IS_COMPLETE}" + (" AND videos.identifier > %(after)s" if after else "")
         page = sql.SQL(_LISTED_CARD_QUERY + where + " ORDER BY videos.identifier LIMIT {}").format(sql.Literal(limit))
         return await fetch_all(self._conn, VideoCard, page, {"after": after})

@@ -293,8 +293,8 @@ class RunRequests:
 
     @staticmethod
     def _reject_duplicate(material: RunPreconditions, video: str) -> None:
-        if material.running is not None:
-            raise conflicting_run(material.running, video)
+        if material.conflicting_type is not None:
+            raise conflicting_run(material.conflicting_type, video)
 
     async def _has_audio(self, video: str) -> bool:
         try:

@@ -11,9 +11,9 @@ from app.database import Connection
 from app.database.queries import LARGEST_ID
 from app.models.videos import display_title
 from app.repositories.search import (
+    FIRST_PAGE,
     MARK_START,
     MARK_STOP,
-    START,
     MomentHit,
     SearchCursor,
     SearchFilters,
@@ -60,7 +60,7 @@ async def search(conn: Connection, query: str, filters: SearchFilters, limit: in
             raise InvalidInput(f"{name} must not hold the character {found}")
     query, filters = to_nfc(query), replace(filters, video=to_nfc(filters.video) if filters.video else None)
     of = ["search", query, filters.video, filters.language, filters.min_score]
-    said, titled = _decode_positions(decode_cursor(of, cursor)) if cursor else (START, START)
+    said, titled = _decode_positions(decode_cursor(of, cursor)) if cursor else (FIRST_PAGE, FIRST_PAGE)
     hits = SearchRepository(conn)
     # One more than the page has, to know whether there is another page.
     transcripts = await hits.search_transcripts(query, filters, limit + 1, _SEGMENTS, said) if said else []

@@ -256,7 +256,7 @@ class StageExecution:
             return await self._end(conclude_run(self.records), record)
         self.is_settling = True
         keep = _stays(self._stage, stage) and not self.is_last
-        if not await self._write(lambda claimed: claimed.advance_run(run, record, stage, keep=keep)):
+        if not await self._write(lambda claimed: claimed.advance_run(run, record, stage, keep_claim=keep)):
             return await self._end(RunOutcome(RunStatus.CANCELLED), record)
         self._log(record)
         if keep:

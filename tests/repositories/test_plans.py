@@ -94,10 +94,10 @@ async def test_the_videos_of_a_source_are_found_through_indexes(library: Connect
     assert "Seq Scan" not in plan
 
 
-async def test_the_family_of_a_moment_is_found_through_indexes(library: Connection) -> None:
+async def test_the_tree_of_a_moment_is_found_through_indexes(library: Connection) -> None:
     plan = await _explain(library, lambda conn: MomentRepository(conn).find_overlap(7, 30.0, 40.0, excluding=130))
     assert re.search(r"Index Cond: .*video_id = .* AND \(start_time < ", plan)
-    assert "Index Cond: (parent_id = family.member)" in plan
+    assert "Index Cond: (parent_id = moment_tree.member)" in plan
     assert "Seq Scan" not in plan
 
 

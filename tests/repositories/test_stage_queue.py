@@ -146,7 +146,9 @@ async def test_a_run_whose_owner_is_not_seen_any_more_is_claimed_again(conn: Con
     with pytest.raises(RunLost):
         await ClaimedRunRepository(conn).save_stage_record(lost, StageRecord(StageStatus.COMPLETED))
     with pytest.raises(RunLost):
-        await ClaimedRunRepository(conn).advance_run(lost, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False)
+        await ClaimedRunRepository(conn).advance_run(
+            lost, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep_claim=False
+        )
     with pytest.raises(RunLost):
         await ClaimedRunRepository(conn).finish_run(lost, RunOutcome(RunStatus.FAILED))
     assert await run_status(conn) == "running"
@@ -180,7 +182,7 @@ async def test_what_stages_came_to_is_there_for_whoever_takes_the_run_over(conn:
     run = await claimed(conn)
     record = StageRecord(StageStatus.COMPLETED, 10.0, 12.5, progress={"total": 2}, result={"bytes": 7})
     skipped = StageRecord(StageStatus.SKIPPED, skip_reason="Video already exists locally")
-    assert await ClaimedRunRepository(conn).advance_run(run, skipped, Stage.AUDIO, keep=True)
+    assert await ClaimedRunRepository(conn).advance_run(run, skipped, Stage.AUDIO, keep_claim=True)
     run = replace(run, stage=Stage.AUDIO)
     await ClaimedRunRepository(conn).save_stage_record(run, record)
     await ClaimedRunRepository(conn).release_stage(run)
@@ -194,7 +196,7 @@ async def test_a_stage_that_is_done_leaves_the_run_at_the_next_one(conn: Connect
     queue, done = StageQueueRepository(conn), StageRecord(StageStatus.COMPLETED, 10.0, 12.5)
     retried = await ClaimedRunRepository(conn).start_attempt(await claimed(conn), "Busy")
     assert (retried.attempt, await ClaimedRunRepository(conn).get_last_error(retried)) == (2, "Busy")
-    assert await ClaimedRunRepository(conn).advance_run(retried, done, Stage.AUDIO, keep=False)
+    assert await ClaimedRunRepository(conn).advance_run(retried, done, Stage.AUDIO, keep_claim=False)
     assert await claim(conn) is None
     assert await queue.list_waiting([WorkKind.AUDIO], 30, 10) == [WaitingStage("pipeline:talk:1", Stage.AUDIO)]
     assert await queue.list_waiting([WorkKind.DOWNLOAD], 30, 10) == []
@@ -223,7 +225,7 @@ async def test_a_run_that_is_to_be_cancelled_does_not_get_to_its_next_stage(conn
     run, queue = await claimed(conn), StageQueueRepository(conn)
     await queue.request_cancel(run_id, 30)
     assert not await ClaimedRunRepository(conn).advance_run(
-        run, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep=False
+        run, StageRecord(StageStatus.COMPLETED), Stage.AUDIO, keep_claim=False
     )
     await ClaimedRunRepository(conn).lock_claim(run)
 
