@@ -28,7 +28,7 @@ async def get_audio_status(request: Request, video_id: VideoId, statuses: JobSta
     """How far the extraction of a video's sound is; completed where the sound is there."""
     status = await statuses.get_audio(video_id)
     if status.state is JobState.COMPLETED:  # whoever asks may load the list of videos next
-        request.app.state.audio.forget(video_id)
+        request.app.state.audio.invalidate(video_id)
     return json_answer(_detailed(status))
 
 
