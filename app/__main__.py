@@ -26,12 +26,12 @@ import psycopg
 import uvicorn
 from redis.exceptions import RedisError
 
+from app.core.addresses import OPEN_TO_ALL, is_loopback
+from app.core.api_keys import Access, make_api_key
 from app.core.config import Settings, describe_settings, get_settings
 from app.core.console import SafeArgumentParser, accept_any_text, open_console
 from app.core.errors import ConfigurationError, VideoMomentsError
-from app.core.keys import Access, make_api_key
 from app.core.logging import configure_logging, mask_tracebacks
-from app.core.loopback import OPEN_TO_ALL, is_loopback
 from app.core.masking import mask_secrets
 from app.core.redis import redis_unavailable
 from app.database import connect

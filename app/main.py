@@ -47,7 +47,7 @@ from app.api.openapi import TAGS, Application, make_operation_id
 from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.core.logging import configure_logging
-from app.core.private import prepare_data_folder
+from app.core.private_files import prepare_data_folder
 from app.core.redis import close_redis, get_redis, init_redis
 from app.core.text import escape_controls
 from app.database import Connection, Database, OpenConnection, close_db, get_connection, init_db

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from app.ai.registry import ModelKind
-from app.core.service_address import check_service_address
+from app.core.addresses import check_service_address
 from app.core.text import find_control
 
 

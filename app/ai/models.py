@@ -18,7 +18,7 @@ from app.ai.transcription import OpenAITranscriber, ParakeetTranscriber
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailure
 from app.core.redis import describe_redis_error, redis_unavailable
-from app.core.turns import note_idle
+from app.core.thread_pool import note_idle
 
 _log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any, NoReturn, TypeVar
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
+from app.core.addresses import read_origin
 from app.core.errors import Conflict, InvalidInput, ModelNotFound
 from app.core.masking import remember_secret
-from app.core.service_address import read_origin
 
 T = TypeVar("T", int, float)
 

@@ -15,10 +15,10 @@ from httpx_secure import SSRFProtectionError
 
 from app.ai.protocols import Usage
 from app.ai.registry import ModelConfig
+from app.core.addresses import check_service_address
 from app.core.errors import AddressRefused, ModelAnswerInvalid, StageFailed, TransientFailure
 from app.core.guarded_http import guard_services
 from app.core.masking import mask_secrets, mask_values, remember_secret
-from app.core.service_address import check_service_address
 from app.core.text import clean_text, to_single_line
 
 _log = logging.getLogger("app.ai.calls")

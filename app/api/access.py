@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.docs import ASSET_PATHS, PAGE_PATHS
 from app.api.errors import error_answer
-from app.core.keys import ApiKey, find_api_key
-from app.core.loopback import OPEN_TO_ALL, is_loopback
+from app.core.addresses import OPEN_TO_ALL, is_loopback
+from app.core.api_keys import ApiKey, find_api_key
 
 _log = logging.getLogger(__name__)
 

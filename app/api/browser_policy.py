@@ -15,18 +15,18 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import error_answer
-from app.core.config import Settings
-from app.core.loopback import is_loopback
-from app.core.origins import (
-    ANY,
+from app.core.addresses import (
+    ANY_ORIGIN,
     LONGEST_ORIGIN,
     Origin,
     OriginList,
+    is_loopback,
     parse_authority,
     parse_host_name,
     parse_origin,
     parse_url_origin,
 )
+from app.core.config import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -188,16 +188,16 @@ class PolicyAnswers:
 
 def warn_of_open_settings(settings: Settings) -> None:
     """Log what the settings leave to every web page."""
-    if ANY in settings.allow_origins:
+    if ANY_ORIGIN in settings.allow_origins:
         _log.warning(_EVERY_ORIGIN)
-    if ANY in settings.allowed_host_names and not settings.api_keys:
+    if ANY_ORIGIN in settings.allowed_host_names and not settings.api_keys:
         _log.warning(_EVERY_HOST)
 
 
 def _list_host_names(settings: Settings) -> frozenset[str] | None:
     """Return the names of this server that are not loopback's, or None where its names are not checked."""
     names = set(settings.allowed_host_names)
-    if ANY in names or (settings.api_keys and not names):
+    if ANY_ORIGIN in names or (settings.api_keys and not names):
         return None
     if settings.host not in _ALL_ADDRESSES:
         with suppress(ValueError):

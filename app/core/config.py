@@ -11,10 +11,10 @@ import redis
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.core.addresses import ANY_ORIGIN, OriginList, parse_authority, parse_host_name, parse_url_origin
+from app.core.api_keys import ApiKey, parse_api_keys
 from app.core.errors import ConfigurationError
-from app.core.keys import ApiKey, parse_api_keys
 from app.core.masking import remember_secret
-from app.core.origins import ANY, OriginList, parse_authority, parse_host_name, parse_url_origin
 from app.core.postgres_url import parse_database_url
 from app.core.validation import describe_problem
 
@@ -219,7 +219,7 @@ class Settings(BaseSettings):
     @classmethod
     def _are_host_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            return tuple(name if name == ANY else parse_host_name(name) for name in names)
+            return tuple(name if name == ANY_ORIGIN else parse_host_name(name) for name in names)
         except ValueError:
             raise ConfigurationError(
                 "ALLOWED_HOST_NAMES must be names or addresses like videos.example, without a scheme or a port, or *"

@@ -12,8 +12,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import httpx
 from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
 
+from app.core.addresses import NOT_CALLED, is_metadata, leads_to_metadata
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
-from app.core.service_address import NOT_CALLED, is_metadata, leads_to_metadata
 
 MAX_REDIRECTS = 5
 

@@ -1,22 +1,142 @@
-"""Secrets in texts: whatever is stored, logged or answered and comes from outside or from an error passes here.
-
-Two kinds are masked: what this process knows to be a secret (passwords of the settings, API keys of models), in every
-spelling that a URL, JSON, HTML or HTTP authentication gives it; and what has the form of one, such as the user of a
-URL, the signature of a signed one, the value of an Authorization header, or a key with a known prefix.
-"""
+"""Masks secrets in texts that are stored, logged or answered and come from outside or from an error."""
 
 import base64
+import binascii
 import html
 import re
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 
-from app.core.secret_forms import FIELD_NAME, MASK, mask_forms
+MASK = "…"
+
+_HEADER = r"(?:proxy-)?authorization"
+_COOKIE = r"(?:set-)?cookie"
+_FIELD = (
+    r"(?:(?:api|access|secret|private|subscription)[-_ ]?key(?!s)|"
+    r"(?:auth|access|refresh|id|security|session|csrf|bearer)[-_]?token|(?:client|callback)[-_]?secret|"
+    r"webhook-signature|pass(?:word|wd|phrase)|pgpassword)"
+)
+FIELD_NAME = re.compile(rf"(?:[\w.-]{{0,64}}[-_.])?(?:{_HEADER}|{_COOKIE}|{_FIELD})", re.IGNORECASE)
+_QUERY_NAME = re.compile(
+    r"[\w.-]*(?:token(?!s)|secret|signature|passw(?:or)?d|api[-_]?key|access[-_]?key|credential|authorization|accessid)"
+    r"[\w.-]*|sig|e?sign|key|auth|pwd|pass|jwt|sas|policy|key-pair-id|code|sessionid|hmac|hdnea|hdnts|hdntl|ticket|otp",
+    re.IGNORECASE,
+)
+_PARAMETER = re.compile(r"(?:[?&;#~/]|%3f|%26|%23|\\u0026|\\u003f)([\w.-]{1,64}+)(?:=|%3d|\\u003d)", re.IGNORECASE)
+_PARAMETER_VALUE = re.compile(r"(?:[^&\s\"'<>#\\;)\]}%`]|%(?!26|23|22|27))++")
+_PREFIXED = (
+    r"(?:sk|pk|rk)[-_][A-Za-z0-9_-]{8,}|vm_[A-Za-z0-9_-]{20,}|whsec_[A-Za-z0-9+/_=-]{8,}|gh[oprsu]_[A-Za-z0-9]{20,}|"
+    r"github_pat_\w{20,}|glpat-[\w-]{16,}|hf_[A-Za-z0-9]{16,}|gsk_[A-Za-z0-9]{16,}|xai-[A-Za-z0-9]{16,}|"
+    r"nvapi-[\w-]{16,}|r8_[A-Za-z0-9]{16,}|xox[abeoprs]-[\w-]{10,}|A[KS]IA[A-Z0-9]{16}|AIza[\w-]{30,}|ya29\.[\w.-]{16,}|"
+    r"eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"
+)
+_PREFIXES = (
+    *("sk-", "sk_", "pk-", "pk_", "rk-", "rk_", "vm_", "whsec_", "gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat_"),
+    *("glpat-", "hf_", "gsk_", "xai-", "nvapi-", "r8_", "xox", "akia", "asia", "aiza", "ya29.", "eyj"),
+)
+
+
+def _mask_prefixed(found: re.Match[str]) -> str:
+    """Keep words that only begin like a key: `sk-learn`."""
+    return MASK if len(found[0]) >= 20 or any(map(str.isdigit, found[0])) else found[0]
+
+
+def _mask_queries(text: str) -> str:
+    """Mask the values of parameters by their names, also of a URL that is the value of another parameter."""
+    masked: list[str] = []
+    done = 0
+    for parameter in _PARAMETER.finditer(text):
+        is_secret = parameter.start() >= done and _QUERY_NAME.fullmatch(parameter[1])
+        value = _PARAMETER_VALUE.match(text, parameter.end()) if is_secret else None
+        if value is not None:
+            masked += [text[done : parameter.end()], MASK]
+            done = value.end()
+    return "".join(masked) + text[done:] if masked else text
+
+
+def _mask_bearer(found: re.Match[str]) -> str:
+    """Keep prose: a bearer of news."""
+    is_word = len(found[2]) < 16 and not any(map(str.isdigit, found[2]))
+    return found[0] if is_word else f"{found[1]}{MASK}"
+
+
+def _mask_basic(found: re.Match[str]) -> str:
+    """Mask what decodes to a user and a password."""
+    sent = found[2].translate(str.maketrans("-_", "+/"))
+    try:
+        is_secret = b":" in base64.b64decode(sent + "=" * (-len(sent) % 4), validate=True)
+    except (ValueError, binascii.Error):
+        is_secret = False
+    return f"{found[1]}{MASK}" if is_secret else found[0]
+
+
+_USER = r"[^\s/?#\"'<>\\@]*+"
+_SEPARATOR = r"\s{0,4}[:=]\s{0,4}"
+_VALUE_WORD = r"(?!(?:null|true|false|none)\b)[^\s,;\"'&<>\\)}\]…]++"
+
+
+def _compile_form(
+    pattern: str, replacement: str | Callable[[re.Match[str]], str], flags: int = re.I
+) -> Callable[[str], str]:
+    return partial(re.compile(pattern, flags).sub, replacement)
+
+
+# Each form with what a text in lower case has where it has the form, which is looked for first because it is cheap.
+# None of the patterns goes back over what it has read, so that no text can hold anything up.
+_SECRET_FORMS: tuple[tuple[tuple[str, ...], Callable[[str], str]], ...] = (
+    (
+        ("private key-----",),
+        _compile_form(
+            r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----(?:\\{1,8}[nrt]|[A-Za-z0-9+/=\s:,.])*+"
+            r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----)?",
+            MASK,
+        ),
+    ),
+    # The user and the password of a URL, also of one that is escaped in another one.
+    (("@",), _compile_form(rf"(?<=[a-z0-9+.-])(:(?:\\{{0,8}}/){{2}}){_USER}(?:@{_USER}(?=@))*+@", rf"\1{MASK}@")),
+    (("%3a%2f%2f",), _compile_form(r"(%3a%2f%2f)(?:[^\s/?#\"'<>\\&%]|%(?!40|2f|3f|23))*+%40", rf"\1{MASK}@")),
+    # Signatures and tokens in the query of a URL.
+    (("=", "%3d", "\\u003d"), _mask_queries),
+    # Fields and headers: in quotes up to the quote that ends them, else a word, behind the name of its scheme if any.
+    (
+        ("authorization", "cookie", "key", "token", "secret", "signature", "pass"),
+        _compile_form(
+            rf"((?:{_HEADER}|{_COOKIE}|{_FIELD})(?:\\{{0,8}}[\"'])?\s{{0,4}}[:=,]\s{{0,4}}\[?\s{{0,4}}b?)"
+            r"(\\{0,8}[\"'])(?:(?!(?<!\\)\2).){1,8192}",
+            rf"\1\2{MASK}",
+        ),
+    ),
+    (
+        ("authorization",),
+        _compile_form(
+            rf"({_HEADER}{_SEPARATOR})(?:(?:basic|bearer|digest|negotiate|token|apikey)\s{{1,4}})?{_VALUE_WORD}",
+            rf"\1{MASK}",
+        ),
+    ),
+    (("cookie",), _compile_form(rf"({_COOKIE}{_SEPARATOR})[^\s=\"'\\]{{1,128}}+=[^\r\n\"'\\]++", rf"\1{MASK}")),
+    (
+        ("key", "token", "secret", "signature", "pass"),
+        _compile_form(rf"({_FIELD}{_SEPARATOR}){_VALUE_WORD}", rf"\1{MASK}"),
+    ),
+    (("bearer",), _compile_form(r"(\bbearer(?:\s|%20|\+){1,4})([a-z0-9._~+/=-]{6,})", _mask_bearer)),
+    (("basic",), _compile_form(r"(\bbasic(?:\s|%20|\+){1,4})([a-z0-9+/_-]{6,}={0,2})", _mask_basic)),
+    (_PREFIXES, _compile_form(rf"(?<![A-Za-z0-9])(?:{_PREFIXED})", _mask_prefixed, re.NOFLAG)),
+)
+
+
+def mask_forms(text: str) -> str:
+    """Return a text with `…` for what has the form of a secret."""
+    lower = text.lower()
+    for signs, mask in _SECRET_FORMS:
+        if any(sign in lower for sign in signs):
+            text = mask(text)
+    return text
+
 
 # What is shorter, or a word, cannot be masked wherever it stands without tearing other texts apart.
-_SHORTEST, _LONGEST_WORD = 6, 9
+_SHORTEST_SECRET, _LONGEST_PLAIN_WORD = 6, 9
 _MOST_KNOWN = 500
 _LEAST_ENCODED = 12
 # A service may spread a key over several fields: pieces of so many characters are masked, of keys that are long enough.
@@ -24,27 +144,27 @@ _PIECE, _LEAST_SPREAD, _STRIDE = 10, 20, 3
 
 _ASCII_LOWER = str.maketrans({letter: letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"})
 
-_known: tuple[str, ...] = ()  # replaced as a whole: texts are masked in threads too
-_remembering = Lock()
+_known_secrets: tuple[str, ...] = ()  # replaced as a whole: texts are masked in threads too
+_secrets_lock = Lock()
 
 
 def remember_secret(*secrets: str) -> None:
     """Have secrets masked from now on in this process; short ones and words are masked only by the form around them."""
-    global _known
-    with _remembering:
-        new = [secret for secret in secrets if _can_be_known(secret) and secret not in _known]
+    global _known_secrets
+    with _secrets_lock:
+        new = [secret for secret in secrets if _can_be_known(secret) and secret not in _known_secrets]
         if new:
-            _known = (*_known, *new)[-_MOST_KNOWN:]
+            _known_secrets = (*_known_secrets, *new)[-_MOST_KNOWN:]
 
 
 def _can_be_known(secret: str) -> bool:
-    is_word = secret.isalpha() and len(secret) <= _LONGEST_WORD
-    return len(secret) >= _SHORTEST and not is_word
+    is_word = secret.isalpha() and len(secret) <= _LONGEST_PLAIN_WORD
+    return len(secret) >= _SHORTEST_SECRET and not is_word
 
 
 def mask_secrets(text: str) -> str:
     """Return a text with `…` for each secret in it. JSON stays JSON: no quote and no backslash goes with one."""
-    if _known:
+    if _known_secrets:
         text = _mask_known(text)
     return mask_forms(text)
 
@@ -54,7 +174,7 @@ def mask_stored(text: str) -> str:
 
     It finds known secrets only as they are: those of an earlier version, and the URLs that are kept to be called.
     """
-    for secret in _known:
+    for secret in _known_secrets:
         text = text.replace(secret, MASK)
     return mask_forms(text)
 
@@ -65,11 +185,11 @@ def mask_values(value: Any) -> Any:
         case str():
             return mask_secrets(value)
         case {"name": str(name), "value": hidden, **others} if FIELD_NAME.fullmatch(name):
-            return {**mask_values(others), "name": name, "value": _hide(hidden)}
+            return {**mask_values(others), "name": name, "value": _mask_value(hidden)}
         case Mapping():
             return {mask_values(name): _mask_field(name, part) for name, part in value.items()}
         case (str(name), hidden) if FIELD_NAME.fullmatch(name):  # a header, as a pair
-            return [name, _hide(hidden)]
+            return [name, _mask_value(hidden)]
         case list() | tuple():
             return [mask_values(part) for part in value]
         case _:
@@ -77,22 +197,22 @@ def mask_values(value: Any) -> Any:
 
 
 def _mask_field(name: Any, value: Any) -> Any:
-    return _hide(value) if isinstance(name, str) and FIELD_NAME.fullmatch(name) else mask_values(value)
+    return _mask_value(value) if isinstance(name, str) and FIELD_NAME.fullmatch(name) else mask_values(value)
 
 
-def _hide(value: Any) -> Any:
+def _mask_value(value: Any) -> Any:
     """Mask what stands in a field for secrets, whatever it looks like."""
     if isinstance(value, list | tuple):
-        return [_hide(part) for part in value]
+        return [_mask_value(part) for part in value]
     return MASK if isinstance(value, str) and value else mask_values(value)
 
 
 @lru_cache(maxsize=2)
 def _list_spellings(known: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple({_Decoded(spelling).text for secret in known for spelling in _spell(secret)})
+    return tuple({_DecodedText(spelling).text for secret in known for spelling in _encode_secret(secret)})
 
 
-def _spell(secret: str) -> Iterable[str]:
+def _encode_secret(secret: str) -> Iterable[str]:
     """Yield a secret, what base64 makes of it wherever it stands in what is encoded, and hexadecimal."""
     yield secret
     yield secret.replace(" ", "+")
@@ -119,7 +239,7 @@ def _to_lower(text: str) -> str:
     return lower if len(lower) == len(text) else text.translate(_ASCII_LOWER)
 
 
-class _Decoded:
+class _DecodedText:
     """A text in lower case and without the escapes of URLs, JSON and HTML, which knows where in the original it is."""
 
     _ESCAPES = re.compile(
@@ -179,8 +299,8 @@ class _Decoded:
 
 
 def _mask_known(text: str) -> str:
-    decoded = _Decoded(text)
-    spans = [span for spelling in _list_spellings(_known) for span in decoded.find(spelling)]
+    decoded = _DecodedText(text)
+    spans = [span for spelling in _list_spellings(_known_secrets) for span in decoded.find(spelling)]
     spans += _find_pieces(decoded)
     masked: list[str] = []
     done = 0
@@ -191,9 +311,9 @@ def _mask_known(text: str) -> str:
     return "".join(masked) + text[done:] if masked else text
 
 
-def _find_pieces(decoded: _Decoded) -> Iterable[tuple[int, int]]:
+def _find_pieces(decoded: _DecodedText) -> Iterable[tuple[int, int]]:
     """Yield the parts of known secrets that are at least twelve characters long, and some shorter ones."""
-    pieces, text = _list_pieces(_known), decoded.text
+    pieces, text = _list_pieces(_known_secrets), decoded.text
     done = at = 0
     while pieces and at <= len(text) - _PIECE:
         if text[at : at + _PIECE] not in pieces:

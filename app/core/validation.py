@@ -1,20 +1,56 @@
-"""One sentence for a value that Pydantic refuses: which value, what is wrong, and what would be right."""
+"""Types of input for Pydantic, and one sentence for each value that Pydantic refuses."""
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_core import PydanticKnownError
 
 from app.core.masking import mask_secrets
-from app.core.text import escape_controls
+from app.core.text import escape_controls, find_control, find_control_in_lines, is_utf8, to_nfc
+
+
+def _refuse_boolean(kind: Literal["float_type", "int_type"]) -> BeforeValidator:
+    """Refuse true and false, which Python takes for 1 and 0; a number in quotes is accepted."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, bool):
+            raise PydanticKnownError(kind)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _refuse_controls(find: Callable[[str], str]) -> AfterValidator:
+    """Refuse what `find` finds, and lone surrogates, which UTF-8 cannot encode."""
+
+    def check(text: str) -> str:
+        if found := find(text):
+            raise ValueError(f"must not hold the character {found}")
+        if not is_utf8(text):
+            raise PydanticKnownError("string_unicode")
+        return text
+
+    return AfterValidator(check)
+
+
+InputNumber = Annotated[float, _refuse_boolean("float_type")]
+InputInteger = Annotated[int, _refuse_boolean("int_type")]
+InputLine = Annotated[str, _refuse_controls(find_control)]
+InputText = Annotated[str, _refuse_controls(find_control_in_lines)]
+NormalizedLine = Annotated[InputLine, AfterValidator(to_nfc)]
+NormalizedText = Annotated[InputText, AfterValidator(to_nfc)]
+
 
 _LONGEST_SHOWN = 40
 _LONGEST_NAME = 100
 _LARGEST_SHOWN = 10**_LONGEST_SHOWN  # Python writes no integer of thousands of digits
-_SECRETS = frozenset({"api_key"})
+_SECRET_FIELDS = frozenset({"api_key"})
 
 # What a value of each kind must be, by the first word of Pydantic's error types.
-_KINDS = {
+_TYPE_NAMES = {
     "int": "a whole number",
     "float": "a number",
     "decimal": "a number",
@@ -81,7 +117,7 @@ def describe_problem(name: str, problem: Mapping[str, Any], fields: Iterable[str
     expected = _describe_expected(kind, context)
     if not expected:
         return f"{name} cannot be accepted"
-    return f"{name} must be {expected}{'' if name in _SECRETS else _describe_value(problem)}"
+    return f"{name} must be {expected}{'' if name in _SECRET_FIELDS else _describe_value(problem)}"
 
 
 def _describe_length(limit: str, sentence: str, context: Mapping[str, Any]) -> str:
@@ -97,7 +133,7 @@ def _describe_expected(kind: str, context: Mapping[str, Any]) -> str:
     if kind == "string_unicode":
         return "text that UTF-8 can hold"
     if kind not in _LIMITS:
-        return _KINDS.get(kind.partition("_")[0], "")
+        return _TYPE_NAMES.get(kind.partition("_")[0], "")
     try:
         return _LIMITS[kind].format(**{key: _show_limit(limit) for key, limit in context.items()})
     except KeyError:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from app.embedded.errors import EmbeddedError
+from app.embedded.data_folder import EmbeddedError
 
 CACHE = Path("/var/cache/videomoments")
 

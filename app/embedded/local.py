@@ -10,9 +10,8 @@ from pydantic import SecretStr
 
 from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
-from app.core.private import prepare_data_folder
-from app.embedded.errors import FolderTaken
-from app.embedded.lock import Address
+from app.core.private_files import prepare_data_folder
+from app.embedded.data_folder import FolderTaken, ServerAddress
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.server import Server
 from app.embedded.valkey import EmbeddedValkey
@@ -87,7 +86,7 @@ def _set(stack: ExitStack, variable: str, value: str) -> None:
 def _own(stack: ExitStack, server: Server, *, wait_for_guests: bool) -> str:
     """Start the server, and publish its address from when it answers until it is about to stop."""
     stack.enter_context(server)
-    stack.enter_context(Address(server.address_path).publish(server.url, wait_for_guests=wait_for_guests))
+    stack.enter_context(ServerAddress(server.address_path).publish(server.url, wait_for_guests=wait_for_guests))
     return server.url
 
 
@@ -107,7 +106,7 @@ def _join_or_own(stack: ExitStack, server: Server) -> str:
 
 def _join(stack: ExitStack, server: Server) -> str | None:
     with ExitStack() as visit, suppress(OSError):
-        url = visit.enter_context(Address(server.address_path).join())
+        url = visit.enter_context(ServerAddress(server.address_path).join())
         if url is not None:
             server.connect(url).close()  # it may have died by itself
             stack.push(visit.pop_all())

@@ -1,33 +1,155 @@
-"""A PostgreSQL of one's own."""
+"""A PostgreSQL of one's own: its data folder, its roles and who may connect."""
 
+import base64
+import hashlib
+import hmac
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from app.core.private import private_opener
-from app.embedded.account import account_for, is_root, require_name
+from app.core.private_files import private_opener
 from app.embedded.binaries import POSTGRES
-from app.embedded.errors import EmbeddedError
-from app.embedded.postgres_access import (
-    ROLE,
-    SUPERUSER,
-    host_based_access,
-    list_databases,
-    objects_script,
-    role_script,
-)
-from app.embedded.process import end, last_words
+from app.embedded.data_folder import EmbeddedError
+from app.embedded.process import account_for, end_process, is_root, last_words, require_name
 from app.embedded.server import Server
+
+ROLE = "videomoments"
+SUPERUSER = "postgres"  # of initdb, which only single-user mode becomes
+
+_SCRAM_ITERATIONS = 4096
+_SCRAM_SALT_BYTES = 16
+
+# It may make databases, for tests, checks and restores. Everything else is what its objects need.
+_ROLE_SCRIPT = """
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+        CREATE ROLE {role};
+    END IF;
+END
+$$;
+
+ALTER ROLE {role} LOGIN CREATEDB NOSUPERUSER NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD '{verifier}';
+
+ALTER ROLE {superuser} PASSWORD {superusers};
+
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN SELECT datname FROM pg_database WHERE NOT datistemplate AND datdba = {superuser_oid} LOOP
+        EXECUTE format('ALTER DATABASE %I OWNER TO {role}', name);
+    END LOOP;
+END
+$$;
+
+SELECT encode(convert_to(datname, 'UTF8'), 'hex') AS {column}
+FROM pg_database WHERE NOT datistemplate AND datconnlimit <> -2;
+
+"""
+
+# What CREATE made for the superuser, and what is not part of PostgreSQL or of an extension. What belongs to a column
+# or a table follows that. Subscriptions, event triggers and foreign-data wrappers must stay a superuser's.
+_OBJECTS_SCRIPT = """
+DO $$
+DECLARE
+    object record;
+BEGIN
+    FOR object IN
+        SELECT replace(type, 'statistics object', 'statistics') AS type, identity
+        FROM (
+            SELECT 'pg_namespace'::regclass AS class, oid, '' AS kind FROM pg_namespace
+            WHERE nspowner = {superuser_oid} AND nspname NOT LIKE 'pg\\_%'
+            UNION ALL SELECT 'pg_class'::regclass, oid, relkind FROM pg_class
+            WHERE relowner = {superuser_oid} AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND relpersistence <> 't'
+            UNION ALL SELECT 'pg_proc'::regclass, oid, '' FROM pg_proc WHERE proowner = {superuser_oid}
+            UNION ALL SELECT 'pg_type'::regclass, oid, '' FROM pg_type WHERE typowner = {superuser_oid}
+            UNION ALL SELECT 'pg_collation'::regclass, oid, '' FROM pg_collation WHERE collowner = {superuser_oid}
+            UNION ALL SELECT 'pg_conversion'::regclass, oid, '' FROM pg_conversion WHERE conowner = {superuser_oid}
+            UNION ALL SELECT 'pg_operator'::regclass, oid, '' FROM pg_operator WHERE oprowner = {superuser_oid}
+            UNION ALL SELECT 'pg_opfamily'::regclass, oid, '' FROM pg_opfamily WHERE opfowner = {superuser_oid}
+            UNION ALL SELECT 'pg_opclass'::regclass, oid, '' FROM pg_opclass WHERE opcowner = {superuser_oid}
+            UNION ALL SELECT 'pg_ts_config'::regclass, oid, '' FROM pg_ts_config WHERE cfgowner = {superuser_oid}
+            UNION ALL SELECT 'pg_ts_dict'::regclass, oid, '' FROM pg_ts_dict WHERE dictowner = {superuser_oid}
+            UNION ALL SELECT 'pg_statistic_ext'::regclass, oid, '' FROM pg_statistic_ext
+            WHERE stxowner = {superuser_oid}
+            UNION ALL SELECT 'pg_publication'::regclass, oid, '' FROM pg_publication WHERE pubowner = {superuser_oid}
+            UNION ALL SELECT 'pg_largeobject'::regclass, oid, '' FROM pg_largeobject_metadata
+            WHERE lomowner = {superuser_oid}
+        ) owned
+        CROSS JOIN LATERAL pg_identify_object(class, oid, 0)
+        WHERE (oid >= {first_oid} OR type = 'large object') AND NOT EXISTS (
+            SELECT FROM pg_depend
+            WHERE classid = class AND objid = oid AND objsubid = 0
+              AND (deptype IN ('e', 'i') OR deptype = 'a' AND kind = 'S')
+        )
+    LOOP
+        EXECUTE format('ALTER %s %s OWNER TO {role}', object.type, object.identity);
+    END LOOP;
+END
+$$;
+
+"""
+
+_SUPERUSER_OID = 10  # BOOTSTRAP_SUPERUSERID of PostgreSQL
+_FIRST_OID = 16384  # FirstNormalObjectId: smaller ones are PostgreSQL's own
+_DATABASE_COLUMN = "videomoments_database"
+
+
+def host_based_access(password: str, *, superuser: bool) -> str:
+    """Return `pg_hba.conf`. It names the password by its hash, so that another one is seen to need `role_script`."""
+    who = "all" if superuser else ROLE
+    return (
+        "# Written at the start of the embedded PostgreSQL: only its own role may connect.\n"
+        f"# password {hashlib.sha256(password.encode()).hexdigest()}\n"
+        f"local all {who} scram-sha-256\n"
+        f"host all {who} 127.0.0.1/32 scram-sha-256\n"
+    )
+
+
+def role_script(password: str, *, superuser: bool) -> str:
+    """Return what makes the role, sets its password and gives it the databases; it prints `list_databases`' input."""
+    return _ROLE_SCRIPT.format(
+        role=ROLE,
+        superuser=SUPERUSER,
+        superuser_oid=_SUPERUSER_OID,
+        verifier=_scram_verifier(password),
+        superusers=f"'{_scram_verifier(password)}'" if superuser else "NULL",
+        column=_DATABASE_COLUMN,
+    )
+
+
+def objects_script() -> str:
+    """Return what gives the role everything that the superuser has created in a database."""
+    return _OBJECTS_SCRIPT.format(role=ROLE, superuser_oid=_SUPERUSER_OID, first_oid=_FIRST_OID)
+
+
+def list_databases(output: Iterable[str]) -> list[str]:
+    """Return the names of databases in what single-user mode has printed."""
+    found = (line.partition(f"{_DATABASE_COLUMN} = ")[2].split('"') for line in output)
+    return [bytes.fromhex(words[1]).decode() for words in found if len(words) > 1]
+
+
+def _scram_verifier(password: str) -> str:
+    """Return what PostgreSQL stores of a password (RFC 5803), so that no log of a statement shows it."""
+    salt = secrets.token_bytes(_SCRAM_SALT_BYTES)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _SCRAM_ITERATIONS)
+    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    salt_text, stored, served = (base64.b64encode(part).decode() for part in (salt, stored_key, server_key))
+    return f"SCRAM-SHA-256${_SCRAM_ITERATIONS}:{salt_text}${stored}:{served}"
+
 
 # PostgreSQL's own C.UTF-8, which is the same on every platform: macOS has none.
 _LOCALE = ("-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 _INITDB = ("-U", SUPERUSER, "-A", "reject", *_LOCALE, "--no-instructions")
-_ACCESS = "pg_hba.conf"
+_ACCESS_FILE = "pg_hba.conf"
 _PORT_OF_SOCKETS = 5432  # part of their name
 _SINGLE_USER = ("--single", "-j", "-c", "exit_on_error=on")
 
@@ -86,7 +208,7 @@ class EmbeddedPostgres(Server):
             "port": str(port or _PORT_OF_SOCKETS),
             "unix_socket_directories": "" if self.socket_path is None else ".",  # the data folder
             "unix_socket_permissions": "0700",
-            "hba_file": f"{self._as_seen_by_server(self.data_dir)}/{_ACCESS}",  # whatever the folder says
+            "hba_file": f"{self._as_seen_by_server(self.data_dir)}/{_ACCESS_FILE}",  # whatever the folder says
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(program), "-D", self._as_seen_by_server(self.data_dir), *options]
@@ -128,7 +250,7 @@ class EmbeddedPostgres(Server):
 
     def _is_restricted(self, folder: Path) -> bool:
         """Whether a start of this version came to its end there, and with the password that is kept."""
-        access = folder / _ACCESS
+        access = folder / _ACCESS_FILE
         return access.is_file() and access.read_text("utf-8", "replace") == self._access()
 
     def _access(self) -> str:
@@ -148,7 +270,7 @@ class EmbeddedPostgres(Server):
 
     def _write_access(self, folder: Path) -> None:
         """Write `pg_hba.conf` as a whole, and last: it says that the role is as it should be."""
-        owner, draft = folder.stat(), folder / f"{_ACCESS}.draft"
+        owner, draft = folder.stat(), folder / f"{_ACCESS_FILE}.draft"
         draft.unlink(missing_ok=True)
         with open(draft, "x", encoding="utf-8", opener=private_opener) as file:
             file.write(self._access())
@@ -156,7 +278,7 @@ class EmbeddedPostgres(Server):
                 os.chown(file.fileno(), owner.st_uid, owner.st_gid)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(folder / _ACCESS)
+        draft.replace(folder / _ACCESS_FILE)
         _sync_folder(folder)
 
     def _run(self, what: str, command: Sequence[str], folder: Path, text: str = "") -> None:
@@ -164,7 +286,7 @@ class EmbeddedPostgres(Server):
         try:
             status = process.wait()
         finally:
-            end(process, (), 0)
+            end_process(process, (), 0)
         if status != 0:
             raise EmbeddedError(f"{what} failed: {last_words(self.log_path)} (more in {self.log_path}).")
 
@@ -185,7 +307,7 @@ class EmbeddedPostgres(Server):
     def _remove_stale_pid_file(self) -> None:
         """PostgreSQL takes any live process of that number for a server; who holds the lock knows better."""
         number = _read_pid_file(self.data_dir)[:1]
-        if number and _works_in(number[0], self.data_dir):
+        if number and _runs_in(number[0], self.data_dir):
             raise EmbeddedError(
                 f"{self.data_dir} is in use by process {number[0]}, a PostgreSQL started by other means."
             )
@@ -201,7 +323,7 @@ def _read_pid_file(data_dir: Path) -> list[str]:
         return []
 
 
-def _works_in(pid: str, folder: Path) -> bool:
+def _runs_in(pid: str, folder: Path) -> bool:
     """Whether Linux knows a process `pid` whose working folder is `folder`."""
     try:
         return os.path.samefile(f"/proc/{pid}/cwd", folder)

@@ -1,4 +1,4 @@
-"""A server as a child process: how it begins, how it ends, what it said."""
+"""An embedded server as a child process: its account, its start and end, and its last words."""
 
 import os
 import re
@@ -7,21 +7,88 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from app.core.private import private_opener
-from app.embedded.account import Account
+from app.core.private_files import private_opener
+from app.embedded.data_folder import EmbeddedError
+
+if sys.platform != "win32":  # Windows shall come as far as the sentence on missing wheels
+    import pwd
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAccount:
+    """Whom root becomes before it runs a server."""
+
+    uid: int
+    gid: int
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def nobody_account() -> ServerAccount:
+    """The account for a new folder. initdb wants one with a passwd entry, so a free number would not do."""
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        raise EmbeddedError(
+            "PostgreSQL does not run as root and there is no user nobody to run it: "
+            "start as another user, or set DATABASE_URL and REDIS_URL to servers of your own."
+        ) from None
+    return ServerAccount(entry.pw_uid, entry.pw_gid)
+
+
+def require_own(folder: Path) -> None:
+    """Root may serve anybody's folder, anybody else only his own."""
+    owner = folder.stat().st_uid
+    if owner != os.geteuid() and not is_root():
+        raise EmbeddedError(
+            f"{folder} belongs to user {owner} and you are user {os.geteuid()}: "
+            "start as the one it belongs to, or move it away."
+        )
+
+
+def require_name() -> None:
+    """initdb looks its user up: one that only a number makes, as of `docker run --user 12345`, will not do."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise EmbeddedError(
+            f"PostgreSQL cannot make a database as user {os.geteuid()}, who has no entry in /etc/passwd: "
+            "start as a user who has one, or set DATABASE_URL and REDIS_URL to servers of your own."
+        ) from None
+
+
+def account_for(folder: Path) -> ServerAccount | None:
+    """The account that serves `folder`, None for the user as he is. Root gives away a folder that is root's own."""
+    if not is_root():
+        return None
+    owner = folder.stat()
+    if owner.st_uid != 0:
+        return ServerAccount(owner.st_uid, owner.st_gid)
+    _give_folder(folder, nobody_account())
+    return nobody_account()
+
+
+def _give_folder(folder: Path, account: ServerAccount) -> None:
+    for top, folders, files in os.walk(folder, topdown=False):
+        for name in (*folders, *files, "."):
+            os.chown(Path(top, name), account.uid, account.gid, follow_symlinks=False)
+
 
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _STAMP = re.compile(r"^\d{4}-\S+ \S+ \S+ \[\d+\] |^\d+:[A-Z] .{20,30}? [#*.-] ")
-_TELLING = re.compile(r"FATAL:|PANIC:|DETAIL:|error:|^\d+:[A-Z] .{20,30}? # ")
+_FAILURE_LINE = re.compile(r"FATAL:|PANIC:|DETAIL:|error:|^\d+:[A-Z] .{20,30}? # ")
 
 
-def launch(
+def launch_process(
     command: Sequence[str],
     *,
     folder: Path,
-    account: Account | None,
+    account: ServerAccount | None,
     log: Path,
     lock: int,
     death_signal: signal.Signals,
@@ -37,7 +104,7 @@ def launch(
         process = subprocess.Popen(  # noqa: S603  the command is our own
             [*launcher, *command],
             cwd=folder,
-            env=_environment(),
+            env=_server_environment(),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -50,7 +117,7 @@ def launch(
     return process
 
 
-def end(process: subprocess.Popen[bytes], signals: Sequence[signal.Signals], grace_seconds: float) -> None:
+def end_process(process: subprocess.Popen[bytes], signals: Sequence[signal.Signals], grace_seconds: float) -> None:
     """Send each signal in turn with `grace_seconds` to obey, then kill. The process is gone and reaped on return."""
     try:
         for number in signals:
@@ -66,11 +133,11 @@ def end(process: subprocess.Popen[bytes], signals: Sequence[signal.Signals], gra
 def last_words(log: Path) -> str:
     """The last two lines of a log that tell why, without their time stamps."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    telling = [line for line in lines if _TELLING.search(line)] or lines
+    telling = [line for line in lines if _FAILURE_LINE.search(line)] or lines
     return "; ".join(_STAMP.sub("", line) for line in telling[-2:]) or "it said nothing"
 
 
-def _environment() -> dict[str, str]:
+def _server_environment() -> dict[str, str]:
     """What a program needs, and nothing else: settings hold passwords and keys, and the account may not be this user.
 
     Messages are in English: some are looked for.

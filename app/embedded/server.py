@@ -14,12 +14,17 @@ from types import TracebackType
 from typing import ClassVar, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from app.embedded.account import Account, account_for, is_root, require_own
 from app.embedded.binaries import Wheel, find_program, readable_program
-from app.embedded.errors import EmbeddedError, PortTaken
-from app.embedded.lock import FolderLock
-from app.embedded.process import end, last_words, launch
-from app.embedded.secret import keep_password
+from app.embedded.data_folder import EmbeddedError, FolderLock, PortTaken, keep_password
+from app.embedded.process import (
+    ServerAccount,
+    account_for,
+    end_process,
+    is_root,
+    last_words,
+    launch_process,
+    require_own,
+)
 
 _POLL_SECONDS = 0.01
 _PORT_ATTEMPTS = 5
@@ -113,7 +118,7 @@ class Server(ABC):
         self._process = self._lock = None
         try:
             if process is not None:
-                end(process, self._stop_signals(), self.grace_seconds)
+                end_process(process, self._stop_signals(), self.grace_seconds)
         finally:
             if lock is not None:
                 lock.close()
@@ -188,10 +193,10 @@ class Server(ABC):
         self._wait_until_ready(self._process)
 
     def _launch(
-        self, command: Sequence[str], folder: Path, account: Account | None, text: str = ""
+        self, command: Sequence[str], folder: Path, account: ServerAccount | None, text: str = ""
     ) -> subprocess.Popen[bytes]:
         assert self._lock is not None  # noqa: S101  nothing is launched before it
-        return launch(
+        return launch_process(
             command,
             folder=folder,
             account=account,

@@ -1,20 +1,189 @@
-"""`python -m app import DIR`: its arguments and its exit status."""
+"""`python -m app import DIR`: its arguments, progress, summary and exit status."""
 
 import argparse
 import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
 
 from app.core.config import Settings
 from app.core.console import open_console
 from app.core.errors import VideoMomentsError
-from app.importer.importing import ImportOptions, Progress, import_library
-from app.importer.layout import NoLibrary, find_root
-from app.importer.progress import BarProgress, LogProgress
-from app.importer.report import Report
-from app.importer.summary import print_summary
+from app.core.masking import mask_secrets
+from app.importer.importing import ImportOptions, ImportProgress, import_library
+from app.importer.legacy_files import NoLibrary, find_root
+from app.importer.report import Kind, Report
 from app.storage import open_storage
+
+_log = logging.getLogger("app.importer")
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class BarProgress:
+    """A bar for the videos, and one for the bytes where files are copied."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), _AmountColumn(), TimeRemainingColumn())
+        self._bar = Bar(*columns, console=console, transient=True)
+        self._videos = self._bar.add_task("Importing", total=None, rows=0)
+        self._files = self._bar.add_task("Copying", total=None, visible=False)
+
+    def begin(self, videos: int, size: int) -> None:
+        self._bar.update(self._videos, total=videos)
+        self._bar.update(self._files, total=size, visible=size > 0)
+        self._bar.start()
+
+    def advance(self, report: Report) -> None:
+        self._bar.update(self._videos, advance=1, rows=report.rows)
+
+    def copy(self, size: int) -> None:
+        self._bar.update(self._files, advance=size)
+
+    def end(self) -> None:
+        self._bar.stop()
+
+
+class _AmountColumn(ProgressColumn):
+    """Videos and rows, or bytes and bytes per second."""
+
+    def render(self, task: Task) -> Text:
+        if "rows" in task.fields:
+            return Text(f"{task.completed:.0f}/{task.total or 0:.0f} videos, {task.fields['rows']:,} rows")
+        rate = decimal(int(task.finished_speed or task.speed or 0))
+        return Text(f"{decimal(int(task.completed))} of {decimal(int(task.total or 0))}, {rate}/s")
+
+
+class LogProgress:
+    """A line in the log every few seconds."""
+
+    def __init__(self) -> None:
+        self._videos = self._done = self._rows = 0
+        self._size = self._copied = 0
+        self._began = self._spoken = time.monotonic()
+
+    def begin(self, videos: int, size: int) -> None:
+        self._videos, self._size = videos, size
+        self._began = time.monotonic()
+        _log.info("Importing %s videos%s", videos, f" and copying {decimal(size)}" if size else "")
+
+    def advance(self, report: Report) -> None:
+        self._done, self._rows = self._done + 1, report.rows
+        self._speak()
+
+    def copy(self, size: int) -> None:
+        self._copied += size
+        self._speak()
+
+    def end(self) -> None:
+        _log.info("Went through %s of %s videos", self._done, self._videos)
+
+    def _speak(self) -> None:
+        now = time.monotonic()
+        if now - self._spoken < _SECONDS_BETWEEN_LINES:
+            return
+        self._spoken = now
+        copied = ""
+        if self._size:
+            rate = decimal(int(self._copied / (now - self._began)))
+            copied = f", copied {decimal(self._copied)} of {decimal(self._size)}, {rate}/s"
+        _log.info("Imported %s of %s videos, %s rows%s", self._done, self._videos, self._rows, copied)
+
+
+_LINES_PER_KIND = 10
+_LONGEST_CONTENT = 120
+
+_MEANINGS = {
+    Kind.FAILED: "videos failed: nothing of them was written",
+    Kind.REFUSED: "refused: cannot enter the tables",
+    Kind.RENAMED: "renamed: stored under another id",
+    Kind.MERGED: "merged: say the same as another row",
+    Kind.CHANGED: "changed: stored with another value",
+    Kind.DROPPED: "dropped: values without a column",
+    Kind.MISSING: "videos without a file",
+    Kind.ORPHAN: "files that belong to nothing",
+    Kind.KEPT: "kept: rows that the files do not account for",
+}
+
+
+def print_summary(report: Report, console: Console) -> None:
+    """Print what was imported and what was not. The whole of it is in the report's JSON."""
+    _print_tables(report, console)
+    for line in _describe_files(report):
+        console.print(line, markup=False)
+    lines = _first_lines(report)
+    for kind in Kind:
+        if count := report.counts[kind]:
+            console.print()
+            console.print(f"{count:,} {_MEANINGS[kind]}", markup=False)
+            for line in lines[kind]:
+                console.print(f"  {mask_secrets(line)}", markup=False)
+            if count > len(lines[kind]):
+                console.print(f"  … and {count - len(lines[kind]):,} more: --report FILE writes them all", markup=False)
+
+
+def _print_tables(report: Report, console: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("table")
+    for title in ("new", "changed", "unchanged"):
+        table.add_column(title, justify="right")
+    for name, count in report.tables.items():
+        table.add_row(name, f"{count.new:,}", f"{count.changed:,}", f"{count.unchanged:,}")
+    console.print(table)
+    speed = f"{report.rows:,} rows of {report.videos:,} videos in {report.seconds:.1f} s"
+    mode = "Dry run, nothing was written: " if report.dry_run else ""
+    console.print()
+    console.print(f"{mode}{speed}, {report.rows_per_second:,.0f} rows/s", markup=False)
+
+
+def _describe_files(report: Report) -> Iterator[str]:
+    if report.copy:
+        copied, verb = report.copied, "to be copied" if report.dry_run else "copied"
+        new, old = _count_files(copied.new_files, copied.new_bytes), _count_files(copied.old_files, copied.old_bytes)
+        yield f"{new} {verb}, {old} already there"
+        if report.elsewhere:
+            yield f"{report.elsewhere:,} rows name files in buckets or on other hosts, which are not copied"
+    if report.in_place:
+        yield f"{report.in_place:,} files are served from where they lie; {_explain_folders(report)}"
+
+
+def _count_files(count: int, size: int) -> str:
+    return f"{count:,} files ({decimal(size)})"
+
+
+def _explain_folders(report: Report) -> str:
+    setting = f"LIBRARY_DIRS={','.join(map(str, report.folders))}"
+    if report.note_problem:
+        return f"the server needs {setting}, because this failed: {report.note_problem}"
+    return f"a server with another DATA_DIR needs {setting}"
+
+
+def _first_lines(report: Report) -> dict[Kind, list[str]]:
+    lines: dict[Kind, list[str]] = {kind: [] for kind in Kind}
+    for entry in report.entries():
+        if len(lines[Kind(entry["kind"])]) < _LINES_PER_KIND:
+            lines[Kind(entry["kind"])].append(_entry_line(entry))
+    return lines
+
+
+def _entry_line(entry: dict[str, Any]) -> str:
+    place = entry.get("file") or entry.get("video") or ""
+    row = f" row {entry['row']}" if "row" in entry else ""
+    content = json.dumps(entry["content"], ensure_ascii=False) if "content" in entry else ""
+    if len(content) > _LONGEST_CONTENT:
+        content = content[:_LONGEST_CONTENT] + "…"
+    # A file's name may hold half a surrogate pair, which no terminal can print.
+    return f"{place}{row}: {entry['reason']} {content}".rstrip().encode(errors="backslashreplace").decode()
+
 
 _DESCRIPTION = """Bring a library of the previous backend into the database: videos, transcripts, moments, thumbnails,
 clips, the URL registry and the pipeline history. Nothing in DIR is changed, and importing again changes nothing.
@@ -36,7 +205,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Import, print the summary, and return the exit status."""
     console, errors = open_console(), open_console(stderr=True)
-    progress: Progress = BarProgress(errors) if errors.is_terminal else LogProgress()
+    progress: ImportProgress = BarProgress(errors) if errors.is_terminal else LogProgress()
     try:
         report = asyncio.run(_import(options, settings, progress))
     except VideoMomentsError as error:
@@ -48,7 +217,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         return 0 if is_written and report.is_complete else 1
 
 
-async def _import(options: argparse.Namespace, settings: Settings, progress: Progress) -> Report:
+async def _import(options: argparse.Namespace, settings: Settings, progress: ImportProgress) -> Report:
     how = ImportOptions(options.dry_run, options.bucket, options.copy)
     storage = open_storage(settings)
     try:

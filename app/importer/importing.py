@@ -1,4 +1,4 @@
-"""The run of an import: one reader in the order of the identifiers, a few writers, one transaction for each video."""
+"""An import: one reader in the order of the identifiers, a few writers, one transaction per video."""
 
 import asyncio
 import contextlib
@@ -15,18 +15,14 @@ from app.core.errors import DatabaseUnavailable, FileMissing, StorageFull, Stora
 from app.database import connect
 from app.database.catalog import read_database_condition
 from app.database.errors import READ_ONLY, connection_error, domain_error
-from app.importer.clips import clip_name
-from app.importer.configs import KnownConfigs
-from app.importer.copying import Copier
-from app.importer.failures import failure_reason
-from app.importer.layout import REGISTRY, Library, VideoFiles, find_root, scan_library
-from app.importer.noting import check_addresses, check_folders, note_library
-from app.importer.places import Finder
-from app.importer.preparing import PreparedVideo, prepare_video
-from app.importer.reading import Unreadable, read_json
-from app.importer.registry import Source, parse_registry
+from app.importer.legacy_files import REGISTRY, Library, UnreadableFile, VideoFiles, find_root, read_json, scan_library
+from app.importer.legacy_records import VideoSource, parse_registry
+from app.importer.locations import FileCopier, LocationFinder, check_addresses, check_folders, note_library
+from app.importer.moment_rows import KnownConfigs
+from app.importer.moments import clip_name
+from app.importer.prepared_videos import PreparedVideo, prepare_video
 from app.importer.report import Entry, Kind, Notes, Report
-from app.importer.writer import Writer, WriterOptions
+from app.importer.video_rows import VideoWriter, VideoWriterOptions, describe_failure
 from app.repositories import VideoRepository
 from app.storage import Storage
 
@@ -51,7 +47,7 @@ class ImportOptions:
     copy: bool = False
 
 
-class Progress(Protocol):
+class ImportProgress(Protocol):
     """What wants to know how far an import is; `size` counts the bytes of files that are copied."""
 
     def begin(self, videos: int, size: int) -> None: ...
@@ -64,7 +60,7 @@ class Progress(Protocol):
 
 
 async def import_library(
-    settings: Settings, storage: Storage, directory: Path, options: ImportOptions, progress: Progress
+    settings: Settings, storage: Storage, directory: Path, options: ImportOptions, progress: ImportProgress
 ) -> Report:
     """Import the legacy library in `directory`, or in the `static` inside it, and say what was done.
 
@@ -114,7 +110,7 @@ class _Import:
         storage: Storage,
         root: Path,
         options: ImportOptions,
-        progress: Progress,
+        progress: ImportProgress,
         report: Report,
     ) -> None:
         self._root = root
@@ -122,8 +118,10 @@ class _Import:
         self._report = report
         self._known = KnownConfigs()
         self._is_copying = options.copy
-        copier = Copier(storage, report.copied, progress.copy, options.dry_run) if options.copy else None
-        self._options = WriterOptions(settings, Finder(storage), options.dry_run, options.bucket, self._known, copier)
+        copier = FileCopier(storage, report.copied, progress.copy, options.dry_run) if options.copy else None
+        self._options = VideoWriterOptions(
+            settings, LocationFinder(storage), options.dry_run, options.bucket, self._known, copier
+        )
         self._storage = storage
         self._gone: DatabaseUnavailable | None = None
 
@@ -148,7 +146,7 @@ class _Import:
     def _stopped(self, error: Exception, videos: int) -> ImportStopped:
         return ImportStopped(f"{error} ({self._report.videos} of {videos} videos are in; import again to go on)")
 
-    def _scan(self) -> tuple[dict[str, Source], Library]:
+    def _scan(self) -> tuple[dict[str, VideoSource], Library]:
         notes = Notes(None, None)
         sources = _read_registry(self._root, notes.about(REGISTRY))
         library = scan_library(self._root, set(sources), notes)
@@ -158,7 +156,7 @@ class _Import:
         return sources, library
 
     async def _read_all(
-        self, library: Library, sources: dict[str, Source], queue: asyncio.Queue[PreparedVideo | None]
+        self, library: Library, sources: dict[str, VideoSource], queue: asyncio.Queue[PreparedVideo | None]
     ) -> None:
         """Read the videos one by one. Which of two videos keeps an id that both have depends on their order alone."""
         owners: dict[str, str] = {}
@@ -179,7 +177,9 @@ class _Import:
             Entry(Kind.ORPHAN, "a clip of no moment", f"moment_clips/{name}") for name in sorted(unclaimed)
         )
 
-    async def _prepare(self, files: VideoFiles, library: Library, sources: dict[str, Source]) -> PreparedVideo | None:
+    async def _prepare(
+        self, files: VideoFiles, library: Library, sources: dict[str, VideoSource]
+    ) -> PreparedVideo | None:
         try:
             return await asyncio.to_thread(prepare_video, files, library, sources.get(files.identifier))
         except Exception as error:  # whatever it is, it is this video's and not the next one's
@@ -187,12 +187,12 @@ class _Import:
             return None
 
     async def _write_all(self, queue: asyncio.Queue[PreparedVideo | None]) -> None:
-        writer = Writer(self._options)
+        writer = VideoWriter(self._options)
         async with contextlib.aclosing(writer):
             while (prepared := await queue.get()) is not None:
                 await self._write(writer, prepared)
 
-    async def _write(self, writer: Writer, prepared: PreparedVideo) -> None:
+    async def _write(self, writer: VideoWriter, prepared: PreparedVideo) -> None:
         try:
             if self._gone is not None:
                 raise self._gone
@@ -213,13 +213,13 @@ class _Import:
             self._progress.advance(self._report)
 
     def _fail(self, identifier: str, error: Exception) -> None:
-        reason = failure_reason(error)
+        reason = describe_failure(error)
         _log.error("%s was not imported: %s", identifier, reason)
         self._report.add([Entry(Kind.FAILED, reason, video=identifier)])
         self._progress.advance(self._report)
 
 
-def _read_registry(root: Path, notes: Notes) -> dict[str, Source]:
+def _read_registry(root: Path, notes: Notes) -> dict[str, VideoSource]:
     path = root / REGISTRY
     if not path.exists():
         return {}
@@ -228,6 +228,6 @@ def _read_registry(root: Path, notes: Notes) -> dict[str, Source]:
         document = read_json(path)
         content = document.value
         return parse_registry(document, notes)
-    except Unreadable as error:
+    except UnreadableFile as error:
         notes.add(Kind.REFUSED, str(error), content)
         return {}

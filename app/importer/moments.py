@@ -1,17 +1,17 @@
-"""Where each row of a legacy moments file goes: which rows are one, what each is called, and who its parent is.
-
-Legacy ids are hashes of a moment's times. They repeat inside a file and between videos, rows name themselves as their
-parent, and the oldest rows have no id. Nothing here asks the database anything.
-"""
+"""Which moment and which clip each row of a legacy moments file stands for."""
 
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from app.importer.legacy_files import read_text
+from app.importer.moments_file import LegacyMoment
 from app.importer.report import Kind, Notes
-from app.importer.rows import LegacyMoment
+from app.models.rows import CLIP_PADDING_SECONDS
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,20}")
 
@@ -38,12 +38,12 @@ def merge_duplicates(moments: Sequence[LegacyMoment], notes: Notes) -> list[Lega
     """Return the rows without plain duplicates: same id, parent, times, title and config. The first one stays."""
     kept: dict[tuple[object, ...], LegacyMoment] = {}
     for moment in moments:
-        key = (*_identity(moment), moment.title, moment.config_key, moment.model)
+        key = (*_moment_identity(moment), moment.title, moment.config_key, moment.model)
         first = kept.setdefault(key, moment)
         if first is not moment:
             clip_path, clip_url = first.clip_path or moment.clip_path, first.clip_url or moment.clip_url
             kept[key] = replace(first, clip_path=clip_path, clip_url=clip_url)
-            notes.add(Kind.MERGED, f"says the same as row {first.row}", _content(moment), row=moment.row)
+            notes.add(Kind.MERGED, f"says the same as row {first.row}", _moment_content(moment), row=moment.row)
     return list(kept.values())
 
 
@@ -74,7 +74,7 @@ def prefer_original(moments: Sequence[LegacyMoment], places: Sequence[int]) -> i
     return min(places, key=lambda place: (moments[place].is_refined, place))
 
 
-def places_by_legacy_id(moments: Sequence[LegacyMoment]) -> dict[str, list[int]]:
+def positions_by_legacy_id(moments: Sequence[LegacyMoment]) -> dict[str, list[int]]:
     places: dict[str, list[int]] = defaultdict(list)
     for place, moment in enumerate(moments):
         if moment.legacy_id is not None:
@@ -109,7 +109,7 @@ class _Namer:
     def _keep_legacy_ids(self) -> list[tuple[int, str]]:
         return [
             (holder, legacy_id)
-            for legacy_id, places in places_by_legacy_id(self._moments).items()
+            for legacy_id, places in positions_by_legacy_id(self._moments).items()
             if self._is_usable(legacy_id) and not self._was_renamed(holder := self._holder(legacy_id, places))
         ]
 
@@ -122,7 +122,7 @@ class _Namer:
         return min(
             places,
             key=lambda place: (
-                _times(self._moments[place]) != stored,
+                _moment_times(self._moments[place]) != stored,
                 self._moments[place].is_refined,
                 place,
             ),
@@ -131,7 +131,7 @@ class _Namer:
     def _was_renamed(self, place: int) -> bool:
         """Whether an earlier import had to rename the row, though its id is free, or without a row, by now."""
         moment = self._moments[place]
-        holds_it = moment.legacy_id is not None and self._stored.get(moment.legacy_id) == _times(moment)
+        holds_it = moment.legacy_id is not None and self._stored.get(moment.legacy_id) == _moment_times(moment)
         return not holds_it and self._made[place](0) in self._stored
 
 
@@ -140,13 +140,13 @@ def _make_identifiers(moments: Sequence[LegacyMoment], video: str) -> list[Calla
     seen: Counter[tuple[object, ...]] = Counter()
     makers = []
     for moment in moments:
-        identity = _identity(moment)
-        makers.append(_maker((video, *identity, seen[identity])))
+        identity = _moment_identity(moment)
+        makers.append(_generation_of((video, *identity, seen[identity])))
         seen[identity] += 1
     return makers
 
 
-def _maker(parts: tuple[object, ...]) -> Callable[[int], str]:
+def _generation_of(parts: tuple[object, ...]) -> Callable[[int], str]:
     text = "\0".join(map(repr, parts))
     return lambda choice: hashlib.sha256(f"{text}\0{choice}".encode(errors="surrogatepass")).hexdigest()[:16]
 
@@ -158,18 +158,18 @@ def _first_free(make: Callable[[int], str], used: Collection[str]) -> str:
     return identifier
 
 
-def _identity(moment: LegacyMoment) -> tuple[object, ...]:
+def _moment_identity(moment: LegacyMoment) -> tuple[object, ...]:
     """What makes a row the same row when its title or its config changes."""
     return (moment.legacy_id, moment.legacy_parent, moment.start_time, moment.end_time, moment.is_refined)
 
 
-def _times(moment: LegacyMoment) -> StoredTimes:
+def _moment_times(moment: LegacyMoment) -> StoredTimes:
     return StoredTimes(moment.start_time, moment.end_time, moment.is_refined)
 
 
 def _find_parents(moments: Sequence[LegacyMoment], notes: Notes) -> list[int | None]:
     """Return each row's parent: never the row itself or one that descends from it."""
-    places = places_by_legacy_id(moments)
+    places = positions_by_legacy_id(moments)
     parents: list[int | None] = [None] * len(moments)
     for place, moment in enumerate(moments):
         if moment.legacy_parent is None:
@@ -205,7 +205,7 @@ def _why_renamed(moment: LegacyMoment, taken: Collection[str]) -> str:
     return "another row of the file has its id"
 
 
-def _content(moment: LegacyMoment) -> dict[str, object]:
+def _moment_content(moment: LegacyMoment) -> dict[str, object]:
     content: dict[str, object] = {
         "id": moment.legacy_id,
         "parent_id": moment.legacy_parent,
@@ -214,3 +214,90 @@ def _content(moment: LegacyMoment) -> dict[str, object]:
         "title": moment.title,
     }
     return content | ({"gcs_clip_path": moment.clip_path} if moment.clip_path else {})
+
+
+_STORAGE_HOSTS = ("storage.googleapis.com", "storage.cloud.google.com")
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyClipWindow:
+    """A part of a video in seconds. One that a refinement recorded is a fact, the others are worked out."""
+
+    start: float
+    end: float
+    is_recorded: bool = False
+
+
+def clip_name(video: str, legacy_id: str) -> str:
+    """Return the name of a clip's file in `moment_clips/`."""
+    return f"{video}_{legacy_id}_clip.mp4"
+
+
+def remote_clip_url(moment: LegacyMoment, bucket: str | None) -> str | None:
+    """Return where the row says its clip lies, or None where it says nothing or nobody knows the bucket."""
+    named_bucket, path = _split_storage_url(moment.clip_url) if moment.clip_url else (None, None)
+    path, bucket = moment.clip_path or path, bucket or named_bucket
+    if path and bucket:
+        return read_text(f"gs://{bucket}/{path}")
+    return moment.clip_url.partition("?")[0] if moment.clip_url else None
+
+
+def clip_window(
+    moment: LegacyMoment,
+    recorded: Sequence[tuple[float, float]],
+    word_times: Sequence[tuple[float, float]],
+    duration: float | None,
+) -> LegacyClipWindow:
+    """Return which part of the video a moment's clip shows: 30 s of padding on both sides, drawn in to word borders.
+
+    What a refinement of the moment recorded comes first.
+    """
+    if recorded:
+        start, end = recorded[0]
+        return LegacyClipWindow(start, min(end, duration) if duration is not None and duration > start else end, True)
+    plain = (
+        min(max(0.0, moment.start_time - CLIP_PADDING_SECONDS), moment.start_time),
+        moment.end_time + CLIP_PADDING_SECONDS,
+    )
+    start, end = _shorten_to_words(plain, word_times)
+    start, end = (start, end) if start < end else plain
+    if duration is not None and duration > start:
+        end = min(end, duration)
+    return LegacyClipWindow(start, end)
+
+
+def read_word_times(words: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Return start and end of each word that has both."""
+    times = [(word.get("start"), word.get("end")) for word in words]
+    return [
+        (float(start), float(end))
+        for start, end in times
+        if isinstance(start, int | float) and isinstance(end, int | float)
+    ]
+
+
+def _shorten_to_words(plain: tuple[float, float], word_times: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the start of the first word in the window and the end of the first word that ends behind it."""
+    if not word_times:
+        return plain
+    start = next((start for start, _ in word_times if start >= plain[0]), word_times[0][0])
+    end = next((end for _, end in word_times if end >= plain[1]), word_times[-1][1])
+    return start, end
+
+
+def _split_storage_url(url: str) -> tuple[str | None, str | None]:
+    """Return bucket and path of a Google Cloud Storage URL, in either of its two forms, or of a `gs://` one."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None, None
+    host, path = parts.hostname or "", unquote(parts.path.removeprefix("/"))
+    if parts.scheme == "gs":
+        return host or None, path or None
+    if host in _STORAGE_HOSTS:
+        bucket, _, path = path.partition("/")
+        return bucket or None, path or None
+    for storage in _STORAGE_HOSTS:
+        if host.endswith(f".{storage}"):
+            return host.removesuffix(f".{storage}"), path or None
+    return None, None

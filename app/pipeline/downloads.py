@@ -15,9 +15,9 @@ import httpx
 
 from app.core.errors import FileMissing, StageFailed, StorageUnavailable, TransientFailure
 from app.core.guarded_http import check_status, guarded_client
+from app.core.thread_pool import ThreadPool
 from app.storage import Storage, check_free_space
-from app.storage.os_errors import writing
-from app.storage.workers import Workers
+from app.storage.file_system import translate_write_errors
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _SNIFFED_BYTES = 4096
 _HTML = re.compile(rb"<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _RANGE = re.compile(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)")
-_disk = Workers("downloads", 4)
+_disk = ThreadPool("downloads", 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +94,14 @@ class PartialDownload:
                 self.source, self.size = replace(source, url=url), size
 
     def _restart(self) -> None:
-        with writing():
+        with translate_write_errors():
             self.path.write_bytes(b"")  # frees the space of an earlier attempt
             check_free_space(self.path.parent, self.source.total_bytes or 0, "the video")
             stored = asdict(self.source) | {"url": _hash_url(self.source.url)}
             self._source_path.write_text(json.dumps(stored), "utf-8")
 
     def _flush(self) -> None:
-        with writing(), self.path.open("r+b") as file:
+        with translate_write_errors(), self.path.open("r+b") as file:
             file.truncate(self.size)
             file.seek(self.size)
             file.write(self._buffer)

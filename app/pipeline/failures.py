@@ -11,11 +11,11 @@ import psycopg
 from app.core.errors import DatabaseUnavailable, RunLost, VideoMomentsError
 from app.core.masking import mask_secrets, mask_values
 from app.core.text import escape_controls
-from app.core.turns import note_idle
+from app.core.thread_pool import note_idle
 from app.database.errors import domain_error
 from app.models.runs import StageRecord
 from app.models.stages import STAGE_TABLE, Stage
-from app.storage.os_errors import is_full
+from app.storage.file_system import is_disk_full
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def describe_failure(error: BaseException, stage: Stage) -> str:
     known = domain_error(error) if isinstance(error, psycopg.Error) else error
     if isinstance(known, VideoMomentsError):
         return escape_controls(mask_secrets(str(known)))[:_MAX_LENGTH]
-    if isinstance(error, OSError) and is_full(error):
+    if isinstance(error, OSError) and is_disk_full(error):
         return f"There is no room for the files of the stage {stage}"
     _log.error("%s failed", STAGE_TABLE[stage].title, exc_info=error)
     return f"{STAGE_TABLE[stage].title} failed unexpectedly, see the log of the worker ({type(error).__name__})"

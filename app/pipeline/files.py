@@ -11,8 +11,7 @@ from app.pipeline.context import RunContext
 from app.repositories import VideoRepository
 from app.repositories.media import VideoFileRepository
 from app.storage import check_free_space, find_audio_file
-from app.storage.folders import path_of
-from app.storage.os_errors import writing
+from app.storage.file_system import path_of, translate_write_errors
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ async def _copy_to_folder(context: RunContext, url: str, copy: Path) -> None:
     part, size = copy.with_name(copy.name + _PART), 0
     async with context.storage.opened(url) as file:
         await asyncio.to_thread(check_free_space, part.parent, file.stored.size, "the file")
-        with writing(), await asyncio.to_thread(part.open, "wb") as target:
+        with translate_write_errors(), await asyncio.to_thread(part.open, "wb") as target:
             async for chunk in file.read():
                 size += await asyncio.to_thread(target.write, chunk)
         if size != file.stored.size:  # it was replaced or deleted while it was read

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 
-from app.core.turns import observe_turns
+from app.core.thread_pool import observe_slots
 
 
 @asynccontextmanager
 async def limit_working_time(seconds: float) -> AsyncIterator[None]:
     """Raise `TimeoutError` after so many seconds of work; the time while all calls of the block wait does not count."""
     async with asyncio.timeout(seconds) as limit:
-        with observe_turns(PausableTimeout(limit)):
+        with observe_slots(PausableTimeout(limit)):
             yield
 
 

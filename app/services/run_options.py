@@ -4,17 +4,17 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from app.core.input_types import Line, NormalizedText, Number, WholeNumber
+from app.core.validation import InputInteger, InputLine, InputNumber, NormalizedText
 from app.models.runs import RunRequest
 
 _LONGEST_KEY = 64
 _LARGEST_COUNT = 1000
 _LONGEST_SECONDS = 86400
-Length = Annotated[Number, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False, description="Seconds")]
-Count = Annotated[WholeNumber, Field(gt=0, le=_LARGEST_COUNT)]
-Temperature = Annotated[Number, Field(ge=0, le=2, allow_inf_nan=False)]
+Length = Annotated[InputNumber, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False, description="Seconds")]
+Count = Annotated[InputInteger, Field(gt=0, le=_LARGEST_COUNT)]
+Temperature = Annotated[InputNumber, Field(ge=0, le=2, allow_inf_nan=False)]
 ModelKey = Annotated[
-    Line,
+    InputLine,
     Field(min_length=1, max_length=_LONGEST_KEY, description="Key of a registered model", examples=["qwen3_vl_fp8"]),
 ]
 Prompt = Annotated[

@@ -20,13 +20,13 @@ from app.core.errors import (
     VideoMomentsError,
     VideoNotFound,
 )
+from app.core.thread_pool import ThreadPool
 from app.database import Database
 from app.media.probe import size_in_kb
 from app.media.thumbnail import NoThumbnail, NoVideoStream, draw_waveform, make_thumbnail
 from app.repositories import ThumbnailRepository
 from app.repositories.thumbnails import ThumbnailOwner
 from app.storage import OpenFile, Storage, StoredFile, name_of, thumbnail_folder
-from app.storage.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Thumbnails:
     def __init__(self, database: Database, storage: Storage) -> None:
         self._database = database
         self._storage = storage
-        self._workers = Workers("stills", _WORKERS)
+        self._workers = ThreadPool("stills", _WORKERS)
         self._tasks: dict[ThumbnailOwner, asyncio.Task[str]] = {}
         self._failures: TTLCache[ThumbnailOwner, None] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
         self._reported: LRUCache[ThumbnailOwner, None] = LRUCache(_MAX_FAILURES)

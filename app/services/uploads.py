@@ -19,6 +19,7 @@ from app.core.errors import (
     StorageUnavailable,
     TooLarge,
 )
+from app.core.thread_pool import ThreadPool
 from app.database import Database
 from app.media.limits import DEFAULT_MAX_HOURS, check_max_hours
 from app.media.probe import MediaInfo, NotAVideo, probe_media
@@ -26,14 +27,13 @@ from app.repositories import VideoRepository
 from app.repositories.media import VideoFileRepository
 from app.services.media import limit_storage_wait
 from app.services.videos import VideoDetails, random_identifier
-from app.storage import Receiver, Storage, path_of, video_folder
-from app.storage.workers import Workers
+from app.storage import IncomingFile, Storage, path_of, video_folder
 
 # Identifiers of this process's unfinished uploads. Between processes the unique constraint decides.
 _reserved_identifiers: set[str] = set()
 _log = logging.getLogger(__name__)
 # Probing takes seconds, so it has threads of its own.
-_probe_pool = Workers("probes", 2)
+_probe_pool = ThreadPool("probes", 2)
 _FREE_SPACE_STEP = 64 * 1024**2  # bytes between two checks of the disk
 _IDENTIFIER_TAKEN = "A video with this id exists already"
 
@@ -68,7 +68,7 @@ class Upload:
     """A video being received: check its details, write its bytes, store it. Leaving the block discards the rest."""
 
     def __init__(
-        self, database: Database, storage: Storage, incoming: Receiver, max_bytes: int, max_hours: float
+        self, database: Database, storage: Storage, incoming: IncomingFile, max_bytes: int, max_hours: float
     ) -> None:
         self._database = database
         self._storage = storage

@@ -1,20 +1,18 @@
 """Where media lives: files and Google Cloud Storage behind one protocol."""
 
-from app.storage.audio import find_audio_file
-from app.storage.folders import path_of
-from app.storage.free_space import check_free_space
-from app.storage.incoming import Receiver
+from app.storage.file_system import check_free_space, path_of
+from app.storage.incoming import IncomingFile
 from app.storage.keys import audio_folder, clip_folder, name_of, playable_folder, thumbnail_folder, video_folder
-from app.storage.protocol import Home, Link, OpenFile, Progress, StoredFile
-from app.storage.storage import Storage, open_storage
+from app.storage.protocols import Link, OpenFile, ProgressCallback, Store, StoredFile
+from app.storage.storage import Storage, find_audio_file, open_storage
 
 __all__ = [
-    "Home",
+    "IncomingFile",
     "Link",
     "OpenFile",
-    "Progress",
-    "Receiver",
+    "ProgressCallback",
     "Storage",
+    "Store",
     "StoredFile",
     "audio_folder",
     "check_free_space",

@@ -15,12 +15,10 @@ from pathlib import Path
 from types import TracebackType
 
 from app.core.errors import StorageUnavailable
-from app.storage.free_space import check_free_space
-from app.storage.locks import is_at, try_lock, wait_for_lock
-from app.storage.os_errors import writing
-from app.storage.workers import Workers
+from app.core.thread_pool import ThreadPool
+from app.storage.file_system import check_free_space, is_file_at, translate_write_errors, try_lock, wait_for_lock
 
-FOLDER = ".incoming"
+INCOMING_FOLDER = ".incoming"
 _UPLOAD = "upload-"
 _DRAFT = "draft-"
 # An upload is locked at once when it is made; an interrupted import may be started again days later.
@@ -29,13 +27,13 @@ _SWEEP_SECONDS = 600.0
 _NEW = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-class Receiver:
+class IncomingFile:
     """A file that arrives: `async with storage.receive() as incoming: await incoming.write(chunk)`.
 
     It has the name `path` until the block ends or a `put` moves it away.
     """
 
-    def __init__(self, folder: "IncomingFolder", workers: Workers) -> None:
+    def __init__(self, folder: "IncomingFolder", workers: ThreadPool) -> None:
         self.path = folder.path / f"{_UPLOAD}{secrets.token_hex(16)}"
         self.size = 0  # bytes that were written
         self._folder = folder
@@ -44,7 +42,7 @@ class Receiver:
         self._descriptor: int | None = None
         self._is_closed = False
 
-    async def __aenter__(self) -> "Receiver":
+    async def __aenter__(self) -> "IncomingFile":
         try:
             await self._workers.run(self._open)
         except BaseException:
@@ -66,14 +64,14 @@ class Receiver:
         await self._workers.run_to_its_end(self._close)
 
     def _open(self) -> None:
-        with self._turn, writing():
+        with self._turn, translate_write_errors():
             if not self._is_closed:
                 self._folder.prepare()
                 self._descriptor = os.open(self.path, _NEW | os.O_EXCL, 0o666)
                 try_lock(self._descriptor)
 
     def _write(self, data: bytes) -> None:
-        with self._turn, writing():
+        with self._turn, translate_write_errors():
             if self._descriptor is None:
                 raise ValueError("The file is closed")
             left = memoryview(data)
@@ -86,7 +84,7 @@ class Receiver:
             self._is_closed = True
             if self._descriptor is not None:
                 with contextlib.suppress(OSError):
-                    if is_at(self._descriptor, self.path):
+                    if is_file_at(self._descriptor, self.path):
                         self.path.unlink()
                 os.close(self._descriptor)
                 self._descriptor = None
@@ -109,7 +107,7 @@ class IncomingFolder:
             descriptor = os.open(path, _NEW, 0o666)
             try:
                 wait_for_lock(descriptor, stopping)
-                if is_at(descriptor, path):
+                if is_file_at(descriptor, path):
                     yield descriptor, path
                     return
             finally:
@@ -142,7 +140,7 @@ def _is_old(entry: os.DirEntry[str]) -> bool:
 def _remove_unless_locked(path: str) -> None:
     descriptor = os.open(path, _NEW & ~os.O_CREAT)
     try:
-        if try_lock(descriptor) and is_at(descriptor, path):
+        if try_lock(descriptor) and is_file_at(descriptor, path):
             os.unlink(path)
     finally:
         os.close(descriptor)

@@ -1,29 +1,32 @@
-"""All homes of media as one: new files go to `storage_url`, and each URL is read where it leads."""
+"""All stores of media as one: new files go to `storage_url`, and each URL is read from the store it names."""
 
+import asyncio
+import contextlib
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import BinaryIO
 
 from app.core.config import Settings
 from app.core.errors import ConfigurationError, FileMissing
-from app.storage.files import FileHome
-from app.storage.folders import path_of
-from app.storage.google_cloud import Buckets, GoogleHome
-from app.storage.incoming import Receiver
-from app.storage.libraries import Libraries
-from app.storage.protocol import Home, Link, OpenFile, Progress, Source, StoredFile
+from app.core.text import list_forms
+from app.storage.file_system import path_of
+from app.storage.google_cloud import BucketReader, ObjectStore
+from app.storage.incoming import IncomingFile
+from app.storage.keys import audio_folder
+from app.storage.local_store import LibraryFolders, LocalStore
+from app.storage.protocols import Link, OpenFile, ProgressCallback, ReadableStore, Store, StoredFile
 
 
 class Storage:
     """Where this server's media lives, beside what rows of imported libraries refer to."""
 
-    def __init__(self, home: Home, files: FileHome, buckets: Source) -> None:
+    def __init__(self, home: Store, files: LocalStore, buckets: ReadableStore) -> None:
         self._home = home
         self._files = files
         self._buckets = buckets
 
     @property
-    def libraries(self) -> Libraries:
+    def libraries(self) -> LibraryFolders:
         """The folders of imported libraries, whose files are read and never changed."""
         return self._files.libraries
 
@@ -32,7 +35,7 @@ class Storage:
         """The folder for files that are still arriving."""
         return self._files.incoming
 
-    def receive(self) -> Receiver:
+    def receive(self) -> IncomingFile:
         """Return a file for bytes that arrive: `async with storage.receive() as incoming: await incoming.write(chunk)`.
 
         `put` moves it to where it belongs; what is not put when the block ends is removed.
@@ -61,7 +64,7 @@ class Storage:
         """Whether what this server stores lies in a folder, so that nobody could tell the files of both apart."""
         return self._home is self._files and self._files.lies_in(folder)
 
-    async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:
+    async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
         return await self._home.put(key, source, progress)
 
     async def stat(self, url: str) -> StoredFile:
@@ -89,7 +92,7 @@ class Storage:
         await self._files.aclose()
         await self._buckets.aclose()
 
-    def _source_of(self, url: str) -> Source:
+    def _source_of(self, url: str) -> ReadableStore:
         if url.startswith("file:"):
             return self._files
         if url.startswith("gs:"):
@@ -103,20 +106,20 @@ def open_storage(settings: Settings) -> Storage:
     Raises `ConfigurationError`.
     """
     local = settings.data_dir.absolute() / "media"
-    libraries = Libraries(settings)
+    libraries = LibraryFolders(settings)
     url = settings.storage_url or local.as_uri()
     if url.startswith("file:"):
-        files = FileHome(_folder_of(url), libraries)
+        files = LocalStore(_folder_from_url(url), libraries)
         _check_libraries(settings, files)
-        return Storage(files, files, Buckets(settings))
+        return Storage(files, files, BucketReader(settings))
     if url.startswith("gs:"):
-        files = FileHome(local, libraries)
-        home = GoogleHome(url, settings, files.incoming_folder)
+        files = LocalStore(local, libraries)
+        home = ObjectStore(url, settings, files.incoming_folder)
         return Storage(home, files, home)
     raise ConfigurationError("STORAGE_URL must start with file:/// or gs://")
 
 
-def _check_libraries(settings: Settings, files: FileHome) -> None:
+def _check_libraries(settings: Settings, files: LocalStore) -> None:
     for folder in settings.library_dirs:
         if files.lies_in(folder.absolute()):
             raise ConfigurationError(
@@ -124,8 +127,22 @@ def _check_libraries(settings: Settings, files: FileHome) -> None:
             )
 
 
-def _folder_of(url: str) -> Path:
+def _folder_from_url(url: str) -> Path:
     try:
         return path_of(url.rstrip("/"))
     except ValueError as error:
         raise ConfigurationError(f"STORAGE_URL must name a folder as file:///folder does: it is {error}") from None
+
+
+async def find_audio_file(storage: Storage, identifier: str) -> str:
+    """Return the URL of the sound of a video that there is, here or in an imported library. Raises `FileMissing`."""
+    for file in await storage.list(audio_folder(identifier)):
+        if file.url.endswith(".wav"):
+            return file.url
+    for folder in await asyncio.to_thread(storage.libraries.list):
+        for form in list_forms(identifier):
+            url = (folder / "audios" / f"{form}.wav").as_uri()
+            with contextlib.suppress(FileMissing):
+                await storage.stat(url)
+                return url
+    raise FileMissing

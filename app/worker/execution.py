@@ -18,7 +18,7 @@ from app.core.errors import (
     TransientFailure,
     VideoMomentsError,
 )
-from app.core.turns import note_idle, observe_turns
+from app.core.thread_pool import note_idle, observe_slots
 from app.models.runs import (
     ClaimedRun,
     RunOutcome,
@@ -138,7 +138,7 @@ class StageExecution:
         seconds = await self._read_limit()
         try:
             async with asyncio.timeout(seconds) as limit:
-                with observe_turns(StageTimeout(limit, self._wait, self._begin)):
+                with observe_slots(StageTimeout(limit, self._wait, self._begin)):
                     result = await self._call(self._code.run_stage)
         except TimeoutError:
             if limit.expired():

@@ -17,13 +17,13 @@ import psycopg
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, FileMissing, RunLost, StageFailed, StorageFull, StorageUnavailable
 from app.core.text import escape_controls
+from app.core.thread_pool import ThreadPool
 from app.database import Database
 from app.media.limits import ProcessingStopped
 from app.media.playable_copy import PlayableCopyPlan, make_playable_copy, plan_playable_copy
 from app.models.videos import ClaimedFile, FileStatus
 from app.repositories.media import VideoFileRepository
 from app.storage import Storage, check_free_space, playable_folder
-from app.storage.workers import Workers
 from app.worker.timings import WorkerTimings
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ _ATTEMPTS = 3
 _PAUSE_SECONDS = 600.0  # before a file is looked at again that is missing, or whose storage does not answer
 _MAKING_ATTEMPTS = 8  # to make and store a copy, each after twice the pause before: a day altogether
 _FOLDER = "playable"
-_makers = Workers("playable", 1)
+_makers = ThreadPool("playable", 1)
 
 
 class _CopyNotWritten(Exception):

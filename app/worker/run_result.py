@@ -10,7 +10,7 @@ from rich.text import Text
 
 from app.core.text import escape_controls
 from app.models import Clip, Moment
-from app.storage.folders import path_of
+from app.storage.file_system import path_of
 
 
 class _Row(NamedTuple):

@@ -9,8 +9,8 @@ from fastapi.routing import APIRoute
 from httpx import ASGITransport, AsyncClient
 from starlette.routing import BaseRoute, Route
 
+from app.core.api_keys import make_api_key
 from app.core.config import Settings
-from app.core.keys import make_api_key
 from app.core.logging import configure_logging
 from app.main import create_app
 from tests.api.conftest import open_client

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
 
 from app.api.browser_policy import warn_of_open_settings
+from app.core.api_keys import make_api_key
 from app.core.config import Settings
-from app.core.keys import make_api_key
 from app.database import Connection
 from app.main import create_app
 from tests.api.conftest import open_client

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from httpx import AsyncClient, Response
 from psycopg_pool import PoolTimeout
 
+from app.core.api_keys import make_api_key
 from app.core.config import Settings
-from app.core.keys import make_api_key
 from app.database import Connection, get_connection
 from app.main import create_app
 from tests.api.conftest import open_client

@@ -120,7 +120,7 @@ async def test_secrets_that_an_earlier_version_has_stored_are_not_shown(
 ) -> None:
     key = "Canary0123456789abcdef"
     await client.patch("/api/admin/models/qwen", json={"base_url": "http://localhost:1", "api_key": key})
-    monkeypatch.setattr(masking, "_known", ())  # as in a process that has never used the model
+    monkeypatch.setattr(masking, "_known_secrets", ())  # as in a process that has never used the model
     run = await make_failed(conn, raw=f'{{"sent": "{key}", "authorization": "Basic x", "at": "https://u:p@h/?sig=y"}}')
     url = "https://user:pass@cdn.example/talk.mp4?X-Goog-Signature=z"
     await conn.execute(

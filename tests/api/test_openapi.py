@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from httpx import AsyncClient
 
+from app.core.api_keys import make_api_key
 from app.core.config import Settings
-from app.core.keys import make_api_key
 from app.main import create_app
 from tests.api.test_access import OPEN, walk
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from app.core.api_keys import make_api_key
 from app.core.config import Settings
-from app.core.keys import make_api_key
 from app.database import connect
 from app.storage.keys import audio_folder, clip_folder, video_folder
 from tests.factories import make_clip, make_generation_config, make_moment, make_run, make_transcript, make_video

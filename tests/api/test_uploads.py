@@ -131,7 +131,7 @@ async def test_the_fields_of_a_form_may_follow_the_file(client: AsyncClient, con
 async def test_a_video_for_which_the_disk_has_no_room_is_refused_before_it_arrives(
     client: AsyncClient, movie: bytes, media: Path, monkeypatch: pytest.MonkeyPatch, is_form: bool
 ) -> None:
-    monkeypatch.setattr("app.storage.free_space.measure_disk", lambda folder: (1000, 1000))
+    monkeypatch.setattr("app.storage.file_system.measure_disk", lambda folder: (1000, 1000))
     large = movie + bytes(100_000)  # more than the envelope of a form may have
     content: dict[str, Any] = {"files": {"file": ("talk.mp4", large)}} if is_form else {"content": large}
     answer = await client.post("/api/videos", params={"id": "talk"}, **content)

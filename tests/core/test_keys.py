@@ -4,9 +4,9 @@ import hashlib
 
 import pytest
 
+from app.core.api_keys import ApiKey, find_api_key, make_api_key, parse_api_keys
 from app.core.config import Settings, load_settings
 from app.core.errors import ConfigurationError
-from app.core.keys import ApiKey, find_api_key, make_api_key, parse_api_keys
 
 HASH = "0" * 64
 

@@ -18,7 +18,7 @@ PLAIN = "sk-canary-0123456789abcdef"
 
 @pytest.fixture(autouse=True)
 def _known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masking, "_known", ())
+    monkeypatch.setattr(masking, "_known_secrets", ())
     remember_secret(SECRET, PLAIN)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from app.core.origins import OriginList, parse_authority, parse_host_name, parse_origin, parse_url_origin
+from app.core.addresses import OriginList, parse_authority, parse_host_name, parse_origin, parse_url_origin
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.core.config import Settings
-from app.core.private import prepare_data_folder, private_opener
+from app.core.private_files import prepare_data_folder, private_opener
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
 

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from app.core.service_address import check_service_address, is_metadata, leads_to_metadata, read_origin
+from app.core.addresses import check_service_address, is_metadata, leads_to_metadata, read_origin
 
 _NEVER_CALLED = [
     *("169.254.169.254", "169.254.1.1", "169.254.43518", "0xa9fea9fe", "2852039166", "0251.0376.0251.0376"),

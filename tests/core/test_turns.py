@@ -3,7 +3,7 @@ from collections.abc import Hashable
 
 import pytest
 
-from app.core.turns import Turns, observe_turns
+from app.core.thread_pool import Slots, observe_slots
 
 
 class Observer:
@@ -23,7 +23,7 @@ class Observer:
         pass
 
 
-async def use(turns: Turns, name: str, done: list[str], times: int = 1) -> None:
+async def use(turns: Slots, name: str, done: list[str], times: int = 1) -> None:
     for _ in range(times):
         async with turns.take():
             done.append(name)
@@ -31,16 +31,16 @@ async def use(turns: Turns, name: str, done: list[str], times: int = 1) -> None:
 
 
 async def test_calls_take_turns_in_the_order_they_come() -> None:
-    turns, done = Turns(), list[str]()
+    turns, done = Slots(), list[str]()
     await asyncio.gather(use(turns, "long", done, 4), use(turns, "short", done))
     assert done == ["long", "short", "long", "long", "long"]
 
 
 async def test_an_observer_is_told_of_calls_that_wait_and_work() -> None:
-    turns, free, busy = Turns(), Observer(), Observer()
+    turns, free, busy = Slots(), Observer(), Observer()
 
     async def observed(observer: Observer) -> None:
-        with observe_turns(observer):
+        with observe_slots(observer):
             await use(turns, "", [])
 
     await asyncio.gather(observed(free), observed(busy))
@@ -49,7 +49,7 @@ async def test_an_observer_is_told_of_calls_that_wait_and_work() -> None:
 
 
 async def test_turns_may_be_several_at_once() -> None:
-    turns, done = Turns(2), list[str]()
+    turns, done = Slots(2), list[str]()
     async with turns.take(), turns.take():
         calls = [asyncio.create_task(use(turns, name, done)) for name in ("first", "second")]
         await asyncio.sleep(0.01)
@@ -60,16 +60,16 @@ async def test_turns_may_be_several_at_once() -> None:
 
 
 async def test_all_observers_are_told() -> None:
-    turns, outer, inner = Turns(), Observer(), Observer()
-    with observe_turns(outer):
-        with observe_turns(inner):
+    turns, outer, inner = Slots(), Observer(), Observer()
+    with observe_slots(outer):
+        with observe_slots(inner):
             await use(turns, "", [])
         await use(turns, "", [])
     assert (outer.seen, inner.seen) == (["work", "leave"] * 2, ["work", "leave"])
 
 
 async def test_a_cancelled_call_gives_its_turn_to_the_next() -> None:
-    turns, done = Turns(), list[str]()
+    turns, done = Slots(), list[str]()
     async with turns.take():
         calls = [asyncio.create_task(use(turns, name, done)) for name in ("first", "second", "third")]
         await asyncio.sleep(0)
@@ -84,7 +84,7 @@ async def test_a_cancelled_call_gives_its_turn_to_the_next() -> None:
 
 
 def test_turns_serve_one_event_loop_after_the_other() -> None:
-    turns, done = Turns(), list[str]()
+    turns, done = Slots(), list[str]()
 
     async def both() -> None:
         await asyncio.gather(use(turns, "one", done), use(turns, "other", done))
@@ -102,8 +102,8 @@ async def test_an_observer_that_fails_costs_no_turn() -> None:
         def add_idle(self, seconds: float) -> None:
             pass
 
-    turns = Turns()
-    with observe_turns(Failing()), pytest.raises(RuntimeError, match="No"):
+    turns = Slots()
+    with observe_slots(Failing()), pytest.raises(RuntimeError, match="No"):
         async with turns.take():
             pass
     async with asyncio.timeout(60), turns.take():

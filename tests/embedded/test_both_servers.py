@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from app.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey, account, binaries, lock, server
+from app.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedValkey, binaries, data_folder, process, server
 
 from .servers import (
     KINDS,
@@ -136,7 +136,7 @@ def test_what_a_killed_parent_has_left_is_waited_for_even_by_who_does_not_wait(k
 def test_a_folder_stays_locked_as_long_as_a_server_outlives_its_parent(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "_ORPHANS_SECONDS", 0.2)
+    monkeypatch.setattr(data_folder, "_ORPHANS_SECONDS", 0.2)
     with started_elsewhere(kind, tmp_path / "data") as first:
         os.kill(first.pid, signal.SIGSTOP)
         first.kill_parent()
@@ -381,7 +381,7 @@ def test_root_runs_a_copy_of_programs_that_are_closed_to_others(
 def test_root_serves_what_an_ordinary_user_made(kind: str, tmp_path: Path) -> None:
     with make_server(kind, tmp_path / "data") as running:
         write(running.url)
-    account._give(tmp_path / "data", account.Account(4242, 4242))
+    process._give_folder(tmp_path / "data", process.ServerAccount(4242, 4242))
     with make_server(kind, tmp_path / "data") as running:
         assert Path(f"/proc/{running.pid}").stat().st_uid == 4242
         assert read(running.url) == "kept"
@@ -392,7 +392,7 @@ def test_root_serves_what_an_ordinary_user_made(kind: str, tmp_path: Path) -> No
 def test_root_serves_a_copy_that_root_made(kind: str, tmp_path: Path) -> None:
     with make_server(kind, tmp_path / "data") as running:
         write(running.url)
-    account._give(tmp_path / "data", account.Account(0, 0))
+    process._give_folder(tmp_path / "data", process.ServerAccount(0, 0))
     with make_server(kind, tmp_path / "data") as running:
         assert read(running.url) == "kept"
 

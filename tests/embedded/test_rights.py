@@ -16,9 +16,8 @@ from app.core.config import Settings, get_settings
 from app.database.catalog import check_database
 from app.database.migrations import create_database
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
-from app.embedded.account import account_for
 from app.embedded.binaries import POSTGRES, find_program
-from app.embedded.process import launch
+from app.embedded.process import account_for, launch_process
 from tests.conftest import migrate
 from tests.serving import free_port
 
@@ -77,7 +76,7 @@ def make_old_folder(folder: Path) -> None:
     place = "/proc/self/cwd" if sys.platform == "linux" else str(folder)
     command = [str(initdb), "-D", place, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
     with (folder.with_name("lock")).open("wb") as lock:
-        process = launch(
+        process = launch_process(
             command,
             folder=folder,
             account=account_for(folder),

@@ -20,9 +20,9 @@ _HALTED = """
 import sys, time
 from pathlib import Path
 from app.__main__ import main
-from app.storage.copying import Copying
+from app.storage.local_copy import LocalCopy
 
-halt, chunks, check = Path(sys.argv.pop(1)), int(sys.argv.pop(1)), Copying._check
+halt, chunks, check = Path(sys.argv.pop(1)), int(sys.argv.pop(1)), LocalCopy._check
 
 def check_and_wait(self):
     self.chunks = getattr(self, "chunks", 0) + 1
@@ -31,7 +31,7 @@ def check_and_wait(self):
         time.sleep(0.01)
     check(self)
 
-Copying._check = check_and_wait
+LocalCopy._check = check_and_wait
 sys.exit(main())
 """
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.importer.clips import Window, clip_window, read_word_times, remote_clip_url
-from app.importer.rows import LegacyMoment
+from app.importer.moments import LegacyClipWindow, clip_window, read_word_times, remote_clip_url
+from app.importer.moments_file import LegacyMoment
 
 _PATH = "clips/a talk/a talk_7621a017eec7482f_clip.mp4"
 
@@ -50,31 +50,31 @@ def test_a_url_that_is_none_is_no_harm() -> None:
 
 
 def test_the_window_of_a_refinement_is_the_clips() -> None:
-    assert clip_window(make_moment(), [(69.9, 190.2), (1.0, 2.0)], [], None) == Window(69.9, 190.2, True)
+    assert clip_window(make_moment(), [(69.9, 190.2), (1.0, 2.0)], [], None) == LegacyClipWindow(69.9, 190.2, True)
 
 
 def test_a_window_ends_with_the_video() -> None:
-    assert clip_window(make_moment(), [(69.9, 190.2)], [], 180.0) == Window(69.9, 180.0, True)
-    assert clip_window(make_moment(), [], [], 180.0) == Window(70.0, 180.0)
+    assert clip_window(make_moment(), [(69.9, 190.2)], [], 180.0) == LegacyClipWindow(69.9, 180.0, True)
+    assert clip_window(make_moment(), [], [], 180.0) == LegacyClipWindow(70.0, 180.0)
 
 
 def test_without_words_there_are_thirty_seconds_on_both_sides() -> None:
-    assert clip_window(make_moment(), [], [], None) == Window(70.0, 190.0)
-    assert clip_window(make_moment(10.0, 20.0), [], [], None) == Window(0.0, 50.0)
+    assert clip_window(make_moment(), [], [], None) == LegacyClipWindow(70.0, 190.0)
+    assert clip_window(make_moment(10.0, 20.0), [], [], None) == LegacyClipWindow(0.0, 50.0)
 
 
 def test_words_draw_the_window_to_their_borders() -> None:
     words = [(68.0, 69.0), (70.4, 71.0), (150.0, 189.5), (189.6, 191.5), (200.0, 201.0)]
-    assert clip_window(make_moment(), [], words, None) == Window(70.4, 191.5)
+    assert clip_window(make_moment(), [], words, None) == LegacyClipWindow(70.4, 191.5)
 
 
 def test_where_no_word_is_far_enough_the_first_and_the_last_count() -> None:
-    assert clip_window(make_moment(), [], [(80.0, 81.0), (170.0, 171.0)], None) == Window(80.0, 171.0)
-    assert clip_window(make_moment(), [], [(50.0, 51.0)], None) == Window(50.0, 51.0)
+    assert clip_window(make_moment(), [], [(80.0, 81.0), (170.0, 171.0)], None) == LegacyClipWindow(80.0, 171.0)
+    assert clip_window(make_moment(), [], [(50.0, 51.0)], None) == LegacyClipWindow(50.0, 51.0)
 
 
 def test_a_window_that_would_be_inverted_is_plain() -> None:
-    assert clip_window(make_moment(), [], [(5.0, 6.0), (200.0, 10.0)], None) == Window(70.0, 190.0)
+    assert clip_window(make_moment(), [], [(5.0, 6.0), (200.0, 10.0)], None) == LegacyClipWindow(70.0, 190.0)
 
 
 def test_words_without_times_are_passed_over() -> None:

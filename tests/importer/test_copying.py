@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from app.importer import copying, importing, writer
-from app.importer.layout import Library, VideoFiles
-from app.importer.preparing import PreparedVideo, prepare_video
-from app.importer.registry import Source
+from app.importer import importing, locations, video_rows
+from app.importer.legacy_files import Library, VideoFiles
+from app.importer.legacy_records import VideoSource
+from app.importer.prepared_videos import PreparedVideo, prepare_video
 from app.repositories import ClipRepository, ThumbnailRepository, VideoRepository
 from app.storage import audio_folder, clip_folder, thumbnail_folder, video_folder
 from tests.importer.importer import Importer, counts, entries
@@ -226,7 +226,7 @@ async def test_ten_imports_that_copy_at_once_leave_one_copy(importer: Importer, 
 def vanish(monkeypatch: pytest.MonkeyPatch, *paths: Path, turn_into: Any = None) -> None:
     """Remove files when they have been looked at and are not copied yet, and leave what `turn_into` makes instead."""
 
-    def prepare(files: VideoFiles, library: Library, source: Source | None) -> PreparedVideo:
+    def prepare(files: VideoFiles, library: Library, source: VideoSource | None) -> PreparedVideo:
         prepared = prepare_video(files, library, source)
         for path in paths if files.identifier == "talk" else ():
             path.unlink()
@@ -289,17 +289,17 @@ async def test_copies_that_are_deleted_before_their_rows_are_written_are_made_ag
     importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_with_media(legacy)
-    copy = copying.Copier.copy
+    copy = locations.FileCopier.copy
     deleted: list[str] = []
 
-    async def copy_and_delete(self: copying.Copier, *rest: Any) -> Any:
+    async def copy_and_delete(self: locations.FileCopier, *rest: Any) -> Any:
         places = await copy(self, *rest)
         if not deleted:
             deleted.extend(sorted(places.sent))
             await importer.storage.delete(deleted[0])
         return places
 
-    monkeypatch.setattr(copying.Copier, "copy", copy_and_delete)
+    monkeypatch.setattr(locations.FileCopier, "copy", copy_and_delete)
     assert (await importer.run(legacy, copy=True))["complete"] is True
     folders = ("audio", "clips", "thumbnails", "videos")
     assert [file.url for folder in folders for file in await importer.storage.list(folder)] == deleted
@@ -322,12 +322,12 @@ async def test_copies_that_somebody_deletes_again_and_again_fail_their_video(
     importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_with_media(legacy)
-    monkeypatch.setattr(writer, "_PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(video_rows, "_PAUSES_SECONDS", (0.0, 0.0))
 
     async def is_gone(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr(copying.Copier, "has_all", is_gone)
+    monkeypatch.setattr(locations.FileCopier, "has_all", is_gone)
     report = await importer.run(legacy, copy=True)
     assert [entry["reason"] for entry in entries(report, "failed")] == ["its files were deleted while they were copied"]
     assert await importer.rows("videos") == []

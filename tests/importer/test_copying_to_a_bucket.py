@@ -71,7 +71,7 @@ async def test_where_nobody_can_tell_what_the_bucket_holds_its_rows_are_left_alo
     await cloud_importer.run(legacy, copy=True)
     before = await cloud_importer.everything()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
-    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(client, "RETRY_SECONDS", 0.1)
     settings = cloud_importer.settings
     away = Importer(settings.database_url.get_secret_value(), tmp_path / "data", settings.storage_url)
     assert (await away.run(legacy))["complete"] is True

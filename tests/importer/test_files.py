@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 
-from app.importer import reading
-from app.importer.reading import Document, Unreadable, read_json
-from app.importer.registry import Source, parse_registry
+from app.importer import legacy_files
+from app.importer.legacy_files import JsonDocument, UnreadableFile, read_json
+from app.importer.legacy_records import LegacyRun, VideoSource, parse_registry, parse_runs, parse_transcript
 from app.importer.report import Kind, Notes
-from app.importer.runs import LegacyRun, parse_runs
-from app.importer.transcripts import parse_transcript
 from tests.importer.legacy import SEGMENTS, TEXT, WORDS, LegacyLibrary, make_registry_entry, make_run, make_transcript
 
 
@@ -32,23 +30,23 @@ def notes() -> Notes:
 )
 def test_a_broken_file_is_unreadable(tmp_path: Path, content: str | bytes, reason: str) -> None:
     path = LegacyLibrary(tmp_path).add("a.json", content)
-    with pytest.raises(Unreadable, match=reason):
+    with pytest.raises(UnreadableFile, match=reason):
         read_json(path)
 
 
 def test_a_file_that_is_gone_is_unreadable(tmp_path: Path) -> None:
-    with pytest.raises(Unreadable, match="No such file"):
+    with pytest.raises(UnreadableFile, match="No such file"):
         read_json(tmp_path / "gone.json")
 
 
 def test_a_file_that_is_too_large_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "LARGEST_FILE", 10)
-    with pytest.raises(Unreadable, match="larger than"):
+    monkeypatch.setattr(legacy_files, "LARGEST_FILE", 10)
+    with pytest.raises(UnreadableFile, match="larger than"):
         read_json(LegacyLibrary(tmp_path).add("a.json", "[1, 2, 3, 4, 5]"))
 
 
 def test_what_the_system_does_not_let_us_read_is_unreadable(tmp_path: Path) -> None:
-    with pytest.raises(Unreadable, match="cannot be read: Is a directory"):
+    with pytest.raises(UnreadableFile, match="cannot be read: Is a directory"):
         read_json(tmp_path)
 
 
@@ -62,7 +60,7 @@ def test_a_byte_order_mark_is_no_harm(tmp_path: Path) -> None:
 
 
 def test_a_transcript_is_read(notes: Notes) -> None:
-    transcript = parse_transcript(Document(make_transcript(), True), notes)
+    transcript = parse_transcript(JsonDocument(make_transcript(), True), notes)
     assert (transcript.full_text, transcript.words, transcript.segments) == (TEXT, WORDS, SEGMENTS)
     assert transcript.processing_time_seconds == 2.59
     assert notes.entries == []
@@ -70,18 +68,18 @@ def test_a_transcript_is_read(notes: Notes) -> None:
 
 def test_a_transcript_may_be_empty(notes: Notes) -> None:
     empty = make_transcript(transcription="", word_timestamps=[], segment_timestamps=[])
-    transcript = parse_transcript(Document(empty, True), notes)
+    transcript = parse_transcript(JsonDocument(empty, True), notes)
     assert (transcript.full_text, transcript.words, transcript.segments, notes.entries) == ("", [], [], [])
 
 
 def test_words_that_run_backwards_stay_in_their_order(notes: Notes) -> None:
     words = [{"word": "b", "start": 590.0, "end": 590.4}, {"word": "a", "start": 585.0, "end": 585.4}]
-    assert parse_transcript(Document(make_transcript(word_timestamps=words), True), notes).words == words
+    assert parse_transcript(JsonDocument(make_transcript(word_timestamps=words), True), notes).words == words
 
 
 def test_what_a_transcript_says_beyond_its_columns_is_in_the_report(notes: Notes) -> None:
     value = make_transcript(speaker="A", processing_time="long", metadata={"total_segments": 99})
-    parse_transcript(Document(value, True), notes)
+    parse_transcript(JsonDocument(value, True), notes)
     assert notes.entries[0].content == {
         "speaker": "A",
         "processing_time": "long",
@@ -104,17 +102,17 @@ def test_what_a_transcript_says_beyond_its_columns_is_in_the_report(notes: Notes
     ],
 )
 def test_a_transcript_that_cannot_be_stored_is_refused(notes: Notes, values: dict[str, Any], reason: str) -> None:
-    with pytest.raises(Unreadable, match=reason):
-        parse_transcript(Document(make_transcript() | {"metadata": None} | values, False), notes)
+    with pytest.raises(UnreadableFile, match=reason):
+        parse_transcript(JsonDocument(make_transcript() | {"metadata": None} | values, False), notes)
 
 
 def test_a_transcript_is_an_object(notes: Notes) -> None:
-    with pytest.raises(Unreadable, match="no object"):
-        parse_transcript(Document([], True), notes)
+    with pytest.raises(UnreadableFile, match="no object"):
+        parse_transcript(JsonDocument([], True), notes)
 
 
-def read_registry(notes: Notes, *entries: Any, **others: Any) -> dict[str, Source]:
-    return parse_registry(Document({"entries": list(entries)} | others, True), notes)
+def read_registry(notes: Notes, *entries: Any, **others: Any) -> dict[str, VideoSource]:
+    return parse_registry(JsonDocument({"entries": list(entries)} | others, True), notes)
 
 
 def test_the_newest_url_of_a_video_counts_and_the_others_are_in_the_report(notes: Notes) -> None:
@@ -155,12 +153,12 @@ def test_a_registry_entry_that_names_no_video_or_no_url_is_refused(notes: Notes,
 
 @pytest.mark.parametrize("value", [[], {"entries": None}, "text"])
 def test_a_registry_without_entries_is_unreadable(notes: Notes, value: Any) -> None:
-    with pytest.raises(Unreadable, match="list of entries"):
-        parse_registry(Document(value, True), notes)
+    with pytest.raises(UnreadableFile, match="list of entries"):
+        parse_registry(JsonDocument(value, True), notes)
 
 
 def read_runs(notes: Notes, *runs: Any) -> list[LegacyRun]:
-    return parse_runs(Document(list(runs), False), notes)
+    return parse_runs(JsonDocument(list(runs), False), notes)
 
 
 def test_a_run_is_read(notes: Notes) -> None:

@@ -10,10 +10,10 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
 from app.database import Connection, connect
-from app.importer import ImportOptions, NoLibrary, import_library, importing, writer
-from app.importer.preparing import PreparedVideo
-from app.importer.writing import write_video
-from app.importer.written import Written
+from app.importer import ImportOptions, NoLibrary, import_library, importing, video_rows
+from app.importer.moment_rows import VideoChanges
+from app.importer.prepared_videos import PreparedVideo
+from app.importer.video_rows import write_video
 from app.repositories import MomentRepository, VideoRepository
 from app.storage import open_storage
 from tests.conftest import Databases
@@ -96,7 +96,7 @@ def add_thirty(legacy: LegacyLibrary) -> list[str]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(video_rows, "_PAUSES_SECONDS", (0.0, 0.0))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -111,7 +111,7 @@ async def test_a_database_that_goes_away_for_good_fails_every_video_that_is_left
         tries.append(prepared.identifier)
         raise error("out of luck")
 
-    monkeypatch.setattr(writer, "write_video", fail)
+    monkeypatch.setattr(video_rows, "write_video", fail)
     report = await importer.run(legacy)
     assert [entry["video"] for entry in entries(report, "failed")] == names
     assert {entry["reason"] for entry in entries(report, "failed")} == {"The database is not available: out of luck"}
@@ -129,7 +129,7 @@ async def test_a_database_that_lets_nobody_in_fails_every_video_and_says_why(
         opened.append(settings)
         return connect(settings if len(opened) == 1 else Settings(database_url="postgresql://nobody@127.0.0.1:1/none"))
 
-    for module in (importing, writer):
+    for module in (importing, video_rows):
         monkeypatch.setattr(module, "connect", let_one_in)
     report = await importer.run(legacy)
     assert [entry["video"] for entry in entries(report, "failed")] == names
@@ -171,12 +171,12 @@ async def test_a_video_that_the_database_gives_up_is_lost_alone_and_the_report_s
 ) -> None:
     add_thirty(legacy)
 
-    async def fail(conn: Connection, prepared: PreparedVideo, *rest: Any) -> Written:
+    async def fail(conn: Connection, prepared: PreparedVideo, *rest: Any) -> VideoChanges:
         if prepared.identifier == "v03":
             raise error("out of luck")
         return await write_video(conn, prepared, *rest)
 
-    monkeypatch.setattr(writer, "write_video", fail)
+    monkeypatch.setattr(video_rows, "write_video", fail)
     report = await importer.run(legacy)
     assert [(entry["video"], entry["reason"]) for entry in entries(report, "failed")] == [("v03", reason)]
     assert counts(report, "new")["videos"] == 29
@@ -190,9 +190,9 @@ async def test_a_video_may_take_longer_than_a_statement_of_the_application(
     url = f"{importer.settings.database_url.get_secret_value()}?options=-c%20statement_timeout%3D100"
     importer.settings = Settings(database_url=url)
 
-    async def write_slowly(conn: Connection, *rest: Any) -> Written:
+    async def write_slowly(conn: Connection, *rest: Any) -> VideoChanges:
         await conn.execute("SELECT pg_sleep(0.2)")
         return await write_video(conn, *rest)
 
-    monkeypatch.setattr(writer, "write_video", write_slowly)
+    monkeypatch.setattr(video_rows, "write_video", write_slowly)
     assert (await importer.run(legacy))["complete"] is True

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.importer import importing, preparing
-from app.importer.layout import Library, VideoFiles
+from app.importer import importing, prepared_videos
+from app.importer.legacy_files import Library, VideoFiles
 from app.importer.report import Kind
 from app.repositories import MomentRepository, PromptRepository, VideoRepository
 from app.repositories.media import VideoFileRepository
@@ -145,7 +145,7 @@ async def test_a_file_that_nobody_foresaw_loses_only_itself(
     def fail(*_: object) -> None:
         raise LookupError("out of luck")
 
-    monkeypatch.setattr(preparing, reader, fail)
+    monkeypatch.setattr(prepared_videos, reader, fail)
     report = await importer.run(legacy)
     refused = [entry for entry in entries(report, "refused") if entry["video"] == "talk"]
     assert [(entry["file"], entry["reason"]) for entry in refused] == [(lost, "LookupError: out of luck")]
@@ -155,7 +155,7 @@ async def test_a_file_that_nobody_foresaw_loses_only_itself(
 
 def test_a_picture_that_is_gone_by_now_loses_only_itself(legacy: LegacyLibrary) -> None:
     files = VideoFiles("talk", thumbnail=legacy.root / "thumbnails" / "talk.jpg")
-    prepared = preparing.prepare_video(files, Library(legacy.root, [files], {}), None)
+    prepared = prepared_videos.prepare_video(files, Library(legacy.root, [files], {}), None)
     refused = [entry for entry in prepared.notes.entries if entry.kind is Kind.REFUSED]
     assert [(entry.file, entry.reason) for entry in refused] == [
         ("thumbnails/talk.jpg", "it cannot be read: No such file or directory")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.importer.layout import Library, NoLibrary, find_root, scan_library
+from app.importer.legacy_files import Library, NoLibrary, find_root, scan_library
 from app.importer.report import Kind, Notes
 from tests.importer.legacy import LegacyLibrary
 

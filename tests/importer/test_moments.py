@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.importer.moments import PlacedMoment, StoredTimes, merge_duplicates, place_moments
+from app.importer.moments_file import LegacyMoment
 from app.importer.report import Kind, Notes
-from app.importer.rows import LegacyMoment
 
 _ID, _OTHER = "7621a017eec7482f", "b879a096f2f643a6"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from app.importer import progress
-from app.importer.progress import BarProgress, LogProgress
+from app.importer import command
+from app.importer.command import BarProgress, LogProgress
 from app.importer.report import Report, TableCount
 
 
@@ -34,7 +34,7 @@ def test_a_terminal_shows_a_bar_with_videos_and_rows(report: Report) -> None:
 def test_a_log_gets_a_line_when_some_time_has_passed(
     report: Report, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, seconds: float, lines: list[str]
 ) -> None:
-    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", seconds)
+    monkeypatch.setattr(command, "_SECONDS_BETWEEN_LINES", seconds)
     with caplog.at_level(logging.INFO, "app.importer"):
         log = LogProgress()
         log.begin(2, 0)
@@ -64,7 +64,7 @@ def test_a_terminal_shows_no_second_bar_where_nothing_is_copied(report: Report) 
 def test_a_log_gets_lines_while_one_long_file_is_copied(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(command, "_SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO, "app.importer"):
         log = LogProgress()
         log.begin(2, 4_000_000)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ai.prompts import format_segments, format_words, render_template
-from app.importer.prompts import Template, make_template
+from app.importer.moments_file import PromptTemplate, make_template
 from tests.importer.legacy import SEGMENTS, WORDS, generation_prompt, make_row, refinement_prompt
 
 _USER = "Find what people will talk about."
@@ -92,11 +92,11 @@ def test_a_second_value_of_one_name_stays_in_the_text() -> None:
 
 def test_a_prompt_that_speaks_of_a_placeholder_stays_whole() -> None:
     prompt = "Put {transcript} here.\n\nTranscript segments:\n[0.00] so"
-    assert make_template(prompt, "") == Template(prompt, {})
+    assert make_template(prompt, "") == PromptTemplate(prompt, {})
 
 
 def test_a_prompt_of_another_layout_stays_whole() -> None:
-    assert make_template("Cut it well.", "") == Template("Cut it well.", {})
+    assert make_template("Cut it well.", "") == PromptTemplate("Cut it well.", {})
 
 
 def test_words_outside_the_clip_are_not_listed_and_times_begin_at_its_start() -> None:

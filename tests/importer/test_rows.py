@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.importer.reading import Unreadable, read_json
+from app.importer.legacy_files import UnreadableFile, read_json
+from app.importer.moments_file import LegacyMoment, MomentsFile, parse_moments
 from app.importer.report import Entry, Kind, Notes
-from app.importer.rows import LegacyMoment, MomentsFile, parse_moments
 from tests.importer.legacy import make_config, make_refined, make_refinement_config, make_row
 
 
@@ -103,7 +103,7 @@ def test_a_row_that_is_no_object_is_refused(tmp_path: Path, row: Any) -> None:
 
 def test_a_file_that_is_no_list_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "talk.json").write_text('{"moments": []}')
-    with pytest.raises(Unreadable, match="no list"):
+    with pytest.raises(UnreadableFile, match="no list"):
         parse_moments(read_json(tmp_path / "talk.json"), Notes(None, None))
 
 

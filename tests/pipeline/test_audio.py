@@ -105,7 +105,7 @@ async def test_audio_for_which_the_disk_has_no_room_is_not_begun(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video = {**make_video_file(tmp_path, seconds=2), "duration_seconds": 2.0}
-    monkeypatch.setattr("app.storage.free_space.measure_disk", lambda folder: (64_000, 100_000))
+    monkeypatch.setattr("app.storage.file_system.measure_disk", lambda folder: (64_000, 100_000))
     async with make_context(own_database_url, tmp_path, video=video) as context:
         with pytest.raises(StorageFull, match="no room for the audio of the video: 64 kB are needed, and 59 kB"):
             await audio.run_stage(context)

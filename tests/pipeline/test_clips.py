@@ -17,7 +17,7 @@ from app.pipeline.moment_refiner import load_model_clip
 from app.pipeline.stages import clip_upload, clips
 from app.pipeline.stages.clips import plan_clips
 from app.repositories import ClipRepository, MomentRepository, RunRepository, ThumbnailRepository, VideoRepository
-from app.storage.folders import path_of
+from app.storage.file_system import path_of
 from tests.factories import make_clip, make_moment, make_thumbnail, make_transcript
 from tests.media.movies import FRAME_RATE, make_movie, make_slides
 from tests.pipeline.contexts import make_context, take_over
@@ -100,7 +100,7 @@ async def test_each_moment_gets_its_clip(own_database_url: str, tmp_path: Path) 
 async def test_clips_for_which_the_disk_has_no_room_are_not_begun(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.storage.free_space.measure_disk", lambda folder: (1_000_000, 1_000_000))
+    monkeypatch.setattr("app.storage.file_system.measure_disk", lambda folder: (1_000_000, 1_000_000))
     async with clipping(own_database_url, tmp_path, (2, 5)) as (context, _):
         with pytest.raises(StorageFull, match="no room for the clips of the video"):
             await clips.run_stage(context)

@@ -342,7 +342,7 @@ async def test_a_video_that_is_too_large_is_not_kept(
 async def test_a_video_for_which_the_disk_has_no_room_is_not_begun(
     own_database_url: str, tmp_path: Path, site: Site, video_file: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.storage.free_space.measure_disk", lambda folder: (len(video_file), len(video_file)))
+    monkeypatch.setattr("app.storage.file_system.measure_disk", lambda folder: (len(video_file), len(video_file)))
     site.answers["/video.mp4"] = cutting(video_file, 0)
     async with _run(own_database_url, tmp_path, site) as context:
         with pytest.raises(StageFailed, match=r"^Video download failed: there is no room for the video: "):

@@ -7,7 +7,7 @@ import pytest
 
 from app.ai.protocols import RefineRequest, RefineResult
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
-from app.core.turns import Turns
+from app.core.thread_pool import Slots
 from app.models.stages import RunType
 from app.pipeline import moment_refiner
 from app.pipeline.stages import generation, refinement
@@ -332,7 +332,7 @@ async def test_a_moment_that_waits_for_its_turn_has_its_time_from_then_on(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(moment_refiner, "TIME_LIMIT_SECONDS", 0.5)
-    turns, asked = Turns(), asyncio.Event()
+    turns, asked = Slots(), asyncio.Event()
 
     async def work() -> None:
         asked.set()

@@ -23,7 +23,7 @@ from app.core.errors import (
 from app.database import Connection, Database, get_connection
 from app.repositories import ThumbnailRepository, VideoRepository
 from app.services.thumbnails import Thumbnails
-from app.storage import OpenFile, Progress, Storage, StoredFile, open_storage
+from app.storage import OpenFile, ProgressCallback, Storage, StoredFile, open_storage
 from tests.database.pools import open_pool, query, within
 from tests.factories import make_clip, make_moment, make_thumbnail, make_video
 from tests.media.movies import make_colour_movie
@@ -54,7 +54,7 @@ class WatchedStorage(Storage):
         self.look_ups.append(url)
         return super().opened(url)
 
-    async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:
+    async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
         if self.before_put:
             await self.before_put()
         return await super().put(key, source, progress)

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import StorageFull
-from app.storage import free_space
-from app.storage.free_space import check_free_space
+from app.storage import file_system
+from app.storage.file_system import check_free_space
 
 _GB = 1000**3
 
 
 def _set_disk(monkeypatch: pytest.MonkeyPatch, free: int, total: int) -> None:
-    monkeypatch.setattr(free_space, "measure_disk", lambda folder: (free, total))
+    monkeypatch.setattr(file_system, "measure_disk", lambda folder: (free, total))
 
 
 def test_what_fits_beside_the_reserve_may_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_full_disk_has_room_for_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_the_disk_of_a_folder_that_is_still_to_come_is_measured(tmp_path: Path) -> None:
-    free, total = free_space.measure_disk(tmp_path / "a" / "b")
+    free, total = file_system.measure_disk(tmp_path / "a" / "b")
     assert 0 < free < total
 
 
@@ -46,5 +46,5 @@ def test_a_disk_that_does_not_say_is_written_to(monkeypatch: pytest.MonkeyPatch,
     def fail(folder: Path) -> tuple[int, int]:
         raise OSError("unknown")
 
-    monkeypatch.setattr(free_space, "measure_disk", fail)
+    monkeypatch.setattr(file_system, "measure_disk", fail)
     check_free_space(tmp_path, 10**18, "the video")

@@ -152,7 +152,7 @@ async def test_a_signed_address_is_given_again_until_shortly_before_it_expires(
 ) -> None:
     url = f"gs://{bucket}/media/a.mp4"
     now = 1000.0
-    monkeypatch.setattr("app.storage.google_cloud.links.time.monotonic", lambda: now)
+    monkeypatch.setattr("app.storage.google_cloud.client.time.monotonic", lambda: now)
     first = await cloud.get_link(url)
     now += 2800
     later = await cloud.get_link(url)
@@ -329,7 +329,7 @@ async def test_a_bucket_that_answers_no_more_is_unavailable(
 ) -> None:
     storage, proxy = proxied
     stored = await storage.put("a/b.mp4", source)
-    monkeypatch.setattr(google_client, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(google_client, "RETRY_SECONDS", 1.0)
     proxy.fail = lambda method, path, number: 503
     calls = (
         storage.stat(stored.url),
@@ -346,7 +346,7 @@ async def test_a_bucket_that_answers_no_more_is_unavailable(
 async def test_an_unreachable_server_is_unavailable(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(google_client, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(google_client, "RETRY_SECONDS", 0.5)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     storage = _open(f"gs://{bucket}", tmp_path)
     with pytest.raises(StorageUnavailable, match=f"The bucket gs://{bucket} does not answer as it should"):

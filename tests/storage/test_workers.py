@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from app.core.turns import observe_turns
-from app.storage.workers import Workers
+from app.core.thread_pool import ThreadPool, observe_slots
 from tests.core.test_turns import Observer
 
 
 async def test_a_call_that_is_told_twice_to_end_is_waited_for_and_its_failure_is_nobodys() -> None:
-    workers, begun, told, ended = Workers("test", 1), threading.Event(), threading.Event(), threading.Event()
+    workers, begun, told, ended = ThreadPool("test", 1), threading.Event(), threading.Event(), threading.Event()
     unseen: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: unseen.append(context))
@@ -43,11 +42,11 @@ async def test_a_call_that_is_told_twice_to_end_is_waited_for_and_its_failure_is
 
 
 async def test_a_call_that_waits_for_a_thread_waits_for_its_turn() -> None:
-    workers, told, observer = Workers("test", 2), threading.Event(), Observer()
+    workers, told, observer = ThreadPool("test", 2), threading.Event(), Observer()
     try:
         busy = [asyncio.create_task(workers.run_in_turn(partial(told.wait, 10))) for _ in range(2)]
         await asyncio.sleep(0)
-        with observe_turns(observer):
+        with observe_slots(observer):
             waiting = asyncio.create_task(workers.run_in_turn(lambda: "done"))
         await asyncio.sleep(0.01)
         assert observer.seen == ["wait"]

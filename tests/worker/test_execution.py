@@ -17,7 +17,7 @@ from app.core.errors import (
     StorageUnavailable,
     TransientFailure,
 )
-from app.core.turns import Turns
+from app.core.thread_pool import Slots
 from app.models.runs import ClaimedRun, RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, TimeLimit
 from app.pipeline.context import LoadedStage, RunContext
@@ -214,7 +214,7 @@ def let_time_pass(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 async def test_a_stage_that_waits_for_its_turn_says_so_and_has_its_time_from_then_on(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = Turns()
+    turns = Slots()
 
     async def use(context: RunContext) -> Mapping[str, Any]:
         async with turns.take():
@@ -239,7 +239,7 @@ async def test_a_stage_that_waits_for_its_turn_says_so_and_has_its_time_from_the
 
 
 async def test_work_that_has_had_its_turn_is_still_limited(ready: RunContext) -> None:
-    turns = Turns()
+    turns = Slots()
 
     async def use(context: RunContext) -> Mapping[str, Any]:
         for _ in range(2):

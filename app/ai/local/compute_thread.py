@@ -8,7 +8,7 @@ from threading import Event
 from typing import TypeVar
 
 from app.ai.protocols import ProgressCallback
-from app.core.turns import Turns
+from app.core.thread_pool import Slots
 
 T = TypeVar("T")
 
@@ -44,15 +44,15 @@ class ComputationControl:
 
 
 class ComputeThread:
-    """Does one call after the other in a thread of its own; a call that is cancelled before its turn is never future.
+    """Does one call after the other in a thread of its own; a call that is cancelled before its turn is never started.
 
     Calls take turns in the order they come, so long work that is done in several calls lets short work pass. What
-    follows a stage's time (`app.core.turns`) is notified when its calls wait and when they work.
+    follows a stage's time (`app.core.thread_pool`) is notified when its calls wait and when they work.
     """
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(1, name)
-        self._turns = Turns()
+        self._turns = Slots()
 
     async def run(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
         async with self._turns.take():

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from app.core.input_types import Number
+from app.core.validation import InputNumber
 
-Seconds = Annotated[Number, Field(allow_inf_nan=False, description="seconds")]
+Seconds = Annotated[InputNumber, Field(allow_inf_nan=False, description="seconds")]
 
 
 class Error(BaseModel):

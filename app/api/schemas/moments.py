@@ -5,7 +5,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.api.schemas.common import Seconds
-from app.core.input_types import Line
+from app.core.validation import InputLine
 
 
 class MomentAnswer(BaseModel):
@@ -32,7 +32,7 @@ class NewMomentBody(BaseModel):
 
     start_time: Seconds
     end_time: Seconds
-    title: Line = Field(max_length=500)
+    title: InputLine = Field(max_length=500)
 
 
 class MomentEditBody(BaseModel):
@@ -47,13 +47,13 @@ class MomentEditBody(BaseModel):
     )
 
     # A factory, because a default would be documented: what is not given stays as it is.
-    title: Line = Field(default_factory=str, max_length=500)
+    title: InputLine = Field(default_factory=str, max_length=500)
     start_time: Seconds = Field(default_factory=float)
     end_time: Seconds = Field(default_factory=float)
     score: int | None = Field(
         None, strict=True, ge=0, le=10, description="Together with `scoring_model`; null clears both"
     )
-    scoring_model: Line | None = Field(None, min_length=1, max_length=100, description="Who gave the score")
+    scoring_model: InputLine | None = Field(None, min_length=1, max_length=100, description="Who gave the score")
 
     @model_validator(mode="after")
     def _changes_something_whole(self) -> Self:

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.input_types import NormalizedLine
+from app.core.validation import NormalizedLine
 from app.models.runs import RunRequest
 from app.services.run_options import Count, Length, ModelKey, PipelineOptions, Prompt, Temperature
 

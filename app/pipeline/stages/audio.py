@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import FileMissing, StageFailed
+from app.core.thread_pool import ThreadPool
 from app.media.audio import WAV_BYTES_PER_SECOND, extract_audio, wav_duration
 from app.media.limits import max_plausible_duration
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME, describe_file_problem, get_video_file_url
 from app.repositories import VideoRepository
 from app.storage import Storage, check_free_space, find_audio_file
-from app.storage.workers import Workers
 
-_extractors = Workers("audio", 8)
+_extractors = ThreadPool("audio", 8)
 
 
 async def skip_reason(context: RunContext) -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from app.core.errors import DatabaseUnavailable, RunLost, StageFailed, VideoDeleted, VideoMomentsError
+from app.core.thread_pool import ThreadPool
 from app.database import Connection
 from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.pipeline.context import RunContext
@@ -15,9 +16,8 @@ from app.repositories import ClipRepository, MomentRepository
 from app.repositories.clips import NewClip
 from app.repositories.contents import VideoContentsRepository
 from app.storage import StoredFile
-from app.storage.workers import Workers
 
-_probes = Workers("clip-probes", 2)
+_probes = ThreadPool("clip-probes", 2)
 
 
 class _MomentChanged(StageFailed):

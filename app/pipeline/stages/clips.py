@@ -13,6 +13,7 @@ from typing import Any
 
 from app.ai.protocols import Word
 from app.core.errors import FileMissing, RunLost, StageFailed, VideoDeleted, VideoMomentsError
+from app.core.thread_pool import ThreadPool
 from app.media.clip import cut_clip
 from app.models import Clip, Moment
 from app.models.stages import RunType
@@ -22,13 +23,12 @@ from app.pipeline.files import get_video_file_url
 from app.pipeline.transcripts import find_moment_window, list_timed_words
 from app.repositories import ClipRepository, MomentRepository, TranscriptRepository, VideoRepository
 from app.storage import Storage, check_free_space, clip_folder, name_of
-from app.storage.workers import Workers
 
 _FOLDER = "clips"
 _FAILURE_SUFFIX = ".failed"
 _MAX_PARALLEL = min(4, os.cpu_count() or 1)  # of one run; an encoder uses several cores by itself
 _BYTES_PER_SECOND = {".mp4": 250_000, ".m4a": 20_000}  # estimates; of video in high definition
-_cutters = Workers("clips", 16)
+_cutters = ThreadPool("clips", 16)
 
 
 @dataclass(slots=True)

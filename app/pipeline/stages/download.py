@@ -20,6 +20,7 @@ from app.core.errors import (
     TransientFailure,
     VideoDeleted,
 )
+from app.core.thread_pool import ThreadPool
 from app.database import Connection
 from app.media.limits import check_max_hours
 from app.media.probe import MediaInfo, NotAVideo, probe_media
@@ -31,14 +32,13 @@ from app.pipeline.video_pages import can_download_from_pages, download_from_page
 from app.repositories import VideoRepository
 from app.repositories.media import VideoFileRepository
 from app.storage import video_folder
-from app.storage.workers import Workers
 
 _PARTIAL_NAME = "download.part"
 _VIDEO_NAME = "video"
 _PAGE_FOLDER = "page"
 # A video row is inserted with such a file name; the extension follows from the content.
 _PENDING_NAME = re.compile(r"([0-9a-f]{16})\.[a-z0-9]+")
-_probes = Workers("download-probes", 2)
+_probes = ThreadPool("download-probes", 2)
 
 
 async def skip_reason(context: RunContext) -> str | None:

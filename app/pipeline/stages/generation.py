@@ -12,6 +12,7 @@ from typing import Any
 from app.ai.protocols import FindRequest, FindResult, FoundMoment, MomentFinder
 from app.core.errors import FileMissing, StageFailed, StorageUnavailable, VideoDeleted
 from app.core.text import clean_line, strip_unstorable
+from app.core.thread_pool import ThreadPool
 from app.database import Connection
 from app.media.scene_cuts import find_scene_cuts
 from app.models import Transcript, Video
@@ -33,12 +34,11 @@ from app.repositories.contents import ReplacedMomentsRepository, VideoContentsRe
 from app.repositories.moments import ReservedMoment, new_moment_identifier
 from app.repositories.stages import ClaimedRunRepository
 from app.storage import find_audio_file
-from app.storage.workers import Workers
 
 _TITLE_LENGTH = 500  # of `moments.title`
 _MODEL_LENGTH = 100  # of `moments.generation_model`
 _NOISE_SECONDS = 1e-6  # rounding errors of float sums
-_scene_finders = Workers("scenes", 2)
+_scene_finders = ThreadPool("scenes", 2)
 
 
 @dataclass(frozen=True, slots=True)

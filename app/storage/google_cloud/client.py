@@ -1,26 +1,47 @@
-"""One client of Google Cloud Storage, made at its first use: importing the library takes a third of a second."""
+"""The client of Google Cloud Storage, its retries and errors, and V4 signed URLs."""
 
 import logging
+import math
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from cachetools import LRUCache
 
 from app.core.errors import FileMissing, StorageUnavailable
+from app.storage.protocols import Link
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
     from google.auth.credentials import Credentials
     from google.cloud.storage import Blob, Client
 
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_NAME_BYTES = 1024
+
+
+def split_object_url(url: str) -> tuple[str, str]:
+    """Return bucket and object name, which is not percent-encoded. Raises `ValueError`."""
+    bucket, _, name = url.removeprefix("gs://").partition("/")
+    if not url.startswith("gs://") or not _BUCKET.fullmatch(bucket):
+        raise ValueError("not a gs://bucket address")
+    # Clients take `..` in an address as a step up; a signed one would lead to another object.
+    if not name.isprintable() or {".", ".."} & set(name.split("/")) or len(name.encode()) > _NAME_BYTES:
+        raise ValueError("not the name of an object")
+    return bucket, name
+
+
 _log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 20.0  # how long a request is tried again
-CHUNK_PATIENCE_SECONDS = 300.0  # a slow line needs a minute to send a chunk once
+RETRY_SECONDS = 20.0  # how long a request is tried again
+CHUNK_RETRY_SECONDS = 300.0  # a slow line needs a minute to send a chunk once
 TIMEOUT_SECONDS = (5.0, 60.0)  # for connecting, and for each answer
-_REFUSED_SECONDS = 10.0  # how long missing credentials are not looked for again: it takes half a second and more
+_RECONNECT_SECONDS = 10.0  # how long missing credentials are not looked for again: it takes half a second and more
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"  # signing through IAM wants it
 
 
@@ -63,14 +84,14 @@ class GoogleClient:
         try:
             return self._connect()
         except StorageUnavailable as error:
-            self._refusal = (time.monotonic() + _REFUSED_SECONDS, str(error))
+            self._refusal = (time.monotonic() + _RECONNECT_SECONDS, str(error))
             raise
 
     def _connect(self) -> "Client":
         import google.auth
         from google.cloud.storage import Client
 
-        with answering():
+        with translate_storage_errors():
             if "STORAGE_EMULATOR_HOST" not in os.environ:
                 self._credentials, _ = google.auth.default(scopes=[_SCOPE])
                 return Client(project=None, credentials=self._credentials)
@@ -79,16 +100,16 @@ class GoogleClient:
             return Client(project=None)
 
 
-def patiently(seconds: float | None = None) -> "Retry":
+def retry_requests(seconds: float | None = None) -> "Retry":
     """Return the library's policy of retries, with this project's patience."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    retry: Retry = DEFAULT_RETRY.with_delay(initial=0.25, maximum=4).with_timeout(seconds or PATIENCE_SECONDS)
+    retry: Retry = DEFAULT_RETRY.with_delay(initial=0.25, maximum=4).with_timeout(seconds or RETRY_SECONDS)
     return retry
 
 
 @contextmanager
-def answering(bucket: str = "") -> Iterator[None]:
+def translate_storage_errors(bucket: str = "") -> Iterator[None]:
     """Raise `FileMissing`, or `StorageUnavailable` that names the bucket, for what the library raises."""
     import requests
     import urllib3
@@ -121,3 +142,60 @@ def answering(bucket: str = "") -> Iterator[None]:
     ) as error:
         _log.warning("%s: %s", type(error).__name__, error)
         raise StorageUnavailable(f"{name} does not answer as it should") from None
+
+
+_KEPT_URLS = 4096
+
+
+class SignedUrls:
+    """Signs, and remembers what it signed. A player needs an address for as long as it plays, so the last fifth of
+    an address's life is not given away."""
+
+    def __init__(self, client: GoogleClient, seconds: int) -> None:
+        self._client = client
+        self._seconds = seconds
+        self._known: LRUCache[str, tuple[str, float]] = LRUCache(_KEPT_URLS)
+
+    def find(self, url: str) -> Link | None:
+        """Return an address that was signed before; for the event loop."""
+        address, expires_at = self._known.get(url, ("", 0.0))
+        left = expires_at - time.monotonic()
+        return Link(address, math.floor(left)) if left > self._seconds / 5 else None
+
+    def sign(self, url: str) -> tuple[str, float] | None:
+        """Return an address and the moment, on the monotonic clock, when it expires; None where nothing can sign.
+
+        It may block: credentials without a key of their own sign through Google.
+        """
+        bucket, name = split_object_url(url)
+        with translate_storage_errors(bucket):
+            blob = self._client.blob(bucket, name)
+            how = self._credentials()
+            if how is None:
+                return None
+            expires_at = time.monotonic() + self._seconds
+            address = blob.generate_signed_url(version="v4", expiration=timedelta(seconds=self._seconds), **how)
+        return address, expires_at
+
+    def keep(self, url: str, signed: tuple[str, float]) -> None:
+        """Remember an address; for the event loop."""
+        self._known[url] = signed
+
+    def _credentials(self) -> dict[str, Any] | None:
+        from google.auth.credentials import Signing
+        from google.auth.transport.requests import Request
+
+        signer = self._client.signer
+        if isinstance(signer, Signing):
+            return {"credentials": signer}
+        email = getattr(signer, "service_account_email", None)
+        if signer is None or email is None:
+            _log.info("These Google credentials cannot sign addresses: files are sent through this server")
+            return None
+        if not signer.valid or email == "default":  # what a machine's account is called before the first token
+            signer.refresh(Request())  # type: ignore[no-untyped-call]  # the library's types are not whole
+        return {
+            "credentials": signer,
+            "service_account_email": getattr(signer, "service_account_email", email),
+            "access_token": signer.token,
+        }

@@ -16,10 +16,15 @@ import google_crc32c
 
 from app.core.errors import Conflict, FileMissing, StorageUnavailable
 from app.core.media_types import media_type_of
-from app.storage.copying import open_source
-from app.storage.google_cloud.client import CHUNK_PATIENCE_SECONDS, TIMEOUT_SECONDS, answering, patiently
+from app.storage.file_system import translate_read_errors, translate_write_errors
+from app.storage.google_cloud.client import (
+    CHUNK_RETRY_SECONDS,
+    TIMEOUT_SECONDS,
+    retry_requests,
+    translate_storage_errors,
+)
 from app.storage.incoming import IncomingFolder
-from app.storage.os_errors import reading, writing
+from app.storage.local_copy import open_source
 
 if TYPE_CHECKING:
     import requests
@@ -30,7 +35,7 @@ _ATTEMPTS = 2
 _extend_checksum: Callable[[int, bytes], int] = google_crc32c.extend
 
 
-class Upload:
+class ObjectUpload:
     """One `put`, for a thread; another one may stop it."""
 
     def __init__(
@@ -57,7 +62,10 @@ class Upload:
             self._http = http
             self._size, self._checksum = os.fstat(file.fileno()).st_size, self._read_checksum()
             address = f"gs://{self._blob.bucket.name}/{self._blob.name}"
-            with writing(), self._incoming.open_draft(address, self._source, self._stopping) as (note, path):
+            with (
+                translate_write_errors(),
+                self._incoming.open_draft(address, self._source, self._stopping) as (note, path),
+            ):
                 if not self._is_stored():
                     self._send(note)
                 self._tell(self._size)
@@ -67,7 +75,7 @@ class Upload:
     def _read_checksum(self) -> str:
         """Return the CRC-32C as the bucket writes it."""
         checksum = 0
-        with reading():
+        with translate_read_errors():
             while chunk := self._file.read(_CHUNK_BYTES):
                 self._check()
                 checksum = _extend_checksum(checksum, chunk)
@@ -76,8 +84,8 @@ class Upload:
     def _is_stored(self) -> bool:
         self._blob = self._make_blob()  # one that was loaded stays with its generation
         try:
-            with answering(self._blob.bucket.name):
-                self._blob.reload(timeout=TIMEOUT_SECONDS, retry=patiently())
+            with translate_storage_errors(self._blob.bucket.name):
+                self._blob.reload(timeout=TIMEOUT_SECONDS, retry=retry_requests())
         except FileMissing:
             return False
         return bool(self._blob.size == self._size and self._blob.crc32c == self._checksum)
@@ -104,9 +112,13 @@ class Upload:
         kind = media_type_of(self._blob.name)
         self._blob.content_type = kind
         try:
-            with answering(self._blob.bucket.name):
+            with translate_storage_errors(self._blob.bucket.name):
                 session: str = self._blob.create_resumable_upload_session(
-                    content_type=kind, size=self._size, checksum=None, timeout=TIMEOUT_SECONDS[1], retry=patiently()
+                    content_type=kind,
+                    size=self._size,
+                    checksum=None,
+                    timeout=TIMEOUT_SECONDS[1],
+                    retry=retry_requests(),
                 )
         except FileMissing:
             raise StorageUnavailable(f"There is no bucket {self._blob.bucket.name}") from None
@@ -131,12 +143,12 @@ class Upload:
         """Compare what the bucket has made of the bytes, and take it away where they are others."""
         if self._made.get("crc32c") == self._checksum:
             self._blob = self._make_blob()
-            with answering(self._blob.bucket.name):
-                self._blob.reload(timeout=TIMEOUT_SECONDS, retry=patiently())
+            with translate_storage_errors(self._blob.bucket.name):
+                self._blob.reload(timeout=TIMEOUT_SECONDS, retry=retry_requests())
             return True
-        with contextlib.suppress(FileMissing), answering(self._blob.bucket.name):
+        with contextlib.suppress(FileMissing), translate_storage_errors(self._blob.bucket.name):
             generation = int(self._made.get("generation", 0))
-            self._make_blob().delete(if_generation_match=generation, timeout=TIMEOUT_SECONDS, retry=patiently())
+            self._make_blob().delete(if_generation_match=generation, timeout=TIMEOUT_SECONDS, retry=retry_requests())
         return False
 
     def _send_chunk(self, session: str, position: int) -> int | None:
@@ -150,7 +162,7 @@ class Upload:
                 if known is None or known != position:
                     return known
             is_unsure = True
-            with reading():
+            with translate_read_errors():
                 data = os.pread(self._file.fileno(), min(_CHUNK_BYTES, self._size - position), position)
             if not data:
                 raise Conflict(f"{self._source.name} changed while it was sent")
@@ -160,14 +172,14 @@ class Upload:
                 headers["X-Goog-Hash"] = f"crc32c={self._checksum}"
             return self._request(session, headers, data)
 
-        with answering(self._blob.bucket.name):
-            result: int | None = patiently(CHUNK_PATIENCE_SECONDS)(send, self._check)()
+        with translate_storage_errors(self._blob.bucket.name):
+            result: int | None = retry_requests(CHUNK_RETRY_SECONDS)(send, self._check)()
         return result
 
     def _ask_position(self, session: str) -> int | None:
         """Return how many bytes the bucket has got, None where the session is no more."""
-        with answering(self._blob.bucket.name):
-            ask = patiently()(self._request, self._check)
+        with translate_storage_errors(self._blob.bucket.name):
+            ask = retry_requests()(self._request, self._check)
             result: int | None = ask(session, {"Content-Range": f"bytes */{self._size}"}, b"")
         return result
 

@@ -1,15 +1,99 @@
-"""The rows of a legacy moments file, of every form that the previous backend ever wrote."""
+"""The rows of a legacy moments file, of every form that the previous backend ever wrote, with their prompts."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+from app.ai.prompts import render_template
 from app.core.text import clean_line, to_nfc
-from app.importer.prompts import Template, make_template
-from app.importer.reading import Document, Unreadable, find_flaw, read_integer, read_number, read_text
+from app.importer.legacy_files import JsonDocument, UnreadableFile, find_flaw, read_integer, read_number, read_text
 from app.importer.report import Kind, Notes
+
+_LINE = r"\[-?\d+\.\d+(?:--?\d+\.\d+)?\] [^\n]*"
+# Transcript lines without a gap: `[12.34] text` of segments or `[0.00-0.08] word` of words.
+_LINES = re.compile(rf"(?m)^{_LINE}(?:\n{_LINE})*$")
+_EXAMPLE = "Example:\n"
+
+_NUMBER = r"-?\d+\.\d+"
+# Where the prompts of the previous backend state a value of the call. Each pattern has one group: the value.
+_STATED = (
+    ("title", re.compile(r'(?m)^- Title: "(.*)"$')),
+    ("start_time", re.compile(rf"(?m)^- Current start time: ({_NUMBER}) seconds$")),
+    ("end_time", re.compile(rf"(?m)^- Current end time: ({_NUMBER}) seconds$")),
+    ("clip_end", re.compile(rf"(?m)^- The clip ends at ({_NUMBER}) seconds$")),
+    ("clip_end", re.compile(rf"(?m)coordinate system \(0\.00 to ({_NUMBER})\)$")),
+    ("clip_end", re.compile(rf"(?m)^- The end_time must be <= ({_NUMBER})$")),
+    ("duration", re.compile(rf"(?m)^- Video duration: ({_NUMBER}) seconds$")),
+    ("duration", re.compile(rf"(?m)^- All end_time values must be <= ({_NUMBER})$")),
+    ("min_moment_length", re.compile(rf"(?m)^- Moment length: Between ({_NUMBER}) and {_NUMBER} seconds$")),
+    ("max_moment_length", re.compile(rf"(?m)^- Moment length: Between {_NUMBER} and ({_NUMBER}) seconds$")),
+    ("min_moments", re.compile(r"(?m)^- Number of moments: Between (\d+) and \d+$")),
+    ("max_moments", re.compile(r"(?m)^- Number of moments: Between \d+ and (\d+)$")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """A prompt's text with placeholders, and the text that each of them stood for."""
+
+    text: str
+    values: Mapping[str, str]
+
+
+def make_template(complete_prompt: str, user_prompt: str) -> PromptTemplate:
+    """Return the template of a prompt. Rendered with its values it is the prompt again, character by character.
+
+    What is not recognised stays in the text. A prompt that could not be rendered back, because it holds a
+    placeholder's name itself, stays whole.
+    """
+    spans = sorted(_find_values(complete_prompt, user_prompt))
+    parts: list[str] = []
+    values: dict[str, str] = {}
+    end = 0
+    for start, stop, name in spans:
+        value = complete_prompt[start:stop]
+        if start < end or values.setdefault(name, value) != value:
+            continue
+        parts += [complete_prompt[end:start], f"{{{name}}}"]
+        end = stop
+    template = PromptTemplate("".join([*parts, complete_prompt[end:]]), values)
+    return (
+        template if render_template(template.text, values) == complete_prompt else PromptTemplate(complete_prompt, {})
+    )
+
+
+def _find_values(text: str, user_prompt: str) -> Iterator[tuple[int, int, str]]:
+    """Yield start, end and name of what was pasted in, the transcript first: nothing is looked for inside it."""
+    transcript = _find_transcript(text)
+    if transcript is not None:
+        yield (*transcript, "transcript")
+    start, end = transcript or (len(text), len(text))
+    for paragraph in _find_paragraph(text, user_prompt):
+        if paragraph[1] <= start or paragraph[0] >= end:
+            yield (*paragraph, "user_prompt")
+            break
+    for name, pattern in _STATED:
+        for match in chain(pattern.finditer(text, 0, start), pattern.finditer(text, end)):
+            yield (*match.span(1), name)
+
+
+def _find_paragraph(text: str, paragraph: str) -> Iterator[tuple[int, int]]:
+    """Yield where a text stands between blank lines."""
+    if paragraph:
+        for match in re.finditer(rf"(?:\A|(?<=\n\n)){re.escape(paragraph)}(?=\n\n|\Z)", text):
+            yield match.span()
+
+
+def _find_transcript(text: str) -> tuple[int, int] | None:
+    runs: Sequence[tuple[int, int]] = [
+        match.span() for match in _LINES.finditer(text) if not text.endswith(_EXAMPLE, 0, match.start())
+    ]
+    return max(runs, key=lambda run: run[1] - run[0], default=None)
+
 
 LONGEST_TITLE = 500
 _LONGEST_MODEL = 100
@@ -82,15 +166,15 @@ class MomentsFile:
     pasted: list[PastedTranscript]
 
 
-def parse_moments(document: Document, notes: Notes) -> MomentsFile:
+def parse_moments(document: JsonDocument, notes: Notes) -> MomentsFile:
     """Return the rows that can be stored; the others and all that has no column go into `notes`.
 
-    Raises `Unreadable`.
+    Raises `UnreadableFile`.
     """
     if not isinstance(document.value, list):
-        raise Unreadable("it holds no list")
+        raise UnreadableFile("it holds no list")
     result = MomentsFile([], [])
-    templates: dict[tuple[str, str], Template] = {}
+    templates: dict[tuple[str, str], PromptTemplate] = {}
     for number, row in enumerate(document.value, start=1):
         if problem := _row_problem(row, document.strict):
             notes.add(Kind.REFUSED, problem, row, row=number)
@@ -128,7 +212,7 @@ class _RowReader:
     """Reads one row, and collects what of it has no column and what was pasted into its prompt."""
 
     def __init__(
-        self, row: dict[str, Any], number: int, templates: dict[tuple[str, str], Template], strict: bool
+        self, row: dict[str, Any], number: int, templates: dict[tuple[str, str], PromptTemplate], strict: bool
     ) -> None:
         self._row = row
         self._number = number
@@ -215,13 +299,13 @@ class _RowReader:
         flaw = None if self._strict else find_flaw(prompts)
         return f"a prompt: {flaw.problem}" if flaw else None
 
-    def _make_template(self, config: dict[str, Any]) -> Template:
+    def _make_template(self, config: dict[str, Any]) -> PromptTemplate:
         key = (config.get("complete_prompt") or "", config.get("user_prompt") or "")
         if key not in self._templates:
             self._templates[key] = make_template(*key)
         return self._templates[key]
 
-    def _note_dropped(self, config: dict[str, Any], stored: LegacyConfig, template: Template) -> None:
+    def _note_dropped(self, config: dict[str, Any], stored: LegacyConfig, template: PromptTemplate) -> None:
         dropped = {name: _unsigned(value) for name, value in config.items() if name not in _CONFIG_COLUMNS}
         for name in _PARAMETERS:
             if getattr(stored, name) is None and config.get(name) is not None:

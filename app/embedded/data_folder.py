@@ -1,16 +1,72 @@
-"""Whose a data folder is: a lock that lasts as long as any process of its server."""
+"""The data folder of an embedded server: which process holds it, its address and its password."""
 
 import os
 import re
+import secrets
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from app.core.private import private_opener
-from app.embedded.errors import FolderTaken
+from app.core.private_files import private_opener
+
+
+class EmbeddedError(Exception):
+    """An embedded server cannot start; the message is one sentence to be shown as it is."""
+
+
+class PortTaken(EmbeddedError):
+    """Another process listens on the port."""
+
+
+class FolderTaken(EmbeddedError):
+    """Another process holds the data folder."""
+
+
+def keep_password(path: Path) -> str:
+    """Return the password in a file of mode 0600, which is written where there is none that can be trusted.
+
+    Raises `OSError`.
+    """
+    return _read_password(path) or _write_password(path)
+
+
+def _read_password(path: Path) -> str | None:
+    """None where the file is missing, or may have been written or read by another user."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+    except OSError:
+        return None
+    with open(descriptor, encoding="ascii", errors="replace") as file:
+        status = os.fstat(descriptor)
+        owners = {os.geteuid(), path.parent.stat().st_uid} if os.geteuid() == 0 else {os.geteuid()}
+        if hasattr(os, "fchmod") and (status.st_uid not in owners or status.st_mode & 0o077):
+            return None
+        text = file.read(200)
+    return text if len(text) >= 32 and text.isalnum() else None
+
+
+def _write_password(path: Path) -> str:
+    """Root writes it for the owner of the folder, who may start the server the next time."""
+    password = secrets.token_hex(32)
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(password)
+            if os.geteuid() == 0:
+                folder = path.parent.stat()
+                os.chown(descriptor, folder.st_uid, folder.st_gid)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(draft, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
+    return password
+
 
 if sys.platform != "win32":  # Windows shall come as far as the sentence on missing wheels
     import fcntl
@@ -35,12 +91,12 @@ class FolderLock:
         descriptor = private_opener(str(path), os.O_RDWR | os.O_CREAT)
         deadline = time.monotonic() + wait_seconds
         try:
-            while not _try_lock(descriptor, fcntl.LOCK_EX):
+            while not _try_folder_lock(descriptor, fcntl.LOCK_EX):
                 late = time.monotonic() - deadline
-                if late >= _ORPHANS_SECONDS or (late >= 0 and not _is_dead(path)):
+                if late >= _ORPHANS_SECONDS or (late >= 0 and not _is_process_dead(path)):
                     raise FolderTaken(
-                        f"{folder} is in use by {_holder(path)}: end that command first (another STORAGE_URL, or any "
-                        "other setting, needs a new start), or set DATA_DIR to another folder"
+                        f"{folder} is in use by {_lock_holder(path)}: end that command first (another STORAGE_URL, or "
+                        "any other setting, needs a new start), or set DATA_DIR to another folder"
                     )
                 time.sleep(_POLL_SECONDS)
             lock = cls(descriptor)
@@ -59,7 +115,7 @@ class FolderLock:
         os.close(self.descriptor)
 
 
-class Address:
+class ServerAddress:
     """The URL of a server that its owner shares: `<folder>.address`, locked as long as the owner lives.
 
     A flock on `<folder>.guests` is what each command holds that uses the server, and what its owner waits for.
@@ -97,14 +153,14 @@ class Address:
     def _read(self) -> str | None:
         try:
             with self._path.open(encoding="utf-8") as file:
-                if _try_lock(file.fileno(), fcntl.LOCK_SH):
+                if _try_folder_lock(file.fileno(), fcntl.LOCK_SH):
                     return None  # the owner was killed, and its server is about to end
                 return file.read()
         except FileNotFoundError:
             return None
 
 
-def _try_lock(descriptor: int, kind: int) -> bool:
+def _try_folder_lock(descriptor: int, kind: int) -> bool:
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -112,7 +168,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _is_dead(path: Path) -> bool:
+def _is_process_dead(path: Path) -> bool:
     """Whether the process that has written the lock is known to have ended."""
     owner = re.match(r"process (\d+)", path.read_text("utf-8"))
     if owner is None:  # it is just being written
@@ -126,5 +182,5 @@ def _is_dead(path: Path) -> bool:
     return False
 
 
-def _holder(path: Path) -> str:
+def _lock_holder(path: Path) -> str:
     return path.read_text("utf-8") or "another process"

@@ -1,9 +1,14 @@
-"""Which files a legacy library has, and to which video each belongs."""
+"""The files of a legacy library: which there are, to which video each belongs, and what of their JSON can be stored."""
 
+import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from app.core.errors import VideoMomentsError
 from app.core.media_types import MEDIA_EXTENSIONS
@@ -14,7 +19,7 @@ FOLDERS = ("videos", "transcripts", "moments", "thumbnails", "audios", "moment_c
 MEDIA_FOLDERS = ("videos", "thumbnails", "audios", "moment_clips")
 REGISTRY = "url_registry.json"
 
-_EXTENSIONS = {
+_EXTENSIONS_OF_FOLDER = {
     "videos": MEDIA_EXTENSIONS,
     "transcripts": (".json",),
     "moments": (".json",),
@@ -60,7 +65,7 @@ class Library:
 
     def size_of_media(self) -> int:
         """Return how many bytes the files have that can be copied."""
-        return sum(map(_size, self._media()))
+        return sum(map(_file_size, self._media()))
 
     def _media(self) -> Iterator[Path]:
         for files in self.videos:
@@ -68,7 +73,7 @@ class Library:
         yield from (self.root / "moment_clips" / name for name in self.clips.values())
 
 
-_FIELDS = {
+_FIELD_OF_FOLDER = {
     "videos": "video",
     "transcripts": "transcript",
     "moments": "moments",
@@ -101,7 +106,7 @@ def scan_library(root: Path, registered: set[str], notes: Notes) -> Library:
     """
     videos = {identifier: VideoFiles(identifier) for identifier in registered}
     _note_other_folders(root, notes)
-    for folder in _FIELDS:
+    for folder in _FIELD_OF_FOLDER:
         for identifier, path in _list_files(root, folder, notes):
             _place_file(videos, folder, identifier, path, notes)
     for identifier, files in list(videos.items()):
@@ -141,15 +146,15 @@ def text_problem(text: str) -> str | None:
 
 
 def _place_file(videos: dict[str, VideoFiles], folder: str, identifier: str, path: Path, notes: Notes) -> None:
-    notes = notes.about(_relative(path))
+    notes = notes.about(_relative_path(path))
     if problem := identifier_problem(identifier):
         notes.add(Kind.REFUSED, f"its name cannot be a video's id: {problem}", identifier)
         return
     files = videos.setdefault(identifier, VideoFiles(identifier))
-    if (other := getattr(files, _FIELDS[folder])) is not None:
+    if (other := getattr(files, _FIELD_OF_FOLDER[folder])) is not None:
         notes.add(Kind.REFUSED, f"{other.name} has the same id and comes first", identifier)
         return
-    setattr(files, _FIELDS[folder], path)
+    setattr(files, _FIELD_OF_FOLDER[folder], path)
 
 
 def _note_orphans(files: VideoFiles, notes: Notes) -> None:
@@ -158,12 +163,12 @@ def _note_orphans(files: VideoFiles, notes: Notes) -> None:
         (files.audio, "the sound of a video that has nothing else"),
     ):
         if path is not None:
-            notes.about(_relative(path)).add(Kind.ORPHAN, reason)
+            notes.about(_relative_path(path)).add(Kind.ORPHAN, reason)
 
 
 def _list_files(root: Path, folder: str, notes: Notes) -> Iterator[tuple[str, Path]]:
     """Yield identifier and path of a folder's files; of two with one identifier, the one that counts comes first."""
-    extensions = _EXTENSIONS[folder]
+    extensions = _EXTENSIONS_OF_FOLDER[folder]
     paths = _list_usable(root, folder, extensions, notes)
     order = {extension: number for number, extension in enumerate(extensions)}
     named = [(to_nfc(path.stem), order[path.suffix.lower()], path.suffix.isupper(), path) for path in paths]
@@ -187,9 +192,9 @@ def _list_usable(root: Path, folder: str, extensions: tuple[str, ...], notes: No
         if entry.name.startswith(".") or entry.name.lower().endswith(_BY_PRODUCTS):
             continue
         if problem := _file_problem(entry, path, inside):
-            notes.about(_relative(path)).add(Kind.REFUSED, problem)
+            notes.about(_relative_path(path)).add(Kind.REFUSED, problem)
         elif path.suffix.lower() not in extensions:
-            notes.about(_relative(path)).add(Kind.ORPHAN, f"no file of the kinds that belong into {folder}/")
+            notes.about(_relative_path(path)).add(Kind.ORPHAN, f"no file of the kinds that belong into {folder}/")
         else:
             yield path
 
@@ -214,12 +219,115 @@ def _note_other_folders(root: Path, notes: Notes) -> None:
             notes.about(entry.name).add(Kind.ORPHAN, f"{'a folder' if entry.is_dir() else 'a file'} that has no table")
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
         return 0
 
 
-def _relative(path: Path | None) -> str | None:
+def _relative_path(path: Path | None) -> str | None:
     return f"{path.parent.name}/{path.name}" if path is not None else None
+
+
+# Far above the largest file of the previous backend (15 MB), and small enough to be held in memory.
+LARGEST_FILE = 256 * 1024 * 1024
+_INTEGER = range(-(2**31), 2**31)
+
+
+class UnreadableFile(Exception):
+    """A file that holds no JSON, or not what it should; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonDocument:
+    """What a file holds. `strict` says that no text and no number in it needs to be looked at twice."""
+
+    value: Any
+    strict: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFlaw:
+    """A value that PostgreSQL cannot store, and where it is: `word_timestamps[3].start`."""
+
+    place: str
+    problem: str
+    content: Any
+
+
+def read_json(path: Path) -> JsonDocument:
+    """Read a file. Raises `UnreadableFile`.
+
+    The previous backend wrote and read NaN, infinity and half surrogate pairs without a word.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UnreadableFile(f"it is larger than {LARGEST_FILE // 1024**2} MB")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnreadableFile(f"it cannot be read: {error.strerror}") from None
+    try:
+        return JsonDocument(orjson.loads(content), strict=b"\\u0000" not in content)
+    except orjson.JSONDecodeError:
+        return JsonDocument(_read_json_tolerantly(content), strict=False)
+
+
+def find_flaw(value: Any) -> JsonFlaw | None:
+    """Return the first value in `value` that PostgreSQL cannot store, or None."""
+    return next(_find_flaws(value), None)
+
+
+def read_number(value: Any) -> float | None:
+    """Return a finite number, also one that is written as text, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def read_integer(value: Any) -> int | None:
+    """Return a number without a fraction that fits the tables' integers, or None."""
+    number = read_number(value)
+    return int(number) if number is not None and number.is_integer() and int(number) in _INTEGER else None
+
+
+def read_text(value: Any, longest: int | None = None) -> str | None:
+    """Return a text that can be stored, or None."""
+    if not isinstance(value, str) or (longest is not None and len(value) > longest) or text_problem(value):
+        return None
+    return value
+
+
+def _read_json_tolerantly(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise UnreadableFile("it is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise UnreadableFile("it is no UTF-8") from None
+    except ValueError as error:
+        raise UnreadableFile(f"it is no JSON: {error}") from None
+
+
+def _find_flaws(root: Any) -> Iterator[JsonFlaw]:
+    rest: list[tuple[str, Any]] = [("", root)]
+    while rest:
+        place, value = rest.pop()
+        match value:
+            case dict():
+                for name in value:
+                    if problem := text_problem(name):
+                        yield JsonFlaw(place, f"a name: {problem}", name)
+                rest += reversed([(f"{place}.{name}".lstrip("."), item) for name, item in value.items()])
+            case list():
+                rest += reversed([(f"{place}[{number}]", item) for number, item in enumerate(value)])
+            case float() if not math.isfinite(value):
+                yield JsonFlaw(place, "it is no finite number", value)
+            case int() if not -(2**63) <= value < 2**63:
+                yield JsonFlaw(place, "it is too large a number", value)
+            case str() if problem := text_problem(value):
+                yield JsonFlaw(place, problem, value)

@@ -1,5 +1,6 @@
-"""All that a legacy library knows of one video, read and checked, without the database."""
+"""All that a legacy library knows of one video, read and checked without the database."""
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -8,23 +9,40 @@ from typing import TypeVar
 
 from app.ai.prompts import format_segments, format_words
 from app.core.text import to_nfc
-from app.importer.clips import clip_name
-from app.importer.keys import audio_key, clip_key, film_key, thumbnail_key
-from app.importer.layout import Library, VideoFiles
-from app.importer.moments import merge_duplicates
-from app.importer.reading import Document, Unreadable, read_json
-from app.importer.registry import Source
+from app.importer.legacy_files import JsonDocument, Library, UnreadableFile, VideoFiles, read_json
+from app.importer.legacy_records import LegacyRun, LegacyTranscript, VideoSource, parse_runs, parse_transcript
+from app.importer.moments import clip_name, merge_duplicates
+from app.importer.moments_file import LegacyMoment, MomentsFile, PastedTranscript, parse_moments
 from app.importer.report import Kind, Notes
-from app.importer.rows import LegacyMoment, MomentsFile, PastedTranscript, parse_moments
-from app.importer.runs import LegacyRun, parse_runs
-from app.importer.transcripts import LegacyTranscript, parse_transcript
 from app.media.probe import MediaInfo, NotAVideo, probe_media, size_in_kb
+from app.storage import audio_folder, clip_folder, name_of, thumbnail_folder, video_folder
+
+# What every file system and every address takes as it is.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()-]{0,199}\.mp4")
+
+
+def video_key(video: str, path: Path) -> str:
+    return f"{video_folder(video)}/{name_of(video)}{path.suffix.lower()}"
+
+
+def thumbnail_key(video: str, path: Path) -> str:
+    return f"{thumbnail_folder(video)}/{name_of(video)}{path.suffix.lower()}"
+
+
+def audio_key(video: str, path: Path) -> str:
+    return f"{audio_folder(video)}/{name_of(video)}{path.suffix.lower()}"
+
+
+def clip_key(video: str, legacy_id: str, name: str) -> str:
+    """A clip keeps its name, by which old links find it, where every file system and every address takes that."""
+    return f"{clip_folder(video)}/{name if _PLAIN_NAME.fullmatch(name) else f'{name_of(legacy_id)}.mp4'}"
+
 
 _T = TypeVar("_T")
 _EVERYTHING = (float("-inf"), float("inf"))
 
 
-class Certainty(IntEnum):
+class AddressCertainty(IntEnum):
     """How sure an address is: what the files prove replaces what somebody assumed."""
 
     ASSUMED = 0
@@ -33,11 +51,11 @@ class Certainty(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class VideoAddress:
     """Where a video lies."""
 
     url: str
-    certainty: Certainty
+    certainty: AddressCertainty
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +85,7 @@ class PreparedVideo:
     """One video, ready to be written. `taken` are the moment ids that videos before it in the library have."""
 
     identifier: str
-    address: Address
+    address: VideoAddress
     film: LocalFile | None
     file_size_kb: int | None
     source_url: str | None
@@ -92,19 +110,19 @@ class PreparedVideo:
         """Go on as if the library had never had a file."""
         if file == self.film:
             self.film, self.file_size_kb = None, None
-            self.address = _registered_address(self.source_url) or Address(file.url, Certainty.ASSUMED)
+            self.address = _registered_address(self.source_url) or VideoAddress(file.url, AddressCertainty.ASSUMED)
         self.thumbnail = None if file == self.thumbnail else self.thumbnail
         self.audio = None if file == self.audio else self.audio
         self.clips = {legacy_id: clip for legacy_id, clip in self.clips.items() if clip != file}
 
 
-def prepare_video(files: VideoFiles, library: Library, source: Source | None) -> PreparedVideo:
+def prepare_video(files: VideoFiles, library: Library, source: VideoSource | None) -> PreparedVideo:
     """Read all files of a video; it blocks. What cannot be read or stored is in the result's notes."""
     notes = Notes(None, files.identifier)
-    film = _probe_file(files.video, film_key(files.identifier, files.video), notes) if files.video else None
+    film = _probe_file(files.video, video_key(files.identifier, files.video), notes) if files.video else None
     transcript = _read_file(files.transcript, parse_transcript, notes)
     moments = _read_file(files.moments, parse_moments, notes) or MomentsFile([], [])
-    about_moments = notes.about(_name(files.moments))
+    about_moments = notes.about(_file_name(files.moments))
     _note_lost_transcripts(moments.pasted, transcript, about_moments)
     kept = merge_duplicates(moments.moments, about_moments)
     return PreparedVideo(
@@ -114,10 +132,10 @@ def prepare_video(files: VideoFiles, library: Library, source: Source | None) ->
         file_size_kb=_file_size_kb(film, source),
         source_url=source.url if source else None,
         transcript=transcript,
-        transcript_file=_name(files.transcript),
+        transcript_file=_file_name(files.transcript),
         moments=kept,
-        moments_file=_name(files.moments),
-        history_file=_name(files.history),
+        moments_file=_file_name(files.moments),
+        history_file=_file_name(files.history),
         clips=_find_clips(files.identifier, kept, library, notes),
         thumbnail=_find_file(files.thumbnail, thumbnail_key, "picture", notes),
         audio=_find_file(files.audio, audio_key, "sound", notes),
@@ -126,22 +144,22 @@ def prepare_video(files: VideoFiles, library: Library, source: Source | None) ->
     )
 
 
-def _read_file(path: Path | None, parse: Callable[[Document, Notes], _T], notes: Notes) -> _T | None:
+def _read_file(path: Path | None, parse: Callable[[JsonDocument, Notes], _T], notes: Notes) -> _T | None:
     if path is None:
         return None
-    notes, content = notes.about(_name(path)), None
+    notes, content = notes.about(_file_name(path)), None
     try:
         document = read_json(path)
         content = document.value
         return parse(document, notes)
     except Exception as error:  # whatever it is, it is this file's and not its video's
-        notes.add(Kind.REFUSED, _reason(error), content)
+        notes.add(Kind.REFUSED, _probe_failure(error), content)
         return None
 
 
-def _reason(error: Exception) -> str:
+def _probe_failure(error: Exception) -> str:
     match error:
-        case Unreadable() | NotAVideo():
+        case UnreadableFile() | NotAVideo():
             return str(error)
         case OSError():
             return f"it cannot be read: {error.strerror}"
@@ -154,30 +172,30 @@ def _probe_file(path: Path, key: str, notes: Notes) -> LocalFile | None:
         size = path.stat().st_size
         return LocalFile(path, key, size, probe_media(path))
     except OSError as error:
-        notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
+        notes.about(_file_name(path)).add(Kind.REFUSED, _probe_failure(error))
         return None
     except Exception as error:  # as above
-        notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
+        notes.about(_file_name(path)).add(Kind.REFUSED, _probe_failure(error))
         return LocalFile(path, key, size)
 
 
 def _find_address(
-    files: VideoFiles, film: LocalFile | None, library: Library, source: Source | None, notes: Notes
-) -> Address:
+    files: VideoFiles, film: LocalFile | None, library: Library, source: VideoSource | None, notes: Notes
+) -> VideoAddress:
     if film is not None:
-        return Address(film.url, Certainty.PRESENT)
+        return VideoAddress(film.url, AddressCertainty.PRESENT)
     if registered := _registered_address(source.url if source else None):
         return registered
     url = (library.root / "videos" / f"{files.identifier}.mp4").as_uri()
     notes.add(Kind.MISSING, "no video file: its address is where one would be", url)
-    return Address(url, Certainty.ASSUMED)
+    return VideoAddress(url, AddressCertainty.ASSUMED)
 
 
-def _registered_address(source_url: str | None) -> Address | None:
-    return Address(source_url, Certainty.NAMED) if source_url and source_url.startswith("gs://") else None
+def _registered_address(source_url: str | None) -> VideoAddress | None:
+    return VideoAddress(source_url, AddressCertainty.NAMED) if source_url and source_url.startswith("gs://") else None
 
 
-def _file_size_kb(film: LocalFile | None, source: Source | None) -> int | None:
+def _file_size_kb(film: LocalFile | None, source: VideoSource | None) -> int | None:
     if film is not None:
         return film.file_size_kb
     return size_in_kb(source.file_size) if source and source.file_size is not None else None
@@ -189,10 +207,10 @@ def _find_file(path: Path | None, key: Callable[[str, Path], str], what: str, no
     try:
         size = path.stat().st_size
     except OSError as error:
-        notes.about(_name(path)).add(Kind.REFUSED, _reason(error))
+        notes.about(_file_name(path)).add(Kind.REFUSED, _probe_failure(error))
         return None
     if size == 0:
-        notes.about(_name(path)).add(Kind.REFUSED, f"the {what} is empty")
+        notes.about(_file_name(path)).add(Kind.REFUSED, f"the {what} is empty")
         return None
     return LocalFile(path, key(to_nfc(path.stem), path), size)
 
@@ -221,7 +239,7 @@ def _note_lost_transcripts(
     are_stored: dict[str, bool] = {}
     for each in pasted:
         if each.lines not in are_stored:
-            are_stored[each.lines] = _is_stored(each, transcript)
+            are_stored[each.lines] = _is_transcript_stored(each, transcript)
         rows.setdefault(each.lines, []).append(each.row)
     for lines, is_stored in are_stored.items():
         if not is_stored:
@@ -229,7 +247,7 @@ def _note_lost_transcripts(
             notes.add(Kind.DROPPED, "the transcript in the prompt is not the stored one", content)
 
 
-def _is_stored(pasted: PastedTranscript, transcript: LegacyTranscript | None) -> bool:
+def _is_transcript_stored(pasted: PastedTranscript, transcript: LegacyTranscript | None) -> bool:
     if transcript is None:
         return False
     try:
@@ -240,5 +258,5 @@ def _is_stored(pasted: PastedTranscript, transcript: LegacyTranscript | None) ->
         return False
 
 
-def _name(path: Path | None) -> str | None:
+def _file_name(path: Path | None) -> str | None:
     return f"{path.parent.name}/{path.name}" if path else None

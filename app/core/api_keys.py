@@ -1,4 +1,4 @@
-"""API keys: what clients send is kept nowhere, only its hash is."""
+"""API keys: only the hash of a key is kept, never the key."""
 
 import hashlib
 import hmac

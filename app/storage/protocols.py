@@ -1,4 +1,4 @@
-"""What every home of media can do."""
+"""What every store of media can do."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 # Called on the event loop with the number of bytes that are stored since the last call, written or found there.
-Progress = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class OpenFile(Protocol):
         ...
 
 
-class Source(Protocol):
+class ReadableStore(Protocol):
     """Files that can be read. Each has a URL, which rows hold.
 
     Nothing here blocks the event loop but `open`, which is for other threads. What cannot be read, be it missing or
@@ -66,7 +66,7 @@ class Source(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Home(Source, Protocol):
+class Store(ReadableStore, Protocol):
     """This server's own place of media. The key of a file is the part of its URL that is relative to the home."""
 
     def url_of(self, key: str) -> str:
@@ -77,7 +77,7 @@ class Home(Source, Protocol):
         """Whether the file is this server's own, so that it may replace and delete it; it blocks for a moment."""
         ...
 
-    async def put(self, key: str, source: Path, progress: Progress | None = None) -> StoredFile:
+    async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
         """Store a local file, all of it or nothing; one that is there already with the same bytes stays.
 
         What an interrupted call has sent is not sent again. A source that was received is moved, any other copied.

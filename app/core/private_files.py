@@ -1,4 +1,4 @@
-"""Files and folders that belong to their user alone: modes 0600 and 0700."""
+"""Files and folders that only their user can read: modes 0600 and 0700."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from app.core.config import Settings
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
 _OPEN = os.O_RDONLY | _NO_FOLLOW | _CLOSE_ON_EXEC | getattr(os, "O_NONBLOCK", 0)
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_MODE_OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 # What this server keeps in DATA_DIR, by the name up to the first dot. Anything else in it is the operator's.
 _OWN_NAMES = frozenset({"postgres", "valkey", "media", "libraries", "work", "playable"})
@@ -26,14 +26,14 @@ def prepare_data_folder(settings: Settings) -> None:
     """
     folder = settings.data_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if sys.platform == "win32" or _is_shared(settings):
+    if sys.platform == "win32" or _is_shared_folder(settings):
         return
     _close_to_others(folder, _OPEN & ~_NO_FOLLOW)
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.split(".")[0] in _OWN_NAMES:
-                if entry.is_dir(follow_symlinks=False) and (entry.name == "valkey" or _is_open(entry)):
-                    _close_content(entry.path)
+                if entry.is_dir(follow_symlinks=False) and (entry.name == "valkey" or _is_open_to_others(entry)):
+                    _close_content_to_others(entry.path)
                 _close_to_others(entry.path)  # last, so that what was interrupted is done again
 
 
@@ -47,11 +47,11 @@ def private_opener(path: str, flags: int) -> int:
     return descriptor
 
 
-def _is_open(entry: os.DirEntry[str]) -> bool:
-    return bool(entry.stat(follow_symlinks=False).st_mode & _OTHERS)
+def _is_open_to_others(entry: os.DirEntry[str]) -> bool:
+    return bool(entry.stat(follow_symlinks=False).st_mode & _MODE_OF_OTHERS)
 
 
-def _close_content(folder: str) -> None:
+def _close_content_to_others(folder: str) -> None:
     for _, names, files, within in os.fwalk(folder):
         for name in (*names, *files):
             _close_to_others(name, within=within)
@@ -68,15 +68,15 @@ def _close_to_others(path: str | Path, flags: int = _OPEN, *, within: int | None
 
 def _close_descriptor_to_others(descriptor: int) -> None:
     status = os.fstat(descriptor)
-    if sys.platform == "win32" or not status.st_mode & _OTHERS:
+    if sys.platform == "win32" or not status.st_mode & _MODE_OF_OTHERS:
         return
     is_own = os.geteuid() in (0, status.st_uid)  # root closes those of the account that runs its servers, too
     has_other_names = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
     if is_own and not has_other_names:
-        os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~_OTHERS)
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~_MODE_OF_OTHERS)
 
 
-def _is_shared(settings: Settings) -> bool:
+def _is_shared_folder(settings: Settings) -> bool:
     """Whether others need DATA_DIR: one like `/tmp`, a home, and one with the working folder or named media in it."""
     folder = settings.data_dir.resolve()
     inside = [Path(os.path.expanduser("~")), Path.cwd(), *settings.library_dirs]

@@ -1,4 +1,4 @@
-"""Copies a file into a folder, all of it or nothing, and goes on where an interrupted copy was."""
+"""Copies a file into a folder atomically, and resumes an interrupted copy."""
 
 import contextlib
 import io
@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from app.core.errors import Conflict, FileMissing, StorageFull, StorageUnavailable
-from app.storage.folders import open_file, open_folder
-from app.storage.free_space import check_free_space
+from app.storage.file_system import (
+    check_free_space,
+    open_file,
+    open_folder,
+    translate_read_errors,
+    translate_write_errors,
+)
 from app.storage.incoming import IncomingFolder
 from app.storage.keys import parts_of
-from app.storage.os_errors import reading, writing
 
-_CHUNK_BYTES = 1024 * 1024
+_COPY_CHUNK_BYTES = 1024 * 1024
 _PUBLISH_ATTEMPTS = 10
 
 
-class Copying:
+class LocalCopy:
     """One `put`, for a thread; another one may stop it."""
 
     def __init__(
@@ -38,7 +42,7 @@ class Copying:
 
     def run(self) -> None:
         """Raises `FileMissing`, `StorageFull`, `StorageUnavailable`, and `Conflict` where the source changes."""
-        with open_source(self._source) as source, writing():
+        with open_source(self._source) as source, translate_write_errors():
             if self._source.parent == self._incoming.path and os.name == "posix":
                 os.fsync(source.fileno())
                 self._publish(self._source)
@@ -77,7 +81,7 @@ class Copying:
         equal = 0
         source.seek(0)
         other.seek(0)
-        while chunk := other.read(_CHUNK_BYTES):
+        while chunk := other.read(_COPY_CHUNK_BYTES):
             self._check()
             if source.read(len(chunk)) != chunk:
                 break
@@ -93,10 +97,10 @@ class Copying:
             file.seek(done)
             source.seek(done)
             self._progress(done)
-            buffer = memoryview(bytearray(_CHUNK_BYTES))
-            while done <= before.st_size and (count := _read_into(source, buffer)):
+            buffer = memoryview(bytearray(_COPY_CHUNK_BYTES))
+            while done <= before.st_size and (count := _read_chunk(source, buffer)):
                 self._check()
-                _write_all(file, buffer[:count])
+                _write_chunk(file, buffer[:count])
                 self._progress(count)
                 done += count
         after = os.fstat(source.fileno())
@@ -123,7 +127,7 @@ class Copying:
 @contextlib.contextmanager
 def open_source(path: Path) -> Iterator[io.FileIO]:
     """Open a local file that is to be stored. Raises `FileMissing`, also for what is not a regular file."""
-    with reading():
+    with translate_read_errors():
         file = io.FileIO(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)))
     with file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -131,11 +135,11 @@ def open_source(path: Path) -> Iterator[io.FileIO]:
         yield file
 
 
-def _read_into(source: io.FileIO, buffer: memoryview) -> int:
-    with reading():
+def _read_chunk(source: io.FileIO, buffer: memoryview) -> int:
+    with translate_read_errors():
         return source.readinto(buffer) or 0
 
 
-def _write_all(file: io.FileIO, data: memoryview) -> None:
+def _write_chunk(file: io.FileIO, data: memoryview) -> None:
     while data:
         data = data[file.write(data) or 0 :]

@@ -1,0 +1,367 @@
+"""The moments of a video, with their configs and clips, as rows."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, cast
+
+from app.core.errors import PromptHashCollision
+from app.database import Connection
+from app.importer.locations import FileLocations
+from app.importer.moments import (
+    LegacyClipWindow,
+    PlacedMoment,
+    StoredTimes,
+    clip_window,
+    place_moments,
+    positions_by_legacy_id,
+    prefer_original,
+    read_word_times,
+    remote_clip_url,
+)
+from app.importer.moments_file import LegacyConfig, LegacyMoment
+from app.importer.prepared_videos import LocalFile, PreparedVideo
+from app.importer.report import Entry, Kind, Notes, TableCount, count_tables
+from app.models import Clip, Moment, Video
+from app.repositories import ClipRepository, GenerationConfigRepository, MomentRepository, PromptRepository
+from app.repositories.clips import NewClip
+from app.repositories.moments import ReservedMoment
+from app.repositories.provenance import prompt_hash
+
+_REMEMBERED_CONFIGS = 4096
+_CONFIG_PARAMETERS = tuple(
+    each.name for each in fields(LegacyConfig) if each.name not in ("user_prompt", "system_prompt")
+)
+
+
+@dataclass(slots=True)
+class UsedConfigs:
+    """What one video used: config ids, which rows are new, and which configs belong to no transcript."""
+
+    ids: dict[LegacyConfig, int] = field(default_factory=dict)
+    prompts: dict[str, bool] = field(default_factory=dict)
+    configs: dict[bytes, bool] = field(default_factory=dict)
+    shared: dict[bytes, int] = field(default_factory=dict)
+
+
+class KnownConfigs:
+    """What the videos so far used. A config that belongs to no transcript never changes again: its id is remembered."""
+
+    def __init__(self) -> None:
+        self._shared: OrderedDict[bytes, int] = OrderedDict()
+        self._prompts: dict[str, bool] = {}
+        self._configs: dict[bytes, bool] = {}
+
+    def find(self, key: bytes) -> int | None:
+        return self._shared.get(key)
+
+    def forget(self) -> None:
+        """Look everything up again: somebody has deleted a config."""
+        self._shared.clear()
+
+    def learn(self, used: UsedConfigs, is_stored: bool) -> None:
+        """Take over what a video used; where it `is_stored`, its configs can be used again without a look."""
+        for name, is_new in used.prompts.items():
+            self._prompts[name] = self._prompts.get(name, False) or is_new
+        for key, is_new in used.configs.items():
+            self._configs[key] = self._configs.get(key, False) or is_new
+        if is_stored:
+            self._shared.update(used.shared)
+            while len(self._shared) > _REMEMBERED_CONFIGS:
+                self._shared.popitem(last=False)
+
+    def count(self) -> dict[str, TableCount]:
+        """Return how many prompts and configs the videos used, each counted once."""
+        return {
+            "prompts": _count_config_rows(self._prompts.values()),
+            "generation_configs": _count_config_rows(self._configs.values()),
+        }
+
+
+async def store_configs(
+    conn: Connection, configs: Iterable[LegacyConfig], transcript_id: int | None, known: KnownConfigs, notes: Notes
+) -> UsedConfigs:
+    """Return the configs' ids, inserted where they are new. Videos that are written at once do so in the same order."""
+    used, unknown = UsedConfigs(), []
+    for key, config in sorted({_config_key(config): config for config in set(configs)}.items()):
+        if (config_id := known.find(key)) is not None:
+            used.ids[config] = config_id
+        else:
+            unknown.append((key, config))
+    if unknown:
+        await _store_unknown(conn, unknown, transcript_id, used, notes)
+    return used
+
+
+async def _store_unknown(
+    conn: Connection,
+    configs: Iterable[tuple[bytes, LegacyConfig]],
+    transcript_id: int | None,
+    used: UsedConfigs,
+    notes: Notes,
+) -> None:
+    cursor = await conn.execute("SELECT now() AT TIME ZONE 'utc'")
+    (began,) = await anext(cursor)
+    for key, config in configs:
+        try:
+            prompt = await PromptRepository(conn).get_or_create(config.user_prompt, config.system_prompt)
+        except PromptHashCollision as error:
+            notes.add(Kind.REFUSED, f"its moments have no config: {error}", asdict(config))
+            continue
+        stored = await GenerationConfigRepository(conn).get_or_create(
+            prompt_id=prompt.id, transcript_id=transcript_id, **_config_parameters(config)
+        )
+        used.ids[config] = stored.id
+        used.prompts[prompt.prompt_hash] = prompt.created_at == began
+        used.configs[key] = stored.created_at == began
+        if stored.transcript_id is None:
+            used.shared[key] = stored.id
+
+
+def _config_key(config: LegacyConfig) -> bytes:
+    """Return what a config is known by: its prompt's hash first, which is also the order of writing."""
+    name = prompt_hash(config.user_prompt, config.system_prompt)
+    rest = repr([len(config.user_prompt), _config_parameters(config)])
+    return bytes.fromhex(name) + hashlib.sha256(rest.encode()).digest()
+
+
+def _config_parameters(config: LegacyConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in _CONFIG_PARAMETERS}
+
+
+def _count_config_rows(are_new: Iterable[bool]) -> TableCount:
+    flags = list(are_new)
+    return TableCount(new=sum(flags), unchanged=len(flags) - sum(flags))
+
+
+@dataclass(slots=True)
+class VideoChanges:
+    """What a video's transaction did; it counts only once that is committed.
+
+    `in_place` counts the files that are served from the library, `elsewhere` the rows whose files are in a bucket or
+    on another host.
+    """
+
+    tables: dict[str, TableCount] = field(default_factory=count_tables)
+    configs: UsedConfigs = field(default_factory=UsedConfigs)
+    entries: list[Entry] = field(default_factory=list)
+    in_place: int = 0
+    elsewhere: int = 0
+
+    def count(self, table: str, stored: object, changes: Mapping[str, Any] | None = None) -> None:
+        """Count a row: new where nothing is stored, changed, or as it was."""
+        count = self.tables[table]
+        if stored is None:
+            count.new += 1
+        elif changes:
+            count.changed += 1
+        else:
+            count.unchanged += 1
+
+
+@dataclass(frozen=True, slots=True)
+class VideoTransaction:
+    """A video that is being written: what the files say, and its row."""
+
+    conn: Connection
+    prepared: PreparedVideo
+    places: FileLocations
+    video: Video
+    is_new: bool
+    written: VideoChanges
+
+    def notes(self, file: str | None) -> Notes:
+        """Return notes about a file of the video that count only with the transaction."""
+        return Notes(file, self.prepared.identifier, self.written.entries)
+
+
+def find_changes(stored: object, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of `values` that the stored row does not have."""
+    return {name: value for name, value in values.items() if getattr(stored, name) != value}
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenMoment:
+    """A moment with the id of its row."""
+
+    id: int
+    placed: PlacedMoment
+
+
+async def write_moments(target: VideoTransaction) -> list[WrittenMoment]:
+    """Write the moments in the order of their file and return them in it. What the file does not know stays."""
+    moments = MomentRepository(target.conn)
+    stored = {} if target.is_new else {row.identifier: row for row in await moments.list_by_video(target.video.id)}
+    placed = await _place_moments_of_video(target, stored)
+    ids = {identifier: row.id for identifier, row in stored.items()} | await _reserve_ids(target, stored, placed)
+    rows = [_moment_row(target, each, placed, ids) for each in placed]
+    await moments.copy([row for row in rows if row["identifier"] not in stored])
+    for row in rows:
+        await _update_moment(target, stored.get(row["identifier"]), row)
+    _note_kept(target, stored, placed)
+    return [WrittenMoment(ids[each.identifier], each) for each in placed]
+
+
+async def _place_moments_of_video(target: VideoTransaction, stored: Mapping[str, Moment]) -> list[PlacedMoment]:
+    prepared = target.prepared
+    legacy_ids = list(positions_by_legacy_id(prepared.moments))
+    owners = await MomentRepository(target.conn).find_video_ids(legacy_ids) if legacy_ids else {}
+    taken = {legacy_id for legacy_id, owner in owners.items() if owner != target.video.id}
+    taken |= prepared.taken - stored.keys()
+    times = {
+        identifier: StoredTimes(row.start_time, row.end_time, row.is_refined) for identifier, row in stored.items()
+    }
+    notes = target.notes(prepared.moments_file)
+    return place_moments(prepared.moments, prepared.identifier, times, taken, notes)
+
+
+async def _reserve_ids(
+    target: VideoTransaction, stored: Mapping[str, Moment], placed: Sequence[PlacedMoment]
+) -> dict[str, int]:
+    new = [each.identifier for each in placed if each.identifier not in stored]
+    ids = sorted(await MomentRepository(target.conn).reserve_ids(len(new))) if new else []
+    return dict(zip(new, ids, strict=True))
+
+
+def _moment_row(
+    target: VideoTransaction, placed: PlacedMoment, everyone: Sequence[PlacedMoment], ids: Mapping[str, int]
+) -> ReservedMoment:
+    moment, configs = placed.moment, target.written.configs.ids
+    return {
+        "id": ids[placed.identifier],
+        "identifier": placed.identifier,
+        "video_id": target.video.id,
+        "start_time": moment.start_time,
+        "end_time": moment.end_time,
+        "title": moment.title,
+        "is_refined": moment.is_refined,
+        "parent_id": ids[everyone[placed.parent].identifier] if placed.parent is not None else None,
+        "generation_model": moment.model,
+        "generation_config_id": configs.get(moment.config) if moment.config is not None else None,
+    }
+
+
+async def _update_moment(target: VideoTransaction, stored: Moment | None, row: ReservedMoment) -> None:
+    changes = find_changes(stored, cast(dict[str, Any], row)) if stored else {}
+    target.written.count("moments", stored, changes)
+    if stored and changes:
+        await MomentRepository(target.conn).update(stored.id, **changes)
+
+
+def _note_kept(target: VideoTransaction, stored: Mapping[str, Moment], placed: Sequence[PlacedMoment]) -> None:
+    """Nobody can tell a moment that was added by hand from one whose row is gone from the file: both stay."""
+    if target.prepared.moments_file is None:
+        return
+    named = {each.identifier for each in placed}
+    if kept := [identifier for identifier in stored if identifier not in named]:
+        notes = target.notes(target.prepared.moments_file)
+        notes.add(Kind.KEPT, "moments that no row of the file accounts for stay as they are", kept)
+
+
+_WINDOW_COLUMNS = ("start_time", "end_time", "padding_left", "padding_right")
+
+
+@dataclass(frozen=True, slots=True)
+class _ClipSource:
+    """Where a moment's clip lies; a file of the library is described, too."""
+
+    url: str
+    file: LocalFile | None = None
+
+
+async def write_clips(target: VideoTransaction, moments: Sequence[WrittenMoment], bucket: str | None) -> None:
+    """Write the clips that are in the library or that its moments name; a moment has at most one."""
+    clips, new = ClipRepository(target.conn), []
+    sources = _find_clip_sources(target, [moment.placed.moment for moment in moments], bucket)
+    if not sources:
+        return
+    target.written.elsewhere += sum(source.file is None for source in sources.values())
+    word_times = read_word_times(target.prepared.transcript.words) if target.prepared.transcript else []
+    stored = {} if target.is_new else {clip.moment_id: clip for clip in await clips.list_by_video(target.video.id)}
+    for place, source in sorted(sources.items()):
+        window = _find_clip_window(target, moments, place, word_times)
+        row = _clip_row(target, moments[place], source, window)
+        if (before := stored.get(row["moment_id"])) is None:
+            target.written.count("clips", None)
+            new.append(row)
+        else:
+            changes = _find_clip_changes(target.places, source, before, row, window)
+            target.written.count("clips", before, changes)
+            await clips.update(before.id, **changes)
+    await clips.copy(new)
+
+
+def _find_clip_sources(
+    target: VideoTransaction, rows: Sequence[LegacyMoment], bucket: str | None
+) -> dict[int, _ClipSource]:
+    """Return each clip by the place of its moment. A file comes before what rows say, the first row before others."""
+    meant = {legacy_id: prefer_original(rows, places) for legacy_id, places in positions_by_legacy_id(rows).items()}
+    sources = {
+        meant[legacy_id]: _ClipSource(target.places.url_of(file), file)
+        for legacy_id, file in target.prepared.clips.items()
+    }
+    for number, row in enumerate(rows):
+        named = meant[row.legacy_id] if row.legacy_id is not None else number
+        _add_remote_clip(target, sources, number if rows[named].is_refined else named, row, bucket)
+    return sources
+
+
+def _add_remote_clip(
+    target: VideoTransaction, sources: dict[int, _ClipSource], place: int, row: LegacyMoment, bucket: str | None
+) -> None:
+    """Add the clip that a row names. One that refinement left with the id of its original names the original's."""
+    notes = target.notes(target.prepared.moments_file)
+    url = remote_clip_url(row, bucket)
+    if url is None:
+        if row.clip_path and place not in sources:
+            reason = "nobody knows the bucket of its clip: give it with --bucket"
+            notes.add(Kind.REFUSED, reason, {"gcs_clip_path": row.clip_path}, row=row.row)
+        elif row.clip_path:
+            notes.add(Kind.DROPPED, "its clip is a file of the library", {"gcs_clip_path": row.clip_path}, row=row.row)
+    elif sources.setdefault(place, _ClipSource(url)).url != url:
+        notes.add(Kind.DROPPED, "its moment has a clip at another address", {"cloud_url": url}, row=row.row)
+
+
+def _find_clip_window(
+    target: VideoTransaction, moments: Sequence[WrittenMoment], place: int, word_times: Sequence[tuple[float, float]]
+) -> LegacyClipWindow:
+    recorded = [
+        each.placed.moment.window
+        for each in moments
+        if each.placed.parent == place and each.placed.moment.window is not None
+    ]
+    return clip_window(moments[place].placed.moment, recorded, word_times, target.video.duration_seconds)
+
+
+def _clip_row(
+    target: VideoTransaction, moment: WrittenMoment, source: _ClipSource, window: LegacyClipWindow
+) -> NewClip:
+    media = source.file.media if source.file else None
+    return {
+        "moment_id": moment.id,
+        "video_id": target.video.id,
+        "cloud_url": source.url,
+        "start_time": window.start,
+        "end_time": window.end,
+        "padding_left": max(0.0, moment.placed.moment.start_time - window.start),
+        "padding_right": max(0.0, window.end - moment.placed.moment.end_time),
+        "file_size_kb": source.file.file_size_kb if source.file else None,
+        "format": media.format if media else None,
+        "video_codec": media.video_codec if media else None,
+        "audio_codec": media.audio_codec if media else None,
+        "resolution": media.resolution if media else None,
+    }
+
+
+def _find_clip_changes(
+    places: FileLocations, source: _ClipSource, stored: Clip, row: NewClip, window: LegacyClipWindow
+) -> dict[str, Any]:
+    """A better address stays, and a window that was only worked out does not replace the one that is stored."""
+    changes = find_changes(stored, {name: value for name, value in row.items() if value is not None})
+    if places.keeps(stored.cloud_url, source.url):
+        is_its_copy = source.file is not None and stored.cloud_url == places.copies[source.file.url]
+        changes = {name: value for name, value in changes.items() if is_its_copy and name in _WINDOW_COLUMNS}
+    elif places.rank(source.url) < places.rank(stored.cloud_url):
+        return {}
+    return {name: value for name, value in changes.items() if window.is_recorded or name not in _WINDOW_COLUMNS}

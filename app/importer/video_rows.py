@@ -1,0 +1,377 @@
+"""One video's transaction: files become rows, and rows that are up to date stay as they are."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import psycopg
+
+from app.core.config import Settings
+from app.core.errors import DatabaseUnavailable
+from app.database import Connection, connect
+from app.database.errors import connection_error, describe_database_failure, domain_error, is_session_lost
+from app.importer.legacy_records import SERVICE, LegacyRun, LegacyTranscript
+from app.importer.locations import FileCopier, FileLocations, LocationFinder, StoredAddresses, read_addresses
+from app.importer.moment_rows import (
+    KnownConfigs,
+    VideoChanges,
+    VideoTransaction,
+    find_changes,
+    store_configs,
+    write_clips,
+    write_moments,
+)
+from app.importer.prepared_videos import AddressCertainty, PreparedVideo
+from app.importer.report import Kind, Notes
+from app.models import PipelineRun, Transcript, Video
+from app.repositories import (
+    GenerationConfigRepository,
+    RunRepository,
+    ThumbnailRepository,
+    TranscriptRepository,
+    VideoRepository,
+)
+from app.repositories.media import VideoFileRepository
+from app.repositories.runs import new_run_identifier
+
+# Classes 08 connection and 53 out of resources, 57P0x a server that stops or starts, 25006 one that takes no changes,
+# 42501 a right that lacks: no other video would fare better.
+_CONNECTION_STATES = re.compile(r"08...|53...|57P0.|25006|42501")
+# What keeps one video out and lets the others in.
+_OTHER_STATES = {
+    "40001": "another transaction changed its rows at the same time",
+    "40P01": "another transaction and its own waited for each other",
+    "55P03": "another transaction held its rows for too long",
+    "57014": "PostgreSQL stopped one of its statements",
+}
+
+
+def connection_failure(error: psycopg.Error) -> DatabaseUnavailable | None:
+    """Return what to raise where PostgreSQL answers nobody, or None where `error` is about one video."""
+    if _CONNECTION_STATES.fullmatch(error.sqlstate or ""):
+        return DatabaseUnavailable(describe_database_failure(error, {}) or "The database is not available")
+    return None
+
+
+def describe_failure(error: Exception) -> str:
+    """Return one sentence for what kept a video out."""
+    if not isinstance(error, psycopg.Error):
+        return str(error) or type(error).__name__
+    if sentence := _OTHER_STATES.get(error.sqlstate or ""):
+        return _describe_with_cause(sentence, error)
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        return _describe_with_cause("the connection broke while it was written", error)
+    return str(domain_error(error) or error) or type(error).__name__
+
+
+def _describe_with_cause(sentence: str, error: psycopg.Error) -> str:
+    cause = error.diag.message_primary or next(iter(str(error).splitlines()), "")
+    return f"{sentence}: {cause}" if cause else sentence
+
+
+async def write_video(
+    conn: Connection, prepared: PreparedVideo, places: FileLocations, bucket: str | None, known: KnownConfigs
+) -> VideoChanges:
+    """Write all rows of a video inside the caller's transaction."""
+    written = VideoChanges()
+    target = await _write_video(conn, prepared, places, written)
+    transcript_id = await _write_transcript(target)
+    configs = [moment.config for moment in prepared.moments if moment.config is not None]
+    if configs:
+        written.configs = await store_configs(conn, configs, transcript_id, known, target.notes(prepared.moments_file))
+    moments = await write_moments(target)
+    await write_clips(target, moments, bucket)
+    await _write_thumbnail(target)
+    await _write_runs(target)
+    return written
+
+
+async def _write_video(
+    conn: Connection, prepared: PreparedVideo, places: FileLocations, written: VideoChanges
+) -> VideoTransaction:
+    videos, values = VideoRepository(conn), _video_values(prepared)
+    url = places.url_of(prepared.film) if prepared.film else prepared.address.url
+    written.elsewhere += not url.startswith("file:") and prepared.film is None
+    stored = await videos.lock(prepared.identifier)
+    if stored is None:
+        video = await videos.create(identifier=prepared.identifier, cloud_url=url, **values)
+        written.count("videos", None)
+        await _store_early_end(conn, prepared, video)
+        return VideoTransaction(conn, prepared, places, video, True, written)
+    await videos.mark_complete(stored.id)
+    if places.keeps(stored.cloud_url, url):
+        values = {name: value for name, value in values.items() if name == "source_url"}
+        _note_own_file(prepared, places, stored, written)
+    elif _is_better_address(prepared, places, stored):
+        values["cloud_url"] = url
+    changes = find_changes(stored, values)
+    written.count("videos", stored, changes)
+    video = await videos.update(stored.id, **changes) or stored
+    if video.cloud_url == url:
+        await _store_early_end(conn, prepared, video)
+    return VideoTransaction(conn, prepared, places, video, False, written)
+
+
+async def _store_early_end(conn: Connection, prepared: PreparedVideo, video: Video) -> None:
+    """Store that the video's file ends early, where it does."""
+    media = prepared.film.media if prepared.film else None
+    if media is not None and media.ends_early:
+        await VideoFileRepository(conn).store_early_end(video.id, video.cloud_url, media.declared_seconds)
+
+
+def _note_own_file(prepared: PreparedVideo, places: FileLocations, stored: Video, written: VideoChanges) -> None:
+    if prepared.film is not None and stored.cloud_url != places.copies[prepared.film.url]:
+        notes = Notes(prepared.film.name, prepared.identifier, written.entries)
+        notes.add(Kind.KEPT, "the server has another file of this video, which stays", stored.cloud_url)
+
+
+async def _write_transcript(target: VideoTransaction) -> int | None:
+    transcripts, transcript = TranscriptRepository(target.conn), target.prepared.transcript
+    stored = None if target.is_new else await transcripts.get_by_video(target.video.id)
+    if transcript is None:
+        return stored.id if stored else None
+    if stored is None:
+        target.written.count("transcripts", None)
+        return await _create_transcript(target, transcript)
+    changes = find_changes(stored, _transcript_values(transcript))
+    target.written.count("transcripts", stored, changes)
+    return await _replace_transcript(target, stored, transcript) if changes else stored.id
+
+
+async def _create_transcript(target: VideoTransaction, transcript: LegacyTranscript) -> int:
+    values = _transcript_values(transcript)
+    created = await TranscriptRepository(target.conn).create(video_id=target.video.id, **values)
+    return created.id
+
+
+async def _replace_transcript(target: VideoTransaction, old: Transcript, transcript: LegacyTranscript) -> int:
+    """A deleted transcript takes its configs and their moments with it: they move to the new one first."""
+    configs = GenerationConfigRepository(target.conn)
+    config_ids = await configs.detach_transcript(old.id)
+    await TranscriptRepository(target.conn).delete(old.id)
+    new_id = await _create_transcript(target, transcript)
+    await configs.attach_transcript(config_ids, new_id)
+    return new_id
+
+
+async def _write_thumbnail(target: VideoTransaction) -> None:
+    thumbnail, thumbnails = target.prepared.thumbnail, ThumbnailRepository(target.conn)
+    if thumbnail is None:
+        return
+    url = target.places.url_of(thumbnail)
+    values: dict[str, Any] = {"cloud_url": url, "file_size_kb": thumbnail.file_size_kb}
+    stored = None if target.is_new else await thumbnails.get_by_video(target.video.id)
+    if stored is None:
+        target.written.count("thumbnails", None)
+        await thumbnails.create(video_id=target.video.id, **values)
+    else:
+        changes = {} if target.places.keeps(stored.cloud_url, url) else find_changes(stored, values)
+        target.written.count("thumbnails", stored, changes)
+        await thumbnails.update(stored.id, **changes)
+
+
+async def _write_runs(target: VideoTransaction) -> None:
+    named: set[str] = set()
+    for run in target.prepared.runs:
+        named.add(await _write_run(target, run, named))
+
+
+async def _write_run(target: VideoTransaction, run: LegacyRun, named: set[str]) -> str:
+    runs = RunRepository(target.conn)
+    name, stored = await _name_run(target, run, named)
+    values = _run_values(run)
+    changes = find_changes(stored, values) if stored else {}
+    target.written.count("pipeline_history", stored, changes)
+    if stored:
+        await runs.update(stored.id, **changes)
+    else:
+        await runs.create(
+            identifier=name, video_id=target.video.id, pipeline_type="full", started_at=run.started_at, **values
+        )
+    return name
+
+
+async def _name_run(target: VideoTransaction, run: LegacyRun, named: set[str]) -> tuple[str, PipelineRun | None]:
+    """Return a name for the run that neither another run of the file nor another video has, and the row under it."""
+    runs, video = RunRepository(target.conn), target.video
+    name, milliseconds = run.legacy_id, run.started_at_ms
+    while True:
+        if name is not None and name not in named:
+            stored = await runs.get_by_identifier(name)
+            if stored is None or stored.video_id == video.id:
+                break
+        name, milliseconds = new_run_identifier(video.identifier, milliseconds), milliseconds + 1
+    if name != run.legacy_id:
+        reason = "has no request_id" if run.legacy_id is None else "another run has its request_id"
+        change = {"from": run.legacy_id, "to": name}
+        target.notes(target.prepared.history_file).add(Kind.RENAMED, reason, change, row=run.row)
+    return name, stored
+
+
+def _video_values(prepared: PreparedVideo) -> dict[str, Any]:
+    """What the files say: a column they say nothing of is not in it, and keeps what it has."""
+    media = prepared.film.media if prepared.film else None
+    values = {
+        "source_url": prepared.source_url,
+        "file_size_kb": prepared.file_size_kb,
+        "duration_seconds": media.duration_seconds if media else None,
+        "video_codec": media.video_codec if media else None,
+        "audio_codec": media.audio_codec if media else None,
+        "resolution": media.resolution if media else None,
+        "frame_rate": media.frame_rate if media else None,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _is_better_address(prepared: PreparedVideo, places: FileLocations, stored: Video) -> bool:
+    """A file that is there is where the video lies; an address of the registry replaces a file's and its own old."""
+    if prepared.address.certainty is AddressCertainty.NAMED:
+        is_assumed = not stored.cloud_url.startswith("gs://") or stored.cloud_url in places.lost
+        return is_assumed or stored.cloud_url == stored.source_url
+    return prepared.address.certainty is AddressCertainty.PRESENT
+
+
+def _transcript_values(transcript: LegacyTranscript) -> dict[str, Any]:
+    return {
+        "full_text": transcript.full_text,
+        "word_timestamps": transcript.words,
+        "segment_timestamps": transcript.segments,
+        "number_of_words": len(transcript.words),
+        "number_of_segments": len(transcript.segments),
+        "transcription_service": SERVICE,
+        "processing_time_seconds": transcript.processing_time_seconds,
+    }
+
+
+def _run_values(run: LegacyRun) -> Mapping[str, Any]:
+    return {
+        "status": run.status,
+        "completed_at": run.completed_at,
+        "duration_seconds": run.duration_seconds,
+        "error_stage": run.error_stage,
+        "error_message": run.error_message,
+    }
+
+
+_T = TypeVar("_T")
+
+# What somebody else did at the same moment does not stand in the way a second time. The last pause is long enough for
+# a PostgreSQL that restarts.
+_PAUSES_SECONDS = (0.1, 0.5, 2.0, 5.0)
+
+
+class _CopyGone(Exception):
+    """Somebody deleted the video while its files were copied."""
+
+    def __init__(self) -> None:
+        super().__init__("its files were deleted while they were copied")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoWriterOptions:
+    """What the writers of an import share: `dry_run` rolls every video back, and no `copier` copies nothing."""
+
+    settings: Settings
+    finder: LocationFinder
+    dry_run: bool
+    bucket: str | None
+    known: KnownConfigs
+    copier: FileCopier | None
+
+
+class VideoWriter:
+    """One of the writers of an import. Give its connection back with `aclose`."""
+
+    def __init__(self, options: VideoWriterOptions) -> None:
+        self._options = options
+        self._stack = contextlib.AsyncExitStack()
+        self._conn: Connection | None = None
+
+    async def aclose(self) -> None:
+        self._conn = None
+        await self._stack.aclose()
+
+    async def write(self, prepared: PreparedVideo) -> VideoChanges:
+        """Write a video; where files are copied, its files first.
+
+        Raises `DatabaseUnavailable` where no other video can be written either, and what `FileCopier.copy` raises.
+        """
+        stored = await self._repeat(prepared, lambda conn: read_addresses(conn, prepared.identifier))
+        for _ in _PAUSES_SECONDS:
+            places = await self._place(prepared, stored)
+            with contextlib.suppress(_CopyGone):
+                return await self._repeat(prepared, partial(self._write, prepared=prepared, places=places))
+        raise _CopyGone
+
+    async def _place(self, prepared: PreparedVideo, stored: StoredAddresses) -> FileLocations:
+        if self._options.copier is None:
+            return await self._options.finder.find(prepared, stored, is_copying=False)
+        return await self._options.copier.copy(prepared, stored)
+
+    async def _write(self, conn: Connection, prepared: PreparedVideo, places: FileLocations) -> VideoChanges:
+        options = self._options
+        async with conn.transaction(force_rollback=options.dry_run):
+            # A long transcript is one statement, and no client waits for its answer.
+            await conn.execute("SELECT set_config('statement_timeout', '0', true)")
+            if options.copier is not None:
+                # As deletions do: one that looks which files no row names waits until these rows name theirs.
+                await VideoRepository(conn).lock_identifier(prepared.identifier)
+                if not await options.copier.has_all(places):
+                    raise _CopyGone
+            written = await write_video(conn, prepared, places, options.bucket, options.known)
+        written.in_place = places.count_in_place(prepared)
+        options.known.learn(written.configs, is_stored=not options.dry_run)
+        return written
+
+    async def _repeat(self, prepared: PreparedVideo, action: Callable[[Connection], Awaitable[_T]]) -> _T:
+        for pause in _PAUSES_SECONDS:
+            try:
+                return await self._try(action)
+            except psycopg.errors.ProgramLimitExceeded as error:
+                _leave_out_transcript(prepared, error)
+            except (psycopg.Error, DatabaseUnavailable) as error:
+                if not self._may_help_to_try_again(error):
+                    raise
+                await asyncio.sleep(pause)
+        return await self._try(action)
+
+    async def _try(self, action: Callable[[Connection], Awaitable[_T]]) -> _T:
+        conn = await self._connection()
+        try:
+            return await action(conn)
+        except psycopg.Error as error:
+            if is_session_lost(error):
+                await self.aclose()
+            if gone := connection_failure(error):
+                raise gone from error
+            raise
+
+    async def _connection(self) -> Connection:
+        if self._conn is None or self._conn.closed:
+            await self.aclose()
+            self._stack = contextlib.AsyncExitStack()
+            settings = self._options.settings
+            try:
+                self._conn = await self._stack.enter_async_context(connect(settings))
+            except psycopg.OperationalError as error:
+                raise connection_error(error, settings.database_parameters) from error
+        return self._conn
+
+    def _may_help_to_try_again(self, error: Exception) -> bool:
+        if isinstance(error, psycopg.errors.ForeignKeyViolation):
+            self._options.known.forget()
+            return True
+        return isinstance(error, DatabaseUnavailable | psycopg.OperationalError | psycopg.errors.UniqueViolation)
+
+
+def _leave_out_transcript(prepared: PreparedVideo, error: psycopg.Error) -> None:
+    """A text may have too many words for PostgreSQL's text search; the rest of its video need not wait for it."""
+    if prepared.transcript is None:
+        raise error
+    reason = f"the transcript is too long: {error.diag.message_primary}"
+    prepared.notes.about(prepared.transcript_file).add(Kind.REFUSED, reason, prepared.transcript.to_json())
+    prepared.transcript = None

@@ -1,0 +1,218 @@
+"""File access below a folder without following symbolic links, file locks, free space, and the errors of all three."""
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import stat
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from app.core.errors import FileMissing, StorageFull, StorageUnavailable
+
+_log = logging.getLogger(__name__)
+
+_MISSING_FILE_ERRORS = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENXIO,  # a socket
+    errno.EINVAL,
+}
+_FULL_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def translate_read_errors(*, action: str = "read") -> Iterator[None]:
+    """Raise `FileMissing` or `StorageUnavailable` for an `OSError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _MISSING_FILE_ERRORS:
+            raise FileMissing from None
+        _log.warning("A file cannot be %s: %s", action, error)
+        raise StorageUnavailable(f"The file cannot be {action}: {_error_reason(error)}") from None
+
+
+@contextmanager
+def translate_write_errors() -> Iterator[None]:
+    """Raise `StorageFull` or `StorageUnavailable` for an `OSError`."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise StorageFull(f"There is no room for the file: {_error_reason(error)}") from None
+        _log.warning("The folder of stored files cannot be written: %s", error)
+        raise StorageUnavailable(f"The folder of stored files cannot be written: {_error_reason(error)}") from None
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Tell whether there was no room for what was to be written."""
+    return error.errno in _FULL_DISK_ERRORS
+
+
+def _error_reason(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno else "unknown error"
+
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+# Without O_NONBLOCK, opening a named pipe would wait for somebody to write into it.
+_OPEN_FILE = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_OPEN_FOLDER = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_DIRECTORY", 0)
+
+
+def path_of(url: str) -> Path:
+    """Return the path that a `file:///` URL names. Raises `ValueError` for one that names none, or takes detours."""
+    parts = urlsplit(url)
+    if not url.startswith("file:/") or not url.isprintable() or parts.netloc not in ("", "localhost"):
+        raise ValueError("not a file:/// address")
+    if "?" in url or "#" in url:  # in a path they are written %3F and %23
+        raise ValueError("not an address of a file alone")
+    names = os.fsdecode(unquote_to_bytes(parts.path)).split("/")
+    if names[0] or {"", ".", ".."} & set(names[1:]) or any("\0" in name for name in names):
+        raise ValueError("not a path without detours")
+    return Path("/", *names)
+
+
+def names_below(folder: Path, path: Path) -> tuple[str, ...]:
+    """Return the names that lead from a folder to a path, none where it does not lie beneath the folder."""
+    depth = len(folder.parts)
+    return path.parts[depth:] if path.parts[:depth] == folder.parts else ()
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder's or lies beneath it, by its name or where links lead; it looks at the file system."""
+    return path.is_relative_to(folder) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+@contextlib.contextmanager
+def open_folder(root: Path, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
+    """Open a folder beneath `root`; with `create`, make it. Raises `OSError`, also where a link is on the way."""
+    if create:
+        root.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(root, _OPEN_FOLDER & ~_NO_FOLLOW)
+    try:
+        for part in parts:
+            if create and _make_folder(part, descriptor):
+                os.fsync(descriptor)
+            inner = os.open(part, _OPEN_FOLDER, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_file(root: Path, parts: Sequence[str]) -> int:
+    """Open a regular file beneath `root` and return its descriptor. Raises `OSError` or `FileMissing`."""
+    with open_folder(root, parts[:-1]) as folder:
+        descriptor = os.open(parts[-1], _OPEN_FILE, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileMissing
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def remove_file(root: Path, parts: Sequence[str]) -> bool:
+    """Remove a regular file beneath `root`, and the folders that are empty then. False where there is no such file."""
+    with open_folder(root, parts[:-1]) as folder:
+        if not stat.S_ISREG(os.lstat(parts[-1], dir_fd=folder).st_mode):
+            return False
+        os.unlink(parts[-1], dir_fd=folder)
+        os.fsync(folder)
+    with contextlib.suppress(OSError):  # not empty
+        for depth in range(len(parts) - 1, 0, -1):
+            with open_folder(root, parts[: depth - 1]) as folder:
+                os.rmdir(parts[depth - 1], dir_fd=folder)
+    return True
+
+
+def _make_folder(name: str, within: int) -> bool:
+    try:
+        os.mkdir(name, dir_fd=within)
+    except FileExistsError:
+        return False
+    return True
+
+
+# What stays free for everything else of the machine: a share of the disk, and of a large one so many bytes.
+_RESERVE_BYTES, _RESERVE_SHARE = 1024**3, 0.05
+_UNITS = ("bytes", "kB", "MB", "GB")
+
+
+def check_free_space(folder: Path, needed_bytes: float, purpose: str) -> None:
+    """Raise `StorageFull` where a file of `needed_bytes` does not fit on the disk of a folder; it blocks for a moment.
+
+    The folder may be still to come. `purpose` is what the file is, as a sentence names it ("the audio of the video").
+    A disk that does not say how much is free is written to all the same.
+    """
+    try:
+        free, total = measure_disk(folder)
+    except OSError:
+        return
+    available = max(free - min(_RESERVE_BYTES, total * _RESERVE_SHARE), 0.0)
+    if needed_bytes > available:
+        raise StorageFull(
+            f"There is no room for {purpose}: {_describe_size(needed_bytes)} are needed, "
+            f"and {_describe_size(available)} of the disk may be used"
+        )
+
+
+def measure_disk(folder: Path) -> tuple[int, int]:
+    """Return the free bytes and all bytes of the disk that a folder is on. Raises `OSError`."""
+    existing = next((each for each in (folder, *folder.absolute().parents) if each.exists()), folder)
+    usage = shutil.disk_usage(existing)
+    return usage.free, usage.total
+
+
+def _describe_size(size: float) -> str:
+    for unit in _UNITS[:-1]:
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} {_UNITS[-1]}"
+
+
+_POLL_SECONDS = 0.02
+
+if sys.platform == "win32":
+
+    def try_lock(descriptor: int) -> bool:
+        """There is no lock that leaves the file readable: one process at a time is taken for granted."""
+        return True
+
+else:
+    import fcntl
+
+    def try_lock(descriptor: int) -> bool:
+        """Lock an open file until it is closed; False where another one has it."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def wait_for_lock(descriptor: int, stopping: threading.Event) -> None:
+    """Lock an open file until it is closed, once nobody else has it."""
+    while not try_lock(descriptor):
+        if stopping.wait(_POLL_SECONDS):
+            raise StorageUnavailable("The server is stopping")
+
+
+def is_file_at(descriptor: int, path: str | os.PathLike[str]) -> bool:
+    """Whether an open file still has this path: while one waits for its lock it may be moved or removed."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except OSError:
+        return False

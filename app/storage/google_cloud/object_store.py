@@ -1,0 +1,261 @@
+"""Reads media in any bucket, and stores it in this server's own part of one."""
+
+import builtins
+import io
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from app.core.config import Settings
+from app.core.errors import ConfigurationError, FileMissing, InvalidInput, StorageUnavailable
+from app.core.thread_pool import ThreadPool, call_on_event_loop
+from app.storage.google_cloud.client import (
+    TIMEOUT_SECONDS,
+    GoogleClient,
+    SignedUrls,
+    retry_requests,
+    split_object_url,
+    translate_storage_errors,
+)
+from app.storage.google_cloud.upload import ObjectUpload
+from app.storage.incoming import IncomingFolder
+from app.storage.keys import parts_of
+from app.storage.protocols import Link, ProgressCallback, StoredFile
+
+if TYPE_CHECKING:
+    from google.cloud.storage import Blob
+
+
+class ObjectRangeReader(io.RawIOBase):
+    """Fetches what is read and nothing more; `io.BufferedReader` around it makes few requests of many."""
+
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
+        self._size = size
+        self._fetch = fetch
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if origin + offset < 0:
+            raise ValueError("A position before the beginning")
+        self._position = origin + offset
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        stop = min(self._position + len(buffer), self._size)
+        if self._position >= stop:
+            return 0
+        data = self._fetch(self._position, stop)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+_CHUNK_BYTES = 4 * 1024 * 1024  # one request each
+_BUFFER_BYTES = 1024 * 1024
+
+
+class BucketReader:
+    """Whatever file in whatever bucket the credentials may read."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.client = GoogleClient()
+        self.workers = ThreadPool("google", 16)
+        self._links = SignedUrls(self.client, settings.signed_url_seconds)
+
+    async def stat(self, url: str) -> StoredFile:
+        return describe_object(await self.workers.run(self._find, url))
+
+    @asynccontextmanager
+    async def opened(self, url: str) -> AsyncIterator["OpenObject"]:
+        yield OpenObject(await self.workers.run(self._find, url), self.workers)
+
+    def open(self, url: str) -> BinaryIO:
+        blob = self._find(url)
+        return cast(
+            BinaryIO, io.BufferedReader(ObjectRangeReader(blob.size, partial(_fetch_range, blob)), _BUFFER_BYTES)
+        )
+
+    async def get_link(self, url: str) -> Link | None:
+        if (known := self._links.find(url)) is None:
+            signed = await self.workers.run(self._sign, url)
+            if signed is not None:
+                self._links.keep(url, signed)
+                known = self._links.find(url)
+        return known
+
+    async def aclose(self) -> None:
+        self.workers.close()
+        self.client.close()
+
+    def _find(self, url: str) -> "Blob":
+        """Return an object with what is known of it. Its bytes are those of this generation, or none."""
+        bucket, name = _split_readable_url(url)
+        with translate_storage_errors(bucket):
+            blob = self.client.blob(bucket, name)
+            blob.reload(timeout=TIMEOUT_SECONDS, retry=retry_requests())
+            return blob
+
+    def _sign(self, url: str) -> tuple[str, float] | None:
+        _split_readable_url(url)
+        return self._links.sign(url)
+
+
+class OpenObject:
+    """One generation of an object."""
+
+    def __init__(self, blob: "Blob", workers: ThreadPool) -> None:
+        self.stored = describe_object(blob)
+        self._blob = blob
+        self._workers = workers
+
+    async def read(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+        stop = self.stored.size if stop is None else min(stop, self.stored.size)
+        while start < stop:
+            chunk = await self._workers.run(_fetch_range, self._blob, start, min(stop, start + _CHUNK_BYTES))
+            start += len(chunk)
+            yield chunk
+
+
+def describe_object(blob: "Blob") -> StoredFile:
+    modified = blob.updated or blob.time_created or datetime.fromtimestamp(0, UTC)
+    return StoredFile(f"gs://{blob.bucket.name}/{blob.name}", int(blob.size), modified, str(blob.generation))
+
+
+def _fetch_range(blob: "Blob", start: int, stop: int) -> bytes:
+    """Return a part of an object that begins before its end. Raises `FileMissing` where it was replaced meanwhile."""
+    with translate_storage_errors(blob.bucket.name):
+        data: bytes = blob.download_as_bytes(
+            start=start,
+            end=stop - 1,
+            raw_download=True,  # what is stored compressed is sent as it is: a range of anything else means nothing
+            if_generation_match=blob.generation,
+            checksum=None,  # of the whole object, and this is a part
+            timeout=TIMEOUT_SECONDS,
+            retry=retry_requests(),
+        )
+    if not data:
+        raise FileMissing
+    return data
+
+
+def _split_readable_url(url: str) -> tuple[str, str]:
+    try:
+        bucket, name = split_object_url(url)
+    except ValueError:
+        raise FileMissing from None
+    if not name:
+        raise FileMissing
+    return bucket, name
+
+
+# For connecting, and for the answer, which is a word: who waits for it may hold a lock.
+_DELETE_SECONDS = (5.0, 5.0)
+
+
+class ObjectStore(BucketReader):
+    """`gs://bucket/prefix`: what lies under it is written and deleted, everything else in any bucket only read."""
+
+    def __init__(self, url: str, settings: Settings, incoming: IncomingFolder) -> None:
+        super().__init__(settings)
+        self._bucket, self._prefix = _split_storage_url(url)
+        self._incoming = incoming
+        # Uploads take long; what others wait for must not wait for them.
+        self._senders = ThreadPool("google-uploads", 4)
+
+    def url_of(self, key: str) -> str:
+        return f"gs://{self._bucket}/{self._name_of(key)}"
+
+    def owns(self, url: str) -> bool:
+        try:
+            bucket, name = split_object_url(url)
+        except ValueError:
+            return False
+        return bucket == self._bucket and name.startswith(self._prefix) and name != self._prefix
+
+    async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
+        upload = ObjectUpload(
+            partial(self.client.blob, self._bucket, self._name_of(key)),
+            self._incoming,
+            source,
+            call_on_event_loop(progress),
+        )
+        return describe_object(await self._senders.run_to_its_end(upload.run, on_cancel=upload.stop))
+
+    async def delete(self, url: str) -> bool:
+        deleting = partial(self._delete, url, stopping := threading.Event())
+        return self.owns(url) and await self.workers.run_to_its_end(deleting, on_cancel=stopping.set)
+
+    async def list(self, folder: str) -> builtins.list[StoredFile]:
+        return await self.workers.run(self._list, self._name_of(folder) + "/")
+
+    async def list_names(self, folder: str) -> set[str]:
+        return await self.workers.run(self._list_names, self._name_of(folder) + "/")
+
+    async def aclose(self) -> None:
+        self._senders.close()
+        await super().aclose()
+
+    def _name_of(self, key: str) -> str:
+        return self._prefix + "/".join(parts_of(key))
+
+    def _delete(self, url: str, stopping: threading.Event) -> bool:
+        def check(_: Exception) -> None:
+            if stopping.is_set():
+                raise StorageUnavailable("The bucket takes too long to answer")
+
+        _, name = split_object_url(url)
+        try:
+            with translate_storage_errors(self._bucket):
+                delete = partial(self.client.blob(self._bucket, name).delete, timeout=_DELETE_SECONDS, retry=None)
+                retry_requests()(delete, check)()
+        except FileMissing:
+            return False
+        return True
+
+    def _list(self, prefix: str) -> builtins.list[StoredFile]:
+        with translate_storage_errors(self._bucket):
+            found = self.client.get().list_blobs(
+                self._bucket, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=retry_requests()
+            )
+            return [describe_object(blob) for blob in found if not blob.name.endswith("/")]
+
+    def _list_names(self, prefix: str) -> set[str]:
+        with translate_storage_errors(self._bucket):
+            found = self.client.get().list_blobs(
+                self._bucket,
+                prefix=prefix,
+                delimiter="/",
+                fields="items(name),prefixes,nextPageToken",
+                timeout=TIMEOUT_SECONDS,
+                retry=retry_requests(),
+            )
+            names = {blob.name for blob in found} | set(found.prefixes)
+        return {name.removeprefix(prefix).rstrip("/") for name in names} - {""}
+
+
+def _split_storage_url(url: str) -> tuple[str, str]:
+    """Return a bucket and what the names of its own objects begin with."""
+    try:
+        bucket, prefix = split_object_url(url.rstrip("/"))
+        parts = parts_of(prefix) if prefix else []
+    except (ValueError, InvalidInput):
+        raise ConfigurationError(
+            "STORAGE_URL must name a bucket and may name a folder in it: gs://bucket/folder"
+        ) from None
+    if "?" in url or "#" in url:
+        raise ConfigurationError("STORAGE_URL must end with the folder in the bucket, without ? or #")
+    return bucket, "".join(f"{part}/" for part in parts)

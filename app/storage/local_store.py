@@ -1,0 +1,313 @@
+"""Media in local folders: the server's own, and those of imported libraries."""
+
+import contextlib
+import hashlib
+import os
+import stat
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Self, TypeVar
+
+from app.core.config import Settings
+from app.core.errors import FileMissing, StorageUnavailable
+from app.core.private_files import prepare_data_folder, private_opener
+from app.core.thread_pool import ThreadPool, call_on_event_loop
+from app.storage.file_system import (
+    lies_in,
+    names_below,
+    open_file,
+    open_folder,
+    path_of,
+    remove_file,
+    translate_read_errors,
+)
+from app.storage.incoming import INCOMING_FOLDER, IncomingFile, IncomingFolder
+from app.storage.keys import parts_of
+from app.storage.local_copy import LocalCopy
+from app.storage.protocols import Link, ProgressCallback, StoredFile
+
+
+class LibraryFolders:
+    """What `library_dirs` names, and what imports on this machine have noted in `data_dir`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._named = tuple(Path(os.path.abspath(folder)) for folder in settings.library_dirs)
+        self._settings = settings
+        self._notes = settings.data_dir / "libraries"
+        self._read: tuple[tuple[int, int], tuple[Path, ...]] | None = None
+
+    def list(self) -> tuple[Path, ...]:
+        """Return the folders. A small file is looked at, so that an import is seen without a restart."""
+        try:
+            status = os.stat(self._notes)
+            seen = (status.st_mtime_ns, status.st_size)
+            if self._read is None or self._read[0] != seen:
+                self._read = seen, _parse_library_folder(self._notes.read_bytes())
+            noted = self._read[1]
+        except OSError:
+            noted = ()
+        return self._named + noted
+
+    def add(self, folder: Path) -> None:
+        """Note a folder whose files rows refer to from now on. Raises `StorageUnavailable`."""
+        folder = Path(os.path.abspath(folder))
+        if folder in self.list():
+            return
+        try:
+            prepare_data_folder(self._settings)
+            with open(self._notes, "ab", opener=private_opener) as notes:
+                notes.write(os.fsencode(folder) + b"\0")
+                notes.flush()
+                os.fsync(notes.fileno())
+        except OSError as error:
+            raise StorageUnavailable(f"The folder of an import cannot be noted in DATA_DIR: {error}") from None
+
+
+def _parse_library_folder(notes: bytes) -> tuple[Path, ...]:
+    """Return what is written to its end: the rest of a note that was cut off names another folder."""
+    return tuple(Path(os.fsdecode(note)) for note in notes.split(b"\0")[:-1] if os.path.isabs(note))
+
+
+T = TypeVar("T")
+
+READ_CHUNK_BYTES = 256 * 1024
+_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+
+
+class LocalFileReader:
+    """One file, opened and read by threads, and closed as soon as none of them is at it.
+
+    `buffer` has `READ_CHUNK_BYTES`, and is that of all readers of an event loop: nothing stays in it.
+    """
+
+    stored: StoredFile
+
+    def __init__(self, url: str, open_file: Callable[[str], int], workers: ThreadPool, buffer: memoryview) -> None:
+        self._url = url
+        self._open_file = open_file
+        self._workers = workers
+        self._buffer = buffer
+        self._turn = threading.Lock()
+        self._descriptor: int | None = None
+        self._users = 0
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            self.stored = await self._workers.run(self._use, self._open)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._close()
+
+    async def read(self, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+        stop = self.stored.size if stop is None else stop
+        while start < stop:
+            size = min(stop - start, READ_CHUNK_BYTES)
+            chunk = self._read_cached(size, start)
+            if chunk is None:
+                chunk = await self._workers.run(self._use, self._read, size, start)
+            if not chunk:
+                return
+            start += len(chunk)
+            yield chunk
+
+    def _open(self) -> StoredFile:
+        self._descriptor = self._open_file(self._url)
+        return describe_file(self._url, os.fstat(self._descriptor))
+
+    def _read(self, size: int, start: int) -> bytes:
+        if self._descriptor is None:
+            raise FileMissing
+        with translate_read_errors():
+            return os.pread(self._descriptor, size, start)
+
+    def _read_cached(self, size: int, start: int) -> bytes | None:
+        """Read what the system holds in memory; None where that is nothing.
+
+        It does not block, and several times as many bytes a second come this way as through a thread.
+        """
+        if _NOWAIT is None or self._descriptor is None:
+            return None
+        try:
+            count = os.preadv(self._descriptor, [self._buffer[:size]], start, _NOWAIT)
+        except OSError:  # EAGAIN, or a file system that cannot tell
+            return None
+        return bytes(self._buffer[:count])
+
+    def _use(self, call: Callable[..., T], *args: object) -> T:
+        with self._turn:
+            if self._is_closed:
+                raise FileMissing
+            self._users += 1
+        try:
+            return call(*args)
+        finally:
+            with self._turn:
+                self._users -= 1
+                if self._is_closed and not self._users:
+                    self._release()
+
+    def _close(self) -> None:
+        with self._turn:
+            self._is_closed = True
+            if not self._users:
+                self._release()
+
+    def _release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def describe_file(url: str, status: os.stat_result) -> StoredFile:
+    version = hashlib.sha256(f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}".encode()).hexdigest()[:24]
+    return StoredFile(url, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), version)
+
+
+class LocalStore:
+    """A folder of files, each under its key, and beside it the folders of imported libraries, for reading only."""
+
+    def __init__(self, root: Path, libraries: LibraryFolders) -> None:
+        self._root = Path(os.path.abspath(root))
+        self.libraries = libraries
+        self.incoming_folder = IncomingFolder(self._root / INCOMING_FOLDER)
+        self._workers = ThreadPool("files", 8)
+        self._buffer = memoryview(bytearray(READ_CHUNK_BYTES))
+        # Copies take long; what others wait for must not wait for them.
+        self._copiers = ThreadPool("copies", 4)
+
+    @property
+    def incoming(self) -> Path:
+        """The folder of what is still being written, on the file system of the rest."""
+        return self.incoming_folder.path
+
+    def receive(self) -> IncomingFile:
+        """Return a file that is still arriving."""
+        return IncomingFile(self.incoming_folder, self._workers)
+
+    def url_of(self, key: str) -> str:
+        return self._root.joinpath(*parts_of(key)).as_uri()
+
+    def lies_in(self, folder: Path) -> bool:
+        """Whether this home is the folder, or is somewhere in it."""
+        return lies_in(self._root, folder)
+
+    def owns(self, url: str) -> bool:
+        return self._own_parts(url) is not None
+
+    async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
+        copying = LocalCopy(self._root, self.incoming_folder, key, source, call_on_event_loop(progress))
+        await self._copiers.run_to_its_end(copying.run, on_cancel=copying.stop)
+        return await self.stat(self.url_of(key))
+
+    async def stat(self, url: str) -> StoredFile:
+        async with self.opened(url) as file:
+            return file.stored
+
+    def opened(self, url: str) -> LocalFileReader:
+        return LocalFileReader(url, self._open, self._workers, self._buffer)
+
+    def open(self, url: str) -> BinaryIO:
+        return os.fdopen(self._open(url), "rb")
+
+    async def get_link(self, url: str) -> Link | None:
+        return None
+
+    async def delete(self, url: str) -> bool:
+        return await self._workers.run_to_its_end(partial(self._delete, url))
+
+    async def list(self, folder: str) -> list[StoredFile]:
+        return sorted(await self._workers.run(_collect_files, self._walk(parts_of(folder))), key=lambda file: file.url)
+
+    async def list_names(self, folder: str) -> set[str]:
+        return set(await self._workers.run(_collect_files, self._names_in(parts_of(folder))))
+
+    async def aclose(self) -> None:
+        self._workers.close()
+        self._copiers.close()
+
+    def _open(self, url: str) -> int:
+        """Open a file of the home or of a library. Raises `FileMissing`."""
+        try:
+            path = path_of(url)
+        except ValueError:
+            raise FileMissing from None
+        folders = (self._root, *self.libraries.list())
+        with contextlib.suppress(OSError, FileMissing):
+            return _open_without_links(path, folders)
+        with translate_read_errors():
+            return self._open_through_links(path, folders)
+
+    def _open_through_links(self, path: Path, folders: Sequence[Path]) -> int:
+        """Open what may be reached through a symbolic link, where it lies in one of the folders all the same."""
+        real = Path(os.path.realpath(path, strict=True))
+        if not real.is_relative_to(os.path.realpath(self.incoming)):
+            for folder in folders:
+                root = Path(os.path.realpath(folder))
+                if names := names_below(root, real):
+                    return open_file(root, names)
+        raise FileMissing
+
+    def _own_parts(self, url: str) -> tuple[str, ...] | None:
+        """Return the names that lead from the home to a file; None where it is, or may be, somebody else's."""
+        try:
+            path = path_of(url)
+        except ValueError:
+            return None
+        parts = names_below(self._root, path)
+        # What an import found stays the user's, also where the library and the home share a folder.
+        if not parts or any(lies_in(path, folder) for folder in (self.incoming, *self.libraries.list())):
+            return None
+        return parts
+
+    def _delete(self, url: str) -> bool:
+        parts = self._own_parts(url)
+        if parts is None:
+            return False
+        try:
+            with translate_read_errors(action="deleted"):
+                return remove_file(self._root, parts)
+        except FileMissing:
+            return False
+
+    def _walk(self, folder: Sequence[str]) -> Iterator[StoredFile]:
+        with translate_read_errors(), open_folder(self._root, folder) as top:
+            for path, _, names, inner in os.fwalk(".", onerror=_raise_unless_missing, dir_fd=top):
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError):
+                        status = os.lstat(name, dir_fd=inner)
+                        if stat.S_ISREG(status.st_mode):
+                            yield describe_file(self._root.joinpath(*folder, path, name).as_uri(), status)
+
+    def _names_in(self, folder: Sequence[str]) -> Iterator[str]:
+        with translate_read_errors(), open_folder(self._root, folder) as top:
+            yield from os.listdir(top)
+
+
+def _collect_files(found: Iterator[T]) -> Sequence[T]:
+    """Finish an iteration; a folder that is not there holds nothing."""
+    collected: list[T] = []
+    with contextlib.suppress(FileMissing):
+        collected.extend(found)
+    return collected
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _open_without_links(path: Path, folders: Sequence[Path]) -> int:
+    """Open a file by the very names of its path, no link among them: where that works, little has to be looked at."""
+    if INCOMING_FOLDER not in path.parts:
+        for folder in folders:
+            if names := names_below(folder, path):
+                return open_file(folder, names)
+    raise FileMissing
