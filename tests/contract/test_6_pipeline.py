@@ -30,6 +30,11 @@ STAGES = ["download", "audio", "audio_upload", "transcript", "generation", "clip
 TALK = "/api/pipeline/demo-talk"
 
 
+def list_known_stages(status: dict[str, Any]) -> list[str]:
+    """Return the stages that the frontend reads by name; its history page also lists any other."""
+    return [stage for stage in status["stages"] if stage in STAGES]
+
+
 async def test_the_rocket_button_starts_a_run_that_is_followed_to_its_end(
     browser: Browser, conn: Connection, tmp_path: Path
 ) -> None:
@@ -48,7 +53,7 @@ async def test_the_rocket_button_starts_a_run_that_is_followed_to_its_end(
     )
     waiting = await browser.get_json(f"{TALK}/status")
     assert (waiting["status"], waiting["model"], waiting["request_id"]) == ("pending", "minimax", identifier)
-    assert list(waiting["stages"]) == STAGES
+    assert list_known_stages(waiting) == STAGES
     run = await claim_run(conn, identifier)
     for stage in Stage:
         await save_stage(conn, run, stage, StageStatus.PROCESSING)
@@ -158,7 +163,7 @@ async def test_the_page_of_urls_gets_what_it_reads(browser: Browser, conn: Conne
         "is_cached": False,
     }
     status = await browser.get_json("/api/pipeline/my-video-file/status")
-    assert (status["status"], list(status["stages"])) == ("pending", STAGES)
+    assert (status["status"], list_known_stages(status)) == ("pending", STAGES)
     assert await browser.get_json("/api/videos/my-video-file/moments") == []
     (active,) = await RunRepository(conn).list_active(2)
     assert (await claim_run(conn, active.identifier)).request.override_existing_moments is True

@@ -15,18 +15,18 @@ import psycopg
 
 from app.core.config import Settings
 from app.embedded import EmbeddedValkey
-from app.models.stages import Stage
+from app.models.stages import STAGE_TABLE, Stage, WorkKind
 from tests.ai.model_server import ModelServer, Received, Reply
 from tests.end_to_end.frontend import Answer, Frontend
 from tests.media.movies import make_movie
 from tests.serving import serving
 from tests.sites import Site, ranging
 
-MEDIA, SPEECH, MODELS = "download,audio,clips", "transcription", "generation,refinement"
+MEDIA, SPEECH = "download,audio,clips", "transcription"
+MODELS = ",".join(kind for kind in WorkKind if kind not in f"{MEDIA},{SPEECH}".split(","))
 STAGES_OF = {
-    MEDIA: (Stage.DOWNLOAD, Stage.AUDIO, Stage.AUDIO_UPLOAD, Stage.CLIPS, Stage.CLIP_UPLOAD),
-    SPEECH: (Stage.TRANSCRIPT,),
-    MODELS: (Stage.GENERATION, Stage.REFINEMENT),
+    kinds: tuple(stage for stage, row in STAGE_TABLE.items() if row.kind in kinds.split(","))
+    for kinds in (MEDIA, SPEECH, MODELS)
 }
 _ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_SECONDS = 120.0
