@@ -1,4 +1,4 @@
-"""Chunks of a long WAV file for services that take short ones, and their transcripts joined again."""
+"""Audio chunks: a long WAV file split for services that take short ones, and their transcripts joined."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ from pathlib import Path
 from app.ai.protocols import Segment, Word
 from app.ai.transcript_parsing import TimedTranscript, sort_words
 
-# OpenAI's service takes files of at most 25 MB; others follow it.
+# OpenAI's limit, which compatible services share.
 MAX_UPLOAD_BYTES = 25 * 1024**2
 _READ_BYTES = 64 * 1024
 CHUNK_SECONDS = 600.0
@@ -20,7 +20,7 @@ OVERLAP_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class AudioChunk:
-    """A part of a sound; times are seconds of the source."""
+    """A part of an audio file; times are seconds of the whole file."""
 
     start: float
     end: float
@@ -29,7 +29,7 @@ class AudioChunk:
 def plan_chunks(
     duration_seconds: float, chunk_seconds: float = CHUNK_SECONDS, overlap_seconds: float = OVERLAP_SECONDS
 ) -> Sequence[AudioChunk]:
-    """Return chunks of equal length, none longer than `chunk_seconds`, each of which overlaps the next one."""
+    """Split a duration into equal chunks of at most `chunk_seconds`, which overlap their neighbours."""
     step = chunk_seconds - overlap_seconds
     count = max(1, -(-(duration_seconds - overlap_seconds) // step))
     step = (duration_seconds - overlap_seconds) / count
@@ -38,7 +38,7 @@ def plan_chunks(
 
 
 class WavChunk(io.RawIOBase):
-    """A part of a WAV file as a file of its own, of which no more is in memory than what is being read."""
+    """A chunk of a WAV file as a WAV file of its own, read from disk on demand."""
 
     def __init__(self, path: Path, chunk: AudioChunk) -> None:
         self._source = wave.open(str(path), "rb")  # noqa: SIM115  it is closed with this file
@@ -51,7 +51,7 @@ class WavChunk(io.RawIOBase):
         self._position = 0
 
     def read(self, size: int = -1) -> bytes:
-        """Return as many bytes, or fewer at the end of the header; all that are left where `size` is negative."""
+        """Return at most `size` bytes, fewer at the end of the header; the rest if `size` is negative."""
         if size < 0:
             return b"".join(iter(lambda: self.read(_READ_BYTES), b""))
         data = self._read_bytes(min(size, self._size - self._position))
@@ -87,7 +87,6 @@ class WavChunk(io.RawIOBase):
 
 
 def _build_wav_header(source: wave.Wave_read, frames: int) -> bytes:
-    """Return what comes before `frames` of the same form."""
     channels, width, rate = source.getnchannels(), source.getsampwidth(), source.getframerate()
     size = frames * channels * width
     form = (16, 1, channels, rate, rate * channels * width, channels * width, 8 * width)
@@ -95,10 +94,9 @@ def _build_wav_header(source: wave.Wave_read, frames: int) -> bytes:
 
 
 def join_transcripts(chunks: Sequence[AudioChunk], timelines: Sequence[TimedTranscript]) -> TimedTranscript:
-    """Return the transcripts of chunks, each in the time of its chunk, as one in that of the whole sound.
+    """Join the transcripts of overlapping chunks, each timed from its chunk's start, into one.
 
-    In the seconds that two chunks share, the words of the first hold up to the longest pause, those of the second from
-    there on.
+    Inside an overlap, words come from the first chunk up to the longest pause, and from the second one after it.
     """
     moved = [_shift_transcript(timeline, chunk.start) for chunk, timeline in zip(chunks, timelines, strict=True)]
     boundaries = [
@@ -119,7 +117,7 @@ def _shift_transcript(timeline: TimedTranscript, offset: float) -> TimedTranscri
 
 
 def _find_chunk_boundary(earlier: TimedTranscript, later: TimedTranscript, start: float, end: float) -> float:
-    """Return the middle of the longest pause between `start` and `end` that both chunks hear."""
+    """Return the middle of the longest pause in the overlap from `start` to `end`, as both chunks have it."""
     spoken = sorted(
         (max(word.start, start), min(word.end, end))
         for word in (*earlier.words, *later.words)
@@ -134,7 +132,7 @@ def _find_chunk_boundary(earlier: TimedTranscript, later: TimedTranscript, start
 
 
 def _clip_transcript(timeline: TimedTranscript, start: float, end: float) -> TimedTranscript:
-    """Return what lies between two boundaries; of a segment across one, the words on this side."""
+    """Return the words between two times; a segment across one of them keeps its words on this side."""
     words = [word for word in timeline.words if start <= _word_middle(word) < end]
     segments = [
         segment

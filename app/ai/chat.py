@@ -1,4 +1,4 @@
-"""A moment finder that asks an OpenAI-compatible chat completion service, a long transcript in chunks."""
+"""Moments found and refined by an OpenAI-compatible chat completion service, a long transcript in chunks."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,13 +42,13 @@ from app.core.errors import ModelAnswerInvalid
 
 T = TypeVar("T")
 
-_MAX_QUOTED_CHARACTERS = 4000  # of an answer that the model is shown once more
+_MAX_QUOTED_CHARACTERS = 4000  # of an unusable answer, quoted in the retry
 _MAX_REASONS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class _ModelQuery(Generic[T]):
-    """What is asked. `read` returns what an answer says; its `UnusableOutput` is listed to the model, once."""
+    """A query. `read` parses the answer; the text of its `UnusableOutput` is sent to the model for one retry."""
 
     operation: str
     content: str | Sequence[Mapping[str, Any]]
@@ -66,7 +66,7 @@ class _QueryResult(Generic[T]):
 
 
 class ChatMomentFinder:
-    """Finds and refines moments; `key` is the entry's key in the registry."""
+    """Finds and refines moments by chat completions; `key` is the model's key in the registry."""
 
     is_local = False
 
@@ -94,10 +94,7 @@ class ChatMomentFinder:
         return build_refine_prompt(self._key, self._config, prompt, with_clip=with_clip and self.supports_video)
 
     async def find(self, request: FindRequest, progress: ProgressCallback) -> FindResult:
-        """Ask about the transcript, a long one in chunks, of which each has to be answered.
-
-        Where nothing is said, nothing is asked or found.
-        """
+        """Find moments chunk by chunk, each of which must be answered; an empty transcript needs no call."""
         chunks = await asyncio.to_thread(lambda: list(chunk_segments(request.segments, request.max_length)))
         chunk_request = replace(request, min_count=-(-request.min_count // len(chunks))) if chunks else request
         answers: list[_QueryResult[Sequence[FoundMoment]]] = []
@@ -121,7 +118,7 @@ class ChatMomentFinder:
         )
 
     async def refine(self, request: RefineRequest, progress: ProgressCallback) -> RefineResult:
-        """Ask in the window's own time; the answer comes back in that of the video."""
+        """Refine a moment. The model sees times relative to the window; the result has times of the video."""
         clip = request.clip if self.supports_video else None
         text = render_refine_prompt(self.refine_prompt(request.prompt, with_clip=clip is not None), request)
         content = _content_with_clip(text, clip) if clip else text
@@ -133,7 +130,7 @@ class ChatMomentFinder:
         return RefineResult(*answer.value, answer.model, answer.raw, answer.usage)
 
     async def _query_model(self, query: _ModelQuery[T], *, is_chunk: bool = False) -> _QueryResult[T]:
-        """Ask, and where the answer cannot be used, once more with what was wrong. Raises `ModelAnswerInvalid`."""
+        """Send a query, and once more with the reason if the answer is unusable. Raises `ModelAnswerInvalid`."""
         messages: list[Message] = [{"role": "user", "content": query.content}]
         raw: list[str] = []
         usage = Usage()
@@ -153,7 +150,7 @@ class ChatMomentFinder:
     async def _complete_query(
         self, query: _ModelQuery[T], messages: Sequence[Message], previous: Sequence[str]
     ) -> ChatCompletion:
-        """Ask once; what cannot even be read is kept with what was answered `before`."""
+        """Send a query once; add the `previous` answers to the error for an unreadable one."""
         try:
             return await self._service.complete(query.operation, messages, query.temperature, query.schema)
         except ModelAnswerInvalid as error:
@@ -165,7 +162,6 @@ def _content_with_clip(text: str, clip: ClipLink) -> Sequence[Mapping[str, Any]]
 
 
 def _correction_messages(answer: str, reason: str) -> list[Message]:
-    """Return what is said after an answer that cannot be used."""
     return [
         {"role": "assistant", "content": answer[-_MAX_QUOTED_CHARACTERS:] or "(nothing)"},
         {"role": "user", "content": f"That cannot be used: {reason}. Answer again, as you were asked to at first."},
@@ -173,7 +169,7 @@ def _correction_messages(answer: str, reason: str) -> list[Message]:
 
 
 def _parse_found_moments(answer: str, request: FindRequest) -> Sequence[FoundMoment]:
-    """Return the moments of an answer that can be used, in its order. One that says there are none is right."""
+    """Return the valid moments of an answer in its order; an empty list is a valid answer."""
     items = parse_moments(answer)
     read = [validate_moment(item, request) for item in items]
     moments = [each for each in read if isinstance(each, FoundMoment)]
@@ -195,20 +191,20 @@ def _parse_refined_moment(answer: str, request: RefineRequest) -> tuple[float, f
     return times
 
 
-# Servers do not tell how much their models read. About four characters are a token, so these are 30,000 tokens: with an
-# answer of 15,000 they fit into the 64,000 that models with long contexts read at least. Four hours are about 200,000.
+# Servers do not report their context length. At four characters per token these are 30,000 tokens: with an answer of
+# 15,000 they fit into 64,000, the least of models with long contexts. Four hours have about 200,000 characters.
 MAX_CHUNK_CHARACTERS = 120_000
 
-_LINE_CHARACTERS = 12  # of a line's time, brackets and end
+_LINE_CHARACTERS = 12  # time, brackets and line break
 
 
 def chunk_segments(
     segments: Sequence[Segment], overlap_seconds: float, max_characters: int = MAX_CHUNK_CHARACTERS
 ) -> Iterator[Sequence[Segment]]:
-    """Yield runs of segments whose lines have at most so many characters; a single longer segment is one of its own.
+    """Yield runs of segments whose transcript lines have at most `max_characters`, at least one segment each.
 
-    Neighbours chunk_request `overlap_seconds`, but never more than half of the first one, so that what happens at a
-    border is whole in one of them.
+    Neighbours overlap by `overlap_seconds`, but at most by half of the first one, so that a moment at a border is whole
+    in one of them.
     """
     start = 0
     while start < len(segments):
@@ -220,7 +216,6 @@ def chunk_segments(
 
 
 def _find_chunk_end(segments: Sequence[Segment], start: int, max_characters: int) -> int:
-    """Return the index behind the last segment that fits."""
     left = max_characters
     for index in range(start, len(segments)):
         left -= len(segments[index].text) + _LINE_CHARACTERS

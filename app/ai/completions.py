@@ -1,4 +1,4 @@
-"""A client of OpenAI-compatible chat completion services, which learns what each of them supports."""
+"""A client of OpenAI-compatible chat completion services, which learns the request options that each supports."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,19 +9,19 @@ from app.ai.service import RequestRefused, ServiceClient, read_short_text, versi
 from app.core.errors import ModelAnswerInvalid
 from app.core.text import clean_text
 
-_REASONING_TOKENS_FIELD = "max_completion_tokens"  # what OpenAI's reasoning models want instead of max_tokens
+_REASONING_TOKENS_FIELD = "max_completion_tokens"  # replaces max_tokens in OpenAI's reasoning models
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderOptions:
-    """How a service is asked; the first time it is asked for everything."""
+    """The optional request fields of a service; the first request uses all of them."""
 
     supports_schema: bool = True
     supports_temperature: bool = True
     tokens_field: str = "max_tokens"
 
     def without_refused(self, refusal: str) -> "ProviderOptions | None":
-        """Return how to ask after a refusal, the words of which name what is wrong, or None where nothing is left."""
+        """Return the options without the one that the refusal names, None if nothing is left to drop."""
         if _REASONING_TOKENS_FIELD in refusal and self.tokens_field != _REASONING_TOKENS_FIELD:
             return replace(self, tokens_field=_REASONING_TOKENS_FIELD)
         if "temperature" in refusal and self.supports_temperature:
@@ -29,9 +29,9 @@ class ProviderOptions:
         return replace(self, supports_schema=False) if self.supports_schema else None
 
 
-_MAX_ANSWER_TOKENS = 15000  # of an answer, the thinking of models that think included
+_MAX_ANSWER_TOKENS = 15000  # including reasoning tokens
 _REQUEST_TIMEOUT_SECONDS = 600.0
-_MAX_NAME_LENGTH = 100  # characters that are stored of a model's name
+_MAX_NAME_LENGTH = 100  # stored characters
 _MAX_TEXT_LENGTH = 400_000  # characters; 15,000 tokens are about 60,000
 
 Message = Mapping[str, Any]
@@ -39,7 +39,7 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ChatCompletion:
-    """What was answered. `is_truncated` says that the model came to the end of its tokens before that of its answer."""
+    """An answer. `is_truncated` if the model reached its token limit."""
 
     text: str
     model: str
@@ -48,7 +48,7 @@ class ChatCompletion:
 
 
 class ChatClient:
-    """Asks one service. `options` holds how services are asked, by address and model, for all who ask."""
+    """Calls one service. `options` is shared: supported request options by address and model."""
 
     def __init__(self, service: ServiceClient, options: dict[str, ProviderOptions]) -> None:
         self._service = service
@@ -58,7 +58,7 @@ class ChatClient:
     async def complete(
         self, operation: str, messages: Sequence[Message], temperature: float, schema: Mapping[str, Any]
     ) -> ChatCompletion:
-        """Ask as the service takes it, with the schema if it can be. Raises what a `MomentFinder` raises."""
+        """Request a completion, with a JSON schema if supported. Raises the errors of a `MomentFinder`."""
         address = f"{self._config.base_url} {self._config.model_id}"
         request_options = self._options.get(address, ProviderOptions())
         while True:
@@ -119,8 +119,7 @@ def _response_format(operation: str, schema: Mapping[str, Any]) -> dict[str, Any
 
 
 def _read_message_text(message: Mapping[str, Any]) -> str:
-    """Return the text of a message, which some services give in parts."""
-    # Of a thought that a model did not close, some servers make all of its answer.
+    # If a model does not close its reasoning, some servers return the whole answer as reasoning. Content may be a list.
     content = message.get("content") or message.get("reasoning_content")
     if isinstance(content, list):
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))

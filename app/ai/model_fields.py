@@ -1,4 +1,4 @@
-"""What the fields of a registered model may hold, whether they come over HTTP or from the command line."""
+"""Fields of a registered model and their validation, for the HTTP API and the command line."""
 
 import re
 from typing import Annotated
@@ -11,7 +11,6 @@ from app.core.text import find_control
 
 
 def _check_base_url(text: str) -> str:
-    """Refuse what is never called; an empty address is that of a model that is not set up yet."""
     check_service_address(text)
     return text
 
@@ -24,7 +23,6 @@ def _check_api_key(secret: SecretStr) -> SecretStr:
 
 
 def check_model_key(key: str) -> str:
-    """Raises `ValueError`."""
     if not re.fullmatch(MODEL_KEY_PATTERN, key):
         raise ValueError("must be 1 to 64 letters, digits and any of _ . - after the first")
     return key
@@ -42,7 +40,7 @@ def _check_single_line(text: str) -> str:
     return text
 
 
-# What is said where a config was written and the API key of before is not its own any more.
+# Notice for a write that removes the API key because the address has changed.
 KEY_REMOVED_NOTICE = "The API key was removed, because the request has none for this address: set it again"
 
 MODEL_KEY_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -99,7 +97,7 @@ ApiKeyField = Annotated[
 
 
 class ModelChanges(BaseModel):
-    """The fields to change; one that is null stays as it is."""
+    """The fields to change; null leaves a field as it is."""
 
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
@@ -114,6 +112,6 @@ class ModelChanges(BaseModel):
 
 
 def to_registry_values(body: BaseModel, *, exclude_none: bool) -> dict[str, object]:
-    """Return the fields as the registry takes them, the API key as plain text."""
+    """Return the fields for the registry, with the API key as plain text."""
     values = body.model_dump(exclude_none=exclude_none)
     return {key: value.get_secret_value() if isinstance(value, SecretStr) else value for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""Parsing and validation of what language models answer, whatever they wrap it in."""
+"""Parsing and validation of the output of language models, whatever it is wrapped in."""
 
 import json
 import math
@@ -29,18 +29,18 @@ _LIST_START = re.compile(r"\[\s*(?=[\[{\]])")
 _OBJECT_START = re.compile(r'\{(?=\s*")')
 _FLAT_OBJECT = re.compile(r"\{[^{}]{0,2000}\}")
 _PLAIN_NUMBER = re.compile(r"\s*[+-]?\d{1,15}(\.\d{1,30})?\s*")
-_MAX_TITLE_LENGTH = 500  # characters that are stored
-_MAX_DECODE_ATTEMPTS = 500  # of reading a part of an answer; it bounds the time that a hostile one takes
+_MAX_TITLE_LENGTH = 500  # stored characters
+_MAX_DECODE_ATTEMPTS = 500  # bounds the time that a hostile answer takes
 
 _json_decoder = json.JSONDecoder()
 
 
 class UnusableOutput(Exception):
-    """An answer without anything that was asked for; the text says why, in words for the model itself."""
+    """Output without the requested data; the text says why, in words for the model."""
 
 
 def parse_moments(text: str) -> list[Any]:
-    """Return the items of the list of moments in an answer, whatever they are. Raises `UnusableOutput`."""
+    """Return the unvalidated items of the list of moments in an answer. Raises `UnusableOutput`."""
     answer = _strip_reasoning(text)
     if not answer.strip():
         raise UnusableOutput("the answer is empty")
@@ -56,7 +56,7 @@ def parse_moments(text: str) -> list[Any]:
 
 
 def parse_refined_times(text: str) -> tuple[float, float]:
-    """Return start and end in an answer to a refinement. Raises `UnusableOutput`."""
+    """Return start and end, in seconds of the window, from an answer. Raises `UnusableOutput`."""
     answer = _strip_reasoning(text)
     found = _decode_json(_strip_code_fence(answer))
     if found is _NOT_JSON:
@@ -78,7 +78,7 @@ def _raise_reported_error(answer: Any) -> None:
 
 
 def parse_seconds(value: Any) -> float | None:
-    """Return a finite number, also where it is written as text; None for all else, such as "70s" and "00:01:00"."""
+    """Return a finite number, also from a string; None for anything else, such as "70s" and "00:01:00"."""
     if isinstance(value, str) and _PLAIN_NUMBER.fullmatch(value):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -91,7 +91,6 @@ def parse_seconds(value: Any) -> float | None:
 
 
 def parse_title(value: Any) -> str:
-    """Return a title as one line; an empty one where there is none."""
     return "" if value is None else to_single_line(str(value), _MAX_TITLE_LENGTH)
 
 
@@ -106,7 +105,7 @@ def _decode_json(text: str) -> Any:
 
 
 def _strip_reasoning(text: str) -> str:
-    """Return what comes after the last thought; where nothing does, all that is not inside one."""
+    """Return what follows the last closed reasoning block, or else everything outside of such blocks."""
     *_, rest = _REASONING_END.split(text)
     return rest if rest.strip() else _REASONING.sub("", text)
 
@@ -119,7 +118,6 @@ def _strip_code_fence(text: str) -> str:
 
 
 def _find_moment_list(value: Any) -> list[Any] | None:
-    """Return the list of moments that a value is or holds."""
     if isinstance(value, list):
         return value
     if not isinstance(value, dict):
@@ -138,7 +136,7 @@ def _has_times(value: Any) -> bool:
 
 
 def _search_moments(text: str) -> list[Any]:
-    """Return the last list of moments in a text, else every complete moment, else an empty list that is there."""
+    """Return the last list of moments in a text, else all complete moments, else an empty list if it has one."""
     lists = [value for value in _decode_fragments(text, _LIST_START) if isinstance(value, list)]
     for found in reversed(lists):
         if any(map(_looks_like_moment, found)):
@@ -152,7 +150,6 @@ def _search_moments(text: str) -> list[Any]:
 
 
 def _decode_fragments(text: str, beginning: re.Pattern[str]) -> Iterator[Any]:
-    """Yield the values that begin at a bracket or a brace and are complete, none from inside another."""
     position = 0
     for _ in range(_MAX_DECODE_ATTEMPTS):
         match = beginning.search(text, position)
@@ -167,21 +164,21 @@ def _decode_fragments(text: str, beginning: re.Pattern[str]) -> Iterator[Any]:
 
 
 def _repair_object(text: str, match: re.Match[str]) -> tuple[Any, int]:
-    """Read an object that is complete and not quite JSON; nothing is made up for one that is cut off."""
+    """Repair a complete object that is not quite JSON; a truncated one is not completed."""
     flat = _FLAT_OBJECT.match(text, match.start())
     if flat is None or '"start_time"' not in flat[0]:
         return _NOT_JSON, match.end()
     value = json_repair.loads(flat[0], skip_json_loads=True)
-    is_plain = isinstance(value, dict) and all(map(str.isidentifier, value))  # 00:01:00 becomes a name as well
+    is_plain = isinstance(value, dict) and all(map(str.isidentifier, value))  # a repaired 00:01:00 yields odd names
     return (value, flat.end()) if is_plain else (_NOT_JSON, flat.end())
 
 
-_FLOAT_TOLERANCE_SECONDS = 1e-6  # of sums of floats
-_PROMPT_ROUNDING_SECONDS = 0.005 + _FLOAT_TOLERANCE_SECONDS  # prompts tell times with two decimals
+_FLOAT_TOLERANCE_SECONDS = 1e-6  # error of float sums
+_PROMPT_ROUNDING_SECONDS = 0.005 + _FLOAT_TOLERANCE_SECONDS  # prompts show times with two decimals
 
 
 def validate_moment(item: Any, request: FindRequest) -> FoundMoment | str:
-    """Return the moment that an item of an answer is, or why it is none, in words for the model."""
+    """Return the moment, or the reason, in words for the model, why an item is none."""
     if not isinstance(item, dict):
         return "it is not an object"
     title = parse_title(item.get("title"))
@@ -209,7 +206,7 @@ def _describe_violated_limit(start: float, end: float, request: FindRequest) -> 
 
 
 def select_moments(ranked: Iterable[FoundMoment], max_count: int) -> Sequence[FoundMoment]:
-    """Return the best moments in order of time; of two that overlap, the one that comes first in `ranked` stays."""
+    """Return the best moments sorted by time; of two that overlap, the first in `ranked` is kept."""
     kept: list[FoundMoment] = []
     for moment in ranked:
         if len(kept) < max_count and not any(_moments_overlap(moment, other) for other in kept):
@@ -222,7 +219,7 @@ def _moments_overlap(one: FoundMoment, other: FoundMoment) -> bool:
 
 
 def to_video_times(start: float, end: float, request: RefineRequest) -> tuple[float, float] | str:
-    """Return times of a window as those of the video, or why they cannot be, in words for the model."""
+    """Convert times of a window to times of the video, or return the reason, in words for the model."""
     length = request.window_end - request.window_start
     if end <= start:
         return "end_time is not above start_time"

@@ -1,4 +1,4 @@
-"""The models of the registry, each behind the protocol of what it does."""
+"""The models of the registry, opened by key as transcribers and moment finders."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from app.core.thread_pool import note_idle
 
 _log = logging.getLogger(__name__)
 
-_REGISTRY_RETRY_SECONDS = 600.0  # as for PostgreSQL; it does not count against the time limit of a stage
+_REGISTRY_RETRY_SECONDS = 600.0  # as for PostgreSQL; not counted against the time limit of a stage
 _FIRST_PAUSE_SECONDS = 0.5
 _MAX_PAUSE_SECONDS = 5.0
 _FINDER_KINDS = (ModelKind.CHAT, ModelKind.LOCAL)
@@ -30,7 +30,7 @@ _TRANSCRIBER_KINDS = (ModelKind.TRANSCRIPTION, ModelKind.PARAKEET, ModelKind.LOC
 
 
 class RegisteredModels:
-    """Looks an entry up each time it is asked for, so that a change holds from the next call on."""
+    """Opens models by key. The registry is read for each call, so a change holds from the next one on."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self._registry = ModelRegistry(redis)
@@ -58,11 +58,10 @@ class RegisteredModels:
         return ChatMomentFinder(key, config, ChatClient(service, self._provider_options))
 
     async def aclose(self) -> None:
-        """Close the connections to services."""
         await self._client.aclose()
 
     async def _find_config(self, key: str) -> ModelConfig:
-        """Look an entry up, again while the registry is away: no run is to fail because it is started again."""
+        """Read a config, and retry while Redis is unavailable, so that a restart of Redis fails no run."""
         deadline, pause = time.monotonic() + _REGISTRY_RETRY_SECONDS, _FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -74,7 +73,9 @@ class RegisteredModels:
                 if time.monotonic() + pause > deadline:
                     raise TransientFailure(f"Redis, which holds the models, cannot be read: {reason}") from None
                 if pause == _FIRST_PAUSE_SECONDS:
-                    _log.warning("The model '%s' is waited for: %s", key, describe_redis_error(error))
+                    _log.warning(
+                        "Waiting for the registry to read the model '%s': %s", key, describe_redis_error(error)
+                    )
             note_idle(pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
@@ -87,5 +88,4 @@ class RegisteredModels:
 
 
 def open_models(settings: Settings, redis: Redis) -> RegisteredModels:
-    """Return the models that the registry in this Redis has; close them with `aclose`."""
     return RegisteredModels(settings, redis)

@@ -1,4 +1,4 @@
-"""Prompt templates: the texts that models are asked with, and how transcripts are written in them."""
+"""Prompts for language models: templates, their placeholders, and transcripts as lines of text."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -25,17 +25,16 @@ _PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
 
 
 def render_template(text: str, values: Mapping[str, str]) -> str:
-    """Return a template's text with the values in it. A placeholder without a value stays."""
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
 
 
 def format_segments(segments: Iterable[Mapping[str, Any]]) -> str:
-    """Return segments as prompts for generation list them: their start and their text."""
+    """Return segments as lines of start and text, as prompts for generation list them."""
     return "\n".join(f"[{segment['start']:.2f}] {segment['text']}" for segment in segments)
 
 
 def format_words(words: Iterable[Mapping[str, Any]], clip: tuple[float, float], offset: float) -> str:
-    """Return the words inside `clip` as prompts for refinement list them, `offset` being their second zero."""
+    """Return the words inside `clip` as lines of start, end and word, in seconds after `offset`."""
     start, end = clip
     return "\n".join(
         f"[{word['start'] - offset:.2f}-{word['end'] - offset:.2f}] {word['word']}"
@@ -130,12 +129,10 @@ REFINE_SCHEMA: Mapping[str, object] = {
 
 
 def build_find_prompt(key: str, config: ModelConfig, prompt: str) -> PromptText:
-    """Return the texts that a model is asked for moments with."""
     return _assemble_prompt(key, config, prompt.strip() or DEFAULT_FIND_PROMPT, ["{user_prompt}", _FIND_TEMPLATE])
 
 
 def build_refine_prompt(key: str, config: ModelConfig, prompt: str, *, with_clip: bool) -> PromptText:
-    """Return the texts that a model is asked for better times with."""
     video = [_CLIP_NOTE] if with_clip else []
     return _assemble_prompt(
         key, config, prompt.strip() or DEFAULT_REFINE_PROMPT, [*video, _REFINE_TASK, "{user_prompt}", _REFINE_TEMPLATE]
@@ -143,7 +140,7 @@ def build_refine_prompt(key: str, config: ModelConfig, prompt: str, *, with_clip
 
 
 def _assemble_prompt(key: str, config: ModelConfig, prompt: str, sections: list[str]) -> PromptText:
-    """Add what some families of models need to hear twice: Qwen's at the beginning, MiniMax's at the end."""
+    """Add the reminders that some model families need: Qwen at the beginning, MiniMax at the end."""
     if _is_model_family("qwen", key, config):
         sections = [_ONLY_JSON, *sections]
     if _is_model_family("minimax", key, config):
@@ -156,7 +153,6 @@ def _is_model_family(family: str, key: str, config: ModelConfig) -> bool:
 
 
 def render_find_prompt(text: PromptText, request: FindRequest, segments: Iterable[Segment]) -> str:
-    """Return the question about some of the segments of a request, in seconds of the video."""
     values = {
         "user_prompt": text.user_prompt,
         "transcript": format_segments(map(asdict, segments)),
@@ -170,7 +166,6 @@ def render_find_prompt(text: PromptText, request: FindRequest, segments: Iterabl
 
 
 def render_refine_prompt(text: PromptText, request: RefineRequest) -> str:
-    """Return the question about a moment, in seconds from the beginning of its window."""
     offset = request.window_start
     values = {
         "user_prompt": text.user_prompt,

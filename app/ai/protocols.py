@@ -1,17 +1,17 @@
-"""What is asked of a model that transcribes, or that finds and refines moments, whoever answers."""
+"""Protocols and data of transcribers and moment finders, local ones and services alike."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-# Called on the event loop with how much of a call is done, from 0 to 1.
+# Called on the event loop with the completed share, 0 to 1.
 ProgressCallback = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A spoken word; times are seconds from the beginning of the sound."""
+    """A spoken word; times are seconds from the beginning of the audio."""
 
     word: str
     start: float
@@ -29,7 +29,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one or several calls of a model cost; tokens are those that the service itself counted."""
+    """The cost of one or several model calls; tokens are as counted by the service."""
 
     calls: int = 0
     seconds: float = 0.0
@@ -47,7 +47,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class AudioFile:
-    """A WAV file, 16 kHz, mono, 16 bits. `get_url` gives an address that a service can read it from, or None."""
+    """A WAV file: 16 kHz, mono, 16 bits. `get_url` returns a URL for services, None if there is none."""
 
     path: Path
     duration_seconds: float
@@ -56,9 +56,9 @@ class AudioFile:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionResult:
-    """What is said in a sound, in order of time. `service` is who really transcribed it ("whisper-tiny.en").
+    """A transcript in order of time. `service` is the model that made it ("whisper-tiny.en").
 
-    `dropped` are the spans, in seconds, of speech whose words could not be trusted and are in none of the texts.
+    `dropped` are spans, in seconds, of speech whose words were not reliable and are left out.
     """
 
     text: str
@@ -71,22 +71,20 @@ class TranscriptionResult:
 
 
 class Transcriber(Protocol):
-    """Raises `TransientFailure`, `ModelAnswerInvalid`, `ModelMissing`, `StageFailed`; a cancelled call ends at once."""
+    """Raises `TransientFailure`, `ModelAnswerInvalid`, `ModelMissing`, `StageFailed`; can be cancelled."""
 
     @property
-    def service(self) -> str:
-        """Who transcribes: the name that is stored with the transcript."""
-        ...
+    def service(self) -> str: ...
 
     async def transcribe(self, audio: AudioFile, progress: ProgressCallback) -> TranscriptionResult: ...
 
 
 @dataclass(frozen=True, slots=True)
 class FindRequest:
-    """What moments are to be found in. Lengths are seconds; an empty prompt means the built-in one.
+    """The input of a search for moments. Lengths and times are seconds; an empty prompt means the default one.
 
-    `words` and `segments` are in seconds of the video. `video` and `audio` are local files for finders that look and
-    listen too; None where there is none. `scene_cuts` are the seconds at which the picture changes, as far as known.
+    `video` and `audio` are local files for finders that use them, None if there are none. `scene_cuts` may be
+    incomplete.
     """
 
     segments: Sequence[Segment]
@@ -105,7 +103,7 @@ class FindRequest:
 
 @dataclass(frozen=True, slots=True)
 class FoundMoment:
-    """A part of the video; times are seconds of the video."""
+    """A proposed moment; times are seconds of the video."""
 
     start: float
     end: float
@@ -114,9 +112,9 @@ class FoundMoment:
 
 @dataclass(frozen=True, slots=True)
 class FindResult:
-    """Moments in order of time, none overlapping another, all within the limits of the request.
+    """Moments in order of time, without overlaps, all within the limits of the request.
 
-    `model` is the name that the model gave itself, which is stored with each moment; `raw` is what it answered.
+    `model` is the name that the model reported, stored with each moment; `raw` is its answer.
     """
 
     moments: Sequence[FoundMoment]
@@ -127,17 +125,16 @@ class FindResult:
 
 @dataclass(frozen=True, slots=True)
 class ClipLink:
-    """The clip of a moment as a model can be shown it: an address, or a `data:` URL."""
+    """The clip of a moment for a model: a URL, or a `data:` URL."""
 
     url: str
 
 
 @dataclass(frozen=True, slots=True)
 class RefineRequest:
-    """The moment that is to be refined, in seconds of the video, and the window of words around it.
+    """The moment to refine and the words of its window, all in seconds of the video.
 
-    `words` are those of the window, in seconds of the video; the finder itself shifts them for a model that counts
-    from the window's beginning, and shifts the answer back.
+    The finder itself converts to times relative to the window, and back.
     """
 
     moment: FoundMoment
@@ -152,7 +149,7 @@ class RefineRequest:
 
 @dataclass(frozen=True, slots=True)
 class RefineResult:
-    """Better times of a moment, in seconds of the video, within its window."""
+    """Refined times of a moment, in seconds of the video, inside its window."""
 
     start: float
     end: float
@@ -163,36 +160,32 @@ class RefineResult:
 
 @dataclass(frozen=True, slots=True)
 class PromptText:
-    """What a finder asks with: the two texts of a `prompts` row, before anything of a video is in them."""
+    """The two texts of a `prompts` row, before data of a video is filled in."""
 
     user_prompt: str
-    system_prompt: str  # a template: `{transcript}`, `{user_prompt}`, `{duration}` … stand for what changes by call
+    system_prompt: str  # a template with `{transcript}`, `{user_prompt}`, `{duration}` …
 
 
 class MomentFinder(Protocol):
-    """Raises what a `Transcriber` raises; a cancelled call ends at once."""
+    """Raises the errors of a `Transcriber`; cancellation ends a call at once."""
 
     @property
     def model(self) -> str:
-        """Who answers, told before the call: the registry's name of a service, or that of the local engine."""
+        """Return the registry's name of the model, known before a call, or that of the local one."""
         ...
 
     @property
     def supports_video(self) -> bool: ...
 
     @property
-    def is_local(self) -> bool:
-        """Whether this machine answers, and no service."""
-        ...
+    def is_local(self) -> bool: ...
 
     @property
     def parameters(self) -> Mapping[str, float | int | None]:
-        """`top_p` and `top_k` of the registry's entry, which belong to the generation config."""
+        """Return `top_p` and `top_k`, which belong to the generation config."""
         ...
 
-    def find_prompt(self, prompt: str) -> PromptText:
-        """Return the texts that `find` asks with, which are stored before it is called."""
-        ...
+    def find_prompt(self, prompt: str) -> PromptText: ...
 
     def refine_prompt(self, prompt: str, *, with_clip: bool) -> PromptText: ...
 
@@ -202,7 +195,7 @@ class MomentFinder(Protocol):
 
 
 class Models(Protocol):
-    """The models that runs use, by their keys in the registry. Raises `ModelNotConfigured` for an unknown key."""
+    """The models of runs, by their registry keys. Raises `ModelNotConfigured` for an unknown key."""
 
     async def get_transcriber(self, key: str) -> Transcriber: ...
 

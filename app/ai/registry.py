@@ -1,4 +1,4 @@
-"""The AI models that a run can use: Redis hashes `model:config:{key}`, their keys in the set `model:config:_keys`."""
+"""The model registry: Redis hashes `model:config:{key}`, and their keys in the set `model:config:_keys`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -18,23 +18,23 @@ T = TypeVar("T", int, float)
 
 _HASH_PREFIX = "model:config:"
 _KEY_SET = "model:config:_keys"
-_KEY_ORIGIN_FIELD = "api_key_origin"  # of the address that the API key was set for: no other one gets it
+_KEY_ORIGIN_FIELD = "api_key_origin"  # origin of the address that the key was set for; only that one gets it
 
-RESERVED_MODEL_KEYS = frozenset({"seed", "defaults"})  # parts of addresses beside those of the models
+RESERVED_MODEL_KEYS = frozenset({"seed", "defaults"})  # used in paths of the API
 
 
 class ModelKind(StrEnum):
-    """What the server of a model speaks."""
+    """The API of a model's server."""
 
     CHAT = "chat"  # OpenAI's chat completions
     TRANSCRIPTION = "transcription"  # OpenAI's /v1/audio/transcriptions
-    PARAKEET = "parakeet"  # /transcribe, which is given the address of a sound
-    LOCAL = "local"  # there is none: this machine answers
+    PARAKEET = "parakeet"  # POST /transcribe with the URL of an audio file
+    LOCAL = "local"  # this machine
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Where a model is served and how it is called. Without an address it is answered by this machine."""
+    """Address and parameters of a model. Without an address this machine answers."""
 
     name: str
     base_url: str = ""
@@ -45,15 +45,14 @@ class ModelConfig:
     kind: ModelKind = ModelKind.CHAT
     api_key: str = field(default="", repr=False)
     updated_at: str | None = None  # ISO 8601, UTC without a zone
-    is_key_removed: bool = field(default=False, compare=False)  # of the write that returns it; never stored
+    is_key_removed: bool = field(default=False, compare=False)  # set by the write that returns it; never stored
 
     @property
     def is_local(self) -> bool:
-        """Whether this machine answers."""
         return self.kind is ModelKind.LOCAL or not self.base_url
 
 
-LOCAL_MODEL_KEY = "local"  # the key of this machine's engine, with which the engine's own name begins
+LOCAL_MODEL_KEY = "local"  # key of the local model; its full name begins with it
 
 DEFAULT_MODELS: Mapping[str, ModelConfig] = {
     "minimax": ModelConfig("MiniMax"),
@@ -64,7 +63,7 @@ DEFAULT_MODELS: Mapping[str, ModelConfig] = {
     LOCAL_MODEL_KEY: ModelConfig("This machine", kind=ModelKind.LOCAL),
 }
 
-# What this registry was seeded with before its hashes had a kind, and before anything called a model.
+# Defaults of earlier versions, whose hashes have no kind; they were never called.
 _FORMER_DEFAULTS: Mapping[str, str] = {
     "minimax": "http://localhost:8007",
     "qwen": "http://localhost:6101",
@@ -75,18 +74,17 @@ _FORMER_DEFAULTS: Mapping[str, str] = {
 
 
 def is_local_model_name(model: str) -> bool:
-    """Whether a model that has answered is this machine's engine."""
     return model == LOCAL_MODEL_KEY or model.startswith(f"{LOCAL_MODEL_KEY} (")
 
 
 class ModelRegistry:
-    """Model configs by key. An empty one, as after a flush of Redis, is filled with the defaults when it is used."""
+    """Model configs by key. An empty registry, as after a flush of Redis, is seeded with the defaults on use."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def seed_defaults(self, force: bool = False) -> int:
-        """Write the defaults where there is no model at all, or over what there is; return how many were written."""
+        """Write the defaults if there is no model, or always with `force`; return the number of models written."""
         count = 0
 
         async def queue(pipeline: Pipeline) -> None:
@@ -96,11 +94,10 @@ class ModelRegistry:
             for key, config in DEFAULT_MODELS.items() if count else ():
                 _queue_hash_write(pipeline, key, _with_update_time(config))
 
-        await self._redis.transaction(queue, _KEY_SET)  # again where a model came before the defaults were written
+        await self._redis.transaction(queue, _KEY_SET)  # retried if a model is added meanwhile
         return count
 
     async def list_models(self) -> dict[str, ModelConfig]:
-        """Return all configs, sorted by key."""
         keys = await self._redis.smembers(_KEY_SET)
         if not keys and await self.seed_defaults():
             keys = set(DEFAULT_MODELS)
@@ -118,16 +115,16 @@ class ModelRegistry:
         return _parse_hash(key, fields) if fields else None
 
     async def bind_api_keys(self) -> None:
-        """Bind the API keys that an earlier version has stored to the addresses which they are stored with."""
+        """Bind API keys stored by an earlier version to the address they are stored with."""
         for key in map(str, await self._redis.smembers(_KEY_SET)):
             await self._redis.transaction(partial(_queue_key_binding, key), _HASH_PREFIX + key)
 
     async def get_existing_model(self, key: str) -> ModelConfig:
-        """Return a config. Raises `ModelNotFound`, which names those that there are."""
+        """Return a config. Raises `ModelNotFound`."""
         return await self.get_model(key) or await self._raise_not_found(key)
 
     async def put_model(self, key: str, config: ModelConfig) -> ModelConfig:
-        """Create or replace a config, its API key too; return it with its new `updated_at`."""
+        """Create or replace a config with its API key; return it with its `updated_at`."""
         if key in RESERVED_MODEL_KEYS:
             raise InvalidInput(f"A model cannot have the key {key}")
         stored = _with_update_time(config)
@@ -144,16 +141,16 @@ class ModelRegistry:
         return stored
 
     async def update_model(self, key: str, changes: Mapping[str, Any]) -> ModelConfig:
-        """Change some fields of a config, and none that another client changes meanwhile.
+        """Change fields of a config without losing changes made at the same time.
 
-        An API key that is not among the changes goes where the address gets another scheme, host or port. Raises
-        `ModelNotFound`, and `Conflict` for an API key whose address was changed at the same time.
+        The API key is removed if the address gets another scheme, host or port and `changes` has no key. Raises
+        `ModelNotFound`, and `Conflict` for a key whose address was changed at the same time.
         """
         if not changes:
             raise InvalidInput("Name at least one field to change, with a value that is not null")
         await self.seed_defaults()
         changed: ModelConfig | None = None
-        origins: set[str] = set()  # of the address, at each try
+        origins: set[str] = set()  # of the address, at each attempt
 
         async def queue(pipeline: Pipeline) -> None:
             nonlocal changed
@@ -166,11 +163,10 @@ class ModelRegistry:
             if changed is not None:
                 _queue_hash_write(pipeline, key, changed)
 
-        await self._redis.transaction(queue, _HASH_PREFIX + key)  # again where the hash changed before it was written
+        await self._redis.transaction(queue, _HASH_PREFIX + key)  # retried if the hash changes meanwhile
         return changed or await self._raise_not_found(key)
 
     async def delete_model(self, key: str) -> None:
-        """Delete a config. Raises `ModelNotFound`."""
         await self.seed_defaults()
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.delete(_HASH_PREFIX + key)
@@ -184,7 +180,7 @@ class ModelRegistry:
 
 
 def _apply_changes(key: str, fields: Mapping[Any, Any], changes: Mapping[str, Any]) -> ModelConfig:
-    """Return a stored config with changes; its API key stays with the origin that it was set for."""
+    """Return a config with changes; its API key is kept only for the origin it was set for."""
     before = _parse_hash(key, fields)
     after = replace(before, **changes)
     is_kept = "api_key" in changes or read_origin(after.base_url) == read_origin(before.base_url)
@@ -211,13 +207,12 @@ def _queue_hash_write(pipeline: Pipeline, key: str, config: ModelConfig) -> None
 
 
 def _with_update_time(config: ModelConfig) -> ModelConfig:
-    """Return the config as it will be read back if it is written now."""
     now = datetime.now(UTC).replace(tzinfo=None).isoformat()
     return replace(config, model_id=config.model_id or None, updated_at=now)
 
 
 def _parse_hash(key: str, fields: Mapping[Any, Any]) -> ModelConfig:
-    """Read the hash's texts; an empty one is null, and so is one that is no number where a number belongs."""
+    """Parse the strings of a hash; empty or malformed numbers are None."""
     return ModelConfig(
         name=fields.get("name", ""),
         base_url=_read_base_url(key, fields),
@@ -232,20 +227,20 @@ def _parse_hash(key: str, fields: Mapping[Any, Any]) -> ModelConfig:
 
 
 def _read_base_url(key: str, fields: Mapping[Any, Any]) -> str:
-    """Read an address; one that was only ever a default, and led to a tunnel of the previous backend, is none."""
+    """Return the address; "" for a former default, which no one has set."""
     address = str(fields.get("base_url", ""))
     return "" if "kind" not in fields and address == _FORMER_DEFAULTS.get(key) else address
 
 
 def _read_api_key(key: str, fields: Mapping[Any, Any]) -> str:
-    """Read an API key; of an address whose origin is not the one it was set for, there is none."""
+    """Return the API key; "" if it was set for another origin."""
     origin = read_origin(_read_base_url(key, fields))
     remember_secret(str(fields.get("api_key", "")))
     return str(fields.get("api_key", "")) if fields.get(_KEY_ORIGIN_FIELD, origin) == origin else ""
 
 
 def _read_kind(key: str, text: str | None) -> ModelKind:
-    """Read a kind; hashes of the previous backend have none."""
+    """Return the kind; hashes of the previous backend have none."""
     if text in set(ModelKind):
         return ModelKind(text)
     return DEFAULT_MODELS[key].kind if key in DEFAULT_MODELS else ModelKind.CHAT

@@ -1,4 +1,4 @@
-"""Words as sentences: where one ends, and where a long one is best broken."""
+"""Sentences of words: where they end, and where a long one is best broken."""
 
 import math
 import re
@@ -7,9 +7,9 @@ from itertools import accumulate, pairwise
 
 from app.ai.protocols import Segment, Word
 
-PAUSE_SECONDS = 1.5  # of silence end a sentence, whatever the punctuation
+PAUSE_SECONDS = 1.5  # of silence that end a sentence without punctuation
 
-_CAPTION_SECONDS, _CAPTION_CHARACTERS = 7.0, 84  # two lines of 42, shown for no longer than is usual
+_CAPTION_SECONDS, _CAPTION_CHARACTERS = 7.0, 84  # two lines of 42, the usual limits of subtitles
 
 _SENTENCE_END = re.compile(r"[.?!…\u3002\uff1f\uff01\u0964\u061f][\"'”’)\]»]*$")
 _CLAUSE_END = re.compile(r"[,;:\u3001\uff0c\uff1b\uff1a–—-][\"'”’)\]»]*$")
@@ -21,12 +21,11 @@ _NEEDLESS_SPACE = re.compile(rf"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
 
 
 def join_words(words: Sequence[Word]) -> str:
-    """Return the words as text; scripts that put no space between words get none."""
     return _NEEDLESS_SPACE.sub("", " ".join(word.word for word in words))
 
 
 def join_subwords(subwords: Sequence[Word]) -> list[Word]:
-    """Return whole words, stripped: a subword with no space before it goes on with the one before (" 6" and ",000")."""
+    """Merge subwords to words: one without a leading space continues the previous one (" 6" and ",000")."""
     words: list[Word] = []
     for subword in subwords:
         text = subword.word.strip()
@@ -38,7 +37,7 @@ def join_subwords(subwords: Sequence[Word]) -> list[Word]:
 
 
 def interpolate_words(segments: Iterable[Segment]) -> Iterator[Word]:
-    """Yield the words of segments that have no word times, each as long as it has characters."""
+    """Yield the words of segments, timed in proportion to their lengths in characters."""
     for segment in segments:
         words = segment.text.split()
         seconds = max(segment.end - segment.start, 0.0) / max(sum(map(len, words)), 1)
@@ -50,7 +49,7 @@ def interpolate_words(segments: Iterable[Segment]) -> Iterator[Word]:
 
 
 def make_caption_segments(words: Sequence[Word]) -> list[Segment]:
-    """Return the words as captions: sentences, and parts of those that are too long to be read at once."""
+    """Return words as captions of at most two lines and 7 seconds."""
     return [
         Segment(join_words(part), part[0].start, part[-1].end)
         for part in split_sentences(words, _CAPTION_SECONDS, _CAPTION_CHARACTERS)
@@ -60,7 +59,6 @@ def make_caption_segments(words: Sequence[Word]) -> list[Segment]:
 def split_sentences(
     words: Sequence[Word], max_seconds: float, max_characters: float = math.inf
 ) -> list[Sequence[Word]]:
-    """Return the words sentence by sentence; those that are too long are broken where a speaker would breathe."""
     return [
         part
         for sentence in _iterate_sentences(words)
@@ -97,7 +95,7 @@ def _break_long_sentence(
 
 
 def _find_break_index(words: Sequence[Word], lengths: Sequence[int]) -> int:
-    """Return the index of the word before which a sentence is best broken: at a clause or a pause, near the middle."""
+    """Return the index of the word before which to break: after a clause or a pause, near the middle."""
 
     def break_score(index: int) -> float:
         before, after = words[index - 1], words[index]

@@ -1,4 +1,4 @@
-"""HTTP calls of AI services: errors are translated, answers masked, and each call is log_call."""
+"""HTTP calls of AI services, with translated errors, masked answers, retries, and a log line for each call."""
 
 import asyncio
 import json
@@ -24,13 +24,13 @@ from app.core.text import clean_text, to_single_line
 _log = logging.getLogger("app.ai.calls")
 
 _CONNECT_SECONDS = 10.0
-# As many as there are calls: one that waited for a connection would spend its limit on that.
+# Unlimited: a call that waits for a connection would spend its time limit.
 _CONNECTION_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30)
-_MAX_RESPONSE_BYTES = 64 * 1024**2  # an hour of words with their times takes 1 MB
+_MAX_RESPONSE_BYTES = 64 * 1024**2  # an hour of timed words is about 1 MB
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 529})
 _MAX_MESSAGE_LENGTH = 300  # characters
 _MAX_RAW_LENGTH = 100_000  # characters
-# What `Retry-After` may ask for within one call: so often, and so long each time. Later tries are the caller's.
+# Waits within one call that `Retry-After` may ask for; later retries are the caller's.
 _MAX_WAITS = 3
 _MAX_WAIT_SECONDS = 30.0
 _VERSIONED_PATH = re.compile(r"/v\d+[a-z0-9]*(/|$)")
@@ -38,7 +38,7 @@ _MESSAGE_FIELDS = ("error", "message", "detail", "error_description", "msg")
 
 
 class RequestRefused(StageFailed):
-    """A status that says that the request itself is wrong."""
+    """A status 4xx: the request itself is wrong."""
 
     def __init__(self, reason: str, status: int) -> None:
         super().__init__(reason)
@@ -46,10 +46,7 @@ class RequestRefused(StageFailed):
 
 
 def open_http_client() -> httpx.AsyncClient:
-    """Return a client for all services, which follows no redirect and calls no metadata service.
-
-    Nothing of the environment is used: no proxy and no `.netrc`.
-    """
+    """Return a client that follows no redirects, calls no metadata service, and ignores proxies and `.netrc`."""
     timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS, pool=None)
     return guard_services(
         httpx.AsyncClient(timeout=timeout, limits=_CONNECTION_LIMITS, trust_env=False, follow_redirects=False)
@@ -57,7 +54,7 @@ def open_http_client() -> httpx.AsyncClient:
 
 
 class ServiceClient:
-    """One entry of the registry. `key` is its key there, which names it in the log."""
+    """A client of one registered model's service; `key` is its key in the registry, used in the log."""
 
     def __init__(self, client: httpx.AsyncClient, key: str, config: ModelConfig) -> None:
         self.key = key
@@ -78,7 +75,7 @@ class ServiceClient:
             raise TransientFailure(f"{self.config.name} did not answer within {limit_seconds:.0f} seconds") from None
 
     async def _post_with_waits(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Wait as long as the service asks for, within bounds."""
+        """Send a request, and again after the wait that `Retry-After` asks for, within bounds."""
         for waits_left in range(_MAX_WAITS, -1, -1):
             status, headers, content = await self._send_request(path, body)
             wait = _parse_retry_after(headers) if status in (429, 503) and waits_left else None
@@ -90,7 +87,7 @@ class ServiceClient:
     async def _send_request(self, path: str, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
         headers = {"Authorization": f"Bearer {self.config.api_key}"} if self.config.api_key else {}
         try:
-            check_service_address(self.config.base_url)  # which may have come into the registry unchecked
+            check_service_address(self.config.base_url)  # the registry may hold unchecked ones
             url = self.config.base_url.rstrip("/") + path
             async with self._client.stream("POST", url, headers=headers, **body) as response:
                 content = bytearray()
@@ -124,7 +121,7 @@ class ServiceClient:
 
     @asynccontextmanager
     async def log_call(self, operation: str) -> AsyncIterator["CallRecord"]:
-        """Log the call inside the block: how long it took, its tokens, and how it ended. Nothing of its content."""
+        """Log duration, tokens and outcome of the call in the block, but nothing of its content."""
         call = CallRecord()
         started = time.monotonic()
         outcome = "cancelled"
@@ -140,39 +137,39 @@ class ServiceClient:
 
 
 class CallRecord:
-    """One call; whoever makes it sets the tokens that the service counted, and the rest is there after it."""
+    """The usage of one call: the caller sets the tokens, `log_call` the rest."""
 
     def __init__(self) -> None:
         self.usage = Usage()
 
 
 def versioned_path(config: ModelConfig, path: str) -> str:
-    """Return a path of OpenAI's API, without `/v1` where the entry's address names a version itself."""
+    """Return a path of OpenAI's API, without `/v1` if the base URL has a version."""
     return path if _VERSIONED_PATH.search(urlsplit(config.base_url).path) else f"/v1{path}"
 
 
 def to_raw_text(content: bytes) -> str:
-    """Return what was answered as it is kept with a run."""
+    """Return an answer as stored with a run: decoded, masked and shortened."""
     return mask_secrets(clean_text(content.decode("utf-8", "replace")))[:_MAX_RAW_LENGTH]
 
 
 def parse_masked_json(content: bytes) -> Any:
-    """Return the JSON of an answer without secrets: some services repeat the headers or the URLs that they were sent.
+    """Parse JSON and mask secrets in it: some services echo the headers and URLs of a request.
 
     Raises `ValueError` and `RecursionError`.
     """
     answer = json.loads(content)
-    text = json.dumps(answer, ensure_ascii=False)  # where nothing of it is masked, nothing of its many values would be
+    text = json.dumps(answer, ensure_ascii=False)  # one check of all values
     return answer if mask_secrets(text) == text else mask_values(answer)
 
 
 def read_short_text(value: Any, default: str, max_length: int) -> str:
-    """Return the name a service gave its model, or the default; `max_length` characters of it."""
+    """Return a string of an answer on one line, shortened, or the default."""
     return (to_single_line(value, max_length) if isinstance(value, str) else "") or default[:max_length]
 
 
 def short_model_name(config: ModelConfig, max_length: int) -> str:
-    """Return what an entry's model is called; of an identifier that is a path or has an owner, the last part."""
+    """Return the last part of the model's identifier, which may be a path, else its name."""
     return ((config.model_id or "").rstrip("/").rpartition("/")[2] or config.name)[:max_length]
 
 
@@ -193,13 +190,13 @@ def _write_call_log(key: str, operation: str, outcome: str, usage: Usage) -> Non
 
 
 def _parse_retry_after(headers: httpx.Headers) -> float | None:
-    """Return the seconds to wait; the form with a date is not used by AI services."""
+    """Return the seconds of `Retry-After`; AI services do not use dates."""
     text = headers.get("Retry-After", "")
     return float(text) if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) else None
 
 
 def _describe_http_error(error: Exception) -> str:
-    """Say what happened without the address, which is nobody's business who reads a run."""
+    """Describe an error without the address, which is not for the readers of a run."""
     match error:
         case httpx.ConnectTimeout():
             return "it takes no connection in time"
@@ -212,7 +209,6 @@ def _describe_http_error(error: Exception) -> str:
 
 
 def _find_error_message(content: bytes) -> str:
-    """Return the service's own words, from the places where services put them."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):
@@ -233,11 +229,14 @@ _RETRY_PAUSES = (2.0, 8.0)  # seconds
 
 
 async def retry_transient_failures(call: Callable[[], Awaitable[T]]) -> T:
-    """Return what `call` does, made again after a `TransientFailure`; the third one is raised."""
+    """Await `call`, and retry it twice after a `TransientFailure`.
+
+    For calls that are one of several for one result: the others are not paid for twice.
+    """
     for pause in _RETRY_PAUSES:
         try:
             return await call()
         except TransientFailure as failure:
-            _retry_log.warning("Tried again in %g s: %s", pause, failure)
+            _retry_log.warning("Retrying in %g s: %s", pause, failure)
         await asyncio.sleep(pause)
     return await call()

@@ -1,4 +1,4 @@
-"""Parsing of what transcription services answer: harmless errors are repaired, others are refused."""
+"""Parsing of the answers of transcription services: harmless errors are repaired, others refused."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,16 +12,16 @@ from app.ai.sentences import interpolate_words, make_caption_segments
 from app.core.errors import ModelAnswerInvalid
 from app.core.text import clean_text
 
-# Services round, and end what they hear at the ends of their own frames.
+# Services round times to their frames.
 _TOLERANCE_SECONDS = 1.0
-# Times may run backwards by as much as the parts overlap in which services hear a sound; more is a lost offset.
+# Times may run backwards by the overlap of a service's internal chunks; more is a lost offset.
 _BACKWARDS_SECONDS = 15.0
 _MAX_RAW_LENGTH = 100_000  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerFields:
-    """What a service calls the parts of its answer."""
+    """Field names in a service's answer."""
 
     text: str
     words: str
@@ -29,12 +29,12 @@ class AnswerFields:
 
 
 class UnusableTranscript(Exception):
-    """No transcript, or words or segments whose times cannot be those of the sound; the text says why."""
+    """No transcript, or times outside of the audio; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedTranscript:
-    """Words and segments in order of time, none outside the sound; of words no one begins before another has."""
+    """Words and segments in order of time inside the audio; words do not overlap."""
 
     words: Sequence[Word]
     segments: Sequence[Segment]
@@ -47,9 +47,9 @@ class TimedTranscript:
 def parse_transcription(
     name: str, answer: Any, fields: AnswerFields, duration_seconds: float
 ) -> tuple[str, TimedTranscript]:
-    """Return the text and the times in what the service `name` answered. Raises `ModelAnswerInvalid`.
+    """Return the text and the timed words and segments of an answer. Raises `ModelAnswerInvalid`.
 
-    An empty text is the transcript of audio without speech; without a text the answer is no transcript.
+    `name` is the service's name for errors. An empty text is the transcript of audio without speech.
     """
     try:
         text = _parse_text(answer, fields.text)
@@ -73,10 +73,10 @@ def _parse_text(answer: Any, name: str) -> str:
 
 
 def parse_timed_transcript(words: Any, segments: Any, duration_seconds: float) -> TimedTranscript:
-    """Read two lists as services give them. Raises `UnusableTranscript`.
+    """Parse lists of words and segments; times are seconds. Raises `UnusableTranscript`.
 
-    Where a service gives segments only, the words of each are spread over its time by their lengths in characters: near
-    enough to see what is said when, not to cut at a word. Where it gives words only, captions of them are the segments.
+    Without words, those of the segments are interpolated by their lengths: good enough to search, not to cut at.
+    Without segments, captions are made of the words.
     """
     read_words = [
         Word(text, start, end)
@@ -92,7 +92,6 @@ def parse_timed_transcript(words: Any, segments: Any, duration_seconds: float) -
 
 
 def sort_words(words: Iterable[Word]) -> list[Word]:
-    """Return words sorted, each ending where the next begins at the latest."""
     ordered = sorted(words, key=lambda word: (word.start, word.end))
     for index, (word, following) in enumerate(pairwise(ordered)):
         if word.end > following.start:
@@ -101,7 +100,6 @@ def sort_words(words: Iterable[Word]) -> list[Word]:
 
 
 def _parse_items(items: Any, name: str, duration: float, *, may_lack_times: bool) -> Iterator[tuple[str, float, float]]:
-    """Yield text, start and end of each item, in order of time."""
     if items is None:
         return
     if not isinstance(items, list):
@@ -133,7 +131,7 @@ def _check_monotonic_times(starts: Sequence[float]) -> None:
 
 
 def _fill_missing_times(items: Sequence[tuple[str, float | None, float | None]]) -> Iterator[tuple[str, float, float]]:
-    """Yield items with times; those without take the time between their neighbours."""
+    """Yield all items with times; untimed ones fill the gap between their neighbours."""
     before = 0.0
     waiting: list[str] = []
     for text, start, end in items:

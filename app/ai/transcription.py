@@ -1,4 +1,4 @@
-"""Transcribers that ask a service: OpenAI-compatible ones and Parakeet."""
+"""Transcribers that call a service: OpenAI-compatible ones, and Parakeet."""
 
 import asyncio
 from functools import partial
@@ -9,16 +9,16 @@ from app.ai.service import ServiceClient, read_short_text, retry_transient_failu
 from app.ai.transcript_parsing import AnswerFields, TimedTranscript, parse_transcription
 from app.core.errors import StageFailed
 
-_BASE_TIMEOUT_SECONDS = 300.0  # and as long as the sound takes: a service that is slower than speech is of no use
-_MAX_NAME_LENGTH = 50  # characters that are stored of who transcribed
+_BASE_TIMEOUT_SECONDS = 300.0  # plus the duration of the audio: slower than real time is useless
+_MAX_NAME_LENGTH = 50  # stored characters
 _OPENAI_FORM = {"response_format": "verbose_json", "timestamp_granularities[]": ["word", "segment"]}
 _OPENAI_FIELDS = AnswerFields(text="text", words="words", segments="segments")
 
 
 class OpenAITranscriber:
-    """Sends the sound itself: whole where it is small enough, else in chunks, one after the other.
+    """Uploads the audio to `/v1/audio/transcriptions`: whole if small enough, else in chunks, one after the other.
 
-    Services that tell no times of words get them from their segments, see `read_timeline`.
+    Words are interpolated if the service times segments only.
     """
 
     def __init__(self, service: ServiceClient) -> None:
@@ -52,7 +52,6 @@ class OpenAITranscriber:
         )
 
     async def _transcribe_chunk(self, audio: AudioFile, chunk: AudioChunk, *, is_whole: bool) -> TranscriptionResult:
-        """Return the transcript of one chunk, in its own time."""
         model = {"model": self._config.model_id} if self._config.model_id else {}
         open_file = partial(audio.path.open, "rb") if is_whole else partial(WavChunk, audio.path, chunk)
         with await asyncio.to_thread(open_file) as file:
@@ -73,7 +72,7 @@ _PARAKEET_FIELDS = AnswerFields(text="transcription", words="word_timestamps", s
 
 
 class ParakeetTranscriber:
-    """Needs an address from which the service can read the sound."""
+    """Sends the URL of the audio to `/transcribe`; the service must be able to fetch it."""
 
     def __init__(self, service: ServiceClient) -> None:
         self._service = service
@@ -87,7 +86,7 @@ class ParakeetTranscriber:
         url = await audio.get_url()
         if url is None:
             raise StageFailed(
-                f"{self._config.name} fetches the sound from an address, and there is none: "
+                f"{self._config.name} fetches the audio by its URL, and there is none: "
                 "set PUBLIC_URL, or keep media in a bucket with STORAGE_URL"
             )
         async with self._service.log_call("transcribe") as call:

@@ -1,4 +1,4 @@
-"""A thread for computing: calls take turns, and a cancelled call has stopped when it ends."""
+"""A thread for computations that take turns, report progress and can be cancelled."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 class ComputationCancelled(Exception):
-    """A computation that was told to stop."""
+    """The computation was cancelled."""
 
 
 class ComputationControl:
-    """What a computation in a thread looks at and tells."""
+    """The computation's side of a call: it checks for cancellation and reports progress."""
 
     def __init__(self, progress: ProgressCallback) -> None:
         self._cancelled = Event()
@@ -29,12 +29,12 @@ class ComputationControl:
         self._cancelled.set()
 
     def check(self) -> None:
-        """Raise `ComputationCancelled` once nobody waits for the result any more."""
+        """Raise `ComputationCancelled` if the caller was cancelled."""
         if self._cancelled.is_set():
             raise ComputationCancelled
 
     def report(self, done: float) -> None:
-        """Say how much is done, from 0 to 1, and stop where `check` would."""
+        """Report the completed share, 0 to 1. Raises `ComputationCancelled`."""
         self.check()
         self._loop.call_soon_threadsafe(self._report, min(max(done, 0.0), 1.0))
 
@@ -44,10 +44,10 @@ class ComputationControl:
 
 
 class ComputeThread:
-    """Does one call after the other in a thread of its own; a call that is cancelled before its turn is never started.
+    """Runs one call at a time in its own thread; a call cancelled before its turn never starts.
 
-    Calls take turns in the order they come, so long work that is done in several calls lets short work pass. What
-    follows a stage's time (`app.core.thread_pool`) is notified when its calls wait and when they work.
+    Turns are first come, first served, so work split into several calls lets short calls pass. `app.core.thread_pool`
+    is notified of waiting and working.
     """
 
     def __init__(self, name: str) -> None:
@@ -73,7 +73,7 @@ class ComputeThread:
 
 async def _wait_for_end(call: "asyncio.Future[T]") -> None:
     while not call.done():
-        with suppress(asyncio.CancelledError):  # told a second time to end, which it already does
+        with suppress(asyncio.CancelledError):  # cancelled again while ending
             await asyncio.wait([call])
     if not call.cancelled():
-        call.exception()  # nobody else looks at it
+        call.exception()  # retrieved, so that asyncio does not warn

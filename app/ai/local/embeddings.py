@@ -1,4 +1,4 @@
-"""Sentence embeddings: all-MiniLM-L6-v2, a BERT of six layers, computed with numpy."""
+"""Sentence embeddings: all-MiniLM-L6-v2 (BERT with six layers, arXiv:1810.04805), computed with numpy."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,21 +16,24 @@ FloatArray = NDArray[np.float32]
 EMBEDDING_SIZE = 384
 
 _LAYERS, _HEADS = 6, 12
-_MAX_TOKENS = 256  # the model was trained with no more
+_MAX_TOKENS = 256  # as trained
 _BATCH_TOKENS = 1024
 _EPSILON = 1e-12  # `layer_norm_eps` of its config.json
-_MASKED_SCORE = np.float32(-1e9)  # the weight, before the softmax, of what is only there to fill a row
+_MASKED_SCORE = np.float32(-1e9)  # attention score of padding
 
 
 class SentenceEmbedder:
-    """Makes vectors of length 1; the nearer two sentences in what they mean, the nearer their product is to 1."""
+    """Computes unit vectors; the dot product of two is the cosine similarity of their sentences."""
 
     def __init__(self, tokenizer: "Tokenizer", tensors: Mapping[str, FloatArray]) -> None:
         self._tokenizer = tokenizer
         self._tensors = tensors
 
     def encode(self, texts: Sequence[str], report: Callable[[float], None] | None = None) -> FloatArray:
-        """Return a row for each text; of a long one the beginning counts. `report` hears which part is done."""
+        """Return embeddings of the shape (texts, 384); long texts are truncated to 256 tokens.
+
+        `report` gets the completed share, 0 to 1.
+        """
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         vectors = np.zeros((len(texts), EMBEDDING_SIZE), np.float32)
         done = 0
@@ -100,12 +103,14 @@ def load_embedder() -> SentenceEmbedder:
     tokenizer = Tokenizer.from_buffer(files.others["tokenizer.json"])
     tokenizer.no_padding()
     tokenizer.enable_truncation(_MAX_TOKENS)
-    threadpool_limits(1, user_api="blas")  # for good: matrices this small gain little, and others need the cores
+    threadpool_limits(
+        1, user_api="blas"
+    )  # for good: small matrices gain little from threads, and other jobs need the cores
     return SentenceEmbedder(tokenizer, load(files.weights))
 
 
 def _make_batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Return the indices of texts of about the same length together, so that little is filled up."""
+    """Group indices of texts with similar token counts, to keep padding small."""
     batches: list[list[int]] = []
     longest = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
@@ -129,7 +134,7 @@ def _l2_normalise(vectors: FloatArray) -> FloatArray:
 
 
 def _gelu(x: FloatArray) -> FloatArray:
-    """GELU with the error function of Abramowitz and Stegun, 7.1.26, which is right to 1.5e-7."""
+    """Compute GELU with the error function of Abramowitz and Stegun, 7.1.26 (error below 1.5e-7)."""
     z = np.abs(x) * np.float32(2**-0.5)
     t = 1 / (1 + np.float32(0.3275911) * z)
     series = np.full_like(t, 1.061405429)

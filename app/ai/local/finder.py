@@ -53,11 +53,11 @@ _REFINE_DESCRIPTION = (
 )
 _FIND_DEFAULT = "Find the strongest moments, each about one topic."
 _REFINE_DEFAULT = "Begin and end the moment with whole sentences that belong to it."
-_EMBEDDING_SHARE = 0.8  # of the time that finding moments takes is over when the sentences are vectors
+_EMBEDDING_SHARE = 0.8  # of the time is spent on embeddings
 
 
 class LocalMomentFinder:
-    """Does one request at a time; the model is loaded when it is first needed, and kept."""
+    """Serves one request at a time; the model is loaded on first use and kept."""
 
     model = LOCAL_MODEL_NAME
     supports_video = False
@@ -151,41 +151,39 @@ class LocalMomentFinder:
 def _select_strongest(
     parts: Sequence[SentenceSpan], request: FindRequest, evidence: MomentEvidence
 ) -> list[SentenceSpan]:
-    """Return the strongest of the parts, as many as are asked for, in order."""
     ranked = sorted(parts, key=lambda part: (-rate_moment(part, evidence), part.first))
     return sorted(ranked[: request.max_count], key=lambda part: part.first)
 
 
 def _pack_more_moments(times: list[TimeRange], request: FindRequest) -> list[TimeRange]:
-    """Return moments of the least length, as many as there should be at least, where that makes more of them."""
+    """Return more, minimum-length moments if `times` are too few, and `times` otherwise."""
     fine = make_sentence_units(request.words, request.segments, 0.0, request.duration_seconds, request.min_length)
     packed = pack_moments(fine, request, min(request.min_count, request.max_count))
     return packed if len(packed) > max(len(times), 1) else times
 
 
 def _expand_strongest(evidence: MomentEvidence, request: FindRequest) -> TimeRange:
-    """Return a moment that begins with the strongest sentence, where no sentences alone fit the limits."""
     indices = range(len(evidence.sentences))
     strongest = max(indices, key=lambda index: rate_moment(SentenceSpan(index, index + 1), evidence))
     words = clean_words(request.words, 0.0, request.duration_seconds)
     return expand_to_limits(evidence.sentences[strongest], evidence.sentences, words, request)
 
 
-_MAX_MOVE_SECONDS = (2.0, 10.0)  # the least and the most by which a time is moved
-_MOVE_SHARE = 0.34  # of the moment's length is the usual most
-_MIN_LENGTH_SHARE = 0.8  # of the moment's length stays
-_MOVE_COST = 0.015  # what a second costs by which a time is moved
-_INSIDE_WEIGHT = 0.35  # how much the sentences that are in it count for what is usual, beside all of the window
+_MAX_MOVE_SECONDS = (2.0, 10.0)  # lower and upper bound of the largest move
+_MOVE_SHARE = 0.34  # of the moment's length, the largest move within these bounds
+_MIN_LENGTH_SHARE = 0.8  # of the moment's length that is kept
+_MOVE_COST = 0.015  # per second
+_INSIDE_WEIGHT = 0.35  # of the moment's own sentences in the usual similarity; the rest is the window's
 _EPSILON = 1e-6
 
 
 def refine_boundaries(
     sentences: Sequence[SentenceUnit], vectors: FloatArray, start: float, end: float
 ) -> tuple[float, float]:
-    """Return the best times near those of a moment, in the sentences' seconds; there is at least one sentence.
+    """Return the best sentence boundaries near those of a moment, in seconds; needs at least one sentence.
 
-    Where no sentences near its times are long enough for it, the moment stays as it is.
-    A sentence belongs to the moment if it is nearer to the middle of what is in it now than usual in this window.
+    A sentence belongs to the moment if it is more similar to the moment's mean embedding than usual in this window.
+    Without sentences that are long enough, the times stay as they are.
     """
     belonging = _topic_affinity(sentences, vectors, start, end)
     totals = np.concatenate(([0.0], np.cumsum(belonging)))
@@ -207,7 +205,7 @@ def refine_boundaries(
 
 
 def _topic_affinity(sentences: Sequence[SentenceUnit], vectors: FloatArray, start: float, end: float) -> FloatArray:
-    """Return for each sentence how much it belongs to the moment, more than 0, or does not, less than 0."""
+    """Return for each sentence how strongly it belongs to the moment (above 0) or not (below 0)."""
     weights = np.array([sentence.weight for sentence in sentences], np.float32)
     weights /= weights.mean()
     inside = (
@@ -221,7 +219,6 @@ def _topic_affinity(sentences: Sequence[SentenceUnit], vectors: FloatArray, star
 
 
 def _nearest_indices(times: Sequence[float], time: float, near: float) -> list[int]:
-    """Return the indices of the times near to another one, or of the nearest that may be taken where none is near."""
     indices = sorted(range(len(times)), key=lambda index: (abs(times[index] - time), index))
     nearer = [index for index in indices if abs(times[index] - time) <= near]
     return nearer or [index for index in indices[:1] if abs(times[index] - time) <= _MAX_MOVE_SECONDS[1]]

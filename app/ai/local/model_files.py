@@ -15,10 +15,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ModelPackage:
-    """A model's files, each with its SHA-256: those of `parts` make the weights, and beside them lie `others`.
-
-    Places are a package and a path in it.
-    """
+    """A model's files with SHA-256 digests: `parts` are concatenated to the weights. Locations are (package, path)."""
 
     name: str
     sha256: str
@@ -27,7 +24,7 @@ class ModelPackage:
     others: Mapping[str, str]
 
 
-# The packages are uploads of others; the digests are those of the files that were published: OpenAI's Whisper (MIT) as
+# The packages are third-party uploads; the digests are those of the original files: OpenAI's Whisper (MIT) as
 # Systran/faster-whisper-tiny.en and -base (MIT), and sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0).
 WHISPER_TINY_EN = ModelPackage(
     name="whisper-tiny.en",
@@ -65,14 +62,14 @@ MINILM = ModelPackage(
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What a model is made from, in memory: what was checked is what is used."""
+    """The verified content of a model's files."""
 
     weights: bytes
     others: Mapping[str, bytes]
 
 
 def read_model_files(weights: ModelPackage) -> ModelFiles:
-    """Read a model's files. Raises `ModelMissing`, which names the model and how to get it."""
+    """Read and verify a model's files. Raises `ModelMissing` with the command that installs them."""
     try:
         data = _read_weight_parts(weights)
         others = {name: _read_verified_file(weights, name, sha256) for name, sha256 in weights.others.items()}
@@ -111,7 +108,7 @@ def _check_digest(weights: ModelPackage, what: str, sha256: str, published: str)
 
 
 def _locate_file(weights: ModelPackage, package: str, *path: str) -> Path:
-    """Path of a file of a package, which is not imported: its code is not wanted, nor what that code needs."""
+    """Return the path of a file in a package without importing it."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise model_missing(weights.name)

@@ -1,4 +1,4 @@
-"""Selection of moments: their scores, expansion to the length limits, and packing of as many as are wanted."""
+"""Selection of moments: their scores, expansion to the length limits, and packing of as many as are requested."""
 
 import math
 import wave
@@ -32,16 +32,16 @@ HOOKS = (
     "Imagine a world in which everything is different.",
 )
 
-_HOOK, _PROMPT, _UNITY, _SPEECH, _ENERGY, _CUTS = 0.5, 1.0, 0.3, 0.3, 0.1, 0.05  # how much each counts
+_HOOK, _PROMPT, _UNITY, _SPEECH, _ENERGY, _CUTS = 0.5, 1.0, 0.3, 0.3, 0.1, 0.05  # weights
 _OPENING_SENTENCES, _NEAREST_HOOKS = 2, 3
-_LIVELY_DECIBELS = 6.0  # above the talk's own loudness: no moment counts as livelier
-_BUSY_CUTS = 0.2  # in a second: no picture counts as busier
+_LIVELY_DECIBELS = 6.0  # above the talk's loudness, counted as full energy
+_BUSY_CUTS = 0.2  # per second, counted as the most
 _SILENT_DECIBELS = -100.0
 
 
 @dataclass(frozen=True, slots=True)
 class MomentEvidence:
-    """What a talk says for its moments; `loudness` has decibels for each second, and `prompt` may be None."""
+    """What scores are computed from; `loudness` is in dB for each second, `prompt` an embedding or None."""
 
     sentences: Sequence[SentenceUnit]
     vectors: FloatArray
@@ -52,7 +52,7 @@ class MomentEvidence:
 
 
 def rate_moment(part: SentenceSpan, evidence: MomentEvidence) -> float:
-    """Return how strong a moment is; only the order of such numbers means something."""
+    """Return a score for ranking: hook at the start, similarity to the prompt, unity, speech, energy, scene cuts."""
     sentences, vectors = evidence.sentences[part.first : part.last], evidence.vectors[part.first : part.last]
     start, end = sentences[0].start, sentences[-1].end
     length = max(end - start, 0.01)
@@ -70,7 +70,7 @@ def rate_moment(part: SentenceSpan, evidence: MomentEvidence) -> float:
 
 
 def measure_loudness(path: Path | None, control: ComputationControl) -> Floats:
-    """Return the loudness of each second of a WAV file with 16 bits in decibels; nothing where it cannot be read."""
+    """Return the loudness of each second of a 16-bit WAV file in dB, nothing if it cannot be read."""
     loudness: list[float] = []
     try:
         with wave.open(str(path), "rb") as file:
@@ -86,7 +86,6 @@ def measure_loudness(path: Path | None, control: ComputationControl) -> Floats:
 
 
 def _liveliness(loudness: Floats, start: float, end: float) -> float:
-    """Return from -1 to 1 how much louder than the talk a moment is."""
     inside = loudness[int(start) : max(int(end), int(start) + 1)]
     if not len(inside):
         return 0.0
@@ -95,14 +94,14 @@ def _liveliness(loudness: Floats, start: float, end: float) -> float:
 
 TimeRange = tuple[float, float]
 
-_SEARCH_SECONDS = 20.0  # as long as the longest sentence
-_GRID_SECONDS = 0.25  # floats that are multiples of it add up exactly, so that a length keeps limits that are equal
+_SEARCH_SECONDS = 20.0  # the longest sentence
+_GRID_SECONDS = 0.25  # its multiples add up exactly, so equal minimum and maximum lengths can be met
 
 
 def expand_to_limits(
     sentence: SentenceUnit, sentences: Sequence[SentenceUnit], words: Sequence[Word], request: FindRequest
 ) -> TimeRange:
-    """Return about the shortest moment that the limits allow and that begins with a sentence, or not long before."""
+    """Return about the shortest moment within the limits that begins with a sentence, or shortly before it."""
     latest = min(sentence.start, request.duration_seconds - request.min_length)
     rough = max(math.floor(latest / _GRID_SECONDS) * _GRID_SECONDS, 0.0)
     longest = min(request.max_length, request.min_length + _SEARCH_SECONDS)
@@ -132,7 +131,7 @@ def _count_cuts(time: float, parts: Sequence[SentenceUnit | Word]) -> int:
     return sum(part.start < time < part.end for part in parts)
 
 
-_CUT_COST = 0.5  # of a moment that begins or ends inside a sentence, in shares of it that are speech
+_CUT_COST = 0.5  # for each cut sentence, in shares of speech
 _MAX_CANDIDATES = 40_000
 
 
@@ -144,17 +143,17 @@ class _PackingCandidate:
 
 
 def pack_moments(sentences: Sequence[SentenceUnit], request: FindRequest, count: int) -> list[TimeRange]:
-    """Return up to `count` moments within the limits of length, in order, none overlapping another.
+    """Return up to `count` moments within the length limits, in order, without overlaps.
 
-    Each has the middle of at least one of the sentences, so that there are never more moments than sentences. Of as
-    many moments as possible those are chosen that have most speech and cut the fewest sentences.
+    Dynamic programming maximises first their number, then their speech and the fewest cut sentences. Each contains the
+    middle of a sentence, so there are never more moments than sentences.
     """
     candidates = sorted(
         _rate_candidates(set(_candidate_times(sentences, request, count)), sentences),
         key=lambda each: (each.end, each.start),
     )
     ends = [each.end for each in candidates]
-    layers = [[(0.0, -1)] * (len(candidates) + 1)]  # score of the best choice among the first so many, and its last
+    layers = [[(0.0, -1)] * (len(candidates) + 1)]  # best score among the first n candidates, and its last one
     for _ in range(count):
         layer = _extend_selection(candidates, ends, layers[-1])
         if layer[-1][1] < 0:
@@ -166,7 +165,6 @@ def pack_moments(sentences: Sequence[SentenceUnit], request: FindRequest, count:
 def _extend_selection(
     candidates: Sequence[_PackingCandidate], ends: Sequence[float], before: Sequence[tuple[float, int]]
 ) -> list[tuple[float, int]]:
-    """Return the best choices of one more moment than those of `before`."""
     is_first = before[-1][1] < 0
     best = [(-math.inf, -1)]
     for number, each in enumerate(candidates):
@@ -189,7 +187,6 @@ def _trace_selection(
 
 
 def _candidate_times(sentences: Sequence[SentenceUnit], request: FindRequest, count: int) -> Iterator[TimeRange]:
-    """Yield times within the limits: beside sentences, around them, and side by side over the whole video."""
     duration, shortest = request.duration_seconds, request.min_length
     for sentence in sentences[: _MAX_CANDIDATES // 5]:
         middle = (sentence.start + sentence.end) / 2
@@ -206,7 +203,7 @@ def _candidate_times(sentences: Sequence[SentenceUnit], request: FindRequest, co
 
 
 def _fit_shortest(start: float, request: FindRequest) -> Iterator[TimeRange]:
-    """Yield the shortest moment that starts here, or as near as the video allows it."""
+    """Yield the shortest moment that starts here, or as near as the video allows."""
     latest = request.duration_seconds - request.min_length
     start = max(min(start, latest), 0.0)
     end = start + request.min_length
@@ -217,7 +214,6 @@ def _fit_shortest(start: float, request: FindRequest) -> Iterator[TimeRange]:
 
 
 def _rate_candidates(times: Iterable[TimeRange], sentences: Sequence[SentenceUnit]) -> Iterator[_PackingCandidate]:
-    """Yield the times that have the middle of a sentence, with how good they are."""
     middles = [(sentence.start + sentence.end) / 2 for sentence in sentences]
     ends = [sentence.end for sentence in sentences]
     for start, end in times:

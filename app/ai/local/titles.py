@@ -1,4 +1,4 @@
-"""Titles: the phrase of a moment that says best what all of it is about, in the speaker's own words."""
+"""Titles of moments: the phrase, in the speaker's words, that is most similar to the whole moment."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from yake import KeywordExtractor
 
 _MIN_WORDS, _MAX_WORDS = 3, 10
-_MAX_CANDIDATES = 24  # of a moment that are compared with all of it
-_LANGUAGE_SAMPLE_WORDS = 2000  # that a language is told by
-_MAX_KEYWORDS = 20  # phrases that YAKE is asked for
+_MAX_CANDIDATES = 24  # per moment, compared by embeddings
+_LANGUAGE_SAMPLE_WORDS = 2000  # for the language guess
+_MAX_KEYWORDS = 20  # of YAKE
 _LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "pl", "ru", "sv", "tr", "fi", "da", "no", "cz", "ar", "id")
 
 _WORD = re.compile(r"[^\W_]+(?:['’.\-,][^\W_]+)*[%]?")
@@ -30,21 +30,21 @@ def _word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Words before which a phrase may end and after which the next one begins.
+# Words at which phrases are split.
 _VERBS = _word_set("am are can could did does had has have is may might must should was were will would")
 _CONJUNCTIONS = _word_set(
     """after although and because before but if or since so that then though unless until when where whether which while
     who"""
 )
 _BREAKS = _VERBS | _CONJUNCTIONS
-_TIED = _VERBS | _word_set("that which who")  # to what is before or behind them
-# Words that a title does not begin with.
+_TIED = _VERBS | _word_set("that which who")  # closely, to the words around them
+# Words that no title begins with.
 _WEAK_START = (_BREAKS - _word_set("after before when where while")) | _word_set(
     """actually again ah all alright also anyway as basically be been er even ever exactly gonna gotta hey hmm just kind
     kinda like literally maybe me mean now oh ok okay only perhaps please rather really right simply some something sort
     still stuff sure than them there thing things think too uh um us very wanna well yeah yep yes"""
 )
-# Words that a title does not end with.
+# Words that no title ends with.
 _WEAK_END = (
     _WEAK_START
     | _BREAKS
@@ -54,20 +54,20 @@ _WEAK_END = (
     through to under upon we what why with without you your"""
     )
 )
-# Words that point at something that a title does not show.
+# Words that refer to something outside of the title.
 _PRONOUNS = _word_set(
     """he he's her hers him his i i'd i'll i'm i've it it's its me my she she's that that's their theirs them these they
     they're this those us we we'll we're we've our there there's here you've"""
 )
 _SMALL = _word_set("a an and as at but by for from if in into nor of on onto or than the to via vs with")
-_KEYWORD_WEIGHT = 0.15  # beside how near a phrase is to all of its moment
-_CUT, _CUT_TIED = 0.04, 0.12  # what it costs a phrase to lack the word beyond its end
+_KEYWORD_WEIGHT = 0.15  # beside the similarity to the moment
+_CUT, _CUT_TIED = 0.04, 0.12  # of a phrase that is cut from the next word
 
 
 def make_titles(
     texts: Sequence[Sequence[str]], starts: Sequence[float], embedder: SentenceEmbedder, check: Callable[[], None]
 ) -> list[str]:
-    """Return a title for each moment, no two alike; `texts` are the sentences of each, `starts` their seconds."""
+    """Return a unique title for each moment; `texts` are the sentences of each, `starts` in seconds."""
     key_words = _keyword_extractor(guess_language(" ".join(sentence for text in texts for sentence in text)))
     found = [find_title_candidates(text, _keyword_weights(key_words, text)) for text in texts]
     encoded = embedder.encode([" ".join(text) for text in texts])
@@ -81,7 +81,6 @@ def make_titles(
 
 
 def _sentence_openings(sentences: Sequence[str]) -> Iterator[str]:
-    """Yield how sentences begin, and what they say as one where all are short: titles of moments without a phrase."""
     for text in (*sentences, " ".join(sentences)):
         words = _trim_phrase(_WORD.findall(text))[:_MAX_WORDS]
         if len(words) >= _MIN_WORDS:
@@ -89,7 +88,7 @@ def _sentence_openings(sentences: Sequence[str]) -> Iterator[str]:
 
 
 def find_title_candidates(sentences: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
-    """Return the phrases that could be titles and say something of what YAKE finds, each with its grade."""
+    """Return candidate phrases with their scores, all with keywords of YAKE (doi:10.1016/j.ins.2019.09.013)."""
     found: dict[str, float] = {}
     for sentence in sentences:
         for phrase, cost in _iterate_phrases(sentence):
@@ -101,13 +100,12 @@ def find_title_candidates(sentences: Sequence[str], weights: Mapping[str, float]
 
 
 def guess_language(text: str) -> str:
-    """Return the language whose most usual words are the most frequent in a text, as YAKE names it."""
+    """Return YAKE's code of the language whose stop words are most frequent in a text."""
     words = _WORD.findall(text.lower())[:_LANGUAGE_SAMPLE_WORDS]
     return max(_LANGUAGES, key=lambda language: sum(word in _stop_words(language) for word in words))
 
 
 def title_case(words: Sequence[str]) -> str:
-    """Return the words in title case; what has capitals keeps them."""
     last = len(words) - 1
     return " ".join(
         word if not word.islower() or (word in _SMALL and 0 < index < last) else word[:1].upper() + word[1:]
@@ -118,7 +116,7 @@ def title_case(words: Sequence[str]) -> str:
 def _rank_titles(
     candidates: Mapping[str, float], index: int, moments: FloatArray, embedder: SentenceEmbedder
 ) -> list[str]:
-    """Return the titles, best first: near to all of their own moment, and less near to the other moments."""
+    """Return titles, the most similar to their own moment and the least to others first."""
     phrases = list(candidates)
     nearness = embedder.encode(phrases) @ moments.T
     others = np.delete(nearness, index, axis=1)
@@ -128,7 +126,7 @@ def _rank_titles(
 
 
 def _score_form(words: Sequence[str]) -> float:
-    """Return how much like a title the words are, whatever they say."""
+    """Return a penalty for pronouns and for too few or too many words."""
     lower = [word.lower() for word in words]
     pointing = sum(word in _PRONOUNS for word in lower)
     return (
@@ -141,12 +139,10 @@ def _score_form(words: Sequence[str]) -> float:
 
 
 def _keyword_score(words: Sequence[str], weights: Mapping[str, float]) -> float:
-    """Return the weights of the different words, less what is lost in a long phrase."""
     return sum(weights.get(word, 0.0) for word in set(words)) / (len(words) + 2) * 4
 
 
 def _keyword_weights(extractor: "KeywordExtractor", sentences: Sequence[str]) -> dict[str, float]:
-    """Return how important the words of a moment are, from 0 to 1: YAKE's scores, of which the least is the best."""
     weights: dict[str, float] = {}
     for index, (phrase, _) in enumerate(extractor.extract_keywords(" ".join(sentences))):
         for word in phrase.lower().split():
@@ -155,7 +151,6 @@ def _keyword_weights(extractor: "KeywordExtractor", sentences: Sequence[str]) ->
 
 
 def _iterate_phrases(sentence: str) -> Iterator[tuple[str, float]]:
-    """Yield the phrases between the breaks of a sentence, each with what its cuts cost."""
     for piece in _CLAUSE.findall(_ASIDE.sub(",", sentence)):
         words = _WORD.findall(piece)
         breaks = [index for index, word in enumerate(words) if word.lower() in _BREAKS]
@@ -168,7 +163,6 @@ def _iterate_phrases(sentence: str) -> Iterator[tuple[str, float]]:
 
 
 def _cut_cost(beyond: Sequence[str]) -> float:
-    """Return what it costs that a phrase does not have the word beyond its end."""
     return sum(_CUT_TIED if word.lower() in _TIED else _CUT for word in beyond)
 
 

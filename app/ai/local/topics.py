@@ -1,7 +1,7 @@
-"""Where a talk changes its topic: the segmentation whose sentences are nearest to the middle of their segment.
+"""Topic segmentation: sentences, and the segments in which they are most similar to their segment's mean.
 
-Dynamic programming finds the best segmentation within the limits. Each segment costs what a further one gains where
-there are no topics at all, which is measured with the sentences of the same talk in random orders.
+Dynamic programming finds the best segmentation within the limits. Each segment has a penalty, which is what one more
+segment gains without any topics, measured on the same sentences in random orders.
 """
 
 import math
@@ -17,13 +17,13 @@ from app.ai.local.embeddings import FloatArray
 from app.ai.protocols import Segment, Word
 from app.ai.sentences import interpolate_words, join_words, split_sentences
 
-_LEAD_SECONDS, _TAIL_SECONDS = 0.15, 0.3  # of silence that belong to a sentence, where there is any
-_MAX_SENTENCE_SECONDS = 20.0  # of a sentence, else it is broken
+_LEAD_SECONDS, _TAIL_SECONDS = 0.15, 0.3  # of silence around a sentence that belong to it
+_MAX_SENTENCE_SECONDS = 20.0  # longer sentences are split
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceUnit:
-    """A sentence: a moment that begins with it starts at `start`, and one that ends with it stops at `end`."""
+    """A sentence; `start` and `end` are the times, in seconds, at which a moment may begin and end with it."""
 
     text: str
     start: float
@@ -32,14 +32,13 @@ class SentenceUnit:
 
     @property
     def weight(self) -> float:
-        """How much it says: long sentences more than short ones, and not by their length alone."""
         return math.sqrt(len(self.text.split()))
 
 
 def make_sentence_units(
     words: Sequence[Word], segments: Sequence[Segment], first: float, last: float, longest: float
 ) -> list[SentenceUnit]:
-    """Return the sentences between two seconds, in order, none overlapping another; times have two decimals."""
+    """Return the sentences between two times, in order, without overlaps; times have two decimals."""
     tidy = clean_words(words or list(interpolate_words(segments)), first, last)
     if not tidy:
         return []
@@ -55,7 +54,7 @@ def make_sentence_units(
 
 
 def clean_words(words: Sequence[Word], first: float, last: float) -> list[Word]:
-    """Return the words that have a text and times between two seconds, in order, none overlapping another."""
+    """Return the words with text and finite times between two times, in order, without overlaps."""
     told = [word for word in words if word.word.strip() and math.isfinite(word.start) and math.isfinite(word.end)]
     inside = [word for word in sorted(told, key=lambda word: word.start) if first <= word.start < last]
     starts = [*(word.start for word in inside), last]
@@ -80,19 +79,19 @@ def _make_sentence_unit(words: Sequence[Word], earliest: float, latest: float) -
 
 Floats = NDArray[np.float64]
 
-_SEED, _ORDERS, _SAMPLE = 0, 8, 120  # of the random orders: how many, and of how many sentences
-_MIN_TOPIC_SENTENCES = 6  # about the fewest
-# Chosen by talks with known topics: with less there are more false borders than missed ones, with more fewer.
+_SEED, _ORDERS, _SAMPLE = 0, 8, 120  # random orders: their number and the sentences in each
+_MIN_TOPIC_SENTENCES = 6  # typical minimum
+# Tuned on talks with known topics: lower values give more false borders, higher ones more missed borders.
 _PENALTY_FACTOR = 1.15
-_MEAN_SHARE = 0.5  # of what all sentences share, taken away
-_SKIP_COST = 2.0  # what a sentence costs that is in no segment: more than in any, so that only limits leave one out
-_SHORT_PAUSE, _LONG_PAUSE = 1.0, 10.0  # a pause of seconds that says nothing, and one that is a border
-_PENALTY_STEPS = (1.0, 0.6, 0.3, 0.0, -1.0, -10.0)  # what a segment costs, from try to try, until there are enough
+_MEAN_SHARE = 0.5  # of the mean embedding that is subtracted
+_SKIP_COST = 2.0  # more than in any segment, so only the limits skip a sentence
+_SHORT_PAUSE, _LONG_PAUSE = 1.0, 10.0  # seconds: no sign of a border, and a certain one
+_PENALTY_STEPS = (1.0, 0.6, 0.3, 0.0, -1.0, -10.0)  # factors of the penalty, until there are enough segments
 
 
 @dataclass(frozen=True, slots=True)
 class TopicLimits:
-    """Seconds of a segment, and how many there should be at least."""
+    """Lengths of a segment in seconds, and the smallest number of segments."""
 
     min_length: float
     max_length: float
@@ -104,7 +103,7 @@ class TopicLimits:
 
 @dataclass(frozen=True, slots=True)
 class SentenceSpan:
-    """Sentences from `first` to before `last`."""
+    """Sentences `first` to `last`, exclusive."""
 
     first: int
     last: int
@@ -113,7 +112,7 @@ class SentenceSpan:
 def segment_topics(
     sentences: Sequence[SentenceUnit], vectors: FloatArray, limits: TopicLimits, control: ComputationControl
 ) -> list[SentenceSpan]:
-    """Return the segments, each within the limits, in order; what fits in none is left out."""
+    """Return segments within the limits, in order; sentences that fit into none are skipped."""
     if not sentences:
         return []
     weights = np.array([sentence.weight for sentence in sentences])
@@ -146,7 +145,7 @@ def _find_best_segmentation(
     limits: TopicLimits,
     control: ComputationControl,
 ) -> list[SentenceSpan]:
-    """Return the segments of least cost: `cost[n]` is that of the first n sentences, `origin[n]` their last segment."""
+    """Minimise the cost: `cost[n]` is that of the first n sentences, `origin[n]` encodes their last step."""
     sums, masses = _prefix_sums(points, weights)
     pauses = np.concatenate(([0.0], np.cumsum(_pause_weights(sentences)))) * pause_price
     starts = np.array([sentence.start for sentence in sentences])
@@ -166,7 +165,7 @@ def _find_best_segmentation(
 
 
 def _trace_segments(origin: Sequence[int]) -> list[SentenceSpan]:
-    """Return the segments that `origin` tells: the sentence where one begins as a negative number, less one."""
+    """Follow `origin` back: a negative value -i - 1 is a segment that begins at i, others skip a sentence."""
     parts, last = [], len(origin) - 1
     while last:
         if origin[last] < 0:
@@ -178,14 +177,13 @@ def _trace_segments(origin: Sequence[int]) -> list[SentenceSpan]:
 
 
 def _pause_weights(sentences: Sequence[SentenceUnit]) -> Floats:
-    """Return how much the pause after each sentence but the last is a border, from 0 to 1."""
     gaps = np.array([after.start - before.end for before, after in pairwise(sentences)])
     return np.clip((gaps - _SHORT_PAUSE) / (_LONG_PAUSE - _SHORT_PAUSE), 0.0, 1.0)
 
 
 def _measure_segment_penalty(points: Floats, weights: Floats) -> float:
-    """Return what one more segment gains on average where the sentences come in a random order."""
-    if len(points) < 4:  # that cannot be two topics of two sentences
+    """Return the mean gain of one more segment over random orders of the sentences."""
+    if len(points) < 4:  # too few for two topics
         return float(weights.mean())
     generator = np.random.default_rng(_SEED)
     size = min(len(points), _SAMPLE)
@@ -197,7 +195,6 @@ def _measure_segment_penalty(points: Floats, weights: Floats) -> float:
 
 
 def _mean_segment_gain(points: Floats, weights: Floats, count: int) -> float:
-    """Return what each of `count` segments but the first gains in the best segmentation."""
     spread = _compute_all_scatters(points, weights)
     least = spread[0]
     for _ in range(count - 1):
@@ -206,7 +203,6 @@ def _mean_segment_gain(points: Floats, weights: Floats, count: int) -> float:
 
 
 def _compute_all_scatters(points: Floats, weights: Floats) -> Floats:
-    """Return the spread of every segment of two sentences or more, by its first sentence and its end."""
     sums, masses = _prefix_sums(points, weights)
     size = len(points) + 1
     spreads = np.full((size, size), np.inf)
@@ -222,6 +218,6 @@ def _prefix_sums(points: Floats, weights: Floats) -> tuple[Floats, Floats]:
 
 
 def _compute_scatter(sums: Floats, masses: Floats) -> Floats:
-    """Return the sum of squared distances from the middle, for points of length 1."""
+    """Return the sum of squared distances to the mean, for unit vectors."""
     spread: Floats = masses - (sums * sums).sum(axis=1) / masses
     return spread

@@ -1,4 +1,4 @@
-"""Speech to text by Whisper, on the CPU of this machine."""
+"""Transcription by Whisper on the CPU of this machine (arXiv:2212.04356)."""
 
 import os
 import time
@@ -22,15 +22,14 @@ if TYPE_CHECKING:
 WhisperChoice = Literal["auto", "tiny.en", "base"]
 UNDETERMINED_LANGUAGE = "und"  # ISO 639-2: undetermined
 
-_CHUNK_SECONDS = 120  # what is in memory at once
-_CUT_SECONDS = 20  # the end of a chunk, where the quietest cut is looked for
-WHISPER_WINDOW_SECONDS = 30  # what Whisper looks at to tell a language
-_NOT_ISO = {"jw": "jv"}  # Whisper's name of Javanese
+_CHUNK_SECONDS = 120  # in memory at a time
+_CUT_SECONDS = 20  # at the end of a chunk, searched for the quietest place
+WHISPER_WINDOW_SECONDS = 30  # Whisper's own window; language detection reads one
+_NOT_ISO = {"jw": "jv"}  # Whisper's code of Javanese
 
 
 class WhisperTranscriber:
-    """Transcribes by pieces of audio, between which other transcriptions have their turns; models are loaded when they
-    are first needed, and kept."""
+    """Transcribes chunk by chunk, taking turns with other transcriptions; models are loaded on first use and kept."""
 
     def __init__(self, choice: WhisperChoice) -> None:
         self._choice = choice
@@ -51,7 +50,7 @@ class WhisperTranscriber:
         return transcription.to_result()
 
     def _transcribe_next_chunk(self, transcription: "_WhisperTranscription", control: ComputationControl) -> bool:
-        """Transcribe one more chunk, the first one in the same turn in which the model is chosen. False at the end."""
+        """Transcribe one chunk, and choose the model before the first; return whether more follow."""
         began = time.perf_counter()
         if transcription.weights is None:
             transcription.weights, transcription.language = self._choose_model(transcription.audio.path, control)
@@ -74,20 +73,19 @@ class WhisperTranscriber:
 
 
 class _WhisperTranscription:
-    """One transcription under way. Its calls come from one thread at a time."""
+    """The state of one transcription; used by one thread at a time."""
 
     def __init__(self, audio: AudioFile) -> None:
         self.audio = audio
         self.weights: ModelPackage | None = None
         self.language = UNDETERMINED_LANGUAGE
-        self.seconds = 0.0  # of transcription, without those that others had their turns
+        self.seconds = 0.0  # of computing, without waiting for turns
         self._chunks = _read_chunks(audio.path)
-        self._next_chunk: tuple[float, Samples] | None = None  # the chunk that was read last, and where it starts
+        self._next_chunk: tuple[float, Samples] | None = None  # read ahead, with its start
         self._words: list[Word] = []
         self._dropped: list[tuple[float, float]] = []
 
     def transcribe_chunk(self, model: "WhisperModel", control: ComputationControl) -> bool:
-        """Transcribe one more chunk of the audio. False where none follows, so that the end needs no turn."""
         start, chunk = self._next_chunk or next(self._chunks, (0.0, None))
         if chunk is None:
             return False
@@ -135,7 +133,7 @@ def _load_model(weights: ModelPackage) -> "WhisperModel":
 
 
 def _detect_language(model: "WhisperModel", path: Path, control: ComputationControl) -> str:
-    """Return the language of the first half minute of speech; English where there is no speech, which costs least."""
+    """Return the language of the first 30 seconds of speech, English if there is none."""
     voiced: list[Samples] = []
     for _, chunk in _read_chunks(path):
         control.check()
@@ -147,7 +145,7 @@ def _detect_language(model: "WhisperModel", path: Path, control: ComputationCont
 
 
 def _fix_word_times(words: Iterator[Word], before: Sequence[Word], duration: float) -> Iterator[Word]:
-    """Yield the words that are any, each with times that do not run backwards and lie within the audio."""
+    """Yield non-empty words with monotonic times inside the audio."""
     last = before[-1].end if before else 0.0
     for word in words:
         start = min(max(word.start, last), duration)
@@ -157,7 +155,6 @@ def _fix_word_times(words: Iterator[Word], before: Sequence[Word], duration: flo
 
 
 def _read_chunks(path: Path) -> Generator[tuple[float, Samples]]:
-    """Yield a audio in pieces that end where it is quiet, each with the second where it starts."""
     start, rest = 0, np.empty(0, np.float32)
     for block in _read_wav_blocks(path):
         audio = np.concatenate((rest, block))
@@ -181,6 +178,5 @@ def _read_wav_blocks(path: Path) -> Iterator[Samples]:
 
 
 def _find_quiet_cut(audio: Samples) -> int:
-    """Return where a chunk is best cut: where it is quiet, near its end."""
     first = max(len(audio) - _CUT_SECONDS * SAMPLE_RATE, 0)
     return first + find_quiet(audio[first:])

@@ -1,7 +1,7 @@
-"""Words of a piece of audio, recognised by Whisper; what it loops over or leaves out is recognised in short parts.
+"""Speech recognition by Whisper; what it repeats or omits is recognised again in short parts.
 
-Whisper decodes windows of 30 seconds. Speech that repeats itself makes it loop to the end of a window, and it then
-drops what comes behind, or the whole window. In windows that hold a few repetitions only it rarely does.
+Whisper decodes windows of 30 seconds. Repetitive speech makes it loop to the end of a window and drop what follows, or
+the whole window, which happens rarely in windows with few repetitions.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,17 +24,17 @@ Span = tuple[float, float]  # seconds
 
 SAMPLE_RATE = 16_000
 
-# Whisper's own limits: text that compresses better repeats itself, text that is less probable was not heard.
+# Whisper's own thresholds: text that compresses better is repetitive, less probable text is invented.
 _MAX_COMPRESSION, _MIN_LOG_PROBABILITY, _MAX_NO_SPEECH = 2.4, -1.0, 0.6
-_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # faster-whisper's own list: each is tried where the one before failed
-_SEED = 0  # of the sampling at temperatures above 0, so that the same audio has the same words
+_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # faster-whisper's fallback list
+_SEED = 0  # of sampling at temperatures above 0, for reproducible results
 _MIN_WORD_SECONDS = 0.03  # shorter ones have no audio of their own
-_MAX_SILENT_RUN = 2  # of words without audio that may follow one another: more are the end of a loop
+_MAX_SILENT_RUN = 2  # words without duration; more are a loop
 _MAX_WORDS_PER_SECOND = 7.0  # the fastest speakers
-_MIN_WORDS_PER_SECOND = 0.5  # half of what the slowest speakers say
-_MAX_WORD_SECONDS = 2.0  # of a word that accounts for the speech under it
-_PAUSE_SECONDS = 0.5  # around a word, which belong to it
-_MIN_GAP_SECONDS = 3.0  # of speech without words: shorter ones are pauses, kept by the detection up to 2 seconds
+_MIN_WORDS_PER_SECOND = 0.5  # half of the slowest speakers' rate
+_MAX_WORD_SECONDS = 2.0  # of speech that one word covers
+_PAUSE_SECONDS = 0.5  # around a word that count as covered
+_MIN_GAP_SECONDS = 3.0  # of speech without words; the voice detection keeps pauses of up to 2 seconds
 _MIN_REJECTED_SECONDS = 0.5
 _PART_SECONDS = 8.0
 _FRAMES_PER_SECOND = 20
@@ -42,7 +42,7 @@ _FRAMES_PER_SECOND = 20
 
 @dataclass(slots=True)
 class RecognizedSpeech:
-    """What is said in a piece of audio; `dropped` are the seconds of speech whose words cannot be trusted."""
+    """The words of audio; `dropped` are spans, in seconds, of speech without reliable words."""
 
     words: list[Word] = field(default_factory=list)
     dropped: list[Span] = field(default_factory=list)
@@ -51,8 +51,10 @@ class RecognizedSpeech:
 def recognize_speech(
     model: "WhisperModel", audio: Samples, language: str, report: Callable[[float], None], check: Callable[[], None]
 ) -> RecognizedSpeech:
-    """Return the words of a piece of audio with its own times. `report` gets the second that is done; `check` may
-    raise, which ends the recognition."""
+    """Recognise the words of audio (16 kHz, float32); times are seconds of this audio.
+
+    `report` gets the second reached; `check` may raise to cancel.
+    """
     speech = _find_speech(audio)
     if not speech:
         return RecognizedSpeech()
@@ -75,7 +77,6 @@ def recognize_speech(
 
 
 def extract_speech(audio: Samples) -> Samples:
-    """Return the parts of the audio that are speech, one after the other."""
     spans = [audio[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)] for start, end in _find_speech(audio)]
     return np.concatenate(spans) if spans else np.empty(0, np.float32)
 
@@ -88,7 +89,7 @@ def _find_speech(audio: Samples) -> list[Span]:
 
 @dataclass(frozen=True, slots=True)
 class _WhisperWindow:
-    """What Whisper made of up to 30 seconds. `spoken` are the words with audio of their own."""
+    """Whisper's output for up to 30 seconds. `spoken` are the words with audio of their own."""
 
     start: float
     end: float
@@ -102,7 +103,7 @@ class _WhisperWindow:
         return self.is_probable and not self.is_repetitive and not self.has_loop
 
     def omits_speech(self, speech: Iterable[Span]) -> bool:
-        """Return whether there are far fewer words than so much speech has."""
+        """Return whether there are far too few words for the speech in it."""
         seconds = sum(max(min(end, self.end) - max(start, self.start), 0.0) for start, end in speech)
         return seconds >= _PART_SECONDS and len(self.spoken) / seconds < _MIN_WORDS_PER_SECOND
 
@@ -110,8 +111,10 @@ class _WhisperWindow:
 def _recognize_part(
     model: "WhisperModel", part: Samples, language: str, check: Callable[[], None]
 ) -> tuple[list[Word], bool]:
-    """Return the words of a short part, and whether others are in doubt. Text may repeat itself here, as long as it
-    is no loop; where it is one at every temperature, it counts up to where its audio ends."""
+    """Return the words of a short part, and whether others are in doubt.
+
+    Repetitions are accepted here unless they are a loop; a loop at every temperature counts up to the end of its audio.
+    """
     first = _decode_windows(model, part, language, lambda _: check(), _TEMPERATURES[:1])
     if all(window.is_probable and not window.has_loop for window in first):
         return [word for window in first for word in window.spoken], False
@@ -171,7 +174,7 @@ def _assess_window(window: Sequence["WhisperSegment"]) -> _WhisperWindow:
 
 
 def drop_repetition_tail(words: Sequence[Word]) -> list[Word]:
-    """Return the words without those of a loop: runs of words that take no time, for the audio under them has ended."""
+    """Drop runs of words without duration: a loop that went on after the audio ended."""
     kept: list[Word] = []
     for takes_time, run in groupby(words, key=lambda word: word.end - word.start >= _MIN_WORD_SECONDS):
         group = list(run)
@@ -181,7 +184,6 @@ def drop_repetition_tail(words: Sequence[Word]) -> list[Word]:
 
 
 def has_letters(text: str) -> bool:
-    """Return whether a text has a letter or a digit: Whisper writes punctuation and notes for music."""
     return any(character.isalnum() for character in text)
 
 
@@ -191,7 +193,6 @@ def words_per_second(words: Sequence[Word]) -> float:
 
 
 def _find_uncovered_speech(speech: Sequence[Span], words: Sequence[Word], rejected: Sequence[Span]) -> list[Span]:
-    """Return where there is speech that no trusted word accounts for."""
     covered = [
         (word.start - _PAUSE_SECONDS, min(word.end, word.start + _MAX_WORD_SECONDS) + _PAUSE_SECONDS) for word in words
     ]
@@ -219,7 +220,7 @@ def _overlaps(spans: Iterable[Span], start: float, end: float) -> bool:
 
 
 def _split_at_pauses(audio: Samples, start: float, end: float) -> Iterator[tuple[float, Samples]]:
-    """Yield parts of a few seconds, each cut where it is quiet, with the second where it starts."""
+    """Yield parts of a few seconds that end in a quiet place, each with its start in seconds."""
     first, last = round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)
     longest = round(_PART_SECONDS * SAMPLE_RATE)
     while last - first > longest:
@@ -230,7 +231,7 @@ def _split_at_pauses(audio: Samples, start: float, end: float) -> Iterator[tuple
 
 
 def find_quiet(audio: Samples) -> int:
-    """Return the sample in the middle of the quietest quarter of a second."""
+    """Return the index of the sample in the middle of the quietest quarter of a second."""
     frame = SAMPLE_RATE // _FRAMES_PER_SECOND
     loudness = np.abs(audio[: len(audio) // frame * frame]).reshape(-1, frame).mean(axis=1)
     quietest = int(np.convolve(loudness, np.ones(5), "valid").argmin())
