@@ -21,9 +21,9 @@ from app.embedded.binaries import find_client
 
 Process = subprocess.Popen[bytes]
 
-_READ_SECONDS = 60  # for the list of a backup's contents
+_READ_SECONDS = 60  # to list a backup's contents
 _BLOCK = 1 << 20
-# pg_restore 17 sets it whatever the server is; older servers refuse it.
+# pg_restore 17 always sets it; older servers reject it.
 _UNKNOWN_BEFORE_17 = b"SET transaction_timeout = 0;\n"
 _MESSAGE = re.compile(r"(?:error|ERROR|FATAL|fatal): +(?:error: +)?(.+)")
 
@@ -35,9 +35,9 @@ class _ClientProgram:
 
 
 def create_backup(settings: Settings, target: Path) -> None:
-    """Write a backup of the settings' database to `target`, which is replaced once the new one is complete.
+    """Write a backup of the database to `target`, which is replaced when the new backup is complete.
 
-    Raises `DatabaseUnavailable`, and `StorageUnavailable` where the file cannot be written.
+    Raises `DatabaseUnavailable`, and `StorageUnavailable` if the file cannot be written.
     """
     parameters = settings.migration_parameters
     with open_connection(parameters, autocommit=True) as conn:
@@ -59,9 +59,9 @@ def create_backup(settings: Settings, target: Path) -> None:
 
 
 def restore_backup(settings: Settings, source: Path) -> None:
-    """Restore a backup into the settings' database, which must hold no rows, in one transaction.
+    """Restore a backup in one transaction into the settings' database, which must have no rows.
 
-    Raises `Conflict` where the database holds something, `InvalidInput` for a file that is no backup, and
+    Raises `Conflict` for a database with rows, `InvalidInput` for a file that is not a backup, and
     `DatabaseUnavailable`.
     """
     if not source.is_file():
@@ -82,7 +82,7 @@ def restore_backup(settings: Settings, source: Path) -> None:
 
 
 def _run_script(reading: Process, psql: Path, parameters: Mapping[str, str], server_version: int) -> None:
-    """Run what pg_restore prints. Whatever ends before the COMMIT leaves the database as it was."""
+    """Run the output of pg_restore; nothing is changed before its COMMIT."""
     command = [str(psql), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--file=-"]
     with subprocess.Popen(  # noqa: S603  the command is our own
         [*command, f"--dbname={conninfo_without_password(parameters)}"],
@@ -104,17 +104,17 @@ def _run_script(reading: Process, psql: Path, parameters: Mapping[str, str], ser
 
 
 def _feed_script(reading: Process, running: Process, server_version: int) -> bool:
-    """Return whether pg_restore has printed all of the backup; the COMMIT follows only then."""
+    """Pipe pg_restore to psql; add the COMMIT and return True only if the backup was complete."""
     source, target = reading.stdout, running.stdin
     if source is None or target is None:
         return False
     is_whole = False
-    with suppress(BrokenPipeError), target:  # psql has ended, and says why
+    with suppress(BrokenPipeError), target:  # psql has exited and reports why
         target.write(b"BEGIN;\n")
         for line in source:
             if server_version >= 170000 or line != _UNKNOWN_BEFORE_17:
                 target.write(line)
-            if line.startswith(b"SET client_encoding"):  # behind the settings there may be gigabytes
+            if line.startswith(b"SET client_encoding"):  # gigabytes may follow the settings
                 break
         shutil.copyfileobj(source, target, _BLOCK)
         is_whole = reading.wait() == 0
@@ -131,7 +131,6 @@ def _reject_pooler(conn: Connection[Any]) -> None:
 
 
 def _dump_program(server_major: int) -> _ClientProgram:
-    """Return a pg_dump that is not older than the server."""
     for program in _programs("pg_dump"):
         if program.major >= server_major:
             return program
@@ -160,7 +159,6 @@ def _program_that_reads(source: Path) -> _ClientProgram:
 
 
 def _programs(name: str) -> Iterator[_ClientProgram]:
-    """Yield what is in PATH, and what the embedded PostgreSQL brings."""
     installed = shutil.which(name)
     for path in filter(None, (Path(installed) if installed else None, find_client(name))):
         shown = subprocess.run([path, "--version"], capture_output=True, text=True)  # noqa: S603  found above
@@ -169,19 +167,19 @@ def _programs(name: str) -> Iterator[_ClientProgram]:
 
 
 def conninfo_without_password(parameters: Mapping[str, str]) -> str:
-    """What other users of the machine may see in the list of processes: no password."""
+    """Return a conninfo that may appear in the process list."""
     return make_conninfo(**{name: value for name, value in parameters.items() if name != "password"})
 
 
 def client_environment(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a client program, which has the password."""
+    """Return the environment of a client program, with the password."""
     password = {"PGPASSWORD": parameters["password"]} if "password" in parameters else {}
     return {**os.environ, "LC_ALL": "C", "PGAPPNAME": "videomoments-backup", **password}
 
 
 @contextmanager
 def _draft_beside(target: Path) -> Iterator[Path]:
-    """Give a new file beside `target` that takes its name at the end of the block, and is removed where that fails."""
+    """Yield a new file that replaces `target` at the end of the block, and is deleted on failure."""
     try:
         if target.is_dir():
             raise IsADirectoryError(21, "Is a directory")
@@ -201,4 +199,4 @@ def _draft_beside(target: Path) -> Iterator[Path]:
 def _last_message(output: bytes) -> str:
     text = output.decode(errors="replace")
     messages = _MESSAGE.findall(text)
-    return str(messages[-1] if messages else (text.strip().splitlines() or ["it said nothing"])[-1]).strip()
+    return str(messages[-1] if messages else (text.strip().splitlines() or ["no message"])[-1]).strip()

@@ -154,7 +154,6 @@ async def _forget_replaced_moments(conn: Connection, video: Video, options: Dele
 async def _delete_unkept_clips(
     conn: Connection, options: DeletionOptions, files: list[FileReference]
 ) -> list[FileReference]:
-    """Delete the clips that are not kept; return their files and those of their thumbnails."""
     clips = {file.owner_id for file in files if file.kind == "clip" and not options.keep_clips(is_in_bucket(file.url))}
     await VideoContentsRepository(conn).delete_clips(sorted(clips))
     return [file for file in files if file.kind in ("clip", "clip_thumbnail") and file.owner_id in clips]
@@ -193,7 +192,6 @@ async def delete_video(
 
 
 async def _list_video_files(storage: Storage, identifier: str, options: DeletionOptions) -> dict[str, str]:
-    """Return the kind of each file in the video's folders, by URL."""
     in_bucket = is_in_bucket(storage.url_of(video_folder(identifier)))
     folders = {
         "video": None if options.skip_local_video else video_folder(identifier),
@@ -208,7 +206,6 @@ async def _list_video_files(storage: Storage, identifier: str, options: Deletion
 async def _delete_files(
     database: Database, storage: Storage, identifier: str, deletion: VideoDeletion, found: dict[str, str]
 ) -> None:
-    """Delete the files whose rows are deleted, then the files that no row refers to."""
     of_rows = {file.url: file.kind for file in deletion.rows.files}
     for url, kind in of_rows.items():
         await _delete_video_file(storage, url, kind, deletion)
@@ -292,7 +289,6 @@ async def delete_moment(database: Database, storage: Storage, video_identifier: 
 
 
 async def _delete_moment_rows(conn: Connection, moment: Moment, deletion: MomentDeletion) -> list[str]:
-    """Delete the moment with its clip; return the URLs of their files."""
     clip = await ClipRepository(conn).get_by_moment(moment.id)
     thumbnail = await ThumbnailRepository(conn).get_by_clip(clip.id) if clip else None
     moments = MomentRepository(conn)
@@ -303,7 +299,6 @@ async def _delete_moment_rows(conn: Connection, moment: Moment, deletion: Moment
 
 
 async def _find_moment_files(storage: Storage, video_identifier: str, identifier: str) -> list[str]:
-    """Return clip and thumbnail files of the video whose names contain the moment's identifier."""
     if not _MOMENT_IDENTIFIER.fullmatch(identifier):  # a short identifier would match other moments' files
         return []
     name = re.compile(f"(?<![0-9a-z]){identifier}(?![0-9a-z])")

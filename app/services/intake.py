@@ -42,7 +42,7 @@ from app.services.video_urls import check_video_url, identifier_from_url, resolv
 from app.services.videos import check_identifier, check_text
 from app.storage import Storage
 
-# Of a rejected entry so much is kept.
+# Limits of a stored rejected entry.
 MOST_KEPT_FIELDS = 50
 LONGEST_KEPT_NAME = 100
 LONGEST_KEPT_TEXT = 10_000
@@ -51,8 +51,8 @@ _LONGEST_VIDEO_URL = 4096
 _LONGEST_REQUEST_ID = 1024
 _DIGEST_LENGTH = 8
 _MILLISECONDS = re.compile("[1-9][0-9]{0,18}")
-_RUN_MESSAGE = "pipeline.run"  # the task that earlier versions of this server named in their own entries
-# What options are called elsewhere in the previous backend; each means the same.
+_RUN_MESSAGE = "pipeline.run"  # task name in entries of earlier versions of this server
+# Former option name -> current name.
 _FORMER_NAMES = {"user_prompt": "generation_prompt", "include_video": "include_video_refinement"}
 EntryFields = Mapping[bytes, bytes]
 _log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ _TRANSIENT = (DatabaseUnavailable, DatabaseAhead, RedisUnavailable, StorageUnava
 
 
 class RequestedOptions(PipelineOptions):
-    """Options of a full run as other programs write them, with the URL of its video where it has one."""
+    """Options of a full run as other programs write them, with the URL of a video to download."""
 
     video_url: str | None = Field(None, max_length=_LONGEST_VIDEO_URL)
     force_download: bool = False
@@ -82,8 +82,11 @@ class RequestedOptions(PipelineOptions):
 
 @dataclass(frozen=True, slots=True)
 class RequestedRun:
-    """What an entry asks for. `video` is '' where only the URL of `request` says which video; `identifier` is that of
-    the run, and the same whenever the entry is read."""
+    """The run that an entry requests.
+
+    `video` is '' if only the URL of `request` identifies the video. `identifier` depends on the entry alone, so that
+    reading it again gives the same run.
+    """
 
     identifier: str
     video: str
@@ -93,9 +96,9 @@ class RequestedRun:
 
 @dataclass(frozen=True, slots=True)
 class RejectedEntry:
-    """An entry as it is stored where it is rejected: without secrets, and in text that PostgreSQL can hold.
+    """A rejected entry as it is stored: secrets masked, in text that PostgreSQL accepts.
 
-    `other_id` is its id where another entry has its `id`. `is_truncated` is whether it had more than is kept.
+    `other_id` is used if another entry has the same `id`. `is_truncated` tells that fields exceeded the limits.
     """
 
     id: str
@@ -106,7 +109,7 @@ class RejectedEntry:
     @classmethod
     def from_fields(cls, entry_id: str, fields: EntryFields) -> Self:
         first = list(fields.items())[:MOST_KEPT_FIELDS]
-        # More than what is kept is masked: a secret that begins in what is kept may end behind it.
+        # Mask before cutting: a secret may cross the limit.
         texts = {_to_text(name[:LONGEST_KEPT_NAME]): _to_text(value[: 2 * LONGEST_KEPT_TEXT]) for name, value in first}
         kept = {name: value[:LONGEST_KEPT_TEXT] for name, value in mask_values(texts).items()}
         is_truncated = len(fields) > len(kept) or any(
@@ -116,7 +119,7 @@ class RejectedEntry:
 
 
 def read_run_message(fields: EntryFields) -> str | None:
-    """Return the identifier of the run that an entry names which an earlier version of this server wrote."""
+    """Return the run identifier in an entry of an earlier version of this server, else None."""
     if set(fields) != {b"data"}:
         return None
     try:
@@ -130,9 +133,9 @@ def read_run_message(fields: EntryFields) -> str | None:
 
 
 def read_requested_run(entry_id: str, fields: EntryFields, most_bytes: int) -> RequestedRun:
-    """Return what an entry asks for; `most_bytes` is how long its config may be.
+    """Parse the run that an entry requests; `most_bytes` limits its config.
 
-    Raises `InvalidInput`, which says in one sentence what is wrong with the entry.
+    Raises `InvalidInput`, which describes the problem in one sentence.
     """
     options = _read_options(fields.get(b"config", b""), most_bytes)
     url = options.video_url or None
@@ -177,7 +180,7 @@ def _read_video(video: bytes) -> str:
 
 
 def _identify_run(entry_id: str, requested_id: str, video: str) -> str:
-    """Return the identifier that an entry gives to its run, or else one that no other entry leads to."""
+    """Return the identifier that the entry gives, or else one derived from the entry's id."""
     prefix = f"pipeline:{video}:"
     number = requested_id.removeprefix(prefix)
     if requested_id.startswith(prefix) and _MILLISECONDS.fullmatch(number):
@@ -187,7 +190,6 @@ def _identify_run(entry_id: str, requested_id: str, video: str) -> str:
 
 
 def _to_text(data: bytes) -> str:
-    r"""Return a text that jsonb can hold: what is no UTF-8 becomes `\xff`, and U+0000 `\x00`."""
     return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
@@ -200,7 +202,7 @@ def _digest(fields: EntryFields) -> str:
 
 
 class RequestIntake:
-    """Accepts or rejects the entries of the stream, each once, however often and by however many workers it is read."""
+    """Enqueues or rejects each entry of the stream once, even if several workers read it repeatedly."""
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, storage: Storage, notify: Notify) -> None:
         self._longest_config = settings.max_body_bytes
@@ -211,9 +213,9 @@ class RequestIntake:
         self._run_requests = RunRequests(database, storage, redis, settings, notify)
 
     async def process(self, entry_id: str, fields: EntryFields) -> None:
-        """Accept the run that an entry asks for, or reject the entry. What was settled before stays as it is.
+        """Enqueue the run that an entry requests, or reject the entry; a processed entry is unchanged.
 
-        Raises transient errors, see `is_transient`; the entry is then to be settled again.
+        Raises transient errors (`is_transient`); the caller retries the entry then.
         """
         await mask_model_keys(self._redis)
         if (named := read_run_message(fields)) is not None:
@@ -229,11 +231,11 @@ class RequestIntake:
             RejectedEntry.from_fields(entry_id, fields), requested, refusal, reason
         )
         if identifier is not None:
-            _log.info("Accepted run %s, which entry %s of another program asks for", identifier, entry_id)
+            _log.info("Enqueued run %s for entry %s of another program", identifier, entry_id)
             await self._notify(identifier, _FIRST_STAGE)
 
     async def _check(self, requested: RequestedRun) -> AddressRefused | None:
-        """Refuse what HTTP refuses, too; returns why the URL of the video may not be downloaded from."""
+        """Validate as the HTTP API does; return why the video's URL must not be downloaded from."""
         url = requested.request.video_url
         if url is not None:
             return await self._run_requests.check_from_url(url, requested.request)
@@ -243,7 +245,7 @@ class RequestIntake:
     async def _accept_or_reject(
         self, entry: RejectedEntry, requested: RequestedRun | None, refusal: AddressRefused | None, reason: str
     ) -> str | None:
-        """Return the identifier of the run that was accepted, or None where there is no new one."""
+        """Return the identifier of a new run, or None."""
         async with self._database.connect() as conn, conn.transaction():
             rejected = RejectedRequestRepository(conn)
             await rejected.lock_request(requested.identifier if requested else entry.id)
@@ -262,7 +264,7 @@ class RequestIntake:
                     reason = _find_reason(error)
             reason = _clean_reason(reason, is_truncated=entry.is_truncated)
             await rejected.add(entry.id, entry.other_id, entry.fields, reason)
-        _log.warning("Rejected entry %s of another program, which is kept: %s", entry.id, reason)
+        _log.warning("Rejected entry %s of another program and stored it: %s", entry.id, reason)
         return None
 
     async def _enqueue(self, conn: Connection, requested: RequestedRun, refusal: AddressRefused | None) -> str:
@@ -287,10 +289,9 @@ class RequestIntake:
 
 
 async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None:
-    """Whether the run of a request is there already; None where there is none, and False where another one has its
-    identifier."""
+    """Return whether the requested run exists: None if not, False if another run has its identifier."""
     known = await EndedRunRepository(conn).find_ended_run(identifier=requested.identifier)
-    if known is None:  # an imported run, whose request is not kept
+    if known is None:  # an imported run has no request
         imported = await RunRepository(conn).get_by_identifier(requested.identifier)
         return None if imported is None else True
     is_same_video = requested.request.video_url is not None or known.video == requested.video
@@ -299,7 +300,7 @@ async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether what has failed may succeed later: a server is away, or refuses for now."""
+    """Return whether a retry may succeed: a server is unavailable, or refuses for now."""
     expected: Exception | None = error
     if isinstance(error, psycopg.Error):
         expected = domain_error(error)
@@ -309,13 +310,13 @@ def is_transient(error: Exception) -> bool:
 
 
 def _find_reason(error: Exception) -> str:
-    """Return why a request cannot become a run. Raises transient errors."""
+    """Return why a request is rejected. Raises transient errors."""
     if is_transient(error):
         raise error
     expected = domain_error(error) if isinstance(error, psycopg.Error) else error
     if isinstance(expected, VideoMomentsError):
         return str(expected)
-    _log.error("Failed at a request of another program", exc_info=error)
+    _log.error("Unexpected error in a request of another program", exc_info=error)
     return _UNEXPECTED
 
 
@@ -325,7 +326,6 @@ def _clean_reason(reason: str, is_truncated: bool) -> str:
 
 
 def _valid_name_or_empty(video: str) -> str:
-    """Return what a new video may be called, or ''."""
     try:
         check_identifier(video)
     except InvalidInput:

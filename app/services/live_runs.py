@@ -35,17 +35,17 @@ _ENDED_SECONDS = 86_400
 # A server that refuses commands counts as recovered after this long without a refusal.
 _REFUSAL_SECONDS = 10.0
 _PENDING = StageRecord(StageStatus.PENDING)
-# Where other programs, as the previous backend, put what they ask for.
+# Requests of other programs, in the format of the previous backend.
 REQUEST_STREAM = "pipeline:requests"
 REQUEST_GROUP = "pipeline_workers"
 _RETRY_SECONDS = 1.0
 _VIDEO_KEY_NAMES = ("active", "lock", "cancel", "history")
 _RUN_PREFIX = "pipeline:run:"
 _JOB_PREFIX = "job:"
-# The one job whose key ends in something else than the video: the moment it refines.
-_OF_MOMENT = "moment_refinement"
-_SCANNED_AT_ONCE = 1000
-# What follows the video in a run's key: when the run was accepted.
+# The only job whose key has the moment after the video.
+_MOMENT_JOB = "moment_refinement"
+_SCAN_COUNT = 1000
+# A run's key ends with the time it was accepted.
 _MILLISECONDS = re.compile(r"\d+", re.ASCII)
 
 
@@ -66,24 +66,23 @@ class LiveRuns:
     async def write_status(
         self, run: str, fields: Mapping[str, str], video: str | None, *, is_waiting: bool = False
     ) -> None:
-        """Write the status of an active run, as that of its `video` where one is given."""
+        """Write the status of an active run; under its video's key if `video` is given."""
         key = run_status_key(run) if video is None else _video_status_key(video)
         seconds = _WAITING_SECONDS if is_waiting else _STATUS_SECONDS
         await self._call(self._write_hash(key, fields, seconds), None)
 
     async def write_ended_status(self, run: str, video: str, fields: Mapping[str, str]) -> None:
-        """Keep the last status of an ended run for a day; it is no longer that of its video."""
+        """Move the last status of an ended run from its video's key to its own, for a day."""
         await self._call(self._replace_by_ended(run, video, fields), None)
 
     async def read_status(self, run: str, video: str) -> dict[str, str]:
-        """Return the last status that a worker wrote of the run, active or ended; empty where there is none."""
+        """Return the last status of an active or ended run; empty if there is none."""
         active: dict[str, str] = await self._call(self._redis.hgetall(_video_status_key(video)), {})
         if active.get("request_id") == run:
             return active
         return await self._call(self._redis.hgetall(run_status_key(run)), {})
 
     async def delete_status(self, run: str, video: str) -> None:
-        """Delete the status of a run that ended without a worker."""
         await self._call(self._delete_of_video(run, video), None)
 
     async def _write_hash(self, key: str, fields: Mapping[str, str], seconds: int) -> None:
@@ -97,7 +96,7 @@ class LiveRuns:
         await self._delete_of_video(run, video)
 
     async def _delete_of_video(self, run: str, video: str) -> None:
-        """Delete the status of the video where it is that of `run`.
+        """Delete the video's status if it belongs to `run`.
 
         Read and delete need not be atomic: two runs of one video exclude each other, and one that starts in between
         writes its status again.
@@ -125,7 +124,7 @@ class LiveRuns:
 
 
 async def find_stage_progress(redis: Redis, run: str, video: str, stage: Stage) -> dict[str, int] | None:
-    """Return the counters of a stage as its worker last reported them; None also where Redis does not answer soon."""
+    """Return the last reported counters of a stage; None also if Redis does not answer soon."""
     try:
         async with asyncio.timeout(_READER_SECONDS):
             status = await LiveRuns(redis, log_level=logging.DEBUG).read_status(run, video)
@@ -137,7 +136,7 @@ async def find_stage_progress(redis: Redis, run: str, video: str, stage: Stage) 
 def run_status_fields(
     run: ClaimedRun, records: Mapping[Stage, StageRecord], current: Stage | None, progress: Mapping[str, int] | None
 ) -> dict[str, str]:
-    """Return the status of a claimed run as text fields; `progress` has the counters of the current stage."""
+    """Return the status of a claimed run as text fields; `progress` counts the current stage."""
     fields = {
         "request_id": run.identifier,
         "video_id": run.video,
@@ -159,14 +158,13 @@ def run_status_fields(
 
 
 def read_stage_progress(fields: Mapping[str, str], stage: Stage) -> dict[str, int] | None:
-    """Return the counters of a stage by their own names; None where all are zero or missing."""
+    """Return the counters of a stage; None if all are zero or missing."""
     counters = STAGE_TABLE[stage].counters
     found = {counter: int(text) for counter, name in counters.items() if (text := fields.get(name, "")).isdecimal()}
     return found if any(found.values()) else None
 
 
 def run_status_key(run: str) -> str:
-    """Return the Redis key of an ended run's status."""
     return f"pipeline:run:{run}"
 
 
@@ -190,7 +188,7 @@ def _format_time(seconds: float | None) -> str:
 
 
 async def _await_within(seconds: float, command: Awaitable[Any]) -> Any:
-    """Await a command in a task of its own: redis-py sometimes continues where its caller's task is cancelled.
+    """Await a command in its own task: redis-py sometimes continues after its caller's task is cancelled.
 
     Raises `TimeoutError`.
     """
@@ -214,7 +212,7 @@ def _retrieve_exception(task: asyncio.Future[Any]) -> None:
 
 
 async def require_redis(redis: Redis, seconds: float) -> None:
-    """Prepare Redis for somebody who waits. Raises `RedisUnavailable` with its reason when the time is over."""
+    """Prepare Redis, with retries for `seconds`. Raises `RedisUnavailable` with the last reason."""
     reason = RedisUnavailable()
     try:
         async with asyncio.timeout(seconds):
@@ -229,15 +227,15 @@ async def require_redis(redis: Redis, seconds: float) -> None:
 
 
 async def prepare_redis(redis: Redis) -> None:
-    """Seed the registry where it is empty and create the group; where Redis is away, as soon as it comes."""
-    told = False
+    """Seed an empty model registry and create the consumer group; retry until Redis is available."""
+    is_logged = False
     while True:
         try:
             await _prepare_redis(redis)
         except (RedisError, OSError) as error:
-            if not told:
+            if not is_logged:
                 _log.error("%s (%s)", redis_unavailable(error) or "Redis cannot be used", describe_redis_error(error))
-                told = True
+                is_logged = True
             await asyncio.sleep(_RETRY_SECONDS)
         else:
             return
@@ -253,7 +251,7 @@ async def _prepare_redis(redis: Redis) -> None:
 
 
 async def create_request_group(redis: Redis) -> None:
-    """Create the stream of requests and its consumer group where they are not there."""
+    """Create the request stream and its consumer group unless they exist."""
     try:
         await redis.xgroup_create(REQUEST_STREAM, REQUEST_GROUP, id="0", mkstream=True)
     except ResponseError as error:
@@ -262,26 +260,24 @@ async def create_request_group(redis: Redis) -> None:
 
 
 async def delete_video_keys(redis: Redis, identifier: str, runs: list[str]) -> int:
-    """Delete the video's keys, and no other's whose name begins alike; return how many there were."""
+    """Delete all keys of a video and return their number; keys of a longer identifier are kept."""
     active, _, _, history = named = [f"pipeline:{identifier}:{name}" for name in _VIDEO_KEY_NAMES]
     known = {*runs, *await redis.zrange(history, 0, -1), await redis.hget(active, "request_id")} - {None}
     keys = {*named, *map(run_status_key, known)}
     own_runs = f"{_RUN_PREFIX}pipeline:{identifier}:"
-    async for key in redis.scan_iter(f"{_escape(own_runs)}*", _SCANNED_AT_ONCE):
+    async for key in redis.scan_iter(f"{_escape(own_runs)}*", _SCAN_COUNT):
         if _MILLISECONDS.fullmatch(key.removeprefix(own_runs)):
             keys.add(key)
-    async for key in redis.scan_iter(f"{_JOB_PREFIX}*:{_escape(identifier)}*", _SCANNED_AT_ONCE):
+    async for key in redis.scan_iter(f"{_JOB_PREFIX}*:{_escape(identifier)}*", _SCAN_COUNT):
         if _is_job_of(key, identifier):
             keys.add(key)
     return int(await redis.unlink(*keys))
 
 
 def _is_job_of(key: str, identifier: str) -> bool:
-    """Whether the key is `job:{type}:{video}`, or `job:moment_refinement:{video}:{moment}`."""
     kind, _, rest = key.removeprefix(_JOB_PREFIX).partition(":")
-    return (rest.rpartition(":")[0] if kind == _OF_MOMENT else rest) == identifier
+    return (rest.rpartition(":")[0] if kind == _MOMENT_JOB else rest) == identifier
 
 
 def _escape(text: str) -> str:
-    r"""Escape what a pattern of Redis takes for more than itself: `*`, `?`, `[`, `]` and the backslash."""
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)

@@ -71,7 +71,6 @@ async def open_first(storage: Storage, urls: Sequence[str]) -> AsyncIterator[Ope
 
 
 async def find_clip_file(conn: Connection, video: str, moment: str) -> str:
-    """Return the URL of a moment's clip. Raises `VideoNotFound`, `MomentNotFound` and `ClipNotFound`."""
     place = await MediaRepository(conn).get_clip_location(video, moment)
     if place is None:
         raise VideoNotFound

@@ -38,12 +38,12 @@ async def require_moment_finder(redis: Redis, key: str) -> ModelConfig:
 
 
 async def mask_model_keys(redis: Redis) -> None:
-    """Have the API keys of all models masked in this process; while Redis is away, those that it knows already."""
+    """Load the API keys of all models, so that logs and answers of this process mask them."""
     try:
         async with asyncio.timeout(_REDIS_TIMEOUT):
             await ModelRegistry(redis).list_models()
     except (RedisError, OSError) as error:
-        _log.debug("The API keys of models cannot be read: %s", describe_redis_error(error))
+        _log.debug("Cannot read the API keys of models: %s", describe_redis_error(error))
 
 
 async def find_model(redis: Redis, key: str) -> ModelConfig:

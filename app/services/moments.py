@@ -171,7 +171,6 @@ def find_time_problem(start: float, end: float, duration: float | None) -> str:
 
 
 def describe_overlap(title: str | None, start: float, end: float) -> str:
-    """Describe an overlap; a new moment may touch the times in the message."""
     return f"Moment overlaps with existing moment '{title}' ({_round_down(start)}s - {_round_up(end)}s)"
 
 
@@ -192,7 +191,6 @@ def snap_beside(start: float, end: float, other_start: float, other_end: float) 
 
 
 def _round_down(seconds: float) -> str:
-    """Return the greatest time of few decimals that is still accepted."""
     if seconds > _LONGEST_SECONDS:
         return f"{seconds:.1f}"
     for decimals in (1, 2):

@@ -1,4 +1,4 @@
-"""Provenance: prompts, generation configs, and what was made with them."""
+"""Provenance: prompts, generation configs, and the moments and runs that used them."""
 
 import asyncio
 from dataclasses import replace
@@ -10,7 +10,7 @@ from app.models import GenerationConfig, Prompt
 from app.repositories import GenerationConfigRepository, PromptRepository
 from app.repositories.provenance import MomentWithVideo, PromptSummary, ProvenanceRepository, RunWithVideo
 
-_LARGE_BYTES = 100_000  # what takes longer than a few milliseconds is done beside the event loop
+_LARGE_BYTES = 100_000  # larger documents are masked in a thread
 
 
 async def list_prompts(conn: Connection, limit: int, after: int) -> list[PromptSummary]:
@@ -19,7 +19,6 @@ async def list_prompts(conn: Connection, limit: int, after: int) -> list[PromptS
 
 
 async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
-    """Raises `PromptNotFound`."""
     prompt = await PromptRepository(conn).get(prompt_id)
     if prompt is None:
         raise PromptNotFound
@@ -28,7 +27,6 @@ async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
 
 
 async def list_prompt_moments(conn: Connection, prompt_id: int, limit: int, after: int) -> list[MomentWithVideo]:
-    """Return the moments that were made with any config of the prompt. Raises `PromptNotFound`."""
     moments = await ProvenanceRepository(conn).list_moments(limit, after, prompt_id=prompt_id)
     if not moments:
         await get_prompt(conn, prompt_id)
@@ -36,7 +34,6 @@ async def list_prompt_moments(conn: Connection, prompt_id: int, limit: int, afte
 
 
 async def list_prompt_runs(conn: Connection, prompt_id: int, limit: int, after: int) -> list[RunWithVideo]:
-    """Return the runs that used any config of the prompt. Raises `PromptNotFound`."""
     runs = await ProvenanceRepository(conn).list_runs(limit, after, prompt_id=prompt_id)
     if not runs:
         await get_prompt(conn, prompt_id)
@@ -55,7 +52,6 @@ async def list_generation_configs(
 
 
 async def get_generation_config(conn: Connection, config_id: int) -> GenerationConfig:
-    """Raises `GenerationConfigNotFound`."""
     config = await GenerationConfigRepository(conn).get(config_id)
     if config is None:
         raise GenerationConfigNotFound
@@ -63,7 +59,6 @@ async def get_generation_config(conn: Connection, config_id: int) -> GenerationC
 
 
 async def list_config_moments(conn: Connection, config_id: int, limit: int, after: int) -> list[MomentWithVideo]:
-    """Return the moments that were made with the config. Raises `GenerationConfigNotFound`."""
     moments = await ProvenanceRepository(conn).list_moments(limit, after, config_id=config_id)
     if not moments:
         await get_generation_config(conn, config_id)
@@ -71,7 +66,6 @@ async def list_config_moments(conn: Connection, config_id: int, limit: int, afte
 
 
 async def list_config_runs(conn: Connection, config_id: int, limit: int, after: int) -> list[RunWithVideo]:
-    """Return the runs that used the config. Raises `GenerationConfigNotFound`."""
     runs = await ProvenanceRepository(conn).list_runs(limit, after, config_id=config_id)
     if not runs:
         await get_generation_config(conn, config_id)
@@ -79,10 +73,7 @@ async def list_config_runs(conn: Connection, config_id: int, limit: int, after: 
 
 
 async def read_lineage(conn: Connection, identifier: str) -> bytes:
-    """Return everything that was made of a video, each row once, as a JSON document without secrets.
-
-    A URL that the video came from is shown without its user and its signature. Raises `VideoNotFound`.
-    """
+    """Return a video with all data derived from it as a JSON document, secrets masked. Raises `VideoNotFound`."""
     document = await ProvenanceRepository(conn).read_lineage(identifier)
     if document is None:
         raise VideoNotFound

@@ -24,15 +24,13 @@ Prompt = Annotated[
 
 
 class PipelineOptions(BaseModel):
-    """Options of a full run. `model` stands for both models and `temperature` for both temperatures, where they are not
-    given by themselves. Further fields are ignored.
-    """
+    """Options of a full run. `model` and `temperature` are the defaults of both stages; unknown fields are ignored."""
 
     model: ModelKey | None = None
     generation_model: ModelKey | None = None
     refinement_model: ModelKey | None = None
     temperature: Temperature = 0.7
-    # Factories, because a default would be documented: without them `temperature` counts.
+    # Factories keep a default out of the documentation: `temperature` is the default.
     generation_temperature: Temperature = Field(default_factory=float)
     refinement_temperature: Temperature = Field(default_factory=float)
     min_moment_length: Annotated[Length, Field(ge=10, le=300)] = 60

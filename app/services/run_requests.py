@@ -106,7 +106,6 @@ def mask_prompts(request: RunRequest) -> RunRequest:
 
 
 def conflicting_run(run_type: str, video: str) -> AlreadyRunning:
-    """Return the error that reports a conflicting run."""
     return AlreadyRunning(_CONFLICTS[RunType(run_type)].format(video))
 
 
@@ -119,8 +118,8 @@ class RunFromUrl:
 class RunRequests:
     """Checks and enqueues run requests; the methods return the run's identifier without waiting for the run.
 
-    Each raises `VideoNotFound`, `AlreadyRunning`, and `Precondition` for missing inputs; those with a model raise
-    `ModelNotConfigured`, and `InvalidInput` for contradictory options.
+    Each raises `VideoNotFound` or `MomentNotFound`, `AlreadyRunning`, and `Precondition` for missing inputs; those with
+    a model raise `ModelNotConfigured`, and `InvalidInput` for contradictory options.
     """
 
     def __init__(self, database: Database, storage: Storage, redis: Redis, settings: Settings, notify: Notify) -> None:
@@ -152,7 +151,6 @@ class RunRequests:
         return await self.enqueue(video, RunType.TRANSCRIPT, request)
 
     async def start_generation(self, video: str, request: RunRequest) -> str:
-        """Start moment generation for a video; it replaces moments of earlier generations."""
         _check_limits(request)
         material = await self._get_material(video, RunType.MOMENTS)
         await self._require_audio(video)
@@ -161,7 +159,6 @@ class RunRequests:
         return await self.enqueue(video, RunType.MOMENTS, request)
 
     async def start_refinement(self, video: str, moment: str, request: RunRequest) -> str:
-        """Start the refinement of one moment. Raises `MomentNotFound` too."""
         material = await self._get_material(video, RunType.REFINEMENT, moment)
         if not material.has_moment:
             raise MomentNotFound

@@ -64,22 +64,20 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
     """
     if not is_valid_identifier(video):
         return RunPage([], None)
-    of = ["runs", video, run_type]
-    before = _decode_position(decode_cursor(of, cursor)) if cursor else None
+    list_key = ["runs", video, run_type]
+    before = _decode_position(decode_cursor(list_key, cursor)) if cursor else None
     runs = await RunRepository(conn).list_summaries(video, limit + 1, before, run_type)
     if len(runs) <= limit:
         return RunPage(runs, None)
     last = runs[limit - 1]
-    return RunPage(runs[:limit], encode_cursor(of, [last.started_at.isoformat(), last.id]))
+    return RunPage(runs[:limit], encode_cursor(list_key, [last.started_at.isoformat(), last.id]))
 
 
 async def list_active(conn: Connection, limit: int, after: int) -> list[ActiveRun]:
-    """Return at most `limit` active runs of all videos, with ids above `after`."""
     return await RunRepository(conn).list_active(limit, after)
 
 
 def run_status(run: RunSummary) -> str:
-    """Return the status in the words of the API."""
     if run.status == RunStatus.RUNNING and run.details and run.details.is_waiting:
         return "pending"
     return _STATUSES.get(run.status, _UNKNOWN)
@@ -140,7 +138,6 @@ def _list_stages(run_type: str) -> tuple[Stage, ...]:
 
 
 def current_stage(run: RunSummary) -> str | None:
-    """Return the stage that is running, or that was the last to run."""
     if run.details is not None:
         return last_started_stage(run.details.stages)
     stages = _infer_stages(run)
@@ -230,7 +227,6 @@ async def cancel_runs(conn: Connection, video: str) -> CancelledRuns:
 
 
 async def cancel_pipeline(database: Database, redis: Redis, video: str) -> None:
-    """Cancel every active run of a video. Raises `NothingRuns`."""
     if not is_valid_identifier(video):
         raise _nothing_to_cancel(video)
     async with database.connect() as conn, conn.transaction():
@@ -274,7 +270,6 @@ class RunRetries:
         return await self._enqueue_again(ended)
 
     async def retry_failed(self, identifier: str) -> RetriedRun:
-        """Retry a failed run. Raises `RunNotFound`."""
         async with self._database.connect() as conn:
             ended = await EndedRunRepository(conn).find_ended_run(identifier=identifier)
         if ended is None or ended.status != RunStatus.FAILED:

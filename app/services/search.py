@@ -1,4 +1,4 @@
-"""Search as a user sees it: hits with snippets that are safe to put into a page."""
+"""Full-text search over transcripts and moments, with snippets that are safe as HTML."""
 
 import html
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ from app.repositories.search import (
 )
 from app.services.cursors import decode_cursor, encode_cursor, invalid_cursor
 
-# Segments of a hit that a player may jump to.
+# Segments per hit that a player may jump to.
 _SEGMENTS = 10
-_LARGEST_RANK = 3e38  # what PostgreSQL's `real` holds
+_LARGEST_RANK = 3e38  # PostgreSQL's `real`
 
 Hit = TypeVar("Hit", SearchHit, MomentHit)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult(Generic[Hit]):
-    """A hit; `snippet` is HTML in which only `<mark>` is markup."""
+    """A hit; `snippet` is HTML whose only markup is `<mark>`."""
 
     hit: Hit
     snippet: str
@@ -43,7 +43,7 @@ class SearchResult(Generic[Hit]):
 
 @dataclass(frozen=True, slots=True)
 class SearchPage:
-    """A page of both lists, the best first; no cursor where neither goes on."""
+    """A page of transcript and moment hits, best first; `next_cursor` is None on the last page."""
 
     transcripts: list[SearchResult[SearchHit]]
     moments: list[SearchResult[MomentHit]]
@@ -51,35 +51,33 @@ class SearchPage:
 
 
 async def search(conn: Connection, query: str, filters: SearchFilters, limit: int, cursor: str = "") -> SearchPage:
-    """Return for what a user typed the best `limit` transcripts and the best `limit` moments behind a cursor.
+    """Return the best `limit` transcripts and the best `limit` moments after a cursor.
 
-    Raises `InvalidInput` for what cannot be searched for and for a cursor of another search.
+    Raises `InvalidInput` for an invalid query and for a cursor of another search.
     """
     for name, text in (("q", query), ("video", filters.video), ("language", filters.language)):
         if found := find_control(text or ""):
             raise InvalidInput(f"{name} must not hold the character {found}")
     query, filters = to_nfc(query), replace(filters, video=to_nfc(filters.video) if filters.video else None)
-    of = ["search", query, filters.video, filters.language, filters.min_score]
-    said, titled = _decode_positions(decode_cursor(of, cursor)) if cursor else (FIRST_PAGE, FIRST_PAGE)
+    list_key = ["search", query, filters.video, filters.language, filters.min_score]
+    said, titled = _decode_positions(decode_cursor(list_key, cursor)) if cursor else (FIRST_PAGE, FIRST_PAGE)
     hits = SearchRepository(conn)
-    # One more than the page has, to know whether there is another page.
+    # One more than the page holds, to detect a next page.
     transcripts = await hits.search_transcripts(query, filters, limit + 1, _SEGMENTS, said) if said else []
     moments = await hits.search_moments(query, filters, limit + 1, titled) if titled else []
     places = [_next_position(transcripts, limit), _next_position(moments, limit)]
     return SearchPage(
         [SearchResult(hit, _highlight(hit.snippet)) for hit in transcripts[:limit]],
         [SearchResult(hit, _highlight(hit.snippet)) for hit in moments[:limit]],
-        encode_cursor(of, places) if any(places) else None,
+        encode_cursor(list_key, places) if any(places) else None,
     )
 
 
 def _next_position(hits: Sequence[Hit], limit: int) -> tuple[float, int] | None:
-    """Return the place of the page's last hit, or None where no other comes behind it."""
     return (hits[limit - 1].rank, hits[limit - 1].id) if len(hits) > limit else None
 
 
 def _decode_positions(places: Any) -> list[SearchCursor | None]:
-    """Return where each list goes on, or None where it has ended."""
     if not isinstance(places, list) or len(places) != 2 or not any(places):
         raise invalid_cursor()
     return [_decode_position(place) for place in places]

@@ -1,4 +1,4 @@
-"""The status of the jobs of a video, and feeds of a state that many clients follow."""
+"""Status of a video's jobs, and the feed of a status that many clients follow."""
 
 import asyncio
 import logging
@@ -25,12 +25,12 @@ StoredT = TypeVar("StoredT")
 _log = logging.getLogger(__name__)
 MAX_FOLLOWERS = 1000
 POLL_SECONDS = 1.0
-# Proxies close what is quiet for a minute, and some for half of one.
+# Proxies close idle connections after a minute, some after half a minute.
 KEEP_ALIVE_SECONDS = 15.0
 
 
 class JobState(StrEnum):
-    """What a job can be in; a client asks on until it has completed or failed."""
+    """State of a job. Clients poll until it is completed or failed."""
 
     NOT_STARTED = "not_started"
     PROCESSING = "processing"
@@ -38,7 +38,7 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
-# A job that was cancelled has failed: of whatever else it were, a client would ask for ever.
+# A cancelled job is reported as failed: clients poll until a job has completed or failed.
 _STATES = {
     RunStatus.RUNNING: JobState.PROCESSING,
     RunStatus.COMPLETED: JobState.COMPLETED,
@@ -50,7 +50,7 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """How far a job is that makes many things; those that failed count as processed."""
+    """Counts of a job over many items; failed items count as processed."""
 
     total: int
     processed: int
@@ -59,7 +59,7 @@ class JobProgress:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Times are seconds, `started_at` since 1970."""
+    """Status of a job; times in seconds, `started_at` since 1970."""
 
     state: JobState
     started_at: float | None = None
@@ -72,7 +72,7 @@ _NOT_STARTED = JobStatus(JobState.NOT_STARTED)
 
 
 class JobStatusReader:
-    """The statuses of a video's jobs. Each raises `VideoNotFound`."""
+    """Reads the status of a video's jobs: from the newest run, else from stored results. Raises `VideoNotFound`."""
 
     def __init__(self, database: Database, redis: Redis, storage: Storage) -> None:
         self._database = database
@@ -99,7 +99,6 @@ class JobStatusReader:
         return _run_job_status(stored.run) if stored.run else _stored_job_status(stored.result_created_at)
 
     async def get_refinement(self, video: str, moment: str) -> JobStatus:
-        """Raises `MomentNotFound` too."""
         async with self._database.connect() as conn:
             stored = _require_video(await JobRepository(conn).get_refinement_job(video, moment))
         if not stored.has_moment:
@@ -107,7 +106,6 @@ class JobStatusReader:
         return _run_job_status(stored.run) if stored.run else _stored_job_status(stored.result_created_at)
 
     async def get_clips(self, video: str) -> JobStatus:
-        """The tables do not hold what failed: an original without a clip may have been added since."""
         async with self._database.connect() as conn:
             stored = _require_video(await JobRepository(conn).get_clips_job(video))
         if stored.run is None:
@@ -156,7 +154,7 @@ def _require_video(stored: StoredT | None) -> StoredT:
 
 @dataclass(frozen=True, slots=True)
 class FeedState:
-    """A state in the form it is sent in; nothing comes after the last one."""
+    """A serialised state; after a final one no other follows."""
 
     id: str
     data: bytes
@@ -177,7 +175,7 @@ class _Feed:
 
 
 class StatusFeeds:
-    """Follows states by their keys; nothing is looked up for a key that nobody follows."""
+    """Feeds of states by key; a state is read once for all its followers, and only while there are any."""
 
     def __init__(
         self,
@@ -196,15 +194,15 @@ class StatusFeeds:
         self._feeds: dict[str, _Feed] = {}
 
     async def get_state(self, key: str) -> FeedState:
-        """Return the state as it is now. Raises `TooManyFollowers` where no more can follow what comes after it."""
+        """Return the current state. Raises `TooManyFollowers` if the limit of followers is reached."""
         if sum(feed.followers for feed in self._feeds.values()) >= self._max_followers:
             raise TooManyFollowers
         return await self._read(key)
 
     async def follow(self, key: str, known: FeedState) -> AsyncGenerator[FeedState | None]:
-        """Yield each state that comes after the known one, and None whenever there was none for a while.
+        """Yield each state after the known one, and None as a keep-alive.
 
-        Ends behind the last state, and when the server stops.
+        Ends after the final state, and when the server stops.
         """
         feed = self._subscribe(key)
         try:
@@ -231,7 +229,9 @@ class StatusFeeds:
         feed = self._feeds.get(key)
         if feed is None:
             feed = self._feeds[key] = _Feed()
-            feed.task = asyncio.create_task(self._poll(key, feed), context=Context())  # of no request
+            feed.task = asyncio.create_task(
+                self._poll(key, feed), context=Context()
+            )  # shared by requests, so it belongs to none
         feed.followers += 1
         return feed
 
@@ -251,8 +251,8 @@ class StatusFeeds:
                 await asyncio.sleep(self._poll_seconds)
                 try:
                     state = await self._read(key)
-                except Exception as error:  # whoever follows waits until it can be read again
-                    _log.warning("The state of %r cannot be told now: %s", key, error)
+                except Exception as error:  # followers wait until the next successful read
+                    _log.warning("Cannot read the state of %r: %s", key, error)
                     continue
                 if feed.latest is None or state.id != feed.latest.id:
                     feed.latest = state

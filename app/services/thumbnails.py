@@ -1,4 +1,4 @@
-"""The still pictures of videos and of clips: found where they lie, and made when they are first asked for."""
+"""Thumbnails of videos and clips: stored ones are opened, missing ones are made on demand."""
 
 import asyncio
 import contextlib
@@ -30,17 +30,17 @@ from app.storage import OpenFile, Storage, StoredFile, name_of, thumbnail_folder
 
 _log = logging.getLogger(__name__)
 
-# Decoding keeps a core busy; the rest of a list of cards waits its turn.
+# Decoding keeps a core busy, so a page of cards is decoded a few at a time.
 _WORKERS = 2
-# How long a file that gives no picture is not decoded again, and how many such files are remembered.
+# How long an undecodable file is not decoded again, and how many of them are remembered.
 _FAILURE_SECONDS = 60.0
 _MAX_FAILURES = 10_000
-# How long a storage that cannot keep a picture, or does not give a film, is left alone. Decoding costs more than both.
+# How long no thumbnail is made after a storage failure: decoding is the expensive part.
 _STORAGE_FAILURE_SECONDS = 5.0
 
 
 class Thumbnails:
-    """The pictures of one application. Each is made once, however many ask for it at the same time."""
+    """Opens thumbnails and makes missing ones, each once for all concurrent requests."""
 
     def __init__(self, database: Database, storage: Storage) -> None:
         self._database = database
@@ -49,14 +49,14 @@ class Thumbnails:
         self._tasks: dict[ThumbnailOwner, asyncio.Task[str]] = {}
         self._failures: TTLCache[ThumbnailOwner, None] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
         self._reported: LRUCache[ThumbnailOwner, None] = LRUCache(_MAX_FAILURES)
-        # What a storage raised for a film, and under None what ours raised for a picture.
+        # Storage errors by owner for reading videos, and under None for writing thumbnails.
         self._storage_failures: TTLCache[ThumbnailOwner | None, StorageFull | StorageUnavailable] = TTLCache(
             _MAX_FAILURES, _STORAGE_FAILURE_SECONDS
         )
 
     @asynccontextmanager
     async def open_video(self, identifier: str) -> AsyncIterator[OpenFile]:
-        """Open the picture of a video; one that has none gets it now.
+        """Open the thumbnail of a video; make it if there is none.
 
         Raises `VideoNotFound`, `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
         """
@@ -69,9 +69,9 @@ class Thumbnails:
 
     @asynccontextmanager
     async def open_clip(self, video: str, moment: str) -> AsyncIterator[OpenFile]:
-        """Open the picture of the clip of a moment, as that of a video.
+        """Open the thumbnail of a moment's clip; make it if there is none.
 
-        Raises `MomentNotFound` and `ClipNotFound` too.
+        Raises the errors of `open_video`, `MomentNotFound` and `ClipNotFound`.
         """
         async with self._database.connect() as conn:
             found = await ThumbnailRepository(conn).find_clip_owner(video, moment)
@@ -86,7 +86,7 @@ class Thumbnails:
             yield await self._open_thumbnail(stack, owner, f"{thumbnail_folder(video)}/{name_of(moment)}-")
 
     async def aclose(self) -> None:
-        """Make no more pictures. What is being decoded ends by itself, soon."""
+        """Cancel pending thumbnails; a decoder that is running ends by itself soon."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -95,25 +95,23 @@ class Thumbnails:
 
     async def _open_thumbnail(self, stack: AsyncExitStack, owner: ThumbnailOwner, key: str) -> OpenFile:
         if owner.thumbnail_url is not None:
-            with contextlib.suppress(FileMissing):  # another one is made in its place
+            with contextlib.suppress(FileMissing):  # a new one is made
                 return await stack.enter_async_context(self._storage.opened(owner.thumbnail_url))
         return await stack.enter_async_context(self._storage.opened(await self._join_task(owner, key)))
 
     async def _join_task(self, owner: ThumbnailOwner, key: str) -> str:
-        """Wait for the picture that is being made of an owner, or have it made; who goes away, leaves it to the others.
-
-        Raises `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
-        """
+        """Return the URL of the thumbnail from one shared task; it goes on if this caller is cancelled."""
         self._raise_recent_failure(owner)
         task = self._tasks.get(owner)
         if task is None:
-            task = asyncio.create_task(self._make_thumbnail(owner, key), context=Context())  # of all, so of no request
+            task = asyncio.create_task(
+                self._make_thumbnail(owner, key), context=Context()
+            )  # shared by requests, so it belongs to none
             self._tasks[owner] = task
             task.add_done_callback(lambda done: self._remove_task(owner, done))
         return await asyncio.shield(task)
 
     def _raise_recent_failure(self, owner: ThumbnailOwner) -> None:
-        """Raise what was raised a short while ago."""
         if owner in self._failures:
             raise ThumbnailNotFound
         if failure := self._storage_failures.get(None) or self._storage_failures.get(owner):
@@ -122,12 +120,12 @@ class Thumbnails:
     def _remove_task(self, owner: ThumbnailOwner, task: asyncio.Task[str]) -> None:
         del self._tasks[owner]
         if not task.cancelled():
-            task.exception()  # looked at, even where nobody waits any more
+            task.exception()  # retrieved, or asyncio logs it
 
     async def _make_thumbnail(self, owner: ThumbnailOwner, key: str) -> str:
         async with self._database.connect() as conn:
             url = await ThumbnailRepository(conn).get_url(owner)
-        if url is not None and url != owner.thumbnail_url:  # made since the owner was looked up
+        if url is not None and url != owner.thumbnail_url:  # made in the meantime
             return url
         jpeg = await self._decode_frame(owner)
         with self._remember_storage_failure(owner, None):
@@ -144,21 +142,20 @@ class Thumbnails:
             raise ThumbnailNotFound from None
 
     def _report_failure(self, owner: ThumbnailOwner, error: Exception) -> None:
-        """Log a failure when it is met first: the page that asks is opened again and again."""
         if owner in self._reported:
             return
         self._reported[owner] = None
-        # A file that is not there is told by the run that was to bring it, or by the report of an import.
+        # A missing file is reported by the run that downloads it, or by the importer.
         level = logging.DEBUG if isinstance(error, FileMissing) else logging.WARNING
-        _log.log(level, "No still picture of the %s %r can be made: %s", owner.kind, owner.name, error)
+        _log.log(level, "Cannot make a thumbnail of the %s %r: %s", owner.kind, owner.name, error)
 
     @contextmanager
     def _remember_storage_failure(self, owner: ThumbnailOwner, key: ThumbnailOwner | None) -> Iterator[None]:
         try:
             yield
         except (StorageFull, StorageUnavailable) as error:
-            self._storage_failures[key] = type(error)(str(error))  # without what its traceback holds
-            _log.warning("A still picture of the %s %r cannot be made now: %s", owner.kind, owner.name, error)
+            self._storage_failures[key] = type(error)(str(error))  # without its traceback, which holds references
+            _log.warning("Cannot make a thumbnail of the %s %r now: %s", owner.kind, owner.name, error)
             raise
 
     def _decode_file(self, url: str) -> bytes:
@@ -175,14 +172,14 @@ class Thumbnails:
             return await self._storage.put(key, incoming.path)
 
     async def _write_thumbnail_row(self, owner: ThumbnailOwner, file: StoredFile) -> str:
-        """Return the URL of the owner's picture: this file, or another one that was there first; then this one goes."""
+        """Return the URL of the owner's thumbnail; this file is deleted if another one was stored first."""
         url = None
         try:
             async with self._database.connect() as conn:
                 url = await ThumbnailRepository(conn).replace(owner, file.url, size_in_kb(file.size))
         finally:
             if url != file.url:
-                with contextlib.suppress(VideoMomentsError):  # it is found again when the video is deleted
+                with contextlib.suppress(VideoMomentsError):  # the deletion of the video deletes it
                     await self._storage.delete(file.url)
         if url is None:
             raise ThumbnailNotFound

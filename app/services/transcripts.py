@@ -49,7 +49,6 @@ class Captions:
 
 
 async def read_captions(database: Database, identifier: str, form: CaptionFormat) -> Captions:
-    """Return the captions of a video. Raises `VideoNotFound` and `TranscriptNotFound`."""
     async with database.connect() as conn:
         found = await TranscriptRepository(conn).read_segments_json(identifier)
     if found is None:

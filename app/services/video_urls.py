@@ -1,4 +1,9 @@
-"""Videos that are named by a URL: its canonical form, and the video that it means or becomes."""
+"""Videos by URL: the canonical form of a URL, and the video that it identifies or becomes.
+
+The canonical form drops tracking parameters, and on a few known sites everything but the video itself. All other
+differences are kept, because they may lead to different videos. Host, escapes and default port are normalized
+(RFC 3986, sections 6.2.2 and 6.2.3).
+"""
 
 import hashlib
 import re
@@ -23,8 +28,8 @@ from app.storage import Storage, video_folder
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ESCAPES = re.compile("(?:%[0-9A-Fa-f]{2})+")
-_KEPT = "%!$&'()*+,;=:@/?[]"  # what a path or a query may hold as it is, and the escapes
-# What mail, advertisements and social networks append to any address to recognize who follows it.
+_KEPT = "%!$&'()*+,;=:@/?[]"  # unescaped characters of a path or query, and escapes
+# Parameters that mail, advertisements and social networks append for tracking.
 _TRACKING = re.compile(
     r"(?:utm|mtm|hsa)_\w+|pk_(?:campaign|cid|content|keyword|kwd|medium|source)|fbclid|gclid|gclsrc|dclid|wbraid"
     r"|gbraid|msclkid|yclid|twclid|ttclid|li_fat_id|igsh|igshid|mc_cid|mc_eid|mkt_tok|oly_enc_id|vero_id|s_kwcid|srsltid|ref_src|ref_url|_ga|_gl|_hsenc|_hsmi",
@@ -33,7 +38,7 @@ _TRACKING = re.compile(
 _NAME = r"([\w-]+)/?"
 _YOUTUBE_PATH = re.compile(rf"/(?:shorts|embed|live|v|e|watch)/{_NAME}", re.ASCII)
 _YOUTUBE_PAGES = frozenset({"/watch", "/watch_popup"})
-_NO_VIDEO = frozenset({"videoseries", "live_stream"})  # /embed/… that are lists and channels
+_NO_VIDEO = frozenset({"videoseries", "live_stream"})  # lists and channels under /embed/
 _SHORT_PATH = re.compile(rf"/{_NAME}", re.ASCII)
 _VIMEO_PATH = re.compile(
     r"/(?:video/|channels/[\w-]+/|groups/[\w-]+/videos/|(?:album|showcase)/\d+/video/)?(\d+)(?:/([0-9a-f]+))?/?",
@@ -42,14 +47,14 @@ _VIMEO_PATH = re.compile(
 _DAILYMOTION_PATH = re.compile(r"/(?:embed/)?video/([A-Za-z0-9]+)(?:_[^/]*)?/?")
 _LONGEST_URL = 4096
 _LONGEST_TITLE = 500
-# What a film is called that nobody has named.
+# File names that say nothing about the video.
 _MEANINGLESS_STEMS = frozenset({"video", "clip", "output", "download", "untitled", "temp", "file", "movie", "media"})
 
 
 def canonical_url(url: str) -> str:
-    """Return what all addresses of a video have in common, as a URL. Two videos have never the same."""
+    """Return the canonical form of a URL; different videos never share one."""
     parts = urlsplit(url)
-    if parts.scheme not in _DEFAULT_PORTS:  # the name of an object may hold anything, and stands for itself
+    if parts.scheme not in _DEFAULT_PORTS:  # object names are kept: any difference may matter
         return f"{parts.scheme}{url[len(parts.scheme) :]}"
     if (known := find_known_video(url)) is not None:
         site, video = known
@@ -59,7 +64,7 @@ def canonical_url(url: str) -> str:
 
 
 def find_known_video(url: str) -> tuple[str, str] | None:
-    """Return the site and the video's name there, for an address of a known site whose every form is known."""
+    """Return site and video id for a URL of a known site, else None."""
     parts = urlsplit(url)
     host = (parts.hostname or "").removeprefix("www.")
     if parts.scheme not in _DEFAULT_PORTS or host not in _SITE_READERS:
@@ -70,7 +75,7 @@ def find_known_video(url: str) -> tuple[str, str] | None:
 
 
 def decode_escapes(text: str) -> str:
-    """Return the text of an address with its escaped letters as such, composed; what is escaped in ASCII stays so."""
+    """Return the text with non-ASCII escapes decoded and composed (NFC); other escapes stay."""
     return to_nfc(_ESCAPES.sub(lambda escapes: _decode(unquote_to_bytes(escapes[0])), text))
 
 
@@ -79,7 +84,6 @@ def _decode(data: bytes) -> str:
 
 
 def _keep_escape(character: str) -> str:
-    """Return a character as it is where its escape means the same, else the escape of its byte."""
     if character in _UNRESERVED or (not character.isascii() and not "\udc80" <= character <= "\udcff"):
         return character
     return f"%{ord(character) & 0xFF:02X}"
@@ -101,12 +105,11 @@ def _normalize_path(path: str) -> str:
     path = quote(decode_escapes(path), safe=_KEPT)
     if "/." not in path:
         return path
-    # The first segment is told from a host, which a path that begins with two slashes would name.
+    # The leading dot keeps a path that begins with two slashes from being read as a host.
     return urlsplit(urljoin("http://host/", f"/.{path}")).path
 
 
 def _normalize_query(query: str) -> str:
-    """Return the parameters that may mean something, in their order, with their values letter by letter."""
     normalized = (quote(decode_escapes(field), safe=_KEPT) for field in query.split("&"))
     return "&".join(field for field in normalized if field and not _TRACKING.fullmatch(field.partition("=")[0]))
 
@@ -124,7 +127,7 @@ def _read_short(parts: SplitResult) -> str | None:
 
 
 def _read_vimeo(parts: SplitResult) -> str | None:
-    """Return the number, and behind it the key of a video that is not listed: without that it is not shown."""
+    """Return the number, with the key that an unlisted video needs."""
     match = _VIMEO_PATH.fullmatch(parts.path)
     if match is None:
         return None
@@ -165,7 +168,7 @@ _SITE_READERS: Mapping[str, tuple[str, Callable[[SplitResult], str | None]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ResolvedUrl:
-    """The video of a URL. `is_cached` is whether its film is here; `video_file_url` is where it lies, or will."""
+    """The video of a URL; `is_cached` tells whether its file at `video_file_url` exists already."""
 
     video: str
     video_file_url: str
@@ -177,7 +180,6 @@ class ResolvedUrl:
 
 
 def check_video_url(url: str) -> None:
-    """Raises `InvalidInput` for what nothing can be downloaded from."""
     check_text("video_url", url, _LONGEST_URL)
     try:
         parts = urlsplit(url)
@@ -195,12 +197,11 @@ def check_video_url(url: str) -> None:
 
 
 def hash_url(url: str) -> str:
-    """Return the SHA-256, in hex, of the canonical form of a URL: all addresses of a video have the same."""
     return hashlib.sha256(canonical_url(url).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def identifier_from_url(url: str) -> str:
-    """Return what a video is called after the file that its URL names. Two videos may be called alike."""
+    """Return an identifier derived from the file that a URL names; not unique."""
     if (known := find_known_video(url)) is not None:
         return slugify("-".join(known))
     stem = _url_stem(url)
@@ -210,7 +211,6 @@ def identifier_from_url(url: str) -> str:
 
 
 def title_from_url(url: str) -> str | None:
-    """Return what a video is titled after the file that its URL names, or None where that says nothing."""
     stem = clean_line(unquote(_url_stem(url)))
     if find_known_video(url) is not None or not _is_meaningful_stem(stem):
         return None
@@ -218,7 +218,6 @@ def title_from_url(url: str) -> str | None:
 
 
 def _url_stem(url: str) -> str:
-    """Return the name of a URL's file without its extension; what is escaped in ASCII stays so."""
     return PurePosixPath(decode_escapes(urlsplit(url).path)).stem
 
 
@@ -227,7 +226,7 @@ def _is_meaningful_stem(stem: str) -> bool:
 
 
 def _list_candidate_names(url: str) -> list[str]:
-    """Return what the videos may be called that were added by any form of a URL; a new one gets the first."""
+    """Return the identifiers that forms of the URL may have given a video; a new one gets the first."""
     canonical, known = canonical_url(url), find_known_video(url)
     stems = [PurePosixPath(unquote(urlsplit(each).path)).stem for each in (url, canonical)]
     if known is not None:
@@ -239,15 +238,14 @@ def _list_candidate_names(url: str) -> list[str]:
 async def resolve_url(
     conn: Connection, storage: Storage, url: str, force: bool, preferred_name: str = ""
 ) -> ResolvedUrl:
-    """Return the video of a URL, and where there is none, or `force` asks for another one, add it.
+    """Return the video of a URL; add one if there is none or `force` asks for another.
 
-    A new video is called `preferred_name` where that is given and free, and one of several that is called so is chosen.
-    The connection is in a transaction, which decides: the video appears with it. Whether its film is really here is
-    then told by `check_video_file`.
+    A new video is named `preferred_name` if that is free; among several existing ones, one of that name is preferred.
+    The caller's transaction inserts the row. `check_video_file` verifies that the file exists.
     """
     names, wanted = [*_list_candidate_names(url), *([preferred_name] if preferred_name else [])], canonical_url(url)
     videos = VideoRepository(conn)
-    await videos.lock_source(wanted)  # who asks for the same URL at the same time sees what came of this
+    await videos.lock_source(wanted)  # concurrent requests for one URL get one video
     listed = [known for name in names for known in await videos.list_source_candidates([url, wanted], name)]
     found = [known for known in listed if _is_same_address(known.source_url, wanted)]
     if found and not force:
@@ -260,7 +258,7 @@ async def resolve_url(
 
 
 async def check_video_file(storage: Storage, resolved: ResolvedUrl) -> ResolvedUrl:
-    """Ask the storage whether the film is here. Raises `StorageUnavailable`."""
+    """Return `resolved` with `is_cached` as the storage reports it. Raises `StorageUnavailable`."""
     try:
         await storage.stat(resolved.video_file_url)
     except FileMissing:
@@ -271,7 +269,7 @@ async def check_video_file(storage: Storage, resolved: ResolvedUrl) -> ResolvedU
 def _is_same_address(source_url: str, wanted: str) -> bool:
     try:
         return canonical_url(source_url) == wanted
-    except ValueError:  # what an import found is not always an address
+    except ValueError:  # imported source URLs may be malformed
         return False
 
 
@@ -286,7 +284,7 @@ async def _insert_pending_video(
 ) -> ResolvedUrl:
     while True:
         name = next(names)
-        # No two films share a name, so that none can be lost to the deletion of another.
+        # File names are unique, so that deleting one video never deletes the file of another.
         video_file_url = storage.url_of(f"{video_folder(name)}/{secrets.token_hex(8)}.mp4")
         if await videos.insert_pending(name, url, video_file_url, title_from_url(url)):
             return ResolvedUrl(name, video_file_url, is_cached=False)

@@ -65,7 +65,6 @@ class VideoDetails:
         object.__setattr__(self, "title", clean_line(self.title) or self.title)
 
     def check(self) -> None:
-        """Raises `InvalidInput` for the first value that cannot be stored."""
         check_text("The file's name", self.filename, _LONGEST_FILENAME)
         if self.identifier:
             check_identifier(self.identifier)
@@ -76,7 +75,6 @@ class VideoDetails:
 
     @property
     def derived_identifier(self) -> str:
-        """The identifier from the file name; '' if the name has no letter and no digit."""
         return slugify(self._stem)
 
     @property
@@ -85,7 +83,6 @@ class VideoDetails:
 
     @property
     def extension(self) -> str:
-        """The file name's extension if it is one of a video or audio file, else ''."""
         extension = self._split_name()[1]
         return extension if extension in MEDIA_EXTENSIONS else ""
 
@@ -94,7 +91,6 @@ class VideoDetails:
         return self._split_name()[0]
 
     def _split_name(self) -> tuple[str, str]:
-        """Return stem and extension of the name without folders; `.mp4` has an empty stem."""
         name = self.filename.replace("\\", "/").rpartition("/")[2]
         stem, dot, extension = name.rpartition(".")
         return (stem, f".{extension.lower()}") if dot else (name, "")
@@ -137,7 +133,6 @@ def slugify(stem: str) -> str:
 
 
 def check_text(name: str, text: str, longest: int) -> None:
-    """Raises `InvalidInput` for a text that is too long or has characters that cannot be stored."""
     if len(text) > longest:
         raise InvalidInput(f"{name} must have at most {longest} characters")
     if found := find_control(text):
@@ -195,7 +190,7 @@ class TranscriptDocument:
 
 
 class VideoReader:
-    """The frequent reads of a player. Requests that arrive together share one query."""
+    """The frequent reads of a player; requests that arrive together share one query. Each raises `VideoNotFound`."""
 
     def __init__(self, open_connection: OpenConnection, settings: Settings, audio: AudioIndex) -> None:
         self.audio = audio
@@ -209,32 +204,23 @@ class VideoReader:
         )
 
     async def get_video(self, identifier: str) -> DetailedVideoCard:
-        """Raises `VideoNotFound`."""
         return _require_video(await self._cards.get(identifier))
 
     async def find_video_files(self, identifier: str) -> tuple[str, ...]:
-        """Return the URLs of a video's playable files, the preferred one first and its original file last.
-
-        Raises `VideoNotFound`.
-        """
+        """Return the URLs of a video's playable files, the preferred one first and its original file last."""
         return _require_video(await self._files.get(identifier))
 
     async def list_moments(self, identifier: str) -> list[MomentWithConfig]:
-        """Return the moments in the order they were added. Raises `VideoNotFound`."""
         return _require_video(await self._moments.get(identifier))
 
     async def find_transcript(self, identifier: str) -> TranscriptVersion:
-        """Return the current version of a video's transcript. Raises `VideoNotFound` and `TranscriptNotFound`."""
         key = _require_video(await self._transcript_keys.get(identifier))
         if key.id is None:
             raise TranscriptNotFound
         return key
 
     async def get_transcript(self, identifier: str) -> TranscriptDocument:
-        """Return a video's transcript from the cache, after a look-up of its current version.
-
-        Raises `VideoNotFound` and `TranscriptNotFound`.
-        """
+        """Return a video's transcript from the cache if that is the current version. Raises `TranscriptNotFound`."""
         document = self._documents.get(identifier)
         if document is not None and document.key == await self.find_transcript(identifier):
             return document

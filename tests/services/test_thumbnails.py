@@ -1,4 +1,4 @@
-"""Making still pictures: once for all who ask, over several processes, and beside whatever else happens meanwhile."""
+"""Thumbnails: made once for concurrent requests and processes, and beside other changes."""
 
 import asyncio
 import threading
@@ -250,8 +250,8 @@ async def test_the_log_names_the_video_that_gives_no_picture_as_users_know_it(
     (shelf.folder / "library" / "videos" / "talk.mp4").write_bytes(b"no film any more")
     with pytest.raises(ThumbnailNotFound):
         await url_of_video(shelf.thumbnails, "talk")
-    (line,) = (message for message in caplog.messages if "still picture" in message)
-    assert line.startswith("No still picture of the video 'talk' can be made: ")
+    (line,) = (message for message in caplog.messages if "Cannot make a thumbnail" in message)
+    assert line.startswith("Cannot make a thumbnail of the video 'talk': ")
 
 
 @pytest.mark.parametrize("error", [StorageFull, StorageUnavailable])

@@ -81,7 +81,7 @@ async def test_a_request_that_cannot_become_a_run_is_kept_with_the_reason(
     assert rejected.fields == request_of("unknown")
     assert [run for run, _, _ in await site.runs()] == ["pipeline:demo-talk:1"]
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert warnings == [f"Rejected entry {entry_id} of another program, which is kept: Video not found: unknown"]
+    assert warnings == [f"Rejected entry {entry_id} of another program and stored it: Video not found: unknown"]
 
 
 async def test_what_a_dead_worker_has_settled_and_not_acknowledged_is_only_acknowledged(
