@@ -1,11 +1,11 @@
 """PostgreSQL: the one pool, its connections, queries over them, and migrations from Python."""
 
-from app.database.checkout import Batches, Database, OpenConnection, get_connection, get_db
+from app.database.checkout import BatchLoader, Database, OpenConnection, get_connection, get_db
 from app.database.connection import Connection, connect
 from app.database.pool import close_db, get_pool, init_db
 
 __all__ = [
-    "Batches",
+    "BatchLoader",
     "Connection",
     "Database",
     "OpenConnection",

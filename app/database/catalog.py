@@ -23,7 +23,7 @@ _SCHEMAS = ("public", "library", "pipeline", "search")
 Catalog = dict[str, str]
 """Definitions by the name of the object: `{"column videos.title": "varchar(500)", "schema search": "", …}`."""
 
-# Each gives name and definition. `others` are objects that are not the schema's: of extensions, and Alembic's table.
+# Each returns name and definition. `others` are objects of extensions, and Alembic's table.
 _QUERIES: tuple[LiteralString, ...] = (
     "SELECT 'schema ' || nspname, '' FROM pg_namespace WHERE nspname = ANY (%(schemas)s)",
     """
@@ -115,9 +115,9 @@ _QUERIES: tuple[LiteralString, ...] = (
     """,
 )
 
-# What is restored from a dump is read from what was printed, and may be printed in other words: `x IN ('a', 'b')` of a
-# varchar as an array that is cast, and after that as an array of casts.
-_PRINTED: tuple[LiteralString, ...] = (
+# PostgreSQL may print an expression differently once it was restored from a dump: `x IN ('a', 'b')` of a varchar as a
+# cast array, and then as an array of casts. These statements restore each object from its printed definition.
+_RESTORE_QUERIES: tuple[LiteralString, ...] = (
     """
     SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I, ADD CONSTRAINT %%2$I %%3$s',
                   conrelid::regclass, conname, pg_get_constraintdef(oid))
@@ -150,8 +150,8 @@ _PRINTED: tuple[LiteralString, ...] = (
 def check_database(settings: Settings) -> list[str]:
     """Return how the database of the settings differs from db/schema.sql, one line for each difference.
 
-    The schema is built in a scratch database on the same server, which is always dropped. Raises `DatabaseUnavailable`,
-    and `ConfigurationError` where the user may not create databases.
+    Builds the schema in a scratch database on the same server. Raises `DatabaseUnavailable`, and `ConfigurationError`
+    where the user may not create databases.
     """
     parameters = settings.migration_parameters
     with open_connection(parameters, autocommit=True) as conn:
@@ -162,36 +162,38 @@ def check_database(settings: Settings) -> list[str]:
         ):
             create_schema(scratch)
             wanted = describe_catalog(scratch)
-            _create_again(scratch)
+            _restore_from_definitions(scratch)
             restored = describe_catalog(scratch)
-    return compare({name: _as_created(name, text, wanted, restored) for name, text in found.items()}, wanted)
+    return compare_catalogs(
+        {name: _normalize_restored(name, text, wanted, restored) for name, text in found.items()}, wanted
+    )
 
 
 def create_schema(conn: SyncConnection[Any]) -> None:
-    """Run db/schema.sql in an empty database."""
+    """Create the schema in an empty database from db/schema.sql."""
     with conn.transaction():
         conn.execute(PIN_TRANSACTION, pin_parameters())
         conn.execute(_SCHEMA.read_bytes())
 
 
-def _create_again(conn: SyncConnection[Any]) -> None:
-    """Create what has an expression from what PostgreSQL prints of it, as a dump that is restored does."""
+def _restore_from_definitions(conn: SyncConnection[Any]) -> None:
+    """Create objects with expressions again from their printed definitions, as restoring a dump does."""
     with conn.transaction():
         conn.execute(PIN_TRANSACTION, pin_parameters())
-        for query in _PRINTED:
+        for query in _RESTORE_QUERIES:
             for (statements,) in conn.execute(query, {"schemas": list(_SCHEMAS)}).fetchall():
                 conn.execute(statements)
 
 
-def _as_created(name: str, text: str, wanted: Catalog, restored: Catalog) -> str:
-    """Return `text`, or what the schema has where it differs only by having been printed and read again."""
+def _normalize_restored(name: str, text: str, wanted: Catalog, restored: Catalog) -> str:
+    """Return the schema's definition where `text` is the same one after a restore, else `text`."""
     return wanted[name] if name in wanted and text == restored[name] else text
 
 
 def describe_catalog(conn: SyncConnection[Any]) -> Catalog:
-    """Return the tables of this schema with all that belongs to them, without Alembic's and extensions'."""
+    """Return the definitions of the project's objects, without those of Alembic and of extensions."""
     with conn.transaction():
-        conn.execute(PIN_TRANSACTION, pin_parameters())  # what is in public is then named without its schema
+        conn.execute(PIN_TRANSACTION, pin_parameters())  # so that objects in `public` are named without their schema
         others = conn.execute(
             """
             SELECT objid FROM pg_depend WHERE deptype = 'e'
@@ -202,12 +204,16 @@ def describe_catalog(conn: SyncConnection[Any]) -> Catalog:
         return {name: text for query in _QUERIES for name, text in conn.execute(query, wanted)}
 
 
-def compare(found: Catalog, wanted: Catalog) -> list[str]:
-    """Return one line for each difference, in the order of the objects' names."""
-    return [line for name in sorted(found | wanted) if (line := _difference(name, found.get(name), wanted.get(name)))]
+def compare_catalogs(found: Catalog, wanted: Catalog) -> list[str]:
+    """Return a line for each difference, ordered by name."""
+    return [
+        line
+        for name in sorted(found | wanted)
+        if (line := _describe_difference(name, found.get(name), wanted.get(name)))
+    ]
 
 
-def _difference(name: str, found: str | None, wanted: str | None) -> str | None:
+def _describe_difference(name: str, found: str | None, wanted: str | None) -> str | None:
     if found == wanted:
         return None
     if found is None:
@@ -236,7 +242,7 @@ def _create_scratch(conn: SyncConnection[Any], name: str) -> None:
         ) from None
 
 
-# What is this project's in the schema `public`, which others may use too.
+# The project's objects in the schema `public`, which other projects may use too.
 PUBLIC_TABLES = (
     "videos",
     "transcripts",
@@ -250,8 +256,7 @@ PUBLIC_TABLES = (
 PUBLIC_FUNCTIONS = ("moments_add_if_free", "videos_end")
 OWN_SCHEMAS = ("library", "pipeline", "search")
 
-# Triggers need no right to their functions. The sequence of a serial belongs to its table ('a'), and needs a right of
-# its own.
+# Trigger functions need no privilege. The sequence of a serial depends on its table ('a') and needs its own privilege.
 _READ_CONDITION: LiteralString = """
     WITH needed (schema, is_table, is_allowed) AS (
         SELECT nspname, false, has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'public'
@@ -286,10 +291,11 @@ _READ_CONDITION: LiteralString = """
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """What a database and this role's rights in it are like. Without `has_rights` no table can be used at all.
+class DatabaseCondition:
+    """The revision of a database, and what the connected role may do in it. Without `has_rights` some table is closed.
 
-    `revision` is None where it was never migrated, or may not be read; `closed_schemas` are those where a right lacks.
+    `revision` is None where the database was never migrated, or its revision may not be read; `closed_schemas`
+    are those in which a privilege is missing.
     """
 
     is_read_only: bool
@@ -299,7 +305,7 @@ class Condition:
 
     @property
     def missing_rights(self) -> str:
-        """Return one sentence that says what to grant, or nothing where nothing lacks."""
+        """Return a sentence about the missing privileges; empty where none is missing."""
         if not self.closed_schemas:
             return ""
         schemas = ", ".join(self.closed_schemas)
@@ -309,8 +315,8 @@ class Condition:
         )
 
 
-async def read_database_condition(conn: Connection) -> Condition:
-    """Look at the database. It needs no right in it."""
+async def read_database_condition(conn: Connection) -> DatabaseCondition:
+    """Return the condition of a database; no privilege in it is needed."""
     wanted = {
         "schemas": list(OWN_SCHEMAS),
         "tables": [*PUBLIC_TABLES, "alembic_version"],
@@ -318,4 +324,4 @@ async def read_database_condition(conn: Connection) -> Condition:
     }
     is_read_only, has_rights, closed = await anext(await conn.execute(_READ_CONDITION, wanted))
     revision = None if "public" in closed else await read_revision(conn)
-    return Condition(is_read_only, has_rights, tuple(closed), revision)
+    return DatabaseCondition(is_read_only, has_rights, tuple(closed), revision)

@@ -1,4 +1,4 @@
-"""Connections of the pool for requests: FastAPI dependencies, single blocks, and reads that share one statement."""
+"""Connections for requests: FastAPI dependencies, single blocks, and reads that share a statement."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
@@ -16,17 +16,17 @@ Found = TypeVar("Found")
 
 OpenConnection = Callable[[], AsyncGenerator[Connection]]
 
-# Statements under way at once. While they are, further keys wait and become the next one.
+# Concurrent statements. Keys that arrive meanwhile wait for the next statement.
 _CONCURRENCY = 2
 _KEYS_AT_MOST = 100
 
 
-class Batches(Generic[Key, Found]):
-    """Loads what belongs to a key, together with what others ask for at the same time.
+class BatchLoader(Generic[Key, Found]):
+    """Loads rows by key, with one statement for the keys of concurrent requests.
 
-    A read that is alone is sent at once. Under load the round trip, which costs more than the rows, is shared. What a
-    caller gets was read after it asked, so it sees whatever was committed before. A statement that fails, fails for all
-    who share it; where no connection can be opened, for all who wait.
+    A single read is sent at once. Under load the round trip, which costs more than the rows, is shared. A statement
+    begins after all its calls of `get`, so it sees what was committed before them. An error is raised in all calls that
+    share the statement, and in all that wait where no connection can be opened.
     """
 
     def __init__(
@@ -45,15 +45,14 @@ class Batches(Generic[Key, Found]):
     async def get(self, key: Key) -> Found | None:
         """Return what `load` found for the key, or None.
 
-        Raises `DatabaseUnavailable` where the answer does not come within the pool's timeout, or where as many keys
-        wait as requests may wait for a connection.
+        Raises `DatabaseUnavailable` after the pool's timeout, and where too many keys are waiting.
         """
         if len(self._waiting) >= self._max_waiting:
             raise no_connection_error()
         answer: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((key, answer))
         if len(self._running) < _CONCURRENCY:
-            task = asyncio.create_task(self._run(), context=Context())  # of all who share it, so of no request
+            task = asyncio.create_task(self._run(), context=Context())  # not that of one request
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         try:
@@ -66,12 +65,12 @@ class Batches(Generic[Key, Found]):
         while self._waiting:
             batch = [each for each in self._waiting[:_KEYS_AT_MOST] if not each[1].done()]
             del self._waiting[:_KEYS_AT_MOST]
-            if not batch:  # all of them went away
+            if not batch:  # all callers were cancelled
                 continue
             try:
                 found = await self._read([*dict.fromkeys(key for key, _ in batch)])
             except BaseException as error:
-                if isinstance(error, DatabaseUnreachable):  # as long as it was waited for, nothing can be read
+                if isinstance(error, DatabaseUnreachable):  # the other keys would wait in vain
                     batch += self._waiting
                     self._waiting.clear()
                 for _, answer in batch:
@@ -90,30 +89,30 @@ class Batches(Generic[Key, Found]):
 
 
 class Database:
-    """Hands out connections, each for one `async with` block: none is held while a file is read or sent."""
+    """Gives each `async with` block a connection, so that none is held while a file is read or sent."""
 
     def __init__(self, open_connection: OpenConnection) -> None:
         self._open_connection = open_connection
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
-        """Give a connection in autocommit; a write opens a transaction on it."""
+        """Yield a connection in autocommit mode; a write begins a transaction on it."""
         async with aclosing(self._open_connection()) as connections:
             yield await anext(connections)
-            await anext(connections, None)  # ends as after an endpoint that returned, not as after one that failed
+            await anext(connections, None)  # commits, as after an endpoint that returned
 
 
 async def get_db() -> AsyncGenerator[Connection]:
-    """Give a connection in a transaction: committed when the endpoint returns, rolled back when it raises.
+    """Yield a connection in a transaction, which is committed when the endpoint returns and rolled back when it raises.
 
-    Depend on it with `scope="function"`, so that the commit happens before the answer is sent.
+    Use it with `scope="function"`, so that the commit happens before the response is sent.
     """
     async with get_pool().connection() as conn, conn.transaction():
         yield conn
 
 
 async def get_connection() -> AsyncGenerator[Connection]:
-    """Give a connection in autocommit: a statement is a transaction of its own, and one round trip."""
+    """Yield a connection in autocommit mode, where a read costs one round trip."""
     pool = get_pool()
     conn = await pool.getconn()
     try:

@@ -33,11 +33,10 @@ PINNED: Mapping[str, str] = {
     "gin_fuzzy_search_limit": "0",
 }
 
-# A PgBouncer sets these on whatever server connection a client gets; any other one would stay behind for the next
-# client. https://www.pgbouncer.org/features.html
+# PgBouncer restores these for each client; any other setting would leak to the next client. https://www.pgbouncer.org/features.html
 _TRACKED_BY_POOLERS = ("client_encoding", "TimeZone", "DateStyle", "standard_conforming_strings")
 
-# A pooler makes up the process id that a client gets when it connects.
+# Behind a pooler, the process id that was sent to the client is not that of the server process.
 PIN_SESSION: LiteralString = """
     SELECT pg_backend_pid() <> %(pid)s, (
         SELECT count(set_config(name, value, false))
@@ -47,7 +46,7 @@ PIN_SESSION: LiteralString = """
           AND (pg_backend_pid() = %(pid)s OR name = ANY (%(tracked)s))
     )
 """
-"""Returns whether a pooler is in between, and sets what can be set for a session. Some settings may not exist."""
+"""Returns whether the connection is pooled, and sets what can be set for a session. Some settings may not exist."""
 
 PIN_TRANSACTION: LiteralString = """
     SELECT count(set_config(name, value, true))
@@ -56,7 +55,7 @@ PIN_TRANSACTION: LiteralString = """
     WHERE setting <> value
 """
 
-# Through a pooler a transaction has what a new session of the role has, so it is looked at instead.
+# Behind a pooler, transactions have the settings of the role, which cannot be pinned: check them instead.
 FIND_UNSUITABLE: LiteralString = """
     SELECT name, value
     FROM unnest(%(names)s::text[], %(values)s::text[]) AS wanted (name, value)
@@ -78,7 +77,7 @@ FIND_UNSUITABLE: LiteralString = """
 def pin_parameters(
     backend_pid: int = 0, *, forced: Mapping[str, str] = {}, optional: Mapping[str, str] = {}
 ) -> dict[str, Any]:
-    """Return the parameters of the statements above; where the address sets one of `optional`, that one wins."""
+    """Return the parameters of the statements above; `optional` settings do not override those of the URL."""
     settings = {**PINNED, **forced, **optional}
     return {
         "pid": backend_pid,
@@ -90,7 +89,7 @@ def pin_parameters(
 
 
 def describe_unsuitable(found: list[tuple[str, str]], user: str, database: str) -> str:
-    """Return one sentence on settings that hold for every transaction through a pooler and must be others."""
+    """Return a sentence about settings of the role that are unsuitable behind a pooler."""
     changes = ", ".join(f"{name} = '{value}'" for name, value in found)
     return (
         "behind a connection pooler the settings of the role hold and these are needed: "
@@ -100,10 +99,10 @@ def describe_unsuitable(found: list[tuple[str, str]], user: str, database: str) 
 
 Connection = AsyncConnection[TupleRow]
 
-_statements = logging.getLogger("app.database.statements")
+_statement_log = logging.getLogger("app.database.statements")
 
-# A peer that has silently gone looks alive for a minute: 30 s until the first probe, then three, 10 s apart. While it
-# owes an answer there are no probes, and the last option (in milliseconds) says the same.
+# A vanished peer is detected after a minute: 30 s until the first probe, then three, 10 s apart. While data is
+# unacknowledged there are no probes, and the last option (in milliseconds) sets the same limit.
 _KEEPALIVE = {
     "keepalives": 1,
     "keepalives_idle": 30,
@@ -114,7 +113,7 @@ _KEEPALIVE = {
 
 
 class LoggedCursor(AsyncCursor[TupleRow]):
-    """A cursor that logs each statement with its time in milliseconds, and never its parameters."""
+    """A cursor that logs each statement with its duration, without parameters."""
 
     async def execute(self, query: Any, *args: Any, **options: Any) -> Self:
         with _logged(query):
@@ -146,11 +145,11 @@ def connection_options(settings: Settings) -> dict[str, Any]:
 
 
 async def configure_connection(conn: AsyncConnection[Any], settings: Settings) -> None:
-    """Pin the settings of the session, after its start, because a PgBouncer refuses start-up options.
+    """Pin the settings of a session after its start, because PgBouncer refuses startup options.
 
-    The limits that the URL sets stay. Through a pooler nothing is set that would stay behind for its next client, and
-    prepared statements are off unless the settings ask for them. Raises `psycopg.OperationalError` where the pooler's
-    connections have settings that this code cannot work with.
+    Limits in the URL are kept. Behind a pooler nothing is set that would leak to its next client, and prepared
+    statements are off unless enabled by the settings. Raises `psycopg.OperationalError` where the settings of the
+    pooler's connections are unsuitable.
     """
     set_json_dumps(_dump_json, conn)
     set_json_loads(orjson.loads, conn)
@@ -177,7 +176,7 @@ async def _refuse_unsuitable_pooler(conn: AsyncConnection[Any]) -> None:
 
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[Connection]:
-    """Open one connection outside the pool, for the command line.
+    """Open a connection outside the pool, for the command line.
 
     Raises `psycopg.Error`, and `DatabaseUnavailable` for a database of another encoding.
     """
@@ -188,7 +187,7 @@ async def connect(settings: Settings) -> AsyncIterator[Connection]:
 
 
 def check_encoding(conn: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
-    """Raise `DatabaseUnavailable` where the database cannot hold any text. It costs no round trip."""
+    """Raise `DatabaseUnavailable` where the encoding is not UTF-8. It costs no round trip."""
     encoding = conn.pgconn.parameter_status(b"server_encoding")
     if encoding not in (None, b"UTF8"):
         raise DatabaseUnavailable(
@@ -202,10 +201,10 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _dump_json(value: Any) -> bytes:
-    """Write JSON. Raises `psycopg.DataError` for NaN, infinity, half a surrogate and integers beyond 64 bits."""
+    """Serialize JSON. Raises `psycopg.DataError` for NaN, infinity, lone surrogates and integers beyond 64 bits."""
     try:
         text = orjson.dumps(value)
-        if b"null" in text:  # orjson's word for NaN and infinity too
+        if b"null" in text:  # orjson writes NaN and infinity as null
             json.dumps(value, allow_nan=False, default=str)
     except (TypeError, ValueError) as error:
         raise psycopg.DataError(f"cannot be written as JSON: {error}") from None
@@ -218,10 +217,10 @@ def _logged(query: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        _statements.info("%s [%.1f ms]", _text(query), (time.perf_counter() - started) * 1000)
+        _statement_log.info("%s [%.1f ms]", _format_query(query), (time.perf_counter() - started) * 1000)
 
 
-def _text(query: str | bytes | sql.Composable) -> str:
+def _format_query(query: str | bytes | sql.Composable) -> str:
     if isinstance(query, bytes):
         query = query.decode()
     return " ".join((query if isinstance(query, str) else query.as_string(None)).split())

@@ -1,4 +1,4 @@
-"""From what PostgreSQL reports to what the project calls it: SQLSTATEs and constraint names, in one place."""
+"""Errors of PostgreSQL as domain errors, by SQLSTATE and by constraint name."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from app.core.errors import (
 )
 from app.core.postgres_url import describe_database
 
-# What a violated constraint means to a user. Every named UNIQUE, key and CHECK that input can reach is here.
+# The error for each violated constraint: every named UNIQUE, key and CHECK that input can violate.
 _VIOLATIONS: Mapping[str, VideoMomentsError] = {
     "videos_identifier_key": Conflict("A video with this id exists already"),
     "videos_duration_seconds_check": InvalidInput("duration_seconds must be a finite number, 0 or more"),
@@ -49,25 +49,25 @@ _VIOLATIONS: Mapping[str, VideoMomentsError] = {
     "pipeline_history_generation_config_id_fkey": NotFound("Generation config not found"),
 }
 
-# Classes 08 connection, 53 out of resources, 57 stopped by an operator or a time limit, 58 a failure of the system, XX0
-# damaged data; 25P03 idle in transaction; 40001 and 40P01 lost a race, 55P03 waited too long for a lock; 26000 and
-# 42P05 a prepared statement that is gone, or there already.
+# Classes 08 connection, 53 insufficient resources, 57 operator intervention or timeout, 58 system error, XX0 corrupted
+# data; 25P03 idle in transaction; 40001 serialization failure, 40P01 deadlock, 55P03 lock timeout; 26000 and 42P05 a
+# prepared statement that is missing, or exists already.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _UNAVAILABLE = re.compile(r"08...|53...|57...|58...|XX00[12]|25P03|26000|40001|40P01|42P05|55P03")
 _NOT_MIGRATED = re.compile(r"42P01|42703|42883|3F000")
 _READ_ONLY = "25006"  # a standby, or `default_transaction_read_only`
 _NO_RIGHT = "42501"
-_LIMIT_EXCEEDED = "54000"  # a tsvector holds a megabyte, which no speech fills; nothing else here has such a limit
-# What the session cannot recover from, though other statements on it may succeed: its server became a standby, stops,
-# or has lost a prepared statement.
+_LIMIT_EXCEEDED = "54000"  # of a tsvector, one megabyte; nothing else here has such a limit
+# Errors after which a session must not be used again, though other statements may succeed: its server became a standby,
+# is stopping, or has lost a prepared statement.
 _LOST_SESSION = re.compile(r"08...|57P0[1-5]|25P03|25006|26000|42P05")
 
 
 READ_ONLY = "The database is read-only, it takes no changes"
 BUSY = "The database is busy, try again"
 
-# Sentences for clients about a connection that cannot be opened: without host, user and database. Such an error has no
-# SQLSTATE, only a text, and one of the server's in another language gets the general sentence.
+# Messages for clients about failed connections, without host, user and database. Such an error has no SQLSTATE, only a
+# text; one that no pattern matches, for example in another language, gets the general message.
 _UNREACHABLE: tuple[tuple[str, str], ...] = (
     (
         r"Connection refused|No such file|time(?:out|d out)|resolve host|route to host|unreachable"
@@ -85,7 +85,7 @@ _UNREACHABLE: tuple[tuple[str, str], ...] = (
 
 
 def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
-    """Return what `error` means, or None for a defect of this code."""
+    """Return the domain error for an error of PostgreSQL; None for a defect of this code."""
     if isinstance(error, PoolTimeout | TooManyRequests):
         return DatabaseUnavailable(BUSY)
     state = error.sqlstate or ""
@@ -109,12 +109,12 @@ def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
 
 
 def is_session_lost(error: psycopg.Error) -> bool:
-    """Return whether the session that raised `error` must be closed, and other old ones checked."""
+    """Return whether the session must be closed after `error`, and other old ones checked."""
     return bool(_LOST_SESSION.fullmatch(error.sqlstate or "")) or _is_stale_plan(error)
 
 
 def describe_database_failure(error: psycopg.Error, parameters: Mapping[str, str]) -> str | None:
-    """Return one sentence for an operator, with PostgreSQL's own reason; None for a defect of this code."""
+    """Return a sentence for operators, with PostgreSQL's reason; None for a defect of this code."""
     expected = domain_error(error)
     reason = error.diag.message_primary or str(error).partition("\n")[0]
     if error.sqlstate is None and not isinstance(error, PoolTimeout | TooManyRequests | PoolClosed):
@@ -126,7 +126,7 @@ def describe_database_failure(error: psycopg.Error, parameters: Mapping[str, str
 
 
 def connection_error(error: psycopg.Error, parameters: Mapping[str, str]) -> DatabaseUnavailable:
-    """Return one sentence for a connection that could not be opened: PostgreSQL's or libpq's reason, without hints."""
+    """Return the error for operators about a failed connection, with the reason of PostgreSQL or libpq."""
     text = str(error).strip() or type(error).__name__
     reasons = re.findall(r"(?:FATAL|ERROR):\s*(.+)", text) or re.findall(r"failed: (?!connection to)(.+)", text)
     reason = (error.diag.message_primary or (reasons[-1] if reasons else text.splitlines()[0])).strip().rstrip(".")
@@ -136,8 +136,8 @@ def connection_error(error: psycopg.Error, parameters: Mapping[str, str]) -> Dat
     return DatabaseUnavailable(f"Cannot connect to {describe_database(parameters)}: {reason}{advice}")
 
 
-def unreachable(error: Exception) -> DatabaseUnreachable:
-    """Return one sentence for a client on a connection that could not be opened; the log has PostgreSQL's reason."""
+def unreachable_error(error: Exception) -> DatabaseUnreachable:
+    """Return the error for clients about a failed connection; the log has the reason."""
     text = str(error).partition("\nMultiple connection attempts")[0] or type(error).__name__
     for pattern, sentence in _UNREACHABLE:
         if re.search(pattern, text, re.IGNORECASE):
@@ -146,5 +146,5 @@ def unreachable(error: Exception) -> DatabaseUnreachable:
 
 
 def _is_stale_plan(error: psycopg.Error) -> bool:
-    """Return whether a prepared statement was made before a migration; its text in the log may be translated."""
+    """Return whether a prepared statement is older than a migration. The message may be translated, the source not."""
     return error.sqlstate == "0A000" and error.diag.source_function == "RevalidateCachedQuery"

@@ -28,11 +28,11 @@ _log = logging.getLogger(__name__)
 
 _INI = Path(__file__).resolve().parents[2] / "alembic.ini"
 
-# "videomom" as a number: any value that other users of the same database do not take.
+# "videomom" as a number: a key that other users of the database do not use.
 _LOCK_KEY = int.from_bytes(b"videomom")
 _LOCK_WAIT_SECONDS = 600.0
 _LOCK_POLL_SECONDS = 0.2
-# How long a pooler may take to give the upgrade a connection besides the one that holds the lock.
+# How long an upgrade behind a pooler waits for a second connection, besides that of the lock.
 _SECOND_CONNECTION_SECONDS = 30.0
 _POOLER_RETRY_SECONDS = 20.0
 
@@ -46,19 +46,19 @@ def upgrade() -> None:
 
 
 def downgrade_to_base() -> None:
-    """Take everything that migrations have made out of the database of the process's settings."""
+    """Revert all migrations of the database of the process's settings."""
     command.downgrade(Config(_INI), "base")
 
 
 @cache
 def code_revisions() -> tuple[str, ...]:
-    """Return this code's revisions, the head first."""
+    """Return the revisions of this code, head first."""
     scripts = ScriptDirectory.from_config(Config(_INI))
     return tuple(script.revision for script in scripts.walk_revisions())
 
 
 async def read_revision(conn: Connection) -> str | None:
-    """Return the revision a database is at, or None where it was never migrated."""
+    """Return the revision of a database; None where it was never migrated."""
     cursor = await conn.execute("SELECT to_regclass('public.alembic_version')")
     if (await cursor.fetchone()) == (None,):
         return None
@@ -67,7 +67,7 @@ async def read_revision(conn: Connection) -> str | None:
 
 
 def read_database_revision(settings: Settings) -> str | None:
-    """Return the revision of the settings' database, or None where it was never migrated."""
+    """Return the revision of the settings' database; None where it was never migrated."""
     with open_connection(settings.migration_parameters, autocommit=True) as conn:
         return _read_revision(conn)
 
@@ -80,7 +80,7 @@ def open_connection(
     answer_seconds: float | None = None,
     any_encoding: bool = False,
 ) -> SyncConnection[Any]:
-    """Open a blocking connection with pinned settings and `limits`. Raises `DatabaseUnavailable`: one sentence."""
+    """Open a blocking connection with pinned settings and `limits`. Raises `DatabaseUnavailable`."""
     with ExitStack() as unless_pinned:
         try:
             conn = unless_pinned.enter_context(closing(_connect(parameters, autocommit)))
@@ -97,14 +97,14 @@ def open_connection(
 
 
 def is_pooled(conn: SyncConnection[Any]) -> bool:
-    """Whether a pooler is in between, which makes up the process id that a client gets."""
+    """Return whether a pooler is in between, which shows by the process id."""
     return conn.execute("SELECT pg_backend_pid()").fetchone() != (conn.info.backend_pid,)
 
 
 def create_database(settings: Settings) -> bool:
     """Create the database of the settings; False where it exists already. Raises `DatabaseUnavailable`.
 
-    Where it exists the user needs a right to connect to it and no other: not to `postgres`, not to create databases.
+    Where it exists the user needs the privilege to connect to it and no other, neither on `postgres` nor CREATEDB.
     """
     parameters = settings.migration_parameters
     failure = _try_to_connect(parameters)
@@ -113,7 +113,7 @@ def create_database(settings: Settings) -> bool:
     with _connection_beside(parameters, failure) as conn:
         found = conn.execute("SELECT FROM pg_database WHERE datname = %s", [parameters["dbname"]]).fetchone()
         if found is not None and not is_pooled(conn) and (failure := _try_to_connect(parameters)):
-            raise connection_error(failure, parameters)  # else another command has just created it
+            raise connection_error(failure, parameters)  # otherwise another command has just created it
         is_new = found is None and _create(conn, parameters["dbname"])
     _wait_for_pooler(parameters)
     return is_new
@@ -122,7 +122,7 @@ def create_database(settings: Settings) -> bool:
 def open_migration_connection(settings: Settings) -> SyncConnection[Any]:
     """Open Alembic's connection.
 
-    Raises `DatabaseUnavailable` where a pooler gives none beside that of the lock, and where there is no schema public.
+    Raises `DatabaseUnavailable` where a pooler has no second connection, and where the schema `public` is missing.
     """
     conn = open_connection(
         settings.migration_parameters, _migration_limits(settings), answer_seconds=_SECOND_CONNECTION_SECONDS
@@ -137,20 +137,20 @@ def open_migration_connection(settings: Settings) -> SyncConnection[Any]:
 
 
 def pin_migration_transaction(conn: SyncConnection[Any], settings: Settings) -> None:
-    """Pin the settings of the transaction that begins: no time limit but that of the setting for locks.
+    """Pin the settings of the current transaction, with no time limit but the lock timeout.
 
-    Nothing of a session is needed, so that each transaction may run on another server connection of a pooler.
+    They are not those of a session, because a pooler may run each transaction on another server connection.
     """
     conn.execute(PIN_TRANSACTION, pin_parameters(forced=_migration_limits(settings)))
 
 
 @contextmanager
 def hold_migration_lock(settings: Settings) -> Iterator[None]:
-    """Wait until no other upgrade runs, and keep others waiting inside the block.
+    """Hold an advisory lock in the block, so that one upgrade runs at a time.
 
-    The lock belongs to a transaction, which a pooler keeps on one server connection and which leaves nothing behind.
-    It is on a connection of its own, because CREATE INDEX CONCURRENTLY cannot run in a transaction, and polled for: a
-    statement that waits has a snapshot, for which that command would wait in turn.
+    The lock is that of a transaction, which a pooler keeps on one server connection. It has its own connection, because
+    CREATE INDEX CONCURRENTLY cannot run in a transaction, and is polled: a waiting statement has a snapshot, which that
+    command would wait for.
     """
     with open_connection(settings.migration_parameters) as conn:
         conn.isolation_level = IsolationLevel.READ_COMMITTED  # without a snapshot between two statements
@@ -170,7 +170,7 @@ def hold_migration_lock(settings: Settings) -> Iterator[None]:
 def refuse_unknown_revision(conn: SyncConnection[Any], scripts: ScriptDirectory) -> None:
     """Raise `DatabaseAhead` where the database has a revision that these scripts do not know."""
     revision = _read_revision(conn)
-    conn.rollback()  # a migration may need the table of revisions for itself
+    conn.rollback()  # a migration may need an exclusive lock on the table of revisions
     if revision not in (None, *(script.revision for script in scripts.walk_revisions())):
         raise DatabaseAhead(
             f"The database is at revision {revision}, which this version of the code does not know: run a newer one"
@@ -188,7 +188,7 @@ def _connect(parameters: Mapping[str, str], autocommit: bool = False) -> SyncCon
 
 @contextmanager
 def _answer_within(conn: SyncConnection[Any], seconds: float | None) -> Iterator[None]:
-    """Cut the connection, and raise `DatabaseUnavailable`, where the block takes longer; None is no limit."""
+    """Close the socket, and raise `DatabaseUnavailable`, where the block takes longer; None is no limit."""
     with socket.socket(fileno=os.dup(conn.fileno())) as line:
         timer = threading.Timer(seconds or 0, line.shutdown, [socket.SHUT_RDWR])
         if seconds is not None:
@@ -215,10 +215,10 @@ def _try_to_connect(parameters: Mapping[str, str]) -> psycopg.OperationalError |
 
 
 def _connection_beside(parameters: Mapping[str, str], failure: psycopg.OperationalError) -> SyncConnection[Any]:
-    """Open a connection to the database `postgres`, to see whether the other one exists.
+    """Open a connection to the database `postgres`, to find out whether the other one exists.
 
-    A connection that failed has no SQLSTATE, only a text, which is in the server's language, and a pooler that has
-    just failed to reach a database says nothing for a while. Raises for `failure` where that tells more.
+    The failed connection does not tell: its error has no SQLSTATE, only a text in the server's language. Where
+    `postgres` is unreachable too, the more specific of the two errors is raised.
     """
     try:
         return open_connection({**parameters, "dbname": "postgres"}, autocommit=True, any_encoding=True)
@@ -229,7 +229,7 @@ def _connection_beside(parameters: Mapping[str, str], failure: psycopg.Operation
 
 
 def _wait_for_pooler(parameters: Mapping[str, str]) -> None:
-    """Return when the database can be reached: a PgBouncer does not try again for 15 s after a login failed."""
+    """Wait until the database is reachable: PgBouncer does not retry for 15 s after a failed login."""
     deadline = time.monotonic() + _POOLER_RETRY_SECONDS
     while time.monotonic() < deadline:
         with suppress(psycopg.OperationalError):
@@ -242,7 +242,7 @@ def _create(conn: SyncConnection[Any], name: str) -> bool:
     statement = sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0")
     try:
         conn.execute(statement.format(sql.Identifier(name)))
-    except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # another made it at the same time
+    except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # created concurrently
         return False
     except psycopg.errors.InsufficientPrivilege:
         raise DatabaseUnavailable(f"{conn.info.user} may not create databases: ask for {name}") from None
@@ -258,7 +258,7 @@ def _read_revision(conn: SyncConnection[Any]) -> str | None:
 
 def _try_lock(conn: SyncConnection[Any], settings: Settings) -> bool:
     pin_migration_transaction(conn, settings)
-    # Without parameters, so that it is a simple query: the portal of an extended one keeps its snapshot.
+    # Without parameters it is a simple query: the portal of an extended query keeps its snapshot.
     statement = sql.SQL("SELECT pg_try_advisory_xact_lock({})").format(_LOCK_KEY)
     row = conn.execute(statement).fetchone()
     return bool(row and row[0])
@@ -273,10 +273,10 @@ _OBJECTS_QUERY = """
     ORDER BY 1
 """
 
-_LEAVE_SECONDS = 5.0  # for a connection that was closed, whose process ends a little later
+_DISCONNECT_SECONDS = 5.0  # for a closed connection whose server process ends a little later
 _CLIENT_POLL_SECONDS = 0.05
 
-# A user without further rights sees of others' sessions these columns alone; autovacuum has no user.
+# Without further privileges only these columns of other sessions are visible; autovacuum has no user.
 _CLIENTS_QUERY = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND usesysid IS NOT NULL AND pid <> pg_backend_pid()
@@ -284,9 +284,9 @@ _CLIENTS_QUERY = """
 
 
 def empty_database(conn: SyncConnection[Any]) -> None:
-    """Take the schema of a migrated database without rows away.
+    """Drop the schema of a migrated database that has no rows, so that a backup can be restored into it.
 
-    Raises `Conflict` where there is anything else, and where a client is connected, who might add rows meanwhile.
+    Raises `Conflict` where there are rows or other objects, and where a client is connected, which might add rows.
     """
     objects = conn.execute(_OBJECTS_QUERY).fetchall()
     full = next((name for name, has_rows in objects if has_rows and _has_rows(conn, name)), None)
@@ -304,7 +304,7 @@ def empty_database(conn: SyncConnection[Any]) -> None:
 
 
 def _refuse_clients(conn: SyncConnection[Any]) -> None:
-    deadline = time.monotonic() + _LEAVE_SECONDS
+    deadline = time.monotonic() + _DISCONNECT_SECONDS
     while (count := _count_clients(conn)) and time.monotonic() < deadline:
         time.sleep(_CLIENT_POLL_SECONDS)
     if count:

@@ -1,4 +1,4 @@
-"""The connection pool of the process, and how it waits through an outage of PostgreSQL."""
+"""The connection pool of the process, and what it does while PostgreSQL is down."""
 
 import asyncio
 import logging
@@ -20,20 +20,19 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from app.core.config import Settings, get_settings
 from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
 from app.database.connection import check_encoding, configure_connection, connection_options
-from app.database.errors import BUSY, connection_error, is_session_lost, unreachable
+from app.database.errors import BUSY, connection_error, is_session_lost, unreachable_error
 
 _log = logging.getLogger(__name__)
 
-# How long a request waits for a connection in an outage: longer than the second between two attempts to open one, so
-# that a request that comes when PostgreSQL is back is served.
-_PATIENCE_SECONDS = 1.5
+# How long a request waits for a connection in an outage: longer than the second between two attempts to connect, so
+# that a request that arrives when PostgreSQL is up again is served.
+_OUTAGE_WAIT_SECONDS = 1.5
 
 
 class Outage:
-    """What the latest attempt to open a connection failed with, and the requests that wait for one meanwhile.
+    """The error of the latest attempt to connect, and the requests that wait for a connection meanwhile.
 
-    `has_connections` returns whether the pool has any, in use or idle: then a request waits for one of them, as for a
-    busy pool.
+    `has_connections` returns whether the pool has any, in use or idle: then a request waits as for a busy pool.
     """
 
     def __init__(self, settings: Settings, has_connections: Callable[[], bool]) -> None:
@@ -45,57 +44,57 @@ class Outage:
 
     @property
     def reason(self) -> DatabaseUnreachable | None:
-        """Return one sentence that a user may read, or None where the latest attempt succeeded."""
-        return unreachable(self._error) if self._error is not None else None
+        """Return the error for clients; None where the latest attempt succeeded."""
+        return unreachable_error(self._error) if self._error is not None else None
 
     def begin(self, error: Exception) -> None:
-        """Note an attempt that failed: requests that no connection can serve wait no longer than their patience."""
+        """Store a failed attempt, and shorten the wait of requests where the pool has no connection."""
         self._error = error
         is_hopeless = not self._has_connections()
         for limit, asked_at in self._waiting.items():
             if not limit.expired():
-                limit.reschedule(asked_at + _PATIENCE_SECONDS if is_hopeless else None)
+                limit.reschedule(asked_at + _OUTAGE_WAIT_SECONDS if is_hopeless else None)
 
     def end(self) -> None:
-        """Note an attempt that succeeded."""
+        """Clear the error after an attempt that succeeded, and lift the limits of waiting requests."""
         self._error = None
         for limit in self._waiting:
             if not limit.expired():
                 limit.reschedule(None)
         if self._is_reported:
             self._is_reported = False
-            _log.warning("PostgreSQL takes connections again")
+            _log.warning("PostgreSQL accepts connections again")
 
     def report(self) -> None:
-        """Log why no connection can be opened, once in an outage."""
+        """Log the error, once for each outage."""
         if isinstance(self._error, psycopg.Error) and not self._is_reported:
             self._is_reported = True
             _log.error("%s; trying again every second", connection_error(self._error, self._parameters))
 
     @asynccontextmanager
     async def limit_wait(self) -> AsyncIterator[None]:
-        """Cut the block where it waits for a connection that no attempt opens. Raises `DatabaseUnreachable`."""
+        """Limit the time that the block waits for a connection in an outage. Raises `DatabaseUnreachable`."""
         asked_at = asyncio.get_running_loop().time()
         is_hopeless = self._error is not None and not self._has_connections()
         try:
-            async with asyncio.timeout_at(asked_at + _PATIENCE_SECONDS if is_hopeless else None) as limit:
+            async with asyncio.timeout_at(asked_at + _OUTAGE_WAIT_SECONDS if is_hopeless else None) as limit:
                 self._waiting[limit] = asked_at
                 try:
                     yield
                 finally:
                     del self._waiting[limit]
         except TimeoutError:
-            raise self.reason or DatabaseUnavailable(BUSY) from None  # busy: an attempt has just succeeded
+            raise self.reason or DatabaseUnavailable(BUSY) from None  # an attempt has just succeeded
 
 
-# psycopg doubles the pause between two attempts: 1, 2, 4 … 256 s. Given up after this long and begun anew, attempts
-# stay a second apart for the whole of an outage.
+# psycopg doubles the pause between two attempts: 1, 2, 4 … 256 s. Restarted after this long, attempts stay a second
+# apart.
 _RECONNECT_SECONDS = 2.0
-# Overflow connections are closed one by one, each after it was not needed for this long.
+# An overflow connection is closed after it was idle for this long.
 _OVERFLOW_IDLE_SECONDS = 15.0
-# No connection stays with a server for longer, whatever else points to another one.
+# No connection stays with one server for longer, for example after a failover by DNS.
 _LIFETIME_SECONDS = 600.0
-# Between two checks of the idle connections, and how long a request waits for one.
+# Between two checks of the idle connections, and how long a request waits for a check.
 _CHECK_PAUSE_SECONDS = 1.0
 _CHECK_SECONDS = 0.5
 
@@ -103,13 +102,13 @@ RV = TypeVar("RV")
 
 
 class PooledConnection(AsyncConnection[TupleRow]):
-    """A connection that knows when it is of no more use, though it may still answer: see `is_session_lost`."""
+    """A connection that is marked as unusable once its session is lost, though it may still answer."""
 
     is_unusable = False
 
     @classmethod
     async def connect(cls, conninfo: str = "", **options: Any) -> Self:
-        """Open a connection of the pool; `options` has its `settings`, and the `outage` that a failure is noted in."""
+        """Open a connection of the pool. `options` has the `settings`, and the `outage` that it reports failures to."""
         settings: Settings = options.pop("settings")
         outage: Outage = options.pop("outage")
         try:
@@ -135,10 +134,10 @@ class PooledConnection(AsyncConnection[TupleRow]):
 
 
 class Pool(AsyncConnectionPool[PooledConnection]):
-    """psycopg's pool, which loses no connection when a request is cancelled while it gives it back.
+    """psycopg's pool, which does not lose a connection whose request is cancelled while it is returned.
 
-    After a failover the old connections go on to a server that takes no changes. One that is given back condemned is
-    closed, and those that lie idle are checked.
+    After a failover, old connections still lead to a server that is read-only now. An unusable connection is closed
+    when it is returned, and then the idle ones are checked.
     """
 
     _condemned_at = _checked_at = float("-inf")
@@ -151,7 +150,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             connection_class=PooledConnection,
             name="videomoments",
             kwargs={"settings": settings, "outage": self._outage},
-            check=_check,
+            check=_check_if_readable,
             min_size=settings.database_pool_size,
             max_size=settings.database_pool_size + settings.database_max_overflow,
             timeout=settings.database_pool_timeout,
@@ -165,7 +164,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
     async def getconn(self, timeout: float | None = None) -> PooledConnection:  # noqa: ASYNC109  as psycopg has it
         """Raises `DatabaseUnreachable` too, and `DatabaseUnavailable` for a database of another encoding."""
-        if len(self._waiting) >= self.max_waiting:  # psycopg counts those, too, that wait no longer
+        if len(self._waiting) >= self.max_waiting:  # psycopg also counts clients that have stopped waiting
             self._waiting = deque(client for client in self._waiting if client.error is None)
         try:
             async with self._outage.limit_wait():
@@ -191,13 +190,13 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         await _shielded(super().putconn(conn))
         checking = self._checking
         if checking is None or checking.done():
-            checking = self._checking = _begin(self._check_idle())
+            checking = self._checking = _start_task(self._check_idle())
         if now - self._checked_at > _CHECK_PAUSE_SECONDS:  # the next request finds other connections
             await asyncio.wait({checking}, timeout=_CHECK_SECONDS)
         return None
 
     async def _check_idle(self) -> None:
-        """Check the idle connections after each that was condemned, and not all the time where all of them are."""
+        """Check the idle connections after an unusable one was returned, at most once in `_CHECK_PAUSE_SECONDS`."""
         while self._checked_at < self._condemned_at:
             await asyncio.sleep(self._checked_at + _CHECK_PAUSE_SECONDS - time.monotonic())
             if self.closed:
@@ -206,14 +205,14 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             await self.check()
 
     def find_outage(self) -> DatabaseUnavailable | None:
-        """Return why no other connection can be opened; None where the latest attempt succeeded, or all are in use."""
+        """Return why no other connection can be opened; None after a success, or where the pool is full."""
         return self._outage.reason if self._in_use < self.max_size else None
 
     def _has_connections(self) -> bool:
         return self._in_use > 0 or self.get_stats()["pool_available"] > 0
 
     async def _retry_connecting(self, pool: AsyncConnectionPool[Any]) -> None:
-        """Begin anew after an attempt to open a connection was given up."""
+        """Start another series of attempts to connect."""
         self._outage.report()
         stats = self.get_stats()
         if stats["requests_waiting"] or stats["pool_size"] < stats["pool_min"]:
@@ -221,7 +220,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
     @staticmethod
     async def check_connection(conn: AsyncConnection[Any]) -> None:
-        """Raise `psycopg.Error` for a connection that does not answer, or takes no changes."""
+        """Raise `psycopg.Error` for a connection that does not answer, or is read-only."""
         if await anext(await conn.execute("SELECT current_setting('transaction_read_only')")) == ("on",):
             raise psycopg.OperationalError("The session is read-only")
 
@@ -231,14 +230,14 @@ _unfinished: set[asyncio.Task[None]] = set()
 
 
 async def init_db(settings: Settings | None = None) -> None:
-    """Open the pool. A database that is away is found when it comes; nothing is created in it."""
+    """Open the pool, without waiting for the database, and without creating anything in it."""
     global _pool
     _pool = Pool(settings or get_settings())
     await _pool.open()
 
 
 async def close_db() -> None:
-    """Close the pool and its connections; a connection in use is closed when it is given back."""
+    """Close the pool and its connections; a connection in use is closed when it is returned."""
     global _pool
     pool, _pool = _pool, None
     if pool is not None:
@@ -253,22 +252,22 @@ def get_pool() -> Pool:
 
 
 def no_connection_error() -> DatabaseUnavailable:
-    """Return what a request fails with that has waited for a connection."""
+    """Return the error of a request that has waited too long for a connection."""
     return (_pool and _pool.find_outage()) or DatabaseUnavailable(BUSY)
 
 
-async def _check(conn: AsyncConnection[Any]) -> None:
-    """Raise `psycopg.Error` for a connection that the server has closed, and sort out all others like it.
+async def _check_if_readable(conn: AsyncConnection[Any]) -> None:
+    """Raise `psycopg.Error` for a connection that the server has closed, and then check the other idle ones.
 
     A server that restarts or ends a session leaves the idle socket readable, so only such a connection costs a round
-    trip. One whose peer vanished without a word is found by the keepalives.
+    trip. The keepalives find one whose peer has vanished.
     """
     if not _is_readable(conn):
         return
     try:
         await AsyncConnectionPool.check_connection(conn)
     except psycopg.Error:
-        # The pool would meet the others one at a time, with a pause between two that doubles.
+        # Otherwise the pool finds the other closed ones one by one, with a pause that doubles.
         await _shielded(get_pool().check())
         raise
 
@@ -282,11 +281,11 @@ def _is_readable(conn: AsyncConnection[Any]) -> bool:
 
 
 async def _shielded(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work`, which goes on when the caller is cancelled: psycopg's pool loses what it holds where it stops."""
-    await asyncio.shield(_begin(work))
+    """Await `work`, which continues when the caller is cancelled: psycopg's pool loses a connection otherwise."""
+    await asyncio.shield(_start_task(work))
 
 
-def _begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def _start_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     task = asyncio.create_task(work)
     _unfinished.add(task)
     task.add_done_callback(_unfinished.discard)
@@ -295,7 +294,7 @@ def _begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
 @contextmanager
 def _disconnect_after(conn: AsyncConnection[Any], seconds: float) -> Iterator[None]:
-    """Cut the connection where the block takes longer: a pooler keeps a statement waiting while its server is away."""
+    """Close the socket where the block takes longer: a pooler lets a statement wait while its server is down."""
     with socket.socket(fileno=os.dup(conn.fileno())) as line:
         timer = asyncio.get_running_loop().call_later(seconds, line.shutdown, socket.SHUT_RDWR)
         try:

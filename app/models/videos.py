@@ -6,22 +6,22 @@ from enum import StrEnum
 
 from app.core.text import clean_line
 
-# Transcripts and models hear a word a little past the end; a moment that ends further out belongs to another file.
-_OUTSIDE_SECONDS = 1.0
+# Transcripts may end a little after the video; a moment that ends later belongs to another file.
+_END_TOLERANCE_SECONDS = 1.0
 
 
 def display_title(identifier: str, title: str | None) -> str:
     """Return the stored title, or the identifier as words: `demo-talk` is "Demo Talk".
 
-    Older rows and the names of imported files may hold characters that nobody sees; they are not shown.
+    Invisible characters, which older rows and names of imported files may contain, are removed.
     """
     return clean_line(title) if title else _to_words(clean_line(identifier)).title()
 
 
 def title_from_name(name: str) -> str:
-    """Return what a video is called after the name of its file, without its extension: `demo-talk` is "Demo Talk".
+    """Return the title of a video that is named by its file, without extension: `demo-talk` is "Demo Talk".
 
-    Where the name has spaces somebody has written it to be read: its capitals stay as they are.
+    A name with spaces keeps its capitals.
     """
     words = _to_words(name).split()
     if len(name.split()) < 2:
@@ -34,7 +34,7 @@ def _to_words(name: str) -> str:
 
 
 def describe_early_end(seconds: float | None, ends_early: bool, declared_seconds: float | None) -> str | None:
-    """Return in a sentence that a file was cut off; None where it was not."""
+    """Return a sentence about a truncated file; None where it is complete."""
     if not ends_early or seconds is None:
         return None
     if declared_seconds is None:
@@ -43,15 +43,15 @@ def describe_early_end(seconds: float | None, ends_early: bool, declared_seconds
 
 
 def describe_moment_outside(moment_end: float, seconds: float | None) -> str | None:
-    """Return in a sentence that a moment ends after its video; None where it does not, but for rounding."""
-    if seconds is None or moment_end <= seconds + _OUTSIDE_SECONDS:
+    """Return a sentence about a moment that ends after its video; None where it does not."""
+    if seconds is None or moment_end <= seconds + _END_TOLERANCE_SECONDS:
         return None
     return f"The moment ends at {moment_end:.1f} seconds, after the end of the video at {seconds:.1f} seconds"
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A video of the library. Everything else that is stored belongs to one."""
+    """A video of the library. All other rows belong to one."""
 
     id: int
     identifier: str
@@ -68,12 +68,12 @@ class Video:
 
     @property
     def is_audio_only(self) -> bool:
-        """Whether its file is known to have audio and no picture."""
+        """Whether its file has audio and no video stream."""
         return self.video_codec is None and self.audio_codec is not None
 
 
 class FileStatus(StrEnum):
-    """How far a video's file is on its way to be played."""
+    """The states of a video file in the queue for playable copies."""
 
     WAITING = "waiting"
     INSPECTING = "inspecting"
@@ -85,10 +85,10 @@ class FileStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedFile:
-    """A file that one worker has claimed.
+    """A video file that one worker has claimed, to make a playable copy where browsers cannot play the file.
 
-    `attempt` counts the claims, `failures` how often its copy could not be written. Where it `declares_more` than it
-    has, browsers show a wrong duration.
+    `attempt` counts the claims, `failures` the failed writes of the copy. Browsers show a wrong duration where the file
+    `declares_more` than it has.
     """
 
     video_id: int

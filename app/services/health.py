@@ -15,8 +15,8 @@ from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
 from app.core.redis import get_redis
 from app.database import connect, get_pool
-from app.database.catalog import Condition, read_database_condition
-from app.database.errors import READ_ONLY, domain_error, unreachable
+from app.database.catalog import DatabaseCondition, read_database_condition
+from app.database.errors import READ_ONLY, domain_error, unreachable_error
 from app.database.migrations import code_revisions
 from app.services.live_runs import REQUEST_STREAM
 
@@ -87,7 +87,7 @@ class Health:
         """Return whether Redis and the database answer, and let this server use at least a part of them."""
         redis, checked = await asyncio.gather(self._redis.run(), self._database.run())
         condition = checked.found if checked else None
-        return redis is not None, isinstance(condition, Condition) and condition.has_rights
+        return redis is not None, isinstance(condition, DatabaseCondition) and condition.has_rights
 
     async def check_readiness(self) -> Readiness:
         """Ready means: not stopping, and a database that answers, takes changes and is at this code's revision."""
@@ -97,15 +97,17 @@ class Health:
         if checked is None:
             return Readiness("The database is not available")
         condition = checked.found
-        return Readiness(_find_unready_reason(condition) if isinstance(condition, Condition) else str(condition))
+        return Readiness(
+            _find_unready_reason(condition) if isinstance(condition, DatabaseCondition) else str(condition)
+        )
 
-    async def _check_database(self) -> Condition | DatabaseUnavailable:
+    async def _check_database(self) -> DatabaseCondition | DatabaseUnavailable:
         try:
             return await self._read_condition()
         except DatabaseUnavailable as refusal:  # which has a reason that a user may read
             return refusal
 
-    async def _read_condition(self) -> Condition:
+    async def _read_condition(self) -> DatabaseCondition:
         with contextlib.suppress(PoolTimeout, TooManyRequests, DatabaseUnreachable):
             async with get_pool().connection(timeout=_POOL_TIMEOUT) as conn:
                 condition = await read_database_condition(conn)
@@ -118,7 +120,7 @@ class Health:
             async with connect(self._settings) as conn:
                 return await read_database_condition(conn)
         except psycopg.OperationalError as error:
-            raise (domain_error(error) if error.sqlstate else None) or unreachable(error) from None
+            raise (domain_error(error) if error.sqlstate else None) or unreachable_error(error) from None
 
 
 async def _check_redis() -> None:
@@ -134,7 +136,7 @@ async def _check_redis() -> None:
         raise pinged
 
 
-def _find_unready_reason(condition: Condition) -> str:
+def _find_unready_reason(condition: DatabaseCondition) -> str:
     """Return what keeps requests from being served, in one sentence, or nothing."""
     if condition.missing_rights:
         return condition.missing_rights

@@ -17,7 +17,7 @@ from app.core.errors import InvalidInput, TranscriptNotFound, VideoNotFound
 from app.core.masking import mask_secrets
 from app.core.media_types import MEDIA_EXTENSIONS
 from app.core.text import clean_line, find_control, fold_letters, has_unseen, is_utf8, to_nfc
-from app.database import Batches, Connection, OpenConnection
+from app.database import BatchLoader, Connection, OpenConnection
 from app.models.videos import title_from_name
 from app.repositories.media import MediaRepository
 from app.repositories.moments import MomentRepository, MomentWithConfig
@@ -195,10 +195,10 @@ class VideoReader:
     def __init__(self, open_connection: OpenConnection, settings: Settings, audio: AudioIndex) -> None:
         self.audio = audio
         self._open_connection = open_connection
-        self._cards = Batches(open_connection, _load_cards, settings)
-        self._files = Batches(open_connection, _load_files, settings)
-        self._moments = Batches(open_connection, _load_moments, settings)
-        self._transcript_keys = Batches(open_connection, _load_transcript_keys, settings)
+        self._cards = BatchLoader(open_connection, _load_cards, settings)
+        self._files = BatchLoader(open_connection, _load_files, settings)
+        self._moments = BatchLoader(open_connection, _load_moments, settings)
+        self._transcript_keys = BatchLoader(open_connection, _load_transcript_keys, settings)
         self._documents: LRUCache[str, TranscriptDocument] = LRUCache(
             _CACHE_BYTES, getsizeof=lambda document: len(document.gzipped)
         )

@@ -184,7 +184,7 @@ async def test_an_outage_is_one_line_with_its_reason_and_its_end_another(
     place = without_password(url)
     assert said == [
         f"Cannot connect to {place}: Connection refused; trying again every second",
-        "PostgreSQL takes connections again",
+        "PostgreSQL accepts connections again",
     ]
 
 
