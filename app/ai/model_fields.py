@@ -61,7 +61,7 @@ ModelKindField = Annotated[
     Field(
         strict=False,
         description="What the server speaks: `chat` and `transcription` as OpenAI's do, `parakeet` takes the address "
-        "of a sound; `local` is no server",
+        "of audio; `local` is no server",
     ),
 ]
 BaseUrl = Annotated[

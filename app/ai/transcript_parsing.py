@@ -147,6 +147,6 @@ def _fill_missing_times(items: Sequence[tuple[str, float | None, float | None]])
 
 def _clamp_times(start: float, end: float, duration: float) -> tuple[float, float]:
     if start < -_TOLERANCE_SECONDS or start > duration + _TOLERANCE_SECONDS:
-        raise UnusableTranscript(f"it hears something at {start:.2f} seconds, and the sound takes {duration:.2f}")
+        raise UnusableTranscript(f"it has words at {start:.2f} seconds, and the audio takes {duration:.2f}")
     start = min(max(start, 0.0), duration)
     return start, min(max(end, start), duration)

@@ -1,4 +1,4 @@
-"""Scene cuts: the times at which the picture of a video changes (numpy is loaded only where they are searched for)."""
+"""Scene cuts: the times at which a video changes to another scene (numpy is loaded only for this)."""
 
 import threading
 from collections.abc import Iterator

@@ -89,7 +89,7 @@ class ModelServer:
         self._answer = answer
 
     def transcript(self, body: Any) -> None:
-        """Set the body that every sound is answered that the script leaves, or a function of the request."""
+        """Set the body that every audio is answered that the script leaves, or a function of the request."""
         self._transcript = body
 
     def script(self, answers: Iterable[Answer]) -> None:

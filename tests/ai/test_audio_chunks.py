@@ -1,4 +1,4 @@
-"""A long sound in pieces, and their transcripts as one."""
+"""A long audio in pieces, and their transcripts as one."""
 
 import io
 import wave
@@ -39,7 +39,7 @@ def hear(whole: TimedTranscript, piece: AudioChunk) -> TimedTranscript:
 
 
 @given(st.floats(0, 20_000), st.floats(30, 1000), st.floats(0, 29))
-def test_pieces_cover_all_overlap_and_are_short_enough(duration: float, longest: float, overlap: float) -> None:
+def test_chunks_cover_all_overlap_and_are_short_enough(duration: float, longest: float, overlap: float) -> None:
     pieces = plan_chunks(duration, longest, overlap)
     assert pieces[0].start == 0
     assert pieces[-1].end == pytest.approx(duration)
@@ -47,7 +47,7 @@ def test_pieces_cover_all_overlap_and_are_short_enough(duration: float, longest:
     assert all(one.end - other.start == pytest.approx(overlap, abs=1e-6) for one, other in pairwise(pieces))
 
 
-def test_a_piece_of_a_wav_file_is_one_of_its_own(tmp_path: Path) -> None:
+def test_a_chunk_of_a_wav_file_is_a_wav_file(tmp_path: Path) -> None:
     path = tmp_path / "whole.wav"
     with wave.open(str(path), "wb") as whole:
         whole.setparams((1, 2, 16000, 0, "NONE", "not compressed"))
@@ -59,7 +59,7 @@ def test_a_piece_of_a_wav_file_is_one_of_its_own(tmp_path: Path) -> None:
         assert part.readframes(48000) == b"".join(bytes([n, 0]) * 16000 for n in (2, 3, 4))
 
 
-def test_a_piece_can_be_read_a_little_at_a_time_and_again(tmp_path: Path) -> None:
+def test_a_chunk_can_be_read_in_small_parts_and_again(tmp_path: Path) -> None:
     path = tmp_path / "whole.wav"
     with wave.open(str(path), "wb") as whole:
         whole.setparams((2, 2, 8000, 0, "NONE", "not compressed"))
@@ -80,7 +80,7 @@ def test_joined_transcripts_have_every_word_once() -> None:
     assert " ".join(segment.text for segment in joined.segments) == " ".join(w.word for w in whole.words)
 
 
-def test_a_word_that_both_pieces_hear_at_slightly_other_times_is_there_once() -> None:
+def test_a_word_of_both_chunks_at_slightly_different_times_is_there_once() -> None:
     pieces = [AudioChunk(0, 30), AudioChunk(20, 50)]
     first = TimedTranscript([Word("a", 24.0, 24.9), Word("b", 25.1, 25.9)], [Segment("a b", 24.0, 25.9)])
     second = TimedTranscript([Word("a", 4.3, 4.95), Word("b", 5.2, 5.95)], [Segment("a b", 4.3, 5.95)])
@@ -89,7 +89,7 @@ def test_a_word_that_both_pieces_hear_at_slightly_other_times_is_there_once() ->
     assert [segment.text for segment in joined.segments] == ["a b"]
 
 
-def test_pieces_without_a_word_join_to_nothing() -> None:
+def test_chunks_without_a_word_join_to_nothing() -> None:
     assert join_transcripts(plan_chunks(100, 40, 10), [TimedTranscript([], [])] * 3) == TimedTranscript([], [])
 
 

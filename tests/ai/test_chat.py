@@ -140,7 +140,7 @@ async def test_a_server_that_refuses_a_schema_is_asked_without_one_from_then_on(
     assert ["response_format" in request.body for request in server.requests] == [True, False, False]
 
 
-async def test_a_request_that_is_wrong_with_and_without_a_schema_is_told_in_the_servers_words(
+async def test_a_request_that_is_wrong_with_and_without_a_schema_is_reported_in_the_servers_words(
     finders: Finders, server: ModelServer
 ) -> None:
     server.answer(Reply(status=400, body={"error": {"message": "context\nlength exceeded for sk-secret"}}))
@@ -178,7 +178,7 @@ async def test_what_a_server_refuses_by_name_is_left_out_and_stays_so(finders: F
         ({"error": "x" * 1000}, ": " + "x" * 300),
     ],
 )
-async def test_a_refusal_is_told_and_not_tried_again(
+async def test_a_refusal_is_reported_and_not_tried_again(
     finders: Finders, server: ModelServer, body: Any, message: str
 ) -> None:
     server.answer(Reply(status=401, body=body))
@@ -278,7 +278,7 @@ async def test_moments_that_break_a_rule_are_left_out(finders: Finders, server: 
     assert [each.start for each in found.moments] == [20, 200]
 
 
-async def test_where_nothing_can_be_used_the_model_is_told_why_and_asked_once_more(
+async def test_an_unusable_answer_is_explained_to_the_model_and_requested_once_more(
     finders: Finders, server: ModelServer
 ) -> None:
     server.script([moments((0, 500)), moments((20, 50))])

@@ -274,7 +274,7 @@ def test_a_refinement_without_two_times_is_an_error(text: str) -> None:
         parse_refined_times(text)
 
 
-def test_the_error_that_a_model_tells_is_told() -> None:
+def test_the_error_that_a_model_reports_is_reported() -> None:
     with pytest.raises(UnusableOutput, match="AI model error: no speech"):
         parse_refined_times('{"error": "no speech"}')
 
@@ -341,7 +341,7 @@ def test_noise_of_floats_and_the_rounding_of_prompts_do_no_harm() -> None:
         (None, "not an object"),
     ],
 )
-def test_what_cannot_be_a_moment_is_told_with_its_reason(value: Any, reason: str) -> None:
+def test_what_cannot_be_a_moment_is_reported_with_its_reason(value: Any, reason: str) -> None:
     told = validate_moment(value, REQUEST)
     assert isinstance(told, str)
     assert reason in told

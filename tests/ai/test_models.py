@@ -14,8 +14,8 @@ from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailure
 from app.embedded import EmbeddedValkey
+from tests.ai.audio_files import make_audio
 from tests.ai.model_server import ModelServer
-from tests.ai.sounds import make_audio
 from tests.serving import free_port
 
 REQUEST = FindRequest([Segment("Hello.", 0.0, 60.0)], (), 60.0, 5.0, 60.0, 1, 3)
@@ -101,13 +101,13 @@ async def test_a_refused_schema_is_remembered_for_all_runs(
     assert ["response_format" in request.body for request in server.requests] == [True, False, False]
 
 
-async def test_an_unknown_model_is_told_with_those_there_are(models: RegisteredModels) -> None:
+async def test_an_unknown_model_is_reported_with_those_there_are(models: RegisteredModels) -> None:
     for get in (models.get_finder, models.get_transcriber):
         with pytest.raises(ModelNotConfigured, match="'zzz' is not configured; there are: local, minimax"):
             await get("zzz")
 
 
-async def test_a_model_that_does_something_else_is_told_as_such(models: RegisteredModels) -> None:
+async def test_a_model_that_does_something_else_is_reported_as_such(models: RegisteredModels) -> None:
     with pytest.raises(ModelUnsuitable, match="'parakeet' is of the kind parakeet and cannot find moments"):
         await models.get_finder("parakeet")
     with pytest.raises(ModelUnsuitable, match="'qwen' is of the kind chat and cannot transcribe"):

@@ -11,8 +11,8 @@ from app.ai.registry import ModelConfig, ModelKind
 from app.ai.service import ServiceClient, open_http_client
 from app.ai.transcription import ParakeetTranscriber
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
+from tests.ai.audio_files import make_audio
 from tests.ai.model_server import ModelServer, Reply
-from tests.ai.sounds import make_audio
 
 LINK = "https://media.example/sound.wav?signature=abc"
 HELLO = {
@@ -47,7 +47,7 @@ def nothing(done: float) -> None:
     pass
 
 
-async def test_the_address_of_the_sound_is_sent_and_its_transcript_read(
+async def test_the_address_of_the_audio_is_sent_and_its_transcript_read(
     transcriber: ParakeetTranscriber, server: ModelServer, tmp_path: Path
 ) -> None:
     server.transcript(HELLO)

@@ -37,7 +37,7 @@ def test_scripts_without_spaces_are_joined_without_them() -> None:
     assert join_words(speak_words("你 好 世 界 hello there", 0)) == "你好世界 hello there"
 
 
-def test_pieces_without_a_space_before_them_are_one_word() -> None:
+def test_subwords_without_a_space_before_them_are_one_word() -> None:
     pieces = [
         Word(text, at, at + 1) for at, text in enumerate([" sold", " 6", ",000", " ", " bug", "-free", "你", "好"])
     ]

@@ -1,4 +1,4 @@
-"""What transcription services answer, held against the sound."""
+"""What transcription services answer, held against the audio."""
 
 import json
 from itertools import pairwise
@@ -64,7 +64,7 @@ def test_times_that_run_back_a_little_are_sorted() -> None:
     assert list(timeline.segments) == [Segment("x", 3.0, 3.0)]
 
 
-def test_times_a_little_outside_the_sound_are_brought_inside() -> None:
+def test_times_a_little_outside_the_audio_are_brought_inside() -> None:
     timeline = parse_timed_transcript([word("a", -0.1, 1), word("b", 9.9, 30), word("c", 10.4, 10.6)], None, 10)
     assert [(each.start, each.end) for each in timeline.words] == [(0.0, 1.0), (9.9, 10.0), (10.0, 10.0)]
 
@@ -78,7 +78,7 @@ def test_times_that_begin_again_are_those_of_a_service_that_forgot_an_offset() -
 @pytest.mark.parametrize(
     ("words", "segments", "reason"),
     [
-        ([word("a", 30, 31)], None, "at 30.00 seconds, and the sound takes 10.00"),
+        ([word("a", 30, 31)], None, "at 30.00 seconds, and the audio takes 10.00"),
         ([word("a", -5, 1)], None, "at -5.00 seconds"),
         (None, [segment("a", 500, 501)], "at 500.00 seconds"),
         (None, [segment("a", 1, 2), segment("b")], "a text has no times"),
@@ -98,7 +98,7 @@ def test_times_that_cannot_be_are_refused(words: Any, segments: Any, reason: str
 @pytest.mark.parametrize(
     "answer", [{"text": ""}, {"text": " ", "words": [], "segments": []}, {"text": "", "words": None}]
 )
-def test_a_sound_in_which_nobody_speaks_has_an_empty_transcript(answer: Any) -> None:
+def test_audio_in_which_nobody_speaks_has_an_empty_transcript(answer: Any) -> None:
     text, timeline = parse_transcription("Mine", answer, FIELDS, 10)
     assert (text, list(timeline.words), list(timeline.segments)) == ("", [], [])
 

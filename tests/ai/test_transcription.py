@@ -15,8 +15,8 @@ from app.ai.service import ServiceClient, open_http_client
 from app.ai.transcription import OpenAITranscriber
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from tests.ai.asr_server import ASR_MODEL_ID, asr_serving
+from tests.ai.audio_files import as_audio, make_audio, write_wav
 from tests.ai.model_server import ModelServer, Received, Reply
-from tests.ai.sounds import as_audio, make_audio, write_wav
 from tests.speech import speak, word_error_rate
 
 HELLO = {
@@ -54,7 +54,7 @@ def make(client: httpx.AsyncClient, url: str, **fields: Any) -> OpenAITranscribe
     return OpenAITranscriber(ServiceClient(client, "mine", config))
 
 
-async def test_the_sound_is_sent_and_its_transcript_read(
+async def test_the_audio_is_sent_and_its_transcript_read(
     client: httpx.AsyncClient, server: ModelServer, tmp_path: Path
 ) -> None:
     server.transcript(HELLO)
@@ -100,7 +100,7 @@ def read_seconds(file: bytes) -> float:
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0])
-async def test_a_long_sound_is_sent_in_pieces_and_each_offset_added_once(
+async def test_long_audio_is_sent_in_chunks_and_each_offset_added_once(
     client: httpx.AsyncClient, server: ModelServer, tmp_path: Path, shift: float
 ) -> None:
     step, length = 495.0, 505.0  # 1000 seconds in two pieces that share 10
@@ -129,7 +129,7 @@ async def test_a_long_sound_is_sent_in_pieces_and_each_offset_added_once(
     assert (heard.usage.calls, heard.language, steps) == (2, "en", [0.5, 1.0])
 
 
-async def test_a_piece_that_a_service_is_too_busy_for_is_sent_again_by_itself(
+async def test_a_chunk_that_a_service_is_too_busy_for_is_retried_by_itself(
     client: httpx.AsyncClient, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.ai.service._RETRY_PAUSES", (0.0, 0.0))
@@ -168,7 +168,7 @@ async def test_a_transcript_that_cannot_be_is_refused_and_kept(
         (Reply(status=400, body={"error": {"message": "no such model"}}), StageFailed),
     ],
 )
-async def test_a_failure_is_told_as_what_it_is(
+async def test_a_failure_is_reported_as_what_it_is(
     client: httpx.AsyncClient, server: ModelServer, tmp_path: Path, reply: Reply, failure: type[StageFailed]
 ) -> None:
     server.transcript(reply)

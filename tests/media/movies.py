@@ -1,4 +1,4 @@
-"""Little films, made with PyAV."""
+"""Little videos, made with PyAV."""
 
 import struct
 import subprocess
@@ -30,7 +30,7 @@ def make_movie(
     container_format: str | None = None,
     title: str | None = None,
 ) -> Path:
-    """Write a black, silent film to `path` and return the path."""
+    """Write a black, silent video to `path` and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format=container_format) as container:
         if title:
@@ -48,7 +48,7 @@ def make_movie(
 
 
 def make_colour_movie(path: Path, seconds: float, colours: Sequence[tuple[int, int, int]]) -> Path:
-    """Write a film that shows one colour (red, green, blue: 0 to 255) for a second and then the next, with no sound."""
+    """Write a video that shows one colour (red, green, blue: 0 to 255) per second, without audio."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=FRAME_RATE, options={"g": str(FRAME_RATE * 2)})
@@ -67,7 +67,7 @@ def make_colour_movie(path: Path, seconds: float, colours: Sequence[tuple[int, i
 def make_slides(
     path: Path, slides: Sequence[tuple[float, tuple[int, int, int]]], width: int = WIDTH, height: int = HEIGHT
 ) -> Path:
-    """Write a film of single frames: each is shown from its second on, in its colour."""
+    """Write a video of single frames: each is shown from its second on, in its colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FRAME_RATE, options={"g": "3", "bf": "0"})
@@ -92,7 +92,7 @@ def make_sounding_movie(
     options: dict[str, str] | None = None,
     gains: Sequence[float] = (),
 ) -> Path:
-    """Write a film that sounds, at 440 Hz, from and to these seconds; in between it has no packets of sound. `gains`
+    """Write a video that audio, at 440 Hz, from and to these seconds; in between it has no packets of audio. `gains`
     are of its channels, where they are not all alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options or {}) as container:
@@ -120,7 +120,7 @@ def make_audio(
     gains: Sequence[float] = (1.0,),
     rate: int = SAMPLE_RATE,
 ) -> Path:
-    """Write audio without a picture that sounds, at 440 Hz, from and to these seconds, and is silent in between.
+    """Write audio without a frame that audio, at 440 Hz, from and to these seconds, and is silent in between.
     `gains` are of its channels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     times = np.arange(round(seconds * rate)) / rate
@@ -155,7 +155,7 @@ def make_sparse_audio(path: Path, step_seconds: float, packets: int = 30) -> Pat
 def make_bomb(
     path: Path, side: int, streams: int, said_side: int | None = None, container_format: str | None = None
 ) -> Path:
-    """Write a small film of large black squares, a PNG for each second in every stream; its header may lie."""
+    """Write a small video of large black squares, a PNG for each second in every stream; its header may lie."""
     png = _png(side)
     with av.open(str(path), "w", format=container_format) as container:
         for _ in range(streams):
@@ -243,7 +243,7 @@ def make_flashing_movie(
     options: dict[str, str] | None = None,
     frame_rate: int = 50,
 ) -> Path:
-    """Write a black, silent video that is white and sounds at 440 Hz from and to these seconds."""
+    """Write a black, silent video that is white and audio at 440 Hz from and to these seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options or {}) as container:
         video = container.add_stream(video_codec, rate=frame_rate, options={"g": str(frame_rate)})

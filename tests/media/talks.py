@@ -79,7 +79,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Talk:
-    """A film and all that is said in it."""
+    """A video and all that is said in it."""
 
     path: Path
     topics: tuple[Topic, ...]
@@ -151,9 +151,9 @@ def _write(talk: Talk, speech: _Speech) -> None:
         video = container.add_stream("libx264", rate=FRAME_RATE, options={"preset": "veryfast", "g": "50"})
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         audio = container.add_stream("aac", rate=speech.rate, layout="mono")
-        pictures = [_picture(topic.colour) for topic in talk.topics]
+        frames = [_picture(topic.colour) for topic in talk.topics]
         for number in range(round(talk.duration * FRAME_RATE)):
-            frame = pictures[sum(number / FRAME_RATE >= boundary for boundary in talk.boundaries)]
+            frame = frames[sum(number / FRAME_RATE >= boundary for boundary in talk.boundaries)]
             frame.pts, frame.time_base = number, Fraction(1, FRAME_RATE)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))

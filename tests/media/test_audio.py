@@ -1,4 +1,4 @@
-"""The sound of films: its form, its times, and what comes of films that are damaged or have none."""
+"""The audio of videos: its form, its times, and what comes of videos that are damaged or have none."""
 
 import io
 import struct
@@ -17,13 +17,13 @@ from app.media.audio import WAV_SAMPLE_RATE, MonoDownmixer, extract_audio, wav_d
 from app.media.limits import ProcessingStopped
 from tests.media.movies import SAMPLE_RATE, make_movie, make_sounding_movie, make_sparse_audio
 
-# Encoders of lossy sound blur where it begins, and a sample rate's own begins with a frame.
+# Encoders of lossy audio blur where it begins, and a sample rate's own begins with a frame.
 NEAR = 0.03
 
 
-def extract(film: Path) -> Path:
-    wav = film.with_suffix(".wav")
-    with film.open("rb") as file:
+def extract(video: Path) -> Path:
+    wav = video.with_suffix(".wav")
+    with video.open("rb") as file:
         extract_audio(file, wav, threading.Event(), lambda share: None)
     return wav
 
@@ -45,14 +45,14 @@ def assert_beeps(wav: Path, *expected: tuple[float, float], within: float = NEAR
     assert np.array(beeps_of(wav)) == pytest.approx(np.array(expected), abs=within)
 
 
-def test_the_sound_is_16_khz_mono_with_16_bits(tmp_path: Path) -> None:
+def test_the_audio_is_16_khz_mono_with_16_bits(tmp_path: Path) -> None:
     with wave.open(str(extract(make_movie(tmp_path / "film.mp4"))), "rb") as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2)
 
 
-def test_the_sound_is_as_long_as_that_of_the_film(tmp_path: Path) -> None:
-    film = make_sounding_movie(tmp_path / "film.mkv", 3, [(0, 3)], "pcm_s16le")
-    with film.open("rb") as file:
+def test_the_audio_is_as_long_as_that_of_the_video(tmp_path: Path) -> None:
+    video = make_sounding_movie(tmp_path / "film.mkv", 3, [(0, 3)], "pcm_s16le")
+    with video.open("rb") as file:
         assert extract_audio(file, tmp_path / "sound.wav", threading.Event(), lambda share: None) == 3.0
     assert wav_duration(tmp_path / "sound.wav") == 3.0
 
@@ -72,33 +72,33 @@ def test_the_sound_is_as_long_as_that_of_the_film(tmp_path: Path) -> None:
         ("film.avi", "mp3", 44_100, "stereo"),
     ],
 )
-def test_sound_of_any_codec_rate_and_layout_is_heard(
+def test_audio_of_any_codec_rate_and_layout_is_heard(
     tmp_path: Path, name: str, codec: str, rate: int, layout: str
 ) -> None:
     has_picture = name != "film.webm"
-    film = make_sounding_movie(tmp_path / name, 2, [(0, 2)], codec, rate, layout, has_picture=has_picture)
-    assert_beeps(extract(film), (0, 2))
+    video = make_sounding_movie(tmp_path / name, 2, [(0, 2)], codec, rate, layout, has_picture=has_picture)
+    assert_beeps(extract(video), (0, 2))
 
 
 @pytest.mark.parametrize(("name", "codec"), [("film.mp4", "aac"), ("film.mkv", "pcm_s16le"), ("film.ts", "mp2")])
-def test_sound_that_begins_late_keeps_its_time(tmp_path: Path, name: str, codec: str) -> None:
+def test_audio_that_begins_late_keeps_its_time(tmp_path: Path, name: str, codec: str) -> None:
     assert_beeps(extract(make_sounding_movie(tmp_path / name, 3, [(1.5, 3)], codec)), (1.5, 3))
 
 
 @pytest.mark.parametrize(("name", "codec"), [("film.mp4", "aac"), ("film.mkv", "pcm_s16le"), ("film.ts", "mp2")])
-def test_a_gap_in_the_sound_is_silence(tmp_path: Path, name: str, codec: str) -> None:
-    film = make_sounding_movie(tmp_path / name, 4, [(0, 1), (2, 2.5), (3.5, 4)], codec)
-    assert_beeps(extract(film), (0, 1), (2, 2.5), (3.5, 4))
+def test_a_gap_in_the_audio_is_silence(tmp_path: Path, name: str, codec: str) -> None:
+    video = make_sounding_movie(tmp_path / name, 4, [(0, 1), (2, 2.5), (3.5, 4)], codec)
+    assert_beeps(extract(video), (0, 1), (2, 2.5), (3.5, 4))
 
 
-def test_a_film_whose_time_stamps_do_not_begin_at_zero_begins_at_zero(tmp_path: Path) -> None:
-    film = make_sounding_movie(tmp_path / "film.ts", 3, [(1.5, 3)], "mp2")
-    with av.open(str(film)) as container:
+def test_a_video_whose_time_stamps_do_not_begin_at_zero_begins_at_zero(tmp_path: Path) -> None:
+    video = make_sounding_movie(tmp_path / "film.ts", 3, [(1.5, 3)], "mp2")
+    with av.open(str(video)) as container:
         assert container.start_time
-    assert_beeps(extract(film), (1.5, 3))
+    assert_beeps(extract(video), (1.5, 3))
 
 
-def test_sound_between_the_samples_of_other_channels_is_not_lost(tmp_path: Path) -> None:
+def test_audio_between_the_samples_of_other_channels_is_not_lost(tmp_path: Path) -> None:
     wav = extract(make_sounding_movie(tmp_path / "film.mkv", 1, [(0, 1)], "pcm_s16le", 48_000, "5.1"))
     assert np.abs(samples_of(wav)).max() > 5000
 
@@ -115,62 +115,62 @@ def test_sound_between_the_samples_of_other_channels_is_not_lost(tmp_path: Path)
     ],
 )
 def test_channels_do_not_cancel_each_other(tmp_path: Path, layout: str, gains: tuple[float, ...]) -> None:
-    film = make_sounding_movie(tmp_path / "film.mkv", 3, [(0.5, 3)], "pcm_s16le", layout=layout, gains=gains)
-    assert_beeps(extract(film), (0.5, 3))
+    video = make_sounding_movie(tmp_path / "film.mkv", 3, [(0.5, 3)], "pcm_s16le", layout=layout, gains=gains)
+    assert_beeps(extract(video), (0.5, 3))
 
 
 def test_damaged_packets_cost_nothing_but_themselves(tmp_path: Path) -> None:
-    film = make_sounding_movie(tmp_path / "film.mp4", 4, [(0, 4)])
-    content = bytearray(film.read_bytes())
-    with av.open(str(film)) as container:
+    video = make_sounding_movie(tmp_path / "film.mp4", 4, [(0, 4)])
+    content = bytearray(video.read_bytes())
+    with av.open(str(video)) as container:
         for packet in container.demux(audio=0):
             if packet.size and packet.pts is not None and 1.5 * SAMPLE_RATE < packet.pts < 2.5 * SAMPLE_RATE:
                 assert packet.pos is not None
                 content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
-    film.write_bytes(content)
-    beeps = beeps_of(extract(film))
+    video.write_bytes(content)
+    beeps = beeps_of(extract(video))
     assert beeps[0] == pytest.approx((0, 1.5), abs=0.1)
     assert beeps[-1] == pytest.approx((2.5, 4), abs=0.1)
 
 
-def test_sound_whose_times_begin_again_in_the_middle_is_not_lost(tmp_path: Path) -> None:
-    film = make_sounding_movie(tmp_path / "film.ts", 3, [(0, 3)], "mp2")
-    film.write_bytes(film.read_bytes() * 2)
-    assert wav_duration(extract(film)) == pytest.approx(6, abs=0.2)
+def test_audio_whose_times_begin_again_in_the_middle_is_not_lost(tmp_path: Path) -> None:
+    video = make_sounding_movie(tmp_path / "film.ts", 3, [(0, 3)], "mp2")
+    video.write_bytes(video.read_bytes() * 2)
+    assert wav_duration(extract(video)) == pytest.approx(6, abs=0.2)
 
 
-def test_a_film_that_was_cut_off_has_the_sound_that_is_there(tmp_path: Path) -> None:
-    film = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
-    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
-    assert_beeps(extract(film), (0, 2.0), within=0.2)
+def test_a_video_that_was_cut_off_has_the_audio_that_is_there(tmp_path: Path) -> None:
+    video = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    assert_beeps(extract(video), (0, 2.0), within=0.2)
 
 
-def test_a_film_without_sound_is_told(tmp_path: Path) -> None:
+def test_a_video_without_audio_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match="The video has no audio"):
         extract(make_movie(tmp_path / "film.mp4", audio_codec=None))
 
 
-def test_what_is_no_film_is_told(tmp_path: Path) -> None:
-    film = tmp_path / "film.mp4"
-    film.write_bytes(b"this is no film" * 1000)
+def test_what_is_no_video_is_reported(tmp_path: Path) -> None:
+    video = tmp_path / "film.mp4"
+    video.write_bytes(b"this is no film" * 1000)
     with pytest.raises(StageFailed, match="damaged"):
-        extract(film)
+        extract(video)
 
 
-def test_sound_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:
-    film = make_sounding_movie(tmp_path / "film.mp4", 1, [(0, 1)])
-    content = bytearray(film.read_bytes())
-    with av.open(str(film)) as container:
+def test_audio_that_cannot_be_decoded_is_reported(tmp_path: Path) -> None:
+    video = make_sounding_movie(tmp_path / "film.mp4", 1, [(0, 1)])
+    content = bytearray(video.read_bytes())
+    with av.open(str(video)) as container:
         for packet in container.demux(audio=0):
             if packet.size and packet.pos is not None:
                 content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
-    film.write_bytes(content)
+    video.write_bytes(content)
     with pytest.raises(StageFailed, match="No audio of the video can be decoded"):
-        extract(film)
+        extract(video)
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
-def test_progress_is_told_up_to_the_end(tmp_path: Path) -> None:
+def test_progress_is_reported_up_to_the_end(tmp_path: Path) -> None:
     shares: list[float] = []
     with make_sounding_movie(tmp_path / "film.mp4", 3, [(0, 3)]).open("rb") as file:
         extract_audio(file, tmp_path / "sound.wav", threading.Event(), shares.append)
@@ -193,33 +193,33 @@ def test_extraction_that_was_stopped_before_does_not_begin(tmp_path: Path) -> No
         extract_audio(file, tmp_path / "sound.wav", stopping, lambda share: None)
 
 
-def test_a_film_that_takes_too_long_is_told(tmp_path: Path) -> None:
+def test_a_video_that_takes_too_long_is_reported(tmp_path: Path) -> None:
     with make_movie(tmp_path / "film.mp4").open("rb") as file, pytest.raises(StageFailed, match="too long"):
         extract_audio(file, tmp_path / "sound.wav", threading.Event(), lambda share: None, limit_seconds=0)
 
 
 @pytest.mark.parametrize("name", ["film.mka", "film.mp4", "film.ts"])
 def test_silence_that_no_file_of_its_size_can_hold_is_refused(tmp_path: Path, name: str) -> None:
-    film = make_sparse_audio(tmp_path / name, 50.0 if name == "film.ts" else 1000.0)
-    assert film.stat().st_size < 40_000
+    video = make_sparse_audio(tmp_path / name, 50.0 if name == "film.ts" else 1000.0)
+    assert video.stat().st_size < 40_000
     with pytest.raises(StageFailed, match="time stamps of the video are wrong"):
-        extract(film)
+        extract(video)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_recording_that_was_paused_for_minutes_keeps_its_times(tmp_path: Path) -> None:
-    film = make_sounding_movie(tmp_path / "film.mp4", 500, [(0, 1), (499, 500)], has_picture=False)
-    assert_beeps(extract(film), (0, 1), (499, 500))
+    video = make_sounding_movie(tmp_path / "film.mp4", 500, [(0, 1), (499, 500)], has_picture=False)
+    assert_beeps(extract(video), (0, 1), (499, 500))
 
 
-def test_sound_that_is_longer_than_the_setting_allows_is_refused(tmp_path: Path) -> None:
-    film = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
-    with film.open("rb") as file, pytest.raises(StageFailed, match=r"longer than 0\.001 hours.*MAX_VIDEO_HOURS"):
+def test_audio_that_is_longer_than_the_setting_allows_is_refused(tmp_path: Path) -> None:
+    video = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
+    with video.open("rb") as file, pytest.raises(StageFailed, match=r"longer than 0\.001 hours.*MAX_VIDEO_HOURS"):
         extract_audio(file, tmp_path / "sound.wav", threading.Event(), lambda share: None, max_hours=0.001)
 
 
 @pytest.mark.parametrize("rate", [1, 2**31 - 1])
-def test_a_sample_rate_that_no_sound_has_takes_neither_memory_nor_time(tmp_path: Path, rate: int) -> None:
+def test_a_sample_rate_that_no_audio_has_takes_neither_memory_nor_time(tmp_path: Path, rate: int) -> None:
     samples = bytes(120)
     head = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 156, b"WAVEfmt ", 16, 1, 1, rate, 0, 2, 16, b"data", len(samples))
     (tmp_path / "film.wav").write_bytes(head + samples)
@@ -227,16 +227,16 @@ def test_a_sample_rate_that_no_sound_has_takes_neither_memory_nor_time(tmp_path:
         extract(tmp_path / "film.wav")
 
 
-def test_a_storage_that_fails_in_the_middle_is_told(tmp_path: Path) -> None:
+def test_a_storage_that_fails_in_the_middle_is_reported(tmp_path: Path) -> None:
     class Failing(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             if self.tell() > len(self.getvalue()) // 2:
                 raise StorageUnavailable("The bucket does not answer")
             return super().read(size)
 
-    film = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
+    video = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 4)], "pcm_s16le")
     with pytest.raises(StorageUnavailable):
-        extract_audio(Failing(film.read_bytes()), tmp_path / "sound.wav", threading.Event(), lambda share: None)
+        extract_audio(Failing(video.read_bytes()), tmp_path / "sound.wav", threading.Event(), lambda share: None)
     assert [path.name for path in tmp_path.iterdir()] == ["film.mkv"]
 
 

@@ -1,4 +1,4 @@
-"""Clips: what they show, for how long, of films of every kind, cut by the system's ffmpeg and by PyAV alike."""
+"""Clips: what they show, for how long, of videos of every kind, cut by the system's ffmpeg and by PyAV alike."""
 
 import io
 import os
@@ -27,27 +27,27 @@ from tests.media.test_thumbnail import turn
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 Colour = tuple[int, int, int]
-# What a local file is cut by, and what any other: a way of the name opens a film like that.
+# What a local file is cut by, and what any other: a way of the name opens a video like that.
 WAYS = [
     pytest.param("ffmpeg", marks=pytest.mark.skipif(find_ffmpeg() is None, reason="there is no ffmpeg here")),
     "PyAV",
 ]
 
 
-def open_film(film: Path, way: str) -> BinaryIO:
-    return film.open("rb") if way == "ffmpeg" else io.BytesIO(film.read_bytes())
+def open_video(video: Path, way: str) -> BinaryIO:
+    return video.open("rb") if way == "ffmpeg" else io.BytesIO(video.read_bytes())
 
 
-def cut(film: Path, start: float, end: float, way: str) -> Path:
-    clip = film.parent / "clip.mp4"
-    with open_film(film, way) as file:
+def cut(video: Path, start: float, end: float, way: str) -> Path:
+    clip = video.parent / "clip.mp4"
+    with open_video(video, way) as file:
         cut_clip(file, start, end, clip, threading.Event())
-    assert sorted(path.name for path in film.parent.iterdir()) == sorted(["clip.mp4", film.name])
+    assert sorted(path.name for path in video.parent.iterdir()) == sorted(["clip.mp4", video.name])
     return clip
 
 
 def lengths_of(clip: Path) -> tuple[object, object]:
-    """Seconds that the picture and the sound play."""
+    """Seconds that the frame and the audio play."""
     with av.open(str(clip)) as container:
         assert all(stream.start_time == 0 for stream in container.streams)
         video, audio = container.streams.video[0], container.streams.best("audio")
@@ -92,21 +92,21 @@ def test_a_clip_plays_for_exactly_its_length(
     tmp_path: Path, way: str, name: str, codec: str, start: float, end: float
 ) -> None:
     clip = cut(make_sounding_movie(tmp_path / name, 10, [(0, 10)], codec), start, end, way)
-    picture, sound = pytest.approx(end - start, abs=1 / FRAME_RATE), pytest.approx(end - start, abs=1e-4)
-    assert lengths_of(clip) == (picture, sound)
+    frame, audio = pytest.approx(end - start, abs=1 / FRAME_RATE), pytest.approx(end - start, abs=1e-4)
+    assert lengths_of(clip) == (frame, audio)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.ts"])
 def test_a_clip_begins_with_the_very_frame_and_not_with_a_key_frame(tmp_path: Path, way: str, name: str) -> None:
-    film = make_colour_movie(tmp_path / name, 12, [RED, GREEN, BLUE])
-    colours = colours_of(cut(film, 4.7, 9.2, way))
+    video = make_colour_movie(tmp_path / name, 12, [RED, GREEN, BLUE])
+    colours = colours_of(cut(video, 4.7, 9.2, way))
     assert runs_of(colours, RED, GREEN, BLUE) == [(GREEN, 3), (BLUE, 10), (RED, 10), (GREEN, 10), (BLUE, 10), (RED, 2)]
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("beep", "heard"), [((5, 7), (1.7, 3.7)), ((0, 5), (0, 1.7))])
-def test_the_sound_of_a_clip_is_that_of_its_picture(
+def test_the_audio_of_a_clip_matches_its_frames(
     tmp_path: Path, way: str, beep: tuple[float, float], heard: tuple[float, float]
 ) -> None:
     clip = cut(make_sounding_movie(tmp_path / "film.mp4", 12, [beep]), 3.3, 9.3, way)
@@ -115,28 +115,28 @@ def test_the_sound_of_a_clip_is_that_of_its_picture(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("rate", [16_000, 44_100, 96_000])
-def test_the_sound_of_a_clip_is_that_of_its_picture_at_any_rate(tmp_path: Path, way: str, rate: int) -> None:
-    film = make_sounding_movie(tmp_path / "film.mp4", 32, [(25, 27)], sample_rate=rate)
-    assert loud_from_to(cut(film, 23.3, 29.3, way)) == pytest.approx((1.7, 3.7), abs=0.03)
+def test_the_audio_of_a_clip_matches_its_frames_at_any_rate(tmp_path: Path, way: str, rate: int) -> None:
+    video = make_sounding_movie(tmp_path / "film.mp4", 32, [(25, 27)], sample_rate=rate)
+    assert loud_from_to(cut(video, 23.3, 29.3, way)) == pytest.approx((1.7, 3.7), abs=0.03)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "codec"), [("film.mkv", "flac"), ("film.ts", "mp2")])
-def test_sound_that_begins_late_or_ends_early_is_silence_there(tmp_path: Path, way: str, name: str, codec: str) -> None:
-    film = make_sounding_movie(tmp_path / name, 12, [(5, 7)], codec)
-    clip = cut(film, 4, 10, way)
+def test_audio_that_begins_late_or_ends_early_is_silence_there(tmp_path: Path, way: str, name: str, codec: str) -> None:
+    video = make_sounding_movie(tmp_path / name, 12, [(5, 7)], codec)
+    clip = cut(video, 4, 10, way)
     assert loud_from_to(clip) == pytest.approx((1, 3), abs=0.03)
     assert lengths_of(clip)[1] == pytest.approx(6, abs=1e-4)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_part_in_which_nothing_sounds_is_silent(tmp_path: Path, way: str) -> None:
-    film = make_sounding_movie(tmp_path / "film.mkv", 12, [(0, 2)], "flac")
-    assert lengths_of(cut(film, 6, 10, way)) == (4, pytest.approx(4, abs=1e-4))
+    video = make_sounding_movie(tmp_path / "film.mkv", 12, [(0, 2)], "flac")
+    assert lengths_of(cut(video, 6, 10, way)) == (4, pytest.approx(4, abs=1e-4))
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_film_without_sound_gives_a_clip_without_sound(tmp_path: Path, way: str) -> None:
+def test_a_video_without_audio_gives_a_clip_without_audio(tmp_path: Path, way: str) -> None:
     assert lengths_of(cut(make_movie(tmp_path / "film.mp4", 4, audio_codec=None), 1, 3, way)) == (2, None)
 
 
@@ -161,14 +161,14 @@ def test_a_clip_is_an_mp4_of_h264_and_aac_that_begins_with_its_index(tmp_path: P
 
 @pytest.mark.parametrize("way", WAYS)
 def test_odd_sizes_become_even(tmp_path: Path, way: str) -> None:
-    film = make_slides(tmp_path / "film.mp4", [(second / 5, RED) for second in range(10)], 63, 47)
-    assert probe_media(cut(film, 0.5, 1.5, way)).resolution == "62x46"
+    video = make_slides(tmp_path / "film.mp4", [(second / 5, RED) for second in range(10)], 63, 47)
+    assert probe_media(cut(video, 0.5, 1.5, way)).resolution == "62x46"
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_film_of_slides_shows_each_for_its_time(tmp_path: Path, way: str) -> None:
-    film = make_slides(tmp_path / "film.mp4", [(0, RED), (7, GREEN), (8.2, BLUE), (15, WHITE), (20, WHITE)])
-    clip = cut(film, 5, 17, way)
+def test_a_video_of_slides_shows_each_for_its_time(tmp_path: Path, way: str) -> None:
+    video = make_slides(tmp_path / "film.mp4", [(0, RED), (7, GREEN), (8.2, BLUE), (15, WHITE), (20, WHITE)])
+    clip = cut(video, 5, 17, way)
     runs = runs_of(colours_of(clip), RED, GREEN, BLUE, WHITE)
     rate = len(colours_of(clip)) / 12
     assert [colour for colour, _ in runs] == [RED, GREEN, BLUE, WHITE]
@@ -176,22 +176,22 @@ def test_a_film_of_slides_shows_each_for_its_time(tmp_path: Path, way: str) -> N
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_film_that_ends_before_its_clip_stays_at_its_last_frame(tmp_path: Path, way: str) -> None:
-    film = make_colour_movie(tmp_path / "film.mp4", 3, [RED, GREEN, BLUE])
-    assert runs_of(colours_of(cut(film, 1, 5, way)), RED, GREEN, BLUE) == [(GREEN, 10), (BLUE, 30)]
+def test_a_video_that_ends_before_its_clip_stays_at_its_last_frame(tmp_path: Path, way: str) -> None:
+    video = make_colour_movie(tmp_path / "film.mp4", 3, [RED, GREEN, BLUE])
+    assert runs_of(colours_of(cut(video, 1, 5, way)), RED, GREEN, BLUE) == [(GREEN, 10), (BLUE, 30)]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_part_behind_the_last_frame_shows_that_frame(tmp_path: Path, way: str) -> None:
-    film = make_colour_movie(tmp_path / "film.mp4", 3, [RED, GREEN, BLUE])
-    assert runs_of(colours_of(cut(film, 4, 6, way)), RED, GREEN, BLUE) == [(BLUE, 20)]
+    video = make_colour_movie(tmp_path / "film.mp4", 3, [RED, GREEN, BLUE])
+    assert runs_of(colours_of(cut(video, 4, 6, way)), RED, GREEN, BLUE) == [(BLUE, 20)]
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "matrix", [(0, 65536, 0, -65536, 0, 0), (0, -65536, 0, 65536, 0, 0)], ids=["clockwise", "counterclockwise"]
 )
-def test_a_film_that_was_taken_on_its_side_is_upright(tmp_path: Path, way: str, matrix: tuple[int, ...]) -> None:
+def test_a_video_that_was_taken_on_its_side_is_upright(tmp_path: Path, way: str, matrix: tuple[int, ...]) -> None:
     clip = cut(turn(make_colour_movie(tmp_path / "film.mp4", 3, [RED]), matrix), 1, 2, way)
     with av.open(str(clip)) as container:
         frame = next(container.decode(video=0))
@@ -200,8 +200,8 @@ def test_a_film_that_was_taken_on_its_side_is_upright(tmp_path: Path, way: str, 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_pixels_that_are_not_square_stay_as_they_are(tmp_path: Path, way: str) -> None:
-    film = tmp_path / "film.mp4"
-    with av.open(str(film), "w") as container:
+    video = tmp_path / "film.mp4"
+    with av.open(str(video), "w") as container:
         stream = container.add_stream("libx264", rate=FRAME_RATE)
         stream.width, stream.height, stream.pix_fmt = 72, 58, "yuv420p"
         stream.codec_context.sample_aspect_ratio = Fraction(64, 45)
@@ -210,27 +210,27 @@ def test_pixels_that_are_not_square_stay_as_they_are(tmp_path: Path, way: str) -
             frame.pts, frame.time_base = number, Fraction(1, FRAME_RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with av.open(str(cut(film, 0.5, 1.5, way))) as container:
+    with av.open(str(cut(video, 0.5, 1.5, way))) as container:
         assert container.streams.video[0].sample_aspect_ratio == Fraction(64, 45)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_damaged_frames_do_not_spoil_a_clip(tmp_path: Path, way: str) -> None:
-    film = make_sounding_movie(tmp_path / "film.mp4", 8, [(0, 8)])
-    content = bytearray(film.read_bytes())
-    with av.open(str(film)) as container:
+    video = make_sounding_movie(tmp_path / "film.mp4", 8, [(0, 8)])
+    content = bytearray(video.read_bytes())
+    with av.open(str(video)) as container:
         for packet in container.demux(video=0):
             if packet.size and packet.pts is not None and packet.pos and 3 < packet.pts * packet.time_base < 4:
                 content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
-    film.write_bytes(content)
-    assert lengths_of(cut(film, 2, 6, way)) == (4, pytest.approx(4, abs=1e-4))
+    video.write_bytes(content)
+    assert lengths_of(cut(video, 2, 6, way)) == (4, pytest.approx(4, abs=1e-4))
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_is_no_film_is_told(tmp_path: Path, way: str) -> None:
-    film = tmp_path / "film.mp4"
-    film.write_bytes(b"this is no film" * 1000)
-    with open_film(film, way) as file, pytest.raises(StageFailed, match="damaged"):
+def test_what_is_no_video_is_reported(tmp_path: Path, way: str) -> None:
+    video = tmp_path / "film.mp4"
+    video.write_bytes(b"this is no film" * 1000)
+    with open_video(video, way) as file, pytest.raises(StageFailed, match="damaged"):
         cut_clip(file, 0, 1, tmp_path / "clip.mp4", threading.Event())
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
@@ -247,10 +247,10 @@ def test_what_is_no_film_is_told(tmp_path: Path, way: str) -> None:
     ],
 )
 def test_a_clip_of_audio_is_exact(tmp_path: Path, way: str, name: str, codec: str) -> None:
-    film = make_audio(tmp_path / name, 6, [(0, 1), (4, 6)], codec)
-    assert probe_media(film).duration_seconds == pytest.approx(6.0, abs=0.1)
+    video = make_audio(tmp_path / name, 6, [(0, 1), (4, 6)], codec)
+    assert probe_media(video).duration_seconds == pytest.approx(6.0, abs=0.1)
     clip = tmp_path / "clip.m4a"
-    with open_film(film, way) as file:
+    with open_video(video, way) as file:
         cut_clip(file, 3.5, 5.5, clip, threading.Event())
     info = probe_media(clip)
     assert (info.video_codec, info.audio_codec, info.format) == (None, "aac", "m4a")
@@ -269,15 +269,15 @@ def loudness(path: Path, start: float, end: float) -> float:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_gap_of_hours_behind_a_clip_is_not_filled(tmp_path: Path, way: str) -> None:
-    film = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 1), (20_000, 20_001)])
-    clip = cut(film, 0, 3, way)
+    video = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 1), (20_000, 20_001)])
+    clip = cut(video, 0, 3, way)
     assert lengths_of(clip) == (3, pytest.approx(3, abs=1e-4))
     assert loud_from_to(clip) == pytest.approx((0, 1), abs=0.05)
 
 
 @pytest.mark.skipif(find_ffmpeg() is None or sys.platform != "linux", reason="there is no ffmpeg here")
 def test_a_gap_of_hours_behind_a_clip_takes_no_memory(tmp_path: Path) -> None:
-    film = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 1), (20_000, 20_001)])
+    video = make_sounding_movie(tmp_path / "film.mkv", 4, [(0, 1), (20_000, 20_001)])
     code = """
 import resource, sys, threading
 from pathlib import Path
@@ -285,7 +285,7 @@ from app.media.clip import cut_clip
 cut_clip(open(sys.argv[1], "rb"), 0, 3, Path(sys.argv[2]), threading.Event())
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
-    command = [sys.executable, "-c", code, str(film), str(tmp_path / "clip.mp4")]
+    command = [sys.executable, "-c", code, str(video), str(tmp_path / "clip.mp4")]
     kilobytes = int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     assert kilobytes < 200 * 1024
 
@@ -293,19 +293,19 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 @pytest.mark.parametrize("way", WAYS)
 def test_cutting_ends_where_somebody_stops_it(tmp_path: Path, way: str) -> None:
     stopping = threading.Event()
-    film = make_slides(tmp_path / "film.mp4", [(second, RED) for second in range(4)], 1280, 720)
+    video = make_slides(tmp_path / "film.mp4", [(second, RED) for second in range(4)], 1280, 720)
     timer = threading.Timer(0.5, stopping.set)
     timer.start()
-    with open_film(film, way) as file, pytest.raises(ProcessingStopped):
+    with open_video(video, way) as file, pytest.raises(ProcessingStopped):
         cut_clip(file, 0, 3000, tmp_path / "clip.mp4", stopping)
     timer.join()
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_clip_that_takes_too_long_is_told(tmp_path: Path, way: str) -> None:
-    film = make_slides(tmp_path / "film.mp4", [(second, RED) for second in range(4)], 1280, 720)
-    with open_film(film, way) as file, pytest.raises(StageFailed, match=r"takes longer to cut than 0\.5 seconds"):
+def test_a_clip_that_takes_too_long_is_reported(tmp_path: Path, way: str) -> None:
+    video = make_slides(tmp_path / "film.mp4", [(second, RED) for second in range(4)], 1280, 720)
+    with open_video(video, way) as file, pytest.raises(StageFailed, match=r"takes longer to cut than 0\.5 seconds"):
         cut_clip(file, 0, 3000, tmp_path / "clip.mp4", threading.Event(), limit_seconds=0.5)
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
@@ -327,7 +327,7 @@ def test_the_program_has_limits_and_no_secrets(
     install_program(tmp_path, monkeypatch, 'ulimit -v >&2; ulimit -t >&2; ulimit -c >&2; echo "<$SECRET>" >&2; exit 1')
     monkeypatch.setenv("SECRET", "swordfish")
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    cut(make_sounding_movie(tmp_path / "films" / "film.mp4", 4, [(0, 4)]), 1, 3, "ffmpeg")
+    cut(make_sounding_movie(tmp_path / "videos" / "film.mp4", 4, [(0, 4)]), 1, 3, "ffmpeg")
     memory, seconds, core, secret = caplog.messages[0].split()[-4:]
     assert 1024**2 <= int(memory) < 1.5 * 1024**2  # of 1024 bytes
     assert 500 < int(seconds) <= 600
@@ -342,28 +342,28 @@ def test_what_ends_the_program_does_not_end_this_process(
 ) -> None:
     install_program(tmp_path, monkeypatch, script)
     monkeypatch.setattr("app.media.clip.cut_with_pyav", lambda *_: pytest.fail("The video was cut here"))
-    film = make_sounding_movie(tmp_path / "films" / "film.mp4", 4, [(0, 4)])
-    with film.open("rb") as file, pytest.raises(StageFailed, match="more memory or computing time to cut than it may"):
-        cut_clip(file, 1, 3, film.parent / "clip.mp4", threading.Event())
-    assert [path.name for path in film.parent.iterdir()] == ["film.mp4"]
+    video = make_sounding_movie(tmp_path / "videos" / "film.mp4", 4, [(0, 4)])
+    with video.open("rb") as file, pytest.raises(StageFailed, match="more memory or computing time to cut than it may"):
+        cut_clip(file, 1, 3, video.parent / "clip.mp4", threading.Event())
+    assert [path.name for path in video.parent.iterdir()] == ["film.mp4"]
 
 
 def test_a_program_that_fails_leaves_it_to_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_program(tmp_path, monkeypatch, "echo 'Unknown encoder libx264' >&2; exit 1")
-    film = make_sounding_movie(tmp_path / "films" / "film.mp4", 4, [(0, 4)])
-    assert lengths_of(cut(film, 1, 3, "ffmpeg")) == (2, pytest.approx(2, abs=1e-4))
+    video = make_sounding_movie(tmp_path / "videos" / "film.mp4", 4, [(0, 4)])
+    assert lengths_of(cut(video, 1, 3, "ffmpeg")) == (2, pytest.approx(2, abs=1e-4))
 
 
-def test_a_storage_that_fails_in_the_middle_is_told(tmp_path: Path) -> None:
+def test_a_storage_that_fails_in_the_middle_is_reported(tmp_path: Path) -> None:
     class Failing(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             if self.tell() > len(self.getvalue()) // 2:
                 raise StorageUnavailable("The bucket does not answer")
             return super().read(size)
 
-    film = make_sounding_movie(tmp_path / "film.mkv", 8, [(0, 8)], "pcm_s16le")
+    video = make_sounding_movie(tmp_path / "film.mkv", 8, [(0, 8)], "pcm_s16le")
     with pytest.raises(StorageUnavailable):
-        cut_clip(Failing(film.read_bytes()), 0, 8, tmp_path / "clip.mp4", threading.Event())
+        cut_clip(Failing(video.read_bytes()), 0, 8, tmp_path / "clip.mp4", threading.Event())
     assert [path.name for path in tmp_path.iterdir()] == ["film.mkv"]
 
 
@@ -376,16 +376,16 @@ def test_only_what_a_clip_needs_is_read(tmp_path: Path) -> None:
             self.count += len(chunk)
             return chunk
 
-    film = make_sounding_movie(tmp_path / "film.mkv", 60, [(0, 60)], "pcm_s16le")
-    file = Counting(film.read_bytes())
+    video = make_sounding_movie(tmp_path / "film.mkv", 60, [(0, 60)], "pcm_s16le")
+    file = Counting(video.read_bytes())
     cut_clip(file, 40, 42, tmp_path / "clip.mp4", threading.Event())
-    assert file.count < film.stat().st_size / 2  # the part lies behind
+    assert file.count < video.stat().st_size / 2  # the part lies behind
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no limit for the size of files here")
 @pytest.mark.parametrize("way", WAYS)
-def test_a_disk_without_room_is_told(tmp_path: Path, way: str) -> None:
-    film = make_sounding_movie(tmp_path / "film.mp4", 8, [(0, 8)])
+def test_a_disk_without_room_is_reported(tmp_path: Path, way: str) -> None:
+    video = make_sounding_movie(tmp_path / "film.mp4", 8, [(0, 8)])
     program = f"""
 import io, pathlib, resource, sys, threading
 from app.media.clip import cut_clip
@@ -398,7 +398,7 @@ except OSError as error:
     print(error.strerror)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, str(film), str(tmp_path)], stdout=subprocess.PIPE, check=True, text=True
+        [sys.executable, "-c", program, str(video), str(tmp_path)], stdout=subprocess.PIPE, check=True, text=True
     )
     assert done.stdout == "File too large\n"
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from app.media.clip import cut_clip
 from tests.media.movies import BAR_WIDTH, YUV_WEIGHTS, make_bars
-from tests.media.test_clip import WAYS, open_film
-from tests.media.test_thumbnail import take_still
+from tests.media.test_clip import WAYS, open_video
+from tests.media.test_thumbnail import take_thumbnail
 
 BT709, UNSPECIFIED, PAL, NTSC, BT2020, PQ, HLG = 1, 2, 5, 6, 9, 16, 18
 BARS = [(102.0, 102.0, 102.0), (191.0, 191.0, 191.0), (180.0, 150.0, 60.0), (60.0, 140.0, 190.0), (170.0, 40.0, 40.0)]
@@ -22,7 +22,7 @@ Colours = NDArray[np.float64]
 
 def cut(video: Path, way: str) -> Path:
     clip = video.parent / f"{way}.mp4"
-    with open_film(video, way) as file:
+    with open_video(video, way) as file:
         cut_clip(file, 0, 0.5, clip, threading.Event())
     return clip
 
@@ -52,7 +52,7 @@ def tags_of(clip: Path) -> tuple[int, int, int, int]:
 
 
 def colours_of_thumbnail(video: Path) -> Colours:
-    pixels = take_still(video).to_ndarray()
+    pixels = take_thumbnail(video).to_ndarray()
     width = pixels.shape[1] / len(BARS)
     middles = [int((number + 0.5) * width) for number in range(len(BARS))]
     return np.asarray(pixels[pixels.shape[0] // 2, middles], float)

@@ -23,8 +23,8 @@ from app.media.scene_cuts import find_scene_cuts
 from app.media.thumbnail import NoThumbnail, draw_waveform, make_thumbnail
 from tests.media.movies import SAMPLE_RATE, make_colour_movie, make_movie, make_sounding_movie
 from tests.media.test_audio import assert_beeps, extract
-from tests.media.test_clip import WAYS, loud_from_to, open_film
-from tests.media.test_thumbnail import is_coloured, take_still
+from tests.media.test_clip import WAYS, loud_from_to, open_video
+from tests.media.test_thumbnail import is_coloured, take_thumbnail
 
 RED = (255, 0, 0)
 
@@ -74,16 +74,16 @@ def test_a_cover_that_comes_first_is_not_the_video(tmp_path: Path, talk: Path, c
     info = probe_media(video)
     assert (info.video_codec, info.audio_codec, info.resolution) == ("h264", "aac", "64x48")
     assert info.duration_seconds == pytest.approx(4, abs=0.1)
-    assert is_coloured(take_still(video), RED)
+    assert is_coloured(take_thumbnail(video), RED)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_clip_of_a_video_whose_cover_comes_first_shows_the_video(tmp_path: Path, talk: Path, way: str) -> None:
     red = make_colour_movie(tmp_path / "parts" / "red.mp4", 4, [RED])
     video = join(tmp_path / "video.mp4", [(red, "video", Disposition(0)), (talk, "audio", None)], "mjpeg")
-    with open_film(video, way) as file:
+    with open_video(video, way) as file:
         cut_clip(file, 1, 2, tmp_path / "clip.mp4", threading.Event())
-    assert is_coloured(take_still(tmp_path / "clip.mp4"), RED)
+    assert is_coloured(take_thumbnail(tmp_path / "clip.mp4"), RED)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_the_audio_that_is_reported_is_extracted_and_cut(
     beep = {"aac": (1.0, 2.0), "flac": (3.0, 3.5)}[chosen]
     assert probe_media(video).audio_codec == chosen
     assert_beeps(extract(video), beep)
-    with open_film(video, way) as file:
+    with open_video(video, way) as file:
         cut_clip(file, 0.5, 4, tmp_path / "clip.mp4", threading.Event())
     assert loud_from_to(tmp_path / "clip.mp4") == pytest.approx([time - 0.5 for time in beep], abs=0.03)
 
@@ -116,7 +116,7 @@ def test_of_two_videos_the_default_is_taken(tmp_path: Path, first: Disposition, 
     large = make_sounding_movie(tmp_path / "parts" / "large.mp4", 2, [(0, 2)])
     small = make_colour_movie(tmp_path / "parts" / "small.mp4", 2, [RED])
     video = join(tmp_path / "video.mkv", [(large, "video", first), (small, "video", second)])
-    assert is_coloured(take_still(video), RED) == (second == Disposition.default)
+    assert is_coloured(take_thumbnail(video), RED) == (second == Disposition.default)
 
 
 def change_of_audio(path: Path, first: tuple[int, str], second: tuple[int, str]) -> Path:
@@ -138,7 +138,7 @@ def test_audio_that_changes_inside_a_video_goes_on_in_its_clip(
     tmp_path: Path, first: tuple[int, str], second: tuple[int, str], way: str
 ) -> None:
     video = change_of_audio(tmp_path / "video.ts", first, second)
-    with open_film(video, way) as file:
+    with open_video(video, way) as file:
         cut_clip(file, 1, 6, tmp_path / "clip.mp4", threading.Event())
     assert loud_from_to(tmp_path / "clip.mp4") == pytest.approx((3, 3.5), abs=0.05)
 
@@ -156,7 +156,7 @@ _SCRIPTS = {
 }
 _USES: dict[str, Callable[[Path], object]] = {
     "probe_media": probe_media,
-    "still": lambda path: make_thumbnail(path.open("rb")),
+    "thumbnail": lambda path: make_thumbnail(path.open("rb")),
     "waveform": lambda path: draw_waveform(path.open("rb")),
     "copy": lambda path: plan_playable_copy(path.open("rb"), threading.Event()),
     "audio": lambda path: extract_audio(
@@ -192,15 +192,15 @@ def test_a_file_that_names_others_leads_to_none_of_them(tmp_path: Path, listener
 @pytest.mark.skipif(find_ffmpeg() is None, reason="there is no ffmpeg here")
 def test_ffmpeg_follows_no_playlist_that_takes_the_place_of_a_video(tmp_path: Path) -> None:
     """The program opens the file a second time, and its content may have changed."""
-    film = make_sounding_movie(tmp_path / "film.mp4", 4, [(0, 4)])
-    other = shutil.copy(film, tmp_path / "other.mp4")
+    video = make_sounding_movie(tmp_path / "film.mp4", 4, [(0, 4)])
+    other = shutil.copy(video, tmp_path / "other.mp4")
 
     def cut_changed(program: str, file: object, *rest: object) -> bool:
-        film.write_text(f"ffconcat version 1.0\nfile {other}\n")
+        video.write_text(f"ffconcat version 1.0\nfile {other}\n")
         return bool(original(program, file, *rest))  # type: ignore[arg-type]
 
     original = clip_encoding.cut_with_ffmpeg
-    with pytest.MonkeyPatch.context() as patch, film.open("rb") as file:
+    with pytest.MonkeyPatch.context() as patch, video.open("rb") as file:
         patch.setattr(clip, "cut_with_ffmpeg", cut_changed)
         with pytest.raises(StageFailed):
             cut_clip(file, 1, 3, tmp_path / "clip.mp4", threading.Event())
@@ -208,8 +208,8 @@ def test_ffmpeg_follows_no_playlist_that_takes_the_place_of_a_video(tmp_path: Pa
 
 
 def test_a_codec_that_recordings_do_not_have_is_not_decoded(tmp_path: Path) -> None:
-    film = make_movie(tmp_path / "film.mkv", video_codec="snow")
+    video = make_movie(tmp_path / "film.mkv", video_codec="snow")
     with pytest.raises(NotAVideo, match="its video codec is unknown"):
-        probe_media(film)
-    with film.open("rb") as file, pytest.raises(NoThumbnail, match="its video codec is unknown"):
+        probe_media(video)
+    with video.open("rb") as file, pytest.raises(NoThumbnail, match="its video codec is unknown"):
         make_thumbnail(file)

@@ -34,7 +34,7 @@ def type_of(path: Path, name: str = "misleading.txt") -> str:
 def test_a_file_is_what_it_begins_with(
     tmp_path: Path, container: str, video: str | None, audio: str, expected: str
 ) -> None:
-    path = make_movie(tmp_path / "film", 0.5, video, audio, container)
+    path = make_movie(tmp_path / "video", 0.5, video, audio, container)
     assert type_of(path) == expected
 
 

@@ -15,8 +15,8 @@ from app.media.limits import ProcessingStopped
 from app.media.probe import probe_media
 from app.media.scene_cuts import find_scene_cuts
 from tests.media.movies import make_colour_movie, make_movie
-from tests.media.test_clip import WAYS, open_film
-from tests.media.test_thumbnail import take_still, turn
+from tests.media.test_clip import WAYS, open_video
+from tests.media.test_thumbnail import take_thumbnail, turn
 
 WIDTH, HEIGHT = 96, 64
 CORNERS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
@@ -55,7 +55,7 @@ def write_frame(path: Path, pixels: "np.ndarray[tuple[int, ...], np.dtype[np.uin
 
 def cut(video: Path, way: str) -> VideoFrame:
     clip = video.parent / "clip.mp4"
-    with open_film(video, way) as file:
+    with open_video(video, way) as file:
         cut_clip(file, 0, 0.5, clip, threading.Event())
     with av.open(str(clip)) as container:
         frame = next(container.decode(video=0))
@@ -89,7 +89,7 @@ def test_a_clip_is_shown_as_players_show_the_video(
 def test_a_thumbnail_is_shown_as_players_show_the_video(
     tmp_path: Path, matrix: tuple[int, int, int, int], corners: str
 ) -> None:
-    frame = take_still(turned(tmp_path, matrix))
+    frame = take_thumbnail(turned(tmp_path, matrix))
     assert corners_of(frame) == corners
     assert (frame.width, frame.height) == ((WIDTH, HEIGHT) if matrix[0] else (HEIGHT, WIDTH))
 
@@ -111,7 +111,7 @@ def make_interlaced(path: Path) -> Path:
 
 
 def combs_of(frame: VideoFrame) -> float:
-    """How much the lines of a picture differ from the ones above and below them, of 255."""
+    """How much the lines of a frame differ from the ones above and below them, of 255."""
     lines = frame.to_ndarray(format="gray").astype(float)[4:-4]
     return float(np.abs(lines[1:-1] - (lines[:-2] + lines[2:]) / 2).mean())
 
@@ -127,7 +127,7 @@ def test_a_clip_of_interlaced_video_has_no_combs(tmp_path: Path, way: str) -> No
 
 
 def test_a_thumbnail_of_interlaced_video_has_no_combs(tmp_path: Path) -> None:
-    thumbnail = take_still(make_interlaced(tmp_path / "video.ts"))
+    thumbnail = take_thumbnail(make_interlaced(tmp_path / "video.ts"))
     assert combs_of(thumbnail) < 10
     assert (thumbnail.width, thumbnail.height) == (WIDTH, HEIGHT)
 
@@ -136,30 +136,30 @@ RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
 
 def find(path: Path) -> list[float]:
-    with path.open("rb") as film:
-        return find_scene_cuts(film, threading.Event())
+    with path.open("rb") as video:
+        return find_scene_cuts(video, threading.Event())
 
 
-def test_the_picture_changes_where_another_scene_begins(tmp_path: Path) -> None:
-    film = make_colour_movie(tmp_path / "film.mp4", 8.0, [RED, RED, GREEN, GREEN, BLUE, BLUE])
-    assert find(film) == pytest.approx([2.0, 4.0, 6.0], abs=0.11)
+def test_a_scene_cut_is_where_another_scene_begins(tmp_path: Path) -> None:
+    video = make_colour_movie(tmp_path / "film.mp4", 8.0, [RED, RED, GREEN, GREEN, BLUE, BLUE])
+    assert find(video) == pytest.approx([2.0, 4.0, 6.0], abs=0.11)
 
 
-def test_a_picture_that_stays_the_same_has_no_cuts(tmp_path: Path) -> None:
+def test_a_static_video_has_no_cuts(tmp_path: Path) -> None:
     assert find(make_movie(tmp_path / "film.mp4", 8.0)) == []
 
 
-def test_a_film_without_a_picture_has_no_cuts(tmp_path: Path) -> None:
+def test_a_file_without_video_has_no_cuts(tmp_path: Path) -> None:
     assert find(make_movie(tmp_path / "film.mp4", video_codec=None)) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"no film" * 1000])
-def test_what_is_no_film_has_no_cuts(content: bytes) -> None:
+def test_what_is_no_video_has_no_cuts(content: bytes) -> None:
     assert find_scene_cuts(io.BytesIO(content), threading.Event()) == []
 
 
-def test_the_search_ends_when_it_is_told_to(tmp_path: Path) -> None:
+def test_the_search_ends_when_it_is_stopped(tmp_path: Path) -> None:
     stopping = threading.Event()
     stopping.set()
-    with make_movie(tmp_path / "film.mp4").open("rb") as film, pytest.raises(ProcessingStopped):
-        find_scene_cuts(film, stopping)
+    with make_movie(tmp_path / "film.mp4").open("rb") as video, pytest.raises(ProcessingStopped):
+        find_scene_cuts(video, stopping)

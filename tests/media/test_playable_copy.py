@@ -46,14 +46,14 @@ def test_what_is_left_of_a_video_that_was_cut_off_is_copied(tmp_path: Path, cont
 def test_no_copy_is_made_of_what_time_stamps_alone_make_long(
     tmp_path: Path, step_seconds: float, sentence: str
 ) -> None:
-    film = make_sparse_audio(tmp_path / "talk.mka", step_seconds)
-    with film.open("rb") as file, pytest.raises(StageFailed, match=f"^No playable copy can be made: .*{sentence}"):
+    video = make_sparse_audio(tmp_path / "talk.mka", step_seconds)
+    with video.open("rb") as file, pytest.raises(StageFailed, match=f"^No playable copy can be made: .*{sentence}"):
         plan_playable_copy(file, threading.Event())
 
 
 def test_a_slow_video_that_is_only_copied_is_not_measured_by_its_bytes(tmp_path: Path) -> None:
-    film = make_slides(tmp_path / "slides.mkv", [(0, (255, 0, 0)), (1500, (0, 255, 0)), (3000, (0, 0, 255))])
-    with film.open("rb") as file:
+    video = make_slides(tmp_path / "slides.mkv", [(0, (255, 0, 0)), (1500, (0, 255, 0)), (3000, (0, 0, 255))])
+    with video.open("rb") as file:
         plan = plan_playable_copy(file, threading.Event())
         assert plan is not None
         assert plan.copies_video

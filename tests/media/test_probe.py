@@ -34,7 +34,7 @@ def test_the_format_is_the_name_that_the_file_goes_by(tmp_path: Path, name: str,
     assert probe_media(make_movie(tmp_path / name, container_format=container_format)).format == expected
 
 
-def test_a_silent_film_has_no_audio_codec(tmp_path: Path) -> None:
+def test_a_silent_video_has_no_audio_codec(tmp_path: Path) -> None:
     assert probe_media(make_movie(tmp_path / "silent.mp4", audio_codec=None)).audio_codec is None
 
 
@@ -65,7 +65,7 @@ def blank_out_duration(matroska: Path) -> None:
         ("talk.webm", "libopus", "webm", ("opus", "webm", ".webm")),
     ],
 )
-def test_audio_without_a_picture_is_described(
+def test_audio_without_video_is_described(
     tmp_path: Path, name: str, codec: str, container: str, found: tuple[str, str, str]
 ) -> None:
     path = make_movie(tmp_path / name, 2.0, None, codec, container)
@@ -135,21 +135,21 @@ def test_an_empty_file_is_no_video(tmp_path: Path) -> None:
         probe_media(tmp_path / "empty.mp4")
 
 
-def test_a_film_that_lost_its_end_is_no_video(tmp_path: Path) -> None:
+def test_a_video_that_lost_its_end_is_no_video(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "cut.mp4")
     movie.write_bytes(movie.read_bytes()[:1000])
     with pytest.raises(NotAVideo, match="damaged"):
         probe_media(movie)
 
 
-def test_a_picture_of_an_unknown_codec_is_no_video(tmp_path: Path) -> None:
+def test_an_unknown_video_codec_is_no_video(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "odd.mp4")
     movie.write_bytes(movie.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzZ"))
     with pytest.raises(NotAVideo, match="codec"):
         probe_media(movie)
 
 
-def test_a_sound_of_an_unknown_codec_is_no_harm(tmp_path: Path) -> None:
+def test_audio_of_an_unknown_codec_is_no_harm(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "odd.mkv")
     movie.write_bytes(movie.read_bytes().replace(b"A_AAC", b"A_ODD"))
     assert (probe_media(movie).video_codec, probe_media(movie).audio_codec) == ("h264", None)
@@ -180,17 +180,17 @@ def make_movie_with_tracks(path: Path, audio: int, subtitles: int) -> Path:
     script = path.with_name("lines.srt")
     script.write_text("1\n00:00:00,100 --> 00:00:00,900\nHello\n")
     plain = make_movie(path.with_name("plain.mkv"))
-    with av.open(str(plain)) as film, av.open(str(script)) as lines, av.open(str(path), "w") as container:
+    with av.open(str(plain)) as video, av.open(str(script)) as lines, av.open(str(path), "w") as container:
         tracks = {
-            film.streams.video[0]: 1,
-            film.streams.audio[0]: audio,
+            video.streams.video[0]: 1,
+            video.streams.audio[0]: audio,
             lines.streams.subtitles[0]: subtitles,
         }
         copies: Any = {
             stream: [container.add_stream_from_template(stream) for _ in range(count)]
             for stream, count in tracks.items()
         }
-        packets: Any = [*film.demux(), *lines.demux()]
+        packets: Any = [*video.demux(), *lines.demux()]
         for packet in packets:
             for stream in copies[packet.stream] if packet.size else ():
                 packet.stream = stream
@@ -198,7 +198,7 @@ def make_movie_with_tracks(path: Path, audio: int, subtitles: int) -> Path:
     return path
 
 
-def test_a_film_with_many_sounds_and_subtitles_is_described(tmp_path: Path) -> None:
+def test_a_video_with_many_audio_and_subtitle_streams_is_described(tmp_path: Path) -> None:
     movie = make_movie_with_tracks(tmp_path / "film.mkv", audio=8, subtitles=40)
     with av.open(str(movie)) as container:
         assert len(container.streams) == 49
@@ -223,7 +223,9 @@ def test_a_film_with_many_sounds_and_subtitles_is_described(tmp_path: Path) -> N
         ("talk.mkv", "mjpeg", "mjpeg"),
     ],
 )
-def test_size_and_duration_are_known_of_films_of_all_kinds(tmp_path: Path, name: str, codec: str, said: str) -> None:
+def test_resolution_and_duration_of_all_kinds_of_video_are_known(
+    tmp_path: Path, name: str, codec: str, said: str
+) -> None:
     pixels = {"prores_ks": "yuv422p10le", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
     path = tmp_path / name
     with av.open(str(path), "w") as container:
@@ -240,7 +242,7 @@ def test_size_and_duration_are_known_of_films_of_all_kinds(tmp_path: Path, name:
     assert info.frame_rate == pytest.approx(FRAME_RATE * 3, rel=0.01)
 
 
-def test_a_picture_whose_size_nothing_tells_is_no_video(tmp_path: Path) -> None:
+def test_a_video_of_unknown_resolution_is_no_video(tmp_path: Path) -> None:
     movie = make_movie(tmp_path / "odd.flv", video_codec="flv", audio_codec=None)
     content = bytearray(movie.read_bytes())
     with av.open(str(movie)) as container:
@@ -254,13 +256,13 @@ def test_a_picture_whose_size_nothing_tells_is_no_video(tmp_path: Path) -> None:
         probe_media(movie)
 
 
-def test_a_picture_of_too_many_pixels_is_no_video(tmp_path: Path) -> None:
+def test_a_video_of_too_many_pixels_is_no_video(tmp_path: Path) -> None:
     with pytest.raises(NotAVideo, match="pixels"):
         probe_media(make_bomb(tmp_path / "large.mov", 100, streams=1, said_side=16_000))
 
 
 @pytest.mark.parametrize("said_side", [8000, 16])
-def test_many_large_pictures_in_a_small_file_take_little_memory(tmp_path: Path, said_side: int) -> None:
+def test_many_large_frames_in_a_small_file_take_little_memory(tmp_path: Path, said_side: int) -> None:
     bomb = make_bomb(tmp_path / "bomb.mov", 8000, streams=8, said_side=said_side)
     code = "from pathlib import Path; from app.media.probe import probe_media; probe_media(Path(path))"
     assert peak_megabytes(code, bomb) < 150
@@ -284,7 +286,7 @@ def test_a_duration_that_takes_too_long_to_find_is_unknown(tmp_path: Path, monke
     assert (info.duration_seconds, info.resolution) == (None, f"{WIDTH}x{HEIGHT}")
 
 
-def test_a_large_film_with_its_index_at_the_end_is_read_at_both_ends_alone(
+def test_a_large_video_with_its_index_at_the_end_is_read_at_both_ends_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     movie = make_movie(tmp_path / "long.mp4", seconds=2, audio_codec=None)

@@ -35,9 +35,9 @@ def _track(
     chunks: int = 1,
 ) -> bytes:
     codec = b"avc1" if handler == b"vide" else b"sowt"
-    picture = struct.pack(">6xH16xHHIIIH32xHh", 1, 64, 48, 0x480000, 0x480000, 0, 1, 24, -1)
+    frame = struct.pack(">6xH16xHHIIIH32xHh", 1, 64, 48, 0x480000, 0x480000, 0, 1, 24, -1)
     audio = struct.pack(">6xH8xHHHHI", 1, 1, 16, 0, 0, 8000 << 16)
-    entry = _box(codec, picture if handler == b"vide" else audio)
+    entry = _box(codec, frame if handler == b"vide" else audio)
     table = _box(
         b"stbl",
         _box(b"stsd", struct.pack(">II", 0, 1), entry),
@@ -147,19 +147,19 @@ def test_uncompressed_audio_is_not_refused(tmp_path: Path) -> None:
 
 
 def test_an_index_of_gigabytes_takes_no_memory(tmp_path: Path) -> None:
-    film = tmp_path / "film.mp4"
-    film.write_bytes(_movie(_track(50_000_000)))
+    video = tmp_path / "film.mp4"
+    video.write_bytes(_movie(_track(50_000_000)))
     with pytest.raises(NotAVideo, match="its index lists more than the file can hold"):
-        probe_media(film)
+        probe_media(video)
     code = "from pathlib import Path; from app.media.probe import probe_media; probe_media(Path(path))"
-    assert peak_megabytes(code, film) < 300
+    assert peak_megabytes(code, video) < 300
 
 
 def _remux(source: Path, target: Path, options: dict[str, str]) -> None:
-    with av.open(str(source)) as film, av.open(str(target), "w", options=options) as copy:
-        streams: Sequence[av.stream.Stream] = [*film.streams.video, *film.streams.audio]
+    with av.open(str(source)) as video, av.open(str(target), "w", options=options) as copy:
+        streams: Sequence[av.stream.Stream] = [*video.streams.video, *video.streams.audio]
         copies = {stream.index: copy.add_stream_from_template(stream) for stream in streams}
-        for packet in film.demux():
+        for packet in video.demux():
             if packet.dts is not None:
                 packet.stream = copies[packet.stream.index]
                 copy.mux(packet)

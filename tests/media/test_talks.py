@@ -7,7 +7,7 @@ from tests.media.talks import BREAD, COLOURS, MARS, Talk, make_talk
 from tests.speech import speak, word_error_rate
 
 
-def sound_of(path: Path) -> tuple[np.ndarray[tuple[int], np.dtype[np.int16]], int]:
+def audio_of(path: Path) -> tuple[np.ndarray[tuple[int], np.dtype[np.int16]], int]:
     with av.open(str(path)) as container:
         resampler = av.AudioResampler(format="s16", layout="mono", rate=16_000)
         frames = [frame for packet in container.decode(audio=0) for frame in resampler.resample(packet)]
@@ -15,18 +15,18 @@ def sound_of(path: Path) -> tuple[np.ndarray[tuple[int], np.dtype[np.int16]], in
 
 
 def test_speech_has_no_silence_around_it_and_sounds_the_same_each_time() -> None:
-    sound, rate = speak("The coach decides which players start the match.")
-    assert 1 < len(sound) / rate < 6
-    assert abs(int(sound[0])) > 100
-    assert abs(int(sound[-1])) > 100
-    assert np.array_equal(sound, speak("The coach decides which players start the match.")[0])
+    audio, rate = speak("The coach decides which players start the match.")
+    assert 1 < len(audio) / rate < 6
+    assert abs(int(audio[0])) > 100
+    assert abs(int(audio[-1])) > 100
+    assert np.array_equal(audio, speak("The coach decides which players start the match.")[0])
 
 
 def test_a_talk_is_heard_where_it_says_and_silent_in_between(talk: Talk) -> None:
-    sound, rate = sound_of(talk.path)
+    audio, rate = audio_of(talk.path)
 
     def loudness(start: float, end: float) -> float:
-        return float(np.abs(sound[round(start * rate) : round(end * rate)].astype(np.int32)).mean())
+        return float(np.abs(audio[round(start * rate) : round(end * rate)].astype(np.int32)).mean())
 
     for one, after in zip(talk.sentences, talk.sentences[1:], strict=False):
         assert loudness(one.start, one.end) > 20 * loudness(one.end + 0.1, after.start - 0.1)

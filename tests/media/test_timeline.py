@@ -17,7 +17,7 @@ from app.media.scene_cuts import find_scene_cuts
 from app.media.timeline import Timeline, read_timeline
 from tests.media.movies import make_colour_movie, make_flashing_movie, make_sounding_movie
 from tests.media.test_audio import assert_beeps, extract
-from tests.media.test_clip import WAYS, open_film
+from tests.media.test_clip import WAYS, open_video
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 FLASHES = [(2.0, 2.3), (5.0, 5.3)]
@@ -123,7 +123,7 @@ def test_a_clip_shows_and_sounds_at_the_times_of_the_video(
     tmp_path: Path, make: Callable[[Path], Path], way: str
 ) -> None:
     clip = tmp_path / "clip.mp4"
-    with open_film(make(tmp_path), way) as file:
+    with open_video(make(tmp_path), way) as file:
         cut_clip(file, 4.5, 6, clip, threading.Event())
     assert white_from(clip) == pytest.approx(0.5, abs=0.05)
     assert loud_from(clip) == pytest.approx(white_from(clip), abs=0.02)
@@ -132,7 +132,7 @@ def test_a_clip_shows_and_sounds_at_the_times_of_the_video(
 @pytest.mark.parametrize("way", WAYS)
 def test_a_clip_that_begins_between_two_frames_keeps_audio_and_video_together(tmp_path: Path, way: str) -> None:
     clip = tmp_path / "clip.mp4"
-    with open_film(make_flashing_movie(tmp_path / "video.mp4", 7, FLASHES, frame_rate=25), way) as file:
+    with open_video(make_flashing_movie(tmp_path / "video.mp4", 7, FLASHES, frame_rate=25), way) as file:
         cut_clip(file, 4.501, 6, clip, threading.Event())
     assert white_from(clip) == pytest.approx(0.5, abs=0.03)
     assert loud_from(clip) == pytest.approx(white_from(clip), abs=0.005)

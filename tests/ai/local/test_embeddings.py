@@ -40,7 +40,7 @@ def test_no_texts_have_no_vectors() -> None:
     assert vectors().encode([]).shape == (0, EMBEDDING_SIZE)
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     told: list[float] = []
     vectors().encode(["This sentence is one of very many."] * 150, told.append)
     assert told == sorted(told)

@@ -82,13 +82,13 @@ async def test_a_loud_moment_is_stronger_than_a_quiet_one(tmp_path: Path) -> Non
     talk = make_talk(["bread", "bread", "bread"])
     third = len(talk.words) // 3
     for loud, first in enumerate(range(0, len(talk.words), third)):
-        audio = write_sound(tmp_path / f"{loud}.wav", talk.words[first].start, talk.words[first + third - 1].end, talk)
+        audio = write_audio(tmp_path / f"{loud}.wav", talk.words[first].start, talk.words[first + third - 1].end, talk)
         request = make_request(talk, (28, 32), (3, 1))
         (kept,) = await find(replace(request, audio=audio))
         assert abs(kept.start - talk.words[first].start) < 5
 
 
-def write_sound(path: Path, start: float, end: float, talk: Talk) -> Path:
+def write_audio(path: Path, start: float, end: float, talk: Talk) -> Path:
     """A hum that is louder between two seconds."""
     times = np.arange(int(talk.duration * 8000)) / 8000
     loudness = np.where((times >= start) & (times <= end), 10_000, 1000)
@@ -98,7 +98,7 @@ def write_sound(path: Path, start: float, end: float, talk: Talk) -> Path:
     return path
 
 
-async def test_cuts_of_the_picture_decide_between_moments_that_say_the_same() -> None:
+async def test_scene_cuts_decide_between_moments_that_say_the_same() -> None:
     talk = make_talk(["bread", "bread"])
     request = make_request(talk, (28, 32), (2, 1))
     for begin in (1.0, talk.borders[0] + 1):

@@ -78,5 +78,5 @@ def test_titles_are_capitalised_and_keep_capitals() -> None:
         ("Esto es lo que hemos estado esperando todo el tiempo para la casa", "es"),
     ],
 )
-def test_the_language_is_told_by_its_usual_words(text: str, language: str) -> None:
+def test_the_language_is_guessed_by_its_stop_words(text: str, language: str) -> None:
     assert guess_language(text) == language

@@ -39,7 +39,7 @@ def find(units: list[SentenceUnit], topics: list[int], limits: TopicLimits) -> l
     return segment_topics(units, make_vectors(topics), limits, asyncio.run(make_control()))
 
 
-def test_the_number_of_topics_is_told_by_the_sentences() -> None:
+def test_the_sentences_decide_the_number_of_topics() -> None:
     for sizes in ([8], [6, 9], [5, 12, 7], [6, 6, 6, 6, 6, 6, 6]):
         topics = [topic for topic, size in enumerate(sizes) for _ in range(size)]
         found = find(make_units(len(topics)), topics, TopicLimits(5, 600, 1))

@@ -111,7 +111,7 @@ def make_melody(seconds: float) -> Sound:
     [np.zeros(20 * SAMPLE_RATE, np.int16), make_noise(20), make_melody(30), np.zeros(0, np.int16)],
     ids=["silence", "noise", "melody", "nothing"],
 )
-async def test_a_sound_without_speech_has_an_empty_transcript(tmp_path: Path, sound: Sound) -> None:
+async def test_audio_without_speech_has_an_empty_transcript(tmp_path: Path, sound: Sound) -> None:
     audio = make_audio(write(tmp_path / "a.wav", sound), len(sound) / SAMPLE_RATE)
     heard = await transcriber("auto").transcribe(audio, ignore)
     assert (heard.text, heard.words, heard.segments, heard.language) == ("", [], [], "und")
@@ -141,7 +141,7 @@ async def test_speech_that_repeats_itself_is_kept_with_what_is_said_around_it(
     assert heard.dropped == []
 
 
-async def test_speech_in_a_long_sound_is_where_it_was(tmp_path: Path) -> None:
+async def test_speech_in_long_audio_is_where_it_was(tmp_path: Path) -> None:
     said, starts = speech()
     silence = np.zeros(100 * SAMPLE_RATE, np.int16)
     sound = np.concatenate((silence, said, silence, said))
@@ -220,14 +220,14 @@ async def test_two_transcriptions_at_once_are_done_one_after_the_other(tmp_path:
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"not a sound at all" * 100])
-async def test_what_is_no_sound_is_refused(tmp_path: Path, content: bytes) -> None:
+async def test_a_file_that_is_no_audio_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(content)
     with pytest.raises(StageFailed, match="not a WAV file that can be read"):
         await transcriber("tiny.en").transcribe(make_audio(path, 1), ignore)
 
 
-async def test_a_sound_of_another_form_is_refused(tmp_path: Path) -> None:
+async def test_audio_of_another_form_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", np.zeros(8000, np.int16), rate=8000)
     with pytest.raises(StageFailed, match="16 kHz"):
         await transcriber("tiny.en").transcribe(make_audio(path, 1), ignore)

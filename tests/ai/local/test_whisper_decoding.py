@@ -84,13 +84,13 @@ def test_a_loop_is_tried_at_the_other_temperatures_of_the_library(monkeypatch: p
     assert model.temperatures == [[0.0], [0.0], [0.2, 0.4, 0.6, 0.8, 1.0]]
 
 
-def test_a_loop_at_every_temperature_is_dropped_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_at_every_temperature_is_dropped_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = heard(*["thanks"] * 100, pace=0.001, compression_ratio=20.0)
     found = run(ScriptedWhisper([loop]), 4.0, monkeypatch)
     assert (found.words, found.dropped) == ([], [(0.0, 4.0)])
 
 
-def test_improbable_text_is_dropped_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_improbable_text_is_dropped_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(ScriptedWhisper([heard("mumble", avg_logprob=-1.5)]), 4.0, monkeypatch)
     assert (found.words, found.dropped) == ([], [(0.0, 4.0)])
 

@@ -11,10 +11,10 @@ from tests.speech import Sound
 RATE = 16000
 
 
-def write_wav(path: Path, sound: Sound, rate: int = RATE) -> Path:
+def write_wav(path: Path, audio: Sound, rate: int = RATE) -> Path:
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", "not compressed"))
-        file.writeframes(sound.tobytes())
+        file.writeframes(audio.tobytes())
     return path
 
 
