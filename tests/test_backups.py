@@ -175,7 +175,7 @@ def test_a_damaged_backup_restores_nothing(library_url: str, empty_url: str, tmp
 @pytest.mark.parametrize("content", [b"", b"-- a text\n" * 9, b"PGDMP"])
 def test_a_file_that_is_no_backup_is_one_sentence(content: bytes, empty_url: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(InvalidInput, match=r"/file is no backup that `python -m app db backup` has made$"):
+    with pytest.raises(InvalidInput, match=r"/file is not a backup made by `python -m app db backup`$"):
         backups.restore_backup(Settings(database_url=empty_url), tmp_path / "file")
 
 

@@ -155,14 +155,14 @@ def _program_that_reads(source: Path) -> _ClientProgram:
         output = _last_message(result.stderr)
     if "unsupported version" in output:
         raise InvalidInput(f"{source} was made by a newer pg_dump: install the client programs of that PostgreSQL")
-    raise InvalidInput(f"{source} is no backup that `python -m app db backup` has made")
+    raise InvalidInput(f"{source} is not a backup made by `python -m app db backup`")
 
 
 def _programs(name: str) -> Iterator[_ClientProgram]:
     installed = shutil.which(name)
     for path in filter(None, (Path(installed) if installed else None, find_client(name))):
-        shown = subprocess.run([path, "--version"], capture_output=True, text=True)  # noqa: S603  found above
-        if major := re.search(r"\) (\d+)", shown.stdout):
+        version = subprocess.run([path, "--version"], capture_output=True, text=True)  # noqa: S603  found above
+        if major := re.search(r"\) (\d+)", version.stdout):
             yield _ClientProgram(path, int(major[1]))
 
 

@@ -71,14 +71,14 @@ async def open_first(storage: Storage, urls: Sequence[str]) -> AsyncIterator[Ope
 
 
 async def find_clip_file(conn: Connection, video: str, moment: str) -> str:
-    place = await MediaRepository(conn).get_clip_location(video, moment)
-    if place is None:
+    location = await MediaRepository(conn).get_clip_location(video, moment)
+    if location is None:
         raise VideoNotFound
-    if not place.has_moment:
+    if not location.has_moment:
         raise MomentNotFound
-    if place.url is None:
+    if location.url is None:
         raise ClipNotFound
-    return place.url
+    return location.url
 
 
 async def find_clip_by_name(conn: Connection, name: str) -> str:

@@ -81,8 +81,8 @@ async def edit_moment(
             changes |= await _fit_times(conn, video, moment, changes)
         if changes:
             await MomentRepository(conn).update(moment.id, **changes)
-        shown = (await MomentRepository(conn).list_with_configs([video_identifier]))[video_identifier]
-    return next(each for each in show_under_roots(shown) if each.identifier == identifier)
+        moments = (await MomentRepository(conn).list_with_configs([video_identifier]))[video_identifier]
+    return next(each for each in show_under_roots(moments) if each.identifier == identifier)
 
 
 def show_under_roots(moments: list[MomentWithConfig]) -> list[MomentWithConfig]:

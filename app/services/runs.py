@@ -146,12 +146,12 @@ def current_stage(run: RunSummary) -> str | None:
 
 def _infer_stages(run: RunSummary) -> dict[Stage, StageRecord]:
     """Infer stage records from the row of an earlier version: how stages ended, not when."""
-    made = {Stage.GENERATION: run.total_moments_generated, Stage.CLIPS: run.total_clips_created}
-    found = {stage: StageRecord(StageStatus.COMPLETED) for stage, count in made.items() if count}
-    found |= {
+    counts = {Stage.GENERATION: run.total_moments_generated, Stage.CLIPS: run.total_clips_created}
+    records = {stage: StageRecord(StageStatus.COMPLETED) for stage, count in counts.items() if count}
+    records |= {
         stage: StageRecord(StageStatus.FAILED, error=run.error_message) for stage in Stage if stage == run.error_stage
     }
-    return {stage: found[stage] for stage in Stage if stage in found}
+    return {stage: records[stage] for stage in Stage if stage in records}
 
 
 def _settle_stage(stage: Stage, record: StageRecord, run: RunSummary) -> StageRecord:
@@ -180,8 +180,8 @@ def unix_seconds(time: datetime) -> float:
     return time.replace(tzinfo=UTC).timestamp()
 
 
-def _decode_position(place: Any) -> tuple[datetime, int]:
-    match place:
+def _decode_position(position: Any) -> tuple[datetime, int]:
+    match position:
         case [str(text), int(run_id)] if 0 < run_id <= LARGEST_ID and run_id is not True:
             try:
                 started_at = datetime.fromisoformat(text)

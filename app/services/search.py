@@ -60,16 +60,22 @@ async def search(conn: Connection, query: str, filters: SearchFilters, limit: in
             raise InvalidInput(f"{name} must not hold the character {found}")
     query, filters = to_nfc(query), replace(filters, video=to_nfc(filters.video) if filters.video else None)
     list_key = ["search", query, filters.video, filters.language, filters.min_score]
-    said, titled = _decode_positions(decode_cursor(list_key, cursor)) if cursor else (FIRST_PAGE, FIRST_PAGE)
+    transcripts_after, moments_after = (
+        _decode_positions(decode_cursor(list_key, cursor)) if cursor else (FIRST_PAGE, FIRST_PAGE)
+    )
     hits = SearchRepository(conn)
     # One more than the page holds, to detect a next page.
-    transcripts = await hits.search_transcripts(query, filters, limit + 1, _SEGMENTS, said) if said else []
-    moments = await hits.search_moments(query, filters, limit + 1, titled) if titled else []
-    places = [_next_position(transcripts, limit), _next_position(moments, limit)]
+    transcripts = (
+        await hits.search_transcripts(query, filters, limit + 1, _SEGMENTS, transcripts_after)
+        if transcripts_after
+        else []
+    )
+    moments = await hits.search_moments(query, filters, limit + 1, moments_after) if moments_after else []
+    positions = [_next_position(transcripts, limit), _next_position(moments, limit)]
     return SearchPage(
         [SearchResult(hit, _highlight(hit.snippet)) for hit in transcripts[:limit]],
         [SearchResult(hit, _highlight(hit.snippet)) for hit in moments[:limit]],
-        encode_cursor(list_key, places) if any(places) else None,
+        encode_cursor(list_key, positions) if any(positions) else None,
     )
 
 
@@ -77,14 +83,14 @@ def _next_position(hits: Sequence[Hit], limit: int) -> tuple[float, int] | None:
     return (hits[limit - 1].rank, hits[limit - 1].id) if len(hits) > limit else None
 
 
-def _decode_positions(places: Any) -> list[SearchCursor | None]:
-    if not isinstance(places, list) or len(places) != 2 or not any(places):
+def _decode_positions(positions: Any) -> list[SearchCursor | None]:
+    if not isinstance(positions, list) or len(positions) != 2 or not any(positions):
         raise invalid_cursor()
-    return [_decode_position(place) for place in places]
+    return [_decode_position(position) for position in positions]
 
 
-def _decode_position(place: Any) -> SearchCursor | None:
-    match place:
+def _decode_position(position: Any) -> SearchCursor | None:
+    match position:
         case None:
             return None
         case [float(rank), int(row)] if 0 <= rank <= _LARGEST_RANK and 0 < row <= LARGEST_ID and row is not True:

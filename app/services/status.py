@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import Context
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from app.models.runs import RunStatus
 from app.models.stages import Stage
 from app.repositories.jobs import JobRepository, JobRun
 from app.services.live_runs import find_stage_progress
+from app.services.runs import unix_seconds
 from app.storage import Storage, find_audio_file
 
 StoredT = TypeVar("StoredT")
@@ -126,8 +127,8 @@ class JobStatusReader:
 
 
 def _run_job_status(run: JobRun, progress: JobProgress | None = None) -> JobStatus:
-    started_at = _unix_seconds(run.started_at)
-    ended_at = time.time() if run.completed_at is None else _unix_seconds(run.completed_at)
+    started_at = unix_seconds(run.started_at)
+    ended_at = time.time() if run.completed_at is None else unix_seconds(run.completed_at)
     error = mask_secrets(run.error_message or "") or ("Cancelled" if run.status == RunStatus.CANCELLED else "")
     return JobStatus(
         _STATES[RunStatus(run.status)], started_at, max(0.0, round(ended_at - started_at, 3)), error, progress
@@ -139,11 +140,7 @@ def _stored_job_status(
 ) -> JobStatus:
     if created_at is None:
         return _NOT_STARTED
-    return JobStatus(JobState.COMPLETED, _unix_seconds(created_at), elapsed_seconds, progress=progress)
-
-
-def _unix_seconds(time: datetime) -> float:
-    return time.replace(tzinfo=UTC).timestamp()
+    return JobStatus(JobState.COMPLETED, unix_seconds(created_at), elapsed_seconds, progress=progress)
 
 
 def _require_video(stored: StoredT | None) -> StoredT:

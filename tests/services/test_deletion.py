@@ -1,4 +1,4 @@
-"""Deletions that are interrupted, that fail halfway, and that meet an upload of the same name."""
+"""Deletions that are interrupted, fail halfway, or race with an upload of the same identifier."""
 
 import asyncio
 import subprocess
@@ -131,7 +131,7 @@ async def test_what_a_killed_deletion_has_left_is_deleted_by_the_next_one(
         await delete_video(database, storage, redis, "talk", DeletionOptions())
 
 
-async def test_a_file_that_cannot_be_deleted_is_told_and_found_again(
+async def test_a_file_that_cannot_be_deleted_is_reported_and_deleted_by_the_next_deletion(
     database: Database, storage: Storage, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(url: str) -> bool:
@@ -148,9 +148,7 @@ async def test_a_file_that_cannot_be_deleted_is_told_and_found_again(
     assert (last.errors, last.local_files["video"], files_in(storage)) == ([], 1, [])
 
 
-async def test_a_video_that_is_gone_is_not_404_while_redis_may_hold_what_is_left(
-    database: Database, storage: Storage
-) -> None:
+async def test_a_deleted_video_is_not_404_while_redis_may_hold_its_keys(database: Database, storage: Storage) -> None:
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()

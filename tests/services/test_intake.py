@@ -1,4 +1,4 @@
-"""What other programs ask for: which entries become runs, and why others do not."""
+"""Requests of other programs: which entries become runs, and why others are rejected."""
 
 import asyncio
 import json
@@ -97,7 +97,7 @@ async def test_names_of_the_frontend_and_of_other_requests_are_understood(site: 
     assert (request["generation_prompt"], request["include_video_refinement"]) == ("The best jokes", False)
 
 
-async def test_an_option_counts_before_its_former_name(site: IntakeSite) -> None:
+async def test_an_option_overrides_its_former_name(site: IntakeSite) -> None:
     await process(site, make_fields({"generation_prompt": "Now", "user_prompt": "Then"}))
     ((_, _, request),) = await site.runs()
     assert request["generation_prompt"] == "Now"
@@ -156,7 +156,7 @@ async def test_an_option_counts_before_its_former_name(site: IntakeSite) -> None
         ({b"data": b'{"task_name": "other", "args": ["pipeline:gone:1"]}'}, "config is missing"),
     ],
 )
-async def test_what_cannot_become_a_run_is_kept_with_one_sentence(
+async def test_an_invalid_request_is_stored_with_one_sentence(
     site: IntakeSite, fields: Mapping[bytes, bytes], reason: str
 ) -> None:
     given = (await process(site, fields)).removesuffix(" (of its fields, the first 50 with 10000 bytes each are kept)")
@@ -164,7 +164,7 @@ async def test_what_cannot_become_a_run_is_kept_with_one_sentence(
     assert await site.runs() == []
 
 
-async def test_a_request_whose_video_has_a_run_is_kept_as_http_refuses_it(site: IntakeSite) -> None:
+async def test_a_request_whose_video_has_a_run_is_rejected_as_over_http(site: IntakeSite) -> None:
     assert await process(site, make_fields()) == ""
     second = make_fields(request_id="pipeline:talk:2")
     assert await process(site, second, "2-0") == "Pipeline already running for video 'talk'"
@@ -205,7 +205,7 @@ async def test_the_same_request_is_accepted_once_whichever_entry_carries_it(site
     assert len(await site.runs()) == len(site.notified) == 1
 
 
-async def test_another_request_with_the_identifier_of_a_run_is_kept(site: IntakeSite) -> None:
+async def test_another_request_with_the_identifier_of_a_run_is_rejected(site: IntakeSite) -> None:
     assert await process(site, make_fields()) == ""
     assert await process(site, make_fields({"min_moments": 2}), "5-0") == "request_id is that of another run"
     async with site.connect() as conn:
@@ -235,7 +235,7 @@ async def test_an_entry_of_an_earlier_version_is_acknowledged(site: IntakeSite) 
     assert len(site.notified) == 1
 
 
-async def test_the_run_over_a_new_url_adds_its_video_under_the_name_it_was_given(site: IntakeSite) -> None:
+async def test_the_run_for_a_new_url_adds_its_video_under_the_given_name(site: IntakeSite) -> None:
     fields = make_fields(
         {"video_url": URL, "force_download": False}, video_id="my-video", request_id="pipeline:my-video:1"
     )
@@ -280,7 +280,7 @@ async def test_a_rejected_request_adds_no_video(site: IntakeSite) -> None:
         assert await VideoRepository(conn).list_taken_identifiers("new") == set()
 
 
-async def test_no_secret_is_kept(site: IntakeSite, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_secret_is_stored(site: IntakeSite, caplog: pytest.LogCaptureFixture) -> None:
     async with site.requests() as requests:
         registry = ModelRegistry(requests._redis)
         await registry.put_model("mine", ModelConfig("Mine", "http://127.0.0.1:9", api_key="swordfish-swordfish"))
@@ -305,7 +305,7 @@ async def test_a_secret_in_a_prompt_is_masked_in_the_run(site: IntakeSite) -> No
     assert "abcdefghijklmnop" not in request["generation_prompt"]
 
 
-async def test_a_huge_config_is_refused_unread_and_kept_in_part(site: IntakeSite) -> None:
+async def test_a_huge_config_is_rejected_unread_and_stored_in_part(site: IntakeSite) -> None:
     fields = {**make_fields(), b"config": b'{"generation_prompt": "' + b"x" * 50_000_000 + b'"}'}
     begun = time.monotonic()
     reason = await process(site, fields)
@@ -319,21 +319,21 @@ async def test_a_huge_config_is_refused_unread_and_kept_in_part(site: IntakeSite
     assert len(await site.rejected()) == 1
 
 
-async def test_an_entry_of_many_fields_is_kept_in_part(site: IntakeSite) -> None:
+async def test_an_entry_of_many_fields_is_stored_in_part(site: IntakeSite) -> None:
     fields = {b"%d" % number: b"x" for number in range(10_000)}
     assert (await process(site, fields)).startswith("config is missing (of its fields, the first 50 with ")
     (rejected,) = await site.rejected()
     assert len(rejected.fields) == 50
 
 
-async def test_what_is_no_text_is_kept_escaped(site: IntakeSite) -> None:
+async def test_invalid_text_is_stored_escaped(site: IntakeSite) -> None:
     fields = {b"video_id": b"caf\xe9", b"config": "{é}\0".encode(), b"\xff\0": b'"\\ud800"'}
     await process(site, fields)
     (rejected,) = await site.rejected()
     assert rejected.fields == {"video_id": "caf\\xe9", "config": "{é}\\x00", "\\xff\\x00": '"\\ud800"'}
 
 
-async def test_entries_that_have_the_same_id_are_all_kept(site: IntakeSite) -> None:
+async def test_entries_with_the_same_id_are_all_stored(site: IntakeSite) -> None:
     for text in ("a", "b", "a", "b"):
         await process(site, {b"video_id": text.encode()}, "1-1")
     rejected = await site.rejected()
@@ -342,7 +342,7 @@ async def test_entries_that_have_the_same_id_are_all_kept(site: IntakeSite) -> N
     assert re.fullmatch("1-1 [0-9a-f]{8}", rejected[1].entry_id)
 
 
-async def test_an_entry_of_the_longest_id_is_kept(site: IntakeSite) -> None:
+async def test_an_entry_with_the_longest_id_is_stored(site: IntakeSite) -> None:
     entry_id = f"{2**64 - 1}-{2**64 - 1}"
     for text in (b"a", b"b"):
         await process(site, {b"video_id": text}, entry_id)
@@ -385,14 +385,14 @@ _FIELDS = st.dictionaries(
 
 
 @given(_FIELDS)
-def test_any_fields_can_be_kept(fields: dict[bytes, bytes]) -> None:
+def test_any_fields_can_be_stored(fields: dict[bytes, bytes]) -> None:
     kept = RejectedEntry.from_fields(ENTRY, fields)
     for text in (*kept.fields, *kept.fields.values()):
         assert "\0" not in text
         assert is_utf8(text)
 
 
-async def test_whatever_is_in_an_entry_becomes_a_run_or_is_kept(site: IntakeSite) -> None:
+async def test_any_entry_becomes_a_run_or_is_stored_as_rejected(site: IntakeSite) -> None:
     examples: list[dict[bytes, bytes]] = []
 
     @settings(max_examples=150, database=None)

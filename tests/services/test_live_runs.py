@@ -87,7 +87,7 @@ async def test_a_longer_time_limit_waits_for_a_slow_redis(redis: Redis) -> None:
     assert await LiveRuns(redis).read_status(_RUN, "talk") == {"request_id": _RUN}
 
 
-async def test_a_redis_that_hangs_counts_as_away() -> None:
+async def test_a_hanging_redis_counts_as_unavailable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with Redis(port=silent.getsockname()[1]) as redis, asyncio.timeout(30):
             assert await LiveRuns(redis).read_status(_RUN, "talk") == {}

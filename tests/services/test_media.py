@@ -1,4 +1,4 @@
-"""Which videos have their sound extracted, where the storage answers, where it is slow and where it fails."""
+"""The index of extracted audio, with a storage that answers, is slow, or fails."""
 
 import asyncio
 import logging
@@ -53,14 +53,14 @@ def extract(folder: Path, identifier: str) -> None:
 
 
 @pytest.mark.parametrize("identifier", ["talk", "My Talk", "What? #1 – ü", "TALK"])
-async def test_sound_in_storage_is_known_by_its_video(storage: Storage, tmp_path: Path, identifier: str) -> None:
+async def test_audio_in_storage_is_listed_by_its_video(storage: Storage, tmp_path: Path, identifier: str) -> None:
     extract(tmp_path, identifier)
     known = await AudioIndex(storage).get()
     assert identifier in known
     assert "another" not in known
 
 
-async def test_only_files_that_are_sound_count_in_a_library(storage: Storage, tmp_path: Path) -> None:
+async def test_only_audio_files_count_in_a_library(storage: Storage, tmp_path: Path) -> None:
     folder = tmp_path / "library" / "audios"
     (folder / "folder.wav").mkdir(parents=True)
     for name in ("talk.wav", "half.wav.tmp", "picture.jpg"):
@@ -69,18 +69,18 @@ async def test_only_files_that_are_sound_count_in_a_library(storage: Storage, tm
     assert [name for name in ("talk", "folder", "half", "half.wav", "picture") if name in known] == ["talk"]
 
 
-async def test_a_library_without_sound_and_one_that_is_gone_have_none(storage: Storage) -> None:
+async def test_a_library_without_audio_and_a_missing_library_have_none(storage: Storage) -> None:
     assert "talk" not in await AudioIndex(storage).get()
 
 
-async def test_many_who_ask_within_a_second_share_a_listing(storage: WatchedStorage) -> None:
+async def test_requests_within_a_second_share_a_listing(storage: WatchedStorage) -> None:
     index = AudioIndex(storage)
     await asyncio.gather(*(index.get() for _ in range(40)))
     await index.get()
     assert storage.listings == 1
 
 
-async def test_new_sound_is_known_when_the_listing_is_old(
+async def test_new_audio_is_found_when_the_listing_has_expired(
     storage: WatchedStorage, tmp_path: Path, age: Callable[[], None]
 ) -> None:
     age()
@@ -90,7 +90,7 @@ async def test_new_sound_is_known_when_the_listing_is_old(
     assert "talk" in await index.get()
 
 
-async def test_a_storage_that_fails_leaves_what_was_known(
+async def test_a_failing_storage_keeps_the_last_listing(
     storage: WatchedStorage, tmp_path: Path, age: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     age()
@@ -103,7 +103,7 @@ async def test_a_storage_that_fails_leaves_what_was_known(
     assert "The bucket is away" in caplog.text
 
 
-async def test_a_storage_that_fails_from_the_start_knows_no_sound_until_it_answers(
+async def test_a_storage_that_fails_from_the_start_lists_no_audio_until_it_answers(
     storage: WatchedStorage, tmp_path: Path, age: Callable[[], None]
 ) -> None:
     age()
@@ -115,7 +115,7 @@ async def test_a_storage_that_fails_from_the_start_knows_no_sound_until_it_answe
     assert "talk" in await index.get()
 
 
-async def test_a_slow_storage_is_waited_for_once_and_heard_when_it_answers(
+async def test_a_slow_storage_is_waited_for_once_and_used_when_it_answers(
     storage: WatchedStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(media, "_LISTING_TIMEOUT", 0.1)
@@ -136,7 +136,7 @@ async def test_a_slow_storage_is_waited_for_once_and_heard_when_it_answers(
             await asyncio.sleep(0.01)
 
 
-async def test_only_sound_that_is_not_known_yet_is_looked_for_again(
+async def test_only_unknown_audio_invalidates_the_listing(
     storage: WatchedStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(media, "_FRESH_SECONDS", 3600.0)
@@ -149,7 +149,7 @@ async def test_only_sound_that_is_not_known_yet_is_looked_for_again(
     assert storage.listings == 2
 
 
-async def test_a_listing_that_began_before_the_sound_came_is_not_the_last(
+async def test_a_listing_that_started_before_an_invalidation_is_repeated(
     storage: WatchedStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(media, "_LISTING_TIMEOUT", 60.0)

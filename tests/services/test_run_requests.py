@@ -1,4 +1,4 @@
-"""Accepting runs: how often PostgreSQL is asked, and identifiers of runs that begin in the same millisecond."""
+"""Enqueueing runs: round trips, and identifiers of runs of the same millisecond."""
 
 import asyncio
 from datetime import UTC, datetime, tzinfo
@@ -62,7 +62,7 @@ async def test_a_run_is_accepted_in_two_round_trips(
     assert trips == 2
 
 
-async def test_of_two_starts_at_once_one_is_accepted(own_database_url: str, tmp_path: Path) -> None:
+async def test_of_two_concurrent_requests_one_is_accepted(own_database_url: str, tmp_path: Path) -> None:
     settings = Settings(database_url=own_database_url, storage_url=(tmp_path / "media").as_uri())
     starts = await _make_starts(settings, tmp_path)
     async with open_pool(own_database_url):

@@ -1,4 +1,4 @@
-"""States that many follow: looked up once for all, while anybody follows."""
+"""Feeds of states: each state is read once for all followers, and only while there are any."""
 
 import asyncio
 from contextlib import aclosing
@@ -43,7 +43,7 @@ class Source:
             return [state.id if state else None async for state in states]
 
 
-async def test_each_change_is_told_until_the_last() -> None:
+async def test_each_change_is_sent_until_the_final_state() -> None:
     source = Source()
     following = asyncio.create_task(source.follow())
     await source.wait_for_looks(3)
@@ -53,20 +53,20 @@ async def test_each_change_is_told_until_the_last() -> None:
     assert await following == ["second", "last"]
 
 
-async def test_after_the_last_state_nothing_is_looked_up() -> None:
+async def test_nothing_is_read_after_the_final_state() -> None:
     source = Source()
     async with aclosing(source.feeds.follow("talk", LAST)) as states:
         assert [state async for state in states] == []
     assert source.looks == 0
 
 
-async def test_a_change_that_came_before_anybody_looked_is_told() -> None:
+async def test_a_change_before_the_first_read_is_sent() -> None:
     source = Source()
     source.state = LAST
     assert await source.follow() == ["last"]
 
 
-async def test_many_who_follow_the_same_share_each_look() -> None:
+async def test_followers_of_the_same_state_share_each_read() -> None:
     source = Source()
     following = [asyncio.create_task(source.follow()) for _ in range(50)]
     await source.wait_for_looks(5)
@@ -76,7 +76,7 @@ async def test_many_who_follow_the_same_share_each_look() -> None:
     assert await asyncio.gather(*following) == [["last"]] * 50
 
 
-async def test_nothing_is_looked_up_when_everybody_has_gone() -> None:
+async def test_nothing_is_read_without_followers() -> None:
     source = Source()
     following = [asyncio.create_task(source.follow()) for _ in range(2)]
     await source.wait_for_looks(2)
@@ -91,13 +91,13 @@ async def test_nothing_is_looked_up_when_everybody_has_gone() -> None:
     assert source.feeds._feeds == {}
 
 
-async def test_where_nothing_changes_a_sign_of_life_comes_now_and_then() -> None:
+async def test_an_unchanged_state_sends_keep_alives() -> None:
     source = Source(keep_alive_seconds=0.02)
     async with asyncio.timeout(_PATIENCE_SECONDS), aclosing(source.feeds.follow("talk", FIRST)) as states:
         assert [await anext(states) for _ in range(3)] == [None, None, None]
 
 
-async def test_a_state_that_cannot_be_read_for_a_while_is_told_later() -> None:
+async def test_a_state_that_cannot_be_read_for_a_while_is_sent_later() -> None:
     source = Source()
     source.error = DatabaseUnavailable("The database is not available, try again")
     following = asyncio.create_task(source.follow())
@@ -106,7 +106,7 @@ async def test_a_state_that_cannot_be_read_for_a_while_is_told_later() -> None:
     assert await following == ["last"]
 
 
-async def test_when_the_server_stops_nobody_follows_any_more() -> None:
+async def test_all_feeds_end_when_the_server_stops() -> None:
     source = Source()
     following = asyncio.create_task(source.follow())
     await source.wait_for_looks(2)
@@ -114,7 +114,7 @@ async def test_when_the_server_stops_nobody_follows_any_more() -> None:
     assert await following == []
 
 
-async def test_only_so_many_can_follow() -> None:
+async def test_the_number_of_followers_is_limited() -> None:
     source = Source(max_followers=2)
     following = [asyncio.create_task(source.follow()) for _ in range(2)]
     await source.wait_for_looks(2)

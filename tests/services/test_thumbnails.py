@@ -116,21 +116,21 @@ async def shelf(tmp_path: Path, own_database_url: str) -> AsyncIterator[Shelf]:
         await shelf.storage.aclose()
 
 
-async def test_forty_who_ask_at_once_share_one_picture(shelf: Shelf) -> None:
+async def test_forty_concurrent_requests_share_one_thumbnail(shelf: Shelf) -> None:
     await shelf.add_video()
     urls = await asyncio.gather(*(url_of_video(shelf.thumbnails, "talk") for _ in range(40)))
     assert [*set(urls)] == await shelf.list_rows()
     assert len(shelf.storage.openings) == len(shelf.files) == 1
 
 
-async def test_a_picture_that_is_there_is_not_made_again(shelf: Shelf) -> None:
+async def test_an_existing_thumbnail_is_not_made_again(shelf: Shelf) -> None:
     await shelf.add_video()
     url = await url_of_video(shelf.thumbnails, "talk")
     assert await url_of_video(shelf.start_process(), "talk") == url
     assert len(shelf.storage.openings) == 1
 
 
-async def test_the_row_tells_the_size_of_the_picture(shelf: Shelf) -> None:
+async def test_the_row_has_the_size_of_the_thumbnail(shelf: Shelf) -> None:
     video_id = await shelf.add_video()
     file = await shelf.storage.stat(await url_of_video(shelf.thumbnails, "talk"))
     row = await ThumbnailRepository(shelf.conn).get_by_video(video_id)
@@ -138,7 +138,7 @@ async def test_the_row_tells_the_size_of_the_picture(shelf: Shelf) -> None:
     assert (row.file_size_kb, row.cloud_url) == (-(-file.size // 1024), file.url)
 
 
-async def test_two_processes_that_make_the_same_picture_end_with_one(shelf: Shelf) -> None:
+async def test_two_processes_that_make_the_same_thumbnail_store_one(shelf: Shelf) -> None:
     await shelf.add_video()
     both = asyncio.Barrier(2)
     shelf.storage.before_put = both.wait
@@ -149,7 +149,7 @@ async def test_two_processes_that_make_the_same_picture_end_with_one(shelf: Shel
     assert len(shelf.files) == 1
 
 
-async def test_one_who_goes_away_leaves_the_picture_to_the_others(
+async def test_a_cancelled_request_leaves_the_thumbnail_to_the_others(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await shelf.add_video()
@@ -166,7 +166,7 @@ async def test_one_who_goes_away_leaves_the_picture_to_the_others(
     assert len(shelf.storage.openings) == 1
 
 
-async def test_a_video_that_is_deleted_meanwhile_leaves_no_picture(shelf: Shelf) -> None:
+async def test_a_video_deleted_meanwhile_leaves_no_thumbnail(shelf: Shelf) -> None:
     video_id = await shelf.add_video()
 
     async def delete() -> None:
@@ -178,7 +178,7 @@ async def test_a_video_that_is_deleted_meanwhile_leaves_no_picture(shelf: Shelf)
     assert shelf.files == []
 
 
-async def test_a_video_whose_deletion_is_under_way_leaves_no_picture(shelf: Shelf) -> None:
+async def test_a_video_whose_deletion_is_in_progress_leaves_no_thumbnail(shelf: Shelf) -> None:
     video_id = await shelf.add_video()
     is_deleted = asyncio.Event()
 
@@ -200,7 +200,7 @@ async def test_a_video_whose_deletion_is_under_way_leaves_no_picture(shelf: Shel
     assert shelf.files == []
 
 
-async def test_a_picture_that_another_process_has_made_meanwhile_is_not_made_again(shelf: Shelf) -> None:
+async def test_a_thumbnail_made_by_another_process_meanwhile_is_not_made_again(shelf: Shelf) -> None:
     class SlowDatabase(Database):
         checkouts = 0
 
@@ -218,7 +218,7 @@ async def test_a_picture_that_another_process_has_made_meanwhile_is_not_made_aga
     assert len(shelf.storage.openings) == 1
 
 
-async def test_a_row_that_cannot_be_written_leaves_no_picture(shelf: Shelf) -> None:
+async def test_a_row_that_cannot_be_written_leaves_no_thumbnail(shelf: Shelf) -> None:
     await shelf.add_video()
 
     async def break_table() -> None:
@@ -230,7 +230,7 @@ async def test_a_row_that_cannot_be_written_leaves_no_picture(shelf: Shelf) -> N
     assert shelf.files == []
 
 
-async def test_a_file_that_gives_no_picture_is_not_decoded_for_every_card(shelf: Shelf) -> None:
+async def test_an_undecodable_file_is_not_decoded_for_every_card(shelf: Shelf) -> None:
     video_id = await shelf.add_video()
     film = shelf.folder / "library" / "videos" / "talk.mp4"
     film.write_bytes(b"no film any more")
@@ -243,7 +243,7 @@ async def test_a_file_that_gives_no_picture_is_not_decoded_for_every_card(shelf:
     assert await url_of_video(shelf.thumbnails, "talk")
 
 
-async def test_the_log_names_the_video_that_gives_no_picture_as_users_know_it(
+async def test_the_log_names_the_video_without_a_thumbnail_by_its_identifier(
     shelf: Shelf, caplog: pytest.LogCaptureFixture
 ) -> None:
     await shelf.add_video()
@@ -255,7 +255,7 @@ async def test_the_log_names_the_video_that_gives_no_picture_as_users_know_it(
 
 
 @pytest.mark.parametrize("error", [StorageFull, StorageUnavailable])
-async def test_a_storage_that_keeps_no_picture_costs_one_film_and_is_told_as_it_is(
+async def test_a_storage_that_rejects_thumbnails_costs_one_decoding_and_its_error_is_reported(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch, error: type[StorageFull | StorageUnavailable]
 ) -> None:
     monkeypatch.setattr("app.services.thumbnails._STORAGE_FAILURE_SECONDS", 300.0)
@@ -278,7 +278,7 @@ async def test_a_storage_that_keeps_no_picture_costs_one_film_and_is_told_as_it_
     await thumbnails.aclose()
 
 
-async def test_a_film_whose_home_does_not_answer_is_told_as_it_is_and_keeps_no_other_from_its_picture(
+async def test_a_video_in_an_unavailable_store_is_reported_and_blocks_no_other_thumbnail(
     shelf: Shelf,
 ) -> None:
     await shelf.add_video()
@@ -296,7 +296,7 @@ async def test_a_film_whose_home_does_not_answer_is_told_as_it_is_and_keeps_no_o
     assert await url_of_video(shelf.thumbnails, "other")
 
 
-async def test_a_picture_is_looked_up_once(shelf: Shelf) -> None:
+async def test_a_thumbnail_is_looked_up_once(shelf: Shelf) -> None:
     await shelf.add_video()
     await url_of_video(shelf.thumbnails, "talk")
     shelf.storage.look_ups.clear()
@@ -304,14 +304,14 @@ async def test_a_picture_is_looked_up_once(shelf: Shelf) -> None:
     assert shelf.storage.look_ups == [url]
 
 
-async def test_pictures_are_made_again_after_an_end(shelf: Shelf) -> None:
+async def test_thumbnails_are_made_again_after_closing(shelf: Shelf) -> None:
     for name in ("talk", "other"):
         await shelf.add_video(name)
         assert await url_of_video(shelf.thumbnails, name)
         await shelf.thumbnails.aclose()
 
 
-async def test_a_picture_of_a_library_that_is_gone_is_replaced_outside_the_library(shelf: Shelf) -> None:
+async def test_a_thumbnail_of_a_missing_library_is_replaced_outside_the_library(shelf: Shelf) -> None:
     video_id = await shelf.add_video()
     gone = shelf.folder / "library" / "thumbnails" / "talk.jpg"
     await make_thumbnail(shelf.conn, video_id=video_id, cloud_url=gone.as_uri())
@@ -321,7 +321,7 @@ async def test_a_picture_of_a_library_that_is_gone_is_replaced_outside_the_libra
     assert not gone.parent.exists()
 
 
-async def test_a_row_keeps_its_lost_picture_where_no_other_can_be_made(shelf: Shelf) -> None:
+async def test_a_row_keeps_its_lost_thumbnail_if_no_other_can_be_made(shelf: Shelf) -> None:
     video = await make_video(shelf.conn, identifier="talk", cloud_url=(shelf.folder / "library" / "no.mp4").as_uri())
     lost = (shelf.folder / "library" / "no.jpg").as_uri()
     await make_thumbnail(shelf.conn, video_id=video.id, cloud_url=lost)
@@ -330,7 +330,7 @@ async def test_a_row_keeps_its_lost_picture_where_no_other_can_be_made(shelf: Sh
     assert await shelf.list_rows() == [lost]
 
 
-async def test_a_clip_has_a_picture_of_its_own_that_is_named_by_its_moment(shelf: Shelf) -> None:
+async def test_a_clip_has_its_own_thumbnail_named_after_its_moment(shelf: Shelf) -> None:
     video_id = await shelf.add_video()
     moment = await shelf.add_clip(video_id)
     url = await url_of_clip(shelf.thumbnails, "talk", moment)
@@ -339,7 +339,7 @@ async def test_a_clip_has_a_picture_of_its_own_that_is_named_by_its_moment(shelf
     assert [name.startswith(f"{moment}-") for name in shelf.files].count(True) == 1
 
 
-async def test_what_is_missing_of_a_clip_is_told_apart(shelf: Shelf) -> None:
+async def test_a_missing_video_moment_or_clip_has_its_own_error(shelf: Shelf) -> None:
     video_id = await shelf.add_video()
     await shelf.add_video("other")
     moment = await shelf.add_clip(video_id)
@@ -355,7 +355,7 @@ async def test_what_is_missing_of_a_clip_is_told_apart(shelf: Shelf) -> None:
             await url_of_clip(shelf.thumbnails, video, identifier)
 
 
-async def test_no_connection_is_held_while_a_film_is_decoded(tmp_path: Path, own_database_url: str) -> None:
+async def test_no_connection_is_held_while_a_video_is_decoded(tmp_path: Path, own_database_url: str) -> None:
     async with open_pool(own_database_url, database_pool_size=1, database_max_overflow=0) as pool:
         go_on = threading.Event()
         async with pool.connection() as conn:
@@ -370,7 +370,7 @@ async def test_no_connection_is_held_while_a_film_is_decoded(tmp_path: Path, own
         await shelf.thumbnails.aclose()
 
 
-async def test_few_films_are_decoded_at_the_same_time(shelf: Shelf) -> None:
+async def test_few_videos_are_decoded_at_the_same_time(shelf: Shelf) -> None:
     for number in range(6):
         await shelf.add_video(f"talk-{number}")
     threads: set[Any] = set()
@@ -385,7 +385,7 @@ async def test_few_films_are_decoded_at_the_same_time(shelf: Shelf) -> None:
     assert query(shelf.url, "SELECT count(*) FROM thumbnails") == 6
 
 
-async def test_a_server_that_stops_waits_for_no_film(shelf: Shelf) -> None:
+async def test_a_stopping_server_waits_for_no_decoding(shelf: Shelf) -> None:
     await shelf.add_video()
     go_on = threading.Event()
     shelf.storage.on_open = go_on.wait

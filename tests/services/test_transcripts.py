@@ -74,7 +74,7 @@ def test_whatever_is_stored_both_formats_read_back_as_the_same_cues_in_order(seg
 
 
 @given(st.lists(st.integers(1, 10_000), max_size=40))
-def test_times_that_are_right_stay_as_they_are(lengths: list[int]) -> None:
+def test_valid_times_are_kept(lengths: list[int]) -> None:
     borders = [sum(lengths[:number]) for number in range(len(lengths) + 1)]
     assert times_of(*((start / 1000, end / 1000) for start, end in pairwise(borders))) == list(pairwise(borders))
 
@@ -102,7 +102,7 @@ def test_times_that_run_backwards_at_a_border_are_put_in_order_and_the_others_st
     assert [start for start, _ in times] == [590_000, 595_000, 596_666, 598_333, 600_500, 602_000]
 
 
-def test_one_wild_time_moves_no_other_cue() -> None:
+def test_one_outlier_moves_no_other_cue() -> None:
     times = times_of((1.0, 2.0), (90_000.0, 90_001.0), (2.5, 3.0), (3.0, 4.0))
     assert times[0] == (1000, 2000)
     assert times[3] == (3000, 4000)
@@ -130,15 +130,15 @@ def test_markup_is_escaped_where_the_format_has_markup() -> None:
     assert write_srt(cues).endswith("\n<i>R&D --> 'x' \"y\"\n")
 
 
-def test_nothing_said_is_a_valid_empty_file() -> None:
+def test_a_transcript_without_speech_is_a_valid_empty_file() -> None:
     assert (write_srt([]), write_vtt([]), write_text([])) == ("", "WEBVTT\n", "")
 
 
 @pytest.mark.parametrize("stored", [None, 5, "text", {}, [None, 5, [], {}, {"text": 5}, {"text": "  "}]], ids=str)
-def test_what_has_no_text_is_no_cue(stored: Any) -> None:
+def test_a_segment_without_text_is_no_cue(stored: Any) -> None:
     assert make_cues(stored) == []
 
 
-def test_a_segment_without_times_is_shown_behind_the_one_before() -> None:
+def test_a_segment_without_times_follows_the_one_before() -> None:
     cues = make_cues([{"text": "a", "start": 1.0, "end": 2.0}, {"text": "b"}, {"text": "c", "start": 8.0, "end": 9.0}])
     assert [(cue.start, cue.end) for cue in cues] == [(1000, 2000), (2000, 3000), (8000, 9000)]

@@ -82,7 +82,7 @@ def test_a_file_whose_name_says_nothing_is_called_after_its_address(name: str) -
         (f"https://host/{'a' * 5000}", "at most 4096"),
     ],
 )
-def test_what_nothing_can_be_downloaded_from_is_refused_in_one_sentence(url: str, problem: str) -> None:
+def test_a_url_that_nothing_can_be_downloaded_from_is_rejected_in_one_sentence(url: str, problem: str) -> None:
     with pytest.raises(InvalidInput, match=problem):
         check_video_url(url)
 
@@ -119,7 +119,7 @@ async def _row(conn: Connection, identifier: str) -> tuple[str, str]:
     return await anext(cursor)
 
 
-async def test_an_unknown_url_becomes_a_video_whose_film_is_still_to_come(conn: Connection, tmp_path: Path) -> None:
+async def test_an_unknown_url_becomes_a_video_without_its_file_yet(conn: Connection, tmp_path: Path) -> None:
     storage = open_files(tmp_path)
     resolved = await _resolve(conn, storage, f"{_CDN}/Talk.mp4")
     assert (resolved.video, resolved.is_cached, resolved.download_required) == ("talk", False, True)
@@ -127,7 +127,7 @@ async def test_an_unknown_url_becomes_a_video_whose_film_is_still_to_come(conn: 
     assert resolved.video_file_url.startswith(storage.url_of("videos/talk/x")[:-1])
 
 
-async def test_a_url_that_is_known_means_its_video(conn: Connection, tmp_path: Path) -> None:
+async def test_a_known_url_resolves_to_its_video(conn: Connection, tmp_path: Path) -> None:
     storage = open_files(tmp_path)
     await make_video(conn, identifier="my-own-name", source_url=f"{_CDN}/talk.mp4", file_size_kb=1)
     await make_video(conn, identifier="other-1", source_url=f"{_CDN}/Other.mp4?utm_source=a", file_size_kb=1)
@@ -136,13 +136,13 @@ async def test_a_url_that_is_known_means_its_video(conn: Connection, tmp_path: P
         assert (resolved.video, resolved.is_cached) == (video, True)
 
 
-async def test_a_url_whose_film_never_came_is_downloaded_under_the_same_name(conn: Connection, tmp_path: Path) -> None:
+async def test_a_url_that_was_never_downloaded_keeps_its_video(conn: Connection, tmp_path: Path) -> None:
     storage = open_files(tmp_path)
     first = await _resolve(conn, storage, f"{_CDN}/talk.mp4")
     assert await _resolve(conn, storage, f"{_CDN}/talk.mp4?utm_medium=1#t=3") == first
 
 
-async def test_of_several_videos_of_a_url_the_newest_with_a_film_is_meant(conn: Connection, tmp_path: Path) -> None:
+async def test_of_several_videos_of_a_url_the_newest_with_a_file_is_chosen(conn: Connection, tmp_path: Path) -> None:
     url = f"{_CDN}/talk.mp4"
     for name, size in (("talk", 1), ("talk-5", 1), ("talk-7", None)):
         await make_video(conn, identifier=name, source_url=url, file_size_kb=size)
@@ -158,12 +158,12 @@ async def test_another_url_with_the_same_file_name_becomes_another_video(conn: C
     assert (await _resolve(conn, storage, "https://b.example/talk.mp4")).video == names[1]
 
 
-async def test_a_name_that_an_upload_has_is_not_taken(conn: Connection, tmp_path: Path) -> None:
+async def test_the_identifier_of_an_upload_is_not_reused(conn: Connection, tmp_path: Path) -> None:
     await make_video(conn, identifier="talk")
     assert (await _resolve(conn, open_files(tmp_path), f"{_CDN}/talk.mp4")).video.startswith("talk-")
 
 
-async def test_a_known_url_is_downloaded_into_another_video_by_force(conn: Connection, tmp_path: Path) -> None:
+async def test_a_known_url_becomes_another_video_by_force(conn: Connection, tmp_path: Path) -> None:
     storage = open_files(tmp_path)
     await make_video(conn, identifier="talk", source_url=f"{_CDN}/talk.mp4", file_size_kb=1)
     forced = await _resolve(conn, storage, f"{_CDN}/talk.mp4", force=True)
@@ -173,7 +173,9 @@ async def test_a_known_url_is_downloaded_into_another_video_by_force(conn: Conne
 
 
 @pytest.mark.parametrize("hosts", [["a", "a"], ["a", "b"]])
-async def test_two_at_once_end_well(own_database_url: str, tmp_path: Path, hosts: list[str]) -> None:
+async def test_concurrent_requests_for_one_file_name_all_succeed(
+    own_database_url: str, tmp_path: Path, hosts: list[str]
+) -> None:
     storage = open_files(tmp_path)
 
     async def resolve(host: str) -> str:
@@ -184,7 +186,7 @@ async def test_two_at_once_end_well(own_database_url: str, tmp_path: Path, hosts
     assert len(set(names)) == len(set(hosts))
 
 
-async def test_a_film_that_was_taken_away_is_told(conn: Connection, tmp_path: Path) -> None:
+async def test_a_missing_video_file_is_reported(conn: Connection, tmp_path: Path) -> None:
     storage = open_files(tmp_path)
     path = make_file(tmp_path / "library" / "talk.mp4")
     await make_video(conn, identifier="talk", source_url=f"{_CDN}/talk.mp4", file_size_kb=1, cloud_url=path.as_uri())
@@ -220,7 +222,7 @@ async def test_a_video_that_was_added_under_an_older_name_is_found(
     assert (await _resolve(conn, open_files(tmp_path), "https://youtu.be/dQw4w9WgXcQ")).video == identifier
 
 
-async def test_urls_that_differ_in_what_may_name_the_video_are_as_many_videos(conn: Connection, tmp_path: Path) -> None:
+async def test_urls_that_may_differ_in_their_video_are_different_videos(conn: Connection, tmp_path: Path) -> None:
     storage, host = open_files(tmp_path), "https://host.example"
     urls = (
         *(f"{host}/get.mp4?id=1", f"{host}/get.mp4?id=2", f"{host}/Talk.mp4", f"{host}/talk.mp4"),
@@ -305,6 +307,6 @@ def test_letters_are_composed() -> None:
         ["gs://bucket/a b.mp4", "gs://bucket/a%20b.mp4", "gs://bucket/a b.mp4?x=1", "gs://bucket/A b.mp4"],
     ],
 )
-def test_addresses_that_may_lead_to_two_videos_stay_two(urls: list[str]) -> None:
+def test_urls_that_may_lead_to_different_videos_stay_different(urls: list[str]) -> None:
     assert len({canonical_url(url) for url in urls}) == len(urls)
     assert len({hash_url(url) for url in urls}) == len(urls)
