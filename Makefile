@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run import test lint types fmt migrate bench lock audit ci clean
+.PHONY: help run import test lint types fmt settings migrate bench lock audit ci clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ types: .venv/.tools  ## check the types
 fmt: .venv/.tools  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+settings: .venv/.tests  ## write .env.example and the README's table of settings from app/core/config.py
+	@$(BIN)/python -m tests.core.settings_documents
 
 migrate: .venv/.server  ## create the database and bring it to the newest revision
 	@$(BIN)/python -m app db upgrade

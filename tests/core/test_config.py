@@ -1,6 +1,5 @@
 """The settings: defaults, what overrules what, what is refused and in which words."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from pydantic import SecretStr, ValidationError
 
 from app.core.config import Settings, describe_settings, load_settings
 from app.core.errors import ConfigurationError
+from tests.core.settings_documents import ENV_FILE, README, make_env_file, make_readme_table
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,20 +20,6 @@ def refusal(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> str:
         load_settings()
     assert raised.value.__cause__ is None
     return str(raised.value)
-
-
-def write_env_file() -> Iterator[str]:
-    """Yield the lines of `.env.example`: addresses are commented out, because without one a server is started."""
-    for name, default, meaning in describe_settings():
-        yield f"# {meaning}"
-        yield f"{'# ' if name.endswith('_URL') else ''}{name}={default}"
-        yield ""
-
-
-def write_readme_table() -> Iterator[str]:
-    """Yield the rows of the README's table of settings."""
-    for name, default, meaning in describe_settings():
-        yield f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |"
 
 
 def test_the_six_database_settings_have_the_defaults_of_the_plan() -> None:
@@ -260,16 +246,16 @@ def test_every_setting_says_what_it_means() -> None:
 
 
 def test_the_example_file_lists_every_setting_with_its_default() -> None:
-    assert (_ROOT / ".env.example").read_text() == "\n".join(write_env_file())
+    assert ENV_FILE.read_text() == make_env_file()
 
 
 def test_the_example_file_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(Settings.model_config, "env_file", _ROOT / ".env.example")
+    monkeypatch.setitem(Settings.model_config, "env_file", ENV_FILE)
     assert load_settings() == Settings(_env_file=None)
 
 
 def test_the_readme_lists_every_setting_with_its_default() -> None:
-    assert "\n".join(write_readme_table()) in (_ROOT / "README.md").read_text()
+    assert make_readme_table() in README.read_text()
 
 
 @pytest.mark.parametrize(
