@@ -18,7 +18,7 @@ from app.ai.transcription import OpenAITranscriber, ParakeetTranscriber
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailure
 from app.core.redis import describe_redis_error, redis_unavailable
-from app.core.thread_pool import note_idle
+from app.core.thread_pool import report_idle_time
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class RegisteredModels:
                     _log.warning(
                         "Waiting for the registry to read the model '%s': %s", key, describe_redis_error(error)
                     )
-            note_idle(pause)
+            report_idle_time(pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
 

@@ -68,7 +68,7 @@ class MediaAnswer(Response):
     async def _choose(self, request: Request, file: OpenFile) -> Response:
         stored = file.stored
         # A signed address is good for the method that it was signed for.
-        link = await self._storage.get_link(stored.url) if request.method == "GET" else None
+        link = await self._storage.get_signed_url(stored.url) if request.method == "GET" else None
         if link is not None:
             seconds = min(_REDIRECT_SECONDS, link.expires_in_seconds // 2)
             return RedirectResponse(link.url, 307, {"Cache-Control": f"private, max-age={seconds}"})

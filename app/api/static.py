@@ -28,7 +28,7 @@ async def get_static_audio(video_id: VideoId, reads: VideoReaderDep, storage: Me
     """The sound that was extracted from a video for its transcription."""
     await reads.find_video_files(video_id)  # a name of no video must not find a file that happens to be called so
     url = await find_audio_file(storage, video_id)
-    return MediaAnswer(storage, storage.opened(url), cache_control=CACHE_CONTROL)
+    return MediaAnswer(storage, storage.open_async(url), cache_control=CACHE_CONTROL)
 
 
 @reads.head("/transcripts/{video_id}.json", include_in_schema=False)
@@ -48,4 +48,4 @@ async def get_static_clip(name: ClipName, database: Checkouts, storage: MediaSto
     """The video file that was cut out for a moment, by the names of both."""
     async with database.connect() as conn:
         url = await media.find_clip_by_name(conn, name)
-    return MediaAnswer(storage, storage.opened(url), cache_control=CACHE_CONTROL)
+    return MediaAnswer(storage, storage.open_async(url), cache_control=CACHE_CONTROL)

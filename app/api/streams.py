@@ -40,7 +40,7 @@ async def get_video_address(
     """Where the video's file can be read without this server where its home serves it, else its stream."""
     async with media.open_first(storage, await reads.find_video_files(video_id)) as file:
         url = file.stored.url
-    link = await storage.get_link(url)
+    link = await storage.get_signed_url(url)
     if link is None:
         address = f"{request.base_url}api/videos/{quote(video_id, safe='')}/stream"
         return json_answer({"url": address, "expires_in_seconds": None})
@@ -59,4 +59,4 @@ async def stream_clip(video_id: VideoId, moment_id: MomentId, database: Checkout
     """The video file that was cut out for a moment, with its padding."""
     async with database.connect() as conn:
         url = await media.find_clip_file(conn, video_id, moment_id)
-    return MediaAnswer(storage, storage.opened(url), cache_control=CACHE_CONTROL)
+    return MediaAnswer(storage, storage.open_async(url), cache_control=CACHE_CONTROL)

@@ -6,7 +6,9 @@ import unicodedata
 _LINE_BREAKS = re.compile("[\t\n\v\f\r\x85\u2028\u2029]+")
 # Controls, marks of the direction of writing, spaces without width, and what only programs read. U+0000 is not among
 # them: it is refused where a text enters.
-_UNSEEN = re.compile("[\x01-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+_INVISIBLE = re.compile(
+    "[\x01-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
 # Joiners have a meaning between letters of some scripts and in emoji, and none beside ASCII.
 _LOOSE_JOINER = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])")
 # What is refused in names: controls, line breaks, and what reverses the direction of writing.
@@ -44,7 +46,7 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def list_forms(identifier: str) -> list[str]:
+def list_unicode_forms(identifier: str) -> list[str]:
     """Return the forms in which a file system may have the name of what has this identifier, the usual one first."""
     if identifier.isascii():
         return [identifier]
@@ -58,13 +60,13 @@ def clean_line(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    text = _UNSEEN.sub("", _LINE_BREAKS.sub(" ", text))
+    text = _INVISIBLE.sub("", _LINE_BREAKS.sub(" ", text))
     return to_nfc(_LOOSE_JOINER.sub("", text))
 
 
-def has_unseen(text: str) -> bool:
+def has_invisible_characters(text: str) -> bool:
     """Return whether a text holds what `clean_line` takes out or replaces."""
-    return any(pattern.search(text) for pattern in (_LINE_BREAKS, _UNSEEN, _LOOSE_JOINER))
+    return any(pattern.search(text) for pattern in (_LINE_BREAKS, _INVISIBLE, _LOOSE_JOINER))
 
 
 def fold_letters(text: str) -> str:

@@ -12,19 +12,19 @@ from typing import Any, Protocol, TypeVar
 class SlotObserver(Protocol):
     """Notified of the calls of one piece of work, of which several may be under way; each has a token of its own."""
 
-    async def wait(self, call: Hashable) -> None:
+    async def slot_awaited(self, call: Hashable) -> None:
         """A call has to wait for its turn."""
         ...
 
-    async def work(self, call: Hashable) -> None:
+    async def slot_acquired(self, call: Hashable) -> None:
         """A call has its turn."""
         ...
 
-    def leave(self, call: Hashable) -> None:
+    def slot_released(self, call: Hashable) -> None:
         """A call ends, or waits no longer."""
         ...
 
-    def add_idle(self, seconds: float) -> None:
+    def add_idle_time(self, seconds: float) -> None:
         """The work stood still for some seconds, for a reason that is not its own."""
         ...
 
@@ -42,10 +42,10 @@ def observe_slots(observer: SlotObserver) -> Iterator[None]:
         _observers.reset(token)
 
 
-def note_idle(seconds: float) -> None:
+def report_idle_time(seconds: float) -> None:
     """Tell the observers around the caller that the work stands still for some seconds."""
     for observer in _observers.get():
-        observer.add_idle(seconds)
+        observer.add_idle_time(seconds)
 
 
 class Slots:
@@ -57,26 +57,26 @@ class Slots:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
-    async def take(self) -> AsyncIterator[None]:
+    async def acquire(self) -> AsyncIterator[None]:
         """Hold the turn for the block."""
-        observers, turn = _observers.get(), self._queue()
+        observers, turn = _observers.get(), self._request_slot()
         try:
             if not turn.done():
                 for observer in observers:
-                    await observer.wait(turn)
+                    await observer.slot_awaited(turn)
             await turn
             for observer in observers:
-                await observer.work(turn)
+                await observer.slot_acquired(turn)
             yield
         finally:
             if turn.done() and not turn.cancelled():
-                self._pass_on()
+                self._release_slot()
             else:
                 turn.cancel()
             for observer in observers:
-                observer.leave(turn)
+                observer.slot_released(turn)
 
-    def _queue(self) -> "asyncio.Future[None]":
+    def _request_slot(self) -> "asyncio.Future[None]":
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._free:
             self._free -= 1
@@ -85,7 +85,7 @@ class Slots:
             self._waiting.append(turn)
         return turn
 
-    def _pass_on(self) -> None:
+    def _release_slot(self) -> None:
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -116,7 +116,7 @@ class ThreadPool:
         """Wait for a call. One that has begun goes on when the waiting is cancelled."""
         return await self.submit(function, *args)
 
-    async def run_to_its_end(self, function: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:
+    async def run_shielded(self, function: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:
         """Wait for a call, also when the waiting is cancelled: afterwards nothing is being changed any more."""
         call = self.submit(function)
         try:
@@ -131,10 +131,10 @@ class ThreadPool:
                 call.exception()  # nobody else looks at it
             raise
 
-    async def run_in_turn(self, function: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:
+    async def run_in_slot(self, function: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:
         """Wait for a free thread, then run a call to its end; time limits of stages start with the call."""
-        async with self._turns.take():
-            return await self.run_to_its_end(function, on_cancel=on_cancel)
+        async with self._turns.acquire():
+            return await self.run_shielded(function, on_cancel=on_cancel)
 
     def close(self) -> None:
         if self._threads is not None:

@@ -21,15 +21,15 @@ from app.core.console import open_console
 from app.core.errors import VideoMomentsError
 from app.core.masking import mask_secrets
 from app.importer.importing import ImportOptions, ImportProgress, import_library
-from app.importer.legacy_files import NoLibrary, find_root
-from app.importer.report import Kind, Report
+from app.importer.legacy_files import NotALibrary, find_library_root
+from app.importer.report import EntryKind, ImportReport
 from app.storage import open_storage
 
 _log = logging.getLogger("app.importer")
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-class BarProgress:
+class ProgressBars:
     """A bar for the videos, and one for the bytes where files are copied."""
 
     def __init__(self, console: Console) -> None:
@@ -38,18 +38,18 @@ class BarProgress:
         self._videos = self._bar.add_task("Importing", total=None, rows=0)
         self._files = self._bar.add_task("Copying", total=None, visible=False)
 
-    def begin(self, videos: int, size: int) -> None:
+    def start_progress(self, videos: int, size: int) -> None:
         self._bar.update(self._videos, total=videos)
         self._bar.update(self._files, total=size, visible=size > 0)
         self._bar.start()
 
-    def advance(self, report: Report) -> None:
+    def update_progress(self, report: ImportReport) -> None:
         self._bar.update(self._videos, advance=1, rows=report.rows)
 
-    def copy(self, size: int) -> None:
+    def add_copied_bytes(self, size: int) -> None:
         self._bar.update(self._files, advance=size)
 
-    def end(self) -> None:
+    def stop_progress(self) -> None:
         self._bar.stop()
 
 
@@ -63,7 +63,7 @@ class _AmountColumn(ProgressColumn):
         return Text(f"{decimal(int(task.completed))} of {decimal(int(task.total or 0))}, {rate}/s")
 
 
-class LogProgress:
+class ProgressLog:
     """A line in the log every few seconds."""
 
     def __init__(self) -> None:
@@ -71,23 +71,23 @@ class LogProgress:
         self._size = self._copied = 0
         self._began = self._spoken = time.monotonic()
 
-    def begin(self, videos: int, size: int) -> None:
+    def start_progress(self, videos: int, size: int) -> None:
         self._videos, self._size = videos, size
         self._began = time.monotonic()
         _log.info("Importing %s videos%s", videos, f" and copying {decimal(size)}" if size else "")
 
-    def advance(self, report: Report) -> None:
+    def update_progress(self, report: ImportReport) -> None:
         self._done, self._rows = self._done + 1, report.rows
-        self._speak()
+        self._log_progress()
 
-    def copy(self, size: int) -> None:
+    def add_copied_bytes(self, size: int) -> None:
         self._copied += size
-        self._speak()
+        self._log_progress()
 
-    def end(self) -> None:
+    def stop_progress(self) -> None:
         _log.info("Went through %s of %s videos", self._done, self._videos)
 
-    def _speak(self) -> None:
+    def _log_progress(self) -> None:
         now = time.monotonic()
         if now - self._spoken < _SECONDS_BETWEEN_LINES:
             return
@@ -103,25 +103,25 @@ _LINES_PER_KIND = 10
 _LONGEST_CONTENT = 120
 
 _MEANINGS = {
-    Kind.FAILED: "videos failed: nothing of them was written",
-    Kind.REFUSED: "refused: cannot enter the tables",
-    Kind.RENAMED: "renamed: stored under another id",
-    Kind.MERGED: "merged: say the same as another row",
-    Kind.CHANGED: "changed: stored with another value",
-    Kind.DROPPED: "dropped: values without a column",
-    Kind.MISSING: "videos without a file",
-    Kind.ORPHAN: "files that belong to nothing",
-    Kind.KEPT: "kept: rows that the files do not account for",
+    EntryKind.FAILED: "videos failed: nothing of them was written",
+    EntryKind.REFUSED: "refused: cannot enter the tables",
+    EntryKind.RENAMED: "renamed: stored under another id",
+    EntryKind.MERGED: "merged: say the same as another row",
+    EntryKind.CHANGED: "changed: stored with another value",
+    EntryKind.DROPPED: "dropped: values without a column",
+    EntryKind.MISSING: "videos without a file",
+    EntryKind.ORPHAN: "files that belong to nothing",
+    EntryKind.KEPT: "kept: rows that the files do not account for",
 }
 
 
-def print_summary(report: Report, console: Console) -> None:
+def print_summary(report: ImportReport, console: Console) -> None:
     """Print what was imported and what was not. The whole of it is in the report's JSON."""
     _print_tables(report, console)
     for line in _describe_files(report):
         console.print(line, markup=False)
     lines = _first_lines(report)
-    for kind in Kind:
+    for kind in EntryKind:
         if count := report.counts[kind]:
             console.print()
             console.print(f"{count:,} {_MEANINGS[kind]}", markup=False)
@@ -131,7 +131,7 @@ def print_summary(report: Report, console: Console) -> None:
                 console.print(f"  … and {count - len(lines[kind]):,} more: --report FILE writes them all", markup=False)
 
 
-def _print_tables(report: Report, console: Console) -> None:
+def _print_tables(report: ImportReport, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("table")
     for title in ("new", "changed", "unchanged"):
@@ -145,7 +145,7 @@ def _print_tables(report: Report, console: Console) -> None:
     console.print(f"{mode}{speed}, {report.rows_per_second:,.0f} rows/s", markup=False)
 
 
-def _describe_files(report: Report) -> Iterator[str]:
+def _describe_files(report: ImportReport) -> Iterator[str]:
     if report.copy:
         copied, verb = report.copied, "to be copied" if report.dry_run else "copied"
         new, old = _count_files(copied.new_files, copied.new_bytes), _count_files(copied.old_files, copied.old_bytes)
@@ -160,18 +160,18 @@ def _count_files(count: int, size: int) -> str:
     return f"{count:,} files ({decimal(size)})"
 
 
-def _explain_folders(report: Report) -> str:
+def _explain_folders(report: ImportReport) -> str:
     setting = f"LIBRARY_DIRS={','.join(map(str, report.folders))}"
     if report.note_problem:
         return f"the server needs {setting}, because this failed: {report.note_problem}"
     return f"a server with another DATA_DIR needs {setting}"
 
 
-def _first_lines(report: Report) -> dict[Kind, list[str]]:
-    lines: dict[Kind, list[str]] = {kind: [] for kind in Kind}
+def _first_lines(report: ImportReport) -> dict[EntryKind, list[str]]:
+    lines: dict[EntryKind, list[str]] = {kind: [] for kind in EntryKind}
     for entry in report.entries():
-        if len(lines[Kind(entry["kind"])]) < _LINES_PER_KIND:
-            lines[Kind(entry["kind"])].append(_entry_line(entry))
+        if len(lines[EntryKind(entry["kind"])]) < _LINES_PER_KIND:
+            lines[EntryKind(entry["kind"])].append(_entry_line(entry))
     return lines
 
 
@@ -205,7 +205,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Import, print the summary, and return the exit status."""
     console, errors = open_console(), open_console(stderr=True)
-    progress: ImportProgress = BarProgress(errors) if errors.is_terminal else LogProgress()
+    progress: ImportProgress = ProgressBars(errors) if errors.is_terminal else ProgressLog()
     try:
         report = asyncio.run(_import(options, settings, progress))
     except VideoMomentsError as error:
@@ -217,7 +217,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
         return 0 if is_written and report.is_complete else 1
 
 
-async def _import(options: argparse.Namespace, settings: Settings, progress: ImportProgress) -> Report:
+async def _import(options: argparse.Namespace, settings: Settings, progress: ImportProgress) -> ImportReport:
     how = ImportOptions(options.dry_run, options.bucket, options.copy)
     storage = open_storage(settings)
     try:
@@ -226,7 +226,7 @@ async def _import(options: argparse.Namespace, settings: Settings, progress: Imp
         await storage.aclose()
 
 
-def _write_report(report: Report, path: Path | None, errors: Console) -> bool:
+def _write_report(report: ImportReport, path: Path | None, errors: Console) -> bool:
     if path is None:
         return True
     try:
@@ -239,8 +239,8 @@ def _write_report(report: Report, path: Path | None, errors: Console) -> bool:
 
 def _library(text: str) -> Path:
     try:
-        return find_root(Path(text))
-    except NoLibrary as error:
+        return find_library_root(Path(text))
+    except NotALibrary as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

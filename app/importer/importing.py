@@ -15,13 +15,27 @@ from app.core.errors import DatabaseUnavailable, FileMissing, StorageFull, Stora
 from app.database import connect
 from app.database.catalog import read_database_condition
 from app.database.errors import READ_ONLY, connection_error, domain_error
-from app.importer.legacy_files import REGISTRY, Library, UnreadableFile, VideoFiles, find_root, read_json, scan_library
+from app.importer.legacy_files import (
+    REGISTRY_FILE,
+    LegacyVideoFiles,
+    Library,
+    UnreadableFile,
+    find_library_root,
+    read_json,
+    scan_library,
+)
 from app.importer.legacy_records import VideoSource, parse_registry
-from app.importer.locations import FileCopier, LocationFinder, check_addresses, check_folders, note_library
+from app.importer.locations import (
+    FileCopier,
+    LocationFinder,
+    check_bucket_urls,
+    check_storage_folder,
+    register_library_folders,
+)
 from app.importer.moment_rows import KnownConfigs
 from app.importer.moments import clip_name
 from app.importer.prepared_videos import PreparedVideo, prepare_video
-from app.importer.report import Entry, Kind, Notes, Report
+from app.importer.report import EntryKind, ImportReport, ReportEntry, ReportNotes
 from app.importer.video_rows import VideoWriter, VideoWriterOptions, describe_failure
 from app.repositories import VideoRepository
 from app.storage import Storage
@@ -50,32 +64,32 @@ class ImportOptions:
 class ImportProgress(Protocol):
     """What wants to know how far an import is; `size` counts the bytes of files that are copied."""
 
-    def begin(self, videos: int, size: int) -> None: ...
+    def start_progress(self, videos: int, size: int) -> None: ...
 
-    def advance(self, report: Report) -> None: ...
+    def update_progress(self, report: ImportReport) -> None: ...
 
-    def copy(self, size: int) -> None: ...
+    def add_copied_bytes(self, size: int) -> None: ...
 
-    def end(self) -> None: ...
+    def stop_progress(self) -> None: ...
 
 
 async def import_library(
     settings: Settings, storage: Storage, directory: Path, options: ImportOptions, progress: ImportProgress
-) -> Report:
+) -> ImportReport:
     """Import the legacy library in `directory`, or in the `static` inside it, and say what was done.
 
     Nothing in it is changed. Raises `NoLibrary`, `ConfigurationError`, `DatabaseUnavailable` and `StorageUnavailable`
     before anything is written, and `ImportStopped`.
     """
-    root = find_root(directory)
-    check_folders(storage, root)
+    root = find_library_root(directory)
+    check_storage_folder(storage, root)
     await _check_database(settings)
     if options.copy:
         await _check_storage(storage)
-    report = Report(root, options.dry_run, options.copy)
+    report = ImportReport(root, options.dry_run, options.copy)
     started = time.perf_counter()
     try:
-        await _Import(settings, storage, root, options, progress, report).run()
+        await _ImportRun(settings, storage, root, options, progress, report).run()
     except BaseException:
         report.close()
         raise
@@ -103,7 +117,7 @@ async def _check_storage(storage: Storage) -> None:
         raise StorageUnavailable("STORAGE_URL names a bucket that does not exist") from None
 
 
-class _Import:
+class _ImportRun:
     def __init__(
         self,
         settings: Settings,
@@ -111,14 +125,16 @@ class _Import:
         root: Path,
         options: ImportOptions,
         progress: ImportProgress,
-        report: Report,
+        report: ImportReport,
     ) -> None:
         self._root = root
         self._progress = progress
         self._report = report
         self._known = KnownConfigs()
         self._is_copying = options.copy
-        copier = FileCopier(storage, report.copied, progress.copy, options.dry_run) if options.copy else None
+        copier = (
+            FileCopier(storage, report.copied, progress.add_copied_bytes, options.dry_run) if options.copy else None
+        )
         self._options = VideoWriterOptions(
             settings, LocationFinder(storage), options.dry_run, options.bucket, self._known, copier
         )
@@ -126,43 +142,43 @@ class _Import:
         self._gone: DatabaseUnavailable | None = None
 
     async def run(self) -> None:
-        sources, library = await asyncio.to_thread(self._scan)
-        self._progress.begin(len(library.videos), library.size_of_media() if self._is_copying else 0)
+        sources, library = await asyncio.to_thread(self._scan_library)
+        self._progress.start_progress(len(library.videos), library.size_of_media() if self._is_copying else 0)
         # One slot: what is read ahead is held in memory.
         queue: asyncio.Queue[PreparedVideo | None] = asyncio.Queue(maxsize=1)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(_WRITERS):
-                    tasks.create_task(self._write_all(queue))
-                await self._read_all(library, sources, queue)
+                    tasks.create_task(self._write_videos(queue))
+                await self._prepare_videos(library, sources, queue)
         except ExceptionGroup as group:
             if (gone := group.subgroup((StorageFull, StorageUnavailable))) is None:
                 raise
-            raise self._stopped(gone.exceptions[0], len(library.videos)) from None
+            raise self._import_stopped(gone.exceptions[0], len(library.videos)) from None
         finally:
-            self._progress.end()
-        self._report.add_tables(self._known.count())
+            self._progress.stop_progress()
+        self._report.add_tables(self._known.count_rows())
 
-    def _stopped(self, error: Exception, videos: int) -> ImportStopped:
+    def _import_stopped(self, error: Exception, videos: int) -> ImportStopped:
         return ImportStopped(f"{error} ({self._report.videos} of {videos} videos are in; import again to go on)")
 
-    def _scan(self) -> tuple[dict[str, VideoSource], Library]:
-        notes = Notes(None, None)
-        sources = _read_registry(self._root, notes.about(REGISTRY))
+    def _scan_library(self) -> tuple[dict[str, VideoSource], Library]:
+        notes = ReportNotes(None, None)
+        sources = _read_registry(self._root, notes.about(REGISTRY_FILE))
         library = scan_library(self._root, set(sources), notes)
-        check_addresses(self._storage, library, sources, self._options.bucket)
-        note_library(self._storage, library, sources, self._is_copying, self._report)
+        check_bucket_urls(self._storage, library, sources, self._options.bucket)
+        register_library_folders(self._storage, library, sources, self._is_copying, self._report)
         self._report.add(notes.entries)
         return sources, library
 
-    async def _read_all(
+    async def _prepare_videos(
         self, library: Library, sources: dict[str, VideoSource], queue: asyncio.Queue[PreparedVideo | None]
     ) -> None:
         """Read the videos one by one. Which of two videos keeps an id that both have depends on their order alone."""
         owners: dict[str, str] = {}
         unclaimed = set(library.clips)
         for files in library.videos:
-            prepared = await self._prepare(files, library, sources)
+            prepared = await self._prepare_video(files, library, sources)
             if prepared is None:
                 continue
             ids = [moment.legacy_id for moment in prepared.moments if moment.legacy_id is not None]
@@ -174,35 +190,35 @@ class _Import:
         for _ in range(_WRITERS):
             await queue.put(None)
         self._report.add(
-            Entry(Kind.ORPHAN, "a clip of no moment", f"moment_clips/{name}") for name in sorted(unclaimed)
+            ReportEntry(EntryKind.ORPHAN, "a clip of no moment", f"moment_clips/{name}") for name in sorted(unclaimed)
         )
 
-    async def _prepare(
-        self, files: VideoFiles, library: Library, sources: dict[str, VideoSource]
+    async def _prepare_video(
+        self, files: LegacyVideoFiles, library: Library, sources: dict[str, VideoSource]
     ) -> PreparedVideo | None:
         try:
             return await asyncio.to_thread(prepare_video, files, library, sources.get(files.identifier))
         except Exception as error:  # whatever it is, it is this video's and not the next one's
-            self._fail(files.identifier, error)
+            self._report_failure(files.identifier, error)
             return None
 
-    async def _write_all(self, queue: asyncio.Queue[PreparedVideo | None]) -> None:
+    async def _write_videos(self, queue: asyncio.Queue[PreparedVideo | None]) -> None:
         writer = VideoWriter(self._options)
         async with contextlib.aclosing(writer):
             while (prepared := await queue.get()) is not None:
-                await self._write(writer, prepared)
+                await self._write_video(writer, prepared)
 
-    async def _write(self, writer: VideoWriter, prepared: PreparedVideo) -> None:
+    async def _write_video(self, writer: VideoWriter, prepared: PreparedVideo) -> None:
         try:
             if self._gone is not None:
                 raise self._gone
-            written = await writer.write(prepared)
+            written = await writer.write_with_retries(prepared)
         except (StorageFull, StorageUnavailable):
             raise
         except Exception as error:  # as in _prepare
             self._gone = error if isinstance(error, DatabaseUnavailable) else self._gone
             self._report.add(prepared.notes.entries)
-            self._fail(prepared.identifier, error)
+            self._report_failure(prepared.identifier, error)
         else:
             self._report.add(prepared.notes.entries)
             self._report.add(written.entries)
@@ -210,17 +226,17 @@ class _Import:
             self._report.in_place += written.in_place
             self._report.elsewhere += written.elsewhere
             self._report.add_tables(written.tables)
-            self._progress.advance(self._report)
+            self._progress.update_progress(self._report)
 
-    def _fail(self, identifier: str, error: Exception) -> None:
+    def _report_failure(self, identifier: str, error: Exception) -> None:
         reason = describe_failure(error)
         _log.error("%s was not imported: %s", identifier, reason)
-        self._report.add([Entry(Kind.FAILED, reason, video=identifier)])
-        self._progress.advance(self._report)
+        self._report.add([ReportEntry(EntryKind.FAILED, reason, video=identifier)])
+        self._progress.update_progress(self._report)
 
 
-def _read_registry(root: Path, notes: Notes) -> dict[str, VideoSource]:
-    path = root / REGISTRY
+def _read_registry(root: Path, notes: ReportNotes) -> dict[str, VideoSource]:
+    path = root / REGISTRY_FILE
     if not path.exists():
         return {}
     content = None
@@ -229,5 +245,5 @@ def _read_registry(root: Path, notes: Notes) -> dict[str, VideoSource]:
         content = document.value
         return parse_registry(document, notes)
     except UnreadableFile as error:
-        notes.add(Kind.REFUSED, str(error), content)
+        notes.add(EntryKind.REFUSED, str(error), content)
         return {}

@@ -13,11 +13,11 @@ import orjson
 from app.core.errors import VideoMomentsError
 from app.core.media_types import MEDIA_EXTENSIONS
 from app.core.text import to_nfc
-from app.importer.report import Kind, Notes
+from app.importer.report import EntryKind, ReportNotes
 
-FOLDERS = ("videos", "transcripts", "moments", "thumbnails", "audios", "moment_clips", "pipeline_history")
+LIBRARY_FOLDERS = ("videos", "transcripts", "moments", "thumbnails", "audios", "moment_clips", "pipeline_history")
 MEDIA_FOLDERS = ("videos", "thumbnails", "audios", "moment_clips")
-REGISTRY = "url_registry.json"
+REGISTRY_FILE = "url_registry.json"
 
 _EXTENSIONS_OF_FOLDER = {
     "videos": MEDIA_EXTENSIONS,
@@ -32,12 +32,12 @@ _BY_PRODUCTS = (".lock", ".tmp", ".bak")
 _LONGEST_IDENTIFIER = 255
 
 
-class NoLibrary(VideoMomentsError):
+class NotALibrary(VideoMomentsError):
     """A folder that is not a legacy library."""
 
 
 @dataclass(slots=True)
-class VideoFiles:
+class LegacyVideoFiles:
     """The files of one video; its identifier is the name they share."""
 
     identifier: str
@@ -57,7 +57,7 @@ class Library:
     """
 
     root: Path
-    videos: list[VideoFiles]
+    videos: list[LegacyVideoFiles]
     clips: Mapping[str, str]
 
     def has_media(self) -> bool:
@@ -83,47 +83,49 @@ _FIELD_OF_FOLDER = {
 }
 
 
-def find_root(directory: Path) -> Path:
+def find_library_root(directory: Path) -> Path:
     """Return the folder that holds `videos/`, `moments/` …: `directory`, or the `static` in it.
 
-    Raises `NoLibrary`.
+    Raises `NotALibrary`.
     """
     root = Path(os.path.abspath(directory))
     if not root.exists():
-        raise NoLibrary(f"{root} does not exist")
+        raise NotALibrary(f"{root} does not exist")
     if not root.is_dir():
-        raise NoLibrary(f"{root} is no folder")
+        raise NotALibrary(f"{root} is no folder")
     for candidate in (root, root / "static"):
-        if (candidate / REGISTRY).is_file() or any((candidate / folder).is_dir() for folder in FOLDERS):
+        if (candidate / REGISTRY_FILE).is_file() or any((candidate / folder).is_dir() for folder in LIBRARY_FOLDERS):
             return candidate
-    raise NoLibrary(f"{root} is no legacy library: it has none of {', '.join(FOLDERS)} and no {REGISTRY}")
+    raise NotALibrary(
+        f"{root} is no legacy library: it has none of {', '.join(LIBRARY_FOLDERS)} and no {REGISTRY_FILE}"
+    )
 
 
-def scan_library(root: Path, registered: set[str], notes: Notes) -> Library:
+def scan_library(root: Path, registered: set[str], notes: ReportNotes) -> Library:
     """Return the library's files. `registered` are the videos that the URL registry names: they need no file.
 
     A file that belongs to no video, that cannot be one of ours, or that cannot be read goes into `notes`.
     """
-    videos = {identifier: VideoFiles(identifier) for identifier in registered}
+    videos = {identifier: LegacyVideoFiles(identifier) for identifier in registered}
     _note_other_folders(root, notes)
     for folder in _FIELD_OF_FOLDER:
         for identifier, path in _list_files(root, folder, notes):
-            _place_file(videos, folder, identifier, path, notes)
+            _assign_file(videos, folder, identifier, path, notes)
     for identifier, files in list(videos.items()):
         if identifier not in registered and not (files.video or files.transcript or files.moments or files.history):
             _note_orphans(files, notes)
             del videos[identifier]
-    clips = {to_nfc(path.name): path.name for path in _list_usable(root, "moment_clips", (".mp4",), notes)}
+    clips = {to_nfc(path.name): path.name for path in _list_usable_files(root, "moment_clips", (".mp4",), notes)}
     return Library(root, [videos[identifier] for identifier in sorted(videos)], clips)
 
 
-def media_roots(root: Path) -> list[Path]:
+def list_media_folders(root: Path) -> list[Path]:
     """Return the folders that hold the library's media: its own, and those on other disks that links in it lead to."""
     linked = [(root / folder).resolve() for folder in MEDIA_FOLDERS if (root / folder).is_dir()]
     return [root, *(folder for folder in linked if not folder.is_relative_to(root.resolve()))]
 
 
-def identifier_problem(identifier: str) -> str | None:
+def describe_identifier_problem(identifier: str) -> str | None:
     """Return why a text cannot be a video's identifier, or None."""
     if not identifier:
         return "it is empty"
@@ -131,10 +133,10 @@ def identifier_problem(identifier: str) -> str | None:
         return f"it has more than {_LONGEST_IDENTIFIER} characters"
     if "/" in identifier:
         return "it holds a slash"
-    return text_problem(identifier)
+    return describe_text_problem(identifier)
 
 
-def text_problem(text: str) -> str | None:
+def describe_text_problem(text: str) -> str | None:
     """Return why PostgreSQL cannot store a text, or None."""
     if "\0" in text:
         return "it holds the character U+0000"
@@ -145,38 +147,40 @@ def text_problem(text: str) -> str | None:
     return None
 
 
-def _place_file(videos: dict[str, VideoFiles], folder: str, identifier: str, path: Path, notes: Notes) -> None:
+def _assign_file(
+    videos: dict[str, LegacyVideoFiles], folder: str, identifier: str, path: Path, notes: ReportNotes
+) -> None:
     notes = notes.about(_relative_path(path))
-    if problem := identifier_problem(identifier):
-        notes.add(Kind.REFUSED, f"its name cannot be a video's id: {problem}", identifier)
+    if problem := describe_identifier_problem(identifier):
+        notes.add(EntryKind.REFUSED, f"its name cannot be a video's id: {problem}", identifier)
         return
-    files = videos.setdefault(identifier, VideoFiles(identifier))
+    files = videos.setdefault(identifier, LegacyVideoFiles(identifier))
     if (other := getattr(files, _FIELD_OF_FOLDER[folder])) is not None:
-        notes.add(Kind.REFUSED, f"{other.name} has the same id and comes first", identifier)
+        notes.add(EntryKind.REFUSED, f"{other.name} has the same id and comes first", identifier)
         return
     setattr(files, _FIELD_OF_FOLDER[folder], path)
 
 
-def _note_orphans(files: VideoFiles, notes: Notes) -> None:
+def _note_orphans(files: LegacyVideoFiles, notes: ReportNotes) -> None:
     for path, reason in (
         (files.thumbnail, "a thumbnail whose video has nothing else"),
         (files.audio, "the sound of a video that has nothing else"),
     ):
         if path is not None:
-            notes.about(_relative_path(path)).add(Kind.ORPHAN, reason)
+            notes.about(_relative_path(path)).add(EntryKind.ORPHAN, reason)
 
 
-def _list_files(root: Path, folder: str, notes: Notes) -> Iterator[tuple[str, Path]]:
+def _list_files(root: Path, folder: str, notes: ReportNotes) -> Iterator[tuple[str, Path]]:
     """Yield identifier and path of a folder's files; of two with one identifier, the one that counts comes first."""
     extensions = _EXTENSIONS_OF_FOLDER[folder]
-    paths = _list_usable(root, folder, extensions, notes)
+    paths = _list_usable_files(root, folder, extensions, notes)
     order = {extension: number for number, extension in enumerate(extensions)}
     named = [(to_nfc(path.stem), order[path.suffix.lower()], path.suffix.isupper(), path) for path in paths]
     for identifier, _, _, path in sorted(named):
         yield identifier, path
 
 
-def _list_usable(root: Path, folder: str, extensions: tuple[str, ...], notes: Notes) -> Iterator[Path]:
+def _list_usable_files(root: Path, folder: str, extensions: tuple[str, ...], notes: ReportNotes) -> Iterator[Path]:
     """Yield the regular files of a folder with one of the extensions; all else goes into `notes`."""
     base = root / folder
     if not base.is_dir():
@@ -185,21 +189,21 @@ def _list_usable(root: Path, folder: str, extensions: tuple[str, ...], notes: No
     try:
         entries = sorted(os.scandir(base), key=lambda entry: entry.name)
     except OSError as error:
-        notes.about(folder).add(Kind.REFUSED, f"the folder cannot be read: {error.strerror}")
+        notes.about(folder).add(EntryKind.REFUSED, f"the folder cannot be read: {error.strerror}")
         return
     for entry in entries:
         path = base / entry.name
         if entry.name.startswith(".") or entry.name.lower().endswith(_BY_PRODUCTS):
             continue
-        if problem := _file_problem(entry, path, inside):
-            notes.about(_relative_path(path)).add(Kind.REFUSED, problem)
+        if problem := _describe_file_problem(entry, path, inside):
+            notes.about(_relative_path(path)).add(EntryKind.REFUSED, problem)
         elif path.suffix.lower() not in extensions:
-            notes.about(_relative_path(path)).add(Kind.ORPHAN, f"no file of the kinds that belong into {folder}/")
+            notes.about(_relative_path(path)).add(EntryKind.ORPHAN, f"no file of the kinds that belong into {folder}/")
         else:
             yield path
 
 
-def _file_problem(entry: os.DirEntry[str], path: Path, inside: tuple[Path, ...]) -> str | None:
+def _describe_file_problem(entry: os.DirEntry[str], path: Path, inside: tuple[Path, ...]) -> str | None:
     if entry.is_symlink():
         try:
             target = path.resolve(strict=True)
@@ -212,11 +216,13 @@ def _file_problem(entry: os.DirEntry[str], path: Path, inside: tuple[Path, ...])
     return None if entry.is_file() else "no regular file"
 
 
-def _note_other_folders(root: Path, notes: Notes) -> None:
+def _note_other_folders(root: Path, notes: ReportNotes) -> None:
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        known = entry.name in (*FOLDERS, REGISTRY) or entry.name.startswith(".")
+        known = entry.name in (*LIBRARY_FOLDERS, REGISTRY_FILE) or entry.name.startswith(".")
         if not known and not entry.name.lower().endswith(_BY_PRODUCTS):
-            notes.about(entry.name).add(Kind.ORPHAN, f"{'a folder' if entry.is_dir() else 'a file'} that has no table")
+            notes.about(entry.name).add(
+                EntryKind.ORPHAN, f"{'a folder' if entry.is_dir() else 'a file'} that has no table"
+            )
 
 
 def _file_size(path: Path) -> int:
@@ -231,8 +237,8 @@ def _relative_path(path: Path | None) -> str | None:
 
 
 # Far above the largest file of the previous backend (15 MB), and small enough to be held in memory.
-LARGEST_FILE = 256 * 1024 * 1024
-_INTEGER = range(-(2**31), 2**31)
+MAX_JSON_BYTES = 256 * 1024 * 1024
+_INTEGER_RANGE = range(-(2**31), 2**31)
 
 
 class UnreadableFile(Exception):
@@ -262,8 +268,8 @@ def read_json(path: Path) -> JsonDocument:
     The previous backend wrote and read NaN, infinity and half surrogate pairs without a word.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise UnreadableFile(f"it is larger than {LARGEST_FILE // 1024**2} MB")
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise UnreadableFile(f"it is larger than {MAX_JSON_BYTES // 1024**2} MB")
         content = path.read_bytes()
     except OSError as error:
         raise UnreadableFile(f"it cannot be read: {error.strerror}") from None
@@ -292,12 +298,12 @@ def read_number(value: Any) -> float | None:
 def read_integer(value: Any) -> int | None:
     """Return a number without a fraction that fits the tables' integers, or None."""
     number = read_number(value)
-    return int(number) if number is not None and number.is_integer() and int(number) in _INTEGER else None
+    return int(number) if number is not None and number.is_integer() and int(number) in _INTEGER_RANGE else None
 
 
 def read_text(value: Any, longest: int | None = None) -> str | None:
     """Return a text that can be stored, or None."""
-    if not isinstance(value, str) or (longest is not None and len(value) > longest) or text_problem(value):
+    if not isinstance(value, str) or (longest is not None and len(value) > longest) or describe_text_problem(value):
         return None
     return value
 
@@ -320,7 +326,7 @@ def _find_flaws(root: Any) -> Iterator[JsonFlaw]:
         match value:
             case dict():
                 for name in value:
-                    if problem := text_problem(name):
+                    if problem := describe_text_problem(name):
                         yield JsonFlaw(place, f"a name: {problem}", name)
                 rest += reversed([(f"{place}.{name}".lstrip("."), item) for name, item in value.items()])
             case list():
@@ -329,5 +335,5 @@ def _find_flaws(root: Any) -> Iterator[JsonFlaw]:
                 yield JsonFlaw(place, "it is no finite number", value)
             case int() if not -(2**63) <= value < 2**63:
                 yield JsonFlaw(place, "it is too large a number", value)
-            case str() if problem := text_problem(value):
+            case str() if problem := describe_text_problem(value):
                 yield JsonFlaw(place, problem, value)

@@ -11,12 +11,12 @@ from app.importer.legacy_files import (
     JsonDocument,
     JsonFlaw,
     UnreadableFile,
+    describe_identifier_problem,
     find_flaw,
-    identifier_problem,
     read_number,
     read_text,
 )
-from app.importer.report import Kind, Notes
+from app.importer.report import EntryKind, ReportNotes
 
 _REGISTRY_COLUMNS = frozenset({"url", "video_id"})
 
@@ -29,14 +29,14 @@ class VideoSource:
     file_size: int | None
 
 
-def parse_registry(document: JsonDocument, notes: Notes) -> dict[str, VideoSource]:
+def parse_registry(document: JsonDocument, notes: ReportNotes) -> dict[str, VideoSource]:
     """Return each video's newest source; everything else goes into `notes`. Raises `UnreadableFile`."""
     if not isinstance(document.value, dict) or not isinstance(document.value.get("entries"), list):
         raise UnreadableFile("it holds no object with a list of entries")
     sources: dict[str, tuple[str, VideoSource]] = {}
     for number, entry in enumerate(document.value["entries"], start=1):
         if problem := _registry_entry_problem(entry):
-            notes.add(Kind.REFUSED, problem, entry, row=number)
+            notes.add(EntryKind.REFUSED, problem, entry, row=number)
             continue
         _keep_newest_source(sources, entry, number, notes)
     _note_unknown_columns(document.value, notes)
@@ -48,13 +48,13 @@ def _registry_entry_problem(entry: Any) -> str | None:
         return "no object"
     if not isinstance(entry.get("video_id"), str):
         return "no video_id"
-    if problem := identifier_problem(entry["video_id"]):
+    if problem := describe_identifier_problem(entry["video_id"]):
         return f"video_id cannot be a video's id: {problem}"
     return None if read_text(entry.get("url")) else "url is no text that can be stored"
 
 
 def _keep_newest_source(
-    sources: dict[str, tuple[str, VideoSource]], entry: dict[str, Any], number: int, notes: Notes
+    sources: dict[str, tuple[str, VideoSource]], entry: dict[str, Any], number: int, notes: ReportNotes
 ) -> None:
     identifier, downloaded_at = to_nfc(entry["video_id"]), str(entry.get("downloaded_at") or "")
     known = sources.get(identifier)
@@ -65,9 +65,11 @@ def _keep_newest_source(
         older = known[1] if sources[identifier][1] is source else source
         if older.url != sources[identifier][1].url:
             reason = f"{identifier} was downloaded from here before {sources[identifier][1].url}"
-            notes.add(Kind.DROPPED, reason, older.url, row=number)
+            notes.add(EntryKind.DROPPED, reason, older.url, row=number)
     if dropped := {name: value for name, value in entry.items() if name not in _REGISTRY_COLUMNS}:
-        notes.add(Kind.DROPPED, "the table has no column for this", {"video_id": identifier, **dropped}, row=number)
+        notes.add(
+            EntryKind.DROPPED, "the table has no column for this", {"video_id": identifier, **dropped}, row=number
+        )
 
 
 def _registered_file_size(entry: dict[str, Any]) -> int | None:
@@ -75,7 +77,7 @@ def _registered_file_size(entry: dict[str, Any]) -> int | None:
     return size if isinstance(size, int) and 0 <= size < 2**62 else None
 
 
-def _note_unknown_columns(value: dict[str, Any], notes: Notes) -> None:
+def _note_unknown_columns(value: dict[str, Any], notes: ReportNotes) -> None:
     """The map repeats the entries; what it says beyond them, and what else the file holds, is noted."""
     dropped = {name: item for name, item in value.items() if name not in ("entries", "url_to_latest_video_id")}
     latest = value.get("url_to_latest_video_id")
@@ -85,11 +87,11 @@ def _note_unknown_columns(value: dict[str, Any], notes: Notes) -> None:
     elif others := {name: video for name, video in latest.items() if (name, video) not in known}:
         dropped["url_to_latest_video_id"] = others
     if dropped:
-        notes.add(Kind.DROPPED, "the entries say nothing of this", dropped)
+        notes.add(EntryKind.DROPPED, "the entries say nothing of this", dropped)
 
 
 # The previous backend had one transcription service and named it nowhere in its files.
-SERVICE = "parakeet"
+TRANSCRIPTION_SERVICE = "parakeet"
 _TRANSCRIPT_COLUMNS = frozenset(
     {"transcription", "processing_time", "word_timestamps", "segment_timestamps", "metadata"}
 )
@@ -114,7 +116,7 @@ class LegacyTranscript:
         }
 
 
-def parse_transcript(document: JsonDocument, notes: Notes) -> LegacyTranscript:
+def parse_transcript(document: JsonDocument, notes: ReportNotes) -> LegacyTranscript:
     """Return the transcript; values without a column go into `notes`. Raises `UnreadableFile`."""
     value = document.value
     if not isinstance(value, dict):
@@ -131,7 +133,7 @@ def parse_transcript(document: JsonDocument, notes: Notes) -> LegacyTranscript:
     full_text, words, segments = to_nfc(full_text), _to_nfc_deeply(words, "word"), _to_nfc_deeply(segments, "text")
     transcript = LegacyTranscript(full_text, words, segments, read_number(value.get("processing_time")))
     if dropped := _dropped_columns(value, transcript):
-        notes.add(Kind.DROPPED, "the table has no column for this", dropped)
+        notes.add(EntryKind.DROPPED, "the table has no column for this", dropped)
     return transcript
 
 
@@ -204,7 +206,7 @@ class LegacyRun:
         return round(self.started_at.replace(tzinfo=UTC).timestamp() * 1000)
 
 
-def parse_runs(document: JsonDocument, notes: Notes) -> list[LegacyRun]:
+def parse_runs(document: JsonDocument, notes: ReportNotes) -> list[LegacyRun]:
     """Return the runs that can be stored; note the others, and what has no column. Raises `UnreadableFile`."""
     if not isinstance(document.value, list):
         raise UnreadableFile("it holds no list")
@@ -213,13 +215,13 @@ def parse_runs(document: JsonDocument, notes: Notes) -> list[LegacyRun]:
     for number, value in enumerate(document.value, start=1):
         text = json.dumps(value, sort_keys=True)
         if text in seen:
-            notes.add(Kind.MERGED, f"says the same as row {seen[text]}", value, row=number)
+            notes.add(EntryKind.MERGED, f"says the same as row {seen[text]}", value, row=number)
         elif isinstance(run := _read_run(value, number, document.strict), LegacyRun):
             seen[text] = number
             runs.append(run)
             _note_run_changes(value, run, notes)
         else:
-            notes.add(Kind.REFUSED, run, value, row=number)
+            notes.add(EntryKind.REFUSED, run, value, row=number)
     return runs
 
 
@@ -264,13 +266,13 @@ def _first_run_time(stages: Any) -> datetime | None:
     return min((time for time in times if time is not None), default=None)
 
 
-def _note_run_changes(value: dict[str, Any], run: LegacyRun, notes: Notes) -> None:
+def _note_run_changes(value: dict[str, Any], run: LegacyRun, notes: ReportNotes) -> None:
     if value.get("status") != run.status:
         reason = "a run that neither completed nor failed is stored as failed"
-        notes.add(Kind.CHANGED, reason, {"status": value.get("status")}, row=run.row)
+        notes.add(EntryKind.CHANGED, reason, {"status": value.get("status")}, row=run.row)
     if _run_time(value.get("started_at")) is None:
         reason = "its start was lost: the first time in it is stored"
-        notes.add(Kind.CHANGED, reason, {"started_at": value.get("started_at")}, row=run.row)
+        notes.add(EntryKind.CHANGED, reason, {"started_at": value.get("started_at")}, row=run.row)
     dropped = {name: item for name, item in value.items() if name not in _RUN_COLUMNS}
     stored = {
         "request_id": run.legacy_id,
@@ -281,4 +283,4 @@ def _note_run_changes(value: dict[str, Any], run: LegacyRun, notes: Notes) -> No
     }
     dropped |= {name: value[name] for name in stored if stored[name] is None and value.get(name) not in (None, "")}
     if dropped:
-        notes.add(Kind.DROPPED, "the table has no column for this", dropped, row=run.row)
+        notes.add(EntryKind.DROPPED, "the table has no column for this", dropped, row=run.row)

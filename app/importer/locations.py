@@ -10,18 +10,18 @@ from pathlib import Path
 
 from app.core.errors import ConfigurationError, Conflict, FileMissing, StorageUnavailable
 from app.database import Connection
-from app.importer.legacy_files import Library, VideoFiles, media_roots, read_json
+from app.importer.legacy_files import LegacyVideoFiles, Library, list_media_folders, read_json
 from app.importer.legacy_records import VideoSource
 from app.importer.moments import remote_clip_url
 from app.importer.moments_file import parse_moments
-from app.importer.prepared_videos import LocalFile, PreparedVideo
-from app.importer.report import Copied, Kind, Notes, Report
+from app.importer.prepared_videos import LibraryFile, PreparedVideo
+from app.importer.report import CopyCount, EntryKind, ImportReport, ReportNotes
 from app.repositories import ClipRepository, ThumbnailRepository, VideoRepository
 from app.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAddresses:
+class StoredUrls:
     """The addresses in a video's rows."""
 
     video: str | None = None
@@ -44,32 +44,32 @@ class FileLocations:
     is_copying: bool = False
     sent: frozenset[str] = frozenset()
 
-    def url_of(self, file: LocalFile) -> str:
+    def url_of(self, file: LibraryFile) -> str:
         return self.copies[file.url] if self.is_copying else file.url
 
-    def keeps(self, stored: str, url: str) -> bool:
+    def keeps_stored_url(self, stored: str, url: str) -> bool:
         """Whether a row keeps the address it has: what the server itself holds is replaced by no other file."""
         return stored != url and stored in self.held
 
     def count_in_place(self, prepared: PreparedVideo) -> int:
         """Return how many files of a video are served from where they lie in the library."""
-        return 0 if self.is_copying else sum(self.copies[file.url] not in self.held for file in prepared.files())
+        return 0 if self.is_copying else sum(self.copies[file.url] not in self.held for file in prepared.list_files())
 
-    def rank(self, url: str) -> int:
+    def rank_url(self, url: str) -> int:
         """How good an address is, the best the highest."""
         if url in self.held or (self.is_copying and url in self.copies.values()):
             return 3
         return 0 if url in self.lost else {"file": 2, "gs": 1}.get(url.partition(":")[0], 0)
 
 
-async def read_addresses(conn: Connection, identifier: str) -> StoredAddresses:
+async def read_stored_urls(conn: Connection, identifier: str) -> StoredUrls:
     """Return the addresses that the rows of a video have, if there is such a video."""
     video = await VideoRepository(conn).get_by_identifier(identifier)
     if video is None:
-        return StoredAddresses()
+        return StoredUrls()
     thumbnail = await ThumbnailRepository(conn).get_by_video(video.id)
     clips = await ClipRepository(conn).list_by_video(video.id)
-    return StoredAddresses(
+    return StoredUrls(
         video.cloud_url, thumbnail.cloud_url if thumbnail else None, tuple(clip.cloud_url for clip in clips)
     )
 
@@ -81,16 +81,16 @@ class LocationFinder:
         self._storage = storage
         self._is_away = False
 
-    async def find(self, prepared: PreparedVideo, stored: StoredAddresses, is_copying: bool) -> FileLocations:
-        copies = {file.url: self._storage.url_of(file.key) for file in prepared.files()}
+    async def find_locations(self, prepared: PreparedVideo, stored: StoredUrls, is_copying: bool) -> FileLocations:
+        copies = {file.url: self._storage.url_of(file.key) for file in prepared.list_files()}
         sound = copies[prepared.audio.url] if prepared.audio else None
         urls = (stored.video, stored.thumbnail, sound, *stored.clips)
         own = {url for url in urls if url is not None and self._storage.owns(url)}
-        are_there = await asyncio.gather(*map(self._is_there, own))
+        are_there = await asyncio.gather(*map(self._file_exists, own))
         held = frozenset(url for url, is_there in zip(own, are_there, strict=True) if is_there)
         return FileLocations(held, frozenset(own - held), copies, is_copying)
 
-    async def _is_there(self, url: str) -> bool:
+    async def _file_exists(self, url: str) -> bool:
         """Whether a file is there; where nobody can tell, its row is left alone."""
         try:
             if not self._is_away:
@@ -103,7 +103,7 @@ class LocationFinder:
 
 
 _FILES_AT_ONCE = 2
-_CHUNK_BYTES = 1024 * 1024
+_READ_CHUNK_BYTES = 1024 * 1024
 
 
 class FileCopier:
@@ -112,7 +112,7 @@ class FileCopier:
     `tell` gets the number of bytes that are done since it was called before, from any thread.
     """
 
-    def __init__(self, storage: Storage, copied: Copied, tell: Callable[[int], None], dry_run: bool) -> None:
+    def __init__(self, storage: Storage, copied: CopyCount, tell: Callable[[int], None], dry_run: bool) -> None:
         self._storage = storage
         self._finder = LocationFinder(storage)
         self._copied = copied
@@ -120,30 +120,30 @@ class FileCopier:
         self._dry_run = dry_run
         self._slots = asyncio.Semaphore(_FILES_AT_ONCE)
 
-    async def copy(self, prepared: PreparedVideo, stored: StoredAddresses) -> FileLocations:
+    async def copy_files(self, prepared: PreparedVideo, stored: StoredUrls) -> FileLocations:
         """Copy the files of a video and return where they are; one that cannot be read is taken from the video.
 
         Raises `StorageFull` and `StorageUnavailable`.
         """
-        places = await self._finder.find(prepared, stored, is_copying=True)
+        places = await self._finder.find_locations(prepared, stored, is_copying=True)
         sent = set()
-        for file in prepared.files():
-            if _has_another(prepared, places, stored, file):
+        for file in prepared.list_files():
+            if _has_other_file(prepared, places, stored, file):
                 self._tell(file.size)
             elif self._dry_run:
-                await self._rehearse(file)
-            elif problem := await self._copy(file):
-                prepared.notes.about(file.name).add(Kind.REFUSED, problem)
-                prepared.lose(file)
+                await self._count_without_copying(file)
+            elif problem := await self._copy_file(file):
+                prepared.notes.about(file.name).add(EntryKind.REFUSED, problem)
+                prepared.drop_file(file)
             else:
                 sent.add(places.url_of(file))
         return replace(places, sent=frozenset(sent))
 
-    async def has_all(self, places: FileLocations) -> bool:
+    async def has_all_copies(self, places: FileLocations) -> bool:
         """Whether no copy went away in the meantime."""
-        return None not in [await self._version(url) for url in places.sent]
+        return None not in [await self._stored_version(url) for url in places.sent]
 
-    async def _copy(self, file: LocalFile) -> str | None:
+    async def _copy_file(self, file: LibraryFile) -> str | None:
         """Copy a file, or return why that cannot be done with this one."""
         told = 0
 
@@ -154,23 +154,23 @@ class FileCopier:
 
         async with self._slots:
             try:
-                await self._put(file, tell)
+                await self._store_file(file, tell)
             except Conflict as error:
                 return str(error)
             except (FileMissing, StorageUnavailable) as error:
-                if problem := await asyncio.to_thread(_read_through, file.path):
+                if problem := await asyncio.to_thread(_describe_read_problem, file.path):
                     return problem
                 raise StorageUnavailable(str(error)) from error
             finally:
                 self._tell(file.size - told)
             return None
 
-    async def _put(self, file: LocalFile, tell: Callable[[int], None]) -> None:
-        before = await self._version(self._storage.url_of(file.key))
+    async def _store_file(self, file: LibraryFile, tell: Callable[[int], None]) -> None:
+        before = await self._stored_version(self._storage.url_of(file.key))
         stored = await self._storage.put(file.key, file.path, tell)
         self._copied.add(stored.size, is_new=stored.version != before)
 
-    async def _rehearse(self, file: LocalFile) -> None:
+    async def _count_without_copying(self, file: LibraryFile) -> None:
         try:
             stored = await self._storage.stat(self._storage.url_of(file.key))
             self._copied.add(file.size, is_new=stored.size != file.size)
@@ -178,45 +178,47 @@ class FileCopier:
             self._copied.add(file.size, is_new=True)
         self._tell(file.size)
 
-    async def _version(self, url: str) -> str | None:
+    async def _stored_version(self, url: str) -> str | None:
         try:
             return (await self._storage.stat(url)).version
         except FileMissing:
             return None
 
 
-def _has_another(prepared: PreparedVideo, places: FileLocations, stored: StoredAddresses, file: LocalFile) -> bool:
+def _has_other_file(prepared: PreparedVideo, places: FileLocations, stored: StoredUrls, file: LibraryFile) -> bool:
     """Whether the server itself has another film or picture of the video, which stays."""
     address = {id(prepared.film): stored.video, id(prepared.thumbnail): stored.thumbnail}.get(id(file))
-    return address is not None and places.keeps(address, places.url_of(file))
+    return address is not None and places.keeps_stored_url(address, places.url_of(file))
 
 
-def _read_through(path: Path) -> str | None:
+def _describe_read_problem(path: Path) -> str | None:
     """Return why a file cannot be read to its end, or None."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return "it is no regular file any more"
         with path.open("rb") as file:
-            while file.read(_CHUNK_BYTES):
+            while file.read(_READ_CHUNK_BYTES):
                 pass
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
     return None
 
 
-def check_folders(storage: Storage, root: Path) -> None:
+def check_storage_folder(storage: Storage, root: Path) -> None:
     """Raises `ConfigurationError` where the server's own files lie in the library: it may delete those, and only those.
 
     It blocks.
     """
-    for folder in media_roots(root):
-        if storage.lies_in(folder):
+    for folder in list_media_folders(root):
+        if storage.is_inside(folder):
             raise ConfigurationError(
                 f"STORAGE_URL must not lie in the library {folder}, whose files are yours: move it"
             )
 
 
-def check_addresses(storage: Storage, library: Library, sources: Mapping[str, VideoSource], bucket: str | None) -> None:
+def check_bucket_urls(
+    storage: Storage, library: Library, sources: Mapping[str, VideoSource], bucket: str | None
+) -> None:
     """Raises `ConfigurationError` where what the library refers to in a bucket would be the server's own; it blocks."""
     if not storage.url_of("clips").startswith("gs://"):
         return
@@ -231,30 +233,30 @@ def check_addresses(storage: Storage, library: Library, sources: Mapping[str, Vi
 def _clip_urls(moments: Path | None, bucket: str | None) -> Iterator[str]:
     """Yield where a video's clips lie; what cannot be read is told when the video is."""
     with suppress(Exception):
-        rows = parse_moments(read_json(moments), Notes(None, None)).moments if moments else []
+        rows = parse_moments(read_json(moments), ReportNotes(None, None)).moments if moments else []
         yield from (url for row in rows if (url := remote_clip_url(row, bucket)))
 
 
-def note_library(
-    storage: Storage, library: Library, sources: Mapping[str, VideoSource], is_copying: bool, report: Report
+def register_library_folders(
+    storage: Storage, library: Library, sources: Mapping[str, VideoSource], is_copying: bool, report: ImportReport
 ) -> None:
     """Note the library's folders where rows will name files in them; it blocks. The report says whether it worked."""
     is_served = not is_copying and library.has_media()
     if not is_served and not any(_is_missing(files, sources) for files in library.videos):
         return
-    report.folders = media_roots(library.root)
+    report.folders = list_media_folders(library.root)
     if report.dry_run:
         return
     try:
         for folder in report.folders:
-            storage.libraries.add(folder)
+            storage.libraries.add_folder(folder)
     except StorageUnavailable as error:
         if any(storage.owns((folder / "videos").as_uri()) for folder in report.folders):
             raise  # nothing else tells the server that the files are not its own
         report.note_problem = str(error)
 
 
-def _is_missing(files: VideoFiles, sources: Mapping[str, VideoSource]) -> bool:
+def _is_missing(files: LegacyVideoFiles, sources: Mapping[str, VideoSource]) -> bool:
     """Whether a video's row will say that its file is where one of the library would be."""
     source = sources.get(files.identifier)
     return files.video is None and not (source and source.url.startswith("gs://"))

@@ -21,8 +21,8 @@ from app.importer.moments import (
     remote_clip_url,
 )
 from app.importer.moments_file import LegacyConfig, LegacyMoment
-from app.importer.prepared_videos import LocalFile, PreparedVideo
-from app.importer.report import Entry, Kind, Notes, TableCount, count_tables
+from app.importer.prepared_videos import LibraryFile, PreparedVideo
+from app.importer.report import EntryKind, ReportEntry, ReportNotes, TableCount, count_tables
 from app.models import Clip, Moment, Video
 from app.repositories import ClipRepository, GenerationConfigRepository, MomentRepository, PromptRepository
 from app.repositories.clips import NewClip
@@ -53,14 +53,14 @@ class KnownConfigs:
         self._prompts: dict[str, bool] = {}
         self._configs: dict[bytes, bool] = {}
 
-    def find(self, key: bytes) -> int | None:
+    def find_config_id(self, key: bytes) -> int | None:
         return self._shared.get(key)
 
-    def forget(self) -> None:
+    def forget_configs(self) -> None:
         """Look everything up again: somebody has deleted a config."""
         self._shared.clear()
 
-    def learn(self, used: UsedConfigs, is_stored: bool) -> None:
+    def remember_configs(self, used: UsedConfigs, is_stored: bool) -> None:
         """Take over what a video used; where it `is_stored`, its configs can be used again without a look."""
         for name, is_new in used.prompts.items():
             self._prompts[name] = self._prompts.get(name, False) or is_new
@@ -71,7 +71,7 @@ class KnownConfigs:
             while len(self._shared) > _REMEMBERED_CONFIGS:
                 self._shared.popitem(last=False)
 
-    def count(self) -> dict[str, TableCount]:
+    def count_rows(self) -> dict[str, TableCount]:
         """Return how many prompts and configs the videos used, each counted once."""
         return {
             "prompts": _count_config_rows(self._prompts.values()),
@@ -80,26 +80,30 @@ class KnownConfigs:
 
 
 async def store_configs(
-    conn: Connection, configs: Iterable[LegacyConfig], transcript_id: int | None, known: KnownConfigs, notes: Notes
+    conn: Connection,
+    configs: Iterable[LegacyConfig],
+    transcript_id: int | None,
+    known: KnownConfigs,
+    notes: ReportNotes,
 ) -> UsedConfigs:
     """Return the configs' ids, inserted where they are new. Videos that are written at once do so in the same order."""
     used, unknown = UsedConfigs(), []
     for key, config in sorted({_config_key(config): config for config in set(configs)}.items()):
-        if (config_id := known.find(key)) is not None:
+        if (config_id := known.find_config_id(key)) is not None:
             used.ids[config] = config_id
         else:
             unknown.append((key, config))
     if unknown:
-        await _store_unknown(conn, unknown, transcript_id, used, notes)
+        await _store_unknown_configs(conn, unknown, transcript_id, used, notes)
     return used
 
 
-async def _store_unknown(
+async def _store_unknown_configs(
     conn: Connection,
     configs: Iterable[tuple[bytes, LegacyConfig]],
     transcript_id: int | None,
     used: UsedConfigs,
-    notes: Notes,
+    notes: ReportNotes,
 ) -> None:
     cursor = await conn.execute("SELECT now() AT TIME ZONE 'utc'")
     (began,) = await anext(cursor)
@@ -107,7 +111,7 @@ async def _store_unknown(
         try:
             prompt = await PromptRepository(conn).get_or_create(config.user_prompt, config.system_prompt)
         except PromptHashCollision as error:
-            notes.add(Kind.REFUSED, f"its moments have no config: {error}", asdict(config))
+            notes.add(EntryKind.REFUSED, f"its moments have no config: {error}", asdict(config))
             continue
         stored = await GenerationConfigRepository(conn).get_or_create(
             prompt_id=prompt.id, transcript_id=transcript_id, **_config_parameters(config)
@@ -145,11 +149,11 @@ class VideoChanges:
 
     tables: dict[str, TableCount] = field(default_factory=count_tables)
     configs: UsedConfigs = field(default_factory=UsedConfigs)
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ReportEntry] = field(default_factory=list)
     in_place: int = 0
     elsewhere: int = 0
 
-    def count(self, table: str, stored: object, changes: Mapping[str, Any] | None = None) -> None:
+    def count_row(self, table: str, stored: object, changes: Mapping[str, Any] | None = None) -> None:
         """Count a row: new where nothing is stored, changed, or as it was."""
         count = self.tables[table]
         if stored is None:
@@ -171,9 +175,9 @@ class VideoTransaction:
     is_new: bool
     written: VideoChanges
 
-    def notes(self, file: str | None) -> Notes:
+    def notes_about(self, file: str | None) -> ReportNotes:
         """Return notes about a file of the video that count only with the transaction."""
-        return Notes(file, self.prepared.identifier, self.written.entries)
+        return ReportNotes(file, self.prepared.identifier, self.written.entries)
 
 
 def find_changes(stored: object, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,12 +198,12 @@ async def write_moments(target: VideoTransaction) -> list[WrittenMoment]:
     moments = MomentRepository(target.conn)
     stored = {} if target.is_new else {row.identifier: row for row in await moments.list_by_video(target.video.id)}
     placed = await _place_moments_of_video(target, stored)
-    ids = {identifier: row.id for identifier, row in stored.items()} | await _reserve_ids(target, stored, placed)
+    ids = {identifier: row.id for identifier, row in stored.items()} | await _reserve_moment_ids(target, stored, placed)
     rows = [_moment_row(target, each, placed, ids) for each in placed]
     await moments.copy([row for row in rows if row["identifier"] not in stored])
     for row in rows:
         await _update_moment(target, stored.get(row["identifier"]), row)
-    _note_kept(target, stored, placed)
+    _report_kept_moments(target, stored, placed)
     return [WrittenMoment(ids[each.identifier], each) for each in placed]
 
 
@@ -212,11 +216,11 @@ async def _place_moments_of_video(target: VideoTransaction, stored: Mapping[str,
     times = {
         identifier: StoredTimes(row.start_time, row.end_time, row.is_refined) for identifier, row in stored.items()
     }
-    notes = target.notes(prepared.moments_file)
+    notes = target.notes_about(prepared.moments_file)
     return place_moments(prepared.moments, prepared.identifier, times, taken, notes)
 
 
-async def _reserve_ids(
+async def _reserve_moment_ids(
     target: VideoTransaction, stored: Mapping[str, Moment], placed: Sequence[PlacedMoment]
 ) -> dict[str, int]:
     new = [each.identifier for each in placed if each.identifier not in stored]
@@ -244,19 +248,21 @@ def _moment_row(
 
 async def _update_moment(target: VideoTransaction, stored: Moment | None, row: ReservedMoment) -> None:
     changes = find_changes(stored, cast(dict[str, Any], row)) if stored else {}
-    target.written.count("moments", stored, changes)
+    target.written.count_row("moments", stored, changes)
     if stored and changes:
         await MomentRepository(target.conn).update(stored.id, **changes)
 
 
-def _note_kept(target: VideoTransaction, stored: Mapping[str, Moment], placed: Sequence[PlacedMoment]) -> None:
+def _report_kept_moments(
+    target: VideoTransaction, stored: Mapping[str, Moment], placed: Sequence[PlacedMoment]
+) -> None:
     """Nobody can tell a moment that was added by hand from one whose row is gone from the file: both stay."""
     if target.prepared.moments_file is None:
         return
     named = {each.identifier for each in placed}
     if kept := [identifier for identifier in stored if identifier not in named]:
-        notes = target.notes(target.prepared.moments_file)
-        notes.add(Kind.KEPT, "moments that no row of the file accounts for stay as they are", kept)
+        notes = target.notes_about(target.prepared.moments_file)
+        notes.add(EntryKind.KEPT, "moments that no row of the file accounts for stay as they are", kept)
 
 
 _WINDOW_COLUMNS = ("start_time", "end_time", "padding_left", "padding_right")
@@ -267,7 +273,7 @@ class _ClipSource:
     """Where a moment's clip lies; a file of the library is described, too."""
 
     url: str
-    file: LocalFile | None = None
+    file: LibraryFile | None = None
 
 
 async def write_clips(target: VideoTransaction, moments: Sequence[WrittenMoment], bucket: str | None) -> None:
@@ -283,11 +289,11 @@ async def write_clips(target: VideoTransaction, moments: Sequence[WrittenMoment]
         window = _find_clip_window(target, moments, place, word_times)
         row = _clip_row(target, moments[place], source, window)
         if (before := stored.get(row["moment_id"])) is None:
-            target.written.count("clips", None)
+            target.written.count_row("clips", None)
             new.append(row)
         else:
             changes = _find_clip_changes(target.places, source, before, row, window)
-            target.written.count("clips", before, changes)
+            target.written.count_row("clips", before, changes)
             await clips.update(before.id, **changes)
     await clips.copy(new)
 
@@ -311,16 +317,18 @@ def _add_remote_clip(
     target: VideoTransaction, sources: dict[int, _ClipSource], place: int, row: LegacyMoment, bucket: str | None
 ) -> None:
     """Add the clip that a row names. One that refinement left with the id of its original names the original's."""
-    notes = target.notes(target.prepared.moments_file)
+    notes = target.notes_about(target.prepared.moments_file)
     url = remote_clip_url(row, bucket)
     if url is None:
         if row.clip_path and place not in sources:
             reason = "nobody knows the bucket of its clip: give it with --bucket"
-            notes.add(Kind.REFUSED, reason, {"gcs_clip_path": row.clip_path}, row=row.row)
+            notes.add(EntryKind.REFUSED, reason, {"gcs_clip_path": row.clip_path}, row=row.row)
         elif row.clip_path:
-            notes.add(Kind.DROPPED, "its clip is a file of the library", {"gcs_clip_path": row.clip_path}, row=row.row)
+            notes.add(
+                EntryKind.DROPPED, "its clip is a file of the library", {"gcs_clip_path": row.clip_path}, row=row.row
+            )
     elif sources.setdefault(place, _ClipSource(url)).url != url:
-        notes.add(Kind.DROPPED, "its moment has a clip at another address", {"cloud_url": url}, row=row.row)
+        notes.add(EntryKind.DROPPED, "its moment has a clip at another address", {"cloud_url": url}, row=row.row)
 
 
 def _find_clip_window(
@@ -359,9 +367,9 @@ def _find_clip_changes(
 ) -> dict[str, Any]:
     """A better address stays, and a window that was only worked out does not replace the one that is stored."""
     changes = find_changes(stored, {name: value for name, value in row.items() if value is not None})
-    if places.keeps(stored.cloud_url, source.url):
+    if places.keeps_stored_url(stored.cloud_url, source.url):
         is_its_copy = source.file is not None and stored.cloud_url == places.copies[source.file.url]
         changes = {name: value for name, value in changes.items() if is_its_copy and name in _WINDOW_COLUMNS}
-    elif places.rank(source.url) < places.rank(stored.cloud_url):
+    elif places.rank_url(source.url) < places.rank_url(stored.cloud_url):
         return {}
     return {name: value for name, value in changes.items() if window.is_recorded or name not in _WINDOW_COLUMNS}

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from app.importer.legacy_files import read_text
 from app.importer.moments_file import LegacyMoment
-from app.importer.report import Kind, Notes
+from app.importer.report import EntryKind, ReportNotes
 from app.models.rows import CLIP_PADDING_SECONDS
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,20}")
@@ -34,7 +34,7 @@ class StoredTimes:
     is_refined: bool
 
 
-def merge_duplicates(moments: Sequence[LegacyMoment], notes: Notes) -> list[LegacyMoment]:
+def merge_duplicates(moments: Sequence[LegacyMoment], notes: ReportNotes) -> list[LegacyMoment]:
     """Return the rows without plain duplicates: same id, parent, times, title and config. The first one stays."""
     kept: dict[tuple[object, ...], LegacyMoment] = {}
     for moment in moments:
@@ -43,7 +43,7 @@ def merge_duplicates(moments: Sequence[LegacyMoment], notes: Notes) -> list[Lega
         if first is not moment:
             clip_path, clip_url = first.clip_path or moment.clip_path, first.clip_url or moment.clip_url
             kept[key] = replace(first, clip_path=clip_path, clip_url=clip_url)
-            notes.add(Kind.MERGED, f"says the same as row {first.row}", _moment_content(moment), row=moment.row)
+            notes.add(EntryKind.MERGED, f"says the same as row {first.row}", _moment_content(moment), row=moment.row)
     return list(kept.values())
 
 
@@ -52,19 +52,19 @@ def place_moments(
     video: str,
     stored: Mapping[str, StoredTimes],
     taken: Collection[str],
-    notes: Notes,
+    notes: ReportNotes,
 ) -> list[PlacedMoment]:
     """Return the rows with the identifier and the parent of each, in the order of the file.
 
     `stored` is what the video has already, `taken` the identifiers that belong to other videos. The same rows get the
     same identifiers however often, and whatever is appended to them.
     """
-    identifiers = _Namer(moments, video, stored, taken).name_all()
+    identifiers = _IdentifierAssigner(moments, video, stored, taken).assign_all()
     parents = _find_parents(moments, notes)
     for moment, identifier in zip(moments, identifiers, strict=True):
         if identifier != moment.legacy_id:
             notes.add(
-                Kind.RENAMED, _why_renamed(moment, taken), {"from": moment.legacy_id, "to": identifier}, moment.row
+                EntryKind.RENAMED, _why_renamed(moment, taken), {"from": moment.legacy_id, "to": identifier}, moment.row
             )
     return [PlacedMoment(*placed) for placed in zip(moments, identifiers, parents, strict=True)]
 
@@ -82,7 +82,7 @@ def positions_by_legacy_id(moments: Sequence[LegacyMoment]) -> dict[str, list[in
     return dict(places)
 
 
-class _Namer:
+class _IdentifierAssigner:
     """Gives each row its identifier: the legacy id to one row that has it, and one made from the row to the others."""
 
     def __init__(
@@ -97,12 +97,12 @@ class _Namer:
         self._taken = taken
         self._made = _make_identifiers(moments, video)
 
-    def name_all(self) -> list[str]:
+    def assign_all(self) -> list[str]:
         names = dict(self._keep_legacy_ids())
         used = set(names.values())
         for place, make in enumerate(self._made):
             if place not in names:
-                names[place] = _first_free(make, used)
+                names[place] = _first_free_identifier(make, used)
                 used.add(names[place])
         return [names[place] for place in range(len(self._moments))]
 
@@ -151,7 +151,7 @@ def _generation_of(parts: tuple[object, ...]) -> Callable[[int], str]:
     return lambda choice: hashlib.sha256(f"{text}\0{choice}".encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def _first_free(make: Callable[[int], str], used: Collection[str]) -> str:
+def _first_free_identifier(make: Callable[[int], str], used: Collection[str]) -> str:
     choice = 0
     while (identifier := make(choice)) in used:
         choice += 1
@@ -167,7 +167,7 @@ def _moment_times(moment: LegacyMoment) -> StoredTimes:
     return StoredTimes(moment.start_time, moment.end_time, moment.is_refined)
 
 
-def _find_parents(moments: Sequence[LegacyMoment], notes: Notes) -> list[int | None]:
+def _find_parents(moments: Sequence[LegacyMoment], notes: ReportNotes) -> list[int | None]:
     """Return each row's parent: never the row itself or one that descends from it."""
     places = positions_by_legacy_id(moments)
     parents: list[int | None] = [None] * len(moments)
@@ -175,10 +175,10 @@ def _find_parents(moments: Sequence[LegacyMoment], notes: Notes) -> list[int | N
         if moment.legacy_parent is None:
             continue
         candidates = sorted(places.get(moment.legacy_parent, []), key=lambda other: _parent_rank(moments, place, other))
-        parents[place] = next((other for other in candidates if not _descends(parents, other, place)), None)
+        parents[place] = next((other for other in candidates if not _is_descendant(parents, other, place)), None)
         if parents[place] is None:
             reason = "parent_id is its own id, and no other row has it" if candidates else "no row has its parent_id"
-            notes.add(Kind.CHANGED, reason, {"parent_id": moment.legacy_parent}, row=moment.row)
+            notes.add(EntryKind.CHANGED, reason, {"parent_id": moment.legacy_parent}, row=moment.row)
     return parents
 
 
@@ -187,7 +187,7 @@ def _parent_rank(moments: Sequence[LegacyMoment], place: int, other: int) -> tup
     return (moments[other].is_refined, other > place, other)
 
 
-def _descends(parents: Sequence[int | None], place: int | None, ancestor: int) -> bool:
+def _is_descendant(parents: Sequence[int | None], place: int | None, ancestor: int) -> bool:
     while place is not None:
         if place == ancestor:
             return True

@@ -11,16 +11,16 @@ from typing import Any
 from app.ai.prompts import render_template
 from app.core.text import clean_line, to_nfc
 from app.importer.legacy_files import JsonDocument, UnreadableFile, find_flaw, read_integer, read_number, read_text
-from app.importer.report import Kind, Notes
+from app.importer.report import EntryKind, ReportNotes
 
-_LINE = r"\[-?\d+\.\d+(?:--?\d+\.\d+)?\] [^\n]*"
+_TRANSCRIPT_LINE = r"\[-?\d+\.\d+(?:--?\d+\.\d+)?\] [^\n]*"
 # Transcript lines without a gap: `[12.34] text` of segments or `[0.00-0.08] word` of words.
-_LINES = re.compile(rf"(?m)^{_LINE}(?:\n{_LINE})*$")
+_TRANSCRIPT_LINES = re.compile(rf"(?m)^{_TRANSCRIPT_LINE}(?:\n{_TRANSCRIPT_LINE})*$")
 _EXAMPLE = "Example:\n"
 
 _NUMBER = r"-?\d+\.\d+"
 # Where the prompts of the previous backend state a value of the call. Each pattern has one group: the value.
-_STATED = (
+_STATED_VALUES = (
     ("title", re.compile(r'(?m)^- Title: "(.*)"$')),
     ("start_time", re.compile(rf"(?m)^- Current start time: ({_NUMBER}) seconds$")),
     ("end_time", re.compile(rf"(?m)^- Current end time: ({_NUMBER}) seconds$")),
@@ -72,16 +72,16 @@ def _find_values(text: str, user_prompt: str) -> Iterator[tuple[int, int, str]]:
     if transcript is not None:
         yield (*transcript, "transcript")
     start, end = transcript or (len(text), len(text))
-    for paragraph in _find_paragraph(text, user_prompt):
+    for paragraph in _find_paragraphs(text, user_prompt):
         if paragraph[1] <= start or paragraph[0] >= end:
             yield (*paragraph, "user_prompt")
             break
-    for name, pattern in _STATED:
+    for name, pattern in _STATED_VALUES:
         for match in chain(pattern.finditer(text, 0, start), pattern.finditer(text, end)):
             yield (*match.span(1), name)
 
 
-def _find_paragraph(text: str, paragraph: str) -> Iterator[tuple[int, int]]:
+def _find_paragraphs(text: str, paragraph: str) -> Iterator[tuple[int, int]]:
     """Yield where a text stands between blank lines."""
     if paragraph:
         for match in re.finditer(rf"(?:\A|(?<=\n\n)){re.escape(paragraph)}(?=\n\n|\Z)", text):
@@ -90,16 +90,16 @@ def _find_paragraph(text: str, paragraph: str) -> Iterator[tuple[int, int]]:
 
 def _find_transcript(text: str) -> tuple[int, int] | None:
     runs: Sequence[tuple[int, int]] = [
-        match.span() for match in _LINES.finditer(text) if not text.endswith(_EXAMPLE, 0, match.start())
+        match.span() for match in _TRANSCRIPT_LINES.finditer(text) if not text.endswith(_EXAMPLE, 0, match.start())
     ]
     return max(runs, key=lambda run: run[1] - run[0], default=None)
 
 
-LONGEST_TITLE = 500
+MAX_TITLE_LENGTH = 500
 _LONGEST_MODEL = 100
 _LONGEST_OPERATION = 50
 
-_COLUMNS = frozenset(
+_MOMENT_COLUMNS = frozenset(
     {"start_time", "end_time", "title", "id", "is_refined", "parent_id", "model_name", "generation_config"}
 )
 # Read on the way to another table, so that they are not lost: the clip's address.
@@ -166,7 +166,7 @@ class MomentsFile:
     pasted: list[PastedTranscript]
 
 
-def parse_moments(document: JsonDocument, notes: Notes) -> MomentsFile:
+def parse_moments(document: JsonDocument, notes: ReportNotes) -> MomentsFile:
     """Return the rows that can be stored; the others and all that has no column go into `notes`.
 
     Raises `UnreadableFile`.
@@ -176,25 +176,25 @@ def parse_moments(document: JsonDocument, notes: Notes) -> MomentsFile:
     result = MomentsFile([], [])
     templates: dict[tuple[str, str], PromptTemplate] = {}
     for number, row in enumerate(document.value, start=1):
-        if problem := _row_problem(row, document.strict):
-            notes.add(Kind.REFUSED, problem, row, row=number)
+        if problem := _describe_row_problem(row, document.strict):
+            notes.add(EntryKind.REFUSED, problem, row, row=number)
             continue
-        reader = _RowReader(row, number, templates, document.strict)
-        result.moments.append(reader.read())
+        reader = _MomentRowReader(row, number, templates, document.strict)
+        result.moments.append(reader.read_row())
         result.pasted.extend(reader.pasted)
         if reader.dropped:
-            notes.add(Kind.DROPPED, "the tables have no column for this", reader.dropped, row=number)
+            notes.add(EntryKind.DROPPED, "the tables have no column for this", reader.dropped, row=number)
     return result
 
 
-def _row_problem(row: Any, strict: bool) -> str | None:
+def _describe_row_problem(row: Any, strict: bool) -> str | None:
     """Return why a row cannot be stored, or None."""
     if not isinstance(row, dict):
         return "no object"
     if not isinstance(row.get("title"), str):
         return "title is no text"
-    if len(row["title"]) > LONGEST_TITLE:
-        return f"title has more than {LONGEST_TITLE} characters"
+    if len(row["title"]) > MAX_TITLE_LENGTH:
+        return f"title has more than {MAX_TITLE_LENGTH} characters"
     start, end = read_number(row.get("start_time")), read_number(row.get("end_time"))
     if start is None or end is None:
         return "start_time or end_time is no finite number"
@@ -208,39 +208,41 @@ def _row_problem(row: Any, strict: bool) -> str | None:
     return None
 
 
-class _RowReader:
+class _MomentRowReader:
     """Reads one row, and collects what of it has no column and what was pasted into its prompt."""
 
     def __init__(
         self, row: dict[str, Any], number: int, templates: dict[tuple[str, str], PromptTemplate], strict: bool
     ) -> None:
         self._row = row
-        self._number = number
+        self._read_required_number = number
         self._templates = templates
         self._strict = strict
         self.dropped: dict[str, Any] = {}
         self.pasted: list[PastedTranscript] = []
 
-    def read(self) -> LegacyMoment:
+    def read_row(self) -> LegacyMoment:
         row = self._row
         legacy_parent = _read_id(row.get("parent_id"))
         is_refined = row.get("is_refined")
-        config = _compose(row.get("generation_config"))
+        config = _normalize_prompts(row.get("generation_config"))
         self.dropped |= {
-            name: _unsigned(value) for name, value in row.items() if name not in _COLUMNS and name != _CLIP_PATH
+            name: _strip_signature(value)
+            for name, value in row.items()
+            if name not in _MOMENT_COLUMNS and name != _CLIP_PATH
         }
         self._forget_copy_of_prompt(config)
         return LegacyMoment(
-            row=self._number,
+            row=self._read_required_number,
             legacy_id=_read_id(row.get("id")),
             legacy_parent=legacy_parent,
-            start_time=_number(row["start_time"]),
-            end_time=_number(row["end_time"]),
+            start_time=_read_required_number(row["start_time"]),
+            end_time=_read_required_number(row["end_time"]),
             title=clean_line(row["title"]),
             is_refined=legacy_parent is not None if is_refined is None else is_refined,
             model=self._read_or_drop("model_name", _LONGEST_MODEL),
             config=self._read_config(config, bool(is_refined)),
-            config_key=_digest(config),
+            config_key=_hash_config(config),
             clip_path=self._read_or_drop(_CLIP_PATH),
             clip_url=read_text(row.get("clip_signed_url")),
             window=_read_window(config),
@@ -306,7 +308,7 @@ class _RowReader:
         return self._templates[key]
 
     def _note_dropped(self, config: dict[str, Any], stored: LegacyConfig, template: PromptTemplate) -> None:
-        dropped = {name: _unsigned(value) for name, value in config.items() if name not in _CONFIG_COLUMNS}
+        dropped = {name: _strip_signature(value) for name, value in config.items() if name not in _CONFIG_COLUMNS}
         for name in _PARAMETERS:
             if getattr(stored, name) is None and config.get(name) is not None:
                 dropped[name] = config[name]
@@ -317,14 +319,14 @@ class _RowReader:
 
     def _note_pasted(self, config: dict[str, Any], lines: str) -> None:
         offset = read_number(config.get("timestamp_offset")) or 0.0
-        self.pasted.append(PastedTranscript(self._number, lines, _read_window(config), offset))
+        self.pasted.append(PastedTranscript(self._read_required_number, lines, _read_window(config), offset))
 
 
 def _unstored_values(values: Mapping[str, str], stored: LegacyConfig) -> dict[str, str]:
     """Return the values that a prompt states and no column of its config holds."""
     columns = {
-        "min_moment_length": _decimals(stored.min_moment_length),
-        "max_moment_length": _decimals(stored.max_moment_length),
+        "min_moment_length": _format_decimals(stored.min_moment_length),
+        "max_moment_length": _format_decimals(stored.max_moment_length),
         "min_moments": str(stored.min_moments),
         "max_moments": str(stored.max_moments),
         "user_prompt": stored.user_prompt,
@@ -332,7 +334,7 @@ def _unstored_values(values: Mapping[str, str], stored: LegacyConfig) -> dict[st
     return {name: value for name, value in values.items() if name != "transcript" and columns.get(name) != value}
 
 
-def _compose(config: Any) -> Any:
+def _normalize_prompts(config: Any) -> Any:
     """Return a config with its prompts in NFC."""
     if not isinstance(config, dict):
         return config
@@ -340,12 +342,12 @@ def _compose(config: Any) -> Any:
     return {**config, **{name: to_nfc(text) for name, text in texts.items()}}
 
 
-def _unsigned(value: Any) -> Any:
+def _strip_signature(value: Any) -> Any:
     """Return a signed URL without its signature, which expired an hour after it was made, and all else as it is."""
     return value.partition("?")[0] if isinstance(value, str) and "?X-Goog-" in value else value
 
 
-def _decimals(number: float | None) -> str:
+def _format_decimals(number: float | None) -> str:
     return "" if number is None else f"{number:.2f}"
 
 
@@ -363,11 +365,11 @@ def _read_window(config: Any) -> tuple[float, float] | None:
     return (start, end) if start is not None and end is not None and start < end else None
 
 
-def _number(value: Any) -> float:
+def _read_required_number(value: Any) -> float:
     number = read_number(value)
     assert number is not None  # noqa: S101  # _row_problem has looked
     return number
 
 
-def _digest(config: Any) -> bytes:
+def _hash_config(config: Any) -> bytes:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).digest() if config is not None else b""

@@ -9,33 +9,33 @@ from typing import TypeVar
 
 from app.ai.prompts import format_segments, format_words
 from app.core.text import to_nfc
-from app.importer.legacy_files import JsonDocument, Library, UnreadableFile, VideoFiles, read_json
+from app.importer.legacy_files import JsonDocument, LegacyVideoFiles, Library, UnreadableFile, read_json
 from app.importer.legacy_records import LegacyRun, LegacyTranscript, VideoSource, parse_runs, parse_transcript
 from app.importer.moments import clip_name, merge_duplicates
 from app.importer.moments_file import LegacyMoment, MomentsFile, PastedTranscript, parse_moments
-from app.importer.report import Kind, Notes
+from app.importer.report import EntryKind, ReportNotes
 from app.media.probe import MediaInfo, NotAVideo, probe_media, size_in_kb
-from app.storage import audio_folder, clip_folder, name_of, thumbnail_folder, video_folder
+from app.storage import audio_folder_key, clip_folder_key, storable_name, thumbnail_folder_key, video_folder_key
 
 # What every file system and every address takes as it is.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()-]{0,199}\.mp4")
 
 
 def video_key(video: str, path: Path) -> str:
-    return f"{video_folder(video)}/{name_of(video)}{path.suffix.lower()}"
+    return f"{video_folder_key(video)}/{storable_name(video)}{path.suffix.lower()}"
 
 
 def thumbnail_key(video: str, path: Path) -> str:
-    return f"{thumbnail_folder(video)}/{name_of(video)}{path.suffix.lower()}"
+    return f"{thumbnail_folder_key(video)}/{storable_name(video)}{path.suffix.lower()}"
 
 
 def audio_key(video: str, path: Path) -> str:
-    return f"{audio_folder(video)}/{name_of(video)}{path.suffix.lower()}"
+    return f"{audio_folder_key(video)}/{storable_name(video)}{path.suffix.lower()}"
 
 
 def clip_key(video: str, legacy_id: str, name: str) -> str:
     """A clip keeps its name, by which old links find it, where every file system and every address takes that."""
-    return f"{clip_folder(video)}/{name if _PLAIN_NAME.fullmatch(name) else f'{name_of(legacy_id)}.mp4'}"
+    return f"{clip_folder_key(video)}/{name if _PLAIN_NAME.fullmatch(name) else f'{storable_name(legacy_id)}.mp4'}"
 
 
 _T = TypeVar("_T")
@@ -59,7 +59,7 @@ class VideoAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalFile:
+class LibraryFile:
     """A file of the library, its size in bytes, and the key of its copy; `media` is None for what is no video."""
 
     path: Path
@@ -86,7 +86,7 @@ class PreparedVideo:
 
     identifier: str
     address: VideoAddress
-    film: LocalFile | None
+    film: LibraryFile | None
     file_size_kb: int | None
     source_url: str | None
     transcript: LegacyTranscript | None
@@ -94,19 +94,19 @@ class PreparedVideo:
     moments: list[LegacyMoment]
     moments_file: str | None
     history_file: str | None
-    clips: dict[str, LocalFile]
-    thumbnail: LocalFile | None
-    audio: LocalFile | None
+    clips: dict[str, LibraryFile]
+    thumbnail: LibraryFile | None
+    audio: LibraryFile | None
     runs: list[LegacyRun]
-    notes: Notes
+    notes: ReportNotes
     taken: frozenset[str] = field(default_factory=frozenset)
 
-    def files(self) -> list[LocalFile]:
+    def list_files(self) -> list[LibraryFile]:
         """Return all files of the library that belong to the video."""
         single = [self.film, self.thumbnail, self.audio]
         return [file for file in (*single, *self.clips.values()) if file is not None]
 
-    def lose(self, file: LocalFile) -> None:
+    def drop_file(self, file: LibraryFile) -> None:
         """Go on as if the library had never had a file."""
         if file == self.film:
             self.film, self.file_size_kb = None, None
@@ -116,9 +116,9 @@ class PreparedVideo:
         self.clips = {legacy_id: clip for legacy_id, clip in self.clips.items() if clip != file}
 
 
-def prepare_video(files: VideoFiles, library: Library, source: VideoSource | None) -> PreparedVideo:
+def prepare_video(files: LegacyVideoFiles, library: Library, source: VideoSource | None) -> PreparedVideo:
     """Read all files of a video; it blocks. What cannot be read or stored is in the result's notes."""
-    notes = Notes(None, files.identifier)
+    notes = ReportNotes(None, files.identifier)
     film = _probe_file(files.video, video_key(files.identifier, files.video), notes) if files.video else None
     transcript = _read_file(files.transcript, parse_transcript, notes)
     moments = _read_file(files.moments, parse_moments, notes) or MomentsFile([], [])
@@ -144,7 +144,7 @@ def prepare_video(files: VideoFiles, library: Library, source: VideoSource | Non
     )
 
 
-def _read_file(path: Path | None, parse: Callable[[JsonDocument, Notes], _T], notes: Notes) -> _T | None:
+def _read_file(path: Path | None, parse: Callable[[JsonDocument, ReportNotes], _T], notes: ReportNotes) -> _T | None:
     if path is None:
         return None
     notes, content = notes.about(_file_name(path)), None
@@ -153,7 +153,7 @@ def _read_file(path: Path | None, parse: Callable[[JsonDocument, Notes], _T], no
         content = document.value
         return parse(document, notes)
     except Exception as error:  # whatever it is, it is this file's and not its video's
-        notes.add(Kind.REFUSED, _probe_failure(error), content)
+        notes.add(EntryKind.REFUSED, _probe_failure(error), content)
         return None
 
 
@@ -167,27 +167,31 @@ def _probe_failure(error: Exception) -> str:
             return f"{type(error).__name__}: {error}"
 
 
-def _probe_file(path: Path, key: str, notes: Notes) -> LocalFile | None:
+def _probe_file(path: Path, key: str, notes: ReportNotes) -> LibraryFile | None:
     try:
         size = path.stat().st_size
-        return LocalFile(path, key, size, probe_media(path))
+        return LibraryFile(path, key, size, probe_media(path))
     except OSError as error:
-        notes.about(_file_name(path)).add(Kind.REFUSED, _probe_failure(error))
+        notes.about(_file_name(path)).add(EntryKind.REFUSED, _probe_failure(error))
         return None
     except Exception as error:  # as above
-        notes.about(_file_name(path)).add(Kind.REFUSED, _probe_failure(error))
-        return LocalFile(path, key, size)
+        notes.about(_file_name(path)).add(EntryKind.REFUSED, _probe_failure(error))
+        return LibraryFile(path, key, size)
 
 
 def _find_address(
-    files: VideoFiles, film: LocalFile | None, library: Library, source: VideoSource | None, notes: Notes
+    files: LegacyVideoFiles,
+    film: LibraryFile | None,
+    library: Library,
+    source: VideoSource | None,
+    notes: ReportNotes,
 ) -> VideoAddress:
     if film is not None:
         return VideoAddress(film.url, AddressCertainty.PRESENT)
     if registered := _registered_address(source.url if source else None):
         return registered
     url = (library.root / "videos" / f"{files.identifier}.mp4").as_uri()
-    notes.add(Kind.MISSING, "no video file: its address is where one would be", url)
+    notes.add(EntryKind.MISSING, "no video file: its address is where one would be", url)
     return VideoAddress(url, AddressCertainty.ASSUMED)
 
 
@@ -195,29 +199,29 @@ def _registered_address(source_url: str | None) -> VideoAddress | None:
     return VideoAddress(source_url, AddressCertainty.NAMED) if source_url and source_url.startswith("gs://") else None
 
 
-def _file_size_kb(film: LocalFile | None, source: VideoSource | None) -> int | None:
+def _file_size_kb(film: LibraryFile | None, source: VideoSource | None) -> int | None:
     if film is not None:
         return film.file_size_kb
     return size_in_kb(source.file_size) if source and source.file_size is not None else None
 
 
-def _find_file(path: Path | None, key: Callable[[str, Path], str], what: str, notes: Notes) -> LocalFile | None:
+def _find_file(path: Path | None, key: Callable[[str, Path], str], what: str, notes: ReportNotes) -> LibraryFile | None:
     if path is None:
         return None
     try:
         size = path.stat().st_size
     except OSError as error:
-        notes.about(_file_name(path)).add(Kind.REFUSED, _probe_failure(error))
+        notes.about(_file_name(path)).add(EntryKind.REFUSED, _probe_failure(error))
         return None
     if size == 0:
-        notes.about(_file_name(path)).add(Kind.REFUSED, f"the {what} is empty")
+        notes.about(_file_name(path)).add(EntryKind.REFUSED, f"the {what} is empty")
         return None
-    return LocalFile(path, key(to_nfc(path.stem), path), size)
+    return LibraryFile(path, key(to_nfc(path.stem), path), size)
 
 
 def _find_clips(
-    identifier: str, moments: Iterable[LegacyMoment], library: Library, notes: Notes
-) -> dict[str, LocalFile]:
+    identifier: str, moments: Iterable[LegacyMoment], library: Library, notes: ReportNotes
+) -> dict[str, LibraryFile]:
     """Return the clip files of a video's moments by legacy id."""
     clips = {}
     for legacy_id in {moment.legacy_id: None for moment in moments if moment.legacy_id}:
@@ -232,7 +236,7 @@ def _find_clips(
 
 
 def _note_lost_transcripts(
-    pasted: Iterable[PastedTranscript], transcript: LegacyTranscript | None, notes: Notes
+    pasted: Iterable[PastedTranscript], transcript: LegacyTranscript | None, notes: ReportNotes
 ) -> None:
     """Note the transcripts in prompts that are not the one that is stored: with their prompts they would vanish."""
     rows: dict[str, list[int]] = {}
@@ -244,7 +248,7 @@ def _note_lost_transcripts(
     for lines, is_stored in are_stored.items():
         if not is_stored:
             content = {"rows": rows[lines], "transcript": lines}
-            notes.add(Kind.DROPPED, "the transcript in the prompt is not the stored one", content)
+            notes.add(EntryKind.DROPPED, "the transcript in the prompt is not the stored one", content)
 
 
 def _is_transcript_stored(pasted: PastedTranscript, transcript: LegacyTranscript | None) -> bool:

@@ -25,7 +25,7 @@ TABLES = (
 )
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """What can become of something that does not go into a table as it is."""
 
     FAILED = "failed"  # a whole video: nothing of it was written
@@ -40,14 +40,14 @@ class Kind(StrEnum):
 
     @property
     def is_loss(self) -> bool:
-        return self in (Kind.FAILED, Kind.REFUSED)
+        return self in (EntryKind.FAILED, EntryKind.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ReportEntry:
     """One line of the report. `row` counts from 1 in its file, `content` is what would otherwise vanish."""
 
-    kind: Kind
+    kind: EntryKind
     reason: str
     file: str | None = None
     video: str | None = None
@@ -57,19 +57,19 @@ class Entry:
     def to_json(self) -> dict[str, Any]:
         """Return the values that are set, as JSON can hold them: a number that is not finite becomes its name."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: _storable(value) for name, value in values.items() if value is not None}
+        return {name: _to_storable_json(value) for name, value in values.items() if value is not None}
 
 
 @dataclass(slots=True)
-class Notes:
+class ReportNotes:
     """Collects the entries about one file."""
 
     file: str | None
     video: str | None
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ReportEntry] = field(default_factory=list)
 
-    def add(self, kind: Kind, reason: str, content: Any = None, row: int | None = None) -> None:
-        self.entries.append(Entry(kind, reason, self.file, self.video, row, content))
+    def add(self, kind: EntryKind, reason: str, content: Any = None, row: int | None = None) -> None:
+        self.entries.append(ReportEntry(kind, reason, self.file, self.video, row, content))
 
     def about(self, file: str | None) -> Self:
         """Return notes about another file of the same video, in the same list."""
@@ -91,7 +91,7 @@ class TableCount:
 
 
 @dataclass(slots=True)
-class Copied:
+class CopyCount:
     """How many files, and bytes in them, were brought into storage and how many were there already."""
 
     new_files: int = 0
@@ -110,7 +110,7 @@ def count_tables() -> dict[str, TableCount]:
     return {table: TableCount() for table in TABLES}
 
 
-class Journal:
+class EntryJournal:
     """The entries, in a temporary file: a report may be larger than what an import should hold in memory."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class Journal:
         self._end = 0
         self._blocks: list[tuple[str, int, int]] = []  # video, and where its entries begin and end
 
-    def add(self, entries: Iterable[Entry]) -> None:
+    def add(self, entries: Iterable[ReportEntry]) -> None:
         """Add entries about one video, or about none."""
         video, content = "", b""
         for entry in entries:
@@ -140,7 +140,7 @@ class Journal:
         self._file.close()
 
 
-class Report:
+class ImportReport:
     """What was read and written. Give it back with `close`, or use it in a `with` block.
 
     `in_place` counts the files that are served from where they lie, in `folders`; `note_problem` says why the server
@@ -151,7 +151,7 @@ class Report:
         self.directory = directory
         self.dry_run = dry_run
         self.copy = copy
-        self.copied = Copied()
+        self.copied = CopyCount()
         self.in_place = 0
         self.elsewhere = 0
         self.folders: list[Path] = []
@@ -159,8 +159,8 @@ class Report:
         self.seconds = 0.0
         self.videos = 0
         self.tables = count_tables()
-        self.counts: Counter[Kind] = Counter()
-        self._journal = Journal()
+        self.counts: Counter[EntryKind] = Counter()
+        self._journal = EntryJournal()
 
     def __enter__(self) -> Self:
         return self
@@ -171,7 +171,7 @@ class Report:
     def close(self) -> None:
         self._journal.close()
 
-    def add(self, entries: Iterable[Entry]) -> None:
+    def add(self, entries: Iterable[ReportEntry]) -> None:
         """Add entries about one video, or about none."""
         entries = list(entries)
         self.counts.update(entry.kind for entry in entries)
@@ -213,7 +213,7 @@ class Report:
             part.unlink(missing_ok=True)
 
     def _write_to(self, file: IO[bytes]) -> None:
-        file.write(_encode(self._head())[:-1] + b', "entries": [')
+        file.write(_encode_json(self._head())[:-1] + b', "entries": [')
         for number, line in enumerate(self._journal.lines()):
             file.write((b",\n" if number else b"\n") + line)
         file.write(b"\n]}\n")
@@ -239,30 +239,30 @@ class Report:
                 "in_place": self.in_place,
                 "elsewhere": self.elsewhere,
             },
-            "counts": {kind.value: self.counts[kind] for kind in Kind if self.counts[kind]},
+            "counts": {kind.value: self.counts[kind] for kind in EntryKind if self.counts[kind]},
         }
 
 
-def _storable(value: Any) -> Any:
+def _to_storable_json(value: Any) -> Any:
     match value:
         case float() if not math.isfinite(value):
             return str(value)
         case dict():
-            return {str(name): _storable(item) for name, item in value.items()}
+            return {str(name): _to_storable_json(item) for name, item in value.items()}
         case list() | tuple():
-            return [_storable(item) for item in value]
+            return [_to_storable_json(item) for item in value]
         case _:
             return value
 
 
-def _encode_entry(entry: Entry) -> bytes:
+def _encode_entry(entry: ReportEntry) -> bytes:
     try:
-        return _encode(entry.to_json())
+        return _encode_json(entry.to_json())
     except RecursionError:
-        return _encode(replace(entry, content="it is nested too deeply to be shown").to_json())
+        return _encode_json(replace(entry, content="it is nested too deeply to be shown").to_json())
 
 
-def _encode(value: Any) -> bytes:
+def _encode_json(value: Any) -> bytes:
     """Return UTF-8 JSON. A lone surrogate has no UTF-8: its escape, which JSON knows, stands for it."""
     document = escape_json(json.dumps(value, ensure_ascii=False, allow_nan=False))
     return document.encode("utf-8", "backslashreplace")

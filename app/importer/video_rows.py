@@ -14,8 +14,8 @@ from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
 from app.database import Connection, connect
 from app.database.errors import connection_error, describe_database_failure, domain_error, is_session_lost
-from app.importer.legacy_records import SERVICE, LegacyRun, LegacyTranscript
-from app.importer.locations import FileCopier, FileLocations, LocationFinder, StoredAddresses, read_addresses
+from app.importer.legacy_records import TRANSCRIPTION_SERVICE, LegacyRun, LegacyTranscript
+from app.importer.locations import FileCopier, FileLocations, LocationFinder, StoredUrls, read_stored_urls
 from app.importer.moment_rows import (
     KnownConfigs,
     VideoChanges,
@@ -26,7 +26,7 @@ from app.importer.moment_rows import (
     write_moments,
 )
 from app.importer.prepared_videos import AddressCertainty, PreparedVideo
-from app.importer.report import Kind, Notes
+from app.importer.report import EntryKind, ReportNotes
 from app.models import PipelineRun, Transcript, Video
 from app.repositories import (
     GenerationConfigRepository,
@@ -82,7 +82,9 @@ async def write_video(
     transcript_id = await _write_transcript(target)
     configs = [moment.config for moment in prepared.moments if moment.config is not None]
     if configs:
-        written.configs = await store_configs(conn, configs, transcript_id, known, target.notes(prepared.moments_file))
+        written.configs = await store_configs(
+            conn, configs, transcript_id, known, target.notes_about(prepared.moments_file)
+        )
     moments = await write_moments(target)
     await write_clips(target, moments, bucket)
     await _write_thumbnail(target)
@@ -99,17 +101,17 @@ async def _write_video(
     stored = await videos.lock(prepared.identifier)
     if stored is None:
         video = await videos.create(identifier=prepared.identifier, cloud_url=url, **values)
-        written.count("videos", None)
+        written.count_row("videos", None)
         await _store_early_end(conn, prepared, video)
         return VideoTransaction(conn, prepared, places, video, True, written)
     await videos.mark_complete(stored.id)
-    if places.keeps(stored.cloud_url, url):
+    if places.keeps_stored_url(stored.cloud_url, url):
         values = {name: value for name, value in values.items() if name == "source_url"}
-        _note_own_file(prepared, places, stored, written)
+        _report_kept_file(prepared, places, stored, written)
     elif _is_better_address(prepared, places, stored):
         values["cloud_url"] = url
     changes = find_changes(stored, values)
-    written.count("videos", stored, changes)
+    written.count_row("videos", stored, changes)
     video = await videos.update(stored.id, **changes) or stored
     if video.cloud_url == url:
         await _store_early_end(conn, prepared, video)
@@ -123,10 +125,10 @@ async def _store_early_end(conn: Connection, prepared: PreparedVideo, video: Vid
         await VideoFileRepository(conn).store_early_end(video.id, video.cloud_url, media.declared_seconds)
 
 
-def _note_own_file(prepared: PreparedVideo, places: FileLocations, stored: Video, written: VideoChanges) -> None:
+def _report_kept_file(prepared: PreparedVideo, places: FileLocations, stored: Video, written: VideoChanges) -> None:
     if prepared.film is not None and stored.cloud_url != places.copies[prepared.film.url]:
-        notes = Notes(prepared.film.name, prepared.identifier, written.entries)
-        notes.add(Kind.KEPT, "the server has another file of this video, which stays", stored.cloud_url)
+        notes = ReportNotes(prepared.film.name, prepared.identifier, written.entries)
+        notes.add(EntryKind.KEPT, "the server has another file of this video, which stays", stored.cloud_url)
 
 
 async def _write_transcript(target: VideoTransaction) -> int | None:
@@ -135,10 +137,10 @@ async def _write_transcript(target: VideoTransaction) -> int | None:
     if transcript is None:
         return stored.id if stored else None
     if stored is None:
-        target.written.count("transcripts", None)
+        target.written.count_row("transcripts", None)
         return await _create_transcript(target, transcript)
     changes = find_changes(stored, _transcript_values(transcript))
-    target.written.count("transcripts", stored, changes)
+    target.written.count_row("transcripts", stored, changes)
     return await _replace_transcript(target, stored, transcript) if changes else stored.id
 
 
@@ -166,11 +168,11 @@ async def _write_thumbnail(target: VideoTransaction) -> None:
     values: dict[str, Any] = {"cloud_url": url, "file_size_kb": thumbnail.file_size_kb}
     stored = None if target.is_new else await thumbnails.get_by_video(target.video.id)
     if stored is None:
-        target.written.count("thumbnails", None)
+        target.written.count_row("thumbnails", None)
         await thumbnails.create(video_id=target.video.id, **values)
     else:
-        changes = {} if target.places.keeps(stored.cloud_url, url) else find_changes(stored, values)
-        target.written.count("thumbnails", stored, changes)
+        changes = {} if target.places.keeps_stored_url(stored.cloud_url, url) else find_changes(stored, values)
+        target.written.count_row("thumbnails", stored, changes)
         await thumbnails.update(stored.id, **changes)
 
 
@@ -182,10 +184,10 @@ async def _write_runs(target: VideoTransaction) -> None:
 
 async def _write_run(target: VideoTransaction, run: LegacyRun, named: set[str]) -> str:
     runs = RunRepository(target.conn)
-    name, stored = await _name_run(target, run, named)
+    name, stored = await _choose_run_identifier(target, run, named)
     values = _run_values(run)
     changes = find_changes(stored, values) if stored else {}
-    target.written.count("pipeline_history", stored, changes)
+    target.written.count_row("pipeline_history", stored, changes)
     if stored:
         await runs.update(stored.id, **changes)
     else:
@@ -195,7 +197,9 @@ async def _write_run(target: VideoTransaction, run: LegacyRun, named: set[str]) 
     return name
 
 
-async def _name_run(target: VideoTransaction, run: LegacyRun, named: set[str]) -> tuple[str, PipelineRun | None]:
+async def _choose_run_identifier(
+    target: VideoTransaction, run: LegacyRun, named: set[str]
+) -> tuple[str, PipelineRun | None]:
     """Return a name for the run that neither another run of the file nor another video has, and the row under it."""
     runs, video = RunRepository(target.conn), target.video
     name, milliseconds = run.legacy_id, run.started_at_ms
@@ -208,7 +212,7 @@ async def _name_run(target: VideoTransaction, run: LegacyRun, named: set[str]) -
     if name != run.legacy_id:
         reason = "has no request_id" if run.legacy_id is None else "another run has its request_id"
         change = {"from": run.legacy_id, "to": name}
-        target.notes(target.prepared.history_file).add(Kind.RENAMED, reason, change, row=run.row)
+        target.notes_about(target.prepared.history_file).add(EntryKind.RENAMED, reason, change, row=run.row)
     return name, stored
 
 
@@ -242,7 +246,7 @@ def _transcript_values(transcript: LegacyTranscript) -> dict[str, Any]:
         "segment_timestamps": transcript.segments,
         "number_of_words": len(transcript.words),
         "number_of_segments": len(transcript.segments),
-        "transcription_service": SERVICE,
+        "transcription_service": TRANSCRIPTION_SERVICE,
         "processing_time_seconds": transcript.processing_time_seconds,
     }
 
@@ -264,7 +268,7 @@ _T = TypeVar("_T")
 _PAUSES_SECONDS = (0.1, 0.5, 2.0, 5.0)
 
 
-class _CopyGone(Exception):
+class _CopyDeleted(Exception):
     """Somebody deleted the video while its files were copied."""
 
     def __init__(self) -> None:
@@ -295,24 +299,26 @@ class VideoWriter:
         self._conn = None
         await self._stack.aclose()
 
-    async def write(self, prepared: PreparedVideo) -> VideoChanges:
+    async def write_with_retries(self, prepared: PreparedVideo) -> VideoChanges:
         """Write a video; where files are copied, its files first.
 
         Raises `DatabaseUnavailable` where no other video can be written either, and what `FileCopier.copy` raises.
         """
-        stored = await self._repeat(prepared, lambda conn: read_addresses(conn, prepared.identifier))
+        stored = await self._call_with_retries(prepared, lambda conn: read_stored_urls(conn, prepared.identifier))
         for _ in _PAUSES_SECONDS:
-            places = await self._place(prepared, stored)
-            with contextlib.suppress(_CopyGone):
-                return await self._repeat(prepared, partial(self._write, prepared=prepared, places=places))
-        raise _CopyGone
+            places = await self._locate_files(prepared, stored)
+            with contextlib.suppress(_CopyDeleted):
+                return await self._call_with_retries(
+                    prepared, partial(self._write_once, prepared=prepared, places=places)
+                )
+        raise _CopyDeleted
 
-    async def _place(self, prepared: PreparedVideo, stored: StoredAddresses) -> FileLocations:
+    async def _locate_files(self, prepared: PreparedVideo, stored: StoredUrls) -> FileLocations:
         if self._options.copier is None:
-            return await self._options.finder.find(prepared, stored, is_copying=False)
-        return await self._options.copier.copy(prepared, stored)
+            return await self._options.finder.find_locations(prepared, stored, is_copying=False)
+        return await self._options.copier.copy_files(prepared, stored)
 
-    async def _write(self, conn: Connection, prepared: PreparedVideo, places: FileLocations) -> VideoChanges:
+    async def _write_once(self, conn: Connection, prepared: PreparedVideo, places: FileLocations) -> VideoChanges:
         options = self._options
         async with conn.transaction(force_rollback=options.dry_run):
             # A long transcript is one statement, and no client waits for its answer.
@@ -320,27 +326,27 @@ class VideoWriter:
             if options.copier is not None:
                 # As deletions do: one that looks which files no row names waits until these rows name theirs.
                 await VideoRepository(conn).lock_identifier(prepared.identifier)
-                if not await options.copier.has_all(places):
-                    raise _CopyGone
+                if not await options.copier.has_all_copies(places):
+                    raise _CopyDeleted
             written = await write_video(conn, prepared, places, options.bucket, options.known)
         written.in_place = places.count_in_place(prepared)
-        options.known.learn(written.configs, is_stored=not options.dry_run)
+        options.known.remember_configs(written.configs, is_stored=not options.dry_run)
         return written
 
-    async def _repeat(self, prepared: PreparedVideo, action: Callable[[Connection], Awaitable[_T]]) -> _T:
+    async def _call_with_retries(self, prepared: PreparedVideo, action: Callable[[Connection], Awaitable[_T]]) -> _T:
         for pause in _PAUSES_SECONDS:
             try:
-                return await self._try(action)
+                return await self._call_on_connection(action)
             except psycopg.errors.ProgramLimitExceeded as error:
                 _leave_out_transcript(prepared, error)
             except (psycopg.Error, DatabaseUnavailable) as error:
-                if not self._may_help_to_try_again(error):
+                if not self._is_retryable(error):
                     raise
                 await asyncio.sleep(pause)
-        return await self._try(action)
+        return await self._call_on_connection(action)
 
-    async def _try(self, action: Callable[[Connection], Awaitable[_T]]) -> _T:
-        conn = await self._connection()
+    async def _call_on_connection(self, action: Callable[[Connection], Awaitable[_T]]) -> _T:
+        conn = await self._open_connection()
         try:
             return await action(conn)
         except psycopg.Error as error:
@@ -350,7 +356,7 @@ class VideoWriter:
                 raise gone from error
             raise
 
-    async def _connection(self) -> Connection:
+    async def _open_connection(self) -> Connection:
         if self._conn is None or self._conn.closed:
             await self.aclose()
             self._stack = contextlib.AsyncExitStack()
@@ -361,9 +367,9 @@ class VideoWriter:
                 raise connection_error(error, settings.database_parameters) from error
         return self._conn
 
-    def _may_help_to_try_again(self, error: Exception) -> bool:
+    def _is_retryable(self, error: Exception) -> bool:
         if isinstance(error, psycopg.errors.ForeignKeyViolation):
-            self._options.known.forget()
+            self._options.known.forget_configs()
             return True
         return isinstance(error, DatabaseUnavailable | psycopg.OperationalError | psycopg.errors.UniqueViolation)
 
@@ -373,5 +379,5 @@ def _leave_out_transcript(prepared: PreparedVideo, error: psycopg.Error) -> None
     if prepared.transcript is None:
         raise error
     reason = f"the transcript is too long: {error.diag.message_primary}"
-    prepared.notes.about(prepared.transcript_file).add(Kind.REFUSED, reason, prepared.transcript.to_json())
+    prepared.notes.about(prepared.transcript_file).add(EntryKind.REFUSED, reason, prepared.transcript.to_json())
     prepared.transcript = None

@@ -62,13 +62,13 @@ class PartialDownload:
 
     async def resume(self, url: str) -> None:
         """Continue with the bytes that an earlier attempt downloaded from this URL."""
-        await _disk.run_to_its_end(partial(self._resume, url))
+        await _disk.run_shielded(partial(self._resume, url))
 
     async def restart(self, source: DownloadSource) -> None:
         self._check_size(source.total_bytes or 0)
         self.source, self.size = source, 0
         self._buffer.clear()
-        await _disk.run_to_its_end(self._restart)
+        await _disk.run_shielded(self._restart)
 
     async def write(self, data: bytes) -> None:
         """Append received bytes. Raises `StageFailed` where the file gets too large, and `StorageFull`."""
@@ -80,12 +80,12 @@ class PartialDownload:
 
     async def flush(self) -> None:
         if self._buffer:
-            await _disk.run_to_its_end(self._flush)
+            await _disk.run_shielded(self._flush)
 
     async def delete(self) -> None:
         self.source, self.size = DownloadSource(""), 0
         self._buffer.clear()
-        await _disk.run_to_its_end(self._delete)
+        await _disk.run_shielded(self._delete)
 
     def _resume(self, url: str) -> None:
         with suppress(OSError, ValueError, TypeError):
@@ -130,7 +130,7 @@ class WebPageFound(StageFailed):
 
 async def download_from_bucket(storage: Storage, url: str, part: PartialDownload) -> None:
     try:
-        async with storage.opened(url) as file:
+        async with storage.open_async(url) as file:
             source = DownloadSource(url, file.stored.version, file.stored.size)
             if part.source != source:
                 await part.restart(source)

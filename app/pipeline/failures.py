@@ -11,7 +11,7 @@ import psycopg
 from app.core.errors import DatabaseUnavailable, RunLost, VideoMomentsError
 from app.core.masking import mask_secrets, mask_values
 from app.core.text import escape_controls
-from app.core.thread_pool import note_idle
+from app.core.thread_pool import report_idle_time
 from app.database.errors import domain_error
 from app.models.runs import StageRecord
 from app.models.stages import STAGE_TABLE, Stage
@@ -100,7 +100,7 @@ async def retry_outage(subject: str, call: Callable[[], Awaitable[T]]) -> T:
             delay = outage.next_delay(error)
             if delay is None:
                 raise
-        note_idle(delay + (0.0 if tried_at is None else loop.time() - tried_at))
+        report_idle_time(delay + (0.0 if tried_at is None else loop.time() - tried_at))
         await asyncio.sleep(delay)
         tried_at = loop.time()
 

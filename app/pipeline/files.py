@@ -11,7 +11,7 @@ from app.pipeline.context import RunContext
 from app.repositories import VideoRepository
 from app.repositories.media import VideoFileRepository
 from app.storage import check_free_space, find_audio_file
-from app.storage.file_system import path_of, translate_write_errors
+from app.storage.file_system import path_from_url, translate_write_errors
 
 _log = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ async def find_local_path(context: RunContext, url: str) -> Path | None:
     if not url.startswith("file:"):
         return None
     await context.storage.stat(url)  # which checks that the file may be read
-    return path_of(url)
+    return path_from_url(url)
 
 
 async def _copy_to_folder(context: RunContext, url: str, copy: Path) -> None:
     part, size = copy.with_name(copy.name + _PART), 0
-    async with context.storage.opened(url) as file:
+    async with context.storage.open_async(url) as file:
         await asyncio.to_thread(check_free_space, part.parent, file.stored.size, "the file")
         with translate_write_errors(), await asyncio.to_thread(part.open, "wb") as target:
             async for chunk in file.read():

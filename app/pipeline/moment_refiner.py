@@ -281,7 +281,7 @@ async def load_model_clip(context: RunContext, moment: Moment, row: ClipRow) -> 
     if row.video_codec is None and row.audio_codec is not None:
         return None
     try:
-        link = await context.storage.get_link(row.cloud_url)
+        link = await context.storage.get_signed_url(row.cloud_url)
         if link is not None:
             return ClipLink(link.url)
         return await _encode_clip(context, row.cloud_url) or _make_clip_url(context, moment)
@@ -291,7 +291,7 @@ async def load_model_clip(context: RunContext, moment: Moment, row: ClipRow) -> 
 
 
 async def _encode_clip(context: RunContext, url: str) -> ClipLink | None:
-    async with context.storage.opened(url) as file:
+    async with context.storage.open_async(url) as file:
         if file.stored.size > _MAX_ENCODED_BYTES:
             return None
         content = b"".join([chunk async for chunk in file.read()])

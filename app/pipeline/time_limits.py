@@ -24,21 +24,21 @@ class PausableTimeout:
         self._working: set[Hashable] = set()
         self._seconds_left: float | None = None  # while the timeout is paused
 
-    async def wait(self, call: Hashable) -> None:
+    async def slot_awaited(self, call: Hashable) -> None:
         self._waiting.add(call)
         self._pause_or_resume()
 
-    async def work(self, call: Hashable) -> None:
+    async def slot_acquired(self, call: Hashable) -> None:
         self._waiting.discard(call)
         self._working.add(call)
         self._pause_or_resume()
 
-    def leave(self, call: Hashable) -> None:
+    def slot_released(self, call: Hashable) -> None:
         self._waiting.discard(call)
         self._working.discard(call)
         self._pause_or_resume()
 
-    def add_idle(self, seconds: float) -> None:
+    def add_idle_time(self, seconds: float) -> None:
         end = self._limit.when()
         if end is not None and not self._limit.expired():
             self._limit.reschedule(end + seconds)
@@ -71,14 +71,14 @@ class StageTimeout(PausableTimeout):
         self._has_worked = False
         self._is_recorded_waiting = False
 
-    async def wait(self, call: Hashable) -> None:
-        await super().wait(call)
+    async def slot_awaited(self, call: Hashable) -> None:
+        await super().slot_awaited(call)
         if not self._has_worked and not self._is_recorded_waiting:
             self._is_recorded_waiting = True
             await self._record_waiting()
 
-    async def work(self, call: Hashable) -> None:
-        await super().work(call)
+    async def slot_acquired(self, call: Hashable) -> None:
+        await super().slot_acquired(call)
         self._has_worked = True
         if self._is_recorded_waiting:
             self._is_recorded_waiting = False

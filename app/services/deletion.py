@@ -33,7 +33,14 @@ from app.services.live_runs import delete_video_keys
 from app.services.media import limit_storage_wait
 from app.services.moments import lock_moment
 from app.services.runs import cancel_runs
-from app.storage import Storage, audio_folder, clip_folder, playable_folder, thumbnail_folder, video_folder
+from app.storage import (
+    Storage,
+    audio_folder_key,
+    clip_folder_key,
+    playable_folder_key,
+    thumbnail_folder_key,
+    video_folder_key,
+)
 
 _log = logging.getLogger(__name__)
 # The client waits for the answer, and can repeat the deletion when Redis is available again.
@@ -192,15 +199,15 @@ async def delete_video(
 
 
 async def _list_video_files(storage: Storage, identifier: str, options: DeletionOptions) -> dict[str, str]:
-    in_bucket = is_in_bucket(storage.url_of(video_folder(identifier)))
+    in_bucket = is_in_bucket(storage.url_of(video_folder_key(identifier)))
     folders = {
-        "video": None if options.skip_local_video else video_folder(identifier),
-        "playable": None if options.skip_local_video else playable_folder(identifier),
-        "thumbnail": None if options.skip_local_thumbnail else thumbnail_folder(identifier),
-        "audio": None if options.keep_audio(in_bucket) else audio_folder(identifier),
-        "clip": None if options.keep_clips(in_bucket) else clip_folder(identifier),
+        "video": None if options.skip_local_video else video_folder_key(identifier),
+        "playable": None if options.skip_local_video else playable_folder_key(identifier),
+        "thumbnail": None if options.skip_local_thumbnail else thumbnail_folder_key(identifier),
+        "audio": None if options.keep_audio(in_bucket) else audio_folder_key(identifier),
+        "clip": None if options.keep_clips(in_bucket) else clip_folder_key(identifier),
     }
-    return {file.url: kind for kind, folder in folders.items() if folder for file in await storage.list(folder)}
+    return {file.url: kind for kind, folder in folders.items() if folder for file in await storage.list_files(folder)}
 
 
 async def _delete_files(
@@ -302,8 +309,10 @@ async def _find_moment_files(storage: Storage, video_identifier: str, identifier
     if not _MOMENT_IDENTIFIER.fullmatch(identifier):  # a short identifier would match other moments' files
         return []
     name = re.compile(f"(?<![0-9a-z]){identifier}(?![0-9a-z])")
-    folders = (clip_folder(video_identifier), thumbnail_folder(video_identifier))
-    return [file.url for folder in folders for file in await storage.list(folder) if name.search(_file_stem(file.url))]
+    folders = (clip_folder_key(video_identifier), thumbnail_folder_key(video_identifier))
+    return [
+        file.url for folder in folders for file in await storage.list_files(folder) if name.search(_file_stem(file.url))
+    ]
 
 
 def _file_stem(url: str) -> str:

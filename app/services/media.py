@@ -23,14 +23,14 @@ from app.core.errors import (
     VideoMomentsError,
     VideoNotFound,
 )
-from app.core.text import is_valid_identifier, list_forms, to_nfc
+from app.core.text import is_valid_identifier, list_unicode_forms, to_nfc
 from app.database import Connection, Database
 from app.models.rows import CLIP_PADDING_SECONDS
 from app.models.runs import RunRequest
 from app.repositories.media import MediaRepository
 from app.repositories.moments import MomentRepository, RefinementInputs
 from app.services.models import find_model
-from app.storage import OpenFile, Storage, name_of
+from app.storage import OpenFile, Storage, storable_name
 
 # A healthy storage answers in milliseconds. With the usual timeout of a minute, a few requests to an unavailable one
 # would occupy all connections of the pool.
@@ -63,10 +63,10 @@ async def open_first(storage: Storage, urls: Sequence[str]) -> AsyncIterator[Ope
     async with AsyncExitStack() as stack:
         for url in urls[:-1]:
             with suppress(FileMissing):
-                file = await stack.enter_async_context(storage.opened(url))
+                file = await stack.enter_async_context(storage.open_async(url))
                 break
         else:
-            file = await stack.enter_async_context(storage.opened(urls[-1]))
+            file = await stack.enter_async_context(storage.open_async(urls[-1]))
         yield file
 
 
@@ -93,7 +93,7 @@ async def find_clip_by_name(conn: Connection, name: str) -> str:
     clip = match[1]
     videos = [clip[:position] for position, character in enumerate(clip) if character == "_"]
     # gs:// URLs are unescaped, file:// URLs are escaped, and some file systems decompose letters.
-    endings = {ending for form in list_forms(name) for ending in (f"/{form}", f"/{quote(form)}")}
+    endings = {ending for form in list_unicode_forms(name) for ending in (f"/{form}", f"/{quote(form)}")}
     url = await MediaRepository(conn).find_clip_url(videos, clip, list(endings))
     if url is None:
         raise ClipNotFound
@@ -176,14 +176,14 @@ async def _supports_video(redis: Redis) -> bool:
 class ExtractedAudio:
     """Videos whose audio is extracted: `identifier in audio`."""
 
-    folders: frozenset[str] = frozenset()  # in the server's own storage, by `name_of`
+    folders: frozenset[str] = frozenset()  # in the server's own storage, by `storable_name`
     identifiers: frozenset[str] = frozenset()  # in imported libraries
 
     def __bool__(self) -> bool:
         return bool(self.folders or self.identifiers)
 
     def __contains__(self, identifier: str) -> bool:
-        return identifier in self.identifiers or (bool(self.folders) and name_of(identifier) in self.folders)
+        return identifier in self.identifiers or (bool(self.folders) and storable_name(identifier) in self.folders)
 
 
 class AudioIndex:
@@ -236,7 +236,9 @@ class AudioIndex:
 
 def _scan_libraries(storage: Storage) -> set[str]:
     return {
-        identifier for library in storage.libraries.list() for identifier in _list_library_audio(library / "audios")
+        identifier
+        for library in storage.libraries.list_folders()
+        for identifier in _list_library_audio(library / "audios")
     }
 
 

@@ -316,7 +316,7 @@ class RunRequests:
         try:
             await self._storage.stat(material.video_url)
         except FileMissing:
-            return material.has_media_info and not await asyncio.to_thread(self._storage.reaches, material.video_url)
+            return material.has_media_info and not await asyncio.to_thread(self._storage.can_reach, material.video_url)
         except StorageUnavailable as error:  # the run itself will find out
             _log.warning("Could not check whether the file %s exists: %s", material.video_url, error)
         return True

@@ -26,7 +26,7 @@ from app.media.probe import size_in_kb
 from app.media.thumbnail import NoThumbnail, NoVideoStream, draw_waveform, make_thumbnail
 from app.repositories import ThumbnailRepository
 from app.repositories.thumbnails import ThumbnailOwner
-from app.storage import OpenFile, Storage, StoredFile, name_of, thumbnail_folder
+from app.storage import OpenFile, Storage, StoredFile, storable_name, thumbnail_folder_key
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Thumbnails:
         if owner is None:
             raise VideoNotFound
         async with AsyncExitStack() as stack:
-            yield await self._open_thumbnail(stack, owner, f"{thumbnail_folder(identifier)}/")
+            yield await self._open_thumbnail(stack, owner, f"{thumbnail_folder_key(identifier)}/")
 
     @asynccontextmanager
     async def open_clip(self, video: str, moment: str) -> AsyncIterator[OpenFile]:
@@ -83,7 +83,7 @@ class Thumbnails:
         if owner is None:
             raise ClipNotFound
         async with AsyncExitStack() as stack:
-            yield await self._open_thumbnail(stack, owner, f"{thumbnail_folder(video)}/{name_of(moment)}-")
+            yield await self._open_thumbnail(stack, owner, f"{thumbnail_folder_key(video)}/{storable_name(moment)}-")
 
     async def aclose(self) -> None:
         """Cancel pending thumbnails; a decoder that is running ends by itself soon."""
@@ -96,8 +96,8 @@ class Thumbnails:
     async def _open_thumbnail(self, stack: AsyncExitStack, owner: ThumbnailOwner, key: str) -> OpenFile:
         if owner.thumbnail_url is not None:
             with contextlib.suppress(FileMissing):  # a new one is made
-                return await stack.enter_async_context(self._storage.opened(owner.thumbnail_url))
-        return await stack.enter_async_context(self._storage.opened(await self._join_task(owner, key)))
+                return await stack.enter_async_context(self._storage.open_async(owner.thumbnail_url))
+        return await stack.enter_async_context(self._storage.open_async(await self._join_task(owner, key)))
 
     async def _join_task(self, owner: ThumbnailOwner, key: str) -> str:
         """Return the URL of the thumbnail from one shared task; it goes on if this caller is cancelled."""
@@ -159,7 +159,7 @@ class Thumbnails:
             raise
 
     def _decode_file(self, url: str) -> bytes:
-        with self._storage.open(url) as file:
+        with self._storage.open_blocking(url) as file:
             try:
                 return make_thumbnail(file)
             except NoVideoStream:
@@ -167,7 +167,7 @@ class Thumbnails:
                 return draw_waveform(file)
 
     async def _store_jpeg(self, jpeg: bytes, key: str) -> StoredFile:
-        async with self._storage.receive() as incoming:
+        async with self._storage.receive_file() as incoming:
             await incoming.write(jpeg)
             return await self._storage.put(key, incoming.path)
 

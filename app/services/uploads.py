@@ -27,7 +27,7 @@ from app.repositories import VideoRepository
 from app.repositories.media import VideoFileRepository
 from app.services.media import limit_storage_wait
 from app.services.videos import VideoDetails, random_identifier
-from app.storage import IncomingFile, Storage, path_of, video_folder
+from app.storage import IncomingFile, Storage, path_from_url, video_folder_key
 
 # Identifiers of this process's unfinished uploads. Between processes the unique constraint decides.
 _reserved_identifiers: set[str] = set()
@@ -132,12 +132,12 @@ class Upload:
 
     def _locate_file(self, url: str) -> Path:
         # A local store has moved the received file.
-        return self._incoming.path if self._incoming.path.exists() else path_of(url)
+        return self._incoming.path if self._incoming.path.exists() else path_from_url(url)
 
     async def _store_as(self, identifier: str, source: Path, details: VideoDetails, info: MediaInfo) -> str:
         """Raises `_IdentifierTaken`; the stored file remains then."""
         # File names are unique, so that deleting one upload never deletes the file of another.
-        key = f"{video_folder(identifier)}/{secrets.token_hex(8)}{details.extension or info.extension}"
+        key = f"{video_folder_key(identifier)}/{secrets.token_hex(8)}{details.extension or info.extension}"
         url = self._storage.url_of(key)
         # If the process is killed before the row exists, only this line names the file of a random identifier;
         # files of other identifiers are deleted with the next video of that name.
@@ -209,5 +209,5 @@ async def receive_video(
     database: Database, storage: Storage, max_bytes: int, max_hours: float = DEFAULT_MAX_HOURS
 ) -> AsyncIterator[Upload]:
     """Yield an `Upload`; its temporary file is deleted when the block ends."""
-    async with storage.receive() as incoming:
+    async with storage.receive_file() as incoming:
         yield Upload(database, storage, incoming, max_bytes, max_hours)

@@ -23,7 +23,7 @@ from app.database import Connection
 from app.models.videos import title_from_name
 from app.repositories import VideoRepository
 from app.services.videos import check_text, slugify
-from app.storage import Storage, video_folder
+from app.storage import Storage, video_folder_key
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -285,6 +285,6 @@ async def _insert_pending_video(
     while True:
         name = next(names)
         # File names are unique, so that deleting one video never deletes the file of another.
-        video_file_url = storage.url_of(f"{video_folder(name)}/{secrets.token_hex(8)}.mp4")
+        video_file_url = storage.url_of(f"{video_folder_key(name)}/{secrets.token_hex(8)}.mp4")
         if await videos.insert_pending(name, url, video_file_url, title_from_url(url)):
             return ResolvedUrl(name, video_file_url, is_cached=False)

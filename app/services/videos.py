@@ -16,7 +16,7 @@ from app.core.config import Settings
 from app.core.errors import InvalidInput, TranscriptNotFound, VideoNotFound
 from app.core.masking import mask_secrets
 from app.core.media_types import MEDIA_EXTENSIONS
-from app.core.text import clean_line, find_control, fold_letters, has_unseen, is_utf8, to_nfc
+from app.core.text import clean_line, find_control, fold_letters, has_invisible_characters, is_utf8, to_nfc
 from app.database import BatchLoader, Connection, OpenConnection
 from app.models.videos import title_from_name
 from app.repositories.media import MediaRepository
@@ -103,7 +103,7 @@ def random_identifier() -> str:
 def check_identifier(identifier: str) -> None:
     """Raises `InvalidInput` for an identifier that cannot stand unescaped in a URL."""
     check_text("id", identifier, _LONGEST_IDENTIFIER)
-    if _RESERVED_IN_URLS.intersection(identifier) or has_unseen(identifier):
+    if _RESERVED_IN_URLS.intersection(identifier) or has_invisible_characters(identifier):
         raise InvalidInput("id must not hold / \\ ? # % or a control character")
     if identifier in (".", ".."):
         raise InvalidInput("id must not be . or ..")

@@ -68,7 +68,7 @@ _OPEN_FILE = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(o
 _OPEN_FOLDER = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_DIRECTORY", 0)
 
 
-def path_of(url: str) -> Path:
+def path_from_url(url: str) -> Path:
     """Return the path that a `file:///` URL names. Raises `ValueError` for one that names none, or takes detours."""
     parts = urlsplit(url)
     if not url.startswith("file:/") or not url.isprintable() or parts.netloc not in ("", "localhost"):
@@ -81,13 +81,13 @@ def path_of(url: str) -> Path:
     return Path("/", *names)
 
 
-def names_below(folder: Path, path: Path) -> tuple[str, ...]:
+def parts_below(folder: Path, path: Path) -> tuple[str, ...]:
     """Return the names that lead from a folder to a path, none where it does not lie beneath the folder."""
     depth = len(folder.parts)
     return path.parts[depth:] if path.parts[:depth] == folder.parts else ()
 
 
-def lies_in(path: Path, folder: Path) -> bool:
+def is_inside(path: Path, folder: Path) -> bool:
     """Whether a path is a folder's or lies beneath it, by its name or where links lead; it looks at the file system."""
     return path.is_relative_to(folder) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 

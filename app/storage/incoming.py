@@ -28,7 +28,7 @@ _NEW = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CL
 
 
 class IncomingFile:
-    """A file that arrives: `async with storage.receive() as incoming: await incoming.write(chunk)`.
+    """A file that arrives: `async with storage.receive_file() as incoming: await incoming.write(chunk)`.
 
     It has the name `path` until the block ends or a `put` moves it away.
     """
@@ -44,15 +44,15 @@ class IncomingFile:
 
     async def __aenter__(self) -> "IncomingFile":
         try:
-            await self._workers.run(self._open)
+            await self._workers.run(self._open_file)
         except BaseException:
-            self._workers.submit(self._close)
+            self._workers.submit(self._close_file)
             raise
         return self
 
     async def write(self, data: bytes) -> None:
         """Append what has arrived. Raises `StorageFull`."""
-        await self._workers.run(self._write, data)
+        await self._workers.run(self._write_bytes, data)
 
     async def check_free_space(self, needed_bytes: int) -> None:
         """Raise `StorageFull` where the disk has no room for so many more bytes."""
@@ -61,16 +61,16 @@ class IncomingFile:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._workers.run_to_its_end(self._close)
+        await self._workers.run_shielded(self._close_file)
 
-    def _open(self) -> None:
+    def _open_file(self) -> None:
         with self._turn, translate_write_errors():
             if not self._is_closed:
-                self._folder.prepare()
+                self._folder.make_folder()
                 self._descriptor = os.open(self.path, _NEW | os.O_EXCL, 0o666)
                 try_lock(self._descriptor)
 
-    def _write(self, data: bytes) -> None:
+    def _write_bytes(self, data: bytes) -> None:
         with self._turn, translate_write_errors():
             if self._descriptor is None:
                 raise ValueError("The file is closed")
@@ -79,7 +79,7 @@ class IncomingFile:
                 left = left[os.write(self._descriptor, left) :]
             self.size += len(data)
 
-    def _close(self) -> None:
+    def _close_file(self) -> None:
         with self._turn:
             self._is_closed = True
             if self._descriptor is not None:
@@ -100,7 +100,7 @@ class IncomingFolder:
     @contextlib.contextmanager
     def open_draft(self, key: str, source: Path, stopping: threading.Event) -> Iterator[tuple[int, Path]]:
         """Open and lock the draft of a copy, with what an interrupted one has left in it."""
-        self.prepare()
+        self.make_folder()
         identity = f"{key}\0{os.path.abspath(source)}".encode("utf-8", "surrogateescape")
         path = self.path / f"{_DRAFT}{hashlib.sha256(identity).hexdigest()[:32]}"
         while True:
@@ -113,16 +113,16 @@ class IncomingFolder:
             finally:
                 os.close(descriptor)
 
-    def prepare(self) -> None:
+    def make_folder(self) -> None:
         """Make the folder, and from time to time sweep it."""
         self.path.mkdir(parents=True, exist_ok=True)
         if self.path.is_symlink():
             raise StorageUnavailable("The folder of arriving files is a symbolic link")
         if time.monotonic() - self._swept_at > _SWEEP_SECONDS:
             self._swept_at = time.monotonic()
-            self._sweep()
+            self._remove_old_files()
 
-    def _sweep(self) -> None:
+    def _remove_old_files(self) -> None:
         with os.scandir(self.path) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):

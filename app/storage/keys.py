@@ -7,53 +7,53 @@ import re
 from app.core.errors import InvalidInput
 
 # What every file system and every address takes as it is. Lower case only: some file systems do not tell `A` from `a`.
-_PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+_PLAIN_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 # What no name in a key may be: the last is where files lie before they are whole.
-_RESERVED = {"", ".", "..", ".incoming"}
-_KEY = re.compile(r"[^\x00-\x1f\x7f\\\ud800-\udfff]{1,1024}")
-_NAME_BYTES = 255
-_KEY_BYTES = 1024  # the limit of Google Cloud Storage
+_RESERVED_NAMES = {"", ".", "..", ".incoming"}
+_KEY_CHARACTERS = re.compile(r"[^\x00-\x1f\x7f\\\ud800-\udfff]{1,1024}")
+_MAX_NAME_BYTES = 255
+_MAX_KEY_BYTES = 1024  # the limit of Google Cloud Storage
 
 
-def parts_of(key: str) -> list[str]:
+def split_key(key: str) -> list[str]:
     """Return the names that a key consists of. Raises `InvalidInput` for one that could lead elsewhere."""
     parts = key.split("/")
-    if not _KEY.fullmatch(key) or _RESERVED & set(parts) or len(key.encode()) > _KEY_BYTES:
+    if not _KEY_CHARACTERS.fullmatch(key) or _RESERVED_NAMES & set(parts) or len(key.encode()) > _MAX_KEY_BYTES:
         raise InvalidInput("This is not a name that a stored file can have")
-    if any(len(part.encode()) > _NAME_BYTES for part in parts):
+    if any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
         raise InvalidInput("The name of the stored file is too long")
     return parts
 
 
-def name_of(identifier: str) -> str:
+def storable_name(identifier: str) -> str:
     """Return the folder name of a video: its identifier where that is plain, else what is plain of it and a hash."""
-    if _PLAIN.fullmatch(identifier) and "--" not in identifier:
+    if _PLAIN_IDENTIFIER.fullmatch(identifier) and "--" not in identifier:
         return identifier
     plain = re.sub(r"[^a-z0-9_]+", "-", identifier.lower()).strip("-")[:60]
     return f"{plain}--{hashlib.sha256(identifier.encode()).hexdigest()[:16]}"
 
 
-def video_folder(identifier: str) -> str:
+def video_folder_key(identifier: str) -> str:
     """The folder of a video's own file."""
-    return f"videos/{name_of(identifier)}"
+    return f"videos/{storable_name(identifier)}"
 
 
-def audio_folder(identifier: str) -> str:
+def audio_folder_key(identifier: str) -> str:
     """The folder of the sound that was extracted from a video for its transcription."""
-    return f"audio/{name_of(identifier)}"
+    return f"audio/{storable_name(identifier)}"
 
 
-def clip_folder(identifier: str) -> str:
+def clip_folder_key(identifier: str) -> str:
     """The folder of the clips that were cut out of a video."""
-    return f"clips/{name_of(identifier)}"
+    return f"clips/{storable_name(identifier)}"
 
 
-def playable_folder(identifier: str) -> str:
+def playable_folder_key(identifier: str) -> str:
     """The folder of the copy of a video that browsers play, where they do not play its own file."""
-    return f"playable/{name_of(identifier)}"
+    return f"playable/{storable_name(identifier)}"
 
 
-def thumbnail_folder(identifier: str) -> str:
+def thumbnail_folder_key(identifier: str) -> str:
     """The folder of the still pictures of a video and of its clips."""
-    return f"thumbnails/{name_of(identifier)}"
+    return f"thumbnails/{storable_name(identifier)}"

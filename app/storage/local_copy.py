@@ -17,7 +17,7 @@ from app.storage.file_system import (
     translate_write_errors,
 )
 from app.storage.incoming import IncomingFolder
-from app.storage.keys import parts_of
+from app.storage.keys import split_key
 
 _COPY_CHUNK_BYTES = 1024 * 1024
 _PUBLISH_ATTEMPTS = 10
@@ -30,7 +30,7 @@ class LocalCopy:
         self, root: Path, incoming: IncomingFolder, key: str, source: Path, progress: Callable[[int], None]
     ) -> None:
         self._root = root
-        self._parts = parts_of(key)
+        self._parts = split_key(key)
         self._incoming = incoming
         self._key = key
         self._source = source
@@ -42,24 +42,24 @@ class LocalCopy:
 
     def run(self) -> None:
         """Raises `FileMissing`, `StorageFull`, `StorageUnavailable`, and `Conflict` where the source changes."""
-        with open_source(self._source) as source, translate_write_errors():
+        with open_source_file(self._source) as source, translate_write_errors():
             if self._source.parent == self._incoming.path and os.name == "posix":
                 os.fsync(source.fileno())
-                self._publish(self._source)
+                self._move_into_place(self._source)
                 self._progress(os.fstat(source.fileno()).st_size)
             else:
-                self._copy(source)
+                self._copy_file(source)
 
-    def _copy(self, source: io.FileIO) -> None:
+    def _copy_file(self, source: io.FileIO) -> None:
         with self._incoming.open_draft(self._key, self._source, self._stopping) as (draft, path):
             try:
                 if self._is_stored(source):
                     path.unlink()
                     self._progress(os.fstat(source.fileno()).st_size)
                     return
-                self._fill(draft, source)
+                self._write_draft(draft, source)
                 os.fsync(draft)
-                self._publish(path)
+                self._move_into_place(path)
             except (OSError, StorageFull):
                 path.unlink(missing_ok=True)  # above all where the disk is full
                 raise
@@ -74,9 +74,9 @@ class LocalCopy:
             size = os.fstat(source.fileno()).st_size
             if os.fstat(stored.fileno()).st_size != size:
                 return False
-            return self._count_equal(source, stored) == size
+            return self._count_equal_bytes(source, stored) == size
 
-    def _count_equal(self, source: io.FileIO, other: io.FileIO) -> int:
+    def _count_equal_bytes(self, source: io.FileIO, other: io.FileIO) -> int:
         """Return how many bytes both files begin with, to a chunk's precision."""
         equal = 0
         source.seek(0)
@@ -88,10 +88,10 @@ class LocalCopy:
             equal += len(chunk)
         return equal
 
-    def _fill(self, draft: int, source: io.FileIO) -> None:
+    def _write_draft(self, draft: int, source: io.FileIO) -> None:
         before = os.fstat(source.fileno())
         with io.FileIO(draft, "r+", closefd=False) as file:
-            done = self._count_equal(source, file)
+            done = self._count_equal_bytes(source, file)
             file.truncate(done)
             check_free_space(self._root, before.st_size - done, "the file")
             file.seek(done)
@@ -107,7 +107,7 @@ class LocalCopy:
         if (before.st_size, before.st_mtime_ns) != (done, after.st_mtime_ns):
             raise Conflict(f"{self._source.name} changed while it was copied")
 
-    def _publish(self, path: Path) -> None:
+    def _move_into_place(self, path: Path) -> None:
         for _ in range(_PUBLISH_ATTEMPTS):
             try:
                 with open_folder(self._root, self._parts[:-1], create=True) as folder:
@@ -125,7 +125,7 @@ class LocalCopy:
 
 
 @contextlib.contextmanager
-def open_source(path: Path) -> Iterator[io.FileIO]:
+def open_source_file(path: Path) -> Iterator[io.FileIO]:
     """Open a local file that is to be stored. Raises `FileMissing`, also for what is not a regular file."""
     with translate_read_errors():
         file = io.FileIO(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)))

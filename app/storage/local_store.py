@@ -16,18 +16,18 @@ from app.core.errors import FileMissing, StorageUnavailable
 from app.core.private_files import prepare_data_folder, private_opener
 from app.core.thread_pool import ThreadPool, call_on_event_loop
 from app.storage.file_system import (
-    lies_in,
-    names_below,
+    is_inside,
     open_file,
     open_folder,
-    path_of,
+    parts_below,
+    path_from_url,
     remove_file,
     translate_read_errors,
 )
 from app.storage.incoming import INCOMING_FOLDER, IncomingFile, IncomingFolder
-from app.storage.keys import parts_of
+from app.storage.keys import split_key
 from app.storage.local_copy import LocalCopy
-from app.storage.protocols import Link, ProgressCallback, StoredFile
+from app.storage.protocols import ProgressCallback, SignedUrl, StoredFile
 
 
 class LibraryFolders:
@@ -39,7 +39,7 @@ class LibraryFolders:
         self._notes = settings.data_dir / "libraries"
         self._read: tuple[tuple[int, int], tuple[Path, ...]] | None = None
 
-    def list(self) -> tuple[Path, ...]:
+    def list_folders(self) -> tuple[Path, ...]:
         """Return the folders. A small file is looked at, so that an import is seen without a restart."""
         try:
             status = os.stat(self._notes)
@@ -51,10 +51,10 @@ class LibraryFolders:
             noted = ()
         return self._named + noted
 
-    def add(self, folder: Path) -> None:
+    def add_folder(self, folder: Path) -> None:
         """Note a folder whose files rows refer to from now on. Raises `StorageUnavailable`."""
         folder = Path(os.path.abspath(folder))
-        if folder in self.list():
+        if folder in self.list_folders():
             return
         try:
             prepare_data_folder(self._settings)
@@ -97,7 +97,7 @@ class LocalFileReader:
 
     async def __aenter__(self) -> Self:
         try:
-            self.stored = await self._workers.run(self._use, self._open)
+            self.stored = await self._workers.run(self._call_while_open, self._open_descriptor)
         except BaseException:
             self._close()
             raise
@@ -112,17 +112,17 @@ class LocalFileReader:
             size = min(stop - start, READ_CHUNK_BYTES)
             chunk = self._read_cached(size, start)
             if chunk is None:
-                chunk = await self._workers.run(self._use, self._read, size, start)
+                chunk = await self._workers.run(self._call_while_open, self._read_chunk, size, start)
             if not chunk:
                 return
             start += len(chunk)
             yield chunk
 
-    def _open(self) -> StoredFile:
+    def _open_descriptor(self) -> StoredFile:
         self._descriptor = self._open_file(self._url)
         return describe_file(self._url, os.fstat(self._descriptor))
 
-    def _read(self, size: int, start: int) -> bytes:
+    def _read_chunk(self, size: int, start: int) -> bytes:
         if self._descriptor is None:
             raise FileMissing
         with translate_read_errors():
@@ -141,7 +141,7 @@ class LocalFileReader:
             return None
         return bytes(self._buffer[:count])
 
-    def _use(self, call: Callable[..., T], *args: object) -> T:
+    def _call_while_open(self, call: Callable[..., T], *args: object) -> T:
         with self._turn:
             if self._is_closed:
                 raise FileMissing
@@ -152,15 +152,15 @@ class LocalFileReader:
             with self._turn:
                 self._users -= 1
                 if self._is_closed and not self._users:
-                    self._release()
+                    self._close_descriptor()
 
     def _close(self) -> None:
         with self._turn:
             self._is_closed = True
             if not self._users:
-                self._release()
+                self._close_descriptor()
 
-    def _release(self) -> None:
+    def _close_descriptor(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -184,62 +184,64 @@ class LocalStore:
         self._copiers = ThreadPool("copies", 4)
 
     @property
-    def incoming(self) -> Path:
+    def incoming_path(self) -> Path:
         """The folder of what is still being written, on the file system of the rest."""
         return self.incoming_folder.path
 
-    def receive(self) -> IncomingFile:
+    def receive_file(self) -> IncomingFile:
         """Return a file that is still arriving."""
         return IncomingFile(self.incoming_folder, self._workers)
 
     def url_of(self, key: str) -> str:
-        return self._root.joinpath(*parts_of(key)).as_uri()
+        return self._root.joinpath(*split_key(key)).as_uri()
 
-    def lies_in(self, folder: Path) -> bool:
+    def is_inside(self, folder: Path) -> bool:
         """Whether this home is the folder, or is somewhere in it."""
-        return lies_in(self._root, folder)
+        return is_inside(self._root, folder)
 
     def owns(self, url: str) -> bool:
         return self._own_parts(url) is not None
 
     async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
         copying = LocalCopy(self._root, self.incoming_folder, key, source, call_on_event_loop(progress))
-        await self._copiers.run_to_its_end(copying.run, on_cancel=copying.stop)
+        await self._copiers.run_shielded(copying.run, on_cancel=copying.stop)
         return await self.stat(self.url_of(key))
 
     async def stat(self, url: str) -> StoredFile:
-        async with self.opened(url) as file:
+        async with self.open_async(url) as file:
             return file.stored
 
-    def opened(self, url: str) -> LocalFileReader:
-        return LocalFileReader(url, self._open, self._workers, self._buffer)
+    def open_async(self, url: str) -> LocalFileReader:
+        return LocalFileReader(url, self._open_descriptor, self._workers, self._buffer)
 
-    def open(self, url: str) -> BinaryIO:
-        return os.fdopen(self._open(url), "rb")
+    def open_blocking(self, url: str) -> BinaryIO:
+        return os.fdopen(self._open_descriptor(url), "rb")
 
-    async def get_link(self, url: str) -> Link | None:
+    async def get_signed_url(self, url: str) -> SignedUrl | None:
         return None
 
     async def delete(self, url: str) -> bool:
-        return await self._workers.run_to_its_end(partial(self._delete, url))
+        return await self._workers.run_shielded(partial(self._delete_file, url))
 
-    async def list(self, folder: str) -> list[StoredFile]:
-        return sorted(await self._workers.run(_collect_files, self._walk(parts_of(folder))), key=lambda file: file.url)
+    async def list_files(self, folder: str) -> list[StoredFile]:
+        return sorted(
+            await self._workers.run(_collect_files, self._walk_files(split_key(folder))), key=lambda file: file.url
+        )
 
     async def list_names(self, folder: str) -> set[str]:
-        return set(await self._workers.run(_collect_files, self._names_in(parts_of(folder))))
+        return set(await self._workers.run(_collect_files, self._names_in(split_key(folder))))
 
     async def aclose(self) -> None:
         self._workers.close()
         self._copiers.close()
 
-    def _open(self, url: str) -> int:
+    def _open_descriptor(self, url: str) -> int:
         """Open a file of the home or of a library. Raises `FileMissing`."""
         try:
-            path = path_of(url)
+            path = path_from_url(url)
         except ValueError:
             raise FileMissing from None
-        folders = (self._root, *self.libraries.list())
+        folders = (self._root, *self.libraries.list_folders())
         with contextlib.suppress(OSError, FileMissing):
             return _open_without_links(path, folders)
         with translate_read_errors():
@@ -248,26 +250,26 @@ class LocalStore:
     def _open_through_links(self, path: Path, folders: Sequence[Path]) -> int:
         """Open what may be reached through a symbolic link, where it lies in one of the folders all the same."""
         real = Path(os.path.realpath(path, strict=True))
-        if not real.is_relative_to(os.path.realpath(self.incoming)):
+        if not real.is_relative_to(os.path.realpath(self.incoming_path)):
             for folder in folders:
                 root = Path(os.path.realpath(folder))
-                if names := names_below(root, real):
+                if names := parts_below(root, real):
                     return open_file(root, names)
         raise FileMissing
 
     def _own_parts(self, url: str) -> tuple[str, ...] | None:
         """Return the names that lead from the home to a file; None where it is, or may be, somebody else's."""
         try:
-            path = path_of(url)
+            path = path_from_url(url)
         except ValueError:
             return None
-        parts = names_below(self._root, path)
+        parts = parts_below(self._root, path)
         # What an import found stays the user's, also where the library and the home share a folder.
-        if not parts or any(lies_in(path, folder) for folder in (self.incoming, *self.libraries.list())):
+        if not parts or any(is_inside(path, folder) for folder in (self.incoming_path, *self.libraries.list_folders())):
             return None
         return parts
 
-    def _delete(self, url: str) -> bool:
+    def _delete_file(self, url: str) -> bool:
         parts = self._own_parts(url)
         if parts is None:
             return False
@@ -277,7 +279,7 @@ class LocalStore:
         except FileMissing:
             return False
 
-    def _walk(self, folder: Sequence[str]) -> Iterator[StoredFile]:
+    def _walk_files(self, folder: Sequence[str]) -> Iterator[StoredFile]:
         with translate_read_errors(), open_folder(self._root, folder) as top:
             for path, _, names, inner in os.fwalk(".", onerror=_raise_unless_missing, dir_fd=top):
                 for name in names:
@@ -308,6 +310,6 @@ def _open_without_links(path: Path, folders: Sequence[Path]) -> int:
     """Open a file by the very names of its path, no link among them: where that works, little has to be looked at."""
     if INCOMING_FOLDER not in path.parts:
         for folder in folders:
-            if names := names_below(folder, path):
+            if names := parts_below(folder, path):
                 return open_file(folder, names)
     raise FileMissing

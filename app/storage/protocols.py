@@ -22,7 +22,7 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class SignedUrl:
     """An address that anybody can read a file from for a while."""
 
     url: str
@@ -51,15 +51,15 @@ class ReadableStore(Protocol):
         """Raises `FileMissing`."""
         ...
 
-    def opened(self, url: str) -> AbstractAsyncContextManager[OpenFile]:
-        """Open a file for reading: `async with storage.opened(url) as file`. Raises `FileMissing`."""
+    def open_async(self, url: str) -> AbstractAsyncContextManager[OpenFile]:
+        """Open a file for reading: `async with storage.open_async(url) as file`. Raises `FileMissing`."""
         ...
 
-    def open(self, url: str) -> BinaryIO:
+    def open_blocking(self, url: str) -> BinaryIO:
         """Open a file for reading and seeking, blocking. Raises `FileMissing`."""
         ...
 
-    async def get_link(self, url: str) -> Link | None:
+    async def get_signed_url(self, url: str) -> SignedUrl | None:
         """Return an address that the file's home itself serves to a GET, or None where it serves none."""
         ...
 
@@ -89,7 +89,7 @@ class Store(ReadableStore, Protocol):
         """Delete a file; False where there is none or where it is not the server's own."""
         ...
 
-    async def list(self, folder: str) -> list[StoredFile]:
+    async def list_files(self, folder: str) -> list[StoredFile]:
         """Return the files whose keys begin with `folder` and a slash, ordered by key."""
         ...
 

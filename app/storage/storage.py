@@ -8,13 +8,13 @@ from typing import BinaryIO
 
 from app.core.config import Settings
 from app.core.errors import ConfigurationError, FileMissing
-from app.core.text import list_forms
-from app.storage.file_system import path_of
+from app.core.text import list_unicode_forms
+from app.storage.file_system import path_from_url
 from app.storage.google_cloud import BucketReader, ObjectStore
 from app.storage.incoming import IncomingFile
-from app.storage.keys import audio_folder
+from app.storage.keys import audio_folder_key
 from app.storage.local_store import LibraryFolders, LocalStore
-from app.storage.protocols import Link, OpenFile, ProgressCallback, ReadableStore, Store, StoredFile
+from app.storage.protocols import OpenFile, ProgressCallback, ReadableStore, SignedUrl, Store, StoredFile
 
 
 class Storage:
@@ -31,16 +31,16 @@ class Storage:
         return self._files.libraries
 
     @property
-    def incoming(self) -> Path:
+    def incoming_path(self) -> Path:
         """The folder for files that are still arriving."""
-        return self._files.incoming
+        return self._files.incoming_path
 
-    def receive(self) -> IncomingFile:
-        """Return a file for bytes that arrive: `async with storage.receive() as incoming: await incoming.write(chunk)`.
+    def receive_file(self) -> IncomingFile:
+        """Receive a file: `async with storage.receive_file() as incoming: await incoming.write(chunk)`.
 
-        `put` moves it to where it belongs; what is not put when the block ends is removed.
+        `put` moves it into the store; a file that was not put is removed at the end of the block.
         """
-        return self._files.receive()
+        return self._files.receive_file()
 
     def url_of(self, key: str) -> str:
         return self._home.url_of(key)
@@ -49,41 +49,41 @@ class Storage:
         """Whether the file is this server's own; it blocks for a moment."""
         return self._home.owns(url)
 
-    def reaches(self, url: str) -> bool:
+    def can_reach(self, url: str) -> bool:
         """Whether this server would see the file if it were there; it blocks for a moment. Another machine may have a
         library that this one does not know."""
         if not url.startswith("file:") or self.owns(url):
             return True
         try:
-            path = path_of(url)
+            path = path_from_url(url)
         except ValueError:
             return True
-        return any(path.is_relative_to(folder) for folder in self.libraries.list())
+        return any(path.is_relative_to(folder) for folder in self.libraries.list_folders())
 
-    def lies_in(self, folder: Path) -> bool:
+    def is_inside(self, folder: Path) -> bool:
         """Whether what this server stores lies in a folder, so that nobody could tell the files of both apart."""
-        return self._home is self._files and self._files.lies_in(folder)
+        return self._home is self._files and self._files.is_inside(folder)
 
     async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
         return await self._home.put(key, source, progress)
 
     async def stat(self, url: str) -> StoredFile:
-        return await self._source_of(url).stat(url)
+        return await self._store_of(url).stat(url)
 
-    def opened(self, url: str) -> AbstractAsyncContextManager[OpenFile]:
-        return self._source_of(url).opened(url)
+    def open_async(self, url: str) -> AbstractAsyncContextManager[OpenFile]:
+        return self._store_of(url).open_async(url)
 
-    def open(self, url: str) -> BinaryIO:
-        return self._source_of(url).open(url)
+    def open_blocking(self, url: str) -> BinaryIO:
+        return self._store_of(url).open_blocking(url)
 
-    async def get_link(self, url: str) -> Link | None:
-        return await self._source_of(url).get_link(url)
+    async def get_signed_url(self, url: str) -> SignedUrl | None:
+        return await self._store_of(url).get_signed_url(url)
 
     async def delete(self, url: str) -> bool:
         return await self._home.delete(url)
 
-    async def list(self, folder: str) -> list[StoredFile]:
-        return await self._home.list(folder)
+    async def list_files(self, folder: str) -> list[StoredFile]:
+        return await self._home.list_files(folder)
 
     async def list_names(self, folder: str) -> set[str]:
         return await self._home.list_names(folder)
@@ -92,7 +92,7 @@ class Storage:
         await self._files.aclose()
         await self._buckets.aclose()
 
-    def _source_of(self, url: str) -> ReadableStore:
+    def _store_of(self, url: str) -> ReadableStore:
         if url.startswith("file:"):
             return self._files
         if url.startswith("gs:"):
@@ -121,7 +121,7 @@ def open_storage(settings: Settings) -> Storage:
 
 def _check_libraries(settings: Settings, files: LocalStore) -> None:
     for folder in settings.library_dirs:
-        if files.lies_in(folder.absolute()):
+        if files.is_inside(folder.absolute()):
             raise ConfigurationError(
                 f"LIBRARY_DIRS must not name {folder}: this server's own files lie in it, move them with STORAGE_URL"
             )
@@ -129,18 +129,18 @@ def _check_libraries(settings: Settings, files: LocalStore) -> None:
 
 def _folder_from_url(url: str) -> Path:
     try:
-        return path_of(url.rstrip("/"))
+        return path_from_url(url.rstrip("/"))
     except ValueError as error:
         raise ConfigurationError(f"STORAGE_URL must name a folder as file:///folder does: it is {error}") from None
 
 
 async def find_audio_file(storage: Storage, identifier: str) -> str:
     """Return the URL of the sound of a video that there is, here or in an imported library. Raises `FileMissing`."""
-    for file in await storage.list(audio_folder(identifier)):
+    for file in await storage.list_files(audio_folder_key(identifier)):
         if file.url.endswith(".wav"):
             return file.url
-    for folder in await asyncio.to_thread(storage.libraries.list):
-        for form in list_forms(identifier):
+    for folder in await asyncio.to_thread(storage.libraries.list_folders):
+        for form in list_unicode_forms(identifier):
             url = (folder / "audios" / f"{form}.wav").as_uri()
             with contextlib.suppress(FileMissing):
                 await storage.stat(url)

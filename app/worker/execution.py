@@ -18,7 +18,7 @@ from app.core.errors import (
     TransientFailure,
     VideoMomentsError,
 )
-from app.core.thread_pool import note_idle, observe_slots
+from app.core.thread_pool import observe_slots, report_idle_time
 from app.models.runs import (
     ClaimedRun,
     RunOutcome,
@@ -160,7 +160,7 @@ class StageExecution:
                     pause = await self._start_attempt(failure)
                 if pause is None:
                     raise failure from error.__cause__
-            note_idle(pause)
+            report_idle_time(pause)
             await asyncio.sleep(pause)
 
     def _may_try_again(self, failure: BaseException) -> bool:

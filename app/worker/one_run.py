@@ -170,7 +170,7 @@ async def _is_there(path: Path, size: int, identifier: str, tools: _Tools) -> bo
 
 
 async def _is_same(path: Path, url: str, storage: Storage) -> bool:
-    with path.open("rb") as file, await asyncio.to_thread(storage.open, url) as other:
+    with path.open("rb") as file, await asyncio.to_thread(storage.open_blocking, url) as other:
         while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
             if await asyncio.to_thread(other.read, len(data)) != data:
                 return False

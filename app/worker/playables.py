@@ -23,7 +23,7 @@ from app.media.limits import ProcessingStopped
 from app.media.playable_copy import PlayableCopyPlan, make_playable_copy, plan_playable_copy
 from app.models.videos import ClaimedFile, FileStatus
 from app.repositories.media import VideoFileRepository
-from app.storage import Storage, check_free_space, playable_folder
+from app.storage import Storage, check_free_space, playable_folder_key
 from app.worker.timings import WorkerTimings
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ class PlayableMaker:
         return list(self._root.iterdir()) if self._root.is_dir() else []
 
     async def _store(self, file: ClaimedFile, made: Path) -> None:
-        key = f"{playable_folder(file.video)}/{secrets.token_hex(8)}{made.suffix}"
+        key = f"{playable_folder_key(file.video)}/{secrets.token_hex(8)}{made.suffix}"
         beating = asyncio.create_task(self._beat(file, FileStatus.MAKING))
         try:
             stored = await self._storage.put(key, made)
@@ -160,7 +160,7 @@ class PlayableMaker:
     async def _run(self, file: ClaimedFile, status: FileStatus, work: Callable[[threading.Event], T]) -> T:
         """Do blocking work in a thread, with heartbeats beside it; it ends where the file is lost. Raises `RunLost`."""
         stopping = threading.Event()
-        working = asyncio.create_task(_makers.run_to_its_end(partial(work, stopping), on_cancel=stopping.set))
+        working = asyncio.create_task(_makers.run_shielded(partial(work, stopping), on_cancel=stopping.set))
         beating = asyncio.create_task(self._beat(file, status))
         try:
             await asyncio.wait({working, beating}, return_when=asyncio.FIRST_COMPLETED)
@@ -198,7 +198,7 @@ class PlayableMaker:
         """
         copies: list[str] = []
         with suppress(StorageUnavailable):
-            copies = [stored.url for stored in await self._storage.list(playable_folder(file.video))]
+            copies = [stored.url for stored in await self._storage.list_files(playable_folder_key(file.video))]
         await self._finish(file, status, url)
         with suppress(StorageUnavailable):
             for copy_url in copies:
@@ -207,13 +207,13 @@ class PlayableMaker:
 
 
 def _plan(storage: Storage, file: ClaimedFile, max_hours: float, stopping: threading.Event) -> PlayableCopyPlan | None:
-    with storage.open(file.source_url) as video:
+    with storage.open_blocking(file.source_url) as video:
         return plan_playable_copy(video, stopping, file.declares_more, max_hours)
 
 
 def _make(storage: Storage, url: str, copy: PlayableCopyPlan, target: Path, stopping: threading.Event) -> None:
     try:
-        with storage.open(url) as video:
+        with storage.open_blocking(url) as video:
             make_playable_copy(video, copy, target, stopping)
     except ProcessingStopped:
         raise RunLost from None

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from app.core.text import escape_controls
 from app.models import Clip, Moment
-from app.storage.file_system import path_of
+from app.storage.file_system import path_from_url
 
 
 class _Row(NamedTuple):
@@ -67,5 +67,5 @@ def _place(url: str) -> str:
     """Return a file's path, relative to the working folder where it lies in it, or the address of anything else."""
     if not url.startswith("file:"):
         return url
-    path = path_of(url)
+    path = path_from_url(url)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -8,7 +8,7 @@ from httpx import AsyncClient, Response
 from app.database import Connection
 from app.models.runs import ClaimedRun
 from app.repositories.runs import RunRepository
-from app.storage import audio_folder
+from app.storage import audio_folder_key
 from tests.factories import make_moment, make_transcript, make_video
 from tests.runs import claim_run
 
@@ -69,7 +69,7 @@ async def find_run(conn: Connection) -> ClaimedRun:
 
 
 def add_audio(folder: Path) -> None:
-    path = folder / "media" / audio_folder("talk") / "talk.wav"
+    path = folder / "media" / audio_folder_key("talk") / "talk.wav"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"RIFF")
 

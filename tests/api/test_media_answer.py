@@ -40,8 +40,8 @@ class WatchedStorage(Storage):
         self.on_read: Callable[[], object] = lambda: None
 
     @asynccontextmanager
-    async def opened(self, url: str) -> AsyncIterator[OpenFile]:
-        async with super().opened(url) as file:
+    async def open_async(self, url: str) -> AsyncIterator[OpenFile]:
+        async with super().open_async(url) as file:
             self.files.append(WatchedFile(file, self.on_read))
             yield self.files[-1]
 

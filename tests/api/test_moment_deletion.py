@@ -12,7 +12,7 @@ from app.core.errors import StorageUnavailable
 from app.database import Connection
 from app.models import Moment
 from app.repositories import MomentRepository
-from app.storage import Storage, clip_folder, thumbnail_folder, video_folder
+from app.storage import Storage, clip_folder_key, thumbnail_folder_key, video_folder_key
 from tests.factories import make_clip, make_moment, make_thumbnail, make_video
 
 
@@ -72,7 +72,7 @@ async def test_libraries_are_looked_for_in_a_thread(
     app: FastAPI, client: AsyncClient, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     libraries = app.state.storage.libraries
-    threads, list_libraries = set(), libraries.list
+    threads, list_libraries = set(), libraries.list_folders
 
     def watch() -> tuple[Path, ...]:
         threads.add(threading.current_thread())
@@ -81,7 +81,7 @@ async def test_libraries_are_looked_for_in_a_thread(
 
     moment = await _moment(conn)
     await make_clip(conn, moment, cloud_url=(tmp_path / "media" / "a.mp4").as_uri())
-    monkeypatch.setattr(libraries, "list", watch)
+    monkeypatch.setattr(libraries, "list_folders", watch)
     await _delete(client, moment.identifier)
     assert threads
     assert threading.current_thread() not in threads
@@ -100,7 +100,7 @@ async def test_files_that_a_failure_left_behind_are_deleted_by_the_next_call(
     assert (await _delete(client, moment.identifier)).status_code == 404
 
 
-@pytest.mark.parametrize("call", ["list", "delete"])
+@pytest.mark.parametrize("call", ["list_files", "delete"])
 async def test_what_the_storage_refuses_is_told_and_deleted_by_the_next_call(
     client: AsyncClient,
     conn: Connection,
@@ -132,7 +132,7 @@ async def test_without_a_row_a_storage_that_is_away_is_503(
         raise StorageUnavailable("The storage is away")
 
     await _moment(conn)
-    monkeypatch.setattr(Storage, "list", refuse)
+    monkeypatch.setattr(Storage, "list_files", refuse)
     assert (await _delete(client, "0123456789abcdef")).status_code == 503
 
 
@@ -141,14 +141,14 @@ async def test_no_other_moment_loses_a_file(
 ) -> None:
     moment = await _moment(conn)
     other = await make_moment(conn, video_id=moment.video_id)
-    named_like_it = await _put(app, tmp_path, f"{clip_folder('talk')}/talk_{moment.identifier}_clip.mp4")
+    named_like_it = await _put(app, tmp_path, f"{clip_folder_key('talk')}/talk_{moment.identifier}_clip.mp4")
     await make_clip(conn, other, cloud_url=named_like_it.as_uri())
     kept = [
         named_like_it,
-        await _put(app, tmp_path, f"{clip_folder('talk')}/{other.identifier}.mp4"),
-        await _put(app, tmp_path, f"{clip_folder('talk')}/{moment.identifier}0.mp4"),
-        await _put(app, tmp_path, f"{clip_folder('elsewhere')}/{moment.identifier}.mp4"),
-        await _put(app, tmp_path, f"{video_folder('talk')}/{moment.identifier}.mp4"),
+        await _put(app, tmp_path, f"{clip_folder_key('talk')}/{other.identifier}.mp4"),
+        await _put(app, tmp_path, f"{clip_folder_key('talk')}/{moment.identifier}0.mp4"),
+        await _put(app, tmp_path, f"{clip_folder_key('elsewhere')}/{moment.identifier}.mp4"),
+        await _put(app, tmp_path, f"{video_folder_key('talk')}/{moment.identifier}.mp4"),
     ]
     assert (await _delete(client, moment.identifier)).json()["deleted"]["files"] == 0
     assert all(file.exists() for file in kept)
@@ -159,7 +159,7 @@ async def test_a_part_of_a_name_deletes_nothing(
     client: AsyncClient, conn: Connection, app: FastAPI, tmp_path: Path, name: str
 ) -> None:
     await _moment(conn)
-    file = await _put(app, tmp_path, f"{clip_folder('talk')}/talk_0123456789abcdef_clip_0.mp4")
+    file = await _put(app, tmp_path, f"{clip_folder_key('talk')}/talk_0123456789abcdef_clip_0.mp4")
     assert (await _delete(client, name)).status_code in (404, 405)
     assert file.exists()
 
@@ -183,8 +183,8 @@ async def _moment(conn: Connection, **values: Any) -> Moment:
 
 async def _add_files(conn: Connection, app: FastAPI, folder: Path, moment: Moment) -> list[Path]:
     """Give the moment a clip with a thumbnail, in files of the server's own."""
-    video = await _put(app, folder, f"{clip_folder('talk')}/{moment.identifier}.mp4")
-    picture = await _put(app, folder, f"{thumbnail_folder('talk')}/{moment.identifier}-2.jpg")
+    video = await _put(app, folder, f"{clip_folder_key('talk')}/{moment.identifier}.mp4")
+    picture = await _put(app, folder, f"{thumbnail_folder_key('talk')}/{moment.identifier}-2.jpg")
     clip = await make_clip(conn, moment, cloud_url=video.as_uri())
     await make_thumbnail(conn, clip_id=clip.id, cloud_url=picture.as_uri())
     return [video, picture]

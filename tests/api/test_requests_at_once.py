@@ -14,7 +14,7 @@ from app.core.config import Settings
 from app.database import connect
 from app.main import create_app
 from app.services.health import CheckResult, SharedCheck
-from app.storage.keys import clip_folder, video_folder
+from app.storage.keys import clip_folder_key, video_folder_key
 from tests.api.conftest import open_client
 from tests.factories import make_clip, make_generation_config, make_moment, make_run, make_transcript, make_video
 from tests.media.movies import make_movie
@@ -56,8 +56,8 @@ async def running_app(
 ) -> AsyncIterator[FastAPI]:
     """An application inside its lifespan, with one of everything."""
     media = tmp_path / "media"
-    movie = make_movie(media / video_folder(_VIDEO) / f"{_VIDEO}.mp4")
-    cut = make_movie(media / clip_folder(_VIDEO) / f"{_MOMENT}.mp4")
+    movie = make_movie(media / video_folder_key(_VIDEO) / f"{_VIDEO}.mp4")
+    cut = make_movie(media / clip_folder_key(_VIDEO) / f"{_MOMENT}.mp4")
     settings = Settings(
         log_level="error", database_url=own_database_url, redis_url=redis_url, storage_url=media.as_uri()
     )

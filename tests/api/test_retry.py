@@ -10,7 +10,7 @@ from app.database import Connection
 from app.models.runs import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage, list_stages
 from app.repositories.stages import ModelAnswerRepository
-from app.storage import audio_folder
+from app.storage import audio_folder_key
 from tests.factories import make_clip, make_generation_config, make_moment, make_run, make_transcript, make_video
 from tests.runs import begin_run, claim_run, enqueue_run, fail_run, finish_run, save_stage
 
@@ -57,7 +57,7 @@ def add_file(path: Path) -> str:
 async def make_talk(conn: Connection, folder: Path) -> None:
     """A video with everything that a run makes before it refines."""
     video = await make_video(conn, identifier="talk", cloud_url=add_file(folder / "media" / "talk.mp4"))
-    add_file(folder / "media" / audio_folder("talk") / "talk.wav")
+    add_file(folder / "media" / audio_folder_key("talk") / "talk.wav")
     await make_transcript(conn, video_id=video.id)
     config = await make_generation_config(conn)
     moment = await make_moment(conn, video_id=video.id, identifier=MOMENT, generation_config_id=config.id)

@@ -17,7 +17,7 @@ from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
 from app.repositories.runs import RunRepository
 from app.services.queue import close_queue, init_queue
-from app.storage import clip_folder
+from app.storage import clip_folder_key
 from tests.api.conftest import open_client
 from tests.api.starting import (
     BUSY,
@@ -175,7 +175,7 @@ async def test_a_refinement_with_the_clip_needs_a_model_that_sees_and_a_clip(
     )
     missing = (400, "Video clip not available. Extract clips first or disable video refinement.")
     assert outcome(await start(client, path, with_clip)) == missing
-    file = tmp_path / "media" / clip_folder("talk") / f"{MOMENT}.mp4"
+    file = tmp_path / "media" / clip_folder_key("talk") / f"{MOMENT}.mp4"
     moment = await make_moment(conn, identifier="1" * 16)
     clip = await make_clip(conn, moment, cloud_url=file.as_uri())
     await conn.execute(

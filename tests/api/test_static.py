@@ -7,7 +7,7 @@ import pytest
 from httpx import AsyncClient
 
 from app.database import Connection
-from app.storage import audio_folder
+from app.storage import audio_folder_key
 from tests.factories import make_transcript, make_video
 
 SOUND = b"RIFF\0\0\0\0WAVE, and its samples"
@@ -31,11 +31,11 @@ async def test_the_sound_of_a_video_is_sent_from_this_server_or_from_a_library(
     write(tmp_path / "library" / "audios" / f"{identifier}.wav", b"as imported")
     found = await client.get(address("audios", identifier, "wav"))
     assert (found.status_code, found.content) == (200, b"as imported")
-    write(tmp_path / "media" / audio_folder(identifier) / "sound.wav", b"as extracted")
+    write(tmp_path / "media" / audio_folder_key(identifier) / "sound.wav", b"as extracted")
     assert (await client.get(address("audios", identifier, "wav"))).content == b"as extracted"
 
 
-@pytest.mark.parametrize("folder", ["library/audios", f"media/{audio_folder('secret')}"])
+@pytest.mark.parametrize("folder", ["library/audios", f"media/{audio_folder_key('secret')}"])
 async def test_a_sound_that_belongs_to_no_video_is_not_sent(client: AsyncClient, tmp_path: Path, folder: str) -> None:
     write(tmp_path / folder / "secret.wav")
     answer = await client.get("/static/audios/secret.wav")
@@ -44,7 +44,7 @@ async def test_a_sound_that_belongs_to_no_video_is_not_sent(client: AsyncClient,
 
 async def test_a_sound_has_ranges_and_a_head(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
     await make_video(conn, identifier="talk")
-    write(tmp_path / "media" / audio_folder("talk") / "sound.wav")
+    write(tmp_path / "media" / audio_folder_key("talk") / "sound.wav")
     part = await client.get("/static/audios/talk.wav", headers={"Range": "bytes=0-3"})
     assert (part.status_code, part.content) == (206, b"RIFF")
     assert part.headers["Content-Type"] == "audio/wav"
@@ -55,7 +55,7 @@ async def test_a_sound_has_ranges_and_a_head(client: AsyncClient, conn: Connecti
 async def test_a_sound_that_nobody_extracted_is_404(client: AsyncClient, conn: Connection, tmp_path: Path) -> None:
     for identifier in ("talk", "draft", "../secret"):
         await make_video(conn, identifier=identifier)
-    write(tmp_path / "media" / audio_folder("draft") / "sound.part")
+    write(tmp_path / "media" / audio_folder_key("draft") / "sound.part")
     write(tmp_path / "library" / "secret.wav")
     for name in ("talk", "draft", "..%2fsecret", "%00", "a%00b", "x" * 5000, "%ff"):
         answer = await client.get(f"/static/audios/{name}.wav")

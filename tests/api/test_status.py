@@ -13,7 +13,7 @@ from app.core.config import Settings
 from app.core.redis import close_redis, init_redis
 from app.database import Connection
 from app.services import media
-from app.storage import audio_folder
+from app.storage import audio_folder_key
 from tests.api.conftest import open_client
 from tests.conftest import Statements
 from tests.factories import make_clip, make_generation_config, make_moment, make_transcript, make_video
@@ -76,7 +76,7 @@ async def test_sound_that_is_stored_has_been_extracted(
     client: AsyncClient, conn: Connection, tmp_path: Path, place: str
 ) -> None:
     await make_video(conn, identifier="Talk 1")
-    folder = tmp_path / "media" / audio_folder("Talk 1") if place == "own" else tmp_path / "library" / "audios"
+    folder = tmp_path / "media" / audio_folder_key("Talk 1") if place == "own" else tmp_path / "library" / "audios"
     folder.mkdir(parents=True)
     (folder / "Talk 1.wav").write_bytes(b"RIFF")
     os.utime(folder / "Talk 1.wav", (float(MADE_AT_TEXT), float(MADE_AT_TEXT)))
@@ -89,7 +89,7 @@ async def test_sound_that_is_told_of_is_in_the_list_of_videos_at_once(
 ) -> None:
     monkeypatch.setattr(media, "_FRESH_SECONDS", 3600.0)
     await make_video(conn, identifier="talk")
-    folder = tmp_path / "media" / audio_folder("talk")
+    folder = tmp_path / "media" / audio_folder_key("talk")
     assert (await client.get("/api/videos")).json()[0]["has_audio"] is False
     folder.mkdir(parents=True)
     (folder / "sound.wav").write_bytes(b"RIFF")

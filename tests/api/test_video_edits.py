@@ -18,7 +18,7 @@ from app.repositories import (
     MomentRepository,
     VideoRepository,
 )
-from app.storage import Storage, audio_folder, clip_folder, thumbnail_folder, video_folder
+from app.storage import Storage, audio_folder_key, clip_folder_key, thumbnail_folder_key, video_folder_key
 from tests.api.conftest import open_client
 from tests.factories import (
     count_rows,
@@ -69,24 +69,24 @@ async def keep(storage: Storage, key: str, tmp_path: Path) -> str:
 
 async def make_whole_video(conn: Connection, storage: Storage, tmp_path: Path, identifier: str = "talk") -> Video:
     """A video with one of everything; its files are called video.mp4, still.jpg, sound.wav, clip.mp4 and clip.jpg."""
-    video_url = await keep(storage, f"{video_folder(identifier)}/video.mp4", tmp_path)
+    video_url = await keep(storage, f"{video_folder_key(identifier)}/video.mp4", tmp_path)
     video = await make_video(conn, identifier=identifier, cloud_url=video_url, source_url="https://cdn/talk.mp4")
     transcript = await make_transcript(conn, video_id=video.id)
     config = await make_generation_config(conn, transcript_id=transcript.id)
     moment = await make_moment(conn, video_id=video.id, generation_config_id=config.id)
     await make_moment(conn, video_id=video.id, start_time=30, end_time=40)
-    clip_url = await keep(storage, f"{clip_folder(identifier)}/clip.mp4", tmp_path)
+    clip_url = await keep(storage, f"{clip_folder_key(identifier)}/clip.mp4", tmp_path)
     clip = await make_clip(conn, moment, cloud_url=clip_url)
-    still_url = await keep(storage, f"{thumbnail_folder(identifier)}/still.jpg", tmp_path)
+    still_url = await keep(storage, f"{thumbnail_folder_key(identifier)}/still.jpg", tmp_path)
     await make_thumbnail(conn, video_id=video.id, cloud_url=still_url)
-    clip_still_url = await keep(storage, f"{thumbnail_folder(identifier)}/clip.jpg", tmp_path)
+    clip_still_url = await keep(storage, f"{thumbnail_folder_key(identifier)}/clip.jpg", tmp_path)
     await make_thumbnail(conn, clip_id=clip.id, cloud_url=clip_still_url)
-    await keep(storage, f"{audio_folder(identifier)}/sound.wav", tmp_path)
+    await keep(storage, f"{audio_folder_key(identifier)}/sound.wav", tmp_path)
     await make_run(conn, video_id=video.id, status="completed", generation_config_id=config.id)
     return video
 
 
-FOLDERS = (video_folder, audio_folder, clip_folder, thumbnail_folder)
+FOLDERS = (video_folder_key, audio_folder_key, clip_folder_key, thumbnail_folder_key)
 EVERY_FILE = {"video.mp4", "still.jpg", "sound.wav", "clip.mp4", "clip.jpg"}
 TABLES: tuple[LiteralString, ...] = ("videos", "transcripts", "moments", "clips", "thumbnails", "pipeline_history")
 
@@ -218,7 +218,7 @@ async def test_a_deletion_leaves_every_other_video(
     assert await count_all_rows(conn) == [3, 3, 6, 3, 6, 3]
     assert files_in(media / "videos/talk") == files_in(media / "clips/talk") == set()
     for identifier in ("talk2", "Talk", "tal"):
-        left = [await storage.list(folder(identifier)) for folder in FOLDERS]
+        left = [await storage.list_files(folder(identifier)) for folder in FOLDERS]
         assert [len(files) for files in left] == [1, 1, 1, 2]
 
 
@@ -363,10 +363,10 @@ async def test_files_without_a_row_are_found_and_deleted(
     client: AsyncClient, storage: Storage, tmp_path: Path, media: Path
 ) -> None:
     for folder, name in (
-        (video_folder, "old.mp4"),
-        (audio_folder, "old.wav"),
-        (clip_folder, "old.mp4"),
-        (thumbnail_folder, "old.jpg"),
+        (video_folder_key, "old.mp4"),
+        (audio_folder_key, "old.wav"),
+        (clip_folder_key, "old.mp4"),
+        (thumbnail_folder_key, "old.jpg"),
     ):
         await keep(storage, f"{folder('talk')}/{name}", tmp_path)
     answer = await client.delete("/api/videos/talk")

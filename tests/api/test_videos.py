@@ -8,7 +8,7 @@ import pytest
 from httpx import AsyncClient
 
 from app.database import Connection
-from app.storage import audio_folder
+from app.storage import audio_folder_key
 from tests.conftest import Statements
 from tests.factories import make_thumbnail, make_transcript, make_video
 
@@ -19,7 +19,7 @@ async def test_a_library_without_videos_is_an_empty_array(client: AsyncClient) -
 
 def extract_audio(folder: Path, identifier: str) -> None:
     """Put a file where the sound of a video lies in the server's own folder."""
-    path = folder / "media" / audio_folder(identifier) / "sound.wav"
+    path = folder / "media" / audio_folder_key(identifier) / "sound.wav"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"RIFF")
 

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from app.database import Connection
 from app.models import Video
-from app.storage import Storage, audio_folder, clip_folder, thumbnail_folder, video_folder
+from app.storage import Storage, audio_folder_key, clip_folder_key, thumbnail_folder_key, video_folder_key
 from tests.contract.browser import Browser, detail_of
 from tests.factories import make_clip, make_moment, make_run, make_thumbnail, make_transcript, make_video
 
@@ -34,13 +34,13 @@ async def keep(storage: Storage, folder: str, name: str, tmp_path: Path) -> str:
 async def talk(conn: Connection, redis: Redis, storage: Storage, tmp_path: Path) -> Video:
     """The video `demo-talk` in this server's own storage, with all but a thumbnail and a source."""
     identifier = "demo-talk"
-    url = await keep(storage, video_folder(identifier), "demo-talk.mp4", tmp_path)
+    url = await keep(storage, video_folder_key(identifier), "demo-talk.mp4", tmp_path)
     video = await make_video(conn, identifier=identifier, cloud_url=url)
-    await keep(storage, audio_folder(identifier), "demo-talk.wav", tmp_path)
+    await keep(storage, audio_folder_key(identifier), "demo-talk.wav", tmp_path)
     await make_transcript(conn, video_id=video.id)
     for start in (0.0, 10.0):
         moment = await make_moment(conn, video_id=video.id, start_time=start, end_time=start + 5)
-        clip = await keep(storage, clip_folder(identifier), f"{moment.identifier}.mp4", tmp_path)
+        clip = await keep(storage, clip_folder_key(identifier), f"{moment.identifier}.mp4", tmp_path)
         await make_clip(conn, moment, cloud_url=clip)
     await redis.hset("pipeline:demo-talk:active", mapping={"status": "completed"})
     return video
@@ -73,7 +73,7 @@ async def test_a_deletion_tells_what_is_gone(browser: Browser, talk: Video) -> N
 async def test_a_thumbnail_and_a_source_are_told_of_too(
     browser: Browser, conn: Connection, talk: Video, storage: Storage, tmp_path: Path
 ) -> None:
-    picture = await keep(storage, thumbnail_folder("demo-talk"), "still.jpg", tmp_path)
+    picture = await keep(storage, thumbnail_folder_key("demo-talk"), "still.jpg", tmp_path)
     await make_thumbnail(conn, video_id=talk.id, cloud_url=picture)
     await conn.execute("UPDATE videos SET source_url = 'https://cdn.example/talk.mp4'")
     deleted = (await browser.send("DELETE", TALK)).json()["deleted"]
@@ -84,7 +84,7 @@ async def test_a_thumbnail_and_a_source_are_told_of_too(
 async def test_a_part_is_kept_where_it_is_asked_for(
     browser: Browser, conn: Connection, talk: Video, storage: Storage, tmp_path: Path, kept: str
 ) -> None:
-    picture = await keep(storage, thumbnail_folder("demo-talk"), "still.jpg", tmp_path)
+    picture = await keep(storage, thumbnail_folder_key("demo-talk"), "still.jpg", tmp_path)
     await make_thumbnail(conn, video_id=talk.id, cloud_url=picture)
     local = (await browser.send("DELETE", f"{TALK}?skip_local_{kept}=true")).json()["deleted"]["local"]
     assert not local[kept]
@@ -122,7 +122,7 @@ async def test_an_id_that_begins_another_takes_none_of_its_clips(
 ) -> None:
     other = await make_video(conn, identifier="demo-talk_2", cloud_url="file:///library/videos/demo-talk_2.mp4")
     moment = await make_moment(conn, video_id=other.id)
-    url = await keep(storage, clip_folder("demo-talk_2"), "clip.mp4", tmp_path)
+    url = await keep(storage, clip_folder_key("demo-talk_2"), "clip.mp4", tmp_path)
     await make_clip(conn, moment, cloud_url=url)
     await browser.send("DELETE", TALK)
     assert (await storage.stat(url)).size == len(b"media")

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from app.core.text import clean_line, escape_controls, escape_lines, fold_letters, has_unseen
+from app.core.text import clean_line, escape_controls, escape_lines, fold_letters, has_invisible_characters
 
 FAMILY = "\N{MAN}\N{ZERO WIDTH JOINER}\N{WOMAN}\N{ZERO WIDTH JOINER}\N{GIRL}"
 PERSIAN = "می\N{ZERO WIDTH NON-JOINER}خواهم"
@@ -28,7 +28,7 @@ PERSIAN = "می\N{ZERO WIDTH NON-JOINER}خواهم"
 def test_a_name_is_one_line_of_characters_that_are_seen(text: str, clean: str) -> None:
     assert clean_line(text) == clean
     assert clean_line(clean) == clean
-    assert has_unseen(text) == (unicodedata.normalize("NFC", text) != clean)
+    assert has_invisible_characters(text) == (unicodedata.normalize("NFC", text) != clean)
 
 
 def test_what_cannot_be_stored_is_left_to_be_refused() -> None:

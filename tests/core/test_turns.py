@@ -10,22 +10,22 @@ class Observer:
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    async def wait(self, call: Hashable) -> None:
+    async def slot_awaited(self, call: Hashable) -> None:
         self.seen.append("wait")
 
-    async def work(self, call: Hashable) -> None:
+    async def slot_acquired(self, call: Hashable) -> None:
         self.seen.append("work")
 
-    def leave(self, call: Hashable) -> None:
+    def slot_released(self, call: Hashable) -> None:
         self.seen.append("leave")
 
-    def add_idle(self, seconds: float) -> None:
+    def add_idle_time(self, seconds: float) -> None:
         pass
 
 
 async def use(turns: Slots, name: str, done: list[str], times: int = 1) -> None:
     for _ in range(times):
-        async with turns.take():
+        async with turns.acquire():
             done.append(name)
             await asyncio.sleep(0)
 
@@ -50,12 +50,12 @@ async def test_an_observer_is_told_of_calls_that_wait_and_work() -> None:
 
 async def test_turns_may_be_several_at_once() -> None:
     turns, done = Slots(2), list[str]()
-    async with turns.take(), turns.take():
+    async with turns.acquire(), turns.acquire():
         calls = [asyncio.create_task(use(turns, name, done)) for name in ("first", "second")]
         await asyncio.sleep(0.01)
         assert done == []
     await asyncio.gather(*calls)
-    async with turns.take(), turns.take():
+    async with turns.acquire(), turns.acquire():
         assert done == ["first", "second"]
 
 
@@ -70,7 +70,7 @@ async def test_all_observers_are_told() -> None:
 
 async def test_a_cancelled_call_gives_its_turn_to_the_next() -> None:
     turns, done = Slots(), list[str]()
-    async with turns.take():
+    async with turns.acquire():
         calls = [asyncio.create_task(use(turns, name, done)) for name in ("first", "second", "third")]
         await asyncio.sleep(0)
         calls[0].cancel()
@@ -96,15 +96,15 @@ def test_turns_serve_one_event_loop_after_the_other() -> None:
 
 async def test_an_observer_that_fails_costs_no_turn() -> None:
     class Failing(Observer):
-        def leave(self, call: Hashable) -> None:
+        def slot_released(self, call: Hashable) -> None:
             raise RuntimeError("No")
 
-        def add_idle(self, seconds: float) -> None:
+        def add_idle_time(self, seconds: float) -> None:
             pass
 
     turns = Slots()
     with observe_slots(Failing()), pytest.raises(RuntimeError, match="No"):
-        async with turns.take():
+        async with turns.acquire():
             pass
-    async with asyncio.timeout(60), turns.take():
+    async with asyncio.timeout(60), turns.acquire():
         pass

@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from app.core.config import Settings
 from app.database import Connection, connect
-from app.importer import ImportOptions, Report, import_library
+from app.importer import ImportOptions, ImportReport, import_library
 from app.importer.report import TABLES
 from app.storage import open_storage
 from tests.importer.legacy import LegacyLibrary
@@ -19,16 +19,16 @@ from tests.importer.legacy import LegacyLibrary
 class Silence:
     """Progress that nobody watches."""
 
-    def begin(self, videos: int, size: int) -> None:
+    def start_progress(self, videos: int, size: int) -> None:
         pass
 
-    def advance(self, report: Report) -> None:
+    def update_progress(self, report: ImportReport) -> None:
         pass
 
-    def copy(self, size: int) -> None:
+    def add_copied_bytes(self, size: int) -> None:
         pass
 
-    def end(self) -> None:
+    def stop_progress(self) -> None:
         pass
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from app.importer import importing, locations, video_rows
-from app.importer.legacy_files import Library, VideoFiles
+from app.importer.legacy_files import LegacyVideoFiles, Library
 from app.importer.legacy_records import VideoSource
 from app.importer.prepared_videos import PreparedVideo, prepare_video
 from app.repositories import ClipRepository, ThumbnailRepository, VideoRepository
-from app.storage import audio_folder, clip_folder, thumbnail_folder, video_folder
+from app.storage import audio_folder_key, clip_folder_key, thumbnail_folder_key, video_folder_key
 from tests.importer.importer import Importer, counts, entries
 from tests.importer.legacy import LegacyLibrary, fill, make_registry_entry, make_row
 from tests.storage.homes import read_all
@@ -24,10 +24,10 @@ def fill_with_media(legacy: LegacyLibrary, video: str = "talk") -> dict[str, Pat
     moment = make_row(2.0, 4.0)
     legacy.add_moments(video, moment)
     return {
-        video_folder(video): legacy.add_video(f"{video}.mp4", seconds=2),
-        thumbnail_folder(video): legacy.add_thumbnail(video),
-        audio_folder(video): legacy.add(f"audios/{video}.wav", b"RIFF" + bytes(5000)),
-        clip_folder(video): legacy.add_video(f"../moment_clips/{video}_{moment['id']}_clip.mp4").resolve(),
+        video_folder_key(video): legacy.add_video(f"{video}.mp4", seconds=2),
+        thumbnail_folder_key(video): legacy.add_thumbnail(video),
+        audio_folder_key(video): legacy.add(f"audios/{video}.wav", b"RIFF" + bytes(5000)),
+        clip_folder_key(video): legacy.add_video(f"../moment_clips/{video}_{moment['id']}_clip.mp4").resolve(),
     }
 
 
@@ -45,9 +45,9 @@ async def test_every_file_of_a_video_is_in_storage_and_its_rows_name_it_there(
     files = fill_with_media(legacy, "My talk")
     report = await importer.run(legacy, copy=True)
     for folder, source in files.items():
-        (stored,) = await importer.storage.list(folder)
+        (stored,) = await importer.storage.list_files(folder)
         assert await read(importer, stored.url) == source.read_bytes()
-    video, thumbnail, _, clip = [(await importer.storage.list(folder))[0].url for folder in files]
+    video, thumbnail, _, clip = [(await importer.storage.list_files(folder))[0].url for folder in files]
     assert await addresses(importer) == {"videos": video, "thumbnails": thumbnail, "clips": clip}
     assert report["files"]["copied"] == 4
     assert report["files"]["copied_bytes"] == sum(path.stat().st_size for path in files.values())
@@ -55,7 +55,7 @@ async def test_every_file_of_a_video_is_in_storage_and_its_rows_name_it_there(
 
 
 async def test_a_copied_clip_keeps_the_name_that_old_links_have(importer: Importer, legacy: LegacyLibrary) -> None:
-    clip = fill_with_media(legacy, "My talk")[clip_folder("My talk")]
+    clip = fill_with_media(legacy, "My talk")[clip_folder_key("My talk")]
     await importer.run(legacy, copy=True)
     assert Path((await importer.row("clips"))["cloud_url"]).name == clip.name.replace(" ", "%20")
 
@@ -108,11 +108,11 @@ async def test_an_import_without_copying_replaces_a_copy_that_is_gone(
     for url in (await addresses(importer)).values():
         await importer.storage.delete(url)
     assert counts(await importer.run(legacy), "changed") == MEDIA
-    assert (await addresses(importer))["videos"] == files[video_folder("talk")].as_uri()
+    assert (await addresses(importer))["videos"] == files[video_folder_key("talk")].as_uri()
 
 
 async def test_a_clip_whose_copy_is_gone_lies_where_its_moment_says(importer: Importer, legacy: LegacyLibrary) -> None:
-    clip = fill_with_media(legacy)[clip_folder("talk")]
+    clip = fill_with_media(legacy)[clip_folder_key("talk")]
     legacy.add_moments("talk", make_row(2.0, 4.0, gcs_clip_path="clips/c.mp4"))
     await importer.run(legacy, copy=True, bucket="films")
     await importer.storage.delete((await importer.row("clips"))["cloud_url"])
@@ -158,7 +158,7 @@ async def test_what_was_uploaded_or_made_since_stays(importer: Importer, legacy:
     report = await importer.run(legacy, copy=copy)
     assert await importer.everything() == before
     assert [entry["content"] for entry in entries(report, "kept")] == [before["videos"][0]["cloud_url"]]
-    assert len(await importer.storage.list("videos")) == 1
+    assert len(await importer.storage.list_files("videos")) == 1
 
 
 async def test_a_dry_run_says_what_would_be_copied_and_writes_nothing(
@@ -185,7 +185,7 @@ async def test_a_clip_of_no_moment_is_not_copied(importer: Importer, legacy: Leg
     fill_with_media(legacy)
     legacy.add_video("../moment_clips/talk_0000000000000000_clip.mp4")
     await importer.run(legacy, copy=True)
-    assert len(await importer.storage.list("clips")) == 1
+    assert len(await importer.storage.list_files("clips")) == 1
 
 
 async def test_names_that_differ_only_in_their_case_have_folders_of_their_own(
@@ -208,7 +208,11 @@ async def test_whatever_a_video_is_called_its_files_are_copied(
 ) -> None:
     files = fill_with_media(legacy, video)
     assert (await importer.run(legacy, copy=True))["files"]["copied"] == 4
-    for table, folder in (("videos", video_folder), ("thumbnails", thumbnail_folder), ("clips", clip_folder)):
+    for table, folder in (
+        ("videos", video_folder_key),
+        ("thumbnails", thumbnail_folder_key),
+        ("clips", clip_folder_key),
+    ):
         assert await read(importer, (await importer.row(table))["cloud_url"]) == files[folder(video)].read_bytes()
 
 
@@ -218,7 +222,7 @@ async def test_ten_imports_that_copy_at_once_leave_one_copy(importer: Importer, 
     reports = await asyncio.gather(*(importer.run(legacy, copy=True) for _ in range(10)))
     assert [report["complete"] for report in reports] == [True] * 10
     for folder, source in files.items():
-        (stored,) = await importer.storage.list(folder)
+        (stored,) = await importer.storage.list_files(folder)
         assert await read(importer, stored.url) == source.read_bytes()
     assert counts(await importer.run(legacy, dry_run=True, copy=True), "changed") == {}
 
@@ -226,7 +230,7 @@ async def test_ten_imports_that_copy_at_once_leave_one_copy(importer: Importer, 
 def vanish(monkeypatch: pytest.MonkeyPatch, *paths: Path, turn_into: Any = None) -> None:
     """Remove files when they have been looked at and are not copied yet, and leave what `turn_into` makes instead."""
 
-    def prepare(files: VideoFiles, library: Library, source: VideoSource | None) -> PreparedVideo:
+    def prepare(files: LegacyVideoFiles, library: Library, source: VideoSource | None) -> PreparedVideo:
         prepared = prepare_video(files, library, source)
         for path in paths if files.identifier == "talk" else ():
             path.unlink()
@@ -249,7 +253,7 @@ async def test_files_that_vanish_lose_only_themselves(
     }
     assert report["files"]["copied"] == 4
     video, other = sorted(await importer.rows("videos"), key=lambda row: row["identifier"] != "talk")
-    assert (video["cloud_url"], video["file_size_kb"]) == (files[video_folder("talk")].as_uri(), None)
+    assert (video["cloud_url"], video["file_size_kb"]) == (files[video_folder_key("talk")].as_uri(), None)
     for table in ("thumbnails", "clips"):
         assert (await importer.row(table))["video_id"] == other["id"]
 
@@ -264,7 +268,7 @@ async def test_files_that_vanish_lose_only_themselves(
 async def test_a_file_that_becomes_something_else_loses_only_itself(
     importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch, turn_into: Any, reason: str
 ) -> None:
-    film = fill_with_media(legacy)[video_folder("talk")]
+    film = fill_with_media(legacy)[video_folder_key("talk")]
     vanish(monkeypatch, film, turn_into=turn_into)
     report = await importer.run(legacy, copy=True)
     assert [(entry["file"], entry["reason"]) for entry in entries(report, "refused")] == [("videos/talk.mp4", reason)]
@@ -278,7 +282,7 @@ async def test_a_file_that_becomes_something_else_loses_only_itself(
 async def test_a_video_whose_file_vanished_and_that_lies_in_a_bucket_too_lies_there(
     importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    film = fill_with_media(legacy)[video_folder("talk")]
+    film = fill_with_media(legacy)[video_folder_key("talk")]
     legacy.add_registry(make_registry_entry("talk", "gs://films/talk.mp4"))
     vanish(monkeypatch, film)
     await importer.run(legacy, copy=True)
@@ -289,7 +293,7 @@ async def test_copies_that_are_deleted_before_their_rows_are_written_are_made_ag
     importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_with_media(legacy)
-    copy = locations.FileCopier.copy
+    copy = locations.FileCopier.copy_files
     deleted: list[str] = []
 
     async def copy_and_delete(self: locations.FileCopier, *rest: Any) -> Any:
@@ -299,10 +303,10 @@ async def test_copies_that_are_deleted_before_their_rows_are_written_are_made_ag
             await importer.storage.delete(deleted[0])
         return places
 
-    monkeypatch.setattr(locations.FileCopier, "copy", copy_and_delete)
+    monkeypatch.setattr(locations.FileCopier, "copy_files", copy_and_delete)
     assert (await importer.run(legacy, copy=True))["complete"] is True
     folders = ("audio", "clips", "thumbnails", "videos")
-    assert [file.url for folder in folders for file in await importer.storage.list(folder)] == deleted
+    assert [file.url for folder in folders for file in await importer.storage.list_files(folder)] == deleted
 
 
 async def test_a_deletion_of_the_video_that_is_under_way_comes_first(importer: Importer, legacy: LegacyLibrary) -> None:
@@ -313,9 +317,9 @@ async def test_a_deletion_of_the_video_that_is_under_way_comes_first(importer: I
         waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         while not running.done() and (await conn.execute(waiting)).rowcount == 0:
             pass
-        await importer.storage.delete((await importer.storage.list("videos"))[0].url)
+        await importer.storage.delete((await importer.storage.list_files("videos"))[0].url)
     assert (await running)["complete"] is True
-    assert len(await importer.storage.list("videos")) == 1
+    assert len(await importer.storage.list_files("videos")) == 1
 
 
 async def test_copies_that_somebody_deletes_again_and_again_fail_their_video(
@@ -327,7 +331,7 @@ async def test_copies_that_somebody_deletes_again_and_again_fail_their_video(
     async def is_gone(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr(locations.FileCopier, "has_all", is_gone)
+    monkeypatch.setattr(locations.FileCopier, "has_all_copies", is_gone)
     report = await importer.run(legacy, copy=True)
     assert [entry["reason"] for entry in entries(report, "failed")] == ["its files were deleted while they were copied"]
     assert await importer.rows("videos") == []

@@ -10,7 +10,7 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
 from app.database import Connection, connect
-from app.importer import ImportOptions, NoLibrary, import_library, importing, video_rows
+from app.importer import ImportOptions, NotALibrary, import_library, importing, video_rows
 from app.importer.moment_rows import VideoChanges
 from app.importer.prepared_videos import PreparedVideo
 from app.importer.video_rows import write_video
@@ -83,7 +83,7 @@ async def test_without_tables_there_is_one_sentence(legacy: LegacyLibrary, datab
 
 
 async def test_a_folder_that_is_no_library_is_refused(importer: Importer, tmp_path: Path) -> None:
-    with pytest.raises(NoLibrary):
+    with pytest.raises(NotALibrary):
         await import_library(importer.settings, importer.storage, tmp_path / "gone", ImportOptions(), Silence())
 
 

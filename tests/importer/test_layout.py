@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from app.importer.legacy_files import Library, NoLibrary, find_root, scan_library
-from app.importer.report import Kind, Notes
+from app.importer.legacy_files import Library, NotALibrary, find_library_root, scan_library
+from app.importer.report import EntryKind, ReportNotes
 from tests.importer.legacy import LegacyLibrary
 
 
-def scan(legacy: LegacyLibrary, *registered: str) -> tuple[Library, dict[str | None, tuple[Kind, str]]]:
+def scan(legacy: LegacyLibrary, *registered: str) -> tuple[Library, dict[str | None, tuple[EntryKind, str]]]:
     """Return the library, and kind and reason of what was noted, by file."""
-    notes = Notes(None, None)
+    notes = ReportNotes(None, None)
     library = scan_library(legacy.root, set(registered), notes)
     return library, {entry.file: (entry.kind, entry.reason) for entry in notes.entries}
 
@@ -26,22 +26,22 @@ def names(library: Library) -> list[str]:
 )
 def test_a_library_is_known_by_any_of_its_folders(legacy: LegacyLibrary, folder: str) -> None:
     (legacy.root / folder).mkdir()
-    assert find_root(legacy.root) == legacy.root
+    assert find_library_root(legacy.root) == legacy.root
 
 
 def test_a_library_may_be_named_by_the_folder_it_is_in(legacy: LegacyLibrary) -> None:
     legacy.add_registry()
-    assert find_root(legacy.root.parent) == legacy.root
+    assert find_library_root(legacy.root.parent) == legacy.root
 
 
 def test_a_folder_without_a_library_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NoLibrary, match="no legacy library"):
-        find_root(tmp_path)
-    with pytest.raises(NoLibrary, match="does not exist"):
-        find_root(tmp_path / "gone")
+    with pytest.raises(NotALibrary, match="no legacy library"):
+        find_library_root(tmp_path)
+    with pytest.raises(NotALibrary, match="does not exist"):
+        find_library_root(tmp_path / "gone")
     (tmp_path / "file").touch()
-    with pytest.raises(NoLibrary, match="no folder"):
-        find_root(tmp_path / "file")
+    with pytest.raises(NotALibrary, match="no folder"):
+        find_library_root(tmp_path / "file")
 
 
 def test_files_of_one_name_are_one_video(legacy: LegacyLibrary) -> None:
@@ -74,7 +74,7 @@ def test_of_two_films_with_one_name_the_first_extension_counts(legacy: LegacyLib
         legacy.add(f"videos/talk.{extension}", "x")
     library, noted = scan(legacy)
     assert library.videos[0].video == legacy.root / "videos/talk.MP4"
-    assert noted["videos/talk.webm"] == (Kind.REFUSED, "talk.MP4 has the same id and comes first")
+    assert noted["videos/talk.webm"] == (EntryKind.REFUSED, "talk.MP4 has the same id and comes first")
     assert len(noted) == 3
 
 
@@ -88,14 +88,14 @@ def test_a_thumbnail_alone_is_an_orphan(legacy: LegacyLibrary) -> None:
     legacy.add_thumbnail("gone")
     library, noted = scan(legacy)
     assert library.videos == []
-    assert noted["thumbnails/gone.jpg"][0] is Kind.ORPHAN
+    assert noted["thumbnails/gone.jpg"][0] is EntryKind.ORPHAN
 
 
 def test_the_sound_of_nothing_is_an_orphan(legacy: LegacyLibrary) -> None:
     legacy.add("audios/gone.wav", "x")
     library, noted = scan(legacy)
     assert library.videos == []
-    assert noted["audios/gone.wav"] == (Kind.ORPHAN, "the sound of a video that has nothing else")
+    assert noted["audios/gone.wav"] == (EntryKind.ORPHAN, "the sound of a video that has nothing else")
 
 
 def test_by_products_are_passed_over_in_silence(legacy: LegacyLibrary) -> None:
@@ -110,7 +110,7 @@ def test_everything_else_is_noted(legacy: LegacyLibrary) -> None:
     legacy.add("read.me", "x")
     _, noted = scan(legacy)
     assert {name: kind for name, (kind, _) in noted.items()} == dict.fromkeys(
-        ("videos/notes.txt", "uploads", "read.me"), Kind.ORPHAN
+        ("videos/notes.txt", "uploads", "read.me"), EntryKind.ORPHAN
     )
 
 
@@ -118,13 +118,13 @@ def test_a_folder_where_a_file_should_be_is_refused(legacy: LegacyLibrary) -> No
     (legacy.root / "moments" / "talk.json").mkdir(parents=True)
     library, noted = scan(legacy)
     assert library.videos == []
-    assert noted["moments/talk.json"] == (Kind.REFUSED, "a folder where a file should be")
+    assert noted["moments/talk.json"] == (EntryKind.REFUSED, "a folder where a file should be")
 
 
 def test_what_is_no_regular_file_is_refused(legacy: LegacyLibrary) -> None:
     legacy.add("moments/other.json", "[]")
     os.mkfifo(legacy.root / "moments" / "talk.json")
-    assert scan(legacy)[1]["moments/talk.json"] == (Kind.REFUSED, "no regular file")
+    assert scan(legacy)[1]["moments/talk.json"] == (EntryKind.REFUSED, "no regular file")
 
 
 def test_a_link_is_followed_inside_the_library_and_not_out_of_it(legacy: LegacyLibrary, tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_a_folder_may_be_a_link_to_a_larger_disk(legacy: LegacyLibrary, tmp_path
 def test_a_name_that_cannot_be_an_id_is_refused_with_the_name(legacy: LegacyLibrary) -> None:
     legacy.add("moments/good.json", "[]")
     (legacy.root / "moments" / os.fsdecode(b"caf\xe9.json")).write_text("[]")
-    notes = Notes(None, None)
+    notes = ReportNotes(None, None)
     library = scan_library(legacy.root, set(), notes)
     assert names(library) == ["good"]
-    assert [(entry.kind, entry.content) for entry in notes.entries] == [(Kind.REFUSED, os.fsdecode(b"caf\xe9"))]
+    assert [(entry.kind, entry.content) for entry in notes.entries] == [(EntryKind.REFUSED, os.fsdecode(b"caf\xe9"))]
 
 
 def test_clip_files_are_listed(legacy: LegacyLibrary) -> None:

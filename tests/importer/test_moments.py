@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.importer.moments import PlacedMoment, StoredTimes, merge_duplicates, place_moments
 from app.importer.moments_file import LegacyMoment
-from app.importer.report import Kind, Notes
+from app.importer.report import EntryKind, ReportNotes
 
 _ID, _OTHER = "7621a017eec7482f", "b879a096f2f643a6"
 
@@ -24,8 +24,8 @@ def place(
     stored: dict[str, StoredTimes] | None = None,
     taken: Sequence[str] = (),
     video: str = "talk",
-) -> tuple[list[PlacedMoment], Notes]:
-    notes = Notes("moments/talk.json", video)
+) -> tuple[list[PlacedMoment], ReportNotes]:
+    notes = ReportNotes("moments/talk.json", video)
     return place_moments(merge_duplicates(moments, notes), video, stored or {}, taken, notes), notes
 
 
@@ -53,7 +53,7 @@ def test_a_free_legacy_id_is_kept() -> None:
 def test_a_row_without_an_id_gets_one_and_the_report_says_so() -> None:
     placed, notes = place(make_moments({"legacy_id": None}))
     assert len(placed[0].identifier) == 16
-    assert [(entry.kind, entry.reason, entry.row) for entry in notes.entries] == [(Kind.RENAMED, "has no id", 1)]
+    assert [(entry.kind, entry.reason, entry.row) for entry in notes.entries] == [(EntryKind.RENAMED, "has no id", 1)]
     assert notes.entries[0].content == {"from": None, "to": placed[0].identifier}
 
 
@@ -99,7 +99,7 @@ def test_a_plain_duplicate_is_one_row_and_the_report_says_so() -> None:
     row = {"legacy_id": _ID, "is_refined": True, "legacy_parent": _OTHER}
     placed, notes = place(make_moments({"legacy_id": _OTHER}, row, row))
     assert len(placed) == 2
-    (merged,) = (entry for entry in notes.entries if entry.kind is Kind.MERGED)
+    (merged,) = (entry for entry in notes.entries if entry.kind is EntryKind.MERGED)
     assert (merged.reason, merged.row) == ("says the same as row 2", 3)
 
 
@@ -152,7 +152,7 @@ def test_a_parent_id_of_several_rows_means_the_original() -> None:
 def test_a_row_that_names_itself_and_nobody_else_has_no_parent() -> None:
     placed, notes = place(make_moments({"legacy_id": _ID, "is_refined": True, "legacy_parent": _ID}))
     assert parents(placed) == [None]
-    assert [(entry.kind, entry.content) for entry in notes.entries] == [(Kind.CHANGED, {"parent_id": _ID})]
+    assert [(entry.kind, entry.content) for entry in notes.entries] == [(EntryKind.CHANGED, {"parent_id": _ID})]
 
 
 def test_a_parent_that_is_not_there_is_reported() -> None:
@@ -215,7 +215,7 @@ def files(draw: st.DrawFn) -> list[LegacyMoment]:
 @given(files(), st.sets(st.sampled_from("ab")))
 def test_every_row_is_stored_or_merged_once(moments: list[LegacyMoment], taken: set[str]) -> None:
     placed, notes = place(moments, taken=sorted(taken))
-    merged = [entry.row or 0 for entry in notes.entries if entry.kind is Kind.MERGED]
+    merged = [entry.row or 0 for entry in notes.entries if entry.kind is EntryKind.MERGED]
     assert sorted([*merged, *(each.moment.row for each in placed)]) == [moment.row for moment in moments]
 
 

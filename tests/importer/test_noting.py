@@ -31,7 +31,7 @@ async def test_what_lies_on_another_disk_and_is_linked_can_be_read_too(
     legacy.add_thumbnail("talk")
     await importer.run(legacy)
     assert (await importer.storage.stat((await importer.row("videos"))["cloud_url"])).size == film.stat().st_size
-    assert importer.storage.libraries.list() == (legacy.root, film.parent)
+    assert importer.storage.libraries.list_folders() == (legacy.root, film.parent)
 
 
 async def test_files_of_a_library_are_never_the_servers_own(importer: Importer, legacy: LegacyLibrary) -> None:
@@ -52,26 +52,26 @@ async def test_a_film_that_may_come_later_is_expected_in_the_library(importer: I
 async def test_a_dry_run_notes_nothing(importer: Importer, legacy: LegacyLibrary) -> None:
     legacy.add_video("talk.mp4")
     assert (await importer.run(legacy, dry_run=True))["files"]["in_place"] == 1
-    assert importer.storage.libraries.list() == ()
+    assert importer.storage.libraries.list_folders() == ()
 
 
 async def test_a_library_of_which_no_row_names_a_file_is_not_noted(importer: Importer, legacy: LegacyLibrary) -> None:
     legacy.add_registry(make_registry_entry("talk", "gs://films/talk.mp4"))
     await importer.run(legacy)
-    assert importer.storage.libraries.list() == ()
+    assert importer.storage.libraries.list_folders() == ()
 
 
 async def test_a_library_that_is_copied_is_not_noted(importer: Importer, legacy: LegacyLibrary) -> None:
     legacy.add_video("talk.mp4")
     await importer.run(legacy, copy=True)
-    assert importer.storage.libraries.list() == ()
+    assert importer.storage.libraries.list_folders() == ()
 
 
 async def test_importing_twice_notes_a_library_once(importer: Importer, legacy: LegacyLibrary) -> None:
     legacy.add_video("talk.mp4")
     for _ in range(2):
         await importer.run(legacy)
-    assert importer.storage.libraries.list() == (legacy.root,)
+    assert importer.storage.libraries.list_folders() == (legacy.root,)
 
 
 @pytest.mark.parametrize("home", ["static", "static/media", "link"])
@@ -86,7 +86,7 @@ async def test_a_library_that_the_servers_own_files_lie_in_is_refused(
         await importer.run(legacy, **how)
     assert await importer.rows("videos") == []
     assert not importer.settings.data_dir.exists()
-    assert importer.storage.libraries.list() == ()
+    assert importer.storage.libraries.list_folders() == ()
     assert film.exists()
 
 

@@ -9,21 +9,21 @@ import pytest
 
 from app.importer.legacy_files import UnreadableFile, read_json
 from app.importer.moments_file import LegacyMoment, MomentsFile, parse_moments
-from app.importer.report import Entry, Kind, Notes
+from app.importer.report import EntryKind, ReportEntry, ReportNotes
 from tests.importer.legacy import make_config, make_refined, make_refinement_config, make_row
 
 
-def read(*rows: Any, folder: Path) -> tuple[MomentsFile, list[Entry]]:
+def read(*rows: Any, folder: Path) -> tuple[MomentsFile, list[ReportEntry]]:
     path = folder / "talk.json"
     path.write_text(json.dumps(list(rows)))
-    notes = Notes("moments/talk.json", "talk")
+    notes = ReportNotes("moments/talk.json", "talk")
     return parse_moments(read_json(path), notes), notes.entries
 
 
 def read_one(row: Any, folder: Path) -> tuple[LegacyMoment, dict[str, Any]]:
     """Return the moment, and what of the row was dropped."""
     file, entries = read(row, folder=folder)
-    assert [entry.kind for entry in entries] in ([], [Kind.DROPPED])
+    assert [entry.kind for entry in entries] in ([], [EntryKind.DROPPED])
     return file.moments[0], entries[0].content if entries else {}
 
 
@@ -87,7 +87,7 @@ def test_a_row_that_cannot_be_stored_is_refused_with_its_content(
     tmp_path: Path, values: dict[str, Any], reason: str
 ) -> None:
     file, entries = read(make_row(), make_row(10.0, 40.0) | values, folder=tmp_path)
-    (refused,) = (entry for entry in entries if entry.kind is Kind.REFUSED)
+    (refused,) = (entry for entry in entries if entry.kind is EntryKind.REFUSED)
     assert [moment.row for moment in file.moments] == [1]
     assert reason in refused.reason
     assert refused.row == 2
@@ -98,13 +98,13 @@ def test_a_row_that_cannot_be_stored_is_refused_with_its_content(
 def test_a_row_that_is_no_object_is_refused(tmp_path: Path, row: Any) -> None:
     file, entries = read(row, folder=tmp_path)
     assert file.moments == []
-    assert [(entry.kind, entry.content) for entry in entries] == [(Kind.REFUSED, row)]
+    assert [(entry.kind, entry.content) for entry in entries] == [(EntryKind.REFUSED, row)]
 
 
 def test_a_file_that_is_no_list_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "talk.json").write_text('{"moments": []}')
     with pytest.raises(UnreadableFile, match="no list"):
-        parse_moments(read_json(tmp_path / "talk.json"), Notes(None, None))
+        parse_moments(read_json(tmp_path / "talk.json"), ReportNotes(None, None))
 
 
 def test_what_has_no_column_is_in_the_report(tmp_path: Path) -> None:

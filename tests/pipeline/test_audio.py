@@ -31,7 +31,7 @@ async def run_stages(context: RunContext) -> None:
 
 
 async def stored_audio(context: RunContext) -> bytes:
-    with context.storage.open(await find_audio_file(context.storage, context.run.video)) as file:
+    with context.storage.open_blocking(await find_audio_file(context.storage, context.run.video)) as file:
         return file.read()
 
 
@@ -137,7 +137,7 @@ async def test_the_audio_of_a_video_that_is_deleted_meanwhile_is_not_left(
             await VideoRepository(conn).delete(context.run.video_id)
         with pytest.raises(VideoDeleted):
             await audio_upload.run_stage(context)
-        assert await context.storage.list("audio/talk") == []
+        assert await context.storage.list_files("audio/talk") == []
 
 
 async def test_one_who_lost_the_run_leaves_the_audio_to_its_new_owner(own_database_url: str, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ async def test_one_who_lost_the_run_leaves_the_audio_to_its_new_owner(own_databa
         await take_over(context)
         with pytest.raises(RunLost):
             await audio_upload.run_stage(context)
-        assert len(await context.storage.list("audio/talk")) == 1
+        assert len(await context.storage.list_files("audio/talk")) == 1
 
 
 async def test_extraction_that_is_cancelled_ends_and_leaves_nothing(own_database_url: str, tmp_path: Path) -> None:

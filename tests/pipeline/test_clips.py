@@ -17,7 +17,7 @@ from app.pipeline.moment_refiner import load_model_clip
 from app.pipeline.stages import clip_upload, clips
 from app.pipeline.stages.clips import plan_clips
 from app.repositories import ClipRepository, MomentRepository, RunRepository, ThumbnailRepository, VideoRepository
-from app.storage.file_system import path_of
+from app.storage.file_system import path_from_url
 from tests.factories import make_clip, make_moment, make_thumbnail, make_transcript
 from tests.media.movies import FRAME_RATE, make_movie, make_slides
 from tests.pipeline.contexts import make_context, take_over
@@ -65,13 +65,13 @@ async def stored_clip(context: RunContext, moment: Moment) -> Clip:
     """The row of a clip whose file is there and plays for the time that the row says."""
     clip = await clip_of(context, moment)
     assert clip is not None
-    info = await asyncio.to_thread(probe_media, path_of(clip.cloud_url))
+    info = await asyncio.to_thread(probe_media, path_from_url(clip.cloud_url))
     assert info.duration_seconds == pytest.approx(clip.duration_seconds, abs=1 / FRAME_RATE)
     return clip
 
 
 async def stored_files(context: RunContext) -> Sequence[str]:
-    return [file.url for file in await context.storage.list("clips/talk")]
+    return [file.url for file in await context.storage.list_files("clips/talk")]
 
 
 async def end(context: RunContext) -> None:
@@ -159,7 +159,7 @@ async def test_progress_counts_clips_and_then_bytes(own_database_url: str, tmp_p
         await clips.run_stage(context)
         assert context.progress == {"total": 2, "processed": 2, "failed": 0}
         await clip_upload.run_stage(context)
-        size = sum(file.size for file in await context.storage.list("clips/talk"))
+        size = sum(file.size for file in await context.storage.list_files("clips/talk"))
         assert context.progress == {
             "current_clip": 2,
             "total_clips": 2,
@@ -307,7 +307,7 @@ async def test_the_stage_fails_where_no_clip_could_be_stored(own_database_url: s
 async def block(context: RunContext, position: int) -> None:
     """Have a folder lie where a clip is to be stored."""
     target = (await plan_clips(context)).targets[position]
-    (path_of(context.storage.url_of(target.key)) / "folder").mkdir(parents=True)
+    (path_from_url(context.storage.url_of(target.key)) / "folder").mkdir(parents=True)
 
 
 async def test_who_takes_a_run_over_cuts_only_what_is_missing(own_database_url: str, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from app.repositories import (
 )
 from app.repositories.stages import ClaimedRunRepository
 from app.services.moments import add_moment
-from app.storage import clip_folder
+from app.storage import clip_folder_key
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
 from tests.media.movies import make_colour_movie
 from tests.pipeline.contexts import make_context, take_over
@@ -353,7 +353,7 @@ async def test_files_of_clips_go_once_the_run_has_completed(own_database_url: st
         source = tmp_path / "clip.mp4"
         source.write_bytes(b"a clip")
         names = ("old", "picture", "shared", "own")
-        folder = clip_folder(context.run.video)
+        folder = clip_folder_key(context.run.video)
         urls = {name: (await context.storage.put(f"{folder}/{name}.mp4", source)).url for name in names}
         theirs = (tmp_path / "library" / "theirs.mp4").resolve()
         theirs.write_bytes(b"a clip")
@@ -365,11 +365,11 @@ async def test_files_of_clips_go_once_the_run_has_completed(own_database_url: st
                 span = {"start_time": 200.0, "end_time": 210.0}
                 await make_clip(conn, await make_moment(conn, video_id=context.run.video_id, **span), cloud_url=url)
         await generation.run_stage(context)
-        assert {file.url for file in await context.storage.list(folder)} == set(urls.values())
+        assert {file.url for file in await context.storage.list_files(folder)} == set(urls.values())
         async with context.database.connect() as conn, conn.transaction():
             files = await ClaimedRunRepository(conn).finish_run(context.run, RunOutcome(RunStatus.COMPLETED))
         await delete_unused_files(context, files)
-        assert {file.url for file in await context.storage.list(folder)} == {urls["own"], urls["shared"]}
+        assert {file.url for file in await context.storage.list_files(folder)} == {urls["own"], urls["shared"]}
         assert theirs.exists()
         async with context.database.connect() as conn:
             assert len(await ClipRepository(conn).list_by_video(context.run.video_id)) == 2

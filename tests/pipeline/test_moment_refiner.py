@@ -14,7 +14,7 @@ from app.pipeline import moment_refiner
 from app.pipeline.context import RunContext
 from app.pipeline.stages import refinement
 from app.repositories import MomentRepository, VideoRepository
-from app.storage import clip_folder
+from app.storage import clip_folder_key
 from tests.factories import make_clip, make_transcript
 from tests.pipeline.contexts import make_context, take_over
 from tests.pipeline.refinements import (
@@ -32,7 +32,7 @@ from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, refin
 async def _put_clip(context: RunContext, title: str, content: bytes = b"a video", **values: Any) -> str:
     source = context.folder / "clip.mp4"
     await asyncio.to_thread(source.write_bytes, content)
-    key = f"{clip_folder(context.run.video)}/{title}.mp4"
+    key = f"{clip_folder_key(context.run.video)}/{title}.mp4"
     url = (await context.storage.put(key, source)).url
     moment = next(moment for moment in await list_moments(context) if moment.title == title)
     async with context.database.connect() as conn:
@@ -164,7 +164,7 @@ async def test_files_of_clips_of_what_is_replaced_go(own_database_url: str, tmp_
         await _put_clip(context, "Before")
         kept = await _put_clip(context, "One")
         await refinement.run_stage(context)
-        assert [file.url for file in await context.storage.list(clip_folder(context.run.video))] == [kept]
+        assert [file.url for file in await context.storage.list_files(clip_folder_key(context.run.video))] == [kept]
 
 
 async def test_a_worker_that_takes_over_keeps_the_order_and_does_not_ask_about_exact_times_again(

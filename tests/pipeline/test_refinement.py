@@ -336,12 +336,12 @@ async def test_a_moment_that_waits_for_its_turn_has_its_time_from_then_on(
 
     async def work() -> None:
         asked.set()
-        async with turns.take():
+        async with turns.acquire():
             await asyncio.sleep(0.05)
 
     finder = ScriptedFinder(meanwhile=work)
     async with ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
-        async with turns.take():
+        async with turns.acquire():
             working = asyncio.ensure_future(refinement.run_stage(context))
             async with asyncio.timeout(60):
                 await asked.wait()

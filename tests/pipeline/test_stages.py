@@ -20,7 +20,7 @@ from app.database import connect
 from app.models.runs import RunRequest, StageRecord, StageStatus, next_stage
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, WorkKind, list_stages
 from app.pipeline.context import load_stages
-from app.storage import audio_folder
+from app.storage import audio_folder_key
 from tests.factories import make_clip, make_generation_config, make_moment, make_transcript, make_video
 from tests.pipeline.added_stage import NAME, copy_project
 from tests.runs import begin_run, fail_run, save_stage
@@ -139,7 +139,7 @@ def _run_python(code: str, folder: Path) -> str:
 
 async def _add_ended_run(database_url: str, media: Path) -> None:
     """Add a video with the results of every stage, and its run, whose refinement fails at each attempt."""
-    video_file, audio = media / "talk.mp4", media / audio_folder("talk") / "talk.wav"
+    video_file, audio = media / "talk.mp4", media / audio_folder_key("talk") / "talk.wav"
     audio.parent.mkdir(parents=True)
     for file in (video_file, audio):
         file.write_bytes(b"bytes")

@@ -11,7 +11,7 @@ from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME
 from app.pipeline.stages import transcript
 from app.repositories import RunRepository, TranscriptRepository, VideoRepository
-from app.storage import audio_folder
+from app.storage import audio_folder_key
 from tests.factories import make_transcript
 from tests.pipeline.contexts import make_context, take_over
 from tests.pipeline.scripted_models import ScriptedModels, ScriptedTranscriber, transcribed
@@ -121,7 +121,7 @@ async def test_a_damaged_wav_is_told_as_that(own_database_url: str, tmp_path: Pa
 async def test_audio_that_an_earlier_run_stored_is_used(own_database_url: str, tmp_path: Path) -> None:
     models, transcriber = _models()
     async with make_context(own_database_url, tmp_path, models=models) as context:
-        key = f"{audio_folder(context.run.video)}/audio.wav"
+        key = f"{audio_folder_key(context.run.video)}/audio.wav"
         stored = await context.storage.put(key, _write_wav(tmp_path / "audio.wav"))
         await transcript.run_stage(context)
     assert transcriber.asked[0].path.as_uri() == stored.url
@@ -133,7 +133,7 @@ async def test_audio_in_a_bucket_is_fetched_and_has_a_link(own_database_url: str
     settings = {"storage_url": f"gs://{bucket}/media"}
     async with make_context(own_database_url, tmp_path, models=models, settings=settings) as context:
         wav = _write_wav(tmp_path / "audio.wav")
-        await context.storage.put(f"{audio_folder(context.run.video)}/audio.wav", wav)
+        await context.storage.put(f"{audio_folder_key(context.run.video)}/audio.wav", wav)
         await transcript.run_stage(context)
         assert transcriber.asked[0].path == context.folder / AUDIO_NAME
         assert transcriber.asked[0].path.read_bytes() == wav.read_bytes()
@@ -149,7 +149,7 @@ async def test_audio_in_a_folder_has_the_address_of_this_server_unless_keys_clos
         models, transcriber = _models()
         settings = {"public_url": "https://videos.example/", "api_keys": api_keys}
         async with make_context(own_database_url, tmp_path, models=models, settings=settings, video=video) as context:
-            await context.storage.put(f"{audio_folder('a talk')}/audio.wav", _write_wav(tmp_path / "audio.wav"))
+            await context.storage.put(f"{audio_folder_key('a talk')}/audio.wav", _write_wav(tmp_path / "audio.wav"))
             if api_keys:
                 with pytest.raises(StageFailed, match="closed to it where API_KEYS is set"):
                     await transcript.run_stage(context)

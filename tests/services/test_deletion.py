@@ -19,7 +19,7 @@ from app.services import media
 from app.services.deletion import DeletionOptions, delete_video
 from app.services.uploads import receive_video
 from app.services.videos import VideoDetails
-from app.storage import Storage, open_storage, video_folder
+from app.storage import Storage, open_storage, video_folder_key
 from tests.factories import make_video
 from tests.media.movies import make_movie
 
@@ -61,18 +61,18 @@ async def other(settings: Settings) -> AsyncIterator[Connection]:
 
 
 def files_in(storage: Storage) -> list[Path]:
-    return [path for path in storage.incoming.parent.rglob("*") if path.is_file()]
+    return [path for path in storage.incoming_path.parent.rglob("*") if path.is_file()]
 
 
 async def keep(storage: Storage, name: str, tmp_path: Path) -> str:
     (tmp_path / "source").write_bytes(b"film")
-    return (await storage.put(f"{video_folder('talk')}/{name}", tmp_path / "source")).url
+    return (await storage.put(f"{video_folder_key('talk')}/{name}", tmp_path / "source")).url
 
 
 async def eventually_stored(storage: Storage, count: int = 1) -> str:
     """Wait until so many files lie in the video's folder and return the URL of one."""
     async with asyncio.timeout(60):
-        while len(files := await storage.list(video_folder("talk"))) != count:  # noqa: ASYNC110  nobody sets an event
+        while len(files := await storage.list_files(video_folder_key("talk"))) != count:  # noqa: ASYNC110  nobody sets an event
             await asyncio.sleep(0.01)
     return files[0].url
 
@@ -205,7 +205,7 @@ async def test_a_storage_that_cannot_be_listed_fails_before_anything_is_deleted(
 
     async with database.connect() as conn:
         await make_video(conn, identifier="talk", cloud_url=await keep(storage, "a.mp4", tmp_path))
-        monkeypatch.setattr(storage, "list", fail)
+        monkeypatch.setattr(storage, "list_files", fail)
         with pytest.raises(StorageUnavailable):
             await delete_video(database, storage, redis, "talk", DeletionOptions())
         assert await VideoRepository(conn).count() == 1

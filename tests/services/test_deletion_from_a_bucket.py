@@ -12,7 +12,7 @@ from app.repositories import VideoRepository
 from app.services.deletion import DeletionOptions, delete_video
 from app.services.uploads import receive_video
 from app.services.videos import VideoDetails
-from app.storage import Storage, audio_folder, clip_folder, open_storage, video_folder
+from app.storage import Storage, audio_folder_key, clip_folder_key, open_storage, video_folder_key
 from tests.factories import make_clip, make_moment
 from tests.media.movies import make_movie
 
@@ -47,8 +47,8 @@ async def test_what_was_uploaded_to_a_bucket_is_deleted_there(
 ) -> None:
     movie = make_movie(tmp_path / "movie.mp4")
     await upload(database, storage, movie.read_bytes())
-    await storage.put(f"{audio_folder('talk')}/sound.wav", movie)
-    clip = await storage.put(f"{clip_folder('talk')}/clip.mp4", movie)
+    await storage.put(f"{audio_folder_key('talk')}/sound.wav", movie)
+    clip = await storage.put(f"{clip_folder_key('talk')}/clip.mp4", movie)
     async with database.connect() as conn:
         video = await VideoRepository(conn).get_by_identifier("talk")
         assert video is not None
@@ -61,6 +61,6 @@ async def test_what_was_uploaded_to_a_bucket_is_deleted_there(
         deletion = await delete_video(database, storage, redis, "talk", DeletionOptions())
     assert not kept.bucket_files
     assert deletion.bucket_files == {"video": 1, "audio": 1, "clip": 1}
-    for folder in (video_folder, audio_folder, clip_folder):
-        assert await storage.list(folder("talk")) == []
-    assert list(storage.incoming.iterdir()) == []
+    for folder in (video_folder_key, audio_folder_key, clip_folder_key):
+        assert await storage.list_files(folder("talk")) == []
+    assert list(storage.incoming_path.iterdir()) == []

@@ -11,7 +11,7 @@ from app.core.config import Settings
 from app.core.errors import StorageUnavailable
 from app.services import media
 from app.services.media import AudioIndex
-from app.storage import Storage, audio_folder, open_storage
+from app.storage import Storage, audio_folder_key, open_storage
 
 
 class WatchedStorage(Storage):
@@ -47,7 +47,7 @@ def age(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def extract(folder: Path, identifier: str) -> None:
-    path = folder / "media" / audio_folder(identifier) / "sound.wav"
+    path = folder / "media" / audio_folder_key(identifier) / "sound.wav"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"RIFF")
 

@@ -41,18 +41,18 @@ class WatchedStorage(Storage):
         self.on_open: Callable[[], object] = lambda: None
         self.before_put: Callable[[], Awaitable[object]] | None = None
 
-    def open(self, url: str) -> BinaryIO:
+    def open_blocking(self, url: str) -> BinaryIO:
         self.openings.append(url)
         self.on_open()
-        return super().open(url)
+        return super().open_blocking(url)
 
     async def stat(self, url: str) -> StoredFile:
         self.look_ups.append(url)
         return await super().stat(url)
 
-    def opened(self, url: str) -> AbstractAsyncContextManager[OpenFile]:
+    def open_async(self, url: str) -> AbstractAsyncContextManager[OpenFile]:
         self.look_ups.append(url)
-        return super().opened(url)
+        return super().open_async(url)
 
     async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
         if self.before_put:

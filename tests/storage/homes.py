@@ -29,7 +29,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 async def read_all(storage: Storage, url: str, start: int = 0, stop: int | None = None) -> bytes:
-    async with storage.opened(url) as file:
+    async with storage.open_async(url) as file:
         return b"".join([chunk async for chunk in file.read(start, stop)])
 
 

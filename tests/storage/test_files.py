@@ -21,7 +21,7 @@ async def test_what_is_put_is_read_back(storage: Storage, tmp_path: Path) -> Non
     assert stored.size == 1_280_000
     assert stored.url == storage.url_of("videos/film/a.mp4")
     assert await read_all(storage, stored.url) == source.read_bytes()
-    with storage.open(stored.url) as file:
+    with storage.open_blocking(stored.url) as file:
         file.seek(-4, os.SEEK_END)
         assert file.read() == bytes([252, 253, 254, 255])
 
@@ -57,7 +57,7 @@ async def test_no_file_stays_open_when_a_reader_goes_away(storage: Storage, tmp_
     stored = await storage.put("a/b", make_file(tmp_path / "source", bytes(3_000_000)))
     before = len(os.listdir("/dev/fd"))
     for _ in range(20):
-        async with storage.opened(stored.url) as file, contextlib.aclosing(file.read()) as chunks:
+        async with storage.open_async(stored.url) as file, contextlib.aclosing(file.read()) as chunks:
             await anext(chunks)
         reader = asyncio.create_task(read_all(storage, stored.url))
         await asyncio.sleep(0)
@@ -73,7 +73,7 @@ async def test_many_slow_readers_do_not_keep_others_waiting(storage: Storage, tm
     stored = await storage.put("a/b", make_file(tmp_path / "source", bytes(1_000_000)))
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(100):  # each has begun and takes no more for now
-            file = await stack.enter_async_context(storage.opened(stored.url))
+            file = await stack.enter_async_context(storage.open_async(stored.url))
             chunks = await stack.enter_async_context(contextlib.aclosing(file.read()))
             await anext(chunks)
         async with asyncio.timeout(60):
@@ -91,7 +91,7 @@ async def test_another_content_has_another_version(storage: Storage, tmp_path: P
 
 async def test_a_reader_finishes_the_file_that_it_began(storage: Storage, tmp_path: Path) -> None:
     stored = await storage.put("a/b", make_file(tmp_path / "one", b"1" * 1_000_000))
-    async with storage.opened(stored.url) as file, contextlib.aclosing(file.read()) as chunks:
+    async with storage.open_async(stored.url) as file, contextlib.aclosing(file.read()) as chunks:
         first = await anext(chunks)
         await storage.put("a/b", make_file(tmp_path / "two", b"2" * 1_000_000))
         assert first + b"".join([chunk async for chunk in chunks]) == b"1" * 1_000_000
@@ -100,7 +100,7 @@ async def test_a_reader_finishes_the_file_that_it_began(storage: Storage, tmp_pa
 
 async def test_a_reader_that_is_left_does_not_stop_the_next_one(storage: Storage, tmp_path: Path) -> None:
     stored = await storage.put("a/b", make_file(tmp_path / "source", bytes(range(250)) * 4000))
-    async with storage.opened(stored.url) as file:
+    async with storage.open_async(stored.url) as file:
         async with contextlib.aclosing(file.read()) as chunks:
             await anext(chunks)
         assert b"".join([chunk async for chunk in file.read(999_995)]) == bytes([245, 246, 247, 248, 249])
@@ -144,7 +144,7 @@ async def test_files_are_listed_by_key(storage: Storage, tmp_path: Path) -> None
     source = make_file(tmp_path / "source")
     for key in ("clips/film/b.mp4", "clips/film/a.mp4", "clips/films/c.mp4", "clips/film/deep/d.mp4"):
         await storage.put(key, source)
-    listed = [file.url for file in await storage.list("clips/film")]
+    listed = [file.url for file in await storage.list_files("clips/film")]
     keys = ("clips/film/a.mp4", "clips/film/b.mp4", "clips/film/deep/d.mp4")
     assert listed == [storage.url_of(key) for key in keys]
     assert await storage.list_names("clips") == {"film", "films"}
@@ -152,7 +152,7 @@ async def test_files_are_listed_by_key(storage: Storage, tmp_path: Path) -> None
 
 
 async def test_a_folder_that_is_not_there_holds_nothing(storage: Storage) -> None:
-    assert await storage.list("clips/film") == []
+    assert await storage.list_files("clips/film") == []
     assert await storage.list_names("clips") == set()
 
 
@@ -183,7 +183,7 @@ async def test_a_library_is_readable_as_soon_as_an_import_notes_it(storage: Stor
     with pytest.raises(FileMissing):
         await storage.stat(path.as_uri())
 
-    open_files(tmp_path).libraries.add(tmp_path / "later")  # as another process does
+    open_files(tmp_path).libraries.add_folder(tmp_path / "later")  # as another process does
 
     assert (await storage.stat(path.as_uri())).size == path.stat().st_size
 
@@ -194,7 +194,7 @@ async def test_what_an_import_found_where_the_own_files_lie_stays_the_users(
 ) -> None:
     (tmp_path / "link").symlink_to("media")
     film = make_file(tmp_path / "media/videos/film/a.mp4")
-    storage.libraries.add(tmp_path / noted)
+    storage.libraries.add_folder(tmp_path / noted)
     assert not storage.owns(film.as_uri())
     assert await storage.delete(film.as_uri()) is False
     assert film.exists()
@@ -203,14 +203,14 @@ async def test_what_an_import_found_where_the_own_files_lie_stays_the_users(
 async def test_a_deletion_looks_for_libraries_in_a_thread(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads, list_libraries = set(), storage.libraries.list
+    threads, list_libraries = set(), storage.libraries.list_folders
 
     def watch() -> tuple[Path, ...]:
         threads.add(threading.current_thread())
         return list_libraries()
 
     stored = await storage.put("a/b", make_file(tmp_path / "source"))
-    monkeypatch.setattr(storage.libraries, "list", watch)
+    monkeypatch.setattr(storage.libraries, "list_folders", watch)
     assert await storage.delete(stored.url)
     assert threads
     assert threading.current_thread() not in threads
@@ -219,7 +219,7 @@ async def test_a_deletion_looks_for_libraries_in_a_thread(
 async def test_a_library_inside_the_own_folder_stays_the_users(storage: Storage, tmp_path: Path) -> None:
     path = make_file(tmp_path / "media" / "static" / "a.mp4")
     assert storage.owns(path.as_uri())
-    storage.libraries.add(tmp_path / "media" / "static")
+    storage.libraries.add_folder(tmp_path / "media" / "static")
     assert not storage.owns(path.as_uri())
     assert not await storage.delete(path.as_uri())
     assert (await storage.stat(path.as_uri())).size == path.stat().st_size

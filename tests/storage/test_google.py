@@ -85,7 +85,7 @@ async def test_a_file_object_seeks(cloud: Storage, source: Path) -> None:
     stored = await cloud.put("a/b.mp4", source)
 
     def read_here_and_there() -> tuple[bytes, int, bytes, bytes]:
-        with cloud.open(stored.url) as file:
+        with cloud.open_blocking(stored.url) as file:
             file.seek(-7, os.SEEK_END)
             return file.read(), file.seek(5 * _MIB), file.read(3 * _MIB), file.read(10)
 
@@ -120,7 +120,7 @@ async def test_an_empty_file_is_a_file(cloud: Storage, tmp_path: Path) -> None:
 
 
 async def test_what_has_arrived_is_sent_and_removed_here(cloud: Storage, tmp_path: Path) -> None:
-    async with cloud.receive() as incoming:
+    async with cloud.receive_file() as incoming:
         await incoming.write(b"bytes")
         stored = await cloud.put("a/b", incoming.path)
     assert await read_all(cloud, stored.url) == b"bytes"
@@ -138,7 +138,7 @@ async def test_the_bucket_knows_the_type_of_a_video(
 
 async def test_a_signed_address_serves_ranges(cloud: Storage, tmp_path: Path) -> None:
     stored = await cloud.put("videos/film one/ä#?.mp4", make_file(tmp_path / "source", b"0123456789"))
-    link = await cloud.get_link(stored.url)
+    link = await cloud.get_signed_url(stored.url)
     assert link
     assert 3595 <= link.expires_in_seconds <= 3600
     assert "X-Goog-Expires=3600" in link.url
@@ -153,11 +153,11 @@ async def test_a_signed_address_is_given_again_until_shortly_before_it_expires(
     url = f"gs://{bucket}/media/a.mp4"
     now = 1000.0
     monkeypatch.setattr("app.storage.google_cloud.client.time.monotonic", lambda: now)
-    first = await cloud.get_link(url)
+    first = await cloud.get_signed_url(url)
     now += 2800
-    later = await cloud.get_link(url)
+    later = await cloud.get_signed_url(url)
     now += 100
-    last = await cloud.get_link(url)
+    last = await cloud.get_signed_url(url)
 
     assert first
     assert later
@@ -171,7 +171,7 @@ async def test_without_a_key_to_sign_with_there_is_no_address(
 ) -> None:
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
     storage = _open(f"gs://{bucket}/media", tmp_path)
-    assert await storage.get_link(f"gs://{bucket}/media/a.mp4") is None
+    assert await storage.get_signed_url(f"gs://{bucket}/media/a.mp4") is None
     await storage.aclose()
 
 
@@ -179,7 +179,7 @@ async def test_files_are_listed_by_key(cloud: Storage, tmp_path: Path) -> None:
     source = make_file(tmp_path / "source")
     for key in ("clips/film/b.mp4", "clips/film/a.mp4", "clips/films/c.mp4", "clips/film/deep/d.mp4"):
         await cloud.put(key, source)
-    listed = [file.url for file in await cloud.list("clips/film")]
+    listed = [file.url for file in await cloud.list_files("clips/film")]
     keys = ("clips/film/a.mp4", "clips/film/b.mp4", "clips/film/deep/d.mp4")
     assert listed == [cloud.url_of(key) for key in keys]
     assert await cloud.list_names("clips") == {"film", "films"}
@@ -215,7 +215,7 @@ async def test_files_in_buckets_are_read_where_the_own_ones_are_in_a_folder(
     storage = open_files(tmp_path)
     url = f"gs://{bucket}/videos/a.mp4"
     assert await read_all(storage, url) == b"theirs"
-    assert await storage.get_link(url)
+    assert await storage.get_signed_url(url)
     assert not await storage.delete(url)
     await storage.aclose()
 
@@ -242,7 +242,7 @@ async def test_files_in_buckets_are_read_where_the_own_ones_are_in_a_folder(
 )
 async def test_an_address_that_names_no_object_is_no_file(cloud: Storage, bucket: str, url: str) -> None:
     url = url.replace("BUCKET", bucket)
-    for look in (cloud.stat(url), read_all(cloud, url), cloud.get_link(url)):
+    for look in (cloud.stat(url), read_all(cloud, url), cloud.get_signed_url(url)):
         with pytest.raises(FileMissing):
             await look
     assert not await cloud.delete(url)
@@ -280,7 +280,7 @@ async def test_an_interrupted_upload_goes_on_in_a_later_process(
 ) -> None:
     storage, proxy = proxied
     await _put_and_stop(storage, "a/b.mp4", source)
-    assert await storage.list("a") == []
+    assert await storage.list_files("a") == []
     sent = proxy.sent_bytes()
     assert 0 < sent < 20 * _MIB
 
@@ -334,7 +334,7 @@ async def test_a_bucket_that_answers_no_more_is_unavailable(
     calls = (
         storage.stat(stored.url),
         storage.delete(stored.url),
-        storage.list("a"),
+        storage.list_files("a"),
         storage.put("a/c.mp4", source),
         read_all(storage, stored.url),
     )

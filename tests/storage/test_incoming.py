@@ -15,7 +15,7 @@ _HOUR = 3600
 
 
 async def test_what_has_arrived_is_moved_to_its_key(storage: Storage, tmp_path: Path) -> None:
-    async with storage.receive() as incoming:
+    async with storage.receive_file() as incoming:
         await incoming.write(b"first ")
         await incoming.write(b"second")
         assert incoming.path.read_bytes() == b"first second"
@@ -31,14 +31,14 @@ async def test_what_has_arrived_is_moved_to_its_key(storage: Storage, tmp_path: 
 
 async def test_what_has_arrived_replaces_what_was_there(storage: Storage, tmp_path: Path) -> None:
     await storage.put("a/b", make_file(tmp_path / "source", b"old"))
-    async with storage.receive() as incoming:
+    async with storage.receive_file() as incoming:
         await incoming.write(b"new")
         stored = await storage.put("a/b", incoming.path)
     assert await read_all(storage, stored.url) == b"new"
 
 
 async def test_what_is_not_put_is_removed(storage: Storage, tmp_path: Path) -> None:
-    async with storage.receive() as incoming:
+    async with storage.receive_file() as incoming:
         await incoming.write(b"bytes")
         assert len(files_in(tmp_path / "media")) == 1
     assert files_in(tmp_path / "media") == []
@@ -46,7 +46,7 @@ async def test_what_is_not_put_is_removed(storage: Storage, tmp_path: Path) -> N
 
 async def test_what_fails_is_removed(storage: Storage, tmp_path: Path) -> None:
     async def fail() -> None:
-        async with storage.receive() as incoming:
+        async with storage.receive_file() as incoming:
             await incoming.write(b"bytes")
             raise KeyError
 
@@ -56,7 +56,7 @@ async def test_what_fails_is_removed(storage: Storage, tmp_path: Path) -> None:
 
 
 async def test_what_arrives_is_not_seen_before_it_is_whole(storage: Storage) -> None:
-    async with storage.receive() as incoming:
+    async with storage.receive_file() as incoming:
         await incoming.write(b"bytes")
         assert not storage.owns(incoming.path.as_uri())
         with pytest.raises(Exception, match="File not found"):
@@ -71,7 +71,7 @@ async def test_an_abandoned_upload_is_swept(storage: Storage, tmp_path: Path) ->
 
 
 async def test_an_upload_that_goes_on_is_kept_however_old(storage: Storage, tmp_path: Path) -> None:
-    async with storage.receive() as incoming:
+    async with storage.receive_file() as incoming:
         await incoming.write(b"bytes")
         _make_older(incoming.path, 30 * 24 * _HOUR)
         other = open_files(tmp_path)
@@ -87,7 +87,7 @@ async def test_a_draft_waits_a_week_for_its_copy_to_go_on(storage: Storage, tmp_
     _make_older(recent, 6 * 24 * _HOUR)
     _make_older(old, 8 * 24 * _HOUR)
     _make_older(foreign, 8 * 24 * _HOUR)
-    async with storage.receive():
+    async with storage.receive_file():
         pass
     assert recent.exists()
     assert not old.exists()
@@ -102,7 +102,7 @@ from pathlib import Path
 from tests.storage.homes import open_files
 
 async def main():
-    async with open_files(Path(sys.argv[1])).receive() as incoming:
+    async with open_files(Path(sys.argv[1])).receive_file() as incoming:
         await incoming.write(b"bytes")
         os.kill(os.getpid(), signal.SIGKILL)
 

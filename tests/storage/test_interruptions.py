@@ -62,7 +62,7 @@ async def test_a_killed_copy_shows_nothing_and_goes_on_where_it_was(
     storage: Storage, tmp_path: Path, source: Path
 ) -> None:
     draft = _kill_in_the_middle(tmp_path, source, after=10 * _MIB)
-    assert await storage.list("videos") == []
+    assert await storage.list_files("videos") == []
     assert files_in(tmp_path / "media") == [f".incoming/{draft.name}"]
     written, inode = draft.stat().st_size, draft.stat().st_ino
     assert written == 10 * _MIB
@@ -189,7 +189,7 @@ async def main(folder, source):
     await storage.aclose()
 
 async def receive(storage):
-    async with storage.receive() as incoming:
+    async with storage.receive_file() as incoming:
         for _ in range(10):
             await incoming.write(bytes(1 << 20))
 

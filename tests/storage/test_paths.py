@@ -131,7 +131,7 @@ def _address(text: str, top: Path) -> str:
 
 
 async def _open(storage: Storage, url: str) -> object:
-    return storage.open(url)
+    return storage.open_blocking(url)
 
 
 @pytest.mark.parametrize("look", [Storage.stat, read_all, _open], ids=["stat", "read", "open"])
@@ -157,7 +157,7 @@ async def test_a_key_that_leads_elsewhere_is_refused(storage: Storage, attacked:
     with pytest.raises(InvalidInput):
         await storage.put(key, source)
     with pytest.raises(InvalidInput):
-        await storage.list(key)
+        await storage.list_files(key)
     with pytest.raises(InvalidInput):
         await storage.list_names(key)
     with pytest.raises(InvalidInput):
@@ -193,16 +193,16 @@ async def test_a_linked_folder_of_arriving_files_is_refused(storage: Storage, at
     with pytest.raises(StorageUnavailable):
         await storage.put("a/b", make_file(attacked / "source"))
     with pytest.raises(StorageUnavailable):
-        async with storage.receive():
+        async with storage.receive_file():
             pass
     assert files_in(attacked / "outside") == ["secret"]
 
 
 async def test_links_are_not_listed_or_followed(storage: Storage, attacked: Path) -> None:
-    assert await storage.list("links") == []
-    assert await storage.list("links/folder") == []
+    assert await storage.list_files("links") == []
+    assert await storage.list_files("links/folder") == []
     assert await storage.list_names("links/folder") == set()
-    assert await storage.list("odd") == []
+    assert await storage.list_files("odd") == []
 
 
 @pytest.mark.parametrize("source", ["odd/pipe", "odd/socket", "odd/folder", "odd/device"])

@@ -23,7 +23,7 @@ async def test_a_call_that_is_told_twice_to_end_is_waited_for_and_its_failure_is
         raise ValueError("The server is stopping")
 
     try:
-        waiting = asyncio.create_task(workers.run_to_its_end(work))
+        waiting = asyncio.create_task(workers.run_shielded(work))
         await asyncio.to_thread(begun.wait, 60)
         for _ in range(2):
             await asyncio.sleep(0.01)
@@ -44,10 +44,10 @@ async def test_a_call_that_is_told_twice_to_end_is_waited_for_and_its_failure_is
 async def test_a_call_that_waits_for_a_thread_waits_for_its_turn() -> None:
     workers, told, observer = ThreadPool("test", 2), threading.Event(), Observer()
     try:
-        busy = [asyncio.create_task(workers.run_in_turn(partial(told.wait, 10))) for _ in range(2)]
+        busy = [asyncio.create_task(workers.run_in_slot(partial(told.wait, 10))) for _ in range(2)]
         await asyncio.sleep(0)
         with observe_slots(observer):
-            waiting = asyncio.create_task(workers.run_in_turn(lambda: "done"))
+            waiting = asyncio.create_task(workers.run_in_slot(lambda: "done"))
         await asyncio.sleep(0.01)
         assert observer.seen == ["wait"]
         told.set()

@@ -17,7 +17,7 @@ from app.media.probe import MediaInfo, probe_media
 from app.models import Video
 from app.repositories import VideoRepository
 from app.repositories.media import MediaRepository, VideoFileRepository
-from app.storage import Storage, open_storage, path_of
+from app.storage import Storage, open_storage, path_from_url
 from app.worker.playables import PlayableMaker
 from app.worker.timings import DEFAULT_TIMINGS
 from tests.factories import make_video
@@ -68,13 +68,13 @@ class Library:
             await conn.execute("UPDATE library.video_files SET seen_at = seen_at - interval '1 day'")
 
     async def copies(self) -> list[str]:
-        return [file.url for file in await self.storage.list("playable")]
+        return [file.url for file in await self.storage.list_files("playable")]
 
     async def played(self) -> MediaInfo:
         """What a client is sent of the video."""
         async with self.database.connect() as conn:
             urls = (await MediaRepository(conn).get_video_urls(["talk"]))["talk"]
-        return await asyncio.to_thread(probe_media, path_of(urls[0]))
+        return await asyncio.to_thread(probe_media, path_from_url(urls[0]))
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ async def test_a_video_that_browsers_do_not_play_gets_a_copy(
     assert played.duration_seconds == pytest.approx(video.duration_seconds, abs=0.15)
     assert await library.status() == ("ready", None)
     assert len(await library.copies()) == 1
-    assert path_of(video.cloud_url).is_file()
+    assert path_from_url(video.cloud_url).is_file()
     assert list((library.folder / "data" / "playable").iterdir()) == []
 
 
@@ -194,7 +194,7 @@ async def test_a_copy_that_another_worker_has_stored_meanwhile_stays(
 
     async def finish_and_store_another(*arguments: Any) -> None:
         await finish(*arguments)
-        await library.storage.put("playable/talk/other.mp4", path_of(video.cloud_url))
+        await library.storage.put("playable/talk/other.mp4", path_from_url(video.cloud_url))
 
     monkeypatch.setattr(worker, "_finish", finish_and_store_another)
     await worker.make_waiting()
@@ -259,7 +259,7 @@ async def test_a_file_on_which_workers_die_is_given_up_and_named_once(
 
 async def test_a_damaged_file_fails_once(library: Library, caplog: pytest.LogCaptureFixture) -> None:
     video = await library.add("talk.avi", "mpeg4", "libmp3lame", "avi")
-    path_of(video.cloud_url).write_bytes(b"\0" * 5000)
+    path_from_url(video.cloud_url).write_bytes(b"\0" * 5000)
     for _ in range(2):
         await library.worker().make_waiting()
     assert await library.status() == ("failed", "No playable copy can be made: the file is damaged")

@@ -55,7 +55,7 @@ class ComputeThread:
         self._turns = Slots()
 
     async def run(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
-        async with self._turns.take():
+        async with self._turns.acquire():
             return await self._run(function, progress)
 
     async def _run(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:

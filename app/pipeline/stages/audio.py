@@ -45,7 +45,7 @@ async def extract_audio_once(context: RunContext) -> Path:
         await _check_free_space(context, url, target)
         max_hours, report = context.settings.max_video_hours, partial(_report_share, context)
         extracting = partial(_extract_audio, context.storage, url, target, stop_event, report, max_hours)
-        await _extractors.run_in_turn(extracting, on_cancel=stop_event.set)
+        await _extractors.run_in_slot(extracting, on_cancel=stop_event.set)
     return target
 
 
@@ -68,7 +68,7 @@ def _extract_audio(
     max_hours: float,
 ) -> None:
     try:
-        with storage.open(url) as video_file:
+        with storage.open_blocking(url) as video_file:
             extract_audio(video_file, target, stop_event, progress, max_hours=max_hours)
     except FileMissing:
         raise StageFailed("The file of the video went away while its audio was extracted") from None

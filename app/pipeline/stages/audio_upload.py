@@ -7,7 +7,7 @@ from typing import Any
 from app.core.errors import FileMissing, VideoDeleted
 from app.pipeline.context import RunContext
 from app.pipeline.stages.audio import extract_audio_once
-from app.storage import StoredFile, audio_folder, find_audio_file, name_of
+from app.storage import StoredFile, audio_folder_key, find_audio_file, storable_name
 
 
 async def skip_reason(context: RunContext) -> str | None:
@@ -29,7 +29,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         context.report(bytes_uploaded=sent, total_bytes=total, percentage=100 * sent // total)
 
     video = context.run.video
-    stored = await context.storage.put(f"{audio_folder(video)}/{name_of(video)}.wav", path, count)
+    stored = await context.storage.put(f"{audio_folder_key(video)}/{storable_name(video)}.wav", path, count)
     await _check_video_exists(context, stored)
     return {"bytes": stored.size}
 

@@ -22,7 +22,7 @@ from app.pipeline.context import RunContext
 from app.pipeline.files import get_video_file_url
 from app.pipeline.transcripts import find_moment_window, list_timed_words
 from app.repositories import ClipRepository, MomentRepository, TranscriptRepository, VideoRepository
-from app.storage import Storage, check_free_space, clip_folder, name_of
+from app.storage import Storage, check_free_space, clip_folder_key, storable_name
 
 _FOLDER = "clips"
 _FAILURE_SUFFIX = ".failed"
@@ -187,7 +187,7 @@ def _plan_clip(context: RunContext, moment: Moment, inputs: _ClipInputs) -> Clip
     # The name depends on run and window: no file that a row refers to is overwritten, and another worker that takes the
     # run over finds the clips that it cut.
     version = hashlib.sha256(f"{context.run.identifier} {start} {end}".encode()).hexdigest()[:8]
-    key = f"{clip_folder(video)}/{name_of(video)}_{moment.identifier}_{version}_clip{inputs.extension}"
+    key = f"{clip_folder_key(video)}/{storable_name(video)}_{moment.identifier}_{version}_clip{inputs.extension}"
     path = context.folder / _FOLDER / f"{moment.identifier}_{version}{inputs.extension}"
     problem = describe_moment_outside(moment.end_time, inputs.duration_seconds)
     return ClipTarget(moment, start, end, key, path, problem)
@@ -212,7 +212,7 @@ async def _cut_clip(storage: Storage, url: str, target: ClipTarget) -> StageFail
     stop_event = threading.Event()
     cutting = partial(_cut_clip_once, storage, url, target, stop_event)
     try:
-        await _cutters.run_in_turn(cutting, on_cancel=stop_event.set)
+        await _cutters.run_in_slot(cutting, on_cancel=stop_event.set)
     except RunLost:
         raise
     except StageFailed as failure:
@@ -237,7 +237,7 @@ def _cut_clip_from_video(storage: Storage, url: str, target: ClipTarget, stop_ev
     if target.problem:
         raise StageFailed(target.problem)
     try:
-        with storage.open(url) as video_file:
+        with storage.open_blocking(url) as video_file:
             cut_clip(video_file, target.start, target.end, target.path, stop_event)
     except FileMissing:
         raise StageFailed("The file of the video went away while clips were cut out of it") from None

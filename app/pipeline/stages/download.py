@@ -31,7 +31,7 @@ from app.pipeline.files import describe_file_problem, get_local_file
 from app.pipeline.video_pages import can_download_from_pages, download_from_page
 from app.repositories import VideoRepository
 from app.repositories.media import VideoFileRepository
-from app.storage import video_folder
+from app.storage import video_folder_key
 
 _PARTIAL_NAME = "download.part"
 _VIDEO_NAME = "video"
@@ -169,7 +169,7 @@ def _source_url(context: RunContext, video: Video) -> str | None:
 
 def _make_storage_key(context: RunContext, video: Video, info: MediaInfo) -> str:
     """Return the key of the inserted row: another worker that takes the run over writes to the same file."""
-    folder, name = video_folder(video.identifier), video.cloud_url.rpartition("/")[2]
+    folder, name = video_folder_key(video.identifier), video.cloud_url.rpartition("/")[2]
     pending = _PENDING_NAME.fullmatch(name)
     is_own = pending is not None and context.storage.url_of(f"{folder}/{name}") == video.cloud_url
     stem = pending[1] if pending and is_own else secrets.token_hex(8)

@@ -291,7 +291,7 @@ async def find_cuts_in_file(path: Path | None) -> Sequence[float]:
         return ()
     stop_event = threading.Event()
     try:
-        return await _scene_finders.run_in_turn(partial(_find_scene_cuts, path, stop_event), on_cancel=stop_event.set)
+        return await _scene_finders.run_in_slot(partial(_find_scene_cuts, path, stop_event), on_cancel=stop_event.set)
     except OSError:
         return ()
 

@@ -100,7 +100,7 @@ async def _find_audio_url(context: RunContext) -> str | None:
     Raises `StageFailed` where the only one is of this server, and needs an API key.
     """
     try:
-        link = await context.storage.get_link(await find_audio_file(context.storage, context.run.video))
+        link = await context.storage.get_signed_url(await find_audio_file(context.storage, context.run.video))
     except FileMissing:
         return None
     if link is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import LRUCache
 
 from app.core.errors import FileMissing, StorageUnavailable
-from app.storage.protocols import Link
+from app.storage.protocols import SignedUrl
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
@@ -54,10 +54,10 @@ class GoogleClient:
         self._credentials: Credentials | None = None
         self._refusal: tuple[float, str] | None = None  # until when, and why, there is no client
 
-    def blob(self, bucket: str, name: str, generation: int | None = None) -> "Blob":
-        return self.get().bucket(bucket).blob(name, generation=generation)
+    def make_blob(self, bucket: str, name: str, generation: int | None = None) -> "Blob":
+        return self.get_client().bucket(bucket).blob(name, generation=generation)
 
-    def get(self) -> "Client":
+    def get_client(self) -> "Client":
         """Raises `StorageUnavailable` where there are no credentials."""
         with self._turn:
             if self._client is None:
@@ -69,7 +69,7 @@ class GoogleClient:
     @property
     def signer(self) -> "Credentials | None":
         """The credentials that addresses may be signed with."""
-        self.get()
+        self.get_client()
         return self._credentials
 
     def close(self) -> None:
@@ -156,20 +156,20 @@ class SignedUrls:
         self._seconds = seconds
         self._known: LRUCache[str, tuple[str, float]] = LRUCache(_KEPT_URLS)
 
-    def find(self, url: str) -> Link | None:
+    def find_url(self, url: str) -> SignedUrl | None:
         """Return an address that was signed before; for the event loop."""
         address, expires_at = self._known.get(url, ("", 0.0))
         left = expires_at - time.monotonic()
-        return Link(address, math.floor(left)) if left > self._seconds / 5 else None
+        return SignedUrl(address, math.floor(left)) if left > self._seconds / 5 else None
 
-    def sign(self, url: str) -> tuple[str, float] | None:
+    def sign_url(self, url: str) -> tuple[str, float] | None:
         """Return an address and the moment, on the monotonic clock, when it expires; None where nothing can sign.
 
         It may block: credentials without a key of their own sign through Google.
         """
         bucket, name = split_object_url(url)
         with translate_storage_errors(bucket):
-            blob = self._client.blob(bucket, name)
+            blob = self._client.make_blob(bucket, name)
             how = self._credentials()
             if how is None:
                 return None
@@ -177,7 +177,7 @@ class SignedUrls:
             address = blob.generate_signed_url(version="v4", expiration=timedelta(seconds=self._seconds), **how)
         return address, expires_at
 
-    def keep(self, url: str, signed: tuple[str, float]) -> None:
+    def remember_url(self, url: str, signed: tuple[str, float]) -> None:
         """Remember an address; for the event loop."""
         self._known[url] = signed
 

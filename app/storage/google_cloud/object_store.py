@@ -23,8 +23,8 @@ from app.storage.google_cloud.client import (
 )
 from app.storage.google_cloud.upload import ObjectUpload
 from app.storage.incoming import IncomingFolder
-from app.storage.keys import parts_of
-from app.storage.protocols import Link, ProgressCallback, StoredFile
+from app.storage.keys import split_key
+from app.storage.protocols import ProgressCallback, SignedUrl, StoredFile
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob
@@ -77,41 +77,41 @@ class BucketReader:
         self._links = SignedUrls(self.client, settings.signed_url_seconds)
 
     async def stat(self, url: str) -> StoredFile:
-        return describe_object(await self.workers.run(self._find, url))
+        return describe_object(await self.workers.run(self._load_blob, url))
 
     @asynccontextmanager
-    async def opened(self, url: str) -> AsyncIterator["OpenObject"]:
-        yield OpenObject(await self.workers.run(self._find, url), self.workers)
+    async def open_async(self, url: str) -> AsyncIterator["OpenObject"]:
+        yield OpenObject(await self.workers.run(self._load_blob, url), self.workers)
 
-    def open(self, url: str) -> BinaryIO:
-        blob = self._find(url)
+    def open_blocking(self, url: str) -> BinaryIO:
+        blob = self._load_blob(url)
         return cast(
             BinaryIO, io.BufferedReader(ObjectRangeReader(blob.size, partial(_fetch_range, blob)), _BUFFER_BYTES)
         )
 
-    async def get_link(self, url: str) -> Link | None:
-        if (known := self._links.find(url)) is None:
-            signed = await self.workers.run(self._sign, url)
+    async def get_signed_url(self, url: str) -> SignedUrl | None:
+        if (known := self._links.find_url(url)) is None:
+            signed = await self.workers.run(self._sign_url, url)
             if signed is not None:
-                self._links.keep(url, signed)
-                known = self._links.find(url)
+                self._links.remember_url(url, signed)
+                known = self._links.find_url(url)
         return known
 
     async def aclose(self) -> None:
         self.workers.close()
         self.client.close()
 
-    def _find(self, url: str) -> "Blob":
+    def _load_blob(self, url: str) -> "Blob":
         """Return an object with what is known of it. Its bytes are those of this generation, or none."""
         bucket, name = _split_readable_url(url)
         with translate_storage_errors(bucket):
-            blob = self.client.blob(bucket, name)
+            blob = self.client.make_blob(bucket, name)
             blob.reload(timeout=TIMEOUT_SECONDS, retry=retry_requests())
             return blob
 
-    def _sign(self, url: str) -> tuple[str, float] | None:
+    def _sign_url(self, url: str) -> tuple[str, float] | None:
         _split_readable_url(url)
-        return self._links.sign(url)
+        return self._links.sign_url(url)
 
 
 class OpenObject:
@@ -177,7 +177,7 @@ class ObjectStore(BucketReader):
         self._senders = ThreadPool("google-uploads", 4)
 
     def url_of(self, key: str) -> str:
-        return f"gs://{self._bucket}/{self._name_of(key)}"
+        return f"gs://{self._bucket}/{self._object_name(key)}"
 
     def owns(self, url: str) -> bool:
         try:
@@ -188,31 +188,31 @@ class ObjectStore(BucketReader):
 
     async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
         upload = ObjectUpload(
-            partial(self.client.blob, self._bucket, self._name_of(key)),
+            partial(self.client.make_blob, self._bucket, self._object_name(key)),
             self._incoming,
             source,
             call_on_event_loop(progress),
         )
-        return describe_object(await self._senders.run_to_its_end(upload.run, on_cancel=upload.stop))
+        return describe_object(await self._senders.run_shielded(upload.run, on_cancel=upload.stop))
 
     async def delete(self, url: str) -> bool:
-        deleting = partial(self._delete, url, stopping := threading.Event())
-        return self.owns(url) and await self.workers.run_to_its_end(deleting, on_cancel=stopping.set)
+        deleting = partial(self._delete_object, url, stopping := threading.Event())
+        return self.owns(url) and await self.workers.run_shielded(deleting, on_cancel=stopping.set)
 
-    async def list(self, folder: str) -> builtins.list[StoredFile]:
-        return await self.workers.run(self._list, self._name_of(folder) + "/")
+    async def list_files(self, folder: str) -> builtins.list[StoredFile]:
+        return await self.workers.run(self._list_objects, self._object_name(folder) + "/")
 
     async def list_names(self, folder: str) -> set[str]:
-        return await self.workers.run(self._list_names, self._name_of(folder) + "/")
+        return await self.workers.run(self._list_names, self._object_name(folder) + "/")
 
     async def aclose(self) -> None:
         self._senders.close()
         await super().aclose()
 
-    def _name_of(self, key: str) -> str:
-        return self._prefix + "/".join(parts_of(key))
+    def _object_name(self, key: str) -> str:
+        return self._prefix + "/".join(split_key(key))
 
-    def _delete(self, url: str, stopping: threading.Event) -> bool:
+    def _delete_object(self, url: str, stopping: threading.Event) -> bool:
         def check(_: Exception) -> None:
             if stopping.is_set():
                 raise StorageUnavailable("The bucket takes too long to answer")
@@ -220,22 +220,22 @@ class ObjectStore(BucketReader):
         _, name = split_object_url(url)
         try:
             with translate_storage_errors(self._bucket):
-                delete = partial(self.client.blob(self._bucket, name).delete, timeout=_DELETE_SECONDS, retry=None)
+                delete = partial(self.client.make_blob(self._bucket, name).delete, timeout=_DELETE_SECONDS, retry=None)
                 retry_requests()(delete, check)()
         except FileMissing:
             return False
         return True
 
-    def _list(self, prefix: str) -> builtins.list[StoredFile]:
+    def _list_objects(self, prefix: str) -> builtins.list[StoredFile]:
         with translate_storage_errors(self._bucket):
-            found = self.client.get().list_blobs(
+            found = self.client.get_client().list_blobs(
                 self._bucket, prefix=prefix, timeout=TIMEOUT_SECONDS, retry=retry_requests()
             )
             return [describe_object(blob) for blob in found if not blob.name.endswith("/")]
 
     def _list_names(self, prefix: str) -> set[str]:
         with translate_storage_errors(self._bucket):
-            found = self.client.get().list_blobs(
+            found = self.client.get_client().list_blobs(
                 self._bucket,
                 prefix=prefix,
                 delimiter="/",
@@ -251,7 +251,7 @@ def _split_storage_url(url: str) -> tuple[str, str]:
     """Return a bucket and what the names of its own objects begin with."""
     try:
         bucket, prefix = split_object_url(url.rstrip("/"))
-        parts = parts_of(prefix) if prefix else []
+        parts = split_key(prefix) if prefix else []
     except (ValueError, InvalidInput):
         raise ConfigurationError(
             "STORAGE_URL must name a bucket and may name a folder in it: gs://bucket/folder"

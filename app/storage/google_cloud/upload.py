@@ -24,7 +24,7 @@ from app.storage.google_cloud.client import (
     translate_storage_errors,
 )
 from app.storage.incoming import IncomingFolder
-from app.storage.local_copy import open_source
+from app.storage.local_copy import open_source_file
 
 if TYPE_CHECKING:
     import requests
@@ -56,7 +56,7 @@ class ObjectUpload:
         """Raises `FileMissing` for the source, `StorageFull` and `StorageUnavailable` for the bucket."""
         import requests
 
-        with open_source(self._source) as file, requests.Session() as http:
+        with open_source_file(self._source) as file, requests.Session() as http:
             self._blob = self._make_blob()
             self._file = file
             self._http = http
@@ -67,8 +67,8 @@ class ObjectUpload:
                 self._incoming.open_draft(address, self._source, self._stopping) as (note, path),
             ):
                 if not self._is_stored():
-                    self._send(note)
-                self._tell(self._size)
+                    self._send_file(note)
+                self._report_progress(self._size)
                 path.unlink()
             return self._blob
 
@@ -77,7 +77,7 @@ class ObjectUpload:
         checksum = 0
         with translate_read_errors():
             while chunk := self._file.read(_CHUNK_BYTES):
-                self._check()
+                self._check_stopping()
                 checksum = _extend_checksum(checksum, chunk)
         return base64.b64encode(checksum.to_bytes(4, "big")).decode()
 
@@ -90,16 +90,16 @@ class ObjectUpload:
             return False
         return bool(self._blob.size == self._size and self._blob.crc32c == self._checksum)
 
-    def _send(self, note: int) -> None:
-        session = self._read_note(note)
+    def _send_file(self, note: int) -> None:
+        session = self._read_session_note(note)
         if session is not None and self._send_rest(session, self._ask_position(session)):
             return
         for _ in range(_ATTEMPTS):
-            if self._send_rest(self._begin(note), 0):
+            if self._send_rest(self._begin_session(note), 0):
                 return
         raise StorageUnavailable("The bucket does not keep what it is sent")
 
-    def _read_note(self, note: int) -> str | None:
+    def _read_session_note(self, note: int) -> str | None:
         """Return the session that a process before this one began for the same bytes."""
         try:
             noted = json.loads(os.pread(note, 65536, 0))
@@ -108,7 +108,7 @@ class ObjectUpload:
         same = isinstance(noted, dict) and (noted.get("size"), noted.get("crc32c")) == (self._size, self._checksum)
         return str(noted["session"]) if same else None
 
-    def _begin(self, note: int) -> str:
+    def _begin_session(self, note: int) -> str:
         kind = media_type_of(self._blob.name)
         self._blob.content_type = kind
         try:
@@ -132,14 +132,14 @@ class ObjectUpload:
         if self._size == 0:
             position = self._ask_position(session)
         while position is not None and position < self._size:
-            self._tell(position)
-            self._check()
+            self._report_progress(position)
+            self._check_stopping()
             before, position = position, self._send_chunk(session, position)
             if position == before:
                 return False
-        return position is not None and self._is_whole()
+        return position is not None and self._is_uploaded_whole()
 
-    def _is_whole(self) -> bool:
+    def _is_uploaded_whole(self) -> bool:
         """Compare what the bucket has made of the bytes, and take it away where they are others."""
         if self._made.get("crc32c") == self._checksum:
             self._blob = self._make_blob()
@@ -170,20 +170,20 @@ class ObjectUpload:
             headers = {"Content-Range": f"bytes {position}-{stop - 1}/{self._size}"}
             if stop == self._size:
                 headers["X-Goog-Hash"] = f"crc32c={self._checksum}"
-            return self._request(session, headers, data)
+            return self._send_request(session, headers, data)
 
         with translate_storage_errors(self._blob.bucket.name):
-            result: int | None = retry_requests(CHUNK_RETRY_SECONDS)(send, self._check)()
+            result: int | None = retry_requests(CHUNK_RETRY_SECONDS)(send, self._check_stopping)()
         return result
 
     def _ask_position(self, session: str) -> int | None:
         """Return how many bytes the bucket has got, None where the session is no more."""
         with translate_storage_errors(self._blob.bucket.name):
-            ask = retry_requests()(self._request, self._check)
+            ask = retry_requests()(self._send_request, self._check_stopping)
             result: int | None = ask(session, {"Content-Range": f"bytes */{self._size}"}, b"")
         return result
 
-    def _request(self, session: str, headers: dict[str, str], data: bytes) -> int | None:
+    def _send_request(self, session: str, headers: dict[str, str], data: bytes) -> int | None:
         from google.api_core.exceptions import from_http_response
 
         response = self._http.put(session, data=data, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False)
@@ -196,12 +196,12 @@ class ObjectUpload:
             return None
         raise from_http_response(response)  # type: ignore[no-untyped-call]  # the library's types are not whole
 
-    def _tell(self, position: int) -> None:
+    def _report_progress(self, position: int) -> None:
         if position > self._told:
             self._progress(position - self._told)
             self._told = position
 
-    def _check(self, _: Exception | None = None) -> None:
+    def _check_stopping(self, _: Exception | None = None) -> None:
         if self._stopping.is_set():
             raise StorageUnavailable("The server is stopping")
 
