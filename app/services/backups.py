@@ -167,12 +167,10 @@ def _programs(name: str) -> Iterator[_ClientProgram]:
 
 
 def conninfo_without_password(parameters: Mapping[str, str]) -> str:
-    """Return a conninfo that may appear in the process list."""
     return make_conninfo(**{name: value for name, value in parameters.items() if name != "password"})
 
 
 def client_environment(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a client program, with the password."""
     password = {"PGPASSWORD": parameters["password"]} if "password" in parameters else {}
     return {**os.environ, "LC_ALL": "C", "PGAPPNAME": "videomoments-backup", **password}
 

@@ -1,4 +1,4 @@
-"""Whether the servers behind the API answer, found out without ever waiting long."""
+"""Health checks of PostgreSQL and Redis, with a bounded waiting time."""
 
 import asyncio
 import contextlib
@@ -24,23 +24,23 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# An answer is promised within 2 s.
+# Health answers within 2 s.
 _CHECK_TIMEOUT = 1.5
-# How long to wait for a connection of a busy pool before asking over one of its own.
+# How long to wait for a pooled connection before opening a separate one.
 _POOL_TIMEOUT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult(Generic[T]):
-    """What a check has found."""
+    """The result of a successful check."""
 
     found: T
 
 
 class SharedCheck(Generic[T]):
-    """Runs one check at a time, shared by all who ask, and does not wait for one that hangs.
+    """Runs one check at a time for all callers, and does not wait for a hanging one.
 
-    psycopg answers a cancellation only when its server does: a check that takes too long is left alone.
+    psycopg answers a cancellation only when its server does, so a slow check is abandoned instead.
     """
 
     def __init__(self, check: Callable[[], Awaitable[T]]) -> None:
@@ -48,24 +48,24 @@ class SharedCheck(Generic[T]):
         self._running: asyncio.Task[CheckResult[T] | None] | None = None
 
     async def run(self) -> CheckResult[T] | None:
-        """Return what the check has found, or None where it failed or takes too long."""
+        """Return the result of the check, or None if it failed or takes too long."""
         running = self._running
         if running is None or running.done():
             running = self._running = asyncio.create_task(self._run())
         done, _ = await asyncio.wait({running}, timeout=_CHECK_TIMEOUT)
-        return running.result() if done else None  # another caller may have replaced `self._running` meanwhile
+        return running.result() if done else None  # `self._running` may have been replaced
 
     async def _run(self) -> CheckResult[T] | None:
         try:
             return CheckResult(await self._check())
-        except Exception as error:  # whatever it is, the server behind does not answer as it should
+        except Exception as error:  # any error means that the server is unhealthy
             _log.debug("A health check failed: %s", error)
             return None
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether requests can be served, and the reason where they cannot."""
+    """Whether requests can be served; the reason if not."""
 
     reason: str
 
@@ -75,7 +75,7 @@ class Readiness:
 
 
 class Health:
-    """The state of one running application."""
+    """The health of one running application."""
 
     def __init__(self, settings: Settings) -> None:
         self.is_stopping = False
@@ -84,13 +84,13 @@ class Health:
         self._redis = SharedCheck(_check_redis)
 
     async def check(self) -> tuple[bool, bool]:
-        """Return whether Redis and the database answer, and let this server use at least a part of them."""
+        """Return whether Redis and the database answer and grant this server at least some of its rights."""
         redis, checked = await asyncio.gather(self._redis.run(), self._database.run())
         condition = checked.found if checked else None
         return redis is not None, isinstance(condition, DatabaseCondition) and condition.has_rights
 
     async def check_readiness(self) -> Readiness:
-        """Ready means: not stopping, and a database that answers, takes changes and is at this code's revision."""
+        """Ready: the database is available, writable and at this code's revision, and the server is not stopping."""
         if self.is_stopping:
             return Readiness("The server is shutting down")
         checked = await self._database.run()
@@ -104,7 +104,7 @@ class Health:
     async def _check_database(self) -> DatabaseCondition | DatabaseUnavailable:
         try:
             return await self._read_condition()
-        except DatabaseUnavailable as refusal:  # which has a reason that a user may read
+        except DatabaseUnavailable as refusal:  # its message may be shown to users
             return refusal
 
     async def _read_condition(self) -> DatabaseCondition:
@@ -113,9 +113,9 @@ class Health:
                 condition = await read_database_condition(conn)
                 if not condition.is_read_only:
                     return condition
-                conn.is_unusable = True  # a new one may reach a server that takes changes
-        # A busy pool is not the fault of the database, nor are old connections to a former primary. After an outage the
-        # pool may be about to try again.
+                conn.is_unusable = True  # a new connection may reach a writable server
+        # Neither a busy pool nor old connections to a former primary mean that the database is down, and after an
+        # outage the pool may be waiting for its next attempt.
         try:
             async with connect(self._settings) as conn:
                 return await read_database_condition(conn)
@@ -137,7 +137,6 @@ async def _check_redis() -> None:
 
 
 def _find_unready_reason(condition: DatabaseCondition) -> str:
-    """Return what keeps requests from being served, in one sentence, or nothing."""
     if condition.missing_rights:
         return condition.missing_rights
     return _compare_with_code(condition.revision) or (READ_ONLY if condition.is_read_only else "")

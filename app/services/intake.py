@@ -180,7 +180,6 @@ def _read_video(video: bytes) -> str:
 
 
 def _identify_run(entry_id: str, requested_id: str, video: str) -> str:
-    """Return the identifier that the entry gives, or else one derived from the entry's id."""
     prefix = f"pipeline:{video}:"
     number = requested_id.removeprefix(prefix)
     if requested_id.startswith(prefix) and _MILLISECONDS.fullmatch(number):

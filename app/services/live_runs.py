@@ -251,7 +251,6 @@ async def _prepare_redis(redis: Redis) -> None:
 
 
 async def create_request_group(redis: Redis) -> None:
-    """Create the request stream and its consumer group unless they exist."""
     try:
         await redis.xgroup_create(REQUEST_STREAM, REQUEST_GROUP, id="0", mkstream=True)
     except ResponseError as error:

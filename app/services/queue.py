@@ -1,7 +1,7 @@
 """The message queue between the server and the workers: taskiq's broker on Redis Streams.
 
-A message says that a run waits at a stage. It may be lost, doubled or late: the stages that wait are rows in
-PostgreSQL, a worker claims them there, and looks there for those of which no message arrives.
+A message says that a run waits at a stage. It may be lost, duplicated or late: waiting stages are rows in PostgreSQL,
+where workers claim them, and which they poll for stages without a message.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ CONSUMER_GROUP = "videomoments"
 _log = logging.getLogger(__name__)
 
 _SEND_SECONDS = 1.0
-_BLOCK_MS = 2000  # less than the seconds after which a server counts as away
+_BLOCK_MS = 2000  # less than the timeout of a Redis command
 _CONNECTIONS, _POOL_SECONDS = 20, 2.0
-# A message that is trimmed is no loss: it is sent again for a stage that still waits.
+# Trimmed messages are no loss: a stage that still waits is notified again.
 _LONGEST_STREAM = 10_000
 
 
 def make_broker(
     settings: Settings, kinds: Sequence[WorkKind] = tuple(WorkKind), consumer: str | None = None
 ) -> RedisStreamBroker:
-    """Return a broker that sends to every stream and receives from those of `kinds`, of which there is at least one.
+    """Return a broker that sends to every stream and receives from the streams of `kinds` (at least one).
 
-    It reads one message at a time, so that none waits in a worker that has no capacity for it.
+    It reads one message at a time, so that none waits in a worker without capacity.
     """
     first, *others = (kind.stream for kind in kinds)
     broker = RedisStreamBroker(
@@ -57,7 +57,7 @@ def make_broker(
 
 
 class StageNotifier:
-    """Sends the messages of a process."""
+    """Sends the queue messages of a process."""
 
     def __init__(self, settings: Settings) -> None:
         self._broker = make_broker(settings)
@@ -66,9 +66,9 @@ class StageNotifier:
         }
 
     async def notify(self, identifier: str, stage: Stage) -> bool:
-        """Tell one of the workers that serve a stage that a run waits at it. False where Redis is away.
+        """Notify a worker that a run waits at a stage; return False if Redis is unavailable.
 
-        It never fails, and takes a second at most.
+        Never raises, and takes at most a second.
         """
         try:
             with send_span_ended():
@@ -81,7 +81,7 @@ class StageNotifier:
         return True
 
     async def list_unread(self) -> set[WorkKind]:
-        """Return the kinds of work of which messages have not been delivered yet; none where Redis is away."""
+        """Return the kinds of work with undelivered messages; none while Redis is unavailable."""
         unread: set[WorkKind] = set()
         try:
             async with asyncio.timeout(_SEND_SECONDS), Redis(connection_pool=self._broker.connection_pool) as redis:
@@ -89,7 +89,7 @@ class StageNotifier:
                     if await _has_unread(redis, kind.stream):
                         unread.add(kind)
         except (RedisError, OSError) as error:
-            _log.debug("The streams of the queue are not known: %s", error)
+            _log.debug("Cannot read the streams of the queue: %s", error)
         return unread
 
     async def aclose(self) -> None:

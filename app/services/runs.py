@@ -88,7 +88,6 @@ def has_ended(run: RunSummary) -> bool:
 
 
 def run_duration(run: RunSummary) -> float | None:
-    """Return the duration of a completed run in seconds."""
     if run_status(run) != "completed":
         return None
     if run.duration_seconds is None and run.completed_at is not None:
@@ -125,7 +124,6 @@ def answered_by(run: RunSummary) -> dict[str, str]:
 
 
 def run_stages(run: RunSummary) -> dict[Stage, StageRecord]:
-    """Return the known records of the run's stages, in pipeline order."""
     if run.details is None:
         return _infer_stages(run)
     records = run.details.stages
@@ -319,7 +317,6 @@ class RunRetries:
 
 
 def _finished_stages(ended: EndedRun) -> list[Stage]:
-    """Return the stages before the one where the run ended; none if it completed its last stage."""
     finished: list[Stage] = []
     for stage in list_stages(ended.type):
         record = ended.stages.get(stage)

@@ -127,7 +127,6 @@ def _read_short(parts: SplitResult) -> str | None:
 
 
 def _read_vimeo(parts: SplitResult) -> str | None:
-    """Return the number, with the key that an unlisted video needs."""
     match = _VIMEO_PATH.fullmatch(parts.path)
     if match is None:
         return None
