@@ -113,7 +113,7 @@ def _parse_items(items: Any, name: str, duration: float, *, may_lack_times: bool
     _check_monotonic_times([start for _, start, _ in timed if start is not None])
     for text, start, end in sorted(_fill_missing_times(read), key=lambda each: each[1]):
         if text:
-            yield (text, *_clamp_times(start, end, duration))
+            yield (text, *_clamp_to_audio(start, end, duration))
 
 
 def _parse_item(item: Any, name: str) -> tuple[str, float | None, float | None]:
@@ -145,7 +145,7 @@ def _fill_missing_times(items: Sequence[tuple[str, float | None, float | None]])
     yield from ((untimed, before, before) for untimed in waiting)
 
 
-def _clamp_times(start: float, end: float, duration: float) -> tuple[float, float]:
+def _clamp_to_audio(start: float, end: float, duration: float) -> tuple[float, float]:
     if start < -_TOLERANCE_SECONDS or start > duration + _TOLERANCE_SECONDS:
         raise UnusableTranscript(f"it has words at {start:.2f} seconds, and the audio takes {duration:.2f}")
     start = min(max(start, 0.0), duration)

@@ -89,7 +89,7 @@ def _decode_samples(
     audio = ContinuousAudio("mono", WAV_SAMPLE_RATE, timeline.origin, timeline.end)
     for frame in decode_frames(container, file, timeline, stream):
         if isinstance(frame, AudioFrame):
-            yield from audio.add(frame)
+            yield from audio.add_frame(frame)
         if duration:
             progress(min(audio.samples / WAV_SAMPLE_RATE / duration, 1.0))
     yield from audio.finish()
@@ -104,11 +104,11 @@ def _check_read_limits(chunks: Iterator[bytes], file: BoundedFile) -> Iterator[b
 
 def _check_audio_length(chunks: Iterator[bytes], size: int, max_hours: float) -> Iterator[bytes]:
     """Raise `StageFailed` for implausibly long audio: gaps between time stamps are filled with silence."""
-    given = 0
+    sample_count = 0
     for chunk in chunks:
-        given += len(chunk) // 2
-        check_max_hours(given / WAV_SAMPLE_RATE, max_hours)
-        check_plausible_duration(given / WAV_SAMPLE_RATE, size)
+        sample_count += len(chunk) // 2
+        check_max_hours(sample_count / WAV_SAMPLE_RATE, max_hours)
+        check_plausible_duration(sample_count / WAV_SAMPLE_RATE, size)
         yield chunk
 
 
@@ -152,7 +152,7 @@ class ContinuousAudio:
         self._samples_to_drop = 0  # from the start of the resampler's output
         self.samples = 0  # yielded so far
 
-    def add(self, frame: AudioFrame) -> Iterator[bytes]:
+    def add_frame(self, frame: AudioFrame) -> Iterator[bytes]:
         """Resample a frame and yield the samples that are ready, at most a second at a time."""
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
         time = self._frame_time(frame)
@@ -203,7 +203,7 @@ class ContinuousAudio:
             if resampled.samples > dropped:
                 self.samples += resampled.samples - dropped
                 if self._mixer:
-                    yield from self._mixer.add(resampled.to_ndarray()[:, dropped:].astype(np.int16, copy=False))
+                    yield from self._mixer.add_samples(resampled.to_ndarray()[:, dropped:].astype(np.int16, copy=False))
                 else:
                     yield bytes(resampled.planes[0])[dropped * self._width : resampled.samples * self._width]
 
@@ -242,7 +242,7 @@ class MonoDownmixer:
         self._parts: list[_Samples] = []
         self._held = 0
 
-    def add(self, samples: _Samples) -> Iterator[bytes]:
+    def add_samples(self, samples: _Samples) -> Iterator[bytes]:
         """Yield the mixed samples that are ready. `samples` has the shape (channels, samples)."""
         self._parts.append(samples)
         self._held += samples.shape[1]
@@ -281,10 +281,10 @@ class MonoDownmixer:
             return
         shared = (centred @ centred[loudest]) / centred.shape[1]
         correlation = shared / np.maximum(np.sqrt(power * power[loudest]), 1e-9)
-        heard = power >= _QUIET_POWER
+        audible = power >= _QUIET_POWER
         sign = self._signs[loudest]
-        self._signs[heard & (correlation < _INVERTED)] = -sign
-        self._signs[heard & (correlation > _IN_PHASE)] = sign
+        self._signs[audible & (correlation < _INVERTED)] = -sign
+        self._signs[audible & (correlation > _IN_PHASE)] = sign
 
 
 def _channel_names(layout: AudioLayout) -> list[str]:

@@ -114,22 +114,22 @@ def cut_audio_clip(file: BoundedFile, start: float, end: float, target: Path) ->
         layout = "mono" if stream.codec_context.channels == 1 else "stereo"
         encoded = clip.add_stream(AUDIO_CODEC, rate=AUDIO_SAMPLE_RATE, layout=layout, bit_rate=AUDIO_BIT_RATE)
         audio = ContinuousAudio(layout, AUDIO_SAMPLE_RATE, first, None)
-        wanted = round((end - start) * AUDIO_SAMPLE_RATE)
-        chunks = _fill_audio_clip(_decode_audio_from(source, file, stream, timeline, first), audio, wanted)
-        for frame in make_audio_frames(chunks, layout, wanted):
+        sample_count = round((end - start) * AUDIO_SAMPLE_RATE)
+        chunks = _fill_audio_clip(_decode_audio_from(source, file, stream, timeline, first), audio, sample_count)
+        for frame in make_audio_frames(chunks, layout, sample_count):
             file.check_limits()
             clip.mux(encoded.encode(frame))
         clip.mux(encoded.encode(None))
     file.check_limits()
 
 
-def _fill_audio_clip(frames: Iterator[AudioFrame], audio: ContinuousAudio, wanted: int) -> Iterator[bytes]:
+def _fill_audio_clip(frames: Iterator[AudioFrame], audio: ContinuousAudio, sample_count: int) -> Iterator[bytes]:
     for frame in frames:
-        yield from audio.add(frame)
-        if audio.samples >= wanted:
+        yield from audio.add_frame(frame)
+        if audio.samples >= sample_count:
             return
     yield from audio.finish()
-    yield from audio.add_silence(wanted - audio.samples)
+    yield from audio.add_silence(sample_count - audio.samples)
 
 
 def _decode_audio_from(
@@ -149,17 +149,17 @@ def _decode_audio_from(
             yield from (frame for frame in decode_packet(packet) if isinstance(frame, AudioFrame))
 
 
-def make_audio_frames(chunks: Iterator[bytes], layout: str, wanted: int, first: int = 0) -> Iterator[AudioFrame]:
-    """Yield audio frames of interleaved 16-bit `chunks`, from sample `first` to sample `wanted` of a clip."""
-    width, given = _BYTES_PER_SAMPLE * (2 if layout == "stereo" else 1), first
+def make_audio_frames(chunks: Iterator[bytes], layout: str, sample_count: int, first: int = 0) -> Iterator[AudioFrame]:
+    """Yield audio frames of interleaved 16-bit `chunks`, from sample `first` to sample `sample_count` of a clip."""
+    width, yielded = _BYTES_PER_SAMPLE * (2 if layout == "stereo" else 1), first
     for chunk in chunks:
-        samples = min(len(chunk) // width, wanted - given)
-        if given >= wanted:  # what follows may be endless silence
+        samples = min(len(chunk) // width, sample_count - yielded)
+        if yielded >= sample_count:  # what follows may be endless silence
             return
         if samples > 0:
             frame = AudioFrame("s16", layout, samples)
             plane = frame.planes[0]
             plane.update(chunk[: samples * width].ljust(plane.buffer_size, b"\0"))
-            frame.pts, frame.sample_rate, frame.time_base = given, AUDIO_SAMPLE_RATE, Fraction(1, AUDIO_SAMPLE_RATE)
-            given += samples
+            frame.pts, frame.sample_rate, frame.time_base = yielded, AUDIO_SAMPLE_RATE, Fraction(1, AUDIO_SAMPLE_RATE)
+            yielded += samples
             yield frame

@@ -205,7 +205,7 @@ def _encode_clip_packets(
     for frame in decode_frames(
         source, file, plan.timeline, *(each for each in streams if isinstance(each, AudioStream | VideoStream))
     ):
-        held.extend(audio.add(frame) if isinstance(frame, AudioFrame) else video.add(frame))
+        held.extend(audio.encode_frame(frame) if isinstance(frame, AudioFrame) else video.encode_frame(frame))
         if video.has_started:  # the header of the clip needs the frame size
             yield from held
             held.clear()
@@ -240,14 +240,14 @@ class _VideoTrackEncoder:
     def is_complete(self) -> bool:
         return self._frames == self._plan.frame_count
 
-    def add(self, frame: VideoFrame) -> Iterator[_EncodedPacket]:
+    def encode_frame(self, frame: VideoFrame) -> Iterator[_EncodedPacket]:
         if self.is_complete or frame.pts is None:
             return
         if self._graph is None:
             self._graph = self._make_graph()
         form = self._plan.frame_format
         same = frame.reformat(form.width, form.height, form.pixel_format)
-        same.colorspace, same.color_range = _buffer_colour_options(form)
+        same.colorspace, same.color_range = _source_colours(form)
         self._graph.vpush(same)
         yield from self._drain_graph(self._graph)
 
@@ -261,7 +261,7 @@ class _VideoTrackEncoder:
 
     def _make_graph(self) -> Graph:
         graph, form = Graph(), self._plan.frame_format
-        colorspace, color_range = _buffer_colour_options(form)
+        colorspace, color_range = _source_colours(form)
         source = graph.add(
             "buffer",
             video_size=f"{form.width}x{form.height}",
@@ -293,7 +293,7 @@ class _VideoTrackEncoder:
         context.colorspace, context.color_primaries, context.color_trc, context.color_range = tags
 
 
-def _buffer_colour_options(form: FrameFormat) -> tuple[int, int]:
+def _source_colours(form: FrameFormat) -> tuple[int, int]:
     return form.colours.matrix or 0, ColorRange.JPEG if form.colours.is_full_range else ColorRange.MPEG
 
 
@@ -301,7 +301,7 @@ class _AudioTrackEncoder:
     """Encodes the audio of a clip; does nothing if the video has none."""
 
     def __init__(self, clip: OutputContainer, plan: ClipPlan) -> None:
-        self._wanted = plan.sample_count if plan.audio_layout else 0
+        self._sample_count = plan.sample_count if plan.audio_layout else 0
         self._encoded = 0
         if plan.audio_layout:
             self._layout = plan.audio_layout
@@ -312,24 +312,24 @@ class _AudioTrackEncoder:
 
     @property
     def is_complete(self) -> bool:
-        return self._encoded == self._wanted
+        return self._encoded == self._sample_count
 
-    def add(self, frame: AudioFrame) -> Iterator[_EncodedPacket]:
+    def encode_frame(self, frame: AudioFrame) -> Iterator[_EncodedPacket]:
         if not self.is_complete:
-            yield from self._encode(self._audio.add(frame))
+            yield from self._encode_chunks(self._audio.add_frame(frame))
 
     def finish(self) -> Iterator[_EncodedPacket]:
-        if self._wanted:
-            yield from self._encode(self._audio.finish())
-            yield from self._encode(self._audio.add_silence(self._wanted - self._encoded))
+        if self._sample_count:
+            yield from self._encode_chunks(self._audio.finish())
+            yield from self._encode_chunks(self._audio.add_silence(self._sample_count - self._encoded))
             yield from self._stream.encode(None)
 
-    def _encode(self, chunks: Iterator[bytes]) -> Iterator[_EncodedPacket]:
+    def _encode_chunks(self, chunks: Iterator[bytes]) -> Iterator[_EncodedPacket]:
         for chunk in chunks:
             if self.is_complete:
                 return
             width = 4 if self._layout == "stereo" else 2
-            samples = min(len(chunk) // width, self._wanted - self._encoded)
+            samples = min(len(chunk) // width, self._sample_count - self._encoded)
             frame = AudioFrame("s16", self._layout, samples)
             plane = frame.planes[0]
             plane.update(chunk[: samples * width].ljust(plane.buffer_size, b"\0"))

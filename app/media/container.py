@@ -146,9 +146,9 @@ def choose_playable_streams(container: InputContainer) -> list[PlayableStream]:
 
 def discard_other_streams(container: InputContainer, *streams: PlayableStream) -> None:
     """Make the demuxer skip all other streams, which saves reading them from a bucket."""
-    wanted = {stream.index for stream in streams}
+    kept = {stream.index for stream in streams}
     for stream in container.streams:
-        stream.discard = Discard.default if stream.index in wanted else Discard.all
+        stream.discard = Discard.default if stream.index in kept else Discard.all
 
 
 def read_packets(

@@ -216,7 +216,7 @@ def _remux_streams(file: BoundedFile, copy: PlayableCopyPlan, target: Path) -> N
         discard_other_streams(source, *streams)
         for packet in source.demux(*streams):
             file.check_limits()
-            tracks[packet.stream.index].add(packet)
+            tracks[packet.stream.index].add_packet(packet)
         for track in tracks.values():
             track.finish()
     file.check_limits()
@@ -231,7 +231,7 @@ class _RemuxedTrack:
         self._origin = origin
         self._held: list[Packet[Stream]] = []  # first packets without a decoding time, which later ones imply
 
-    def add(self, packet: "Packet[Stream]") -> None:
+    def add_packet(self, packet: "Packet[Stream]") -> None:
         if not packet.size:
             return
         if packet.pts is None or packet.time_base is None:
@@ -264,19 +264,19 @@ class _TranscodedAudioTrack:
             AUDIO_CODEC, rate=AUDIO_SAMPLE_RATE, layout=self._layout, bit_rate=AUDIO_BIT_RATE
         )
         self._audio = ContinuousAudio(self._layout, AUDIO_SAMPLE_RATE, origin, None)
-        self._wanted = round(seconds * AUDIO_SAMPLE_RATE)
-        self._given = 0
+        self._sample_count = round(seconds * AUDIO_SAMPLE_RATE)
+        self._yielded = 0
 
-    def add(self, packet: "Packet[Stream]") -> None:
+    def add_packet(self, packet: "Packet[Stream]") -> None:
         for frame in decode_packet(packet):
             if isinstance(frame, AudioFrame):
-                self._encode(self._audio.add(frame))
+                self._encode_chunks(self._audio.add_frame(frame))
 
     def finish(self) -> None:
-        self._encode(self._audio.finish())
+        self._encode_chunks(self._audio.finish())
         self._output.mux(self._encoder.encode(None))
 
-    def _encode(self, chunks: Iterator[bytes]) -> None:
-        for frame in make_audio_frames(chunks, self._layout, self._wanted, self._given):
-            self._given += frame.samples
+    def _encode_chunks(self, chunks: Iterator[bytes]) -> None:
+        for frame in make_audio_frames(chunks, self._layout, self._sample_count, self._yielded):
+            self._yielded += frame.samples
             self._output.mux(self._encoder.encode(frame))

@@ -230,7 +230,7 @@ class _PacketTotals:
     end: int = 0
     untimed: int = 0
 
-    def add(self, packet: "Packet[AudioStream]") -> None:
+    def add_packet(self, packet: "Packet[AudioStream]") -> None:
         if packet.pts is not None:
             self.end = max(self.end, packet.pts + (packet.duration or 0))
         elif packet.size:
@@ -246,21 +246,21 @@ def _probe_audio_stream(container: InputContainer, file: BoundedFile) -> tuple[A
     if stream is None:
         return None
     discard_other_streams(container, stream)
-    packets, measured = container.demux(stream), _PacketTotals()
+    packets, totals = container.demux(stream), _PacketTotals()
     for _, packet in zip(range(_MAX_AUDIO_PACKETS), packets, strict=False):
-        measured.add(packet)
+        totals.add_packet(packet)
         if _can_decode_packet(packet):
             break
     else:
         return None
     if container.format.name not in _UNINDEXED_FORMATS:
         return stream, None
-    said = container.duration / av.time_base if container.duration else None
+    declared = container.duration / av.time_base if container.duration else None
     for packet in packets:
         if file.has_ended:
             break
-        measured.add(packet)
-    return stream, said if file.is_limit_reached else _measured_duration(measured, container, stream) or said
+        totals.add_packet(packet)
+    return stream, declared if file.is_limit_reached else _measured_duration(totals, container, stream) or declared
 
 
 def _can_decode_packet(packet: "Packet[AudioStream]") -> bool:
@@ -270,8 +270,8 @@ def _can_decode_packet(packet: "Packet[AudioStream]") -> bool:
         return False
 
 
-def _measured_duration(measured: _PacketTotals, container: InputContainer, stream: AudioStream) -> float:
-    if measured.end and stream.time_base:
-        return float(measured.end * stream.time_base) - (container.start_time or 0) / av.time_base
+def _measured_duration(totals: _PacketTotals, container: InputContainer, stream: AudioStream) -> float:
+    if totals.end and stream.time_base:
+        return float(totals.end * stream.time_base) - (container.start_time or 0) / av.time_base
     context = stream.codec_context  # has decoded a frame, so the frame size is known
-    return measured.untimed * context.frame_size / context.sample_rate if context.sample_rate else 0.0
+    return totals.untimed * context.frame_size / context.sample_rate if context.sample_rate else 0.0

@@ -43,7 +43,7 @@ class _DecompressionBudget:
     def __init__(self) -> None:
         self._left = _UNPACKED_BYTES
 
-    def take(self, size: int) -> None:
+    def spend(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
             raise _IndexTooLarge
@@ -123,7 +123,9 @@ def _walk_nested_boxes(kind: bytes, content: memoryview, budget: _DecompressionB
     if kind in _CONTAINERS:
         yield from _walk_boxes(content, budget, depth + 1)
     elif kind == b"meta":  # with or without a version field
-        first = next((place for place in range(0, len(content), 4) if bytes(content[place : place + 4]) == b"hdlr"), 4)
+        first = next(
+            (offset for offset in range(0, len(content), 4) if bytes(content[offset : offset + 4]) == b"hdlr"), 4
+        )
         yield from _walk_boxes(content[max(first - 4, 0) :], budget, depth + 1)
     elif kind not in _LEAVES:
         for found in _ANY_TABLE.finditer(content):
@@ -134,20 +136,20 @@ def _walk_nested_boxes(kind: bytes, content: memoryview, budget: _DecompressionB
 
 
 def _decompress_header(data: memoryview, budget: _DecompressionBudget) -> bytes:
-    unpacker, pieces = zlib.decompressobj(), [b""]
-    budget.take(_UNPACKED_AT_ONCE)
+    unpacker, parts = zlib.decompressobj(), [b""]
+    budget.spend(_UNPACKED_AT_ONCE)
     try:
         for start in range(0, len(data), _PACKED_AT_ONCE):
             rest: bytes | memoryview = data[start : start + _PACKED_AT_ONCE]
-            while not unpacker.eof and (rest or len(pieces[-1]) == _UNPACKED_AT_ONCE):
-                pieces.append(unpacker.decompress(rest, _UNPACKED_AT_ONCE))
-                budget.take(len(pieces[-1]))
+            while not unpacker.eof and (rest or len(parts[-1]) == _UNPACKED_AT_ONCE):
+                parts.append(unpacker.decompress(rest, _UNPACKED_AT_ONCE))
+                budget.spend(len(parts[-1]))
                 rest = unpacker.unconsumed_tail
             if unpacker.eof:
                 break
     except zlib.error:
         return b""
-    return b"".join(pieces)
+    return b"".join(parts)
 
 
 def _count_entries(boxes: Sequence[_Box], size: int) -> Iterator[int]:
@@ -188,5 +190,5 @@ def _count_fragment_run(run: memoryview) -> int:
     return samples if samples * width > len(run) or not width else 0
 
 
-def _read_uint32(data: memoryview, place: int) -> int:
-    return int.from_bytes(data[place : place + 4], "big")
+def _read_uint32(data: memoryview, offset: int) -> int:
+    return int.from_bytes(data[offset : offset + 4], "big")

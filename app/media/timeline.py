@@ -95,10 +95,10 @@ class Timeline:
         for packet in packets:
             if self.restarts:
                 position = positions[packet.stream.index] = _packet_position(packet, positions)
-                _shift_packet(packet, self._shift_at(position))
+                _shift_packet(packet, self._clock_shift_at(position))
             yield packet
 
-    def _shift_at(self, position: int) -> float:
+    def _clock_shift_at(self, position: int) -> float:
         return next((each.shift for each in reversed(self.restarts) if each.position <= position), 0.0)
 
 
@@ -133,8 +133,8 @@ def declared_origin(container: InputContainer) -> float:
 
 def declared_duration(container: InputContainer) -> float:
     """Return the duration, in seconds, that the header declares, 0 if none."""
-    said, start = (container.duration or 0) / av.time_base, max(declared_origin(container), 0.0)
-    return said - start if _duration_includes_start(container) and said > start else said
+    duration, start = (container.duration or 0) / av.time_base, max(declared_origin(container), 0.0)
+    return duration - start if _duration_includes_start(container) and duration > start else duration
 
 
 def has_unreliable_seek(container: InputContainer) -> bool:
@@ -156,7 +156,7 @@ def _find_origin(container: InputContainer, file: BoundedFile, streams: Sequence
     packets = read_packets(container, file, streams)
     for _, packet in zip(range(_MAX_ORIGIN_PACKETS), packets, strict=False):
         index, skipped = packet.stream.index, _priming_seconds(packet)
-        # A discarded packet still tells when audio begins if it counts priming samples.
+        # A discarded packet still shows when audio begins if it counts priming samples.
         if packet.pts is not None and left[index] and (skipped or not packet.is_discard):
             left[index] -= 1
             first[index] = min(first.get(index, float("inf")), packet_start(packet) + skipped)
@@ -194,10 +194,10 @@ def _find_ends(
     if not container.duration:
         return None, None
     # Formats that declare one duration for the whole file: FFmpeg repeats it for each stream, wherever it begins.
-    said = [] if _duration_includes_start(container) else [_declared_stream_end(stream) for stream in streams]
-    declared = max((end for end in said if end is not None), default=origin + declared_duration(container))
+    declared_ends = [] if _duration_includes_start(container) else [_declared_stream_end(stream) for stream in streams]
+    declared = max((end for end in declared_ends if end is not None), default=origin + declared_duration(container))
     cut = find_truncation_time(streams, size)
-    if cut is None and "mov" in container.format.name and said and None not in said:
+    if cut is None and "mov" in container.format.name and declared_ends and None not in declared_ends:
         return None, declared
     hint = max(container.start_time or 0, 0) + container.duration if cut is None else round(cut * av.time_base)
     try:
@@ -281,7 +281,7 @@ class _ClockScanner:
         self._key_frames = 0
         self._last: dict[int, tuple[int, float]] = {}  # by stream: its current segment and last decoding time
 
-    def add(self, packet: "Packet[Stream]") -> None:
+    def add_packet(self, packet: "Packet[Stream]") -> None:
         position = self._positions[packet.stream.index] = _packet_position(packet, self._positions)
         stamp = packet.dts if packet.dts is not None else packet.pts
         decoded = float((stamp or 0) * packet.time_base)
@@ -310,7 +310,7 @@ class _ClockScanner:
         self._segments[number + 1].position = position
         return number + 1
 
-    def timeline(self, origin: float) -> Timeline:
+    def build_timeline(self, origin: float) -> Timeline:
         end = self._segments[0].end
         restarts: list[ClockRestart] = []
         key_frames = list(self._segments[0].key_frames)
@@ -356,7 +356,7 @@ def _scan_packets(file: BoundedFile, origin: float) -> Timeline:
         for packet in read_packets(container, file, streams):
             if time.monotonic() > deadline:
                 break
-            scan.add(packet)
+            scan.add_packet(packet)
         else:
-            return Timeline(origin, None) if file.is_limit_reached else scan.timeline(origin)
+            return Timeline(origin, None) if file.is_limit_reached else scan.build_timeline(origin)
         return Timeline(origin, origin + container.duration / av.time_base if container.duration else None)

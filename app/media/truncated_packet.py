@@ -82,8 +82,8 @@ def _ends_inside_ts_packet(file: BinaryIO, size: int) -> bool:
                 tail[last - back] for back in range(0, min(_MIN_SYNC_COUNT * length, last + 1), length)
             } != {_TS_SYNC}:
                 continue
-            begun = tail[last + length : last + length + 1]
-            return left > 0 and begun in (b"", bytes([_TS_SYNC]))
+            next_byte = tail[last + length : last + length + 1]
+            return left > 0 and next_byte in (b"", bytes([_TS_SYNC]))
     return False
 
 

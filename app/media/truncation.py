@@ -140,7 +140,7 @@ def mp3_duration_before_truncation(file: BinaryIO, size: int, seconds: float) ->
 
 
 def _decode_syncsafe(digits: bytes) -> int:
-    return sum(digit << 7 * place for place, digit in enumerate(reversed(digits)))
+    return sum(digit << 7 * index for index, digit in enumerate(reversed(digits)))
 
 
 def has_lost_index(file: BinaryIO, size: int) -> bool:

@@ -252,7 +252,9 @@ def mix(*channels: Signal, layout: str = "stereo", at_once: int = 1000) -> Signa
     samples = np.stack(channels).astype(np.int16)
     mixer = MonoDownmixer(AudioLayout(layout), RATE)
     chunks = [
-        chunk for first in range(0, samples.shape[1], at_once) for chunk in mixer.add(samples[:, first:][:, :at_once])
+        chunk
+        for first in range(0, samples.shape[1], at_once)
+        for chunk in mixer.add_samples(samples[:, first:][:, :at_once])
     ]
     return np.frombuffer(b"".join([*chunks, *mixer.finish()]), "<i2").astype(np.float64)
 

@@ -36,9 +36,9 @@ class ComputationControl:
     def report(self, done: float) -> None:
         """Report the completed share, 0 to 1. Raises `ComputationCancelled`."""
         self.check()
-        self._loop.call_soon_threadsafe(self._report, min(max(done, 0.0), 1.0))
+        self._loop.call_soon_threadsafe(self._notify_progress, min(max(done, 0.0), 1.0))
 
-    def _report(self, done: float) -> None:
+    def _notify_progress(self, done: float) -> None:
         if not self._cancelled.is_set():
             self._progress(done)
 
@@ -56,9 +56,9 @@ class ComputeThread:
 
     async def run(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
         async with self._turns.acquire():
-            return await self._run(function, progress)
+            return await self._run_in_thread(function, progress)
 
-    async def _run(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
+    async def _run_in_thread(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
         control = ComputationControl(progress)
         future = self._executor.submit(function, control)
         call = asyncio.wrap_future(future)
@@ -67,11 +67,11 @@ class ComputeThread:
         except asyncio.CancelledError:
             control.cancel()
             if not future.cancel():
-                await _wait_for_end(call)
+                await _wait_until_done(call)
             raise
 
 
-async def _wait_for_end(call: "asyncio.Future[T]") -> None:
+async def _wait_until_done(call: "asyncio.Future[T]") -> None:
     while not call.done():
         with suppress(asyncio.CancelledError):  # cancelled again while ending
             await asyncio.wait([call])

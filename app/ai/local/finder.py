@@ -75,12 +75,12 @@ class LocalMomentFinder:
         return PromptText(prompt or _REFINE_DEFAULT, _REFINE_DESCRIPTION)
 
     async def find(self, request: FindRequest, progress: ProgressCallback) -> FindResult:
-        return await self._thread.run(lambda control: self._find(request, control), progress)
+        return await self._thread.run(lambda control: self._find_blocking(request, control), progress)
 
     async def refine(self, request: RefineRequest, progress: ProgressCallback) -> RefineResult:
-        return await self._thread.run(lambda control: self._refine(request, control), progress)
+        return await self._thread.run(lambda control: self._refine_blocking(request, control), progress)
 
-    def _find(self, request: FindRequest, control: ComputationControl) -> FindResult:
+    def _find_blocking(self, request: FindRequest, control: ComputationControl) -> FindResult:
         began = time.perf_counter()
         moments = self._find_moments(request, control)
         raw = json.dumps([{"start_time": each.start, "end_time": each.end, "title": each.title} for each in moments])
@@ -127,7 +127,7 @@ class LocalMomentFinder:
             scene_cuts=request.scene_cuts,
         )
 
-    def _refine(self, request: RefineRequest, control: ComputationControl) -> RefineResult:
+    def _refine_blocking(self, request: RefineRequest, control: ComputationControl) -> RefineResult:
         began = time.perf_counter()
         start, end = self._refine_times(request, control)
         raw = json.dumps({"start_time": start, "end_time": end})

@@ -34,8 +34,8 @@ HOOKS = (
 
 _HOOK, _PROMPT, _UNITY, _SPEECH, _ENERGY, _CUTS = 0.5, 1.0, 0.3, 0.3, 0.1, 0.05  # weights
 _OPENING_SENTENCES, _NEAREST_HOOKS = 2, 3
-_LIVELY_DECIBELS = 6.0  # above the talk's loudness, counted as full energy
-_BUSY_CUTS = 0.2  # per second, counted as the most
+_FULL_ENERGY_DECIBELS = 6.0  # above the talk's loudness, counted as full energy
+_MAX_CUTS_PER_SECOND = 0.2  # per second, counted as the most
 _SILENT_DECIBELS = -100.0
 
 
@@ -57,15 +57,15 @@ def rate_moment(part: SentenceSpan, evidence: MomentEvidence) -> float:
     start, end = sentences[0].start, sentences[-1].end
     length = max(end - start, 0.01)
     hooks = np.sort(vectors[:_OPENING_SENTENCES] @ evidence.hooks.T, axis=1)[:, -_NEAREST_HOOKS:].mean(axis=1)
-    asked = (vectors @ evidence.prompt).max() if evidence.prompt is not None else 0.0
+    similarity = (vectors @ evidence.prompt).max() if evidence.prompt is not None else 0.0
     cuts = sum(start < cut < end for cut in evidence.scene_cuts)
     return float(
         _HOOK * hooks.max()
-        + _PROMPT * asked
+        + _PROMPT * similarity
         + _UNITY * np.linalg.norm(vectors.mean(axis=0))
         + _SPEECH * sum(sentence.spoken_seconds for sentence in sentences) / length
-        + _ENERGY * _liveliness(evidence.loudness, start, end)
-        + _CUTS * min(cuts / length / _BUSY_CUTS, 1.0)
+        + _ENERGY * _relative_loudness(evidence.loudness, start, end)
+        + _CUTS * min(cuts / length / _MAX_CUTS_PER_SECOND, 1.0)
     )
 
 
@@ -85,11 +85,11 @@ def measure_loudness(path: Path | None, control: ComputationControl) -> Floats:
     return np.maximum(loudness, _SILENT_DECIBELS)
 
 
-def _liveliness(loudness: Floats, start: float, end: float) -> float:
+def _relative_loudness(loudness: Floats, start: float, end: float) -> float:
     inside = loudness[int(start) : max(int(end), int(start) + 1)]
     if not len(inside):
         return 0.0
-    return float(np.clip((np.median(inside) - np.median(loudness)) / _LIVELY_DECIBELS, -1.0, 1.0))
+    return float(np.clip((np.median(inside) - np.median(loudness)) / _FULL_ENERGY_DECIBELS, -1.0, 1.0))
 
 
 TimeRange = tuple[float, float]
@@ -159,7 +159,7 @@ def pack_moments(sentences: Sequence[SentenceUnit], request: FindRequest, count:
         if layer[-1][1] < 0:
             break
         layers.append(layer)
-    return _trace_selection(candidates, ends, layers)
+    return _trace_back_selection(candidates, ends, layers)
 
 
 def _extend_selection(
@@ -174,7 +174,7 @@ def _extend_selection(
     return best
 
 
-def _trace_selection(
+def _trace_back_selection(
     candidates: Sequence[_PackingCandidate], ends: Sequence[float], layers: Sequence[Sequence[tuple[float, int]]]
 ) -> list[TimeRange]:
     times: list[TimeRange] = []
@@ -190,19 +190,19 @@ def _candidate_times(sentences: Sequence[SentenceUnit], request: FindRequest, co
     duration, shortest = request.duration_seconds, request.min_length
     for sentence in sentences[: _MAX_CANDIDATES // 5]:
         middle = (sentence.start + sentence.end) / 2
-        yield from _fit_shortest(sentence.start, request)
-        yield from _fit_shortest(sentence.end - shortest, request)
-        yield from _fit_shortest(sentence.end, request)
-        yield from _fit_shortest(sentence.start - shortest, request)
-        yield from _fit_shortest(middle - shortest / 2, request)
+        yield from _fit_shortest_moment(sentence.start, request)
+        yield from _fit_shortest_moment(sentence.end - shortest, request)
+        yield from _fit_shortest_moment(sentence.end, request)
+        yield from _fit_shortest_moment(sentence.start - shortest, request)
+        yield from _fit_shortest_moment(middle - shortest / 2, request)
     for number in range(min(int(duration / shortest), _MAX_CANDIDATES)):
-        yield from _fit_shortest(number * shortest, request)
-        yield from _fit_shortest(duration - (number + 1) * shortest, request)
+        yield from _fit_shortest_moment(number * shortest, request)
+        yield from _fit_shortest_moment(duration - (number + 1) * shortest, request)
     for number in range(count):
-        yield from _fit_shortest(number * duration / count, request)
+        yield from _fit_shortest_moment(number * duration / count, request)
 
 
-def _fit_shortest(start: float, request: FindRequest) -> Iterator[TimeRange]:
+def _fit_shortest_moment(start: float, request: FindRequest) -> Iterator[TimeRange]:
     """Yield the shortest moment that starts here, or as near as the video allows."""
     latest = request.duration_seconds - request.min_length
     start = max(min(start, latest), 0.0)

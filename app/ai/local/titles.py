@@ -26,20 +26,20 @@ _CLAUSE = re.compile(r"[^,;:.!?…–—\"“”()\[\]\u3002\uff0c\uff01\uff1f]+
 _ASIDE = re.compile(r"\b(?:you know|i mean|i think|i guess)\b", re.IGNORECASE)
 
 
-def _word_set(text: str) -> frozenset[str]:
+def _to_word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
 # Words at which phrases are split.
-_VERBS = _word_set("am are can could did does had has have is may might must should was were will would")
-_CONJUNCTIONS = _word_set(
+_VERBS = _to_word_set("am are can could did does had has have is may might must should was were will would")
+_CONJUNCTIONS = _to_word_set(
     """after although and because before but if or since so that then though unless until when where whether which while
     who"""
 )
 _BREAKS = _VERBS | _CONJUNCTIONS
-_TIED = _VERBS | _word_set("that which who")  # closely, to the words around them
+_TIED = _VERBS | _to_word_set("that which who")  # closely, to the words around them
 # Words that no title begins with.
-_WEAK_START = (_BREAKS - _word_set("after before when where while")) | _word_set(
+_WEAK_START = (_BREAKS - _to_word_set("after before when where while")) | _to_word_set(
     """actually again ah all alright also anyway as basically be been er even ever exactly gonna gotta hey hmm just kind
     kinda like literally maybe me mean now oh ok okay only perhaps please rather really right simply some something sort
     still stuff sure than them there thing things think too uh um us very wanna well yeah yep yes"""
@@ -48,18 +48,18 @@ _WEAK_START = (_BREAKS - _word_set("after before when where while")) | _word_set
 _WEAK_END = (
     _WEAK_START
     | _BREAKS
-    | _word_set(
+    | _to_word_set(
         """a about an any at being by every for from get gets go goes got her him his how i in into it it's its let more
     most my no not of off on one onto our out over put said says she he such take the their these they this those
     through to under upon we what why with without you your"""
     )
 )
 # Words that refer to something outside of the title.
-_PRONOUNS = _word_set(
+_PRONOUNS = _to_word_set(
     """he he's her hers him his i i'd i'll i'm i've it it's its me my she she's that that's their theirs them these they
     they're this those us we we'll we're we've our there there's here you've"""
 )
-_SMALL = _word_set("a an and as at but by for from if in into nor of on onto or than the to via vs with")
+_SMALL = _to_word_set("a an and as at but by for from if in into nor of on onto or than the to via vs with")
 _KEYWORD_WEIGHT = 0.15  # beside the similarity to the moment
 _CUT, _CUT_TIED = 0.04, 0.12  # of a phrase that is cut from the next word
 
@@ -75,12 +75,12 @@ def make_titles(
     for index, (start, candidates) in enumerate(zip(starts, found, strict=True)):
         check()
         ranked = _rank_titles(candidates, index, encoded, embedder) if candidates else []
-        ranked += _sentence_openings(texts[index])
+        ranked += _iterate_sentence_starts(texts[index])
         titles.append(next((title for title in ranked if title not in titles), time_title(start)))
     return titles
 
 
-def _sentence_openings(sentences: Sequence[str]) -> Iterator[str]:
+def _iterate_sentence_starts(sentences: Sequence[str]) -> Iterator[str]:
     for text in (*sentences, " ".join(sentences)):
         words = _trim_phrase(_WORD.findall(text))[:_MAX_WORDS]
         if len(words) >= _MIN_WORDS:

@@ -55,8 +55,8 @@ def make_sentence_units(
 
 def clean_words(words: Sequence[Word], first: float, last: float) -> list[Word]:
     """Return the words with text and finite times between two times, in order, without overlaps."""
-    told = [word for word in words if word.word.strip() and math.isfinite(word.start) and math.isfinite(word.end)]
-    inside = [word for word in sorted(told, key=lambda word: word.start) if first <= word.start < last]
+    timed = [word for word in words if word.word.strip() and math.isfinite(word.start) and math.isfinite(word.end)]
+    inside = [word for word in sorted(timed, key=lambda word: word.start) if first <= word.start < last]
     starts = [*(word.start for word in inside), last]
     return [
         Word(word.word.strip(), start, min(max(word.end, start), following))
@@ -96,9 +96,6 @@ class TopicLimits:
     min_length: float
     max_length: float
     min_count: int
-
-    def allow(self, start: float, end: float) -> bool:
-        return self.min_length <= end - start <= self.max_length
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.ai.local.compute_thread import ComputationControl, ComputeThread
 from app.ai.local.model_files import WHISPER_BASE, WHISPER_TINY_EN, ModelPackage, model_missing, read_model_files
-from app.ai.local.whisper_decoding import SAMPLE_RATE, Samples, extract_speech, find_quiet, recognize_speech
+from app.ai.local.whisper_decoding import SAMPLE_RATE, Samples, extract_speech, find_quietest_sample, recognize_speech
 from app.ai.protocols import AudioFile, ProgressCallback, TranscriptionResult, Usage, Word
 from app.ai.sentences import join_words, make_caption_segments
 from app.core.errors import StageFailed
@@ -80,7 +80,7 @@ class _WhisperTranscription:
         self.weights: ModelPackage | None = None
         self.language = UNDETERMINED_LANGUAGE
         self.seconds = 0.0  # of computing, without waiting for turns
-        self._chunks = _read_chunks(audio.path)
+        self._chunks = _read_audio_chunks(audio.path)
         self._next_chunk: tuple[float, Samples] | None = None  # read ahead, with its start
         self._words: list[Word] = []
         self._dropped: list[tuple[float, float]] = []
@@ -135,7 +135,7 @@ def _load_model(weights: ModelPackage) -> "WhisperModel":
 def _detect_language(model: "WhisperModel", path: Path, control: ComputationControl) -> str:
     """Return the language of the first 30 seconds of speech, English if there is none."""
     voiced: list[Samples] = []
-    for _, chunk in _read_chunks(path):
+    for _, chunk in _read_audio_chunks(path):
         control.check()
         voiced.append(extract_speech(chunk))
         if sum(map(len, voiced)) >= WHISPER_WINDOW_SECONDS * SAMPLE_RATE:
@@ -154,11 +154,11 @@ def _fix_word_times(words: Iterator[Word], before: Sequence[Word], duration: flo
             yield Word(word.word, round(start, 3), round(last, 3))
 
 
-def _read_chunks(path: Path) -> Generator[tuple[float, Samples]]:
+def _read_audio_chunks(path: Path) -> Generator[tuple[float, Samples]]:
     start, rest = 0, np.empty(0, np.float32)
     for block in _read_wav_blocks(path):
         audio = np.concatenate((rest, block))
-        cut = _find_quiet_cut(audio) if len(audio) >= _CHUNK_SECONDS * SAMPLE_RATE else 0
+        cut = _find_cut_sample(audio) if len(audio) >= _CHUNK_SECONDS * SAMPLE_RATE else 0
         if cut:
             yield start / SAMPLE_RATE, audio[:cut]
         start, rest = start + cut, audio[cut:]
@@ -177,6 +177,6 @@ def _read_wav_blocks(path: Path) -> Iterator[Samples]:
         raise StageFailed("The audio is not a WAV file that can be read") from None
 
 
-def _find_quiet_cut(audio: Samples) -> int:
+def _find_cut_sample(audio: Samples) -> int:
     first = max(len(audio) - _CUT_SECONDS * SAMPLE_RATE, 0)
-    return first + find_quiet(audio[first:])
+    return first + find_quietest_sample(audio[first:])

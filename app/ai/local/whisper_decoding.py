@@ -70,7 +70,7 @@ def recognize_speech(
             part_end = part_start + len(part) / SAMPLE_RATE
             words, is_doubtful = _recognize_part(model, part, language, check)
             found.words.extend(Word(word.word, word.start + part_start, word.end + part_start) for word in words)
-            if not words and (is_doubtful or _overlaps(rejected, part_start, part_end)):
+            if not words and (is_doubtful or _overlaps_any_span(rejected, part_start, part_end)):
                 found.dropped.append((part_start, part_end))
     found.words.sort(key=lambda word: word.start)
     return found
@@ -199,7 +199,7 @@ def _find_uncovered_speech(speech: Sequence[Span], words: Sequence[Word], reject
     gaps: list[Span] = []
     for start, end in speech:
         for gap_start, gap_end in _subtract_spans(start, end, covered):
-            shortest = _MIN_REJECTED_SECONDS if _overlaps(rejected, gap_start, gap_end) else _MIN_GAP_SECONDS
+            shortest = _MIN_REJECTED_SECONDS if _overlaps_any_span(rejected, gap_start, gap_end) else _MIN_GAP_SECONDS
             if gap_end - gap_start >= shortest:
                 gaps.append((gap_start, gap_end))
     return gaps
@@ -215,7 +215,7 @@ def _subtract_spans(start: float, end: float, covered: Iterable[Span]) -> Iterat
     yield start, end
 
 
-def _overlaps(spans: Iterable[Span], start: float, end: float) -> bool:
+def _overlaps_any_span(spans: Iterable[Span], start: float, end: float) -> bool:
     return any(first < end and start < last for first, last in spans)
 
 
@@ -224,13 +224,13 @@ def _split_at_pauses(audio: Samples, start: float, end: float) -> Iterator[tuple
     first, last = round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)
     longest = round(_PART_SECONDS * SAMPLE_RATE)
     while last - first > longest:
-        cut = first + longest // 2 + find_quiet(audio[first + longest // 2 : first + longest])
+        cut = first + longest // 2 + find_quietest_sample(audio[first + longest // 2 : first + longest])
         yield first / SAMPLE_RATE, audio[first:cut]
         first = cut
     yield first / SAMPLE_RATE, audio[first:last]
 
 
-def find_quiet(audio: Samples) -> int:
+def find_quietest_sample(audio: Samples) -> int:
     """Return the index of the sample in the middle of the quietest quarter of a second."""
     frame = SAMPLE_RATE // _FRAMES_PER_SECOND
     loudness = np.abs(audio[: len(audio) // frame * frame]).reshape(-1, frame).mean(axis=1)

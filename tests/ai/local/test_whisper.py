@@ -205,7 +205,7 @@ async def test_a_short_transcription_has_one_turn(tmp_path: Path, monkeypatch: p
 
     async def run(function: Any, progress: Any) -> Any:
         calls.append(function)
-        return await thread._run(function, progress)
+        return await thread._run_in_thread(function, progress)
 
     monkeypatch.setattr(thread, "run", run)
     audio = make_audio(write(tmp_path / "a.wav", speech()[0][: 5 * SAMPLE_RATE]), 5)
