@@ -73,7 +73,7 @@ class RequestedOptions(PipelineOptions):
 
     @model_validator(mode="before")
     @classmethod
-    def _rename(cls, values: Any) -> Any:
+    def _apply_former_names(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
         renamed = {new: values[former] for former, new in _FORMER_NAMES.items() if former in values}
@@ -110,12 +110,15 @@ class RejectedEntry:
     def from_fields(cls, entry_id: str, fields: EntryFields) -> Self:
         first = list(fields.items())[:MOST_KEPT_FIELDS]
         # Mask before cutting: a secret may cross the limit.
-        texts = {_to_text(name[:LONGEST_KEPT_NAME]): _to_text(value[: 2 * LONGEST_KEPT_TEXT]) for name, value in first}
+        texts = {
+            _decode_for_jsonb(name[:LONGEST_KEPT_NAME]): _decode_for_jsonb(value[: 2 * LONGEST_KEPT_TEXT])
+            for name, value in first
+        }
         kept = {name: value[:LONGEST_KEPT_TEXT] for name, value in mask_values(texts).items()}
         is_truncated = len(fields) > len(kept) or any(
             len(name) > LONGEST_KEPT_NAME or len(value) > LONGEST_KEPT_TEXT for name, value in first
         )
-        return cls(entry_id, f"{entry_id} {_digest(fields)}", kept, is_truncated)
+        return cls(entry_id, f"{entry_id} {_digest_fields(fields)}", kept, is_truncated)
 
 
 def read_run_message(fields: EntryFields) -> str | None:
@@ -137,9 +140,9 @@ def read_requested_run(entry_id: str, fields: EntryFields, most_bytes: int) -> R
 
     Raises `InvalidInput`, which describes the problem in one sentence.
     """
-    options = _read_options(fields.get(b"config", b""), most_bytes)
+    options = _parse_options(fields.get(b"config", b""), most_bytes)
     url = options.video_url or None
-    video = _read_video(fields.get(b"video_id", b""))
+    video = _read_video_id(fields.get(b"video_id", b""))
     if url is not None:
         check_video_url(url)
     elif not video:
@@ -150,7 +153,7 @@ def read_requested_run(entry_id: str, fields: EntryFields, most_bytes: int) -> R
     return RequestedRun(identifier, video, replace(options.to_request(), video_url=url), options.force_download)
 
 
-def _read_options(config: bytes, most_bytes: int) -> RequestedOptions:
+def _parse_options(config: bytes, most_bytes: int) -> RequestedOptions:
     if not config:
         raise InvalidInput("config is missing")
     if len(config) > most_bytes:
@@ -170,7 +173,7 @@ def _read_options(config: bytes, most_bytes: int) -> RequestedOptions:
         raise InvalidInput(describe_problem(str(problem["loc"][0]), problem)) from None
 
 
-def _read_video(video: bytes) -> str:
+def _read_video_id(video: bytes) -> str:
     try:
         text = to_nfc(video.decode())
     except UnicodeDecodeError:
@@ -188,11 +191,11 @@ def _identify_run(entry_id: str, requested_id: str, video: str) -> str:
     return new_run_identifier(video, int(f"{milliseconds}{number:0>3}"))
 
 
-def _to_text(data: bytes) -> str:
+def _decode_for_jsonb(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
-def _digest(fields: EntryFields) -> str:
+def _digest_fields(fields: EntryFields) -> str:
     digest = hashlib.sha256()
     for part in (part for field in sorted(fields.items()) for part in field):
         digest.update(b"%d:" % len(part))
@@ -223,9 +226,9 @@ class RequestIntake:
         requested, refusal, reason = None, None, ""
         try:
             requested = read_requested_run(entry_id, fields, self._longest_config)
-            refusal = await self._check(requested)
+            refusal = await self._check_request(requested)
         except Exception as error:
-            reason = _find_reason(error)
+            reason = _rejection_reason(error)
         identifier = await self._accept_or_reject(
             RejectedEntry.from_fields(entry_id, fields), requested, refusal, reason
         )
@@ -233,7 +236,7 @@ class RequestIntake:
             _log.info("Enqueued run %s for entry %s of another program", identifier, entry_id)
             await self._notify(identifier, _FIRST_STAGE)
 
-    async def _check(self, requested: RequestedRun) -> AddressRefused | None:
+    async def _check_request(self, requested: RequestedRun) -> AddressRefused | None:
         """Validate as the HTTP API does; return why the video's URL must not be downloaded from."""
         url = requested.request.video_url
         if url is not None:
@@ -258,15 +261,17 @@ class RequestIntake:
             if requested is not None and not reason:
                 try:
                     async with conn.transaction():
-                        return await self._enqueue(conn, requested, refusal)
+                        return await self._enqueue_requested_run(conn, requested, refusal)
                 except Exception as error:
-                    reason = _find_reason(error)
+                    reason = _rejection_reason(error)
             reason = _clean_reason(reason, is_truncated=entry.is_truncated)
             await rejected.add(entry.id, entry.other_id, entry.fields, reason)
         _log.warning("Rejected entry %s of another program and stored it: %s", entry.id, reason)
         return None
 
-    async def _enqueue(self, conn: Connection, requested: RequestedRun, refusal: AddressRefused | None) -> str:
+    async def _enqueue_requested_run(
+        self, conn: Connection, requested: RequestedRun, refusal: AddressRefused | None
+    ) -> str:
         video, url = requested.video, requested.request.video_url
         if url is not None:
             name = _valid_name_or_empty(video)
@@ -308,7 +313,7 @@ def is_transient(error: Exception) -> bool:
     return isinstance(expected, _TRANSIENT)
 
 
-def _find_reason(error: Exception) -> str:
+def _rejection_reason(error: Exception) -> str:
     """Return why a request is rejected. Raises transient errors."""
     if is_transient(error):
         raise error

@@ -60,7 +60,7 @@ class LiveRuns:
         self._redis = redis
         self._answer_seconds = answer_seconds
         self._log_level = log_level
-        self._is_away = False
+        self._is_unavailable = False
         self._last_refusal = float("-inf")
 
     async def write_status(
@@ -69,21 +69,21 @@ class LiveRuns:
         """Write the status of an active run; under its video's key if `video` is given."""
         key = run_status_key(run) if video is None else _video_status_key(video)
         seconds = _WAITING_SECONDS if is_waiting else _STATUS_SECONDS
-        await self._call(self._write_hash(key, fields, seconds), None)
+        await self._call_or_default(self._write_hash(key, fields, seconds), None)
 
     async def write_ended_status(self, run: str, video: str, fields: Mapping[str, str]) -> None:
         """Move the last status of an ended run from its video's key to its own, for a day."""
-        await self._call(self._replace_by_ended(run, video, fields), None)
+        await self._call_or_default(self._write_and_detach(run, video, fields), None)
 
     async def read_status(self, run: str, video: str) -> dict[str, str]:
         """Return the last status of an active or ended run; empty if there is none."""
-        active: dict[str, str] = await self._call(self._redis.hgetall(_video_status_key(video)), {})
+        active: dict[str, str] = await self._call_or_default(self._redis.hgetall(_video_status_key(video)), {})
         if active.get("request_id") == run:
             return active
-        return await self._call(self._redis.hgetall(run_status_key(run)), {})
+        return await self._call_or_default(self._redis.hgetall(run_status_key(run)), {})
 
     async def delete_status(self, run: str, video: str) -> None:
-        await self._call(self._delete_of_video(run, video), None)
+        await self._call_or_default(self._delete_video_status(run, video), None)
 
     async def _write_hash(self, key: str, fields: Mapping[str, str], seconds: int) -> None:
         async with self._redis.pipeline() as pipeline:
@@ -91,11 +91,11 @@ class LiveRuns:
             pipeline.expire(key, seconds)
             await pipeline.execute()
 
-    async def _replace_by_ended(self, run: str, video: str, fields: Mapping[str, str]) -> None:
+    async def _write_and_detach(self, run: str, video: str, fields: Mapping[str, str]) -> None:
         await self._write_hash(run_status_key(run), fields, _ENDED_SECONDS)
-        await self._delete_of_video(run, video)
+        await self._delete_video_status(run, video)
 
-    async def _delete_of_video(self, run: str, video: str) -> None:
+    async def _delete_video_status(self, run: str, video: str) -> None:
         """Delete the video's status if it belongs to `run`.
 
         Read and delete need not be atomic: two runs of one video exclude each other, and one that starts in between
@@ -104,21 +104,21 @@ class LiveRuns:
         if await self._redis.hget(_video_status_key(video), "request_id") == run:
             await self._redis.delete(_video_status_key(video))
 
-    async def _call(self, command: Awaitable[Any], default: T) -> T | Any:
-        seconds = min(self._answer_seconds, _OUTAGE_ANSWER_SECONDS) if self._is_away else self._answer_seconds
+    async def _call_or_default(self, command: Awaitable[Any], default: T) -> T | Any:
+        seconds = min(self._answer_seconds, _OUTAGE_ANSWER_SECONDS) if self._is_unavailable else self._answer_seconds
         try:
             answer = await _await_within(seconds, command)
         except (RedisError, OSError) as error:
             if isinstance(error, ResponseError):  # the server may answer the next command and refuse this one again
                 self._last_refusal = time.monotonic()
-            if not self._is_away:
-                self._is_away = True
+            if not self._is_unavailable:
+                self._is_unavailable = True
                 _log.log(
                     self._log_level, "Redis is unavailable, runs continue without it: %s", describe_redis_error(error)
                 )
             return default
-        if self._is_away and time.monotonic() >= self._last_refusal + _REFUSAL_SECONDS:
-            self._is_away = False
+        if self._is_unavailable and time.monotonic() >= self._last_refusal + _REFUSAL_SECONDS:
+            self._is_unavailable = False
             _log.log(self._log_level, "Redis is available again")
         return answer
 
@@ -218,7 +218,7 @@ async def require_redis(redis: Redis, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             while True:
                 try:
-                    return await _prepare_redis(redis)
+                    return await _seed_and_create_group(redis)
                 except (RedisError, OSError) as error:
                     reason = redis_unavailable(error) or reason
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -231,7 +231,7 @@ async def prepare_redis(redis: Redis) -> None:
     is_logged = False
     while True:
         try:
-            await _prepare_redis(redis)
+            await _seed_and_create_group(redis)
         except (RedisError, OSError) as error:
             if not is_logged:
                 _log.error("%s (%s)", redis_unavailable(error) or "Redis cannot be used", describe_redis_error(error))
@@ -241,7 +241,7 @@ async def prepare_redis(redis: Redis) -> None:
             return
 
 
-async def _prepare_redis(redis: Redis) -> None:
+async def _seed_and_create_group(redis: Redis) -> None:
     registry = ModelRegistry(redis)
     seeded = await registry.seed_defaults()
     if seeded:

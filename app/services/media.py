@@ -118,33 +118,33 @@ async def check_clip_availability(
 ) -> ClipAvailability:
     """Return whether a refinement can use the moment's clip. Raises `VideoNotFound` and `MomentNotFound`."""
     async with database.connect() as conn:
-        material = await MomentRepository(conn).get_refinement_inputs(video, moment, CLIP_PADDING_SECONDS)
-    if material is None:
+        inputs = await MomentRepository(conn).get_refinement_inputs(video, moment, CLIP_PADDING_SECONDS)
+    if inputs is None:
         raise VideoNotFound
-    if not material.has_moment:
+    if not inputs.has_moment:
         raise MomentNotFound
-    missing = _CLIP_IS_AUDIO if material.clip_is_audio else await _find_clip_problem(storage, material.clip_url)
-    clip = None if missing else material.clip_seconds
-    spoken = _spoken_seconds(material)
+    missing = _CLIP_IS_AUDIO if inputs.clip_is_audio else await _find_clip_problem(storage, inputs.clip_url)
+    clip = None if missing else inputs.clip_seconds
+    spoken = _spoken_seconds(inputs)
     return ClipAvailability(
         not missing,
         None if missing else f"/moment_clips/{quote(f'{video}_{moment}_clip.mp4', safe='')}",
         clip,
         spoken,
         clip is not None and spoken is not None and abs(clip - spoken) <= _TOLERANCE_SECONDS,
-        missing or _find_alignment_problem(material, clip, spoken),
+        missing or _find_alignment_problem(inputs, clip, spoken),
         await _supports_video(redis),
     )
 
 
-def _spoken_seconds(material: RefinementInputs) -> float | None:
-    if material.speech_start is None or material.speech_end is None or material.speech_end <= material.speech_start:
+def _spoken_seconds(inputs: RefinementInputs) -> float | None:
+    if inputs.speech_start is None or inputs.speech_end is None or inputs.speech_end <= inputs.speech_start:
         return None
-    return material.speech_end - material.speech_start
+    return inputs.speech_end - inputs.speech_start
 
 
-def _find_alignment_problem(material: RefinementInputs, clip: float | None, spoken: float | None) -> str | None:
-    if not material.has_transcript:
+def _find_alignment_problem(inputs: RefinementInputs, clip: float | None, spoken: float | None) -> str | None:
+    if not inputs.has_transcript:
         return "Could not validate alignment: there is no transcript"
     if clip is None or spoken is None:
         return "No words found in transcript range"

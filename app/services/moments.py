@@ -42,7 +42,7 @@ async def add_moment(conn: Connection, identifier: str, start: float, end: float
             raise VideoNotFound
         if attempt.identifier is not None:
             return MomentWithConfig(attempt.identifier, start, end, title, False, None, None, None, None, None)
-        fitted = _fit_to_attempt(start, end, attempt)
+        fitted = _fit_to_insertion(start, end, attempt)
         if fitted == (start, end):
             raise InvalidMoment(_describe_rejection(start, end, attempt))
         start, end = fitted
@@ -54,7 +54,7 @@ def _describe_rejection(start: float, end: float, attempt: MomentInsertion) -> s
     )
 
 
-def _fit_to_attempt(start: float, end: float, attempt: MomentInsertion) -> tuple[float, float]:
+def _fit_to_insertion(start: float, end: float, attempt: MomentInsertion) -> tuple[float, float]:
     end = clamp_end(start, end, attempt.video_duration)
     if attempt.other_start is None or attempt.other_end is None:
         return start, end

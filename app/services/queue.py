@@ -86,7 +86,7 @@ class StageNotifier:
         try:
             async with asyncio.timeout(_SEND_SECONDS), Redis(connection_pool=self._broker.connection_pool) as redis:
                 for kind in WorkKind:
-                    if await _has_unread(redis, kind.stream):
+                    if await _has_undelivered(redis, kind.stream):
                         unread.add(kind)
         except (RedisError, OSError) as error:
             _log.debug("Cannot read the streams of the queue: %s", error)
@@ -96,7 +96,7 @@ class StageNotifier:
         await self._broker.shutdown()
 
 
-async def _has_unread(redis: Redis, stream: str) -> bool:
+async def _has_undelivered(redis: Redis, stream: str) -> bool:
     """Without a group nothing of the stream was read; Redis does not count what is unread where a part was trimmed."""
     if not await redis.xlen(stream):
         return False

@@ -131,20 +131,20 @@ class RunRequests:
         self._notify = notify
 
     async def start_audio(self, video: str) -> str:
-        material = await self._get_material(video, RunType.AUDIO)
-        self._reject_duplicate(material, video)
+        preconditions = await self._get_preconditions(video, RunType.AUDIO)
+        self._reject_duplicate(preconditions, video)
         if await self._has_audio(video):
             raise Precondition("Audio file already exists for this video")
-        await self._require_video_file(material, "so its audio cannot be extracted")
-        if material.is_silent:
+        await self._require_video_file(preconditions, "so its audio cannot be extracted")
+        if preconditions.is_silent:
             raise Precondition(_NO_AUDIO_STREAM)
         return await self.enqueue(video, RunType.AUDIO, RunRequest())
 
     async def start_transcript(self, video: str) -> str:
-        material = await self._get_material(video, RunType.TRANSCRIPT)
+        preconditions = await self._get_preconditions(video, RunType.TRANSCRIPT)
         await self._require_audio(video)
-        self._reject_duplicate(material, video)
-        if material.has_transcript:
+        self._reject_duplicate(preconditions, video)
+        if preconditions.has_transcript:
             raise Precondition("Transcript already exists for this video")
         request = RunRequest()
         await require_transcriber(self._redis, request.transcription_model)
@@ -152,19 +152,19 @@ class RunRequests:
 
     async def start_generation(self, video: str, request: RunRequest) -> str:
         _check_limits(request)
-        material = await self._get_material(video, RunType.MOMENTS)
+        preconditions = await self._get_preconditions(video, RunType.MOMENTS)
         await self._require_audio(video)
-        _require_transcript(material)
+        _require_transcript(preconditions)
         await require_moment_finder(self._redis, request.generation_model)
         return await self.enqueue(video, RunType.MOMENTS, request)
 
     async def start_refinement(self, video: str, moment: str, request: RunRequest) -> str:
-        material = await self._get_material(video, RunType.REFINEMENT, moment)
-        if not material.has_moment:
+        preconditions = await self._get_preconditions(video, RunType.REFINEMENT, moment)
+        if not preconditions.has_moment:
             raise MomentNotFound
-        _require_moment_inside(material.moment_end, material)
+        _require_moment_inside(preconditions.moment_end, preconditions)
         await self._require_audio(video)
-        _require_transcript(material)
+        _require_transcript(preconditions)
         model = await require_moment_finder(self._redis, request.refinement_model)
         if request.include_video_refinement:
             if not model.supports_video:
@@ -172,16 +172,16 @@ class RunRequests:
                     f"Model '{request.refinement_model}' does not support video. "
                     "Use 'qwen3_vl_fp8' for video refinement."
                 )
-            await self._require_clip(material)
+            await self._require_clip(preconditions)
         return await self.enqueue(video, RunType.REFINEMENT, request, moment)
 
     async def start_clips(self, video: str, request: RunRequest) -> str:
-        material = await self._get_material(video, RunType.CLIPS)
-        if not material.has_originals:
+        preconditions = await self._get_preconditions(video, RunType.CLIPS)
+        if not preconditions.has_originals:
             raise Precondition("No moments found for this video")
-        self._reject_duplicate(material, video)
-        _require_moment_inside(material.first_original_end, material)
-        await self._require_video_file(material, "so no clips can be cut")
+        self._reject_duplicate(preconditions, video)
+        _require_moment_inside(preconditions.first_original_end, preconditions)
+        await self._require_video_file(preconditions, "so no clips can be cut")
         return await self.enqueue(video, RunType.CLIPS, request)
 
     async def start_full(self, video: str, request: RunRequest) -> str:
@@ -242,26 +242,26 @@ class RunRequests:
     async def check_prerequisites(self, video: str, run_type: RunType, request: RunRequest) -> None:
         """Raise `Precondition` if the video file or its audio stream is missing."""
         async with self._database.connect() as conn:
-            material = await JobRepository(conn).get_preconditions(video, run_type)
-        if material is None:
+            preconditions = await JobRepository(conn).get_preconditions(video, run_type)
+        if preconditions is None:
             return  # `enqueue_run` raises VideoNotFound
-        self._reject_duplicate(material, video)
-        if run_type is RunType.FULL and await self._is_silent(material, video):
+        self._reject_duplicate(preconditions, video)
+        if run_type is RunType.FULL and await self._is_silent(preconditions, video):
             raise Precondition(_NO_AUDIO_STREAM)
         match run_type:
-            case RunType.FULL if not (request.video_url or material.source_url):
-                await self._require_video_file(material, "and there is no URL to download it from")
+            case RunType.FULL if not (request.video_url or preconditions.source_url):
+                await self._require_video_file(preconditions, "and there is no URL to download it from")
             case RunType.AUDIO:
-                await self._require_video_file(material, "so its audio cannot be extracted")
+                await self._require_video_file(preconditions, "so its audio cannot be extracted")
             case RunType.CLIPS:
-                await self._require_video_file(material, "so no clips can be cut")
+                await self._require_video_file(preconditions, "so no clips can be cut")
 
-    async def _get_material(self, video: str, run_type: RunType, moment: str = "") -> RunPreconditions:
+    async def _get_preconditions(self, video: str, run_type: RunType, moment: str = "") -> RunPreconditions:
         async with self._database.connect() as conn:
-            material = await JobRepository(conn).get_preconditions(video, run_type, moment)
-        if material is None:
+            preconditions = await JobRepository(conn).get_preconditions(video, run_type, moment)
+        if preconditions is None:
             raise VideoNotFound
-        return material
+        return preconditions
 
     async def _find_address_refusal(self, url: str) -> AddressRefused | None:
         if url.startswith("gs://"):
@@ -289,9 +289,9 @@ class RunRequests:
             raise InvalidInput(f"callback_url: {str(refusal)[0].lower()}{str(refusal)[1:]}")
 
     @staticmethod
-    def _reject_duplicate(material: RunPreconditions, video: str) -> None:
-        if material.conflicting_type is not None:
-            raise conflicting_run(material.conflicting_type, video)
+    def _reject_duplicate(preconditions: RunPreconditions, video: str) -> None:
+        if preconditions.conflicting_type is not None:
+            raise conflicting_run(preconditions.conflicting_type, video)
 
     async def _has_audio(self, video: str) -> bool:
         try:
@@ -300,34 +300,36 @@ class RunRequests:
             return False
         return True
 
-    async def _is_silent(self, material: RunPreconditions, video: str) -> bool:
-        return material.is_silent and not material.has_transcript and not await self._has_audio(video)
+    async def _is_silent(self, preconditions: RunPreconditions, video: str) -> bool:
+        return preconditions.is_silent and not preconditions.has_transcript and not await self._has_audio(video)
 
     async def _require_audio(self, video: str) -> None:
         if not await self._has_audio(video):
             raise Precondition(_NO_AUDIO)
 
-    async def _require_video_file(self, material: RunPreconditions, consequence: str) -> None:
-        if not await self._has_video_file(material):
+    async def _require_video_file(self, preconditions: RunPreconditions, consequence: str) -> None:
+        if not await self._has_video_file(preconditions):
             raise Precondition(f"The video file is missing, {consequence}")
 
-    async def _has_video_file(self, material: RunPreconditions) -> bool:
+    async def _has_video_file(self, preconditions: RunPreconditions) -> bool:
         """Return whether the video file exists, or may exist where only a worker sees it."""
         try:
-            await self._storage.stat(material.video_url)
+            await self._storage.stat(preconditions.video_url)
         except FileMissing:
-            return material.has_media_info and not await asyncio.to_thread(self._storage.can_reach, material.video_url)
+            return preconditions.has_media_info and not await asyncio.to_thread(
+                self._storage.can_reach, preconditions.video_url
+            )
         except StorageUnavailable as error:  # the run itself will find out
-            _log.warning("Could not check whether the file %s exists: %s", material.video_url, error)
+            _log.warning("Could not check whether the file %s exists: %s", preconditions.video_url, error)
         return True
 
-    async def _require_clip(self, material: RunPreconditions) -> None:
+    async def _require_clip(self, preconditions: RunPreconditions) -> None:
         try:
-            if material.clip_url is None:
+            if preconditions.clip_url is None:
                 raise FileMissing
-            await self._storage.stat(material.clip_url)
+            await self._storage.stat(preconditions.clip_url)
         except FileMissing:
-            if await self._has_video_file(material):
+            if await self._has_video_file(preconditions):
                 reason = "Video clip not available. Extract clips first or disable video refinement."
             else:
                 reason = "Video clip not available, and the video file is missing. Disable video refinement."
@@ -341,14 +343,14 @@ class RunRequests:
             return resolved
 
 
-def _require_moment_inside(moment_end: float | None, material: RunPreconditions) -> None:
-    problem = describe_moment_outside(moment_end or 0.0, material.video_seconds)
+def _require_moment_inside(moment_end: float | None, preconditions: RunPreconditions) -> None:
+    problem = describe_moment_outside(moment_end or 0.0, preconditions.video_seconds)
     if problem is not None:
         raise Precondition(problem)
 
 
-def _require_transcript(material: RunPreconditions) -> None:
-    if not material.has_transcript:
+def _require_transcript(preconditions: RunPreconditions) -> None:
+    if not preconditions.has_transcript:
         raise Precondition(_NO_TRANSCRIPT)
 
 

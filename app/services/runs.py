@@ -127,7 +127,7 @@ def run_stages(run: RunSummary) -> dict[Stage, StageRecord]:
     if run.details is None:
         return _infer_stages(run)
     records = run.details.stages
-    settled = {stage: _settle_stage(stage, records.get(stage, _PENDING), run) for stage in _list_stages(run.type)}
+    settled = {stage: _finalize_stage(stage, records.get(stage, _PENDING), run) for stage in _list_stages(run.type)}
     return {stage: client_record(stage, record) for stage, record in settled.items()}
 
 
@@ -152,7 +152,7 @@ def _infer_stages(run: RunSummary) -> dict[Stage, StageRecord]:
     return {stage: records[stage] for stage in Stage if stage in records}
 
 
-def _settle_stage(stage: Stage, record: StageRecord, run: RunSummary) -> StageRecord:
+def _finalize_stage(stage: Stage, record: StageRecord, run: RunSummary) -> StageRecord:
     """Return the record after the end of the run: an interrupted stage is no longer in progress."""
     if run.status == RunStatus.RUNNING or record.is_done:
         return record
@@ -300,15 +300,15 @@ class RunRetries:
 
     async def _find_existing_results(self, video: str, stored: StoredResults) -> ExistingResults:
         return ExistingResults(
-            has_video_file=await self._exists(self._storage.stat(stored.video_file_url)),
-            has_audio=await self._exists(find_audio_file(self._storage, video)),
+            has_video_file=await self._file_exists(self._storage.stat(stored.video_file_url)),
+            has_audio=await self._file_exists(find_audio_file(self._storage, video)),
             has_transcript=stored.has_transcript,
             has_moments=stored.has_moments,
             has_all_clips=stored.has_all_clips,
         )
 
     @staticmethod
-    async def _exists(finding: Awaitable[object]) -> bool:
+    async def _file_exists(finding: Awaitable[object]) -> bool:
         try:
             await finding
         except FileMissing:

@@ -83,7 +83,7 @@ class JobStatusReader:
     async def get_audio(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
             stored = _require_video(await JobRepository(conn).get_audio_job(video))
-        return _run_job_status(stored.run) if stored.run else await self._find_audio(video)
+        return _run_job_status(stored.run) if stored.run else await self._find_audio_status(video)
 
     async def get_transcription(self, video: str) -> JobStatus:
         async with self._database.connect() as conn:
@@ -118,7 +118,7 @@ class JobStatusReader:
             stored.run, JobProgress(counts["total"], counts["processed"], counts["failed"]) if counts else None
         )
 
-    async def _find_audio(self, video: str) -> JobStatus:
+    async def _find_audio_status(self, video: str) -> JobStatus:
         try:
             file = await self._storage.stat(await find_audio_file(self._storage, video))
         except FileMissing:
@@ -210,12 +210,12 @@ class StatusFeeds:
                     yield known
                 elif feed.has_ended:
                     return
-                elif not await self._wait(changed):
+                elif not await self._wait_for_change(changed):
                     yield None
         finally:
             self._unsubscribe(key, feed)
 
-    async def _wait(self, changed: asyncio.Event) -> bool:
+    async def _wait_for_change(self, changed: asyncio.Event) -> bool:
         try:
             async with asyncio.timeout(self._keep_alive_seconds):
                 return await changed.wait()

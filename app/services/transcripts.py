@@ -56,12 +56,12 @@ async def read_captions(database: Database, identifier: str, form: CaptionFormat
     key, segments = found
     if segments is None:
         raise TranscriptNotFound
-    return Captions(key, await asyncio.to_thread(_render, segments, form))
+    return Captions(key, await asyncio.to_thread(_render_captions, segments, form))
 
 
-def _render(segments: str, form: CaptionFormat) -> bytes:
+def _render_captions(segments: str, form: CaptionFormat) -> bytes:
     # PostgreSQL stores integers of any length, which Python's int() rejects.
-    return _WRITERS[form](make_cues(json.loads(segments, parse_int=float))).encode()
+    return _FORMAT_WRITERS[form](make_cues(json.loads(segments, parse_int=float))).encode()
 
 
 def make_cues(segments: Any) -> list[CaptionCue]:
@@ -90,7 +90,7 @@ def write_text(cues: Sequence[CaptionCue]) -> str:
     return "".join(f"{cue.text}\n" for cue in cues)
 
 
-_WRITERS: Mapping[CaptionFormat, Callable[[Sequence[CaptionCue]], str]] = {
+_FORMAT_WRITERS: Mapping[CaptionFormat, Callable[[Sequence[CaptionCue]], str]] = {
     CaptionFormat.SRT: write_srt,
     CaptionFormat.VTT: write_vtt,
     CaptionFormat.TXT: write_text,
@@ -101,18 +101,18 @@ def _parse_segments(segments: Sequence[Any]) -> Iterator[tuple[int, int, str]]:
     """Yield start, end and text. An unreadable time is replaced by the last readable one."""
     last = 0
     for segment in segments:
-        text = _join_lines(segment.get("text")) if isinstance(segment, dict) else ""
+        text = _single_line(segment.get("text")) if isinstance(segment, dict) else ""
         if text:
-            start = _milliseconds(segment.get("start"), last)
-            last = _milliseconds(segment.get("end"), start)
+            start = _to_milliseconds(segment.get("start"), last)
+            last = _to_milliseconds(segment.get("end"), start)
             yield start, last, text
 
 
-def _join_lines(text: Any) -> str:
+def _single_line(text: Any) -> str:
     return " ".join(_CONTROLS.sub(" ", text).split()) if isinstance(text, str) else ""
 
 
-def _milliseconds(seconds: Any, fallback: int) -> int:
+def _to_milliseconds(seconds: Any, fallback: int) -> int:
     if not isinstance(seconds, int | float) or not seconds < _LONGEST_SECONDS:
         return fallback
     return round(max(0, seconds) * 1000)

@@ -76,10 +76,10 @@ def find_known_video(url: str) -> tuple[str, str] | None:
 
 def decode_escapes(text: str) -> str:
     """Return the text with non-ASCII escapes decoded and composed (NFC); other escapes stay."""
-    return to_nfc(_ESCAPES.sub(lambda escapes: _decode(unquote_to_bytes(escapes[0])), text))
+    return to_nfc(_ESCAPES.sub(lambda escapes: _decode_bytes(unquote_to_bytes(escapes[0])), text))
 
 
-def _decode(data: bytes) -> str:
+def _decode_bytes(data: bytes) -> str:
     return "".join(map(_keep_escape, data.decode("utf-8", "surrogateescape")))
 
 
@@ -121,7 +121,7 @@ def _read_youtube(parts: SplitResult) -> str | None:
     return match[1] if match and match[1] not in _NO_VIDEO else None
 
 
-def _read_short(parts: SplitResult) -> str | None:
+def _read_youtube_link(parts: SplitResult) -> str | None:
     match = _SHORT_PATH.fullmatch(parts.path)
     return match[1] if match else None
 
@@ -156,12 +156,12 @@ _SITE_READERS: Mapping[str, tuple[str, Callable[[SplitResult], str | None]]] = {
     "m.youtube.com": ("youtube", _read_youtube),
     "music.youtube.com": ("youtube", _read_youtube),
     "youtube-nocookie.com": ("youtube", _read_youtube),
-    "youtu.be": ("youtube", _read_short),
+    "youtu.be": ("youtube", _read_youtube_link),
     "vimeo.com": ("vimeo", _read_vimeo),
     "player.vimeo.com": ("vimeo", _read_vimeo),
     "dailymotion.com": ("dailymotion", _read_dailymotion),
     "m.dailymotion.com": ("dailymotion", _read_dailymotion),
-    "dai.ly": ("dailymotion", _read_short),
+    "dai.ly": ("dailymotion", _read_youtube_link),
 }
 
 
@@ -250,7 +250,7 @@ async def resolve_url(
     if found and not force:
         latest = max(found, key=lambda known: (known.identifier == preferred_name, known.has_file, known.id))
         return ResolvedUrl(latest.identifier, latest.cloud_url, latest.has_file)
-    free_names = _free_names(names[0], skip_base=bool(found))
+    free_names = _generate_names(names[0], skip_base=bool(found))
     return await _insert_pending_video(
         videos, storage, url, chain([preferred_name] if preferred_name else [], free_names)
     )
@@ -272,7 +272,7 @@ def _is_same_address(source_url: str, wanted: str) -> bool:
         return False
 
 
-def _free_names(base: str, skip_base: bool) -> Iterator[str]:
+def _generate_names(base: str, skip_base: bool) -> Iterator[str]:
     if not skip_base:
         yield base
     yield from (f"{base}-{second}" for second in count(int(time.time())))
