@@ -1,72 +1,19 @@
-"""A chat completion service that finds and refines moments, over real connections."""
+"""A chat completion service that finds and refines moments, a long transcript in chunks."""
 
-import asyncio
-import json
+import itertools
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from typing import Any
 
-import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.ai.chat import MAX_CHUNK_CHARACTERS, ChatMomentFinder
-from app.ai.completions import ChatClient, ProviderOptions
+from app.ai.chat import MAX_CHUNK_CHARACTERS, chunk_segments
 from app.ai.protocols import ClipLink, FindRequest, FoundMoment, RefineRequest, Segment, Word
-from app.ai.registry import ModelConfig
-from app.ai.service import ServiceClient, open_http_client
-from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
+from app.core.errors import ModelAnswerInvalid, TransientFailure
+from tests.ai.chat_finders import REFINE, REQUEST, WORDS, Finders, moments, nothing
 from tests.ai.model_server import ModelServer, Received, Reply
-
-TALK = [Segment(f"Sentence {n}.", n * 10.0, n * 10.0 + 9) for n in range(30)]
-REQUEST = FindRequest(TALK, (), 300.0, 20.0, 60.0, 1, 5)
-WORDS = [Word(f"word{n}", 80.0 + n, 80.9 + n) for n in range(90)]
-REFINE = RefineRequest(FoundMoment(110.0, 140.0, "One"), WORDS, 80.0, 169.9, 300.0)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared: ModelServer) -> ModelServer:
-    shared.reset()
-    return shared
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with open_http_client() as client:
-        yield client
-
-
-def nothing(done: float) -> None:
-    pass
-
-
-def moments(*times: tuple[float, float]) -> str:
-    return json.dumps([{"start_time": s, "end_time": e, "title": f"From {s}"} for s, e in times])
-
-
-class Finders:
-    """Makes finders that share a client and what is known of servers."""
-
-    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
-        self._client = client
-        self._url = url
-        self._dialects: dict[str, ProviderOptions] = {}
-
-    def make(self, key: str = "mine", path: str = "", **fields: Any) -> ChatMomentFinder:
-        config = ModelConfig("Mine", self._url + path, **fields)
-        return ChatMomentFinder(key, config, ChatClient(ServiceClient(self._client, key, config), self._dialects))
-
-
-@pytest.fixture
-def finders(client: httpx.AsyncClient, server: ModelServer) -> Finders:
-    return Finders(client, server.url)
 
 
 async def test_the_moments_of_an_answer_are_found(finders: Finders, server: ModelServer) -> None:
@@ -129,141 +76,6 @@ async def test_families_of_models_hear_twice_what_they_tend_to_forget(
     prompt = server.requests[0].prompt
     assert prompt.startswith(first)
     assert prompt.splitlines()[-1].removeprefix("- ").startswith(last)
-
-
-async def test_a_server_that_refuses_a_schema_is_asked_without_one_from_then_on(
-    finders: Finders, server: ModelServer
-) -> None:
-    server.refuses_schema = True
-    for _ in range(2):
-        await finders.make().find(REQUEST, nothing)
-    assert ["response_format" in request.body for request in server.requests] == [True, False, False]
-
-
-async def test_a_request_that_is_wrong_with_and_without_a_schema_is_reported_in_the_servers_words(
-    finders: Finders, server: ModelServer
-) -> None:
-    server.answer(Reply(status=400, body={"error": {"message": "context\nlength exceeded for sk-secret"}}))
-    with pytest.raises(StageFailed, match=r"^Mine answered 400: context length exceeded for …$") as caught:
-        await finders.make(api_key="sk-secret").find(REQUEST, nothing)
-    assert not isinstance(caught.value, TransientFailure)
-    with_schema = ["response_format" in request.body for request in server.requests]
-    assert with_schema == [True, False]
-
-
-async def test_what_a_server_refuses_by_name_is_left_out_and_stays_so(finders: Finders, server: ModelServer) -> None:
-    def fussy(received: Received) -> Reply | str:
-        if "max_tokens" in received.body:
-            return Reply(status=400, body={"error": {"message": "Use 'max_completion_tokens' instead."}})
-        if "temperature" in received.body:
-            return Reply(status=400, body={"error": {"message": "'temperature' does not support 0.7."}})
-        return moments((20, 50))
-
-    server.answer(fussy)
-    for _ in range(2):
-        assert len((await finders.make().find(REQUEST, nothing)).moments) == 1
-    assert len(server.requests) == 4
-    last = server.requests[-1].body
-    assert (last["max_completion_tokens"], "response_format" in last) == (15000, True)
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ({"error": "no key"}, ": no key"),
-        ({"detail": [{"msg": "no key"}]}, ": no key"),
-        ({"message": "no key"}, ": no key"),
-        ({"error": {"code": 401}}, ""),
-        (b"<html>no key</html>", ""),
-        ({"error": "x" * 1000}, ": " + "x" * 300),
-    ],
-)
-async def test_a_refusal_is_reported_and_not_tried_again(
-    finders: Finders, server: ModelServer, body: Any, message: str
-) -> None:
-    server.answer(Reply(status=401, body=body))
-    with pytest.raises(StageFailed) as caught:
-        await finders.make().find(REQUEST, nothing)
-    assert str(caught.value) == f"Mine answered 401{message}"
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize("reply", [Reply(status=status) for status in (429, 500, 502, 503, 504)] + [Reply(cut=True)])
-async def test_what_may_pass_is_a_transient_failure(finders: Finders, server: ModelServer, reply: Reply) -> None:
-    server.answer(reply)
-    with pytest.raises(TransientFailure, match=r"^Mine "):
-        await finders.make().find(REQUEST, nothing)
-
-
-async def test_a_server_that_is_not_there_is_a_transient_failure_without_its_address(
-    client: httpx.AsyncClient,
-) -> None:
-    with pytest.raises(TransientFailure, match=r"^Mine cannot be reached: it takes no connection$"):
-        await Finders(client, "http://127.0.0.1:1").make().find(REQUEST, nothing)
-
-
-async def test_a_server_that_asks_to_wait_is_given_its_time(finders: Finders, server: ModelServer) -> None:
-    server.script([Reply(status=429, headers={"Retry-After": "0"})] * 2)
-    server.answer(moments((20, 50)))
-    assert len((await finders.make().find(REQUEST, nothing)).moments) == 1
-    assert len(server.requests) == 3
-
-
-@pytest.mark.parametrize(("header", "calls"), [("0", 4), ("3600", 1), ("soon", 1)])
-async def test_waiting_has_a_bound(finders: Finders, server: ModelServer, header: str, calls: int) -> None:
-    server.answer(Reply(status=429, headers={"Retry-After": header}))
-    with pytest.raises(TransientFailure):
-        await finders.make().find(REQUEST, nothing)
-    assert len(server.requests) == calls
-
-
-async def test_an_answer_without_end_is_not_read_to_it(
-    finders: Finders, server: ModelServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.ai.service._MAX_RESPONSE_BYTES", 100_000)
-    server.answer("x" * 200_000)
-    with pytest.raises(StageFailed, match="more than 100000 bytes"):
-        await finders.make().find(REQUEST, nothing)
-
-
-async def test_a_server_that_never_answers_is_given_up(
-    finders: Finders, server: ModelServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.ai.completions._REQUEST_TIMEOUT_SECONDS", 0.2)
-    server.answer(Reply(never=True))
-    with pytest.raises(TransientFailure, match="did not answer within"):
-        await finders.make().find(REQUEST, nothing)
-
-
-async def test_a_call_that_is_cancelled_closes_its_connection_at_once(finders: Finders, server: ModelServer) -> None:
-    server.answer(Reply(never=True))
-    call = asyncio.create_task(finders.make().find(REQUEST, nothing))
-    assert await asyncio.to_thread(server.waiting.wait, 10)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert await asyncio.to_thread(server.dropped.wait, 10)
-
-
-@pytest.mark.parametrize("body", [b"<html>", {}, {"choices": []}, {"choices": [{"text": "x"}]}, [], None])
-async def test_what_is_no_chat_completion_is_kept_as_it_came(finders: Finders, server: ModelServer, body: Any) -> None:
-    server.answer(Reply(body=body if body is not None else b"null"))
-    with pytest.raises(ModelAnswerInvalid) as caught:
-        await finders.make().find(REQUEST, nothing)
-    assert caught.value.raw
-
-
-async def test_a_text_in_parts_and_a_model_without_a_name_are_understood(finders: Finders, server: ModelServer) -> None:
-    parts = [{"type": "text", "text": moments((20, 50))[:9]}, {"type": "text", "text": moments((20, 50))[9:]}]
-    server.answer(Reply(body={"choices": [{"message": {"content": parts}}], "usage": {"prompt_tokens": "many"}}))
-    found = await finders.make(model_id="big").find(REQUEST, nothing)
-    assert (len(found.moments), found.model, found.usage.prompt_tokens) == (1, "big", 0)
-
-
-async def test_an_answer_that_a_server_takes_for_a_thought_is_read(finders: Finders, server: ModelServer) -> None:
-    message = {"content": None, "reasoning_content": f"Let me see. {moments((20, 50))}"}
-    server.answer(Reply(body={"choices": [{"message": message}]}))
-    assert len((await finders.make().find(REQUEST, nothing)).moments) == 1
 
 
 async def test_an_empty_list_is_a_result_and_asked_for_once(finders: Finders, server: ModelServer) -> None:
@@ -458,3 +270,51 @@ async def test_times_that_cannot_be_are_asked_for_once_more(
     with pytest.raises(ModelAnswerInvalid, match=re.escape(reason)) as caught:
         await finders.make().refine(REFINE, nothing)
     assert caught.value.raw == f"{wrong}\n\n{wrong}"
+
+
+def talk(count: int, seconds: float = 5.0, characters: int = 88, shift: float = 0.0) -> list[Segment]:
+    return [Segment("x" * characters, shift + n * seconds, shift + (n + 1) * seconds) for n in range(count)]
+
+
+def test_a_transcript_that_fits_is_one_part() -> None:
+    segments = talk(10)
+    assert list(chunk_segments(segments, 30, 1000)) == [segments]
+
+
+def test_neighbours_share_what_a_moment_may_take() -> None:
+    parts = list(chunk_segments(talk(40), 30, 2000))
+    assert all(len(part) == 20 for part in parts[:-1])
+    for earlier, later in itertools.pairwise(parts):
+        assert earlier[-1].end - later[0].start == pytest.approx(30)
+
+
+def test_an_overlap_that_is_longer_than_a_part_still_comes_to_an_end() -> None:
+    parts = list(chunk_segments(talk(40), 10_000, 1000))
+    assert parts[-1][-1].start == 195
+    assert len(parts) < 40
+
+
+def test_a_segment_that_does_not_fit_is_a_part_of_its_own() -> None:
+    segments = [*talk(2), Segment("y" * 5000, 10, 20), *talk(2, shift=20)]
+    assert [segments[2]] in list(chunk_segments(segments, 0, 300))
+
+
+def test_no_segments_are_no_parts() -> None:
+    assert list(chunk_segments([], 30)) == []
+
+
+@given(st.lists(st.integers(0, 300), max_size=60), st.integers(50, 1000), st.integers(0, 200))
+def test_every_segment_is_in_a_part_and_every_part_fits(lengths: list[int], most: int, overlap: int) -> None:
+    segments = [Segment("x" * length, n * 3.0, n * 3.0 + 3) for n, length in enumerate(lengths)]
+    parts = list(chunk_segments(segments, overlap, most))
+    assert {segment.start for part in parts for segment in part} == {segment.start for segment in segments}
+    for part in parts:
+        assert len(part) == 1 or sum(len(segment.text) + 12 for segment in part) <= most
+    starts = [part[0].start for part in parts]
+    assert starts == sorted(set(starts))
+
+
+@given(st.integers(0, 100_000))
+def test_a_transcript_that_begins_later_is_split_at_the_same_places(shift: int) -> None:
+    first = [[each.start + shift for each in part] for part in chunk_segments(talk(40), 30, 1500)]
+    assert first == [[each.start for each in part] for part in chunk_segments(talk(40, shift=shift), 30, 1500)]

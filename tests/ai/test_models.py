@@ -1,7 +1,7 @@
 """The models that a run names: who answers for an entry of the registry."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,6 @@ from tests.ai.model_server import ModelServer
 from tests.serving import free_port
 
 REQUEST = FindRequest([Segment("Hello.", 0.0, 60.0)], (), 60.0, 5.0, 60.0, 1, 3)
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared: ModelServer) -> ModelServer:
-    shared.reset()
-    return shared
 
 
 @pytest.fixture

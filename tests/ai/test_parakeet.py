@@ -1,6 +1,6 @@
 """Parakeet, a service that fetches the audio itself."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,6 @@ HELLO = {
     "segment_timestamps": [{"text": "Oh, there we go.", "start": 5.76, "end": 6.88, "word_count": 4}],
     "metadata": {"total_segments": 1, "total_words": 4, "duration": 6.88},
 }
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared: ModelServer) -> ModelServer:
-    shared.reset()
-    return shared
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import io
 import wave
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from app.ai.protocols import Segment, Word
 from app.ai.registry import ModelConfig, ModelKind
-from app.ai.service import ServiceClient, open_http_client
+from app.ai.service import ServiceClient
 from app.ai.transcription import OpenAITranscriber
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from tests.ai.asr_server import ASR_MODEL_ID, asr_serving
@@ -25,24 +24,6 @@ HELLO = {
     "words": [{"word": "Hello", "start": 1.0, "end": 1.5}, {"word": "there", "start": 1.6, "end": 2.0}],
     "segments": [{"id": 0, "text": " Hello there.", "start": 1.0, "end": 2.0}],
 }
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared: ModelServer) -> ModelServer:
-    shared.reset()
-    return shared
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with open_http_client() as client:
-        yield client
 
 
 def nothing(done: float) -> None:
