@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from isal import igzip
 from starlette.responses import Response
 
+from app.api.answers import Error
 from app.api.dependencies import Checkouts, VideoId
 from app.api.read_route import VideoReaderDep
-from app.api.schemas.common import Error
 from app.api.transcripts import accepts_gzip, answer_unchanged, headers_of
 from app.services.transcripts import CaptionFormat, read_captions
 from app.services.videos import VideoReader

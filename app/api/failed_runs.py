@@ -5,10 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from app.api.answers import json_answer
+from app.api.answers import Error, json_answer
 from app.api.dependencies import AutocommitConnection, Checkouts, LiveState, RunIdentifier
 from app.api.paging import HEADERS, next_link
-from app.api.schemas.common import Error
 from app.api.schemas.pipeline import FailedRunDetailsAnswer, FailedRunsAnswer
 from app.api.schemas.starts import StartAnswer
 from app.api.starts import RunRetriesDep, answer_run

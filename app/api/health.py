@@ -4,9 +4,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app import __version__
-from app.api.answers import json_answer
+from app.api.answers import Error, json_answer
 from app.api.errors import error_answer
-from app.api.schemas.common import Error
 from app.api.schemas.health import HealthAnswer, ServiceAnswer
 
 router = APIRouter(tags=["health"])

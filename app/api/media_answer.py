@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from app.api.answers import Error
 from app.api.byte_ranges import ByteRange, parse_ranges
 from app.api.conditions import Validators, failed_condition, range_still_fits
 from app.api.errors import error_answer
-from app.api.schemas.common import Error
 from app.core.errors import StorageUnavailable
 from app.core.media_types import UNKNOWN_TYPE
 from app.media.content_type import SIGNATURE_BYTES, detect_content_type

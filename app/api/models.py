@@ -9,9 +9,8 @@ from starlette.responses import Response
 
 from app.ai.model_fields import KEY_REMOVED_NOTICE, MODEL_KEY_PATTERN, check_model_key, to_registry_values
 from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
-from app.api.answers import json_answer
+from app.api.answers import Error, json_answer
 from app.api.dependencies import LiveState
-from app.api.schemas.common import Error
 from app.api.schemas.models import (
     DeletedModelAnswer,
     ModelAnswer,

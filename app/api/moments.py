@@ -6,10 +6,9 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.answers import json_answer
+from app.api.answers import Error, json_answer
 from app.api.dependencies import AutocommitConnection, Checkouts, MediaStorage, MomentId, VideoId
 from app.api.read_route import ReadRoute, VideoReaderDep
-from app.api.schemas.common import Error
 from app.api.schemas.moments import MomentAnswer, MomentDeletionAnswer, MomentEditBody, NewMomentBody
 from app.repositories.moments import MomentWithConfig
 from app.services import deletion, moments

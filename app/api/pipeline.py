@@ -5,11 +5,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.api.answers import json_answer
+from app.api.answers import Error, json_answer
 from app.api.dependencies import AutocommitConnection, Checkouts, LiveState, UnknownVideoId
 from app.api.paging import HEADERS, PageCursor, next_link
 from app.api.run_answers import describe_run, describe_status
-from app.api.schemas.common import Error
 from app.api.schemas.pipeline import ActiveRunsAnswer, HistoryAnswer, RunAnswer
 from app.models.stages import RunType
 from app.repositories.runs import ActiveRun

@@ -6,9 +6,8 @@ import orjson
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from app.api.answers import json_answer
+from app.api.answers import Error, json_answer
 from app.api.dependencies import AutocommitConnection
-from app.api.schemas.common import Error
 from app.api.schemas.search import SearchAnswer
 from app.repositories.search import MomentHit, SearchFilters, SearchHit
 from app.services import search

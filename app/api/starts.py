@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from app.api.answers import json_answer
+from app.api.answers import Error, json_answer
 from app.api.dependencies import (
     Checkouts,
     LiveState,
@@ -16,7 +16,6 @@ from app.api.dependencies import (
     UnknownVideoId,
     VideoId,
 )
-from app.api.schemas.common import Error
 from app.api.schemas.starts import (
     CancelAnswer,
     ClipsBody,

@@ -5,9 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from app.api.answers import json_answer
+from app.api.answers import Error, json_answer
 from app.api.dependencies import Checkouts, LiveState, MediaStorage, MomentId, VideoId
-from app.api.schemas.common import Error
 from app.api.schemas.status import AvailabilityAnswer, ClipStatusAnswer, DetailedStatusAnswer, StatusAnswer
 from app.services.media import check_clip_availability
 from app.services.status import JobState, JobStatus, JobStatusReader

@@ -5,11 +5,10 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.answers import json_answer
+from app.api.answers import Error, json_answer
 from app.api.dependencies import Checkouts, MediaStorage, MomentId, VideoId, get_storage
 from app.api.media_answer import MediaAnswer, media_responses
 from app.api.read_route import ReadRoute, VideoReaderDep
-from app.api.schemas.common import Error
 from app.api.schemas.streams import MediaAddress
 from app.core.media_types import UNKNOWN_TYPE
 from app.services import media

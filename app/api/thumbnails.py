@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
+from app.api.answers import Error
 from app.api.dependencies import MediaStorage, MomentId, VideoId
 from app.api.media_answer import MediaAnswer, media_responses
-from app.api.schemas.common import Error
 from app.core.media_types import UNKNOWN_TYPE
 from app.services.thumbnails import Thumbnails
 from app.storage import OpenFile, Storage

@@ -5,11 +5,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from app.api.answers import Error
 from app.api.byte_ranges import parse_ranges
 from app.api.dependencies import VideoId
 from app.api.errors import error_answer
 from app.api.read_route import ReadRoute, VideoReaderDep
-from app.api.schemas.common import Error
 from app.api.schemas.transcripts import TranscriptAnswer
 from app.repositories.transcripts import TranscriptVersion
 from app.services.videos import VideoReader

@@ -7,10 +7,9 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from app.api.answers import json_answer
+from app.api.answers import Error, json_answer
 from app.api.dependencies import Checkouts, MediaStorage
 from app.api.read_route import VideoReaderDep
-from app.api.schemas.common import Error
 from app.api.schemas.videos import SingleVideoAnswer, UploadQuery
 from app.api.schemas.videos import UploadForm as UploadFormSchema
 from app.api.upload_form import ENVELOPE_BYTES, FORM_HEAD_BYTES, UploadForm, find_boundary, refuse_form

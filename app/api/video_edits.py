@@ -6,10 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from app.api.answers import json_answer
+from app.api.answers import Error, json_answer
 from app.api.dependencies import Checkouts, LiveState, MediaStorage, VideoId
 from app.api.read_route import VideoReaderDep
-from app.api.schemas.common import Error
 from app.api.schemas.videos import DeleteQuery, DeletionAnswer, SingleVideoAnswer, VideoChangesBody
 from app.api.videos import describe_video
 from app.repositories.videos import VideoChanges

@@ -6,11 +6,10 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.api.answers import json_answer
+from app.api.answers import Error, json_answer
 from app.api.dependencies import Limit, VideoId, get_database
 from app.api.paging import next_link
 from app.api.read_route import ReadRoute, VideoReaderDep, get_video_reader
-from app.api.schemas.common import Error
 from app.api.schemas.videos import SingleVideoAnswer, VideoAnswer
 from app.models.videos import FileStatus, describe_early_end
 from app.repositories.videos import DetailedVideoCard, VideoCard

@@ -1,13 +1,13 @@
 """`/api/prompts` and `/api/generation-configs`, and what was made with one."""
 
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
 import pytest
 from httpx import AsyncClient
 
-from app.api.schemas.generation_configs import GenerationConfigAnswer
-from app.api.schemas.made import MadeMomentAnswer, MadeRunAnswer
+from app.api.provenance import GenerationConfigAnswer, MomentWithVideoAnswer, RunWithVideoAnswer
 from app.database import Connection
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_prompt, make_run, make_video
@@ -59,7 +59,7 @@ async def test_a_config_is_given_with_its_prompt_and_parameters(client: AsyncCli
         "max_moments": None,
         "created_at": f"{config.created_at.isoformat()}+00:00",
     }
-    assert GenerationConfigAnswer.model_fields.keys() == answer.json().keys()
+    assert {field.name for field in fields(GenerationConfigAnswer)} == answer.json().keys()
 
 
 async def test_configs_are_chosen_by_prompt_model_and_operation(client: AsyncClient, conn: Connection) -> None:
@@ -114,7 +114,7 @@ async def test_the_moments_made_with_a_prompt_name_their_videos(
         "created_at": f"{original.created_at.isoformat()}+00:00",
         "updated_at": f"{original.updated_at.isoformat()}+00:00",
     }
-    assert shown[0].keys() == MadeMomentAnswer.model_fields.keys()
+    assert shown[0].keys() == {field.name for field in fields(MomentWithVideoAnswer)}
     assert [(moment["id"], moment["video_id"], moment["parent_id"]) for moment in shown[1:]] == [
         (refined.identifier, "other", original.identifier)
     ]
@@ -134,7 +134,7 @@ async def test_the_runs_made_with_a_prompt_name_their_videos(
     assert statements == 1
     assert [(run["id"], run["video_id"]) for run in shown] == [(run.identifier, "talk") for run in runs]
     assert shown[0]["started_at"] == "2026-02-08T12:00:00+00:00"
-    assert shown[0].keys() == MadeRunAnswer.model_fields.keys()
+    assert shown[0].keys() == {field.name for field in fields(RunWithVideoAnswer)}
     assert (await client.get(f"/api/generation-configs/{configs[1].id}/runs")).json() == shown[1:]
 
 

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.api.schemas.common import Seconds
+from app.api.answers import Seconds
 from app.core.validation import InputLine
 
 

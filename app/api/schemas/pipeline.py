@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.api.schemas.common import Seconds
+from app.api.answers import Seconds
 
 
 class StageAnswer(BaseModel):

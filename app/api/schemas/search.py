@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from app.api.schemas.common import Seconds
+from app.api.answers import Seconds
 
 _RANK = Field(description="Higher is better; comparable within one list of one search only")
 _SNIPPET = Field(

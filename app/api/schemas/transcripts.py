@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from app.api.schemas.common import Seconds
+from app.api.answers import Seconds
 
 
 class Word(BaseModel):

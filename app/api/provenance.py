@@ -1,0 +1,375 @@
+"""`/api/prompts`, `/api/generation-configs` and `/api/videos/{id}/lineage`: what results were made from."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from app.api.answers import Error, Seconds, answer, json_answer
+from app.api.dependencies import AutocommitConnection, VideoId
+from app.api.paging import DEFAULT_LIMIT, HEADERS, PageCursor, PageLimit, page_answer
+from app.core.masking import mask_values
+from app.database.queries import LARGEST_ID
+from app.models import GenerationConfig
+from app.repositories.provenance import MomentWithVideo, RunWithVideo
+from app.services import provenance
+
+lineage = APIRouter(prefix="/api/videos/{video_id}/lineage", tags=["lineage"])
+prompts = APIRouter(prefix="/api/prompts", tags=["prompts"])
+configs = APIRouter(prefix="/api/generation-configs", tags=["generation_configs"])
+
+PromptId = Annotated[int, Path(description="Id of the prompt", examples=[7])]
+ConfigId = Annotated[int, Path(description="Id of the generation config", examples=[3])]
+OfPrompt = Annotated[int | None, Query(ge=1, le=LARGEST_ID, description="Only those of this prompt")]
+OfModel = Annotated[
+    str | None, Query(max_length=100, description="Only those of this model", examples=["qwen3_vl_fp8"])
+]
+OfOperation = Annotated[
+    str | None, Query(max_length=50, description="Only those of this operation", examples=["generation", "refinement"])
+]
+
+_PAGE: dict[int | str, dict[str, Any]] = {200: {"headers": HEADERS}}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Error}}
+
+
+@answer
+class ProvenanceMoment:
+    id: Annotated[str, Field(examples=["7621a017eec7482f"])]
+    start_time: Seconds
+    end_time: Seconds
+    title: str
+    is_refined: bool
+    parent_id: Annotated[str | None, Field(description="The moment that this one refines")]
+    model_name: Annotated[str | None, Field(description="The name that the model gave itself")]
+    generation_config_id: Annotated[int | None, Field(description="Null for a moment that was added by hand")]
+    score: Annotated[int | None, Field(description="From 0 to 10")]
+    scoring_model: str | None
+    scored_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@answer
+class ProvenanceRun:
+    id: Annotated[str, Field(examples=["pipeline:motivation:1770552000000"])]
+    generation_config_id: int | None
+    pipeline_type: Annotated[str, Field(examples=["full"])]
+    status: Annotated[str, Field(examples=["completed"])]
+    started_at: datetime
+    completed_at: datetime | None
+    duration_seconds: float | None
+    total_moments_generated: int | None
+    total_clips_created: int | None
+    error_stage: str | None
+    error_message: str | None
+    created_at: datetime
+
+
+@answer
+class MomentWithVideoAnswer(ProvenanceMoment):
+    video_id: Annotated[str, Field(examples=["motivation"])]
+
+    @classmethod
+    def from_row(cls, moment: MomentWithVideo) -> Self:
+        return cls(
+            id=moment.identifier,
+            video_id=moment.video_identifier,
+            start_time=moment.start_time,
+            end_time=moment.end_time,
+            title=moment.title,
+            is_refined=moment.is_refined,
+            parent_id=moment.parent_identifier,
+            model_name=moment.generation_model,
+            generation_config_id=moment.generation_config_id,
+            score=moment.score,
+            scoring_model=moment.scoring_model,
+            scored_at=moment.scored_at,
+            created_at=moment.created_at,
+            updated_at=moment.updated_at,
+        )
+
+
+@answer
+class RunWithVideoAnswer(ProvenanceRun):
+    video_id: Annotated[str, Field(examples=["motivation"])]
+
+    @classmethod
+    def from_row(cls, run: RunWithVideo) -> Self:
+        return cls(
+            id=run.identifier,
+            video_id=run.video_identifier,
+            generation_config_id=run.generation_config_id,
+            pipeline_type=run.pipeline_type,
+            status=run.status,
+            started_at=run.started_at,
+            completed_at=run.completed_at,
+            duration_seconds=run.duration_seconds,
+            total_moments_generated=run.total_moments_generated,
+            total_clips_created=run.total_clips_created,
+            error_stage=run.error_stage,
+            error_message=mask_values(run.error_message),
+            created_at=run.created_at,
+        )
+
+
+@answer
+class PromptSummaryAnswer:
+    id: Annotated[int, Field(examples=[7])]
+    user_prompt: str
+    prompt_hash: Annotated[str, Field(description="Hex SHA-256 of the user prompt followed by the system prompt")]
+    created_at: datetime
+    system_prompt_length: Annotated[int, Field(description="In characters; `GET /api/prompts/{id}` gives the text")]
+
+
+@answer
+class PromptAnswer:
+    id: Annotated[int, Field(examples=[7])]
+    user_prompt: str
+    system_prompt: str
+    prompt_hash: Annotated[str, Field(description="Hex SHA-256 of the user prompt followed by the system prompt")]
+    created_at: datetime
+
+
+@answer
+class ConfigParameters:
+    """The parameters of a model call."""
+
+    id: Annotated[int, Field(examples=[3])]
+    transcript_id: Annotated[
+        int | None, Field(description="Null where it belongs to no transcript, or several share it")
+    ]
+    model: Annotated[str, Field(examples=["qwen3_vl_fp8"])]
+    operation_type: Annotated[str, Field(examples=["generation"])]
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_moment_length: Seconds | None
+    max_moment_length: Seconds | None
+    min_moments: int | None
+    max_moments: int | None
+    created_at: datetime
+
+
+@answer
+class GenerationConfigAnswer(ConfigParameters):
+    prompt_id: Annotated[int, Field(examples=[7])]
+
+    @classmethod
+    def from_row(cls, config: GenerationConfig) -> Self:
+        return cls(
+            id=config.id,
+            prompt_id=config.prompt_id,
+            transcript_id=config.transcript_id,
+            model=config.model,
+            operation_type=config.operation_type,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
+            min_moment_length=config.min_moment_length,
+            max_moment_length=config.max_moment_length,
+            min_moments=config.min_moments,
+            max_moments=config.max_moments,
+            created_at=config.created_at,
+        )
+
+
+@answer
+class LineageThumbnail:
+    id: int
+    file_size_kb: int | None
+    created_at: datetime
+
+
+@answer
+class LineageClip:
+    id: int
+    start_time: Seconds
+    end_time: Seconds
+    padding_left: Seconds
+    padding_right: Seconds
+    file_size_kb: int | None
+    format: str | None
+    video_codec: str | None
+    audio_codec: str | None
+    resolution: str | None
+    created_at: datetime
+    thumbnail: LineageThumbnail | None
+
+
+@answer
+class LineageMoment(ProvenanceMoment):
+    """A moment with its refined moments, unless their parents form a circle."""
+
+    clip: LineageClip | None
+    refinements: list["LineageMoment"]
+
+
+@answer
+class LineageConfig(ConfigParameters):
+    """A generation config with its moments, except those that are listed below the moment that they refine."""
+
+    moments: list[LineageMoment]
+
+
+@answer
+class LineagePrompt:
+    id: int
+    user_prompt: str
+    system_prompt: str
+    created_at: datetime
+    configs: list[LineageConfig]
+
+
+@answer
+class LineageTranscript:
+    """A transcript without its text."""
+
+    id: int
+    language: str
+    number_of_words: int | None
+    number_of_segments: int | None
+    transcription_service: str | None
+    processing_time_seconds: float | None
+    created_at: datetime
+
+
+@answer
+class LineageAnswer:
+    """A video and everything that was made from it, each row once.
+
+    Moments are ordered by time, other lists in the order in which rows were added."""
+
+    id: Annotated[str, Field(examples=["motivation"])]
+    title: str | None
+    source_url: str | None
+    duration_seconds: float | None
+    file_size_kb: int | None
+    video_codec: str | None
+    audio_codec: str | None
+    resolution: str | None
+    frame_rate: float | None
+    created_at: datetime
+    thumbnail: LineageThumbnail | None
+    transcript: LineageTranscript | None
+    prompts: Annotated[list[LineagePrompt], Field(description="The prompts of the video's moments and runs")]
+    by_hand: Annotated[list[LineageMoment], Field(description="Moments without a config, and their refined moments")]
+    runs: Annotated[list[ProvenanceRun], Field(description="By their start")]
+
+
+@lineage.get("", response_model=LineageAnswer, responses={404: {"model": Error}})
+async def get_lineage(video_id: VideoId, conn: AutocommitConnection) -> Response:
+    """Everything that was made from a video.
+
+    Its transcript, the prompts and configs that were used, their moments and refined moments, clips, thumbnails and
+    runs. Each row is there once: a refined moment is listed below the moment that it refines.
+    """
+    return Response(await provenance.read_lineage(conn, video_id), media_type="application/json")
+
+
+@prompts.get("", response_model=list[PromptSummaryAnswer], responses=_PAGE)
+async def list_prompts(
+    request: Request, conn: AutocommitConnection, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = 0
+) -> Response:
+    """A page of the prompts, in the order they were first used. System prompts may be long and are left out."""
+    found = await provenance.list_prompts(conn, limit, cursor)
+    shown = [
+        PromptSummaryAnswer(
+            id=prompt.id,
+            user_prompt=prompt.user_prompt,
+            prompt_hash=prompt.prompt_hash,
+            created_at=prompt.created_at,
+            system_prompt_length=prompt.system_prompt_length,
+        )
+        for prompt in found
+    ]
+    return page_answer(request, limit, found, shown)
+
+
+@prompts.get("/{prompt_id}", response_model=PromptAnswer, responses=_NOT_FOUND)
+async def get_prompt(prompt_id: PromptId, conn: AutocommitConnection) -> Response:
+    """One prompt, whole."""
+    prompt = await provenance.get_prompt(conn, prompt_id)
+    return json_answer(
+        PromptAnswer(
+            id=prompt.id,
+            user_prompt=prompt.user_prompt,
+            system_prompt=prompt.system_prompt,
+            prompt_hash=prompt.prompt_hash,
+            created_at=prompt.created_at,
+        )
+    )
+
+
+@prompts.get("/{prompt_id}/moments", response_model=list[MomentWithVideoAnswer], responses=_PAGE | _NOT_FOUND)
+async def list_prompt_moments(
+    request: Request,
+    prompt_id: PromptId,
+    conn: AutocommitConnection,
+    limit: PageLimit = DEFAULT_LIMIT,
+    cursor: PageCursor = 0,
+) -> Response:
+    """A page of the moments that were made with the prompt, over all videos, in the order they were added."""
+    found = await provenance.list_prompt_moments(conn, prompt_id, limit, cursor)
+    return page_answer(request, limit, found, [MomentWithVideoAnswer.from_row(moment) for moment in found])
+
+
+@prompts.get("/{prompt_id}/runs", response_model=list[RunWithVideoAnswer], responses=_PAGE | _NOT_FOUND)
+async def list_prompt_runs(
+    request: Request,
+    prompt_id: PromptId,
+    conn: AutocommitConnection,
+    limit: PageLimit = DEFAULT_LIMIT,
+    cursor: PageCursor = 0,
+) -> Response:
+    """A page of the runs that used the prompt, over all videos, in the order they were accepted."""
+    found = await provenance.list_prompt_runs(conn, prompt_id, limit, cursor)
+    return page_answer(request, limit, found, [RunWithVideoAnswer.from_row(run) for run in found])
+
+
+@configs.get("", response_model=list[GenerationConfigAnswer], responses=_PAGE)
+async def list_generation_configs(
+    request: Request,
+    conn: AutocommitConnection,
+    prompt_id: OfPrompt = None,
+    model: OfModel = None,
+    operation_type: OfOperation = None,
+    limit: PageLimit = DEFAULT_LIMIT,
+    cursor: PageCursor = 0,
+) -> Response:
+    """A page of the generation configs, in the order they were first used."""
+    found = await provenance.list_generation_configs(conn, limit, cursor, prompt_id, model, operation_type)
+    return page_answer(request, limit, found, [GenerationConfigAnswer.from_row(config) for config in found])
+
+
+@configs.get("/{config_id}", response_model=GenerationConfigAnswer, responses=_NOT_FOUND)
+async def get_generation_config(config_id: ConfigId, conn: AutocommitConnection) -> Response:
+    """One generation config."""
+    return json_answer(GenerationConfigAnswer.from_row(await provenance.get_generation_config(conn, config_id)))
+
+
+@configs.get("/{config_id}/moments", response_model=list[MomentWithVideoAnswer], responses=_PAGE | _NOT_FOUND)
+async def list_config_moments(
+    request: Request,
+    config_id: ConfigId,
+    conn: AutocommitConnection,
+    limit: PageLimit = DEFAULT_LIMIT,
+    cursor: PageCursor = 0,
+) -> Response:
+    """A page of the moments that were made with the config, over all videos, in the order they were added."""
+    found = await provenance.list_config_moments(conn, config_id, limit, cursor)
+    return page_answer(request, limit, found, [MomentWithVideoAnswer.from_row(moment) for moment in found])
+
+
+@configs.get("/{config_id}/runs", response_model=list[RunWithVideoAnswer], responses=_PAGE | _NOT_FOUND)
+async def list_config_runs(
+    request: Request,
+    config_id: ConfigId,
+    conn: AutocommitConnection,
+    limit: PageLimit = DEFAULT_LIMIT,
+    cursor: PageCursor = 0,
+) -> Response:
+    """A page of the runs that used the config, over all videos, in the order they were accepted."""
+    found = await provenance.list_config_runs(conn, config_id, limit, cursor)
+    return page_answer(request, limit, found, [RunWithVideoAnswer.from_row(run) for run in found])
