@@ -17,7 +17,7 @@ from app.api.conditions import Validators, failed_condition, range_still_fits
 from app.api.errors import error_answer
 from app.core.errors import StorageUnavailable
 from app.core.media_types import UNKNOWN_TYPE
-from app.media.content_type import SIGNATURE_BYTES, detect_content_type
+from app.media.probe import SIGNATURE_BYTES, detect_content_type
 from app.storage import OpenFile, Storage, StoredFile
 
 # A player that seeks, and a page that shows a picture again, need not ask here each time.

@@ -16,18 +16,19 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from app.core.errors import StageFailed
-from app.media.container import choose_audio_stream, open_container
-from app.media.frames import decode_frames
-from app.media.limits import (
+from app.media.container import (
     DEFAULT_MAX_HOURS,
     BoundedFile,
     ReadLimitExceeded,
     ReadLimits,
     check_max_hours,
     check_plausible_duration,
+    choose_audio_stream,
     measure_file_size,
+    open_container,
     processing_time_limit,
 )
+from app.media.frames import decode_frames
 from app.media.timeline import Timeline, read_timeline
 
 WAV_SAMPLE_RATE = 16_000  # samples for each second

@@ -22,9 +22,16 @@ from app.core.errors import StageFailed
 from app.media.audio import ContinuousAudio
 from app.media.clip_encoding import cut_with_ffmpeg, cut_with_pyav, find_ffmpeg
 from app.media.clip_plan import AUDIO_BIT_RATE, AUDIO_CODEC, AUDIO_SAMPLE_RATE, MAX_CLIP_BYTES, ClipPlan, plan_clip
-from app.media.container import choose_audio_stream, choose_video_stream, discard_other_streams, open_container
+from app.media.container import (
+    BoundedFile,
+    ReadLimitExceeded,
+    ReadLimits,
+    choose_audio_stream,
+    choose_video_stream,
+    discard_other_streams,
+    open_container,
+)
 from app.media.frames import decode_packet
-from app.media.limits import BoundedFile, ReadLimitExceeded, ReadLimits
 from app.media.timeline import Timeline, has_unreliable_seek, read_timeline
 
 _MAX_CUTTING_SECONDS = 300.0

@@ -34,9 +34,8 @@ from app.media.clip_plan import (
     ClipPlan,
     FrameFormat,
 )
-from app.media.container import ALLOWED_DECODERS, ALLOWED_FORMATS, MAX_PIXELS, MAX_STREAMS, open_container
+from app.media.container import ALLOWED_DECODERS, ALLOWED_FORMATS, MAX_PIXELS, MAX_STREAMS, BoundedFile, open_container
 from app.media.frames import decode_frames
-from app.media.limits import BoundedFile
 
 _log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 from app.core.errors import StageFailed
 from app.media.colours import ColourProperties, read_colours
 from app.media.container import (
+    BoundedFile,
     can_decode_stream,
     choose_audio_stream,
     choose_video_stream,
@@ -23,7 +24,6 @@ from app.media.container import (
     open_container,
 )
 from app.media.frames import decode_frames, is_sideways, rotation_filters
-from app.media.limits import BoundedFile
 from app.media.timeline import Timeline, read_timeline
 
 AUDIO_SAMPLE_RATE = 48_000  # Hz

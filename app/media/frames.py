@@ -13,8 +13,7 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 
-from app.media.container import PlayableStream, discard_other_streams
-from app.media.limits import BoundedFile
+from app.media.container import BoundedFile, PlayableStream, discard_other_streams
 from app.media.timeline import Timeline
 
 _MAX_DAMAGED_PLACES = 1000

@@ -24,25 +24,22 @@ from app.media.audio import ContinuousAudio
 from app.media.clip import cut_clip, make_audio_frames, raise_if_disk_full
 from app.media.clip_plan import AUDIO_BIT_RATE, AUDIO_CODEC, AUDIO_SAMPLE_RATE
 from app.media.container import (
-    can_decode_stream,
-    choose_audio_stream,
-    choose_video_stream,
-    discard_other_streams,
-    open_container,
-)
-from app.media.content_type import SIGNATURE_BYTES, detect_content_type
-from app.media.frames import decode_packet
-from app.media.limits import (
     DEFAULT_MAX_HOURS,
     BoundedFile,
     ReadLimitExceeded,
     ReadLimits,
+    can_decode_stream,
     check_max_hours,
     check_plausible_duration,
+    choose_audio_stream,
+    choose_video_stream,
+    discard_other_streams,
     measure_file_size,
+    open_container,
     processing_time_limit,
 )
-from app.media.probe import NotAVideo, probe_media
+from app.media.frames import decode_packet
+from app.media.probe import SIGNATURE_BYTES, NotAVideo, detect_content_type, probe_media
 from app.media.timeline import Timeline, read_timeline
 
 _log = logging.getLogger(__name__)

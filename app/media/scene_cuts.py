@@ -11,9 +11,15 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-from app.media.container import can_decode_stream, choose_video_stream, open_container
+from app.media.container import (
+    BoundedFile,
+    ReadLimitExceeded,
+    ReadLimits,
+    can_decode_stream,
+    choose_video_stream,
+    open_container,
+)
 from app.media.frames import decode_frames
-from app.media.limits import BoundedFile, ReadLimitExceeded, ReadLimits
 from app.media.timeline import Timeline, read_timeline
 
 _SCENE_LIMITS = ReadLimits(seconds=20.0, bytes=1024**4)

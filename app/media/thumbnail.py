@@ -21,9 +21,16 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from app.media.colours import convert_to_jpeg_colours, read_colours
-from app.media.container import can_decode_stream, choose_audio_stream, choose_video_stream, open_container
+from app.media.container import (
+    BoundedFile,
+    ReadLimitExceeded,
+    ReadLimits,
+    can_decode_stream,
+    choose_audio_stream,
+    choose_video_stream,
+    open_container,
+)
 from app.media.frames import decode_frames, is_sideways, rotation_filters
-from app.media.limits import BoundedFile, ReadLimitExceeded, ReadLimits
 from app.media.timeline import Timeline, declared_duration, declared_origin
 
 THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT = 640, 360

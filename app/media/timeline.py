@@ -20,15 +20,16 @@ from av.video.stream import VideoStream
 from cachetools import LRUCache
 
 from app.media.container import (
+    BoundedFile,
     PlayableStream,
     choose_playable_streams,
     discard_other_streams,
+    measure_file_size,
     open_container,
     packet_end,
     packet_start,
     read_packets,
 )
-from app.media.limits import BoundedFile, measure_file_size
 from app.media.truncated_packet import lacks_mxf_index
 from app.media.truncation import find_truncation_time, has_unknown_riff_size, is_truncated, search_last_packet_end
 

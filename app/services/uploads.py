@@ -21,7 +21,7 @@ from app.core.errors import (
 )
 from app.core.thread_pool import ThreadPool
 from app.database import Database
-from app.media.limits import DEFAULT_MAX_HOURS, check_max_hours
+from app.media.container import DEFAULT_MAX_HOURS, check_max_hours
 from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.repositories import VideoRepository
 from app.repositories.media import VideoFileRepository

@@ -19,7 +19,7 @@ from app.core.errors import DatabaseUnavailable, FileMissing, RunLost, StageFail
 from app.core.text import escape_controls
 from app.core.thread_pool import ThreadPool
 from app.database import Database
-from app.media.limits import ProcessingStopped
+from app.media.container import ProcessingStopped
 from app.media.playable_copy import PlayableCopyPlan, make_playable_copy, plan_playable_copy
 from app.models.videos import ClaimedFile, FileStatus
 from app.repositories.media import VideoFileRepository

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from app.core.errors import StageFailed, StorageUnavailable
 from app.media.audio import WAV_SAMPLE_RATE, MonoDownmixer, extract_audio, wav_duration
-from app.media.limits import ProcessingStopped
+from app.media.container import ProcessingStopped
 from tests.media.movies import SAMPLE_RATE, make_movie, make_sounding_movie, make_sparse_audio
 
 # Encoders of lossy audio blur where it begins, and a sample rate's own begins with a frame.

@@ -19,9 +19,8 @@ from app.core.errors import StageFailed, StorageUnavailable
 from app.media import clip_encoding
 from app.media.clip import cut_clip
 from app.media.clip_encoding import find_ffmpeg
-from app.media.content_type import SIGNATURE_BYTES, detect_content_type
-from app.media.limits import ProcessingStopped
-from app.media.probe import probe_media
+from app.media.container import ProcessingStopped
+from app.media.probe import SIGNATURE_BYTES, detect_content_type, probe_media
 from tests.media.movies import FRAME_RATE, make_audio, make_colour_movie, make_movie, make_slides, make_sounding_movie
 from tests.media.test_thumbnail import turn
 

@@ -11,7 +11,7 @@ import pytest
 from av.video.frame import VideoFrame
 
 from app.media.clip import cut_clip
-from app.media.limits import ProcessingStopped
+from app.media.container import ProcessingStopped
 from app.media.probe import probe_media
 from app.media.scene_cuts import find_scene_cuts
 from tests.media.movies import make_colour_movie, make_movie

@@ -13,7 +13,7 @@ import pytest
 from av.video.frame import VideoFrame
 
 from app.media import container, thumbnail
-from app.media.limits import ReadLimits
+from app.media.container import ReadLimits
 from app.media.thumbnail import NoThumbnail, draw_waveform, make_thumbnail
 from tests.media.movies import HEIGHT, WIDTH, make_audio, make_bomb, make_colour_movie, make_movie, peak_megabytes
 

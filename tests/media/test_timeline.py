@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from app.media.clip import cut_clip
-from app.media.limits import BoundedFile, ReadLimits
+from app.media.container import BoundedFile, ReadLimits
 from app.media.playable_copy import make_playable_copy, plan_playable_copy
 from app.media.probe import probe_media
 from app.media.scene_cuts import find_scene_cuts

@@ -10,7 +10,7 @@ from typing import Any
 from app.core.errors import FileMissing, StageFailed
 from app.core.thread_pool import ThreadPool
 from app.media.audio import WAV_BYTES_PER_SECOND, extract_audio, wav_duration
-from app.media.limits import max_plausible_duration
+from app.media.container import max_plausible_duration
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME, describe_file_problem, get_video_file_url
 from app.repositories import VideoRepository

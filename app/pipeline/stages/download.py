@@ -22,7 +22,7 @@ from app.core.errors import (
 )
 from app.core.thread_pool import ThreadPool
 from app.database import Connection
-from app.media.limits import check_max_hours
+from app.media.container import check_max_hours
 from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.models import Video
 from app.pipeline.context import RunContext
