@@ -257,7 +257,7 @@ class JsonDocument:
 class JsonFlaw:
     """A value that PostgreSQL cannot store, and where it is: `word_timestamps[3].start`."""
 
-    place: str
+    json_path: str
     problem: str
     content: Any
 
@@ -322,18 +322,18 @@ def _read_json_tolerantly(content: bytes) -> Any:
 def _find_flaws(root: Any) -> Iterator[JsonFlaw]:
     rest: list[tuple[str, Any]] = [("", root)]
     while rest:
-        place, value = rest.pop()
+        json_path, value = rest.pop()
         match value:
             case dict():
                 for name in value:
                     if problem := describe_text_problem(name):
-                        yield JsonFlaw(place, f"a name: {problem}", name)
-                rest += reversed([(f"{place}.{name}".lstrip("."), item) for name, item in value.items()])
+                        yield JsonFlaw(json_path, f"a name: {problem}", name)
+                rest += reversed([(f"{json_path}.{name}".lstrip("."), item) for name, item in value.items()])
             case list():
-                rest += reversed([(f"{place}[{number}]", item) for number, item in enumerate(value)])
+                rest += reversed([(f"{json_path}[{number}]", item) for number, item in enumerate(value)])
             case float() if not math.isfinite(value):
-                yield JsonFlaw(place, "it is no finite number", value)
+                yield JsonFlaw(json_path, "it is no finite number", value)
             case int() if not -(2**63) <= value < 2**63:
-                yield JsonFlaw(place, "it is too large a number", value)
+                yield JsonFlaw(json_path, "it is too large a number", value)
             case str() if problem := describe_text_problem(value):
-                yield JsonFlaw(place, problem, value)
+                yield JsonFlaw(json_path, problem, value)

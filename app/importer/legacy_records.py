@@ -155,7 +155,7 @@ def _to_nfc_deeply(items: list[dict[str, Any]], name: str) -> list[dict[str, Any
 def _refuse_transcript_flaws(value: dict[str, Any]) -> None:
     flaw: JsonFlaw | None = find_flaw(value)
     if flaw is not None:
-        raise UnreadableFile(f"{flaw.place}: {flaw.problem}: {reprlib.repr(flaw.content)}")
+        raise UnreadableFile(f"{flaw.json_path}: {flaw.problem}: {reprlib.repr(flaw.content)}")
 
 
 def _dropped_columns(value: dict[str, Any], transcript: LegacyTranscript) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def _read_run(value: Any, number: int, strict: bool) -> LegacyRun | str:
     if not isinstance(value, dict):
         return "no object"
     if not strict and (flaw := find_flaw({name: value.get(name) for name in _RUN_COLUMNS})):
-        return f"{flaw.place}: {flaw.problem}"
+        return f"{flaw.json_path}: {flaw.problem}"
     started_at = (
         _run_time(value.get("started_at"))
         or _first_run_time(value.get("stages"))

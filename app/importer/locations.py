@@ -33,33 +33,37 @@ class StoredUrls:
 class FileLocations:
     """Which addresses the rows of one video get.
 
-    Of the addresses in its rows, and of its sound, that are the server's own, `held` are those with the file there and
-    `lost` those without. `copies` tells for each address in the library the one that its copy has, `is_copying`
-    whether the rows name the copies. `sent` are the copies that were just made, or found as they should be.
+    Of the addresses in its rows, and of its sound, that are the server's own, `existing_urls` are those with the file there and
+    `missing_urls` those without. `copy_urls` tells for each address in the library the one that its copy has, `is_copying`
+    whether the rows name the copies. `new_copies` are the copies that were just made, or found as they should be.
     """
 
-    held: frozenset[str] = frozenset()
-    lost: frozenset[str] = frozenset()
-    copies: Mapping[str, str] = field(default_factory=dict)
+    existing_urls: frozenset[str] = frozenset()
+    missing_urls: frozenset[str] = frozenset()
+    copy_urls: Mapping[str, str] = field(default_factory=dict)
     is_copying: bool = False
-    sent: frozenset[str] = frozenset()
+    new_copies: frozenset[str] = frozenset()
 
     def url_of(self, file: LibraryFile) -> str:
-        return self.copies[file.url] if self.is_copying else file.url
+        return self.copy_urls[file.url] if self.is_copying else file.url
 
     def keeps_stored_url(self, stored: str, url: str) -> bool:
         """Whether a row keeps the address it has: what the server itself holds is replaced by no other file."""
-        return stored != url and stored in self.held
+        return stored != url and stored in self.existing_urls
 
     def count_in_place(self, prepared: PreparedVideo) -> int:
         """Return how many files of a video are served from where they lie in the library."""
-        return 0 if self.is_copying else sum(self.copies[file.url] not in self.held for file in prepared.list_files())
+        return (
+            0
+            if self.is_copying
+            else sum(self.copy_urls[file.url] not in self.existing_urls for file in prepared.list_files())
+        )
 
     def rank_url(self, url: str) -> int:
         """How good an address is, the best the highest."""
-        if url in self.held or (self.is_copying and url in self.copies.values()):
+        if url in self.existing_urls or (self.is_copying and url in self.copy_urls.values()):
             return 3
-        return 0 if url in self.lost else {"file": 2, "gs": 1}.get(url.partition(":")[0], 0)
+        return 0 if url in self.missing_urls else {"file": 2, "gs": 1}.get(url.partition(":")[0], 0)
 
 
 async def read_stored_urls(conn: Connection, identifier: str) -> StoredUrls:
@@ -82,13 +86,13 @@ class LocationFinder:
         self._is_away = False
 
     async def find_locations(self, prepared: PreparedVideo, stored: StoredUrls, is_copying: bool) -> FileLocations:
-        copies = {file.url: self._storage.url_of(file.key) for file in prepared.list_files()}
-        sound = copies[prepared.audio.url] if prepared.audio else None
-        urls = (stored.video, stored.thumbnail, sound, *stored.clips)
+        copy_urls = {file.url: self._storage.url_of(file.key) for file in prepared.list_files()}
+        audio_url = copy_urls[prepared.audio.url] if prepared.audio else None
+        urls = (stored.video, stored.thumbnail, audio_url, *stored.clips)
         own = {url for url in urls if url is not None and self._storage.owns(url)}
         are_there = await asyncio.gather(*map(self._file_exists, own))
-        held = frozenset(url for url, is_there in zip(own, are_there, strict=True) if is_there)
-        return FileLocations(held, frozenset(own - held), copies, is_copying)
+        existing_urls = frozenset(url for url, is_there in zip(own, are_there, strict=True) if is_there)
+        return FileLocations(existing_urls, frozenset(own - existing_urls), copy_urls, is_copying)
 
     async def _file_exists(self, url: str) -> bool:
         """Whether a file is there; where nobody can tell, its row is left alone."""
@@ -109,14 +113,14 @@ _READ_CHUNK_BYTES = 1024 * 1024
 class FileCopier:
     """Brings the files of videos into storage before their rows name them there.
 
-    `tell` gets the number of bytes that are done since it was called before, from any thread.
+    `report_bytes` gets the number of bytes that are done since it was called before, from any thread.
     """
 
-    def __init__(self, storage: Storage, copied: CopyCount, tell: Callable[[int], None], dry_run: bool) -> None:
+    def __init__(self, storage: Storage, copied: CopyCount, report_bytes: Callable[[int], None], dry_run: bool) -> None:
         self._storage = storage
         self._finder = LocationFinder(storage)
         self._copied = copied
-        self._tell = tell
+        self._report_bytes = report_bytes
         self._dry_run = dry_run
         self._slots = asyncio.Semaphore(_FILES_AT_ONCE)
 
@@ -125,36 +129,36 @@ class FileCopier:
 
         Raises `StorageFull` and `StorageUnavailable`.
         """
-        places = await self._finder.find_locations(prepared, stored, is_copying=True)
-        sent = set()
+        locations = await self._finder.find_locations(prepared, stored, is_copying=True)
+        new_copies = set()
         for file in prepared.list_files():
-            if _has_other_file(prepared, places, stored, file):
-                self._tell(file.size)
+            if _has_other_file(prepared, locations, stored, file):
+                self._report_bytes(file.size)
             elif self._dry_run:
                 await self._count_without_copying(file)
             elif problem := await self._copy_file(file):
                 prepared.notes.about(file.name).add(EntryKind.REFUSED, problem)
                 prepared.drop_file(file)
             else:
-                sent.add(places.url_of(file))
-        return replace(places, sent=frozenset(sent))
+                new_copies.add(locations.url_of(file))
+        return replace(locations, new_copies=frozenset(new_copies))
 
-    async def has_all_copies(self, places: FileLocations) -> bool:
+    async def has_all_copies(self, locations: FileLocations) -> bool:
         """Whether no copy went away in the meantime."""
-        return None not in [await self._stored_version(url) for url in places.sent]
+        return None not in [await self._stored_version(url) for url in locations.new_copies]
 
     async def _copy_file(self, file: LibraryFile) -> str | None:
         """Copy a file, or return why that cannot be done with this one."""
-        told = 0
+        reported = 0
 
-        def tell(count: int) -> None:
-            nonlocal told
-            told += count
-            self._tell(count)
+        def report_bytes(count: int) -> None:
+            nonlocal reported
+            reported += count
+            self._report_bytes(count)
 
         async with self._slots:
             try:
-                await self._store_file(file, tell)
+                await self._store_file(file, report_bytes)
             except Conflict as error:
                 return str(error)
             except (FileMissing, StorageUnavailable) as error:
@@ -162,12 +166,12 @@ class FileCopier:
                     return problem
                 raise StorageUnavailable(str(error)) from error
             finally:
-                self._tell(file.size - told)
+                self._report_bytes(file.size - reported)
             return None
 
-    async def _store_file(self, file: LibraryFile, tell: Callable[[int], None]) -> None:
+    async def _store_file(self, file: LibraryFile, report_bytes: Callable[[int], None]) -> None:
         before = await self._stored_version(self._storage.url_of(file.key))
-        stored = await self._storage.put(file.key, file.path, tell)
+        stored = await self._storage.put(file.key, file.path, report_bytes)
         self._copied.add(stored.size, is_new=stored.version != before)
 
     async def _count_without_copying(self, file: LibraryFile) -> None:
@@ -176,7 +180,7 @@ class FileCopier:
             self._copied.add(file.size, is_new=stored.size != file.size)
         except FileMissing:
             self._copied.add(file.size, is_new=True)
-        self._tell(file.size)
+        self._report_bytes(file.size)
 
     async def _stored_version(self, url: str) -> str | None:
         try:
@@ -185,10 +189,10 @@ class FileCopier:
             return None
 
 
-def _has_other_file(prepared: PreparedVideo, places: FileLocations, stored: StoredUrls, file: LibraryFile) -> bool:
+def _has_other_file(prepared: PreparedVideo, locations: FileLocations, stored: StoredUrls, file: LibraryFile) -> bool:
     """Whether the server itself has another film or picture of the video, which stays."""
-    address = {id(prepared.film): stored.video, id(prepared.thumbnail): stored.thumbnail}.get(id(file))
-    return address is not None and places.keeps_stored_url(address, places.url_of(file))
+    address = {id(prepared.video_file): stored.video, id(prepared.thumbnail): stored.thumbnail}.get(id(file))
+    return address is not None and locations.keeps_stored_url(address, locations.url_of(file))
 
 
 def _describe_read_problem(path: Path) -> str | None:

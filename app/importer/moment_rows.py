@@ -170,7 +170,7 @@ class VideoTransaction:
 
     conn: Connection
     prepared: PreparedVideo
-    places: FileLocations
+    locations: FileLocations
     video: Video
     is_new: bool
     written: VideoChanges
@@ -193,75 +193,79 @@ class WrittenMoment:
     placed: PlacedMoment
 
 
-async def write_moments(target: VideoTransaction) -> list[WrittenMoment]:
+async def write_moments(transaction: VideoTransaction) -> list[WrittenMoment]:
     """Write the moments in the order of their file and return them in it. What the file does not know stays."""
-    moments = MomentRepository(target.conn)
-    stored = {} if target.is_new else {row.identifier: row for row in await moments.list_by_video(target.video.id)}
-    placed = await _place_moments_of_video(target, stored)
-    ids = {identifier: row.id for identifier, row in stored.items()} | await _reserve_moment_ids(target, stored, placed)
-    rows = [_moment_row(target, each, placed, ids) for each in placed]
+    moments = MomentRepository(transaction.conn)
+    stored = (
+        {} if transaction.is_new else {row.identifier: row for row in await moments.list_by_video(transaction.video.id)}
+    )
+    placed = await _place_moments_of_video(transaction, stored)
+    ids = {identifier: row.id for identifier, row in stored.items()} | await _reserve_moment_ids(
+        transaction, stored, placed
+    )
+    rows = [_moment_row(transaction, each, placed, ids) for each in placed]
     await moments.copy([row for row in rows if row["identifier"] not in stored])
     for row in rows:
-        await _update_moment(target, stored.get(row["identifier"]), row)
-    _report_kept_moments(target, stored, placed)
+        await _update_moment(transaction, stored.get(row["identifier"]), row)
+    _report_kept_moments(transaction, stored, placed)
     return [WrittenMoment(ids[each.identifier], each) for each in placed]
 
 
-async def _place_moments_of_video(target: VideoTransaction, stored: Mapping[str, Moment]) -> list[PlacedMoment]:
-    prepared = target.prepared
+async def _place_moments_of_video(transaction: VideoTransaction, stored: Mapping[str, Moment]) -> list[PlacedMoment]:
+    prepared = transaction.prepared
     legacy_ids = list(positions_by_legacy_id(prepared.moments))
-    owners = await MomentRepository(target.conn).find_video_ids(legacy_ids) if legacy_ids else {}
-    taken = {legacy_id for legacy_id, owner in owners.items() if owner != target.video.id}
+    owners = await MomentRepository(transaction.conn).find_video_ids(legacy_ids) if legacy_ids else {}
+    taken = {legacy_id for legacy_id, owner in owners.items() if owner != transaction.video.id}
     taken |= prepared.taken - stored.keys()
     times = {
         identifier: StoredTimes(row.start_time, row.end_time, row.is_refined) for identifier, row in stored.items()
     }
-    notes = target.notes_about(prepared.moments_file)
+    notes = transaction.notes_about(prepared.moments_file)
     return place_moments(prepared.moments, prepared.identifier, times, taken, notes)
 
 
 async def _reserve_moment_ids(
-    target: VideoTransaction, stored: Mapping[str, Moment], placed: Sequence[PlacedMoment]
+    transaction: VideoTransaction, stored: Mapping[str, Moment], placed: Sequence[PlacedMoment]
 ) -> dict[str, int]:
     new = [each.identifier for each in placed if each.identifier not in stored]
-    ids = sorted(await MomentRepository(target.conn).reserve_ids(len(new))) if new else []
+    ids = sorted(await MomentRepository(transaction.conn).reserve_ids(len(new))) if new else []
     return dict(zip(new, ids, strict=True))
 
 
 def _moment_row(
-    target: VideoTransaction, placed: PlacedMoment, everyone: Sequence[PlacedMoment], ids: Mapping[str, int]
+    transaction: VideoTransaction, placed: PlacedMoment, all_placed: Sequence[PlacedMoment], ids: Mapping[str, int]
 ) -> ReservedMoment:
-    moment, configs = placed.moment, target.written.configs.ids
+    moment, configs = placed.moment, transaction.written.configs.ids
     return {
         "id": ids[placed.identifier],
         "identifier": placed.identifier,
-        "video_id": target.video.id,
+        "video_id": transaction.video.id,
         "start_time": moment.start_time,
         "end_time": moment.end_time,
         "title": moment.title,
         "is_refined": moment.is_refined,
-        "parent_id": ids[everyone[placed.parent].identifier] if placed.parent is not None else None,
+        "parent_id": ids[all_placed[placed.parent].identifier] if placed.parent is not None else None,
         "generation_model": moment.model,
         "generation_config_id": configs.get(moment.config) if moment.config is not None else None,
     }
 
 
-async def _update_moment(target: VideoTransaction, stored: Moment | None, row: ReservedMoment) -> None:
+async def _update_moment(transaction: VideoTransaction, stored: Moment | None, row: ReservedMoment) -> None:
     changes = find_changes(stored, cast(dict[str, Any], row)) if stored else {}
-    target.written.count_row("moments", stored, changes)
+    transaction.written.count_row("moments", stored, changes)
     if stored and changes:
-        await MomentRepository(target.conn).update(stored.id, **changes)
+        await MomentRepository(transaction.conn).update(stored.id, **changes)
 
 
 def _report_kept_moments(
-    target: VideoTransaction, stored: Mapping[str, Moment], placed: Sequence[PlacedMoment]
+    transaction: VideoTransaction, stored: Mapping[str, Moment], placed: Sequence[PlacedMoment]
 ) -> None:
     """Nobody can tell a moment that was added by hand from one whose row is gone from the file: both stay."""
-    if target.prepared.moments_file is None:
+    if transaction.prepared.moments_file is None:
         return
     named = {each.identifier for each in placed}
     if kept := [identifier for identifier in stored if identifier not in named]:
-        notes = target.notes_about(target.prepared.moments_file)
+        notes = transaction.notes_about(transaction.prepared.moments_file)
         notes.add(EntryKind.KEPT, "moments that no row of the file accounts for stay as they are", kept)
 
 
@@ -276,79 +280,86 @@ class _ClipSource:
     file: LibraryFile | None = None
 
 
-async def write_clips(target: VideoTransaction, moments: Sequence[WrittenMoment], bucket: str | None) -> None:
+async def write_clips(transaction: VideoTransaction, moments: Sequence[WrittenMoment], bucket: str | None) -> None:
     """Write the clips that are in the library or that its moments name; a moment has at most one."""
-    clips, new = ClipRepository(target.conn), []
-    sources = _find_clip_sources(target, [moment.placed.moment for moment in moments], bucket)
+    clips, new = ClipRepository(transaction.conn), []
+    sources = _find_clip_sources(transaction, [moment.placed.moment for moment in moments], bucket)
     if not sources:
         return
-    target.written.elsewhere += sum(source.file is None for source in sources.values())
-    word_times = read_word_times(target.prepared.transcript.words) if target.prepared.transcript else []
-    stored = {} if target.is_new else {clip.moment_id: clip for clip in await clips.list_by_video(target.video.id)}
-    for place, source in sorted(sources.items()):
-        window = _find_clip_window(target, moments, place, word_times)
-        row = _clip_row(target, moments[place], source, window)
+    transaction.written.elsewhere += sum(source.file is None for source in sources.values())
+    word_times = read_word_times(transaction.prepared.transcript.words) if transaction.prepared.transcript else []
+    stored = (
+        {} if transaction.is_new else {clip.moment_id: clip for clip in await clips.list_by_video(transaction.video.id)}
+    )
+    for position, source in sorted(sources.items()):
+        window = _find_clip_window(transaction, moments, position, word_times)
+        row = _clip_row(transaction, moments[position], source, window)
         if (before := stored.get(row["moment_id"])) is None:
-            target.written.count_row("clips", None)
+            transaction.written.count_row("clips", None)
             new.append(row)
         else:
-            changes = _find_clip_changes(target.places, source, before, row, window)
-            target.written.count_row("clips", before, changes)
+            changes = _find_clip_changes(transaction.locations, source, before, row, window)
+            transaction.written.count_row("clips", before, changes)
             await clips.update(before.id, **changes)
     await clips.copy(new)
 
 
 def _find_clip_sources(
-    target: VideoTransaction, rows: Sequence[LegacyMoment], bucket: str | None
+    transaction: VideoTransaction, rows: Sequence[LegacyMoment], bucket: str | None
 ) -> dict[int, _ClipSource]:
     """Return each clip by the place of its moment. A file comes before what rows say, the first row before others."""
-    meant = {legacy_id: prefer_original(rows, places) for legacy_id, places in positions_by_legacy_id(rows).items()}
+    meant = {
+        legacy_id: prefer_original(rows, locations) for legacy_id, locations in positions_by_legacy_id(rows).items()
+    }
     sources = {
-        meant[legacy_id]: _ClipSource(target.places.url_of(file), file)
-        for legacy_id, file in target.prepared.clips.items()
+        meant[legacy_id]: _ClipSource(transaction.locations.url_of(file), file)
+        for legacy_id, file in transaction.prepared.clips.items()
     }
     for number, row in enumerate(rows):
         named = meant[row.legacy_id] if row.legacy_id is not None else number
-        _add_remote_clip(target, sources, number if rows[named].is_refined else named, row, bucket)
+        _add_remote_clip(transaction, sources, number if rows[named].is_refined else named, row, bucket)
     return sources
 
 
 def _add_remote_clip(
-    target: VideoTransaction, sources: dict[int, _ClipSource], place: int, row: LegacyMoment, bucket: str | None
+    transaction: VideoTransaction, sources: dict[int, _ClipSource], position: int, row: LegacyMoment, bucket: str | None
 ) -> None:
     """Add the clip that a row names. One that refinement left with the id of its original names the original's."""
-    notes = target.notes_about(target.prepared.moments_file)
+    notes = transaction.notes_about(transaction.prepared.moments_file)
     url = remote_clip_url(row, bucket)
     if url is None:
-        if row.clip_path and place not in sources:
+        if row.clip_path and position not in sources:
             reason = "nobody knows the bucket of its clip: give it with --bucket"
             notes.add(EntryKind.REFUSED, reason, {"gcs_clip_path": row.clip_path}, row=row.row)
         elif row.clip_path:
             notes.add(
                 EntryKind.DROPPED, "its clip is a file of the library", {"gcs_clip_path": row.clip_path}, row=row.row
             )
-    elif sources.setdefault(place, _ClipSource(url)).url != url:
+    elif sources.setdefault(position, _ClipSource(url)).url != url:
         notes.add(EntryKind.DROPPED, "its moment has a clip at another address", {"cloud_url": url}, row=row.row)
 
 
 def _find_clip_window(
-    target: VideoTransaction, moments: Sequence[WrittenMoment], place: int, word_times: Sequence[tuple[float, float]]
+    transaction: VideoTransaction,
+    moments: Sequence[WrittenMoment],
+    position: int,
+    word_times: Sequence[tuple[float, float]],
 ) -> LegacyClipWindow:
     recorded = [
         each.placed.moment.window
         for each in moments
-        if each.placed.parent == place and each.placed.moment.window is not None
+        if each.placed.parent == position and each.placed.moment.window is not None
     ]
-    return clip_window(moments[place].placed.moment, recorded, word_times, target.video.duration_seconds)
+    return clip_window(moments[position].placed.moment, recorded, word_times, transaction.video.duration_seconds)
 
 
 def _clip_row(
-    target: VideoTransaction, moment: WrittenMoment, source: _ClipSource, window: LegacyClipWindow
+    transaction: VideoTransaction, moment: WrittenMoment, source: _ClipSource, window: LegacyClipWindow
 ) -> NewClip:
     media = source.file.media if source.file else None
     return {
         "moment_id": moment.id,
-        "video_id": target.video.id,
+        "video_id": transaction.video.id,
         "cloud_url": source.url,
         "start_time": window.start,
         "end_time": window.end,
@@ -363,13 +374,13 @@ def _clip_row(
 
 
 def _find_clip_changes(
-    places: FileLocations, source: _ClipSource, stored: Clip, row: NewClip, window: LegacyClipWindow
+    locations: FileLocations, source: _ClipSource, stored: Clip, row: NewClip, window: LegacyClipWindow
 ) -> dict[str, Any]:
     """A better address stays, and a window that was only worked out does not replace the one that is stored."""
     changes = find_changes(stored, {name: value for name, value in row.items() if value is not None})
-    if places.keeps_stored_url(stored.cloud_url, source.url):
-        is_its_copy = source.file is not None and stored.cloud_url == places.copies[source.file.url]
+    if locations.keeps_stored_url(stored.cloud_url, source.url):
+        is_its_copy = source.file is not None and stored.cloud_url == locations.copy_urls[source.file.url]
         changes = {name: value for name, value in changes.items() if is_its_copy and name in _WINDOW_COLUMNS}
-    elif places.rank_url(source.url) < places.rank_url(stored.cloud_url):
+    elif locations.rank_url(source.url) < locations.rank_url(stored.cloud_url):
         return {}
     return {name: value for name, value in changes.items() if window.is_recorded or name not in _WINDOW_COLUMNS}

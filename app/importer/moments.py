@@ -69,17 +69,17 @@ def place_moments(
     return [PlacedMoment(*placed) for placed in zip(moments, identifiers, parents, strict=True)]
 
 
-def prefer_original(moments: Sequence[LegacyMoment], places: Sequence[int]) -> int:
+def prefer_original(moments: Sequence[LegacyMoment], positions: Sequence[int]) -> int:
     """Return which of several rows with one id is meant by it: the original, or else the earliest."""
-    return min(places, key=lambda place: (moments[place].is_refined, place))
+    return min(positions, key=lambda position: (moments[position].is_refined, position))
 
 
 def positions_by_legacy_id(moments: Sequence[LegacyMoment]) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, moment in enumerate(moments):
+    positions: dict[str, list[int]] = defaultdict(list)
+    for position, moment in enumerate(moments):
         if moment.legacy_id is not None:
-            places[moment.legacy_id].append(place)
-    return dict(places)
+            positions[moment.legacy_id].append(position)
+    return dict(positions)
 
 
 class _IdentifierAssigner:
@@ -100,39 +100,39 @@ class _IdentifierAssigner:
     def assign_all(self) -> list[str]:
         names = dict(self._keep_legacy_ids())
         used = set(names.values())
-        for place, make in enumerate(self._made):
-            if place not in names:
-                names[place] = _first_free_identifier(make, used)
-                used.add(names[place])
-        return [names[place] for place in range(len(self._moments))]
+        for position, make in enumerate(self._made):
+            if position not in names:
+                names[position] = _first_free_identifier(make, used)
+                used.add(names[position])
+        return [names[position] for position in range(len(self._moments))]
 
     def _keep_legacy_ids(self) -> list[tuple[int, str]]:
         return [
             (holder, legacy_id)
-            for legacy_id, places in positions_by_legacy_id(self._moments).items()
-            if self._is_usable(legacy_id) and not self._was_renamed(holder := self._holder(legacy_id, places))
+            for legacy_id, positions in positions_by_legacy_id(self._moments).items()
+            if self._is_usable(legacy_id) and not self._was_renamed(holder := self._holder(legacy_id, positions))
         ]
 
     def _is_usable(self, legacy_id: str) -> bool:
         return _IDENTIFIER.fullmatch(legacy_id) is not None and legacy_id not in self._taken
 
-    def _holder(self, legacy_id: str, places: Sequence[int]) -> int:
+    def _holder(self, legacy_id: str, positions: Sequence[int]) -> int:
         """Return the row that keeps the id: the one that has it already, the original, or else the first."""
         stored = self._stored.get(legacy_id)
         return min(
-            places,
-            key=lambda place: (
-                _moment_times(self._moments[place]) != stored,
-                self._moments[place].is_refined,
-                place,
+            positions,
+            key=lambda position: (
+                _moment_times(self._moments[position]) != stored,
+                self._moments[position].is_refined,
+                position,
             ),
         )
 
-    def _was_renamed(self, place: int) -> bool:
+    def _was_renamed(self, position: int) -> bool:
         """Whether an earlier import had to rename the row, though its id is free, or without a row, by now."""
-        moment = self._moments[place]
+        moment = self._moments[position]
         holds_it = moment.legacy_id is not None and self._stored.get(moment.legacy_id) == _moment_times(moment)
-        return not holds_it and self._made[place](0) in self._stored
+        return not holds_it and self._made[position](0) in self._stored
 
 
 def _make_identifiers(moments: Sequence[LegacyMoment], video: str) -> list[Callable[[int], str]]:
@@ -169,29 +169,31 @@ def _moment_times(moment: LegacyMoment) -> StoredTimes:
 
 def _find_parents(moments: Sequence[LegacyMoment], notes: ReportNotes) -> list[int | None]:
     """Return each row's parent: never the row itself or one that descends from it."""
-    places = positions_by_legacy_id(moments)
+    positions = positions_by_legacy_id(moments)
     parents: list[int | None] = [None] * len(moments)
-    for place, moment in enumerate(moments):
+    for position, moment in enumerate(moments):
         if moment.legacy_parent is None:
             continue
-        candidates = sorted(places.get(moment.legacy_parent, []), key=lambda other: _parent_rank(moments, place, other))
-        parents[place] = next((other for other in candidates if not _is_descendant(parents, other, place)), None)
-        if parents[place] is None:
+        candidates = sorted(
+            positions.get(moment.legacy_parent, []), key=lambda other: _parent_rank(moments, position, other)
+        )
+        parents[position] = next((other for other in candidates if not _is_descendant(parents, other, position)), None)
+        if parents[position] is None:
             reason = "parent_id is its own id, and no other row has it" if candidates else "no row has its parent_id"
             notes.add(EntryKind.CHANGED, reason, {"parent_id": moment.legacy_parent}, row=moment.row)
     return parents
 
 
-def _parent_rank(moments: Sequence[LegacyMoment], place: int, other: int) -> tuple[bool, bool, int]:
+def _parent_rank(moments: Sequence[LegacyMoment], position: int, other: int) -> tuple[bool, bool, int]:
     """Originals first, then what was there before the row, then the earliest."""
-    return (moments[other].is_refined, other > place, other)
+    return (moments[other].is_refined, other > position, other)
 
 
-def _is_descendant(parents: Sequence[int | None], place: int | None, ancestor: int) -> bool:
-    while place is not None:
-        if place == ancestor:
+def _is_descendant(parents: Sequence[int | None], position: int | None, ancestor: int) -> bool:
+    while position is not None:
+        if position == ancestor:
             return True
-        place = parents[place]
+        position = parents[position]
     return False
 
 

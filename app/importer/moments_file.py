@@ -204,7 +204,7 @@ def _describe_row_problem(row: Any, strict: bool) -> str | None:
         return "is_refined is neither true nor false"
     used = {name: row.get(name) for name in ("title", "id", "parent_id")}
     if not strict and (flaw := find_flaw(used)):
-        return f"{flaw.place}: {flaw.problem}"
+        return f"{flaw.json_path}: {flaw.problem}"
     return None
 
 

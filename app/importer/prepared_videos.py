@@ -86,7 +86,7 @@ class PreparedVideo:
 
     identifier: str
     address: VideoAddress
-    film: LibraryFile | None
+    video_file: LibraryFile | None
     file_size_kb: int | None
     source_url: str | None
     transcript: LegacyTranscript | None
@@ -103,13 +103,13 @@ class PreparedVideo:
 
     def list_files(self) -> list[LibraryFile]:
         """Return all files of the library that belong to the video."""
-        single = [self.film, self.thumbnail, self.audio]
+        single = [self.video_file, self.thumbnail, self.audio]
         return [file for file in (*single, *self.clips.values()) if file is not None]
 
     def drop_file(self, file: LibraryFile) -> None:
         """Go on as if the library had never had a file."""
-        if file == self.film:
-            self.film, self.file_size_kb = None, None
+        if file == self.video_file:
+            self.video_file, self.file_size_kb = None, None
             self.address = _registered_address(self.source_url) or VideoAddress(file.url, AddressCertainty.ASSUMED)
         self.thumbnail = None if file == self.thumbnail else self.thumbnail
         self.audio = None if file == self.audio else self.audio
@@ -119,7 +119,7 @@ class PreparedVideo:
 def prepare_video(files: LegacyVideoFiles, library: Library, source: VideoSource | None) -> PreparedVideo:
     """Read all files of a video; it blocks. What cannot be read or stored is in the result's notes."""
     notes = ReportNotes(None, files.identifier)
-    film = _probe_file(files.video, video_key(files.identifier, files.video), notes) if files.video else None
+    video_file = _probe_file(files.video, video_key(files.identifier, files.video), notes) if files.video else None
     transcript = _read_file(files.transcript, parse_transcript, notes)
     moments = _read_file(files.moments, parse_moments, notes) or MomentsFile([], [])
     about_moments = notes.about(_file_name(files.moments))
@@ -127,9 +127,9 @@ def prepare_video(files: LegacyVideoFiles, library: Library, source: VideoSource
     kept = merge_duplicates(moments.moments, about_moments)
     return PreparedVideo(
         identifier=files.identifier,
-        address=_find_address(files, film, library, source, notes),
-        film=film,
-        file_size_kb=_file_size_kb(film, source),
+        address=_find_address(files, video_file, library, source, notes),
+        video_file=video_file,
+        file_size_kb=_file_size_kb(video_file, source),
         source_url=source.url if source else None,
         transcript=transcript,
         transcript_file=_file_name(files.transcript),
@@ -181,13 +181,13 @@ def _probe_file(path: Path, key: str, notes: ReportNotes) -> LibraryFile | None:
 
 def _find_address(
     files: LegacyVideoFiles,
-    film: LibraryFile | None,
+    video_file: LibraryFile | None,
     library: Library,
     source: VideoSource | None,
     notes: ReportNotes,
 ) -> VideoAddress:
-    if film is not None:
-        return VideoAddress(film.url, AddressCertainty.PRESENT)
+    if video_file is not None:
+        return VideoAddress(video_file.url, AddressCertainty.PRESENT)
     if registered := _registered_address(source.url if source else None):
         return registered
     url = (library.root / "videos" / f"{files.identifier}.mp4").as_uri()
@@ -199,9 +199,9 @@ def _registered_address(source_url: str | None) -> VideoAddress | None:
     return VideoAddress(source_url, AddressCertainty.NAMED) if source_url and source_url.startswith("gs://") else None
 
 
-def _file_size_kb(film: LibraryFile | None, source: VideoSource | None) -> int | None:
-    if film is not None:
-        return film.file_size_kb
+def _file_size_kb(video_file: LibraryFile | None, source: VideoSource | None) -> int | None:
+    if video_file is not None:
+        return video_file.file_size_kb
     return size_in_kb(source.file_size) if source and source.file_size is not None else None
 
 

@@ -74,134 +74,134 @@ def _describe_with_cause(sentence: str, error: psycopg.Error) -> str:
 
 
 async def write_video(
-    conn: Connection, prepared: PreparedVideo, places: FileLocations, bucket: str | None, known: KnownConfigs
+    conn: Connection, prepared: PreparedVideo, locations: FileLocations, bucket: str | None, known: KnownConfigs
 ) -> VideoChanges:
     """Write all rows of a video inside the caller's transaction."""
     written = VideoChanges()
-    target = await _write_video(conn, prepared, places, written)
-    transcript_id = await _write_transcript(target)
+    transaction = await _write_video(conn, prepared, locations, written)
+    transcript_id = await _write_transcript(transaction)
     configs = [moment.config for moment in prepared.moments if moment.config is not None]
     if configs:
         written.configs = await store_configs(
-            conn, configs, transcript_id, known, target.notes_about(prepared.moments_file)
+            conn, configs, transcript_id, known, transaction.notes_about(prepared.moments_file)
         )
-    moments = await write_moments(target)
-    await write_clips(target, moments, bucket)
-    await _write_thumbnail(target)
-    await _write_runs(target)
+    moments = await write_moments(transaction)
+    await write_clips(transaction, moments, bucket)
+    await _write_thumbnail(transaction)
+    await _write_runs(transaction)
     return written
 
 
 async def _write_video(
-    conn: Connection, prepared: PreparedVideo, places: FileLocations, written: VideoChanges
+    conn: Connection, prepared: PreparedVideo, locations: FileLocations, written: VideoChanges
 ) -> VideoTransaction:
     videos, values = VideoRepository(conn), _video_values(prepared)
-    url = places.url_of(prepared.film) if prepared.film else prepared.address.url
-    written.elsewhere += not url.startswith("file:") and prepared.film is None
+    url = locations.url_of(prepared.video_file) if prepared.video_file else prepared.address.url
+    written.elsewhere += not url.startswith("file:") and prepared.video_file is None
     stored = await videos.lock(prepared.identifier)
     if stored is None:
         video = await videos.create(identifier=prepared.identifier, cloud_url=url, **values)
         written.count_row("videos", None)
         await _store_early_end(conn, prepared, video)
-        return VideoTransaction(conn, prepared, places, video, True, written)
+        return VideoTransaction(conn, prepared, locations, video, True, written)
     await videos.mark_complete(stored.id)
-    if places.keeps_stored_url(stored.cloud_url, url):
+    if locations.keeps_stored_url(stored.cloud_url, url):
         values = {name: value for name, value in values.items() if name == "source_url"}
-        _report_kept_file(prepared, places, stored, written)
-    elif _is_better_address(prepared, places, stored):
+        _report_kept_file(prepared, locations, stored, written)
+    elif _is_better_address(prepared, locations, stored):
         values["cloud_url"] = url
     changes = find_changes(stored, values)
     written.count_row("videos", stored, changes)
     video = await videos.update(stored.id, **changes) or stored
     if video.cloud_url == url:
         await _store_early_end(conn, prepared, video)
-    return VideoTransaction(conn, prepared, places, video, False, written)
+    return VideoTransaction(conn, prepared, locations, video, False, written)
 
 
 async def _store_early_end(conn: Connection, prepared: PreparedVideo, video: Video) -> None:
     """Store that the video's file ends early, where it does."""
-    media = prepared.film.media if prepared.film else None
+    media = prepared.video_file.media if prepared.video_file else None
     if media is not None and media.ends_early:
         await VideoFileRepository(conn).store_early_end(video.id, video.cloud_url, media.declared_seconds)
 
 
-def _report_kept_file(prepared: PreparedVideo, places: FileLocations, stored: Video, written: VideoChanges) -> None:
-    if prepared.film is not None and stored.cloud_url != places.copies[prepared.film.url]:
-        notes = ReportNotes(prepared.film.name, prepared.identifier, written.entries)
+def _report_kept_file(prepared: PreparedVideo, locations: FileLocations, stored: Video, written: VideoChanges) -> None:
+    if prepared.video_file is not None and stored.cloud_url != locations.copy_urls[prepared.video_file.url]:
+        notes = ReportNotes(prepared.video_file.name, prepared.identifier, written.entries)
         notes.add(EntryKind.KEPT, "the server has another file of this video, which stays", stored.cloud_url)
 
 
-async def _write_transcript(target: VideoTransaction) -> int | None:
-    transcripts, transcript = TranscriptRepository(target.conn), target.prepared.transcript
-    stored = None if target.is_new else await transcripts.get_by_video(target.video.id)
+async def _write_transcript(transaction: VideoTransaction) -> int | None:
+    transcripts, transcript = TranscriptRepository(transaction.conn), transaction.prepared.transcript
+    stored = None if transaction.is_new else await transcripts.get_by_video(transaction.video.id)
     if transcript is None:
         return stored.id if stored else None
     if stored is None:
-        target.written.count_row("transcripts", None)
-        return await _create_transcript(target, transcript)
+        transaction.written.count_row("transcripts", None)
+        return await _create_transcript(transaction, transcript)
     changes = find_changes(stored, _transcript_values(transcript))
-    target.written.count_row("transcripts", stored, changes)
-    return await _replace_transcript(target, stored, transcript) if changes else stored.id
+    transaction.written.count_row("transcripts", stored, changes)
+    return await _replace_transcript(transaction, stored, transcript) if changes else stored.id
 
 
-async def _create_transcript(target: VideoTransaction, transcript: LegacyTranscript) -> int:
+async def _create_transcript(transaction: VideoTransaction, transcript: LegacyTranscript) -> int:
     values = _transcript_values(transcript)
-    created = await TranscriptRepository(target.conn).create(video_id=target.video.id, **values)
+    created = await TranscriptRepository(transaction.conn).create(video_id=transaction.video.id, **values)
     return created.id
 
 
-async def _replace_transcript(target: VideoTransaction, old: Transcript, transcript: LegacyTranscript) -> int:
+async def _replace_transcript(transaction: VideoTransaction, old: Transcript, transcript: LegacyTranscript) -> int:
     """A deleted transcript takes its configs and their moments with it: they move to the new one first."""
-    configs = GenerationConfigRepository(target.conn)
+    configs = GenerationConfigRepository(transaction.conn)
     config_ids = await configs.detach_transcript(old.id)
-    await TranscriptRepository(target.conn).delete(old.id)
-    new_id = await _create_transcript(target, transcript)
+    await TranscriptRepository(transaction.conn).delete(old.id)
+    new_id = await _create_transcript(transaction, transcript)
     await configs.attach_transcript(config_ids, new_id)
     return new_id
 
 
-async def _write_thumbnail(target: VideoTransaction) -> None:
-    thumbnail, thumbnails = target.prepared.thumbnail, ThumbnailRepository(target.conn)
+async def _write_thumbnail(transaction: VideoTransaction) -> None:
+    thumbnail, thumbnails = transaction.prepared.thumbnail, ThumbnailRepository(transaction.conn)
     if thumbnail is None:
         return
-    url = target.places.url_of(thumbnail)
+    url = transaction.locations.url_of(thumbnail)
     values: dict[str, Any] = {"cloud_url": url, "file_size_kb": thumbnail.file_size_kb}
-    stored = None if target.is_new else await thumbnails.get_by_video(target.video.id)
+    stored = None if transaction.is_new else await thumbnails.get_by_video(transaction.video.id)
     if stored is None:
-        target.written.count_row("thumbnails", None)
-        await thumbnails.create(video_id=target.video.id, **values)
+        transaction.written.count_row("thumbnails", None)
+        await thumbnails.create(video_id=transaction.video.id, **values)
     else:
-        changes = {} if target.places.keeps_stored_url(stored.cloud_url, url) else find_changes(stored, values)
-        target.written.count_row("thumbnails", stored, changes)
+        changes = {} if transaction.locations.keeps_stored_url(stored.cloud_url, url) else find_changes(stored, values)
+        transaction.written.count_row("thumbnails", stored, changes)
         await thumbnails.update(stored.id, **changes)
 
 
-async def _write_runs(target: VideoTransaction) -> None:
+async def _write_runs(transaction: VideoTransaction) -> None:
     named: set[str] = set()
-    for run in target.prepared.runs:
-        named.add(await _write_run(target, run, named))
+    for run in transaction.prepared.runs:
+        named.add(await _write_run(transaction, run, named))
 
 
-async def _write_run(target: VideoTransaction, run: LegacyRun, named: set[str]) -> str:
-    runs = RunRepository(target.conn)
-    name, stored = await _choose_run_identifier(target, run, named)
+async def _write_run(transaction: VideoTransaction, run: LegacyRun, named: set[str]) -> str:
+    runs = RunRepository(transaction.conn)
+    name, stored = await _choose_run_identifier(transaction, run, named)
     values = _run_values(run)
     changes = find_changes(stored, values) if stored else {}
-    target.written.count_row("pipeline_history", stored, changes)
+    transaction.written.count_row("pipeline_history", stored, changes)
     if stored:
         await runs.update(stored.id, **changes)
     else:
         await runs.create(
-            identifier=name, video_id=target.video.id, pipeline_type="full", started_at=run.started_at, **values
+            identifier=name, video_id=transaction.video.id, pipeline_type="full", started_at=run.started_at, **values
         )
     return name
 
 
 async def _choose_run_identifier(
-    target: VideoTransaction, run: LegacyRun, named: set[str]
+    transaction: VideoTransaction, run: LegacyRun, named: set[str]
 ) -> tuple[str, PipelineRun | None]:
     """Return a name for the run that neither another run of the file nor another video has, and the row under it."""
-    runs, video = RunRepository(target.conn), target.video
+    runs, video = RunRepository(transaction.conn), transaction.video
     name, milliseconds = run.legacy_id, run.started_at_ms
     while True:
         if name is not None and name not in named:
@@ -212,13 +212,13 @@ async def _choose_run_identifier(
     if name != run.legacy_id:
         reason = "has no request_id" if run.legacy_id is None else "another run has its request_id"
         change = {"from": run.legacy_id, "to": name}
-        target.notes_about(target.prepared.history_file).add(EntryKind.RENAMED, reason, change, row=run.row)
+        transaction.notes_about(transaction.prepared.history_file).add(EntryKind.RENAMED, reason, change, row=run.row)
     return name, stored
 
 
 def _video_values(prepared: PreparedVideo) -> dict[str, Any]:
     """What the files say: a column they say nothing of is not in it, and keeps what it has."""
-    media = prepared.film.media if prepared.film else None
+    media = prepared.video_file.media if prepared.video_file else None
     values = {
         "source_url": prepared.source_url,
         "file_size_kb": prepared.file_size_kb,
@@ -231,10 +231,10 @@ def _video_values(prepared: PreparedVideo) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _is_better_address(prepared: PreparedVideo, places: FileLocations, stored: Video) -> bool:
+def _is_better_address(prepared: PreparedVideo, locations: FileLocations, stored: Video) -> bool:
     """A file that is there is where the video lies; an address of the registry replaces a file's and its own old."""
     if prepared.address.certainty is AddressCertainty.NAMED:
-        is_assumed = not stored.cloud_url.startswith("gs://") or stored.cloud_url in places.lost
+        is_assumed = not stored.cloud_url.startswith("gs://") or stored.cloud_url in locations.missing_urls
         return is_assumed or stored.cloud_url == stored.source_url
     return prepared.address.certainty is AddressCertainty.PRESENT
 
@@ -306,10 +306,10 @@ class VideoWriter:
         """
         stored = await self._call_with_retries(prepared, lambda conn: read_stored_urls(conn, prepared.identifier))
         for _ in _PAUSES_SECONDS:
-            places = await self._locate_files(prepared, stored)
+            locations = await self._locate_files(prepared, stored)
             with contextlib.suppress(_CopyDeleted):
                 return await self._call_with_retries(
-                    prepared, partial(self._write_once, prepared=prepared, places=places)
+                    prepared, partial(self._write_once, prepared=prepared, locations=locations)
                 )
         raise _CopyDeleted
 
@@ -318,7 +318,7 @@ class VideoWriter:
             return await self._options.finder.find_locations(prepared, stored, is_copying=False)
         return await self._options.copier.copy_files(prepared, stored)
 
-    async def _write_once(self, conn: Connection, prepared: PreparedVideo, places: FileLocations) -> VideoChanges:
+    async def _write_once(self, conn: Connection, prepared: PreparedVideo, locations: FileLocations) -> VideoChanges:
         options = self._options
         async with conn.transaction(force_rollback=options.dry_run):
             # A long transcript is one statement, and no client waits for its answer.
@@ -326,10 +326,10 @@ class VideoWriter:
             if options.copier is not None:
                 # As deletions do: one that looks which files no row names waits until these rows name theirs.
                 await VideoRepository(conn).lock_identifier(prepared.identifier)
-                if not await options.copier.has_all_copies(places):
+                if not await options.copier.has_all_copies(locations):
                     raise _CopyDeleted
-            written = await write_video(conn, prepared, places, options.bucket, options.known)
-        written.in_place = places.count_in_place(prepared)
+            written = await write_video(conn, prepared, locations, options.bucket, options.known)
+        written.in_place = locations.count_in_place(prepared)
         options.known.remember_configs(written.configs, is_stored=not options.dry_run)
         return written
 

@@ -299,7 +299,7 @@ async def test_copies_that_are_deleted_before_their_rows_are_written_are_made_ag
     async def copy_and_delete(self: locations.FileCopier, *rest: Any) -> Any:
         places = await copy(self, *rest)
         if not deleted:
-            deleted.extend(sorted(places.sent))
+            deleted.extend(sorted(places.new_copies))
             await importer.storage.delete(deleted[0])
         return places
 
