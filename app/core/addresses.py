@@ -14,7 +14,7 @@ OPEN_TO_ALL = "Everybody who can reach %s:%s may read, change and delete everyth
 
 @lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
-    """Tell it of an address or of a name; a name other than `localhost` counts as one that others can reach."""
+    """Return whether only this machine can reach a host; of names only `localhost` counts."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -24,7 +24,7 @@ def is_loopback(host: str) -> bool:
 
 
 ANY_ORIGIN = "*"
-# No host name and no origin is longer, so more of a header need not be looked at.
+# No valid host name or origin is longer.
 LONGEST_ORIGIN = 300
 _LONGEST_HOST = 253  # RFC 1035
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -44,7 +44,7 @@ class Origin:
 
 
 def parse_authority(text: str) -> tuple[str, int | None]:
-    """Return the host, in one spelling, and the port of a Host header. Raises ValueError for what is none."""
+    """Return the normalized host and the port of a Host header. Raises ValueError."""
     match = _AUTHORITY.fullmatch(text)
     if match is None:
         raise ValueError("not a host and a port")
@@ -55,7 +55,7 @@ def parse_authority(text: str) -> tuple[str, int | None]:
 
 
 def parse_host_name(text: str) -> str:
-    """Return a host name or an address in one spelling. Raises ValueError for what is none, as a name with a port."""
+    """Return a normalized host name or address. Raises ValueError, also for a name with a port."""
     if ":" in text:
         address = text[1:-1] if text.startswith("[") and text.endswith("]") else text
         if "%" in address:
@@ -72,13 +72,13 @@ def parse_host_name(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def parse_origin(text: str) -> Origin:
-    """Read an origin as a browser sends it. Raises ValueError for `null`, a path, a user name, and all else."""
+    """Parse an `Origin` header. Raises ValueError for `null` and for anything but scheme, host and port."""
     scheme, host, port = _split_origin(text)
     return Origin(scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else port)
 
 
 def parse_url_origin(url: str) -> Origin:
-    """Return the origin of an address that begins with http:// or https://. Raises ValueError for any other."""
+    """Return the origin of an http:// or https:// URL. Raises ValueError for any other."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -92,7 +92,7 @@ class OriginList:
     """The origins of `ALLOW_ORIGINS`: `*` for every one, `https://app.example`, `http://localhost:*` for any port."""
 
     def __init__(self, entries: Iterable[str]) -> None:
-        """Raises ValueError for an entry that is none of them."""
+        """Raise ValueError for an invalid entry."""
         self.allows_all = False
         self._exact: set[Origin] = set()
         self._on_any_port: set[tuple[str, str]] = set()
@@ -122,8 +122,8 @@ def _split_origin(text: str) -> tuple[str, str, int | None]:
 _PORTS = {"http": 80, "https": 443}
 _MOST_DECODINGS = 5
 
-# Where clouds answer each machine with its own credentials, beside the link-local addresses, which never lead to an AI
-# service either: AWS and Google over IPv6, Alibaba, Oracle, Azure.
+# Metadata services, which hand out a machine's credentials, and link-local addresses: AWS and Google over IPv6,
+# Alibaba, Oracle, Azure.
 _METADATA = (
     *(IPv4Network("169.254.0.0/16"), IPv6Network("fe80::/10")),
     *(IPv6Network("fd00:ec2::254"), IPv6Network("fd20:ce::254")),
@@ -145,7 +145,7 @@ NOT_CALLED = "must not be a link-local address or that of a cloud's metadata ser
 
 
 def read_origin(url: str) -> str:
-    """Return scheme, host and port of an address, in one spelling; '' for an address that is never called."""
+    """Return the normalized origin of a service's URL, or '' for one that must not be called."""
     try:
         check_service_address(url)
     except ValueError:
@@ -157,7 +157,7 @@ def read_origin(url: str) -> str:
 
 
 def check_service_address(text: str) -> None:
-    """Raise `ValueError` for an address that is not scheme, host, port and path, or that is never called."""
+    """Raise `ValueError` for a URL of a service that is malformed or must not be called."""
     if not text:
         return
     try:
@@ -168,7 +168,7 @@ def check_service_address(text: str) -> None:
     is_plain = text.isascii() and text.isprintable() and " " not in text
     if parts.scheme not in _PORTS or not host or port == 0 or not is_plain:
         raise ValueError(_NO_ADDRESS)
-    if "@" in parts.netloc:  # it would be shown to everybody who may list the models
+    if "@" in parts.netloc:  # it would be visible in the list of models
         raise ValueError("must hold no user or password: set the API key instead")
     if _has_more_than_a_path(text):
         raise ValueError("must be a scheme, a host, a port and a path: no ?, # or backslash, also not as an escape")
@@ -188,7 +188,7 @@ def _is_host(host: str) -> bool:
 
 
 def _has_more_than_a_path(text: str) -> bool:
-    """Whether an address holds what ends a path or what no path holds, however often it is escaped."""
+    """Return whether a URL has a query, a fragment or a backslash, even if escaped several times."""
     for _ in range(_MOST_DECODINGS):
         if not text.isprintable() or not {"?", "#", "\\", " "}.isdisjoint(text):
             return True
@@ -200,7 +200,7 @@ def _has_more_than_a_path(text: str) -> bool:
 
 
 def leads_to_metadata(host: str) -> bool:
-    """Whether a host is known, without looking it up, to be link-local or a metadata service, however it is spelled."""
+    """Return whether a host, in any spelling, is link-local or a cloud's metadata service. No lookup is made."""
     if _METADATA_NAME.fullmatch(host):
         return True
     literal = host.strip("[]").partition("%")[0].rstrip(".")
@@ -215,7 +215,7 @@ def leads_to_metadata(host: str) -> bool:
 
 
 def is_metadata(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address, or the one of IPv4 that it stands for, is link-local or that of a metadata service."""
+    """Return whether an address, or the IPv4 address in it, is link-local or that of a metadata service."""
     if any(address in network for network in _METADATA):
         return True
     return isinstance(address, IPv6Address) and any(map(is_metadata, _list_embedded(address)))

@@ -29,7 +29,7 @@ class ApiKey:
 
 
 def make_api_key(name: str | None = None, access: Access = "write") -> tuple[str, ApiKey]:
-    """Return a new key and what is kept of it; where no name is given, one comes from the hash."""
+    """Return a new key and the entry that stores its hash; without a name, one is made from the hash."""
     if name is not None and not _NAME.fullmatch(name):
         raise ConfigurationError("A key's name is 1 to 64 letters, digits and any of _ . - after the first")
     secret = f"vm_{secrets.token_urlsafe(32)}"
@@ -38,7 +38,7 @@ def make_api_key(name: str | None = None, access: Access = "write") -> tuple[str
 
 
 def parse_api_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
-    """Read the entries of API_KEYS. An error names the position of the entry, never its text."""
+    """Parse API_KEYS. An error names the position of the entry, never its text."""
     keys: dict[str, ApiKey] = {}
     for position, entry in enumerate(entries, 1):
         found = _ENTRY.fullmatch(entry)
@@ -51,7 +51,7 @@ def parse_api_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
 
 
 def find_api_key(keys: Iterable[ApiKey], secret: bytes) -> ApiKey | None:
-    """Return the key that `secret` is, after comparing with every one, so that the time tells nothing."""
+    """Return the key of a secret, in constant time."""
     digest, found = _hash(secret), None
     for key in keys:
         if hmac.compare_digest(key.digest, digest):

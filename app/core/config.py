@@ -132,7 +132,7 @@ class Settings(BaseSettings):
         description="Model of the local transcriber; `auto` is `tiny.en` where English is spoken and `base` elsewhere.",
     )
     public_url: str | None = Field(
-        None, description="Address of this server as AI services reach it, for those that fetch sound and clips."
+        None, description="Address of this server as AI services reach it, for those that fetch audio and clips."
     )
     callback_secret: SecretStr | None = Field(
         None, description="Key that callbacks are signed with, `whsec_` and base64; without it there are none."
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
     @field_validator("callback_secret")
     @classmethod
     def _can_sign(cls, value: SecretStr | None) -> SecretStr | None:
-        """The lengths are those of standardwebhooks.com."""
+        """Check the length that standardwebhooks.com asks for."""
         if value is not None and not _LEAST_SECRET <= len(_decode_secret(value)) <= _MOST_SECRET:
             raise ConfigurationError("CALLBACK_SECRET must be whsec_ and the base64 of 24 to 64 random bytes")
         return value
@@ -252,24 +252,21 @@ class Settings(BaseSettings):
 
     @property
     def database_parameters(self) -> dict[str, str]:
-        """libpq's parameters for the application's connections."""
         return parse_database_url(self.database_url.get_secret_value(), "DATABASE_URL")
 
     @property
     def migration_parameters(self) -> dict[str, str]:
-        """libpq's parameters for Alembic's connection."""
         if self.database_sync_url is None:
             return self.database_parameters
         return parse_database_url(self.database_sync_url.get_secret_value(), "DATABASE_SYNC_URL")
 
     @property
     def worker_metrics_address(self) -> tuple[str, int] | None:
-        """Host and port of `WORKER_METRICS`."""
         host, port = parse_authority(self.worker_metrics) if self.worker_metrics else ("", None)
         return None if port is None else (host, port)
 
     def remember_secrets(self) -> None:
-        """Have the passwords and keys of the settings masked in every text of this process."""
+        """Mask the passwords and keys of the settings in every text of this process."""
         for parameters in (self.database_parameters, self.migration_parameters):
             names = {parameters.get("user"), parameters.get("dbname")}
             remember_secret(*({parameters.get("password", ""), parameters.get("sslpassword", "")} - names))
@@ -297,7 +294,7 @@ def load_settings() -> Settings:
 
 
 def _check_env_file(path: Path) -> None:
-    """Raises `ConfigurationError` for what would be passed over without a word."""
+    """Raise `ConfigurationError` for a `.env` that would be silently ignored."""
     if path.is_dir():  # Docker makes one where it is to mount a file that does not exist
         raise ConfigurationError("The file .env is a folder: rename it, and write settings to a file of that name")
     if path.is_symlink() and not path.exists():
@@ -306,12 +303,11 @@ def _check_env_file(path: Path) -> None:
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """Return the process's settings, read at the first call."""
     return load_settings()
 
 
 def describe_settings() -> Iterator[tuple[str, str, str]]:
-    """Yield environment variable, default as one would write it, and meaning of each setting."""
+    """Yield the environment variable, default and description of each setting."""
     for name, field in Settings.model_fields.items():
         yield name.upper(), _write_value(field.default), field.description or ""
 

@@ -53,7 +53,7 @@ def accept_any_text() -> None:
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """Write dashes, quotes and dots plainly, and every other character as its number."""
+    """Replace typographic characters by plain ones, and others by their escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lost = error.object[error.start : error.end]

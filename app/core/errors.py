@@ -1,4 +1,4 @@
-"""What can go wrong, by name. Only `api/errors.py` knows which HTTP status each one gets."""
+"""The errors of this project. Only `api/errors.py` maps them to HTTP statuses."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ class ConfigurationError(VideoMomentsError):
 
 
 class NotFound(VideoMomentsError):
-    """Something that was named does not exist."""
+    """The named object does not exist."""
 
 
 class VideoNotFound(NotFound):
@@ -61,14 +61,14 @@ class ModelNotFound(NotFound):
 
 
 class FileMissing(NotFound):
-    """A stored file is gone, or lies where this server may not look: both are told in the same words."""
+    """A stored file is missing or outside of what may be read; the text is the same for both."""
 
     def __init__(self) -> None:
         super().__init__("File not found")
 
 
 class InvalidInput(VideoMomentsError):
-    """A value that has the right form and cannot be accepted."""
+    """A well-formed value that cannot be accepted."""
 
 
 class InvalidMoment(VideoMomentsError):
@@ -76,18 +76,18 @@ class InvalidMoment(VideoMomentsError):
 
 
 class Conflict(VideoMomentsError):
-    """What was asked for contradicts what is stored."""
+    """The request contradicts what is stored."""
 
 
 class DeletedMeanwhile(Conflict):
-    """A video that somebody deleted while somebody else sent it."""
+    """The video was deleted during its upload."""
 
     def __init__(self) -> None:
         super().__init__("A video with this id was deleted at the same time, send this one again")
 
 
 class PipelineActive(VideoMomentsError):
-    """A video that cannot be deleted because a run works on it."""
+    """The video has an active run and cannot be deleted."""
 
     def __init__(self, status: str) -> None:
         super().__init__(
@@ -113,14 +113,14 @@ class DatabaseUnreachable(DatabaseUnavailable):
 
 
 class RedisUnavailable(VideoMomentsError):
-    """Redis does not answer, or refuses to; the same request may succeed later."""
+    """Redis does not answer or refuses a command; the same request may succeed later."""
 
     def __init__(self, reason: str = "Redis is not available") -> None:
         super().__init__(reason)
 
 
 class StorageUnavailable(VideoMomentsError):
-    """The place where media is kept cannot answer now; the same request may succeed later."""
+    """The media store does not answer; the same request may succeed later."""
 
 
 class StorageFull(VideoMomentsError):
@@ -132,70 +132,70 @@ class DatabaseAhead(VideoMomentsError):
 
 
 class AlreadyRunning(Conflict):
-    """A run of the same kind works on the video, or one that would be in its way."""
+    """A conflicting run of the video is active."""
 
 
 class NothingRuns(VideoMomentsError):
-    """A run that is to be cancelled or retried and is not there."""
+    """There is no run to cancel or to retry."""
 
 
 class Precondition(VideoMomentsError):
-    """What a run needs is not there yet."""
+    """A run's input does not exist yet."""
 
 
 class TooManyFollowers(VideoMomentsError):
-    """As many clients follow runs as this server has room for."""
+    """The limit of clients that follow runs is reached."""
 
     def __init__(self) -> None:
         super().__init__("Too many clients follow runs, ask for the status instead")
 
 
 class ModelNotConfigured(VideoMomentsError):
-    """A run names a model that the registry does not have."""
+    """The model of a run is not in the registry."""
 
     def __init__(self, key: str, others: Iterable[str]) -> None:
         super().__init__(f"Model '{key}' is not configured; there are: {', '.join(others) or 'none'}")
 
 
 class ModelUnsuitable(InvalidInput):
-    """A run names a model that does something else."""
+    """The model of a run is of another kind."""
 
     def __init__(self, key: str, kind: str, purpose: str) -> None:
         super().__init__(f"Model '{key}' is of the kind {kind} and cannot {purpose}")
 
 
 class AddressRefused(InvalidInput):
-    """A URL that leads, or may lead, to a machine that is not public."""
+    """A URL that may lead to a private address."""
 
 
 class StageFailed(VideoMomentsError):
-    """A stage of a run cannot be done, and trying again would not help."""
+    """A stage failed, and a retry would not help."""
 
 
 class RunLost(StageFailed):
-    """A run is in the hands of another worker, or gone, and nothing may be written for it any more."""
+    """The run was claimed by another worker or deleted: nothing may be written for it."""
 
     def __init__(self) -> None:
         super().__init__("The run is not this worker's any more")
 
 
 class VideoDeleted(RunLost):
-    """A run over a video that is gone, and the run with it."""
+    """The video of the run was deleted, and the run with it."""
 
     def __init__(self) -> None:
         StageFailed.__init__(self, "The video was deleted")
 
 
 class TransientFailure(StageFailed):
-    """A stage of a run could not be done, and trying again may help."""
+    """A stage failed, and a retry may help."""
 
 
 class ModelMissing(StageFailed):
-    """The files of a local model are not there, or are not those they should be; the text says how to get them."""
+    """The files of a local model are missing or corrupt; the text says how to get them."""
 
 
 class ModelAnswerInvalid(StageFailed):
-    """A model has answered with what cannot be used; `raw` is what it answered."""
+    """A model's answer cannot be used; `raw` is the answer."""
 
     def __init__(self, reason: str, raw: str) -> None:
         super().__init__(reason)

@@ -1,4 +1,4 @@
-"""HTTP to addresses that somebody else has named: only to machines that everybody can reach anyway."""
+"""HTTP requests to URLs of users: only to public addresses, against server-side request forgery."""
 
 import asyncio
 import ipaddress
@@ -24,7 +24,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 # What IANA has set apart and Python takes for public. Some clouds tell their secrets at 192.0.0.192.
 _SET_APART = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"), IPv6Network("3fff::/20"))
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
-# One sentence for what is not there and for what is not to be seen: the difference would draw a map of the network.
+# One sentence for unknown and for private hosts: a difference would reveal the network.
 _NOT_PUBLIC = "The host of the URL is not known, or its address is not a public one"
 _PRIVATE = "The host of the URL is not a public one: name it in ALLOWED_HOSTS where it may be connected to"
 # Names that are nowhere public: RFC 6761, RFC 6762, RFC 8375, and what ICANN has set apart for private use.
@@ -36,12 +36,12 @@ _NUMBER_AND_DOT = re.compile(r"(?:^|\.)(?:\d+|0x[0-9a-f]*)\.$")
 _LOOKUP_SECONDS = 2.0
 _SERVICE_LOOKUP_SECONDS = 10.0
 _REMEMBERED_SECONDS = 10.0  # where the name of a service led to, before a new connection looks again
-# Of their own, so that names whose servers do not answer hold up nothing else.
+# Threads of their own, so that slow DNS servers block nothing else.
 _lookups = ThreadPoolExecutor(4, "lookups")
 
 
 class AddressGuard:
-    """Which hosts may be connected to: public ones, and those that the setting `allowed_hosts` names."""
+    """Decides which hosts may be connected to: public ones, and those of the setting `allowed_hosts`."""
 
     def __init__(self, allowed_hosts: Collection[str]) -> None:
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
@@ -65,7 +65,7 @@ class AddressGuard:
         return addresses
 
     async def refuse_at_once(self, url: str) -> None:
-        """Raise `AddressRefused` where it is plain already that `check` will refuse a URL.
+        """Raise `AddressRefused` for a URL that `check` would refuse for certain.
 
         What cannot be looked up now, or in a short time, is left to the one who connects.
         """
@@ -84,7 +84,7 @@ class AddressGuard:
             raise AddressRefused(_PRIVATE)
 
     def admits(self, host: str, address: IPv4Address | IPv6Address, port: int) -> bool:
-        """Whether a host at an address may be connected to; no setting opens link-local and metadata addresses."""
+        """Return whether an address may be connected to; no setting allows link-local and metadata addresses."""
         return not is_metadata(address) and (self._is_allowed(host, port) or is_public(address))
 
     def _is_allowed(self, host: str, port: int) -> bool:
@@ -92,14 +92,14 @@ class AddressGuard:
         return not self._allowed.isdisjoint({host.lower(), name.lower(), f"{name}:{port}".lower()})
 
     async def check(self, request: httpx.Request) -> None:
-        """Look at a request before anything is connected to; the client asks again of each redirect."""
+        """Check a request, and each redirect, before it is sent."""
         if request.url.scheme not in _PORTS or not request.url.host:
             raise AddressRefused("The URL, or one that it redirects to, does not begin with http:// or https://")
         await self.resolve(request.url.raw_host.decode("ascii"), request.url.port or _PORTS[request.url.scheme])
 
 
 def _read_host(url: str) -> tuple[str, int]:
-    """Return the host, as it is looked up, and the port. Raises `AddressRefused` where no server can have them."""
+    """Return host and port of a URL. Raises `AddressRefused` for impossible ones."""
     try:
         parts = httpx.URL(url)
         host, port = parts.raw_host.decode("ascii").lower(), _PORTS[parts.scheme] if parts.port is None else parts.port
@@ -115,7 +115,7 @@ def _read_host(url: str) -> tuple[str, int]:
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether everybody can reach an address; one of IPv6 that stands for one of IPv4 is as public as that."""
+    """Return whether an address is reachable from the internet; an IPv4 address inside IPv6 counts as itself."""
     if not address.is_global or address.is_multicast or any(address in network for network in _SET_APART):
         return isinstance(address, IPv6Address) and address.ipv4_mapped is not None and is_public(address.ipv4_mapped)
     if isinstance(address, IPv4Address):
@@ -131,7 +131,7 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 async def guarded_client(
     allowed_hosts: Collection[str], timeout_seconds: float, max_redirects: int = MAX_REDIRECTS
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client for addresses that are not to be trusted; it follows no redirect where `max_redirects` is 0.
+    """Yield a client for URLs of users; it follows no redirect where `max_redirects` is 0.
 
     The block raises `AddressRefused`, `TransientFailure` where trying again may help, and `StageFailed`. Their texts
     hold nothing of the URL.
@@ -161,7 +161,7 @@ async def guarded_client(
 
 
 def check_status(response: httpx.Response) -> None:
-    """Raises `TransientFailure` or `StageFailed` for an answer that is no success."""
+    """Raise `TransientFailure` or `StageFailed` for an error status."""
     if response.is_success:
         return
     kind = TransientFailure if _is_transient(response.status_code) else StageFailed
@@ -173,7 +173,7 @@ def _is_transient(status: int) -> bool:
 
 
 def guard_services(client: httpx.AsyncClient) -> httpx.AsyncClient:
-    """Have a client raise for link-local and metadata addresses: `AddressRefused`, or `SSRFProtectionError`.
+    """Make a client raise for link-local and metadata addresses: `AddressRefused`, or `SSRFProtectionError`.
 
     Every other address is connected to, private ones too. What a name leads to is looked at before the connection and,
     because the name may lead elsewhere a moment later, on the connection itself.

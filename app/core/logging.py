@@ -1,7 +1,7 @@
 """Logs: readable lines on a terminal, one JSON object per line elsewhere, each with the id of its request.
 
-No secret is in them, whoever has written the message, the traceback or the fields: see `app.core.masking`. No control
-character is in them either: a record begins where a line is not indented, and a terminal shows it as it is.
+Secrets in messages, tracebacks and fields are masked (`app.core.masking`), and control characters are escaped: a line
+that is not indented begins a record.
 """
 
 import json
@@ -23,13 +23,12 @@ from app.core.text import escape_controls, escape_json, escape_lines
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
-_OF_UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")  # its command gives them handlers
-# Loggers that repeat what this project says itself, or talk about the weather.
+_OF_UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")  # they get handlers from its command line
+# Noisy third-party loggers, and those that repeat this project's own records.
 _QUIET = ("uvicorn.access", "psycopg.pool", "httpx", "alembic", "taskiq")
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send every log record to standard error in the format of the settings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_prepare)
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
@@ -96,7 +95,7 @@ class _JsonFormatter(_SafeFormatter, OrjsonFormatter):
     """One JSON object per line, its time as ISO 8601 in UTC: `2026-11-27T22:43:57.874+00:00`."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        """Mask the fields as long as each is by itself: the end of one would not be seen in the line."""
+        """Mask each field by itself: the end of a field is not visible in the JSON line."""
         return dict(zip(log_data, map(mask_values, log_data.values()), strict=True))
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:

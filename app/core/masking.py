@@ -39,12 +39,12 @@ _PREFIXES = (
 
 
 def _mask_prefixed(found: re.Match[str]) -> str:
-    """Keep words that only begin like a key: `sk-learn`."""
+    """Mask keys by prefix, but keep words like `sk-learn`."""
     return MASK if len(found[0]) >= 20 or any(map(str.isdigit, found[0])) else found[0]
 
 
 def _mask_queries(text: str) -> str:
-    """Mask the values of parameters by their names, also of a URL that is the value of another parameter."""
+    """Mask query parameters by name, also inside a URL that is a parameter's value."""
     masked: list[str] = []
     done = 0
     for parameter in _PARAMETER.finditer(text):
@@ -57,13 +57,12 @@ def _mask_queries(text: str) -> str:
 
 
 def _mask_bearer(found: re.Match[str]) -> str:
-    """Keep prose: a bearer of news."""
+    """Mask bearer tokens, but keep prose like `a bearer of news`."""
     is_word = len(found[2]) < 16 and not any(map(str.isdigit, found[2]))
     return found[0] if is_word else f"{found[1]}{MASK}"
 
 
 def _mask_basic(found: re.Match[str]) -> str:
-    """Mask what decodes to a user and a password."""
     sent = found[2].translate(str.maketrans("-_", "+/"))
     try:
         is_secret = b":" in base64.b64decode(sent + "=" * (-len(sent) % 4), validate=True)
@@ -127,7 +126,7 @@ _SECRET_FORMS: tuple[tuple[tuple[str, ...], Callable[[str], str]], ...] = (
 
 
 def mask_forms(text: str) -> str:
-    """Return a text with `…` for what has the form of a secret."""
+    """Replace everything that has the form of a secret by `…`."""
     lower = text.lower()
     for signs, mask in _SECRET_FORMS:
         if any(sign in lower for sign in signs):
@@ -149,7 +148,7 @@ _secrets_lock = Lock()
 
 
 def remember_secret(*secrets: str) -> None:
-    """Have secrets masked from now on in this process; short ones and words are masked only by the form around them."""
+    """Mask these secrets in this process from now on; short ones and words only by the form around them."""
     global _known_secrets
     with _secrets_lock:
         new = [secret for secret in secrets if _can_be_known(secret) and secret not in _known_secrets]
@@ -163,7 +162,7 @@ def _can_be_known(secret: str) -> bool:
 
 
 def mask_secrets(text: str) -> str:
-    """Return a text with `…` for each secret in it. JSON stays JSON: no quote and no backslash goes with one."""
+    """Replace each secret in a text by `…`. JSON stays valid."""
     if _known_secrets:
         text = _mask_known(text)
     return mask_forms(text)
@@ -180,7 +179,7 @@ def mask_stored(text: str) -> str:
 
 
 def mask_values(value: Any) -> Any:
-    """Return what JSON can hold with every text in it masked, the names of fields too."""
+    """Mask every text in a JSON value, including field names."""
     match value:
         case str():
             return mask_secrets(value)
@@ -201,7 +200,6 @@ def _mask_field(name: Any, value: Any) -> Any:
 
 
 def _mask_value(value: Any) -> Any:
-    """Mask what stands in a field for secrets, whatever it looks like."""
     if isinstance(value, list | tuple):
         return [_mask_value(part) for part in value]
     return MASK if isinstance(value, str) and value else mask_values(value)
@@ -213,7 +211,7 @@ def _list_spellings(known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _encode_secret(secret: str) -> Iterable[str]:
-    """Yield a secret, what base64 makes of it wherever it stands in what is encoded, and hexadecimal."""
+    """Yield a secret, its base64 forms at each offset, and its hexadecimal form."""
     yield secret
     yield secret.replace(" ", "+")
     data = secret.encode("utf-8", "replace")
@@ -234,7 +232,7 @@ def _list_pieces(known: tuple[str, ...]) -> frozenset[str]:
 
 
 def _to_lower(text: str) -> str:
-    """Return a text of the same length in lower case: some letters become two in it, and are left."""
+    """Return the text in lower case with the same length: letters that would become two are kept."""
     lower = text.lower()
     return lower if len(lower) == len(text) else text.translate(_ASCII_LOWER)
 
@@ -271,7 +269,7 @@ class _DecodedText:
         self.text, self._starts = _to_lower("".join(parts)), starts
 
     def _read(self, escape: re.Match[str]) -> Iterable[tuple[str, int]]:
-        """Yield what an escape stands for, and where in the original that begins."""
+        """Yield each decoded character and its position in the original text."""
         found = escape[0]
         if found[0] == "%":
             encoded = list(self._BYTES.finditer(found))
@@ -288,7 +286,7 @@ class _DecodedText:
             yield found[-1], escape.start()
 
     def find(self, part: str) -> Iterable[tuple[int, int]]:
-        """Yield where in the original a text stands, from its first character to behind its last."""
+        """Yield the span of each occurrence in the original text."""
         at = self.text.find(part)
         while at >= 0:
             yield self.place(at, at + len(part))
@@ -312,7 +310,7 @@ def _mask_known(text: str) -> str:
 
 
 def _find_pieces(decoded: _DecodedText) -> Iterable[tuple[int, int]]:
-    """Yield the parts of known secrets that are at least twelve characters long, and some shorter ones."""
+    """Yield substrings of known secrets: all of twelve characters or more, and some shorter ones."""
     pieces, text = _list_pieces(_known_secrets), decoded.text
     done = at = 0
     while pieces and at <= len(text) - _PIECE:

@@ -44,5 +44,5 @@ _TYPES = {
 
 
 def media_type_of(name: str) -> str:
-    """Return what a file's name, path or URL says that the file is."""
+    """Return the media type for a file name, path or URL."""
     return _TYPES.get(name.rpartition(".")[2].lower(), UNKNOWN_TYPE)

@@ -34,7 +34,7 @@ def parse_database_url(url: str, setting: str) -> dict[str, str]:
 
 
 def describe_database(parameters: Mapping[str, str]) -> str:
-    """Return `user@host:port/database`, the form in which messages name a database."""
+    """Return `user@host:port/database` for messages."""
     host = parameters.get("host") or parameters.get("hostaddr", "")
     user = f"{parameters['user']}@" if "user" in parameters else ""
     port = f":{parameters['port']}" if "port" in parameters else ""

@@ -14,12 +14,12 @@ _CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
 _OPEN = os.O_RDONLY | _NO_FOLLOW | _CLOSE_ON_EXEC | getattr(os, "O_NONBLOCK", 0)
 _MODE_OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
-# What this server keeps in DATA_DIR, by the name up to the first dot. Anything else in it is the operator's.
+# This server's own files in DATA_DIR, by name up to the first dot. Others are the operator's.
 _OWN_NAMES = frozenset({"postgres", "valkey", "media", "libraries", "work", "playable"})
 
 
 def prepare_data_folder(settings: Settings) -> None:
-    """Create DATA_DIR, or close it, and what this server keeps in it, to other users. Raises `OSError`.
+    """Create DATA_DIR, and make it and this server's files in it private. Raises `OSError`.
 
     What lies below an open folder, as versions before this one left it, is closed once. Links are never followed, files
     of other users stay as they are, and so does DATA_DIR itself where others need it.
@@ -38,7 +38,7 @@ def prepare_data_folder(settings: Settings) -> None:
 
 
 def private_opener(path: str, flags: int) -> int:
-    """Open a file for `open(…, opener=private_opener)`: mode 0600, also of an existing one, and never by a link.
+    """Open a file with mode 0600, also an existing one, and never through a link: `open(…, opener=private_opener)`.
 
     Raises `OSError`.
     """
@@ -77,7 +77,7 @@ def _close_descriptor_to_others(descriptor: int) -> None:
 
 
 def _is_shared_folder(settings: Settings) -> bool:
-    """Whether others need DATA_DIR: one like `/tmp`, a home, and one with the working folder or named media in it."""
+    """Return whether others use DATA_DIR: `/tmp`, a home, or a folder around the working folder or media."""
     folder = settings.data_dir.resolve()
     inside = [Path(os.path.expanduser("~")), Path.cwd(), *settings.library_dirs]
     if settings.storage_url and settings.storage_url.startswith("file:"):

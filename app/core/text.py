@@ -1,20 +1,19 @@
-"""The one form in which names and titles are stored: composed letters (NFC), on one line, with no unseen character."""
+"""Normalization and escaping of text: names and titles are stored in NFC, on one line, without invisible characters."""
 
 import re
 import unicodedata
 
 _LINE_BREAKS = re.compile("[\t\n\v\f\r\x85\u2028\u2029]+")
-# Controls, marks of the direction of writing, spaces without width, and what only programs read. U+0000 is not among
-# them: it is refused where a text enters.
+# Controls, direction marks, zero-width spaces and format characters. U+0000 is refused on input.
 _INVISIBLE = re.compile(
     "[\x01-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
-# Joiners have a meaning between letters of some scripts and in emoji, and none beside ASCII.
+# Joiners have a meaning in some scripts and in emoji, but not beside ASCII.
 _LOOSE_JOINER = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])")
-# What is refused in names: controls, line breaks, and what reverses the direction of writing.
+# Refused in names: controls, line breaks, and characters that reverse the direction of writing.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _CONTROL_IN_LINES = re.compile(r"(?![\t\n]|\r\n)" + _CONTROL.pattern)
-# Of these, and of what is not seen, what JSON permits as it is.
+# Invisible and control characters that JSON allows unescaped.
 _NOT_ESCAPED_BY_JSON = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 # Letters that Unicode does not decompose.
 _FOLDED = str.maketrans(
@@ -28,12 +27,11 @@ _JOINERS = "\u200c\u200d"
 
 
 def to_nfc(text: str) -> str:
-    """Return the text with composed letters: what looks alike then is alike."""
+    """Return the text with composed letters, so that equal-looking texts are equal."""
     return unicodedata.normalize("NFC", text)
 
 
 def is_valid_identifier(identifier: str) -> bool:
-    """Return whether PostgreSQL can store the identifier, which therefore may be looked up."""
     return "\0" not in identifier and is_utf8(identifier)
 
 
@@ -47,7 +45,7 @@ def is_utf8(text: str) -> bool:
 
 
 def list_unicode_forms(identifier: str) -> list[str]:
-    """Return the forms in which a file system may have the name of what has this identifier, the usual one first."""
+    """Return the Unicode forms that a file system may use for an identifier, NFC first."""
     if identifier.isascii():
         return [identifier]
     return list(dict.fromkeys([identifier, unicodedata.normalize("NFD", identifier)]))
@@ -65,7 +63,7 @@ def clean_line(text: str) -> str:
 
 
 def has_invisible_characters(text: str) -> bool:
-    """Return whether a text holds what `clean_line` takes out or replaces."""
+    """Return whether `clean_line` would remove or replace a character."""
     return any(pattern.search(text) for pattern in (_LINE_BREAKS, _INVISIBLE, _LOOSE_JOINER))
 
 
@@ -100,7 +98,7 @@ def escape_lines(text: str) -> str:
 
 
 def escape_json(document: str) -> str:
-    """Return a JSON document of the same values without characters that some terminals obey."""
+    """Escape invisible characters in a JSON document; its values stay the same."""
     return _NOT_ESCAPED_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
 
 
@@ -111,7 +109,7 @@ def find_control(text: str) -> str:
 
 
 def find_control_in_lines(text: str) -> str:
-    """Do the same for a text of several lines, which may hold line breaks and tabs."""
+    """Do the same for a text of several lines, which may have line breaks and tabs."""
     return _name_character(_CONTROL_IN_LINES.search(text))
 
 

@@ -10,31 +10,31 @@ from typing import Any, Protocol, TypeVar
 
 
 class SlotObserver(Protocol):
-    """Notified of the calls of one piece of work, of which several may be under way; each has a token of its own."""
+    """Notified when the calls of a piece of work wait for a slot, get one and end; each call has its own token."""
 
     async def slot_awaited(self, call: Hashable) -> None:
-        """A call has to wait for its turn."""
+        """A call starts to wait for a slot."""
         ...
 
     async def slot_acquired(self, call: Hashable) -> None:
-        """A call has its turn."""
+        """A call got its slot."""
         ...
 
     def slot_released(self, call: Hashable) -> None:
-        """A call ends, or waits no longer."""
+        """A call ended, or stopped waiting."""
         ...
 
     def add_idle_time(self, seconds: float) -> None:
-        """The work stood still for some seconds, for a reason that is not its own."""
+        """The work was idle for some seconds, for an external reason."""
         ...
 
 
-_observers: ContextVar[tuple[SlotObserver, ...]] = ContextVar("turn_observers", default=())
+_observers: ContextVar[tuple[SlotObserver, ...]] = ContextVar("slot_observers", default=())
 
 
 @contextmanager
 def observe_slots(observer: SlotObserver) -> Iterator[None]:
-    """Notify the observer, after those around it, of turns that are waited for in the block and in tasks it starts."""
+    """Notify the observer of slots that the block, and the tasks it starts, wait for and get."""
     token = _observers.set((*_observers.get(), observer))
     try:
         yield
@@ -43,14 +43,13 @@ def observe_slots(observer: SlotObserver) -> Iterator[None]:
 
 
 def report_idle_time(seconds: float) -> None:
-    """Tell the observers around the caller that the work stands still for some seconds."""
+    """Tell the current observers that the work was idle for some seconds."""
     for observer in _observers.get():
         observer.add_idle_time(seconds)
 
 
 class Slots:
-    """First come, first served, `at_once` of them; unlike `asyncio.Semaphore` it serves several event loops, one after
-    the other."""
+    """A fair semaphore of `at_once` slots; unlike `asyncio.Semaphore`, several event loops can use it in turn."""
 
     def __init__(self, at_once: int = 1) -> None:
         self._free = at_once
@@ -58,38 +57,38 @@ class Slots:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[None]:
-        """Hold the turn for the block."""
-        observers, turn = _observers.get(), self._request_slot()
+        """Hold a slot inside the block."""
+        observers, slot = _observers.get(), self._request_slot()
         try:
-            if not turn.done():
+            if not slot.done():
                 for observer in observers:
-                    await observer.slot_awaited(turn)
-            await turn
+                    await observer.slot_awaited(slot)
+            await slot
             for observer in observers:
-                await observer.slot_acquired(turn)
+                await observer.slot_acquired(slot)
             yield
         finally:
-            if turn.done() and not turn.cancelled():
+            if slot.done() and not slot.cancelled():
                 self._release_slot()
             else:
-                turn.cancel()
+                slot.cancel()
             for observer in observers:
-                observer.slot_released(turn)
+                observer.slot_released(slot)
 
     def _request_slot(self) -> "asyncio.Future[None]":
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._free:
             self._free -= 1
-            turn.set_result(None)
+            slot.set_result(None)
         else:
-            self._waiting.append(turn)
-        return turn
+            self._waiting.append(slot)
+        return slot
 
     def _release_slot(self) -> None:
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            slot = self._waiting.popleft()
+            if not slot.done():
+                slot.set_result(None)
                 return
         self._free += 1
 
@@ -98,26 +97,25 @@ T = TypeVar("T")
 
 
 class ThreadPool:
-    """Made at the first call, so that an application that was closed can be opened again."""
+    """A bounded pool of threads, made at the first call, so that a closed application can be opened again."""
 
     def __init__(self, name: str, size: int) -> None:
         self._name = name
         self._size = size
-        self._turns = Slots(size)
+        self._slots = Slots(size)
         self._threads: ThreadPoolExecutor | None = None
 
     def submit(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-        """Begin a call; its future may be left alone."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._size, self._name)
         return asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, function, *args)
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
-        """Wait for a call. One that has begun goes on when the waiting is cancelled."""
+        """Run a call in a thread. Cancellation stops the waiting, not a call that has started."""
         return await self.submit(function, *args)
 
     async def run_shielded(self, function: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:
-        """Wait for a call, also when the waiting is cancelled: afterwards nothing is being changed any more."""
+        """Run a call in a thread and wait for its end even when cancelled: nothing changes after the return."""
         call = self.submit(function)
         try:
             return await asyncio.shield(call)
@@ -125,15 +123,15 @@ class ThreadPool:
             if on_cancel:
                 on_cancel()
             while not call.done():
-                with suppress(asyncio.CancelledError):  # told a second time to end, which it already does
+                with suppress(asyncio.CancelledError):  # cancelled again while it ends
                     await asyncio.wait([call])
             if not call.cancelled():
-                call.exception()  # nobody else looks at it
+                call.exception()  # else it is logged as never retrieved
             raise
 
     async def run_in_slot(self, function: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:
-        """Wait for a free thread, then run a call to its end; time limits of stages start with the call."""
-        async with self._turns.acquire():
+        """Wait for a free thread, then do as `run_shielded`; the time limit of a stage starts with the call."""
+        async with self._slots.acquire():
             return await self.run_shielded(function, on_cancel=on_cancel)
 
     def close(self) -> None:
@@ -143,7 +141,7 @@ class ThreadPool:
 
 
 def call_on_event_loop(callback: Callable[[int], None] | None) -> Callable[[int], None]:
-    """Return a function for other threads that has the running event loop call `callback`."""
+    """Return a function for threads that schedules `callback` on the running event loop."""
     if callback is None:
         return lambda _: None
     loop, told = asyncio.get_running_loop(), callback

@@ -13,7 +13,7 @@ from app.core.text import escape_controls, find_control, find_control_in_lines, 
 
 
 def _refuse_boolean(kind: Literal["float_type", "int_type"]) -> BeforeValidator:
-    """Refuse true and false, which Python takes for 1 and 0; a number in quotes is accepted."""
+    """Refuse true and false, which Python counts as 1 and 0; numbers in quotes are accepted."""
 
     def check(value: Any) -> Any:
         if isinstance(value, bool):
@@ -24,7 +24,7 @@ def _refuse_boolean(kind: Literal["float_type", "int_type"]) -> BeforeValidator:
 
 
 def _refuse_controls(find: Callable[[str], str]) -> AfterValidator:
-    """Refuse what `find` finds, and lone surrogates, which UTF-8 cannot encode."""
+    """Refuse the characters that `find` reports, and lone surrogates."""
 
     def check(text: str) -> str:
         if found := find(text):
@@ -96,7 +96,7 @@ _LENGTHS = {
 
 
 def describe_problem(name: str, problem: Mapping[str, Any], fields: Iterable[str] = ()) -> str:
-    """Return the sentence for one of Pydantic's errors about the value `name`.
+    """Return one sentence for a Pydantic error about the value `name`.
 
     `fields` are the names that are known where `name` is not. The value itself is shown where the error has it and it
     is short.
@@ -141,7 +141,6 @@ def _describe_expected(kind: str, context: Mapping[str, Any]) -> str:
 
 
 def _show_limit(limit: Any) -> str:
-    """Return a limit as people write it: 1 for 1.0, and every digit of a large one."""
     is_whole = isinstance(limit, float) and limit.is_integer()
     return str(int(limit) if is_whole else limit)
 
@@ -154,7 +153,7 @@ def _describe_value(problem: Mapping[str, Any]) -> str:
 
 
 def _show_value(value: Any) -> str:
-    """Return a value as JSON writes it, or in a word; '' for one that is too long to be shown."""
+    """Return a short value as JSON; '' for a long one."""
     match value:
         case float() if not math.isfinite(value):
             return "NaN" if math.isnan(value) else "infinity"

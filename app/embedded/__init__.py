@@ -1,4 +1,4 @@
-"""A PostgreSQL and a Redis-protocol server of one's own, for `make run` and for the tests."""
+"""Embedded PostgreSQL and Valkey servers, for `make run` and the tests."""
 
 from app.embedded.data_folder import EmbeddedError
 from app.embedded.postgres import EmbeddedPostgres

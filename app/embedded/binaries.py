@@ -49,7 +49,7 @@ VALKEY = Wheel(
 
 
 def find_program(wheel: Wheel) -> Path:
-    """Path of the server program; the package is not imported, for its code is not wanted."""
+    """Return the path of the server program, without importing its package."""
     program = next(_site_packages(wheel).glob(wheel.program), None)
     if program is None:
         raise _missing(wheel)
@@ -57,7 +57,7 @@ def find_program(wheel: Wheel) -> Path:
 
 
 def find_client(name: str) -> Path | None:
-    """Path of a PostgreSQL client program such as `pg_dump`, None where no embedded PostgreSQL is installed."""
+    """Return the path of a PostgreSQL client program such as `pg_dump`, or None."""
     try:
         program = find_program(POSTGRES).with_name(name)
     except EmbeddedError:
@@ -66,7 +66,7 @@ def find_client(name: str) -> Path | None:
 
 
 def readable_program(wheel: Wheel, program: Path) -> Path:
-    """`program` where any user can run it: a copy below `CACHE` if a folder above it is closed to others."""
+    """Return a path from which any user can run `program`: a copy below `CACHE` where it is in a private folder."""
     if _open_to_others(program):
         return program
     return _copy(wheel) / program.relative_to(_site_packages(wheel))

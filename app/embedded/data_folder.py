@@ -27,7 +27,7 @@ class FolderTaken(EmbeddedError):
 
 
 def keep_password(path: Path) -> str:
-    """Return the password in a file of mode 0600, which is written where there is none that can be trusted.
+    """Return the stored password, or a new one where none can be trusted.
 
     Raises `OSError`.
     """
@@ -35,7 +35,7 @@ def keep_password(path: Path) -> str:
 
 
 def _read_password(path: Path) -> str | None:
-    """None where the file is missing, or may have been written or read by another user."""
+    """Return the password, or None where the file is missing or not private."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError:
@@ -50,7 +50,7 @@ def _read_password(path: Path) -> str | None:
 
 
 def _write_password(path: Path) -> str:
-    """Root writes it for the owner of the folder, who may start the server the next time."""
+    """Store a new password, as root for the owner of the folder."""
     password = secrets.token_hex(32)
     descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
@@ -72,7 +72,7 @@ if sys.platform != "win32":  # Windows shall come as far as the sentence on miss
     import fcntl
 
 _POLL_SECONDS = 0.05
-_ORPHANS_SECONDS = 60.0  # for what a killed owner has left: it ends by itself, slowly on a busy machine
+_ORPHANS_SECONDS = 60.0  # for the server of a killed owner, which ends by itself
 
 
 class FolderLock:
@@ -83,7 +83,7 @@ class FolderLock:
 
     @classmethod
     def acquire(cls, folder: Path, wait_seconds: float) -> Self:
-        """Wait for a server that is going away, and longer where its owner is dead.
+        """Lock the folder, waiting for a server that is stopping, and longer for one whose owner is dead.
 
         A FolderTaken says who still holds the folder after that.
         """
@@ -107,7 +107,7 @@ class FolderLock:
         return lock
 
     def write(self, holder: str) -> None:
-        """Leave a word on who holds the folder, for the message of a second start."""
+        """Store who holds the folder, for the error of a second start."""
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, holder.encode(), 0)
 
@@ -116,9 +116,9 @@ class FolderLock:
 
 
 class ServerAddress:
-    """The URL of a server that its owner shares: `<folder>.address`, locked as long as the owner lives.
+    """The URL of a shared server: `<folder>.address`, locked as long as its owner lives.
 
-    A flock on `<folder>.guests` is what each command holds that uses the server, and what its owner waits for.
+    Each guest, a command that uses the server, holds a flock on `<folder>.guests`; the owner waits for them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -127,7 +127,7 @@ class ServerAddress:
 
     @contextmanager
     def publish(self, url: str, *, wait_for_guests: bool) -> Iterator[None]:
-        """Show the URL inside the block, and then, unless the owner was interrupted, until the last guest has gone."""
+        """Publish the URL during the block and, unless interrupted, until the last guest has left."""
         draft = self._path.with_suffix(".draft")
         with open(draft, "w", encoding="utf-8", opener=private_opener) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -139,13 +139,13 @@ class ServerAddress:
                 if wait_for_guests:
                     with open(self._guests_path, "ab", opener=private_opener) as guests:
                         fcntl.flock(guests, fcntl.LOCK_EX)
-                        self._path.unlink(missing_ok=True)  # before another guest comes
+                        self._path.unlink(missing_ok=True)  # before another guest joins
             finally:
                 self._path.unlink(missing_ok=True)
 
     @contextmanager
     def join(self) -> Iterator[str | None]:
-        """Yield the URL and keep the owner waiting inside the block; None where there is no owner that lives."""
+        """Yield the URL and keep the server running during the block; None where no owner is alive."""
         with open(self._guests_path, "ab", opener=private_opener) as guests:
             fcntl.flock(guests, fcntl.LOCK_SH)
             yield self._read()
@@ -169,7 +169,7 @@ def _try_folder_lock(descriptor: int, kind: int) -> bool:
 
 
 def _is_process_dead(path: Path) -> bool:
-    """Whether the process that has written the lock is known to have ended."""
+    """Return whether the process that holds the lock is known to be dead."""
     owner = re.match(r"process (\d+)", path.read_text("utf-8"))
     if owner is None:  # it is just being written
         return False

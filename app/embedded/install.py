@@ -25,7 +25,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def describe_progress(lines: Iterable[str], name: str) -> Iterator[str]:
-    """Yield what a user is shown of pip's output while it works on the requirements `name`."""
+    """Yield the lines to show for pip's output while it installs the requirements `name`."""
     shown, looked_up, last = set(), 0, time.monotonic()
     for line in lines:
         if match := _PACKAGE.match(line):
@@ -44,7 +44,7 @@ def describe_progress(lines: Iterable[str], name: str) -> Iterator[str]:
 
 
 def install(locks: list[str]) -> int:
-    """Run pip, show its progress, and return its exit status; a failure is printed with its reason."""
+    """Run pip, print its progress and the reason of a failure, and return its exit status."""
     name, started = " and ".join(locks), time.monotonic()
     _print(f"Installing {name}")
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
@@ -71,7 +71,7 @@ def install(locks: list[str]) -> int:
 
 
 def describe_failure(said: list[str]) -> str:
-    """Return why pip failed: a sentence for a wrong hash or a missing wheel, else what pip said of its errors."""
+    """Return why pip failed: a sentence for a wrong hash or a missing wheel, else pip's own errors."""
     text = "".join(said)
     if match := _WRONG_HASH.search(text):
         return (
@@ -85,7 +85,6 @@ def describe_failure(said: list[str]) -> str:
 
 
 def _describe_package(file: str) -> str:
-    """Return name and version: `fastapi 0.165.0`."""
     name, version = file.split("-")[:2]
     return f"{name.replace('_', '-')} {version}"
 

@@ -1,4 +1,4 @@
-"""The servers a command works with: those that the settings name, and embedded ones where they name none."""
+"""The servers of a command: those of the settings, and embedded ones where the settings name none."""
 
 import os
 import time
@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.05
 
 
 def uses_embedded_postgres(settings: Settings) -> bool:
-    """Whether no database was named, neither in the environment nor in `.env`."""
+    """Return whether neither the environment nor `.env` names a database."""
     return "database_url" not in settings.model_fields_set and settings.database_sync_url is None
 
 
@@ -33,14 +33,14 @@ def _only_alembics(settings: Settings) -> SecretStr | None:
 
 
 def refuse_half_named(settings: Settings) -> None:
-    """Raise `ConfigurationError` where one database would be migrated and another one used."""
+    """Raise `ConfigurationError` where migrations and the application would use different databases."""
     if _only_alembics(settings):
         raise ConfigurationError("DATABASE_SYNC_URL is set and DATABASE_URL is not: set both")
 
 
 @contextmanager
 def local_servers(*, redis: bool, share: bool) -> Iterator[Settings]:
-    """Yield the process's settings with an address for each server, which are also in the environment inside the block.
+    """Start or join the servers that the settings do not name; yield the settings with all addresses.
 
     Where none was named, the embedded server over its folder of `data_dir` is started for the block; with `share`, one
     that another command runs, or is about to run, is used instead. A database that only DATABASE_SYNC_URL names is
@@ -67,7 +67,7 @@ def local_servers(*, redis: bool, share: bool) -> Iterator[Settings]:
 
 
 def _close_to_others(stack: ExitStack, settings: Settings) -> None:
-    """Close DATA_DIR to other users, and new files, too, unless the operator has named a folder for the media."""
+    """Make DATA_DIR private, and new files too unless STORAGE_URL is set."""
     with suppress(OSError):  # where a server needs it, the server says so
         prepare_data_folder(settings)
     if settings.storage_url is None:
@@ -84,14 +84,14 @@ def _set(stack: ExitStack, variable: str, value: str) -> None:
 
 
 def _own(stack: ExitStack, server: Server, *, wait_for_guests: bool) -> str:
-    """Start the server, and publish its address from when it answers until it is about to stop."""
+    """Start the server and publish its address until it stops."""
     stack.enter_context(server)
     stack.enter_context(ServerAddress(server.address_path).publish(server.url, wait_for_guests=wait_for_guests))
     return server.url
 
 
 def _join_or_own(stack: ExitStack, server: Server) -> str:
-    """Use the server that another command runs, or the first that can be started: the other may be on its way."""
+    """Use the server of another command, or start it; retry while another command is starting it."""
     deadline = time.monotonic() + _JOIN_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own: its data folder, its roles and who may connect."""
+"""An embedded PostgreSQL: its data folder, its roles and its access rules."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ SUPERUSER = "postgres"  # of initdb, which only single-user mode becomes
 _SCRAM_ITERATIONS = 4096
 _SCRAM_SALT_BYTES = 16
 
-# It may make databases, for tests, checks and restores. Everything else is what its objects need.
+# The role may create databases, for tests, checks and restores.
 _ROLE_SCRIPT = """
 DO $$
 BEGIN
@@ -103,7 +103,7 @@ _DATABASE_COLUMN = "videomoments_database"
 
 
 def host_based_access(password: str, *, superuser: bool) -> str:
-    """Return `pg_hba.conf`. It names the password by its hash, so that another one is seen to need `role_script`."""
+    """Return `pg_hba.conf`. It has the hash of the password, to detect a changed one."""
     who = "all" if superuser else ROLE
     return (
         "# Written at the start of the embedded PostgreSQL: only its own role may connect.\n"
@@ -114,7 +114,7 @@ def host_based_access(password: str, *, superuser: bool) -> str:
 
 
 def role_script(password: str, *, superuser: bool) -> str:
-    """Return what makes the role, sets its password and gives it the databases; it prints `list_databases`' input."""
+    """Return the SQL that creates the role, sets its password, gives it the databases and lists them."""
     return _ROLE_SCRIPT.format(
         role=ROLE,
         superuser=SUPERUSER,
@@ -126,18 +126,18 @@ def role_script(password: str, *, superuser: bool) -> str:
 
 
 def objects_script() -> str:
-    """Return what gives the role everything that the superuser has created in a database."""
+    """Return the SQL that gives the role all objects of the superuser in a database."""
     return _OBJECTS_SCRIPT.format(role=ROLE, superuser_oid=_SUPERUSER_OID, first_oid=_FIRST_OID)
 
 
 def list_databases(output: Iterable[str]) -> list[str]:
-    """Return the names of databases in what single-user mode has printed."""
+    """Return the database names in the output of single-user mode."""
     found = (line.partition(f"{_DATABASE_COLUMN} = ")[2].split('"') for line in output)
     return [bytes.fromhex(words[1]).decode() for words in found if len(words) > 1]
 
 
 def _scram_verifier(password: str) -> str:
-    """Return what PostgreSQL stores of a password (RFC 5803), so that no log of a statement shows it."""
+    """Return the SCRAM verifier of a password (RFC 5803), so that no log shows the password."""
     salt = secrets.token_bytes(_SCRAM_SALT_BYTES)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _SCRAM_ITERATIONS)
     stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
@@ -183,11 +183,9 @@ class EmbeddedPostgres(Server):
 
     @property
     def superuser_url(self) -> str:
-        """URL for the superuser, who is refused unless `superuser` is set."""
         return self._url(SUPERUSER, "postgres")
 
     def database_url(self, name: str) -> str:
-        """URL of another database of this server, whether it exists or not."""
         return self._url(ROLE, name)
 
     def _url(self, user: str, name: str) -> str:
@@ -228,7 +226,7 @@ class EmbeddedPostgres(Server):
             self._write_access(self.data_dir)
 
     def _create_database_folder(self, initdb: Path) -> None:
-        """By way of a sibling, so that what an interrupted initdb leaves is never taken for a database."""
+        """Run initdb in a sibling folder, so that an interrupted one never looks like a database."""
         scratch = self.data_dir.with_name(self.data_dir.name + ".initdb")
         if scratch.exists():
             shutil.rmtree(scratch)
@@ -249,7 +247,7 @@ class EmbeddedPostgres(Server):
         self._run("initdb", command, folder)
 
     def _is_restricted(self, folder: Path) -> bool:
-        """Whether a start of this version came to its end there, and with the password that is kept."""
+        """Return whether access to the folder is configured, for the current password."""
         access = folder / _ACCESS_FILE
         return access.is_file() and access.read_text("utf-8", "replace") == self._access()
 
@@ -257,19 +255,19 @@ class EmbeddedPostgres(Server):
         return host_based_access(self._password, superuser=self._superuser)
 
     def _make_role(self, program: Path, folder: Path) -> list[str]:
-        """Make the application's role and give it every database; returns their names."""
+        """Create the application's role, give it every database, and return their names."""
         script = role_script(self._password, superuser=self._superuser)
         self._run_single_user(program, folder, "postgres", script)
         return list_databases(self.log_path.read_text("utf-8", "replace").splitlines())
 
     def _run_single_user(self, program: Path, folder: Path, database: str, script: str) -> None:
-        """Run statements as the superuser without a server. Each is one transaction, and can be repeated."""
+        """Run a repeatable SQL script as the superuser, in single-user mode."""
         durability = ["-F"] if self._settings.get("fsync") == "off" else []
         command = [str(program), *_SINGLE_USER, *durability, "-D", self._as_seen_by_server(folder), database]
         self._run("PostgreSQL in single-user mode", command, folder, script)
 
     def _write_access(self, folder: Path) -> None:
-        """Write `pg_hba.conf` as a whole, and last: it says that the role is as it should be."""
+        """Write `pg_hba.conf` atomically and last: it marks the role as complete."""
         owner, draft = folder.stat(), folder / f"{_ACCESS_FILE}.draft"
         draft.unlink(missing_ok=True)
         with open(draft, "x", encoding="utf-8", opener=private_opener) as file:
@@ -291,7 +289,7 @@ class EmbeddedPostgres(Server):
             raise EmbeddedError(f"{what} failed: {last_words(self.log_path)} (more in {self.log_path}).")
 
     def _as_seen_by_server(self, folder: Path) -> str:
-        """As root the server runs as another user, who may be unable to reach its working folder by the real path."""
+        """Return the path for the server: as another user it may not reach the real path of its working folder."""
         return "/proc/self/cwd" if is_root() and sys.platform == "linux" else str(folder)
 
     def _check_version(self, program: Path) -> None:
@@ -305,7 +303,7 @@ class EmbeddedPostgres(Server):
             )
 
     def _remove_stale_pid_file(self) -> None:
-        """PostgreSQL takes any live process of that number for a server; who holds the lock knows better."""
+        """Remove a pid file of a dead server: PostgreSQL would accept any live process of that number."""
         number = _read_pid_file(self.data_dir)[:1]
         if number and _runs_in(number[0], self.data_dir):
             raise EmbeddedError(
@@ -316,7 +314,7 @@ class EmbeddedPostgres(Server):
 
 
 def _read_pid_file(data_dir: Path) -> list[str]:
-    """Lines of `postmaster.pid`: the first is the pid, the eighth the status."""
+    """Return the lines of `postmaster.pid`: the first is the pid, the eighth the status."""
     try:
         return [line.strip() for line in (data_dir / "postmaster.pid").read_text(errors="replace").splitlines()]
     except FileNotFoundError:
@@ -324,7 +322,6 @@ def _read_pid_file(data_dir: Path) -> list[str]:
 
 
 def _runs_in(pid: str, folder: Path) -> bool:
-    """Whether Linux knows a process `pid` whose working folder is `folder`."""
     try:
         return os.path.samefile(f"/proc/{pid}/cwd", folder)
     except OSError:
@@ -332,7 +329,7 @@ def _runs_in(pid: str, folder: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in it last through a power cut."""
+    """Flush a rename in the folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

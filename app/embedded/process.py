@@ -19,7 +19,7 @@ if sys.platform != "win32":  # Windows shall come as far as the sentence on miss
 
 @dataclass(frozen=True, slots=True)
 class ServerAccount:
-    """Whom root becomes before it runs a server."""
+    """The account that root switches to before it runs a server."""
 
     uid: int
     gid: int
@@ -30,7 +30,7 @@ def is_root() -> bool:
 
 
 def nobody_account() -> ServerAccount:
-    """The account for a new folder. initdb wants one with a passwd entry, so a free number would not do."""
+    """Return the account for a new folder; initdb needs one with a passwd entry."""
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError:
@@ -42,7 +42,7 @@ def nobody_account() -> ServerAccount:
 
 
 def require_own(folder: Path) -> None:
-    """Root may serve anybody's folder, anybody else only his own."""
+    """Raise `EmbeddedError` for a folder of another user, unless this is root."""
     owner = folder.stat().st_uid
     if owner != os.geteuid() and not is_root():
         raise EmbeddedError(
@@ -52,7 +52,7 @@ def require_own(folder: Path) -> None:
 
 
 def require_name() -> None:
-    """initdb looks its user up: one that only a number makes, as of `docker run --user 12345`, will not do."""
+    """Raise `EmbeddedError` for a user without a passwd entry, which initdb needs."""
     try:
         pwd.getpwuid(os.geteuid())
     except KeyError:
@@ -63,7 +63,7 @@ def require_name() -> None:
 
 
 def account_for(folder: Path) -> ServerAccount | None:
-    """The account that serves `folder`, None for the user as he is. Root gives away a folder that is root's own."""
+    """Return the account that runs the server, None for the current user. Root gives away a folder of its own."""
     if not is_root():
         return None
     owner = folder.stat()
@@ -94,7 +94,7 @@ def launch_process(
     death_signal: signal.Signals,
     text: str = "",
 ) -> subprocess.Popen[bytes]:
-    """Run `command` in `folder` as `account`. It reads `text`, holds `lock`, and on Linux dies with the calling thread.
+    """Run `command` as `account`, with `text` as its input. It holds `lock`, and on Linux dies with this thread.
 
     In a session of its own: Ctrl-C in the terminal reaches the parent alone, who decides what stops first.
     """
@@ -118,7 +118,7 @@ def launch_process(
 
 
 def end_process(process: subprocess.Popen[bytes], signals: Sequence[signal.Signals], grace_seconds: float) -> None:
-    """Send each signal in turn with `grace_seconds` to obey, then kill. The process is gone and reaped on return."""
+    """Send each signal in turn, waiting `grace_seconds` after each, then kill and reap the process."""
     try:
         for number in signals:
             process.send_signal(number)
@@ -131,14 +131,14 @@ def end_process(process: subprocess.Popen[bytes], signals: Sequence[signal.Signa
 
 
 def last_words(log: Path) -> str:
-    """The last two lines of a log that tell why, without their time stamps."""
+    """Return the last two lines of a log that explain a failure, without time stamps."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     telling = [line for line in lines if _FAILURE_LINE.search(line)] or lines
     return "; ".join(_STAMP.sub("", line) for line in telling[-2:]) or "it said nothing"
 
 
 def _server_environment() -> dict[str, str]:
-    """What a program needs, and nothing else: settings hold passwords and keys, and the account may not be this user.
+    """Return the environment of a server: no settings, because they hold passwords.
 
     Messages are in English: some are looked for.
     """

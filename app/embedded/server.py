@@ -73,7 +73,7 @@ class Server(ABC):
 
     @property
     def port(self) -> int:
-        """Port on 127.0.0.1, 0 where the server listens on a socket."""
+        """Return the port on 127.0.0.1, or 0 for a socket."""
         if self._process is None:
             raise EmbeddedError(f"The embedded {self.wheel.server} is not started.")
         return self._port
@@ -95,7 +95,7 @@ class Server(ABC):
         return connection
 
     def start(self) -> Self:
-        """Return when the server answers; an EmbeddedError says why it does not."""
+        """Start the server and wait until it answers. Raises `EmbeddedError`."""
         if self._lock is not None:
             raise EmbeddedError(f"The embedded {self.wheel.server} is started already.")
         if threading.current_thread() is not threading.main_thread():
@@ -113,7 +113,7 @@ class Server(ABC):
         return self
 
     def stop(self) -> None:
-        """End the server and give the folder free; more than once does no harm."""
+        """Stop the server and unlock the folder; safe to call again."""
         process, lock = self._process, self._lock
         self._process = self._lock = None
         try:
@@ -133,22 +133,22 @@ class Server(ABC):
 
     @abstractmethod
     def _stop_signals(self) -> Sequence[signal.Signals]:
-        """Gentlest first; the last one is also what the server gets when its parent dies."""
+        """Return the signals to stop with, gentlest first; the last is also sent when the parent dies."""
 
     @abstractmethod
     def _prepare_folder(self, program: Path) -> None:
-        """Bring the folder to where `program` can serve it."""
+        """Initialize or check the folder for `program`."""
 
     @abstractmethod
     def _command(self, program: Path, port: int) -> list[str]:
-        """`port` is 0 for the socket in the working folder."""
+        """Return the command; `port` is 0 for the socket in the working folder."""
 
     @abstractmethod
     def _is_ready(self, pid: int, port: int) -> bool:
-        """Whether the process `pid`, and no other on that port, serves clients."""
+        """Return whether the process `pid` itself accepts clients on the port."""
 
     def _input(self) -> str:
-        """What the server reads from its standard input: nothing secret is on its command line, which others see."""
+        """Return the standard input of the server: secrets go there, not on its visible command line."""
         return ""
 
     def _start(self) -> None:
@@ -171,7 +171,7 @@ class Server(ABC):
         self._lock.write(f"process {os.getpid()}, its server is process {self.pid}")
 
     def _check_folder(self) -> None:
-        """Before root gives it to another user: a mistaken path must not cost anyone his files."""
+        """Refuse a folder with other content before root changes its owner."""
         require_own(self.data_dir)
         if any(self.data_dir.iterdir()) and not (self.data_dir / self.marker).exists():
             raise EmbeddedError(f"{self.data_dir} is not empty and holds no {self.wheel.server} data: move it away.")
@@ -222,7 +222,7 @@ class Server(ABC):
 
 
 def _socket_path(path: Path) -> Path | None:
-    """The path, None where no socket can have it, or no URL can name it: libpq splits hosts at commas."""
+    """Return the path, or None where it is too long for a socket or impossible in a URL."""
     try:
         size = len(str(path).encode())
     except UnicodeEncodeError:
@@ -232,7 +232,7 @@ def _socket_path(path: Path) -> Path | None:
 
 
 def _can_have_socket(path: Path) -> bool:
-    """Whether the file system takes a socket there, where none is left: some shared and network folders take none."""
+    """Return whether the file system supports sockets; remove a stale one."""
     path.unlink(missing_ok=True)  # of a server that was killed
     try:
         with socket.socket(socket.AF_UNIX) as probe:

@@ -1,4 +1,4 @@
-"""A Redis-protocol server of one's own: Valkey."""
+"""An embedded Valkey, which speaks the protocol of Redis."""
 
 import hashlib
 import signal
@@ -50,7 +50,7 @@ class EmbeddedValkey(Server):
         return [str(program), "-"]
 
     def _input(self) -> str:
-        """Its configuration. No `dir`: it serves its working folder, for which it needs no right to those above."""
+        """Return the configuration; without `dir` it uses its working folder, whatever the rights above it."""
         digest = hashlib.sha256(self._password.encode()).hexdigest()
         place = f"unixsocket {self.socket_name}\nunixsocketperm 700\n" if self.socket_path is not None else ""
         return (

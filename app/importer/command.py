@@ -193,7 +193,6 @@ in; 2 when nothing could be imported at all, or when the storage became full or 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command to `parser`."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     parser.add_argument("directory", metavar="DIR", type=_library, help="the static/ folder, or the folder it is in")
     parser.add_argument("--copy", action="store_true", help="bring the files of DIR into STORAGE_URL, too")
@@ -203,7 +202,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Import, print the summary, and return the exit status."""
     console, errors = open_console(), open_console(stderr=True)
     progress: ImportProgress = ProgressBars(errors) if errors.is_terminal else ProgressLog()
     try:

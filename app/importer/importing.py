@@ -48,13 +48,13 @@ _WRITERS = 3
 
 
 class ImportStopped(VideoMomentsError):
-    """The storage is full or away: the videos so far are in, and the next import goes on from there."""
+    """The storage is full or unavailable; the next import continues after the videos that are in."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """How to import: `dry_run` rolls every video back, `bucket` is where the clips of the moments lie, and `copy`
-    brings the files into storage too."""
+    """Options of an import: `dry_run` rolls every video back, `bucket` has the clips of the moments, and `copy` copies
+    the files into storage."""
 
     dry_run: bool = False
     bucket: str | None = None
@@ -62,7 +62,7 @@ class ImportOptions:
 
 
 class ImportProgress(Protocol):
-    """What wants to know how far an import is; `size` counts the bytes of files that are copied."""
+    """Shows the progress of an import; sizes are bytes of copied files."""
 
     def start_progress(self, videos: int, size: int) -> None: ...
 
@@ -76,7 +76,7 @@ class ImportProgress(Protocol):
 async def import_library(
     settings: Settings, storage: Storage, directory: Path, options: ImportOptions, progress: ImportProgress
 ) -> ImportReport:
-    """Import the legacy library in `directory`, or in the `static` inside it, and say what was done.
+    """Import the legacy library in `directory`, or in the `static` inside it, and return the report.
 
     Nothing in it is changed. Raises `NoLibrary`, `ConfigurationError`, `DatabaseUnavailable` and `StorageUnavailable`
     before anything is written, and `ImportStopped`.
@@ -139,7 +139,7 @@ class _ImportRun:
             settings, LocationFinder(storage), options.dry_run, options.bucket, self._known, copier
         )
         self._storage = storage
-        self._gone: DatabaseUnavailable | None = None
+        self._database_error: DatabaseUnavailable | None = None
 
     async def run(self) -> None:
         sources, library = await asyncio.to_thread(self._scan_library)
@@ -174,7 +174,7 @@ class _ImportRun:
     async def _prepare_videos(
         self, library: Library, sources: dict[str, VideoSource], queue: asyncio.Queue[PreparedVideo | None]
     ) -> None:
-        """Read the videos one by one. Which of two videos keeps an id that both have depends on their order alone."""
+        """Read the videos in order: of two videos with one moment id, the first keeps it."""
         owners: dict[str, str] = {}
         unclaimed = set(library.clips)
         for files in library.videos:
@@ -198,7 +198,7 @@ class _ImportRun:
     ) -> PreparedVideo | None:
         try:
             return await asyncio.to_thread(prepare_video, files, library, sources.get(files.identifier))
-        except Exception as error:  # whatever it is, it is this video's and not the next one's
+        except Exception as error:  # any defect concerns this video only
             self._report_failure(files.identifier, error)
             return None
 
@@ -210,13 +210,13 @@ class _ImportRun:
 
     async def _write_video(self, writer: VideoWriter, prepared: PreparedVideo) -> None:
         try:
-            if self._gone is not None:
-                raise self._gone
+            if self._database_error is not None:
+                raise self._database_error
             written = await writer.write_with_retries(prepared)
         except (StorageFull, StorageUnavailable):
             raise
         except Exception as error:  # as in _prepare
-            self._gone = error if isinstance(error, DatabaseUnavailable) else self._gone
+            self._database_error = error if isinstance(error, DatabaseUnavailable) else self._database_error
             self._report.add(prepared.notes.entries)
             self._report_failure(prepared.identifier, error)
         else:

@@ -64,7 +64,7 @@ class Library:
         return any(True for _ in self._media())
 
     def size_of_media(self) -> int:
-        """Return how many bytes the files have that can be copied."""
+        """Return the total bytes of the files that can be copied."""
         return sum(map(_file_size, self._media()))
 
     def _media(self) -> Iterator[Path]:
@@ -84,7 +84,7 @@ _FIELD_OF_FOLDER = {
 
 
 def find_library_root(directory: Path) -> Path:
-    """Return the folder that holds `videos/`, `moments/` …: `directory`, or the `static` in it.
+    """Return the folder with `videos/`, `moments/` …: `directory`, or the `static` in it.
 
     Raises `NotALibrary`.
     """
@@ -102,7 +102,7 @@ def find_library_root(directory: Path) -> Path:
 
 
 def scan_library(root: Path, registered: set[str], notes: ReportNotes) -> Library:
-    """Return the library's files. `registered` are the videos that the URL registry names: they need no file.
+    """List the library's files. `registered` are the videos of the URL registry, which need no file.
 
     A file that belongs to no video, that cannot be one of ours, or that cannot be read goes into `notes`.
     """
@@ -120,13 +120,12 @@ def scan_library(root: Path, registered: set[str], notes: ReportNotes) -> Librar
 
 
 def list_media_folders(root: Path) -> list[Path]:
-    """Return the folders that hold the library's media: its own, and those on other disks that links in it lead to."""
+    """Return the folders with the library's media: its own, and the targets of links to other disks."""
     linked = [(root / folder).resolve() for folder in MEDIA_FOLDERS if (root / folder).is_dir()]
     return [root, *(folder for folder in linked if not folder.is_relative_to(root.resolve()))]
 
 
 def describe_identifier_problem(identifier: str) -> str | None:
-    """Return why a text cannot be a video's identifier, or None."""
     if not identifier:
         return "it is empty"
     if len(identifier) > _LONGEST_IDENTIFIER:
@@ -137,7 +136,6 @@ def describe_identifier_problem(identifier: str) -> str | None:
 
 
 def describe_text_problem(text: str) -> str | None:
-    """Return why PostgreSQL cannot store a text, or None."""
     if "\0" in text:
         return "it holds the character U+0000"
     try:
@@ -171,7 +169,7 @@ def _note_orphans(files: LegacyVideoFiles, notes: ReportNotes) -> None:
 
 
 def _list_files(root: Path, folder: str, notes: ReportNotes) -> Iterator[tuple[str, Path]]:
-    """Yield identifier and path of a folder's files; of two with one identifier, the one that counts comes first."""
+    """Yield identifier and path of a folder's files; the preferred file of an identifier comes first."""
     extensions = _EXTENSIONS_OF_FOLDER[folder]
     paths = _list_usable_files(root, folder, extensions, notes)
     order = {extension: number for number, extension in enumerate(extensions)}
@@ -181,7 +179,7 @@ def _list_files(root: Path, folder: str, notes: ReportNotes) -> Iterator[tuple[s
 
 
 def _list_usable_files(root: Path, folder: str, extensions: tuple[str, ...], notes: ReportNotes) -> Iterator[Path]:
-    """Yield the regular files of a folder with one of the extensions; all else goes into `notes`."""
+    """Yield the regular files of a folder with one of the extensions, and note the rest."""
     base = root / folder
     if not base.is_dir():
         return
@@ -285,7 +283,7 @@ def find_flaw(value: Any) -> JsonFlaw | None:
 
 
 def read_number(value: Any) -> float | None:
-    """Return a finite number, also one that is written as text, or None."""
+    """Return a finite number, also from text, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -296,13 +294,12 @@ def read_number(value: Any) -> float | None:
 
 
 def read_integer(value: Any) -> int | None:
-    """Return a number without a fraction that fits the tables' integers, or None."""
+    """Return a whole number that fits an integer column, or None."""
     number = read_number(value)
     return int(number) if number is not None and number.is_integer() and int(number) in _INTEGER_RANGE else None
 
 
 def read_text(value: Any, longest: int | None = None) -> str | None:
-    """Return a text that can be stored, or None."""
     if not isinstance(value, str) or (longest is not None and len(value) > longest) or describe_text_problem(value):
         return None
     return value

@@ -30,7 +30,7 @@ class VideoSource:
 
 
 def parse_registry(document: JsonDocument, notes: ReportNotes) -> dict[str, VideoSource]:
-    """Return each video's newest source; everything else goes into `notes`. Raises `UnreadableFile`."""
+    """Return each video's newest source, and note the rest. Raises `UnreadableFile`."""
     if not isinstance(document.value, dict) or not isinstance(document.value.get("entries"), list):
         raise UnreadableFile("it holds no object with a list of entries")
     sources: dict[str, tuple[str, VideoSource]] = {}
@@ -78,7 +78,6 @@ def _registered_file_size(entry: dict[str, Any]) -> int | None:
 
 
 def _note_unknown_columns(value: dict[str, Any], notes: ReportNotes) -> None:
-    """The map repeats the entries; what it says beyond them, and what else the file holds, is noted."""
     dropped = {name: item for name, item in value.items() if name not in ("entries", "url_to_latest_video_id")}
     latest = value.get("url_to_latest_video_id")
     known = {(entry.get("url_hash"), entry.get("video_id")) for entry in value["entries"] if isinstance(entry, dict)}
@@ -107,7 +106,6 @@ class LegacyTranscript:
     processing_time_seconds: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it under the names of its file."""
         return {
             "transcription": self.full_text,
             "word_timestamps": self.words,
@@ -117,7 +115,7 @@ class LegacyTranscript:
 
 
 def parse_transcript(document: JsonDocument, notes: ReportNotes) -> LegacyTranscript:
-    """Return the transcript; values without a column go into `notes`. Raises `UnreadableFile`."""
+    """Return the transcript, and note values without a column. Raises `UnreadableFile`."""
     value = document.value
     if not isinstance(value, dict):
         raise UnreadableFile("it holds no object")
@@ -145,7 +143,6 @@ def _read_transcript_objects(value: dict[str, Any], name: str) -> list[dict[str,
 
 
 def _to_nfc_deeply(items: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Return the items with the text called `name` in NFC."""
     return [
         {**item, name: to_nfc(text)} if isinstance(text := item.get(name), str) and not text.isascii() else item
         for item in items
@@ -168,7 +165,7 @@ def _dropped_columns(value: dict[str, Any], transcript: LegacyTranscript) -> dic
 
 
 def _is_derived(metadata: Any, transcript: LegacyTranscript) -> bool:
-    """Whether the counts are the lists' own and the duration is a last end: then the lists say it all."""
+    """Return whether the metadata only repeats the lengths and the last end of the lists."""
     ends = [items[-1].get("end") for items in (transcript.words, transcript.segments) if items] or [0]
     return isinstance(metadata, dict) and metadata in [
         {"total_segments": len(transcript.segments), "total_words": len(transcript.words), "duration": end}
@@ -226,7 +223,7 @@ def parse_runs(document: JsonDocument, notes: ReportNotes) -> list[LegacyRun]:
 
 
 def _read_run(value: Any, number: int, strict: bool) -> LegacyRun | str:
-    """Return the run, or why it cannot be stored."""
+    """Return the run, or the reason why it cannot be stored."""
     if not isinstance(value, dict):
         return "no object"
     if not strict and (flaw := find_flaw({name: value.get(name) for name in _RUN_COLUMNS})):
@@ -252,7 +249,7 @@ def _read_run(value: Any, number: int, strict: bool) -> LegacyRun | str:
 
 
 def _run_time(value: Any) -> datetime | None:
-    """Return a time as naive UTC; 0 stands for one that was lost."""
+    """Return a time as naive UTC; 0 means unknown."""
     seconds = read_number(value)
     if seconds is None or not 0 < seconds < _LATEST:
         return None

@@ -22,7 +22,7 @@ from app.storage import Storage
 
 @dataclass(frozen=True, slots=True)
 class StoredUrls:
-    """The addresses in a video's rows."""
+    """The URLs in a video's rows."""
 
     video: str | None = None
     thumbnail: str | None = None
@@ -31,11 +31,11 @@ class StoredUrls:
 
 @dataclass(frozen=True, slots=True)
 class FileLocations:
-    """Which addresses the rows of one video get.
+    """The URLs that the rows of one video get.
 
-    Of the addresses in its rows, and of its sound, that are the server's own, `existing_urls` are those with the file there and
-    `missing_urls` those without. `copy_urls` tells for each address in the library the one that its copy has, `is_copying`
-    whether the rows name the copies. `new_copies` are the copies that were just made, or found as they should be.
+    Of the server's own URLs in its rows, and of its audio, `existing_urls` have their file and `missing_urls` do not.
+    `copy_urls` maps each URL in the library to that of its copy; the rows name the copies where `is_copying` is set.
+    `new_copies` were just made, or found complete.
     """
 
     existing_urls: frozenset[str] = frozenset()
@@ -48,11 +48,11 @@ class FileLocations:
         return self.copy_urls[file.url] if self.is_copying else file.url
 
     def keeps_stored_url(self, stored: str, url: str) -> bool:
-        """Whether a row keeps the address it has: what the server itself holds is replaced by no other file."""
+        """Return whether a row keeps its URL: a file that the server stored is never replaced."""
         return stored != url and stored in self.existing_urls
 
     def count_in_place(self, prepared: PreparedVideo) -> int:
-        """Return how many files of a video are served from where they lie in the library."""
+        """Return how many files of a video are served from the library."""
         return (
             0
             if self.is_copying
@@ -60,14 +60,14 @@ class FileLocations:
         )
 
     def rank_url(self, url: str) -> int:
-        """How good an address is, the best the highest."""
+        """Return how good a URL is; the highest is best."""
         if url in self.existing_urls or (self.is_copying and url in self.copy_urls.values()):
             return 3
         return 0 if url in self.missing_urls else {"file": 2, "gs": 1}.get(url.partition(":")[0], 0)
 
 
 async def read_stored_urls(conn: Connection, identifier: str) -> StoredUrls:
-    """Return the addresses that the rows of a video have, if there is such a video."""
+    """Return the URLs in the rows of a video; none for a new video."""
     video = await VideoRepository(conn).get_by_identifier(identifier)
     if video is None:
         return StoredUrls()
@@ -79,7 +79,7 @@ async def read_stored_urls(conn: Connection, identifier: str) -> StoredUrls:
 
 
 class LocationFinder:
-    """Finds out where files lie already; it does not ask again for what a storage that is away holds."""
+    """Finds the files that are stored already; after one failure the storage is not asked again."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -95,7 +95,7 @@ class LocationFinder:
         return FileLocations(existing_urls, frozenset(own - existing_urls), copy_urls, is_copying)
 
     async def _file_exists(self, url: str) -> bool:
-        """Whether a file is there; where nobody can tell, its row is left alone."""
+        """Return whether a file exists, or True where the storage does not answer: its row stays."""
         try:
             if not self._is_away:
                 await self._storage.stat(url)
@@ -125,7 +125,7 @@ class FileCopier:
         self._slots = asyncio.Semaphore(_FILES_AT_ONCE)
 
     async def copy_files(self, prepared: PreparedVideo, stored: StoredUrls) -> FileLocations:
-        """Copy the files of a video and return where they are; one that cannot be read is taken from the video.
+        """Copy the files of a video and return their locations; an unreadable file is dropped.
 
         Raises `StorageFull` and `StorageUnavailable`.
         """
@@ -144,11 +144,10 @@ class FileCopier:
         return replace(locations, new_copies=frozenset(new_copies))
 
     async def has_all_copies(self, locations: FileLocations) -> bool:
-        """Whether no copy went away in the meantime."""
         return None not in [await self._stored_version(url) for url in locations.new_copies]
 
     async def _copy_file(self, file: LibraryFile) -> str | None:
-        """Copy a file, or return why that cannot be done with this one."""
+        """Copy a file, or return why it cannot be copied."""
         reported = 0
 
         def report_bytes(count: int) -> None:
@@ -190,13 +189,12 @@ class FileCopier:
 
 
 def _has_other_file(prepared: PreparedVideo, locations: FileLocations, stored: StoredUrls, file: LibraryFile) -> bool:
-    """Whether the server itself has another film or picture of the video, which stays."""
+    """Return whether the server has another video file or thumbnail of its own, which stays."""
     address = {id(prepared.video_file): stored.video, id(prepared.thumbnail): stored.thumbnail}.get(id(file))
     return address is not None and locations.keeps_stored_url(address, locations.url_of(file))
 
 
 def _describe_read_problem(path: Path) -> str | None:
-    """Return why a file cannot be read to its end, or None."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return "it is no regular file any more"
@@ -209,7 +207,7 @@ def _describe_read_problem(path: Path) -> str | None:
 
 
 def check_storage_folder(storage: Storage, root: Path) -> None:
-    """Raises `ConfigurationError` where the server's own files lie in the library: it may delete those, and only those.
+    """Raise `ConfigurationError` for a local store inside the library, whose files a deletion would take.
 
     It blocks.
     """
@@ -223,7 +221,7 @@ def check_storage_folder(storage: Storage, root: Path) -> None:
 def check_bucket_urls(
     storage: Storage, library: Library, sources: Mapping[str, VideoSource], bucket: str | None
 ) -> None:
-    """Raises `ConfigurationError` where what the library refers to in a bucket would be the server's own; it blocks."""
+    """Raise `ConfigurationError` for a bucket store that contains files of the library. It blocks."""
     if not storage.url_of("clips").startswith("gs://"):
         return
     addresses = (source.url for source in sources.values())
@@ -235,7 +233,7 @@ def check_bucket_urls(
 
 
 def _clip_urls(moments: Path | None, bucket: str | None) -> Iterator[str]:
-    """Yield where a video's clips lie; what cannot be read is told when the video is."""
+    """Yield the clip URLs of a moments file; errors are reported when the video is read."""
     with suppress(Exception):
         rows = parse_moments(read_json(moments), ReportNotes(None, None)).moments if moments else []
         yield from (url for row in rows if (url := remote_clip_url(row, bucket)))
@@ -244,7 +242,7 @@ def _clip_urls(moments: Path | None, bucket: str | None) -> Iterator[str]:
 def register_library_folders(
     storage: Storage, library: Library, sources: Mapping[str, VideoSource], is_copying: bool, report: ImportReport
 ) -> None:
-    """Note the library's folders where rows will name files in them; it blocks. The report says whether it worked."""
+    """Register the library's folders for serving, where rows will name files in them. It blocks."""
     is_served = not is_copying and library.has_media()
     if not is_served and not any(_is_missing(files, sources) for files in library.videos):
         return
@@ -256,11 +254,11 @@ def register_library_folders(
             storage.libraries.add_folder(folder)
     except StorageUnavailable as error:
         if any(storage.owns((folder / "videos").as_uri()) for folder in report.folders):
-            raise  # nothing else tells the server that the files are not its own
+            raise  # else the server would take the files for its own
         report.note_problem = str(error)
 
 
 def _is_missing(files: LegacyVideoFiles, sources: Mapping[str, VideoSource]) -> bool:
-    """Whether a video's row will say that its file is where one of the library would be."""
+    """Return whether the video's row will name a file that the library does not have."""
     source = sources.get(files.identifier)
     return files.video is None and not (source and source.url.startswith("gs://"))

@@ -37,7 +37,7 @@ _CONFIG_PARAMETERS = tuple(
 
 @dataclass(slots=True)
 class UsedConfigs:
-    """What one video used: config ids, which rows are new, and which configs belong to no transcript."""
+    """The configs of one video: their ids, which rows are new, and which configs belong to no transcript."""
 
     ids: dict[LegacyConfig, int] = field(default_factory=dict)
     prompts: dict[str, bool] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class UsedConfigs:
 
 
 class KnownConfigs:
-    """What the videos so far used. A config that belongs to no transcript never changes again: its id is remembered."""
+    """The configs of all videos so far. A config of no transcript never changes, so its id is cached."""
 
     def __init__(self) -> None:
         self._shared: OrderedDict[bytes, int] = OrderedDict()
@@ -57,11 +57,11 @@ class KnownConfigs:
         return self._shared.get(key)
 
     def forget_configs(self) -> None:
-        """Look everything up again: somebody has deleted a config."""
+        """Look all configs up again, after one was deleted."""
         self._shared.clear()
 
     def remember_configs(self, used: UsedConfigs, is_stored: bool) -> None:
-        """Take over what a video used; where it `is_stored`, its configs can be used again without a look."""
+        """Add what a video used; configs that are stored need no second lookup."""
         for name, is_new in used.prompts.items():
             self._prompts[name] = self._prompts.get(name, False) or is_new
         for key, is_new in used.configs.items():
@@ -72,7 +72,7 @@ class KnownConfigs:
                 self._shared.popitem(last=False)
 
     def count_rows(self) -> dict[str, TableCount]:
-        """Return how many prompts and configs the videos used, each counted once."""
+        """Return how many prompts and configs were used, each counted once."""
         return {
             "prompts": _count_config_rows(self._prompts.values()),
             "generation_configs": _count_config_rows(self._configs.values()),
@@ -86,7 +86,7 @@ async def store_configs(
     known: KnownConfigs,
     notes: ReportNotes,
 ) -> UsedConfigs:
-    """Return the configs' ids, inserted where they are new. Videos that are written at once do so in the same order."""
+    """Return the configs' ids, inserting new ones in a fixed order to avoid deadlocks."""
     used, unknown = UsedConfigs(), []
     for key, config in sorted({_config_key(config): config for config in set(configs)}.items()):
         if (config_id := known.find_config_id(key)) is not None:
@@ -124,7 +124,7 @@ async def _store_unknown_configs(
 
 
 def _config_key(config: LegacyConfig) -> bytes:
-    """Return what a config is known by: its prompt's hash first, which is also the order of writing."""
+    """Return the key of a config; it starts with the prompt's hash, which is the order of writing."""
     name = prompt_hash(config.user_prompt, config.system_prompt)
     rest = repr([len(config.user_prompt), _config_parameters(config)])
     return bytes.fromhex(name) + hashlib.sha256(rest.encode()).digest()
@@ -141,7 +141,7 @@ def _count_config_rows(are_new: Iterable[bool]) -> TableCount:
 
 @dataclass(slots=True)
 class VideoChanges:
-    """What a video's transaction did; it counts only once that is committed.
+    """The changes of a video's transaction; they count once it is committed.
 
     `in_place` counts the files that are served from the library, `elsewhere` the rows whose files are in a bucket or
     on another host.
@@ -154,7 +154,6 @@ class VideoChanges:
     elsewhere: int = 0
 
     def count_row(self, table: str, stored: object, changes: Mapping[str, Any] | None = None) -> None:
-        """Count a row: new where nothing is stored, changed, or as it was."""
         count = self.tables[table]
         if stored is None:
             count.new += 1
@@ -166,7 +165,7 @@ class VideoChanges:
 
 @dataclass(frozen=True, slots=True)
 class VideoTransaction:
-    """A video that is being written: what the files say, and its row."""
+    """The transaction of one video: its prepared files and its row."""
 
     conn: Connection
     prepared: PreparedVideo
@@ -176,12 +175,11 @@ class VideoTransaction:
     written: VideoChanges
 
     def notes_about(self, file: str | None) -> ReportNotes:
-        """Return notes about a file of the video that count only with the transaction."""
         return ReportNotes(file, self.prepared.identifier, self.written.entries)
 
 
 def find_changes(stored: object, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of `values` that the stored row does not have."""
+    """Return the values that differ from the stored row."""
     return {name: value for name, value in values.items() if getattr(stored, name) != value}
 
 
@@ -194,7 +192,7 @@ class WrittenMoment:
 
 
 async def write_moments(transaction: VideoTransaction) -> list[WrittenMoment]:
-    """Write the moments in the order of their file and return them in it. What the file does not know stays."""
+    """Write and return the moments in the order of their file; other moments of the video stay."""
     moments = MomentRepository(transaction.conn)
     stored = (
         {} if transaction.is_new else {row.identifier: row for row in await moments.list_by_video(transaction.video.id)}
@@ -260,7 +258,7 @@ async def _update_moment(transaction: VideoTransaction, stored: Moment | None, r
 def _report_kept_moments(
     transaction: VideoTransaction, stored: Mapping[str, Moment], placed: Sequence[PlacedMoment]
 ) -> None:
-    """Nobody can tell a moment that was added by hand from one whose row is gone from the file: both stay."""
+    """Report moments that the file does not have: they may have been added by hand, so they stay."""
     if transaction.prepared.moments_file is None:
         return
     named = {each.identifier for each in placed}
@@ -274,14 +272,14 @@ _WINDOW_COLUMNS = ("start_time", "end_time", "padding_left", "padding_right")
 
 @dataclass(frozen=True, slots=True)
 class _ClipSource:
-    """Where a moment's clip lies; a file of the library is described, too."""
+    """The URL of a moment's clip, and its file where it is in the library."""
 
     url: str
     file: LibraryFile | None = None
 
 
 async def write_clips(transaction: VideoTransaction, moments: Sequence[WrittenMoment], bucket: str | None) -> None:
-    """Write the clips that are in the library or that its moments name; a moment has at most one."""
+    """Write the clips of the library or of the rows' URLs; a moment has at most one."""
     clips, new = ClipRepository(transaction.conn), []
     sources = _find_clip_sources(transaction, [moment.placed.moment for moment in moments], bucket)
     if not sources:
@@ -307,7 +305,7 @@ async def write_clips(transaction: VideoTransaction, moments: Sequence[WrittenMo
 def _find_clip_sources(
     transaction: VideoTransaction, rows: Sequence[LegacyMoment], bucket: str | None
 ) -> dict[int, _ClipSource]:
-    """Return each clip by the place of its moment. A file comes before what rows say, the first row before others."""
+    """Return each clip by the position of its moment. A file wins over a URL, the first row over later ones."""
     meant = {
         legacy_id: prefer_original(rows, locations) for legacy_id, locations in positions_by_legacy_id(rows).items()
     }
@@ -324,7 +322,7 @@ def _find_clip_sources(
 def _add_remote_clip(
     transaction: VideoTransaction, sources: dict[int, _ClipSource], position: int, row: LegacyMoment, bucket: str | None
 ) -> None:
-    """Add the clip that a row names. One that refinement left with the id of its original names the original's."""
+    """Add the clip of a row's URL. A refined row with its original's id means the original's clip."""
     notes = transaction.notes_about(transaction.prepared.moments_file)
     url = remote_clip_url(row, bucket)
     if url is None:
@@ -376,7 +374,7 @@ def _clip_row(
 def _find_clip_changes(
     locations: FileLocations, source: _ClipSource, stored: Clip, row: NewClip, window: LegacyClipWindow
 ) -> dict[str, Any]:
-    """A better address stays, and a window that was only worked out does not replace the one that is stored."""
+    """Return the changes of a clip; a better URL and a recorded window stay."""
     changes = find_changes(stored, {name: value for name, value in row.items() if value is not None})
     if locations.keeps_stored_url(stored.cloud_url, source.url):
         is_its_copy = source.file is not None and stored.cloud_url == locations.copy_urls[source.file.url]

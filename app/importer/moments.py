@@ -35,7 +35,7 @@ class StoredTimes:
 
 
 def merge_duplicates(moments: Sequence[LegacyMoment], notes: ReportNotes) -> list[LegacyMoment]:
-    """Return the rows without plain duplicates: same id, parent, times, title and config. The first one stays."""
+    """Return the rows without duplicates: same id, parent, times, title and config. The first one stays."""
     kept: dict[tuple[object, ...], LegacyMoment] = {}
     for moment in moments:
         key = (*_moment_identity(moment), moment.title, moment.config_key, moment.model)
@@ -70,7 +70,7 @@ def place_moments(
 
 
 def prefer_original(moments: Sequence[LegacyMoment], positions: Sequence[int]) -> int:
-    """Return which of several rows with one id is meant by it: the original, or else the earliest."""
+    """Return which of several rows with one id is meant: the original, else the earliest."""
     return min(positions, key=lambda position: (moments[position].is_refined, position))
 
 
@@ -117,7 +117,7 @@ class _IdentifierAssigner:
         return _IDENTIFIER.fullmatch(legacy_id) is not None and legacy_id not in self._taken
 
     def _holder(self, legacy_id: str, positions: Sequence[int]) -> int:
-        """Return the row that keeps the id: the one that has it already, the original, or else the first."""
+        """Return the row that keeps the id: the one stored with it, the original, else the first."""
         stored = self._stored.get(legacy_id)
         return min(
             positions,
@@ -129,14 +129,14 @@ class _IdentifierAssigner:
         )
 
     def _was_renamed(self, position: int) -> bool:
-        """Whether an earlier import had to rename the row, though its id is free, or without a row, by now."""
+        """Return whether an earlier import renamed the row, though its id may be free by now."""
         moment = self._moments[position]
         holds_it = moment.legacy_id is not None and self._stored.get(moment.legacy_id) == _moment_times(moment)
         return not holds_it and self._made[position](0) in self._stored
 
 
 def _make_identifiers(moments: Sequence[LegacyMoment], video: str) -> list[Callable[[int], str]]:
-    """Return for each row a function that gives its first, second, … choice of an identifier."""
+    """Return for each row a function that yields its first, second, … candidate identifier."""
     seen: Counter[tuple[object, ...]] = Counter()
     makers = []
     for moment in moments:
@@ -159,7 +159,7 @@ def _first_free_identifier(make: Callable[[int], str], used: Collection[str]) ->
 
 
 def _moment_identity(moment: LegacyMoment) -> tuple[object, ...]:
-    """What makes a row the same row when its title or its config changes."""
+    """Return what identifies a row when its title or its config changes."""
     return (moment.legacy_id, moment.legacy_parent, moment.start_time, moment.end_time, moment.is_refined)
 
 
@@ -168,7 +168,7 @@ def _moment_times(moment: LegacyMoment) -> StoredTimes:
 
 
 def _find_parents(moments: Sequence[LegacyMoment], notes: ReportNotes) -> list[int | None]:
-    """Return each row's parent: never the row itself or one that descends from it."""
+    """Return each row's parent, never the row itself or a descendant."""
     positions = positions_by_legacy_id(moments)
     parents: list[int | None] = [None] * len(moments)
     for position, moment in enumerate(moments):
@@ -185,7 +185,6 @@ def _find_parents(moments: Sequence[LegacyMoment], notes: ReportNotes) -> list[i
 
 
 def _parent_rank(moments: Sequence[LegacyMoment], position: int, other: int) -> tuple[bool, bool, int]:
-    """Originals first, then what was there before the row, then the earliest."""
     return (moments[other].is_refined, other > position, other)
 
 
@@ -231,12 +230,11 @@ class LegacyClipWindow:
 
 
 def clip_name(video: str, legacy_id: str) -> str:
-    """Return the name of a clip's file in `moment_clips/`."""
     return f"{video}_{legacy_id}_clip.mp4"
 
 
 def remote_clip_url(moment: LegacyMoment, bucket: str | None) -> str | None:
-    """Return where the row says its clip lies, or None where it says nothing or nobody knows the bucket."""
+    """Return the URL of a row's clip, or None where it has none or the bucket is unknown."""
     named_bucket, path = _split_storage_url(moment.clip_url) if moment.clip_url else (None, None)
     path, bucket = moment.clip_path or path, bucket or named_bucket
     if path and bucket:
@@ -250,7 +248,7 @@ def clip_window(
     word_times: Sequence[tuple[float, float]],
     duration: float | None,
 ) -> LegacyClipWindow:
-    """Return which part of the video a moment's clip shows: 30 s of padding on both sides, drawn in to word borders.
+    """Return the part of the video that a clip shows: 30 s of padding on both sides, shortened to words.
 
     What a refinement of the moment recorded comes first.
     """
@@ -269,7 +267,6 @@ def clip_window(
 
 
 def read_word_times(words: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Return start and end of each word that has both."""
     times = [(word.get("start"), word.get("end")) for word in words]
     return [
         (float(start), float(end))
@@ -279,7 +276,7 @@ def read_word_times(words: Iterable[Mapping[str, Any]]) -> list[tuple[float, flo
 
 
 def _shorten_to_words(plain: tuple[float, float], word_times: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the start of the first word in the window and the end of the first word that ends behind it."""
+    """Return the start of the first word in the window and the end of the first word that ends after it."""
     if not word_times:
         return plain
     start = next((start for start, _ in word_times if start >= plain[0]), word_times[0][0])
@@ -288,7 +285,7 @@ def _shorten_to_words(plain: tuple[float, float], word_times: Sequence[tuple[flo
 
 
 def _split_storage_url(url: str) -> tuple[str | None, str | None]:
-    """Return bucket and path of a Google Cloud Storage URL, in either of its two forms, or of a `gs://` one."""
+    """Return bucket and path of a URL of Google Cloud Storage, in any of its three forms."""
     try:
         parts = urlsplit(url)
     except ValueError:

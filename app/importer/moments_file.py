@@ -45,7 +45,7 @@ class PromptTemplate:
 
 
 def make_template(complete_prompt: str, user_prompt: str) -> PromptTemplate:
-    """Return the template of a prompt. Rendered with its values it is the prompt again, character by character.
+    """Return the template of a prompt; rendered with its values it is exactly the prompt.
 
     What is not recognised stays in the text. A prompt that could not be rendered back, because it holds a
     placeholder's name itself, stays whole.
@@ -67,7 +67,7 @@ def make_template(complete_prompt: str, user_prompt: str) -> PromptTemplate:
 
 
 def _find_values(text: str, user_prompt: str) -> Iterator[tuple[int, int, str]]:
-    """Yield start, end and name of what was pasted in, the transcript first: nothing is looked for inside it."""
+    """Yield start, end and name of each inserted value; the transcript itself is not searched."""
     transcript = _find_transcript(text)
     if transcript is not None:
         yield (*transcript, "transcript")
@@ -82,7 +82,7 @@ def _find_values(text: str, user_prompt: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _find_paragraphs(text: str, paragraph: str) -> Iterator[tuple[int, int]]:
-    """Yield where a text stands between blank lines."""
+    """Yield the spans where a text is a paragraph of its own."""
     if paragraph:
         for match in re.finditer(rf"(?:\A|(?<=\n\n)){re.escape(paragraph)}(?=\n\n|\Z)", text):
             yield match.span()
@@ -167,7 +167,7 @@ class MomentsFile:
 
 
 def parse_moments(document: JsonDocument, notes: ReportNotes) -> MomentsFile:
-    """Return the rows that can be stored; the others and all that has no column go into `notes`.
+    """Return the rows that can be stored; note the others and all values without a column.
 
     Raises `UnreadableFile`.
     """
@@ -188,7 +188,6 @@ def parse_moments(document: JsonDocument, notes: ReportNotes) -> MomentsFile:
 
 
 def _describe_row_problem(row: Any, strict: bool) -> str | None:
-    """Return why a row cannot be stored, or None."""
     if not isinstance(row, dict):
         return "no object"
     if not isinstance(row.get("title"), str):
@@ -256,7 +255,7 @@ class _MomentRowReader:
         return text
 
     def _forget_copy_of_prompt(self, config: Any) -> None:
-        """Old rows hold the complete prompt twice."""
+        """Ignore the second copy of the complete prompt in old rows."""
         complete = config.get("complete_prompt") if isinstance(config, dict) else None
         copy = self.dropped.get("prompt")
         if "prompt" in self.dropped and (to_nfc(copy) if isinstance(copy, str) else copy) in (complete, None):
@@ -323,7 +322,7 @@ class _MomentRowReader:
 
 
 def _unstored_values(values: Mapping[str, str], stored: LegacyConfig) -> dict[str, str]:
-    """Return the values that a prompt states and no column of its config holds."""
+    """Return the values of a prompt that no column of its config holds."""
     columns = {
         "min_moment_length": _format_decimals(stored.min_moment_length),
         "max_moment_length": _format_decimals(stored.max_moment_length),
@@ -335,7 +334,6 @@ def _unstored_values(values: Mapping[str, str], stored: LegacyConfig) -> dict[st
 
 
 def _normalize_prompts(config: Any) -> Any:
-    """Return a config with its prompts in NFC."""
     if not isinstance(config, dict):
         return config
     texts = {name: config[name] for name in ("user_prompt", "complete_prompt") if isinstance(config.get(name), str)}
@@ -343,7 +341,7 @@ def _normalize_prompts(config: Any) -> Any:
 
 
 def _strip_signature(value: Any) -> Any:
-    """Return a signed URL without its signature, which expired an hour after it was made, and all else as it is."""
+    """Remove the expired signature of a signed URL."""
     return value.partition("?")[0] if isinstance(value, str) and "?X-Goog-" in value else value
 
 
@@ -352,7 +350,7 @@ def _format_decimals(number: float | None) -> str:
 
 
 def _read_id(value: Any) -> str | None:
-    """Return an id as text; a missing one, null and "" are the same."""
+    """Return an id as text; missing, null and "" are None."""
     if value is None or value == "":
         return None
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,4 +1,4 @@
-"""All that a legacy library knows of one video, read and checked without the database."""
+"""Everything that a legacy library has of one video, read and checked without the database."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ from app.importer.report import EntryKind, ReportNotes
 from app.media.probe import MediaInfo, NotAVideo, probe_media, size_in_kb
 from app.storage import audio_folder_key, clip_folder_key, storable_name, thumbnail_folder_key, video_folder_key
 
-# What every file system and every address takes as it is.
+# Accepted unchanged by every file system and URL.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()-]{0,199}\.mp4")
 
 
@@ -34,7 +34,7 @@ def audio_key(video: str, path: Path) -> str:
 
 
 def clip_key(video: str, legacy_id: str, name: str) -> str:
-    """A clip keeps its name, by which old links find it, where every file system and every address takes that."""
+    """Return the key of a clip; it keeps its file name where possible, because old links use it."""
     return f"{clip_folder_key(video)}/{name if _PLAIN_NAME.fullmatch(name) else f'{storable_name(legacy_id)}.mp4'}"
 
 
@@ -43,7 +43,7 @@ _EVERYTHING = (float("-inf"), float("inf"))
 
 
 class AddressCertainty(IntEnum):
-    """How sure an address is: what the files prove replaces what somebody assumed."""
+    """How certain an address is; a more certain one replaces another."""
 
     ASSUMED = 0
     NAMED = 1
@@ -52,7 +52,7 @@ class AddressCertainty(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class VideoAddress:
-    """Where a video lies."""
+    """The URL of a video, and how certain it is."""
 
     url: str
     certainty: AddressCertainty
@@ -102,12 +102,11 @@ class PreparedVideo:
     taken: frozenset[str] = field(default_factory=frozenset)
 
     def list_files(self) -> list[LibraryFile]:
-        """Return all files of the library that belong to the video."""
         single = [self.video_file, self.thumbnail, self.audio]
         return [file for file in (*single, *self.clips.values()) if file is not None]
 
     def drop_file(self, file: LibraryFile) -> None:
-        """Go on as if the library had never had a file."""
+        """Continue as if the library did not have the file."""
         if file == self.video_file:
             self.video_file, self.file_size_kb = None, None
             self.address = _registered_address(self.source_url) or VideoAddress(file.url, AddressCertainty.ASSUMED)
@@ -117,7 +116,7 @@ class PreparedVideo:
 
 
 def prepare_video(files: LegacyVideoFiles, library: Library, source: VideoSource | None) -> PreparedVideo:
-    """Read all files of a video; it blocks. What cannot be read or stored is in the result's notes."""
+    """Read all files of a video and note what cannot be read or stored. It blocks."""
     notes = ReportNotes(None, files.identifier)
     video_file = _probe_file(files.video, video_key(files.identifier, files.video), notes) if files.video else None
     transcript = _read_file(files.transcript, parse_transcript, notes)
@@ -152,7 +151,7 @@ def _read_file(path: Path | None, parse: Callable[[JsonDocument, ReportNotes], _
         document = read_json(path)
         content = document.value
         return parse(document, notes)
-    except Exception as error:  # whatever it is, it is this file's and not its video's
+    except Exception as error:  # any defect concerns this file only, not its video
         notes.add(EntryKind.REFUSED, _probe_failure(error), content)
         return None
 
@@ -222,7 +221,6 @@ def _find_file(path: Path | None, key: Callable[[str, Path], str], what: str, no
 def _find_clips(
     identifier: str, moments: Iterable[LegacyMoment], library: Library, notes: ReportNotes
 ) -> dict[str, LibraryFile]:
-    """Return the clip files of a video's moments by legacy id."""
     clips = {}
     for legacy_id in {moment.legacy_id: None for moment in moments if moment.legacy_id}:
         name = clip_name(identifier, legacy_id)
@@ -238,7 +236,7 @@ def _find_clips(
 def _note_lost_transcripts(
     pasted: Iterable[PastedTranscript], transcript: LegacyTranscript | None, notes: ReportNotes
 ) -> None:
-    """Note the transcripts in prompts that are not the one that is stored: with their prompts they would vanish."""
+    """Note transcripts in prompts that differ from the stored one: they would be lost."""
     rows: dict[str, list[int]] = {}
     are_stored: dict[str, bool] = {}
     for each in pasted:

@@ -1,4 +1,4 @@
-"""What an import did: rows per table, and an entry for everything that did not go in as it was."""
+"""The report of an import: rows per table, and an entry for everything that was not stored unchanged."""
 
 import json
 import math
@@ -26,7 +26,7 @@ TABLES = (
 
 
 class EntryKind(StrEnum):
-    """What can become of something that does not go into a table as it is."""
+    """What happened to something that was not stored unchanged."""
 
     FAILED = "failed"  # a whole video: nothing of it was written
     REFUSED = "refused"  # cannot enter its table
@@ -55,14 +55,14 @@ class ReportEntry:
     content: Any = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the values that are set, as JSON can hold them: a number that is not finite becomes its name."""
+        """Return the values that are set as JSON; numbers that are not finite become text."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: _to_storable_json(value) for name, value in values.items() if value is not None}
 
 
 @dataclass(slots=True)
 class ReportNotes:
-    """Collects the entries about one file."""
+    """Collects the report entries about one file."""
 
     file: str | None
     video: str | None
@@ -72,7 +72,7 @@ class ReportNotes:
         self.entries.append(ReportEntry(kind, reason, self.file, self.video, row, content))
 
     def about(self, file: str | None) -> Self:
-        """Return notes about another file of the same video, in the same list."""
+        """Return notes about another file of the same video."""
         return type(self)(file, self.video, self.entries)
 
 
@@ -131,7 +131,7 @@ class EntryJournal:
             self._end += len(content)
 
     def lines(self) -> Iterator[bytes]:
-        """Yield each entry as JSON, ordered by video whichever was written first."""
+        """Yield each entry as JSON, ordered by video."""
         for _, begin, end in sorted(self._blocks):
             self._file.seek(begin)
             yield from self._file.read(end - begin).splitlines()
@@ -183,7 +183,7 @@ class ImportReport:
 
     @property
     def rows(self) -> int:
-        """How many rows of the tables the files account for, whether they were written or found as they should be."""
+        """Return how many rows the files account for, whether written or unchanged."""
         return sum(count.new + count.changed + count.unchanged for count in self.tables.values())
 
     @property
@@ -192,18 +192,17 @@ class ImportReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything that the files hold is in the tables, and no video failed."""
+        """Return whether everything in the files is in the tables."""
         return not any(kind.is_loss for kind in self.counts)
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """Yield the entries as JSON objects, ordered by video."""
         return map(json.loads, self._journal.lines())
 
     def to_json(self) -> dict[str, Any]:
         return {**self._head(), "entries": list(self.entries())}
 
     def write(self, path: Path) -> None:
-        """Write the report to a file, which is there as a whole or not at all."""
+        """Write the report to a file atomically."""
         part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             with part.open("wb") as file:
@@ -263,6 +262,6 @@ def _encode_entry(entry: ReportEntry) -> bytes:
 
 
 def _encode_json(value: Any) -> bytes:
-    """Return UTF-8 JSON. A lone surrogate has no UTF-8: its escape, which JSON knows, stands for it."""
+    """Return UTF-8 JSON; lone surrogates are escaped."""
     document = escape_json(json.dumps(value, ensure_ascii=False, allow_nan=False))
     return document.encode("utf-8", "backslashreplace")

@@ -38,10 +38,10 @@ from app.repositories import (
 from app.repositories.media import VideoFileRepository
 from app.repositories.runs import new_run_identifier
 
-# Classes 08 connection and 53 out of resources, 57P0x a server that stops or starts, 25006 one that takes no changes,
-# 42501 a right that lacks: no other video would fare better.
+# Classes 08 (connection) and 53 (resources), 57P0x (shutdown and start), 25006 (read-only), 42501 (missing right):
+# every other video would fail too.
 _CONNECTION_STATES = re.compile(r"08...|53...|57P0.|25006|42501")
-# What keeps one video out and lets the others in.
+# Errors that concern one video only.
 _OTHER_STATES = {
     "40001": "another transaction changed its rows at the same time",
     "40P01": "another transaction and its own waited for each other",
@@ -51,14 +51,14 @@ _OTHER_STATES = {
 
 
 def connection_failure(error: psycopg.Error) -> DatabaseUnavailable | None:
-    """Return what to raise where PostgreSQL answers nobody, or None where `error` is about one video."""
+    """Return the error to raise where PostgreSQL is unavailable, or None for an error about one video."""
     if _CONNECTION_STATES.fullmatch(error.sqlstate or ""):
         return DatabaseUnavailable(describe_database_failure(error, {}) or "The database is not available")
     return None
 
 
 def describe_failure(error: Exception) -> str:
-    """Return one sentence for what kept a video out."""
+    """Return one sentence for why a video was not imported."""
     if not isinstance(error, psycopg.Error):
         return str(error) or type(error).__name__
     if sentence := _OTHER_STATES.get(error.sqlstate or ""):
@@ -119,7 +119,6 @@ async def _write_video(
 
 
 async def _store_early_end(conn: Connection, prepared: PreparedVideo, video: Video) -> None:
-    """Store that the video's file ends early, where it does."""
     media = prepared.video_file.media if prepared.video_file else None
     if media is not None and media.ends_early:
         await VideoFileRepository(conn).store_early_end(video.id, video.cloud_url, media.declared_seconds)
@@ -151,7 +150,7 @@ async def _create_transcript(transaction: VideoTransaction, transcript: LegacyTr
 
 
 async def _replace_transcript(transaction: VideoTransaction, old: Transcript, transcript: LegacyTranscript) -> int:
-    """A deleted transcript takes its configs and their moments with it: they move to the new one first."""
+    """Replace a transcript; its configs and their moments move to the new one before the old one is deleted."""
     configs = GenerationConfigRepository(transaction.conn)
     config_ids = await configs.detach_transcript(old.id)
     await TranscriptRepository(transaction.conn).delete(old.id)
@@ -200,7 +199,7 @@ async def _write_run(transaction: VideoTransaction, run: LegacyRun, named: set[s
 async def _choose_run_identifier(
     transaction: VideoTransaction, run: LegacyRun, named: set[str]
 ) -> tuple[str, PipelineRun | None]:
-    """Return a name for the run that neither another run of the file nor another video has, and the row under it."""
+    """Return an unused identifier for the run, or the one of its own row, and that row."""
     runs, video = RunRepository(transaction.conn), transaction.video
     name, milliseconds = run.legacy_id, run.started_at_ms
     while True:
@@ -217,7 +216,7 @@ async def _choose_run_identifier(
 
 
 def _video_values(prepared: PreparedVideo) -> dict[str, Any]:
-    """What the files say: a column they say nothing of is not in it, and keeps what it has."""
+    """Return the columns that the files know; others keep their values."""
     media = prepared.video_file.media if prepared.video_file else None
     values = {
         "source_url": prepared.source_url,
@@ -232,7 +231,7 @@ def _video_values(prepared: PreparedVideo) -> dict[str, Any]:
 
 
 def _is_better_address(prepared: PreparedVideo, locations: FileLocations, stored: Video) -> bool:
-    """A file that is there is where the video lies; an address of the registry replaces a file's and its own old."""
+    """Return whether the new address wins: a file that exists, or a registry address over an assumed or older one."""
     if prepared.address.certainty is AddressCertainty.NAMED:
         is_assumed = not stored.cloud_url.startswith("gs://") or stored.cloud_url in locations.missing_urls
         return is_assumed or stored.cloud_url == stored.source_url
@@ -263,13 +262,12 @@ def _run_values(run: LegacyRun) -> Mapping[str, Any]:
 
 _T = TypeVar("_T")
 
-# What somebody else did at the same moment does not stand in the way a second time. The last pause is long enough for
-# a PostgreSQL that restarts.
+# Conflicts with other transactions pass with a retry; the last pause is long enough for a restart of PostgreSQL.
 _PAUSES_SECONDS = (0.1, 0.5, 2.0, 5.0)
 
 
 class _CopyDeleted(Exception):
-    """Somebody deleted the video while its files were copied."""
+    """The video was deleted while its files were copied."""
 
     def __init__(self) -> None:
         super().__init__("its files were deleted while they were copied")
@@ -277,7 +275,7 @@ class _CopyDeleted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class VideoWriterOptions:
-    """What the writers of an import share: `dry_run` rolls every video back, and no `copier` copies nothing."""
+    """Shared by the writers of an import: `dry_run` rolls every video back; without `copier` no file is copied."""
 
     settings: Settings
     finder: LocationFinder
@@ -288,7 +286,7 @@ class VideoWriterOptions:
 
 
 class VideoWriter:
-    """One of the writers of an import. Give its connection back with `aclose`."""
+    """One of the writers of an import, with a connection of its own until `aclose`."""
 
     def __init__(self, options: VideoWriterOptions) -> None:
         self._options = options
@@ -300,7 +298,7 @@ class VideoWriter:
         await self._stack.aclose()
 
     async def write_with_retries(self, prepared: PreparedVideo) -> VideoChanges:
-        """Write a video; where files are copied, its files first.
+        """Write a video; copy its files first where files are copied.
 
         Raises `DatabaseUnavailable` where no other video can be written either, and what `FileCopier.copy` raises.
         """
@@ -324,7 +322,7 @@ class VideoWriter:
             # A long transcript is one statement, and no client waits for its answer.
             await conn.execute("SELECT set_config('statement_timeout', '0', true)")
             if options.copier is not None:
-                # As deletions do: one that looks which files no row names waits until these rows name theirs.
+                # The lock of deletions, which delete files that no row names.
                 await VideoRepository(conn).lock_identifier(prepared.identifier)
                 if not await options.copier.has_all_copies(locations):
                     raise _CopyDeleted
@@ -375,7 +373,7 @@ class VideoWriter:
 
 
 def _leave_out_transcript(prepared: PreparedVideo, error: psycopg.Error) -> None:
-    """A text may have too many words for PostgreSQL's text search; the rest of its video need not wait for it."""
+    """Drop a transcript with too many words for PostgreSQL's text search, and import the rest."""
     if prepared.transcript is None:
         raise error
     reason = f"the transcript is too long: {error.diag.message_primary}"

@@ -54,7 +54,6 @@ def translate_write_errors() -> Iterator[None]:
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Tell whether there was no room for what was to be written."""
     return error.errno in _FULL_DISK_ERRORS
 
 
@@ -63,13 +62,13 @@ def _error_reason(error: OSError) -> str:
 
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-# Without O_NONBLOCK, opening a named pipe would wait for somebody to write into it.
+# Without O_NONBLOCK, opening a named pipe would wait for a writer.
 _OPEN_FILE = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _OPEN_FOLDER = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_DIRECTORY", 0)
 
 
 def path_from_url(url: str) -> Path:
-    """Return the path that a `file:///` URL names. Raises `ValueError` for one that names none, or takes detours."""
+    """Return the path of a `file:///` URL. Raises `ValueError` for other URLs and for paths with `..`."""
     parts = urlsplit(url)
     if not url.startswith("file:/") or not url.isprintable() or parts.netloc not in ("", "localhost"):
         raise ValueError("not a file:/// address")
@@ -82,19 +81,19 @@ def path_from_url(url: str) -> Path:
 
 
 def parts_below(folder: Path, path: Path) -> tuple[str, ...]:
-    """Return the names that lead from a folder to a path, none where it does not lie beneath the folder."""
+    """Return the parts of a path below a folder, or none where it is not below it."""
     depth = len(folder.parts)
     return path.parts[depth:] if path.parts[:depth] == folder.parts else ()
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder's or lies beneath it, by its name or where links lead; it looks at the file system."""
+    """Return whether a path is a folder or below it, by name or after resolving links. It blocks."""
     return path.is_relative_to(folder) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 @contextlib.contextmanager
 def open_folder(root: Path, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
-    """Open a folder beneath `root`; with `create`, make it. Raises `OSError`, also where a link is on the way."""
+    """Open a folder below `root`; with `create`, make it. Raises `OSError`, also for a symbolic link on the way."""
     if create:
         root.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(root, _OPEN_FOLDER & ~_NO_FOLLOW)
@@ -111,7 +110,7 @@ def open_folder(root: Path, parts: Sequence[str], *, create: bool = False) -> It
 
 
 def open_file(root: Path, parts: Sequence[str]) -> int:
-    """Open a regular file beneath `root` and return its descriptor. Raises `OSError` or `FileMissing`."""
+    """Open a regular file below `root` and return its descriptor. Raises `OSError` or `FileMissing`."""
     with open_folder(root, parts[:-1]) as folder:
         descriptor = os.open(parts[-1], _OPEN_FILE, dir_fd=folder)
     try:
@@ -124,7 +123,7 @@ def open_file(root: Path, parts: Sequence[str]) -> int:
 
 
 def remove_file(root: Path, parts: Sequence[str]) -> bool:
-    """Remove a regular file beneath `root`, and the folders that are empty then. False where there is no such file."""
+    """Remove a regular file below `root` and the folders it leaves empty. Return False where there is none."""
     with open_folder(root, parts[:-1]) as folder:
         if not stat.S_ISREG(os.lstat(parts[-1], dir_fd=folder).st_mode):
             return False
@@ -145,7 +144,7 @@ def _make_folder(name: str, within: int) -> bool:
     return True
 
 
-# What stays free for everything else of the machine: a share of the disk, and of a large one so many bytes.
+# Space that stays free for other programs: a share of the disk, at most so many bytes.
 _RESERVE_BYTES, _RESERVE_SHARE = 1024**3, 0.05
 _UNITS = ("bytes", "kB", "MB", "GB")
 
@@ -153,8 +152,8 @@ _UNITS = ("bytes", "kB", "MB", "GB")
 def check_free_space(folder: Path, needed_bytes: float, purpose: str) -> None:
     """Raise `StorageFull` where a file of `needed_bytes` does not fit on the disk of a folder; it blocks for a moment.
 
-    The folder may be still to come. `purpose` is what the file is, as a sentence names it ("the audio of the video").
-    A disk that does not say how much is free is written to all the same.
+    The folder need not exist yet. `purpose` names the file in the error ("the audio of the video"). A disk that does
+    not report its free space counts as large enough.
     """
     try:
         free, total = measure_disk(folder)
@@ -169,7 +168,7 @@ def check_free_space(folder: Path, needed_bytes: float, purpose: str) -> None:
 
 
 def measure_disk(folder: Path) -> tuple[int, int]:
-    """Return the free bytes and all bytes of the disk that a folder is on. Raises `OSError`."""
+    """Return the free and the total bytes of the disk of a folder. Raises `OSError`."""
     existing = next((each for each in (folder, *folder.absolute().parents) if each.exists()), folder)
     usage = shutil.disk_usage(existing)
     return usage.free, usage.total
@@ -204,14 +203,14 @@ else:
 
 
 def wait_for_lock(descriptor: int, stopping: threading.Event) -> None:
-    """Lock an open file until it is closed, once nobody else has it."""
+    """Wait for the lock of an open file. Raises `StorageUnavailable` once `stopping` is set."""
     while not try_lock(descriptor):
         if stopping.wait(_POLL_SECONDS):
             raise StorageUnavailable("The server is stopping")
 
 
 def is_file_at(descriptor: int, path: str | os.PathLike[str]) -> bool:
-    """Whether an open file still has this path: while one waits for its lock it may be moved or removed."""
+    """Return whether an open file still has this path: it may have been moved or removed before it was locked."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except OSError:

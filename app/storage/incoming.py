@@ -1,7 +1,7 @@
-"""The folder of files that are not whole yet: uploads that arrive, and drafts of copies.
+"""The folder of incomplete files: uploads being received, and drafts of copies.
 
-Each is locked while somebody writes it. An upload without its lock is worth nothing; a draft without it is where a
-copy that was interrupted goes on.
+Each is locked while it is written. An upload without a lock is garbage; a draft without one belongs to an interrupted
+copy, which resumes there.
 """
 
 import contextlib
@@ -28,17 +28,17 @@ _NEW = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CL
 
 
 class IncomingFile:
-    """A file that arrives: `async with storage.receive_file() as incoming: await incoming.write(chunk)`.
+    """A file being received: `async with storage.receive_file() as incoming: await incoming.write(chunk)`.
 
-    It has the name `path` until the block ends or a `put` moves it away.
+    It is at `path` until `put` moves it; what is left at the end of the block is removed.
     """
 
     def __init__(self, folder: "IncomingFolder", workers: ThreadPool) -> None:
         self.path = folder.path / f"{_UPLOAD}{secrets.token_hex(16)}"
-        self.size = 0  # bytes that were written
+        self.size = 0  # bytes written
         self._folder = folder
         self._workers = workers
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._is_closed = False
 
@@ -51,11 +51,10 @@ class IncomingFile:
         return self
 
     async def write(self, data: bytes) -> None:
-        """Append what has arrived. Raises `StorageFull`."""
+        """Append bytes. Raises `StorageFull`."""
         await self._workers.run(self._write_bytes, data)
 
     async def check_free_space(self, needed_bytes: int) -> None:
-        """Raise `StorageFull` where the disk has no room for so many more bytes."""
         await self._workers.run(check_free_space, self._folder.path, needed_bytes, "the video")
 
     async def __aexit__(
@@ -64,14 +63,14 @@ class IncomingFile:
         await self._workers.run_shielded(self._close_file)
 
     def _open_file(self) -> None:
-        with self._turn, translate_write_errors():
+        with self._lock, translate_write_errors():
             if not self._is_closed:
                 self._folder.make_folder()
                 self._descriptor = os.open(self.path, _NEW | os.O_EXCL, 0o666)
                 try_lock(self._descriptor)
 
     def _write_bytes(self, data: bytes) -> None:
-        with self._turn, translate_write_errors():
+        with self._lock, translate_write_errors():
             if self._descriptor is None:
                 raise ValueError("The file is closed")
             left = memoryview(data)
@@ -80,7 +79,7 @@ class IncomingFile:
             self.size += len(data)
 
     def _close_file(self) -> None:
-        with self._turn:
+        with self._lock:
             self._is_closed = True
             if self._descriptor is not None:
                 with contextlib.suppress(OSError):
@@ -91,7 +90,7 @@ class IncomingFile:
 
 
 class IncomingFolder:
-    """What is made in it is removed, moved to where it belongs, or swept once it is old and nobody holds it."""
+    """Its files are removed, moved to their place, or deleted once they are old and unlocked."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -99,7 +98,7 @@ class IncomingFolder:
 
     @contextlib.contextmanager
     def open_draft(self, key: str, source: Path, stopping: threading.Event) -> Iterator[tuple[int, Path]]:
-        """Open and lock the draft of a copy, with what an interrupted one has left in it."""
+        """Open and lock the draft of a copy, with the bytes that an interrupted copy wrote."""
         self.make_folder()
         identity = f"{key}\0{os.path.abspath(source)}".encode("utf-8", "surrogateescape")
         path = self.path / f"{_DRAFT}{hashlib.sha256(identity).hexdigest()[:32]}"
@@ -114,7 +113,7 @@ class IncomingFolder:
                 os.close(descriptor)
 
     def make_folder(self) -> None:
-        """Make the folder, and from time to time sweep it."""
+        """Make the folder, and remove old files from it every ten minutes."""
         self.path.mkdir(parents=True, exist_ok=True)
         if self.path.is_symlink():
             raise StorageUnavailable("The folder of arriving files is a symbolic link")

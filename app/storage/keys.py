@@ -1,15 +1,15 @@
-"""The names of stored files: a folder for each kind, and in it one for each video, so that what belongs to a video is
-found by its identifier alone."""
+"""Keys of stored files: a folder for each kind, and in it one for each video, so that the files of a video are found by
+its identifier alone."""
 
 import hashlib
 import re
 
 from app.core.errors import InvalidInput
 
-# What every file system and every address takes as it is. Lower case only: some file systems do not tell `A` from `a`.
+# Accepted unchanged by every file system and URL. Lower case only: some file systems ignore case.
 _PLAIN_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
-# What no name in a key may be: the last is where files lie before they are whole.
+# Names that no part of a key may have; the last is the folder of incomplete files.
 _RESERVED_NAMES = {"", ".", "..", ".incoming"}
 _KEY_CHARACTERS = re.compile(r"[^\x00-\x1f\x7f\\\ud800-\udfff]{1,1024}")
 _MAX_NAME_BYTES = 255
@@ -17,7 +17,7 @@ _MAX_KEY_BYTES = 1024  # the limit of Google Cloud Storage
 
 
 def split_key(key: str) -> list[str]:
-    """Return the names that a key consists of. Raises `InvalidInput` for one that could lead elsewhere."""
+    """Return the parts of a key. Raises `InvalidInput` for one that could lead out of the store."""
     parts = key.split("/")
     if not _KEY_CHARACTERS.fullmatch(key) or _RESERVED_NAMES & set(parts) or len(key.encode()) > _MAX_KEY_BYTES:
         raise InvalidInput("This is not a name that a stored file can have")
@@ -27,7 +27,7 @@ def split_key(key: str) -> list[str]:
 
 
 def storable_name(identifier: str) -> str:
-    """Return the folder name of a video: its identifier where that is plain, else what is plain of it and a hash."""
+    """Return a file name for an identifier: itself where every file system takes it, else a plain part and a hash."""
     if _PLAIN_IDENTIFIER.fullmatch(identifier) and "--" not in identifier:
         return identifier
     plain = re.sub(r"[^a-z0-9_]+", "-", identifier.lower()).strip("-")[:60]
@@ -35,25 +35,22 @@ def storable_name(identifier: str) -> str:
 
 
 def video_folder_key(identifier: str) -> str:
-    """The folder of a video's own file."""
     return f"videos/{storable_name(identifier)}"
 
 
 def audio_folder_key(identifier: str) -> str:
-    """The folder of the sound that was extracted from a video for its transcription."""
     return f"audio/{storable_name(identifier)}"
 
 
 def clip_folder_key(identifier: str) -> str:
-    """The folder of the clips that were cut out of a video."""
     return f"clips/{storable_name(identifier)}"
 
 
 def playable_folder_key(identifier: str) -> str:
-    """The folder of the copy of a video that browsers play, where they do not play its own file."""
+    """Return the folder of the copy that browsers can play, where they cannot play the video's own file."""
     return f"playable/{storable_name(identifier)}"
 
 
 def thumbnail_folder_key(identifier: str) -> str:
-    """The folder of the still pictures of a video and of its clips."""
+    """Return the folder of the thumbnails of a video and of its clips."""
     return f"thumbnails/{storable_name(identifier)}"

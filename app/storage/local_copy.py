@@ -24,7 +24,7 @@ _PUBLISH_ATTEMPTS = 10
 
 
 class LocalCopy:
-    """One `put`, for a thread; another one may stop it."""
+    """One copy, run in a thread; any thread may stop it."""
 
     def __init__(
         self, root: Path, incoming: IncomingFolder, key: str, source: Path, progress: Callable[[int], None]
@@ -41,7 +41,7 @@ class LocalCopy:
         self._stopping.set()
 
     def run(self) -> None:
-        """Raises `FileMissing`, `StorageFull`, `StorageUnavailable`, and `Conflict` where the source changes."""
+        """Copy or move the file. Raises `FileMissing`, `StorageFull`, `StorageUnavailable` and `Conflict`."""
         with open_source_file(self._source) as source, translate_write_errors():
             if self._source.parent == self._incoming.path and os.name == "posix":
                 os.fsync(source.fileno())
@@ -61,11 +61,10 @@ class LocalCopy:
                 os.fsync(draft)
                 self._move_into_place(path)
             except (OSError, StorageFull):
-                path.unlink(missing_ok=True)  # above all where the disk is full
+                path.unlink(missing_ok=True)  # frees the space on a full disk
                 raise
 
     def _is_stored(self, source: io.FileIO) -> bool:
-        """Whether the very bytes are there already: two files that are read anyway need no checksum."""
         try:
             stored = io.FileIO(open_file(self._root, self._parts))
         except (FileMissing, OSError):
@@ -77,7 +76,7 @@ class LocalCopy:
             return self._count_equal_bytes(source, stored) == size
 
     def _count_equal_bytes(self, source: io.FileIO, other: io.FileIO) -> int:
-        """Return how many bytes both files begin with, to a chunk's precision."""
+        """Return the length of the common beginning of both files, in whole chunks."""
         equal = 0
         source.seek(0)
         other.seek(0)
@@ -126,7 +125,7 @@ class LocalCopy:
 
 @contextlib.contextmanager
 def open_source_file(path: Path) -> Iterator[io.FileIO]:
-    """Open a local file that is to be stored. Raises `FileMissing`, also for what is not a regular file."""
+    """Open a local file to be stored. Raises `FileMissing`, also for anything but a regular file."""
     with translate_read_errors():
         file = io.FileIO(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)))
     with file:

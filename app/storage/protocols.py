@@ -1,4 +1,4 @@
-"""What every store of media can do."""
+"""The interface of a media store."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -7,30 +7,30 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-# Called on the event loop with the number of bytes that are stored since the last call, written or found there.
+# Called on the event loop with the number of bytes stored, or found stored, since the last call.
 ProgressCallback = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """What is known of a stored file without reading it."""
+    """Metadata of a stored file."""
 
     url: str  # as rows hold it: file:///… or gs://…
     size: int  # bytes
     modified: datetime  # with a zone
-    version: str  # another one whenever the content is another one: what a strong ETag is made of
+    version: str  # changes with the content, for strong ETags
 
 
 @dataclass(frozen=True, slots=True)
 class SignedUrl:
-    """An address that anybody can read a file from for a while."""
+    """A URL from which anyone can read a file until it expires."""
 
     url: str
     expires_in_seconds: int
 
 
 class OpenFile(Protocol):
-    """An open file: its bytes are those of `stored`, or none, also where another file takes its name meanwhile."""
+    """An open file: it reads the version in `stored` or fails, also after the file was replaced."""
 
     @property
     def stored(self) -> StoredFile: ...
@@ -41,14 +41,14 @@ class OpenFile(Protocol):
 
 
 class ReadableStore(Protocol):
-    """Files that can be read. Each has a URL, which rows hold.
+    """Files that can be read by the URLs in rows.
 
-    Nothing here blocks the event loop but `open`, which is for other threads. What cannot be read, be it missing or
-    outside of what may be touched, is `FileMissing`; what does not answer is `StorageUnavailable`.
+    Only `open_blocking` blocks; call it in a thread. A file that is missing or forbidden raises `FileMissing`, a store
+    that does not answer `StorageUnavailable`.
     """
 
     async def stat(self, url: str) -> StoredFile:
-        """Raises `FileMissing`."""
+        """Return size, time and version. Raises `FileMissing`."""
         ...
 
     def open_async(self, url: str) -> AbstractAsyncContextManager[OpenFile]:
@@ -60,25 +60,25 @@ class ReadableStore(Protocol):
         ...
 
     async def get_signed_url(self, url: str) -> SignedUrl | None:
-        """Return an address that the file's home itself serves to a GET, or None where it serves none."""
+        """Return a URL from which the bucket itself serves the file, or None for local files."""
         ...
 
     async def aclose(self) -> None: ...
 
 
 class Store(ReadableStore, Protocol):
-    """This server's own place of media. The key of a file is the part of its URL that is relative to the home."""
+    """The store of this server's own media. A key is a URL relative to the store."""
 
     def url_of(self, key: str) -> str:
-        """Return the URL that a file of the home has under this key. Raises `InvalidInput` for what is no key."""
+        """Return the URL of a key. Raises `InvalidInput` for an invalid key."""
         ...
 
     def owns(self, url: str) -> bool:
-        """Whether the file is this server's own, so that it may replace and delete it; it blocks for a moment."""
+        """Return whether this server may replace and delete the file. It blocks."""
         ...
 
     async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
-        """Store a local file, all of it or nothing; one that is there already with the same bytes stays.
+        """Store a local file atomically; a stored file with the same bytes is kept.
 
         What an interrupted call has sent is not sent again. A source that was received is moved, any other copied.
         Raises `FileMissing` for the source, `Conflict` where it changes meanwhile, and `StorageFull`.
@@ -86,7 +86,7 @@ class Store(ReadableStore, Protocol):
         ...
 
     async def delete(self, url: str) -> bool:
-        """Delete a file; False where there is none or where it is not the server's own."""
+        """Delete a file; False for one that is missing or not this server's own."""
         ...
 
     async def list_files(self, folder: str) -> list[StoredFile]:
@@ -94,5 +94,5 @@ class Store(ReadableStore, Protocol):
         ...
 
     async def list_names(self, folder: str) -> set[str]:
-        """Return the names directly in a folder, of files and of folders."""
+        """Return the names of the files and folders directly in a folder."""
         ...

@@ -18,40 +18,38 @@ from app.storage.protocols import OpenFile, ProgressCallback, ReadableStore, Sig
 
 
 class Storage:
-    """Where this server's media lives, beside what rows of imported libraries refer to."""
+    """This server's media, and the files of imported libraries."""
 
-    def __init__(self, home: Store, files: LocalStore, buckets: ReadableStore) -> None:
-        self._home = home
-        self._files = files
+    def __init__(self, own_store: Store, local_store: LocalStore, buckets: ReadableStore) -> None:
+        self._own_store = own_store
+        self._local_store = local_store
         self._buckets = buckets
 
     @property
     def libraries(self) -> LibraryFolders:
-        """The folders of imported libraries, whose files are read and never changed."""
-        return self._files.libraries
+        return self._local_store.libraries
 
     @property
     def incoming_path(self) -> Path:
-        """The folder for files that are still arriving."""
-        return self._files.incoming_path
+        return self._local_store.incoming_path
 
     def receive_file(self) -> IncomingFile:
         """Receive a file: `async with storage.receive_file() as incoming: await incoming.write(chunk)`.
 
         `put` moves it into the store; a file that was not put is removed at the end of the block.
         """
-        return self._files.receive_file()
+        return self._local_store.receive_file()
 
     def url_of(self, key: str) -> str:
-        return self._home.url_of(key)
+        return self._own_store.url_of(key)
 
     def owns(self, url: str) -> bool:
-        """Whether the file is this server's own; it blocks for a moment."""
-        return self._home.owns(url)
+        return self._own_store.owns(url)
 
     def can_reach(self, url: str) -> bool:
-        """Whether this server would see the file if it were there; it blocks for a moment. Another machine may have a
-        library that this one does not know."""
+        """Return whether this server can read files at a URL: another machine may have a library that this one has not.
+
+        It blocks."""
         if not url.startswith("file:") or self.owns(url):
             return True
         try:
@@ -61,11 +59,11 @@ class Storage:
         return any(path.is_relative_to(folder) for folder in self.libraries.list_folders())
 
     def is_inside(self, folder: Path) -> bool:
-        """Whether what this server stores lies in a folder, so that nobody could tell the files of both apart."""
-        return self._home is self._files and self._files.is_inside(folder)
+        """Return whether the local store is inside a folder."""
+        return self._own_store is self._local_store and self._local_store.is_inside(folder)
 
     async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
-        return await self._home.put(key, source, progress)
+        return await self._own_store.put(key, source, progress)
 
     async def stat(self, url: str) -> StoredFile:
         return await self._store_of(url).stat(url)
@@ -80,28 +78,28 @@ class Storage:
         return await self._store_of(url).get_signed_url(url)
 
     async def delete(self, url: str) -> bool:
-        return await self._home.delete(url)
+        return await self._own_store.delete(url)
 
     async def list_files(self, folder: str) -> list[StoredFile]:
-        return await self._home.list_files(folder)
+        return await self._own_store.list_files(folder)
 
     async def list_names(self, folder: str) -> set[str]:
-        return await self._home.list_names(folder)
+        return await self._own_store.list_names(folder)
 
     async def aclose(self) -> None:
-        await self._files.aclose()
+        await self._local_store.aclose()
         await self._buckets.aclose()
 
     def _store_of(self, url: str) -> ReadableStore:
         if url.startswith("file:"):
-            return self._files
+            return self._local_store
         if url.startswith("gs:"):
             return self._buckets
         raise FileMissing
 
 
 def open_storage(settings: Settings) -> Storage:
-    """Return the storage that the settings describe; nothing is connected to before it is used.
+    """Return the storage of the settings; connections are opened at first use.
 
     Raises `ConfigurationError`.
     """
@@ -135,7 +133,7 @@ def _folder_from_url(url: str) -> Path:
 
 
 async def find_audio_file(storage: Storage, identifier: str) -> str:
-    """Return the URL of the sound of a video that there is, here or in an imported library. Raises `FileMissing`."""
+    """Return the URL of a video's audio file, in the store or in an imported library. Raises `FileMissing`."""
     for file in await storage.list_files(audio_folder_key(identifier)):
         if file.url.endswith(".wav"):
             return file.url

@@ -26,7 +26,7 @@ _NAME_BYTES = 1024
 
 
 def split_object_url(url: str) -> tuple[str, str]:
-    """Return bucket and object name, which is not percent-encoded. Raises `ValueError`."""
+    """Return the bucket and the object name of a gs:// URL, which is not percent-encoded. Raises `ValueError`."""
     bucket, _, name = url.removeprefix("gs://").partition("/")
     if not url.startswith("gs://") or not _BUCKET.fullmatch(bucket):
         raise ValueError("not a gs://bucket address")
@@ -38,18 +38,18 @@ def split_object_url(url: str) -> tuple[str, str]:
 
 _log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 20.0  # how long a request is tried again
-CHUNK_RETRY_SECONDS = 300.0  # a slow line needs a minute to send a chunk once
+RETRY_SECONDS = 20.0  # total time of a request with its retries
+CHUNK_RETRY_SECONDS = 300.0  # a slow connection needs a minute for a chunk
 TIMEOUT_SECONDS = (5.0, 60.0)  # for connecting, and for each answer
-_RECONNECT_SECONDS = 10.0  # how long missing credentials are not looked for again: it takes half a second and more
+_RECONNECT_SECONDS = 10.0  # between two searches for credentials, which take half a second and more
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"  # signing through IAM wants it
 
 
 class GoogleClient:
-    """The library's client and the credentials. Its methods block."""
+    """The client and its credentials, made at first use: the import takes a third of a second. Its methods block."""
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._client: Client | None = None
         self._credentials: Credentials | None = None
         self._refusal: tuple[float, str] | None = None  # until when, and why, there is no client
@@ -58,22 +58,21 @@ class GoogleClient:
         return self.get_client().bucket(bucket).blob(name, generation=generation)
 
     def get_client(self) -> "Client":
-        """Raises `StorageUnavailable` where there are no credentials."""
-        with self._turn:
+        """Return the client. Raises `StorageUnavailable` without credentials."""
+        with self._lock:
             if self._client is None:
                 self._client = self._connect_once_in_a_while()
-                # Else the library asks about buckets from threads of its own, for traces that nobody records.
+                # Else the library loads bucket metadata in threads of its own, for traces that are not recorded.
                 self._client._bucket_metadata_cache = None
             return self._client
 
     @property
     def signer(self) -> "Credentials | None":
-        """The credentials that addresses may be signed with."""
         self.get_client()
         return self._credentials
 
     def close(self) -> None:
-        with self._turn:
+        with self._lock:
             if self._client is not None:
                 self._client.close()
                 self._client = None
@@ -95,13 +94,13 @@ class GoogleClient:
             if "STORAGE_EMULATOR_HOST" not in os.environ:
                 self._credentials, _ = google.auth.default(scopes=[_SCOPE])
                 return Client(project=None, credentials=self._credentials)
-            if "GOOGLE_APPLICATION_CREDENTIALS" in os.environ:  # an emulator takes anything, and signs nothing
+            if "GOOGLE_APPLICATION_CREDENTIALS" in os.environ:  # an emulator accepts anything and cannot sign
                 self._credentials, _ = google.auth.default()
             return Client(project=None)
 
 
 def retry_requests(seconds: float | None = None) -> "Retry":
-    """Return the library's policy of retries, with this project's patience."""
+    """Return the retry policy of the Google library, limited to `seconds`."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     retry: Retry = DEFAULT_RETRY.with_delay(initial=0.25, maximum=4).with_timeout(seconds or RETRY_SECONDS)
@@ -110,7 +109,7 @@ def retry_requests(seconds: float | None = None) -> "Retry":
 
 @contextmanager
 def translate_storage_errors(bucket: str = "") -> Iterator[None]:
-    """Raise `FileMissing`, or `StorageUnavailable` that names the bucket, for what the library raises."""
+    """Raise `FileMissing`, or `StorageUnavailable` with the name of the bucket, for errors of the Google library."""
     import requests
     import urllib3
     from google.api_core import exceptions as api
@@ -148,8 +147,7 @@ _KEPT_URLS = 4096
 
 
 class SignedUrls:
-    """Signs, and remembers what it signed. A player needs an address for as long as it plays, so the last fifth of
-    an address's life is not given away."""
+    """Signs URLs and caches them until the last fifth of their life: a player needs its URL for as long as it plays."""
 
     def __init__(self, client: GoogleClient, seconds: int) -> None:
         self._client = client
@@ -157,13 +155,13 @@ class SignedUrls:
         self._known: LRUCache[str, tuple[str, float]] = LRUCache(_KEPT_URLS)
 
     def find_url(self, url: str) -> SignedUrl | None:
-        """Return an address that was signed before; for the event loop."""
+        """Return a cached URL that is valid long enough. Call it on the event loop."""
         address, expires_at = self._known.get(url, ("", 0.0))
         left = expires_at - time.monotonic()
         return SignedUrl(address, math.floor(left)) if left > self._seconds / 5 else None
 
     def sign_url(self, url: str) -> tuple[str, float] | None:
-        """Return an address and the moment, on the monotonic clock, when it expires; None where nothing can sign.
+        """Return a signed URL and its expiry on the monotonic clock, or None for credentials that cannot sign.
 
         It may block: credentials without a key of their own sign through Google.
         """
@@ -178,7 +176,6 @@ class SignedUrls:
         return address, expires_at
 
     def remember_url(self, url: str, signed: tuple[str, float]) -> None:
-        """Remember an address; for the event loop."""
         self._known[url] = signed
 
     def _credentials(self) -> dict[str, Any] | None:

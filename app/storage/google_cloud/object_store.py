@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class ObjectRangeReader(io.RawIOBase):
-    """Fetches what is read and nothing more; `io.BufferedReader` around it makes few requests of many."""
+    """A seekable file over range requests; `io.BufferedReader` around it merges small reads."""
 
     def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
         self._size = size
@@ -69,7 +69,7 @@ _BUFFER_BYTES = 1024 * 1024
 
 
 class BucketReader:
-    """Whatever file in whatever bucket the credentials may read."""
+    """Reads any object in any bucket that the credentials may read."""
 
     def __init__(self, settings: Settings) -> None:
         self.client = GoogleClient()
@@ -102,7 +102,7 @@ class BucketReader:
         self.client.close()
 
     def _load_blob(self, url: str) -> "Blob":
-        """Return an object with what is known of it. Its bytes are those of this generation, or none."""
+        """Return an object with its metadata, pinned to its current generation."""
         bucket, name = _split_readable_url(url)
         with translate_storage_errors(bucket):
             blob = self.client.make_blob(bucket, name)
@@ -115,7 +115,7 @@ class BucketReader:
 
 
 class OpenObject:
-    """One generation of an object."""
+    """An open generation of an object."""
 
     def __init__(self, blob: "Blob", workers: ThreadPool) -> None:
         self.stored = describe_object(blob)
@@ -136,14 +136,14 @@ def describe_object(blob: "Blob") -> StoredFile:
 
 
 def _fetch_range(blob: "Blob", start: int, stop: int) -> bytes:
-    """Return a part of an object that begins before its end. Raises `FileMissing` where it was replaced meanwhile."""
+    """Return a range of an object. Raises `FileMissing` where the object was replaced meanwhile."""
     with translate_storage_errors(blob.bucket.name):
         data: bytes = blob.download_as_bytes(
             start=start,
             end=stop - 1,
-            raw_download=True,  # what is stored compressed is sent as it is: a range of anything else means nothing
+            raw_download=True,  # ranges are of the stored, possibly compressed, bytes
             if_generation_match=blob.generation,
-            checksum=None,  # of the whole object, and this is a part
+            checksum=None,  # it would be of the whole object
             timeout=TIMEOUT_SECONDS,
             retry=retry_requests(),
         )
@@ -162,18 +162,18 @@ def _split_readable_url(url: str) -> tuple[str, str]:
     return bucket, name
 
 
-# For connecting, and for the answer, which is a word: who waits for it may hold a lock.
+# To connect and to answer. Short, because the caller may hold a lock.
 _DELETE_SECONDS = (5.0, 5.0)
 
 
 class ObjectStore(BucketReader):
-    """`gs://bucket/prefix`: what lies under it is written and deleted, everything else in any bucket only read."""
+    """`gs://bucket/prefix`: objects below it are written and deleted, all others only read."""
 
     def __init__(self, url: str, settings: Settings, incoming: IncomingFolder) -> None:
         super().__init__(settings)
         self._bucket, self._prefix = _split_storage_url(url)
         self._incoming = incoming
-        # Uploads take long; what others wait for must not wait for them.
+        # Uploads take long, so they have threads of their own.
         self._senders = ThreadPool("google-uploads", 4)
 
     def url_of(self, key: str) -> str:
@@ -248,7 +248,6 @@ class ObjectStore(BucketReader):
 
 
 def _split_storage_url(url: str) -> tuple[str, str]:
-    """Return a bucket and what the names of its own objects begin with."""
     try:
         bucket, prefix = split_object_url(url.rstrip("/"))
         parts = split_key(prefix) if prefix else []

@@ -36,7 +36,7 @@ _extend_checksum: Callable[[int, bytes], int] = google_crc32c.extend
 
 
 class ObjectUpload:
-    """One `put`, for a thread; another one may stop it."""
+    """One upload, run in a thread; any thread may stop it."""
 
     def __init__(
         self, make_blob: Callable[[], "Blob"], incoming: IncomingFolder, source: Path, progress: Callable[[int], None]
@@ -53,7 +53,7 @@ class ObjectUpload:
         self._stopping.set()
 
     def run(self) -> "Blob":
-        """Raises `FileMissing` for the source, `StorageFull` and `StorageUnavailable` for the bucket."""
+        """Upload the file. Raises `FileMissing`, `StorageFull` and `StorageUnavailable`."""
         import requests
 
         with open_source_file(self._source) as file, requests.Session() as http:
@@ -73,7 +73,6 @@ class ObjectUpload:
             return self._blob
 
     def _read_checksum(self) -> str:
-        """Return the CRC-32C as the bucket writes it."""
         checksum = 0
         with translate_read_errors():
             while chunk := self._file.read(_CHUNK_BYTES):
@@ -100,7 +99,7 @@ class ObjectUpload:
         raise StorageUnavailable("The bucket does not keep what it is sent")
 
     def _read_session_note(self, note: int) -> str | None:
-        """Return the session that a process before this one began for the same bytes."""
+        """Return the upload session that an interrupted process began for the same bytes."""
         try:
             noted = json.loads(os.pread(note, 65536, 0))
         except ValueError:
@@ -128,7 +127,7 @@ class ObjectUpload:
         return session
 
     def _send_rest(self, session: str, position: int | None) -> bool:
-        """Send what the bucket has not got; False where the session is no more, or has spoiled the file."""
+        """Send the bytes from `position`; return False for a session that expired or an upload that is corrupt."""
         if self._size == 0:
             position = self._ask_position(session)
         while position is not None and position < self._size:
@@ -140,7 +139,7 @@ class ObjectUpload:
         return position is not None and self._is_uploaded_whole()
 
     def _is_uploaded_whole(self) -> bool:
-        """Compare what the bucket has made of the bytes, and take it away where they are others."""
+        """Compare the checksum of the stored object, and delete the object where it differs."""
         if self._made.get("crc32c") == self._checksum:
             self._blob = self._make_blob()
             with translate_storage_errors(self._blob.bucket.name):
@@ -152,7 +151,7 @@ class ObjectUpload:
         return False
 
     def _send_chunk(self, session: str, position: int) -> int | None:
-        """Send bytes from a position and return the one to go on from, None where the session is no more."""
+        """Send a chunk and return the next position, or None for an expired session."""
         is_unsure = False
 
         def send() -> int | None:
@@ -177,7 +176,7 @@ class ObjectUpload:
         return result
 
     def _ask_position(self, session: str) -> int | None:
-        """Return how many bytes the bucket has got, None where the session is no more."""
+        """Return how many bytes the bucket has received, or None for an expired session."""
         with translate_storage_errors(self._blob.bucket.name):
             ask = retry_requests()(self._send_request, self._check_stopping)
             result: int | None = ask(session, {"Content-Range": f"bytes */{self._size}"}, b"")
@@ -207,6 +206,6 @@ class ObjectUpload:
 
 
 def _persisted(response: "requests.Response") -> int:
-    """`Range: bytes=0-524287` says that 524288 bytes have arrived; without one, none has."""
+    """Return the bytes received: `Range: bytes=0-524287` is 524288, no header is 0."""
     last = response.headers.get("Range", "").rpartition("-")[2]
     return int(last) + 1 if last.isdigit() else 0
