@@ -365,12 +365,12 @@ async def test_a_film_that_was_cut_off_is_a_video_or_refused_and_never_an_error(
     assert answer.status_code in (201, 422)
 
 
-async def test_a_picture_of_too_many_pixels_is_refused(client: AsyncClient, tmp_path: Path, media: Path) -> None:
+async def test_frames_of_too_many_pixels_are_rejected(client: AsyncClient, tmp_path: Path, media: Path) -> None:
     film = make_bomb(tmp_path / "large.mov", 100, streams=6, said_side=16_000).read_bytes()
     answer = await client.post("/api/videos", content=film, params={"id": "large"})
     assert (answer.status_code, answer.json()) == (
         422,
-        {"detail": "Its picture has more than 7680 times 4320 pixels"},
+        {"detail": "Its frames have more than 7680 times 4320 pixels"},
     )
     assert files_in(media) == []
 
