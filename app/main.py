@@ -1,6 +1,5 @@
 """The application and its lifespan: `uvicorn app.main:app`."""
 
-import asyncio
 import contextlib
 import gc
 import logging
@@ -8,6 +7,7 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from types import FrameType
 
 import psycopg.pq
@@ -46,17 +46,11 @@ from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.core.logging import configure_logging
 from app.core.private_files import prepare_data_folder
-from app.core.redis import close_redis, get_redis, init_redis
 from app.core.text import escape_controls
-from app.database import Connection, Database, OpenConnection, close_db, get_connection, init_db
+from app.database import Connection, OpenConnection, get_connection
 from app.database.migrations import code_revisions
+from app.resources import Resources, make_resources, open_resources
 from app.services.health import Health
-from app.services.live_runs import prepare_redis
-from app.services.media import AudioIndex
-from app.services.queue import close_queue, init_queue
-from app.services.thumbnails import Thumbnails
-from app.services.videos import VideoReader
-from app.storage import Storage, open_storage
 
 _log = logging.getLogger(__name__)
 
@@ -109,19 +103,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=TAGS,
         generate_unique_id_function=make_operation_id,
     )
-    app.state.settings = settings
-    app.state.health = Health(settings)
-    app.state.storage = open_storage(settings)
+    app.needs_keys = bool(settings.api_keys)
 
     def open_connection() -> AsyncGenerator[Connection]:
         give: OpenConnection = app.dependency_overrides.get(get_connection, get_connection)
         return give()
 
-    app.state.database = Database(open_connection)
-    app.state.audio = AudioIndex(app.state.storage)
-    app.state.reads = VideoReader(open_connection, settings, app.state.audio)
-    app.state.run_feeds = make_feeds(app.state.database, lambda: app.state.health.is_stopping)
-    app.state.thumbnails = Thumbnails(app.state.database, app.state.storage)
+    resources = app.state.resources = make_resources(settings, open_connection)
+    app.state.run_feeds = make_feeds(resources)
     for router in _ROUTERS:
         app.include_router(router)
     install_docs(app)
@@ -140,7 +129,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    settings: Settings = app.state.settings
+    resources: Resources = app.state.resources
+    settings = resources.settings
     configure_logging(settings)
     warn_of_open_settings(settings)
     if psycopg.pq.__impl__ == "python":
@@ -151,53 +141,37 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if settings.storage_url is None or settings.data_dir.exists():
         with contextlib.suppress(OSError):  # what needs it says so
             prepare_data_folder(settings)
-    init_redis(settings)
-    init_queue(settings)
-    try:
-        await init_db(settings)
-        try:
-            preparation = asyncio.create_task(prepare_redis(get_redis()))
-            gc.set_threshold(_GC_THRESHOLD)
-            gc.collect()
-            gc.freeze()
-            with _told_of_sigterm(app.state.health):
-                async with _worker(app):
-                    yield
-            app.state.health.is_stopping = True
-            preparation.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await preparation
-        finally:
-            await app.state.thumbnails.aclose()
-            await close_db()
-    finally:
-        await close_queue()
-        await close_redis()
-        storage: Storage = app.state.storage
-        await storage.aclose()
+    async with open_resources(resources):
+        gc.set_threshold(_GC_THRESHOLD)
+        gc.collect()
+        gc.freeze()
+        with _unready_at_sigterm(resources.health):
+            async with _worker(resources):
+                yield
+        resources.health.is_stopping = True
 
 
 @asynccontextmanager
-async def _worker(app: FastAPI) -> AsyncIterator[None]:
-    """Do runs in this process, too, where the settings say so."""
-    settings: Settings = app.state.settings
+async def _worker(resources: Resources) -> AsyncIterator[None]:
+    """Execute runs in this process, too, where the settings say so."""
+    settings = resources.settings
     if not settings.run_pipeline_worker:
         yield
         return
-    from app.worker.metrics import load_metrics  # brings what only those need who work
+    from app.worker.metrics import load_metrics  # imports that only workers need
     from app.worker.working import working
 
     try:
         load_metrics(settings)
     except ConfigurationError as error:  # as in each process but one of a server with several
         _log.error("%s", error)
-        settings = settings.model_copy(update={"worker_metrics": None})
-    async with working(settings, app.state.database, get_redis(), app.state.storage):
+        resources = replace(resources, settings=settings.model_copy(update={"worker_metrics": None}))
+    async with working(resources):
         yield
 
 
 @contextmanager
-def _told_of_sigterm(health: Health) -> Iterator[None]:
+def _unready_at_sigterm(health: Health) -> Iterator[None]:
     """Stop being ready when SIGTERM arrives, and pass it on to the server, which then finishes what runs."""
     if threading.current_thread() is not threading.main_thread():  # as in a test client
         yield

@@ -7,27 +7,31 @@ from pydantic import AfterValidator
 from redis.asyncio import Redis
 
 from app.core.errors import MomentNotFound, RunNotFound, VideoNotFound
-from app.core.redis import get_redis
 from app.core.text import is_valid_identifier, to_nfc
 from app.database import Connection, Database, get_connection
+from app.resources import Resources
 from app.storage import Storage
 
 
+async def get_resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+ResourcesDep = Annotated[Resources, Depends(get_resources)]
+
+
 async def get_database(request: Request) -> Database:
-    """Give what hands out connections, for endpoints that also wait for something else."""
-    database: Database = request.app.state.database
-    return database
+    """Return the database, for endpoints that also wait for something else than a connection."""
+    return (await get_resources(request)).database
 
 
 async def get_storage(request: Request) -> Storage:
-    """Give the place where media lives."""
-    storage: Storage = request.app.state.storage
-    return storage
+    return (await get_resources(request)).storage
 
 
-async def get_live_state() -> Redis:
-    """Give the Redis that holds live state."""
-    return get_redis()
+async def get_live_state(request: Request) -> Redis:
+    return (await get_resources(request)).redis
 
 
 AutocommitConnection = Annotated[Connection, Depends(get_connection, scope="function")]

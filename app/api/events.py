@@ -1,7 +1,7 @@
 """`/api/pipeline/{id}/events`: the status of a run, sent whenever it changes."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -12,8 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.api.dependencies import UnknownVideoId
 from app.api.run_answers import describe_status
-from app.core.redis import get_redis
-from app.database import Database
+from app.resources import Resources
 from app.services.runs import find_run_status, has_ended
 from app.services.status import FeedState, StatusFeeds
 
@@ -34,15 +33,15 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_feeds(database: Database, is_stopping: Callable[[], bool]) -> StatusFeeds:
+def make_feeds(resources: Resources) -> StatusFeeds:
     """Return what follows the statuses of videos."""
 
     async def read(video: str) -> FeedState:
-        run = await find_run_status(database, get_redis(), video)
+        run = await find_run_status(resources.database, resources.redis, video)
         data = orjson.dumps(describe_status(video, run))
         return FeedState(hashlib.blake2s(data, digest_size=8).hexdigest(), data, run is None or has_ended(run))
 
-    return StatusFeeds(read, is_stopping)
+    return StatusFeeds(read, lambda: resources.health.is_stopping)
 
 
 @router.get("/events", response_class=StreamingResponse, responses=_RESPONSES)

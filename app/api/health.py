@@ -1,10 +1,11 @@
 """`/`, `/health`, `/health/live`, `/health/ready`"""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from app import __version__
 from app.api.answers import Error, json_answer
+from app.api.dependencies import ResourcesDep
 from app.api.errors import error_answer
 from app.api.schemas.health import HealthAnswer, ServiceAnswer
 
@@ -18,9 +19,9 @@ async def describe_service() -> Response:
 
 
 @router.get("/health", response_model=HealthAnswer)
-async def report_health(request: Request) -> Response:
+async def report_health(resources: ResourcesDep) -> Response:
     """Always 200, within 2 seconds; tells which of the servers behind this one answer."""
-    redis, database = await request.app.state.health.check()
+    redis, database = await resources.health.check()
     return json_answer({"status": "healthy", "redis": _word(redis), "database": _word(database)})
 
 
@@ -31,9 +32,9 @@ async def report_liveness() -> Response:
 
 
 @router.get("/health/ready", response_model=ServiceAnswer, responses={503: {"model": Error}})
-async def report_readiness(request: Request) -> Response:
+async def report_readiness(resources: ResourcesDep) -> Response:
     """200 when requests can be served; 503 with the reason when they cannot."""
-    readiness = await request.app.state.health.check_readiness()
+    readiness = await resources.health.check_readiness()
     return await describe_service() if readiness.is_ready else error_answer(503, readiness.reason, {"Retry-After": "5"})
 
 

@@ -53,13 +53,15 @@ def make_operation_id(route: APIRoute) -> str:
 class Application(FastAPI):
     """FastAPI with a complete documentation."""
 
+    needs_keys = False
+
     def openapi(self) -> dict[str, Any]:
         schema = super().openapi()
         components = schema.setdefault("components", {})
         if "securitySchemes" not in components:  # it is made once, and kept
             components["securitySchemes"] = _SCHEMES
             for path, method, operation in _operations(schema):
-                _complete(operation, path, method, bool(self.state.settings.api_keys))
+                _complete(operation, path, method, self.needs_keys)
             for name in _LISTED_ERRORS:
                 components.get("schemas", {}).pop(name, None)
         return schema

@@ -7,14 +7,13 @@ from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from app.api.dependencies import normalize_video_id
+from app.api.dependencies import get_resources, normalize_video_id
 from app.services.videos import VideoReader
 
 
 async def get_video_reader(request: Request) -> VideoReader:
     """Give the application's reads."""
-    reads: VideoReader = request.app.state.reads
-    return reads
+    return (await get_resources(request)).reads
 
 
 VideoReaderDep = Annotated[VideoReader, Depends(get_video_reader)]

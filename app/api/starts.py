@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from app.api.answers import Error, json_answer
@@ -12,6 +12,7 @@ from app.api.dependencies import (
     MediaStorage,
     MomentId,
     NamedVideoId,
+    ResourcesDep,
     RunIdentifier,
     UnknownVideoId,
     VideoId,
@@ -29,7 +30,6 @@ from app.api.schemas.starts import (
     UrlStartAnswer,
 )
 from app.core.errors import InvalidInput
-from app.services.queue import notify
 from app.services.run_requests import RunRequests
 from app.services.runs import RunRetries, cancel_pipeline
 
@@ -49,9 +49,11 @@ videos = APIRouter(prefix="/api/videos/{video_id}", tags=["starts"])
 pipelines = APIRouter(prefix="/api", tags=["pipeline"])
 
 
-async def get_starts(request: Request, database: Checkouts, storage: MediaStorage, redis: LiveState) -> RunRequests:
+async def get_starts(
+    resources: ResourcesDep, database: Checkouts, storage: MediaStorage, redis: LiveState
+) -> RunRequests:
     """Give what accepts runs."""
-    return RunRequests(database, storage, redis, request.app.state.settings, notify)
+    return RunRequests(database, storage, redis, resources.settings, resources.notifier.notify)
 
 
 RunRequestsDep = Annotated[RunRequests, Depends(get_starts)]

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from app.api.answers import Error, json_answer
-from app.api.dependencies import Checkouts, LiveState, MediaStorage, MomentId, VideoId
+from app.api.dependencies import Checkouts, LiveState, MediaStorage, MomentId, ResourcesDep, VideoId
 from app.api.schemas.status import AvailabilityAnswer, ClipStatusAnswer, DetailedStatusAnswer, StatusAnswer
 from app.services.media import check_clip_availability
 from app.services.status import JobState, JobStatus, JobStatusReader
@@ -23,11 +23,11 @@ JobStatusReaderDep = Annotated[JobStatusReader, Depends(get_statuses)]
 
 
 @router.get("/audio-extraction-status", response_model=DetailedStatusAnswer)
-async def get_audio_status(request: Request, video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
+async def get_audio_status(resources: ResourcesDep, video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
     """How far the extraction of a video's sound is; completed where the sound is there."""
     status = await statuses.get_audio(video_id)
     if status.state is JobState.COMPLETED:  # whoever asks may load the list of videos next
-        request.app.state.audio.invalidate(video_id)
+        resources.audio.invalidate(video_id)
     return json_answer(_detailed(status))
 
 

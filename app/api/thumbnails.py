@@ -3,11 +3,11 @@
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from app.api.answers import Error
-from app.api.dependencies import MediaStorage, MomentId, VideoId
+from app.api.dependencies import MediaStorage, MomentId, ResourcesDep, VideoId
 from app.api.media_answer import MediaAnswer, media_responses
 from app.core.media_types import UNKNOWN_TYPE
 from app.services.thumbnails import Thumbnails
@@ -22,10 +22,8 @@ _RESPONSES = media_responses("image/*", UNKNOWN_TYPE) | {
 }
 
 
-async def get_thumbnails(request: Request) -> Thumbnails:
-    """Give the application's thumbnails."""
-    thumbnails: Thumbnails = request.app.state.thumbnails
-    return thumbnails
+async def get_thumbnails(resources: ResourcesDep) -> Thumbnails:
+    return resources.thumbnails
 
 
 Pictures = Annotated[Thumbnails, Depends(get_thumbnails)]

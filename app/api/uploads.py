@@ -8,13 +8,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.api.answers import Error, json_answer
-from app.api.dependencies import Checkouts, MediaStorage
+from app.api.dependencies import Checkouts, MediaStorage, ResourcesDep
 from app.api.read_route import VideoReaderDep
 from app.api.schemas.videos import SingleVideoAnswer, UploadQuery
 from app.api.schemas.videos import UploadForm as UploadFormSchema
 from app.api.upload_form import ENVELOPE_BYTES, FORM_HEAD_BYTES, UploadForm, find_boundary, refuse_form
 from app.api.videos import describe_video
-from app.core.config import Settings
 from app.core.errors import DeletedMeanwhile, InvalidInput, VideoNotFound
 from app.services.uploads import Upload, receive_video
 from app.services.videos import VideoDetails
@@ -54,6 +53,7 @@ async def upload_video(
     database: Checkouts,
     storage: MediaStorage,
     reads: VideoReaderDep,
+    resources: ResourcesDep,
 ) -> Response:
     """Upload a video: a form with the part `file`, or the file as the body and the rest in the query.
 
@@ -62,7 +62,7 @@ async def upload_video(
     """
     details = VideoDetails.from_client(query.filename, query.id, query.title, query.source_url)
     boundary = find_boundary(request.headers.get("content-type", ""))
-    settings: Settings = request.app.state.settings
+    settings = resources.settings
     try:
         async with receive_video(database, storage, settings.max_upload_bytes, settings.max_video_hours) as upload:
             if boundary is None:

@@ -1,4 +1,4 @@
-"""The one Redis client of the process, and what its errors mean."""
+"""Clients of Redis, and what its errors mean."""
 
 import re
 from collections.abc import Mapping
@@ -11,8 +11,6 @@ from redis.exceptions import DataError, LockError, PubSubError, RedisError, Resp
 
 from app.core.config import Settings
 from app.core.errors import RedisUnavailable
-
-_client: Redis | None = None
 
 # A server that does not answer within these many seconds counts as away.
 _CONNECT_SECONDS = 2.0
@@ -45,14 +43,13 @@ _OTHER_REFUSAL = "Redis refuses a command of this server: the log has its reason
 _DEFECTS = (DataError, LockError, PubSubError, WatchError)
 
 
-def init_redis(settings: Settings) -> None:
-    """Make the client. It connects at its first command, and again after the server was away."""
-    global _client
-    _client = open_client(settings, decode_responses=True, encoding_errors="replace")
+def make_redis(settings: Settings) -> Redis:
+    """Return a client that answers with text. It connects at its first command, and again after an outage."""
+    return make_bytes_redis(settings, decode_responses=True, encoding_errors="replace")
 
 
-def open_client(settings: Settings, **options: Any) -> Redis:
-    """Return a client of its own connections, which answers with bytes unless `options` say otherwise."""
+def make_bytes_redis(settings: Settings, **options: Any) -> Redis:
+    """Return a client that answers with bytes, unless `options` say otherwise."""
     return Redis.from_url(
         settings.redis_url.get_secret_value(),
         health_check_interval=30,
@@ -68,21 +65,6 @@ def connection_options() -> dict[str, Any]:
         "socket_timeout": _ANSWER_SECONDS,
         "retry": Retry(NoBackoff(), 1),
     }
-
-
-def get_redis() -> Redis:
-    """Return the client of the running application."""
-    if _client is None:
-        raise RuntimeError("init_redis() has not been called")
-    return _client
-
-
-async def close_redis() -> None:
-    """Close the client's connections."""
-    global _client
-    client, _client = _client, None
-    if client is not None:
-        await client.aclose()
 
 
 def redis_unavailable(error: Exception) -> RedisUnavailable | None:

@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 
 import psycopg
 from psycopg_pool import PoolTimeout, TooManyRequests
+from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
-from app.core.redis import get_redis
 from app.database import connect, get_pool
 from app.database.catalog import DatabaseCondition, read_database_condition
 from app.database.errors import READ_ONLY, domain_error, unreachable_error
@@ -77,11 +77,11 @@ class Readiness:
 class Health:
     """The health of one running application."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, redis: Redis) -> None:
         self.is_stopping = False
         self._settings = settings
         self._database = SharedCheck(self._check_database)
-        self._redis = SharedCheck(_check_redis)
+        self._redis = SharedCheck(lambda: _check_redis(redis))
 
     async def check(self) -> tuple[bool, bool]:
         """Return whether Redis and the database answer and grant this server at least some of its rights."""
@@ -123,10 +123,10 @@ class Health:
             raise (domain_error(error) if error.sqlstate else None) or unreachable_error(error) from None
 
 
-async def _check_redis() -> None:
+async def _check_redis(redis: Redis) -> None:
     """Raise where no command can be run. A user of Redis may be allowed PING and none of this server's keys, or all
     of them and no PING, which a Redis that cannot save its data refuses, too."""
-    async with get_redis().pipeline(transaction=False) as pipeline:
+    async with redis.pipeline(transaction=False) as pipeline:
         pipeline.exists(REQUEST_STREAM)
         pipeline.ping()
         found, pinged = await pipeline.execute(raise_on_error=False)

@@ -17,7 +17,7 @@ from app.core.config import Settings
 from app.core.console import open_console
 from app.core.errors import InvalidInput
 from app.core.masking import mask_secrets, mask_values
-from app.core.redis import close_redis, get_redis, init_redis, redis_unavailable
+from app.core.redis import make_redis, redis_unavailable
 from app.core.validation import describe_problem
 
 _KEY_VARIABLE = "MODEL_API_KEY"
@@ -62,14 +62,11 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _run(options: argparse.Namespace, settings: Settings, changes: Mapping[str, Any]) -> None:
-    init_redis(settings)
-    registry = ModelRegistry(get_redis())
-    try:
-        await _act(options, registry, changes)
-    except RedisError as error:
-        raise redis_unavailable(error) or error from None
-    finally:
-        await close_redis()
+    async with make_redis(settings) as redis:
+        try:
+            await _act(options, ModelRegistry(redis), changes)
+        except RedisError as error:
+            raise redis_unavailable(error) or error from None
 
 
 async def _act(options: argparse.Namespace, registry: ModelRegistry, changes: Mapping[str, Any]) -> None:

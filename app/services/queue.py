@@ -103,28 +103,3 @@ async def _has_undelivered(redis: Redis, stream: str) -> bool:
     groups = {group["name"]: group for group in await redis.xinfo_groups(stream)}
     group = groups.get(CONSUMER_GROUP.encode())
     return group is None or bool(group.get("lag"))
-
-
-_notifier: StageNotifier | None = None
-
-
-def init_queue(settings: Settings) -> None:
-    """Make the process's notifier. It connects with the first message."""
-    global _notifier
-    _notifier = StageNotifier(settings)
-
-
-async def notify(identifier: str, stage: Stage) -> bool:
-    """Send a message with the process's notifier: see `StageNotifier.notify`."""
-    if _notifier is None:
-        _log.warning("No message was sent for run %s, it waits until a worker polls", identifier)
-        return False
-    return await _notifier.notify(identifier, stage)
-
-
-async def close_queue() -> None:
-    """Close its connections."""
-    global _notifier
-    notifier, _notifier = _notifier, None
-    if notifier is not None:
-        await notifier.aclose()

@@ -6,10 +6,7 @@ import signal
 from collections.abc import Sequence
 
 from app.core.config import Settings
-from app.core.redis import close_redis, get_redis, init_redis
-from app.database import Database, close_db, get_connection, init_db
 from app.models.stages import WorkKind
-from app.storage import open_storage
 
 _DESCRIPTION = """Execute the stages of runs, beside the server or on another machine: as many workers as you like, each
 for every kind of work or for some. All of them need the same DATABASE_URL, REDIS_URL and STORAGE_URL. Ctrl-C or SIGTERM
@@ -40,7 +37,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _work(settings: Settings, kinds: Sequence[WorkKind]) -> None:
-    from app.services.live_runs import prepare_redis  # half a second of imports, which no other command needs
+    from app.resources import make_resources, open_resources  # half a second of imports
     from app.worker.metrics import load_metrics
     from app.worker.working import working
 
@@ -48,19 +45,8 @@ async def _work(settings: Settings, kinds: Sequence[WorkKind]) -> None:
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    storage = open_storage(settings)
-    init_redis(settings)
-    await init_db(settings)
-    preparation = asyncio.create_task(prepare_redis(get_redis()))
-    try:
-        async with working(settings, Database(get_connection), get_redis(), storage, kinds):
-            await ending.wait()
-    finally:
-        preparation.cancel()
-        await asyncio.gather(preparation, return_exceptions=True)
-        await close_db()
-        await close_redis()
-        await storage.aclose()
+    async with open_resources(make_resources(settings)) as resources, working(resources, kinds):
+        await ending.wait()
 
 
 def _count(text: str) -> int:

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from app.core.config import Settings
 from app.core.errors import RedisUnavailable
-from app.core.redis import describe_redis_error, open_client, redis_unavailable
+from app.core.redis import describe_redis_error, make_bytes_redis, redis_unavailable
 from app.database import Database
 from app.database.errors import domain_error
 from app.services.intake import RequestIntake, is_transient
@@ -49,7 +49,7 @@ class Intake:
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, storage: Storage, notify: Notify) -> None:
         self._requests = RequestIntake(settings, database, redis, storage, notify)
-        self._reader = open_client(settings)  # in bytes: other programs may write what is no text
+        self._reader = make_bytes_redis(settings)  # in bytes: other programs may write what is no text
         self.name = f"intake-{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._has_pending = False  # entries that were delivered and perhaps not received
         self._pending_after: bytes | str = "0"

@@ -2,12 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.core.errors import (
@@ -17,21 +15,19 @@ from app.core.errors import (
     NothingRuns,
     VideoNotFound,
 )
-from app.core.redis import close_redis, get_redis, init_redis
 from app.core.text import is_valid_identifier, to_nfc
-from app.database import Database, close_db, get_connection, init_db
 from app.models import Clip, Moment
 from app.models.runs import RunRequest, RunStatus
 from app.models.stages import Stage
 from app.repositories import ClipRepository, MomentRepository, VideoRepository
 from app.repositories.runs import RunSummary
+from app.resources import Resources, make_resources, open_resources
 from app.services.live_runs import require_redis
-from app.services.queue import close_queue, init_queue, notify
 from app.services.run_requests import RunRequests
 from app.services.runs import cancel_pipeline, find_run_status, run_stages
 from app.services.uploads import receive_video
 from app.services.videos import VideoDetails
-from app.storage import Storage, open_storage
+from app.storage import Storage
 from app.worker.run_progress import RunProgress
 from app.worker.working import working
 
@@ -52,55 +48,36 @@ class EndedRun:
     clips: Sequence[Clip]
 
 
-@dataclass(frozen=True, slots=True)
-class _Tools:
-    settings: Settings
-    database: Database
-    redis: Redis
-    storage: Storage
-    progress: RunProgress
-
-
 async def carry_out(video: str, request: RunRequest, settings: Settings, progress: RunProgress) -> EndedRun:
     """Do the run and wait for its end; cancelled, cancel it. `video` is a file, an address or an identifier.
 
     Raises what `RunRequests` and uploads raise.
     """
-    async with _opened(settings, progress) as tools:
-        identifier = await _start(video, request, tools)
+    settings = settings.model_copy(update={"worker_metrics": None})  # its address may be a worker's
+    async with open_resources(make_resources(settings)) as resources:
+        await require_redis(resources.redis, _REDIS_SECONDS)
+        identifier = await _start(video, request, resources, progress)
         try:
-            unmeasured = settings.model_copy(update={"worker_metrics": None})  # its address may be a worker's
-            async with working(unmeasured, tools.database, tools.redis, tools.storage):
-                run = await _follow(identifier, tools)
+            async with working(resources):
+                run = await _follow(identifier, resources, progress)
         except BaseException:
             with suppress(NothingRuns):
-                await asyncio.wait_for(cancel_pipeline(tools.database, tools.redis, identifier), _CANCEL_SECONDS)
+                await asyncio.wait_for(
+                    cancel_pipeline(resources.database, resources.redis, identifier), _CANCEL_SECONDS
+                )
             raise
-        return await _read_end(identifier, run, tools)
+        return await _read_end(identifier, run, resources)
 
 
-@asynccontextmanager
-async def _opened(settings: Settings, progress: RunProgress) -> AsyncIterator[_Tools]:
-    async with AsyncExitStack() as stack:
-        init_redis(settings)
-        stack.push_async_callback(close_redis)
-        init_queue(settings)
-        stack.push_async_callback(close_queue)
-        await init_db(settings)
-        stack.push_async_callback(close_db)
-        storage = open_storage(settings)
-        stack.push_async_callback(storage.aclose)
-        await require_redis(get_redis(), _REDIS_SECONDS)
-        yield _Tools(settings, Database(get_connection), get_redis(), storage, progress)
-
-
-async def _start(video: str, request: RunRequest, tools: _Tools) -> str:
+async def _start(video: str, request: RunRequest, resources: Resources, progress: RunProgress) -> str:
     """Have the run accepted and return the identifier of its video."""
-    run_requests = RunRequests(tools.database, tools.storage, tools.redis, tools.settings, notify)
+    run_requests = RunRequests(
+        resources.database, resources.storage, resources.redis, resources.settings, resources.notifier.notify
+    )
     if _URL.match(video):
         return (await run_requests.start_from_url(video, request, force=False)).resolved.video
     size = _size_of_file(video)
-    identifier = to_nfc(video) if size is None else await _receive(Path(video), size, tools)
+    identifier = to_nfc(video) if size is None else await _receive(Path(video), size, resources, progress)
     try:
         if not is_valid_identifier(identifier):
             raise VideoNotFound
@@ -108,63 +85,63 @@ async def _start(video: str, request: RunRequest, tools: _Tools) -> str:
     except VideoNotFound:
         raise NotFound(f"There is no file {video}, and no video of that id") from None
     except AlreadyRunning:
-        await _join(identifier, tools)
+        await _join(identifier, resources, progress)
     return identifier
 
 
-async def _join(video: str, tools: _Tools) -> None:
+async def _join(video: str, resources: Resources, progress: RunProgress) -> None:
     """Go on with a run that was accepted before: nobody may be there to do it. Raises `AlreadyRunning`."""
-    run = await find_run_status(tools.database, tools.redis, video)
+    run = await find_run_status(resources.database, resources.redis, video)
     if run is None or run.status != RunStatus.RUNNING:  # what runs is a part of one, which ends soon
         raise AlreadyRunning(f"Something else runs over '{video}', try again when it has ended")
-    tools.progress.say(f"A run over '{video}' was started before: going on with that one")
+    progress.say(f"A run over '{video}' was started before: going on with that one")
 
 
 def _size_of_file(path: str) -> int | None:
     return Path(path).stat().st_size if Path(path).is_file() else None
 
 
-async def _receive(path: Path, size: int, tools: _Tools) -> str:
+async def _receive(path: Path, size: int, resources: Resources, progress: RunProgress) -> str:
     """Return the identifier of the video that a file is, or becomes."""
     details, done = VideoDetails(filename=path.name), 0
-    if (known := await _find_same(path, size, details.derived_identifier, tools)) is not None:
-        tools.progress.say("Using the film that the library has")
+    if (known := await _find_same(path, size, details.derived_identifier, resources)) is not None:
+        progress.say("Using the film that the library has")
         return known
-    settings = tools.settings
+    settings = resources.settings
     async with receive_video(
-        tools.database, tools.storage, settings.max_upload_bytes, settings.max_video_hours
+        resources.database, resources.storage, settings.max_upload_bytes, settings.max_video_hours
     ) as upload:
         await upload.check_details(details, size)
         with path.open("rb") as file:
             while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
                 await upload.write(data)
                 done += len(data)
-                tools.progress.receive(done, size)
+                progress.receive(done, size)
         return await upload.store(details)
 
 
-async def _find_same(path: Path, size: int, base: str, tools: _Tools) -> str | None:
+async def _find_same(path: Path, size: int, base: str, resources: Resources) -> str | None:
     """Return the video that has this very film under the name that is derived from its file, with a suffix or not."""
     if not base:
         return None
-    async with tools.database.connect() as conn:
+    async with resources.database.connect() as conn:
         names = await VideoRepository(conn).list_taken_identifiers(base)
     derived = re.compile(rf"{re.escape(base)}(-\d+|-[0-9a-f]{{8}})?")
     for name in sorted(filter(derived.fullmatch, names), key=lambda name: (len(name), name)):
-        if await _is_there(path, size, name, tools):
+        if await _is_there(path, size, name, resources):
             return name
     return None
 
 
-async def _is_there(path: Path, size: int, identifier: str, tools: _Tools) -> bool:
+async def _is_there(path: Path, size: int, identifier: str, resources: Resources) -> bool:
     """Whether the library has this very film under its name."""
-    async with tools.database.connect() as conn:
+    async with resources.database.connect() as conn:
         video = await VideoRepository(conn).get_by_identifier(identifier)
     if video is None:
         return False
     try:
-        stored = await tools.storage.stat(video.cloud_url)
-        return stored.size == size and await _is_same(path, video.cloud_url, tools.storage)
+        stored = await resources.storage.stat(video.cloud_url)
+        return stored.size == size and await _is_same(path, video.cloud_url, resources.storage)
     except FileMissing:
         return False
 
@@ -177,20 +154,20 @@ async def _is_same(path: Path, url: str, storage: Storage) -> bool:
     return True
 
 
-async def _follow(video: str, tools: _Tools) -> RunSummary:
+async def _follow(video: str, resources: Resources, progress: RunProgress) -> RunSummary:
     """Show how far the run is until it has ended."""
     while True:
-        run = await find_run_status(tools.database, tools.redis, video)
+        run = await find_run_status(resources.database, resources.redis, video)
         if run is None:
             raise VideoNotFound
-        tools.progress.show(run_stages(run))
+        progress.show(run_stages(run))
         if run.status != RunStatus.RUNNING:
             return run
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _read_end(video: str, run: RunSummary, tools: _Tools) -> EndedRun:
-    async with tools.database.connect() as conn:
+async def _read_end(video: str, run: RunSummary, resources: Resources) -> EndedRun:
+    async with resources.database.connect() as conn:
         row = await VideoRepository(conn).get_by_identifier(video)
         if row is None:
             raise VideoNotFound

@@ -1,24 +1,27 @@
 """The application over the test's own connection, and a client for it."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from app.core.config import Settings
-from app.core.redis import close_redis, get_redis, init_redis
+from app.core.redis import make_redis
 from app.database import Connection, get_connection, get_db
 from app.main import create_app
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, redis_url: str) -> Settings:
     """Media in folders of the test's own: `media` for what the server keeps, `library` for what an import found."""
     return Settings(
         log_level="error",
+        redis_url=redis_url,
         data_dir=tmp_path / "data",
         storage_url=(tmp_path / "media").as_uri(),
         library_dirs=(tmp_path / "library",),
@@ -46,12 +49,11 @@ async def client(app: FastAPI) -> AsyncIterator[AsyncClient]:
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """The application's own client, on an empty database."""
-    init_redis(Settings(redis_url=redis_url))
-    await get_redis().flushdb()
-    yield get_redis()
-    await close_redis()
+async def redis(settings: Settings) -> AsyncIterator[Redis]:
+    """A client of the application's Redis, whose database is empty."""
+    async with make_redis(settings) as redis:
+        await redis.flushdb()
+        yield redis
 
 
 @pytest.fixture
@@ -61,5 +63,20 @@ async def live_client(app: FastAPI, redis: Redis) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-def open_client(app: FastAPI) -> AsyncClient:
-    return AsyncClient(transport=ASGITransport(app), base_url="http://localhost")
+@asynccontextmanager
+async def open_client(app: FastAPI) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://localhost") as client:
+        yield client
+    await app.state.resources.notifier.aclose()
+    await app.state.resources.redis.aclose()
+
+
+def change_settings(app: FastAPI, **changes: object) -> FastAPI:
+    """Return the application, with the same connection, as it is with other settings."""
+    changed = create_app(app.state.resources.settings.model_copy(update=changes))
+    changed.dependency_overrides = app.dependency_overrides
+    return changed
+
+
+def without_redis(app: FastAPI) -> FastAPI:
+    return change_settings(app, redis_url=SecretStr("redis://127.0.0.1:1/0"))

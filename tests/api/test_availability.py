@@ -15,7 +15,7 @@ from app.ai.registry import ModelConfig, ModelRegistry
 from app.api.dependencies import get_storage
 from app.core.config import Settings
 from app.core.errors import StorageUnavailable
-from app.core.redis import close_redis, get_redis, init_redis
+from app.core.redis import make_redis
 from app.database import Connection
 from app.main import create_app
 from tests.api.conftest import open_client
@@ -26,13 +26,12 @@ WORDS = [{"word": f"w{second}", "start": float(second), "end": second + 0.5} for
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """The application's own client, on an empty registry."""
-    init_redis(Settings(redis_url=redis_url))
-    await get_redis().flushdb()
-    await ModelRegistry(get_redis()).seed_defaults()
-    yield get_redis()
-    await close_redis()
+async def redis(settings: Settings) -> AsyncIterator[Redis]:
+    """A client of the application's Redis, which has the default models and nothing else."""
+    async with make_redis(settings) as redis:
+        await redis.flushdb()
+        await ModelRegistry(redis).seed_defaults()
+        yield redis
 
 
 @pytest.fixture

@@ -1,24 +1,15 @@
 """Identifiers in addresses that no row can have."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
 
-from app.core.config import Settings
-from app.core.redis import close_redis, init_redis
 from app.database import Connection
 from tests.factories import make_video
 
 BODIES = {"post": {"start_time": 1, "end_time": 2, "title": "A moment"}, "patch": {"title": "A title"}}
-
-
-@pytest.fixture(autouse=True)
-async def redis(redis_url: str) -> AsyncIterator[None]:
-    init_redis(Settings(redis_url=redis_url))
-    yield
-    await close_redis()
 
 
 def addresses(app: FastAPI, name: str) -> Iterator[tuple[str, str]]:

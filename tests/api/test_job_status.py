@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from app.core.config import Settings
-from app.core.redis import close_redis, init_redis
 from app.database import Connection
 from app.models.runs import ClaimedRun, RunStatus, StageStatus
 from app.models.stages import RunType, Stage
 from app.services.live_runs import LiveRuns, run_status_fields
-from tests.api.conftest import open_client
+from tests.api.conftest import change_settings, open_client, without_redis
 from tests.conftest import Statements
 from tests.factories import make_clip, make_generation_config, make_moment, make_transcript, make_video
 from tests.runs import begin_run, claim_run, enqueue_run, fail_run, finish_run, save_stage
@@ -194,12 +193,8 @@ async def test_of_clips_that_are_done_those_that_failed_count_as_processed(
 async def test_without_redis_a_job_that_runs_is_told(app: FastAPI, conn: Connection) -> None:
     await make_talk(conn)
     await begin_clips(conn, total=5, processed=2, failed=0)
-    init_redis(Settings(redis_url="redis://127.0.0.1:1/0"))
-    try:
-        async with open_client(app) as client:
-            answer = await get(client, "clip-extraction-status")
-    finally:
-        await close_redis()
+    async with open_client(without_redis(app)) as client:
+        answer = await get(client, "clip-extraction-status")
     assert (answer["status"], counters(answer)) == ("processing", (5, 2, 0))
 
 
@@ -216,12 +211,8 @@ async def test_a_redis_that_hangs_delays_a_status_by_half_a_second(
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     monkeypatch.setattr("app.core.redis._ANSWER_SECONDS", 300.0)
-    init_redis(Settings(redis_url=f"redis://127.0.0.1:{port}/0"))
     started = time.monotonic()
-    try:
-        async with open_client(app) as client:
-            assert (await get(client, "clip-extraction-status"))["status"] == "processing"
-    finally:
-        await close_redis()
-        server.close()
+    async with open_client(change_settings(app, redis_url=SecretStr(f"redis://127.0.0.1:{port}/0"))) as client:
+        assert (await get(client, "clip-extraction-status"))["status"] == "processing"
+    server.close()
     assert time.monotonic() - started < 100

@@ -1,5 +1,6 @@
 """How little of a file is looked at for an answer."""
 
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 
 from app.database import Connection
+from app.resources import Resources
 from app.storage import OpenFile, Storage
 from tests.factories import make_clip, make_moment, make_thumbnail, make_video
 
@@ -57,7 +59,9 @@ async def video(conn: Connection, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def storage(app: FastAPI) -> WatchedStorage:
-    app.state.storage = storage = WatchedStorage(app.state.storage)
+    resources: Resources = app.state.resources
+    storage = WatchedStorage(resources.storage)
+    app.state.resources = dataclasses.replace(resources, storage=storage)
     return storage
 
 

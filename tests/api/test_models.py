@@ -8,21 +8,10 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 from redis.asyncio import Redis
 
-from app.core.config import Settings
-from app.core.redis import close_redis, get_redis, init_redis
-from tests.api.conftest import open_client
+from tests.api.conftest import open_client, without_redis
 
 PATH = "/api/admin/models"
 MINE = {"name": "Mine", "base_url": "http://localhost:1"}
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """The application's own client, on an empty database."""
-    init_redis(Settings(redis_url=redis_url))
-    await get_redis().flushdb()
-    yield get_redis()
-    await close_redis()
 
 
 @pytest.fixture
@@ -191,23 +180,19 @@ async def test_put_is_not_allowed(client: AsyncClient) -> None:
 
 
 async def test_a_redis_that_is_away_is_503(app: FastAPI) -> None:
-    init_redis(Settings(redis_url="redis://127.0.0.1:1/0"))
-    try:
-        async with open_client(app) as client:
-            for method, path, body in (
-                ("GET", "", None),
-                ("GET", "/qwen", None),
-                ("POST", "/qwen", MINE),
-                ("PATCH", "/qwen", {"name": "x"}),
-                ("DELETE", "/qwen", None),
-                ("POST", "/seed", None),
-            ):
-                answer = await client.request(method, f"{PATH}{path}", json=body)
-                assert (answer.status_code, answer.json()) == (503, {"detail": "Redis is not available"})
-                assert int(answer.headers["Retry-After"]) > 0
-            assert (await client.get(f"{PATH}/defaults/all")).status_code == 200
-    finally:
-        await close_redis()
+    async with open_client(without_redis(app)) as client:
+        for method, path, body in (
+            ("GET", "", None),
+            ("GET", "/qwen", None),
+            ("POST", "/qwen", MINE),
+            ("PATCH", "/qwen", {"name": "x"}),
+            ("DELETE", "/qwen", None),
+            ("POST", "/seed", None),
+        ):
+            answer = await client.request(method, f"{PATH}{path}", json=body)
+            assert (answer.status_code, answer.json()) == (503, {"detail": "Redis is not available"})
+            assert int(answer.headers["Retry-After"]) > 0
+        assert (await client.get(f"{PATH}/defaults/all")).status_code == 200
 
 
 async def test_a_key_of_another_type_in_redis_is_503(client: AsyncClient, redis: Redis) -> None:

@@ -71,7 +71,7 @@ async def test_files_of_an_imported_library_are_neither_deleted_nor_counted(
 async def test_libraries_are_looked_for_in_a_thread(
     app: FastAPI, client: AsyncClient, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    libraries = app.state.storage.libraries
+    libraries = app.state.resources.storage.libraries
     threads, list_libraries = set(), libraries.list_folders
 
     def watch() -> tuple[Path, ...]:
@@ -193,7 +193,7 @@ async def _add_files(conn: Connection, app: FastAPI, folder: Path, moment: Momen
 async def _put(app: FastAPI, folder: Path, key: str) -> Path:
     source = folder / "source"
     source.write_bytes(b"film")
-    await app.state.storage.put(key, source)
+    await app.state.resources.storage.put(key, source)
     stored = folder / "media" / key
     assert stored.exists()
     return stored

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from app.core.config import Settings
@@ -15,7 +16,7 @@ from app.main import create_app
 from app.models.runs import RunRequest
 from app.models.stages import RunType
 from app.repositories.runs import RunRepository
-from tests.api.conftest import open_client
+from tests.api.conftest import change_settings, open_client
 from tests.api.starting import (
     BUSY,
     find_run,
@@ -157,8 +158,7 @@ async def test_callbacks_are_off_without_a_secret(client: AsyncClient, conn: Con
 
 async def test_a_callback_goes_to_a_web_address(redis: Redis, conn: Connection, app: FastAPI) -> None:
     await make_video(conn, identifier="talk")
-    app.state.settings = app.state.settings.model_copy(update={"callback_secret": "whsec_c2VjcmV0"})
-    async with open_client(app) as client:
+    async with open_client(change_settings(app, callback_secret=SecretStr("whsec_c2VjcmV0"))) as client:
         for url in ("ftp://x/y", "https://", "x", "https://a b/", "https://a:b/", "https://ü.example/", "//x"):
             assert outcome(await start_full(client, callback_url=url)) == (
                 422,

@@ -10,14 +10,12 @@ from httpx import AsyncClient
 from psycopg.types.json import Jsonb
 from redis.asyncio import Redis
 
-from app.core.config import Settings
-from app.core.redis import close_redis, init_redis
 from app.database import Connection
 from app.models.runs import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
 from app.repositories.stages import ClaimedRunRepository
 from app.services.live_runs import LiveRuns, run_status_fields
-from tests.api.conftest import open_client
+from tests.api.conftest import open_client, without_redis
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_run, make_video
 from tests.runs import begin_run, claim_run, enqueue_run, fail_run, finish_run, save_stage
@@ -148,12 +146,8 @@ async def test_progress_of_another_run_is_not_told(client: AsyncClient, conn: Co
 async def test_without_redis_the_status_is_told_without_progress(app: FastAPI, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
     await save_stage(conn, await begin_run(conn), Stage.CLIPS, StageStatus.PROCESSING)
-    init_redis(Settings(redis_url="redis://127.0.0.1:1/0"))
-    try:
-        async with open_client(app) as client:
-            stage = (await get_status(client))["stages"]["clips"]
-    finally:
-        await close_redis()
+    async with open_client(without_redis(app)) as client:
+        stage = (await get_status(client))["stages"]["clips"]
     assert (stage["status"], stage["progress"]) == ("processing", None)
 
 

@@ -1,6 +1,5 @@
 """What each button of the frontend starts, and why it may not."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,12 @@ from httpx import AsyncClient
 from redis.asyncio import Redis
 
 from app.ai.registry import ModelConfig, ModelRegistry
-from app.core.config import Settings
-from app.core.redis import close_redis, init_redis
 from app.database import Connection
 from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
 from app.repositories.runs import RunRepository
-from app.services.queue import close_queue, init_queue
 from app.storage import clip_folder_key
-from tests.api.conftest import open_client
+from tests.api.conftest import open_client, without_redis
 from tests.api.starting import (
     BUSY,
     GENERATE,
@@ -307,31 +303,17 @@ async def test_without_a_transcriber_a_transcript_is_503(
 
 async def test_without_redis_runs_are_accepted_all_the_same(app: FastAPI, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
-    settings = Settings(redis_url="redis://127.0.0.1:1/0")
-    init_redis(settings)
-    init_queue(settings)
-    try:
-        async with open_client(app) as client:
-            assert outcome(await start_full(client, model="mine")) == (503, "Redis is not available")
-            assert (await start_full(client)).status_code == 200
-            assert (await client.post("/api/pipeline/talk/cancel")).status_code == 200
-    finally:
-        await close_queue()
-        await close_redis()
+    async with open_client(without_redis(app)) as client:
+        assert outcome(await start_full(client, model="mine")) == (503, "Redis is not available")
+        assert (await start_full(client)).status_code == 200
+        assert (await client.post("/api/pipeline/talk/cancel")).status_code == 200
 
 
-@pytest.fixture
-async def queue(redis_url: str, redis: Redis) -> AsyncIterator[Redis]:
-    init_queue(Settings(redis_url=redis_url))
-    yield redis
-    await close_queue()
-
-
-async def test_workers_get_a_message_of_a_run(app: FastAPI, conn: Connection, queue: Redis) -> None:
+async def test_workers_get_a_message_of_a_run(app: FastAPI, conn: Connection, redis: Redis) -> None:
     await make_video(conn, identifier="talk")
     async with open_client(app) as client:
         identifier = (await start_full(client)).json()["request_id"]
-    assert identifier in str(await queue.xrange("videomoments:stages:download"))
+    assert identifier in str(await redis.xrange("videomoments:stages:download"))
 
 
 MISSING = "The video file is missing, "

@@ -16,7 +16,7 @@ from app.models.stages import RunType
 from app.repositories import VideoRepository
 from app.repositories.runs import RunRepository
 from app.repositories.stages import ClaimedRunRepository
-from tests.api.conftest import open_client
+from tests.api.conftest import change_settings, open_client
 from tests.factories import make_video
 from tests.runs import claim_run, enqueue_run
 
@@ -161,9 +161,8 @@ async def test_a_host_that_no_server_can_have_is_refused_at_once(
 async def test_hosts_that_the_setting_names_are_accepted(
     settings: Settings, app: FastAPI, redis: Redis, conn: Connection, allowed: str
 ) -> None:
-    app.state.settings = settings.model_copy(update={"allowed_hosts": (allowed,)})
     host = allowed if ":" in allowed else f"{allowed}:8080"
-    async with open_client(app) as client:
+    async with open_client(change_settings(app, allowed_hosts=(allowed,))) as client:
         assert (await generate(client, video_url=f"http://{host}/a.mp4")).status_code == 200
         refused = await generate(client, video_url="http://127.0.0.2/a.mp4")
     assert refused.status_code == 422

@@ -9,12 +9,10 @@ import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
 
-from app.core.config import Settings
-from app.core.redis import close_redis, init_redis
 from app.database import Connection
 from app.services import media
 from app.storage import audio_folder_key
-from tests.api.conftest import open_client
+from tests.api.conftest import open_client, without_redis
 from tests.conftest import Statements
 from tests.factories import make_clip, make_generation_config, make_moment, make_transcript, make_video
 
@@ -143,12 +141,8 @@ async def test_without_redis_the_tables_tell(app: FastAPI, conn: Connection) -> 
     video = await make_video(conn, identifier="talk")
     await make_transcript(conn, video_id=video.id)
     moment = await make_moment(conn, video_id=video.id)
-    init_redis(Settings(redis_url="redis://127.0.0.1:1/0"))
-    try:
-        async with open_client(app) as client:
-            assert (await get(client, "talk/transcription-status"))["status"] == "completed"
-            assert await get(client, "talk/audio-extraction-status") == NOT_STARTED
-            availability = await get(client, f"talk/moments/{moment.identifier}/video-availability")
-    finally:
-        await close_redis()
+    async with open_client(without_redis(app)) as client:
+        assert (await get(client, "talk/transcription-status"))["status"] == "completed"
+        assert await get(client, "talk/audio-extraction-status") == NOT_STARTED
+        availability = await get(client, f"talk/moments/{moment.identifier}/video-availability")
     assert availability["model_supports_video"] is True

@@ -18,7 +18,7 @@ from app.core.config import Settings
 from app.database import Connection
 from app.models import Video
 from app.repositories import VideoRepository
-from tests.api.conftest import open_client
+from tests.api.conftest import change_settings, open_client
 from tests.factories import make_video
 from tests.media.movies import make_bomb, make_movie
 from tests.media.test_truncation import cut_off, make_noise
@@ -143,8 +143,7 @@ async def test_a_video_for_which_the_disk_has_no_room_is_refused_before_it_arriv
 async def test_a_video_that_is_longer_than_the_setting_allows_is_refused(
     app: FastAPI, settings: Settings, movie: bytes, media: Path
 ) -> None:
-    app.state.settings = settings.model_copy(update={"max_video_hours": 0.0001})
-    async with open_client(app) as client:
+    async with open_client(change_settings(app, max_video_hours=0.0001)) as client:
         answer = await client.post("/api/videos", content=movie, params={"id": "talk"})
     sentence = "The video is longer than 0.0001 hours, the limit that MAX_VIDEO_HOURS sets"
     assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
@@ -489,8 +488,7 @@ async def test_the_fields_of_a_form_are_bounded(client: AsyncClient, media: Path
 
 
 async def post_with_limit(app: FastAPI, settings: Settings, limit: int, **request: object) -> Response:
-    app.state.settings = settings.model_copy(update={"max_upload_bytes": limit})
-    async with open_client(app) as client:
+    async with open_client(change_settings(app, max_upload_bytes=limit)) as client:
         return await client.post("/api/videos", **request)  # type: ignore[arg-type]
 
 

@@ -9,8 +9,6 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 from redis.asyncio import Redis
 
-from app.core.config import Settings
-from app.core.redis import close_redis, get_redis, init_redis
 from app.database import Connection
 from app.models import Video
 from app.repositories import (
@@ -19,7 +17,7 @@ from app.repositories import (
     VideoRepository,
 )
 from app.storage import Storage, audio_folder_key, clip_folder_key, thumbnail_folder_key, video_folder_key
-from tests.api.conftest import open_client
+from tests.api.conftest import open_client, without_redis
 from tests.factories import (
     count_rows,
     make_clip,
@@ -33,14 +31,6 @@ from tests.factories import (
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    init_redis(Settings(redis_url=redis_url))
-    await get_redis().flushdb()
-    yield get_redis()
-    await close_redis()
-
-
-@pytest.fixture
 async def client(app: FastAPI, redis: Redis) -> AsyncIterator[AsyncClient]:
     async with open_client(app) as client:
         yield client
@@ -48,7 +38,7 @@ async def client(app: FastAPI, redis: Redis) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 def storage(app: FastAPI) -> Storage:
-    storage: Storage = app.state.storage
+    storage: Storage = app.state.resources.storage
     return storage
 
 
@@ -428,13 +418,9 @@ async def test_live_state_without_a_video_is_found_and_deleted(client: AsyncClie
 
 async def test_a_redis_that_is_away_makes_the_deletion_partial(app: FastAPI, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
-    init_redis(Settings(redis_url="redis://127.0.0.1:1/0"))
-    try:
-        async with open_client(app) as client:
-            answer = await client.delete("/api/videos/talk")
-            unknown = await client.delete("/api/videos/nobody")
-    finally:
-        await close_redis()
+    async with open_client(without_redis(app)) as client:
+        answer = await client.delete("/api/videos/talk")
+        unknown = await client.delete("/api/videos/nobody")
     assert (answer.status_code, answer.json()["status"]) == (200, "partial")
     assert answer.json()["errors"] == ["The live state could not be deleted: Redis is not available"]
     assert await count_all_rows(conn) == [0] * 6

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from app.ai.registry import ModelRegistry
 from app.core.config import Settings
-from app.core.redis import close_redis, get_redis, init_redis
+from app.core.redis import make_redis
 from app.database import close_db, init_db
 from app.main import create_app
 from tests.api.conftest import app, open_client, settings
@@ -20,13 +20,12 @@ __all__ = ["app", "importer", "legacy", "settings"]
 
 
 @pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """The application's own client, on a database as a server that starts leaves it."""
-    init_redis(Settings(redis_url=redis_url))
-    await get_redis().flushdb()
-    await ModelRegistry(get_redis()).seed_defaults()
-    yield get_redis()
-    await close_redis()
+async def redis(settings: Settings) -> AsyncIterator[Redis]:
+    """A client of the application's Redis, as a server that starts leaves its database."""
+    async with make_redis(settings) as redis:
+        await redis.flushdb()
+        await ModelRegistry(redis).seed_defaults()
+        yield redis
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ EVERY_LOCAL_SKIP = ("video", "audio", "thumbnail", "transcript", "moments", "cli
 
 @pytest.fixture
 def storage(app: FastAPI) -> Storage:
-    storage: Storage = app.state.storage
+    storage: Storage = app.state.resources.storage
     return storage
 
 

@@ -10,7 +10,7 @@ from redis.exceptions import DataError, RedisError, WatchError
 
 from app.core.config import Settings
 from app.core.errors import RedisUnavailable
-from app.core.redis import close_redis, describe_redis_error, get_redis, init_redis, redis_unavailable
+from app.core.redis import describe_redis_error, make_redis, redis_unavailable
 
 SECRET = "sk-secret"  # noqa: S105  no secret at all
 
@@ -25,12 +25,10 @@ async def error_of(reply: str, *, in_transaction: bool = False) -> RedisError:
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1") as server:
-        init_redis(Settings(redis_url=f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0?protocol=2"))
-        try:
+        settings = Settings(redis_url=f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0?protocol=2")
+        async with make_redis(settings) as redis:
             with pytest.raises(RedisError) as raised:
-                await _write(get_redis(), in_transaction)
-        finally:
-            await close_redis()
+                await _write(redis, in_transaction)
     return raised.value
 
 

@@ -8,7 +8,7 @@ from taskiq_redis import RedisStreamBroker
 
 from app.core.config import Settings
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
-from app.services.queue import CONSUMER_GROUP, StageNotifier, close_queue, init_queue, make_broker, notify
+from app.services.queue import CONSUMER_GROUP, StageNotifier, make_broker
 
 _RUN = "pipeline:talk:1"
 
@@ -17,9 +17,9 @@ async def test_a_message_that_was_sent_before_a_worker_listens_is_received(redis
     async with Redis.from_url(redis_url) as redis:
         await redis.flushdb()
     settings = Settings(redis_url=redis_url)
-    init_queue(settings)
-    assert await notify(_RUN, Stage.AUDIO_UPLOAD)
-    await close_queue()
+    notifier = StageNotifier(settings)
+    assert await notifier.notify(_RUN, Stage.AUDIO_UPLOAD)
+    await notifier.aclose()
     broker = make_broker(settings, [WorkKind.TRANSCRIPTION, WorkKind.AUDIO])
     await broker.startup()
     entries = broker.listen()
@@ -52,10 +52,9 @@ async def test_sending_never_fails(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for port in (1, silent.getsockname()[1]):
-            init_queue(Settings(redis_url=f"redis://127.0.0.1:{port}/0"))
+            notifier = StageNotifier(Settings(redis_url=f"redis://127.0.0.1:{port}/0"))
             async with asyncio.timeout(30):
-                assert not await notify(_RUN, Stage.DOWNLOAD)
-            await close_queue()
-    assert not await notify(_RUN, Stage.DOWNLOAD)
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
+                assert not await notifier.notify(_RUN, Stage.DOWNLOAD)
+            await notifier.aclose()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert caplog.messages[1].endswith("it waits until a worker polls: no answer in time")
