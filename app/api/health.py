@@ -1,28 +1,43 @@
 """`/`, `/health`, `/health/live`, `/health/ready`"""
 
+from typing import Annotated
+
 from fastapi import APIRouter
+from pydantic import Field
 from starlette.responses import Response
 
 from app import __version__
-from app.api.answers import Error, json_answer
+from app.api.answers import Error, answer, json_answer
 from app.api.dependencies import ResourcesDep
 from app.api.errors import error_answer
-from app.api.schemas.health import HealthAnswer, ServiceAnswer
 
 router = APIRouter(tags=["health"])
+
+
+@answer
+class HealthAnswer:
+    status: Annotated[str, Field(examples=["healthy"])]
+    redis: Annotated[str, Field(examples=["connected"])]
+    database: Annotated[str, Field(examples=["connected"])]
+
+
+@answer
+class ServiceAnswer:
+    message: Annotated[str, Field(examples=["Video Moments API"])]
+    version: str
 
 
 @router.get("/", response_model=ServiceAnswer)
 async def describe_service() -> Response:
     """Name and version."""
-    return json_answer({"message": "Video Moments API", "version": __version__})
+    return json_answer(ServiceAnswer(message="Video Moments API", version=__version__))
 
 
 @router.get("/health", response_model=HealthAnswer)
 async def report_health(resources: ResourcesDep) -> Response:
-    """Always 200, within 2 seconds; tells which of the servers behind this one answer."""
+    """Always 200, within 2 seconds; reports whether Redis and the database are available."""
     redis, database = await resources.health.check()
-    return json_answer({"status": "healthy", "redis": _word(redis), "database": _word(database)})
+    return json_answer(HealthAnswer(status="healthy", redis=_describe(redis), database=_describe(database)))
 
 
 @router.get("/health/live", response_model=ServiceAnswer)
@@ -38,5 +53,5 @@ async def report_readiness(resources: ResourcesDep) -> Response:
     return await describe_service() if readiness.is_ready else error_answer(503, readiness.reason, {"Retry-After": "5"})
 
 
-def _word(answers: bool) -> str:
-    return "connected" if answers else "disconnected"
+def _describe(is_available: bool) -> str:
+    return "connected" if is_available else "disconnected"

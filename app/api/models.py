@@ -1,26 +1,28 @@
 """`/api/admin/models`: the registry of AI models."""
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Body, Depends, Path
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from starlette.responses import Response
 
-from app.ai.model_fields import KEY_REMOVED_NOTICE, MODEL_KEY_PATTERN, check_model_key, to_registry_values
-from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelRegistry
-from app.api.answers import Error, json_answer
-from app.api.dependencies import LiveState
-from app.api.schemas.models import (
-    DeletedModelAnswer,
-    ModelAnswer,
-    ModelBody,
-    ModelChangesBody,
-    ModelsAnswer,
-    SeedAnswer,
-    SeedBody,
-    StoredModelAnswer,
+from app.ai.model_fields import (
+    KEY_REMOVED_NOTICE,
+    MODEL_KEY_PATTERN,
+    ApiKeyField,
+    BaseUrl,
+    ModelChanges,
+    ModelId,
+    ModelKindField,
+    ModelName,
+    TopK,
+    TopP,
+    check_model_key,
+    to_registry_values,
 )
+from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelKind, ModelRegistry
+from app.api.answers import Error, answer, json_answer
+from app.api.dependencies import LiveState
 from app.core.masking import mask_secrets
 
 router = APIRouter(
@@ -50,52 +52,143 @@ ModelKey = Annotated[
 ]
 
 
+@answer
+class ModelAnswer:
+    name: str
+    base_url: str
+    model_id: str | None
+    supports_video: bool
+    top_p: float | None
+    top_k: int | None
+    kind: ModelKind
+    has_api_key: Annotated[bool, Field(description="Whether there is an API key, which itself is never shown")]
+    model_key: Annotated[str, Field(examples=["minimax"])]
+    updated_at: Annotated[
+        str | None, Field(description="ISO 8601, UTC without a zone", examples=["2026-11-22T11:26:51.454245"])
+    ]
+
+    @classmethod
+    def from_config(cls, key: str, config: ModelConfig) -> Self:
+        return cls(
+            name=config.name,
+            base_url=mask_secrets(config.base_url),  # an unchecked one in the registry may name a user
+            model_id=config.model_id,
+            supports_video=config.supports_video,
+            top_p=config.top_p,
+            top_k=config.top_k,
+            kind=config.kind,
+            has_api_key=bool(config.api_key),
+            model_key=key,
+            updated_at=config.updated_at,
+        )
+
+
+@answer
+class ModelWithNotice(ModelAnswer):
+    """The answer to a change that removed the previous API key."""
+
+    notice: Annotated[str, Field(description="That the key was removed, and why")]
+
+
+@answer
+class ModelsAnswer:
+    models: list[ModelAnswer]
+    count: int
+
+
+class ModelBody(BaseModel):
+    """A model's whole config, which replaces the API key too. Further fields are ignored."""
+
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={"examples": [{"name": "MiniMax", "base_url": "http://localhost:8007", "top_p": 0.95}]},
+    )
+
+    name: ModelName
+    base_url: BaseUrl
+    model_id: ModelId = None
+    supports_video: bool = False
+    top_p: TopP = None
+    top_k: TopK = None
+    kind: ModelKindField = ModelKind.CHAT
+    api_key: ApiKeyField = SecretStr("")
+
+
+class ModelChangesBody(ModelChanges):
+    """The fields to change; one that is null stays as it is, and an empty API key removes the one there is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"base_url": "http://localhost:8008"}]})
+
+
+class SeedBody(BaseModel):
+    model_config = ConfigDict(strict=True, json_schema_extra={"examples": [{"force": False}]})
+
+    force: bool = Field(False, description="Also where there are models; those with the keys of defaults are replaced")
+
+
+@answer
+class SeedAnswer:
+    seeded_count: int
+    message: Annotated[str, Field(examples=["Seeded 6 model configs"])]
+
+
+@answer
+class DeletedModelAnswer:
+    success: bool
+    model_key: str
+    message: Annotated[str, Field(examples=["Model config 'minimax' deleted successfully"])]
+
+
 @router.get("", response_model=ModelsAnswer)
 async def list_models(registry: Registry) -> Response:
     """All models, ordered by key."""
     found = await registry.list_models()
-    return json_answer({"models": [_answer(key, config) for key, config in found.items()], "count": len(found)})
+    models = [ModelAnswer.from_config(key, config) for key, config in found.items()]
+    return json_answer(ModelsAnswer(models=models, count=len(models)))
 
 
 @router.get("/defaults/all", response_model=dict[str, ModelAnswer])
 async def list_default_models() -> Response:
     """The built-in defaults by key, which an empty registry is filled with."""
-    return json_answer({key: _answer(key, config) for key, config in DEFAULT_MODELS.items()})
+    return json_answer({key: ModelAnswer.from_config(key, config) for key, config in DEFAULT_MODELS.items()})
 
 
 @router.post("/seed", response_model=SeedAnswer)
 async def seed_models(registry: Registry, body: Annotated[SeedBody | None, Body()] = None) -> Response:
     """Fill an empty registry with the defaults; with `force` also one that is not empty."""
     count = await registry.seed_defaults(force=body is not None and body.force)
-    return json_answer({"seeded_count": count, "message": f"Seeded {count} model configs"})
+    return json_answer(SeedAnswer(seeded_count=count, message=f"Seeded {count} model configs"))
 
 
 @router.get("/{key}", response_model=ModelAnswer, responses=_NOT_FOUND)
 async def get_model(key: ModelKey, registry: Registry) -> Response:
     """One model."""
-    return json_answer(_answer(key, await registry.get_existing_model(key)))
+    return json_answer(ModelAnswer.from_config(key, await registry.get_existing_model(key)))
 
 
-@router.post("/{key}", response_model=StoredModelAnswer)
+@router.post("/{key}", response_model=ModelWithNotice | ModelAnswer)
 async def put_model(key: ModelKey, body: ModelBody, registry: Registry) -> Response:
     """Create a model, or replace all of its fields, its API key too."""
-    return json_answer(_answer(key, await registry.put_model(key, _read(body))))
+    return json_answer(_answer_stored(key, await registry.put_model(key, _read(body))))
 
 
-@router.patch("/{key}", response_model=StoredModelAnswer, responses={**_NOT_FOUND, **_CHANGED_MEANWHILE})
+@router.patch("/{key}", response_model=ModelWithNotice | ModelAnswer, responses={**_NOT_FOUND, **_CHANGED_MEANWHILE})
 async def change_model(key: ModelKey, body: ModelChangesBody, registry: Registry) -> Response:
     """Change the fields that are given and not null.
 
     A `base_url` of another scheme, host or port removes the API key where the request has none; `notice` says so.
     """
-    return json_answer(_answer(key, await registry.update_model(key, to_registry_values(body, exclude_none=True))))
+    return json_answer(
+        _answer_stored(key, await registry.update_model(key, to_registry_values(body, exclude_none=True)))
+    )
 
 
 @router.delete("/{key}", response_model=DeletedModelAnswer, responses=_NOT_FOUND)
 async def delete_model(key: ModelKey, registry: Registry) -> Response:
     """Delete a model."""
     await registry.delete_model(key)
-    return json_answer({"success": True, "model_key": key, "message": f"Model config '{key}' deleted successfully"})
+    message = f"Model config '{key}' deleted successfully"
+    return json_answer(DeletedModelAnswer(success=True, model_key=key, message=message))
 
 
 def _read(body: ModelBody) -> ModelConfig:
@@ -103,9 +196,6 @@ def _read(body: ModelBody) -> ModelConfig:
     return ModelConfig(**values)
 
 
-def _answer(key: str, config: ModelConfig) -> dict[str, Any]:
-    values = asdict(config)
-    updated_at, api_key, is_key_removed = (values.pop(name) for name in ("updated_at", "api_key", "is_key_removed"))
-    notice = {"notice": KEY_REMOVED_NOTICE} if is_key_removed else {}
-    values["base_url"] = mask_secrets(config.base_url)  # one that came into the registry unchecked may have a user
-    return {**values, "has_api_key": bool(api_key), "model_key": key, "updated_at": updated_at, **notice}
+def _answer_stored(key: str, config: ModelConfig) -> ModelAnswer:
+    stored = ModelAnswer.from_config(key, config)
+    return ModelWithNotice(**vars(stored), notice=KEY_REMOVED_NOTICE) if config.is_key_removed else stored
