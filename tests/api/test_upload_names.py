@@ -12,7 +12,7 @@ from app.database import Connection
 from app.services import uploads
 from tests.factories import make_video
 from tests.media.movies import make_movie
-from tests.storage.homes import files_in
+from tests.storage.stores import files_in
 
 
 @pytest.fixture(scope="module")

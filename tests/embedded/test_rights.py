@@ -22,7 +22,7 @@ from tests.conftest import migrate
 from tests.serving import free_port
 
 from .servers import QUICK, each_kind, linux_only, query, root_only
-from .test_both_servers import make_server
+from .test_server import make_server
 
 # What a database of an earlier version may hold beside this project's tables, all of it the superuser's.
 _OBJECTS = """

@@ -14,7 +14,7 @@ from app.repositories import ClipRepository, ThumbnailRepository, VideoRepositor
 from app.storage import audio_folder_key, clip_folder_key, thumbnail_folder_key, video_folder_key
 from tests.importer.importer import Importer, counts, entries
 from tests.importer.legacy import LegacyLibrary, fill, make_registry_entry, make_row
-from tests.storage.homes import read_all
+from tests.storage.stores import read_all
 
 MEDIA = {"clips": 1, "thumbnails": 1, "videos": 1}
 

@@ -13,7 +13,7 @@ from tests.google_emulator import Emulator, FaultyProxy
 from tests.importer.importer import Importer, counts
 from tests.importer.legacy import LegacyLibrary, make_row
 from tests.importer.processes import MEGABYTE, Imports, add_long_film
-from tests.storage.homes import read_all
+from tests.storage.stores import read_all
 
 
 @pytest.fixture

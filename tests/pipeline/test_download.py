@@ -23,7 +23,7 @@ from tests.media.movies import make_movie
 from tests.media.test_truncation import cut_off, make_noise
 from tests.pipeline.contexts import make_context, take_over
 from tests.sites import Answer, Site, Visit, cutting, in_turn, ranging, redirecting, sending
-from tests.storage.homes import files_in, make_file, read_all
+from tests.storage.stores import files_in, make_file, read_all
 
 _PAGE = b"<!DOCTYPE html><html><body>Our videos</body></html>"
 

@@ -19,7 +19,7 @@ from app.repositories import VideoRepository
 from tests.media.movies import make_movie
 from tests.pipeline.contexts import make_context
 from tests.sites import Answer, Site, Visit, ranging, redirecting, sending
-from tests.storage.homes import files_in, read_all
+from tests.storage.stores import files_in, read_all
 
 pytest.importorskip("yt_dlp", reason="It is not installed")
 

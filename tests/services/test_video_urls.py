@@ -21,7 +21,7 @@ from app.services.video_urls import (
 )
 from app.storage import Storage
 from tests.factories import make_video
-from tests.storage.homes import make_file, open_files
+from tests.storage.stores import make_file, open_files
 
 _CDN = "https://cdn.example/a"
 _HOST = "https://host.example"

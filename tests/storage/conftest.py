@@ -7,7 +7,7 @@ import pytest
 
 from app.core.config import Settings
 from app.storage import Storage, open_storage
-from tests.storage.homes import open_files
+from tests.storage.stores import open_files
 
 
 @pytest.fixture

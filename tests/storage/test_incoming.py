@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.storage import Storage
-from tests.storage.homes import files_in, make_file, open_files, read_all
+from tests.storage.stores import files_in, make_file, open_files, read_all
 
 _HOUR = 3600
 

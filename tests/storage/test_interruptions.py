@@ -14,7 +14,7 @@ from app.core.errors import Conflict
 from app.storage import Storage
 from app.storage.incoming import IncomingFolder
 from app.storage.local_copy import LocalCopy
-from tests.storage.homes import files_in, is_copy, make_file, open_files, read_all
+from tests.storage.stores import files_in, is_copy, make_file, open_files, read_all
 
 _MIB = 1024 * 1024
 

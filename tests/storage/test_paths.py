@@ -9,7 +9,7 @@ import pytest
 
 from app.core.errors import FileMissing, InvalidInput, StorageUnavailable
 from app.storage import Storage
-from tests.storage.homes import files_in, make_file, open_files, read_all
+from tests.storage.stores import files_in, make_file, open_files, read_all
 
 # ROOT is the server's folder, TOP the one that it lies in; TOP/secret is what an attacker wants.
 _ADDRESSES = [

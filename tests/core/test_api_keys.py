@@ -1,4 +1,4 @@
-"""API keys: how one is made, what is kept of it, and which settings are refused."""
+"""API keys: their creation, their stored hashes, and refused settings."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Reading files: JSON of every quality, transcripts, the registry and the runs."""
+"""JSON of every quality, transcripts, the URL registry and the history of runs."""
 
 from datetime import datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which addresses of storage are taken, and what is said of the others."""
+"""Which storage URLs are accepted, and the keys of stored files."""
 
 from pathlib import Path
 
@@ -6,8 +6,15 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import ConfigurationError
-from app.storage import open_storage
-from tests.storage.homes import open_files
+from app.storage import (
+    audio_folder_key,
+    clip_folder_key,
+    open_storage,
+    storable_name,
+    thumbnail_folder_key,
+    video_folder_key,
+)
+from tests.storage.stores import open_files
 
 
 @pytest.mark.parametrize(
@@ -74,3 +81,28 @@ def test_a_library_that_the_own_files_lie_in_is_refused(tmp_path: Path, library:
 
 def test_a_library_within_or_beside_the_own_files_is_taken(tmp_path: Path) -> None:
     open_files(tmp_path, library_dirs=(tmp_path / "media/library", tmp_path / "media-beside"))
+
+
+@pytest.mark.parametrize("identifier", ["motivation", "a", "talk-2024_b", "7621a017eec7482f"])
+def test_a_plain_identifier_is_its_own_name(identifier: str) -> None:
+    assert storable_name(identifier) == identifier
+
+
+@pytest.mark.parametrize("identifier", ["Motivation", "a b", "../a", "..", "", "ä", "a--b", "a" * 300, "a\0b", ".a"])
+def test_any_other_identifier_has_a_plain_name(identifier: str) -> None:
+    name = storable_name(identifier)
+    assert name != identifier
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-")
+    assert len(name) < 100
+
+
+def test_two_identifiers_never_share_a_name() -> None:
+    identifiers = ["a b", "a-b", "A b", "a  b", "a_b", "a--b", storable_name("a b")]
+    assert len({storable_name(each) for each in identifiers}) == len(identifiers)
+
+
+def test_each_kind_of_file_has_its_folder() -> None:
+    folders = [
+        folder("motivation") for folder in (video_folder_key, audio_folder_key, clip_folder_key, thumbnail_folder_key)
+    ]
+    assert folders == ["videos/motivation", "audio/motivation", "clips/motivation", "thumbnails/motivation"]

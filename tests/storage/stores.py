@@ -1,4 +1,4 @@
-"""Storage in folders of a test's own."""
+"""Factories of stores and files for tests."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What holds for PostgreSQL and Valkey alike."""
+"""What both embedded servers do alike."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Which files of a folder are taken for which video, and which are left and said so."""
+"""Which files of a folder belong to which video, and which are reported."""
 
 import os
 from pathlib import Path

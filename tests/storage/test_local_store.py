@@ -1,4 +1,4 @@
-"""Files in a folder of this server's own, and in those of imported libraries."""
+"""Media in a local folder."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import pytest
 
 from app.core.errors import FileMissing
 from app.storage import Storage
-from tests.storage.homes import files_in, make_file, open_files, read_all
+from tests.storage.stores import files_in, make_file, open_files, read_all
 
 
 async def test_what_is_put_is_read_back(storage: Storage, tmp_path: Path) -> None:

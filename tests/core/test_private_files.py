@@ -1,4 +1,4 @@
-"""What DATA_DIR gives away to other users: nothing."""
+"""Files of DATA_DIR are private."""
 
 import os
 import stat

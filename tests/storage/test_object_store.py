@@ -1,4 +1,4 @@
-"""Files in a bucket of Google Cloud Storage: a real emulator process, with a proxy in front where it has to fail."""
+"""Media in Google Cloud Storage."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from app.core.errors import FileMissing, InvalidInput, StorageUnavailable
 from app.storage import Storage, open_storage
 from app.storage.google_cloud import client as google_client
 from tests.google_emulator import Emulator, FaultyProxy
-from tests.storage.homes import files_in, is_copy, make_file, open_files, read_all
+from tests.storage.stores import files_in, is_copy, make_file, open_files, read_all
 
 _MIB = 1024 * 1024
 
