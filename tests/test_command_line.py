@@ -23,7 +23,7 @@ from app.core.config import Settings
 from app.database import connect
 from app.database.migrations import code_revisions
 from app.embedded import EmbeddedValkey
-from app.models.stages import RunType
+from app.models.stages import RunType, WorkKind
 from tests.conftest import Databases
 from tests.factories import make_video
 from tests.media.movies import make_movie
@@ -432,7 +432,7 @@ def test_a_worker_does_the_runs_that_wait_and_ends_on_sigterm(waiting_run: str, 
             worker.wait()
     assert status == 0, log.read_text()
     assert _status_of_run(waiting_run) == "completed", log.read_text()
-    assert "executes 1 stages at once: download, audio, transcription, generation, clips, refinement" in log.read_text()
+    assert f"executes 1 stages at once: {', '.join(WorkKind)}" in log.read_text()
 
 
 def _status_of_run(url: str) -> str:
