@@ -74,7 +74,7 @@ class RegisteredModels:
                     raise TransientFailure(f"Redis, which holds the models, cannot be read: {reason}") from None
                 if pause == _FIRST_PAUSE_SECONDS:
                     _log.warning(
-                        "Waiting for the registry to read the model '%s': %s", key, describe_redis_error(error)
+                        "Cannot read the model '%s' from Redis, retrying: %s", key, describe_redis_error(error)
                     )
             report_idle_time(pause)
             await asyncio.sleep(pause)

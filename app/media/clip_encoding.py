@@ -85,7 +85,7 @@ def cut_with_ffmpeg(program: str, file: BinaryIO, bounded: BoundedFile, plan: Cl
             return True
         stderr_file.seek(max(stderr_file.tell() - _LOGGED_STDERR_BYTES, 0))
         stderr = stderr_file.read().decode(errors="replace").strip()
-        _log.warning("%s has ended with %s: %s", program, code, stderr)
+        _log.warning("%s exited with %s: %s", program, code, stderr)
         # PyAV in this process would run out in the same way, and take the worker's other jobs with it.
         if code < 0 or _OUT_OF_MEMORY in stderr:
             raise StageFailed("A clip of the video takes more memory or computing time to cut than it may")

@@ -133,7 +133,7 @@ def make_playable_copy(file: BinaryIO, copy: PlayableCopyPlan, target: Path, sto
             raise_if_disk_full(error)
             reason = str(error)
         check_plausible_duration(copy.seconds, size)
-        _log.info("The streams of a video cannot be copied, and are encoded: %s", reason)
+        _log.info("Encoding the streams of a video, because they cannot be copied: %s", reason)
     file.seek(0)
     cut_clip(file, 0, copy.seconds, target, stopping, limit_seconds, _MAX_BYTES)
 
