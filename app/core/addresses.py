@@ -78,7 +78,6 @@ def parse_origin(text: str) -> Origin:
 
 
 def parse_url_origin(url: str) -> Origin:
-    """Return the origin of an http:// or https:// URL. Raises ValueError for any other."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -92,7 +91,6 @@ class OriginList:
     """The origins of `ALLOW_ORIGINS`: `*` for every one, `https://app.example`, `http://localhost:*` for any port."""
 
     def __init__(self, entries: Iterable[str]) -> None:
-        """Raise ValueError for an invalid entry."""
         self.allows_all = False
         self._exact: set[Origin] = set()
         self._on_any_port: set[tuple[str, str]] = set()
@@ -188,7 +186,6 @@ def _is_host(host: str) -> bool:
 
 
 def _has_more_than_a_path(text: str) -> bool:
-    """Return whether a URL has a query, a fragment or a backslash, even if escaped several times."""
     for _ in range(_MOST_DECODINGS):
         if not text.isprintable() or not {"?", "#", "\\", " "}.isdisjoint(text):
             return True

@@ -307,7 +307,6 @@ def get_settings() -> Settings:
 
 
 def describe_settings() -> Iterator[tuple[str, str, str]]:
-    """Yield the environment variable, default and description of each setting."""
     for name, field in Settings.model_fields.items():
         yield name.upper(), _write_value(field.default), field.description or ""
 

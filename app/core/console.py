@@ -53,7 +53,6 @@ def accept_any_text() -> None:
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """Replace typographic characters by plain ones, and others by their escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lost = error.object[error.start : error.end]

@@ -92,14 +92,12 @@ class AddressGuard:
         return not self._allowed.isdisjoint({host.lower(), name.lower(), f"{name}:{port}".lower()})
 
     async def check(self, request: httpx.Request) -> None:
-        """Check a request, and each redirect, before it is sent."""
         if request.url.scheme not in _PORTS or not request.url.host:
             raise AddressRefused("The URL, or one that it redirects to, does not begin with http:// or https://")
         await self.resolve(request.url.raw_host.decode("ascii"), request.url.port or _PORTS[request.url.scheme])
 
 
 def _read_host(url: str) -> tuple[str, int]:
-    """Return host and port of a URL. Raises `AddressRefused` for impossible ones."""
     try:
         parts = httpx.URL(url)
         host, port = parts.raw_host.decode("ascii").lower(), _PORTS[parts.scheme] if parts.port is None else parts.port
@@ -161,7 +159,6 @@ async def guarded_client(
 
 
 def check_status(response: httpx.Response) -> None:
-    """Raise `TransientFailure` or `StageFailed` for an error status."""
     if response.is_success:
         return
     kind = TransientFailure if _is_transient(response.status_code) else StageFailed

@@ -39,7 +39,6 @@ _PREFIXES = (
 
 
 def _mask_prefixed(found: re.Match[str]) -> str:
-    """Mask keys by prefix, but keep words like `sk-learn`."""
     return MASK if len(found[0]) >= 20 or any(map(str.isdigit, found[0])) else found[0]
 
 
@@ -126,7 +125,6 @@ _SECRET_FORMS: tuple[tuple[tuple[str, ...], Callable[[str], str]], ...] = (
 
 
 def mask_forms(text: str) -> str:
-    """Replace everything that has the form of a secret by `…`."""
     lower = text.lower()
     for signs, mask in _SECRET_FORMS:
         if any(sign in lower for sign in signs):
@@ -179,7 +177,6 @@ def mask_stored(text: str) -> str:
 
 
 def mask_values(value: Any) -> Any:
-    """Mask every text in a JSON value, including field names."""
     match value:
         case str():
             return mask_secrets(value)
@@ -232,7 +229,6 @@ def _list_pieces(known: tuple[str, ...]) -> frozenset[str]:
 
 
 def _to_lower(text: str) -> str:
-    """Return the text in lower case with the same length: letters that would become two are kept."""
     lower = text.lower()
     return lower if len(lower) == len(text) else text.translate(_ASCII_LOWER)
 
@@ -269,7 +265,6 @@ class _DecodedText:
         self.text, self._starts = _to_lower("".join(parts)), starts
 
     def _read(self, escape: re.Match[str]) -> Iterable[tuple[str, int]]:
-        """Yield each decoded character and its position in the original text."""
         found = escape[0]
         if found[0] == "%":
             encoded = list(self._BYTES.finditer(found))
@@ -286,7 +281,6 @@ class _DecodedText:
             yield found[-1], escape.start()
 
     def find(self, part: str) -> Iterable[tuple[int, int]]:
-        """Yield the span of each occurrence in the original text."""
         at = self.text.find(part)
         while at >= 0:
             yield self.place(at, at + len(part))

@@ -44,5 +44,4 @@ _TYPES = {
 
 
 def media_type_of(name: str) -> str:
-    """Return the media type for a file name, path or URL."""
     return _TYPES.get(name.rpartition(".")[2].lower(), UNKNOWN_TYPE)

@@ -63,7 +63,6 @@ def clean_line(text: str) -> str:
 
 
 def has_invisible_characters(text: str) -> bool:
-    """Return whether `clean_line` would remove or replace a character."""
     return any(pattern.search(text) for pattern in (_LINE_BREAKS, _INVISIBLE, _LOOSE_JOINER))
 
 
@@ -109,7 +108,6 @@ def find_control(text: str) -> str:
 
 
 def find_control_in_lines(text: str) -> str:
-    """Do the same for a text of several lines, which may have line breaks and tabs."""
     return _name_character(_CONTROL_IN_LINES.search(text))
 
 

@@ -12,17 +12,11 @@ from typing import Any, Protocol, TypeVar
 class SlotObserver(Protocol):
     """Notified when the calls of a piece of work wait for a slot, get one and end; each call has its own token."""
 
-    async def slot_awaited(self, call: Hashable) -> None:
-        """A call starts to wait for a slot."""
-        ...
+    async def slot_awaited(self, call: Hashable) -> None: ...
 
-    async def slot_acquired(self, call: Hashable) -> None:
-        """A call got its slot."""
-        ...
+    async def slot_acquired(self, call: Hashable) -> None: ...
 
-    def slot_released(self, call: Hashable) -> None:
-        """A call ended, or stopped waiting."""
-        ...
+    def slot_released(self, call: Hashable) -> None: ...
 
     def add_idle_time(self, seconds: float) -> None:
         """The work was idle for some seconds, for an external reason."""
@@ -57,7 +51,6 @@ class Slots:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[None]:
-        """Hold a slot inside the block."""
         observers, slot = _observers.get(), self._request_slot()
         try:
             if not slot.done():
@@ -141,7 +134,6 @@ class ThreadPool:
 
 
 def call_on_event_loop(callback: Callable[[int], None] | None) -> Callable[[int], None]:
-    """Return a function for threads that schedules `callback` on the running event loop."""
     if callback is None:
         return lambda _: None
     loop, told = asyncio.get_running_loop(), callback

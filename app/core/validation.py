@@ -24,7 +24,6 @@ def _refuse_boolean(kind: Literal["float_type", "int_type"]) -> BeforeValidator:
 
 
 def _refuse_controls(find: Callable[[str], str]) -> AfterValidator:
-    """Refuse the characters that `find` reports, and lone surrogates."""
 
     def check(text: str) -> str:
         if found := find(text):
@@ -153,7 +152,6 @@ def _describe_value(problem: Mapping[str, Any]) -> str:
 
 
 def _show_value(value: Any) -> str:
-    """Return a short value as JSON; '' for a long one."""
     match value:
         case float() if not math.isfinite(value):
             return "NaN" if math.isnan(value) else "infinity"

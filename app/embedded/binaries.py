@@ -57,7 +57,6 @@ def find_program(wheel: Wheel) -> Path:
 
 
 def find_client(name: str) -> Path | None:
-    """Return the path of a PostgreSQL client program such as `pg_dump`, or None."""
     try:
         program = find_program(POSTGRES).with_name(name)
     except EmbeddedError:

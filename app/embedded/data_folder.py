@@ -35,7 +35,6 @@ def keep_password(path: Path) -> str:
 
 
 def _read_password(path: Path) -> str | None:
-    """Return the password, or None where the file is missing or not private."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError:
@@ -50,7 +49,6 @@ def _read_password(path: Path) -> str | None:
 
 
 def _write_password(path: Path) -> str:
-    """Store a new password, as root for the owner of the folder."""
     password = secrets.token_hex(32)
     descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
@@ -107,7 +105,6 @@ class FolderLock:
         return lock
 
     def write(self, holder: str) -> None:
-        """Store who holds the folder, for the error of a second start."""
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, holder.encode(), 0)
 
@@ -169,7 +166,6 @@ def _try_folder_lock(descriptor: int, kind: int) -> bool:
 
 
 def _is_process_dead(path: Path) -> bool:
-    """Return whether the process that holds the lock is known to be dead."""
     owner = re.match(r"process (\d+)", path.read_text("utf-8"))
     if owner is None:  # it is just being written
         return False

@@ -25,7 +25,6 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def describe_progress(lines: Iterable[str], name: str) -> Iterator[str]:
-    """Yield the lines to show for pip's output while it installs the requirements `name`."""
     shown, looked_up, last = set(), 0, time.monotonic()
     for line in lines:
         if match := _PACKAGE.match(line):
@@ -44,7 +43,6 @@ def describe_progress(lines: Iterable[str], name: str) -> Iterator[str]:
 
 
 def install(locks: list[str]) -> int:
-    """Run pip, print its progress and the reason of a failure, and return its exit status."""
     name, started = " and ".join(locks), time.monotonic()
     _print(f"Installing {name}")
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]

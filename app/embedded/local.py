@@ -24,7 +24,6 @@ _POLL_SECONDS = 0.05
 
 
 def uses_embedded_postgres(settings: Settings) -> bool:
-    """Return whether neither the environment nor `.env` names a database."""
     return "database_url" not in settings.model_fields_set and settings.database_sync_url is None
 
 
@@ -84,7 +83,6 @@ def _set(stack: ExitStack, variable: str, value: str) -> None:
 
 
 def _own(stack: ExitStack, server: Server, *, wait_for_guests: bool) -> str:
-    """Start the server and publish its address until it stops."""
     stack.enter_context(server)
     stack.enter_context(ServerAddress(server.address_path).publish(server.url, wait_for_guests=wait_for_guests))
     return server.url

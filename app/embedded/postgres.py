@@ -126,12 +126,10 @@ def role_script(password: str, *, superuser: bool) -> str:
 
 
 def objects_script() -> str:
-    """Return the SQL that gives the role all objects of the superuser in a database."""
     return _OBJECTS_SCRIPT.format(role=ROLE, superuser_oid=_SUPERUSER_OID, first_oid=_FIRST_OID)
 
 
 def list_databases(output: Iterable[str]) -> list[str]:
-    """Return the database names in the output of single-user mode."""
     found = (line.partition(f"{_DATABASE_COLUMN} = ")[2].split('"') for line in output)
     return [bytes.fromhex(words[1]).decode() for words in found if len(words) > 1]
 
@@ -247,7 +245,6 @@ class EmbeddedPostgres(Server):
         self._run("initdb", command, folder)
 
     def _is_restricted(self, folder: Path) -> bool:
-        """Return whether access to the folder is configured, for the current password."""
         access = folder / _ACCESS_FILE
         return access.is_file() and access.read_text("utf-8", "replace") == self._access()
 
@@ -255,7 +252,6 @@ class EmbeddedPostgres(Server):
         return host_based_access(self._password, superuser=self._superuser)
 
     def _make_role(self, program: Path, folder: Path) -> list[str]:
-        """Create the application's role, give it every database, and return their names."""
         script = role_script(self._password, superuser=self._superuser)
         self._run_single_user(program, folder, "postgres", script)
         return list_databases(self.log_path.read_text("utf-8", "replace").splitlines())
@@ -329,7 +325,6 @@ def _runs_in(pid: str, folder: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush a rename in the folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

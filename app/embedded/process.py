@@ -131,7 +131,6 @@ def end_process(process: subprocess.Popen[bytes], signals: Sequence[signal.Signa
 
 
 def last_words(log: Path) -> str:
-    """Return the last two lines of a log that explain a failure, without time stamps."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     telling = [line for line in lines if _FAILURE_LINE.search(line)] or lines
     return "; ".join(_STAMP.sub("", line) for line in telling[-2:]) or "it said nothing"

@@ -73,7 +73,6 @@ class Server(ABC):
 
     @property
     def port(self) -> int:
-        """Return the port on 127.0.0.1, or 0 for a socket."""
         if self._process is None:
             raise EmbeddedError(f"The embedded {self.wheel.server} is not started.")
         return self._port
@@ -95,7 +94,6 @@ class Server(ABC):
         return connection
 
     def start(self) -> Self:
-        """Start the server and wait until it answers. Raises `EmbeddedError`."""
         if self._lock is not None:
             raise EmbeddedError(f"The embedded {self.wheel.server} is started already.")
         if threading.current_thread() is not threading.main_thread():
@@ -136,16 +134,14 @@ class Server(ABC):
         """Return the signals to stop with, gentlest first; the last is also sent when the parent dies."""
 
     @abstractmethod
-    def _prepare_folder(self, program: Path) -> None:
-        """Initialize or check the folder for `program`."""
+    def _prepare_folder(self, program: Path) -> None: ...
 
     @abstractmethod
     def _command(self, program: Path, port: int) -> list[str]:
         """Return the command; `port` is 0 for the socket in the working folder."""
 
     @abstractmethod
-    def _is_ready(self, pid: int, port: int) -> bool:
-        """Return whether the process `pid` itself accepts clients on the port."""
+    def _is_ready(self, pid: int, port: int) -> bool: ...
 
     def _input(self) -> str:
         """Return the standard input of the server: secrets go there, not on its visible command line."""

@@ -140,7 +140,7 @@ def _count_config_rows(are_new: Iterable[bool]) -> TableCount:
 
 
 @dataclass(slots=True)
-class VideoChanges:
+class VideoWriteResult:
     """The changes of a video's transaction; they count once it is committed.
 
     `in_place` counts the files that are served from the library, `elsewhere` the rows whose files are in a bucket or
@@ -172,7 +172,7 @@ class VideoTransaction:
     locations: FileLocations
     video: Video
     is_new: bool
-    written: VideoChanges
+    written: VideoWriteResult
 
     def notes_about(self, file: str | None) -> ReportNotes:
         return ReportNotes(file, self.prepared.identifier, self.written.entries)

@@ -18,8 +18,8 @@ from app.importer.legacy_records import TRANSCRIPTION_SERVICE, LegacyRun, Legacy
 from app.importer.locations import FileCopier, FileLocations, LocationFinder, StoredUrls, read_stored_urls
 from app.importer.moment_rows import (
     KnownConfigs,
-    VideoChanges,
     VideoTransaction,
+    VideoWriteResult,
     find_changes,
     store_configs,
     write_clips,
@@ -75,9 +75,9 @@ def _describe_with_cause(sentence: str, error: psycopg.Error) -> str:
 
 async def write_video(
     conn: Connection, prepared: PreparedVideo, locations: FileLocations, bucket: str | None, known: KnownConfigs
-) -> VideoChanges:
+) -> VideoWriteResult:
     """Write all rows of a video inside the caller's transaction."""
-    written = VideoChanges()
+    written = VideoWriteResult()
     transaction = await _write_video(conn, prepared, locations, written)
     transcript_id = await _write_transcript(transaction)
     configs = [moment.config for moment in prepared.moments if moment.config is not None]
@@ -93,7 +93,7 @@ async def write_video(
 
 
 async def _write_video(
-    conn: Connection, prepared: PreparedVideo, locations: FileLocations, written: VideoChanges
+    conn: Connection, prepared: PreparedVideo, locations: FileLocations, written: VideoWriteResult
 ) -> VideoTransaction:
     videos, values = VideoRepository(conn), _video_values(prepared)
     url = locations.url_of(prepared.video_file) if prepared.video_file else prepared.address.url
@@ -124,7 +124,9 @@ async def _store_early_end(conn: Connection, prepared: PreparedVideo, video: Vid
         await VideoFileRepository(conn).store_early_end(video.id, video.cloud_url, media.declared_seconds)
 
 
-def _report_kept_file(prepared: PreparedVideo, locations: FileLocations, stored: Video, written: VideoChanges) -> None:
+def _report_kept_file(
+    prepared: PreparedVideo, locations: FileLocations, stored: Video, written: VideoWriteResult
+) -> None:
     if prepared.video_file is not None and stored.cloud_url != locations.copy_urls[prepared.video_file.url]:
         notes = ReportNotes(prepared.video_file.name, prepared.identifier, written.entries)
         notes.add(EntryKind.KEPT, "the server has another file of this video, which stays", stored.cloud_url)
@@ -297,7 +299,7 @@ class VideoWriter:
         self._conn = None
         await self._stack.aclose()
 
-    async def write_with_retries(self, prepared: PreparedVideo) -> VideoChanges:
+    async def write_with_retries(self, prepared: PreparedVideo) -> VideoWriteResult:
         """Write a video; copy its files first where files are copied.
 
         Raises `DatabaseUnavailable` where no other video can be written either, and what `FileCopier.copy` raises.
@@ -316,7 +318,9 @@ class VideoWriter:
             return await self._options.finder.find_locations(prepared, stored, is_copying=False)
         return await self._options.copier.copy_files(prepared, stored)
 
-    async def _write_once(self, conn: Connection, prepared: PreparedVideo, locations: FileLocations) -> VideoChanges:
+    async def _write_once(
+        self, conn: Connection, prepared: PreparedVideo, locations: FileLocations
+    ) -> VideoWriteResult:
         options = self._options
         async with conn.transaction(force_rollback=options.dry_run):
             # A long transcript is one statement, and no client waits for its answer.

@@ -11,7 +11,7 @@ from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
 from app.database import Connection, connect
 from app.importer import ImportOptions, NotALibrary, import_library, importing, video_rows
-from app.importer.moment_rows import VideoChanges
+from app.importer.moment_rows import VideoWriteResult
 from app.importer.prepared_videos import PreparedVideo
 from app.importer.video_rows import write_video
 from app.repositories import MomentRepository, VideoRepository
@@ -171,7 +171,7 @@ async def test_a_video_that_the_database_gives_up_is_lost_alone_and_the_report_s
 ) -> None:
     add_thirty(legacy)
 
-    async def fail(conn: Connection, prepared: PreparedVideo, *rest: Any) -> VideoChanges:
+    async def fail(conn: Connection, prepared: PreparedVideo, *rest: Any) -> VideoWriteResult:
         if prepared.identifier == "v03":
             raise error("out of luck")
         return await write_video(conn, prepared, *rest)
@@ -190,7 +190,7 @@ async def test_a_video_may_take_longer_than_a_statement_of_the_application(
     url = f"{importer.settings.database_url.get_secret_value()}?options=-c%20statement_timeout%3D100"
     importer.settings = Settings(database_url=url)
 
-    async def write_slowly(conn: Connection, *rest: Any) -> VideoChanges:
+    async def write_slowly(conn: Connection, *rest: Any) -> VideoWriteResult:
         await conn.execute("SELECT pg_sleep(0.2)")
         return await write_video(conn, *rest)
 

@@ -52,10 +52,10 @@ class ComputeThread:
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(1, name)
-        self._turns = Slots()
+        self._slots = Slots()
 
     async def run(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
-        async with self._turns.acquire():
+        async with self._slots.acquire():
             return await self._run_in_thread(function, progress)
 
     async def _run_in_thread(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
