@@ -1,7 +1,7 @@
--- The schema of VideoMoments, to be read from top to bottom. Migrations make the same one: a test compares the two.
+-- The schema of VideoMoments. The migrations produce the same one: a test compares the two.
 --
--- Every time is UTC. Every constraint has a name, because the code maps a violation to its error by that name.
--- Every foreign key is the first column of some index, so that a delete cascades without a scan.
+-- All times are UTC. Every constraint has a name, by which the code maps a violation to an error.
+-- Every foreign key is the first column of an index, so that a delete cascades without a scan.
 --
 --   videos ─┬─ transcripts ─── generation_configs ─── prompts
 --           ├─ moments (parent: moments) ─── clips ─── thumbnails
@@ -9,14 +9,14 @@
 --           └─ pipeline_history
 
 -- ======================================================================================================== videos ==
--- One row for each video. Everything else belongs to one.
+-- One row for each video. All other rows belong to one.
 
 CREATE TABLE videos (
     id               serial           CONSTRAINT videos_pkey PRIMARY KEY,
-    identifier       varchar(255)     COLLATE "C" NOT NULL  -- in addresses: "motivation"; in the order of its bytes
+    identifier       varchar(255)     COLLATE "C" NOT NULL  -- in URLs: "motivation"; ordered by bytes
                                       CONSTRAINT videos_identifier_key UNIQUE,
-    source_url       text,                        -- where it was downloaded from
-    cloud_url        text             NOT NULL,   -- where it lies: gs://… or file:///…
+    source_url       text,                        -- the URL it was downloaded from
+    cloud_url        text             NOT NULL,   -- the URL of the file: gs://… or file:///…
     title            varchar(500),
     duration_seconds double precision CONSTRAINT videos_duration_seconds_check
                                       CHECK (duration_seconds >= 0 AND duration_seconds < 'infinity'),
@@ -29,10 +29,10 @@ CREATE TABLE videos (
     created_at       timestamp        NOT NULL DEFAULT (now() AT TIME ZONE 'utc')
 );
 
-CREATE INDEX idx_videos_source_url ON videos USING hash (source_url);  -- a hash: a long URL does not fit a B-tree
+CREATE INDEX idx_videos_source_url ON videos USING hash (source_url);  -- hash: a long URL does not fit into a B-tree
 CREATE INDEX idx_videos_created_at_id ON videos (created_at, id);
 
--- What looks alike is one identifier, whether letters are composed (Linux, Windows) or not (macOS).
+-- Normalizes identifiers to NFC: file names have composed letters on Linux and Windows, decomposed ones on macOS.
 CREATE FUNCTION videos_compose_identifier() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -45,7 +45,7 @@ CREATE TRIGGER videos_compose_identifier BEFORE INSERT OR UPDATE OF identifier O
 FOR EACH ROW EXECUTE FUNCTION videos_compose_identifier();
 
 -- =================================================================================================== transcripts ==
--- What is said in a video, at most one for each. Never updated: a new transcription is a new row with a new id.
+-- The speech of a video, at most one row for each. Never updated: a new transcription is a new row with a new id.
 
 CREATE TABLE transcripts (
     id                      serial      CONSTRAINT transcripts_pkey PRIMARY KEY,
@@ -63,12 +63,12 @@ CREATE TABLE transcripts (
     created_at              timestamp   NOT NULL DEFAULT (now() AT TIME ZONE 'utc')
 );
 
--- Without a pending list: the longer that is, the dearer the index looks, and parsing every transcript looks cheap.
+-- Without a pending list, whose length raises the estimated cost of the index until a sequential scan looks cheaper.
 CREATE INDEX idx_transcripts_full_text ON transcripts
 USING gin (to_tsvector('english', full_text)) WITH (fastupdate = off);
 
 -- ======================================================================================================= prompts ==
--- The words that a model was asked with. Never updated.
+-- The texts of model prompts. Never updated.
 
 CREATE TABLE prompts (
     id            serial      CONSTRAINT prompts_pkey PRIMARY KEY,
@@ -79,14 +79,14 @@ CREATE TABLE prompts (
 );
 
 -- ============================================================================================ generation_configs ==
--- A prompt with the parameters of a model call, shared by every call that used the same ones.
+-- A prompt with the parameters of a model call, shared by all calls with the same ones.
 
 CREATE TABLE generation_configs (
     id                serial           CONSTRAINT generation_configs_pkey PRIMARY KEY,
     prompt_id         integer          NOT NULL CONSTRAINT generation_configs_prompt_id_fkey
                                        REFERENCES prompts ON DELETE CASCADE,
     transcript_id     integer          CONSTRAINT generation_configs_transcript_id_fkey
-                                       REFERENCES transcripts ON DELETE CASCADE,  -- null once it is shared
+                                       REFERENCES transcripts ON DELETE CASCADE,  -- null if shared by several
     model             varchar(100)     NOT NULL,  -- key of the model registry, or the name of the local engine
     operation_type    varchar(50)      NOT NULL,  -- "generation", "refinement"
     temperature       double precision,
@@ -106,11 +106,11 @@ CREATE INDEX idx_generation_configs_model ON generation_configs (model);
 CREATE INDEX idx_generation_configs_operation_type ON generation_configs (operation_type);
 
 -- ======================================================================================================= moments ==
--- A part of a video worth watching. A refined moment is a row of its own that names the one it was made from.
+-- A part of a video. A refined moment is a row of its own, with the moment that it refines as its parent.
 
 CREATE TABLE moments (
     id                   serial           CONSTRAINT moments_pkey PRIMARY KEY,
-    identifier           varchar(20)      NOT NULL CONSTRAINT moments_identifier_key UNIQUE,  -- in addresses, 16 hex
+    identifier           varchar(20)      NOT NULL CONSTRAINT moments_identifier_key UNIQUE,  -- in URLs, 16 hex
     video_id             integer          NOT NULL CONSTRAINT moments_video_id_fkey
                                           REFERENCES videos ON DELETE CASCADE,
     start_time           double precision NOT NULL,  -- seconds
@@ -119,7 +119,7 @@ CREATE TABLE moments (
     is_refined           boolean          NOT NULL DEFAULT false,
     parent_id            integer          CONSTRAINT moments_parent_id_fkey
                                           REFERENCES moments ON DELETE SET NULL,
-    generation_model     varchar(100),               -- the name the model gave itself
+    generation_model     varchar(100),               -- as reported by the model
     generation_config_id integer          CONSTRAINT moments_generation_config_id_fkey
                                           REFERENCES generation_configs ON DELETE CASCADE,  -- null: added by hand
     score                integer          CONSTRAINT moments_score_check CHECK (score >= 0 AND score <= 10),
@@ -128,7 +128,7 @@ CREATE TABLE moments (
     created_at           timestamp        NOT NULL DEFAULT (now() AT TIME ZONE 'utc'),
     updated_at           timestamp        NOT NULL DEFAULT (now() AT TIME ZONE 'utc'),
     CONSTRAINT moments_times_check CHECK (end_time > start_time),
-    -- NaN counts as greater than infinity, so one comparison refuses both.
+    -- NaN sorts above infinity, so one comparison rejects both.
     CONSTRAINT moments_times_finite_check CHECK (start_time > '-infinity' AND end_time < 'infinity')
 );
 
@@ -139,7 +139,7 @@ CREATE INDEX idx_moments_generation_config_id ON moments (generation_config_id);
 CREATE INDEX idx_moments_score ON moments (score) WHERE score IS NOT NULL;
 CREATE INDEX idx_moments_start_time_end_time ON moments (start_time, end_time);
 CREATE INDEX idx_moments_title ON moments
-USING gin (to_tsvector('english', title)) WITH (fastupdate = off);  -- for the same reason as that of transcripts
+USING gin (to_tsvector('english', title)) WITH (fastupdate = off);  -- see idx_transcripts_full_text
 
 CREATE FUNCTION moments_set_updated_at() RETURNS trigger
 LANGUAGE plpgsql AS $$
@@ -152,8 +152,8 @@ $$;
 CREATE TRIGGER moments_set_updated_at BEFORE UPDATE ON moments
 FOR EACH ROW EXECUTE FUNCTION moments_set_updated_at();
 
--- Where the moments of a video end at the latest, in seconds: where its file is not known, with the last word that is
--- said in it; null where nothing is known.
+-- Returns the second that no moment of a video may end after: the duration of its file, else the end of the last word
+-- of its transcript, else null.
 CREATE FUNCTION videos_end(video videos) RETURNS double precision
 LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN video.duration_seconds IS NOT NULL OR video.video_codec IS NOT NULL
@@ -169,9 +169,9 @@ LANGUAGE sql STABLE AS $$
            END
 $$;
 
--- Adds a moment that ends inside its video and overlaps no other; no row where there is no such video, and without an
--- identifier where the video's end or the other moment is in the way. The second statement sees what others committed
--- while the first waited for the video, so of two who add the same span at once one succeeds.
+-- Adds a moment that ends inside its video and overlaps no other. Returns no row for an unknown video, and no
+-- identifier where the moment ends after the video or overlaps the other moment. The first statement locks the video,
+-- and the second sees what was committed meanwhile, so of two concurrent calls for one span one succeeds.
 CREATE FUNCTION moments_add_if_free(
     video text, new_identifier text, new_start double precision, new_end double precision, new_title text
 ) RETURNS TABLE (
@@ -204,7 +204,7 @@ END
 $$;
 
 -- ========================================================================================================= clips ==
--- The video file cut out for a moment, with padding: at most one for each moment.
+-- The video file that was cut for a moment, with padding: at most one for each moment.
 
 CREATE TABLE clips (
     id            serial           CONSTRAINT clips_pkey PRIMARY KEY,
@@ -229,7 +229,7 @@ CREATE TABLE clips (
 CREATE INDEX idx_clips_video_id ON clips (video_id);
 
 -- ==================================================================================================== thumbnails ==
--- One picture of a video or of a clip, never of both.
+-- The thumbnail of a video or of a clip, never of both.
 
 CREATE TABLE thumbnails (
     id           serial    CONSTRAINT thumbnails_pkey PRIMARY KEY,
@@ -247,7 +247,7 @@ CREATE UNIQUE INDEX idx_thumbnails_video_id ON thumbnails (video_id) WHERE video
 CREATE UNIQUE INDEX idx_thumbnails_clip_id ON thumbnails (clip_id) WHERE clip_id IS NOT NULL;
 
 -- ============================================================================================== pipeline_history ==
--- Every run of the pipeline, from the moment it is accepted.
+-- All runs of the pipeline, from their acceptance.
 
 CREATE TABLE pipeline_history (
     id                      serial           CONSTRAINT pipeline_history_pkey PRIMARY KEY,
@@ -274,7 +274,7 @@ CREATE INDEX idx_pipeline_history_status ON pipeline_history (status);
 CREATE INDEX idx_pipeline_history_started_at ON pipeline_history (started_at);
 
 -- ====================================================================================================== pipeline ==
--- What workers need of the runs in pipeline_history and readers of history do not.
+-- The queue of the runs in pipeline_history, and other state of their processing.
 
 CREATE SCHEMA pipeline;
 
@@ -304,31 +304,31 @@ CREATE TABLE pipeline.runs (
 CREATE INDEX idx_runs_callback_due_at ON pipeline.runs (callback_due_at) WHERE callback_due_at IS NOT NULL;
 CREATE INDEX idx_runs_owner ON pipeline.runs (owner) WHERE owner IS NOT NULL;
 
--- What a run that has not ended has replaced: rows as JSON. They go when it completes, and come back where it does not.
+-- Rows that an active run has replaced, as JSON: discarded when it completes, else restored.
 CREATE TABLE pipeline.replaced (
     run_id     integer   CONSTRAINT replaced_pkey PRIMARY KEY
                          CONSTRAINT replaced_run_id_fkey REFERENCES public.pipeline_history ON DELETE CASCADE,
     moments    jsonb     NOT NULL,
     clips      jsonb     NOT NULL,
     thumbnails jsonb     NOT NULL,
-    made       integer[] NOT NULL  -- ids of the moments that the run has made instead
+    made       integer[] NOT NULL  -- ids of the new moments
 );
 
--- What models have answered to a run that has not completed: its retry does not ask them again.
+-- Model answers of runs that have not completed, so that a retry does not pay for them again.
 CREATE TABLE pipeline.answers (
     run_id   integer CONSTRAINT answers_run_id_fkey REFERENCES public.pipeline_history ON DELETE CASCADE,
-    question jsonb,             -- what the answer depends on: transcript, config and, of a refinement, the moment's times
+    question jsonb,             -- all that the answer depends on: transcript, config, times of a refined moment
     answer   jsonb   NOT NULL,  -- the model's name and the moments, or the refined times
     CONSTRAINT answers_pkey PRIMARY KEY (run_id, question)
 );
 
--- Videos of URLs whose file has not come yet. They are in no list; their runs are shown, and can be tried again.
+-- Videos whose first download has not succeeded. Lists leave them out; their runs are visible and can be retried.
 CREATE TABLE pipeline.pending_videos (
     video_id integer CONSTRAINT pending_videos_pkey PRIMARY KEY
                      CONSTRAINT pending_videos_video_id_fkey REFERENCES public.videos ON DELETE CASCADE
 );
 
--- Entries of the stream pipeline:requests that could not become a run.
+-- Entries of the stream pipeline:requests that were rejected.
 CREATE TABLE pipeline.rejected_requests (
     id          bigserial   CONSTRAINT rejected_requests_pkey PRIMARY KEY,
     entry_id    varchar(50) NOT NULL CONSTRAINT rejected_requests_entry_id_key UNIQUE,  -- in the stream: "1764-0"
@@ -434,8 +434,8 @@ BEGIN
 END
 $$;
 
--- A data-only dump holds the revision of the database it was made from: that of this one stays. The trigger is on
--- Alembic's own table, which migrations make: BEFORE INSERT ON alembic_version FOR EACH ROW.
+-- A data-only dump contains the revision of its database: on restore, that of this one is kept. The trigger is on
+-- Alembic's table, which the migrations create: BEFORE INSERT ON alembic_version FOR EACH ROW.
 CREATE FUNCTION pipeline.skip_other_version() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -447,16 +447,16 @@ END
 $$;
 
 -- ======================================================================================================= library ==
--- What is known of a video's file beside its row. Browsers do not play every file: a worker looks at each, once, and
--- makes a copy of those that need one. The original stays, and is what runs use.
+-- Further state of video files. A worker inspects each file once, and makes a playable copy where browsers cannot play
+-- it. The original is kept, and used by runs.
 
 CREATE SCHEMA library;
 
 CREATE TABLE library.video_files (
     video_id         integer     CONSTRAINT video_files_pkey PRIMARY KEY
                                  CONSTRAINT video_files_video_id_fkey REFERENCES public.videos ON DELETE CASCADE,
-    source_url       text        NOT NULL,       -- the file that the rest is about: cloud_url, unless that has changed
-    declared_seconds double precision,           -- how long the file says it is, where it ends before
+    source_url       text        NOT NULL,       -- the file that the row describes: cloud_url, unless that has changed
+    declared_seconds double precision,           -- duration in its header, where the file ends before
     status           varchar(20) NOT NULL DEFAULT 'waiting' CONSTRAINT video_files_status_check
                                  CHECK (status IN (
                                      'waiting',     -- -> inspecting
@@ -470,14 +470,14 @@ CREATE TABLE library.video_files (
     attempts         integer     NOT NULL DEFAULT 0,
     owner            varchar(100),               -- the worker that has claimed it
     seen_at          timestamp,                  -- its last heartbeat
-    due_at           timestamp,                  -- not before then is it to be claimed again
-    ends_early       boolean     NOT NULL DEFAULT false,  -- the file was cut off
-    failures         integer     NOT NULL DEFAULT 0       -- how often its copy could not be written
+    due_at           timestamp,                  -- when it may be claimed again
+    ends_early       boolean     NOT NULL DEFAULT false,  -- the file is truncated
+    failures         integer     NOT NULL DEFAULT 0       -- failed writes of the copy
 );
 
 -- ======================================================================================================== search ==
--- What searching and showing transcripts needs and can be made again from the tables above at any time
--- (search.rebuild()). Parsing and printing a transcript takes milliseconds, so it is done once, when it is written.
+-- Derived data for searching and serving transcripts; search.rebuild() rebuilds it from the tables above. Parsing and
+-- printing a transcript takes milliseconds, so it is done once, when it is stored.
 
 CREATE SCHEMA search;
 
@@ -485,11 +485,11 @@ CREATE TABLE search.transcripts (
     transcript_id   integer  CONSTRAINT transcripts_pkey PRIMARY KEY
                              CONSTRAINT transcripts_transcript_id_fkey
                              REFERENCES public.transcripts ON DELETE CASCADE,
-    document        tsvector NOT NULL,  -- of full_text, to rank by
-    word_timestamps text     NOT NULL   -- as JSON: printing the jsonb takes longer than all else in an answer
+    document        tsvector NOT NULL,  -- of full_text, for ranking
+    word_timestamps text     NOT NULL   -- JSON: printing jsonb takes longer than the rest of a response
 );
 
-ALTER TABLE search.transcripts ALTER COLUMN word_timestamps SET STORAGE EXTERNAL;  -- compressing takes longer still
+ALTER TABLE search.transcripts ALTER COLUMN word_timestamps SET STORAGE EXTERNAL;  -- decompressing would take longer
 
 CREATE TABLE search.segments (
     transcript_id integer          NOT NULL CONSTRAINT segments_transcript_id_fkey
@@ -504,7 +504,7 @@ CREATE TABLE search.segments (
 
 CREATE INDEX idx_segments_document ON search.segments USING gin (document);
 
--- Segments that have no text or no times cannot be jumped to and are left out.
+-- Segments without text or times are left out: they have no position to jump to.
 CREATE FUNCTION search.add_transcript(added public.transcripts) RETURNS void
 LANGUAGE sql AS $$
     INSERT INTO search.transcripts (transcript_id, document, word_timestamps)
@@ -535,8 +535,8 @@ CREATE TRIGGER transcripts_follow
 AFTER INSERT OR UPDATE OF full_text, word_timestamps, segment_timestamps ON transcripts
 FOR EACH ROW EXECUTE FUNCTION search.follow_transcript();
 
--- A data-only dump holds the rows of this schema too. By the time they are restored the trigger above has made them from
--- the transcripts, so those are skipped that are there. What a trigger inserts itself is not asked for.
+-- A data-only dump contains the rows of this schema too. When they are restored, the trigger above has created them
+-- from the transcripts: rows that exist are skipped. Inserts of a trigger itself are not checked.
 CREATE FUNCTION search.skip_existing_transcript() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,4 +1,4 @@
-"""Keep what searching and showing transcripts needs, in a schema of its own.
+"""Store derived data for searching and serving transcripts in the schema `search`.
 
 Revision ID: 0002
 Revises: 0001

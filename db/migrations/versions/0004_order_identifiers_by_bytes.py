@@ -1,4 +1,4 @@
-"""Order videos by the bytes of their identifiers, whatever the language of the database.
+"""Order videos by the bytes of their identifiers, whatever the collation of the database.
 
 Revision ID: 0004
 Revises: 0003

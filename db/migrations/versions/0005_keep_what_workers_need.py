@@ -1,4 +1,4 @@
-"""Keep what workers need of a run: what was asked for, its stages, and whose it is.
+"""Store the request, the stages and the owner of each run for the workers.
 
 Revision ID: 0005
 Revises: 0004

@@ -1,7 +1,7 @@
-"""Store names in NFC: what looks alike is one video, whatever system it comes from.
+"""Normalize names to NFC, so that names that look equal are one video on every system.
 
-The identifiers of videos are composed by a trigger, because they decide which video is meant. The names and texts that
-are there already are composed here, once; of two videos that become one name the younger gets a number.
+A trigger normalizes the identifiers of videos from now on. Existing names and texts are normalized here once; of two
+videos that get the same name, the younger gets a number.
 
 Revision ID: 0006
 Revises: 0005

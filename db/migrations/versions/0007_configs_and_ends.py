@@ -1,7 +1,7 @@
-"""Name the local engine in its configs, and let no moment end after the transcript of a video without a file.
+"""Store the local engine as the model of its configs, and limit moments of videos without file by the transcript.
 
-Configs of its calls named the model that it answered for, and a temperature. The prompts of the local engine are texts
-of its own that no model is sent, which tells its configs from others. Those that become equal are merged.
+Configs of the local engine had the name of the model that it replaced, and a temperature. They are recognized by the
+engine's own prompts, which no model gets. Configs that become equal are merged.
 
 Revision ID: 0007
 Revises: 0006

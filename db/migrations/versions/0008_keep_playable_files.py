@@ -1,4 +1,4 @@
-"""Keep what is known of a video's file beside its row: that it ends early, and the copy of it that browsers play.
+"""Store whether a video file ends early, and its playable copy.
 
 Revision ID: 0008
 Revises: 0007

@@ -1,4 +1,4 @@
-"""Hide videos whose first download has not succeeded: they are in no list until their file is there.
+"""Leave videos out of lists until their first download has succeeded.
 
 Revision ID: 0009
 Revises: 0008

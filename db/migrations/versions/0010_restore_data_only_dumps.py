@@ -1,4 +1,4 @@
-"""Let a data-only dump be restored: rows that the triggers have made already are skipped.
+"""Skip rows of a restored data-only dump that the triggers have created already.
 
 Revision ID: 0010
 Revises: 0009

@@ -1,4 +1,4 @@
-"""Keep the moments that a run replaces until it has completed, so that they can be restored where it does not.
+"""Store the moments that a run replaces, to restore them where it does not complete.
 
 Revision ID: 0011
 Revises: 0010

@@ -1,4 +1,4 @@
-"""Keep what models have answered to a run that has not completed, so that its retry does not ask them again.
+"""Store the model answers of runs that have not completed, so that a retry does not pay for them again.
 
 Revision ID: 0012
 Revises: 0011

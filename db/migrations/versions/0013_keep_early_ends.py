@@ -1,4 +1,4 @@
-"""Keep that a video's file ends early where it does not say how long it was, and how often its copy was not written.
+"""Store early ends of video files without a declared duration, and count failed writes of playable copies.
 
 Revision ID: 0013
 Revises: 0012
