@@ -21,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 # What IANA has given out of IPv6, and the one prefix outside of it that leads to IPv4 addresses (RFC 6052).
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
-# What IANA has set apart and Python takes for public. Some clouds tell their secrets at 192.0.0.192.
+# Reserved by IANA, though Python counts them as public. Some clouds have their metadata service at 192.0.0.192.
 _SET_APART = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"), IPv6Network("3fff::/20"))
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 # One sentence for unknown and for private hosts: a difference would reveal the network.
@@ -29,7 +29,7 @@ _NOT_PUBLIC = "The host of the URL is not known, or its address is not a public 
 _PRIVATE = "The host of the URL is not a public one: name it in ALLOWED_HOSTS where it may be connected to"
 # Names that are nowhere public: RFC 6761, RFC 6762, RFC 8375, and what ICANN has set apart for private use.
 _PRIVATE_NAME = re.compile(r"(^|\.)(localhost|local|internal|home\.arpa)\.?$", re.IGNORECASE)
-# What DNS can look up, in lower case; an address of IPv6 is looked at by itself.
+# A name that DNS can resolve, in lower case; IPv6 addresses are parsed separately.
 _HOST_NAME = re.compile(r"(?=.{1,253}\.?$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 # A last part that is a number makes an address of IPv4 of it, which nothing looks up with a dot behind it.
 _NUMBER_AND_DOT = re.compile(r"(?:^|\.)(?:\d+|0x[0-9a-f]*)\.$")
@@ -49,7 +49,7 @@ class AddressGuard:
     async def resolve(self, host: str, port: int) -> list[str]:
         """Return the addresses of a host.
 
-        Raises `AddressRefused` where one of them is not public, and `TransientFailure` where nobody can tell.
+        Raises `AddressRefused` where one of them is not public, and `TransientFailure` where the lookup fails for now.
         """
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -142,7 +142,7 @@ async def guarded_client(
         max_redirects=max_redirects,
         event_hooks={"request": [guard.check]},
     ) as client:
-        # A name may lead elsewhere when it is asked the second time, so the connection is looked at too.
+        # The name may resolve differently the second time, so the connection is checked too.
         httpx_ssrf_protection(client, check_globally_reachable=False, custom_validator=guard.admits)
         try:
             yield client
@@ -172,8 +172,8 @@ def _is_transient(status: int) -> bool:
 def guard_services(client: httpx.AsyncClient) -> httpx.AsyncClient:
     """Make a client raise for link-local and metadata addresses: `AddressRefused`, or `SSRFProtectionError`.
 
-    Every other address is connected to, private ones too. What a name leads to is looked at before the connection and,
-    because the name may lead elsewhere a moment later, on the connection itself.
+    Every other address is allowed, private ones too. A name is resolved and checked before the connection, and the
+    connection itself is checked because the name may resolve differently a moment later.
     """
     client.event_hooks["request"].append(_check_service)
     return httpx_ssrf_protection(

@@ -136,9 +136,9 @@ class ThreadPool:
 def call_on_event_loop(callback: Callable[[int], None] | None) -> Callable[[int], None]:
     if callback is None:
         return lambda _: None
-    loop, told = asyncio.get_running_loop(), callback
+    loop, scheduled = asyncio.get_running_loop(), callback
 
-    def tell(value: int) -> None:
-        loop.call_soon_threadsafe(told, value)
+    def schedule(value: int) -> None:
+        loop.call_soon_threadsafe(scheduled, value)
 
-    return tell
+    return schedule

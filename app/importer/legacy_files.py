@@ -245,7 +245,7 @@ class UnreadableFile(Exception):
 
 @dataclass(frozen=True, slots=True)
 class JsonDocument:
-    """What a file holds. `strict` says that no text and no number in it needs to be looked at twice."""
+    """The content of a file. With `strict`, its texts and numbers need no further check."""
 
     value: Any
     strict: bool

@@ -129,8 +129,8 @@ class LegacyConfig:
 class LegacyMoment:
     """A row that can be stored. `row` is its place in the file, from 1; times are seconds.
 
-    `config_key` tells two configs apart that differ only in what has no column. `window` is the part of the video that
-    a refinement looked at, which is the clip of the moment it refined.
+    `config_key` distinguishes configs that differ only in values without a column. `window` is the part of the video
+    that a refinement used: the clip of the refined moment.
     """
 
     row: int

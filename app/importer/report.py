@@ -143,8 +143,8 @@ class EntryJournal:
 class ImportReport:
     """What was read and written. Give it back with `close`, or use it in a `with` block.
 
-    `in_place` counts the files that are served from where they lie, in `folders`; `note_problem` says why the server
-    could not be told of those. `elsewhere` counts the rows whose files are in a bucket or on another host.
+    `in_place` counts the files that are served from where they lie, in `folders`; `note_problem` says why
+    those could not be registered. `elsewhere` counts the rows whose files are in a bucket or on another host.
     """
 
     def __init__(self, directory: Path, dry_run: bool, copy: bool = False) -> None:

@@ -112,8 +112,8 @@ def open_storage(settings: Settings) -> Storage:
         return Storage(files, files, BucketReader(settings))
     if url.startswith("gs:"):
         files = LocalStore(local, libraries)
-        home = ObjectStore(url, settings, files.incoming_folder)
-        return Storage(home, files, home)
+        object_store = ObjectStore(url, settings, files.incoming_folder)
+        return Storage(object_store, files, object_store)
     raise ConfigurationError("STORAGE_URL must start with file:/// or gs://")
 
 
