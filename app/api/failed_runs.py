@@ -8,9 +8,8 @@ from starlette.responses import Response
 from app.api.answers import Error, json_answer
 from app.api.dependencies import AutocommitConnection, Checkouts, LiveState, RunIdentifier
 from app.api.paging import HEADERS, next_link
+from app.api.run_requests import RunRetriesDep, RunStartAnswer
 from app.api.schemas.pipeline import FailedRunDetailsAnswer, FailedRunsAnswer
-from app.api.schemas.starts import StartAnswer
-from app.api.starts import RunRetriesDep, answer_run
 from app.core.masking import mask_values
 from app.database.queries import LARGEST_ID
 from app.repositories.ended_runs import FailedRun
@@ -46,7 +45,7 @@ async def get_failed_run(request_id: RunId, database: Checkouts, redis: LiveStat
 
 @router.post(
     "/{request_id}/retry",
-    response_model=StartAnswer,
+    response_model=RunStartAnswer,
     responses={
         400: {"model": Error, "description": "What the run needs is not there"},
         404: {"model": Error},
@@ -56,7 +55,7 @@ async def get_failed_run(request_id: RunId, database: Checkouts, redis: LiveStat
 async def retry_failed_run(request_id: RunId, retries: RunRetriesDep) -> Response:
     """Start a run that failed again as it was asked for, without what it has finished."""
     run = await retries.retry_failed(request_id)
-    return answer_run(run.request_id, run.video)
+    return json_answer(RunStartAnswer(request_id=run.request_id, video_id=run.video))
 
 
 def _describe(run: FailedRun) -> dict[str, Any]:

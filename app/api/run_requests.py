@@ -1,0 +1,306 @@
+"""Requests for runs: single jobs, whole pipelines, retries and cancellations. All answer at once."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from app.api.answers import Error, answer, json_answer
+from app.api.dependencies import (
+    Checkouts,
+    LiveState,
+    MediaStorage,
+    MomentId,
+    NamedVideoId,
+    ResourcesDep,
+    RunIdentifier,
+    UnknownVideoId,
+    VideoId,
+)
+from app.core.errors import InvalidInput
+from app.core.validation import NormalizedLine
+from app.models.runs import RunRequest
+from app.services.run_options import Count, Length, ModelKey, PipelineOptions, Prompt, Temperature
+from app.services.run_requests import RunRequests
+from app.services.runs import RunRetries, cancel_pipeline
+
+_CONFLICT: dict[int | str, dict[str, Any]] = {
+    404: {"model": Error, "description": "There is no such video, moment or run"},
+    409: {"model": Error, "description": "Another run of the video conflicts with this one"},
+}
+_NOT_READY: dict[int | str, dict[str, Any]] = {
+    **_CONFLICT,
+    400: {"model": Error, "description": "The run's input is missing, or its result exists already"},
+}
+_NO_MODEL: dict[int | str, dict[str, Any]] = {
+    503: {"model": Error, "description": "The model is not registered, or a server cannot answer now"},
+}
+
+videos = APIRouter(prefix="/api/videos/{video_id}", tags=["starts"])
+pipelines = APIRouter(prefix="/api", tags=["pipeline"])
+
+
+class GenerateBody(BaseModel):
+    """Which moments to generate. Further fields are ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "user_prompt": "The best jokes", "min_moment_length": 60, "max_moment_length": 600,
+                    "min_moments": 1, "max_moments": 10, "model": "qwen3_vl_fp8", "temperature": 0.7,
+                }
+            ]
+        }
+    )  # fmt: skip
+
+    user_prompt: Prompt = None
+    min_moment_length: Length = 60
+    max_moment_length: Length = 600
+    min_moments: Count = 1
+    max_moments: Count = 10
+    model: ModelKey = "minimax"
+    temperature: Temperature = 0.7
+
+    def to_request(self) -> RunRequest:
+        return RunRequest(
+            generation_model=self.model,
+            generation_temperature=self.temperature,
+            generation_prompt=self.user_prompt or "",
+            min_moment_length=self.min_moment_length,
+            max_moment_length=self.max_moment_length,
+            min_moments=self.min_moments,
+            max_moments=self.max_moments,
+        )
+
+
+class RefineBody(BaseModel):
+    """How to refine a moment. Further fields are ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_prompt": None, "model": "qwen3_vl_fp8", "temperature": 0.7, "include_video": False},
+            ]
+        }
+    )
+
+    user_prompt: Prompt = None
+    model: ModelKey = "minimax"
+    temperature: Temperature = 0.7
+    include_video: bool = Field(False, description="Send the moment's clip to the model")
+
+    def to_request(self) -> RunRequest:
+        return RunRequest(
+            refinement_model=self.model,
+            refinement_temperature=self.temperature,
+            refinement_prompt=self.user_prompt or "",
+            include_video_refinement=self.include_video,
+            override_existing_refinement=False,
+        )
+
+
+class ClipsBody(BaseModel):
+    """Which clips to cut."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"override_existing": True}, {}]})
+
+    override_existing: bool = Field(True, description="Cut existing clips again")
+
+    def to_request(self) -> RunRequest:
+        return RunRequest(override_existing_clips=self.override_existing)
+
+
+class PipelineBody(PipelineOptions):
+    """Options of a full run. `model` and `temperature` apply to both models that have none of their own.
+
+    Further fields are ignored.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "minimax", "temperature": 0.7, "min_moment_length": 60, "max_moment_length": 120,
+                    "min_moments": 3, "max_moments": 10, "refinement_parallel_workers": 2,
+                    "include_video_refinement": True, "generation_prompt": None, "refinement_prompt": None,
+                    "override_existing_moments": False, "override_existing_refinement": False,
+                }
+            ]
+        }
+    )  # fmt: skip
+
+
+class UrlBody(PipelineBody):
+    """Options of a full run for a stored video or for the video of a URL: one of the two."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "video_url": "https://cdn.example/a/My Video_File.MP4?x=1", "force_download": False,
+                    "model": "qwen3_vl_fp8", "temperature": 0.7, "min_moment_length": 60, "max_moment_length": 120,
+                    "min_moments": 3, "max_moments": 10, "refinement_parallel_workers": 2,
+                    "include_video_refinement": True,
+                },
+                {"video_id": "motivation"},
+            ]
+        }
+    )  # fmt: skip
+
+    video_id: NormalizedLine | None = Field(None, min_length=1, max_length=255, examples=["motivation"])
+    video_url: str | None = Field(None, min_length=1, max_length=4096, description="http, https or gs")
+    force_download: bool = Field(False, description="Download a known URL again, as another video")
+
+
+@answer
+class JobStartAnswer:
+    message: Annotated[str, Field(examples=["Audio processing started"])]
+    video_id: Annotated[str, Field(examples=["demo-talk"])]
+
+
+@answer
+class RefinementStartAnswer(JobStartAnswer):
+    moment_id: Annotated[str, Field(examples=["7621a017eec7482f"])]
+    include_video: bool
+
+
+@answer
+class RunStartAnswer:
+    request_id: Annotated[
+        str, Field(description="Identifier of the run", examples=["pipeline:demo-talk:1795346931771"])
+    ]
+    video_id: Annotated[str, Field(examples=["demo-talk"])]
+    status: Annotated[str, Field(examples=["queued"])] = "queued"
+    message: Annotated[str, Field(examples=["Pipeline started successfully"])] = "Pipeline started successfully"
+
+
+@answer
+class UrlStartAnswer(RunStartAnswer):
+    download_required: bool
+    source_url: Annotated[str | None, Field(description="Null where the video was named by its id")]
+    is_cached: Annotated[bool, Field(description="Whether the video's file is stored on this server")]
+
+
+@answer
+class CancelAnswer:
+    message: Annotated[str, Field(examples=["Cancellation requested"])]
+    video_id: Annotated[str, Field(examples=["demo-talk"])]
+
+
+async def get_run_requests(
+    resources: ResourcesDep, database: Checkouts, storage: MediaStorage, redis: LiveState
+) -> RunRequests:
+    """Give the service that accepts runs."""
+    return RunRequests(database, storage, redis, resources.settings, resources.notifier.notify)
+
+
+RunRequestsDep = Annotated[RunRequests, Depends(get_run_requests)]
+
+
+async def get_run_retries(database: Checkouts, storage: MediaStorage, requests: RunRequestsDep) -> RunRetries:
+    """Give the service that retries ended runs."""
+    return RunRetries(database, storage, requests)
+
+
+RunRetriesDep = Annotated[RunRetries, Depends(get_run_retries)]
+
+
+@videos.post("/process-audio", response_model=JobStartAnswer, responses=_NOT_READY)
+async def process_audio(video_id: VideoId, requests: RunRequestsDep) -> Response:
+    """Extract a video's audio."""
+    await requests.start_audio(video_id)
+    return json_answer(JobStartAnswer(message="Audio processing started", video_id=video_id))
+
+
+@videos.post("/process-transcript", response_model=JobStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
+async def process_transcript(video_id: VideoId, requests: RunRequestsDep) -> Response:
+    """Transcribe a video's audio."""
+    await requests.start_transcript(video_id)
+    return json_answer(JobStartAnswer(message="Transcript generation started", video_id=video_id))
+
+
+@videos.post("/generate-moments", response_model=JobStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
+async def generate_moments(video_id: VideoId, body: GenerateBody, requests: RunRequestsDep) -> Response:
+    """Generate a video's moments."""
+    await requests.start_generation(video_id, body.to_request())
+    return json_answer(JobStartAnswer(message="Moment generation started", video_id=video_id))
+
+
+@videos.post("/extract-clips", response_model=JobStartAnswer, responses=_NOT_READY)
+async def extract_clips(video_id: VideoId, body: ClipsBody, requests: RunRequestsDep) -> Response:
+    """Cut the clips of a video's moments."""
+    await requests.start_clips(video_id, body.to_request())
+    return json_answer(JobStartAnswer(message="Clip extraction started", video_id=video_id))
+
+
+@videos.post("/moments/{moment_id}/refine", response_model=RefinementStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
+async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody, requests: RunRequestsDep) -> Response:
+    """Refine a moment."""
+    await requests.start_refinement(video_id, moment_id, body.to_request())
+    return json_answer(
+        RefinementStartAnswer(
+            message="Moment refinement started",
+            video_id=video_id,
+            moment_id=moment_id,
+            include_video=body.include_video,
+        )
+    )
+
+
+@pipelines.post("/pipeline/{video_id}/start", response_model=RunStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
+async def start_pipeline(video_id: NamedVideoId, body: PipelineBody, requests: RunRequestsDep) -> Response:
+    """Start a full run: from a video to its refined moments and their clips."""
+    started = await requests.start_full(video_id, body.to_request())
+    return json_answer(RunStartAnswer(request_id=started, video_id=video_id))
+
+
+@pipelines.post("/pipeline/{video_id}/retry", response_model=RunStartAnswer, responses=_NOT_READY)
+async def retry_pipeline(
+    video_id: NamedVideoId,
+    retries: RunRetriesDep,
+    request_id: Annotated[
+        RunIdentifier | None,
+        Query(max_length=100, description="Which run of the video; the newest full one where it is not given"),
+    ] = None,
+) -> Response:
+    """Start an ended run again with the same options. Finished stages of an unsuccessful run are not repeated."""
+    run = await retries.retry(video_id, request_id)
+    return json_answer(RunStartAnswer(request_id=run.request_id, video_id=video_id))
+
+
+@pipelines.post(
+    "/pipeline/{video_id}/cancel",
+    response_model=CancelAnswer,
+    responses={400: {"model": Error, "description": "Nothing runs"}},
+)
+async def cancel_runs(video_id: UnknownVideoId, database: Checkouts, redis: LiveState) -> Response:
+    """Cancel the running and waiting runs of a video."""
+    await cancel_pipeline(database, redis, video_id)
+    return json_answer(CancelAnswer(message="Cancellation requested", video_id=video_id))
+
+
+@pipelines.post("/generate_moments", response_model=UrlStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
+async def generate_from_url(body: UrlBody, requests: RunRequestsDep) -> Response:
+    """Start a full run for the video of a URL, or for a stored one."""
+    match body:
+        case UrlBody(video_id=str(video), video_url=None):
+            started = await requests.start_full(video, body.to_request())
+            return json_answer(
+                UrlStartAnswer(
+                    request_id=started, video_id=video, download_required=False, source_url=None, is_cached=True
+                )
+            )
+        case UrlBody(video_id=None, video_url=str(url)):
+            run = await requests.start_from_url(url, body.to_request(), force=body.force_download)
+            return json_answer(
+                UrlStartAnswer(
+                    request_id=run.request_id,
+                    video_id=run.resolved.video,
+                    download_required=run.resolved.download_required,
+                    source_url=url,
+                    is_cached=run.resolved.is_cached,
+                )
+            )
+    raise InvalidInput("Either video_id or video_url must be given")
