@@ -16,14 +16,12 @@ from fastapi import FastAPI
 from app import __version__
 from app.api import (
     captions,
-    events,
-    failed_runs,
     health,
     models,
     moments,
-    pipeline,
     provenance,
     run_requests,
+    runs,
     search,
     static,
     status,
@@ -38,10 +36,10 @@ from app.api.access import KeyRequired, OpenToAll
 from app.api.browser_policy import BrowserPolicy, PolicyAnswers, warn_of_open_settings
 from app.api.docs import install_docs
 from app.api.errors import install_error_handlers
-from app.api.events import make_feeds
 from app.api.limits import BodyLimit
 from app.api.middleware import RequestContext, SlashRedirect
 from app.api.openapi import TAGS, Application, make_operation_id
+from app.api.runs import make_run_feeds
 from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.core.logging import configure_logging
@@ -69,11 +67,10 @@ _ROUTERS = (
     moments.router,
     search.router,
     status.router,
-    pipeline.router,
-    events.router,
+    runs.router,
     run_requests.videos,
     run_requests.pipelines,
-    failed_runs.router,
+    runs.failed,
     provenance.lineage,
     provenance.prompts,
     provenance.configs,
@@ -110,7 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return give()
 
     resources = app.state.resources = make_resources(settings, open_connection)
-    app.state.run_feeds = make_feeds(resources)
+    app.state.run_feeds = make_run_feeds(resources)
     for router in _ROUTERS:
         app.include_router(router)
     install_docs(app)

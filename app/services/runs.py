@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from redis.asyncio import Redis
 
@@ -26,8 +26,10 @@ from app.services.models import mask_model_keys
 from app.services.run_requests import RunRequests
 from app.storage import Storage, find_audio_file
 
+ReportedStatus = Literal["pending", "processing", "completed", "failed", "cancelled", "unknown"]
+
 # Stored status -> status in the API. A partial run counts as completed, with an error for its failed part.
-_STATUSES = {
+_STATUSES: Mapping[str, ReportedStatus] = {
     "pending": "pending",
     "running": "processing",
     "completed": "completed",
@@ -35,7 +37,6 @@ _STATUSES = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
-_UNKNOWN = "unknown"
 _PENDING = StageRecord(StageStatus.PENDING)
 _CANCELLED = "Cancelled"  # error of cancelled stages in records of earlier versions
 
@@ -77,10 +78,10 @@ async def list_active(conn: Connection, limit: int, after: int) -> list[ActiveRu
     return await RunRepository(conn).list_active(limit, after)
 
 
-def run_status(run: RunSummary) -> str:
+def run_status(run: RunSummary) -> ReportedStatus:
     if run.status == RunStatus.RUNNING and run.details and run.details.is_waiting:
         return "pending"
-    return _STATUSES.get(run.status, _UNKNOWN)
+    return _STATUSES.get(run.status, "unknown")
 
 
 def has_ended(run: RunSummary) -> bool:

@@ -1,0 +1,369 @@
+"""Runs: their status, history, events, and failures."""
+
+import hashlib
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Annotated, Any, Literal, Self
+
+import orjson
+from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from pydantic import Field
+from starlette.responses import Response, StreamingResponse
+
+from app.api.answers import Error, Seconds, answer, json_answer, ready_json
+from app.api.dependencies import AutocommitConnection, Checkouts, LiveState, RunIdentifier, UnknownVideoId
+from app.api.paging import HEADERS, PageCursor, next_link
+from app.api.run_requests import RunRetriesDep, RunStartAnswer
+from app.core.masking import mask_values
+from app.database.queries import LARGEST_ID
+from app.models.runs import StageRecord, StageStatus
+from app.models.stages import RunType
+from app.repositories.ended_runs import FailedRun
+from app.repositories.runs import ActiveRun, RunSummary
+from app.resources import Resources
+from app.services import runs
+from app.services.runs import ReportedStatus, find_run_status, has_ended, unix_seconds
+from app.services.status import FeedState, StatusFeeds
+
+router = APIRouter(prefix="/api/pipeline", tags=["pipeline"])
+failed = APIRouter(prefix="/api/admin/pipeline/failed", tags=["pipeline"])
+
+PageLimit = Annotated[int, Query(ge=1, le=100, description="Most runs to return")]
+RunCursor = Annotated[str, Query(max_length=255, description="From the Link header of the page before")]
+OfType = Annotated[RunType | None, Query(alias="type", description="Only runs of this type")]
+FailedPageLimit = Annotated[int, Query(ge=1, le=1000, description="Most runs to return")]
+FailedPageCursor = Annotated[
+    int | None, Query(ge=1, le=LARGEST_ID, description="From the Link header of the page before")
+]
+RunId = Annotated[
+    RunIdentifier,
+    Path(description="Identifier of the run", max_length=100, examples=["pipeline:motivation:1770552000000"]),
+]
+LastEventId = Annotated[
+    str, Header(alias="Last-Event-ID", max_length=100, description="The last event that the client has received")
+]
+
+_PAGE: dict[int | str, dict[str, Any]] = {200: {"headers": HEADERS}, 422: {"model": Error}}
+_EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_EXAMPLE_EVENT = (
+    'event: status\ndata: {"request_id":"pipeline:demo-talk:1795347063363","status":"processing"}\nid: 5f\n\n'
+)
+_EVENT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Events named `status` with the JSON of the status, until the run has ended",
+        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE_EVENT}},
+    },
+    204: {"description": "The client has received the end of the run and need not ask again"},
+}
+
+
+@answer
+class StageAnswer:
+    status: StageStatus
+    started_at: Annotated[float | None, Field(description="Seconds since 1970")]
+    completed_at: Annotated[float | None, Field(description="Seconds since 1970")]
+    duration_seconds: float | None
+    skipped: bool
+    skip_reason: str | None
+    reason: Annotated[str | None, Field(description="A remark on a completed stage, such as why it found nothing")]
+    error: str | None
+    progress: Mapping[str, int] | None
+
+    @classmethod
+    def from_record(cls, record: StageRecord) -> Self:
+        started_at, completed_at = record.started_at, record.completed_at
+        return cls(
+            status=record.status,
+            started_at=started_at,
+            completed_at=completed_at,
+            duration_seconds=None if started_at is None or completed_at is None else completed_at - started_at,
+            skipped=record.status is StageStatus.SKIPPED,
+            skip_reason=mask_values(record.skip_reason),
+            reason=mask_values(record.result.get("reason")),
+            error=mask_values(record.error),
+            progress=record.progress,
+        )
+
+
+@answer
+class RunMomentAnswer:
+    id: Annotated[str, Field(examples=["7621a017eec7482f"])]
+    title: str
+    start_time: Seconds
+    end_time: Seconds
+
+
+@answer
+class RunStatusAnswer:
+    """The status of a video's newest run; `never_run` if there is none."""
+
+    request_id: Annotated[
+        str, Field(description="Empty where nothing has run", examples=["pipeline:demo-talk:1795347063363"])
+    ]
+    video_id: Annotated[str, Field(examples=["demo-talk"])]
+    status: ReportedStatus | Literal["never_run"]
+    model: Annotated[
+        str,
+        Field(
+            description="The model that generated the moments: its key, or the name of the local model that replaced "
+            "it; like the next two, empty where it is unknown",
+            examples=["minimax"],
+        ),
+    ]
+    generation_model: Annotated[str, Field(description="The requested key", examples=["minimax"])]
+    refinement_model: Annotated[str, Field(examples=["qwen3_vl_fp8"])]
+    started_at: Annotated[float, Field(description="Seconds since 1970", examples=[1795347063.36])]
+    completed_at: Annotated[float | None, Field(description="Seconds since 1970", examples=[1795347066.26])]
+    total_duration_seconds: Annotated[float | None, Field(description="Of a completed run", examples=[2.9])]
+    current_stage: Annotated[
+        str | None, Field(description="The last stage that is known to have run", examples=["refinement"])
+    ]
+    stages: Annotated[dict[str, StageAnswer], Field(description="The known stages, in the order of the pipeline")]
+    error_stage: str | None
+    error_message: str | None
+    coarse_moments: Annotated[list[RunMomentAnswer], Field(description="The moments that the video has now")]
+    refined_moments: list[RunMomentAnswer]
+
+    @classmethod
+    def never_run(cls, video_id: str) -> Self:
+        return cls(
+            request_id="",
+            video_id=video_id,
+            status="never_run",
+            model="",
+            generation_model="",
+            refinement_model="",
+            started_at=0.0,
+            completed_at=None,
+            total_duration_seconds=None,
+            current_stage=None,
+            stages={},
+            error_stage=None,
+            error_message=None,
+            coarse_moments=[],
+            refined_moments=[],
+        )
+
+
+@answer
+class RunAnswer(RunStatusAnswer):
+    """A run."""
+
+    type: Annotated[str, Field(description="What the run does", examples=["full"])]
+    moment_id: Annotated[str | None, Field(description="The moment that the run refines")]
+    answered_by: Annotated[
+        dict[str, str],
+        Field(
+            description="The models that really answered, by stage: a local model replaces one without an address",
+            examples=[{"transcript": "whisper-tiny.en", "generation": "local"}],
+        ),
+    ]
+
+    @classmethod
+    def from_run(cls, video_id: str, run: RunSummary) -> Self:
+        generation_model, refinement_model = runs.run_models(run)
+        return cls(
+            request_id=run.identifier,
+            video_id=video_id,
+            type=run.type,
+            moment_id=(run.details.subject or None) if run.details else None,
+            status=runs.run_status(run),
+            model=runs.displayed_model(run),
+            generation_model=generation_model,
+            refinement_model=refinement_model,
+            answered_by=runs.answered_by(run),
+            started_at=unix_seconds(run.started_at),
+            completed_at=None if run.completed_at is None else unix_seconds(run.completed_at),
+            total_duration_seconds=runs.run_duration(run),
+            current_stage=runs.current_stage(run),
+            stages={stage.value: StageAnswer.from_record(record) for stage, record in runs.run_stages(run).items()},
+            error_stage=run.error_stage,
+            error_message=mask_values(run.error_message),
+            coarse_moments=ready_json(run.coarse_moments),
+            refined_moments=ready_json(run.refined_moments),
+        )
+
+
+@answer
+class HistoryAnswer:
+    video_id: Annotated[str, Field(examples=["demo-talk"])]
+    runs: Annotated[list[RunAnswer], Field(description="The newest first")]
+    count: Annotated[int, Field(ge=0, description="Runs in this answer")]
+
+
+@answer
+class ActiveRunAnswer:
+    request_id: Annotated[str, Field(examples=["pipeline:demo-talk:1795347063363"])]
+    video_id: Annotated[str, Field(examples=["demo-talk"])]
+    type: Annotated[str, Field(examples=["full"])]
+    moment_id: Annotated[str | None, Field(description="The moment that the run refines")]
+    status: Annotated[Literal["pending", "processing"], Field(description="`pending` while no worker has claimed it")]
+    current_stage: Annotated[str | None, Field(examples=["transcript"])]
+    attempts: Annotated[int, Field(ge=0, description="Attempts at the current stage")]
+    started_at: Annotated[float, Field(description="When it was accepted, in seconds since 1970")]
+
+    @classmethod
+    def from_row(cls, run: ActiveRun) -> Self:
+        return cls(
+            request_id=run.identifier,
+            video_id=run.video,
+            type=run.type,
+            moment_id=run.subject or None,
+            status="pending" if run.is_waiting else "processing",
+            current_stage=run.current_stage,
+            attempts=run.attempt,
+            started_at=unix_seconds(run.started_at),
+        )
+
+
+@answer
+class ActiveRunsAnswer:
+    runs: Annotated[list[ActiveRunAnswer], Field(description="The oldest first")]
+    count: Annotated[int, Field(ge=0, description="Runs in this answer")]
+
+
+@answer
+class FailedRunAnswer:
+    request_id: Annotated[str, Field(examples=["pipeline:demo-talk:1795347063363"])]
+    video_id: Annotated[str, Field(examples=["demo-talk"])]
+    type: Annotated[str, Field(examples=["full"])]
+    moment_id: Annotated[str | None, Field(description="The moment that the run was to refine")]
+    error_stage: Annotated[str | None, Field(examples=["generation"])]
+    error_message: str | None
+    attempts: Annotated[int, Field(ge=0, description="Attempts at the failed stage")]
+    started_at: Annotated[float, Field(description="Seconds since 1970")]
+    completed_at: Annotated[float | None, Field(description="Seconds since 1970")]
+    raw_answer_length: Annotated[int, Field(ge=0, description="Characters of a model's answer that was not usable")]
+
+    @classmethod
+    def from_row(cls, run: FailedRun) -> Self:
+        return cls(
+            request_id=run.identifier,
+            video_id=run.video,
+            type=run.type,
+            moment_id=run.subject or None,
+            error_stage=run.error_stage,
+            error_message=mask_values(run.error_message),
+            attempts=run.attempt,
+            started_at=unix_seconds(run.started_at),
+            completed_at=None if run.completed_at is None else unix_seconds(run.completed_at),
+            raw_answer_length=run.raw_answer_length,
+        )
+
+
+@answer
+class FailedRunsAnswer:
+    runs: Annotated[list[FailedRunAnswer], Field(description="The run that was accepted last comes first")]
+    count: Annotated[int, Field(ge=0, description="Runs in this answer")]
+
+
+@answer
+class FailedRunDetailsAnswer(FailedRunAnswer):
+    request: Annotated[dict[str, Any], Field(description="The options of the run")]
+    raw_answer: Annotated[str | None, Field(description="A model's answer that was not usable")]
+
+
+@router.get("/{video_id}/status", response_model=RunAnswer | RunStatusAnswer)
+async def get_run_status(video_id: UnknownVideoId, database: Checkouts, redis: LiveState) -> Response:
+    """The newest full run of a video; `never_run` where there is none, also for an unknown video."""
+    return json_answer(_answer_status(video_id, await find_run_status(database, redis, video_id)))
+
+
+@router.get("/{video_id}/history", response_model=HistoryAnswer, responses=_PAGE)
+async def list_runs(
+    request: Request,
+    video_id: UnknownVideoId,
+    conn: AutocommitConnection,
+    limit: PageLimit = 50,
+    cursor: RunCursor = "",
+    run_type: OfType = None,
+) -> Response:
+    """The runs of a video, newest first; `Link` names the page of older ones."""
+    page = await runs.list_runs(conn, video_id, limit, cursor, run_type)
+    headers = next_link(request, page.next_cursor) if page.next_cursor else None
+    shown = [RunAnswer.from_run(video_id, run) for run in page.runs]
+    return json_answer(HistoryAnswer(video_id=video_id, runs=shown, count=len(shown)), headers=headers)
+
+
+@router.get("/active", response_model=ActiveRunsAnswer, responses=_PAGE)
+async def list_active_runs(
+    request: Request, conn: AutocommitConnection, limit: PageLimit = 100, cursor: PageCursor = 0
+) -> Response:
+    """The runs of all videos that have not ended, oldest first."""
+    active = await runs.list_active(conn, limit, cursor)
+    headers = next_link(request, active[-1].id) if len(active) == limit else None
+    shown = [ActiveRunAnswer.from_row(run) for run in active]
+    return json_answer(ActiveRunsAnswer(runs=shown, count=len(shown)), headers=headers)
+
+
+@failed.get("", response_model=FailedRunsAnswer, responses={200: {"headers": HEADERS}, 422: {"model": Error}})
+async def list_failed_runs(
+    request: Request, conn: AutocommitConnection, limit: FailedPageLimit = 100, cursor: FailedPageCursor = None
+) -> Response:
+    """The failed runs; the run that was accepted last comes first."""
+    found = await runs.list_failed(conn, limit, cursor)
+    headers = next_link(request, found[-1].id) if len(found) == limit else None
+    shown = [FailedRunAnswer.from_row(run) for run in found]
+    return json_answer(FailedRunsAnswer(runs=shown, count=len(shown)), headers=headers)
+
+
+@failed.get("/{request_id}", response_model=FailedRunDetailsAnswer, responses={404: {"model": Error}})
+async def get_failed_run(request_id: RunId, database: Checkouts, redis: LiveState) -> Response:
+    """A failed run with its options and a model's answer that was not usable; secrets in both are masked."""
+    found = await runs.get_failed(database, redis, request_id)
+    summary = FailedRunAnswer.from_row(found.run)
+    return json_answer(FailedRunDetailsAnswer(**vars(summary), request=found.request, raw_answer=found.raw_answer))
+
+
+@failed.post(
+    "/{request_id}/retry",
+    response_model=RunStartAnswer,
+    responses={
+        400: {"model": Error, "description": "The run's input is missing"},
+        404: {"model": Error},
+        409: {"model": Error, "description": "Another run conflicts with it"},
+    },
+)
+async def retry_failed_run(request_id: RunId, retries: RunRetriesDep) -> Response:
+    """Start a failed run again with the same options. Finished stages are not repeated."""
+    run = await retries.retry_failed(request_id)
+    return json_answer(RunStartAnswer(request_id=run.request_id, video_id=run.video))
+
+
+@router.get("/{video_id}/events", response_class=StreamingResponse, responses=_EVENT_RESPONSES)
+async def follow_run(request: Request, video_id: UnknownVideoId, last_event_id: LastEventId = "") -> Response:
+    """The status of a video's newest full run, sent at once and after every change, until the run has ended."""
+    feeds: StatusFeeds = request.app.state.run_feeds
+    state = await feeds.get_state(video_id)
+    is_known = state.id == last_event_id
+    if is_known and state.is_final:
+        return Response(status_code=204)
+    events = _write_events(feeds, video_id, state, is_known=is_known)
+    return StreamingResponse(events, media_type="text/event-stream", headers=_EVENT_HEADERS)
+
+
+def make_run_feeds(resources: Resources) -> StatusFeeds:
+    """Make the feeds of run statuses, by video."""
+
+    async def read(video: str) -> FeedState:
+        run = await find_run_status(resources.database, resources.redis, video)
+        data = orjson.dumps(_answer_status(video, run))
+        return FeedState(hashlib.blake2s(data, digest_size=8).hexdigest(), data, run is None or has_ended(run))
+
+    return StatusFeeds(read, lambda: resources.health.is_stopping)
+
+
+def _answer_status(video_id: str, run: RunSummary | None) -> RunStatusAnswer:
+    return RunAnswer.from_run(video_id, run) if run else RunStatusAnswer.never_run(video_id)
+
+
+async def _write_events(feeds: StatusFeeds, video: str, state: FeedState, *, is_known: bool) -> AsyncGenerator[bytes]:
+    yield KEEPALIVE_COMMENT if is_known else _write_event(state)
+    async with aclosing(feeds.follow(video, state)) as states:
+        async for changed in states:
+            yield KEEPALIVE_COMMENT if changed is None else _write_event(changed)
+
+
+def _write_event(state: FeedState) -> bytes:
+    return format_sse_event(data_str=state.data.decode(), event="status", id=state.id)
