@@ -26,6 +26,12 @@ import psycopg
 import uvicorn
 from redis.exceptions import RedisError
 
+from app.cli import database as database_command
+from app.cli import intake as intake_command
+from app.cli import library_import
+from app.cli import models as models_command
+from app.cli import run as run_command
+from app.cli import worker as worker_command
 from app.core.addresses import OPEN_TO_ALL, is_loopback
 from app.core.api_keys import Access, make_api_key
 from app.core.config import Settings, describe_settings, get_settings
@@ -40,11 +46,7 @@ from app.database.errors import describe_database_failure
 from app.database.migrations import code_revisions, create_database, read_database_revision, upgrade
 from app.embedded import EmbeddedError
 from app.embedded.local import local_servers, refuse_half_named, uses_embedded_postgres
-from app.importer import command as library
 from app.repositories.search import SearchRepository
-from app.services import backup_command, intake_command, models_command, psql_command
-from app.worker import command as worker_command
-from app.worker import run_command
 
 _log = logging.getLogger(__name__)
 _console = open_console()
@@ -90,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(run=_run)
 
     importer = commands.add_parser("import", help="bring a library of the previous backend into the database")
-    library.add_arguments(importer)
+    library_import.add_arguments(importer)
     importer.set_defaults(run=_import)
 
     worker = commands.add_parser("worker", help="work on runs, beside a server or on another machine")
@@ -234,7 +236,7 @@ def _import(options: argparse.Namespace) -> int:
         configure_logging(settings)
         create_database(settings)
         upgrade()
-        return library.run(options, settings)
+        return library_import.run(options, settings)
 
 
 def _work(options: argparse.Namespace) -> int:
@@ -301,17 +303,17 @@ def _rebuild_search(options: argparse.Namespace) -> int:
 
 def _back_up(options: argparse.Namespace) -> int:
     with local_servers(redis=False, share=True) as settings:
-        return backup_command.run_backup(options, settings)
+        return database_command.run_backup(options, settings)
 
 
 def _restore(options: argparse.Namespace) -> int:
     with local_servers(redis=False, share=True) as settings:
-        return backup_command.run_restore(options, settings)
+        return database_command.run_restore(options, settings)
 
 
 def _open_psql(options: argparse.Namespace) -> int:
     with local_servers(redis=False, share=True) as settings:
-        return psql_command.run_psql(options, settings)
+        return database_command.run_psql(options, settings)
 
 
 def _new_key(options: argparse.Namespace) -> int:

@@ -17,11 +17,11 @@ from app.database.catalog import check_database
 from app.database.migrations import code_revisions
 from app.embedded.binaries import find_client
 from app.services import backups
+from tests.cli.test_command_line import run
 from tests.conftest import Databases, as_superuser, migrate
 from tests.factories import make_clip, make_moment, make_transcript, make_video
 from tests.migrations.running import execute, fetch
 from tests.pgbouncer import needs_pgbouncer, run_pgbouncer
-from tests.test_command_line import run
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TABLES = "videos", "transcripts", "moments", "clips", "pipeline_history", "search.transcripts", "search.segments"

@@ -14,13 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.__main__ import _parser, main
+from app.cli import library_import
+from app.cli.run_progress import open_progress
 from app.core.config import Settings
 from app.core.console import accept_any_text, open_console
 from app.embedded import install
-from app.importer import command
 from app.models.runs import StageRecord, StageStatus
 from app.models.stages import Stage
-from app.worker.run_progress import open_progress
 from tests.importer.legacy import LegacyLibrary, make_row
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -86,9 +86,9 @@ def test_an_import_prints_its_summary_whatever_its_files_are_called(
     streams = Streams(monkeypatch, encoding)
     accept_any_text()
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    library_import.add_arguments(parser)
     report = tmp_path / "report.json"
-    assert command.run(parser.parse_args([str(library.root), "--report", str(report)]), settings) == 1
+    assert library_import.run(parser.parse_args([str(library.root), "--report", str(report)]), settings) == 1
     assert "row 2: end_time is not greater than start_time" in streams.text
     assert report.is_file()
 
@@ -177,10 +177,10 @@ def test_the_report_is_written_before_the_summary_is_printed(
         raise BrokenPipeError
 
     library.add_moments("talk", make_row())
-    monkeypatch.setattr(command, "print_summary", fail)
+    monkeypatch.setattr(library_import, "print_summary", fail)
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    library_import.add_arguments(parser)
     options = parser.parse_args([str(library.root), "--report", str(tmp_path / "report.json")])
     with pytest.raises(BrokenPipeError):
-        command.run(options, Settings(database_url=own_database_url, data_dir=tmp_path / "data"))
+        library_import.run(options, Settings(database_url=own_database_url, data_dir=tmp_path / "data"))
     assert (tmp_path / "report.json").is_file()

@@ -31,7 +31,7 @@ _SHOW = f"""
 from rich.console import Console
 from app.models.runs import StageRecord, StageStatus
 from app.models.stages import Stage
-from app.worker.run_progress import StageLines
+from app.cli.run_progress import StageLines
 StageLines(Console()).show({{Stage("{NAME}"): StageRecord(StageStatus.COMPLETED)}})
 """
 

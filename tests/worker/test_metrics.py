@@ -16,10 +16,10 @@ from app.core.config import Settings
 from app.core.errors import ConfigurationError
 from app.models.stages import Stage, WorkKind
 from app.worker.metrics import load_metrics
+from tests.cli.test_command_line import environment
 from tests.faults.site import Ended, Site, WorkerProcess
 from tests.faults.stages import fill_disk
 from tests.serving import free_port, serving
-from tests.test_command_line import environment
 
 COMPLETED = Ended("completed", None, None)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from rich.console import Console
 
+from app.cli.run_progress import open_progress
+from app.cli.run_result import print_moments
 from app.models import Clip, Moment
 from app.models.runs import StageRecord, StageStatus
 from app.models.stages import Stage
-from app.worker.run_progress import open_progress
-from app.worker.run_result import print_moments
 
 NOW = datetime(2026, 1, 1)
 DONE = StageRecord(StageStatus.COMPLETED, 10.0, 12.5)

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from app.cli import library_import
+from app.cli.library_import import ProgressBars, ProgressLog
 from app.core.config import Settings
-from app.importer import command
-from app.importer.command import ProgressBars, ProgressLog
 from app.importer.report import ImportReport, TableCount
 from tests.importer.legacy import LegacyLibrary, make_row
 
 
 def parse(*arguments: str | Path) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    library_import.add_arguments(parser)
     return parser.parse_args(list(map(str, arguments)))
 
 
@@ -32,7 +32,7 @@ def test_a_complete_import_ends_with_0_and_says_how_many_rows(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_moments("talk", make_row(0, 30), make_row(30, 60))
-    assert command.run(parse(legacy.root), settings) == 0
+    assert library_import.run(parse(legacy.root), settings) == 0
     output = capsys.readouterr().out
     assert "5 rows of 1 videos" in output
     assert "rows/s" in output
@@ -43,7 +43,7 @@ def test_a_library_that_is_the_servers_own_folder_ends_with_2(
 ) -> None:
     legacy.add_moments("talk", make_row())
     own = settings.model_copy(update={"storage_url": legacy.root.as_uri()})
-    assert command.run(parse(legacy.root), own) == 2
+    assert library_import.run(parse(legacy.root), own) == 2
     assert capsys.readouterr().err.startswith("STORAGE_URL must not lie in the library ")
 
 
@@ -51,13 +51,13 @@ def test_an_incomplete_import_ends_with_1_and_names_the_row(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_moments("talk", make_row(0, 30), make_row(30, 20))
-    assert command.run(parse(legacy.root), settings) == 1
+    assert library_import.run(parse(legacy.root), settings) == 1
     assert "moments/talk.json row 2: end_time is not greater than start_time" in capsys.readouterr().out
 
 
 def test_the_report_is_written_where_it_is_asked_for(settings: Settings, legacy: LegacyLibrary, tmp_path: Path) -> None:
     legacy.add_moments("talk", make_row())
-    assert command.run(parse(legacy.root, "--report", tmp_path / "report.json"), settings) == 0
+    assert library_import.run(parse(legacy.root, "--report", tmp_path / "report.json"), settings) == 0
     report = json.loads((tmp_path / "report.json").read_bytes())
     assert (report["complete"], report["tables"]["moments"]["new"]) == (True, 1)
 
@@ -67,7 +67,7 @@ def test_a_report_that_cannot_be_written_ends_with_1(
 ) -> None:
     legacy.add_moments("talk", make_row())
     (tmp_path / "report.json").mkdir()
-    assert command.run(parse(legacy.root, "--report", tmp_path / "report.json"), settings) == 1
+    assert library_import.run(parse(legacy.root, "--report", tmp_path / "report.json"), settings) == 1
     assert "report could not be written" in capsys.readouterr().err
 
 
@@ -75,7 +75,7 @@ def test_a_dry_run_says_that_nothing_was_written(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_moments("talk", make_row())
-    assert command.run(parse(legacy.root, "--dry-run"), settings) == 0
+    assert library_import.run(parse(legacy.root, "--dry-run"), settings) == 0
     assert "nothing was written" in capsys.readouterr().out
 
 
@@ -83,7 +83,7 @@ def test_the_summary_says_where_files_are_served_from(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_video("talk.mp4")
-    command.run(parse(legacy.root), settings)
+    library_import.run(parse(legacy.root), settings)
     assert (
         f"1 files are served from where they lie; a server with another DATA_DIR needs LIBRARY_DIRS={legacy.root}\n"
         in capsys.readouterr().out
@@ -95,7 +95,7 @@ def test_the_summary_says_what_to_set_where_the_folder_could_not_be_noted(
 ) -> None:
     legacy.add_video("talk.mp4")
     settings.data_dir.touch()
-    command.run(parse(legacy.root), settings)
+    library_import.run(parse(legacy.root), settings)
     assert f"the server needs LIBRARY_DIRS={legacy.root}, because this failed: " in capsys.readouterr().out
 
 
@@ -109,7 +109,7 @@ def test_the_summary_says_how_much_was_copied(
         ([], "1 files (5.0 kB) copied, 0 files (0 bytes) already there"),
         ([], "0 files (0 bytes) copied, 1 files (5.0 kB) already there"),
     ):
-        assert command.run(parse(legacy.root, "--copy", "--bucket", "films", *options), settings) == 0
+        assert library_import.run(parse(legacy.root, "--copy", "--bucket", "films", *options), settings) == 0
         output = capsys.readouterr().out
         assert f"{line}\n1 rows name files in buckets or on other hosts, which are not copied\n" in output
 
@@ -120,7 +120,7 @@ def test_a_storage_that_is_away_ends_with_2_and_one_sentence(
     legacy.add_video("talk.mp4")
     (tmp_path / "file").touch()
     away = settings.model_copy(update={"storage_url": f"{(tmp_path / 'file').as_uri()}/media"})
-    assert command.run(parse(legacy.root, "--copy"), away) == 2
+    assert library_import.run(parse(legacy.root, "--copy"), away) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("not a directory (0 of 1 videos are in; import again to go on)")
 
@@ -130,7 +130,7 @@ def test_a_storage_that_is_none_ends_with_2_and_one_sentence(
 ) -> None:
     legacy.add_video("talk.mp4")
     wrong = settings.model_copy(update={"storage_url": "s3://bucket"})
-    assert command.run(parse(legacy.root, "--copy"), wrong) == 2
+    assert library_import.run(parse(legacy.root, "--copy"), wrong) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("STORAGE_URL")
 
@@ -139,7 +139,7 @@ def test_long_lists_are_cut_in_the_summary(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_moments("talk", *({"start_time": n, "end_time": n + 1, "title": "A"} for n in range(25)))
-    command.run(parse(legacy.root), settings)
+    library_import.run(parse(legacy.root), settings)
     output = capsys.readouterr().out
     assert "25 renamed" in output
     assert "… and 15 more" in output
@@ -149,7 +149,7 @@ def test_a_title_that_looks_like_markup_or_cannot_be_printed_is_no_harm(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_moments("talk", make_row(title="[/bold]\ud800"))
-    assert command.run(parse(legacy.root), settings) == 1
+    assert library_import.run(parse(legacy.root), settings) == 1
     assert "[/bold]" in capsys.readouterr().out
 
 
@@ -158,7 +158,7 @@ def test_a_database_that_is_away_ends_with_2_and_one_sentence(
 ) -> None:
     legacy.add_moments("talk", make_row())
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/none")
-    assert command.run(parse(legacy.root), settings) == 2
+    assert library_import.run(parse(legacy.root), settings) == 2
     assert capsys.readouterr().err.startswith("Cannot connect to nobody@127.0.0.1:1/none")
 
 
@@ -206,7 +206,7 @@ def test_a_log_gets_a_line_when_some_time_has_passed(
     seconds: float,
     lines: list[str],
 ) -> None:
-    monkeypatch.setattr(command, "_SECONDS_BETWEEN_LINES", seconds)
+    monkeypatch.setattr(library_import, "_SECONDS_BETWEEN_LINES", seconds)
     with caplog.at_level(logging.INFO, "app.importer"):
         log = ProgressLog()
         log.start_progress(2, 0)
@@ -236,7 +236,7 @@ def test_a_terminal_shows_no_second_bar_where_nothing_is_copied(report: ImportRe
 def test_a_log_gets_lines_while_one_long_file_is_copied(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(library_import, "_SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO, "app.importer"):
         log = ProgressLog()
         log.start_progress(2, 4_000_000)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.cli.run_progress import RunProgress
 from app.core.config import Settings
 from app.core.errors import (
     AlreadyRunning,
@@ -28,7 +29,6 @@ from app.services.runs import cancel_pipeline, find_run_status, run_stages
 from app.services.uploads import receive_video
 from app.services.videos import VideoDetails
 from app.storage import Storage
-from app.worker.run_progress import RunProgress
 from app.worker.working import working
 
 _URL = re.compile(r"(https?|gs)://", re.IGNORECASE)

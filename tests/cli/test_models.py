@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from app.cli import models
 from app.core.config import Settings
 from app.core.errors import VideoMomentsError
-from app.services import models_command
-from tests.test_command_line import run
+from tests.cli.test_command_line import run
 
 SECRET = "sk-never-shown"  # noqa: S105  of nobody
 
@@ -28,9 +28,9 @@ class Command:
     def run(self, *arguments: str, stdin: str = "") -> str:
         """Return what is printed."""
         parser = argparse.ArgumentParser()
-        models_command.add_arguments(parser)
+        models.add_arguments(parser)
         self.patch.setattr(sys, "stdin", io.StringIO(stdin))
-        assert models_command.run(parser.parse_args(arguments), self.settings) == 0
+        assert models.run(parser.parse_args(arguments), self.settings) == 0
         return self.capsys.readouterr().out
 
     def show(self, key: str) -> dict[str, str]:

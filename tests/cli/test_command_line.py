@@ -30,7 +30,7 @@ from tests.media.movies import make_movie
 from tests.runs import enqueue_run
 from tests.serving import free_port
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:

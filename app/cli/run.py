@@ -5,13 +5,13 @@ import asyncio
 import math
 from dataclasses import replace
 
+from app.cli.run_progress import open_progress
+from app.cli.run_result import print_moments
 from app.core.config import Settings
 from app.core.console import open_console
 from app.core.errors import InvalidInput
 from app.core.text import is_utf8, to_nfc
 from app.models.runs import RunRequest, RunStatus
-from app.worker.run_progress import open_progress
-from app.worker.run_result import print_moments
 
 _DESCRIPTION = """Serve the API. With VIDEO, instead of that, find the moments of one video: of a file, of an http://,
 https:// or gs:// address, or of a video of the library, which is named by its id. Ctrl-C cancels the run."""
@@ -54,7 +54,7 @@ def refuse_options_without_video(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Do one run, print the moments that its video has then, and return the exit status."""
-    from app.worker.one_run import carry_out  # a second of imports, which no other command needs
+    from app.cli.one_run import carry_out  # a second of imports, which no other command needs
 
     console, errors = open_console(), open_console(stderr=True)
     progress = open_progress(errors)

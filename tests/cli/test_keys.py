@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.cli.test_command_line import environment, run
 from tests.serving import free_port, serving
-from tests.test_command_line import environment, run
 
 ALL = "0.0.0.0"  # noqa: S104  a start that others can reach is what is tested
 

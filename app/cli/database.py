@@ -1,12 +1,17 @@
-"""`python -m app db backup` and `db restore`."""
+"""`python -m app db backup`, `db restore` and `db psql`."""
 
 import argparse
+import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 from app.core.config import Settings
 from app.core.console import open_console
+from app.core.errors import DatabaseUnavailable
 from app.database.migrations import code_revisions, read_database_revision
-from app.services.backups import create_backup, restore_backup
+from app.embedded.binaries import find_client
+from app.services.backups import client_environment, conninfo_without_password, create_backup, restore_backup
 
 _console = open_console()
 
@@ -32,3 +37,17 @@ def run_restore(options: argparse.Namespace, settings: Settings) -> int:
 def _name_media(settings: Settings) -> str:
     place = settings.storage_url or str(settings.data_dir.absolute() / "media")
     return f"the media in {place}"
+
+
+def run_psql(options: argparse.Namespace, settings: Settings) -> int:
+    """Run psql to its end and return its exit status. Ctrl-C cancels what it runs, and leaves it open."""
+    program = find_client("psql") or shutil.which("psql")
+    if program is None:
+        raise DatabaseUnavailable("There is no psql: install the package postgresql-client, or requirements-local.txt")
+    parameters = settings.migration_parameters
+    command = [str(program), f"--dbname={conninfo_without_password(parameters)}", *options.arguments]
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        return subprocess.run(command, env=client_environment(parameters)).returncode  # noqa: S603  the user's own
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from app.cli import intake
 from app.core.config import Settings
 from app.database import connect
 from app.repositories.requests import RejectedRequestRepository
-from app.services import intake_command
-from tests.test_command_line import run
+from tests.cli.test_command_line import run
 
 ESCAPE = "Video not found: \x1b[2Jtalk"
 
@@ -62,7 +62,7 @@ def test_a_limit_that_cannot_be_is_refused(limit: str, capsys: pytest.CaptureFix
 
 def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    intake_command.add_arguments(parser)
+    intake.add_arguments(parser)
     return parser.parse_args(arguments)
 
 
@@ -72,5 +72,5 @@ def print_to_terminal(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(sys, "stdout", terminal)
     for name, value in {"TERM": "dumb", "COLUMNS": "120", "FORCE_COLOR": "1", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert intake_command.run(parse("rejected"), Settings(database_url=url)) == 0
+    assert intake.run(parse("rejected"), Settings(database_url=url)) == 0
     return terminal.getvalue()
