@@ -156,14 +156,14 @@ async def _worker(resources: Resources) -> AsyncIterator[None]:
         yield
         return
     from app.worker.metrics import load_metrics  # imports that only workers need
-    from app.worker.working import working
+    from app.worker.worker import run_worker
 
     try:
         load_metrics(settings)
     except ConfigurationError as error:  # as in each process but one of a server with several
         _log.error("%s", error)
         resources = replace(resources, settings=settings.model_copy(update={"worker_metrics": None}))
-    async with working(resources):
+    async with run_worker(resources):
         yield
 
 

@@ -29,7 +29,7 @@ from app.services.runs import cancel_pipeline, find_run_status, run_stages
 from app.services.uploads import receive_video
 from app.services.videos import VideoDetails
 from app.storage import Storage
-from app.worker.working import working
+from app.worker.worker import run_worker
 
 _URL = re.compile(r"(https?|gs)://", re.IGNORECASE)
 _CHUNK_BYTES = 1024 * 1024
@@ -48,7 +48,7 @@ class EndedRun:
     clips: Sequence[Clip]
 
 
-async def carry_out(video: str, request: RunRequest, settings: Settings, progress: RunProgress) -> EndedRun:
+async def execute_run(video: str, request: RunRequest, settings: Settings, progress: RunProgress) -> EndedRun:
     """Do the run and wait for its end; cancelled, cancel it. `video` is a file, an address or an identifier.
 
     Raises what `RunRequests` and uploads raise.
@@ -58,7 +58,7 @@ async def carry_out(video: str, request: RunRequest, settings: Settings, progres
         await require_redis(resources.redis, _REDIS_SECONDS)
         identifier = await _start(video, request, resources, progress)
         try:
-            async with working(resources):
+            async with run_worker(resources):
                 run = await _follow(identifier, resources, progress)
         except BaseException:
             with suppress(NothingRuns):
@@ -105,7 +105,7 @@ async def _receive(path: Path, size: int, resources: Resources, progress: RunPro
     """Return the identifier of the video that a file is, or becomes."""
     details, done = VideoDetails(filename=path.name), 0
     if (known := await _find_same(path, size, details.derived_identifier, resources)) is not None:
-        progress.say("Using the film that the library has")
+        progress.say("Using the video that the library has")
         return known
     settings = resources.settings
     async with receive_video(
@@ -121,7 +121,7 @@ async def _receive(path: Path, size: int, resources: Resources, progress: RunPro
 
 
 async def _find_same(path: Path, size: int, base: str, resources: Resources) -> str | None:
-    """Return the video that has this very film under the name that is derived from its file, with a suffix or not."""
+    """Return the video that has this very file under the name that is derived from its file, with a suffix or not."""
     if not base:
         return None
     async with resources.database.connect() as conn:
@@ -134,7 +134,7 @@ async def _find_same(path: Path, size: int, base: str, resources: Resources) -> 
 
 
 async def _is_there(path: Path, size: int, identifier: str, resources: Resources) -> bool:
-    """Whether the library has this very film under its name."""
+    """Whether the library has this very file under its name."""
     async with resources.database.connect() as conn:
         video = await VideoRepository(conn).get_by_identifier(identifier)
     if video is None:

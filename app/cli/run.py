@@ -54,12 +54,12 @@ def refuse_options_without_video(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Do one run, print the moments that its video has then, and return the exit status."""
-    from app.cli.one_run import carry_out  # a second of imports, which no other command needs
+    from app.cli.one_run import execute_run  # a second of imports, which no other command needs
 
     console, errors = open_console(), open_console(stderr=True)
     progress = open_progress(errors)
     try:
-        ended = asyncio.run(carry_out(options.video, _read_request(options), settings, progress))
+        ended = asyncio.run(execute_run(options.video, _read_request(options), settings, progress))
     except KeyboardInterrupt:
         progress.say("The run was cancelled")
         raise

@@ -39,13 +39,13 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 async def _work(settings: Settings, kinds: Sequence[WorkKind]) -> None:
     from app.resources import make_resources, open_resources  # half a second of imports
     from app.worker.metrics import load_metrics
-    from app.worker.working import working
+    from app.worker.worker import run_worker
 
     load_metrics(settings)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    async with open_resources(make_resources(settings)) as resources, working(resources, kinds):
+    async with open_resources(make_resources(settings)) as resources, run_worker(resources, kinds):
         await ending.wait()
 
 

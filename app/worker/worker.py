@@ -5,13 +5,14 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
 from redis.asyncio import Redis
 
+from app.ai.models import open_models
 from app.ai.protocols import Models
 from app.core.config import Settings
 from app.core.errors import VideoMomentsError
@@ -22,6 +23,7 @@ from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.pipeline.context import LoadedStage, RunContext, load_stages
 from app.pipeline.failures import find_outage
 from app.repositories.stage_queue import StageQueueRepository
+from app.resources import Resources
 from app.services.live_runs import LiveRuns
 from app.services.queue import StageNotifier
 from app.storage import Storage
@@ -247,6 +249,20 @@ class Worker:
             await self._folders.remove_leftovers(self._database, self._heartbeats.list_runs())
         except (psycopg.Error, VideoMomentsError) as error:
             _log.debug("The folders of runs that have ended stay: %s", error)
+
+
+@asynccontextmanager
+async def run_worker(resources: Resources, kinds: Collection[WorkKind] = tuple(WorkKind)) -> AsyncIterator[None]:
+    """Execute stages in this process. What is not done at the end of the block is released within a few seconds."""
+    settings, redis = resources.settings, resources.redis
+    models = open_models(settings, redis)
+    worker = Worker(settings, resources.database, redis, resources.storage, models, kinds)
+    try:
+        await worker.start()
+        yield
+    finally:
+        await worker.stop()
+        await models.aclose()
 
 
 async def _cancel(task: asyncio.Task[None] | None) -> None:

@@ -94,7 +94,7 @@ def test_a_file_becomes_moments_and_a_second_time_the_video_is_there(library: Li
     again = library.run(str(short_talk.path), *_LIMITS, "--model", "local")
     assert again.returncode == 0, again.stderr
     assert "Upload" not in again.stderr
-    assert "Using the film that the library has" in again.stderr
+    assert "Using the video that the library has" in again.stderr
     assert "Transcript: skipped: Transcript already exists" in again.stderr
     assert len(again.stdout.splitlines()) == len(rows)
 
@@ -123,7 +123,7 @@ def test_another_film_of_the_same_name_and_size_is_not_taken_for_the_one_that_is
     other.write_bytes(mute.read_bytes()[:-1] + b"!")
     assert "The video has no audio" in library.run(str(other)).stderr
     for _ in range(2):
-        assert "Using the film that the library has" in library.run(str(other)).stderr
+        assert "Using the video that the library has" in library.run(str(other)).stderr
 
 
 def test_without_moments_the_reason_is_said(library: Library, short_talk: Talk) -> None:
