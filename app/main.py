@@ -29,7 +29,6 @@ from app.api import (
     thumbnails,
     transcripts,
     uploads,
-    video_edits,
     videos,
 )
 from app.api.access import KeyRequired, OpenToAll
@@ -81,7 +80,6 @@ _ROUTERS = (
     static.clips,
     models.router,
     uploads.router,
-    video_edits.router,
     health.router,
 )
 

@@ -10,10 +10,10 @@ from starlette.responses import Response
 from app.api.answers import Error, json_answer
 from app.api.dependencies import Checkouts, MediaStorage, ResourcesDep
 from app.api.read_route import VideoReaderDep
-from app.api.schemas.videos import SingleVideoAnswer, UploadQuery
 from app.api.schemas.videos import UploadForm as UploadFormSchema
+from app.api.schemas.videos import UploadQuery
 from app.api.upload_form import ENVELOPE_BYTES, FORM_HEAD_BYTES, UploadForm, find_boundary, refuse_form
-from app.api.videos import describe_video
+from app.api.videos import SingleVideoAnswer, find_video_answer
 from app.core.errors import DeletedMeanwhile, InvalidInput, VideoNotFound
 from app.services.uploads import Upload, receive_video
 from app.services.videos import VideoDetails
@@ -73,7 +73,7 @@ async def upload_video(
     except ClientDisconnect:
         raise InvalidInput("The upload ended early") from None
     try:
-        answer = await describe_video(reads, identifier)
+        answer = await find_video_answer(reads, identifier)
     except VideoNotFound:
         raise DeletedMeanwhile from None
     return json_answer(answer, 201, {"Location": f"/api/videos/{quote(identifier)}"})

@@ -1,71 +1,248 @@
-"""`/api/videos`"""
+"""`/api/videos`: list, read, change and delete videos."""
 
-from typing import Annotated, Any
+import time
+from typing import Annotated, Self
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.answers import Error, json_answer
-from app.api.dependencies import Limit, VideoId, get_database
+from app.api.answers import Error, answer, json_answer
+from app.api.dependencies import Checkouts, Limit, LiveState, MediaStorage, VideoId, get_database
 from app.api.paging import next_link
 from app.api.read_route import ReadRoute, VideoReaderDep, get_video_reader
-from app.api.schemas.videos import SingleVideoAnswer, VideoAnswer
 from app.models.videos import FileStatus, describe_early_end
-from app.repositories.videos import DetailedVideoCard, VideoCard
+from app.repositories.videos import DetailedVideoCard, VideoCard, VideoChanges
 from app.services import videos
+from app.services.deletion import DeletionOptions, VideoDeletion, delete_video
 from app.services.media import ExtractedAudio
-from app.services.videos import VideoReader
+from app.services.videos import SOURCE_URL_PATTERN, VideoReader, update_video
 
 router = APIRouter(prefix="/api/videos", tags=["videos"])
 reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=ReadRoute)
 
-_SHOWN_STATUSES = frozenset({FileStatus.MAKING, FileStatus.READY, FileStatus.FAILED})
-_SILENCE: frozenset[str] = frozenset()  # looked into faster than an index that holds nothing
+SOURCE_URL_DESCRIPTION = "Where it comes from: http://, https:// or gs://"
+_REPORTED_STATUSES = frozenset({FileStatus.MAKING, FileStatus.READY, FileStatus.FAILED})
+_NO_AUDIO: frozenset[str] = frozenset()  # faster to search than an empty index
 
 Cursor = Annotated[str, Query(max_length=255, description="From the Link header of the page before")]
+
+
+@answer
+class VideoAnswer:
+    id: Annotated[str, Field(examples=["demo-talk"])]
+    filename: Annotated[str, Field(examples=["demo-talk.mp4"])]
+    title: Annotated[str, Field(examples=["Demo Talk"])]
+    thumbnail_url: Annotated[
+        str | None, Field(description="A path of this server", examples=["/static/thumbnails/demo-talk.jpg"])
+    ]
+    has_audio: Annotated[
+        bool | None,
+        Field(
+            description="Whether its audio has been extracted for transcription; null where it has not been and cannot "
+            "be, because the video was imported without its file"
+        ),
+    ]
+    has_transcript: bool
+
+    @classmethod
+    def from_card(cls, card: VideoCard, audio: ExtractedAudio | frozenset[str]) -> Self:
+        return cls(
+            id=card.identifier,
+            filename=card.filename,
+            title=card.title,
+            thumbnail_url=f"/static/thumbnails/{quote(card.identifier)}.jpg" if card.has_thumbnail else None,
+            has_audio=card.identifier in audio or (False if card.may_have_file else None),
+            has_transcript=card.has_transcript,
+        )
+
+
+@answer
+class PlayableCopyAnswer:
+    status: Annotated[str, Field(description="`making`, `ready` or `failed`", examples=["making"])]
+    reason: Annotated[str | None, Field(description="Why no copy could be made")]
+
+
+@answer
+class VideoWithFileReport(VideoAnswer):
+    """A video whose file is damaged, or is not playable by browsers."""
+
+    playable_copy: Annotated[
+        PlayableCopyAnswer | None,
+        Field(description="The copy that `/stream` sends once it is ready; null where browsers play the file itself"),
+    ]
+    file_problem: Annotated[
+        str | None,
+        Field(
+            description="What is wrong with the file; null where nothing is known to be",
+            examples=["The file ends early: 12.0 of 20.0 seconds can be played"],
+        ),
+    ]
+
+
+SingleVideoAnswer = VideoWithFileReport | VideoAnswer
+
+
+class VideoChangesBody(BaseModel):
+    """Changes of a video; null clears a field."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"minProperties": 1, "examples": [{"title": "Demo Talk"}, {"source_url": None}]},
+    )
+
+    title: str | None = Field(None, min_length=1, max_length=500)
+    source_url: str | None = Field(
+        None, max_length=4096, description=SOURCE_URL_DESCRIPTION, json_schema_extra={"pattern": SOURCE_URL_PATTERN}
+    )
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("Nothing to change: give title or source_url")
+        return self
+
+
+class DeleteQuery(BaseModel):
+    """What a deletion keeps."""
+
+    force: bool = Field(False, description="Delete even while a run uses the video")
+    skip_local_video: bool = Field(False, description="Keep the video and its file")
+    skip_local_audio: bool = Field(False, description="Keep extracted audio in files")
+    skip_local_thumbnail: bool = Field(False, description="Keep the thumbnail, and so the video")
+    skip_local_transcript: bool = Field(False, description="Keep the transcript, and so the video")
+    skip_local_moments: bool = Field(False, description="Keep the moments, and so the video")
+    skip_local_clips: bool = Field(False, description="Keep clips in files, and so their moments")
+    skip_gcs_audio: bool = Field(False, description="Keep extracted audio in a bucket")
+    skip_gcs_clips: bool = Field(False, description="Keep clips in a bucket, and so their moments")
+    skip_redis: bool = Field(False, description="Keep the live state of runs and jobs")
+    skip_registry: bool = Field(False, description="Keep the source_url of a video that stays")
+
+
+@answer
+class DeletedLocally:
+    """What was deleted. Files of imported libraries are kept and not counted."""
+
+    video: Annotated[bool, Field(description="The file; its row is deleted too, or only the row where the file stays")]
+    audio: bool
+    thumbnail: bool
+    transcript: bool
+    moments: bool
+    clips: Annotated[int, Field(description="Files")]
+
+
+@answer
+class DeletedFromBucket:
+    audio_files: int
+    clip_files: int
+
+
+@answer
+class DeletedParts:
+    local: DeletedLocally
+    gcs: DeletedFromBucket
+    redis_keys: int
+    url_registry: Annotated[bool, Field(description="Whether a source_url was cleared")]
+
+
+@answer
+class VideoDeletionAnswer:
+    status: Annotated[
+        str, Field(description="`completed`, or `partial` where something could not be deleted: repeat the request")
+    ]
+    video_id: str
+    deleted: DeletedParts
+    errors: list[str] | None
+    duration_ms: int
+
+    @classmethod
+    def from_deletion(cls, video_id: str, deletion: VideoDeletion, duration_ms: int) -> Self:
+        rows, local_files, bucket_files = deletion.rows, deletion.local_files, deletion.bucket_files
+        return cls(
+            status="partial" if deletion.errors else "completed",
+            video_id=video_id,
+            deleted=DeletedParts(
+                local=DeletedLocally(
+                    video=local_files["video"] + bucket_files["video"] > 0,
+                    audio=local_files["audio"] > 0,
+                    thumbnail=local_files["thumbnail"] + bucket_files["thumbnail"] > 0,
+                    transcript=rows.transcript,
+                    moments=rows.moments,
+                    clips=local_files["clip"],
+                ),
+                gcs=DeletedFromBucket(audio_files=bucket_files["audio"], clip_files=bucket_files["clip"]),
+                redis_keys=deletion.redis_keys,
+                url_registry=rows.source_url,
+            ),
+            errors=deletion.errors or None,
+            duration_ms=duration_ms,
+        )
 
 
 @router.get("", response_model=list[VideoAnswer])
 async def list_videos(request: Request, limit: Limit = None, cursor: Cursor = "") -> Response:
     """List videos, ordered by id. Without `limit` the whole library; with it, `Link` names the next page."""
-    # Asked for before the connection, which is not held while the storage answers.
+    # Read before a connection is taken, which must not wait for the storage.
     audio = await (await get_video_reader(request)).audio.get()
     async with (await get_database(request)).connect() as conn:
         cards = await videos.list_videos(conn, limit, cursor)
     headers = next_link(request, cards[-1].identifier) if limit is not None and len(cards) == limit else None
-    return json_answer([_answer(card, audio or _SILENCE) for card in cards], headers=headers)
+    return json_answer([VideoAnswer.from_card(card, audio or _NO_AUDIO) for card in cards], headers=headers)
 
 
 @reads.get("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}})
 async def get_video(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
     """One video."""
-    return json_answer(await describe_video(reads, video_id))
+    return json_answer(await find_video_answer(reads, video_id))
 
 
-async def describe_video(reads: VideoReader, identifier: str) -> dict[str, Any]:
-    """What every route answers of one video. Raises `VideoNotFound`."""
+@router.patch("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}, 422: {"model": Error}})
+async def edit_video(video_id: VideoId, body: VideoChangesBody, database: Checkouts, reads: VideoReaderDep) -> Response:
+    """Correct a video's title or source_url; null clears it."""
+    changes: VideoChanges = body.model_dump(include=body.model_fields_set)  # type: ignore[assignment]
+    async with database.connect() as conn:
+        await update_video(conn, video_id, changes)
+    return json_answer(await find_video_answer(reads, video_id))
+
+
+@router.delete(
+    "/{video_id}",
+    name="delete_video",
+    response_model=VideoDeletionAnswer,
+    responses={
+        400: {"model": Error, "description": "A run uses the video, and `force` is not set"},
+        404: {"model": Error},
+        422: {"model": Error},
+        503: {"model": Error, "description": "The database, the storage or Redis is unavailable: nothing was deleted"},
+    },
+)
+async def remove_video(
+    video_id: VideoId,
+    query: Annotated[DeleteQuery, Query()],
+    database: Checkouts,
+    storage: MediaStorage,
+    redis: LiveState,
+) -> Response:
+    """Delete a video with everything that belongs to it, or what an interrupted deletion has left."""
+    started = time.perf_counter()
+    deletion = await delete_video(database, storage, redis, video_id, DeletionOptions(**query.model_dump()))
+    duration_ms = round((time.perf_counter() - started) * 1000)
+    return json_answer(VideoDeletionAnswer.from_deletion(video_id, deletion, duration_ms))
+
+
+async def find_video_answer(reads: VideoReader, identifier: str) -> SingleVideoAnswer:
+    """Return what every route answers about one video. Raises `VideoNotFound`."""
     card = await reads.get_video(identifier)
-    return {**_answer(card, await reads.audio.get()), **_describe_file(card)}
+    video = VideoAnswer.from_card(card, await reads.audio.get())
+    playable_copy = _answer_copy(card)
+    file_problem = describe_early_end(card.duration_seconds, card.ends_early, card.declared_seconds)
+    if playable_copy is None and not file_problem:
+        return video
+    return VideoWithFileReport(**vars(video), playable_copy=playable_copy, file_problem=file_problem)
 
 
-def _describe_file(card: DetailedVideoCard) -> dict[str, Any]:
-    """Return what there is to say of the video's file beside its name, and nothing of most files."""
-    described: dict[str, Any] = {}
-    if card.copy_status in _SHOWN_STATUSES:
-        reason = {"reason": card.copy_reason} if card.copy_reason else {}
-        described["playable_copy"] = {"status": card.copy_status, **reason}
-    if problem := describe_early_end(card.duration_seconds, card.ends_early, card.declared_seconds):
-        described["file_problem"] = problem
-    return described
-
-
-def _answer(card: VideoCard, audio: ExtractedAudio | frozenset[str]) -> dict[str, Any]:
-    return {
-        "id": card.identifier,
-        "filename": card.filename,
-        "title": card.title,
-        "thumbnail_url": f"/static/thumbnails/{quote(card.identifier)}.jpg" if card.has_thumbnail else None,
-        "has_audio": card.identifier in audio or (False if card.may_have_file else None),
-        "has_transcript": card.has_transcript,
-    }
+def _answer_copy(card: DetailedVideoCard) -> PlayableCopyAnswer | None:
+    if card.copy_status is None or card.copy_status not in _REPORTED_STATUSES:
+        return None
+    return PlayableCopyAnswer(status=card.copy_status, reason=card.copy_reason or None)

@@ -271,7 +271,7 @@ async def test_a_copy_that_browsers_play_is_sent_in_the_place_of_the_file(
     await add_copy(conn, video.with_name("copy.mp4"), video)
     assert (await client.get(STREAM)).content == b"a copy that browsers play"
     assert (await get(client, range="bytes=2-5")).content == b"copy"
-    assert (await client.get("/api/videos/talk")).json()["playable_copy"] == {"status": "ready"}
+    assert (await client.get("/api/videos/talk")).json()["playable_copy"] == {"status": "ready", "reason": None}
     video.with_name("copy.mp4").unlink()
     assert (await client.get(STREAM)).content == CONTENT
     assert (await client.get("/api/videos/talk/url")).status_code == 200
@@ -288,12 +288,12 @@ async def test_the_copy_of_another_file_is_not_sent(client: AsyncClient, conn: C
     [
         ("waiting", None),
         ("unneeded", None),
-        ("making", {"status": "making"}),
+        ("making", {"status": "making", "reason": None}),
         ("failed", {"status": "failed", "reason": "It is damaged"}),
     ],
 )
 async def test_the_file_itself_is_sent_until_there_is_a_copy(
-    client: AsyncClient, conn: Connection, video: Path, status: str, shown: dict[str, str] | None
+    client: AsyncClient, conn: Connection, video: Path, status: str, shown: dict[str, str | None] | None
 ) -> None:
     await add_copy(conn, video.with_name("copy.mp4"), video, status)
     assert (await client.get(STREAM)).content == CONTENT
