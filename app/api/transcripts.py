@@ -1,96 +1,195 @@
-"""`/api/videos/{id}/transcript`"""
+"""Transcripts as JSON, as SubRip and WebVTT captions and as plain text."""
 
-from typing import Any
+import re
+from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
+from isal import igzip
+from pydantic import Field
 from starlette.responses import Response
 
-from app.api.answers import Error
-from app.api.byte_ranges import parse_ranges
-from app.api.dependencies import VideoId
-from app.api.errors import error_answer
+from app.api.answers import Error, Seconds, answer
+from app.api.conditional_requests import (
+    Validators,
+    has_etag_condition,
+    precondition_answer,
+    requested_ranges,
+    unsatisfiable_range_answer,
+)
+from app.api.dependencies import Checkouts, VideoId
 from app.api.read_route import ReadRoute, VideoReaderDep
-from app.api.schemas.transcripts import TranscriptAnswer
 from app.repositories.transcripts import TranscriptVersion
+from app.services.transcripts import CaptionFormat, read_captions
 from app.services.videos import VideoReader
 
 reads = APIRouter(prefix="/api/videos/{video_id}/transcript", tags=["transcripts"], route_class=ReadRoute)
+static = APIRouter(prefix="/static", tags=["static"], route_class=ReadRoute)
+router = APIRouter(prefix="/api/videos/{video_id}", tags=["transcripts"])
 
-# A browser asks each time whether its copy is still right; the answer costs one index look-up.
+# A browser revalidates its copy each time; the answer costs one index look-up.
 _CACHE_CONTROL = "no-cache"
+_COMPRESSION_LEVEL = 2
+_UNSAFE_CHARACTER = re.compile(r"[^A-Za-z0-9._ -]")
 _PART = {"application/json": {"schema": {"type": "string", "format": "binary"}}}
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    206: {"description": "The part that `Range` asks for", "content": _PART},
-    304: {"description": "The client's copy is still right"},
+_CONDITIONAL_RESPONSES: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The client's copy is current"},
     404: {"model": Error},
+    412: {"model": Error, "description": "The transcript is another version than the request requires"},
+}
+_TRANSCRIPT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    206: {"description": "The part that `Range` requests", "content": _PART},
+    **_CONDITIONAL_RESPONSES,
     416: {"model": Error, "description": "The transcript has no such part; `Content-Range` names its size"},
+}
+_MEDIA_TYPES = {
+    CaptionFormat.SRT: "application/x-subrip; charset=utf-8",
+    CaptionFormat.VTT: "text/vtt; charset=utf-8",
+    CaptionFormat.TXT: "text/plain; charset=utf-8",
+}
+_EXAMPLES = {
+    CaptionFormat.SRT: "1\n00:00:05,760 --> 00:00:06,880\nOh, there we go.\n",
+    CaptionFormat.VTT: "WEBVTT\n\n00:00:05.760 --> 00:00:06.880\nOh, there we go.\n",
+    CaptionFormat.TXT: "Oh, there we go.\n",
 }
 
 
-@reads.get(
-    "",
-    response_model=TranscriptAnswer,
-    responses=RESPONSES,
-)
+@answer
+class TranscriptWord:
+    word: str
+    start: Seconds
+    end: Seconds
+
+
+@answer
+class TranscriptSegment:
+    text: str
+    start: Seconds
+    end: Seconds
+    word_count: int | None = None
+
+
+@answer
+class TranscriptMetadata:
+    total_segments: int
+    total_words: int
+    duration: Annotated[float | None, Field(description="End of the last segment, in seconds")]
+
+
+# Only documentation: PostgreSQL writes the document, so that words and segments are not parsed here.
+@answer
+class TranscriptAnswer:
+    transcription: str
+    processing_time: float | None
+    word_timestamps: list[TranscriptWord]
+    segment_timestamps: list[TranscriptSegment]
+    metadata: TranscriptMetadata
+
+
+def _caption_documentation(form: CaptionFormat) -> dict[str, Any]:
+    media_type = _MEDIA_TYPES[form].partition(";")[0]
+    content = {media_type: {"schema": {"type": "string"}, "example": _EXAMPLES[form]}}
+    return {"response_class": Response, "responses": {200: {"content": content}, **_CONDITIONAL_RESPONSES}}
+
+
+@reads.get("", response_model=TranscriptAnswer, responses=_TRANSCRIPT_RESPONSES)
 async def get_transcript(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
     """A video's transcript with the times of its words and segments, in seconds."""
-    gzipped = accepts_gzip(request)
-    if unchanged := await answer_unchanged(request, video_id, reads):
-        return unchanged
+    gzipped = _accepts_gzip(request)
+    if refusal := await _check_preconditions(request, video_id, reads):
+        return refusal
     document = await reads.get_transcript(video_id)
-    headers = headers_of(document.key, gzipped)
-    if gzipped:
-        return Response(document.gzipped, headers=headers, media_type="application/json")
-    return _answer_plain(request, document.plain, headers)
+    if not gzipped:
+        return _plain_answer(request, document.plain, _transcript_etag(document.key, gzipped=False))
+    headers = _transcript_headers(_transcript_etag(document.key, gzipped=True)) | {"Content-Encoding": "gzip"}
+    return Response(document.gzipped, headers=headers, media_type="application/json")
 
 
-def _answer_plain(request: Request, body: bytes, headers: dict[str, str]) -> Response:
-    """Answer with the whole, or with the one part that is asked for."""
-    headers = {**headers, "Accept-Ranges": "bytes"}
-    wanted = request.headers.get("range", "") if request.method == "GET" else ""
-    is_of_this = request.headers.get("if-range", headers["ETag"]) == headers["ETag"]
-    ranges = parse_ranges(wanted, len(body)) if is_of_this else None
+@static.head("/transcripts/{video_id}.json", include_in_schema=False)
+@static.get("/transcripts/{video_id}.json", response_model=TranscriptAnswer, responses=_TRANSCRIPT_RESPONSES)
+async def get_static_transcript(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
+    """A video's transcript, as `/api/videos/{video_id}/transcript` has it."""
+    return await get_transcript(request, video_id, reads)
+
+
+@router.get("/transcript.srt", **_caption_documentation(CaptionFormat.SRT))
+async def get_transcript_srt(
+    request: Request, video_id: VideoId, reads: VideoReaderDep, database: Checkouts
+) -> Response:
+    """A video's segments as SubRip subtitles; times that run backwards are put in order."""
+    return await _caption_answer(request, video_id, reads, database, CaptionFormat.SRT)
+
+
+@router.get("/transcript.vtt", **_caption_documentation(CaptionFormat.VTT))
+async def get_transcript_vtt(
+    request: Request, video_id: VideoId, reads: VideoReaderDep, database: Checkouts
+) -> Response:
+    """A video's segments as WebVTT, for `<track>`; times that run backwards are put in order."""
+    return await _caption_answer(request, video_id, reads, database, CaptionFormat.VTT)
+
+
+@router.get("/transcript.txt", **_caption_documentation(CaptionFormat.TXT))
+async def get_transcript_text(
+    request: Request, video_id: VideoId, reads: VideoReaderDep, database: Checkouts
+) -> Response:
+    """A video's transcript as plain text, a line for each segment."""
+    return await _caption_answer(request, video_id, reads, database, CaptionFormat.TXT)
+
+
+async def _caption_answer(
+    request: Request, video_id: str, reads: VideoReader, database: Checkouts, form: CaptionFormat
+) -> Response:
+    if refusal := await _check_preconditions(request, video_id, reads, form):
+        return refusal
+    captions = await read_captions(database, video_id, form)
+    gzipped = _accepts_gzip(request)
+    headers = _transcript_headers(_transcript_etag(captions.key, gzipped, form))
+    headers |= {"Content-Disposition": _inline_disposition(f"{video_id}.{form}"), "Content-Type": _MEDIA_TYPES[form]}
+    if not gzipped:
+        return Response(captions.body, headers=headers)
+    return Response(igzip.compress(captions.body, _COMPRESSION_LEVEL), headers=headers | {"Content-Encoding": "gzip"})
+
+
+def _plain_answer(request: Request, body: bytes, etag: str) -> Response:
+    """Answer with the whole document or one part of it; several ranges get the whole."""
+    headers = _transcript_headers(etag) | {"Accept-Ranges": "bytes"}
+    ranges = requested_ranges(request, len(body), Validators(etag))
     if ranges == []:
-        return error_answer(416, "Range not satisfiable", {**headers, "Content-Range": f"bytes */{len(body)}"})
+        return unsatisfiable_range_answer(len(body), headers)
     if ranges is None or len(ranges) > 1:
         return Response(body, headers=headers, media_type="application/json")
-    start, stop = ranges[0].start, ranges[0].stop
-    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
-    return Response(body[start:stop], 206, headers, media_type="application/json")
+    headers["Content-Range"] = ranges[0].header_of(len(body))
+    return Response(body[ranges[0].start : ranges[0].stop], 206, headers, media_type="application/json")
 
 
-async def answer_unchanged(request: Request, video_id: str, reads: VideoReader, form: str = "") -> Response | None:
-    """Return 304 where the client's copy of a transcript in the format `form` is still right: one index look-up."""
-    copies = request.headers.get("if-none-match")
-    if not copies:
+async def _check_preconditions(request: Request, video_id: str, reads: VideoReader, form: str = "") -> Response | None:
+    """Return 304 or 412 where the request's ETags demand it: one index look-up, none without ETags."""
+    if not has_etag_condition(request):
         return None
-    headers = headers_of(await reads.find_transcript(video_id), accepts_gzip(request), form)
-    headers.pop("Content-Encoding", None)
-    return Response(status_code=304, headers=headers) if _matches(copies, headers["ETag"]) else None
+    etag = _transcript_etag(await reads.find_transcript(video_id), _accepts_gzip(request), form)
+    return precondition_answer(request, Validators(etag), _transcript_headers(etag))
 
 
-def headers_of(key: TranscriptVersion, gzipped: bool, form: str = "") -> dict[str, str]:
-    """Return the headers of a transcript in the format `form`: each has ETags of its own."""
-    headers = {"ETag": _etag(key, gzipped, form), "Cache-Control": _CACHE_CONTROL, "Vary": "Accept-Encoding"}
-    return headers | {"Content-Encoding": "gzip"} if gzipped else headers
+def _transcript_headers(etag: str) -> dict[str, str]:
+    return {"ETag": etag, "Cache-Control": _CACHE_CONTROL, "Vary": "Accept-Encoding"}
 
 
-def _etag(key: TranscriptVersion, gzipped: bool, form: str) -> str:
-    made = f"{key.created_at.timestamp() if key.created_at else 0:.6f}"
-    return f'"{"-".join(filter(None, (str(key.id), made, form, "gzip" if gzipped else "")))}"'
+def _transcript_etag(version: TranscriptVersion, gzipped: bool, form: str = "") -> str:
+    """Return the ETag of one version in one format and encoding."""
+    created_at = f"{version.created_at.timestamp() if version.created_at else 0:.6f}"
+    return f'"{"-".join(filter(None, (str(version.id), created_at, form, "gzip" if gzipped else "")))}"'
 
 
-def _matches(if_none_match: str, etag: str) -> bool:
-    """RFC 9110, section 13.1.2: a list of tags, weak ones included, or `*`."""
-    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return etag in tags or "*" in tags
-
-
-def accepts_gzip(request: Request) -> bool:
-    """RFC 9110, section 12.5.3, for the one encoding there is: `gzip` or `*`, unless its weight is 0."""
+def _accepts_gzip(request: Request) -> bool:
+    """Whether `Accept-Encoding` lists `gzip` or `*` with a weight above 0 (RFC 9110, section 12.5.3)."""
     weights = {}
     for item in request.headers.get("accept-encoding", "").lower().split(","):
         name, _, weight = item.partition(";")
         weights[name.strip()] = weight.replace(" ", "").removeprefix("q=")
     weight = weights.get("gzip", weights.get("*", "0"))
     return weight.strip("0.") != "" or weight == ""
+
+
+def _inline_disposition(name: str) -> str:
+    """Return a `Content-Disposition` with the name in ASCII and in UTF-8 (RFC 6266)."""
+    return f"inline; filename=\"{_UNSAFE_CHARACTER.sub('_', name)}\"; filename*=UTF-8''{quote(name, safe='')}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.api.byte_ranges import ByteRange, parse_ranges
+from app.api.conditional_requests import ByteRange, parse_ranges
 
 
 def parsed(header: str, size: int = 1000) -> list[tuple[int, int]] | None:

@@ -90,6 +90,14 @@ async def test_a_copy_that_is_still_right_costs_one_look_up(
     assert statements == 1
 
 
+async def test_a_transcript_of_another_version_than_required_is_412(client: AsyncClient, conn: Connection) -> None:
+    await make_talk(conn)
+    etag = (await client.get(ADDRESS)).headers["ETag"]
+    assert (await client.get(ADDRESS, headers={"If-Match": etag})).status_code == 200
+    for path in (ADDRESS, f"{ADDRESS}.srt"):
+        assert (await client.get(path, headers={"If-Match": '"other"'})).status_code == 412
+
+
 async def test_the_second_read_does_not_touch_the_large_columns(
     client: AsyncClient, conn: Connection, statements: Statements
 ) -> None:

@@ -1,0 +1,163 @@
+"""Conditional and range requests (RFC 9110, sections 13 and 14), for whatever has an ETag."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import formatdate, parsedate_to_datetime
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.errors import error_answer
+
+# A player requests one range at a time; a request for more ranges than this is meant to cause work.
+_MAX_RANGES = 20
+# It also keeps each number below the count of digits that `int` accepts.
+_MAX_RANGE_HEADER = 1000
+
+_TAG = re.compile(r'(W/)?("[^"]*")')
+_RANGE_HEADER = re.compile(r"bytes=(.*)", re.IGNORECASE)
+_RANGE = re.compile(r"(\d*)-(\d*)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """The values that identify one version of a resource."""
+
+    etag: str  # strong, with its quotes
+    modified: datetime | None = None  # None: conditions with dates are ignored
+
+    @property
+    def modified_second(self) -> int | None:
+        # Never in the future: a clock may have been wrong.
+        return None if self.modified is None else int(min(self.modified.timestamp(), time.time()))
+
+    def headers(self) -> dict[str, str]:
+        second = self.modified_second
+        return {"ETag": self.etag} | ({} if second is None else {"Last-Modified": formatdate(second, usegmt=True)})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ByteRange:
+    """The bytes from `start` up to, not including, `stop`."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+    def header_of(self, total: int) -> str:
+        """Return the `Content-Range` of this part of `total` bytes."""
+        return f"bytes {self.start}-{self.stop - 1}/{total}"
+
+
+def has_etag_condition(request: Request) -> bool:
+    """Whether the current ETag decides on the answer, so that it must be known before the content is read."""
+    return "if-none-match" in request.headers or "if-match" in request.headers
+
+
+def precondition_answer(request: Request, validators: Validators, headers: Mapping[str, str]) -> Response | None:
+    """Return the 304 or 412 that a GET or HEAD must be answered with, or None where its conditions hold."""
+    if _match_fails(request.headers, validators):
+        return error_answer(412, "The file has changed", headers)
+    return Response(status_code=304, headers=headers) if _is_unchanged(request.headers, validators) else None
+
+
+def requested_ranges(request: Request, size: int, validators: Validators) -> list[ByteRange] | None:
+    """Return the parts to answer with, none where no requested one exists, or None where the answer is the whole."""
+    header = request.headers.get("range")
+    if header is None or request.method != "GET" or not _if_range_holds(request.headers, validators):
+        return None
+    return parse_ranges(header, size)
+
+
+def unsatisfiable_range_answer(size: int, headers: Mapping[str, str]) -> Response:
+    return error_answer(416, "Range not satisfiable", {**headers, "Content-Range": f"bytes */{size}"})
+
+
+def parse_ranges(header: str, size: int) -> list[ByteRange] | None:
+    """Return the ranges of a file of `size` bytes without overlaps, or an empty list if none can be satisfied.
+
+    Returns None where the whole file is the answer: for another unit, a malformed header, too many ranges, and an empty
+    file.
+    """
+    match = _RANGE_HEADER.fullmatch(header)
+    if match is None or size == 0 or len(header) > _MAX_RANGE_HEADER:
+        return None
+    specs = [spec for spec in map(str.strip, match[1].split(",")) if spec]
+    if not 0 < len(specs) <= _MAX_RANGES:
+        return None
+    try:
+        ranges = [_parse_range(spec, size) for spec in specs]
+    except ValueError:
+        return None
+    return _merge_ranges([found for found in ranges if found is not None])
+
+
+def _parse_range(spec: str, size: int) -> ByteRange | None:
+    """Return None for a range behind the end of the file. Raises `ValueError` for a malformed one."""
+    match = _RANGE.fullmatch(spec)
+    if match is None or spec == "-":
+        raise ValueError
+    first, last = match[1], match[2]
+    if not first:
+        length = min(int(last), size)
+        return ByteRange(size - length, size) if length else None
+    start, stop = int(first), int(last) + 1 if last else size
+    if stop <= start and last:
+        raise ValueError
+    return ByteRange(start, min(stop, size)) if start < size else None
+
+
+def _merge_ranges(ranges: list[ByteRange]) -> list[ByteRange]:
+    """Join ranges that overlap or touch, so that no byte is sent twice; otherwise keep their order."""
+    merged: list[ByteRange] = []
+    for each in sorted(ranges):
+        if merged and each.start <= merged[-1].stop:
+            merged[-1] = ByteRange(merged[-1].start, max(merged[-1].stop, each.stop))
+        else:
+            merged.append(each)
+    return ranges if len(merged) == len(ranges) else merged
+
+
+def _match_fails(headers: Headers, validators: Validators) -> bool:
+    if "if-match" in headers:
+        return not _lists_etag(headers, "if-match", validators.etag, weakly=False)
+    date, modified = _parse_date(headers.get("if-unmodified-since")), validators.modified_second
+    return date is not None and modified is not None and modified > date
+
+
+def _is_unchanged(headers: Headers, validators: Validators) -> bool:
+    if "if-none-match" in headers:
+        return _lists_etag(headers, "if-none-match", validators.etag, weakly=True)
+    date, modified = _parse_date(headers.get("if-modified-since")), validators.modified_second
+    return date is not None and modified is not None and modified <= date
+
+
+def _if_range_holds(headers: Headers, validators: Validators) -> bool:
+    wanted = headers.get("if-range")
+    if wanted is None or wanted == validators.etag:
+        return True
+    # A date identifies a version only after the second that it names is over.
+    modified = validators.modified_second
+    return modified is not None and _parse_date(wanted) == modified < int(time.time())
+
+
+def _lists_etag(headers: Headers, name: str, etag: str, *, weakly: bool) -> bool:
+    values = headers.getlist(name)
+    tags = [tag for value in values for weak, tag in _TAG.findall(value) if weakly or not weak]
+    return etag in tags or any(value.strip() == "*" for value in values)
+
+
+def _parse_date(text: str | None) -> int | None:
+    """Return seconds since 1970, or None for a malformed date, with which a condition is ignored."""
+    try:
+        date = parsedate_to_datetime(text or "")
+        return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
+        return None

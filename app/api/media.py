@@ -1,0 +1,90 @@
+"""Videos, clips and extracted audio as files, also at the addresses of the previous backend."""
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from app.api.answers import Error, answer, json_answer
+from app.api.dependencies import Checkouts, MediaStorage, MomentId, VideoId, get_storage
+from app.api.media_answer import MediaAnswer, media_responses
+from app.api.read_route import ReadRoute, VideoReaderDep
+from app.core.media_types import UNKNOWN_TYPE
+from app.services import media
+from app.storage import find_audio_file
+
+router = APIRouter(prefix="/api/videos/{video_id}", tags=["media"])
+reads = APIRouter(prefix="/api/videos/{video_id}", tags=["media"], route_class=ReadRoute)
+static = APIRouter(tags=["static"])
+
+ClipName = Annotated[str, Path(description="Video, moment, `clip`", examples=["motivation_7621a017eec7482f_clip.mp4"])]
+_VIDEO_RESPONSES = media_responses("video/*", UNKNOWN_TYPE)
+
+
+@answer
+class MediaAddress:
+    url: Annotated[
+        str,
+        Field(description="Where the file can be read", examples=["http://localhost:7005/api/videos/talk/stream"]),
+    ]
+    expires_in_seconds: Annotated[
+        int | None, Field(description="How long the address is valid; null: as long as the file exists")
+    ]
+
+
+@reads.head("/stream", include_in_schema=False)
+@reads.get("/stream", response_class=Response, responses=_VIDEO_RESPONSES)
+async def stream_video(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
+    """The video's file, whole or in ranges, so that a player can seek. A video in a bucket is a redirect to it.
+
+    Where browsers do not play the file, a copy that they play takes its place as soon as it is made.
+    """
+    urls = await reads.find_video_files(video_id)
+    storage = await get_storage(request)
+    return MediaAnswer(storage, media.open_first(storage, urls))
+
+
+@router.get("/url", response_model=MediaAddress, responses={404: {"model": Error}, 503: {"model": Error}})
+async def get_video_address(
+    request: Request, video_id: VideoId, reads: VideoReaderDep, storage: MediaStorage
+) -> Response:
+    """The signed address of a video in a bucket; else the address of its stream."""
+    async with media.open_first(storage, await reads.find_video_files(video_id)) as file:
+        url = file.stored.url
+    link = await storage.get_signed_url(url)
+    if link is None:
+        address = f"{request.base_url}api/videos/{quote(video_id, safe='')}/stream"
+        return json_answer(MediaAddress(url=address, expires_in_seconds=None))
+    signed = MediaAddress(url=link.url, expires_in_seconds=link.expires_in_seconds)
+    return json_answer(signed, headers={"Cache-Control": "private, no-store"})
+
+
+@router.head("/moments/{moment_id}/clip", include_in_schema=False)
+@router.get("/moments/{moment_id}/clip", response_class=Response, responses=_VIDEO_RESPONSES)
+async def stream_clip(video_id: VideoId, moment_id: MomentId, database: Checkouts, storage: MediaStorage) -> Response:
+    """The clip of a moment, with its padding."""
+    async with database.connect() as conn:
+        url = await media.find_clip_file(conn, video_id, moment_id)
+    return MediaAnswer(storage, storage.open_async(url))
+
+
+@static.head("/static/audios/{video_id}.wav", include_in_schema=False)
+@static.get(
+    "/static/audios/{video_id}.wav", response_class=Response, responses=media_responses("audio/wav", UNKNOWN_TYPE)
+)
+async def get_static_audio(video_id: VideoId, reads: VideoReaderDep, storage: MediaStorage) -> Response:
+    """The audio that was extracted from a video for its transcription."""
+    await reads.find_video_files(video_id)  # audio without a video must not be found
+    url = await find_audio_file(storage, video_id)
+    return MediaAnswer(storage, storage.open_async(url))
+
+
+@static.head("/moment_clips/{name}", include_in_schema=False)
+@static.get("/moment_clips/{name}", response_class=Response, responses=_VIDEO_RESPONSES)
+async def get_static_clip(name: ClipName, database: Checkouts, storage: MediaStorage) -> Response:
+    """The clip of a moment, by the identifiers of its video and itself."""
+    async with database.connect() as conn:
+        url = await media.find_clip_by_name(conn, name)
+    return MediaAnswer(storage, storage.open_async(url))
