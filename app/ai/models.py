@@ -1,11 +1,11 @@
 """The models of the registry, opened by key as transcribers and moment finders."""
 
-import asyncio
 import logging
-import time
+from functools import partial
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from tenacity import stop_before_delay, wait_exponential
 
 from app.ai.chat import ChatMomentFinder
 from app.ai.completions import ChatClient, ProviderOptions
@@ -18,13 +18,17 @@ from app.ai.transcription import OpenAITranscriber, ParakeetTranscriber
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailure
 from app.core.redis import describe_redis_error, redis_unavailable
+from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.core.thread_pool import report_idle_time
 
 _log = logging.getLogger(__name__)
 
-_REGISTRY_RETRY_SECONDS = 600.0  # as for PostgreSQL; not counted against the time limit of a stage
-_FIRST_PAUSE_SECONDS = 0.5
-_MAX_PAUSE_SECONDS = 5.0
+# Ten minutes, as for PostgreSQL; not counted against the time limit of a stage.
+_REGISTRY_POLICY = RetryPolicy(
+    lambda error: isinstance(error, RedisError) and redis_unavailable(error) is not None,
+    wait_exponential(multiplier=0.5, max=5.0),
+    stop_before_delay(600.0),
+)
 _FINDER_KINDS = (ModelKind.CHAT, ModelKind.LOCAL)
 _TRANSCRIBER_KINDS = (ModelKind.TRANSCRIPTION, ModelKind.PARAKEET, ModelKind.LOCAL)
 
@@ -62,23 +66,19 @@ class RegisteredModels:
 
     async def _find_config(self, key: str) -> ModelConfig:
         """Read a config, and retry while Redis is unavailable, so that a restart of Redis fails no run."""
-        deadline, pause = time.monotonic() + _REGISTRY_RETRY_SECONDS, _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                return await self._get_config(key)
-            except RedisError as error:
-                reason = redis_unavailable(error)
-                if reason is None:
-                    raise
-                if time.monotonic() + pause > deadline:
-                    raise TransientFailure(f"Redis, which holds the models, cannot be read: {reason}") from None
-                if pause == _FIRST_PAUSE_SECONDS:
-                    _log.warning(
-                        "Cannot read the model '%s' from Redis, retrying: %s", key, describe_redis_error(error)
-                    )
-            report_idle_time(pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+
+        def report(failed: FailedCall) -> None:
+            if failed.number == 1:
+                reason = describe_redis_error(failed.error)
+                _log.warning("Cannot read the model '%s' from Redis, retrying: %s", key, reason)
+            report_idle_time(failed.wait)
+
+        try:
+            return await call_with_retries(partial(self._get_config, key), _REGISTRY_POLICY, before_wait=report)
+        except RedisError as error:
+            if (reason := redis_unavailable(error)) is None:
+                raise
+            raise TransientFailure(f"Redis, which holds the models, cannot be read: {reason}") from None
 
     async def _get_config(self, key: str) -> ModelConfig:
         config = await self._registry.get_model(key)

@@ -7,11 +7,13 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 from httpx_secure import SSRFProtectionError
+from tenacity import stop_after_attempt, wait_chain, wait_exception, wait_fixed
 
 from app.ai.protocols import Usage
 from app.ai.registry import ModelConfig
@@ -19,6 +21,7 @@ from app.core.addresses import check_service_address
 from app.core.errors import AddressRefused, ModelAnswerInvalid, StageFailed, TransientFailure
 from app.core.guarded_http import guard_services
 from app.core.masking import mask_secrets, mask_values, remember_secret
+from app.core.retrying import RetryPolicy, call_with_retries
 from app.core.text import clean_text, to_single_line
 
 _log = logging.getLogger("app.ai.calls")
@@ -30,9 +33,7 @@ _MAX_RESPONSE_BYTES = 64 * 1024**2  # an hour of timed words is about 1 MB
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 529})
 _MAX_MESSAGE_LENGTH = 300  # characters
 _MAX_RAW_LENGTH = 100_000  # characters
-# Waits within one call that `Retry-After` may ask for; later retries are the caller's.
-_MAX_WAITS = 3
-_MAX_WAIT_SECONDS = 30.0
+_MAX_WAIT_SECONDS = 30.0  # that `Retry-After` may ask for
 _VERSIONED_PATH = re.compile(r"/v\d+[a-z0-9]*(/|$)")
 _MESSAGE_FIELDS = ("error", "message", "detail", "error_description", "msg")
 
@@ -43,6 +44,22 @@ class RequestRefused(StageFailed):
     def __init__(self, reason: str, status: int) -> None:
         super().__init__(reason)
         self.status = status
+
+
+class _ServiceBusy(TransientFailure):
+    """A refusal whose `Retry-After` asks for a wait, in seconds."""
+
+    def __init__(self, reason: str, wait: float) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+# Waits within one call; later retries are the caller's.
+_BUSY_POLICY = RetryPolicy(
+    _ServiceBusy,
+    wait_exception(lambda error: error.wait if isinstance(error, _ServiceBusy) else 0.0),
+    stop_after_attempt(4),
+)
 
 
 def open_http_client() -> httpx.AsyncClient:
@@ -70,18 +87,17 @@ class ServiceClient:
         """
         try:
             async with asyncio.timeout(limit_seconds):
-                return await self._post_with_waits(path, body)
+                return await call_with_retries(partial(self._post_once, path, body), _BUSY_POLICY)
+        except _ServiceBusy as error:
+            raise TransientFailure(str(error)) from None
         except TimeoutError:
             raise TransientFailure(f"{self.config.name} did not answer within {limit_seconds:.0f} seconds") from None
 
-    async def _post_with_waits(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Send a request, and again after the wait that `Retry-After` asks for, within bounds."""
-        for waits_left in range(_MAX_WAITS, -1, -1):
-            status, headers, content = await self._send_request(path, body)
-            wait = _parse_retry_after(headers) if status in (429, 503) and waits_left else None
-            if wait is None or wait > _MAX_WAIT_SECONDS:
-                break
-            await asyncio.sleep(wait)
+    async def _post_once(self, path: str, body: Mapping[str, Any]) -> Any:
+        status, headers, content = await self._send_request(path, body)
+        wait = _parse_retry_after(headers) if status in (429, 503) else None
+        if wait is not None and wait <= _MAX_WAIT_SECONDS:
+            raise _ServiceBusy(await asyncio.to_thread(self._describe_status, status, content), wait)
         return await asyncio.to_thread(self._parse_response, status, content)
 
     async def _send_request(self, path: str, body: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
@@ -225,7 +241,7 @@ def _find_error_message(content: bytes) -> str:
 T = TypeVar("T")
 _retry_log = logging.getLogger(__name__)
 
-_RETRY_PAUSES = (2.0, 8.0)  # seconds
+_CHUNK_POLICY = RetryPolicy(TransientFailure, wait_chain(wait_fixed(2), wait_fixed(8)), stop_after_attempt(3))
 
 
 async def retry_transient_failures(call: Callable[[], Awaitable[T]]) -> T:
@@ -233,10 +249,8 @@ async def retry_transient_failures(call: Callable[[], Awaitable[T]]) -> T:
 
     For calls that are one of several for one result: the others are not paid for twice.
     """
-    for pause in _RETRY_PAUSES:
-        try:
-            return await call()
-        except TransientFailure as failure:
-            _retry_log.warning("Retrying in %g s: %s", pause, failure)
-        await asyncio.sleep(pause)
-    return await call()
+    return await call_with_retries(
+        call,
+        _CHUNK_POLICY,
+        before_wait=lambda failed: _retry_log.warning("Retrying in %g s: %s", failed.wait, failed.error),
+    )

@@ -14,6 +14,7 @@ from app.ai.protocols import ClipLink, FindRequest, FoundMoment, RefineRequest, 
 from app.core.errors import ModelAnswerInvalid, TransientFailure
 from tests.ai.chat_finders import REFINE, REQUEST, WORDS, Finders, moments, nothing
 from tests.ai.model_server import ModelServer, Received, Reply
+from tests.retries import remove_waits
 
 
 async def test_the_moments_of_an_answer_are_found(finders: Finders, server: ModelServer) -> None:
@@ -175,7 +176,7 @@ async def test_a_part_without_a_usable_answer_fails_all_of_them_and_its_answers_
 async def test_a_part_that_a_server_is_too_busy_for_is_asked_again_by_itself(
     finders: Finders, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ai.service._RETRY_PAUSES", (0.0, 0.0))
+    remove_waits(monkeypatch, "app.ai.service._CHUNK_POLICY")
     server.script([first_line, "no", Reply(status=503), Reply(status=500)])
     server.answer(first_line)
     found = await finders.make().find(long_talk(0.0), nothing)
@@ -186,7 +187,7 @@ async def test_a_part_that_a_server_is_too_busy_for_is_asked_again_by_itself(
 async def test_a_part_is_not_asked_for_ever(
     finders: Finders, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ai.service._RETRY_PAUSES", (0.0, 0.0))
+    remove_waits(monkeypatch, "app.ai.service._CHUNK_POLICY")
     server.script([first_line])
     server.answer(Reply(status=500))
     with pytest.raises(TransientFailure):

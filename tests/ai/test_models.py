@@ -16,6 +16,7 @@ from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailur
 from app.embedded import EmbeddedValkey
 from tests.ai.audio_files import make_audio
 from tests.ai.model_server import ModelServer
+from tests.retries import remove_waits
 from tests.serving import free_port
 
 REQUEST = FindRequest([Segment("Hello.", 0.0, 60.0)], (), 60.0, 5.0, 60.0, 1, 3)
@@ -128,7 +129,7 @@ async def test_who_waits_for_a_registry_can_be_stopped() -> None:
 
 
 async def test_a_registry_that_stays_away_may_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.ai.models._REGISTRY_RETRY_SECONDS", 0.6)
+    remove_waits(monkeypatch, "app.ai.models._REGISTRY_POLICY", calls=2)
     async with Redis.from_url("redis://127.0.0.1:1/0", retry=None) as away:
         models = open_models(Settings(), away)
         with pytest.raises(TransientFailure):

@@ -16,6 +16,7 @@ from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
 from tests.ai.asr_server import ASR_MODEL_ID, asr_serving
 from tests.ai.audio_files import as_audio, make_audio, write_wav
 from tests.ai.model_server import ModelServer, Received, Reply
+from tests.retries import remove_waits
 from tests.speech import speak, word_error_rate
 
 HELLO = {
@@ -113,7 +114,7 @@ async def test_long_audio_is_sent_in_chunks_and_each_offset_added_once(
 async def test_a_chunk_that_a_service_is_too_busy_for_is_retried_by_itself(
     client: httpx.AsyncClient, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.ai.service._RETRY_PAUSES", (0.0, 0.0))
+    remove_waits(monkeypatch, "app.ai.service._CHUNK_POLICY")
     server.script([Reply(body=HELLO), Reply(status=503), Reply(cut=True)])
     server.transcript({"text": ""})
     heard = await make(client, server.url).transcribe(make_audio(tmp_path / "a.wav", 1000.0), nothing)
