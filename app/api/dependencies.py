@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from app.core.errors import MomentNotFound, RunNotFound, VideoNotFound
 from app.core.text import is_valid_identifier, to_nfc
-from app.database import Connection, Database, get_connection
+from app.database import Connection, Database, get_connection, get_db
 from app.resources import Resources
 from app.storage import Storage
 
@@ -35,6 +35,8 @@ async def get_live_state(request: Request) -> Redis:
 
 
 AutocommitConnection = Annotated[Connection, Depends(get_connection, scope="function")]
+# Committed before the answer is sent; for a route whose answer needs no other connection.
+TransactionConnection = Annotated[Connection, Depends(get_db, scope="function")]
 Checkouts = Annotated[Database, Depends(get_database)]
 MediaStorage = Annotated[Storage, Depends(get_storage)]
 LiveState = Annotated[Redis, Depends(get_live_state)]

@@ -7,7 +7,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.answers import Error, json_answer
-from app.api.dependencies import AutocommitConnection, Checkouts, MediaStorage, MomentId, VideoId
+from app.api.dependencies import (
+    AutocommitConnection,
+    Checkouts,
+    MediaStorage,
+    MomentId,
+    TransactionConnection,
+    VideoId,
+)
 from app.api.read_route import ReadRoute, VideoReaderDep
 from app.api.schemas.moments import MomentAnswer, MomentDeletionAnswer, MomentEditBody, NewMomentBody
 from app.repositories.moments import MomentWithConfig
@@ -41,7 +48,7 @@ async def add_moment(video_id: VideoId, body: NewMomentBody, conn: AutocommitCon
     responses={400: {"model": Error, "description": "A rule for moments is broken"}, 404: {"model": Error}},
 )
 async def edit_moment(
-    video_id: VideoId, moment_id: MomentId, body: MomentEditBody, conn: AutocommitConnection
+    video_id: VideoId, moment_id: MomentId, body: MomentEditBody, conn: TransactionConnection
 ) -> Response:
     """Change a moment's title, times or score.
 

@@ -64,24 +64,23 @@ def _fit_to_insertion(start: float, end: float, attempt: MomentInsertion) -> tup
 async def edit_moment(
     conn: Connection, video_identifier: str, identifier: str, **edit: Unpack[MomentEdit]
 ) -> MomentWithConfig:
-    """Change a moment; unchanged fields are not validated.
+    """Change a moment in the caller's transaction; unchanged fields are not validated.
 
     Raises `VideoNotFound`, `MomentNotFound`, and `InvalidMoment` for the first broken rule.
     """
     if "title" in edit:
         edit["title"] = clean_line(edit["title"])
-    async with conn.transaction():
-        video, moment = await lock_moment(conn, video_identifier, identifier)
-        if moment is None:
-            raise MomentNotFound
-        changes = _find_changes(moment, edit)
-        if "title" in changes and (problem := _find_title_problem(changes["title"])):
-            raise InvalidMoment(problem)
-        if "start_time" in changes or "end_time" in changes:
-            changes |= await _fit_times(conn, video, moment, changes)
-        if changes:
-            await MomentRepository(conn).update(moment.id, **changes)
-        moments = (await MomentRepository(conn).list_with_configs([video_identifier]))[video_identifier]
+    video, moment = await lock_moment(conn, video_identifier, identifier)
+    if moment is None:
+        raise MomentNotFound
+    changes = _find_changes(moment, edit)
+    if "title" in changes and (problem := _find_title_problem(changes["title"])):
+        raise InvalidMoment(problem)
+    if "start_time" in changes or "end_time" in changes:
+        changes |= await _fit_times(conn, video, moment, changes)
+    if changes:
+        await MomentRepository(conn).update(moment.id, **changes)
+    moments = (await MomentRepository(conn).list_with_configs([video_identifier]))[video_identifier]
     return next(each for each in show_under_roots(moments) if each.identifier == identifier)
 
 
