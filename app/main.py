@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from app import __version__
 from app.api import (
     health,
+    jobs,
     media,
     models,
     moments,
@@ -23,7 +24,6 @@ from app.api import (
     run_requests,
     runs,
     search,
-    status,
     thumbnails,
     transcripts,
     uploads,
@@ -63,7 +63,7 @@ _ROUTERS = (
     videos.router,
     moments.router,
     search.router,
-    status.router,
+    jobs.router,
     runs.router,
     run_requests.videos,
     run_requests.pipelines,

@@ -1,0 +1,150 @@
+"""`/api/videos/{id}/…-status`: the status of single jobs, and whether a moment's clip can be sent to a model."""
+
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from app.api.answers import Error, Seconds, answer, json_answer
+from app.api.dependencies import Checkouts, LiveState, MediaStorage, MomentId, ResourcesDep, VideoId
+from app.services.media import check_clip_availability
+from app.services.status import JobState, JobStatus, JobStatusReader
+
+router = APIRouter(prefix="/api/videos/{video_id}", tags=["status"], responses={404: {"model": Error}})
+
+
+@answer
+class JobStatusAnswer:
+    status: Annotated[JobState, Field(examples=["completed"])]
+    started_at: Annotated[
+        str | None,
+        Field(
+            description="Seconds since 1970 as text, or when the result was made if its job is unknown; null before a "
+            "start",
+            examples=["1795346910.7080352"],
+        ),
+    ]
+
+    @classmethod
+    def from_status(cls, status: JobStatus) -> "JobStatusAnswer":
+        return JobStatusAnswer(
+            status=status.state, started_at=None if status.started_at is None else str(status.started_at)
+        )
+
+
+@answer
+class DetailedJobStatusAnswer(JobStatusAnswer):
+    """The status of a job that has started."""
+
+    elapsed_seconds: Annotated[float | None, Field(description="Null where it is unknown", examples=[3.1])]
+    error: Annotated[str, Field(description="Empty where nothing went wrong", examples=["Audio extraction failed"])]
+
+    @classmethod
+    def from_started(cls, status: JobStatus) -> Self:
+        plain = JobStatusAnswer.from_status(status)
+        return cls(**vars(plain), elapsed_seconds=status.elapsed_seconds, error=status.error)
+
+
+@answer
+class ClipJobStatusAnswer(JobStatusAnswer):
+    """The status of a clip job that has counted its moments."""
+
+    total_moments: Annotated[int, Field(ge=0)]
+    processed_moments: Annotated[int, Field(ge=0, description="Including those that failed")]
+    failed_moments: Annotated[int, Field(ge=0)]
+
+
+@answer
+class ClipAvailabilityAnswer:
+    available: Annotated[bool, Field(description="Whether there is a clip to refine the moment with")]
+    clip_url: Annotated[
+        str | None, Field(examples=["http://localhost:7005/moment_clips/demo-talk_7621a017eec7482f_clip.mp4"])
+    ]
+    clip_duration: Seconds | None
+    transcript_duration: Annotated[
+        Seconds | None, Field(description="Duration of the transcript from 30 s before the moment to 30 s after it")
+    ]
+    duration_match: Annotated[bool, Field(description="Whether the two differ by at most 0.5 s")]
+    warning: Annotated[str | None, Field(examples=["Duration mismatch: clip=63.50s, transcript=60.10s (diff=3.40s)"])]
+    model_supports_video: Annotated[bool, Field(description="Whether the refinement model accepts video")]
+
+
+async def get_job_statuses(database: Checkouts, redis: LiveState, storage: MediaStorage) -> JobStatusReader:
+    """Give the reader of job statuses."""
+    return JobStatusReader(database, redis, storage)
+
+
+JobStatusReaderDep = Annotated[JobStatusReader, Depends(get_job_statuses)]
+
+
+@router.get("/audio-extraction-status", response_model=DetailedJobStatusAnswer | JobStatusAnswer)
+async def get_audio_status(resources: ResourcesDep, video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
+    """The status of audio extraction; completed where the audio exists."""
+    status = await statuses.get_audio(video_id)
+    if status.state is JobState.COMPLETED:  # the client may load the list of videos next
+        resources.audio.invalidate(video_id)
+    return json_answer(_answer_detailed(status))
+
+
+@router.get("/transcription-status", response_model=DetailedJobStatusAnswer | JobStatusAnswer)
+async def get_transcription_status(video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
+    """The status of a transcription; completed where there is a transcript."""
+    return json_answer(_answer_detailed(await statuses.get_transcription(video_id)))
+
+
+@router.get("/generation-status", response_model=JobStatusAnswer)
+async def get_generation_status(video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
+    """The status of moment generation; completed where a model has generated moments."""
+    return json_answer(JobStatusAnswer.from_status(await statuses.get_generation(video_id)))
+
+
+@router.get("/refinement-status/{moment_id}", response_model=JobStatusAnswer)
+async def get_refinement_status(video_id: VideoId, moment_id: MomentId, statuses: JobStatusReaderDep) -> Response:
+    """The status of a moment's refinement; completed where there is a refined moment."""
+    return json_answer(JobStatusAnswer.from_status(await statuses.get_refinement(video_id, moment_id)))
+
+
+@router.get("/clip-extraction-status", response_model=ClipJobStatusAnswer | JobStatusAnswer)
+async def get_clip_status(video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
+    """The status of clip extraction; completed where there is a clip."""
+    status = await statuses.get_clips(video_id)
+    shown = JobStatusAnswer.from_status(status)
+    if status.progress is not None:
+        shown = ClipJobStatusAnswer(
+            **vars(shown),
+            total_moments=status.progress.total,
+            processed_moments=status.progress.processed,
+            failed_moments=status.progress.failed,
+        )
+    return json_answer(shown)
+
+
+@router.get("/moments/{moment_id}/video-availability", response_model=ClipAvailabilityAnswer)
+async def get_video_availability(
+    request: Request,
+    video_id: VideoId,
+    moment_id: MomentId,
+    database: Checkouts,
+    redis: LiveState,
+    storage: MediaStorage,
+) -> Response:
+    """Whether a moment has a clip that can be sent to a model, and whether it matches the transcript."""
+    found = await check_clip_availability(database, redis, storage, video_id, moment_id)
+    return json_answer(
+        ClipAvailabilityAnswer(
+            available=found.available,
+            clip_url=f"{str(request.base_url).rstrip('/')}{found.clip_path}" if found.clip_path else None,
+            clip_duration=found.clip_duration,
+            transcript_duration=found.transcript_duration,
+            duration_match=found.duration_match,
+            warning=found.warning,
+            model_supports_video=found.model_supports_video,
+        )
+    )
+
+
+def _answer_detailed(status: JobStatus) -> JobStatusAnswer:
+    if status.state is JobState.NOT_STARTED:
+        return JobStatusAnswer.from_status(status)
+    return DetailedJobStatusAnswer.from_started(status)
