@@ -1,6 +1,5 @@
 """Downloads over HTTP and out of buckets, which continue where they broke off."""
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -12,9 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+from tenacity import wait_fixed
 
 from app.core.errors import FileMissing, StageFailed, StorageUnavailable, TransientFailure
 from app.core.guarded_http import check_status, guarded_client
+from app.core.retrying import RetryPolicy, call_with_retries
 from app.core.thread_pool import ThreadPool
 from app.storage import Storage, check_free_space
 from app.storage.file_system import translate_write_errors
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 1024 * 1024  # written by a thread at a time
 _TIMEOUT_SECONDS = 60.0  # for a connection, and between two of its bytes
-_PAUSE_SECONDS = 1.0
+_WAIT_SECONDS = 1.0  # before another connection
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _SNIFFED_BYTES = 4096
 _HTML = re.compile(rb"<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
@@ -150,18 +151,25 @@ async def download_over_http(url: str, part: PartialDownload, allowed_hosts: Col
 
     Raises `StageFailed`, `WebPageFound` and `AddressRefused`.
     """
-    furthest = part.size
-    while not part.is_complete:
+    begun_at = part.size
+
+    async def continue_download() -> None:
+        nonlocal begun_at
+        begun_at = part.size
         try:
-            await _download_rest(url, part, allowed_hosts)
-            return
-        except TransientFailure as error:
+            if not part.is_complete:
+                await _download_rest(url, part, allowed_hosts)
+        except TransientFailure:
             await part.flush()
-            if part.size <= furthest:
-                raise
-            _log.info("A download continues after %s bytes: %s", part.size, error)
-            furthest = part.size
-            await asyncio.sleep(_PAUSE_SECONDS)
+            raise
+
+    await call_with_retries(
+        continue_download,
+        RetryPolicy(
+            lambda error: isinstance(error, TransientFailure) and part.size > begun_at, wait_fixed(_WAIT_SECONDS)
+        ),
+        before_wait=lambda failed: _log.info("A download continues after %s bytes: %s", part.size, failed.error),
+    )
 
 
 async def _download_rest(url: str, part: PartialDownload, allowed_hosts: Collection[str]) -> None:

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 import psycopg
+from tenacity import stop_after_attempt, wait_exponential
 
 from app.core.errors import DatabaseUnavailable, RunLost, VideoMomentsError
 from app.core.masking import mask_secrets, mask_values
+from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.core.text import escape_controls
 from app.core.thread_pool import report_idle_time
 from app.database.errors import domain_error
@@ -22,8 +24,6 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _MAX_LENGTH = 2000
-# Ten minutes in all: the answer of a model that was paid for is not dropped for a restart of PostgreSQL.
-_DELAYS = (0.5, 1.0, 2.0, 4.0, *[5.0] * 118)
 
 
 def mask_record(record: StageRecord) -> StageRecord:
@@ -62,47 +62,38 @@ class PersistentOutage(DatabaseUnavailable):
     """An outage that outlasts all retries. Not retried again by an outer `retry_outage`."""
 
 
-class OutageBackoff:
-    """The delays between retries while PostgreSQL is unavailable. `subject` begins the sentence that is logged."""
-
-    def __init__(self, subject: str) -> None:
-        self._subject = subject
-        self._delays = iter(_DELAYS)
-
-    def next_delay(self, error: BaseException) -> float | None:
-        """Return the seconds before the next retry; None for an error that is not to be retried here.
-
-        Raises `PersistentOutage` after the last retry.
-        """
-        reason = find_outage(error)
-        if reason is None or isinstance(error, PersistentOutage):
-            return None
-        delay = next(self._delays, None)
-        if delay is None:
-            raise PersistentOutage(str(reason))
-        if delay == _DELAYS[0]:
-            _log.warning("%s waits: %s", self._subject, reason)
-        return delay
+def _is_retried_outage(error: BaseException) -> bool:
+    return find_outage(error) is not None and not isinstance(error, PersistentOutage)
 
 
-async def retry_outage(subject: str, call: Callable[[], Awaitable[T]]) -> T:
+# Ten minutes in all: the answer of a model that was paid for is not dropped for a restart of PostgreSQL.
+_OUTAGE_POLICY = RetryPolicy(_is_retried_outage, wait_exponential(multiplier=0.5, max=5.0), stop_after_attempt(123))
+
+
+async def retry_outage(subject: str, call: Callable[[], Awaitable[T]], *, is_idle: bool = True) -> T:
     """Call a function, and again while PostgreSQL is unavailable, also where a commit may have succeeded.
 
-    Raises what `call` raises, and `PersistentOutage`. `subject` begins the sentence that is logged. The outage does
-    not count against the time limits around it.
+    Raises what `call` raises, and `PersistentOutage`. `subject` begins the sentence that is logged. The waits do not
+    count against the time limits around it, nor, with `is_idle`, the later calls.
     """
-    outage, loop = OutageBackoff(subject), asyncio.get_running_loop()
-    tried_at: float | None = None
-    while True:
-        try:
-            return await call()
-        except (psycopg.Error, DatabaseUnavailable) as error:
-            delay = outage.next_delay(error)
-            if delay is None:
-                raise
-        report_idle_time(delay + (0.0 if tried_at is None else loop.time() - tried_at))
-        await asyncio.sleep(delay)
-        tried_at = loop.time()
+    loop = asyncio.get_running_loop()
+    called_at: float | None = None
+
+    def report(failed: FailedCall) -> None:
+        nonlocal called_at
+        if called_at is None:
+            _log.warning("%s waits: %s", subject, find_outage(failed.error))
+        elif is_idle:
+            report_idle_time(loop.time() - called_at)
+        report_idle_time(failed.wait)
+        called_at = loop.time() + failed.wait
+
+    try:
+        return await call_with_retries(call, _OUTAGE_POLICY, before_wait=report)
+    except (psycopg.Error, DatabaseUnavailable) as error:
+        if _is_retried_outage(error):
+            raise PersistentOutage(str(find_outage(error))) from error
+        raise
 
 
 def find_outage(error: BaseException) -> DatabaseUnavailable | None:

@@ -1,16 +1,18 @@
 """The refinement of one moment: its window and clip, the call of the model, and the stored answer."""
 
-import asyncio
 import base64
 import logging
 import math
 from dataclasses import dataclass, replace
-from itertools import count
+from functools import partial
 from urllib.parse import quote
+
+from tenacity import stop_after_attempt, wait_exponential
 
 from app.ai.protocols import ClipLink, FoundMoment, MomentFinder, RefineRequest, RefineResult, Usage
 from app.core.errors import FileMissing, ModelAnswerInvalid, StageFailed, StorageUnavailable, TransientFailure
 from app.core.media_types import media_type_of
+from app.core.retrying import RetryPolicy, call_with_retries
 from app.core.text import strip_unstorable
 from app.database import Connection
 from app.models import Clip as ClipRow
@@ -34,8 +36,7 @@ from app.repositories.moments import ReservedMoment, new_moment_identifier
 from app.repositories.stages import ClaimedRunRepository
 
 TIME_LIMIT_SECONDS = 600.0  # for all attempts at one moment, without their waiting for a turn
-_ATTEMPTS = 3
-_FIRST_PAUSE_SECONDS = 1.0
+_MODEL_POLICY = RetryPolicy(TransientFailure, wait_exponential(multiplier=1.0), stop_after_attempt(3))
 # Models round to hundredths of a second, so a time may lie this far outside the window.
 _TOLERANCE_SECONDS = 0.05
 _EQUAL_SECONDS = 0.005  # times of one hundredth of a second are equal
@@ -159,19 +160,10 @@ class MomentRefiner:
     async def _call_model(self, request: RefineRequest) -> RefineResult:
         try:
             async with record_invalid_answers(self._context), limit_working_time(TIME_LIMIT_SECONDS):
-                return _clamp_times(await self._call_with_retries(request), request)
+                refined = await call_with_retries(partial(self._finder.refine, request, lambda _: None), _MODEL_POLICY)
+                return _clamp_times(refined, request)
         except TimeoutError:
             raise StageFailed(f"The refinement took longer than {TIME_LIMIT_SECONDS:.0f} seconds") from None
-
-    async def _call_with_retries(self, request: RefineRequest) -> RefineResult:
-        for attempt in count(1):
-            try:
-                return await self._finder.refine(request, lambda _: None)
-            except TransientFailure:
-                if attempt == _ATTEMPTS:
-                    raise
-            await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-        raise AssertionError("count() does not end")
 
     async def _store_refinement(
         self,

@@ -18,6 +18,7 @@ from app.core.errors import (
     TransientFailure,
     VideoMomentsError,
 )
+from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.core.thread_pool import observe_slots, report_idle_time
 from app.models.runs import (
     ClaimedRun,
@@ -32,7 +33,7 @@ from app.models.runs import (
 )
 from app.models.stages import STAGE_TABLE, Stage
 from app.pipeline.context import LoadedStage, RunContext
-from app.pipeline.failures import OutageBackoff, describe_failure, first_error, mask_record, retry_outage
+from app.pipeline.failures import describe_failure, first_error, mask_record, retry_outage
 from app.pipeline.files import delete_unused_files
 from app.pipeline.time_limits import StageTimeout
 from app.repositories import VideoRepository
@@ -149,30 +150,29 @@ class StageExecution:
     async def _call(self, function: Callable[[RunContext], Awaitable[T]]) -> T:
         """Call a function of the stage, again after what may pass by itself: the attempts that its rule allows, and
         without counting them while PostgreSQL is away."""
-        outage = OutageBackoff(f"Stage {self._stage} of run {self.context.run.identifier}")
-        while True:
+
+        async def call() -> T:
             try:
                 return await function(self.context)
             except (Exception, BaseExceptionGroup) as error:
-                failure = first_error(error)
-                pause = outage.next_delay(failure)
-                if pause is None and self._may_try_again(failure):
-                    pause = await self._start_attempt(failure)
-                if pause is None:
-                    raise failure from error.__cause__
-            report_idle_time(pause)
-            await asyncio.sleep(pause)
+                raise first_error(error) from error.__cause__
+
+        subject, rule = f"Stage {self._stage} of run {self.context.run.identifier}", self._code.definition.retry
+        return await call_with_retries(
+            lambda: retry_outage(subject, call, is_idle=False),
+            RetryPolicy(self._may_try_again, lambda _: rule.pause(self.context.run.attempt)),
+            before_wait=self._start_attempt,
+        )
 
     def _may_try_again(self, failure: BaseException) -> bool:
         rule = self._code.definition.retry
         is_transient = isinstance(failure, (TransientFailure, StorageUnavailable))
         return is_transient and rule.retries_failures and self.context.run.attempt < rule.attempts
 
-    async def _start_attempt(self, failure: BaseException) -> float:
-        """Count another attempt, and return the seconds until it begins."""
-        run, reason = self.context.run, describe_failure(failure, self._stage)
+    async def _start_attempt(self, failed: FailedCall) -> None:
+        run, reason = self.context.run, describe_failure(failed.error, self._stage)
         self.context.run = await self._write(lambda claimed: claimed.start_attempt(run, reason))
-        return self._code.definition.retry.pause(run.attempt)
+        report_idle_time(failed.wait)
 
     async def _read_limit(self) -> float:
         """Return the seconds that the stage may take; a video of unknown length adds none."""

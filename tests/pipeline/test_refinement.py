@@ -25,6 +25,7 @@ from tests.pipeline.refinements import (
     ready,
 )
 from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, found, refined, talk
+from tests.retries import remove_waits
 
 
 async def test_each_original_gets_a_refined_moment(own_database_url: str, tmp_path: Path) -> None:
@@ -302,7 +303,7 @@ async def test_the_stage_fails_where_all_moments_do_and_the_old_ones_stay(
 async def test_a_failure_that_may_pass_is_tried_again_for_that_moment(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moment_refiner, "_FIRST_PAUSE_SECONDS", 0.001)
+    remove_waits(monkeypatch, "app.pipeline.moment_refiner._MODEL_POLICY")
     tries: dict[str, int] = {}
 
     def answer(request: RefineRequest) -> RefineResult | Exception:

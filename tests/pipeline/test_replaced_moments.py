@@ -14,7 +14,6 @@ from app.core.errors import StageFailed
 from app.database import Connection
 from app.models.runs import RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
-from app.pipeline import failures
 from app.pipeline.context import RunContext
 from app.pipeline.stages import generation
 from app.pipeline.stages import refinement as refinement_stage
@@ -29,6 +28,7 @@ from app.services.runs import _finished_stages, cancel_runs, run_stages
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
 from tests.pipeline.contexts import make_context, take_over
 from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, found, refined, talk
+from tests.retries import remove_waits
 from tests.runs import set_record
 
 TABLES = ("moments", "clips", "thumbnails")
@@ -329,7 +329,7 @@ async def test_moments_whose_commit_was_not_answered_are_replaced_once(
         if lost % 2:
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
-    monkeypatch.setattr(failures, "_DELAYS", (0.0, 0.0))
+    remove_waits(monkeypatch, "app.pipeline.failures._OUTAGE_POLICY", calls=3)
     monkeypatch.setattr(RunContext, "commit", commit_without_answer)
     models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"), (80.0, 150.0, "Two"))))
     async with (
