@@ -202,7 +202,7 @@ async def write_moments(transaction: VideoTransaction) -> list[WrittenMoment]:
         transaction, stored, placed
     )
     rows = [_moment_row(transaction, each, placed, ids) for each in placed]
-    await moments.copy([row for row in rows if row["identifier"] not in stored])
+    await moments.insert_many([row for row in rows if row["identifier"] not in stored])
     for row in rows:
         await _update_moment(transaction, stored.get(row["identifier"]), row)
     _report_kept_moments(transaction, stored, placed)
@@ -299,7 +299,7 @@ async def write_clips(transaction: VideoTransaction, moments: Sequence[WrittenMo
             changes = _find_clip_changes(transaction.locations, source, before, row, window)
             transaction.written.count_row("clips", before, changes)
             await clips.update(before.id, **changes)
-    await clips.copy(new)
+    await clips.insert_many(new)
 
 
 def _find_clip_sources(

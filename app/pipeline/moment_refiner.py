@@ -199,7 +199,7 @@ class MomentRefiner:
             await add_unchanged_id(conn, self._context, target.moment.id)
             return _StoredRefinement(is_unchanged=True)
         files = await delete_moments(conn, target.moment.video_id, [moment.id for moment in replaced])
-        await MomentRepository(conn).copy([_make_moment_row(target, refined, answer_key.config_id)])
+        await MomentRepository(conn).insert_many([_make_moment_row(target, refined, answer_key.config_id)])
         return _StoredRefinement(files=frozenset(files))
 
     async def _list_replaced(

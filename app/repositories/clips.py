@@ -66,8 +66,7 @@ class ClipRepository:
             _DEFAULTS | clip,
         )
 
-    async def copy(self, clips: Iterable[NewClip]) -> int:
-        """Insert many clips through COPY and return how many."""
+    async def insert_many(self, clips: Iterable[NewClip]) -> int:
         columns = ("moment_id", "video_id", "cloud_url", "start_time", "end_time", *_DEFAULTS)
         return await copy_rows(self._conn, "clips", columns, ({**_DEFAULTS, **clip} for clip in clips))
 
@@ -83,7 +82,6 @@ class ClipRepository:
         )
 
     async def list_by_video(self, video_id: int) -> list[Clip]:
-        """Return the video's clips in the order they were added."""
         return await fetch_all(
             self._conn,
             Clip,
@@ -92,7 +90,6 @@ class ClipRepository:
         )
 
     async def update(self, clip_id: int, **changes: Unpack[ClipChanges]) -> Clip | None:
-        """Update the given columns and return the row, or None where there is no such clip."""
         if not changes:
             return await self.get(clip_id)
         return await fetch_one(
@@ -103,6 +100,5 @@ class ClipRepository:
         )
 
     async def delete(self, clip_id: int) -> bool:
-        """Delete the clip and, by cascade, its thumbnail; return whether it existed."""
         cursor = await self._conn.execute("DELETE FROM clips WHERE id = %(id)s", {"id": clip_id})
         return cursor.rowcount == 1

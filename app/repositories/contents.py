@@ -61,7 +61,6 @@ class VideoContentsRepository:
         )
 
     async def list_files(self, video_id: int) -> list[FileReference]:
-        """Return the URLs of the video's files."""
         return await fetch_all(
             self._conn,
             FileReference,
@@ -83,11 +82,9 @@ class VideoContentsRepository:
         )
 
     async def delete_clips(self, clip_ids: Sequence[int]) -> None:
-        """Delete clips and, by cascade, their thumbnails."""
         await self._conn.execute("DELETE FROM clips WHERE id = ANY (%(ids)s)", {"ids": list(clip_ids)})
 
     async def delete_moments_without_clip(self, video_id: int) -> int:
-        """Delete the video's moments that have no clip and return how many there were."""
         cursor = await self._conn.execute(
             """
             DELETE FROM moments
@@ -106,9 +103,10 @@ class ReplacedMomentsRepository:
         self._conn = conn
 
     async def set_aside(self, run_id: int, replaced: Sequence[int], replacements: Sequence[int]) -> None:
-        """Delete moments and keep their rows until the run has ended; `replacements` are the ids of the new ones.
+        """Delete moments, and keep their rows until the run has ended.
 
-        On a second call, after a commit without an answer, the deleted ones are the run's own and are not kept.
+        `replacements` are the ids of the new moments. A repeated call, after a commit without an answer, keeps none of
+        these.
         """
         await self._conn.execute(
             """
@@ -128,14 +126,14 @@ class ReplacedMomentsRepository:
         await MomentRepository(self._conn).delete_many(replaced)
 
     async def discard(self, run_id: int) -> set[str]:
-        """Delete the rows that a completed run has set aside; return the URLs of files that no row refers to."""
+        """Delete the rows that a run has set aside; return the URLs of files that no row refers to any more."""
         cursor = await self._conn.execute(
             """
-            WITH forgotten AS (DELETE FROM pipeline.replaced WHERE run_id = %(run_id)s RETURNING clips, thumbnails)
+            WITH discarded AS (DELETE FROM pipeline.replaced WHERE run_id = %(run_id)s RETURNING clips, thumbnails)
             SELECT video_id, ARRAY(
-                SELECT value ->> 'cloud_url' FROM forgotten, jsonb_array_elements(clips || thumbnails)
+                SELECT value ->> 'cloud_url' FROM discarded, jsonb_array_elements(clips || thumbnails)
             )
-            FROM pipeline_history WHERE id = %(run_id)s AND EXISTS (SELECT FROM forgotten)
+            FROM pipeline_history WHERE id = %(run_id)s AND EXISTS (SELECT FROM discarded)
             """,
             {"run_id": run_id},
         )
@@ -145,7 +143,6 @@ class ReplacedMomentsRepository:
         return set(row[1]) - {file.url for file in await VideoContentsRepository(self._conn).list_files(row[0])}
 
     async def discard_all(self, video_id: int) -> None:
-        """Delete all rows that runs over a video have set aside."""
         await self._conn.execute(
             """
             DELETE FROM pipeline.replaced USING pipeline_history AS history
@@ -155,7 +152,6 @@ class ReplacedMomentsRepository:
         )
 
     async def discard_clips(self, video_id: int, *, keep_local: bool, keep_in_bucket: bool) -> None:
-        """Delete the clips that runs over a video have set aside."""
         await self._conn.execute(
             """
             UPDATE pipeline.replaced SET clips = (
@@ -169,10 +165,10 @@ class ReplacedMomentsRepository:
         )
 
     async def restore(self, run_id: int) -> set[str] | None:
-        """Replace the moments of a run by those that it has set aside; return URLs as `discard` does.
+        """Restore the moments that a run has set aside; return the URLs of files that no row refers to any more.
 
-        None where it has set aside nothing. A moment is not restored where its config was deleted or its identifier is
-        taken.
+        None where the run has set aside nothing. Moments whose config was deleted, or whose identifier is taken, are
+        not restored.
         """
         cursor = await self._conn.execute(
             """
@@ -187,7 +183,7 @@ class ReplacedMomentsRepository:
         parts = VideoContentsRepository(self._conn)
         before = {file.url for file in await parts.list_files(row[0])}
         await self._delete_replacements(run_id)
-        await self._insert_again(run_id)
+        await self._restore_rows(run_id)
         await self._conn.execute("DELETE FROM pipeline.replaced WHERE run_id = %(run_id)s", {"run_id": run_id})
         return before - {file.url for file in await parts.list_files(row[0])}
 
@@ -204,7 +200,7 @@ class ReplacedMomentsRepository:
             {"run_id": run_id},
         )
 
-    async def _insert_again(self, run_id: int) -> None:
+    async def _restore_rows(self, run_id: int) -> None:
         of_run = {"run_id": run_id}
         columns = MOMENT_COLUMNS.replace(
             "parent_id", "CASE WHEN parent_id IN (SELECT id FROM kept UNION SELECT id FROM moments) THEN parent_id END"

@@ -101,7 +101,6 @@ class EndedRunRepository:
         )
 
     async def get_stored_results(self, video: str) -> StoredResults | None:
-        """Return the results that a video has; None where the video does not exist."""
         return await fetch_one(
             self._conn,
             StoredResults,
@@ -119,7 +118,6 @@ class EndedRunRepository:
         )
 
     async def list_failed(self, limit: int, before: int | None = None) -> list[FailedRun]:
-        """Return at most `limit` failed runs with ids below `before`, newest first."""
         return await fetch_all(
             self._conn,
             FailedRun,
@@ -178,7 +176,7 @@ class CallbackRepository:
         self._conn = conn
 
     async def claim_due(self, limit: int, lease_seconds: float) -> list[DueCallback]:
-        """Claim due callbacks for `lease_seconds`; one that is not marked by then is due again."""
+        """Claim due callbacks for `lease_seconds`, after which one that is not marked is due again."""
         return await fetch_all(
             self._conn,
             DueCallback,
@@ -212,7 +210,7 @@ class CallbackRepository:
         )
 
     async def mark_failed(self, callback: DueCallback, error: str, retry_seconds: float | None) -> None:
-        """Store why a callback was not delivered, and retry it after `retry_seconds`; None gives up."""
+        """Store why a callback was not delivered; None for `retry_seconds` makes it the last attempt."""
         await self._conn.execute(
             """
             UPDATE pipeline.runs

@@ -116,7 +116,7 @@ class JobRepository:
         row = await self._fetch_job_row(
             f"SELECT {_RUN_COLUMNS} FROM videos {_RUN} WHERE videos.identifier = %(video)s", video, RunType.AUDIO
         )
-        return AudioJob(_read_run(row)) if row else None
+        return AudioJob(_read_job_run(row)) if row else None
 
     async def get_transcript_job(self, video: str) -> TranscriptJob | None:
         row = await self._fetch_job_row(
@@ -128,7 +128,7 @@ class JobRepository:
             video,
             RunType.TRANSCRIPT,
         )
-        return TranscriptJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
+        return TranscriptJob(_read_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
     async def get_moments_job(self, video: str) -> MomentsJob | None:
         row = await self._fetch_job_row(
@@ -142,7 +142,7 @@ class JobRepository:
             video,
             RunType.MOMENTS,
         )
-        return MomentsJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
+        return MomentsJob(_read_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
     async def get_refinement_job(self, video: str, moment: str) -> RefinementJob | None:
         row = await self._fetch_job_row(
@@ -157,7 +157,7 @@ class JobRepository:
             RunType.REFINEMENT,
             moment,
         )
-        return RefinementJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
+        return RefinementJob(_read_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
     async def get_clips_job(self, video: str) -> ClipsJob | None:
         row = await self._fetch_job_row(
@@ -174,7 +174,7 @@ class JobRepository:
             video,
             RunType.CLIPS,
         )
-        return ClipsJob(_read_run(row), *row[_RUN_WIDTH:]) if row else None
+        return ClipsJob(_read_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
     async def _fetch_job_row(
         self, statement: LiteralString, video: str, run_type: RunType, subject: str = ""
@@ -183,7 +183,6 @@ class JobRepository:
         return await cursor.fetchone()
 
     async def get_preconditions(self, video: str, run_type: RunType, moment: str = "") -> RunPreconditions | None:
-        """Return what decides whether a run over the video, or one moment of it, can start; None without the video."""
         return await fetch_one(
             self._conn,
             RunPreconditions,
@@ -209,7 +208,7 @@ class JobRepository:
         )
 
 
-def _read_run(row: Sequence[Any]) -> JobRun | None:
+def _read_job_run(row: Sequence[Any]) -> JobRun | None:
     identifier, status, started_at, completed_at, error_message, clips = row[:_RUN_WIDTH]
     if identifier is None:
         return None

@@ -25,7 +25,7 @@ class MediaRepository:
         self._conn = conn
 
     async def get_video_urls(self, identifiers: list[str]) -> dict[str, tuple[str, ...]]:
-        """Return the file URLs of the videos that exist, by identifier; a playable copy comes before the original."""
+        """Return the file URLs of each video that exists, a playable copy before the original."""
         cursor = await self._conn.execute(
             """
             SELECT identifier, cloud_url, playable_url
@@ -40,7 +40,6 @@ class MediaRepository:
         }
 
     async def get_clip_location(self, video: str, moment: str) -> ClipLocation | None:
-        """Return None where there is no such video."""
         return await fetch_one(
             self._conn,
             ClipLocation,
@@ -82,9 +81,9 @@ class VideoFileRepository:
         self._conn = conn
 
     async def store_early_end(self, video_id: int, source_url: str, declared_seconds: float | None) -> None:
-        """Store that a file ends early, and which duration its header declares.
+        """Store that a file ends early, and the duration that its header declares.
 
-        It needs a playable copy even where browsers can play it, because they would show the declared duration.
+        Browsers would show the declared duration, so the file needs a playable copy even where they can play it.
         """
         await self._conn.execute(
             """
@@ -101,7 +100,6 @@ class VideoFileRepository:
         )
 
     async def get_early_end(self, video_id: int) -> tuple[bool, float | None]:
-        """Return whether the video's file ends early, and the duration that its header declares then."""
         cursor = await self._conn.execute(
             """
             SELECT ends_early, declared_seconds
@@ -113,10 +111,7 @@ class VideoFileRepository:
         return await cursor.fetchone() or (False, None)
 
     async def claim_file(self, owner: str, stalled_after: float, max_attempts: int) -> ClaimedFile | None:
-        """Claim a video file that no worker has inspected, or whose worker is stalled.
-
-        None where there is none. A file that was claimed `max_attempts` times is not claimed again.
-        """
+        """Claim a video file that no worker has inspected, or whose worker is stalled, at most `max_attempts` times."""
         return await fetch_one(
             self._conn,
             ClaimedFile,
@@ -155,14 +150,12 @@ class VideoFileRepository:
         )
 
     async def list_claimed_videos(self) -> set[int]:
-        """Return the ids of the videos whose files are claimed."""
         cursor = await self._conn.execute(
             "SELECT video_id FROM library.video_files WHERE status IN ('inspecting', 'making')"
         )
         return {video_id for (video_id,) in await cursor.fetchall()}
 
     async def fail_abandoned(self, stalled_after: float, max_attempts: int, reason: str) -> list[str]:
-        """Mark files as failed whose workers died `max_attempts` times, and return the identifiers of their videos."""
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known SET status = 'failed', reason = %(reason)s, owner = NULL
@@ -177,7 +170,7 @@ class VideoFileRepository:
         return [identifier for (identifier,) in await cursor.fetchall()]
 
     async def heartbeat(self, file: ClaimedFile, status: FileStatus) -> None:
-        """Store a heartbeat and the status of the work. Raises `RunLost` where the worker has lost its claim."""
+        """Store a heartbeat. Raises `RunLost` where the worker has lost its claim."""
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known SET seen_at = now() AT TIME ZONE 'utc', status = %(status)s
@@ -194,7 +187,6 @@ class VideoFileRepository:
     async def finish(
         self, file: ClaimedFile, status: FileStatus, playable_url: str | None = None, reason: str | None = None
     ) -> None:
-        """Store the result for a claimed file. Raises `RunLost` where the worker has lost its claim."""
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known
@@ -211,7 +203,7 @@ class VideoFileRepository:
             raise RunLost
 
     async def release(self, file: ClaimedFile, pause_seconds: float) -> None:
-        """Return a file to the queue for `pause_seconds`; its attempts start over, its failures are kept."""
+        """Return a file to the queue after `pause_seconds`; its attempts start over, its failures are kept."""
         await self._conn.execute(
             """
             UPDATE library.video_files

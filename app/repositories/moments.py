@@ -66,7 +66,6 @@ _DEFAULTS: dict[str, Any] = dict.fromkeys(_Details.__annotations__) | {"is_refin
 
 
 def new_moment_identifier() -> str:
-    """Return 16 random hex characters."""
     return secrets.token_hex(8)
 
 
@@ -129,8 +128,8 @@ class MomentRepository:
         )
         return [number for (number,) in await cursor.fetchall()]
 
-    async def copy(self, moments: Iterable[ReservedMoment]) -> int:
-        """Insert many moments through COPY, parents and children in any order, and return how many."""
+    async def insert_many(self, moments: Iterable[ReservedMoment]) -> int:
+        """Insert many moments through COPY, parents and children in any order; return their number."""
         columns = ("id", "identifier", "video_id", "start_time", "end_time", "title", *_DEFAULTS)
         return await copy_rows(self._conn, "moments", columns, ({**_DEFAULTS, **moment} for moment in moments))
 
@@ -148,7 +147,6 @@ class MomentRepository:
         )
 
     async def find_video_ids(self, identifiers: Sequence[str]) -> dict[str, int]:
-        """Return the id of the video of each moment identifier that is taken."""
         cursor = await self._conn.execute(
             "SELECT identifier, video_id FROM moments WHERE identifier = ANY(%(identifiers)s)",
             {"identifiers": list(identifiers)},
@@ -156,7 +154,6 @@ class MomentRepository:
         return dict(await cursor.fetchall())
 
     async def list_by_video(self, video_id: int) -> list[Moment]:
-        """Return the video's moments in the order they were added."""
         return await fetch_all(
             self._conn,
             Moment,
@@ -165,7 +162,6 @@ class MomentRepository:
         )
 
     async def list_children(self, moment_id: int) -> list[Moment]:
-        """Return the moments that were refined from this one, in the order they were added."""
         return await fetch_all(
             self._conn,
             Moment,
@@ -176,7 +172,7 @@ class MomentRepository:
     async def find_overlap(
         self, video_id: int, start_time: float, end_time: float, excluding: int | None = None
     ) -> Moment | None:
-        """Return the earliest moment that overlaps the span, or None; one that ends where the span starts does not.
+        """Return the earliest moment that overlaps the span; one that only touches it does not overlap.
 
         `excluding` is a moment whose tree is ignored: itself, its ancestors, and all their refinements.
         """
@@ -199,7 +195,6 @@ class MomentRepository:
         )
 
     async def update(self, moment_id: int, **changes: Unpack[MomentChanges]) -> Moment | None:
-        """Update the given columns and return the row, or None where there is no such moment."""
         if not changes:
             return await self.get(moment_id)
         return await fetch_one(
@@ -210,12 +205,10 @@ class MomentRepository:
         )
 
     async def delete(self, moment_id: int) -> bool:
-        """Delete the moment and, by cascade, its clip; refined ones lose their parent. False where there is none."""
         cursor = await self._conn.execute("DELETE FROM moments WHERE id = %(id)s", {"id": moment_id})
         return cursor.rowcount == 1
 
     async def delete_many(self, moment_ids: Sequence[int]) -> int:
-        """Delete moments as `delete` does and return how many there were."""
         cursor = await self._conn.execute("DELETE FROM moments WHERE id = ANY (%(ids)s)", {"ids": list(moment_ids)})
         return cursor.rowcount
 
@@ -243,7 +236,7 @@ class MomentRepository:
         )
 
     async def list_with_configs(self, identifiers: list[str]) -> dict[str, list[MomentWithConfig]]:
-        """Return the moments of each video by the video's identifier, in the order they were added.
+        """Return the moments of each video in the order they were added, by the video's identifier.
 
         PostgreSQL sends each config once, with the first moment that has it.
         """
@@ -272,7 +265,6 @@ class MomentRepository:
         return moments
 
     async def get_refinement_inputs(self, video: str, moment: str, padding: float) -> RefinementInputs | None:
-        """Return what a refinement can use in a window of `padding` seconds around the moment; None without video."""
         return await fetch_one(
             self._conn,
             RefinementInputs,

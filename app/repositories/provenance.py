@@ -38,7 +38,7 @@ class PromptSummary:
 
 
 def prompt_hash(user_prompt: str, system_prompt: str) -> str:
-    """Return the hex SHA-256 of the two texts joined: pairs that join to the same text have the same hash."""
+    """Return the hex SHA-256 of both texts joined, so pairs that join to the same text collide."""
     return hashlib.sha256((user_prompt + system_prompt).encode()).hexdigest()
 
 
@@ -49,9 +49,9 @@ class PromptRepository:
         self._conn = conn
 
     async def get_or_create(self, user_prompt: str, system_prompt: str) -> Prompt:
-        """Return the prompt of these texts, inserted where it is new, and lock it against deletion.
+        """Return the prompt with these texts, inserted where it is missing, and lock it against deletion.
 
-        Raises `PromptHashCollision` where another pair joins to the same text.
+        Raises `PromptHashCollision` where another pair of texts has the same hash.
         """
         prompt = await fetch_returned(
             self._conn,
@@ -84,7 +84,6 @@ class PromptRepository:
         )
 
     async def list_summaries(self, limit: int, after: int = 0) -> list[PromptSummary]:
-        """Return at most `limit` prompts whose id is above `after`, ordered by id."""
         return await fetch_all(
             self._conn,
             PromptSummary,
@@ -145,10 +144,10 @@ class GenerationConfigRepository:
         self._conn = conn
 
     async def get_or_create(self, **config: Unpack[NewGenerationConfig]) -> GenerationConfig:
-        """Return the config with these parameters, inserted where it is new, and lock it against deletion.
+        """Return the config with these parameters, inserted where it is missing, and lock it against deletion.
 
-        One that was stored for another transcript is detached from it, so that it is not deleted with it. Raises
-        `InvalidInput` for a number that is not finite.
+        A config of another transcript is detached from it, so that it is not deleted with it. Raises `InvalidInput` for
+        a number that is not finite.
         """
         return await fetch_returned(
             self._conn,
@@ -194,7 +193,6 @@ class GenerationConfigRepository:
         model: str | None = None,
         operation_type: str | None = None,
     ) -> list[GenerationConfig]:
-        """Return at most `limit` configs whose id is above `after`, ordered by id."""
         chosen = and_where(
             {
                 "prompt_id = %(prompt_id)s": prompt_id,
@@ -218,7 +216,7 @@ class GenerationConfigRepository:
         )
 
     async def detach_transcript(self, transcript_id: int) -> list[int]:
-        """Detach the transcript's configs, so that they are not deleted with it, and return their ids."""
+        """Detach the configs of a transcript, so that they are not deleted with it, and return their ids."""
         cursor = await self._conn.execute(
             """
             UPDATE generation_configs SET transcript_id = NULL WHERE transcript_id = %(transcript_id)s
@@ -229,7 +227,6 @@ class GenerationConfigRepository:
         return [config_id for (config_id,) in await cursor.fetchall()]
 
     async def attach_transcript(self, config_ids: Sequence[int], transcript_id: int) -> None:
-        """Attach those of the configs that belong to no transcript."""
         await self._conn.execute(
             """
             UPDATE generation_configs SET transcript_id = %(transcript_id)s
@@ -298,13 +295,11 @@ class ProvenanceRepository:
         self._conn = conn
 
     async def read_lineage(self, identifier: str) -> bytes | None:
-        """Return the JSON document of a video's lineage, encoded by PostgreSQL; None where the video does not exist."""
         return await fetch_value(self._conn, _LINEAGE_QUERY, {"identifier": identifier}, binary=True)
 
     async def list_moments(
         self, limit: int, after: int = 0, prompt_id: int | None = None, config_id: int | None = None
     ) -> list[MomentWithVideo]:
-        """Return at most `limit` moments whose id is above `after`, ordered by id."""
         return await fetch_all(
             self._conn,
             MomentWithVideo,
@@ -328,7 +323,6 @@ class ProvenanceRepository:
     async def list_runs(
         self, limit: int, after: int = 0, prompt_id: int | None = None, config_id: int | None = None
     ) -> list[RunWithVideo]:
-        """Return at most `limit` runs whose id is above `after`, ordered by id."""
         return await fetch_all(
             self._conn,
             RunWithVideo,

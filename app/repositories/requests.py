@@ -32,7 +32,7 @@ class RejectedRequestRepository:
         self._conn = conn
 
     async def lock_request(self, key: str) -> None:
-        """Lock a request until the transaction ends, so that of equal ones one is handled."""
+        """Lock a request until the transaction ends, so that of equal ones only one is handled."""
         await self._conn.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('requests:' || %(key)s, 0))", {"key": key}
         )
@@ -49,7 +49,6 @@ class RejectedRequestRepository:
         )
 
     async def is_rejected(self, entry_id: str, other_id: str, fields: Mapping[str, str]) -> bool:
-        """Return whether this entry, with these fields, was rejected."""
         return await exists(
             self._conn,
             """
@@ -60,7 +59,6 @@ class RejectedRequestRepository:
         )
 
     async def list_newest(self, limit: int) -> list[RejectedRequest]:
-        """Return at most `limit` rejected requests, the newest first."""
         return await fetch_all(
             self._conn,
             RejectedRequest,

@@ -163,7 +163,6 @@ class RunRepository:
         )
 
     async def update(self, run_id: int, **changes: Unpack[RunChanges]) -> PipelineRun | None:
-        """Update the given columns and return the row, or None where there is no such run."""
         if not changes:
             return await self.get(run_id)
         return await fetch_one(
@@ -178,7 +177,7 @@ class RunRepository:
     async def list_summaries(
         self, video: str, limit: int, before: tuple[datetime, int] | None = None, run_type: str | None = None
     ) -> list[RunSummary]:
-        """Return at most `limit` runs of the video, newest first; `before` is the last one's `(started_at, id)`."""
+        """Return runs of a video, newest first; `before` is the last one's `(started_at, id)`."""
         started_at, run_id = before or (None, None)
         wanted = and_where(
             {"(started_at, history.id) < (%(started_at)s, %(id)s)": before, "pipeline_type = %(type)s": run_type}
@@ -220,10 +219,9 @@ class RunRepository:
             ).format(sql.SQL(IS_WAITING), wanted),
             {"video": video, "limit": limit, "started_at": started_at, "id": run_id, "type": run_type},
         )
-        return [RunSummary(_read_details(*row[15:]), *row[:15]) for row in await cursor.fetchall()]
+        return [RunSummary(_read_run_details(*row[15:]), *row[:15]) for row in await cursor.fetchall()]
 
     async def list_active(self, limit: int, after: int = 0) -> list[ActiveRun]:
-        """Return at most `limit` runs whose id is above `after`, in the order they were accepted."""
         cursor = await self._conn.execute(
             f"""
             SELECT history.id, history.identifier, videos.identifier, pipeline_type, subject, {IS_WAITING}, attempt,
@@ -240,7 +238,6 @@ class RunRepository:
         return [ActiveRun(last_started_stage(read_stages(stages)), *run) for *run, stages in await cursor.fetchall()]
 
     async def list_active_of_video(self, video: str) -> list[tuple[int, str]]:
-        """Return the ids and identifiers of a video's active runs."""
         cursor = await self._conn.execute(
             """
             SELECT run_id, history.identifier
@@ -255,7 +252,7 @@ class RunRepository:
         return await cursor.fetchall()
 
 
-def _read_details(
+def _read_run_details(
     subject: str | None,
     is_waiting: bool,
     generation_model: str | None,
@@ -267,7 +264,7 @@ def _read_details(
     return RunDetails(subject, is_waiting, generation_model or "", refinement_model or "", read_stages(stages))
 
 
-def read_claimed(
+def read_claimed_run(
     run_id: int,
     identifier: str,
     video_id: int,
@@ -281,8 +278,7 @@ def read_claimed(
     owner: str,
     started_at: float,
 ) -> ClaimedRun:
-    """Return the claimed run of a row. Raises `ValueError`, `LookupError`, `TypeError` or `AttributeError` for a record
-    that another version of this code has written."""
+    """Raise ValueError, LookupError, TypeError or AttributeError for a record written by another version."""
     return ClaimedRun(
         run_id,
         identifier,
@@ -300,18 +296,17 @@ def read_claimed(
 
 
 def read_request(stored: Mapping[str, Any]) -> RunRequest:
-    """Return a stored request without the fields of other versions of this code."""
     known = {field.name for field in fields(RunRequest)}
     return RunRequest(**{name: value for name, value in stored.items() if name in known})
 
 
 def read_stages(stored: Mapping[str, Any]) -> dict[Stage, StageRecord]:
-    """Return stored stage records in the order of the pipeline, without what other versions of this code have added."""
-    records = {stage: _read_record(stored[stage]) for stage in Stage if stage in stored}
+    """Return stage records in the order of the pipeline, without those that this version does not know."""
+    records = {stage: _read_stage_record(stored[stage]) for stage in Stage if stage in stored}
     return {stage: record for stage, record in records.items() if record}
 
 
-def _read_record(stored: Any) -> StageRecord | None:
+def _read_stage_record(stored: Any) -> StageRecord | None:
     if not isinstance(stored, Mapping) or stored.get("status") not in set(StageStatus):
         return None
     known = {field.name for field in fields(StageRecord)} - {"status"}

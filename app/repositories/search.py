@@ -88,13 +88,12 @@ class SearchRepository:
         """
         spoken = and_where({"language = %(language)s": filters.language})
         of_video = and_where({_OF_VIDEO + "found.video_id)": filters.video, _SCORED: filters.min_score})
-        parameters = {**_parameters(query, filters, limit, after), "marks": _MARKS, "segments": segments}
+        parameters = {**_search_parameters(query, filters, limit, after), "marks": _MARKS, "segments": segments}
         return await fetch_all(self._conn, SearchHit, sql.SQL(_TRANSCRIPTS).format(spoken, of_video), parameters)
 
     async def search_moments(
         self, query: str, filters: SearchFilters, limit: int, after: SearchCursor = FIRST_PAGE
     ) -> list[MomentHit]:
-        """Return the best `limit` moments after `after`."""
         chosen = and_where(
             {
                 _OF_VIDEO + "moments.video_id)": filters.video,
@@ -102,16 +101,15 @@ class SearchRepository:
                 "score >= %(min_score)s": filters.min_score,
             }
         )
-        parameters = {**_parameters(query, filters, limit, after), "marks": _MARKS_IN_ALL}
+        parameters = {**_search_parameters(query, filters, limit, after), "marks": _MARKS_IN_ALL}
         return await fetch_all(self._conn, MomentHit, sql.SQL(_MOMENTS).format(chosen), parameters)
 
     async def rebuild(self) -> int:
-        """Rebuild the search documents of all transcripts, without a time limit; return their number."""
         await self._conn.execute("SELECT set_config('statement_timeout', '0', true)")
         return int(await fetch_value(self._conn, "SELECT search.rebuild()") or 0)
 
 
-def _parameters(query: str, filters: SearchFilters, limit: int, after: SearchCursor) -> dict[str, object]:
+def _search_parameters(query: str, filters: SearchFilters, limit: int, after: SearchCursor) -> dict[str, object]:
     return {
         **asdict(filters),
         "query": _NON_EXCLUDING_DASHES.sub(" ", query),

@@ -13,7 +13,7 @@ from app.database import Connection
 from app.database.queries import fetch_all, fetch_one
 from app.models.runs import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, next_stage
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
-from app.repositories.runs import read_claimed
+from app.repositories.runs import read_claimed_run
 from app.repositories.stages import end_run
 from app.repositories.videos import VideoRepository
 
@@ -71,7 +71,7 @@ class StageQueueRepository:
         subject: str = "",
         stages: Mapping[Stage, StageRecord] | None = None,
     ) -> EnqueueResult | None:
-        """Add a run unless an active one conflicts; None where the video does not exist. `started_at` is naive UTC.
+        """Insert a run unless an active one conflicts; None where the video does not exist. `started_at` is naive UTC.
 
         Raises `UniqueViolation` of `pipeline_history_identifier_key` where the identifier is taken.
         """
@@ -100,9 +100,9 @@ class StageQueueRepository:
     ) -> ClaimedRun | None:
         """Claim a stage that waits, or whose owner sent no heartbeat for `stalled_after` seconds.
 
-        None where the run is at another stage or has ended, another worker has it, or `limit` workers are at that
-        stage already. A run that this version of the code cannot read is left to another worker, and fails once it
-        was claimed too often.
+        None where the run is at another stage or has ended, where another worker has it, or where `limit` workers are
+        at that stage. A run that this version cannot read is left to other workers, and fails once it was claimed too
+        often.
         """
         cursor = await self._conn.execute(
             """
@@ -122,7 +122,7 @@ class StageQueueRepository:
         if row is None or row[0] != "claimed":
             return None
         try:
-            return read_claimed(*row[1:])
+            return read_claimed_run(*row[1:])
         except (AttributeError, LookupError, TypeError, ValueError):
             if row[10] <= STAGE_TABLE[stage].retry.attempts:
                 raise
@@ -133,10 +133,7 @@ class StageQueueRepository:
         return None
 
     async def heartbeat(self, owner: str, run_ids: Collection[int]) -> None:
-        """Store a heartbeat in the runs that a worker has claimed.
-
-        Skips a row that one of the worker's own transactions has locked.
-        """
+        """Store a heartbeat in the claimed runs of a worker, except in rows that its own transactions have locked."""
         await self._conn.execute(
             """
             UPDATE pipeline.runs SET heartbeat_at = now() AT TIME ZONE 'utc'
@@ -150,7 +147,6 @@ class StageQueueRepository:
         )
 
     async def list_claimed(self, owner: str) -> list[ClaimedStage]:
-        """Return the stages that a worker has claimed, and whether their cancellation was requested."""
         return await fetch_all(
             self._conn,
             ClaimedStage,
@@ -159,7 +155,7 @@ class StageQueueRepository:
         )
 
     async def request_cancel(self, run_id: int, stalled_after: float) -> bool:
-        """Cancel a run: at once where its worker is missing or stalled, else by its worker; return whether it ended."""
+        """Cancel a run, at once where its worker is missing or stalled, else by its worker; return whether it ended."""
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs SET cancel_requested = true
@@ -178,10 +174,10 @@ class StageQueueRepository:
     async def take_unnotified(
         self, stalled_after: float, renotify_after: float, unread: Collection[WorkKind] = ()
     ) -> list[WaitingStage]:
-        """Return waiting and stalled stages without a message in the last `renotify_after` seconds, and mark them as
-        notified; at most a thousand, those that wait longest first.
+        """Mark waiting and stalled stages as notified, and return at most a thousand, those that wait longest first.
 
-        For kinds with `unread` messages the time is ten times as long: theirs is probably among them.
+        They had no message in the last `renotify_after` seconds. For kinds with `unread` messages the time is ten times
+        as long, because theirs is probably among those.
         """
         cursor = await self._conn.execute(
             """
@@ -215,7 +211,6 @@ class StageQueueRepository:
         return _read_waiting(await cursor.fetchall())
 
     async def unmark_notified(self, waiting: Collection[WaitingStage]) -> None:
-        """Mark stages as not notified, because their messages could not be sent."""
         await self._conn.execute(
             """
             UPDATE pipeline.runs SET notified_at = NULL
@@ -226,7 +221,6 @@ class StageQueueRepository:
         )
 
     async def take_next_unnotified(self, stage: Stage, stalled_after: float) -> WaitingStage | None:
-        """Return the waiting or stalled run at a stage whose last message is oldest, and mark it as notified."""
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs SET notified_at = now() AT TIME ZONE 'utc'
@@ -256,8 +250,6 @@ class StageQueueRepository:
         *,
         only_stalled: bool = False,
     ) -> list[WaitingStage]:
-        """Return at most `limit` waiting or stalled stages of some kinds, the oldest run first, without stages at their
-        limit of `stage_limits`."""
         cursor = await self._conn.execute(
             """
             SELECT identifier, stage
@@ -288,7 +280,6 @@ class StageQueueRepository:
         return {identifier for (identifier,) in await cursor.fetchall()}
 
     async def end_orphaned_runs(self) -> list[OrphanedRun]:
-        """Fail the running runs that have no stored request, which no worker can claim."""
         return await fetch_all(
             self._conn,
             OrphanedRun,
@@ -309,5 +300,4 @@ def _list_stages_of(kinds: Collection[WorkKind]) -> list[str]:
 
 
 def _read_waiting(rows: Collection[tuple[str, str]]) -> list[WaitingStage]:
-    """Return the rows without the stages of other versions of this code."""
     return [WaitingStage(identifier, Stage(stage)) for identifier, stage in rows if stage in STAGE_TABLE]

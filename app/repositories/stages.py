@@ -45,7 +45,6 @@ class ModelAnswerRepository:
         return None if row is None else dict(row[0])
 
     async def copy_to_retry(self, identifier: str, retry: str) -> None:
-        """Copy the answers of a run to its retry; both are identifiers."""
         await self._conn.execute(
             """
             INSERT INTO pipeline.answers (run_id, question, answer)
@@ -70,7 +69,6 @@ class ClaimedRunRepository:
         self._conn = conn
 
     async def lock_claim(self, run: ClaimedRun) -> None:
-        """Lock the claim until the transaction ends. Raises `RunLost` where another worker has the stage."""
         if not await exists(
             self._conn,
             """
@@ -83,10 +81,7 @@ class ClaimedRunRepository:
             raise RunLost
 
     async def save_stage_record(self, run: ClaimedRun, record: StageRecord) -> None:
-        """Write the record of the claimed stage. Raises `RunLost`.
-
-        While the stage is in progress, the result of `add_stage_result` is kept.
-        """
+        """Write the record of the claimed stage; while it is in progress, its result is kept. Raises `RunLost`."""
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs
@@ -101,10 +96,10 @@ class ClaimedRunRepository:
             raise RunLost
 
     async def advance_run(self, run: ClaimedRun, record: StageRecord, next_stage: Stage, *, keep_claim: bool) -> bool:
-        """Write the record of a finished stage and move the run to its next stage, which waits for a worker.
+        """Write the record of a finished stage and move the run to its next stage; raises `RunLost`.
 
-        With `keep_claim` the same owner claims the next stage too. Return False, and write nothing, where a
-        cancellation was requested. Raises `RunLost`.
+        The next stage waits for a worker, or with `keep_claim` stays with the same owner. Return False, and write
+        nothing, where a cancellation was requested.
         """
         cursor = await self._conn.execute(
             """
@@ -132,7 +127,6 @@ class ClaimedRunRepository:
         return False
 
     async def _has_advanced(self, run: ClaimedRun, next_stage: Stage, *, keep_claim: bool) -> bool:
-        """Return whether the run has moved already: an earlier commit may have succeeded without an answer."""
         return await exists(
             self._conn,
             """
@@ -149,7 +143,6 @@ class ClaimedRunRepository:
         )
 
     async def start_attempt(self, run: ClaimedRun, error: str) -> ClaimedRun:
-        """Count another attempt after one that failed with `error`, and return the run with it. Raises `RunLost`."""
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs SET attempt = attempt + 1, last_error = %(error)s
@@ -162,13 +155,11 @@ class ClaimedRunRepository:
         return replace(run, attempt=run.attempt + 1)
 
     async def get_last_error(self, run: ClaimedRun) -> str | None:
-        """Return the error of the previous attempt; None where its worker died."""
         return await fetch_value(
             self._conn, "SELECT last_error FROM pipeline.runs WHERE run_id = %(id)s", {"id": run.id}
         )
 
     async def get_stage_result(self, run: ClaimedRun, stage: Stage) -> dict[str, Any]:
-        """Return the result of a stage so far, whichever worker has written it."""
         cursor = await self._conn.execute(
             "SELECT stages -> %(stage)s -> 'result' FROM pipeline.runs WHERE run_id = %(id)s",
             {"stage": stage.value, "id": run.id},
@@ -177,7 +168,6 @@ class ClaimedRunRepository:
         return (row and row[0]) or {}
 
     async def add_stage_result(self, run: ClaimedRun, stage: Stage, values: Mapping[str, Any]) -> None:
-        """Merge values into the result of an unfinished stage, for the worker of a later attempt."""
         await self._conn.execute(
             """
             UPDATE pipeline.runs
@@ -205,14 +195,13 @@ class ClaimedRunRepository:
         )
 
     async def store_raw_answer(self, run: ClaimedRun, raw: str) -> None:
-        """Store a model answer that could not be used, without U+0000, which PostgreSQL cannot store."""
         await self._conn.execute(
             "UPDATE pipeline.runs SET raw_answer = %(raw)s WHERE run_id = %(id)s",
             {"raw": raw.replace("\x00", ""), "id": run.id},
         )
 
     async def release_stage(self, run: ClaimedRun) -> None:
-        """Return the stage to the queue without counting the attempt; a run whose cancellation was requested ends."""
+        """Return the stage to the queue without counting the attempt, or end a run whose cancellation was requested."""
         await VideoRepository(self._conn).lock(run.video)  # the same order of locks as a deletion
         cursor = await self._conn.execute(
             """
@@ -228,7 +217,7 @@ class ClaimedRunRepository:
             await end_run(self._conn, run.id, RunOutcome(RunStatus.CANCELLED))
 
     async def finish_run(self, run: ClaimedRun, outcome: RunOutcome, record: StageRecord | None = None) -> set[str]:
-        """Write the record of the claimed stage, end the run and return the URLs of unreferenced files.
+        """End the run, and return the URLs of files that no row refers to any more.
 
         The caller has locked the video. Raises `RunLost`.
         """
@@ -239,7 +228,7 @@ class ClaimedRunRepository:
 
 
 async def end_run(conn: Connection, run_id: int, outcome: RunOutcome) -> set[str]:
-    """End a run, in the caller's transaction, and return the URLs of files that no row refers to any more.
+    """End a run in the caller's transaction, and return the URLs of files that no row refers to any more.
 
     The moments that it has set aside are discarded where it has completed, else restored.
     """

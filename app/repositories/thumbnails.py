@@ -121,9 +121,9 @@ class ThumbnailRepository:
         return has_moment, None if clip_id is None else ThumbnailOwner("clip", clip_id, f"{video}/{moment}", *urls)
 
     async def replace(self, owner: ThumbnailOwner, cloud_url: str, file_size_kb: int) -> str | None:
-        """Store a new thumbnail, unless the owner's thumbnail has changed since it was read.
+        """Store a new thumbnail unless the owner's has changed since it was read; return the URL that is stored now.
 
-        Return the URL of the thumbnail that the owner has now, or None where the owner was deleted.
+        None where the owner was deleted.
         """
         cursor = await self._conn.execute(
             f"""
@@ -144,7 +144,6 @@ class ThumbnailRepository:
         return thumbnail.cloud_url if thumbnail else None
 
     async def update(self, thumbnail_id: int, **changes: Unpack[ThumbnailChanges]) -> Thumbnail | None:
-        """Update the given columns and return the row, or None where there is no such thumbnail."""
         if not changes:
             return await self.get(thumbnail_id)
         return await fetch_one(
@@ -157,6 +156,5 @@ class ThumbnailRepository:
         )
 
     async def delete(self, thumbnail_id: int) -> bool:
-        """Delete the thumbnail; return whether it existed."""
         cursor = await self._conn.execute("DELETE FROM thumbnails WHERE id = %(id)s", {"id": thumbnail_id})
         return cursor.rowcount == 1

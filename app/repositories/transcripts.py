@@ -62,11 +62,10 @@ class TranscriptRepository:
                     %(processing_time_seconds)s)
             RETURNING {TRANSCRIPT_COLUMNS}
             """,
-            _values(transcript),
+            _transcript_values(transcript),
         )
 
     async def create_if_missing(self, **transcript: Unpack[NewTranscript]) -> bool:
-        """Insert a transcript unless the video has one; return whether it was inserted."""
         cursor = await self._conn.execute(
             """
             INSERT INTO transcripts (video_id, full_text, word_timestamps, segment_timestamps, language,
@@ -77,7 +76,7 @@ class TranscriptRepository:
                     %(processing_time_seconds)s)
             ON CONFLICT (video_id) DO NOTHING
             """,
-            _values(transcript),
+            _transcript_values(transcript),
         )
         return cursor.rowcount == 1
 
@@ -90,7 +89,6 @@ class TranscriptRepository:
         )
 
     async def read_segments_json(self, video_identifier: str) -> tuple[TranscriptVersion, str | None] | None:
-        """Return the version and the segments, as JSON, of a video's transcript; None where there is no video."""
         cursor = await self._conn.execute(
             """
             SELECT transcripts.id, transcripts.created_at, segment_timestamps::text
@@ -103,19 +101,16 @@ class TranscriptRepository:
         return (TranscriptVersion(row[0], row[1]), row[2]) if row else None
 
     async def delete(self, transcript_id: int) -> bool:
-        """Delete the transcript and, by cascade, the configs that are its alone; return whether it existed."""
         cursor = await self._conn.execute("DELETE FROM transcripts WHERE id = %(id)s", {"id": transcript_id})
         return cursor.rowcount == 1
 
     async def delete_by_video(self, video_id: int) -> bool:
-        """Delete the video's transcript as `delete` does; False where it has none."""
         cursor = await self._conn.execute(
             "DELETE FROM transcripts WHERE video_id = %(video_id)s", {"video_id": video_id}
         )
         return cursor.rowcount == 1
 
     async def get_versions(self, identifiers: list[str]) -> dict[str, TranscriptVersion]:
-        """Return the version of each video's transcript by the video's identifier."""
         cursor = await self._conn.execute(
             """
             SELECT videos.identifier, transcripts.id, transcripts.created_at
@@ -160,7 +155,7 @@ class TranscriptRepository:
         return TranscriptVersion(transcript_id, created_at), [] if transcript_id is None else pieces
 
 
-def _values(transcript: NewTranscript) -> dict[str, Any]:
+def _transcript_values(transcript: NewTranscript) -> dict[str, Any]:
     return {
         **_DEFAULTS,
         **transcript,

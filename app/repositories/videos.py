@@ -133,10 +133,7 @@ class VideoRepository:
         )
 
     async def insert_pending(self, identifier: str, source_url: str, cloud_url: str, title: str | None = None) -> bool:
-        """Insert a video whose file is not downloaded yet; False where the identifier is taken.
-
-        Lists leave it out until `mark_complete`.
-        """
+        """Insert a video whose file is not stored yet, which lists omit; False where the identifier is taken."""
         cursor = await self._conn.execute(
             """
             WITH added AS (
@@ -152,11 +149,9 @@ class VideoRepository:
         return cursor.rowcount == 1
 
     async def mark_complete(self, video_id: int) -> None:
-        """Include a pending video in lists."""
         await self._conn.execute("DELETE FROM pipeline.pending_videos WHERE video_id = %(id)s", {"id": video_id})
 
     async def list_source_candidates(self, urls: list[str], name: str) -> list[VideoWithSource]:
-        """Return the videos with a source in `urls`, and those with any source that are named `name` or `name-…`."""
         return await fetch_all(
             self._conn,
             VideoWithSource,
@@ -171,13 +166,11 @@ class VideoRepository:
         )
 
     async def lock_source(self, url: str) -> None:
-        """Lock a canonical source URL until the transaction ends, whether or not a video has it."""
         await self._conn.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('sources:' || %(url)s, 0))", {"url": url}
         )
 
     async def list_taken_identifiers(self, base: str) -> set[str]:
-        """Return the identifiers that are `base` or begin with `base-`."""
         cursor = await self._conn.execute(
             """
             SELECT identifier FROM videos
@@ -201,7 +194,6 @@ class VideoRepository:
         )
 
     async def get_end_seconds(self, identifier: str) -> float | None:
-        """Return the second that no moment of the video may end after; None where it is unknown."""
         return await fetch_value(
             self._conn,
             "SELECT videos_end(videos) FROM videos WHERE identifier = %(identifier)s",
@@ -209,7 +201,7 @@ class VideoRepository:
         )
 
     async def lock(self, identifier: str) -> Video | None:
-        """Lock the video until the transaction ends, against other writers of its moments, and return it."""
+        """Lock the video until the transaction ends, against other writers of its moments."""
         return await fetch_one(
             self._conn,
             Video,
@@ -218,7 +210,7 @@ class VideoRepository:
         )
 
     async def lock_for_deletion(self, identifier: str) -> Video | None:
-        """Lock the video until the transaction ends, so that no row can refer to it anew, and return it."""
+        """Lock the video until the transaction ends, so that no new row can refer to it."""
         return await fetch_one(
             self._conn,
             Video,
@@ -265,7 +257,6 @@ class VideoRepository:
         return bool(found)
 
     async def update(self, video_id: int, **changes: Unpack[VideoChanges]) -> Video | None:
-        """Update the given columns and return the row, or None where there is no such video."""
         if not changes:
             return await self.get(video_id)
         return await fetch_one(
@@ -276,7 +267,6 @@ class VideoRepository:
         )
 
     async def delete(self, video_id: int) -> bool:
-        """Delete the video and, by cascade, everything that belongs to it; return whether it existed."""
         cursor = await self._conn.execute("DELETE FROM videos WHERE id = %(id)s", {"id": video_id})
         return cursor.rowcount == 1
 
@@ -284,7 +274,6 @@ class VideoRepository:
         return int(await fetch_value(self._conn, "SELECT count(*) FROM videos") or 0)
 
     async def list_cards(self, limit: int, after: str = "") -> list[VideoCard]:
-        """Return at most `limit` videos after the identifier `after`, ordered by identifier, without pending ones."""
         # A literal limit, and no condition on the identifier for the first page: PostgreSQL plans parameters for a
         # small part of the table, which makes reading a whole library twice as slow.
         where = f"WHERE {_IS_COMPLETE}" + (" AND videos.identifier > %(after)s" if after else "")
@@ -292,7 +281,6 @@ class VideoRepository:
         return await fetch_all(self._conn, VideoCard, page, {"after": after})
 
     async def get_cards(self, identifiers: list[str]) -> dict[str, DetailedVideoCard]:
-        """Return the videos with these identifiers, by identifier."""
         rows = await fetch_all(
             self._conn,
             DetailedVideoCard,

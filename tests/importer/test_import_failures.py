@@ -30,7 +30,7 @@ async def test_a_video_that_fails_is_lost_alone(
     for video in ("a", "b", "c"):
         legacy.add_transcript(video)
         legacy.add_moments(video, make_row(0, 30, title=video))
-    copy = MomentRepository.copy
+    copy = MomentRepository.insert_many
 
     async def fail(self: MomentRepository, moments: Any) -> int:
         rows = list(moments)
@@ -38,7 +38,7 @@ async def test_a_video_that_fails_is_lost_alone(
             raise RuntimeError("out of luck")
         return await copy(self, rows)
 
-    monkeypatch.setattr(MomentRepository, "copy", fail)
+    monkeypatch.setattr(MomentRepository, "insert_many", fail)
     report = await importer.run(legacy)
     assert [row["identifier"] for row in await importer.rows("videos", "identifier")] == ["a", "c"]
     assert [(entry["video"], entry["reason"]) for entry in entries(report, "failed")] == [("b", "out of luck")]
@@ -50,7 +50,7 @@ async def test_a_connection_that_breaks_costs_nothing(
 ) -> None:
     for number in range(6):
         legacy.add_moments(f"v{number}", make_row(number, number + 30.0))
-    copy = MomentRepository.copy
+    copy = MomentRepository.insert_many
     broken: list[bool] = []
 
     async def break_once(self: MomentRepository, moments: Any) -> int:
@@ -61,7 +61,7 @@ async def test_a_connection_that_breaks_costs_nothing(
                 await other.execute("SELECT pg_terminate_backend(%s)", [pid])
         return await copy(self, moments)
 
-    monkeypatch.setattr(MomentRepository, "copy", break_once)
+    monkeypatch.setattr(MomentRepository, "insert_many", break_once)
     report = await importer.run(legacy)
     assert broken
     assert report["complete"] is True

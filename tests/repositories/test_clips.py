@@ -36,7 +36,7 @@ async def test_create_returns_the_stored_row(conn: Connection, statements: State
 
 async def test_a_clip_has_no_padding_unless_it_says_so(conn: Connection) -> None:
     created, moment, clips = await make_clip(conn), await make_moment(conn), ClipRepository(conn)
-    await clips.copy([_new(moment.id, moment.video_id)])
+    await clips.insert_many([_new(moment.id, moment.video_id)])
     copied = await clips.get_by_moment(moment.id)
     assert copied is not None
     assert (created.padding_left, created.padding_right) == (0.0, 0.0)
@@ -98,7 +98,7 @@ async def test_copy_inserts_many_in_one_statement(conn: Connection, statements: 
     moments = [await make_moment(conn) for _ in range(20)]
     clips = ClipRepository(conn)
     with statements:
-        copied = await clips.copy(_new(moment.id, moment.video_id, padding_left=0.5) for moment in moments)
+        copied = await clips.insert_many(_new(moment.id, moment.video_id, padding_left=0.5) for moment in moments)
     assert statements == 1
     assert copied == 20
     last = await clips.get_by_moment(moments[-1].id)

@@ -34,7 +34,7 @@ async def test_a_copied_moment_is_stored_as_it_was_given(conn: Connection, state
     }
     row: Any = values
     with statements:
-        assert await moments.copy([row]) == 1
+        assert await moments.insert_many([row]) == 1
     assert statements == 1
     moment = await moments.get(moment_id)
     assert {name: getattr(moment, name) for name in values} == values
@@ -43,7 +43,7 @@ async def test_a_copied_moment_is_stored_as_it_was_given(conn: Connection, state
 async def test_a_moment_is_not_refined_unless_it_says_so(conn: Connection) -> None:
     created, moments = await make_moment(conn), MomentRepository(conn)
     (reserved,) = await moments.reserve_ids(1)
-    await moments.copy([_new(reserved, created.video_id)])
+    await moments.insert_many([_new(reserved, created.video_id)])
     copied = await moments.get(reserved)
     assert copied is not None
     assert (created.is_refined, copied.is_refined) == (False, False)
@@ -186,7 +186,7 @@ async def test_a_tree_is_copied_in_one_statement_children_first(conn: Connection
     video, moments = await make_video(conn), MomentRepository(conn)
     with statements:
         ids = await moments.reserve_ids(3)
-        copied = await moments.copy(
+        copied = await moments.insert_many(
             [_new(ids[2], video.id, parent_id=ids[0]), _new(ids[1], video.id, parent_id=ids[0]), _new(ids[0], video.id)]
         )
     assert statements == 2

@@ -238,7 +238,7 @@ async def _fill(conn: Connection) -> None:
     )
     moments = MomentRepository(conn)
     ids = await moments.reserve_ids(len(owned))
-    await moments.copy(
+    await moments.insert_many(
         {
             "id": moment_id,
             "identifier": str(moment_id),
@@ -252,7 +252,7 @@ async def _fill(conn: Connection) -> None:
         }
         for moment_id, (video, number) in zip(ids, owned, strict=True)
     )
-    await ClipRepository(conn).copy(
+    await ClipRepository(conn).insert_many(
         {"moment_id": moment_id, "video_id": video, "cloud_url": "file:///c", "start_time": 0.0, "end_time": 1.0}
         for moment_id, (video, _) in zip(ids, owned, strict=True)
     )

@@ -224,7 +224,7 @@ async def _replace_moments(
 async def _insert_moments(
     conn: Connection, video_id: int, ids: Sequence[int], moments: Sequence[FoundMoment], model: str, config_id: int
 ) -> None:
-    await MomentRepository(conn).copy(
+    await MomentRepository(conn).insert_many(
         ReservedMoment(
             id=moment_id,
             identifier=new_moment_identifier(),
