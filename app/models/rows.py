@@ -83,7 +83,7 @@ class Moment:
 
 
 def find_root(moment: K, parents: Mapping[K, K | None]) -> K | None:
-    """Return the moment at which the parents of a moment end, by id or identifier; None where they form a circle.
+    """Return the last ancestor of a moment, by id or identifier; None where its parents form a circle.
 
     Imported moments may be refinements of refinements, and of each other.
     """

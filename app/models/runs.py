@@ -71,22 +71,19 @@ class StageRecord:
 
     @property
     def is_done(self) -> bool:
-        """Whether the stage is not run again in this run."""
         return self.status in (StageStatus.COMPLETED, StageStatus.SKIPPED)
 
     @property
     def has_started(self) -> bool:
-        """Whether a worker has begun the stage, or waits for a slot to begin it."""
         return self.status not in (StageStatus.PENDING, StageStatus.SKIPPED)
 
     @property
     def is_in_progress(self) -> bool:
-        """Whether a worker is at the stage, or waits in it for a resource."""
         return self.status in (StageStatus.WAITING, StageStatus.PROCESSING)
 
     @property
     def is_undone(self) -> bool:
-        """Whether the results of the stage were replaced by those from before, because its run did not complete."""
+        """Return whether the results were replaced by the earlier ones, because the run did not complete."""
         return bool(self.result.get("is_undone"))
 
 
@@ -97,15 +94,14 @@ def next_stage(run_type: RunType, records: Mapping[Stage, StageRecord]) -> Stage
 
 
 def last_started_stage(records: Mapping[Stage, StageRecord]) -> Stage | None:
-    """Return the last stage in the order of the pipeline that is neither pending nor skipped; None where none is."""
     begun = (stage for stage in reversed(Stage) if stage in records and records[stage].has_started)
     return next(begun, None)
 
 
 def client_record(stage: Stage, record: StageRecord) -> StageRecord:
-    """Return the record for clients, to whom a cancelled stage and one without results are skipped ones.
+    """Return the record for clients, which know a cancelled stage and one without results as skipped.
 
-    Clients show the reason of a skipped stage only, and it has no times.
+    Clients show the reason of a skipped stage only, and expect no times for it.
     """
     reason = record.skip_reason
     if record.status is StageStatus.CANCELLED:
@@ -159,8 +155,8 @@ class RunOutcome:
 def conclude_run(records: Mapping[Stage, StageRecord]) -> RunOutcome:
     """Return the outcome of a run whose stages are all done: partial where a stage counted failures."""
     for stage, record in records.items():
-        if failed := _read_count(record, "failed"):
-            title, total = STAGE_TABLE[stage].title, _read_count(record, "total")
+        if failed := _read_result_count(record, "failed"):
+            title, total = STAGE_TABLE[stage].title, _read_result_count(record, "total")
             reason = record.result.get("reason") or f"{title}: {failed} of {total or 'them'} failed"
             return make_outcome(records, RunStatus.PARTIAL, stage, str(reason))
     # Clients show the reason of a skipped stage and of a run, not that of a completed stage.
@@ -171,15 +167,14 @@ def conclude_run(records: Mapping[Stage, StageRecord]) -> RunOutcome:
 def make_outcome(
     records: Mapping[Stage, StageRecord], status: RunStatus, stage: Stage | None = None, reason: str | None = None
 ) -> RunOutcome:
-    """Return an outcome with the totals that the table of stages takes from the results."""
     totals = {
-        total: _read_count(record, key)
+        total: _read_result_count(record, key)
         for name, record in records.items()
         for key, total in STAGE_TABLE[name].totals.items()
     }
     return RunOutcome(status, stage, reason, **totals)
 
 
-def _read_count(record: StageRecord, name: str) -> int | None:
+def _read_result_count(record: StageRecord, name: str) -> int | None:
     value = record.result.get(name)
     return value if isinstance(value, int) else None

@@ -72,7 +72,7 @@ class RetryRule:
     longest_pause: float = 30.0
 
     def pause(self, attempt: int) -> float:
-        """Return the pause after an attempt, counted from 1: doubled each time, with jitter."""
+        """Return the seconds to wait after an attempt, counted from 1: doubled each time, with jitter."""
         longest: float = min(self.first_pause * 2 ** (attempt - 1), self.longest_pause)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311  not a secret
 
@@ -96,7 +96,7 @@ class ExistingResults:
     has_all_clips: bool
 
 
-def _never_explain(result: Mapping[str, Any]) -> str | None:
+def _no_empty_reason(result: Mapping[str, Any]) -> str | None:
     return None
 
 
@@ -136,7 +136,7 @@ class StageDefinition:
     limit_setting: str | None = None
     retry: RetryRule = RetryRule()
     totals: Mapping[str, str] = field(default_factory=dict)
-    empty_reason: Callable[[Mapping[str, Any]], str | None] = _never_explain
+    empty_reason: Callable[[Mapping[str, Any]], str | None] = _no_empty_reason
     has_results: Callable[[ExistingResults], bool] | None = None
 
 
@@ -244,5 +244,4 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
 
 
 def list_stages(run_type: RunType) -> tuple[Stage, ...]:
-    """Return the stages of a run, in the order of the pipeline."""
     return tuple(stage for stage, row in STAGE_TABLE.items() if run_type is RunType.FULL or run_type in row.run_types)

@@ -15,26 +15,22 @@ def display_title(identifier: str, title: str | None) -> str:
 
     Invisible characters, which older rows and names of imported files may contain, are removed.
     """
-    return clean_line(title) if title else _to_words(clean_line(identifier)).title()
+    return clean_line(title) if title else _words_of_name(clean_line(identifier)).title()
 
 
 def title_from_name(name: str) -> str:
-    """Return the title of a video that is named by its file, without extension: `demo-talk` is "Demo Talk".
-
-    A name with spaces keeps its capitals.
-    """
-    words = _to_words(name).split()
+    """Return the title for a file's name without extension; a name with spaces keeps its capitals."""
+    words = _words_of_name(name).split()
     if len(name.split()) < 2:
         return " ".join(words).title()
     return " ".join(word if word != word.lower() else word[:1].upper() + word[1:] for word in words)
 
 
-def _to_words(name: str) -> str:
+def _words_of_name(name: str) -> str:
     return name.replace("-", " ").replace("_", " ")
 
 
 def describe_early_end(seconds: float | None, ends_early: bool, declared_seconds: float | None) -> str | None:
-    """Return a sentence about a truncated file; None where it is complete."""
     if not ends_early or seconds is None:
         return None
     if declared_seconds is None:
@@ -43,7 +39,6 @@ def describe_early_end(seconds: float | None, ends_early: bool, declared_seconds
 
 
 def describe_moment_outside(moment_end: float, seconds: float | None) -> str | None:
-    """Return a sentence about a moment that ends after its video; None where it does not."""
     if seconds is None or moment_end <= seconds + _END_TOLERANCE_SECONDS:
         return None
     return f"The moment ends at {moment_end:.1f} seconds, after the end of the video at {seconds:.1f} seconds"
@@ -68,7 +63,6 @@ class Video:
 
     @property
     def is_audio_only(self) -> bool:
-        """Whether its file has audio and no video stream."""
         return self.video_codec is None and self.audio_codec is not None
 
 
