@@ -148,7 +148,7 @@ _RESTORE_QUERIES: tuple[LiteralString, ...] = (
 
 
 def check_database(settings: Settings) -> list[str]:
-    """Return how the database of the settings differs from db/schema.sql, one line for each difference.
+    """Return a line for each difference between a database and db/schema.sql.
 
     Builds the schema in a scratch database on the same server. Raises `DatabaseUnavailable`, and `ConfigurationError`
     where the user may not create databases.
@@ -170,7 +170,6 @@ def check_database(settings: Settings) -> list[str]:
 
 
 def create_schema(conn: SyncConnection[Any]) -> None:
-    """Create the schema in an empty database from db/schema.sql."""
     with conn.transaction():
         conn.execute(PIN_TRANSACTION, pin_parameters())
         conn.execute(_SCHEMA.read_bytes())
@@ -186,12 +185,10 @@ def _restore_from_definitions(conn: SyncConnection[Any]) -> None:
 
 
 def _normalize_restored(name: str, text: str, wanted: Catalog, restored: Catalog) -> str:
-    """Return the schema's definition where `text` is the same one after a restore, else `text`."""
     return wanted[name] if name in wanted and text == restored[name] else text
 
 
 def describe_catalog(conn: SyncConnection[Any]) -> Catalog:
-    """Return the definitions of the project's objects, without those of Alembic and of extensions."""
     with conn.transaction():
         conn.execute(PIN_TRANSACTION, pin_parameters())  # so that objects in `public` are named without their schema
         others = conn.execute(
@@ -205,7 +202,6 @@ def describe_catalog(conn: SyncConnection[Any]) -> Catalog:
 
 
 def compare_catalogs(found: Catalog, wanted: Catalog) -> list[str]:
-    """Return a line for each difference, ordered by name."""
     return [
         line
         for name in sorted(found | wanted)
@@ -305,7 +301,6 @@ class DatabaseCondition:
 
     @property
     def missing_rights(self) -> str:
-        """Return a sentence about the missing privileges; empty where none is missing."""
         if not self.closed_schemas:
             return ""
         schemas = ", ".join(self.closed_schemas)
@@ -316,7 +311,6 @@ class DatabaseCondition:
 
 
 async def read_database_condition(conn: Connection) -> DatabaseCondition:
-    """Return the condition of a database; no privilege in it is needed."""
     wanted = {
         "schemas": list(OWN_SCHEMAS),
         "tables": [*PUBLIC_TABLES, "alembic_version"],

@@ -43,7 +43,7 @@ class BatchLoader(Generic[Key, Found]):
         self._running: set[asyncio.Task[None]] = set()
 
     async def get(self, key: Key) -> Found | None:
-        """Return what `load` found for the key, or None.
+        """Return the loaded value of a key, or None.
 
         Raises `DatabaseUnavailable` after the pool's timeout, and where too many keys are waiting.
         """
@@ -52,7 +52,7 @@ class BatchLoader(Generic[Key, Found]):
         answer: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((key, answer))
         if len(self._running) < _CONCURRENCY:
-            task = asyncio.create_task(self._run(), context=Context())  # not that of one request
+            task = asyncio.create_task(self._load_waiting_keys(), context=Context())  # not that of one request
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         try:
@@ -61,14 +61,14 @@ class BatchLoader(Generic[Key, Found]):
         except TimeoutError:
             raise no_connection_error() from None
 
-    async def _run(self) -> None:
+    async def _load_waiting_keys(self) -> None:
         while self._waiting:
             batch = [each for each in self._waiting[:_KEYS_AT_MOST] if not each[1].done()]
             del self._waiting[:_KEYS_AT_MOST]
             if not batch:  # all callers were cancelled
                 continue
             try:
-                found = await self._read([*dict.fromkeys(key for key, _ in batch)])
+                found = await self._load_batch([*dict.fromkeys(key for key, _ in batch)])
             except BaseException as error:
                 if isinstance(error, DatabaseUnreachable):  # the other keys would wait in vain
                     batch += self._waiting
@@ -83,7 +83,7 @@ class BatchLoader(Generic[Key, Found]):
                     if not answer.done():
                         answer.set_result(found.get(key))
 
-    async def _read(self, keys: list[Key]) -> dict[Key, Found]:
+    async def _load_batch(self, keys: list[Key]) -> dict[Key, Found]:
         async with aclosing(self._open_connection()) as connections:
             return await self._load(await anext(connections), keys)
 

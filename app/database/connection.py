@@ -77,7 +77,6 @@ FIND_UNSUITABLE: LiteralString = """
 def pin_parameters(
     backend_pid: int = 0, *, forced: Mapping[str, str] = {}, optional: Mapping[str, str] = {}
 ) -> dict[str, Any]:
-    """Return the parameters of the statements above; `optional` settings do not override those of the URL."""
     settings = {**PINNED, **forced, **optional}
     return {
         "pid": backend_pid,
@@ -89,7 +88,6 @@ def pin_parameters(
 
 
 def describe_unsuitable(found: list[tuple[str, str]], user: str, database: str) -> str:
-    """Return a sentence about settings of the role that are unsuitable behind a pooler."""
     changes = ", ".join(f"{name} = '{value}'" for name, value in found)
     return (
         "behind a connection pooler the settings of the role hold and these are needed: "
@@ -116,22 +114,21 @@ class LoggedCursor(AsyncCursor[TupleRow]):
     """A cursor that logs each statement with its duration, without parameters."""
 
     async def execute(self, query: Any, *args: Any, **options: Any) -> Self:
-        with _logged(query):
+        with _log_statement(query):
             return await super().execute(query, *args, **options)
 
     async def executemany(self, query: Any, *args: Any, **options: Any) -> None:
-        with _logged(query):
+        with _log_statement(query):
             await super().executemany(query, *args, **options)
 
     @asynccontextmanager
     async def copy(self, statement: Any, *args: Any, **options: Any) -> AsyncIterator[AsyncCopy]:
-        with _logged(statement):
+        with _log_statement(statement):
             async with super().copy(statement, *args, **options) as copy:
                 yield copy
 
 
 def connection_options(settings: Settings) -> dict[str, Any]:
-    """Return the arguments of `AsyncConnection.connect` for the application's database."""
     return {
         **_KEEPALIVE,
         "connect_timeout": settings.database_connect_timeout,
@@ -176,10 +173,6 @@ async def _refuse_unsuitable_pooler(conn: AsyncConnection[Any]) -> None:
 
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[Connection]:
-    """Open a connection outside the pool, for the command line.
-
-    Raises `psycopg.Error`, and `DatabaseUnavailable` for a database of another encoding.
-    """
     async with await psycopg.AsyncConnection.connect(**connection_options(settings)) as conn:
         check_encoding(conn)
         await configure_connection(conn, settings)
@@ -212,7 +205,7 @@ def _dump_json(value: Any) -> bytes:
 
 
 @contextmanager
-def _logged(query: Any) -> Iterator[None]:
+def _log_statement(query: Any) -> Iterator[None]:
     started = time.perf_counter()
     try:
         yield

@@ -85,7 +85,7 @@ _UNREACHABLE: tuple[tuple[str, str], ...] = (
 
 
 def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
-    """Return the domain error for an error of PostgreSQL; None for a defect of this code."""
+    """Translate an error of PostgreSQL into one of ours; None for a defect of this code."""
     if isinstance(error, PoolTimeout | TooManyRequests):
         return DatabaseUnavailable(BUSY)
     state = error.sqlstate or ""
@@ -109,12 +109,11 @@ def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
 
 
 def is_session_lost(error: psycopg.Error) -> bool:
-    """Return whether the session must be closed after `error`, and other old ones checked."""
+    """Return whether `error` means that its session must be closed, and other old ones checked."""
     return bool(_LOST_SESSION.fullmatch(error.sqlstate or "")) or _is_stale_plan(error)
 
 
 def describe_database_failure(error: psycopg.Error, parameters: Mapping[str, str]) -> str | None:
-    """Return a sentence for operators, with PostgreSQL's reason; None for a defect of this code."""
     expected = domain_error(error)
     reason = error.diag.message_primary or str(error).partition("\n")[0]
     if error.sqlstate is None and not isinstance(error, PoolTimeout | TooManyRequests | PoolClosed):
@@ -126,7 +125,6 @@ def describe_database_failure(error: psycopg.Error, parameters: Mapping[str, str
 
 
 def connection_error(error: psycopg.Error, parameters: Mapping[str, str]) -> DatabaseUnavailable:
-    """Return the error for operators about a failed connection, with the reason of PostgreSQL or libpq."""
     text = str(error).strip() or type(error).__name__
     reasons = re.findall(r"(?:FATAL|ERROR):\s*(.+)", text) or re.findall(r"failed: (?!connection to)(.+)", text)
     reason = (error.diag.message_primary or (reasons[-1] if reasons else text.splitlines()[0])).strip().rstrip(".")
@@ -137,7 +135,6 @@ def connection_error(error: psycopg.Error, parameters: Mapping[str, str]) -> Dat
 
 
 def unreachable_error(error: Exception) -> DatabaseUnreachable:
-    """Return the error for clients about a failed connection; the log has the reason."""
     text = str(error).partition("\nMultiple connection attempts")[0] or type(error).__name__
     for pattern, sentence in _UNREACHABLE:
         if re.search(pattern, text, re.IGNORECASE):

@@ -41,24 +41,20 @@ _NO_LIMITS = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "
 
 
 def upgrade() -> None:
-    """Migrate the database of the process's settings to this code's head."""
     command.upgrade(Config(_INI), "head")
 
 
 def downgrade_to_base() -> None:
-    """Revert all migrations of the database of the process's settings."""
     command.downgrade(Config(_INI), "base")
 
 
 @cache
 def code_revisions() -> tuple[str, ...]:
-    """Return the revisions of this code, head first."""
     scripts = ScriptDirectory.from_config(Config(_INI))
     return tuple(script.revision for script in scripts.walk_revisions())
 
 
 async def read_revision(conn: Connection) -> str | None:
-    """Return the revision of a database; None where it was never migrated."""
     cursor = await conn.execute("SELECT to_regclass('public.alembic_version')")
     if (await cursor.fetchone()) == (None,):
         return None
@@ -67,9 +63,8 @@ async def read_revision(conn: Connection) -> str | None:
 
 
 def read_database_revision(settings: Settings) -> str | None:
-    """Return the revision of the settings' database; None where it was never migrated."""
     with open_connection(settings.migration_parameters, autocommit=True) as conn:
-        return _read_revision(conn)
+        return _read_stored_revision(conn)
 
 
 def open_connection(
@@ -83,10 +78,10 @@ def open_connection(
     """Open a blocking connection with pinned settings and `limits`. Raises `DatabaseUnavailable`."""
     with ExitStack() as unless_pinned:
         try:
-            conn = unless_pinned.enter_context(closing(_connect(parameters, autocommit)))
+            conn = unless_pinned.enter_context(closing(_open_sync_connection(parameters, autocommit)))
             if not any_encoding:
                 check_encoding(conn)
-            with _answer_within(conn, answer_seconds):
+            with _limit_answer_time(conn, answer_seconds):
                 conn.execute(PIN_SESSION, pin_parameters(conn.info.backend_pid, forced=limits))
                 if not autocommit:
                     conn.commit()
@@ -97,24 +92,24 @@ def open_connection(
 
 
 def is_pooled(conn: SyncConnection[Any]) -> bool:
-    """Return whether a pooler is in between, which shows by the process id."""
+    # A pooler reports a process id of its own.
     return conn.execute("SELECT pg_backend_pid()").fetchone() != (conn.info.backend_pid,)
 
 
 def create_database(settings: Settings) -> bool:
-    """Create the database of the settings; False where it exists already. Raises `DatabaseUnavailable`.
+    """Create the missing database; False where it exists. Raises `DatabaseUnavailable`.
 
-    Where it exists the user needs the privilege to connect to it and no other, neither on `postgres` nor CREATEDB.
+    For an existing one the user needs only the privilege to connect to it, neither to `postgres` nor CREATEDB.
     """
     parameters = settings.migration_parameters
     failure = _try_to_connect(parameters)
     if failure is None:
         return False
-    with _connection_beside(parameters, failure) as conn:
+    with _connect_to_postgres_database(parameters, failure) as conn:
         found = conn.execute("SELECT FROM pg_database WHERE datname = %s", [parameters["dbname"]]).fetchone()
         if found is not None and not is_pooled(conn) and (failure := _try_to_connect(parameters)):
             raise connection_error(failure, parameters)  # otherwise another command has just created it
-        is_new = found is None and _create(conn, parameters["dbname"])
+        is_new = found is None and _create_empty_database(conn, parameters["dbname"])
     _wait_for_pooler(parameters)
     return is_new
 
@@ -139,7 +134,7 @@ def open_migration_connection(settings: Settings) -> SyncConnection[Any]:
 def pin_migration_transaction(conn: SyncConnection[Any], settings: Settings) -> None:
     """Pin the settings of the current transaction, with no time limit but the lock timeout.
 
-    They are not those of a session, because a pooler may run each transaction on another server connection.
+    Settings of the session would be lost: a pooler may run each transaction on another server connection.
     """
     conn.execute(PIN_TRANSACTION, pin_parameters(forced=_migration_limits(settings)))
 
@@ -148,15 +143,15 @@ def pin_migration_transaction(conn: SyncConnection[Any], settings: Settings) -> 
 def hold_migration_lock(settings: Settings) -> Iterator[None]:
     """Hold an advisory lock in the block, so that one upgrade runs at a time.
 
-    The lock is that of a transaction, which a pooler keeps on one server connection. It has its own connection, because
-    CREATE INDEX CONCURRENTLY cannot run in a transaction, and is polled: a waiting statement has a snapshot, which that
-    command would wait for.
+    A pooler keeps a transaction on one server connection, so the lock is that of a transaction. It has its own
+    connection, because CREATE INDEX CONCURRENTLY cannot run in a transaction, and is polled, because that command would
+    wait for the snapshot of a waiting statement.
     """
     with open_connection(settings.migration_parameters) as conn:
         conn.isolation_level = IsolationLevel.READ_COMMITTED  # without a snapshot between two statements
         deadline = time.monotonic() + _LOCK_WAIT_SECONDS
         is_logged = False
-        while not _try_lock(conn, settings):
+        while not _try_migration_lock(conn, settings):
             conn.rollback()
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(f"Another upgrade has held the lock for {_LOCK_WAIT_SECONDS:.0f} seconds")
@@ -168,8 +163,7 @@ def hold_migration_lock(settings: Settings) -> Iterator[None]:
 
 
 def refuse_unknown_revision(conn: SyncConnection[Any], scripts: ScriptDirectory) -> None:
-    """Raise `DatabaseAhead` where the database has a revision that these scripts do not know."""
-    revision = _read_revision(conn)
+    revision = _read_stored_revision(conn)
     conn.rollback()  # a migration may need an exclusive lock on the table of revisions
     if revision not in (None, *(script.revision for script in scripts.walk_revisions())):
         raise DatabaseAhead(
@@ -181,13 +175,13 @@ def _migration_limits(settings: Settings) -> dict[str, str]:
     return {**_NO_LIMITS, "lock_timeout": f"{round(settings.database_lock_timeout * 1000)}"}
 
 
-def _connect(parameters: Mapping[str, str], autocommit: bool = False) -> SyncConnection[Any]:
+def _open_sync_connection(parameters: Mapping[str, str], autocommit: bool = False) -> SyncConnection[Any]:
     conninfo = make_conninfo(**{**_DEFAULTS, **parameters, "client_encoding": "UTF8"})
     return psycopg.connect(conninfo, autocommit=autocommit, prepare_threshold=None)
 
 
 @contextmanager
-def _answer_within(conn: SyncConnection[Any], seconds: float | None) -> Iterator[None]:
+def _limit_answer_time(conn: SyncConnection[Any], seconds: float | None) -> Iterator[None]:
     """Close the socket, and raise `DatabaseUnavailable`, where the block takes longer; None is no limit."""
     with socket.socket(fileno=os.dup(conn.fileno())) as line:
         timer = threading.Timer(seconds or 0, line.shutdown, [socket.SHUT_RDWR])
@@ -208,17 +202,19 @@ def _answer_within(conn: SyncConnection[Any], seconds: float | None) -> Iterator
 
 def _try_to_connect(parameters: Mapping[str, str]) -> psycopg.OperationalError | None:
     try:
-        _connect(parameters).close()
+        _open_sync_connection(parameters).close()
     except psycopg.OperationalError as error:
         return error
     return None
 
 
-def _connection_beside(parameters: Mapping[str, str], failure: psycopg.OperationalError) -> SyncConnection[Any]:
+def _connect_to_postgres_database(
+    parameters: Mapping[str, str], failure: psycopg.OperationalError
+) -> SyncConnection[Any]:
     """Open a connection to the database `postgres`, to find out whether the other one exists.
 
-    The failed connection does not tell: its error has no SQLSTATE, only a text in the server's language. Where
-    `postgres` is unreachable too, the more specific of the two errors is raised.
+    The error of the failed connection has no SQLSTATE, only a text in the server's language. Where `postgres` is
+    unreachable too, the more specific of the two errors is raised.
     """
     try:
         return open_connection({**parameters, "dbname": "postgres"}, autocommit=True, any_encoding=True)
@@ -229,16 +225,15 @@ def _connection_beside(parameters: Mapping[str, str], failure: psycopg.Operation
 
 
 def _wait_for_pooler(parameters: Mapping[str, str]) -> None:
-    """Wait until the database is reachable: PgBouncer does not retry for 15 s after a failed login."""
-    deadline = time.monotonic() + _POOLER_RETRY_SECONDS
+    deadline = time.monotonic() + _POOLER_RETRY_SECONDS  # PgBouncer does not retry for 15 s after a failed login
     while time.monotonic() < deadline:
         with suppress(psycopg.OperationalError):
-            return _connect(parameters).close()
+            return _open_sync_connection(parameters).close()
         time.sleep(_LOCK_POLL_SECONDS)
     return open_connection(parameters).close()
 
 
-def _create(conn: SyncConnection[Any], name: str) -> bool:
+def _create_empty_database(conn: SyncConnection[Any], name: str) -> bool:
     statement = sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0")
     try:
         conn.execute(statement.format(sql.Identifier(name)))
@@ -249,14 +244,14 @@ def _create(conn: SyncConnection[Any], name: str) -> bool:
     return True
 
 
-def _read_revision(conn: SyncConnection[Any]) -> str | None:
+def _read_stored_revision(conn: SyncConnection[Any]) -> str | None:
     if conn.execute("SELECT to_regclass('public.alembic_version')").fetchone() == (None,):
         return None
     row = conn.execute("SELECT version_num FROM public.alembic_version").fetchone()
     return str(row[0]) if row else None
 
 
-def _try_lock(conn: SyncConnection[Any], settings: Settings) -> bool:
+def _try_migration_lock(conn: SyncConnection[Any], settings: Settings) -> bool:
     pin_migration_transaction(conn, settings)
     # Without parameters it is a simple query: the portal of an extended query keeps its snapshot.
     statement = sql.SQL("SELECT pg_try_advisory_xact_lock({})").format(_LOCK_KEY)
@@ -289,7 +284,7 @@ def empty_database(conn: SyncConnection[Any]) -> None:
     Raises `Conflict` where there are rows or other objects, and where a client is connected, which might add rows.
     """
     objects = conn.execute(_OBJECTS_QUERY).fetchall()
-    full = next((name for name, has_rows in objects if has_rows and _has_rows(conn, name)), None)
+    full = next((name for name, has_rows in objects if has_rows and _table_has_rows(conn, name)), None)
     if full:
         raise Conflict(f"The database {conn.info.dbname} is not empty: {full} has rows; restore into a new database")
     if conn.execute("SELECT to_regclass('public.alembic_version')").fetchone() != (None,):
@@ -319,6 +314,6 @@ def _count_clients(conn: SyncConnection[Any]) -> int:
     return int(count)
 
 
-def _has_rows(conn: SyncConnection[Any], table: str) -> bool:
+def _table_has_rows(conn: SyncConnection[Any], table: str) -> bool:
     statement = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.SQL(table))
     return conn.execute(statement).fetchone() == (True,)

@@ -44,11 +44,9 @@ class Outage:
 
     @property
     def reason(self) -> DatabaseUnreachable | None:
-        """Return the error for clients; None where the latest attempt succeeded."""
         return unreachable_error(self._error) if self._error is not None else None
 
     def begin(self, error: Exception) -> None:
-        """Store a failed attempt, and shorten the wait of requests where the pool has no connection."""
         self._error = error
         is_hopeless = not self._has_connections()
         for limit, asked_at in self._waiting.items():
@@ -56,7 +54,6 @@ class Outage:
                 limit.reschedule(asked_at + _OUTAGE_WAIT_SECONDS if is_hopeless else None)
 
     def end(self) -> None:
-        """Clear the error after an attempt that succeeded, and lift the limits of waiting requests."""
         self._error = None
         for limit in self._waiting:
             if not limit.expired():
@@ -66,7 +63,6 @@ class Outage:
             _log.warning("PostgreSQL accepts connections again")
 
     def report(self) -> None:
-        """Log the error, once for each outage."""
         if isinstance(self._error, psycopg.Error) and not self._is_reported:
             self._is_reported = True
             _log.error("%s; trying again every second", connection_error(self._error, self._parameters))
@@ -108,13 +104,12 @@ class PooledConnection(AsyncConnection[TupleRow]):
 
     @classmethod
     async def connect(cls, conninfo: str = "", **options: Any) -> Self:
-        """Open a connection of the pool. `options` has the `settings`, and the `outage` that it reports failures to."""
         settings: Settings = options.pop("settings")
         outage: Outage = options.pop("outage")
         try:
             conn = await super().connect(conninfo, **connection_options(settings), **options)
             try:
-                with _disconnect_after(conn, settings.database_connect_timeout):
+                with _close_socket_after(conn, settings.database_connect_timeout):
                     await configure_connection(conn, settings)
             except BaseException:
                 await conn.close()
@@ -150,7 +145,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             connection_class=PooledConnection,
             name="videomoments",
             kwargs={"settings": settings, "outage": self._outage},
-            check=_check_if_readable,
+            check=_check_if_socket_readable,
             min_size=settings.database_pool_size,
             max_size=settings.database_pool_size + settings.database_max_overflow,
             timeout=settings.database_pool_timeout,
@@ -163,7 +158,6 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         )
 
     async def getconn(self, timeout: float | None = None) -> PooledConnection:  # noqa: ASYNC109  as psycopg has it
-        """Raises `DatabaseUnreachable` too, and `DatabaseUnavailable` for a database of another encoding."""
         if len(self._waiting) >= self.max_waiting:  # psycopg also counts clients that have stopped waiting
             self._waiting = deque(client for client in self._waiting if client.error is None)
         try:
@@ -196,7 +190,6 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         return None
 
     async def _check_idle(self) -> None:
-        """Check the idle connections after an unusable one was returned, at most once in `_CHECK_PAUSE_SECONDS`."""
         while self._checked_at < self._condemned_at:
             await asyncio.sleep(self._checked_at + _CHECK_PAUSE_SECONDS - time.monotonic())
             if self.closed:
@@ -205,14 +198,13 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             await self.check()
 
     def find_outage(self) -> DatabaseUnavailable | None:
-        """Return why no other connection can be opened; None after a success, or where the pool is full."""
+        """Return why no further connection can be opened; None after a success, or where the pool is full."""
         return self._outage.reason if self._in_use < self.max_size else None
 
     def _has_connections(self) -> bool:
         return self._in_use > 0 or self.get_stats()["pool_available"] > 0
 
     async def _retry_connecting(self, pool: AsyncConnectionPool[Any]) -> None:
-        """Start another series of attempts to connect."""
         self._outage.report()
         stats = self.get_stats()
         if stats["requests_waiting"] or stats["pool_size"] < stats["pool_min"]:
@@ -230,14 +222,13 @@ _unfinished: set[asyncio.Task[None]] = set()
 
 
 async def init_db(settings: Settings | None = None) -> None:
-    """Open the pool, without waiting for the database, and without creating anything in it."""
+    """Open the pool without waiting for the database; nothing is created in it."""
     global _pool
     _pool = Pool(settings or get_settings())
     await _pool.open()
 
 
 async def close_db() -> None:
-    """Close the pool and its connections; a connection in use is closed when it is returned."""
     global _pool
     pool, _pool = _pool, None
     if pool is not None:
@@ -245,24 +236,22 @@ async def close_db() -> None:
 
 
 def get_pool() -> Pool:
-    """Return the open pool. Raises `DatabaseUnavailable` outside the application's lifespan."""
     if _pool is None:
         raise DatabaseUnavailable("The database pool is not open")
     return _pool
 
 
 def no_connection_error() -> DatabaseUnavailable:
-    """Return the error of a request that has waited too long for a connection."""
     return (_pool and _pool.find_outage()) or DatabaseUnavailable(BUSY)
 
 
-async def _check_if_readable(conn: AsyncConnection[Any]) -> None:
+async def _check_if_socket_readable(conn: AsyncConnection[Any]) -> None:
     """Raise `psycopg.Error` for a connection that the server has closed, and then check the other idle ones.
 
-    A server that restarts or ends a session leaves the idle socket readable, so only such a connection costs a round
-    trip. The keepalives find one whose peer has vanished.
+    A server that restarts or ends a session leaves the idle socket readable, so that only such a connection costs a
+    round trip. The keepalives detect a peer that has vanished.
     """
-    if not _is_readable(conn):
+    if not _is_socket_readable(conn):
         return
     try:
         await AsyncConnectionPool.check_connection(conn)
@@ -272,7 +261,7 @@ async def _check_if_readable(conn: AsyncConnection[Any]) -> None:
         raise
 
 
-def _is_readable(conn: AsyncConnection[Any]) -> bool:
+def _is_socket_readable(conn: AsyncConnection[Any]) -> bool:
     if not hasattr(select, "poll"):  # Windows, where select() takes any socket
         return bool(select.select([conn.pgconn.socket], [], [], 0)[0])
     poll = select.poll()
@@ -293,7 +282,7 @@ def _start_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
 
 @contextmanager
-def _disconnect_after(conn: AsyncConnection[Any], seconds: float) -> Iterator[None]:
+def _close_socket_after(conn: AsyncConnection[Any], seconds: float) -> Iterator[None]:
     """Close the socket where the block takes longer: a pooler lets a statement wait while its server is down."""
     with socket.socket(fileno=os.dup(conn.fileno())) as line:
         timer = asyncio.get_running_loop().call_later(seconds, line.shutdown, socket.SHUT_RDWR)

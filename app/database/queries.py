@@ -15,7 +15,6 @@ Row = TypeVar("Row")
 async def fetch_one(
     conn: Connection, row: Callable[..., Row], statement: QueryNoTemplate, params: Mapping[str, Any] | None = None
 ) -> Row | None:
-    """Return the first row, or None where there is none."""
     cursor = conn.cursor(row_factory=args_row(row))
     await cursor.execute(statement, params)
     return await cursor.fetchone()
@@ -24,7 +23,6 @@ async def fetch_one(
 async def fetch_returned(
     conn: Connection, row: Callable[..., Row], statement: QueryNoTemplate, params: Mapping[str, Any] | None = None
 ) -> Row:
-    """Return the row of a statement that always returns one, such as `INSERT … RETURNING`."""
     cursor = conn.cursor(row_factory=args_row(row))
     await cursor.execute(statement, params)
     return await anext(cursor)
@@ -41,14 +39,12 @@ async def fetch_all(
 async def fetch_value(
     conn: Connection, statement: QueryNoTemplate, params: Mapping[str, Any] | None = None, *, binary: bool = False
 ) -> Any | None:
-    """Return the first column of the first row, or None where there is no row."""
     cursor = await conn.execute(statement, params, binary=binary)
     row = await cursor.fetchone()
     return row[0] if row else None
 
 
 async def exists(conn: Connection, statement: QueryNoTemplate, params: Mapping[str, Any] | None = None) -> bool:
-    """Return whether the statement returns a row."""
     cursor = await conn.execute(statement, params)
     return await cursor.fetchone() is not None
 
@@ -57,7 +53,6 @@ LARGEST_ID = 2**31 - 1  # of a serial column
 
 
 def set_clause(changes: Mapping[str, Any]) -> sql.Composed:
-    """Return `column = %(column)s, …` for an UPDATE. The names are the keys of a TypedDict, quoted all the same."""
     return sql.SQL(", ").join(
         sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in changes
     )
@@ -66,7 +61,7 @@ def set_clause(changes: Mapping[str, Any]) -> sql.Composed:
 def and_where(conditions: Mapping[LiteralString, object]) -> sql.Composed:
     """Return ` AND condition` for each condition whose value is not None.
 
-    A statement for each set of filters: with `value IS NULL OR …` a plan kept for all values could use no index.
+    Each set of filters gets its own statement: with `value IS NULL OR …` a plan kept for all values could use no index.
     """
     return sql.SQL("").join(
         sql.SQL(" AND " + condition) for condition, value in conditions.items() if value is not None
@@ -76,7 +71,7 @@ def and_where(conditions: Mapping[LiteralString, object]) -> sql.Composed:
 async def copy_rows(
     conn: Connection, table: LiteralString, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> int:
-    """COPY `rows` into `table` and return how many there were. A key that a row lacks is written as NULL."""
+    """COPY `rows` into `table` and return their number; a key that a row lacks is written as NULL."""
     count = 0
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
@@ -89,7 +84,7 @@ async def copy_rows(
 
 
 async def try_lock(conn: Connection, name: str) -> bool:
-    """Take a lock that the transaction holds to its end. False where another process has it."""
+    """Take a lock that is held until the transaction ends; False where another process has it."""
     return bool(
         await fetch_value(
             conn, "SELECT pg_try_advisory_xact_lock(hashtextextended(%(name)s, 0))", {"name": f"videomoments:{name}"}

@@ -114,7 +114,7 @@ def test_a_database_of_a_newer_version(own_database_url: str) -> None:
 def test_a_database_is_created_whatever_the_language_of_the_server(
     own_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect = migrations._connect
+    connect = migrations._open_sync_connection
 
     def connect_in_german(*arguments: Any) -> "psycopg.Connection[Any]":
         try:
@@ -122,7 +122,7 @@ def test_a_database_is_created_whatever_the_language_of_the_server(
         except psycopg.OperationalError:
             raise psycopg.OperationalError("FATAL:  Datenbank existiert nicht") from None
 
-    monkeypatch.setattr(migrations, "_connect", connect_in_german)
+    monkeypatch.setattr(migrations, "_open_sync_connection", connect_in_german)
     settings = Settings(database_url=own_database_url + "_german")
     try:
         assert create_database(settings)
@@ -136,14 +136,14 @@ def test_a_database_that_another_command_creates_meanwhile(
 ) -> None:
     url = own_database_url + "_meanwhile"
     name = url.rpartition("/")[2]
-    look_beside = migrations._connection_beside
+    look_beside = migrations._connect_to_postgres_database
 
     def create_it_first(*arguments: Any) -> "psycopg.Connection[Any]":
         with psycopg.connect(own_database_url, autocommit=True) as conn:
             conn.execute(psycopg.sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(psycopg.sql.Identifier(name)))
         return look_beside(*arguments)
 
-    monkeypatch.setattr(migrations, "_connection_beside", create_it_first)
+    monkeypatch.setattr(migrations, "_connect_to_postgres_database", create_it_first)
     try:
         assert not create_database(Settings(database_url=url))
     finally:
