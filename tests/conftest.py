@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -29,13 +30,23 @@ from tests.serving import free_port
 
 _ROOT = Path(__file__).resolve().parents[1]
 # A test server may lose its data, so it need not wait for the disk.
-_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "16MB"}
+_MEMORY = Path("/dev/shm")  # noqa: S108 (only a folder of pytest's own is made in it)
+_MEMORY_BYTES = 6 << 30  # a run takes 2 GB
 _numbers = count()
 _superuser_urls: dict[str, str] = {}
 
 # A time limit for each example fails on a busy machine.
 hypothesis_settings.register_profile("videomoments", deadline=None)
 hypothesis_settings.load_profile("videomoments")
+
+
+def pytest_configure() -> None:
+    """Keep the folders of the tests in memory where there is enough: a database is copied in a tenth of the time."""
+    if not _MEMORY.is_dir() or not os.access(_MEMORY, os.W_OK) or os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC:
+        return
+    if shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -127,7 +138,10 @@ class Databases:
         """Create a database, empty or a copy of the database `template`, and return its address."""
         name = f"videomoments_test_{os.getpid()}_{next(_numbers)}"
         source = conninfo_to_dict(template)["dbname"] if template else "template0"
-        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(str(source)))
+        # Copied as files, hundreds of databases leave no gigabytes in the write-ahead log.
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+            sql.Identifier(name), sql.Identifier(str(source))
+        )
         self._run(statement, self._server_url)
         self._names.add(name)
         return self.url_of(name)

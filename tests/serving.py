@@ -18,6 +18,7 @@ from app.core.config import Settings
 
 _ROOT = Path(__file__).resolve().parents[1]
 _READY_SECONDS = 120.0
+_reservations: list[socket.socket] = []
 _OPTIONS = ("--http", "app.api.http_protocol:LimitedProtocol", "--no-access-log")
 
 
@@ -79,10 +80,17 @@ def serving(folder: Path, **settings: Any) -> Iterator[ServerProcess]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below those that the system gives to outgoing connections at any moment."""
+    """Return a port that nobody listens on and that no other process of the tests is given as long as this one runs.
+
+    It is below those that the system gives to outgoing connections at any moment.
+    """
     for _ in range(100):
         port = random.randint(15000, 30000)  # noqa: S311 (a port number is no secret)
+        reservation = socket.socket(type=socket.SOCK_DGRAM)  # UDP, so that a server may listen on the same port
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            reservation.bind(("127.0.0.1", port))
+            _reservations.append(reservation)
             return port
+        reservation.close()
     raise OSError("No port is free")
