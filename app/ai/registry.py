@@ -99,8 +99,9 @@ class ModelRegistry:
 
     async def list_models(self) -> dict[str, ModelConfig]:
         keys = await self._redis.smembers(_KEY_SET)
-        if not keys and await self.seed_defaults():
-            keys = set(DEFAULT_MODELS)
+        if not keys:
+            await self.seed_defaults()
+            keys = await self._redis.smembers(_KEY_SET)  # another process may have seeded meanwhile
         ordered = sorted(map(str, keys))
         async with self._redis.pipeline(transaction=False) as pipeline:
             for key in ordered:
@@ -110,7 +111,8 @@ class ModelRegistry:
 
     async def get_model(self, key: str) -> ModelConfig | None:
         fields = await self._redis.hgetall(_HASH_PREFIX + key)
-        if not fields and await self.seed_defaults():
+        if not fields:
+            await self.seed_defaults()
             fields = await self._redis.hgetall(_HASH_PREFIX + key)
         return _parse_hash(key, fields) if fields else None
 

@@ -75,6 +75,21 @@ async def test_seeding_at_once_with_a_change_takes_nothing_back(redis: Redis) ->
         assert (await registry.get_existing_model("qwen")).name == "Changed"
 
 
+async def test_a_registry_that_another_process_seeds_meanwhile_has_the_defaults(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = ModelRegistry(redis)
+
+    async def seed_too_late() -> int:
+        await ModelRegistry(redis).seed_defaults()
+        return 0
+
+    monkeypatch.setattr(registry, "seed_defaults", seed_too_late)
+    assert await registry.get_model("qwen")
+    await redis.flushdb()
+    assert list(await registry.list_models()) == ALL
+
+
 async def test_a_config_comes_back_as_it_was_put(redis: Redis) -> None:
     config = ModelConfig(
         "Name", "http://localhost:1", "m", True, 0.5, 7, kind=ModelKind.TRANSCRIPTION, api_key="sk-secret"

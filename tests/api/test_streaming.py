@@ -5,7 +5,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -71,8 +71,11 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def open_files(server: ServerProcess, path: Path) -> int:
-    folder = Path(f"/proc/{server.process.pid}/fd")
-    return sum(os.path.realpath(each) == str(path.resolve()) for each in folder.iterdir())
+    count = 0
+    for each in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            count += each.readlink() == path.resolve()
+    return count
 
 
 def most_memory(server: ServerProcess) -> int:

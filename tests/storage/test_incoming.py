@@ -99,7 +99,7 @@ def _abandon_upload(folder: Path) -> Path:
     script = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from tests.storage.homes import open_files
+from tests.storage.stores import open_files
 
 async def main():
     async with open_files(Path(sys.argv[1])).receive_file() as incoming:

@@ -176,7 +176,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, source: Path) ->
 import asyncio, resource, sys
 from pathlib import Path
 from app.core.errors import StorageFull
-from tests.storage.homes import open_files
+from tests.storage.stores import open_files
 
 async def main(folder, source):
     storage = open_files(folder)
