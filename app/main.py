@@ -33,8 +33,7 @@ from app.api.access import KeyRequired, OpenToAll
 from app.api.browser_policy import BrowserPolicy, PolicyAnswers, warn_of_open_settings
 from app.api.docs import install_docs
 from app.api.errors import install_error_handlers
-from app.api.limits import BodyLimit
-from app.api.middleware import RequestContext, SlashRedirect
+from app.api.middleware import BodyLimit, RequestContext, SlashRedirect
 from app.api.openapi import TAGS, Application, make_operation_id
 from app.api.runs import make_run_feeds
 from app.core.config import Settings, get_settings

@@ -1,18 +1,31 @@
-"""JSON answers: frozen dataclasses that orjson writes, never FastAPI's encoder."""
+"""JSON answers and pages of them: frozen dataclasses that orjson writes, never FastAPI's encoder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import cleandoc
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, Protocol, TypeVar, dataclass_transform
+from urllib.parse import quote
 
 import orjson
+from fastapi import Query, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from app.core.validation import InputNumber
+from app.database.queries import LARGEST_ID
 
 AnswerT = TypeVar("AnswerT")
 Seconds = Annotated[InputNumber, Field(allow_inf_nan=False, description="seconds")]
+PageLimit = Annotated[int, Query(ge=1, le=1000, description="Most items to return")]
+PageCursor = Annotated[int, Query(ge=0, le=LARGEST_ID, description="From the Link header of the page before")]
+
+DEFAULT_PAGE_LIMIT = 100
+PAGE_HEADERS: dict[str, Any] = {
+    "Link": {
+        "description": 'The next page, with `rel="next"`; missing on the last one',
+        "schema": {"type": "string"},
+    }
+}
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -41,3 +54,19 @@ def ready_json(document: bytes | str) -> Any:
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Answer with `content`: answers, lists of them, `ready_json`, and times of rows, in UTC."""
     return Response(orjson.dumps(content, option=orjson.OPT_NAIVE_UTC), status, headers, "application/json")
+
+
+class _RowWithId(Protocol):
+    @property
+    def id(self) -> int: ...
+
+
+def page_answer(request: Request, limit: int, rows: Sequence[_RowWithId], items: list[Any]) -> Response:
+    """Answer with the `items` made of `rows`, and a link to the next page if the page is full."""
+    return json_answer(items, headers=link_next_page(request, rows[-1].id) if len(rows) == limit else None)
+
+
+def link_next_page(request: Request, cursor: int | str) -> dict[str, str]:
+    """Return the `Link` header of the page after `cursor`, with the same query as this one."""
+    page = request.url.include_query_params(cursor=cursor)
+    return {"Link": f'<{quote(page.path)}?{page.query}>; rel="next"'}

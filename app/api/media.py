@@ -8,9 +8,8 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.api.answers import Error, answer, json_answer
-from app.api.dependencies import Checkouts, MediaStorage, MomentId, VideoId, get_storage
+from app.api.dependencies import Checkouts, MediaStorage, MomentId, ReadRoute, VideoId, VideoReaderDep, get_storage
 from app.api.media_answer import MediaAnswer, media_responses
-from app.api.read_route import ReadRoute, VideoReaderDep
 from app.core.media_types import UNKNOWN_TYPE
 from app.services import media
 from app.storage import find_audio_file

@@ -1,13 +1,15 @@
-"""What happens around every request: its id, its line in the log, and the answer to an error nobody expected."""
+"""Middleware around every request: its id and log line, unexpected errors, the limit of a body, slash redirects."""
 
 import asyncio
 import logging
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 from starlette.routing import Match, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,13 +21,15 @@ from app.core.text import to_nfc
 
 _log = logging.getLogger("app.requests")
 _PATH_CHARACTERS = "/!$&'()*+,;=:@~"
-_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_UPLOAD = ("POST", "/api/videos")
+_WRONG_LENGTH = "Content-Length is not the length of the body"
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class RequestContext:
-    """Plain ASGI: gives each request an id, logs it with its status and duration, and answers what goes wrong with 500.
+    """Plain ASGI: sets the id of each request, logs it with its status, and answers unexpected errors with 500.
 
-    The id is the request's own `X-Request-ID`, or a new `req_` and 12 hexadecimal characters; the answer carries it.
+    The id is the request's own `X-Request-ID`, or a new `req_` and 12 hexadecimal digits; the answer repeats it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -38,7 +42,7 @@ class RequestContext:
         if not scope["path"].isascii():  # identifiers are stored with composed letters
             scope["path"] = to_nfc(scope["path"])
         given = Headers(scope=scope).get("x-request-id", "")
-        identifier = given if _ID.fullmatch(given) else f"req_{secrets.token_hex(6)}"
+        identifier = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(6)}"
         token = request_id.set(identifier)
         started, status = time.perf_counter(), 0
 
@@ -65,10 +69,54 @@ class RequestContext:
             request_id.reset(token)
 
 
-class SlashRedirect:
-    """Plain ASGI, for paths that no route has: 307 to the one that differs in the slash at the end, else 404.
+class BodyLimit:
+    """Plain ASGI: 413 for a body above the limit, before it is read if its length is announced, else while it arrives.
 
-    Starlette's own redirect is an absolute URL, put together from whatever Host a request carries.
+    Uploads of videos have their own limit.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._too_large = f"The body of a request may have at most {max_bytes} bytes"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _is_upload(scope):
+            await self._app(scope, receive, send)
+            return
+        try:
+            announced = _announced_bytes([value for name, value in scope["headers"] if name == b"content-length"])
+        except ValueError:
+            await error_answer(400, _WRONG_LENGTH)(scope, receive, send)
+            return
+        if announced is not None and announced > self._max_bytes:
+            await error_answer(413, self._too_large)(scope, receive, send)
+        else:
+            await self._app(scope, self._count_bytes(receive, announced), send)
+
+    def _count_bytes(self, receive: Receive, announced: int | None) -> Receive:
+        """Wrap `receive`: raise 413 for a body above the limit, 400 for another length than announced."""
+        arrived = 0
+
+        async def receive_counted() -> Message:
+            nonlocal arrived
+            message = await receive()
+            if message["type"] == "http.request":
+                arrived += len(message.get("body", b""))
+                if arrived > self._max_bytes:
+                    raise HTTPException(413, self._too_large)
+                ends = not message.get("more_body", False)
+                if announced is not None and (arrived > announced or (ends and arrived < announced)):
+                    raise HTTPException(400, _WRONG_LENGTH)
+            return message
+
+        return receive_counted
+
+
+class SlashRedirect:
+    """Plain ASGI, for paths without a route: 307 to the path that differs by a slash at the end, else 404.
+
+    Starlette's own redirect is an absolute URL that repeats any Host of a request.
     """
 
     def __init__(self, router: Router) -> None:
@@ -98,3 +146,24 @@ def _log_request(scope: Scope, status: int, seconds: float) -> None:
         if "api_key" in scope:
             extra["api_key"] = scope["api_key"]  # its name
         _log.info("%s %s %d %.1f ms", scope["method"], path, status, milliseconds, extra=extra)
+
+
+def _is_upload(scope: Scope) -> bool:
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return (scope["method"], path.rstrip("/")) == _UPLOAD
+
+
+def _announced_bytes(values: Sequence[bytes]) -> int | None:
+    """Return the length in the values of Content-Length, which may be repeated. Raises ValueError."""
+    if not values:
+        return None
+    lengths = {_parse_content_length(value) for value in values}
+    if len(lengths) > 1:
+        raise ValueError("different lengths")
+    return lengths.pop()
+
+
+def _parse_content_length(digits: bytes) -> int:
+    if not digits.isdigit():
+        raise ValueError("not a number")
+    return int(digits)

@@ -12,10 +12,11 @@ from app.api.dependencies import (
     Checkouts,
     MediaStorage,
     MomentId,
+    ReadRoute,
     TransactionConnection,
     VideoId,
+    VideoReaderDep,
 )
-from app.api.read_route import ReadRoute, VideoReaderDep
 from app.core.validation import InputLine
 from app.repositories.moments import MomentWithConfig
 from app.services import deletion, moments

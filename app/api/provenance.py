@@ -7,9 +7,18 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.answers import Error, Seconds, answer, json_answer
+from app.api.answers import (
+    DEFAULT_PAGE_LIMIT,
+    PAGE_HEADERS,
+    Error,
+    PageCursor,
+    PageLimit,
+    Seconds,
+    answer,
+    json_answer,
+    page_answer,
+)
 from app.api.dependencies import AutocommitConnection, VideoId
-from app.api.paging import DEFAULT_LIMIT, HEADERS, PageCursor, PageLimit, page_answer
 from app.core.masking import mask_values
 from app.database.queries import LARGEST_ID
 from app.models import GenerationConfig
@@ -30,7 +39,7 @@ OfOperation = Annotated[
     str | None, Query(max_length=50, description="Only those of this operation", examples=["generation", "refinement"])
 ]
 
-_PAGE: dict[int | str, dict[str, Any]] = {200: {"headers": HEADERS}}
+_PAGE: dict[int | str, dict[str, Any]] = {200: {"headers": PAGE_HEADERS}}
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Error}}
 
 
@@ -270,7 +279,7 @@ async def get_lineage(video_id: VideoId, conn: AutocommitConnection) -> Response
 
 @prompts.get("", response_model=list[PromptSummaryAnswer], responses=_PAGE)
 async def list_prompts(
-    request: Request, conn: AutocommitConnection, limit: PageLimit = DEFAULT_LIMIT, cursor: PageCursor = 0
+    request: Request, conn: AutocommitConnection, limit: PageLimit = DEFAULT_PAGE_LIMIT, cursor: PageCursor = 0
 ) -> Response:
     """A page of the prompts, in the order they were first used. System prompts may be long and are left out."""
     found = await provenance.list_prompts(conn, limit, cursor)
@@ -307,7 +316,7 @@ async def list_prompt_moments(
     request: Request,
     prompt_id: PromptId,
     conn: AutocommitConnection,
-    limit: PageLimit = DEFAULT_LIMIT,
+    limit: PageLimit = DEFAULT_PAGE_LIMIT,
     cursor: PageCursor = 0,
 ) -> Response:
     """A page of the moments that were made with the prompt, over all videos, in the order they were added."""
@@ -320,7 +329,7 @@ async def list_prompt_runs(
     request: Request,
     prompt_id: PromptId,
     conn: AutocommitConnection,
-    limit: PageLimit = DEFAULT_LIMIT,
+    limit: PageLimit = DEFAULT_PAGE_LIMIT,
     cursor: PageCursor = 0,
 ) -> Response:
     """A page of the runs that used the prompt, over all videos, in the order they were accepted."""
@@ -335,7 +344,7 @@ async def list_generation_configs(
     prompt_id: OfPrompt = None,
     model: OfModel = None,
     operation_type: OfOperation = None,
-    limit: PageLimit = DEFAULT_LIMIT,
+    limit: PageLimit = DEFAULT_PAGE_LIMIT,
     cursor: PageCursor = 0,
 ) -> Response:
     """A page of the generation configs, in the order they were first used."""
@@ -354,7 +363,7 @@ async def list_config_moments(
     request: Request,
     config_id: ConfigId,
     conn: AutocommitConnection,
-    limit: PageLimit = DEFAULT_LIMIT,
+    limit: PageLimit = DEFAULT_PAGE_LIMIT,
     cursor: PageCursor = 0,
 ) -> Response:
     """A page of the moments that were made with the config, over all videos, in the order they were added."""
@@ -367,7 +376,7 @@ async def list_config_runs(
     request: Request,
     config_id: ConfigId,
     conn: AutocommitConnection,
-    limit: PageLimit = DEFAULT_LIMIT,
+    limit: PageLimit = DEFAULT_PAGE_LIMIT,
     cursor: PageCursor = 0,
 ) -> Response:
     """A page of the runs that used the config, over all videos, in the order they were accepted."""

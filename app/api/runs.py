@@ -11,9 +11,8 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
-from app.api.answers import Error, Seconds, answer, json_answer, ready_json
+from app.api.answers import PAGE_HEADERS, Error, PageCursor, Seconds, answer, json_answer, link_next_page, ready_json
 from app.api.dependencies import AutocommitConnection, Checkouts, LiveState, RunIdentifier, UnknownVideoId
-from app.api.paging import HEADERS, PageCursor, next_link
 from app.api.run_requests import RunRetriesDep, RunStartAnswer
 from app.core.masking import mask_values
 from app.database.queries import LARGEST_ID
@@ -44,7 +43,7 @@ LastEventId = Annotated[
     str, Header(alias="Last-Event-ID", max_length=100, description="The last event that the client has received")
 ]
 
-_PAGE: dict[int | str, dict[str, Any]] = {200: {"headers": HEADERS}, 422: {"model": Error}}
+_PAGE: dict[int | str, dict[str, Any]] = {200: {"headers": PAGE_HEADERS}, 422: {"model": Error}}
 _EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _EXAMPLE_EVENT = (
     'event: status\ndata: {"request_id":"pipeline:demo-talk:1795347063363","status":"processing"}\nid: 5f\n\n'
@@ -281,7 +280,7 @@ async def list_runs(
 ) -> Response:
     """The runs of a video, newest first; `Link` names the page of older ones."""
     page = await runs.list_runs(conn, video_id, limit, cursor, run_type)
-    headers = next_link(request, page.next_cursor) if page.next_cursor else None
+    headers = link_next_page(request, page.next_cursor) if page.next_cursor else None
     shown = [RunAnswer.from_run(video_id, run) for run in page.runs]
     return json_answer(HistoryAnswer(video_id=video_id, runs=shown, count=len(shown)), headers=headers)
 
@@ -292,18 +291,18 @@ async def list_active_runs(
 ) -> Response:
     """The runs of all videos that have not ended, oldest first."""
     active = await runs.list_active(conn, limit, cursor)
-    headers = next_link(request, active[-1].id) if len(active) == limit else None
+    headers = link_next_page(request, active[-1].id) if len(active) == limit else None
     shown = [ActiveRunAnswer.from_row(run) for run in active]
     return json_answer(ActiveRunsAnswer(runs=shown, count=len(shown)), headers=headers)
 
 
-@failed.get("", response_model=FailedRunsAnswer, responses={200: {"headers": HEADERS}, 422: {"model": Error}})
+@failed.get("", response_model=FailedRunsAnswer, responses={200: {"headers": PAGE_HEADERS}, 422: {"model": Error}})
 async def list_failed_runs(
     request: Request, conn: AutocommitConnection, limit: FailedPageLimit = 100, cursor: FailedPageCursor = None
 ) -> Response:
     """The failed runs; the run that was accepted last comes first."""
     found = await runs.list_failed(conn, limit, cursor)
-    headers = next_link(request, found[-1].id) if len(found) == limit else None
+    headers = link_next_page(request, found[-1].id) if len(found) == limit else None
     shown = [FailedRunAnswer.from_row(run) for run in found]
     return json_answer(FailedRunsAnswer(runs=shown, count=len(shown)), headers=headers)
 

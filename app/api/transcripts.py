@@ -17,8 +17,7 @@ from app.api.conditional_requests import (
     requested_ranges,
     unsatisfiable_range_answer,
 )
-from app.api.dependencies import Checkouts, VideoId
-from app.api.read_route import ReadRoute, VideoReaderDep
+from app.api.dependencies import Checkouts, ReadRoute, VideoId, VideoReaderDep
 from app.repositories.transcripts import TranscriptVersion
 from app.services.transcripts import CaptionFormat, read_captions
 from app.services.videos import VideoReader

@@ -1,31 +1,224 @@
 """`POST /api/videos`: a video as a form or as the body itself, never whole in memory."""
 
-from typing import Annotated, Any
-from urllib.parse import quote
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, cast
+from urllib.parse import quote, unquote_to_bytes
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.api.answers import Error, json_answer
-from app.api.dependencies import Checkouts, MediaStorage, ResourcesDep
-from app.api.read_route import VideoReaderDep
-from app.api.schemas.videos import UploadForm as UploadFormSchema
-from app.api.schemas.videos import UploadQuery
-from app.api.upload_form import ENVELOPE_BYTES, FORM_HEAD_BYTES, UploadForm, find_boundary, refuse_form
+from app.api.dependencies import Checkouts, MediaStorage, ResourcesDep, VideoReaderDep
 from app.api.videos import SingleVideoAnswer, find_video_answer
-from app.core.errors import DeletedMeanwhile, InvalidInput, VideoNotFound
+from app.core.errors import DeletedMeanwhile, InvalidInput, TooLarge, VideoNotFound
 from app.services.uploads import Upload, receive_video
 from app.services.videos import VideoDetails
 
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
 router = APIRouter(prefix="/api/videos", tags=["videos"])
+
+_FORM_FIELDS = frozenset({"id", "title", "source_url"})
+_FILE_FIELD = "file"
+_DAMAGED_FORM = "The form is damaged"
+_OTHER_BOUNDARY = "The form does not begin with the boundary that its Content-Type names"
+_MAX_ENVELOPE_BYTES = 64 * 1024  # of a form without its file: names and values, headers and boundaries
+_FORM_HEAD_BYTES = 1024  # of a body, within which a form can be recognised
+# Escapes of browsers in the name of a file; a percent sign itself is not escaped.
+# https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data
+_BROWSER_ESCAPES: Mapping[str, str] = {"%22": '"', "%0D": "\r", "%0A": "\n"}
+_BROWSER_ESCAPE = re.compile("|".join(_BROWSER_ESCAPES), re.IGNORECASE)
+# `filename*=UTF-8''na%C3%AFve.mp4` (RFC 8187); a quoted string before it is skipped whole.
+_EXTENDED_NAME = re.compile(
+    r"""(?:"(?:[^"\\]|\\.)*"|[^"])*?;\s*filename\*\s*=\s*"?([\w-]+)'[\w-]*'([^;"\s]*)""", re.IGNORECASE | re.ASCII
+)
+# Types of a body that is certainly not a video. Any other type is accepted: the content decides.
+_OTHER_TYPES = re.compile(rb"text/.*|multipart/.*|application/(json|xml|x-www-form-urlencoded)|.*\+(json|xml)")
+_MAX_SHOWN_TYPE = 100
+
+_ID = "Identifier of the video in addresses: without / ? # % and control characters"
+_TITLE = "Title of the video"
+_SOURCE_URL = "Where the video was published: http://, https:// or gs://"
+
+
+class UploadQuery(BaseModel):
+    """The details of a video that is sent as the body itself."""
+
+    filename: str = Field(
+        "",
+        max_length=1024,
+        description="Name of the file, from which a missing id and title are derived",
+        examples=["Demo Talk.mp4"],
+    )
+    id: str = Field("", max_length=255, description=_ID, examples=["demo-talk"])
+    title: str = Field("", max_length=500, description=_TITLE, examples=["Demo Talk"])
+    source_url: str = Field("", max_length=4096, description=_SOURCE_URL, examples=["https://cdn.example/talk.mp4"])
+
+
+class UploadForm(BaseModel):
+    """A video as a form, the parts in any order."""
+
+    file: bytes = Field(description="The video; its name is used like `filename` of the query")
+    id: str = Field("", max_length=255, description=_ID, examples=["demo-talk"])
+    title: str = Field("", max_length=500, description=_TITLE, examples=["Demo Talk"])
+    source_url: str = Field("", max_length=4096, description=_SOURCE_URL, examples=["https://cdn.example/talk.mp4"])
+
+
+def _find_form_boundary(content_type: str) -> bytes | None:
+    """Return the boundary of `multipart/form-data`, or None for a body that is the file itself.
+
+    Raises `InvalidInput` for another kind of form, and for a type that no video has.
+    """
+    kind, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if kind == b"multipart/form-data" and boundary:
+        return boundary
+    if _OTHER_TYPES.fullmatch(kind):
+        raise InvalidInput(
+            "Send the video as multipart/form-data with a boundary, or as the body with a type as video/mp4 or "
+            f"application/octet-stream, {_describe_content_type(content_type)}"
+        )
+    return None
+
+
+def _refuse_form(head: bytes, content_type: str) -> None:
+    """Raise `InvalidInput` if a body that should be the file itself begins like a form."""
+    if head.startswith(b"--") and b"content-disposition: form-data" in head.lower():
+        found = _describe_content_type(content_type)
+        raise InvalidInput(f"The body is a form: send it as multipart/form-data with its boundary, {found}")
+
+
+def _describe_content_type(content_type: str) -> str:
+    shown = content_type[:_MAX_SHOWN_TYPE].strip()
+    return f"not as {shown}" if shown and shown.isprintable() else "not without a Content-Type"
+
+
+class UploadFormParser:
+    """Parses a form while it arrives: `feed` each chunk, then `finish`. Raises `InvalidInput` for an invalid form."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self.fields: dict[str, str] = {}
+        self.filename: str | None = None  # None before the file begins
+        self._name = ""
+        self._header = [b"", b""]
+        self._disposition = b""
+        self._value = bytearray()
+        self._file_pieces: list[bytes] = []
+        self._envelope = 0
+        self._has_begun = self._has_ended = False
+        try:
+            self._parser = MultipartParser(boundary, self._callbacks())
+        except FormParserError:
+            raise InvalidInput("The boundary of the form is too long") from None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return the bytes of the file among these. Raises `TooLarge` if the rest of the form has too many."""
+        self._file_pieces.clear()
+        try:
+            self._parser.write(chunk)
+        except FormParserError:
+            raise InvalidInput(_DAMAGED_FORM if self._has_begun else _OTHER_BOUNDARY) from None
+        data = b"".join(self._file_pieces)
+        self._envelope += len(chunk) - len(data)
+        if self._envelope > _MAX_ENVELOPE_BYTES:
+            raise TooLarge(f"The fields of a form may have at most {_MAX_ENVELOPE_BYTES} bytes")
+        return data
+
+    def finish(self) -> None:
+        if not self._has_ended:
+            raise InvalidInput("The form ended early")
+        if self.filename is None:
+            raise InvalidInput("The form has no file")
+
+    def _callbacks(self) -> "MultipartCallbacks":
+        callbacks: dict[str, Callable[..., Any]] = {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._add_header_name,
+            "on_header_value": self._add_header_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._end_headers,
+            "on_part_data": self._add_data,
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+        return cast("MultipartCallbacks", callbacks)
+
+    def _begin_part(self) -> None:
+        self._has_begun = True
+        self._disposition = b""
+        self._value.clear()
+
+    def _add_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header[0] += data[start:end]
+
+    def _add_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header[1] += data[start:end]
+
+    def _end_header(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            self._disposition = value
+        self._header = [b"", b""]
+
+    def _end_headers(self) -> None:
+        _, options = parse_options_header(self._disposition.decode("latin-1"))
+        self._name = _decode_form_value("The name of a field", options.get(b"name", b""))
+        if self._name == _FILE_FIELD:
+            if self.filename is not None:
+                raise InvalidInput("The form has more than one file")
+            self.filename = _read_filename(self._disposition.decode("latin-1"), options.get(b"filename", b""))
+        elif self._name not in _FORM_FIELDS:
+            raise InvalidInput("A form has the fields file, id, title and source_url, and no others")
+        elif self._name in self.fields:
+            raise InvalidInput(f"The form has more than one {self._name}")
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        if self._name == _FILE_FIELD:
+            self._file_pieces.append(data[start:end])
+        else:
+            self._value += data[start:end]
+
+    def _end_part(self) -> None:
+        if self._name != _FILE_FIELD:
+            self.fields[self._name] = _decode_form_value(self._name, bytes(self._value))
+
+    def _end(self) -> None:
+        self._has_ended = True
+
+
+def _read_filename(disposition: str, plain: bytes) -> str:
+    """Return the name of the file; `filename*` has precedence over `filename`."""
+    if extended := _EXTENDED_NAME.match(disposition):
+        charset, value = extended.groups()
+        if charset.lower() not in ("utf-8", "iso-8859-1"):
+            raise InvalidInput("The charset of filename* must be UTF-8")
+        decoded = unquote_to_bytes(value)
+        return (
+            _decode_form_value("The file's name", decoded) if charset.lower() == "utf-8" else decoded.decode("latin-1")
+        )
+    name = _decode_form_value("The file's name", plain)
+    return _BROWSER_ESCAPE.sub(lambda escape: _BROWSER_ESCAPES[escape[0].upper()], name)
+
+
+def _decode_form_value(name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{name} is not UTF-8") from None
+
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": UploadFormSchema.model_json_schema()},
+            "multipart/form-data": {"schema": UploadForm.model_json_schema()},
             "video/*": _BYTES,
             "application/octet-stream": _BYTES,
         },
@@ -57,18 +250,17 @@ async def upload_video(
 ) -> Response:
     """Upload a video: a form with the part `file`, or the file as the body and the rest in the query.
 
-    Without an `id` it is made from the file's name, with a number behind it where another video has that, and without
-    a `title` that too.
+    A missing `id` and `title` are derived from the file's name; an `id` that is taken already gets a number.
     """
     details = VideoDetails.from_client(query.filename, query.id, query.title, query.source_url)
-    boundary = find_boundary(request.headers.get("content-type", ""))
+    boundary = _find_form_boundary(request.headers.get("content-type", ""))
     settings = resources.settings
     try:
         async with receive_video(database, storage, settings.max_upload_bytes, settings.max_video_hours) as upload:
             if boundary is None:
                 await _receive_body(request, upload, details)
             else:
-                details = await _receive_form(request, upload, details, UploadForm(boundary))
+                details = await _receive_form(request, upload, details, UploadFormParser(boundary))
             identifier = await upload.store(details)
     except ClientDisconnect:
         raise InvalidInput("The upload ended early") from None
@@ -83,27 +275,29 @@ async def _receive_body(request: Request, upload: Upload, details: VideoDetails)
     await upload.check_details(details, _content_length(request))
     head, content_type = b"", request.headers.get("content-type", "")
     async for chunk in request.stream():
-        if len(head) < FORM_HEAD_BYTES:
-            head = (head + chunk)[:FORM_HEAD_BYTES]
-            refuse_form(head, content_type)
+        if len(head) < _FORM_HEAD_BYTES:
+            head = (head + chunk)[:_FORM_HEAD_BYTES]
+            _refuse_form(head, content_type)
         await upload.write(chunk)
 
 
-async def _receive_form(request: Request, upload: Upload, details: VideoDetails, form: UploadForm) -> VideoDetails:
-    await upload.check_details(details, _content_length(request) - ENVELOPE_BYTES)
+async def _receive_form(
+    request: Request, upload: Upload, details: VideoDetails, form: UploadFormParser
+) -> VideoDetails:
+    await upload.check_details(details, _content_length(request) - _MAX_ENVELOPE_BYTES)
     has_started = False
     async for chunk in request.stream():
         data = form.feed(chunk)
         if form.filename is not None and not has_started:
             has_started = True
-            await upload.check_details(_with_fields(details, form))
+            await upload.check_details(_read_form_details(details, form))
         if data:
             await upload.write(data)
     form.finish()
-    return _with_fields(details, form)
+    return _read_form_details(details, form)
 
 
-def _with_fields(details: VideoDetails, form: UploadForm) -> VideoDetails:
+def _read_form_details(details: VideoDetails, form: UploadFormParser) -> VideoDetails:
     return VideoDetails.from_client(
         form.filename or details.filename,
         form.fields.get("id", details.identifier),

@@ -8,10 +8,18 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.answers import Error, answer, json_answer
-from app.api.dependencies import Checkouts, Limit, LiveState, MediaStorage, VideoId, get_database
-from app.api.paging import next_link
-from app.api.read_route import ReadRoute, VideoReaderDep, get_video_reader
+from app.api.answers import Error, answer, json_answer, link_next_page
+from app.api.dependencies import (
+    Checkouts,
+    Limit,
+    LiveState,
+    MediaStorage,
+    ReadRoute,
+    VideoId,
+    VideoReaderDep,
+    get_database,
+    get_video_reader,
+)
 from app.models.videos import FileStatus, describe_early_end
 from app.repositories.videos import DetailedVideoCard, VideoCard, VideoChanges
 from app.services import videos
@@ -187,7 +195,7 @@ async def list_videos(request: Request, limit: Limit = None, cursor: Cursor = ""
     audio = await (await get_video_reader(request)).audio.get()
     async with (await get_database(request)).connect() as conn:
         cards = await videos.list_videos(conn, limit, cursor)
-    headers = next_link(request, cards[-1].identifier) if limit is not None and len(cards) == limit else None
+    headers = link_next_page(request, cards[-1].identifier) if limit is not None and len(cards) == limit else None
     return json_answer([VideoAnswer.from_card(card, audio or _NO_AUDIO) for card in cards], headers=headers)
 
 
