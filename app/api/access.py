@@ -1,4 +1,4 @@
-"""Who may: the key that a request must carry where the settings hold any, and a warning where they hold none."""
+"""API keys: required where the settings have any; without keys, a warning for an open server."""
 
 import logging
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from app.core.api_keys import ApiKey, find_api_key
 
 _log = logging.getLogger(__name__)
 
-_OPEN = frozenset({"/", "/health", "/openapi.json", *PAGE_PATHS, *ASSET_PATHS})
+_OPEN_PATHS = frozenset({"/", "/health", "/openapi.json", *PAGE_PATHS, *ASSET_PATHS})
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _MISSING = "Send an API key, as Authorization: Bearer or as X-API-Key"
@@ -21,12 +21,12 @@ _UNKNOWN = "The API key is not valid"
 _SEVERAL = "The request carries different API keys"
 _READ_ONLY = "This API key may only read"
 _NO_ADMIN = "Changing models needs an API key of the scope admin"
-_MODELS = "/api/admin/models"  # whoever changes one decides where prompts, audio and its API key are sent
+_MODELS = "/api/admin/models"  # a change decides to which server prompts, audio and the API key are sent
 
 
 def is_open(path: str) -> bool:
-    """Tell whether an address, without the folder of a proxy before it, wants no key."""
-    return path in _OPEN or path.startswith("/health/")
+    """Whether a path, without the prefix of a proxy, needs no key."""
+    return path in _OPEN_PATHS or path.startswith("/health/")
 
 
 def needs_admin(path: str, method: str) -> bool:
@@ -35,10 +35,10 @@ def needs_admin(path: str, method: str) -> bool:
 
 
 class KeyRequired:
-    """Plain ASGI: 401 without a key of the settings, 403 where one would change something that it may not.
+    """Plain ASGI: 401 without a key of the settings, 403 for a change that the key's scope does not allow.
 
-    All is closed but the few addresses that tell nothing of the library, so that a route that is added is closed too.
-    A browser's preflight carries no key; it is answered before it comes here.
+    Every path needs a key except the few that reveal nothing of the library, so that new routes are protected too. A
+    browser's preflight carries no key; outer middleware answers it.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[ApiKey]) -> None:
@@ -52,11 +52,11 @@ class KeyRequired:
             return
         sent = _sent_keys(Headers(scope=scope))
         if len(sent) != 1:
-            await _refuse(_SEVERAL if sent else _MISSING, scope, receive, send)
+            await _unauthorized(_SEVERAL if sent else _MISSING, scope, receive, send)
             return
         key = find_api_key(self._keys, sent.pop())
         if key is None:
-            await _refuse(_UNKNOWN, scope, receive, send)
+            await _unauthorized(_UNKNOWN, scope, receive, send)
             return
         scope["api_key"] = key.name  # for the log
         refusal = _find_refusal(key, scope["method"], path)
@@ -67,20 +67,20 @@ class KeyRequired:
 
 
 class OpenToAll:
-    """Plain ASGI: logs once that no key is asked for, when a request arrives at an address other than loopback.
+    """Plain ASGI: warns once that no key is required, when a request arrives at an address other than loopback.
 
-    Only the request tells where the server listens: its `--host` is no setting of this application.
+    Only the request shows the server's address: its `--host` is not a setting of this application.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._has_told = False
+        self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._has_told and scope["type"] == "http":
+        if not self._has_warned and scope["type"] == "http":
             host, port = scope.get("server") or ("", None)
             if port is not None and not is_loopback(host):  # a Unix socket has no port
-                self._has_told = True
+                self._has_warned = True
                 _log.warning(OPEN_TO_ALL, host, port)
         await self._app(scope, receive, send)
 
@@ -100,5 +100,5 @@ def _sent_keys(headers: Headers) -> set[bytes]:
     return sent
 
 
-async def _refuse(detail: str, scope: Scope, receive: Receive, send: Send) -> None:
+async def _unauthorized(detail: str, scope: Scope, receive: Receive, send: Send) -> None:
     await error_answer(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)

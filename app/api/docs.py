@@ -1,4 +1,4 @@
-"""`/docs` and `/redoc`: the documentation as pages that load nothing from other hosts."""
+"""Swagger UI at `/docs` and Redoc at `/redoc`, which load nothing from other hosts."""
 
 import base64
 import hashlib
@@ -12,10 +12,10 @@ from starlette.responses import FileResponse, HTMLResponse
 
 _SWAGGER_SCRIPT, _SWAGGER_STYLE = "swagger-ui-bundle.js", "swagger-ui.css"
 _REDOC_SCRIPT, _ICON = "redoc.standalone.js", "favicon.png"
-_ONE_HOUR = {"Cache-Control": "public, max-age=3600"}
+_CACHE_ONE_HOUR = {"Cache-Control": "public, max-age=3600"}
 _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
-# Both pages write styles of their own into the page, Redoc searches in a worker, and Swagger UI shows media as blobs.
-_POLICY = (
+# Both use inline styles, Redoc searches in a web worker, and Swagger UI shows media as blobs.
+_CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "media-src blob:; font-src data:; connect-src 'self'; worker-src blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -26,8 +26,8 @@ PAGE_PATHS = ("/docs", "/docs/oauth2-redirect", "/redoc")
 
 
 def install_docs(app: FastAPI) -> None:
-    """Add the two pages, which are no part of the API that they describe, and what they load."""
-    for path, endpoint in zip(PAGE_PATHS, (_show_swagger_ui, _end_sign_in, _show_redoc), strict=True):
+    """Add the pages and their assets, without documenting them."""
+    for path, endpoint in zip(PAGE_PATHS, (_show_swagger_ui, _finish_oauth2, _show_redoc), strict=True):
         app.add_route(path, endpoint, include_in_schema=False)
     for path in ASSET_PATHS:
         app.add_route(path, _send_asset, include_in_schema=False)
@@ -44,12 +44,11 @@ async def _show_swagger_ui(request: Request) -> HTMLResponse:
         oauth2_redirect_url=f"{root}/docs/oauth2-redirect",
         swagger_ui_parameters=request.app.swagger_ui_parameters,
     )
-    return _restricted(page)
+    return _with_content_policy(page)
 
 
-async def _end_sign_in(request: Request) -> HTMLResponse:
-    """Swagger UI's own page for the end of an OAuth 2 sign-in."""
-    return _restricted(get_swagger_ui_oauth2_redirect_html())
+async def _finish_oauth2(request: Request) -> HTMLResponse:
+    return _with_content_policy(get_swagger_ui_oauth2_redirect_html())
 
 
 async def _show_redoc(request: Request) -> HTMLResponse:
@@ -61,22 +60,24 @@ async def _show_redoc(request: Request) -> HTMLResponse:
         redoc_favicon_url=f"{root}/docs/{_ICON}",
         with_google_fonts=False,
     )
-    return _restricted(page)
+    return _with_content_policy(page)
 
 
 async def _send_asset(request: Request) -> FileResponse:
     name = PurePosixPath(request.scope["path"]).name
-    return FileResponse(str(files("fastapi_offline") / "static" / name), headers=_ONE_HOUR)
+    return FileResponse(str(files("fastapi_offline") / "static" / name), headers=_CACHE_ONE_HOUR)
 
 
-def _restricted(page: HTMLResponse) -> HTMLResponse:
-    """Let a page run its own scripts and load nothing from other hosts, not even the logo that Redoc asks a CDN for."""
+def _with_content_policy(page: HTMLResponse) -> HTMLResponse:
+    """Allow only the page's own scripts, and nothing of other hosts, such as the logo that Redoc loads from a CDN."""
     scripts = _INLINE_SCRIPT.findall(bytes(page.body).decode())
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    page.headers["Content-Security-Policy"] = _POLICY.format(hashes="".join(f" 'sha256-{each}'" for each in digests))
+    page.headers["Content-Security-Policy"] = _CONTENT_POLICY.format(
+        hashes="".join(f" 'sha256-{each}'" for each in digests)
+    )
     return page
 
 
 def _root_path(request: Request) -> str:
-    """Return the folder at which a proxy serves this application, without a slash at its end."""
+    """Return the path prefix of a proxy, without a slash at its end."""
     return str(request.scope.get("root_path", "")).rstrip("/")

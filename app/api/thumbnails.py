@@ -1,4 +1,4 @@
-"""`/api/videos/{id}/thumbnail`, `…/moments/{mid}/clip/thumbnail` and `/static/thumbnails/{id}.jpg`"""
+"""Thumbnails of videos and clips, also at the address of the previous backend."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated
@@ -15,10 +15,10 @@ from app.storage import OpenFile, Storage
 
 router = APIRouter(tags=["thumbnails"], default_response_class=Response)
 
-# A picture seldom changes, and a list of cards shows it again and again.
+# A thumbnail rarely changes, and a list of videos shows it repeatedly.
 _CACHE_CONTROL = "private, max-age=600"
 _RESPONSES = media_responses("image/*", UNKNOWN_TYPE) | {
-    507: {"model": Error, "description": "There is no room for a picture that has yet to be made"}
+    507: {"model": Error, "description": "The storage is full, so that the thumbnail cannot be made"}
 }
 
 
@@ -26,31 +26,31 @@ async def get_thumbnails(resources: ResourcesDep) -> Thumbnails:
     return resources.thumbnails
 
 
-Pictures = Annotated[Thumbnails, Depends(get_thumbnails)]
+ThumbnailsDep = Annotated[Thumbnails, Depends(get_thumbnails)]
 
 
 @router.head("/api/videos/{video_id}/thumbnail", include_in_schema=False)
 @router.get("/api/videos/{video_id}/thumbnail", responses=_RESPONSES)
-async def get_thumbnail(video_id: VideoId, pictures: Pictures, storage: MediaStorage) -> Response:
-    """The still picture of a video; one that has none gets it now."""
-    return _answer(storage, pictures.open_video(video_id))
+async def get_thumbnail(video_id: VideoId, thumbnails: ThumbnailsDep, storage: MediaStorage) -> Response:
+    """The thumbnail of a video; a missing one is made now."""
+    return _thumbnail_answer(storage, thumbnails.open_video(video_id))
 
 
 @router.head("/static/thumbnails/{video_id}.jpg", include_in_schema=False)
 @router.get("/static/thumbnails/{video_id}.jpg", responses=_RESPONSES)
-async def get_static_thumbnail(video_id: VideoId, pictures: Pictures, storage: MediaStorage) -> Response:
-    """The same, at the address that `thumbnail_url` gives out."""
-    return _answer(storage, pictures.open_video(video_id))
+async def get_static_thumbnail(video_id: VideoId, thumbnails: ThumbnailsDep, storage: MediaStorage) -> Response:
+    """The thumbnail of a video, at the address in `thumbnail_url`."""
+    return _thumbnail_answer(storage, thumbnails.open_video(video_id))
 
 
 @router.head("/api/videos/{video_id}/moments/{moment_id}/clip/thumbnail", include_in_schema=False)
 @router.get("/api/videos/{video_id}/moments/{moment_id}/clip/thumbnail", responses=_RESPONSES)
 async def get_clip_thumbnail(
-    video_id: VideoId, moment_id: MomentId, pictures: Pictures, storage: MediaStorage
+    video_id: VideoId, moment_id: MomentId, thumbnails: ThumbnailsDep, storage: MediaStorage
 ) -> Response:
-    """The still picture of a moment's clip; one that has none gets it now."""
-    return _answer(storage, pictures.open_clip(video_id, moment_id))
+    """The thumbnail of a moment's clip; a missing one is made now."""
+    return _thumbnail_answer(storage, thumbnails.open_clip(video_id, moment_id))
 
 
-def _answer(storage: Storage, picture: AbstractAsyncContextManager[OpenFile]) -> Response:
-    return MediaAnswer(storage, picture, cache_control=_CACHE_CONTROL)
+def _thumbnail_answer(storage: Storage, thumbnail: AbstractAsyncContextManager[OpenFile]) -> Response:
+    return MediaAnswer(storage, thumbnail, cache_control=_CACHE_CONTROL)
