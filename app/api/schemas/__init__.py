@@ -1,1 +1,0 @@
-"""The bodies of requests and answers, as they are documented and validated: a module for each resource."""
