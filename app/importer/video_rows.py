@@ -1,6 +1,5 @@
 """One video's transaction: files become rows, and rows that are up to date stay as they are."""
 
-import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,9 +8,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
+from tenacity import stop_after_attempt, wait_chain, wait_fixed, wait_none
 
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
+from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.database import Connection, connect
 from app.database.errors import connection_error, describe_database_failure, domain_error, is_session_lost
 from app.importer.legacy_records import TRANSCRIPTION_SERVICE, LegacyRun, LegacyTranscript
@@ -264,8 +265,18 @@ def _run_values(run: LegacyRun) -> Mapping[str, Any]:
 
 _T = TypeVar("_T")
 
-# Conflicts with other transactions pass with a retry; the last pause is long enough for a restart of PostgreSQL.
-_PAUSES_SECONDS = (0.1, 0.5, 2.0, 5.0)
+# Conflicts with other transactions pass with a retry; the last wait is long enough for a restart of PostgreSQL.
+_RETRIED_ERRORS = (
+    DatabaseUnavailable,
+    psycopg.OperationalError,
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.ForeignKeyViolation,
+)
+_WRITE_POLICY = RetryPolicy(
+    lambda error: isinstance(error, _RETRIED_ERRORS) and not isinstance(error, psycopg.errors.ProgramLimitExceeded),
+    wait_chain(*map(wait_fixed, (0.1, 0.5, 2.0, 5.0))),
+    stop_after_attempt(5),
+)
 
 
 class _CopyDeleted(Exception):
@@ -273,6 +284,9 @@ class _CopyDeleted(Exception):
 
     def __init__(self) -> None:
         super().__init__("its files were deleted while they were copied")
+
+
+_COPY_POLICY = RetryPolicy(_CopyDeleted, wait_none(), stop_after_attempt(4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,13 +319,14 @@ class VideoWriter:
         Raises `DatabaseUnavailable` where no other video can be written either, and what `FileCopier.copy` raises.
         """
         stored = await self._call_with_retries(prepared, lambda conn: read_stored_urls(conn, prepared.identifier))
-        for _ in _PAUSES_SECONDS:
+
+        async def copy_and_write() -> VideoWriteResult:
             locations = await self._locate_files(prepared, stored)
-            with contextlib.suppress(_CopyDeleted):
-                return await self._call_with_retries(
-                    prepared, partial(self._write_once, prepared=prepared, locations=locations)
-                )
-        raise _CopyDeleted
+            return await self._call_with_retries(
+                prepared, partial(self._write_once, prepared=prepared, locations=locations)
+            )
+
+        return await call_with_retries(copy_and_write, _COPY_POLICY)
 
     async def _locate_files(self, prepared: PreparedVideo, stored: StoredUrls) -> FileLocations:
         if self._options.copier is None:
@@ -336,16 +351,16 @@ class VideoWriter:
         return written
 
     async def _call_with_retries(self, prepared: PreparedVideo, action: Callable[[Connection], Awaitable[_T]]) -> _T:
-        for pause in _PAUSES_SECONDS:
-            try:
-                return await self._call_on_connection(action)
-            except psycopg.errors.ProgramLimitExceeded as error:
-                _leave_out_transcript(prepared, error)
-            except (psycopg.Error, DatabaseUnavailable) as error:
-                if not self._is_retryable(error):
-                    raise
-                await asyncio.sleep(pause)
-        return await self._call_on_connection(action)
+        call = partial(self._call_on_connection, action)
+        try:
+            return await call_with_retries(call, _WRITE_POLICY, before_wait=self._forget_configs)
+        except psycopg.errors.ProgramLimitExceeded as error:
+            _leave_out_transcript(prepared, error)
+        return await self._call_with_retries(prepared, action)
+
+    def _forget_configs(self, failed: FailedCall) -> None:
+        if isinstance(failed.error, psycopg.errors.ForeignKeyViolation):
+            self._options.known.forget_configs()
 
     async def _call_on_connection(self, action: Callable[[Connection], Awaitable[_T]]) -> _T:
         conn = await self._open_connection()
@@ -368,12 +383,6 @@ class VideoWriter:
             except psycopg.OperationalError as error:
                 raise connection_error(error, settings.database_parameters) from error
         return self._conn
-
-    def _is_retryable(self, error: Exception) -> bool:
-        if isinstance(error, psycopg.errors.ForeignKeyViolation):
-            self._options.known.forget_configs()
-            return True
-        return isinstance(error, DatabaseUnavailable | psycopg.OperationalError | psycopg.errors.UniqueViolation)
 
 
 def _leave_out_transcript(prepared: PreparedVideo, error: psycopg.Error) -> None:

@@ -303,9 +303,9 @@ async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None
     return known.type is RunType.FULL and is_same_video and is_same_request
 
 
-def is_transient(error: Exception) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Return whether a retry may succeed: a server is unavailable, or refuses for now."""
-    expected: Exception | None = error
+    expected: BaseException | None = error
     if isinstance(error, psycopg.Error):
         expected = domain_error(error)
     elif isinstance(error, RedisError | ConnectionError | TimeoutError):

@@ -10,15 +10,18 @@ import re
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
+from tenacity import wait_fixed
 
 from app.ai.registry import ModelRegistry
 from app.core.errors import RedisUnavailable
 from app.core.masking import mask_values
 from app.core.redis import describe_redis_error, redis_unavailable
+from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.models.runs import ClaimedRun, StageRecord, StageStatus, client_record
 from app.models.stages import STAGE_TABLE, Stage
 
@@ -38,7 +41,7 @@ _PENDING = StageRecord(StageStatus.PENDING)
 # Requests of other programs, in the format of the previous backend.
 REQUEST_STREAM = "pipeline:requests"
 REQUEST_GROUP = "pipeline_workers"
-_RETRY_SECONDS = 1.0
+_REDIS_POLICY = RetryPolicy((RedisError, OSError), wait_fixed(1.0))
 _VIDEO_KEY_NAMES = ("active", "lock", "cancel", "history")
 _RUN_PREFIX = "pipeline:run:"
 _JOB_PREFIX = "job:"
@@ -214,31 +217,27 @@ def _retrieve_exception(task: asyncio.Future[Any]) -> None:
 async def require_redis(redis: Redis, seconds: float) -> None:
     """Prepare Redis, with retries for `seconds`. Raises `RedisUnavailable` with the last reason."""
     reason = RedisUnavailable()
+
+    def keep_reason(failed: FailedCall) -> None:
+        nonlocal reason
+        reason = redis_unavailable(failed.error) or reason
+
     try:
         async with asyncio.timeout(seconds):
-            while True:
-                try:
-                    return await _seed_and_create_group(redis)
-                except (RedisError, OSError) as error:
-                    reason = redis_unavailable(error) or reason
-                await asyncio.sleep(_RETRY_SECONDS)
+            await call_with_retries(partial(_seed_and_create_group, redis), _REDIS_POLICY, before_wait=keep_reason)
     except TimeoutError:
         raise reason from None
 
 
 async def prepare_redis(redis: Redis) -> None:
     """Seed an empty model registry and create the consumer group; retry until Redis is available."""
-    is_logged = False
-    while True:
-        try:
-            await _seed_and_create_group(redis)
-        except (RedisError, OSError) as error:
-            if not is_logged:
-                _log.error("%s (%s)", redis_unavailable(error) or "Redis cannot be used", describe_redis_error(error))
-                is_logged = True
-            await asyncio.sleep(_RETRY_SECONDS)
-        else:
-            return
+
+    def report(failed: FailedCall) -> None:
+        if failed.number == 1:
+            reason = redis_unavailable(failed.error) or "Redis cannot be used"
+            _log.error("%s (%s)", reason, describe_redis_error(failed.error))
+
+    await call_with_retries(partial(_seed_and_create_group, redis), _REDIS_POLICY, before_wait=report)
 
 
 async def _seed_and_create_group(redis: Redis) -> None:

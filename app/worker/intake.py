@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 import psycopg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
+from tenacity import wait_exponential
 
 from app.core.config import Settings
 from app.core.errors import RedisUnavailable
 from app.core.redis import describe_redis_error, make_bytes_redis, redis_unavailable
+from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.database import Database
 from app.database.errors import domain_error
 from app.services.intake import RequestIntake, is_transient
@@ -36,7 +38,8 @@ _IDLE_MS = 60_000  # after which an entry that is not acknowledged is another wo
 _CLAIM_SECONDS = 10.0  # between two looks for such entries
 _STOP_SECONDS = 5.0
 _FORGOTTEN_MS = 86_400_000
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
+_TRANSIENT_POLICY = RetryPolicy(is_transient, wait_exponential(multiplier=0.1, max=5.0))
+_PAUSE_SECONDS = 5.0  # after a failure that is not transient
 _SAME_OUTAGE_SECONDS = 60.0
 _GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED")  # Redis was flushed
 
@@ -78,7 +81,7 @@ class Intake:
                     await self._process_entry(entry_id.decode(), fields)
             except Exception:
                 _log.exception("Failed to read or to settle a request of another program")
-                await self._pause(_LONGEST_PAUSE_SECONDS)
+                await self._pause(_PAUSE_SECONDS)
         with suppress(RedisError, OSError):
             await self._leave_group()
 
@@ -143,22 +146,16 @@ class Intake:
         if not pending and not self._has_pending:
             await self._reader.xgroup_delconsumer(REQUEST_STREAM, REQUEST_GROUP, self.name)
 
-    async def _retry(self, do: Callable[[], Awaitable[T]]) -> T:
-        """Do something, again after transient errors, until it succeeds or the intake is stopped."""
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                result = await do()
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                self._has_pending = True
-                self._outages.report(error)
-                await self._pause(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            else:
-                self._outages.end()
-                return result
+    async def _retry(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call a function, again after transient errors, until it succeeds or the intake is stopped."""
+
+        def report(failed: FailedCall) -> None:
+            self._has_pending = True
+            self._outages.report(failed.error)
+
+        result = await call_with_retries(call, _TRANSIENT_POLICY, before_wait=report, sleep=self._pause)
+        self._outages.end()
+        return result
 
     async def _pause(self, seconds: float) -> None:
         """Raises `CancelledError` where the intake is stopped."""

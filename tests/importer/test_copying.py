@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.importer import importing, locations, video_rows
+from app.importer import importing, locations
 from app.importer.legacy_files import LegacyVideoFiles, Library
 from app.importer.legacy_records import VideoSource
 from app.importer.prepared_videos import PreparedVideo, prepare_video
@@ -14,6 +14,7 @@ from app.repositories import ClipRepository, ThumbnailRepository, VideoRepositor
 from app.storage import audio_folder_key, clip_folder_key, thumbnail_folder_key, video_folder_key
 from tests.importer.importer import Importer, counts, entries
 from tests.importer.legacy import LegacyLibrary, fill, make_registry_entry, make_row
+from tests.retries import remove_waits
 from tests.storage.stores import read_all
 
 MEDIA = {"clips": 1, "thumbnails": 1, "videos": 1}
@@ -326,7 +327,7 @@ async def test_copies_that_somebody_deletes_again_and_again_fail_their_video(
     importer: Importer, legacy: LegacyLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_with_media(legacy)
-    monkeypatch.setattr(video_rows, "_PAUSES_SECONDS", (0.0, 0.0))
+    remove_waits(monkeypatch, "app.importer.video_rows._WRITE_POLICY", calls=3)
 
     async def is_gone(*_: object) -> bool:
         return False

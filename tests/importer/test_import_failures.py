@@ -22,6 +22,7 @@ from tests.importer.legacy import (
     LegacyLibrary,
     make_row,
 )
+from tests.retries import remove_waits
 
 
 async def test_a_video_that_fails_is_lost_alone(
@@ -96,7 +97,7 @@ def add_thirty(legacy: LegacyLibrary) -> list[str]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_rows, "_PAUSES_SECONDS", (0.0, 0.0))
+    remove_waits(monkeypatch, "app.importer.video_rows._WRITE_POLICY", calls=3)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -329,7 +329,7 @@ async def test_a_deleted_entry_that_an_intake_has_in_hand_does_not_hold_it_up(si
 async def test_an_entry_that_cannot_be_settled_stays_pending_and_holds_no_other_one_up(
     site: IntakeSite, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(intake_module, "_LONGEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(intake_module, "_PAUSE_SECONDS", 0.1)
     first, second = await site.add(request_of("unknown", 1)), await site.add(request_of("unknown", 2))
     process = RequestIntake.process
 
