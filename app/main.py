@@ -97,8 +97,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.needs_keys = bool(settings.api_keys)
 
     def open_connection() -> AsyncGenerator[Connection]:
-        give: OpenConnection = app.dependency_overrides.get(get_connection, get_connection)
-        return give()
+        open_dependency: OpenConnection = app.dependency_overrides.get(get_connection, get_connection)
+        return open_dependency()
 
     resources = app.state.resources = make_resources(settings, open_connection)
     app.state.run_feeds = make_run_feeds(resources)

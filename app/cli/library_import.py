@@ -176,13 +176,13 @@ def _first_lines(report: ImportReport) -> dict[EntryKind, list[str]]:
 
 
 def _entry_line(entry: dict[str, Any]) -> str:
-    place = entry.get("file") or entry.get("video") or ""
+    location = entry.get("file") or entry.get("video") or ""
     row = f" row {entry['row']}" if "row" in entry else ""
     content = json.dumps(entry["content"], ensure_ascii=False) if "content" in entry else ""
     if len(content) > _LONGEST_CONTENT:
         content = content[:_LONGEST_CONTENT] + "…"
     # A file's name may hold half a surrogate pair, which no terminal can print.
-    return f"{place}{row}: {entry['reason']} {content}".rstrip().encode(errors="backslashreplace").decode()
+    return f"{location}{row}: {entry['reason']} {content}".rstrip().encode(errors="backslashreplace").decode()
 
 
 _DESCRIPTION = """Bring a library of the previous backend into the database: videos, transcripts, moments, thumbnails,

@@ -44,7 +44,9 @@ def _rows(moments: Sequence[Moment], clips: Mapping[int, Clip]) -> Iterator[_Row
 
 def _row(moment: Moment, title: str, clips: Mapping[int, Clip]) -> _Row:
     clip = clips.get(moment.id)
-    return _Row(_clock(moment.start_time), _clock(moment.end_time), title, _place(clip.cloud_url) if clip else "")
+    return _Row(
+        _clock(moment.start_time), _clock(moment.end_time), title, _file_location(clip.cloud_url) if clip else ""
+    )
 
 
 def _table(rows: Sequence[_Row]) -> Table:
@@ -63,7 +65,7 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60:.0f}:{minutes % 60:02.0f}:{rest:04.1f}"
 
 
-def _place(url: str) -> str:
+def _file_location(url: str) -> str:
     """Return a file's path, relative to the working folder where it lies in it, or the address of anything else."""
     if not url.startswith("file:"):
         return url

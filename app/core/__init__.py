@@ -1,1 +1,1 @@
-"""What every room stands on: settings, errors, logging, Redis."""
+"""Foundations of all packages: settings, errors, logging, Redis."""

@@ -46,13 +46,13 @@ class SafeArgumentParser(argparse.ArgumentParser):
 
 def accept_any_text() -> None:
     """Have standard output and standard error replace characters that their encoding lacks."""
-    codecs.register_error(_HANDLER, _replace)
+    codecs.register_error(_HANDLER, _replace_unencodable)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a test or a debugger may have put something else there
             stream.reconfigure(errors=_HANDLER)
 
 
-def _replace(error: UnicodeError) -> tuple[str, int]:
+def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lost = error.object[error.start : error.end]

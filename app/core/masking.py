@@ -132,7 +132,7 @@ def mask_forms(text: str) -> str:
     return text
 
 
-# What is shorter, or a word, cannot be masked wherever it stands without tearing other texts apart.
+# Masking shorter secrets, or words, everywhere would damage other texts.
 _SHORTEST_SECRET, _LONGEST_PLAIN_WORD = 6, 9
 _MOST_KNOWN = 500
 _LEAST_ENCODED = 12
@@ -283,10 +283,10 @@ class _DecodedText:
     def find(self, part: str) -> Iterable[tuple[int, int]]:
         at = self.text.find(part)
         while at >= 0:
-            yield self.place(at, at + len(part))
+            yield self.original_span(at, at + len(part))
             at = self.text.find(part, at + len(part))
 
-    def place(self, start: int, end: int) -> tuple[int, int]:
+    def original_span(self, start: int, end: int) -> tuple[int, int]:
         return (start, end) if self._starts is None else (self._starts[start], self._starts[end])
 
 
@@ -317,4 +317,4 @@ def _find_pieces(decoded: _DecodedText) -> Iterable[tuple[int, int]]:
         while text[end + 1 : end + 1 + _PIECE] in pieces:
             end += 1
         done = at = end + _PIECE
-        yield decoded.place(start, done)
+        yield decoded.original_span(start, done)

@@ -71,7 +71,7 @@ FIND_UNSUITABLE: LiteralString = """
     END
     ORDER BY name
 """
-"""Runs in a transaction after `SET LOCAL search_path = DEFAULT`; returns the settings that the role has to have."""
+"""Runs in a transaction after `SET LOCAL search_path = DEFAULT`; returns the settings that the role needs."""
 
 
 def pin_parameters(

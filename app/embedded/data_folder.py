@@ -26,8 +26,8 @@ class FolderTaken(EmbeddedError):
     """Another process holds the data folder."""
 
 
-def keep_password(path: Path) -> str:
-    """Return the stored password, or a new one where none can be trusted.
+def read_or_create_password(path: Path) -> str:
+    """Return the stored password; store a new one where it is missing or not private.
 
     Raises `OSError`.
     """
@@ -83,7 +83,7 @@ class FolderLock:
     def acquire(cls, folder: Path, wait_seconds: float) -> Self:
         """Lock the folder, waiting for a server that is stopping, and longer for one whose owner is dead.
 
-        A FolderTaken says who still holds the folder after that.
+        Raises `FolderTaken`, with the holder, where the folder is still held after that.
         """
         path = folder.with_name(folder.name + ".lock")
         descriptor = private_opener(str(path), os.O_RDWR | os.O_CREAT)

@@ -54,7 +54,7 @@ def install(locks: list[str]) -> int:
     )
     said: list[str] = []
     try:
-        for line in describe_progress(_keep(pip.stdout or (), said), name):
+        for line in describe_progress(_collect_lines(pip.stdout or (), said), name):
             _print(line)
         status = pip.wait()
     except KeyboardInterrupt:
@@ -87,9 +87,9 @@ def _describe_package(file: str) -> str:
     return f"{name.replace('_', '-')} {version}"
 
 
-def _keep(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
+def _collect_lines(lines: Iterable[str], collected: list[str]) -> Iterator[str]:
     for line in lines:
-        kept.append(line)
+        collected.append(line)
         yield line
 
 

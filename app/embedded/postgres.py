@@ -16,7 +16,7 @@ from urllib.parse import quote
 from app.core.private_files import private_opener
 from app.embedded.binaries import POSTGRES
 from app.embedded.data_folder import EmbeddedError
-from app.embedded.process import account_for, end_process, is_root, last_words, require_name
+from app.embedded.process import account_for, end_process, is_root, last_log_lines, require_name
 from app.embedded.server import Server
 
 ROLE = "videomoments"
@@ -282,7 +282,7 @@ class EmbeddedPostgres(Server):
         finally:
             end_process(process, (), 0)
         if status != 0:
-            raise EmbeddedError(f"{what} failed: {last_words(self.log_path)} (more in {self.log_path}).")
+            raise EmbeddedError(f"{what} failed: {last_log_lines(self.log_path)} (more in {self.log_path}).")
 
     def _as_seen_by_server(self, folder: Path) -> str:
         """Return the path for the server: as another user it may not reach the real path of its working folder."""

@@ -29,7 +29,7 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def nobody_account() -> ServerAccount:
+def unprivileged_account() -> ServerAccount:
     """Return the account for a new folder; initdb needs one with a passwd entry."""
     try:
         entry = pwd.getpwnam("nobody")
@@ -69,11 +69,11 @@ def account_for(folder: Path) -> ServerAccount | None:
     owner = folder.stat()
     if owner.st_uid != 0:
         return ServerAccount(owner.st_uid, owner.st_gid)
-    _give_folder(folder, nobody_account())
-    return nobody_account()
+    _change_folder_owner(folder, unprivileged_account())
+    return unprivileged_account()
 
 
-def _give_folder(folder: Path, account: ServerAccount) -> None:
+def _change_folder_owner(folder: Path, account: ServerAccount) -> None:
     for top, folders, files in os.walk(folder, topdown=False):
         for name in (*folders, *files, "."):
             os.chown(Path(top, name), account.uid, account.gid, follow_symlinks=False)
@@ -130,10 +130,10 @@ def end_process(process: subprocess.Popen[bytes], signals: Sequence[signal.Signa
         process.wait()
 
 
-def last_words(log: Path) -> str:
+def last_log_lines(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    telling = [line for line in lines if _FAILURE_LINE.search(line)] or lines
-    return "; ".join(_STAMP.sub("", line) for line in telling[-2:]) or "it said nothing"
+    failure_lines = [line for line in lines if _FAILURE_LINE.search(line)] or lines
+    return "; ".join(_STAMP.sub("", line) for line in failure_lines[-2:]) or "its log is empty"
 
 
 def _server_environment() -> dict[str, str]:
@@ -141,5 +141,5 @@ def _server_environment() -> dict[str, str]:
 
     Messages are in English: some are looked for.
     """
-    kept = ("PATH", "HOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
-    return {**{name: os.environ[name] for name in kept if name in os.environ}, "LC_ALL": "C"}
+    inherited = ("PATH", "HOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
+    return {**{name: os.environ[name] for name in inherited if name in os.environ}, "LC_ALL": "C"}

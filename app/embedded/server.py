@@ -15,13 +15,13 @@ from typing import ClassVar, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from app.embedded.binaries import Wheel, find_program, readable_program
-from app.embedded.data_folder import EmbeddedError, FolderLock, PortTaken, keep_password
+from app.embedded.data_folder import EmbeddedError, FolderLock, PortTaken, read_or_create_password
 from app.embedded.process import (
     ServerAccount,
     account_for,
     end_process,
     is_root,
-    last_words,
+    last_log_lines,
     launch_process,
     require_own,
 )
@@ -156,7 +156,7 @@ class Server(ABC):
         self.address_path.unlink(missing_ok=True)  # of a server that was killed
         if self.data_dir.exists():
             self._check_folder()
-        self._password = keep_password(self._password_path)
+        self._password = read_or_create_password(self._password_path)
         self._prepare_folder(program)
         if self.socket_path is not None and not _can_have_socket(self.socket_path):
             self.socket_path = None
@@ -214,7 +214,7 @@ class Server(ABC):
     def _failure(self, what: str) -> EmbeddedError:
         if "Address already in use" in self.log_path.read_text(errors="replace"):
             return PortTaken(f"{self.wheel.server} did not start: port {self._port} is taken by another process.")
-        return EmbeddedError(f"{self.wheel.server} {what}: {last_words(self.log_path)} (more in {self.log_path}).")
+        return EmbeddedError(f"{self.wheel.server} {what}: {last_log_lines(self.log_path)} (more in {self.log_path}).")
 
 
 def _socket_path(path: Path) -> Path | None:

@@ -162,7 +162,7 @@ def _assign_file(
 def _note_orphans(files: LegacyVideoFiles, notes: ReportNotes) -> None:
     for path, reason in (
         (files.thumbnail, "a thumbnail whose video has nothing else"),
-        (files.audio, "the sound of a video that has nothing else"),
+        (files.audio, "the audio of a video that has nothing else"),
     ):
         if path is not None:
             notes.about(_relative_path(path)).add(EntryKind.ORPHAN, reason)

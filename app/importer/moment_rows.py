@@ -10,11 +10,11 @@ from app.core.errors import PromptHashCollision
 from app.database import Connection
 from app.importer.locations import FileLocations
 from app.importer.moments import (
+    IdentifiedMoment,
     LegacyClipWindow,
-    PlacedMoment,
     StoredTimes,
+    assign_moment_identifiers,
     clip_window,
-    place_moments,
     positions_by_legacy_id,
     prefer_original,
     read_word_times,
@@ -56,11 +56,11 @@ class KnownConfigs:
     def find_config_id(self, key: bytes) -> int | None:
         return self._shared.get(key)
 
-    def forget_configs(self) -> None:
-        """Look all configs up again, after one was deleted."""
+    def clear_configs(self) -> None:
+        """Clear the cache of config ids, after one was deleted."""
         self._shared.clear()
 
-    def remember_configs(self, used: UsedConfigs, is_stored: bool) -> None:
+    def cache_configs(self, used: UsedConfigs, is_stored: bool) -> None:
         """Add what a video used; configs that are stored need no second lookup."""
         for name, is_new in used.prompts.items():
             self._prompts[name] = self._prompts.get(name, False) or is_new
@@ -188,7 +188,7 @@ class WrittenMoment:
     """A moment with the id of its row."""
 
     id: int
-    placed: PlacedMoment
+    identified: IdentifiedMoment
 
 
 async def write_moments(transaction: VideoTransaction) -> list[WrittenMoment]:
@@ -197,19 +197,21 @@ async def write_moments(transaction: VideoTransaction) -> list[WrittenMoment]:
     stored = (
         {} if transaction.is_new else {row.identifier: row for row in await moments.list_by_video(transaction.video.id)}
     )
-    placed = await _place_moments_of_video(transaction, stored)
+    identified = await _assign_moment_identifiers_of_video(transaction, stored)
     ids = {identifier: row.id for identifier, row in stored.items()} | await _reserve_moment_ids(
-        transaction, stored, placed
+        transaction, stored, identified
     )
-    rows = [_moment_row(transaction, each, placed, ids) for each in placed]
+    rows = [_moment_row(transaction, each, identified, ids) for each in identified]
     await moments.insert_many([row for row in rows if row["identifier"] not in stored])
     for row in rows:
         await _update_moment(transaction, stored.get(row["identifier"]), row)
-    _report_kept_moments(transaction, stored, placed)
-    return [WrittenMoment(ids[each.identifier], each) for each in placed]
+    _report_unmatched_moments(transaction, stored, identified)
+    return [WrittenMoment(ids[each.identifier], each) for each in identified]
 
 
-async def _place_moments_of_video(transaction: VideoTransaction, stored: Mapping[str, Moment]) -> list[PlacedMoment]:
+async def _assign_moment_identifiers_of_video(
+    transaction: VideoTransaction, stored: Mapping[str, Moment]
+) -> list[IdentifiedMoment]:
     prepared = transaction.prepared
     legacy_ids = list(positions_by_legacy_id(prepared.moments))
     owners = await MomentRepository(transaction.conn).find_video_ids(legacy_ids) if legacy_ids else {}
@@ -219,30 +221,33 @@ async def _place_moments_of_video(transaction: VideoTransaction, stored: Mapping
         identifier: StoredTimes(row.start_time, row.end_time, row.is_refined) for identifier, row in stored.items()
     }
     notes = transaction.notes_about(prepared.moments_file)
-    return place_moments(prepared.moments, prepared.identifier, times, taken, notes)
+    return assign_moment_identifiers(prepared.moments, prepared.identifier, times, taken, notes)
 
 
 async def _reserve_moment_ids(
-    transaction: VideoTransaction, stored: Mapping[str, Moment], placed: Sequence[PlacedMoment]
+    transaction: VideoTransaction, stored: Mapping[str, Moment], identified: Sequence[IdentifiedMoment]
 ) -> dict[str, int]:
-    new = [each.identifier for each in placed if each.identifier not in stored]
+    new = [each.identifier for each in identified if each.identifier not in stored]
     ids = sorted(await MomentRepository(transaction.conn).reserve_ids(len(new))) if new else []
     return dict(zip(new, ids, strict=True))
 
 
 def _moment_row(
-    transaction: VideoTransaction, placed: PlacedMoment, all_placed: Sequence[PlacedMoment], ids: Mapping[str, int]
+    transaction: VideoTransaction,
+    identified: IdentifiedMoment,
+    all_identified: Sequence[IdentifiedMoment],
+    ids: Mapping[str, int],
 ) -> ReservedMoment:
-    moment, configs = placed.moment, transaction.written.configs.ids
+    moment, configs = identified.moment, transaction.written.configs.ids
     return {
-        "id": ids[placed.identifier],
-        "identifier": placed.identifier,
+        "id": ids[identified.identifier],
+        "identifier": identified.identifier,
         "video_id": transaction.video.id,
         "start_time": moment.start_time,
         "end_time": moment.end_time,
         "title": moment.title,
         "is_refined": moment.is_refined,
-        "parent_id": ids[all_placed[placed.parent].identifier] if placed.parent is not None else None,
+        "parent_id": ids[all_identified[identified.parent].identifier] if identified.parent is not None else None,
         "generation_model": moment.model,
         "generation_config_id": configs.get(moment.config) if moment.config is not None else None,
     }
@@ -255,13 +260,13 @@ async def _update_moment(transaction: VideoTransaction, stored: Moment | None, r
         await MomentRepository(transaction.conn).update(stored.id, **changes)
 
 
-def _report_kept_moments(
-    transaction: VideoTransaction, stored: Mapping[str, Moment], placed: Sequence[PlacedMoment]
+def _report_unmatched_moments(
+    transaction: VideoTransaction, stored: Mapping[str, Moment], identified: Sequence[IdentifiedMoment]
 ) -> None:
     """Report moments that the file does not have: they may have been added by hand, so they stay."""
     if transaction.prepared.moments_file is None:
         return
-    named = {each.identifier for each in placed}
+    named = {each.identifier for each in identified}
     if kept := [identifier for identifier in stored if identifier not in named]:
         notes = transaction.notes_about(transaction.prepared.moments_file)
         notes.add(EntryKind.KEPT, "moments that no row of the file accounts for stay as they are", kept)
@@ -281,7 +286,7 @@ class _ClipSource:
 async def write_clips(transaction: VideoTransaction, moments: Sequence[WrittenMoment], bucket: str | None) -> None:
     """Write the clips of the library or of the rows' URLs; a moment has at most one."""
     clips, new = ClipRepository(transaction.conn), []
-    sources = _find_clip_sources(transaction, [moment.placed.moment for moment in moments], bucket)
+    sources = _find_clip_sources(transaction, [moment.identified.moment for moment in moments], bucket)
     if not sources:
         return
     transaction.written.elsewhere += sum(source.file is None for source in sources.values())
@@ -344,11 +349,11 @@ def _find_clip_window(
     word_times: Sequence[tuple[float, float]],
 ) -> LegacyClipWindow:
     recorded = [
-        each.placed.moment.window
+        each.identified.moment.window
         for each in moments
-        if each.placed.parent == position and each.placed.moment.window is not None
+        if each.identified.parent == position and each.identified.moment.window is not None
     ]
-    return clip_window(moments[position].placed.moment, recorded, word_times, transaction.video.duration_seconds)
+    return clip_window(moments[position].identified.moment, recorded, word_times, transaction.video.duration_seconds)
 
 
 def _clip_row(
@@ -361,8 +366,8 @@ def _clip_row(
         "cloud_url": source.url,
         "start_time": window.start,
         "end_time": window.end,
-        "padding_left": max(0.0, moment.placed.moment.start_time - window.start),
-        "padding_right": max(0.0, window.end - moment.placed.moment.end_time),
+        "padding_left": max(0.0, moment.identified.moment.start_time - window.start),
+        "padding_right": max(0.0, window.end - moment.identified.moment.end_time),
         "file_size_kb": source.file.file_size_kb if source.file else None,
         "format": media.format if media else None,
         "video_codec": media.video_codec if media else None,

@@ -1,4 +1,4 @@
-"""Which moment and which clip each row of a legacy moments file stands for."""
+"""Identifiers, parents and clips for the rows of a legacy moments file."""
 
 import hashlib
 import re
@@ -17,8 +17,8 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedMoment:
-    """A row under the identifier it is stored with. `parent` is the place of its parent in the list, from 0."""
+class IdentifiedMoment:
+    """A row under the identifier it is stored with. `parent` is the index of its parent in the list."""
 
     moment: LegacyMoment
     identifier: str
@@ -47,13 +47,13 @@ def merge_duplicates(moments: Sequence[LegacyMoment], notes: ReportNotes) -> lis
     return list(kept.values())
 
 
-def place_moments(
+def assign_moment_identifiers(
     moments: Sequence[LegacyMoment],
     video: str,
     stored: Mapping[str, StoredTimes],
     taken: Collection[str],
     notes: ReportNotes,
-) -> list[PlacedMoment]:
+) -> list[IdentifiedMoment]:
     """Return the rows with the identifier and the parent of each, in the order of the file.
 
     `stored` is what the video has already, `taken` the identifiers that belong to other videos. The same rows get the
@@ -66,7 +66,7 @@ def place_moments(
             notes.add(
                 EntryKind.RENAMED, _why_renamed(moment, taken), {"from": moment.legacy_id, "to": identifier}, moment.row
             )
-    return [PlacedMoment(*placed) for placed in zip(moments, identifiers, parents, strict=True)]
+    return [IdentifiedMoment(*identified) for identified in zip(moments, identifiers, parents, strict=True)]
 
 
 def prefer_original(moments: Sequence[LegacyMoment], positions: Sequence[int]) -> int:

@@ -230,7 +230,7 @@ class _MomentRowReader:
             for name, value in row.items()
             if name not in _MOMENT_COLUMNS and name != _CLIP_PATH
         }
-        self._forget_copy_of_prompt(config)
+        self._ignore_duplicate_prompt(config)
         return LegacyMoment(
             row=self._read_required_number,
             legacy_id=_read_id(row.get("id")),
@@ -254,7 +254,7 @@ class _MomentRowReader:
             self.dropped[name] = value
         return text
 
-    def _forget_copy_of_prompt(self, config: Any) -> None:
+    def _ignore_duplicate_prompt(self, config: Any) -> None:
         """Ignore the second copy of the complete prompt in old rows."""
         complete = config.get("complete_prompt") if isinstance(config, dict) else None
         copy = self.dropped.get("prompt")

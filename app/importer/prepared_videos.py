@@ -136,8 +136,8 @@ def prepare_video(files: LegacyVideoFiles, library: Library, source: VideoSource
         moments_file=_file_name(files.moments),
         history_file=_file_name(files.history),
         clips=_find_clips(files.identifier, kept, library, notes),
-        thumbnail=_find_file(files.thumbnail, thumbnail_key, "picture", notes),
-        audio=_find_file(files.audio, audio_key, "sound", notes),
+        thumbnail=_find_file(files.thumbnail, thumbnail_key, "thumbnail", notes),
+        audio=_find_file(files.audio, audio_key, "audio", notes),
         runs=_read_file(files.history, parse_runs, notes) or [],
         notes=notes,
     )

@@ -108,7 +108,7 @@ async def _write_video(
     await videos.mark_complete(stored.id)
     if locations.keeps_stored_url(stored.cloud_url, url):
         values = {name: value for name, value in values.items() if name == "source_url"}
-        _report_kept_file(prepared, locations, stored, written)
+        _report_unreplaced_file(prepared, locations, stored, written)
     elif _is_better_address(prepared, locations, stored):
         values["cloud_url"] = url
     changes = find_changes(stored, values)
@@ -125,7 +125,7 @@ async def _store_early_end(conn: Connection, prepared: PreparedVideo, video: Vid
         await VideoFileRepository(conn).store_early_end(video.id, video.cloud_url, media.declared_seconds)
 
 
-def _report_kept_file(
+def _report_unreplaced_file(
     prepared: PreparedVideo, locations: FileLocations, stored: Video, written: VideoWriteResult
 ) -> None:
     if prepared.video_file is not None and stored.cloud_url != locations.copy_urls[prepared.video_file.url]:
@@ -347,20 +347,20 @@ class VideoWriter:
                     raise _CopyDeleted
             written = await write_video(conn, prepared, locations, options.bucket, options.known)
         written.in_place = locations.count_in_place(prepared)
-        options.known.remember_configs(written.configs, is_stored=not options.dry_run)
+        options.known.cache_configs(written.configs, is_stored=not options.dry_run)
         return written
 
     async def _call_with_retries(self, prepared: PreparedVideo, action: Callable[[Connection], Awaitable[_T]]) -> _T:
         call = partial(self._call_on_connection, action)
         try:
-            return await call_with_retries(call, _WRITE_POLICY, before_wait=self._forget_configs)
+            return await call_with_retries(call, _WRITE_POLICY, before_wait=self._clear_configs)
         except psycopg.errors.ProgramLimitExceeded as error:
             _leave_out_transcript(prepared, error)
         return await self._call_with_retries(prepared, action)
 
-    def _forget_configs(self, failed: FailedCall) -> None:
+    def _clear_configs(self, failed: FailedCall) -> None:
         if isinstance(failed.error, psycopg.errors.ForeignKeyViolation):
-            self._options.known.forget_configs()
+            self._options.known.clear_configs()
 
     async def _call_on_connection(self, action: Callable[[Connection], Awaitable[_T]]) -> _T:
         conn = await self._open_connection()

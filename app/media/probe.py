@@ -123,7 +123,7 @@ def _match_signature(head: bytes) -> str | None:
 
 # A file without a declared duration is read from end to end.
 _LIMITS = ReadLimits(seconds=20.0, bytes=4 * 1024**3)
-_MAX_VIDEO_PACKETS = 100  # decoded where only a frame tells the resolution
+_MAX_VIDEO_PACKETS = 100  # decoded where only a frame has the resolution
 _ROTATABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})  # with a display matrix
 _FORMAT_ALIASES = {"matroska": "mkv", "mov": "mp4"}
 # Extensions of formats named otherwise. WebM is Matroska with only these codecs.
@@ -324,7 +324,7 @@ class _PacketTotals:
 
 
 def _probe_audio_stream(container: InputContainer, file: BoundedFile) -> tuple[AudioStream, float | None] | None:
-    """Return the audio stream to play, and its duration if only its packets tell it.
+    """Return the audio stream to play, and its duration where only its packets have one.
 
     None if there is no audio, or no frame at its start can be decoded.
     """

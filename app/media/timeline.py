@@ -184,7 +184,7 @@ def _priming_seconds(packet: "Packet[Stream]") -> float:
 
 
 def _needs_packet_scan(container: InputContainer, may_read_all: bool) -> bool:
-    """Return whether the format allows concatenated recordings, or only the last packet tells the end."""
+    """Return whether the format allows concatenated recordings, or has no duration but that of its last packet."""
     return bool(container.format.flags & cast(int, Flags.ts_discont.value)) or (may_read_all and not container.duration)
 
 

@@ -20,7 +20,7 @@ from app.repositories.stages import ClaimedRunRepository, ModelAnswerRepository
 class AnswerKey:
     """What a model's answer depends on, so that it can be used again; `start` and `end` are of a refined moment.
 
-    The config stands for the prompt, the model and its parameters. The content of a transcript never changes.
+    The config identifies the prompt, the model and its parameters. The content of a transcript never changes.
     """
 
     transcript_id: int

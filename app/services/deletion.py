@@ -72,10 +72,10 @@ class DeletionOptions:
     skip_redis: bool = False
     skip_registry: bool = False
 
-    def keep_audio(self, in_bucket: bool) -> bool:
+    def keeps_audio(self, in_bucket: bool) -> bool:
         return self.skip_gcs_audio if in_bucket else self.skip_local_audio
 
-    def keep_clips(self, in_bucket: bool) -> bool:
+    def keeps_clips(self, in_bucket: bool) -> bool:
         return self.skip_gcs_clips if in_bucket else self.skip_local_clips
 
 
@@ -112,7 +112,7 @@ async def delete_video_rows(conn: Connection, identifier: str, options: Deletion
         # Other videos may share its configs; deleting those would delete their moments.
         await GenerationConfigRepository(conn).detach_transcript(contents.transcript_id)
     if _keeps_any_content(options, contents, files):
-        return await _delete_unkept_contents(conn, video, options, contents, files)
+        return await _delete_contents_by_options(conn, video, options, contents, files)
     await VideoRepository(conn).delete(video.id)
     return DeletedRows(
         files, contents.transcript_id is not None, contents.moments > 0, video.source_url is not None, contents.runs
@@ -125,15 +125,15 @@ def _keeps_any_content(options: DeletionOptions, contents: VideoContents, files:
         or (options.skip_local_transcript and contents.transcript_id is not None)
         or (options.skip_local_moments and contents.moments > 0)
         or (options.skip_local_thumbnail and any(file.kind == "thumbnail" for file in files))
-        or any(file.kind == "clip" and options.keep_clips(is_in_bucket(file.url)) for file in files)
+        or any(file.kind == "clip" and options.keeps_clips(is_in_bucket(file.url)) for file in files)
     )
 
 
-async def _delete_unkept_contents(
+async def _delete_contents_by_options(
     conn: Connection, video: Video, options: DeletionOptions, contents: VideoContents, files: list[FileReference]
 ) -> DeletedRows:
-    deleted = await _delete_unkept_clips(conn, options, files)
-    await _forget_replaced_moments(conn, video, options)
+    deleted = await _delete_clips_by_options(conn, options, files)
+    await _discard_replaced_moments(conn, video, options)
     moments = (
         0 if options.skip_local_moments else await VideoContentsRepository(conn).delete_moments_without_clip(video.id)
     )
@@ -148,20 +148,20 @@ async def _delete_unkept_contents(
     return DeletedRows(deleted, transcript, moments > 0, clears_source, contents.runs)
 
 
-async def _forget_replaced_moments(conn: Connection, video: Video, options: DeletionOptions) -> None:
+async def _discard_replaced_moments(conn: Connection, video: Video, options: DeletionOptions) -> None:
     """Discard replaced moments that the cancelled run would restore."""
     replaced = ReplacedMomentsRepository(conn)
     if options.skip_local_moments:
-        local, in_bucket = options.keep_clips(in_bucket=False), options.keep_clips(in_bucket=True)
+        local, in_bucket = options.keeps_clips(in_bucket=False), options.keeps_clips(in_bucket=True)
         await replaced.discard_clips(video.id, keep_local=local, keep_in_bucket=in_bucket)
     else:
         await replaced.discard_all(video.id)
 
 
-async def _delete_unkept_clips(
+async def _delete_clips_by_options(
     conn: Connection, options: DeletionOptions, files: list[FileReference]
 ) -> list[FileReference]:
-    clips = {file.owner_id for file in files if file.kind == "clip" and not options.keep_clips(is_in_bucket(file.url))}
+    clips = {file.owner_id for file in files if file.kind == "clip" and not options.keeps_clips(is_in_bucket(file.url))}
     await VideoContentsRepository(conn).delete_clips(sorted(clips))
     return [file for file in files if file.kind in ("clip", "clip_thumbnail") and file.owner_id in clips]
 
@@ -184,7 +184,7 @@ async def delete_video(
 
     Files outside this server's own storage stay. An unavailable storage fails before anything is deleted.
 
-    Raises `VideoNotFound`, `PipelineActive`, and `RedisUnavailable` if only Redis could tell whether anything is left.
+    Raises `VideoNotFound`, `PipelineActive`, and `RedisUnavailable` where anything left could only be in Redis.
     """
     found = await _list_video_files(storage, identifier, options)
     async with database.connect() as conn, conn.transaction():
@@ -204,8 +204,8 @@ async def _list_video_files(storage: Storage, identifier: str, options: Deletion
         "video": None if options.skip_local_video else video_folder_key(identifier),
         "playable": None if options.skip_local_video else playable_folder_key(identifier),
         "thumbnail": None if options.skip_local_thumbnail else thumbnail_folder_key(identifier),
-        "audio": None if options.keep_audio(in_bucket) else audio_folder_key(identifier),
-        "clip": None if options.keep_clips(in_bucket) else clip_folder_key(identifier),
+        "audio": None if options.keeps_audio(in_bucket) else audio_folder_key(identifier),
+        "clip": None if options.keeps_clips(in_bucket) else clip_folder_key(identifier),
     }
     return {file.url: kind for kind, folder in folders.items() if folder for file in await storage.list_files(folder)}
 

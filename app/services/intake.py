@@ -43,9 +43,9 @@ from app.services.videos import check_identifier, check_text
 from app.storage import Storage
 
 # Limits of a stored rejected entry.
-MOST_KEPT_FIELDS = 50
-LONGEST_KEPT_NAME = 100
-LONGEST_KEPT_TEXT = 10_000
+MAX_STORED_FIELDS = 50
+MAX_STORED_NAME_LENGTH = 100
+MAX_STORED_TEXT_LENGTH = 10_000
 _LONGEST_VIDEO = 255
 _LONGEST_VIDEO_URL = 4096
 _LONGEST_REQUEST_ID = 1024
@@ -58,7 +58,7 @@ EntryFields = Mapping[bytes, bytes]
 _log = logging.getLogger(__name__)
 _LONGEST_REASON = 1000
 _FIRST_STAGE = list_stages(RunType.FULL)[0]
-_TRUNCATED = f"of its fields, the first {MOST_KEPT_FIELDS} with {LONGEST_KEPT_TEXT} bytes each are kept"
+_TRUNCATED = f"of its fields, the first {MAX_STORED_FIELDS} with {MAX_STORED_TEXT_LENGTH} bytes each are kept"
 _IDENTIFIER_TAKEN = "request_id is that of another run"
 _RUN_NOT_FOUND = "The run that it names is not there"
 _UNEXPECTED = "The server failed at this request, its log has the reason"
@@ -98,7 +98,7 @@ class RequestedRun:
 class RejectedEntry:
     """A rejected entry as it is stored: secrets masked, in text that PostgreSQL accepts.
 
-    `other_id` is used if another entry has the same `id`. `is_truncated` tells that fields exceeded the limits.
+    `other_id` is used if another entry has the same `id`. `is_truncated` is true where fields exceeded the limits.
     """
 
     id: str
@@ -108,15 +108,15 @@ class RejectedEntry:
 
     @classmethod
     def from_fields(cls, entry_id: str, fields: EntryFields) -> Self:
-        first = list(fields.items())[:MOST_KEPT_FIELDS]
+        first = list(fields.items())[:MAX_STORED_FIELDS]
         # Mask before cutting: a secret may cross the limit.
         texts = {
-            _decode_for_jsonb(name[:LONGEST_KEPT_NAME]): _decode_for_jsonb(value[: 2 * LONGEST_KEPT_TEXT])
+            _decode_for_jsonb(name[:MAX_STORED_NAME_LENGTH]): _decode_for_jsonb(value[: 2 * MAX_STORED_TEXT_LENGTH])
             for name, value in first
         }
-        kept = {name: value[:LONGEST_KEPT_TEXT] for name, value in mask_values(texts).items()}
+        kept = {name: value[:MAX_STORED_TEXT_LENGTH] for name, value in mask_values(texts).items()}
         is_truncated = len(fields) > len(kept) or any(
-            len(name) > LONGEST_KEPT_NAME or len(value) > LONGEST_KEPT_TEXT for name, value in first
+            len(name) > MAX_STORED_NAME_LENGTH or len(value) > MAX_STORED_TEXT_LENGTH for name, value in first
         )
         return cls(entry_id, f"{entry_id} {_digest_fields(fields)}", kept, is_truncated)
 

@@ -40,7 +40,7 @@ _CLIP_NAME = re.compile(r"(.+)_clip\.(mp4|m4a)", re.DOTALL)
 _LONGEST_CLIP_NAME = 300
 _log = logging.getLogger(__name__)
 _TOLERANCE_SECONDS = 0.5
-_CLIP_IS_AUDIO = "Video clip not available. The clip is audio without a picture."
+_CLIP_IS_AUDIO = "Video clip not available. The clip has audio and no video stream."
 # How long a listing is valid, and how long a request waits for one.
 _FRESH_SECONDS = 1.0
 _LISTING_TIMEOUT = 1.5

@@ -45,7 +45,7 @@ class Thumbnails:
     def __init__(self, database: Database, storage: Storage) -> None:
         self._database = database
         self._storage = storage
-        self._workers = ThreadPool("stills", _WORKERS)
+        self._workers = ThreadPool("thumbnails", _WORKERS)
         self._tasks: dict[ThumbnailOwner, asyncio.Task[str]] = {}
         self._failures: TTLCache[ThumbnailOwner, None] = TTLCache(_MAX_FAILURES, _FAILURE_SECONDS)
         self._reported: LRUCache[ThumbnailOwner, None] = LRUCache(_MAX_FAILURES)

@@ -80,10 +80,10 @@ def decode_escapes(text: str) -> str:
 
 
 def _decode_bytes(data: bytes) -> str:
-    return "".join(map(_keep_escape, data.decode("utf-8", "surrogateescape")))
+    return "".join(map(_escape_character, data.decode("utf-8", "surrogateescape")))
 
 
-def _keep_escape(character: str) -> str:
+def _escape_character(character: str) -> str:
     if character in _UNRESERVED or (not character.isascii() and not "\udc80" <= character <= "\udcff"):
         return character
     return f"%{ord(character) & 0xFF:02X}"
@@ -167,7 +167,7 @@ _SITE_READERS: Mapping[str, tuple[str, Callable[[SplitResult], str | None]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ResolvedUrl:
-    """The video of a URL; `is_cached` tells whether its file at `video_file_url` exists already."""
+    """The video of a URL; `is_cached` is true where its file at `video_file_url` exists already."""
 
     video: str
     video_file_url: str

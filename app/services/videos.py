@@ -101,7 +101,7 @@ def random_identifier() -> str:
 
 
 def check_identifier(identifier: str) -> None:
-    """Raises `InvalidInput` for an identifier that cannot stand unescaped in a URL."""
+    """Raise `InvalidInput` for an identifier that a URL cannot contain unescaped."""
     check_text("id", identifier, _LONGEST_IDENTIFIER)
     if _RESERVED_IN_URLS.intersection(identifier) or has_invisible_characters(identifier):
         raise InvalidInput("id must not hold / \\ ? # % or a control character")

@@ -137,7 +137,7 @@ class LocalFileReader:
             return None
         try:
             count = os.preadv(self._descriptor, [self._buffer[:size]], start, _NOWAIT)
-        except OSError:  # EAGAIN, or a file system that cannot tell
+        except OSError:  # EAGAIN, or a file system without RWF_NOWAIT
             return None
         return bytes(self._buffer[:count])
 

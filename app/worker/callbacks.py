@@ -93,7 +93,7 @@ async def _note_failure(database: Database, callback: DueCallback, reason: str) 
 
 
 def _message_id_of(callback: DueCallback) -> str:
-    """Return what a receiver tells a second try by; an identifier may hold what no header does."""
+    """Return the same header-safe id for each attempt, so that a receiver can skip repeated ones."""
     return f"msg_{hashlib.sha256(callback.identifier.encode()).hexdigest()[:32]}"
 
 

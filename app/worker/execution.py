@@ -329,7 +329,7 @@ class StageExecution:
 
 
 def _stays(stage: Stage, following: Stage) -> bool:
-    """Whether the worker that has done a stage goes on with the next one: it is of the same kind, so its files are
-    here, and no limit over all workers has to be asked first."""
+    """Return whether the same worker runs the next stage: it is of the same kind, so its files are here, and has no
+    limit over all workers."""
     definition = STAGE_TABLE[following]
     return definition.kind is STAGE_TABLE[stage].kind and definition.limit_setting is None

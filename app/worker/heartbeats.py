@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Heartbeats:
-    """Keeps the stages of one worker, which owns them by its name. One statement serves all of them."""
+    """Heartbeats of one worker, the owner of its stages, in one statement for all of them."""
 
     def __init__(self, database: Database, live: LiveRuns, owner: str, timings: WorkerTimings) -> None:
         self._database = database
@@ -34,9 +34,8 @@ class Heartbeats:
         self._is_owner = False  # as far as the last look at PostgreSQL has shown
 
     @contextmanager
-    def keep(self, execution: StageExecution) -> Iterator[None]:
-        """Keep a stage for the block. One that this worker had of the same run, and has lost by not running for a
-        while, stops."""
+    def maintain_claim(self, execution: StageExecution) -> Iterator[None]:
+        """Send heartbeats for a stage in the block, and stop a lost execution of the same run."""
         run_id = execution.context.run.id
         if lost := self._executions.get(run_id):
             lost.stop(Stop.LOST)
@@ -79,12 +78,12 @@ class Heartbeats:
             execution.stop(reason)
 
     async def run(self) -> None:
-        """Look after the stages until cancelled. Redis does not keep PostgreSQL from its heartbeats."""
+        """Send heartbeats and live status until cancelled; an outage of Redis delays no heartbeat."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep())
+            tasks.create_task(self._send_due_heartbeats())
             tasks.create_task(self._show())
 
-    async def _keep(self) -> None:
+    async def _send_due_heartbeats(self) -> None:
         loop, sent_at = asyncio.get_running_loop(), 0.0
         while True:
             await self._has_work.wait()

@@ -37,7 +37,7 @@ _BLOCK_MS = 500
 _IDLE_MS = 60_000  # after which an entry that is not acknowledged is another worker's
 _CLAIM_SECONDS = 10.0  # between two looks for such entries
 _STOP_SECONDS = 5.0
-_FORGOTTEN_MS = 86_400_000
+_STALE_CONSUMER_MS = 86_400_000
 _TRANSIENT_POLICY = RetryPolicy(is_transient, wait_exponential(multiplier=0.1, max=5.0))
 _PAUSE_SECONDS = 5.0  # after a failure that is not transient
 _SAME_OUTAGE_SECONDS = 60.0
@@ -73,7 +73,7 @@ class Intake:
             await self._reader.aclose()
 
     async def _read_until_stopped(self) -> None:
-        await self._retry(self._delete_forgotten_consumers)
+        await self._retry(self._delete_stale_consumers)
         while not self._stopping.is_set():
             try:
                 for entry_id, fields in await self._retry(self._read):
@@ -130,12 +130,12 @@ class Intake:
         )
         return list(reply[0][1]) if reply else []
 
-    async def _delete_forgotten_consumers(self) -> None:
-        """Delete what workers that died long ago have left in the group; what they have not done was claimed."""
+    async def _delete_stale_consumers(self) -> None:
+        """Delete the consumers of workers that died long ago; their pending entries were claimed."""
         try:
             consumers = await self._reader.xinfo_consumers(REQUEST_STREAM, REQUEST_GROUP)
             for consumer in consumers:
-                if not consumer["pending"] and consumer["idle"] > _FORGOTTEN_MS:
+                if not consumer["pending"] and consumer["idle"] > _STALE_CONSUMER_MS:
                     await self._reader.xgroup_delconsumer(REQUEST_STREAM, REQUEST_GROUP, consumer["name"])
         except ResponseError as error:
             _log.debug("Consumers of the group stay: %s", describe_redis_error(error))

@@ -145,11 +145,11 @@ class PlayableMaker:
 
     async def _store(self, file: ClaimedFile, made: Path) -> None:
         key = f"{playable_folder_key(file.video)}/{secrets.token_hex(8)}{made.suffix}"
-        beating = asyncio.create_task(self._beat(file, FileStatus.MAKING))
+        heartbeat_task = asyncio.create_task(self._send_heartbeats(file, FileStatus.MAKING))
         try:
             stored = await self._storage.put(key, made)
         finally:
-            beating.cancel()
+            heartbeat_task.cancel()
         try:
             await self._finish_with_copy(file, FileStatus.READY, stored.url)
         except RunLost:
@@ -161,18 +161,18 @@ class PlayableMaker:
         """Do blocking work in a thread, with heartbeats beside it; it ends where the file is lost. Raises `RunLost`."""
         stopping = threading.Event()
         working = asyncio.create_task(_makers.run_shielded(partial(work, stopping), on_cancel=stopping.set))
-        beating = asyncio.create_task(self._beat(file, status))
+        heartbeat_task = asyncio.create_task(self._send_heartbeats(file, status))
         try:
-            await asyncio.wait({working, beating}, return_when=asyncio.FIRST_COMPLETED)
-            if beating.done():
-                beating.result()
+            await asyncio.wait({working, heartbeat_task}, return_when=asyncio.FIRST_COMPLETED)
+            if heartbeat_task.done():
+                heartbeat_task.result()
             return await working
         finally:
-            for task in (working, beating):
+            for task in (working, heartbeat_task):
                 task.cancel()
-            await asyncio.gather(working, beating, return_exceptions=True)
+            await asyncio.gather(working, heartbeat_task, return_exceptions=True)
 
-    async def _beat(self, file: ClaimedFile, status: FileStatus) -> None:
+    async def _send_heartbeats(self, file: ClaimedFile, status: FileStatus) -> None:
         """Raises `RunLost` once the file is not this worker's any more."""
         while True:
             with suppress(psycopg.Error, DatabaseUnavailable):

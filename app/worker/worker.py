@@ -147,9 +147,9 @@ class Worker:
                     run = None if self._stopping.is_set() else await self._claim(identifier, stage)
                     while run is not None:
                         stage, execution = run.stage, self._make_execution(run)
-                        with self._heartbeats.keep(execution):
+                        with self._heartbeats.maintain_claim(execution):
                             executed = await execution.execute()
-                        await self._announce(execution, executed)
+                        await self._publish_stage_end(execution, executed)
                         run = executed.kept
                         has_failed = executed.outcome is not None and executed.outcome.status is RunStatus.FAILED
             except (psycopg.Error, VideoMomentsError) as error:
@@ -190,8 +190,8 @@ class Worker:
             execution.stop(Stop.RELEASED)
         return execution
 
-    async def _announce(self, execution: StageExecution, executed: Executed) -> None:
-        """Show what came of a stage, and notify the workers of what waits now; a poll finds what no message reaches."""
+    async def _publish_stage_end(self, execution: StageExecution, executed: Executed) -> None:
+        """Publish the status after a stage and notify workers of the next one; a poll finds lost messages."""
         run = execution.context.run
         if executed.outcome is not None:
             await self._live.write_ended_status(run.identifier, run.video, execution.write_live(executed.outcome))

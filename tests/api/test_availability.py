@@ -106,7 +106,7 @@ async def test_a_clip_of_audio_cannot_be_shown_to_a_model(
     await make_clip(conn, moment, cloud_url=clip.as_uri(), video_codec=None, audio_codec="aac")
     answer = await get(client)
     assert (answer["available"], answer["clip_url"], answer["duration_match"]) == (False, None, False)
-    assert answer["warning"] == "Video clip not available. The clip is audio without a picture."
+    assert answer["warning"] == "Video clip not available. The clip has audio and no video stream."
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "https://host/clip.mp4", "x"])

@@ -381,7 +381,7 @@ def test_root_runs_a_copy_of_programs_that_are_closed_to_others(
 def test_root_serves_what_an_ordinary_user_made(kind: str, tmp_path: Path) -> None:
     with make_server(kind, tmp_path / "data") as running:
         write(running.url)
-    process._give_folder(tmp_path / "data", process.ServerAccount(4242, 4242))
+    process._change_folder_owner(tmp_path / "data", process.ServerAccount(4242, 4242))
     with make_server(kind, tmp_path / "data") as running:
         assert Path(f"/proc/{running.pid}").stat().st_uid == 4242
         assert read(running.url) == "kept"
@@ -392,7 +392,7 @@ def test_root_serves_what_an_ordinary_user_made(kind: str, tmp_path: Path) -> No
 def test_root_serves_a_copy_that_root_made(kind: str, tmp_path: Path) -> None:
     with make_server(kind, tmp_path / "data") as running:
         write(running.url)
-    process._give_folder(tmp_path / "data", process.ServerAccount(0, 0))
+    process._change_folder_owner(tmp_path / "data", process.ServerAccount(0, 0))
     with make_server(kind, tmp_path / "data") as running:
         assert read(running.url) == "kept"
 

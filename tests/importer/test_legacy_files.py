@@ -95,7 +95,7 @@ def test_the_sound_of_nothing_is_an_orphan(legacy: LegacyLibrary) -> None:
     legacy.add("audios/gone.wav", "x")
     library, noted = scan(legacy)
     assert library.videos == []
-    assert noted["audios/gone.wav"] == (EntryKind.ORPHAN, "the sound of a video that has nothing else")
+    assert noted["audios/gone.wav"] == (EntryKind.ORPHAN, "the audio of a video that has nothing else")
 
 
 def test_by_products_are_passed_over_in_silence(legacy: LegacyLibrary) -> None:

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.importer.moments import (
+    IdentifiedMoment,
     LegacyClipWindow,
-    PlacedMoment,
     StoredTimes,
+    assign_moment_identifiers,
     clip_window,
     merge_duplicates,
-    place_moments,
     read_word_times,
     remote_clip_url,
 )
@@ -34,20 +34,20 @@ def place(
     stored: dict[str, StoredTimes] | None = None,
     taken: Sequence[str] = (),
     video: str = "talk",
-) -> tuple[list[PlacedMoment], ReportNotes]:
+) -> tuple[list[IdentifiedMoment], ReportNotes]:
     notes = ReportNotes("moments/talk.json", video)
-    return place_moments(merge_duplicates(moments, notes), video, stored or {}, taken, notes), notes
+    return assign_moment_identifiers(merge_duplicates(moments, notes), video, stored or {}, taken, notes), notes
 
 
-def identifiers(placed: Sequence[PlacedMoment]) -> list[str]:
+def identifiers(placed: Sequence[IdentifiedMoment]) -> list[str]:
     return [each.identifier for each in placed]
 
 
-def parents(placed: Sequence[PlacedMoment]) -> list[int | None]:
+def parents(placed: Sequence[IdentifiedMoment]) -> list[int | None]:
     return [each.parent for each in placed]
 
 
-def store(placed: Sequence[PlacedMoment]) -> dict[str, StoredTimes]:
+def store(placed: Sequence[IdentifiedMoment]) -> dict[str, StoredTimes]:
     return {
         each.identifier: StoredTimes(each.moment.start_time, each.moment.end_time, each.moment.is_refined)
         for each in placed

@@ -162,7 +162,7 @@ async def test_entries_of_earlier_versions_are_acknowledged_quietly(
 async def test_consumers_of_workers_that_died_long_ago_are_deleted_unless_entries_are_pending(
     site: IntakeSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "_FORGOTTEN_MS", 1)
+    monkeypatch.setattr(intake_module, "_STALE_CONSUMER_MS", 1)
     await site.add(PREVIOUS)
     await deliver_to_another(site)
     async with site.redis() as redis:

@@ -286,7 +286,7 @@ def _explain_left_out(replaced: _ReplacedMoments) -> str:
 
 
 async def find_cuts_in_file(path: Path | None) -> Sequence[float]:
-    """Return the seconds at which the picture of a video file changes; none where the file cannot be read."""
+    """Return the seconds of the cuts between scenes of a video file; none where the file cannot be read."""
     if path is None:
         return ()
     stop_event = threading.Event()
