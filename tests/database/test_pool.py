@@ -84,7 +84,7 @@ async def test_a_connection_cut_in_the_hands_of_a_request_is_replaced(own_databa
 
 async def test_a_drained_pool_gives_up_in_time(own_database_url: str) -> None:
     limits = {"database_pool_size": 1, "database_max_overflow": 1, "database_pool_timeout": 0.2}
-    async with open_pool(own_database_url, **limits) as pool, pool.connection(), pool.connection():
+    async with open_pool(own_database_url, **limits) as pool, pool.connection(60), pool.connection(60):
         async with asyncio.timeout(60):
             with pytest.raises(PoolTimeout):
                 await pool.getconn()
