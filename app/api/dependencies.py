@@ -34,7 +34,7 @@ async def get_storage(request: Request) -> Storage:
     return (await get_resources(request)).storage
 
 
-async def get_live_state(request: Request) -> Redis:
+async def get_redis(request: Request) -> Redis:
     return (await get_resources(request)).redis
 
 
@@ -45,9 +45,9 @@ async def get_video_reader(request: Request) -> VideoReader:
 AutocommitConnection = Annotated[Connection, Depends(get_connection, scope="function")]
 # Committed before the answer is sent; for a route whose answer needs no other connection.
 TransactionConnection = Annotated[Connection, Depends(get_db, scope="function")]
-Checkouts = Annotated[Database, Depends(get_database)]
-MediaStorage = Annotated[Storage, Depends(get_storage)]
-LiveState = Annotated[Redis, Depends(get_live_state)]
+DatabaseDep = Annotated[Database, Depends(get_database)]
+StorageDep = Annotated[Storage, Depends(get_storage)]
+RedisDep = Annotated[Redis, Depends(get_redis)]
 VideoReaderDep = Annotated[VideoReader, Depends(get_video_reader)]
 
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.api.answers import Error, Seconds, answer, json_answer
-from app.api.dependencies import Checkouts, LiveState, MediaStorage, MomentId, ResourcesDep, VideoId
+from app.api.dependencies import DatabaseDep, MomentId, RedisDep, ResourcesDep, StorageDep, VideoId
 from app.services.media import check_clip_availability
 from app.services.status import JobState, JobStatus, JobStatusReader
 
@@ -70,7 +70,7 @@ class ClipAvailabilityAnswer:
     model_supports_video: Annotated[bool, Field(description="Whether the refinement model accepts video")]
 
 
-async def get_job_statuses(database: Checkouts, redis: LiveState, storage: MediaStorage) -> JobStatusReader:
+async def get_job_statuses(database: DatabaseDep, redis: RedisDep, storage: StorageDep) -> JobStatusReader:
     """Give the reader of job statuses."""
     return JobStatusReader(database, redis, storage)
 
@@ -125,9 +125,9 @@ async def get_video_availability(
     request: Request,
     video_id: VideoId,
     moment_id: MomentId,
-    database: Checkouts,
-    redis: LiveState,
-    storage: MediaStorage,
+    database: DatabaseDep,
+    redis: RedisDep,
+    storage: StorageDep,
 ) -> Response:
     """Whether a moment has a clip that can be sent to a model, and whether it matches the transcript."""
     found = await check_clip_availability(database, redis, storage, video_id, moment_id)

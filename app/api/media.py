@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.api.answers import Error, answer, json_answer
-from app.api.dependencies import Checkouts, MediaStorage, MomentId, ReadRoute, VideoId, VideoReaderDep, get_storage
+from app.api.dependencies import DatabaseDep, MomentId, ReadRoute, StorageDep, VideoId, VideoReaderDep, get_storage
 from app.api.media_answer import MediaAnswer, media_responses
 from app.core.media_types import UNKNOWN_TYPE
 from app.services import media
@@ -47,7 +47,7 @@ async def stream_video(request: Request, video_id: VideoId, reads: VideoReaderDe
 
 @router.get("/url", response_model=MediaAddress, responses={404: {"model": Error}, 503: {"model": Error}})
 async def get_video_address(
-    request: Request, video_id: VideoId, reads: VideoReaderDep, storage: MediaStorage
+    request: Request, video_id: VideoId, reads: VideoReaderDep, storage: StorageDep
 ) -> Response:
     """The signed address of a video in a bucket; else the address of its stream."""
     async with media.open_first(storage, await reads.find_video_files(video_id)) as file:
@@ -62,7 +62,7 @@ async def get_video_address(
 
 @router.head("/moments/{moment_id}/clip", include_in_schema=False)
 @router.get("/moments/{moment_id}/clip", response_class=Response, responses=_VIDEO_RESPONSES)
-async def stream_clip(video_id: VideoId, moment_id: MomentId, database: Checkouts, storage: MediaStorage) -> Response:
+async def stream_clip(video_id: VideoId, moment_id: MomentId, database: DatabaseDep, storage: StorageDep) -> Response:
     """The clip of a moment, with its padding."""
     async with database.connect() as conn:
         url = await media.find_clip_file(conn, video_id, moment_id)
@@ -73,7 +73,7 @@ async def stream_clip(video_id: VideoId, moment_id: MomentId, database: Checkout
 @static.get(
     "/static/audios/{video_id}.wav", response_class=Response, responses=media_responses("audio/wav", UNKNOWN_TYPE)
 )
-async def get_static_audio(video_id: VideoId, reads: VideoReaderDep, storage: MediaStorage) -> Response:
+async def get_static_audio(video_id: VideoId, reads: VideoReaderDep, storage: StorageDep) -> Response:
     """The audio that was extracted from a video for its transcription."""
     await reads.find_video_files(video_id)  # audio without a video must not be found
     url = await find_audio_file(storage, video_id)
@@ -82,7 +82,7 @@ async def get_static_audio(video_id: VideoId, reads: VideoReaderDep, storage: Me
 
 @static.head("/moment_clips/{name}", include_in_schema=False)
 @static.get("/moment_clips/{name}", response_class=Response, responses=_VIDEO_RESPONSES)
-async def get_static_clip(name: ClipName, database: Checkouts, storage: MediaStorage) -> Response:
+async def get_static_clip(name: ClipName, database: DatabaseDep, storage: StorageDep) -> Response:
     """The clip of a moment, by the identifiers of its video and itself."""
     async with database.connect() as conn:
         url = await media.find_clip_by_name(conn, name)

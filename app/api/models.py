@@ -22,7 +22,7 @@ from app.ai.model_fields import (
 )
 from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelKind, ModelRegistry
 from app.api.answers import Error, answer, json_answer
-from app.api.dependencies import LiveState
+from app.api.dependencies import RedisDep
 from app.core.masking import mask_secrets
 
 router = APIRouter(
@@ -39,7 +39,7 @@ _CHANGED_MEANWHILE: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def get_registry(redis: LiveState) -> ModelRegistry:
+async def get_registry(redis: RedisDep) -> ModelRegistry:
     """Give the registry of the application's Redis."""
     return ModelRegistry(redis)
 

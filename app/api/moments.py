@@ -9,10 +9,10 @@ from starlette.responses import Response
 from app.api.answers import Error, Seconds, answer, json_answer, ready_json
 from app.api.dependencies import (
     AutocommitConnection,
-    Checkouts,
-    MediaStorage,
+    DatabaseDep,
     MomentId,
     ReadRoute,
+    StorageDep,
     TransactionConnection,
     VideoId,
     VideoReaderDep,
@@ -178,7 +178,7 @@ async def edit_moment(
     response_model=MomentDeletionAnswer,
     responses={404: {"model": Error}},
 )
-async def delete_moment(video_id: VideoId, moment_id: MomentId, database: Checkouts, storage: MediaStorage) -> Response:
+async def delete_moment(video_id: VideoId, moment_id: MomentId, database: DatabaseDep, storage: StorageDep) -> Response:
     """Delete a moment with its clip and the clip's thumbnail. Moments refined from it stay, without a parent.
 
     Files of imported libraries stay. After a failure the same request deletes the rest.

@@ -8,13 +8,13 @@ from starlette.responses import Response
 
 from app.api.answers import Error, answer, json_answer
 from app.api.dependencies import (
-    Checkouts,
-    LiveState,
-    MediaStorage,
+    DatabaseDep,
     MomentId,
     NamedVideoId,
+    RedisDep,
     ResourcesDep,
     RunIdentifier,
+    StorageDep,
     UnknownVideoId,
     VideoId,
 )
@@ -190,7 +190,7 @@ class CancelAnswer:
 
 
 async def get_run_requests(
-    resources: ResourcesDep, database: Checkouts, storage: MediaStorage, redis: LiveState
+    resources: ResourcesDep, database: DatabaseDep, storage: StorageDep, redis: RedisDep
 ) -> RunRequests:
     """Give the service that accepts runs."""
     return RunRequests(database, storage, redis, resources.settings, resources.notifier.notify)
@@ -199,7 +199,7 @@ async def get_run_requests(
 RunRequestsDep = Annotated[RunRequests, Depends(get_run_requests)]
 
 
-async def get_run_retries(database: Checkouts, storage: MediaStorage, requests: RunRequestsDep) -> RunRetries:
+async def get_run_retries(database: DatabaseDep, storage: StorageDep, requests: RunRequestsDep) -> RunRetries:
     """Give the service that retries ended runs."""
     return RunRetries(database, storage, requests)
 
@@ -275,7 +275,7 @@ async def retry_pipeline(
     response_model=CancelAnswer,
     responses={400: {"model": Error, "description": "Nothing runs"}},
 )
-async def cancel_runs(video_id: UnknownVideoId, database: Checkouts, redis: LiveState) -> Response:
+async def cancel_runs(video_id: UnknownVideoId, database: DatabaseDep, redis: RedisDep) -> Response:
     """Cancel the running and waiting runs of a video."""
     await cancel_pipeline(database, redis, video_id)
     return json_answer(CancelAnswer(message="Cancellation requested", video_id=video_id))

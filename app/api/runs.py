@@ -12,7 +12,7 @@ from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from app.api.answers import PAGE_HEADERS, Error, PageCursor, Seconds, answer, json_answer, link_next_page, ready_json
-from app.api.dependencies import AutocommitConnection, Checkouts, LiveState, RunIdentifier, UnknownVideoId
+from app.api.dependencies import AutocommitConnection, DatabaseDep, RedisDep, RunIdentifier, UnknownVideoId
 from app.api.run_requests import RunRetriesDep, RunStartAnswer
 from app.core.masking import mask_values
 from app.database.queries import LARGEST_ID
@@ -264,7 +264,7 @@ class FailedRunDetailsAnswer(FailedRunAnswer):
 
 
 @router.get("/{video_id}/status", response_model=RunAnswer | RunStatusAnswer)
-async def get_run_status(video_id: UnknownVideoId, database: Checkouts, redis: LiveState) -> Response:
+async def get_run_status(video_id: UnknownVideoId, database: DatabaseDep, redis: RedisDep) -> Response:
     """The newest full run of a video; `never_run` where there is none, also for an unknown video."""
     return json_answer(_answer_status(video_id, await find_run_status(database, redis, video_id)))
 
@@ -308,7 +308,7 @@ async def list_failed_runs(
 
 
 @failed.get("/{request_id}", response_model=FailedRunDetailsAnswer, responses={404: {"model": Error}})
-async def get_failed_run(request_id: RunId, database: Checkouts, redis: LiveState) -> Response:
+async def get_failed_run(request_id: RunId, database: DatabaseDep, redis: RedisDep) -> Response:
     """A failed run with its options and a model's answer that was not usable; secrets in both are masked."""
     found = await runs.get_failed(database, redis, request_id)
     summary = FailedRunAnswer.from_row(found.run)

@@ -17,7 +17,7 @@ from app.api.conditional_requests import (
     requested_ranges,
     unsatisfiable_range_answer,
 )
-from app.api.dependencies import Checkouts, ReadRoute, VideoId, VideoReaderDep
+from app.api.dependencies import DatabaseDep, ReadRoute, VideoId, VideoReaderDep
 from app.repositories.transcripts import TranscriptVersion
 from app.services.transcripts import CaptionFormat, read_captions
 from app.services.videos import VideoReader
@@ -113,7 +113,7 @@ async def get_static_transcript(request: Request, video_id: VideoId, reads: Vide
 
 @router.get("/transcript.srt", **_caption_documentation(CaptionFormat.SRT))
 async def get_transcript_srt(
-    request: Request, video_id: VideoId, reads: VideoReaderDep, database: Checkouts
+    request: Request, video_id: VideoId, reads: VideoReaderDep, database: DatabaseDep
 ) -> Response:
     """A video's segments as SubRip subtitles; times that run backwards are put in order."""
     return await _caption_answer(request, video_id, reads, database, CaptionFormat.SRT)
@@ -121,7 +121,7 @@ async def get_transcript_srt(
 
 @router.get("/transcript.vtt", **_caption_documentation(CaptionFormat.VTT))
 async def get_transcript_vtt(
-    request: Request, video_id: VideoId, reads: VideoReaderDep, database: Checkouts
+    request: Request, video_id: VideoId, reads: VideoReaderDep, database: DatabaseDep
 ) -> Response:
     """A video's segments as WebVTT, for `<track>`; times that run backwards are put in order."""
     return await _caption_answer(request, video_id, reads, database, CaptionFormat.VTT)
@@ -129,14 +129,14 @@ async def get_transcript_vtt(
 
 @router.get("/transcript.txt", **_caption_documentation(CaptionFormat.TXT))
 async def get_transcript_text(
-    request: Request, video_id: VideoId, reads: VideoReaderDep, database: Checkouts
+    request: Request, video_id: VideoId, reads: VideoReaderDep, database: DatabaseDep
 ) -> Response:
     """A video's transcript as plain text, a line for each segment."""
     return await _caption_answer(request, video_id, reads, database, CaptionFormat.TXT)
 
 
 async def _caption_answer(
-    request: Request, video_id: str, reads: VideoReader, database: Checkouts, form: CaptionFormat
+    request: Request, video_id: str, reads: VideoReader, database: DatabaseDep, form: CaptionFormat
 ) -> Response:
     if refusal := await _check_preconditions(request, video_id, reads, form):
         return refusal

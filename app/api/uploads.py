@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.api.answers import Error, json_answer
-from app.api.dependencies import Checkouts, MediaStorage, ResourcesDep, VideoReaderDep
+from app.api.dependencies import DatabaseDep, ResourcesDep, StorageDep, VideoReaderDep
 from app.api.videos import SingleVideoAnswer, find_video_answer
 from app.core.errors import DeletedMeanwhile, InvalidInput, TooLarge, VideoNotFound
 from app.services.uploads import Upload, receive_video
@@ -243,8 +243,8 @@ _BODY: dict[str, Any] = {
 async def upload_video(
     request: Request,
     query: Annotated[UploadQuery, Query()],
-    database: Checkouts,
-    storage: MediaStorage,
+    database: DatabaseDep,
+    storage: StorageDep,
     reads: VideoReaderDep,
     resources: ResourcesDep,
 ) -> Response:

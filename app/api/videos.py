@@ -10,11 +10,11 @@ from starlette.responses import Response
 
 from app.api.answers import Error, answer, json_answer, link_next_page
 from app.api.dependencies import (
-    Checkouts,
+    DatabaseDep,
     Limit,
-    LiveState,
-    MediaStorage,
     ReadRoute,
+    RedisDep,
+    StorageDep,
     VideoId,
     VideoReaderDep,
     get_database,
@@ -206,7 +206,9 @@ async def get_video(request: Request, video_id: VideoId, reads: VideoReaderDep) 
 
 
 @router.patch("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}, 422: {"model": Error}})
-async def edit_video(video_id: VideoId, body: VideoChangesBody, database: Checkouts, reads: VideoReaderDep) -> Response:
+async def edit_video(
+    video_id: VideoId, body: VideoChangesBody, database: DatabaseDep, reads: VideoReaderDep
+) -> Response:
     """Correct a video's title or source_url; null clears it."""
     changes: VideoChanges = body.model_dump(include=body.model_fields_set)  # type: ignore[assignment]
     async with database.connect() as conn:
@@ -228,9 +230,9 @@ async def edit_video(video_id: VideoId, body: VideoChangesBody, database: Checko
 async def remove_video(
     video_id: VideoId,
     query: Annotated[DeleteQuery, Query()],
-    database: Checkouts,
-    storage: MediaStorage,
-    redis: LiveState,
+    database: DatabaseDep,
+    storage: StorageDep,
+    redis: RedisDep,
 ) -> Response:
     """Delete a video with everything that belongs to it, or what an interrupted deletion has left."""
     started = time.perf_counter()

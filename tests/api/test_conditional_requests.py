@@ -1,4 +1,4 @@
-"""What a `Range` header asks for."""
+"""Parsing of `Range` headers."""
 
 import pytest
 
