@@ -18,9 +18,11 @@ from alembic.script import ScriptDirectory
 from psycopg import Connection as SyncConnection
 from psycopg import IsolationLevel, sql
 from psycopg.conninfo import make_conninfo
+from tenacity import stop_after_delay, wait_fixed
 
 from app.core.config import Settings
 from app.core.errors import Conflict, DatabaseAhead, DatabaseUnavailable
+from app.core.retrying import RetryPolicy, call_blocking_with_retries
 from app.database.connection import PIN_SESSION, PIN_TRANSACTION, Connection, check_encoding, pin_parameters
 from app.database.errors import connection_error
 
@@ -34,7 +36,8 @@ _LOCK_WAIT_SECONDS = 600.0
 _LOCK_POLL_SECONDS = 0.2
 # How long an upgrade behind a pooler waits for a second connection, besides that of the lock.
 _SECOND_CONNECTION_SECONDS = 30.0
-_POOLER_RETRY_SECONDS = 20.0
+# PgBouncer does not retry for 15 s after a failed login.
+_POOLER_POLICY = RetryPolicy(psycopg.OperationalError, wait_fixed(0.2), stop_after_delay(20.0))
 
 _DEFAULTS = {"connect_timeout": "5", "application_name": "videomoments-migrations"}
 _NO_LIMITS = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0"}
@@ -225,11 +228,8 @@ def _connect_to_postgres_database(
 
 
 def _wait_for_pooler(parameters: Mapping[str, str]) -> None:
-    deadline = time.monotonic() + _POOLER_RETRY_SECONDS  # PgBouncer does not retry for 15 s after a failed login
-    while time.monotonic() < deadline:
-        with suppress(psycopg.OperationalError):
-            return _open_sync_connection(parameters).close()
-        time.sleep(_LOCK_POLL_SECONDS)
+    with suppress(psycopg.OperationalError):
+        return call_blocking_with_retries(lambda: _open_sync_connection(parameters).close(), _POOLER_POLICY)
     return open_connection(parameters).close()
 
 

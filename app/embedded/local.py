@@ -1,16 +1,17 @@
 """The servers of a command: those of the settings, and embedded ones where the settings name none."""
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
+from tenacity import stop_after_delay, wait_fixed
 
 from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.core.private_files import prepare_data_folder
+from app.core.retrying import RetryPolicy, call_blocking_with_retries
 from app.embedded.data_folder import FolderTaken, ServerAddress
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.server import Server
@@ -19,8 +20,8 @@ from app.embedded.valkey import EmbeddedValkey
 DATABASE_NAME = "videomoments"
 
 _WAIT_SECONDS = 5.0  # for a server that is going away
-_JOIN_SECONDS = 120.0  # for one that is coming: it makes its folder first, and may take a minute to be ready
-_POLL_SECONDS = 0.05
+# For a server that is coming: it makes its folder first, and may take a minute to be ready.
+_JOIN_POLICY = RetryPolicy(FolderTaken, wait_fixed(0.05), stop_after_delay(120.0))
 
 
 def uses_embedded_postgres(settings: Settings) -> bool:
@@ -90,16 +91,16 @@ def _own(stack: ExitStack, server: Server, *, wait_for_guests: bool) -> str:
 
 def _join_or_own(stack: ExitStack, server: Server) -> str:
     """Use the server of another command, or start it; retry while another command is starting it."""
-    deadline = time.monotonic() + _JOIN_SECONDS
-    while True:
+
+    def join_or_own() -> str:
         try:
             return _own(stack, server, wait_for_guests=True)
         except FolderTaken:
-            if (url := _join(stack, server)) is not None:
-                return url
-            if time.monotonic() > deadline:
+            if (url := _join(stack, server)) is None:
                 raise
-            time.sleep(_POLL_SECONDS)
+            return url
+
+    return call_blocking_with_retries(join_or_own, _JOIN_POLICY)
 
 
 def _join(stack: ExitStack, server: Server) -> str | None:

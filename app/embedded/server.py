@@ -14,6 +14,9 @@ from types import TracebackType
 from typing import ClassVar, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tenacity import stop_after_attempt, wait_none
+
+from app.core.retrying import RetryPolicy, call_blocking_with_retries
 from app.embedded.binaries import Wheel, find_program, readable_program
 from app.embedded.data_folder import EmbeddedError, FolderLock, PortTaken, read_or_create_password
 from app.embedded.process import (
@@ -173,14 +176,8 @@ class Server(ABC):
             raise EmbeddedError(f"{self.data_dir} is not empty and holds no {self.wheel.server} data: move it away.")
 
     def _serve_on_a_port(self, program: Path) -> None:
-        for attempts_left in reversed(range(_PORT_ATTEMPTS)):
-            try:
-                self._serve(program, self._wanted_port or _free_port())
-            except PortTaken:
-                if self._wanted_port or not attempts_left:
-                    raise
-            else:
-                return
+        policy = RetryPolicy(PortTaken, wait_none(), stop_after_attempt(1 if self._wanted_port else _PORT_ATTEMPTS))
+        call_blocking_with_retries(lambda: self._serve(program, self._wanted_port or _free_port()), policy)
 
     def _serve(self, program: Path, port: int) -> None:
         self._port = port

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from app.core.config import get_settings
-from app.embedded import local
 from app.embedded.local import local_servers
+from tests.retries import remove_waits
 
 from .servers import ROOT, linux_only, query
 
@@ -86,7 +86,7 @@ def test_a_command_joins_an_owner_that_waits_for_others(folder: Path, monkeypatc
         owner.stdin.close()  # it is done, and waits for its guest
         with pytest.raises(subprocess.TimeoutExpired):
             owner.wait(0.5)
-        monkeypatch.setattr(local, "_JOIN_SECONDS", 0.0)
+        remove_waits(monkeypatch, "app.embedded.local._JOIN_POLICY", calls=1)
         with local_servers(redis=False, share=True) as settings:
             assert settings.database_url.get_secret_value() == first
             guest.communicate("")
