@@ -129,7 +129,16 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         url = os.environ.get("TEST_REDIS_URL")
         if url is None:
             url = stack.enter_context(EmbeddedValkey(tmp_path_factory.mktemp("servers") / "valkey")).url
+        else:
+            url = _with_own_database(url)
         yield url
+
+
+def _with_own_database(url: str) -> str:
+    """Return the address for one of the processes that run the tests at the same time and flush their database."""
+    parts = urlsplit(url)
+    number = int(parts.path.strip("/") or 0) + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return parts._replace(path=f"/{number}").geturl()
 
 
 class Databases:
