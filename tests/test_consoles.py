@@ -1,6 +1,5 @@
 """What consoles show of texts that they cannot encode, and of those that would steer them."""
 
-import argparse
 import io
 import os
 import subprocess
@@ -9,16 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.__main__ import _parser, main
 from app.cli import library_import
+from app.cli.command_line import commands, main
 from app.cli.run_progress import open_progress
 from app.core.config import Settings
 from app.core.console import accept_any_text, open_console
 from app.embedded import install
+from app.importer.importing import ImportOptions
 from app.models.runs import StageRecord, StageStatus
 from app.models.stages import Stage
 from tests.importer.legacy import LegacyLibrary, make_row
@@ -41,13 +42,16 @@ class Streams:
         return self._written.getvalue().decode(self._encoding)
 
 
-def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _commands(group: typer.Typer, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every command and action, as it is typed."""
     yield words
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, inner in action.choices.items():
-                yield from _commands(inner, (*words, name))
+    for command in group.registered_commands:
+        assert command.callback
+        yield (*words, command.name or command.callback.__name__)
+    for inner in group.registered_groups:
+        assert inner.typer_instance
+        assert isinstance(inner.name, str)
+        yield from _commands(inner.typer_instance, (*words, inner.name))
 
 
 @pytest.fixture
@@ -57,22 +61,19 @@ def library(tmp_path: Path) -> LegacyLibrary:
 
 @pytest.mark.parametrize("encoding", _ENCODINGS)
 def test_every_command_prints_its_help(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
-    commands = list(_commands(_parser()))
-    assert len(commands) > 10
-    for words in commands:
+    every = list(_commands(commands))
+    assert len(every) > 20
+    for words in every:
         streams = Streams(monkeypatch, encoding)
-        with pytest.raises(SystemExit) as ended:
-            main([*words, "--help"])
-        assert ended.value.code == 0, words
-        assert "usage: python -m app" in streams.text
+        assert main([*words, "--help"]) == 0, words
+        assert "Usage: python -m app" in streams.text
 
 
 @pytest.mark.parametrize("encoding", _ENCODINGS)
 def test_the_settings_and_an_error_can_be_printed(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     streams = Streams(monkeypatch, encoding)
     assert main(["settings"]) == 0
-    with pytest.raises(SystemExit):
-        main(["import", "/nowhere/会議 …"])
+    assert main(["import", "/nowhere/会議 …"]) == 2
     assert "DATABASE_URL" in streams.text
     assert "/nowhere/" in streams.text
 
@@ -85,10 +86,8 @@ def test_an_import_prints_its_summary_whatever_its_files_are_called(
     settings = Settings(database_url=own_database_url, data_dir=tmp_path / "data")
     streams = Streams(monkeypatch, encoding)
     accept_any_text()
-    parser = argparse.ArgumentParser()
-    library_import.add_arguments(parser)
     report = tmp_path / "report.json"
-    assert library_import.run(parser.parse_args([str(library.root), "--report", str(report)]), settings) == 1
+    assert library_import.execute_import(settings, library.root, ImportOptions(), report) == 1
     assert "row 2: end_time is not greater than start_time" in streams.text
     assert report.is_file()
 
@@ -178,9 +177,8 @@ def test_the_report_is_written_before_the_summary_is_printed(
 
     library.add_moments("talk", make_row())
     monkeypatch.setattr(library_import, "print_summary", fail)
-    parser = argparse.ArgumentParser()
-    library_import.add_arguments(parser)
-    options = parser.parse_args([str(library.root), "--report", str(tmp_path / "report.json")])
+    settings = Settings(database_url=own_database_url, data_dir=tmp_path / "data")
+    report = tmp_path / "report.json"
     with pytest.raises(BrokenPipeError):
-        library_import.run(options, Settings(database_url=own_database_url, data_dir=tmp_path / "data"))
-    assert (tmp_path / "report.json").is_file()
+        library_import.execute_import(settings, library.root, ImportOptions(), report)
+    assert report.is_file()

@@ -1,51 +1,148 @@
-"""`python -m app db backup`, `db restore` and `db psql`."""
+"""`python -m app db …`: create, migrate, check, back up and restore the database."""
 
-import argparse
+import asyncio
 import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from app.core.config import Settings
+import typer
+
+from app.cli.servers import open_servers
 from app.core.console import open_console
 from app.core.errors import DatabaseUnavailable
-from app.database.migrations import code_revisions, read_database_revision
-from app.embedded.binaries import find_client
-from app.services.backups import client_environment, conninfo_without_password, create_backup, restore_backup
+
+if TYPE_CHECKING:
+    from app.core.config import Settings
 
 _console = open_console()
 
-
-def run_backup(options: argparse.Namespace, settings: Settings) -> int:
-    target: Path = options.file
-    create_backup(settings, target)
-    size = target.stat().st_size / 1024
-    _console.print(f"The database is in {target} ({size:,.0f} KB)", markup=False)
-    _console.print(f"Not in it: {_name_media(settings)}, and the models in Redis", markup=False)
-    return 0
+database = typer.Typer(rich_markup_mode=None)
+_BackupFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
 
 
-def run_restore(options: argparse.Namespace, settings: Settings) -> int:
-    restore_backup(settings, options.file)
-    revision, head = read_database_revision(settings), code_revisions()[0]
-    advice = "" if revision == head else ", run `python -m app db upgrade` next"
-    _console.print(f"The database is restored, at revision {revision}{advice}", markup=False)
-    _console.print(f"Not in the backup: {_name_media(settings)}, and the models in Redis", markup=False)
-    return 0
+@database.callback()
+def _describe_group() -> None:
+    """Create, migrate and check the database."""
 
 
-def _name_media(settings: Settings) -> str:
+@database.command("create")
+def create() -> int:
+    """Create the database where it does not exist."""
+    from app.database.migrations import create_database
+
+    with open_servers(redis=False) as settings:
+        name = settings.migration_parameters["dbname"]
+        _console.print(f"Created {name}" if create_database(settings) else f"{name} exists already", markup=False)
+        return 0
+
+
+@database.command("upgrade")
+def upgrade() -> int:
+    """Migrate the database to this code's revision."""
+    from app.database import migrations
+
+    with open_servers(redis=False) as settings:
+        migrations.create_database(settings)
+        migrations.upgrade()
+    return print_revisions()
+
+
+@database.command("current")
+def print_revisions() -> int:
+    """Print the revision of the database and of the code."""
+    from app.database.migrations import code_revisions, read_database_revision
+
+    with open_servers(redis=False) as settings:
+        revision, head = read_database_revision(settings), code_revisions()[0]
+        _console.print(f"database {revision or 'not migrated'}", markup=False)
+        _console.print(f"code     {head}", markup=False)
+        return 0 if revision == head else 1
+
+
+@database.command("check", short_help="Compare the database with db/schema.sql.")
+def check() -> int:
+    """Compare the database with db/schema.sql: exit status 1 where they differ."""
+    from app.database.catalog import check_database
+
+    with open_servers(redis=False) as settings:
+        differences = check_database(settings)
+        for line in differences:
+            _console.print(line, markup=False)
+        if not differences:
+            _console.print("The database is as db/schema.sql says")
+        return 1 if differences else 0
+
+
+@database.command("rebuild-search")
+def rebuild_search() -> int:
+    """Make again what full-text search needs."""
+    with open_servers(redis=False) as settings:
+        _console.print(f"{asyncio.run(_rebuild_search(settings))} transcripts are searchable")
+        return 0
+
+
+async def _rebuild_search(settings: "Settings") -> int:
+    from app.database import connect
+    from app.repositories.search import SearchRepository
+
+    async with connect(settings) as conn, conn.transaction():
+        return await SearchRepository(conn).rebuild()
+
+
+@database.command("backup", short_help="Write the database to a file.")
+def back_up(file: _BackupFile) -> int:
+    """Write the database to a file, which is replaced once the new one is complete."""
+    from app.services.backups import create_backup
+
+    with open_servers(redis=False) as settings:
+        create_backup(settings, file)
+        size = file.stat().st_size / 1024
+        _console.print(f"The database is in {file} ({size:,.0f} KB)", markup=False)
+        _console.print(f"Not in it: {_name_media(settings)}, and the models in Redis", markup=False)
+        return 0
+
+
+@database.command("restore")
+def restore(file: _BackupFile) -> int:
+    """Restore a backup into a new database or one without rows."""
+    from app.database.migrations import code_revisions, read_database_revision
+    from app.services.backups import restore_backup
+
+    with open_servers(redis=False) as settings:
+        restore_backup(settings, file)
+        revision, head = read_database_revision(settings), code_revisions()[0]
+        advice = "" if revision == head else ", run `python -m app db upgrade` next"
+        _console.print(f"The database is restored, at revision {revision}{advice}", markup=False)
+        _console.print(f"Not in the backup: {_name_media(settings)}, and the models in Redis", markup=False)
+        return 0
+
+
+def _name_media(settings: "Settings") -> str:
     place = settings.storage_url or str(settings.data_dir.absolute() / "media")
     return f"the media in {place}"
 
 
-def run_psql(options: argparse.Namespace, settings: Settings) -> int:
+@database.command("psql", short_help="Open psql on the database.")
+def open_psql(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENT", show_default=False)] = None,
+) -> int:
+    """Open psql on the database; what follows `--` is for psql itself."""
+    with open_servers(redis=False) as settings:
+        return run_psql(settings, arguments or [])
+
+
+def run_psql(settings: "Settings", arguments: list[str]) -> int:
     """Run psql to its end and return its exit status. Ctrl-C cancels what it runs, and leaves it open."""
+    from app.embedded.binaries import find_client
+    from app.services.backups import client_environment, conninfo_without_password
+
     program = find_client("psql") or shutil.which("psql")
     if program is None:
         raise DatabaseUnavailable("There is no psql: install the package postgresql-client, or requirements-local.txt")
     parameters = settings.migration_parameters
-    command = [str(program), f"--dbname={conninfo_without_password(parameters)}", *options.arguments]
+    command = [str(program), f"--dbname={conninfo_without_password(parameters)}", *arguments]
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
         return subprocess.run(command, env=client_environment(parameters)).returncode  # noqa: S603  the user's own

@@ -1,6 +1,5 @@
-"""`python -m app import DIR`: its arguments, progress, summary and exit status."""
+"""One import of a library: its progress, summary and exit status."""
 
-import argparse
 import asyncio
 import json
 import logging
@@ -21,7 +20,6 @@ from app.core.console import open_console
 from app.core.errors import VideoMomentsError
 from app.core.masking import mask_secrets
 from app.importer.importing import ImportOptions, ImportProgress, import_library
-from app.importer.legacy_files import NotALibrary, find_library_root
 from app.importer.report import EntryKind, ImportReport
 from app.storage import open_storage
 
@@ -185,41 +183,25 @@ def _entry_line(entry: dict[str, Any]) -> str:
     return f"{location}{row}: {entry['reason']} {content}".rstrip().encode(errors="backslashreplace").decode()
 
 
-_DESCRIPTION = """Bring a library of the previous backend into the database: videos, transcripts, moments, thumbnails,
-clips, the URL registry and the pipeline history. Nothing in DIR is changed, and importing again changes nothing.
-The server serves the files from where they lie, or with --copy from STORAGE_URL."""
-_EPILOG = """Exit status: 0 when everything is in; 1 when a row or a file was refused or a video failed, and the rest is
-in; 2 when nothing could be imported at all, or when the storage became full or went away: importing again goes on."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("directory", metavar="DIR", type=_library, help="the static/ folder, or the folder it is in")
-    parser.add_argument("--copy", action="store_true", help="bring the files of DIR into STORAGE_URL, too")
-    parser.add_argument("--dry-run", action="store_true", help="write nothing, and say what would be written")
-    parser.add_argument("--report", metavar="FILE", type=_report_file, help="write the whole report to FILE, as JSON")
-    parser.add_argument("--bucket", help="the bucket of clips that name only a path: gs://BUCKET/clips/…")
-
-
-def run(options: argparse.Namespace, settings: Settings) -> int:
+def execute_import(settings: Settings, directory: Path, how: ImportOptions, report_file: Path | None = None) -> int:
+    """Import with a progress bar or lines, print the summary and return the exit status."""
     console, errors = open_console(), open_console(stderr=True)
     progress: ImportProgress = ProgressBars(errors) if errors.is_terminal else ProgressLog()
     try:
-        report = asyncio.run(_import(options, settings, progress))
+        report = asyncio.run(_import(settings, directory, how, progress))
     except VideoMomentsError as error:
         errors.print(str(error), markup=False)
         return 2
     with report:
-        is_written = _write_report(report, options.report, errors)
+        is_written = _write_report(report, report_file, errors)
         print_summary(report, console)
         return 0 if is_written and report.is_complete else 1
 
 
-async def _import(options: argparse.Namespace, settings: Settings, progress: ImportProgress) -> ImportReport:
-    how = ImportOptions(options.dry_run, options.bucket, options.copy)
+async def _import(settings: Settings, directory: Path, how: ImportOptions, progress: ImportProgress) -> ImportReport:
     storage = open_storage(settings)
     try:
-        return await import_library(settings, storage, options.directory, how, progress)
+        return await import_library(settings, storage, directory, how, progress)
     finally:
         await storage.aclose()
 
@@ -233,17 +215,3 @@ def _write_report(report: ImportReport, path: Path | None, errors: Console) -> b
         errors.print(f"The report could not be written to {path}: {error.strerror}", markup=False)
         return False
     return True
-
-
-def _library(text: str) -> Path:
-    try:
-        return find_library_root(Path(text))
-    except NotALibrary as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _report_file(text: str) -> Path:
-    path = Path(text)
-    if not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.absolute().parent}")
-    return path

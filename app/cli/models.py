@@ -1,103 +1,160 @@
 """`python -m app models …`: the registry of AI models on the command line."""
 
-import argparse
 import asyncio
 import getpass
 import os
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import ValidationError
-from redis.exceptions import RedisError
+import typer
 
-from app.ai.model_fields import KEY_REMOVED_NOTICE, ModelChanges, check_model_key, to_registry_values
-from app.ai.registry import ModelConfig, ModelKind, ModelRegistry
-from app.core.config import Settings
+from app.cli.servers import open_servers
 from app.core.console import open_console
 from app.core.errors import InvalidInput
 from app.core.masking import mask_secrets, mask_values
-from app.core.redis import make_redis, redis_unavailable
-from app.core.validation import describe_problem
+
+if TYPE_CHECKING:
+    from app.ai.registry import ModelConfig, ModelRegistry
+
+T = TypeVar("T")
 
 _KEY_VARIABLE = "MODEL_API_KEY"
 _FIELDS = ("name", "kind", "base_url", "model_id", "supports_video", "top_p", "top_k")
 
 _console = open_console()
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the actions to `parser`."""
-    parser.description = "The AI models that runs use. One without an address is answered by this machine."
-    actions = parser.add_subparsers(required=True, metavar="ACTION", dest="action")
-    actions.add_parser("list", help="list all models")
-    for name, text in (("show", "show one model"), ("delete", "delete one model")):
-        actions.add_parser(name, help=text).add_argument("key", metavar="KEY", type=_key)
-    _add_set_arguments(actions.add_parser("set", help="change the fields of a model that are given, or make a model"))
-    seed = actions.add_parser("seed", help="fill an empty registry with the defaults")
-    seed.add_argument("--force", action="store_true", help="put the defaults over what there is, addresses included")
+models = typer.Typer(rich_markup_mode=None)
 
 
-def _add_set_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("key", metavar="KEY", type=_key)
-    parser.add_argument("--name", help="what users are shown")
-    parser.add_argument("--kind", choices=[str(kind) for kind in ModelKind], help="what its server speaks")
-    parser.add_argument("--base-url", metavar="URL", help="address of its server; '' for none")
-    parser.add_argument("--model-id", metavar="ID", help="what its server calls it; '' for none")
-    parser.add_argument("--supports-video", action=argparse.BooleanOptionalAction, help="whether it looks at clips")
-    parser.add_argument("--top-p", metavar="P", type=float)
-    parser.add_argument("--top-k", metavar="K", type=int)
-    secret = parser.add_mutually_exclusive_group()
-    secret.add_argument(
-        "--api-key", action="store_true", help=f"set the API key: that of {_KEY_VARIABLE}, or one that is asked for"
-    )
-    secret.add_argument("--no-api-key", action="store_true", help="remove the API key")
+def _key(text: str) -> str:
+    from app.ai.model_fields import check_model_key
+
+    try:
+        return check_model_key(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"a key {error}") from None
 
 
-def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Do what was asked for and return the exit status."""
-    changes = _read_changes(options) if options.action == "set" else {}
-    asyncio.run(_run(options, settings, changes))
+def _kind(text: str) -> str:
+    from app.ai.registry import ModelKind
+
+    if text not in set(ModelKind):
+        raise typer.BadParameter(f"one of {', '.join(ModelKind)} is needed")
+    return text
+
+
+_Key = Annotated[str, typer.Argument(metavar="KEY", parser=_key)]
+
+
+@models.callback()
+def _describe_group() -> None:
+    """The AI models that runs use. One without an address is answered by this machine."""
+
+
+@models.command("list")
+def list_models() -> int:
+    """List all models."""
+    _print_table(_use_registry(lambda registry: registry.list_models()))
     return 0
 
 
-async def _run(options: argparse.Namespace, settings: Settings, changes: Mapping[str, Any]) -> None:
-    async with make_redis(settings) as redis:
-        try:
-            await _act(options, ModelRegistry(redis), changes)
-        except RedisError as error:
-            raise redis_unavailable(error) or error from None
+@models.command("show")
+def show_model(key: _Key) -> int:
+    """Show one model."""
+    _show(key, _use_registry(lambda registry: registry.get_existing_model(key)))
+    return 0
 
 
-async def _act(options: argparse.Namespace, registry: ModelRegistry, changes: Mapping[str, Any]) -> None:
-    match options.action:
-        case "list":
-            _print_table(await registry.list_models())
-        case "show":
-            _show(options.key, await registry.get_existing_model(options.key))
-        case "set":
-            stored = await _set(registry, options.key, changes)
-            _show(options.key, stored)
-            if stored.is_key_removed:
-                _console.print(KEY_REMOVED_NOTICE, markup=False)
-        case "delete":
-            await registry.delete_model(options.key)
-            _console.print(f"Deleted {options.key}", markup=False)
-        case "seed":
-            _console.print(f"Seeded {await registry.seed_defaults(force=options.force)} models")
+@models.command("delete")
+def delete_model(key: _Key) -> int:
+    """Delete one model."""
+    _use_registry(lambda registry: registry.delete_model(key))
+    _console.print(f"Deleted {key}", markup=False)
+    return 0
 
 
-async def _set(registry: ModelRegistry, key: str, changes: Mapping[str, Any]) -> ModelConfig:
+@models.command("seed")
+def seed_models(
+    force: Annotated[
+        bool, typer.Option("--force", help="put the defaults over what there is, addresses included")
+    ] = False,
+) -> int:
+    """Fill an empty registry with the defaults."""
+    count = _use_registry(lambda registry: registry.seed_defaults(force=force))
+    _console.print(f"Seeded {count} models")
+    return 0
+
+
+@models.command("set", short_help="Change the fields of a model, or make one.")
+def set_model(
+    key: _Key,
+    name: Annotated[str | None, typer.Option(help="what users are shown")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND", parser=_kind, help="what its server speaks: chat, transcription, parakeet or local"
+        ),
+    ] = None,
+    base_url: Annotated[str | None, typer.Option(metavar="URL", help="address of its server; '' for none")] = None,
+    model_id: Annotated[str | None, typer.Option(metavar="ID", help="what its server calls it; '' for none")] = None,
+    supports_video: Annotated[bool | None, typer.Option(help="whether it looks at clips")] = None,
+    top_p: Annotated[float | None, typer.Option(metavar="P")] = None,
+    top_k: Annotated[int | None, typer.Option(metavar="K")] = None,
+    api_key: Annotated[
+        bool, typer.Option("--api-key", help=f"set the API key: that of {_KEY_VARIABLE}, or one that is asked for")
+    ] = False,
+    no_api_key: Annotated[bool, typer.Option("--no-api-key", help="remove the API key")] = False,
+) -> int:
+    """Change the fields of a model that are given, or make a model."""
+    from app.ai.model_fields import KEY_REMOVED_NOTICE
+
+    if api_key and no_api_key:
+        raise typer.BadParameter("not allowed with --api-key", param_hint="'--no-api-key'")
+    values = (name, kind, base_url, model_id, supports_video, top_p, top_k)
+    given: dict[str, Any] = {field: value for field, value in zip(_FIELDS, values, strict=True) if value is not None}
+    if api_key or no_api_key:
+        given["api_key"] = _read_secret() if api_key else ""
+    changes = _read_changes(given)
+    stored = _use_registry(lambda registry: _set(registry, key, changes))
+    _show(key, stored)
+    if stored.is_key_removed:
+        _console.print(KEY_REMOVED_NOTICE, markup=False)
+    return 0
+
+
+def _use_registry(action: "Callable[[ModelRegistry], Awaitable[T]]") -> T:
+    from redis.exceptions import RedisError
+
+    from app.ai.registry import ModelRegistry
+    from app.core.redis import make_redis, redis_unavailable
+
+    async def act() -> T:
+        async with make_redis(settings) as redis:
+            try:
+                return await action(ModelRegistry(redis))
+            except RedisError as error:
+                raise redis_unavailable(error) or error from None
+
+    with open_servers(redis=True) as settings:
+        return asyncio.run(act())
+
+
+async def _set(registry: "ModelRegistry", key: str, changes: Mapping[str, Any]) -> "ModelConfig":
+    from app.ai.registry import ModelConfig
+
     if not changes or await registry.get_model(key) is not None:
         return await registry.update_model(key, changes)
     return await registry.put_model(key, ModelConfig(**{"name": key, **changes}))
 
 
-def _read_changes(options: argparse.Namespace) -> Mapping[str, Any]:
+def _read_changes(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the fields that are given. Raises `InvalidInput`, which names the one that cannot be."""
-    given = {name: getattr(options, name) for name in _FIELDS if getattr(options, name) is not None}
-    if options.api_key or options.no_api_key:
-        given["api_key"] = _read_secret() if options.api_key else ""
+    from pydantic import ValidationError
+
+    from app.ai.model_fields import ModelChanges, to_registry_values
+    from app.core.validation import describe_problem
+
     try:
         return to_registry_values(ModelChanges(**given), exclude_none=True)
     except ValidationError as error:
@@ -116,7 +173,7 @@ def _read_secret() -> str:
     return secret
 
 
-def _print_table(models: Mapping[str, ModelConfig]) -> None:
+def _print_table(models: "Mapping[str, ModelConfig]") -> None:
     rows = [("key", "name", "kind", "answered by", "model id", "video", "API key")]
     for key, config in models.items():
         who = "this machine" if config.is_local else mask_secrets(config.base_url)
@@ -128,7 +185,7 @@ def _print_table(models: Mapping[str, ModelConfig]) -> None:
         _console.print(line.rstrip(), markup=False)
 
 
-def _show(key: str, config: ModelConfig) -> None:
+def _show(key: str, config: "ModelConfig") -> None:
     values = {name: mask_values(getattr(config, name)) for name in _FIELDS}
     values |= {"api_key": "set" if config.api_key else None, "updated_at": config.updated_at}
     for name, value in {"key": key, **values}.items():
@@ -138,10 +195,3 @@ def _show(key: str, config: ModelConfig) -> None:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
-
-
-def _key(text: str) -> str:
-    try:
-        return check_model_key(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"a key {error}") from None

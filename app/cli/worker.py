@@ -1,42 +1,62 @@
 """`python -m app worker`: a worker in a process of its own."""
 
-import argparse
 import asyncio
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-from app.core.config import Settings
+import typer
+
+from app.cli.servers import open_migrated_servers
 from app.models.stages import WorkKind
 
-_DESCRIPTION = """Execute the stages of runs, beside the server or on another machine: as many workers as you like, each
-for every kind of work or for some. All of them need the same DATABASE_URL, REDIS_URL and STORAGE_URL. Ctrl-C or SIGTERM
-ends it, as a rule within eight seconds, and another worker goes on with what it had claimed."""
+if TYPE_CHECKING:
+    from app.core.config import Settings
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command to `parser`."""
-    parser.description = _DESCRIPTION
-    parser.add_argument(
-        "--concurrency", metavar="N", type=_count, help="stages to execute at once, instead of PIPELINE_CONCURRENCY"
-    )
-    parser.add_argument(
-        "--stages",
-        metavar="KIND,…",
-        type=_kinds,
-        default=tuple(WorkKind),
-        help=f"kinds of work to do, instead of all: {', '.join(WorkKind)}",
-    )
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 100:
+        raise typer.BadParameter("a number from 1 to 100 is needed")
+    return number
 
 
-def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Work until SIGTERM or SIGINT, and return the exit status."""
-    if options.concurrency is not None:
-        settings = settings.model_copy(update={"pipeline_concurrency": options.concurrency})
-    asyncio.run(_work(settings, options.stages))
+def _read_kinds(text: str) -> tuple[WorkKind, ...]:
+    names = [name.strip() for name in text.split(",")]
+    if not set(names) <= set(WorkKind):
+        needed = f"one or more of {', '.join(WorkKind)} are needed, with commas between them"
+        raise typer.BadParameter(needed, param_hint="'--stages'")
+    return tuple(kind for kind in WorkKind if kind in names)
+
+
+def work(
+    concurrency: Annotated[
+        int | None,
+        typer.Option(metavar="N", parser=_count, help="stages to execute at once, instead of PIPELINE_CONCURRENCY"),
+    ] = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(metavar="KIND,...", help=f"kinds of work to do, instead of all: {', '.join(WorkKind)}"),
+    ] = None,
+) -> int:
+    """Execute the stages of runs, beside the server or on another machine.
+
+    There may be as many workers as you like, each for every kind of work or for some. All of them need the same
+    DATABASE_URL, REDIS_URL and STORAGE_URL. Ctrl-C or SIGTERM ends it, as a rule within eight seconds, and another
+    worker goes on with what it had claimed.
+    """
+    kinds = tuple(WorkKind) if stages is None else _read_kinds(stages)
+    with open_migrated_servers(redis=True) as settings:
+        if concurrency is not None:
+            settings = settings.model_copy(update={"pipeline_concurrency": concurrency})
+        asyncio.run(_work(settings, kinds))
     return 0
 
 
-async def _work(settings: Settings, kinds: Sequence[WorkKind]) -> None:
+async def _work(settings: "Settings", kinds: Sequence[WorkKind]) -> None:
     from app.resources import make_resources, open_resources  # half a second of imports
     from app.worker.metrics import load_metrics
     from app.worker.worker import run_worker
@@ -47,20 +67,3 @@ async def _work(settings: Settings, kinds: Sequence[WorkKind]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     async with open_resources(make_resources(settings)) as resources, run_worker(resources, kinds):
         await ending.wait()
-
-
-def _count(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if not 1 <= number <= 100:
-        raise argparse.ArgumentTypeError("a number from 1 to 100 is needed")
-    return number
-
-
-def _kinds(text: str) -> tuple[WorkKind, ...]:
-    names = [name.strip() for name in text.split(",")]
-    if not set(names) <= set(WorkKind):
-        raise argparse.ArgumentTypeError(f"one or more of {', '.join(WorkKind)} are needed, with commas between them")
-    return tuple(kind for kind in WorkKind if kind in names)

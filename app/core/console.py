@@ -1,11 +1,10 @@
 """Terminals and pipes: control characters are escaped, and what an encoding lacks is replaced, and never an error."""
 
-import argparse
 import codecs
 import io
 import sys
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -35,13 +34,6 @@ class _SafeConsole(Console):
 def open_console(*, stderr: bool = False) -> Console:
     """Return a console that prints each text as one line, as it is: no wrapping, markup, or colours for numbers."""
     return _SafeConsole(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
-
-
-class SafeArgumentParser(argparse.ArgumentParser):
-    """Escapes control characters where an error repeats an argument."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(escape_controls(message))
 
 
 def accept_any_text() -> None:

@@ -18,7 +18,8 @@ import httpx
 import psycopg
 import pytest
 
-from app.__main__ import main
+from app import __version__
+from app.cli.command_line import main
 from app.core.config import Settings
 from app.database import connect
 from app.database.migrations import code_revisions
@@ -195,9 +196,13 @@ def test_a_closed_terminal_ends_a_server_that_is_about_to_run(data: Path, port: 
     assert not servers_over(data)
 
 
-@pytest.mark.parametrize(("command", "status"), [("run", 0), ("settings", 130)])
-def test_ctrl_c_while_the_imports_run_shows_no_traceback(tmp_path: Path, command: str, status: int) -> None:
-    (tmp_path / "uvicorn.py").write_text(
+@pytest.mark.parametrize(
+    ("command", "module", "status"), [("run", "typer", 0), ("run", "uvicorn", 0), ("settings", "typer", 130)]
+)
+def test_ctrl_c_while_the_imports_run_shows_no_traceback(
+    tmp_path: Path, command: str, module: str, status: int
+) -> None:
+    (tmp_path / f"{module}.py").write_text(
         "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(30)\n"
     )
     paths = os.pathsep.join((str(tmp_path), str(_ROOT)))
@@ -366,14 +371,15 @@ def test_an_option_that_cannot_be_is_told_in_words(value: str, capsys: pytest.Ca
         ("--min-length", "a number of seconds above 0"),
         ("--max-moments", "a whole number from 1 on"),
     ):
-        with pytest.raises(SystemExit):
-            main(["run", "talk.mp4", f"{option}={value}"])
-        assert capsys.readouterr().err.endswith(f"argument {option}: {words} is needed\n")
+        assert main(["run", "talk.mp4", f"{option}={value}"]) == 2
+        assert capsys.readouterr().err.endswith(f"Invalid value for '{option}': {words} is needed\n")
 
 
 def test_sigterm_ends_tasks_quietly() -> None:
     code = """
-import asyncio, os, signal, sys, app.__main__ as command
+import asyncio, os, signal, sys
+from app.cli import command_line
+from app.core import config
 async def end():
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.sleep(30)
@@ -381,8 +387,8 @@ async def work():
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(asyncio.sleep(30))
         tasks.create_task(end())
-command._settings = lambda options: asyncio.run(work())
-sys.exit(command.main(["settings"]))
+config.describe_settings = lambda: asyncio.run(work())
+sys.exit(command_line.main(["settings"]))
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stdout, result.stderr) == (143, "", "")
@@ -390,9 +396,31 @@ sys.exit(command.main(["settings"]))
 
 @pytest.mark.parametrize("option", ["--prompt", "--model"])
 def test_an_option_in_another_encoding_than_utf_8_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["run", "talk.mp4", f"{option}=caf\udce9"])
-    assert capsys.readouterr().err.endswith(f"argument {option}: text in UTF-8 is needed\n")
+    assert main(["run", "talk.mp4", f"{option}=caf\udce9"]) == 2
+    assert capsys.readouterr().err.endswith(f"Invalid value for '{option}': text in UTF-8 is needed\n")
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"VideoMoments {__version__}\n"
+
+
+def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    for words, completed in (("models s", ["show", "seed", "set"]), ("models set --base", ["--base-url"])):
+        ended = subprocess.run(
+            [_ROOT / "videomoments"],
+            cwd=tmp_path,
+            env=environment(
+                tmp_path / "data",
+                COMP_WORDS=f"./videomoments {words}",
+                COMP_CWORD=str(len(words.split())),
+                _VIDEOMOMENTS_COMPLETE="complete_bash",
+            ),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert (ended.returncode, ended.stdout.split()) == (0, completed), ended.stderr
 
 
 def test_no_command_imports_what_only_runs_need() -> None:

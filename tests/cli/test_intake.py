@@ -1,13 +1,13 @@
 """`python -m app intake rejected`: what other programs asked for and could not become a run."""
 
-import argparse
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from app.cli import intake
+from app.cli.command_line import main
 from app.core.config import Settings
 from app.database import connect
 from app.repositories.requests import RejectedRequestRepository
@@ -39,8 +39,8 @@ def test_where_there_is_none_nothing_is_printed_but_to_a_terminal(own_database_u
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_a_terminal_gets_a_table(filled_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    printed = print_to_terminal(filled_url, monkeypatch).splitlines()
+def test_a_terminal_gets_a_table(print_to_terminal: Callable[[str], str], filled_url: str) -> None:
+    printed = print_to_terminal(filled_url).splitlines()
     assert [line.split()[:3] for line in printed] == [
         ["entry", "received", "(UTC)"],
         *([f"{number}-0", "2026-11-28", "08:30:00"] for number in (3, 2, 1)),
@@ -49,28 +49,26 @@ def test_a_terminal_gets_a_table(filled_url: str, monkeypatch: pytest.MonkeyPatc
     assert "\\x1b[2Jtalk" in printed[2]
 
 
-def test_a_terminal_is_told_that_there_is_none(own_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert print_to_terminal(own_database_url, monkeypatch) == "No request was rejected\n"
+def test_a_terminal_is_told_that_there_is_none(print_to_terminal: Callable[[str], str], own_database_url: str) -> None:
+    assert print_to_terminal(own_database_url) == "No request was rejected\n"
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many", "9" * 30, "³"])
 def test_a_limit_that_cannot_be_is_refused(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parse("rejected", f"--limit={limit}")
+    assert main(["intake", "rejected", f"--limit={limit}"]) == 2
     assert "a number from 1 to 1000000 is needed" in capsys.readouterr().err
 
 
-def parse(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    intake.add_arguments(parser)
-    return parser.parse_args(arguments)
+@pytest.fixture
+def print_to_terminal(run_with: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Returns what the command prints to a terminal that has no colours."""
 
+    def run_on(url: str) -> str:
+        terminal = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", terminal)
+        for name, value in {"TERM": "dumb", "COLUMNS": "120", "FORCE_COLOR": "1", "NO_COLOR": "1"}.items():
+            monkeypatch.setenv(name, value)
+        assert run_with(Settings(database_url=url), "intake", "rejected") == 0
+        return terminal.getvalue()
 
-def print_to_terminal(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return what the command prints to a terminal that has no colours."""
-    terminal = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", terminal)
-    for name, value in {"TERM": "dumb", "COLUMNS": "120", "FORCE_COLOR": "1", "NO_COLOR": "1"}.items():
-        monkeypatch.setenv(name, value)
-    assert intake.run(parse("rejected"), Settings(database_url=url)) == 0
-    return terminal.getvalue()
+    return run_on

@@ -1,26 +1,22 @@
 """The import command: arguments, output, progress and exit status."""
 
-import argparse
 import io
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from app.cli import library_import
-from app.cli.library_import import ProgressBars, ProgressLog
+from app.cli.command_line import main
+from app.cli.library_import import ProgressBars, ProgressLog, execute_import
 from app.core.config import Settings
+from app.importer.importing import ImportOptions
 from app.importer.report import ImportReport, TableCount
 from tests.importer.legacy import LegacyLibrary, make_row
-
-
-def parse(*arguments: str | Path) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    library_import.add_arguments(parser)
-    return parser.parse_args(list(map(str, arguments)))
 
 
 @pytest.fixture
@@ -32,7 +28,7 @@ def test_a_complete_import_ends_with_0_and_says_how_many_rows(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_moments("talk", make_row(0, 30), make_row(30, 60))
-    assert library_import.run(parse(legacy.root), settings) == 0
+    assert execute_import(settings, legacy.root, ImportOptions()) == 0
     output = capsys.readouterr().out
     assert "5 rows of 1 videos" in output
     assert "rows/s" in output
@@ -43,7 +39,7 @@ def test_a_library_that_is_the_servers_own_folder_ends_with_2(
 ) -> None:
     legacy.add_moments("talk", make_row())
     own = settings.model_copy(update={"storage_url": legacy.root.as_uri()})
-    assert library_import.run(parse(legacy.root), own) == 2
+    assert execute_import(own, legacy.root, ImportOptions()) == 2
     assert capsys.readouterr().err.startswith("STORAGE_URL must not lie in the library ")
 
 
@@ -51,13 +47,13 @@ def test_an_incomplete_import_ends_with_1_and_names_the_row(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_moments("talk", make_row(0, 30), make_row(30, 20))
-    assert library_import.run(parse(legacy.root), settings) == 1
+    assert execute_import(settings, legacy.root, ImportOptions()) == 1
     assert "moments/talk.json row 2: end_time is not greater than start_time" in capsys.readouterr().out
 
 
 def test_the_report_is_written_where_it_is_asked_for(settings: Settings, legacy: LegacyLibrary, tmp_path: Path) -> None:
     legacy.add_moments("talk", make_row())
-    assert library_import.run(parse(legacy.root, "--report", tmp_path / "report.json"), settings) == 0
+    assert execute_import(settings, legacy.root, ImportOptions(), tmp_path / "report.json") == 0
     report = json.loads((tmp_path / "report.json").read_bytes())
     assert (report["complete"], report["tables"]["moments"]["new"]) == (True, 1)
 
@@ -67,7 +63,7 @@ def test_a_report_that_cannot_be_written_ends_with_1(
 ) -> None:
     legacy.add_moments("talk", make_row())
     (tmp_path / "report.json").mkdir()
-    assert library_import.run(parse(legacy.root, "--report", tmp_path / "report.json"), settings) == 1
+    assert execute_import(settings, legacy.root, ImportOptions(), tmp_path / "report.json") == 1
     assert "report could not be written" in capsys.readouterr().err
 
 
@@ -75,7 +71,7 @@ def test_a_dry_run_says_that_nothing_was_written(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_moments("talk", make_row())
-    assert library_import.run(parse(legacy.root, "--dry-run"), settings) == 0
+    assert execute_import(settings, legacy.root, ImportOptions(dry_run=True)) == 0
     assert "nothing was written" in capsys.readouterr().out
 
 
@@ -83,7 +79,7 @@ def test_the_summary_says_where_files_are_served_from(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_video("talk.mp4")
-    library_import.run(parse(legacy.root), settings)
+    execute_import(settings, legacy.root, ImportOptions())
     assert (
         f"1 files are served from where they lie; a server with another DATA_DIR needs LIBRARY_DIRS={legacy.root}\n"
         in capsys.readouterr().out
@@ -95,7 +91,7 @@ def test_the_summary_says_what_to_set_where_the_folder_could_not_be_noted(
 ) -> None:
     legacy.add_video("talk.mp4")
     settings.data_dir.touch()
-    library_import.run(parse(legacy.root), settings)
+    execute_import(settings, legacy.root, ImportOptions())
     assert f"the server needs LIBRARY_DIRS={legacy.root}, because this failed: " in capsys.readouterr().out
 
 
@@ -104,12 +100,13 @@ def test_the_summary_says_how_much_was_copied(
 ) -> None:
     legacy.add_moments("talk", make_row(gcs_clip_path="clips/c.mp4"))
     legacy.add("audios/talk.wav", bytes(5000))
+    copied = ImportOptions(copy=True, bucket="films")
     for options, line in (
-        (["--dry-run"], "1 files (5.0 kB) to be copied, 0 files (0 bytes) already there"),
-        ([], "1 files (5.0 kB) copied, 0 files (0 bytes) already there"),
-        ([], "0 files (0 bytes) copied, 1 files (5.0 kB) already there"),
+        (replace(copied, dry_run=True), "1 files (5.0 kB) to be copied, 0 files (0 bytes) already there"),
+        (copied, "1 files (5.0 kB) copied, 0 files (0 bytes) already there"),
+        (copied, "0 files (0 bytes) copied, 1 files (5.0 kB) already there"),
     ):
-        assert library_import.run(parse(legacy.root, "--copy", "--bucket", "films", *options), settings) == 0
+        assert execute_import(settings, legacy.root, options) == 0
         output = capsys.readouterr().out
         assert f"{line}\n1 rows name files in buckets or on other hosts, which are not copied\n" in output
 
@@ -120,7 +117,7 @@ def test_a_storage_that_is_away_ends_with_2_and_one_sentence(
     legacy.add_video("talk.mp4")
     (tmp_path / "file").touch()
     away = settings.model_copy(update={"storage_url": f"{(tmp_path / 'file').as_uri()}/media"})
-    assert library_import.run(parse(legacy.root, "--copy"), away) == 2
+    assert execute_import(away, legacy.root, ImportOptions(copy=True)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("not a directory (0 of 1 videos are in; import again to go on)")
 
@@ -130,7 +127,7 @@ def test_a_storage_that_is_none_ends_with_2_and_one_sentence(
 ) -> None:
     legacy.add_video("talk.mp4")
     wrong = settings.model_copy(update={"storage_url": "s3://bucket"})
-    assert library_import.run(parse(legacy.root, "--copy"), wrong) == 2
+    assert execute_import(wrong, legacy.root, ImportOptions(copy=True)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("STORAGE_URL")
 
@@ -139,7 +136,7 @@ def test_long_lists_are_cut_in_the_summary(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_moments("talk", *({"start_time": n, "end_time": n + 1, "title": "A"} for n in range(25)))
-    library_import.run(parse(legacy.root), settings)
+    execute_import(settings, legacy.root, ImportOptions())
     output = capsys.readouterr().out
     assert "25 renamed" in output
     assert "… and 15 more" in output
@@ -149,7 +146,7 @@ def test_a_title_that_looks_like_markup_or_cannot_be_printed_is_no_harm(
     settings: Settings, legacy: LegacyLibrary, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_moments("talk", make_row(title="[/bold]\ud800"))
-    assert library_import.run(parse(legacy.root), settings) == 1
+    assert execute_import(settings, legacy.root, ImportOptions()) == 1
     assert "[/bold]" in capsys.readouterr().out
 
 
@@ -158,16 +155,14 @@ def test_a_database_that_is_away_ends_with_2_and_one_sentence(
 ) -> None:
     legacy.add_moments("talk", make_row())
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/none")
-    assert library_import.run(parse(legacy.root), settings) == 2
+    assert execute_import(settings, legacy.root, ImportOptions()) == 2
     assert capsys.readouterr().err.startswith("Cannot connect to nobody@127.0.0.1:1/none")
 
 
 def test_a_folder_that_is_no_library_ends_with_2_before_anything_is_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        parse(tmp_path / "gone")
-    assert ended.value.code == 2
+    assert main(["import", str(tmp_path / "gone")]) == 2
     assert f"{tmp_path / 'gone'} does not exist" in capsys.readouterr().err
 
 
@@ -175,9 +170,7 @@ def test_a_report_into_a_folder_that_is_not_there_ends_with_2(
     legacy: LegacyLibrary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     legacy.add_registry()
-    with pytest.raises(SystemExit) as ended:
-        parse(legacy.root, "--report", tmp_path / "gone" / "report.json")
-    assert ended.value.code == 2
+    assert main(["import", str(legacy.root), "--report", str(tmp_path / "gone" / "report.json")]) == 2
     assert "there is no folder" in capsys.readouterr().err
 
 

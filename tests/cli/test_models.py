@@ -1,15 +1,15 @@
 """`python -m app models …`, and what it keeps to itself."""
 
-import argparse
 import io
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
 from redis import Redis
 
-from app.cli import models
 from app.core.config import Settings
 from app.core.errors import VideoMomentsError
 from tests.cli.test_command_line import run
@@ -22,15 +22,14 @@ class Command:
     """Runs the command, without a process of its own, over the test's Redis."""
 
     settings: Settings
+    run_with: Callable[..., int]
     capsys: pytest.CaptureFixture[str]
     patch: pytest.MonkeyPatch
 
     def run(self, *arguments: str, stdin: str = "") -> str:
         """Return what is printed."""
-        parser = argparse.ArgumentParser()
-        models.add_arguments(parser)
         self.patch.setattr(sys, "stdin", io.StringIO(stdin))
-        assert models.run(parser.parse_args(arguments), self.settings) == 0
+        assert self.run_with(self.settings, "models", *arguments) == 0
         return self.capsys.readouterr().out
 
     def show(self, key: str) -> dict[str, str]:
@@ -39,10 +38,15 @@ class Command:
 
 
 @pytest.fixture
-def command(redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+def command(
+    redis_url: str,
+    run_with: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Command:
     with Redis.from_url(redis_url) as redis:
         redis.flushdb()
-    return Command(Settings(redis_url=redis_url), capsys, monkeypatch)
+    return Command(Settings(redis_url=redis_url), run_with, capsys, monkeypatch)
 
 
 def test_models_are_listed(command: Command) -> None:
@@ -122,8 +126,9 @@ def test_what_cannot_be_is_one_sentence(
     "arguments", [("show", "a b"), ("set", "qwen", "--api-key", SECRET), ("set", "x", "--kind", "y")]
 )
 def test_arguments_that_cannot_be_are_refused(command: Command, arguments: tuple[str, ...]) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(typer.TyperException) as refused:
         command.run(*arguments)
+    assert refused.value.exit_code == 2
 
 
 def test_a_redis_that_is_away_is_one_sentence(tmp_path: Path, own_database_url: str) -> None:

@@ -11,7 +11,7 @@ from httpx import AsyncClient
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from app.__main__ import main
+from app.cli.command_line import main
 from app.core.config import Settings, get_settings
 from app.database import connect
 from app.database.catalog import OWN_SCHEMAS, PUBLIC_FUNCTIONS, PUBLIC_TABLES

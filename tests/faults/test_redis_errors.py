@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from app.__main__ import main
+from app.cli.command_line import main
 from app.core.config import Settings, get_settings
 from app.embedded import EmbeddedValkey
 from app.main import create_app

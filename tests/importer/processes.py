@@ -19,7 +19,7 @@ MEGABYTE = 1024 * 1024
 _HALTED = """
 import sys, time
 from pathlib import Path
-from app.__main__ import main
+from app.cli.command_line import main
 from app.storage.local_copy import LocalCopy
 
 halt, chunks, check = Path(sys.argv.pop(1)), int(sys.argv.pop(1)), LocalCopy._check

@@ -1,0 +1,37 @@
+"""The servers that a command needs: those of the settings, and embedded ones where the settings name none."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.core.config import Settings
+
+
+@contextmanager
+def open_servers(*, redis: bool, share: bool = True) -> "Iterator[Settings]":
+    """Yield settings that name every server, and stop the servers that were started for this command."""
+    from app.embedded.local import local_servers  # a second of imports, which --help does not need
+
+    with local_servers(redis=redis, share=share) as settings:
+        yield settings
+
+
+@contextmanager
+def open_migrated_servers(*, redis: bool, share: bool = True, log_level: str | None = None) -> "Iterator[Settings]":
+    """Do that with the logs configured and the database at this code's revision.
+
+    `log_level` is for settings that name none.
+    """
+    from app.core.config import get_settings
+    from app.core.logging import configure_logging
+    from app.database.migrations import create_database, upgrade
+    from app.embedded.local import refuse_half_named
+
+    refuse_half_named(get_settings())
+    with open_servers(redis=redis, share=share) as settings:
+        has_level = log_level is None or "log_level" in settings.model_fields_set
+        configure_logging(settings if has_level else settings.model_copy(update={"log_level": log_level}))
+        create_database(settings)
+        upgrade()
+        yield settings
