@@ -54,6 +54,7 @@ clean:  ## remove what the other targets installed; the data in .data stays
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Setting up .venv, which takes a few minutes the first time"
 	@$(BIN)/python app/embedded/install.py $^
+	@install -m 755 app/cli/videomoments.sh $(BIN)/videomoments
 	@touch $@
 
 .venv/.tests: .ci/locks/tests.txt .venv/.server

@@ -22,7 +22,7 @@ from app.core.logging import mask_tracebacks
 from app.core.masking import mask_secrets
 
 _PROGRAM = "python -m app"
-_SCRIPT = "videomoments"  # beside README.md: a shell completes the arguments of a program, not those of a module
+_SCRIPT = "videomoments"  # in .venv/bin: a shell completes the arguments of a program, not those of a module
 _COMPLETION_VARIABLE = "_VIDEOMOMENTS_COMPLETE"
 _COMPLETION_OPTIONS = {"--install-completion", "--show-completion"}
 

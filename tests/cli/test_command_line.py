@@ -32,6 +32,7 @@ from tests.runs import enqueue_run
 from tests.serving import free_port
 
 _ROOT = Path(__file__).resolve().parents[2]
+_PROGRAM = Path(sys.executable).with_name("videomoments")
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
@@ -408,11 +409,11 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
     for words, completed in (("models s", ["show", "seed", "set"]), ("models set --base", ["--base-url"])):
         ended = subprocess.run(
-            [_ROOT / "videomoments"],
+            [_PROGRAM],
             cwd=tmp_path,
             env=environment(
                 tmp_path / "data",
-                COMP_WORDS=f"./videomoments {words}",
+                COMP_WORDS=f"videomoments {words}",
                 COMP_CWORD=str(len(words.split())),
                 _VIDEOMOMENTS_COMPLETE="complete_bash",
             ),
