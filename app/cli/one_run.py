@@ -39,8 +39,8 @@ _CANCEL_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class EndedRun:
-    """How the run ended and why, and what its video has now."""
+class CommandRunResult:
+    """The status of an ended run with its error message, and the moments and clips of its video."""
 
     status: RunStatus
     message: str | None
@@ -48,8 +48,8 @@ class EndedRun:
     clips: Sequence[Clip]
 
 
-async def execute_run(video: str, request: RunRequest, settings: Settings, progress: RunProgress) -> EndedRun:
-    """Do the run and wait for its end; cancelled, cancel it. `video` is a file, an address or an identifier.
+async def execute_run(video: str, request: RunRequest, settings: Settings, progress: RunProgress) -> CommandRunResult:
+    """Execute a run and wait for its end; cancel it when cancelled. `video` is a file, a URL or an identifier.
 
     Raises what `RunRequests` and uploads raise.
     """
@@ -166,7 +166,7 @@ async def _follow(video: str, resources: Resources, progress: RunProgress) -> Ru
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _read_end(video: str, run: RunSummary, resources: Resources) -> EndedRun:
+async def _read_end(video: str, run: RunSummary, resources: Resources) -> CommandRunResult:
     async with resources.database.connect() as conn:
         row = await VideoRepository(conn).get_by_identifier(video)
         if row is None:
@@ -174,7 +174,7 @@ async def _read_end(video: str, run: RunSummary, resources: Resources) -> EndedR
         moments = await MomentRepository(conn).list_by_video(row.id)
         clips = await ClipRepository(conn).list_by_video(row.id)
     message = run.error_message or (None if moments else _why_none(run))
-    return EndedRun(RunStatus(run.status), message, moments, clips)
+    return CommandRunResult(RunStatus(run.status), message, moments, clips)
 
 
 def _why_none(run: RunSummary) -> str | None:

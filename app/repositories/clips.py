@@ -13,7 +13,7 @@ CLIP_COLUMNS = """id, moment_id, video_id, cloud_url, start_time, end_time, padd
     format, video_codec, audio_codec, resolution, created_at"""
 
 
-class _Details(TypedDict, total=False):
+class _ClipDetails(TypedDict, total=False):
     padding_left: float
     padding_right: float
     file_size_kb: int | None
@@ -23,7 +23,7 @@ class _Details(TypedDict, total=False):
     resolution: str | None
 
 
-class ClipChanges(_Details, total=False):
+class ClipChanges(_ClipDetails, total=False):
     """The columns of a clip that may change; times and paddings are seconds."""
 
     cloud_url: str
@@ -31,7 +31,7 @@ class ClipChanges(_Details, total=False):
     end_time: float
 
 
-class NewClip(_Details):
+class NewClip(_ClipDetails):
     """The columns of a new clip; times and paddings are seconds; the times include the padding."""
 
     moment_id: int
@@ -41,7 +41,7 @@ class NewClip(_Details):
     end_time: float
 
 
-_DEFAULTS: dict[str, Any] = dict.fromkeys(_Details.__annotations__) | {"padding_left": 0.0, "padding_right": 0.0}
+_DEFAULTS: dict[str, Any] = dict.fromkeys(_ClipDetails.__annotations__) | {"padding_left": 0.0, "padding_right": 0.0}
 
 
 class ClipRepository:

@@ -16,7 +16,7 @@ MOMENT_COLUMNS = """id, identifier, video_id, start_time, end_time, title, is_re
     generation_config_id, score, scoring_model, scored_at, created_at, updated_at"""
 
 
-class _Details(TypedDict, total=False):
+class _MomentDetails(TypedDict, total=False):
     is_refined: bool
     parent_id: int | None
     generation_model: str | None
@@ -26,7 +26,7 @@ class _Details(TypedDict, total=False):
     scored_at: datetime | None
 
 
-class MomentChanges(_Details, total=False):
+class MomentChanges(_MomentDetails, total=False):
     """The columns of a moment that may change; times are seconds."""
 
     title: str
@@ -34,7 +34,7 @@ class MomentChanges(_Details, total=False):
     end_time: float
 
 
-class NewMoment(_Details):
+class NewMoment(_MomentDetails):
     """The columns of a new moment; times are seconds."""
 
     identifier: str
@@ -62,7 +62,7 @@ class MomentInsertion:
     other_end: float | None
 
 
-_DEFAULTS: dict[str, Any] = dict.fromkeys(_Details.__annotations__) | {"is_refined": False}
+_DEFAULTS: dict[str, Any] = dict.fromkeys(_MomentDetails.__annotations__) | {"is_refined": False}
 
 
 def new_moment_identifier() -> str:

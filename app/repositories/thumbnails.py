@@ -12,7 +12,7 @@ from app.models import Thumbnail
 THUMBNAIL_COLUMNS = "id, video_id, clip_id, cloud_url, file_size_kb, created_at"
 
 
-class _Details(TypedDict, total=False):
+class _ThumbnailDetails(TypedDict, total=False):
     video_id: int | None
     clip_id: int | None
     file_size_kb: int | None
@@ -25,13 +25,13 @@ class ThumbnailChanges(TypedDict, total=False):
     file_size_kb: int | None
 
 
-class NewThumbnail(_Details):
+class NewThumbnail(_ThumbnailDetails):
     """The columns of a new thumbnail: `cloud_url`, and either `video_id` or `clip_id`."""
 
     cloud_url: str
 
 
-_UNSET: dict[str, Any] = dict.fromkeys(_Details.__annotations__)
+_UNSET: dict[str, Any] = dict.fromkeys(_ThumbnailDetails.__annotations__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ TRANSCRIPT_COLUMNS = """id, video_id, full_text, word_timestamps, segment_timest
     number_of_segments, transcription_service, processing_time_seconds, created_at"""
 
 
-class _Details(TypedDict, total=False):
+class _TranscriptDetails(TypedDict, total=False):
     language: str
     number_of_words: int | None
     number_of_segments: int | None
@@ -22,7 +22,7 @@ class _Details(TypedDict, total=False):
     processing_time_seconds: float | None
 
 
-class NewTranscript(_Details):
+class NewTranscript(_TranscriptDetails):
     """The columns of a new transcript: words are `{"word", "start", "end"}`, segments `{"text", "start", "end"}`."""
 
     video_id: int
@@ -31,7 +31,7 @@ class NewTranscript(_Details):
     segment_timestamps: list[dict[str, Any]]
 
 
-_DEFAULTS: dict[str, Any] = dict.fromkeys(_Details.__annotations__) | {"language": "en"}
+_DEFAULTS: dict[str, Any] = dict.fromkeys(_TranscriptDetails.__annotations__) | {"language": "en"}
 
 
 @dataclass(frozen=True, slots=True)
