@@ -148,11 +148,23 @@ class StageExecution:
         return replace(self.records[self._stage], status=StageStatus.COMPLETED, result=result)
 
     async def _call(self, function: Callable[[RunContext], Awaitable[T]]) -> T:
-        """Call a function of the stage, again after what may pass by itself: the attempts that its rule allows, and
-        without counting them while PostgreSQL is away."""
+        """Call a function of the stage; what retries it is not on the stack of its first call."""
+        try:
+            return await function(self.context)
+        except (Exception, BaseExceptionGroup) as error:
+            failure = error
+        return await self._retry(function, failure)
+
+    async def _retry(self, function: Callable[[RunContext], Awaitable[T]], failure: BaseException | None) -> T:
+        """Handle a failure, and call the function again after a temporary one: for the attempts that the stage's rule
+        allows, and without counting them while PostgreSQL is unavailable."""
 
         async def call() -> T:
+            nonlocal failure
             try:
+                if failure is not None:
+                    first, failure = failure, None
+                    raise first
                 return await function(self.context)
             except (Exception, BaseExceptionGroup) as error:
                 raise first_error(error) from error.__cause__
