@@ -159,13 +159,6 @@ class Site:
             cursor = await conn.execute("SELECT stage FROM results WHERE run = %s ORDER BY id", (run,))
             return [stage for (stage,) in await cursor.fetchall()]
 
-    async def count_running(self) -> int:
-        async with self.connect() as conn:
-            cursor = await conn.execute("SELECT count(*) FROM pipeline_history WHERE status = 'running'")
-            row = await cursor.fetchone()
-        assert row
-        return int(row[0])
-
     async def consumers(self) -> set[str]:
         """Return the names of the consumers of every group of every stream."""
         async with self.redis() as redis:
