@@ -29,13 +29,13 @@ from app.api import (
     uploads,
     videos,
 )
-from app.api.access import KeyRequired, OpenToAll
-from app.api.browser_policy import BrowserPolicy, PolicyAnswers, warn_of_open_settings
-from app.api.docs import install_docs
+from app.api.access import ApiKeyMiddleware, OpenServerWarningMiddleware
+from app.api.browser_policy import BrowserPolicyMiddleware, PolicyAnswerMiddleware, warn_of_wildcard_settings
+from app.api.docs import add_docs_pages
 from app.api.errors import install_error_handlers
-from app.api.middleware import BodyLimit, RequestContext, SlashRedirect
+from app.api.middleware import BodyLimitMiddleware, RequestContextMiddleware, SlashRedirect
 from app.api.openapi import TAGS, Application, make_operation_id
-from app.api.runs import make_run_feeds
+from app.api.runs import make_run_status_feeds
 from app.core.config import Settings, get_settings
 from app.core.errors import ConfigurationError
 from app.core.logging import configure_logging
@@ -101,20 +101,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return open_dependency()
 
     resources = app.state.resources = make_resources(settings, open_connection)
-    app.state.run_feeds = make_run_feeds(resources)
+    app.state.run_feeds = make_run_status_feeds(resources)
     for router in _ROUTERS:
         app.include_router(router)
-    install_docs(app)
+    add_docs_pages(app)
     app.router.default = SlashRedirect(app.router)
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     if settings.api_keys:
-        app.add_middleware(KeyRequired, keys=settings.api_keys)
-    app.add_middleware(PolicyAnswers)
+        app.add_middleware(ApiKeyMiddleware, keys=settings.api_keys)
+    app.add_middleware(PolicyAnswerMiddleware)
     if not settings.api_keys:
-        app.add_middleware(OpenToAll)
-    app.add_middleware(RequestContext)
-    app.add_middleware(BrowserPolicy, settings=settings)  # the outermost, so that errors carry its headers too
+        app.add_middleware(OpenServerWarningMiddleware)
+    app.add_middleware(RequestContextMiddleware)
+    app.add_middleware(
+        BrowserPolicyMiddleware, settings=settings
+    )  # the outermost, so that errors carry its headers too
     return app
 
 
@@ -123,7 +125,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     resources: Resources = app.state.resources
     settings = resources.settings
     configure_logging(settings)
-    warn_of_open_settings(settings)
+    warn_of_wildcard_settings(settings)
     if psycopg.pq.__impl__ == "python":
         _log.warning(
             "psycopg's compiled part is missing, and queries are several times slower: install psycopg[binary]"

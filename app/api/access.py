@@ -14,7 +14,7 @@ from app.core.api_keys import ApiKey, find_api_key
 _log = logging.getLogger(__name__)
 
 _OPEN_PATHS = frozenset({"/", "/health", "/openapi.json", *PAGE_PATHS, *ASSET_PATHS})
-READS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _MISSING = "Send an API key, as Authorization: Bearer or as X-API-Key"
 _UNKNOWN = "The API key is not valid"
@@ -24,17 +24,17 @@ _NO_ADMIN = "Changing models needs an API key of the scope admin"
 _MODELS = "/api/admin/models"  # a change decides to which server prompts, audio and the API key are sent
 
 
-def is_open(path: str) -> bool:
+def is_public_path(path: str) -> bool:
     """Whether a path, without the prefix of a proxy, needs no key."""
     return path in _OPEN_PATHS or path.startswith("/health/")
 
 
-def needs_admin(path: str, method: str) -> bool:
+def needs_admin_key(path: str, method: str) -> bool:
     """Whether a request changes the registry of models."""
-    return method not in READS and (path == _MODELS or path.startswith(f"{_MODELS}/"))
+    return method not in SAFE_METHODS and (path == _MODELS or path.startswith(f"{_MODELS}/"))
 
 
-class KeyRequired:
+class ApiKeyMiddleware:
     """Plain ASGI: 401 without a key of the settings, 403 for a change that the key's scope does not allow.
 
     Every path needs a key except the few that reveal nothing of the library, so that new routes are protected too. A
@@ -47,26 +47,26 @@ class KeyRequired:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        if scope["type"] != "http" or is_open(path):
+        if scope["type"] != "http" or is_public_path(path):
             await self._app(scope, receive, send)
             return
-        sent = _sent_keys(Headers(scope=scope))
+        sent = _extract_api_keys(Headers(scope=scope))
         if len(sent) != 1:
-            await _unauthorized(_SEVERAL if sent else _MISSING, scope, receive, send)
+            await _send_401(_SEVERAL if sent else _MISSING, scope, receive, send)
             return
         key = find_api_key(self._keys, sent.pop())
         if key is None:
-            await _unauthorized(_UNKNOWN, scope, receive, send)
+            await _send_401(_UNKNOWN, scope, receive, send)
             return
         scope["api_key"] = key.name  # for the log
-        refusal = _find_refusal(key, scope["method"], path)
+        refusal = _explain_missing_scope(key, scope["method"], path)
         if refusal is not None:
             await error_answer(403, refusal)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
-class OpenToAll:
+class OpenServerWarningMiddleware:
     """Plain ASGI: warns once that no key is required, when a request arrives at an address other than loopback.
 
     Only the request shows the server's address: its `--host` is not a setting of this application.
@@ -85,13 +85,13 @@ class OpenToAll:
         await self._app(scope, receive, send)
 
 
-def _find_refusal(key: ApiKey, method: str, path: str) -> str | None:
-    if key.access == "read" and method not in READS:
+def _explain_missing_scope(key: ApiKey, method: str, path: str) -> str | None:
+    if key.access == "read" and method not in SAFE_METHODS:
         return _READ_ONLY
-    return _NO_ADMIN if key.access != "admin" and needs_admin(path, method) else None
+    return _NO_ADMIN if key.access != "admin" and needs_admin_key(path, method) else None
 
 
-def _sent_keys(headers: Headers) -> set[bytes]:
+def _extract_api_keys(headers: Headers) -> set[bytes]:
     """Return the different keys that a request carries; credentials of another scheme count as a wrong one."""
     sent = {value.encode("latin-1") for value in headers.getlist("x-api-key")}
     for value in headers.getlist("authorization"):
@@ -100,5 +100,5 @@ def _sent_keys(headers: Headers) -> set[bytes]:
     return sent
 
 
-async def _unauthorized(detail: str, scope: Scope, receive: Receive, send: Send) -> None:
+async def _send_401(detail: str, scope: Scope, receive: Receive, send: Send) -> None:
     await error_answer(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)

@@ -68,7 +68,7 @@ _EVERY_HOST = (
 )
 
 
-class _RequestFacts(NamedTuple):
+class _PolicyInput(NamedTuple):
     """All of a request that decides what its page may do."""
 
     scheme: str
@@ -80,25 +80,25 @@ class _RequestFacts(NamedTuple):
     is_navigation: bool  # of a whole tab; no other page can read what that shows
 
 
-class _Verdict(NamedTuple):
+class _PolicyDecision(NamedTuple):
     """What is sent instead of an answer, if anything, and the headers of whatever is sent."""
 
     refusal: tuple[int, str] | None
     headers: RawHeaders
 
 
-class BrowserPolicy:
-    """Plain ASGI, the outermost: judges a request by its headers, and gives every answer the headers for a browser.
+class BrowserPolicyMiddleware:
+    """Plain ASGI, the outermost: checks the Host and Origin of a request, and adds headers for browsers to its answer.
 
-    What it answers itself, refusals and preflights, is sent by `PolicyAnswers` further in, and so logged like the rest.
+    `PolicyAnswerMiddleware` further in sends refusals and preflight answers, so that they are logged like the rest.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._origins = OriginList(settings.allow_origins)
         self._public_origin = parse_url_origin(settings.public_url) if settings.public_url else None
-        self._host_names = _list_host_names(settings)
-        self._judge = lru_cache(maxsize=1024)(self._judge_request)
+        self._host_names = _list_allowed_host_names(settings)
+        self._cached_decision = lru_cache(maxsize=1024)(self._decide_on_request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -108,13 +108,13 @@ class BrowserPolicy:
             (name, value[:LONGEST_ORIGIN].strip(b" \t")) for name, value in scope["headers"] if name in _READ_HEADERS
         ]
         found = dict(pairs)
-        refusal, added = self._judge(_read_facts(scope, found))
+        refusal, added = self._cached_decision(_parse_policy_input(scope, found))
         if len(found) != len(pairs):
-            refusal, added = (400, _describe_repeated(pairs)), self._list_headers(None, is_trusted=False)
+            refusal, added = (400, _describe_repeated_header(pairs)), self._make_policy_headers(None, is_trusted=False)
         if refusal is not None:
             scope["policy_answer"] = error_answer(*refusal)
         elif scope["method"] == "OPTIONS" and b"origin" in found and _PREFLIGHT_METHOD in found:
-            scope["policy_answer"] = _answer_preflight(scope)
+            scope["policy_answer"] = _make_preflight_answer(scope)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -125,14 +125,14 @@ class BrowserPolicy:
 
         await self._app(scope, receive, send_with_headers)
 
-    def _judge_request(self, facts: _RequestFacts) -> _Verdict:
-        refusal = self._judge_host(facts.host) or self._judge_page(facts)
+    def _decide_on_request(self, request: _PolicyInput) -> _PolicyDecision:
+        refusal = self._refuse_unknown_host(request.host) or self._refuse_foreign_page(request)
         if refusal is not None:
-            return _Verdict(refusal, self._list_headers(None, is_trusted=False))
-        is_trusted = self._trusts(facts.referrer if facts.origin is None else facts.origin, facts)
-        return _Verdict(None, self._list_headers(facts.origin, is_trusted))
+            return _PolicyDecision(refusal, self._make_policy_headers(None, is_trusted=False))
+        is_trusted = self._is_trusted_origin(request.referrer if request.origin is None else request.origin, request)
+        return _PolicyDecision(None, self._make_policy_headers(request.origin, is_trusted))
 
-    def _judge_host(self, host: bytes | None) -> tuple[int, str] | None:
+    def _refuse_unknown_host(self, host: bytes | None) -> tuple[int, str] | None:
         if self._host_names is None:
             return None
         try:
@@ -141,19 +141,23 @@ class BrowserPolicy:
             return 400, _INVALID_HOST
         return None if name in self._host_names or is_loopback(name) else (421, _UNKNOWN_HOST.format(name))
 
-    def _judge_page(self, facts: _RequestFacts) -> tuple[int, str] | None:
+    def _refuse_foreign_page(self, request: _PolicyInput) -> tuple[int, str] | None:
         if self._origins.allows_all:
             return None
-        if facts.origin is not None:
-            return None if self._trusts(facts.origin, facts) else (403, _FOREIGN_PAGE.format(_describe(facts.origin)))
-        if facts.site in _NO_FOREIGN_SITE:
+        if request.origin is not None:
+            return (
+                None
+                if self._is_trusted_origin(request.origin, request)
+                else (403, _FOREIGN_PAGE.format(_format_origin(request.origin)))
+            )
+        if request.site in _NO_FOREIGN_SITE:
             return None
         # A browser names no origin for images, players, frames and links, but mostly the page they are on.
-        if facts.is_safe and (facts.is_navigation or self._trusts(facts.referrer, facts)):
+        if request.is_safe and (request.is_navigation or self._is_trusted_origin(request.referrer, request)):
             return None
         return 403, _FOREIGN_PAGE.format("other sites")
 
-    def _trusts(self, sent: bytes, facts: _RequestFacts) -> bool:
+    def _is_trusted_origin(self, sent: bytes, request: _PolicyInput) -> bool:
         """Return whether an origin as it was sent is listed, or this server's own as the request addresses it."""
         if self._origins.allows_all:
             return True
@@ -161,11 +165,11 @@ class BrowserPolicy:
             origin = parse_origin(sent.decode("latin-1"))
             if self._origins.allows(origin) or origin == self._public_origin:
                 return True
-            return facts.site != b"cross-site" and origin == _addressed_origin(facts)
+            return request.site != b"cross-site" and origin == _own_origin_as_addressed(request)
         except ValueError:
             return False
 
-    def _list_headers(self, origin: bytes | None, is_trusted: bool) -> RawHeaders:
+    def _make_policy_headers(self, origin: bytes | None, is_trusted: bool) -> RawHeaders:
         """Return the headers for an answer that a page of `origin` may read, and a trusted page embed."""
         embeddable_by = b"cross-origin" if is_trusted else b"same-origin"
         headers = [*_FIXED_HEADERS, (b"cross-origin-resource-policy", embeddable_by)]
@@ -175,8 +179,8 @@ class BrowserPolicy:
         return headers if origin is None else [*headers, (b"access-control-allow-origin", origin)]
 
 
-class PolicyAnswers:
-    """Plain ASGI: sends what `BrowserPolicy` answers itself, before a key is asked for and a body read."""
+class PolicyAnswerMiddleware:
+    """Plain ASGI: sends what `BrowserPolicyMiddleware` answers itself, before a key is asked for and a body read."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -186,7 +190,7 @@ class PolicyAnswers:
         await answer(scope, receive, send)
 
 
-def warn_of_open_settings(settings: Settings) -> None:
+def warn_of_wildcard_settings(settings: Settings) -> None:
     """Log what the settings leave to every web page."""
     if ANY_ORIGIN in settings.allow_origins:
         _log.warning(_EVERY_ORIGIN)
@@ -194,7 +198,7 @@ def warn_of_open_settings(settings: Settings) -> None:
         _log.warning(_EVERY_HOST)
 
 
-def _list_host_names(settings: Settings) -> frozenset[str] | None:
+def _list_allowed_host_names(settings: Settings) -> frozenset[str] | None:
     """Return the names of this server that are not loopback's, or None where its names are not checked."""
     names = set(settings.allowed_host_names)
     if ANY_ORIGIN in names or (settings.api_keys and not names):
@@ -207,9 +211,9 @@ def _list_host_names(settings: Settings) -> frozenset[str] | None:
     return frozenset(names)
 
 
-def _read_facts(scope: Scope, found: dict[bytes, bytes]) -> _RequestFacts:
+def _parse_policy_input(scope: Scope, found: dict[bytes, bytes]) -> _PolicyInput:
     is_navigation = found.get(b"sec-fetch-mode") == b"navigate" and found.get(b"sec-fetch-dest") == b"document"
-    return _RequestFacts(
+    return _PolicyInput(
         scope["scheme"],
         found.get(b"host"),
         found.get(b"origin"),
@@ -220,11 +224,11 @@ def _read_facts(scope: Scope, found: dict[bytes, bytes]) -> _RequestFacts:
     )
 
 
-def _addressed_origin(facts: _RequestFacts) -> Origin:
-    return parse_origin(f"{facts.scheme}://{(facts.host or b'').decode('latin-1')}")
+def _own_origin_as_addressed(request: _PolicyInput) -> Origin:
+    return parse_origin(f"{request.scheme}://{(request.host or b'').decode('latin-1')}")
 
 
-def _describe(sent: bytes) -> str:
+def _format_origin(sent: bytes) -> str:
     """Return an origin for a sentence, unless it is none."""
     text = sent.decode("latin-1")
     with suppress(ValueError):
@@ -233,12 +237,12 @@ def _describe(sent: bytes) -> str:
     return "an opaque origin"
 
 
-def _describe_repeated(pairs: RawHeaders) -> str:
+def _describe_repeated_header(pairs: RawHeaders) -> str:
     names = [name for name, _ in pairs]
     return f"Send one {next(name for name in names if names.count(name) > 1).decode().title()} header"
 
 
-def _answer_preflight(scope: Scope) -> Response:
+def _make_preflight_answer(scope: Scope) -> Response:
     """Allow every method and header: which pages may ask is decided."""
     headers = dict(_PREFLIGHT_HEADERS)
     sent = Headers(scope=scope)

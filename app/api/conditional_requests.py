@@ -31,12 +31,12 @@ class Validators:
     modified: datetime | None = None  # None: conditions with dates are ignored
 
     @property
-    def modified_second(self) -> int | None:
+    def last_modified(self) -> int | None:
         # Never in the future: a clock may have been wrong.
         return None if self.modified is None else int(min(self.modified.timestamp(), time.time()))
 
     def headers(self) -> dict[str, str]:
-        second = self.modified_second
+        second = self.last_modified
         return {"ETag": self.etag} | ({} if second is None else {"Last-Modified": formatdate(second, usegmt=True)})
 
 
@@ -51,7 +51,7 @@ class ByteRange:
     def size(self) -> int:
         return self.stop - self.start
 
-    def header_of(self, total: int) -> str:
+    def content_range(self, total: int) -> str:
         """Return the `Content-Range` of this part of `total` bytes."""
         return f"bytes {self.start}-{self.stop - 1}/{total}"
 
@@ -61,14 +61,14 @@ def has_etag_condition(request: Request) -> bool:
     return "if-none-match" in request.headers or "if-match" in request.headers
 
 
-def precondition_answer(request: Request, validators: Validators, headers: Mapping[str, str]) -> Response | None:
+def check_preconditions(request: Request, validators: Validators, headers: Mapping[str, str]) -> Response | None:
     """Return the 304 or 412 that a GET or HEAD must be answered with, or None where its conditions hold."""
-    if _match_fails(request.headers, validators):
+    if _if_match_fails(request.headers, validators):
         return error_answer(412, "The file has changed", headers)
-    return Response(status_code=304, headers=headers) if _is_unchanged(request.headers, validators) else None
+    return Response(status_code=304, headers=headers) if _is_client_copy_current(request.headers, validators) else None
 
 
-def requested_ranges(request: Request, size: int, validators: Validators) -> list[ByteRange] | None:
+def find_requested_ranges(request: Request, size: int, validators: Validators) -> list[ByteRange] | None:
     """Return the parts to answer with, none where no requested one exists, or None where the answer is the whole."""
     header = request.headers.get("range")
     if header is None or request.method != "GET" or not _if_range_holds(request.headers, validators):
@@ -125,17 +125,17 @@ def _merge_ranges(ranges: list[ByteRange]) -> list[ByteRange]:
     return ranges if len(merged) == len(ranges) else merged
 
 
-def _match_fails(headers: Headers, validators: Validators) -> bool:
+def _if_match_fails(headers: Headers, validators: Validators) -> bool:
     if "if-match" in headers:
         return not _lists_etag(headers, "if-match", validators.etag, weakly=False)
-    date, modified = _parse_date(headers.get("if-unmodified-since")), validators.modified_second
+    date, modified = _parse_http_date(headers.get("if-unmodified-since")), validators.last_modified
     return date is not None and modified is not None and modified > date
 
 
-def _is_unchanged(headers: Headers, validators: Validators) -> bool:
+def _is_client_copy_current(headers: Headers, validators: Validators) -> bool:
     if "if-none-match" in headers:
         return _lists_etag(headers, "if-none-match", validators.etag, weakly=True)
-    date, modified = _parse_date(headers.get("if-modified-since")), validators.modified_second
+    date, modified = _parse_http_date(headers.get("if-modified-since")), validators.last_modified
     return date is not None and modified is not None and modified <= date
 
 
@@ -144,8 +144,8 @@ def _if_range_holds(headers: Headers, validators: Validators) -> bool:
     if wanted is None or wanted == validators.etag:
         return True
     # A date identifies a version only after the second that it names is over.
-    modified = validators.modified_second
-    return modified is not None and _parse_date(wanted) == modified < int(time.time())
+    modified = validators.last_modified
+    return modified is not None and _parse_http_date(wanted) == modified < int(time.time())
 
 
 def _lists_etag(headers: Headers, name: str, etag: str, *, weakly: bool) -> bool:
@@ -154,7 +154,7 @@ def _lists_etag(headers: Headers, name: str, etag: str, *, weakly: bool) -> bool
     return etag in tags or any(value.strip() == "*" for value in values)
 
 
-def _parse_date(text: str | None) -> int | None:
+def _parse_http_date(text: str | None) -> int | None:
     """Return seconds since 1970, or None for a malformed date, with which a condition is ignored."""
     try:
         date = parsedate_to_datetime(text or "")

@@ -77,8 +77,8 @@ RunIdentifier = Annotated[str, AfterValidator(lambda text: normalize_identifier(
 Limit = Annotated[int | None, Query(ge=1, le=1000, description="Most items to return")]
 
 
-class ReadRoute(APIRoute):
-    """A GET route of a frequent small read, whose endpoint takes `request`, `reads` and `video_id`.
+class FastReadRoute(APIRoute):
+    """A GET route of a frequent small read, whose endpoint takes `request`, `video_reader` and `video_id`.
 
     It skips FastAPI's dependency solver, which would take longer than the endpoint's share of a batched query.
     """
@@ -89,7 +89,7 @@ class ReadRoute(APIRoute):
         async def handle(request: Request) -> Response:
             response: Response = await endpoint(
                 request=request,
-                reads=await get_video_reader(request),
+                video_reader=await get_video_reader(request),
                 video_id=normalize_video_id(request.path_params["video_id"]),
             )
             return response

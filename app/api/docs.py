@@ -25,16 +25,16 @@ ASSET_PATHS = tuple(f"/docs/{name}" for name in (_SWAGGER_SCRIPT, _SWAGGER_STYLE
 PAGE_PATHS = ("/docs", "/docs/oauth2-redirect", "/redoc")
 
 
-def install_docs(app: FastAPI) -> None:
+def add_docs_pages(app: FastAPI) -> None:
     """Add the pages and their assets, without documenting them."""
     for path, endpoint in zip(PAGE_PATHS, (_show_swagger_ui, _finish_oauth2, _show_redoc), strict=True):
         app.add_route(path, endpoint, include_in_schema=False)
     for path in ASSET_PATHS:
-        app.add_route(path, _send_asset, include_in_schema=False)
+        app.add_route(path, _send_docs_asset, include_in_schema=False)
 
 
 async def _show_swagger_ui(request: Request) -> HTMLResponse:
-    root = _root_path(request)
+    root = _proxy_prefix(request)
     page = get_swagger_ui_html(
         openapi_url=f"{root}{request.app.openapi_url}",
         title=request.app.title,
@@ -44,15 +44,15 @@ async def _show_swagger_ui(request: Request) -> HTMLResponse:
         oauth2_redirect_url=f"{root}/docs/oauth2-redirect",
         swagger_ui_parameters=request.app.swagger_ui_parameters,
     )
-    return _with_content_policy(page)
+    return _set_content_policy(page)
 
 
 async def _finish_oauth2(request: Request) -> HTMLResponse:
-    return _with_content_policy(get_swagger_ui_oauth2_redirect_html())
+    return _set_content_policy(get_swagger_ui_oauth2_redirect_html())
 
 
 async def _show_redoc(request: Request) -> HTMLResponse:
-    root = _root_path(request)
+    root = _proxy_prefix(request)
     page = get_redoc_html(
         openapi_url=f"{root}{request.app.openapi_url}",
         title=request.app.title,
@@ -60,15 +60,15 @@ async def _show_redoc(request: Request) -> HTMLResponse:
         redoc_favicon_url=f"{root}/docs/{_ICON}",
         with_google_fonts=False,
     )
-    return _with_content_policy(page)
+    return _set_content_policy(page)
 
 
-async def _send_asset(request: Request) -> FileResponse:
+async def _send_docs_asset(request: Request) -> FileResponse:
     name = PurePosixPath(request.scope["path"]).name
     return FileResponse(str(files("fastapi_offline") / "static" / name), headers=_CACHE_ONE_HOUR)
 
 
-def _with_content_policy(page: HTMLResponse) -> HTMLResponse:
+def _set_content_policy(page: HTMLResponse) -> HTMLResponse:
     """Allow only the page's own scripts, and nothing of other hosts, such as the logo that Redoc loads from a CDN."""
     scripts = _INLINE_SCRIPT.findall(bytes(page.body).decode())
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
@@ -78,6 +78,6 @@ def _with_content_policy(page: HTMLResponse) -> HTMLResponse:
     return page
 
 
-def _root_path(request: Request) -> str:
+def _proxy_prefix(request: Request) -> str:
     """Return the path prefix of a proxy, without a slash at its end."""
     return str(request.scope.get("root_path", "")).rstrip("/")

@@ -66,7 +66,7 @@ _LONGEST_TYPE = 100
 
 def install_error_handlers(app: FastAPI) -> None:
     """Answer every error that an endpoint may raise; an unexpected one is left to the middleware."""
-    app.add_exception_handler(VideoMomentsError, _answer_expected)
+    app.add_exception_handler(VideoMomentsError, _answer_domain_error)
     app.add_exception_handler(psycopg.Error, _answer_database_error)
     app.add_exception_handler(RedisError, _answer_redis_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
@@ -78,7 +78,7 @@ def error_answer(status: int, detail: str, headers: Mapping[str, str] | None = N
     return Response(escape_json(body), status, headers, "application/json")  # a detail may repeat what was sent
 
 
-async def _answer_expected(request: Request, error: Exception) -> Response:
+async def _answer_domain_error(request: Request, error: Exception) -> Response:
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
     headers = {"Retry-After": _RETRY_AFTER_SECONDS} if status == 503 else None
     return error_answer(status, mask_secrets(str(error)), headers)
@@ -89,7 +89,7 @@ async def _answer_database_error(request: Request, error: Exception) -> Response
     if expected is None:
         raise error
     _log.warning("%s: %s", type(error).__name__, str(error).partition("\n")[0])
-    return await _answer_expected(request, expected)
+    return await _answer_domain_error(request, expected)
 
 
 async def _answer_redis_error(request: Request, error: Exception) -> Response:
@@ -97,7 +97,7 @@ async def _answer_redis_error(request: Request, error: Exception) -> Response:
     if expected is None:
         raise error
     _log.warning("%s: %s", type(error).__name__, describe_redis_error(error))
-    return await _answer_expected(request, expected)
+    return await _answer_domain_error(request, expected)
 
 
 async def _answer_invalid_request(request: Request, error: Exception) -> Response:
@@ -108,10 +108,10 @@ async def _answer_invalid_request(request: Request, error: Exception) -> Respons
         return error_answer(422, _INVALID_JSON)
     name = ".".join(str(part) for part in problem["loc"][1:])
     if name:
-        return error_answer(422, describe_problem(name, problem, _body_fields(request)))
+        return error_answer(422, describe_problem(name, problem, _list_body_fields(request)))
     if problem["type"] == "value_error":  # it is about several fields, and names them
         return error_answer(422, str(problem["ctx"]["error"]))
-    if problem["type"] != "missing" and not _has_json_body(request):
+    if problem["type"] != "missing" and not _is_sent_as_json(request):
         return error_answer(422, _describe_wrong_type(request))
     return error_answer(422, describe_problem("The body", problem))
 
@@ -121,18 +121,18 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
         raise error
     if error.detail == _UNREADABLE_BODY:
         return error_answer(422, _INVALID_JSON)
-    headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else error.headers
+    headers = {"Allow": _list_allowed_methods(request)} if error.status_code == 405 else error.headers
     return error_answer(error.status_code, error.detail, headers)
 
 
-def _body_fields(request: Request) -> list[str]:
+def _list_body_fields(request: Request) -> list[str]:
     """Return the names of the fields that the route's body may have."""
     body = getattr(request.scope.get("route"), "body_field", None)
     model = getattr(getattr(body, "field_info", None), "annotation", None)
     return list(getattr(model, "model_fields", ()))
 
 
-def _has_json_body(request: Request) -> bool:
+def _is_sent_as_json(request: Request) -> bool:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" or kind.endswith("+json")
 
@@ -143,7 +143,7 @@ def _describe_wrong_type(request: Request) -> str:
     return f"Send the body as application/json, {found}"
 
 
-def _allowed_methods(request: Request) -> str:
+def _list_allowed_methods(request: Request) -> str:
     """Return the methods of all routes of a path; Starlette names only those of the first one."""
     routes = request.app.routes
     allowed = [

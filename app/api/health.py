@@ -7,21 +7,21 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app import __version__
-from app.api.answers import Error, answer, json_answer
+from app.api.answers import Error, answer_dataclass, json_answer
 from app.api.dependencies import ResourcesDep
 from app.api.errors import error_answer
 
 router = APIRouter(tags=["health"])
 
 
-@answer
+@answer_dataclass
 class HealthAnswer:
     status: Annotated[str, Field(examples=["healthy"])]
     redis: Annotated[str, Field(examples=["connected"])]
     database: Annotated[str, Field(examples=["connected"])]
 
 
-@answer
+@answer_dataclass
 class ServiceAnswer:
     message: Annotated[str, Field(examples=["Video Moments API"])]
     version: str
@@ -37,7 +37,9 @@ async def describe_service() -> Response:
 async def report_health(resources: ResourcesDep) -> Response:
     """Always 200, within 2 seconds; reports whether Redis and the database are available."""
     redis, database = await resources.health.check()
-    return json_answer(HealthAnswer(status="healthy", redis=_describe(redis), database=_describe(database)))
+    return json_answer(
+        HealthAnswer(status="healthy", redis=_describe_connection(redis), database=_describe_connection(database))
+    )
 
 
 @router.get("/health/live", response_model=ServiceAnswer)
@@ -53,5 +55,5 @@ async def report_readiness(resources: ResourcesDep) -> Response:
     return await describe_service() if readiness.is_ready else error_answer(503, readiness.reason, {"Retry-After": "5"})
 
 
-def _describe(is_available: bool) -> str:
+def _describe_connection(is_available: bool) -> str:
     return "connected" if is_available else "disconnected"

@@ -55,11 +55,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = self._timed_flow = _TimedFlow(transport, self.loop)
+        self.flow = self._timed_flow = _ResumeTimeFlowControl(transport, self.loop)
         self._is_one_too_many = len(self.connections) > self._most_connections
         if len(self.connections) == self._most_connections + 1:
             _log.warning("More than %d connections: the next ones get 503 (LIMIT_CONCURRENCY)", self._most_connections)
-        self._wait_for_head()
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -69,15 +69,15 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_ended:
             return
         if self._is_one_too_many:
-            self._end(503, "The server has too many connections: try again later", {"Retry-After": "5"})
+            self._end_connection(503, "The server has too many connections: try again later", {"Retry-After": "5"})
             return
         self._last_byte_at = self.loop.time()
-        before, body_bytes = self._place(), self._body_bytes
+        before, body_bytes = self._parser_position(), self._body_bytes
         super().data_received(data)
-        if not self._is_ended and self._place() == before:  # else no more than this one piece can be too much
-            self._count(len(data), self._body_bytes - body_bytes)
+        if not self._is_ended and self._parser_position() == before:  # else no more than this one piece can be too much
+            self._limit_unparsed_bytes(len(data), self._body_bytes - body_bytes)
         if not self._is_ended and self._timer is None:
-            self._start_timer()
+            self._start_body_or_head_timer()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -100,11 +100,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_ended:
             return
         if self._head_bytes > HEAD_BYTES:
-            self._refuse_head()
+            self._refuse_large_head()
             return
         self._is_in_head, self._is_in_body = False, True
         self._stop_timer()
-        self._take_host_of_target()
+        self._use_host_of_target()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -120,64 +120,66 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         if not self._is_ended:
-            self._end(400, "The request is not valid HTTP")
+            self._end_connection(400, "The request is not valid HTTP")
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._timer is None and self._is_in_head:  # the head of the next request began to arrive meanwhile
-            self._wait_for_head()
+            self._start_head_timer()
 
-    def _take_host_of_target(self) -> None:
+    def _use_host_of_target(self) -> None:
         """Let the host of `GET http://host/path` count, and no Host header beside it (RFC 9112, section 3.2.2)."""
         if match := _ABSOLUTE_TARGET.fullmatch(self.url):
             self.url = match[2] if match[2].startswith(b"/") else b"/" + match[2]
             self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", match[1])]
 
-    def _place(self) -> tuple[int, bool, bool]:
+    def _parser_position(self) -> tuple[int, bool, bool]:
         return self._messages, self._is_in_head, self._is_in_body
 
-    def _count(self, size: int, body: int) -> None:
+    def _limit_unparsed_bytes(self, size: int, body: int) -> None:
         """Count what the parser keeps or passes over: parts of headers, extensions of chunks, and trailers."""
         if self._is_in_head:
             self._unfinished_bytes += size
             if max(self._unfinished_bytes, self._head_bytes) > HEAD_BYTES:
-                self._refuse_head()
+                self._refuse_large_head()
         elif self._is_in_body:
             self._framing_bytes = 0 if body else self._framing_bytes + size
             if max(self._framing_bytes, self._head_bytes) > HEAD_BYTES:
-                self._end(431, f"What stands between and behind the chunks of a body may have {HEAD_BYTES} bytes")
+                self._end_connection(
+                    431, f"What stands between and behind the chunks of a body may have {HEAD_BYTES} bytes"
+                )
 
-    def _refuse_head(self) -> None:
+    def _refuse_large_head(self) -> None:
         if self._url_bytes > HEAD_BYTES:
-            self._end(414, f"The address of a request may have {HEAD_BYTES} bytes, with its headers")
+            self._end_connection(414, f"The address of a request may have {HEAD_BYTES} bytes, with its headers")
         else:
-            self._end(431, f"The headers of a request may have {HEAD_BYTES} bytes, with its address")
+            self._end_connection(431, f"The headers of a request may have {HEAD_BYTES} bytes, with its address")
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _start_timer(self) -> None:
+    def _start_body_or_head_timer(self) -> None:
         if self._is_in_body:
-            self._timer = self.loop.call_at(self._last_byte_at + BODY_SECONDS, self._look_at_body)
+            self._timer = self.loop.call_at(self._last_byte_at + BODY_SECONDS, self._end_slow_body)
         elif not self._is_answering():
-            self._wait_for_head()
+            self._start_head_timer()
 
-    def _wait_for_head(self) -> None:
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up_head)
+    def _start_head_timer(self) -> None:
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._end_slow_head)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _give_up_head(self) -> None:
+    def _end_slow_head(self) -> None:
         self._timer = None
         if self._is_in_head:
-            self._end(408, f"The headers of the request were not complete after {HEAD_SECONDS:g} s")
+            self._end_connection(408, f"The headers of the request were not complete after {HEAD_SECONDS:g} s")
         else:
             self.transport.close()
 
-    def _look_at_body(self) -> None:
+    def _end_slow_body(self) -> None:
         """End the connection where the server waits for more of the body and nothing has come for too long."""
         now = self.loop.time()
         if self.flow.read_paused or (self._is_answering() and self.cycle.waiting_for_100_continue):
@@ -185,21 +187,23 @@ class LimitedProtocol(HttpToolsProtocol):
         waits_since = max(self._last_byte_at, self._timed_flow.resumed_at)
         if now - waits_since >= BODY_SECONDS:
             self._timer = None
-            self._end(408, f"Nothing of the request's body came for {BODY_SECONDS:g} s")
+            self._end_connection(408, f"Nothing of the request's body came for {BODY_SECONDS:g} s")
         else:
-            self._timer = self.loop.call_at(waits_since + BODY_SECONDS, self._look_at_body)
+            self._timer = self.loop.call_at(waits_since + BODY_SECONDS, self._end_slow_body)
 
-    def _end(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+    def _end_connection(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
         """Answer, where an answer is owed, and close the connection; the application sees a client that left."""
         self._is_ended = True
         self._stop_timer()
         is_owed = not self.cycle.response_started if self._is_in_body else not self._is_answering()
         if is_owed:
-            self.transport.write(_raw(error_answer(status, detail, {"Connection": "close", **(headers or {})})))
+            self.transport.write(
+                _serialize_answer(error_answer(status, detail, {"Connection": "close", **(headers or {})}))
+            )
         self.transport.close()
 
 
-class _TimedFlow(FlowControl):
+class _ResumeTimeFlowControl(FlowControl):
     """Knows since when the server has read again."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -213,6 +217,6 @@ class _TimedFlow(FlowControl):
         super().resume_reading()
 
 
-def _raw(answer: Response) -> bytes:
+def _serialize_answer(answer: Response) -> bytes:
     lines = b"".join(name + b": " + value + b"\r\n" for name, value in [*answer.raw_headers, *PAGE_HEADERS])
     return STATUS_LINE[answer.status_code] + lines + b"\r\n" + bytes(answer.body)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.answers import Error, Seconds, answer, json_answer
+from app.api.answers import Error, Seconds, answer_dataclass, json_answer
 from app.api.dependencies import DatabaseDep, MomentId, RedisDep, ResourcesDep, StorageDep, VideoId
 from app.services.media import check_clip_availability
 from app.services.status import JobState, JobStatus, JobStatusReader
@@ -14,7 +14,7 @@ from app.services.status import JobState, JobStatus, JobStatusReader
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["status"], responses={404: {"model": Error}})
 
 
-@answer
+@answer_dataclass
 class JobStatusAnswer:
     status: Annotated[JobState, Field(examples=["completed"])]
     started_at: Annotated[
@@ -33,7 +33,7 @@ class JobStatusAnswer:
         )
 
 
-@answer
+@answer_dataclass
 class DetailedJobStatusAnswer(JobStatusAnswer):
     """The status of a job that has started."""
 
@@ -46,7 +46,7 @@ class DetailedJobStatusAnswer(JobStatusAnswer):
         return cls(**vars(plain), elapsed_seconds=status.elapsed_seconds, error=status.error)
 
 
-@answer
+@answer_dataclass
 class ClipJobStatusAnswer(JobStatusAnswer):
     """The status of a clip job that has counted its moments."""
 
@@ -55,7 +55,7 @@ class ClipJobStatusAnswer(JobStatusAnswer):
     failed_moments: Annotated[int, Field(ge=0)]
 
 
-@answer
+@answer_dataclass
 class ClipAvailabilityAnswer:
     available: Annotated[bool, Field(description="Whether there is a clip to refine the moment with")]
     clip_url: Annotated[
@@ -70,12 +70,12 @@ class ClipAvailabilityAnswer:
     model_supports_video: Annotated[bool, Field(description="Whether the refinement model accepts video")]
 
 
-async def get_job_statuses(database: DatabaseDep, redis: RedisDep, storage: StorageDep) -> JobStatusReader:
+async def get_job_status_reader(database: DatabaseDep, redis: RedisDep, storage: StorageDep) -> JobStatusReader:
     """Give the reader of job statuses."""
     return JobStatusReader(database, redis, storage)
 
 
-JobStatusReaderDep = Annotated[JobStatusReader, Depends(get_job_statuses)]
+JobStatusReaderDep = Annotated[JobStatusReader, Depends(get_job_status_reader)]
 
 
 @router.get("/audio-extraction-status", response_model=DetailedJobStatusAnswer | JobStatusAnswer)
@@ -84,13 +84,13 @@ async def get_audio_status(resources: ResourcesDep, video_id: VideoId, statuses:
     status = await statuses.get_audio(video_id)
     if status.state is JobState.COMPLETED:  # the client may load the list of videos next
         resources.audio.invalidate(video_id)
-    return json_answer(_answer_detailed(status))
+    return json_answer(_make_detailed_answer(status))
 
 
 @router.get("/transcription-status", response_model=DetailedJobStatusAnswer | JobStatusAnswer)
 async def get_transcription_status(video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
     """The status of a transcription; completed where there is a transcript."""
-    return json_answer(_answer_detailed(await statuses.get_transcription(video_id)))
+    return json_answer(_make_detailed_answer(await statuses.get_transcription(video_id)))
 
 
 @router.get("/generation-status", response_model=JobStatusAnswer)
@@ -144,7 +144,7 @@ async def get_video_availability(
     )
 
 
-def _answer_detailed(status: JobStatus) -> JobStatusAnswer:
+def _make_detailed_answer(status: JobStatus) -> JobStatusAnswer:
     if status.state is JobState.NOT_STARTED:
         return JobStatusAnswer.from_status(status)
     return DetailedJobStatusAnswer.from_started(status)

@@ -7,22 +7,22 @@ from fastapi import APIRouter, Path, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.answers import Error, answer, json_answer
-from app.api.dependencies import DatabaseDep, MomentId, ReadRoute, StorageDep, VideoId, VideoReaderDep, get_storage
+from app.api.answers import Error, answer_dataclass, json_answer
+from app.api.dependencies import DatabaseDep, FastReadRoute, MomentId, StorageDep, VideoId, VideoReaderDep, get_storage
 from app.api.media_answer import MediaAnswer, media_responses
 from app.core.media_types import UNKNOWN_TYPE
 from app.services import media
 from app.storage import find_audio_file
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["media"])
-reads = APIRouter(prefix="/api/videos/{video_id}", tags=["media"], route_class=ReadRoute)
+reads = APIRouter(prefix="/api/videos/{video_id}", tags=["media"], route_class=FastReadRoute)
 static = APIRouter(tags=["static"])
 
 ClipName = Annotated[str, Path(description="Video, moment, `clip`", examples=["motivation_7621a017eec7482f_clip.mp4"])]
 _VIDEO_RESPONSES = media_responses("video/*", UNKNOWN_TYPE)
 
 
-@answer
+@answer_dataclass
 class MediaAddress:
     url: Annotated[
         str,
@@ -35,22 +35,22 @@ class MediaAddress:
 
 @reads.head("/stream", include_in_schema=False)
 @reads.get("/stream", response_class=Response, responses=_VIDEO_RESPONSES)
-async def stream_video(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
+async def stream_video(request: Request, video_id: VideoId, video_reader: VideoReaderDep) -> Response:
     """The video's file, whole or in ranges, so that a player can seek. A video in a bucket is a redirect to it.
 
     Where browsers do not play the file, a copy that they play takes its place as soon as it is made.
     """
-    urls = await reads.find_video_files(video_id)
+    urls = await video_reader.find_video_files(video_id)
     storage = await get_storage(request)
     return MediaAnswer(storage, media.open_first(storage, urls))
 
 
 @router.get("/url", response_model=MediaAddress, responses={404: {"model": Error}, 503: {"model": Error}})
 async def get_video_address(
-    request: Request, video_id: VideoId, reads: VideoReaderDep, storage: StorageDep
+    request: Request, video_id: VideoId, video_reader: VideoReaderDep, storage: StorageDep
 ) -> Response:
     """The signed address of a video in a bucket; else the address of its stream."""
-    async with media.open_first(storage, await reads.find_video_files(video_id)) as file:
+    async with media.open_first(storage, await video_reader.find_video_files(video_id)) as file:
         url = file.stored.url
     link = await storage.get_signed_url(url)
     if link is None:
@@ -73,9 +73,9 @@ async def stream_clip(video_id: VideoId, moment_id: MomentId, database: Database
 @static.get(
     "/static/audios/{video_id}.wav", response_class=Response, responses=media_responses("audio/wav", UNKNOWN_TYPE)
 )
-async def get_static_audio(video_id: VideoId, reads: VideoReaderDep, storage: StorageDep) -> Response:
+async def get_static_audio(video_id: VideoId, video_reader: VideoReaderDep, storage: StorageDep) -> Response:
     """The audio that was extracted from a video for its transcription."""
-    await reads.find_video_files(video_id)  # audio without a video must not be found
+    await video_reader.find_video_files(video_id)  # audio without a video must not be found
     url = await find_audio_file(storage, video_id)
     return MediaAnswer(storage, storage.open_async(url))
 

@@ -15,8 +15,8 @@ from app.api.answers import Error
 from app.api.conditional_requests import (
     ByteRange,
     Validators,
-    precondition_answer,
-    requested_ranges,
+    check_preconditions,
+    find_requested_ranges,
     unsatisfiable_range_answer,
 )
 from app.core.errors import StorageUnavailable
@@ -66,10 +66,10 @@ class MediaAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._opened as file:
-            answer = await self._choose_answer(Request(scope), file)
+            answer = await self._choose_file_answer(Request(scope), file)
             await answer(scope, receive, send)
 
-    async def _choose_answer(self, request: Request, file: OpenFile) -> Response:
+    async def _choose_file_answer(self, request: Request, file: OpenFile) -> Response:
         stored = file.stored
         # A signed URL is valid only for the method that it was signed for.
         link = await self._storage.get_signed_url(stored.url) if request.method == "GET" else None
@@ -78,15 +78,15 @@ class MediaAnswer(Response):
             return RedirectResponse(link.url, 307, {"Cache-Control": f"private, max-age={seconds}"})
         validators = Validators(f'"{stored.version}"', stored.modified)
         headers = {"Cache-Control": self._cache_control, "Accept-Ranges": "bytes", **validators.headers()}
-        if refusal := precondition_answer(request, validators, headers):
+        if refusal := check_preconditions(request, validators, headers):
             return refusal
-        ranges = requested_ranges(request, stored.size, validators)
+        ranges = find_requested_ranges(request, stored.size, validators)
         if ranges == []:
             return unsatisfiable_range_answer(stored.size, headers)
         return _file_answer(file, ranges, await _detect_media_type(file), headers)
 
 
-class _FileParts(Response):
+class _FilePartsAnswer(Response):
     """Sends texts and parts of a file in order, and reads the next chunk only after the client has taken the last one.
 
     A failure after the status line closes the connection, so that the client notices the incomplete body.
@@ -101,7 +101,10 @@ class _FileParts(Response):
         super().__init__(None, status, {**headers, "Content-Length": str(length)})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._read_parts(scope["method"])) as chunks, _watch_disconnect(receive) as disconnect:
+        async with (
+            aclosing(self._read_body_chunks(scope["method"])) as chunks,
+            _watch_disconnect(receive) as disconnect,
+        ):
             chunk = await anext(chunks, b"")  # an unreadable file is reported before a status line is sent
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             while chunk:
@@ -112,7 +115,7 @@ class _FileParts(Response):
                 chunk = await anext(chunks, b"")
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _read_parts(self, method: str) -> AsyncGenerator[bytes]:
+    async def _read_body_chunks(self, method: str) -> AsyncGenerator[bytes]:
         for part in () if method == "HEAD" else self._parts:
             if isinstance(part, bytes):
                 yield part
@@ -131,13 +134,13 @@ def _file_answer(file: OpenFile, ranges: list[ByteRange] | None, media_type: str
     if media_type == UNKNOWN_TYPE:
         headers["Content-Disposition"] = "attachment"
     if ranges is None:
-        return _FileParts(file, [ByteRange(0, file.stored.size)], 200, headers)
+        return _FilePartsAnswer(file, [ByteRange(0, file.stored.size)], 200, headers)
     if len(ranges) == 1:
-        headers["Content-Range"] = ranges[0].header_of(file.stored.size)
-        return _FileParts(file, ranges, 206, headers)
+        headers["Content-Range"] = ranges[0].content_range(file.stored.size)
+        return _FilePartsAnswer(file, ranges, 206, headers)
     boundary = secrets.token_hex(12)
     headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
-    return _FileParts(file, _multipart_parts(ranges, file.stored, media_type, boundary), 206, headers)
+    return _FilePartsAnswer(file, _multipart_parts(ranges, file.stored, media_type, boundary), 206, headers)
 
 
 def _multipart_parts(
@@ -146,7 +149,7 @@ def _multipart_parts(
     """Return the body of a `multipart/byteranges` answer (RFC 9110, section 14.6)."""
     parts: list[bytes | ByteRange] = []
     for each in ranges:
-        heads = f"Content-Type: {media_type}\r\nContent-Range: {each.header_of(file.size)}\r\n\r\n"
+        heads = f"Content-Type: {media_type}\r\nContent-Range: {each.content_range(file.size)}\r\n\r\n"
         parts += [f"\r\n--{boundary}\r\n{heads}".encode(), each]
     return [*parts, f"\r\n--{boundary}--\r\n".encode()]
 
@@ -165,11 +168,11 @@ async def _detect_media_type(file: OpenFile) -> str:
 async def _watch_disconnect(receive: Receive) -> AsyncIterator[asyncio.Task[None]]:
     """Yield a task that is done when the client has disconnected: `send` does not report that."""
 
-    async def wait() -> None:
+    async def wait_for_disconnect() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    task = asyncio.create_task(wait())
+    task = asyncio.create_task(wait_for_disconnect())
     try:
         yield task
     finally:

@@ -26,7 +26,7 @@ _WRONG_LENGTH = "Content-Length is not the length of the body"
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-class RequestContext:
+class RequestContextMiddleware:
     """Plain ASGI: sets the id of each request, logs it with its status, and answers unexpected errors with 500.
 
     The id is the request's own `X-Request-ID`, or a new `req_` and 12 hexadecimal digits; the answer repeats it.
@@ -63,13 +63,13 @@ class RequestContext:
             _log.exception("%s %s failed", scope["method"], quote(scope["path"]))
             if status:
                 raise
-            await _unexpected_error(scope, receive, send_with_id)
+            await _send_internal_error(scope, receive, send_with_id)
         finally:
             _log_request(scope, status, time.perf_counter() - started)
             request_id.reset(token)
 
 
-class BodyLimit:
+class BodyLimitMiddleware:
     """Plain ASGI: 413 for a body above the limit, before it is read if its length is announced, else while it arrives.
 
     Uploads of videos have their own limit.
@@ -81,7 +81,7 @@ class BodyLimit:
         self._too_large = f"The body of a request may have at most {max_bytes} bytes"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _is_upload(scope):
+        if scope["type"] != "http" or _is_video_upload(scope):
             await self._app(scope, receive, send)
             return
         try:
@@ -92,9 +92,9 @@ class BodyLimit:
         if announced is not None and announced > self._max_bytes:
             await error_answer(413, self._too_large)(scope, receive, send)
         else:
-            await self._app(scope, self._count_bytes(receive, announced), send)
+            await self._app(scope, self._limit_received_bytes(receive, announced), send)
 
-    def _count_bytes(self, receive: Receive, announced: int | None) -> Receive:
+    def _limit_received_bytes(self, receive: Receive, announced: int | None) -> Receive:
         """Wrap `receive`: raise 413 for a body above the limit, 400 for another length than announced."""
         arrived = 0
 
@@ -133,7 +133,7 @@ class SlashRedirect:
         await RedirectResponse(url)(scope, receive, send)
 
 
-async def _unexpected_error(scope: Scope, receive: Receive, send: Send) -> None:
+async def _send_internal_error(scope: Scope, receive: Receive, send: Send) -> None:
     body = {"error": "Internal server error", "detail": "Internal server error", "status_code": 500}
     await json_answer(body, 500)(scope, receive, send)
 
@@ -148,7 +148,7 @@ def _log_request(scope: Scope, status: int, seconds: float) -> None:
         _log.info("%s %s %d %.1f ms", scope["method"], path, status, milliseconds, extra=extra)
 
 
-def _is_upload(scope: Scope) -> bool:
+def _is_video_upload(scope: Scope) -> bool:
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     return (scope["method"], path.rstrip("/")) == _UPLOAD
 

@@ -21,7 +21,7 @@ from app.ai.model_fields import (
     to_registry_values,
 )
 from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelKind, ModelRegistry
-from app.api.answers import Error, answer, json_answer
+from app.api.answers import Error, answer_dataclass, json_answer
 from app.api.dependencies import RedisDep
 from app.core.masking import mask_secrets
 
@@ -39,12 +39,12 @@ _CHANGED_MEANWHILE: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def get_registry(redis: RedisDep) -> ModelRegistry:
+async def get_model_registry(redis: RedisDep) -> ModelRegistry:
     """Give the registry of the application's Redis."""
     return ModelRegistry(redis)
 
 
-Registry = Annotated[ModelRegistry, Depends(get_registry)]
+ModelRegistryDep = Annotated[ModelRegistry, Depends(get_model_registry)]
 ModelKey = Annotated[
     str,
     Path(description="Key of the model", examples=["minimax"], json_schema_extra={"pattern": MODEL_KEY_PATTERN}),
@@ -52,7 +52,7 @@ ModelKey = Annotated[
 ]
 
 
-@answer
+@answer_dataclass
 class ModelAnswer:
     name: str
     base_url: str
@@ -83,14 +83,14 @@ class ModelAnswer:
         )
 
 
-@answer
+@answer_dataclass
 class ModelWithNotice(ModelAnswer):
     """The answer to a change that removed the previous API key."""
 
     notice: Annotated[str, Field(description="That the key was removed, and why")]
 
 
-@answer
+@answer_dataclass
 class ModelsAnswer:
     models: list[ModelAnswer]
     count: int
@@ -126,13 +126,13 @@ class SeedBody(BaseModel):
     force: bool = Field(False, description="Also where there are models; those with the keys of defaults are replaced")
 
 
-@answer
+@answer_dataclass
 class SeedAnswer:
     seeded_count: int
     message: Annotated[str, Field(examples=["Seeded 6 model configs"])]
 
 
-@answer
+@answer_dataclass
 class DeletedModelAnswer:
     success: bool
     model_key: str
@@ -140,7 +140,7 @@ class DeletedModelAnswer:
 
 
 @router.get("", response_model=ModelsAnswer)
-async def list_models(registry: Registry) -> Response:
+async def list_models(registry: ModelRegistryDep) -> Response:
     """All models, ordered by key."""
     found = await registry.list_models()
     models = [ModelAnswer.from_config(key, config) for key, config in found.items()]
@@ -154,37 +154,37 @@ async def list_default_models() -> Response:
 
 
 @router.post("/seed", response_model=SeedAnswer)
-async def seed_models(registry: Registry, body: Annotated[SeedBody | None, Body()] = None) -> Response:
+async def seed_models(registry: ModelRegistryDep, body: Annotated[SeedBody | None, Body()] = None) -> Response:
     """Fill an empty registry with the defaults; with `force` also one that is not empty."""
     count = await registry.seed_defaults(force=body is not None and body.force)
     return json_answer(SeedAnswer(seeded_count=count, message=f"Seeded {count} model configs"))
 
 
 @router.get("/{key}", response_model=ModelAnswer, responses=_NOT_FOUND)
-async def get_model(key: ModelKey, registry: Registry) -> Response:
+async def get_model(key: ModelKey, registry: ModelRegistryDep) -> Response:
     """One model."""
     return json_answer(ModelAnswer.from_config(key, await registry.get_existing_model(key)))
 
 
 @router.post("/{key}", response_model=ModelWithNotice | ModelAnswer)
-async def put_model(key: ModelKey, body: ModelBody, registry: Registry) -> Response:
+async def put_model(key: ModelKey, body: ModelBody, registry: ModelRegistryDep) -> Response:
     """Create a model, or replace all of its fields, its API key too."""
-    return json_answer(_answer_stored(key, await registry.put_model(key, _read(body))))
+    return json_answer(_make_model_answer(key, await registry.put_model(key, _read(body))))
 
 
 @router.patch("/{key}", response_model=ModelWithNotice | ModelAnswer, responses={**_NOT_FOUND, **_CHANGED_MEANWHILE})
-async def change_model(key: ModelKey, body: ModelChangesBody, registry: Registry) -> Response:
+async def change_model(key: ModelKey, body: ModelChangesBody, registry: ModelRegistryDep) -> Response:
     """Change the fields that are given and not null.
 
     A `base_url` of another scheme, host or port removes the API key where the request has none; `notice` says so.
     """
     return json_answer(
-        _answer_stored(key, await registry.update_model(key, to_registry_values(body, exclude_none=True)))
+        _make_model_answer(key, await registry.update_model(key, to_registry_values(body, exclude_none=True)))
     )
 
 
 @router.delete("/{key}", response_model=DeletedModelAnswer, responses=_NOT_FOUND)
-async def delete_model(key: ModelKey, registry: Registry) -> Response:
+async def delete_model(key: ModelKey, registry: ModelRegistryDep) -> Response:
     """Delete a model."""
     await registry.delete_model(key)
     message = f"Model config '{key}' deleted successfully"
@@ -196,6 +196,6 @@ def _read(body: ModelBody) -> ModelConfig:
     return ModelConfig(**values)
 
 
-def _answer_stored(key: str, config: ModelConfig) -> ModelAnswer:
+def _make_model_answer(key: str, config: ModelConfig) -> ModelAnswer:
     stored = ModelAnswer.from_config(key, config)
     return ModelWithNotice(**vars(stored), notice=KEY_REMOVED_NOTICE) if config.is_key_removed else stored

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.answers import Error, Seconds, answer, json_answer, ready_json
+from app.api.answers import Error, Seconds, answer_dataclass, embed_json, json_answer
 from app.api.dependencies import (
     AutocommitConnection,
     DatabaseDep,
+    FastReadRoute,
     MomentId,
-    ReadRoute,
     StorageDep,
     TransactionConnection,
     VideoId,
@@ -23,10 +23,10 @@ from app.services import deletion, moments
 from app.services.deletion import MomentDeletion
 
 router = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"])
-reads = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"], route_class=ReadRoute)
+reads = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"], route_class=FastReadRoute)
 
 
-@answer
+@answer_dataclass
 class MomentAnswer:
     id: Annotated[str, Field(examples=["7621a017eec7482f"])]
     start_time: Seconds
@@ -56,14 +56,14 @@ class MomentAnswer:
             is_refined=moment.is_refined,
             parent_id=moment.parent_identifier,
             model_name=moment.generation_model,
-            generation_config=None if config is None else ready_json(config),
+            generation_config=None if config is None else embed_json(config),
         )
         if moment.score is None:
             return plain
         return ScoredMomentAnswer(**vars(plain), score=moment.score, scoring_model=moment.scoring_model)
 
 
-@answer
+@answer_dataclass
 class ScoredMomentAnswer(MomentAnswer):
     score: Annotated[int, Field(description="0 to 10")]
     scoring_model: Annotated[str | None, Field(description="Who gave the score")]
@@ -100,7 +100,7 @@ class MomentEditBody(BaseModel):
     scoring_model: InputLine | None = Field(None, min_length=1, max_length=100, description="Who gave the score")
 
     @model_validator(mode="after")
-    def _changes_something_whole(self) -> Self:
+    def _check_fields_given_together(self) -> Self:
         if not self.model_fields_set:
             raise ValueError("At least one of title, start_time, end_time and score must be given")
         alone = "scoring_model" in self.model_fields_set and "score" not in self.model_fields_set
@@ -109,7 +109,7 @@ class MomentEditBody(BaseModel):
         return self
 
 
-@answer
+@answer_dataclass
 class DeletedMoment:
     moment: Annotated[str, Field(examples=["7621a017eec7482f"])]
     clip: Annotated[bool, Field(description="Whether it had a clip, which was deleted too")]
@@ -117,7 +117,7 @@ class DeletedMoment:
     files: Annotated[int, Field(description="Deleted files of this server; those of imported libraries are kept")]
 
 
-@answer
+@answer_dataclass
 class MomentDeletionAnswer:
     deleted: DeletedMoment
     orphaned: Annotated[list[str], Field(description="Refined moments that have no parent from now on")]
@@ -140,9 +140,9 @@ class MomentDeletionAnswer:
 
 
 @reads.get("", response_model=list[ScoredMomentAnswer | MomentAnswer], responses={404: {"model": Error}})
-async def list_moments(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
+async def list_moments(request: Request, video_id: VideoId, video_reader: VideoReaderDep) -> Response:
     """List a video's moments in the order they were added."""
-    return json_answer([MomentAnswer.from_row(moment) for moment in await reads.list_moments(video_id)])
+    return json_answer([MomentAnswer.from_row(moment) for moment in await video_reader.list_moments(video_id)])
 
 
 @router.post(

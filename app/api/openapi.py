@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app.api.access import READS, is_open, needs_admin
+from app.api.access import SAFE_METHODS, is_public_path, needs_admin_key
 
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 _KEY = (
@@ -17,7 +17,7 @@ _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": _KEY},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key"},
 }
-# The refusals of `BrowserPolicy`; 400 is also the answer to a wrong Content-Length.
+# The refusals of `BrowserPolicyMiddleware`; 400 is also the answer to a wrong Content-Length.
 _COMMON_REFUSALS = {
     "400": "A header of the request is not valid",
     "403": "The request comes from a web page that is not listed",
@@ -63,14 +63,14 @@ class Application(FastAPI):
         components = schema.setdefault("components", {})
         if "securitySchemes" not in components:  # it is made once, and kept
             components["securitySchemes"] = _SCHEMES
-            for path, method, operation in _operations(schema):
+            for path, method, operation in _iterate_operations(schema):
                 _complete_operation(operation, path, method, self.needs_keys)
             for name in _FASTAPI_ERRORS:
                 components.get("schemas", {}).pop(name, None)
         return schema
 
 
-def _operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _iterate_operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
             yield path, method.upper(), operation
@@ -82,17 +82,17 @@ def _complete_operation(operation: dict[str, Any], path: str, method: str, needs
         responses.setdefault(status, _error_response(description))
     if _FASTAPI_ERRORS[0] in str(responses.get("422")):
         responses["422"] = _error_response("The request is not as documented")
-    if is_open(path):
+    if is_public_path(path):
         return
     without_key: list[dict[str, list[str]]] = [] if needs_keys else [{}]
     operation["security"] = [*without_key, *({name: []} for name in _SCHEMES)]
     responses.setdefault(
         "401", _error_response("No valid API key") | {"headers": _documented_header("WWW-Authenticate", "Bearer")}
     )
-    if needs_admin(path, method):
+    if needs_admin_key(path, method):
         reason = "the API key is not of the scope `admin`, which changing models needs"
         responses["403"] = _error_response(f"{_COMMON_REFUSALS['403']}, or {reason}")
-    elif method not in READS:
+    elif method not in SAFE_METHODS:
         responses["403"] = _error_response(f"{_COMMON_REFUSALS['403']}, or the API key may only read")
     if "requestBody" in operation:
         responses.setdefault("413", _error_response("The body is too large"))

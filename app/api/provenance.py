@@ -14,7 +14,7 @@ from app.api.answers import (
     PageCursor,
     PageLimit,
     Seconds,
-    answer,
+    answer_dataclass,
     json_answer,
     page_answer,
 )
@@ -43,7 +43,7 @@ _PAGE: dict[int | str, dict[str, Any]] = {200: {"headers": PAGE_HEADERS}}
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Error}}
 
 
-@answer
+@answer_dataclass
 class ProvenanceMoment:
     id: Annotated[str, Field(examples=["7621a017eec7482f"])]
     start_time: Seconds
@@ -60,7 +60,7 @@ class ProvenanceMoment:
     updated_at: datetime
 
 
-@answer
+@answer_dataclass
 class ProvenanceRun:
     id: Annotated[str, Field(examples=["pipeline:motivation:1770552000000"])]
     generation_config_id: int | None
@@ -76,7 +76,7 @@ class ProvenanceRun:
     created_at: datetime
 
 
-@answer
+@answer_dataclass
 class MomentWithVideoAnswer(ProvenanceMoment):
     video_id: Annotated[str, Field(examples=["motivation"])]
 
@@ -100,7 +100,7 @@ class MomentWithVideoAnswer(ProvenanceMoment):
         )
 
 
-@answer
+@answer_dataclass
 class RunWithVideoAnswer(ProvenanceRun):
     video_id: Annotated[str, Field(examples=["motivation"])]
 
@@ -123,7 +123,7 @@ class RunWithVideoAnswer(ProvenanceRun):
         )
 
 
-@answer
+@answer_dataclass
 class PromptSummaryAnswer:
     id: Annotated[int, Field(examples=[7])]
     user_prompt: str
@@ -132,7 +132,7 @@ class PromptSummaryAnswer:
     system_prompt_length: Annotated[int, Field(description="In characters; `GET /api/prompts/{id}` gives the text")]
 
 
-@answer
+@answer_dataclass
 class PromptAnswer:
     id: Annotated[int, Field(examples=[7])]
     user_prompt: str
@@ -141,7 +141,7 @@ class PromptAnswer:
     created_at: datetime
 
 
-@answer
+@answer_dataclass
 class ConfigParameters:
     """The parameters of a model call."""
 
@@ -161,7 +161,7 @@ class ConfigParameters:
     created_at: datetime
 
 
-@answer
+@answer_dataclass
 class GenerationConfigAnswer(ConfigParameters):
     prompt_id: Annotated[int, Field(examples=[7])]
 
@@ -184,14 +184,14 @@ class GenerationConfigAnswer(ConfigParameters):
         )
 
 
-@answer
+@answer_dataclass
 class LineageThumbnail:
     id: int
     file_size_kb: int | None
     created_at: datetime
 
 
-@answer
+@answer_dataclass
 class LineageClip:
     id: int
     start_time: Seconds
@@ -207,7 +207,7 @@ class LineageClip:
     thumbnail: LineageThumbnail | None
 
 
-@answer
+@answer_dataclass
 class LineageMoment(ProvenanceMoment):
     """A moment with its refined moments, unless their parents form a circle."""
 
@@ -215,14 +215,14 @@ class LineageMoment(ProvenanceMoment):
     refinements: list["LineageMoment"]
 
 
-@answer
+@answer_dataclass
 class LineageConfig(ConfigParameters):
     """A generation config with its moments, except those that are listed below the moment that they refine."""
 
     moments: list[LineageMoment]
 
 
-@answer
+@answer_dataclass
 class LineagePrompt:
     id: int
     user_prompt: str
@@ -231,7 +231,7 @@ class LineagePrompt:
     configs: list[LineageConfig]
 
 
-@answer
+@answer_dataclass
 class LineageTranscript:
     """A transcript without its text."""
 
@@ -244,7 +244,7 @@ class LineageTranscript:
     created_at: datetime
 
 
-@answer
+@answer_dataclass
 class LineageAnswer:
     """A video and everything that was made from it, each row once.
 

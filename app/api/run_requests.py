@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from app.api.answers import Error, answer, json_answer
+from app.api.answers import Error, answer_dataclass, json_answer
 from app.api.dependencies import (
     DatabaseDep,
     MomentId,
@@ -154,19 +154,19 @@ class UrlBody(PipelineBody):
     force_download: bool = Field(False, description="Download a known URL again, as another video")
 
 
-@answer
+@answer_dataclass
 class JobStartAnswer:
     message: Annotated[str, Field(examples=["Audio processing started"])]
     video_id: Annotated[str, Field(examples=["demo-talk"])]
 
 
-@answer
+@answer_dataclass
 class RefinementStartAnswer(JobStartAnswer):
     moment_id: Annotated[str, Field(examples=["7621a017eec7482f"])]
     include_video: bool
 
 
-@answer
+@answer_dataclass
 class RunStartAnswer:
     request_id: Annotated[
         str, Field(description="Identifier of the run", examples=["pipeline:demo-talk:1795346931771"])
@@ -176,14 +176,14 @@ class RunStartAnswer:
     message: Annotated[str, Field(examples=["Pipeline started successfully"])] = "Pipeline started successfully"
 
 
-@answer
+@answer_dataclass
 class UrlStartAnswer(RunStartAnswer):
     download_required: bool
     source_url: Annotated[str | None, Field(description="Null where the video was named by its id")]
     is_cached: Annotated[bool, Field(description="Whether the video's file is stored on this server")]
 
 
-@answer
+@answer_dataclass
 class CancelAnswer:
     message: Annotated[str, Field(examples=["Cancellation requested"])]
     video_id: Annotated[str, Field(examples=["demo-talk"])]

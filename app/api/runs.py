@@ -11,7 +11,16 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
-from app.api.answers import PAGE_HEADERS, Error, PageCursor, Seconds, answer, json_answer, link_next_page, ready_json
+from app.api.answers import (
+    PAGE_HEADERS,
+    Error,
+    PageCursor,
+    Seconds,
+    answer_dataclass,
+    embed_json,
+    json_answer,
+    next_page_header,
+)
 from app.api.dependencies import AutocommitConnection, DatabaseDep, RedisDep, RunIdentifier, UnknownVideoId
 from app.api.run_requests import RunRetriesDep, RunStartAnswer
 from app.core.masking import mask_values
@@ -57,7 +66,7 @@ _EVENT_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@answer
+@answer_dataclass
 class StageAnswer:
     status: StageStatus
     started_at: Annotated[float | None, Field(description="Seconds since 1970")]
@@ -85,7 +94,7 @@ class StageAnswer:
         )
 
 
-@answer
+@answer_dataclass
 class RunMomentAnswer:
     id: Annotated[str, Field(examples=["7621a017eec7482f"])]
     title: str
@@ -93,7 +102,7 @@ class RunMomentAnswer:
     end_time: Seconds
 
 
-@answer
+@answer_dataclass
 class RunStatusAnswer:
     """The status of a video's newest run; `never_run` if there is none."""
 
@@ -125,7 +134,7 @@ class RunStatusAnswer:
     refined_moments: list[RunMomentAnswer]
 
     @classmethod
-    def never_run(cls, video_id: str) -> Self:
+    def for_never_run(cls, video_id: str) -> Self:
         return cls(
             request_id="",
             video_id=video_id,
@@ -145,7 +154,7 @@ class RunStatusAnswer:
         )
 
 
-@answer
+@answer_dataclass
 class RunAnswer(RunStatusAnswer):
     """A run."""
 
@@ -179,19 +188,19 @@ class RunAnswer(RunStatusAnswer):
             stages={stage.value: StageAnswer.from_record(record) for stage, record in runs.run_stages(run).items()},
             error_stage=run.error_stage,
             error_message=mask_values(run.error_message),
-            coarse_moments=ready_json(run.coarse_moments),
-            refined_moments=ready_json(run.refined_moments),
+            coarse_moments=embed_json(run.coarse_moments),
+            refined_moments=embed_json(run.refined_moments),
         )
 
 
-@answer
+@answer_dataclass
 class HistoryAnswer:
     video_id: Annotated[str, Field(examples=["demo-talk"])]
     runs: Annotated[list[RunAnswer], Field(description="The newest first")]
     count: Annotated[int, Field(ge=0, description="Runs in this answer")]
 
 
-@answer
+@answer_dataclass
 class ActiveRunAnswer:
     request_id: Annotated[str, Field(examples=["pipeline:demo-talk:1795347063363"])]
     video_id: Annotated[str, Field(examples=["demo-talk"])]
@@ -216,13 +225,13 @@ class ActiveRunAnswer:
         )
 
 
-@answer
+@answer_dataclass
 class ActiveRunsAnswer:
     runs: Annotated[list[ActiveRunAnswer], Field(description="The oldest first")]
     count: Annotated[int, Field(ge=0, description="Runs in this answer")]
 
 
-@answer
+@answer_dataclass
 class FailedRunAnswer:
     request_id: Annotated[str, Field(examples=["pipeline:demo-talk:1795347063363"])]
     video_id: Annotated[str, Field(examples=["demo-talk"])]
@@ -251,13 +260,13 @@ class FailedRunAnswer:
         )
 
 
-@answer
+@answer_dataclass
 class FailedRunsAnswer:
     runs: Annotated[list[FailedRunAnswer], Field(description="The run that was accepted last comes first")]
     count: Annotated[int, Field(ge=0, description="Runs in this answer")]
 
 
-@answer
+@answer_dataclass
 class FailedRunDetailsAnswer(FailedRunAnswer):
     request: Annotated[dict[str, Any], Field(description="The options of the run")]
     raw_answer: Annotated[str | None, Field(description="A model's answer that was not usable")]
@@ -266,7 +275,7 @@ class FailedRunDetailsAnswer(FailedRunAnswer):
 @router.get("/{video_id}/status", response_model=RunAnswer | RunStatusAnswer)
 async def get_run_status(video_id: UnknownVideoId, database: DatabaseDep, redis: RedisDep) -> Response:
     """The newest full run of a video; `never_run` where there is none, also for an unknown video."""
-    return json_answer(_answer_status(video_id, await find_run_status(database, redis, video_id)))
+    return json_answer(_make_status_answer(video_id, await find_run_status(database, redis, video_id)))
 
 
 @router.get("/{video_id}/history", response_model=HistoryAnswer, responses=_PAGE)
@@ -280,7 +289,7 @@ async def list_runs(
 ) -> Response:
     """The runs of a video, newest first; `Link` names the page of older ones."""
     page = await runs.list_runs(conn, video_id, limit, cursor, run_type)
-    headers = link_next_page(request, page.next_cursor) if page.next_cursor else None
+    headers = next_page_header(request, page.next_cursor) if page.next_cursor else None
     shown = [RunAnswer.from_run(video_id, run) for run in page.runs]
     return json_answer(HistoryAnswer(video_id=video_id, runs=shown, count=len(shown)), headers=headers)
 
@@ -291,7 +300,7 @@ async def list_active_runs(
 ) -> Response:
     """The runs of all videos that have not ended, oldest first."""
     active = await runs.list_active(conn, limit, cursor)
-    headers = link_next_page(request, active[-1].id) if len(active) == limit else None
+    headers = next_page_header(request, active[-1].id) if len(active) == limit else None
     shown = [ActiveRunAnswer.from_row(run) for run in active]
     return json_answer(ActiveRunsAnswer(runs=shown, count=len(shown)), headers=headers)
 
@@ -302,7 +311,7 @@ async def list_failed_runs(
 ) -> Response:
     """The failed runs; the run that was accepted last comes first."""
     found = await runs.list_failed(conn, limit, cursor)
-    headers = link_next_page(request, found[-1].id) if len(found) == limit else None
+    headers = next_page_header(request, found[-1].id) if len(found) == limit else None
     shown = [FailedRunAnswer.from_row(run) for run in found]
     return json_answer(FailedRunsAnswer(runs=shown, count=len(shown)), headers=headers)
 
@@ -338,31 +347,33 @@ async def follow_run(request: Request, video_id: UnknownVideoId, last_event_id: 
     is_known = state.id == last_event_id
     if is_known and state.is_final:
         return Response(status_code=204)
-    events = _write_events(feeds, video_id, state, is_known=is_known)
+    events = _stream_status_events(feeds, video_id, state, is_known=is_known)
     return StreamingResponse(events, media_type="text/event-stream", headers=_EVENT_HEADERS)
 
 
-def make_run_feeds(resources: Resources) -> StatusFeeds:
+def make_run_status_feeds(resources: Resources) -> StatusFeeds:
     """Make the feeds of run statuses, by video."""
 
-    async def read(video: str) -> FeedState:
+    async def read_run_state(video: str) -> FeedState:
         run = await find_run_status(resources.database, resources.redis, video)
-        data = orjson.dumps(_answer_status(video, run))
+        data = orjson.dumps(_make_status_answer(video, run))
         return FeedState(hashlib.blake2s(data, digest_size=8).hexdigest(), data, run is None or has_ended(run))
 
-    return StatusFeeds(read, lambda: resources.health.is_stopping)
+    return StatusFeeds(read_run_state, lambda: resources.health.is_stopping)
 
 
-def _answer_status(video_id: str, run: RunSummary | None) -> RunStatusAnswer:
-    return RunAnswer.from_run(video_id, run) if run else RunStatusAnswer.never_run(video_id)
+def _make_status_answer(video_id: str, run: RunSummary | None) -> RunStatusAnswer:
+    return RunAnswer.from_run(video_id, run) if run else RunStatusAnswer.for_never_run(video_id)
 
 
-async def _write_events(feeds: StatusFeeds, video: str, state: FeedState, *, is_known: bool) -> AsyncGenerator[bytes]:
-    yield KEEPALIVE_COMMENT if is_known else _write_event(state)
+async def _stream_status_events(
+    feeds: StatusFeeds, video: str, state: FeedState, *, is_known: bool
+) -> AsyncGenerator[bytes]:
+    yield KEEPALIVE_COMMENT if is_known else _format_status_event(state)
     async with aclosing(feeds.follow(video, state)) as states:
         async for changed in states:
-            yield KEEPALIVE_COMMENT if changed is None else _write_event(changed)
+            yield KEEPALIVE_COMMENT if changed is None else _format_status_event(changed)
 
 
-def _write_event(state: FeedState) -> bytes:
+def _format_status_event(state: FeedState) -> bytes:
     return format_sse_event(data_str=state.data.decode(), event="status", id=state.id)

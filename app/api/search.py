@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.answers import Error, Seconds, answer, json_answer, ready_json
+from app.api.answers import Error, Seconds, answer_dataclass, embed_json, json_answer
 from app.api.dependencies import AutocommitConnection
 from app.repositories.search import MomentHit, SearchFilters, SearchHit
 from app.services import search
@@ -36,13 +36,13 @@ _SNIPPET = Field(
 )
 
 
-@answer
+@answer_dataclass
 class MatchingSegment:
     start_time: Seconds
     end_time: Seconds
 
 
-@answer
+@answer_dataclass
 class SearchHitAnswer:
     video_id: Annotated[str, Field(examples=["demo-talk"])]
     video_title: Annotated[str, Field(examples=["Demo Talk"])]
@@ -54,7 +54,7 @@ class SearchHitAnswer:
     ]
 
 
-@answer
+@answer_dataclass
 class MomentHitAnswer:
     video_id: Annotated[str, Field(examples=["demo-talk"])]
     video_title: Annotated[str, Field(examples=["Demo Talk"])]
@@ -67,7 +67,7 @@ class MomentHitAnswer:
     rank: Annotated[float, _RANK]
 
 
-@answer
+@answer_dataclass
 class SearchAnswer:
     query: str
     hits: Annotated[list[SearchHitAnswer], Field(description="Videos in which it is said, the best first")]
@@ -90,24 +90,24 @@ async def search_everything(
     return json_answer(
         SearchAnswer(
             query=q,
-            hits=[_answer_hit(found) for found in page.transcripts],
-            moments=[_answer_moment(found) for found in page.moments],
+            hits=[_make_transcript_hit_answer(found) for found in page.transcripts],
+            moments=[_make_moment_hit_answer(found) for found in page.moments],
             next_cursor=page.next_cursor,
         )
     )
 
 
-def _answer_hit(found: SearchResult[SearchHit]) -> SearchHitAnswer:
+def _make_transcript_hit_answer(found: SearchResult[SearchHit]) -> SearchHitAnswer:
     return SearchHitAnswer(
         video_id=found.hit.video_identifier,
         video_title=found.video_title,
         rank=found.hit.rank,
         snippet=found.snippet,
-        segments=ready_json(found.hit.segments),
+        segments=embed_json(found.hit.segments),
     )
 
 
-def _answer_moment(found: SearchResult[MomentHit]) -> MomentHitAnswer:
+def _make_moment_hit_answer(found: SearchResult[MomentHit]) -> MomentHitAnswer:
     return MomentHitAnswer(
         video_id=found.hit.video_identifier,
         video_title=found.video_title,

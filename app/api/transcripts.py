@@ -9,21 +9,21 @@ from isal import igzip
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.answers import Error, Seconds, answer
+from app.api.answers import Error, Seconds, answer_dataclass
 from app.api.conditional_requests import (
     Validators,
+    check_preconditions,
+    find_requested_ranges,
     has_etag_condition,
-    precondition_answer,
-    requested_ranges,
     unsatisfiable_range_answer,
 )
-from app.api.dependencies import DatabaseDep, ReadRoute, VideoId, VideoReaderDep
+from app.api.dependencies import DatabaseDep, FastReadRoute, VideoId, VideoReaderDep
 from app.repositories.transcripts import TranscriptVersion
 from app.services.transcripts import CaptionFormat, read_captions
 from app.services.videos import VideoReader
 
-reads = APIRouter(prefix="/api/videos/{video_id}/transcript", tags=["transcripts"], route_class=ReadRoute)
-static = APIRouter(prefix="/static", tags=["static"], route_class=ReadRoute)
+reads = APIRouter(prefix="/api/videos/{video_id}/transcript", tags=["transcripts"], route_class=FastReadRoute)
+static = APIRouter(prefix="/static", tags=["static"], route_class=FastReadRoute)
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["transcripts"])
 
 # A browser revalidates its copy each time; the answer costs one index look-up.
@@ -53,14 +53,14 @@ _EXAMPLES = {
 }
 
 
-@answer
+@answer_dataclass
 class TranscriptWord:
     word: str
     start: Seconds
     end: Seconds
 
 
-@answer
+@answer_dataclass
 class TranscriptSegment:
     text: str
     start: Seconds
@@ -68,7 +68,7 @@ class TranscriptSegment:
     word_count: int | None = None
 
 
-@answer
+@answer_dataclass
 class TranscriptMetadata:
     total_segments: int
     total_words: int
@@ -76,7 +76,7 @@ class TranscriptMetadata:
 
 
 # Only documentation: PostgreSQL writes the document, so that words and segments are not parsed here.
-@answer
+@answer_dataclass
 class TranscriptAnswer:
     transcription: str
     processing_time: float | None
@@ -92,12 +92,12 @@ def _caption_documentation(form: CaptionFormat) -> dict[str, Any]:
 
 
 @reads.get("", response_model=TranscriptAnswer, responses=_TRANSCRIPT_RESPONSES)
-async def get_transcript(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
+async def get_transcript(request: Request, video_id: VideoId, video_reader: VideoReaderDep) -> Response:
     """A video's transcript with the times of its words and segments, in seconds."""
     gzipped = _accepts_gzip(request)
-    if refusal := await _check_preconditions(request, video_id, reads):
+    if refusal := await _check_preconditions(request, video_id, video_reader):
         return refusal
-    document = await reads.get_transcript(video_id)
+    document = await video_reader.get_transcript(video_id)
     if not gzipped:
         return _plain_answer(request, document.plain, _transcript_etag(document.key, gzipped=False))
     headers = _transcript_headers(_transcript_etag(document.key, gzipped=True)) | {"Content-Encoding": "gzip"}
@@ -106,39 +106,39 @@ async def get_transcript(request: Request, video_id: VideoId, reads: VideoReader
 
 @static.head("/transcripts/{video_id}.json", include_in_schema=False)
 @static.get("/transcripts/{video_id}.json", response_model=TranscriptAnswer, responses=_TRANSCRIPT_RESPONSES)
-async def get_static_transcript(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
+async def get_static_transcript(request: Request, video_id: VideoId, video_reader: VideoReaderDep) -> Response:
     """A video's transcript, as `/api/videos/{video_id}/transcript` has it."""
-    return await get_transcript(request, video_id, reads)
+    return await get_transcript(request, video_id, video_reader)
 
 
 @router.get("/transcript.srt", **_caption_documentation(CaptionFormat.SRT))
 async def get_transcript_srt(
-    request: Request, video_id: VideoId, reads: VideoReaderDep, database: DatabaseDep
+    request: Request, video_id: VideoId, video_reader: VideoReaderDep, database: DatabaseDep
 ) -> Response:
     """A video's segments as SubRip subtitles; times that run backwards are put in order."""
-    return await _caption_answer(request, video_id, reads, database, CaptionFormat.SRT)
+    return await _caption_answer(request, video_id, video_reader, database, CaptionFormat.SRT)
 
 
 @router.get("/transcript.vtt", **_caption_documentation(CaptionFormat.VTT))
 async def get_transcript_vtt(
-    request: Request, video_id: VideoId, reads: VideoReaderDep, database: DatabaseDep
+    request: Request, video_id: VideoId, video_reader: VideoReaderDep, database: DatabaseDep
 ) -> Response:
     """A video's segments as WebVTT, for `<track>`; times that run backwards are put in order."""
-    return await _caption_answer(request, video_id, reads, database, CaptionFormat.VTT)
+    return await _caption_answer(request, video_id, video_reader, database, CaptionFormat.VTT)
 
 
 @router.get("/transcript.txt", **_caption_documentation(CaptionFormat.TXT))
 async def get_transcript_text(
-    request: Request, video_id: VideoId, reads: VideoReaderDep, database: DatabaseDep
+    request: Request, video_id: VideoId, video_reader: VideoReaderDep, database: DatabaseDep
 ) -> Response:
     """A video's transcript as plain text, a line for each segment."""
-    return await _caption_answer(request, video_id, reads, database, CaptionFormat.TXT)
+    return await _caption_answer(request, video_id, video_reader, database, CaptionFormat.TXT)
 
 
 async def _caption_answer(
-    request: Request, video_id: str, reads: VideoReader, database: DatabaseDep, form: CaptionFormat
+    request: Request, video_id: str, video_reader: VideoReader, database: DatabaseDep, form: CaptionFormat
 ) -> Response:
-    if refusal := await _check_preconditions(request, video_id, reads, form):
+    if refusal := await _check_preconditions(request, video_id, video_reader, form):
         return refusal
     captions = await read_captions(database, video_id, form)
     gzipped = _accepts_gzip(request)
@@ -152,21 +152,23 @@ async def _caption_answer(
 def _plain_answer(request: Request, body: bytes, etag: str) -> Response:
     """Answer with the whole document or one part of it; several ranges get the whole."""
     headers = _transcript_headers(etag) | {"Accept-Ranges": "bytes"}
-    ranges = requested_ranges(request, len(body), Validators(etag))
+    ranges = find_requested_ranges(request, len(body), Validators(etag))
     if ranges == []:
         return unsatisfiable_range_answer(len(body), headers)
     if ranges is None or len(ranges) > 1:
         return Response(body, headers=headers, media_type="application/json")
-    headers["Content-Range"] = ranges[0].header_of(len(body))
+    headers["Content-Range"] = ranges[0].content_range(len(body))
     return Response(body[ranges[0].start : ranges[0].stop], 206, headers, media_type="application/json")
 
 
-async def _check_preconditions(request: Request, video_id: str, reads: VideoReader, form: str = "") -> Response | None:
+async def _check_preconditions(
+    request: Request, video_id: str, video_reader: VideoReader, form: str = ""
+) -> Response | None:
     """Return 304 or 412 where the request's ETags demand it: one index look-up, none without ETags."""
     if not has_etag_condition(request):
         return None
-    etag = _transcript_etag(await reads.find_transcript(video_id), _accepts_gzip(request), form)
-    return precondition_answer(request, Validators(etag), _transcript_headers(etag))
+    etag = _transcript_etag(await video_reader.find_transcript(video_id), _accepts_gzip(request), form)
+    return check_preconditions(request, Validators(etag), _transcript_headers(etag))
 
 
 def _transcript_headers(etag: str) -> dict[str, str]:

@@ -87,7 +87,7 @@ def _find_form_boundary(content_type: str) -> bytes | None:
     return None
 
 
-def _refuse_form(head: bytes, content_type: str) -> None:
+def _refuse_undeclared_form(head: bytes, content_type: str) -> None:
     """Raise `InvalidInput` if a body that should be the file itself begins like a form."""
     if head.startswith(b"--") and b"content-disposition: form-data" in head.lower():
         found = _describe_content_type(content_type)
@@ -113,7 +113,7 @@ class UploadFormParser:
         self._envelope = 0
         self._has_begun = self._has_ended = False
         try:
-            self._parser = MultipartParser(boundary, self._callbacks())
+            self._parser = MultipartParser(boundary, self._list_parser_callbacks())
         except FormParserError:
             raise InvalidInput("The boundary of the form is too long") from None
 
@@ -136,16 +136,16 @@ class UploadFormParser:
         if self.filename is None:
             raise InvalidInput("The form has no file")
 
-    def _callbacks(self) -> "MultipartCallbacks":
+    def _list_parser_callbacks(self) -> "MultipartCallbacks":
         callbacks: dict[str, Callable[..., Any]] = {
             "on_part_begin": self._begin_part,
             "on_header_field": self._add_header_name,
             "on_header_value": self._add_header_value,
             "on_header_end": self._end_header,
             "on_headers_finished": self._end_headers,
-            "on_part_data": self._add_data,
+            "on_part_data": self._add_part_data,
             "on_part_end": self._end_part,
-            "on_end": self._end,
+            "on_end": self._end_form,
         }
         return cast("MultipartCallbacks", callbacks)
 
@@ -178,7 +178,7 @@ class UploadFormParser:
         elif self._name in self.fields:
             raise InvalidInput(f"The form has more than one {self._name}")
 
-    def _add_data(self, data: bytes, start: int, end: int) -> None:
+    def _add_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == _FILE_FIELD:
             self._file_pieces.append(data[start:end])
         else:
@@ -188,7 +188,7 @@ class UploadFormParser:
         if self._name != _FILE_FIELD:
             self.fields[self._name] = _decode_form_value(self._name, bytes(self._value))
 
-    def _end(self) -> None:
+    def _end_form(self) -> None:
         self._has_ended = True
 
 
@@ -245,7 +245,7 @@ async def upload_video(
     query: Annotated[UploadQuery, Query()],
     database: DatabaseDep,
     storage: StorageDep,
-    reads: VideoReaderDep,
+    video_reader: VideoReaderDep,
     resources: ResourcesDep,
 ) -> Response:
     """Upload a video: a form with the part `file`, or the file as the body and the rest in the query.
@@ -258,30 +258,30 @@ async def upload_video(
     try:
         async with receive_video(database, storage, settings.max_upload_bytes, settings.max_video_hours) as upload:
             if boundary is None:
-                await _receive_body(request, upload, details)
+                await _receive_video_body(request, upload, details)
             else:
-                details = await _receive_form(request, upload, details, UploadFormParser(boundary))
+                details = await _receive_video_form(request, upload, details, UploadFormParser(boundary))
             identifier = await upload.store(details)
     except ClientDisconnect:
         raise InvalidInput("The upload ended early") from None
     try:
-        answer = await find_video_answer(reads, identifier)
+        answer = await find_video_answer(video_reader, identifier)
     except VideoNotFound:
         raise DeletedMeanwhile from None
     return json_answer(answer, 201, {"Location": f"/api/videos/{quote(identifier)}"})
 
 
-async def _receive_body(request: Request, upload: Upload, details: VideoDetails) -> None:
+async def _receive_video_body(request: Request, upload: Upload, details: VideoDetails) -> None:
     await upload.check_details(details, _content_length(request))
     head, content_type = b"", request.headers.get("content-type", "")
     async for chunk in request.stream():
         if len(head) < _FORM_HEAD_BYTES:
             head = (head + chunk)[:_FORM_HEAD_BYTES]
-            _refuse_form(head, content_type)
+            _refuse_undeclared_form(head, content_type)
         await upload.write(chunk)
 
 
-async def _receive_form(
+async def _receive_video_form(
     request: Request, upload: Upload, details: VideoDetails, form: UploadFormParser
 ) -> VideoDetails:
     await upload.check_details(details, _content_length(request) - _MAX_ENVELOPE_BYTES)

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.answers import Error, answer, json_answer, link_next_page
+from app.api.answers import Error, answer_dataclass, json_answer, next_page_header
 from app.api.dependencies import (
     DatabaseDep,
+    FastReadRoute,
     Limit,
-    ReadRoute,
     RedisDep,
     StorageDep,
     VideoId,
@@ -28,7 +28,7 @@ from app.services.media import ExtractedAudio
 from app.services.videos import SOURCE_URL_PATTERN, VideoReader, update_video
 
 router = APIRouter(prefix="/api/videos", tags=["videos"])
-reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=ReadRoute)
+reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=FastReadRoute)
 
 SOURCE_URL_DESCRIPTION = "Where it comes from: http://, https:// or gs://"
 _REPORTED_STATUSES = frozenset({FileStatus.MAKING, FileStatus.READY, FileStatus.FAILED})
@@ -37,7 +37,7 @@ _NO_AUDIO: frozenset[str] = frozenset()  # faster to search than an empty index
 Cursor = Annotated[str, Query(max_length=255, description="From the Link header of the page before")]
 
 
-@answer
+@answer_dataclass
 class VideoAnswer:
     id: Annotated[str, Field(examples=["demo-talk"])]
     filename: Annotated[str, Field(examples=["demo-talk.mp4"])]
@@ -66,13 +66,13 @@ class VideoAnswer:
         )
 
 
-@answer
+@answer_dataclass
 class PlayableCopyAnswer:
     status: Annotated[str, Field(description="`making`, `ready` or `failed`", examples=["making"])]
     reason: Annotated[str | None, Field(description="Why no copy could be made")]
 
 
-@answer
+@answer_dataclass
 class VideoWithFileReport(VideoAnswer):
     """A video whose file is damaged, or is not playable by browsers."""
 
@@ -106,7 +106,7 @@ class VideoChangesBody(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _changes_something(self) -> Self:
+    def _check_something_changes(self) -> Self:
         if not self.model_fields_set:
             raise ValueError("Nothing to change: give title or source_url")
         return self
@@ -128,7 +128,7 @@ class DeleteQuery(BaseModel):
     skip_registry: bool = Field(False, description="Keep the source_url of a video that stays")
 
 
-@answer
+@answer_dataclass
 class DeletedLocally:
     """What was deleted. Files of imported libraries are kept and not counted."""
 
@@ -140,13 +140,13 @@ class DeletedLocally:
     clips: Annotated[int, Field(description="Files")]
 
 
-@answer
+@answer_dataclass
 class DeletedFromBucket:
     audio_files: int
     clip_files: int
 
 
-@answer
+@answer_dataclass
 class DeletedParts:
     local: DeletedLocally
     gcs: DeletedFromBucket
@@ -154,7 +154,7 @@ class DeletedParts:
     url_registry: Annotated[bool, Field(description="Whether a source_url was cleared")]
 
 
-@answer
+@answer_dataclass
 class VideoDeletionAnswer:
     status: Annotated[
         str, Field(description="`completed`, or `partial` where something could not be deleted: repeat the request")
@@ -195,25 +195,25 @@ async def list_videos(request: Request, limit: Limit = None, cursor: Cursor = ""
     audio = await (await get_video_reader(request)).audio.get()
     async with (await get_database(request)).connect() as conn:
         cards = await videos.list_videos(conn, limit, cursor)
-    headers = link_next_page(request, cards[-1].identifier) if limit is not None and len(cards) == limit else None
+    headers = next_page_header(request, cards[-1].identifier) if limit is not None and len(cards) == limit else None
     return json_answer([VideoAnswer.from_card(card, audio or _NO_AUDIO) for card in cards], headers=headers)
 
 
 @reads.get("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}})
-async def get_video(request: Request, video_id: VideoId, reads: VideoReaderDep) -> Response:
+async def get_video(request: Request, video_id: VideoId, video_reader: VideoReaderDep) -> Response:
     """One video."""
-    return json_answer(await find_video_answer(reads, video_id))
+    return json_answer(await find_video_answer(video_reader, video_id))
 
 
 @router.patch("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}, 422: {"model": Error}})
 async def edit_video(
-    video_id: VideoId, body: VideoChangesBody, database: DatabaseDep, reads: VideoReaderDep
+    video_id: VideoId, body: VideoChangesBody, database: DatabaseDep, video_reader: VideoReaderDep
 ) -> Response:
     """Correct a video's title or source_url; null clears it."""
     changes: VideoChanges = body.model_dump(include=body.model_fields_set)  # type: ignore[assignment]
     async with database.connect() as conn:
         await update_video(conn, video_id, changes)
-    return json_answer(await find_video_answer(reads, video_id))
+    return json_answer(await find_video_answer(video_reader, video_id))
 
 
 @router.delete(
@@ -241,18 +241,18 @@ async def remove_video(
     return json_answer(VideoDeletionAnswer.from_deletion(video_id, deletion, duration_ms))
 
 
-async def find_video_answer(reads: VideoReader, identifier: str) -> SingleVideoAnswer:
+async def find_video_answer(video_reader: VideoReader, identifier: str) -> SingleVideoAnswer:
     """Return what every route answers about one video. Raises `VideoNotFound`."""
-    card = await reads.get_video(identifier)
-    video = VideoAnswer.from_card(card, await reads.audio.get())
-    playable_copy = _answer_copy(card)
+    card = await video_reader.get_video(identifier)
+    video = VideoAnswer.from_card(card, await video_reader.audio.get())
+    playable_copy = _make_copy_answer(card)
     file_problem = describe_early_end(card.duration_seconds, card.ends_early, card.declared_seconds)
     if playable_copy is None and not file_problem:
         return video
     return VideoWithFileReport(**vars(video), playable_copy=playable_copy, file_problem=file_problem)
 
 
-def _answer_copy(card: DetailedVideoCard) -> PlayableCopyAnswer | None:
+def _make_copy_answer(card: DetailedVideoCard) -> PlayableCopyAnswer | None:
     if card.copy_status is None or card.copy_status not in _REPORTED_STATUSES:
         return None
     return PlayableCopyAnswer(status=card.copy_status, reason=card.copy_reason or None)

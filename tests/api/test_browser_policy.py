@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
 
-from app.api.browser_policy import warn_of_open_settings
+from app.api.browser_policy import warn_of_wildcard_settings
 from app.core.api_keys import make_api_key
 from app.core.config import Settings
 from app.database import Connection
@@ -300,5 +300,5 @@ def test_a_start_warns_of_settings_that_leave_the_server_to_every_page(
     caplog: pytest.LogCaptureFixture, settings: Settings, name: str | None
 ) -> None:
     with caplog.at_level(logging.WARNING, "app.api.browser_policy"):
-        warn_of_open_settings(settings)
+        warn_of_wildcard_settings(settings)
     assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ([name] if name else [])
