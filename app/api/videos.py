@@ -20,7 +20,7 @@ from app.api.dependencies import (
     get_database,
     get_video_reader,
 )
-from app.models.videos import FileStatus, describe_early_end
+from app.models.videos import PlayableCopyStatus, describe_early_end
 from app.repositories.videos import DetailedVideoCard, VideoCard, VideoChanges
 from app.services import videos
 from app.services.deletion import DeletionOptions, VideoDeletion, delete_video
@@ -31,7 +31,7 @@ router = APIRouter(prefix="/api/videos", tags=["videos"])
 reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=FastReadRoute)
 
 SOURCE_URL_DESCRIPTION = "Where it comes from: http://, https:// or gs://"
-_REPORTED_STATUSES = frozenset({FileStatus.MAKING, FileStatus.READY, FileStatus.FAILED})
+_REPORTED_STATUSES = frozenset({PlayableCopyStatus.MAKING, PlayableCopyStatus.READY, PlayableCopyStatus.FAILED})
 _NO_AUDIO: frozenset[str] = frozenset()  # faster to search than an empty index
 
 Cursor = Annotated[str, Query(max_length=255, description="From the Link header of the page before")]

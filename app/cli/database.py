@@ -88,7 +88,7 @@ async def _rebuild_search(settings: "Settings") -> int:
     from app.repositories.search import SearchRepository
 
     async with connect(settings) as conn, conn.transaction():
-        return await SearchRepository(conn).rebuild()
+        return await SearchRepository(conn).rebuild_search_index()
 
 
 @database.command("backup", short_help="Write the database to a file.")

@@ -57,7 +57,7 @@ async def _load_rejected(settings: "Settings", limit: int) -> "list[RejectedRequ
     from app.repositories.requests import RejectedRequestRepository
 
     async with connect(settings) as conn:
-        return await RejectedRequestRepository(conn).list_newest(limit)
+        return await RejectedRequestRepository(conn).list_newest_requests(limit)
 
 
 def _print_table(rejected: "Iterable[RejectedRequest]", console: Console) -> None:

@@ -94,7 +94,7 @@ def open_progress(console: Console) -> RunProgress:
 def _fraction(record: StageRecord) -> float | None:
     """Return how much of a stage is done, from 0 to 1, or None where it does not say."""
     if record.status is not StageStatus.PROCESSING:
-        return 1.0 if record.is_done else 0.0
+        return 1.0 if record.is_completed_or_skipped else 0.0
     progress = record.progress or {}
     if "percentage" in progress:
         return progress["percentage"] / 100

@@ -26,7 +26,7 @@ from app.importer.report import EntryKind, ReportEntry, ReportNotes, TableCount,
 from app.models import Clip, Moment, Video
 from app.repositories import ClipRepository, GenerationConfigRepository, MomentRepository, PromptRepository
 from app.repositories.clips import NewClip
-from app.repositories.moments import ReservedMoment
+from app.repositories.moments import NewMomentWithId
 from app.repositories.provenance import prompt_hash
 
 _REMEMBERED_CONFIGS = 4096
@@ -214,7 +214,7 @@ async def _assign_moment_identifiers_of_video(
 ) -> list[IdentifiedMoment]:
     prepared = transaction.prepared
     legacy_ids = list(positions_by_legacy_id(prepared.moments))
-    owners = await MomentRepository(transaction.conn).find_video_ids(legacy_ids) if legacy_ids else {}
+    owners = await MomentRepository(transaction.conn).find_video_ids_of_moments(legacy_ids) if legacy_ids else {}
     taken = {legacy_id for legacy_id, owner in owners.items() if owner != transaction.video.id}
     taken |= prepared.taken - stored.keys()
     times = {
@@ -228,7 +228,7 @@ async def _reserve_moment_ids(
     transaction: VideoTransaction, stored: Mapping[str, Moment], identified: Sequence[IdentifiedMoment]
 ) -> dict[str, int]:
     new = [each.identifier for each in identified if each.identifier not in stored]
-    ids = sorted(await MomentRepository(transaction.conn).reserve_ids(len(new))) if new else []
+    ids = sorted(await MomentRepository(transaction.conn).reserve_moment_ids(len(new))) if new else []
     return dict(zip(new, ids, strict=True))
 
 
@@ -237,7 +237,7 @@ def _moment_row(
     identified: IdentifiedMoment,
     all_identified: Sequence[IdentifiedMoment],
     ids: Mapping[str, int],
-) -> ReservedMoment:
+) -> NewMomentWithId:
     moment, configs = identified.moment, transaction.written.configs.ids
     return {
         "id": ids[identified.identifier],
@@ -253,7 +253,7 @@ def _moment_row(
     }
 
 
-async def _update_moment(transaction: VideoTransaction, stored: Moment | None, row: ReservedMoment) -> None:
+async def _update_moment(transaction: VideoTransaction, stored: Moment | None, row: NewMomentWithId) -> None:
     changes = find_changes(stored, cast(dict[str, Any], row)) if stored else {}
     transaction.written.count_row("moments", stored, changes)
     if stored and changes:

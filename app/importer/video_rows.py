@@ -37,7 +37,7 @@ from app.repositories import (
     VideoRepository,
 )
 from app.repositories.media import VideoFileRepository
-from app.repositories.runs import new_run_identifier
+from app.repositories.runs import make_run_identifier
 
 # Classes 08 (connection) and 53 (resources), 57P0x (shutdown and start), 25006 (read-only), 42501 (missing right):
 # every other video would fail too.
@@ -99,13 +99,13 @@ async def _write_video(
     videos, values = VideoRepository(conn), _video_values(prepared)
     url = locations.url_of(prepared.video_file) if prepared.video_file else prepared.address.url
     written.elsewhere += not url.startswith("file:") and prepared.video_file is None
-    stored = await videos.lock(prepared.identifier)
+    stored = await videos.lock_video(prepared.identifier)
     if stored is None:
         video = await videos.create(identifier=prepared.identifier, cloud_url=url, **values)
         written.count_row("videos", None)
         await _store_early_end(conn, prepared, video)
         return VideoTransaction(conn, prepared, locations, video, True, written)
-    await videos.mark_complete(stored.id)
+    await videos.mark_download_complete(stored.id)
     if locations.keeps_stored_url(stored.cloud_url, url):
         values = {name: value for name, value in values.items() if name == "source_url"}
         _report_unreplaced_file(prepared, locations, stored, written)
@@ -210,7 +210,7 @@ async def _choose_run_identifier(
             stored = await runs.get_by_identifier(name)
             if stored is None or stored.video_id == video.id:
                 break
-        name, milliseconds = new_run_identifier(video.identifier, milliseconds), milliseconds + 1
+        name, milliseconds = make_run_identifier(video.identifier, milliseconds), milliseconds + 1
     if name != run.legacy_id:
         reason = "has no request_id" if run.legacy_id is None else "another run has its request_id"
         change = {"from": run.legacy_id, "to": name}

@@ -82,13 +82,13 @@ class Moment:
         return self.end_time - self.start_time
 
 
-def find_root(moment: K, parents: Mapping[K, K | None]) -> K | None:
-    """Return the last ancestor of a moment, by id or identifier; None where its parents form a circle.
+def find_root_moment(moment: K, parent_of: Mapping[K, K | None]) -> K | None:
+    """Return the topmost ancestor of a moment, by id or identifier: itself without a parent, None in a circle.
 
     Imported moments may be refinements of refinements, and of each other.
     """
     seen: set[K] = set()
-    while (parent := parents.get(moment)) is not None:
+    while (parent := parent_of.get(moment)) is not None:
         if moment in seen:
             return None
         seen.add(moment)

@@ -46,7 +46,7 @@ class RunRequest:
 
 
 class StageStatus(StrEnum):
-    """The states of a stage. Clients know no cancelled stage: `client_record` returns the record for them."""
+    """The states of a stage of a run. Clients are shown another record for a cancelled one."""
 
     PENDING = "pending"
     WAITING = "waiting"  # for a slot, or for a resource that other runs use
@@ -70,7 +70,7 @@ class StageRecord:
     result: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def is_done(self) -> bool:
+    def is_completed_or_skipped(self) -> bool:
         return self.status in (StageStatus.COMPLETED, StageStatus.SKIPPED)
 
     @property
@@ -78,7 +78,7 @@ class StageRecord:
         return self.status not in (StageStatus.PENDING, StageStatus.SKIPPED)
 
     @property
-    def is_in_progress(self) -> bool:
+    def is_waiting_or_processing(self) -> bool:
         return self.status in (StageStatus.WAITING, StageStatus.PROCESSING)
 
     @property
@@ -88,17 +88,19 @@ class StageRecord:
 
 
 def next_stage(run_type: RunType, records: Mapping[Stage, StageRecord]) -> Stage:
-    """Return the first stage of a run that is not done; the last one where each is."""
+    """Return the first stage of a run that is neither completed nor skipped; the last stage where all are."""
     stages = list_stages(run_type)
-    return next((stage for stage in stages if stage not in records or not records[stage].is_done), stages[-1])
+    return next(
+        (stage for stage in stages if stage not in records or not records[stage].is_completed_or_skipped), stages[-1]
+    )
 
 
-def last_started_stage(records: Mapping[Stage, StageRecord]) -> Stage | None:
-    begun = (stage for stage in reversed(Stage) if stage in records and records[stage].has_started)
+def find_last_started_stage(stage_records: Mapping[Stage, StageRecord]) -> Stage | None:
+    begun = (stage for stage in reversed(Stage) if stage in stage_records and stage_records[stage].has_started)
     return next(begun, None)
 
 
-def client_record(stage: Stage, record: StageRecord) -> StageRecord:
+def convert_stage_record_for_clients(stage: Stage, record: StageRecord) -> StageRecord:
     """Return the record for clients, which know a cancelled stage and one without results as skipped.
 
     Clients show the reason of a skipped stage only, and expect no times for it.
@@ -152,29 +154,31 @@ class RunOutcome:
     clips: int | None = None
 
 
-def conclude_run(records: Mapping[Stage, StageRecord]) -> RunOutcome:
+def make_run_outcome_from_stages(records: Mapping[Stage, StageRecord]) -> RunOutcome:
     """Return the outcome of a run whose stages are all done: partial where a stage counted failures."""
     for stage, record in records.items():
-        if failed := _read_result_count(record, "failed"):
-            title, total = STAGE_TABLE[stage].title, _read_result_count(record, "total")
+        if failed := _get_integer_result(record, "failed"):
+            title, total = STAGE_TABLE[stage].title, _get_integer_result(record, "total")
             reason = record.result.get("reason") or f"{title}: {failed} of {total or 'them'} failed"
-            return make_outcome(records, RunStatus.PARTIAL, stage, str(reason))
+            return make_run_outcome(records, RunStatus.PARTIAL, stage, str(reason))
     # Clients show the reason of a skipped stage and of a run, not that of a completed stage.
     reasons = (str(record.result["reason"]) for record in records.values() if record.result.get("too_few"))
-    return make_outcome(records, RunStatus.COMPLETED, reason=next(reasons, None))
+    return make_run_outcome(records, RunStatus.COMPLETED, reason=next(reasons, None))
 
 
-def make_outcome(
+def make_run_outcome(
     records: Mapping[Stage, StageRecord], status: RunStatus, stage: Stage | None = None, reason: str | None = None
 ) -> RunOutcome:
+    """Return an outcome with the numbers of moments and clips that the stages have counted."""
     totals = {
-        total: _read_result_count(record, key)
+        total: _get_integer_result(record, key)
         for name, record in records.items()
         for key, total in STAGE_TABLE[name].totals.items()
     }
     return RunOutcome(status, stage, reason, **totals)
 
 
-def _read_result_count(record: StageRecord, name: str) -> int | None:
+def _get_integer_result(record: StageRecord, name: str) -> int | None:
+    """Return a counter of the stage's result; None where it has none."""
     value = record.result.get(name)
     return value if isinstance(value, int) else None

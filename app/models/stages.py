@@ -51,11 +51,11 @@ class WorkKind(StrEnum):
     REFINEMENT = "refinement"
 
     @property
-    def stream(self) -> str:
+    def stream_name(self) -> str:
         return f"videomoments:stages:{self}"
 
     @property
-    def task(self) -> str:
+    def task_name(self) -> str:
         return f"videomoments.{self}"
 
 
@@ -71,7 +71,7 @@ class RetryRule:
     first_pause: float = 2.0
     longest_pause: float = 30.0
 
-    def pause(self, attempt: int) -> float:
+    def seconds_before_retry(self, attempt: int) -> float:
         """Return the seconds to wait after an attempt, counted from 1: doubled each time, with jitter."""
         longest: float = min(self.first_pause * 2 ** (attempt - 1), self.longest_pause)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311  not a secret
@@ -100,13 +100,15 @@ def _no_empty_reason(result: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _explain_no_moments(result: Mapping[str, Any]) -> str | None:
+def _explain_missing_moments(result: Mapping[str, Any]) -> str | None:
+    """Return why the generation stage found no moments; None where it found some."""
     if result.get("moments") != 0:
         return None
     return str(result.get("reason") or "No moments were found")
 
 
-def _explain_no_refinement(result: Mapping[str, Any]) -> str | None:
+def _explain_missing_refinement(result: Mapping[str, Any]) -> str | None:
+    """Return why the refinement stage changed no moment; None where it changed one."""
     unchanged = result.get("unchanged", 0) + result.get("kept", 0)
     if not unchanged or unchanged != result.get("total"):
         return None
@@ -115,7 +117,7 @@ def _explain_no_refinement(result: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class StageDefinition:
-    """A stage without its code.
+    """The title, worker, limits and retries of a stage; its code is the module that it names.
 
     `title` begins log lines and progress bars. `run_types` are the types of runs with the stage; a full run has every
     stage. `module` has two functions: `skip_reason(context)` returns why there is nothing to do, or None, and
@@ -195,7 +197,7 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         limit_setting="limit_generation",
         counters={"percentage": "generation_percentage"},
         totals={"moments": "moments"},
-        empty_reason=_explain_no_moments,
+        empty_reason=_explain_missing_moments,
         has_results=lambda existing: existing.has_moments,
     ),
     Stage.CLIPS: StageDefinition(
@@ -238,7 +240,7 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
             "successful": "refinement_successful",
             "failed": "refinement_failed",
         },
-        empty_reason=_explain_no_refinement,
+        empty_reason=_explain_missing_refinement,
     ),
 }
 

@@ -15,33 +15,35 @@ def display_title(identifier: str, title: str | None) -> str:
 
     Invisible characters, which older rows and names of imported files may contain, are removed.
     """
-    return clean_line(title) if title else _words_of_name(clean_line(identifier)).title()
+    return clean_line(title) if title else _replace_separators_with_spaces(clean_line(identifier)).title()
 
 
-def title_from_name(name: str) -> str:
+def make_title_from_file_name(stem: str) -> str:
     """Return the title for a file's name without extension; a name with spaces keeps its capitals."""
-    words = _words_of_name(name).split()
-    if len(name.split()) < 2:
+    words = _replace_separators_with_spaces(stem).split()
+    if len(stem.split()) < 2:
         return " ".join(words).title()
     return " ".join(word if word != word.lower() else word[:1].upper() + word[1:] for word in words)
 
 
-def _words_of_name(name: str) -> str:
+def _replace_separators_with_spaces(name: str) -> str:
     return name.replace("-", " ").replace("_", " ")
 
 
-def describe_early_end(seconds: float | None, ends_early: bool, declared_seconds: float | None) -> str | None:
-    if not ends_early or seconds is None:
+def describe_early_end(playable_seconds: float | None, ends_early: bool, declared_seconds: float | None) -> str | None:
+    """Return how much of a truncated file can be played; None for a complete one."""
+    if not ends_early or playable_seconds is None:
         return None
     if declared_seconds is None:
-        return f"The file ends early, in the middle of a packet: {seconds:.1f} seconds can be played"
-    return f"The file ends early: {seconds:.1f} of {declared_seconds:.1f} seconds can be played"
+        return f"The file ends early, in the middle of a packet: {playable_seconds:.1f} seconds can be played"
+    return f"The file ends early: {playable_seconds:.1f} of {declared_seconds:.1f} seconds can be played"
 
 
-def describe_moment_outside(moment_end: float, seconds: float | None) -> str | None:
-    if seconds is None or moment_end <= seconds + _END_TOLERANCE_SECONDS:
+def describe_moment_after_video_end(moment_end: float, video_seconds: float | None) -> str | None:
+    """Return a sentence with both times; None where the moment ends in time, or the duration is unknown."""
+    if video_seconds is None or moment_end <= video_seconds + _END_TOLERANCE_SECONDS:
         return None
-    return f"The moment ends at {moment_end:.1f} seconds, after the end of the video at {seconds:.1f} seconds"
+    return f"The moment ends at {moment_end:.1f} seconds, after the end of the video at {video_seconds:.1f} seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Video:
         return self.video_codec is None and self.audio_codec is not None
 
 
-class FileStatus(StrEnum):
+class PlayableCopyStatus(StrEnum):
     """The states of a video file in the queue for playable copies."""
 
     WAITING = "waiting"
@@ -78,7 +80,7 @@ class FileStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimedFile:
+class ClaimedVideoFile:
     """A video file that one worker has claimed, to make a playable copy where browsers cannot play the file.
 
     `attempt` counts the claims, `failures` the failed writes of the copy. Browsers show a wrong duration where the file

@@ -55,7 +55,7 @@ class RunContext:
         Raises `RunLost`, and its subclass `VideoDeleted`.
         """
         async with self.database.connect() as conn, conn.transaction():
-            if await VideoRepository(conn).lock(self.run.video) is None:  # in the order of a deletion
+            if await VideoRepository(conn).lock_video(self.run.video) is None:  # in the order of a deletion
                 raise VideoDeleted
             await ClaimedRunRepository(conn).lock_claim(self.run)
             yield conn

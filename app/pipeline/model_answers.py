@@ -32,12 +32,12 @@ class AnswerKey:
 async def store_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey, found: FindResult) -> None:
     moments = [[moment.start, moment.end, moment.title] for moment in found.moments]
     answer = {"model": strip_unstorable(found.model), "moments": moments}
-    await ModelAnswerRepository(conn).store(context.run.id, asdict(answer_key), mask_values(answer))
+    await ModelAnswerRepository(conn).store_answer(context.run.id, asdict(answer_key), mask_values(answer))
 
 
 async def load_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey) -> FindResult | None:
     """Return the moments that this call found in an earlier attempt, None where it was not made."""
-    answer = mask_values(await ModelAnswerRepository(conn).find(context.run.id, asdict(answer_key)))
+    answer = mask_values(await ModelAnswerRepository(conn).find_answer(context.run.id, asdict(answer_key)))
     if answer is None:
         return None
     return FindResult([FoundMoment(*moment) for moment in answer["moments"]], answer["model"], "", Usage())
@@ -47,12 +47,12 @@ async def store_refined_times(
     conn: Connection, context: RunContext, answer_key: AnswerKey, refined: RefineResult
 ) -> None:
     answer = {"model": strip_unstorable(refined.model), "start": refined.start, "end": refined.end}
-    await ModelAnswerRepository(conn).store(context.run.id, asdict(answer_key), mask_values(answer))
+    await ModelAnswerRepository(conn).store_answer(context.run.id, asdict(answer_key), mask_values(answer))
 
 
 async def load_refined_times(conn: Connection, context: RunContext, answer_key: AnswerKey) -> RefineResult | None:
     """Return the times that this call returned in an earlier attempt, None where it was not made."""
-    answer = mask_values(await ModelAnswerRepository(conn).find(context.run.id, asdict(answer_key)))
+    answer = mask_values(await ModelAnswerRepository(conn).find_answer(context.run.id, asdict(answer_key)))
     return None if answer is None else RefineResult(answer["start"], answer["end"], answer["model"], "", Usage())
 
 
@@ -95,7 +95,7 @@ async def record_invalid_answers(context: RunContext) -> AsyncIterator[None]:
         yield
     except ModelAnswerInvalid as error:
         raw = mask_secrets(strip_unstorable(error.raw))
-        await context.save(lambda conn: ClaimedRunRepository(conn).store_raw_answer(context.run, raw))
+        await context.save(lambda conn: ClaimedRunRepository(conn).store_unusable_answer(context.run, raw))
         raise
 
 

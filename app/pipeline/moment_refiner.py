@@ -18,7 +18,7 @@ from app.database import Connection
 from app.models import Clip as ClipRow
 from app.models import Moment, Transcript
 from app.models.stages import RunType, Stage
-from app.models.videos import describe_moment_outside
+from app.models.videos import describe_moment_after_video_end
 from app.pipeline.context import RunContext
 from app.pipeline.files import delete_unused_files
 from app.pipeline.model_answers import (
@@ -32,7 +32,7 @@ from app.pipeline.moments import delete_moments, find_originals, group_refinemen
 from app.pipeline.time_limits import limit_working_time
 from app.pipeline.transcripts import MomentWindow, find_moment_window, list_timed_words
 from app.repositories import ClipRepository, MomentRepository, RunRepository
-from app.repositories.moments import ReservedMoment, new_moment_identifier
+from app.repositories.moments import NewMomentWithId, make_moment_identifier
 from app.repositories.stages import ClaimedRunRepository
 
 TIME_LIMIT_SECONDS = 600.0  # for all attempts at one moment, without their waiting for a turn
@@ -95,7 +95,7 @@ class MomentRefiner:
 
         Raises `StageFailed`, its subclass `RefinementSkipped`, and `RunLost`.
         """
-        if problem := describe_moment_outside(target.moment.end_time, self._duration):
+        if problem := describe_moment_after_video_end(target.moment.end_time, self._duration):
             raise StageFailed(problem)
         clip, window = await self._find_window(target.moment)
         if clip is None and not window.words:
@@ -141,7 +141,7 @@ class MomentRefiner:
             operation_type="refinement",
             temperature=run_request.refinement_temperature,
         )
-        await ClaimedRunRepository(conn).set_generation_config_once(self._context.run, config_id)
+        await ClaimedRunRepository(conn).set_generation_config_if_unset(self._context.run, config_id)
         answer_key = AnswerKey(self._transcript_id, config_id, moment.start_time, moment.end_time)
         return answer_key, await load_refined_times(conn, self._context, answer_key)
 
@@ -225,10 +225,10 @@ async def add_unchanged_id(conn: Connection, context: RunContext, moment_id: int
     await ClaimedRunRepository(conn).add_stage_result(context.run, Stage.REFINEMENT, result)
 
 
-def _make_moment_row(target: RefinementTarget, refined: RefineResult, config_id: int) -> ReservedMoment:
-    return ReservedMoment(
+def _make_moment_row(target: RefinementTarget, refined: RefineResult, config_id: int) -> NewMomentWithId:
+    return NewMomentWithId(
         id=target.refined_id,
-        identifier=new_moment_identifier(),
+        identifier=make_moment_identifier(),
         video_id=target.moment.video_id,
         start_time=refined.start,
         end_time=refined.end,

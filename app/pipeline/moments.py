@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from app.database import Connection
 from app.models import Moment
-from app.models.rows import find_root
+from app.models.rows import find_root_moment
 from app.repositories import MomentRepository
 from app.repositories.contents import VideoContentsRepository
 
@@ -16,7 +16,7 @@ def find_originals(moments: Iterable[Moment]) -> dict[int, Moment]:
     """
     known = {moment.id: moment for moment in moments}
     parents = {moment.id: moment.parent_id if moment.is_refined else None for moment in known.values()}
-    roots = {moment_id: find_root(moment_id, parents) for moment_id in known}
+    roots = {moment_id: find_root_moment(moment_id, parents) for moment_id in known}
     originals = {moment.id: moment for moment in known.values() if not moment.is_refined}
     return {moment_id: originals[root] for moment_id, root in roots.items() if root is not None and root in originals}
 

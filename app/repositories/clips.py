@@ -13,7 +13,7 @@ CLIP_COLUMNS = """id, moment_id, video_id, cloud_url, start_time, end_time, padd
     format, video_codec, audio_codec, resolution, created_at"""
 
 
-class _ClipDetails(TypedDict, total=False):
+class _OptionalClipColumns(TypedDict, total=False):
     padding_left: float
     padding_right: float
     file_size_kb: int | None
@@ -23,7 +23,7 @@ class _ClipDetails(TypedDict, total=False):
     resolution: str | None
 
 
-class ClipChanges(_ClipDetails, total=False):
+class ClipChanges(_OptionalClipColumns, total=False):
     """The columns of a clip that may change; times and paddings are seconds."""
 
     cloud_url: str
@@ -31,7 +31,7 @@ class ClipChanges(_ClipDetails, total=False):
     end_time: float
 
 
-class NewClip(_ClipDetails):
+class NewClip(_OptionalClipColumns):
     """The columns of a new clip; times and paddings are seconds; the times include the padding."""
 
     moment_id: int
@@ -41,7 +41,10 @@ class NewClip(_ClipDetails):
     end_time: float
 
 
-_DEFAULTS: dict[str, Any] = dict.fromkeys(_ClipDetails.__annotations__) | {"padding_left": 0.0, "padding_right": 0.0}
+_DEFAULTS: dict[str, Any] = dict.fromkeys(_OptionalClipColumns.__annotations__) | {
+    "padding_left": 0.0,
+    "padding_right": 0.0,
+}
 
 
 class ClipRepository:

@@ -12,7 +12,7 @@ from app.repositories.runs import IS_WAITING
 
 @dataclass(frozen=True, slots=True)
 class FileReference:
-    """The URL of a file in some row: `kind` is video, playable, thumbnail, clip or clip_thumbnail.
+    """A file that a row refers to: its URL, and `kind`: video, playable, thumbnail, clip or clip_thumbnail.
 
     `owner_id` is the id of the clip for the last two, of the video for the first two, and of the row itself for the
     others.
@@ -25,7 +25,7 @@ class FileReference:
 
 @dataclass(frozen=True, slots=True)
 class VideoContents:
-    """What a video has besides files; `active_status` is that of its active run, as clients read it."""
+    """A video's transcript, number of moments, runs, and the status of its active run: pending or processing."""
 
     transcript_id: int | None
     moments: int
@@ -34,12 +34,12 @@ class VideoContents:
 
 
 class VideoContentsRepository:
-    """Contents of one video."""
+    """Moments, clips, runs and file URLs of one video."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def get(self, video_id: int) -> VideoContents:
+    async def get_contents(self, video_id: int) -> VideoContents:
         return await fetch_returned(
             self._conn,
             VideoContents,
@@ -96,17 +96,17 @@ class VideoContentsRepository:
 
 
 class ReplacedMomentsRepository:
-    """Moments that a run replaces, with their clips and thumbnails, kept until it has ended. The caller has locked the
-    video."""
+    """Moments that a run replaces, kept until it has ended. The caller has locked the video."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def set_aside(self, run_id: int, replaced: Sequence[int], replacements: Sequence[int]) -> None:
-        """Delete moments, and keep their rows until the run has ended.
+    async def set_moments_aside(
+        self, run_id: int, replaced_moment_ids: Sequence[int], new_moment_ids: Sequence[int]
+    ) -> None:
+        """Delete the moments that a run replaces, and keep a copy of their rows until it has ended.
 
-        `replacements` are the ids of the new moments. A repeated call, after a commit without an answer, keeps none of
-        these.
+        A repeated call, after a commit without an answer, keeps none of the new moments.
         """
         await self._conn.execute(
             """
@@ -121,11 +121,11 @@ class ReplacedMomentsRepository:
                    %(replacements)s
             ON CONFLICT (run_id) DO UPDATE SET made = excluded.made
             """,
-            {"run_id": run_id, "replaced": list(replaced), "replacements": list(replacements)},
+            {"run_id": run_id, "replaced": list(replaced_moment_ids), "replacements": list(new_moment_ids)},
         )
-        await MomentRepository(self._conn).delete_many(replaced)
+        await MomentRepository(self._conn).delete_many(replaced_moment_ids)
 
-    async def discard(self, run_id: int) -> set[str]:
+    async def discard_rows_of_run(self, run_id: int) -> set[str]:
         """Delete the rows that a run has set aside; return the URLs of files that no row refers to any more."""
         cursor = await self._conn.execute(
             """
@@ -142,7 +142,7 @@ class ReplacedMomentsRepository:
             return set()
         return set(row[1]) - {file.url for file in await VideoContentsRepository(self._conn).list_files(row[0])}
 
-    async def discard_all(self, video_id: int) -> None:
+    async def discard_rows_of_video(self, video_id: int) -> None:
         await self._conn.execute(
             """
             DELETE FROM pipeline.replaced USING pipeline_history AS history
@@ -151,7 +151,7 @@ class ReplacedMomentsRepository:
             {"video_id": video_id},
         )
 
-    async def discard_clips(self, video_id: int, *, keep_local: bool, keep_in_bucket: bool) -> None:
+    async def discard_clip_rows(self, video_id: int, *, keeps_local: bool, keeps_in_bucket: bool) -> None:
         await self._conn.execute(
             """
             UPDATE pipeline.replaced SET clips = (
@@ -161,10 +161,10 @@ class ReplacedMomentsRepository:
             FROM pipeline_history AS history
             WHERE run_id = history.id AND video_id = %(video_id)s
             """,
-            {"video_id": video_id, "local": keep_local, "in_bucket": keep_in_bucket},
+            {"video_id": video_id, "local": keeps_local, "in_bucket": keeps_in_bucket},
         )
 
-    async def restore(self, run_id: int) -> set[str] | None:
+    async def restore_moments(self, run_id: int) -> set[str] | None:
         """Restore the moments that a run has set aside; return the URLs of files that no row refers to any more.
 
         None where the run has set aside nothing. Moments whose config was deleted, or whose identifier is taken, are
@@ -182,12 +182,12 @@ class ReplacedMomentsRepository:
             return None
         parts = VideoContentsRepository(self._conn)
         before = {file.url for file in await parts.list_files(row[0])}
-        await self._delete_replacements(run_id)
+        await self._delete_new_moments(run_id)
         await self._restore_rows(run_id)
         await self._conn.execute("DELETE FROM pipeline.replaced WHERE run_id = %(run_id)s", {"run_id": run_id})
         return before - {file.url for file in await parts.list_files(row[0])}
 
-    async def _delete_replacements(self, run_id: int) -> None:
+    async def _delete_new_moments(self, run_id: int) -> None:
         await self._conn.execute(
             """
             WITH RECURSIVE made AS (

@@ -11,7 +11,7 @@ from app.database import Connection
 from app.database.queries import and_where, fetch_all, fetch_one
 from app.models.runs import RunRequest, StageRecord
 from app.models.stages import RunType, Stage
-from app.repositories.runs import read_request, read_stages
+from app.repositories.runs import parse_run_request, parse_stage_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,14 @@ class EndedRunRepository:
             return None
         name, of_video, run_type, subject, status, error_stage, request, stages = row
         return EndedRun(
-            name, of_video, RunType(run_type), subject, status, error_stage, read_request(request), read_stages(stages)
+            name,
+            of_video,
+            RunType(run_type),
+            subject,
+            status,
+            error_stage,
+            parse_run_request(request),
+            parse_stage_records(stages),
         )
 
     async def get_stored_results(self, video: str) -> StoredResults | None:
@@ -117,7 +124,7 @@ class EndedRunRepository:
             {"video": video},
         )
 
-    async def list_failed(self, limit: int, before: int | None = None) -> list[FailedRun]:
+    async def list_failed_runs(self, limit: int, before_id: int | None = None) -> list[FailedRun]:
         return await fetch_all(
             self._conn,
             FailedRun,
@@ -131,11 +138,11 @@ class EndedRunRepository:
                 ORDER BY history.id DESC
                 LIMIT %(limit)s
                 """
-            ).format(and_where({"history.id < %(before)s": before})),
-            {"limit": limit, "before": before},
+            ).format(and_where({"history.id < %(before)s": before_id})),
+            {"limit": limit, "before": before_id},
         )
 
-    async def get_failed(self, identifier: str) -> FailedRunDetails | None:
+    async def get_failed_run(self, identifier: str) -> FailedRunDetails | None:
         cursor = await self._conn.execute(
             f"""
             SELECT {_FAILED}, request, raw_answer
@@ -170,12 +177,12 @@ class DueCallback:
 
 
 class CallbackRepository:
-    """Callbacks, each leased to one worker."""
+    """Callbacks of ended runs to webhooks, each leased to one worker."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def claim_due(self, limit: int, lease_seconds: float) -> list[DueCallback]:
+    async def claim_due_callbacks(self, limit: int, lease_seconds: float) -> list[DueCallback]:
         """Claim due callbacks for `lease_seconds`, after which one that is not marked is due again."""
         return await fetch_all(
             self._conn,

@@ -107,7 +107,7 @@ _RUN = """
 
 
 class JobRepository:
-    """Jobs of one video; None where the video does not exist."""
+    """The newest run of each type of a video, and when its result was stored; None where the video does not exist."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -116,7 +116,7 @@ class JobRepository:
         row = await self._fetch_job_row(
             f"SELECT {_RUN_COLUMNS} FROM videos {_RUN} WHERE videos.identifier = %(video)s", video, RunType.AUDIO
         )
-        return AudioJob(_read_job_run(row)) if row else None
+        return AudioJob(_make_job_run(row)) if row else None
 
     async def get_transcript_job(self, video: str) -> TranscriptJob | None:
         row = await self._fetch_job_row(
@@ -128,7 +128,7 @@ class JobRepository:
             video,
             RunType.TRANSCRIPT,
         )
-        return TranscriptJob(_read_job_run(row), *row[_RUN_WIDTH:]) if row else None
+        return TranscriptJob(_make_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
     async def get_moments_job(self, video: str) -> MomentsJob | None:
         row = await self._fetch_job_row(
@@ -142,7 +142,7 @@ class JobRepository:
             video,
             RunType.MOMENTS,
         )
-        return MomentsJob(_read_job_run(row), *row[_RUN_WIDTH:]) if row else None
+        return MomentsJob(_make_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
     async def get_refinement_job(self, video: str, moment: str) -> RefinementJob | None:
         row = await self._fetch_job_row(
@@ -157,7 +157,7 @@ class JobRepository:
             RunType.REFINEMENT,
             moment,
         )
-        return RefinementJob(_read_job_run(row), *row[_RUN_WIDTH:]) if row else None
+        return RefinementJob(_make_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
     async def get_clips_job(self, video: str) -> ClipsJob | None:
         row = await self._fetch_job_row(
@@ -174,15 +174,16 @@ class JobRepository:
             video,
             RunType.CLIPS,
         )
-        return ClipsJob(_read_job_run(row), *row[_RUN_WIDTH:]) if row else None
+        return ClipsJob(_make_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
     async def _fetch_job_row(
         self, statement: LiteralString, video: str, run_type: RunType, subject: str = ""
     ) -> Sequence[Any] | None:
+        """Return the row of a statement that joins `_RUN`, the newest run of this type."""
         cursor = await self._conn.execute(statement, {"video": video, "type": run_type, "subject": subject})
         return await cursor.fetchone()
 
-    async def get_preconditions(self, video: str, run_type: RunType, moment: str = "") -> RunPreconditions | None:
+    async def get_run_preconditions(self, video: str, run_type: RunType, moment: str = "") -> RunPreconditions | None:
         return await fetch_one(
             self._conn,
             RunPreconditions,
@@ -208,7 +209,8 @@ class JobRepository:
         )
 
 
-def _read_job_run(row: Sequence[Any]) -> JobRun | None:
+def _make_job_run(row: Sequence[Any]) -> JobRun | None:
+    """Return the run in the first columns of a row; None where the video has none."""
     identifier, status, started_at, completed_at, error_message, clips = row[:_RUN_WIDTH]
     if identifier is None:
         return None

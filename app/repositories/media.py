@@ -7,7 +7,7 @@ from typing import Any
 from app.core.errors import RunLost
 from app.database import Connection
 from app.database.queries import fetch_one, fetch_value
-from app.models.videos import ClaimedFile, FileStatus
+from app.models.videos import ClaimedVideoFile, PlayableCopyStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,10 @@ class MediaRepository:
             {"video": video, "moment": moment},
         )
 
-    async def find_clip_url(self, videos: Sequence[str], clip: str, endings: Sequence[str]) -> str | None:
-        """Return the URL of the clip named `{video}_{moment}`, else of one whose URL has one of `endings`."""
+    async def find_clip_url(
+        self, video_identifiers: Sequence[str], clip_name: str, url_endings: Sequence[str]
+    ) -> str | None:
+        """Return the URL of the clip named `{video}_{moment}`, else of one whose URL has one of `url_endings`."""
         return await fetch_value(
             self._conn,
             """
@@ -70,12 +72,12 @@ class MediaRepository:
             ORDER BY named.exactly DESC, clips.id
             LIMIT 1
             """,
-            {"videos": list(videos), "clip": clip, "endings": list(endings)},
+            {"videos": list(video_identifiers), "clip": clip_name, "endings": list(url_endings)},
         )
 
 
 class VideoFileRepository:
-    """The state of video files. A row that describes another file than the video's current one counts as missing."""
+    """The queue of playable copies. A row about another file than the video's current one counts as missing."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -100,6 +102,7 @@ class VideoFileRepository:
         )
 
     async def get_early_end(self, video_id: int) -> tuple[bool, float | None]:
+        """Return whether the video's file ends early, and the seconds that its header declares."""
         cursor = await self._conn.execute(
             """
             SELECT ends_early, declared_seconds
@@ -110,11 +113,11 @@ class VideoFileRepository:
         )
         return await cursor.fetchone() or (False, None)
 
-    async def claim_file(self, owner: str, stalled_after: float, max_attempts: int) -> ClaimedFile | None:
+    async def claim_next_file(self, owner: str, stalled_after: float, max_attempts: int) -> ClaimedVideoFile | None:
         """Claim a video file that no worker has inspected, or whose worker is stalled, at most `max_attempts` times."""
         return await fetch_one(
             self._conn,
-            ClaimedFile,
+            ClaimedVideoFile,
             """
             WITH clock AS (
                 SELECT now() AT TIME ZONE 'utc' AS now,
@@ -149,13 +152,14 @@ class VideoFileRepository:
             {"owner": owner, "stalled_after": stalled_after, "most": max_attempts},
         )
 
-    async def list_claimed_videos(self) -> set[int]:
+    async def list_claimed_video_ids(self) -> set[int]:
         cursor = await self._conn.execute(
             "SELECT video_id FROM library.video_files WHERE status IN ('inspecting', 'making')"
         )
         return {video_id for (video_id,) in await cursor.fetchall()}
 
-    async def fail_abandoned(self, stalled_after: float, max_attempts: int, reason: str) -> list[str]:
+    async def fail_abandoned_files(self, stalled_after: float, max_attempts: int, reason: str) -> list[str]:
+        """Mark as failed the files whose last attempt stalled; return the identifiers of their videos."""
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known SET status = 'failed', reason = %(reason)s, owner = NULL
@@ -169,8 +173,8 @@ class VideoFileRepository:
         )
         return [identifier for (identifier,) in await cursor.fetchall()]
 
-    async def heartbeat(self, file: ClaimedFile, status: FileStatus) -> None:
-        """Store a heartbeat. Raises `RunLost` where the worker has lost its claim."""
+    async def store_heartbeat(self, file: ClaimedVideoFile, status: PlayableCopyStatus) -> None:
+        """Store the time and status of a claimed file. Raises `RunLost` where the worker has lost its claim."""
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known SET seen_at = now() AT TIME ZONE 'utc', status = %(status)s
@@ -184,9 +188,14 @@ class VideoFileRepository:
         if cursor.rowcount != 1:
             raise RunLost
 
-    async def finish(
-        self, file: ClaimedFile, status: FileStatus, playable_url: str | None = None, reason: str | None = None
+    async def finish_file(
+        self,
+        file: ClaimedVideoFile,
+        status: PlayableCopyStatus,
+        playable_url: str | None = None,
+        reason: str | None = None,
     ) -> None:
+        """Store the result of a claimed file and end the claim. Raises `RunLost`."""
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known
@@ -202,7 +211,7 @@ class VideoFileRepository:
         if cursor.rowcount != 1:
             raise RunLost
 
-    async def release(self, file: ClaimedFile, pause_seconds: float) -> None:
+    async def release_file(self, file: ClaimedVideoFile, pause_seconds: float) -> None:
         """Return a file to the queue after `pause_seconds`; its attempts start over, its failures are kept."""
         await self._conn.execute(
             """
@@ -215,5 +224,5 @@ class VideoFileRepository:
         )
 
 
-def _claim_key(file: ClaimedFile) -> dict[str, Any]:
+def _claim_key(file: ClaimedVideoFile) -> dict[str, Any]:
     return {"video_id": file.video_id, "owner": file.owner, "attempt": file.attempt}

@@ -16,7 +16,7 @@ MOMENT_COLUMNS = """id, identifier, video_id, start_time, end_time, title, is_re
     generation_config_id, score, scoring_model, scored_at, created_at, updated_at"""
 
 
-class _MomentDetails(TypedDict, total=False):
+class _OptionalMomentColumns(TypedDict, total=False):
     is_refined: bool
     parent_id: int | None
     generation_model: str | None
@@ -26,7 +26,7 @@ class _MomentDetails(TypedDict, total=False):
     scored_at: datetime | None
 
 
-class MomentChanges(_MomentDetails, total=False):
+class MomentChanges(_OptionalMomentColumns, total=False):
     """The columns of a moment that may change; times are seconds."""
 
     title: str
@@ -34,7 +34,7 @@ class MomentChanges(_MomentDetails, total=False):
     end_time: float
 
 
-class NewMoment(_MomentDetails):
+class NewMoment(_OptionalMomentColumns):
     """The columns of a new moment; times are seconds."""
 
     identifier: str
@@ -44,8 +44,8 @@ class NewMoment(_MomentDetails):
     title: str
 
 
-class ReservedMoment(NewMoment):
-    """A new moment with an id from `reserve_ids`."""
+class NewMomentWithId(NewMoment):
+    """A new moment with an id from `reserve_moment_ids`."""
 
     id: int
 
@@ -62,10 +62,11 @@ class MomentInsertion:
     other_end: float | None
 
 
-_DEFAULTS: dict[str, Any] = dict.fromkeys(_MomentDetails.__annotations__) | {"is_refined": False}
+_DEFAULTS: dict[str, Any] = dict.fromkeys(_OptionalMomentColumns.__annotations__) | {"is_refined": False}
 
 
-def new_moment_identifier() -> str:
+def make_moment_identifier() -> str:
+    """Return 16 random hexadecimal digits."""
     return secrets.token_hex(8)
 
 
@@ -121,14 +122,14 @@ class MomentRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def reserve_ids(self, count: int) -> list[int]:
+    async def reserve_moment_ids(self, count: int) -> list[int]:
         """Return `count` unused ids, so that rows to copy can refer to each other as parents."""
         cursor = await self._conn.execute(
             "SELECT nextval('moments_id_seq') FROM generate_series(1, %(count)s)", {"count": count}
         )
         return [number for (number,) in await cursor.fetchall()]
 
-    async def insert_many(self, moments: Iterable[ReservedMoment]) -> int:
+    async def insert_many(self, moments: Iterable[NewMomentWithId]) -> int:
         """Insert many moments through COPY, parents and children in any order; return their number."""
         columns = ("id", "identifier", "video_id", "start_time", "end_time", "title", *_DEFAULTS)
         return await copy_rows(self._conn, "moments", columns, ({**_DEFAULTS, **moment} for moment in moments))
@@ -146,10 +147,10 @@ class MomentRepository:
             {"identifier": identifier},
         )
 
-    async def find_video_ids(self, identifiers: Sequence[str]) -> dict[str, int]:
+    async def find_video_ids_of_moments(self, moment_identifiers: Sequence[str]) -> dict[str, int]:
         cursor = await self._conn.execute(
             "SELECT identifier, video_id FROM moments WHERE identifier = ANY(%(identifiers)s)",
-            {"identifiers": list(identifiers)},
+            {"identifiers": list(moment_identifiers)},
         )
         return dict(await cursor.fetchall())
 
@@ -161,7 +162,7 @@ class MomentRepository:
             {"video_id": video_id},
         )
 
-    async def list_children(self, moment_id: int) -> list[Moment]:
+    async def list_refinements_of(self, moment_id: int) -> list[Moment]:
         return await fetch_all(
             self._conn,
             Moment,
@@ -169,12 +170,12 @@ class MomentRepository:
             {"id": moment_id},
         )
 
-    async def find_overlap(
-        self, video_id: int, start_time: float, end_time: float, excluding: int | None = None
+    async def find_overlapping_moment(
+        self, video_id: int, start_time: float, end_time: float, excluded_moment_id: int | None = None
     ) -> Moment | None:
         """Return the earliest moment that overlaps the span; one that only touches it does not overlap.
 
-        `excluding` is a moment whose tree is ignored: itself, its ancestors, and all their refinements.
+        `excluded_moment_id` is a moment whose tree is ignored: itself, its ancestors, and all their refinements.
         """
         return await fetch_one(
             self._conn,
@@ -191,7 +192,7 @@ class MomentRepository:
             ORDER BY start_time, id
             LIMIT 1
             """,
-            {"video_id": video_id, "start_time": start_time, "end_time": end_time, "excluding": excluding},
+            {"video_id": video_id, "start_time": start_time, "end_time": end_time, "excluding": excluded_moment_id},
         )
 
     async def update(self, moment_id: int, **changes: Unpack[MomentChanges]) -> Moment | None:
@@ -235,7 +236,7 @@ class MomentRepository:
             },
         )
 
-    async def list_with_configs(self, identifiers: list[str]) -> dict[str, list[MomentWithConfig]]:
+    async def list_moments_with_configs(self, video_identifiers: list[str]) -> dict[str, list[MomentWithConfig]]:
         """Return the moments of each video in the order they were added, by the video's identifier.
 
         PostgreSQL sends each config once, with the first moment that has it.
@@ -253,7 +254,7 @@ class MomentRepository:
             WINDOW same_config AS (PARTITION BY moments.generation_config_id ORDER BY moments.id)
             ORDER BY moments.id
             """,
-            {"identifiers": identifiers},
+            {"identifiers": video_identifiers},
         )
         configs: dict[int | None, str | None] = {}
         moments: dict[str, list[MomentWithConfig]] = {}
@@ -264,7 +265,7 @@ class MomentRepository:
                 of_video.append(MomentWithConfig(*moment))
         return moments
 
-    async def get_refinement_inputs(self, video: str, moment: str, padding: float) -> RefinementInputs | None:
+    async def get_refinement_inputs(self, video: str, moment: str, padding_seconds: float) -> RefinementInputs | None:
         return await fetch_one(
             self._conn,
             RefinementInputs,
@@ -298,5 +299,5 @@ class MomentRepository:
             LEFT JOIN transcripts ON transcripts.video_id = videos.id AND moments.id IS NOT NULL
             WHERE videos.identifier = %(video)s
             """,
-            {"video": video, "moment": moment, "padding": padding},
+            {"video": video, "moment": moment, "padding": padding_seconds},
         )

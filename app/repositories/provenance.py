@@ -83,7 +83,7 @@ class PromptRepository:
             self._conn, Prompt, f"SELECT {PROMPT_COLUMNS} FROM prompts WHERE id = %(id)s", {"id": prompt_id}
         )
 
-    async def list_summaries(self, limit: int, after: int = 0) -> list[PromptSummary]:
+    async def list_prompt_summaries(self, limit: int, after_id: int = 0) -> list[PromptSummary]:
         return await fetch_all(
             self._conn,
             PromptSummary,
@@ -91,7 +91,7 @@ class PromptRepository:
             SELECT id, user_prompt, length(system_prompt), prompt_hash, created_at
             FROM prompts WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
             """,
-            {"after": after, "limit": limit},
+            {"after": after_id, "limit": limit},
         )
 
 
@@ -132,7 +132,7 @@ def config_hash(**config: Unpack[NewGenerationConfig]) -> str:
     Raises `InvalidInput` for a number that is not finite.
     """
     values: dict[str, Any] = {**_UNSET, **config}
-    numbers = [_canonical_number(name, values[name]) for name in _UNSET]
+    numbers = [_to_finite_float(name, values[name]) for name in _UNSET]
     text = json.dumps([config["prompt_id"], config["model"], config["operation_type"], *numbers])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -185,10 +185,10 @@ class GenerationConfigRepository:
             {"id": config_id},
         )
 
-    async def list_page(
+    async def list_configs(
         self,
         limit: int,
-        after: int = 0,
+        after_id: int = 0,
         prompt_id: int | None = None,
         model: str | None = None,
         operation_type: str | None = None,
@@ -207,7 +207,7 @@ class GenerationConfigRepository:
                 f"SELECT {CONFIG_COLUMNS} FROM generation_configs WHERE id > %(after)s{{}} ORDER BY id LIMIT %(limit)s"
             ).format(chosen),
             {
-                "after": after,
+                "after": after_id,
                 "limit": limit,
                 "prompt_id": prompt_id,
                 "model": model,
@@ -236,7 +236,8 @@ class GenerationConfigRepository:
         )
 
 
-def _canonical_number(name: str, value: float | None) -> float | None:
+def _to_finite_float(name: str, value: float | None) -> float | None:
+    """Return 60 as 60.0 and -0.0 as 0.0. Raises `InvalidInput` for NaN and infinity."""
     if value is None:
         return None
     if not abs(value) <= sys.float_info.max:
@@ -294,11 +295,12 @@ class ProvenanceRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def read_lineage(self, identifier: str) -> bytes | None:
-        return await fetch_value(self._conn, _LINEAGE_QUERY, {"identifier": identifier}, binary=True)
+    async def read_lineage_json(self, video_identifier: str) -> bytes | None:
+        """Return all that was made from a video as a JSON document in UTF-8; None where it does not exist."""
+        return await fetch_value(self._conn, _LINEAGE_QUERY, {"identifier": video_identifier}, binary=True)
 
-    async def list_moments(
-        self, limit: int, after: int = 0, prompt_id: int | None = None, config_id: int | None = None
+    async def list_generated_moments(
+        self, limit: int, after_id: int = 0, prompt_id: int | None = None, config_id: int | None = None
     ) -> list[MomentWithVideo]:
         return await fetch_all(
             self._conn,
@@ -316,12 +318,12 @@ class ProvenanceRepository:
                 ORDER BY moments.id
                 LIMIT %(limit)s
                 """
-            ).format(_where_generated_with("moments.generation_config_id", prompt_id, config_id)),
-            {"after": after, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
+            ).format(_filter_by_prompt_or_config("moments.generation_config_id", prompt_id, config_id)),
+            {"after": after_id, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
         )
 
-    async def list_runs(
-        self, limit: int, after: int = 0, prompt_id: int | None = None, config_id: int | None = None
+    async def list_generating_runs(
+        self, limit: int, after_id: int = 0, prompt_id: int | None = None, config_id: int | None = None
     ) -> list[RunWithVideo]:
         return await fetch_all(
             self._conn,
@@ -338,12 +340,12 @@ class ProvenanceRepository:
                 ORDER BY runs.id
                 LIMIT %(limit)s
                 """
-            ).format(_where_generated_with("runs.generation_config_id", prompt_id, config_id)),
-            {"after": after, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
+            ).format(_filter_by_prompt_or_config("runs.generation_config_id", prompt_id, config_id)),
+            {"after": after_id, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
         )
 
 
-def _where_generated_with(column: LiteralString, prompt_id: int | None, config_id: int | None) -> sql.Composed:
+def _filter_by_prompt_or_config(column: LiteralString, prompt_id: int | None, config_id: int | None) -> sql.Composed:
     return and_where(
         {
             column + " = %(config_id)s": config_id,

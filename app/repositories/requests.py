@@ -13,7 +13,7 @@ from app.database.queries import exists, fetch_all
 
 @dataclass(frozen=True, slots=True)
 class RejectedRequest:
-    """An entry of the request stream that was rejected, with the reason; `received_at` is naive UTC."""
+    """A request from the Redis stream that did not become a run, with the reason; `received_at` is naive UTC."""
 
     id: int
     entry_id: str
@@ -37,7 +37,9 @@ class RejectedRequestRepository:
             "SELECT pg_advisory_xact_lock(hashtextextended('requests:' || %(key)s, 0))", {"key": key}
         )
 
-    async def add(self, entry_id: str, other_id: str, fields: Mapping[str, str], reason: str) -> None:
+    async def add_rejected_request(
+        self, entry_id: str, fallback_entry_id: str, fields: Mapping[str, str], reason: str
+    ) -> None:
         await self._conn.execute(
             """
             INSERT INTO pipeline.rejected_requests (entry_id, fields, reason)
@@ -45,20 +47,20 @@ class RejectedRequestRepository:
                    THEN %(other_id)s ELSE %(entry_id)s END, %(fields)s, %(reason)s
             ON CONFLICT ON CONSTRAINT rejected_requests_entry_id_key DO NOTHING
             """,
-            {"entry_id": entry_id, "other_id": other_id, "fields": Jsonb(fields), "reason": reason},
+            {"entry_id": entry_id, "other_id": fallback_entry_id, "fields": Jsonb(fields), "reason": reason},
         )
 
-    async def is_rejected(self, entry_id: str, other_id: str, fields: Mapping[str, str]) -> bool:
+    async def is_request_rejected(self, entry_id: str, fallback_entry_id: str, fields: Mapping[str, str]) -> bool:
         return await exists(
             self._conn,
             """
             SELECT FROM pipeline.rejected_requests
             WHERE entry_id IN (%(entry_id)s, %(other_id)s) AND fields = %(fields)s
             """,
-            {"entry_id": entry_id, "other_id": other_id, "fields": Jsonb(fields)},
+            {"entry_id": entry_id, "other_id": fallback_entry_id, "fields": Jsonb(fields)},
         )
 
-    async def list_newest(self, limit: int) -> list[RejectedRequest]:
+    async def list_newest_requests(self, limit: int) -> list[RejectedRequest]:
         return await fetch_all(
             self._conn,
             RejectedRequest,

@@ -11,7 +11,7 @@ from psycopg import sql
 from app.database import Connection
 from app.database.queries import and_where, fetch_one, fetch_returned, set_clause
 from app.models import PipelineRun
-from app.models.runs import ClaimedRun, RunRequest, StageRecord, StageStatus, last_started_stage
+from app.models.runs import ClaimedRun, RunRequest, StageRecord, StageStatus, find_last_started_stage
 from app.models.stages import RunType, Stage
 
 RUN_COLUMNS = """id, identifier, video_id, generation_config_id, pipeline_type, status, started_at, completed_at,
@@ -24,7 +24,7 @@ _IDENTIFIER_LENGTH = 100
 _DIGEST_LENGTH = 16
 
 
-class _Outcome(TypedDict, total=False):
+class _OptionalRunColumns(TypedDict, total=False):
     generation_config_id: int | None
     completed_at: datetime | None
     duration_seconds: float | None
@@ -34,13 +34,13 @@ class _Outcome(TypedDict, total=False):
     error_message: str | None
 
 
-class RunChanges(_Outcome, total=False):
+class RunChanges(_OptionalRunColumns, total=False):
     """The columns of a run that may change."""
 
     status: str
 
 
-class NewRun(_Outcome):
+class NewRun(_OptionalRunColumns):
     """The columns of a new run; `started_at` is naive UTC."""
 
     identifier: str
@@ -50,10 +50,10 @@ class NewRun(_Outcome):
     started_at: datetime
 
 
-_UNSET: dict[str, Any] = dict.fromkeys(_Outcome.__annotations__)
+_UNSET: dict[str, Any] = dict.fromkeys(_OptionalRunColumns.__annotations__)
 
 
-def new_run_identifier(video_identifier: str, started_at_ms: int) -> str:
+def make_run_identifier(video_identifier: str, started_at_ms: int) -> str:
     """Return `pipeline:{video}:{unix ms}`, at most 100 characters.
 
     A longer video identifier is cut and gets part of its SHA-256, so that two with the same beginning differ.
@@ -174,7 +174,7 @@ class RunRepository:
             {**changes, "id": run_id},
         )
 
-    async def list_summaries(
+    async def list_run_summaries(
         self, video: str, limit: int, before: tuple[datetime, int] | None = None, run_type: str | None = None
     ) -> list[RunSummary]:
         """Return runs of a video, newest first; `before` is the last one's `(started_at, id)`."""
@@ -219,9 +219,9 @@ class RunRepository:
             ).format(sql.SQL(IS_WAITING), wanted),
             {"video": video, "limit": limit, "started_at": started_at, "id": run_id, "type": run_type},
         )
-        return [RunSummary(_read_run_details(*row[15:]), *row[:15]) for row in await cursor.fetchall()]
+        return [RunSummary(_parse_run_details(*row[15:]), *row[:15]) for row in await cursor.fetchall()]
 
-    async def list_active(self, limit: int, after: int = 0) -> list[ActiveRun]:
+    async def list_active_runs(self, limit: int, after_id: int = 0) -> list[ActiveRun]:
         cursor = await self._conn.execute(
             f"""
             SELECT history.id, history.identifier, videos.identifier, pipeline_type, subject, {IS_WAITING}, attempt,
@@ -233,11 +233,15 @@ class RunRepository:
             ORDER BY history.id
             LIMIT %(limit)s
             """,
-            {"limit": limit, "after": after},
+            {"limit": limit, "after": after_id},
         )
-        return [ActiveRun(last_started_stage(read_stages(stages)), *run) for *run, stages in await cursor.fetchall()]
+        return [
+            ActiveRun(find_last_started_stage(parse_stage_records(stages)), *run)
+            for *run, stages in await cursor.fetchall()
+        ]
 
-    async def list_active_of_video(self, video: str) -> list[tuple[int, str]]:
+    async def list_active_runs_of_video(self, video: str) -> list[tuple[int, str]]:
+        """Return id and identifier of each."""
         cursor = await self._conn.execute(
             """
             SELECT run_id, history.identifier
@@ -252,19 +256,20 @@ class RunRepository:
         return await cursor.fetchall()
 
 
-def _read_run_details(
+def _parse_run_details(
     subject: str | None,
     is_waiting: bool,
     generation_model: str | None,
     refinement_model: str | None,
     stages: dict[str, Any] | None,
 ) -> RunDetails | None:
+    """Return None for a run of an earlier version, which has no row in `pipeline.runs`."""
     if subject is None or stages is None:
         return None
-    return RunDetails(subject, is_waiting, generation_model or "", refinement_model or "", read_stages(stages))
+    return RunDetails(subject, is_waiting, generation_model or "", refinement_model or "", parse_stage_records(stages))
 
 
-def read_claimed_run(
+def parse_claimed_run(
     run_id: int,
     identifier: str,
     video_id: int,
@@ -286,8 +291,8 @@ def read_claimed_run(
         video,
         RunType(run_type),
         subject,
-        read_request(request),
-        read_stages(stages),
+        parse_run_request(request),
+        parse_stage_records(stages),
         Stage(stage),
         attempt,
         owner,
@@ -295,18 +300,19 @@ def read_claimed_run(
     )
 
 
-def read_request(stored: Mapping[str, Any]) -> RunRequest:
+def parse_run_request(stored: Mapping[str, Any]) -> RunRequest:
+    """Return stored options, without those that this version does not know."""
     known = {field.name for field in fields(RunRequest)}
     return RunRequest(**{name: value for name, value in stored.items() if name in known})
 
 
-def read_stages(stored: Mapping[str, Any]) -> dict[Stage, StageRecord]:
+def parse_stage_records(stored: Mapping[str, Any]) -> dict[Stage, StageRecord]:
     """Return stage records in the order of the pipeline, without those that this version does not know."""
-    records = {stage: _read_stage_record(stored[stage]) for stage in Stage if stage in stored}
+    records = {stage: _parse_stage_record(stored[stage]) for stage in Stage if stage in stored}
     return {stage: record for stage, record in records.items() if record}
 
 
-def _read_stage_record(stored: Any) -> StageRecord | None:
+def _parse_stage_record(stored: Any) -> StageRecord | None:
     if not isinstance(stored, Mapping) or stored.get("status") not in set(StageStatus):
         return None
     known = {field.name for field in fields(StageRecord)} - {"status"}

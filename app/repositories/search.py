@@ -88,7 +88,7 @@ class SearchRepository:
         """
         spoken = and_where({"language = %(language)s": filters.language})
         of_video = and_where({_OF_VIDEO + "found.video_id)": filters.video, _SCORED: filters.min_score})
-        parameters = {**_search_parameters(query, filters, limit, after), "marks": _MARKS, "segments": segments}
+        parameters = {**_make_search_parameters(query, filters, limit, after), "marks": _MARKS, "segments": segments}
         return await fetch_all(self._conn, SearchHit, sql.SQL(_TRANSCRIPTS).format(spoken, of_video), parameters)
 
     async def search_moments(
@@ -101,15 +101,16 @@ class SearchRepository:
                 "score >= %(min_score)s": filters.min_score,
             }
         )
-        parameters = {**_search_parameters(query, filters, limit, after), "marks": _MARKS_IN_ALL}
+        parameters = {**_make_search_parameters(query, filters, limit, after), "marks": _MARKS_IN_ALL}
         return await fetch_all(self._conn, MomentHit, sql.SQL(_MOMENTS).format(chosen), parameters)
 
-    async def rebuild(self) -> int:
+    async def rebuild_search_index(self) -> int:
+        """Index all transcripts again, without a time limit, and return their number."""
         await self._conn.execute("SELECT set_config('statement_timeout', '0', true)")
         return int(await fetch_value(self._conn, "SELECT search.rebuild()") or 0)
 
 
-def _search_parameters(query: str, filters: SearchFilters, limit: int, after: SearchCursor) -> dict[str, object]:
+def _make_search_parameters(query: str, filters: SearchFilters, limit: int, after: SearchCursor) -> dict[str, object]:
     return {
         **asdict(filters),
         "query": _NON_EXCLUDING_DASHES.sub(" ", query),

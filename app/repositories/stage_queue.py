@@ -13,7 +13,7 @@ from app.database import Connection
 from app.database.queries import fetch_all, fetch_one
 from app.models.runs import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, next_stage
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
-from app.repositories.runs import read_claimed_run
+from app.repositories.runs import parse_claimed_run
 from app.repositories.stages import end_run
 from app.repositories.videos import VideoRepository
 
@@ -32,7 +32,7 @@ class EnqueueResult:
 
 @dataclass(frozen=True, slots=True)
 class OrphanedRun:
-    """A running run whose request was missing, and which was ended for that."""
+    """A running run of an earlier version, which has no request, and was ended for that."""
 
     identifier: str
     video: str
@@ -122,17 +122,17 @@ class StageQueueRepository:
         if row is None or row[0] != "claimed":
             return None
         try:
-            return read_claimed_run(*row[1:])
+            return parse_claimed_run(*row[1:])
         except (AttributeError, LookupError, TypeError, ValueError):
             if row[10] <= STAGE_TABLE[stage].retry.attempts:
                 raise
         reason = f"The worker died {row[10] - 1} times in stage '{stage}'"
         async with self._conn.transaction():
-            await VideoRepository(self._conn).lock(row[4])
+            await VideoRepository(self._conn).lock_video(row[4])
             await end_run(self._conn, row[1], RunOutcome(RunStatus.FAILED, stage, reason))
         return None
 
-    async def heartbeat(self, owner: str, run_ids: Collection[int]) -> None:
+    async def store_heartbeat(self, owner: str, run_ids: Collection[int]) -> None:
         """Store a heartbeat in the claimed runs of a worker, except in rows that its own transactions have locked."""
         await self._conn.execute(
             """
@@ -146,7 +146,7 @@ class StageQueueRepository:
             {"owner": owner, "ids": list(run_ids)},
         )
 
-    async def list_claimed(self, owner: str) -> list[ClaimedStage]:
+    async def list_claimed_stages(self, owner: str) -> list[ClaimedStage]:
         return await fetch_all(
             self._conn,
             ClaimedStage,
@@ -171,12 +171,12 @@ class StageQueueRepository:
         await end_run(self._conn, run_id, RunOutcome(RunStatus.CANCELLED))
         return True
 
-    async def take_unnotified(
-        self, stalled_after: float, renotify_after: float, unread: Collection[WorkKind] = ()
+    async def take_unnotified_stages(
+        self, stalled_after: float, renotify_after: float, kinds_with_unread_messages: Collection[WorkKind] = ()
     ) -> list[WaitingStage]:
         """Mark waiting and stalled stages as notified, and return at most a thousand, those that wait longest first.
 
-        They had no message in the last `renotify_after` seconds. For kinds with `unread` messages the time is ten times
+        They had no message in the last `renotify_after` seconds. For kinds with unread messages the time is ten times
         as long, because theirs is probably among those.
         """
         cursor = await self._conn.execute(
@@ -202,25 +202,27 @@ class StageQueueRepository:
             {
                 "stalled_after": stalled_after,
                 "renotify_after": renotify_after,
-                "unread": _list_stages_of(unread),
+                "unread": _list_stages_of_kinds(kinds_with_unread_messages),
                 "patience": _UNREAD_DELAY_FACTOR,
-                "known": _list_stages_of(list(WorkKind)),
+                "known": _list_stages_of_kinds(list(WorkKind)),
                 "most": _MAX_TAKEN,
             },
         )
-        return _read_waiting(await cursor.fetchall())
+        return _parse_waiting_stages(await cursor.fetchall())
 
-    async def unmark_notified(self, waiting: Collection[WaitingStage]) -> None:
+    async def mark_unnotified(self, stages: Collection[WaitingStage]) -> None:
+        """Have these stages notified again, because no message could be sent for them."""
         await self._conn.execute(
             """
             UPDATE pipeline.runs SET notified_at = NULL
             FROM pipeline_history AS history
             WHERE history.id = runs.run_id AND history.status = 'running' AND history.identifier = ANY(%(identifiers)s)
             """,
-            {"identifiers": [each.identifier for each in waiting]},
+            {"identifiers": [each.identifier for each in stages]},
         )
 
-    async def take_next_unnotified(self, stage: Stage, stalled_after: float) -> WaitingStage | None:
+    async def take_next_waiting_stage(self, stage: Stage, stalled_after: float) -> WaitingStage | None:
+        """Return the run that waits longest at a stage, marked as notified; None where none waits."""
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs SET notified_at = now() AT TIME ZONE 'utc'
@@ -239,9 +241,9 @@ class StageQueueRepository:
             """,
             {"stage": stage.value, "stalled_after": stalled_after},
         )
-        return next(iter(_read_waiting(await cursor.fetchall())), None)
+        return next(iter(_parse_waiting_stages(await cursor.fetchall())), None)
 
-    async def list_waiting(
+    async def list_waiting_stages(
         self,
         kinds: Collection[WorkKind],
         stalled_after: float,
@@ -268,18 +270,19 @@ class StageQueueRepository:
             {
                 "limits": Jsonb({stage.value: limit for stage, limit in (stage_limits or {}).items()}),
                 "only_stalled": only_stalled,
-                "stages": _list_stages_of(kinds),
+                "stages": _list_stages_of_kinds(kinds),
                 "stalled_after": stalled_after,
                 "limit": limit,
             },
         )
-        return _read_waiting(await cursor.fetchall())
+        return _parse_waiting_stages(await cursor.fetchall())
 
-    async def list_running_identifiers(self) -> set[str]:
+    async def list_identifiers_of_running_runs(self) -> set[str]:
         cursor = await self._conn.execute("SELECT identifier FROM pipeline_history WHERE status = 'running'")
         return {identifier for (identifier,) in await cursor.fetchall()}
 
-    async def end_orphaned_runs(self) -> list[OrphanedRun]:
+    async def fail_orphaned_runs(self) -> list[OrphanedRun]:
+        """Mark as failed the running runs without a request, which an earlier version left, and return them."""
         return await fetch_all(
             self._conn,
             OrphanedRun,
@@ -295,9 +298,9 @@ class StageQueueRepository:
         )
 
 
-def _list_stages_of(kinds: Collection[WorkKind]) -> list[str]:
+def _list_stages_of_kinds(kinds: Collection[WorkKind]) -> list[str]:
     return [stage.value for stage, row in STAGE_TABLE.items() if row.kind in kinds]
 
 
-def _read_waiting(rows: Collection[tuple[str, str]]) -> list[WaitingStage]:
+def _parse_waiting_stages(rows: Collection[tuple[str, str]]) -> list[WaitingStage]:
     return [WaitingStage(identifier, Stage(stage)) for identifier, stage in rows if stage in STAGE_TABLE]

@@ -19,7 +19,7 @@ from app.repositories.videos import VideoRepository
 
 
 class ModelAnswerRepository:
-    """Model answers of active runs, so that a retry does not pay for them again; the key is all an answer depends on.
+    """Answers of models to active runs, so that a retry does not pay again; the question is all an answer depends on.
 
     The caller has locked the run.
     """
@@ -27,7 +27,7 @@ class ModelAnswerRepository:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def store(self, run_id: int, question: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+    async def store_answer(self, run_id: int, question: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         await self._conn.execute(
             """
             INSERT INTO pipeline.answers (run_id, question, answer) VALUES (%(run_id)s, %(question)s, %(answer)s)
@@ -36,7 +36,7 @@ class ModelAnswerRepository:
             {"run_id": run_id, "question": Jsonb(question), "answer": Jsonb(answer)},
         )
 
-    async def find(self, run_id: int, question: Mapping[str, Any]) -> dict[str, Any] | None:
+    async def find_answer(self, run_id: int, question: Mapping[str, Any]) -> dict[str, Any] | None:
         cursor = await self._conn.execute(
             "SELECT answer FROM pipeline.answers WHERE run_id = %(run_id)s AND question = %(question)s",
             {"run_id": run_id, "question": Jsonb(question)},
@@ -44,7 +44,7 @@ class ModelAnswerRepository:
         row = await cursor.fetchone()
         return None if row is None else dict(row[0])
 
-    async def copy_to_retry(self, identifier: str, retry: str) -> None:
+    async def copy_answers_to_retry(self, run_identifier: str, retry_identifier: str) -> None:
         await self._conn.execute(
             """
             INSERT INTO pipeline.answers (run_id, question, answer)
@@ -54,21 +54,21 @@ class ModelAnswerRepository:
             JOIN pipeline_history AS retry ON retry.identifier = %(retry)s
             WHERE ended.identifier = %(identifier)s
             """,
-            {"identifier": identifier, "retry": retry},
+            {"identifier": run_identifier, "retry": retry_identifier},
         )
 
-    async def delete(self, run_id: int) -> None:
+    async def delete_answers(self, run_id: int) -> None:
         await self._conn.execute("DELETE FROM pipeline.answers WHERE run_id = %(run_id)s", {"run_id": run_id})
 
 
 class ClaimedRunRepository:
-    """Writes of a worker for its claimed stage. Each is bound to the claimed run, stage, owner and attempt, so a worker
-    that was frozen writes nothing for a stage that it has lost."""
+    """What a worker writes for its claimed stage; nothing where another worker has claimed the stage since."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def lock_claim(self, run: ClaimedRun) -> None:
+        """Lock the run in this transaction. Raises `RunLost` where the worker has lost its claim."""
         if not await exists(
             self._conn,
             """
@@ -90,7 +90,7 @@ class ClaimedRunRepository:
                     ELSE '{}' END)
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             """,
-            {**_claim_key(run), "record": Jsonb(asdict(record)), "is_in_progress": record.is_in_progress},
+            {**_claim_key(run), "record": Jsonb(asdict(record)), "is_in_progress": record.is_waiting_or_processing},
         )
         if cursor.rowcount != 1:
             raise RunLost
@@ -142,7 +142,8 @@ class ClaimedRunRepository:
             },
         )
 
-    async def start_attempt(self, run: ClaimedRun, error: str) -> ClaimedRun:
+    async def start_next_attempt(self, run: ClaimedRun, error: str) -> ClaimedRun:
+        """Count another attempt and store the error of the last one; return the run with it. Raises `RunLost`."""
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs SET attempt = attempt + 1, last_error = %(error)s
@@ -185,7 +186,7 @@ class ClaimedRunRepository:
             {"config": generation_config_id, "id": run.id},
         )
 
-    async def set_generation_config_once(self, run: ClaimedRun, generation_config_id: int) -> None:
+    async def set_generation_config_if_unset(self, run: ClaimedRun, generation_config_id: int) -> None:
         await self._conn.execute(
             """
             UPDATE pipeline_history SET generation_config_id = %(config)s
@@ -194,15 +195,15 @@ class ClaimedRunRepository:
             {"config": generation_config_id, "id": run.id},
         )
 
-    async def store_raw_answer(self, run: ClaimedRun, raw: str) -> None:
+    async def store_unusable_answer(self, run: ClaimedRun, answer_text: str) -> None:
         await self._conn.execute(
             "UPDATE pipeline.runs SET raw_answer = %(raw)s WHERE run_id = %(id)s",
-            {"raw": raw.replace("\x00", ""), "id": run.id},
+            {"raw": answer_text.replace("\x00", ""), "id": run.id},
         )
 
     async def release_stage(self, run: ClaimedRun) -> None:
         """Return the stage to the queue without counting the attempt, or end a run whose cancellation was requested."""
-        await VideoRepository(self._conn).lock(run.video)  # the same order of locks as a deletion
+        await VideoRepository(self._conn).lock_video(run.video)  # the same order of locks as a deletion
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs SET owner = NULL, heartbeat_at = NULL, notified_at = NULL,
@@ -233,11 +234,11 @@ async def end_run(conn: Connection, run_id: int, outcome: RunOutcome) -> set[str
     The moments that it has set aside are discarded where it has completed, else restored.
     """
     if outcome.status is RunStatus.COMPLETED:
-        await ModelAnswerRepository(conn).delete(run_id)
+        await ModelAnswerRepository(conn).delete_answers(run_id)
     replaced = ReplacedMomentsRepository(conn)
     if outcome.status in (RunStatus.COMPLETED, RunStatus.PARTIAL):
-        files = await replaced.discard(run_id)
-    elif (unused := await replaced.restore(run_id)) is None:
+        files = await replaced.discard_rows_of_run(run_id)
+    elif (unused := await replaced.restore_moments(run_id)) is None:
         files = set()
     else:
         files, outcome = unused, replace(outcome, moments=0, clips=0)

@@ -12,7 +12,7 @@ from app.models import Thumbnail
 THUMBNAIL_COLUMNS = "id, video_id, clip_id, cloud_url, file_size_kb, created_at"
 
 
-class _ThumbnailDetails(TypedDict, total=False):
+class _OptionalThumbnailColumns(TypedDict, total=False):
     video_id: int | None
     clip_id: int | None
     file_size_kb: int | None
@@ -25,18 +25,18 @@ class ThumbnailChanges(TypedDict, total=False):
     file_size_kb: int | None
 
 
-class NewThumbnail(_ThumbnailDetails):
+class NewThumbnail(_OptionalThumbnailColumns):
     """The columns of a new thumbnail: `cloud_url`, and either `video_id` or `clip_id`."""
 
     cloud_url: str
 
 
-_UNSET: dict[str, Any] = dict.fromkeys(_ThumbnailDetails.__annotations__)
+_UNSET: dict[str, Any] = dict.fromkeys(_OptionalThumbnailColumns.__annotations__)
 
 
 @dataclass(frozen=True, slots=True)
 class ThumbnailOwner:
-    """A video or a clip: the file that its thumbnail is made from, and the thumbnail that it has."""
+    """A video or a clip: the file that its thumbnail is made from, and the URL of the thumbnail that it has."""
 
     kind: Literal["video", "clip"]
     id: int
@@ -89,7 +89,7 @@ class ThumbnailRepository:
             {"clip_id": clip_id},
         )
 
-    async def find_video_owner(self, identifier: str) -> ThumbnailOwner | None:
+    async def get_video_as_owner(self, identifier: str) -> ThumbnailOwner | None:
         return await fetch_one(
             self._conn,
             ThumbnailOwner,
@@ -101,7 +101,7 @@ class ThumbnailRepository:
             {"identifier": identifier},
         )
 
-    async def find_clip_owner(self, video: str, moment: str) -> tuple[bool, ThumbnailOwner | None] | None:
+    async def get_clip_as_owner(self, video: str, moment: str) -> tuple[bool, ThumbnailOwner | None] | None:
         """Return whether the video has the moment, and the moment's clip; None where the video does not exist."""
         cursor = await self._conn.execute(
             """
@@ -120,7 +120,7 @@ class ThumbnailRepository:
         has_moment, clip_id, *urls = row
         return has_moment, None if clip_id is None else ThumbnailOwner("clip", clip_id, f"{video}/{moment}", *urls)
 
-    async def replace(self, owner: ThumbnailOwner, cloud_url: str, file_size_kb: int) -> str | None:
+    async def replace_thumbnail(self, owner: ThumbnailOwner, cloud_url: str, file_size_kb: int) -> str | None:
         """Store a new thumbnail unless the owner's has changed since it was read; return the URL that is stored now.
 
         None where the owner was deleted.
@@ -136,9 +136,9 @@ class ThumbnailRepository:
             """,
             {"url": cloud_url, "size": file_size_kb, "id": owner.id, "found": owner.thumbnail_url},
         )
-        return cloud_url if await cursor.fetchone() else await self.get_url(owner)
+        return cloud_url if await cursor.fetchone() else await self.get_thumbnail_url(owner)
 
-    async def get_url(self, owner: ThumbnailOwner) -> str | None:
+    async def get_thumbnail_url(self, owner: ThumbnailOwner) -> str | None:
         get = self.get_by_video if owner.kind == "video" else self.get_by_clip
         thumbnail = await get(owner.id)
         return thumbnail.cloud_url if thumbnail else None

@@ -14,7 +14,7 @@ TRANSCRIPT_COLUMNS = """id, video_id, full_text, word_timestamps, segment_timest
     number_of_segments, transcription_service, processing_time_seconds, created_at"""
 
 
-class _TranscriptDetails(TypedDict, total=False):
+class _OptionalTranscriptColumns(TypedDict, total=False):
     language: str
     number_of_words: int | None
     number_of_segments: int | None
@@ -22,7 +22,7 @@ class _TranscriptDetails(TypedDict, total=False):
     processing_time_seconds: float | None
 
 
-class NewTranscript(_TranscriptDetails):
+class NewTranscript(_OptionalTranscriptColumns):
     """The columns of a new transcript: words are `{"word", "start", "end"}`, segments `{"text", "start", "end"}`."""
 
     video_id: int
@@ -31,7 +31,7 @@ class NewTranscript(_TranscriptDetails):
     segment_timestamps: list[dict[str, Any]]
 
 
-_DEFAULTS: dict[str, Any] = dict.fromkeys(_TranscriptDetails.__annotations__) | {"language": "en"}
+_DEFAULTS: dict[str, Any] = dict.fromkeys(_OptionalTranscriptColumns.__annotations__) | {"language": "en"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +110,18 @@ class TranscriptRepository:
         )
         return cursor.rowcount == 1
 
-    async def get_versions(self, identifiers: list[str]) -> dict[str, TranscriptVersion]:
+    async def get_versions_by_identifier(self, video_identifiers: list[str]) -> dict[str, TranscriptVersion]:
         cursor = await self._conn.execute(
             """
             SELECT videos.identifier, transcripts.id, transcripts.created_at
             FROM videos LEFT JOIN transcripts ON transcripts.video_id = videos.id
             WHERE videos.identifier = ANY (%(identifiers)s)
             """,
-            {"identifiers": identifiers},
+            {"identifiers": video_identifiers},
         )
         return {identifier: TranscriptVersion(*key) for identifier, *key in await cursor.fetchall()}
 
-    async def read_json_document(self, identifier: str) -> tuple[TranscriptVersion, list[bytes]] | None:
+    async def read_json_document(self, video_identifier: str) -> tuple[TranscriptVersion, list[bytes]] | None:
         """Return the version of a video's transcript and its JSON document as pieces of UTF-8, encoded by PostgreSQL.
 
         None where the video does not exist; no pieces where it has no transcript.
@@ -145,7 +145,7 @@ class TranscriptRepository:
             LEFT JOIN search.transcripts AS ready ON ready.transcript_id = transcripts.id
             WHERE videos.identifier = %(identifier)s
             """,
-            {"identifier": identifier},
+            {"identifier": video_identifier},
             binary=True,
         )
         row = await cursor.fetchone()

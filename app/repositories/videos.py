@@ -148,10 +148,11 @@ class VideoRepository:
         )
         return cursor.rowcount == 1
 
-    async def mark_complete(self, video_id: int) -> None:
+    async def mark_download_complete(self, video_id: int) -> None:
         await self._conn.execute("DELETE FROM pipeline.pending_videos WHERE video_id = %(id)s", {"id": video_id})
 
-    async def list_source_candidates(self, urls: list[str], name: str) -> list[VideoWithSource]:
+    async def list_videos_of_source(self, urls: list[str], identifier: str) -> list[VideoWithSource]:
+        """Return videos with one of the source URLs, or with a source and the identifier or `identifier-…`."""
         return await fetch_all(
             self._conn,
             VideoWithSource,
@@ -162,15 +163,16 @@ class VideoRepository:
               AND (source_url = ANY (%(urls)s) OR identifier = %(name)s
                    OR (identifier > %(name)s || '-' AND identifier < %(name)s || '.'))
             """,
-            {"urls": urls, "name": name},
+            {"urls": urls, "name": identifier},
         )
 
-    async def lock_source(self, url: str) -> None:
+    async def lock_source_url(self, url: str) -> None:
         await self._conn.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('sources:' || %(url)s, 0))", {"url": url}
         )
 
     async def list_taken_identifiers(self, base: str) -> set[str]:
+        """Return the identifiers of videos that are `base` or begin with `base-`."""
         cursor = await self._conn.execute(
             """
             SELECT identifier FROM videos
@@ -194,13 +196,14 @@ class VideoRepository:
         )
 
     async def get_end_seconds(self, identifier: str) -> float | None:
+        """Return the duration of a video; where its file was never probed, the end of its transcript."""
         return await fetch_value(
             self._conn,
             "SELECT videos_end(videos) FROM videos WHERE identifier = %(identifier)s",
             {"identifier": identifier},
         )
 
-    async def lock(self, identifier: str) -> Video | None:
+    async def lock_video(self, identifier: str) -> Video | None:
         """Lock the video until the transaction ends, against other writers of its moments."""
         return await fetch_one(
             self._conn,
@@ -225,8 +228,7 @@ class VideoRepository:
         )
 
     async def is_file_referenced(self, identifier: str, url: str) -> bool:
-        """Return whether the URL is that of the video, its playable copy, a clip or a thumbnail of it, or of one that a
-        run has set aside and may restore."""
+        """Return whether a row of the video has the URL, or a row that a run has set aside and may restore."""
         cursor = await self._conn.execute(
             """
             SELECT EXISTS (

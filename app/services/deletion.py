@@ -102,7 +102,7 @@ async def delete_video_rows(conn: Connection, identifier: str, options: Deletion
     video = await VideoRepository(conn).lock_for_deletion(identifier)
     if video is None:
         return None
-    contents = await VideoContentsRepository(conn).get(video.id)
+    contents = await VideoContentsRepository(conn).get_contents(video.id)
     if contents.active_status is not None:
         if not options.force:
             raise PipelineActive(contents.active_status)
@@ -153,9 +153,9 @@ async def _discard_replaced_moments(conn: Connection, video: Video, options: Del
     replaced = ReplacedMomentsRepository(conn)
     if options.skip_local_moments:
         local, in_bucket = options.keeps_clips(in_bucket=False), options.keeps_clips(in_bucket=True)
-        await replaced.discard_clips(video.id, keep_local=local, keep_in_bucket=in_bucket)
+        await replaced.discard_clip_rows(video.id, keeps_local=local, keeps_in_bucket=in_bucket)
     else:
-        await replaced.discard_all(video.id)
+        await replaced.discard_rows_of_video(video.id)
 
 
 async def _delete_clips_by_options(
@@ -299,7 +299,9 @@ async def _delete_moment_rows(conn: Connection, moment: Moment, deletion: Moment
     clip = await ClipRepository(conn).get_by_moment(moment.id)
     thumbnail = await ThumbnailRepository(conn).get_by_clip(clip.id) if clip else None
     moments = MomentRepository(conn)
-    deletion.orphaned = [child.identifier for child in await moments.list_children(moment.id) if child.id != moment.id]
+    deletion.orphaned = [
+        child.identifier for child in await moments.list_refinements_of(moment.id) if child.id != moment.id
+    ]
     await moments.delete(moment.id)
     deletion.had_clip, deletion.had_thumbnail = clip is not None, thumbnail is not None
     return [row.cloud_url for row in (clip, thumbnail) if row]

@@ -34,7 +34,7 @@ from app.models.stages import RunType, list_stages
 from app.repositories import RunRepository
 from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.requests import RejectedRequestRepository
-from app.repositories.runs import new_run_identifier
+from app.repositories.runs import make_run_identifier
 from app.services.models import mask_model_keys
 from app.services.run_options import PipelineOptions
 from app.services.run_requests import Notify, RunRequests, enqueue_run, mask_prompts
@@ -186,9 +186,9 @@ def _identify_run(entry_id: str, requested_id: str, video: str) -> str:
     prefix = f"pipeline:{video}:"
     number = requested_id.removeprefix(prefix)
     if requested_id.startswith(prefix) and _MILLISECONDS.fullmatch(number):
-        return new_run_identifier(video, int(number))
+        return make_run_identifier(video, int(number))
     milliseconds, _, number = entry_id.partition("-")
-    return new_run_identifier(video, int(f"{milliseconds}{number:0>3}"))
+    return make_run_identifier(video, int(f"{milliseconds}{number:0>3}"))
 
 
 def _decode_for_jsonb(data: bytes) -> str:
@@ -251,7 +251,7 @@ class RequestIntake:
         async with self._database.connect() as conn, conn.transaction():
             rejected = RejectedRequestRepository(conn)
             await rejected.lock_request(requested.identifier if requested else entry.id)
-            if await rejected.is_rejected(entry.id, entry.other_id, entry.fields):
+            if await rejected.is_request_rejected(entry.id, entry.other_id, entry.fields):
                 return None
             if requested is not None:
                 is_enqueued = await _is_enqueued(conn, requested)
@@ -265,7 +265,7 @@ class RequestIntake:
                 except Exception as error:
                     reason = _rejection_reason(error)
             reason = _clean_reason(reason, is_truncated=entry.is_truncated)
-            await rejected.add(entry.id, entry.other_id, entry.fields, reason)
+            await rejected.add_rejected_request(entry.id, entry.other_id, entry.fields, reason)
         _log.warning("Rejected entry %s of another program and stored it: %s", entry.id, reason)
         return None
 

@@ -22,7 +22,7 @@ from app.core.errors import RedisUnavailable
 from app.core.masking import mask_values
 from app.core.redis import describe_redis_error, redis_unavailable
 from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
-from app.models.runs import ClaimedRun, StageRecord, StageStatus, client_record
+from app.models.runs import ClaimedRun, StageRecord, StageStatus, convert_stage_record_for_clients
 from app.models.stages import STAGE_TABLE, Stage
 
 T = TypeVar("T")
@@ -154,7 +154,7 @@ def run_status_fields(
         "error_message": "",
     }
     for stage in STAGE_TABLE:
-        record = client_record(stage, records.get(stage, _PENDING))
+        record = convert_stage_record_for_clients(stage, records.get(stage, _PENDING))
         counters = progress if stage is current and record.status is StageStatus.PROCESSING else record.progress
         fields |= _stage_fields(stage, record, counters or {})
     return fields

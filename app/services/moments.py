@@ -10,9 +10,9 @@ from app.core.errors import InvalidMoment, MomentNotFound, VideoNotFound
 from app.core.text import clean_line
 from app.database import Connection
 from app.models import Moment, Video
-from app.models.rows import find_root
+from app.models.rows import find_root_moment
 from app.repositories import MomentRepository, VideoRepository
-from app.repositories.moments import MomentInsertion, MomentWithConfig, new_moment_identifier
+from app.repositories.moments import MomentInsertion, MomentWithConfig, make_moment_identifier
 
 MAX_MOMENT_SECONDS = 120
 # Users read and type rounded times: 20.1 is the end of a video of 20.0999 seconds.
@@ -37,7 +37,7 @@ async def add_moment(conn: Connection, identifier: str, start: float, end: float
     if _find_problem(start, end, title, duration=None):
         raise InvalidMoment(_find_problem(start, end, title, await _get_video_end(conn, identifier)))
     while True:
-        attempt = await MomentRepository(conn).insert_if_free(identifier, new_moment_identifier(), start, end, title)
+        attempt = await MomentRepository(conn).insert_if_free(identifier, make_moment_identifier(), start, end, title)
         if attempt is None:
             raise VideoNotFound
         if attempt.identifier is not None:
@@ -80,7 +80,7 @@ async def edit_moment(
         changes |= await _fit_times(conn, video, moment, changes)
     if changes:
         await MomentRepository(conn).update(moment.id, **changes)
-    moments = (await MomentRepository(conn).list_with_configs([video_identifier]))[video_identifier]
+    moments = (await MomentRepository(conn).list_moments_with_configs([video_identifier]))[video_identifier]
     return next(each for each in show_under_roots(moments) if each.identifier == identifier)
 
 
@@ -97,7 +97,7 @@ def show_under_roots(moments: list[MomentWithConfig]) -> list[MomentWithConfig]:
 
 
 def _show_under_original(moment: MomentWithConfig, parents: Mapping[str, str | None]) -> MomentWithConfig:
-    if moment.parent_identifier is None or (root := find_root(moment.parent_identifier, parents)) is None:
+    if moment.parent_identifier is None or (root := find_root_moment(moment.parent_identifier, parents)) is None:
         return moment
     return moment if root == moment.parent_identifier else replace(moment, parent_identifier=root)
 
@@ -107,7 +107,7 @@ async def lock_moment(conn: Connection, video_identifier: str, identifier: str) 
 
     Raises `VideoNotFound`.
     """
-    video = await VideoRepository(conn).lock(video_identifier)
+    video = await VideoRepository(conn).lock_video(video_identifier)
     if video is None:
         raise VideoNotFound
     moment = await MomentRepository(conn).get_by_identifier(identifier)
@@ -131,7 +131,7 @@ async def _fit_times(conn: Connection, video: Video, moment: Moment, changes: Ma
         if problem := find_time_problem(start, end, last):
             raise InvalidMoment(problem)
         end = clamp_end(start, end, last)
-        other = await MomentRepository(conn).find_overlap(video.id, start, end, excluding=moment.id)
+        other = await MomentRepository(conn).find_overlapping_moment(video.id, start, end, excluded_moment_id=moment.id)
         if other is None:
             return {"start_time": start, "end_time": end}
         fitted = snap_beside(start, end, other.start_time, other.end_time)

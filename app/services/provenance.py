@@ -14,7 +14,7 @@ _LARGE_BYTES = 100_000  # larger documents are masked in a thread
 
 
 async def list_prompts(conn: Connection, limit: int, after: int) -> list[PromptSummary]:
-    found = await PromptRepository(conn).list_summaries(limit, after)
+    found = await PromptRepository(conn).list_prompt_summaries(limit, after)
     return [replace(prompt, user_prompt=mask_stored(prompt.user_prompt)) for prompt in found]
 
 
@@ -27,14 +27,14 @@ async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
 
 
 async def list_prompt_moments(conn: Connection, prompt_id: int, limit: int, after: int) -> list[MomentWithVideo]:
-    moments = await ProvenanceRepository(conn).list_moments(limit, after, prompt_id=prompt_id)
+    moments = await ProvenanceRepository(conn).list_generated_moments(limit, after, prompt_id=prompt_id)
     if not moments:
         await get_prompt(conn, prompt_id)
     return moments
 
 
 async def list_prompt_runs(conn: Connection, prompt_id: int, limit: int, after: int) -> list[RunWithVideo]:
-    runs = await ProvenanceRepository(conn).list_runs(limit, after, prompt_id=prompt_id)
+    runs = await ProvenanceRepository(conn).list_generating_runs(limit, after, prompt_id=prompt_id)
     if not runs:
         await get_prompt(conn, prompt_id)
     return runs
@@ -48,7 +48,7 @@ async def list_generation_configs(
     model: str | None = None,
     operation_type: str | None = None,
 ) -> list[GenerationConfig]:
-    return await GenerationConfigRepository(conn).list_page(limit, after, prompt_id, model, operation_type)
+    return await GenerationConfigRepository(conn).list_configs(limit, after, prompt_id, model, operation_type)
 
 
 async def get_generation_config(conn: Connection, config_id: int) -> GenerationConfig:
@@ -59,14 +59,14 @@ async def get_generation_config(conn: Connection, config_id: int) -> GenerationC
 
 
 async def list_config_moments(conn: Connection, config_id: int, limit: int, after: int) -> list[MomentWithVideo]:
-    moments = await ProvenanceRepository(conn).list_moments(limit, after, config_id=config_id)
+    moments = await ProvenanceRepository(conn).list_generated_moments(limit, after, config_id=config_id)
     if not moments:
         await get_generation_config(conn, config_id)
     return moments
 
 
 async def list_config_runs(conn: Connection, config_id: int, limit: int, after: int) -> list[RunWithVideo]:
-    runs = await ProvenanceRepository(conn).list_runs(limit, after, config_id=config_id)
+    runs = await ProvenanceRepository(conn).list_generating_runs(limit, after, config_id=config_id)
     if not runs:
         await get_generation_config(conn, config_id)
     return runs
@@ -74,7 +74,7 @@ async def list_config_runs(conn: Connection, config_id: int, limit: int, after: 
 
 async def read_lineage(conn: Connection, identifier: str) -> bytes:
     """Return a video with all data derived from it as a JSON document, secrets masked. Raises `VideoNotFound`."""
-    document = await ProvenanceRepository(conn).read_lineage(identifier)
+    document = await ProvenanceRepository(conn).read_lineage_json(identifier)
     if document is None:
         raise VideoNotFound
     if len(document) <= _LARGE_BYTES:

@@ -37,7 +37,7 @@ def make_broker(
 
     It reads one message at a time, so that none waits in a worker without capacity.
     """
-    first, *others = (kind.stream for kind in kinds)
+    first, *others = (kind.stream_name for kind in kinds)
     broker = RedisStreamBroker(
         settings.redis_url.get_secret_value(),
         queue_name=first,
@@ -62,7 +62,7 @@ class StageNotifier:
     def __init__(self, settings: Settings) -> None:
         self._broker = make_broker(settings)
         self._kickers: dict[WorkKind, AsyncKicker[[str, str], None]] = {
-            kind: AsyncKicker(kind.task, self._broker, {"queue_name": kind.stream}) for kind in WorkKind
+            kind: AsyncKicker(kind.task_name, self._broker, {"queue_name": kind.stream_name}) for kind in WorkKind
         }
 
     async def notify(self, identifier: str, stage: Stage) -> bool:
@@ -86,7 +86,7 @@ class StageNotifier:
         try:
             async with asyncio.timeout(_SEND_SECONDS), Redis(connection_pool=self._broker.connection_pool) as redis:
                 for kind in WorkKind:
-                    if await _has_undelivered(redis, kind.stream):
+                    if await _has_undelivered(redis, kind.stream_name):
                         unread.add(kind)
         except (RedisError, OSError) as error:
             _log.debug("Cannot read the streams of the queue: %s", error)

@@ -29,9 +29,9 @@ from app.core.masking import mask_secrets
 from app.database import Connection, Database
 from app.models.runs import RunRequest, StageRecord, next_stage
 from app.models.stages import RunType, Stage
-from app.models.videos import describe_moment_outside
+from app.models.videos import describe_moment_after_video_end
 from app.repositories.jobs import JobRepository, RunPreconditions
-from app.repositories.runs import new_run_identifier
+from app.repositories.runs import make_run_identifier
 from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stages import ModelAnswerRepository
 from app.services.models import require_moment_finder, require_transcriber
@@ -73,7 +73,7 @@ async def enqueue_run(
     milliseconds = int(now.timestamp() * 1000)
     request = mask_prompts(request)
     while True:
-        identifier = given_identifier or new_run_identifier(video, milliseconds)
+        identifier = given_identifier or make_run_identifier(video, milliseconds)
         try:
             async with _savepoint(conn):
                 accepted = await StageQueueRepository(conn).enqueue_run(
@@ -235,14 +235,14 @@ class RunRequests:
             else:
                 async with conn.transaction():
                     identifier = await enqueue_run(conn, video, run_type, request, subject, stages)
-                    await ModelAnswerRepository(conn).copy_to_retry(retried, identifier)
+                    await ModelAnswerRepository(conn).copy_answers_to_retry(retried, identifier)
         await self._notify(identifier, next_stage(run_type, stages or {}))
         return identifier
 
     async def check_prerequisites(self, video: str, run_type: RunType, request: RunRequest) -> None:
         """Raise `Precondition` if the video file or its audio stream is missing."""
         async with self._database.connect() as conn:
-            preconditions = await JobRepository(conn).get_preconditions(video, run_type)
+            preconditions = await JobRepository(conn).get_run_preconditions(video, run_type)
         if preconditions is None:
             return  # `enqueue_run` raises VideoNotFound
         self._reject_duplicate(preconditions, video)
@@ -258,7 +258,7 @@ class RunRequests:
 
     async def _get_preconditions(self, video: str, run_type: RunType, moment: str = "") -> RunPreconditions:
         async with self._database.connect() as conn:
-            preconditions = await JobRepository(conn).get_preconditions(video, run_type, moment)
+            preconditions = await JobRepository(conn).get_run_preconditions(video, run_type, moment)
         if preconditions is None:
             raise VideoNotFound
         return preconditions
@@ -344,7 +344,7 @@ class RunRequests:
 
 
 def _require_moment_inside(moment_end: float | None, preconditions: RunPreconditions) -> None:
-    problem = describe_moment_outside(moment_end or 0.0, preconditions.video_seconds)
+    problem = describe_moment_after_video_end(moment_end or 0.0, preconditions.video_seconds)
     if problem is not None:
         raise Precondition(problem)
 

@@ -14,7 +14,13 @@ from app.core.masking import mask_values
 from app.core.text import is_valid_identifier
 from app.database import Connection, Database
 from app.database.queries import LARGEST_ID
-from app.models.runs import RunStatus, StageRecord, StageStatus, client_record, last_started_stage
+from app.models.runs import (
+    RunStatus,
+    StageRecord,
+    StageStatus,
+    convert_stage_record_for_clients,
+    find_last_started_stage,
+)
 from app.models.stages import STAGE_TABLE, STALLED_AFTER, ExistingResults, RunType, Stage, list_stages
 from app.repositories import VideoRepository
 from app.repositories.ended_runs import EndedRun, EndedRunRepository, FailedRun, FailedRunDetails, StoredResults
@@ -54,7 +60,7 @@ async def find_run_status(database: Database, redis: Redis, video: str) -> RunSu
     if not is_valid_identifier(video):
         return None
     async with database.connect() as conn:
-        runs = await RunRepository(conn).list_summaries(video, 1, run_type=RunType.FULL)
+        runs = await RunRepository(conn).list_run_summaries(video, 1, run_type=RunType.FULL)
     return await _add_live_progress(redis, video, runs[0]) if runs else None
 
 
@@ -67,7 +73,7 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
         return RunPage([], None)
     list_key = ["runs", video, run_type]
     before = _decode_position(decode_cursor(list_key, cursor)) if cursor else None
-    runs = await RunRepository(conn).list_summaries(video, limit + 1, before, run_type)
+    runs = await RunRepository(conn).list_run_summaries(video, limit + 1, before, run_type)
     if len(runs) <= limit:
         return RunPage(runs, None)
     last = runs[limit - 1]
@@ -75,7 +81,7 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
 
 
 async def list_active(conn: Connection, limit: int, after: int) -> list[ActiveRun]:
-    return await RunRepository(conn).list_active(limit, after)
+    return await RunRepository(conn).list_active_runs(limit, after)
 
 
 def run_status(run: RunSummary) -> ReportedStatus:
@@ -129,7 +135,7 @@ def run_stages(run: RunSummary) -> dict[Stage, StageRecord]:
         return _infer_stages(run)
     records = run.details.stages
     settled = {stage: _finalize_stage(stage, records.get(stage, _PENDING), run) for stage in _list_stages(run.type)}
-    return {stage: client_record(stage, record) for stage, record in settled.items()}
+    return {stage: convert_stage_record_for_clients(stage, record) for stage, record in settled.items()}
 
 
 def _list_stages(run_type: str) -> tuple[Stage, ...]:
@@ -138,7 +144,7 @@ def _list_stages(run_type: str) -> tuple[Stage, ...]:
 
 def current_stage(run: RunSummary) -> str | None:
     if run.details is not None:
-        return last_started_stage(run.details.stages)
+        return find_last_started_stage(run.details.stages)
     stages = _infer_stages(run)
     return run.error_stage if run.error_stage in stages else next(reversed(stages), None)
 
@@ -155,13 +161,13 @@ def _infer_stages(run: RunSummary) -> dict[Stage, StageRecord]:
 
 def _finalize_stage(stage: Stage, record: StageRecord, run: RunSummary) -> StageRecord:
     """Return the record after the end of the run: an interrupted stage is no longer in progress."""
-    if run.status == RunStatus.RUNNING or record.is_done:
+    if run.status == RunStatus.RUNNING or record.is_completed_or_skipped:
         return record
     if stage == run.error_stage:
         return replace(record, status=StageStatus.FAILED, error=record.error or run.error_message)
-    if run.status == RunStatus.CANCELLED and (record.is_in_progress or record.error == _CANCELLED):
+    if run.status == RunStatus.CANCELLED and (record.is_waiting_or_processing or record.error == _CANCELLED):
         return replace(record, status=StageStatus.CANCELLED)
-    return replace(record, status=StageStatus.PENDING) if record.is_in_progress else record
+    return replace(record, status=StageStatus.PENDING) if record.is_waiting_or_processing else record
 
 
 async def _add_live_progress(redis: Redis, video: str, run: RunSummary) -> RunSummary:
@@ -193,13 +199,13 @@ def _decode_position(position: Any) -> tuple[datetime, int]:
 
 async def list_failed(conn: Connection, limit: int, before: int | None) -> list[FailedRun]:
     """Return at most `limit` failed runs with ids below `before`, newest first."""
-    return await EndedRunRepository(conn).list_failed(limit, before)
+    return await EndedRunRepository(conn).list_failed_runs(limit, before)
 
 
 async def get_failed(database: Database, redis: Redis, identifier: str) -> FailedRunDetails:
     """Return a failed run with secrets masked, which earlier versions may have stored. Raises `RunNotFound`."""
     async with database.connect() as conn:
-        failed = await EndedRunRepository(conn).get_failed(identifier)
+        failed = await EndedRunRepository(conn).get_failed_run(identifier)
     if failed is None:
         raise RunNotFound
     await mask_model_keys(redis)
@@ -218,8 +224,8 @@ class CancelledRuns:
 async def cancel_runs(conn: Connection, video: str) -> CancelledRuns:
     """Cancel the active runs of a video in the caller's transaction; runs without a live worker end at once."""
     cancelled = CancelledRuns()
-    await VideoRepository(conn).lock(video)  # video before runs: the workers' lock order
-    for run_id, identifier in await RunRepository(conn).list_active_of_video(video):
+    await VideoRepository(conn).lock_video(video)  # video before runs: the workers' lock order
+    for run_id, identifier in await RunRepository(conn).list_active_runs_of_video(video):
         has_ended = await StageQueueRepository(conn).request_cancel(run_id, STALLED_AFTER)
         (cancelled.ended if has_ended else cancelled.ending).append(identifier)
     return cancelled
@@ -321,7 +327,7 @@ def _finished_stages(ended: EndedRun) -> list[Stage]:
     finished: list[Stage] = []
     for stage in list_stages(ended.type):
         record = ended.stages.get(stage)
-        if record is None or not record.is_done or record.is_undone or stage == ended.error_stage:
+        if record is None or not record.is_completed_or_skipped or record.is_undone or stage == ended.error_stage:
             return finished
         finished.append(stage)
     return []

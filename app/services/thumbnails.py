@@ -61,7 +61,7 @@ class Thumbnails:
         Raises `VideoNotFound`, `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
         """
         async with self._database.connect() as conn:
-            owner = await ThumbnailRepository(conn).find_video_owner(identifier)
+            owner = await ThumbnailRepository(conn).get_video_as_owner(identifier)
         if owner is None:
             raise VideoNotFound
         async with AsyncExitStack() as stack:
@@ -74,7 +74,7 @@ class Thumbnails:
         Raises the errors of `open_video`, `MomentNotFound` and `ClipNotFound`.
         """
         async with self._database.connect() as conn:
-            found = await ThumbnailRepository(conn).find_clip_owner(video, moment)
+            found = await ThumbnailRepository(conn).get_clip_as_owner(video, moment)
         if found is None:
             raise VideoNotFound
         has_moment, owner = found
@@ -124,7 +124,7 @@ class Thumbnails:
 
     async def _make_thumbnail(self, owner: ThumbnailOwner, key: str) -> str:
         async with self._database.connect() as conn:
-            url = await ThumbnailRepository(conn).get_url(owner)
+            url = await ThumbnailRepository(conn).get_thumbnail_url(owner)
         if url is not None and url != owner.thumbnail_url:  # made in the meantime
             return url
         jpeg = await self._decode_frame(owner)
@@ -176,7 +176,7 @@ class Thumbnails:
         url = None
         try:
             async with self._database.connect() as conn:
-                url = await ThumbnailRepository(conn).replace(owner, file.url, size_in_kb(file.size))
+                url = await ThumbnailRepository(conn).replace_thumbnail(owner, file.url, size_in_kb(file.size))
         finally:
             if url != file.url:
                 with contextlib.suppress(VideoMomentsError):  # the deletion of the video deletes it

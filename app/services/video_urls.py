@@ -20,7 +20,7 @@ import idna
 from app.core.errors import FileMissing, InvalidInput
 from app.core.text import clean_line, to_nfc
 from app.database import Connection
-from app.models.videos import title_from_name
+from app.models.videos import make_title_from_file_name
 from app.repositories import VideoRepository
 from app.services.videos import check_text, slugify
 from app.storage import Storage, video_folder_key
@@ -213,7 +213,7 @@ def title_from_url(url: str) -> str | None:
     stem = clean_line(unquote(_url_stem(url)))
     if find_known_video(url) is not None or not _is_meaningful_stem(stem):
         return None
-    return title_from_name(stem)[:_LONGEST_TITLE] or None
+    return make_title_from_file_name(stem)[:_LONGEST_TITLE] or None
 
 
 def _url_stem(url: str) -> str:
@@ -244,8 +244,8 @@ async def resolve_url(
     """
     names, wanted = [*_list_candidate_names(url), *([preferred_name] if preferred_name else [])], canonical_url(url)
     videos = VideoRepository(conn)
-    await videos.lock_source(wanted)  # concurrent requests for one URL get one video
-    listed = [known for name in names for known in await videos.list_source_candidates([url, wanted], name)]
+    await videos.lock_source_url(wanted)  # concurrent requests for one URL get one video
+    listed = [known for name in names for known in await videos.list_videos_of_source([url, wanted], name)]
     found = [known for known in listed if _is_same_address(known.source_url, wanted)]
     if found and not force:
         latest = max(found, key=lambda known: (known.identifier == preferred_name, known.has_file, known.id))

@@ -18,7 +18,7 @@ from app.core.masking import mask_secrets
 from app.core.media_types import MEDIA_EXTENSIONS
 from app.core.text import clean_line, find_control, fold_letters, has_invisible_characters, is_utf8, to_nfc
 from app.database import BatchLoader, Connection, OpenConnection
-from app.models.videos import title_from_name
+from app.models.videos import make_title_from_file_name
 from app.repositories.media import MediaRepository
 from app.repositories.moments import MomentRepository, MomentWithConfig
 from app.repositories.transcripts import TranscriptRepository, TranscriptVersion
@@ -79,7 +79,7 @@ class VideoDetails:
 
     @property
     def stored_title(self) -> str | None:
-        return (self.title or title_from_name(self._stem))[:_LONGEST_TITLE] or None
+        return (self.title or make_title_from_file_name(self._stem))[:_LONGEST_TITLE] or None
 
     @property
     def extension(self) -> str:
@@ -167,7 +167,7 @@ async def update_video(conn: Connection, identifier: str, changes: VideoChanges)
         check_source_url(source_url)
     async with conn.transaction():
         videos = VideoRepository(conn)
-        video = await videos.lock(identifier)
+        video = await videos.lock_video(identifier)
         if video is None:
             raise VideoNotFound
         if source_url is not None and source_url == mask_secrets(video.source_url or ""):
@@ -254,9 +254,9 @@ async def _load_files(conn: Connection, identifiers: list[str]) -> dict[str, tup
 
 
 async def _load_moments(conn: Connection, identifiers: list[str]) -> dict[str, list[MomentWithConfig]]:
-    moments = await MomentRepository(conn).list_with_configs(identifiers)
+    moments = await MomentRepository(conn).list_moments_with_configs(identifiers)
     return {identifier: show_under_roots(of_video) for identifier, of_video in moments.items()}
 
 
 async def _load_transcript_keys(conn: Connection, identifiers: list[str]) -> dict[str, TranscriptVersion]:
-    return await TranscriptRepository(conn).get_versions(identifiers)
+    return await TranscriptRepository(conn).get_versions_by_identifier(identifiers)

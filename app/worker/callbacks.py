@@ -39,7 +39,7 @@ async def send_due_callbacks(database: Database, settings: Settings) -> int:
     async with database.connect() as conn, conn.transaction():
         if not await try_lock(conn, "callbacks"):
             return 0
-        callbacks = await CallbackRepository(conn).claim_due(_AT_ONCE, _LEASE_SECONDS)
+        callbacks = await CallbackRepository(conn).claim_due_callbacks(_AT_ONCE, _LEASE_SECONDS)
     await asyncio.gather(*(_send(database, settings, callback) for callback in callbacks))
     return len(callbacks)
 

@@ -26,9 +26,9 @@ from app.models.runs import (
     RunStatus,
     StageRecord,
     StageStatus,
-    conclude_run,
-    last_started_stage,
-    make_outcome,
+    find_last_started_stage,
+    make_run_outcome,
+    make_run_outcome_from_stages,
     next_stage,
 )
 from app.models.stages import STAGE_TABLE, Stage
@@ -87,7 +87,7 @@ class StageExecution:
     def write_live(self, outcome: RunOutcome | None = None) -> dict[str, str]:
         """Return the fields of the run's live status; those of its end with an `outcome`."""
         run = self.context.run
-        fields = run_status_fields(run, self.records, last_started_stage(self.records), self.context.progress)
+        fields = run_status_fields(run, self.records, find_last_started_stage(self.records), self.context.progress)
         if outcome is None:
             return fields
         return fields | {
@@ -129,7 +129,7 @@ class StageExecution:
 
     async def _run(self) -> StageRecord:
         """Return the record of the stage as it is done."""
-        if self._stage in self.records and self.records[self._stage].is_done:
+        if self._stage in self.records and self.records[self._stage].is_completed_or_skipped:
             return self.records[self._stage]
         await asyncio.to_thread(self.context.folder.mkdir, parents=True, exist_ok=True)
         reason = await self._call(self._code.skip_reason)
@@ -172,7 +172,7 @@ class StageExecution:
         subject, rule = f"Stage {self._stage} of run {self.context.run.identifier}", self._code.definition.retry
         return await call_with_retries(
             lambda: retry_outage(subject, call, is_idle=False),
-            RetryPolicy(self._may_try_again, lambda _: rule.pause(self.context.run.attempt)),
+            RetryPolicy(self._may_try_again, lambda _: rule.seconds_before_retry(self.context.run.attempt)),
             before_wait=self._start_attempt,
         )
 
@@ -183,7 +183,7 @@ class StageExecution:
 
     async def _start_attempt(self, failed: FailedCall) -> None:
         run, reason = self.context.run, describe_failure(failed.error, self._stage)
-        self.context.run = await self._write(lambda claimed: claimed.start_attempt(run, reason))
+        self.context.run = await self._write(lambda claimed: claimed.start_next_attempt(run, reason))
         report_idle_time(failed.wait)
 
     async def _read_limit(self) -> float:
@@ -229,7 +229,7 @@ class StageExecution:
         record = self._read(work)
         # A stage that fails because it is stopped has not failed.
         if record is not None and (self._stop_reason is None or record.status is not StageStatus.FAILED):
-            return await (self._advance(record) if record.is_done else self._finish(record))
+            return await (self._advance(record) if record.is_completed_or_skipped else self._finish(record))
         if self._stop_reason is Stop.CANCELLED:
             return await self._cancel()
         if self._stop_reason is Stop.RELEASED:
@@ -264,8 +264,8 @@ class StageExecution:
         """Move the run to its next stage, or end it after the last one, or where it is to be cancelled."""
         record, run = self._end_record(record), self.context.run
         stage = next_stage(run.type, self.records)
-        if stage in self.records and self.records[stage].is_done:
-            return await self._end(conclude_run(self.records), record)
+        if stage in self.records and self.records[stage].is_completed_or_skipped:
+            return await self._end(make_run_outcome_from_stages(self.records), record)
         self.is_settling = True
         keep = _stays(self._stage, stage) and not self.is_last
         if not await self._write(lambda claimed: claimed.advance_run(run, record, stage, keep_claim=keep)):
@@ -280,11 +280,11 @@ class StageExecution:
     async def _finish(self, record: StageRecord) -> Executed:
         """End the run with a stage that has failed."""
         record = self._end_record(record)
-        return await self._end(make_outcome(self.records, RunStatus.FAILED, self._stage, record.error), record)
+        return await self._end(make_run_outcome(self.records, RunStatus.FAILED, self._stage, record.error), record)
 
     async def _cancel(self) -> Executed:
         record = self.records.get(self._stage)
-        if record is not None and record.is_in_progress:
+        if record is not None and record.is_waiting_or_processing:
             record = self._end_record(replace(record, status=StageStatus.CANCELLED))
         return await self._end(RunOutcome(RunStatus.CANCELLED), record)
 
@@ -294,7 +294,7 @@ class StageExecution:
 
         async def end() -> set[str]:
             async with self.context.database.connect() as conn, conn.transaction():
-                await VideoRepository(conn).lock(run.video)
+                await VideoRepository(conn).lock_video(run.video)
                 return await ClaimedRunRepository(conn).finish_run(run, outcome, record)
 
         files = await retry_outage(f"The end of run {run.identifier}", end)

@@ -34,7 +34,7 @@ class RunFolders:
         async with database.connect() as conn:
             running = await StageQueueRepository(
                 conn
-            ).list_running_identifiers()  # read later: of a run that began since, none is found
+            ).list_identifiers_of_running_runs()  # read later: of a run that began since, none is found
         for folder in found - {self.get(identifier) for identifier in kept | running}:
             await asyncio.to_thread(_remove, folder)
 

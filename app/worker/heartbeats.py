@@ -102,13 +102,13 @@ class Heartbeats:
 
     async def _send_heartbeat(self) -> None:
         async with self._database.connect() as conn:
-            await StageQueueRepository(conn).heartbeat(self._owner, list(self._executions))
+            await StageQueueRepository(conn).store_heartbeat(self._owner, list(self._executions))
 
     async def _check(self) -> None:
         """Stop the stages that are to be cancelled, and those that this worker has lost."""
         before = dict(self._executions)
         async with self._database.connect() as conn:
-            held = {row.run_id: row for row in await StageQueueRepository(conn).list_claimed(self._owner)}
+            held = {row.run_id: row for row in await StageQueueRepository(conn).list_claimed_stages(self._owner)}
         for run_id, execution in before.items():
             if execution.is_settling or self._executions.get(run_id) is not execution:
                 continue

@@ -67,4 +67,4 @@ def _write_zeros(middleware: PrometheusMiddleware) -> None:
         middleware.execution_time,
     ):
         for kind in WorkKind:
-            metric.labels(kind.task)
+            metric.labels(kind.task_name)

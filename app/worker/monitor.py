@@ -70,8 +70,10 @@ class QueueMonitor:
         async with self._database.connect() as conn, conn.transaction():
             if await try_lock(conn, "queue"):
                 queue = StageQueueRepository(conn)
-                waiting = await queue.take_unnotified(self.stalled_after, self._timings.notify_again_after, unread)
-                orphans = await queue.end_orphaned_runs()
+                waiting = await queue.take_unnotified_stages(
+                    self.stalled_after, self._timings.notify_again_after, unread
+                )
+                orphans = await queue.fail_orphaned_runs()
         for orphan in orphans:
             _log.warning("Run %s was ended: what it was asked for is not known", orphan.identifier)
         for kind in {STAGE_TABLE[each.stage].kind for each in waiting} & unread:
@@ -79,7 +81,7 @@ class QueueMonitor:
         unsent, begins_to_trust = await self._notify_all(waiting), self._begins_to_trust()
         if unsent:
             async with self._database.connect() as conn:
-                await StageQueueRepository(conn).unmark_notified(unsent)
+                await StageQueueRepository(conn).mark_unnotified(unsent)
         if unsent or not self._receiver.is_receiving:
             await self._run_waiting()
         elif begins_to_trust:
@@ -97,7 +99,7 @@ class QueueMonitor:
         """Run as many stages as there is capacity for; the others are found by the next poll."""
         async with self._database.connect() as conn:
             queue = StageQueueRepository(conn)
-            waiting = await queue.list_waiting(
+            waiting = await queue.list_waiting_stages(
                 self._kinds, self.stalled_after, _RUN_AT_MOST, self._limits, only_stalled=only_stalled
             )
         for each in waiting:

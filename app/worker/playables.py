@@ -21,7 +21,7 @@ from app.core.thread_pool import ThreadPool
 from app.database import Database
 from app.media.container import ProcessingStopped
 from app.media.playable_copy import PlayableCopyPlan, make_playable_copy, plan_playable_copy
-from app.models.videos import ClaimedFile, FileStatus
+from app.models.videos import ClaimedVideoFile, PlayableCopyStatus
 from app.repositories.media import VideoFileRepository
 from app.storage import Storage, check_free_space, playable_folder_key
 from app.worker.timings import WorkerTimings
@@ -65,15 +65,15 @@ class PlayableMaker:
                 await self._put_back(file, 0)
                 raise
 
-    async def _claim(self) -> ClaimedFile | None:
+    async def _claim(self) -> ClaimedVideoFile | None:
         reason = f"The worker died {_ATTEMPTS} times while it made a playable copy"
         async with self._database.connect() as conn:
             files = VideoFileRepository(conn)
-            for video in await files.fail_abandoned(self._timings.stalled_after, _ATTEMPTS, reason):
+            for video in await files.fail_abandoned_files(self._timings.stalled_after, _ATTEMPTS, reason):
                 _log.warning("No playable copy of %r: %s", video, reason)
-            return await files.claim_file(self._name, self._timings.stalled_after, _ATTEMPTS)
+            return await files.claim_next_file(self._name, self._timings.stalled_after, _ATTEMPTS)
 
-    async def _handle(self, file: ClaimedFile) -> None:
+    async def _handle(self, file: ClaimedVideoFile) -> None:
         try:
             await self._make(file)
         except _CopyNotWritten as error:
@@ -85,14 +85,14 @@ class PlayableMaker:
             if isinstance(failure, RunLost):
                 raise
             _log.warning("No playable copy of %r: %s", file.video, failure)
-            await self._finish(file, FileStatus.FAILED, reason=str(failure))
+            await self._finish(file, PlayableCopyStatus.FAILED, reason=str(failure))
         except (psycopg.Error, DatabaseUnavailable):
             raise
         except Exception:  # whatever it is, it is this file's, and the next one is not kept from its turn
             _log.exception("No playable copy of %r", file.video)
-            await self._finish(file, FileStatus.FAILED, reason="No playable copy can be made")
+            await self._finish(file, PlayableCopyStatus.FAILED, reason="No playable copy can be made")
 
-    async def _postpone(self, file: ClaimedFile, problem: str) -> None:
+    async def _postpone(self, file: ClaimedVideoFile, problem: str) -> None:
         """Leave the copy to a later attempt, after a longer pause each time, and give it up in the end."""
         failures = file.failures + 1
         if failures < _MAKING_ATTEMPTS:
@@ -100,12 +100,14 @@ class PlayableMaker:
             await self._put_back(replace(file, failures=failures), _PAUSE_SECONDS * 2**file.failures)
             return
         _log.warning("No playable copy of %r after %d attempts: %s", file.video, failures, problem)
-        await self._finish(file, FileStatus.FAILED, reason=f"The playable copy cannot be written: {problem}")
+        await self._finish(file, PlayableCopyStatus.FAILED, reason=f"The playable copy cannot be written: {problem}")
 
-    async def _make(self, file: ClaimedFile) -> None:
-        copy = await self._run(file, FileStatus.INSPECTING, partial(_plan, self._storage, file, self._max_hours))
+    async def _make(self, file: ClaimedVideoFile) -> None:
+        copy = await self._run(
+            file, PlayableCopyStatus.INSPECTING, partial(_plan, self._storage, file, self._max_hours)
+        )
         if copy is None:
-            await self._finish_with_copy(file, FileStatus.UNNEEDED, None)
+            await self._finish_with_copy(file, PlayableCopyStatus.UNNEEDED, None)
             return
         await self._remove_leftovers(file)
         try:
@@ -117,24 +119,26 @@ class PlayableMaker:
         except OSError as error:
             raise _CopyNotWritten(error.strerror or str(error)) from error
 
-    async def _write(self, file: ClaimedFile, copy: PlayableCopyPlan) -> None:
+    async def _write(self, file: ClaimedVideoFile, copy: PlayableCopyPlan) -> None:
         folder = self._root / f"{file.video_id}-{secrets.token_hex(8)}"
         try:
             await asyncio.to_thread(folder.mkdir, parents=True)
             target = folder / f"copy{copy.extension}"
             size = (await self._storage.stat(file.source_url)).size
             await asyncio.to_thread(check_free_space, folder, size, "the playable copy")
-            await self._run(file, FileStatus.MAKING, partial(_make, self._storage, file.source_url, copy, target))
+            await self._run(
+                file, PlayableCopyStatus.MAKING, partial(_make, self._storage, file.source_url, copy, target)
+            )
             await self._store(file, target)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def _remove_leftovers(self, file: ClaimedFile) -> None:
+    async def _remove_leftovers(self, file: ClaimedVideoFile) -> None:
         """Remove what workers that died have left: of this file, and of those that no worker has claimed."""
         folders = await asyncio.to_thread(self._list_folders)
         async with self._database.connect() as conn:  # read later: of a copy that was begun since, none is found
             kept = {
-                str(video_id) for video_id in await VideoFileRepository(conn).list_claimed_videos() - {file.video_id}
+                str(video_id) for video_id in await VideoFileRepository(conn).list_claimed_video_ids() - {file.video_id}
             }
         for folder in folders:
             if folder.name.partition("-")[0] not in kept:
@@ -143,21 +147,21 @@ class PlayableMaker:
     def _list_folders(self) -> list[Path]:
         return list(self._root.iterdir()) if self._root.is_dir() else []
 
-    async def _store(self, file: ClaimedFile, made: Path) -> None:
+    async def _store(self, file: ClaimedVideoFile, made: Path) -> None:
         key = f"{playable_folder_key(file.video)}/{secrets.token_hex(8)}{made.suffix}"
-        heartbeat_task = asyncio.create_task(self._send_heartbeats(file, FileStatus.MAKING))
+        heartbeat_task = asyncio.create_task(self._send_heartbeats(file, PlayableCopyStatus.MAKING))
         try:
             stored = await self._storage.put(key, made)
         finally:
             heartbeat_task.cancel()
         try:
-            await self._finish_with_copy(file, FileStatus.READY, stored.url)
+            await self._finish_with_copy(file, PlayableCopyStatus.READY, stored.url)
         except RunLost:
             await self._storage.delete(stored.url)
             raise
         _log.info("Made a playable copy of %r: %s", file.video, stored.url)
 
-    async def _run(self, file: ClaimedFile, status: FileStatus, work: Callable[[threading.Event], T]) -> T:
+    async def _run(self, file: ClaimedVideoFile, status: PlayableCopyStatus, work: Callable[[threading.Event], T]) -> T:
         """Do blocking work in a thread, with heartbeats beside it; it ends where the file is lost. Raises `RunLost`."""
         stopping = threading.Event()
         working = asyncio.create_task(_makers.run_shielded(partial(work, stopping), on_cancel=stopping.set))
@@ -172,26 +176,26 @@ class PlayableMaker:
                 task.cancel()
             await asyncio.gather(working, heartbeat_task, return_exceptions=True)
 
-    async def _send_heartbeats(self, file: ClaimedFile, status: FileStatus) -> None:
+    async def _send_heartbeats(self, file: ClaimedVideoFile, status: PlayableCopyStatus) -> None:
         """Raises `RunLost` once the file is not this worker's any more."""
         while True:
             with suppress(psycopg.Error, DatabaseUnavailable):
                 async with self._database.connect() as conn:
-                    await VideoFileRepository(conn).heartbeat(file, status)
+                    await VideoFileRepository(conn).store_heartbeat(file, status)
             await asyncio.sleep(self._timings.heartbeat_interval)
 
     async def _finish(
-        self, file: ClaimedFile, status: FileStatus, url: str | None = None, reason: str | None = None
+        self, file: ClaimedVideoFile, status: PlayableCopyStatus, url: str | None = None, reason: str | None = None
     ) -> None:
         async with self._database.connect() as conn:
-            await VideoFileRepository(conn).finish(file, status, url, escape_controls(reason) if reason else None)
+            await VideoFileRepository(conn).finish_file(file, status, url, escape_controls(reason) if reason else None)
 
-    async def _put_back(self, file: ClaimedFile, pause_seconds: float) -> None:
+    async def _put_back(self, file: ClaimedVideoFile, pause_seconds: float) -> None:
         with suppress(psycopg.Error, DatabaseUnavailable):
             async with self._database.connect() as conn:
-                await VideoFileRepository(conn).release(file, pause_seconds)
+                await VideoFileRepository(conn).release_file(file, pause_seconds)
 
-    async def _finish_with_copy(self, file: ClaimedFile, status: FileStatus, url: str | None) -> None:
+    async def _finish_with_copy(self, file: ClaimedVideoFile, status: PlayableCopyStatus, url: str | None) -> None:
         """Store the copy at `url`, and delete those of other files that the video had and of workers that died.
 
         They are listed first: as long as the file is this worker's, no other one has stored a copy that is to stay.
@@ -206,7 +210,9 @@ class PlayableMaker:
                     await self._storage.delete(copy_url)
 
 
-def _plan(storage: Storage, file: ClaimedFile, max_hours: float, stopping: threading.Event) -> PlayableCopyPlan | None:
+def _plan(
+    storage: Storage, file: ClaimedVideoFile, max_hours: float, stopping: threading.Event
+) -> PlayableCopyPlan | None:
     with storage.open_blocking(file.source_url) as video:
         return plan_playable_copy(video, stopping, file.declares_more, max_hours)
 

@@ -45,8 +45,8 @@ class StageReceiver:
         if (metrics := load_metrics(settings)) is not None:
             self._broker.add_middlewares(metrics)
         for kind in kinds:
-            self._broker.register_task(_make_task(run_stage, kinds), task_name=kind.task)
-        self._streams = [kind.stream for kind in kinds]
+            self._broker.register_task(_make_task(run_stage, kinds), task_name=kind.task_name)
+        self._streams = [kind.stream_name for kind in kinds]
         self._consumer = consumer
         self._stopping = asyncio.Event()
         self._redis_lock = asyncio.Lock()  # the pool is closed after the last connection was opened

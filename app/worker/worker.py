@@ -211,7 +211,7 @@ class Worker:
         """Notify the workers of a run that waits because of a limit: there is room for one more at the stage."""
         try:
             async with self._database.connect() as conn:
-                waiting = await StageQueueRepository(conn).take_next_unnotified(stage, self._monitor.stalled_after)
+                waiting = await StageQueueRepository(conn).take_next_waiting_stage(stage, self._monitor.stalled_after)
         except (psycopg.Error, VideoMomentsError) as error:
             _log.debug("A run that waits at stage %s is found by the next poll: %s", stage, error)
         else:

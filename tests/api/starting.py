@@ -64,7 +64,7 @@ def outcome(answer: Response) -> tuple[int, str]:
 
 async def find_run(conn: Connection) -> ClaimedRun:
     """Take the one run that is active, as a worker would."""
-    (run,) = await RunRepository(conn).list_active(10)
+    (run,) = await RunRepository(conn).list_active_runs(10)
     return await claim_run(conn, run.identifier)
 
 

@@ -54,7 +54,7 @@ async def test_all_that_runs_over_a_video_is_cancelled_and_nothing_else(client: 
         await enqueue_run(conn, video, RunType.CLIPS)
         await enqueue_run(conn, video, RunType.MOMENTS)
     assert (await client.post("/api/pipeline/talk/cancel")).status_code == 200
-    assert {run.video for run in await RunRepository(conn).list_active(10)} == {"other"}
+    assert {run.video for run in await RunRepository(conn).list_active_runs(10)} == {"other"}
 
 
 async def test_a_video_that_a_run_works_on_is_deleted_with_force_and_the_run_with_it(
@@ -67,7 +67,7 @@ async def test_a_video_that_a_run_works_on_is_deleted_with_force_and_the_run_wit
     await find_run(conn)
     assert outcome(await client.delete("/api/videos/talk")) == (400, words.format("processing"))
     assert (await client.delete("/api/videos/talk?force=true")).status_code == 200
-    assert await RunRepository(conn).list_active(1) == []
+    assert await RunRepository(conn).list_active_runs(1) == []
 
 
 async def test_a_run_over_a_video_of_which_only_a_part_is_deleted_with_force_is_cancelled(
@@ -80,4 +80,4 @@ async def test_a_run_over_a_video_of_which_only_a_part_is_deleted_with_force_is_
     assert (await client.delete(part)).status_code == 400
     assert (await client.delete(f"{part}&force=true")).status_code == 200
     assert (await client.get("/api/videos/talk")).status_code == 200
-    assert await RunRepository(conn).list_active(1) == []
+    assert await RunRepository(conn).list_active_runs(1) == []

@@ -27,7 +27,7 @@ async def make_failed(conn: Connection, video: str = "talk", raw: str | None = N
     await make_video(conn, identifier=video)
     run = await begin_run(conn, video, request=RunRequest(generation_prompt="The best jokes"))
     if raw is not None:
-        await ClaimedRunRepository(conn).store_raw_answer(run, raw)
+        await ClaimedRunRepository(conn).store_unusable_answer(run, raw)
     await fail_run(conn, run, Stage.GENERATION, "The model's answer holds no moment")
     return run
 

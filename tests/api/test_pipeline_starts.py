@@ -133,7 +133,7 @@ async def test_what_no_pipeline_can_do_is_one_sentence(
 ) -> None:
     await make_video(conn, identifier="talk")
     assert outcome(await start_full(client, **changes)) == (422, detail)
-    assert await RunRepository(conn).list_active(1) == []
+    assert await RunRepository(conn).list_active_runs(1) == []
 
 
 @pytest.mark.parametrize("field", ["model", "generation_model", "generation_prompt", "callback_url"])
@@ -182,7 +182,7 @@ async def test_of_fifty_starts_at_once_one_is_accepted(own_database_url: str, re
         await close_db()
     assert sorted(answer.status_code for answer in answers) == [200, *[409] * 49]
     async with connect(settings) as conn:
-        (run,) = await RunRepository(conn).list_active(100)
+        (run,) = await RunRepository(conn).list_active_runs(100)
         cursor = await conn.execute("SELECT count(*) FROM pipeline_history")
         assert await cursor.fetchone() == (1,)
     (accepted,) = (answer for answer in answers if answer.status_code == 200)

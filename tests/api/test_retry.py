@@ -104,10 +104,10 @@ async def test_what_a_run_has_finished_is_not_paid_for_again(
 async def test_a_retry_has_the_answers_that_models_gave_to_the_run(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
     ended, question, answer = await begin_run(conn, request=ASKED), {"config_id": 1}, {"model": "scripted"}
-    await ModelAnswerRepository(conn).store(ended.id, question, answer)
+    await ModelAnswerRepository(conn).store_answer(ended.id, question, answer)
     await fail_run(conn, ended, Stage.CLIPS, "No room")
     run = await take_retry(client, conn)
-    assert await ModelAnswerRepository(conn).find(run.id, question) == answer
+    assert await ModelAnswerRepository(conn).find_answer(run.id, question) == answer
 
 
 async def test_of_a_run_of_which_a_part_failed_that_part_is_done_again(

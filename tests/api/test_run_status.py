@@ -333,7 +333,7 @@ async def test_the_status_is_that_of_full_runs_only(client: AsyncClient, conn: C
 async def test_the_answer_to_the_poll_is_small(client: AsyncClient, conn: Connection) -> None:
     await make_video(conn, identifier="talk")
     run = await begin_run(conn, request=RunRequest(generation_prompt="x" * 100_000))
-    await ClaimedRunRepository(conn).store_raw_answer(run, "y" * 100_000)
+    await ClaimedRunRepository(conn).store_unusable_answer(run, "y" * 100_000)
     assert len((await client.get("/api/pipeline/talk/status")).content) < 2500
 
 

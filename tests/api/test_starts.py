@@ -277,7 +277,7 @@ async def test_an_unknown_model_is_503_and_names_those_there_are(
     assert outcome(await start_full(client, refinement_model="x")) == unknown
     assert outcome(await start(client, "generate-moments", GENERATE | {"model": "x"})) == unknown
     assert outcome(await start(client, f"moments/{MOMENT}/refine", REFINE | {"model": "x"})) == unknown
-    assert await RunRepository(conn).list_active(1) == []
+    assert await RunRepository(conn).list_active_runs(1) == []
 
 
 async def test_a_model_that_is_added_can_be_used_and_one_that_only_transcribes_cannot(
@@ -334,7 +334,7 @@ async def test_what_needs_the_file_of_a_video_that_has_none_is_refused_at_once(
     assert outcome(named) == (400, f"{MISSING}and there is no URL to download it from")
     assert outcome(await start(client, "process-audio", None)) == (400, f"{MISSING}so its audio cannot be extracted")
     assert outcome(await start(client, "extract-clips", {})) == (400, f"{MISSING}so no clips can be cut")
-    assert await RunRepository(conn).list_active(1) == []
+    assert await RunRepository(conn).list_active_runs(1) == []
     await conn.execute("UPDATE videos SET source_url = 'https://cdn.example/talk.mp4'")
     assert (await start_full(client)).status_code == 200  # which downloads it
 

@@ -214,7 +214,7 @@ async def test_a_video_whose_film_never_came_is_in_no_list_and_can_be_tried_agai
     retried = (await client.post(f"{path}/retry")).json()
     video = await VideoRepository(conn).get_by_identifier(started["video_id"])
     assert video is not None
-    await VideoRepository(conn).mark_complete(video.id)
+    await VideoRepository(conn).mark_download_complete(video.id)
     assert await list_videos() == [retried["video_id"]] == ["my-video-file"]
     assert (await client.get(address)).json()["title"] == "My Video File"
 
@@ -234,4 +234,4 @@ async def test_a_run_in_the_way_is_409(client: AsyncClient, conn: Connection) ->
     await make_video(conn, identifier="talk", source_url=URL)
     await enqueue_run(conn, run_type=RunType.AUDIO)
     assert told(await generate(client)) == (409, "Audio processing already in progress for this video")
-    assert len(await RunRepository(conn).list_active(10)) == 1
+    assert len(await RunRepository(conn).list_active_runs(10)) == 1

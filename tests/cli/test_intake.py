@@ -20,7 +20,7 @@ ESCAPE = "Video not found: \x1b[2Jtalk"
 async def filled_url(own_database_url: str) -> str:
     async with connect(Settings(database_url=own_database_url)) as conn:
         for number, reason in enumerate(("config is missing", ESCAPE, "config is not [bold]valid[/] JSON"), 1):
-            await RejectedRequestRepository(conn).add(f"{number}-0", "x", {}, reason)
+            await RejectedRequestRepository(conn).add_rejected_request(f"{number}-0", "x", {}, reason)
         await conn.execute("UPDATE pipeline.rejected_requests SET received_at = '2026-11-28 08:30:00.7'")
     return own_database_url
 

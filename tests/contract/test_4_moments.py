@@ -282,7 +282,7 @@ async def test_a_dialog_starts_its_job_and_is_told_when_it_has_ended(
     assert (await browser.get_json(f"{TALK}/{status}"))["status"] == "processing"
     again = await browser.send("POST", f"{TALK}/{button}", body)
     assert (again.status_code, again.json()) == (409, {"detail": busy})
-    (active,) = await RunRepository(conn).list_active(2)
+    (active,) = await RunRepository(conn).list_active_runs(2)
     run = await claim_run(conn, active.identifier)
     prompt = run.request.generation_prompt or run.request.refinement_prompt
     assert prompt in ("The best jokes", "Shorter")

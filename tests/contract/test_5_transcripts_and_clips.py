@@ -90,7 +90,7 @@ async def test_a_button_without_a_body_answers_at_once_and_its_status_tells_the_
     assert running == {"status": "processing", "error": ""}
     again = await browser.send("POST", f"{TALK}/{button}")
     assert again.status_code == 409
-    (active,) = await RunRepository(conn).list_active(2)
+    (active,) = await RunRepository(conn).list_active_runs(2)
     await fail_run(conn, await claim_run(conn, active.identifier), Stage.AUDIO, "Audio extraction failed")
     failed = await browser.get_json(f"{TALK}/{status}")
     assert (failed["status"], failed["error"]) == ("failed", "Audio extraction failed")
@@ -138,7 +138,7 @@ async def test_clips_are_counted_as_soon_as_there_is_something_to_count(
     path = f"{TALK}/clip-extraction-status"
     first = await browser.get_json(path)
     assert (first.keys(), first["status"]) == ({"status", "started_at"}, "processing")
-    (active,) = await RunRepository(conn).list_active(2)
+    (active,) = await RunRepository(conn).list_active_runs(2)
     run = await claim_run(conn, active.identifier)
     counts = {"total": 5, "processed": 5, "failed": 1}
     await save_stage(conn, run, Stage.CLIPS, StageStatus.COMPLETED, progress=counts)

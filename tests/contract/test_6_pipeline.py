@@ -104,7 +104,7 @@ async def test_numbers_that_a_form_lets_through_are_refused_in_one_text(
         answer = await browser.send("POST", path, body.replace(text, instead))
         assert answer.status_code == 422
         assert text.split('"')[1] in detail_of(answer)
-    assert await RunRepository(conn).list_active(1) == []
+    assert await RunRepository(conn).list_active_runs(1) == []
 
 
 async def test_a_video_has_one_run_at_a_time(browser: Browser, conn: Connection) -> None:
@@ -165,7 +165,7 @@ async def test_the_page_of_urls_gets_what_it_reads(browser: Browser, conn: Conne
     status = await browser.get_json("/api/pipeline/my-video-file/status")
     assert (status["status"], list_known_stages(status)) == ("pending", STAGES)
     assert await browser.get_json("/api/videos/my-video-file/moments") == []
-    (active,) = await RunRepository(conn).list_active(2)
+    (active,) = await RunRepository(conn).list_active_runs(2)
     assert (await claim_run(conn, active.identifier)).request.override_existing_moments is True
 
 

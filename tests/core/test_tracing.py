@@ -63,7 +63,7 @@ async def test_a_stage_continues_the_trace_of_the_request(redis_url: str, tracin
         await redis.flushdb()
         with tracing.tracer.start_as_current_span("request") as request:
             assert await notifier.notify(_RUN, Stage.TRANSCRIPT)
-        entries: Any = await redis.xrange(WorkKind.TRANSCRIPTION.stream)
+        entries: Any = await redis.xrange(WorkKind.TRANSCRIPTION.stream_name)
     receiver.start(1)
     async with asyncio.timeout(30):
         current = await taken

@@ -78,7 +78,7 @@ async def test_a_message_that_names_no_stage_is_one_line_in_the_log(
 ) -> None:
     caplog.set_level(logging.INFO)
     broker = make_broker(site.settings)
-    await AsyncKicker(WorkKind.DOWNLOAD.task, broker, {}).kiq()
+    await AsyncKicker(WorkKind.DOWNLOAD.task_name, broker, {}).kiq()
     await broker.shutdown()
     async with site.worker():
         assert await site.ended(await site.start()) == COMPLETED
@@ -166,7 +166,7 @@ async def test_a_worker_that_ends_gives_back_what_it_has_and_leaves_the_group(si
     async with site.redis() as redis:
         assert await redis.xinfo_consumers(REQUEST_STREAM, REQUEST_GROUP) == []
         for kind in WorkKind:
-            assert await redis.xinfo_consumers(kind.stream, CONSUMER_GROUP) == []
+            assert await redis.xinfo_consumers(kind.stream_name, CONSUMER_GROUP) == []
     let_go(site.folder, Stage.AUDIO)
     async with site.worker():
         assert await site.ended(run) == COMPLETED

@@ -105,7 +105,7 @@ async def test_what_a_run_has_replaced_comes_back_where_it_does_not_complete(
             await end(conn, context)
         assert await read_rows(context) == before
         assert await (await conn.execute("SELECT count(*) FROM pipeline.replaced")).fetchone() == (0,)
-        (run,) = await RunRepository(conn).list_summaries(context.run.video, 1)
+        (run,) = await RunRepository(conn).list_run_summaries(context.run.video, 1)
         ended = await EndedRunRepository(conn).find_ended_run(identifier=context.run.identifier)
     assert (run.total_moments_generated, run.total_clips_created) == (0, 0)
     shown = run_stages(run)[Stage.GENERATION]
@@ -122,7 +122,7 @@ async def retry(
     video = {"identifier": context.run.video}
     async with make_context(url, folder, models=models, video=video) as again:
         async with again.database.connect() as conn:
-            await ModelAnswerRepository(conn).copy_to_retry(context.run.identifier, again.run.identifier)
+            await ModelAnswerRepository(conn).copy_answers_to_retry(context.run.identifier, again.run.identifier)
         generated = dict(await generation.run_stage(again))
         refinement = dict(await refinement_stage.run_stage(again))
         async with again.database.connect() as conn, conn.transaction():
@@ -196,7 +196,7 @@ async def test_a_retry_of_a_run_of_which_a_part_failed_refines_that_part(own_dat
         finder.refine_answer = lambda request: refined(81.0, 149.0)
         video = {"identifier": context.run.video}
         async with make_context(own_database_url, tmp_path, models=models, video=video) as again:
-            await ModelAnswerRepository(conn).copy_to_retry(context.run.identifier, again.run.identifier)
+            await ModelAnswerRepository(conn).copy_answers_to_retry(context.run.identifier, again.run.identifier)
             result = await refinement_stage.run_stage(again)
         after = await MomentRepository(conn).list_by_video(context.run.video_id)
     assert [request.moment.title for request in finder.refined] == ["Two"]
@@ -308,7 +308,7 @@ async def test_a_file_that_a_run_has_replaced_is_referred_to_until_the_run_ends(
     ):
         moment = await make_moment(conn, video_id=context.run.video_id)
         await make_clip(conn, moment, cloud_url="file:///media/old.mp4")
-        await ReplacedMomentsRepository(conn).set_aside(context.run.id, [moment.id], [])
+        await ReplacedMomentsRepository(conn).set_moments_aside(context.run.id, [moment.id], [])
         assert await VideoRepository(conn).is_file_referenced("talk", "file:///media/old.mp4")
         async with conn.transaction():
             await ClaimedRunRepository(conn).finish_run(context.run, RunOutcome(RunStatus.COMPLETED))

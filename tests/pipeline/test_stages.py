@@ -87,7 +87,7 @@ def test_limits_are_settings_and_no_two_stages_share_a_field() -> None:
 def test_the_pause_before_a_retry_doubles_up_to_its_longest() -> None:
     rule = RetryRule(first_pause=2.0, longest_pause=7.0)
     for attempt, longest in ((1, 2.0), (2, 4.0), (3, 7.0), (60, 7.0)):
-        pauses = [rule.pause(attempt) for _ in range(50)]
+        pauses = [rule.seconds_before_retry(attempt) for _ in range(50)]
         assert longest / 2 <= min(pauses) < max(pauses) <= longest
 
 

@@ -156,8 +156,8 @@ async def test_pages_cover_every_config_once_in_order(conn: Connection, statemen
     made = [await make_generation_config(conn) for _ in range(5)]
     configs = GenerationConfigRepository(conn)
     with statements:
-        first = await configs.list_page(3)
-        second = await configs.list_page(3, after=first[-1].id)
+        first = await configs.list_configs(3)
+        second = await configs.list_configs(3, after_id=first[-1].id)
     assert statements == 2
     assert (first, second) == (made[:3], made[3:])
 
@@ -168,11 +168,11 @@ async def test_a_page_can_be_narrowed_by_each_filter_and_by_all(conn: Connection
     await make_generation_config(conn, prompt_id=other.id, model="b", operation_type="generation")
     configs = GenerationConfigRepository(conn)
     with statements:
-        assert await configs.list_page(10, prompt_id=one.id) == [config]
-        assert await configs.list_page(10, model="a") == [config]
-        assert await configs.list_page(10, operation_type="refinement") == [config]
-        assert await configs.list_page(10, prompt_id=one.id, model="a", operation_type="refinement") == [config]
-        assert await configs.list_page(10, prompt_id=one.id, model="b") == []
+        assert await configs.list_configs(10, prompt_id=one.id) == [config]
+        assert await configs.list_configs(10, model="a") == [config]
+        assert await configs.list_configs(10, operation_type="refinement") == [config]
+        assert await configs.list_configs(10, prompt_id=one.id, model="a", operation_type="refinement") == [config]
+        assert await configs.list_configs(10, prompt_id=one.id, model="b") == []
     assert statements == 5
 
 

@@ -33,7 +33,7 @@ async def test_fifty_callers_get_one_prompt(own_database_url: str) -> None:
     prompts = await _race(own_database_url, lambda conn, _: PromptRepository(conn).get_or_create("Find", "JSON"))
     assert len({prompt.id for prompt in prompts}) == 1
     async with _connections(own_database_url, 1) as (conn,):
-        assert await PromptRepository(conn).list_summaries(10) == [summary_of(prompts[0])]
+        assert await PromptRepository(conn).list_prompt_summaries(10) == [summary_of(prompts[0])]
 
 
 async def test_fifty_callers_for_one_transcript_get_one_config_that_is_its_own(own_database_url: str) -> None:
@@ -45,7 +45,7 @@ async def test_fifty_callers_for_one_transcript_get_one_config_that_is_its_own(o
         )
         assert len({config.id for config in configs}) == 1
         assert {config.transcript_id for config in configs} == {transcript.id}
-        assert await GenerationConfigRepository(conn).list_page(10) == configs[:1]
+        assert await GenerationConfigRepository(conn).list_configs(10) == configs[:1]
 
 
 async def test_fifty_callers_for_fifty_transcripts_get_one_config_that_is_shared(own_database_url: str) -> None:
@@ -59,7 +59,7 @@ async def test_fifty_callers_for_fifty_transcripts_get_one_config_that_is_shared
             ),
         )
         assert len({config.id for config in configs}) == 1
-        assert [config.transcript_id for config in await GenerationConfigRepository(conn).list_page(10)] == [None]
+        assert [config.transcript_id for config in await GenerationConfigRepository(conn).list_configs(10)] == [None]
 
 
 async def test_a_prompt_committed_while_the_statement_runs_is_found(own_database_url: str) -> None:
@@ -89,7 +89,7 @@ async def test_a_prompt_deleted_while_the_statement_runs_is_inserted_again(own_d
             waiting = asyncio.create_task(PromptRepository(second).get_or_create("Find", "JSON"))
             await _until_blocked(first, second)
         assert (await waiting).id != deleted.id
-        assert await PromptRepository(first).list_summaries(10) == [summary_of(await waiting)]
+        assert await PromptRepository(first).list_prompt_summaries(10) == [summary_of(await waiting)]
 
 
 async def test_a_prompt_that_was_found_cannot_be_deleted_before_the_transaction_ends(own_database_url: str) -> None:
@@ -116,7 +116,7 @@ async def test_a_config_committed_while_the_statement_runs_is_found(
             await _until_blocked(first, second)
         found = await waiting
         assert (found.id, found.transcript_id) == (made.id, transcript.id if same_transcript else None)
-        assert await GenerationConfigRepository(first).list_page(10) == [found]
+        assert await GenerationConfigRepository(first).list_configs(10) == [found]
 
 
 async def test_a_config_that_was_found_cannot_be_deleted_before_the_transaction_ends(own_database_url: str) -> None:
@@ -142,7 +142,7 @@ async def test_a_config_shared_while_its_transcript_is_deleted_survives(own_data
             await _until_blocked(first, second)
         assert await deleting is True
         assert shared.id == config.id
-        assert await GenerationConfigRepository(first).list_page(10) == [shared]
+        assert await GenerationConfigRepository(first).list_configs(10) == [shared]
 
 
 async def test_sharing_a_config_does_not_wait_for_those_who_use_it(

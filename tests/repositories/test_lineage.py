@@ -90,7 +90,7 @@ async def test_a_video_without_anything_has_an_empty_lineage(conn: Connection) -
 
 
 async def test_an_unknown_video_has_no_lineage(conn: Connection) -> None:
-    assert await ProvenanceRepository(conn).read_lineage("nobody") is None
+    assert await ProvenanceRepository(conn).read_lineage_json("nobody") is None
 
 
 async def test_nothing_of_another_video_is_shown(conn: Connection) -> None:
@@ -190,7 +190,7 @@ async def test_configs_that_share_a_prompt_name_its_text_once(conn: Connection) 
         config = await make_generation_config(conn, prompt_id=prompt.id, top_k=top_k)
         for _ in range(2):
             await make_moment(conn, video_id=video.id, generation_config_id=config.id)
-    text = await ProvenanceRepository(conn).read_lineage("talk")
+    text = await ProvenanceRepository(conn).read_lineage_json("talk")
     assert text is not None
     assert text.count(b"said once") == 1
     assert await count_rows(conn, "generation_configs") == len(_configs(orjson.loads(text)))
@@ -207,7 +207,7 @@ def _is_circular(moment: Moment, by_id: dict[int, Moment]) -> bool:
 
 
 async def _read(conn: Connection, identifier: str) -> dict[str, Any]:
-    text = await ProvenanceRepository(conn).read_lineage(identifier)
+    text = await ProvenanceRepository(conn).read_lineage_json(identifier)
     assert text is not None
     document: dict[str, Any] = orjson.loads(text)
     return document

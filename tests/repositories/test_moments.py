@@ -9,17 +9,17 @@ import pytest
 
 from app.database import Connection
 from app.repositories import MomentRepository
-from app.repositories.moments import new_moment_identifier
+from app.repositories.moments import make_moment_identifier
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_video
 
 
 async def test_a_copied_moment_is_stored_as_it_was_given(conn: Connection, statements: Statements) -> None:
     parent, config, moments = await make_moment(conn), await make_generation_config(conn), MomentRepository(conn)
-    (moment_id,) = await moments.reserve_ids(1)
+    (moment_id,) = await moments.reserve_moment_ids(1)
     values: dict[str, Any] = {
         "id": moment_id,
-        "identifier": new_moment_identifier(),
+        "identifier": make_moment_identifier(),
         "video_id": parent.video_id,
         "start_time": 12.25,
         "end_time": 18.5,
@@ -42,7 +42,7 @@ async def test_a_copied_moment_is_stored_as_it_was_given(conn: Connection, state
 
 async def test_a_moment_is_not_refined_unless_it_says_so(conn: Connection) -> None:
     created, moments = await make_moment(conn), MomentRepository(conn)
-    (reserved,) = await moments.reserve_ids(1)
+    (reserved,) = await moments.reserve_moment_ids(1)
     await moments.insert_many([_new(reserved, created.video_id)])
     copied = await moments.get(reserved)
     assert copied is not None
@@ -50,7 +50,7 @@ async def test_a_moment_is_not_refined_unless_it_says_so(conn: Connection) -> No
 
 
 def test_new_identifiers_are_16_hex_characters_and_differ() -> None:
-    made = {new_moment_identifier() for _ in range(1000)}
+    made = {make_moment_identifier() for _ in range(1000)}
     assert len(made) == 1000
     assert all(re.fullmatch("[0-9a-f]{16}", identifier) for identifier in made)
 
@@ -95,7 +95,7 @@ async def test_children_are_those_refined_from_a_moment(conn: Connection, statem
     children = [await make_moment(conn, video_id=parent.video_id, parent_id=parent.id) for _ in range(2)]
     await make_moment(conn, parent_id=children[0].id)
     with statements:
-        assert await MomentRepository(conn).list_children(parent.id) == children
+        assert await MomentRepository(conn).list_refinements_of(parent.id) == children
     assert statements == 1
 
 
@@ -105,7 +105,7 @@ async def test_a_span_that_shares_time_with_a_moment_overlaps(
 ) -> None:
     moment = await make_moment(conn, start_time=10.0, end_time=20.0)
     with statements:
-        overlap = await MomentRepository(conn).find_overlap(moment.video_id, start_time, end_time)
+        overlap = await MomentRepository(conn).find_overlapping_moment(moment.video_id, start_time, end_time)
     assert statements == 1
     assert overlap == moment
 
@@ -115,7 +115,7 @@ async def test_a_span_that_touches_a_moment_or_lies_apart_does_not_overlap(
     conn: Connection, start_time: float, end_time: float
 ) -> None:
     moment = await make_moment(conn, start_time=10.0, end_time=20.0)
-    assert await MomentRepository(conn).find_overlap(moment.video_id, start_time, end_time) is None
+    assert await MomentRepository(conn).find_overlapping_moment(moment.video_id, start_time, end_time) is None
 
 
 async def test_the_earliest_overlap_of_the_video_is_found(conn: Connection) -> None:
@@ -123,13 +123,16 @@ async def test_the_earliest_overlap_of_the_video_is_found(conn: Connection) -> N
     await make_moment(conn, start_time=1.0, end_time=90.0)
     late = await make_moment(conn, video_id=video.id, start_time=30.0, end_time=40.0)
     early = await make_moment(conn, video_id=video.id, start_time=10.0, end_time=20.0)
-    assert await moments.find_overlap(video.id, 0.0, 100.0) == early
-    assert await moments.find_overlap(video.id, 0.0, 100.0, excluding=early.id) == late
+    assert await moments.find_overlapping_moment(video.id, 0.0, 100.0) == early
+    assert await moments.find_overlapping_moment(video.id, 0.0, 100.0, excluded_moment_id=early.id) == late
 
 
 async def test_a_moment_does_not_overlap_itself_when_it_is_excluded(conn: Connection) -> None:
     moment = await make_moment(conn)
-    assert await MomentRepository(conn).find_overlap(moment.video_id, 0.0, 100.0, excluding=moment.id) is None
+    assert (
+        await MomentRepository(conn).find_overlapping_moment(moment.video_id, 0.0, 100.0, excluded_moment_id=moment.id)
+        is None
+    )
 
 
 async def test_a_moment_does_not_overlap_its_family_when_it_is_excluded(
@@ -141,17 +144,17 @@ async def test_a_moment_does_not_overlap_its_family_when_it_is_excluded(
     again = await make_moment(conn, video_id=video_id, parent_id=refined.id)
     for member in (original, refined, other, again):
         with statements:
-            assert await moments.find_overlap(video_id, 0.0, 100.0, excluding=member.id) is None
+            assert await moments.find_overlapping_moment(video_id, 0.0, 100.0, excluded_moment_id=member.id) is None
         assert statements == 1
     stranger = await make_moment(conn, video_id=video_id, start_time=50.0, end_time=60.0)
-    assert await moments.find_overlap(video_id, 0.0, 100.0, excluding=again.id) == stranger
+    assert await moments.find_overlapping_moment(video_id, 0.0, 100.0, excluded_moment_id=again.id) == stranger
 
 
 async def test_moments_that_are_each_others_parents_are_a_family(conn: Connection) -> None:
     first, moments = await make_moment(conn), MomentRepository(conn)
     second = await make_moment(conn, video_id=first.video_id, parent_id=first.id)
     await moments.update(first.id, parent_id=second.id)
-    assert await moments.find_overlap(first.video_id, 0.0, 100.0, excluding=first.id) is None
+    assert await moments.find_overlapping_moment(first.video_id, 0.0, 100.0, excluded_moment_id=first.id) is None
 
 
 async def test_update_changes_only_what_is_given(conn: Connection, statements: Statements) -> None:
@@ -185,28 +188,28 @@ async def test_deleting_a_parent_leaves_what_was_refined_from_it(conn: Connectio
 async def test_a_tree_is_copied_in_one_statement_children_first(conn: Connection, statements: Statements) -> None:
     video, moments = await make_video(conn), MomentRepository(conn)
     with statements:
-        ids = await moments.reserve_ids(3)
+        ids = await moments.reserve_moment_ids(3)
         copied = await moments.insert_many(
             [_new(ids[2], video.id, parent_id=ids[0]), _new(ids[1], video.id, parent_id=ids[0]), _new(ids[0], video.id)]
         )
     assert statements == 2
     assert copied == 3
-    assert [child.id for child in await moments.list_children(ids[0])] == ids[1:]
+    assert [child.id for child in await moments.list_refinements_of(ids[0])] == ids[1:]
 
 
 async def test_reserved_ids_are_nobody_elses(conn: Connection) -> None:
     moments = MomentRepository(conn)
-    reserved = await moments.reserve_ids(3)
-    taken = {*reserved, *await moments.reserve_ids(2), (await make_moment(conn)).id}
+    reserved = await moments.reserve_moment_ids(3)
+    taken = {*reserved, *await moments.reserve_moment_ids(2), (await make_moment(conn)).id}
     assert reserved == sorted(reserved)
     assert len(taken) == 6
-    assert await moments.reserve_ids(0) == []
+    assert await moments.reserve_moment_ids(0) == []
 
 
 def _new(moment_id: int, video_id: int, **values: Any) -> Any:
     return {
         "id": moment_id,
-        "identifier": new_moment_identifier(),
+        "identifier": make_moment_identifier(),
         "video_id": video_id,
         "start_time": 1.0,
         "end_time": 2.0,
@@ -220,6 +223,6 @@ async def test_the_owners_of_identifiers_are_found_and_free_ones_left_out(
 ) -> None:
     ours, theirs = await make_moment(conn), await make_moment(conn)
     with statements:
-        owners = await MomentRepository(conn).find_video_ids([ours.identifier, theirs.identifier, "free"])
+        owners = await MomentRepository(conn).find_video_ids_of_moments([ours.identifier, theirs.identifier, "free"])
     assert statements == 1
     assert owners == {ours.identifier: ours.video_id, theirs.identifier: theirs.video_id}

@@ -36,18 +36,18 @@ _EACH = 20  # moments, clips and runs of each video
 _READS: dict[str, Callable[[Connection], Awaitable[object]]] = {
     "videos_pkey": lambda conn: VideoRepository(conn).get(7),
     "videos_identifier_key": lambda conn: VideoRepository(conn).get_by_identifier("video-7"),
-    "prompts_pkey": lambda conn: PromptRepository(conn).list_summaries(5, after=7),
+    "prompts_pkey": lambda conn: PromptRepository(conn).list_prompt_summaries(5, after_id=7),
     "prompts_prompt_hash_key": lambda conn: PromptRepository(conn).get_or_create("Find 7", "JSON"),
-    "generation_configs_pkey": lambda conn: GenerationConfigRepository(conn).list_page(5, after=7),
+    "generation_configs_pkey": lambda conn: GenerationConfigRepository(conn).list_configs(5, after_id=7),
     "generation_configs_config_hash_key": lambda conn: GenerationConfigRepository(conn).get_or_create(
         prompt_id=1, model="qwen3", operation_type="generation", top_k=7
     ),
-    "idx_generation_configs_prompt_id": lambda conn: GenerationConfigRepository(conn).list_page(50, prompt_id=1),
+    "idx_generation_configs_prompt_id": lambda conn: GenerationConfigRepository(conn).list_configs(50, prompt_id=1),
     "transcripts_video_id_key": lambda conn: TranscriptRepository(conn).get_by_video(7),
     "moments_pkey": lambda conn: MomentRepository(conn).get(7),
     "moments_identifier_key": lambda conn: MomentRepository(conn).get_by_identifier("7"),
     "idx_moments_video_id_start_time": lambda conn: MomentRepository(conn).list_by_video(7),
-    "idx_moments_parent_id": lambda conn: MomentRepository(conn).list_children(7),
+    "idx_moments_parent_id": lambda conn: MomentRepository(conn).list_refinements_of(7),
     "clips_pkey": lambda conn: ClipRepository(conn).get(7),
     "clips_moment_id_key": lambda conn: ClipRepository(conn).get_by_moment(7),
     "idx_clips_video_id": lambda conn: ClipRepository(conn).list_by_video(7),
@@ -56,7 +56,7 @@ _READS: dict[str, Callable[[Connection], Awaitable[object]]] = {
     "idx_thumbnails_clip_id": lambda conn: ThumbnailRepository(conn).get_by_clip(7),
     "pipeline_history_pkey": lambda conn: RunRepository(conn).get(7),
     "pipeline_history_identifier_key": lambda conn: RunRepository(conn).get_by_identifier("7"),
-    "idx_pipeline_history_status": lambda conn: StageQueueRepository(conn).list_running_identifiers(),
+    "idx_pipeline_history_status": lambda conn: StageQueueRepository(conn).list_identifiers_of_running_runs(),
 }
 
 
@@ -80,14 +80,14 @@ async def test_a_read_uses_its_index(library: Connection, index: str) -> None:
 
 
 async def test_an_overlap_is_sought_among_the_moments_that_begin_before_the_end(library: Connection) -> None:
-    plan = await _explain(library, lambda conn: MomentRepository(conn).find_overlap(7, 30.0, 40.0))
+    plan = await _explain(library, lambda conn: MomentRepository(conn).find_overlapping_moment(7, 30.0, 40.0))
     assert " idx_moments_video_id_start_time " in plan
     assert re.search(r"Index Cond: .*video_id = .* AND \(start_time < ", plan)
 
 
 async def test_the_videos_of_a_source_are_found_through_indexes(library: Connection) -> None:
     plan = await _explain(
-        library, lambda conn: VideoRepository(conn).list_source_candidates(["https://host/7"], "video-7")
+        library, lambda conn: VideoRepository(conn).list_videos_of_source(["https://host/7"], "video-7")
     )
     for index in ("idx_videos_source_url", "videos_identifier_key"):
         assert f" {index} " in plan
@@ -95,7 +95,9 @@ async def test_the_videos_of_a_source_are_found_through_indexes(library: Connect
 
 
 async def test_the_tree_of_a_moment_is_found_through_indexes(library: Connection) -> None:
-    plan = await _explain(library, lambda conn: MomentRepository(conn).find_overlap(7, 30.0, 40.0, excluding=130))
+    plan = await _explain(
+        library, lambda conn: MomentRepository(conn).find_overlapping_moment(7, 30.0, 40.0, excluded_moment_id=130)
+    )
     assert re.search(r"Index Cond: .*video_id = .* AND \(start_time < ", plan)
     assert "Index Cond: (parent_id = moment_tree.member)" in plan
     assert "Seq Scan" not in plan
@@ -117,7 +119,7 @@ async def test_words_are_looked_up_whatever_the_filters(library: Connection, fil
 
 
 async def test_a_lineage_is_read_through_indexes(library: Connection) -> None:
-    plan = await _explain(library, lambda conn: ProvenanceRepository(conn).read_lineage("video-7"))
+    plan = await _explain(library, lambda conn: ProvenanceRepository(conn).read_lineage_json("video-7"))
     for index in (
         "videos_identifier_key",
         "transcripts_video_id_key",
@@ -137,8 +139,8 @@ async def test_a_lineage_is_read_through_indexes(library: Connection) -> None:
 @pytest.mark.parametrize(
     ("method", "index"),
     [
-        (ProvenanceRepository.list_moments, "idx_moments_generation_config_id"),
-        (ProvenanceRepository.list_runs, "idx_pipeline_history_generation_config_id"),
+        (ProvenanceRepository.list_generated_moments, "idx_moments_generation_config_id"),
+        (ProvenanceRepository.list_generating_runs, "idx_pipeline_history_generation_config_id"),
     ],
 )
 async def test_what_was_made_with_a_config_is_found_through_it(
@@ -161,7 +163,7 @@ async def test_what_was_made_with_a_config_is_found_through_it(
         (lambda conn: JobRepository(conn).get_clips_job("video-7"), ["clips_moment_id_key"]),
         (lambda conn: MomentRepository(conn).get_refinement_inputs("video-7", "130", 30.0), ["clips_moment_id_key"]),
         (
-            lambda conn: RunRepository(conn).list_summaries("video-7", 5, before=(_NOON, 7)),
+            lambda conn: RunRepository(conn).list_run_summaries("video-7", 5, before=(_NOON, 7)),
             ["idx_pipeline_history_video_id_started_at", "idx_moments_video_id_start_time", "generation_configs_pkey"],
         ),
     ],
@@ -237,7 +239,7 @@ async def _fill(conn: Connection) -> None:
         ({**config, "config_hash": config_hash(**config)} for config in configs),
     )
     moments = MomentRepository(conn)
-    ids = await moments.reserve_ids(len(owned))
+    ids = await moments.reserve_moment_ids(len(owned))
     await moments.insert_many(
         {
             "id": moment_id,

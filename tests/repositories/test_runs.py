@@ -8,7 +8,7 @@ import pytest
 
 from app.database import Connection
 from app.repositories import RunRepository
-from app.repositories.runs import new_run_identifier
+from app.repositories.runs import make_run_identifier
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_run, make_video
 
@@ -46,11 +46,11 @@ async def test_an_identifier_is_taken_once(conn: Connection) -> None:
 
 
 def test_a_run_identifier_names_the_video_and_the_millisecond() -> None:
-    assert new_run_identifier("motivation", 1767610697193) == "pipeline:motivation:1767610697193"
+    assert make_run_identifier("motivation", 1767610697193) == "pipeline:motivation:1767610697193"
 
 
 def test_a_video_identifier_that_just_fits_is_not_cut() -> None:
-    assert new_run_identifier("v" * 77, 1767610697193) == f"pipeline:{'v' * 77}:1767610697193"
+    assert make_run_identifier("v" * 77, 1767610697193) == f"pipeline:{'v' * 77}:1767610697193"
 
 
 @pytest.mark.parametrize("character", ["v", "ü", "𝄞"])
@@ -59,14 +59,14 @@ async def test_a_run_of_a_video_with_a_long_identifier_can_be_stored(
     conn: Connection, character: str, length: int
 ) -> None:
     video = await make_video(conn, identifier=character * length)
-    run = await make_run(conn, video_id=video.id, identifier=new_run_identifier(video.identifier, 1767610697193))
+    run = await make_run(conn, video_id=video.id, identifier=make_run_identifier(video.identifier, 1767610697193))
     assert len(run.identifier) == 100
     assert run.identifier.startswith(f"pipeline:{character * 60}")
     assert run.identifier.endswith(":1767610697193")
 
 
 def test_videos_that_begin_alike_have_different_run_identifiers() -> None:
-    made = {new_run_identifier("v" * length + end, 1767610697193) for length in (78, 100, 254) for end in "abc"}
+    made = {make_run_identifier("v" * length + end, 1767610697193) for length in (78, 100, 254) for end in "abc"}
     assert len(made) == 9
 
 

@@ -142,7 +142,7 @@ async def test_a_run_whose_owner_is_not_seen_any_more_is_claimed_again(conn: Con
     with pytest.raises(RunLost):
         await ClaimedRunRepository(conn).lock_claim(lost)
     with pytest.raises(RunLost):
-        await ClaimedRunRepository(conn).start_attempt(lost, "Busy")
+        await ClaimedRunRepository(conn).start_next_attempt(lost, "Busy")
     with pytest.raises(RunLost):
         await ClaimedRunRepository(conn).save_stage_record(lost, StageRecord(StageStatus.COMPLETED))
     with pytest.raises(RunLost):
@@ -159,7 +159,7 @@ async def test_a_run_that_is_given_back_waits_and_the_attempt_does_not_count(con
     await accept(conn)
     queue = StageQueueRepository(conn)
     await ClaimedRunRepository(conn).release_stage(await claimed(conn))
-    assert await queue.take_unnotified(30, 30) == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
+    assert await queue.take_unnotified_stages(30, 30) == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
     assert (await claimed(conn, "two")).attempt == 1
 
 
@@ -169,11 +169,11 @@ async def test_a_run_that_is_given_back_and_was_to_be_cancelled_has_ended(conn: 
     assert run_id
     queue = StageQueueRepository(conn)
     run = await claimed(conn)
-    assert await queue.list_running_identifiers() == {"pipeline:talk:1"}
+    assert await queue.list_identifiers_of_running_runs() == {"pipeline:talk:1"}
     await queue.request_cancel(run_id, 30)
     await ClaimedRunRepository(conn).release_stage(run)
     assert await run_status(conn) == "cancelled"
-    assert await queue.list_running_identifiers() == set()
+    assert await queue.list_identifiers_of_running_runs() == set()
 
 
 async def test_what_stages_came_to_is_there_for_whoever_takes_the_run_over(conn: Connection) -> None:
@@ -194,12 +194,12 @@ async def test_a_stage_that_is_done_leaves_the_run_at_the_next_one(conn: Connect
     await add_video(conn)
     await accept(conn)
     queue, done = StageQueueRepository(conn), StageRecord(StageStatus.COMPLETED, 10.0, 12.5)
-    retried = await ClaimedRunRepository(conn).start_attempt(await claimed(conn), "Busy")
+    retried = await ClaimedRunRepository(conn).start_next_attempt(await claimed(conn), "Busy")
     assert (retried.attempt, await ClaimedRunRepository(conn).get_last_error(retried)) == (2, "Busy")
     assert await ClaimedRunRepository(conn).advance_run(retried, done, Stage.AUDIO, keep_claim=False)
     assert await claim(conn) is None
-    assert await queue.list_waiting([WorkKind.AUDIO], 30, 10) == [WaitingStage("pipeline:talk:1", Stage.AUDIO)]
-    assert await queue.list_waiting([WorkKind.DOWNLOAD], 30, 10) == []
+    assert await queue.list_waiting_stages([WorkKind.AUDIO], 30, 10) == [WaitingStage("pipeline:talk:1", Stage.AUDIO)]
+    assert await queue.list_waiting_stages([WorkKind.DOWNLOAD], 30, 10) == []
     run = await claimed(conn, "two", Stage.AUDIO)
     assert (run.attempt, await ClaimedRunRepository(conn).get_last_error(run)) == (1, None)
     assert run.stages == {Stage.DOWNLOAD: done, Stage.AUDIO: StageRecord(StageStatus.WAITING)}
@@ -211,11 +211,11 @@ async def test_stages_at_their_limit_are_left_out_of_those_that_wait(conn: Conne
         await accept(conn, number, video=f"talk-{number}")
     queue, first = StageQueueRepository(conn), WaitingStage("pipeline:talk-1:1", Stage.DOWNLOAD)
     second = WaitingStage("pipeline:talk-2:2", Stage.DOWNLOAD)
-    assert await queue.list_waiting(list(WorkKind), 30, 10, {Stage.DOWNLOAD: 1}) == [first, second]
+    assert await queue.list_waiting_stages(list(WorkKind), 30, 10, {Stage.DOWNLOAD: 1}) == [first, second]
     assert await queue.claim_stage(first.identifier, Stage.DOWNLOAD, "one", 30, 1)
-    assert await queue.list_waiting(list(WorkKind), 30, 10, {Stage.DOWNLOAD: 1}) == []
-    assert await queue.list_waiting(list(WorkKind), 30, 10, {Stage.DOWNLOAD: 2, Stage.AUDIO: 1}) == [second]
-    assert await queue.list_waiting(list(WorkKind), 30, 10) == [second]
+    assert await queue.list_waiting_stages(list(WorkKind), 30, 10, {Stage.DOWNLOAD: 1}) == []
+    assert await queue.list_waiting_stages(list(WorkKind), 30, 10, {Stage.DOWNLOAD: 2, Stage.AUDIO: 1}) == [second]
+    assert await queue.list_waiting_stages(list(WorkKind), 30, 10) == [second]
 
 
 async def test_a_run_that_is_to_be_cancelled_does_not_get_to_its_next_stage(conn: Connection) -> None:
@@ -235,11 +235,11 @@ async def test_a_heartbeat_reaches_the_runs_that_are_named(conn: Connection) -> 
     await accept(conn)
     run, queue = await claimed(conn), StageQueueRepository(conn)
     await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '31 seconds'")
-    await queue.heartbeat("one", [run.id + 1])
-    await queue.heartbeat("two", [run.id])
-    assert await queue.list_waiting(list(WorkKind), 30, 10) == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
-    await queue.heartbeat("one", [run.id])
-    assert await queue.list_waiting(list(WorkKind), 30, 10) == []
+    await queue.store_heartbeat("one", [run.id + 1])
+    await queue.store_heartbeat("two", [run.id])
+    assert await queue.list_waiting_stages(list(WorkKind), 30, 10) == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
+    await queue.store_heartbeat("one", [run.id])
+    assert await queue.list_waiting_stages(list(WorkKind), 30, 10) == []
 
 
 async def test_of_the_runs_that_wait_at_a_stage_the_next_is_the_one_without_a_message_for_the_longest(
@@ -250,10 +250,10 @@ async def test_of_the_runs_that_wait_at_a_stage_the_next_is_the_one_without_a_me
         await accept(conn, number, video=f"talk-{number}")
     await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - make_interval(secs => 1 + run_id % 3)")
     queue = StageQueueRepository(conn)
-    picked = [await queue.take_next_unnotified(Stage.DOWNLOAD, 30) for _ in range(3)]
+    picked = [await queue.take_next_waiting_stage(Stage.DOWNLOAD, 30) for _ in range(3)]
     names = [each.identifier for each in picked if each]
     assert len(set(names)) == 3
-    assert await queue.take_next_unnotified(Stage.AUDIO, 30) is None
+    assert await queue.take_next_waiting_stage(Stage.AUDIO, 30) is None
 
 
 async def test_a_stage_whose_owner_is_stalled_is_the_next_one_as_if_it_waited(conn: Connection) -> None:
@@ -263,9 +263,9 @@ async def test_a_stage_whose_owner_is_stalled_is_the_next_one_as_if_it_waited(co
     run, queue = await claimed(conn), StageQueueRepository(conn)
     await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '1 minute' WHERE owner = 'one'")
     await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '20 seconds'")
-    assert await queue.take_next_unnotified(Stage.DOWNLOAD, 30) != WaitingStage(run.identifier, Stage.DOWNLOAD)
+    assert await queue.take_next_waiting_stage(Stage.DOWNLOAD, 30) != WaitingStage(run.identifier, Stage.DOWNLOAD)
     await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '20 seconds'")
-    assert await queue.take_next_unnotified(Stage.DOWNLOAD, 30) == WaitingStage(run.identifier, Stage.DOWNLOAD)
+    assert await queue.take_next_waiting_stage(Stage.DOWNLOAD, 30) == WaitingStage(run.identifier, Stage.DOWNLOAD)
 
 
 async def test_a_waiting_run_that_is_cancelled_has_ended(conn: Connection) -> None:
@@ -311,9 +311,9 @@ async def test_a_worker_sees_that_a_run_it_works_on_is_to_be_cancelled(conn: Con
     assert run_id
     run = await claimed(conn)
     queue = StageQueueRepository(conn)
-    assert await queue.list_claimed("one") == [ClaimedStage(run.id, Stage.DOWNLOAD, cancel_requested=False)]
+    assert await queue.list_claimed_stages("one") == [ClaimedStage(run.id, Stage.DOWNLOAD, cancel_requested=False)]
     assert await queue.request_cancel(run_id, 30) is False
-    assert await queue.list_claimed("one") == [ClaimedStage(run.id, Stage.DOWNLOAD, cancel_requested=True)]
+    assert await queue.list_claimed_stages("one") == [ClaimedStage(run.id, Stage.DOWNLOAD, cancel_requested=True)]
     assert await run_status(conn) == "running"
 
 
@@ -326,7 +326,7 @@ async def test_a_cancelled_run_whose_owner_is_not_seen_any_more_has_ended(conn: 
     queue = StageQueueRepository(conn)
     assert await queue.request_cancel(run_id, 30)
     assert await run_status(conn) == "cancelled"
-    assert await queue.list_claimed("one") == []
+    assert await queue.list_claimed_stages("one") == []
     with pytest.raises(RunLost):
         await ClaimedRunRepository(conn).finish_run(run, RunOutcome(RunStatus.COMPLETED))
     assert await run_status(conn) == "cancelled"
@@ -336,13 +336,13 @@ async def test_workers_are_told_of_a_waiting_run_once_in_a_while(conn: Connectio
     await add_video(conn)
     await accept(conn)
     queue = StageQueueRepository(conn)
-    assert await queue.take_unnotified(30, 30) == []  # its message was sent on acceptance
+    assert await queue.take_unnotified_stages(30, 30) == []  # its message was sent on acceptance
     await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '31 seconds'")
-    waiting = await queue.take_unnotified(30, 30)
+    waiting = await queue.take_unnotified_stages(30, 30)
     assert waiting == [WaitingStage("pipeline:talk:1", Stage.DOWNLOAD)]
-    assert await queue.take_unnotified(30, 30) == []
-    await queue.unmark_notified(waiting)  # the message could not be sent
-    assert await queue.take_unnotified(30, 30) == waiting
+    assert await queue.take_unnotified_stages(30, 30) == []
+    await queue.mark_unnotified(waiting)  # the message could not be sent
+    assert await queue.take_unnotified_stages(30, 30) == waiting
 
 
 async def test_a_running_run_without_its_request_is_ended(conn: Connection) -> None:
@@ -352,7 +352,7 @@ async def test_a_running_run_without_its_request_is_ended(conn: Connection) -> N
     await RunRepository(conn).create(
         identifier="old", video_id=video.id, pipeline_type="full", status="running", started_at=_NOW
     )
-    ended = await StageQueueRepository(conn).end_orphaned_runs()
+    ended = await StageQueueRepository(conn).fail_orphaned_runs()
     assert [(run.identifier, run.video) for run in ended] == [("old", "talk")]
     assert (await accept(conn)).run_id
 

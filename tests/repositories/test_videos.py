@@ -36,7 +36,7 @@ async def test_a_video_that_is_not_there_is_none(conn: Connection) -> None:
     videos = VideoRepository(conn)
     assert await videos.get(0) is None
     assert await videos.get_by_identifier("nobody") is None
-    assert await videos.lock("nobody") is None
+    assert await videos.lock_video("nobody") is None
     assert await videos.update(0, title="x") is None
     assert await videos.delete(0) is False
 

@@ -17,7 +17,7 @@ from app.core.text import is_utf8
 from app.models.runs import RunRequest, RunStatus
 from app.models.stages import RunType
 from app.repositories import RunRepository, VideoRepository
-from app.repositories.runs import new_run_identifier
+from app.repositories.runs import make_run_identifier
 from app.services.intake import RejectedEntry
 from app.services.run_requests import enqueue_run
 from tests.factories import make_run, make_video
@@ -191,7 +191,7 @@ async def test_the_identifier_of_a_long_name_is_cut(site: IntakeSite) -> None:
     await site.prepare(name)
     fields = make_fields(video_id=name, request_id=f"pipeline:{name}:1795346931771")
     assert await process(site, fields) == await process(site, fields) == ""
-    assert [run for run, _, _ in await site.runs()] == [new_run_identifier(name, 1795346931771)]
+    assert [run for run, _, _ in await site.runs()] == [make_run_identifier(name, 1795346931771)]
 
 
 @pytest.mark.parametrize("is_ended", [False, True])
@@ -210,7 +210,7 @@ async def test_another_request_with_the_identifier_of_a_run_is_rejected(site: In
     assert await process(site, make_fields({"min_moments": 2}), "5-0") == "request_id is that of another run"
     async with site.connect() as conn:
         await make_video(conn, identifier="short")
-        await enqueue_run(conn, "short", RunType.AUDIO, RunRequest(), given_identifier=new_run_identifier("short", 1))
+        await enqueue_run(conn, "short", RunType.AUDIO, RunRequest(), given_identifier=make_run_identifier("short", 1))
     short = make_fields(video_id="short", request_id="pipeline:short:1")
     assert await process(site, short, "6-0") == "request_id is that of another run"
 

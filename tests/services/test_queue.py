@@ -28,7 +28,7 @@ async def test_a_message_that_was_sent_before_a_worker_listens_is_received(redis
     assert _RUN.encode() in entry.data
     await entry.ack()  # type: ignore[misc]
     async with Redis.from_url(redis_url) as redis:
-        assert (await redis.xpending(WorkKind.AUDIO.stream, CONSUMER_GROUP))["pending"] == 0
+        assert (await redis.xpending(WorkKind.AUDIO.stream_name, CONSUMER_GROUP))["pending"] == 0
     await entries.aclose()
     await broker.shutdown()
 

@@ -142,8 +142,8 @@ async def test_a_callback_that_a_worker_is_taking_is_left_to_it(own_database_url
     async with make_context(own_database_url, tmp_path, callback_url="http://host/") as context:
         await _finish(context, RunOutcome(RunStatus.COMPLETED))
         async with context.database.connect() as one, context.database.connect() as other, one.transaction():
-            assert len(await CallbackRepository(one).claim_due(10, 60)) == 1
-            assert await CallbackRepository(other).claim_due(10, 60) == []
+            assert len(await CallbackRepository(one).claim_due_callbacks(10, 60)) == 1
+            assert await CallbackRepository(other).claim_due_callbacks(10, 60) == []
 
 
 async def test_what_a_worker_tells_too_late_is_not_noted(own_database_url: str, tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ async def test_what_a_worker_tells_too_late_is_not_noted(own_database_url: str, 
         await _finish(context, RunOutcome(RunStatus.COMPLETED))
         async with context.database.connect() as conn:
             callbacks = CallbackRepository(conn)
-            (late,) = await callbacks.claim_due(10, 0)
-            (known,) = await callbacks.claim_due(10, 60)
+            (late,) = await callbacks.claim_due_callbacks(10, 0)
+            (known,) = await callbacks.claim_due_callbacks(10, 60)
             await callbacks.mark_failed(late, "too late", None)
             await callbacks.mark_failed(known, "in time", 10)
             await callbacks.mark_failed(late, "too late", None)

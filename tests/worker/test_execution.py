@@ -21,7 +21,7 @@ from app.core.thread_pool import Slots
 from app.models.runs import ClaimedRun, RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, TimeLimit
 from app.pipeline.context import LoadedStage, RunContext
-from app.repositories.runs import read_stages
+from app.repositories.runs import parse_stage_records
 from app.repositories.stage_queue import StageQueueRepository
 from app.worker.execution import StageExecution
 from app.worker.timings import DEFAULT_TIMINGS
@@ -115,7 +115,7 @@ async def read_records(context: RunContext) -> dict[Stage, StageRecord]:
         cursor = await conn.execute("SELECT stages FROM pipeline.runs WHERE run_id = %s", (context.run.id,))
         row = await cursor.fetchone()
     assert row
-    return read_stages(row[0])
+    return parse_stage_records(row[0])
 
 
 async def test_the_stages_of_a_run_are_done_in_order_and_recorded(ready: RunContext) -> None:

@@ -56,7 +56,7 @@ async def test_a_stage_whose_message_cannot_be_sent_is_left_to_the_next_poll_of_
     await monitor.poll()
     assert queue.sent == [(run, Stage.DOWNLOAD)]
     async with site.connect() as conn:
-        waiting = await StageQueueRepository(conn).take_unnotified(60, 30)
+        waiting = await StageQueueRepository(conn).take_unnotified_stages(60, 30)
     assert waiting == ([] if takes_messages else [WaitingStage(run, Stage.DOWNLOAD)])
 
 

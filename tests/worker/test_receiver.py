@@ -56,7 +56,7 @@ async def _take(identifier: str, stage: Stage) -> bool:
 async def _list_consumers(redis: Redis) -> list[dict[str, Any]]:
     """Return those that read; a consumer is made with its first read."""
     try:
-        consumers: list[dict[str, Any]] = await redis.xinfo_consumers(_KIND.stream, CONSUMER_GROUP)
+        consumers: list[dict[str, Any]] = await redis.xinfo_consumers(_KIND.stream_name, CONSUMER_GROUP)
     except ResponseError:  # no group yet
         return []
     return consumers

@@ -173,5 +173,5 @@ def _chain(task: asyncio.Task[Any]) -> list[str]:
 
 
 def test_each_stage_has_a_kind_whose_stream_is_its_own() -> None:
-    assert len({kind.stream for kind in WorkKind}) == len(WorkKind)
+    assert len({kind.stream_name for kind in WorkKind}) == len(WorkKind)
     assert {row.kind for row in STAGE_TABLE.values()} == set(WorkKind)

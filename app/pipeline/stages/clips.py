@@ -17,7 +17,7 @@ from app.core.thread_pool import ThreadPool
 from app.media.clip import cut_clip
 from app.models import Clip, Moment
 from app.models.stages import RunType
-from app.models.videos import describe_moment_outside
+from app.models.videos import describe_moment_after_video_end
 from app.pipeline.context import RunContext
 from app.pipeline.files import get_video_file_url
 from app.pipeline.transcripts import find_moment_window, list_timed_words
@@ -189,7 +189,7 @@ def _plan_clip(context: RunContext, moment: Moment, inputs: _ClipInputs) -> Clip
     version = hashlib.sha256(f"{context.run.identifier} {start} {end}".encode()).hexdigest()[:8]
     key = f"{clip_folder_key(video)}/{storable_name(video)}_{moment.identifier}_{version}_clip{inputs.extension}"
     path = context.folder / _FOLDER / f"{moment.identifier}_{version}{inputs.extension}"
-    problem = describe_moment_outside(moment.end_time, inputs.duration_seconds)
+    problem = describe_moment_after_video_end(moment.end_time, inputs.duration_seconds)
     return ClipTarget(moment, start, end, key, path, problem)
 
 

@@ -140,7 +140,7 @@ async def _save_video(context: RunContext, info: MediaInfo, file_url: str, sourc
             resolution=info.resolution,
             frame_rate=info.frame_rate,
         )
-        await videos.mark_complete(context.run.video_id)
+        await videos.mark_download_complete(context.run.video_id)
         if info.ends_early:
             await VideoFileRepository(conn).store_early_end(context.run.video_id, file_url, info.declared_seconds)
 

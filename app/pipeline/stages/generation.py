@@ -31,7 +31,7 @@ from app.pipeline.moments import list_manual_moments, overlaps_any
 from app.pipeline.transcripts import find_speech_end, list_segments, list_words
 from app.repositories import MomentRepository, RunRepository, TranscriptRepository, VideoRepository
 from app.repositories.contents import ReplacedMomentsRepository, VideoContentsRepository
-from app.repositories.moments import ReservedMoment, new_moment_identifier
+from app.repositories.moments import NewMomentWithId, make_moment_identifier
 from app.repositories.stages import ClaimedRunRepository
 from app.storage import find_audio_file
 
@@ -67,7 +67,7 @@ async def skip_reason(context: RunContext) -> str | None:
     if context.run.request.override_existing_moments:
         return None
     async with context.database.connect() as conn:
-        moments = (await VideoContentsRepository(conn).get(context.run.video_id)).moments
+        moments = (await VideoContentsRepository(conn).get_contents(context.run.video_id)).moments
     return f"Moments already exist ({moments} moments)" if moments else None
 
 
@@ -214,9 +214,9 @@ async def _replace_moments(
     if not new:
         return _ReplacedMoments(left_out=len(found))
     deleted = sorted({moment.id for moment in existing} - {moment.id for moment in manual})
-    ids = await MomentRepository(conn).reserve_ids(len(new))
+    ids = await MomentRepository(conn).reserve_moment_ids(len(new))
     if deleted:
-        await ReplacedMomentsRepository(conn).set_aside(context.run.id, deleted, ids)
+        await ReplacedMomentsRepository(conn).set_moments_aside(context.run.id, deleted, ids)
     await _insert_moments(conn, video_id, ids, new, answer.model, config_id)
     return _ReplacedMoments(len(new), len(found) - len(new), len(deleted))
 
@@ -225,9 +225,9 @@ async def _insert_moments(
     conn: Connection, video_id: int, ids: Sequence[int], moments: Sequence[FoundMoment], model: str, config_id: int
 ) -> None:
     await MomentRepository(conn).insert_many(
-        ReservedMoment(
+        NewMomentWithId(
             id=moment_id,
-            identifier=new_moment_identifier(),
+            identifier=make_moment_identifier(),
             video_id=video_id,
             start_time=moment.start,
             end_time=moment.end,

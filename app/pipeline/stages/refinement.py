@@ -128,7 +128,7 @@ async def _reserve_ids(
     claimed = ClaimedRunRepository(conn)
     reserved = (await claimed.get_stage_result(context.run, Stage.REFINEMENT)).get(_RESERVED_IDS_KEY, {})
     missing = [target.moment.id for target in ordered if str(target.moment.id) not in reserved]
-    ids = await MomentRepository(conn).reserve_ids(len(missing))
+    ids = await MomentRepository(conn).reserve_moment_ids(len(missing))
     reserved |= {str(moment_id): new for moment_id, new in zip(missing, ids, strict=True)}
     await claimed.add_stage_result(context.run, Stage.REFINEMENT, {_RESERVED_IDS_KEY: reserved})
     return [replace(target, refined_id=reserved[str(target.moment.id)]) for target in ordered]

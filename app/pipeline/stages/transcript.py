@@ -33,7 +33,7 @@ _UNKNOWN_LANGUAGE = "und"  # ISO 639
 
 async def skip_reason(context: RunContext) -> str | None:
     async with context.database.connect() as conn:
-        parts = await VideoContentsRepository(conn).get(context.run.video_id)
+        parts = await VideoContentsRepository(conn).get_contents(context.run.video_id)
     return None if parts.transcript_id is None else "Transcript already exists"
 
 
