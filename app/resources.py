@@ -12,10 +12,10 @@ from app.core.redis import make_redis
 from app.database import Database, OpenConnection, close_db, get_connection, init_db
 from app.services.health import Health
 from app.services.live_runs import prepare_redis
-from app.services.media import AudioIndex
+from app.services.media import ExtractedAudioIndex
 from app.services.queue import StageNotifier
-from app.services.thumbnails import Thumbnails
-from app.services.videos import VideoReader
+from app.services.thumbnails import ThumbnailService
+from app.services.videos import BatchedVideoReader
 from app.storage import Storage, open_storage
 
 
@@ -29,15 +29,15 @@ class Resources:
     database: Database
     storage: Storage
     health: Health
-    audio: AudioIndex
-    reads: VideoReader
-    thumbnails: Thumbnails
+    audio: ExtractedAudioIndex
+    reads: BatchedVideoReader
+    thumbnails: ThumbnailService
 
 
 def make_resources(settings: Settings, open_connection: OpenConnection = get_connection) -> Resources:
     """Return resources that are connected to nothing yet."""
     redis, storage, database = make_redis(settings), open_storage(settings), Database(open_connection)
-    audio = AudioIndex(storage)
+    audio = ExtractedAudioIndex(storage)
     return Resources(
         settings=settings,
         redis=redis,
@@ -46,8 +46,8 @@ def make_resources(settings: Settings, open_connection: OpenConnection = get_con
         storage=storage,
         health=Health(settings, redis),
         audio=audio,
-        reads=VideoReader(open_connection, settings, audio),
-        thumbnails=Thumbnails(database, storage),
+        reads=BatchedVideoReader(open_connection, settings, audio),
+        thumbnails=ThumbnailService(database, storage),
     )
 
 

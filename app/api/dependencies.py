@@ -13,7 +13,7 @@ from app.core.errors import MomentNotFound, RunNotFound, VideoNotFound
 from app.core.text import is_valid_identifier, to_nfc
 from app.database import Connection, Database, get_connection, get_db
 from app.resources import Resources
-from app.services.videos import VideoReader
+from app.services.videos import BatchedVideoReader
 from app.storage import Storage
 
 
@@ -38,7 +38,7 @@ async def get_redis(request: Request) -> Redis:
     return (await get_resources(request)).redis
 
 
-async def get_video_reader(request: Request) -> VideoReader:
+async def get_video_reader(request: Request) -> BatchedVideoReader:
     return (await get_resources(request)).reads
 
 
@@ -48,7 +48,7 @@ TransactionConnection = Annotated[Connection, Depends(get_db, scope="function")]
 DatabaseDep = Annotated[Database, Depends(get_database)]
 StorageDep = Annotated[Storage, Depends(get_storage)]
 RedisDep = Annotated[Redis, Depends(get_redis)]
-VideoReaderDep = Annotated[VideoReader, Depends(get_video_reader)]
+VideoReaderDep = Annotated[BatchedVideoReader, Depends(get_video_reader)]
 
 
 def normalize_identifier(identifier: str, not_found: Exception) -> str:

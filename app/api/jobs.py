@@ -83,7 +83,7 @@ async def get_audio_status(resources: ResourcesDep, video_id: VideoId, statuses:
     """The status of audio extraction; completed where the audio exists."""
     status = await statuses.get_audio(video_id)
     if status.state is JobState.COMPLETED:  # the client may load the list of videos next
-        resources.audio.invalidate(video_id)
+        resources.audio.mark_outdated(video_id)
     return json_answer(_make_detailed_answer(status))
 
 

@@ -40,9 +40,9 @@ async def stream_video(request: Request, video_id: VideoId, video_reader: VideoR
 
     Where browsers do not play the file, a copy that they play takes its place as soon as it is made.
     """
-    urls = await video_reader.find_video_files(video_id)
+    urls = await video_reader.list_video_file_urls(video_id)
     storage = await get_storage(request)
-    return MediaAnswer(storage, media.open_first(storage, urls))
+    return MediaAnswer(storage, media.open_first_existing_file(storage, urls))
 
 
 @router.get("/url", response_model=MediaAddress, responses={404: {"model": Error}, 503: {"model": Error}})
@@ -50,7 +50,7 @@ async def get_video_address(
     request: Request, video_id: VideoId, video_reader: VideoReaderDep, storage: StorageDep
 ) -> Response:
     """The signed address of a video in a bucket; else the address of its stream."""
-    async with media.open_first(storage, await video_reader.find_video_files(video_id)) as file:
+    async with media.open_first_existing_file(storage, await video_reader.list_video_file_urls(video_id)) as file:
         url = file.stored.url
     link = await storage.get_signed_url(url)
     if link is None:
@@ -65,7 +65,7 @@ async def get_video_address(
 async def stream_clip(video_id: VideoId, moment_id: MomentId, database: DatabaseDep, storage: StorageDep) -> Response:
     """The clip of a moment, with its padding."""
     async with database.connect() as conn:
-        url = await media.find_clip_file(conn, video_id, moment_id)
+        url = await media.get_clip_url(conn, video_id, moment_id)
     return MediaAnswer(storage, storage.open_async(url))
 
 
@@ -75,7 +75,7 @@ async def stream_clip(video_id: VideoId, moment_id: MomentId, database: Database
 )
 async def get_static_audio(video_id: VideoId, video_reader: VideoReaderDep, storage: StorageDep) -> Response:
     """The audio that was extracted from a video for its transcription."""
-    await video_reader.find_video_files(video_id)  # audio without a video must not be found
+    await video_reader.list_video_file_urls(video_id)  # audio without a video must not be found
     url = await find_audio_file(storage, video_id)
     return MediaAnswer(storage, storage.open_async(url))
 
@@ -85,5 +85,5 @@ async def get_static_audio(video_id: VideoId, video_reader: VideoReaderDep, stor
 async def get_static_clip(name: ClipName, database: DatabaseDep, storage: StorageDep) -> Response:
     """The clip of a moment, by the identifiers of its video and itself."""
     async with database.connect() as conn:
-        url = await media.find_clip_by_name(conn, name)
+        url = await media.find_clip_url_by_legacy_name(conn, name)
     return MediaAnswer(storage, storage.open_async(url))

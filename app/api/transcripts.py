@@ -19,8 +19,8 @@ from app.api.conditional_requests import (
 )
 from app.api.dependencies import DatabaseDep, FastReadRoute, VideoId, VideoReaderDep
 from app.repositories.transcripts import TranscriptVersion
-from app.services.transcripts import CaptionFormat, read_captions
-from app.services.videos import VideoReader
+from app.services.transcripts import CaptionFormat, render_captions
+from app.services.videos import BatchedVideoReader
 
 reads = APIRouter(prefix="/api/videos/{video_id}/transcript", tags=["transcripts"], route_class=FastReadRoute)
 static = APIRouter(prefix="/static", tags=["static"], route_class=FastReadRoute)
@@ -99,9 +99,9 @@ async def get_transcript(request: Request, video_id: VideoId, video_reader: Vide
         return refusal
     document = await video_reader.get_transcript(video_id)
     if not gzipped:
-        return _plain_answer(request, document.plain, _transcript_etag(document.key, gzipped=False))
-    headers = _transcript_headers(_transcript_etag(document.key, gzipped=True)) | {"Content-Encoding": "gzip"}
-    return Response(document.gzipped, headers=headers, media_type="application/json")
+        return _plain_answer(request, document.plain_json, _transcript_etag(document.version, gzipped=False))
+    headers = _transcript_headers(_transcript_etag(document.version, gzipped=True)) | {"Content-Encoding": "gzip"}
+    return Response(document.gzipped_json, headers=headers, media_type="application/json")
 
 
 @static.head("/transcripts/{video_id}.json", include_in_schema=False)
@@ -136,13 +136,13 @@ async def get_transcript_text(
 
 
 async def _caption_answer(
-    request: Request, video_id: str, video_reader: VideoReader, database: DatabaseDep, form: CaptionFormat
+    request: Request, video_id: str, video_reader: BatchedVideoReader, database: DatabaseDep, form: CaptionFormat
 ) -> Response:
     if refusal := await _check_preconditions(request, video_id, video_reader, form):
         return refusal
-    captions = await read_captions(database, video_id, form)
+    captions = await render_captions(database, video_id, form)
     gzipped = _accepts_gzip(request)
-    headers = _transcript_headers(_transcript_etag(captions.key, gzipped, form))
+    headers = _transcript_headers(_transcript_etag(captions.version, gzipped, form))
     headers |= {"Content-Disposition": _inline_disposition(f"{video_id}.{form}"), "Content-Type": _MEDIA_TYPES[form]}
     if not gzipped:
         return Response(captions.body, headers=headers)
@@ -162,12 +162,12 @@ def _plain_answer(request: Request, body: bytes, etag: str) -> Response:
 
 
 async def _check_preconditions(
-    request: Request, video_id: str, video_reader: VideoReader, form: str = ""
+    request: Request, video_id: str, video_reader: BatchedVideoReader, form: str = ""
 ) -> Response | None:
     """Return 304 or 412 where the request's ETags demand it: one index look-up, none without ETags."""
     if not has_etag_condition(request):
         return None
-    etag = _transcript_etag(await video_reader.find_transcript(video_id), _accepts_gzip(request), form)
+    etag = _transcript_etag(await video_reader.get_transcript_version(video_id), _accepts_gzip(request), form)
     return check_preconditions(request, Validators(etag), _transcript_headers(etag))
 
 

@@ -16,8 +16,7 @@ from app.api.answers import Error, json_answer
 from app.api.dependencies import DatabaseDep, ResourcesDep, StorageDep, VideoReaderDep
 from app.api.videos import SingleVideoAnswer, find_video_answer
 from app.core.errors import DeletedMeanwhile, InvalidInput, TooLarge, VideoNotFound
-from app.services.uploads import Upload, receive_video
-from app.services.videos import VideoDetails
+from app.services.uploads import UploadDetails, VideoUpload, open_video_upload
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -252,16 +251,16 @@ async def upload_video(
 
     A missing `id` and `title` are derived from the file's name; an `id` that is taken already gets a number.
     """
-    details = VideoDetails.from_client(query.filename, query.id, query.title, query.source_url)
+    details = UploadDetails.from_client(query.filename, query.id, query.title, query.source_url)
     boundary = _find_form_boundary(request.headers.get("content-type", ""))
     settings = resources.settings
     try:
-        async with receive_video(database, storage, settings.max_upload_bytes, settings.max_video_hours) as upload:
+        async with open_video_upload(database, storage, settings.max_upload_bytes, settings.max_video_hours) as upload:
             if boundary is None:
                 await _receive_video_body(request, upload, details)
             else:
                 details = await _receive_video_form(request, upload, details, UploadFormParser(boundary))
-            identifier = await upload.store(details)
+            identifier = await upload.store_as_video(details)
     except ClientDisconnect:
         raise InvalidInput("The upload ended early") from None
     try:
@@ -271,34 +270,34 @@ async def upload_video(
     return json_answer(answer, 201, {"Location": f"/api/videos/{quote(identifier)}"})
 
 
-async def _receive_video_body(request: Request, upload: Upload, details: VideoDetails) -> None:
-    await upload.check_details(details, _content_length(request))
+async def _receive_video_body(request: Request, upload: VideoUpload, details: UploadDetails) -> None:
+    await upload.check_upload_details(details, _content_length(request))
     head, content_type = b"", request.headers.get("content-type", "")
     async for chunk in request.stream():
         if len(head) < _FORM_HEAD_BYTES:
             head = (head + chunk)[:_FORM_HEAD_BYTES]
             _refuse_undeclared_form(head, content_type)
-        await upload.write(chunk)
+        await upload.write_chunk(chunk)
 
 
 async def _receive_video_form(
-    request: Request, upload: Upload, details: VideoDetails, form: UploadFormParser
-) -> VideoDetails:
-    await upload.check_details(details, _content_length(request) - _MAX_ENVELOPE_BYTES)
+    request: Request, upload: VideoUpload, details: UploadDetails, form: UploadFormParser
+) -> UploadDetails:
+    await upload.check_upload_details(details, _content_length(request) - _MAX_ENVELOPE_BYTES)
     has_started = False
     async for chunk in request.stream():
         data = form.feed(chunk)
         if form.filename is not None and not has_started:
             has_started = True
-            await upload.check_details(_read_form_details(details, form))
+            await upload.check_upload_details(_read_form_details(details, form))
         if data:
-            await upload.write(data)
+            await upload.write_chunk(data)
     form.finish()
     return _read_form_details(details, form)
 
 
-def _read_form_details(details: VideoDetails, form: UploadFormParser) -> VideoDetails:
-    return VideoDetails.from_client(
+def _read_form_details(details: UploadDetails, form: UploadFormParser) -> UploadDetails:
+    return UploadDetails.from_client(
         form.filename or details.filename,
         form.fields.get("id", details.identifier),
         form.fields.get("title", details.title),

@@ -24,8 +24,8 @@ from app.models.videos import PlayableCopyStatus, describe_early_end
 from app.repositories.videos import DetailedVideoCard, VideoCard, VideoChanges
 from app.services import videos
 from app.services.deletion import DeletionOptions, VideoDeletion, delete_video
-from app.services.media import ExtractedAudio
-from app.services.videos import SOURCE_URL_PATTERN, VideoReader, update_video
+from app.services.media import VideosWithAudio
+from app.services.videos import SOURCE_URL_PATTERN, BatchedVideoReader, update_video
 
 router = APIRouter(prefix="/api/videos", tags=["videos"])
 reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=FastReadRoute)
@@ -55,7 +55,7 @@ class VideoAnswer:
     has_transcript: bool
 
     @classmethod
-    def from_card(cls, card: VideoCard, audio: ExtractedAudio | frozenset[str]) -> Self:
+    def from_card(cls, card: VideoCard, audio: VideosWithAudio | frozenset[str]) -> Self:
         return cls(
             id=card.identifier,
             filename=card.filename,
@@ -192,7 +192,7 @@ class VideoDeletionAnswer:
 async def list_videos(request: Request, limit: Limit = None, cursor: Cursor = "") -> Response:
     """List videos, ordered by id. Without `limit` the whole library; with it, `Link` names the next page."""
     # Read before a connection is taken, which must not wait for the storage.
-    audio = await (await get_video_reader(request)).audio.get()
+    audio = await (await get_video_reader(request)).audio.get_videos_with_audio()
     async with (await get_database(request)).connect() as conn:
         cards = await videos.list_videos(conn, limit, cursor)
     headers = next_page_header(request, cards[-1].identifier) if limit is not None and len(cards) == limit else None
@@ -241,10 +241,10 @@ async def remove_video(
     return json_answer(VideoDeletionAnswer.from_deletion(video_id, deletion, duration_ms))
 
 
-async def find_video_answer(video_reader: VideoReader, identifier: str) -> SingleVideoAnswer:
+async def find_video_answer(video_reader: BatchedVideoReader, identifier: str) -> SingleVideoAnswer:
     """Return what every route answers about one video. Raises `VideoNotFound`."""
     card = await video_reader.get_video(identifier)
-    video = VideoAnswer.from_card(card, await video_reader.audio.get())
+    video = VideoAnswer.from_card(card, await video_reader.audio.get_videos_with_audio())
     playable_copy = _make_copy_answer(card)
     file_problem = describe_early_end(card.duration_seconds, card.ends_early, card.declared_seconds)
     if playable_copy is None and not file_problem:

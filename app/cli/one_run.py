@@ -26,8 +26,7 @@ from app.resources import Resources, make_resources, open_resources
 from app.services.live_runs import require_redis
 from app.services.run_requests import RunRequests
 from app.services.runs import cancel_pipeline, find_run_status, run_stages
-from app.services.uploads import receive_video
-from app.services.videos import VideoDetails
+from app.services.uploads import UploadDetails, open_video_upload
 from app.storage import Storage
 from app.worker.worker import run_worker
 
@@ -103,21 +102,21 @@ def _size_of_file(path: str) -> int | None:
 
 async def _receive(path: Path, size: int, resources: Resources, progress: RunProgress) -> str:
     """Return the identifier of the video that a file is, or becomes."""
-    details, done = VideoDetails(filename=path.name), 0
-    if (known := await _find_same(path, size, details.derived_identifier, resources)) is not None:
+    details, done = UploadDetails(filename=path.name), 0
+    if (known := await _find_same(path, size, details.identifier_from_filename, resources)) is not None:
         progress.say("Using the video that the library has")
         return known
     settings = resources.settings
-    async with receive_video(
+    async with open_video_upload(
         resources.database, resources.storage, settings.max_upload_bytes, settings.max_video_hours
     ) as upload:
-        await upload.check_details(details, size)
+        await upload.check_upload_details(details, size)
         with path.open("rb") as file:
             while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
-                await upload.write(data)
+                await upload.write_chunk(data)
                 done += len(data)
                 progress.receive(done, size)
-        return await upload.store(details)
+        return await upload.store_as_video(details)
 
 
 async def _find_same(path: Path, size: int, base: str, resources: Resources) -> str | None:

@@ -30,8 +30,8 @@ from app.repositories import (
 )
 from app.repositories.contents import FileReference, ReplacedMomentsRepository, VideoContents, VideoContentsRepository
 from app.services.live_runs import delete_video_keys
-from app.services.media import limit_storage_wait
-from app.services.moments import lock_moment
+from app.services.media import limit_storage_time
+from app.services.moments import lock_video_and_moment
 from app.services.runs import cancel_runs
 from app.storage import (
     Storage,
@@ -239,7 +239,7 @@ async def _delete_video_file(
     storage: Storage, url: str, kind: str, deletion: VideoDeletion, *, is_locked: bool = False
 ) -> None:
     try:
-        async with limit_storage_wait() if is_locked else nullcontext():
+        async with limit_storage_time() if is_locked else nullcontext():
             is_deleted = await storage.delete(url)
         if is_deleted:
             (deletion.bucket_files if is_in_bucket(url) else deletion.local_files)[kind] += 1
@@ -280,7 +280,7 @@ async def delete_moment(database: Database, storage: Storage, video_identifier: 
     """
     deletion = MomentDeletion()
     async with database.connect() as conn, conn.transaction():
-        _, moment = await lock_moment(conn, video_identifier, identifier)
+        _, moment = await lock_video_and_moment(conn, video_identifier, identifier)
         urls = await _delete_moment_rows(conn, moment, deletion) if moment else []
     try:
         urls += await _find_moment_files(storage, video_identifier, identifier)

@@ -38,8 +38,8 @@ from app.repositories.runs import make_run_identifier
 from app.services.models import mask_model_keys
 from app.services.run_options import PipelineOptions
 from app.services.run_requests import Notify, RunRequests, enqueue_run, mask_prompts
-from app.services.video_urls import check_video_url, identifier_from_url, resolve_url
-from app.services.videos import check_identifier, check_text
+from app.services.video_urls import check_video_url, find_or_add_video_of_url, identifier_from_url
+from app.services.videos import check_text_field, check_video_identifier
 from app.storage import Storage
 
 # Limits of a stored rejected entry.
@@ -178,7 +178,7 @@ def _read_video_id(video: bytes) -> str:
         text = to_nfc(video.decode())
     except UnicodeDecodeError:
         raise InvalidInput("video_id must be text in UTF-8") from None
-    check_text("video_id", text, _LONGEST_VIDEO)
+    check_text_field("video_id", text, _LONGEST_VIDEO)
     return text
 
 
@@ -275,7 +275,7 @@ class RequestIntake:
         video, url = requested.video, requested.request.video_url
         if url is not None:
             name = _valid_name_or_empty(video)
-            resolved = await resolve_url(conn, self._storage, url, requested.force_download, name)
+            resolved = await find_or_add_video_of_url(conn, self._storage, url, requested.force_download, name)
             if refusal is not None and resolved.download_required:
                 raise refusal
             video = resolved.video
@@ -331,7 +331,7 @@ def _clean_reason(reason: str, is_truncated: bool) -> str:
 
 def _valid_name_or_empty(video: str) -> str:
     try:
-        check_identifier(video)
+        check_video_identifier(video)
     except InvalidInput:
         return ""
     return video

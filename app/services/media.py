@@ -48,8 +48,8 @@ _EXTENSION = ".wav"
 
 
 @asynccontextmanager
-async def limit_storage_wait() -> AsyncIterator[None]:
-    """Limit a storage call made while a connection and a lock are held. Raises `StorageUnavailable`."""
+async def limit_storage_time() -> AsyncIterator[None]:
+    """Raise `StorageUnavailable` if the block, which holds a connection and a lock, takes more than five seconds."""
     try:
         async with asyncio.timeout(_LOCKED_STORAGE_SECONDS):
             yield
@@ -58,8 +58,8 @@ async def limit_storage_wait() -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def open_first(storage: Storage, urls: Sequence[str]) -> AsyncIterator[OpenFile]:
-    """Open the first existing one of some files. Raises `FileMissing` if none exists, and `StorageUnavailable`."""
+async def open_first_existing_file(storage: Storage, urls: Sequence[str]) -> AsyncIterator[OpenFile]:
+    """Yield the first existing file of `urls`, open. Raises `FileMissing` if none exists, and `StorageUnavailable`."""
     async with AsyncExitStack() as stack:
         for url in urls[:-1]:
             with suppress(FileMissing):
@@ -70,7 +70,8 @@ async def open_first(storage: Storage, urls: Sequence[str]) -> AsyncIterator[Ope
         yield file
 
 
-async def find_clip_file(conn: Connection, video: str, moment: str) -> str:
+async def get_clip_url(conn: Connection, video: str, moment: str) -> str:
+    """Return the URL of a moment's clip file. Raises `VideoNotFound`, `MomentNotFound` and `ClipNotFound`."""
     location = await MediaRepository(conn).get_clip_location(video, moment)
     if location is None:
         raise VideoNotFound
@@ -81,19 +82,18 @@ async def find_clip_file(conn: Connection, video: str, moment: str) -> str:
     return location.url
 
 
-async def find_clip_by_name(conn: Connection, name: str) -> str:
-    """Return the URL of the clip file that the previous backend called `{video}_{moment}_clip.mp4`.
+async def find_clip_url_by_legacy_name(conn: Connection, filename: str) -> str:
+    """Return the URL of the clip file that the previous backend called `{video}_{moment}_clip.mp4` or `.m4a`.
 
-    The file keeps this name although an import may have given its moment another identifier. An audio clip is found by
-    `.mp4` and by `.m4a`. Raises `ClipNotFound`.
+    The file keeps this name although an import may have given its moment another identifier. Raises `ClipNotFound`.
     """
-    match = _CLIP_NAME.fullmatch(name)
-    if match is None or len(name) > _LONGEST_CLIP_NAME or not is_valid_identifier(name):
+    match = _CLIP_NAME.fullmatch(filename)
+    if match is None or len(filename) > _LONGEST_CLIP_NAME or not is_valid_identifier(filename):
         raise ClipNotFound
     clip = match[1]
     videos = [clip[:position] for position, character in enumerate(clip) if character == "_"]
     # gs:// URLs are unescaped, file:// URLs are escaped, and some file systems decompose letters.
-    endings = {ending for form in list_unicode_forms(name) for ending in (f"/{form}", f"/{quote(form)}")}
+    endings = {ending for form in list_unicode_forms(filename) for ending in (f"/{form}", f"/{quote(form)}")}
     url = await MediaRepository(conn).find_clip_url(videos, clip, list(endings))
     if url is None:
         raise ClipNotFound
@@ -102,7 +102,7 @@ async def find_clip_by_name(conn: Connection, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ClipAvailability:
-    """Durations in seconds; `clip_path` is relative to the server's root."""
+    """Whether a refinement can use a moment's clip; durations in seconds, `clip_path` relative to the server's root."""
 
     available: bool
     clip_path: str | None
@@ -116,7 +116,7 @@ class ClipAvailability:
 async def check_clip_availability(
     database: Database, redis: Redis, storage: Storage, video: str, moment: str
 ) -> ClipAvailability:
-    """Return whether a refinement can use the moment's clip. Raises `VideoNotFound` and `MomentNotFound`."""
+    """Check whether a refinement can use a moment's clip. Raises `VideoNotFound` and `MomentNotFound`."""
     async with database.connect() as conn:
         inputs = await MomentRepository(conn).get_refinement_inputs(video, moment, CLIP_PADDING_SECONDS)
     if inputs is None:
@@ -125,7 +125,7 @@ async def check_clip_availability(
         raise MomentNotFound
     missing = _CLIP_IS_AUDIO if inputs.clip_is_audio else await _find_clip_problem(storage, inputs.clip_url)
     clip = None if missing else inputs.clip_seconds
-    spoken = _spoken_seconds(inputs)
+    spoken = _speech_seconds(inputs)
     return ClipAvailability(
         not missing,
         None if missing else f"/moment_clips/{quote(f'{video}_{moment}_clip.mp4', safe='')}",
@@ -133,11 +133,12 @@ async def check_clip_availability(
         spoken,
         clip is not None and spoken is not None and abs(clip - spoken) <= _TOLERANCE_SECONDS,
         missing or _find_alignment_problem(inputs, clip, spoken),
-        await _supports_video(redis),
+        await _refinement_model_supports_video(redis),
     )
 
 
-def _spoken_seconds(inputs: RefinementInputs) -> float | None:
+def _speech_seconds(inputs: RefinementInputs) -> float | None:
+    """Return the duration of the transcript's words around the moment; None if there are none."""
     if inputs.speech_start is None or inputs.speech_end is None or inputs.speech_end <= inputs.speech_start:
         return None
     return inputs.speech_end - inputs.speech_start
@@ -165,7 +166,7 @@ async def _find_clip_problem(storage: Storage, url: str | None) -> str | None:
     return None
 
 
-async def _supports_video(redis: Redis) -> bool:
+async def _refinement_model_supports_video(redis: Redis) -> bool:
     try:
         return (await find_model(redis, RunRequest().refinement_model)).supports_video
     except ModelNotConfigured:
@@ -173,8 +174,8 @@ async def _supports_video(redis: Redis) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class ExtractedAudio:
-    """Videos whose audio is extracted: `identifier in audio`."""
+class VideosWithAudio:
+    """The set of videos whose audio is extracted."""
 
     folders: frozenset[str] = frozenset()  # in the server's own storage, by `storable_name`
     identifiers: frozenset[str] = frozenset()  # in imported libraries
@@ -186,63 +187,65 @@ class ExtractedAudio:
         return identifier in self.identifiers or (bool(self.folders) and storable_name(identifier) in self.folders)
 
 
-class AudioIndex:
-    """Lists the extracted audio of all videos at most once a second."""
+class ExtractedAudioIndex:
+    """Knows which videos have extracted audio; lists the storage at most once a second."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._listed = ExtractedAudio()
+        self._listed = VideosWithAudio()
         self._fresh_until = float("-inf")
         self._listing: asyncio.Task[None] | None = None
         self._listing_deadline = 0.0
         self._requested = self._completed = 0
 
-    async def get(self) -> ExtractedAudio:
-        """Return the current listing, or the last one if the storage does not answer in time."""
+    async def get_videos_with_audio(self) -> VideosWithAudio:
+        """Return the current set, or the last one if the storage does not answer in time."""
         if time.monotonic() >= self._fresh_until:
-            await self._refresh()
+            await self._refresh_listing()
         if self._requested != self._completed:  # the listing started before the last invalidation
-            await self._refresh()
+            await self._refresh_listing()
         return self._listed
 
-    def invalidate(self, identifier: str) -> None:
-        """List again at the next request unless the video's audio is known."""
-        if identifier not in self._listed:
+    def mark_outdated(self, video_identifier: str) -> None:
+        """List the storage again at the next request, unless the video's audio is known."""
+        if video_identifier not in self._listed:
             self._fresh_until = float("-inf")
             self._requested += 1
 
-    async def _refresh(self) -> None:
+    async def _refresh_listing(self) -> None:
         is_new = self._listing is None or self._listing.done()
         if self._listing is None or is_new:
             self._listing = asyncio.create_task(
-                self._list_storage(), context=Context()
+                self._list_audio_of_storage(), context=Context()
             )  # shared by requests, so it belongs to none
             self._listing_deadline = time.monotonic() + _LISTING_TIMEOUT
         _, late = await asyncio.wait({self._listing}, timeout=max(self._listing_deadline - time.monotonic(), 0))
         if late and is_new:
             _log.warning("The storage did not list the extracted audio in time")
 
-    async def _list_storage(self) -> None:
+    async def _list_audio_of_storage(self) -> None:
         requested = self._requested
         try:
             folders = await self._storage.list_names("audio")
-            identifiers = await asyncio.to_thread(_scan_libraries, self._storage)
-            self._listed = ExtractedAudio(frozenset(folders), frozenset(identifiers))
+            identifiers = await asyncio.to_thread(_list_audio_of_libraries, self._storage)
+            self._listed = VideosWithAudio(frozenset(folders), frozenset(identifiers))
         except (VideoMomentsError, OSError) as error:
             _log.warning("The storage cannot list the extracted audio: %s", error)
         self._completed = requested
         self._fresh_until = time.monotonic() + _FRESH_SECONDS if requested == self._requested else float("-inf")
 
 
-def _scan_libraries(storage: Storage) -> set[str]:
+def _list_audio_of_libraries(storage: Storage) -> set[str]:
+    """Return the identifiers of the videos with audio in imported libraries."""
     return {
         identifier
         for library in storage.libraries.list_folders()
-        for identifier in _list_library_audio(library / "audios")
+        for identifier in _list_audio_of_folder(library / "audios")
     }
 
 
-def _list_library_audio(folder: Path) -> Iterable[str]:
+def _list_audio_of_folder(folder: Path) -> Iterable[str]:
+    """Return the video identifiers that the WAV files of a folder are named after."""
     try:
         with os.scandir(folder) as entries:
             return [

@@ -70,7 +70,7 @@ async def edit_moment(
     """
     if "title" in edit:
         edit["title"] = clean_line(edit["title"])
-    video, moment = await lock_moment(conn, video_identifier, identifier)
+    video, moment = await lock_video_and_moment(conn, video_identifier, identifier)
     if moment is None:
         raise MomentNotFound
     changes = _find_changes(moment, edit)
@@ -81,10 +81,10 @@ async def edit_moment(
     if changes:
         await MomentRepository(conn).update(moment.id, **changes)
     moments = (await MomentRepository(conn).list_moments_with_configs([video_identifier]))[video_identifier]
-    return next(each for each in show_under_roots(moments) if each.identifier == identifier)
+    return next(each for each in replace_parents_by_roots(moments) if each.identifier == identifier)
 
 
-def show_under_roots(moments: list[MomentWithConfig]) -> list[MomentWithConfig]:
+def replace_parents_by_roots(moments: list[MomentWithConfig]) -> list[MomentWithConfig]:
     """Return the moments with each refined moment's parent replaced by the root of its tree.
 
     Clients group refined moments under their root and would hide deeper ones.
@@ -102,7 +102,9 @@ def _show_under_original(moment: MomentWithConfig, parents: Mapping[str, str | N
     return moment if root == moment.parent_identifier else replace(moment, parent_identifier=root)
 
 
-async def lock_moment(conn: Connection, video_identifier: str, identifier: str) -> tuple[Video, Moment | None]:
+async def lock_video_and_moment(
+    conn: Connection, video_identifier: str, identifier: str
+) -> tuple[Video, Moment | None]:
     """Lock a video until the transaction ends; return it and its moment, None if that is not one of the video's.
 
     Raises `VideoNotFound`.

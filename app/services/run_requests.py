@@ -35,7 +35,7 @@ from app.repositories.runs import make_run_identifier
 from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stages import ModelAnswerRepository
 from app.services.models import require_moment_finder, require_transcriber
-from app.services.video_urls import ResolvedUrl, check_video_file, check_video_url, resolve_url
+from app.services.video_urls import VideoOfUrl, check_video_file, check_video_url, find_or_add_video_of_url
 from app.storage import Storage, find_audio_file
 
 _CONFLICTS: Mapping[RunType, str] = {
@@ -112,7 +112,7 @@ def conflicting_run(run_type: str, video: str) -> AlreadyRunning:
 @dataclass(frozen=True, slots=True)
 class RunFromUrl:
     request_id: str
-    resolved: ResolvedUrl
+    resolved: VideoOfUrl
 
 
 class RunRequests:
@@ -200,7 +200,7 @@ class RunRequests:
         """
         refusal = await self.check_from_url(url, request)
         async with self._database.connect() as conn, conn.transaction():
-            resolved = await resolve_url(conn, self._storage, url, force)
+            resolved = await find_or_add_video_of_url(conn, self._storage, url, force)
             if refusal is not None and resolved.download_required:
                 raise refusal
             identifier = await enqueue_run(conn, resolved.video, RunType.FULL, replace(request, video_url=url))
@@ -335,7 +335,7 @@ class RunRequests:
                 reason = "Video clip not available, and the video file is missing. Disable video refinement."
             raise Precondition(reason) from None
 
-    async def _check_video_file(self, resolved: ResolvedUrl) -> ResolvedUrl:
+    async def _check_video_file(self, resolved: VideoOfUrl) -> VideoOfUrl:
         try:
             return await check_video_file(self._storage, resolved)
         except StorageUnavailable as error:  # the run itself will find out

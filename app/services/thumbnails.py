@@ -39,7 +39,7 @@ _MAX_FAILURES = 10_000
 _STORAGE_FAILURE_SECONDS = 5.0
 
 
-class Thumbnails:
+class ThumbnailService:
     """Opens thumbnails and makes missing ones, each once for all concurrent requests."""
 
     def __init__(self, database: Database, storage: Storage) -> None:
@@ -55,7 +55,7 @@ class Thumbnails:
         )
 
     @asynccontextmanager
-    async def open_video(self, identifier: str) -> AsyncIterator[OpenFile]:
+    async def open_video_thumbnail(self, identifier: str) -> AsyncIterator[OpenFile]:
         """Open the thumbnail of a video; make it if there is none.
 
         Raises `VideoNotFound`, `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
@@ -65,13 +65,13 @@ class Thumbnails:
         if owner is None:
             raise VideoNotFound
         async with AsyncExitStack() as stack:
-            yield await self._open_thumbnail(stack, owner, f"{thumbnail_folder_key(identifier)}/")
+            yield await self._open_or_make_thumbnail(stack, owner, f"{thumbnail_folder_key(identifier)}/")
 
     @asynccontextmanager
-    async def open_clip(self, video: str, moment: str) -> AsyncIterator[OpenFile]:
+    async def open_clip_thumbnail(self, video: str, moment: str) -> AsyncIterator[OpenFile]:
         """Open the thumbnail of a moment's clip; make it if there is none.
 
-        Raises the errors of `open_video`, `MomentNotFound` and `ClipNotFound`.
+        Raises the errors of `open_video_thumbnail`, `MomentNotFound` and `ClipNotFound`.
         """
         async with self._database.connect() as conn:
             found = await ThumbnailRepository(conn).get_clip_as_owner(video, moment)
@@ -83,7 +83,9 @@ class Thumbnails:
         if owner is None:
             raise ClipNotFound
         async with AsyncExitStack() as stack:
-            yield await self._open_thumbnail(stack, owner, f"{thumbnail_folder_key(video)}/{storable_name(moment)}-")
+            yield await self._open_or_make_thumbnail(
+                stack, owner, f"{thumbnail_folder_key(video)}/{storable_name(moment)}-"
+            )
 
     async def aclose(self) -> None:
         """Cancel pending thumbnails; a decoder that is running ends by itself soon."""
@@ -93,22 +95,22 @@ class Thumbnails:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._workers.close()
 
-    async def _open_thumbnail(self, stack: AsyncExitStack, owner: ThumbnailOwner, key: str) -> OpenFile:
+    async def _open_or_make_thumbnail(self, stack: AsyncExitStack, owner: ThumbnailOwner, key: str) -> OpenFile:
         if owner.thumbnail_url is not None:
             with contextlib.suppress(FileMissing):  # a new one is made
                 return await stack.enter_async_context(self._storage.open_async(owner.thumbnail_url))
-        return await stack.enter_async_context(self._storage.open_async(await self._join_task(owner, key)))
+        return await stack.enter_async_context(self._storage.open_async(await self._await_shared_task(owner, key)))
 
-    async def _join_task(self, owner: ThumbnailOwner, key: str) -> str:
+    async def _await_shared_task(self, owner: ThumbnailOwner, key: str) -> str:
         """Return the URL of the thumbnail from one shared task; it goes on if this caller is cancelled."""
         self._raise_recent_failure(owner)
         task = self._tasks.get(owner)
         if task is None:
             task = asyncio.create_task(
-                self._make_thumbnail(owner, key), context=Context()
+                self._make_missing_thumbnail(owner, key), context=Context()
             )  # shared by requests, so it belongs to none
             self._tasks[owner] = task
-            task.add_done_callback(lambda done: self._remove_task(owner, done))
+            task.add_done_callback(lambda done: self._forget_task(owner, done))
         return await asyncio.shield(task)
 
     def _raise_recent_failure(self, owner: ThumbnailOwner) -> None:
@@ -117,31 +119,31 @@ class Thumbnails:
         if failure := self._storage_failures.get(None) or self._storage_failures.get(owner):
             raise type(failure)(str(failure))
 
-    def _remove_task(self, owner: ThumbnailOwner, task: asyncio.Task[str]) -> None:
+    def _forget_task(self, owner: ThumbnailOwner, task: asyncio.Task[str]) -> None:
         del self._tasks[owner]
         if not task.cancelled():
             task.exception()  # retrieved, or asyncio logs it
 
-    async def _make_thumbnail(self, owner: ThumbnailOwner, key: str) -> str:
+    async def _make_missing_thumbnail(self, owner: ThumbnailOwner, key: str) -> str:
         async with self._database.connect() as conn:
             url = await ThumbnailRepository(conn).get_thumbnail_url(owner)
         if url is not None and url != owner.thumbnail_url:  # made in the meantime
             return url
-        jpeg = await self._decode_frame(owner)
+        jpeg = await self._decode_thumbnail(owner)
         with self._remember_storage_failure(owner, None):
             file = await self._store_jpeg(jpeg, f"{key}{secrets.token_hex(12)}.jpg")
-        return await self._write_thumbnail_row(owner, file)
+        return await self._insert_thumbnail_row(owner, file)
 
-    async def _decode_frame(self, owner: ThumbnailOwner) -> bytes:
+    async def _decode_thumbnail(self, owner: ThumbnailOwner) -> bytes:
         try:
             with self._remember_storage_failure(owner, owner):
-                return await self._workers.run(self._decode_file, owner.file_url)
+                return await self._workers.run(self._make_jpeg_of_file, owner.file_url)
         except (NoThumbnail, FileMissing, OSError) as error:
             self._failures[owner] = None
-            self._report_failure(owner, error)
+            self._log_failure_once(owner, error)
             raise ThumbnailNotFound from None
 
-    def _report_failure(self, owner: ThumbnailOwner, error: Exception) -> None:
+    def _log_failure_once(self, owner: ThumbnailOwner, error: Exception) -> None:
         if owner in self._reported:
             return
         self._reported[owner] = None
@@ -158,7 +160,7 @@ class Thumbnails:
             _log.warning("Cannot make a thumbnail of the %s %r now: %s", owner.kind, owner.name, error)
             raise
 
-    def _decode_file(self, url: str) -> bytes:
+    def _make_jpeg_of_file(self, url: str) -> bytes:
         with self._storage.open_blocking(url) as file:
             try:
                 return make_thumbnail(file)
@@ -171,7 +173,7 @@ class Thumbnails:
             await incoming.write(jpeg)
             return await self._storage.put(key, incoming.path)
 
-    async def _write_thumbnail_row(self, owner: ThumbnailOwner, file: StoredFile) -> str:
+    async def _insert_thumbnail_row(self, owner: ThumbnailOwner, file: StoredFile) -> str:
         """Return the URL of the owner's thumbnail; this file is deleted if another one was stored first."""
         url = None
         try:

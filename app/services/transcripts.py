@@ -42,87 +42,84 @@ class CaptionCue:
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """A transcript in one of the formats, encoded in UTF-8."""
+    """The captions of a version of a transcript, encoded in UTF-8."""
 
-    key: TranscriptVersion
+    version: TranscriptVersion
     body: bytes
 
 
-async def read_captions(database: Database, identifier: str, form: CaptionFormat) -> Captions:
+async def render_captions(database: Database, video_identifier: str, caption_format: CaptionFormat) -> Captions:
     async with database.connect() as conn:
-        found = await TranscriptRepository(conn).read_segments_json(identifier)
+        found = await TranscriptRepository(conn).read_segments_json(video_identifier)
     if found is None:
         raise VideoNotFound
-    key, segments = found
+    version, segments = found
     if segments is None:
         raise TranscriptNotFound
-    return Captions(key, await asyncio.to_thread(_render_captions, segments, form))
+    return Captions(version, await asyncio.to_thread(_render_segments_json, segments, caption_format))
 
 
-def _render_captions(segments: str, form: CaptionFormat) -> bytes:
+def _render_segments_json(segments_json: str, caption_format: CaptionFormat) -> bytes:
     # PostgreSQL stores integers of any length, which Python's int() rejects.
-    return _FORMAT_WRITERS[form](make_cues(json.loads(segments, parse_int=float))).encode()
+    return _FORMAT_WRITERS[caption_format](make_caption_cues(json.loads(segments_json, parse_int=float))).encode()
 
 
-def make_cues(segments: Any) -> list[CaptionCue]:
-    """Return a cue for each segment with a text, in order, with valid times.
+def make_caption_cues(segments: Any) -> list[CaptionCue]:
+    """Return a cue for each transcript segment with a text; each ends after its start and not after the next start.
 
-    Each cue ends after its start and not after the next start. Valid times are kept. Where times run backwards, as at
-    the borders of transcribed pieces, the starts are moved by the least total distance, and cues with the same start
-    share the time until the next one.
+    Where times run backwards, as at the borders of transcribed pieces, the starts are moved by the least total
+    distance, and cues with the same start share the time until the next one.
     """
-    parsed = list(_parse_segments(segments if isinstance(segments, list) else [segments]))
-    starts = _isotonic_starts([start for start, _, _ in parsed])
-    times = _share_times(starts, [end for _, end, _ in parsed])
+    parsed = list(_parse_caption_segments(segments if isinstance(segments, list) else [segments]))
+    starts = _make_starts_ascending([start for start, _, _ in parsed])
+    times = _assign_cue_times(starts, [end for _, end, _ in parsed])
     return [CaptionCue(start, end, text) for (start, end), (_, _, text) in zip(times, parsed, strict=True)]
 
 
-def write_srt(cues: Sequence[CaptionCue]) -> str:
+def format_cues_as_srt(cues: Sequence[CaptionCue]) -> str:
     return "\n".join(f"{number}\n{_format_cue_times(cue, ',')}\n{cue.text}\n" for number, cue in enumerate(cues, 1))
 
 
-def write_vtt(cues: Sequence[CaptionCue]) -> str:
+def format_cues_as_vtt(cues: Sequence[CaptionCue]) -> str:
     blocks = (f"\n{_format_cue_times(cue, '.')}\n{html.escape(cue.text, quote=False)}\n" for cue in cues)
     return "WEBVTT\n" + "".join(blocks)
 
 
-def write_text(cues: Sequence[CaptionCue]) -> str:
+def format_cues_as_text(cues: Sequence[CaptionCue]) -> str:
     return "".join(f"{cue.text}\n" for cue in cues)
 
 
 _FORMAT_WRITERS: Mapping[CaptionFormat, Callable[[Sequence[CaptionCue]], str]] = {
-    CaptionFormat.SRT: write_srt,
-    CaptionFormat.VTT: write_vtt,
-    CaptionFormat.TXT: write_text,
+    CaptionFormat.SRT: format_cues_as_srt,
+    CaptionFormat.VTT: format_cues_as_vtt,
+    CaptionFormat.TXT: format_cues_as_text,
 }
 
 
-def _parse_segments(segments: Sequence[Any]) -> Iterator[tuple[int, int, str]]:
-    """Yield start, end and text. An unreadable time is replaced by the last readable one."""
+def _parse_caption_segments(segments: Sequence[Any]) -> Iterator[tuple[int, int, str]]:
+    """Yield start and end in milliseconds and the text. The last readable time replaces an unreadable one."""
     last = 0
     for segment in segments:
-        text = _single_line(segment.get("text")) if isinstance(segment, dict) else ""
+        text = _join_lines(segment.get("text")) if isinstance(segment, dict) else ""
         if text:
             start = _to_milliseconds(segment.get("start"), last)
             last = _to_milliseconds(segment.get("end"), start)
             yield start, last, text
 
 
-def _single_line(text: Any) -> str:
+def _join_lines(text: Any) -> str:
     return " ".join(_CONTROLS.sub(" ", text).split()) if isinstance(text, str) else ""
 
 
 def _to_milliseconds(seconds: Any, fallback: int) -> int:
+    """Return the milliseconds, at least 0; `fallback` for what is not a time."""
     if not isinstance(seconds, int | float) or not seconds < _LONGEST_SECONDS:
         return fallback
     return round(max(0, seconds) * 1000)
 
 
-def _isotonic_starts(starts: Sequence[int]) -> list[int]:
-    """Return the non-decreasing numbers with the least total distance to `starts`.
-
-    Isotonic regression in the L1 norm, with a heap of the starts so far.
-    """
+def _make_starts_ascending(starts: Sequence[int]) -> list[int]:
+    """Return the non-decreasing numbers with the least total distance to `starts`: isotonic L1 regression."""
     largest: list[int] = []
     moved: list[int] = []
     for start in starts:
@@ -135,8 +132,8 @@ def _isotonic_starts(starts: Sequence[int]) -> list[int]:
     return moved
 
 
-def _share_times(starts: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int]]:
-    """Return start and end of each cue; cues with the same start share the time until the next start."""
+def _assign_cue_times(starts: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int]]:
+    """Return start and end of each cue in milliseconds; cues with the same start share the time to the next start."""
     groups = [
         (start, [ends[index] for index in indexes])
         for start, indexes in groupby(range(len(starts)), starts.__getitem__)
@@ -153,12 +150,13 @@ def _share_times(starts: Sequence[int], ends: Sequence[int]) -> list[tuple[int, 
     return times
 
 
-def _format_cue_times(cue: CaptionCue, comma: str) -> str:
-    return f"{_format_timestamp(cue.start, comma)} --> {_format_timestamp(cue.end, comma)}"
+def _format_cue_times(cue: CaptionCue, decimal_mark: str) -> str:
+    return f"{_format_timestamp(cue.start, decimal_mark)} --> {_format_timestamp(cue.end, decimal_mark)}"
 
 
-def _format_timestamp(milliseconds: int, comma: str) -> str:
+def _format_timestamp(milliseconds: int, decimal_mark: str) -> str:
+    """Return `00:01:02,500` with the decimal mark `,`."""
     seconds, rest = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{seconds:02}{comma}{rest:03}"
+    return f"{hours:02}:{minutes:02}:{seconds:02}{decimal_mark}{rest:03}"

@@ -22,7 +22,7 @@ from app.core.text import clean_line, to_nfc
 from app.database import Connection
 from app.models.videos import make_title_from_file_name
 from app.repositories import VideoRepository
-from app.services.videos import check_text, slugify
+from app.services.videos import check_text_field, slugify_filename
 from app.storage import Storage, video_folder_key
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -46,35 +46,35 @@ _VIMEO_PATH = re.compile(
 )
 _DAILYMOTION_PATH = re.compile(r"/(?:embed/)?video/([A-Za-z0-9]+)(?:_[^/]*)?/?")
 _LONGEST_URL = 4096
-_LONGEST_TITLE = 500
+LONGEST_TITLE = 500
 # File names that say nothing about the video.
 _MEANINGLESS_STEMS = frozenset({"video", "clip", "output", "download", "untitled", "temp", "file", "movie", "media"})
 
 
-def canonical_url(url: str) -> str:
+def canonicalize_url(url: str) -> str:
     """Return the canonical form of a URL; different videos never share one."""
     parts = urlsplit(url)
     if parts.scheme not in _DEFAULT_PORTS:  # object names are kept: any difference may matter
         return f"{parts.scheme}{url[len(parts.scheme) :]}"
-    if (known := find_known_video(url)) is not None:
+    if (known := parse_known_site_url(url)) is not None:
         site, video = known
         return _SITE_URLS[site].format(video)
-    path, query = _normalize_path(parts.path), _normalize_query(parts.query)
-    return f"{parts.scheme}://{_normalize_host(parts)}{path}{f'?{query}' if query else ''}"
+    path, query = _normalize_url_path(parts.path), _normalize_url_query(parts.query)
+    return f"{parts.scheme}://{_normalize_url_host(parts)}{path}{f'?{query}' if query else ''}"
 
 
-def find_known_video(url: str) -> tuple[str, str] | None:
+def parse_known_site_url(url: str) -> tuple[str, str] | None:
     """Return site and video id for a URL of a known site, else None."""
     parts = urlsplit(url)
     host = (parts.hostname or "").removeprefix("www.")
-    if parts.scheme not in _DEFAULT_PORTS or host not in _SITE_READERS:
+    if parts.scheme not in _DEFAULT_PORTS or host not in _SITE_PARSERS:
         return None
-    site, read = _SITE_READERS[host]
+    site, read = _SITE_PARSERS[host]
     video = read(parts)
     return (site, video) if video else None
 
 
-def decode_escapes(text: str) -> str:
+def decode_non_ascii_escapes(text: str) -> str:
     """Return the text with non-ASCII escapes decoded and composed (NFC); other escapes stay."""
     return to_nfc(_ESCAPES.sub(lambda escapes: _decode_bytes(unquote_to_bytes(escapes[0])), text))
 
@@ -89,7 +89,7 @@ def _escape_character(character: str) -> str:
     return f"%{ord(character) & 0xFF:02X}"
 
 
-def _normalize_host(parts: SplitResult) -> str:
+def _normalize_url_host(parts: SplitResult) -> str:
     host = parts.hostname or ""
     if not host.isascii():
         try:
@@ -101,45 +101,45 @@ def _normalize_host(parts: SplitResult) -> str:
     return f"{user}{at}{f'[{host}]' if ':' in host else host}{port}"
 
 
-def _normalize_path(path: str) -> str:
-    path = quote(decode_escapes(path), safe=_KEPT)
+def _normalize_url_path(path: str) -> str:
+    path = quote(decode_non_ascii_escapes(path), safe=_KEPT)
     if "/." not in path:
         return path
     # The leading dot keeps a path that begins with two slashes from being read as a host.
     return urlsplit(urljoin("http://host/", f"/.{path}")).path
 
 
-def _normalize_query(query: str) -> str:
-    normalized = (quote(decode_escapes(field), safe=_KEPT) for field in query.split("&"))
+def _normalize_url_query(query: str) -> str:
+    normalized = (quote(decode_non_ascii_escapes(field), safe=_KEPT) for field in query.split("&"))
     return "&".join(field for field in normalized if field and not _TRACKING.fullmatch(field.partition("=")[0]))
 
 
-def _read_youtube(parts: SplitResult) -> str | None:
+def _parse_youtube_video_id(parts: SplitResult) -> str | None:
     if parts.path.rstrip("/") in _YOUTUBE_PAGES:
-        return _read_parameter(parts, "v")
+        return _get_query_parameter(parts, "v")
     match = _YOUTUBE_PATH.fullmatch(parts.path)
     return match[1] if match and match[1] not in _NO_VIDEO else None
 
 
-def _read_youtube_link(parts: SplitResult) -> str | None:
+def _parse_short_link_video_id(parts: SplitResult) -> str | None:
     match = _SHORT_PATH.fullmatch(parts.path)
     return match[1] if match else None
 
 
-def _read_vimeo(parts: SplitResult) -> str | None:
+def _parse_vimeo_video_id(parts: SplitResult) -> str | None:
     match = _VIMEO_PATH.fullmatch(parts.path)
     if match is None:
         return None
-    key = match[2] or _read_parameter(parts, "h")
+    key = match[2] or _get_query_parameter(parts, "h")
     return f"{match[1]}/{key}" if key else match[1]
 
 
-def _read_dailymotion(parts: SplitResult) -> str | None:
+def _parse_dailymotion_video_id(parts: SplitResult) -> str | None:
     match = _DAILYMOTION_PATH.fullmatch(parts.path)
     return match[1] if match else None
 
 
-def _read_parameter(parts: SplitResult, name: str) -> str | None:
+def _get_query_parameter(parts: SplitResult, name: str) -> str | None:
     value = parse_qs(parts.query).get(name, [""])[0]
     return value if re.fullmatch(r"[\w-]+", value, re.ASCII) else None
 
@@ -151,22 +151,22 @@ _SITE_URLS: Mapping[str, str] = {
 }
 
 
-_SITE_READERS: Mapping[str, tuple[str, Callable[[SplitResult], str | None]]] = {
-    "youtube.com": ("youtube", _read_youtube),
-    "m.youtube.com": ("youtube", _read_youtube),
-    "music.youtube.com": ("youtube", _read_youtube),
-    "youtube-nocookie.com": ("youtube", _read_youtube),
-    "youtu.be": ("youtube", _read_youtube_link),
-    "vimeo.com": ("vimeo", _read_vimeo),
-    "player.vimeo.com": ("vimeo", _read_vimeo),
-    "dailymotion.com": ("dailymotion", _read_dailymotion),
-    "m.dailymotion.com": ("dailymotion", _read_dailymotion),
-    "dai.ly": ("dailymotion", _read_youtube_link),
+_SITE_PARSERS: Mapping[str, tuple[str, Callable[[SplitResult], str | None]]] = {
+    "youtube.com": ("youtube", _parse_youtube_video_id),
+    "m.youtube.com": ("youtube", _parse_youtube_video_id),
+    "music.youtube.com": ("youtube", _parse_youtube_video_id),
+    "youtube-nocookie.com": ("youtube", _parse_youtube_video_id),
+    "youtu.be": ("youtube", _parse_short_link_video_id),
+    "vimeo.com": ("vimeo", _parse_vimeo_video_id),
+    "player.vimeo.com": ("vimeo", _parse_vimeo_video_id),
+    "dailymotion.com": ("dailymotion", _parse_dailymotion_video_id),
+    "m.dailymotion.com": ("dailymotion", _parse_dailymotion_video_id),
+    "dai.ly": ("dailymotion", _parse_short_link_video_id),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class ResolvedUrl:
+class VideoOfUrl:
     """The video of a URL; `is_cached` is true where its file at `video_file_url` exists already."""
 
     video: str
@@ -179,7 +179,7 @@ class ResolvedUrl:
 
 
 def check_video_url(url: str) -> None:
-    check_text("video_url", url, _LONGEST_URL)
+    check_text_field("video_url", url, _LONGEST_URL)
     try:
         parts = urlsplit(url)
         has_host, _ = bool(parts.hostname), parts.port
@@ -196,67 +196,70 @@ def check_video_url(url: str) -> None:
 
 
 def hash_url(url: str) -> str:
-    return hashlib.sha256(canonical_url(url).encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(canonicalize_url(url).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def identifier_from_url(url: str) -> str:
     """Return an identifier derived from the file that a URL names; not unique."""
-    if (known := find_known_video(url)) is not None:
-        return slugify("-".join(known))
-    stem = _url_stem(url)
-    if _is_meaningful_stem(stem) and (plain := slugify(stem)):
+    if (known := parse_known_site_url(url)) is not None:
+        return slugify_filename("-".join(known))
+    stem = _decode_file_stem(url)
+    if _is_meaningful_file_stem(stem) and (plain := slugify_filename(stem)):
         return plain
     return f"video-{hash_url(url)[:8]}"
 
 
 def title_from_url(url: str) -> str | None:
-    stem = clean_line(unquote(_url_stem(url)))
-    if find_known_video(url) is not None or not _is_meaningful_stem(stem):
+    stem = clean_line(unquote(_decode_file_stem(url)))
+    if parse_known_site_url(url) is not None or not _is_meaningful_file_stem(stem):
         return None
-    return make_title_from_file_name(stem)[:_LONGEST_TITLE] or None
+    return make_title_from_file_name(stem)[:LONGEST_TITLE] or None
 
 
-def _url_stem(url: str) -> str:
-    return PurePosixPath(decode_escapes(urlsplit(url).path)).stem
+def _decode_file_stem(url: str) -> str:
+    return PurePosixPath(decode_non_ascii_escapes(urlsplit(url).path)).stem
 
 
-def _is_meaningful_stem(stem: str) -> bool:
+def _is_meaningful_file_stem(stem: str) -> bool:
     return len(stem) > 1 and stem.lower() not in _MEANINGLESS_STEMS
 
 
-def _list_candidate_names(url: str) -> list[str]:
+def _list_candidate_identifiers(url: str) -> list[str]:
     """Return the identifiers that forms of the URL may have given a video; a new one gets the first."""
-    canonical, known = canonical_url(url), find_known_video(url)
+    canonical, known = canonicalize_url(url), parse_known_site_url(url)
     stems = [PurePosixPath(unquote(urlsplit(each).path)).stem for each in (url, canonical)]
     if known is not None:
         stems.append(known[1])
-    names = [identifier_from_url(url), identifier_from_url(canonical), *map(slugify, stems)]
+    names = [identifier_from_url(url), identifier_from_url(canonical), *map(slugify_filename, stems)]
     return [name for name in dict.fromkeys(names) if name]
 
 
-async def resolve_url(
+async def find_or_add_video_of_url(
     conn: Connection, storage: Storage, url: str, force: bool, preferred_name: str = ""
-) -> ResolvedUrl:
+) -> VideoOfUrl:
     """Return the video of a URL; add one if there is none or `force` asks for another.
 
     A new video is named `preferred_name` if that is free; among several existing ones, one of that name is preferred.
     The caller's transaction inserts the row. `check_video_file` verifies that the file exists.
     """
-    names, wanted = [*_list_candidate_names(url), *([preferred_name] if preferred_name else [])], canonical_url(url)
+    names, wanted = (
+        [*_list_candidate_identifiers(url), *([preferred_name] if preferred_name else [])],
+        canonicalize_url(url),
+    )
     videos = VideoRepository(conn)
     await videos.lock_source_url(wanted)  # concurrent requests for one URL get one video
     listed = [known for name in names for known in await videos.list_videos_of_source([url, wanted], name)]
-    found = [known for known in listed if _is_same_address(known.source_url, wanted)]
+    found = [known for known in listed if _has_canonical_form(known.source_url, wanted)]
     if found and not force:
         latest = max(found, key=lambda known: (known.identifier == preferred_name, known.has_file, known.id))
-        return ResolvedUrl(latest.identifier, latest.cloud_url, latest.has_file)
-    free_names = _generate_names(names[0], skip_base=bool(found))
+        return VideoOfUrl(latest.identifier, latest.cloud_url, latest.has_file)
+    free_names = _generate_identifiers(names[0], skip_base=bool(found))
     return await _insert_pending_video(
         videos, storage, url, chain([preferred_name] if preferred_name else [], free_names)
     )
 
 
-async def check_video_file(storage: Storage, resolved: ResolvedUrl) -> ResolvedUrl:
+async def check_video_file(storage: Storage, resolved: VideoOfUrl) -> VideoOfUrl:
     """Return `resolved` with `is_cached` as the storage reports it. Raises `StorageUnavailable`."""
     try:
         await storage.stat(resolved.video_file_url)
@@ -265,14 +268,14 @@ async def check_video_file(storage: Storage, resolved: ResolvedUrl) -> ResolvedU
     return replace(resolved, is_cached=True)
 
 
-def _is_same_address(source_url: str, wanted: str) -> bool:
+def _has_canonical_form(source_url: str, wanted: str) -> bool:
     try:
-        return canonical_url(source_url) == wanted
+        return canonicalize_url(source_url) == wanted
     except ValueError:  # imported source URLs may be malformed
         return False
 
 
-def _generate_names(base: str, skip_base: bool) -> Iterator[str]:
+def _generate_identifiers(base: str, skip_base: bool) -> Iterator[str]:
     if not skip_base:
         yield base
     yield from (f"{base}-{second}" for second in count(int(time.time())))
@@ -280,10 +283,10 @@ def _generate_names(base: str, skip_base: bool) -> Iterator[str]:
 
 async def _insert_pending_video(
     videos: VideoRepository, storage: Storage, url: str, names: Iterator[str]
-) -> ResolvedUrl:
+) -> VideoOfUrl:
     while True:
         name = next(names)
         # File names are unique, so that deleting one video never deletes the file of another.
         video_file_url = storage.url_of(f"{video_folder_key(name)}/{secrets.token_hex(8)}.mp4")
         if await videos.insert_pending(name, url, video_file_url, title_from_url(url)):
-            return ResolvedUrl(name, video_file_url, is_cached=False)
+            return VideoOfUrl(name, video_file_url, is_cached=False)

@@ -3,13 +3,14 @@
 import re
 import unicodedata
 from pathlib import Path
+from unittest.mock import AsyncMock
 from urllib.parse import quote
 
 import pytest
 from httpx import AsyncClient, Response
 
 from app.database import Connection
-from app.services import uploads
+from app.repositories import VideoRepository
 from tests.factories import make_video
 from tests.media.movies import make_movie
 from tests.storage.stores import files_in
@@ -123,7 +124,7 @@ async def test_a_name_that_another_process_has_taken_meanwhile_gets_a_suffix(
     client: AsyncClient, conn: Connection, movie: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_video(conn, identifier="talk")
-    monkeypatch.setattr(uploads, "_choose_free_identifier", lambda base, taken: base)
+    monkeypatch.setattr(VideoRepository, "list_taken_identifiers", AsyncMock(return_value=set()))
     video = await upload(client, movie, "Talk.mp4")
     assert re.fullmatch(r"talk-[0-9a-f]{8}", video["id"])
     assert (await client.get(f"/api/videos/{video['id']}/stream")).content == movie

@@ -17,8 +17,7 @@ from app.database import Connection, Database, close_db, connect, get_connection
 from app.repositories import VideoRepository
 from app.services import media
 from app.services.deletion import DeletionOptions, delete_video
-from app.services.uploads import receive_video
-from app.services.videos import VideoDetails
+from app.services.uploads import UploadDetails, open_video_upload
 from app.storage import Storage, open_storage, video_folder_key
 from tests.factories import make_video
 from tests.media.movies import make_movie
@@ -78,9 +77,9 @@ async def eventually_stored(storage: Storage, count: int = 1) -> str:
 
 
 async def upload(database: Database, storage: Storage, movie: bytes) -> str:
-    async with receive_video(database, storage, 10**9) as upload:
-        await upload.write(movie)
-        return await upload.store(VideoDetails(identifier="talk"))
+    async with open_video_upload(database, storage, 10**9) as upload:
+        await upload.write_chunk(movie)
+        return await upload.store_as_video(UploadDetails(identifier="talk"))
 
 
 DYING = """

@@ -10,8 +10,7 @@ from app.core.config import Settings
 from app.database import Database, close_db, get_connection, init_db
 from app.repositories import VideoRepository
 from app.services.deletion import DeletionOptions, delete_video
-from app.services.uploads import receive_video
-from app.services.videos import VideoDetails
+from app.services.uploads import UploadDetails, open_video_upload
 from app.storage import Storage, audio_folder_key, clip_folder_key, open_storage, video_folder_key
 from tests.factories import make_clip, make_moment
 from tests.media.movies import make_movie
@@ -37,9 +36,9 @@ async def storage(settings: Settings) -> AsyncIterator[Storage]:
 
 
 async def upload(database: Database, storage: Storage, movie: bytes) -> None:
-    async with receive_video(database, storage, 10**9) as upload:
-        await upload.write(movie)
-        await upload.store(VideoDetails(identifier="talk"))
+    async with open_video_upload(database, storage, 10**9) as upload:
+        await upload.write_chunk(movie)
+        await upload.store_as_video(UploadDetails(identifier="talk"))
 
 
 async def test_what_was_uploaded_to_a_bucket_is_deleted_there(

@@ -10,7 +10,7 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import StorageUnavailable
 from app.services import media
-from app.services.media import AudioIndex
+from app.services.media import ExtractedAudioIndex
 from app.storage import Storage, audio_folder_key, open_storage
 
 
@@ -55,7 +55,7 @@ def extract(folder: Path, identifier: str) -> None:
 @pytest.mark.parametrize("identifier", ["talk", "My Talk", "What? #1 – ü", "TALK"])
 async def test_audio_in_storage_is_listed_by_its_video(storage: Storage, tmp_path: Path, identifier: str) -> None:
     extract(tmp_path, identifier)
-    known = await AudioIndex(storage).get()
+    known = await ExtractedAudioIndex(storage).get_videos_with_audio()
     assert identifier in known
     assert "another" not in known
 
@@ -65,18 +65,18 @@ async def test_only_audio_files_count_in_a_library(storage: Storage, tmp_path: P
     (folder / "folder.wav").mkdir(parents=True)
     for name in ("talk.wav", "half.wav.tmp", "picture.jpg"):
         (folder / name).write_bytes(b"RIFF")
-    known = await AudioIndex(storage).get()
+    known = await ExtractedAudioIndex(storage).get_videos_with_audio()
     assert [name for name in ("talk", "folder", "half", "half.wav", "picture") if name in known] == ["talk"]
 
 
 async def test_a_library_without_audio_and_a_missing_library_have_none(storage: Storage) -> None:
-    assert "talk" not in await AudioIndex(storage).get()
+    assert "talk" not in await ExtractedAudioIndex(storage).get_videos_with_audio()
 
 
 async def test_requests_within_a_second_share_a_listing(storage: WatchedStorage) -> None:
-    index = AudioIndex(storage)
-    await asyncio.gather(*(index.get() for _ in range(40)))
-    await index.get()
+    index = ExtractedAudioIndex(storage)
+    await asyncio.gather(*(index.get_videos_with_audio() for _ in range(40)))
+    await index.get_videos_with_audio()
     assert storage.listings == 1
 
 
@@ -84,10 +84,10 @@ async def test_new_audio_is_found_when_the_listing_has_expired(
     storage: WatchedStorage, tmp_path: Path, age: Callable[[], None]
 ) -> None:
     age()
-    index = AudioIndex(storage)
-    assert "talk" not in await index.get()
+    index = ExtractedAudioIndex(storage)
+    assert "talk" not in await index.get_videos_with_audio()
     extract(tmp_path, "talk")
-    assert "talk" in await index.get()
+    assert "talk" in await index.get_videos_with_audio()
 
 
 async def test_a_failing_storage_keeps_the_last_listing(
@@ -95,11 +95,11 @@ async def test_a_failing_storage_keeps_the_last_listing(
 ) -> None:
     age()
     extract(tmp_path, "talk")
-    index = AudioIndex(storage)
-    await index.get()
+    index = ExtractedAudioIndex(storage)
+    await index.get_videos_with_audio()
     storage.error = StorageUnavailable("The bucket is away")
     with caplog.at_level(logging.WARNING):
-        assert "talk" in await index.get()
+        assert "talk" in await index.get_videos_with_audio()
     assert "The bucket is away" in caplog.text
 
 
@@ -109,10 +109,10 @@ async def test_a_storage_that_fails_from_the_start_lists_no_audio_until_it_answe
     age()
     extract(tmp_path, "talk")
     storage.error = StorageUnavailable("The bucket is away")
-    index = AudioIndex(storage)
-    assert "talk" not in await index.get()
+    index = ExtractedAudioIndex(storage)
+    assert "talk" not in await index.get_videos_with_audio()
     storage.error = None
-    assert "talk" in await index.get()
+    assert "talk" in await index.get_videos_with_audio()
 
 
 async def test_a_slow_storage_is_waited_for_once_and_used_when_it_answers(
@@ -121,18 +121,18 @@ async def test_a_slow_storage_is_waited_for_once_and_used_when_it_answers(
     monkeypatch.setattr(media, "_LISTING_TIMEOUT", 0.1)
     storage.answers.clear()
     extract(tmp_path, "talk")
-    index = AudioIndex(storage)
+    index = ExtractedAudioIndex(storage)
     with caplog.at_level(logging.WARNING):
-        assert "talk" not in await index.get()
+        assert "talk" not in await index.get_videos_with_audio()
     assert "in time" in caplog.text
     monkeypatch.setattr(media, "_LISTING_TIMEOUT", 3600.0)
     async with asyncio.timeout(60):
         for _ in range(40):
-            await index.get()
+            await index.get_videos_with_audio()
     assert storage.listings == 1
     storage.answers.set()
     async with asyncio.timeout(60):
-        while "talk" not in await index.get():  # noqa: ASYNC110  nobody sets an event
+        while "talk" not in await index.get_videos_with_audio():  # noqa: ASYNC110  nobody sets an event
             await asyncio.sleep(0.01)
 
 
@@ -140,12 +140,12 @@ async def test_only_unknown_audio_invalidates_the_listing(
     storage: WatchedStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(media, "_FRESH_SECONDS", 3600.0)
-    index = AudioIndex(storage)
-    await index.get()
+    index = ExtractedAudioIndex(storage)
+    await index.get_videos_with_audio()
     extract(tmp_path, "talk")
     for _ in range(5):
-        index.invalidate("talk")
-        assert "talk" in await index.get()
+        index.mark_outdated("talk")
+        assert "talk" in await index.get_videos_with_audio()
     assert storage.listings == 2
 
 
@@ -154,11 +154,11 @@ async def test_a_listing_that_started_before_an_invalidation_is_repeated(
 ) -> None:
     monkeypatch.setattr(media, "_LISTING_TIMEOUT", 60.0)
     storage.answers.clear()
-    index = AudioIndex(storage)
-    asked = asyncio.ensure_future(index.get())
+    index = ExtractedAudioIndex(storage)
+    asked = asyncio.ensure_future(index.get_videos_with_audio())
     while not storage.listings:  # noqa: ASYNC110 (nobody sets an event)
         await asyncio.sleep(0.01)
-    index.invalidate("talk")
+    index.mark_outdated("talk")
     storage.answers.set()
     await asked
     assert storage.listings == 2

@@ -22,7 +22,7 @@ from app.core.errors import (
 )
 from app.database import Connection, Database, get_connection
 from app.repositories import ThumbnailRepository, VideoRepository
-from app.services.thumbnails import Thumbnails
+from app.services.thumbnails import ThumbnailService
 from app.storage import OpenFile, ProgressCallback, Storage, StoredFile, open_storage
 from tests.database.pools import open_pool, query, within
 from tests.factories import make_clip, make_moment, make_thumbnail, make_video
@@ -73,8 +73,8 @@ class Shelf:
         self.storage = WatchedStorage(open_storage(self.settings))
         self.thumbnails = self.start_process()
 
-    def start_process(self) -> Thumbnails:
-        return Thumbnails(Database(get_connection), self.storage)
+    def start_process(self) -> ThumbnailService:
+        return ThumbnailService(Database(get_connection), self.storage)
 
     @property
     def files(self) -> list[str]:
@@ -97,13 +97,13 @@ class Shelf:
         return [url for (url,) in await cursor.fetchall()]
 
 
-async def url_of_video(thumbnails: Thumbnails, identifier: str) -> str:
-    async with thumbnails.open_video(identifier) as file:
+async def url_of_video(thumbnails: ThumbnailService, identifier: str) -> str:
+    async with thumbnails.open_video_thumbnail(identifier) as file:
         return file.stored.url
 
 
-async def url_of_clip(thumbnails: Thumbnails, video: str, moment: str) -> str:
-    async with thumbnails.open_clip(video, moment) as file:
+async def url_of_clip(thumbnails: ThumbnailService, video: str, moment: str) -> str:
+    async with thumbnails.open_clip_thumbnail(video, moment) as file:
         return file.stored.url
 
 
@@ -213,7 +213,7 @@ async def test_a_thumbnail_made_by_another_process_meanwhile_is_not_made_again(s
                 yield conn
 
     await shelf.add_video()
-    slow = Thumbnails(SlowDatabase(get_connection), shelf.storage)
+    slow = ThumbnailService(SlowDatabase(get_connection), shelf.storage)
     assert [await url_of_video(slow, "talk")] == await shelf.list_rows()
     assert len(shelf.storage.openings) == 1
 

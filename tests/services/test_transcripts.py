@@ -8,7 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.services.transcripts import CaptionCue, make_cues, write_srt, write_text, write_vtt
+from app.services.transcripts import (
+    CaptionCue,
+    format_cues_as_srt,
+    format_cues_as_text,
+    format_cues_as_vtt,
+    make_caption_cues,
+)
 
 _CLOCK = r"(\d{2,}):([0-5]\d):([0-5]\d)[,.](\d{3})"
 _TIMING = re.compile(f"{_CLOCK} --> {_CLOCK}")
@@ -26,7 +32,7 @@ def segments_read(*times: tuple[float, float]) -> list[dict[str, Any]]:
 
 
 def times_of(*times: tuple[float, float]) -> list[tuple[int, int]]:
-    return [(cue.start, cue.end) for cue in make_cues(segments_read(*times))]
+    return [(cue.start, cue.end) for cue in make_caption_cues(segments_read(*times))]
 
 
 def read_srt(text: str) -> list[CaptionCue]:
@@ -64,13 +70,13 @@ def _cue(timing: str, lines: list[str]) -> CaptionCue:
 @given(segments)
 @example([{"text": "a", "start": 1.0, "end": float("nan")}, {"text": "b", "start": -5.0, "end": 1e300}])
 def test_whatever_is_stored_both_formats_read_back_as_the_same_cues_in_order(segments: list[dict[str, Any]]) -> None:
-    cues = make_cues(segments)
+    cues = make_caption_cues(segments)
     shown = [segment for segment in segments if re.search(r"[^\s\x00-\x1f\x7f-\x9f]", segment["text"])]
     assert len(cues) == len(shown)
     assert all(cue.start < cue.end for cue in cues)
     assert all(first.end <= second.start for first, second in pairwise(cues))
-    assert read_srt(write_srt(cues)) == read_vtt(write_vtt(cues)) == cues
-    assert write_text(cues).split("\n")[:-1] == [cue.text for cue in cues]
+    assert read_srt(format_cues_as_srt(cues)) == read_vtt(format_cues_as_vtt(cues)) == cues
+    assert format_cues_as_text(cues).split("\n")[:-1] == [cue.text for cue in cues]
 
 
 @given(st.lists(st.integers(1, 10_000), max_size=40))
@@ -114,31 +120,33 @@ def test_more_cues_than_there_are_milliseconds_push_the_next_ones_on() -> None:
 
 
 def test_hours_have_as_many_digits_as_they_need() -> None:
-    cues = make_cues(segments_read((5 * 3600 + 61.5, 5 * 3600 + 62), (123 * 3600, 123 * 3600 + 1)))
-    assert "05:01:01,500 --> 05:01:02,000\n" in write_srt(cues)
-    assert "123:00:00.000 --> 123:00:01.000\n" in write_vtt(cues)
+    cues = make_caption_cues(segments_read((5 * 3600 + 61.5, 5 * 3600 + 62), (123 * 3600, 123 * 3600 + 1)))
+    assert "05:01:01,500 --> 05:01:02,000\n" in format_cues_as_srt(cues)
+    assert "123:00:00.000 --> 123:00:01.000\n" in format_cues_as_vtt(cues)
 
 
 def test_a_text_is_one_line_without_controls() -> None:
-    (cue,) = make_cues([{"text": " one\r\n\r\n\ttwo\x00\x1b[31m\u2028three ", "start": 0.0, "end": 1.0}])
+    (cue,) = make_caption_cues([{"text": " one\r\n\r\n\ttwo\x00\x1b[31m\u2028three ", "start": 0.0, "end": 1.0}])
     assert cue.text == "one two [31m three"
 
 
 def test_markup_is_escaped_where_the_format_has_markup() -> None:
     cues = [CaptionCue(0, 1, "<i>R&D --> 'x' \"y\"")]
-    assert write_vtt(cues).endswith("\n&lt;i&gt;R&amp;D --&gt; 'x' \"y\"\n")
-    assert write_srt(cues).endswith("\n<i>R&D --> 'x' \"y\"\n")
+    assert format_cues_as_vtt(cues).endswith("\n&lt;i&gt;R&amp;D --&gt; 'x' \"y\"\n")
+    assert format_cues_as_srt(cues).endswith("\n<i>R&D --> 'x' \"y\"\n")
 
 
 def test_a_transcript_without_speech_is_a_valid_empty_file() -> None:
-    assert (write_srt([]), write_vtt([]), write_text([])) == ("", "WEBVTT\n", "")
+    assert (format_cues_as_srt([]), format_cues_as_vtt([]), format_cues_as_text([])) == ("", "WEBVTT\n", "")
 
 
 @pytest.mark.parametrize("stored", [None, 5, "text", {}, [None, 5, [], {}, {"text": 5}, {"text": "  "}]], ids=str)
 def test_a_segment_without_text_is_no_cue(stored: Any) -> None:
-    assert make_cues(stored) == []
+    assert make_caption_cues(stored) == []
 
 
 def test_a_segment_without_times_follows_the_one_before() -> None:
-    cues = make_cues([{"text": "a", "start": 1.0, "end": 2.0}, {"text": "b"}, {"text": "c", "start": 8.0, "end": 9.0}])
+    cues = make_caption_cues(
+        [{"text": "a", "start": 1.0, "end": 2.0}, {"text": "b"}, {"text": "c", "start": 8.0, "end": 9.0}]
+    )
     assert [(cue.start, cue.end) for cue in cues] == [(1000, 2000), (2000, 3000), (8000, 9000)]

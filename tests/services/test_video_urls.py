@@ -10,13 +10,13 @@ from app.core.config import Settings
 from app.core.errors import InvalidInput
 from app.database import Connection, connect
 from app.services.video_urls import (
-    ResolvedUrl,
-    canonical_url,
+    VideoOfUrl,
+    canonicalize_url,
     check_video_file,
     check_video_url,
+    find_or_add_video_of_url,
     hash_url,
     identifier_from_url,
-    resolve_url,
     title_from_url,
 )
 from app.storage import Storage
@@ -109,9 +109,9 @@ def test_a_title_is_the_words_of_the_file_that_a_url_names(url: str, title: str 
     assert title_from_url(url) == title
 
 
-async def _resolve(conn: Connection, storage: Storage, url: str, force: bool = False) -> ResolvedUrl:
+async def _resolve(conn: Connection, storage: Storage, url: str, force: bool = False) -> VideoOfUrl:
     async with conn.transaction():
-        return await resolve_url(conn, storage, url, force)
+        return await find_or_add_video_of_url(conn, storage, url, force)
 
 
 async def _row(conn: Connection, identifier: str) -> tuple[str, str]:
@@ -270,15 +270,15 @@ async def test_urls_that_may_differ_in_their_video_are_different_videos(conn: Co
     ],
 )
 def test_all_forms_of_one_address_have_one_canonical_form(canonical: str, forms: list[str]) -> None:
-    assert {form: canonical_url(form) for form in forms} == dict.fromkeys(forms, canonical)
-    assert canonical_url(canonical) == canonical
+    assert {form: canonicalize_url(form) for form in forms} == dict.fromkeys(forms, canonical)
+    assert canonicalize_url(canonical) == canonical
 
 
 def test_letters_are_composed() -> None:
     name = "Crème brûlée"
-    composed = canonical_url(f"{_HOST}/{name}.mp4")
-    assert canonical_url(f"{_HOST}/{unicodedata.normalize('NFD', name)}.mp4") == composed
-    assert canonical_url(f"{_HOST}/Cre%CC%80me%20bru%CC%82le%CC%81e.mp4") == composed
+    composed = canonicalize_url(f"{_HOST}/{name}.mp4")
+    assert canonicalize_url(f"{_HOST}/{unicodedata.normalize('NFD', name)}.mp4") == composed
+    assert canonicalize_url(f"{_HOST}/Cre%CC%80me%20bru%CC%82le%CC%81e.mp4") == composed
 
 
 @pytest.mark.parametrize(
@@ -308,5 +308,5 @@ def test_letters_are_composed() -> None:
     ],
 )
 def test_urls_that_may_lead_to_different_videos_stay_different(urls: list[str]) -> None:
-    assert len({canonical_url(url) for url in urls}) == len(urls)
+    assert len({canonicalize_url(url) for url in urls}) == len(urls)
     assert len({hash_url(url) for url in urls}) == len(urls)
