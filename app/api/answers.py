@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import orjson
 from fastapi import Query, Request
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.core.validation import InputNumber
@@ -16,24 +16,19 @@ from app.database.queries import LARGEST_ID
 
 AnswerT = TypeVar("AnswerT")
 Seconds = Annotated[InputNumber, Field(allow_inf_nan=False, description="seconds")]
-PageLimit = Annotated[int, Query(ge=1, le=1000, description="Most items to return")]
-PageCursor = Annotated[int, Query(ge=0, le=LARGEST_ID, description="From the Link header of the page before")]
+Responses = dict[int | str, dict[str, Any]]
 
-DEFAULT_PAGE_LIMIT = 100
-PAGE_HEADERS: dict[str, Any] = {
-    "Link": {
-        "description": 'The next page, with `rel="next"`; missing on the last one',
-        "schema": {"type": "string"},
-    }
-}
+_LINK = {"description": 'The next page, with `rel="next"`; missing on the last one', "schema": {"type": "string"}}
+PAGE_RESPONSES: Responses = {200: {"headers": {"Link": _LINK}}}
+CURSOR_DESCRIPTION = "From the Link header of the page before"
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def answer_dataclass(cls: type[AnswerT]) -> type[AnswerT]:
-    """Make a frozen dataclass, documented by its docstring, that is both a route's answer and its `response_model`.
+    """Decorate a frozen dataclass that is both a route's answer and its `response_model`, documented by its docstring.
 
-    It has no slots, and an `__init__` of its own: orjson writes an instance's dictionary 17 times faster than slots,
-    and filling the dictionary at once takes a third of the time of a frozen dataclass's `__init__`.
+    orjson writes an instance's dictionary 17 times faster than slots, and filling it at once takes a third of the time
+    of a frozen dataclass's own `__init__`.
     """
     if cls.__doc__:
         cls.__pydantic_config__ = ConfigDict(json_schema_extra={"description": cleandoc(cls.__doc__)})  # type: ignore[attr-defined]
@@ -54,18 +49,31 @@ def answer_dataclass(cls: type[AnswerT]) -> type[AnswerT]:
 
 @answer_dataclass
 class Error:
-    """Every error."""
+    """The body of every error: one short sentence."""
 
     detail: Annotated[str, Field(examples=["Video not found"])]
 
 
+NOT_FOUND: Responses = {404: {"model": Error}}
+
+
+class PageQuery(BaseModel):
+    """Which page of a list that is ordered by id."""
+
+    limit: int = Field(100, ge=1, le=1000, description="Most items to return")
+    cursor: int = Field(0, ge=0, le=LARGEST_ID, description=CURSOR_DESCRIPTION)
+
+
+PageQueryDep = Annotated[PageQuery, Query()]
+
+
 def embed_json(document: bytes | str) -> Any:
-    """Return a document that is JSON already, as the value of whichever type it documents."""
+    """Return a value that `json_answer` writes into its JSON as it is, in place of a value of any type."""
     return orjson.Fragment(document)
 
 
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Answer with `content`: answers, lists of them, `embed_json`, and times of rows, in UTC."""
+    """Return a JSON response; `content` may hold answer dataclasses, values of `embed_json`, and UTC times of rows."""
     return Response(orjson.dumps(content, option=orjson.OPT_NAIVE_UTC), status, headers, "application/json")
 
 
@@ -75,11 +83,11 @@ class _RowWithId(Protocol):
 
 
 def page_answer(request: Request, limit: int, rows: Sequence[_RowWithId], items: list[Any]) -> Response:
-    """Answer with the `items` made of `rows`, and a link to the next page if the page is full."""
+    """Return a JSON list of `items`, made of `rows`, with a link to the next page if there are `limit` of them."""
     return json_answer(items, headers=next_page_header(request, rows[-1].id) if len(rows) == limit else None)
 
 
 def next_page_header(request: Request, cursor: int | str) -> dict[str, str]:
-    """Return the `Link` header of the page after `cursor`, with the same query as this one."""
+    """Return the `Link` header that names the page after `cursor`, with the query of this request."""
     page = request.url.include_query_params(cursor=cursor)
     return {"Link": f'<{quote(page.path)}?{page.query}>; rel="next"'}

@@ -1,5 +1,6 @@
 """`/api/prompts`, `/api/generation-configs` and `/api/videos/{id}/lineage`: what results were made from."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -8,11 +9,10 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.api.answers import (
-    DEFAULT_PAGE_LIMIT,
-    PAGE_HEADERS,
-    Error,
-    PageCursor,
-    PageLimit,
+    NOT_FOUND,
+    PAGE_RESPONSES,
+    PageQuery,
+    PageQueryDep,
     Seconds,
     answer_dataclass,
     json_answer,
@@ -20,6 +20,7 @@ from app.api.answers import (
 )
 from app.api.dependencies import AutocommitConnection, VideoId
 from app.core.masking import mask_values
+from app.database import Connection
 from app.database.queries import LARGEST_ID
 from app.models import GenerationConfig
 from app.repositories.provenance import MomentWithVideo, RunWithVideo
@@ -29,18 +30,18 @@ lineage = APIRouter(prefix="/api/videos/{video_id}/lineage", tags=["lineage"])
 prompts = APIRouter(prefix="/api/prompts", tags=["prompts"])
 configs = APIRouter(prefix="/api/generation-configs", tags=["generation_configs"])
 
-PromptId = Annotated[int, Path(description="Id of the prompt", examples=[7])]
-ConfigId = Annotated[int, Path(description="Id of the generation config", examples=[3])]
-OfPrompt = Annotated[int | None, Query(ge=1, le=LARGEST_ID, description="Only those of this prompt")]
-OfModel = Annotated[
-    str | None, Query(max_length=100, description="Only those of this model", examples=["qwen3_vl_fp8"])
-]
-OfOperation = Annotated[
-    str | None, Query(max_length=50, description="Only those of this operation", examples=["generation", "refinement"])
-]
+_PROMPT_ID = Path(alias="prompt_id", description="Id of the prompt", examples=[7])
+_CONFIG_ID = Path(alias="config_id", description="Id of the generation config", examples=[3])
 
-_PAGE: dict[int | str, dict[str, Any]] = {200: {"headers": PAGE_HEADERS}}
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": Error}}
+
+class GenerationConfigsQuery(PageQuery):
+    """Which generation configs to list."""
+
+    prompt_id: int | None = Field(None, ge=1, le=LARGEST_ID, description="Only those of this prompt")
+    model: str | None = Field(None, max_length=100, description="Only those of this model", examples=["qwen3_vl_fp8"])
+    operation_type: str | None = Field(
+        None, max_length=50, description="Only those of this operation", examples=["generation", "refinement"]
+    )
 
 
 @answer_dataclass
@@ -267,7 +268,7 @@ class LineageAnswer:
     runs: Annotated[list[ProvenanceRun], Field(description="By their start")]
 
 
-@lineage.get("", response_model=LineageAnswer, responses={404: {"model": Error}})
+@lineage.get("", response_model=LineageAnswer, responses=NOT_FOUND)
 async def get_lineage(video_id: VideoId, conn: AutocommitConnection) -> Response:
     """Everything that was made from a video.
 
@@ -277,12 +278,10 @@ async def get_lineage(video_id: VideoId, conn: AutocommitConnection) -> Response
     return Response(await provenance.read_lineage(conn, video_id), media_type="application/json")
 
 
-@prompts.get("", response_model=list[PromptSummaryAnswer], responses=_PAGE)
-async def list_prompts(
-    request: Request, conn: AutocommitConnection, limit: PageLimit = DEFAULT_PAGE_LIMIT, cursor: PageCursor = 0
-) -> Response:
+@prompts.get("", response_model=list[PromptSummaryAnswer], responses=PAGE_RESPONSES)
+async def list_prompts(request: Request, conn: AutocommitConnection, page: PageQueryDep) -> Response:
     """A page of the prompts, in the order they were first used. System prompts may be long and are left out."""
-    found = await provenance.list_prompts(conn, limit, cursor)
+    found = await provenance.list_prompts(conn, page.limit, page.cursor)
     shown = [
         PromptSummaryAnswer(
             id=prompt.id,
@@ -293,11 +292,11 @@ async def list_prompts(
         )
         for prompt in found
     ]
-    return page_answer(request, limit, found, shown)
+    return page_answer(request, page.limit, found, shown)
 
 
-@prompts.get("/{prompt_id}", response_model=PromptAnswer, responses=_NOT_FOUND)
-async def get_prompt(prompt_id: PromptId, conn: AutocommitConnection) -> Response:
+@prompts.get("/{prompt_id}", response_model=PromptAnswer, responses=NOT_FOUND)
+async def get_prompt(prompt_id: Annotated[int, _PROMPT_ID], conn: AutocommitConnection) -> Response:
     """One prompt, whole."""
     prompt = await provenance.get_prompt(conn, prompt_id)
     return json_answer(
@@ -311,74 +310,59 @@ async def get_prompt(prompt_id: PromptId, conn: AutocommitConnection) -> Respons
     )
 
 
-@prompts.get("/{prompt_id}/moments", response_model=list[MomentWithVideoAnswer], responses=_PAGE | _NOT_FOUND)
-async def list_prompt_moments(
-    request: Request,
-    prompt_id: PromptId,
-    conn: AutocommitConnection,
-    limit: PageLimit = DEFAULT_PAGE_LIMIT,
-    cursor: PageCursor = 0,
-) -> Response:
-    """A page of the moments that were made with the prompt, over all videos, in the order they were added."""
-    found = await provenance.list_prompt_moments(conn, prompt_id, limit, cursor)
-    return page_answer(request, limit, found, [MomentWithVideoAnswer.from_row(moment) for moment in found])
-
-
-@prompts.get("/{prompt_id}/runs", response_model=list[RunWithVideoAnswer], responses=_PAGE | _NOT_FOUND)
-async def list_prompt_runs(
-    request: Request,
-    prompt_id: PromptId,
-    conn: AutocommitConnection,
-    limit: PageLimit = DEFAULT_PAGE_LIMIT,
-    cursor: PageCursor = 0,
-) -> Response:
-    """A page of the runs that used the prompt, over all videos, in the order they were accepted."""
-    found = await provenance.list_prompt_runs(conn, prompt_id, limit, cursor)
-    return page_answer(request, limit, found, [RunWithVideoAnswer.from_row(run) for run in found])
-
-
-@configs.get("", response_model=list[GenerationConfigAnswer], responses=_PAGE)
+@configs.get("", response_model=list[GenerationConfigAnswer], responses=PAGE_RESPONSES)
 async def list_generation_configs(
-    request: Request,
-    conn: AutocommitConnection,
-    prompt_id: OfPrompt = None,
-    model: OfModel = None,
-    operation_type: OfOperation = None,
-    limit: PageLimit = DEFAULT_PAGE_LIMIT,
-    cursor: PageCursor = 0,
+    request: Request, conn: AutocommitConnection, query: Annotated[GenerationConfigsQuery, Query()]
 ) -> Response:
     """A page of the generation configs, in the order they were first used."""
-    found = await provenance.list_generation_configs(conn, limit, cursor, prompt_id, model, operation_type)
-    return page_answer(request, limit, found, [GenerationConfigAnswer.from_row(config) for config in found])
+    found = await provenance.list_generation_configs(
+        conn, query.limit, query.cursor, query.prompt_id, query.model, query.operation_type
+    )
+    return page_answer(request, query.limit, found, [GenerationConfigAnswer.from_row(config) for config in found])
 
 
-@configs.get("/{config_id}", response_model=GenerationConfigAnswer, responses=_NOT_FOUND)
-async def get_generation_config(config_id: ConfigId, conn: AutocommitConnection) -> Response:
+@configs.get("/{config_id}", response_model=GenerationConfigAnswer, responses=NOT_FOUND)
+async def get_generation_config(config_id: Annotated[int, _CONFIG_ID], conn: AutocommitConnection) -> Response:
     """One generation config."""
     return json_answer(GenerationConfigAnswer.from_row(await provenance.get_generation_config(conn, config_id)))
 
 
-@configs.get("/{config_id}/moments", response_model=list[MomentWithVideoAnswer], responses=_PAGE | _NOT_FOUND)
-async def list_config_moments(
-    request: Request,
-    config_id: ConfigId,
-    conn: AutocommitConnection,
-    limit: PageLimit = DEFAULT_PAGE_LIMIT,
-    cursor: PageCursor = 0,
-) -> Response:
-    """A page of the moments that were made with the config, over all videos, in the order they were added."""
-    found = await provenance.list_config_moments(conn, config_id, limit, cursor)
-    return page_answer(request, limit, found, [MomentWithVideoAnswer.from_row(moment) for moment in found])
+def _add_result_routes(
+    router: APIRouter,
+    source: str,
+    source_id_path: Any,
+    list_moments: Callable[[Connection, int, int, int], Awaitable[list[MomentWithVideo]]],
+    list_runs: Callable[[Connection, int, int, int], Awaitable[list[RunWithVideo]]],
+) -> None:
+    """Add the routes that list the moments and the runs made with one prompt or one config, which `source` names."""
+
+    @router.get(
+        f"/{{{source}_id}}/moments",
+        name=f"list_{source}_moments",
+        description=f"A page of the moments that were made with the {source}, over all videos, in the order they were "
+        "added.",
+        response_model=list[MomentWithVideoAnswer],
+        responses=PAGE_RESPONSES | NOT_FOUND,
+    )
+    async def list_moments_of_source(
+        request: Request, source_id: Annotated[int, source_id_path], conn: AutocommitConnection, page: PageQueryDep
+    ) -> Response:
+        found = await list_moments(conn, source_id, page.limit, page.cursor)
+        return page_answer(request, page.limit, found, [MomentWithVideoAnswer.from_row(moment) for moment in found])
+
+    @router.get(
+        f"/{{{source}_id}}/runs",
+        name=f"list_{source}_runs",
+        description=f"A page of the runs that used the {source}, over all videos, in the order they were accepted.",
+        response_model=list[RunWithVideoAnswer],
+        responses=PAGE_RESPONSES | NOT_FOUND,
+    )
+    async def list_runs_of_source(
+        request: Request, source_id: Annotated[int, source_id_path], conn: AutocommitConnection, page: PageQueryDep
+    ) -> Response:
+        found = await list_runs(conn, source_id, page.limit, page.cursor)
+        return page_answer(request, page.limit, found, [RunWithVideoAnswer.from_row(run) for run in found])
 
 
-@configs.get("/{config_id}/runs", response_model=list[RunWithVideoAnswer], responses=_PAGE | _NOT_FOUND)
-async def list_config_runs(
-    request: Request,
-    config_id: ConfigId,
-    conn: AutocommitConnection,
-    limit: PageLimit = DEFAULT_PAGE_LIMIT,
-    cursor: PageCursor = 0,
-) -> Response:
-    """A page of the runs that used the config, over all videos, in the order they were accepted."""
-    found = await provenance.list_config_runs(conn, config_id, limit, cursor)
-    return page_answer(request, limit, found, [RunWithVideoAnswer.from_row(run) for run in found])
+_add_result_routes(prompts, "prompt", _PROMPT_ID, provenance.list_prompt_moments, provenance.list_prompt_runs)
+_add_result_routes(configs, "config", _CONFIG_ID, provenance.list_config_moments, provenance.list_config_runs)

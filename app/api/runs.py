@@ -8,13 +8,16 @@ from typing import Annotated, Any, Literal, Self
 import orjson
 from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
-from pydantic import Field
+from pydantic import BaseModel, Field
 from starlette.responses import Response, StreamingResponse
 
 from app.api.answers import (
-    PAGE_HEADERS,
+    CURSOR_DESCRIPTION,
+    NOT_FOUND,
+    PAGE_RESPONSES,
     Error,
-    PageCursor,
+    PageQuery,
+    Responses,
     Seconds,
     answer_dataclass,
     embed_json,
@@ -37,13 +40,6 @@ from app.services.status import FeedState, StatusFeeds
 router = APIRouter(prefix="/api/pipeline", tags=["pipeline"])
 failed = APIRouter(prefix="/api/admin/pipeline/failed", tags=["pipeline"])
 
-PageLimit = Annotated[int, Query(ge=1, le=100, description="Most runs to return")]
-RunCursor = Annotated[str, Query(max_length=255, description="From the Link header of the page before")]
-OfType = Annotated[RunType | None, Query(alias="type", description="Only runs of this type")]
-FailedPageLimit = Annotated[int, Query(ge=1, le=1000, description="Most runs to return")]
-FailedPageCursor = Annotated[
-    int | None, Query(ge=1, le=LARGEST_ID, description="From the Link header of the page before")
-]
 RunId = Annotated[
     RunIdentifier,
     Path(description="Identifier of the run", max_length=100, examples=["pipeline:motivation:1770552000000"]),
@@ -52,18 +48,39 @@ LastEventId = Annotated[
     str, Header(alias="Last-Event-ID", max_length=100, description="The last event that the client has received")
 ]
 
-_PAGE: dict[int | str, dict[str, Any]] = {200: {"headers": PAGE_HEADERS}, 422: {"model": Error}}
+_PAGE: Responses = {**PAGE_RESPONSES, 422: {"model": Error}}
 _EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _EXAMPLE_EVENT = (
     'event: status\ndata: {"request_id":"pipeline:demo-talk:1795347063363","status":"processing"}\nid: 5f\n\n'
 )
-_EVENT_RESPONSES: dict[int | str, dict[str, Any]] = {
+_EVENT_RESPONSES: Responses = {
     200: {
         "description": "Events named `status` with the JSON of the status, until the run has ended",
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE_EVENT}},
     },
     204: {"description": "The client has received the end of the run and need not ask again"},
 }
+
+
+class RunHistoryQuery(BaseModel):
+    """Which runs of a video to list."""
+
+    limit: int = Field(50, ge=1, le=100, description="Most runs to return")
+    cursor: str = Field("", max_length=255, description=CURSOR_DESCRIPTION)
+    type: RunType | None = Field(None, description="Only runs of this type")
+
+
+class ActiveRunsQuery(PageQuery):
+    """Which active runs to list."""
+
+    limit: int = Field(100, ge=1, le=100, description="Most runs to return")
+
+
+class FailedRunsQuery(BaseModel):
+    """Which failed runs to list."""
+
+    limit: int = Field(100, ge=1, le=1000, description="Most runs to return")
+    cursor: int | None = Field(None, ge=1, le=LARGEST_ID, description=CURSOR_DESCRIPTION)
 
 
 @answer_dataclass
@@ -104,7 +121,7 @@ class RunMomentAnswer:
 
 @answer_dataclass
 class RunStatusAnswer:
-    """The status of a video's newest run; `never_run` if there is none."""
+    """The status of a video's newest full run; `never_run` if there is none."""
 
     request_id: Annotated[
         str, Field(description="Empty where nothing has run", examples=["pipeline:demo-talk:1795347063363"])
@@ -156,7 +173,7 @@ class RunStatusAnswer:
 
 @answer_dataclass
 class RunAnswer(RunStatusAnswer):
-    """A run."""
+    """The status of one run."""
 
     type: Annotated[str, Field(description="What the run does", examples=["full"])]
     moment_id: Annotated[str | None, Field(description="The moment that the run refines")]
@@ -280,15 +297,10 @@ async def get_run_status(video_id: UnknownVideoId, database: DatabaseDep, redis:
 
 @router.get("/{video_id}/history", response_model=HistoryAnswer, responses=_PAGE)
 async def list_runs(
-    request: Request,
-    video_id: UnknownVideoId,
-    conn: AutocommitConnection,
-    limit: PageLimit = 50,
-    cursor: RunCursor = "",
-    run_type: OfType = None,
+    request: Request, video_id: UnknownVideoId, conn: AutocommitConnection, query: Annotated[RunHistoryQuery, Query()]
 ) -> Response:
     """The runs of a video, newest first; `Link` names the page of older ones."""
-    page = await runs.list_runs(conn, video_id, limit, cursor, run_type)
+    page = await runs.list_runs(conn, video_id, query.limit, query.cursor, query.type)
     headers = next_page_header(request, page.next_cursor) if page.next_cursor else None
     shown = [RunAnswer.from_run(video_id, run) for run in page.runs]
     return json_answer(HistoryAnswer(video_id=video_id, runs=shown, count=len(shown)), headers=headers)
@@ -296,27 +308,27 @@ async def list_runs(
 
 @router.get("/active", response_model=ActiveRunsAnswer, responses=_PAGE)
 async def list_active_runs(
-    request: Request, conn: AutocommitConnection, limit: PageLimit = 100, cursor: PageCursor = 0
+    request: Request, conn: AutocommitConnection, page: Annotated[ActiveRunsQuery, Query()]
 ) -> Response:
     """The runs of all videos that have not ended, oldest first."""
-    active = await runs.list_active(conn, limit, cursor)
-    headers = next_page_header(request, active[-1].id) if len(active) == limit else None
+    active = await runs.list_active(conn, page.limit, page.cursor)
+    headers = next_page_header(request, active[-1].id) if len(active) == page.limit else None
     shown = [ActiveRunAnswer.from_row(run) for run in active]
     return json_answer(ActiveRunsAnswer(runs=shown, count=len(shown)), headers=headers)
 
 
-@failed.get("", response_model=FailedRunsAnswer, responses={200: {"headers": PAGE_HEADERS}, 422: {"model": Error}})
+@failed.get("", response_model=FailedRunsAnswer, responses=_PAGE)
 async def list_failed_runs(
-    request: Request, conn: AutocommitConnection, limit: FailedPageLimit = 100, cursor: FailedPageCursor = None
+    request: Request, conn: AutocommitConnection, query: Annotated[FailedRunsQuery, Query()]
 ) -> Response:
     """The failed runs; the run that was accepted last comes first."""
-    found = await runs.list_failed(conn, limit, cursor)
-    headers = next_page_header(request, found[-1].id) if len(found) == limit else None
+    found = await runs.list_failed(conn, query.limit, query.cursor)
+    headers = next_page_header(request, found[-1].id) if len(found) == query.limit else None
     shown = [FailedRunAnswer.from_row(run) for run in found]
     return json_answer(FailedRunsAnswer(runs=shown, count=len(shown)), headers=headers)
 
 
-@failed.get("/{request_id}", response_model=FailedRunDetailsAnswer, responses={404: {"model": Error}})
+@failed.get("/{request_id}", response_model=FailedRunDetailsAnswer, responses=NOT_FOUND)
 async def get_failed_run(request_id: RunId, database: DatabaseDep, redis: RedisDep) -> Response:
     """A failed run with its options and a model's answer that was not usable; secrets in both are masked."""
     found = await runs.get_failed(database, redis, request_id)
@@ -352,7 +364,7 @@ async def follow_run(request: Request, video_id: UnknownVideoId, last_event_id: 
 
 
 def make_run_status_feeds(resources: Resources) -> StatusFeeds:
-    """Make the feeds of run statuses, by video."""
+    """Make the feeds that send each follower of a video the status of its newest full run."""
 
     async def read_run_state(video: str) -> FeedState:
         run = await find_run_status(resources.database, resources.redis, video)

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import Field
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from app.api.answers import Error, Seconds, answer_dataclass, embed_json, json_answer
@@ -14,26 +14,27 @@ from app.services.search import SearchResult
 
 router = APIRouter(prefix="/api/search", tags=["search"])
 
-Words = Annotated[
-    str,
-    Query(min_length=1, max_length=1000, description='Words, "a phrase", or, -without', examples=["machine learning"]),
-]
-OfVideo = Annotated[str | None, Query(max_length=255, description="Only what belongs to this video")]
-OfLanguage = Annotated[
-    str | None, Query(max_length=10, description="Only videos whose transcript is in this language", examples=["en"])
-]
-MinScore = Annotated[
-    int | None,
-    Query(ge=0, le=10, description="Only moments of at least this score, and only videos that have such a moment"),
-]
-PageLimit = Annotated[int, Query(ge=1, le=100, description="Most items of each list")]
-Cursor = Annotated[str, Query(max_length=255, description="`next_cursor` of the page before, with the same filters")]
-
-
 _RANK = Field(description="Higher is better; comparable within one list of one search only")
 _SNIPPET = Field(
     description="HTML: escaped text with <mark> around matches", examples=["<mark>Machine</mark> learning"]
 )
+
+
+class SearchQuery(BaseModel):
+    """What to search, where, and which page of the hits."""
+
+    q: str = Field(
+        min_length=1, max_length=1000, description='Words, "a phrase", or, -without', examples=["machine learning"]
+    )
+    video: str | None = Field(None, max_length=255, description="Only what belongs to this video")
+    language: str | None = Field(
+        None, max_length=10, description="Only videos whose transcript is in this language", examples=["en"]
+    )
+    min_score: int | None = Field(
+        None, ge=0, le=10, description="Only moments of at least this score, and only videos that have such a moment"
+    )
+    limit: int = Field(20, ge=1, le=100, description="Most items of each list")
+    cursor: str = Field("", max_length=255, description="`next_cursor` of the page before, with the same filters")
 
 
 @answer_dataclass
@@ -44,6 +45,8 @@ class MatchingSegment:
 
 @answer_dataclass
 class SearchHitAnswer:
+    """A video whose transcript matches."""
+
     video_id: Annotated[str, Field(examples=["demo-talk"])]
     video_title: Annotated[str, Field(examples=["Demo Talk"])]
     rank: Annotated[float, _RANK]
@@ -76,20 +79,13 @@ class SearchAnswer:
 
 
 @router.get("", response_model=SearchAnswer, responses={422: {"model": Error}})
-async def search_everything(
-    conn: AutocommitConnection,
-    q: Words,
-    video: OfVideo = None,
-    language: OfLanguage = None,
-    min_score: MinScore = None,
-    limit: PageLimit = 20,
-    cursor: Cursor = "",
-) -> Response:
+async def search_everything(conn: AutocommitConnection, query: Annotated[SearchQuery, Query()]) -> Response:
     """Search what is said in videos and the titles of moments; the best first, with the times to jump to."""
-    page = await search.search(conn, q, SearchFilters(video, language, min_score), limit, cursor)
+    filters = SearchFilters(query.video, query.language, query.min_score)
+    page = await search.search(conn, query.q, filters, query.limit, query.cursor)
     return json_answer(
         SearchAnswer(
-            query=q,
+            query=query.q,
             hits=[_make_transcript_hit_answer(found) for found in page.transcripts],
             moments=[_make_moment_hit_answer(found) for found in page.moments],
             next_cursor=page.next_cursor,
@@ -97,25 +93,25 @@ async def search_everything(
     )
 
 
-def _make_transcript_hit_answer(found: SearchResult[SearchHit]) -> SearchHitAnswer:
+def _make_transcript_hit_answer(result: SearchResult[SearchHit]) -> SearchHitAnswer:
     return SearchHitAnswer(
-        video_id=found.hit.video_identifier,
-        video_title=found.video_title,
-        rank=found.hit.rank,
-        snippet=found.snippet,
-        segments=embed_json(found.hit.segments),
+        video_id=result.hit.video_identifier,
+        video_title=result.video_title,
+        rank=result.hit.rank,
+        snippet=result.snippet,
+        segments=embed_json(result.hit.segments),
     )
 
 
-def _make_moment_hit_answer(found: SearchResult[MomentHit]) -> MomentHitAnswer:
+def _make_moment_hit_answer(result: SearchResult[MomentHit]) -> MomentHitAnswer:
     return MomentHitAnswer(
-        video_id=found.hit.video_identifier,
-        video_title=found.video_title,
-        moment_id=found.hit.identifier,
-        title=found.hit.title,
-        snippet=found.snippet,
-        start_time=found.hit.start_time,
-        end_time=found.hit.end_time,
-        score=found.hit.score,
-        rank=found.hit.rank,
+        video_id=result.hit.video_identifier,
+        video_title=result.video_title,
+        moment_id=result.hit.identifier,
+        title=result.hit.title,
+        snippet=result.snippet,
+        start_time=result.hit.start_time,
+        end_time=result.hit.end_time,
+        score=result.hit.score,
+        rank=result.hit.rank,
     )
