@@ -55,6 +55,7 @@ _GC_THRESHOLD = 50_000
 # They are asked in turn who has a route, so what a player and a page ask for all the time comes first.
 _ROUTERS = (
     videos.reads,
+    videos.lists,
     moments.reads,
     transcripts.reads,
     media.reads,

@@ -15,7 +15,7 @@ from app.services.live_runs import prepare_redis
 from app.services.media import ExtractedAudioIndex
 from app.services.queue import StageNotifier
 from app.services.thumbnails import ThumbnailService
-from app.services.videos import BatchedVideoReader
+from app.services.videos import BatchedVideoReader, VideoListCache
 from app.storage import Storage, open_storage
 
 
@@ -31,6 +31,7 @@ class Resources:
     health: Health
     audio: ExtractedAudioIndex
     reads: BatchedVideoReader
+    video_list: VideoListCache
     thumbnails: ThumbnailService
 
 
@@ -47,6 +48,7 @@ def make_resources(settings: Settings, open_connection: OpenConnection = get_con
         health=Health(settings, redis),
         audio=audio,
         reads=BatchedVideoReader(open_connection, settings, audio),
+        video_list=VideoListCache(open_connection, settings, audio),
         thumbnails=ThumbnailService(database, storage),
     )
 

@@ -475,6 +475,64 @@ CREATE TABLE library.video_files (
     failures         integer     NOT NULL DEFAULT 0       -- failed writes of the copy
 );
 
+-- How many transactions have changed what the list of all videos shows: their sum is a version of the list, with which
+-- servers keep its JSON. A counter of its own for each concurrent writer, so that none waits for another: the number of
+-- rows is that of the most writers at once. Restoring a dump adds its counters to those of the triggers.
+CREATE TABLE library.video_list_changes (
+    slot         uuid   DEFAULT gen_random_uuid() CONSTRAINT video_list_changes_pkey PRIMARY KEY,
+    transactions bigint NOT NULL DEFAULT 1
+) WITH (fillfactor = 10);
+
+-- Counts the transaction once. A counter that was updated since a snapshot that holds for the whole transaction cannot
+-- be updated under it, so such a transaction gets a new one.
+CREATE FUNCTION library.count_video_list_change() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('library.has_counted', true) = 'on' THEN
+        RETURN NULL;
+    END IF;
+    UPDATE library.video_list_changes SET transactions = transactions + 1
+    WHERE slot = (
+        SELECT slot FROM library.video_list_changes
+        WHERE current_setting('transaction_isolation') = 'read committed'
+        LIMIT 1 FOR UPDATE SKIP LOCKED
+    );
+    IF NOT FOUND THEN
+        INSERT INTO library.video_list_changes DEFAULT VALUES;
+    END IF;
+    PERFORM set_config('library.has_counted', 'on', true);
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER videos_count_list_change AFTER INSERT OR DELETE OR UPDATE OF
+    identifier, source_url, cloud_url, title, duration_seconds, file_size_kb, video_codec, audio_codec
+ON videos FOR EACH ROW EXECUTE FUNCTION library.count_video_list_change();
+
+CREATE TRIGGER transcripts_count_list_change AFTER INSERT OR DELETE OR UPDATE OF video_id
+ON transcripts FOR EACH ROW EXECUTE FUNCTION library.count_video_list_change();
+
+CREATE TRIGGER thumbnails_count_list_addition AFTER INSERT OR UPDATE OF video_id
+ON thumbnails FOR EACH ROW WHEN (NEW.video_id IS NOT NULL) EXECUTE FUNCTION library.count_video_list_change();
+
+CREATE TRIGGER thumbnails_count_list_removal AFTER DELETE OR UPDATE OF video_id
+ON thumbnails FOR EACH ROW WHEN (OLD.video_id IS NOT NULL) EXECUTE FUNCTION library.count_video_list_change();
+
+CREATE TRIGGER pending_videos_count_list_change AFTER INSERT OR DELETE OR UPDATE OF video_id
+ON pipeline.pending_videos FOR EACH ROW EXECUTE FUNCTION library.count_video_list_change();
+
+CREATE TRIGGER videos_count_list_truncation
+AFTER TRUNCATE ON videos FOR EACH STATEMENT EXECUTE FUNCTION library.count_video_list_change();
+
+CREATE TRIGGER transcripts_count_list_truncation
+AFTER TRUNCATE ON transcripts FOR EACH STATEMENT EXECUTE FUNCTION library.count_video_list_change();
+
+CREATE TRIGGER thumbnails_count_list_truncation
+AFTER TRUNCATE ON thumbnails FOR EACH STATEMENT EXECUTE FUNCTION library.count_video_list_change();
+
+CREATE TRIGGER pending_videos_count_list_truncation
+AFTER TRUNCATE ON pipeline.pending_videos FOR EACH STATEMENT EXECUTE FUNCTION library.count_video_list_change();
+
 -- ======================================================================================================== search ==
 -- Derived data for searching and serving transcripts; search.rebuild() rebuilds it from the tables above. Parsing and
 -- printing a transcript takes milliseconds, so it is done once, when it is stored.

@@ -144,6 +144,18 @@ def test_a_backup_is_restored_into_a_migrated_database_without_rows(
     assert rows_of(url) == rows_of(library_url)
 
 
+def test_a_backup_is_restored_into_a_database_whose_videos_were_deleted(
+    library_url: str, databases: Databases, template_url: str, tmp_path: Path
+) -> None:
+    url = databases.create(template_url)
+    execute(url, "INSERT INTO videos (identifier, cloud_url) VALUES ('talk', 'file:///talk.mp4'); DELETE FROM videos")
+    backups.create_backup(Settings(database_url=library_url), tmp_path / "backup")
+    restored = run(tmp_path / "data", "db", "restore", str(tmp_path / "backup"), DATABASE_URL=url)
+    assert restored.returncode == 0, restored.stderr
+    assert rows_of(url) == rows_of(library_url)
+    assert check_database(Settings(database_url=url)) == []
+
+
 def test_a_backup_is_not_restored_under_a_server_that_might_add_rows(
     library_url: str, databases: Databases, template_url: str, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""Conditional and range requests (RFC 9110, sections 13 and 14), for whatever has an ETag."""
+"""Content encoding, conditional and range requests (RFC 9110, sections 12.5.3, 13 and 14), for what has an ETag."""
 
 import re
 import time
@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import formatdate, parsedate_to_datetime
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.answers import Error
 from app.api.errors import error_answer
+
+CONDITIONAL_RESPONSES: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The client's copy is current"},
+    412: {"model": Error, "description": "It is another version than the request requires"},
+}
+GZIP_ENCODING = {"Content-Encoding": "gzip"}
 
 # A player requests one range at a time; a request for more ranges than this is meant to cause work.
 _MAX_RANGES = 20
@@ -38,6 +46,21 @@ class Validators:
     def headers(self) -> dict[str, str]:
         second = self.last_modified
         return {"ETag": self.etag} | ({} if second is None else {"Last-Modified": formatdate(second, usegmt=True)})
+
+
+def revalidation_headers(etag: str) -> dict[str, str]:
+    """Return the headers with which a browser keeps a document and asks each time whether it has changed."""
+    return {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+
+
+def accepts_gzip(request: Request) -> bool:
+    """Whether `Accept-Encoding` lists `gzip` or `*` with a weight above 0."""
+    weights = {}
+    for item in request.headers.get("accept-encoding", "").lower().split(","):
+        name, _, weight = item.partition(";")
+        weights[name.strip()] = weight.replace(" ", "").removeprefix("q=")
+    weight = weights.get("gzip", weights.get("*", "0"))
+    return weight.strip("0.") != "" or weight == ""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -95,3 +95,21 @@ class FastReadRoute(APIRoute):
             return response
 
         return handle
+
+
+class OptionalQueryRoute(APIRoute):
+    """A GET route whose query may be missing: then its endpoint takes `request` alone.
+
+    Such a request skips FastAPI's dependency solver.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint, handle_query = self.endpoint, super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            if request.scope["query_string"]:
+                return await handle_query(request)
+            response: Response = await endpoint(request)
+            return response
+
+        return handle

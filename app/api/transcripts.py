@@ -11,10 +11,14 @@ from starlette.responses import Response
 
 from app.api.answers import Error, Seconds, answer_dataclass
 from app.api.conditional_requests import (
+    CONDITIONAL_RESPONSES,
+    GZIP_ENCODING,
     Validators,
+    accepts_gzip,
     check_preconditions,
     find_requested_ranges,
     has_etag_condition,
+    revalidation_headers,
     unsatisfiable_range_answer,
 )
 from app.api.dependencies import DatabaseDep, FastReadRoute, VideoId, VideoReaderDep
@@ -26,15 +30,12 @@ reads = APIRouter(prefix="/api/videos/{video_id}/transcript", tags=["transcripts
 static = APIRouter(prefix="/static", tags=["static"], route_class=FastReadRoute)
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["transcripts"])
 
-# A browser revalidates its copy each time; the answer costs one index look-up.
-_CACHE_CONTROL = "no-cache"
 _COMPRESSION_LEVEL = 2
 _UNSAFE_CHARACTER = re.compile(r"[^A-Za-z0-9._ -]")
 _PART = {"application/json": {"schema": {"type": "string", "format": "binary"}}}
 _CONDITIONAL_RESPONSES: dict[int | str, dict[str, Any]] = {
-    304: {"description": "The client's copy is current"},
+    **CONDITIONAL_RESPONSES,
     404: {"model": Error},
-    412: {"model": Error, "description": "The transcript is another version than the request requires"},
 }
 _TRANSCRIPT_RESPONSES: dict[int | str, dict[str, Any]] = {
     206: {"description": "The part that `Range` requests", "content": _PART},
@@ -94,13 +95,13 @@ def _caption_documentation(form: CaptionFormat) -> dict[str, Any]:
 @reads.get("", response_model=TranscriptAnswer, responses=_TRANSCRIPT_RESPONSES)
 async def get_transcript(request: Request, video_id: VideoId, video_reader: VideoReaderDep) -> Response:
     """A video's transcript with the times of its words and segments, in seconds."""
-    gzipped = _accepts_gzip(request)
+    gzipped = accepts_gzip(request)
     if refusal := await _check_preconditions(request, video_id, video_reader):
         return refusal
     document = await video_reader.get_transcript(video_id)
     if not gzipped:
         return _plain_answer(request, document.plain_json, _transcript_etag(document.version, gzipped=False))
-    headers = _transcript_headers(_transcript_etag(document.version, gzipped=True)) | {"Content-Encoding": "gzip"}
+    headers = revalidation_headers(_transcript_etag(document.version, gzipped=True)) | GZIP_ENCODING
     return Response(document.gzipped_json, headers=headers, media_type="application/json")
 
 
@@ -141,17 +142,17 @@ async def _caption_answer(
     if refusal := await _check_preconditions(request, video_id, video_reader, form):
         return refusal
     captions = await render_captions(database, video_id, form)
-    gzipped = _accepts_gzip(request)
-    headers = _transcript_headers(_transcript_etag(captions.version, gzipped, form))
+    gzipped = accepts_gzip(request)
+    headers = revalidation_headers(_transcript_etag(captions.version, gzipped, form))
     headers |= {"Content-Disposition": _inline_disposition(f"{video_id}.{form}"), "Content-Type": _MEDIA_TYPES[form]}
     if not gzipped:
         return Response(captions.body, headers=headers)
-    return Response(igzip.compress(captions.body, _COMPRESSION_LEVEL), headers=headers | {"Content-Encoding": "gzip"})
+    return Response(igzip.compress(captions.body, _COMPRESSION_LEVEL), headers=headers | GZIP_ENCODING)
 
 
 def _plain_answer(request: Request, body: bytes, etag: str) -> Response:
     """Answer with the whole document or one part of it; several ranges get the whole."""
-    headers = _transcript_headers(etag) | {"Accept-Ranges": "bytes"}
+    headers = revalidation_headers(etag) | {"Accept-Ranges": "bytes"}
     ranges = find_requested_ranges(request, len(body), Validators(etag))
     if ranges == []:
         return unsatisfiable_range_answer(len(body), headers)
@@ -167,28 +168,14 @@ async def _check_preconditions(
     """Return 304 or 412 where the request's ETags demand it: one index look-up, none without ETags."""
     if not has_etag_condition(request):
         return None
-    etag = _transcript_etag(await video_reader.get_transcript_version(video_id), _accepts_gzip(request), form)
-    return check_preconditions(request, Validators(etag), _transcript_headers(etag))
-
-
-def _transcript_headers(etag: str) -> dict[str, str]:
-    return {"ETag": etag, "Cache-Control": _CACHE_CONTROL, "Vary": "Accept-Encoding"}
+    etag = _transcript_etag(await video_reader.get_transcript_version(video_id), accepts_gzip(request), form)
+    return check_preconditions(request, Validators(etag), revalidation_headers(etag))
 
 
 def _transcript_etag(version: TranscriptVersion, gzipped: bool, form: str = "") -> str:
     """Return the ETag of one version in one format and encoding."""
     created_at = f"{version.created_at.timestamp() if version.created_at else 0:.6f}"
     return f'"{"-".join(filter(None, (str(version.id), created_at, form, "gzip" if gzipped else "")))}"'
-
-
-def _accepts_gzip(request: Request) -> bool:
-    """Whether `Accept-Encoding` lists `gzip` or `*` with a weight above 0 (RFC 9110, section 12.5.3)."""
-    weights = {}
-    for item in request.headers.get("accept-encoding", "").lower().split(","):
-        name, _, weight = item.partition(";")
-        weights[name.strip()] = weight.replace(" ", "").removeprefix("q=")
-    weight = weights.get("gzip", weights.get("*", "0"))
-    return weight.strip("0.") != "" or weight == ""
 
 
 def _inline_disposition(name: str) -> str:

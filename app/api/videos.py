@@ -4,30 +4,40 @@ import time
 from typing import Annotated, Self
 from urllib.parse import quote
 
+import orjson
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from app.api.answers import Error, answer_dataclass, json_answer, next_page_header
+from app.api.conditional_requests import (
+    CONDITIONAL_RESPONSES,
+    GZIP_ENCODING,
+    Validators,
+    accepts_gzip,
+    check_preconditions,
+    revalidation_headers,
+)
 from app.api.dependencies import (
     DatabaseDep,
     FastReadRoute,
     Limit,
+    OptionalQueryRoute,
     RedisDep,
     StorageDep,
     VideoId,
     VideoReaderDep,
-    get_database,
-    get_video_reader,
+    get_resources,
 )
 from app.models.videos import PlayableCopyStatus, describe_early_end
 from app.repositories.videos import DetailedVideoCard, VideoCard, VideoChanges
 from app.services import videos
 from app.services.deletion import DeletionOptions, VideoDeletion, delete_video
 from app.services.media import VideosWithAudio
-from app.services.videos import SOURCE_URL_PATTERN, BatchedVideoReader, update_video
+from app.services.videos import SOURCE_URL_PATTERN, BatchedVideoReader, VideoListDocument, update_video
 
 router = APIRouter(prefix="/api/videos", tags=["videos"])
+lists = APIRouter(prefix="/api/videos", tags=["videos"], route_class=OptionalQueryRoute)
 reads = APIRouter(prefix="/api/videos", tags=["videos"], route_class=FastReadRoute)
 
 SOURCE_URL_DESCRIPTION = "Where it comes from: http://, https:// or gs://"
@@ -188,15 +198,38 @@ class VideoDeletionAnswer:
         )
 
 
-@router.get("", response_model=list[VideoAnswer])
+@lists.get("", response_model=list[VideoAnswer], responses=CONDITIONAL_RESPONSES)
 async def list_videos(request: Request, limit: Limit = None, cursor: Cursor = "") -> Response:
     """List videos, ordered by id. Without `limit` the whole library; with it, `Link` names the next page."""
+    resources = await get_resources(request)
+    if limit is None and not cursor:
+        return _answer_list(request, await resources.video_list.get_document(_write_list))
     # Read before a connection is taken, which must not wait for the storage.
-    audio = await (await get_video_reader(request)).audio.get_videos_with_audio()
-    async with (await get_database(request)).connect() as conn:
+    audio = await resources.audio.get_videos_with_audio()
+    async with resources.database.connect() as conn:
         cards = await videos.list_videos(conn, limit, cursor)
     headers = next_page_header(request, cards[-1].identifier) if limit is not None and len(cards) == limit else None
-    return json_answer([VideoAnswer.from_card(card, audio or _NO_AUDIO) for card in cards], headers=headers)
+    return json_answer(_answer_cards(cards, audio), headers=headers)
+
+
+def _answer_list(request: Request, document: VideoListDocument) -> Response:
+    """Answer with the list, or with 304 where the client has it."""
+    gzipped = accepts_gzip(request)
+    etag = f'"{document.digest}-gzip"' if gzipped else f'"{document.digest}"'
+    headers = revalidation_headers(etag)
+    if refusal := check_preconditions(request, Validators(etag), headers):
+        return refusal
+    if not gzipped:
+        return Response(document.plain_json, headers=headers, media_type="application/json")
+    return Response(document.gzipped_json, headers=headers | GZIP_ENCODING, media_type="application/json")
+
+
+def _write_list(cards: list[VideoCard], audio: VideosWithAudio) -> bytes:
+    return orjson.dumps(_answer_cards(cards, audio))
+
+
+def _answer_cards(cards: list[VideoCard], audio: VideosWithAudio) -> list[VideoAnswer]:
+    return [VideoAnswer.from_card(card, audio or _NO_AUDIO) for card in cards]
 
 
 @reads.get("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}})

@@ -260,7 +260,9 @@ def _try_migration_lock(conn: SyncConnection[Any], settings: Settings) -> bool:
 
 
 _OBJECTS_QUERY = """
-    SELECT oid::regclass::text, relkind IN ('r', 'p') AND oid IS DISTINCT FROM to_regclass('public.alembic_version')
+    SELECT oid::regclass::text,
+           relkind IN ('r', 'p') AND oid IS DISTINCT FROM to_regclass('public.alembic_version')
+           AND oid IS DISTINCT FROM to_regclass('library.video_list_changes')
     FROM pg_class
     WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
       AND relnamespace::regnamespace::text !~ '^pg_' AND relnamespace <> 'information_schema'::regnamespace

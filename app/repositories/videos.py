@@ -1,8 +1,9 @@
 """SQL over `videos`, and the columns that a list of videos shows."""
 
+import asyncio
 from dataclasses import dataclass
 from posixpath import splitext
-from typing import TypedDict, Unpack
+from typing import LiteralString, TypedDict, Unpack
 
 from psycopg import sql
 
@@ -93,7 +94,18 @@ _CARD_QUERY = """
     """
 
 
+# Equal in two statements only if no transaction that changed the list was committed between them: counts start anew in
+# a table that was truncated or restored, and a standby that was promoted may lack the latest commits. No row in a
+# transaction that has written, which is counted only once.
+_LIST_VERSION = """
+    SELECT concat_ws(' ', sum(transactions), pg_relation_filenode('library.video_list_changes'),
+                     pg_postmaster_start_time())
+    FROM library.video_list_changes
+    HAVING pg_current_xact_id_if_assigned() IS NULL
+"""
+
 _LISTED_CARD_QUERY = _CARD_QUERY.format(more_columns="", more_tables="")
+_VERSIONED_CARD_QUERY = _CARD_QUERY.format(more_columns=f", ({_LIST_VERSION})", more_tables="")
 
 
 _DETAILED_CARD_QUERY = _CARD_QUERY.format(
@@ -106,9 +118,21 @@ _DETAILED_CARD_QUERY = _CARD_QUERY.format(
 )
 
 
+# Rows that are turned into objects at a time, so that other requests are served in between.
+_ROWS_AT_A_TIME = 2000
+
 # Lists leave out videos whose first download has not succeeded. One with a size was downloaded by a worker of an
 # earlier version, which does not maintain `pending_videos`.
 _IS_COMPLETE = "(videos.file_size_kb IS NOT NULL OR videos.id NOT IN (SELECT video_id FROM pipeline.pending_videos))"
+
+
+def _where_listed(after: str) -> LiteralString:
+    """Return the end of a query for the listed videos after an identifier, in order.
+
+    The first ones are read without a condition: PostgreSQL plans one with a parameter for a small part of the table,
+    which makes reading a whole library twice as slow.
+    """
+    return f"WHERE {_IS_COMPLETE}{' AND videos.identifier > %(after)s' if after else ''} ORDER BY videos.identifier"
 
 
 class VideoRepository:
@@ -276,11 +300,24 @@ class VideoRepository:
         return int(await fetch_value(self._conn, "SELECT count(*) FROM videos") or 0)
 
     async def list_cards(self, limit: int, after: str = "") -> list[VideoCard]:
-        # A literal limit, and no condition on the identifier for the first page: PostgreSQL plans parameters for a
-        # small part of the table, which makes reading a whole library twice as slow.
-        where = f"WHERE {_IS_COMPLETE}" + (" AND videos.identifier > %(after)s" if after else "")
-        page = sql.SQL(_LISTED_CARD_QUERY + where + " ORDER BY videos.identifier LIMIT {}").format(sql.Literal(limit))
+        # A literal limit: PostgreSQL plans a parameter for a small part of the table.
+        page = sql.SQL(_LISTED_CARD_QUERY + _where_listed(after) + " LIMIT {}").format(sql.Literal(limit))
         return await fetch_all(self._conn, VideoCard, page, {"after": after})
+
+    async def get_list_version(self) -> str | None:
+        """Return a text that changes with the list of all videos; None in a transaction that has written."""
+        return await fetch_value(self._conn, _LIST_VERSION)
+
+    async def list_all_cards(self, after: str = "") -> tuple[str | None, list[VideoCard]]:
+        """Return the version of the list, None for an empty one, and its videos after an identifier: one statement."""
+        cursor = await self._conn.execute(_VERSIONED_CARD_QUERY + _where_listed(after), {"after": after})
+        version: str | None = None
+        cards: list[VideoCard] = []
+        while rows := await cursor.fetchmany(_ROWS_AT_A_TIME):
+            version = rows[0][-1]
+            cards += [VideoCard(*columns) for *columns, _ in rows]
+            await asyncio.sleep(0)
+        return version, cards
 
     async def get_cards(self, identifiers: list[str]) -> dict[str, DetailedVideoCard]:
         rows = await fetch_all(

@@ -199,7 +199,10 @@ class ExtractedAudioIndex:
         self._requested = self._completed = 0
 
     async def get_videos_with_audio(self) -> VideosWithAudio:
-        """Return the current set, or the last one if the storage does not answer in time."""
+        """Return the current set, or the last one if the storage does not answer in time.
+
+        It is the same object until something changes.
+        """
         if time.monotonic() >= self._fresh_until:
             await self._refresh_listing()
         if self._requested != self._completed:  # the listing started before the last invalidation
@@ -228,7 +231,9 @@ class ExtractedAudioIndex:
         try:
             folders = await self._storage.list_names("audio")
             identifiers = await asyncio.to_thread(_list_audio_of_libraries, self._storage)
-            self._listed = VideosWithAudio(frozenset(folders), frozenset(identifiers))
+            listed = VideosWithAudio(frozenset(folders), frozenset(identifiers))
+            if listed != self._listed:
+                self._listed = listed
         except (VideoMomentsError, OSError) as error:
             _log.warning("The storage cannot list the extracted audio: %s", error)
         self._completed = requested

@@ -2,10 +2,11 @@
 
 import gzip
 import re
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
+from hashlib import sha256
+from typing import Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from cachetools import LRUCache
@@ -20,7 +21,7 @@ from app.repositories.media import MediaRepository
 from app.repositories.moments import MomentRepository, MomentWithConfig
 from app.repositories.transcripts import TranscriptRepository, TranscriptVersion
 from app.repositories.videos import DetailedVideoCard, VideoCard, VideoChanges, VideoRepository
-from app.services.media import ExtractedAudioIndex
+from app.services.media import ExtractedAudioIndex, VideosWithAudio
 from app.services.moments import replace_parents_by_roots
 
 SOURCE_URL_PATTERN = r"^(https?|gs)://[^\s/?#\[\]]+([/?#][^\x00-\x1f\x7f]*)?$"
@@ -29,8 +30,6 @@ LONGEST_TITLE = 500
 _LONGEST_SOURCE_URL = 4096
 _LONGEST_DERIVED_IDENTIFIER = 50
 _RESERVED_IN_URLS = frozenset("/\\?#%")  # browsers turn a backslash into a slash
-# Rows per query when a client lists the whole library, so that other requests are served in between.
-_BATCH = 2000
 # Bytes of compressed transcripts kept per process: about 1,300 of 3,000 words each.
 _CACHE_BYTES = 64 * 1024 * 1024
 # 300 kB of JSON take 0.4 ms at this level and become 50 kB; zlib's fastest level takes 1.7 ms.
@@ -81,20 +80,11 @@ def check_text_field(field_name: str, text: str, max_length: int) -> None:
 
 
 async def list_videos(conn: Connection, limit: int | None, after: str) -> list[VideoCard]:
-    """Return at most `limit` videos after the identifier `after`; all videos if `limit` is None."""
+    """Return at most `limit` videos after the identifier `after`; all of them if `limit` is None."""
     videos = VideoRepository(conn)
     if limit is not None:
         return await videos.list_cards(limit, after)
-    return [card async for batch in _iterate_batches(videos, after) for card in batch]
-
-
-async def _iterate_batches(videos: VideoRepository, after: str) -> AsyncIterator[list[VideoCard]]:
-    while True:
-        batch = await videos.list_cards(_BATCH, after)
-        yield batch
-        if len(batch) < _BATCH:
-            return
-        after = batch[-1].identifier
+    return (await videos.list_all_cards(after))[1]
 
 
 async def update_video(conn: Connection, identifier: str, changes: VideoChanges) -> None:
@@ -114,6 +104,57 @@ async def update_video(conn: Connection, identifier: str, changes: VideoChanges)
         if not changes:
             return
         await videos.update(video.id, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class VideoListDocument:
+    """The list of all videos as JSON, and the SHA-256 of that."""
+
+    plain_json: bytes
+    gzipped_json: bytes
+    digest: str
+
+    @classmethod
+    def from_json(cls, plain: bytes) -> Self:
+        return cls(plain, igzip.compress(plain, _COMPRESSION_LEVEL), sha256(plain).hexdigest())
+
+
+@dataclass(slots=True)
+class _ListedVideos:
+    """One version of the list of all videos, and its document for the extracted audio that it was written with."""
+
+    version: str | None
+    cards: list[VideoCard]
+    document: VideoListDocument | None = None
+    audio: VideosWithAudio | None = None
+
+
+class VideoListCache:
+    """Keeps the list of all videos as JSON until the list, or which audio is extracted, changes in any process.
+
+    Each request looks the version of the list up, in a statement that concurrent requests share.
+    """
+
+    def __init__(self, open_connection: OpenConnection, settings: Settings, audio: ExtractedAudioIndex) -> None:
+        self._audio = audio
+        self._versions = BatchLoader(open_connection, self._load_current_list, settings)
+        self._kept: _ListedVideos | None = None
+
+    async def get_document(self, write_json: Callable[[list[VideoCard], VideosWithAudio], bytes]) -> VideoListDocument:
+        """Return the current document, which `write_json` writes where none is kept."""
+        # Before a connection is taken, which must not wait for the storage.
+        audio = await self._audio.get_videos_with_audio()
+        listed = cast(_ListedVideos, await self._versions.get(None))  # whatever it finds, it returns one
+        if listed.document is None or listed.audio is not audio:
+            listed.document, listed.audio = VideoListDocument.from_json(write_json(listed.cards, audio)), audio
+        return listed.document
+
+    async def _load_current_list(self, conn: Connection, keys: list[None]) -> dict[None, _ListedVideos]:
+        videos = VideoRepository(conn)
+        kept = self._kept
+        if kept is None or kept.version is None or kept.version != await videos.get_list_version():
+            kept = self._kept = _ListedVideos(*await videos.list_all_cards())
+        return {None: kept}
 
 
 @dataclass(frozen=True, slots=True)
