@@ -21,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from app.core.config import Settings, get_settings
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.embedded.servers import QUICK
 from tests.google_emulator import Emulator, write_credentials
@@ -234,7 +234,7 @@ def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 async def conn(database_url: str) -> AsyncIterator[Connection]:
     """A connection inside a transaction that is rolled back; it counts its statements for `statements`."""
-    async with connect(Settings(database_url=database_url)) as conn:
+    async with open_async_connection(Settings(database_url=database_url)) as conn:
         conn.cursor_factory = _CountingCursor
         async with conn.transaction(force_rollback=True):
             yield conn

@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import fetch_returned, fetch_value
+from app.database.queries import fetch_returned_row, fetch_value
 from app.models import Clip, GenerationConfig, Moment, PipelineRun, Prompt, Thumbnail, Transcript, Video
 from app.repositories import (
     ClipRepository,
@@ -64,7 +64,7 @@ async def make_moment(conn: Connection, **values: Any) -> Moment:
     statement = sql.SQL("INSERT INTO moments ({}) VALUES ({}) RETURNING " + MOMENT_COLUMNS).format(
         sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Placeholder, values))
     )
-    return await fetch_returned(conn, Moment, statement, values)
+    return await fetch_returned_row(conn, Moment, statement, values)
 
 
 async def count_rows(conn: Connection, table: LiteralString) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from app.core.config import Settings
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.models.stages import Stage
 from app.repositories.requests import RejectedRequest, RejectedRequestRepository
 from app.services.intake import RequestIntake
@@ -57,7 +57,7 @@ class IntakeSite:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
-        async with connect(self.settings) as conn:
+        async with open_async_connection(self.settings) as conn:
             yield conn
 
     @asynccontextmanager

@@ -12,9 +12,9 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import Conflict, DatabaseUnavailable, InvalidInput
-from app.database import connect
-from app.database.catalog import check_database
-from app.database.migrations import code_revisions
+from app.database import open_async_connection
+from app.database.catalog import list_schema_differences
+from app.database.migrations import list_code_revisions
 from app.embedded.binaries import find_client
 from app.services import backups
 from tests.cli.test_command_line import run
@@ -51,7 +51,7 @@ def rows_of(url: str) -> dict[str, list[tuple[Any, ...]]]:
 @pytest.fixture
 async def library_url(own_database_url: str) -> str:
     """The address of a database with a row of most kinds."""
-    async with connect(Settings(database_url=own_database_url)) as conn:
+    async with open_async_connection(Settings(database_url=own_database_url)) as conn:
         video = await make_video(conn, identifier="talk", title="Grüße 東京", duration_seconds=1 / 3)
         await make_transcript(conn, video_id=video.id)
         moment = await make_moment(conn, video_id=video.id)
@@ -68,7 +68,7 @@ def empty_url(databases: Databases) -> str:
 def test_a_restored_dump_is_as_the_schema_says_and_can_be_migrated(library_url: str, empty_url: str) -> None:
     dump = shell(program("pg_dump"), library_url)
     shell(program("psql"), "-q", "-v", "ON_ERROR_STOP=1", "-1", empty_url, text=dump)
-    assert check_database(Settings(database_url=empty_url)) == []
+    assert list_schema_differences(Settings(database_url=empty_url)) == []
     migrate(empty_url)
     assert rows_of(empty_url) == rows_of(library_url)
     with psycopg.connect(empty_url, autocommit=True) as conn:
@@ -77,7 +77,7 @@ def test_a_restored_dump_is_as_the_schema_says_and_can_be_migrated(library_url: 
             "ALTER TABLE pipeline.runs ADD CONSTRAINT runs_callback_status_check "
             "CHECK (callback_status IN ('waiting', 'delivered'))"
         )
-    (line,) = check_database(Settings(database_url=empty_url))
+    (line,) = list_schema_differences(Settings(database_url=empty_url))
     assert line.startswith("constraint runs_callback_status_check on pipeline.runs is CHECK")
 
 
@@ -89,7 +89,7 @@ def test_a_data_only_dump_is_restored_into_a_migrated_database(
     dump = shell(program("pg_dump"), "--data-only", *options, library_url)
     shell(program("psql"), "-q", "-v", "ON_ERROR_STOP=1", "-1", url, text=dump)
     assert rows_of(url) == rows_of(library_url)
-    assert fetch(url, "SELECT version_num FROM alembic_version") == [(code_revisions()[0],)]
+    assert fetch(url, "SELECT version_num FROM alembic_version") == [(list_code_revisions()[0],)]
 
 
 def test_a_data_only_archive_is_restored_into_a_migrated_database(
@@ -123,10 +123,10 @@ def test_a_backup_is_restored_into_a_new_database(library_url: str, databases: D
         url = databases.url_of(name)
         restored = run(tmp_path / "data", "db", "restore", str(backup), DATABASE_URL=url)
         assert restored.returncode == 0, restored.stderr
-        assert f"at revision {code_revisions()[0]}\n" in restored.stdout
+        assert f"at revision {list_code_revisions()[0]}\n" in restored.stdout
         assert str(tmp_path / "data" / "media") in restored.stdout
         assert rows_of(url) == rows
-        assert check_database(Settings(database_url=url)) == []
+        assert list_schema_differences(Settings(database_url=url)) == []
         again = run(tmp_path / "data", "db", "restore", str(backup), DATABASE_URL=url)
     finally:
         databases.drop(name)
@@ -153,7 +153,7 @@ def test_a_backup_is_restored_into_a_database_whose_videos_were_deleted(
     restored = run(tmp_path / "data", "db", "restore", str(tmp_path / "backup"), DATABASE_URL=url)
     assert restored.returncode == 0, restored.stderr
     assert rows_of(url) == rows_of(library_url)
-    assert check_database(Settings(database_url=url)) == []
+    assert list_schema_differences(Settings(database_url=url)) == []
 
 
 def test_a_backup_is_not_restored_under_a_server_that_might_add_rows(

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from app.ai.registry import ModelKind
 from app.core.addresses import check_service_address
-from app.core.text import find_control
+from app.core.text import find_control_character
 
 
 def _check_base_url(text: str) -> str:
@@ -35,7 +35,7 @@ def _check_model_name(name: str) -> str:
 
 
 def _check_single_line(text: str) -> str:
-    if found := find_control(text):
+    if found := find_control_character(text):
         raise ValueError(f"must not hold the character {found}")
     return text
 

@@ -17,7 +17,7 @@ from app.ai.service import ServiceClient, open_http_client
 from app.ai.transcription import OpenAITranscriber, ParakeetTranscriber
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured, ModelUnsuitable, TransientFailure
-from app.core.redis import describe_redis_error, redis_unavailable
+from app.core.redis import describe_redis_error, translate_redis_error
 from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.core.thread_pool import report_idle_time
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 # Ten minutes, as for PostgreSQL; not counted against the time limit of a stage.
 _REGISTRY_POLICY = RetryPolicy(
-    lambda error: isinstance(error, RedisError) and redis_unavailable(error) is not None,
+    lambda error: isinstance(error, RedisError) and translate_redis_error(error) is not None,
     wait_exponential(multiplier=0.5, max=5.0),
     stop_before_delay(600.0),
 )
@@ -76,7 +76,7 @@ class RegisteredModels:
         try:
             return await call_with_retries(partial(self._get_config, key), _REGISTRY_POLICY, before_wait=report)
         except RedisError as error:
-            if (reason := redis_unavailable(error)) is None:
+            if (reason := translate_redis_error(error)) is None:
                 raise
             raise TransientFailure(f"Redis, which holds the models, cannot be read: {reason}") from None
 

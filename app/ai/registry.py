@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from app.core.addresses import read_origin
+from app.core.addresses import make_service_origin
 from app.core.errors import Conflict, InvalidInput, ModelNotFound
 from app.core.masking import remember_secret
 
@@ -158,7 +158,7 @@ class ModelRegistry:
             nonlocal changed
             fields = await pipeline.hgetall(_HASH_PREFIX + key)
             changed = _apply_changes(key, fields, changes) if fields else None
-            origins.add(read_origin(_read_base_url(key, fields)))
+            origins.add(make_service_origin(_read_base_url(key, fields)))
             if len(origins) > 1 and changes.get("api_key") and "base_url" not in changes:
                 raise Conflict("The address of the model was changed at the same time: send base_url with the API key")
             pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
@@ -185,7 +185,7 @@ def _apply_changes(key: str, fields: Mapping[Any, Any], changes: Mapping[str, An
     """Return a config with changes; its API key is kept only for the origin it was set for."""
     before = _parse_hash(key, fields)
     after = replace(before, **changes)
-    is_kept = "api_key" in changes or read_origin(after.base_url) == read_origin(before.base_url)
+    is_kept = "api_key" in changes or make_service_origin(after.base_url) == make_service_origin(before.base_url)
     if not is_kept:
         after = replace(after, api_key="")
     is_removed = bool(fields.get("api_key")) and not after.api_key and "api_key" not in changes
@@ -197,12 +197,12 @@ async def _queue_key_binding(key: str, pipeline: Pipeline) -> None:
     pipeline.multi()  # type: ignore[no-untyped-call]  # redis-py has no type for it
     remember_secret(str(fields.get("api_key", "")))
     if fields.get("api_key") and _KEY_ORIGIN_FIELD not in fields:
-        pipeline.hset(_HASH_PREFIX + key, _KEY_ORIGIN_FIELD, read_origin(_read_base_url(key, fields)))
+        pipeline.hset(_HASH_PREFIX + key, _KEY_ORIGIN_FIELD, make_service_origin(_read_base_url(key, fields)))
 
 
 def _queue_hash_write(pipeline: Pipeline, key: str, config: ModelConfig) -> None:
     remember_secret(config.api_key)
-    values = asdict(config) | {_KEY_ORIGIN_FIELD: read_origin(config.base_url) if config.api_key else ""}
+    values = asdict(config) | {_KEY_ORIGIN_FIELD: make_service_origin(config.base_url) if config.api_key else ""}
     del values["is_key_removed"]
     pipeline.hset(_HASH_PREFIX + key, mapping={name: _to_hash_value(value) for name, value in values.items()})
     pipeline.sadd(_KEY_SET, key)
@@ -236,7 +236,7 @@ def _read_base_url(key: str, fields: Mapping[Any, Any]) -> str:
 
 def _read_api_key(key: str, fields: Mapping[Any, Any]) -> str:
     """Return the API key; "" if it was set for another origin."""
-    origin = read_origin(_read_base_url(key, fields))
+    origin = make_service_origin(_read_base_url(key, fields))
     remember_secret(str(fields.get("api_key", "")))
     return str(fields.get("api_key", "")) if fields.get(_KEY_ORIGIN_FIELD, origin) == origin else ""
 

@@ -19,7 +19,7 @@ from app.ai.protocols import Usage
 from app.ai.registry import ModelConfig
 from app.core.addresses import check_service_address
 from app.core.errors import AddressRefused, ModelAnswerInvalid, StageFailed, TransientFailure
-from app.core.guarded_http import guard_services
+from app.core.guarded_http import block_metadata_addresses
 from app.core.masking import mask_secrets, mask_values, remember_secret
 from app.core.retrying import RetryPolicy, call_with_retries
 from app.core.text import clean_text, to_single_line
@@ -65,7 +65,7 @@ _BUSY_POLICY = RetryPolicy(
 def open_http_client() -> httpx.AsyncClient:
     """Return a client that follows no redirects, calls no metadata service, and ignores proxies and `.netrc`."""
     timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS, pool=None)
-    return guard_services(
+    return block_metadata_addresses(
         httpx.AsyncClient(timeout=timeout, limits=_CONNECTION_LIMITS, trust_env=False, follow_redirects=False)
     )
 

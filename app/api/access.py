@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.docs import ASSET_PATHS, PAGE_PATHS
 from app.api.errors import error_answer
-from app.core.addresses import OPEN_TO_ALL, is_loopback
+from app.core.addresses import OPEN_TO_ALL, is_loopback_host
 from app.core.api_keys import ApiKey, find_api_key
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class OpenServerWarningMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._has_warned and scope["type"] == "http":
             host, port = scope.get("server") or ("", None)
-            if port is not None and not is_loopback(host):  # a Unix socket has no port
+            if port is not None and not is_loopback_host(host):  # a Unix socket has no port
                 self._has_warned = True
                 _log.warning(OPEN_TO_ALL, host, port)
         await self._app(scope, receive, send)

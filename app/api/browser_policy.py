@@ -18,9 +18,9 @@ from app.api.errors import error_answer
 from app.core.addresses import (
     ANY_ORIGIN,
     LONGEST_ORIGIN,
+    AllowedOrigins,
     Origin,
-    OriginList,
-    is_loopback,
+    is_loopback_host,
     parse_authority,
     parse_host_name,
     parse_origin,
@@ -95,7 +95,7 @@ class BrowserPolicyMiddleware:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._origins = OriginList(settings.allow_origins)
+        self._origins = AllowedOrigins(settings.allow_origins)
         self._public_origin = parse_url_origin(settings.public_url) if settings.public_url else None
         self._host_names = _list_allowed_host_names(settings)
         self._cached_decision = lru_cache(maxsize=1024)(self._decide_on_request)
@@ -139,7 +139,7 @@ class BrowserPolicyMiddleware:
             name, _ = parse_authority((host or b"").decode("latin-1"))
         except ValueError:
             return 400, _INVALID_HOST
-        return None if name in self._host_names or is_loopback(name) else (421, _UNKNOWN_HOST.format(name))
+        return None if name in self._host_names or is_loopback_host(name) else (421, _UNKNOWN_HOST.format(name))
 
     def _refuse_foreign_page(self, request: _PolicyInput) -> tuple[int, str] | None:
         if self._origins.allows_all:

@@ -19,22 +19,22 @@ from app.core.errors import (
     InvalidInput,
     InvalidMoment,
     ModelNotConfigured,
+    NoMatchingRun,
     NotFound,
-    NothingRuns,
     PipelineActive,
-    Precondition,
     RedisUnavailable,
+    RunInputMissing,
+    SizeLimitExceeded,
     StorageFull,
     StorageUnavailable,
-    TooLarge,
     TooManyFollowers,
     VideoMomentsError,
 )
 from app.core.masking import mask_secrets
-from app.core.redis import describe_redis_error, redis_unavailable
+from app.core.redis import describe_redis_error, translate_redis_error
 from app.core.text import escape_json
-from app.core.validation import describe_problem
-from app.database.errors import domain_error
+from app.core.validation import describe_validation_error
+from app.database.errors import translate_database_error
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ _STATUS: Mapping[type[VideoMomentsError], int] = {
     NotFound: 404,
     InvalidMoment: 400,
     PipelineActive: 400,
-    NothingRuns: 400,
-    Precondition: 400,
+    NoMatchingRun: 400,
+    RunInputMissing: 400,
     InvalidInput: 422,
     Conflict: 409,
     ModelNotConfigured: 503,
@@ -51,7 +51,7 @@ _STATUS: Mapping[type[VideoMomentsError], int] = {
     DatabaseUnavailable: 503,
     DatabaseAhead: 503,
     RedisUnavailable: 503,
-    TooLarge: 413,
+    SizeLimitExceeded: 413,
     StorageUnavailable: 503,
     StorageFull: 507,
 }
@@ -85,7 +85,7 @@ async def _answer_domain_error(request: Request, error: Exception) -> Response:
 
 
 async def _answer_database_error(request: Request, error: Exception) -> Response:
-    expected = domain_error(error) if isinstance(error, psycopg.Error) else None
+    expected = translate_database_error(error) if isinstance(error, psycopg.Error) else None
     if expected is None:
         raise error
     _log.warning("%s: %s", type(error).__name__, str(error).partition("\n")[0])
@@ -93,7 +93,7 @@ async def _answer_database_error(request: Request, error: Exception) -> Response
 
 
 async def _answer_redis_error(request: Request, error: Exception) -> Response:
-    expected = redis_unavailable(error)
+    expected = translate_redis_error(error)
     if expected is None:
         raise error
     _log.warning("%s: %s", type(error).__name__, describe_redis_error(error))
@@ -108,12 +108,12 @@ async def _answer_invalid_request(request: Request, error: Exception) -> Respons
         return error_answer(422, _INVALID_JSON)
     name = ".".join(str(part) for part in problem["loc"][1:])
     if name:
-        return error_answer(422, describe_problem(name, problem, _list_body_fields(request)))
+        return error_answer(422, describe_validation_error(name, problem, _list_body_fields(request)))
     if problem["type"] == "value_error":  # it is about several fields, and names them
         return error_answer(422, str(problem["ctx"]["error"]))
     if problem["type"] != "missing" and not _is_sent_as_json(request):
         return error_answer(422, _describe_wrong_type(request))
-    return error_answer(422, describe_problem("The body", problem))
+    return error_answer(422, describe_validation_error("The body", problem))
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:

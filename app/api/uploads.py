@@ -15,7 +15,7 @@ from starlette.responses import Response
 from app.api.answers import Error, json_answer
 from app.api.dependencies import DatabaseDep, ResourcesDep, StorageDep, VideoReaderDep
 from app.api.videos import SingleVideoAnswer, find_video_answer
-from app.core.errors import DeletedMeanwhile, InvalidInput, TooLarge, VideoNotFound
+from app.core.errors import InvalidInput, SizeLimitExceeded, VideoDeletedMeanwhile, VideoNotFound
 from app.services.uploads import UploadDetails, VideoUpload, open_video_upload
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class UploadFormParser:
             raise InvalidInput("The boundary of the form is too long") from None
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return the bytes of the file among these. Raises `TooLarge` if the rest of the form has too many."""
+        """Return the bytes of the file among these. Raises `SizeLimitExceeded` if the rest of the form has too many."""
         self._file_pieces.clear()
         try:
             self._parser.write(chunk)
@@ -126,7 +126,7 @@ class UploadFormParser:
         data = b"".join(self._file_pieces)
         self._envelope += len(chunk) - len(data)
         if self._envelope > _MAX_ENVELOPE_BYTES:
-            raise TooLarge(f"The fields of a form may have at most {_MAX_ENVELOPE_BYTES} bytes")
+            raise SizeLimitExceeded(f"The fields of a form may have at most {_MAX_ENVELOPE_BYTES} bytes")
         return data
 
     def finish(self) -> None:
@@ -266,7 +266,7 @@ async def upload_video(
     try:
         answer = await find_video_answer(video_reader, identifier)
     except VideoNotFound:
-        raise DeletedMeanwhile from None
+        raise VideoDeletedMeanwhile from None
     return json_answer(answer, 201, {"Location": f"/api/videos/{quote(identifier)}"})
 
 

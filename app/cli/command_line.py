@@ -126,13 +126,13 @@ def _describe_failure(error: Exception) -> str | None:
     from redis.exceptions import RedisError
 
     from app.core.config import get_settings
-    from app.core.redis import redis_unavailable
+    from app.core.redis import translate_redis_error
     from app.database.errors import describe_database_failure
     from app.embedded import EmbeddedError
 
     if isinstance(error, DatabaseError):
         return describe_database_failure(error, get_settings().database_parameters)
     if isinstance(error, RedisError):
-        unavailable = redis_unavailable(error)
+        unavailable = translate_redis_error(error)
         return str(unavailable) if unavailable else None
     return str(error) if isinstance(error, VideoMomentsError | EmbeddedError) else None

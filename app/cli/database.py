@@ -52,10 +52,10 @@ def upgrade() -> int:
 @database.command("current")
 def print_revisions() -> int:
     """Print the revision of the database and of the code."""
-    from app.database.migrations import code_revisions, read_database_revision
+    from app.database.migrations import list_code_revisions, read_database_revision
 
     with open_servers(redis=False) as settings:
-        revision, head = read_database_revision(settings), code_revisions()[0]
+        revision, head = read_database_revision(settings), list_code_revisions()[0]
         _console.print(f"database {revision or 'not migrated'}", markup=False)
         _console.print(f"code     {head}", markup=False)
         return 0 if revision == head else 1
@@ -64,10 +64,10 @@ def print_revisions() -> int:
 @database.command("check", short_help="Compare the database with db/schema.sql.")
 def check() -> int:
     """Compare the database with db/schema.sql: exit status 1 where they differ."""
-    from app.database.catalog import check_database
+    from app.database.catalog import list_schema_differences
 
     with open_servers(redis=False) as settings:
-        differences = check_database(settings)
+        differences = list_schema_differences(settings)
         for line in differences:
             _console.print(line, markup=False)
         if not differences:
@@ -84,10 +84,10 @@ def rebuild_search() -> int:
 
 
 async def _rebuild_search(settings: "Settings") -> int:
-    from app.database import connect
+    from app.database import open_async_connection
     from app.repositories.search import SearchRepository
 
-    async with connect(settings) as conn, conn.transaction():
+    async with open_async_connection(settings) as conn, conn.transaction():
         return await SearchRepository(conn).rebuild_search_index()
 
 
@@ -107,12 +107,12 @@ def back_up(file: _BackupFile) -> int:
 @database.command("restore")
 def restore(file: _BackupFile) -> int:
     """Restore a backup into a new database or one without rows."""
-    from app.database.migrations import code_revisions, read_database_revision
+    from app.database.migrations import list_code_revisions, read_database_revision
     from app.services.backups import restore_backup
 
     with open_servers(redis=False) as settings:
         restore_backup(settings, file)
-        revision, head = read_database_revision(settings), code_revisions()[0]
+        revision, head = read_database_revision(settings), list_code_revisions()[0]
         advice = "" if revision == head else ", run `python -m app db upgrade` next"
         _console.print(f"The database is restored, at revision {revision}{advice}", markup=False)
         _console.print(f"Not in the backup: {_name_media(settings)}, and the models in Redis", markup=False)

@@ -53,10 +53,10 @@ def print_rejected(
 
 
 async def _load_rejected(settings: "Settings", limit: int) -> "list[RejectedRequest]":
-    from app.database import connect
+    from app.database import open_async_connection
     from app.repositories.requests import RejectedRequestRepository
 
-    async with connect(settings) as conn:
+    async with open_async_connection(settings) as conn:
         return await RejectedRequestRepository(conn).list_newest_requests(limit)
 
 

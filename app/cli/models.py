@@ -127,14 +127,14 @@ def _use_registry(action: "Callable[[ModelRegistry], Awaitable[T]]") -> T:
     from redis.exceptions import RedisError
 
     from app.ai.registry import ModelRegistry
-    from app.core.redis import make_redis, redis_unavailable
+    from app.core.redis import make_redis, translate_redis_error
 
     async def act() -> T:
         async with make_redis(settings) as redis:
             try:
                 return await action(ModelRegistry(redis))
             except RedisError as error:
-                raise redis_unavailable(error) or error from None
+                raise translate_redis_error(error) or error from None
 
     with open_servers(redis=True) as settings:
         return asyncio.run(act())
@@ -153,14 +153,14 @@ def _read_changes(given: Mapping[str, Any]) -> Mapping[str, Any]:
     from pydantic import ValidationError
 
     from app.ai.model_fields import ModelChanges, to_registry_values
-    from app.core.validation import describe_problem
+    from app.core.validation import describe_validation_error
 
     try:
         return to_registry_values(ModelChanges(**given), exclude_none=True)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         option = str(problem["loc"][0]).replace("_", "-")
-        raise InvalidInput(describe_problem(f"--{option}", problem)) from None
+        raise InvalidInput(describe_validation_error(f"--{option}", problem)) from None
 
 
 def _read_secret() -> str:

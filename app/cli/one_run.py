@@ -12,8 +12,8 @@ from app.core.config import Settings
 from app.core.errors import (
     AlreadyRunning,
     FileMissing,
+    NoMatchingRun,
     NotFound,
-    NothingRuns,
     VideoNotFound,
 )
 from app.core.text import is_valid_identifier, to_nfc
@@ -60,7 +60,7 @@ async def execute_run(video: str, request: RunRequest, settings: Settings, progr
             async with run_worker(resources):
                 run = await _follow(identifier, resources, progress)
         except BaseException:
-            with suppress(NothingRuns):
+            with suppress(NoMatchingRun):
                 await asyncio.wait_for(
                     cancel_pipeline(resources.database, resources.redis, identifier), _CANCEL_SECONDS
                 )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from app.cli.servers import open_migrated_servers
-from app.core.addresses import OPEN_TO_ALL, is_loopback
+from app.core.addresses import OPEN_TO_ALL, is_loopback_host
 from app.core.config import Settings, get_settings
 from app.core.console import open_console
 from app.core.errors import ConfigurationError
@@ -29,7 +29,7 @@ def run_server() -> int:
             get_settings.cache_clear()
         with _listening(settings) as listener:
             _print_addresses(settings, is_embedded)
-            if not settings.api_keys and not is_loopback(settings.host):
+            if not settings.api_keys and not is_loopback_host(settings.host):
                 _log.warning(OPEN_TO_ALL, settings.host, settings.port)
             return _serve(listener)
 

@@ -13,7 +13,7 @@ OPEN_TO_ALL = "Everybody who can reach %s:%s may read, change and delete everyth
 
 
 @lru_cache(maxsize=64)
-def is_loopback(host: str) -> bool:
+def is_loopback_host(host: str) -> bool:
     """Return whether only this machine can reach a host; of names only `localhost` counts."""
     try:
         address = ipaddress.ip_address(host)
@@ -36,16 +36,16 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,20}")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Scheme, host and port in one spelling: lower case, no brackets, no dot at the end, and the default port named."""
+    """A web origin, normalized: lower case, no brackets, no dot at the end, and the default port named."""
 
     scheme: str
     host: str
     port: int | None
 
 
-def parse_authority(text: str) -> tuple[str, int | None]:
+def parse_authority(authority: str) -> tuple[str, int | None]:
     """Return the normalized host and the port of a Host header. Raises ValueError."""
-    match = _AUTHORITY.fullmatch(text)
+    match = _AUTHORITY.fullmatch(authority)
     if match is None:
         raise ValueError("not a host and a port")
     port = int(match[2]) if match[2] else None
@@ -54,17 +54,21 @@ def parse_authority(text: str) -> tuple[str, int | None]:
     return parse_host_name(match[1]), port
 
 
-def parse_host_name(text: str) -> str:
+def parse_host_name(name_or_address: str) -> str:
     """Return a normalized host name or address. Raises ValueError, also for a name with a port."""
-    if ":" in text:
-        address = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in name_or_address:
+        address = (
+            name_or_address[1:-1]
+            if name_or_address.startswith("[") and name_or_address.endswith("]")
+            else name_or_address
+        )
         if "%" in address:
             raise ValueError("not an address without its zone")
         try:
             return str(ipaddress.IPv6Address(address))
         except ValueError:
             raise ValueError("not an IPv6 address") from None
-    name = text.lower().removesuffix(".")
+    name = name_or_address.lower().removesuffix(".")
     if len(name) > _LONGEST_HOST or _HOST_LABELS.fullmatch(name) is None:
         raise ValueError("not a host name")
     return name
@@ -87,7 +91,7 @@ def parse_url_origin(url: str) -> Origin:
     return parse_origin(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
 
 
-class OriginList:
+class AllowedOrigins:
     """The origins of `ALLOW_ORIGINS`: `*` for every one, `https://app.example`, `http://localhost:*` for any port."""
 
     def __init__(self, entries: Iterable[str]) -> None:
@@ -142,8 +146,8 @@ _NO_ADDRESS = "must be an http:// or https:// address, or empty"
 NOT_CALLED = "must not be a link-local address or that of a cloud's metadata service"
 
 
-def read_origin(url: str) -> str:
-    """Return the normalized origin of a service's URL, or '' for one that must not be called."""
+def make_service_origin(url: str) -> str:
+    """Return `scheme://host:port` of a service's URL in lower case, or '' for one that must not be called."""
     try:
         check_service_address(url)
     except ValueError:
@@ -154,29 +158,29 @@ def read_origin(url: str) -> str:
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}" if host else ""
 
 
-def check_service_address(text: str) -> None:
+def check_service_address(url: str) -> None:
     """Raise `ValueError` for a URL of a service that is malformed or must not be called."""
-    if not text:
+    if not url:
         return
     try:
-        parts = urlsplit(text)
+        parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise ValueError(_NO_ADDRESS) from None
-    is_plain = text.isascii() and text.isprintable() and " " not in text
+    is_plain = url.isascii() and url.isprintable() and " " not in url
     if parts.scheme not in _PORTS or not host or port == 0 or not is_plain:
         raise ValueError(_NO_ADDRESS)
     if "@" in parts.netloc:  # it would be visible in the list of models
         raise ValueError("must hold no user or password: set the API key instead")
-    if _has_more_than_a_path(text):
+    if _has_query_fragment_or_space(url):
         raise ValueError("must be a scheme, a host, a port and a path: no ?, # or backslash, also not as an escape")
-    if leads_to_metadata(host):
+    if is_metadata_host(host):
         raise ValueError(NOT_CALLED)
-    if not _is_host(host):
+    if not _is_host_name_or_address(host):
         raise ValueError(_NO_ADDRESS)
 
 
-def _is_host(host: str) -> bool:
+def _is_host_name_or_address(host: str) -> bool:
     if not (":" in host or _DOTTED.fullmatch(host)):
         return _HOST_NAME.fullmatch(host) is not None
     try:
@@ -185,40 +189,41 @@ def _is_host(host: str) -> bool:
         return False
 
 
-def _has_more_than_a_path(text: str) -> bool:
+def _has_query_fragment_or_space(url: str) -> bool:
+    """Return whether a URL has more than a path, also behind percent-encoding."""
     for _ in range(_MOST_DECODINGS):
-        if not text.isprintable() or not {"?", "#", "\\", " "}.isdisjoint(text):
+        if not url.isprintable() or not {"?", "#", "\\", " "}.isdisjoint(url):
             return True
-        decoded = unquote(text)
-        if decoded == text:
+        decoded = unquote(url)
+        if decoded == url:
             return False
-        text = decoded
+        url = decoded
     return True
 
 
-def leads_to_metadata(host: str) -> bool:
+def is_metadata_host(host: str) -> bool:
     """Return whether a host, in any spelling, is link-local or a cloud's metadata service. No lookup is made."""
     if _METADATA_NAME.fullmatch(host):
         return True
     literal = host.strip("[]").partition("%")[0].rstrip(".")
     try:
-        return is_metadata(ipaddress.ip_address(literal))
+        return is_metadata_address(ipaddress.ip_address(literal))
     except ValueError:
         pass
     try:
-        return is_metadata(IPv4Address(socket.inet_aton(literal)))  # 0xa9fea9fe, 2852039166, 0251.0376.43518
+        return is_metadata_address(IPv4Address(socket.inet_aton(literal)))  # 0xa9fea9fe, 2852039166, 0251.0376.43518
     except OSError:
         return False
 
 
-def is_metadata(address: IPv4Address | IPv6Address) -> bool:
+def is_metadata_address(address: IPv4Address | IPv6Address) -> bool:
     """Return whether an address, or the IPv4 address in it, is link-local or that of a metadata service."""
     if any(address in network for network in _METADATA):
         return True
-    return isinstance(address, IPv6Address) and any(map(is_metadata, _list_embedded(address)))
+    return isinstance(address, IPv6Address) and any(map(is_metadata_address, _list_embedded_ipv4_addresses(address)))
 
 
-def _list_embedded(address: IPv6Address) -> list[IPv4Address]:
+def _list_embedded_ipv4_addresses(address: IPv6Address) -> list[IPv4Address]:
     embedded = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
     if any(address in network for network in _LAST_BYTES) or address.packed[10:12] == _ISATAP:
         embedded.append(IPv4Address(address.packed[-4:]))

@@ -18,7 +18,7 @@ _ENTRY = re.compile(rf"(?P<name>{_NAME.pattern}):(?P<access>{'|'.join(get_args(A
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is kept of a key. SHA-256 is enough, and fast enough for every request: a key is 32 random bytes."""
+    """The name, access and SHA-256 of an API key. The hash is fast, for every request: a key is 32 random bytes."""
 
     name: str
     access: Access
@@ -33,7 +33,7 @@ def make_api_key(name: str | None = None, access: Access = "write") -> tuple[str
     if name is not None and not _NAME.fullmatch(name):
         raise ConfigurationError("A key's name is 1 to 64 letters, digits and any of _ . - after the first")
     secret = f"vm_{secrets.token_urlsafe(32)}"
-    digest = _hash(secret.encode())
+    digest = _hash_key(secret.encode())
     return secret, ApiKey(name or f"key-{digest[:8]}", access, digest)
 
 
@@ -51,13 +51,13 @@ def parse_api_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
 
 
 def find_api_key(keys: Iterable[ApiKey], secret: bytes) -> ApiKey | None:
-    """Return the key of a secret, in constant time."""
-    digest, found = _hash(secret), None
+    """Return the entry with the hash of a secret, compared in constant time; None for an unknown secret."""
+    digest, found = _hash_key(secret), None
     for key in keys:
         if hmac.compare_digest(key.digest, digest):
             found = key
     return found
 
 
-def _hash(secret: bytes) -> str:
+def _hash_key(secret: bytes) -> str:
     return hashlib.sha256(secret).hexdigest()

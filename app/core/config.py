@@ -11,12 +11,12 @@ import redis
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.core.addresses import ANY_ORIGIN, OriginList, parse_authority, parse_host_name, parse_url_origin
+from app.core.addresses import ANY_ORIGIN, AllowedOrigins, parse_authority, parse_host_name, parse_url_origin
 from app.core.api_keys import ApiKey, parse_api_keys
 from app.core.errors import ConfigurationError
 from app.core.masking import remember_secret
 from app.core.postgres_url import parse_database_url
-from app.core.validation import describe_problem
+from app.core.validation import describe_validation_error
 
 _LEAST_SECRET, _MOST_SECRET = 24, 64  # bytes
 _ENV_FILE = ".env"
@@ -169,14 +169,14 @@ class Settings(BaseSettings):
 
     @field_validator(*_DATABASE_URLS)
     @classmethod
-    def _names_a_database(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
+    def _check_database_url(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
         if value is not None:
             parse_database_url(value.get_secret_value(), info.field_name.upper())
         return value
 
     @field_validator("redis_url")
     @classmethod
-    def _names_a_redis(cls, value: SecretStr) -> SecretStr:
+    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
         url = value.get_secret_value()
         if not url.startswith(("redis://", "rediss://", "unix://")):
             raise ConfigurationError("REDIS_URL must start with redis://, rediss:// or unix://")
@@ -190,9 +190,9 @@ class Settings(BaseSettings):
 
     @field_validator("callback_secret")
     @classmethod
-    def _can_sign(cls, value: SecretStr | None) -> SecretStr | None:
-        """Check the length that standardwebhooks.com asks for."""
-        if value is not None and not _LEAST_SECRET <= len(_decode_secret(value)) <= _MOST_SECRET:
+    def _check_callback_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuse a secret that has not the length that standardwebhooks.com asks for."""
+        if value is not None and not _LEAST_SECRET <= len(_decode_callback_secret(value)) <= _MOST_SECRET:
             raise ConfigurationError("CALLBACK_SECRET must be whsec_ and the base64 of 24 to 64 random bytes")
         return value
 
@@ -203,10 +203,10 @@ class Settings(BaseSettings):
 
     @field_validator("allow_origins")
     @classmethod
-    def _are_origins(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_allow_origins(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         for entry in entries:
             try:
-                OriginList((entry,))
+                AllowedOrigins((entry,))
             except ValueError:
                 shown = "an entry" if "@" in entry else f'"{entry}"'  # it may hold a password
                 raise ConfigurationError(
@@ -217,7 +217,7 @@ class Settings(BaseSettings):
 
     @field_validator("allowed_host_names")
     @classmethod
-    def _are_host_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _normalize_host_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         try:
             return tuple(name if name == ANY_ORIGIN else parse_host_name(name) for name in names)
         except ValueError:
@@ -227,7 +227,7 @@ class Settings(BaseSettings):
 
     @field_validator("public_url")
     @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
+    def _check_public_url(cls, value: str | None) -> str | None:
         try:
             if value is not None:
                 parse_url_origin(value)
@@ -237,7 +237,7 @@ class Settings(BaseSettings):
 
     @field_validator("worker_metrics")
     @classmethod
-    def _is_host_and_port(cls, value: str | None) -> str | None:
+    def _check_worker_metrics(cls, value: str | None) -> str | None:
         try:
             if value is not None and not parse_authority(value)[1]:
                 raise ValueError("not a port")
@@ -247,7 +247,7 @@ class Settings(BaseSettings):
 
     @field_validator("api_keys", mode="before")
     @classmethod
-    def _read_keys(cls, value: Any) -> Any:
+    def _parse_api_keys(cls, value: Any) -> Any:
         return parse_api_keys(cls._split_at_commas(value)) if isinstance(value, str) else value
 
     @property
@@ -270,7 +270,9 @@ class Settings(BaseSettings):
         for parameters in (self.database_parameters, self.migration_parameters):
             names = {parameters.get("user"), parameters.get("dbname")}
             remember_secret(*({parameters.get("password", ""), parameters.get("sslpassword", "")} - names))
-        remember_secret(*_list_passwords(self.redis_url.get_secret_value()), *_list_passwords(self.public_url or ""))
+        remember_secret(
+            *_list_passwords_in_url(self.redis_url.get_secret_value()), *_list_passwords_in_url(self.public_url or "")
+        )
         if self.callback_secret is not None:
             key = self.callback_secret.get_secret_value()
             remember_secret(key, key.removeprefix("whsec_"))
@@ -284,7 +286,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         name = str(problem["loc"][0]).upper()
-        raise ConfigurationError(describe_problem(name, problem)) from None
+        raise ConfigurationError(describe_validation_error(name, problem)) from None
     except UnicodeDecodeError:
         raise ConfigurationError("The file .env is not UTF-8") from None
     except OSError as error:
@@ -307,11 +309,12 @@ def get_settings() -> Settings:
 
 
 def describe_settings() -> Iterator[tuple[str, str, str]]:
+    """Yield the variable, default and description of each setting."""
     for name, field in Settings.model_fields.items():
-        yield name.upper(), _write_value(field.default), field.description or ""
+        yield name.upper(), _format_setting_value(field.default), field.description or ""
 
 
-def _list_passwords(url: str) -> Iterator[str]:
+def _list_passwords_in_url(url: str) -> Iterator[str]:
     parts = urlsplit(url)
     user, _, password = parts.netloc.rpartition("@")[0].partition(":")
     if password != user:
@@ -319,14 +322,14 @@ def _list_passwords(url: str) -> Iterator[str]:
     yield from parse_qs(parts.query).get("password", [])
 
 
-def _decode_secret(secret: SecretStr) -> bytes:
+def _decode_callback_secret(secret: SecretStr) -> bytes:
     try:
         return base64.b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
     except ValueError:
         return b""
 
 
-def _write_value(value: Any) -> str:
+def _format_setting_value(value: Any) -> str:
     match value:
         case None:
             return ""

@@ -16,7 +16,7 @@ _HANDLER = "videomoments-replace"
 _PLAIN = {"…": "...", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "\xa0": " "}
 
 
-class _SafeConsole(Console):
+class _EscapingConsole(Console):
     """Escapes control characters, whatever is printed: no text from elsewhere steers the terminal or begins a line."""
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -33,11 +33,11 @@ class _SafeConsole(Console):
 
 def open_console(*, stderr: bool = False) -> Console:
     """Return a console that prints each text as one line, as it is: no wrapping, markup, or colours for numbers."""
-    return _SafeConsole(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    return _EscapingConsole(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def accept_any_text() -> None:
-    """Have standard output and standard error replace characters that their encoding lacks."""
+    """Have standard output and error print a replacement for characters that their encoding lacks."""
     codecs.register_error(_HANDLER, _replace_unencodable)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a test or a debugger may have put something else there
@@ -45,11 +45,12 @@ def accept_any_text() -> None:
 
 
 def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
+    r"""Handle an encoding error: `…` becomes `...`, another character `\u2603`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lost = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(letter) or _escape(letter) for letter in lost), error.end
+    return "".join(_PLAIN.get(letter) or _escape_character(letter) for letter in lost), error.end
 
 
-def _escape(letter: str) -> str:
+def _escape_character(letter: str) -> str:
     return letter.encode("ascii", "backslashreplace").decode("ascii")

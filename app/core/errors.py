@@ -79,7 +79,7 @@ class Conflict(VideoMomentsError):
     """The request contradicts what is stored."""
 
 
-class DeletedMeanwhile(Conflict):
+class VideoDeletedMeanwhile(Conflict):
     """The video was deleted during its upload."""
 
     def __init__(self) -> None:
@@ -95,8 +95,8 @@ class PipelineActive(VideoMomentsError):
         )
 
 
-class TooLarge(VideoMomentsError):
-    """More bytes than a limit allows."""
+class SizeLimitExceeded(VideoMomentsError):
+    """A body or file has more bytes than a limit allows."""
 
 
 class PromptHashCollision(Conflict):
@@ -135,12 +135,12 @@ class AlreadyRunning(Conflict):
     """A conflicting run of the video is active."""
 
 
-class NothingRuns(VideoMomentsError):
-    """There is no run to cancel or to retry."""
+class NoMatchingRun(VideoMomentsError):
+    """There is no run to cancel, or none to retry."""
 
 
-class Precondition(VideoMomentsError):
-    """A run's input does not exist yet."""
+class RunInputMissing(VideoMomentsError):
+    """A run cannot start: the video, transcript, moments or clip that it needs do not exist yet."""
 
 
 class TooManyFollowers(VideoMomentsError):
@@ -165,7 +165,7 @@ class ModelUnsuitable(InvalidInput):
 
 
 class AddressRefused(InvalidInput):
-    """A URL that may lead to a private address."""
+    """A URL is malformed, or may lead to a private address."""
 
 
 class StageFailed(VideoMomentsError):

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import httpx
 from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
 
-from app.core.addresses import NOT_CALLED, is_metadata, leads_to_metadata
+from app.core.addresses import NOT_CALLED, is_metadata_address, is_metadata_host
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
 
 MAX_REDIRECTS = 5
@@ -41,13 +41,13 @@ _lookups = ThreadPoolExecutor(4, "lookups")
 
 
 class AddressGuard:
-    """Decides which hosts may be connected to: public ones, and those of the setting `allowed_hosts`."""
+    """Decides which hosts may be connected to for URLs of users: public ones, and those of ALLOWED_HOSTS."""
 
     def __init__(self, allowed_hosts: Collection[str]) -> None:
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
 
-    async def resolve(self, host: str, port: int) -> list[str]:
-        """Return the addresses of a host.
+    async def resolve_public_addresses(self, host: str, port: int) -> list[str]:
+        """Look up a host and return its addresses, all of them public or allowed.
 
         Raises `AddressRefused` where one of them is not public, and `TransientFailure` where the lookup fails for now.
         """
@@ -60,17 +60,17 @@ class AddressGuard:
         except (OSError, UnicodeError):
             raise AddressRefused(_NOT_PUBLIC) from None
         addresses = [str(entry[4][0]) for entry in found]
-        if not all(self.admits(host, ipaddress.ip_address(address), port) for address in addresses):
+        if not all(self.allows_address(host, ipaddress.ip_address(address), port) for address in addresses):
             raise AddressRefused(_NOT_PUBLIC)
         return addresses
 
-    async def refuse_at_once(self, url: str) -> None:
-        """Raise `AddressRefused` for a URL that `check` would refuse for certain.
+    async def refuse_private_url(self, url: str) -> None:
+        """Raise `AddressRefused` for a URL that is malformed or certainly leads to a private address.
 
         What cannot be looked up now, or in a short time, is left to the one who connects.
         """
-        host, port = _read_host(url)
-        if self._is_allowed(host, port):
+        host, port = _parse_host_and_port(url)
+        if self._is_in_allowed_hosts(host, port):
             return
         if _PRIVATE_NAME.search(host):
             raise AddressRefused(_PRIVATE)
@@ -83,21 +83,24 @@ class AddressGuard:
         if not all(is_public(ipaddress.ip_address(str(entry[4][0]))) for entry in found):
             raise AddressRefused(_PRIVATE)
 
-    def admits(self, host: str, address: IPv4Address | IPv6Address, port: int) -> bool:
+    def allows_address(self, host: str, address: IPv4Address | IPv6Address, port: int) -> bool:
         """Return whether an address may be connected to; no setting allows link-local and metadata addresses."""
-        return not is_metadata(address) and (self._is_allowed(host, port) or is_public(address))
+        return not is_metadata_address(address) and (self._is_in_allowed_hosts(host, port) or is_public(address))
 
-    def _is_allowed(self, host: str, port: int) -> bool:
+    def _is_in_allowed_hosts(self, host: str, port: int) -> bool:
         name = f"[{host}]" if ":" in host else host
         return not self._allowed.isdisjoint({host.lower(), name.lower(), f"{name}:{port}".lower()})
 
-    async def check(self, request: httpx.Request) -> None:
+    async def check_request(self, request: httpx.Request) -> None:
+        """Raise `AddressRefused` for a request to a host that is not public; a hook of httpx."""
         if request.url.scheme not in _PORTS or not request.url.host:
             raise AddressRefused("The URL, or one that it redirects to, does not begin with http:// or https://")
-        await self.resolve(request.url.raw_host.decode("ascii"), request.url.port or _PORTS[request.url.scheme])
+        await self.resolve_public_addresses(
+            request.url.raw_host.decode("ascii"), request.url.port or _PORTS[request.url.scheme]
+        )
 
 
-def _read_host(url: str) -> tuple[str, int]:
+def _parse_host_and_port(url: str) -> tuple[str, int]:
     try:
         parts = httpx.URL(url)
         host, port = parts.raw_host.decode("ascii").lower(), _PORTS[parts.scheme] if parts.port is None else parts.port
@@ -126,7 +129,7 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 @asynccontextmanager
-async def guarded_client(
+async def open_guarded_client(
     allowed_hosts: Collection[str], timeout_seconds: float, max_redirects: int = MAX_REDIRECTS
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client for URLs of users; it follows no redirect where `max_redirects` is 0.
@@ -140,10 +143,10 @@ async def guarded_client(
         timeout=timeout_seconds,
         follow_redirects=max_redirects > 0,
         max_redirects=max_redirects,
-        event_hooks={"request": [guard.check]},
+        event_hooks={"request": [guard.check_request]},
     ) as client:
         # The name may resolve differently the second time, so the connection is checked too.
-        httpx_ssrf_protection(client, check_globally_reachable=False, custom_validator=guard.admits)
+        httpx_ssrf_protection(client, check_globally_reachable=False, custom_validator=guard.allows_address)
         try:
             yield client
         except SSRFProtectionError:
@@ -158,7 +161,8 @@ async def guarded_client(
             raise TransientFailure("The connection to the server of the URL cannot be made, or has been cut") from None
 
 
-def check_status(response: httpx.Response) -> None:
+def raise_for_error_status(response: httpx.Response) -> None:
+    """Raise `TransientFailure` for a status that may change, and `StageFailed` for any other error status."""
     if response.is_success:
         return
     kind = TransientFailure if _is_transient(response.status_code) else StageFailed
@@ -169,25 +173,28 @@ def _is_transient(status: int) -> bool:
     return status >= 500 or status in _TRANSIENT_STATUSES
 
 
-def guard_services(client: httpx.AsyncClient) -> httpx.AsyncClient:
-    """Make a client raise for link-local and metadata addresses: `AddressRefused`, or `SSRFProtectionError`.
+def block_metadata_addresses(client: httpx.AsyncClient) -> httpx.AsyncClient:
+    """Have a client of an AI service refuse link-local and metadata addresses.
 
     Every other address is allowed, private ones too. A name is resolved and checked before the connection, and the
     connection itself is checked because the name may resolve differently a moment later.
     """
-    client.event_hooks["request"].append(_check_service)
+    client.event_hooks["request"].append(_refuse_metadata_host)
     return httpx_ssrf_protection(
-        client, check_globally_reachable=False, custom_validator=_admits_service, dns_cache_ttl=_REMEMBERED_SECONDS
+        client,
+        check_globally_reachable=False,
+        custom_validator=_is_no_metadata_address,
+        dns_cache_ttl=_REMEMBERED_SECONDS,
     )
 
 
-def _admits_service(host: str, address: IPv4Address | IPv6Address, port: int) -> bool:
-    return not is_metadata(address)
+def _is_no_metadata_address(host: str, address: IPv4Address | IPv6Address, port: int) -> bool:
+    return not is_metadata_address(address)
 
 
-async def _check_service(request: httpx.Request) -> None:
+async def _refuse_metadata_host(request: httpx.Request) -> None:
     host = request.url.raw_host.decode("ascii")
-    if leads_to_metadata(host):
+    if is_metadata_host(host):
         raise AddressRefused(NOT_CALLED)
     try:
         async with asyncio.timeout(_SERVICE_LOOKUP_SECONDS):
@@ -195,5 +202,5 @@ async def _check_service(request: httpx.Request) -> None:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, KeyError, TimeoutError):
         return  # the connection fails, and says so
-    if any(is_metadata(ipaddress.ip_address(str(entry[4][0]))) for entry in found):
+    if any(is_metadata_address(ipaddress.ip_address(str(entry[4][0]))) for entry in found):
         raise AddressRefused(NOT_CALLED)

@@ -17,8 +17,8 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # <linux/prctl.h>
 _GRACE_SECONDS = 5  # of processor time between the signal to end and the one that cannot be ignored
 
 
-def limited_command(command: Sequence[str], memory_bytes: int, cpu_seconds: float) -> list[str]:
-    """Return a command that runs `command`, whose first word is an absolute path, within limits.
+def make_limited_command(command: Sequence[str], memory_bytes: int, cpu_seconds: float) -> list[str]:
+    """Return a command that sets limits of memory and processor time and then becomes `command`.
 
     Only this process can start it. Beyond its processor time a child is killed by a signal; beyond its memory
     it is refused more.
@@ -30,6 +30,7 @@ def limited_command(command: Sequence[str], memory_bytes: int, cpu_seconds: floa
 
 
 def main() -> None:
+    """Set the limits in the arguments on this process, and replace it by the command."""
     import resource  # which Windows does not have
 
     parent, memory, seconds, *command = sys.argv[1:]

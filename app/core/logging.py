@@ -19,7 +19,7 @@ from pythonjsonlogger.orjson import OrjsonFormatter
 
 from app.core.config import Settings
 from app.core.masking import mask_secrets, mask_values
-from app.core.text import escape_controls, escape_json, escape_lines
+from app.core.text import escape_and_indent_lines, escape_controls, escape_json
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -30,9 +30,9 @@ _QUIET = ("uvicorn.access", "psycopg.pool", "httpx", "alembic", "taskiq")
 
 def configure_logging(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_prepare)
+    handler.addFilter(_add_request_id)
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
-    handler.setFormatter(_json_formatter() if as_json else _text_formatter())
+    handler.setFormatter(_make_json_formatter() if as_json else _make_text_formatter())
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
     settings.remember_secrets()
     for name in _OF_UVICORN:
@@ -47,17 +47,19 @@ def mask_tracebacks() -> None:
     """Have Python itself print no secret and no control character: where an error ends the process or a thread, and
     before logs are set up."""
     if logging.lastResort is not None:
-        logging.lastResort.setFormatter(_SafeFormatter("%(message)s"))
-    sys.excepthook = _print_masked
-    threading.excepthook = lambda ended: _print_masked(ended.exc_type, ended.exc_value, ended.exc_traceback)
+        logging.lastResort.setFormatter(_EscapingFormatter("%(message)s"))
+    sys.excepthook = _print_masked_traceback
+    threading.excepthook = lambda ended: _print_masked_traceback(ended.exc_type, ended.exc_value, ended.exc_traceback)
 
 
-def _print_masked(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
+def _print_masked_traceback(
+    kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None
+) -> None:
     text = mask_secrets("".join(format_exception(kind, error, traceback)))
-    sys.stderr.write(f"{escape_lines(text.rstrip())}\n")
+    sys.stderr.write(f"{escape_and_indent_lines(text.rstrip())}\n")
 
 
-def _prepare(record: logging.LogRecord) -> bool:
+def _add_request_id(record: logging.LogRecord) -> bool:
     record.request_id = request_id.get()
     record.__dict__.pop("color_message", None)  # uvicorn's message once more, with colours
     return True
@@ -75,23 +77,25 @@ class _MaskedFormatter(logging.Formatter):
         if "color_message" not in record.__dict__:  # uvicorn's own words, which are to be formatted with colours
             shown.msg, shown.args = escape_controls(record.getMessage().rstrip()), None
         if record.exc_info:
-            shown.exc_text = escape_lines("\n" + self._formatter.formatException(record.exc_info)).removeprefix("\n")
+            shown.exc_text = escape_and_indent_lines(
+                "\n" + self._formatter.formatException(record.exc_info)
+            ).removeprefix("\n")
         return mask_secrets(self._formatter.format(shown))
 
 
-class _SafeFormatter(logging.Formatter):
+class _EscapingFormatter(logging.Formatter):
     """Escapes the control characters of a message, and those of the traceback below it, whose lines are indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         shown = copy(record)
         shown.msg, shown.args = escape_controls(record.getMessage()), None
-        return self.finish(super().format(shown))
+        return self.finish_line(super().format(shown))
 
-    def finish(self, line: str) -> str:
-        return escape_lines(mask_secrets(line))
+    def finish_line(self, line: str) -> str:
+        return escape_and_indent_lines(mask_secrets(line))
 
 
-class _JsonFormatter(_SafeFormatter, OrjsonFormatter):
+class _JsonFormatter(_EscapingFormatter, OrjsonFormatter):
     """One JSON object per line, its time as ISO 8601 in UTC: `2026-11-27T22:43:57.874+00:00`."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
@@ -104,19 +108,19 @@ class _JsonFormatter(_SafeFormatter, OrjsonFormatter):
         except TypeError:  # a lone surrogate, which UTF-8 cannot encode, as in the name of a file
             return json.dumps(log_data, default=str)
 
-    def finish(self, line: str) -> str:
+    def finish_line(self, line: str) -> str:
         return escape_json(line)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-def _json_formatter() -> logging.Formatter:
+def _make_json_formatter() -> logging.Formatter:
     return _JsonFormatter(
         "%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s",
         rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
     )
 
 
-def _text_formatter() -> logging.Formatter:
-    return _SafeFormatter("%(asctime)s %(levelname)-7s %(message)s  [%(name)s %(request_id)s]", "%H:%M:%S")
+def _make_text_formatter() -> logging.Formatter:
+    return _EscapingFormatter("%(asctime)s %(levelname)-7s %(message)s  [%(name)s %(request_id)s]", "%H:%M:%S")

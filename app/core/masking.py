@@ -38,11 +38,12 @@ _PREFIXES = (
 )
 
 
-def _mask_prefixed(found: re.Match[str]) -> str:
-    return MASK if len(found[0]) >= 20 or any(map(str.isdigit, found[0])) else found[0]
+def _mask_prefixed_key(match: re.Match[str]) -> str:
+    """Mask a service's key, known by its prefix; keep a short one without digits, which may be a word."""
+    return MASK if len(match[0]) >= 20 or any(map(str.isdigit, match[0])) else match[0]
 
 
-def _mask_queries(text: str) -> str:
+def _mask_query_parameters(text: str) -> str:
     """Mask query parameters by name, also inside a URL that is a parameter's value."""
     masked: list[str] = []
     done = 0
@@ -55,19 +56,20 @@ def _mask_queries(text: str) -> str:
     return "".join(masked) + text[done:] if masked else text
 
 
-def _mask_bearer(found: re.Match[str]) -> str:
+def _mask_bearer_token(match: re.Match[str]) -> str:
     """Mask bearer tokens, but keep prose like `a bearer of news`."""
-    is_word = len(found[2]) < 16 and not any(map(str.isdigit, found[2]))
-    return found[0] if is_word else f"{found[1]}{MASK}"
+    is_word = len(match[2]) < 16 and not any(map(str.isdigit, match[2]))
+    return match[0] if is_word else f"{match[1]}{MASK}"
 
 
-def _mask_basic(found: re.Match[str]) -> str:
-    sent = found[2].translate(str.maketrans("-_", "+/"))
+def _mask_basic_credentials(match: re.Match[str]) -> str:
+    """Mask basic authentication, known by the colon in its base64."""
+    sent = match[2].translate(str.maketrans("-_", "+/"))
     try:
         is_secret = b":" in base64.b64decode(sent + "=" * (-len(sent) % 4), validate=True)
     except (ValueError, binascii.Error):
         is_secret = False
-    return f"{found[1]}{MASK}" if is_secret else found[0]
+    return f"{match[1]}{MASK}" if is_secret else match[0]
 
 
 _USER = r"[^\s/?#\"'<>\\@]*+"
@@ -75,9 +77,10 @@ _SEPARATOR = r"\s{0,4}[:=]\s{0,4}"
 _VALUE_WORD = r"(?!(?:null|true|false|none)\b)[^\s,;\"'&<>\\)}\]…]++"
 
 
-def _compile_form(
+def _make_replacer(
     pattern: str, replacement: str | Callable[[re.Match[str]], str], flags: int = re.I
 ) -> Callable[[str], str]:
+    """Return a function that replaces what matches in a text; ignores case."""
     return partial(re.compile(pattern, flags).sub, replacement)
 
 
@@ -86,21 +89,21 @@ def _compile_form(
 _SECRET_FORMS: tuple[tuple[tuple[str, ...], Callable[[str], str]], ...] = (
     (
         ("private key-----",),
-        _compile_form(
+        _make_replacer(
             r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----(?:\\{1,8}[nrt]|[A-Za-z0-9+/=\s:,.])*+"
             r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----)?",
             MASK,
         ),
     ),
     # The user and the password of a URL, also of one that is escaped in another one.
-    (("@",), _compile_form(rf"(?<=[a-z0-9+.-])(:(?:\\{{0,8}}/){{2}}){_USER}(?:@{_USER}(?=@))*+@", rf"\1{MASK}@")),
-    (("%3a%2f%2f",), _compile_form(r"(%3a%2f%2f)(?:[^\s/?#\"'<>\\&%]|%(?!40|2f|3f|23))*+%40", rf"\1{MASK}@")),
+    (("@",), _make_replacer(rf"(?<=[a-z0-9+.-])(:(?:\\{{0,8}}/){{2}}){_USER}(?:@{_USER}(?=@))*+@", rf"\1{MASK}@")),
+    (("%3a%2f%2f",), _make_replacer(r"(%3a%2f%2f)(?:[^\s/?#\"'<>\\&%]|%(?!40|2f|3f|23))*+%40", rf"\1{MASK}@")),
     # Signatures and tokens in the query of a URL.
-    (("=", "%3d", "\\u003d"), _mask_queries),
+    (("=", "%3d", "\\u003d"), _mask_query_parameters),
     # Fields and headers: in quotes up to the quote that ends them, else a word, behind the name of its scheme if any.
     (
         ("authorization", "cookie", "key", "token", "secret", "signature", "pass"),
-        _compile_form(
+        _make_replacer(
             rf"((?:{_HEADER}|{_COOKIE}|{_FIELD})(?:\\{{0,8}}[\"'])?\s{{0,4}}[:=,]\s{{0,4}}\[?\s{{0,4}}b?)"
             r"(\\{0,8}[\"'])(?:(?!(?<!\\)\2).){1,8192}",
             rf"\1\2{MASK}",
@@ -108,23 +111,24 @@ _SECRET_FORMS: tuple[tuple[tuple[str, ...], Callable[[str], str]], ...] = (
     ),
     (
         ("authorization",),
-        _compile_form(
+        _make_replacer(
             rf"({_HEADER}{_SEPARATOR})(?:(?:basic|bearer|digest|negotiate|token|apikey)\s{{1,4}})?{_VALUE_WORD}",
             rf"\1{MASK}",
         ),
     ),
-    (("cookie",), _compile_form(rf"({_COOKIE}{_SEPARATOR})[^\s=\"'\\]{{1,128}}+=[^\r\n\"'\\]++", rf"\1{MASK}")),
+    (("cookie",), _make_replacer(rf"({_COOKIE}{_SEPARATOR})[^\s=\"'\\]{{1,128}}+=[^\r\n\"'\\]++", rf"\1{MASK}")),
     (
         ("key", "token", "secret", "signature", "pass"),
-        _compile_form(rf"({_FIELD}{_SEPARATOR}){_VALUE_WORD}", rf"\1{MASK}"),
+        _make_replacer(rf"({_FIELD}{_SEPARATOR}){_VALUE_WORD}", rf"\1{MASK}"),
     ),
-    (("bearer",), _compile_form(r"(\bbearer(?:\s|%20|\+){1,4})([a-z0-9._~+/=-]{6,})", _mask_bearer)),
-    (("basic",), _compile_form(r"(\bbasic(?:\s|%20|\+){1,4})([a-z0-9+/_-]{6,}={0,2})", _mask_basic)),
-    (_PREFIXES, _compile_form(rf"(?<![A-Za-z0-9])(?:{_PREFIXED})", _mask_prefixed, re.NOFLAG)),
+    (("bearer",), _make_replacer(r"(\bbearer(?:\s|%20|\+){1,4})([a-z0-9._~+/=-]{6,})", _mask_bearer_token)),
+    (("basic",), _make_replacer(r"(\bbasic(?:\s|%20|\+){1,4})([a-z0-9+/_-]{6,}={0,2})", _mask_basic_credentials)),
+    (_PREFIXES, _make_replacer(rf"(?<![A-Za-z0-9])(?:{_PREFIXED})", _mask_prefixed_key, re.NOFLAG)),
 )
 
 
-def mask_forms(text: str) -> str:
+def mask_recognizable_secrets(text: str) -> str:
+    """Mask what looks like a secret: passwords in URLs, fields and headers of secrets, keys by their prefix."""
     lower = text.lower()
     for signs, mask in _SECRET_FORMS:
         if any(sign in lower for sign in signs):
@@ -146,37 +150,38 @@ _secrets_lock = Lock()
 
 
 def remember_secret(*secrets: str) -> None:
-    """Mask these secrets in this process from now on; short ones and words only by the form around them."""
+    """Mask these secrets in every text from now on; ones too short or like a word only by the form around them."""
     global _known_secrets
     with _secrets_lock:
-        new = [secret for secret in secrets if _can_be_known(secret) and secret not in _known_secrets]
+        new = [secret for secret in secrets if _is_long_enough_to_mask(secret) and secret not in _known_secrets]
         if new:
             _known_secrets = (*_known_secrets, *new)[-_MOST_KNOWN:]
 
 
-def _can_be_known(secret: str) -> bool:
+def _is_long_enough_to_mask(secret: str) -> bool:
     is_word = secret.isalpha() and len(secret) <= _LONGEST_PLAIN_WORD
     return len(secret) >= _SHORTEST_SECRET and not is_word
 
 
 def mask_secrets(text: str) -> str:
-    """Replace each secret in a text by `…`. JSON stays valid."""
+    """Replace each known and each recognizable secret in a text by `…`. JSON stays valid."""
     if _known_secrets:
-        text = _mask_known(text)
-    return mask_forms(text)
+        text = _mask_known_secrets(text)
+    return mask_recognizable_secrets(text)
 
 
-def mask_stored(text: str) -> str:
-    """Do the same, in a third of the time, to a text whose parts were masked when they were stored.
+def mask_stored_text(text: str) -> str:
+    """Mask a text whose parts were masked when they were stored, in a third of the time of `mask_secrets`.
 
     It finds known secrets only as they are: those of an earlier version, and the URLs that are kept to be called.
     """
     for secret in _known_secrets:
         text = text.replace(secret, MASK)
-    return mask_forms(text)
+    return mask_recognizable_secrets(text)
 
 
 def mask_values(value: Any) -> Any:
+    """Mask the strings in a JSON value, and wholly those under the name of a secret field."""
     match value:
         case str():
             return mask_secrets(value)
@@ -203,8 +208,8 @@ def _mask_value(value: Any) -> Any:
 
 
 @lru_cache(maxsize=2)
-def _list_spellings(known: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple({_DecodedText(spelling).text for secret in known for spelling in _encode_secret(secret)})
+def _list_encoded_secrets(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple({_DecodedText(spelling).text for secret in secrets for spelling in _encode_secret(secret)})
 
 
 def _encode_secret(secret: str) -> Iterable[str]:
@@ -223,8 +228,8 @@ def _encode_secret(secret: str) -> Iterable[str]:
 
 
 @lru_cache(maxsize=2)
-def _list_pieces(known: tuple[str, ...]) -> frozenset[str]:
-    long = (_to_lower(secret) for secret in known if len(secret) >= _LEAST_SPREAD)
+def _list_secret_pieces(secrets: tuple[str, ...]) -> frozenset[str]:
+    long = (_to_lower(secret) for secret in secrets if len(secret) >= _LEAST_SPREAD)
     return frozenset(secret[at : at + _PIECE] for secret in long for at in range(len(secret) - _PIECE + 1))
 
 
@@ -234,7 +239,7 @@ def _to_lower(text: str) -> str:
 
 
 class _DecodedText:
-    """A text in lower case and without the escapes of URLs, JSON and HTML, which knows where in the original it is."""
+    """A text in lower case and without the escapes of URLs, JSON and HTML, with positions in the original text."""
 
     _ESCAPES = re.compile(
         r"(?:%(?:25)*[0-9a-fA-F]{2})+|\\{1,8}u[0-9a-fA-F]{4}|\\{1,8}[\"'/]|\\{2,8}|"
@@ -256,7 +261,7 @@ class _DecodedText:
         for escape in escapes:
             parts.append(text[done : escape.start()])
             starts += range(done, escape.start())
-            for characters, start in self._read(escape):
+            for characters, start in self._decode_escape(escape):
                 parts.append(characters)
                 starts += [start] * len(characters)
             done = escape.end()
@@ -264,7 +269,7 @@ class _DecodedText:
         starts += range(done, len(text) + 1)
         self.text, self._starts = _to_lower("".join(parts)), starts
 
-    def _read(self, escape: re.Match[str]) -> Iterable[tuple[str, int]]:
+    def _decode_escape(self, escape: re.Match[str]) -> Iterable[tuple[str, int]]:
         found = escape[0]
         if found[0] == "%":
             encoded = list(self._BYTES.finditer(found))
@@ -280,20 +285,20 @@ class _DecodedText:
         else:
             yield found[-1], escape.start()
 
-    def find(self, part: str) -> Iterable[tuple[int, int]]:
+    def find_spans_of(self, part: str) -> Iterable[tuple[int, int]]:
         at = self.text.find(part)
         while at >= 0:
-            yield self.original_span(at, at + len(part))
+            yield self.find_original_span(at, at + len(part))
             at = self.text.find(part, at + len(part))
 
-    def original_span(self, start: int, end: int) -> tuple[int, int]:
+    def find_original_span(self, start: int, end: int) -> tuple[int, int]:
         return (start, end) if self._starts is None else (self._starts[start], self._starts[end])
 
 
-def _mask_known(text: str) -> str:
+def _mask_known_secrets(text: str) -> str:
     decoded = _DecodedText(text)
-    spans = [span for spelling in _list_spellings(_known_secrets) for span in decoded.find(spelling)]
-    spans += _find_pieces(decoded)
+    spans = [span for spelling in _list_encoded_secrets(_known_secrets) for span in decoded.find_spans_of(spelling)]
+    spans += _find_piece_spans(decoded)
     masked: list[str] = []
     done = 0
     for start, end in sorted(spans):
@@ -303,9 +308,9 @@ def _mask_known(text: str) -> str:
     return "".join(masked) + text[done:] if masked else text
 
 
-def _find_pieces(decoded: _DecodedText) -> Iterable[tuple[int, int]]:
-    """Yield substrings of known secrets: all of twelve characters or more, and some shorter ones."""
-    pieces, text = _list_pieces(_known_secrets), decoded.text
+def _find_piece_spans(decoded: _DecodedText) -> Iterable[tuple[int, int]]:
+    """Yield where in the original text ten or more characters of a long known secret are."""
+    pieces, text = _list_secret_pieces(_known_secrets), decoded.text
     done = at = 0
     while pieces and at <= len(text) - _PIECE:
         if text[at : at + _PIECE] not in pieces:
@@ -317,4 +322,4 @@ def _find_pieces(decoded: _DecodedText) -> Iterable[tuple[int, int]]:
         while text[end + 1 : end + 1 + _PIECE] in pieces:
             end += 1
         done = at = end + _PIECE
-        yield decoded.original_span(start, done)
+        yield decoded.find_original_span(start, done)

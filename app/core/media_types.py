@@ -43,5 +43,5 @@ _TYPES = {
 }
 
 
-def media_type_of(name: str) -> str:
-    return _TYPES.get(name.rpartition(".")[2].lower(), UNKNOWN_TYPE)
+def guess_media_type(file_name: str) -> str:
+    return _TYPES.get(file_name.rpartition(".")[2].lower(), UNKNOWN_TYPE)

@@ -27,8 +27,8 @@ def parse_database_url(url: str, setting: str) -> dict[str, str]:
     scheme = _SCHEME.match(url)
     if scheme is None:
         raise ConfigurationError(f"{setting} must be a PostgreSQL address such as postgresql://user@host:5432/database")
-    values = _parse_address(_rename_options(url[scheme.end() :]), setting)
-    if problem := _find_problem(values):
+    values = _parse_address(_rename_driver_options(url[scheme.end() :]), setting)
+    if problem := _find_address_problem(values):
         raise ConfigurationError(f"{setting} {problem}")
     return values
 
@@ -55,22 +55,22 @@ def _parse_address(address: str, setting: str) -> dict[str, str]:
     return {name: str(value) for name, value in parameters.items() if value not in (None, "")}
 
 
-def _find_problem(values: Mapping[str, str]) -> str | None:
-    host = values.get("host", "")
-    if "@" in host[1:] or "@" in values.get("dbname", ""):  # a host that begins with one is an abstract socket
+def _find_address_problem(parameters: Mapping[str, str]) -> str | None:
+    host = parameters.get("host", "")
+    if "@" in host[1:] or "@" in parameters.get("dbname", ""):  # a host that begins with one is an abstract socket
         return "has an @ behind the password's end: percent-encode the characters of the password"
-    if not host and "hostaddr" not in values:
+    if not host and "hostaddr" not in parameters:
         return "names no host and no socket"
-    if "dbname" not in values:
+    if "dbname" not in parameters:
         return "names no database"
-    if not all(map(_is_port, values.get("port", "").split(","))):
+    if not all(map(_is_port_or_empty, parameters.get("port", "").split(","))):
         return "has a port that is no number from 1 to 65535"
-    if not values.get("connect_timeout", "0").isdecimal():
+    if not parameters.get("connect_timeout", "0").isdecimal():
         return "has a connect_timeout that is no whole number of seconds"
     return None
 
 
-def _rename_options(address: str) -> str:
+def _rename_driver_options(address: str) -> str:
     credentials = _CREDENTIALS.match(address)
     place, mark, query = address[credentials.end() if credentials else 0 :].partition("?")
     options = []
@@ -82,5 +82,5 @@ def _rename_options(address: str) -> str:
     return (credentials[0] if credentials else "") + place + mark + "&".join(options)
 
 
-def _is_port(text: str) -> bool:
+def _is_port_or_empty(text: str) -> bool:
     return text == "" or (text.isascii() and text.isdecimal() and 0 < int(text) < 65536)

@@ -28,45 +28,46 @@ def prepare_data_folder(settings: Settings) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if sys.platform == "win32" or _is_shared_folder(settings):
         return
-    _close_to_others(folder, _OPEN & ~_NO_FOLLOW)
+    _make_path_private(folder, _OPEN & ~_NO_FOLLOW)
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.split(".")[0] in _OWN_NAMES:
-                if entry.is_dir(follow_symlinks=False) and (entry.name == "valkey" or _is_open_to_others(entry)):
-                    _close_content_to_others(entry.path)
-                _close_to_others(entry.path)  # last, so that what was interrupted is done again
+                if entry.is_dir(follow_symlinks=False) and (entry.name == "valkey" or _is_readable_by_others(entry)):
+                    _make_folder_contents_private(entry.path)
+                _make_path_private(entry.path)  # last, so that what was interrupted is done again
 
 
-def private_opener(path: str, flags: int) -> int:
-    """Open a file with mode 0600, also an existing one, and never through a link: `open(…, opener=private_opener)`.
+def open_private_file(path: str, flags: int) -> int:
+    """Open a file with mode 0600, also an existing one, and never through a link: an opener for `open()`.
 
     Raises `OSError`.
     """
     descriptor = os.open(path, flags | _NO_FOLLOW | _CLOSE_ON_EXEC, 0o600)
-    _close_descriptor_to_others(descriptor)
+    _make_descriptor_private(descriptor)
     return descriptor
 
 
-def _is_open_to_others(entry: os.DirEntry[str]) -> bool:
+def _is_readable_by_others(entry: os.DirEntry[str]) -> bool:
     return bool(entry.stat(follow_symlinks=False).st_mode & _MODE_OF_OTHERS)
 
 
-def _close_content_to_others(folder: str) -> None:
+def _make_folder_contents_private(folder: str) -> None:
     for _, names, files, within in os.fwalk(folder):
         for name in (*names, *files):
-            _close_to_others(name, within=within)
+            _make_path_private(name, parent_descriptor=within)
 
 
-def _close_to_others(path: str | Path, flags: int = _OPEN, *, within: int | None = None) -> None:
+def _make_path_private(path: str | Path, flags: int = _OPEN, *, parent_descriptor: int | None = None) -> None:
+    """Remove the rights of group and others; links and files of other users stay as they are."""
     with contextlib.suppress(OSError):  # a link, a socket, or of another user
-        descriptor = os.open(path, flags, dir_fd=within)
+        descriptor = os.open(path, flags, dir_fd=parent_descriptor)
         try:
-            _close_descriptor_to_others(descriptor)
+            _make_descriptor_private(descriptor)
         finally:
             os.close(descriptor)
 
 
-def _close_descriptor_to_others(descriptor: int) -> None:
+def _make_descriptor_private(descriptor: int) -> None:
     status = os.fstat(descriptor)
     if sys.platform == "win32" or not status.st_mode & _MODE_OF_OTHERS:
         return

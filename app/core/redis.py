@@ -53,13 +53,13 @@ def make_bytes_redis(settings: Settings, **options: Any) -> Redis:
     return Redis.from_url(
         settings.redis_url.get_secret_value(),
         health_check_interval=30,
-        **connection_options(),
+        **make_redis_connection_options(),
         **options,
     )
 
 
-def connection_options() -> dict[str, Any]:
-    """Return how every connection of this project waits and retries."""
+def make_redis_connection_options() -> dict[str, Any]:
+    """Return the timeouts and retries of every Redis connection."""
     return {
         "socket_connect_timeout": _CONNECT_SECONDS,
         "socket_timeout": _ANSWER_SECONDS,
@@ -67,11 +67,11 @@ def connection_options() -> dict[str, Any]:
     }
 
 
-def redis_unavailable(error: Exception) -> RedisUnavailable | None:
-    """Return what `error` means in one sentence, or None for a defect of this code."""
+def translate_redis_error(error: Exception) -> RedisUnavailable | None:
+    """Return an error whose sentence says what is wrong with Redis; None for a defect of this code."""
     if not isinstance(error, RedisError | OSError) or isinstance(error, _DEFECTS):
         return None
-    word, reason = _split_reply(error)
+    word, reason = _split_redis_error(error)
     if "DB index" in reason:
         return RedisUnavailable(_NO_SUCH_DATABASE)
     if word in _REFUSALS:
@@ -81,10 +81,10 @@ def redis_unavailable(error: Exception) -> RedisUnavailable | None:
 
 def describe_redis_error(error: Exception) -> str:
     """Return the server's own words, for the log: without the command, which may hold an API key."""
-    return " ".join(_split_reply(error)).strip() or "no answer in time"
+    return " ".join(_split_redis_error(error)).strip() or "no answer in time"
 
 
-def _split_reply(error: Exception) -> tuple[str, str]:
+def _split_redis_error(error: Exception) -> tuple[str, str]:
     """Return the first word of what the server answered, and the rest: `("MISCONF", "Redis is configured to …")`."""
     text = str(error)
     if in_pipeline := re.search(r" of pipeline caused error: \((['\"])(.*)\1,\)$", text, re.DOTALL):

@@ -52,33 +52,35 @@ async def call_with_retries(
         return await call()  # tenacity awaits coroutine functions only, no lambda or partial
 
     async def report(state: RetryCallState) -> None:
-        result = before_wait and before_wait(_describe_call(state))
+        result = before_wait and before_wait(_make_failed_call(state))
         if isawaitable(result):
             await result
 
-    return await AsyncRetrying(sleep=sleep or asyncio.sleep, before_sleep=report, **_make_options(policy))(attempt)
+    return await AsyncRetrying(sleep=sleep or asyncio.sleep, before_sleep=report, **_make_tenacity_options(policy))(
+        attempt
+    )
 
 
 def call_blocking_with_retries(
     call: Callable[[], T], policy: RetryPolicy, *, before_wait: Callable[[FailedCall], None] | None = None
 ) -> T:
-    """Do the same with a function that blocks."""
+    """Call a function that blocks, and again as the policy says."""
 
     def report(state: RetryCallState) -> None:
         if before_wait is not None:
-            before_wait(_describe_call(state))
+            before_wait(_make_failed_call(state))
 
-    return Retrying(sleep=time.sleep, before_sleep=report, **_make_options(policy))(call)
+    return Retrying(sleep=time.sleep, before_sleep=report, **_make_tenacity_options(policy))(call)
 
 
-def _make_options(policy: RetryPolicy) -> dict[str, Any]:
-    """Return the arguments of a retrying object. Each call has its own: tenacity keeps the state of a call in it."""
+def _make_tenacity_options(policy: RetryPolicy) -> dict[str, Any]:
+    """Return the arguments of a new retrying object, which keeps the state of one call."""
     errors = policy.errors
     retry = retry_if_exception_type(errors) if isinstance(errors, type | tuple) else retry_if_exception(errors)
     return {"retry": retry, "wait": policy.wait, "stop": policy.stop, "reraise": True}
 
 
-def _describe_call(state: RetryCallState) -> FailedCall:
+def _make_failed_call(state: RetryCallState) -> FailedCall:
     error = state.outcome and state.outcome.exception()
     assert isinstance(error, Exception)  # noqa: S101  nothing else is retried
     return FailedCall(error, state.attempt_number, state.upcoming_sleep)

@@ -87,10 +87,10 @@ def escape_controls(text: str) -> str:
     r"""Return the text on one line: a line break is `\n`, another control character `\x1b` or `\u202e`."""
     if text.isprintable():
         return text
-    return "".join(_escape(each) if _is_control(each) else each for each in text)
+    return "".join(_escape_character(each) if _is_control_character(each) else each for each in text)
 
 
-def escape_lines(text: str) -> str:
+def escape_and_indent_lines(text: str) -> str:
     """Return the text with its control characters escaped and each line but the first indented, as in a traceback:
     no part of it can be taken for the next record of a log."""
     return "\n  ".join(map(escape_controls, text.split("\n")))
@@ -101,25 +101,26 @@ def escape_json(document: str) -> str:
     return _NOT_ESCAPED_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
 
 
-def find_control(text: str) -> str:
+def find_control_character(text: str) -> str:
     """Return the first character that no name may hold as `U+001B`: a control or line break, or one that reverses the
     direction of writing; '' where there is none."""
-    return _name_character(_CONTROL.search(text))
+    return _format_code_point(_CONTROL.search(text))
 
 
-def find_control_in_lines(text: str) -> str:
-    return _name_character(_CONTROL_IN_LINES.search(text))
+def find_control_except_line_breaks(text: str) -> str:
+    """Do as `find_control_character`, but accept tabs and line breaks."""
+    return _format_code_point(_CONTROL_IN_LINES.search(text))
 
 
-def _name_character(match: re.Match[str] | None) -> str:
+def _format_code_point(match: re.Match[str] | None) -> str:
     return f"U+{ord(match[0][0]):04X}" if match else ""
 
 
-def _is_control(character: str) -> bool:
+def _is_control_character(character: str) -> bool:
     return unicodedata.category(character) in _CONTROLS and character not in _JOINERS
 
 
-def _escape(character: str) -> str:
+def _escape_character(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
@@ -133,6 +134,6 @@ def clean_text(text: str) -> str:
     return to_nfc(text.encode("utf-8", "replace").decode().replace("\x00", ""))
 
 
-def to_single_line(text: str, longest: int) -> str:
+def to_single_line(text: str, max_length: int) -> str:
     """Return a text as one line of at most so many characters, without invisible ones."""
-    return " ".join(clean_line(clean_text(text)).split())[:longest].rstrip()
+    return " ".join(clean_line(clean_text(text)).split())[:max_length].rstrip()

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 
 class SlotObserver(Protocol):
-    """Notified when the calls of a piece of work wait for a slot, get one and end; each call has its own token."""
+    """Is notified when a call waits for a slot, gets one and ends; each call has its own token."""
 
     async def slot_awaited(self, call: Hashable) -> None: ...
 
@@ -19,7 +19,7 @@ class SlotObserver(Protocol):
     def slot_released(self, call: Hashable) -> None: ...
 
     def add_idle_time(self, seconds: float) -> None:
-        """The work was idle for some seconds, for an external reason."""
+        """Add seconds in which the work was idle for an external reason."""
         ...
 
 
@@ -37,12 +37,12 @@ def observe_slots(observer: SlotObserver) -> Iterator[None]:
 
 
 def report_idle_time(seconds: float) -> None:
-    """Tell the current observers that the work was idle for some seconds."""
+    """Add seconds in which the work of this context was idle to its observers."""
     for observer in _observers.get():
         observer.add_idle_time(seconds)
 
 
-class Slots:
+class SlotSemaphore:
     """A fair semaphore of `at_once` slots; unlike `asyncio.Semaphore`, several event loops can use it in turn."""
 
     def __init__(self, at_once: int = 1) -> None:
@@ -50,7 +50,7 @@ class Slots:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[None]:
+    async def acquire_slot(self) -> AsyncIterator[None]:
         observers, slot = _observers.get(), self._request_slot()
         try:
             if not slot.done():
@@ -95,7 +95,7 @@ class ThreadPool:
     def __init__(self, name: str, size: int) -> None:
         self._name = name
         self._size = size
-        self._slots = Slots(size)
+        self._slots = SlotSemaphore(size)
         self._threads: ThreadPoolExecutor | None = None
 
     def submit(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
@@ -124,7 +124,7 @@ class ThreadPool:
 
     async def run_in_slot(self, function: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:
         """Wait for a free thread, then do as `run_shielded`; the time limit of a stage starts with the call."""
-        async with self._slots.acquire():
+        async with self._slots.acquire_slot():
             return await self.run_shielded(function, on_cancel=on_cancel)
 
     def close(self) -> None:
@@ -133,7 +133,8 @@ class ThreadPool:
             self._threads = None
 
 
-def call_on_event_loop(callback: Callable[[int], None] | None) -> Callable[[int], None]:
+def make_event_loop_callback(callback: Callable[[int], None] | None) -> Callable[[int], None]:
+    """Return a function for other threads that calls `callback` in this event loop; None does nothing."""
     if callback is None:
         return lambda _: None
     loop, scheduled = asyncio.get_running_loop(), callback

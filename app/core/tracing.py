@@ -10,8 +10,8 @@ from taskiq import AsyncBroker, TaskiqMessage, TaskiqMiddleware
 _sending: ContextVar[TaskiqMessage | None] = ContextVar("sending", default=None)
 
 
-def add_tracing(broker: AsyncBroker) -> None:
-    """Trace the messages of a broker: those that it receives continue the trace of the sender.
+def add_tracing_middleware(broker: AsyncBroker) -> None:
+    """Add taskiq's OpenTelemetry middleware to a broker: received messages continue the trace of their sender.
 
     Without an SDK nothing is traced. `opentelemetry-instrument` has added the middleware to each broker already.
     """
@@ -22,12 +22,12 @@ def add_tracing(broker: AsyncBroker) -> None:
 
     if not any(isinstance(middleware, OpenTelemetryMiddleware) for middleware in broker.middlewares):
         broker.add_middlewares(OpenTelemetryMiddleware(tracer_provider=provider))
-    broker.add_middlewares(_MessageBeingSent())
+    broker.add_middlewares(_SentMessageMiddleware())
 
 
 @contextmanager
-def send_span_ended() -> Iterator[None]:
-    """End the span of a message that cannot be sent inside the block, with its error.
+def end_failed_send_span() -> Iterator[None]:
+    """End the span of a queue message that the block fails to send, with its error.
 
     taskiq leaves it open: it would end whenever its context is collected, mostly in another one, and OpenTelemetry logs
     a traceback for each of those.
@@ -43,8 +43,8 @@ def send_span_ended() -> Iterator[None]:
         _sending.reset(token)
 
 
-class _MessageBeingSent(TaskiqMiddleware):
-    """Keeps the message that this context sends: the spans are found by it."""
+class _SentMessageMiddleware(TaskiqMiddleware):
+    """taskiq middleware that keeps the message being sent, by which its span is found."""
 
     def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
         _sending.set(message)

@@ -9,11 +9,11 @@ from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticKnownError
 
 from app.core.masking import mask_secrets
-from app.core.text import escape_controls, find_control, find_control_in_lines, is_utf8, to_nfc
+from app.core.text import escape_controls, find_control_character, find_control_except_line_breaks, is_utf8, to_nfc
 
 
-def _refuse_boolean(kind: Literal["float_type", "int_type"]) -> BeforeValidator:
-    """Refuse true and false, which Python counts as 1 and 0; numbers in quotes are accepted."""
+def _make_boolean_refuser(kind: Literal["float_type", "int_type"]) -> BeforeValidator:
+    """Return a validator that refuses true and false, which Python counts as 1 and 0."""
 
     def check(value: Any) -> Any:
         if isinstance(value, bool):
@@ -23,7 +23,8 @@ def _refuse_boolean(kind: Literal["float_type", "int_type"]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _refuse_controls(find: Callable[[str], str]) -> AfterValidator:
+def _make_control_refuser(find: Callable[[str], str]) -> AfterValidator:
+    """Return a validator of text without the characters that `find` finds, and without lone surrogates."""
 
     def check(text: str) -> str:
         if found := find(text):
@@ -35,10 +36,10 @@ def _refuse_controls(find: Callable[[str], str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-InputNumber = Annotated[float, _refuse_boolean("float_type")]
-InputInteger = Annotated[int, _refuse_boolean("int_type")]
-InputLine = Annotated[str, _refuse_controls(find_control)]
-InputText = Annotated[str, _refuse_controls(find_control_in_lines)]
+InputNumber = Annotated[float, _make_boolean_refuser("float_type")]
+InputInteger = Annotated[int, _make_boolean_refuser("int_type")]
+InputLine = Annotated[str, _make_control_refuser(find_control_character)]
+InputText = Annotated[str, _make_control_refuser(find_control_except_line_breaks)]
 NormalizedLine = Annotated[InputLine, AfterValidator(to_nfc)]
 NormalizedText = Annotated[InputText, AfterValidator(to_nfc)]
 
@@ -94,11 +95,10 @@ _LENGTHS = {
 }
 
 
-def describe_problem(name: str, problem: Mapping[str, Any], fields: Iterable[str] = ()) -> str:
+def describe_validation_error(name: str, problem: Mapping[str, Any], known_fields: Iterable[str] = ()) -> str:
     """Return one sentence for a Pydantic error about the value `name`.
 
-    `fields` are the names that are known where `name` is not. The value itself is shown where the error has it and it
-    is short.
+    `known_fields` are the names that are known where `name` is not. A short value is shown.
     """
     name = escape_controls(name[:_LONGEST_NAME])
     kind, context = str(problem["type"]), problem.get("ctx") or {}
@@ -107,7 +107,7 @@ def describe_problem(name: str, problem: Mapping[str, Any], fields: Iterable[str
     if kind == "missing":
         return f"{name} is missing"
     if kind == "extra_forbidden":
-        known = ", ".join(fields)
+        known = ", ".join(known_fields)
         return f"{name} is no field of this request" + (f"; there are: {known}" if known else "")
     if kind in _LENGTHS:
         if kind.startswith("too_") and isinstance(problem.get("input"), str):
@@ -116,7 +116,7 @@ def describe_problem(name: str, problem: Mapping[str, Any], fields: Iterable[str
     expected = _describe_expected(kind, context)
     if not expected:
         return f"{name} cannot be accepted"
-    return f"{name} must be {expected}{'' if name in _SECRET_FIELDS else _describe_value(problem)}"
+    return f"{name} must be {expected}{'' if name in _SECRET_FIELDS else _describe_refused_value(problem)}"
 
 
 def _describe_length(limit: str, sentence: str, context: Mapping[str, Any]) -> str:
@@ -134,24 +134,25 @@ def _describe_expected(kind: str, context: Mapping[str, Any]) -> str:
     if kind not in _LIMITS:
         return _TYPE_NAMES.get(kind.partition("_")[0], "")
     try:
-        return _LIMITS[kind].format(**{key: _show_limit(limit) for key, limit in context.items()})
+        return _LIMITS[kind].format(**{key: _format_limit(limit) for key, limit in context.items()})
     except KeyError:
         return ""
 
 
-def _show_limit(limit: Any) -> str:
+def _format_limit(limit: Any) -> str:
     is_whole = isinstance(limit, float) and limit.is_integer()
     return str(int(limit) if is_whole else limit)
 
 
-def _describe_value(problem: Mapping[str, Any]) -> str:
+def _describe_refused_value(problem: Mapping[str, Any]) -> str:
+    """Return `, not 5` for a short value; '' for others, and for none."""
     if "input" not in problem:
         return ""
-    shown = _show_value(problem["input"])
+    shown = _format_refused_value(problem["input"])
     return f", not {shown}" if shown else ""
 
 
-def _show_value(value: Any) -> str:
+def _format_refused_value(value: Any) -> str:
     match value:
         case float() if not math.isfinite(value):
             return "NaN" if math.isnan(value) else "infinity"

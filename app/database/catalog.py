@@ -13,8 +13,8 @@ from psycopg import sql
 
 from app.core.config import Settings
 from app.core.errors import ConfigurationError
-from app.database.connection import PIN_TRANSACTION, Connection, pin_parameters
-from app.database.migrations import open_connection, read_revision
+from app.database.connection import PIN_TRANSACTION, Connection, make_pin_parameters
+from app.database.migrations import open_blocking_connection, read_alembic_revision
 
 _SCHEMA = Path(__file__).resolve().parents[2] / "db" / "schema.sql"
 
@@ -147,50 +147,54 @@ _RESTORE_QUERIES: tuple[LiteralString, ...] = (
 )
 
 
-def check_database(settings: Settings) -> list[str]:
-    """Return a line for each difference between a database and db/schema.sql.
+def list_schema_differences(settings: Settings) -> list[str]:
+    """Return a line for each object of a database that differs from db/schema.sql.
 
     Builds the schema in a scratch database on the same server. Raises `DatabaseUnavailable`, and `ConfigurationError`
     where the user may not create databases.
     """
     parameters = settings.migration_parameters
-    with open_connection(parameters, autocommit=True) as conn:
-        found = describe_catalog(conn)
+    with open_blocking_connection(parameters, autocommit=True) as conn:
+        found = read_catalog(conn)
         with (
             _scratch_database(conn) as name,
-            open_connection(parameters | {"dbname": name}, autocommit=True) as scratch,
+            open_blocking_connection(parameters | {"dbname": name}, autocommit=True) as scratch,
         ):
             create_schema(scratch)
-            wanted = describe_catalog(scratch)
+            wanted = read_catalog(scratch)
             _restore_from_definitions(scratch)
-            restored = describe_catalog(scratch)
+            restored = read_catalog(scratch)
     return compare_catalogs(
-        {name: _normalize_restored(name, text, wanted, restored) for name, text in found.items()}, wanted
+        {name: _accept_restored_definition(name, text, wanted, restored) for name, text in found.items()}, wanted
     )
 
 
 def create_schema(conn: SyncConnection[Any]) -> None:
     with conn.transaction():
-        conn.execute(PIN_TRANSACTION, pin_parameters())
+        conn.execute(PIN_TRANSACTION, make_pin_parameters())
         conn.execute(_SCHEMA.read_bytes())
 
 
 def _restore_from_definitions(conn: SyncConnection[Any]) -> None:
     """Create objects with expressions again from their printed definitions, as restoring a dump does."""
     with conn.transaction():
-        conn.execute(PIN_TRANSACTION, pin_parameters())
+        conn.execute(PIN_TRANSACTION, make_pin_parameters())
         for query in _RESTORE_QUERIES:
             for (statements,) in conn.execute(query, {"schemas": list(_SCHEMAS)}).fetchall():
                 conn.execute(statements)
 
 
-def _normalize_restored(name: str, text: str, wanted: Catalog, restored: Catalog) -> str:
-    return wanted[name] if name in wanted and text == restored[name] else text
+def _accept_restored_definition(name: str, definition: str, schema_catalog: Catalog, restored_catalog: Catalog) -> str:
+    """Return the schema's definition for one that differs only as restoring a dump prints it, else the given one."""
+    return schema_catalog[name] if name in schema_catalog and definition == restored_catalog[name] else definition
 
 
-def describe_catalog(conn: SyncConnection[Any]) -> Catalog:
+def read_catalog(conn: SyncConnection[Any]) -> Catalog:
+    """Return the definitions of all objects in the project's schemas, by kind and name."""
     with conn.transaction():
-        conn.execute(PIN_TRANSACTION, pin_parameters())  # so that objects in `public` are named without their schema
+        conn.execute(
+            PIN_TRANSACTION, make_pin_parameters()
+        )  # so that objects in `public` are named without their schema
         others = conn.execute(
             """
             SELECT objid FROM pg_depend WHERE deptype = 'e'
@@ -205,11 +209,11 @@ def compare_catalogs(found: Catalog, wanted: Catalog) -> list[str]:
     return [
         line
         for name in sorted(found | wanted)
-        if (line := _describe_difference(name, found.get(name), wanted.get(name)))
+        if (line := _describe_object_difference(name, found.get(name), wanted.get(name)))
     ]
 
 
-def _describe_difference(name: str, found: str | None, wanted: str | None) -> str | None:
+def _describe_object_difference(name: str, found: str | None, wanted: str | None) -> str | None:
     if found == wanted:
         return None
     if found is None:
@@ -223,13 +227,13 @@ def _describe_difference(name: str, found: str | None, wanted: str | None) -> st
 def _scratch_database(conn: SyncConnection[Any]) -> Iterator[str]:
     name = f"videomoments_check_{secrets.token_hex(8)}"
     try:
-        _create_scratch(conn, name)
+        _create_scratch_database(conn, name)
         yield name
     finally:
         conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def _create_scratch(conn: SyncConnection[Any], name: str) -> None:
+def _create_scratch_database(conn: SyncConnection[Any], name: str) -> None:
     try:
         conn.execute(sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name)))
     except psycopg.errors.InsufficientPrivilege:
@@ -288,7 +292,7 @@ _READ_CONDITION: LiteralString = """
 
 @dataclass(frozen=True, slots=True)
 class DatabaseCondition:
-    """The revision of a database, and what the connected role may do in it. Without `has_rights` some table is closed.
+    """The revision of a database, and whether the connected role may read and write all of it.
 
     `revision` is None where the database was never migrated, or its revision may not be read; `closed_schemas`
     are those in which a privilege is missing.
@@ -300,7 +304,7 @@ class DatabaseCondition:
     revision: str | None
 
     @property
-    def missing_rights(self) -> str:
+    def missing_rights_sentence(self) -> str:
         if not self.closed_schemas:
             return ""
         schemas = ", ".join(self.closed_schemas)
@@ -317,5 +321,5 @@ async def read_database_condition(conn: Connection) -> DatabaseCondition:
         "functions": list(PUBLIC_FUNCTIONS),
     }
     is_read_only, has_rights, closed = await anext(await conn.execute(_READ_CONDITION, wanted))
-    revision = None if "public" in closed else await read_revision(conn)
+    revision = None if "public" in closed else await read_alembic_revision(conn)
     return DatabaseCondition(is_read_only, has_rights, tuple(closed), revision)

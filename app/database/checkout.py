@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from app.core.config import Settings
 from app.core.errors import DatabaseUnreachable
 from app.database.connection import Connection
-from app.database.pool import get_pool, no_connection_error
+from app.database.pool import get_pool, make_no_connection_error
 
 Key = TypeVar("Key", bound=Hashable)
 Found = TypeVar("Found")
@@ -48,7 +48,7 @@ class BatchLoader(Generic[Key, Found]):
         Raises `DatabaseUnavailable` after the pool's timeout, and where too many keys are waiting.
         """
         if len(self._waiting) >= self._max_waiting:
-            raise no_connection_error()
+            raise make_no_connection_error()
         answer: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((key, answer))
         if len(self._running) < _CONCURRENCY:
@@ -59,7 +59,7 @@ class BatchLoader(Generic[Key, Found]):
             async with asyncio.timeout(self._timeout):
                 return await answer
         except TimeoutError:
-            raise no_connection_error() from None
+            raise make_no_connection_error() from None
 
     async def _load_waiting_keys(self) -> None:
         while self._waiting:
@@ -89,7 +89,7 @@ class BatchLoader(Generic[Key, Found]):
 
 
 class Database:
-    """Gives each `async with` block a connection, so that none is held while a file is read or sent."""
+    """Gives each `async with` block a connection of the pool, so that none is held while a file is read or sent."""
 
     def __init__(self, open_connection: OpenConnection) -> None:
         self._open_connection = open_connection

@@ -74,9 +74,10 @@ FIND_UNSUITABLE: LiteralString = """
 """Runs in a transaction after `SET LOCAL search_path = DEFAULT`; returns the settings that the role needs."""
 
 
-def pin_parameters(
+def make_pin_parameters(
     backend_pid: int = 0, *, forced: Mapping[str, str] = {}, optional: Mapping[str, str] = {}
 ) -> dict[str, Any]:
+    """Return the parameters of `PIN_SESSION`, `PIN_TRANSACTION` and `FIND_UNSUITABLE`: the settings to pin."""
     settings = {**PINNED, **forced, **optional}
     return {
         "pid": backend_pid,
@@ -87,8 +88,8 @@ def pin_parameters(
     }
 
 
-def describe_unsuitable(found: list[tuple[str, str]], user: str, database: str) -> str:
-    changes = ", ".join(f"{name} = '{value}'" for name, value in found)
+def describe_unsuitable_role_settings(needed_settings: list[tuple[str, str]], user: str, database: str) -> str:
+    changes = ", ".join(f"{name} = '{value}'" for name, value in needed_settings)
     return (
         "behind a connection pooler the settings of the role hold and these are needed: "
         f"{changes}; set them with ALTER ROLE {user} IN DATABASE {database} SET"
@@ -128,7 +129,7 @@ class LoggedCursor(AsyncCursor[TupleRow]):
                 yield copy
 
 
-def connection_options(settings: Settings) -> dict[str, Any]:
+def make_connection_options(settings: Settings) -> dict[str, Any]:
     return {
         **_KEEPALIVE,
         "connect_timeout": settings.database_connect_timeout,
@@ -151,29 +152,31 @@ async def configure_connection(conn: AsyncConnection[Any], settings: Settings) -
     set_json_dumps(_dump_json, conn)
     set_json_loads(orjson.loads, conn)
     limits = {
-        "statement_timeout": _milliseconds(settings.database_statement_timeout),
-        "lock_timeout": _milliseconds(settings.database_lock_timeout),
-        "idle_in_transaction_session_timeout": _milliseconds(settings.database_idle_transaction_timeout),
+        "statement_timeout": _to_milliseconds(settings.database_statement_timeout),
+        "lock_timeout": _to_milliseconds(settings.database_lock_timeout),
+        "idle_in_transaction_session_timeout": _to_milliseconds(settings.database_idle_transaction_timeout),
     }
-    cursor = await conn.execute(PIN_SESSION, pin_parameters(conn.info.backend_pid, optional=limits))
-    (is_pooled, _) = await anext(cursor)
-    if is_pooled:
+    cursor = await conn.execute(PIN_SESSION, make_pin_parameters(conn.info.backend_pid, optional=limits))
+    (is_behind_pooler, _) = await anext(cursor)
+    if is_behind_pooler:
         if settings.database_prepared_statements is None:
             conn.prepare_threshold = None
-        await _refuse_unsuitable_pooler(conn)
+        await _refuse_unsuitable_role_settings(conn)
 
 
-async def _refuse_unsuitable_pooler(conn: AsyncConnection[Any]) -> None:
+async def _refuse_unsuitable_role_settings(conn: AsyncConnection[Any]) -> None:
+    """Raise `psycopg.OperationalError` where the role's settings, which hold behind a pooler, differ from ours."""
     async with conn.transaction():
         await conn.execute("SET LOCAL search_path = DEFAULT")
-        found = await (await conn.execute(FIND_UNSUITABLE, pin_parameters())).fetchall()
+        found = await (await conn.execute(FIND_UNSUITABLE, make_pin_parameters())).fetchall()
     if found:
-        raise psycopg.OperationalError(describe_unsuitable(found, conn.info.user, conn.info.dbname))
+        raise psycopg.OperationalError(describe_unsuitable_role_settings(found, conn.info.user, conn.info.dbname))
 
 
 @asynccontextmanager
-async def connect(settings: Settings) -> AsyncIterator[Connection]:
-    async with await psycopg.AsyncConnection.connect(**connection_options(settings)) as conn:
+async def open_async_connection(settings: Settings) -> AsyncIterator[Connection]:
+    """Yield a connection outside of the pool, in autocommit mode and with pinned settings."""
+    async with await psycopg.AsyncConnection.connect(**make_connection_options(settings)) as conn:
         check_encoding(conn)
         await configure_connection(conn, settings)
         yield conn
@@ -189,7 +192,7 @@ def check_encoding(conn: psycopg.AsyncConnection[Any] | psycopg.Connection[Any])
         )
 
 
-def _milliseconds(seconds: float) -> str:
+def _to_milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
 
 
@@ -206,14 +209,15 @@ def _dump_json(value: Any) -> bytes:
 
 @contextmanager
 def _log_statement(query: Any) -> Iterator[None]:
+    """Log a statement on one line with the milliseconds that the block took."""
     started = time.perf_counter()
     try:
         yield
     finally:
-        _statement_log.info("%s [%.1f ms]", _format_query(query), (time.perf_counter() - started) * 1000)
+        _statement_log.info("%s [%.1f ms]", _format_query_on_one_line(query), (time.perf_counter() - started) * 1000)
 
 
-def _format_query(query: str | bytes | sql.Composable) -> str:
+def _format_query_on_one_line(query: str | bytes | sql.Composable) -> str:
     if isinstance(query, bytes):
         query = query.decode()
     return " ".join((query if isinstance(query, str) else query.as_string(None)).split())

@@ -84,8 +84,8 @@ _UNREACHABLE: tuple[tuple[str, str], ...] = (
 )
 
 
-def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
-    """Translate an error of PostgreSQL into one of ours; None for a defect of this code."""
+def translate_database_error(error: psycopg.Error) -> VideoMomentsError | None:
+    """Return one of our errors for an error of PostgreSQL; None for a defect of this code."""
     if isinstance(error, PoolTimeout | TooManyRequests):
         return DatabaseUnavailable(BUSY)
     state = error.sqlstate or ""
@@ -109,22 +109,24 @@ def domain_error(error: psycopg.Error) -> VideoMomentsError | None:
 
 
 def is_session_lost(error: psycopg.Error) -> bool:
-    """Return whether `error` means that its session must be closed, and other old ones checked."""
+    """Return whether the connection of this error must be closed, though it may still answer."""
     return bool(_LOST_SESSION.fullmatch(error.sqlstate or "")) or _is_stale_plan(error)
 
 
 def describe_database_failure(error: psycopg.Error, parameters: Mapping[str, str]) -> str | None:
-    expected = domain_error(error)
+    """Return one sentence for the operator with PostgreSQL's own reason; None for a defect of this code."""
+    expected = translate_database_error(error)
     reason = error.diag.message_primary or str(error).partition("\n")[0]
     if error.sqlstate is None and not isinstance(error, PoolTimeout | TooManyRequests | PoolClosed):
-        return str(connection_error(error, parameters)) if isinstance(expected, DatabaseUnavailable) else None
+        return str(make_connection_error(error, parameters)) if isinstance(expected, DatabaseUnavailable) else None
     if not (isinstance(expected, DatabaseUnavailable) and reason) or _NOT_MIGRATED.fullmatch(error.sqlstate or ""):
         return str(expected) if expected else None
     sentence = "PostgreSQL refuses this" if error.sqlstate == _NO_RIGHT else str(expected).partition(",")[0]
     return f"{sentence}: {reason}"
 
 
-def connection_error(error: psycopg.Error, parameters: Mapping[str, str]) -> DatabaseUnavailable:
+def make_connection_error(error: psycopg.Error, parameters: Mapping[str, str]) -> DatabaseUnavailable:
+    """Return an error for the operator that names the database and the reason."""
     text = str(error).strip() or type(error).__name__
     reasons = re.findall(r"(?:FATAL|ERROR):\s*(.+)", text) or re.findall(r"failed: (?!connection to)(.+)", text)
     reason = (error.diag.message_primary or (reasons[-1] if reasons else text.splitlines()[0])).strip().rstrip(".")
@@ -134,7 +136,8 @@ def connection_error(error: psycopg.Error, parameters: Mapping[str, str]) -> Dat
     return DatabaseUnavailable(f"Cannot connect to {describe_database(parameters)}: {reason}{advice}")
 
 
-def unreachable_error(error: Exception) -> DatabaseUnreachable:
+def make_unreachable_error(error: Exception) -> DatabaseUnreachable:
+    """Return an error for clients, without host, user and database, by the text of a failed connection."""
     text = str(error).partition("\nMultiple connection attempts")[0] or type(error).__name__
     for pattern, sentence in _UNREACHABLE:
         if re.search(pattern, text, re.IGNORECASE):

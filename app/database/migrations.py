@@ -23,8 +23,8 @@ from tenacity import stop_after_delay, wait_fixed
 from app.core.config import Settings
 from app.core.errors import Conflict, DatabaseAhead, DatabaseUnavailable
 from app.core.retrying import RetryPolicy, call_blocking_with_retries
-from app.database.connection import PIN_SESSION, PIN_TRANSACTION, Connection, check_encoding, pin_parameters
-from app.database.errors import connection_error
+from app.database.connection import PIN_SESSION, PIN_TRANSACTION, Connection, check_encoding, make_pin_parameters
+from app.database.errors import make_connection_error
 
 _log = logging.getLogger(__name__)
 
@@ -52,12 +52,14 @@ def downgrade_to_base() -> None:
 
 
 @cache
-def code_revisions() -> tuple[str, ...]:
+def list_code_revisions() -> tuple[str, ...]:
+    """Return the revisions of db/migrations, the newest first."""
     scripts = ScriptDirectory.from_config(Config(_INI))
     return tuple(script.revision for script in scripts.walk_revisions())
 
 
-async def read_revision(conn: Connection) -> str | None:
+async def read_alembic_revision(conn: Connection) -> str | None:
+    """Return the stored revision; None for a database that was never migrated."""
     cursor = await conn.execute("SELECT to_regclass('public.alembic_version')")
     if (await cursor.fetchone()) == (None,):
         return None
@@ -66,11 +68,11 @@ async def read_revision(conn: Connection) -> str | None:
 
 
 def read_database_revision(settings: Settings) -> str | None:
-    with open_connection(settings.migration_parameters, autocommit=True) as conn:
+    with open_blocking_connection(settings.migration_parameters, autocommit=True) as conn:
         return _read_stored_revision(conn)
 
 
-def open_connection(
+def open_blocking_connection(
     parameters: Mapping[str, str],
     limits: Mapping[str, str] = _NO_LIMITS,
     *,
@@ -85,16 +87,16 @@ def open_connection(
             if not any_encoding:
                 check_encoding(conn)
             with _limit_answer_time(conn, answer_seconds):
-                conn.execute(PIN_SESSION, pin_parameters(conn.info.backend_pid, forced=limits))
+                conn.execute(PIN_SESSION, make_pin_parameters(conn.info.backend_pid, forced=limits))
                 if not autocommit:
                     conn.commit()
         except psycopg.OperationalError as error:
-            raise connection_error(error, parameters) from None
+            raise make_connection_error(error, parameters) from None
         unless_pinned.pop_all()
     return conn
 
 
-def is_pooled(conn: SyncConnection[Any]) -> bool:
+def is_behind_pooler(conn: SyncConnection[Any]) -> bool:
     # A pooler reports a process id of its own.
     return conn.execute("SELECT pg_backend_pid()").fetchone() != (conn.info.backend_pid,)
 
@@ -110,20 +112,20 @@ def create_database(settings: Settings) -> bool:
         return False
     with _connect_to_postgres_database(parameters, failure) as conn:
         found = conn.execute("SELECT FROM pg_database WHERE datname = %s", [parameters["dbname"]]).fetchone()
-        if found is not None and not is_pooled(conn) and (failure := _try_to_connect(parameters)):
-            raise connection_error(failure, parameters)  # otherwise another command has just created it
+        if found is not None and not is_behind_pooler(conn) and (failure := _try_to_connect(parameters)):
+            raise make_connection_error(failure, parameters)  # otherwise another command has just created it
         is_new = found is None and _create_empty_database(conn, parameters["dbname"])
     _wait_for_pooler(parameters)
     return is_new
 
 
 def open_migration_connection(settings: Settings) -> SyncConnection[Any]:
-    """Open Alembic's connection.
+    """Open the connection that Alembic migrates over.
 
     Raises `DatabaseUnavailable` where a pooler has no second connection, and where the schema `public` is missing.
     """
-    conn = open_connection(
-        settings.migration_parameters, _migration_limits(settings), answer_seconds=_SECOND_CONNECTION_SECONDS
+    conn = open_blocking_connection(
+        settings.migration_parameters, _make_migration_limits(settings), answer_seconds=_SECOND_CONNECTION_SECONDS
     )
     conn.isolation_level = IsolationLevel.READ_COMMITTED
     has_public = conn.execute("SELECT to_regnamespace('public') IS NOT NULL").fetchone() == (True,)
@@ -139,7 +141,7 @@ def pin_migration_transaction(conn: SyncConnection[Any], settings: Settings) -> 
 
     Settings of the session would be lost: a pooler may run each transaction on another server connection.
     """
-    conn.execute(PIN_TRANSACTION, pin_parameters(forced=_migration_limits(settings)))
+    conn.execute(PIN_TRANSACTION, make_pin_parameters(forced=_make_migration_limits(settings)))
 
 
 @contextmanager
@@ -150,7 +152,7 @@ def hold_migration_lock(settings: Settings) -> Iterator[None]:
     connection, because CREATE INDEX CONCURRENTLY cannot run in a transaction, and is polled, because that command would
     wait for the snapshot of a waiting statement.
     """
-    with open_connection(settings.migration_parameters) as conn:
+    with open_blocking_connection(settings.migration_parameters) as conn:
         conn.isolation_level = IsolationLevel.READ_COMMITTED  # without a snapshot between two statements
         deadline = time.monotonic() + _LOCK_WAIT_SECONDS
         is_logged = False
@@ -166,6 +168,7 @@ def hold_migration_lock(settings: Settings) -> Iterator[None]:
 
 
 def refuse_unknown_revision(conn: SyncConnection[Any], scripts: ScriptDirectory) -> None:
+    """Raise `DatabaseAhead` where a newer version of this code has migrated the database."""
     revision = _read_stored_revision(conn)
     conn.rollback()  # a migration may need an exclusive lock on the table of revisions
     if revision not in (None, *(script.revision for script in scripts.walk_revisions())):
@@ -174,7 +177,7 @@ def refuse_unknown_revision(conn: SyncConnection[Any], scripts: ScriptDirectory)
         )
 
 
-def _migration_limits(settings: Settings) -> dict[str, str]:
+def _make_migration_limits(settings: Settings) -> dict[str, str]:
     return {**_NO_LIMITS, "lock_timeout": f"{round(settings.database_lock_timeout * 1000)}"}
 
 
@@ -204,6 +207,7 @@ def _limit_answer_time(conn: SyncConnection[Any], seconds: float | None) -> Iter
 
 
 def _try_to_connect(parameters: Mapping[str, str]) -> psycopg.OperationalError | None:
+    """Return the error of opening and closing a connection; None where it succeeds."""
     try:
         _open_sync_connection(parameters).close()
     except psycopg.OperationalError as error:
@@ -220,17 +224,17 @@ def _connect_to_postgres_database(
     unreachable too, the more specific of the two errors is raised.
     """
     try:
-        return open_connection({**parameters, "dbname": "postgres"}, autocommit=True, any_encoding=True)
+        return open_blocking_connection({**parameters, "dbname": "postgres"}, autocommit=True, any_encoding=True)
     except DatabaseUnavailable:
         if f'database "{parameters["dbname"]}" does not exist' in str(failure):
             raise
-        raise connection_error(failure, parameters) from None
+        raise make_connection_error(failure, parameters) from None
 
 
 def _wait_for_pooler(parameters: Mapping[str, str]) -> None:
     with suppress(psycopg.OperationalError):
         return call_blocking_with_retries(lambda: _open_sync_connection(parameters).close(), _POOLER_POLICY)
-    return open_connection(parameters).close()
+    return open_blocking_connection(parameters).close()
 
 
 def _create_empty_database(conn: SyncConnection[Any], name: str) -> bool:
@@ -280,7 +284,7 @@ _CLIENTS_QUERY = """
 """
 
 
-def empty_database(conn: SyncConnection[Any]) -> None:
+def drop_schema_without_rows(conn: SyncConnection[Any]) -> None:
     """Drop the schema of a migrated database that has no rows, so that a backup can be restored into it.
 
     Raises `Conflict` where there are rows or other objects, and where a client is connected, which might add rows.
@@ -290,7 +294,7 @@ def empty_database(conn: SyncConnection[Any]) -> None:
     if full:
         raise Conflict(f"The database {conn.info.dbname} is not empty: {full} has rows; restore into a new database")
     if conn.execute("SELECT to_regclass('public.alembic_version')").fetchone() != (None,):
-        _refuse_clients(conn)
+        _refuse_other_connections(conn)
         downgrade_to_base()
         conn.execute("DROP TABLE public.alembic_version")
         objects = conn.execute(_OBJECTS_QUERY).fetchall()
@@ -300,9 +304,10 @@ def empty_database(conn: SyncConnection[Any]) -> None:
         )
 
 
-def _refuse_clients(conn: SyncConnection[Any]) -> None:
+def _refuse_other_connections(conn: SyncConnection[Any]) -> None:
+    """Wait for other connections to end, for five seconds. Raises `Conflict`."""
     deadline = time.monotonic() + _DISCONNECT_SECONDS
-    while (count := _count_clients(conn)) and time.monotonic() < deadline:
+    while (count := _count_other_connections(conn)) and time.monotonic() < deadline:
         time.sleep(_CLIENT_POLL_SECONDS)
     if count:
         raise Conflict(
@@ -311,7 +316,7 @@ def _refuse_clients(conn: SyncConnection[Any]) -> None:
         )
 
 
-def _count_clients(conn: SyncConnection[Any]) -> int:
+def _count_other_connections(conn: SyncConnection[Any]) -> int:
     (count,) = conn.execute(_CLIENTS_QUERY).fetchone() or (0,)
     return int(count)
 

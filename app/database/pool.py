@@ -19,8 +19,8 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from app.core.config import Settings, get_settings
 from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
-from app.database.connection import check_encoding, configure_connection, connection_options
-from app.database.errors import BUSY, connection_error, is_session_lost, unreachable_error
+from app.database.connection import check_encoding, configure_connection, make_connection_options
+from app.database.errors import BUSY, is_session_lost, make_connection_error, make_unreachable_error
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ _log = logging.getLogger(__name__)
 _OUTAGE_WAIT_SECONDS = 1.5
 
 
-class Outage:
-    """The error of the latest attempt to connect, and the requests that wait for a connection meanwhile.
+class DatabaseOutage:
+    """What the pool does while no connection can be opened: limits the waits of requests, and logs once.
 
     `has_connections` returns whether the pool has any, in use or idle: then a request waits as for a busy pool.
     """
@@ -43,17 +43,19 @@ class Outage:
         self._waiting: dict[asyncio.Timeout, float] = {}
 
     @property
-    def reason(self) -> DatabaseUnreachable | None:
-        return unreachable_error(self._error) if self._error is not None else None
+    def error_for_requests(self) -> DatabaseUnreachable | None:
+        return make_unreachable_error(self._error) if self._error is not None else None
 
-    def begin(self, error: Exception) -> None:
+    def begin_outage(self, error: Exception) -> None:
+        """Store the error of a failed attempt to connect, and limit the waits where no connection is left."""
         self._error = error
         is_hopeless = not self._has_connections()
         for limit, asked_at in self._waiting.items():
             if not limit.expired():
                 limit.reschedule(asked_at + _OUTAGE_WAIT_SECONDS if is_hopeless else None)
 
-    def end(self) -> None:
+    def end_outage(self) -> None:
+        """Forget the error after a successful attempt, and remove the limits of the waits."""
         self._error = None
         for limit in self._waiting:
             if not limit.expired():
@@ -62,10 +64,10 @@ class Outage:
             self._is_reported = False
             _log.warning("PostgreSQL accepts connections again")
 
-    def report(self) -> None:
+    def log_outage(self) -> None:
         if isinstance(self._error, psycopg.Error) and not self._is_reported:
             self._is_reported = True
-            _log.error("%s; trying again every second", connection_error(self._error, self._parameters))
+            _log.error("%s; trying again every second", make_connection_error(self._error, self._parameters))
 
     @asynccontextmanager
     async def limit_wait(self) -> AsyncIterator[None]:
@@ -80,7 +82,7 @@ class Outage:
                 finally:
                     del self._waiting[limit]
         except TimeoutError:
-            raise self.reason or DatabaseUnavailable(BUSY) from None  # an attempt has just succeeded
+            raise self.error_for_requests or DatabaseUnavailable(BUSY) from None  # an attempt has just succeeded
 
 
 # psycopg doubles the pause between two attempts: 1, 2, 4 … 256 s. Restarted after this long, attempts stay a second
@@ -105,9 +107,9 @@ class PooledConnection(AsyncConnection[TupleRow]):
     @classmethod
     async def connect(cls, conninfo: str = "", **options: Any) -> Self:
         settings: Settings = options.pop("settings")
-        outage: Outage = options.pop("outage")
+        outage: DatabaseOutage = options.pop("outage")
         try:
-            conn = await super().connect(conninfo, **connection_options(settings), **options)
+            conn = await super().connect(conninfo, **make_connection_options(settings), **options)
             try:
                 with _close_socket_after(conn, settings.database_connect_timeout):
                     await configure_connection(conn, settings)
@@ -115,9 +117,9 @@ class PooledConnection(AsyncConnection[TupleRow]):
                 await conn.close()
                 raise
         except Exception as error:
-            outage.begin(error)
+            outage.begin_outage(error)
             raise
-        outage.end()
+        outage.end_outage()
         return conn
 
     async def wait(self, gen: PQGen[RV], *args: Any, **options: Any) -> RV:
@@ -128,7 +130,7 @@ class PooledConnection(AsyncConnection[TupleRow]):
             raise
 
 
-class Pool(AsyncConnectionPool[PooledConnection]):
+class DatabasePool(AsyncConnectionPool[PooledConnection]):
     """psycopg's pool, which does not lose a connection whose request is cancelled while it is returned.
 
     After a failover, old connections still lead to a server that is read-only now. An unusable connection is closed
@@ -140,12 +142,12 @@ class Pool(AsyncConnectionPool[PooledConnection]):
     _in_use = 0
 
     def __init__(self, settings: Settings) -> None:
-        self._outage = Outage(settings, self._has_connections)
+        self._outage = DatabaseOutage(settings, self._has_connections)
         super().__init__(
             connection_class=PooledConnection,
             name="videomoments",
             kwargs={"settings": settings, "outage": self._outage},
-            check=_check_if_socket_readable,
+            check=_check_if_server_closed,
             min_size=settings.database_pool_size,
             max_size=settings.database_pool_size + settings.database_max_overflow,
             timeout=settings.database_pool_timeout,
@@ -199,13 +201,13 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
     def find_outage(self) -> DatabaseUnavailable | None:
         """Return why no further connection can be opened; None after a success, or where the pool is full."""
-        return self._outage.reason if self._in_use < self.max_size else None
+        return self._outage.error_for_requests if self._in_use < self.max_size else None
 
     def _has_connections(self) -> bool:
         return self._in_use > 0 or self.get_stats()["pool_available"] > 0
 
     async def _retry_connecting(self, pool: AsyncConnectionPool[Any]) -> None:
-        self._outage.report()
+        self._outage.log_outage()
         stats = self.get_stats()
         if stats["requests_waiting"] or stats["pool_size"] < stats["pool_min"]:
             await self.check()  # opens a connection where there are too few
@@ -217,14 +219,14 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             raise psycopg.OperationalError("The session is read-only")
 
 
-_pool: Pool | None = None
+_pool: DatabasePool | None = None
 _unfinished: set[asyncio.Task[None]] = set()
 
 
 async def init_db(settings: Settings | None = None) -> None:
     """Open the pool without waiting for the database; nothing is created in it."""
     global _pool
-    _pool = Pool(settings or get_settings())
+    _pool = DatabasePool(settings or get_settings())
     await _pool.open()
 
 
@@ -235,18 +237,19 @@ async def close_db() -> None:
         await pool.close()
 
 
-def get_pool() -> Pool:
+def get_pool() -> DatabasePool:
     if _pool is None:
         raise DatabaseUnavailable("The database pool is not open")
     return _pool
 
 
-def no_connection_error() -> DatabaseUnavailable:
+def make_no_connection_error() -> DatabaseUnavailable:
+    """Return the error for a request that gets no connection in time."""
     return (_pool and _pool.find_outage()) or DatabaseUnavailable(BUSY)
 
 
-async def _check_if_socket_readable(conn: AsyncConnection[Any]) -> None:
-    """Raise `psycopg.Error` for a connection that the server has closed, and then check the other idle ones.
+async def _check_if_server_closed(conn: AsyncConnection[Any]) -> None:
+    """Raise `psycopg.Error` for a pooled connection that the server has closed, and then check the other idle ones.
 
     A server that restarts or ends a session leaves the idle socket readable, so that only such a connection costs a
     round trip. The keepalives detect a peer that has vanished.
@@ -269,13 +272,13 @@ def _is_socket_readable(conn: AsyncConnection[Any]) -> bool:
     return bool(poll.poll(0))
 
 
-async def _shielded(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work`, which continues when the caller is cancelled: psycopg's pool loses a connection otherwise."""
-    await asyncio.shield(_start_task(work))
+async def _shielded(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Await a coroutine that continues when the caller is cancelled: psycopg's pool loses a connection otherwise."""
+    await asyncio.shield(_start_task(coroutine))
 
 
-def _start_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    task = asyncio.create_task(work)
+def _start_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    task = asyncio.create_task(coroutine)
     _unfinished.add(task)
     task.add_done_callback(_unfinished.discard)
     return task
@@ -283,7 +286,7 @@ def _start_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
 @contextmanager
 def _close_socket_after(conn: AsyncConnection[Any], seconds: float) -> Iterator[None]:
-    """Close the socket where the block takes longer: a pooler lets a statement wait while its server is down."""
+    """Close the connection's socket where the block takes longer than `seconds`, as behind a pooler without server."""
     with socket.socket(fileno=os.dup(conn.fileno())) as line:
         timer = asyncio.get_running_loop().call_later(seconds, line.shutdown, socket.SHUT_RDWR)
         try:

@@ -13,25 +13,26 @@ Row = TypeVar("Row")
 
 
 async def fetch_one(
-    conn: Connection, row: Callable[..., Row], statement: QueryNoTemplate, params: Mapping[str, Any] | None = None
+    conn: Connection, row_class: Callable[..., Row], statement: QueryNoTemplate, params: Mapping[str, Any] | None = None
 ) -> Row | None:
-    cursor = conn.cursor(row_factory=args_row(row))
+    cursor = conn.cursor(row_factory=args_row(row_class))
     await cursor.execute(statement, params)
     return await cursor.fetchone()
 
 
-async def fetch_returned(
-    conn: Connection, row: Callable[..., Row], statement: QueryNoTemplate, params: Mapping[str, Any] | None = None
+async def fetch_returned_row(
+    conn: Connection, row_class: Callable[..., Row], statement: QueryNoTemplate, params: Mapping[str, Any] | None = None
 ) -> Row:
-    cursor = conn.cursor(row_factory=args_row(row))
+    """Return the row of a statement that always returns one, such as INSERT … RETURNING."""
+    cursor = conn.cursor(row_factory=args_row(row_class))
     await cursor.execute(statement, params)
     return await anext(cursor)
 
 
 async def fetch_all(
-    conn: Connection, row: Callable[..., Row], statement: QueryNoTemplate, params: Mapping[str, Any] | None = None
+    conn: Connection, row_class: Callable[..., Row], statement: QueryNoTemplate, params: Mapping[str, Any] | None = None
 ) -> list[Row]:
-    cursor = conn.cursor(row_factory=args_row(row))
+    cursor = conn.cursor(row_factory=args_row(row_class))
     await cursor.execute(statement, params)
     return await cursor.fetchall()
 
@@ -45,6 +46,7 @@ async def fetch_value(
 
 
 async def exists(conn: Connection, statement: QueryNoTemplate, params: Mapping[str, Any] | None = None) -> bool:
+    """Return whether a query finds a row."""
     cursor = await conn.execute(statement, params)
     return await cursor.fetchone() is not None
 
@@ -52,13 +54,14 @@ async def exists(conn: Connection, statement: QueryNoTemplate, params: Mapping[s
 LARGEST_ID = 2**31 - 1  # of a serial column
 
 
-def set_clause(changes: Mapping[str, Any]) -> sql.Composed:
+def make_set_clause(changes: Mapping[str, Any]) -> sql.Composed:
+    """Return `column = %(column)s, …` for the keys of `changes`."""
     return sql.SQL(", ").join(
         sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in changes
     )
 
 
-def and_where(conditions: Mapping[LiteralString, object]) -> sql.Composed:
+def make_and_conditions(conditions: Mapping[LiteralString, object]) -> sql.Composed:
     """Return ` AND condition` for each condition whose value is not None.
 
     Each set of filters gets its own statement: with `value IS NULL OR …` a plan kept for all values could use no index.
@@ -83,8 +86,8 @@ async def copy_rows(
     return count
 
 
-async def try_lock(conn: Connection, name: str) -> bool:
-    """Take a lock that is held until the transaction ends; False where another process has it."""
+async def try_transaction_lock(conn: Connection, name: str) -> bool:
+    """Take an advisory lock until the transaction ends; False where another process has it."""
     return bool(
         await fetch_value(
             conn, "SELECT pg_try_advisory_xact_lock(hashtextextended(%(name)s, 0))", {"name": f"videomoments:{name}"}

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from app.core.private_files import private_opener
+from app.core.private_files import open_private_file
 
 
 class EmbeddedError(Exception):
@@ -86,7 +86,7 @@ class FolderLock:
         Raises `FolderTaken`, with the holder, where the folder is still held after that.
         """
         path = folder.with_name(folder.name + ".lock")
-        descriptor = private_opener(str(path), os.O_RDWR | os.O_CREAT)
+        descriptor = open_private_file(str(path), os.O_RDWR | os.O_CREAT)
         deadline = time.monotonic() + wait_seconds
         try:
             while not _try_folder_lock(descriptor, fcntl.LOCK_EX):
@@ -126,7 +126,7 @@ class ServerAddress:
     def publish(self, url: str, *, wait_for_guests: bool) -> Iterator[None]:
         """Publish the URL during the block and, unless interrupted, until the last guest has left."""
         draft = self._path.with_suffix(".draft")
-        with open(draft, "w", encoding="utf-8", opener=private_opener) as file:
+        with open(draft, "w", encoding="utf-8", opener=open_private_file) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(url)
             file.flush()
@@ -134,7 +134,7 @@ class ServerAddress:
             try:
                 yield
                 if wait_for_guests:
-                    with open(self._guests_path, "ab", opener=private_opener) as guests:
+                    with open(self._guests_path, "ab", opener=open_private_file) as guests:
                         fcntl.flock(guests, fcntl.LOCK_EX)
                         self._path.unlink(missing_ok=True)  # before another guest joins
             finally:
@@ -143,7 +143,7 @@ class ServerAddress:
     @contextmanager
     def join(self) -> Iterator[str | None]:
         """Yield the URL and keep the server running during the block; None where no owner is alive."""
-        with open(self._guests_path, "ab", opener=private_opener) as guests:
+        with open(self._guests_path, "ab", opener=open_private_file) as guests:
             fcntl.flock(guests, fcntl.LOCK_SH)
             yield self._read()
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from app.core.private_files import private_opener
+from app.core.private_files import open_private_file
 from app.embedded.binaries import POSTGRES
 from app.embedded.data_folder import EmbeddedError
 from app.embedded.process import account_for, end_process, is_root, last_log_lines, require_name
@@ -266,7 +266,7 @@ class EmbeddedPostgres(Server):
         """Write `pg_hba.conf` atomically and last: it marks the role as complete."""
         owner, draft = folder.stat(), folder / f"{_ACCESS_FILE}.draft"
         draft.unlink(missing_ok=True)
-        with open(draft, "x", encoding="utf-8", opener=private_opener) as file:
+        with open(draft, "x", encoding="utf-8", opener=open_private_file) as file:
             file.write(self._access())
             if is_root():
                 os.chown(file.fileno(), owner.st_uid, owner.st_gid)

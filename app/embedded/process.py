@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.core.private_files import private_opener
+from app.core.private_files import open_private_file
 from app.embedded.data_folder import EmbeddedError
 
 if sys.platform != "win32":  # Windows shall come as far as the sentence on missing wheels
@@ -100,7 +100,7 @@ def launch_process(
     """
     who = f"{account.uid}:{account.gid}" if account else ""
     launcher = [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), str(int(death_signal)), who]
-    with open(log, "wb", opener=private_opener) as output:
+    with open(log, "wb", opener=open_private_file) as output:
         process = subprocess.Popen(  # noqa: S603  the command is our own
             [*launcher, *command],
             cwd=folder,

@@ -12,9 +12,9 @@ import psycopg
 
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, FileMissing, StorageFull, StorageUnavailable, VideoMomentsError
-from app.database import connect
+from app.database import open_async_connection
 from app.database.catalog import read_database_condition
-from app.database.errors import READ_ONLY, connection_error, domain_error
+from app.database.errors import READ_ONLY, make_connection_error, translate_database_error
 from app.importer.legacy_files import (
     REGISTRY_FILE,
     LegacyVideoFiles,
@@ -99,15 +99,15 @@ async def import_library(
 
 async def _check_database(settings: Settings) -> None:
     try:
-        async with connect(settings) as conn:
+        async with open_async_connection(settings) as conn:
             condition = await read_database_condition(conn)
-            if reason := condition.missing_rights or (READ_ONLY if condition.is_read_only else ""):
+            if reason := condition.missing_rights_sentence or (READ_ONLY if condition.is_read_only else ""):
                 raise DatabaseUnavailable(reason)
             await VideoRepository(conn).count()
     except psycopg.OperationalError as error:
-        raise connection_error(error, settings.database_parameters) from None
+        raise make_connection_error(error, settings.database_parameters) from None
     except psycopg.Error as error:
-        raise domain_error(error) or error from None
+        raise translate_database_error(error) or error from None
 
 
 async def _check_storage(storage: Storage) -> None:

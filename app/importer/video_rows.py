@@ -13,8 +13,13 @@ from tenacity import stop_after_attempt, wait_chain, wait_fixed, wait_none
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
 from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
-from app.database import Connection, connect
-from app.database.errors import connection_error, describe_database_failure, domain_error, is_session_lost
+from app.database import Connection, open_async_connection
+from app.database.errors import (
+    describe_database_failure,
+    is_session_lost,
+    make_connection_error,
+    translate_database_error,
+)
 from app.importer.legacy_records import TRANSCRIPTION_SERVICE, LegacyRun, LegacyTranscript
 from app.importer.locations import FileCopier, FileLocations, LocationFinder, StoredUrls, read_stored_urls
 from app.importer.moment_rows import (
@@ -66,7 +71,7 @@ def describe_failure(error: Exception) -> str:
         return _describe_with_cause(sentence, error)
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         return _describe_with_cause("the connection broke while it was written", error)
-    return str(domain_error(error) or error) or type(error).__name__
+    return str(translate_database_error(error) or error) or type(error).__name__
 
 
 def _describe_with_cause(sentence: str, error: psycopg.Error) -> str:
@@ -379,9 +384,9 @@ class VideoWriter:
             self._stack = contextlib.AsyncExitStack()
             settings = self._options.settings
             try:
-                self._conn = await self._stack.enter_async_context(connect(settings))
+                self._conn = await self._stack.enter_async_context(open_async_connection(settings))
             except psycopg.OperationalError as error:
-                raise connection_error(error, settings.database_parameters) from error
+                raise make_connection_error(error, settings.database_parameters) from error
         return self._conn
 
 

@@ -22,7 +22,7 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from app.core.errors import StageFailed
-from app.core.limited_process import limited_command
+from app.core.limited_process import make_limited_command
 from app.media.audio import ContinuousAudio
 from app.media.clip_plan import (
     AUDIO_BIT_RATE,
@@ -68,7 +68,7 @@ def cut_with_ffmpeg(program: str, file: BinaryIO, bounded: BoundedFile, plan: Cl
     memory, seconds = _ffmpeg_memory_limit(plan), bounded.seconds_left * (os.cpu_count() or 1)
     with tempfile.TemporaryFile() as stderr_file, plan.colour_lut() as lut:
         process = subprocess.Popen(  # noqa: S603  # the system's program; the only user input is an open file
-            limited_command([program, *_ffmpeg_arguments(path, plan, lut, target)], memory, seconds),
+            make_limited_command([program, *_ffmpeg_arguments(path, plan, lut, target)], memory, seconds),
             env=_ffmpeg_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

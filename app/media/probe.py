@@ -16,7 +16,7 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from app.core.media_types import UNKNOWN_TYPE, media_type_of
+from app.core.media_types import UNKNOWN_TYPE, guess_media_type
 from app.media.container import (
     MAX_PIXELS,
     BoundedFile,
@@ -91,7 +91,7 @@ def detect_content_type(head: bytes, name: str) -> str:
     """
     known = _match_signature(head)
     if known is None:
-        known = UNKNOWN_TYPE if describe_non_media(head) else media_type_of(name)
+        known = UNKNOWN_TYPE if describe_non_media(head) else guess_media_type(name)
     return known
 
 

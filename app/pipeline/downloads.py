@@ -14,7 +14,7 @@ import httpx
 from tenacity import wait_fixed
 
 from app.core.errors import FileMissing, StageFailed, StorageUnavailable, TransientFailure
-from app.core.guarded_http import check_status, guarded_client
+from app.core.guarded_http import open_guarded_client, raise_for_error_status
 from app.core.retrying import RetryPolicy, call_with_retries
 from app.core.thread_pool import ThreadPool
 from app.storage import Storage, check_free_space
@@ -176,13 +176,13 @@ async def _download_rest(url: str, part: PartialDownload, allowed_hosts: Collect
     # A compressed response could not be continued in its middle.
     headers = {"Accept-Encoding": "identity", **_make_range_headers(part)}
     async with (
-        guarded_client(allowed_hosts, _TIMEOUT_SECONDS) as client,
+        open_guarded_client(allowed_hosts, _TIMEOUT_SECONDS) as client,
         client.stream("GET", url, headers=headers) as response,
     ):
         if part.size and response.status_code in (206, 416) and not _is_continuation(response, part):
             await part.delete()
             raise TransientFailure("The video at the URL has changed while it was downloaded")
-        check_status(response)
+        raise_for_error_status(response)
         _check_content_headers(response)
         if response.status_code != 206 or not part.size:
             await part.restart(_source_of_response(url, response))

@@ -14,7 +14,7 @@ from app.core.masking import mask_secrets, mask_values
 from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.core.text import escape_controls
 from app.core.thread_pool import report_idle_time
-from app.database.errors import domain_error
+from app.database.errors import translate_database_error
 from app.models.runs import StageRecord
 from app.models.stages import STAGE_TABLE, Stage
 from app.storage.file_system import is_disk_full
@@ -41,7 +41,7 @@ def _mask_reason(reason: str | None) -> str | None:
 
 def describe_failure(error: BaseException, stage: Stage) -> str:
     """Return the failure of a stage as a sentence for users; an unexpected error is logged with its traceback."""
-    known = domain_error(error) if isinstance(error, psycopg.Error) else error
+    known = translate_database_error(error) if isinstance(error, psycopg.Error) else error
     if isinstance(known, VideoMomentsError):
         return escape_controls(mask_secrets(str(known)))[:_MAX_LENGTH]
     if isinstance(error, OSError) and is_disk_full(error):
@@ -97,5 +97,5 @@ async def retry_outage(subject: str, call: Callable[[], Awaitable[T]], *, is_idl
 
 
 def find_outage(error: BaseException) -> DatabaseUnavailable | None:
-    known = domain_error(error) if isinstance(error, psycopg.Error) else error
+    known = translate_database_error(error) if isinstance(error, psycopg.Error) else error
     return known if isinstance(known, DatabaseUnavailable) else None

@@ -11,7 +11,7 @@ from tenacity import stop_after_attempt, wait_exponential
 
 from app.ai.protocols import ClipLink, FoundMoment, MomentFinder, RefineRequest, RefineResult, Usage
 from app.core.errors import FileMissing, ModelAnswerInvalid, StageFailed, StorageUnavailable, TransientFailure
-from app.core.media_types import media_type_of
+from app.core.media_types import guess_media_type
 from app.core.retrying import RetryPolicy, call_with_retries
 from app.core.text import strip_unstorable
 from app.database import Connection
@@ -289,7 +289,7 @@ async def _encode_clip(context: RunContext, url: str) -> ClipLink | None:
         content = b"".join([chunk async for chunk in file.read()])
         if len(content) != file.stored.size:  # it was replaced while it was read
             raise FileMissing
-    return ClipLink(f"data:{media_type_of(url)};base64,{base64.b64encode(content).decode()}")
+    return ClipLink(f"data:{guess_media_type(url)};base64,{base64.b64encode(content).decode()}")
 
 
 def _make_clip_url(context: RunContext, moment: Moment) -> ClipLink | None:

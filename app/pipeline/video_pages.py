@@ -20,7 +20,7 @@ import httpx
 
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
 from app.core.guarded_http import AddressGuard
-from app.core.limited_process import limited_command
+from app.core.limited_process import make_limited_command
 from app.storage import check_free_space
 
 _CHUNK_BYTES = 64 * 1024
@@ -152,7 +152,7 @@ class GuardProxy:
     async def _open_connection(self, url: httpx.URL, default_port: int) -> tuple[StreamReader, StreamWriter]:
         async with asyncio.timeout(_CONNECT_SECONDS):
             port = url.port or default_port
-            addresses = await self._guard.resolve(url.raw_host.decode("ascii"), port)
+            addresses = await self._guard.resolve_public_addresses(url.raw_host.decode("ascii"), port)
             *others, last = sorted(addresses, key=lambda address: ":" in address)  # IPv4 first
             for address in others:
                 with suppress(OSError):
@@ -207,7 +207,7 @@ async def download_from_page(
 
 async def _start_yt_dlp(folder: Path, proxy_url: str) -> Process:
     program = [sys.executable, "-I", "-m", "yt_dlp", *_YT_DLP_OPTIONS]
-    command = limited_command(program, _MEMORY_BYTES, _CPU_SECONDS)
+    command = make_limited_command(program, _MEMORY_BYTES, _CPU_SECONDS)
     # An empty PATH: another program would connect past the proxy. The password is in the environment, because every
     # user of the machine can read the command line of a process.
     environment = {"PATH": os.devnull, "HOME": str(folder), "ALL_PROXY": proxy_url}

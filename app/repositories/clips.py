@@ -6,7 +6,7 @@ from typing import Any, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned, set_clause
+from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned_row, make_set_clause
 from app.models import Clip
 
 CLIP_COLUMNS = """id, moment_id, video_id, cloud_url, start_time, end_time, padding_left, padding_right, file_size_kb,
@@ -55,7 +55,7 @@ class ClipRepository:
 
     async def create(self, **clip: Unpack[NewClip]) -> Clip:
         """Insert a clip. Raises `UniqueViolation` of `clips_moment_id_key` where the moment has one."""
-        return await fetch_returned(
+        return await fetch_returned_row(
             self._conn,
             Clip,
             f"""
@@ -98,7 +98,7 @@ class ClipRepository:
         return await fetch_one(
             self._conn,
             Clip,
-            sql.SQL("UPDATE clips SET {} WHERE id = %(id)s RETURNING " + CLIP_COLUMNS).format(set_clause(changes)),
+            sql.SQL("UPDATE clips SET {} WHERE id = %(id)s RETURNING " + CLIP_COLUMNS).format(make_set_clause(changes)),
             {**changes, "id": clip_id},
         )
 

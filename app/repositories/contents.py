@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_returned
+from app.database.queries import fetch_all, fetch_returned_row
 from app.repositories.clips import CLIP_COLUMNS
 from app.repositories.moments import MOMENT_COLUMNS, MomentRepository
 from app.repositories.runs import IS_WAITING
@@ -40,7 +40,7 @@ class VideoContentsRepository:
         self._conn = conn
 
     async def get_contents(self, video_id: int) -> VideoContents:
-        return await fetch_returned(
+        return await fetch_returned_row(
             self._conn,
             VideoContents,
             f"""

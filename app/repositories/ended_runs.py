@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import and_where, fetch_all, fetch_one
+from app.database.queries import fetch_all, fetch_one, make_and_conditions
 from app.models.runs import RunRequest, StageRecord
 from app.models.stages import RunType, Stage
 from app.repositories.runs import parse_run_request, parse_stage_records
@@ -76,7 +76,9 @@ class EndedRunRepository:
 
     async def find_ended_run(self, *, video: str | None = None, identifier: str | None = None) -> EndedRun | None:
         """Return a run by its identifier or, without one, the newest full run of the video that has ended."""
-        found = and_where({"videos.identifier = %(video)s": video, "history.identifier = %(identifier)s": identifier})
+        found = make_and_conditions(
+            {"videos.identifier = %(video)s": video, "history.identifier = %(identifier)s": identifier}
+        )
         cursor = await self._conn.execute(
             sql.SQL(
                 """
@@ -138,7 +140,7 @@ class EndedRunRepository:
                 ORDER BY history.id DESC
                 LIMIT %(limit)s
                 """
-            ).format(and_where({"history.id < %(before)s": before_id})),
+            ).format(make_and_conditions({"history.id < %(before)s": before_id})),
             {"limit": limit, "before": before_id},
         )
 

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import copy_rows, fetch_all, fetch_one, set_clause
+from app.database.queries import copy_rows, fetch_all, fetch_one, make_set_clause
 from app.models import Moment
 
 MOMENT_COLUMNS = """id, identifier, video_id, start_time, end_time, title, is_refined, parent_id, generation_model,
@@ -201,7 +201,9 @@ class MomentRepository:
         return await fetch_one(
             self._conn,
             Moment,
-            sql.SQL("UPDATE moments SET {} WHERE id = %(id)s RETURNING " + MOMENT_COLUMNS).format(set_clause(changes)),
+            sql.SQL("UPDATE moments SET {} WHERE id = %(id)s RETURNING " + MOMENT_COLUMNS).format(
+                make_set_clause(changes)
+            ),
             {**changes, "id": moment_id},
         )
 

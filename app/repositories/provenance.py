@@ -13,7 +13,7 @@ from psycopg import sql
 
 from app.core.errors import InvalidInput, PromptHashCollision
 from app.database import Connection
-from app.database.queries import and_where, fetch_all, fetch_one, fetch_returned, fetch_value
+from app.database.queries import fetch_all, fetch_one, fetch_returned_row, fetch_value, make_and_conditions
 from app.models import GenerationConfig, Prompt
 
 PROMPT_COLUMNS = "id, user_prompt, system_prompt, prompt_hash, created_at"
@@ -53,7 +53,7 @@ class PromptRepository:
 
         Raises `PromptHashCollision` where another pair of texts has the same hash.
         """
-        prompt = await fetch_returned(
+        prompt = await fetch_returned_row(
             self._conn,
             Prompt,
             f"""
@@ -149,7 +149,7 @@ class GenerationConfigRepository:
         A config of another transcript is detached from it, so that it is not deleted with it. Raises `InvalidInput` for
         a number that is not finite.
         """
-        return await fetch_returned(
+        return await fetch_returned_row(
             self._conn,
             GenerationConfig,
             f"""
@@ -193,7 +193,7 @@ class GenerationConfigRepository:
         model: str | None = None,
         operation_type: str | None = None,
     ) -> list[GenerationConfig]:
-        chosen = and_where(
+        chosen = make_and_conditions(
             {
                 "prompt_id = %(prompt_id)s": prompt_id,
                 "model = %(model)s": model,
@@ -346,7 +346,7 @@ class ProvenanceRepository:
 
 
 def _filter_by_prompt_or_config(column: LiteralString, prompt_id: int | None, config_id: int | None) -> sql.Composed:
-    return and_where(
+    return make_and_conditions(
         {
             column + " = %(config_id)s": config_id,
             # An array instead of a join, which would be planned from the moments of all prompts.

@@ -9,7 +9,7 @@ from typing import Any, LiteralString, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import and_where, fetch_one, fetch_returned, set_clause
+from app.database.queries import fetch_one, fetch_returned_row, make_and_conditions, make_set_clause
 from app.models import PipelineRun
 from app.models.runs import ClaimedRun, RunRequest, StageRecord, StageStatus, find_last_started_stage
 from app.models.stages import RunType, Stage
@@ -134,7 +134,7 @@ class RunRepository:
 
     async def create(self, **run: Unpack[NewRun]) -> PipelineRun:
         """Insert a run. Raises `UniqueViolation` of `pipeline_history_identifier_key` where the identifier is taken."""
-        return await fetch_returned(
+        return await fetch_returned_row(
             self._conn,
             PipelineRun,
             f"""
@@ -169,7 +169,7 @@ class RunRepository:
             self._conn,
             PipelineRun,
             sql.SQL("UPDATE pipeline_history SET {} WHERE id = %(id)s RETURNING " + RUN_COLUMNS).format(
-                set_clause(changes)
+                make_set_clause(changes)
             ),
             {**changes, "id": run_id},
         )
@@ -179,7 +179,7 @@ class RunRepository:
     ) -> list[RunSummary]:
         """Return runs of a video, newest first; `before` is the last one's `(started_at, id)`."""
         started_at, run_id = before or (None, None)
-        wanted = and_where(
+        wanted = make_and_conditions(
             {"(started_at, history.id) < (%(started_at)s, %(id)s)": before, "pipeline_type = %(type)s": run_type}
         )
         cursor = await self._conn.execute(

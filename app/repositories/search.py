@@ -7,7 +7,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import and_where, fetch_all, fetch_value
+from app.database.queries import fetch_all, fetch_value, make_and_conditions
 
 # Marks around a found word: control characters that are removed from the text first, so that the rest can be escaped.
 MARK_START = "\x02"
@@ -86,15 +86,15 @@ class SearchRepository:
         costs milliseconds: the index finds the words, and the stored document is matched against the phrase.
         `min_score` is met by any moment of the video.
         """
-        spoken = and_where({"language = %(language)s": filters.language})
-        of_video = and_where({_OF_VIDEO + "found.video_id)": filters.video, _SCORED: filters.min_score})
+        spoken = make_and_conditions({"language = %(language)s": filters.language})
+        of_video = make_and_conditions({_OF_VIDEO + "found.video_id)": filters.video, _SCORED: filters.min_score})
         parameters = {**_make_search_parameters(query, filters, limit, after), "marks": _MARKS, "segments": segments}
         return await fetch_all(self._conn, SearchHit, sql.SQL(_TRANSCRIPTS).format(spoken, of_video), parameters)
 
     async def search_moments(
         self, query: str, filters: SearchFilters, limit: int, after: SearchCursor = FIRST_PAGE
     ) -> list[MomentHit]:
-        chosen = and_where(
+        chosen = make_and_conditions(
             {
                 _OF_VIDEO + "moments.video_id)": filters.video,
                 _SPOKEN: filters.language,

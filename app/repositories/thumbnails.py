@@ -6,7 +6,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import fetch_one, fetch_returned, set_clause
+from app.database.queries import fetch_one, fetch_returned_row, make_set_clause
 from app.models import Thumbnail
 
 THUMBNAIL_COLUMNS = "id, video_id, clip_id, cloud_url, file_size_kb, created_at"
@@ -57,7 +57,7 @@ class ThumbnailRepository:
         Raises `UniqueViolation` of `idx_thumbnails_video_id` or `idx_thumbnails_clip_id` where its owner has one, and
         `CheckViolation` of `thumbnails_owner_check` where it has no owner or two.
         """
-        return await fetch_returned(
+        return await fetch_returned_row(
             self._conn,
             Thumbnail,
             f"""
@@ -150,7 +150,7 @@ class ThumbnailRepository:
             self._conn,
             Thumbnail,
             sql.SQL("UPDATE thumbnails SET {} WHERE id = %(id)s RETURNING " + THUMBNAIL_COLUMNS).format(
-                set_clause(changes)
+                make_set_clause(changes)
             ),
             {**changes, "id": thumbnail_id},
         )

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack
 from psycopg.types.json import Jsonb
 
 from app.database import Connection
-from app.database.queries import fetch_one, fetch_returned
+from app.database.queries import fetch_one, fetch_returned_row
 from app.models import Transcript
 
 TRANSCRIPT_COLUMNS = """id, video_id, full_text, word_timestamps, segment_timestamps, language, number_of_words,
@@ -50,7 +50,7 @@ class TranscriptRepository:
 
     async def create(self, **transcript: Unpack[NewTranscript]) -> Transcript:
         """Insert a transcript. Raises `UniqueViolation` of `transcripts_video_id_key` where the video has one."""
-        return await fetch_returned(
+        return await fetch_returned_row(
             self._conn,
             Transcript,
             f"""

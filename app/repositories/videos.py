@@ -8,7 +8,7 @@ from typing import LiteralString, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_one, fetch_returned, fetch_value, set_clause
+from app.database.queries import fetch_all, fetch_one, fetch_returned_row, fetch_value, make_set_clause
 from app.models import Video
 from app.models.videos import display_title
 
@@ -143,7 +143,7 @@ class VideoRepository:
 
     async def create(self, **video: Unpack[NewVideo]) -> Video:
         """Insert a video. Raises `UniqueViolation` of `videos_identifier_key` where the identifier is taken."""
-        return await fetch_returned(
+        return await fetch_returned_row(
             self._conn,
             Video,
             f"""
@@ -288,7 +288,9 @@ class VideoRepository:
         return await fetch_one(
             self._conn,
             Video,
-            sql.SQL("UPDATE videos SET {} WHERE id = %(id)s RETURNING " + VIDEO_COLUMNS).format(set_clause(changes)),
+            sql.SQL("UPDATE videos SET {} WHERE id = %(id)s RETURNING " + VIDEO_COLUMNS).format(
+                make_set_clause(changes)
+            ),
             {**changes, "id": video_id},
         )
 

@@ -16,7 +16,13 @@ from psycopg.conninfo import make_conninfo
 
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, InvalidInput, StorageUnavailable
-from app.database.migrations import create_database, empty_database, is_pooled, open_connection, read_database_revision
+from app.database.migrations import (
+    create_database,
+    drop_schema_without_rows,
+    is_behind_pooler,
+    open_blocking_connection,
+    read_database_revision,
+)
 from app.embedded.binaries import find_client
 
 Process = subprocess.Popen[bytes]
@@ -40,7 +46,7 @@ def create_backup(settings: Settings, target: Path) -> None:
     Raises `DatabaseUnavailable`, and `StorageUnavailable` if the file cannot be written.
     """
     parameters = settings.migration_parameters
-    with open_connection(parameters, autocommit=True) as conn:
+    with open_blocking_connection(parameters, autocommit=True) as conn:
         _reject_pooler(conn)
         major = conn.info.server_version // 10000
     if read_database_revision(settings) is None:
@@ -69,9 +75,9 @@ def restore_backup(settings: Settings, source: Path) -> None:
     reader = _program_that_reads(source)
     parameters = settings.migration_parameters
     create_database(settings)
-    with open_connection(parameters, autocommit=True) as conn:
+    with open_blocking_connection(parameters, autocommit=True) as conn:
         _reject_pooler(conn)
-        empty_database(conn)
+        drop_schema_without_rows(conn)
         server_version = conn.info.server_version
     command = [str(reader.path), "--no-owner", "--no-privileges", "--file=-", str(source)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reading:  # noqa: S603  our own
@@ -124,7 +130,7 @@ def _feed_script(reading: Process, running: Process, server_version: int) -> boo
 
 
 def _reject_pooler(conn: Connection[Any]) -> None:
-    if is_pooled(conn):
+    if is_behind_pooler(conn):
         raise DatabaseUnavailable(
             "Backups need a connection without a pooler: set DATABASE_SYNC_URL to the address of PostgreSQL itself"
         )

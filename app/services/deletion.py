@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.core.errors import MomentNotFound, PipelineActive, RedisUnavailable, VideoMomentsError, VideoNotFound
-from app.core.redis import describe_redis_error, redis_unavailable
+from app.core.redis import describe_redis_error, translate_redis_error
 from app.database import Connection, Database
 from app.models import Moment, Video
 from app.repositories import (
@@ -256,7 +256,7 @@ async def _delete_redis_keys(redis: Redis, identifier: str, deletion: VideoDelet
         deletion.redis_keys = await delete_video_keys(redis, identifier, deletion.rows.runs)
     except (RedisError, OSError) as error:
         _log.warning("Could not delete the live state of %r: %s", identifier, describe_redis_error(error))
-        reason = redis_unavailable(error) or RedisUnavailable()
+        reason = translate_redis_error(error) or RedisUnavailable()
         deletion.errors.append(f"The live state could not be deleted: {reason}")
         return False
     return True

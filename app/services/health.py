@@ -14,10 +14,10 @@ from redis.exceptions import NoPermissionError
 
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
-from app.database import connect, get_pool
+from app.database import get_pool, open_async_connection
 from app.database.catalog import DatabaseCondition, read_database_condition
-from app.database.errors import READ_ONLY, domain_error, unreachable_error
-from app.database.migrations import code_revisions
+from app.database.errors import READ_ONLY, make_unreachable_error, translate_database_error
+from app.database.migrations import list_code_revisions
 from app.services.live_runs import REQUEST_STREAM
 
 _log = logging.getLogger(__name__)
@@ -117,10 +117,12 @@ class Health:
         # Neither a busy pool nor old connections to a former primary mean that the database is down, and after an
         # outage the pool may be waiting for its next attempt.
         try:
-            async with connect(self._settings) as conn:
+            async with open_async_connection(self._settings) as conn:
                 return await read_database_condition(conn)
         except psycopg.OperationalError as error:
-            raise (domain_error(error) if error.sqlstate else None) or unreachable_error(error) from None
+            raise (translate_database_error(error) if error.sqlstate else None) or make_unreachable_error(
+                error
+            ) from None
 
 
 async def _check_redis(redis: Redis) -> None:
@@ -137,13 +139,13 @@ async def _check_redis(redis: Redis) -> None:
 
 
 def _find_unready_reason(condition: DatabaseCondition) -> str:
-    if condition.missing_rights:
-        return condition.missing_rights
+    if condition.missing_rights_sentence:
+        return condition.missing_rights_sentence
     return _compare_with_code(condition.revision) or (READ_ONLY if condition.is_read_only else "")
 
 
 def _compare_with_code(revision: str | None) -> str:
-    known = code_revisions()
+    known = list_code_revisions()
     if revision == known[0]:
         return ""
     if revision in (None, *known):

@@ -24,11 +24,11 @@ from app.core.errors import (
     VideoMomentsError,
 )
 from app.core.masking import mask_secrets, mask_values
-from app.core.redis import redis_unavailable
+from app.core.redis import translate_redis_error
 from app.core.text import escape_controls, is_valid_identifier, to_nfc
-from app.core.validation import describe_problem
+from app.core.validation import describe_validation_error
 from app.database import Connection, Database
-from app.database.errors import domain_error
+from app.database.errors import translate_database_error
 from app.models.runs import RunRequest
 from app.models.stages import RunType, list_stages
 from app.repositories import RunRepository
@@ -170,7 +170,7 @@ def _parse_options(config: bytes, most_bytes: int) -> RequestedOptions:
         return RequestedOptions.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        raise InvalidInput(describe_problem(str(problem["loc"][0]), problem)) from None
+        raise InvalidInput(describe_validation_error(str(problem["loc"][0]), problem)) from None
 
 
 def _read_video_id(video: bytes) -> str:
@@ -307,9 +307,9 @@ def is_transient(error: BaseException) -> bool:
     """Return whether a retry may succeed: a server is unavailable, or refuses for now."""
     expected: BaseException | None = error
     if isinstance(error, psycopg.Error):
-        expected = domain_error(error)
+        expected = translate_database_error(error)
     elif isinstance(error, RedisError | ConnectionError | TimeoutError):
-        expected = redis_unavailable(error)
+        expected = translate_redis_error(error)
     return isinstance(expected, _TRANSIENT)
 
 
@@ -317,7 +317,7 @@ def _rejection_reason(error: Exception) -> str:
     """Return why a request is rejected. Raises transient errors."""
     if is_transient(error):
         raise error
-    expected = domain_error(error) if isinstance(error, psycopg.Error) else error
+    expected = translate_database_error(error) if isinstance(error, psycopg.Error) else error
     if isinstance(expected, VideoMomentsError):
         return str(expected)
     _log.error("Unexpected error in a request of another program", exc_info=error)

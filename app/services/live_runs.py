@@ -20,7 +20,7 @@ from tenacity import wait_fixed
 from app.ai.registry import ModelRegistry
 from app.core.errors import RedisUnavailable
 from app.core.masking import mask_values
-from app.core.redis import describe_redis_error, redis_unavailable
+from app.core.redis import describe_redis_error, translate_redis_error
 from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.models.runs import ClaimedRun, StageRecord, StageStatus, convert_stage_record_for_clients
 from app.models.stages import STAGE_TABLE, Stage
@@ -220,7 +220,7 @@ async def require_redis(redis: Redis, seconds: float) -> None:
 
     def keep_reason(failed: FailedCall) -> None:
         nonlocal reason
-        reason = redis_unavailable(failed.error) or reason
+        reason = translate_redis_error(failed.error) or reason
 
     try:
         async with asyncio.timeout(seconds):
@@ -234,7 +234,7 @@ async def prepare_redis(redis: Redis) -> None:
 
     def report(failed: FailedCall) -> None:
         if failed.number == 1:
-            reason = redis_unavailable(failed.error) or "Redis cannot be used"
+            reason = translate_redis_error(failed.error) or "Redis cannot be used"
             _log.error("%s (%s)", reason, describe_redis_error(failed.error))
 
     await call_with_retries(partial(_seed_and_create_group, redis), _REDIS_POLICY, before_wait=report)

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 
 from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelKind, ModelRegistry
 from app.core.errors import InvalidInput, ModelNotConfigured
-from app.core.redis import describe_redis_error, redis_unavailable
+from app.core.redis import describe_redis_error, translate_redis_error
 
 _log = logging.getLogger(__name__)
 # The client waits for the answer, and the registry for nothing.
@@ -61,5 +61,5 @@ async def find_model(redis: Redis, key: str) -> ModelConfig:
         _log.debug("Could not read model %s from Redis: %s", key, describe_redis_error(error))
         config = DEFAULT_MODELS.get(key)
         if config is None:
-            raise redis_unavailable(error) or error from None
+            raise translate_redis_error(error) or error from None
     return config

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from app.core.errors import GenerationConfigNotFound, PromptNotFound, VideoNotFound
-from app.core.masking import mask_stored
+from app.core.masking import mask_stored_text
 from app.database import Connection
 from app.models import GenerationConfig, Prompt
 from app.repositories import GenerationConfigRepository, PromptRepository
@@ -15,14 +15,14 @@ _LARGE_BYTES = 100_000  # larger documents are masked in a thread
 
 async def list_prompts(conn: Connection, limit: int, after: int) -> list[PromptSummary]:
     found = await PromptRepository(conn).list_prompt_summaries(limit, after)
-    return [replace(prompt, user_prompt=mask_stored(prompt.user_prompt)) for prompt in found]
+    return [replace(prompt, user_prompt=mask_stored_text(prompt.user_prompt)) for prompt in found]
 
 
 async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
     prompt = await PromptRepository(conn).get(prompt_id)
     if prompt is None:
         raise PromptNotFound
-    texts = (mask_stored(prompt.user_prompt), mask_stored(prompt.system_prompt))
+    texts = (mask_stored_text(prompt.user_prompt), mask_stored_text(prompt.system_prompt))
     return replace(prompt, user_prompt=texts[0], system_prompt=texts[1])
 
 
@@ -83,4 +83,4 @@ async def read_lineage(conn: Connection, identifier: str) -> bytes:
 
 
 def _mask_document(document: bytes) -> bytes:
-    return mask_stored(document.decode()).encode()
+    return mask_stored_text(document.decode()).encode()

@@ -15,8 +15,8 @@ from taskiq.kicker import AsyncKicker
 from taskiq_redis import RedisStreamBroker
 
 from app.core.config import Settings
-from app.core.redis import connection_options, describe_redis_error
-from app.core.tracing import add_tracing, send_span_ended
+from app.core.redis import describe_redis_error, make_redis_connection_options
+from app.core.tracing import add_tracing_middleware, end_failed_send_span
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
 
 CONSUMER_GROUP = "videomoments"
@@ -50,9 +50,9 @@ def make_broker(
         maxlen=_LONGEST_STREAM,
         max_connection_pool_size=_CONNECTIONS,
         timeout=_POOL_SECONDS,
-        **connection_options(),
+        **make_redis_connection_options(),
     )
-    add_tracing(broker)
+    add_tracing_middleware(broker)
     return broker
 
 
@@ -71,7 +71,7 @@ class StageNotifier:
         Never raises, and takes at most a second.
         """
         try:
-            with send_span_ended():
+            with end_failed_send_span():
                 async with asyncio.timeout(_SEND_SECONDS):
                     await self._kickers[STAGE_TABLE[stage].kind].kiq(identifier, stage.value)
         except (TaskiqError, RedisError, OSError) as error:

@@ -20,7 +20,7 @@ from app.core.errors import (
     FileMissing,
     InvalidInput,
     MomentNotFound,
-    Precondition,
+    RunInputMissing,
     StorageUnavailable,
     VideoNotFound,
 )
@@ -118,8 +118,8 @@ class RunFromUrl:
 class RunRequests:
     """Checks and enqueues run requests; the methods return the run's identifier without waiting for the run.
 
-    Each raises `VideoNotFound` or `MomentNotFound`, `AlreadyRunning`, and `Precondition` for missing inputs; those with
-    a model raise `ModelNotConfigured`, and `InvalidInput` for contradictory options.
+    Each raises `VideoNotFound` or `MomentNotFound`, `AlreadyRunning` and `RunInputMissing`; those with a model raise
+    `ModelNotConfigured`, and `InvalidInput` for contradictory options.
     """
 
     def __init__(self, database: Database, storage: Storage, redis: Redis, settings: Settings, notify: Notify) -> None:
@@ -134,10 +134,10 @@ class RunRequests:
         preconditions = await self._get_preconditions(video, RunType.AUDIO)
         self._reject_duplicate(preconditions, video)
         if await self._has_audio(video):
-            raise Precondition("Audio file already exists for this video")
+            raise RunInputMissing("Audio file already exists for this video")
         await self._require_video_file(preconditions, "so its audio cannot be extracted")
         if preconditions.is_silent:
-            raise Precondition(_NO_AUDIO_STREAM)
+            raise RunInputMissing(_NO_AUDIO_STREAM)
         return await self.enqueue(video, RunType.AUDIO, RunRequest())
 
     async def start_transcript(self, video: str) -> str:
@@ -145,7 +145,7 @@ class RunRequests:
         await self._require_audio(video)
         self._reject_duplicate(preconditions, video)
         if preconditions.has_transcript:
-            raise Precondition("Transcript already exists for this video")
+            raise RunInputMissing("Transcript already exists for this video")
         request = RunRequest()
         await require_transcriber(self._redis, request.transcription_model)
         return await self.enqueue(video, RunType.TRANSCRIPT, request)
@@ -168,7 +168,7 @@ class RunRequests:
         model = await require_moment_finder(self._redis, request.refinement_model)
         if request.include_video_refinement:
             if not model.supports_video:
-                raise Precondition(
+                raise RunInputMissing(
                     f"Model '{request.refinement_model}' does not support video. "
                     "Use 'qwen3_vl_fp8' for video refinement."
                 )
@@ -178,7 +178,7 @@ class RunRequests:
     async def start_clips(self, video: str, request: RunRequest) -> str:
         preconditions = await self._get_preconditions(video, RunType.CLIPS)
         if not preconditions.has_originals:
-            raise Precondition("No moments found for this video")
+            raise RunInputMissing("No moments found for this video")
         self._reject_duplicate(preconditions, video)
         _require_moment_inside(preconditions.first_original_end, preconditions)
         await self._require_video_file(preconditions, "so no clips can be cut")
@@ -240,14 +240,14 @@ class RunRequests:
         return identifier
 
     async def check_prerequisites(self, video: str, run_type: RunType, request: RunRequest) -> None:
-        """Raise `Precondition` if the video file or its audio stream is missing."""
+        """Raise `RunInputMissing` if the video file or its audio stream is missing."""
         async with self._database.connect() as conn:
             preconditions = await JobRepository(conn).get_run_preconditions(video, run_type)
         if preconditions is None:
             return  # `enqueue_run` raises VideoNotFound
         self._reject_duplicate(preconditions, video)
         if run_type is RunType.FULL and await self._is_silent(preconditions, video):
-            raise Precondition(_NO_AUDIO_STREAM)
+            raise RunInputMissing(_NO_AUDIO_STREAM)
         match run_type:
             case RunType.FULL if not (request.video_url or preconditions.source_url):
                 await self._require_video_file(preconditions, "and there is no URL to download it from")
@@ -267,7 +267,7 @@ class RunRequests:
         if url.startswith("gs://"):
             return None
         try:
-            await self._guard.refuse_at_once(url)
+            await self._guard.refuse_private_url(url)
         except AddressRefused as refusal:
             return refusal
         return None
@@ -305,11 +305,11 @@ class RunRequests:
 
     async def _require_audio(self, video: str) -> None:
         if not await self._has_audio(video):
-            raise Precondition(_NO_AUDIO)
+            raise RunInputMissing(_NO_AUDIO)
 
     async def _require_video_file(self, preconditions: RunPreconditions, consequence: str) -> None:
         if not await self._has_video_file(preconditions):
-            raise Precondition(f"The video file is missing, {consequence}")
+            raise RunInputMissing(f"The video file is missing, {consequence}")
 
     async def _has_video_file(self, preconditions: RunPreconditions) -> bool:
         """Return whether the video file exists, or may exist where only a worker sees it."""
@@ -333,7 +333,7 @@ class RunRequests:
                 reason = "Video clip not available. Extract clips first or disable video refinement."
             else:
                 reason = "Video clip not available, and the video file is missing. Disable video refinement."
-            raise Precondition(reason) from None
+            raise RunInputMissing(reason) from None
 
     async def _check_video_file(self, resolved: VideoOfUrl) -> VideoOfUrl:
         try:
@@ -346,12 +346,12 @@ class RunRequests:
 def _require_moment_inside(moment_end: float | None, preconditions: RunPreconditions) -> None:
     problem = describe_moment_after_video_end(moment_end or 0.0, preconditions.video_seconds)
     if problem is not None:
-        raise Precondition(problem)
+        raise RunInputMissing(problem)
 
 
 def _require_transcript(preconditions: RunPreconditions) -> None:
     if not preconditions.has_transcript:
-        raise Precondition(_NO_TRANSCRIPT)
+        raise RunInputMissing(_NO_TRANSCRIPT)
 
 
 def _check_limits(request: RunRequest) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from redis.asyncio import Redis
 
 from app.ai.registry import is_local_model_name
-from app.core.errors import FileMissing, NothingRuns, RunNotFound, VideoNotFound
+from app.core.errors import FileMissing, NoMatchingRun, RunNotFound, VideoNotFound
 from app.core.masking import mask_values
 from app.core.text import is_valid_identifier
 from app.database import Connection, Database
@@ -243,8 +243,8 @@ async def cancel_pipeline(database: Database, redis: Redis, video: str) -> None:
         await live.delete_status(identifier, video)
 
 
-def _nothing_to_cancel(video: str) -> NothingRuns:
-    return NothingRuns(f"No pipeline running for video '{video}'")
+def _nothing_to_cancel(video: str) -> NoMatchingRun:
+    return NoMatchingRun(f"No pipeline running for video '{video}'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,14 +264,14 @@ class RunRetries:
     async def retry(self, video: str, identifier: str | None = None) -> RetriedRun:
         """Retry a run of the video: the given one, or the newest full one.
 
-        Raises `VideoNotFound`, `RunNotFound`, and `NothingRuns` if no full run has ended.
+        Raises `VideoNotFound`, `RunNotFound`, and `NoMatchingRun` if no full run has ended.
         """
         async with self._database.connect() as conn:
             if await VideoRepository(conn).get_by_identifier(video) is None:
                 raise VideoNotFound(video)
             ended = await EndedRunRepository(conn).find_ended_run(video=video, identifier=identifier)
         if ended is None:
-            raise NothingRuns(f"No run to retry for video '{video}'") if identifier is None else RunNotFound
+            raise NoMatchingRun(f"No run to retry for video '{video}'") if identifier is None else RunNotFound
         return await self._enqueue_again(ended)
 
     async def retry_failed(self, identifier: str) -> RetriedRun:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from app.core.errors import InvalidInput
-from app.core.text import find_control, to_nfc
+from app.core.text import find_control_character, to_nfc
 from app.database import Connection
 from app.database.queries import LARGEST_ID
 from app.models.videos import display_title
@@ -56,7 +56,7 @@ async def search(conn: Connection, query: str, filters: SearchFilters, limit: in
     Raises `InvalidInput` for an invalid query and for a cursor of another search.
     """
     for name, text in (("q", query), ("video", filters.video), ("language", filters.language)):
-        if found := find_control(text or ""):
+        if found := find_control_character(text or ""):
             raise InvalidInput(f"{name} must not hold the character {found}")
     query, filters = to_nfc(query), replace(filters, video=to_nfc(filters.video) if filters.video else None)
     list_key = ["search", query, filters.video, filters.language, filters.min_score]

@@ -14,15 +14,15 @@ from psycopg.errors import UniqueViolation
 
 from app.core.errors import (
     Conflict,
-    DeletedMeanwhile,
     FileMissing,
     InvalidInput,
+    SizeLimitExceeded,
     StageFailed,
     StorageUnavailable,
-    TooLarge,
+    VideoDeletedMeanwhile,
 )
 from app.core.media_types import MEDIA_EXTENSIONS
-from app.core.text import clean_line, find_control, to_nfc
+from app.core.text import clean_line, find_control_character, to_nfc
 from app.core.thread_pool import ThreadPool
 from app.database import Database
 from app.media.container import DEFAULT_MAX_HOURS, check_max_hours
@@ -64,7 +64,7 @@ class UploadDetails:
     def from_client(cls, filename: str, identifier: str, title: str, source_url: str) -> Self:
         """Raises `InvalidInput` for a control character in the file name or the title."""
         for name, text in (("The file's name", filename), ("title", title)):
-            if found := find_control(text):
+            if found := find_control_character(text):
                 raise InvalidInput(f"{name} must not hold the character {found}")
         return cls(filename, identifier, title, source_url)
 
@@ -138,7 +138,7 @@ class VideoUpload:
         self._max_hours = max_hours
 
     async def check_upload_details(self, details: UploadDetails, at_least_bytes: int = 0) -> None:
-        """Raise `TooLarge`, `StorageFull`, `InvalidInput`, or `Conflict` if the client's identifier is taken."""
+        """Raise `SizeLimitExceeded`, `StorageFull`, `InvalidInput`, or `Conflict` if the identifier is taken."""
         if at_least_bytes > self._max_bytes:
             raise self._make_size_error()
         details.raise_if_invalid()
@@ -150,7 +150,7 @@ class VideoUpload:
                     raise Conflict(_IDENTIFIER_TAKEN)
 
     async def write_chunk(self, data: bytes) -> None:
-        """Append bytes to the temporary file. Raises `TooLarge` and `StorageFull`."""
+        """Append bytes to the temporary file. Raises `SizeLimitExceeded` and `StorageFull`."""
         size = self._incoming.size + len(data)
         if size > self._max_bytes:
             raise self._make_size_error()
@@ -204,7 +204,7 @@ class VideoUpload:
             await self._storage.put(key, source)
             await self._add_video_row(identifier, url, details, info)
         except FileMissing:
-            raise DeletedMeanwhile from None
+            raise VideoDeletedMeanwhile from None
         except UniqueViolation:
             raise _IdentifierTaken(url) from None
         except BaseException:
@@ -258,8 +258,8 @@ class VideoUpload:
         except Exception as error:  # the next deletion of this identifier deletes the file
             _log.warning("Could not delete the file of a failed upload of %r: %s", identifier, error)
 
-    def _make_size_error(self) -> TooLarge:
-        return TooLarge(f"A video may have at most {self._max_bytes} bytes")
+    def _make_size_error(self) -> SizeLimitExceeded:
+        return SizeLimitExceeded(f"A video may have at most {self._max_bytes} bytes")
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from isal import igzip
 from app.core.config import Settings
 from app.core.errors import InvalidInput, TranscriptNotFound, VideoNotFound
 from app.core.masking import mask_secrets
-from app.core.text import clean_line, find_control, fold_letters, has_invisible_characters, is_utf8
+from app.core.text import clean_line, find_control_character, fold_letters, has_invisible_characters, is_utf8
 from app.database import BatchLoader, Connection, OpenConnection
 from app.repositories.media import MediaRepository
 from app.repositories.moments import MomentRepository, MomentWithConfig
@@ -73,7 +73,7 @@ def check_text_field(field_name: str, text: str, max_length: int) -> None:
     """Raise `InvalidInput` for a text that is too long, has a control character or cannot be encoded as UTF-8."""
     if len(text) > max_length:
         raise InvalidInput(f"{field_name} must have at most {max_length} characters")
-    if found := find_control(text):
+    if found := find_control_character(text):
         raise InvalidInput(f"{field_name} must not hold the character {found}")
     if not is_utf8(text):
         raise InvalidInput(f"{field_name} holds a character that cannot be stored")

@@ -13,8 +13,8 @@ from typing import BinaryIO, Self, TypeVar
 
 from app.core.config import Settings
 from app.core.errors import FileMissing, StorageUnavailable
-from app.core.private_files import prepare_data_folder, private_opener
-from app.core.thread_pool import ThreadPool, call_on_event_loop
+from app.core.private_files import open_private_file, prepare_data_folder
+from app.core.thread_pool import ThreadPool, make_event_loop_callback
 from app.storage.file_system import (
     is_inside,
     open_file,
@@ -58,7 +58,7 @@ class LibraryFolders:
             return
         try:
             prepare_data_folder(self._settings)
-            with open(self._notes, "ab", opener=private_opener) as notes:
+            with open(self._notes, "ab", opener=open_private_file) as notes:
                 notes.write(os.fsencode(folder) + b"\0")
                 notes.flush()
                 os.fsync(notes.fileno())
@@ -200,7 +200,7 @@ class LocalStore:
         return self._own_parts(url) is not None
 
     async def put(self, key: str, source: Path, progress: ProgressCallback | None = None) -> StoredFile:
-        copying = LocalCopy(self._root, self.incoming_folder, key, source, call_on_event_loop(progress))
+        copying = LocalCopy(self._root, self.incoming_folder, key, source, make_event_loop_callback(progress))
         await self._copiers.run_shielded(copying.run, on_cancel=copying.stop)
         return await self.stat(self.url_of(key))
 

@@ -12,11 +12,11 @@ from standardwebhooks import Webhook
 
 from app.core.config import Settings
 from app.core.errors import ConfigurationError, TransientFailure, VideoMomentsError
-from app.core.guarded_http import check_status, guarded_client
+from app.core.guarded_http import open_guarded_client, raise_for_error_status
 from app.core.masking import mask_secrets, mask_values
 from app.core.text import escape_controls
 from app.database import Database
-from app.database.queries import try_lock
+from app.database.queries import try_transaction_lock
 from app.repositories.ended_runs import CallbackRepository, DueCallback
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ async def send_due_callbacks(database: Database, settings: Settings) -> int:
     if settings.callback_secret is None:
         return 0
     async with database.connect() as conn, conn.transaction():
-        if not await try_lock(conn, "callbacks"):
+        if not await try_transaction_lock(conn, "callbacks"):
             return 0
         callbacks = await CallbackRepository(conn).claim_due_callbacks(_AT_ONCE, _LEASE_SECONDS)
     await asyncio.gather(*(_send(database, settings, callback) for callback in callbacks))
@@ -51,10 +51,10 @@ async def deliver_callback(settings: Settings, url: str, payload: Mapping[str, A
     try:
         async with (
             asyncio.timeout(_PATIENCE_SECONDS),
-            guarded_client(settings.allowed_hosts, _PATIENCE_SECONDS, max_redirects=0) as client,
+            open_guarded_client(settings.allowed_hosts, _PATIENCE_SECONDS, max_redirects=0) as client,
             client.stream("POST", url, content=body, headers=headers) as response,
         ):
-            check_status(response)  # and nobody reads what else it says
+            raise_for_error_status(response)  # and nobody reads what else it says
     except TimeoutError:
         raise TransientFailure("The server of the URL takes too long to answer") from None
 

@@ -17,10 +17,10 @@ from tenacity import wait_exponential
 
 from app.core.config import Settings
 from app.core.errors import RedisUnavailable
-from app.core.redis import describe_redis_error, make_bytes_redis, redis_unavailable
+from app.core.redis import describe_redis_error, make_bytes_redis, translate_redis_error
 from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.database import Database
-from app.database.errors import domain_error
+from app.database.errors import translate_database_error
 from app.services.intake import RequestIntake, is_transient
 from app.services.live_runs import REQUEST_GROUP, REQUEST_STREAM, create_request_group
 from app.services.run_requests import Notify
@@ -188,7 +188,7 @@ class _OutageLog:
 
 def _describe_outage(error: Exception) -> str:
     if isinstance(error, psycopg.Error):
-        return str(domain_error(error))
+        return str(translate_database_error(error))
     if isinstance(error, RedisError | OSError):
-        return f"{redis_unavailable(error) or 'Redis cannot be used'} ({describe_redis_error(error)})"
+        return f"{translate_redis_error(error) or 'Redis cannot be used'} ({describe_redis_error(error)})"
     return str(error)

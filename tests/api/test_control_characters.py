@@ -6,7 +6,7 @@ import pytest
 from httpx import AsyncClient
 
 from app.ai.model_fields import ModelChanges
-from app.core.text import find_control, find_control_in_lines
+from app.core.text import find_control_character, find_control_except_line_breaks
 from app.database import Connection
 from tests.factories import make_moment, make_video
 
@@ -35,13 +35,15 @@ _MODEL = {"name": "a", "base_url": ""}
     ],
 )
 def test_a_control_is_found_in_a_line(character: str) -> None:
-    assert find_control(f"a{character}b") == f"U+{ord(character):04X}"
-    assert find_control_in_lines(f"a{character}b") == ("" if character in "\t\n" else find_control(character))
+    assert find_control_character(f"a{character}b") == f"U+{ord(character):04X}"
+    assert find_control_except_line_breaks(f"a{character}b") == (
+        "" if character in "\t\n" else find_control_character(character)
+    )
 
 
 def test_text_of_any_script_holds_none() -> None:
     text = "שלום\u200f ن\u200cب 👩\u200d💻 café – “q” \xa0"
-    assert find_control(text) == find_control_in_lines(f"{text}\r\n\t{text}") == ""
+    assert find_control_character(text) == find_control_except_line_breaks(f"{text}\r\n\t{text}") == ""
 
 
 @pytest.mark.parametrize(

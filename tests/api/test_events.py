@@ -11,7 +11,7 @@ import pytest
 from httpx import AsyncClient
 
 from app.core.config import Settings
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.models.runs import StageStatus
 from app.models.stages import Stage
 from tests.conftest import Databases
@@ -88,7 +88,7 @@ async def _split(answer: httpx.Response) -> AsyncIterator[str]:
 
 
 async def test_a_run_is_followed_to_its_end(server: ServerProcess, shared_url: str) -> None:
-    async with connect(Settings(database_url=shared_url)) as conn:
+    async with open_async_connection(Settings(database_url=shared_url)) as conn:
         await make_video(conn, identifier="one")
         identifier = await enqueue_run(conn, "one")
         async with follow(server, "one") as pieces:
@@ -105,7 +105,7 @@ async def test_a_run_is_followed_to_its_end(server: ServerProcess, shared_url: s
 
 
 async def test_who_knows_the_state_is_told_of_the_next_one(server: ServerProcess, shared_url: str) -> None:
-    async with connect(Settings(database_url=shared_url)) as conn:
+    async with open_async_connection(Settings(database_url=shared_url)) as conn:
         await make_video(conn, identifier="two")
         run = await claim_run(conn, await enqueue_run(conn, "two"))
         async with follow(server, "two") as pieces:
@@ -119,7 +119,7 @@ async def test_who_knows_the_state_is_told_of_the_next_one(server: ServerProcess
 async def test_a_server_that_is_told_to_stop_lets_go_of_those_who_follow(
     server: ServerProcess, shared_url: str
 ) -> None:
-    async with connect(Settings(database_url=shared_url)) as conn:
+    async with open_async_connection(Settings(database_url=shared_url)) as conn:
         await make_video(conn, identifier="three")
         await enqueue_run(conn, "three")
     async with follow(server, "three") as pieces:

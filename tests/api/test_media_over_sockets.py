@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from app.core.config import Settings
-from app.database import connect
+from app.database import open_async_connection
 from tests.factories import make_video
 from tests.serving import ServerProcess, serving
 
@@ -38,7 +38,7 @@ def film(tmp_path: Path) -> Path:
 @pytest.fixture
 async def server(tmp_path: Path, film: Path, own_database_url: str, redis_url: str) -> AsyncIterator[ServerProcess]:
     """A server with the video `talk` and a single connection to its database."""
-    async with connect(Settings(database_url=own_database_url)) as conn:
+    async with open_async_connection(Settings(database_url=own_database_url)) as conn:
         await make_video(conn, identifier="talk", cloud_url=film.as_uri())
     settings = {
         "database_url": own_database_url,

@@ -8,7 +8,7 @@ import pytest
 from httpx import ASGITransport, AsyncClient, Response
 
 from app.core.config import Settings
-from app.database import Connection, close_db, connect, init_db
+from app.database import Connection, close_db, init_db, open_async_connection
 from app.main import create_app
 from app.models import Moment
 from app.repositories import MomentRepository, VideoRepository
@@ -207,7 +207,7 @@ async def test_a_title_that_cannot_be_stored_is_422(client: AsyncClient, conn: C
 
 async def test_of_two_that_move_to_one_place_at_once_one_wins(own_database_url: str) -> None:
     settings = Settings(database_url=own_database_url, log_level="error")
-    async with connect(settings) as conn:
+    async with open_async_connection(settings) as conn:
         video = await make_video(conn, identifier="talk")
         moments = [
             await make_moment(conn, video_id=video.id, start_time=10.0 * number, end_time=10.0 * number + 5)

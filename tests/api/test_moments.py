@@ -8,7 +8,7 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 
 from app.core.config import Settings
-from app.database import Connection, close_db, connect, init_db
+from app.database import Connection, close_db, init_db, open_async_connection
 from app.main import create_app
 from app.repositories import MomentRepository
 from tests.conftest import Statements
@@ -250,7 +250,7 @@ async def test_lone_surrogates_and_endless_titles_get_422(client: AsyncClient, c
 
 async def test_fifty_clients_adding_one_span_at_once_make_one_row(own_database_url: str) -> None:
     settings = Settings(database_url=own_database_url, log_level="error")
-    async with connect(settings) as conn:
+    async with open_async_connection(settings) as conn:
         await make_video(conn, identifier="talk")
         await make_video(conn, identifier="copy")
     await init_db(settings)

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from app.core.config import Settings
-from app.database import Connection, close_db, connect, init_db
+from app.database import Connection, close_db, init_db, open_async_connection
 from app.main import create_app
 from app.models.runs import RunRequest
 from app.models.stages import RunType
@@ -172,7 +172,7 @@ async def test_a_callback_goes_to_a_web_address(redis: Redis, conn: Connection, 
 
 async def test_of_fifty_starts_at_once_one_is_accepted(own_database_url: str, redis: Redis) -> None:
     settings = Settings(database_url=own_database_url, log_level="error")
-    async with connect(settings) as conn:
+    async with open_async_connection(settings) as conn:
         await make_video(conn, identifier="talk")
     await init_db(settings)
     try:
@@ -181,7 +181,7 @@ async def test_of_fifty_starts_at_once_one_is_accepted(own_database_url: str, re
     finally:
         await close_db()
     assert sorted(answer.status_code for answer in answers) == [200, *[409] * 49]
-    async with connect(settings) as conn:
+    async with open_async_connection(settings) as conn:
         (run,) = await RunRepository(conn).list_active_runs(100)
         cursor = await conn.execute("SELECT count(*) FROM pipeline_history")
         assert await cursor.fetchone() == (1,)

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 
 from app.core.config import Settings
-from app.database import connect
+from app.database import open_async_connection
 from app.main import create_app
 from app.services.health import CheckResult, SharedCheck
 from app.storage.keys import clip_folder_key, video_folder_key
@@ -61,7 +61,7 @@ async def running_app(
     settings = Settings(
         log_level="error", database_url=own_database_url, redis_url=redis_url, storage_url=media.as_uri()
     )
-    async with connect(settings) as conn:
+    async with open_async_connection(settings) as conn:
         video = await make_video(conn, identifier=_VIDEO, cloud_url=movie.as_uri(), duration_seconds=300.0)
         await make_transcript(conn, video_id=video.id)
         config = await make_generation_config(conn)

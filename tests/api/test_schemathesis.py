@@ -11,7 +11,7 @@ import pytest
 
 from app.core.api_keys import make_api_key
 from app.core.config import Settings
-from app.database import connect
+from app.database import open_async_connection
 from app.storage.keys import audio_folder_key, clip_folder_key, video_folder_key
 from tests.factories import make_clip, make_generation_config, make_moment, make_run, make_transcript, make_video
 from tests.media.movies import make_movie
@@ -70,7 +70,7 @@ async def _fill(database_url: str, media: Path) -> None:
     movie = make_movie(media / video_folder_key(VIDEO) / f"{VIDEO}.mp4")
     cut = make_movie(media / clip_folder_key(VIDEO) / f"{MOMENT}.mp4")
     make_movie(media / audio_folder_key(VIDEO) / f"{VIDEO}.wav", video_codec=None, audio_codec="pcm_s16le")
-    async with connect(Settings(database_url=database_url)) as conn:
+    async with open_async_connection(Settings(database_url=database_url)) as conn:
         video = await make_video(conn, identifier=VIDEO, cloud_url=movie.as_uri(), duration_seconds=300.0)
         await make_transcript(conn, video_id=video.id)
         config = await make_generation_config(conn)

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 
 from app.core.config import Settings
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.main import create_app
 from app.repositories import VideoRepository
 from app.storage import audio_folder_key
@@ -48,7 +48,7 @@ async def own_client(own_settings: Settings, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 async def library(own_settings: Settings) -> AsyncIterator[Connection]:
     """A connection in autocommit mode to a library: a video with everything, two without facts, and a pending one."""
-    async with connect(own_settings) as conn:
+    async with open_async_connection(own_settings) as conn:
         whole = await make_video(conn, identifier="whole")
         await make_transcript(conn, video_id=whole.id)
         await make_thumbnail(conn, video_id=whole.id)
@@ -183,7 +183,7 @@ async def test_equal_versions_have_equal_lists_while_many_write(own_settings: Se
     is_over = asyncio.Event()
 
     async def write(number: int) -> None:
-        async with connect(own_settings) as conn:
+        async with open_async_connection(own_settings) as conn:
             for turn in range(40):
                 async with conn.transaction(force_rollback=turn % 5 == 4):
                     video = await make_video(conn, identifier=f"v-{number}-{turn}")
@@ -193,7 +193,7 @@ async def test_equal_versions_have_equal_lists_while_many_write(own_settings: Se
                     await make_transcript(conn, video_id=video.id)
 
     async def read() -> None:
-        async with connect(own_settings) as conn:
+        async with open_async_connection(own_settings) as conn:
             while not is_over.is_set():
                 version, cards = await VideoRepository(conn).list_all_cards()
                 assert seen.setdefault(version, list(map(repr, cards))) == list(map(repr, cards))
@@ -211,7 +211,7 @@ async def test_equal_versions_have_equal_lists_while_many_write(own_settings: Se
 
 async def test_nobody_waits_for_a_writer_that_does_not_end(own_settings: Settings, library: Connection) -> None:
     settings = own_settings.model_copy(update={"database_lock_timeout": 0.1})
-    async with connect(settings) as slow, connect(settings) as other, slow.transaction():
+    async with open_async_connection(settings) as slow, open_async_connection(settings) as other, slow.transaction():
         await make_video(slow)
         await make_video(other)
         await other.execute("SET default_transaction_isolation TO 'repeatable read'")
@@ -254,7 +254,7 @@ def test_a_write_through_one_server_is_seen_through_another(
     settings = {"database_url": own_database_url, "redis_url": redis_url, "data_dir": tmp_path / "data"}
 
     async def add_video() -> None:
-        async with connect(Settings(database_url=own_database_url)) as conn:
+        async with open_async_connection(Settings(database_url=own_database_url)) as conn:
             await make_video(conn, identifier="talk")
 
     asyncio.run(add_video())

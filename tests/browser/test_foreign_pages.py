@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 from app.core.config import Settings
-from app.database import connect
+from app.database import open_async_connection
 from tests.browser.chromium import ARGUMENTS, CHROMIUM, needs_chromium, serving_page
 from tests.factories import make_moment, make_video
 from tests.media.movies import make_colour_movie
@@ -40,7 +40,7 @@ pytestmark = needs_chromium
 async def server(tmp_path: Path, own_database_url: str, redis_url: str) -> AsyncIterator[ServerProcess]:
     """A server with one video, of which no thumbnail is made, and one moment."""
     movie = make_colour_movie(tmp_path / "library" / "talk.mp4", 3, ((255, 0, 0),))
-    async with connect(Settings(database_url=own_database_url)) as conn:
+    async with open_async_connection(Settings(database_url=own_database_url)) as conn:
         video = await make_video(conn, identifier="talk", cloud_url=movie.as_uri(), duration_seconds=3)
         await make_moment(conn, video_id=video.id, identifier="intro")
     media, library = (tmp_path / "media").as_uri(), tmp_path / "library"

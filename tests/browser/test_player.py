@@ -7,7 +7,7 @@ import pytest
 from playwright.async_api import Page, async_playwright
 
 from app.core.config import Settings
-from app.database import connect
+from app.database import open_async_connection
 from tests.browser.chromium import ARGUMENTS, CHROMIUM, needs_chromium, serving_page
 from tests.factories import make_transcript, make_video
 from tests.media.movies import make_colour_movie
@@ -52,7 +52,7 @@ async def page(server: ServerProcess) -> AsyncIterator[Page]:
 
 
 async def import_talk(database_url: str, film: Path, identifier: str = "talk") -> None:
-    async with connect(Settings(database_url=database_url)) as conn:
+    async with open_async_connection(Settings(database_url=database_url)) as conn:
         video = await make_video(conn, identifier=identifier, cloud_url=film.as_uri(), duration_seconds=SECONDS)
         segments = [
             {"text": "First & foremost", "start": 0.0, "end": 5.0, "word_count": 3},

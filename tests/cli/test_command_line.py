@@ -21,8 +21,8 @@ import pytest
 from app import __version__
 from app.cli.command_line import main
 from app.core.config import Settings
-from app.database import connect
-from app.database.migrations import code_revisions
+from app.database import open_async_connection
+from app.database.migrations import list_code_revisions
 from app.embedded import EmbeddedValkey
 from app.models.stages import RunType, WorkKind
 from tests.conftest import Databases
@@ -297,7 +297,7 @@ def test_the_database_is_created_migrated_and_checked(databases: Databases, tmp_
         assert db("create").returncode == 0
         assert "exists already" in db("create").stdout
         assert db("upgrade").returncode == 0
-        assert f"database {code_revisions()[0]}" in db("current").stdout
+        assert f"database {list_code_revisions()[0]}" in db("current").stdout
         clean = db("check")
         assert clean.returncode == 0, clean.stdout
         with psycopg.connect(url, autocommit=True) as conn:
@@ -434,7 +434,7 @@ def test_no_command_imports_what_only_runs_need() -> None:
 async def waiting_run(own_database_url: str, tmp_path: Path) -> str:
     """The address of a database with a run that was accepted a minute ago, and no worker knows of."""
     film = make_movie(tmp_path / "library" / "talk.mp4")
-    async with connect(Settings(database_url=own_database_url)) as conn:
+    async with open_async_connection(Settings(database_url=own_database_url)) as conn:
         await make_video(conn, identifier="talk", cloud_url=film.as_uri())
         await enqueue_run(conn, run_type=RunType.AUDIO)
         await conn.execute("UPDATE pipeline.runs SET notified_at = notified_at - interval '1 minute'")

@@ -9,7 +9,7 @@ import pytest
 
 from app.cli.command_line import main
 from app.core.config import Settings
-from app.database import connect
+from app.database import open_async_connection
 from app.repositories.requests import RejectedRequestRepository
 from tests.cli.test_command_line import run
 
@@ -18,7 +18,7 @@ ESCAPE = "Video not found: \x1b[2Jtalk"
 
 @pytest.fixture
 async def filled_url(own_database_url: str) -> str:
-    async with connect(Settings(database_url=own_database_url)) as conn:
+    async with open_async_connection(Settings(database_url=own_database_url)) as conn:
         for number, reason in enumerate(("config is missing", ESCAPE, "config is not [bold]valid[/] JSON"), 1):
             await RejectedRequestRepository(conn).add_rejected_request(f"{number}-0", "x", {}, reason)
         await conn.execute("UPDATE pipeline.rejected_requests SET received_at = '2026-11-28 08:30:00.7'")

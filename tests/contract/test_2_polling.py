@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.core.config import Settings
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.models.runs import RunStatus
 from app.models.stages import RunType
 from tests.contract.browser import Browser, check_moment
@@ -150,7 +150,7 @@ async def test_requests_that_arrive_in_pairs_get_the_same_answers(
         data_dir=tmp_path / "data",
         library_dirs=(tmp_path / "library",),
     )
-    async with connect(settings) as conn:
+    async with open_async_connection(settings) as conn:
         await make_demo(conn, tmp_path / "library", "demo talk")
     async with browsing(settings) as browser:
         for path in (*(path.format(id="demo talk", moment=MOMENT) for path in READ), "/api/videos"):

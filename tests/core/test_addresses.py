@@ -4,15 +4,15 @@ import httpx
 import pytest
 
 from app.core.addresses import (
-    OriginList,
+    AllowedOrigins,
     check_service_address,
-    is_metadata,
-    leads_to_metadata,
+    is_metadata_address,
+    is_metadata_host,
+    make_service_origin,
     parse_authority,
     parse_host_name,
     parse_origin,
     parse_url_origin,
-    read_origin,
 )
 
 
@@ -101,7 +101,7 @@ def test_what_is_no_origin_is_refused(text: str) -> None:
 @pytest.mark.parametrize("entry", ["http://a:80:*", "*://a", "http://*", "http://*.a", "http://a:*/", "http://a:**"])
 def test_a_wildcard_stands_for_a_port_or_for_everything(entry: str) -> None:
     with pytest.raises(ValueError, match=r"^not "):
-        OriginList([entry])
+        AllowedOrigins([entry])
 
 
 def test_the_origin_of_an_address_is_without_its_path_and_user() -> None:
@@ -130,13 +130,13 @@ _CALLED = [
 def test_link_local_and_metadata_addresses_are_refused_however_they_are_spelled(scheme: str, host: str) -> None:
     with pytest.raises(ValueError, match="metadata"):
         check_service_address(f"{scheme}://{host}:80/v1")
-    assert leads_to_metadata(host)
+    assert is_metadata_host(host)
 
 
 @pytest.mark.parametrize("host", _CALLED)
 def test_private_and_public_addresses_are_taken(host: str) -> None:
     check_service_address(f"http://{host}:8000/v1")
-    assert not leads_to_metadata(host)
+    assert not is_metadata_host(host)
 
 
 @pytest.mark.parametrize(
@@ -178,27 +178,27 @@ def test_no_address_is_that_of_a_model_which_is_not_set_up() -> None:
     ],
 )
 def test_default_ports_letter_case_and_idna_make_no_other_origin(one: str, other: str) -> None:
-    assert read_origin(one) == read_origin(other) != ""
+    assert make_service_origin(one) == make_service_origin(other) != ""
 
 
 @pytest.mark.parametrize(
     "other", ["https://gpu", "http://gpu:81", "http://gpu.", "http://gpu.evil", "http://gpu@evil", "http://evil/gpu"]
 )
 def test_another_scheme_host_or_port_is_another_origin(other: str) -> None:
-    assert read_origin("http://gpu") != read_origin(other)
+    assert make_service_origin("http://gpu") != make_service_origin(other)
 
 
 @pytest.mark.parametrize(
     "text", ["", "gpu", "ftp://gpu", "http://", "http://[::1", "http://999.1.1.1", "http://gpu\\@evil", "http://gpu?"]
 )
 def test_what_cannot_be_connected_to_has_no_origin(text: str) -> None:
-    assert read_origin(text) == ""
+    assert make_service_origin(text) == ""
 
 
 def test_an_address_with_a_zone_is_link_local_too() -> None:
     from ipaddress import ip_address
 
-    assert is_metadata(ip_address("fe80::1%eth0"))
+    assert is_metadata_address(ip_address("fe80::1%eth0"))
 
 
 @pytest.mark.parametrize("host", _CALLED)
@@ -206,4 +206,8 @@ def test_an_address_with_a_zone_is_link_local_too() -> None:
 def test_an_origin_is_what_the_client_connects_to(host: str, rest: str) -> None:
     url = httpx.URL(f"https://{host}{rest}")
     shown = f"[{url.raw_host.decode()}]" if ":" in host else url.raw_host.decode()
-    assert read_origin(str(url)) == read_origin(f"https://{host}{rest}") == f"https://{shown}:{url.port or 443}"
+    assert (
+        make_service_origin(str(url))
+        == make_service_origin(f"https://{host}{rest}")
+        == f"https://{shown}:{url.port or 443}"
+    )

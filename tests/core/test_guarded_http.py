@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
-from app.core.guarded_http import check_status, guarded_client, is_public
+from app.core.guarded_http import is_public, open_guarded_client, raise_for_error_status
 from tests.serving import free_port
 from tests.sites import Site, redirecting, sending
 
@@ -44,7 +44,7 @@ def _lead_to(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
 
 
 async def _get(url: str, *allowed_hosts: str, max_redirects: int = 5) -> httpx.Response:
-    async with guarded_client(allowed_hosts, 10, max_redirects) as client:
+    async with open_guarded_client(allowed_hosts, 10, max_redirects) as client:
         return await client.get(url)
 
 
@@ -188,10 +188,10 @@ async def test_what_may_pass_is_tried_again_and_what_will_not_is_not() -> None:
             site.answers["/"] = sending(b"", status)
             response = await _get(f"{site.url}/", site.host)
             with pytest.raises(StageFailed, match=str(status)) as caught:
-                check_status(response)
+                raise_for_error_status(response)
             assert isinstance(caught.value, TransientFailure) is kind
         site.answers["/"] = sending(b"", 206)
-        check_status(await _get(f"{site.url}/", site.host))
+        raise_for_error_status(await _get(f"{site.url}/", site.host))
 
 
 async def test_a_server_that_is_away_or_breaks_off_may_come_back() -> None:
@@ -206,7 +206,7 @@ async def test_a_server_that_is_away_or_breaks_off_may_come_back() -> None:
 
 async def test_a_server_that_does_not_answer_may_answer_later() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TransientFailure, match="too long"):
-        async with guarded_client(("127.0.0.1",), 0.2) as client:
+        async with open_guarded_client(("127.0.0.1",), 0.2) as client:
             await client.get(f"http://127.0.0.1:{silent.getsockname()[1]}/")
 
 
@@ -215,7 +215,7 @@ async def test_passwords_and_signatures_are_neither_logged_nor_told(caplog: pyte
         for host, answer in ((site.host, sending(b"", 500)), ("elsewhere.invalid", sending(b""))):
             site.answers["/"] = answer
             with pytest.raises((AddressRefused, StageFailed)) as caught:
-                check_status(await _get(f"http://me:pass-word@{site.host}/?signature=sig-nature", host))
+                raise_for_error_status(await _get(f"http://me:pass-word@{site.host}/?signature=sig-nature", host))
             assert "word" not in str(caught.value)
         assert "pass-word" not in caplog.text
         assert "sig-nature" not in caplog.text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.limited_process import limited_command
+from app.core.limited_process import make_limited_command
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Only Linux has all of the limits")
 
@@ -17,7 +17,7 @@ _MEMORY, _SECONDS = 512 * 1024**2, 100
 
 
 def run(code: str, memory: int = _MEMORY, seconds: float = _SECONDS) -> "subprocess.CompletedProcess[str]":
-    command = limited_command([sys.executable, "-I", "-c", code], memory, seconds)
+    command = make_limited_command([sys.executable, "-I", "-c", code], memory, seconds)
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
@@ -36,16 +36,15 @@ def test_a_child_that_computes_too_long_is_killed() -> None:
 
 
 def test_limits_that_hold_already_are_not_raised() -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path.cwd())!r}); from app.core.limited_process import limited_command; "
-    )
+    code = f"import sys; sys.path.insert(0, {str(Path.cwd())!r}); "
+    code += "from app.core.limited_process import make_limited_command; "
     code += "import subprocess; inner = [sys.executable, '-c', 'import resource; print(resource.getrlimit(9))']; "
-    code += "subprocess.run(limited_command(inner, 2**40, 10**6))"
+    code += "subprocess.run(make_limited_command(inner, 2**40, 10**6))"
     assert run(code).stdout == f"({_MEMORY}, {_MEMORY})\n"
 
 
 def test_a_program_that_is_not_there_is_one_line() -> None:
-    command = limited_command(["/nowhere/program"], _MEMORY, _SECONDS)
+    command = make_limited_command(["/nowhere/program"], _MEMORY, _SECONDS)
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
 
@@ -55,8 +54,8 @@ def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
     code = f"""
 import subprocess, sys, time
 sys.path.insert(0, {str(Path.cwd())!r})
-from app.core.limited_process import limited_command
-subprocess.Popen(limited_command([sys.executable, "-c", {sleep!r}], {_MEMORY}, {_SECONDS}))
+from app.core.limited_process import make_limited_command
+subprocess.Popen(make_limited_command([sys.executable, "-c", {sleep!r}], {_MEMORY}, {_SECONDS}))
 time.sleep(300)
 """
     with subprocess.Popen([sys.executable, "-c", code]) as parent:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.core.media_types import VIDEO_EXTENSIONS, media_type_of
+from app.core.media_types import VIDEO_EXTENSIONS, guess_media_type
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ from app.core.media_types import VIDEO_EXTENSIONS, media_type_of
     ],
 )
 def test_an_extension_tells_the_media_type(name: str, expected: str) -> None:
-    assert media_type_of(name) == expected
+    assert guess_media_type(name) == expected
 
 
 def test_every_extension_of_a_video_has_a_media_type_of_one() -> None:
-    assert all(media_type_of(f"film{extension}").startswith("video/") for extension in VIDEO_EXTENSIONS)
+    assert all(guess_media_type(f"film{extension}").startswith("video/") for extension in VIDEO_EXTENSIONS)

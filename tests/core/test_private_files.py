@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.core.config import Settings
-from app.core.private_files import prepare_data_folder, private_opener
+from app.core.private_files import open_private_file, prepare_data_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
 
@@ -73,9 +73,9 @@ def test_a_folder_that_others_need_stays_open(kind: str, tmp_path: Path, monkeyp
 def test_a_file_is_opened_for_its_user_alone_and_not_by_a_link(tmp_path: Path) -> None:
     old = make_open(tmp_path / "old.log")
     for path in (old, tmp_path / "new.log"):
-        with open(path, "wb", opener=private_opener):
+        with open(path, "wb", opener=open_private_file):
             pass
         assert mode_of(path) == 0o600
     (tmp_path / "link").symlink_to(old)
-    with pytest.raises(OSError, match="link"), open(tmp_path / "link", "wb", opener=private_opener):
+    with pytest.raises(OSError, match="link"), open(tmp_path / "link", "wb", opener=open_private_file):
         pass

@@ -10,7 +10,7 @@ from redis.exceptions import DataError, RedisError, WatchError
 
 from app.core.config import Settings
 from app.core.errors import RedisUnavailable
-from app.core.redis import describe_redis_error, make_redis, redis_unavailable
+from app.core.redis import describe_redis_error, make_redis, translate_redis_error
 
 SECRET = "sk-secret"  # noqa: S105  no secret at all
 
@@ -63,7 +63,7 @@ async def _write(redis: Redis, in_transaction: bool) -> None:
 @pytest.mark.parametrize("in_transaction", [False, True], ids=["alone", "in a transaction"])
 async def test_what_redis_refuses_is_one_sentence(reply: str, sentence: str, in_transaction: bool) -> None:
     error = await error_of(reply, in_transaction=in_transaction)
-    found = redis_unavailable(error)
+    found = translate_redis_error(error)
     assert isinstance(found, RedisUnavailable)
     assert sentence in str(found)
     assert SECRET not in describe_redis_error(error)
@@ -72,9 +72,9 @@ async def test_what_redis_refuses_is_one_sentence(reply: str, sentence: str, in_
 
 async def test_a_server_of_another_protocol_is_not_available() -> None:
     error = await error_of("x\r\nHTTP/1.1 400 Bad Request")
-    assert isinstance(redis_unavailable(error), RedisUnavailable)
+    assert isinstance(translate_redis_error(error), RedisUnavailable)
 
 
 @pytest.mark.parametrize("error", [DataError("x"), WatchError("x"), ValueError("x")])
 def test_a_defect_of_the_code_has_no_other_name(error: Exception) -> None:
-    assert redis_unavailable(error) is None
+    assert translate_redis_error(error) is None

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from app.core.text import clean_line, escape_controls, escape_lines, fold_letters, has_invisible_characters
+from app.core.text import clean_line, escape_and_indent_lines, escape_controls, fold_letters, has_invisible_characters
 
 FAMILY = "\N{MAN}\N{ZERO WIDTH JOINER}\N{WOMAN}\N{ZERO WIDTH JOINER}\N{GIRL}"
 PERSIAN = "می\N{ZERO WIDTH NON-JOINER}خواهم"
@@ -70,6 +70,6 @@ def test_control_characters_are_shown_by_their_escapes(text: str, shown: str) ->
 
 def test_lines_behind_the_first_are_indented() -> None:
     assert (
-        escape_lines("Error: a\r\n12:00:00 INFO forged\x85\x1b[2J")
+        escape_and_indent_lines("Error: a\r\n12:00:00 INFO forged\x85\x1b[2J")
         == "Error: a\\r\n  12:00:00 INFO forged\\x85\\x1b[2J"
     )

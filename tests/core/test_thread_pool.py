@@ -1,4 +1,4 @@
-"""Slots, their observers, and thread pools."""
+"""SlotSemaphore, their observers, and thread pools."""
 
 import asyncio
 import gc
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.core.thread_pool import Slots, ThreadPool, observe_slots
+from app.core.thread_pool import SlotSemaphore, ThreadPool, observe_slots
 
 
 class Observer:
@@ -29,21 +29,21 @@ class Observer:
         pass
 
 
-async def use(turns: Slots, name: str, done: list[str], times: int = 1) -> None:
+async def use(turns: SlotSemaphore, name: str, done: list[str], times: int = 1) -> None:
     for _ in range(times):
-        async with turns.acquire():
+        async with turns.acquire_slot():
             done.append(name)
             await asyncio.sleep(0)
 
 
 async def test_calls_take_turns_in_the_order_they_come() -> None:
-    turns, done = Slots(), list[str]()
+    turns, done = SlotSemaphore(), list[str]()
     await asyncio.gather(use(turns, "long", done, 4), use(turns, "short", done))
     assert done == ["long", "short", "long", "long", "long"]
 
 
 async def test_an_observer_is_told_of_calls_that_wait_and_work() -> None:
-    turns, free, busy = Slots(), Observer(), Observer()
+    turns, free, busy = SlotSemaphore(), Observer(), Observer()
 
     async def observed(observer: Observer) -> None:
         with observe_slots(observer):
@@ -55,18 +55,18 @@ async def test_an_observer_is_told_of_calls_that_wait_and_work() -> None:
 
 
 async def test_turns_may_be_several_at_once() -> None:
-    turns, done = Slots(2), list[str]()
-    async with turns.acquire(), turns.acquire():
+    turns, done = SlotSemaphore(2), list[str]()
+    async with turns.acquire_slot(), turns.acquire_slot():
         calls = [asyncio.create_task(use(turns, name, done)) for name in ("first", "second")]
         await asyncio.sleep(0.01)
         assert done == []
     await asyncio.gather(*calls)
-    async with turns.acquire(), turns.acquire():
+    async with turns.acquire_slot(), turns.acquire_slot():
         assert done == ["first", "second"]
 
 
 async def test_all_observers_are_told() -> None:
-    turns, outer, inner = Slots(), Observer(), Observer()
+    turns, outer, inner = SlotSemaphore(), Observer(), Observer()
     with observe_slots(outer):
         with observe_slots(inner):
             await use(turns, "", [])
@@ -75,8 +75,8 @@ async def test_all_observers_are_told() -> None:
 
 
 async def test_a_cancelled_call_gives_its_turn_to_the_next() -> None:
-    turns, done = Slots(), list[str]()
-    async with turns.acquire():
+    turns, done = SlotSemaphore(), list[str]()
+    async with turns.acquire_slot():
         calls = [asyncio.create_task(use(turns, name, done)) for name in ("first", "second", "third")]
         await asyncio.sleep(0)
         calls[0].cancel()
@@ -90,7 +90,7 @@ async def test_a_cancelled_call_gives_its_turn_to_the_next() -> None:
 
 
 def test_turns_serve_one_event_loop_after_the_other() -> None:
-    turns, done = Slots(), list[str]()
+    turns, done = SlotSemaphore(), list[str]()
 
     async def both() -> None:
         await asyncio.gather(use(turns, "one", done), use(turns, "other", done))
@@ -108,11 +108,11 @@ async def test_an_observer_that_fails_costs_no_turn() -> None:
         def add_idle_time(self, seconds: float) -> None:
             pass
 
-    turns = Slots()
+    turns = SlotSemaphore()
     with observe_slots(Failing()), pytest.raises(RuntimeError, match="No"):
-        async with turns.acquire():
+        async with turns.acquire_slot():
             pass
-    async with asyncio.timeout(60), turns.acquire():
+    async with asyncio.timeout(60), turns.acquire_slot():
         pass
 
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core.core_schema import ErrorType
 
-from app.core.validation import describe_problem
+from app.core.validation import describe_validation_error
 
 PYDANTIC_WORDS = ("Input", "should", "Field required", "Value error", "permitted", "unable to", "String", "instance")
 
@@ -40,7 +40,7 @@ def _describe(name: str, value: Any) -> str:
     with pytest.raises(ValidationError) as raised:
         _Body.model_validate({name: value})
     problem = raised.value.errors()[0]
-    return describe_problem(".".join(map(str, problem["loc"])), problem, ["count", "ratio"])
+    return describe_validation_error(".".join(map(str, problem["loc"])), problem, ["count", "ratio"])
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,8 @@ def test_a_sentence_says_what_is_wrong_and_what_would_be_right(name: str, value:
 
 @pytest.mark.parametrize("kind", get_args(ErrorType))
 def test_no_error_is_told_in_the_words_of_pydantic(kind: str) -> None:
-    sentence = describe_problem("title", {"type": kind, "loc": ("body", "title"), "msg": "Input should be", "input": 5})
+    sentence = describe_validation_error(
+        "title", {"type": kind, "loc": ("body", "title"), "msg": "Input should be", "input": 5}
+    )
     assert sentence.startswith("title")
     assert not any(word in sentence for word in PYDANTIC_WORDS)

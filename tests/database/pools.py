@@ -10,11 +10,11 @@ import psycopg
 
 from app.core.config import Settings
 from app.database import Connection, close_db, get_pool, init_db
-from app.database.pool import Pool
+from app.database.pool import DatabasePool
 
 
 @asynccontextmanager
-async def open_pool(url: str, **settings: Any) -> AsyncIterator[Pool]:
+async def open_pool(url: str, **settings: Any) -> AsyncIterator[DatabasePool]:
     await init_db(Settings(database_url=url, **settings))
     try:
         yield get_pool()
@@ -22,7 +22,7 @@ async def open_pool(url: str, **settings: Any) -> AsyncIterator[Pool]:
         await close_db()
 
 
-async def ask(pool: Pool, seconds: float = 0) -> int:
+async def ask(pool: DatabasePool, seconds: float = 0) -> int:
     """Take a connection for as long as a statement of so many seconds runs, and return its process id."""
     async with pool.connection() as conn:
         cursor = await conn.execute("SELECT pg_backend_pid() FROM pg_sleep(%s)", [seconds])
@@ -30,7 +30,7 @@ async def ask(pool: Pool, seconds: float = 0) -> int:
         return int(pid)
 
 
-async def take_all(pool: Pool) -> list[int]:
+async def take_all(pool: DatabasePool) -> list[int]:
     """Check out as many connections as the pool may have, all at once, use each, and return their process ids."""
     connections = [await pool.getconn(timeout=60) for _ in range(pool.max_size)]
     pids = [await backend_pid(conn) for conn in connections]

@@ -9,21 +9,21 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import ConfigurationError, DatabaseUnavailable
 from app.database import catalog
-from app.database.catalog import check_database, compare_catalogs, describe_catalog
+from app.database.catalog import compare_catalogs, list_schema_differences, read_catalog
 from tests.conftest import Databases, as_superuser, as_user
 from tests.database.pools import query
 
 
 def check(url: str) -> list[str]:
-    return check_database(Settings(database_url=url))
+    return list_schema_differences(Settings(database_url=url))
 
 
 def differences_after(url: str, statement: LiteralString) -> list[str]:
     """Return how a migrated database differs from itself once the statement has run; it is rolled back."""
     with psycopg.connect(url) as conn:
-        before = describe_catalog(conn)
+        before = read_catalog(conn)
         conn.execute(statement)
-        after = describe_catalog(conn)
+        after = read_catalog(conn)
         conn.rollback()
     return compare_catalogs(after, before)
 
@@ -117,7 +117,7 @@ def test_what_rules_policies_and_types_say_is_compared(own_database_url: str) ->
         "CREATE DOMAIN score AS int NOT NULL DEFAULT 1 CHECK (VALUE > 0)",
     )
     with psycopg.connect(own_database_url) as conn:
-        found = describe_catalog(conn)
+        found = read_catalog(conn)
     assert found["rule keep on videos"].endswith("ON DELETE TO public.videos DO INSTEAD NOTHING;")
     assert found["policy mine on videos"] == "permissive update to postgres using (id > 1) check (id > 2)"
     assert found["enum mood"] == "sad, ok"

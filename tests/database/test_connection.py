@@ -10,7 +10,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from app.core.config import Settings
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from tests.conftest import as_user
 from tests.database.pools import open_pool
 
@@ -32,7 +32,7 @@ async def setting(conn: Connection, name: str) -> str:
     ],
 )
 async def test_a_connection_has_the_settings_of_a_session(name: str, value: str, database_url: str) -> None:
-    async with connect(Settings(database_url=database_url)) as conn:
+    async with open_async_connection(Settings(database_url=database_url)) as conn:
         assert await setting(conn, name) == value
 
 
@@ -44,7 +44,7 @@ async def test_the_limits_follow_the_settings(database_url: str) -> None:
         database_idle_transaction_timeout=7,
         database_application_name="worker",
     )
-    async with connect(settings) as conn:
+    async with open_async_connection(settings) as conn:
         assert await setting(conn, "statement_timeout") == "250ms"
         assert await setting(conn, "lock_timeout") == "0"
         assert await setting(conn, "idle_in_transaction_session_timeout") == "7s"
@@ -52,14 +52,14 @@ async def test_the_limits_follow_the_settings(database_url: str) -> None:
 
 
 async def test_a_statement_that_runs_too_long_is_ended(database_url: str) -> None:
-    async with connect(Settings(database_url=database_url, database_statement_timeout=0.05)) as conn:
+    async with open_async_connection(Settings(database_url=database_url, database_statement_timeout=0.05)) as conn:
         with pytest.raises(psycopg.errors.QueryCanceled):
             await conn.execute("SELECT pg_sleep(60)")
 
 
 async def test_the_options_of_the_address_win(database_url: str) -> None:
     own = "?application_name=mine&keepalives_idle=99&connect_timeout=9&options=-c%20statement_timeout%3D5s"
-    async with connect(Settings(database_url=database_url + own)) as conn:
+    async with open_async_connection(Settings(database_url=database_url + own)) as conn:
         assert await setting(conn, "application_name") == "mine"
         assert await setting(conn, "statement_timeout") == "5s"
         assert await setting(conn, "lock_timeout") == "10s"
@@ -68,7 +68,7 @@ async def test_the_options_of_the_address_win(database_url: str) -> None:
 
 
 async def test_a_peer_that_is_silently_gone_is_noticed_within_a_minute(database_url: str) -> None:
-    async with connect(Settings(database_url=database_url)) as conn:
+    async with open_async_connection(Settings(database_url=database_url)) as conn:
         found = conn.info.get_parameters()
     seconds = int(found["keepalives_idle"]) + int(found["keepalives_count"]) * int(found["keepalives_interval"])
     assert seconds == int(found["tcp_user_timeout"]) / 1000 == 60
@@ -85,7 +85,7 @@ async def test_the_pool_makes_the_same_connections(database_url: str) -> None:
 
 @pytest.mark.parametrize(("is_on", "threshold"), [(True, 5), (False, None)])
 async def test_prepared_statements_can_be_turned_off(is_on: bool, threshold: int | None, database_url: str) -> None:
-    async with connect(Settings(database_url=database_url, database_prepared_statements=is_on)) as conn:
+    async with open_async_connection(Settings(database_url=database_url, database_prepared_statements=is_on)) as conn:
         assert conn.prepare_threshold == threshold
         for _ in range(8):
             await conn.execute("SELECT %s::int", [1])
@@ -95,14 +95,14 @@ async def test_prepared_statements_can_be_turned_off(is_on: bool, threshold: int
 
 async def test_times_are_utc_whatever_the_machine_says(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGTZ", "Asia/Tokyo")
-    async with connect(Settings(database_url=database_url)) as conn:
+    async with open_async_connection(Settings(database_url=database_url)) as conn:
         (now,) = await anext(await conn.execute("SELECT now()"))
     assert now.utcoffset() == timedelta(0)
 
 
 async def test_nothing_is_logged_without_echo(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="app.database")
-    async with connect(Settings(database_url=database_url)) as conn:
+    async with open_async_connection(Settings(database_url=database_url)) as conn:
         await conn.execute("SELECT 1")
     assert [record for record in caplog.records if record.name.startswith("app.")] == []
 
@@ -111,7 +111,7 @@ async def test_echo_logs_each_statement_with_its_time_and_no_values(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="app.database.statements")
-    async with connect(Settings(database_url=database_url, database_echo=True)) as conn:
+    async with open_async_connection(Settings(database_url=database_url, database_echo=True)) as conn:
         caplog.clear()
         await conn.execute("SELECT  %s::text\n AS word", ["hunter2"])
         await conn.cursor().executemany("SELECT %s::text", [["hunter2"], ["hunter2"]])

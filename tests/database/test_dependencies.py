@@ -8,7 +8,7 @@ import pytest
 
 from app.core.errors import DatabaseUnavailable
 from app.database import Connection, get_connection, get_db
-from app.database.pool import Pool
+from app.database.pool import DatabasePool
 from tests.database.pools import ask, open_pool, query
 
 _write = asynccontextmanager(get_db)
@@ -16,7 +16,7 @@ _read = asynccontextmanager(get_connection)
 
 
 @pytest.fixture
-async def pool(own_database_url: str) -> AsyncIterator[Pool]:
+async def pool(own_database_url: str) -> AsyncIterator[DatabasePool]:
     """A pool of one connection: whoever does not give it back stops everybody else."""
     async with open_pool(
         own_database_url, database_pool_size=1, database_max_overflow=0, database_pool_timeout=2
@@ -53,7 +53,7 @@ def stored(url: str) -> str | None:
     return found
 
 
-async def test_success_commits_and_gives_the_connection_back(pool: Pool, own_database_url: str) -> None:
+async def test_success_commits_and_gives_the_connection_back(pool: DatabasePool, own_database_url: str) -> None:
     async with _write() as conn:
         await insert(conn, "talk")
         assert stored(own_database_url) is None
@@ -61,21 +61,21 @@ async def test_success_commits_and_gives_the_connection_back(pool: Pool, own_dat
     await ask(pool)
 
 
-async def test_an_error_rolls_back_and_gives_the_connection_back(pool: Pool, own_database_url: str) -> None:
+async def test_an_error_rolls_back_and_gives_the_connection_back(pool: DatabasePool, own_database_url: str) -> None:
     with pytest.raises(ZeroDivisionError):
         await insert_and_fail("talk")
     assert stored(own_database_url) is None
     await ask(pool)
 
 
-async def test_a_refused_statement_rolls_back_everything(pool: Pool, own_database_url: str) -> None:
+async def test_a_refused_statement_rolls_back_everything(pool: DatabasePool, own_database_url: str) -> None:
     with pytest.raises(psycopg.errors.UniqueViolation):
         await insert_all("talk", "talk")
     assert stored(own_database_url) is None
     await ask(pool)
 
 
-async def test_a_nested_transaction_is_undone_alone(pool: Pool, own_database_url: str) -> None:
+async def test_a_nested_transaction_is_undone_alone(pool: DatabasePool, own_database_url: str) -> None:
     async with _write() as conn:
         await insert(conn, "one")
         with pytest.raises(psycopg.errors.UniqueViolation):
@@ -84,20 +84,20 @@ async def test_a_nested_transaction_is_undone_alone(pool: Pool, own_database_url
     assert stored(own_database_url) == "one three"
 
 
-async def test_a_commit_that_cannot_happen_is_an_error(pool: Pool, own_database_url: str) -> None:
+async def test_a_commit_that_cannot_happen_is_an_error(pool: DatabasePool, own_database_url: str) -> None:
     with pytest.raises(psycopg.OperationalError):
         await insert_and_lose_the_connection(own_database_url)
     assert stored(own_database_url) is None
     await ask(pool)
 
 
-async def test_a_reader_has_no_transaction(pool: Pool) -> None:
+async def test_a_reader_has_no_transaction(pool: DatabasePool) -> None:
     async with _read() as conn:
         await conn.execute("SELECT 1")
         assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 
-async def test_a_reader_gives_its_connection_back_after_an_error(pool: Pool) -> None:
+async def test_a_reader_gives_its_connection_back_after_an_error(pool: DatabasePool) -> None:
     with pytest.raises(psycopg.errors.DivisionByZero):
         async with _read() as conn:
             await conn.execute("SELECT 1 / 0")

@@ -6,7 +6,7 @@ from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from app.core.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound
 from app.database import Connection
-from app.database.errors import _VIOLATIONS, connection_error, describe_database_failure, domain_error
+from app.database.errors import _VIOLATIONS, describe_database_failure, make_connection_error, translate_database_error
 from tests.conftest import as_superuser
 
 _PLACE = {"user": "me", "password": "hunter2", "host": "db.example", "port": "5433", "dbname": "videos"}
@@ -28,7 +28,7 @@ async def test_a_violation_is_told_by_its_constraint(conn: Connection) -> None:
     await conn.execute(statement)
     with pytest.raises(psycopg.errors.UniqueViolation) as raised:
         await conn.execute(statement)
-    found = domain_error(raised.value)
+    found = translate_database_error(raised.value)
     assert (type(found), str(found)) == (Conflict, "A video with this id exists already")
 
 
@@ -37,7 +37,7 @@ async def test_a_missing_parent_is_not_found(conn: Connection) -> None:
         await conn.execute(
             "INSERT INTO moments (identifier, video_id, start_time, end_time, title) VALUES ('a', 0, 1, 2, 't')"
         )
-    assert isinstance(domain_error(raised.value), NotFound)
+    assert isinstance(translate_database_error(raised.value), NotFound)
 
 
 async def test_a_value_that_cannot_be_stored_is_invalid_input(conn: Connection) -> None:
@@ -50,14 +50,14 @@ async def test_a_value_that_cannot_be_stored_is_invalid_input(conn: Connection) 
         with pytest.raises(psycopg.DataError) as raised:
             async with conn.transaction():
                 await conn.execute(statement, [value])
-        assert isinstance(domain_error(raised.value), InvalidInput)
+        assert isinstance(translate_database_error(raised.value), InvalidInput)
 
 
 async def test_a_text_with_more_words_than_search_can_hold_is_invalid_input(conn: Connection) -> None:
     text = " ".join(f"word{number:06}" for number in range(90_000))
     with pytest.raises(psycopg.errors.ProgramLimitExceeded) as raised:
         await conn.execute("SELECT to_tsvector('english', %s)", [text])
-    found = domain_error(raised.value)
+    found = translate_database_error(raised.value)
     assert (type(found), str(found)) == (InvalidInput, "A text has more words than search can hold")
 
 
@@ -90,12 +90,12 @@ async def test_a_text_with_more_words_than_search_can_hold_is_invalid_input(conn
     ids=lambda error: type(error).__name__,
 )
 def test_what_may_work_later_is_an_unavailable_database(error: psycopg.Error) -> None:
-    assert isinstance(domain_error(error), DatabaseUnavailable)
+    assert isinstance(translate_database_error(error), DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("state", ["42601", "0A000"])
 def test_a_defect_of_the_code_has_no_other_name(state: str) -> None:
-    assert domain_error(psycopg.errors.lookup(state)()) is None
+    assert translate_database_error(psycopg.errors.lookup(state)()) is None
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_defect_of_the_code_has_no_other_name(state: str) -> None:
     ],
 )
 def test_a_connection_that_cannot_be_opened_is_one_sentence(text: str, reason: str) -> None:
-    message = str(connection_error(psycopg.OperationalError(text), _PLACE))
+    message = str(make_connection_error(psycopg.OperationalError(text), _PLACE))
     assert message == f"Cannot connect to me@db.example:5433/videos: {reason}"
 
 
@@ -135,7 +135,7 @@ async def test_the_reason_of_a_refused_connection_is_postgresqls_own(database_ur
     with psycopg.connect(database_url) as conn, pytest.raises(psycopg.Error) as raised:
         conn.execute("SET lock_timeout = '1x'")
     assert "HINT" in str(raised.value)
-    message = str(connection_error(raised.value, _PLACE))
+    message = str(make_connection_error(raised.value, _PLACE))
     assert message == ('Cannot connect to me@db.example:5433/videos: invalid value for parameter "lock_timeout": "1x"')
 
 

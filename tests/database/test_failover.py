@@ -9,8 +9,8 @@ import pytest
 
 from app.core.config import Settings
 from app.database import Connection, get_connection, get_db
-from app.database.errors import domain_error
-from app.database.pool import Pool
+from app.database.errors import translate_database_error
+from app.database.pool import DatabasePool
 from app.main import create_app
 from tests.api.conftest import open_client
 from tests.database.pools import backend_pid, cut_connections, open_pool, query, take_all
@@ -44,20 +44,20 @@ def cluster(own_database_url: str) -> Cluster:
     return Cluster(own_database_url)
 
 
-async def outcome_of_read(pool: Pool) -> str:
+async def outcome_of_read(pool: DatabasePool) -> str:
     return await _outcome_of(pool, b"SELECT * FROM prompts")
 
 
-async def outcome_of_write(pool: Pool) -> str:
+async def outcome_of_write(pool: DatabasePool) -> str:
     return await _outcome_of(pool, WRITE)
 
 
-async def _outcome_of(pool: Pool, statement: bytes) -> str:
+async def _outcome_of(pool: DatabasePool, statement: bytes) -> str:
     try:
         async with pool.connection() as conn:
             await conn.execute(statement)
     except psycopg.Error as error:
-        return type(domain_error(error)).__name__
+        return type(translate_database_error(error)).__name__
     return "served"
 
 

@@ -11,8 +11,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
 from app.database import pool as pool_module
-from app.database.errors import domain_error
-from app.database.pool import Pool
+from app.database.errors import translate_database_error
+from app.database.pool import DatabasePool
 from tests.conftest import without_password
 from tests.database.conftest import StoppableServer
 from tests.database.pools import ask, open_pool, take_all, within
@@ -26,12 +26,12 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "_RECONNECT_SECONDS", 0.2)
 
 
-async def outcome_of(pool: Pool) -> str:
+async def outcome_of(pool: DatabasePool) -> str:
     try:
         async with asyncio.timeout(60):
             await ask(pool)
     except psycopg.Error as error:
-        return type(domain_error(error)).__name__
+        return type(translate_database_error(error)).__name__
     except DatabaseUnavailable as error:
         return type(error).__name__
     return "served"

@@ -6,10 +6,10 @@ import psycopg
 import pytest
 
 from app.core.config import Settings
-from app.database import connect
-from app.database.catalog import check_database
+from app.database import open_async_connection
+from app.database.catalog import list_schema_differences
 from app.database.connection import PINNED
-from app.database.migrations import open_connection
+from app.database.migrations import open_blocking_connection
 from tests.conftest import Databases, as_superuser, migrate
 from tests.database.pools import ask, open_pool, query
 from tests.factories import make_moment, make_video
@@ -57,9 +57,9 @@ def test_every_pinned_setting_is_tried() -> None:
 
 async def test_both_kinds_of_connection_have_the_pinned_settings(hostile_url: str) -> None:
     statement = "SELECT name, setting FROM pg_settings WHERE name = ANY (%s)"
-    async with connect(Settings(database_url=hostile_url)) as conn:
+    async with open_async_connection(Settings(database_url=hostile_url)) as conn:
         assert dict(await (await conn.execute(statement, [[*PINNED]])).fetchall()) == PINNED
-    with open_connection(Settings(database_url=hostile_url).migration_parameters) as sync:
+    with open_blocking_connection(Settings(database_url=hostile_url).migration_parameters) as sync:
         assert dict(sync.execute(statement, [[*PINNED]]).fetchall()) == PINNED
 
 
@@ -68,7 +68,7 @@ def test_a_database_is_migrated_and_checked_whatever_its_settings(hostile_url: s
     migrate(hostile_url)
     assert catalog_of(hostile_url) == catalog_of(template_url)
     assert query(hostile_url, "SELECT count(*) FROM pg_class WHERE relnamespace = 'elsewhere'::regnamespace") == 0
-    assert check_database(Settings(database_url=hostile_url)) == []
+    assert list_schema_differences(Settings(database_url=hostile_url)) == []
 
 
 def test_the_search_path_of_the_address_does_not_matter(databases: Databases, template_url: str) -> None:
@@ -139,7 +139,7 @@ async def test_settings_that_a_pooler_cannot_have_pinned_are_refused_in_one_sent
     execute(own_database_url, "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.videos ()")
     set_for_database(own_database_url, settings)
     with pytest.raises(psycopg.OperationalError) as refusal:
-        async with connect(Settings(database_url=pooler.url(own_database_url))):
+        async with open_async_connection(Settings(database_url=pooler.url(own_database_url))):
             pass
     (sentence,) = str(refusal.value).splitlines()
     assert f"these are needed: {needed};" in sentence
@@ -149,5 +149,5 @@ async def test_settings_that_a_pooler_cannot_have_pinned_are_refused_in_one_sent
 async def test_a_schema_that_hides_no_table_is_no_reason_to_refuse(pooler: PgBouncer, own_database_url: str) -> None:
     execute(own_database_url, "CREATE SCHEMA AUTHORIZATION CURRENT_USER")
     set_for_database(own_database_url, {"extra_float_digits": "3"})
-    async with connect(Settings(database_url=pooler.url(own_database_url))) as conn:
+    async with open_async_connection(Settings(database_url=pooler.url(own_database_url))) as conn:
         await make_video(conn)

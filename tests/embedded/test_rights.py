@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from app.core.config import Settings, get_settings
-from app.database.catalog import check_database
+from app.database.catalog import list_schema_differences
 from app.database.migrations import create_database
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
 from app.embedded.binaries import POSTGRES, find_program
@@ -117,7 +117,7 @@ def kept_in(postgres: EmbeddedPostgres, name: str) -> list[tuple[object, ...]]:
 
 def test_a_folder_of_an_earlier_version_is_given_to_the_role_and_keeps_everything(old_folder: Path) -> None:
     with EmbeddedPostgres(old_folder, settings=QUICK) as postgres:
-        assert check_database(Settings(database_url=postgres.database_url("videomoments"))) == []
+        assert list_schema_differences(Settings(database_url=postgres.database_url("videomoments"))) == []
         for name in ("videomoments", 'Ünusual "name"'):
             assert kept_in(postgres, name) == [("kept",), ("new",)]
         migrate(postgres.database_url("videomoments"))

@@ -15,7 +15,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from app.core.config import Settings
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
 from app.repositories.stage_queue import StageQueueRepository
@@ -66,7 +66,7 @@ class Site:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
-        async with connect(self.settings) as conn:
+        async with open_async_connection(self.settings) as conn:
             yield conn
 
     @asynccontextmanager

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from app.cli.command_line import main
 from app.core.config import Settings, get_settings
-from app.database import connect
+from app.database import open_async_connection
 from app.database.catalog import OWN_SCHEMAS, PUBLIC_FUNCTIONS, PUBLIC_TABLES
 from app.main import create_app
 from tests.api.conftest import open_client
@@ -130,7 +130,7 @@ async def test_rights_that_lack_are_503_and_named_by_readiness(
     redis_url: str,
     tmp_path: Path,
 ) -> None:
-    async with connect(Settings(database_url=own_database_url)) as conn:
+    async with open_async_connection(Settings(database_url=own_database_url)) as conn:
         video = await make_video(conn, identifier="talk")
         await make_transcript(conn, video_id=video.id)
     guest.run(*rights)
@@ -151,7 +151,7 @@ async def test_rights_that_lack_are_503_and_named_by_readiness(
 async def test_the_rights_that_readiness_asks_for_are_enough(
     guest: Guest, own_database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    async with connect(Settings(database_url=own_database_url)) as conn:
+    async with open_async_connection(Settings(database_url=own_database_url)) as conn:
         video = await make_video(conn, identifier="talk")
         await make_transcript(conn, video_id=video.id)
     guest.run(*EVERYTHING)

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from app.core.config import Settings
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.importer import ImportOptions, ImportReport, import_library
 from app.importer.report import TABLES
 from app.storage import open_storage
@@ -48,11 +48,11 @@ class Importer:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        async with connect(self.settings) as conn:
+        async with open_async_connection(self.settings) as conn:
             yield conn
 
     async def rows(self, table: str, order: str = "id") -> list[dict[str, Any]]:
-        async with connect(self.settings) as conn, conn.cursor(row_factory=dict_row) as cursor:
+        async with open_async_connection(self.settings) as conn, conn.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(f"SELECT * FROM {table} ORDER BY {order}")
             return await cursor.fetchall()
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.importer import ImportOptions, NotALibrary, import_library, importing, video_rows
 from app.importer.moment_rows import VideoWriteResult
 from app.importer.prepared_videos import PreparedVideo
@@ -128,7 +128,9 @@ async def test_a_database_that_lets_nobody_in_fails_every_video_and_says_why(
 
     def let_one_in(settings: Settings) -> AbstractAsyncContextManager[Connection]:
         opened.append(settings)
-        return connect(settings if len(opened) == 1 else Settings(database_url="postgresql://nobody@127.0.0.1:1/none"))
+        return open_async_connection(
+            settings if len(opened) == 1 else Settings(database_url="postgresql://nobody@127.0.0.1:1/none")
+        )
 
     for module in (importing, video_rows):
         monkeypatch.setattr(module, "connect", let_one_in)

@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 
 from app.core.config import get_settings
-from app.database.catalog import Catalog, describe_catalog
+from app.database.catalog import Catalog, read_catalog
 
 ROOT = Path(__file__).resolve().parents[2]
 INI = ROOT / "alembic.ini"
@@ -60,7 +60,7 @@ def write_sql(span: str) -> str:
 
 def catalog_of(url: str) -> Catalog:
     with psycopg.connect(url) as conn:
-        return describe_catalog(conn)
+        return read_catalog(conn)
 
 
 def execute(url: str, script: str) -> None:

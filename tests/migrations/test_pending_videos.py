@@ -1,7 +1,7 @@
 """Cards that failed downloads of an earlier version have left."""
 
 from app.core.config import Settings
-from app.database import connect
+from app.database import open_async_connection
 from app.repositories.videos import VideoRepository
 from tests.conftest import Databases, migrate
 from tests.migrations.running import execute, fetch
@@ -36,6 +36,6 @@ async def test_a_video_that_a_worker_of_the_earlier_version_downloads_is_listed(
     execute(url, _ROWS)
     migrate(url)
     execute(url, "UPDATE videos SET file_size_kb = 5 WHERE identifier = 'dead'")
-    async with connect(Settings(database_url=url)) as conn:
+    async with open_async_connection(Settings(database_url=url)) as conn:
         cards = await VideoRepository(conn).list_cards(10)
     assert [card.identifier for card in cards] == ["dead", "downloaded", "imported", "spoken", "uploaded"]

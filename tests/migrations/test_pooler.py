@@ -7,7 +7,7 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import DatabaseUnavailable
-from app.database.catalog import check_database
+from app.database.catalog import list_schema_differences
 from app.database.migrations import create_database, read_database_revision
 from tests.conftest import Databases, migrate
 from tests.migrations.running import catalog_of, execute, fetch, run_alembic, start_alembic
@@ -66,7 +66,7 @@ def test_a_database_is_created_migrated_and_checked(pooler: PgBouncer, databases
         assert create_database(settings)
         assert not create_database(settings)
         migrate(settings.database_url.get_secret_value())
-        assert check_database(settings) == []
+        assert list_schema_differences(settings) == []
     finally:
         databases.drop(name)
 

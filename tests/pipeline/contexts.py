@@ -10,7 +10,7 @@ from typing import Any
 from app.ai.protocols import Models, MomentFinder, Transcriber
 from app.core.config import Settings
 from app.core.errors import ModelNotConfigured
-from app.database import Connection, Database, connect
+from app.database import Connection, Database, open_async_connection
 from app.models.runs import ClaimedRun, RunRequest, next_stage
 from app.models.stages import RunType, Stage
 from app.pipeline.context import RunContext
@@ -67,7 +67,7 @@ def open_database(settings: Settings) -> Database:
     """Return a database that opens a connection for each block, so that a test needs no pool."""
 
     async def open_connection() -> AsyncGenerator[Connection, None]:
-        async with connect(settings) as conn:
+        async with open_async_connection(settings) as conn:
             yield conn
 
     return Database(open_connection)

@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from app.core.config import Settings
 from app.core.errors import StageFailed, VideoDeleted
-from app.database import connect
+from app.database import open_async_connection
 from app.models.runs import StageRecord, StageStatus
 from app.models.stages import Stage
 from app.pipeline.failures import describe_failure, mask_record
@@ -35,7 +35,7 @@ def test_the_record_of_a_stage_is_one_line(field: str) -> None:
 async def _accept_connections(server: str, database: str, accept: bool) -> None:
     """Have a database refuse who connects to it, as one does that is started again."""
     name = str(conninfo_to_dict(database)["dbname"])
-    async with connect(Settings(database_url=server)) as conn:
+    async with open_async_connection(Settings(database_url=server)) as conn:
         await conn.execute(
             sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(sql.Identifier(name), sql.Literal(accept))
         )
@@ -91,7 +91,7 @@ async def test_one_who_saves_and_one_who_deletes_the_video_do_not_wait_for_each_
 
 
 async def _somebody_waits(url: str) -> bool:
-    async with connect(Settings(database_url=url)) as conn:
+    async with open_async_connection(Settings(database_url=url)) as conn:
         cursor = await conn.execute(
             "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )

@@ -7,7 +7,7 @@ import pytest
 
 from app.ai.protocols import RefineRequest, RefineResult
 from app.core.errors import ModelAnswerInvalid, StageFailed, TransientFailure
-from app.core.thread_pool import Slots
+from app.core.thread_pool import SlotSemaphore
 from app.models.stages import RunType
 from app.pipeline import moment_refiner
 from app.pipeline.stages import generation, refinement
@@ -333,16 +333,16 @@ async def test_a_moment_that_waits_for_its_turn_has_its_time_from_then_on(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(moment_refiner, "TIME_LIMIT_SECONDS", 0.5)
-    turns, asked = Slots(), asyncio.Event()
+    turns, asked = SlotSemaphore(), asyncio.Event()
 
     async def work() -> None:
         asked.set()
-        async with turns.acquire():
+        async with turns.acquire_slot():
             await asyncio.sleep(0.05)
 
     finder = ScriptedFinder(meanwhile=work)
     async with ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
-        async with turns.acquire():
+        async with turns.acquire_slot():
             working = asyncio.ensure_future(refinement.run_stage(context))
             async with asyncio.timeout(60):
                 await asked.wait()

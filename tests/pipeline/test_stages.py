@@ -16,7 +16,7 @@ import pytest
 from redis import Redis
 
 from app.core.config import Settings
-from app.database import connect
+from app.database import open_async_connection
 from app.models.runs import RunRequest, StageRecord, StageStatus, next_stage
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, WorkKind, list_stages
 from app.pipeline.context import load_stages
@@ -143,7 +143,7 @@ async def _add_ended_run(database_url: str, media: Path) -> None:
     audio.parent.mkdir(parents=True)
     for file in (video_file, audio):
         file.write_bytes(b"bytes")
-    async with connect(Settings(database_url=database_url)) as conn:
+    async with open_async_connection(Settings(database_url=database_url)) as conn:
         video = await make_video(conn, identifier="talk", cloud_url=video_file.as_uri())
         await make_transcript(conn, video_id=video.id)
         config = await make_generation_config(conn)

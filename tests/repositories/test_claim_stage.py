@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.core.config import Settings
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.repositories import VideoRepository
 from tests.repositories.test_stage_queue import until_it_waits
 from tests.runs import enqueue_run
@@ -53,7 +53,7 @@ async def fetch_runs(conn: Connection, columns: str) -> list[tuple[Any, ...]]:
 async def connections(url: str, number: int) -> AsyncIterator[list[Connection]]:
     async with AsyncExitStack() as stack:
         settings = Settings(database_url=url)
-        yield [await stack.enter_async_context(connect(settings)) for _ in range(number)]
+        yield [await stack.enter_async_context(open_async_connection(settings)) for _ in range(number)]
 
 
 async def test_a_stage_that_waits_is_claimed_with_its_run(conn: Connection) -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import pytest
 
 from app.core.config import Settings
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.models import Prompt
 from app.repositories import GenerationConfigRepository, PromptRepository, TranscriptRepository
 from app.repositories.provenance import PromptSummary
@@ -162,7 +162,7 @@ async def test_sharing_a_config_does_not_wait_for_those_who_use_it(
 async def _connections(url: str, number: int) -> AsyncIterator[list[Connection]]:
     settings = Settings(database_url=url)
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(connect(settings)) for _ in range(number)]
+        yield [await stack.enter_async_context(open_async_connection(settings)) for _ in range(number)]
 
 
 async def _race(url: str, call: Callable[[Connection, int], Awaitable[_T]]) -> list[_T]:

@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
 from app.core.config import Settings
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.database.queries import copy_rows
 from app.repositories import (
     ClipRepository,
@@ -63,7 +63,7 @@ _READS: dict[str, Callable[[Connection], Awaitable[object]]] = {
 @pytest.fixture(scope="module")
 async def library(databases: Databases, template_url: str) -> AsyncIterator[Connection]:
     """A connection to a database with some rows in each table; nothing but reads runs on it."""
-    async with connect(Settings(database_url=databases.create(template_url))) as conn:
+    async with open_async_connection(Settings(database_url=databases.create(template_url))) as conn:
         async with conn.transaction():
             await _fill(conn)
         await conn.execute("ANALYZE")

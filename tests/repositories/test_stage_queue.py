@@ -7,7 +7,7 @@ from psycopg.types.json import Jsonb
 
 from app.core.config import Settings
 from app.core.errors import RunLost
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.models.runs import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage, WorkKind
 from app.repositories import RunRepository, VideoRepository
@@ -114,11 +114,11 @@ async def test_a_run_that_has_ended_is_excludes_no_other(conn: Connection) -> No
 
 async def test_of_ten_who_start_at_once_one_succeeds(own_database_url: str) -> None:
     settings = Settings(database_url=own_database_url)
-    async with connect(settings) as conn:
+    async with open_async_connection(settings) as conn:
         await add_video(conn)
 
     async def start(number: int) -> bool:
-        async with connect(settings) as conn:
+        async with open_async_connection(settings) as conn:
             return (await accept(conn, number)).run_id is not None
 
     started = await asyncio.gather(*(start(number) for number in range(10)))
@@ -279,7 +279,11 @@ async def test_a_waiting_run_that_is_cancelled_has_ended(conn: Connection) -> No
 
 async def test_a_run_that_ends_while_a_worker_reaches_for_it_is_not_claimed(own_database_url: str) -> None:
     settings = Settings(database_url=own_database_url)
-    async with connect(settings) as conn, connect(settings) as worker, connect(settings) as watcher:
+    async with (
+        open_async_connection(settings) as conn,
+        open_async_connection(settings) as worker,
+        open_async_connection(settings) as watcher,
+    ):
         await add_video(conn)
         run_id = (await accept(conn)).run_id
         assert run_id

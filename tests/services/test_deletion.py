@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.core.errors import Conflict, RedisUnavailable, StorageUnavailable, VideoNotFound
-from app.database import Connection, Database, close_db, connect, get_connection, init_db
+from app.database import Connection, Database, close_db, get_connection, init_db, open_async_connection
 from app.repositories import VideoRepository
 from app.services import media
 from app.services.deletion import DeletionOptions, delete_video
@@ -55,7 +55,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 @pytest.fixture
 async def other(settings: Settings) -> AsyncIterator[Connection]:
     """A connection of somebody else."""
-    async with connect(settings) as conn:
+    async with open_async_connection(settings) as conn:
         yield conn
 
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.core.errors import AlreadyRunning
-from app.database import Connection, Database, connect, get_connection
+from app.database import Connection, Database, get_connection, open_async_connection
 from app.database.pool import PooledConnection
 from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
@@ -34,7 +34,7 @@ async def _make_starts(settings: Settings, tmp_path: Path) -> RunRequests:
     file = tmp_path / "media" / "talk.mp4"
     file.parent.mkdir()
     file.write_bytes(b"film")
-    async with connect(settings) as conn:
+    async with open_async_connection(settings) as conn:
         await make_video(conn, identifier="talk", cloud_url=file.as_uri(), audio_codec="aac")
 
     async def skip_notify(identifier: str, stage: Stage) -> None:
@@ -77,7 +77,7 @@ async def test_runs_of_the_same_millisecond_get_identifiers_of_their_own(
     own_database_url: str, monkeypatch: pytest.MonkeyPatch, in_transaction: bool
 ) -> None:
     monkeypatch.setattr("app.services.run_requests.datetime", _StoppedClock)
-    async with connect(Settings(database_url=own_database_url)) as conn:
+    async with open_async_connection(Settings(database_url=own_database_url)) as conn:
         await make_video(conn, identifier="talk")
         first = await enqueue_run(conn, "talk", RunType.AUDIO, RunRequest())
         await finish_run(conn, await claim_run(conn, first))

@@ -8,7 +8,7 @@ import pytest
 
 from app.core.config import Settings
 from app.core.errors import InvalidInput
-from app.database import Connection, connect
+from app.database import Connection, open_async_connection
 from app.services.video_urls import (
     VideoOfUrl,
     canonicalize_url,
@@ -179,7 +179,7 @@ async def test_concurrent_requests_for_one_file_name_all_succeed(
     storage = open_files(tmp_path)
 
     async def resolve(host: str) -> str:
-        async with connect(Settings(database_url=own_database_url)) as conn:
+        async with open_async_connection(Settings(database_url=own_database_url)) as conn:
             return (await _resolve(conn, storage, f"https://{host}.example/talk.mp4")).video
 
     names = await asyncio.gather(*(resolve(host) for host in hosts * 5))

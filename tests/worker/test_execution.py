@@ -17,7 +17,7 @@ from app.core.errors import (
     StorageUnavailable,
     TransientFailure,
 )
-from app.core.thread_pool import Slots
+from app.core.thread_pool import SlotSemaphore
 from app.models.runs import ClaimedRun, RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import STAGE_TABLE, RetryRule, RunType, Stage, TimeLimit
 from app.pipeline.context import LoadedStage, RunContext
@@ -214,17 +214,17 @@ def let_time_pass(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 async def test_a_stage_that_waits_for_its_turn_says_so_and_has_its_time_from_then_on(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = Slots()
+    turns = SlotSemaphore()
 
     async def use(context: RunContext) -> Mapping[str, Any]:
-        async with turns.acquire():
+        async with turns.acquire_slot():
             await asyncio.sleep(0)
         return {}
 
     script = Script()
     script.tell(Stage.TRANSCRIPT, use, time_limit=TimeLimit(60.0))
     async with make_context(own_database_url, tmp_path, run_type=RunType.TRANSCRIPT) as ready:
-        async with turns.acquire():
+        async with turns.acquire_slot():
             running = asyncio.create_task(run(script, ready))
             while (shown := await _read_stage(ready, Stage.TRANSCRIPT)) != (StageStatus.WAITING, None):
                 assert not running.done(), shown
@@ -239,17 +239,17 @@ async def test_a_stage_that_waits_for_its_turn_says_so_and_has_its_time_from_the
 
 
 async def test_work_that_has_had_its_turn_is_still_limited(ready: RunContext) -> None:
-    turns = Slots()
+    turns = SlotSemaphore()
 
     async def use(context: RunContext) -> Mapping[str, Any]:
         for _ in range(2):
-            async with turns.acquire():
+            async with turns.acquire_slot():
                 await asyncio.sleep(0.2)
         return {}
 
     script = Script()
     script.tell(Stage.TRANSCRIPT, use, time_limit=TimeLimit(0.3))
-    async with turns.acquire():
+    async with turns.acquire_slot():
         running = asyncio.create_task(run(script, ready))
         await asyncio.sleep(0.4)
     outcome = await running

@@ -8,7 +8,7 @@ from threading import Event
 from typing import TypeVar
 
 from app.ai.protocols import ProgressCallback
-from app.core.thread_pool import Slots
+from app.core.thread_pool import SlotSemaphore
 
 T = TypeVar("T")
 
@@ -52,10 +52,10 @@ class ComputeThread:
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(1, name)
-        self._slots = Slots()
+        self._slots = SlotSemaphore()
 
     async def run(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
-        async with self._slots.acquire():
+        async with self._slots.acquire_slot():
             return await self._run_in_thread(function, progress)
 
     async def _run_in_thread(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:

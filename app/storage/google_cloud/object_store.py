@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from app.core.config import Settings
 from app.core.errors import ConfigurationError, FileMissing, InvalidInput, StorageUnavailable
-from app.core.thread_pool import ThreadPool, call_on_event_loop
+from app.core.thread_pool import ThreadPool, make_event_loop_callback
 from app.storage.google_cloud.client import (
     TIMEOUT_SECONDS,
     GoogleClient,
@@ -191,7 +191,7 @@ class ObjectStore(BucketReader):
             partial(self.client.make_blob, self._bucket, self._object_name(key)),
             self._incoming,
             source,
-            call_on_event_loop(progress),
+            make_event_loop_callback(progress),
         )
         return describe_object(await self._senders.run_shielded(upload.run, on_cancel=upload.stop))
 

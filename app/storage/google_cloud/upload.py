@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import google_crc32c
 
 from app.core.errors import Conflict, FileMissing, StorageUnavailable
-from app.core.media_types import media_type_of
+from app.core.media_types import guess_media_type
 from app.storage.file_system import translate_read_errors, translate_write_errors
 from app.storage.google_cloud.client import (
     CHUNK_RETRY_SECONDS,
@@ -108,7 +108,7 @@ class ObjectUpload:
         return str(noted["session"]) if same else None
 
     def _begin_session(self, note: int) -> str:
-        kind = media_type_of(self._blob.name)
+        kind = guess_media_type(self._blob.name)
         self._blob.content_type = kind
         try:
             with translate_storage_errors(self._blob.bucket.name):
