@@ -1,22 +1,32 @@
 """What a process shares between its requests or runs: made, opened and closed here for server, worker and commands."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from tenacity import wait_fixed
 
+from app.ai.registry import ModelRegistry
 from app.core.config import Settings
-from app.core.redis import make_redis
+from app.core.errors import RedisUnavailable
+from app.core.redis import describe_redis_error, make_redis, translate_redis_error
+from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.database import Database, OpenConnection, close_db, get_connection, init_db
 from app.services.health import Health
-from app.services.live_runs import prepare_redis
+from app.services.intake import create_request_group
 from app.services.media import ExtractedAudioIndex
 from app.services.queue import StageNotifier
 from app.services.thumbnails import ThumbnailService
 from app.services.videos import BatchedVideoReader, VideoListCache
 from app.storage import Storage, open_storage
+
+_log = logging.getLogger(__name__)
+_REDIS_POLICY = RetryPolicy((RedisError, OSError), wait_fixed(1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +76,49 @@ async def open_resources(resources: Resources) -> AsyncIterator[Resources]:
         await init_db(resources.settings)
         stack.push_async_callback(close_db)
         stack.push_async_callback(resources.thumbnails.aclose)
-        await stack.enter_async_context(_preparing_redis(resources.redis))
+        await stack.enter_async_context(_prepare_redis_in_background(resources.redis))
         yield resources
 
 
 @asynccontextmanager
-async def _preparing_redis(redis: Redis) -> AsyncIterator[None]:
-    preparation = asyncio.create_task(prepare_redis(redis))
+async def _prepare_redis_in_background(redis: Redis) -> AsyncIterator[None]:
+    """Seed the model registry and create the consumer group as soon as Redis is available, or until the block ends."""
+
+    def report_first_failure(failed: FailedCall) -> None:
+        if failed.number == 1:
+            reason = translate_redis_error(failed.error) or "Redis cannot be used"
+            _log.error("%s (%s)", reason, describe_redis_error(failed.error))
+
+    preparation = asyncio.create_task(
+        call_with_retries(partial(_prepare_redis, redis), _REDIS_POLICY, before_wait=report_first_failure)
+    )
     try:
         yield
     finally:
         preparation.cancel()
         await asyncio.gather(preparation, return_exceptions=True)
+
+
+async def prepare_redis_within(redis: Redis, timeout_seconds: float) -> None:
+    """Seed the model registry and create the consumer group. Raises `RedisUnavailable` with the last reason."""
+    reason = RedisUnavailable()
+
+    def keep_reason(failed: FailedCall) -> None:
+        nonlocal reason
+        reason = translate_redis_error(failed.error) or reason
+
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await call_with_retries(partial(_prepare_redis, redis), _REDIS_POLICY, before_wait=keep_reason)
+    except TimeoutError:
+        raise reason from None
+
+
+async def _prepare_redis(redis: Redis) -> None:
+    """Seed an empty model registry, and create the consumer group that reads requests of other programs."""
+    registry = ModelRegistry(redis)
+    seeded = await registry.seed_defaults()
+    if seeded:
+        _log.info("Seeded %d model configs", seeded)
+    await registry.bind_api_keys()
+    await create_request_group(redis)

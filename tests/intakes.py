@@ -14,8 +14,7 @@ from app.core.config import Settings
 from app.database import Connection, open_async_connection
 from app.models.stages import Stage
 from app.repositories.requests import RejectedRequest, RejectedRequestRepository
-from app.services.intake import RequestIntake
-from app.services.live_runs import REQUEST_GROUP, REQUEST_STREAM, create_request_group
+from app.services.intake import REQUEST_GROUP, REQUEST_STREAM, StreamRequestIntake, create_request_group
 from app.storage import open_storage
 from app.worker.intake import Intake
 from tests.factories import make_video
@@ -75,11 +74,11 @@ class IntakeSite:
         self.notified.append((identifier, stage))
 
     @asynccontextmanager
-    async def requests(self) -> AsyncIterator[RequestIntake]:
+    async def requests(self) -> AsyncIterator[StreamRequestIntake]:
         """Give what decides over entries, without a stream."""
         storage = open_storage(self.settings)
         async with Redis.from_url(self.redis_url, decode_responses=True) as redis:
-            yield RequestIntake(self.settings, open_database(self.settings), redis, storage, self.notify)
+            yield StreamRequestIntake(self.settings, open_database(self.settings), redis, storage, self.notify)
         await storage.aclose()
 
     @asynccontextmanager

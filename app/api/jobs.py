@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from app.api.answers import Error, Seconds, answer_dataclass, json_answer
 from app.api.dependencies import DatabaseDep, MomentId, RedisDep, ResourcesDep, StorageDep, VideoId
+from app.services.jobs import JobState, JobStatus, JobStatusReader
 from app.services.media import check_clip_availability
-from app.services.status import JobState, JobStatus, JobStatusReader
 
 router = APIRouter(prefix="/api/videos/{video_id}", tags=["status"], responses={404: {"model": Error}})
 
@@ -81,7 +81,7 @@ JobStatusReaderDep = Annotated[JobStatusReader, Depends(get_job_status_reader)]
 @router.get("/audio-extraction-status", response_model=DetailedJobStatusAnswer | JobStatusAnswer)
 async def get_audio_status(resources: ResourcesDep, video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
     """The status of audio extraction; completed where the audio exists."""
-    status = await statuses.get_audio(video_id)
+    status = await statuses.get_audio_status(video_id)
     if status.state is JobState.COMPLETED:  # the client may load the list of videos next
         resources.audio.mark_outdated(video_id)
     return json_answer(_make_detailed_answer(status))
@@ -90,25 +90,25 @@ async def get_audio_status(resources: ResourcesDep, video_id: VideoId, statuses:
 @router.get("/transcription-status", response_model=DetailedJobStatusAnswer | JobStatusAnswer)
 async def get_transcription_status(video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
     """The status of a transcription; completed where there is a transcript."""
-    return json_answer(_make_detailed_answer(await statuses.get_transcription(video_id)))
+    return json_answer(_make_detailed_answer(await statuses.get_transcription_status(video_id)))
 
 
 @router.get("/generation-status", response_model=JobStatusAnswer)
 async def get_generation_status(video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
     """The status of moment generation; completed where a model has generated moments."""
-    return json_answer(JobStatusAnswer.from_status(await statuses.get_generation(video_id)))
+    return json_answer(JobStatusAnswer.from_status(await statuses.get_generation_status(video_id)))
 
 
 @router.get("/refinement-status/{moment_id}", response_model=JobStatusAnswer)
 async def get_refinement_status(video_id: VideoId, moment_id: MomentId, statuses: JobStatusReaderDep) -> Response:
     """The status of a moment's refinement; completed where there is a refined moment."""
-    return json_answer(JobStatusAnswer.from_status(await statuses.get_refinement(video_id, moment_id)))
+    return json_answer(JobStatusAnswer.from_status(await statuses.get_refinement_status(video_id, moment_id)))
 
 
 @router.get("/clip-extraction-status", response_model=ClipJobStatusAnswer | JobStatusAnswer)
 async def get_clip_status(video_id: VideoId, statuses: JobStatusReaderDep) -> Response:
     """The status of clip extraction; completed where there is a clip."""
-    status = await statuses.get_clips(video_id)
+    status = await statuses.get_clips_status(video_id)
     shown = JobStatusAnswer.from_status(status)
     if status.progress is not None:
         shown = ClipJobStatusAnswer(

@@ -21,9 +21,9 @@ from app.api.dependencies import (
 from app.core.errors import InvalidInput
 from app.core.validation import NormalizedLine
 from app.models.runs import RunRequest
-from app.services.run_options import Count, Length, ModelKey, PipelineOptions, Prompt, Temperature
-from app.services.run_requests import RunRequests
-from app.services.runs import RunRetries, cancel_pipeline
+from app.services.queue import cancel_runs_of_video
+from app.services.run_requests import Count, Length, ModelKey, PipelineOptions, Prompt, RunStarter, Temperature
+from app.services.runs import RunRetrier
 
 _CONFLICT: dict[int | str, dict[str, Any]] = {
     404: {"model": Error, "description": "There is no such video, moment or run"},
@@ -191,54 +191,54 @@ class CancelAnswer:
 
 async def get_run_requests(
     resources: ResourcesDep, database: DatabaseDep, storage: StorageDep, redis: RedisDep
-) -> RunRequests:
+) -> RunStarter:
     """Give the service that accepts runs."""
-    return RunRequests(database, storage, redis, resources.settings, resources.notifier.notify)
+    return RunStarter(database, storage, redis, resources.settings, resources.notifier.notify)
 
 
-RunRequestsDep = Annotated[RunRequests, Depends(get_run_requests)]
+RunRequestsDep = Annotated[RunStarter, Depends(get_run_requests)]
 
 
-async def get_run_retries(database: DatabaseDep, storage: StorageDep, requests: RunRequestsDep) -> RunRetries:
+async def get_run_retries(database: DatabaseDep, storage: StorageDep, requests: RunRequestsDep) -> RunRetrier:
     """Give the service that retries ended runs."""
-    return RunRetries(database, storage, requests)
+    return RunRetrier(database, storage, requests)
 
 
-RunRetriesDep = Annotated[RunRetries, Depends(get_run_retries)]
+RunRetriesDep = Annotated[RunRetrier, Depends(get_run_retries)]
 
 
 @videos.post("/process-audio", response_model=JobStartAnswer, responses=_NOT_READY)
 async def process_audio(video_id: VideoId, requests: RunRequestsDep) -> Response:
     """Extract a video's audio."""
-    await requests.start_audio(video_id)
+    await requests.start_audio_extraction(video_id)
     return json_answer(JobStartAnswer(message="Audio processing started", video_id=video_id))
 
 
 @videos.post("/process-transcript", response_model=JobStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
 async def process_transcript(video_id: VideoId, requests: RunRequestsDep) -> Response:
     """Transcribe a video's audio."""
-    await requests.start_transcript(video_id)
+    await requests.start_transcription(video_id)
     return json_answer(JobStartAnswer(message="Transcript generation started", video_id=video_id))
 
 
 @videos.post("/generate-moments", response_model=JobStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
 async def generate_moments(video_id: VideoId, body: GenerateBody, requests: RunRequestsDep) -> Response:
     """Generate a video's moments."""
-    await requests.start_generation(video_id, body.to_request())
+    await requests.start_moment_generation(video_id, body.to_request())
     return json_answer(JobStartAnswer(message="Moment generation started", video_id=video_id))
 
 
 @videos.post("/extract-clips", response_model=JobStartAnswer, responses=_NOT_READY)
 async def extract_clips(video_id: VideoId, body: ClipsBody, requests: RunRequestsDep) -> Response:
     """Cut the clips of a video's moments."""
-    await requests.start_clips(video_id, body.to_request())
+    await requests.start_clip_extraction(video_id, body.to_request())
     return json_answer(JobStartAnswer(message="Clip extraction started", video_id=video_id))
 
 
 @videos.post("/moments/{moment_id}/refine", response_model=RefinementStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
 async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody, requests: RunRequestsDep) -> Response:
     """Refine a moment."""
-    await requests.start_refinement(video_id, moment_id, body.to_request())
+    await requests.start_moment_refinement(video_id, moment_id, body.to_request())
     return json_answer(
         RefinementStartAnswer(
             message="Moment refinement started",
@@ -252,7 +252,7 @@ async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody
 @pipelines.post("/pipeline/{video_id}/start", response_model=RunStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
 async def start_pipeline(video_id: NamedVideoId, body: PipelineBody, requests: RunRequestsDep) -> Response:
     """Start a full run: from a video to its refined moments and their clips."""
-    started = await requests.start_full(video_id, body.to_request())
+    started = await requests.start_full_run(video_id, body.to_request())
     return json_answer(RunStartAnswer(request_id=started, video_id=video_id))
 
 
@@ -266,7 +266,7 @@ async def retry_pipeline(
     ] = None,
 ) -> Response:
     """Start an ended run again with the same options. Finished stages of an unsuccessful run are not repeated."""
-    run = await retries.retry(video_id, request_id)
+    run = await retries.retry_run_of_video(video_id, request_id)
     return json_answer(RunStartAnswer(request_id=run.request_id, video_id=video_id))
 
 
@@ -277,7 +277,7 @@ async def retry_pipeline(
 )
 async def cancel_runs(video_id: UnknownVideoId, database: DatabaseDep, redis: RedisDep) -> Response:
     """Cancel the running and waiting runs of a video."""
-    await cancel_pipeline(database, redis, video_id)
+    await cancel_runs_of_video(database, redis, video_id)
     return json_answer(CancelAnswer(message="Cancellation requested", video_id=video_id))
 
 
@@ -286,14 +286,14 @@ async def generate_from_url(body: UrlBody, requests: RunRequestsDep) -> Response
     """Start a full run for the video of a URL, or for a stored one."""
     match body:
         case UrlBody(video_id=str(video), video_url=None):
-            started = await requests.start_full(video, body.to_request())
+            started = await requests.start_full_run(video, body.to_request())
             return json_answer(
                 UrlStartAnswer(
                     request_id=started, video_id=video, download_required=False, source_url=None, is_cached=True
                 )
             )
         case UrlBody(video_id=None, video_url=str(url)):
-            run = await requests.start_from_url(url, body.to_request(), force=body.force_download)
+            run = await requests.start_full_run_from_url(url, body.to_request(), force=body.force_download)
             return json_answer(
                 UrlStartAnswer(
                     request_id=run.request_id,

@@ -34,8 +34,8 @@ from app.repositories.ended_runs import FailedRun
 from app.repositories.runs import ActiveRun, RunSummary
 from app.resources import Resources
 from app.services import runs
-from app.services.runs import ReportedStatus, find_run_status, has_ended, unix_seconds
-from app.services.status import FeedState, StatusFeeds
+from app.services.live_runs import RunStatusFeeds, SerializedStatus
+from app.services.runs import ReportedStatus, find_newest_full_run, has_run_ended, utc_to_unix_seconds
 
 router = APIRouter(prefix="/api/pipeline", tags=["pipeline"])
 failed = APIRouter(prefix="/api/admin/pipeline/failed", tags=["pipeline"])
@@ -187,22 +187,24 @@ class RunAnswer(RunStatusAnswer):
 
     @classmethod
     def from_run(cls, video_id: str, run: RunSummary) -> Self:
-        generation_model, refinement_model = runs.run_models(run)
+        generation_model, refinement_model = runs.requested_models(run)
         return cls(
             request_id=run.identifier,
             video_id=video_id,
             type=run.type,
             moment_id=(run.details.subject or None) if run.details else None,
-            status=runs.run_status(run),
+            status=runs.reported_status(run),
             model=runs.displayed_model(run),
             generation_model=generation_model,
             refinement_model=refinement_model,
-            answered_by=runs.answered_by(run),
-            started_at=unix_seconds(run.started_at),
-            completed_at=None if run.completed_at is None else unix_seconds(run.completed_at),
-            total_duration_seconds=runs.run_duration(run),
-            current_stage=runs.current_stage(run),
-            stages={stage.value: StageAnswer.from_record(record) for stage, record in runs.run_stages(run).items()},
+            answered_by=runs.models_by_stage(run),
+            started_at=utc_to_unix_seconds(run.started_at),
+            completed_at=None if run.completed_at is None else utc_to_unix_seconds(run.completed_at),
+            total_duration_seconds=runs.completed_run_seconds(run),
+            current_stage=runs.reported_current_stage(run),
+            stages={
+                stage.value: StageAnswer.from_record(record) for stage, record in runs.reported_stages(run).items()
+            },
             error_stage=run.error_stage,
             error_message=mask_values(run.error_message),
             coarse_moments=embed_json(run.coarse_moments),
@@ -238,7 +240,7 @@ class ActiveRunAnswer:
             status="pending" if run.is_waiting else "processing",
             current_stage=run.current_stage,
             attempts=run.attempt,
-            started_at=unix_seconds(run.started_at),
+            started_at=utc_to_unix_seconds(run.started_at),
         )
 
 
@@ -271,8 +273,8 @@ class FailedRunAnswer:
             error_stage=run.error_stage,
             error_message=mask_values(run.error_message),
             attempts=run.attempt,
-            started_at=unix_seconds(run.started_at),
-            completed_at=None if run.completed_at is None else unix_seconds(run.completed_at),
+            started_at=utc_to_unix_seconds(run.started_at),
+            completed_at=None if run.completed_at is None else utc_to_unix_seconds(run.completed_at),
             raw_answer_length=run.raw_answer_length,
         )
 
@@ -292,7 +294,7 @@ class FailedRunDetailsAnswer(FailedRunAnswer):
 @router.get("/{video_id}/status", response_model=RunAnswer | RunStatusAnswer)
 async def get_run_status(video_id: UnknownVideoId, database: DatabaseDep, redis: RedisDep) -> Response:
     """The newest full run of a video; `never_run` where there is none, also for an unknown video."""
-    return json_answer(_make_status_answer(video_id, await find_run_status(database, redis, video_id)))
+    return json_answer(_make_status_answer(video_id, await find_newest_full_run(database, redis, video_id)))
 
 
 @router.get("/{video_id}/history", response_model=HistoryAnswer, responses=_PAGE)
@@ -311,7 +313,7 @@ async def list_active_runs(
     request: Request, conn: AutocommitConnection, page: Annotated[ActiveRunsQuery, Query()]
 ) -> Response:
     """The runs of all videos that have not ended, oldest first."""
-    active = await runs.list_active(conn, page.limit, page.cursor)
+    active = await runs.list_active_runs(conn, page.limit, page.cursor)
     headers = next_page_header(request, active[-1].id) if len(active) == page.limit else None
     shown = [ActiveRunAnswer.from_row(run) for run in active]
     return json_answer(ActiveRunsAnswer(runs=shown, count=len(shown)), headers=headers)
@@ -322,7 +324,7 @@ async def list_failed_runs(
     request: Request, conn: AutocommitConnection, query: Annotated[FailedRunsQuery, Query()]
 ) -> Response:
     """The failed runs; the run that was accepted last comes first."""
-    found = await runs.list_failed(conn, query.limit, query.cursor)
+    found = await runs.list_failed_runs(conn, query.limit, query.cursor)
     headers = next_page_header(request, found[-1].id) if len(found) == query.limit else None
     shown = [FailedRunAnswer.from_row(run) for run in found]
     return json_answer(FailedRunsAnswer(runs=shown, count=len(shown)), headers=headers)
@@ -331,7 +333,7 @@ async def list_failed_runs(
 @failed.get("/{request_id}", response_model=FailedRunDetailsAnswer, responses=NOT_FOUND)
 async def get_failed_run(request_id: RunId, database: DatabaseDep, redis: RedisDep) -> Response:
     """A failed run with its options and a model's answer that was not usable; secrets in both are masked."""
-    found = await runs.get_failed(database, redis, request_id)
+    found = await runs.get_failed_run(database, redis, request_id)
     summary = FailedRunAnswer.from_row(found.run)
     return json_answer(FailedRunDetailsAnswer(**vars(summary), request=found.request, raw_answer=found.raw_answer))
 
@@ -347,15 +349,15 @@ async def get_failed_run(request_id: RunId, database: DatabaseDep, redis: RedisD
 )
 async def retry_failed_run(request_id: RunId, retries: RunRetriesDep) -> Response:
     """Start a failed run again with the same options. Finished stages are not repeated."""
-    run = await retries.retry_failed(request_id)
+    run = await retries.retry_failed_run(request_id)
     return json_answer(RunStartAnswer(request_id=run.request_id, video_id=run.video))
 
 
 @router.get("/{video_id}/events", response_class=StreamingResponse, responses=_EVENT_RESPONSES)
 async def follow_run(request: Request, video_id: UnknownVideoId, last_event_id: LastEventId = "") -> Response:
     """The status of a video's newest full run, sent at once and after every change, until the run has ended."""
-    feeds: StatusFeeds = request.app.state.run_feeds
-    state = await feeds.get_state(video_id)
+    feeds: RunStatusFeeds = request.app.state.run_feeds
+    state = await feeds.get_status(video_id)
     is_known = state.id == last_event_id
     if is_known and state.is_final:
         return Response(status_code=204)
@@ -363,15 +365,17 @@ async def follow_run(request: Request, video_id: UnknownVideoId, last_event_id: 
     return StreamingResponse(events, media_type="text/event-stream", headers=_EVENT_HEADERS)
 
 
-def make_run_status_feeds(resources: Resources) -> StatusFeeds:
+def make_run_status_feeds(resources: Resources) -> RunStatusFeeds:
     """Make the feeds that send each follower of a video the status of its newest full run."""
 
-    async def read_run_state(video: str) -> FeedState:
-        run = await find_run_status(resources.database, resources.redis, video)
+    async def read_run_state(video: str) -> SerializedStatus:
+        run = await find_newest_full_run(resources.database, resources.redis, video)
         data = orjson.dumps(_make_status_answer(video, run))
-        return FeedState(hashlib.blake2s(data, digest_size=8).hexdigest(), data, run is None or has_ended(run))
+        return SerializedStatus(
+            hashlib.blake2s(data, digest_size=8).hexdigest(), data, run is None or has_run_ended(run)
+        )
 
-    return StatusFeeds(read_run_state, lambda: resources.health.is_stopping)
+    return RunStatusFeeds(read_run_state, lambda: resources.health.is_stopping)
 
 
 def _make_status_answer(video_id: str, run: RunSummary | None) -> RunStatusAnswer:
@@ -379,13 +383,13 @@ def _make_status_answer(video_id: str, run: RunSummary | None) -> RunStatusAnswe
 
 
 async def _stream_status_events(
-    feeds: StatusFeeds, video: str, state: FeedState, *, is_known: bool
+    feeds: RunStatusFeeds, video: str, state: SerializedStatus, *, is_known: bool
 ) -> AsyncGenerator[bytes]:
     yield KEEPALIVE_COMMENT if is_known else _format_status_event(state)
-    async with aclosing(feeds.follow(video, state)) as states:
+    async with aclosing(feeds.follow_status(video, state)) as states:
         async for changed in states:
             yield KEEPALIVE_COMMENT if changed is None else _format_status_event(changed)
 
 
-def _format_status_event(state: FeedState) -> bytes:
+def _format_status_event(state: SerializedStatus) -> bytes:
     return format_sse_event(data_str=state.data.decode(), event="status", id=state.id)

@@ -22,10 +22,10 @@ from app.models.runs import RunRequest, RunStatus
 from app.models.stages import Stage
 from app.repositories import ClipRepository, MomentRepository, VideoRepository
 from app.repositories.runs import RunSummary
-from app.resources import Resources, make_resources, open_resources
-from app.services.live_runs import require_redis
-from app.services.run_requests import RunRequests
-from app.services.runs import cancel_pipeline, find_run_status, run_stages
+from app.resources import Resources, make_resources, open_resources, prepare_redis_within
+from app.services.queue import cancel_runs_of_video
+from app.services.run_requests import RunStarter
+from app.services.runs import find_newest_full_run, reported_stages
 from app.services.uploads import UploadDetails, open_video_upload
 from app.storage import Storage
 from app.worker.worker import run_worker
@@ -50,11 +50,11 @@ class CommandRunResult:
 async def execute_run(video: str, request: RunRequest, settings: Settings, progress: RunProgress) -> CommandRunResult:
     """Execute a run and wait for its end; cancel it when cancelled. `video` is a file, a URL or an identifier.
 
-    Raises what `RunRequests` and uploads raise.
+    Raises what `RunStarter` and uploads raise.
     """
     settings = settings.model_copy(update={"worker_metrics": None})  # its address may be a worker's
     async with open_resources(make_resources(settings)) as resources:
-        await require_redis(resources.redis, _REDIS_SECONDS)
+        await prepare_redis_within(resources.redis, _REDIS_SECONDS)
         identifier = await _start(video, request, resources, progress)
         try:
             async with run_worker(resources):
@@ -62,7 +62,7 @@ async def execute_run(video: str, request: RunRequest, settings: Settings, progr
         except BaseException:
             with suppress(NoMatchingRun):
                 await asyncio.wait_for(
-                    cancel_pipeline(resources.database, resources.redis, identifier), _CANCEL_SECONDS
+                    cancel_runs_of_video(resources.database, resources.redis, identifier), _CANCEL_SECONDS
                 )
             raise
         return await _read_end(identifier, run, resources)
@@ -70,17 +70,17 @@ async def execute_run(video: str, request: RunRequest, settings: Settings, progr
 
 async def _start(video: str, request: RunRequest, resources: Resources, progress: RunProgress) -> str:
     """Have the run accepted and return the identifier of its video."""
-    run_requests = RunRequests(
+    run_requests = RunStarter(
         resources.database, resources.storage, resources.redis, resources.settings, resources.notifier.notify
     )
     if _URL.match(video):
-        return (await run_requests.start_from_url(video, request, force=False)).resolved.video
+        return (await run_requests.start_full_run_from_url(video, request, force=False)).resolved.video
     size = _size_of_file(video)
     identifier = to_nfc(video) if size is None else await _receive(Path(video), size, resources, progress)
     try:
         if not is_valid_identifier(identifier):
             raise VideoNotFound
-        await run_requests.start_full(identifier, request)
+        await run_requests.start_full_run(identifier, request)
     except VideoNotFound:
         raise NotFound(f"There is no file {video}, and no video of that id") from None
     except AlreadyRunning:
@@ -90,7 +90,7 @@ async def _start(video: str, request: RunRequest, resources: Resources, progress
 
 async def _join(video: str, resources: Resources, progress: RunProgress) -> None:
     """Go on with a run that was accepted before: nobody may be there to do it. Raises `AlreadyRunning`."""
-    run = await find_run_status(resources.database, resources.redis, video)
+    run = await find_newest_full_run(resources.database, resources.redis, video)
     if run is None or run.status != RunStatus.RUNNING:  # what runs is a part of one, which ends soon
         raise AlreadyRunning(f"Something else runs over '{video}', try again when it has ended")
     progress.say(f"A run over '{video}' was started before: going on with that one")
@@ -156,10 +156,10 @@ async def _is_same(path: Path, url: str, storage: Storage) -> bool:
 async def _follow(video: str, resources: Resources, progress: RunProgress) -> RunSummary:
     """Show how far the run is until it has ended."""
     while True:
-        run = await find_run_status(resources.database, resources.redis, video)
+        run = await find_newest_full_run(resources.database, resources.redis, video)
         if run is None:
             raise VideoNotFound
-        progress.show(run_stages(run))
+        progress.show(reported_stages(run))
         if run.status != RunStatus.RUNNING:
             return run
         await asyncio.sleep(_POLL_SECONDS)
@@ -177,5 +177,5 @@ async def _read_end(video: str, run: RunSummary, resources: Resources) -> Comman
 
 
 def _why_none(run: RunSummary) -> str | None:
-    record = run_stages(run).get(Stage.GENERATION)
+    record = reported_stages(run).get(Stage.GENERATION)
     return record.result.get("reason") if record else None

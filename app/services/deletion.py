@@ -29,10 +29,10 @@ from app.repositories import (
     VideoRepository,
 )
 from app.repositories.contents import FileReference, ReplacedMomentsRepository, VideoContents, VideoContentsRepository
-from app.services.live_runs import delete_video_keys
+from app.services.live_runs import delete_redis_keys_of_video
 from app.services.media import limit_storage_time
 from app.services.moments import lock_video_and_moment
-from app.services.runs import cancel_runs
+from app.services.queue import cancel_active_runs
 from app.storage import (
     Storage,
     audio_folder_key,
@@ -106,7 +106,7 @@ async def delete_video_rows(conn: Connection, identifier: str, options: Deletion
     if contents.active_status is not None:
         if not options.force:
             raise PipelineActive(contents.active_status)
-        await cancel_runs(conn, identifier)
+        await cancel_active_runs(conn, identifier)
     files = await VideoContentsRepository(conn).list_files(video.id)
     if contents.transcript_id is not None and not options.skip_local_transcript:
         # Other videos may share its configs; deleting those would delete their moments.
@@ -253,7 +253,7 @@ async def _delete_redis_keys(redis: Redis, identifier: str, deletion: VideoDelet
     try:
         async with asyncio.timeout(_REDIS_TIMEOUT):  # only the ping: the deletion takes longer the more keys there are
             await redis.ping()
-        deletion.redis_keys = await delete_video_keys(redis, identifier, deletion.rows.runs)
+        deletion.redis_keys = await delete_redis_keys_of_video(redis, identifier, deletion.rows.runs)
     except (RedisError, OSError) as error:
         _log.warning("Could not delete the live state of %r: %s", identifier, describe_redis_error(error))
         reason = translate_redis_error(error) or RedisUnavailable()

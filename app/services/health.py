@@ -18,7 +18,7 @@ from app.database import get_pool, open_async_connection
 from app.database.catalog import DatabaseCondition, read_database_condition
 from app.database.errors import READ_ONLY, make_unreachable_error, translate_database_error
 from app.database.migrations import list_code_revisions
-from app.services.live_runs import REQUEST_STREAM
+from app.services.intake import REQUEST_STREAM
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import psycopg
 from pydantic import Field, ValidationError, model_validator
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from app.core.config import Settings
 from app.core.errors import (
@@ -35,13 +35,16 @@ from app.repositories import RunRepository
 from app.repositories.ended_runs import EndedRunRepository
 from app.repositories.requests import RejectedRequestRepository
 from app.repositories.runs import make_run_identifier
-from app.services.models import mask_model_keys
-from app.services.run_options import PipelineOptions
-from app.services.run_requests import Notify, RunRequests, enqueue_run, mask_prompts
+from app.services.models import load_api_keys_for_masking
+from app.services.queue import Notify, enqueue_run, mask_prompts
+from app.services.run_requests import PipelineOptions, RunStarter
 from app.services.video_urls import check_video_url, find_or_add_video_of_url, identifier_from_url
 from app.services.videos import check_text_field, check_video_identifier
 from app.storage import Storage
 
+# The stream and its consumer group, in the format of the previous backend.
+REQUEST_STREAM = "pipeline:requests"
+REQUEST_GROUP = "pipeline_workers"
 # Limits of a stored rejected entry.
 MAX_STORED_FIELDS = 50
 MAX_STORED_NAME_LENGTH = 100
@@ -65,7 +68,15 @@ _UNEXPECTED = "The server failed at this request, its log has the reason"
 _TRANSIENT = (DatabaseUnavailable, DatabaseAhead, RedisUnavailable, StorageUnavailable)
 
 
-class RequestedOptions(PipelineOptions):
+async def create_request_group(redis: Redis) -> None:
+    try:
+        await redis.xgroup_create(REQUEST_STREAM, REQUEST_GROUP, id="0", mkstream=True)
+    except ResponseError as error:
+        if "BUSYGROUP" not in str(error):
+            raise
+
+
+class StreamRequestOptions(PipelineOptions):
     """Options of a full run as other programs write them, with the URL of a video to download."""
 
     video_url: str | None = Field(None, max_length=_LONGEST_VIDEO_URL)
@@ -95,7 +106,7 @@ class RequestedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class RejectedEntry:
+class RejectedStreamEntry:
     """A rejected entry as it is stored: secrets masked, in text that PostgreSQL accepts.
 
     `other_id` is used if another entry has the same `id`. `is_truncated` is true where fields exceeded the limits.
@@ -121,7 +132,7 @@ class RejectedEntry:
         return cls(entry_id, f"{entry_id} {_digest_fields(fields)}", kept, is_truncated)
 
 
-def read_run_message(fields: EntryFields) -> str | None:
+def parse_legacy_run_message(fields: EntryFields) -> str | None:
     """Return the run identifier in an entry of an earlier version of this server, else None."""
     if set(fields) != {b"data"}:
         return None
@@ -135,7 +146,7 @@ def read_run_message(fields: EntryFields) -> str | None:
     return None
 
 
-def read_requested_run(entry_id: str, fields: EntryFields, most_bytes: int) -> RequestedRun:
+def parse_requested_run(entry_id: str, fields: EntryFields, most_bytes: int) -> RequestedRun:
     """Parse the run that an entry requests; `most_bytes` limits its config.
 
     Raises `InvalidInput`, which describes the problem in one sentence.
@@ -153,7 +164,7 @@ def read_requested_run(entry_id: str, fields: EntryFields, most_bytes: int) -> R
     return RequestedRun(identifier, video, replace(options.to_request(), video_url=url), options.force_download)
 
 
-def _parse_options(config: bytes, most_bytes: int) -> RequestedOptions:
+def _parse_options(config: bytes, most_bytes: int) -> StreamRequestOptions:
     if not config:
         raise InvalidInput("config is missing")
     if len(config) > most_bytes:
@@ -167,7 +178,7 @@ def _parse_options(config: bytes, most_bytes: int) -> RequestedOptions:
     if not isinstance(values, dict):
         raise InvalidInput("config must be a JSON object")
     try:
-        return RequestedOptions.model_validate(values)
+        return StreamRequestOptions.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         raise InvalidInput(describe_validation_error(str(problem["loc"][0]), problem)) from None
@@ -203,7 +214,7 @@ def _digest_fields(fields: EntryFields) -> str:
     return digest.hexdigest()[:_DIGEST_LENGTH]
 
 
-class RequestIntake:
+class StreamRequestIntake:
     """Enqueues or rejects each entry of the stream once, even if several workers read it repeatedly."""
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, storage: Storage, notify: Notify) -> None:
@@ -212,25 +223,25 @@ class RequestIntake:
         self._redis = redis
         self._storage = storage
         self._notify = notify
-        self._run_requests = RunRequests(database, storage, redis, settings, notify)
+        self._run_requests = RunStarter(database, storage, redis, settings, notify)
 
-    async def process(self, entry_id: str, fields: EntryFields) -> None:
+    async def enqueue_or_reject(self, entry_id: str, fields: EntryFields) -> None:
         """Enqueue the run that an entry requests, or reject the entry; a processed entry is unchanged.
 
-        Raises transient errors (`is_transient`); the caller retries the entry then.
+        Raises transient errors (`is_transient_error`); the caller retries the entry then.
         """
-        await mask_model_keys(self._redis)
-        if (named := read_run_message(fields)) is not None:
-            await self._process_run_message(named, RejectedEntry.from_fields(entry_id, fields))
+        await load_api_keys_for_masking(self._redis)
+        if (named := parse_legacy_run_message(fields)) is not None:
+            await self._process_run_message(named, RejectedStreamEntry.from_fields(entry_id, fields))
             return
         requested, refusal, reason = None, None, ""
         try:
-            requested = read_requested_run(entry_id, fields, self._longest_config)
+            requested = parse_requested_run(entry_id, fields, self._longest_config)
             refusal = await self._check_request(requested)
         except Exception as error:
             reason = _rejection_reason(error)
         identifier = await self._accept_or_reject(
-            RejectedEntry.from_fields(entry_id, fields), requested, refusal, reason
+            RejectedStreamEntry.from_fields(entry_id, fields), requested, refusal, reason
         )
         if identifier is not None:
             _log.info("Enqueued run %s for entry %s of another program", identifier, entry_id)
@@ -240,12 +251,12 @@ class RequestIntake:
         """Validate as the HTTP API does; return why the video's URL must not be downloaded from."""
         url = requested.request.video_url
         if url is not None:
-            return await self._run_requests.check_from_url(url, requested.request)
-        await self._run_requests.check_full(requested.video, requested.request)
+            return await self._run_requests.check_full_run_from_url(url, requested.request)
+        await self._run_requests.check_full_run(requested.video, requested.request)
         return None
 
     async def _accept_or_reject(
-        self, entry: RejectedEntry, requested: RequestedRun | None, refusal: AddressRefused | None, reason: str
+        self, entry: RejectedStreamEntry, requested: RequestedRun | None, refusal: AddressRefused | None, reason: str
     ) -> str | None:
         """Return the identifier of a new run, or None."""
         async with self._database.connect() as conn, conn.transaction():
@@ -281,7 +292,7 @@ class RequestIntake:
             video = resolved.video
         return await enqueue_run(conn, video, RunType.FULL, requested.request, given_identifier=requested.identifier)
 
-    async def _process_run_message(self, identifier: str, entry: RejectedEntry) -> None:
+    async def _process_run_message(self, identifier: str, entry: RejectedStreamEntry) -> None:
         if not await self._run_exists(identifier):
             await self._accept_or_reject(entry, None, None, _RUN_NOT_FOUND)
 
@@ -303,7 +314,7 @@ async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None
     return known.type is RunType.FULL and is_same_video and is_same_request
 
 
-def is_transient(error: BaseException) -> bool:
+def is_transient_error(error: BaseException) -> bool:
     """Return whether a retry may succeed: a server is unavailable, or refuses for now."""
     expected: BaseException | None = error
     if isinstance(error, psycopg.Error):
@@ -315,7 +326,7 @@ def is_transient(error: BaseException) -> bool:
 
 def _rejection_reason(error: Exception) -> str:
     """Return why a request is rejected. Raises transient errors."""
-    if is_transient(error):
+    if is_transient_error(error):
         raise error
     expected = translate_database_error(error) if isinstance(error, psycopg.Error) else error
     if isinstance(expected, VideoMomentsError):

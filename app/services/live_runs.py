@@ -1,6 +1,6 @@
-"""The live status of runs in Redis: how far each is, for clients that poll it.
+"""The live status of runs in Redis, and the feeds of it that clients follow.
 
-Everything here may be lost at any moment and is written again: PostgreSQL has the runs themselves.
+Everything in Redis may be lost at any moment and is written again: PostgreSQL has the runs themselves.
 """
 
 import asyncio
@@ -8,20 +8,17 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Mapping
-from dataclasses import asdict
-from functools import partial
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextvars import Context
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
-from tenacity import wait_fixed
 
-from app.ai.registry import ModelRegistry
-from app.core.errors import RedisUnavailable
+from app.core.errors import TooManyFollowers
 from app.core.masking import mask_values
-from app.core.redis import describe_redis_error, translate_redis_error
-from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
+from app.core.redis import describe_redis_error
 from app.models.runs import ClaimedRun, StageRecord, StageStatus, convert_stage_record_for_clients
 from app.models.stages import STAGE_TABLE, Stage
 
@@ -38,10 +35,10 @@ _ENDED_SECONDS = 86_400
 # A server that refuses commands counts as recovered after this long without a refusal.
 _REFUSAL_SECONDS = 10.0
 _PENDING = StageRecord(StageStatus.PENDING)
-# Requests of other programs, in the format of the previous backend.
-REQUEST_STREAM = "pipeline:requests"
-REQUEST_GROUP = "pipeline_workers"
-_REDIS_POLICY = RetryPolicy((RedisError, OSError), wait_fixed(1.0))
+MAX_FOLLOWERS = 1000
+POLL_SECONDS = 1.0
+# Proxies close idle connections after a minute, some after half a minute.
+KEEP_ALIVE_SECONDS = 15.0
 _VIDEO_KEY_NAMES = ("active", "lock", "cancel", "history")
 _RUN_PREFIX = "pipeline:run:"
 _JOB_PREFIX = "job:"
@@ -52,11 +49,11 @@ _SCAN_COUNT = 1000
 _MILLISECONDS = re.compile(r"\d+", re.ASCII)
 
 
-class LiveRuns:
-    """The status of each run as a hash of text fields. Raises nothing: while Redis is away, writes are dropped and
-    reads return nothing.
+class LiveStatusStore:
+    """Keeps the live status of each run in Redis, as a hash of text fields.
 
-    A command fails after `answer_seconds`; `log_level` is the level of the log lines about an outage.
+    Raises nothing: while Redis is away, writes are dropped and reads return nothing. A command fails after
+    `answer_seconds`; `log_level` is the level of the log lines about an outage.
     """
 
     def __init__(self, redis: Redis, answer_seconds: float = _ANSWER_SECONDS, log_level: int = logging.WARNING) -> None:
@@ -66,51 +63,49 @@ class LiveRuns:
         self._is_unavailable = False
         self._last_refusal = float("-inf")
 
-    async def write_status(
+    async def write_active_status(
         self, run: str, fields: Mapping[str, str], video: str | None, *, is_waiting: bool = False
     ) -> None:
-        """Write the status of an active run; under its video's key if `video` is given."""
-        key = run_status_key(run) if video is None else _video_status_key(video)
+        """Write the status of a run that has not ended; under its video's key if `video` is given."""
+        key = _run_status_key(run) if video is None else _video_status_key(video)
         seconds = _WAITING_SECONDS if is_waiting else _STATUS_SECONDS
-        await self._call_or_default(self._write_hash(key, fields, seconds), None)
+        await self._call_or_default(self._write_expiring_hash(key, fields, seconds), None)
 
     async def write_ended_status(self, run: str, video: str, fields: Mapping[str, str]) -> None:
         """Move the last status of an ended run from its video's key to its own, for a day."""
-        await self._call_or_default(self._write_and_detach(run, video, fields), None)
+        await self._call_or_default(self._move_status_to_ended_run(run, video, fields), None)
 
     async def read_status(self, run: str, video: str) -> dict[str, str]:
         """Return the last status of an active or ended run; empty if there is none."""
         active: dict[str, str] = await self._call_or_default(self._redis.hgetall(_video_status_key(video)), {})
         if active.get("request_id") == run:
             return active
-        return await self._call_or_default(self._redis.hgetall(run_status_key(run)), {})
+        return await self._call_or_default(self._redis.hgetall(_run_status_key(run)), {})
 
-    async def delete_status(self, run: str, video: str) -> None:
-        await self._call_or_default(self._delete_video_status(run, video), None)
+    async def delete_active_status(self, run: str, video: str) -> None:
+        await self._call_or_default(self._delete_status_of_video(run, video), None)
 
-    async def _write_hash(self, key: str, fields: Mapping[str, str], seconds: int) -> None:
+    async def _write_expiring_hash(self, key: str, fields: Mapping[str, str], seconds: int) -> None:
         async with self._redis.pipeline() as pipeline:
             pipeline.hset(key, mapping=dict(fields.items()))
             pipeline.expire(key, seconds)
             await pipeline.execute()
 
-    async def _write_and_detach(self, run: str, video: str, fields: Mapping[str, str]) -> None:
-        await self._write_hash(run_status_key(run), fields, _ENDED_SECONDS)
-        await self._delete_video_status(run, video)
+    async def _move_status_to_ended_run(self, run: str, video: str, fields: Mapping[str, str]) -> None:
+        await self._write_expiring_hash(_run_status_key(run), fields, _ENDED_SECONDS)
+        await self._delete_status_of_video(run, video)
 
-    async def _delete_video_status(self, run: str, video: str) -> None:
-        """Delete the video's status if it belongs to `run`.
-
-        Read and delete need not be atomic: two runs of one video exclude each other, and one that starts in between
-        writes its status again.
-        """
+    async def _delete_status_of_video(self, run: str, video: str) -> None:
+        """Delete the status under the video's key if it is that of `run`."""
+        # Not atomic: two runs of one video exclude each other, and one that starts meanwhile writes its status again.
         if await self._redis.hget(_video_status_key(video), "request_id") == run:
             await self._redis.delete(_video_status_key(video))
 
     async def _call_or_default(self, command: Awaitable[Any], default: T) -> T | Any:
+        """Await a Redis command; return `default` if Redis is unavailable, and log the begin and end of an outage."""
         seconds = min(self._answer_seconds, _OUTAGE_ANSWER_SECONDS) if self._is_unavailable else self._answer_seconds
         try:
-            answer = await _await_within(seconds, command)
+            answer = await _await_with_timeout(command, seconds)
         except (RedisError, OSError) as error:
             if isinstance(error, ResponseError):  # the server may answer the next command and refuse this one again
                 self._last_refusal = time.monotonic()
@@ -126,20 +121,20 @@ class LiveRuns:
         return answer
 
 
-async def find_stage_progress(redis: Redis, run: str, video: str, stage: Stage) -> dict[str, int] | None:
-    """Return the last reported counters of a stage; None also if Redis does not answer soon."""
+async def read_live_stage_progress(redis: Redis, run: str, video: str, stage: Stage) -> dict[str, int] | None:
+    """Return the last counters of a run's stage in Redis; None if there are none or Redis does not answer soon."""
     try:
         async with asyncio.timeout(_READER_SECONDS):
-            status = await LiveRuns(redis, log_level=logging.DEBUG).read_status(run, video)
-            return read_stage_progress(status, stage)
+            status = await LiveStatusStore(redis, log_level=logging.DEBUG).read_status(run, video)
+            return parse_stage_progress(status, stage)
     except TimeoutError:
         return None
 
 
-def run_status_fields(
+def make_live_status_fields(
     run: ClaimedRun, records: Mapping[Stage, StageRecord], current: Stage | None, progress: Mapping[str, int] | None
 ) -> dict[str, str]:
-    """Return the status of a claimed run as text fields; `progress` counts the current stage."""
+    """Return the status of a claimed run as text fields for Redis; `progress` are counters of the current stage."""
     fields = {
         "request_id": run.identifier,
         "video_id": run.video,
@@ -156,126 +151,190 @@ def run_status_fields(
     for stage in STAGE_TABLE:
         record = convert_stage_record_for_clients(stage, records.get(stage, _PENDING))
         counters = progress if stage is current and record.status is StageStatus.PROCESSING else record.progress
-        fields |= _stage_fields(stage, record, counters or {})
+        fields |= _make_stage_fields(stage, record, counters or {})
     return fields
 
 
-def read_stage_progress(fields: Mapping[str, str], stage: Stage) -> dict[str, int] | None:
-    """Return the counters of a stage; None if all are zero or missing."""
+def parse_stage_progress(fields: Mapping[str, str], stage: Stage) -> dict[str, int] | None:
+    """Return a stage's counters from the fields of a live status; None if all are zero or missing."""
     counters = STAGE_TABLE[stage].counters
     found = {counter: int(text) for counter, name in counters.items() if (text := fields.get(name, "")).isdecimal()}
     return found if any(found.values()) else None
 
 
-def run_status_key(run: str) -> str:
-    return f"pipeline:run:{run}"
+def _run_status_key(run: str) -> str:
+    return f"{_RUN_PREFIX}{run}"
 
 
 def _video_status_key(video: str) -> str:
     return f"pipeline:{video}:active"
 
 
-def _stage_fields(stage: Stage, record: StageRecord, counters: Mapping[str, int]) -> dict[str, str]:
+def _make_stage_fields(stage: Stage, record: StageRecord, counters: Mapping[str, int]) -> dict[str, str]:
     return {
         f"{stage}_status": record.status,
-        f"{stage}_started_at": _format_time(record.started_at),
-        f"{stage}_completed_at": _format_time(record.completed_at),
+        f"{stage}_started_at": _format_unix_time(record.started_at),
+        f"{stage}_completed_at": _format_unix_time(record.completed_at),
         f"{stage}_skipped": "true" if record.status is StageStatus.SKIPPED else "false",
         f"{stage}_skip_reason": record.skip_reason or "",
         **{name: str(counters.get(counter, 0)) for counter, name in STAGE_TABLE[stage].counters.items()},
     }
 
 
-def _format_time(seconds: float | None) -> str:
+def _format_unix_time(seconds: float | None) -> str:
     return "" if seconds is None else str(seconds)
 
 
-async def _await_within(seconds: float, command: Awaitable[Any]) -> Any:
+async def _await_with_timeout(command: Awaitable[Any], timeout_seconds: float) -> Any:
     """Await a command in its own task: redis-py sometimes continues after its caller's task is cancelled.
 
     Raises `TimeoutError`.
     """
     task = asyncio.ensure_future(command)
     try:
-        await asyncio.wait({task}, timeout=seconds)
+        await asyncio.wait({task}, timeout=timeout_seconds)
     finally:
         if not task.done():
             task.cancel()
-            task.add_done_callback(_retrieve_exception)
+            # An exception that nobody retrieves would be logged.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
             await asyncio.wait({task}, timeout=_DISCONNECT_SECONDS)  # lets it close the connection it was opening
     if task.cancelled() or not task.done():
         raise TimeoutError("no answer in time")
     return task.result()
 
 
-def _retrieve_exception(task: asyncio.Future[Any]) -> None:
-    """Mark the exception of an abandoned task as retrieved, or asyncio logs it."""
-    if not task.cancelled():
-        task.exception()
-
-
-async def require_redis(redis: Redis, seconds: float) -> None:
-    """Prepare Redis, with retries for `seconds`. Raises `RedisUnavailable` with the last reason."""
-    reason = RedisUnavailable()
-
-    def keep_reason(failed: FailedCall) -> None:
-        nonlocal reason
-        reason = translate_redis_error(failed.error) or reason
-
-    try:
-        async with asyncio.timeout(seconds):
-            await call_with_retries(partial(_seed_and_create_group, redis), _REDIS_POLICY, before_wait=keep_reason)
-    except TimeoutError:
-        raise reason from None
-
-
-async def prepare_redis(redis: Redis) -> None:
-    """Seed an empty model registry and create the consumer group; retry until Redis is available."""
-
-    def report(failed: FailedCall) -> None:
-        if failed.number == 1:
-            reason = translate_redis_error(failed.error) or "Redis cannot be used"
-            _log.error("%s (%s)", reason, describe_redis_error(failed.error))
-
-    await call_with_retries(partial(_seed_and_create_group, redis), _REDIS_POLICY, before_wait=report)
-
-
-async def _seed_and_create_group(redis: Redis) -> None:
-    registry = ModelRegistry(redis)
-    seeded = await registry.seed_defaults()
-    if seeded:
-        _log.info("Seeded %d model configs", seeded)
-    await registry.bind_api_keys()
-    await create_request_group(redis)
-
-
-async def create_request_group(redis: Redis) -> None:
-    try:
-        await redis.xgroup_create(REQUEST_STREAM, REQUEST_GROUP, id="0", mkstream=True)
-    except ResponseError as error:
-        if "BUSYGROUP" not in str(error):
-            raise
-
-
-async def delete_video_keys(redis: Redis, identifier: str, runs: list[str]) -> int:
-    """Delete all keys of a video and return their number; keys of a longer identifier are kept."""
+async def delete_redis_keys_of_video(redis: Redis, identifier: str, run_identifiers: list[str]) -> int:
+    """Delete all keys of a video and its runs, and return their number."""
     active, _, _, history = named = [f"pipeline:{identifier}:{name}" for name in _VIDEO_KEY_NAMES]
-    known = {*runs, *await redis.zrange(history, 0, -1), await redis.hget(active, "request_id")} - {None}
-    keys = {*named, *map(run_status_key, known)}
+    known = {*run_identifiers, *await redis.zrange(history, 0, -1), await redis.hget(active, "request_id")} - {None}
+    keys = {*named, *map(_run_status_key, known)}
     own_runs = f"{_RUN_PREFIX}pipeline:{identifier}:"
-    async for key in redis.scan_iter(f"{_escape(own_runs)}*", _SCAN_COUNT):
+    async for key in redis.scan_iter(f"{_escape_glob(own_runs)}*", _SCAN_COUNT):
         if _MILLISECONDS.fullmatch(key.removeprefix(own_runs)):
             keys.add(key)
-    async for key in redis.scan_iter(f"{_JOB_PREFIX}*:{_escape(identifier)}*", _SCAN_COUNT):
-        if _is_job_of(key, identifier):
+    async for key in redis.scan_iter(f"{_JOB_PREFIX}*:{_escape_glob(identifier)}*", _SCAN_COUNT):
+        if _is_job_key_of_video(key, identifier):
             keys.add(key)
     return int(await redis.unlink(*keys))
 
 
-def _is_job_of(key: str, identifier: str) -> bool:
+def _is_job_key_of_video(key: str, identifier: str) -> bool:
     kind, _, rest = key.removeprefix(_JOB_PREFIX).partition(":")
     return (rest.rpartition(":")[0] if kind == _MOMENT_JOB else rest) == identifier
 
 
-def _escape(text: str) -> str:
+def _escape_glob(text: str) -> str:
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)
+
+
+@dataclass(frozen=True, slots=True)
+class SerializedStatus:
+    """The status of a run as bytes for clients; its id changes with the bytes, and no status follows a final one."""
+
+    id: str
+    data: bytes
+    is_final: bool
+
+
+class _RunStatusFeed:
+    """The latest status of one video's run, and the task that polls it while there are followers."""
+
+    def __init__(self) -> None:
+        self.latest: SerializedStatus | None = None
+        self.changed = asyncio.Event()
+        self.has_ended = False
+        self.followers = 0
+        self.task: asyncio.Task[None] | None = None
+
+    def wake_followers(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class RunStatusFeeds:
+    """Feeds of run statuses by video; a status is read once a second for all its followers, if there are any."""
+
+    def __init__(
+        self,
+        read_status: Callable[[str], Awaitable[SerializedStatus]],
+        is_stopping: Callable[[], bool],
+        *,
+        max_followers: int = MAX_FOLLOWERS,
+        poll_seconds: float = POLL_SECONDS,
+        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+    ) -> None:
+        self._read_status = read_status
+        self._is_stopping = is_stopping
+        self._max_followers = max_followers
+        self._poll_seconds = poll_seconds
+        self._keep_alive_seconds = keep_alive_seconds
+        self._feeds: dict[str, _RunStatusFeed] = {}
+
+    async def get_status(self, video: str) -> SerializedStatus:
+        """Return the current status. Raises `TooManyFollowers` if the limit of followers is reached."""
+        if sum(feed.followers for feed in self._feeds.values()) >= self._max_followers:
+            raise TooManyFollowers
+        return await self._read_status(video)
+
+    async def follow_status(self, video: str, known: SerializedStatus) -> AsyncGenerator[SerializedStatus | None]:
+        """Yield each status after the known one, and None as a keep-alive.
+
+        Ends after the final status, and when the server stops.
+        """
+        feed = self._join_feed(video)
+        try:
+            while not known.is_final:
+                changed = feed.changed
+                if feed.latest is not None and feed.latest.id != known.id:
+                    known = feed.latest
+                    yield known
+                elif feed.has_ended:
+                    return
+                else:
+                    try:
+                        async with asyncio.timeout(self._keep_alive_seconds):
+                            await changed.wait()
+                    except TimeoutError:
+                        yield None
+        finally:
+            self._leave_feed(video, feed)
+
+    def _join_feed(self, video: str) -> _RunStatusFeed:
+        feed = self._feeds.get(video)
+        if feed is None:
+            feed = self._feeds[video] = _RunStatusFeed()
+            # Shared by requests, so the context of none.
+            feed.task = asyncio.create_task(self._poll_status(video, feed), context=Context())
+        feed.followers += 1
+        return feed
+
+    def _leave_feed(self, video: str, feed: _RunStatusFeed) -> None:
+        feed.followers -= 1
+        if not feed.followers and feed.task is not None:
+            feed.task.cancel()
+            self._remove_feed(video, feed)
+
+    def _remove_feed(self, video: str, feed: _RunStatusFeed) -> None:
+        if self._feeds.get(video) is feed:
+            del self._feeds[video]
+
+    async def _poll_status(self, video: str, feed: _RunStatusFeed) -> None:
+        """Read the status until it is final or the server stops, and wake the followers after each change."""
+        try:
+            while not self._is_stopping():
+                await asyncio.sleep(self._poll_seconds)
+                try:
+                    status = await self._read_status(video)
+                except Exception as error:  # followers wait until the next successful read
+                    _log.warning("Cannot read the state of %r: %s", video, error)
+                    continue
+                if feed.latest is None or status.id != feed.latest.id:
+                    feed.latest = status
+                    feed.wake_followers()
+                if status.is_final:
+                    return
+        finally:
+            feed.has_ended = True
+            self._remove_feed(video, feed)
+            feed.wake_followers()

@@ -29,7 +29,7 @@ from app.models.rows import CLIP_PADDING_SECONDS
 from app.models.runs import RunRequest
 from app.repositories.media import MediaRepository
 from app.repositories.moments import MomentRepository, RefinementInputs
-from app.services.models import find_model
+from app.services.models import get_model_or_default
 from app.storage import OpenFile, Storage, storable_name
 
 # A healthy storage answers in milliseconds. With the usual timeout of a minute, a few requests to an unavailable one
@@ -168,7 +168,7 @@ async def _find_clip_problem(storage: Storage, url: str | None) -> str | None:
 
 async def _refinement_model_supports_video(redis: Redis) -> bool:
     try:
-        return (await find_model(redis, RunRequest().refinement_model)).supports_video
+        return (await get_model_or_default(redis, RunRequest().refinement_model)).supports_video
     except ModelNotConfigured:
         return False
 

@@ -15,29 +15,29 @@ _log = logging.getLogger(__name__)
 _REDIS_TIMEOUT = 1.0
 
 
-async def require_transcriber(redis: Redis, key: str) -> ModelConfig:
+async def get_transcription_model(redis: Redis, key: str) -> ModelConfig:
     """Return a model that transcribes.
 
     Raises `ModelNotConfigured`, and `InvalidInput` for a model that finds moments.
     """
-    config = await find_model(redis, key)
+    config = await get_model_or_default(redis, key)
     if config.kind is ModelKind.CHAT:
         raise InvalidInput(f"Model '{key}' cannot transcribe")
     return config
 
 
-async def require_moment_finder(redis: Redis, key: str) -> ModelConfig:
+async def get_moment_model(redis: Redis, key: str) -> ModelConfig:
     """Return a model that finds and refines moments.
 
     Raises `ModelNotConfigured`, and `InvalidInput` for a model that transcribes.
     """
-    config = await find_model(redis, key)
+    config = await get_model_or_default(redis, key)
     if config.kind in (ModelKind.TRANSCRIPTION, ModelKind.PARAKEET):
         raise InvalidInput(f"Model '{key}' can only transcribe")
     return config
 
 
-async def mask_model_keys(redis: Redis) -> None:
+async def load_api_keys_for_masking(redis: Redis) -> None:
     """Load the API keys of all models, so that logs and answers of this process mask them."""
     try:
         async with asyncio.timeout(_REDIS_TIMEOUT):
@@ -46,7 +46,7 @@ async def mask_model_keys(redis: Redis) -> None:
         _log.debug("Cannot read the API keys of models: %s", describe_redis_error(error))
 
 
-async def find_model(redis: Redis, key: str) -> ModelConfig:
+async def get_model_or_default(redis: Redis, key: str) -> ModelConfig:
     """Return a model of the registry, or of its defaults while Redis is unavailable.
 
     Raises `ModelNotConfigured`, and `RedisUnavailable` for a model that is not among the defaults.

@@ -1,22 +1,18 @@
-"""Run requests: checking what a run needs, and accepting it."""
+"""Requests for runs: their options, and the checks before they are enqueued."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from psycopg.errors import UniqueViolation
-from psycopg.pq import TransactionStatus
+from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 
 from app.core.config import Settings
 from app.core.errors import (
     AddressRefused,
-    AlreadyRunning,
-    Conflict,
     FileMissing,
     InvalidInput,
     MomentNotFound,
@@ -25,97 +21,100 @@ from app.core.errors import (
     VideoNotFound,
 )
 from app.core.guarded_http import AddressGuard
-from app.core.masking import mask_secrets
-from app.database import Connection, Database
+from app.core.validation import InputInteger, InputLine, InputNumber, NormalizedText
+from app.database import Database
 from app.models.runs import RunRequest, StageRecord, next_stage
 from app.models.stages import RunType, Stage
 from app.models.videos import describe_moment_after_video_end
 from app.repositories.jobs import JobRepository, RunPreconditions
-from app.repositories.runs import make_run_identifier
-from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stages import ModelAnswerRepository
-from app.services.models import require_moment_finder, require_transcriber
+from app.services.models import get_moment_model, get_transcription_model
+from app.services.queue import Notify, enqueue_run, make_conflict_error
 from app.services.video_urls import VideoOfUrl, check_video_file, check_video_url, find_or_add_video_of_url
 from app.storage import Storage, find_audio_file
 
-_CONFLICTS: Mapping[RunType, str] = {
-    RunType.FULL: "Pipeline already running for video '{}'",
-    RunType.AUDIO: "Audio processing already in progress for this video",
-    RunType.TRANSCRIPT: "Transcript generation already in progress for this video",
-    RunType.MOMENTS: "Moment generation already in progress for this video",
-    RunType.CLIPS: "Clip extraction already in progress for this video",
-    RunType.REFINEMENT: "Moment refinement already in progress",
-}
 _log = logging.getLogger(__name__)
-# Notifies the workers that a run waits at a stage; never fails.
-Notify = Callable[[str, Stage], Awaitable[object]]
 _LONGEST_URL = 2000
 _NO_AUDIO_STREAM = "The video has no audio"
 _NO_AUDIO = "Audio file not found. Please process audio first."
 _NO_TRANSCRIPT = "Transcript not found. Please generate transcript first."
+_LONGEST_KEY = 64
+_LARGEST_COUNT = 1000
+_LONGEST_SECONDS = 86400
+Length = Annotated[InputNumber, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False, description="Seconds")]
+Count = Annotated[InputInteger, Field(gt=0, le=_LARGEST_COUNT)]
+Temperature = Annotated[InputNumber, Field(ge=0, le=2, allow_inf_nan=False)]
+ModelKey = Annotated[
+    InputLine,
+    Field(min_length=1, max_length=_LONGEST_KEY, description="Key of a registered model", examples=["qwen3_vl_fp8"]),
+]
+Prompt = Annotated[
+    NormalizedText | None,
+    Field(description="Instead of the built-in one, which null and an empty text mean", examples=[None]),
+]
 
 
-async def enqueue_run(
-    conn: Connection,
-    video: str,
-    run_type: RunType,
-    request: RunRequest,
-    subject: str = "",
-    stages: Mapping[Stage, StageRecord] | None = None,
-    given_identifier: str | None = None,
-) -> str:
-    """Enqueue a run, in the caller's transaction if there is one, and return its identifier.
+class PipelineOptions(BaseModel):
+    """Options of a full run. `model` and `temperature` are the defaults of both stages; unknown fields are ignored."""
 
-    Secrets in prompts are masked. Raises `VideoNotFound` and `AlreadyRunning`, and `Conflict` if another run has
-    `given_identifier`.
-    """
-    now = datetime.now(UTC)
-    milliseconds = int(now.timestamp() * 1000)
-    request = mask_prompts(request)
-    while True:
-        identifier = given_identifier or make_run_identifier(video, milliseconds)
-        try:
-            async with _savepoint(conn):
-                accepted = await StageQueueRepository(conn).enqueue_run(
-                    video, identifier, run_type, now.replace(tzinfo=None), request, subject, stages
-                )
-        except UniqueViolation:  # an ended run has the same millisecond
-            if given_identifier:
-                raise Conflict("A run with this id exists already") from None
-            milliseconds += 1
-            continue
-        if accepted is None:
-            raise VideoNotFound(video if run_type is RunType.FULL else None)
-        if accepted.run_id is None:
-            raise conflicting_run(accepted.conflicting_type or run_type, video)
-        return identifier
-
-
-def _savepoint(conn: Connection) -> AbstractAsyncContextManager[object]:
-    if conn.info.transaction_status is TransactionStatus.IDLE:
-        return nullcontext()
-    return conn.transaction()
-
-
-def mask_prompts(request: RunRequest) -> RunRequest:
-    return replace(
-        request,
-        generation_prompt=mask_secrets(request.generation_prompt),
-        refinement_prompt=mask_secrets(request.refinement_prompt),
+    model: ModelKey | None = None
+    generation_model: ModelKey | None = None
+    refinement_model: ModelKey | None = None
+    temperature: Temperature = 0.7
+    # Factories keep a default out of the documentation: `temperature` is the default.
+    generation_temperature: Temperature = Field(default_factory=float)
+    refinement_temperature: Temperature = Field(default_factory=float)
+    min_moment_length: Annotated[Length, Field(ge=10, le=300)] = 60
+    max_moment_length: Annotated[Length, Field(ge=30, le=600)] = 120
+    min_moments: Annotated[Count, Field(le=50)] = 3
+    max_moments: Annotated[Count, Field(le=100)] = 10
+    refinement_parallel_workers: Annotated[Count, Field(le=5)] = Field(2, description="Moments refined at once")
+    include_video_refinement: bool = Field(True, description="Where the refinement model can be shown clips")
+    generation_prompt: Prompt = None
+    refinement_prompt: Prompt = None
+    override_existing_moments: bool = Field(True, description="Replace the moments that a model has found before")
+    override_existing_refinement: bool = Field(True, description="Replace what was refined before")
+    callback_url: str | None = Field(
+        None,
+        max_length=2000,
+        description="http:// or https:// address that gets a signed POST when the run has ended",
+        examples=[None],
     )
 
-
-def conflicting_run(run_type: str, video: str) -> AlreadyRunning:
-    return AlreadyRunning(_CONFLICTS[RunType(run_type)].format(video))
+    def to_request(self) -> RunRequest:
+        default = RunRequest()
+        given = self.model_fields_set
+        return RunRequest(
+            generation_model=self.generation_model or self.model or default.generation_model,
+            refinement_model=self.refinement_model or self.model or default.refinement_model,
+            generation_temperature=(
+                self.generation_temperature if "generation_temperature" in given else self.temperature
+            ),
+            refinement_temperature=(
+                self.refinement_temperature if "refinement_temperature" in given else self.temperature
+            ),
+            min_moment_length=self.min_moment_length,
+            max_moment_length=self.max_moment_length,
+            min_moments=self.min_moments,
+            max_moments=self.max_moments,
+            generation_prompt=self.generation_prompt or "",
+            refinement_prompt=self.refinement_prompt or "",
+            refinement_parallel_workers=self.refinement_parallel_workers,
+            include_video_refinement=self.include_video_refinement,
+            override_existing_moments=self.override_existing_moments,
+            override_existing_refinement=self.override_existing_refinement,
+            override_existing_clips=self.override_existing_moments,
+            callback_url=self.callback_url or None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class RunFromUrl:
+class StartedUrlRun:
     request_id: str
     resolved: VideoOfUrl
 
 
-class RunRequests:
+class RunStarter:
     """Checks and enqueues run requests; the methods return the run's identifier without waiting for the run.
 
     Each raises `VideoNotFound` or `MomentNotFound`, `AlreadyRunning` and `RunInputMissing`; those with a model raise
@@ -130,7 +129,7 @@ class RunRequests:
         self._sends_callbacks = settings.callback_secret is not None
         self._notify = notify
 
-    async def start_audio(self, video: str) -> str:
+    async def start_audio_extraction(self, video: str) -> str:
         preconditions = await self._get_preconditions(video, RunType.AUDIO)
         self._reject_duplicate(preconditions, video)
         if await self._has_audio(video):
@@ -138,34 +137,34 @@ class RunRequests:
         await self._require_video_file(preconditions, "so its audio cannot be extracted")
         if preconditions.is_silent:
             raise RunInputMissing(_NO_AUDIO_STREAM)
-        return await self.enqueue(video, RunType.AUDIO, RunRequest())
+        return await self.enqueue_unchecked(video, RunType.AUDIO, RunRequest())
 
-    async def start_transcript(self, video: str) -> str:
+    async def start_transcription(self, video: str) -> str:
         preconditions = await self._get_preconditions(video, RunType.TRANSCRIPT)
         await self._require_audio(video)
         self._reject_duplicate(preconditions, video)
         if preconditions.has_transcript:
             raise RunInputMissing("Transcript already exists for this video")
         request = RunRequest()
-        await require_transcriber(self._redis, request.transcription_model)
-        return await self.enqueue(video, RunType.TRANSCRIPT, request)
+        await get_transcription_model(self._redis, request.transcription_model)
+        return await self.enqueue_unchecked(video, RunType.TRANSCRIPT, request)
 
-    async def start_generation(self, video: str, request: RunRequest) -> str:
+    async def start_moment_generation(self, video: str, request: RunRequest) -> str:
         _check_limits(request)
         preconditions = await self._get_preconditions(video, RunType.MOMENTS)
         await self._require_audio(video)
         _require_transcript(preconditions)
-        await require_moment_finder(self._redis, request.generation_model)
-        return await self.enqueue(video, RunType.MOMENTS, request)
+        await get_moment_model(self._redis, request.generation_model)
+        return await self.enqueue_unchecked(video, RunType.MOMENTS, request)
 
-    async def start_refinement(self, video: str, moment: str, request: RunRequest) -> str:
+    async def start_moment_refinement(self, video: str, moment: str, request: RunRequest) -> str:
         preconditions = await self._get_preconditions(video, RunType.REFINEMENT, moment)
         if not preconditions.has_moment:
             raise MomentNotFound
         _require_moment_inside(preconditions.moment_end, preconditions)
         await self._require_audio(video)
         _require_transcript(preconditions)
-        model = await require_moment_finder(self._redis, request.refinement_model)
+        model = await get_moment_model(self._redis, request.refinement_model)
         if request.include_video_refinement:
             if not model.supports_video:
                 raise RunInputMissing(
@@ -173,41 +172,41 @@ class RunRequests:
                     "Use 'qwen3_vl_fp8' for video refinement."
                 )
             await self._require_clip(preconditions)
-        return await self.enqueue(video, RunType.REFINEMENT, request, moment)
+        return await self.enqueue_unchecked(video, RunType.REFINEMENT, request, moment)
 
-    async def start_clips(self, video: str, request: RunRequest) -> str:
+    async def start_clip_extraction(self, video: str, request: RunRequest) -> str:
         preconditions = await self._get_preconditions(video, RunType.CLIPS)
         if not preconditions.has_originals:
             raise RunInputMissing("No moments found for this video")
         self._reject_duplicate(preconditions, video)
         _require_moment_inside(preconditions.first_original_end, preconditions)
         await self._require_video_file(preconditions, "so no clips can be cut")
-        return await self.enqueue(video, RunType.CLIPS, request)
+        return await self.enqueue_unchecked(video, RunType.CLIPS, request)
 
-    async def start_full(self, video: str, request: RunRequest) -> str:
-        await self.check_full(video, request)
-        return await self.enqueue(video, RunType.FULL, request)
+    async def start_full_run(self, video: str, request: RunRequest) -> str:
+        await self.check_full_run(video, request)
+        return await self.enqueue_unchecked(video, RunType.FULL, request)
 
-    async def check_full(self, video: str, request: RunRequest) -> None:
+    async def check_full_run(self, video: str, request: RunRequest) -> None:
         """Reject a full run that cannot start or would only fail. An unknown video passes here."""
         await self._check_options(request)
-        await self.check_prerequisites(video, RunType.FULL, request)
+        await self.check_inputs(video, RunType.FULL, request)
 
-    async def start_from_url(self, url: str, request: RunRequest, *, force: bool) -> RunFromUrl:
+    async def start_full_run_from_url(self, url: str, request: RunRequest, *, force: bool) -> StartedUrlRun:
         """Start a full run for the video of a URL, which is added if it is unknown.
 
         Raises `AddressRefused` for an address that must not be downloaded from.
         """
-        refusal = await self.check_from_url(url, request)
+        refusal = await self.check_full_run_from_url(url, request)
         async with self._database.connect() as conn, conn.transaction():
             resolved = await find_or_add_video_of_url(conn, self._storage, url, force)
             if refusal is not None and resolved.download_required:
                 raise refusal
             identifier = await enqueue_run(conn, resolved.video, RunType.FULL, replace(request, video_url=url))
         await self._notify(identifier, next_stage(RunType.FULL, {}))
-        return RunFromUrl(identifier, await self._check_video_file(resolved))
+        return StartedUrlRun(identifier, await self._check_video_file(resolved))
 
-    async def check_from_url(self, url: str, request: RunRequest) -> AddressRefused | None:
+    async def check_full_run_from_url(self, url: str, request: RunRequest) -> AddressRefused | None:
         """Reject a full run for the video of a URL that cannot start.
 
         Returns why the URL must not be downloaded, which matters only if the video is not stored yet.
@@ -216,7 +215,7 @@ class RunRequests:
         await self._check_options(request)
         return await self._find_address_refusal(url)
 
-    async def enqueue(
+    async def enqueue_unchecked(
         self,
         video: str,
         run_type: RunType,
@@ -239,7 +238,7 @@ class RunRequests:
         await self._notify(identifier, next_stage(run_type, stages or {}))
         return identifier
 
-    async def check_prerequisites(self, video: str, run_type: RunType, request: RunRequest) -> None:
+    async def check_inputs(self, video: str, run_type: RunType, request: RunRequest) -> None:
         """Raise `RunInputMissing` if the video file or its audio stream is missing."""
         async with self._database.connect() as conn:
             preconditions = await JobRepository(conn).get_run_preconditions(video, run_type)
@@ -276,7 +275,7 @@ class RunRequests:
         _check_limits(request)
         await self._check_callback(request.callback_url)
         for key in {request.generation_model, request.refinement_model}:
-            await require_moment_finder(self._redis, key)
+            await get_moment_model(self._redis, key)
 
     async def _check_callback(self, url: str | None) -> None:
         if url is None:
@@ -291,7 +290,7 @@ class RunRequests:
     @staticmethod
     def _reject_duplicate(preconditions: RunPreconditions, video: str) -> None:
         if preconditions.conflicting_type is not None:
-            raise conflicting_run(preconditions.conflicting_type, video)
+            raise make_conflict_error(preconditions.conflicting_type, video)
 
     async def _has_audio(self, video: str) -> bool:
         try:

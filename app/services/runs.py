@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -21,15 +21,14 @@ from app.models.runs import (
     convert_stage_record_for_clients,
     find_last_started_stage,
 )
-from app.models.stages import STAGE_TABLE, STALLED_AFTER, ExistingResults, RunType, Stage, list_stages
+from app.models.stages import STAGE_TABLE, ExistingResults, RunType, Stage, list_stages
 from app.repositories import VideoRepository
 from app.repositories.ended_runs import EndedRun, EndedRunRepository, FailedRun, FailedRunDetails, StoredResults
 from app.repositories.runs import ActiveRun, RunRepository, RunSummary
-from app.repositories.stage_queue import StageQueueRepository
 from app.services.cursors import decode_cursor, encode_cursor, invalid_cursor
-from app.services.live_runs import LiveRuns, find_stage_progress
-from app.services.models import mask_model_keys
-from app.services.run_requests import RunRequests
+from app.services.live_runs import read_live_stage_progress
+from app.services.models import load_api_keys_for_masking
+from app.services.run_requests import RunStarter
 from app.storage import Storage, find_audio_file
 
 ReportedStatus = Literal["pending", "processing", "completed", "failed", "cancelled", "unknown"]
@@ -55,7 +54,7 @@ class RunPage:
     next_cursor: str | None
 
 
-async def find_run_status(database: Database, redis: Redis, video: str) -> RunSummary | None:
+async def find_newest_full_run(database: Database, redis: Redis, video: str) -> RunSummary | None:
     """Return the newest full run of a video with its live progress; None also for an unknown video."""
     if not is_valid_identifier(video):
         return None
@@ -80,29 +79,29 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
     return RunPage(runs[:limit], encode_cursor(list_key, [last.started_at.isoformat(), last.id]))
 
 
-async def list_active(conn: Connection, limit: int, after: int) -> list[ActiveRun]:
+async def list_active_runs(conn: Connection, limit: int, after: int) -> list[ActiveRun]:
     return await RunRepository(conn).list_active_runs(limit, after)
 
 
-def run_status(run: RunSummary) -> ReportedStatus:
+def reported_status(run: RunSummary) -> ReportedStatus:
     if run.status == RunStatus.RUNNING and run.details and run.details.is_waiting:
         return "pending"
     return _STATUSES.get(run.status, "unknown")
 
 
-def has_ended(run: RunSummary) -> bool:
-    return run_status(run) not in ("pending", "processing")
+def has_run_ended(run: RunSummary) -> bool:
+    return reported_status(run) not in ("pending", "processing")
 
 
-def run_duration(run: RunSummary) -> float | None:
-    if run_status(run) != "completed":
+def completed_run_seconds(run: RunSummary) -> float | None:
+    if reported_status(run) != "completed":
         return None
     if run.duration_seconds is None and run.completed_at is not None:
         return (run.completed_at - run.started_at).total_seconds()
     return run.duration_seconds
 
 
-def run_models(run: RunSummary) -> tuple[str, str]:
+def requested_models(run: RunSummary) -> tuple[str, str]:
     """Return the generation model and the refinement model; '' if unknown."""
     if run.details is None:
         model = run.model or ""
@@ -116,21 +115,21 @@ def run_models(run: RunSummary) -> tuple[str, str]:
 
 def displayed_model(run: RunSummary) -> str:
     """Return the requested model key, or the local engine's name if that answered for it; '' if unknown."""
-    generation, refinement = run_models(run)
-    answers, of_config = answered_by(run), run.model or ""
+    generation, refinement = requested_models(run)
+    answers, of_config = models_by_stage(run), run.model or ""
     of_generation = answers.get(Stage.GENERATION) or (of_config if run.operation_type == "generation" else "")
     answered = of_generation or answers.get(Stage.REFINEMENT) or of_config
     return answered if is_local_model_name(answered) else generation or refinement
 
 
-def answered_by(run: RunSummary) -> dict[str, str]:
+def models_by_stage(run: RunSummary) -> dict[str, str]:
     """Return by stage which model or service answered, by its own name."""
     records = run.details.stages if run.details else {}
     names = {stage: record.result.get("service") or record.result.get("model") for stage, record in records.items()}
     return {stage.value: str(name) for stage, name in names.items() if name}
 
 
-def run_stages(run: RunSummary) -> dict[Stage, StageRecord]:
+def reported_stages(run: RunSummary) -> dict[Stage, StageRecord]:
     if run.details is None:
         return _infer_stages(run)
     records = run.details.stages
@@ -142,7 +141,7 @@ def _list_stages(run_type: str) -> tuple[Stage, ...]:
     return list_stages(RunType(run_type)) if run_type in set(RunType) else ()
 
 
-def current_stage(run: RunSummary) -> str | None:
+def reported_current_stage(run: RunSummary) -> str | None:
     if run.details is not None:
         return find_last_started_stage(run.details.stages)
     stages = _infer_stages(run)
@@ -175,13 +174,13 @@ async def _add_live_progress(redis: Redis, video: str, run: RunSummary) -> RunSu
     if details is None or run.status != RunStatus.RUNNING or details.is_waiting:
         return run
     stage = next((stage for stage, record in details.stages.items() if record.status is StageStatus.PROCESSING), None)
-    if stage is None or not (progress := await find_stage_progress(redis, run.identifier, video, stage)):
+    if stage is None or not (progress := await read_live_stage_progress(redis, run.identifier, video, stage)):
         return run
     stages = {**details.stages, stage: replace(details.stages[stage], progress=progress)}
     return replace(run, details=replace(details, stages=stages))
 
 
-def unix_seconds(time: datetime) -> float:
+def utc_to_unix_seconds(time: datetime) -> float:
     return time.replace(tzinfo=UTC).timestamp()
 
 
@@ -197,54 +196,20 @@ def _decode_position(position: Any) -> tuple[datetime, int]:
     raise invalid_cursor()
 
 
-async def list_failed(conn: Connection, limit: int, before: int | None) -> list[FailedRun]:
+async def list_failed_runs(conn: Connection, limit: int, before: int | None) -> list[FailedRun]:
     """Return at most `limit` failed runs with ids below `before`, newest first."""
     return await EndedRunRepository(conn).list_failed_runs(limit, before)
 
 
-async def get_failed(database: Database, redis: Redis, identifier: str) -> FailedRunDetails:
+async def get_failed_run(database: Database, redis: Redis, identifier: str) -> FailedRunDetails:
     """Return a failed run with secrets masked, which earlier versions may have stored. Raises `RunNotFound`."""
     async with database.connect() as conn:
         failed = await EndedRunRepository(conn).get_failed_run(identifier)
     if failed is None:
         raise RunNotFound
-    await mask_model_keys(redis)
+    await load_api_keys_for_masking(redis)
     raw_answer = await asyncio.to_thread(mask_values, failed.raw_answer)
     return replace(failed, request=mask_values(failed.request), raw_answer=raw_answer)
-
-
-@dataclass(slots=True)
-class CancelledRuns:
-    """Identifiers of runs that ended, and of runs that end when their workers notice."""
-
-    ended: list[str] = field(default_factory=list)
-    ending: list[str] = field(default_factory=list)
-
-
-async def cancel_runs(conn: Connection, video: str) -> CancelledRuns:
-    """Cancel the active runs of a video in the caller's transaction; runs without a live worker end at once."""
-    cancelled = CancelledRuns()
-    await VideoRepository(conn).lock_video(video)  # video before runs: the workers' lock order
-    for run_id, identifier in await RunRepository(conn).list_active_runs_of_video(video):
-        has_ended = await StageQueueRepository(conn).request_cancel(run_id, STALLED_AFTER)
-        (cancelled.ended if has_ended else cancelled.ending).append(identifier)
-    return cancelled
-
-
-async def cancel_pipeline(database: Database, redis: Redis, video: str) -> None:
-    if not is_valid_identifier(video):
-        raise _nothing_to_cancel(video)
-    async with database.connect() as conn, conn.transaction():
-        cancelled = await cancel_runs(conn, video)
-    if not (cancelled.ended or cancelled.ending):
-        raise _nothing_to_cancel(video)
-    live = LiveRuns(redis)
-    for identifier in cancelled.ended:
-        await live.delete_status(identifier, video)
-
-
-def _nothing_to_cancel(video: str) -> NoMatchingRun:
-    return NoMatchingRun(f"No pipeline running for video '{video}'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,15 +218,15 @@ class RetriedRun:
     video: str
 
 
-class RunRetries:
+class RunRetrier:
     """Enqueues ended runs again, without the stages whose results still exist. Each raises `AlreadyRunning` too."""
 
-    def __init__(self, database: Database, storage: Storage, run_requests: RunRequests) -> None:
+    def __init__(self, database: Database, storage: Storage, run_requests: RunStarter) -> None:
         self._database = database
         self._storage = storage
         self._run_requests = run_requests
 
-    async def retry(self, video: str, identifier: str | None = None) -> RetriedRun:
+    async def retry_run_of_video(self, video: str, identifier: str | None = None) -> RetriedRun:
         """Retry a run of the video: the given one, or the newest full one.
 
         Raises `VideoNotFound`, `RunNotFound`, and `NoMatchingRun` if no full run has ended.
@@ -274,7 +239,7 @@ class RunRetries:
             raise NoMatchingRun(f"No run to retry for video '{video}'") if identifier is None else RunNotFound
         return await self._enqueue_again(ended)
 
-    async def retry_failed(self, identifier: str) -> RetriedRun:
+    async def retry_failed_run(self, identifier: str) -> RetriedRun:
         async with self._database.connect() as conn:
             ended = await EndedRunRepository(conn).find_ended_run(identifier=identifier)
         if ended is None or ended.status != RunStatus.FAILED:
@@ -282,9 +247,9 @@ class RunRetries:
         return await self._enqueue_again(ended)
 
     async def _enqueue_again(self, ended: EndedRun) -> RetriedRun:
-        await self._run_requests.check_prerequisites(ended.video, ended.type, ended.request)
+        await self._run_requests.check_inputs(ended.video, ended.type, ended.request)
         stages = await self._list_reusable_stages(ended)
-        new = await self._run_requests.enqueue(
+        new = await self._run_requests.enqueue_unchecked(
             ended.video, ended.type, ended.request, ended.subject, stages, retried=ended.identifier
         )
         return RetriedRun(new, ended.video)

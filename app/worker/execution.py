@@ -38,7 +38,7 @@ from app.pipeline.files import delete_unused_files
 from app.pipeline.time_limits import StageTimeout
 from app.repositories import VideoRepository
 from app.repositories.stages import ClaimedRunRepository
-from app.services.live_runs import run_status_fields
+from app.services.live_runs import make_live_status_fields
 from app.worker.timings import WorkerTimings
 
 T = TypeVar("T")
@@ -87,7 +87,9 @@ class StageExecution:
     def write_live(self, outcome: RunOutcome | None = None) -> dict[str, str]:
         """Return the fields of the run's live status; those of its end with an `outcome`."""
         run = self.context.run
-        fields = run_status_fields(run, self.records, find_last_started_stage(self.records), self.context.progress)
+        fields = make_live_status_fields(
+            run, self.records, find_last_started_stage(self.records), self.context.progress
+        )
         if outcome is None:
             return fields
         return fields | {

@@ -11,7 +11,7 @@ from app.core.errors import DatabaseUnavailable
 from app.database import Database
 from app.models.stages import RunType, Stage
 from app.repositories.stage_queue import StageQueueRepository
-from app.services.live_runs import LiveRuns
+from app.services.live_runs import LiveStatusStore
 from app.worker.execution import StageExecution, Stop
 from app.worker.timings import WorkerTimings
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 class Heartbeats:
     """Heartbeats of one worker, the owner of its stages, in one statement for all of them."""
 
-    def __init__(self, database: Database, live: LiveRuns, owner: str, timings: WorkerTimings) -> None:
+    def __init__(self, database: Database, live: LiveStatusStore, owner: str, timings: WorkerTimings) -> None:
         self._database = database
         self._live = live
         self._owner = owner
@@ -136,6 +136,6 @@ class Heartbeats:
         fields, (shown, shown_at) = execution.write_live(), self._shown.get(run.id, ({}, 0.0))
         if execution.is_settling or (fields == shown and now - shown_at < self._timings.heartbeat_interval):
             return
-        await self._live.write_status(run.identifier, fields, run.video if run.type is RunType.FULL else None)
+        await self._live.write_active_status(run.identifier, fields, run.video if run.type is RunType.FULL else None)
         if self._executions.get(run.id) is execution:
             self._shown[run.id] = (fields, now)

@@ -21,9 +21,14 @@ from app.core.redis import describe_redis_error, make_bytes_redis, translate_red
 from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.database import Database
 from app.database.errors import translate_database_error
-from app.services.intake import RequestIntake, is_transient
-from app.services.live_runs import REQUEST_GROUP, REQUEST_STREAM, create_request_group
-from app.services.run_requests import Notify
+from app.services.intake import (
+    REQUEST_GROUP,
+    REQUEST_STREAM,
+    StreamRequestIntake,
+    create_request_group,
+    is_transient_error,
+)
+from app.services.queue import Notify
 from app.storage import Storage
 
 T = TypeVar("T")
@@ -38,7 +43,7 @@ _IDLE_MS = 60_000  # after which an entry that is not acknowledged is another wo
 _CLAIM_SECONDS = 10.0  # between two looks for such entries
 _STOP_SECONDS = 5.0
 _STALE_CONSUMER_MS = 86_400_000
-_TRANSIENT_POLICY = RetryPolicy(is_transient, wait_exponential(multiplier=0.1, max=5.0))
+_TRANSIENT_POLICY = RetryPolicy(is_transient_error, wait_exponential(multiplier=0.1, max=5.0))
 _PAUSE_SECONDS = 5.0  # after a failure that is not transient
 _SAME_OUTAGE_SECONDS = 60.0
 _GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED")  # Redis was flushed
@@ -51,7 +56,7 @@ class Intake:
     """
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, storage: Storage, notify: Notify) -> None:
-        self._requests = RequestIntake(settings, database, redis, storage, notify)
+        self._requests = StreamRequestIntake(settings, database, redis, storage, notify)
         self._reader = make_bytes_redis(settings)  # in bytes: other programs may write what is no text
         self.name = f"intake-{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._has_pending = False  # entries that were delivered and perhaps not received
@@ -87,7 +92,7 @@ class Intake:
 
     async def _process_entry(self, entry_id: str, fields: dict[bytes, bytes]) -> None:
         if fields:
-            await self._retry(lambda: self._requests.process(entry_id, fields))
+            await self._retry(lambda: self._requests.enqueue_or_reject(entry_id, fields))
         else:
             _log.warning("Entry %s of another program was deleted before it was read", entry_id)
         await self._retry(lambda: self._reader.xack(REQUEST_STREAM, REQUEST_GROUP, entry_id))

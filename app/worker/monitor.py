@@ -64,7 +64,7 @@ class QueueMonitor:
         Raises `DatabaseUnavailable` and `psycopg.Error`.
         """
         await self._watch_database()
-        unread = await self._notifier.list_unread()
+        unread = await self._notifier.list_kinds_with_unread_messages()
         waiting: list[WaitingStage] = []
         orphans: list[OrphanedRun] = []
         async with self._database.connect() as conn, conn.transaction():

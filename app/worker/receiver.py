@@ -17,7 +17,7 @@ from app.core.config import Settings
 from app.core.redis import describe_redis_error
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
 from app.pipeline.failures import first_error
-from app.services.queue import CONSUMER_GROUP, make_broker
+from app.services.queue import CONSUMER_GROUP, make_queue_broker
 from app.worker.metrics import load_metrics
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class StageReceiver:
     as failed. It goes on after Redis was away or emptied."""
 
     def __init__(self, settings: Settings, kinds: Sequence[WorkKind], consumer: str, run_stage: RunStage) -> None:
-        self._broker = make_broker(settings, kinds, consumer)
+        self._broker = make_queue_broker(settings, kinds, consumer)
         self._broker.is_worker_process = True
         if (metrics := load_metrics(settings)) is not None:
             self._broker.add_middlewares(metrics)

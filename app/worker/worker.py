@@ -24,7 +24,7 @@ from app.pipeline.context import LoadedStage, RunContext, load_stages
 from app.pipeline.failures import find_outage
 from app.repositories.stage_queue import StageQueueRepository
 from app.resources import Resources
-from app.services.live_runs import LiveRuns
+from app.services.live_runs import LiveStatusStore
 from app.services.queue import StageNotifier
 from app.storage import Storage
 from app.worker.callbacks import send_due_callbacks
@@ -70,7 +70,7 @@ class Worker:
         self._kinds = tuple(kinds)
         self._stages = stages
         self._timings = timings
-        self._live = LiveRuns(redis, _PATIENCE_SECONDS)
+        self._live = LiveStatusStore(redis, _PATIENCE_SECONDS)
         self._folders = RunFolders(settings)
         self._notifier = StageNotifier(settings)
         self._intake = Intake(settings, database, redis, storage, self._notifier.notify)
@@ -198,7 +198,7 @@ class Worker:
             await self._folders.remove(run.identifier)
         elif executed.next_stage is not None and executed.kept is None:
             video = run.video if run.type is RunType.FULL else None
-            await self._live.write_status(run.identifier, execution.write_live(), video, is_waiting=True)
+            await self._live.write_active_status(run.identifier, execution.write_live(), video, is_waiting=True)
             if STAGE_TABLE[executed.next_stage].kind not in self._kinds:
                 await self._folders.remove(run.identifier)  # another machine goes on, with what is stored
             await self._notify(run.identifier, executed.next_stage)

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from app.database import Connection
 from app.models.runs import ClaimedRun, RunStatus, StageStatus
 from app.models.stages import RunType, Stage
-from app.services.live_runs import LiveRuns, run_status_fields
+from app.services.live_runs import LiveStatusStore, make_live_status_fields
 from tests.api.conftest import change_settings, open_client, without_redis
 from tests.conftest import Statements
 from tests.factories import make_clip, make_generation_config, make_moment, make_transcript, make_video
@@ -167,12 +167,12 @@ async def test_clips_are_counted_as_soon_as_there_is_something_to_count(
     await make_talk(conn)
     run = await begin_clips(conn)
     assert counters(await get(client, "clip-extraction-status")) == ()
-    fields = run_status_fields(run, run.stages, Stage.CLIPS, None) | {
+    fields = make_live_status_fields(run, run.stages, Stage.CLIPS, None) | {
         "clips_total": "5",
         "clips_processed": "2",
         "clips_failed": "1",
     }
-    await LiveRuns(redis).write_status(run.identifier, fields, None)
+    await LiveStatusStore(redis).write_active_status(run.identifier, fields, None)
     assert counters(await get(client, "clip-extraction-status")) == (5, 2, 1)
 
 

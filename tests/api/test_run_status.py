@@ -14,7 +14,7 @@ from app.database import Connection
 from app.models.runs import ClaimedRun, RunRequest, RunStatus, StageRecord, StageStatus
 from app.models.stages import RunType, Stage
 from app.repositories.stages import ClaimedRunRepository
-from app.services.live_runs import LiveRuns, run_status_fields
+from app.services.live_runs import LiveStatusStore, make_live_status_fields
 from tests.api.conftest import open_client, without_redis
 from tests.conftest import Statements
 from tests.factories import make_generation_config, make_moment, make_run, make_video
@@ -49,8 +49,8 @@ async def get_status(client: AsyncClient) -> dict[str, Any]:
 async def show(redis: Redis, run: ClaimedRun, stage: Stage, **progress: int) -> None:
     """Tell how far a stage is, as the run's worker does."""
     records = {stage: StageRecord(StageStatus.PROCESSING, time.time())}
-    fields = run_status_fields(run, records, stage, progress)
-    await LiveRuns(redis).write_status(run.identifier, fields, "talk")
+    fields = make_live_status_fields(run, records, stage, progress)
+    await LiveStatusStore(redis).write_active_status(run.identifier, fields, "talk")
 
 
 async def test_a_run_that_waits_is_pending_with_all_its_stages(
@@ -239,7 +239,9 @@ async def test_a_stage_that_made_nothing_is_shown_as_skipped_with_its_reason(
         "skip_reason": reason,
         "reason": result.get("reason"),
     }
-    fields = run_status_fields(run, {stage: StageRecord(StageStatus.COMPLETED, 1.0, 2.0, result=result)}, stage, None)
+    fields = make_live_status_fields(
+        run, {stage: StageRecord(StageStatus.COMPLETED, 1.0, 2.0, result=result)}, stage, None
+    )
     assert [
         fields[f"{stage}_{name}"] for name in ("status", "started_at", "completed_at", "skipped", "skip_reason")
     ] == [*("skipped", "", "", "true", reason)]

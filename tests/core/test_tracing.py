@@ -17,7 +17,7 @@ from taskiq.middlewares.opentelemetry_middleware import OpenTelemetryMiddleware
 
 from app.core.config import Settings
 from app.models.stages import Stage, WorkKind
-from app.services.queue import StageNotifier, make_broker
+from app.services.queue import StageNotifier, make_queue_broker
 from app.worker.receiver import StageReceiver
 
 _RUN = "pipeline:talk:1"
@@ -140,11 +140,11 @@ def test_a_broker_that_is_instrumented_already_traces_each_message_once(redis_ur
     instrumentor = TaskiqInstrumentor()
     instrumentor.instrument()
     try:
-        middlewares = [*make_broker(Settings(redis_url=redis_url)).middlewares]
+        middlewares = [*make_queue_broker(Settings(redis_url=redis_url)).middlewares]
     finally:
         instrumentor.uninstrument()
     assert sum(isinstance(middleware, OpenTelemetryMiddleware) for middleware in middlewares) == 1
 
 
 def test_nothing_is_traced_without_an_sdk(redis_url: str) -> None:
-    assert make_broker(Settings(redis_url=redis_url)).middlewares == []
+    assert make_queue_broker(Settings(redis_url=redis_url)).middlewares == []

@@ -19,8 +19,7 @@ from app.database import Connection, open_async_connection
 from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
 from app.repositories.stage_queue import StageQueueRepository
-from app.services.queue import StageNotifier
-from app.services.run_requests import enqueue_run
+from app.services.queue import StageNotifier, enqueue_run
 from app.storage import open_storage
 from app.worker.timings import WorkerTimings
 from app.worker.worker import Worker

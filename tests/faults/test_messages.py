@@ -11,8 +11,8 @@ import pytest
 from taskiq.kicker import AsyncKicker
 
 from app.models.stages import RunType, Stage, WorkKind
-from app.services.live_runs import REQUEST_GROUP, REQUEST_STREAM
-from app.services.queue import CONSUMER_GROUP, make_broker
+from app.services.intake import REQUEST_GROUP, REQUEST_STREAM
+from app.services.queue import CONSUMER_GROUP, make_queue_broker
 from tests.factories import make_run, make_video
 from tests.faults.site import COMPLETED, Site
 from tests.faults.stages import STEADY, hold, let_go
@@ -77,7 +77,7 @@ async def test_a_message_that_names_no_stage_is_one_line_in_the_log(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    broker = make_broker(site.settings)
+    broker = make_queue_broker(site.settings)
     await AsyncKicker(WorkKind.DOWNLOAD.task_name, broker, {}).kiq()
     await broker.shutdown()
     async with site.worker():

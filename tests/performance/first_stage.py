@@ -30,7 +30,7 @@ from taskiq import AsyncTaskiqDecoratedTask
 
 from tests.performance.databases import SEED, Databases
 from tests.performance.peer_listen import ACCEPT, CREATE, DELAYS
-from tests.performance.peer_taskiq import DELAYS_KEY, NOTE_START, make_broker
+from tests.performance.peer_taskiq import DELAYS_KEY, NOTE_START, make_queue_broker
 from tests.performance.servers import OURS, ROOT, Server
 
 LISTEN, TASKIQ = "LISTEN/NOTIFY", "taskiq alone"
@@ -195,8 +195,8 @@ async def _listening(databases: Databases) -> AsyncIterator[_ListenedJobs]:
 
 @asynccontextmanager
 async def _taskiq(variables: Mapping[str, str]) -> AsyncIterator[_TaskiqTasks]:
-    broker = make_broker(variables["REDIS_URL"])
-    factory = f"{make_broker.__module__}:{make_broker.__name__}"
+    broker = make_queue_broker(variables["REDIS_URL"])
+    factory = f"{make_queue_broker.__module__}:{make_queue_broker.__name__}"
     command = ["-m", "taskiq", "worker", factory, "--workers", "1", "--max-async-tasks", str(_CONCURRENCY)]
     await broker.startup()
     try:

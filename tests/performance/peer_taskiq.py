@@ -1,6 +1,6 @@
 """The floor: taskiq's stock broker on a stream in Redis. Nothing is durable, and nothing decides who does a task.
 
-Its worker is taskiq's own command, with `make_broker` as the factory.
+Its worker is taskiq's own command, with `make_queue_broker` as the factory.
 """
 
 import os
@@ -13,7 +13,7 @@ DELAYS_KEY = "peer:delays"  # seconds between acceptance and start, as the worke
 NOTE_START = "note_start"
 
 
-def make_broker(url: str = "") -> RedisStreamBroker:
+def make_queue_broker(url: str = "") -> RedisStreamBroker:
     url = url or os.environ["REDIS_URL"]
     broker = RedisStreamBroker(url, queue_name="peer:taskiq")
     redis = Redis.from_url(url)

@@ -24,7 +24,8 @@ from app.repositories.runs import RunRepository
 from app.repositories.stage_queue import StageQueueRepository
 from app.repositories.stages import ClaimedRunRepository, ModelAnswerRepository
 from app.services.deletion import DeletionOptions, delete_video_rows
-from app.services.runs import _finished_stages, cancel_runs, run_stages
+from app.services.queue import cancel_active_runs
+from app.services.runs import _finished_stages, reported_stages
 from tests.factories import make_clip, make_generation_config, make_moment, make_thumbnail, make_transcript
 from tests.pipeline.contexts import make_context, take_over
 from tests.pipeline.scripted_models import ScriptedFinder, ScriptedModels, found, refined, talk
@@ -45,11 +46,11 @@ async def end_as_failed(conn: Connection, context: RunContext) -> None:
 
 async def cancel_without_a_worker(conn: Connection, context: RunContext) -> None:
     await conn.execute("UPDATE pipeline.runs SET heartbeat_at = heartbeat_at - interval '1 hour'")
-    assert (await cancel_runs(conn, context.run.video)).ended == [context.run.identifier]
+    assert await cancel_active_runs(conn, context.run.video) == {context.run.identifier: True}
 
 
 async def release_cancelled(conn: Connection, context: RunContext) -> None:
-    await cancel_runs(conn, context.run.video)
+    await cancel_active_runs(conn, context.run.video)
     await ClaimedRunRepository(conn).release_stage(context.run)
 
 
@@ -108,7 +109,7 @@ async def test_what_a_run_has_replaced_comes_back_where_it_does_not_complete(
         (run,) = await RunRepository(conn).list_run_summaries(context.run.video, 1)
         ended = await EndedRunRepository(conn).find_ended_run(identifier=context.run.identifier)
     assert (run.total_moments_generated, run.total_clips_created) == (0, 0)
-    shown = run_stages(run)[Stage.GENERATION]
+    shown = reported_stages(run)[Stage.GENERATION]
     assert shown.status is StageStatus.SKIPPED
     assert shown.skip_reason == "The moments from before were kept, because the run did not complete"
     assert ended is not None
@@ -392,12 +393,12 @@ async def test_a_run_that_is_released_and_the_deletion_of_its_video_do_not_wait_
         await make_transcript(conn, video_id=context.run.video_id, **talk(300))
         await make_before(conn, context.run.video_id)
         await generation.run_stage(context)
-        await cancel_runs(conn, context.run.video)
+        await cancel_active_runs(conn, context.run.video)
         async with conn.transaction():
             await VideoRepository(conn).lock_for_deletion(context.run.video)
             releasing = asyncio.create_task(release())
             await until_somebody_waits(context)
-            await cancel_runs(conn, context.run.video)
+            await cancel_active_runs(conn, context.run.video)
             await VideoRepository(conn).delete(context.run.video_id)
         await releasing
 

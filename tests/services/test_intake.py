@@ -18,8 +18,8 @@ from app.models.runs import RunRequest, RunStatus
 from app.models.stages import RunType
 from app.repositories import RunRepository, VideoRepository
 from app.repositories.runs import make_run_identifier
-from app.services.intake import RejectedEntry
-from app.services.run_requests import enqueue_run
+from app.services.intake import RejectedStreamEntry
+from app.services.queue import enqueue_run
 from tests.factories import make_run, make_video
 from tests.intakes import PREVIOUS, IntakeSite
 
@@ -45,7 +45,7 @@ def make_fields(config: object = None, **fields: str) -> dict[bytes, bytes]:
 async def process(site: IntakeSite, fields: Mapping[bytes, bytes], entry_id: str = ENTRY) -> str:
     """Return the reason why the entry was rejected, or ''."""
     async with site.requests() as requests:
-        await requests.process(entry_id, fields)
+        await requests.enqueue_or_reject(entry_id, fields)
     reasons = [each.reason for each in await site.rejected() if each.entry_id.startswith(entry_id)]
     return reasons[-1] if reasons else ""
 
@@ -386,7 +386,7 @@ _FIELDS = st.dictionaries(
 
 @given(_FIELDS)
 def test_any_fields_can_be_stored(fields: dict[bytes, bytes]) -> None:
-    kept = RejectedEntry.from_fields(ENTRY, fields)
+    kept = RejectedStreamEntry.from_fields(ENTRY, fields)
     for text in (*kept.fields, *kept.fields.values()):
         assert "\0" not in text
         assert is_utf8(text)
@@ -404,7 +404,7 @@ async def test_any_entry_becomes_a_run_or_is_stored_as_rejected(site: IntakeSite
     async with site.requests() as requests:
         for number, fields in enumerate(examples, 1):
             for _ in range(2):
-                await requests.process(f"{number}-0", fields)
+                await requests.enqueue_or_reject(f"{number}-0", fields)
     rejected = await site.rejected()
     assert len(rejected) + len(await site.runs()) == len(examples)
     assert all(each.reason and "\n" not in each.reason for each in rejected)
@@ -413,7 +413,7 @@ async def test_any_entry_becomes_a_run_or_is_stored_as_rejected(site: IntakeSite
 async def test_requests_for_the_same_video_at_once_are_one_run(site: IntakeSite) -> None:
     async def ask(number: int) -> None:
         async with site.requests() as requests:
-            await requests.process(f"{number}-0", make_fields(request_id=f"pipeline:talk:{number}"))
+            await requests.enqueue_or_reject(f"{number}-0", make_fields(request_id=f"pipeline:talk:{number}"))
 
     await asyncio.gather(*(ask(number) for number in range(1, 9)))
     assert len(await site.runs()) == 1

@@ -8,7 +8,7 @@ from taskiq_redis import RedisStreamBroker
 
 from app.core.config import Settings
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
-from app.services.queue import CONSUMER_GROUP, StageNotifier, make_broker
+from app.services.queue import CONSUMER_GROUP, StageNotifier, make_queue_broker
 
 _RUN = "pipeline:talk:1"
 
@@ -20,7 +20,7 @@ async def test_a_message_that_was_sent_before_a_worker_listens_is_received(redis
     notifier = StageNotifier(settings)
     assert await notifier.notify(_RUN, Stage.AUDIO_UPLOAD)
     await notifier.aclose()
-    broker = make_broker(settings, [WorkKind.TRANSCRIPTION, WorkKind.AUDIO])
+    broker = make_queue_broker(settings, [WorkKind.TRANSCRIPTION, WorkKind.AUDIO])
     await broker.startup()
     entries = broker.listen()
     async with asyncio.timeout(30):
@@ -34,7 +34,7 @@ async def test_a_message_that_was_sent_before_a_worker_listens_is_received(redis
 
 
 def test_nothing_of_the_broker_is_overridden(redis_url: str) -> None:
-    assert type(make_broker(Settings(redis_url=redis_url))) is RedisStreamBroker
+    assert type(make_queue_broker(Settings(redis_url=redis_url))) is RedisStreamBroker
 
 
 @pytest.mark.parametrize("stage", Stage)

@@ -14,7 +14,8 @@ from app.database import Connection, Database, get_connection, open_async_connec
 from app.database.pool import PooledConnection
 from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
-from app.services.run_requests import RunRequests, enqueue_run
+from app.services.queue import enqueue_run
+from app.services.run_requests import RunStarter
 from app.storage import open_storage
 from tests.database.pools import open_pool, query
 from tests.factories import make_video
@@ -29,7 +30,7 @@ class _StoppedClock(datetime):
         return cls.fromtimestamp(_MILLISECOND.timestamp(), tz)
 
 
-async def _make_starts(settings: Settings, tmp_path: Path) -> RunRequests:
+async def _make_starts(settings: Settings, tmp_path: Path) -> RunStarter:
     """Return what accepts runs, and make the video `talk` with a file."""
     file = tmp_path / "media" / "talk.mp4"
     file.parent.mkdir()
@@ -40,7 +41,7 @@ async def _make_starts(settings: Settings, tmp_path: Path) -> RunRequests:
     async def skip_notify(identifier: str, stage: Stage) -> None:
         pass
 
-    return RunRequests(Database(get_connection), open_storage(settings), Redis(), settings, skip_notify)
+    return RunStarter(Database(get_connection), open_storage(settings), Redis(), settings, skip_notify)
 
 
 async def test_a_run_is_accepted_in_two_round_trips(
@@ -58,7 +59,7 @@ async def test_a_run_is_accepted_in_two_round_trips(
     async with open_pool(own_database_url) as pool:
         await pool.wait()
         monkeypatch.setattr(PooledConnection, "wait", count_trips)
-        await starts.start_audio("talk")
+        await starts.start_audio_extraction("talk")
     assert trips == 2
 
 
@@ -66,7 +67,9 @@ async def test_of_two_concurrent_requests_one_is_accepted(own_database_url: str,
     settings = Settings(database_url=own_database_url, storage_url=(tmp_path / "media").as_uri())
     starts = await _make_starts(settings, tmp_path)
     async with open_pool(own_database_url):
-        outcomes = await asyncio.gather(*(starts.start_audio("talk") for _ in range(8)), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(starts.start_audio_extraction("talk") for _ in range(8)), return_exceptions=True
+        )
     assert sum(isinstance(outcome, str) for outcome in outcomes) == 1
     assert sum(isinstance(outcome, AlreadyRunning) for outcome in outcomes) == 7
     assert query(own_database_url, "SELECT count(*) FROM pipeline_history") == 1
@@ -76,7 +79,7 @@ async def test_of_two_concurrent_requests_one_is_accepted(own_database_url: str,
 async def test_runs_of_the_same_millisecond_get_identifiers_of_their_own(
     own_database_url: str, monkeypatch: pytest.MonkeyPatch, in_transaction: bool
 ) -> None:
-    monkeypatch.setattr("app.services.run_requests.datetime", _StoppedClock)
+    monkeypatch.setattr("app.services.queue.datetime", _StoppedClock)
     async with open_async_connection(Settings(database_url=own_database_url)) as conn:
         await make_video(conn, identifier="talk")
         first = await enqueue_run(conn, "talk", RunType.AUDIO, RunRequest())

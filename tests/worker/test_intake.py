@@ -17,9 +17,8 @@ from taskiq_redis import RedisStreamBroker
 from app.embedded import EmbeddedPostgres, EmbeddedValkey
 from app.models.runs import RunRequest
 from app.models.stages import RunType, Stage
-from app.services.intake import RequestIntake
-from app.services.live_runs import REQUEST_GROUP, REQUEST_STREAM
-from app.services.run_requests import enqueue_run
+from app.services.intake import REQUEST_GROUP, REQUEST_STREAM, StreamRequestIntake
+from app.services.queue import enqueue_run
 from app.worker import intake as intake_module
 from tests.conftest import Databases, migrate
 from tests.intakes import PREVIOUS, IntakeSite
@@ -92,7 +91,7 @@ async def test_what_a_dead_worker_has_settled_and_not_acknowledged_is_only_ackno
     await deliver_to_another(site, len(entries))
     async with site.requests() as requests:
         for entry_id, fields in entries:
-            await requests.process(entry_id, fields)
+            await requests.enqueue_or_reject(entry_id, fields)
     async with site.reading():
         await site.until_settled()
     assert [run for run, _, _ in await site.runs()] == [RUN]
@@ -207,7 +206,7 @@ async def test_two_intakes_that_have_the_same_entries_accept_each_once(site: Int
     await site.prepare(*(f"talk-{number}" for number in range(1, 21)))
     async with site.requests() as one, site.requests() as other:
         for entry_id, fields in entries:
-            await asyncio.gather(*(each.process(entry_id, fields) for each in (one, other, one)))
+            await asyncio.gather(*(each.enqueue_or_reject(entry_id, fields) for each in (one, other, one)))
     assert [run for run, _, _ in await site.runs()] == [f"pipeline:talk-{n}:{n}000" for n in range(1, 21)]
     assert [each.entry_id for each in await site.rejected()] == [f"{n}-0" for n in range(21, 31)]
 
@@ -331,14 +330,14 @@ async def test_an_entry_that_cannot_be_settled_stays_pending_and_holds_no_other_
 ) -> None:
     monkeypatch.setattr(intake_module, "_PAUSE_SECONDS", 0.1)
     first, second = await site.add(request_of("unknown", 1)), await site.add(request_of("unknown", 2))
-    process = RequestIntake.process
+    process = StreamRequestIntake.enqueue_or_reject
 
-    async def fail_at_first(self: RequestIntake, entry_id: str, fields: Mapping[bytes, bytes]) -> None:
+    async def fail_at_first(self: StreamRequestIntake, entry_id: str, fields: Mapping[bytes, bytes]) -> None:
         if entry_id == first:
             raise ZeroDivisionError
         await process(self, entry_id, fields)
 
-    monkeypatch.setattr(RequestIntake, "process", fail_at_first)
+    monkeypatch.setattr(StreamRequestIntake, "enqueue_or_reject", fail_at_first)
     async with site.reading() as intake, site.redis() as redis:
         intake._has_pending = True
         await site.until(lambda: _are_rejected(site, 1), "the second entry")

@@ -29,7 +29,7 @@ class Queue:
         self.sent.append((identifier, stage))
         return self._takes_messages
 
-    async def list_unread(self) -> Collection[WorkKind]:
+    async def list_kinds_with_unread_messages(self) -> Collection[WorkKind]:
         return set()
 
 

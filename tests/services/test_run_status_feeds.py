@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from app.core.errors import DatabaseUnavailable, TooManyFollowers
-from app.services.status import FeedState, StatusFeeds
+from app.services.live_runs import RunStatusFeeds, SerializedStatus
 
-FIRST, SECOND, LAST = (FeedState(name, name.encode(), name == "last") for name in ("first", "second", "last"))
+FIRST, SECOND, LAST = (SerializedStatus(name, name.encode(), name == "last") for name in ("first", "second", "last"))
 _PATIENCE_SECONDS = 60.0
 
 
@@ -22,9 +22,9 @@ class Source:
         self.looks = 0
         self._looked = asyncio.Event()
         self.is_stopping = False
-        self.feeds = StatusFeeds(self._read, lambda: self.is_stopping, **({"poll_seconds": 0.01} | options))
+        self.feeds = RunStatusFeeds(self._read, lambda: self.is_stopping, **({"poll_seconds": 0.01} | options))
 
-    async def _read(self, key: str) -> FeedState:
+    async def _read(self, key: str) -> SerializedStatus:
         self.looks += 1
         self._looked.set()
         if self.error:
@@ -39,7 +39,7 @@ class Source:
 
     async def follow(self) -> list[str | None]:
         """Follow to the end and return the ids of what came."""
-        async with asyncio.timeout(_PATIENCE_SECONDS), aclosing(self.feeds.follow("talk", FIRST)) as states:
+        async with asyncio.timeout(_PATIENCE_SECONDS), aclosing(self.feeds.follow_status("talk", FIRST)) as states:
             return [state.id if state else None async for state in states]
 
 
@@ -55,7 +55,7 @@ async def test_each_change_is_sent_until_the_final_state() -> None:
 
 async def test_nothing_is_read_after_the_final_state() -> None:
     source = Source()
-    async with aclosing(source.feeds.follow("talk", LAST)) as states:
+    async with aclosing(source.feeds.follow_status("talk", LAST)) as states:
         assert [state async for state in states] == []
     assert source.looks == 0
 
@@ -93,7 +93,7 @@ async def test_nothing_is_read_without_followers() -> None:
 
 async def test_an_unchanged_state_sends_keep_alives() -> None:
     source = Source(keep_alive_seconds=0.02)
-    async with asyncio.timeout(_PATIENCE_SECONDS), aclosing(source.feeds.follow("talk", FIRST)) as states:
+    async with asyncio.timeout(_PATIENCE_SECONDS), aclosing(source.feeds.follow_status("talk", FIRST)) as states:
         assert [await anext(states) for _ in range(3)] == [None, None, None]
 
 
@@ -119,7 +119,7 @@ async def test_the_number_of_followers_is_limited() -> None:
     following = [asyncio.create_task(source.follow()) for _ in range(2)]
     await source.wait_for_looks(2)
     with pytest.raises(TooManyFollowers):
-        await source.feeds.get_state("other")
+        await source.feeds.get_status("other")
     source.state = LAST
     await asyncio.gather(*following)
-    assert await source.feeds.get_state("other") == LAST
+    assert await source.feeds.get_status("other") == LAST
