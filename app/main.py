@@ -152,11 +152,11 @@ async def _worker(resources: Resources) -> AsyncIterator[None]:
     if not settings.run_pipeline_worker:
         yield
         return
-    from app.worker.metrics import load_metrics  # imports that only workers need
+    from app.worker.metrics import load_metrics_middleware  # imports that only workers need
     from app.worker.worker import run_worker
 
     try:
-        load_metrics(settings)
+        load_metrics_middleware(settings)
     except ConfigurationError as error:  # as in each process but one of a server with several
         _log.error("%s", error)
         resources = replace(resources, settings=settings.model_copy(update={"worker_metrics": None}))

@@ -16,7 +16,7 @@ from app.models.stages import Stage
 from app.repositories.requests import RejectedRequest, RejectedRequestRepository
 from app.services.intake import REQUEST_GROUP, REQUEST_STREAM, StreamRequestIntake, create_request_group
 from app.storage import open_storage
-from app.worker.intake import Intake
+from app.worker.intake import RequestStreamConsumer
 from tests.factories import make_video
 from tests.pipeline.contexts import open_database
 
@@ -82,12 +82,12 @@ class IntakeSite:
         await storage.aclose()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Intake]:
+    async def reading(self) -> AsyncIterator[RequestStreamConsumer]:
         """Run an intake, and cancel it at the end."""
         storage = open_storage(self.settings)
         async with Redis.from_url(self.redis_url, decode_responses=True) as redis:
-            intake = Intake(self.settings, open_database(self.settings), redis, storage, self.notify)
-            running = asyncio.create_task(intake.run())
+            intake = RequestStreamConsumer(self.settings, open_database(self.settings), redis, storage, self.notify)
+            running = asyncio.create_task(intake.consume_until_cancelled())
             try:
                 yield intake
             finally:

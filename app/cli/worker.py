@@ -58,10 +58,10 @@ def work(
 
 async def _work(settings: "Settings", kinds: Sequence[WorkKind]) -> None:
     from app.resources import make_resources, open_resources  # half a second of imports
-    from app.worker.metrics import load_metrics
+    from app.worker.metrics import load_metrics_middleware
     from app.worker.worker import run_worker
 
-    load_metrics(settings)
+    load_metrics_middleware(settings)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)

@@ -124,7 +124,7 @@ class StageDefinition:
     `run_stage(context)` returns the result that is stored as JSON. Both are called again where another worker claims
     the stage, so both are idempotent. `limit_setting` names the setting that limits the stage over all workers.
 
-    `counters` map the counters of `context.report` to fields of the live status in Redis, `totals` keys of the result
+    `counters` map those of `context.report_progress` to fields of the live status in Redis, `totals` keys of the result
     to fields of the run's outcome. `empty_reason` returns why a completed stage made nothing, which clients show as
     skipped. `has_results` decides whether a retry of the run can skip the stage; without it the stage is run again.
     """

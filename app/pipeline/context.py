@@ -1,4 +1,4 @@
-"""One run in a worker, and the functions of its stages."""
+"""The context of a claimed run in a worker, and the functions of its stages."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -11,6 +11,7 @@ from app.ai.protocols import Models
 from app.core.config import Settings
 from app.core.errors import VideoDeleted
 from app.database import Connection, Database
+from app.models import Video
 from app.models.runs import ClaimedRun
 from app.models.stages import STAGE_TABLE, Stage, StageDefinition, WorkKind
 from app.pipeline.failures import retry_outage
@@ -22,10 +23,7 @@ T = TypeVar("T")
 
 
 class RunContext:
-    """A claimed run, and what its stages need.
-
-    `folder` holds the run's temporary files on this machine, until the run ends.
-    """
+    """A claimed run with what its stages need; `folder` holds its temporary files on this machine."""
 
     def __init__(
         self,
@@ -44,38 +42,41 @@ class RunContext:
         self.folder = folder
         self.progress: Mapping[str, int] | None = None
 
-    def report(self, **progress: int) -> None:
-        """Set the counters of the stage's progress, which are published from time to time: cheap enough for a loop."""
-        self.progress = progress
+    def report_progress(self, **counters: int) -> None:
+        """Set the counters of the stage's progress, which the worker publishes every half second."""
+        self.progress = counters
+
+    async def find_video(self) -> Video | None:
+        async with self.database.connect() as conn:
+            return await VideoRepository(conn).get(self.run.video_id)
+
+    async def get_video(self) -> Video:
+        if (video := await self.find_video()) is None:
+            raise VideoDeleted
+        return video
 
     @asynccontextmanager
-    async def commit(self) -> AsyncIterator[Connection]:
-        """Open a transaction that locks the video, and the stage against other workers.
-
-        Raises `RunLost`, and its subclass `VideoDeleted`.
-        """
+    async def claim_transaction(self) -> AsyncIterator[Connection]:
+        """Open a transaction that locks the video and this worker's claim. Raises `RunLost`, `VideoDeleted`."""
         async with self.database.connect() as conn, conn.transaction():
             if await VideoRepository(conn).lock_video(self.run.video) is None:  # in the order of a deletion
                 raise VideoDeleted
             await ClaimedRunRepository(conn).lock_claim(self.run)
             yield conn
 
-    async def save(self, write: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run `write` in one `commit()`, and again while PostgreSQL is away: a model is not paid twice for an outage.
+    async def save_result(self, write: Callable[[Connection], Awaitable[T]]) -> T:
+        """Call `write` in a `claim_transaction`, and again while PostgreSQL is unavailable, also after a commit."""
 
-        A commit whose answer was lost is made again, too. Raises what `commit` and `write` raise.
-        """
-
-        async def commit() -> T:
-            async with self.commit() as conn:
+        async def write_in_transaction() -> T:
+            async with self.claim_transaction() as conn:
                 return await write(conn)
 
-        return await retry_outage(f"A result of run {self.run.identifier}", commit)
+        return await retry_outage(f"A result of run {self.run.identifier}", write_in_transaction)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedStage:
-    """A stage with the functions of its module, which `StageDefinition` describes."""
+    """A stage's row of `STAGE_TABLE`, with the two functions of its module."""
 
     definition: StageDefinition
     skip_reason: Callable[[RunContext], Awaitable[str | None]]
@@ -83,7 +84,7 @@ class LoadedStage:
 
 
 def load_stages(kinds: Collection[WorkKind] = tuple(WorkKind)) -> Mapping[Stage, LoadedStage]:
-    """Import the modules of the stages, of some kinds of work: only workers need what these import."""
+    """Import the modules of all stages of the kinds, and return their functions by stage."""
     return {stage: _load_stage(row) for stage, row in STAGE_TABLE.items() if row.kind in kinds}
 
 

@@ -1,11 +1,11 @@
-"""The files of a run: those in its folder, and those of its video in the store."""
+"""The files of a run: those in its temporary folder, and those of its video in the store."""
 
 import asyncio
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from app.core.errors import FileMissing, StageFailed, VideoDeleted, VideoMomentsError
+from app.core.errors import FileMissing, StageFailed, VideoMomentsError
 from app.models.videos import describe_early_end
 from app.pipeline.context import RunContext
 from app.repositories import VideoRepository
@@ -16,7 +16,7 @@ from app.storage.file_system import path_from_url, translate_write_errors
 _log = logging.getLogger(__name__)
 
 AUDIO_NAME = "audio.wav"
-_PART = ".part"
+_PART_SUFFIX = ".part"
 
 
 async def get_local_audio(context: RunContext) -> Path:
@@ -28,16 +28,13 @@ async def get_local_audio(context: RunContext) -> Path:
 
 
 async def get_local_file(context: RunContext, url: str, name: str) -> Path:
-    """Return the path of a stored file; one in a bucket is copied as `name` into the run's folder.
-
-    Raises `FileMissing`.
-    """
+    """Return the path of a stored file, which is copied as `name` into the run's folder from a bucket."""
     path = await find_local_path(context, url)
     if path is not None:
         return path
     copy = context.folder / name
     if not await asyncio.to_thread(copy.is_file):
-        await _copy_to_folder(context, url, copy)
+        await _copy_stored_file(context, url, copy)
     return copy
 
 
@@ -49,19 +46,20 @@ async def find_local_path(context: RunContext, url: str) -> Path | None:
     return path_from_url(url)
 
 
-async def _copy_to_folder(context: RunContext, url: str, copy: Path) -> None:
-    part, size = copy.with_name(copy.name + _PART), 0
+async def _copy_stored_file(context: RunContext, url: str, target: Path) -> None:
+    part, size = target.with_name(target.name + _PART_SUFFIX), 0
     async with context.storage.open_async(url) as file:
         await asyncio.to_thread(check_free_space, part.parent, file.stored.size, "the file")
-        with translate_write_errors(), await asyncio.to_thread(part.open, "wb") as target:
+        with translate_write_errors(), await asyncio.to_thread(part.open, "wb") as part_file:
             async for chunk in file.read():
-                size += await asyncio.to_thread(target.write, chunk)
+                size += await asyncio.to_thread(part_file.write, chunk)
         if size != file.stored.size:  # it was replaced or deleted while it was read
             raise FileMissing
-    part.replace(copy)
+    part.replace(target)
 
 
-async def describe_file_problem(context: RunContext) -> str | None:
+async def describe_early_end_of_video(context: RunContext) -> str | None:
+    """Return a sentence where the run's video file ends before its declared duration, else None."""
     async with context.database.connect() as conn:
         video = await VideoRepository(conn).get(context.run.video_id)
         early_end = await VideoFileRepository(conn).get_early_end(context.run.video_id)
@@ -69,11 +67,8 @@ async def describe_file_problem(context: RunContext) -> str | None:
 
 
 async def get_video_file_url(context: RunContext) -> str:
-    """Return the URL of the video file of the run. Raises `StageFailed` where the file is missing."""
-    async with context.database.connect() as conn:
-        video = await VideoRepository(conn).get(context.run.video_id)
-    if video is None:
-        raise VideoDeleted
+    """Return the URL of the run's stored video file. Raises `StageFailed` where the file is missing."""
+    video = await context.get_video()
     try:
         await context.storage.stat(video.cloud_url)
     except FileMissing:
@@ -82,7 +77,7 @@ async def get_video_file_url(context: RunContext) -> str:
 
 
 async def delete_unused_files(context: RunContext, urls: Iterable[str]) -> None:
-    """Delete the files of replaced rows. A file that stays does no harm, so a failure is only logged."""
+    """Delete stored files that no row names any more; a failure is only logged, as an unused file does no harm."""
     for url in urls:
         try:
             await context.storage.delete(url)

@@ -95,7 +95,7 @@ async def record_invalid_answers(context: RunContext) -> AsyncIterator[None]:
         yield
     except ModelAnswerInvalid as error:
         raw = mask_secrets(strip_unstorable(error.raw))
-        await context.save(lambda conn: ClaimedRunRepository(conn).store_unusable_answer(context.run, raw))
+        await context.save_result(lambda conn: ClaimedRunRepository(conn).store_unusable_answer(context.run, raw))
         raise
 
 

@@ -100,11 +100,11 @@ class MomentRefiner:
         clip, window = await self._find_window(target.moment)
         if clip is None and not window.words:
             raise RefinementSkipped("Nothing is said around the moment")
-        answer_key, earlier_answer = await self._context.save(
+        answer_key, earlier_answer = await self._context.save_result(
             lambda conn: self._store_config(conn, target.moment, clip)
         )
         refined = earlier_answer or await self._call_model(self._make_request(target.moment, window, clip))
-        stored = await self._context.save(
+        stored = await self._context.save_result(
             lambda conn: self._store_refinement(
                 conn, target, refined, answer_key, is_earlier_answer=earlier_answer is not None
             )

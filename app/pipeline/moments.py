@@ -10,9 +10,9 @@ from app.repositories.contents import VideoContentsRepository
 
 
 def find_originals(moments: Iterable[Moment]) -> dict[int, Moment]:
-    """Return the original of each moment by the moment's id; an original is its own.
+    """Return the original of each moment, by the moment's id; an original is its own.
 
-    A moment whose parents lead to no original, as in some imported rows, is left out.
+    A moment whose parents lead to no original, as in some imported rows, is missing.
     """
     known = {moment.id: moment for moment in moments}
     parents = {moment.id: moment.parent_id if moment.is_refined else None for moment in known.values()}
@@ -22,10 +22,7 @@ def find_originals(moments: Iterable[Moment]) -> dict[int, Moment]:
 
 
 def list_manual_moments(moments: Iterable[Moment]) -> list[Moment]:
-    """Return the moments that a user added by hand, and their refinements.
-
-    A moment that a user edited after a model found it is not among them: no column records such an edit.
-    """
+    """Return the moments that a user added by hand, and their refinements; edited ones of a model are left out."""
     moments = list(moments)
     originals = find_originals(moments)
     return [moment for moment in moments if (original := originals.get(moment.id)) and not _is_found_by_model(original)]
@@ -42,9 +39,9 @@ def group_refinements(moments: Iterable[Moment]) -> dict[int, list[Moment]]:
     return groups
 
 
-def overlaps_any(start: float, end: float, others: Iterable[Moment]) -> bool:
+def overlaps_any(start: float, end: float, moments: Iterable[Moment]) -> bool:
     """Return whether a span overlaps one of the moments; touching it is no overlap."""
-    return any(start < other.end_time and end > other.start_time for other in others)
+    return any(start < moment.end_time and end > moment.start_time for moment in moments)
 
 
 def _is_found_by_model(original: Moment) -> bool:
@@ -52,10 +49,13 @@ def _is_found_by_model(original: Moment) -> bool:
 
 
 async def delete_moments(conn: Connection, video_id: int, moment_ids: Sequence[int]) -> set[str]:
-    """Delete moments with their clips, and return the URLs of files that no row of the video refers to any more."""
+    """Delete moments and their clips from the database, and return the URLs of files that no row names any more."""
     if not moment_ids:
         return set()
-    parts = VideoContentsRepository(conn)
-    before = {file.url for file in await parts.list_files(video_id)}
+    before = await list_file_urls(conn, video_id)
     await MomentRepository(conn).delete_many(moment_ids)
-    return before - {file.url for file in await parts.list_files(video_id)}
+    return before - await list_file_urls(conn, video_id)
+
+
+async def list_file_urls(conn: Connection, video_id: int) -> set[str]:
+    return {file.url for file in await VideoContentsRepository(conn).list_files(video_id)}

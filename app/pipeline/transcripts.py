@@ -1,4 +1,4 @@
-"""The words of a stored transcript, and those around a moment."""
+"""The words and segments of a stored transcript, and the words around a moment."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from app.models.rows import CLIP_PADDING_SECONDS
 
 
 def list_words(transcript: Transcript) -> list[Word]:
-    """Return the words in order of time; those of imported transcripts may be unsorted or lack times."""
+    """Return the words with valid times, in order of start; imported transcripts may have others."""
     words = (
         Word(word["word"], word["start"], word["end"]) for word in _list_valid_parts(transcript.word_timestamps, "word")
     )
@@ -19,7 +19,7 @@ def list_words(transcript: Transcript) -> list[Word]:
 
 
 def list_timed_words(transcript: Transcript) -> list[Word]:
-    """Return the words, or, from a service without word timestamps, each segment as one word."""
+    """Return the words, or each segment as one word where the transcript has no word timestamps."""
     return list_words(transcript) or [Word(part.text, part.start, part.end) for part in list_segments(transcript)]
 
 
@@ -31,20 +31,21 @@ def list_segments(transcript: Transcript) -> list[Segment]:
     return sorted(segments, key=lambda segment: segment.start)
 
 
-def find_speech_end(transcript: Transcript) -> float:
+def find_end_of_speech(transcript: Transcript) -> float:
+    """Return the end of the last word or segment in seconds, 0 without any."""
     ends = [word.end for word in list_words(transcript)] + [segment.end for segment in list_segments(transcript)]
     return max(ends, default=0.0)
 
 
-def _list_valid_parts(parts: Iterable[Mapping[str, Any]], text: str) -> Iterable[Mapping[str, Any]]:
+def _list_valid_parts(timestamps: Iterable[Mapping[str, Any]], text_key: str) -> Iterable[Mapping[str, Any]]:
     return (
         part
-        for part in parts
-        if isinstance(part.get(text), str) and _is_time(part.get("start")) and _is_time(part.get("end"))
+        for part in timestamps
+        if isinstance(part.get(text_key), str) and _is_finite(part.get("start")) and _is_finite(part.get("end"))
     )
 
 
-def _is_time(value: object) -> bool:
+def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
@@ -58,22 +59,18 @@ class MomentWindow:
 
 
 def find_moment_window(words: Sequence[Word], start: float, end: float, duration_seconds: float | None) -> MomentWindow:
-    """Return a moment with its padding, moved to word boundaries and limited to the video.
+    """Return a moment with 30 s on both sides, moved to word boundaries and limited to the video.
 
-    It starts with the first word after the start of the padding, and ends with the first word that ends after the end
-    of the padding, or else with the last word. A side on which that would cut into the moment, because nothing is
-    said there, keeps the plain padding.
+    The start moves forward to the first word, the end forward to the end of a word, or back to that of the last one.
+    A side where that would cut into the moment stays as it is.
     """
     plain_start, plain_end = max(0.0, start - CLIP_PADDING_SECONDS), end + CLIP_PADDING_SECONDS
     first = min((word.start for word in words if word.start >= plain_start), default=plain_start)
-    last = min((word.end for word in words if word.end >= plain_end), default=_find_last_end(words, plain_end))
+    last_end = max((word.end for word in words), default=plain_end)
+    last = min((word.end for word in words if word.end >= plain_end), default=last_end)
     window_start = first if first <= start else plain_start
     window_end = last if last >= end else plain_end
     if duration_seconds is not None:
         window_start, window_end = min(window_start, duration_seconds), min(window_end, duration_seconds)
     inside = [word for word in words if window_start <= word.start and word.end <= window_end]
     return MomentWindow(window_start, window_end, inside)
-
-
-def _find_last_end(words: Sequence[Word], default: float) -> float:
-    return max((word.end for word in words), default=default)

@@ -1,4 +1,4 @@
-"""Tells those who asked for it that a run has ended: signed, as standardwebhooks.com says, and again where it fails."""
+"""Callbacks: the end of a run is posted to the URL of its request, signed by standardwebhooks.com, with retries."""
 
 import asyncio
 import hashlib
@@ -27,39 +27,39 @@ _LEASE_SECONDS = 60.0
 _PAUSES_SECONDS = (10.0, 60.0, 300.0, 1800.0, 7200.0)
 
 
-def retry_pause(tries: int) -> float | None:
-    """Return the seconds until the next try after so many that failed, None after the last."""
-    return _PAUSES_SECONDS[tries - 1] if tries <= len(_PAUSES_SECONDS) else None
+def callback_retry_pause(failed_attempts: int) -> float | None:
+    """Return the seconds until a callback is sent again, from 10 to 7200, None after the sixth failure."""
+    return _PAUSES_SECONDS[failed_attempts - 1] if failed_attempts <= len(_PAUSES_SECONDS) else None
 
 
 async def send_due_callbacks(database: Database, settings: Settings) -> int:
-    """Send the callbacks that are due, some at once, and return how many; those that fail are due again later."""
+    """Send up to ten due callbacks at once and return their number; those that fail become due again later."""
     if settings.callback_secret is None:
         return 0
     async with database.connect() as conn, conn.transaction():
         if not await try_transaction_lock(conn, "callbacks"):
             return 0
         callbacks = await CallbackRepository(conn).claim_due_callbacks(_AT_ONCE, _LEASE_SECONDS)
-    await asyncio.gather(*(_send(database, settings, callback) for callback in callbacks))
+    await asyncio.gather(*(_send_and_record_callback(database, settings, callback) for callback in callbacks))
     return len(callbacks)
 
 
-async def deliver_callback(settings: Settings, url: str, payload: Mapping[str, Any], message_id: str) -> None:
-    """Send a signed message. Raises `AddressRefused` and `StageFailed` where it does not arrive, also by a redirect."""
+async def post_signed_callback(settings: Settings, url: str, payload: Mapping[str, Any], message_id: str) -> None:
+    """Post signed JSON to a URL. Raises `AddressRefused`, and `StageFailed` without an answer of 2xx."""
     body = orjson.dumps(payload)
-    headers = {"Content-Type": "application/json", **_sign(settings, message_id, body)}
+    headers = {"Content-Type": "application/json", **_make_signature_headers(settings, message_id, body)}
     try:
         async with (
             asyncio.timeout(_PATIENCE_SECONDS),
             open_guarded_client(settings.allowed_hosts, _PATIENCE_SECONDS, max_redirects=0) as client,
             client.stream("POST", url, content=body, headers=headers) as response,
         ):
-            raise_for_error_status(response)  # and nobody reads what else it says
+            raise_for_error_status(response)  # the body is not read
     except TimeoutError:
         raise TransientFailure("The server of the URL takes too long to answer") from None
 
 
-def _sign(settings: Settings, message_id: str, body: bytes) -> dict[str, str]:
+def _make_signature_headers(settings: Settings, message_id: str, body: bytes) -> dict[str, str]:
     if settings.callback_secret is None:
         raise ConfigurationError("CALLBACK_SECRET is not set")
     now = datetime.now(UTC)
@@ -71,33 +71,35 @@ def _sign(settings: Settings, message_id: str, body: bytes) -> dict[str, str]:
     }
 
 
-async def _send(database: Database, settings: Settings, callback: DueCallback) -> None:
+async def _send_and_record_callback(database: Database, settings: Settings, callback: DueCallback) -> None:
     try:
-        await deliver_callback(settings, callback.url, _payload_of(callback), _message_id_of(callback))
+        await post_signed_callback(
+            settings, callback.url, _make_callback_payload(callback), _make_callback_message_id(callback)
+        )
     except VideoMomentsError as error:
-        await _note_failure(database, callback, escape_controls(mask_secrets(str(error))))
+        await _record_callback_failure(database, callback, escape_controls(mask_secrets(str(error))))
     except Exception:
         _log.exception("The callback of run %s cannot be sent", callback.identifier)
-        await _note_failure(database, callback, "The callback cannot be sent")
+        await _record_callback_failure(database, callback, "The callback cannot be sent")
     else:
         async with database.connect() as conn:
             await CallbackRepository(conn).mark_delivered(callback)
 
 
-async def _note_failure(database: Database, callback: DueCallback, reason: str) -> None:
+async def _record_callback_failure(database: Database, callback: DueCallback, reason: str) -> None:
     _log.warning(
         "The callback of run %s is not delivered at try %s: %s", callback.identifier, callback.attempts, reason
     )
     async with database.connect() as conn:
-        await CallbackRepository(conn).mark_failed(callback, reason, retry_pause(callback.attempts))
+        await CallbackRepository(conn).mark_failed(callback, reason, callback_retry_pause(callback.attempts))
 
 
-def _message_id_of(callback: DueCallback) -> str:
+def _make_callback_message_id(callback: DueCallback) -> str:
     """Return the same header-safe id for each attempt, so that a receiver can skip repeated ones."""
     return f"msg_{hashlib.sha256(callback.identifier.encode()).hexdigest()[:32]}"
 
 
-def _payload_of(callback: DueCallback) -> dict[str, Any]:
+def _make_callback_payload(callback: DueCallback) -> dict[str, Any]:
     return {
         "request_id": callback.identifier,
         "video_id": callback.video,
@@ -105,13 +107,12 @@ def _payload_of(callback: DueCallback) -> dict[str, Any]:
         "status": callback.status,
         "error_stage": callback.error_stage,
         "error_message": mask_values(callback.error_message),
-        "started_at": _seconds(callback.started_at),
-        "completed_at": _seconds(callback.completed_at),
+        "started_at": _utc_to_timestamp(callback.started_at),
+        "completed_at": _utc_to_timestamp(callback.completed_at),
         "total_moments_generated": callback.total_moments_generated,
         "total_clips_created": callback.total_clips_created,
     }
 
 
-def _seconds(moment: datetime | None) -> float | None:
-    """Return a naive time of UTC as seconds since 1970."""
-    return None if moment is None else moment.replace(tzinfo=UTC).timestamp()
+def _utc_to_timestamp(naive_utc: datetime | None) -> float | None:
+    return None if naive_utc is None else naive_utc.replace(tzinfo=UTC).timestamp()

@@ -1,4 +1,4 @@
-"""The folders where runs keep files in the making, one for each run."""
+"""The folders of runs' temporary files on this machine, one for each run."""
 
 import asyncio
 import hashlib
@@ -15,34 +15,31 @@ _log = logging.getLogger(__name__)
 
 
 class RunFolders:
-    """Folders below `DATA_DIR`. Several workers on one machine share them: who takes a run over finds its files."""
+    """The folders of runs below `DATA_DIR/work`, which all workers of the machine share."""
 
     def __init__(self, settings: Settings) -> None:
         self._root = settings.data_dir / "work"
 
-    def get(self, identifier: str) -> Path:
-        """Return the folder of a run, which may not be there yet."""
-        return self._root / hashlib.sha256(identifier.encode()).hexdigest()[:32]
+    def get_path(self, run_identifier: str) -> Path:
+        """Return the path of a run's folder, which may not exist yet."""
+        return self._root / hashlib.sha256(run_identifier.encode()).hexdigest()[:32]
 
-    async def remove(self, identifier: str) -> None:
-        await asyncio.to_thread(_remove, self.get(identifier))
+    async def remove_folder(self, run_identifier: str) -> None:
+        await asyncio.to_thread(_remove_folder, self.get_path(run_identifier))
 
-    async def remove_leftovers(self, database: Database, in_hand: Iterable[str]) -> None:
-        """Remove the folders of runs that have ended, or are gone; in those `in_hand` a stage may still write."""
-        kept = set(in_hand)
-        found = await asyncio.to_thread(self._list)
-        async with database.connect() as conn:
-            running = await StageQueueRepository(
-                conn
-            ).list_identifiers_of_running_runs()  # read later: of a run that began since, none is found
-        for folder in found - {self.get(identifier) for identifier in kept | running}:
-            await asyncio.to_thread(_remove, folder)
+    async def remove_folders_of_ended_runs(self, database: Database, executing_runs: Iterable[str]) -> None:
+        """Remove the folders of runs that have ended or were deleted, except those of runs that still execute here."""
+        folders = await asyncio.to_thread(self._list_folders)
+        async with database.connect() as conn:  # after the folders: of a run that began since, none is listed
+            running = await StageQueueRepository(conn).list_identifiers_of_running_runs()
+        for folder in folders - {self.get_path(identifier) for identifier in running.union(executing_runs)}:
+            await asyncio.to_thread(_remove_folder, folder)
 
-    def _list(self) -> set[Path]:
+    def _list_folders(self) -> set[Path]:
         return set(self._root.iterdir()) if self._root.is_dir() else set()
 
 
-def _remove(folder: Path) -> None:
+def _remove_folder(folder: Path) -> None:
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Reading requests of other programs from the stream `pipeline:requests`, for as long as a worker lives."""
+"""The consumer of the stream `pipeline:requests`, in which other programs request runs."""
 
 import asyncio
 import logging
@@ -32,8 +32,7 @@ from app.services.queue import Notify
 from app.storage import Storage
 
 T = TypeVar("T")
-# An entry's id and its fields, which are empty where it was deleted from the stream.
-Entry = tuple[bytes, dict[bytes, bytes]]
+StreamEntry = tuple[bytes, dict[bytes, bytes]]  # its id, and its fields, which are empty for a deleted one
 
 _log = logging.getLogger(__name__)
 
@@ -49,77 +48,78 @@ _SAME_OUTAGE_SECONDS = 60.0
 _GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED")  # Redis was flushed
 
 
-class Intake:
-    """Makes runs of what other programs put into the stream. An entry is acknowledged when that is committed.
-
-    There may be any number of them at once. `notify` sends the message of a run's first stage.
-    """
+class RequestStreamConsumer:
+    """Creates runs from the entries of the stream, and acknowledges each entry after the commit, in any worker."""
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, storage: Storage, notify: Notify) -> None:
         self._requests = StreamRequestIntake(settings, database, redis, storage, notify)
-        self._reader = make_bytes_redis(settings)  # in bytes: other programs may write what is no text
+        self._redis = make_bytes_redis(settings)  # in bytes: other programs may write what is no text
         self.name = f"intake-{socket.gethostname()[:60]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._has_pending = False  # entries that were delivered and perhaps not received
         self._pending_after: bytes | str = "0"
         self._claim_at = 0.0
         self._stopping = asyncio.Event()
-        self._outages = _OutageLog()
+        self._outage_log = _IntakeOutageLog()
 
-    async def run(self) -> None:
-        """Read until cancelled; an entry that is in hand then is settled if that takes no longer than some seconds."""
-        reading = asyncio.create_task(self._read_until_stopped())
+    async def consume_until_cancelled(self) -> None:
+        """Process entries until cancelled; the current entry then gets up to five seconds to be acknowledged."""
+        consuming = asyncio.create_task(self._consume_until_stopped())
         try:
-            await asyncio.shield(reading)
+            await asyncio.shield(consuming)
         finally:
             self._stopping.set()
-            await asyncio.wait({reading}, timeout=_STOP_SECONDS)
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-            await self._reader.aclose()
+            await asyncio.wait({consuming}, timeout=_STOP_SECONDS)
+            consuming.cancel()
+            await asyncio.gather(consuming, return_exceptions=True)
+            await self._redis.aclose()
 
-    async def _read_until_stopped(self) -> None:
-        await self._retry(self._delete_stale_consumers)
+    async def _consume_until_stopped(self) -> None:
+        await self._call_until_stopped(self._delete_stale_consumers)
         while not self._stopping.is_set():
             try:
-                for entry_id, fields in await self._retry(self._read):
+                for entry_id, fields in await self._call_until_stopped(self._read_next_entry):
                     self._pending_after = entry_id  # one that fails is claimed again when it has been idle long enough
-                    await self._process_entry(entry_id.decode(), fields)
+                    await self._process_and_acknowledge(entry_id.decode(), fields)
             except Exception:
                 _log.exception("Failed to read or to settle a request of another program")
-                await self._pause(_PAUSE_SECONDS)
+                await self._sleep_unless_stopped(_PAUSE_SECONDS)
         with suppress(RedisError, OSError):
-            await self._leave_group()
+            await self._delete_own_consumer()
 
-    async def _process_entry(self, entry_id: str, fields: dict[bytes, bytes]) -> None:
+    async def _process_and_acknowledge(self, entry_id: str, fields: dict[bytes, bytes]) -> None:
         if fields:
-            await self._retry(lambda: self._requests.enqueue_or_reject(entry_id, fields))
+            await self._call_until_stopped(lambda: self._requests.enqueue_or_reject(entry_id, fields))
         else:
             _log.warning("Entry %s of another program was deleted before it was read", entry_id)
-        await self._retry(lambda: self._reader.xack(REQUEST_STREAM, REQUEST_GROUP, entry_id))
+        await self._call_until_stopped(lambda: self._redis.xack(REQUEST_STREAM, REQUEST_GROUP, entry_id))
 
-    async def _read(self) -> list[Entry]:
-        """Return an entry if there is one soon: one in hand before one of a dead worker, and that before a new one."""
+    async def _read_next_entry(self) -> list[StreamEntry]:
+        """Return one entry: an own pending one, one of a dead consumer, or a new one; none after half a second."""
         try:
-            return await self._read_pending() or await self._claim_idle() or await self._read_group(">", _BLOCK_MS)
+            return (
+                await self._read_pending_entry()
+                or await self._claim_idle_entry()
+                or await self._read_entry_after(">", _BLOCK_MS)
+            )
         except ResponseError as error:
             if not str(error).startswith(_GROUP_IS_GONE):
                 raise
-        await create_request_group(self._reader)
+        await create_request_group(self._redis)
         return []
 
-    async def _read_pending(self) -> list[Entry]:
+    async def _read_pending_entry(self) -> list[StreamEntry]:
         if not self._has_pending:
             return []
-        pending = await self._read_group(self._pending_after)
+        pending = await self._read_entry_after(self._pending_after)
         self._has_pending = bool(pending)
         return pending
 
-    async def _claim_idle(self) -> list[Entry]:
+    async def _claim_idle_entry(self) -> list[StreamEntry]:
         if time.monotonic() < self._claim_at:
             return []
         start: bytes | str = "0-0"
         while True:
-            reply: Any = await self._reader.xautoclaim(
+            reply: Any = await self._redis.xautoclaim(
                 REQUEST_STREAM, REQUEST_GROUP, self.name, _IDLE_MS, start_id=start, count=1
             )
             start, claimed = reply[0], [entry for entry in reply[1] if entry[0] is not None]
@@ -129,41 +129,43 @@ class Intake:
                 self._claim_at = time.monotonic() + _CLAIM_SECONDS
                 return []
 
-    async def _read_group(self, start: bytes | str, block_ms: int | None = None) -> list[Entry]:
-        reply: Any = await self._reader.xreadgroup(
-            REQUEST_GROUP, self.name, {REQUEST_STREAM: start}, count=1, block=block_ms
+    async def _read_entry_after(self, entry_id: bytes | str, block_ms: int | None = None) -> list[StreamEntry]:
+        reply: Any = await self._redis.xreadgroup(
+            REQUEST_GROUP, self.name, {REQUEST_STREAM: entry_id}, count=1, block=block_ms
         )
         return list(reply[0][1]) if reply else []
 
     async def _delete_stale_consumers(self) -> None:
-        """Delete the consumers of workers that died long ago; their pending entries were claimed."""
+        """Delete consumers that have been idle for a day, and whose pending entries were claimed."""
         try:
-            consumers = await self._reader.xinfo_consumers(REQUEST_STREAM, REQUEST_GROUP)
+            consumers = await self._redis.xinfo_consumers(REQUEST_STREAM, REQUEST_GROUP)
             for consumer in consumers:
                 if not consumer["pending"] and consumer["idle"] > _STALE_CONSUMER_MS:
-                    await self._reader.xgroup_delconsumer(REQUEST_STREAM, REQUEST_GROUP, consumer["name"])
+                    await self._redis.xgroup_delconsumer(REQUEST_STREAM, REQUEST_GROUP, consumer["name"])
         except ResponseError as error:
             _log.debug("Consumers of the group stay: %s", describe_redis_error(error))
 
-    async def _leave_group(self) -> None:
-        """Delete the own consumer, unless entries are pending for it, which would be lost with it."""
-        pending: Any = await self._reader.xpending_range(REQUEST_STREAM, REQUEST_GROUP, "-", "+", 1, self.name)
+    async def _delete_own_consumer(self) -> None:
+        """Leave the group, unless entries are pending for this consumer, which would be lost with it."""
+        pending: Any = await self._redis.xpending_range(REQUEST_STREAM, REQUEST_GROUP, "-", "+", 1, self.name)
         if not pending and not self._has_pending:
-            await self._reader.xgroup_delconsumer(REQUEST_STREAM, REQUEST_GROUP, self.name)
+            await self._redis.xgroup_delconsumer(REQUEST_STREAM, REQUEST_GROUP, self.name)
 
-    async def _retry(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _call_until_stopped(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call a function, again after transient errors, until it succeeds or the intake is stopped."""
 
-        def report(failed: FailedCall) -> None:
+        def note_failure(failed: FailedCall) -> None:
             self._has_pending = True
-            self._outages.report(failed.error)
+            self._outage_log.log_outage_once(failed.error)
 
-        result = await call_with_retries(call, _TRANSIENT_POLICY, before_wait=report, sleep=self._pause)
-        self._outages.end()
+        result = await call_with_retries(
+            call, _TRANSIENT_POLICY, before_wait=note_failure, sleep=self._sleep_unless_stopped
+        )
+        self._outage_log.log_recovery()
         return result
 
-    async def _pause(self, seconds: float) -> None:
-        """Raises `CancelledError` where the intake is stopped."""
+    async def _sleep_unless_stopped(self, seconds: float) -> None:
+        """Raises `CancelledError` where the consumer is stopped before or while it sleeps."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
@@ -171,21 +173,21 @@ class Intake:
             raise asyncio.CancelledError
 
 
-class _OutageLog:
-    """Reports an outage of Redis or of another server once, however often it is noticed, and its end."""
+class _IntakeOutageLog:
+    """Logs an outage of Redis or of another server once, until a minute without it has passed, and its end."""
 
     def __init__(self) -> None:
         self._noticed_at: dict[bool, float] = {}
         self._is_reported = False
 
-    def report(self, error: Exception) -> None:
+    def log_outage_once(self, error: Exception) -> None:
         is_redis, now = isinstance(error, RedisError | OSError | RedisUnavailable), time.monotonic()
         if now - self._noticed_at.get(is_redis, float("-inf")) > _SAME_OUTAGE_SECONDS:
             _log.warning("Requests of other programs wait: %s", _describe_outage(error))
             self._is_reported = True
         self._noticed_at[is_redis] = now
 
-    def end(self) -> None:
+    def log_recovery(self) -> None:
         if self._is_reported:
             _log.info("Requests of other programs are read again")
             self._is_reported = False

@@ -18,11 +18,10 @@ _FREE_BYTES = 1024**2
 _middleware: PrometheusMiddleware | None = None
 
 
-def load_metrics(settings: Settings) -> PrometheusMiddleware | None:
-    """Return the middleware of this process, None without `WORKER_METRICS`.
+def load_metrics_middleware(settings: Settings) -> PrometheusMiddleware | None:
+    """Return the Prometheus middleware that all workers of this process share, None without `WORKER_METRICS`.
 
-    All workers of a process share it, as prometheus-client registers each metric once. It serves from its first
-    `startup` until the process ends. Raises `ConfigurationError` where it cannot.
+    It serves from its first `startup` until the process ends. Raises `ConfigurationError` where it cannot.
     """
     global _middleware
     address = settings.worker_metrics_address
@@ -30,25 +29,25 @@ def load_metrics(settings: Settings) -> PrometheusMiddleware | None:
         return None
     if _middleware is None:
         try:
-            _check_address(*address)
-            folder = _make_folder()
+            _check_address_is_free(*address)
+            folder = _make_metrics_folder()
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise ConfigurationError(f"Cannot serve WORKER_METRICS at {settings.worker_metrics}: {reason}") from None
         host, port = address
         _middleware = PrometheusMiddleware(folder, port, host)
-        _write_zeros(_middleware)
+        _initialize_metric_series(_middleware)
     return _middleware
 
 
-def _check_address(host: str, port: int) -> None:
-    """Raise `OSError` for an address that is taken or not of this machine: the middleware would pass over it."""
+def _check_address_is_free(host: str, port: int) -> None:
+    """Raise `OSError` for an address in use or not of this machine: the middleware would only log it."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     socket.create_server(address[:2], family=family).close()
 
 
-def _make_folder() -> Path:
-    """Return a folder for the files of prometheus-client, which is removed when the process ends."""
+def _make_metrics_folder() -> Path:
+    """Create the temporary folder of prometheus-client's files, which is removed when the process ends."""
     folder = TemporaryDirectory(prefix="videomoments-metrics-")
     atexit.register(folder.cleanup)
     if shutil.disk_usage(folder.name).free < _FREE_BYTES:
@@ -56,9 +55,8 @@ def _make_folder() -> Path:
     return Path(folder.name)
 
 
-def _write_zeros(middleware: PrometheusMiddleware) -> None:
-    """Have every series begin at 0, and its page of the mapped files written: where the disk is full later, a new page
-    would end the process with SIGBUS."""
+def _initialize_metric_series(middleware: PrometheusMiddleware) -> None:
+    """Write a 0 for every series now: on a full disk, a new page of the mapped files would raise SIGBUS."""
     for metric in (
         middleware.received_tasks,
         middleware.success_tasks,

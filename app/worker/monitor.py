@@ -1,4 +1,4 @@
-"""Finds stages that wait although no message of them arrives: it was lost, or their worker died."""
+"""The monitor of the queue: it finds waiting stages whose message was lost or whose worker died."""
 
 import asyncio
 import logging
@@ -9,29 +9,29 @@ from app.database.queries import try_transaction_lock
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
 from app.repositories.stage_queue import OrphanedRun, StageQueueRepository, WaitingStage
 from app.services.queue import StageNotifier
-from app.worker.receiver import StageReceiver
+from app.worker.receiver import StageMessageReceiver
 from app.worker.timings import WorkerTimings
 
 _log = logging.getLogger(__name__)
 
-_SENT_AT_ONCE = 10
-_RUN_AT_MOST = 100
+_BATCH_SIZE = 10
+_MAX_LISTED_STAGES = 100
 _NEVER_SECONDS = 1e8
-
-# Begins to run a stage, unless the worker has no capacity for it.
-RunIfFree = Callable[[str, Stage], bool]
 
 
 class QueueMonitor:
-    """Looks at the queue in PostgreSQL for one worker. Of all workers one sends messages again at a time."""
+    """Polls the queue in PostgreSQL for one worker. One worker at a time sends messages again.
+
+    `run_if_free` starts a stage, or returns False where the worker has no capacity.
+    """
 
     def __init__(
         self,
         database: Database,
         notifier: StageNotifier,
-        receiver: StageReceiver,
+        receiver: StageMessageReceiver,
         kinds: Collection[WorkKind],
-        run_if_free: RunIfFree,
+        run_if_free: Callable[[str, Stage], bool],
         limits: Mapping[Stage, int],
         timings: WorkerTimings,
     ) -> None:
@@ -46,24 +46,21 @@ class QueueMonitor:
         self._trusted_at = 0.0  # by the clock of the loop
         self._was_trusted = False
 
-    def start(self) -> None:
-        """Trust the heartbeats of other workers once each had time for one: the database may have been away."""
+    def start_stall_detection(self) -> None:
+        """Treat no stage as stalled for one heartbeat interval: the database may have been away."""
         self._trusted_at = asyncio.get_running_loop().time() + self._timings.heartbeat_interval
 
     @property
     def stalled_after(self) -> float:
-        """The seconds without a heartbeat after which a stage is stalled.
-
-        While PostgreSQL is away, and for a while after it has come back, none is: no worker could send a heartbeat.
-        """
+        """The seconds without a heartbeat after which a stage is stalled: years during and soon after an outage."""
         return self._timings.stalled_after if self._trusts_heartbeats else _NEVER_SECONDS
 
-    async def poll(self) -> None:
-        """Send messages again for stages that wait for too long, and run what no message reaches.
+    async def poll_queue(self) -> None:
+        """Send messages again for stages that wait too long, and run stages whose messages cannot be sent.
 
         Raises `DatabaseUnavailable` and `psycopg.Error`.
         """
-        await self._watch_database()
+        await self._detect_database_outage()
         unread = await self._notifier.list_kinds_with_unread_messages()
         waiting: list[WaitingStage] = []
         orphans: list[OrphanedRun] = []
@@ -78,29 +75,29 @@ class QueueMonitor:
             _log.warning("Run %s was ended: what it was asked for is not known", orphan.identifier)
         for kind in {STAGE_TABLE[each.stage].kind for each in waiting} & unread:
             _log.warning("Runs wait for work of the kind %s, and no worker reads its messages", kind)
-        unsent, begins_to_trust = await self._notify_all(waiting), self._begins_to_trust()
+        unsent, begins_to_trust = await self._notify_waiting_stages(waiting), self._begins_to_trust_heartbeats()
         if unsent:
             async with self._database.connect() as conn:
                 await StageQueueRepository(conn).mark_unnotified(unsent)
         if unsent or not self._receiver.is_receiving:
-            await self._run_waiting()
+            await self._run_waiting_stages()
         elif begins_to_trust:
-            await self._run_waiting(only_stalled=True)
+            await self._run_waiting_stages(only_stalled=True)
 
-    async def _notify_all(self, waiting: Sequence[WaitingStage]) -> Sequence[WaitingStage]:
-        """Send messages, until one cannot be sent: Redis is away then, or takes none. Return the stages without one."""
-        for first in range(0, len(waiting), _SENT_AT_ONCE):
-            some = waiting[first : first + _SENT_AT_ONCE]
-            if not all(await asyncio.gather(*(self._notifier.notify(each.identifier, each.stage) for each in some))):
-                return waiting[first:]
+    async def _notify_waiting_stages(self, stages: Sequence[WaitingStage]) -> Sequence[WaitingStage]:
+        """Send the messages of stages, until one cannot be sent; return the stages from that one's batch on."""
+        for first in range(0, len(stages), _BATCH_SIZE):
+            batch = stages[first : first + _BATCH_SIZE]
+            if not all(await asyncio.gather(*(self._notifier.notify(each.identifier, each.stage) for each in batch))):
+                return stages[first:]
         return ()
 
-    async def _run_waiting(self, *, only_stalled: bool = False) -> None:
-        """Run as many stages as there is capacity for; the others are found by the next poll."""
+    async def _run_waiting_stages(self, *, only_stalled: bool = False) -> None:
+        """Start as many waiting stages as the worker has capacity for; the next poll finds the others."""
         async with self._database.connect() as conn:
             queue = StageQueueRepository(conn)
             waiting = await queue.list_waiting_stages(
-                self._kinds, self.stalled_after, _RUN_AT_MOST, self._limits, only_stalled=only_stalled
+                self._kinds, self.stalled_after, _MAX_LISTED_STAGES, self._limits, only_stalled=only_stalled
             )
         for each in waiting:
             if not self._run_if_free(each.identifier, each.stage):
@@ -111,13 +108,13 @@ class QueueMonitor:
     def _trusts_heartbeats(self) -> bool:
         return not self._is_database_away and asyncio.get_running_loop().time() >= self._trusted_at
 
-    def _begins_to_trust(self) -> bool:
-        """Whether heartbeats count since the last poll: messages of stalled stages were received in vain before."""
+    def _begins_to_trust_heartbeats(self) -> bool:
+        """Return whether heartbeats count now, and did not at the last call: stalled stages could not be claimed."""
         was_trusted, self._was_trusted = self._was_trusted, self._trusts_heartbeats
         return self._was_trusted and not was_trusted
 
-    async def _watch_database(self) -> None:
-        """Notice an outage of PostgreSQL, also one that lasts no longer than the pool waits for a connection."""
+    async def _detect_database_outage(self) -> None:
+        """Query PostgreSQL; after a failed or slow query, heartbeats are not trusted for `stalled_after` seconds."""
         loop = asyncio.get_running_loop()
         begun_at, was_away, self._is_database_away = loop.time(), self._is_database_away, True
         async with self._database.connect() as conn:

@@ -1,4 +1,4 @@
-"""Periodic work: taskiq's scheduler over a broker in this process, so that it goes on without Redis."""
+"""Periodic tasks: taskiq's scheduler over a broker in this process, which needs no Redis."""
 
 import asyncio
 import logging
@@ -21,10 +21,7 @@ _CLOCK_STEP_SECONDS = 2.0
 
 
 class PeriodicTasks:
-    """Functions that are called again and again between `start` and `stop`, none of them twice at a time.
-
-    An error ends no function's calls; an outage of PostgreSQL is logged once.
-    """
+    """Calls functions at intervals, each one at most once at a time, also after errors; an outage is logged once."""
 
     def __init__(self) -> None:
         self._broker = InMemoryBroker(await_inplace=True)
@@ -32,22 +29,23 @@ class PeriodicTasks:
         self._failing: set[str] = set()
         self._scheduler: asyncio.Task[None] | None = None
 
-    def add(self, name: str, interval: float, function: Callable[[], Awaitable[None]]) -> None:
-        """Call a function within a second, and then every `interval` seconds: whole ones, at least one."""
+    def add_task(self, name: str, interval_seconds: float, function: Callable[[], Awaitable[object]]) -> None:
+        """Add a function to be called within a second of the start, and then at the interval: whole seconds, min. 1."""
 
-        async def call() -> None:
+        async def call_unless_running() -> None:
             if name not in self._running:
-                task = self._running[name] = asyncio.create_task(self._call(name, function))
+                task = self._running[name] = asyncio.create_task(self._call_and_log_errors(name, function))
                 task.add_done_callback(lambda _: self._running.pop(name))
                 await asyncio.wait({task})
 
-        self._broker.register_task(call, task_name=name, schedule=[{"interval": max(1, round(interval))}])
+        interval = max(1, round(interval_seconds))
+        self._broker.register_task(call_unless_running, task_name=name, schedule=[{"interval": interval}])
 
-    def start(self) -> None:
-        self._scheduler = asyncio.create_task(self._schedule())
+    def start_scheduler(self) -> None:
+        self._scheduler = asyncio.create_task(self._run_scheduler())
 
-    async def stop(self, grace: float) -> None:
-        """Cancel what runs, and wait for its end, but no longer than `grace` seconds."""
+    async def cancel_all(self, timeout_seconds: float) -> None:
+        """Cancel the scheduler and the running tasks, and wait for their end, no longer than the timeout."""
         if self._scheduler is not None:
             self._scheduler.cancel()
             with suppress(asyncio.CancelledError):
@@ -56,11 +54,11 @@ class PeriodicTasks:
         for task in running:
             task.cancel()
         if running:
-            await asyncio.wait(running, timeout=grace)
+            await asyncio.wait(running, timeout=timeout_seconds)
         await self._broker.shutdown()
 
-    async def _schedule(self) -> None:
-        """Run the scheduler, and again where the machine's clock was set: it waits for times by that clock."""
+    async def _run_scheduler(self) -> None:
+        """Run taskiq's scheduler, and restart it when the system clock was set: its waits depend on that clock."""
         loop = asyncio.get_running_loop()
         while True:
             scheduler = TaskiqScheduler(self._broker, [LabelScheduleSource(self._broker)])
@@ -72,7 +70,7 @@ class PeriodicTasks:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
 
-    async def _call(self, name: str, function: Callable[[], Awaitable[None]]) -> None:
+    async def _call_and_log_errors(self, name: str, function: Callable[[], Awaitable[object]]) -> None:
         try:
             await function()
         except (psycopg.Error, VideoMomentsError) as error:

@@ -1,4 +1,4 @@
-"""Makes copies that browsers play of the videos whose own files they do not play, one at a time."""
+"""Playable copies of the video files that browsers do not play, made one at a time."""
 
 import asyncio
 import logging
@@ -37,12 +37,12 @@ _FOLDER = "playable"
 _makers = ThreadPool("playable", 1)
 
 
-class _CopyNotWritten(Exception):
-    """A copy that could not be made or stored for a reason that may pass; the text says which."""
+class _CopyWriteFailed(Exception):
+    """A copy that could not be made or stored, for a reason that may pass, which is the text."""
 
 
-class PlayableMaker:
-    """Looks at the file of each video once. Any number of workers share the work: PostgreSQL says whose a file is."""
+class PlayableCopyMaker:
+    """Inspects the file of each video once, and makes its playable copy if it needs one. Workers share the files."""
 
     def __init__(
         self, settings: Settings, database: Database, storage: Storage, name: str, timings: WorkerTimings
@@ -54,18 +54,18 @@ class PlayableMaker:
         self._name = name
         self._timings = timings
 
-    async def make_waiting(self) -> None:
-        """Claim one file after the other until none waits. Raises `DatabaseUnavailable` and `psycopg.Error`."""
-        while file := await self._claim():
+    async def make_waiting_copies(self) -> None:
+        """Process one waiting file after the other. Raises `DatabaseUnavailable` and `psycopg.Error`."""
+        while file := await self._claim_video_file():
             try:
-                await self._handle(file)
+                await self._make_copy_or_record_failure(file)
             except RunLost:
                 _log.info("The playable copy of %r is left: the video was deleted or has another file", file.video)
             except BaseException:
-                await self._put_back(file, 0)
+                await self._release_file(file, 0)
                 raise
 
-    async def _claim(self) -> ClaimedVideoFile | None:
+    async def _claim_video_file(self) -> ClaimedVideoFile | None:
         reason = f"The worker died {_ATTEMPTS} times while it made a playable copy"
         async with self._database.connect() as conn:
             files = VideoFileRepository(conn)
@@ -73,98 +73,100 @@ class PlayableMaker:
                 _log.warning("No playable copy of %r: %s", video, reason)
             return await files.claim_next_file(self._name, self._timings.stalled_after, _ATTEMPTS)
 
-    async def _handle(self, file: ClaimedVideoFile) -> None:
+    async def _make_copy_or_record_failure(self, file: ClaimedVideoFile) -> None:
+        """Process the file; postpone it, or store its failure, on errors. Raises `RunLost` and database errors."""
         try:
-            await self._make(file)
-        except _CopyNotWritten as error:
-            await self._postpone(file, str(error))
+            await self._make_copy_if_needed(file)
+        except _CopyWriteFailed as error:
+            await self._postpone_or_fail(file, str(error))
         except (FileMissing, StorageUnavailable, OSError) as error:
             _log.info("The playable copy of %r waits: %s", file.video, error)
-            await self._put_back(file, _PAUSE_SECONDS)
+            await self._release_file(file, _PAUSE_SECONDS)
         except StageFailed as failure:
             if isinstance(failure, RunLost):
                 raise
             _log.warning("No playable copy of %r: %s", file.video, failure)
-            await self._finish(file, PlayableCopyStatus.FAILED, reason=str(failure))
+            await self._store_file_status(file, PlayableCopyStatus.FAILED, reason=str(failure))
         except (psycopg.Error, DatabaseUnavailable):
             raise
         except Exception:  # whatever it is, it is this file's, and the next one is not kept from its turn
             _log.exception("No playable copy of %r", file.video)
-            await self._finish(file, PlayableCopyStatus.FAILED, reason="No playable copy can be made")
+            await self._store_file_status(file, PlayableCopyStatus.FAILED, reason="No playable copy can be made")
 
-    async def _postpone(self, file: ClaimedVideoFile, problem: str) -> None:
-        """Leave the copy to a later attempt, after a longer pause each time, and give it up in the end."""
+    async def _postpone_or_fail(self, file: ClaimedVideoFile, problem: str) -> None:
+        """Release the file until the next attempt, twice as late each time; after eight, mark it as failed."""
         failures = file.failures + 1
         if failures < _MAKING_ATTEMPTS:
             _log.warning("The playable copy of %r cannot be written, and waits: %s", file.video, problem)
-            await self._put_back(replace(file, failures=failures), _PAUSE_SECONDS * 2**file.failures)
+            await self._release_file(replace(file, failures=failures), _PAUSE_SECONDS * 2**file.failures)
             return
         _log.warning("No playable copy of %r after %d attempts: %s", file.video, failures, problem)
-        await self._finish(file, PlayableCopyStatus.FAILED, reason=f"The playable copy cannot be written: {problem}")
-
-    async def _make(self, file: ClaimedVideoFile) -> None:
-        copy = await self._run(
-            file, PlayableCopyStatus.INSPECTING, partial(_plan, self._storage, file, self._max_hours)
+        await self._store_file_status(
+            file, PlayableCopyStatus.FAILED, reason=f"The playable copy cannot be written: {problem}"
         )
-        if copy is None:
-            await self._finish_with_copy(file, PlayableCopyStatus.UNNEEDED, None)
+
+    async def _make_copy_if_needed(self, file: ClaimedVideoFile) -> None:
+        copy_plan = await self._run_with_heartbeats(
+            file,
+            PlayableCopyStatus.INSPECTING,
+            partial(_plan_copy_of_stored_file, self._storage, file, self._max_hours),
+        )
+        if copy_plan is None:
+            await self._replace_stored_copies(file, PlayableCopyStatus.UNNEEDED, None)
             return
-        await self._remove_leftovers(file)
+        await self._remove_abandoned_folders(file)
         try:
-            await self._write(file, copy)
+            await self._make_and_store_copy(file, copy_plan)
         except FileMissing:
             raise
         except (StorageUnavailable, StorageFull) as error:
-            raise _CopyNotWritten(str(error)) from error
+            raise _CopyWriteFailed(str(error)) from error
         except OSError as error:
-            raise _CopyNotWritten(error.strerror or str(error)) from error
+            raise _CopyWriteFailed(error.strerror or str(error)) from error
 
-    async def _write(self, file: ClaimedVideoFile, copy: PlayableCopyPlan) -> None:
+    async def _make_and_store_copy(self, file: ClaimedVideoFile, copy_plan: PlayableCopyPlan) -> None:
         folder = self._root / f"{file.video_id}-{secrets.token_hex(8)}"
         try:
             await asyncio.to_thread(folder.mkdir, parents=True)
-            target = folder / f"copy{copy.extension}"
+            target = folder / f"copy{copy_plan.extension}"
             size = (await self._storage.stat(file.source_url)).size
             await asyncio.to_thread(check_free_space, folder, size, "the playable copy")
-            await self._run(
-                file, PlayableCopyStatus.MAKING, partial(_make, self._storage, file.source_url, copy, target)
-            )
-            await self._store(file, target)
+            making = partial(_make_copy_of_stored_file, self._storage, file.source_url, copy_plan, target)
+            await self._run_with_heartbeats(file, PlayableCopyStatus.MAKING, making)
+            await self._store_copy(file, target)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def _remove_leftovers(self, file: ClaimedVideoFile) -> None:
-        """Remove what workers that died have left: of this file, and of those that no worker has claimed."""
-        folders = await asyncio.to_thread(self._list_folders)
-        async with self._database.connect() as conn:  # read later: of a copy that was begun since, none is found
-            kept = {
-                str(video_id) for video_id in await VideoFileRepository(conn).list_claimed_video_ids() - {file.video_id}
-            }
+    async def _remove_abandoned_folders(self, file: ClaimedVideoFile) -> None:
+        """Remove the temporary folders of earlier attempts at this file, and of files that no worker has claimed."""
+        folders = await asyncio.to_thread(lambda: list(self._root.glob("*")))
+        async with self._database.connect() as conn:  # after the folders: of a copy that began since, none is listed
+            claimed_video_ids = await VideoFileRepository(conn).list_claimed_video_ids() - {file.video_id}
+        kept = set(map(str, claimed_video_ids))
         for folder in folders:
             if folder.name.partition("-")[0] not in kept:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    def _list_folders(self) -> list[Path]:
-        return list(self._root.iterdir()) if self._root.is_dir() else []
-
-    async def _store(self, file: ClaimedVideoFile, made: Path) -> None:
-        key = f"{playable_folder_key(file.video)}/{secrets.token_hex(8)}{made.suffix}"
+    async def _store_copy(self, file: ClaimedVideoFile, local_copy: Path) -> None:
+        key = f"{playable_folder_key(file.video)}/{secrets.token_hex(8)}{local_copy.suffix}"
         heartbeat_task = asyncio.create_task(self._send_heartbeats(file, PlayableCopyStatus.MAKING))
         try:
-            stored = await self._storage.put(key, made)
+            stored = await self._storage.put(key, local_copy)
         finally:
             heartbeat_task.cancel()
         try:
-            await self._finish_with_copy(file, PlayableCopyStatus.READY, stored.url)
+            await self._replace_stored_copies(file, PlayableCopyStatus.READY, stored.url)
         except RunLost:
             await self._storage.delete(stored.url)
             raise
         _log.info("Made a playable copy of %r: %s", file.video, stored.url)
 
-    async def _run(self, file: ClaimedVideoFile, status: PlayableCopyStatus, work: Callable[[threading.Event], T]) -> T:
-        """Do blocking work in a thread, with heartbeats beside it; it ends where the file is lost. Raises `RunLost`."""
+    async def _run_with_heartbeats(
+        self, file: ClaimedVideoFile, status: PlayableCopyStatus, blocking_call: Callable[[threading.Event], T]
+    ) -> T:
+        """Run a call in a thread, with heartbeats meanwhile. Raises `RunLost` where the claim of the file is lost."""
         stopping = threading.Event()
-        working = asyncio.create_task(_makers.run_shielded(partial(work, stopping), on_cancel=stopping.set))
+        working = asyncio.create_task(_makers.run_shielded(partial(blocking_call, stopping), on_cancel=stopping.set))
         heartbeat_task = asyncio.create_task(self._send_heartbeats(file, status))
         try:
             await asyncio.wait({working, heartbeat_task}, return_when=asyncio.FIRST_COMPLETED)
@@ -177,49 +179,48 @@ class PlayableMaker:
             await asyncio.gather(working, heartbeat_task, return_exceptions=True)
 
     async def _send_heartbeats(self, file: ClaimedVideoFile, status: PlayableCopyStatus) -> None:
-        """Raises `RunLost` once the file is not this worker's any more."""
+        """Send heartbeats of the claimed file until cancelled. Raises `RunLost` once the claim is lost."""
         while True:
             with suppress(psycopg.Error, DatabaseUnavailable):
                 async with self._database.connect() as conn:
                     await VideoFileRepository(conn).store_heartbeat(file, status)
             await asyncio.sleep(self._timings.heartbeat_interval)
 
-    async def _finish(
+    async def _store_file_status(
         self, file: ClaimedVideoFile, status: PlayableCopyStatus, url: str | None = None, reason: str | None = None
     ) -> None:
         async with self._database.connect() as conn:
             await VideoFileRepository(conn).finish_file(file, status, url, escape_controls(reason) if reason else None)
 
-    async def _put_back(self, file: ClaimedVideoFile, pause_seconds: float) -> None:
+    async def _release_file(self, file: ClaimedVideoFile, pause_seconds: float) -> None:
         with suppress(psycopg.Error, DatabaseUnavailable):
             async with self._database.connect() as conn:
                 await VideoFileRepository(conn).release_file(file, pause_seconds)
 
-    async def _finish_with_copy(self, file: ClaimedVideoFile, status: PlayableCopyStatus, url: str | None) -> None:
-        """Store the copy at `url`, and delete those of other files that the video had and of workers that died.
-
-        They are listed first: as long as the file is this worker's, no other one has stored a copy that is to stay.
-        """
-        copies: list[str] = []
+    async def _replace_stored_copies(self, file: ClaimedVideoFile, status: PlayableCopyStatus, url: str | None) -> None:
+        """Store the status with the copy's URL, if any, and delete all other stored copies of the video."""
+        copies: list[str] = []  # listed while the claim holds, so that no other worker's later copy is among them
         with suppress(StorageUnavailable):
             copies = [stored.url for stored in await self._storage.list_files(playable_folder_key(file.video))]
-        await self._finish(file, status, url)
+        await self._store_file_status(file, status, url)
         with suppress(StorageUnavailable):
             for copy_url in copies:
                 if copy_url != url:
                     await self._storage.delete(copy_url)
 
 
-def _plan(
+def _plan_copy_of_stored_file(
     storage: Storage, file: ClaimedVideoFile, max_hours: float, stopping: threading.Event
 ) -> PlayableCopyPlan | None:
     with storage.open_blocking(file.source_url) as video:
         return plan_playable_copy(video, stopping, file.declares_more, max_hours)
 
 
-def _make(storage: Storage, url: str, copy: PlayableCopyPlan, target: Path, stopping: threading.Event) -> None:
+def _make_copy_of_stored_file(
+    storage: Storage, url: str, copy_plan: PlayableCopyPlan, target: Path, stopping: threading.Event
+) -> None:
     try:
         with storage.open_blocking(url) as video:
-            make_playable_copy(video, copy, target, stopping)
+            make_playable_copy(video, copy_plan, target, stopping)
     except ProcessingStopped:
         raise RunLost from None

@@ -18,7 +18,7 @@ from taskiq.middlewares.opentelemetry_middleware import OpenTelemetryMiddleware
 from app.core.config import Settings
 from app.models.stages import Stage, WorkKind
 from app.services.queue import StageNotifier, make_queue_broker
-from app.worker.receiver import StageReceiver
+from app.worker.receiver import StageMessageReceiver
 
 _RUN = "pipeline:talk:1"
 
@@ -58,17 +58,17 @@ async def test_a_stage_continues_the_trace_of_the_request(redis_url: str, tracin
         return True
 
     notifier = StageNotifier(settings)
-    receiver = StageReceiver(settings, [WorkKind.TRANSCRIPTION], "worker", take)
+    receiver = StageMessageReceiver(settings, [WorkKind.TRANSCRIPTION], "worker", take)
     async with Redis.from_url(redis_url) as redis:
         await redis.flushdb()
         with tracing.tracer.start_as_current_span("request") as request:
             assert await notifier.notify(_RUN, Stage.TRANSCRIPT)
         entries: Any = await redis.xrange(WorkKind.TRANSCRIPTION.stream_name)
-    receiver.start(1)
+    receiver.start_receiving(1)
     async with asyncio.timeout(30):
         current = await taken
         execute = await tracing.ended("execute/videomoments.transcription")
-    await receiver.stop()
+    await receiver.stop_receiving()
     await notifier.aclose()
     spans = {span.name: span for span in tracing.exporter.get_finished_spans()}
     send = spans["send/videomoments.transcription"]
@@ -89,14 +89,14 @@ async def test_a_failed_stage_is_an_error_of_its_span(redis_url: str, tracing: T
     async def take(identifier: str, stage: Stage) -> bool:
         return False
 
-    notifier, receiver = StageNotifier(settings), StageReceiver(settings, [WorkKind.AUDIO], "worker", take)
+    notifier, receiver = StageNotifier(settings), StageMessageReceiver(settings, [WorkKind.AUDIO], "worker", take)
     async with Redis.from_url(redis_url) as redis:
         await redis.flushdb()
     await notifier.notify(_RUN, Stage.AUDIO)
-    receiver.start(1)
+    receiver.start_receiving(1)
     async with asyncio.timeout(30):
         execute = await tracing.ended("execute/videomoments.audio")
-    await receiver.stop()
+    await receiver.stop_receiving()
     await notifier.aclose()
     assert execute.status.status_code is StatusCode.ERROR
 

@@ -81,13 +81,13 @@ async def _never(context: RunContext) -> str | None:
 async def _run_stage(folder: Path, stage: Stage, context: RunContext) -> Mapping[str, Any]:
     with (folder / f"{context.run.identifier}.journal").open("a") as journal:
         journal.write(f"{stage} {os.getpid()}\n")
-    context.report(percentage=50)
+    context.report_progress(percentage=50)
     if (folder / "seconds").exists():
         await asyncio.sleep(float((folder / "seconds").read_text()))
     await _wait_while(folder, f"hold-{stage}")
     if (folder / f"fill-{stage}").exists():
         await asyncio.to_thread(Path("/dev/full").write_text, "bytes")
-    async with context.commit() as conn:
+    async with context.claim_transaction() as conn:
         await conn.execute("INSERT INTO results (run, stage) VALUES (%s, %s)", (context.run.identifier, stage.value))
     await _wait_while(folder, f"hold-saved-{stage}")
     return {"pid": os.getpid()}

@@ -30,7 +30,7 @@ async def skip_reason(context: RunContext) -> str | None:
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
-    context.report(scored=2)
+    context.report_progress(scored=2)
     return {"scores": 2}
 '''
 

@@ -48,7 +48,7 @@ async def test_what_was_made_is_saved_once_a_database_that_was_away_is_back(
         video_id = context.run.video_id
         await _accept_connections(database_url, own_database_url, False)
         with caplog.at_level(logging.WARNING, "app.pipeline.failures"):
-            saving = asyncio.create_task(context.save(lambda conn: make_moment(conn, video_id=video_id)))
+            saving = asyncio.create_task(context.save_result(lambda conn: make_moment(conn, video_id=video_id)))
             while not caplog.records:
                 assert not saving.done()
                 await asyncio.sleep(0.01)
@@ -68,7 +68,7 @@ async def test_what_the_database_refuses_is_not_tried_again(own_database_url: st
 
     async with make_context(own_database_url, tmp_path) as context:
         with pytest.raises(StageFailed):
-            await context.save(write)
+            await context.save_result(write)
     assert tries == 1
 
 
@@ -76,7 +76,7 @@ async def test_one_who_saves_and_one_who_deletes_the_video_do_not_wait_for_each_
     own_database_url: str, tmp_path: Path
 ) -> None:
     async def add() -> None:
-        async with context.commit() as conn:
+        async with context.claim_transaction() as conn:
             await make_moment(conn, video_id=context.run.video_id)
 
     async with make_context(own_database_url, tmp_path) as context, context.database.connect() as conn:

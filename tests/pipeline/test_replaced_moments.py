@@ -319,7 +319,7 @@ async def test_a_file_that_a_run_has_replaced_is_referred_to_until_the_run_ends(
 async def test_moments_whose_commit_was_not_answered_are_replaced_once(
     own_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit, lost = RunContext.commit, 0
+    commit, lost = RunContext.claim_transaction, 0
 
     @asynccontextmanager
     async def commit_without_answer(context: RunContext) -> AsyncIterator[Connection]:
@@ -331,7 +331,7 @@ async def test_moments_whose_commit_was_not_answered_are_replaced_once(
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     remove_waits(monkeypatch, "app.pipeline.failures._OUTAGE_POLICY", calls=3)
-    monkeypatch.setattr(RunContext, "commit", commit_without_answer)
+    monkeypatch.setattr(RunContext, "claim_transaction", commit_without_answer)
     models = ScriptedModels(finder=ScriptedFinder(found((10.0, 70.0, "One"), (80.0, 150.0, "Two"))))
     async with (
         make_context(own_database_url, tmp_path, models=models) as context,

@@ -17,7 +17,7 @@ from app.pipeline.context import RunContext
 from app.repositories.ended_runs import CallbackRepository
 from app.repositories.stages import ClaimedRunRepository
 from app.worker import callbacks
-from app.worker.callbacks import deliver_callback, retry_pause, send_due_callbacks
+from app.worker.callbacks import callback_retry_pause, post_signed_callback, send_due_callbacks
 from tests.pipeline.contexts import make_context
 from tests.serving import free_port
 from tests.sites import Answer, Site, in_turn, redirecting, sending
@@ -42,7 +42,7 @@ async def _finish(context: RunContext, outcome: RunOutcome) -> None:
 
 
 async def _work_row(context: RunContext) -> tuple[Any, ...]:
-    """Return status, tries, whether there is a next try, its delay in seconds, and the error."""
+    """Return status, failed_attempts, whether there is a next try, its delay in seconds, and the error."""
     async with context.database.connect() as conn:
         cursor = await conn.execute(
             """
@@ -104,8 +104,8 @@ async def test_a_callback_that_fails_is_tried_again_later_with_the_same_id(
     async with make_context(own_database_url, tmp_path, settings=settings, callback_url=f"{site.url}/told") as context:
         await _finish(context, RunOutcome(RunStatus.COMPLETED))
         assert await send_due_callbacks(context.database, context.settings) == 1
-        status, tries, delay, error = await _work_row(context)
-        assert (status, tries, "status 500" in error) == ("waiting", 1, True)
+        status, failed_attempts, delay, error = await _work_row(context)
+        assert (status, failed_attempts, "status 500" in error) == ("waiting", 1, True)
         assert delay <= 10
         await _make_due(context)
         assert await send_due_callbacks(context.database, context.settings) == 1
@@ -120,14 +120,14 @@ async def test_a_callback_is_given_up_in_the_end(own_database_url: str, tmp_path
         while await send_due_callbacks(context.database, context.settings):
             if (await _work_row(context))[0] == "waiting":
                 await _make_due(context)
-        status, tries, due, error = await _work_row(context)
-        assert (status, tries, due) == ("failed", 6, None)
+        status, failed_attempts, due, error = await _work_row(context)
+        assert (status, failed_attempts, due) == ("failed", 6, None)
         assert "not a public one" in error
     assert site.visits == []
 
 
 def test_the_pauses_between_tries_grow_to_hours() -> None:
-    assert [retry_pause(tries) for tries in range(1, 7)] == [10, 60, 300, 1800, 7200, None]
+    assert [callback_retry_pause(failed_attempts) for failed_attempts in range(1, 7)] == [10, 60, 300, 1800, 7200, None]
 
 
 async def test_of_two_workers_one_sends_a_callback(own_database_url: str, tmp_path: Path, site: Site) -> None:
@@ -156,8 +156,8 @@ async def test_what_a_worker_tells_too_late_is_not_noted(own_database_url: str, 
             await callbacks.mark_failed(late, "too late", None)
             await callbacks.mark_failed(known, "in time", 10)
             await callbacks.mark_failed(late, "too late", None)
-        status, tries, _, error = await _work_row(context)
-        assert (status, tries, error) == ("waiting", 2, "in time")
+        status, failed_attempts, _, error = await _work_row(context)
+        assert (status, failed_attempts, error) == ("waiting", 2, "in time")
 
 
 async def test_what_a_worker_took_and_never_sent_is_due_again(
@@ -174,8 +174,8 @@ async def test_what_a_worker_took_and_never_sent_is_due_again(
             sending_it.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await sending_it
-        status, tries, delay, _ = await _work_row(context)
-        assert (status, tries) == ("waiting", 1)
+        status, failed_attempts, delay, _ = await _work_row(context)
+        assert (status, failed_attempts) == ("waiting", 1)
         assert delay > 0
 
 
@@ -194,18 +194,18 @@ async def test_only_a_success_counts_as_told(
     monkeypatch.setattr(callbacks, "_PATIENCE_SECONDS", patience_seconds)
     site.answers |= {"/told": answer, "/elsewhere": sending(b"")}
     with pytest.raises(kind):
-        await deliver_callback(_settings(site.host), f"{site.url}/told", {}, "msg_1")
+        await post_signed_callback(_settings(site.host), f"{site.url}/told", {}, "msg_1")
     assert [visit.path for visit in site.visits] == ["/told"]
 
 
 async def test_a_callback_goes_to_public_machines_only(site: Site) -> None:
     with pytest.raises(AddressRefused):
-        await deliver_callback(_settings(f"127.0.0.1:{free_port()}"), f"{site.url}/told", {}, "msg_1")
+        await post_signed_callback(_settings(f"127.0.0.1:{free_port()}"), f"{site.url}/told", {}, "msg_1")
     assert site.visits == []
 
 
 async def test_the_body_is_json(site: Site) -> None:
-    await deliver_callback(_settings(site.host), f"{site.url}/told", {"title": "Grüße"}, "msg_1")
+    await post_signed_callback(_settings(site.host), f"{site.url}/told", {"title": "Grüße"}, "msg_1")
     assert json.loads(site.visits[0].body) == {"title": "Grüße"}
 
 

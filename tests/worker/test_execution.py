@@ -97,7 +97,7 @@ async def run(script: Script, context: RunContext) -> RunOutcome:
             return executed.outcome
         if executed.next_stage is None:
             raise RunLost
-        next_run = executed.kept or await _claim(context, executed.next_stage)
+        next_run = executed.kept_claim or await _claim(context, executed.next_stage)
         context = RunContext(
             next_run, context.settings, context.database, context.storage, context.models, context.folder
         )
@@ -156,8 +156,8 @@ async def test_who_takes_a_run_over_does_not_repeat_what_is_done(ready: RunConte
 
 async def test_what_a_stage_counted_and_came_to_is_kept(ready: RunContext) -> None:
     async def find(context: RunContext) -> Mapping[str, Any]:
-        context.report(percentage=40)
-        context.report(percentage=100)
+        context.report_progress(percentage=40)
+        context.report_progress(percentage=100)
         return {"moments": 3}
 
     async def cut(context: RunContext) -> Mapping[str, Any]:

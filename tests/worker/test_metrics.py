@@ -15,7 +15,7 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import ConfigurationError
 from app.models.stages import Stage, WorkKind
-from app.worker.metrics import load_metrics
+from app.worker.metrics import load_metrics_middleware
 from tests.cli.test_command_line import environment
 from tests.faults.site import Ended, Site, WorkerProcess
 from tests.faults.stages import fill_disk
@@ -158,14 +158,14 @@ def test_a_server_whose_address_is_taken_says_so_and_serves(
 def test_an_address_of_another_machine_is_refused(address: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.worker.metrics._middleware", None)
     with pytest.raises(ConfigurationError, match=f"^Cannot serve WORKER_METRICS at {address}: {reason}$"):
-        load_metrics(Settings(worker_metrics=address))
+        load_metrics_middleware(Settings(worker_metrics=address))
 
 
 def test_a_full_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.worker.metrics._middleware", None)
     monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage(100, 100, 0))
     with pytest.raises(ConfigurationError, match=r"^WORKER_METRICS needs 1 MB of free space in "):
-        load_metrics(Settings(worker_metrics=f"127.0.0.1:{free_port()}"))
+        load_metrics_middleware(Settings(worker_metrics=f"127.0.0.1:{free_port()}"))
 
 
 _Usage = namedtuple("_Usage", ["total", "used", "free"])

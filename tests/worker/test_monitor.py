@@ -10,7 +10,7 @@ from app.models.stages import Stage, WorkKind
 from app.repositories.stage_queue import StageQueueRepository, WaitingStage
 from app.services.queue import StageNotifier
 from app.worker.monitor import QueueMonitor
-from app.worker.receiver import StageReceiver
+from app.worker.receiver import StageMessageReceiver
 from tests.faults.site import Site
 from tests.faults.stages import STEADY
 from tests.pipeline.contexts import open_database
@@ -46,14 +46,14 @@ async def test_a_stage_whose_message_cannot_be_sent_is_left_to_the_next_poll_of_
     monitor = QueueMonitor(
         open_database(site.settings),
         cast(StageNotifier, queue),
-        cast(StageReceiver, queue),
+        cast(StageMessageReceiver, queue),
         (WorkKind.TRANSCRIPTION,),
         refuse,
         {},
         STEADY,
     )
-    monitor.start()
-    await monitor.poll()
+    monitor.start_stall_detection()
+    await monitor.poll_queue()
     assert queue.sent == [(run, Stage.DOWNLOAD)]
     async with site.connect() as conn:
         waiting = await StageQueueRepository(conn).take_unnotified_stages(60, 30)

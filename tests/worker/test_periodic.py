@@ -30,10 +30,10 @@ class Counted:
 
 async def test_a_function_is_called_again_and_again_until_the_end() -> None:
     periodic, function = PeriodicTasks(), Counted()
-    periodic.add("count", 1.0, function)
-    periodic.start()
+    periodic.add_task("count", 1.0, function)
+    periodic.start_scheduler()
     await function.until(2)
-    await periodic.stop(5)
+    await periodic.cancel_all(5)
     calls = function.calls
     await asyncio.sleep(1.5)
     assert function.calls == calls
@@ -42,32 +42,32 @@ async def test_a_function_is_called_again_and_again_until_the_end() -> None:
 async def test_a_call_that_takes_long_is_not_joined_by_another_and_ends_with_the_worker() -> None:
     periodic, function = PeriodicTasks(), Counted()
     function.released.clear()
-    periodic.add("count", 1.0, function)
-    periodic.start()
+    periodic.add_task("count", 1.0, function)
+    periodic.start_scheduler()
     await function.until(1)
     await asyncio.sleep(2.5)
     assert function.calls == 1
     async with asyncio.timeout(5):
-        await periodic.stop(30)
+        await periodic.cancel_all(30)
 
 
 async def test_a_clock_that_is_set_back_does_not_stop_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     periodic, function = PeriodicTasks(), Counted()
-    periodic.add("count", 3600.0, function)
-    periodic.start()
+    periodic.add_task("count", 3600.0, function)
+    periodic.start_scheduler()
     await function.until(1)
     real = time.time
     monkeypatch.setattr("app.worker.periodic.time.time", lambda: real() - 3600)
     await function.until(2)
-    await periodic.stop(5)
+    await periodic.cancel_all(5)
 
 
 @pytest.mark.parametrize("error", [psycopg.OperationalError("away"), ValueError("defect")])
 async def test_an_error_ends_no_calls(error: Exception) -> None:
     periodic, function, other = PeriodicTasks(), Counted(error), Counted()
-    periodic.add("failing", 1.0, function)
-    periodic.add("count", 1.0, other)
-    periodic.start()
+    periodic.add_task("failing", 1.0, function)
+    periodic.add_task("count", 1.0, other)
+    periodic.start_scheduler()
     await function.until(2)
     await other.until(2)
-    await periodic.stop(5)
+    await periodic.cancel_all(5)

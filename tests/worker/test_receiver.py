@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from app.core.config import Settings
 from app.models.stages import Stage, WorkKind
 from app.services.queue import CONSUMER_GROUP
-from app.worker.receiver import StageReceiver
+from app.worker.receiver import StageMessageReceiver
 
 _KIND = WorkKind.AUDIO
 
@@ -36,14 +36,14 @@ async def test_a_receiver_ends_also_where_its_read_loses_a_cancellation(
                 losses -= 1
 
     monkeypatch.setattr(AbstractConnection, "read_response", lose_cancellation)
-    receiver = StageReceiver(Settings(redis_url=redis_url), [_KIND], "worker", _take)
+    receiver = StageMessageReceiver(Settings(redis_url=redis_url), [_KIND], "worker", _take)
     before = asyncio.all_tasks()
     async with asyncio.timeout(20), Redis.from_url(redis_url, decode_responses=True) as redis:
         await redis.flushdb()
-        receiver.start(1)
+        receiver.start_receiving(1)
         while not await _list_consumers(redis):  # noqa: ASYNC110  nothing notifies
             await asyncio.sleep(0.01)
-        await receiver.stop()
+        await receiver.stop_receiving()
         assert asyncio.all_tasks() == before
         assert await _list_consumers(redis) == []
     assert caplog.messages == []

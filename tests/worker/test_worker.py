@@ -147,7 +147,7 @@ async def test_six_frames_lie_between_the_receiver_and_a_stage(
         inner = [frame.function for frame in inspect.stack()]
         frames[:] = [
             *outer[outer.index(_RECEIVER) + 1 : outer.index(_EXECUTE) + 1],
-            *reversed(inner[: inner.index("_run") + 1]),
+            *reversed(inner[: inner.index("_run_or_skip_stage") + 1]),
         ]
         return {}
 

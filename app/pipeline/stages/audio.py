@@ -12,14 +12,14 @@ from app.core.thread_pool import ThreadPool
 from app.media.audio import WAV_BYTES_PER_SECOND, extract_audio, wav_duration
 from app.media.container import max_plausible_duration
 from app.pipeline.context import RunContext
-from app.pipeline.files import AUDIO_NAME, describe_file_problem, get_video_file_url
-from app.repositories import VideoRepository
+from app.pipeline.files import AUDIO_NAME, describe_early_end_of_video, get_video_file_url
 from app.storage import Storage, check_free_space, find_audio_file
 
 _extractors = ThreadPool("audio", 8)
 
 
 async def skip_reason(context: RunContext) -> str | None:
+    """Return that the store has the audio of the video already, or None."""
     try:
         await find_audio_file(context.storage, context.run.video)
     except FileMissing:
@@ -28,38 +28,35 @@ async def skip_reason(context: RunContext) -> str | None:
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
+    """Extract the audio of the video into the run's folder, and return its duration."""
     path = await extract_audio_once(context)
     result = {"seconds": round(await asyncio.to_thread(wav_duration, path), 3)}
-    problem = await describe_file_problem(context)
+    problem = await describe_early_end_of_video(context)
     return {**result, "reason": problem} if problem else result
 
 
 async def extract_audio_once(context: RunContext) -> Path:
-    """Return the path of the audio in the run's folder, which is extracted unless it is there.
-
-    Raises `StageFailed`, `StorageFull`, `StorageUnavailable`, and `OSError` for the folder.
-    """
+    """Return the path of the WAV in the run's folder, which is extracted from the video unless it exists."""
     target = context.folder / AUDIO_NAME
     if not await asyncio.to_thread(target.is_file):
         url, stop_event = await get_video_file_url(context), threading.Event()
-        await _check_free_space(context, url, target)
+        await _check_space_for_audio(context, url, target)
         max_hours, report = context.settings.max_video_hours, partial(_report_share, context)
-        extracting = partial(_extract_audio, context.storage, url, target, stop_event, report, max_hours)
+        extracting = partial(_extract_stored_audio, context.storage, url, target, stop_event, report, max_hours)
         await _extractors.run_in_slot(extracting, on_cancel=stop_event.set)
     return target
 
 
-async def _check_free_space(context: RunContext, url: str, target: Path) -> None:
-    """Raise `StorageFull` where the audio, by the known or longest possible duration, does not fit on the disk."""
-    async with context.database.connect() as conn:
-        video = await VideoRepository(conn).get(context.run.video_id)
+async def _check_space_for_audio(context: RunContext, video_url: str, target: Path) -> None:
+    """Raise `StorageFull` where the audio of the video, by its known duration, does not fit on the disk of `target`."""
+    video = await context.find_video()
     known_seconds = (video and video.duration_seconds) or 0.0
-    longest = max_plausible_duration((await context.storage.stat(url)).size)
+    longest = max_plausible_duration((await context.storage.stat(video_url)).size)
     seconds = min(known_seconds, longest, context.settings.max_video_hours * 3600)
     await asyncio.to_thread(check_free_space, target.parent, seconds * WAV_BYTES_PER_SECOND, "the audio of the video")
 
 
-def _extract_audio(
+def _extract_stored_audio(
     storage: Storage,
     url: str,
     target: Path,
@@ -75,4 +72,4 @@ def _extract_audio(
 
 
 def _report_share(context: RunContext, share: float) -> None:
-    context.report(percentage=int(share * 100))
+    context.report_progress(percentage=int(share * 100))

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from functools import partial
+from typing import Any
 
 from app.core.errors import DatabaseUnavailable, RunLost, StageFailed, VideoDeleted, VideoMomentsError
 from app.core.thread_pool import ThreadPool
@@ -11,10 +12,9 @@ from app.database import Connection
 from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.pipeline.context import RunContext
 from app.pipeline.files import delete_unused_files
+from app.pipeline.moments import list_file_urls
 from app.pipeline.stages.clips import ClipTarget, are_clips_unneeded, cut_clips, plan_clips
 from app.repositories import ClipRepository, MomentRepository
-from app.repositories.clips import NewClip
-from app.repositories.contents import VideoContentsRepository
 from app.storage import StoredFile
 
 _probes = ThreadPool("clip-probes", 2)
@@ -26,15 +26,19 @@ class _MomentChanged(StageFailed):
 
 
 @dataclass(slots=True)
-class _UploadProgress:
+class _ClipUploadProgress:
     total_clips: int
     total_bytes: int
     current_clip: int = 0
     bytes_uploaded: int = 0
 
-    def report(self, context: RunContext) -> None:
+    def add_bytes(self, context: RunContext, stored_bytes: int) -> None:
+        self.bytes_uploaded += stored_bytes
+        self.report_to(context)
+
+    def report_to(self, context: RunContext) -> None:
         percentage = 100 * self.bytes_uploaded // self.total_bytes if self.total_bytes else 0
-        context.report(
+        context.report_progress(
             current_clip=self.current_clip,
             total_clips=self.total_clips,
             bytes_uploaded=self.bytes_uploaded,
@@ -44,6 +48,7 @@ class _UploadProgress:
 
 
 async def skip_reason(context: RunContext) -> str | None:
+    """Return why no clips are to be stored: no moments, all stored, or none needed; else None."""
     if await are_clips_unneeded(context):
         return "Refinement model does not support video"
     plan = await plan_clips(context)
@@ -53,66 +58,60 @@ async def skip_reason(context: RunContext) -> str | None:
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
+    """Store the missing clips of the moments, and return how many were stored and failed."""
     targets = (await plan_clips(context)).targets
     await cut_clips(context, targets)  # another machine may have cut them, whose folder is not here
     sizes = {
         target: size for target in targets if (size := await asyncio.to_thread(_read_clip_size, target)) is not None
     }
-    progress = _UploadProgress(len(sizes), sum(sizes.values()))
+    progress = _ClipUploadProgress(len(sizes), sum(sizes.values()))
     failures: list[VideoMomentsError] = []
     for target, size in sizes.items():
         progress.current_clip += 1
         before = progress.bytes_uploaded
-        if failure := await _upload_clip(context, target, progress):
+        try:
+            await _store_clip(context, target, partial(progress.add_bytes, context))
+        except (RunLost, DatabaseUnavailable):
+            raise
+        except VideoMomentsError as failure:
             failures.append(failure)
         progress.bytes_uploaded = before + size
-        progress.report(context)
+        progress.report_to(context)
     if failures and len(failures) == len(sizes):
         raise failures[0]
-    return _make_result(len(sizes), failures)
+    return _make_upload_result(len(sizes), failures)
 
 
-async def _upload_clip(context: RunContext, target: ClipTarget, progress: _UploadProgress) -> VideoMomentsError | None:
-    """Store one clip, and return the failure. Raises `RunLost` and `DatabaseUnavailable`."""
-
-    def count(stored: int) -> None:
-        progress.bytes_uploaded += stored
-        progress.report(context)
-
-    try:
-        await _store_clip(context, target, count)
-    except (RunLost, DatabaseUnavailable):
-        raise
-    except VideoMomentsError as failure:
-        return failure
-    return None
-
-
-async def _store_clip(context: RunContext, target: ClipTarget, count: Callable[[int], None]) -> None:
+async def _store_clip(context: RunContext, target: ClipTarget, on_bytes_stored: Callable[[int], None]) -> None:
+    """Store the file of a clip, then its row in place of the moment's old one, whose unused files are deleted."""
     try:
         info = await _probes.run(probe_media, target.path)
     except NotAVideo as error:
         raise StageFailed(f"The clip that was cut cannot be used: {error}") from None
-    stored = await context.storage.put(target.key, target.path, count)
+    stored = await context.storage.put(target.key, target.path, on_bytes_stored)
     try:
-        replaced = await context.save(lambda conn: _replace_clip_row(conn, context.run.video_id, target, stored, info))
+        unused_urls = await context.save_result(partial(_replace_clip_row, target=target, stored=stored, info=info))
     except (VideoDeleted, _MomentChanged):
         await delete_unused_files(context, [stored.url])  # no row will ever name it
         raise
-    await delete_unused_files(context, replaced)
+    await delete_unused_files(context, unused_urls)
 
 
-async def _replace_clip_row(
-    conn: Connection, video_id: int, target: ClipTarget, stored: StoredFile, info: MediaInfo
-) -> set[str]:
+async def _replace_clip_row(conn: Connection, target: ClipTarget, stored: StoredFile, info: MediaInfo) -> set[str]:
+    """Insert the row of a clip, in place of the moment's old one; return the URLs of files that no row names any more.
+
+    The new row has another id: a thumbnail that is being made of the old clip must not become that of the new one.
+    """
     moment = await MomentRepository(conn).get(target.moment.id)
     times = (target.moment.start_time, target.moment.end_time)
     if moment is None or (moment.start_time, moment.end_time) != times:
         raise _MomentChanged
-    return await _replace_clip(
-        conn,
+    clips, before = ClipRepository(conn), await list_file_urls(conn, moment.video_id)
+    if (old := await clips.get_by_moment(moment.id)) is not None:
+        await clips.delete(old.id)
+    await clips.create(
         moment_id=moment.id,
-        video_id=video_id,
+        video_id=moment.video_id,
         cloud_url=stored.url,
         start_time=target.start,
         end_time=target.end,
@@ -124,6 +123,7 @@ async def _replace_clip_row(
         audio_codec=info.audio_codec,
         resolution=info.resolution,
     )
+    return before - await list_file_urls(conn, moment.video_id)
 
 
 def _read_clip_size(target: ClipTarget) -> int | None:
@@ -133,25 +133,9 @@ def _read_clip_size(target: ClipTarget) -> int | None:
         return None
 
 
-def _make_result(total: int, failures: Sequence[VideoMomentsError]) -> Mapping[str, Any]:
+def _make_upload_result(total: int, failures: Sequence[VideoMomentsError]) -> Mapping[str, Any]:
     result: dict[str, Any] = {"total": total, "clips": total - len(failures), "failed": len(failures)}
     if failures:
         reasons = "; ".join(dict.fromkeys(map(str, failures)))
         result["reason"] = f"{len(failures)} of {total} clips could not be stored: {reasons}"
     return result
-
-
-async def _replace_clip(conn: Connection, **clip: Unpack[NewClip]) -> set[str]:
-    """Insert the clip of a moment in place of the one it has, and return the URLs of files without a row.
-
-    The new row has another id: a thumbnail that is being made of the old clip must not become that of the new one.
-    """
-    parts, clips = VideoContentsRepository(conn), ClipRepository(conn)
-    old = await clips.get_by_moment(clip["moment_id"])
-    if old is None:
-        await clips.create(**clip)
-        return set()
-    before = {file.url for file in await parts.list_files(clip["video_id"])}
-    await clips.delete(old.id)
-    await clips.create(**clip)
-    return before - {file.url for file in await parts.list_files(clip["video_id"])}

@@ -49,7 +49,7 @@ class _ClipCounts:
             self.reasons[str(failure)] = None
 
     def report(self, context: RunContext) -> None:
-        context.report(total=self.total, processed=self.kept + self.cut + self.failed, failed=self.failed)
+        context.report_progress(total=self.total, processed=self.kept + self.cut + self.failed, failed=self.failed)
 
 
 async def skip_reason(context: RunContext) -> str | None:

@@ -27,7 +27,7 @@ from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.models import Video
 from app.pipeline.context import RunContext
 from app.pipeline.downloads import PartialDownload, WebPageFound, download_from_bucket, download_over_http
-from app.pipeline.files import describe_file_problem, get_local_file
+from app.pipeline.files import describe_early_end_of_video, get_local_file
 from app.pipeline.video_pages import can_download_from_pages, download_from_page
 from app.repositories import VideoRepository
 from app.repositories.media import VideoFileRepository
@@ -49,7 +49,7 @@ async def skip_reason(context: RunContext) -> str | None:
     has_metadata = video.file_size_kb is not None or _source_url(context, video) is None
     if not has_metadata:
         return None
-    problem = await describe_file_problem(context)
+    problem = await describe_early_end_of_video(context)
     return f"Video already exists locally. {problem}" if problem else "Video already exists locally"
 
 
@@ -62,7 +62,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         else:
             info = await _download_video(context, video)
     result = {"file_size_kb": info.file_size_kb, "duration_seconds": info.duration_seconds, "format": info.format}
-    problem = await describe_file_problem(context)
+    problem = await describe_early_end_of_video(context)
     return {**result, "reason": problem} if problem else result
 
 
@@ -144,7 +144,7 @@ async def _save_video(context: RunContext, info: MediaInfo, file_url: str, sourc
         if info.ends_early:
             await VideoFileRepository(conn).store_early_end(context.run.video_id, file_url, info.declared_seconds)
 
-    await context.save(update_row)
+    await context.save_result(update_row)
 
 
 async def _get_video(context: RunContext) -> Video:
@@ -178,7 +178,7 @@ def _make_storage_key(context: RunContext, video: Video, info: MediaInfo) -> str
 
 def _report_bytes(context: RunContext, received: int, total: int | None) -> None:
     percentage = 100 * received // total if total else 0
-    context.report(bytes_downloaded=received, total_bytes=total or 0, percentage=percentage)
+    context.report_progress(bytes_downloaded=received, total_bytes=total or 0, percentage=percentage)
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ from app.pipeline.model_answers import (
     store_generation_config,
 )
 from app.pipeline.moments import list_manual_moments, overlaps_any
-from app.pipeline.transcripts import find_speech_end, list_segments, list_words
+from app.pipeline.transcripts import find_end_of_speech, list_segments, list_words
 from app.repositories import MomentRepository, RunRepository, TranscriptRepository, VideoRepository
 from app.repositories.contents import ReplacedMomentsRepository, VideoContentsRepository
 from app.repositories.moments import NewMomentWithId, make_moment_identifier
@@ -51,7 +51,7 @@ class _GenerationInputs:
 
     @property
     def duration_seconds(self) -> float:
-        return self.video.duration_seconds or find_speech_end(self.transcript)
+        return self.video.duration_seconds or find_end_of_speech(self.transcript)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,14 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         return await _finish_without_moments(context, _get_dropped_speech(context) or "Nothing is said in the video")
     if reason := _explain_too_short(inputs.video, request.min_length):
         return await _finish_without_moments(context, reason)
-    config_id, found = await context.save(lambda conn: _store_config(conn, context, finder, inputs.transcript.id))
+    config_id, found = await context.save_result(
+        lambda conn: _store_config(conn, context, finder, inputs.transcript.id)
+    )
     if found is None:
         found = await _call_finder(context, finder, request, AnswerKey(inputs.transcript.id, config_id))
     moments = _list_valid_moments(found, inputs.duration_seconds)
-    replaced = await context.save(lambda conn: _replace_moments(conn, context, moments, found, config_id))
-    context.report(percentage=100)
+    replaced = await context.save_result(lambda conn: _replace_moments(conn, context, moments, found, config_id))
+    context.report_progress(percentage=100)
     return _make_result(found, replaced, _explain_too_few(replaced.added, finder, request))
 
 
@@ -159,9 +161,9 @@ async def _call_finder(
     if finder.is_local:
         request = replace(request, scene_cuts=await find_cuts_in_file(request.video))
     async with record_invalid_answers(context):
-        answer = await finder.find(request, lambda done: context.report(percentage=int(done * 100)))
+        answer = await finder.find(request, lambda done: context.report_progress(percentage=int(done * 100)))
     found = replace(answer, moments=_list_valid_moments(answer, request.duration_seconds))
-    await context.save(lambda conn: store_found_moments(conn, context, answer_key, found))
+    await context.save_result(lambda conn: store_found_moments(conn, context, answer_key, found))
     return found
 
 
@@ -240,7 +242,7 @@ async def _insert_moments(
 
 
 async def _finish_without_moments(context: RunContext, reason: str) -> Mapping[str, Any]:
-    await context.save(lambda conn: RunRepository(conn).update(context.run.id, total_moments_generated=0))
+    await context.save_result(lambda conn: RunRepository(conn).update(context.run.id, total_moments_generated=0))
     return {"moments": 0, "reason": reason}
 
 

@@ -24,7 +24,7 @@ from app.pipeline.moment_refiner import (
     list_unchanged_ids,
 )
 from app.pipeline.moments import find_originals, group_refinements
-from app.pipeline.transcripts import find_speech_end
+from app.pipeline.transcripts import find_end_of_speech
 from app.repositories import MomentRepository, RunRepository, TranscriptRepository, VideoRepository
 from app.repositories.stages import ClaimedRunRepository
 
@@ -70,7 +70,7 @@ class _RefinementCounts:
 
     def report(self, context: RunContext) -> None:
         processed = self.successful + self.failed + self.kept.total()
-        context.report(total=self.total, processed=processed, successful=self.successful, failed=self.failed)
+        context.report_progress(total=self.total, processed=processed, successful=self.successful, failed=self.failed)
 
 
 async def skip_reason(context: RunContext) -> str | None:
@@ -92,7 +92,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     refiner = MomentRefiner(context, finder, inputs.transcript, inputs.duration_seconds)
     counts = _RefinementCounts(len(inputs.targets) + inputs.done, inputs.done, inputs.unchanged)
     counts.report(context)
-    targets = await context.save(lambda conn: _reserve_ids(conn, context, inputs.targets))
+    targets = await context.save_result(lambda conn: _reserve_ids(conn, context, inputs.targets))
     await _refine_all(context, refiner, targets, counts)
     if counts.failed and not counts.successful:
         raise StageFailed(next(iter(counts.reasons)))
@@ -116,7 +116,7 @@ async def _read_refinement_inputs(context: RunContext) -> _RefinementInputs:
     else:
         targets, done = _list_targets(context, moments, run.created_at, exact)
     return _RefinementInputs(
-        transcript, video.duration_seconds or find_speech_end(transcript), targets, done, len(exact)
+        transcript, video.duration_seconds or find_end_of_speech(transcript), targets, done, len(exact)
     )
 
 

@@ -42,11 +42,13 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     transcriber = await context.models.get_transcriber(context.run.request.transcription_model)
     started = time.monotonic()
     async with record_invalid_answers(context):
-        transcribed = await transcriber.transcribe(audio, lambda done: context.report(percentage=int(done * 100)))
+        transcribed = await transcriber.transcribe(
+            audio, lambda done: context.report_progress(percentage=int(done * 100))
+        )
         _check_times(transcribed, audio.duration_seconds)
     row = _make_transcript_row(context.run.video_id, transcribed, audio.duration_seconds, time.monotonic() - started)
-    is_first = await context.save(lambda conn: TranscriptRepository(conn).create_if_missing(**row))
-    context.report(percentage=100)
+    is_first = await context.save_result(lambda conn: TranscriptRepository(conn).create_if_missing(**row))
+    context.report_progress(percentage=100)
     return {
         "service": row["transcription_service"],
         "language": row["language"],
