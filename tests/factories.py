@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import fetch_returned_row, fetch_value
+from app.database.queries import fetch_value, insert_row
 from app.models import Clip, GenerationConfig, Moment, PipelineRun, Prompt, Thumbnail, Transcript, Video
 from app.repositories import (
     ClipRepository,
@@ -18,7 +18,7 @@ from app.repositories import (
     TranscriptRepository,
     VideoRepository,
 )
-from app.repositories.moments import MOMENT_COLUMNS, make_moment_identifier
+from app.repositories.moments import make_moment_identifier
 
 _numbers = count(1)
 
@@ -61,10 +61,7 @@ async def make_moment(conn: Connection, **values: Any) -> Moment:
         "title": "A moment",
     }
     values = defaults | await _with_video(conn, values)
-    statement = sql.SQL("INSERT INTO moments ({}) VALUES ({}) RETURNING " + MOMENT_COLUMNS).format(
-        sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(map(sql.Placeholder, values))
-    )
-    return await fetch_returned_row(conn, Moment, statement, values)
+    return await insert_row(conn, Moment, "moments", values)
 
 
 async def count_rows(conn: Connection, table: LiteralString) -> int:

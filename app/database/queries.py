@@ -1,6 +1,7 @@
 """One statement and its rows as objects: each row's columns become the arguments of a dataclass, in their order."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, LiteralString, TypeVar
 
 from psycopg import sql
@@ -54,11 +55,37 @@ async def exists(conn: Connection, statement: QueryNoTemplate, params: Mapping[s
 LARGEST_ID = 2**31 - 1  # of a serial column
 
 
-def make_set_clause(changes: Mapping[str, Any]) -> sql.Composed:
-    """Return `column = %(column)s, …` for the keys of `changes`."""
-    return sql.SQL(", ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in changes
+def list_columns(row_class: type, prefix: LiteralString = "") -> LiteralString:
+    """Return the columns of a table as `id, title, …`: the fields of its row class, each after the prefix."""
+    names: list[Any] = [field.name for field in fields(row_class)]
+    return ", ".join(prefix + name for name in names)
+
+
+def make_insert(table: LiteralString, values: Mapping[str, Any], ending: LiteralString = "") -> sql.Composed:
+    """Return an INSERT of the parameters with the names of `values`, which are columns; others get their defaults."""
+    columns, placeholders = map(sql.Identifier, values), map(sql.Placeholder, values)
+    comma = sql.SQL(", ")
+    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+        sql.Identifier(table), comma.join(columns), comma.join(placeholders)
     )
+    return statement + sql.SQL(ending)
+
+
+async def insert_row(conn: Connection, row_class: type[Row], table: LiteralString, values: Mapping[str, Any]) -> Row:
+    ending: LiteralString = " RETURNING " + list_columns(row_class)
+    return await fetch_returned_row(conn, row_class, make_insert(table, values, ending), values)
+
+
+async def update_row(
+    conn: Connection, row_class: type[Row], table: LiteralString, row_id: int, changes: Mapping[str, Any]
+) -> Row | None:
+    """Change columns of the row with this id and return the whole row; None where it does not exist."""
+    assignments = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in changes]
+    statement = (
+        "UPDATE {} SET {} WHERE id = %(id)s RETURNING {}" if changes else "SELECT {2} FROM {0} WHERE id = %(id)s"
+    )
+    parts = sql.Identifier(table), sql.SQL(", ").join(assignments), sql.SQL(list_columns(row_class))
+    return await fetch_one(conn, row_class, sql.SQL(statement).format(*parts), {**changes, "id": row_id})
 
 
 def make_and_conditions(conditions: Mapping[LiteralString, object]) -> sql.Composed:

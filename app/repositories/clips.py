@@ -3,14 +3,11 @@
 from collections.abc import Iterable
 from typing import Any, TypedDict, Unpack
 
-from psycopg import sql
-
 from app.database import Connection
-from app.database.queries import copy_rows, fetch_all, fetch_one, fetch_returned_row, make_set_clause
+from app.database.queries import copy_rows, fetch_all, fetch_one, insert_row, list_columns, update_row
 from app.models import Clip
 
-CLIP_COLUMNS = """id, moment_id, video_id, cloud_url, start_time, end_time, padding_left, padding_right, file_size_kb,
-    format, video_codec, audio_codec, resolution, created_at"""
+_SELECT = f"SELECT {list_columns(Clip)} FROM clips"
 
 
 class _OptionalClipColumns(TypedDict, total=False):
@@ -55,52 +52,25 @@ class ClipRepository:
 
     async def create(self, **clip: Unpack[NewClip]) -> Clip:
         """Insert a clip. Raises `UniqueViolation` of `clips_moment_id_key` where the moment has one."""
-        return await fetch_returned_row(
-            self._conn,
-            Clip,
-            f"""
-            INSERT INTO clips (moment_id, video_id, cloud_url, start_time, end_time, padding_left, padding_right,
-                               file_size_kb, format, video_codec, audio_codec, resolution)
-            VALUES (%(moment_id)s, %(video_id)s, %(cloud_url)s, %(start_time)s, %(end_time)s, %(padding_left)s,
-                    %(padding_right)s, %(file_size_kb)s, %(format)s, %(video_codec)s, %(audio_codec)s,
-                    %(resolution)s)
-            RETURNING {CLIP_COLUMNS}
-            """,
-            _DEFAULTS | clip,
-        )
+        return await insert_row(self._conn, Clip, "clips", clip)
 
     async def insert_many(self, clips: Iterable[NewClip]) -> int:
         columns = ("moment_id", "video_id", "cloud_url", "start_time", "end_time", *_DEFAULTS)
         return await copy_rows(self._conn, "clips", columns, ({**_DEFAULTS, **clip} for clip in clips))
 
     async def get(self, clip_id: int) -> Clip | None:
-        return await fetch_one(self._conn, Clip, f"SELECT {CLIP_COLUMNS} FROM clips WHERE id = %(id)s", {"id": clip_id})
+        return await fetch_one(self._conn, Clip, _SELECT + " WHERE id = %(id)s", {"id": clip_id})
 
     async def get_by_moment(self, moment_id: int) -> Clip | None:
-        return await fetch_one(
-            self._conn,
-            Clip,
-            f"SELECT {CLIP_COLUMNS} FROM clips WHERE moment_id = %(moment_id)s",
-            {"moment_id": moment_id},
-        )
+        return await fetch_one(self._conn, Clip, _SELECT + " WHERE moment_id = %(moment_id)s", {"moment_id": moment_id})
 
     async def list_by_video(self, video_id: int) -> list[Clip]:
         return await fetch_all(
-            self._conn,
-            Clip,
-            f"SELECT {CLIP_COLUMNS} FROM clips WHERE video_id = %(video_id)s ORDER BY id",
-            {"video_id": video_id},
+            self._conn, Clip, _SELECT + " WHERE video_id = %(video_id)s ORDER BY id", {"video_id": video_id}
         )
 
     async def update(self, clip_id: int, **changes: Unpack[ClipChanges]) -> Clip | None:
-        if not changes:
-            return await self.get(clip_id)
-        return await fetch_one(
-            self._conn,
-            Clip,
-            sql.SQL("UPDATE clips SET {} WHERE id = %(id)s RETURNING " + CLIP_COLUMNS).format(make_set_clause(changes)),
-            {**changes, "id": clip_id},
-        )
+        return await update_row(self._conn, Clip, "clips", clip_id, changes)
 
     async def delete(self, clip_id: int) -> bool:
         cursor = await self._conn.execute("DELETE FROM clips WHERE id = %(id)s", {"id": clip_id})

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_returned_row
-from app.repositories.clips import CLIP_COLUMNS
-from app.repositories.moments import MOMENT_COLUMNS, MomentRepository
+from app.database.queries import fetch_all, fetch_returned_row, list_columns
+from app.models import Clip, Moment, Thumbnail
+from app.repositories.moments import MomentRepository
 from app.repositories.runs import IS_WAITING
 
 
@@ -202,7 +202,8 @@ class ReplacedMomentsRepository:
 
     async def _restore_rows(self, run_id: int) -> None:
         of_run = {"run_id": run_id}
-        columns = MOMENT_COLUMNS.replace(
+        columns = list_columns(Moment)
+        restored = columns.replace(
             "parent_id", "CASE WHEN parent_id IN (SELECT id FROM kept UNION SELECT id FROM moments) THEN parent_id END"
         )
         await self._conn.execute(
@@ -215,29 +216,23 @@ class ReplacedMomentsRepository:
                        OR generation_config_id IN (SELECT configs.id FROM generation_configs AS configs))
                   AND NOT EXISTS (SELECT FROM moments AS other WHERE other.identifier = held.identifier)
             )
-            INSERT INTO moments ({MOMENT_COLUMNS}) SELECT {columns} FROM kept
+            INSERT INTO moments ({columns}) SELECT {restored} FROM kept
             """,
             of_run,
         )
-        await self._conn.execute(
-            f"""
-            INSERT INTO clips ({CLIP_COLUMNS})
-            SELECT {CLIP_COLUMNS}
-            FROM (SELECT held.* FROM pipeline.replaced
-                  CROSS JOIN LATERAL jsonb_populate_recordset(NULL::clips, clips) AS held
-                  WHERE run_id = %(run_id)s) AS kept
-            WHERE moment_id IN (SELECT moments.id FROM moments)
-            """,
-            of_run,
-        )
-        await self._conn.execute(
-            """
-            INSERT INTO thumbnails (id, video_id, clip_id, cloud_url, file_size_kb, created_at)
-            SELECT id, video_id, clip_id, cloud_url, file_size_kb, created_at
-            FROM (SELECT held.* FROM pipeline.replaced
-                  CROSS JOIN LATERAL jsonb_populate_recordset(NULL::thumbnails, thumbnails) AS held
-                  WHERE run_id = %(run_id)s) AS kept
-            WHERE clip_id IN (SELECT clips.id FROM clips)
-            """,
-            of_run,
-        )
+        for table, row_class, parent, parents in (
+            ("clips", Clip, "moment_id", "moments"),
+            ("thumbnails", Thumbnail, "clip_id", "clips"),
+        ):
+            columns = list_columns(row_class)
+            await self._conn.execute(
+                f"""
+                INSERT INTO {table} ({columns})
+                SELECT {columns}
+                FROM (SELECT held.* FROM pipeline.replaced
+                      CROSS JOIN LATERAL jsonb_populate_recordset(NULL::{table}, {table}) AS held
+                      WHERE run_id = %(run_id)s) AS kept
+                WHERE {parent} IN (SELECT {parents}.id FROM {parents})
+                """,
+                of_run,
+            )

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
-from psycopg import sql
-
 from app.database import Connection
-from app.database.queries import copy_rows, fetch_all, fetch_one, make_set_clause
+from app.database.queries import copy_rows, fetch_all, fetch_one, list_columns, update_row
 from app.models import Moment
 
-MOMENT_COLUMNS = """id, identifier, video_id, start_time, end_time, title, is_refined, parent_id, generation_model,
-    generation_config_id, score, scoring_model, scored_at, created_at, updated_at"""
+_SELECT = f"SELECT {list_columns(Moment)} FROM moments"
 
 
 class _OptionalMomentColumns(TypedDict, total=False):
@@ -135,16 +132,11 @@ class MomentRepository:
         return await copy_rows(self._conn, "moments", columns, ({**_DEFAULTS, **moment} for moment in moments))
 
     async def get(self, moment_id: int) -> Moment | None:
-        return await fetch_one(
-            self._conn, Moment, f"SELECT {MOMENT_COLUMNS} FROM moments WHERE id = %(id)s", {"id": moment_id}
-        )
+        return await fetch_one(self._conn, Moment, _SELECT + " WHERE id = %(id)s", {"id": moment_id})
 
     async def get_by_identifier(self, identifier: str) -> Moment | None:
         return await fetch_one(
-            self._conn,
-            Moment,
-            f"SELECT {MOMENT_COLUMNS} FROM moments WHERE identifier = %(identifier)s",
-            {"identifier": identifier},
+            self._conn, Moment, _SELECT + " WHERE identifier = %(identifier)s", {"identifier": identifier}
         )
 
     async def find_video_ids_of_moments(self, moment_identifiers: Sequence[str]) -> dict[str, int]:
@@ -156,19 +148,11 @@ class MomentRepository:
 
     async def list_by_video(self, video_id: int) -> list[Moment]:
         return await fetch_all(
-            self._conn,
-            Moment,
-            f"SELECT {MOMENT_COLUMNS} FROM moments WHERE video_id = %(video_id)s ORDER BY id",
-            {"video_id": video_id},
+            self._conn, Moment, _SELECT + " WHERE video_id = %(video_id)s ORDER BY id", {"video_id": video_id}
         )
 
     async def list_refinements_of(self, moment_id: int) -> list[Moment]:
-        return await fetch_all(
-            self._conn,
-            Moment,
-            f"SELECT {MOMENT_COLUMNS} FROM moments WHERE parent_id = %(id)s ORDER BY id",
-            {"id": moment_id},
-        )
+        return await fetch_all(self._conn, Moment, _SELECT + " WHERE parent_id = %(id)s ORDER BY id", {"id": moment_id})
 
     async def find_overlapping_moment(
         self, video_id: int, start_time: float, end_time: float, excluded_moment_id: int | None = None
@@ -186,7 +170,7 @@ class MomentRepository:
                 UNION
                 SELECT id, parent_id FROM moment_tree JOIN moments ON parent_id = member OR id = parent
             )
-            SELECT {MOMENT_COLUMNS} FROM moments
+            {_SELECT}
             WHERE video_id = %(video_id)s AND start_time < %(end_time)s AND end_time > %(start_time)s
               AND id NOT IN (SELECT member FROM moment_tree)
             ORDER BY start_time, id
@@ -196,16 +180,7 @@ class MomentRepository:
         )
 
     async def update(self, moment_id: int, **changes: Unpack[MomentChanges]) -> Moment | None:
-        if not changes:
-            return await self.get(moment_id)
-        return await fetch_one(
-            self._conn,
-            Moment,
-            sql.SQL("UPDATE moments SET {} WHERE id = %(id)s RETURNING " + MOMENT_COLUMNS).format(
-                make_set_clause(changes)
-            ),
-            {**changes, "id": moment_id},
-        )
+        return await update_row(self._conn, Moment, "moments", moment_id, changes)
 
     async def delete(self, moment_id: int) -> bool:
         cursor = await self._conn.execute("DELETE FROM moments WHERE id = %(id)s", {"id": moment_id})

@@ -7,23 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, LiteralString, TypedDict, Unpack
+from typing import Any, LiteralString, NotRequired, TypedDict, Unpack
 
 from psycopg import sql
 
 from app.core.errors import InvalidInput, PromptHashCollision
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_one, fetch_returned_row, fetch_value, make_and_conditions
-from app.models import GenerationConfig, Prompt
+from app.database.queries import (
+    fetch_all,
+    fetch_one,
+    fetch_returned_row,
+    fetch_value,
+    list_columns,
+    make_and_conditions,
+)
+from app.models import GenerationConfig, Moment, PipelineRun, Prompt
 
-PROMPT_COLUMNS = "id, user_prompt, system_prompt, prompt_hash, created_at"
-
-
-class NewPrompt(TypedDict):
-    """The columns of a new prompt."""
-
-    user_prompt: str
-    system_prompt: str
+PROMPT_COLUMNS = list_columns(Prompt)
+_SELECT_PROMPT = f"SELECT {PROMPT_COLUMNS} FROM prompts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,7 @@ class PromptRepository:
         return prompt
 
     async def get(self, prompt_id: int) -> Prompt | None:
-        return await fetch_one(
-            self._conn, Prompt, f"SELECT {PROMPT_COLUMNS} FROM prompts WHERE id = %(id)s", {"id": prompt_id}
-        )
+        return await fetch_one(self._conn, Prompt, _SELECT_PROMPT + " WHERE id = %(id)s", {"id": prompt_id})
 
     async def list_prompt_summaries(self, limit: int, after_id: int = 0) -> list[PromptSummary]:
         return await fetch_all(
@@ -95,8 +94,8 @@ class PromptRepository:
         )
 
 
-CONFIG_COLUMNS = """id, prompt_id, transcript_id, model, operation_type, temperature, top_p, top_k, min_moment_length,
-    max_moment_length, min_moments, max_moments, config_hash, created_at"""
+CONFIG_COLUMNS = list_columns(GenerationConfig)
+_SELECT_CONFIG = f"SELECT {CONFIG_COLUMNS} FROM generation_configs"
 
 
 class ModelParameters(TypedDict, total=False):
@@ -111,16 +110,13 @@ class ModelParameters(TypedDict, total=False):
     max_moments: int | None
 
 
-class _OfTranscript(TypedDict, total=False):
-    transcript_id: int | None
-
-
-class NewGenerationConfig(ModelParameters, _OfTranscript):
+class NewGenerationConfig(ModelParameters):
     """The columns of a new config: `prompt_id`, `model` and `operation_type` are required."""
 
     prompt_id: int
     model: str
     operation_type: str
+    transcript_id: NotRequired[int | None]
 
 
 _UNSET = dict.fromkeys(ModelParameters.__annotations__)
@@ -178,12 +174,7 @@ class GenerationConfigRepository:
         )
 
     async def get(self, config_id: int) -> GenerationConfig | None:
-        return await fetch_one(
-            self._conn,
-            GenerationConfig,
-            f"SELECT {CONFIG_COLUMNS} FROM generation_configs WHERE id = %(id)s",
-            {"id": config_id},
-        )
+        return await fetch_one(self._conn, GenerationConfig, _SELECT_CONFIG + " WHERE id = %(id)s", {"id": config_id})
 
     async def list_configs(
         self,
@@ -249,44 +240,18 @@ _LINEAGE_QUERY = Path(__file__).with_name("provenance.sql").read_text("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
-class MomentWithVideo:
+class MomentWithVideo(Moment):
     """A moment with the identifiers of its video and its parent."""
 
-    id: int
-    identifier: str
     video_identifier: str
-    start_time: float
-    end_time: float
-    title: str
-    is_refined: bool
     parent_identifier: str | None
-    generation_model: str | None
-    generation_config_id: int | None
-    score: int | None
-    scoring_model: str | None
-    scored_at: datetime | None
-    created_at: datetime
-    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class RunWithVideo:
+class RunWithVideo(PipelineRun):
     """A run with the identifier of its video."""
 
-    id: int
-    identifier: str
     video_identifier: str
-    generation_config_id: int | None
-    pipeline_type: str
-    status: str
-    started_at: datetime
-    completed_at: datetime | None
-    duration_seconds: float | None
-    total_moments_generated: int | None
-    total_clips_created: int | None
-    error_stage: str | None
-    error_message: str | None
-    created_at: datetime
 
 
 class ProvenanceRepository:
@@ -306,15 +271,12 @@ class ProvenanceRepository:
             self._conn,
             MomentWithVideo,
             sql.SQL(
-                """
-                SELECT moments.id, moments.identifier, videos.identifier, moments.start_time, moments.end_time,
-                       moments.title, moments.is_refined, parents.identifier, moments.generation_model,
-                       moments.generation_config_id, moments.score, moments.scoring_model, moments.scored_at,
-                       moments.created_at, moments.updated_at
+                f"""
+                SELECT {list_columns(Moment, "moments.")}, videos.identifier, parents.identifier
                 FROM moments
                 JOIN videos ON videos.id = moments.video_id
                 LEFT JOIN moments AS parents ON parents.id = moments.parent_id
-                WHERE moments.id > %(after)s{}
+                WHERE moments.id > %(after)s{{}}
                 ORDER BY moments.id
                 LIMIT %(limit)s
                 """
@@ -329,14 +291,11 @@ class ProvenanceRepository:
             self._conn,
             RunWithVideo,
             sql.SQL(
-                """
-                SELECT runs.id, runs.identifier, videos.identifier, runs.generation_config_id, runs.pipeline_type,
-                       runs.status, runs.started_at, runs.completed_at, runs.duration_seconds,
-                       runs.total_moments_generated, runs.total_clips_created, runs.error_stage,
-                       runs.error_message, runs.created_at
+                f"""
+                SELECT {list_columns(PipelineRun, "runs.")}, videos.identifier
                 FROM pipeline_history AS runs
                 JOIN videos ON videos.id = runs.video_id
-                WHERE runs.id > %(after)s{}
+                WHERE runs.id > %(after)s{{}}
                 ORDER BY runs.id
                 LIMIT %(limit)s
                 """

@@ -9,13 +9,12 @@ from typing import Any, LiteralString, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import fetch_one, fetch_returned_row, make_and_conditions, make_set_clause
+from app.database.queries import fetch_one, insert_row, list_columns, make_and_conditions, update_row
 from app.models import PipelineRun
 from app.models.runs import ClaimedRun, RunRequest, StageRecord, StageStatus, find_last_started_stage
 from app.models.stages import RunType, Stage
 
-RUN_COLUMNS = """id, identifier, video_id, generation_config_id, pipeline_type, status, started_at, completed_at,
-    duration_seconds, total_moments_generated, total_clips_created, error_stage, error_message, created_at"""
+_SELECT = f"SELECT {list_columns(PipelineRun)} FROM pipeline_history"
 
 
 _IDENTIFIER_LENGTH = 100
@@ -48,9 +47,6 @@ class NewRun(_OptionalRunColumns):
     pipeline_type: str
     status: str
     started_at: datetime
-
-
-_UNSET: dict[str, Any] = dict.fromkeys(_OptionalRunColumns.__annotations__)
 
 
 def make_run_identifier(video_identifier: str, started_at_ms: int) -> str:
@@ -134,45 +130,18 @@ class RunRepository:
 
     async def create(self, **run: Unpack[NewRun]) -> PipelineRun:
         """Insert a run. Raises `UniqueViolation` of `pipeline_history_identifier_key` where the identifier is taken."""
-        return await fetch_returned_row(
-            self._conn,
-            PipelineRun,
-            f"""
-            INSERT INTO pipeline_history (identifier, video_id, generation_config_id, pipeline_type, status,
-                                          started_at, completed_at, duration_seconds, total_moments_generated,
-                                          total_clips_created, error_stage, error_message)
-            VALUES (%(identifier)s, %(video_id)s, %(generation_config_id)s, %(pipeline_type)s, %(status)s,
-                    %(started_at)s, %(completed_at)s, %(duration_seconds)s, %(total_moments_generated)s,
-                    %(total_clips_created)s, %(error_stage)s, %(error_message)s)
-            RETURNING {RUN_COLUMNS}
-            """,
-            _UNSET | run,
-        )
+        return await insert_row(self._conn, PipelineRun, "pipeline_history", run)
 
     async def get(self, run_id: int) -> PipelineRun | None:
-        return await fetch_one(
-            self._conn, PipelineRun, f"SELECT {RUN_COLUMNS} FROM pipeline_history WHERE id = %(id)s", {"id": run_id}
-        )
+        return await fetch_one(self._conn, PipelineRun, _SELECT + " WHERE id = %(id)s", {"id": run_id})
 
     async def get_by_identifier(self, identifier: str) -> PipelineRun | None:
         return await fetch_one(
-            self._conn,
-            PipelineRun,
-            f"SELECT {RUN_COLUMNS} FROM pipeline_history WHERE identifier = %(identifier)s",
-            {"identifier": identifier},
+            self._conn, PipelineRun, _SELECT + " WHERE identifier = %(identifier)s", {"identifier": identifier}
         )
 
     async def update(self, run_id: int, **changes: Unpack[RunChanges]) -> PipelineRun | None:
-        if not changes:
-            return await self.get(run_id)
-        return await fetch_one(
-            self._conn,
-            PipelineRun,
-            sql.SQL("UPDATE pipeline_history SET {} WHERE id = %(id)s RETURNING " + RUN_COLUMNS).format(
-                make_set_clause(changes)
-            ),
-            {**changes, "id": run_id},
-        )
+        return await update_row(self._conn, PipelineRun, "pipeline_history", run_id, changes)
 
     async def list_run_summaries(
         self, video: str, limit: int, before: tuple[datetime, int] | None = None, run_type: str | None = None

@@ -1,21 +1,13 @@
 """SQL over `thumbnails`."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, Unpack
-
-from psycopg import sql
+from typing import Literal, TypedDict, Unpack
 
 from app.database import Connection
-from app.database.queries import fetch_one, fetch_returned_row, make_set_clause
+from app.database.queries import fetch_one, insert_row, list_columns, update_row
 from app.models import Thumbnail
 
-THUMBNAIL_COLUMNS = "id, video_id, clip_id, cloud_url, file_size_kb, created_at"
-
-
-class _OptionalThumbnailColumns(TypedDict, total=False):
-    video_id: int | None
-    clip_id: int | None
-    file_size_kb: int | None
+_SELECT = f"SELECT {list_columns(Thumbnail)} FROM thumbnails"
 
 
 class ThumbnailChanges(TypedDict, total=False):
@@ -25,13 +17,11 @@ class ThumbnailChanges(TypedDict, total=False):
     file_size_kb: int | None
 
 
-class NewThumbnail(_OptionalThumbnailColumns):
+class NewThumbnail(ThumbnailChanges, total=False):
     """The columns of a new thumbnail: `cloud_url`, and either `video_id` or `clip_id`."""
 
-    cloud_url: str
-
-
-_UNSET: dict[str, Any] = dict.fromkeys(_OptionalThumbnailColumns.__annotations__)
+    video_id: int | None
+    clip_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,37 +47,18 @@ class ThumbnailRepository:
         Raises `UniqueViolation` of `idx_thumbnails_video_id` or `idx_thumbnails_clip_id` where its owner has one, and
         `CheckViolation` of `thumbnails_owner_check` where it has no owner or two.
         """
-        return await fetch_returned_row(
-            self._conn,
-            Thumbnail,
-            f"""
-            INSERT INTO thumbnails (video_id, clip_id, cloud_url, file_size_kb)
-            VALUES (%(video_id)s, %(clip_id)s, %(cloud_url)s, %(file_size_kb)s)
-            RETURNING {THUMBNAIL_COLUMNS}
-            """,
-            _UNSET | thumbnail,
-        )
+        return await insert_row(self._conn, Thumbnail, "thumbnails", thumbnail)
 
     async def get(self, thumbnail_id: int) -> Thumbnail | None:
-        return await fetch_one(
-            self._conn, Thumbnail, f"SELECT {THUMBNAIL_COLUMNS} FROM thumbnails WHERE id = %(id)s", {"id": thumbnail_id}
-        )
+        return await fetch_one(self._conn, Thumbnail, _SELECT + " WHERE id = %(id)s", {"id": thumbnail_id})
 
     async def get_by_video(self, video_id: int) -> Thumbnail | None:
         return await fetch_one(
-            self._conn,
-            Thumbnail,
-            f"SELECT {THUMBNAIL_COLUMNS} FROM thumbnails WHERE video_id = %(video_id)s",
-            {"video_id": video_id},
+            self._conn, Thumbnail, _SELECT + " WHERE video_id = %(video_id)s", {"video_id": video_id}
         )
 
     async def get_by_clip(self, clip_id: int) -> Thumbnail | None:
-        return await fetch_one(
-            self._conn,
-            Thumbnail,
-            f"SELECT {THUMBNAIL_COLUMNS} FROM thumbnails WHERE clip_id = %(clip_id)s",
-            {"clip_id": clip_id},
-        )
+        return await fetch_one(self._conn, Thumbnail, _SELECT + " WHERE clip_id = %(clip_id)s", {"clip_id": clip_id})
 
     async def get_video_as_owner(self, identifier: str) -> ThumbnailOwner | None:
         return await fetch_one(
@@ -144,16 +115,7 @@ class ThumbnailRepository:
         return thumbnail.cloud_url if thumbnail else None
 
     async def update(self, thumbnail_id: int, **changes: Unpack[ThumbnailChanges]) -> Thumbnail | None:
-        if not changes:
-            return await self.get(thumbnail_id)
-        return await fetch_one(
-            self._conn,
-            Thumbnail,
-            sql.SQL("UPDATE thumbnails SET {} WHERE id = %(id)s RETURNING " + THUMBNAIL_COLUMNS).format(
-                make_set_clause(changes)
-            ),
-            {**changes, "id": thumbnail_id},
-        )
+        return await update_row(self._conn, Thumbnail, "thumbnails", thumbnail_id, changes)
 
     async def delete(self, thumbnail_id: int) -> bool:
         cursor = await self._conn.execute("DELETE FROM thumbnails WHERE id = %(id)s", {"id": thumbnail_id})

@@ -2,36 +2,29 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypedDict, Unpack
+from typing import Any, NotRequired, TypedDict, Unpack
 
 from psycopg.types.json import Jsonb
 
 from app.database import Connection
-from app.database.queries import fetch_one, fetch_returned_row
+from app.database.queries import fetch_one, insert_row, list_columns, make_insert
 from app.models import Transcript
 
-TRANSCRIPT_COLUMNS = """id, video_id, full_text, word_timestamps, segment_timestamps, language, number_of_words,
-    number_of_segments, transcription_service, processing_time_seconds, created_at"""
+_SELECT = f"SELECT {list_columns(Transcript)} FROM transcripts"
 
 
-class _OptionalTranscriptColumns(TypedDict, total=False):
-    language: str
-    number_of_words: int | None
-    number_of_segments: int | None
-    transcription_service: str | None
-    processing_time_seconds: float | None
-
-
-class NewTranscript(_OptionalTranscriptColumns):
+class NewTranscript(TypedDict):
     """The columns of a new transcript: words are `{"word", "start", "end"}`, segments `{"text", "start", "end"}`."""
 
     video_id: int
     full_text: str
     word_timestamps: list[dict[str, Any]]
     segment_timestamps: list[dict[str, Any]]
-
-
-_DEFAULTS: dict[str, Any] = dict.fromkeys(_OptionalTranscriptColumns.__annotations__) | {"language": "en"}
+    language: NotRequired[str]
+    number_of_words: NotRequired[int | None]
+    number_of_segments: NotRequired[int | None]
+    transcription_service: NotRequired[str | None]
+    processing_time_seconds: NotRequired[float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,42 +43,18 @@ class TranscriptRepository:
 
     async def create(self, **transcript: Unpack[NewTranscript]) -> Transcript:
         """Insert a transcript. Raises `UniqueViolation` of `transcripts_video_id_key` where the video has one."""
-        return await fetch_returned_row(
-            self._conn,
-            Transcript,
-            f"""
-            INSERT INTO transcripts (video_id, full_text, word_timestamps, segment_timestamps, language,
-                                     number_of_words, number_of_segments, transcription_service,
-                                     processing_time_seconds)
-            VALUES (%(video_id)s, %(full_text)s, %(word_timestamps)s, %(segment_timestamps)s, %(language)s,
-                    %(number_of_words)s, %(number_of_segments)s, %(transcription_service)s,
-                    %(processing_time_seconds)s)
-            RETURNING {TRANSCRIPT_COLUMNS}
-            """,
-            _transcript_values(transcript),
-        )
+        return await insert_row(self._conn, Transcript, "transcripts", _encode_timestamps(transcript))
 
     async def create_if_missing(self, **transcript: Unpack[NewTranscript]) -> bool:
+        values = _encode_timestamps(transcript)
         cursor = await self._conn.execute(
-            """
-            INSERT INTO transcripts (video_id, full_text, word_timestamps, segment_timestamps, language,
-                                     number_of_words, number_of_segments, transcription_service,
-                                     processing_time_seconds)
-            VALUES (%(video_id)s, %(full_text)s, %(word_timestamps)s, %(segment_timestamps)s, %(language)s,
-                    %(number_of_words)s, %(number_of_segments)s, %(transcription_service)s,
-                    %(processing_time_seconds)s)
-            ON CONFLICT (video_id) DO NOTHING
-            """,
-            _transcript_values(transcript),
+            make_insert("transcripts", values, " ON CONFLICT (video_id) DO NOTHING"), values
         )
         return cursor.rowcount == 1
 
     async def get_by_video(self, video_id: int) -> Transcript | None:
         return await fetch_one(
-            self._conn,
-            Transcript,
-            f"SELECT {TRANSCRIPT_COLUMNS} FROM transcripts WHERE video_id = %(video_id)s",
-            {"video_id": video_id},
+            self._conn, Transcript, _SELECT + " WHERE video_id = %(video_id)s", {"video_id": video_id}
         )
 
     async def read_segments_json(self, video_identifier: str) -> tuple[TranscriptVersion, str | None] | None:
@@ -155,9 +124,8 @@ class TranscriptRepository:
         return TranscriptVersion(transcript_id, created_at), [] if transcript_id is None else pieces
 
 
-def _transcript_values(transcript: NewTranscript) -> dict[str, Any]:
+def _encode_timestamps(transcript: NewTranscript) -> dict[str, Any]:
     return {
-        **_DEFAULTS,
         **transcript,
         "word_timestamps": Jsonb(transcript["word_timestamps"]),
         "segment_timestamps": Jsonb(transcript["segment_timestamps"]),

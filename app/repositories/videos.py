@@ -8,12 +8,11 @@ from typing import LiteralString, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_one, fetch_returned_row, fetch_value, make_set_clause
+from app.database.queries import fetch_all, fetch_one, fetch_value, insert_row, list_columns, update_row
 from app.models import Video
 from app.models.videos import display_title
 
-VIDEO_COLUMNS = """id, identifier, source_url, cloud_url, title, duration_seconds, file_size_kb, video_codec,
-    audio_codec, resolution, frame_rate, created_at"""
+_SELECT = f"SELECT {list_columns(Video)} FROM videos"
 
 
 class VideoChanges(TypedDict, total=False):
@@ -45,9 +44,6 @@ class VideoWithSource:
     source_url: str
     cloud_url: str
     has_file: bool
-
-
-_UNSET = dict.fromkeys(VideoChanges.__annotations__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,18 +139,7 @@ class VideoRepository:
 
     async def create(self, **video: Unpack[NewVideo]) -> Video:
         """Insert a video. Raises `UniqueViolation` of `videos_identifier_key` where the identifier is taken."""
-        return await fetch_returned_row(
-            self._conn,
-            Video,
-            f"""
-            INSERT INTO videos (identifier, source_url, cloud_url, title, duration_seconds, file_size_kb,
-                                video_codec, audio_codec, resolution, frame_rate)
-            VALUES (%(identifier)s, %(source_url)s, %(cloud_url)s, %(title)s, %(duration_seconds)s,
-                    %(file_size_kb)s, %(video_codec)s, %(audio_codec)s, %(resolution)s, %(frame_rate)s)
-            RETURNING {VIDEO_COLUMNS}
-            """,
-            _UNSET | video,
-        )
+        return await insert_row(self._conn, Video, "videos", video)
 
     async def insert_pending(self, identifier: str, source_url: str, cloud_url: str, title: str | None = None) -> bool:
         """Insert a video whose file is not stored yet, which lists omit; False where the identifier is taken."""
@@ -207,16 +192,11 @@ class VideoRepository:
         return {identifier for (identifier,) in await cursor.fetchall()}
 
     async def get(self, video_id: int) -> Video | None:
-        return await fetch_one(
-            self._conn, Video, f"SELECT {VIDEO_COLUMNS} FROM videos WHERE id = %(id)s", {"id": video_id}
-        )
+        return await fetch_one(self._conn, Video, _SELECT + " WHERE id = %(id)s", {"id": video_id})
 
     async def get_by_identifier(self, identifier: str) -> Video | None:
         return await fetch_one(
-            self._conn,
-            Video,
-            f"SELECT {VIDEO_COLUMNS} FROM videos WHERE identifier = %(identifier)s",
-            {"identifier": identifier},
+            self._conn, Video, _SELECT + " WHERE identifier = %(identifier)s", {"identifier": identifier}
         )
 
     async def get_end_seconds(self, identifier: str) -> float | None:
@@ -232,17 +212,14 @@ class VideoRepository:
         return await fetch_one(
             self._conn,
             Video,
-            f"SELECT {VIDEO_COLUMNS} FROM videos WHERE identifier = %(identifier)s FOR NO KEY UPDATE",
+            _SELECT + " WHERE identifier = %(identifier)s FOR NO KEY UPDATE",
             {"identifier": identifier},
         )
 
     async def lock_for_deletion(self, identifier: str) -> Video | None:
         """Lock the video until the transaction ends, so that no new row can refer to it."""
         return await fetch_one(
-            self._conn,
-            Video,
-            f"SELECT {VIDEO_COLUMNS} FROM videos WHERE identifier = %(identifier)s FOR UPDATE",
-            {"identifier": identifier},
+            self._conn, Video, _SELECT + " WHERE identifier = %(identifier)s FOR UPDATE", {"identifier": identifier}
         )
 
     async def lock_identifier(self, identifier: str) -> None:
@@ -283,16 +260,7 @@ class VideoRepository:
         return bool(found)
 
     async def update(self, video_id: int, **changes: Unpack[VideoChanges]) -> Video | None:
-        if not changes:
-            return await self.get(video_id)
-        return await fetch_one(
-            self._conn,
-            Video,
-            sql.SQL("UPDATE videos SET {} WHERE id = %(id)s RETURNING " + VIDEO_COLUMNS).format(
-                make_set_clause(changes)
-            ),
-            {**changes, "id": video_id},
-        )
+        return await update_row(self._conn, Video, "videos", video_id, changes)
 
     async def delete(self, video_id: int) -> bool:
         cursor = await self._conn.execute("DELETE FROM videos WHERE id = %(id)s", {"id": video_id})
