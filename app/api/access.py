@@ -25,21 +25,16 @@ _MODELS = "/api/admin/models"  # a change decides to which server prompts, audio
 
 
 def is_public_path(path: str) -> bool:
-    """Whether a path, without the prefix of a proxy, needs no key."""
+    """Return whether a path, without the prefix of a proxy, is served without an API key."""
     return path in _OPEN_PATHS or path.startswith("/health/")
 
 
 def needs_admin_key(path: str, method: str) -> bool:
-    """Whether a request changes the registry of models."""
     return method not in SAFE_METHODS and (path == _MODELS or path.startswith(f"{_MODELS}/"))
 
 
 class ApiKeyMiddleware:
-    """Plain ASGI: 401 without a key of the settings, 403 for a change that the key's scope does not allow.
-
-    Every path needs a key except the few that reveal nothing of the library, so that new routes are protected too. A
-    browser's preflight carries no key; outer middleware answers it.
-    """
+    """Plain ASGI: 401 without a key of the settings, 403 for a change that the key's scope does not allow."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[ApiKey]) -> None:
         self._app = app
@@ -67,10 +62,7 @@ class ApiKeyMiddleware:
 
 
 class OpenServerWarningMiddleware:
-    """Plain ASGI: warns once that no key is required, when a request arrives at an address other than loopback.
-
-    Only the request shows the server's address: its `--host` is not a setting of this application.
-    """
+    """Plain ASGI: logs one warning that no key is required, once a request arrives at an address beyond loopback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -92,7 +84,7 @@ def _explain_missing_scope(key: ApiKey, method: str, path: str) -> str | None:
 
 
 def _extract_api_keys(headers: Headers) -> set[bytes]:
-    """Return the different keys that a request carries; credentials of another scheme count as a wrong one."""
+    """Return the different keys in `X-API-Key` and `Authorization`; a scheme other than Bearer is a wrong key."""
     sent = {value.encode("latin-1") for value in headers.getlist("x-api-key")}
     for value in headers.getlist("authorization"):
         scheme, _, secret = value.partition(" ")

@@ -1,9 +1,4 @@
-"""What a web page in a browser may do with this server: Host and Origin checks, CORS, and the headers of every answer.
-
-A browser sends requests for any page that it shows, to loopback too, and a name that a page's owner points at loopback
-makes this server that page's own origin (DNS rebinding). So without API keys a request must name this server by a name
-that it has, and with or without them a page must be of an origin that is listed.
-"""
+"""Host and Origin checks (against DNS rebinding and foreign web pages), CORS, and security headers of every answer."""
 
 import logging
 from contextlib import suppress
@@ -69,7 +64,7 @@ _EVERY_HOST = (
 
 
 class _PolicyInput(NamedTuple):
-    """All of a request that decides what its page may do."""
+    """What of a request decides whether its web page may use this server; `lru_cache` keys decisions by it."""
 
     scheme: str
     host: bytes | None
@@ -81,7 +76,7 @@ class _PolicyInput(NamedTuple):
 
 
 class _PolicyDecision(NamedTuple):
-    """What is sent instead of an answer, if anything, and the headers of whatever is sent."""
+    """Status and sentence of a refusal, or None, and the headers that are added to the answer."""
 
     refusal: tuple[int, str] | None
     headers: RawHeaders
@@ -157,12 +152,12 @@ class BrowserPolicyMiddleware:
             return None
         return 403, _FOREIGN_PAGE.format("other sites")
 
-    def _is_trusted_origin(self, sent: bytes, request: _PolicyInput) -> bool:
-        """Return whether an origin as it was sent is listed, or this server's own as the request addresses it."""
+    def _is_trusted_origin(self, origin_header: bytes, request: _PolicyInput) -> bool:
+        """Return whether an Origin value is listed, PUBLIC_URL's, or this server's own as the request addresses it."""
         if self._origins.allows_all:
             return True
         try:
-            origin = parse_origin(sent.decode("latin-1"))
+            origin = parse_origin(origin_header.decode("latin-1"))
             if self._origins.allows(origin) or origin == self._public_origin:
                 return True
             return request.site != b"cross-site" and origin == _own_origin_as_addressed(request)
@@ -170,7 +165,6 @@ class BrowserPolicyMiddleware:
             return False
 
     def _make_policy_headers(self, origin: bytes | None, is_trusted: bool) -> RawHeaders:
-        """Return the headers for an answer that a page of `origin` may read, and a trusted page embed."""
         embeddable_by = b"cross-origin" if is_trusted else b"same-origin"
         headers = [*_FIXED_HEADERS, (b"cross-origin-resource-policy", embeddable_by)]
         if self._origins.allows_all:
@@ -180,7 +174,7 @@ class BrowserPolicyMiddleware:
 
 
 class PolicyAnswerMiddleware:
-    """Plain ASGI: sends what `BrowserPolicyMiddleware` answers itself, before a key is asked for and a body read."""
+    """Plain ASGI: sends the refusal or preflight answer of `BrowserPolicyMiddleware` before a key or body is read."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -191,7 +185,7 @@ class PolicyAnswerMiddleware:
 
 
 def warn_of_wildcard_settings(settings: Settings) -> None:
-    """Log what the settings leave to every web page."""
+    """Log a warning where ALLOW_ORIGINS or ALLOWED_HOST_NAMES is `*`."""
     if ANY_ORIGIN in settings.allow_origins:
         _log.warning(_EVERY_ORIGIN)
     if ANY_ORIGIN in settings.allowed_host_names and not settings.api_keys:
@@ -199,7 +193,7 @@ def warn_of_wildcard_settings(settings: Settings) -> None:
 
 
 def _list_allowed_host_names(settings: Settings) -> frozenset[str] | None:
-    """Return the names of this server that are not loopback's, or None where its names are not checked."""
+    """Return the host names, beside loopback, that a request may address; None where any may be."""
     names = set(settings.allowed_host_names)
     if ANY_ORIGIN in names or (settings.api_keys and not names):
         return None
@@ -211,14 +205,14 @@ def _list_allowed_host_names(settings: Settings) -> frozenset[str] | None:
     return frozenset(names)
 
 
-def _parse_policy_input(scope: Scope, found: dict[bytes, bytes]) -> _PolicyInput:
-    is_navigation = found.get(b"sec-fetch-mode") == b"navigate" and found.get(b"sec-fetch-dest") == b"document"
+def _parse_policy_input(scope: Scope, headers: dict[bytes, bytes]) -> _PolicyInput:
+    is_navigation = headers.get(b"sec-fetch-mode") == b"navigate" and headers.get(b"sec-fetch-dest") == b"document"
     return _PolicyInput(
         scope["scheme"],
-        found.get(b"host"),
-        found.get(b"origin"),
-        b"/".join(found.get(b"referer", b"").split(b"/", 3)[:3]),
-        found.get(b"sec-fetch-site", b""),
+        headers.get(b"host"),
+        headers.get(b"origin"),
+        b"/".join(headers.get(b"referer", b"").split(b"/", 3)[:3]),
+        headers.get(b"sec-fetch-site", b""),
         scope["method"] in _SAFE_METHODS,
         is_navigation,
     )
@@ -228,22 +222,20 @@ def _own_origin_as_addressed(request: _PolicyInput) -> Origin:
     return parse_origin(f"{request.scheme}://{(request.host or b'').decode('latin-1')}")
 
 
-def _format_origin(sent: bytes) -> str:
-    """Return an origin for a sentence, unless it is none."""
-    text = sent.decode("latin-1")
+def _format_origin(origin_header: bytes) -> str:
+    text = origin_header.decode("latin-1")
     with suppress(ValueError):
         parse_origin(text)
         return text
     return "an opaque origin"
 
 
-def _describe_repeated_header(pairs: RawHeaders) -> str:
-    names = [name for name, _ in pairs]
+def _describe_repeated_header(headers: RawHeaders) -> str:
+    names = [name for name, _ in headers]
     return f"Send one {next(name for name in names if names.count(name) > 1).decode().title()} header"
 
 
 def _make_preflight_answer(scope: Scope) -> Response:
-    """Allow every method and header: which pages may ask is decided."""
     headers = dict(_PREFLIGHT_HEADERS)
     sent = Headers(scope=scope)
     if names := sent.getlist("access-control-request-headers"):

@@ -33,17 +33,17 @@ _RANGE = re.compile(r"(\d*)-(\d*)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """The values that identify one version of a resource."""
+    """The ETag and Last-Modified of one version of a file or document."""
 
     etag: str  # strong, with its quotes
     modified: datetime | None = None  # None: conditions with dates are ignored
 
     @property
     def last_modified(self) -> int | None:
-        # Never in the future: a clock may have been wrong.
+        """Seconds since 1970, never in the future: a clock may have been wrong."""
         return None if self.modified is None else int(min(self.modified.timestamp(), time.time()))
 
-    def headers(self) -> dict[str, str]:
+    def make_headers(self) -> dict[str, str]:
         second = self.last_modified
         return {"ETag": self.etag} | ({} if second is None else {"Last-Modified": formatdate(second, usegmt=True)})
 
@@ -74,25 +74,23 @@ class ByteRange:
     def size(self) -> int:
         return self.stop - self.start
 
-    def content_range(self, total: int) -> str:
-        """Return the `Content-Range` of this part of `total` bytes."""
-        return f"bytes {self.start}-{self.stop - 1}/{total}"
+    def content_range(self, total_size: int) -> str:
+        return f"bytes {self.start}-{self.stop - 1}/{total_size}"
 
 
 def has_etag_condition(request: Request) -> bool:
-    """Whether the current ETag decides on the answer, so that it must be known before the content is read."""
     return "if-none-match" in request.headers or "if-match" in request.headers
 
 
 def check_preconditions(request: Request, validators: Validators, headers: Mapping[str, str]) -> Response | None:
-    """Return the 304 or 412 that a GET or HEAD must be answered with, or None where its conditions hold."""
+    """Return the 304 or 412 that a GET or HEAD must be answered with, or None where the content is to be sent."""
     if _if_match_fails(request.headers, validators):
         return error_answer(412, "The file has changed", headers)
     return Response(status_code=304, headers=headers) if _is_client_copy_current(request.headers, validators) else None
 
 
 def find_requested_ranges(request: Request, size: int, validators: Validators) -> list[ByteRange] | None:
-    """Return the parts to answer with, none where no requested one exists, or None where the answer is the whole."""
+    """Return the byte ranges to send, an empty list where none can be satisfied, or None where the whole is sent."""
     header = request.headers.get("range")
     if header is None or request.method != "GET" or not _if_range_holds(request.headers, validators):
         return None
@@ -103,49 +101,47 @@ def unsatisfiable_range_answer(size: int, headers: Mapping[str, str]) -> Respons
     return error_answer(416, "Range not satisfiable", {**headers, "Content-Range": f"bytes */{size}"})
 
 
-def parse_ranges(header: str, size: int) -> list[ByteRange] | None:
-    """Return the ranges of a file of `size` bytes without overlaps, or an empty list if none can be satisfied.
+def parse_ranges(header: str, file_size: int) -> list[ByteRange] | None:
+    """Return a Range header's byte ranges of a file, joined where they overlap, or an empty list if none can be met.
 
-    Returns None where the whole file is the answer: for another unit, a malformed header, too many ranges, and an empty
-    file.
+    Returns None, for the whole file, for another unit, a malformed header, too many ranges, and an empty file.
     """
     match = _RANGE_HEADER.fullmatch(header)
-    if match is None or size == 0 or len(header) > _MAX_RANGE_HEADER:
+    if match is None or file_size == 0 or len(header) > _MAX_RANGE_HEADER:
         return None
     specs = [spec for spec in map(str.strip, match[1].split(",")) if spec]
     if not 0 < len(specs) <= _MAX_RANGES:
         return None
     try:
-        ranges = [_parse_range(spec, size) for spec in specs]
+        ranges = [_parse_range(spec, file_size) for spec in specs]
     except ValueError:
         return None
     return _merge_ranges([found for found in ranges if found is not None])
 
 
-def _parse_range(spec: str, size: int) -> ByteRange | None:
-    """Return None for a range behind the end of the file. Raises `ValueError` for a malformed one."""
+def _parse_range(spec: str, file_size: int) -> ByteRange | None:
+    """Parse one `start-stop` of a Range header; None if it is behind the end of the file, ValueError if malformed."""
     match = _RANGE.fullmatch(spec)
     if match is None or spec == "-":
         raise ValueError
     first, last = match[1], match[2]
     if not first:
-        length = min(int(last), size)
-        return ByteRange(size - length, size) if length else None
-    start, stop = int(first), int(last) + 1 if last else size
+        length = min(int(last), file_size)
+        return ByteRange(file_size - length, file_size) if length else None
+    start, stop = int(first), int(last) + 1 if last else file_size
     if stop <= start and last:
         raise ValueError
-    return ByteRange(start, min(stop, size)) if start < size else None
+    return ByteRange(start, min(stop, file_size)) if start < file_size else None
 
 
 def _merge_ranges(ranges: list[ByteRange]) -> list[ByteRange]:
-    """Join ranges that overlap or touch, so that no byte is sent twice; otherwise keep their order."""
     merged: list[ByteRange] = []
     for each in sorted(ranges):
         if merged and each.start <= merged[-1].stop:
             merged[-1] = ByteRange(merged[-1].start, max(merged[-1].stop, each.stop))
         else:
             merged.append(each)
-    return ranges if len(merged) == len(ranges) else merged
+    return ranges if len(merged) == len(ranges) else merged  # in the order of the request where none overlap
 
 
 def _if_match_fails(headers: Headers, validators: Validators) -> bool:
@@ -171,14 +167,14 @@ def _if_range_holds(headers: Headers, validators: Validators) -> bool:
     return modified is not None and _parse_http_date(wanted) == modified < int(time.time())
 
 
-def _lists_etag(headers: Headers, name: str, etag: str, *, weakly: bool) -> bool:
-    values = headers.getlist(name)
+def _lists_etag(headers: Headers, header_name: str, etag: str, *, weakly: bool) -> bool:
+    values = headers.getlist(header_name)
     tags = [tag for value in values for weak, tag in _TAG.findall(value) if weakly or not weak]
     return etag in tags or any(value.strip() == "*" for value in values)
 
 
 def _parse_http_date(text: str | None) -> int | None:
-    """Return seconds since 1970, or None for a malformed date, with which a condition is ignored."""
+    """Return seconds since 1970, or None for a malformed date."""
     try:
         date = parsedate_to_datetime(text or "")
         return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())

@@ -26,7 +26,6 @@ ResourcesDep = Annotated[Resources, Depends(get_resources)]
 
 
 async def get_database(request: Request) -> Database:
-    """Return the database, for endpoints that hold a connection only for a part of their time."""
     return (await get_resources(request)).database
 
 
@@ -52,14 +51,13 @@ VideoReaderDep = Annotated[BatchedVideoReader, Depends(get_video_reader)]
 
 
 def normalize_identifier(identifier: str, not_found: Exception) -> str:
-    """Return an identifier in the stored form (NFC). Raises `not_found` for one that cannot be stored."""
+    """Return an identifier in its stored form (NFC). Raises the given error for one that no row can have."""
     if not is_valid_identifier(identifier):
         raise not_found
     return to_nfc(identifier)
 
 
 def normalize_video_id(identifier: str) -> str:
-    """Raises `VideoNotFound`."""
     return normalize_identifier(identifier, VideoNotFound())
 
 
@@ -78,10 +76,7 @@ Limit = Annotated[int | None, Query(ge=1, le=1000, description="Most items to re
 
 
 class FastReadRoute(APIRoute):
-    """A GET route of a frequent small read, whose endpoint takes `request`, `video_reader` and `video_id`.
-
-    It skips FastAPI's dependency solver, which would take longer than the endpoint's share of a batched query.
-    """
+    """A GET route that calls its endpoint with request, video reader and video id, without FastAPI's slow solver."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint = self.endpoint

@@ -26,7 +26,7 @@ PAGE_PATHS = ("/docs", "/docs/oauth2-redirect", "/redoc")
 
 
 def add_docs_pages(app: FastAPI) -> None:
-    """Add the pages and their assets, without documenting them."""
+    """Add Swagger UI, Redoc and their assets to the application, hidden from its OpenAPI document."""
     for path, endpoint in zip(PAGE_PATHS, (_show_swagger_ui, _finish_oauth2, _show_redoc), strict=True):
         app.add_route(path, endpoint, include_in_schema=False)
     for path in ASSET_PATHS:
@@ -69,7 +69,7 @@ async def _send_docs_asset(request: Request) -> FileResponse:
 
 
 def _set_content_policy(page: HTMLResponse) -> HTMLResponse:
-    """Allow only the page's own scripts, and nothing of other hosts, such as the logo that Redoc loads from a CDN."""
+    """Allow only the page's own inline scripts, by their hashes, and nothing from other hosts."""
     scripts = _INLINE_SCRIPT.findall(bytes(page.body).decode())
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     page.headers["Content-Security-Policy"] = _CONTENT_POLICY.format(
@@ -79,5 +79,4 @@ def _set_content_policy(page: HTMLResponse) -> HTMLResponse:
 
 
 def _proxy_prefix(request: Request) -> str:
-    """Return the path prefix of a proxy, without a slash at its end."""
     return str(request.scope.get("root_path", "")).rstrip("/")

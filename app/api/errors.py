@@ -65,7 +65,7 @@ _LONGEST_TYPE = 100
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer every error that an endpoint may raise; an unexpected one is left to the middleware."""
+    """Map domain, database, Redis, validation and HTTP errors of endpoints to JSON answers."""
     app.add_exception_handler(VideoMomentsError, _answer_domain_error)
     app.add_exception_handler(psycopg.Error, _answer_database_error)
     app.add_exception_handler(RedisError, _answer_redis_error)
@@ -112,7 +112,8 @@ async def _answer_invalid_request(request: Request, error: Exception) -> Respons
     if problem["type"] == "value_error":  # it is about several fields, and names them
         return error_answer(422, str(problem["ctx"]["error"]))
     if problem["type"] != "missing" and not _is_sent_as_json(request):
-        return error_answer(422, _describe_wrong_type(request))
+        wrong_type = describe_content_type(request.headers.get("content-type", ""))
+        return error_answer(422, f"Send the body as application/json, {wrong_type}")
     return error_answer(422, describe_validation_error("The body", problem))
 
 
@@ -126,7 +127,6 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 
 
 def _list_body_fields(request: Request) -> list[str]:
-    """Return the names of the fields that the route's body may have."""
     body = getattr(request.scope.get("route"), "body_field", None)
     model = getattr(getattr(body, "field_info", None), "annotation", None)
     return list(getattr(model, "model_fields", ()))
@@ -137,14 +137,14 @@ def _is_sent_as_json(request: Request) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-def _describe_wrong_type(request: Request) -> str:
-    kind = request.headers.get("content-type", "")[:_LONGEST_TYPE]
-    found = f"not as {kind}" if kind.isprintable() and kind else "not without a Content-Type"
-    return f"Send the body as application/json, {found}"
+def describe_content_type(content_type: str) -> str:
+    """Return `not as text/html`, say, for the end of a sentence about a wrong or missing Content-Type."""
+    shown = content_type[:_LONGEST_TYPE].strip()
+    return f"not as {shown}" if shown and shown.isprintable() else "not without a Content-Type"
 
 
 def _list_allowed_methods(request: Request) -> str:
-    """Return the methods of all routes of a path; Starlette names only those of the first one."""
+    """Return the `Allow` header for all routes of a path; Starlette names only the methods of the first one."""
     routes = request.app.routes
     allowed = [
         method

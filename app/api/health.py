@@ -29,7 +29,7 @@ class ServiceAnswer:
 
 @router.get("/", response_model=ServiceAnswer)
 async def describe_service() -> Response:
-    """Name and version."""
+    """Name and version of this service."""
     return json_answer(ServiceAnswer(message="Video Moments API", version=__version__))
 
 

@@ -1,7 +1,4 @@
-"""uvicorn's fast HTTP protocol with the limits that it lacks: `uvicorn --http app.api.http_protocol:LimitedProtocol`.
-
-They hold before the application sees a request, so before its key is looked at.
-"""
+"""uvicorn's HTTP protocol with the limits that it lacks: `uvicorn --http app.api.http_protocol:LimitedProtocol`."""
 
 import asyncio
 import logging
@@ -27,11 +24,9 @@ _log = logging.getLogger(__name__)
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection of a client.
+    """A client's connection: 414 or 431 for a large head, 408 for a slow head or body, 503 for one connection too many.
 
-    A request line and headers above `HEAD_BYTES` end it with 431 (the address alone: 414), headers that are not
-    complete `HEAD_SECONDS` after the connection is idle with 408, and so does a body of which the server waits for
-    more and gets nothing for `BODY_SECONDS`. A connection above `LIMIT_CONCURRENCY` gets 503.
+    The limits hold before the application sees a request, and so before its API key is checked.
     """
 
     def __init__(
@@ -128,7 +123,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._start_head_timer()
 
     def _use_host_of_target(self) -> None:
-        """Let the host of `GET http://host/path` count, and no Host header beside it (RFC 9112, section 3.2.2)."""
+        """Replace the Host header by the host of `GET http://host/path` (RFC 9112, section 3.2.2)."""
         if match := _ABSOLUTE_TARGET.fullmatch(self.url):
             self.url = match[2] if match[2].startswith(b"/") else b"/" + match[2]
             self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", match[1])]
@@ -136,14 +131,14 @@ class LimitedProtocol(HttpToolsProtocol):
     def _parser_position(self) -> tuple[int, bool, bool]:
         return self._messages, self._is_in_head, self._is_in_body
 
-    def _limit_unparsed_bytes(self, size: int, body: int) -> None:
-        """Count what the parser keeps or passes over: parts of headers, extensions of chunks, and trailers."""
+    def _limit_unparsed_bytes(self, received_bytes: int, body_bytes: int) -> None:
+        """End the connection when unfinished headers, chunk extensions or trailers exceed `HEAD_BYTES`."""
         if self._is_in_head:
-            self._unfinished_bytes += size
+            self._unfinished_bytes += received_bytes
             if max(self._unfinished_bytes, self._head_bytes) > HEAD_BYTES:
                 self._refuse_large_head()
         elif self._is_in_body:
-            self._framing_bytes = 0 if body else self._framing_bytes + size
+            self._framing_bytes = 0 if body_bytes else self._framing_bytes + received_bytes
             if max(self._framing_bytes, self._head_bytes) > HEAD_BYTES:
                 self._end_connection(
                     431, f"What stands between and behind the chunks of a body may have {HEAD_BYTES} bytes"
@@ -180,7 +175,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _end_slow_body(self) -> None:
-        """End the connection where the server waits for more of the body and nothing has come for too long."""
+        """End the connection if no byte of the body has come for `BODY_SECONDS`, else check again later."""
         now = self.loop.time()
         if self.flow.read_paused or (self._is_answering() and self.cycle.waiting_for_100_continue):
             self._last_byte_at = now  # it is not the client that is slow
@@ -192,7 +187,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_at(waits_since + BODY_SECONDS, self._end_slow_body)
 
     def _end_connection(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
-        """Answer, where an answer is owed, and close the connection; the application sees a client that left."""
+        """Send an error, unless an answer has begun, and close the connection."""
         self._is_ended = True
         self._stop_timer()
         is_owed = not self.cycle.response_started if self._is_in_body else not self._is_answering()
@@ -204,7 +199,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 class _ResumeTimeFlowControl(FlowControl):
-    """Knows since when the server has read again."""
+    """uvicorn's flow control that records when reading was last resumed."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(transport)

@@ -31,7 +31,7 @@ _media_types: LRUCache[tuple[str, str], str] = LRUCache(4096)
 
 
 def media_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of a route that answers with `MediaAnswer`."""
+    """Return the OpenAPI responses of a route that answers with `MediaAnswer`."""
     file = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
     return {
         200: {"description": "The whole file", "content": file},
@@ -46,26 +46,25 @@ def media_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
 
 
 class MediaAnswer(Response):
-    """Answers a GET or a HEAD with a stored file, in one version from its first byte to the last.
+    """Response to GET or HEAD with a stored file: whole, in byte ranges, 304, 412, 416, or a redirect to its bucket.
 
-    Errors of opening the file are raised. The media type is detected from the content; a file that is neither video,
-    audio nor image is an attachment, so that no browser shows it.
+    The media type is detected from the content; what is neither video, audio nor image is sent as an attachment.
     """
 
     def __init__(
         self,
         storage: Storage,
-        opened: AbstractAsyncContextManager[OpenFile],
+        opening_file: AbstractAsyncContextManager[OpenFile],
         *,
         cache_control: str = "private, no-cache",  # the client keeps its copy and revalidates it each time
     ) -> None:
         super().__init__()
         self._storage = storage
-        self._opened = opened
+        self._opening_file = opening_file
         self._cache_control = cache_control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._opened as file:
+        async with self._opening_file as file:
             answer = await self._choose_file_answer(Request(scope), file)
             await answer(scope, receive, send)
 
@@ -77,7 +76,7 @@ class MediaAnswer(Response):
             seconds = min(_REDIRECT_SECONDS, link.expires_in_seconds // 2)
             return RedirectResponse(link.url, 307, {"Cache-Control": f"private, max-age={seconds}"})
         validators = Validators(f'"{stored.version}"', stored.modified)
-        headers = {"Cache-Control": self._cache_control, "Accept-Ranges": "bytes", **validators.headers()}
+        headers = {"Cache-Control": self._cache_control, "Accept-Ranges": "bytes", **validators.make_headers()}
         if refusal := check_preconditions(request, validators, headers):
             return refusal
         ranges = find_requested_ranges(request, stored.size, validators)
@@ -87,10 +86,7 @@ class MediaAnswer(Response):
 
 
 class _FilePartsAnswer(Response):
-    """Sends texts and parts of a file in order, and reads the next chunk only after the client has taken the last one.
-
-    A failure after the status line closes the connection, so that the client notices the incomplete body.
-    """
+    """Response that sends byte ranges of a file, and texts between them, and stops when the client disconnects."""
 
     def __init__(
         self, file: OpenFile, parts: Sequence[bytes | ByteRange], status: int, headers: dict[str, str]
@@ -146,7 +142,6 @@ def _file_answer(file: OpenFile, ranges: list[ByteRange] | None, media_type: str
 def _multipart_parts(
     ranges: list[ByteRange], file: StoredFile, media_type: str, boundary: str
 ) -> list[bytes | ByteRange]:
-    """Return the body of a `multipart/byteranges` answer (RFC 9110, section 14.6)."""
     parts: list[bytes | ByteRange] = []
     for each in ranges:
         heads = f"Content-Type: {media_type}\r\nContent-Range: {each.content_range(file.size)}\r\n\r\n"
@@ -166,7 +161,7 @@ async def _detect_media_type(file: OpenFile) -> str:
 
 @asynccontextmanager
 async def _watch_disconnect(receive: Receive) -> AsyncIterator[asyncio.Task[None]]:
-    """Yield a task that is done when the client has disconnected: `send` does not report that."""
+    """Yield a task that is done once the client has disconnected: `send` does not report that."""
 
     async def wait_for_disconnect() -> None:
         while (await receive())["type"] != "http.disconnect":

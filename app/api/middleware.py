@@ -27,10 +27,7 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class RequestContextMiddleware:
-    """Plain ASGI: sets the id of each request, logs it with its status, and answers unexpected errors with 500.
-
-    The id is the request's own `X-Request-ID`, or a new `req_` and 12 hexadecimal digits; the answer repeats it.
-    """
+    """Plain ASGI: gives each request an `X-Request-ID`, logs its status, and answers unexpected errors with 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -70,10 +67,7 @@ class RequestContextMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Plain ASGI: 413 for a body above the limit, before it is read if its length is announced, else while it arrives.
-
-    Uploads of videos have their own limit.
-    """
+    """Plain ASGI: 413 for a body above the limit, announced or while it arrives; uploads of videos have their own."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -85,7 +79,7 @@ class BodyLimitMiddleware:
             await self._app(scope, receive, send)
             return
         try:
-            announced = _announced_bytes([value for name, value in scope["headers"] if name == b"content-length"])
+            announced = _parse_content_length([value for name, value in scope["headers"] if name == b"content-length"])
         except ValueError:
             await error_answer(400, _WRONG_LENGTH)(scope, receive, send)
             return
@@ -95,7 +89,7 @@ class BodyLimitMiddleware:
             await self._app(scope, self._limit_received_bytes(receive, announced), send)
 
     def _limit_received_bytes(self, receive: Receive, announced: int | None) -> Receive:
-        """Wrap `receive`: raise 413 for a body above the limit, 400 for another length than announced."""
+        """Wrap `receive`: it raises 413 for a body above the limit, 400 for another length than announced."""
         arrived = 0
 
         async def receive_counted() -> Message:
@@ -114,10 +108,7 @@ class BodyLimitMiddleware:
 
 
 class SlashRedirect:
-    """Plain ASGI, for paths without a route: 307 to the path that differs by a slash at the end, else 404.
-
-    Starlette's own redirect is an absolute URL that repeats any Host of a request.
-    """
+    """ASGI application for paths without a route: 307 to the path with or without a slash at the end, else 404."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -153,17 +144,11 @@ def _is_video_upload(scope: Scope) -> bool:
     return (scope["method"], path.rstrip("/")) == _UPLOAD
 
 
-def _announced_bytes(values: Sequence[bytes]) -> int | None:
-    """Return the length in the values of Content-Length, which may be repeated. Raises ValueError."""
-    if not values:
-        return None
-    lengths = {_parse_content_length(value) for value in values}
+def _parse_content_length(header_values: Sequence[bytes]) -> int | None:
+    """Return the one number in all Content-Length headers, None without any. Raises ValueError."""
+    if not all(value.isdigit() for value in header_values):
+        raise ValueError("not a number")
+    lengths = {int(value) for value in header_values}
     if len(lengths) > 1:
         raise ValueError("different lengths")
-    return lengths.pop()
-
-
-def _parse_content_length(digits: bytes) -> int:
-    if not digits.isdigit():
-        raise ValueError("not a number")
-    return int(digits)
+    return lengths.pop() if lengths else None

@@ -21,7 +21,7 @@ from app.ai.model_fields import (
     to_registry_values,
 )
 from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelKind, ModelRegistry
-from app.api.answers import Error, answer_dataclass, json_answer
+from app.api.answers import Error, Responses, answer_dataclass, json_answer
 from app.api.dependencies import RedisDep
 from app.core.masking import mask_secrets
 
@@ -31,16 +31,13 @@ router = APIRouter(
     responses={503: {"model": Error, "description": "Redis is not available"}},
 )
 
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: {"model": Error, "description": "No such model; names those there are"}
-}
-_CHANGED_MEANWHILE: dict[int | str, dict[str, Any]] = {
+_NOT_FOUND: Responses = {404: {"model": Error, "description": "No such model; names those there are"}}
+_CHANGED_MEANWHILE: Responses = {
     409: {"model": Error, "description": "The address was changed while an API key was set for it"}
 }
 
 
 async def get_model_registry(redis: RedisDep) -> ModelRegistry:
-    """Give the registry of the application's Redis."""
     return ModelRegistry(redis)
 
 
@@ -141,7 +138,7 @@ class DeletedModelAnswer:
 
 @router.get("", response_model=ModelsAnswer)
 async def list_models(registry: ModelRegistryDep) -> Response:
-    """All models, ordered by key."""
+    """All models of the registry, ordered by key."""
     found = await registry.list_models()
     models = [ModelAnswer.from_config(key, config) for key, config in found.items()]
     return json_answer(ModelsAnswer(models=models, count=len(models)))
@@ -149,27 +146,29 @@ async def list_models(registry: ModelRegistryDep) -> Response:
 
 @router.get("/defaults/all", response_model=dict[str, ModelAnswer])
 async def list_default_models() -> Response:
-    """The built-in defaults by key, which an empty registry is filled with."""
+    """The default models, by key, which an empty registry is filled with."""
     return json_answer({key: ModelAnswer.from_config(key, config) for key, config in DEFAULT_MODELS.items()})
 
 
 @router.post("/seed", response_model=SeedAnswer)
 async def seed_models(registry: ModelRegistryDep, body: Annotated[SeedBody | None, Body()] = None) -> Response:
-    """Fill an empty registry with the defaults; with `force` also one that is not empty."""
+    """Fill an empty registry with the default models; with `force` also one that is not empty."""
     count = await registry.seed_defaults(force=body is not None and body.force)
     return json_answer(SeedAnswer(seeded_count=count, message=f"Seeded {count} model configs"))
 
 
 @router.get("/{key}", response_model=ModelAnswer, responses=_NOT_FOUND)
 async def get_model(key: ModelKey, registry: ModelRegistryDep) -> Response:
-    """One model."""
+    """One model of the registry."""
     return json_answer(ModelAnswer.from_config(key, await registry.get_existing_model(key)))
 
 
 @router.post("/{key}", response_model=ModelWithNotice | ModelAnswer)
 async def put_model(key: ModelKey, body: ModelBody, registry: ModelRegistryDep) -> Response:
     """Create a model, or replace all of its fields, its API key too."""
-    return json_answer(_make_model_answer(key, await registry.put_model(key, _read(body))))
+    values: dict[str, Any] = to_registry_values(body, exclude_none=False)
+    config = ModelConfig(**values)
+    return json_answer(_make_model_answer(key, await registry.put_model(key, config)))
 
 
 @router.patch("/{key}", response_model=ModelWithNotice | ModelAnswer, responses={**_NOT_FOUND, **_CHANGED_MEANWHILE})
@@ -185,15 +184,10 @@ async def change_model(key: ModelKey, body: ModelChangesBody, registry: ModelReg
 
 @router.delete("/{key}", response_model=DeletedModelAnswer, responses=_NOT_FOUND)
 async def delete_model(key: ModelKey, registry: ModelRegistryDep) -> Response:
-    """Delete a model."""
+    """Delete a model from the registry."""
     await registry.delete_model(key)
     message = f"Model config '{key}' deleted successfully"
     return json_answer(DeletedModelAnswer(success=True, model_key=key, message=message))
-
-
-def _read(body: ModelBody) -> ModelConfig:
-    values: dict[str, Any] = to_registry_values(body, exclude_none=False)
-    return ModelConfig(**values)
 
 
 def _make_model_answer(key: str, config: ModelConfig) -> ModelAnswer:

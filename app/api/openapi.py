@@ -49,12 +49,12 @@ TAGS = [
 
 
 def make_operation_id(route: APIRoute) -> str:
-    """Return the name of the route's function, which generated clients give to their method."""
+    """Return the route's name, which generated clients give to their method."""
     return route.name
 
 
 class Application(FastAPI):
-    """FastAPI with an OpenAPI document that includes keys and common errors."""
+    """FastAPI whose OpenAPI document includes the API key schemes and the errors that all routes share."""
 
     needs_keys = False
 

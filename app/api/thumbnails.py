@@ -1,17 +1,12 @@
 """Thumbnails of videos and clips, also at the address of the previous backend."""
 
-from contextlib import AbstractAsyncContextManager
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.api.answers import Error
 from app.api.dependencies import MomentId, ResourcesDep, StorageDep, VideoId
 from app.api.media_answer import MediaAnswer, media_responses
 from app.core.media_types import UNKNOWN_TYPE
-from app.services.thumbnails import ThumbnailService
-from app.storage import OpenFile, Storage
 
 router = APIRouter(tags=["thumbnails"], default_response_class=Response)
 
@@ -22,35 +17,20 @@ _RESPONSES = media_responses("image/*", UNKNOWN_TYPE) | {
 }
 
 
-async def get_thumbnails(resources: ResourcesDep) -> ThumbnailService:
-    return resources.thumbnails
-
-
-ThumbnailsDep = Annotated[ThumbnailService, Depends(get_thumbnails)]
-
-
 @router.head("/api/videos/{video_id}/thumbnail", include_in_schema=False)
 @router.get("/api/videos/{video_id}/thumbnail", responses=_RESPONSES)
-async def get_thumbnail(video_id: VideoId, thumbnails: ThumbnailsDep, storage: StorageDep) -> Response:
-    """The thumbnail of a video; a missing one is made now."""
-    return _thumbnail_answer(storage, thumbnails.open_video_thumbnail(video_id))
-
-
 @router.head("/static/thumbnails/{video_id}.jpg", include_in_schema=False)
-@router.get("/static/thumbnails/{video_id}.jpg", responses=_RESPONSES)
-async def get_static_thumbnail(video_id: VideoId, thumbnails: ThumbnailsDep, storage: StorageDep) -> Response:
-    """The thumbnail of a video, at the address in `thumbnail_url`."""
-    return _thumbnail_answer(storage, thumbnails.open_video_thumbnail(video_id))
+@router.get("/static/thumbnails/{video_id}.jpg", responses=_RESPONSES, name="get_static_thumbnail")
+async def get_thumbnail(video_id: VideoId, resources: ResourcesDep, storage: StorageDep) -> Response:
+    """The thumbnail of a video; a missing one is made now."""
+    return MediaAnswer(storage, resources.thumbnails.open_video_thumbnail(video_id), cache_control=_CACHE_CONTROL)
 
 
 @router.head("/api/videos/{video_id}/moments/{moment_id}/clip/thumbnail", include_in_schema=False)
 @router.get("/api/videos/{video_id}/moments/{moment_id}/clip/thumbnail", responses=_RESPONSES)
 async def get_clip_thumbnail(
-    video_id: VideoId, moment_id: MomentId, thumbnails: ThumbnailsDep, storage: StorageDep
+    video_id: VideoId, moment_id: MomentId, resources: ResourcesDep, storage: StorageDep
 ) -> Response:
     """The thumbnail of a moment's clip; a missing one is made now."""
-    return _thumbnail_answer(storage, thumbnails.open_clip_thumbnail(video_id, moment_id))
-
-
-def _thumbnail_answer(storage: Storage, thumbnail: AbstractAsyncContextManager[OpenFile]) -> Response:
+    thumbnail = resources.thumbnails.open_clip_thumbnail(video_id, moment_id)
     return MediaAnswer(storage, thumbnail, cache_control=_CACHE_CONTROL)

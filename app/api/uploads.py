@@ -14,7 +14,8 @@ from starlette.responses import Response
 
 from app.api.answers import Error, json_answer
 from app.api.dependencies import DatabaseDep, ResourcesDep, StorageDep, VideoReaderDep
-from app.api.videos import SingleVideoAnswer, find_video_answer
+from app.api.errors import describe_content_type
+from app.api.videos import SOURCE_URL_DESCRIPTION, SingleVideoAnswer, find_video_answer
 from app.core.errors import InvalidInput, SizeLimitExceeded, VideoDeletedMeanwhile, VideoNotFound
 from app.services.uploads import UploadDetails, VideoUpload, open_video_upload
 
@@ -39,14 +40,24 @@ _EXTENDED_NAME = re.compile(
 )
 # Types of a body that is certainly not a video. Any other type is accepted: the content decides.
 _OTHER_TYPES = re.compile(rb"text/.*|multipart/.*|application/(json|xml|x-www-form-urlencoded)|.*\+(json|xml)")
-_MAX_SHOWN_TYPE = 100
-
-_ID = "Identifier of the video in addresses: without / ? # % and control characters"
-_TITLE = "Title of the video"
-_SOURCE_URL = "Where the video was published: http://, https:// or gs://"
 
 
-class UploadQuery(BaseModel):
+class _UploadFields(BaseModel):
+    """The details of a video that a query and a form can give."""
+
+    id: str = Field(
+        "",
+        max_length=255,
+        description="Identifier of the video in addresses: without / ? # % and control characters",
+        examples=["demo-talk"],
+    )
+    title: str = Field("", max_length=500, description="Title of the video", examples=["Demo Talk"])
+    source_url: str = Field(
+        "", max_length=4096, description=SOURCE_URL_DESCRIPTION, examples=["https://cdn.example/talk.mp4"]
+    )
+
+
+class UploadQuery(_UploadFields):
     """The details of a video that is sent as the body itself."""
 
     filename: str = Field(
@@ -55,25 +66,16 @@ class UploadQuery(BaseModel):
         description="Name of the file, from which a missing id and title are derived",
         examples=["Demo Talk.mp4"],
     )
-    id: str = Field("", max_length=255, description=_ID, examples=["demo-talk"])
-    title: str = Field("", max_length=500, description=_TITLE, examples=["Demo Talk"])
-    source_url: str = Field("", max_length=4096, description=_SOURCE_URL, examples=["https://cdn.example/talk.mp4"])
 
 
-class UploadForm(BaseModel):
+class UploadForm(_UploadFields):
     """A video as a form, the parts in any order."""
 
     file: bytes = Field(description="The video; its name is used like `filename` of the query")
-    id: str = Field("", max_length=255, description=_ID, examples=["demo-talk"])
-    title: str = Field("", max_length=500, description=_TITLE, examples=["Demo Talk"])
-    source_url: str = Field("", max_length=4096, description=_SOURCE_URL, examples=["https://cdn.example/talk.mp4"])
 
 
 def _find_form_boundary(content_type: str) -> bytes | None:
-    """Return the boundary of `multipart/form-data`, or None for a body that is the file itself.
-
-    Raises `InvalidInput` for another kind of form, and for a type that no video has.
-    """
+    """Return the boundary of `multipart/form-data`, None for a video as the body itself. Raises for other types."""
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if kind == b"multipart/form-data" and boundary:
@@ -81,25 +83,20 @@ def _find_form_boundary(content_type: str) -> bytes | None:
     if _OTHER_TYPES.fullmatch(kind):
         raise InvalidInput(
             "Send the video as multipart/form-data with a boundary, or as the body with a type as video/mp4 or "
-            f"application/octet-stream, {_describe_content_type(content_type)}"
+            f"application/octet-stream, {describe_content_type(content_type)}"
         )
     return None
 
 
-def _refuse_undeclared_form(head: bytes, content_type: str) -> None:
-    """Raise `InvalidInput` if a body that should be the file itself begins like a form."""
-    if head.startswith(b"--") and b"content-disposition: form-data" in head.lower():
-        found = _describe_content_type(content_type)
+def _refuse_undeclared_form(body_start: bytes, content_type: str) -> None:
+    """Raise `InvalidInput` if a body that should be the video itself begins like a form."""
+    if body_start.startswith(b"--") and b"content-disposition: form-data" in body_start.lower():
+        found = describe_content_type(content_type)
         raise InvalidInput(f"The body is a form: send it as multipart/form-data with its boundary, {found}")
 
 
-def _describe_content_type(content_type: str) -> str:
-    shown = content_type[:_MAX_SHOWN_TYPE].strip()
-    return f"not as {shown}" if shown and shown.isprintable() else "not without a Content-Type"
-
-
 class UploadFormParser:
-    """Parses a form while it arrives: `feed` each chunk, then `finish`. Raises `InvalidInput` for an invalid form."""
+    """Incremental parser of an upload form: `feed` each chunk, then `finish`. Raises `InvalidInput`."""
 
     def __init__(self, boundary: bytes) -> None:
         self.fields: dict[str, str] = {}
@@ -117,7 +114,7 @@ class UploadFormParser:
             raise InvalidInput("The boundary of the form is too long") from None
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return the bytes of the file among these. Raises `SizeLimitExceeded` if the rest of the form has too many."""
+        """Parse a chunk and return the bytes of the file in it. Raises `SizeLimitExceeded` for too long fields."""
         self._file_pieces.clear()
         try:
             self._parser.write(chunk)
@@ -130,6 +127,7 @@ class UploadFormParser:
         return data
 
     def finish(self) -> None:
+        """Raise `InvalidInput` if the form is not complete or has no file."""
         if not self._has_ended:
             raise InvalidInput("The form ended early")
         if self.filename is None:
@@ -191,8 +189,8 @@ class UploadFormParser:
         self._has_ended = True
 
 
-def _read_filename(disposition: str, plain: bytes) -> str:
-    """Return the name of the file; `filename*` has precedence over `filename`."""
+def _read_filename(disposition: str, filename: bytes) -> str:
+    """Return the file's name of a Content-Disposition: its `filename*`, else the given value of `filename`."""
     if extended := _EXTENDED_NAME.match(disposition):
         charset, value = extended.groups()
         if charset.lower() not in ("utf-8", "iso-8859-1"):
@@ -201,15 +199,15 @@ def _read_filename(disposition: str, plain: bytes) -> str:
         return (
             _decode_form_value("The file's name", decoded) if charset.lower() == "utf-8" else decoded.decode("latin-1")
         )
-    name = _decode_form_value("The file's name", plain)
+    name = _decode_form_value("The file's name", filename)
     return _BROWSER_ESCAPE.sub(lambda escape: _BROWSER_ESCAPES[escape[0].upper()], name)
 
 
-def _decode_form_value(name: str, value: bytes) -> str:
+def _decode_form_value(field_name: str, value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise InvalidInput(f"{name} is not UTF-8") from None
+        raise InvalidInput(f"{field_name} is not UTF-8") from None
 
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
@@ -271,7 +269,7 @@ async def upload_video(
 
 
 async def _receive_video_body(request: Request, upload: VideoUpload, details: UploadDetails) -> None:
-    await upload.check_upload_details(details, _content_length(request))
+    await upload.check_upload_details(details, _announced_length(request))
     head, content_type = b"", request.headers.get("content-type", "")
     async for chunk in request.stream():
         if len(head) < _FORM_HEAD_BYTES:
@@ -283,7 +281,7 @@ async def _receive_video_body(request: Request, upload: VideoUpload, details: Up
 async def _receive_video_form(
     request: Request, upload: VideoUpload, details: UploadDetails, form: UploadFormParser
 ) -> UploadDetails:
-    await upload.check_upload_details(details, _content_length(request) - _MAX_ENVELOPE_BYTES)
+    await upload.check_upload_details(details, _announced_length(request) - _MAX_ENVELOPE_BYTES)
     has_started = False
     async for chunk in request.stream():
         data = form.feed(chunk)
@@ -305,7 +303,7 @@ def _read_form_details(details: UploadDetails, form: UploadFormParser) -> Upload
     )
 
 
-def _content_length(request: Request) -> int:
-    """Return the announced length of the body, or 0 where there is none."""
+def _announced_length(request: Request) -> int:
+    """Return the length of the body that the request announces, or 0."""
     length = request.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0
