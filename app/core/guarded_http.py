@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-
-import httpx
-from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
+from typing import TYPE_CHECKING
 
 from app.core.addresses import NOT_CALLED, is_metadata_address, is_metadata_host
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
+
+if TYPE_CHECKING:
+    import httpx
+
+# httpx is imported where a request is made: a server without a worker makes none.
 
 MAX_REDIRECTS = 5
 
@@ -91,7 +94,7 @@ class AddressGuard:
         name = f"[{host}]" if ":" in host else host
         return not self._allowed.isdisjoint({host.lower(), name.lower(), f"{name}:{port}".lower()})
 
-    async def check_request(self, request: httpx.Request) -> None:
+    async def check_request(self, request: "httpx.Request") -> None:
         """Raise `AddressRefused` for a request to a host that is not public; a hook of httpx."""
         if request.url.scheme not in _PORTS or not request.url.host:
             raise AddressRefused("The URL, or one that it redirects to, does not begin with http:// or https://")
@@ -101,6 +104,8 @@ class AddressGuard:
 
 
 def _parse_host_and_port(url: str) -> tuple[str, int]:
+    import httpx
+
     try:
         parts = httpx.URL(url)
         host, port = parts.raw_host.decode("ascii").lower(), _PORTS[parts.scheme] if parts.port is None else parts.port
@@ -131,12 +136,15 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 @asynccontextmanager
 async def open_guarded_client(
     allowed_hosts: Collection[str], timeout_seconds: float, max_redirects: int = MAX_REDIRECTS
-) -> AsyncIterator[httpx.AsyncClient]:
+) -> "AsyncIterator[httpx.AsyncClient]":
     """Yield a client for URLs of users; it follows no redirect where `max_redirects` is 0.
 
     The block raises `AddressRefused`, `TransientFailure` where trying again may help, and `StageFailed`. Their texts
     hold nothing of the URL.
     """
+    import httpx
+    from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
+
     guard = AddressGuard(allowed_hosts)
     async with httpx.AsyncClient(
         trust_env=False,
@@ -161,7 +169,7 @@ async def open_guarded_client(
             raise TransientFailure("The connection to the server of the URL cannot be made, or has been cut") from None
 
 
-def raise_for_error_status(response: httpx.Response) -> None:
+def raise_for_error_status(response: "httpx.Response") -> None:
     """Raise `TransientFailure` for a status that may change, and `StageFailed` for any other error status."""
     if response.is_success:
         return
@@ -173,12 +181,14 @@ def _is_transient(status: int) -> bool:
     return status >= 500 or status in _TRANSIENT_STATUSES
 
 
-def block_metadata_addresses(client: httpx.AsyncClient) -> httpx.AsyncClient:
+def block_metadata_addresses(client: "httpx.AsyncClient") -> "httpx.AsyncClient":
     """Have a client of an AI service refuse link-local and metadata addresses.
 
     Every other address is allowed, private ones too. A name is resolved and checked before the connection, and the
     connection itself is checked because the name may resolve differently a moment later.
     """
+    from httpx_secure import httpx_ssrf_protection
+
     client.event_hooks["request"].append(_refuse_metadata_host)
     return httpx_ssrf_protection(
         client,
@@ -192,7 +202,7 @@ def _is_no_metadata_address(host: str, address: IPv4Address | IPv6Address, port:
     return not is_metadata_address(address)
 
 
-async def _refuse_metadata_host(request: httpx.Request) -> None:
+async def _refuse_metadata_host(request: "httpx.Request") -> None:
     host = request.url.raw_host.decode("ascii")
     if is_metadata_host(host):
         raise AddressRefused(NOT_CALLED)

@@ -9,12 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from psycopg import Connection as SyncConnection
 from psycopg import IsolationLevel, sql
 from psycopg.conninfo import make_conninfo
@@ -26,9 +23,13 @@ from app.core.retrying import RetryPolicy, call_blocking_with_retries
 from app.database.connection import PIN_SESSION, PIN_TRANSACTION, Connection, check_encoding, make_pin_parameters
 from app.database.errors import make_connection_error
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
 _log = logging.getLogger(__name__)
 
-_INI = Path(__file__).resolve().parents[2] / "alembic.ini"
+_ROOT = Path(__file__).resolve().parents[2]
 
 # "videomom" as a number: a key that other users of the database do not use.
 _LOCK_KEY = int.from_bytes(b"videomom")
@@ -44,18 +45,28 @@ _NO_LIMITS = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "
 
 
 def upgrade() -> None:
-    command.upgrade(Config(_INI), "head")
+    from alembic import command  # with SQLAlchemy a third of a second of imports, which only a migration needs
+
+    command.upgrade(_make_alembic_config(), "head")
 
 
 def downgrade_to_base() -> None:
-    command.downgrade(Config(_INI), "base")
+    from alembic import command
+
+    command.downgrade(_make_alembic_config(), "base")
+
+
+def _make_alembic_config() -> "Config":
+    from alembic.config import Config
+
+    return Config(_ROOT / "alembic.ini")
 
 
 @cache
 def list_code_revisions() -> tuple[str, ...]:
-    """Return the revisions of db/migrations, the newest first."""
-    scripts = ScriptDirectory.from_config(Config(_INI))
-    return tuple(script.revision for script in scripts.walk_revisions())
+    """Return the revisions of db/migrations, the newest first: the numbers that the names of its files begin with."""
+    files = (_ROOT / "db" / "migrations" / "versions").glob("*.py")
+    return tuple(sorted((file.name.partition("_")[0] for file in files), reverse=True))
 
 
 async def read_alembic_revision(conn: Connection) -> str | None:
@@ -167,7 +178,7 @@ def hold_migration_lock(settings: Settings) -> Iterator[None]:
         yield
 
 
-def refuse_unknown_revision(conn: SyncConnection[Any], scripts: ScriptDirectory) -> None:
+def refuse_unknown_revision(conn: SyncConnection[Any], scripts: "ScriptDirectory") -> None:
     """Raise `DatabaseAhead` where a newer version of this code has migrated the database."""
     revision = _read_stored_revision(conn)
     conn.rollback()  # a migration may need an exclusive lock on the table of revisions
