@@ -201,13 +201,19 @@ def _open_sync_connection(parameters: Mapping[str, str], autocommit: bool = Fals
 def _limit_answer_time(conn: SyncConnection[Any], seconds: float | None) -> Iterator[None]:
     """Close the socket, and raise `DatabaseUnavailable`, where the block takes longer; None is no limit."""
     with socket.socket(fileno=os.dup(conn.fileno())) as line:
-        timer = threading.Timer(seconds or 0, line.shutdown, [socket.SHUT_RDWR])
+        is_late = threading.Event()
+
+        def close_socket() -> None:
+            is_late.set()
+            line.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(seconds or 0, close_socket)
         if seconds is not None:
             timer.start()
         try:
             yield
         except psycopg.OperationalError:
-            if timer.finished.is_set():
+            if is_late.is_set():
                 raise DatabaseUnavailable(
                     f"The pooler gave the upgrade no second connection within {seconds:.0f} seconds: raise its "
                     "pool_size, or set DATABASE_SYNC_URL to the address of PostgreSQL itself"
