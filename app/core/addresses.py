@@ -27,7 +27,7 @@ ANY_ORIGIN = "*"
 # No valid host name or origin is longer.
 LONGEST_ORIGIN = 300
 _LONGEST_HOST = 253  # RFC 1035
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 _ANY_PORT = ":*"
 _HOST_LABELS = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _AUTHORITY = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+)(?::([0-9]{0,5}))?")
@@ -78,7 +78,7 @@ def parse_host_name(name_or_address: str) -> str:
 def parse_origin(text: str) -> Origin:
     """Parse an `Origin` header. Raises ValueError for `null` and for anything but scheme, host and port."""
     scheme, host, port = _split_origin(text)
-    return Origin(scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else port)
+    return Origin(scheme, host, DEFAULT_PORTS.get(scheme) if port is None else port)
 
 
 def parse_url_origin(url: str) -> Origin:
@@ -86,7 +86,7 @@ def parse_url_origin(url: str) -> Origin:
         parts = urlsplit(url)
     except ValueError:
         raise ValueError("not an address") from None
-    if parts.scheme not in _DEFAULT_PORTS:
+    if parts.scheme not in DEFAULT_PORTS:
         raise ValueError("not an address of HTTP")
     return parse_origin(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
 
@@ -121,7 +121,6 @@ def _split_origin(text: str) -> tuple[str, str, int | None]:
     return scheme, *parse_authority(authority)
 
 
-_PORTS = {"http": 80, "https": 443}
 _MOST_DECODINGS = 5
 
 # Metadata services, which hand out a machine's credentials, and link-local addresses: AWS and Google over IPv6,
@@ -154,7 +153,7 @@ def make_service_origin(url: str) -> str:
         return ""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    port = parts.port or _PORTS.get(parts.scheme)
+    port = parts.port or DEFAULT_PORTS.get(parts.scheme)
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}" if host else ""
 
 
@@ -168,7 +167,7 @@ def check_service_address(url: str) -> None:
     except ValueError:
         raise ValueError(_NO_ADDRESS) from None
     is_plain = url.isascii() and url.isprintable() and " " not in url
-    if parts.scheme not in _PORTS or not host or port == 0 or not is_plain:
+    if parts.scheme not in DEFAULT_PORTS or not host or port == 0 or not is_plain:
         raise ValueError(_NO_ADDRESS)
     if "@" in parts.netloc:  # it would be visible in the list of models
         raise ValueError("must hold no user or password: set the API key instead")

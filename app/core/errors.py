@@ -6,6 +6,11 @@ from collections.abc import Iterable
 class VideoMomentsError(Exception):
     """Base of every expected failure; its text is one sentence that a user may read."""
 
+    sentence = ""  # where the error is raised without one
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(sentence or self.sentence)
+
 
 class ConfigurationError(VideoMomentsError):
     """A setting that cannot work."""
@@ -21,38 +26,31 @@ class VideoNotFound(NotFound):
 
 
 class TranscriptNotFound(NotFound):
-    def __init__(self) -> None:
-        super().__init__("Transcript not found for this video")
+    sentence = "Transcript not found for this video"
 
 
 class ThumbnailNotFound(NotFound):
-    def __init__(self) -> None:
-        super().__init__("Thumbnail not found")
+    sentence = "Thumbnail not found"
 
 
 class MomentNotFound(NotFound):
-    def __init__(self) -> None:
-        super().__init__("Moment not found")
+    sentence = "Moment not found"
 
 
 class ClipNotFound(NotFound):
-    def __init__(self) -> None:
-        super().__init__("Clip not found")
+    sentence = "Clip not found"
 
 
 class RunNotFound(NotFound):
-    def __init__(self) -> None:
-        super().__init__("Run not found")
+    sentence = "Run not found"
 
 
 class PromptNotFound(NotFound):
-    def __init__(self) -> None:
-        super().__init__("Prompt not found")
+    sentence = "Prompt not found"
 
 
 class GenerationConfigNotFound(NotFound):
-    def __init__(self) -> None:
-        super().__init__("Generation config not found")
+    sentence = "Generation config not found"
 
 
 class ModelNotFound(NotFound):
@@ -63,8 +61,7 @@ class ModelNotFound(NotFound):
 class FileMissing(NotFound):
     """A stored file is missing or outside of what may be read; the text is the same for both."""
 
-    def __init__(self) -> None:
-        super().__init__("File not found")
+    sentence = "File not found"
 
 
 class InvalidInput(VideoMomentsError):
@@ -82,8 +79,7 @@ class Conflict(VideoMomentsError):
 class VideoDeletedMeanwhile(Conflict):
     """The video was deleted during its upload."""
 
-    def __init__(self) -> None:
-        super().__init__("A video with this id was deleted at the same time, send this one again")
+    sentence = "A video with this id was deleted at the same time, send this one again"
 
 
 class PipelineActive(VideoMomentsError):
@@ -100,8 +96,7 @@ class SizeLimitExceeded(VideoMomentsError):
 
 
 class PromptHashCollision(Conflict):
-    def __init__(self) -> None:
-        super().__init__("Another prompt has the same text when its two parts are joined")
+    sentence = "Another prompt has the same text when its two parts are joined"
 
 
 class DatabaseUnavailable(VideoMomentsError):
@@ -115,8 +110,7 @@ class DatabaseUnreachable(DatabaseUnavailable):
 class RedisUnavailable(VideoMomentsError):
     """Redis does not answer or refuses a command; the same request may succeed later."""
 
-    def __init__(self, reason: str = "Redis is not available") -> None:
-        super().__init__(reason)
+    sentence = "Redis is not available"
 
 
 class StorageUnavailable(VideoMomentsError):
@@ -146,8 +140,7 @@ class RunInputMissing(VideoMomentsError):
 class TooManyFollowers(VideoMomentsError):
     """The limit of clients that follow runs is reached."""
 
-    def __init__(self) -> None:
-        super().__init__("Too many clients follow runs, ask for the status instead")
+    sentence = "Too many clients follow runs, ask for the status instead"
 
 
 class ModelNotConfigured(VideoMomentsError):
@@ -175,15 +168,13 @@ class StageFailed(VideoMomentsError):
 class RunLost(StageFailed):
     """The run was claimed by another worker or deleted: nothing may be written for it."""
 
-    def __init__(self) -> None:
-        super().__init__("The run is not this worker's any more")
+    sentence = "The run is not this worker's any more"
 
 
 class VideoDeleted(RunLost):
     """The video of the run was deleted, and the run with it."""
 
-    def __init__(self) -> None:
-        StageFailed.__init__(self, "The video was deleted")
+    sentence = "The video was deleted"
 
 
 class TransientFailure(StageFailed):

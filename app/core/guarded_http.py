@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
-from app.core.addresses import NOT_CALLED, is_metadata_address, is_metadata_host
+from app.core.addresses import DEFAULT_PORTS, NOT_CALLED, is_metadata_address, is_metadata_host
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 5
 
-_PORTS = {"http": 80, "https": 443}
 # What IANA has given out of IPv6, and the one prefix outside of it that leads to IPv4 addresses (RFC 6052).
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -96,10 +95,10 @@ class AddressGuard:
 
     async def check_request(self, request: "httpx.Request") -> None:
         """Raise `AddressRefused` for a request to a host that is not public; a hook of httpx."""
-        if request.url.scheme not in _PORTS or not request.url.host:
+        if request.url.scheme not in DEFAULT_PORTS or not request.url.host:
             raise AddressRefused("The URL, or one that it redirects to, does not begin with http:// or https://")
         await self.resolve_public_addresses(
-            request.url.raw_host.decode("ascii"), request.url.port or _PORTS[request.url.scheme]
+            request.url.raw_host.decode("ascii"), request.url.port or DEFAULT_PORTS[request.url.scheme]
         )
 
 
@@ -108,7 +107,10 @@ def _parse_host_and_port(url: str) -> tuple[str, int]:
 
     try:
         parts = httpx.URL(url)
-        host, port = parts.raw_host.decode("ascii").lower(), _PORTS[parts.scheme] if parts.port is None else parts.port
+        host, port = (
+            parts.raw_host.decode("ascii").lower(),
+            DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port,
+        )
         if ":" in host:
             host = str(ipaddress.IPv6Address(host.partition("%")[0]))  # without the zone, which only this machine knows
         elif not _HOST_NAME.fullmatch(host):
@@ -208,7 +210,7 @@ async def _refuse_metadata_host(request: "httpx.Request") -> None:
         raise AddressRefused(NOT_CALLED)
     try:
         async with asyncio.timeout(_SERVICE_LOOKUP_SECONDS):
-            port = request.url.port or _PORTS[request.url.scheme]
+            port = request.url.port or DEFAULT_PORTS[request.url.scheme]
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, KeyError, TimeoutError):
         return  # the connection fails, and says so

@@ -18,7 +18,8 @@ from app.database.migrations import open_blocking_connection, read_alembic_revis
 
 _SCHEMA = Path(__file__).resolve().parents[2] / "db" / "schema.sql"
 
-_SCHEMAS = ("public", "library", "pipeline", "search")
+OWN_SCHEMAS = ("library", "pipeline", "search")
+_SCHEMAS = ("public", *OWN_SCHEMAS)
 
 Catalog = dict[str, str]
 """Definitions by the name of the object: `{"column videos.title": "varchar(500)", "schema search": "", …}`."""
@@ -254,7 +255,6 @@ PUBLIC_TABLES = (
     "pipeline_history",
 )
 PUBLIC_FUNCTIONS = ("moments_add_if_free", "videos_end")
-OWN_SCHEMAS = ("library", "pipeline", "search")
 
 # Trigger functions need no privilege. The sequence of a serial depends on its table ('a') and needs its own privilege.
 _READ_CONDITION: LiteralString = """

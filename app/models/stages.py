@@ -96,10 +96,6 @@ class ExistingResults:
     has_all_clips: bool
 
 
-def _no_empty_reason(result: Mapping[str, Any]) -> str | None:
-    return None
-
-
 def _explain_missing_moments(result: Mapping[str, Any]) -> str | None:
     """Return why the generation stage found no moments; None where it found some."""
     if result.get("moments") != 0:
@@ -138,7 +134,7 @@ class StageDefinition:
     limit_setting: str | None = None
     retry: RetryRule = RetryRule()
     totals: Mapping[str, str] = field(default_factory=dict)
-    empty_reason: Callable[[Mapping[str, Any]], str | None] = _no_empty_reason
+    empty_reason: Callable[[Mapping[str, Any]], str | None] = lambda _: None
     has_results: Callable[[ExistingResults], bool] | None = None
 
 

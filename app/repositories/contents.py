@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_returned_row, list_columns
+from app.database.queries import fetch_all, fetch_returned_row, fetch_value, list_columns
 from app.models import Clip, Moment, Thumbnail
 from app.repositories.moments import MomentRepository
 from app.repositories.runs import IS_WAITING
@@ -170,22 +170,22 @@ class ReplacedMomentsRepository:
         None where the run has set aside nothing. Moments whose config was deleted, or whose identifier is taken, are
         not restored.
         """
-        cursor = await self._conn.execute(
+        video_id = await fetch_value(
+            self._conn,
             """
             SELECT video_id FROM pipeline_history AS history JOIN pipeline.replaced ON run_id = history.id
             WHERE history.id = %(run_id)s
             """,
             {"run_id": run_id},
         )
-        row = await cursor.fetchone()
-        if row is None:
+        if video_id is None:
             return None
-        parts = VideoContentsRepository(self._conn)
-        before = {file.url for file in await parts.list_files(row[0])}
+        contents = VideoContentsRepository(self._conn)
+        before = {file.url for file in await contents.list_files(video_id)}
         await self._delete_new_moments(run_id)
         await self._restore_rows(run_id)
         await self._conn.execute("DELETE FROM pipeline.replaced WHERE run_id = %(run_id)s", {"run_id": run_id})
-        return before - {file.url for file in await parts.list_files(row[0])}
+        return before - {file.url for file in await contents.list_files(video_id)}
 
     async def _delete_new_moments(self, run_id: int) -> None:
         await self._conn.execute(

@@ -90,11 +90,7 @@ class ClipsJob:
 
 
 _RUN_COLUMNS = "run.identifier, run.status, run.started_at, run.completed_at, run.error_message, run.clip_progress"
-
-
 _RUN_WIDTH = 6
-
-
 _RUN = """
     LEFT JOIN LATERAL (
         SELECT history.identifier, history.status, history.started_at, history.completed_at, history.error_message,
@@ -211,7 +207,4 @@ class JobRepository:
 
 def _make_job_run(row: Sequence[Any]) -> JobRun | None:
     """Return the run in the first columns of a row; None where the video has none."""
-    identifier, status, started_at, completed_at, error_message, clips = row[:_RUN_WIDTH]
-    if identifier is None:
-        return None
-    return JobRun(identifier, status, started_at, completed_at, error_message, clips)
+    return None if row[0] is None else JobRun(*row[:_RUN_WIDTH])

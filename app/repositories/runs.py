@@ -1,7 +1,7 @@
 """SQL over `pipeline_history` and `pipeline.runs`: runs, their stage records and their requests."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, LiteralString, TypedDict, Unpack
@@ -238,35 +238,14 @@ def _parse_run_details(
     return RunDetails(subject, is_waiting, generation_model or "", refinement_model or "", parse_stage_records(stages))
 
 
-def parse_claimed_run(
-    run_id: int,
-    identifier: str,
-    video_id: int,
-    video: str,
-    run_type: str,
-    subject: str,
-    request: dict[str, Any],
-    stages: dict[str, Any],
-    stage: str,
-    attempt: int,
-    owner: str,
-    started_at: float,
-) -> ClaimedRun:
-    """Raise ValueError, LookupError, TypeError or AttributeError for a record written by another version."""
-    return ClaimedRun(
-        run_id,
-        identifier,
-        video_id,
-        video,
-        RunType(run_type),
-        subject,
-        parse_run_request(request),
-        parse_stage_records(stages),
-        Stage(stage),
-        attempt,
-        owner,
-        started_at,
-    )
+def parse_claimed_run(row: Sequence[Any]) -> ClaimedRun:
+    """Return the run of a row of `pipeline.claim_stage`.
+
+    Raises ValueError, LookupError, TypeError or AttributeError for one written by another version.
+    """
+    run_id, identifier, video_id, video, run_type, subject, request, stages, stage, *claim = row
+    parsed = RunType(run_type), subject, parse_run_request(request), parse_stage_records(stages), Stage(stage)
+    return ClaimedRun(run_id, identifier, video_id, video, *parsed, *claim)
 
 
 def parse_run_request(stored: Mapping[str, Any]) -> RunRequest:

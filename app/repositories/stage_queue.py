@@ -10,7 +10,7 @@ from datetime import datetime
 from psycopg.types.json import Jsonb
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_one
+from app.database.queries import fetch_all, fetch_one, fetch_value
 from app.models.runs import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, next_stage
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.repositories.runs import parse_claimed_run
@@ -122,7 +122,7 @@ class StageQueueRepository:
         if row is None or row[0] != "claimed":
             return None
         try:
-            return parse_claimed_run(*row[1:])
+            return parse_claimed_run(row[1:])
         except (AttributeError, LookupError, TypeError, ValueError):
             if row[10] <= STAGE_TABLE[stage].retry.attempts:
                 raise
@@ -156,7 +156,8 @@ class StageQueueRepository:
 
     async def request_cancel(self, run_id: int, stalled_after: float) -> bool:
         """Cancel a run, at once where its worker is missing or stalled, else by its worker; return whether it ended."""
-        cursor = await self._conn.execute(
+        ends_at_once = await fetch_value(
+            self._conn,
             """
             UPDATE pipeline.runs SET cancel_requested = true
             WHERE run_id = %(id)s
@@ -165,11 +166,9 @@ class StageQueueRepository:
             """,
             {"id": run_id, "stalled_after": stalled_after},
         )
-        row = await cursor.fetchone()
-        if row is None or not row[0]:
-            return False
-        await end_run(self._conn, run_id, RunOutcome(RunStatus.CANCELLED))
-        return True
+        if ends_at_once:
+            await end_run(self._conn, run_id, RunOutcome(RunStatus.CANCELLED))
+        return bool(ends_at_once)
 
     async def take_unnotified_stages(
         self, stalled_after: float, renotify_after: float, kinds_with_unread_messages: Collection[WorkKind] = ()

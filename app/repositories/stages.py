@@ -37,12 +37,11 @@ class ModelAnswerRepository:
         )
 
     async def find_answer(self, run_id: int, question: Mapping[str, Any]) -> dict[str, Any] | None:
-        cursor = await self._conn.execute(
+        return await fetch_value(
+            self._conn,
             "SELECT answer FROM pipeline.answers WHERE run_id = %(run_id)s AND question = %(question)s",
             {"run_id": run_id, "question": Jsonb(question)},
         )
-        row = await cursor.fetchone()
-        return None if row is None else dict(row[0])
 
     async def copy_answers_to_retry(self, run_identifier: str, retry_identifier: str) -> None:
         await self._conn.execute(
@@ -161,12 +160,8 @@ class ClaimedRunRepository:
         )
 
     async def get_stage_result(self, run: ClaimedRun, stage: Stage) -> dict[str, Any]:
-        cursor = await self._conn.execute(
-            "SELECT stages -> %(stage)s -> 'result' FROM pipeline.runs WHERE run_id = %(id)s",
-            {"stage": stage.value, "id": run.id},
-        )
-        row = await cursor.fetchone()
-        return (row and row[0]) or {}
+        statement = "SELECT stages -> %(stage)s -> 'result' FROM pipeline.runs WHERE run_id = %(id)s"
+        return await fetch_value(self._conn, statement, {"stage": stage.value, "id": run.id}) or {}
 
     async def add_stage_result(self, run: ClaimedRun, stage: Stage, values: Mapping[str, Any]) -> None:
         await self._conn.execute(
@@ -204,7 +199,8 @@ class ClaimedRunRepository:
     async def release_stage(self, run: ClaimedRun) -> None:
         """Return the stage to the queue without counting the attempt, or end a run whose cancellation was requested."""
         await VideoRepository(self._conn).lock_video(run.video)  # the same order of locks as a deletion
-        cursor = await self._conn.execute(
+        is_cancelled = await fetch_value(
+            self._conn,
             """
             UPDATE pipeline.runs SET owner = NULL, heartbeat_at = NULL, notified_at = NULL,
                 attempt = greatest(attempt - 1, 0)
@@ -213,8 +209,7 @@ class ClaimedRunRepository:
             """,
             _claim_key(run),
         )
-        row = await cursor.fetchone()
-        if row and row[0]:
+        if is_cancelled:
             await end_run(self._conn, run.id, RunOutcome(RunStatus.CANCELLED))
 
     async def finish_run(self, run: ClaimedRun, outcome: RunOutcome, record: StageRecord | None = None) -> set[str]:

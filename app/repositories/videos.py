@@ -8,7 +8,7 @@ from typing import LiteralString, TypedDict, Unpack
 from psycopg import sql
 
 from app.database import Connection
-from app.database.queries import fetch_all, fetch_one, fetch_value, insert_row, list_columns, update_row
+from app.database.queries import exists, fetch_all, fetch_one, fetch_value, insert_row, list_columns, update_row
 from app.models import Video
 from app.models.videos import display_title
 
@@ -230,34 +230,31 @@ class VideoRepository:
 
     async def is_file_referenced(self, identifier: str, url: str) -> bool:
         """Return whether a row of the video has the URL, or a row that a run has set aside and may restore."""
-        cursor = await self._conn.execute(
+        return await exists(
+            self._conn,
             """
-            SELECT EXISTS (
-                SELECT FROM videos
-                WHERE identifier = %(identifier)s
-                  AND %(url)s IN (
-                      SELECT videos.cloud_url
-                      UNION ALL
-                      SELECT playable_url FROM library.video_files WHERE video_id = videos.id
-                      UNION ALL
-                      SELECT clips.cloud_url FROM clips WHERE clips.video_id = videos.id
-                      UNION ALL
-                      SELECT thumbnails.cloud_url FROM thumbnails WHERE thumbnails.video_id = videos.id
-                      UNION ALL
-                      SELECT thumbnails.cloud_url FROM clips JOIN thumbnails ON thumbnails.clip_id = clips.id
-                      WHERE clips.video_id = videos.id
-                      UNION ALL
-                      SELECT file ->> 'cloud_url'
-                      FROM pipeline_history AS history JOIN pipeline.replaced ON run_id = history.id
-                      CROSS JOIN LATERAL jsonb_array_elements(clips || thumbnails) AS file
-                      WHERE history.video_id = videos.id
-                  )
-            )
+            SELECT FROM videos
+            WHERE identifier = %(identifier)s
+              AND %(url)s IN (
+                  SELECT videos.cloud_url
+                  UNION ALL
+                  SELECT playable_url FROM library.video_files WHERE video_id = videos.id
+                  UNION ALL
+                  SELECT clips.cloud_url FROM clips WHERE clips.video_id = videos.id
+                  UNION ALL
+                  SELECT thumbnails.cloud_url FROM thumbnails WHERE thumbnails.video_id = videos.id
+                  UNION ALL
+                  SELECT thumbnails.cloud_url FROM clips JOIN thumbnails ON thumbnails.clip_id = clips.id
+                  WHERE clips.video_id = videos.id
+                  UNION ALL
+                  SELECT file ->> 'cloud_url'
+                  FROM pipeline_history AS history JOIN pipeline.replaced ON run_id = history.id
+                  CROSS JOIN LATERAL jsonb_array_elements(clips || thumbnails) AS file
+                  WHERE history.video_id = videos.id
+              )
             """,
             {"identifier": identifier, "url": url},
         )
-        (found,) = await anext(cursor)
-        return bool(found)
 
     async def update(self, video_id: int, **changes: Unpack[VideoChanges]) -> Video | None:
         return await update_row(self._conn, Video, "videos", video_id, changes)
