@@ -1,8 +1,9 @@
-"""The refinement of one moment: its window and clip, the call of the model, and the stored answer."""
+"""The refinement of one moment: its window and clip, the model's times, and the refined moment."""
 
 import base64
 import logging
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import quote
@@ -39,7 +40,7 @@ TIME_LIMIT_SECONDS = 600.0  # for all attempts at one moment, without their wait
 _MODEL_POLICY = RetryPolicy(TransientFailure, wait_exponential(multiplier=1.0), stop_after_attempt(3))
 # Models round to hundredths of a second, so a time may lie this far outside the window.
 _TOLERANCE_SECONDS = 0.05
-_EQUAL_SECONDS = 0.005  # times of one hundredth of a second are equal
+_SAME_TIME_SECONDS = 0.005  # times of one hundredth of a second are equal
 _MODEL_LENGTH = 100  # of `moments.generation_model`
 _UNCHANGED_KEY = "exact"  # of the stage's result: ids of moments whose refinement changed nothing
 _log = logging.getLogger(__name__)
@@ -47,12 +48,12 @@ _MAX_ENCODED_BYTES = 20 * 1024**2  # base64 makes the request a third larger
 
 
 class RefinementSkipped(StageFailed):
-    """A moment that cannot be refined or was deleted; a full run counts it as unchanged and not as failed."""
+    """A moment that cannot be refined or was deleted; a full run does not count it as failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefinementTarget:
-    """A moment to refine. `original_id` becomes the parent of the refined moment; `refined_id` is its reserved id.
+    """A moment to refine, with the parent and the reserved id of the refined moment.
 
     Ids are reserved in order of time, because moments are listed by id, and refinements finish in any order.
     """
@@ -64,7 +65,7 @@ class RefinementTarget:
 
 @dataclass(frozen=True, slots=True)
 class RefinementResult:
-    """How one moment was refined; `is_unchanged` is true where the model returned the times that it had."""
+    """How one moment was refined: by which model, at which cost, with a clip or not, and whether its times changed."""
 
     model: str
     usage: Usage
@@ -73,11 +74,11 @@ class RefinementResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _StoredRefinement:
-    """How a refinement was stored; `files` are the URLs of files without a row."""
+class _RefinementOutcome:
+    """Whether a refinement changed nothing, and the URLs of files that no row names any more."""
 
     is_unchanged: bool = False
-    files: frozenset[str] = frozenset()
+    unused_urls: Iterable[str] = ()
 
 
 class MomentRefiner:
@@ -90,29 +91,31 @@ class MomentRefiner:
         self._duration = duration
         self._words = list_timed_words(transcript)
 
-    async def refine(self, target: RefinementTarget) -> RefinementResult:
-        """Ask the model for better times of a moment, and store them as a refined moment.
+    async def refine_moment(self, target: RefinementTarget) -> RefinementResult:
+        """Let the model choose better times of a moment, and store them as a refined moment.
 
         Raises `StageFailed`, its subclass `RefinementSkipped`, and `RunLost`.
         """
         if problem := describe_moment_after_video_end(target.moment.end_time, self._duration):
             raise StageFailed(problem)
-        clip, window = await self._find_window(target.moment)
+        clip, window = await self._choose_clip_and_window(target.moment)
         if clip is None and not window.words:
             raise RefinementSkipped("Nothing is said around the moment")
         answer_key, earlier_answer = await self._context.save_result(
-            lambda conn: self._store_config(conn, target.moment, clip)
+            lambda conn: self._store_config_and_find_answer(conn, target.moment, clip)
         )
-        refined = earlier_answer or await self._call_model(self._make_request(target.moment, window, clip))
-        stored = await self._context.save_result(
-            lambda conn: self._store_refinement(
-                conn, target, refined, answer_key, is_earlier_answer=earlier_answer is not None
-            )
+        refined = earlier_answer or await self._refine_with_model(
+            self._make_refine_request(target.moment, window, clip)
         )
-        await delete_unused_files(self._context, stored.files)
-        return RefinementResult(refined.model, refined.usage, clip is not None, stored.is_unchanged)
+        is_earlier = earlier_answer is not None
+        outcome = await self._context.save_result(
+            lambda conn: self._store_refined_moment(conn, target, refined, answer_key, is_earlier_answer=is_earlier)
+        )
+        await delete_unused_files(self._context, outcome.unused_urls)
+        return RefinementResult(refined.model, refined.usage, clip is not None, outcome.is_unchanged)
 
-    async def _find_window(self, moment: Moment) -> tuple[ClipLink | None, MomentWindow]:
+    async def _choose_clip_and_window(self, moment: Moment) -> tuple[ClipLink | None, MomentWindow]:
+        """Return the clip for a model that sees video, with its window; else no clip, and the padded moment."""
         window = find_moment_window(self._words, moment.start_time, moment.end_time, self._duration)
         if not (self._context.run.request.include_video_refinement and self._finder.supports_video):
             return None, window
@@ -121,16 +124,16 @@ class MomentRefiner:
         # A clip that was cut before the moment was edited may show another span.
         if row is None or row.start_time > moment.start_time or row.end_time < moment.end_time:
             return None, window
-        clip = await load_model_clip(self._context, moment, row)
-        return clip, window if clip is None else self._window_of_clip(row.start_time, row.end_time)
+        clip = await load_clip_for_model(self._context, moment, row)
+        if clip is None:
+            return None, window
+        inside = [word for word in self._words if row.start_time <= word.start and word.end <= row.end_time]
+        return clip, MomentWindow(row.start_time, row.end_time, inside)
 
-    def _window_of_clip(self, start: float, end: float) -> MomentWindow:
-        return MomentWindow(start, end, [word for word in self._words if start <= word.start and word.end <= end])
-
-    async def _store_config(
+    async def _store_config_and_find_answer(
         self, conn: Connection, moment: Moment, clip: ClipLink | None
     ) -> tuple[AnswerKey, RefineResult | None]:
-        """Store the generation config of the call, and return the key of its answer with an answer stored before."""
+        """Store the generation config of the model call; return the key of its answer, and an earlier answer if any."""
         run_request = self._context.run.request
         config_id = await store_generation_config(
             conn,
@@ -145,7 +148,7 @@ class MomentRefiner:
         answer_key = AnswerKey(self._transcript_id, config_id, moment.start_time, moment.end_time)
         return answer_key, await load_refined_times(conn, self._context, answer_key)
 
-    def _make_request(self, moment: Moment, window: MomentWindow, clip: ClipLink | None) -> RefineRequest:
+    def _make_refine_request(self, moment: Moment, window: MomentWindow, clip: ClipLink | None) -> RefineRequest:
         return RefineRequest(
             moment=FoundMoment(moment.start_time, moment.end_time, moment.title),
             words=window.words,
@@ -157,15 +160,16 @@ class MomentRefiner:
             clip=clip,
         )
 
-    async def _call_model(self, request: RefineRequest) -> RefineResult:
+    async def _refine_with_model(self, request: RefineRequest) -> RefineResult:
+        """Return the times of the model, limited to the window; a failed call is made up to three times."""
         try:
             async with record_invalid_answers(self._context), limit_working_time(TIME_LIMIT_SECONDS):
                 refined = await call_with_retries(partial(self._finder.refine, request, lambda _: None), _MODEL_POLICY)
-                return _clamp_times(refined, request)
+                return _clamp_refined_times(refined, request)
         except TimeoutError:
             raise StageFailed(f"The refinement took longer than {TIME_LIMIT_SECONDS:.0f} seconds") from None
 
-    async def _store_refinement(
+    async def _store_refined_moment(
         self,
         conn: Connection,
         target: RefinementTarget,
@@ -173,39 +177,35 @@ class MomentRefiner:
         answer_key: AnswerKey,
         *,
         is_earlier_answer: bool,
-    ) -> _StoredRefinement:
-        """Insert the refined moment, unless an earlier attempt has, or a moment of the tree has the same times."""
+    ) -> _RefinementOutcome:
+        """Insert the refined moment, unless an earlier attempt did, or a moment of the tree has the same times."""
         moments = await MomentRepository(conn).list_by_video(target.moment.video_id)
         ids = {moment.id for moment in moments}
         if target.refined_id in ids:  # a commit whose answer was lost
-            return _StoredRefinement()
+            return _RefinementOutcome()
         if target.moment.id not in ids:
             raise RefinementSkipped("The moment was deleted")
-        replaced = await self._list_replaced(conn, target, moments)
+        replaced = await self._list_refinements_to_replace(conn, target, moments)
         if replaced is None:
-            return _StoredRefinement()
+            return _RefinementOutcome()
         await store_refined_times(conn, self._context, answer_key, refined)
-        same_times = [each for each in _list_moment_tree(target, moments) if _has_same_times(each, refined)]
+        same_ids = {each.id for each in _list_moment_tree(target, moments) if _has_same_times(each, refined)}
         if self._context.run.type is RunType.REFINEMENT:
-            count = 0 if same_times else 1
+            count = 0 if same_ids else 1
             await RunRepository(conn).update(self._context.run.id, total_moments_generated=count)
-        if (
-            is_earlier_answer
-            and same_times
-            and not {each.id for each in same_times} & {target.moment.id, target.original_id}
-        ):
-            return _StoredRefinement()
-        if same_times:
-            await add_unchanged_id(conn, self._context, target.moment.id)
-            return _StoredRefinement(is_unchanged=True)
-        files = await delete_moments(conn, target.moment.video_id, [moment.id for moment in replaced])
-        await MomentRepository(conn).insert_many([_make_moment_row(target, refined, answer_key.config_id)])
-        return _StoredRefinement(files=frozenset(files))
+        if same_ids:
+            if is_earlier_answer and not same_ids & {target.moment.id, target.original_id}:
+                return _RefinementOutcome()
+            await record_unchanged_moment(conn, self._context, target.moment.id)
+            return _RefinementOutcome(is_unchanged=True)
+        urls = await delete_moments(conn, target.moment.video_id, [moment.id for moment in replaced])
+        await MomentRepository(conn).insert_many([_make_refined_moment_row(target, refined, answer_key.config_id)])
+        return _RefinementOutcome(unused_urls=urls)
 
-    async def _list_replaced(
+    async def _list_refinements_to_replace(
         self, conn: Connection, target: RefinementTarget, moments: list[Moment]
     ) -> list[Moment] | None:
-        """Return the refinements to replace; None where the moment has one already that is to stay."""
+        """Return the refinements of a moment that its new one replaces; None where it has one that must stay."""
         run = self._context.run
         if run.type is RunType.REFINEMENT:
             history = await RunRepository(conn).get(run.id)
@@ -214,18 +214,18 @@ class MomentRefiner:
         return None if before and not run.request.override_existing_refinement else before
 
 
-async def list_unchanged_ids(conn: Connection, context: RunContext) -> list[int]:
+async def list_unchanged_moment_ids(conn: Connection, context: RunContext) -> list[int]:
     result = await ClaimedRunRepository(conn).get_stage_result(context.run, Stage.REFINEMENT)
     return list(result.get(_UNCHANGED_KEY, ()))
 
 
-async def add_unchanged_id(conn: Connection, context: RunContext, moment_id: int) -> None:
-    """Record that the refinement of a moment changed nothing, for another worker that takes the run over."""
-    result = {_UNCHANGED_KEY: [*await list_unchanged_ids(conn, context), moment_id]}
+async def record_unchanged_moment(conn: Connection, context: RunContext, moment_id: int) -> None:
+    """Record in the stage's result that the refinement of a moment changed nothing."""
+    result = {_UNCHANGED_KEY: [*await list_unchanged_moment_ids(conn, context), moment_id]}
     await ClaimedRunRepository(conn).add_stage_result(context.run, Stage.REFINEMENT, result)
 
 
-def _make_moment_row(target: RefinementTarget, refined: RefineResult, config_id: int) -> NewMomentWithId:
+def _make_refined_moment_row(target: RefinementTarget, refined: RefineResult, config_id: int) -> NewMomentWithId:
     return NewMomentWithId(
         id=target.refined_id,
         identifier=make_moment_identifier(),
@@ -241,6 +241,7 @@ def _make_moment_row(target: RefinementTarget, refined: RefineResult, config_id:
 
 
 def _list_moment_tree(target: RefinementTarget, moments: list[Moment]) -> list[Moment]:
+    """Return the target, its original, and all refinements of that original."""
     originals = find_originals(moments)
     tree = {target.moment.id, target.original_id}
     return [
@@ -252,11 +253,11 @@ def _list_moment_tree(target: RefinementTarget, moments: list[Moment]) -> list[M
 
 def _has_same_times(moment: Moment, refined: RefineResult) -> bool:
     differences = (abs(moment.start_time - refined.start), abs(moment.end_time - refined.end))
-    return max(differences) < _EQUAL_SECONDS
+    return max(differences) < _SAME_TIME_SECONDS
 
 
-def _clamp_times(refined: RefineResult, request: RefineRequest) -> RefineResult:
-    """Limit the times to the window that the model was shown. Raises `ModelAnswerInvalid` for times outside it."""
+def _clamp_refined_times(refined: RefineResult, request: RefineRequest) -> RefineResult:
+    """Clamp times within a tolerance to the window of the request. Raises `ModelAnswerInvalid` for other times."""
     first, last = request.window_start, min(request.window_end, request.duration_seconds)
     if not (math.isfinite(refined.start) and math.isfinite(refined.end)):
         raise ModelAnswerInvalid("The refined times are no numbers", refined.raw)
@@ -268,21 +269,21 @@ def _clamp_times(refined: RefineResult, request: RefineRequest) -> RefineResult:
     return replace(refined, start=start, end=end)
 
 
-async def load_model_clip(context: RunContext, moment: Moment, row: ClipRow) -> ClipLink | None:
-    """Return a signed URL of a clip, or a `data:` URL of a small one; None for audio and an unavailable clip."""
+async def load_clip_for_model(context: RunContext, moment: Moment, row: ClipRow) -> ClipLink | None:
+    """Return a signed URL of a clip, or a `data:` URL of a small one; None for audio and a missing clip."""
     if row.video_codec is None and row.audio_codec is not None:
         return None
     try:
         link = await context.storage.get_signed_url(row.cloud_url)
         if link is not None:
             return ClipLink(link.url)
-        return await _encode_clip(context, row.cloud_url) or _make_clip_url(context, moment)
+        return await _encode_clip_as_data_url(context, row.cloud_url) or _make_public_clip_link(context, moment)
     except (FileMissing, StorageUnavailable) as error:
         _log.warning("Moment %s is refined without its clip: %s", moment.identifier, error)
         return None
 
 
-async def _encode_clip(context: RunContext, url: str) -> ClipLink | None:
+async def _encode_clip_as_data_url(context: RunContext, url: str) -> ClipLink | None:
     async with context.storage.open_async(url) as file:
         if file.stored.size > _MAX_ENCODED_BYTES:
             return None
@@ -292,8 +293,8 @@ async def _encode_clip(context: RunContext, url: str) -> ClipLink | None:
     return ClipLink(f"data:{guess_media_type(url)};base64,{base64.b64encode(content).decode()}")
 
 
-def _make_clip_url(context: RunContext, moment: Moment) -> ClipLink | None:
-    """Return the URL of the clip on this server, None where it has API keys, which services do not send."""
+def _make_public_clip_link(context: RunContext, moment: Moment) -> ClipLink | None:
+    """Return the clip's URL below `PUBLIC_URL`; None, with a warning, without one, or where the server has API keys."""
     if context.settings.public_url is None or context.settings.api_keys:
         _log.warning("Moment %s is refined without its clip, which is too large to send", moment.identifier)
         return None

@@ -13,7 +13,7 @@ from app.media.probe import probe_media
 from app.models import Clip, Moment
 from app.models.stages import RunType
 from app.pipeline.context import RunContext
-from app.pipeline.moment_refiner import load_model_clip
+from app.pipeline.moment_refiner import load_clip_for_model
 from app.pipeline.stages import clip_upload, clips
 from app.pipeline.stages.clips import plan_clips
 from app.repositories import ClipRepository, MomentRepository, RunRepository, ThumbnailRepository, VideoRepository
@@ -142,7 +142,7 @@ async def test_a_clip_of_audio_is_an_m4a(own_database_url: str, tmp_path: Path) 
         clip = await stored_clip(context, moments[0])
         assert (clip.format, clip.video_codec, clip.audio_codec, clip.resolution) == ("m4a", None, "aac", None)
         assert clip.cloud_url.endswith("_clip.m4a")
-        assert await load_model_clip(context, moments[0], clip) is None
+        assert await load_clip_for_model(context, moments[0], clip) is None
 
 
 async def test_refined_moments_get_no_clips(own_database_url: str, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ async def test_a_worker_that_takes_over_keeps_the_order_and_does_not_ask_about_e
 
     async def are_others_done() -> bool:
         async with context.database.connect() as conn:
-            exact = await moment_refiner.list_unchanged_ids(conn, context)
+            exact = await moment_refiner.list_unchanged_moment_ids(conn, context)
         return bool(exact and (await list_families(context))["Three"])
 
     finder = ScriptedFinder(refine_answer=answer, meanwhile=wait)

@@ -33,7 +33,7 @@ _cutters = ThreadPool("clips", 16)
 
 @dataclass(slots=True)
 class _ClipCounts:
-    """The clips of a run: `kept` were cut before; `reasons` are the distinct reasons of failures."""
+    """The clips of a run: `kept` existed before; `reasons` are the distinct reasons of failures."""
 
     total: int
     kept: int
@@ -41,18 +41,19 @@ class _ClipCounts:
     failed: int = 0
     reasons: dict[str, None] = field(default_factory=dict)
 
-    def count(self, failure: StageFailed | None) -> None:
+    def add_clip(self, failure: StageFailed | None) -> None:
         if failure is None:
             self.cut += 1
         else:
             self.failed += 1
             self.reasons[str(failure)] = None
 
-    def report(self, context: RunContext) -> None:
+    def report_to(self, context: RunContext) -> None:
         context.report_progress(total=self.total, processed=self.kept + self.cut + self.failed, failed=self.failed)
 
 
 async def skip_reason(context: RunContext) -> str | None:
+    """Return why no clips are to be cut: no moments, all stored, or none needed; else None."""
     if await are_clips_unneeded(context):
         return "Refinement model does not support video"
     plan = await plan_clips(context)
@@ -62,21 +63,22 @@ async def skip_reason(context: RunContext) -> str | None:
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
+    """Cut the missing clips into the run's folder, and return how many were cut and failed."""
     plan = await plan_clips(context)
     counts = _ClipCounts(plan.originals, plan.originals - len(plan.targets))
-    counts.report(context)
+    counts.report_to(context)
 
     def report_clip(failure: StageFailed | None) -> None:
-        counts.count(failure)
-        counts.report(context)
+        counts.add_clip(failure)
+        counts.report_to(context)
 
     await cut_clips(context, plan.targets, report_clip)
     if counts.failed and not counts.cut:
         raise StageFailed(next(iter(counts.reasons)))
-    return _make_result(counts)
+    return _make_clips_result(counts)
 
 
-def _make_result(counts: _ClipCounts) -> Mapping[str, Any]:
+def _make_clips_result(counts: _ClipCounts) -> Mapping[str, Any]:
     result: dict[str, Any] = {"total": counts.total, "clips": counts.cut, "failed": counts.failed}
     if counts.failed:
         result["reason"] = f"{counts.failed} of {counts.total} clips could not be cut: {'; '.join(counts.reasons)}"
@@ -97,7 +99,7 @@ class ClipTarget:
 
 @dataclass(frozen=True, slots=True)
 class MissingClips:
-    """The missing clips, and the number of all original moments."""
+    """The clips to cut, and the number of all original moments of the video."""
 
     targets: Sequence[ClipTarget]
     originals: int
@@ -113,7 +115,7 @@ class _ClipInputs:
 
 
 async def are_clips_unneeded(context: RunContext) -> bool:
-    """Return whether the refinement model is a service without video, for which the full run cuts no clips."""
+    """Return whether it is a full run whose refinement model is a service without video: it cuts no clips."""
     if context.run.type is not RunType.FULL:
         return False
     try:
@@ -124,13 +126,10 @@ async def are_clips_unneeded(context: RunContext) -> bool:
 
 
 async def plan_clips(context: RunContext) -> MissingClips:
-    """Return the originals without a clip, or, with override, those whose clip this run has not cut yet.
-
-    Raises `StorageUnavailable`.
-    """
+    """Plan the clips of originals without a stored clip, or, with override, of those not yet stored by this run."""
     inputs = await _read_clip_inputs(context)
     targets = [_plan_clip(context, moment, inputs) for moment in inputs.moments]
-    missing = [target for target in targets if await _is_missing(context, target, inputs.clips)]
+    missing = [target for target in targets if await _is_clip_missing(context, target, inputs.clips)]
     return MissingClips(missing, len(targets))
 
 
@@ -139,12 +138,11 @@ async def cut_clips(
 ) -> None:
     """Cut the clips that are not in the run's folder, several in parallel; `report_clip` gets each failure, or None.
 
-    A clip that failed on this machine is not tried again. Raises `StageFailed` where the video file is missing,
-    `StorageFull`, `StorageUnavailable`, and `OSError` for the folder.
+    A clip that failed on this machine is not tried again. Raises `StageFailed` where the video file is missing.
     """
     url, waiting = await get_video_file_url(context), deque(targets)
     await asyncio.to_thread((context.folder / _FOLDER).mkdir, exist_ok=True)
-    await asyncio.to_thread(_check_free_space, context.folder, targets)
+    await asyncio.to_thread(_check_space_for_clips, context.folder, targets)
 
     async def cut_next_clips() -> None:
         while waiting:
@@ -157,7 +155,7 @@ async def cut_clips(
             group.create_task(cut_next_clips())
 
 
-def _check_free_space(folder: Path, targets: Sequence[ClipTarget]) -> None:
+def _check_space_for_clips(folder: Path, targets: Sequence[ClipTarget]) -> None:
     missing = [target for target in targets if not target.path.is_file() and not target.problem]
     needed = sum((target.end - target.start) * _BYTES_PER_SECOND[target.path.suffix] for target in missing)
     check_free_space(folder, needed, "the clips of the video")
@@ -193,7 +191,7 @@ def _plan_clip(context: RunContext, moment: Moment, inputs: _ClipInputs) -> Clip
     return ClipTarget(moment, start, end, key, path, problem)
 
 
-async def _is_missing(context: RunContext, target: ClipTarget, clips: dict[int, Clip]) -> bool:
+async def _is_clip_missing(context: RunContext, target: ClipTarget, clips: dict[int, Clip]) -> bool:
     clip = clips.get(target.moment.id)
     if clip is None:
         return True
@@ -208,9 +206,10 @@ async def _is_missing(context: RunContext, target: ClipTarget, clips: dict[int, 
     return False
 
 
-async def _cut_clip(storage: Storage, url: str, target: ClipTarget) -> StageFailed | None:
+async def _cut_clip(storage: Storage, video_url: str, target: ClipTarget) -> StageFailed | None:
+    """Cut one clip when a thread is free, and return the failure, if any. Raises `RunLost`."""
     stop_event = threading.Event()
-    cutting = partial(_cut_clip_once, storage, url, target, stop_event)
+    cutting = partial(_cut_clip_once, storage, video_url, target, stop_event)
     try:
         await _cutters.run_in_slot(cutting, on_cancel=stop_event.set)
     except RunLost:
@@ -220,24 +219,27 @@ async def _cut_clip(storage: Storage, url: str, target: ClipTarget) -> StageFail
     return None
 
 
-def _cut_clip_once(storage: Storage, url: str, target: ClipTarget, stop_event: threading.Event) -> None:
+def _cut_clip_once(storage: Storage, video_url: str, target: ClipTarget, stop_event: threading.Event) -> None:
+    """Cut one clip unless it is there; raise the failure of an earlier attempt, which is kept in a file, again."""
     if target.path.is_file():
         return
     failure_file = target.path.with_suffix(_FAILURE_SUFFIX)
     if failure_file.is_file():
         raise StageFailed(failure_file.read_text("utf-8"))
     try:
-        _cut_clip_from_video(storage, url, target, stop_event)
+        _cut_clip_from_stored_video(storage, video_url, target, stop_event)
     except StageFailed as failure:
         failure_file.write_text(str(failure), "utf-8")
         raise
 
 
-def _cut_clip_from_video(storage: Storage, url: str, target: ClipTarget, stop_event: threading.Event) -> None:
+def _cut_clip_from_stored_video(
+    storage: Storage, video_url: str, target: ClipTarget, stop_event: threading.Event
+) -> None:
     if target.problem:
         raise StageFailed(target.problem)
     try:
-        with storage.open_blocking(url) as video_file:
+        with storage.open_blocking(video_url) as video_file:
             cut_clip(video_file, target.start, target.end, target.path, stop_event)
     except FileMissing:
         raise StageFailed("The file of the video went away while clips were cut out of it") from None

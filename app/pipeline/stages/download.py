@@ -42,11 +42,12 @@ _probes = ThreadPool("download-probes", 2)
 
 
 async def skip_reason(context: RunContext) -> str | None:
-    video = await _get_video(context)
-    if not await _is_stored(context, video):
+    """Return that the file and metadata of the video are stored already, or None."""
+    video = await context.get_video()
+    if not await _is_video_file_stored(context, video):
         return None
     # A worker may have died between storing the file and updating the row.
-    has_metadata = video.file_size_kb is not None or _source_url(context, video) is None
+    has_metadata = video.file_size_kb is not None or _choose_source_url(context, video) is None
     if not has_metadata:
         return None
     problem = await describe_early_end_of_video(context)
@@ -54,20 +55,21 @@ async def skip_reason(context: RunContext) -> str | None:
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
-    video = await _get_video(context)
+    """Download the video into the store, probe it, and return its size, duration and format."""
+    video = await context.get_video()
     async with _translate_download_errors():
-        if await _is_stored(context, video):
-            info = await _probe_video(context, await get_local_file(context, video.cloud_url, _VIDEO_NAME))
-            await _save_video(context, info, video.cloud_url, video.source_url)
+        if await _is_video_file_stored(context, video):
+            info = await _probe_downloaded_file(context, await get_local_file(context, video.cloud_url, _VIDEO_NAME))
+            await _save_video_metadata(context, info, video.cloud_url, video.source_url)
         else:
-            info = await _download_video(context, video)
+            info = await _download_and_store_video(context, video)
     result = {"file_size_kb": info.file_size_kb, "duration_seconds": info.duration_seconds, "format": info.format}
     problem = await describe_early_end_of_video(context)
     return {**result, "reason": problem} if problem else result
 
 
-async def _download_video(context: RunContext, video: Video) -> MediaInfo:
-    url = _source_url(context, video)
+async def _download_and_store_video(context: RunContext, video: Video) -> MediaInfo:
+    url = _choose_source_url(context, video)
     if url is None:
         raise StageFailed("the file is missing, and there is no URL to download it from")
     part = PartialDownload(
@@ -75,8 +77,8 @@ async def _download_video(context: RunContext, video: Video) -> MediaInfo:
     )
     try:
         path = await _download_url(context, url, part)
-        info = await _probe_video(context, path)
-        stored = await context.storage.put(_make_storage_key(context, video, info), path)
+        info = await _probe_downloaded_file(context, path)
+        stored = await context.storage.put(_make_video_file_key(context, video, info), path)
     except (TransientFailure, StorageUnavailable):
         raise  # the next attempt continues with the bytes downloaded so far
     except Exception:
@@ -84,7 +86,7 @@ async def _download_video(context: RunContext, video: Video) -> MediaInfo:
         raise
     await _delete_partial_files(context, part)
     try:
-        await _save_video(context, info, stored.url, url)
+        await _save_video_metadata(context, info, stored.url, url)
     except VideoDeleted:
         await context.storage.delete(stored.url)
         raise
@@ -117,7 +119,7 @@ async def _delete_partial_files(context: RunContext, part: PartialDownload) -> N
     await asyncio.to_thread(shutil.rmtree, context.folder / _PAGE_FOLDER, ignore_errors=True)
 
 
-async def _probe_video(context: RunContext, path: Path) -> MediaInfo:
+async def _probe_downloaded_file(context: RunContext, path: Path) -> MediaInfo:
     try:
         info = await _probes.run(probe_media, path)
     except NotAVideo as error:
@@ -126,7 +128,7 @@ async def _probe_video(context: RunContext, path: Path) -> MediaInfo:
     return info
 
 
-async def _save_video(context: RunContext, info: MediaInfo, file_url: str, source_url: str | None) -> None:
+async def _save_video_metadata(context: RunContext, info: MediaInfo, file_url: str, source_url: str | None) -> None:
     async def update_row(conn: Connection) -> None:
         videos = VideoRepository(conn)
         await videos.update(
@@ -147,15 +149,7 @@ async def _save_video(context: RunContext, info: MediaInfo, file_url: str, sourc
     await context.save_result(update_row)
 
 
-async def _get_video(context: RunContext) -> Video:
-    async with context.database.connect() as conn:
-        video = await VideoRepository(conn).get(context.run.video_id)
-    if video is None:
-        raise VideoDeleted
-    return video
-
-
-async def _is_stored(context: RunContext, video: Video) -> bool:
+async def _is_video_file_stored(context: RunContext, video: Video) -> bool:
     try:
         await context.storage.stat(video.cloud_url)
     except FileMissing:
@@ -163,12 +157,12 @@ async def _is_stored(context: RunContext, video: Video) -> bool:
     return True
 
 
-def _source_url(context: RunContext, video: Video) -> str | None:
+def _choose_source_url(context: RunContext, video: Video) -> str | None:
     return context.run.request.video_url or video.source_url
 
 
-def _make_storage_key(context: RunContext, video: Video, info: MediaInfo) -> str:
-    """Return the key of the inserted row: another worker that takes the run over writes to the same file."""
+def _make_video_file_key(context: RunContext, video: Video, info: MediaInfo) -> str:
+    """Return the key that the pending row names, with the extension of the content: the same in each attempt."""
     folder, name = video_folder_key(video.identifier), video.cloud_url.rpartition("/")[2]
     pending = _PENDING_NAME.fullmatch(name)
     is_own = pending is not None and context.storage.url_of(f"{folder}/{name}") == video.cloud_url

@@ -43,7 +43,7 @@ _scene_finders = ThreadPool("scenes", 2)
 
 @dataclass(frozen=True, slots=True)
 class _GenerationInputs:
-    """The rows that a finder needs; `found_before` is the number of moments that an earlier attempt stored."""
+    """The rows that a finder needs, and the number of moments that an earlier attempt stored, None without one."""
 
     video: Video
     transcript: Transcript
@@ -55,8 +55,8 @@ class _GenerationInputs:
 
 
 @dataclass(frozen=True, slots=True)
-class _ReplacedMoments:
-    """The numbers of moments that were inserted, left out because they overlap manual ones, and replaced."""
+class _ReplacementCounts:
+    """How many moments were inserted, left out because they overlap manual ones, and deleted."""
 
     added: int = 0
     left_out: int = 0
@@ -64,6 +64,7 @@ class _ReplacedMoments:
 
 
 async def skip_reason(context: RunContext) -> str | None:
+    """Return that the video has moments already, unless the run overrides them; else None."""
     if context.run.request.override_existing_moments:
         return None
     async with context.database.connect() as conn:
@@ -72,24 +73,25 @@ async def skip_reason(context: RunContext) -> str | None:
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
+    """Find the moments of the video with a model, and return their number, the model and its usage."""
     inputs = await _read_generation_inputs(context)
     if inputs.found_before is not None:  # by a worker that died before it recorded the stage as completed
         return {"moments": inputs.found_before}
     finder = await context.models.get_finder(context.run.request.generation_model)
-    request = await _make_request(context, inputs, finder)
+    request = await _make_find_request(context, inputs, finder)
     if not request.segments:
         return await _finish_without_moments(context, _get_dropped_speech(context) or "Nothing is said in the video")
     if reason := _explain_too_short(inputs.video, request.min_length):
         return await _finish_without_moments(context, reason)
     config_id, found = await context.save_result(
-        lambda conn: _store_config(conn, context, finder, inputs.transcript.id)
+        lambda conn: _store_config_and_find_answer(conn, context, finder, inputs.transcript.id)
     )
     if found is None:
         found = await _call_finder(context, finder, request, AnswerKey(inputs.transcript.id, config_id))
-    moments = _list_valid_moments(found, inputs.duration_seconds)
+    moments = _select_valid_moments(found, inputs.duration_seconds)
     replaced = await context.save_result(lambda conn: _replace_moments(conn, context, moments, found, config_id))
     context.report_progress(percentage=100)
-    return _make_result(found, replaced, _explain_too_few(replaced.added, finder, request))
+    return _make_generation_result(found, replaced, _explain_too_few(replaced.added, finder, request))
 
 
 async def _read_generation_inputs(context: RunContext) -> _GenerationInputs:
@@ -104,7 +106,7 @@ async def _read_generation_inputs(context: RunContext) -> _GenerationInputs:
     return _GenerationInputs(video, transcript, run.total_moments_generated)
 
 
-async def _make_request(context: RunContext, inputs: _GenerationInputs, finder: MomentFinder) -> FindRequest:
+async def _make_find_request(context: RunContext, inputs: _GenerationInputs, finder: MomentFinder) -> FindRequest:
     run_request = context.run.request
     return FindRequest(
         segments=list_segments(inputs.transcript),
@@ -122,6 +124,7 @@ async def _make_request(context: RunContext, inputs: _GenerationInputs, finder: 
 
 
 def _get_dropped_speech(context: RunContext) -> str | None:
+    """Return the sentence of this run's transcript stage about speech that was not understood, if any."""
     record = context.run.stages.get(Stage.TRANSCRIPT)
     return record.result.get("dropped_speech") if record else None
 
@@ -130,15 +133,14 @@ def _explain_too_short(video: Video, min_length: float) -> str | None:
     seconds = video.duration_seconds
     if not seconds or seconds >= min_length:
         return None
-    return f"The video takes {_round_down(seconds):g} seconds, and a moment should take at least {min_length:g}"
+    return f"The video takes {_floor_to_tenths(seconds):g} seconds, and a moment should take at least {min_length:g}"
 
 
 async def _find_audio_path(context: RunContext, finder: MomentFinder) -> Path | None:
-    """Return the path of the audio, None where it is not on this machine. For a local finder, which listens to it, it
-    is copied out of a bucket."""
-    made = context.folder / AUDIO_NAME
-    if await asyncio.to_thread(made.is_file):
-        return made
+    """Return the path of the audio on this machine, else None; for a local finder it is copied out of a bucket."""
+    extracted = context.folder / AUDIO_NAME
+    if await asyncio.to_thread(extracted.is_file):
+        return extracted
     try:
         if finder.is_local:
             return await get_local_audio(context)
@@ -157,20 +159,20 @@ async def _find_video_path(context: RunContext, video: Video) -> Path | None:
 async def _call_finder(
     context: RunContext, finder: MomentFinder, request: FindRequest, answer_key: AnswerKey
 ) -> FindResult:
-    """Call the finder, and store the valid moments of its answer, so that a retry does not pay for them again."""
+    """Return the finder's answer with its valid moments, which are stored, so that a retry does not pay again."""
     if finder.is_local:
         request = replace(request, scene_cuts=await find_cuts_in_file(request.video))
     async with record_invalid_answers(context):
         answer = await finder.find(request, lambda done: context.report_progress(percentage=int(done * 100)))
-    found = replace(answer, moments=_list_valid_moments(answer, request.duration_seconds))
+    found = replace(answer, moments=_select_valid_moments(answer, request.duration_seconds))
     await context.save_result(lambda conn: store_found_moments(conn, context, answer_key, found))
     return found
 
 
-async def _store_config(
+async def _store_config_and_find_answer(
     conn: Connection, context: RunContext, finder: MomentFinder, transcript_id: int
 ) -> tuple[int, FindResult | None]:
-    """Store the generation config of the call, and return its id with an answer stored before."""
+    """Store the generation config of the model call; return its id, and an earlier answer to it if any."""
     run_request = context.run.request
     config_id = await store_generation_config(
         conn,
@@ -189,7 +191,8 @@ async def _store_config(
     return config_id, await load_found_moments(conn, context, AnswerKey(transcript_id, config_id))
 
 
-def _list_valid_moments(found: FindResult, duration: float) -> list[FoundMoment]:
+def _select_valid_moments(found: FindResult, duration: float) -> list[FoundMoment]:
+    """Return the moments with a title and times within the video, in order of start, without overlaps."""
     moments: list[FoundMoment] = []
     last = 0.0
     for moment in sorted(found.moments, key=lambda moment: moment.start):
@@ -203,8 +206,8 @@ def _list_valid_moments(found: FindResult, duration: float) -> list[FoundMoment]
 
 async def _replace_moments(
     conn: Connection, context: RunContext, found: Sequence[FoundMoment], answer: FindResult, config_id: int
-) -> _ReplacedMoments:
-    """Replace the moments that a model found before, unless there is no new one.
+) -> _ReplacementCounts:
+    """Replace the moments that a model found before, unless all new ones overlap manual moments.
 
     Replaced moments are kept until the run ends, and restored where it does not complete.
     """
@@ -214,13 +217,13 @@ async def _replace_moments(
     new = [moment for moment in found if not overlaps_any(moment.start, moment.end, manual)]
     await RunRepository(conn).update(context.run.id, total_moments_generated=len(new))
     if not new:
-        return _ReplacedMoments(left_out=len(found))
+        return _ReplacementCounts(left_out=len(found))
     deleted = sorted({moment.id for moment in existing} - {moment.id for moment in manual})
     ids = await MomentRepository(conn).reserve_moment_ids(len(new))
     if deleted:
         await ReplacedMomentsRepository(conn).set_moments_aside(context.run.id, deleted, ids)
     await _insert_moments(conn, video_id, ids, new, answer.model, config_id)
-    return _ReplacedMoments(len(new), len(found) - len(new), len(deleted))
+    return _ReplacementCounts(len(new), len(found) - len(new), len(deleted))
 
 
 async def _insert_moments(
@@ -246,19 +249,21 @@ async def _finish_without_moments(context: RunContext, reason: str) -> Mapping[s
     return {"moments": 0, "reason": reason}
 
 
-def _make_result(found: FindResult, replaced: _ReplacedMoments, too_few_reason: str | None) -> Mapping[str, Any]:
+def _make_generation_result(
+    found: FindResult, counts: _ReplacementCounts, too_few_reason: str | None
+) -> Mapping[str, Any]:
     result: dict[str, Any] = {
-        "moments": replaced.added,
-        "replaced": replaced.deleted,
+        "moments": counts.added,
+        "replaced": counts.deleted,
         "model": strip_unstorable(found.model),
         "usage": describe_usage(found.usage),
     }
-    if replaced.left_out:
-        result["overlapping"] = replaced.left_out
-        result["reason"] = _explain_left_out(replaced)
+    if counts.left_out:
+        result["overlapping"] = counts.left_out
+        result["reason"] = _explain_overlapping(counts)
     elif too_few_reason:
         result["reason"] = too_few_reason
-    if too_few_reason and replaced.added:
+    if too_few_reason and counts.added:
         result["too_few"] = True
     return result
 
@@ -271,33 +276,36 @@ def _explain_too_few(count: int, finder: MomentFinder, request: FindRequest) -> 
         return "No moment was found that fits the limits"
     made = f"{count} of the {requested} moments that were asked for"
     if requested * shortest > duration:
-        return f"Found {made}: the video takes {_round_down(duration):g} seconds, and each takes at least {shortest:g}"
+        seconds = _floor_to_tenths(duration)
+        return f"Found {made}: the video takes {seconds:g} seconds, and each takes at least {shortest:g}"
     if finder.is_local:
         return f"Found {made}: there is speech for no more within the limits of length"
     return f"Found {made}: the model proposed no more within the limits of length"
 
 
-def _round_down(seconds: float) -> float:
+def _floor_to_tenths(seconds: float) -> float:
     return math.floor(seconds * 10) / 10
 
 
-def _explain_left_out(replaced: _ReplacedMoments) -> str:
-    if not replaced.added:
+def _explain_overlapping(counts: _ReplacementCounts) -> str:
+    if not counts.added:
         return "Every moment that was found overlaps one that was added by hand"
-    return f"Moments that overlap one that was added by hand were left out ({replaced.left_out})"
+    return f"Moments that overlap one that was added by hand were left out ({counts.left_out})"
 
 
 async def find_cuts_in_file(path: Path | None) -> Sequence[float]:
-    """Return the seconds of the cuts between scenes of a video file; none where the file cannot be read."""
+    """Return the times of a video file's scene cuts in seconds; none without a file or where it cannot be read."""
     if path is None:
         return ()
     stop_event = threading.Event()
     try:
-        return await _scene_finders.run_in_slot(partial(_find_scene_cuts, path, stop_event), on_cancel=stop_event.set)
+        return await _scene_finders.run_in_slot(
+            partial(_find_scene_cuts_blocking, path, stop_event), on_cancel=stop_event.set
+        )
     except OSError:
         return ()
 
 
-def _find_scene_cuts(path: Path, stop_event: threading.Event) -> Sequence[float]:
+def _find_scene_cuts_blocking(path: Path, stop_event: threading.Event) -> Sequence[float]:
     with path.open("rb") as file:
         return find_scene_cuts(file, stop_event)

@@ -21,7 +21,7 @@ from app.pipeline.moment_refiner import (
     RefinementResult,
     RefinementSkipped,
     RefinementTarget,
-    list_unchanged_ids,
+    list_unchanged_moment_ids,
 )
 from app.pipeline.moments import find_originals, group_refinements
 from app.pipeline.transcripts import find_end_of_speech
@@ -34,7 +34,7 @@ _RESERVED_IDS_KEY = "ids"  # of the stage's result: the id reserved for the refi
 
 @dataclass(frozen=True, slots=True)
 class _RefinementInputs:
-    """The moments to refine; `done` were refined before in this run, and `unchanged` of them kept their times."""
+    """The moments to refine; `done` were refined before in this run, `unchanged` of them to the times they had."""
 
     transcript: Transcript
     duration_seconds: float
@@ -45,7 +45,7 @@ class _RefinementInputs:
 
 @dataclass(slots=True)
 class _RefinementCounts:
-    """The counts of a run; `reasons` are the distinct reasons of failures, `kept` those of skipped refinements."""
+    """The progress of a run; `reasons` are the distinct reasons of failures, `skipped` counts those of skipped ones."""
 
     total: int
     successful: int
@@ -55,25 +55,26 @@ class _RefinementCounts:
     usage: Usage = field(default_factory=Usage)
     models: set[str] = field(default_factory=set)
     reasons: dict[str, None] = field(default_factory=dict)
-    kept: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
 
-    def count(self, done: RefinementResult) -> None:
+    def add_result(self, result: RefinementResult) -> None:
         self.successful += 1
-        self.unchanged += done.is_unchanged
-        self.with_clip += done.with_clip
-        self.usage += done.usage
-        self.models.add(strip_unstorable(done.model))
+        self.unchanged += result.is_unchanged
+        self.with_clip += result.with_clip
+        self.usage += result.usage
+        self.models.add(strip_unstorable(result.model))
 
-    def count_failure(self, error: StageFailed) -> None:
+    def add_failure(self, error: StageFailed) -> None:
         self.failed += 1
         self.reasons[strip_unstorable(str(error))] = None
 
-    def report(self, context: RunContext) -> None:
-        processed = self.successful + self.failed + self.kept.total()
+    def report_to(self, context: RunContext) -> None:
+        processed = self.successful + self.failed + self.skipped.total()
         context.report_progress(total=self.total, processed=processed, successful=self.successful, failed=self.failed)
 
 
 async def skip_reason(context: RunContext) -> str | None:
+    """Return why a full run has no moments to refine: none exist, or all are refined; else None."""
     if context.run.type is RunType.REFINEMENT:
         return None
     async with context.database.connect() as conn:
@@ -87,16 +88,17 @@ async def skip_reason(context: RunContext) -> str | None:
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
+    """Refine the moments with a model, and return counts, the models and their usage."""
     inputs = await _read_refinement_inputs(context)
     finder = await context.models.get_finder(context.run.request.refinement_model)
     refiner = MomentRefiner(context, finder, inputs.transcript, inputs.duration_seconds)
     counts = _RefinementCounts(len(inputs.targets) + inputs.done, inputs.done, inputs.unchanged)
-    counts.report(context)
-    targets = await context.save_result(lambda conn: _reserve_ids(conn, context, inputs.targets))
-    await _refine_all(context, refiner, targets, counts)
+    counts.report_to(context)
+    targets = await context.save_result(lambda conn: _reserve_refined_ids(conn, context, inputs.targets))
+    await _refine_in_parallel(context, refiner, targets, counts)
     if counts.failed and not counts.successful:
         raise StageFailed(next(iter(counts.reasons)))
-    return _make_result(counts)
+    return _make_refinement_result(counts)
 
 
 async def _read_refinement_inputs(context: RunContext) -> _RefinementInputs:
@@ -105,25 +107,25 @@ async def _read_refinement_inputs(context: RunContext) -> _RefinementInputs:
         video = await VideoRepository(conn).get(context.run.video_id)
         transcript = await TranscriptRepository(conn).get_by_video(context.run.video_id)
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
-        exact = await list_unchanged_ids(conn, context)
+        unchanged_ids = await list_unchanged_moment_ids(conn, context)
     if run is None or video is None:
         raise VideoDeleted
     if transcript is None:
         raise StageFailed("Transcript not found. Please generate transcript first.")
-    if context.run.type is RunType.REFINEMENT:
+    if context.run.type is RunType.REFINEMENT:  # of one moment
         targets = [_find_requested_moment(context, moments)] if run.total_moments_generated is None else []
         done = 1 - len(targets)
     else:
-        targets, done = _list_targets(context, moments, run.created_at, exact)
+        targets, done = _list_originals_to_refine(context, moments, run.created_at, unchanged_ids)
     return _RefinementInputs(
-        transcript, video.duration_seconds or find_end_of_speech(transcript), targets, done, len(exact)
+        transcript, video.duration_seconds or find_end_of_speech(transcript), targets, done, len(unchanged_ids)
     )
 
 
-async def _reserve_ids(
+async def _reserve_refined_ids(
     conn: Connection, context: RunContext, targets: Sequence[RefinementTarget]
 ) -> list[RefinementTarget]:
-    """Return the targets in order of time with the ids for their refinements, those of earlier attempts again."""
+    """Return the targets in order of time with ids for their refined moments, the same in each attempt."""
     ordered = sorted(targets, key=lambda target: (target.moment.start_time, target.moment.id))
     claimed = ClaimedRunRepository(conn)
     reserved = (await claimed.get_stage_result(context.run, Stage.REFINEMENT)).get(_RESERVED_IDS_KEY, {})
@@ -142,18 +144,15 @@ def _find_requested_moment(context: RunContext, moments: Sequence[Moment]) -> Re
     raise StageFailed("The moment was deleted")
 
 
-def _list_targets(
-    context: RunContext, moments: Sequence[Moment], accepted_at: datetime, exact: Collection[int]
+def _list_originals_to_refine(
+    context: RunContext, moments: Sequence[Moment], run_created_at: datetime, unchanged_ids: Collection[int]
 ) -> tuple[list[RefinementTarget], int]:
-    """Return the originals to refine, and the number of those that this run has refined already.
-
-    Only the full run refines moments of the video meanwhile, so refinements younger than the run are its own.
-    """
+    """Return the originals to refine, and the number of those that this run has refined already."""
     refined = group_refinements(moments)
-    refined_here = {
-        original for original, group in refined.items() if any(each.created_at > accepted_at for each in group)
+    refined_here = {  # only the full run refines moments meanwhile, so refinements younger than the run are its own
+        original for original, group in refined.items() if any(each.created_at > run_created_at for each in group)
     }
-    refined_here |= refined.keys() & set(exact)
+    refined_here |= refined.keys() & set(unchanged_ids)
     if context.run.request.override_existing_refinement:
         missing = refined.keys() - refined_here
     else:
@@ -161,35 +160,35 @@ def _list_targets(
     return [RefinementTarget(moment, moment.id) for moment in moments if moment.id in missing], len(refined_here)
 
 
-async def _refine_all(
+async def _refine_in_parallel(
     context: RunContext, refiner: MomentRefiner, targets: Sequence[RefinementTarget], counts: _RefinementCounts
 ) -> None:
     waiting = deque(targets)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(context.run.request.refinement_parallel_workers, len(targets))):
-                group.create_task(_refine_waiting(context, refiner, waiting, counts))
+                group.create_task(_refine_next_targets(context, refiner, waiting, counts))
     except ExceptionGroup as errors:
         raise first_error(errors) from None
 
 
-async def _refine_waiting(
+async def _refine_next_targets(
     context: RunContext, refiner: MomentRefiner, waiting: deque[RefinementTarget], counts: _RefinementCounts
 ) -> None:
     while waiting:
         try:
-            counts.count(await refiner.refine(waiting.popleft()))
+            counts.add_result(await refiner.refine_moment(waiting.popleft()))
         except RunLost:
             raise
         except StageFailed as error:
             if isinstance(error, RefinementSkipped) and context.run.type is RunType.FULL:
-                counts.kept[str(error)] += 1
+                counts.skipped[str(error)] += 1
             else:
-                counts.count_failure(error)
-        counts.report(context)
+                counts.add_failure(error)
+        counts.report_to(context)
 
 
-def _make_result(counts: _RefinementCounts) -> Mapping[str, Any]:
+def _make_refinement_result(counts: _RefinementCounts) -> Mapping[str, Any]:
     result: dict[str, Any] = {
         "total": counts.total,
         "successful": counts.successful,
@@ -200,25 +199,20 @@ def _make_result(counts: _RefinementCounts) -> Mapping[str, Any]:
     }
     if counts.unchanged:
         result["unchanged"] = counts.unchanged
-    if counts.kept:
-        result["kept"] = counts.kept.total()
-    if reasons := _list_reasons(counts):
+    if counts.skipped:
+        result["kept"] = counts.skipped.total()
+    if reasons := _list_refinement_reasons(counts):
         result["reason"] = "; ".join(reasons)
     return result
 
 
-def _list_reasons(counts: _RefinementCounts) -> list[str]:
+def _list_refinement_reasons(counts: _RefinementCounts) -> list[str]:
     reasons = [*counts.reasons][:_MAX_REASONS]
     if counts.unchanged and not reasons:
-        reasons.append(_describe_unchanged(counts))
-    return reasons + [_describe_kept(reason, count, counts.total) for reason, count in counts.kept.items()]
-
-
-def _describe_unchanged(counts: _RefinementCounts) -> str:
-    if counts.unchanged == counts.total:
-        return "Times were exact already"
-    return f"Times of {counts.unchanged} of {counts.total} moments were exact already"
-
-
-def _describe_kept(reason: str, count: int, total: int) -> str:
-    return reason if total == 1 else f"{reason} ({count} of {total} moments)"
+        times = (
+            "Times" if counts.unchanged == counts.total else f"Times of {counts.unchanged} of {counts.total} moments"
+        )
+        reasons.append(f"{times} were exact already")
+    if counts.total == 1:
+        return [*reasons, *counts.skipped]
+    return reasons + [f"{reason} ({count} of {counts.total} moments)" for reason, count in counts.skipped.items()]

@@ -32,12 +32,14 @@ _UNKNOWN_LANGUAGE = "und"  # ISO 639
 
 
 async def skip_reason(context: RunContext) -> str | None:
+    """Return that the video has a transcript already, or None."""
     async with context.database.connect() as conn:
-        parts = await VideoContentsRepository(conn).get_contents(context.run.video_id)
-    return None if parts.transcript_id is None else "Transcript already exists"
+        contents = await VideoContentsRepository(conn).get_contents(context.run.video_id)
+    return None if contents.transcript_id is None else "Transcript already exists"
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
+    """Transcribe the audio of the video with a model, store the transcript, and return its counts."""
     audio = await _open_extracted_audio(context)
     transcriber = await context.models.get_transcriber(context.run.request.transcription_model)
     started = time.monotonic()
@@ -45,7 +47,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         transcribed = await transcriber.transcribe(
             audio, lambda done: context.report_progress(percentage=int(done * 100))
         )
-        _check_times(transcribed, audio.duration_seconds)
+        _check_transcribed_times(transcribed, audio.duration_seconds)
     row = _make_transcript_row(context.run.video_id, transcribed, audio.duration_seconds, time.monotonic() - started)
     is_first = await context.save_result(lambda conn: TranscriptRepository(conn).create_if_missing(**row))
     context.report_progress(percentage=100)
@@ -55,31 +57,31 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         "words": row["number_of_words"],
         "segments": row["number_of_segments"],
         "usage": describe_usage(transcribed.usage),
-        **_make_reason(transcribed, is_first),
+        **_explain_transcript_result(transcribed, is_first),
     }
 
 
-def _make_reason(transcribed: TranscriptionResult, is_first: bool) -> dict[str, str]:
+def _explain_transcript_result(transcribed: TranscriptionResult, is_first: bool) -> dict[str, str]:
     if not is_first:
         return {"reason": "Another transcript was there first and is kept"}
     if not transcribed.dropped:
         return {}
-    dropped = describe_dropped(transcribed.dropped)
+    dropped = _describe_dropped_speech(transcribed.dropped)
     return {"dropped_speech": dropped, "reason": dropped}
 
 
-def describe_dropped(spans: Sequence[tuple[float, float]]) -> str:
+def _describe_dropped_speech(spans: Sequence[tuple[float, float]]) -> str:
     merged: list[tuple[float, float]] = []
     for start, end in sorted(spans):
         if merged and start - merged[-1][1] < _TOLERANCE_SECONDS:
             start, end = merged[-1][0], max(end, merged.pop()[1])
         merged.append((start, end))
-    listed = ", ".join(f"{_format_time(start)}-{_format_time(end)}" for start, end in merged[:_MAX_SPANS])
+    listed = ", ".join(f"{_format_clock_time(start)}-{_format_clock_time(end)}" for start, end in merged[:_MAX_SPANS])
     more = f" and {len(merged) - _MAX_SPANS} more" if len(merged) > _MAX_SPANS else ""
     return f"Speech that could not be understood is not in the transcript: {listed}{more}"
 
 
-def _format_time(seconds: float) -> str:
+def _format_clock_time(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -97,9 +99,9 @@ async def _open_extracted_audio(context: RunContext) -> AudioFile:
 
 
 async def _find_audio_url(context: RunContext) -> str | None:
-    """Return a URL from which a service can fetch the stored audio, None where there is none.
+    """Return a URL from which a service can fetch the stored audio, None without one.
 
-    Raises `StageFailed` where the only one is of this server, and needs an API key.
+    Raises `StageFailed` where the URL is of this server, and the server has API keys.
     """
     try:
         link = await context.storage.get_signed_url(await find_audio_file(context.storage, context.run.video))
@@ -117,8 +119,7 @@ async def _find_audio_url(context: RunContext) -> str | None:
     return f"{context.settings.public_url.rstrip('/')}/static/audios/{quote(context.run.video, safe='')}.wav"
 
 
-def _check_times(transcribed: TranscriptionResult, duration: float) -> None:
-    """Raise `ModelAnswerInvalid` for times that run backwards or exceed the audio."""
+def _check_transcribed_times(transcribed: TranscriptionResult, duration: float) -> None:
     for part in (transcribed.words, transcribed.segments):
         if problem := _find_invalid_time(part, duration):
             raw = orjson.dumps(transcribed, default=str).decode()
@@ -126,6 +127,7 @@ def _check_times(transcribed: TranscriptionResult, duration: float) -> None:
 
 
 def _find_invalid_time(parts: Iterable[Word | Segment], duration: float) -> str:
+    """Describe the first time that is no number, runs backwards or exceeds the audio; "" without one."""
     previous = 0.0
     for part in parts:
         if not (math.isfinite(part.start) and math.isfinite(part.end)):
