@@ -6,15 +6,12 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query, Request
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator
-from redis.asyncio import Redis
 from starlette.responses import Response
 
 from app.core.errors import MomentNotFound, RunNotFound, VideoNotFound
 from app.core.text import is_valid_identifier, to_nfc
-from app.database import Connection, Database, get_connection, get_db
+from app.database import Connection, get_connection, get_db
 from app.resources import Resources
-from app.services.videos import BatchedVideoReader
-from app.storage import Storage
 
 
 async def get_resources(request: Request) -> Resources:
@@ -25,29 +22,9 @@ async def get_resources(request: Request) -> Resources:
 ResourcesDep = Annotated[Resources, Depends(get_resources)]
 
 
-async def get_database(request: Request) -> Database:
-    return (await get_resources(request)).database
-
-
-async def get_storage(request: Request) -> Storage:
-    return (await get_resources(request)).storage
-
-
-async def get_redis(request: Request) -> Redis:
-    return (await get_resources(request)).redis
-
-
-async def get_video_reader(request: Request) -> BatchedVideoReader:
-    return (await get_resources(request)).reads
-
-
 AutocommitConnection = Annotated[Connection, Depends(get_connection, scope="function")]
 # Committed before the answer is sent; for a route whose answer needs no other connection.
 TransactionConnection = Annotated[Connection, Depends(get_db, scope="function")]
-DatabaseDep = Annotated[Database, Depends(get_database)]
-StorageDep = Annotated[Storage, Depends(get_storage)]
-RedisDep = Annotated[Redis, Depends(get_redis)]
-VideoReaderDep = Annotated[BatchedVideoReader, Depends(get_video_reader)]
 
 
 def normalize_identifier(identifier: str, not_found: Exception) -> str:
@@ -76,35 +53,32 @@ Limit = Annotated[int | None, Query(ge=1, le=1000, description="Most items to re
 
 
 class FastReadRoute(APIRoute):
-    """A GET route that calls its endpoint with request, video reader and video id, without FastAPI's slow solver."""
+    """A GET route that calls its endpoint with request, resources and video id, without FastAPI's slow solver."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint = self.endpoint
 
-        async def handle(request: Request) -> Response:
+        async def call_endpoint(request: Request) -> Response:
             response: Response = await endpoint(
                 request=request,
-                video_reader=await get_video_reader(request),
+                resources=await get_resources(request),
                 video_id=normalize_video_id(request.path_params["video_id"]),
             )
             return response
 
-        return handle
+        return call_endpoint
 
 
 class OptionalQueryRoute(APIRoute):
-    """A GET route whose query may be missing: then its endpoint takes `request` alone.
-
-    Such a request skips FastAPI's dependency solver.
-    """
+    """A GET route that calls its endpoint with the request alone, without FastAPI's slow solver, if it has no query."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint, handle_query = self.endpoint, super().get_route_handler()
 
-        async def handle(request: Request) -> Response:
+        async def call_endpoint_or_solver(request: Request) -> Response:
             if request.scope["query_string"]:
                 return await handle_query(request)
             response: Response = await endpoint(request)
             return response
 
-        return handle
+        return call_endpoint_or_solver

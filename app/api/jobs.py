@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.api.answers import Error, Seconds, answer_dataclass, json_answer
-from app.api.dependencies import DatabaseDep, MomentId, RedisDep, ResourcesDep, StorageDep, VideoId
+from app.api.dependencies import MomentId, ResourcesDep, VideoId
 from app.services.jobs import JobState, JobStatus, JobStatusReader
 from app.services.media import check_clip_availability
 
@@ -70,9 +70,9 @@ class ClipAvailabilityAnswer:
     model_supports_video: Annotated[bool, Field(description="Whether the refinement model accepts video")]
 
 
-async def get_job_status_reader(database: DatabaseDep, redis: RedisDep, storage: StorageDep) -> JobStatusReader:
+async def get_job_status_reader(resources: ResourcesDep) -> JobStatusReader:
     """Give the reader of job statuses."""
-    return JobStatusReader(database, redis, storage)
+    return JobStatusReader(resources.database, resources.redis, resources.storage)
 
 
 JobStatusReaderDep = Annotated[JobStatusReader, Depends(get_job_status_reader)]
@@ -122,15 +122,10 @@ async def get_clip_status(video_id: VideoId, statuses: JobStatusReaderDep) -> Re
 
 @router.get("/moments/{moment_id}/video-availability", response_model=ClipAvailabilityAnswer)
 async def get_video_availability(
-    request: Request,
-    video_id: VideoId,
-    moment_id: MomentId,
-    database: DatabaseDep,
-    redis: RedisDep,
-    storage: StorageDep,
+    request: Request, video_id: VideoId, moment_id: MomentId, resources: ResourcesDep
 ) -> Response:
     """Whether a moment has a clip that can be sent to a model, and whether it matches the transcript."""
-    found = await check_clip_availability(database, redis, storage, video_id, moment_id)
+    found = await check_clip_availability(resources.database, resources.redis, resources.storage, video_id, moment_id)
     return json_answer(
         ClipAvailabilityAnswer(
             available=found.available,

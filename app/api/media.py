@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.api.answers import Error, answer_dataclass, json_answer
-from app.api.dependencies import DatabaseDep, FastReadRoute, MomentId, StorageDep, VideoId, VideoReaderDep, get_storage
+from app.api.dependencies import FastReadRoute, MomentId, ResourcesDep, VideoId
 from app.api.media_answer import MediaAnswer, media_responses
 from app.core.media_types import UNKNOWN_TYPE
 from app.services import media
@@ -35,24 +35,19 @@ class MediaAddress:
 
 @reads.head("/stream", include_in_schema=False)
 @reads.get("/stream", response_class=Response, responses=_VIDEO_RESPONSES)
-async def stream_video(request: Request, video_id: VideoId, video_reader: VideoReaderDep) -> Response:
-    """The video's file, whole or in ranges, so that a player can seek. A video in a bucket is a redirect to it.
-
-    Where browsers do not play the file, a copy that they play takes its place as soon as it is made.
-    """
-    urls = await video_reader.list_video_file_urls(video_id)
-    storage = await get_storage(request)
-    return MediaAnswer(storage, media.open_first_existing_file(storage, urls))
+async def stream_video(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
+    """The video's file, or the copy that browsers can play, whole or in ranges; for a bucket a redirect to it."""
+    urls = await resources.reads.list_video_file_urls(video_id)
+    return MediaAnswer(resources.storage, media.open_first_existing_file(resources.storage, urls))
 
 
 @router.get("/url", response_model=MediaAddress, responses={404: {"model": Error}, 503: {"model": Error}})
-async def get_video_address(
-    request: Request, video_id: VideoId, video_reader: VideoReaderDep, storage: StorageDep
-) -> Response:
+async def get_video_address(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """The signed address of a video in a bucket; else the address of its stream."""
-    async with media.open_first_existing_file(storage, await video_reader.list_video_file_urls(video_id)) as file:
+    urls = await resources.reads.list_video_file_urls(video_id)
+    async with media.open_first_existing_file(resources.storage, urls) as file:
         url = file.stored.url
-    link = await storage.get_signed_url(url)
+    link = await resources.storage.get_signed_url(url)
     if link is None:
         address = f"{request.base_url}api/videos/{quote(video_id, safe='')}/stream"
         return json_answer(MediaAddress(url=address, expires_in_seconds=None))
@@ -62,28 +57,28 @@ async def get_video_address(
 
 @router.head("/moments/{moment_id}/clip", include_in_schema=False)
 @router.get("/moments/{moment_id}/clip", response_class=Response, responses=_VIDEO_RESPONSES)
-async def stream_clip(video_id: VideoId, moment_id: MomentId, database: DatabaseDep, storage: StorageDep) -> Response:
+async def stream_clip(video_id: VideoId, moment_id: MomentId, resources: ResourcesDep) -> Response:
     """The clip of a moment, with its padding."""
-    async with database.connect() as conn:
+    async with resources.database.connect() as conn:
         url = await media.get_clip_url(conn, video_id, moment_id)
-    return MediaAnswer(storage, storage.open_async(url))
+    return MediaAnswer(resources.storage, resources.storage.open_async(url))
 
 
 @static.head("/static/audios/{video_id}.wav", include_in_schema=False)
 @static.get(
     "/static/audios/{video_id}.wav", response_class=Response, responses=media_responses("audio/wav", UNKNOWN_TYPE)
 )
-async def get_static_audio(video_id: VideoId, video_reader: VideoReaderDep, storage: StorageDep) -> Response:
+async def get_static_audio(video_id: VideoId, resources: ResourcesDep) -> Response:
     """The audio that was extracted from a video for its transcription."""
-    await video_reader.list_video_file_urls(video_id)  # audio without a video must not be found
-    url = await find_audio_file(storage, video_id)
-    return MediaAnswer(storage, storage.open_async(url))
+    await resources.reads.list_video_file_urls(video_id)  # audio without a video must not be found
+    url = await find_audio_file(resources.storage, video_id)
+    return MediaAnswer(resources.storage, resources.storage.open_async(url))
 
 
 @static.head("/moment_clips/{name}", include_in_schema=False)
 @static.get("/moment_clips/{name}", response_class=Response, responses=_VIDEO_RESPONSES)
-async def get_static_clip(name: ClipName, database: DatabaseDep, storage: StorageDep) -> Response:
+async def get_static_clip(name: ClipName, resources: ResourcesDep) -> Response:
     """The clip of a moment, by the identifiers of its video and itself."""
-    async with database.connect() as conn:
+    async with resources.database.connect() as conn:
         url = await media.find_clip_url_by_legacy_name(conn, name)
-    return MediaAnswer(storage, storage.open_async(url))
+    return MediaAnswer(resources.storage, resources.storage.open_async(url))

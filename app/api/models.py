@@ -22,7 +22,7 @@ from app.ai.model_fields import (
 )
 from app.ai.registry import DEFAULT_MODELS, ModelConfig, ModelKind, ModelRegistry
 from app.api.answers import Error, Responses, answer_dataclass, json_answer
-from app.api.dependencies import RedisDep
+from app.api.dependencies import ResourcesDep
 from app.core.masking import mask_secrets
 
 router = APIRouter(
@@ -37,8 +37,8 @@ _CHANGED_MEANWHILE: Responses = {
 }
 
 
-async def get_model_registry(redis: RedisDep) -> ModelRegistry:
-    return ModelRegistry(redis)
+async def get_model_registry(resources: ResourcesDep) -> ModelRegistry:
+    return ModelRegistry(resources.redis)
 
 
 ModelRegistryDep = Annotated[ModelRegistry, Depends(get_model_registry)]

@@ -9,13 +9,11 @@ from starlette.responses import Response
 from app.api.answers import Error, Seconds, answer_dataclass, embed_json, json_answer
 from app.api.dependencies import (
     AutocommitConnection,
-    DatabaseDep,
     FastReadRoute,
     MomentId,
-    StorageDep,
+    ResourcesDep,
     TransactionConnection,
     VideoId,
-    VideoReaderDep,
 )
 from app.core.validation import InputLine
 from app.repositories.moments import MomentWithConfig
@@ -140,9 +138,9 @@ class MomentDeletionAnswer:
 
 
 @reads.get("", response_model=list[ScoredMomentAnswer | MomentAnswer], responses={404: {"model": Error}})
-async def list_moments(request: Request, video_id: VideoId, video_reader: VideoReaderDep) -> Response:
+async def list_moments(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """List a video's moments in the order they were added."""
-    return json_answer([MomentAnswer.from_row(moment) for moment in await video_reader.list_moments(video_id)])
+    return json_answer([MomentAnswer.from_row(moment) for moment in await resources.reads.list_moments(video_id)])
 
 
 @router.post(
@@ -178,10 +176,10 @@ async def edit_moment(
     response_model=MomentDeletionAnswer,
     responses={404: {"model": Error}},
 )
-async def delete_moment(video_id: VideoId, moment_id: MomentId, database: DatabaseDep, storage: StorageDep) -> Response:
+async def delete_moment(video_id: VideoId, moment_id: MomentId, resources: ResourcesDep) -> Response:
     """Delete a moment with its clip and the clip's thumbnail. Moments refined from it stay, without a parent.
 
     Files of imported libraries stay. After a failure the same request deletes the rest.
     """
-    done = await deletion.delete_moment(database, storage, video_id, moment_id)
+    done = await deletion.delete_moment(resources.database, resources.storage, video_id, moment_id)
     return json_answer(MomentDeletionAnswer.from_deletion(moment_id, done))

@@ -7,17 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.api.answers import Error, answer_dataclass, json_answer
-from app.api.dependencies import (
-    DatabaseDep,
-    MomentId,
-    NamedVideoId,
-    RedisDep,
-    ResourcesDep,
-    RunIdentifier,
-    StorageDep,
-    UnknownVideoId,
-    VideoId,
-)
+from app.api.dependencies import MomentId, NamedVideoId, ResourcesDep, RunIdentifier, UnknownVideoId, VideoId
 from app.core.errors import InvalidInput
 from app.core.validation import NormalizedLine
 from app.models.runs import RunRequest
@@ -189,19 +179,19 @@ class CancelAnswer:
     video_id: Annotated[str, Field(examples=["demo-talk"])]
 
 
-async def get_run_requests(
-    resources: ResourcesDep, database: DatabaseDep, storage: StorageDep, redis: RedisDep
-) -> RunStarter:
+async def get_run_requests(resources: ResourcesDep) -> RunStarter:
     """Give the service that accepts runs."""
-    return RunStarter(database, storage, redis, resources.settings, resources.notifier.notify)
+    return RunStarter(
+        resources.database, resources.storage, resources.redis, resources.settings, resources.notifier.notify
+    )
 
 
 RunRequestsDep = Annotated[RunStarter, Depends(get_run_requests)]
 
 
-async def get_run_retries(database: DatabaseDep, storage: StorageDep, requests: RunRequestsDep) -> RunRetrier:
+async def get_run_retries(resources: ResourcesDep, requests: RunRequestsDep) -> RunRetrier:
     """Give the service that retries ended runs."""
-    return RunRetrier(database, storage, requests)
+    return RunRetrier(resources.database, resources.storage, requests)
 
 
 RunRetriesDep = Annotated[RunRetrier, Depends(get_run_retries)]
@@ -275,9 +265,9 @@ async def retry_pipeline(
     response_model=CancelAnswer,
     responses={400: {"model": Error, "description": "Nothing runs"}},
 )
-async def cancel_runs(video_id: UnknownVideoId, database: DatabaseDep, redis: RedisDep) -> Response:
+async def cancel_runs(video_id: UnknownVideoId, resources: ResourcesDep) -> Response:
     """Cancel the running and waiting runs of a video."""
-    await cancel_runs_of_video(database, redis, video_id)
+    await cancel_runs_of_video(resources.database, resources.redis, video_id)
     return json_answer(CancelAnswer(message="Cancellation requested", video_id=video_id))
 
 

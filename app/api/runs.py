@@ -24,7 +24,7 @@ from app.api.answers import (
     json_answer,
     next_page_header,
 )
-from app.api.dependencies import AutocommitConnection, DatabaseDep, RedisDep, RunIdentifier, UnknownVideoId
+from app.api.dependencies import AutocommitConnection, ResourcesDep, RunIdentifier, UnknownVideoId
 from app.api.run_requests import RunRetriesDep, RunStartAnswer
 from app.core.masking import mask_values
 from app.database.queries import LARGEST_ID
@@ -292,9 +292,10 @@ class FailedRunDetailsAnswer(FailedRunAnswer):
 
 
 @router.get("/{video_id}/status", response_model=RunAnswer | RunStatusAnswer)
-async def get_run_status(video_id: UnknownVideoId, database: DatabaseDep, redis: RedisDep) -> Response:
+async def get_run_status(video_id: UnknownVideoId, resources: ResourcesDep) -> Response:
     """The newest full run of a video; `never_run` where there is none, also for an unknown video."""
-    return json_answer(_make_status_answer(video_id, await find_newest_full_run(database, redis, video_id)))
+    run = await find_newest_full_run(resources.database, resources.redis, video_id)
+    return json_answer(_make_status_answer(video_id, run))
 
 
 @router.get("/{video_id}/history", response_model=HistoryAnswer, responses=_PAGE)
@@ -331,9 +332,9 @@ async def list_failed_runs(
 
 
 @failed.get("/{request_id}", response_model=FailedRunDetailsAnswer, responses=NOT_FOUND)
-async def get_failed_run(request_id: RunId, database: DatabaseDep, redis: RedisDep) -> Response:
+async def get_failed_run(request_id: RunId, resources: ResourcesDep) -> Response:
     """A failed run with its options and a model's answer that was not usable; secrets in both are masked."""
-    found = await runs.get_failed_run(database, redis, request_id)
+    found = await runs.get_failed_run(resources.database, resources.redis, request_id)
     summary = FailedRunAnswer.from_row(found.run)
     return json_answer(FailedRunDetailsAnswer(**vars(summary), request=found.request, raw_answer=found.raw_answer))
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.api.answers import Error
-from app.api.dependencies import MomentId, ResourcesDep, StorageDep, VideoId
+from app.api.dependencies import MomentId, ResourcesDep, VideoId
 from app.api.media_answer import MediaAnswer, media_responses
 from app.core.media_types import UNKNOWN_TYPE
 
@@ -21,16 +21,15 @@ _RESPONSES = media_responses("image/*", UNKNOWN_TYPE) | {
 @router.get("/api/videos/{video_id}/thumbnail", responses=_RESPONSES)
 @router.head("/static/thumbnails/{video_id}.jpg", include_in_schema=False)
 @router.get("/static/thumbnails/{video_id}.jpg", responses=_RESPONSES, name="get_static_thumbnail")
-async def get_thumbnail(video_id: VideoId, resources: ResourcesDep, storage: StorageDep) -> Response:
+async def get_thumbnail(video_id: VideoId, resources: ResourcesDep) -> Response:
     """The thumbnail of a video; a missing one is made now."""
-    return MediaAnswer(storage, resources.thumbnails.open_video_thumbnail(video_id), cache_control=_CACHE_CONTROL)
+    thumbnail = resources.thumbnails.open_video_thumbnail(video_id)
+    return MediaAnswer(resources.storage, thumbnail, cache_control=_CACHE_CONTROL)
 
 
 @router.head("/api/videos/{video_id}/moments/{moment_id}/clip/thumbnail", include_in_schema=False)
 @router.get("/api/videos/{video_id}/moments/{moment_id}/clip/thumbnail", responses=_RESPONSES)
-async def get_clip_thumbnail(
-    video_id: VideoId, moment_id: MomentId, resources: ResourcesDep, storage: StorageDep
-) -> Response:
+async def get_clip_thumbnail(video_id: VideoId, moment_id: MomentId, resources: ResourcesDep) -> Response:
     """The thumbnail of a moment's clip; a missing one is made now."""
     thumbnail = resources.thumbnails.open_clip_thumbnail(video_id, moment_id)
-    return MediaAnswer(storage, thumbnail, cache_control=_CACHE_CONTROL)
+    return MediaAnswer(resources.storage, thumbnail, cache_control=_CACHE_CONTROL)

@@ -21,8 +21,9 @@ from app.api.conditional_requests import (
     revalidation_headers,
     unsatisfiable_range_answer,
 )
-from app.api.dependencies import DatabaseDep, FastReadRoute, VideoId, VideoReaderDep
+from app.api.dependencies import FastReadRoute, ResourcesDep, VideoId
 from app.repositories.transcripts import TranscriptVersion
+from app.resources import Resources
 from app.services.transcripts import CaptionFormat, render_captions
 from app.services.videos import BatchedVideoReader
 
@@ -86,72 +87,68 @@ class TranscriptAnswer:
     metadata: TranscriptMetadata
 
 
-def _caption_documentation(form: CaptionFormat) -> dict[str, Any]:
-    media_type = _MEDIA_TYPES[form].partition(";")[0]
-    content = {media_type: {"schema": {"type": "string"}, "example": _EXAMPLES[form]}}
+def _document_captions(caption_format: CaptionFormat) -> dict[str, Any]:
+    """Return the arguments of a route decorator that document its captions."""
+    media_type = _MEDIA_TYPES[caption_format].partition(";")[0]
+    content = {media_type: {"schema": {"type": "string"}, "example": _EXAMPLES[caption_format]}}
     return {"response_class": Response, "responses": {200: {"content": content}, **_CONDITIONAL_RESPONSES}}
 
 
 @reads.get("", response_model=TranscriptAnswer, responses=_TRANSCRIPT_RESPONSES)
-async def get_transcript(request: Request, video_id: VideoId, video_reader: VideoReaderDep) -> Response:
+async def get_transcript(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """A video's transcript with the times of its words and segments, in seconds."""
     gzipped = accepts_gzip(request)
-    if refusal := await _check_preconditions(request, video_id, video_reader):
+    if refusal := await _check_preconditions(request, video_id, resources.reads):
         return refusal
-    document = await video_reader.get_transcript(video_id)
+    document = await resources.reads.get_transcript(video_id)
     if not gzipped:
-        return _plain_answer(request, document.plain_json, _transcript_etag(document.version, gzipped=False))
+        return _plain_transcript_answer(request, document.plain_json, _transcript_etag(document.version, gzipped=False))
     headers = revalidation_headers(_transcript_etag(document.version, gzipped=True)) | GZIP_ENCODING
     return Response(document.gzipped_json, headers=headers, media_type="application/json")
 
 
 @static.head("/transcripts/{video_id}.json", include_in_schema=False)
 @static.get("/transcripts/{video_id}.json", response_model=TranscriptAnswer, responses=_TRANSCRIPT_RESPONSES)
-async def get_static_transcript(request: Request, video_id: VideoId, video_reader: VideoReaderDep) -> Response:
+async def get_static_transcript(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """A video's transcript, as `/api/videos/{video_id}/transcript` has it."""
-    return await get_transcript(request, video_id, video_reader)
+    return await get_transcript(request, video_id, resources)
 
 
-@router.get("/transcript.srt", **_caption_documentation(CaptionFormat.SRT))
-async def get_transcript_srt(
-    request: Request, video_id: VideoId, video_reader: VideoReaderDep, database: DatabaseDep
-) -> Response:
+@router.get("/transcript.srt", **_document_captions(CaptionFormat.SRT))
+async def get_transcript_srt(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """A video's segments as SubRip subtitles; times that run backwards are put in order."""
-    return await _caption_answer(request, video_id, video_reader, database, CaptionFormat.SRT)
+    return await _caption_answer(request, video_id, resources, CaptionFormat.SRT)
 
 
-@router.get("/transcript.vtt", **_caption_documentation(CaptionFormat.VTT))
-async def get_transcript_vtt(
-    request: Request, video_id: VideoId, video_reader: VideoReaderDep, database: DatabaseDep
-) -> Response:
+@router.get("/transcript.vtt", **_document_captions(CaptionFormat.VTT))
+async def get_transcript_vtt(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """A video's segments as WebVTT, for `<track>`; times that run backwards are put in order."""
-    return await _caption_answer(request, video_id, video_reader, database, CaptionFormat.VTT)
+    return await _caption_answer(request, video_id, resources, CaptionFormat.VTT)
 
 
-@router.get("/transcript.txt", **_caption_documentation(CaptionFormat.TXT))
-async def get_transcript_text(
-    request: Request, video_id: VideoId, video_reader: VideoReaderDep, database: DatabaseDep
-) -> Response:
+@router.get("/transcript.txt", **_document_captions(CaptionFormat.TXT))
+async def get_transcript_text(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """A video's transcript as plain text, a line for each segment."""
-    return await _caption_answer(request, video_id, video_reader, database, CaptionFormat.TXT)
+    return await _caption_answer(request, video_id, resources, CaptionFormat.TXT)
 
 
 async def _caption_answer(
-    request: Request, video_id: str, video_reader: BatchedVideoReader, database: DatabaseDep, form: CaptionFormat
+    request: Request, video_id: str, resources: Resources, caption_format: CaptionFormat
 ) -> Response:
-    if refusal := await _check_preconditions(request, video_id, video_reader, form):
+    if refusal := await _check_preconditions(request, video_id, resources.reads, caption_format):
         return refusal
-    captions = await render_captions(database, video_id, form)
+    captions = await render_captions(resources.database, video_id, caption_format)
     gzipped = accepts_gzip(request)
-    headers = revalidation_headers(_transcript_etag(captions.version, gzipped, form))
-    headers |= {"Content-Disposition": _inline_disposition(f"{video_id}.{form}"), "Content-Type": _MEDIA_TYPES[form]}
+    headers = revalidation_headers(_transcript_etag(captions.version, gzipped, caption_format))
+    headers["Content-Disposition"] = _inline_disposition(f"{video_id}.{caption_format}")
+    headers["Content-Type"] = _MEDIA_TYPES[caption_format]
     if not gzipped:
         return Response(captions.body, headers=headers)
     return Response(igzip.compress(captions.body, _COMPRESSION_LEVEL), headers=headers | GZIP_ENCODING)
 
 
-def _plain_answer(request: Request, body: bytes, etag: str) -> Response:
-    """Answer with the whole document or one part of it; several ranges get the whole."""
+def _plain_transcript_answer(request: Request, body: bytes, etag: str) -> Response:
+    """Return an uncompressed transcript, or the one byte range of it that is requested."""
     headers = revalidation_headers(etag) | {"Accept-Ranges": "bytes"}
     ranges = find_requested_ranges(request, len(body), Validators(etag))
     if ranges == []:
@@ -163,19 +160,18 @@ def _plain_answer(request: Request, body: bytes, etag: str) -> Response:
 
 
 async def _check_preconditions(
-    request: Request, video_id: str, video_reader: BatchedVideoReader, form: str = ""
+    request: Request, video_id: str, video_reader: BatchedVideoReader, caption_format: str = ""
 ) -> Response | None:
     """Return 304 or 412 where the request's ETags demand it: one index look-up, none without ETags."""
     if not has_etag_condition(request):
         return None
-    etag = _transcript_etag(await video_reader.get_transcript_version(video_id), accepts_gzip(request), form)
+    etag = _transcript_etag(await video_reader.get_transcript_version(video_id), accepts_gzip(request), caption_format)
     return check_preconditions(request, Validators(etag), revalidation_headers(etag))
 
 
-def _transcript_etag(version: TranscriptVersion, gzipped: bool, form: str = "") -> str:
-    """Return the ETag of one version in one format and encoding."""
+def _transcript_etag(version: TranscriptVersion, gzipped: bool, caption_format: str = "") -> str:
     created_at = f"{version.created_at.timestamp() if version.created_at else 0:.6f}"
-    return f'"{"-".join(filter(None, (str(version.id), created_at, form, "gzip" if gzipped else "")))}"'
+    return f'"{"-".join(filter(None, (str(version.id), created_at, caption_format, "gzip" if gzipped else "")))}"'
 
 
 def _inline_disposition(name: str) -> str:

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.api.answers import Error, json_answer
-from app.api.dependencies import DatabaseDep, ResourcesDep, StorageDep, VideoReaderDep
+from app.api.dependencies import ResourcesDep
 from app.api.errors import describe_content_type
 from app.api.videos import SOURCE_URL_DESCRIPTION, SingleVideoAnswer, find_video_answer
 from app.core.errors import InvalidInput, SizeLimitExceeded, VideoDeletedMeanwhile, VideoNotFound
@@ -237,14 +237,7 @@ _BODY: dict[str, Any] = {
         507: {"model": Error, "description": "There is no room for another file"},
     },
 )
-async def upload_video(
-    request: Request,
-    query: Annotated[UploadQuery, Query()],
-    database: DatabaseDep,
-    storage: StorageDep,
-    video_reader: VideoReaderDep,
-    resources: ResourcesDep,
-) -> Response:
+async def upload_video(request: Request, query: Annotated[UploadQuery, Query()], resources: ResourcesDep) -> Response:
     """Upload a video: a form with the part `file`, or the file as the body and the rest in the query.
 
     A missing `id` and `title` are derived from the file's name; an `id` that is taken already gets a number.
@@ -253,7 +246,9 @@ async def upload_video(
     boundary = _find_form_boundary(request.headers.get("content-type", ""))
     settings = resources.settings
     try:
-        async with open_video_upload(database, storage, settings.max_upload_bytes, settings.max_video_hours) as upload:
+        async with open_video_upload(
+            resources.database, resources.storage, settings.max_upload_bytes, settings.max_video_hours
+        ) as upload:
             if boundary is None:
                 await _receive_video_body(request, upload, details)
             else:
@@ -262,7 +257,7 @@ async def upload_video(
     except ClientDisconnect:
         raise InvalidInput("The upload ended early") from None
     try:
-        answer = await find_video_answer(video_reader, identifier)
+        answer = await find_video_answer(resources.reads, identifier)
     except VideoNotFound:
         raise VideoDeletedMeanwhile from None
     return json_answer(answer, 201, {"Location": f"/api/videos/{quote(identifier)}"})

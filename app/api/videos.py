@@ -18,17 +18,7 @@ from app.api.conditional_requests import (
     check_preconditions,
     revalidation_headers,
 )
-from app.api.dependencies import (
-    DatabaseDep,
-    FastReadRoute,
-    Limit,
-    OptionalQueryRoute,
-    RedisDep,
-    StorageDep,
-    VideoId,
-    VideoReaderDep,
-    get_resources,
-)
+from app.api.dependencies import FastReadRoute, Limit, OptionalQueryRoute, ResourcesDep, VideoId, get_resources
 from app.models.videos import PlayableCopyStatus, describe_early_end
 from app.repositories.videos import DetailedVideoCard, VideoCard, VideoChanges
 from app.services import videos
@@ -233,20 +223,18 @@ def _answer_cards(cards: list[VideoCard], audio: VideosWithAudio) -> list[VideoA
 
 
 @reads.get("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}})
-async def get_video(request: Request, video_id: VideoId, video_reader: VideoReaderDep) -> Response:
+async def get_video(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """One video."""
-    return json_answer(await find_video_answer(video_reader, video_id))
+    return json_answer(await find_video_answer(resources.reads, video_id))
 
 
 @router.patch("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}, 422: {"model": Error}})
-async def edit_video(
-    video_id: VideoId, body: VideoChangesBody, database: DatabaseDep, video_reader: VideoReaderDep
-) -> Response:
+async def edit_video(video_id: VideoId, body: VideoChangesBody, resources: ResourcesDep) -> Response:
     """Correct a video's title or source_url; null clears it."""
     changes: VideoChanges = body.model_dump(include=body.model_fields_set)  # type: ignore[assignment]
-    async with database.connect() as conn:
+    async with resources.database.connect() as conn:
         await update_video(conn, video_id, changes)
-    return json_answer(await find_video_answer(video_reader, video_id))
+    return json_answer(await find_video_answer(resources.reads, video_id))
 
 
 @router.delete(
@@ -260,16 +248,12 @@ async def edit_video(
         503: {"model": Error, "description": "The database, the storage or Redis is unavailable: nothing was deleted"},
     },
 )
-async def remove_video(
-    video_id: VideoId,
-    query: Annotated[DeleteQuery, Query()],
-    database: DatabaseDep,
-    storage: StorageDep,
-    redis: RedisDep,
-) -> Response:
+async def remove_video(video_id: VideoId, query: Annotated[DeleteQuery, Query()], resources: ResourcesDep) -> Response:
     """Delete a video with everything that belongs to it, or what an interrupted deletion has left."""
     started = time.perf_counter()
-    deletion = await delete_video(database, storage, redis, video_id, DeletionOptions(**query.model_dump()))
+    deletion = await delete_video(
+        resources.database, resources.storage, resources.redis, video_id, DeletionOptions(**query.model_dump())
+    )
     duration_ms = round((time.perf_counter() - started) * 1000)
     return json_answer(VideoDeletionAnswer.from_deletion(video_id, deletion, duration_ms))
 

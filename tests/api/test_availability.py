@@ -12,7 +12,6 @@ from psycopg.types.json import Jsonb
 from redis.asyncio import Redis
 
 from app.ai.registry import ModelConfig, ModelRegistry
-from app.api.dependencies import get_storage
 from app.core.config import Settings
 from app.core.errors import StorageUnavailable
 from app.core.redis import make_redis
@@ -118,13 +117,12 @@ async def test_a_clip_that_cannot_be_read_is_not_available(client: AsyncClient, 
 
 
 async def test_a_clip_in_a_storage_that_does_not_answer_is_not_available(
-    app: FastAPI, client: AsyncClient, conn: Connection
+    app: FastAPI, client: AsyncClient, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Away:
-        async def stat(self, url: str) -> None:
-            raise StorageUnavailable("The storage is away")
+    async def fail(storage: object, url: str) -> None:
+        raise StorageUnavailable("The storage is away")
 
-    app.dependency_overrides[get_storage] = Away
+    monkeypatch.setattr(type(app.state.resources.storage), "stat", fail)
     await make_clip(conn, await make_talk(conn))
     answer = await get(client)
     assert (answer["available"], answer["clip_url"]) == (False, None)
