@@ -6,14 +6,13 @@ import sys
 from types import FrameType
 
 
-def _end_quietly(number: int, frame: FrameType | None) -> None:
-    """End without a traceback: before `main` begins, there is nothing to undo."""
-    os._exit(0 if sys.argv[1:] == ["run"] else 128 + number)
+def _exit_without_traceback(signal_number: int, frame: FrameType | None) -> None:
+    os._exit(0 if sys.argv[1:] == ["run"] else 128 + signal_number)
 
 
 _is_early = __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 if _is_early:
-    signal.signal(signal.SIGINT, _end_quietly)  # the imports below take half a second
+    signal.signal(signal.SIGINT, _exit_without_traceback)  # the imports below take half a second
 
 from app.cli.command_line import main
 

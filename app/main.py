@@ -44,7 +44,7 @@ from app.core.text import escape_controls
 from app.database import Connection, OpenConnection, get_connection
 from app.database.migrations import list_code_revisions
 from app.resources import Resources, make_resources, open_resources
-from app.services.health import Health
+from app.services.health import ServerHealth
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 # 700 after which Python would look for some.
 _GC_THRESHOLD = 50_000
 
-# They are asked in turn who has a route, so what a player and a page ask for all the time comes first.
+# Searched in this order for a route, so the most frequent ones come first.
 _ROUTERS = (
     videos.reads,
     videos.lists,
@@ -82,13 +82,13 @@ _ROUTERS = (
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return the application. It connects to nothing before its lifespan begins."""
+    """Return the FastAPI application. It connects to nothing before its lifespan begins."""
     settings = settings or get_settings()
     app = Application(
         title="VideoMoments",
         version=__version__,
         description="Find, clip and refine the best moments of a video.",
-        lifespan=_lifespan,
+        lifespan=_open_application,
         docs_url=None,  # FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,  # SlashRedirect does it
@@ -122,7 +122,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _open_application(app: FastAPI) -> AsyncIterator[None]:
+    """The lifespan: configure logging, open the resources, and run the worker if it is enabled."""
     resources: Resources = app.state.resources
     settings = resources.settings
     configure_logging(settings)
@@ -139,15 +140,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         gc.set_threshold(_GC_THRESHOLD)
         gc.collect()
         gc.freeze()
-        with _unready_at_sigterm(resources.health):
-            async with _worker(resources):
+        with _report_unready_at_sigterm(resources.health):
+            async with _run_worker_if_enabled(resources):
                 yield
         resources.health.is_stopping = True
 
 
 @asynccontextmanager
-async def _worker(resources: Resources) -> AsyncIterator[None]:
-    """Execute runs in this process, too, where the settings say so."""
+async def _run_worker_if_enabled(resources: Resources) -> AsyncIterator[None]:
+    """Execute runs in this process during the block, if `run_pipeline_worker` is set."""
     settings = resources.settings
     if not settings.run_pipeline_worker:
         yield
@@ -165,25 +166,25 @@ async def _worker(resources: Resources) -> AsyncIterator[None]:
 
 
 @contextmanager
-def _unready_at_sigterm(health: Health) -> Iterator[None]:
-    """Stop being ready when SIGTERM arrives, and pass it on to the server, which then finishes what runs."""
+def _report_unready_at_sigterm(health: ServerHealth) -> Iterator[None]:
+    """When SIGTERM arrives in the block, mark the server as stopping and call uvicorn's own handler."""
     if threading.current_thread() is not threading.main_thread():  # as in a test client
         yield
         return
-    server = signal.getsignal(signal.SIGTERM)
+    server_handler = signal.getsignal(signal.SIGTERM)
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def handle_sigterm(number: int, frame: FrameType | None) -> None:
         health.is_stopping = True
-        if callable(server):
-            server(number, frame)
+        if callable(server_handler):
+            server_handler(number, frame)
         else:
             raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, handle_sigterm)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, server)
+        signal.signal(signal.SIGTERM, server_handler)
 
 
 def _create_app_or_exit() -> FastAPI:

@@ -17,7 +17,7 @@ from app.core.errors import RedisUnavailable
 from app.core.redis import describe_redis_error, make_redis, translate_redis_error
 from app.core.retrying import FailedCall, RetryPolicy, call_with_retries
 from app.database import Database, OpenConnection, close_db, get_connection, init_db
-from app.services.health import Health
+from app.services.health import ServerHealth
 from app.services.intake import create_request_group
 from app.services.media import ExtractedAudioIndex
 from app.services.queue import StageNotifier
@@ -38,7 +38,7 @@ class Resources:
     notifier: StageNotifier
     database: Database
     storage: Storage
-    health: Health
+    health: ServerHealth
     audio: ExtractedAudioIndex
     reads: BatchedVideoReader
     video_list: VideoListCache
@@ -55,7 +55,7 @@ def make_resources(settings: Settings, open_connection: OpenConnection = get_con
         notifier=StageNotifier(settings),
         database=database,
         storage=storage,
-        health=Health(settings, redis),
+        health=ServerHealth(settings, redis),
         audio=audio,
         reads=BatchedVideoReader(open_connection, settings, audio),
         video_list=VideoListCache(open_connection, settings, audio),

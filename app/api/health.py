@@ -36,7 +36,7 @@ async def describe_service() -> Response:
 @router.get("/health", response_model=HealthAnswer)
 async def report_health(resources: ResourcesDep) -> Response:
     """Always 200, within 2 seconds; reports whether Redis and the database are available."""
-    redis, database = await resources.health.check()
+    redis, database = await resources.health.check_redis_and_database()
     return json_answer(
         HealthAnswer(status="healthy", redis=_describe_connection(redis), database=_describe_connection(database))
     )
@@ -51,8 +51,8 @@ async def report_liveness() -> Response:
 @router.get("/health/ready", response_model=ServiceAnswer, responses={503: {"model": Error}})
 async def report_readiness(resources: ResourcesDep) -> Response:
     """200 when requests can be served; 503 with the reason when they cannot."""
-    readiness = await resources.health.check_readiness()
-    return await describe_service() if readiness.is_ready else error_answer(503, readiness.reason, {"Retry-After": "5"})
+    reason = await resources.health.find_unready_reason()
+    return error_answer(503, reason, {"Retry-After": "5"}) if reason else await describe_service()
 
 
 def _describe_connection(is_available: bool) -> str:

@@ -82,7 +82,7 @@ class SearchAnswer:
 async def search_everything(conn: AutocommitConnection, query: Annotated[SearchQuery, Query()]) -> Response:
     """Search what is said in videos and the titles of moments; the best first, with the times to jump to."""
     filters = SearchFilters(query.video, query.language, query.min_score)
-    page = await search.search(conn, query.q, filters, query.limit, query.cursor)
+    page = await search.search_library(conn, query.q, filters, query.limit, query.cursor)
     return json_answer(
         SearchAnswer(
             query=query.q,

@@ -136,15 +136,15 @@ def open_psql(
 def run_psql(settings: "Settings", arguments: list[str]) -> int:
     """Run psql to its end and return its exit status. Ctrl-C cancels what it runs, and leaves it open."""
     from app.embedded.binaries import find_client
-    from app.services.backups import client_environment, conninfo_without_password
+    from app.services.backups import make_client_environment, make_conninfo_without_password
 
     program = find_client("psql") or shutil.which("psql")
     if program is None:
         raise DatabaseUnavailable("There is no psql: install the package postgresql-client, or requirements-local.txt")
     parameters = settings.migration_parameters
-    command = [str(program), f"--dbname={conninfo_without_password(parameters)}", *arguments]
+    command = [str(program), f"--dbname={make_conninfo_without_password(parameters)}", *arguments]
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
-        return subprocess.run(command, env=client_environment(parameters)).returncode  # noqa: S603  the user's own
+        return subprocess.run(command, env=make_client_environment(parameters)).returncode  # noqa: S603  the user's own
     finally:
         signal.signal(signal.SIGINT, before)

@@ -35,13 +35,13 @@ _MESSAGE = re.compile(r"(?:error|ERROR|FATAL|fatal): +(?:error: +)?(.+)")
 
 
 @dataclass(frozen=True, slots=True)
-class _ClientProgram:
+class _PostgresClient:
     path: Path
     major: int
 
 
 def create_backup(settings: Settings, target: Path) -> None:
-    """Write a backup of the database to `target`, which is replaced when the new backup is complete.
+    """Write a backup of the database to the file `target`, which is replaced when the new backup is complete.
 
     Raises `DatabaseUnavailable`, and `StorageUnavailable` if the file cannot be written.
     """
@@ -51,28 +51,28 @@ def create_backup(settings: Settings, target: Path) -> None:
         major = conn.info.server_version // 10000
     if read_database_revision(settings) is None:
         raise DatabaseUnavailable("The database is not migrated: there is nothing to back up")
-    program = _dump_program(major)
-    with _draft_beside(target) as draft:
+    program = _find_pg_dump(major)
+    with _replace_file_atomically(target) as draft:
         command = [str(program.path), "--format=custom", "--encoding=UTF8", "--no-password", f"--file={draft}"]
         result = subprocess.run(  # noqa: S603  the command is our own
-            [*command, f"--dbname={conninfo_without_password(parameters)}"],
-            env=client_environment(parameters),
+            [*command, f"--dbname={make_conninfo_without_password(parameters)}"],
+            env=make_client_environment(parameters),
             stdin=subprocess.DEVNULL,
             capture_output=True,
         )
         if result.returncode != 0:
-            raise DatabaseUnavailable(f"The backup stopped: {_last_message(result.stderr)}")
+            raise DatabaseUnavailable(f"The backup stopped: {_extract_last_message(result.stderr)}")
 
 
 def restore_backup(settings: Settings, source: Path) -> None:
-    """Restore a backup in one transaction into the settings' database, which must have no rows.
+    """Restore a backup file in one transaction into the settings' database, which must have no rows.
 
     Raises `Conflict` for a database with rows, `InvalidInput` for a file that is not a backup, and
     `DatabaseUnavailable`.
     """
     if not source.is_file():
         raise InvalidInput(f"There is no file {source}")
-    reader = _program_that_reads(source)
+    reader = _find_pg_restore_for(source)
     parameters = settings.migration_parameters
     create_database(settings)
     with open_blocking_connection(parameters, autocommit=True) as conn:
@@ -82,35 +82,35 @@ def restore_backup(settings: Settings, source: Path) -> None:
     command = [str(reader.path), "--no-owner", "--no-privileges", "--file=-", str(source)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reading:  # noqa: S603  our own
         try:
-            _run_script(reading, reader.path.with_name("psql"), parameters, server_version)
+            _pipe_dump_to_psql(reading, reader.path.with_name("psql"), parameters, server_version)
         finally:
             reading.kill()
 
 
-def _run_script(reading: Process, psql: Path, parameters: Mapping[str, str], server_version: int) -> None:
-    """Run the output of pg_restore; nothing is changed before its COMMIT."""
+def _pipe_dump_to_psql(reading: Process, psql: Path, parameters: Mapping[str, str], server_version: int) -> None:
+    """Run the SQL that pg_restore writes with psql. Raises if nothing was restored."""
     command = [str(psql), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--file=-"]
     with subprocess.Popen(  # noqa: S603  the command is our own
-        [*command, f"--dbname={conninfo_without_password(parameters)}"],
-        env=client_environment(parameters),
+        [*command, f"--dbname={make_conninfo_without_password(parameters)}"],
+        env=make_client_environment(parameters),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     ) as running:
         try:
-            is_whole = _feed_script(reading, running, server_version)
+            is_whole = _copy_dump(reading, running, server_version)
             output = running.stderr.read() if running.stderr else b""
             if running.wait() != 0:
-                raise DatabaseUnavailable(f"Nothing was restored: {_last_message(output)}")
+                raise DatabaseUnavailable(f"Nothing was restored: {_extract_last_message(output)}")
         finally:
             running.kill()
     if not is_whole:
         output = reading.stderr.read() if reading.stderr else b""
-        raise InvalidInput(f"The backup is damaged, and nothing was restored: {_last_message(output)}")
+        raise InvalidInput(f"The backup is damaged, and nothing was restored: {_extract_last_message(output)}")
 
 
-def _feed_script(reading: Process, running: Process, server_version: int) -> bool:
-    """Pipe pg_restore to psql; add the COMMIT and return True only if the backup was complete."""
+def _copy_dump(reading: Process, running: Process, server_version: int) -> bool:
+    """Copy pg_restore's SQL to psql in a transaction; add the COMMIT and return True only if it was complete."""
     source, target = reading.stdout, running.stdin
     if source is None or target is None:
         return False
@@ -136,8 +136,8 @@ def _reject_pooler(conn: Connection[Any]) -> None:
         )
 
 
-def _dump_program(server_major: int) -> _ClientProgram:
-    for program in _programs("pg_dump"):
+def _find_pg_dump(server_major: int) -> _PostgresClient:
+    for program in _list_installed_clients("pg_dump"):
         if program.major >= server_major:
             return program
     raise DatabaseUnavailable(
@@ -146,8 +146,9 @@ def _dump_program(server_major: int) -> _ClientProgram:
     )
 
 
-def _program_that_reads(source: Path) -> _ClientProgram:
-    programs = [program for program in _programs("pg_restore") if program.path.with_name("psql").exists()]
+def _find_pg_restore_for(source: Path) -> _PostgresClient:
+    """Return a pg_restore that can read the backup. Raises `DatabaseUnavailable` and `InvalidInput`."""
+    programs = [program for program in _list_installed_clients("pg_restore") if program.path.with_name("psql").exists()]
     if not programs:
         raise DatabaseUnavailable(
             "Restoring needs pg_restore and psql: install the package postgresql-client, or requirements-local.txt"
@@ -158,32 +159,33 @@ def _program_that_reads(source: Path) -> _ClientProgram:
         result = subprocess.run(command, capture_output=True, timeout=_READ_SECONDS)  # noqa: S603  our own
         if result.returncode == 0:
             return program
-        output = _last_message(result.stderr)
+        output = _extract_last_message(result.stderr)
     if "unsupported version" in output:
         raise InvalidInput(f"{source} was made by a newer pg_dump: install the client programs of that PostgreSQL")
     raise InvalidInput(f"{source} is not a backup made by `python -m app db backup`")
 
 
-def _programs(name: str) -> Iterator[_ClientProgram]:
+def _list_installed_clients(name: str) -> Iterator[_PostgresClient]:
+    """Yield the client program of this name on the PATH, and that of the Python package."""
     installed = shutil.which(name)
     for path in filter(None, (Path(installed) if installed else None, find_client(name))):
         version = subprocess.run([path, "--version"], capture_output=True, text=True)  # noqa: S603  found above
         if major := re.search(r"\) (\d+)", version.stdout):
-            yield _ClientProgram(path, int(major[1]))
+            yield _PostgresClient(path, int(major[1]))
 
 
-def conninfo_without_password(parameters: Mapping[str, str]) -> str:
+def make_conninfo_without_password(parameters: Mapping[str, str]) -> str:
     return make_conninfo(**{name: value for name, value in parameters.items() if name != "password"})
 
 
-def client_environment(parameters: Mapping[str, str]) -> dict[str, str]:
+def make_client_environment(parameters: Mapping[str, str]) -> dict[str, str]:
     password = {"PGPASSWORD": parameters["password"]} if "password" in parameters else {}
     return {**os.environ, "LC_ALL": "C", "PGAPPNAME": "videomoments-backup", **password}
 
 
 @contextmanager
-def _draft_beside(target: Path) -> Iterator[Path]:
-    """Yield a new file that replaces `target` at the end of the block, and is deleted on failure."""
+def _replace_file_atomically(target: Path) -> Iterator[Path]:
+    """Yield the path of a new file that replaces `target` at the end of the block, and is deleted on failure."""
     try:
         if target.is_dir():
             raise IsADirectoryError(21, "Is a directory")
@@ -200,7 +202,8 @@ def _draft_beside(target: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def _last_message(output: bytes) -> str:
+def _extract_last_message(output: bytes) -> str:
+    """Return the last error message in a client program's output, else its last line."""
     text = output.decode(errors="replace")
     messages = _MESSAGE.findall(text)
     return str(messages[-1] if messages else (text.strip().splitlines() or ["no message"])[-1]).strip()

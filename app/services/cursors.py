@@ -10,25 +10,25 @@ from app.core.errors import InvalidInput
 
 
 def encode_cursor(list_key: list[Any], position: Any) -> str:
-    """Return the cursor after `position` in the list that `list_key` identifies by name and filters."""
-    text = orjson.dumps([_digest(list_key), position])
+    """Return an opaque page cursor: a position in the list whose name and filters are `list_key`."""
+    text = orjson.dumps([_digest_list_key(list_key), position])
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
 def decode_cursor(list_key: list[Any], cursor: str) -> Any:
-    """Return the position. Raises `InvalidInput` for a malformed cursor, or one of another list."""
+    """Return the position in a page cursor. Raises `InvalidInput` for a malformed cursor, or one of another list."""
     try:
         digest, position = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
     except (ValueError, TypeError):
-        raise invalid_cursor() from None
-    if digest != _digest(list_key):
+        raise make_cursor_error() from None
+    if digest != _digest_list_key(list_key):
         raise InvalidInput("cursor: belongs to another list or to other filters")
     return position
 
 
-def invalid_cursor() -> InvalidInput:
+def make_cursor_error() -> InvalidInput:
     return InvalidInput("cursor: is not one that an answer gave")
 
 
-def _digest(list_key: list[Any]) -> str:
+def _digest_list_key(list_key: list[Any]) -> str:
     return hashlib.blake2s(orjson.dumps(list_key), digest_size=6).hexdigest()

@@ -58,7 +58,7 @@ _MOMENT_IDENTIFIER = re.compile("[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True)
 class DeletionOptions:
-    """What to keep. A kept part keeps its video and the video's file too, because its rows refer to them."""
+    """What a deletion of a video keeps. A kept part keeps the video's row and file too, to which its rows refer."""
 
     force: bool = False
     skip_local_video: bool = False
@@ -81,7 +81,7 @@ class DeletionOptions:
 
 @dataclass(frozen=True, slots=True)
 class DeletedRows:
-    """Deleted rows of a video. `files` are files without a row now, `runs` the identifiers of all its runs."""
+    """Which rows of a video were deleted. `files` are files without a row now, `runs` identifiers of all its runs."""
 
     files: list[FileReference] = field(default_factory=list)
     transcript: bool = False
@@ -90,15 +90,12 @@ class DeletedRows:
     runs: list[str] = field(default_factory=list)
 
 
-def is_in_bucket(url: str) -> bool:
+def is_bucket_url(url: str) -> bool:
     return url.startswith("gs://")
 
 
 async def delete_video_rows(conn: Connection, identifier: str, options: DeletionOptions) -> DeletedRows | None:
-    """Delete a video's rows in the caller's transaction; return None if there is no such video.
-
-    Raises `PipelineActive`.
-    """
+    """Delete a video's rows in the caller's transaction; return None for an unknown video. Raises `PipelineActive`."""
     video = await VideoRepository(conn).lock_for_deletion(identifier)
     if video is None:
         return None
@@ -111,28 +108,28 @@ async def delete_video_rows(conn: Connection, identifier: str, options: Deletion
     if contents.transcript_id is not None and not options.skip_local_transcript:
         # Other videos may share its configs; deleting those would delete their moments.
         await GenerationConfigRepository(conn).detach_transcript(contents.transcript_id)
-    if _keeps_any_content(options, contents, files):
-        return await _delete_contents_by_options(conn, video, options, contents, files)
+    if _must_keep_video_row(options, contents, files):
+        return await _delete_contents_not_kept(conn, video, options, contents, files)
     await VideoRepository(conn).delete(video.id)
     return DeletedRows(
         files, contents.transcript_id is not None, contents.moments > 0, video.source_url is not None, contents.runs
     )
 
 
-def _keeps_any_content(options: DeletionOptions, contents: VideoContents, files: list[FileReference]) -> bool:
+def _must_keep_video_row(options: DeletionOptions, contents: VideoContents, files: list[FileReference]) -> bool:
     return (
         options.skip_local_video
         or (options.skip_local_transcript and contents.transcript_id is not None)
         or (options.skip_local_moments and contents.moments > 0)
         or (options.skip_local_thumbnail and any(file.kind == "thumbnail" for file in files))
-        or any(file.kind == "clip" and options.keeps_clips(is_in_bucket(file.url)) for file in files)
+        or any(file.kind == "clip" and options.keeps_clips(is_bucket_url(file.url)) for file in files)
     )
 
 
-async def _delete_contents_by_options(
+async def _delete_contents_not_kept(
     conn: Connection, video: Video, options: DeletionOptions, contents: VideoContents, files: list[FileReference]
 ) -> DeletedRows:
-    deleted = await _delete_clips_by_options(conn, options, files)
+    deleted = await _delete_clips_not_kept(conn, options, files)
     await _discard_replaced_moments(conn, video, options)
     moments = (
         0 if options.skip_local_moments else await VideoContentsRepository(conn).delete_moments_without_clip(video.id)
@@ -149,7 +146,7 @@ async def _delete_contents_by_options(
 
 
 async def _discard_replaced_moments(conn: Connection, video: Video, options: DeletionOptions) -> None:
-    """Discard replaced moments that the cancelled run would restore."""
+    """Discard the moments that a cancelled run has replaced and would restore at its end."""
     replaced = ReplacedMomentsRepository(conn)
     if options.skip_local_moments:
         local, in_bucket = options.keeps_clips(in_bucket=False), options.keeps_clips(in_bucket=True)
@@ -158,17 +155,19 @@ async def _discard_replaced_moments(conn: Connection, video: Video, options: Del
         await replaced.discard_rows_of_video(video.id)
 
 
-async def _delete_clips_by_options(
+async def _delete_clips_not_kept(
     conn: Connection, options: DeletionOptions, files: list[FileReference]
 ) -> list[FileReference]:
-    clips = {file.owner_id for file in files if file.kind == "clip" and not options.keeps_clips(is_in_bucket(file.url))}
+    clips = {
+        file.owner_id for file in files if file.kind == "clip" and not options.keeps_clips(is_bucket_url(file.url))
+    }
     await VideoContentsRepository(conn).delete_clips(sorted(clips))
     return [file for file in files if file.kind in ("clip", "clip_thumbnail") and file.owner_id in clips]
 
 
 @dataclass(slots=True)
 class VideoDeletion:
-    """Result of a deletion: counts of deleted files by kind, and a sentence for each failure."""
+    """The result of deleting a video: its deleted rows, counts of deleted files by kind, and failures as sentences."""
 
     rows: DeletedRows
     local_files: Counter[str] = field(default_factory=Counter)
@@ -180,26 +179,26 @@ class VideoDeletion:
 async def delete_video(
     database: Database, storage: Storage, redis: Redis, identifier: str, options: DeletionOptions
 ) -> VideoDeletion:
-    """Delete a video, or the files and keys that an interrupted deletion has left.
+    """Delete a video with its files in this server's storage, or what an interrupted deletion has left of it.
 
-    Files outside this server's own storage stay. An unavailable storage fails before anything is deleted.
-
-    Raises `VideoNotFound`, `PipelineActive`, and `RedisUnavailable` where anything left could only be in Redis.
+    An unavailable storage fails before anything is deleted. Raises `VideoNotFound`, `PipelineActive`, and
+    `RedisUnavailable` where anything left could only be in Redis.
     """
-    found = await _list_video_files(storage, identifier, options)
+    found = await _list_files_to_delete(storage, identifier, options)
     async with database.connect() as conn, conn.transaction():
         rows = await delete_video_rows(conn, identifier, options)
     deletion = VideoDeletion(rows or DeletedRows())
-    await _delete_files(database, storage, identifier, deletion, found)
-    was_there = bool(rows or deletion.local_files or deletion.bucket_files or deletion.errors)
-    is_known = options.skip_redis or await _delete_redis_keys(redis, identifier, deletion)
-    if not (was_there or deletion.redis_keys):
-        raise VideoNotFound if is_known else RedisUnavailable
+    await _delete_files_of_video(database, storage, identifier, deletion, found)
+    has_deleted = bool(rows or deletion.local_files or deletion.bucket_files or deletion.errors)
+    has_redis_answered = options.skip_redis or await _delete_video_keys_in_redis(redis, identifier, deletion)
+    if not (has_deleted or deletion.redis_keys):
+        raise VideoNotFound if has_redis_answered else RedisUnavailable
     return deletion
 
 
-async def _list_video_files(storage: Storage, identifier: str, options: DeletionOptions) -> dict[str, str]:
-    in_bucket = is_in_bucket(storage.url_of(video_folder_key(identifier)))
+async def _list_files_to_delete(storage: Storage, identifier: str, options: DeletionOptions) -> dict[str, str]:
+    """Return the kind (`video`, `clip`, …) by URL of each file in the video's folders that the options do not keep."""
+    in_bucket = is_bucket_url(storage.url_of(video_folder_key(identifier)))
     folders = {
         "video": None if options.skip_local_video else video_folder_key(identifier),
         "playable": None if options.skip_local_video else playable_folder_key(identifier),
@@ -210,7 +209,7 @@ async def _list_video_files(storage: Storage, identifier: str, options: Deletion
     return {file.url: kind for kind, folder in folders.items() if folder for file in await storage.list_files(folder)}
 
 
-async def _delete_files(
+async def _delete_files_of_video(
     database: Database, storage: Storage, identifier: str, deletion: VideoDeletion, found: dict[str, str]
 ) -> None:
     of_rows = {file.url: file.kind for file in deletion.rows.files}
@@ -218,16 +217,14 @@ async def _delete_files(
         await _delete_video_file(storage, url, kind, deletion)
     for url, kind in found.items():
         if url not in of_rows:
-            await _delete_leftover(database, storage, identifier, url, kind, deletion)
+            await _delete_file_without_row(database, storage, identifier, url, kind, deletion)
 
 
-async def _delete_leftover(
+async def _delete_file_without_row(
     database: Database, storage: Storage, identifier: str, url: str, kind: str, deletion: VideoDeletion
 ) -> None:
-    """Delete a file that no row refers to.
-
-    The identifier is locked: an upload that has just stored the file inserts its row later and finds the file deleted.
-    """
+    """Delete a file in a folder of the video if no row refers to it."""
+    # Locked: an upload that has just stored the file inserts its row later and finds the file deleted.
     async with database.connect() as conn, conn.transaction():
         videos = VideoRepository(conn)
         await videos.lock_identifier(identifier)
@@ -242,14 +239,14 @@ async def _delete_video_file(
         async with limit_storage_time() if is_locked else nullcontext():
             is_deleted = await storage.delete(url)
         if is_deleted:
-            (deletion.bucket_files if is_in_bucket(url) else deletion.local_files)[kind] += 1
+            (deletion.bucket_files if is_bucket_url(url) else deletion.local_files)[kind] += 1
     except VideoMomentsError as error:
         _log.warning("Could not delete %s: %s", url, error)
         deletion.errors.append(f"{_FILE_KINDS[kind]} could not be deleted: {error}")
 
 
-async def _delete_redis_keys(redis: Redis, identifier: str, deletion: VideoDeletion) -> bool:
-    """Return whether Redis answered."""
+async def _delete_video_keys_in_redis(redis: Redis, identifier: str, deletion: VideoDeletion) -> bool:
+    """Count the deleted keys, or the failure, in `deletion`. Return whether Redis answered."""
     try:
         async with asyncio.timeout(_REDIS_TIMEOUT):  # only the ping: the deletion takes longer the more keys there are
             await redis.ping()
@@ -264,7 +261,7 @@ async def _delete_redis_keys(redis: Redis, identifier: str, deletion: VideoDelet
 
 @dataclass(slots=True)
 class MomentDeletion:
-    """Result of a deletion: what was deleted with the moment, children without a parent now, and errors."""
+    """The result of deleting a moment: what it had, how many files were deleted, and children without a parent now."""
 
     had_clip: bool = False
     had_thumbnail: bool = False
@@ -281,9 +278,9 @@ async def delete_moment(database: Database, storage: Storage, video_identifier: 
     deletion = MomentDeletion()
     async with database.connect() as conn, conn.transaction():
         _, moment = await lock_video_and_moment(conn, video_identifier, identifier)
-        urls = await _delete_moment_rows(conn, moment, deletion) if moment else []
+        urls = await _delete_moment_and_clip_rows(conn, moment, deletion) if moment else []
     try:
-        urls += await _find_moment_files(storage, video_identifier, identifier)
+        urls += await _list_files_of_moment(storage, video_identifier, identifier)
     except VideoMomentsError as error:
         if moment is None:
             raise
@@ -295,7 +292,8 @@ async def delete_moment(database: Database, storage: Storage, video_identifier: 
     return deletion
 
 
-async def _delete_moment_rows(conn: Connection, moment: Moment, deletion: MomentDeletion) -> list[str]:
+async def _delete_moment_and_clip_rows(conn: Connection, moment: Moment, deletion: MomentDeletion) -> list[str]:
+    """Delete the rows, note in `deletion` what there was, and return the URLs of the clip and its thumbnail."""
     clip = await ClipRepository(conn).get_by_moment(moment.id)
     thumbnail = await ThumbnailRepository(conn).get_by_clip(clip.id) if clip else None
     moments = MomentRepository(conn)
@@ -307,18 +305,14 @@ async def _delete_moment_rows(conn: Connection, moment: Moment, deletion: Moment
     return [row.cloud_url for row in (clip, thumbnail) if row]
 
 
-async def _find_moment_files(storage: Storage, video_identifier: str, identifier: str) -> list[str]:
+async def _list_files_of_moment(storage: Storage, video_identifier: str, identifier: str) -> list[str]:
+    """Return the URLs of the clips and thumbnails whose file names contain the moment's identifier."""
     if not _MOMENT_IDENTIFIER.fullmatch(identifier):  # a short identifier would match other moments' files
         return []
-    name = re.compile(f"(?<![0-9a-z]){identifier}(?![0-9a-z])")
+    pattern = re.compile(f"(?<![0-9a-z]){identifier}(?![0-9a-z])")
     folders = (clip_folder_key(video_identifier), thumbnail_folder_key(video_identifier))
-    return [
-        file.url for folder in folders for file in await storage.list_files(folder) if name.search(_file_stem(file.url))
-    ]
-
-
-def _file_stem(url: str) -> str:
-    return PurePosixPath(unquote(urlsplit(url).path)).stem
+    files = [file for folder in folders for file in await storage.list_files(folder)]
+    return [file.url for file in files if pattern.search(PurePosixPath(unquote(urlsplit(file.url).path)).stem)]
 
 
 async def _delete_moment_file(

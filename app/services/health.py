@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import psycopg
@@ -30,14 +29,7 @@ _CHECK_TIMEOUT = 1.5
 _POOL_TIMEOUT = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult(Generic[T]):
-    """The result of a successful check."""
-
-    found: T
-
-
-class SharedCheck(Generic[T]):
+class SharedHealthCheck(Generic[T]):
     """Runs one check at a time for all callers, and does not wait for a hanging one.
 
     psycopg answers a cancellation only when its server does, so a slow check is abandoned instead.
@@ -45,69 +37,54 @@ class SharedCheck(Generic[T]):
 
     def __init__(self, check: Callable[[], Awaitable[T]]) -> None:
         self._check = check
-        self._running: asyncio.Task[CheckResult[T] | None] | None = None
+        self._running: asyncio.Task[T | None] | None = None
 
-    async def run(self) -> CheckResult[T] | None:
-        """Return the result of the check, or None if it failed or takes too long."""
+    async def run_or_join(self) -> T | None:
+        """Return the result of the check that is running, or of a new one; None if it fails or takes over 1.5 s."""
         running = self._running
         if running is None or running.done():
-            running = self._running = asyncio.create_task(self._run())
+            running = self._running = asyncio.create_task(self._run_check_or_none())
         done, _ = await asyncio.wait({running}, timeout=_CHECK_TIMEOUT)
         return running.result() if done else None  # `self._running` may have been replaced
 
-    async def _run(self) -> CheckResult[T] | None:
+    async def _run_check_or_none(self) -> T | None:
         try:
-            return CheckResult(await self._check())
+            return await self._check()
         except Exception as error:  # any error means that the server is unhealthy
             _log.debug("A health check failed: %s", error)
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether requests can be served; the reason if not."""
-
-    reason: str
-
-    @property
-    def is_ready(self) -> bool:
-        return not self.reason
-
-
-class Health:
-    """The health of one running application."""
+class ServerHealth:
+    """Whether this server can serve requests: the state of PostgreSQL and Redis, and whether it is shutting down."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.is_stopping = False
         self._settings = settings
-        self._database = SharedCheck(self._check_database)
-        self._redis = SharedCheck(lambda: _check_redis(redis))
+        self._database = SharedHealthCheck(self._check_database)
+        self._redis = SharedHealthCheck(lambda: _check_redis(redis))
 
-    async def check(self) -> tuple[bool, bool]:
+    async def check_redis_and_database(self) -> tuple[bool, bool]:
         """Return whether Redis and the database answer and grant this server at least some of its rights."""
-        redis, checked = await asyncio.gather(self._redis.run(), self._database.run())
-        condition = checked.found if checked else None
-        return redis is not None, isinstance(condition, DatabaseCondition) and condition.has_rights
+        redis, condition = await asyncio.gather(self._redis.run_or_join(), self._database.run_or_join())
+        return bool(redis), isinstance(condition, DatabaseCondition) and condition.has_rights
 
-    async def check_readiness(self) -> Readiness:
-        """Ready: the database is available, writable and at this code's revision, and the server is not stopping."""
+    async def find_unready_reason(self) -> str:
+        """Return why this server cannot serve requests; '' if it can."""
         if self.is_stopping:
-            return Readiness("The server is shutting down")
-        checked = await self._database.run()
-        if checked is None:
-            return Readiness("The database is not available")
-        condition = checked.found
-        return Readiness(
-            _find_unready_reason(condition) if isinstance(condition, DatabaseCondition) else str(condition)
-        )
+            return "The server is shutting down"
+        condition = await self._database.run_or_join()
+        if condition is None:
+            return "The database is not available"
+        return _describe_condition(condition) if isinstance(condition, DatabaseCondition) else str(condition)
 
     async def _check_database(self) -> DatabaseCondition | DatabaseUnavailable:
         try:
-            return await self._read_condition()
+            return await self._read_database_condition()
         except DatabaseUnavailable as refusal:  # its message may be shown to users
             return refusal
 
-    async def _read_condition(self) -> DatabaseCondition:
+    async def _read_database_condition(self) -> DatabaseCondition:
         with contextlib.suppress(PoolTimeout, TooManyRequests, DatabaseUnreachable):
             async with get_pool().connection(timeout=_POOL_TIMEOUT) as conn:
                 condition = await read_database_condition(conn)
@@ -125,29 +102,27 @@ class Health:
             ) from None
 
 
-async def _check_redis(redis: Redis) -> None:
-    """Raise where no command can be run. A user of Redis may be allowed PING and none of this server's keys, or all
-    of them and no PING, which a Redis that cannot save its data refuses, too."""
+async def _check_redis(redis: Redis) -> bool:
+    """Return True. Raises the error of Redis if it refuses a command on this server's keys, or cannot save its data."""
     async with redis.pipeline(transaction=False) as pipeline:
         pipeline.exists(REQUEST_STREAM)
         pipeline.ping()
         found, pinged = await pipeline.execute(raise_on_error=False)
     if isinstance(found, Exception):
         raise found
+    # A user of Redis may have rights for all keys and none for PING.
     if isinstance(pinged, Exception) and not isinstance(pinged, NoPermissionError):
         raise pinged
+    return True
 
 
-def _find_unready_reason(condition: DatabaseCondition) -> str:
+def _describe_condition(condition: DatabaseCondition) -> str:
+    """Return what is wrong with the database: rights, revision, or that it is read-only; '' if nothing is."""
     if condition.missing_rights_sentence:
         return condition.missing_rights_sentence
-    return _compare_with_code(condition.revision) or (READ_ONLY if condition.is_read_only else "")
-
-
-def _compare_with_code(revision: str | None) -> str:
-    known = list_code_revisions()
+    revision, known = condition.revision, list_code_revisions()
     if revision == known[0]:
-        return ""
+        return READ_ONLY if condition.is_read_only else ""
     if revision in (None, *known):
         return f"The database is at revision {revision} and this code needs {known[0]}: run `alembic upgrade head`"
     return f"The database is at revision {revision}, which is ahead of this code: run a newer version"

@@ -69,6 +69,7 @@ _TRANSIENT = (DatabaseUnavailable, DatabaseAhead, RedisUnavailable, StorageUnava
 
 
 async def create_request_group(redis: Redis) -> None:
+    """Create the consumer group of the stream `pipeline:requests`, and the stream, unless they exist."""
     try:
         await redis.xgroup_create(REQUEST_STREAM, REQUEST_GROUP, id="0", mkstream=True)
     except ResponseError as error:
@@ -93,10 +94,9 @@ class StreamRequestOptions(PipelineOptions):
 
 @dataclass(frozen=True, slots=True)
 class RequestedRun:
-    """The run that an entry requests.
+    """The run that a stream entry requests; reading the entry again gives the same `identifier`.
 
-    `video` is '' if only the URL of `request` identifies the video. `identifier` depends on the entry alone, so that
-    reading it again gives the same run.
+    `video` is '' if only the URL of `request` identifies the video.
     """
 
     identifier: str
@@ -107,9 +107,9 @@ class RequestedRun:
 
 @dataclass(frozen=True, slots=True)
 class RejectedStreamEntry:
-    """A rejected entry as it is stored: secrets masked, in text that PostgreSQL accepts.
+    """A rejected stream entry as it is stored, with secrets masked and long fields truncated.
 
-    `other_id` is used if another entry has the same `id`. `is_truncated` is true where fields exceeded the limits.
+    `other_id` is used if another entry has the same `id`.
     """
 
     id: str
@@ -119,6 +119,7 @@ class RejectedStreamEntry:
 
     @classmethod
     def from_fields(cls, entry_id: str, fields: EntryFields) -> Self:
+        """Return the entry in text that PostgreSQL accepts, with at most 50 fields of 10,000 characters."""
         first = list(fields.items())[:MAX_STORED_FIELDS]
         # Mask before cutting: a secret may cross the limit.
         texts = {
@@ -129,11 +130,11 @@ class RejectedStreamEntry:
         is_truncated = len(fields) > len(kept) or any(
             len(name) > MAX_STORED_NAME_LENGTH or len(value) > MAX_STORED_TEXT_LENGTH for name, value in first
         )
-        return cls(entry_id, f"{entry_id} {_digest_fields(fields)}", kept, is_truncated)
+        return cls(entry_id, f"{entry_id} {_digest_entry_fields(fields)}", kept, is_truncated)
 
 
 def parse_legacy_run_message(fields: EntryFields) -> str | None:
-    """Return the run identifier in an entry of an earlier version of this server, else None."""
+    """Return the run identifier in a stream entry that an earlier version of this server wrote, else None."""
     if set(fields) != {b"data"}:
         return None
     try:
@@ -146,29 +147,26 @@ def parse_legacy_run_message(fields: EntryFields) -> str | None:
     return None
 
 
-def parse_requested_run(entry_id: str, fields: EntryFields, most_bytes: int) -> RequestedRun:
-    """Parse the run that an entry requests; `most_bytes` limits its config.
-
-    Raises `InvalidInput`, which describes the problem in one sentence.
-    """
-    options = _parse_options(fields.get(b"config", b""), most_bytes)
+def parse_requested_run(entry_id: str, fields: EntryFields, max_config_bytes: int) -> RequestedRun:
+    """Return the run that a stream entry of another program requests. Raises `InvalidInput`."""
+    options = _parse_request_options(fields.get(b"config", b""), max_config_bytes)
     url = options.video_url or None
-    video = _read_video_id(fields.get(b"video_id", b""))
+    video = _parse_video_id(fields.get(b"video_id", b""))
     if url is not None:
         check_video_url(url)
     elif not video:
         raise InvalidInput("video_id is missing")
     requested_id = fields.get(b"request_id", b"")[:_LONGEST_REQUEST_ID].decode("utf-8", "replace")
     named_after = video or identifier_from_url(url or "")
-    identifier = _identify_run(entry_id, to_nfc(requested_id), named_after)
+    identifier = _make_requested_run_identifier(entry_id, to_nfc(requested_id), named_after)
     return RequestedRun(identifier, video, replace(options.to_request(), video_url=url), options.force_download)
 
 
-def _parse_options(config: bytes, most_bytes: int) -> StreamRequestOptions:
+def _parse_request_options(config: bytes, max_config_bytes: int) -> StreamRequestOptions:
     if not config:
         raise InvalidInput("config is missing")
-    if len(config) > most_bytes:
-        raise InvalidInput(f"config must have at most {most_bytes} bytes")
+    if len(config) > max_config_bytes:
+        raise InvalidInput(f"config must have at most {max_config_bytes} bytes")
     try:
         values = json.loads(config.decode())
     except UnicodeDecodeError:
@@ -184,7 +182,7 @@ def _parse_options(config: bytes, most_bytes: int) -> StreamRequestOptions:
         raise InvalidInput(describe_validation_error(str(problem["loc"][0]), problem)) from None
 
 
-def _read_video_id(video: bytes) -> str:
+def _parse_video_id(video: bytes) -> str:
     try:
         text = to_nfc(video.decode())
     except UnicodeDecodeError:
@@ -193,7 +191,8 @@ def _read_video_id(video: bytes) -> str:
     return text
 
 
-def _identify_run(entry_id: str, requested_id: str, video: str) -> str:
+def _make_requested_run_identifier(entry_id: str, requested_id: str, video: str) -> str:
+    """Return the requested identifier if it is one of the video, else one from the time in the entry's id."""
     prefix = f"pipeline:{video}:"
     number = requested_id.removeprefix(prefix)
     if requested_id.startswith(prefix) and _MILLISECONDS.fullmatch(number):
@@ -203,10 +202,11 @@ def _identify_run(entry_id: str, requested_id: str, video: str) -> str:
 
 
 def _decode_for_jsonb(data: bytes) -> str:
+    """Decode UTF-8, with escapes for invalid bytes and for U+0000, which PostgreSQL rejects."""
     return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
-def _digest_fields(fields: EntryFields) -> str:
+def _digest_entry_fields(fields: EntryFields) -> str:
     digest = hashlib.sha256()
     for part in (part for field in sorted(fields.items()) for part in field):
         digest.update(b"%d:" % len(part))
@@ -215,7 +215,10 @@ def _digest_fields(fields: EntryFields) -> str:
 
 
 class StreamRequestIntake:
-    """Enqueues or rejects each entry of the stream once, even if several workers read it repeatedly."""
+    """Enqueues the runs that entries of the stream `pipeline:requests` ask for, or stores the entries as rejected.
+
+    Each entry is processed once, even if several workers read it repeatedly.
+    """
 
     def __init__(self, settings: Settings, database: Database, redis: Redis, storage: Storage, notify: Notify) -> None:
         self._longest_config = settings.max_body_bytes
@@ -226,20 +229,20 @@ class StreamRequestIntake:
         self._run_requests = RunStarter(database, storage, redis, settings, notify)
 
     async def enqueue_or_reject(self, entry_id: str, fields: EntryFields) -> None:
-        """Enqueue the run that an entry requests, or reject the entry; a processed entry is unchanged.
+        """Enqueue the run that an entry requests, or store the entry as rejected with the reason.
 
         Raises transient errors (`is_transient_error`); the caller retries the entry then.
         """
         await load_api_keys_for_masking(self._redis)
         if (named := parse_legacy_run_message(fields)) is not None:
-            await self._process_run_message(named, RejectedStreamEntry.from_fields(entry_id, fields))
+            await self._reject_message_of_unknown_run(named, RejectedStreamEntry.from_fields(entry_id, fields))
             return
         requested, refusal, reason = None, None, ""
         try:
             requested = parse_requested_run(entry_id, fields, self._longest_config)
-            refusal = await self._check_request(requested)
+            refusal = await self._validate_request(requested)
         except Exception as error:
-            reason = _rejection_reason(error)
+            reason = _describe_error_or_raise_transient(error)
         identifier = await self._accept_or_reject(
             RejectedStreamEntry.from_fields(entry_id, fields), requested, refusal, reason
         )
@@ -247,8 +250,11 @@ class StreamRequestIntake:
             _log.info("Enqueued run %s for entry %s of another program", identifier, entry_id)
             await self._notify(identifier, _FIRST_STAGE)
 
-    async def _check_request(self, requested: RequestedRun) -> AddressRefused | None:
-        """Validate as the HTTP API does; return why the video's URL must not be downloaded from."""
+    async def _validate_request(self, requested: RequestedRun) -> AddressRefused | None:
+        """Check a run like one of the HTTP API; return why the video's URL must not be downloaded, None if it may.
+
+        Raises the errors of `RunStarter`.
+        """
         url = requested.request.video_url
         if url is not None:
             return await self._run_requests.check_full_run_from_url(url, requested.request)
@@ -258,7 +264,10 @@ class StreamRequestIntake:
     async def _accept_or_reject(
         self, entry: RejectedStreamEntry, requested: RequestedRun | None, refusal: AddressRefused | None, reason: str
     ) -> str | None:
-        """Return the identifier of a new run, or None."""
+        """Enqueue the run in one transaction, or store the entry as rejected if there is a `reason`.
+
+        Return the identifier of the new run, None if there is none.
+        """
         async with self._database.connect() as conn, conn.transaction():
             rejected = RejectedRequestRepository(conn)
             await rejected.lock_request(requested.identifier if requested else entry.id)
@@ -274,8 +283,8 @@ class StreamRequestIntake:
                     async with conn.transaction():
                         return await self._enqueue_requested_run(conn, requested, refusal)
                 except Exception as error:
-                    reason = _rejection_reason(error)
-            reason = _clean_reason(reason, is_truncated=entry.is_truncated)
+                    reason = _describe_error_or_raise_transient(error)
+            reason = _make_storable_reason(reason, is_truncated=entry.is_truncated)
             await rejected.add_rejected_request(entry.id, entry.other_id, entry.fields, reason)
         _log.warning("Rejected entry %s of another program and stored it: %s", entry.id, reason)
         return None
@@ -285,26 +294,26 @@ class StreamRequestIntake:
     ) -> str:
         video, url = requested.video, requested.request.video_url
         if url is not None:
-            name = _valid_name_or_empty(video)
-            resolved = await find_or_add_video_of_url(conn, self._storage, url, requested.force_download, name)
+            preferred = _identifier_if_valid(video)
+            resolved = await find_or_add_video_of_url(conn, self._storage, url, requested.force_download, preferred)
             if refusal is not None and resolved.download_required:
                 raise refusal
             video = resolved.video
         return await enqueue_run(conn, video, RunType.FULL, requested.request, given_identifier=requested.identifier)
 
-    async def _process_run_message(self, identifier: str, entry: RejectedStreamEntry) -> None:
-        if not await self._run_exists(identifier):
+    async def _reject_message_of_unknown_run(self, run_identifier: str, entry: RejectedStreamEntry) -> None:
+        if not await self._run_exists(run_identifier):
             await self._accept_or_reject(entry, None, None, _RUN_NOT_FOUND)
 
-    async def _run_exists(self, identifier: str) -> bool:
-        if not is_valid_identifier(identifier):
+    async def _run_exists(self, run_identifier: str) -> bool:
+        if not is_valid_identifier(run_identifier):
             return False
         async with self._database.connect() as conn:
-            return await RunRepository(conn).get_by_identifier(identifier) is not None
+            return await RunRepository(conn).get_by_identifier(run_identifier) is not None
 
 
 async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None:
-    """Return whether the requested run exists: None if not, False if another run has its identifier."""
+    """Return True if this run was enqueued before, None if not, False if another run has its identifier."""
     known = await EndedRunRepository(conn).find_ended_run(identifier=requested.identifier)
     if known is None:  # an imported run has no request
         imported = await RunRepository(conn).get_by_identifier(requested.identifier)
@@ -315,7 +324,7 @@ async def _is_enqueued(conn: Connection, requested: RequestedRun) -> bool | None
 
 
 def is_transient_error(error: BaseException) -> bool:
-    """Return whether a retry may succeed: a server is unavailable, or refuses for now."""
+    """Return whether a retry may succeed: PostgreSQL, Redis or the storage is unavailable or refuses for now."""
     expected: BaseException | None = error
     if isinstance(error, psycopg.Error):
         expected = translate_database_error(error)
@@ -324,8 +333,8 @@ def is_transient_error(error: BaseException) -> bool:
     return isinstance(expected, _TRANSIENT)
 
 
-def _rejection_reason(error: Exception) -> str:
-    """Return why a request is rejected. Raises transient errors."""
+def _describe_error_or_raise_transient(error: Exception) -> str:
+    """Return the error as a sentence for the rejected request; raise it if it is transient."""
     if is_transient_error(error):
         raise error
     expected = translate_database_error(error) if isinstance(error, psycopg.Error) else error
@@ -335,14 +344,15 @@ def _rejection_reason(error: Exception) -> str:
     return _UNEXPECTED
 
 
-def _clean_reason(reason: str, is_truncated: bool) -> str:
+def _make_storable_reason(reason: str, is_truncated: bool) -> str:
     clean = escape_controls(mask_secrets(reason))[:_LONGEST_REASON]
     return f"{clean} ({_TRUNCATED})" if is_truncated else clean
 
 
-def _valid_name_or_empty(video: str) -> str:
+def _identifier_if_valid(requested_identifier: str) -> str:
+    """Return the requested identifier of a video, '' if it breaks a rule."""
     try:
-        check_video_identifier(video)
+        check_video_identifier(requested_identifier)
     except InvalidInput:
         return ""
-    return video
+    return requested_identifier

@@ -218,9 +218,8 @@ class ExtractedAudioIndex:
     async def _refresh_listing(self) -> None:
         is_new = self._listing is None or self._listing.done()
         if self._listing is None or is_new:
-            self._listing = asyncio.create_task(
-                self._list_audio_of_storage(), context=Context()
-            )  # shared by requests, so it belongs to none
+            # Shared by requests, so the context of none.
+            self._listing = asyncio.create_task(self._list_audio_of_storage(), context=Context())
             self._listing_deadline = time.monotonic() + _LISTING_TIMEOUT
         _, late = await asyncio.wait({self._listing}, timeout=max(self._listing_deadline - time.monotonic(), 0))
         if late and is_new:

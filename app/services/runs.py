@@ -25,7 +25,7 @@ from app.models.stages import STAGE_TABLE, ExistingResults, RunType, Stage, list
 from app.repositories import VideoRepository
 from app.repositories.ended_runs import EndedRun, EndedRunRepository, FailedRun, FailedRunDetails, StoredResults
 from app.repositories.runs import ActiveRun, RunRepository, RunSummary
-from app.services.cursors import decode_cursor, encode_cursor, invalid_cursor
+from app.services.cursors import decode_cursor, encode_cursor, make_cursor_error
 from app.services.live_runs import read_live_stage_progress
 from app.services.models import load_api_keys_for_masking
 from app.services.run_requests import RunStarter
@@ -71,7 +71,7 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
     if not is_valid_identifier(video):
         return RunPage([], None)
     list_key = ["runs", video, run_type]
-    before = _decode_position(decode_cursor(list_key, cursor)) if cursor else None
+    before = _parse_cursor_position(decode_cursor(list_key, cursor)) if cursor else None
     runs = await RunRepository(conn).list_run_summaries(video, limit + 1, before, run_type)
     if len(runs) <= limit:
         return RunPage(runs, None)
@@ -184,16 +184,16 @@ def utc_to_unix_seconds(time: datetime) -> float:
     return time.replace(tzinfo=UTC).timestamp()
 
 
-def _decode_position(position: Any) -> tuple[datetime, int]:
+def _parse_cursor_position(position: Any) -> tuple[datetime, int]:
     match position:
         case [str(text), int(run_id)] if 0 < run_id <= LARGEST_ID and run_id is not True:
             try:
                 started_at = datetime.fromisoformat(text)
             except ValueError:
-                raise invalid_cursor() from None
+                raise make_cursor_error() from None
             if started_at.tzinfo is None:
                 return started_at, run_id
-    raise invalid_cursor()
+    raise make_cursor_error()
 
 
 async def list_failed_runs(conn: Connection, limit: int, before: int | None) -> list[FailedRun]:

@@ -20,7 +20,7 @@ from app.repositories.search import (
     SearchHit,
     SearchRepository,
 )
-from app.services.cursors import decode_cursor, encode_cursor, invalid_cursor
+from app.services.cursors import decode_cursor, encode_cursor, make_cursor_error
 
 # Segments per hit that a player may jump to.
 _SEGMENTS = 10
@@ -31,7 +31,7 @@ Hit = TypeVar("Hit", SearchHit, MomentHit)
 
 @dataclass(frozen=True, slots=True)
 class SearchResult(Generic[Hit]):
-    """A hit; `snippet` is HTML whose only markup is `<mark>`."""
+    """A found transcript or moment; `snippet` is HTML whose only markup is `<mark>`."""
 
     hit: Hit
     snippet: str
@@ -50,7 +50,9 @@ class SearchPage:
     next_cursor: str | None
 
 
-async def search(conn: Connection, query: str, filters: SearchFilters, limit: int, cursor: str = "") -> SearchPage:
+async def search_library(
+    conn: Connection, query: str, filters: SearchFilters, limit: int, cursor: str = ""
+) -> SearchPage:
     """Return the best `limit` transcripts and the best `limit` moments after a cursor.
 
     Raises `InvalidInput` for an invalid query and for a cursor of another search.
@@ -61,7 +63,7 @@ async def search(conn: Connection, query: str, filters: SearchFilters, limit: in
     query, filters = to_nfc(query), replace(filters, video=to_nfc(filters.video) if filters.video else None)
     list_key = ["search", query, filters.video, filters.language, filters.min_score]
     transcripts_after, moments_after = (
-        _decode_positions(decode_cursor(list_key, cursor)) if cursor else (FIRST_PAGE, FIRST_PAGE)
+        _parse_cursor_positions(decode_cursor(list_key, cursor)) if cursor else (FIRST_PAGE, FIRST_PAGE)
     )
     hits = SearchRepository(conn)
     # One more than the page holds, to detect a next page.
@@ -71,33 +73,35 @@ async def search(conn: Connection, query: str, filters: SearchFilters, limit: in
         else []
     )
     moments = await hits.search_moments(query, filters, limit + 1, moments_after) if moments_after else []
-    positions = [_next_position(transcripts, limit), _next_position(moments, limit)]
+    positions = [_find_next_page_position(transcripts, limit), _find_next_page_position(moments, limit)]
     return SearchPage(
-        [SearchResult(hit, _highlight(hit.snippet)) for hit in transcripts[:limit]],
-        [SearchResult(hit, _highlight(hit.snippet)) for hit in moments[:limit]],
+        [SearchResult(hit, _make_snippet_html(hit.snippet)) for hit in transcripts[:limit]],
+        [SearchResult(hit, _make_snippet_html(hit.snippet)) for hit in moments[:limit]],
         encode_cursor(list_key, positions) if any(positions) else None,
     )
 
 
-def _next_position(hits: Sequence[Hit], limit: int) -> tuple[float, int] | None:
+def _find_next_page_position(hits: Sequence[Hit], limit: int) -> tuple[float, int] | None:
+    """Return rank and id of the last hit of a page of `limit` hits; None if no hit follows it."""
     return (hits[limit - 1].rank, hits[limit - 1].id) if len(hits) > limit else None
 
 
-def _decode_positions(positions: Any) -> list[SearchCursor | None]:
+def _parse_cursor_positions(positions: Any) -> list[SearchCursor | None]:
     if not isinstance(positions, list) or len(positions) != 2 or not any(positions):
-        raise invalid_cursor()
-    return [_decode_position(position) for position in positions]
+        raise make_cursor_error()
+    return [_parse_cursor_position(position) for position in positions]
 
 
-def _decode_position(position: Any) -> SearchCursor | None:
+def _parse_cursor_position(position: Any) -> SearchCursor | None:
+    """Return the cursor of one of the two lists of hits, None for one without further hits. Raises `InvalidInput`."""
     match position:
         case None:
             return None
         case [float(rank), int(row)] if 0 <= rank <= _LARGEST_RANK and 0 < row <= LARGEST_ID and row is not True:
             return SearchCursor(rank, row)
         case _:
-            raise invalid_cursor()
+            raise make_cursor_error()
 
 
-def _highlight(text: str) -> str:
+def _make_snippet_html(text: str) -> str:
     return html.escape(text).replace(MARK_START, "<mark>").replace(MARK_STOP, "</mark>")

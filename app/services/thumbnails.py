@@ -40,7 +40,7 @@ _STORAGE_FAILURE_SECONDS = 5.0
 
 
 class ThumbnailService:
-    """Opens thumbnails and makes missing ones, each once for all concurrent requests."""
+    """Opens the thumbnails of videos and clips, and makes missing ones once for all concurrent requests."""
 
     def __init__(self, database: Database, storage: Storage) -> None:
         self._database = database
@@ -55,21 +55,21 @@ class ThumbnailService:
         )
 
     @asynccontextmanager
-    async def open_video_thumbnail(self, identifier: str) -> AsyncIterator[OpenFile]:
-        """Open the thumbnail of a video; make it if there is none.
+    async def open_video_thumbnail(self, video_identifier: str) -> AsyncIterator[OpenFile]:
+        """Yield the thumbnail of a video as an open JPEG file; make it if there is none.
 
         Raises `VideoNotFound`, `ThumbnailNotFound`, `StorageUnavailable` and `StorageFull`.
         """
         async with self._database.connect() as conn:
-            owner = await ThumbnailRepository(conn).get_video_as_owner(identifier)
+            owner = await ThumbnailRepository(conn).get_video_as_owner(video_identifier)
         if owner is None:
             raise VideoNotFound
         async with AsyncExitStack() as stack:
-            yield await self._open_or_make_thumbnail(stack, owner, f"{thumbnail_folder_key(identifier)}/")
+            yield await self._open_or_make_thumbnail(stack, owner, f"{thumbnail_folder_key(video_identifier)}/")
 
     @asynccontextmanager
     async def open_clip_thumbnail(self, video: str, moment: str) -> AsyncIterator[OpenFile]:
-        """Open the thumbnail of a moment's clip; make it if there is none.
+        """Yield the thumbnail of a moment's clip as an open JPEG file; make it if there is none.
 
         Raises the errors of `open_video_thumbnail`, `MomentNotFound` and `ClipNotFound`.
         """
@@ -88,7 +88,7 @@ class ThumbnailService:
             )
 
     async def aclose(self) -> None:
-        """Cancel pending thumbnails; a decoder that is running ends by itself soon."""
+        """Cancel the making of thumbnails; a decoder that is running ends by itself soon."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -102,18 +102,18 @@ class ThumbnailService:
         return await stack.enter_async_context(self._storage.open_async(await self._await_shared_task(owner, key)))
 
     async def _await_shared_task(self, owner: ThumbnailOwner, key: str) -> str:
-        """Return the URL of the thumbnail from one shared task; it goes on if this caller is cancelled."""
+        """Return the URL of the thumbnail that one task makes for all callers; cancelling a caller does not end it."""
         self._raise_recent_failure(owner)
         task = self._tasks.get(owner)
         if task is None:
-            task = asyncio.create_task(
-                self._make_missing_thumbnail(owner, key), context=Context()
-            )  # shared by requests, so it belongs to none
+            # Shared by requests, so the context of none.
+            task = asyncio.create_task(self._make_missing_thumbnail(owner, key), context=Context())
             self._tasks[owner] = task
             task.add_done_callback(lambda done: self._forget_task(owner, done))
         return await asyncio.shield(task)
 
     def _raise_recent_failure(self, owner: ThumbnailOwner) -> None:
+        """Raise the error of a thumbnail that could not be made within the last minute, or stored within 5 seconds."""
         if owner in self._failures:
             raise ThumbnailNotFound
         if failure := self._storage_failures.get(None) or self._storage_failures.get(owner):
@@ -153,6 +153,7 @@ class ThumbnailService:
 
     @contextmanager
     def _remember_storage_failure(self, owner: ThumbnailOwner, key: ThumbnailOwner | None) -> Iterator[None]:
+        """Store an error of the storage under `key`, and raise it."""
         try:
             yield
         except (StorageFull, StorageUnavailable) as error:
@@ -161,6 +162,7 @@ class ThumbnailService:
             raise
 
     def _make_jpeg_of_file(self, url: str) -> bytes:
+        """Return a frame of the video as JPEG, or the waveform of a file without a video stream."""
         with self._storage.open_blocking(url) as file:
             try:
                 return make_thumbnail(file)
@@ -174,7 +176,7 @@ class ThumbnailService:
             return await self._storage.put(key, incoming.path)
 
     async def _insert_thumbnail_row(self, owner: ThumbnailOwner, file: StoredFile) -> str:
-        """Return the URL of the owner's thumbnail; this file is deleted if another one was stored first."""
+        """Return the URL of the owner's thumbnail; delete `file` if another one was stored first."""
         url = None
         try:
             async with self._database.connect() as conn:

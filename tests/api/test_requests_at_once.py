@@ -13,7 +13,7 @@ from httpx import AsyncClient
 from app.core.config import Settings
 from app.database import open_async_connection
 from app.main import create_app
-from app.services.health import CheckResult, SharedCheck
+from app.services.health import SharedHealthCheck
 from app.storage.keys import clip_folder_key, video_folder_key
 from tests.api.conftest import open_client
 from tests.factories import make_clip, make_generation_config, make_moment, make_run, make_transcript, make_video
@@ -40,10 +40,10 @@ async def test_a_check_that_others_share_and_replace_answers_all() -> None:
         await asyncio.sleep(0)
         return next(numbers)
 
-    probe = SharedCheck(check)
+    probe = SharedHealthCheck(check)
 
-    async def run() -> list[CheckResult[int] | None]:
-        return [await probe.run() for _ in range(50)]
+    async def run() -> list[int | None]:
+        return [await probe.run_or_join() for _ in range(50)]
 
     answers = [answer for answers in await asyncio.gather(*(run() for _ in range(4))) for answer in answers]
     assert len(answers) == 200
