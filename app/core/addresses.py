@@ -189,7 +189,6 @@ def _is_host_name_or_address(host: str) -> bool:
 
 
 def _has_query_fragment_or_space(url: str) -> bool:
-    """Return whether a URL has more than a path, also behind percent-encoding."""
     for _ in range(_MOST_DECODINGS):
         if not url.isprintable() or not {"?", "#", "\\", " "}.isdisjoint(url):
             return True

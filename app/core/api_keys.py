@@ -38,7 +38,6 @@ def make_api_key(name: str | None = None, access: Access = "write") -> tuple[str
 
 
 def parse_api_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
-    """Parse API_KEYS. An error names the position of the entry, never its text."""
     keys: dict[str, ApiKey] = {}
     for position, entry in enumerate(entries, 1):
         found = _ENTRY.fullmatch(entry)

@@ -191,7 +191,6 @@ class Settings(BaseSettings):
     @field_validator("callback_secret")
     @classmethod
     def _check_callback_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        """Refuse a secret that has not the length that standardwebhooks.com asks for."""
         if value is not None and not _LEAST_SECRET <= len(_decode_callback_secret(value)) <= _MOST_SECRET:
             raise ConfigurationError("CALLBACK_SECRET must be whsec_ and the base64 of 24 to 64 random bytes")
         return value
@@ -296,7 +295,6 @@ def load_settings() -> Settings:
 
 
 def _check_env_file(path: Path) -> None:
-    """Raise `ConfigurationError` for a `.env` that would be silently ignored."""
     if path.is_dir():  # Docker makes one where it is to mount a file that does not exist
         raise ConfigurationError("The file .env is a folder: rename it, and write settings to a file of that name")
     if path.is_symlink() and not path.exists():

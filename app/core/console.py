@@ -45,7 +45,6 @@ def accept_any_text() -> None:
 
 
 def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
-    r"""Handle an encoding error: `…` becomes `...`, another character `\u2603`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lost = error.object[error.start : error.end]

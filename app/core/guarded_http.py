@@ -49,10 +49,7 @@ class AddressGuard:
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
 
     async def resolve_public_addresses(self, host: str, port: int) -> list[str]:
-        """Look up a host and return its addresses, all of them public or allowed.
-
-        Raises `AddressRefused` where one of them is not public, and `TransientFailure` where the lookup fails for now.
-        """
+        """Return the addresses of a host. Raises `AddressRefused` where one is not public, or `TransientFailure`."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
@@ -67,10 +64,7 @@ class AddressGuard:
         return addresses
 
     async def refuse_private_url(self, url: str) -> None:
-        """Raise `AddressRefused` for a URL that is malformed or certainly leads to a private address.
-
-        What cannot be looked up now, or in a short time, is left to the one who connects.
-        """
+        """Raise `AddressRefused` for a URL that is malformed or certainly leads to a private address."""
         host, port = _parse_host_and_port(url)
         if self._is_in_allowed_hosts(host, port):
             return
@@ -94,7 +88,6 @@ class AddressGuard:
         return not self._allowed.isdisjoint({host.lower(), name.lower(), f"{name}:{port}".lower()})
 
     async def check_request(self, request: "httpx.Request") -> None:
-        """Raise `AddressRefused` for a request to a host that is not public; a hook of httpx."""
         if request.url.scheme not in DEFAULT_PORTS or not request.url.host:
             raise AddressRefused("The URL, or one that it redirects to, does not begin with http:// or https://")
         await self.resolve_public_addresses(

@@ -18,11 +18,7 @@ _GRACE_SECONDS = 5  # of processor time between the signal to end and the one th
 
 
 def make_limited_command(command: Sequence[str], memory_bytes: int, cpu_seconds: float) -> list[str]:
-    """Return a command that sets limits of memory and processor time and then becomes `command`.
-
-    Only this process can start it. Beyond its processor time a child is killed by a signal; beyond its memory
-    it is refused more.
-    """
+    """Return a command that sets limits of memory and processor time and then becomes `command`."""
     if sys.platform == "win32":
         return list(command)
     limits = [str(os.getpid()), str(memory_bytes), str(max(int(cpu_seconds), 1))]
@@ -30,7 +26,6 @@ def make_limited_command(command: Sequence[str], memory_bytes: int, cpu_seconds:
 
 
 def main() -> None:
-    """Set the limits in the arguments on this process, and replace it by the command."""
     import resource  # which Windows does not have
 
     parent, memory, seconds, *command = sys.argv[1:]

@@ -44,8 +44,7 @@ def configure_logging(settings: Settings) -> None:
 
 
 def mask_tracebacks() -> None:
-    """Have Python itself print no secret and no control character: where an error ends the process or a thread, and
-    before logs are set up."""
+    """Have Python itself print uncaught errors, and logs before they are set up, without secrets."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_EscapingFormatter("%(message)s"))
     sys.excepthook = _print_masked_traceback
@@ -99,7 +98,6 @@ class _JsonFormatter(_EscapingFormatter, OrjsonFormatter):
     """One JSON object per line, its time as ISO 8601 in UTC: `2026-11-27T22:43:57.874+00:00`."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        """Mask each field by itself: the end of a field is not visible in the JSON line."""
         return dict(zip(log_data, map(mask_values, log_data.values()), strict=True))
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:

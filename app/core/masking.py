@@ -39,7 +39,6 @@ _PREFIXES = (
 
 
 def _mask_prefixed_key(match: re.Match[str]) -> str:
-    """Mask a service's key, known by its prefix; keep a short one without digits, which may be a word."""
     return MASK if len(match[0]) >= 20 or any(map(str.isdigit, match[0])) else match[0]
 
 
@@ -57,13 +56,11 @@ def _mask_query_parameters(text: str) -> str:
 
 
 def _mask_bearer_token(match: re.Match[str]) -> str:
-    """Mask bearer tokens, but keep prose like `a bearer of news`."""
     is_word = len(match[2]) < 16 and not any(map(str.isdigit, match[2]))
     return match[0] if is_word else f"{match[1]}{MASK}"
 
 
 def _mask_basic_credentials(match: re.Match[str]) -> str:
-    """Mask basic authentication, known by the colon in its base64."""
     sent = match[2].translate(str.maketrans("-_", "+/"))
     try:
         is_secret = b":" in base64.b64decode(sent + "=" * (-len(sent) % 4), validate=True)
@@ -80,7 +77,6 @@ _VALUE_WORD = r"(?!(?:null|true|false|none)\b)[^\s,;\"'&<>\\)}\]…]++"
 def _make_replacer(
     pattern: str, replacement: str | Callable[[re.Match[str]], str], flags: int = re.I
 ) -> Callable[[str], str]:
-    """Return a function that replaces what matches in a text; ignores case."""
     return partial(re.compile(pattern, flags).sub, replacement)
 
 
@@ -171,10 +167,7 @@ def mask_secrets(text: str) -> str:
 
 
 def mask_stored_text(text: str) -> str:
-    """Mask a text whose parts were masked when they were stored, in a third of the time of `mask_secrets`.
-
-    It finds known secrets only as they are: those of an earlier version, and the URLs that are kept to be called.
-    """
+    """Mask a text whose parts were masked when they were stored, in a third of the time of `mask_secrets`."""
     for secret in _known_secrets:
         text = text.replace(secret, MASK)
     return mask_recognizable_secrets(text)

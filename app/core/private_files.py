@@ -38,10 +38,7 @@ def prepare_data_folder(settings: Settings) -> None:
 
 
 def open_private_file(path: str, flags: int) -> int:
-    """Open a file with mode 0600, also an existing one, and never through a link: an opener for `open()`.
-
-    Raises `OSError`.
-    """
+    """Open a file with mode 0600, also an existing one, and never through a link: an opener for `open()`."""
     descriptor = os.open(path, flags | _NO_FOLLOW | _CLOSE_ON_EXEC, 0o600)
     _make_descriptor_private(descriptor)
     return descriptor
@@ -58,7 +55,6 @@ def _make_folder_contents_private(folder: str) -> None:
 
 
 def _make_path_private(path: str | Path, flags: int = _OPEN, *, parent_descriptor: int | None = None) -> None:
-    """Remove the rights of group and others; links and files of other users stay as they are."""
     with contextlib.suppress(OSError):  # a link, a socket, or of another user
         descriptor = os.open(path, flags, dir_fd=parent_descriptor)
         try:

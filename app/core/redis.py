@@ -49,7 +49,6 @@ def make_redis(settings: Settings) -> Redis:
 
 
 def make_bytes_redis(settings: Settings, **options: Any) -> Redis:
-    """Return a client that answers with bytes, unless `options` say otherwise."""
     return Redis.from_url(
         settings.redis_url.get_secret_value(),
         health_check_interval=30,
@@ -59,7 +58,6 @@ def make_bytes_redis(settings: Settings, **options: Any) -> Redis:
 
 
 def make_redis_connection_options() -> dict[str, Any]:
-    """Return the timeouts and retries of every Redis connection."""
     return {
         "socket_connect_timeout": _CONNECT_SECONDS,
         "socket_timeout": _ANSWER_SECONDS,

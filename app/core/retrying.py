@@ -16,10 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Which errors of a call are retried, after which waits in seconds, and when the last error is raised instead.
-
-    `errors` are types, or a function that returns whether an error is retried; `wait` and `stop` are tenacity's.
-    """
+    """Which errors of a call are retried, after which waits in seconds, and when the last error is raised instead."""
 
     errors: type[Exception] | tuple[type[Exception], ...] | Callable[[BaseException], bool]
     wait: WaitBaseT
@@ -74,7 +71,6 @@ def call_blocking_with_retries(
 
 
 def _make_tenacity_options(policy: RetryPolicy) -> dict[str, Any]:
-    """Return the arguments of a new retrying object, which keeps the state of one call."""
     errors = policy.errors
     retry = retry_if_exception_type(errors) if isinstance(errors, type | tuple) else retry_if_exception(errors)
     return {"retry": retry, "wait": policy.wait, "stop": policy.stop, "reraise": True}

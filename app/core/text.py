@@ -52,10 +52,7 @@ def list_unicode_forms(identifier: str) -> list[str]:
 
 
 def clean_line(text: str) -> str:
-    """Return the text in NFC and on one line, without invisible characters.
-
-    What cannot be stored at all, U+0000 and lone surrogates, is left for the caller to refuse.
-    """
+    """Return the text in NFC and on one line, without invisible characters but U+0000 and lone surrogates."""
     if text.isascii() and text.isprintable():
         return text
     text = _INVISIBLE.sub("", _LINE_BREAKS.sub(" ", text))
@@ -67,8 +64,7 @@ def has_invisible_characters(text: str) -> bool:
 
 
 def fold_letters(text: str) -> str:
-    """Return the text in lower case with Latin letters as ASCII (`ü` is `u`), other letters and digits as they are,
-    and a space for everything else."""
+    """Return lower-case ASCII for Latin letters (`ü` is `u`), other letters and digits as they are, else spaces."""
     folded: list[str] = []
     for character in unicodedata.normalize("NFKD", text).lower().translate(_FOLDED):
         kind = unicodedata.category(character)[0]
@@ -91,8 +87,7 @@ def escape_controls(text: str) -> str:
 
 
 def escape_and_indent_lines(text: str) -> str:
-    """Return the text with its control characters escaped and each line but the first indented, as in a traceback:
-    no part of it can be taken for the next record of a log."""
+    """Return the text with control characters escaped and each line but the first indented, as a traceback."""
     return "\n  ".join(map(escape_controls, text.split("\n")))
 
 
@@ -102,8 +97,7 @@ def escape_json(document: str) -> str:
 
 
 def find_control_character(text: str) -> str:
-    """Return the first character that no name may hold as `U+001B`: a control or line break, or one that reverses the
-    direction of writing; '' where there is none."""
+    """Return the first control or line break, or sign that reverses the direction, as `U+001B`; '' for none."""
     return _format_code_point(_CONTROL.search(text))
 
 

@@ -18,9 +18,7 @@ class SlotObserver(Protocol):
 
     def slot_released(self, call: Hashable) -> None: ...
 
-    def add_idle_time(self, seconds: float) -> None:
-        """Add seconds in which the work was idle for an external reason."""
-        ...
+    def add_idle_time(self, seconds: float) -> None: ...
 
 
 _observers: ContextVar[tuple[SlotObserver, ...]] = ContextVar("slot_observers", default=())

@@ -11,10 +11,7 @@ _sending: ContextVar[TaskiqMessage | None] = ContextVar("sending", default=None)
 
 
 def add_tracing_middleware(broker: AsyncBroker) -> None:
-    """Add taskiq's OpenTelemetry middleware to a broker: received messages continue the trace of their sender.
-
-    Without an SDK nothing is traced. `opentelemetry-instrument` has added the middleware to each broker already.
-    """
+    """Add taskiq's OpenTelemetry middleware to a broker where the process has an OpenTelemetry SDK."""
     provider = get_tracer_provider()
     if isinstance(provider, ProxyTracerProvider):
         return
@@ -27,11 +24,7 @@ def add_tracing_middleware(broker: AsyncBroker) -> None:
 
 @contextmanager
 def end_failed_send_span() -> Iterator[None]:
-    """End the span of a queue message that the block fails to send, with its error.
-
-    taskiq leaves it open: it would end whenever its context is collected, mostly in another one, and OpenTelemetry logs
-    a traceback for each of those.
-    """
+    """End the span of a queue message that the block fails to send, which taskiq leaves open."""
     token = _sending.set(None)
     try:
         yield

@@ -13,7 +13,6 @@ from app.core.text import escape_controls, find_control_character, find_control_
 
 
 def _make_boolean_refuser(kind: Literal["float_type", "int_type"]) -> BeforeValidator:
-    """Return a validator that refuses true and false, which Python counts as 1 and 0."""
 
     def check(value: Any) -> Any:
         if isinstance(value, bool):
@@ -24,7 +23,6 @@ def _make_boolean_refuser(kind: Literal["float_type", "int_type"]) -> BeforeVali
 
 
 def _make_control_refuser(find: Callable[[str], str]) -> AfterValidator:
-    """Return a validator of text without the characters that `find` finds, and without lone surrogates."""
 
     def check(text: str) -> str:
         if found := find(text):
@@ -96,10 +94,7 @@ _LENGTHS = {
 
 
 def describe_validation_error(name: str, problem: Mapping[str, Any], known_fields: Iterable[str] = ()) -> str:
-    """Return one sentence for a Pydantic error about the value `name`.
-
-    `known_fields` are the names that are known where `name` is not. A short value is shown.
-    """
+    """Return one sentence for a Pydantic error about the value `name`, with the known fields for an unknown name."""
     name = escape_controls(name[:_LONGEST_NAME])
     kind, context = str(problem["type"]), problem.get("ctx") or {}
     if kind in ("value_error", "assertion_error"):
@@ -145,7 +140,6 @@ def _format_limit(limit: Any) -> str:
 
 
 def _describe_refused_value(problem: Mapping[str, Any]) -> str:
-    """Return `, not 5` for a short value; '' for others, and for none."""
     if "input" not in problem:
         return ""
     shown = _format_refused_value(problem["input"])

@@ -186,7 +186,7 @@ def _restore_from_definitions(conn: SyncConnection[Any]) -> None:
 
 
 def _accept_restored_definition(name: str, definition: str, schema_catalog: Catalog, restored_catalog: Catalog) -> str:
-    """Return the schema's definition for one that differs only as restoring a dump prints it, else the given one."""
+    """Return the schema's definition for one that differs only as restoring a dump prints it."""
     return schema_catalog[name] if name in schema_catalog and definition == restored_catalog[name] else definition
 
 
@@ -292,11 +292,7 @@ _READ_CONDITION: LiteralString = """
 
 @dataclass(frozen=True, slots=True)
 class DatabaseCondition:
-    """The revision of a database, and whether the connected role may read and write all of it.
-
-    `revision` is None where the database was never migrated, or its revision may not be read; `closed_schemas`
-    are those in which a privilege is missing.
-    """
+    """The revision of a database, None where unknown, and whether the connected role may read and write all of it."""
 
     is_read_only: bool
     has_rights: bool

@@ -77,7 +77,6 @@ FIND_UNSUITABLE: LiteralString = """
 def make_pin_parameters(
     backend_pid: int = 0, *, forced: Mapping[str, str] = {}, optional: Mapping[str, str] = {}
 ) -> dict[str, Any]:
-    """Return the parameters of `PIN_SESSION`, `PIN_TRANSACTION` and `FIND_UNSUITABLE`: the settings to pin."""
     settings = {**PINNED, **forced, **optional}
     return {
         "pid": backend_pid,
@@ -209,7 +208,6 @@ def _dump_json(value: Any) -> bytes:
 
 @contextmanager
 def _log_statement(query: Any) -> Iterator[None]:
-    """Log a statement on one line with the milliseconds that the block took."""
     started = time.perf_counter()
     try:
         yield

@@ -126,7 +126,6 @@ def describe_database_failure(error: psycopg.Error, parameters: Mapping[str, str
 
 
 def make_connection_error(error: psycopg.Error, parameters: Mapping[str, str]) -> DatabaseUnavailable:
-    """Return an error for the operator that names the database and the reason."""
     text = str(error).strip() or type(error).__name__
     reasons = re.findall(r"(?:FATAL|ERROR):\s*(.+)", text) or re.findall(r"failed: (?!connection to)(.+)", text)
     reason = (error.diag.message_primary or (reasons[-1] if reasons else text.splitlines()[0])).strip().rstrip(".")
@@ -137,7 +136,6 @@ def make_connection_error(error: psycopg.Error, parameters: Mapping[str, str]) -
 
 
 def make_unreachable_error(error: Exception) -> DatabaseUnreachable:
-    """Return an error for clients, without host, user and database, by the text of a failed connection."""
     text = str(error).partition("\nMultiple connection attempts")[0] or type(error).__name__
     for pattern, sentence in _UNREACHABLE:
         if re.search(pattern, text, re.IGNORECASE):

@@ -64,7 +64,6 @@ def _make_alembic_config() -> "Config":
 
 @cache
 def list_code_revisions() -> tuple[str, ...]:
-    """Return the revisions of db/migrations, the newest first: the numbers that the names of its files begin with."""
     files = (_ROOT / "db" / "migrations" / "versions").glob("*.py")
     return tuple(sorted((file.name.partition("_")[0] for file in files), reverse=True))
 
@@ -131,10 +130,7 @@ def create_database(settings: Settings) -> bool:
 
 
 def open_migration_connection(settings: Settings) -> SyncConnection[Any]:
-    """Open the connection that Alembic migrates over.
-
-    Raises `DatabaseUnavailable` where a pooler has no second connection, and where the schema `public` is missing.
-    """
+    """Open Alembic's connection. Raises `DatabaseUnavailable`, also where the schema `public` is missing."""
     conn = open_blocking_connection(
         settings.migration_parameters, _make_migration_limits(settings), answer_seconds=_SECOND_CONNECTION_SECONDS
     )
@@ -224,7 +220,6 @@ def _limit_answer_time(conn: SyncConnection[Any], seconds: float | None) -> Iter
 
 
 def _try_to_connect(parameters: Mapping[str, str]) -> psycopg.OperationalError | None:
-    """Return the error of opening and closing a connection; None where it succeeds."""
     try:
         _open_sync_connection(parameters).close()
     except psycopg.OperationalError as error:
@@ -235,11 +230,7 @@ def _try_to_connect(parameters: Mapping[str, str]) -> psycopg.OperationalError |
 def _connect_to_postgres_database(
     parameters: Mapping[str, str], failure: psycopg.OperationalError
 ) -> SyncConnection[Any]:
-    """Open a connection to the database `postgres`, to find out whether the other one exists.
-
-    The error of the failed connection has no SQLSTATE, only a text in the server's language. Where `postgres` is
-    unreachable too, the more specific of the two errors is raised.
-    """
+    """Open a connection to the database `postgres`, or raise the more specific of both errors."""
     try:
         return open_blocking_connection({**parameters, "dbname": "postgres"}, autocommit=True, any_encoding=True)
     except DatabaseUnavailable:
@@ -302,10 +293,7 @@ _CLIENTS_QUERY = """
 
 
 def drop_schema_without_rows(conn: SyncConnection[Any]) -> None:
-    """Drop the schema of a migrated database that has no rows, so that a backup can be restored into it.
-
-    Raises `Conflict` where there are rows or other objects, and where a client is connected, which might add rows.
-    """
+    """Drop the schema of a database without rows, to restore a backup into. Raises `Conflict` with rows or clients."""
     objects = conn.execute(_OBJECTS_QUERY).fetchall()
     full = next((name for name, has_rows in objects if has_rows and _table_has_rows(conn, name)), None)
     if full:
@@ -322,7 +310,6 @@ def drop_schema_without_rows(conn: SyncConnection[Any]) -> None:
 
 
 def _refuse_other_connections(conn: SyncConnection[Any]) -> None:
-    """Wait for other connections to end, for five seconds. Raises `Conflict`."""
     deadline = time.monotonic() + _DISCONNECT_SECONDS
     while (count := _count_other_connections(conn)) and time.monotonic() < deadline:
         time.sleep(_CLIENT_POLL_SECONDS)

@@ -30,10 +30,7 @@ _OUTAGE_WAIT_SECONDS = 1.5
 
 
 class DatabaseOutage:
-    """What the pool does while no connection can be opened: limits the waits of requests, and logs once.
-
-    `has_connections` returns whether the pool has any, in use or idle: then a request waits as for a busy pool.
-    """
+    """What the pool does while no connection can be opened: limits the waits of requests, and logs once."""
 
     def __init__(self, settings: Settings, has_connections: Callable[[], bool]) -> None:
         self._parameters = settings.database_parameters
@@ -47,7 +44,6 @@ class DatabaseOutage:
         return make_unreachable_error(self._error) if self._error is not None else None
 
     def begin_outage(self, error: Exception) -> None:
-        """Store the error of a failed attempt to connect, and limit the waits where no connection is left."""
         self._error = error
         is_hopeless = not self._has_connections()
         for limit, asked_at in self._waiting.items():
@@ -55,7 +51,6 @@ class DatabaseOutage:
                 limit.reschedule(asked_at + _OUTAGE_WAIT_SECONDS if is_hopeless else None)
 
     def end_outage(self) -> None:
-        """Forget the error after a successful attempt, and remove the limits of the waits."""
         self._error = None
         for limit in self._waiting:
             if not limit.expired():
@@ -214,7 +209,6 @@ class DatabasePool(AsyncConnectionPool[PooledConnection]):
 
     @staticmethod
     async def check_connection(conn: AsyncConnection[Any]) -> None:
-        """Raise `psycopg.Error` for a connection that does not answer, or is read-only."""
         if await anext(await conn.execute("SELECT current_setting('transaction_read_only')")) == ("on",):
             raise psycopg.OperationalError("The session is read-only")
 
@@ -244,7 +238,6 @@ def get_pool() -> DatabasePool:
 
 
 def make_no_connection_error() -> DatabaseUnavailable:
-    """Return the error for a request that gets no connection in time."""
     return (_pool and _pool.find_outage()) or DatabaseUnavailable(BUSY)
 
 

@@ -13,6 +13,13 @@ from app.database.connection import Connection
 Row = TypeVar("Row")
 
 
+class Repository:
+    """The statements of one subject over a connection, whose transactions the caller begins."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+
 async def fetch_one(
     conn: Connection, row_class: Callable[..., Row], statement: QueryNoTemplate, params: Mapping[str, Any] | None = None
 ) -> Row | None:
@@ -47,7 +54,6 @@ async def fetch_value(
 
 
 async def exists(conn: Connection, statement: QueryNoTemplate, params: Mapping[str, Any] | None = None) -> bool:
-    """Return whether a query finds a row."""
     cursor = await conn.execute(statement, params)
     return await cursor.fetchone() is not None
 

@@ -83,10 +83,7 @@ class Moment:
 
 
 def find_root_moment(moment: K, parent_of: Mapping[K, K | None]) -> K | None:
-    """Return the topmost ancestor of a moment, by id or identifier: itself without a parent, None in a circle.
-
-    Imported moments may be refinements of refinements, and of each other.
-    """
+    """Return the topmost ancestor of a moment, by id or identifier: itself without a parent, None in a circle."""
     seen: set[K] = set()
     while (parent := parent_of.get(moment)) is not None:
         if moment in seen:

@@ -1,6 +1,6 @@
 """The table of the stages of a run, which the server, the workers and the command line read.
 
-A new stage is a member of `Stage`, its row in `STAGE_TABLE`, and the module that the row names.
+A new stage is a member of `Stage`, its row in `STAGE_TABLE`, and a module of its name in `app/pipeline/stages`.
 """
 
 import random
@@ -38,10 +38,7 @@ class RunType(StrEnum):
 
 
 class WorkKind(StrEnum):
-    """The kinds of work that a worker can be started for; each has its own Redis stream.
-
-    Consecutive stages of one kind stay with one worker, which has their files.
-    """
+    """The kinds of stages that a worker can be started for; each has its own Redis stream."""
 
     DOWNLOAD = "download"
     AUDIO = "audio"
@@ -61,10 +58,7 @@ class WorkKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """How often a stage is attempted before its run fails, and the seconds before a retry.
-
-    A stage is retried after the death of its worker, and with `retries_failures` after a transient failure.
-    """
+    """How often a stage is attempted after a dead worker, and after a transient failure, and the seconds in between."""
 
     attempts: int = 3
     retries_failures: bool = True
@@ -113,12 +107,14 @@ def _explain_missing_refinement(result: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class StageDefinition:
-    """The title, worker, limits and retries of a stage; its code is the module that it names.
+    """The title, worker, limits and retries of a stage, whose code is `app/pipeline/stages/NAME.py`.
+
+    That module has two functions: `skip_reason(context)` returns why there is nothing to do, or None, and
+    `run_stage(context)` returns the result that is stored as JSON. Both are called again where another worker claims
+    the stage, so both are idempotent.
 
     `title` begins log lines and progress bars. `run_types` are the types of runs with the stage; a full run has every
-    stage. `module` has two functions: `skip_reason(context)` returns why there is nothing to do, or None, and
-    `run_stage(context)` returns the result that is stored as JSON. Both are called again where another worker claims
-    the stage, so both are idempotent. `limit_setting` names the setting that limits the stage over all workers.
+    stage. `limit_setting` names the setting that limits the stage over all workers.
 
     `counters` map those of `context.report_progress` to fields of the live status in Redis, `totals` keys of the result
     to fields of the run's outcome. `empty_reason` returns why a completed stage made nothing, which clients show as
@@ -127,7 +123,6 @@ class StageDefinition:
 
     title: str
     kind: WorkKind
-    module: str
     time_limit: TimeLimit
     counters: Mapping[str, str]
     run_types: frozenset[RunType] = frozenset()
@@ -142,7 +137,6 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
     Stage.DOWNLOAD: StageDefinition(
         title="Download",
         kind=WorkKind.DOWNLOAD,
-        module="app.pipeline.stages.download",
         time_limit=TimeLimit(1800.0),
         counters={
             "bytes_downloaded": "download_bytes",
@@ -155,7 +149,6 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         title="Audio",
         kind=WorkKind.AUDIO,
         run_types=frozenset({RunType.AUDIO}),
-        module="app.pipeline.stages.audio",
         time_limit=TimeLimit(3600.0),  # the limit of one extraction
         limit_setting="limit_audio",
         counters={"percentage": "audio_percentage"},
@@ -165,7 +158,6 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         title="Audio upload",
         kind=WorkKind.AUDIO,
         run_types=frozenset({RunType.AUDIO}),
-        module="app.pipeline.stages.audio_upload",
         time_limit=TimeLimit(3600.0),  # another machine may have to extract the audio again
         counters={
             "bytes_uploaded": "upload_bytes",
@@ -178,7 +170,6 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         title="Transcript",
         kind=WorkKind.TRANSCRIPTION,
         run_types=frozenset({RunType.TRANSCRIPT}),
-        module="app.pipeline.stages.transcript",
         time_limit=TimeLimit(3600.0, per_video_second=1.0),
         limit_setting="limit_transcription",
         counters={"percentage": "transcript_percentage"},
@@ -188,7 +179,6 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         title="Moments",
         kind=WorkKind.GENERATION,
         run_types=frozenset({RunType.MOMENTS}),
-        module="app.pipeline.stages.generation",
         time_limit=TimeLimit(900.0, per_video_second=0.25),
         limit_setting="limit_generation",
         counters={"percentage": "generation_percentage"},
@@ -200,7 +190,6 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         title="Clips",
         kind=WorkKind.CLIPS,
         run_types=frozenset({RunType.CLIPS}),
-        module="app.pipeline.stages.clips",
         time_limit=TimeLimit(_DAY),  # each clip has its own limit; this one ends a stage that hangs
         limit_setting="limit_clips",
         counters={"total": "clips_total", "processed": "clips_processed", "failed": "clips_failed"},
@@ -211,7 +200,6 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         title="Clip upload",
         kind=WorkKind.CLIPS,
         run_types=frozenset({RunType.CLIPS}),
-        module="app.pipeline.stages.clip_upload",
         time_limit=TimeLimit(_DAY),
         counters={
             "current_clip": "clip_upload_current",
@@ -226,7 +214,6 @@ STAGE_TABLE: Mapping[Stage, StageDefinition] = {
         title="Refinement",
         kind=WorkKind.REFINEMENT,
         run_types=frozenset({RunType.REFINEMENT}),
-        module="app.pipeline.stages.refinement",
         time_limit=TimeLimit(_DAY),  # each moment has its own limit; this one ends a stage that hangs
         limit_setting="limit_refinement",
         retry=RetryRule(retries_failures=False),  # each moment is retried by itself

@@ -11,10 +11,7 @@ _END_TOLERANCE_SECONDS = 1.0
 
 
 def display_title(identifier: str, title: str | None) -> str:
-    """Return the stored title, or the identifier as words: `demo-talk` is "Demo Talk".
-
-    Invisible characters, which older rows and names of imported files may contain, are removed.
-    """
+    """Return the stored title without invisible characters, or the identifier as words: `demo-talk` is "Demo Talk"."""
     return clean_line(title) if title else _replace_separators_with_spaces(clean_line(identifier)).title()
 
 
@@ -40,7 +37,6 @@ def describe_early_end(playable_seconds: float | None, ends_early: bool, declare
 
 
 def describe_moment_after_video_end(moment_end: float, video_seconds: float | None) -> str | None:
-    """Return a sentence with both times; None where the moment ends in time, or the duration is unknown."""
     if video_seconds is None or moment_end <= video_seconds + _END_TOLERANCE_SECONDS:
         return None
     return f"The moment ends at {moment_end:.1f} seconds, after the end of the video at {video_seconds:.1f} seconds"

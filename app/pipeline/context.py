@@ -85,9 +85,9 @@ class LoadedStage:
 
 def load_stages(kinds: Collection[WorkKind] = tuple(WorkKind)) -> Mapping[Stage, LoadedStage]:
     """Import the modules of all stages of the kinds, and return their functions by stage."""
-    return {stage: _load_stage(row) for stage, row in STAGE_TABLE.items() if row.kind in kinds}
+    return {stage: _load_stage(stage, row) for stage, row in STAGE_TABLE.items() if row.kind in kinds}
 
 
-def _load_stage(definition: StageDefinition) -> LoadedStage:
-    module = import_module(definition.module)
+def _load_stage(stage: Stage, definition: StageDefinition) -> LoadedStage:
+    module = import_module(f"app.pipeline.stages.{stage}")
     return LoadedStage(definition, module.skip_reason, module.run_stage)

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, TypedDict, Unpack
 
-from app.database import Connection
-from app.database.queries import copy_rows, fetch_all, fetch_one, insert_row, list_columns, update_row
+from app.database.queries import Repository, copy_rows, fetch_all, fetch_one, insert_row, list_columns, update_row
 from app.models import Clip
 
 _SELECT = f"SELECT {list_columns(Clip)} FROM clips"
@@ -44,14 +43,10 @@ _DEFAULTS: dict[str, Any] = dict.fromkeys(_OptionalClipColumns.__annotations__) 
 }
 
 
-class ClipRepository:
+class ClipRepository(Repository):
     """Clips, at most one for each moment."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-
     async def create(self, **clip: Unpack[NewClip]) -> Clip:
-        """Insert a clip. Raises `UniqueViolation` of `clips_moment_id_key` where the moment has one."""
         return await insert_row(self._conn, Clip, "clips", clip)
 
     async def insert_many(self, clips: Iterable[NewClip]) -> int:

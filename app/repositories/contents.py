@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.database import Connection
-from app.database.queries import fetch_all, fetch_returned_row, fetch_value, list_columns
+from app.database.queries import Repository, fetch_all, fetch_returned_row, fetch_value, list_columns
 from app.models import Clip, Moment, Thumbnail
 from app.repositories.moments import MomentRepository
 from app.repositories.runs import IS_WAITING
@@ -12,11 +11,7 @@ from app.repositories.runs import IS_WAITING
 
 @dataclass(frozen=True, slots=True)
 class FileReference:
-    """A file that a row refers to: its URL, and `kind`: video, playable, thumbnail, clip or clip_thumbnail.
-
-    `owner_id` is the id of the clip for the last two, of the video for the first two, and of the row itself for the
-    others.
-    """
+    """A file that a row refers to: its URL, and `kind`: video, playable, thumbnail, clip or clip_thumbnail."""
 
     kind: str
     owner_id: int
@@ -33,11 +28,8 @@ class VideoContents:
     active_status: str | None
 
 
-class VideoContentsRepository:
+class VideoContentsRepository(Repository):
     """Moments, clips, runs and file URLs of one video."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
     async def get_contents(self, video_id: int) -> VideoContents:
         return await fetch_returned_row(
@@ -95,11 +87,8 @@ class VideoContentsRepository:
         return cursor.rowcount
 
 
-class ReplacedMomentsRepository:
+class ReplacedMomentsRepository(Repository):
     """Moments that a run replaces, kept until it has ended. The caller has locked the video."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
     async def set_moments_aside(
         self, run_id: int, replaced_moment_ids: Sequence[int], new_moment_ids: Sequence[int]

@@ -7,8 +7,7 @@ from typing import Any
 
 from psycopg import sql
 
-from app.database import Connection
-from app.database.queries import fetch_all, fetch_one, make_and_conditions
+from app.database.queries import Repository, fetch_all, fetch_one, make_and_conditions
 from app.models.runs import RunRequest, StageRecord
 from app.models.stages import RunType, Stage
 from app.repositories.runs import parse_run_request, parse_stage_records
@@ -66,13 +65,13 @@ class FailedRunDetails:
 
 _FAILED = """history.id, history.identifier, videos.identifier, pipeline_type, subject, error_stage, error_message,
     attempt, history.started_at, history.completed_at, coalesce(length(raw_answer), 0)"""
+_FROM_FAILED = """FROM pipeline_history AS history JOIN pipeline.runs ON runs.run_id = history.id
+    JOIN videos ON videos.id = history.video_id
+    WHERE status = 'failed'"""
 
 
-class EndedRunRepository:
+class EndedRunRepository(Repository):
     """Ended runs by their identifier and by that of their video, without those of earlier versions."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
     async def find_ended_run(self, *, video: str | None = None, identifier: str | None = None) -> EndedRun | None:
         """Return a run by its identifier or, without one, the newest full run of the video that has ended."""
@@ -132,11 +131,7 @@ class EndedRunRepository:
             FailedRun,
             sql.SQL(
                 f"""
-                SELECT {_FAILED}
-                FROM pipeline_history AS history
-                JOIN pipeline.runs ON runs.run_id = history.id
-                JOIN videos ON videos.id = history.video_id
-                WHERE status = 'failed'{{}}
+                SELECT {_FAILED} {_FROM_FAILED}{{}}
                 ORDER BY history.id DESC
                 LIMIT %(limit)s
                 """
@@ -147,11 +142,7 @@ class EndedRunRepository:
     async def get_failed_run(self, identifier: str) -> FailedRunDetails | None:
         cursor = await self._conn.execute(
             f"""
-            SELECT {_FAILED}, request, raw_answer
-            FROM pipeline_history AS history
-            JOIN pipeline.runs ON runs.run_id = history.id
-            JOIN videos ON videos.id = history.video_id
-            WHERE status = 'failed' AND history.identifier = %(identifier)s
+            SELECT {_FAILED}, request, raw_answer {_FROM_FAILED} AND history.identifier = %(identifier)s
             """,
             {"identifier": identifier},
         )
@@ -178,11 +169,8 @@ class DueCallback:
     total_clips_created: int | None
 
 
-class CallbackRepository:
+class CallbackRepository(Repository):
     """Callbacks of ended runs to webhooks, each leased to one worker."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
     async def claim_due_callbacks(self, limit: int, lease_seconds: float) -> list[DueCallback]:
         """Claim due callbacks for `lease_seconds`, after which one that is not marked is due again."""

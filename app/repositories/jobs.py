@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
 
-from app.database import Connection
-from app.database.queries import fetch_one
+from app.database.queries import Repository, fetch_one
 from app.models.stages import RunType
 
 
@@ -102,11 +101,8 @@ _RUN = """
     ) AS run ON run.status = 'running' OR run.completed_at > now() AT TIME ZONE 'utc' - interval '1 hour'"""
 
 
-class JobRepository:
+class JobRepository(Repository):
     """The newest run of each type of a video, and when its result was stored; None where the video does not exist."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
     async def get_audio_job(self, video: str) -> AudioJob | None:
         row = await self._fetch_job_row(
@@ -175,7 +171,6 @@ class JobRepository:
     async def _fetch_job_row(
         self, statement: LiteralString, video: str, run_type: RunType, subject: str = ""
     ) -> Sequence[Any] | None:
-        """Return the row of a statement that joins `_RUN`, the newest run of this type."""
         cursor = await self._conn.execute(statement, {"video": video, "type": run_type, "subject": subject})
         return await cursor.fetchone()
 
@@ -206,5 +201,4 @@ class JobRepository:
 
 
 def _make_job_run(row: Sequence[Any]) -> JobRun | None:
-    """Return the run in the first columns of a row; None where the video has none."""
     return None if row[0] is None else JobRun(*row[:_RUN_WIDTH])

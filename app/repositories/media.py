@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.errors import RunLost
-from app.database import Connection
-from app.database.queries import fetch_one, fetch_value
+from app.database.queries import Repository, fetch_one, fetch_value
 from app.models.videos import ClaimedVideoFile, PlayableCopyStatus
 
 
@@ -18,11 +17,8 @@ class ClipLocation:
     url: str | None
 
 
-class MediaRepository:
+class MediaRepository(Repository):
     """URLs of stored files by the identifiers of videos and moments."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
     async def get_video_urls(self, identifiers: list[str]) -> dict[str, tuple[str, ...]]:
         """Return the file URLs of each video that exists, a playable copy before the original."""
@@ -76,17 +72,11 @@ class MediaRepository:
         )
 
 
-class VideoFileRepository:
+class VideoFileRepository(Repository):
     """The queue of playable copies. A row about another file than the video's current one counts as missing."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-
     async def store_early_end(self, video_id: int, source_url: str, declared_seconds: float | None) -> None:
-        """Store that a file ends early, and the duration that its header declares.
-
-        Browsers would show the declared duration, so the file needs a playable copy even where they can play it.
-        """
+        """Store that a file ends before the duration in its header, which browsers show: it needs a playable copy."""
         await self._conn.execute(
             """
             INSERT INTO library.video_files AS known (video_id, source_url, declared_seconds, ends_early)
@@ -102,7 +92,6 @@ class VideoFileRepository:
         )
 
     async def get_early_end(self, video_id: int) -> tuple[bool, float | None]:
-        """Return whether the video's file ends early, and the seconds that its header declares."""
         cursor = await self._conn.execute(
             """
             SELECT ends_early, declared_seconds

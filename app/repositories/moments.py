@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
-from app.database import Connection
-from app.database.queries import copy_rows, fetch_all, fetch_one, list_columns, update_row
+from app.database.queries import Repository, copy_rows, fetch_all, fetch_one, list_columns, update_row
 from app.models import Moment
 
 _SELECT = f"SELECT {list_columns(Moment)} FROM moments"
@@ -49,8 +48,7 @@ class NewMomentWithId(NewMoment):
 
 @dataclass(frozen=True, slots=True)
 class MomentInsertion:
-    """The result of `insert_if_free`: `identifier` is None where the moment ends after its video, or overlaps the
-    other moment that is described."""
+    """The new moment's identifier; None where it ends after its video, or overlaps the other moment."""
 
     video_duration: float | None
     identifier: str | None
@@ -113,14 +111,11 @@ _CONFIG_JSON = """(
 )"""
 
 
-class MomentRepository:
+class MomentRepository(Repository):
     """Moments by id, by identifier and by video."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-
     async def reserve_moment_ids(self, count: int) -> list[int]:
-        """Return `count` unused ids, so that rows to copy can refer to each other as parents."""
+        """Return unused ids, so that rows to copy can refer to each other as parents."""
         cursor = await self._conn.execute(
             "SELECT nextval('moments_id_seq') FROM generate_series(1, %(count)s)", {"count": count}
         )
@@ -214,10 +209,7 @@ class MomentRepository:
         )
 
     async def list_moments_with_configs(self, video_identifiers: list[str]) -> dict[str, list[MomentWithConfig]]:
-        """Return the moments of each video in the order they were added, by the video's identifier.
-
-        PostgreSQL sends each config once, with the first moment that has it.
-        """
+        """Return the moments of each video in the order they were added, by the video's identifier."""
         cursor = await self._conn.execute(
             f"""
             SELECT videos.identifier, moments.generation_config_id,

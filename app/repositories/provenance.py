@@ -12,8 +12,8 @@ from typing import Any, LiteralString, NotRequired, TypedDict, Unpack
 from psycopg import sql
 
 from app.core.errors import InvalidInput, PromptHashCollision
-from app.database import Connection
 from app.database.queries import (
+    Repository,
     fetch_all,
     fetch_one,
     fetch_returned_row,
@@ -43,17 +43,11 @@ def prompt_hash(user_prompt: str, system_prompt: str) -> str:
     return hashlib.sha256((user_prompt + system_prompt).encode()).hexdigest()
 
 
-class PromptRepository:
+class PromptRepository(Repository):
     """Prompts, each stored once. They are immutable."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-
     async def get_or_create(self, user_prompt: str, system_prompt: str) -> Prompt:
-        """Return the prompt with these texts, inserted where it is missing, and lock it against deletion.
-
-        Raises `PromptHashCollision` where another pair of texts has the same hash.
-        """
+        """Return the prompt with these texts, inserted where it is missing, locked. Raises `PromptHashCollision`."""
         prompt = await fetch_returned_row(
             self._conn,
             Prompt,
@@ -123,21 +117,15 @@ _UNSET = dict.fromkeys(ModelParameters.__annotations__)
 
 
 def config_hash(**config: Unpack[NewGenerationConfig]) -> str:
-    """Return the hex SHA-256 of all values but `transcript_id`; 60 and 60.0 hash alike.
-
-    Raises `InvalidInput` for a number that is not finite.
-    """
+    """Return the hex SHA-256 of all values but `transcript_id`; 60 and 60.0 hash alike."""
     values: dict[str, Any] = {**_UNSET, **config}
     numbers = [_to_finite_float(name, values[name]) for name in _UNSET]
     text = json.dumps([config["prompt_id"], config["model"], config["operation_type"], *numbers])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class GenerationConfigRepository:
+class GenerationConfigRepository(Repository):
     """Generation configs, each stored once and shared by all transcripts that it was used for."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
     async def get_or_create(self, **config: Unpack[NewGenerationConfig]) -> GenerationConfig:
         """Return the config with these parameters, inserted where it is missing, and lock it against deletion.
@@ -207,7 +195,7 @@ class GenerationConfigRepository:
         )
 
     async def detach_transcript(self, transcript_id: int) -> list[int]:
-        """Detach the configs of a transcript, so that they are not deleted with it, and return their ids."""
+        """Detach the configs of a transcript that is to be deleted, and return their ids."""
         cursor = await self._conn.execute(
             """
             UPDATE generation_configs SET transcript_id = NULL WHERE transcript_id = %(transcript_id)s
@@ -254,11 +242,8 @@ class RunWithVideo(PipelineRun):
     video_identifier: str
 
 
-class ProvenanceRepository:
+class ProvenanceRepository(Repository):
     """What was generated with a prompt or config, and the lineage of a video."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
     async def read_lineage_json(self, video_identifier: str) -> bytes | None:
         """Return all that was made from a video as a JSON document in UTF-8; None where it does not exist."""

@@ -7,8 +7,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from app.database import Connection
-from app.database.queries import exists, fetch_all
+from app.database.queries import Repository, exists, fetch_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +21,8 @@ class RejectedRequest:
     received_at: datetime
 
 
-class RejectedRequestRepository:
-    """Rejected requests by the id of their stream entry.
-
-    Redis may reuse an id after it was flushed: then the entry is stored as `other_id`.
-    """
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+class RejectedRequestRepository(Repository):
+    """Rejected requests by the id of their stream entry, which Redis may reuse after it was flushed."""
 
     async def lock_request(self, key: str) -> None:
         """Lock a request until the transaction ends, so that of equal ones only one is handled."""

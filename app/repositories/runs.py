@@ -8,8 +8,7 @@ from typing import Any, LiteralString, TypedDict, Unpack
 
 from psycopg import sql
 
-from app.database import Connection
-from app.database.queries import fetch_one, insert_row, list_columns, make_and_conditions, update_row
+from app.database.queries import Repository, fetch_one, insert_row, list_columns, make_and_conditions, update_row
 from app.models import PipelineRun
 from app.models.runs import ClaimedRun, RunRequest, StageRecord, StageStatus, find_last_started_stage
 from app.models.stages import RunType, Stage
@@ -64,10 +63,7 @@ def make_run_identifier(video_identifier: str, started_at_ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunDetails:
-    """The state of a run in `pipeline.runs`; `subject` is the identifier of the moment that it refines, or ''.
-
-    `is_waiting` is true until its first stage has started.
-    """
+    """The state of a run in `pipeline.runs`; `subject` is the moment that it refines, or ''."""
 
     subject: str
     is_waiting: bool
@@ -78,10 +74,7 @@ class RunDetails:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """A run with its config and the moments of its video as JSON text; times are naive UTC.
-
-    `details` is None for a run of an earlier version, which has no row in `pipeline.runs`.
-    """
+    """A run with its config and its video's moments as JSON text; `details` is None for one of an earlier version."""
 
     details: RunDetails | None
     id: int
@@ -103,8 +96,7 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class ActiveRun:
-    """A run that has not ended. `is_waiting` is true until its first stage has started, `current_stage` is the last one
-    that has; `subject` is the identifier of the moment that it refines, or ''."""
+    """A run that has not ended: the last stage that has started, and the moment that it refines, or ''."""
 
     current_stage: Stage | None
     id: int
@@ -122,14 +114,10 @@ IS_WAITING: LiteralString = """
     (owner IS NULL AND NOT jsonb_path_exists(stages, '$.* ? (@.status != "pending" && @.status != "skipped")'))"""
 
 
-class RunRepository:
+class RunRepository(Repository):
     """Runs of the pipeline by id, by identifier, by video and by status."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-
     async def create(self, **run: Unpack[NewRun]) -> PipelineRun:
-        """Insert a run. Raises `UniqueViolation` of `pipeline_history_identifier_key` where the identifier is taken."""
         return await insert_row(self._conn, PipelineRun, "pipeline_history", run)
 
     async def get(self, run_id: int) -> PipelineRun | None:
@@ -210,7 +198,6 @@ class RunRepository:
         ]
 
     async def list_active_runs_of_video(self, video: str) -> list[tuple[int, str]]:
-        """Return id and identifier of each."""
         cursor = await self._conn.execute(
             """
             SELECT run_id, history.identifier
@@ -232,7 +219,6 @@ def _parse_run_details(
     refinement_model: str | None,
     stages: dict[str, Any] | None,
 ) -> RunDetails | None:
-    """Return None for a run of an earlier version, which has no row in `pipeline.runs`."""
     if subject is None or stages is None:
         return None
     return RunDetails(subject, is_waiting, generation_model or "", refinement_model or "", parse_stage_records(stages))

@@ -6,8 +6,7 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from app.database import Connection
-from app.database.queries import fetch_all, fetch_value, make_and_conditions
+from app.database.queries import Repository, fetch_all, fetch_value, make_and_conditions
 
 # Marks around a found word: control characters that are removed from the text first, so that the rest can be escaped.
 MARK_START = "\x02"
@@ -68,14 +67,11 @@ class MomentHit:
     snippet: str
 
 
-class SearchRepository:
+class SearchRepository(Repository):
     """Full-text search over transcripts, by the documents in the schema `search`, and over titles of moments.
 
     `query` is web search syntax: words, "quoted phrases", `or`, `-without`. Any text is valid.
     """
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
     async def search_transcripts(
         self, query: str, filters: SearchFilters, limit: int, segments: int, after: SearchCursor = FIRST_PAGE
@@ -105,7 +101,6 @@ class SearchRepository:
         return await fetch_all(self._conn, MomentHit, sql.SQL(_MOMENTS).format(chosen), parameters)
 
     async def rebuild_search_index(self) -> int:
-        """Index all transcripts again, without a time limit, and return their number."""
         await self._conn.execute("SELECT set_config('statement_timeout', '0', true)")
         return int(await fetch_value(self._conn, "SELECT search.rebuild()") or 0)
 

@@ -9,8 +9,7 @@ from datetime import datetime
 
 from psycopg.types.json import Jsonb
 
-from app.database import Connection
-from app.database.queries import fetch_all, fetch_one, fetch_value
+from app.database.queries import Repository, fetch_all, fetch_one, fetch_value
 from app.models.runs import ClaimedRun, RunOutcome, RunRequest, RunStatus, StageRecord, next_stage
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.repositories.runs import parse_claimed_run
@@ -55,11 +54,8 @@ class WaitingStage:
     stage: Stage
 
 
-class StageQueueRepository:
+class StageQueueRepository(Repository):
     """Stages that wait for a worker, and the claims of workers."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
     async def enqueue_run(
         self,
@@ -71,10 +67,7 @@ class StageQueueRepository:
         subject: str = "",
         stages: Mapping[Stage, StageRecord] | None = None,
     ) -> EnqueueResult | None:
-        """Insert a run unless an active one conflicts; None where the video does not exist. `started_at` is naive UTC.
-
-        Raises `UniqueViolation` of `pipeline_history_identifier_key` where the identifier is taken.
-        """
+        """Insert a run unless an active one conflicts; None where the video does not exist. `started_at` is UTC."""
         return await fetch_one(
             self._conn,
             EnqueueResult,
@@ -98,7 +91,7 @@ class StageQueueRepository:
     async def claim_stage(
         self, identifier: str, stage: Stage, owner: str, stalled_after: float, limit: int | None = None
     ) -> ClaimedRun | None:
-        """Claim a stage that waits, or whose owner sent no heartbeat for `stalled_after` seconds.
+        """Claim a stage that waits, or whose owner sent no heartbeat for `stalled_after` seconds; None if not possible.
 
         None where the run is at another stage or has ended, where another worker has it, or where `limit` workers are
         at that stage. A run that this version cannot read is left to other workers, and fails once it was claimed too
@@ -178,6 +171,26 @@ class StageQueueRepository:
         They had no message in the last `renotify_after` seconds. For kinds with unread messages the time is ten times
         as long, because theirs is probably among those.
         """
+        return await self._take_stages(
+            _list_stages_of_kinds(list(WorkKind)),
+            stalled_after,
+            _MAX_TAKEN,
+            renotify_after,
+            _list_stages_of_kinds(kinds_with_unread_messages),
+        )
+
+    async def take_next_waiting_stage(self, stage: Stage, stalled_after: float) -> WaitingStage | None:
+        """Return the run that waits longest at a stage, marked as notified; None where none waits."""
+        return next(iter(await self._take_stages([stage.value], stalled_after, 1)), None)
+
+    async def _take_stages(
+        self,
+        stages: Collection[str],
+        stalled_after: float,
+        limit: int,
+        renotify_after: float | None = None,
+        unread_stages: Collection[str] = (),
+    ) -> list[WaitingStage]:
         cursor = await self._conn.execute(
             """
             UPDATE pipeline.runs SET notified_at = now() AT TIME ZONE 'utc'
@@ -185,32 +198,30 @@ class StageQueueRepository:
             WHERE history.id = runs.run_id AND history.status = 'running' AND runs.run_id IN (
                 SELECT waiting.run_id
                 FROM pipeline_history JOIN pipeline.runs AS waiting ON waiting.run_id = pipeline_history.id
-                WHERE status = 'running'
+                WHERE status = 'running' AND stage = ANY(%(stages)s)
                   AND (owner IS NULL
                        OR heartbeat_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stalled_after)s))
-                  AND (notified_at IS NULL
+                  AND (%(renotify_after)s::float8 IS NULL OR notified_at IS NULL
                        OR notified_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(renotify_after)s)
                           * CASE WHEN owner IS NULL AND stage = ANY(%(unread)s) THEN %(patience)s ELSE 1 END)
-                  AND stage = ANY(%(known)s)
                 ORDER BY notified_at NULLS FIRST, waiting.run_id
-                LIMIT %(most)s
+                LIMIT %(limit)s
                 FOR NO KEY UPDATE OF waiting SKIP LOCKED
             )
             RETURNING history.identifier, stage
             """,
             {
+                "stages": list(stages),
                 "stalled_after": stalled_after,
+                "limit": limit,
                 "renotify_after": renotify_after,
-                "unread": _list_stages_of_kinds(kinds_with_unread_messages),
+                "unread": list(unread_stages),
                 "patience": _UNREAD_DELAY_FACTOR,
-                "known": _list_stages_of_kinds(list(WorkKind)),
-                "most": _MAX_TAKEN,
             },
         )
         return _parse_waiting_stages(await cursor.fetchall())
 
     async def mark_unnotified(self, stages: Collection[WaitingStage]) -> None:
-        """Have these stages notified again, because no message could be sent for them."""
         await self._conn.execute(
             """
             UPDATE pipeline.runs SET notified_at = NULL
@@ -219,28 +230,6 @@ class StageQueueRepository:
             """,
             {"identifiers": [each.identifier for each in stages]},
         )
-
-    async def take_next_waiting_stage(self, stage: Stage, stalled_after: float) -> WaitingStage | None:
-        """Return the run that waits longest at a stage, marked as notified; None where none waits."""
-        cursor = await self._conn.execute(
-            """
-            UPDATE pipeline.runs SET notified_at = now() AT TIME ZONE 'utc'
-            FROM pipeline_history AS history
-            WHERE history.id = runs.run_id AND runs.run_id = (
-                SELECT waiting.run_id
-                FROM pipeline_history JOIN pipeline.runs AS waiting ON waiting.run_id = pipeline_history.id
-                WHERE status = 'running' AND stage = %(stage)s
-                  AND (owner IS NULL
-                       OR heartbeat_at < now() AT TIME ZONE 'utc' - make_interval(secs => %(stalled_after)s))
-                ORDER BY notified_at NULLS FIRST, waiting.run_id
-                LIMIT 1
-                FOR NO KEY UPDATE OF waiting SKIP LOCKED
-            )
-            RETURNING history.identifier, stage
-            """,
-            {"stage": stage.value, "stalled_after": stalled_after},
-        )
-        return next(iter(_parse_waiting_stages(await cursor.fetchall())), None)
 
     async def list_waiting_stages(
         self,

@@ -11,21 +11,18 @@ from psycopg.types.json import Jsonb
 
 from app.core.errors import RunLost
 from app.database import Connection
-from app.database.queries import exists, fetch_value
+from app.database.queries import Repository, exists, fetch_value
 from app.models.runs import ClaimedRun, RunOutcome, RunStatus, StageRecord, StageStatus
 from app.models.stages import Stage
 from app.repositories.contents import ReplacedMomentsRepository
 from app.repositories.videos import VideoRepository
 
 
-class ModelAnswerRepository:
+class ModelAnswerRepository(Repository):
     """Answers of models to active runs, so that a retry does not pay again; the question is all an answer depends on.
 
     The caller has locked the run.
     """
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
 
     async def store_answer(self, run_id: int, question: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         await self._conn.execute(
@@ -60,14 +57,10 @@ class ModelAnswerRepository:
         await self._conn.execute("DELETE FROM pipeline.answers WHERE run_id = %(run_id)s", {"run_id": run_id})
 
 
-class ClaimedRunRepository:
+class ClaimedRunRepository(Repository):
     """What a worker writes for its claimed stage; nothing where another worker has claimed the stage since."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-
     async def lock_claim(self, run: ClaimedRun) -> None:
-        """Lock the run in this transaction. Raises `RunLost` where the worker has lost its claim."""
         if not await exists(
             self._conn,
             """
@@ -213,10 +206,7 @@ class ClaimedRunRepository:
             await end_run(self._conn, run.id, RunOutcome(RunStatus.CANCELLED))
 
     async def finish_run(self, run: ClaimedRun, outcome: RunOutcome, record: StageRecord | None = None) -> set[str]:
-        """End the run, and return the URLs of files that no row refers to any more.
-
-        The caller has locked the video. Raises `RunLost`.
-        """
+        """End the run; return the URLs of files that no row refers to any more. Raises `RunLost`."""
         await self.lock_claim(run)
         if record is not None:
             await self.save_stage_record(run, record)
@@ -224,10 +214,7 @@ class ClaimedRunRepository:
 
 
 async def end_run(conn: Connection, run_id: int, outcome: RunOutcome) -> set[str]:
-    """End a run in the caller's transaction, and return the URLs of files that no row refers to any more.
-
-    The moments that it has set aside are discarded where it has completed, else restored.
-    """
+    """End a run; discard or restore its replaced moments; return the URLs of files that no row refers to any more."""
     if outcome.status is RunStatus.COMPLETED:
         await ModelAnswerRepository(conn).delete_answers(run_id)
     replaced = ReplacedMomentsRepository(conn)

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, TypedDict, Unpack
 
-from app.database import Connection
-from app.database.queries import fetch_one, insert_row, list_columns, update_row
+from app.database.queries import Repository, fetch_one, insert_row, list_columns, update_row
 from app.models import Thumbnail
 
 _SELECT = f"SELECT {list_columns(Thumbnail)} FROM thumbnails"
@@ -35,18 +34,10 @@ class ThumbnailOwner:
     thumbnail_url: str | None
 
 
-class ThumbnailRepository:
+class ThumbnailRepository(Repository):
     """Thumbnails, at most one for each video and for each clip."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-
     async def create(self, **thumbnail: Unpack[NewThumbnail]) -> Thumbnail:
-        """Insert a thumbnail.
-
-        Raises `UniqueViolation` of `idx_thumbnails_video_id` or `idx_thumbnails_clip_id` where its owner has one, and
-        `CheckViolation` of `thumbnails_owner_check` where it has no owner or two.
-        """
         return await insert_row(self._conn, Thumbnail, "thumbnails", thumbnail)
 
     async def get(self, thumbnail_id: int) -> Thumbnail | None:
@@ -92,10 +83,7 @@ class ThumbnailRepository:
         return has_moment, None if clip_id is None else ThumbnailOwner("clip", clip_id, f"{video}/{moment}", *urls)
 
     async def replace_thumbnail(self, owner: ThumbnailOwner, cloud_url: str, file_size_kb: int) -> str | None:
-        """Store a new thumbnail unless the owner's has changed since it was read; return the URL that is stored now.
-
-        None where the owner was deleted.
-        """
+        """Store a thumbnail unless the owner's has changed since it was read; return the URL that is stored now."""
         cursor = await self._conn.execute(
             f"""
             INSERT INTO thumbnails ({owner.kind}_id, cloud_url, file_size_kb)

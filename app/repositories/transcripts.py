@@ -6,8 +6,7 @@ from typing import Any, NotRequired, TypedDict, Unpack
 
 from psycopg.types.json import Jsonb
 
-from app.database import Connection
-from app.database.queries import fetch_one, insert_row, list_columns, make_insert
+from app.database.queries import Repository, fetch_one, insert_row, list_columns, make_insert
 from app.models import Transcript
 
 _SELECT = f"SELECT {list_columns(Transcript)} FROM transcripts"
@@ -35,14 +34,10 @@ class TranscriptVersion:
     created_at: datetime | None
 
 
-class TranscriptRepository:
+class TranscriptRepository(Repository):
     """Transcripts, one for each video. They are immutable."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-
     async def create(self, **transcript: Unpack[NewTranscript]) -> Transcript:
-        """Insert a transcript. Raises `UniqueViolation` of `transcripts_video_id_key` where the video has one."""
         return await insert_row(self._conn, Transcript, "transcripts", _encode_timestamps(transcript))
 
     async def create_if_missing(self, **transcript: Unpack[NewTranscript]) -> bool:

@@ -7,8 +7,16 @@ from typing import LiteralString, TypedDict, Unpack
 
 from psycopg import sql
 
-from app.database import Connection
-from app.database.queries import exists, fetch_all, fetch_one, fetch_value, insert_row, list_columns, update_row
+from app.database.queries import (
+    Repository,
+    exists,
+    fetch_all,
+    fetch_one,
+    fetch_value,
+    insert_row,
+    list_columns,
+    update_row,
+)
 from app.models import Video
 from app.models.videos import display_title
 
@@ -131,14 +139,10 @@ def _where_listed(after: str) -> LiteralString:
     return f"WHERE {_IS_COMPLETE}{' AND videos.identifier > %(after)s' if after else ''} ORDER BY videos.identifier"
 
 
-class VideoRepository:
+class VideoRepository(Repository):
     """Videos by id and by identifier, which is part of their URLs."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-
     async def create(self, **video: Unpack[NewVideo]) -> Video:
-        """Insert a video. Raises `UniqueViolation` of `videos_identifier_key` where the identifier is taken."""
         return await insert_row(self._conn, Video, "videos", video)
 
     async def insert_pending(self, identifier: str, source_url: str, cloud_url: str, title: str | None = None) -> bool:

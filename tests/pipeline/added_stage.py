@@ -10,7 +10,6 @@ _ROW = f"""\
     Stage.{NAME.upper()}: StageDefinition(
         title="Scoring",
         kind=WorkKind.REFINEMENT,
-        module="app.pipeline.stages.{NAME}",
         time_limit=TimeLimit(60.0),
         counters={{"scored": "{NAME}_moments"}},
         has_results=lambda existing: existing.has_moments,
