@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import formatdate, parsedate_to_datetime
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import Error
+from app.api.answers import Error, Responses
 from app.api.errors import error_answer
 
-CONDITIONAL_RESPONSES: dict[int | str, dict[str, Any]] = {
+CONDITIONAL_RESPONSES: Responses = {
     304: {"description": "The client's copy is current"},
     412: {"model": Error, "description": "It is another version than the request requires"},
 }

@@ -1,36 +1,28 @@
 """`/api/videos/{id}/…-status`: the status of single jobs, and whether a moment's clip can be sent to a model."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.answers import Error, Seconds, answer_dataclass, json_answer
+from app.api.answers import NOT_FOUND, Seconds, answer_dataclass, json_answer
 from app.api.dependencies import MomentId, ResourcesDep, VideoId
 from app.services.jobs import JobState, JobStatus, JobStatusReader
 from app.services.media import check_clip_availability
 
-router = APIRouter(prefix="/api/videos/{video_id}", tags=["status"], responses={404: {"model": Error}})
+router = APIRouter(prefix="/api/videos/{video_id}", tags=["status"], responses=NOT_FOUND)
 
 
 @answer_dataclass
 class JobStatusAnswer:
     status: Annotated[JobState, Field(examples=["completed"])]
-    started_at: Annotated[
-        str | None,
-        Field(
-            description="Seconds since 1970 as text, or when the result was made if its job is unknown; null before a "
-            "start",
-            examples=["1795346910.7080352"],
-        ),
-    ]
+    started_at: Annotated[str | None, Field(description="Seconds since 1970", examples=["1795346910.7080352"])]
 
     @classmethod
     def from_status(cls, status: JobStatus) -> "JobStatusAnswer":
-        return JobStatusAnswer(
-            status=status.state, started_at=None if status.started_at is None else str(status.started_at)
-        )
+        started_at = None if status.started_at is None else str(status.started_at)
+        return JobStatusAnswer(status=status.state, started_at=started_at)
 
 
 @answer_dataclass
@@ -39,11 +31,6 @@ class DetailedJobStatusAnswer(JobStatusAnswer):
 
     elapsed_seconds: Annotated[float | None, Field(description="Null where it is unknown", examples=[3.1])]
     error: Annotated[str, Field(description="Empty where nothing went wrong", examples=["Audio extraction failed"])]
-
-    @classmethod
-    def from_started(cls, status: JobStatus) -> Self:
-        plain = JobStatusAnswer.from_status(status)
-        return cls(**vars(plain), elapsed_seconds=status.elapsed_seconds, error=status.error)
 
 
 @answer_dataclass
@@ -59,19 +46,16 @@ class ClipJobStatusAnswer(JobStatusAnswer):
 class ClipAvailabilityAnswer:
     available: Annotated[bool, Field(description="Whether there is a clip to refine the moment with")]
     clip_url: Annotated[
-        str | None, Field(examples=["http://localhost:7005/moment_clips/demo-talk_7621a017eec7482f_clip.mp4"])
+        str | None, Field(examples=["http://localhost:7005/moment_clips/talk_7621a017eec7482f_clip.mp4"])
     ]
     clip_duration: Seconds | None
-    transcript_duration: Annotated[
-        Seconds | None, Field(description="Duration of the transcript from 30 s before the moment to 30 s after it")
-    ]
+    transcript_duration: Annotated[Seconds | None, Field(description="From 30 s before the moment to 30 s after it")]
     duration_match: Annotated[bool, Field(description="Whether the two differ by at most 0.5 s")]
     warning: Annotated[str | None, Field(examples=["Duration mismatch: clip=63.50s, transcript=60.10s (diff=3.40s)"])]
     model_supports_video: Annotated[bool, Field(description="Whether the refinement model accepts video")]
 
 
 async def get_job_status_reader(resources: ResourcesDep) -> JobStatusReader:
-    """Give the reader of job statuses."""
     return JobStatusReader(resources.database, resources.redis, resources.storage)
 
 
@@ -140,6 +124,7 @@ async def get_video_availability(
 
 
 def _make_detailed_answer(status: JobStatus) -> JobStatusAnswer:
+    plain = JobStatusAnswer.from_status(status)
     if status.state is JobState.NOT_STARTED:
-        return JobStatusAnswer.from_status(status)
-    return DetailedJobStatusAnswer.from_started(status)
+        return plain
+    return DetailedJobStatusAnswer(**vars(plain), elapsed_seconds=status.elapsed_seconds, error=status.error)

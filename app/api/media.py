@@ -24,13 +24,10 @@ _VIDEO_RESPONSES = media_responses("video/*", UNKNOWN_TYPE)
 
 @answer_dataclass
 class MediaAddress:
-    url: Annotated[
-        str,
-        Field(description="Where the file can be read", examples=["http://localhost:7005/api/videos/talk/stream"]),
-    ]
-    expires_in_seconds: Annotated[
-        int | None, Field(description="How long the address is valid; null: as long as the file exists")
-    ]
+    """Where a video's file can be read."""
+
+    url: Annotated[str, Field(examples=["http://localhost:7005/api/videos/talk/stream"])]
+    expires_in_seconds: Annotated[int | None, Field(description="Null where the address does not expire")]
 
 
 @reads.head("/stream", include_in_schema=False)

@@ -4,14 +4,13 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import Any
 
 from cachetools import LRUCache
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.answers import Error
+from app.api.answers import Error, Responses
 from app.api.conditional_requests import (
     ByteRange,
     Validators,
@@ -30,7 +29,7 @@ _REDIRECT_SECONDS = 240
 _media_types: LRUCache[tuple[str, str], str] = LRUCache(4096)
 
 
-def media_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
+def media_responses(*media_types: str) -> Responses:
     """Return the OpenAPI responses of a route that answers with `MediaAnswer`."""
     file = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
     return {

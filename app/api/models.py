@@ -32,9 +32,7 @@ router = APIRouter(
 )
 
 _NOT_FOUND: Responses = {404: {"model": Error, "description": "No such model; names those there are"}}
-_CHANGED_MEANWHILE: Responses = {
-    409: {"model": Error, "description": "The address was changed while an API key was set for it"}
-}
+_CHANGED_MEANWHILE: Responses = {409: {"model": Error, "description": "Another request changed the model meanwhile"}}
 
 
 async def get_model_registry(resources: ResourcesDep) -> ModelRegistry:
@@ -60,9 +58,7 @@ class ModelAnswer:
     kind: ModelKind
     has_api_key: Annotated[bool, Field(description="Whether there is an API key, which itself is never shown")]
     model_key: Annotated[str, Field(examples=["minimax"])]
-    updated_at: Annotated[
-        str | None, Field(description="ISO 8601, UTC without a zone", examples=["2026-11-22T11:26:51.454245"])
-    ]
+    updated_at: Annotated[str | None, Field(description="UTC", examples=["2026-11-22T11:26:51.454245"])]
 
     @classmethod
     def from_config(cls, key: str, config: ModelConfig) -> Self:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.answers import Error, Seconds, answer_dataclass, embed_json, json_answer
+from app.api.answers import NOT_FOUND, Error, Responses, Seconds, answer_dataclass, embed_json, json_answer
 from app.api.dependencies import (
     AutocommitConnection,
     FastReadRoute,
@@ -22,6 +22,7 @@ from app.services.deletion import MomentDeletion
 
 router = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"])
 reads = APIRouter(prefix="/api/videos/{video_id}/moments", tags=["moments"], route_class=FastReadRoute)
+_RULE_BROKEN: Responses = {**NOT_FOUND, 400: {"model": Error, "description": "A rule for moments is broken"}}
 
 
 @answer_dataclass
@@ -35,12 +36,7 @@ class MomentAnswer:
     model_name: Annotated[str | None, Field(description="Null for a moment that was added by hand")]
     generation_config: Annotated[
         dict[str, Any] | None,
-        Field(
-            description="Null for a moment that was added by hand; unknown keys are left out",
-            examples=[
-                {"model": "qwen3_vl_fp8", "temperature": 0.7, "operation_type": "generation", "user_prompt": "…"}
-            ],
-        ),
+        Field(description="Null as model_name", examples=[{"model": "qwen3_vl_fp8", "operation_type": "generation"}]),
     ]
 
     @classmethod
@@ -92,9 +88,7 @@ class MomentEditBody(BaseModel):
     title: InputLine = Field(default_factory=str, max_length=500)
     start_time: Seconds = Field(default_factory=float)
     end_time: Seconds = Field(default_factory=float)
-    score: int | None = Field(
-        None, strict=True, ge=0, le=10, description="Together with `scoring_model`; null clears both"
-    )
+    score: int | None = Field(None, strict=True, ge=0, le=10, description="With `scoring_model`; null clears both")
     scoring_model: InputLine | None = Field(None, min_length=1, max_length=100, description="Who gave the score")
 
     @model_validator(mode="after")
@@ -119,67 +113,43 @@ class DeletedMoment:
 class MomentDeletionAnswer:
     deleted: DeletedMoment
     orphaned: Annotated[list[str], Field(description="Refined moments that have no parent from now on")]
-    errors: Annotated[
-        list[str] | None, Field(description="Files that could not be deleted; the same request tries again")
-    ]
+    errors: Annotated[list[str] | None, Field(description="What could not be deleted: repeat the request")]
 
     @classmethod
     def from_deletion(cls, moment_id: str, deletion: MomentDeletion) -> Self:
         return cls(
             deleted=DeletedMoment(
-                moment=moment_id,
-                clip=deletion.had_clip,
-                thumbnail=deletion.had_thumbnail,
-                files=deletion.files,
+                moment=moment_id, clip=deletion.had_clip, thumbnail=deletion.had_thumbnail, files=deletion.files
             ),
             orphaned=deletion.orphaned,
             errors=deletion.errors or None,
         )
 
 
-@reads.get("", response_model=list[ScoredMomentAnswer | MomentAnswer], responses={404: {"model": Error}})
+@reads.get("", response_model=list[ScoredMomentAnswer | MomentAnswer], responses=NOT_FOUND)
 async def list_moments(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """List a video's moments in the order they were added."""
     return json_answer([MomentAnswer.from_row(moment) for moment in await resources.reads.list_moments(video_id)])
 
 
-@router.post(
-    "",
-    status_code=201,
-    response_model=ScoredMomentAnswer | MomentAnswer,
-    responses={400: {"model": Error, "description": "A rule for moments is broken"}, 404: {"model": Error}},
-)
+@router.post("", status_code=201, response_model=ScoredMomentAnswer | MomentAnswer, responses=_RULE_BROKEN)
 async def add_moment(video_id: VideoId, body: NewMomentBody, conn: AutocommitConnection) -> Response:
     """Add a moment by hand: inside the video, at most 120 seconds long, and over no other moment."""
     added = await moments.add_moment(conn, video_id, body.start_time, body.end_time, body.title)
     return json_answer(MomentAnswer.from_row(added), 201)
 
 
-@router.patch(
-    "/{moment_id}",
-    response_model=ScoredMomentAnswer | MomentAnswer,
-    responses={400: {"model": Error, "description": "A rule for moments is broken"}, 404: {"model": Error}},
-)
+@router.patch("/{moment_id}", response_model=ScoredMomentAnswer | MomentAnswer, responses=_RULE_BROKEN)
 async def edit_moment(
     video_id: VideoId, moment_id: MomentId, body: MomentEditBody, conn: TransactionConnection
 ) -> Response:
-    """Change a moment's title, times or score.
-
-    New times obey the rules for new moments, but may overlap the moment's original and its refined moments.
-    """
+    """Change a moment's title, times or score; new times may overlap its original and its refined moments only."""
     edit = body.model_dump(exclude_unset=True)
     return json_answer(MomentAnswer.from_row(await moments.edit_moment(conn, video_id, moment_id, **edit)))
 
 
-@router.delete(
-    "/{moment_id}",
-    response_model=MomentDeletionAnswer,
-    responses={404: {"model": Error}},
-)
+@router.delete("/{moment_id}", response_model=MomentDeletionAnswer, responses=NOT_FOUND)
 async def delete_moment(video_id: VideoId, moment_id: MomentId, resources: ResourcesDep) -> Response:
-    """Delete a moment with its clip and the clip's thumbnail. Moments refined from it stay, without a parent.
-
-    Files of imported libraries stay. After a failure the same request deletes the rest.
-    """
+    """Delete a moment, its clip and the clip's thumbnail; moments refined from it stay, without a parent."""
     done = await deletion.delete_moment(resources.database, resources.storage, video_id, moment_id)
     return json_answer(MomentDeletionAnswer.from_deletion(moment_id, done))

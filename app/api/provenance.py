@@ -39,9 +39,7 @@ class GenerationConfigsQuery(PageQuery):
 
     prompt_id: int | None = Field(None, ge=1, le=LARGEST_ID, description="Only those of this prompt")
     model: str | None = Field(None, max_length=100, description="Only those of this model", examples=["qwen3_vl_fp8"])
-    operation_type: str | None = Field(
-        None, max_length=50, description="Only those of this operation", examples=["generation", "refinement"]
-    )
+    operation_type: str | None = Field(None, max_length=50, description="Only those of this operation")
 
 
 @answer_dataclass
@@ -147,9 +145,7 @@ class ConfigParameters:
     """The parameters of a model call."""
 
     id: Annotated[int, Field(examples=[3])]
-    transcript_id: Annotated[
-        int | None, Field(description="Null where it belongs to no transcript, or several share it")
-    ]
+    transcript_id: Annotated[int | None, Field(description="Null for none, or where several share it")]
     model: Annotated[str, Field(examples=["qwen3_vl_fp8"])]
     operation_type: Annotated[str, Field(examples=["generation"])]
     temperature: float | None
@@ -247,9 +243,7 @@ class LineageTranscript:
 
 @answer_dataclass
 class LineageAnswer:
-    """A video and everything that was made from it, each row once.
-
-    Moments are ordered by time, other lists in the order in which rows were added."""
+    """A video and everything made from it: moments ordered by time, other lists in the order of insertion."""
 
     id: Annotated[str, Field(examples=["motivation"])]
     title: str | None
@@ -270,11 +264,7 @@ class LineageAnswer:
 
 @lineage.get("", response_model=LineageAnswer, responses=NOT_FOUND)
 async def get_lineage(video_id: VideoId, conn: AutocommitConnection) -> Response:
-    """Everything that was made from a video.
-
-    Its transcript, the prompts and configs that were used, their moments and refined moments, clips, thumbnails and
-    runs. Each row is there once: a refined moment is listed below the moment that it refines.
-    """
+    """A video with its prompts, configs, moments, clips, thumbnails and runs, each row once."""
     return Response(await provenance.read_lineage(conn, video_id), media_type="application/json")
 
 
@@ -297,7 +287,7 @@ async def list_prompts(request: Request, conn: AutocommitConnection, page: PageQ
 
 @prompts.get("/{prompt_id}", response_model=PromptAnswer, responses=NOT_FOUND)
 async def get_prompt(prompt_id: Annotated[int, _PROMPT_ID], conn: AutocommitConnection) -> Response:
-    """One prompt, whole."""
+    """One prompt, with its system prompt."""
     prompt = await provenance.get_prompt(conn, prompt_id)
     return json_answer(
         PromptAnswer(

@@ -1,12 +1,12 @@
 """Requests for runs: single jobs, whole pipelines, retries and cancellations. All answer at once."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from app.api.answers import Error, answer_dataclass, json_answer
+from app.api.answers import Error, Responses, answer_dataclass, json_answer
 from app.api.dependencies import MomentId, NamedVideoId, ResourcesDep, RunIdentifier, UnknownVideoId, VideoId
 from app.core.errors import InvalidInput
 from app.core.validation import NormalizedLine
@@ -15,17 +15,15 @@ from app.services.queue import cancel_runs_of_video
 from app.services.run_requests import Count, Length, ModelKey, PipelineOptions, Prompt, RunStarter, Temperature
 from app.services.runs import RunRetrier
 
-_CONFLICT: dict[int | str, dict[str, Any]] = {
+_CONFLICT: Responses = {
     404: {"model": Error, "description": "There is no such video, moment or run"},
     409: {"model": Error, "description": "Another run of the video conflicts with this one"},
 }
-_NOT_READY: dict[int | str, dict[str, Any]] = {
+NOT_READY: Responses = {
     **_CONFLICT,
     400: {"model": Error, "description": "The run's input is missing, or its result exists already"},
 }
-_NO_MODEL: dict[int | str, dict[str, Any]] = {
-    503: {"model": Error, "description": "The model is not registered, or a server cannot answer now"},
-}
+_NO_MODEL: Responses = {503: {"model": Error, "description": "The model is not registered, or a server is away"}}
 
 videos = APIRouter(prefix="/api/videos/{video_id}", tags=["starts"])
 pipelines = APIRouter(prefix="/api", tags=["pipeline"])
@@ -35,15 +33,8 @@ class GenerateBody(BaseModel):
     """Which moments to generate. Further fields are ignored."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "user_prompt": "The best jokes", "min_moment_length": 60, "max_moment_length": 600,
-                    "min_moments": 1, "max_moments": 10, "model": "qwen3_vl_fp8", "temperature": 0.7,
-                }
-            ]
-        }
-    )  # fmt: skip
+        json_schema_extra={"examples": [{"user_prompt": "The best jokes", "max_moments": 10, "model": "qwen3_vl_fp8"}]}
+    )
 
     user_prompt: Prompt = None
     min_moment_length: Length = 60
@@ -68,13 +59,7 @@ class GenerateBody(BaseModel):
 class RefineBody(BaseModel):
     """How to refine a moment. Further fields are ignored."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"user_prompt": None, "model": "qwen3_vl_fp8", "temperature": 0.7, "include_video": False},
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "qwen3_vl_fp8", "include_video": False}]})
 
     user_prompt: Prompt = None
     model: ModelKey = "minimax"
@@ -103,23 +88,11 @@ class ClipsBody(BaseModel):
 
 
 class PipelineBody(PipelineOptions):
-    """Options of a full run. `model` and `temperature` apply to both models that have none of their own.
-
-    Further fields are ignored.
-    """
+    """Options of a full run; `model` and `temperature` are for both models. Further fields are ignored."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "minimax", "temperature": 0.7, "min_moment_length": 60, "max_moment_length": 120,
-                    "min_moments": 3, "max_moments": 10, "refinement_parallel_workers": 2,
-                    "include_video_refinement": True, "generation_prompt": None, "refinement_prompt": None,
-                    "override_existing_moments": False, "override_existing_refinement": False,
-                }
-            ]
-        }
-    )  # fmt: skip
+        json_schema_extra={"examples": [{"model": "minimax", "max_moments": 10, "override_existing_moments": False}]}
+    )
 
 
 class UrlBody(PipelineBody):
@@ -128,16 +101,11 @@ class UrlBody(PipelineBody):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {
-                    "video_url": "https://cdn.example/a/My Video_File.MP4?x=1", "force_download": False,
-                    "model": "qwen3_vl_fp8", "temperature": 0.7, "min_moment_length": 60, "max_moment_length": 120,
-                    "min_moments": 3, "max_moments": 10, "refinement_parallel_workers": 2,
-                    "include_video_refinement": True,
-                },
+                {"video_url": "https://cdn.example/a/My Video_File.MP4?x=1", "model": "qwen3_vl_fp8"},
                 {"video_id": "motivation"},
             ]
         }
-    )  # fmt: skip
+    )
 
     video_id: NormalizedLine | None = Field(None, min_length=1, max_length=255, examples=["motivation"])
     video_url: str | None = Field(None, min_length=1, max_length=4096, description="http, https or gs")
@@ -158,9 +126,9 @@ class RefinementStartAnswer(JobStartAnswer):
 
 @answer_dataclass
 class RunStartAnswer:
-    request_id: Annotated[
-        str, Field(description="Identifier of the run", examples=["pipeline:demo-talk:1795346931771"])
-    ]
+    """An accepted run: `request_id` is its identifier."""
+
+    request_id: Annotated[str, Field(examples=["pipeline:demo-talk:1795346931771"])]
     video_id: Annotated[str, Field(examples=["demo-talk"])]
     status: Annotated[str, Field(examples=["queued"])] = "queued"
     message: Annotated[str, Field(examples=["Pipeline started successfully"])] = "Pipeline started successfully"
@@ -180,7 +148,6 @@ class CancelAnswer:
 
 
 async def get_run_requests(resources: ResourcesDep) -> RunStarter:
-    """Give the service that accepts runs."""
     return RunStarter(
         resources.database, resources.storage, resources.redis, resources.settings, resources.notifier.notify
     )
@@ -190,44 +157,43 @@ RunRequestsDep = Annotated[RunStarter, Depends(get_run_requests)]
 
 
 async def get_run_retries(resources: ResourcesDep, requests: RunRequestsDep) -> RunRetrier:
-    """Give the service that retries ended runs."""
     return RunRetrier(resources.database, resources.storage, requests)
 
 
 RunRetriesDep = Annotated[RunRetrier, Depends(get_run_retries)]
 
 
-@videos.post("/process-audio", response_model=JobStartAnswer, responses=_NOT_READY)
+@videos.post("/process-audio", response_model=JobStartAnswer, responses=NOT_READY)
 async def process_audio(video_id: VideoId, requests: RunRequestsDep) -> Response:
-    """Extract a video's audio."""
+    """Start a run that extracts a video's audio."""
     await requests.start_audio_extraction(video_id)
     return json_answer(JobStartAnswer(message="Audio processing started", video_id=video_id))
 
 
-@videos.post("/process-transcript", response_model=JobStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
+@videos.post("/process-transcript", response_model=JobStartAnswer, responses={**NOT_READY, **_NO_MODEL})
 async def process_transcript(video_id: VideoId, requests: RunRequestsDep) -> Response:
-    """Transcribe a video's audio."""
+    """Start a run that transcribes a video's audio."""
     await requests.start_transcription(video_id)
     return json_answer(JobStartAnswer(message="Transcript generation started", video_id=video_id))
 
 
-@videos.post("/generate-moments", response_model=JobStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
+@videos.post("/generate-moments", response_model=JobStartAnswer, responses={**NOT_READY, **_NO_MODEL})
 async def generate_moments(video_id: VideoId, body: GenerateBody, requests: RunRequestsDep) -> Response:
-    """Generate a video's moments."""
+    """Start a run that generates a video's moments."""
     await requests.start_moment_generation(video_id, body.to_request())
     return json_answer(JobStartAnswer(message="Moment generation started", video_id=video_id))
 
 
-@videos.post("/extract-clips", response_model=JobStartAnswer, responses=_NOT_READY)
+@videos.post("/extract-clips", response_model=JobStartAnswer, responses=NOT_READY)
 async def extract_clips(video_id: VideoId, body: ClipsBody, requests: RunRequestsDep) -> Response:
-    """Cut the clips of a video's moments."""
+    """Start a run that cuts the clips of a video's moments."""
     await requests.start_clip_extraction(video_id, body.to_request())
     return json_answer(JobStartAnswer(message="Clip extraction started", video_id=video_id))
 
 
-@videos.post("/moments/{moment_id}/refine", response_model=RefinementStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
+@videos.post("/moments/{moment_id}/refine", response_model=RefinementStartAnswer, responses={**NOT_READY, **_NO_MODEL})
 async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody, requests: RunRequestsDep) -> Response:
-    """Refine a moment."""
+    """Start a run that refines a moment."""
     await requests.start_moment_refinement(video_id, moment_id, body.to_request())
     return json_answer(
         RefinementStartAnswer(
@@ -239,14 +205,14 @@ async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody
     )
 
 
-@pipelines.post("/pipeline/{video_id}/start", response_model=RunStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
+@pipelines.post("/pipeline/{video_id}/start", response_model=RunStartAnswer, responses={**NOT_READY, **_NO_MODEL})
 async def start_pipeline(video_id: NamedVideoId, body: PipelineBody, requests: RunRequestsDep) -> Response:
     """Start a full run: from a video to its refined moments and their clips."""
     started = await requests.start_full_run(video_id, body.to_request())
     return json_answer(RunStartAnswer(request_id=started, video_id=video_id))
 
 
-@pipelines.post("/pipeline/{video_id}/retry", response_model=RunStartAnswer, responses=_NOT_READY)
+@pipelines.post("/pipeline/{video_id}/retry", response_model=RunStartAnswer, responses=NOT_READY)
 async def retry_pipeline(
     video_id: NamedVideoId,
     retries: RunRetriesDep,
@@ -271,7 +237,7 @@ async def cancel_runs(video_id: UnknownVideoId, resources: ResourcesDep) -> Resp
     return json_answer(CancelAnswer(message="Cancellation requested", video_id=video_id))
 
 
-@pipelines.post("/generate_moments", response_model=UrlStartAnswer, responses={**_NOT_READY, **_NO_MODEL})
+@pipelines.post("/generate_moments", response_model=UrlStartAnswer, responses={**NOT_READY, **_NO_MODEL})
 async def generate_from_url(body: UrlBody, requests: RunRequestsDep) -> Response:
     """Start a full run for the video of a URL, or for a stored one."""
     match body:

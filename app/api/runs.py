@@ -25,7 +25,7 @@ from app.api.answers import (
     next_page_header,
 )
 from app.api.dependencies import AutocommitConnection, ResourcesDep, RunIdentifier, UnknownVideoId
-from app.api.run_requests import RunRetriesDep, RunStartAnswer
+from app.api.run_requests import NOT_READY, RunRetriesDep, RunStartAnswer
 from app.core.masking import mask_values
 from app.database.queries import LARGEST_ID
 from app.models.runs import StageRecord, StageStatus
@@ -40,19 +40,12 @@ from app.services.runs import ReportedStatus, find_newest_full_run, has_run_ende
 router = APIRouter(prefix="/api/pipeline", tags=["pipeline"])
 failed = APIRouter(prefix="/api/admin/pipeline/failed", tags=["pipeline"])
 
-RunId = Annotated[
-    RunIdentifier,
-    Path(description="Identifier of the run", max_length=100, examples=["pipeline:motivation:1770552000000"]),
-]
-LastEventId = Annotated[
-    str, Header(alias="Last-Event-ID", max_length=100, description="The last event that the client has received")
-]
+RunId = Annotated[RunIdentifier, Path(description="Identifier of the run", max_length=100)]
+LastEventId = Annotated[str, Header(alias="Last-Event-ID", max_length=100, description="Last received event")]
 
 _PAGE: Responses = {**PAGE_RESPONSES, 422: {"model": Error}}
 _EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-_EXAMPLE_EVENT = (
-    'event: status\ndata: {"request_id":"pipeline:demo-talk:1795347063363","status":"processing"}\nid: 5f\n\n'
-)
+_EXAMPLE_EVENT = 'event: status\ndata: {"request_id":"pipeline:talk:1795347063363","status":"processing"}\nid: 5f\n\n'
 _EVENT_RESPONSES: Responses = {
     200: {
         "description": "Events named `status` with the JSON of the status, until the run has ended",
@@ -123,27 +116,16 @@ class RunMomentAnswer:
 class RunStatusAnswer:
     """The status of a video's newest full run; `never_run` if there is none."""
 
-    request_id: Annotated[
-        str, Field(description="Empty where nothing has run", examples=["pipeline:demo-talk:1795347063363"])
-    ]
+    request_id: Annotated[str, Field(description="Empty without a run", examples=["pipeline:talk:1795347063363"])]
     video_id: Annotated[str, Field(examples=["demo-talk"])]
     status: ReportedStatus | Literal["never_run"]
-    model: Annotated[
-        str,
-        Field(
-            description="The model that generated the moments: its key, or the name of the local model that replaced "
-            "it; like the next two, empty where it is unknown",
-            examples=["minimax"],
-        ),
-    ]
+    model: Annotated[str, Field(description="What generated the moments; empty where unknown", examples=["minimax"])]
     generation_model: Annotated[str, Field(description="The requested key", examples=["minimax"])]
     refinement_model: Annotated[str, Field(examples=["qwen3_vl_fp8"])]
     started_at: Annotated[float, Field(description="Seconds since 1970", examples=[1795347063.36])]
     completed_at: Annotated[float | None, Field(description="Seconds since 1970", examples=[1795347066.26])]
     total_duration_seconds: Annotated[float | None, Field(description="Of a completed run", examples=[2.9])]
-    current_stage: Annotated[
-        str | None, Field(description="The last stage that is known to have run", examples=["refinement"])
-    ]
+    current_stage: Annotated[str | None, Field(description="The last stage that has run", examples=["refinement"])]
     stages: Annotated[dict[str, StageAnswer], Field(description="The known stages, in the order of the pipeline")]
     error_stage: str | None
     error_message: str | None
@@ -179,10 +161,7 @@ class RunAnswer(RunStatusAnswer):
     moment_id: Annotated[str | None, Field(description="The moment that the run refines")]
     answered_by: Annotated[
         dict[str, str],
-        Field(
-            description="The models that really answered, by stage: a local model replaces one without an address",
-            examples=[{"transcript": "whisper-tiny.en", "generation": "local"}],
-        ),
+        Field(description="By stage, the model that answered, local ones too", examples=[{"generation": "local"}]),
     ]
 
     @classmethod
@@ -339,15 +318,7 @@ async def get_failed_run(request_id: RunId, resources: ResourcesDep) -> Response
     return json_answer(FailedRunDetailsAnswer(**vars(summary), request=found.request, raw_answer=found.raw_answer))
 
 
-@failed.post(
-    "/{request_id}/retry",
-    response_model=RunStartAnswer,
-    responses={
-        400: {"model": Error, "description": "The run's input is missing"},
-        404: {"model": Error},
-        409: {"model": Error, "description": "Another run conflicts with it"},
-    },
-)
+@failed.post("/{request_id}/retry", response_model=RunStartAnswer, responses=NOT_READY)
 async def retry_failed_run(request_id: RunId, retries: RunRetriesDep) -> Response:
     """Start a failed run again with the same options. Finished stages are not repeated."""
     run = await retries.retry_failed_run(request_id)

@@ -15,24 +15,16 @@ from app.services.search import SearchResult
 router = APIRouter(prefix="/api/search", tags=["search"])
 
 _RANK = Field(description="Higher is better; comparable within one list of one search only")
-_SNIPPET = Field(
-    description="HTML: escaped text with <mark> around matches", examples=["<mark>Machine</mark> learning"]
-)
+_SNIPPET = Field(description="HTML, with <mark> around matches", examples=["<mark>Machine</mark> learning"])
 
 
 class SearchQuery(BaseModel):
     """What to search, where, and which page of the hits."""
 
-    q: str = Field(
-        min_length=1, max_length=1000, description='Words, "a phrase", or, -without', examples=["machine learning"]
-    )
+    q: str = Field(min_length=1, max_length=1000, description='Words, "a phrase", or, -without', examples=["learning"])
     video: str | None = Field(None, max_length=255, description="Only what belongs to this video")
-    language: str | None = Field(
-        None, max_length=10, description="Only videos whose transcript is in this language", examples=["en"]
-    )
-    min_score: int | None = Field(
-        None, ge=0, le=10, description="Only moments of at least this score, and only videos that have such a moment"
-    )
+    language: str | None = Field(None, max_length=10, description="Only transcripts in this language", examples=["en"])
+    min_score: int | None = Field(None, ge=0, le=10, description="Only such moments, and videos that have one")
     limit: int = Field(20, ge=1, le=100, description="Most items of each list")
     cursor: str = Field("", max_length=255, description="`next_cursor` of the page before, with the same filters")
 
@@ -51,10 +43,7 @@ class SearchHitAnswer:
     video_title: Annotated[str, Field(examples=["Demo Talk"])]
     rank: Annotated[float, _RANK]
     snippet: Annotated[str, _SNIPPET]
-    segments: Annotated[
-        list[MatchingSegment],
-        Field(description="Where it is said, in the order of the video; empty where unknown"),
-    ]
+    segments: Annotated[list[MatchingSegment], Field(description="In the order of the video; empty where unknown")]
 
 
 @answer_dataclass

@@ -9,7 +9,7 @@ from isal import igzip
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.answers import Error, Seconds, answer_dataclass
+from app.api.answers import NOT_FOUND, Error, Responses, Seconds, answer_dataclass
 from app.api.conditional_requests import (
     CONDITIONAL_RESPONSES,
     GZIP_ENCODING,
@@ -34,11 +34,8 @@ router = APIRouter(prefix="/api/videos/{video_id}", tags=["transcripts"])
 _COMPRESSION_LEVEL = 2
 _UNSAFE_CHARACTER = re.compile(r"[^A-Za-z0-9._ -]")
 _PART = {"application/json": {"schema": {"type": "string", "format": "binary"}}}
-_CONDITIONAL_RESPONSES: dict[int | str, dict[str, Any]] = {
-    **CONDITIONAL_RESPONSES,
-    404: {"model": Error},
-}
-_TRANSCRIPT_RESPONSES: dict[int | str, dict[str, Any]] = {
+_CONDITIONAL_RESPONSES: Responses = {**CONDITIONAL_RESPONSES, **NOT_FOUND}
+_TRANSCRIPT_RESPONSES: Responses = {
     206: {"description": "The part that `Range` requests", "content": _PART},
     **_CONDITIONAL_RESPONSES,
     416: {"model": Error, "description": "The transcript has no such part; `Content-Range` names its size"},

@@ -45,12 +45,7 @@ _OTHER_TYPES = re.compile(rb"text/.*|multipart/.*|application/(json|xml|x-www-fo
 class _UploadFields(BaseModel):
     """The details of a video that a query and a form can give."""
 
-    id: str = Field(
-        "",
-        max_length=255,
-        description="Identifier of the video in addresses: without / ? # % and control characters",
-        examples=["demo-talk"],
-    )
+    id: str = Field("", max_length=255, description="Without / ? # % and control characters", examples=["demo-talk"])
     title: str = Field("", max_length=500, description="Title of the video", examples=["Demo Talk"])
     source_url: str = Field(
         "", max_length=4096, description=SOURCE_URL_DESCRIPTION, examples=["https://cdn.example/talk.mp4"]
@@ -60,12 +55,7 @@ class _UploadFields(BaseModel):
 class UploadQuery(_UploadFields):
     """The details of a video that is sent as the body itself."""
 
-    filename: str = Field(
-        "",
-        max_length=1024,
-        description="Name of the file, from which a missing id and title are derived",
-        examples=["Demo Talk.mp4"],
-    )
+    filename: str = Field("", max_length=1024, description="For a missing id and title", examples=["Demo Talk.mp4"])
 
 
 class UploadForm(_UploadFields):

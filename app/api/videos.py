@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.answers import Error, answer_dataclass, json_answer, next_page_header
+from app.api.answers import NOT_FOUND, Error, answer_dataclass, json_answer, next_page_header
 from app.api.conditional_requests import (
     CONDITIONAL_RESPONSES,
     GZIP_ENCODING,
@@ -42,16 +42,8 @@ class VideoAnswer:
     id: Annotated[str, Field(examples=["demo-talk"])]
     filename: Annotated[str, Field(examples=["demo-talk.mp4"])]
     title: Annotated[str, Field(examples=["Demo Talk"])]
-    thumbnail_url: Annotated[
-        str | None, Field(description="A path of this server", examples=["/static/thumbnails/demo-talk.jpg"])
-    ]
-    has_audio: Annotated[
-        bool | None,
-        Field(
-            description="Whether its audio has been extracted for transcription; null where it has not been and cannot "
-            "be, because the video was imported without its file"
-        ),
-    ]
+    thumbnail_url: Annotated[str | None, Field(examples=["/static/thumbnails/demo-talk.jpg"])]
+    has_audio: Annotated[bool | None, Field(description="Null where no audio and no file to extract it from exists")]
     has_transcript: bool
 
     @classmethod
@@ -76,17 +68,8 @@ class PlayableCopyAnswer:
 class VideoWithFileReport(VideoAnswer):
     """A video whose file is damaged, or is not playable by browsers."""
 
-    playable_copy: Annotated[
-        PlayableCopyAnswer | None,
-        Field(description="The copy that `/stream` sends once it is ready; null where browsers play the file itself"),
-    ]
-    file_problem: Annotated[
-        str | None,
-        Field(
-            description="What is wrong with the file; null where nothing is known to be",
-            examples=["The file ends early: 12.0 of 20.0 seconds can be played"],
-        ),
-    ]
+    playable_copy: Annotated[PlayableCopyAnswer | None, Field(description="Null where browsers play the file itself")]
+    file_problem: Annotated[str | None, Field(examples=["The file ends early: 12.0 of 20.0 seconds can be played"])]
 
 
 SingleVideoAnswer = VideoWithFileReport | VideoAnswer
@@ -156,9 +139,7 @@ class DeletedParts:
 
 @answer_dataclass
 class VideoDeletionAnswer:
-    status: Annotated[
-        str, Field(description="`completed`, or `partial` where something could not be deleted: repeat the request")
-    ]
+    status: Annotated[str, Field(description="`completed`, or `partial` if something is left: repeat the request")]
     video_id: str
     deleted: DeletedParts
     errors: list[str] | None
@@ -222,7 +203,7 @@ def _answer_cards(cards: list[VideoCard], audio: VideosWithAudio) -> list[VideoA
     return [VideoAnswer.from_card(card, audio or _NO_AUDIO) for card in cards]
 
 
-@reads.get("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}})
+@reads.get("/{video_id}", response_model=SingleVideoAnswer, responses=NOT_FOUND)
 async def get_video(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """One video."""
     return json_answer(await find_video_answer(resources.reads, video_id))
