@@ -26,21 +26,21 @@ _log = logging.getLogger(__name__)
 _MAX_LENGTH = 2000
 
 
-def mask_record(record: StageRecord) -> StageRecord:
+def mask_secrets_in_record(record: StageRecord) -> StageRecord:
     return replace(
         record,
-        error=_mask_reason(record.error),
-        skip_reason=_mask_reason(record.skip_reason),
+        error=_mask_text(record.error),
+        skip_reason=_mask_text(record.skip_reason),
         result=mask_values(record.result),
     )
 
 
-def _mask_reason(reason: str | None) -> str | None:
+def _mask_text(reason: str | None) -> str | None:
     return None if reason is None else escape_controls(mask_secrets(reason))
 
 
-def describe_failure(error: BaseException, stage: Stage) -> str:
-    """Return the failure of a stage as a sentence for users; an unexpected error is logged with its traceback."""
+def describe_stage_failure(error: BaseException, stage: Stage) -> str:
+    """Return a masked sentence for users about a stage's error; an unexpected one is logged with its traceback."""
     known = translate_database_error(error) if isinstance(error, psycopg.Error) else error
     if isinstance(known, VideoMomentsError):
         return escape_controls(mask_secrets(str(known)))[:_MAX_LENGTH]
@@ -50,12 +50,12 @@ def describe_failure(error: BaseException, stage: Stage) -> str:
     return f"{STAGE_TABLE[stage].title} failed unexpectedly, see the log of the worker ({type(error).__name__})"
 
 
-def first_error(error: BaseException) -> BaseException:
-    """Return the first error of a group, or its `RunLost` where it has one; any other error as it is."""
+def unwrap_first_error(error: BaseException) -> BaseException:
+    """Return the `RunLost` of an exception group, or else its first error; return any other error as it is."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     lost = error.subgroup(RunLost)
-    return first_error((lost or error).exceptions[0])
+    return unwrap_first_error((lost or error).exceptions[0])
 
 
 class PersistentOutage(DatabaseUnavailable):
@@ -63,7 +63,7 @@ class PersistentOutage(DatabaseUnavailable):
 
 
 def _is_retried_outage(error: BaseException) -> bool:
-    return find_outage(error) is not None and not isinstance(error, PersistentOutage)
+    return convert_to_outage(error) is not None and not isinstance(error, PersistentOutage)
 
 
 # Ten minutes in all: the answer of a model that was paid for is not dropped for a restart of PostgreSQL.
@@ -71,7 +71,7 @@ _OUTAGE_POLICY = RetryPolicy(_is_retried_outage, wait_exponential(multiplier=0.5
 
 
 async def retry_outage(subject: str, call: Callable[[], Awaitable[T]], *, is_idle: bool = True) -> T:
-    """Call a function, and again while PostgreSQL is unavailable, also where a commit may have succeeded.
+    """Call a function, and again for ten minutes while PostgreSQL is unavailable, even if a commit may have succeeded.
 
     Raises what `call` raises, and `PersistentOutage`. `subject` begins the sentence that is logged. The waits do not
     count against the time limits around it, nor, with `is_idle`, the later calls.
@@ -82,7 +82,7 @@ async def retry_outage(subject: str, call: Callable[[], Awaitable[T]], *, is_idl
     def report(failed: FailedCall) -> None:
         nonlocal called_at
         if called_at is None:
-            _log.warning("%s waits: %s", subject, find_outage(failed.error))
+            _log.warning("%s waits: %s", subject, convert_to_outage(failed.error))
         elif is_idle:
             report_idle_time(loop.time() - called_at)
         report_idle_time(failed.wait)
@@ -92,10 +92,11 @@ async def retry_outage(subject: str, call: Callable[[], Awaitable[T]], *, is_idl
         return await call_with_retries(call, _OUTAGE_POLICY, before_wait=report)
     except (psycopg.Error, DatabaseUnavailable) as error:
         if _is_retried_outage(error):
-            raise PersistentOutage(str(find_outage(error))) from error
+            raise PersistentOutage(str(convert_to_outage(error))) from error
         raise
 
 
-def find_outage(error: BaseException) -> DatabaseUnavailable | None:
+def convert_to_outage(error: BaseException) -> DatabaseUnavailable | None:
+    """Return the error as `DatabaseUnavailable` if it is an outage of PostgreSQL, else None."""
     known = translate_database_error(error) if isinstance(error, psycopg.Error) else error
     return known if isinstance(known, DatabaseUnavailable) else None

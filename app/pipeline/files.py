@@ -38,6 +38,22 @@ async def get_local_file(context: RunContext, url: str, name: str) -> Path:
     return copy
 
 
+async def is_file_stored(context: RunContext, url: str) -> bool:
+    try:
+        await context.storage.stat(url)
+    except FileMissing:
+        return False
+    return True
+
+
+async def is_audio_stored(context: RunContext) -> bool:
+    try:
+        await find_audio_file(context.storage, context.run.video)
+    except FileMissing:
+        return False
+    return True
+
+
 async def find_local_path(context: RunContext, url: str) -> Path | None:
     """Return the path of a file that is stored on this machine, None for one in a bucket. Raises `FileMissing`."""
     if not url.startswith("file:"):
@@ -59,7 +75,6 @@ async def _copy_stored_file(context: RunContext, url: str, target: Path) -> None
 
 
 async def describe_early_end_of_video(context: RunContext) -> str | None:
-    """Return a sentence where the run's video file ends before its declared duration, else None."""
     async with context.database.connect() as conn:
         video = await VideoRepository(conn).get(context.run.video_id)
         early_end = await VideoFileRepository(conn).get_early_end(context.run.video_id)
@@ -67,17 +82,13 @@ async def describe_early_end_of_video(context: RunContext) -> str | None:
 
 
 async def get_video_file_url(context: RunContext) -> str:
-    """Return the URL of the run's stored video file. Raises `StageFailed` where the file is missing."""
     video = await context.get_video()
-    try:
-        await context.storage.stat(video.cloud_url)
-    except FileMissing:
-        raise StageFailed("The file of the video is missing") from None
+    if not await is_file_stored(context, video.cloud_url):
+        raise StageFailed("The file of the video is missing")
     return video.cloud_url
 
 
 async def delete_unused_files(context: RunContext, urls: Iterable[str]) -> None:
-    """Delete stored files that no row names any more; a failure is only logged, as an unused file does no harm."""
     for url in urls:
         try:
             await context.storage.delete(url)

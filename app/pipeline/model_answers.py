@@ -17,8 +17,8 @@ from app.repositories.stages import ClaimedRunRepository, ModelAnswerRepository
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerKey:
-    """What a model's answer depends on, so that it can be used again; `start` and `end` are of a refined moment.
+class ModelAnswerKey:
+    """The inputs of a model call whose answer is stored; `start` and `end` are of a moment to refine.
 
     The config identifies the prompt, the model and its parameters. The content of a transcript never changes.
     """
@@ -29,14 +29,17 @@ class AnswerKey:
     end: float | None = None
 
 
-async def store_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey, found: FindResult) -> None:
+async def store_found_moments(
+    conn: Connection, context: RunContext, answer_key: ModelAnswerKey, found: FindResult
+) -> None:
     moments = [[moment.start, moment.end, moment.title] for moment in found.moments]
     answer = {"model": strip_unstorable(found.model), "moments": moments}
     await ModelAnswerRepository(conn).store_answer(context.run.id, asdict(answer_key), mask_values(answer))
 
 
-async def load_found_moments(conn: Connection, context: RunContext, answer_key: AnswerKey) -> FindResult | None:
-    """Return the moments that this call found in an earlier attempt, None where it was not made."""
+async def find_earlier_found_moments(
+    conn: Connection, context: RunContext, answer_key: ModelAnswerKey
+) -> FindResult | None:
     answer = mask_values(await ModelAnswerRepository(conn).find_answer(context.run.id, asdict(answer_key)))
     if answer is None:
         return None
@@ -44,14 +47,15 @@ async def load_found_moments(conn: Connection, context: RunContext, answer_key: 
 
 
 async def store_refined_times(
-    conn: Connection, context: RunContext, answer_key: AnswerKey, refined: RefineResult
+    conn: Connection, context: RunContext, answer_key: ModelAnswerKey, refined: RefineResult
 ) -> None:
     answer = {"model": strip_unstorable(refined.model), "start": refined.start, "end": refined.end}
     await ModelAnswerRepository(conn).store_answer(context.run.id, asdict(answer_key), mask_values(answer))
 
 
-async def load_refined_times(conn: Connection, context: RunContext, answer_key: AnswerKey) -> RefineResult | None:
-    """Return the times that this call returned in an earlier attempt, None where it was not made."""
+async def find_earlier_refined_times(
+    conn: Connection, context: RunContext, answer_key: ModelAnswerKey
+) -> RefineResult | None:
     answer = mask_values(await ModelAnswerRepository(conn).find_answer(context.run.id, asdict(answer_key)))
     return None if answer is None else RefineResult(answer["start"], answer["end"], answer["model"], "", Usage())
 
@@ -59,24 +63,23 @@ async def load_refined_times(conn: Connection, context: RunContext, answer_key: 
 async def store_generation_config(
     conn: Connection,
     finder: MomentFinder,
-    texts: PromptText,
+    prompt_texts: PromptText,
     *,
     transcript_id: int,
     model: str,
     operation_type: str,
-    **asked: Unpack[ModelParameters],
+    **request_parameters: Unpack[ModelParameters],
 ) -> int:
-    """Return the id of the generation config of calls with these prompts, which is inserted unless there is one.
+    """Return the id of the generation config with these prompts and parameters, which is inserted unless it exists.
 
-    `model` and `asked` come from the run's request. A local finder is stored under its own name, without a
-    temperature.
+    A local finder is stored under its own name, without a temperature.
     """
     prompt = await PromptRepository(conn).get_or_create(
-        strip_unstorable(texts.user_prompt), strip_unstorable(texts.system_prompt)
+        strip_unstorable(prompt_texts.user_prompt), strip_unstorable(prompt_texts.system_prompt)
     )
     top_k = finder.parameters.get("top_k")
     parameters: ModelParameters = {
-        **asked,
+        **request_parameters,
         "top_p": finder.parameters.get("top_p"),
         "top_k": None if top_k is None else int(top_k),
     }
@@ -89,8 +92,8 @@ async def store_generation_config(
 
 
 @asynccontextmanager
-async def record_invalid_answers(context: RunContext) -> AsyncIterator[None]:
-    """Store the raw answer of a model with the run where the block raises `ModelAnswerInvalid`."""
+async def store_raw_answer_if_invalid(context: RunContext) -> AsyncIterator[None]:
+    """Store the raw answer of a model with the run where the block raises `ModelAnswerInvalid`, which goes on."""
     try:
         yield
     except ModelAnswerInvalid as error:

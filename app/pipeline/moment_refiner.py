@@ -23,13 +23,13 @@ from app.models.videos import describe_moment_after_video_end
 from app.pipeline.context import RunContext
 from app.pipeline.files import delete_unused_files
 from app.pipeline.model_answers import (
-    AnswerKey,
-    load_refined_times,
-    record_invalid_answers,
+    ModelAnswerKey,
+    find_earlier_refined_times,
     store_generation_config,
+    store_raw_answer_if_invalid,
     store_refined_times,
 )
-from app.pipeline.moments import delete_moments, find_originals, group_refinements
+from app.pipeline.moments import delete_moments, group_refinements_by_original, map_moments_to_originals
 from app.pipeline.time_limits import limit_working_time
 from app.pipeline.transcripts import MomentWindow, find_moment_window, list_timed_words
 from app.repositories import ClipRepository, MomentRepository, RunRepository
@@ -115,7 +115,6 @@ class MomentRefiner:
         return RefinementResult(refined.model, refined.usage, clip is not None, outcome.is_unchanged)
 
     async def _choose_clip_and_window(self, moment: Moment) -> tuple[ClipLink | None, MomentWindow]:
-        """Return the clip for a model that sees video, with its window; else no clip, and the padded moment."""
         window = find_moment_window(self._words, moment.start_time, moment.end_time, self._duration)
         if not (self._context.run.request.include_video_refinement and self._finder.supports_video):
             return None, window
@@ -132,7 +131,7 @@ class MomentRefiner:
 
     async def _store_config_and_find_answer(
         self, conn: Connection, moment: Moment, clip: ClipLink | None
-    ) -> tuple[AnswerKey, RefineResult | None]:
+    ) -> tuple[ModelAnswerKey, RefineResult | None]:
         """Store the generation config of the model call; return the key of its answer, and an earlier answer if any."""
         run_request = self._context.run.request
         config_id = await store_generation_config(
@@ -145,8 +144,8 @@ class MomentRefiner:
             temperature=run_request.refinement_temperature,
         )
         await ClaimedRunRepository(conn).set_generation_config_if_unset(self._context.run, config_id)
-        answer_key = AnswerKey(self._transcript_id, config_id, moment.start_time, moment.end_time)
-        return answer_key, await load_refined_times(conn, self._context, answer_key)
+        answer_key = ModelAnswerKey(self._transcript_id, config_id, moment.start_time, moment.end_time)
+        return answer_key, await find_earlier_refined_times(conn, self._context, answer_key)
 
     def _make_refine_request(self, moment: Moment, window: MomentWindow, clip: ClipLink | None) -> RefineRequest:
         return RefineRequest(
@@ -161,9 +160,8 @@ class MomentRefiner:
         )
 
     async def _refine_with_model(self, request: RefineRequest) -> RefineResult:
-        """Return the times of the model, limited to the window; a failed call is made up to three times."""
         try:
-            async with record_invalid_answers(self._context), limit_working_time(TIME_LIMIT_SECONDS):
+            async with store_raw_answer_if_invalid(self._context), limit_working_time(TIME_LIMIT_SECONDS):
                 refined = await call_with_retries(partial(self._finder.refine, request, lambda _: None), _MODEL_POLICY)
                 return _clamp_refined_times(refined, request)
         except TimeoutError:
@@ -174,7 +172,7 @@ class MomentRefiner:
         conn: Connection,
         target: RefinementTarget,
         refined: RefineResult,
-        answer_key: AnswerKey,
+        answer_key: ModelAnswerKey,
         *,
         is_earlier_answer: bool,
     ) -> _RefinementOutcome:
@@ -210,7 +208,7 @@ class MomentRefiner:
         if run.type is RunType.REFINEMENT:
             history = await RunRepository(conn).get(run.id)
             return [] if history and history.total_moments_generated is None else None
-        before = group_refinements(moments)[target.moment.id]
+        before = group_refinements_by_original(moments)[target.moment.id]
         return None if before and not run.request.override_existing_refinement else before
 
 
@@ -220,7 +218,6 @@ async def list_unchanged_moment_ids(conn: Connection, context: RunContext) -> li
 
 
 async def record_unchanged_moment(conn: Connection, context: RunContext, moment_id: int) -> None:
-    """Record in the stage's result that the refinement of a moment changed nothing."""
     result = {_UNCHANGED_KEY: [*await list_unchanged_moment_ids(conn, context), moment_id]}
     await ClaimedRunRepository(conn).add_stage_result(context.run, Stage.REFINEMENT, result)
 
@@ -242,7 +239,7 @@ def _make_refined_moment_row(target: RefinementTarget, refined: RefineResult, co
 
 def _list_moment_tree(target: RefinementTarget, moments: list[Moment]) -> list[Moment]:
     """Return the target, its original, and all refinements of that original."""
-    originals = find_originals(moments)
+    originals = map_moments_to_originals(moments)
     tree = {target.moment.id, target.original_id}
     return [
         moment

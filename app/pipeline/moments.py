@@ -9,7 +9,7 @@ from app.repositories import MomentRepository
 from app.repositories.contents import VideoContentsRepository
 
 
-def find_originals(moments: Iterable[Moment]) -> dict[int, Moment]:
+def map_moments_to_originals(moments: Iterable[Moment]) -> dict[int, Moment]:
     """Return the original of each moment, by the moment's id; an original is its own.
 
     A moment whose parents lead to no original, as in some imported rows, is missing.
@@ -24,14 +24,13 @@ def find_originals(moments: Iterable[Moment]) -> dict[int, Moment]:
 def list_manual_moments(moments: Iterable[Moment]) -> list[Moment]:
     """Return the moments that a user added by hand, and their refinements; edited ones of a model are left out."""
     moments = list(moments)
-    originals = find_originals(moments)
+    originals = map_moments_to_originals(moments)
     return [moment for moment in moments if (original := originals.get(moment.id)) and not _is_found_by_model(original)]
 
 
-def group_refinements(moments: Iterable[Moment]) -> dict[int, list[Moment]]:
-    """Return the refinements of each original by its id, at any depth."""
+def group_refinements_by_original(moments: Iterable[Moment]) -> dict[int, list[Moment]]:
     moments = list(moments)
-    originals = find_originals(moments)
+    originals = map_moments_to_originals(moments)
     groups: dict[int, list[Moment]] = {moment.id: [] for moment in moments if not moment.is_refined}
     for moment in moments:
         if moment.is_refined and moment.id in originals:
@@ -39,8 +38,7 @@ def group_refinements(moments: Iterable[Moment]) -> dict[int, list[Moment]]:
     return groups
 
 
-def overlaps_any(start: float, end: float, moments: Iterable[Moment]) -> bool:
-    """Return whether a span overlaps one of the moments; touching it is no overlap."""
+def overlaps_any_moment(start: float, end: float, moments: Iterable[Moment]) -> bool:
     return any(start < moment.end_time and end > moment.start_time for moment in moments)
 
 

@@ -10,7 +10,7 @@ import secrets
 import sys
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ import httpx
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
 from app.core.guarded_http import AddressGuard
 from app.core.limited_process import make_limited_command
+from app.pipeline.downloads import ReportBytes, make_too_large_error
 from app.storage import check_free_space
 
 _CHUNK_BYTES = 64 * 1024
@@ -30,7 +31,6 @@ _HOP_BY_HOP = (b"connection:", b"proxy-", b"keep-alive:")
 _USER = "videomoments"
 _CREDENTIALS_FIELD = b"proxy-authorization"
 _log = logging.getLogger(__name__)
-ReportBytes = Callable[[int, int | None], None]
 # One file with video and audio: joining two takes FFmpeg, which would open any URL that a file names.
 _VIDEO_FORMAT = "best[protocol^=http]/best[protocol=m3u8_native]"
 _PROGRESS_TEMPLATE = "download:at %(progress.downloaded_bytes)s %(progress.total_bytes)s"
@@ -50,8 +50,8 @@ _FREE_SPACE_STEP = 64 * 1024**2  # for a video of unknown size
 _PAGES_BYTES = 64 * 1024**2  # of pages and playlists, beside the video
 
 
-class _ProxyPasswordMissing(Exception):
-    """A request without the password of the proxy."""
+class _ProxyPasswordWrong(Exception):
+    """A request without the password of the guard proxy, or with a wrong one."""
 
 
 class GuardProxy:
@@ -70,14 +70,13 @@ class GuardProxy:
 
     @property
     def url(self) -> str:
-        """The URL with the password, which must not appear in a log or on a command line."""
         return f"http://{_USER}:{self._password}@127.0.0.1:{self.port}"
 
     @property
     def is_limit_exceeded(self) -> bool:
         return self._bytes_left < 0
 
-    def accept(self, reader: StreamReader, writer: StreamWriter) -> None:
+    def accept_connection(self, reader: StreamReader, writer: StreamWriter) -> None:
         task = asyncio.ensure_future(self._serve_client(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -91,17 +90,17 @@ class GuardProxy:
         try:
             async with asyncio.timeout(_IDLE_SECONDS) as idle:
                 await self._forward_request(reader, writer, idle)
-        except _ProxyPasswordMissing:
-            _send_error(
+        except _ProxyPasswordWrong:
+            _send_proxy_error(
                 writer, b"407 Proxy Authentication Required", b'Proxy-Authenticate: Basic realm="videomoments"\r\n'
             )
         except AddressRefused:
             self.has_refused = True
-            _send_error(writer, b"403 Forbidden")
+            _send_proxy_error(writer, b"403 Forbidden")
         except (StageFailed, TimeoutError, OSError):
-            _send_error(writer, b"502 Bad Gateway")
+            _send_proxy_error(writer, b"502 Bad Gateway")
         except (ValueError, EOFError, httpx.InvalidURL, asyncio.LimitOverrunError):
-            _send_error(writer, b"400 Bad Request")
+            _send_proxy_error(writer, b"400 Bad Request")
         finally:
             await _close_writer(writer)
 
@@ -111,11 +110,11 @@ class GuardProxy:
         method, target, version = line.split(b" ")
         if method == b"CONNECT":
             url = httpx.URL(f"https://{target.decode('ascii')}")
-            server = await self._open_connection(url, 443)
+            server = await self._connect_to_allowed_address(url, 443)
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
             url = httpx.URL(target.decode("ascii"))
-            server = await self._open_connection(url, 80)
+            server = await self._connect_to_allowed_address(url, 80)
             kept = [field for field in fields if not field.lower().startswith(_HOP_BY_HOP)]
             start = b" ".join((method, url.raw_path, version))
             server[1].write(b"\r\n".join((start, *kept, b"Connection: close", b"", b"")))
@@ -127,16 +126,15 @@ class GuardProxy:
         finally:
             await _close_writer(server[1])
 
-    def _check_password(self, fields: Sequence[bytes]) -> None:
-        """Raise `_ProxyPasswordMissing` unless the header has the password once (RFC 7617)."""
-        split = [field.partition(b":") for field in fields]
+    def _check_password(self, header_fields: Sequence[bytes]) -> None:
+        split = [field.partition(b":") for field in header_fields]
         given = [value.split() for name, _, value in split if name.strip().lower() == _CREDENTIALS_FIELD]
         expected = base64.b64encode(f"{_USER}:{self._password}".encode())
         match given:
             case [[scheme, value]] if scheme.lower() == b"basic" and hmac.compare_digest(value, expected):
                 return
             case _:
-                raise _ProxyPasswordMissing
+                raise _ProxyPasswordWrong
 
     async def _copy_stream(self, reader: StreamReader, writer: StreamWriter, idle: asyncio.Timeout) -> None:
         while data := await reader.read(_CHUNK_BYTES):
@@ -149,7 +147,7 @@ class GuardProxy:
         if writer.can_write_eof():
             writer.write_eof()
 
-    async def _open_connection(self, url: httpx.URL, default_port: int) -> tuple[StreamReader, StreamWriter]:
+    async def _connect_to_allowed_address(self, url: httpx.URL, default_port: int) -> tuple[StreamReader, StreamWriter]:
         async with asyncio.timeout(_CONNECT_SECONDS):
             port = url.port or default_port
             addresses = await self._guard.resolve_public_addresses(url.raw_host.decode("ascii"), port)
@@ -161,10 +159,10 @@ class GuardProxy:
 
 
 @asynccontextmanager
-async def guard_proxy(guard: AddressGuard, max_bytes: int) -> AsyncIterator[GuardProxy]:
-    """Run a proxy until the block ends; all its connections together carry no more than `max_bytes`."""
+async def run_guard_proxy(guard: AddressGuard, max_bytes: int) -> AsyncIterator[GuardProxy]:
+    """Run a guard proxy on a free port until the block ends; its connections carry up to `max_bytes` in all."""
     proxy = GuardProxy(guard, max_bytes)
-    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.accept_connection, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy
@@ -173,7 +171,7 @@ async def guard_proxy(guard: AddressGuard, max_bytes: int) -> AsyncIterator[Guar
         await proxy.aclose()
 
 
-def _send_error(writer: StreamWriter, status: bytes, fields: bytes = b"") -> None:
+def _send_proxy_error(writer: StreamWriter, status: bytes, fields: bytes = b"") -> None:
     if not writer.transport.is_closing():
         writer.write(b"HTTP/1.1 " + status + b"\r\n" + fields + b"Content-Length: 0\r\nConnection: close\r\n\r\n")
 
@@ -184,7 +182,7 @@ async def _close_writer(writer: StreamWriter) -> None:
         await writer.wait_closed()
 
 
-def can_download_from_pages() -> bool:
+def is_yt_dlp_installed() -> bool:
     return find_spec("yt_dlp") is not None
 
 
@@ -195,10 +193,10 @@ async def download_from_page(
 
     Raises `StageFailed` and `AddressRefused`: no URL on the page can reach an address that the guard refuses.
     """
-    async with guard_proxy(AddressGuard(allowed_hosts), max_bytes + _PAGES_BYTES) as proxy:
+    async with run_guard_proxy(AddressGuard(allowed_hosts), max_bytes + _PAGES_BYTES) as proxy:
         process = await _start_yt_dlp(folder, proxy.url)
         try:
-            return await _run_download(process, url, folder, proxy, max_bytes, report)
+            return await _wait_for_yt_dlp(process, url, folder, proxy, max_bytes, report)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -216,7 +214,7 @@ async def _start_yt_dlp(folder: Path, proxy_url: str) -> Process:
     )
 
 
-async def _run_download(
+async def _wait_for_yt_dlp(
     process: Process, url: str, folder: Path, proxy: GuardProxy, max_bytes: int, report: ReportBytes
 ) -> Path:
     arguments, output, errors = cast(
@@ -224,38 +222,40 @@ async def _run_download(
     )
     arguments.write(f"{url}\n".encode())  # not on the command line, which every user of the machine can read
     arguments.close()
-    error_output, _ = await asyncio.gather(_read_tail(errors), _watch_progress(output, folder, max_bytes, report))
-    if await process.wait() == 0 and (videos := _list_videos(folder)):
+    error_output, _ = await asyncio.gather(
+        _read_tail(errors), _check_and_report_progress(output, folder, max_bytes, report)
+    )
+    if await process.wait() == 0 and (videos := _list_complete_videos(folder)):
         return videos[0]
     if proxy.is_limit_exceeded:
-        raise _video_too_large(max_bytes)
+        raise make_too_large_error(max_bytes)
     if proxy.has_refused:
         raise AddressRefused("The web page at the URL leads to an address that is not a public one")
     _log.info("yt-dlp: %s", " ".join(_URL.sub("…", error_output).split()))
-    if _exceeded_limit(process, error_output):
+    if _was_stopped_by_limit(process, error_output):
         raise StageFailed("The web page at the URL takes more memory or computing time than it may")
     if process.returncode == 0 or "Unsupported URL" in error_output:
         raise StageFailed("The URL leads to a web page in which no video is found that can be downloaded")
     raise TransientFailure("The video that the web page at the URL shows cannot be downloaded")
 
 
-def _exceeded_limit(process: Process, error_output: str) -> bool:
-    """Return whether yt-dlp was killed, or ran out of memory, which it reports as an error without a text."""
+def _was_stopped_by_limit(process: Process, error_output: str) -> bool:
+    """Return whether yt-dlp was killed by a limit, or reports that it ran out of memory, or an error without a text."""
     return (process.returncode or 0) < 0 or "MemoryError" in error_output or error_output.endswith("ERROR:")
 
 
-async def _watch_progress(lines: StreamReader, folder: Path, max_bytes: int, report: ReportBytes) -> None:
+async def _check_and_report_progress(lines: StreamReader, folder: Path, max_bytes: int, report: ReportBytes) -> None:
     checked = 0
-    async for received, total in _read_progress(lines):
+    async for received, total in _parse_yt_dlp_progress(lines):
         if max(received, total or 0) > max_bytes:
-            raise _video_too_large(max_bytes)
+            raise make_too_large_error(max_bytes)
         if (expected := total or received + _FREE_SPACE_STEP) > checked:
             checked = expected
             await asyncio.to_thread(check_free_space, folder, expected - received, "the video")
         report(received, total)
 
 
-async def _read_progress(lines: StreamReader) -> AsyncIterator[tuple[int, int | None]]:
+async def _parse_yt_dlp_progress(lines: StreamReader) -> AsyncIterator[tuple[int, int | None]]:
     try:
         async for line in lines:
             match line.split():
@@ -265,16 +265,13 @@ async def _read_progress(lines: StreamReader) -> AsyncIterator[tuple[int, int | 
         raise StageFailed("The video that the web page at the URL shows has no readable progress") from None
 
 
-def _video_too_large(max_bytes: int) -> StageFailed:
-    return StageFailed(f"A video may have at most {max_bytes} bytes, and the one at the URL has more")
-
-
 async def _read_tail(stream: StreamReader) -> str:
+    """Read a stream to its end, and return its last 4096 bytes as text."""
     end = b""
     while data := await stream.read(_TEXT_BYTES):
         end = (end + data)[-_TEXT_BYTES:]
     return end.decode(errors="replace").strip()
 
 
-def _list_videos(folder: Path) -> list[Path]:
+def _list_complete_videos(folder: Path) -> list[Path]:
     return [path for path in folder.glob("video.*") if path.suffix not in (".part", ".ytdl")]

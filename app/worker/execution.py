@@ -33,7 +33,7 @@ from app.models.runs import (
 )
 from app.models.stages import STAGE_TABLE, Stage
 from app.pipeline.context import LoadedStage, RunContext
-from app.pipeline.failures import describe_failure, first_error, mask_record, retry_outage
+from app.pipeline.failures import describe_stage_failure, mask_secrets_in_record, retry_outage, unwrap_first_error
 from app.pipeline.files import delete_unused_files
 from app.pipeline.time_limits import StageTimeout
 from app.repositories import VideoRepository
@@ -167,7 +167,7 @@ class StageExecution:
                     raise first_failure.pop()
                 return await stage_function(self.context)
             except (Exception, BaseExceptionGroup) as error:
-                raise first_error(error) from error.__cause__
+                raise unwrap_first_error(error) from error.__cause__
 
         rule = self._loaded_stage.definition.retry
         return await call_with_retries(
@@ -186,7 +186,7 @@ class StageExecution:
         return is_transient and rule.retries_failures and self.context.run.attempt < rule.attempts
 
     async def _start_next_attempt(self, failed_call: FailedCall) -> None:
-        run, reason = self.context.run, describe_failure(failed_call.error, self._stage)
+        run, reason = self.context.run, describe_stage_failure(failed_call.error, self._stage)
         self.context.run = await self._write_claimed_run(lambda claimed: claimed.start_next_attempt(run, reason))
         report_idle_time(failed_call.wait)
 
@@ -242,7 +242,7 @@ class StageExecution:
         except (RunLost, DatabaseUnavailable):
             raise
         except (Exception, asyncio.CancelledError) as error:
-            return self._make_failed_record(describe_failure(error, self._stage))
+            return self._make_failed_record(describe_stage_failure(error, self._stage))
 
     def _make_failed_record(self, reason: str) -> StageRecord:
         begun = self.records.get(self._stage, StageRecord(StageStatus.PENDING))
@@ -252,7 +252,7 @@ class StageExecution:
         """Add the time of the end and the progress counters, mask secrets, and keep the record."""
         if record.status is not StageStatus.SKIPPED and record.completed_at is None:
             record = replace(record, completed_at=time.time(), progress=self.context.progress)
-        self.records[self._stage] = record = mask_record(record)
+        self.records[self._stage] = record = mask_secrets_in_record(record)
         return record
 
     async def _advance_run(self, record: StageRecord) -> StageEnd:

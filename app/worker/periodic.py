@@ -12,7 +12,7 @@ from taskiq.api import run_scheduler_task
 from taskiq.schedule_sources import LabelScheduleSource
 
 from app.core.errors import VideoMomentsError
-from app.pipeline.failures import find_outage
+from app.pipeline.failures import convert_to_outage
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class PeriodicTasks:
             await function()
         except (psycopg.Error, VideoMomentsError) as error:
             if name not in self._failing:
-                _log.warning("The worker waits: %s", find_outage(error) or error)
+                _log.warning("The worker waits: %s", convert_to_outage(error) or error)
             self._failing.add(name)
         except Exception:
             _log.exception("The worker goes on after an error")

@@ -16,7 +16,7 @@ from taskiq.receiver import Receiver
 from app.core.config import Settings
 from app.core.redis import describe_redis_error
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
-from app.pipeline.failures import first_error
+from app.pipeline.failures import unwrap_first_error
 from app.services.queue import CONSUMER_GROUP, make_queue_broker
 from app.worker.metrics import load_metrics_middleware
 
@@ -103,7 +103,7 @@ class StageMessageReceiver:
                     break
                 if self._failed_at is None or loop.time() - self._failed_at > 2 * _LONGEST_PAUSE_SECONDS:
                     pause = _FIRST_PAUSE_SECONDS
-                    _log_queue_failure(first_error(error))
+                    _log_queue_failure(unwrap_first_error(error))
                 self._failed_at = loop.time()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), pause)

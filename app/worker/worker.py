@@ -22,7 +22,7 @@ from app.database import Database
 from app.models.runs import ClaimedRun, RunStatus
 from app.models.stages import STAGE_TABLE, RunType, Stage, WorkKind
 from app.pipeline.context import LoadedStage, RunContext, load_stages
-from app.pipeline.failures import find_outage
+from app.pipeline.failures import convert_to_outage
 from app.repositories.stage_queue import StageQueueRepository
 from app.resources import Resources
 from app.services.live_runs import LiveStatusStore
@@ -155,7 +155,7 @@ class Worker:
                         has_failed = stage_end.outcome is not None and stage_end.outcome.status is RunStatus.FAILED
             except (psycopg.Error, VideoMomentsError) as error:
                 has_failed = True
-                _log.warning("Run %s waits for another try: %s", run_identifier, find_outage(error) or error)
+                _log.warning("Run %s waits for another try: %s", run_identifier, convert_to_outage(error) or error)
             except Exception:
                 has_failed = True
                 _log.exception("Run %s waits for another try", run_identifier)

@@ -354,7 +354,7 @@ async def test_one_who_lost_the_run_changes_nothing(own_database_url: str, tmp_p
         assert await clip_of(context, moment) is None
         await clip_upload.run_stage(other)
         with pytest.raises(RunLost):
-            await clip_upload._store_clip(context, target, lambda stored: None)
+            await clip_upload._store_clip_file_and_row(context, target, lambda stored: None)
         assert await stored_files(context) == [(await stored_clip(context, moment)).cloud_url]
 
 
@@ -365,7 +365,7 @@ async def test_a_moment_that_is_deleted_meanwhile_leaves_no_file(own_database_ur
         async with context.database.connect() as conn:
             await MomentRepository(conn).delete(deleted.id)
         with pytest.raises(StageFailed, match="The moment was changed while its clip was made"):
-            await clip_upload._store_clip(context, targets[0], lambda stored: None)
+            await clip_upload._store_clip_file_and_row(context, targets[0], lambda stored: None)
         await clip_upload.run_stage(context)
         assert await stored_files(context) == [(await stored_clip(context, kept)).cloud_url]
 
@@ -377,7 +377,7 @@ async def test_a_video_that_is_deleted_meanwhile_leaves_no_file(own_database_url
         async with context.database.connect() as conn:
             await VideoRepository(conn).delete(context.run.video_id)
         with pytest.raises(VideoDeleted):
-            await clip_upload._store_clip(context, target, lambda stored: None)
+            await clip_upload._store_clip_file_and_row(context, target, lambda stored: None)
         assert await stored_files(context) == []
 
 

@@ -13,7 +13,7 @@ from app.core.errors import StageFailed, VideoDeleted
 from app.database import open_async_connection
 from app.models.runs import StageRecord, StageStatus
 from app.models.stages import Stage
-from app.pipeline.failures import describe_failure, mask_record
+from app.pipeline.failures import describe_stage_failure, mask_secrets_in_record
 from app.repositories import MomentRepository, VideoRepository
 from tests.factories import make_moment
 from tests.pipeline.contexts import make_context
@@ -23,12 +23,12 @@ SHOWN = r"answers 404: \x1b]0;title\x07\r\n2026-11-28 INFO forged\x9b31m\u202e\x
 
 
 def test_the_words_of_another_server_are_stored_on_one_line() -> None:
-    assert describe_failure(StageFailed(HOSTILE), Stage.GENERATION) == SHOWN
+    assert describe_stage_failure(StageFailed(HOSTILE), Stage.GENERATION) == SHOWN
 
 
 @pytest.mark.parametrize("field", ["error", "skip_reason"])
 def test_the_record_of_a_stage_is_one_line(field: str) -> None:
-    record = mask_record(StageRecord(StageStatus.FAILED, **{field: HOSTILE}))  # type: ignore[arg-type]
+    record = mask_secrets_in_record(StageRecord(StageStatus.FAILED, **{field: HOSTILE}))  # type: ignore[arg-type]
     assert getattr(record, field) == SHOWN
 
 

@@ -17,7 +17,7 @@ from app.models.stages import STAGE_TABLE, Stage
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME, delete_unused_files
 from app.pipeline.stages import generation
-from app.pipeline.stages.generation import find_cuts_in_file
+from app.pipeline.stages.generation import find_scene_cuts_in_file
 from app.repositories import (
     ClipRepository,
     GenerationConfigRepository,
@@ -501,9 +501,9 @@ async def test_replacing_many_takes_no_more_statements_than_replacing_few(
 
 async def test_the_cuts_of_a_video_are_found(tmp_path: Path) -> None:
     video_file = make_colour_movie(tmp_path / "video.mp4", 4.0, [(200, 0, 0), (200, 0, 0), (0, 200, 0), (0, 200, 0)])
-    assert len(await find_cuts_in_file(video_file)) == 1
+    assert len(await find_scene_cuts_in_file(video_file)) == 1
 
 
 async def test_a_video_that_is_not_there_has_no_cuts(tmp_path: Path) -> None:
-    assert not await find_cuts_in_file(None)
-    assert not await find_cuts_in_file(tmp_path / "video.mp4")
+    assert not await find_scene_cuts_in_file(None)
+    assert not await find_scene_cuts_in_file(tmp_path / "video.mp4")

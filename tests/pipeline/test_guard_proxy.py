@@ -10,7 +10,7 @@ import pytest
 
 from app.core.guarded_http import AddressGuard
 from app.pipeline import video_pages
-from app.pipeline.video_pages import GuardProxy, guard_proxy
+from app.pipeline.video_pages import GuardProxy, run_guard_proxy
 from tests.serving import free_port
 from tests.sites import Site, Visit, sending
 
@@ -26,7 +26,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 async def proxy(site: Site) -> AsyncIterator[GuardProxy]:
-    async with guard_proxy(AddressGuard((site.host,)), _MAX_BYTES) as proxy:
+    async with run_guard_proxy(AddressGuard((site.host,)), _MAX_BYTES) as proxy:
         yield proxy
 
 
@@ -114,7 +114,7 @@ async def test_without_the_password_nothing_is_connected_to(
 
 
 async def test_each_proxy_has_its_own_password_which_leads_no_further(proxy: GuardProxy, site: Site) -> None:
-    async with guard_proxy(AddressGuard((site.host,)), _MAX_BYTES) as other:
+    async with run_guard_proxy(AddressGuard((site.host,)), _MAX_BYTES) as other:
         assert httpx.URL(other.url).password != httpx.URL(proxy.url).password
         wrong = f"CONNECT {site.host} HTTP/1.1\r\n".encode() + _credentials(other) + b"\r\n"
         assert (await _ask(proxy, wrong)).startswith(b"HTTP/1.1 407 ")
@@ -124,7 +124,7 @@ async def test_each_proxy_has_its_own_password_which_leads_no_further(proxy: Gua
 
 async def test_a_host_that_does_not_answer_is_told() -> None:
     address = f"127.0.0.1:{free_port()}"
-    async with guard_proxy(AddressGuard((address,)), _MAX_BYTES) as proxy:
+    async with run_guard_proxy(AddressGuard((address,)), _MAX_BYTES) as proxy:
         assert (await _get(proxy, f"http://{address}/video")).status_code == 502
         assert not proxy.has_refused
 
@@ -144,7 +144,7 @@ async def test_the_next_address_is_tried_where_one_does_not_answer(
 
 
 async def test_the_end_of_the_proxy_closes_what_is_open(site: Site) -> None:
-    async with guard_proxy(AddressGuard((site.host,)), _MAX_BYTES) as proxy:
+    async with run_guard_proxy(AddressGuard((site.host,)), _MAX_BYTES) as proxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(_connect_to(proxy, site.host))
         await reader.readuntil(b"\r\n\r\n")

@@ -177,7 +177,7 @@ async def test_progress_beyond_all_measure_is_one_sentence(tmp_path: Path, line:
     lines.feed_data(line + b"\n")
     lines.feed_eof()
     with pytest.raises(StageFailed, match="no readable progress"):
-        await video_pages._watch_progress(lines, tmp_path, 1000, lambda received, total: None)
+        await video_pages._check_and_report_progress(lines, tmp_path, 1000, lambda received, total: None)
 
 
 async def test_a_cancelled_download_of_a_page_ends_at_once(

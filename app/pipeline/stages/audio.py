@@ -12,19 +12,15 @@ from app.core.thread_pool import ThreadPool
 from app.media.audio import WAV_BYTES_PER_SECOND, extract_audio, wav_duration
 from app.media.container import max_plausible_duration
 from app.pipeline.context import RunContext
-from app.pipeline.files import AUDIO_NAME, describe_early_end_of_video, get_video_file_url
-from app.storage import Storage, check_free_space, find_audio_file
+from app.pipeline.files import AUDIO_NAME, describe_early_end_of_video, get_video_file_url, is_audio_stored
+from app.storage import Storage, check_free_space
 
 _extractors = ThreadPool("audio", 8)
 
 
 async def skip_reason(context: RunContext) -> str | None:
     """Return that the store has the audio of the video already, or None."""
-    try:
-        await find_audio_file(context.storage, context.run.video)
-    except FileMissing:
-        return None
-    return "Audio file already exists"
+    return "Audio file already exists" if await is_audio_stored(context) else None
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:
@@ -48,7 +44,6 @@ async def extract_audio_once(context: RunContext) -> Path:
 
 
 async def _check_space_for_audio(context: RunContext, video_url: str, target: Path) -> None:
-    """Raise `StorageFull` where the audio of the video, by its known duration, does not fit on the disk of `target`."""
     video = await context.find_video()
     known_seconds = (video and video.duration_seconds) or 0.0
     longest = max_plausible_duration((await context.storage.stat(video_url)).size)

@@ -4,19 +4,16 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from app.core.errors import FileMissing, VideoDeleted
+from app.core.errors import VideoDeleted
 from app.pipeline.context import RunContext
+from app.pipeline.files import is_audio_stored
 from app.pipeline.stages.audio import extract_audio_once
-from app.storage import audio_folder_key, find_audio_file, storable_name
+from app.storage import audio_folder_key, storable_name
 
 
 async def skip_reason(context: RunContext) -> str | None:
     """Return that the audio is stored already, or None."""
-    try:
-        await find_audio_file(context.storage, context.run.video)
-    except FileMissing:
-        return None
-    return "Audio file is already stored"
+    return "Audio file is already stored" if await is_audio_stored(context) else None
 
 
 async def run_stage(context: RunContext) -> Mapping[str, Any]:

@@ -70,7 +70,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
         progress.current_clip += 1
         before = progress.bytes_uploaded
         try:
-            await _store_clip(context, target, partial(progress.add_bytes, context))
+            await _store_clip_file_and_row(context, target, partial(progress.add_bytes, context))
         except (RunLost, DatabaseUnavailable):
             raise
         except VideoMomentsError as failure:
@@ -82,8 +82,9 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     return _make_upload_result(len(sizes), failures)
 
 
-async def _store_clip(context: RunContext, target: ClipTarget, on_bytes_stored: Callable[[int], None]) -> None:
-    """Store the file of a clip, then its row in place of the moment's old one, whose unused files are deleted."""
+async def _store_clip_file_and_row(
+    context: RunContext, target: ClipTarget, on_bytes_stored: Callable[[int], None]
+) -> None:
     try:
         info = await _probes.run(probe_media, target.path)
     except NotAVideo as error:

@@ -19,7 +19,7 @@ from app.models import Clip, Moment
 from app.models.stages import RunType
 from app.models.videos import describe_moment_after_video_end
 from app.pipeline.context import RunContext
-from app.pipeline.files import get_video_file_url
+from app.pipeline.files import get_video_file_url, is_file_stored
 from app.pipeline.transcripts import find_moment_window, list_timed_words
 from app.repositories import ClipRepository, MomentRepository, TranscriptRepository, VideoRepository
 from app.storage import Storage, check_free_space, clip_folder_key, storable_name
@@ -146,7 +146,7 @@ async def cut_clips(
 
     async def cut_next_clips() -> None:
         while waiting:
-            failure = await _cut_clip(context.storage, url, waiting.popleft())
+            failure = await _cut_clip_or_return_failure(context.storage, url, waiting.popleft())
             if report_clip:
                 report_clip(failure)
 
@@ -197,17 +197,10 @@ async def _is_clip_missing(context: RunContext, target: ClipTarget, clips: dict[
         return True
     if clip.cloud_url == context.storage.url_of(target.key):
         return False
-    if context.run.request.override_existing_clips:
-        return True
-    try:
-        await context.storage.stat(clip.cloud_url)
-    except FileMissing:
-        return True
-    return False
+    return context.run.request.override_existing_clips or not await is_file_stored(context, clip.cloud_url)
 
 
-async def _cut_clip(storage: Storage, video_url: str, target: ClipTarget) -> StageFailed | None:
-    """Cut one clip when a thread is free, and return the failure, if any. Raises `RunLost`."""
+async def _cut_clip_or_return_failure(storage: Storage, video_url: str, target: ClipTarget) -> StageFailed | None:
     stop_event = threading.Event()
     cutting = partial(_cut_clip_once, storage, video_url, target, stop_event)
     try:

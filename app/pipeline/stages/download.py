@@ -12,7 +12,6 @@ from typing import Any
 
 from app.core.errors import (
     AddressRefused,
-    FileMissing,
     RunLost,
     StageFailed,
     StorageFull,
@@ -27,8 +26,8 @@ from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.models import Video
 from app.pipeline.context import RunContext
 from app.pipeline.downloads import PartialDownload, WebPageFound, download_from_bucket, download_over_http
-from app.pipeline.files import describe_early_end_of_video, get_local_file
-from app.pipeline.video_pages import can_download_from_pages, download_from_page
+from app.pipeline.files import describe_early_end_of_video, get_local_file, is_file_stored
+from app.pipeline.video_pages import download_from_page, is_yt_dlp_installed
 from app.repositories import VideoRepository
 from app.repositories.media import VideoFileRepository
 from app.storage import video_folder_key
@@ -44,7 +43,7 @@ _probes = ThreadPool("download-probes", 2)
 async def skip_reason(context: RunContext) -> str | None:
     """Return that the file and metadata of the video are stored already, or None."""
     video = await context.get_video()
-    if not await _is_video_file_stored(context, video):
+    if not await is_file_stored(context, video.cloud_url):
         return None
     # A worker may have died between storing the file and updating the row.
     has_metadata = video.file_size_kb is not None or _choose_source_url(context, video) is None
@@ -58,7 +57,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     """Download the video into the store, probe it, and return its size, duration and format."""
     video = await context.get_video()
     async with _translate_download_errors():
-        if await _is_video_file_stored(context, video):
+        if await is_file_stored(context, video.cloud_url):
             info = await _probe_downloaded_file(context, await get_local_file(context, video.cloud_url, _VIDEO_NAME))
             await _save_video_metadata(context, info, video.cloud_url, video.source_url)
         else:
@@ -94,14 +93,14 @@ async def _download_and_store_video(context: RunContext, video: Video) -> MediaI
 
 
 async def _download_url(context: RunContext, url: str, part: PartialDownload) -> Path:
-    await part.resume(url)
+    await part.load_earlier_bytes(url)
     if url.startswith("gs://"):
         await download_from_bucket(context.storage, url, part)
         return part.path
     try:
         await download_over_http(url, part, context.settings.allowed_hosts)
     except WebPageFound:
-        if not can_download_from_pages():
+        if not is_yt_dlp_installed():
             raise
         return await _download_from_page(context, url)
     return part.path
@@ -115,7 +114,7 @@ async def _download_from_page(context: RunContext, url: str) -> Path:
 
 
 async def _delete_partial_files(context: RunContext, part: PartialDownload) -> None:
-    await part.delete()
+    await part.delete_files()
     await asyncio.to_thread(shutil.rmtree, context.folder / _PAGE_FOLDER, ignore_errors=True)
 
 
@@ -147,14 +146,6 @@ async def _save_video_metadata(context: RunContext, info: MediaInfo, file_url: s
             await VideoFileRepository(conn).store_early_end(context.run.video_id, file_url, info.declared_seconds)
 
     await context.save_result(update_row)
-
-
-async def _is_video_file_stored(context: RunContext, video: Video) -> bool:
-    try:
-        await context.storage.stat(video.cloud_url)
-    except FileMissing:
-        return False
-    return True
 
 
 def _choose_source_url(context: RunContext, video: Video) -> str | None:

@@ -20,14 +20,14 @@ from app.models.stages import Stage
 from app.pipeline.context import RunContext
 from app.pipeline.files import AUDIO_NAME, find_local_path, get_local_audio
 from app.pipeline.model_answers import (
-    AnswerKey,
+    ModelAnswerKey,
     describe_usage,
-    load_found_moments,
-    record_invalid_answers,
+    find_earlier_found_moments,
     store_found_moments,
     store_generation_config,
+    store_raw_answer_if_invalid,
 )
-from app.pipeline.moments import list_manual_moments, overlaps_any
+from app.pipeline.moments import list_manual_moments, overlaps_any_moment
 from app.pipeline.transcripts import find_end_of_speech, list_segments, list_words
 from app.repositories import MomentRepository, RunRepository, TranscriptRepository, VideoRepository
 from app.repositories.contents import ReplacedMomentsRepository, VideoContentsRepository
@@ -80,14 +80,16 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     finder = await context.models.get_finder(context.run.request.generation_model)
     request = await _make_find_request(context, inputs, finder)
     if not request.segments:
-        return await _finish_without_moments(context, _get_dropped_speech(context) or "Nothing is said in the video")
+        return await _finish_without_moments(
+            context, _get_dropped_speech_of_transcript_stage(context) or "Nothing is said in the video"
+        )
     if reason := _explain_too_short(inputs.video, request.min_length):
         return await _finish_without_moments(context, reason)
     config_id, found = await context.save_result(
         lambda conn: _store_config_and_find_answer(conn, context, finder, inputs.transcript.id)
     )
     if found is None:
-        found = await _call_finder(context, finder, request, AnswerKey(inputs.transcript.id, config_id))
+        found = await _find_and_store_moments(context, finder, request, ModelAnswerKey(inputs.transcript.id, config_id))
     moments = _select_valid_moments(found, inputs.duration_seconds)
     replaced = await context.save_result(lambda conn: _replace_moments(conn, context, moments, found, config_id))
     context.report_progress(percentage=100)
@@ -123,8 +125,7 @@ async def _make_find_request(context: RunContext, inputs: _GenerationInputs, fin
     )
 
 
-def _get_dropped_speech(context: RunContext) -> str | None:
-    """Return the sentence of this run's transcript stage about speech that was not understood, if any."""
+def _get_dropped_speech_of_transcript_stage(context: RunContext) -> str | None:
     record = context.run.stages.get(Stage.TRANSCRIPT)
     return record.result.get("dropped_speech") if record else None
 
@@ -156,13 +157,12 @@ async def _find_video_path(context: RunContext, video: Video) -> Path | None:
         return None
 
 
-async def _call_finder(
-    context: RunContext, finder: MomentFinder, request: FindRequest, answer_key: AnswerKey
+async def _find_and_store_moments(
+    context: RunContext, finder: MomentFinder, request: FindRequest, answer_key: ModelAnswerKey
 ) -> FindResult:
-    """Return the finder's answer with its valid moments, which are stored, so that a retry does not pay again."""
     if finder.is_local:
-        request = replace(request, scene_cuts=await find_cuts_in_file(request.video))
-    async with record_invalid_answers(context):
+        request = replace(request, scene_cuts=await find_scene_cuts_in_file(request.video))
+    async with store_raw_answer_if_invalid(context):
         answer = await finder.find(request, lambda done: context.report_progress(percentage=int(done * 100)))
     found = replace(answer, moments=_select_valid_moments(answer, request.duration_seconds))
     await context.save_result(lambda conn: store_found_moments(conn, context, answer_key, found))
@@ -188,7 +188,7 @@ async def _store_config_and_find_answer(
         max_moments=run_request.max_moments,
     )
     await ClaimedRunRepository(conn).set_generation_config(context.run, config_id)
-    return config_id, await load_found_moments(conn, context, AnswerKey(transcript_id, config_id))
+    return config_id, await find_earlier_found_moments(conn, context, ModelAnswerKey(transcript_id, config_id))
 
 
 def _select_valid_moments(found: FindResult, duration: float) -> list[FoundMoment]:
@@ -214,7 +214,7 @@ async def _replace_moments(
     video_id = context.run.video_id
     existing = await MomentRepository(conn).list_by_video(video_id)
     manual = list_manual_moments(existing)
-    new = [moment for moment in found if not overlaps_any(moment.start, moment.end, manual)]
+    new = [moment for moment in found if not overlaps_any_moment(moment.start, moment.end, manual)]
     await RunRepository(conn).update(context.run.id, total_moments_generated=len(new))
     if not new:
         return _ReplacementCounts(left_out=len(found))
@@ -293,8 +293,7 @@ def _explain_overlapping(counts: _ReplacementCounts) -> str:
     return f"Moments that overlap one that was added by hand were left out ({counts.left_out})"
 
 
-async def find_cuts_in_file(path: Path | None) -> Sequence[float]:
-    """Return the times of a video file's scene cuts in seconds; none without a file or where it cannot be read."""
+async def find_scene_cuts_in_file(path: Path | None) -> Sequence[float]:
     if path is None:
         return ()
     stop_event = threading.Event()

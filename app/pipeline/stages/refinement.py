@@ -14,7 +14,7 @@ from app.database import Connection
 from app.models import Moment, Transcript
 from app.models.stages import RunType, Stage
 from app.pipeline.context import RunContext
-from app.pipeline.failures import first_error
+from app.pipeline.failures import unwrap_first_error
 from app.pipeline.model_answers import describe_usage
 from app.pipeline.moment_refiner import (
     MomentRefiner,
@@ -23,7 +23,7 @@ from app.pipeline.moment_refiner import (
     RefinementTarget,
     list_unchanged_moment_ids,
 )
-from app.pipeline.moments import find_originals, group_refinements
+from app.pipeline.moments import group_refinements_by_original, map_moments_to_originals
 from app.pipeline.transcripts import find_end_of_speech
 from app.repositories import MomentRepository, RunRepository, TranscriptRepository, VideoRepository
 from app.repositories.stages import ClaimedRunRepository
@@ -79,7 +79,7 @@ async def skip_reason(context: RunContext) -> str | None:
         return None
     async with context.database.connect() as conn:
         moments = await MomentRepository(conn).list_by_video(context.run.video_id)
-    refined = group_refinements(moments)
+    refined = group_refinements_by_original(moments)
     if not refined:
         return "No moments to refine"
     if context.run.request.override_existing_refinement or not all(refined.values()):
@@ -139,7 +139,7 @@ async def _reserve_refined_ids(
 def _find_requested_moment(context: RunContext, moments: Sequence[Moment]) -> RefinementTarget:
     for moment in moments:
         if moment.identifier == context.run.subject:
-            original = find_originals(moments).get(moment.id)
+            original = map_moments_to_originals(moments).get(moment.id)
             return RefinementTarget(moment, original.id if original else None)
     raise StageFailed("The moment was deleted")
 
@@ -148,7 +148,7 @@ def _list_originals_to_refine(
     context: RunContext, moments: Sequence[Moment], run_created_at: datetime, unchanged_ids: Collection[int]
 ) -> tuple[list[RefinementTarget], int]:
     """Return the originals to refine, and the number of those that this run has refined already."""
-    refined = group_refinements(moments)
+    refined = group_refinements_by_original(moments)
     refined_here = {  # only the full run refines moments meanwhile, so refinements younger than the run are its own
         original for original, group in refined.items() if any(each.created_at > run_created_at for each in group)
     }
@@ -169,7 +169,7 @@ async def _refine_in_parallel(
             for _ in range(min(context.run.request.refinement_parallel_workers, len(targets))):
                 group.create_task(_refine_next_targets(context, refiner, waiting, counts))
     except ExceptionGroup as errors:
-        raise first_error(errors) from None
+        raise unwrap_first_error(errors) from None
 
 
 async def _refine_next_targets(

@@ -17,7 +17,7 @@ from app.core.text import strip_unstorable
 from app.media.audio import wav_duration
 from app.pipeline.context import RunContext
 from app.pipeline.files import get_local_audio
-from app.pipeline.model_answers import describe_usage, record_invalid_answers
+from app.pipeline.model_answers import describe_usage, store_raw_answer_if_invalid
 from app.repositories import TranscriptRepository
 from app.repositories.contents import VideoContentsRepository
 from app.repositories.transcripts import NewTranscript
@@ -43,7 +43,7 @@ async def run_stage(context: RunContext) -> Mapping[str, Any]:
     audio = await _open_extracted_audio(context)
     transcriber = await context.models.get_transcriber(context.run.request.transcription_model)
     started = time.monotonic()
-    async with record_invalid_answers(context):
+    async with store_raw_answer_if_invalid(context):
         transcribed = await transcriber.transcribe(
             audio, lambda done: context.report_progress(percentage=int(done * 100))
         )
@@ -121,12 +121,12 @@ async def _find_audio_url(context: RunContext) -> str | None:
 
 def _check_transcribed_times(transcribed: TranscriptionResult, duration: float) -> None:
     for part in (transcribed.words, transcribed.segments):
-        if problem := _find_invalid_time(part, duration):
+        if problem := _describe_invalid_time(part, duration):
             raw = orjson.dumps(transcribed, default=str).decode()
             raise ModelAnswerInvalid(f"The transcription cannot be used: {problem}", raw)
 
 
-def _find_invalid_time(parts: Iterable[Word | Segment], duration: float) -> str:
+def _describe_invalid_time(parts: Iterable[Word | Segment], duration: float) -> str:
     """Describe the first time that is no number, runs backwards or exceeds the audio; "" without one."""
     previous = 0.0
     for part in parts:
