@@ -1,5 +1,6 @@
 """A server as a process of its own, for what only shows on a real socket: clients that go away, kills, browsers."""
 
+import atexit
 import os
 import random
 import signal
@@ -18,7 +19,6 @@ from app.core.config import Settings
 
 _ROOT = Path(__file__).resolve().parents[1]
 _READY_SECONDS = 120.0
-_reservations: list[socket.socket] = []
 _OPTIONS = ("--http", "app.api.http_protocol:LimitedProtocol", "--no-access-log")
 
 
@@ -90,7 +90,7 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             reservation.bind(("127.0.0.1", port))
-            _reservations.append(reservation)
+            atexit.register(reservation.close)  # which also keeps it until then
             return port
         reservation.close()
     raise OSError("No port is free")

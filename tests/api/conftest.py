@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import _IncludedRouter
 from httpx import ASGITransport, AsyncClient
 from pydantic import SecretStr
 from redis.asyncio import Redis
@@ -65,10 +67,28 @@ async def live_client(app: FastAPI, redis: Redis) -> AsyncIterator[AsyncClient]:
 
 @asynccontextmanager
 async def open_client(app: FastAPI) -> AsyncIterator[AsyncClient]:
+    _share_routes(app)
     async with AsyncClient(transport=ASGITransport(app), base_url="http://localhost") as client:
         yield client
     await app.state.resources.notifier.aclose()
     await app.state.resources.redis.aclose()
+
+
+def _share_routes(app: FastAPI) -> None:
+    """Give the application routes that are analysed once in a process: FastAPI does it anew for each application, at
+    its first request, which takes longer than most tests."""
+    owner = _make_owner_of_routes(has_overrides=bool(app.dependency_overrides))
+    owner.dependency_overrides = app.dependency_overrides
+    routers = (route for route in owner.router.routes if isinstance(route, _IncludedRouter))
+    app.router.routes[:] = [
+        next(routers) if isinstance(route, _IncludedRouter) else route for route in app.router.routes
+    ]
+
+
+@cache
+def _make_owner_of_routes(*, has_overrides: bool) -> FastAPI:
+    """An application for those with overrides, and one for those without, of which a test may use both at once."""
+    return create_app(Settings())
 
 
 def change_settings(app: FastAPI, **changes: object) -> FastAPI:
