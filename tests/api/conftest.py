@@ -67,14 +67,14 @@ async def live_client(app: FastAPI, redis: Redis) -> AsyncIterator[AsyncClient]:
 
 @asynccontextmanager
 async def open_client(app: FastAPI) -> AsyncIterator[AsyncClient]:
-    _share_routes(app)
+    share_routes(app)
     async with AsyncClient(transport=ASGITransport(app), base_url="http://localhost") as client:
         yield client
     await app.state.resources.notifier.aclose()
     await app.state.resources.redis.aclose()
 
 
-def _share_routes(app: FastAPI) -> None:
+def share_routes(app: FastAPI) -> None:
     """Give the application routes that are analysed once in a process: FastAPI does it anew for each application, at
     its first request, which takes longer than most tests."""
     owner = _make_owner_of_routes(has_overrides=bool(app.dependency_overrides))
