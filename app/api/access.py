@@ -24,8 +24,7 @@ _NO_ADMIN = "Changing models needs an API key of the scope admin"
 _MODELS = "/api/admin/models"  # a change decides to which server prompts, audio and the API key are sent
 
 
-def is_public_path(path: str) -> bool:
-    """Return whether a path, without the prefix of a proxy, is served without an API key."""
+def needs_no_api_key(path: str) -> bool:
     return path in _OPEN_PATHS or path.startswith("/health/")
 
 
@@ -42,7 +41,7 @@ class ApiKeyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        if scope["type"] != "http" or is_public_path(path):
+        if scope["type"] != "http" or needs_no_api_key(path):
             await self._app(scope, receive, send)
             return
         sent = _extract_api_keys(Headers(scope=scope))

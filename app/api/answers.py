@@ -73,7 +73,6 @@ def embed_json(document: bytes | str) -> Any:
 
 
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a JSON response; `content` may hold answer dataclasses, values of `embed_json`, and UTC times of rows."""
     return Response(orjson.dumps(content, option=orjson.OPT_NAIVE_UTC), status, headers, "application/json")
 
 
@@ -88,6 +87,5 @@ def page_answer(request: Request, limit: int, rows: Sequence[_RowWithId], items:
 
 
 def next_page_header(request: Request, cursor: int | str) -> dict[str, str]:
-    """Return the `Link` header that names the page after `cursor`, with the query of this request."""
     page = request.url.include_query_params(cursor=cursor)
     return {"Link": f'<{quote(page.path)}?{page.query}>; rel="next"'}

@@ -64,7 +64,7 @@ _EVERY_HOST = (
 
 
 class _PolicyInput(NamedTuple):
-    """What of a request decides whether its web page may use this server; `lru_cache` keys decisions by it."""
+    """The parts of a request that decide whether its web page may use this server."""
 
     scheme: str
     host: bytes | None
@@ -93,7 +93,7 @@ class BrowserPolicyMiddleware:
         self._origins = AllowedOrigins(settings.allow_origins)
         self._public_origin = parse_url_origin(settings.public_url) if settings.public_url else None
         self._host_names = _list_allowed_host_names(settings)
-        self._cached_decision = lru_cache(maxsize=1024)(self._decide_on_request)
+        self._cached_decision = lru_cache(maxsize=1024)(self._check_host_and_page)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -105,7 +105,7 @@ class BrowserPolicyMiddleware:
         found = dict(pairs)
         refusal, added = self._cached_decision(_parse_policy_input(scope, found))
         if len(found) != len(pairs):
-            refusal, added = (400, _describe_repeated_header(pairs)), self._make_policy_headers(None, is_trusted=False)
+            refusal, added = ((400, _describe_repeated_header(pairs)), self._make_cors_headers(None, is_trusted=False))
         if refusal is not None:
             scope["policy_answer"] = error_answer(*refusal)
         elif scope["method"] == "OPTIONS" and b"origin" in found and _PREFLIGHT_METHOD in found:
@@ -120,12 +120,12 @@ class BrowserPolicyMiddleware:
 
         await self._app(scope, receive, send_with_headers)
 
-    def _decide_on_request(self, request: _PolicyInput) -> _PolicyDecision:
+    def _check_host_and_page(self, request: _PolicyInput) -> _PolicyDecision:
         refusal = self._refuse_unknown_host(request.host) or self._refuse_foreign_page(request)
         if refusal is not None:
-            return _PolicyDecision(refusal, self._make_policy_headers(None, is_trusted=False))
+            return _PolicyDecision(refusal, self._make_cors_headers(None, is_trusted=False))
         is_trusted = self._is_trusted_origin(request.referrer if request.origin is None else request.origin, request)
-        return _PolicyDecision(None, self._make_policy_headers(request.origin, is_trusted))
+        return _PolicyDecision(None, self._make_cors_headers(request.origin, is_trusted))
 
     def _refuse_unknown_host(self, host: bytes | None) -> tuple[int, str] | None:
         if self._host_names is None:
@@ -164,7 +164,7 @@ class BrowserPolicyMiddleware:
         except ValueError:
             return False
 
-    def _make_policy_headers(self, origin: bytes | None, is_trusted: bool) -> RawHeaders:
+    def _make_cors_headers(self, origin: bytes | None, is_trusted: bool) -> RawHeaders:
         embeddable_by = b"cross-origin" if is_trusted else b"same-origin"
         headers = [*_FIXED_HEADERS, (b"cross-origin-resource-policy", embeddable_by)]
         if self._origins.allows_all:
@@ -185,7 +185,6 @@ class PolicyAnswerMiddleware:
 
 
 def warn_of_wildcard_settings(settings: Settings) -> None:
-    """Log a warning where ALLOW_ORIGINS or ALLOWED_HOST_NAMES is `*`."""
     if ANY_ORIGIN in settings.allow_origins:
         _log.warning(_EVERY_ORIGIN)
     if ANY_ORIGIN in settings.allowed_host_names and not settings.api_keys:

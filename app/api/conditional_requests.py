@@ -39,7 +39,7 @@ class Validators:
 
     @property
     def last_modified(self) -> int | None:
-        """Seconds since 1970, never in the future: a clock may have been wrong."""
+        # Never in the future: a clock may have been wrong.
         return None if self.modified is None else int(min(self.modified.timestamp(), time.time()))
 
     def make_headers(self) -> dict[str, str]:
@@ -47,13 +47,12 @@ class Validators:
         return {"ETag": self.etag} | ({} if second is None else {"Last-Modified": formatdate(second, usegmt=True)})
 
 
-def revalidation_headers(etag: str) -> dict[str, str]:
+def make_revalidation_headers(etag: str) -> dict[str, str]:
     """Return the headers with which a browser keeps a document and asks each time whether it has changed."""
     return {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
 
 
 def accepts_gzip(request: Request) -> bool:
-    """Whether `Accept-Encoding` lists `gzip` or `*` with a weight above 0."""
     weights = {}
     for item in request.headers.get("accept-encoding", "").lower().split(","):
         name, _, weight = item.partition(";")
@@ -146,14 +145,14 @@ def _merge_ranges(ranges: list[ByteRange]) -> list[ByteRange]:
 def _if_match_fails(headers: Headers, validators: Validators) -> bool:
     if "if-match" in headers:
         return not _lists_etag(headers, "if-match", validators.etag, weakly=False)
-    date, modified = _parse_http_date(headers.get("if-unmodified-since")), validators.last_modified
+    date, modified = _http_date_to_unix_seconds(headers.get("if-unmodified-since")), validators.last_modified
     return date is not None and modified is not None and modified > date
 
 
 def _is_client_copy_current(headers: Headers, validators: Validators) -> bool:
     if "if-none-match" in headers:
         return _lists_etag(headers, "if-none-match", validators.etag, weakly=True)
-    date, modified = _parse_http_date(headers.get("if-modified-since")), validators.last_modified
+    date, modified = _http_date_to_unix_seconds(headers.get("if-modified-since")), validators.last_modified
     return date is not None and modified is not None and modified <= date
 
 
@@ -163,7 +162,7 @@ def _if_range_holds(headers: Headers, validators: Validators) -> bool:
         return True
     # A date identifies a version only after the second that it names is over.
     modified = validators.last_modified
-    return modified is not None and _parse_http_date(wanted) == modified < int(time.time())
+    return modified is not None and _http_date_to_unix_seconds(wanted) == modified < int(time.time())
 
 
 def _lists_etag(headers: Headers, header_name: str, etag: str, *, weakly: bool) -> bool:
@@ -172,8 +171,7 @@ def _lists_etag(headers: Headers, header_name: str, etag: str, *, weakly: bool) 
     return etag in tags or any(value.strip() == "*" for value in values)
 
 
-def _parse_http_date(text: str | None) -> int | None:
-    """Return seconds since 1970, or None for a malformed date."""
+def _http_date_to_unix_seconds(text: str | None) -> int | None:
     try:
         date = parsedate_to_datetime(text or "")
         return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())

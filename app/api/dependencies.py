@@ -42,7 +42,7 @@ _VIDEO_ID = Path(description="Identifier of the video", examples=["motivation"])
 VideoId = Annotated[str, _VIDEO_ID, AfterValidator(normalize_video_id)]
 # For a route whose error names the video, and for one that answers for a missing video too.
 NamedVideoId = Annotated[str, _VIDEO_ID, AfterValidator(lambda text: normalize_identifier(text, VideoNotFound(text)))]
-UnknownVideoId = Annotated[str, _VIDEO_ID, AfterValidator(to_nfc)]
+AnyVideoId = Annotated[str, _VIDEO_ID, AfterValidator(to_nfc)]
 MomentId = Annotated[
     str,
     Path(description="Identifier of the moment", examples=["7621a017eec7482f"]),

@@ -26,7 +26,6 @@ PAGE_PATHS = ("/docs", "/docs/oauth2-redirect", "/redoc")
 
 
 def add_docs_pages(app: FastAPI) -> None:
-    """Add Swagger UI, Redoc and their assets to the application, hidden from its OpenAPI document."""
     for path, endpoint in zip(PAGE_PATHS, (_show_swagger_ui, _finish_oauth2, _show_redoc), strict=True):
         app.add_route(path, endpoint, include_in_schema=False)
     for path in ASSET_PATHS:
@@ -44,11 +43,11 @@ async def _show_swagger_ui(request: Request) -> HTMLResponse:
         oauth2_redirect_url=f"{root}/docs/oauth2-redirect",
         swagger_ui_parameters=request.app.swagger_ui_parameters,
     )
-    return _set_content_policy(page)
+    return _set_content_security_policy(page)
 
 
 async def _finish_oauth2(request: Request) -> HTMLResponse:
-    return _set_content_policy(get_swagger_ui_oauth2_redirect_html())
+    return _set_content_security_policy(get_swagger_ui_oauth2_redirect_html())
 
 
 async def _show_redoc(request: Request) -> HTMLResponse:
@@ -60,7 +59,7 @@ async def _show_redoc(request: Request) -> HTMLResponse:
         redoc_favicon_url=f"{root}/docs/{_ICON}",
         with_google_fonts=False,
     )
-    return _set_content_policy(page)
+    return _set_content_security_policy(page)
 
 
 async def _send_docs_asset(request: Request) -> FileResponse:
@@ -68,8 +67,7 @@ async def _send_docs_asset(request: Request) -> FileResponse:
     return FileResponse(str(files("fastapi_offline") / "static" / name), headers=_CACHE_ONE_HOUR)
 
 
-def _set_content_policy(page: HTMLResponse) -> HTMLResponse:
-    """Allow only the page's own inline scripts, by their hashes, and nothing from other hosts."""
+def _set_content_security_policy(page: HTMLResponse) -> HTMLResponse:
     scripts = _INLINE_SCRIPT.findall(bytes(page.body).decode())
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     page.headers["Content-Security-Policy"] = _CONTENT_POLICY.format(

@@ -65,7 +65,6 @@ _LONGEST_TYPE = 100
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Map domain, database, Redis, validation and HTTP errors of endpoints to JSON answers."""
     app.add_exception_handler(VideoMomentsError, _answer_domain_error)
     app.add_exception_handler(psycopg.Error, _answer_database_error)
     app.add_exception_handler(RedisError, _answer_redis_error)
@@ -144,7 +143,7 @@ def describe_content_type(content_type: str) -> str:
 
 
 def _list_allowed_methods(request: Request) -> str:
-    """Return the `Allow` header for all routes of a path; Starlette names only the methods of the first one."""
+    # Starlette names only the methods of the first route of a path.
     routes = request.app.routes
     allowed = [
         method

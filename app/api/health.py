@@ -22,15 +22,15 @@ class HealthAnswer:
 
 
 @answer_dataclass
-class ServiceAnswer:
+class ServiceVersionAnswer:
     message: Annotated[str, Field(examples=["Video Moments API"])]
     version: str
 
 
-@router.get("/", response_model=ServiceAnswer)
+@router.get("/", response_model=ServiceVersionAnswer)
 async def describe_service() -> Response:
     """Name and version of this service."""
-    return json_answer(ServiceAnswer(message="Video Moments API", version=__version__))
+    return json_answer(ServiceVersionAnswer(message="Video Moments API", version=__version__))
 
 
 @router.get("/health", response_model=HealthAnswer)
@@ -42,13 +42,13 @@ async def report_health(resources: ResourcesDep) -> Response:
     )
 
 
-@router.get("/health/live", response_model=ServiceAnswer)
+@router.get("/health/live", response_model=ServiceVersionAnswer)
 async def report_liveness() -> Response:
     """200 as long as the process answers at all."""
     return await describe_service()
 
 
-@router.get("/health/ready", response_model=ServiceAnswer, responses={503: {"model": Error}})
+@router.get("/health/ready", response_model=ServiceVersionAnswer, responses={503: {"model": Error}})
 async def report_readiness(resources: ResourcesDep) -> Response:
     """200 when requests can be served; 503 with the reason when they cannot."""
     reason = await resources.health.find_unready_reason()

@@ -64,7 +64,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_ended:
             return
         if self._is_one_too_many:
-            self._end_connection(503, "The server has too many connections: try again later", {"Retry-After": "5"})
+            self._close_with_error(503, "The server has too many connections: try again later", {"Retry-After": "5"})
             return
         self._last_byte_at = self.loop.time()
         before, body_bytes = self._parser_position(), self._body_bytes
@@ -99,7 +99,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._is_in_head, self._is_in_body = False, True
         self._stop_timer()
-        self._use_host_of_target()
+        self._replace_host_by_target_host()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -115,15 +115,15 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         if not self._is_ended:
-            self._end_connection(400, "The request is not valid HTTP")
+            self._close_with_error(400, "The request is not valid HTTP")
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._timer is None and self._is_in_head:  # the head of the next request began to arrive meanwhile
             self._start_head_timer()
 
-    def _use_host_of_target(self) -> None:
-        """Replace the Host header by the host of `GET http://host/path` (RFC 9112, section 3.2.2)."""
+    def _replace_host_by_target_host(self) -> None:
+        # RFC 9112, section 3.2.2
         if match := _ABSOLUTE_TARGET.fullmatch(self.url):
             self.url = match[2] if match[2].startswith(b"/") else b"/" + match[2]
             self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", match[1])]
@@ -140,15 +140,15 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._is_in_body:
             self._framing_bytes = 0 if body_bytes else self._framing_bytes + received_bytes
             if max(self._framing_bytes, self._head_bytes) > HEAD_BYTES:
-                self._end_connection(
+                self._close_with_error(
                     431, f"What stands between and behind the chunks of a body may have {HEAD_BYTES} bytes"
                 )
 
     def _refuse_large_head(self) -> None:
         if self._url_bytes > HEAD_BYTES:
-            self._end_connection(414, f"The address of a request may have {HEAD_BYTES} bytes, with its headers")
+            self._close_with_error(414, f"The address of a request may have {HEAD_BYTES} bytes, with its headers")
         else:
-            self._end_connection(431, f"The headers of a request may have {HEAD_BYTES} bytes, with its address")
+            self._close_with_error(431, f"The headers of a request may have {HEAD_BYTES} bytes, with its address")
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -170,7 +170,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _end_slow_head(self) -> None:
         self._timer = None
         if self._is_in_head:
-            self._end_connection(408, f"The headers of the request were not complete after {HEAD_SECONDS:g} s")
+            self._close_with_error(408, f"The headers of the request were not complete after {HEAD_SECONDS:g} s")
         else:
             self.transport.close()
 
@@ -182,12 +182,11 @@ class LimitedProtocol(HttpToolsProtocol):
         waits_since = max(self._last_byte_at, self._timed_flow.resumed_at)
         if now - waits_since >= BODY_SECONDS:
             self._timer = None
-            self._end_connection(408, f"Nothing of the request's body came for {BODY_SECONDS:g} s")
+            self._close_with_error(408, f"Nothing of the request's body came for {BODY_SECONDS:g} s")
         else:
             self._timer = self.loop.call_at(waits_since + BODY_SECONDS, self._end_slow_body)
 
-    def _end_connection(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
-        """Send an error, unless an answer has begun, and close the connection."""
+    def _close_with_error(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
         self._is_ended = True
         self._stop_timer()
         is_owed = not self.cycle.response_started if self._is_in_body else not self._is_answering()

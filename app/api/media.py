@@ -23,9 +23,7 @@ _VIDEO_RESPONSES = media_responses("video/*", UNKNOWN_TYPE)
 
 
 @answer_dataclass
-class MediaAddress:
-    """Where a video's file can be read."""
-
+class VideoFileAddress:
     url: Annotated[str, Field(examples=["http://localhost:7005/api/videos/talk/stream"])]
     expires_in_seconds: Annotated[int | None, Field(description="Null where the address does not expire")]
 
@@ -38,7 +36,7 @@ async def stream_video(request: Request, video_id: VideoId, resources: Resources
     return MediaAnswer(resources.storage, media.open_first_existing_file(resources.storage, urls))
 
 
-@router.get("/url", response_model=MediaAddress, responses={404: {"model": Error}, 503: {"model": Error}})
+@router.get("/url", response_model=VideoFileAddress, responses={404: {"model": Error}, 503: {"model": Error}})
 async def get_video_address(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """The signed address of a video in a bucket; else the address of its stream."""
     urls = await resources.reads.list_video_file_urls(video_id)
@@ -47,8 +45,8 @@ async def get_video_address(request: Request, video_id: VideoId, resources: Reso
     link = await resources.storage.get_signed_url(url)
     if link is None:
         address = f"{request.base_url}api/videos/{quote(video_id, safe='')}/stream"
-        return json_answer(MediaAddress(url=address, expires_in_seconds=None))
-    signed = MediaAddress(url=link.url, expires_in_seconds=link.expires_in_seconds)
+        return json_answer(VideoFileAddress(url=address, expires_in_seconds=None))
+    signed = VideoFileAddress(url=link.url, expires_in_seconds=link.expires_in_seconds)
     return json_answer(signed, headers={"Cache-Control": "private, no-store"})
 
 

@@ -30,7 +30,6 @@ _media_types: LRUCache[tuple[str, str], str] = LRUCache(4096)
 
 
 def media_responses(*media_types: str) -> Responses:
-    """Return the OpenAPI responses of a route that answers with `MediaAnswer`."""
     file = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
     return {
         200: {"description": "The whole file", "content": file},
@@ -135,10 +134,10 @@ def _file_answer(file: OpenFile, ranges: list[ByteRange] | None, media_type: str
         return _FilePartsAnswer(file, ranges, 206, headers)
     boundary = secrets.token_hex(12)
     headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
-    return _FilePartsAnswer(file, _multipart_parts(ranges, file.stored, media_type, boundary), 206, headers)
+    return _FilePartsAnswer(file, _make_multipart_parts(ranges, file.stored, media_type, boundary), 206, headers)
 
 
-def _multipart_parts(
+def _make_multipart_parts(
     ranges: list[ByteRange], file: StoredFile, media_type: str, boundary: str
 ) -> list[bytes | ByteRange]:
     parts: list[bytes | ByteRange] = []

@@ -77,9 +77,7 @@ class ModelAnswer:
 
 
 @answer_dataclass
-class ModelWithNotice(ModelAnswer):
-    """The answer to a change that removed the previous API key."""
-
+class ModelKeyRemovedAnswer(ModelAnswer):
     notice: Annotated[str, Field(description="That the key was removed, and why")]
 
 
@@ -113,14 +111,14 @@ class ModelChangesBody(ModelChanges):
     model_config = ConfigDict(json_schema_extra={"examples": [{"base_url": "http://localhost:8008"}]})
 
 
-class SeedBody(BaseModel):
+class SeedModelsBody(BaseModel):
     model_config = ConfigDict(strict=True, json_schema_extra={"examples": [{"force": False}]})
 
     force: bool = Field(False, description="Also where there are models; those with the keys of defaults are replaced")
 
 
 @answer_dataclass
-class SeedAnswer:
+class SeededModelsAnswer:
     seeded_count: int
     message: Annotated[str, Field(examples=["Seeded 6 model configs"])]
 
@@ -146,11 +144,11 @@ async def list_default_models() -> Response:
     return json_answer({key: ModelAnswer.from_config(key, config) for key, config in DEFAULT_MODELS.items()})
 
 
-@router.post("/seed", response_model=SeedAnswer)
-async def seed_models(registry: ModelRegistryDep, body: Annotated[SeedBody | None, Body()] = None) -> Response:
+@router.post("/seed", response_model=SeededModelsAnswer)
+async def seed_models(registry: ModelRegistryDep, body: Annotated[SeedModelsBody | None, Body()] = None) -> Response:
     """Fill an empty registry with the default models; with `force` also one that is not empty."""
     count = await registry.seed_defaults(force=body is not None and body.force)
-    return json_answer(SeedAnswer(seeded_count=count, message=f"Seeded {count} model configs"))
+    return json_answer(SeededModelsAnswer(seeded_count=count, message=f"Seeded {count} model configs"))
 
 
 @router.get("/{key}", response_model=ModelAnswer, responses=_NOT_FOUND)
@@ -159,7 +157,7 @@ async def get_model(key: ModelKey, registry: ModelRegistryDep) -> Response:
     return json_answer(ModelAnswer.from_config(key, await registry.get_existing_model(key)))
 
 
-@router.post("/{key}", response_model=ModelWithNotice | ModelAnswer)
+@router.post("/{key}", response_model=ModelKeyRemovedAnswer | ModelAnswer)
 async def put_model(key: ModelKey, body: ModelBody, registry: ModelRegistryDep) -> Response:
     """Create a model, or replace all of its fields, its API key too."""
     values: dict[str, Any] = to_registry_values(body, exclude_none=False)
@@ -167,7 +165,9 @@ async def put_model(key: ModelKey, body: ModelBody, registry: ModelRegistryDep) 
     return json_answer(_make_model_answer(key, await registry.put_model(key, config)))
 
 
-@router.patch("/{key}", response_model=ModelWithNotice | ModelAnswer, responses={**_NOT_FOUND, **_CHANGED_MEANWHILE})
+@router.patch(
+    "/{key}", response_model=ModelKeyRemovedAnswer | ModelAnswer, responses={**_NOT_FOUND, **_CHANGED_MEANWHILE}
+)
 async def change_model(key: ModelKey, body: ModelChangesBody, registry: ModelRegistryDep) -> Response:
     """Change the fields that are given and not null.
 
@@ -188,4 +188,4 @@ async def delete_model(key: ModelKey, registry: ModelRegistryDep) -> Response:
 
 def _make_model_answer(key: str, config: ModelConfig) -> ModelAnswer:
     stored = ModelAnswer.from_config(key, config)
-    return ModelWithNotice(**vars(stored), notice=KEY_REMOVED_NOTICE) if config.is_key_removed else stored
+    return ModelKeyRemovedAnswer(**vars(stored), notice=KEY_REMOVED_NOTICE) if config.is_key_removed else stored

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app.api.access import SAFE_METHODS, is_public_path, needs_admin_key
+from app.api.access import SAFE_METHODS, needs_admin_key, needs_no_api_key
 
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 _KEY = (
@@ -49,7 +49,7 @@ TAGS = [
 
 
 def make_operation_id(route: APIRoute) -> str:
-    """Return the route's name, which generated clients give to their method."""
+    # Generated clients give this name to their method.
     return route.name
 
 
@@ -64,7 +64,7 @@ class Application(FastAPI):
         if "securitySchemes" not in components:  # it is made once, and kept
             components["securitySchemes"] = _SCHEMES
             for path, method, operation in _iterate_operations(schema):
-                _complete_operation(operation, path, method, self.needs_keys)
+                _document_keys_and_errors(operation, path, method, self.needs_keys)
             for name in _FASTAPI_ERRORS:
                 components.get("schemas", {}).pop(name, None)
         return schema
@@ -76,13 +76,13 @@ def _iterate_operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict
             yield path, method.upper(), operation
 
 
-def _complete_operation(operation: dict[str, Any], path: str, method: str, needs_keys: bool) -> None:
+def _document_keys_and_errors(operation: dict[str, Any], path: str, method: str, needs_keys: bool) -> None:
     responses = operation["responses"]
     for status, description in _COMMON_REFUSALS.items():
         responses.setdefault(status, _error_response(description))
     if _FASTAPI_ERRORS[0] in str(responses.get("422")):
         responses["422"] = _error_response("The request is not as documented")
-    if is_public_path(path):
+    if needs_no_api_key(path):
         return
     without_key: list[dict[str, list[str]]] = [] if needs_keys else [{}]
     operation["security"] = [*without_key, *({name: []} for name in _SCHEMES)]

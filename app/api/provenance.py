@@ -141,7 +141,7 @@ class PromptAnswer:
 
 
 @answer_dataclass
-class ConfigParameters:
+class GenerationParameters:
     """The parameters of a model call."""
 
     id: Annotated[int, Field(examples=[3])]
@@ -159,7 +159,7 @@ class ConfigParameters:
 
 
 @answer_dataclass
-class GenerationConfigAnswer(ConfigParameters):
+class GenerationConfigAnswer(GenerationParameters):
     prompt_id: Annotated[int, Field(examples=[7])]
 
     @classmethod
@@ -213,7 +213,7 @@ class LineageMoment(ProvenanceMoment):
 
 
 @answer_dataclass
-class LineageConfig(ConfigParameters):
+class LineageConfig(GenerationParameters):
     """A generation config with its moments, except those that are listed below the moment that they refine."""
 
     moments: list[LineageMoment]

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.api.answers import Error, Responses, answer_dataclass, json_answer
-from app.api.dependencies import MomentId, NamedVideoId, ResourcesDep, RunIdentifier, UnknownVideoId, VideoId
+from app.api.dependencies import AnyVideoId, MomentId, NamedVideoId, ResourcesDep, RunIdentifier, VideoId
 from app.core.errors import InvalidInput
 from app.core.validation import NormalizedLine
 from app.models.runs import RunRequest
@@ -29,7 +29,7 @@ videos = APIRouter(prefix="/api/videos/{video_id}", tags=["starts"])
 pipelines = APIRouter(prefix="/api", tags=["pipeline"])
 
 
-class GenerateBody(BaseModel):
+class GenerateMomentsBody(BaseModel):
     """Which moments to generate. Further fields are ignored."""
 
     model_config = ConfigDict(
@@ -76,7 +76,7 @@ class RefineBody(BaseModel):
         )
 
 
-class ClipsBody(BaseModel):
+class ExtractClipsBody(BaseModel):
     """Which clips to cut."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"override_existing": True}, {}]})
@@ -87,7 +87,7 @@ class ClipsBody(BaseModel):
         return RunRequest(override_existing_clips=self.override_existing)
 
 
-class PipelineBody(PipelineOptions):
+class FullRunBody(PipelineOptions):
     """Options of a full run; `model` and `temperature` are for both models. Further fields are ignored."""
 
     model_config = ConfigDict(
@@ -95,7 +95,7 @@ class PipelineBody(PipelineOptions):
     )
 
 
-class UrlBody(PipelineBody):
+class RunFromUrlBody(FullRunBody):
     """Options of a full run for a stored video or for the video of a URL: one of the two."""
 
     model_config = ConfigDict(
@@ -135,66 +135,66 @@ class RunStartAnswer:
 
 
 @answer_dataclass
-class UrlStartAnswer(RunStartAnswer):
+class RunStartFromUrlAnswer(RunStartAnswer):
     download_required: bool
     source_url: Annotated[str | None, Field(description="Null where the video was named by its id")]
     is_cached: Annotated[bool, Field(description="Whether the video's file is stored on this server")]
 
 
 @answer_dataclass
-class CancelAnswer:
+class RunCancellationAnswer:
     message: Annotated[str, Field(examples=["Cancellation requested"])]
     video_id: Annotated[str, Field(examples=["demo-talk"])]
 
 
-async def get_run_requests(resources: ResourcesDep) -> RunStarter:
+async def get_run_starter(resources: ResourcesDep) -> RunStarter:
     return RunStarter(
         resources.database, resources.storage, resources.redis, resources.settings, resources.notifier.notify
     )
 
 
-RunRequestsDep = Annotated[RunStarter, Depends(get_run_requests)]
+RunStarterDep = Annotated[RunStarter, Depends(get_run_starter)]
 
 
-async def get_run_retries(resources: ResourcesDep, requests: RunRequestsDep) -> RunRetrier:
-    return RunRetrier(resources.database, resources.storage, requests)
+async def get_run_retrier(resources: ResourcesDep, starter: RunStarterDep) -> RunRetrier:
+    return RunRetrier(resources.database, resources.storage, starter)
 
 
-RunRetriesDep = Annotated[RunRetrier, Depends(get_run_retries)]
+RunRetrierDep = Annotated[RunRetrier, Depends(get_run_retrier)]
 
 
 @videos.post("/process-audio", response_model=JobStartAnswer, responses=NOT_READY)
-async def process_audio(video_id: VideoId, requests: RunRequestsDep) -> Response:
+async def process_audio(video_id: VideoId, starter: RunStarterDep) -> Response:
     """Start a run that extracts a video's audio."""
-    await requests.start_audio_extraction(video_id)
+    await starter.start_audio_extraction(video_id)
     return json_answer(JobStartAnswer(message="Audio processing started", video_id=video_id))
 
 
 @videos.post("/process-transcript", response_model=JobStartAnswer, responses={**NOT_READY, **_NO_MODEL})
-async def process_transcript(video_id: VideoId, requests: RunRequestsDep) -> Response:
+async def process_transcript(video_id: VideoId, starter: RunStarterDep) -> Response:
     """Start a run that transcribes a video's audio."""
-    await requests.start_transcription(video_id)
+    await starter.start_transcription(video_id)
     return json_answer(JobStartAnswer(message="Transcript generation started", video_id=video_id))
 
 
 @videos.post("/generate-moments", response_model=JobStartAnswer, responses={**NOT_READY, **_NO_MODEL})
-async def generate_moments(video_id: VideoId, body: GenerateBody, requests: RunRequestsDep) -> Response:
+async def generate_moments(video_id: VideoId, body: GenerateMomentsBody, starter: RunStarterDep) -> Response:
     """Start a run that generates a video's moments."""
-    await requests.start_moment_generation(video_id, body.to_request())
+    await starter.start_moment_generation(video_id, body.to_request())
     return json_answer(JobStartAnswer(message="Moment generation started", video_id=video_id))
 
 
 @videos.post("/extract-clips", response_model=JobStartAnswer, responses=NOT_READY)
-async def extract_clips(video_id: VideoId, body: ClipsBody, requests: RunRequestsDep) -> Response:
+async def extract_clips(video_id: VideoId, body: ExtractClipsBody, starter: RunStarterDep) -> Response:
     """Start a run that cuts the clips of a video's moments."""
-    await requests.start_clip_extraction(video_id, body.to_request())
+    await starter.start_clip_extraction(video_id, body.to_request())
     return json_answer(JobStartAnswer(message="Clip extraction started", video_id=video_id))
 
 
 @videos.post("/moments/{moment_id}/refine", response_model=RefinementStartAnswer, responses={**NOT_READY, **_NO_MODEL})
-async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody, requests: RunRequestsDep) -> Response:
+async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody, starter: RunStarterDep) -> Response:
     """Start a run that refines a moment."""
-    await requests.start_moment_refinement(video_id, moment_id, body.to_request())
+    await starter.start_moment_refinement(video_id, moment_id, body.to_request())
     return json_answer(
         RefinementStartAnswer(
             message="Moment refinement started",
@@ -206,52 +206,52 @@ async def refine_moment(video_id: VideoId, moment_id: MomentId, body: RefineBody
 
 
 @pipelines.post("/pipeline/{video_id}/start", response_model=RunStartAnswer, responses={**NOT_READY, **_NO_MODEL})
-async def start_pipeline(video_id: NamedVideoId, body: PipelineBody, requests: RunRequestsDep) -> Response:
+async def start_pipeline(video_id: NamedVideoId, body: FullRunBody, starter: RunStarterDep) -> Response:
     """Start a full run: from a video to its refined moments and their clips."""
-    started = await requests.start_full_run(video_id, body.to_request())
+    started = await starter.start_full_run(video_id, body.to_request())
     return json_answer(RunStartAnswer(request_id=started, video_id=video_id))
 
 
 @pipelines.post("/pipeline/{video_id}/retry", response_model=RunStartAnswer, responses=NOT_READY)
 async def retry_pipeline(
     video_id: NamedVideoId,
-    retries: RunRetriesDep,
+    retrier: RunRetrierDep,
     request_id: Annotated[
         RunIdentifier | None,
         Query(max_length=100, description="Which run of the video; the newest full one where it is not given"),
     ] = None,
 ) -> Response:
     """Start an ended run again with the same options. Finished stages of an unsuccessful run are not repeated."""
-    run = await retries.retry_run_of_video(video_id, request_id)
+    run = await retrier.retry_run_of_video(video_id, request_id)
     return json_answer(RunStartAnswer(request_id=run.request_id, video_id=video_id))
 
 
 @pipelines.post(
     "/pipeline/{video_id}/cancel",
-    response_model=CancelAnswer,
+    response_model=RunCancellationAnswer,
     responses={400: {"model": Error, "description": "Nothing runs"}},
 )
-async def cancel_runs(video_id: UnknownVideoId, resources: ResourcesDep) -> Response:
+async def cancel_runs(video_id: AnyVideoId, resources: ResourcesDep) -> Response:
     """Cancel the running and waiting runs of a video."""
     await cancel_runs_of_video(resources.database, resources.redis, video_id)
-    return json_answer(CancelAnswer(message="Cancellation requested", video_id=video_id))
+    return json_answer(RunCancellationAnswer(message="Cancellation requested", video_id=video_id))
 
 
-@pipelines.post("/generate_moments", response_model=UrlStartAnswer, responses={**NOT_READY, **_NO_MODEL})
-async def generate_from_url(body: UrlBody, requests: RunRequestsDep) -> Response:
+@pipelines.post("/generate_moments", response_model=RunStartFromUrlAnswer, responses={**NOT_READY, **_NO_MODEL})
+async def generate_from_url(body: RunFromUrlBody, starter: RunStarterDep) -> Response:
     """Start a full run for the video of a URL, or for a stored one."""
     match body:
-        case UrlBody(video_id=str(video), video_url=None):
-            started = await requests.start_full_run(video, body.to_request())
+        case RunFromUrlBody(video_id=str(video), video_url=None):
+            started = await starter.start_full_run(video, body.to_request())
             return json_answer(
-                UrlStartAnswer(
+                RunStartFromUrlAnswer(
                     request_id=started, video_id=video, download_required=False, source_url=None, is_cached=True
                 )
             )
-        case UrlBody(video_id=None, video_url=str(url)):
-            run = await requests.start_full_run_from_url(url, body.to_request(), force=body.force_download)
+        case RunFromUrlBody(video_id=None, video_url=str(url)):
+            run = await starter.start_full_run_from_url(url, body.to_request(), force=body.force_download)
             return json_answer(
-                UrlStartAnswer(
+                RunStartFromUrlAnswer(
                     request_id=run.request_id,
                     video_id=run.resolved.video,
                     download_required=run.resolved.download_required,

@@ -24,8 +24,8 @@ from app.api.answers import (
     json_answer,
     next_page_header,
 )
-from app.api.dependencies import AutocommitConnection, ResourcesDep, RunIdentifier, UnknownVideoId
-from app.api.run_requests import NOT_READY, RunRetriesDep, RunStartAnswer
+from app.api.dependencies import AnyVideoId, AutocommitConnection, ResourcesDep, RunIdentifier
+from app.api.run_requests import NOT_READY, RunRetrierDep, RunStartAnswer
 from app.core.masking import mask_values
 from app.database.queries import LARGEST_ID
 from app.models.runs import StageRecord, StageStatus
@@ -77,7 +77,7 @@ class FailedRunsQuery(BaseModel):
 
 
 @answer_dataclass
-class StageAnswer:
+class RunStageAnswer:
     status: StageStatus
     started_at: Annotated[float | None, Field(description="Seconds since 1970")]
     completed_at: Annotated[float | None, Field(description="Seconds since 1970")]
@@ -105,7 +105,7 @@ class StageAnswer:
 
 
 @answer_dataclass
-class RunMomentAnswer:
+class MomentOfRunAnswer:
     id: Annotated[str, Field(examples=["7621a017eec7482f"])]
     title: str
     start_time: Seconds
@@ -126,11 +126,11 @@ class RunStatusAnswer:
     completed_at: Annotated[float | None, Field(description="Seconds since 1970", examples=[1795347066.26])]
     total_duration_seconds: Annotated[float | None, Field(description="Of a completed run", examples=[2.9])]
     current_stage: Annotated[str | None, Field(description="The last stage that has run", examples=["refinement"])]
-    stages: Annotated[dict[str, StageAnswer], Field(description="The known stages, in the order of the pipeline")]
+    stages: Annotated[dict[str, RunStageAnswer], Field(description="The known stages, in the order of the pipeline")]
     error_stage: str | None
     error_message: str | None
-    coarse_moments: Annotated[list[RunMomentAnswer], Field(description="The moments that the video has now")]
-    refined_moments: list[RunMomentAnswer]
+    coarse_moments: Annotated[list[MomentOfRunAnswer], Field(description="The moments that the video has now")]
+    refined_moments: list[MomentOfRunAnswer]
 
     @classmethod
     def for_never_run(cls, video_id: str) -> Self:
@@ -182,7 +182,7 @@ class RunAnswer(RunStatusAnswer):
             total_duration_seconds=runs.completed_run_seconds(run),
             current_stage=runs.reported_current_stage(run),
             stages={
-                stage.value: StageAnswer.from_record(record) for stage, record in runs.reported_stages(run).items()
+                stage.value: RunStageAnswer.from_record(record) for stage, record in runs.reported_stages(run).items()
             },
             error_stage=run.error_stage,
             error_message=mask_values(run.error_message),
@@ -192,7 +192,7 @@ class RunAnswer(RunStatusAnswer):
 
 
 @answer_dataclass
-class HistoryAnswer:
+class RunHistoryAnswer:
     video_id: Annotated[str, Field(examples=["demo-talk"])]
     runs: Annotated[list[RunAnswer], Field(description="The newest first")]
     count: Annotated[int, Field(ge=0, description="Runs in this answer")]
@@ -271,21 +271,21 @@ class FailedRunDetailsAnswer(FailedRunAnswer):
 
 
 @router.get("/{video_id}/status", response_model=RunAnswer | RunStatusAnswer)
-async def get_run_status(video_id: UnknownVideoId, resources: ResourcesDep) -> Response:
+async def get_run_status(video_id: AnyVideoId, resources: ResourcesDep) -> Response:
     """The newest full run of a video; `never_run` where there is none, also for an unknown video."""
     run = await find_newest_full_run(resources.database, resources.redis, video_id)
     return json_answer(_make_status_answer(video_id, run))
 
 
-@router.get("/{video_id}/history", response_model=HistoryAnswer, responses=_PAGE)
+@router.get("/{video_id}/history", response_model=RunHistoryAnswer, responses=_PAGE)
 async def list_runs(
-    request: Request, video_id: UnknownVideoId, conn: AutocommitConnection, query: Annotated[RunHistoryQuery, Query()]
+    request: Request, video_id: AnyVideoId, conn: AutocommitConnection, query: Annotated[RunHistoryQuery, Query()]
 ) -> Response:
     """The runs of a video, newest first; `Link` names the page of older ones."""
     page = await runs.list_runs(conn, video_id, query.limit, query.cursor, query.type)
     headers = next_page_header(request, page.next_cursor) if page.next_cursor else None
     shown = [RunAnswer.from_run(video_id, run) for run in page.runs]
-    return json_answer(HistoryAnswer(video_id=video_id, runs=shown, count=len(shown)), headers=headers)
+    return json_answer(RunHistoryAnswer(video_id=video_id, runs=shown, count=len(shown)), headers=headers)
 
 
 @router.get("/active", response_model=ActiveRunsAnswer, responses=_PAGE)
@@ -319,21 +319,21 @@ async def get_failed_run(request_id: RunId, resources: ResourcesDep) -> Response
 
 
 @failed.post("/{request_id}/retry", response_model=RunStartAnswer, responses=NOT_READY)
-async def retry_failed_run(request_id: RunId, retries: RunRetriesDep) -> Response:
+async def retry_failed_run(request_id: RunId, retrier: RunRetrierDep) -> Response:
     """Start a failed run again with the same options. Finished stages are not repeated."""
-    run = await retries.retry_failed_run(request_id)
+    run = await retrier.retry_failed_run(request_id)
     return json_answer(RunStartAnswer(request_id=run.request_id, video_id=run.video))
 
 
 @router.get("/{video_id}/events", response_class=StreamingResponse, responses=_EVENT_RESPONSES)
-async def follow_run(request: Request, video_id: UnknownVideoId, last_event_id: LastEventId = "") -> Response:
+async def follow_run(request: Request, video_id: AnyVideoId, last_event_id: LastEventId = "") -> Response:
     """The status of a video's newest full run, sent at once and after every change, until the run has ended."""
     feeds: RunStatusFeeds = request.app.state.run_feeds
     state = await feeds.get_status(video_id)
-    is_known = state.id == last_event_id
-    if is_known and state.is_final:
+    client_has_state = state.id == last_event_id
+    if client_has_state and state.is_final:
         return Response(status_code=204)
-    events = _stream_status_events(feeds, video_id, state, is_known=is_known)
+    events = _stream_status_events(feeds, video_id, state, client_has_state=client_has_state)
     return StreamingResponse(events, media_type="text/event-stream", headers=_EVENT_HEADERS)
 
 
@@ -355,9 +355,9 @@ def _make_status_answer(video_id: str, run: RunSummary | None) -> RunStatusAnswe
 
 
 async def _stream_status_events(
-    feeds: RunStatusFeeds, video: str, state: SerializedStatus, *, is_known: bool
+    feeds: RunStatusFeeds, video: str, state: SerializedStatus, *, client_has_state: bool
 ) -> AsyncGenerator[bytes]:
-    yield KEEPALIVE_COMMENT if is_known else _format_status_event(state)
+    yield KEEPALIVE_COMMENT if client_has_state else _format_status_event(state)
     async with aclosing(feeds.follow_status(video, state)) as states:
         async for changed in states:
             yield KEEPALIVE_COMMENT if changed is None else _format_status_event(changed)

@@ -36,9 +36,7 @@ class MatchingSegment:
 
 
 @answer_dataclass
-class SearchHitAnswer:
-    """A video whose transcript matches."""
-
+class MatchingVideoAnswer:
     video_id: Annotated[str, Field(examples=["demo-talk"])]
     video_title: Annotated[str, Field(examples=["Demo Talk"])]
     rank: Annotated[float, _RANK]
@@ -47,7 +45,7 @@ class SearchHitAnswer:
 
 
 @answer_dataclass
-class MomentHitAnswer:
+class MatchingMomentAnswer:
     video_id: Annotated[str, Field(examples=["demo-talk"])]
     video_title: Annotated[str, Field(examples=["Demo Talk"])]
     moment_id: Annotated[str, Field(examples=["7621a017eec7482f"])]
@@ -62,8 +60,8 @@ class MomentHitAnswer:
 @answer_dataclass
 class SearchAnswer:
     query: str
-    hits: Annotated[list[SearchHitAnswer], Field(description="Videos in which it is said, the best first")]
-    moments: Annotated[list[MomentHitAnswer], Field(description="Moments whose titles say it, the best first")]
+    hits: Annotated[list[MatchingVideoAnswer], Field(description="Videos in which it is said, the best first")]
+    moments: Annotated[list[MatchingMomentAnswer], Field(description="Moments whose titles say it, the best first")]
     next_cursor: Annotated[str | None, Field(description="For the next page of both lists; null where neither goes on")]
 
 
@@ -75,15 +73,15 @@ async def search_everything(conn: AutocommitConnection, query: Annotated[SearchQ
     return json_answer(
         SearchAnswer(
             query=query.q,
-            hits=[_make_transcript_hit_answer(found) for found in page.transcripts],
-            moments=[_make_moment_hit_answer(found) for found in page.moments],
+            hits=[_make_video_answer(found) for found in page.transcripts],
+            moments=[_make_moment_answer(found) for found in page.moments],
             next_cursor=page.next_cursor,
         )
     )
 
 
-def _make_transcript_hit_answer(result: SearchResult[SearchHit]) -> SearchHitAnswer:
-    return SearchHitAnswer(
+def _make_video_answer(result: SearchResult[SearchHit]) -> MatchingVideoAnswer:
+    return MatchingVideoAnswer(
         video_id=result.hit.video_identifier,
         video_title=result.video_title,
         rank=result.hit.rank,
@@ -92,8 +90,8 @@ def _make_transcript_hit_answer(result: SearchResult[SearchHit]) -> SearchHitAns
     )
 
 
-def _make_moment_hit_answer(result: SearchResult[MomentHit]) -> MomentHitAnswer:
-    return MomentHitAnswer(
+def _make_moment_answer(result: SearchResult[MomentHit]) -> MatchingMomentAnswer:
+    return MatchingMomentAnswer(
         video_id=result.hit.video_identifier,
         video_title=result.video_title,
         moment_id=result.hit.identifier,

@@ -18,7 +18,7 @@ from app.api.conditional_requests import (
     check_preconditions,
     find_requested_ranges,
     has_etag_condition,
-    revalidation_headers,
+    make_revalidation_headers,
     unsatisfiable_range_answer,
 )
 from app.api.dependencies import FastReadRoute, ResourcesDep, VideoId
@@ -84,8 +84,7 @@ class TranscriptAnswer:
     metadata: TranscriptMetadata
 
 
-def _document_captions(caption_format: CaptionFormat) -> dict[str, Any]:
-    """Return the arguments of a route decorator that document its captions."""
+def _caption_route_arguments(caption_format: CaptionFormat) -> dict[str, Any]:
     media_type = _MEDIA_TYPES[caption_format].partition(";")[0]
     content = {media_type: {"schema": {"type": "string"}, "example": _EXAMPLES[caption_format]}}
     return {"response_class": Response, "responses": {200: {"content": content}, **_CONDITIONAL_RESPONSES}}
@@ -100,7 +99,7 @@ async def get_transcript(request: Request, video_id: VideoId, resources: Resourc
     document = await resources.reads.get_transcript(video_id)
     if not gzipped:
         return _plain_transcript_answer(request, document.plain_json, _transcript_etag(document.version, gzipped=False))
-    headers = revalidation_headers(_transcript_etag(document.version, gzipped=True)) | GZIP_ENCODING
+    headers = make_revalidation_headers(_transcript_etag(document.version, gzipped=True)) | GZIP_ENCODING
     return Response(document.gzipped_json, headers=headers, media_type="application/json")
 
 
@@ -111,33 +110,33 @@ async def get_static_transcript(request: Request, video_id: VideoId, resources: 
     return await get_transcript(request, video_id, resources)
 
 
-@router.get("/transcript.srt", **_document_captions(CaptionFormat.SRT))
+@router.get("/transcript.srt", **_caption_route_arguments(CaptionFormat.SRT))
 async def get_transcript_srt(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """A video's segments as SubRip subtitles; times that run backwards are put in order."""
-    return await _caption_answer(request, video_id, resources, CaptionFormat.SRT)
+    return await _make_caption_answer(request, video_id, resources, CaptionFormat.SRT)
 
 
-@router.get("/transcript.vtt", **_document_captions(CaptionFormat.VTT))
+@router.get("/transcript.vtt", **_caption_route_arguments(CaptionFormat.VTT))
 async def get_transcript_vtt(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """A video's segments as WebVTT, for `<track>`; times that run backwards are put in order."""
-    return await _caption_answer(request, video_id, resources, CaptionFormat.VTT)
+    return await _make_caption_answer(request, video_id, resources, CaptionFormat.VTT)
 
 
-@router.get("/transcript.txt", **_document_captions(CaptionFormat.TXT))
+@router.get("/transcript.txt", **_caption_route_arguments(CaptionFormat.TXT))
 async def get_transcript_text(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """A video's transcript as plain text, a line for each segment."""
-    return await _caption_answer(request, video_id, resources, CaptionFormat.TXT)
+    return await _make_caption_answer(request, video_id, resources, CaptionFormat.TXT)
 
 
-async def _caption_answer(
+async def _make_caption_answer(
     request: Request, video_id: str, resources: Resources, caption_format: CaptionFormat
 ) -> Response:
     if refusal := await _check_preconditions(request, video_id, resources.reads, caption_format):
         return refusal
     captions = await render_captions(resources.database, video_id, caption_format)
     gzipped = accepts_gzip(request)
-    headers = revalidation_headers(_transcript_etag(captions.version, gzipped, caption_format))
-    headers["Content-Disposition"] = _inline_disposition(f"{video_id}.{caption_format}")
+    headers = make_revalidation_headers(_transcript_etag(captions.version, gzipped, caption_format))
+    headers["Content-Disposition"] = _make_inline_content_disposition(f"{video_id}.{caption_format}")
     headers["Content-Type"] = _MEDIA_TYPES[caption_format]
     if not gzipped:
         return Response(captions.body, headers=headers)
@@ -146,7 +145,7 @@ async def _caption_answer(
 
 def _plain_transcript_answer(request: Request, body: bytes, etag: str) -> Response:
     """Return an uncompressed transcript, or the one byte range of it that is requested."""
-    headers = revalidation_headers(etag) | {"Accept-Ranges": "bytes"}
+    headers = make_revalidation_headers(etag) | {"Accept-Ranges": "bytes"}
     ranges = find_requested_ranges(request, len(body), Validators(etag))
     if ranges == []:
         return unsatisfiable_range_answer(len(body), headers)
@@ -163,7 +162,7 @@ async def _check_preconditions(
     if not has_etag_condition(request):
         return None
     etag = _transcript_etag(await video_reader.get_transcript_version(video_id), accepts_gzip(request), caption_format)
-    return check_preconditions(request, Validators(etag), revalidation_headers(etag))
+    return check_preconditions(request, Validators(etag), make_revalidation_headers(etag))
 
 
 def _transcript_etag(version: TranscriptVersion, gzipped: bool, caption_format: str = "") -> str:
@@ -171,6 +170,6 @@ def _transcript_etag(version: TranscriptVersion, gzipped: bool, caption_format: 
     return f'"{"-".join(filter(None, (str(version.id), created_at, caption_format, "gzip" if gzipped else "")))}"'
 
 
-def _inline_disposition(name: str) -> str:
-    """Return a `Content-Disposition` with the name in ASCII and in UTF-8 (RFC 6266)."""
+def _make_inline_content_disposition(name: str) -> str:
+    # RFC 6266
     return f"inline; filename=\"{_UNSAFE_CHARACTER.sub('_', name)}\"; filename*=UTF-8''{quote(name, safe='')}"

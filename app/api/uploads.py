@@ -15,7 +15,7 @@ from starlette.responses import Response
 from app.api.answers import Error, json_answer
 from app.api.dependencies import ResourcesDep
 from app.api.errors import describe_content_type
-from app.api.videos import SOURCE_URL_DESCRIPTION, SingleVideoAnswer, find_video_answer
+from app.api.videos import SOURCE_URL_DESCRIPTION, SingleVideoAnswer, make_video_answer
 from app.core.errors import InvalidInput, SizeLimitExceeded, VideoDeletedMeanwhile, VideoNotFound
 from app.services.uploads import UploadDetails, VideoUpload, open_video_upload
 
@@ -78,8 +78,7 @@ def _find_form_boundary(content_type: str) -> bytes | None:
     return None
 
 
-def _refuse_undeclared_form(body_start: bytes, content_type: str) -> None:
-    """Raise `InvalidInput` if a body that should be the video itself begins like a form."""
+def _refuse_form_as_body(body_start: bytes, content_type: str) -> None:
     if body_start.startswith(b"--") and b"content-disposition: form-data" in body_start.lower():
         found = describe_content_type(content_type)
         raise InvalidInput(f"The body is a form: send it as multipart/form-data with its boundary, {found}")
@@ -129,7 +128,7 @@ class UploadFormParser:
             "on_header_field": self._add_header_name,
             "on_header_value": self._add_header_value,
             "on_header_end": self._end_header,
-            "on_headers_finished": self._end_headers,
+            "on_headers_finished": self._read_part_name,
             "on_part_data": self._add_part_data,
             "on_part_end": self._end_part,
             "on_end": self._end_form,
@@ -153,7 +152,7 @@ class UploadFormParser:
             self._disposition = value
         self._header = [b"", b""]
 
-    def _end_headers(self) -> None:
+    def _read_part_name(self) -> None:
         _, options = parse_options_header(self._disposition.decode("latin-1"))
         self._name = _decode_form_value("The name of a field", options.get(b"name", b""))
         if self._name == _FILE_FIELD:
@@ -247,39 +246,39 @@ async def upload_video(request: Request, query: Annotated[UploadQuery, Query()],
     except ClientDisconnect:
         raise InvalidInput("The upload ended early") from None
     try:
-        answer = await find_video_answer(resources.reads, identifier)
+        answer = await make_video_answer(resources.reads, identifier)
     except VideoNotFound:
         raise VideoDeletedMeanwhile from None
     return json_answer(answer, 201, {"Location": f"/api/videos/{quote(identifier)}"})
 
 
 async def _receive_video_body(request: Request, upload: VideoUpload, details: UploadDetails) -> None:
-    await upload.check_upload_details(details, _announced_length(request))
+    await upload.check_upload_details(details, _announced_body_length(request))
     head, content_type = b"", request.headers.get("content-type", "")
     async for chunk in request.stream():
         if len(head) < _FORM_HEAD_BYTES:
             head = (head + chunk)[:_FORM_HEAD_BYTES]
-            _refuse_undeclared_form(head, content_type)
+            _refuse_form_as_body(head, content_type)
         await upload.write_chunk(chunk)
 
 
 async def _receive_video_form(
     request: Request, upload: VideoUpload, details: UploadDetails, form: UploadFormParser
 ) -> UploadDetails:
-    await upload.check_upload_details(details, _announced_length(request) - _MAX_ENVELOPE_BYTES)
+    await upload.check_upload_details(details, _announced_body_length(request) - _MAX_ENVELOPE_BYTES)
     has_started = False
     async for chunk in request.stream():
         data = form.feed(chunk)
         if form.filename is not None and not has_started:
             has_started = True
-            await upload.check_upload_details(_read_form_details(details, form))
+            await upload.check_upload_details(_merge_form_details(details, form))
         if data:
             await upload.write_chunk(data)
     form.finish()
-    return _read_form_details(details, form)
+    return _merge_form_details(details, form)
 
 
-def _read_form_details(details: UploadDetails, form: UploadFormParser) -> UploadDetails:
+def _merge_form_details(details: UploadDetails, form: UploadFormParser) -> UploadDetails:
     return UploadDetails.from_client(
         form.filename or details.filename,
         form.fields.get("id", details.identifier),
@@ -288,7 +287,6 @@ def _read_form_details(details: UploadDetails, form: UploadFormParser) -> Upload
     )
 
 
-def _announced_length(request: Request) -> int:
-    """Return the length of the body that the request announces, or 0."""
+def _announced_body_length(request: Request) -> int:
     length = request.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0

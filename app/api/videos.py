@@ -16,7 +16,7 @@ from app.api.conditional_requests import (
     Validators,
     accepts_gzip,
     check_preconditions,
-    revalidation_headers,
+    make_revalidation_headers,
 )
 from app.api.dependencies import FastReadRoute, Limit, OptionalQueryRoute, ResourcesDep, VideoId, get_resources
 from app.models.videos import PlayableCopyStatus, describe_early_end
@@ -130,7 +130,7 @@ class DeletedFromBucket:
 
 
 @answer_dataclass
-class DeletedParts:
+class DeletedVideoParts:
     local: DeletedLocally
     gcs: DeletedFromBucket
     redis_keys: int
@@ -141,7 +141,7 @@ class DeletedParts:
 class VideoDeletionAnswer:
     status: Annotated[str, Field(description="`completed`, or `partial` if something is left: repeat the request")]
     video_id: str
-    deleted: DeletedParts
+    deleted: DeletedVideoParts
     errors: list[str] | None
     duration_ms: int
 
@@ -151,7 +151,7 @@ class VideoDeletionAnswer:
         return cls(
             status="partial" if deletion.errors else "completed",
             video_id=video_id,
-            deleted=DeletedParts(
+            deleted=DeletedVideoParts(
                 local=DeletedLocally(
                     video=local_files["video"] + bucket_files["video"] > 0,
                     audio=local_files["audio"] > 0,
@@ -174,20 +174,19 @@ async def list_videos(request: Request, limit: Limit = None, cursor: Cursor = ""
     """List videos, ordered by id. Without `limit` the whole library; with it, `Link` names the next page."""
     resources = await get_resources(request)
     if limit is None and not cursor:
-        return _answer_list(request, await resources.video_list.get_document(_write_list))
+        return _make_video_list_answer(request, await resources.video_list.get_document(_serialize_video_list))
     # Read before a connection is taken, which must not wait for the storage.
     audio = await resources.audio.get_videos_with_audio()
     async with resources.database.connect() as conn:
         cards = await videos.list_videos(conn, limit, cursor)
     headers = next_page_header(request, cards[-1].identifier) if limit is not None and len(cards) == limit else None
-    return json_answer(_answer_cards(cards, audio), headers=headers)
+    return json_answer(_make_video_answers(cards, audio), headers=headers)
 
 
-def _answer_list(request: Request, document: VideoListDocument) -> Response:
-    """Answer with the list, or with 304 where the client has it."""
+def _make_video_list_answer(request: Request, document: VideoListDocument) -> Response:
     gzipped = accepts_gzip(request)
     etag = f'"{document.digest}-gzip"' if gzipped else f'"{document.digest}"'
-    headers = revalidation_headers(etag)
+    headers = make_revalidation_headers(etag)
     if refusal := check_preconditions(request, Validators(etag), headers):
         return refusal
     if not gzipped:
@@ -195,18 +194,18 @@ def _answer_list(request: Request, document: VideoListDocument) -> Response:
     return Response(document.gzipped_json, headers=headers | GZIP_ENCODING, media_type="application/json")
 
 
-def _write_list(cards: list[VideoCard], audio: VideosWithAudio) -> bytes:
-    return orjson.dumps(_answer_cards(cards, audio))
+def _serialize_video_list(cards: list[VideoCard], audio: VideosWithAudio) -> bytes:
+    return orjson.dumps(_make_video_answers(cards, audio))
 
 
-def _answer_cards(cards: list[VideoCard], audio: VideosWithAudio) -> list[VideoAnswer]:
+def _make_video_answers(cards: list[VideoCard], audio: VideosWithAudio) -> list[VideoAnswer]:
     return [VideoAnswer.from_card(card, audio or _NO_AUDIO) for card in cards]
 
 
 @reads.get("/{video_id}", response_model=SingleVideoAnswer, responses=NOT_FOUND)
 async def get_video(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """One video."""
-    return json_answer(await find_video_answer(resources.reads, video_id))
+    return json_answer(await make_video_answer(resources.reads, video_id))
 
 
 @router.patch("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}, 422: {"model": Error}})
@@ -215,7 +214,7 @@ async def edit_video(video_id: VideoId, body: VideoChangesBody, resources: Resou
     changes: VideoChanges = body.model_dump(include=body.model_fields_set)  # type: ignore[assignment]
     async with resources.database.connect() as conn:
         await update_video(conn, video_id, changes)
-    return json_answer(await find_video_answer(resources.reads, video_id))
+    return json_answer(await make_video_answer(resources.reads, video_id))
 
 
 @router.delete(
@@ -239,8 +238,7 @@ async def remove_video(video_id: VideoId, query: Annotated[DeleteQuery, Query()]
     return json_answer(VideoDeletionAnswer.from_deletion(video_id, deletion, duration_ms))
 
 
-async def find_video_answer(video_reader: BatchedVideoReader, identifier: str) -> SingleVideoAnswer:
-    """Return what every route answers about one video. Raises `VideoNotFound`."""
+async def make_video_answer(video_reader: BatchedVideoReader, identifier: str) -> SingleVideoAnswer:
     card = await video_reader.get_video(identifier)
     video = VideoAnswer.from_card(card, await video_reader.audio.get_videos_with_audio())
     playable_copy = _make_copy_answer(card)
