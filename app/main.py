@@ -188,6 +188,7 @@ def _report_unready_at_sigterm(health: ServerHealth) -> Iterator[None]:
 
 
 def _create_app_or_exit() -> FastAPI:
+    """Return the application; end the process with one sentence if the settings are wrong."""
     try:
         return create_app()
     except ConfigurationError as error:

@@ -1,6 +1,5 @@
 """`/api/prompts`, `/api/generation-configs` and `/api/videos/{id}/lineage`: what results were made from."""
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -20,7 +19,6 @@ from app.api.answers import (
 )
 from app.api.dependencies import AutocommitConnection, VideoId
 from app.core.masking import mask_values
-from app.database import Connection
 from app.database.queries import LARGEST_ID
 from app.models import GenerationConfig
 from app.repositories.provenance import MomentWithVideo, RunWithVideo
@@ -317,13 +315,7 @@ async def get_generation_config(config_id: Annotated[int, _CONFIG_ID], conn: Aut
     return json_answer(GenerationConfigAnswer.from_row(await provenance.get_generation_config(conn, config_id)))
 
 
-def _add_result_routes(
-    router: APIRouter,
-    source: str,
-    source_id_path: Any,
-    list_moments: Callable[[Connection, int, int, int], Awaitable[list[MomentWithVideo]]],
-    list_runs: Callable[[Connection, int, int, int], Awaitable[list[RunWithVideo]]],
-) -> None:
+def _add_result_routes(router: APIRouter, source: provenance.Source, source_id_path: Any) -> None:
     """Add the routes that list the moments and the runs made with one prompt or one config, which `source` names."""
 
     @router.get(
@@ -337,7 +329,7 @@ def _add_result_routes(
     async def list_moments_of_source(
         request: Request, source_id: Annotated[int, source_id_path], conn: AutocommitConnection, page: PageQueryDep
     ) -> Response:
-        found = await list_moments(conn, source_id, page.limit, page.cursor)
+        found = await provenance.list_moments(conn, source, source_id, page.limit, page.cursor)
         return page_answer(request, page.limit, found, [MomentWithVideoAnswer.from_row(moment) for moment in found])
 
     @router.get(
@@ -350,9 +342,9 @@ def _add_result_routes(
     async def list_runs_of_source(
         request: Request, source_id: Annotated[int, source_id_path], conn: AutocommitConnection, page: PageQueryDep
     ) -> Response:
-        found = await list_runs(conn, source_id, page.limit, page.cursor)
+        found = await provenance.list_runs(conn, source, source_id, page.limit, page.cursor)
         return page_answer(request, page.limit, found, [RunWithVideoAnswer.from_row(run) for run in found])
 
 
-_add_result_routes(prompts, "prompt", _PROMPT_ID, provenance.list_prompt_moments, provenance.list_prompt_runs)
-_add_result_routes(configs, "config", _CONFIG_ID, provenance.list_config_moments, provenance.list_config_runs)
+_add_result_routes(prompts, "prompt", _PROMPT_ID)
+_add_result_routes(configs, "config", _CONFIG_ID)

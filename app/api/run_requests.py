@@ -249,14 +249,16 @@ async def generate_from_url(body: RunFromUrlBody, starter: RunStarterDep) -> Res
                 )
             )
         case RunFromUrlBody(video_id=None, video_url=str(url)):
-            run = await starter.start_full_run_from_url(url, body.to_request(), force=body.force_download)
+            started, video_of_url = await starter.start_full_run_from_url(
+                url, body.to_request(), force=body.force_download
+            )
             return json_answer(
                 RunStartFromUrlAnswer(
-                    request_id=run.request_id,
-                    video_id=run.resolved.video,
-                    download_required=run.resolved.download_required,
+                    request_id=started,
+                    video_id=video_of_url.video,
+                    download_required=not video_of_url.is_cached,
                     source_url=url,
-                    is_cached=run.resolved.is_cached,
+                    is_cached=video_of_url.is_cached,
                 )
             )
     raise InvalidInput("Either video_id or video_url must be given")

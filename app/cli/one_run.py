@@ -74,7 +74,8 @@ async def _start(video: str, request: RunRequest, resources: Resources, progress
         resources.database, resources.storage, resources.redis, resources.settings, resources.notifier.notify
     )
     if _URL.match(video):
-        return (await run_requests.start_full_run_from_url(video, request, force=False)).resolved.video
+        _, resolved = await run_requests.start_full_run_from_url(video, request, force=False)
+        return resolved.video
     size = _size_of_file(video)
     identifier = to_nfc(video) if size is None else await _receive(Path(video), size, resources, progress)
     try:

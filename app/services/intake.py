@@ -296,7 +296,7 @@ class StreamRequestIntake:
         if url is not None:
             preferred = _identifier_if_valid(video)
             resolved = await find_or_add_video_of_url(conn, self._storage, url, requested.force_download, preferred)
-            if refusal is not None and resolved.download_required:
+            if refusal is not None and not resolved.is_cached:
                 raise refusal
             video = resolved.video
         return await enqueue_run(conn, video, RunType.FULL, requested.request, given_identifier=requested.identifier)

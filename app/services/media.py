@@ -30,7 +30,7 @@ from app.models.runs import RunRequest
 from app.repositories.media import MediaRepository
 from app.repositories.moments import MomentRepository, RefinementInputs
 from app.services.models import get_model_or_default
-from app.storage import OpenFile, Storage, storable_name
+from app.storage import OpenFile, Storage, find_audio_file, storable_name
 
 # A healthy storage answers in milliseconds. With the usual timeout of a minute, a few requests to an unavailable one
 # would occupy all connections of the pool.
@@ -55,6 +55,15 @@ async def limit_storage_time() -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise StorageUnavailable("The storage takes too long to answer") from None
+
+
+async def has_audio_file(storage: Storage, video: str) -> bool:
+    """Return whether the audio of a video was extracted. Raises `StorageUnavailable`."""
+    try:
+        await find_audio_file(storage, video)
+    except FileMissing:
+        return False
+    return True
 
 
 @asynccontextmanager

@@ -15,30 +15,24 @@ _log = logging.getLogger(__name__)
 _REDIS_TIMEOUT = 1.0
 
 
-async def get_transcription_model(redis: Redis, key: str) -> ModelConfig:
-    """Return a model that transcribes.
-
-    Raises `ModelNotConfigured`, and `InvalidInput` for a model that finds moments.
-    """
-    config = await get_model_or_default(redis, key)
+async def get_transcription_model(redis: Redis, model_key: str) -> ModelConfig:
+    """Return the config of a model. Raises `ModelNotConfigured`, and `InvalidInput` for one that cannot transcribe."""
+    config = await get_model_or_default(redis, model_key)
     if config.kind is ModelKind.CHAT:
-        raise InvalidInput(f"Model '{key}' cannot transcribe")
+        raise InvalidInput(f"Model '{model_key}' cannot transcribe")
     return config
 
 
-async def get_moment_model(redis: Redis, key: str) -> ModelConfig:
-    """Return a model that finds and refines moments.
-
-    Raises `ModelNotConfigured`, and `InvalidInput` for a model that transcribes.
-    """
-    config = await get_model_or_default(redis, key)
+async def get_moment_model(redis: Redis, model_key: str) -> ModelConfig:
+    """Return the config of a model. Raises `ModelNotConfigured`, and `InvalidInput` for one that only transcribes."""
+    config = await get_model_or_default(redis, model_key)
     if config.kind in (ModelKind.TRANSCRIPTION, ModelKind.PARAKEET):
-        raise InvalidInput(f"Model '{key}' can only transcribe")
+        raise InvalidInput(f"Model '{model_key}' can only transcribe")
     return config
 
 
 async def load_api_keys_for_masking(redis: Redis) -> None:
-    """Load the API keys of all models, so that logs and answers of this process mask them."""
+    """Load the API keys of all models, so that this process masks them in logs and answers; ignore an outage."""
     try:
         async with asyncio.timeout(_REDIS_TIMEOUT):
             await ModelRegistry(redis).list_models()
@@ -46,20 +40,20 @@ async def load_api_keys_for_masking(redis: Redis) -> None:
         _log.debug("Cannot read the API keys of models: %s", describe_redis_error(error))
 
 
-async def get_model_or_default(redis: Redis, key: str) -> ModelConfig:
-    """Return a model of the registry, or of its defaults while Redis is unavailable.
+async def get_model_or_default(redis: Redis, model_key: str) -> ModelConfig:
+    """Return the config of a model from the registry, or from its defaults while Redis is unavailable.
 
     Raises `ModelNotConfigured`, and `RedisUnavailable` for a model that is not among the defaults.
     """
     registry = ModelRegistry(redis)
     try:
         async with asyncio.timeout(_REDIS_TIMEOUT):
-            config = await registry.get_model(key)
+            config = await registry.get_model(model_key)
             if config is None:
-                raise ModelNotConfigured(key, await registry.list_models())
+                raise ModelNotConfigured(model_key, await registry.list_models())
     except (RedisError, OSError) as error:
-        _log.debug("Could not read model %s from Redis: %s", key, describe_redis_error(error))
-        config = DEFAULT_MODELS.get(key)
+        _log.debug("Could not read model %s from Redis: %s", model_key, describe_redis_error(error))
+        config = DEFAULT_MODELS.get(model_key)
         if config is None:
             raise translate_redis_error(error) or error from None
     return config

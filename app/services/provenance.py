@@ -1,7 +1,9 @@
 """Provenance: prompts, generation configs, and the moments and runs that used them."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 from app.core.errors import GenerationConfigNotFound, PromptNotFound, VideoNotFound
 from app.core.masking import mask_stored_text
@@ -10,6 +12,7 @@ from app.models import GenerationConfig, Prompt
 from app.repositories import GenerationConfigRepository, PromptRepository
 from app.repositories.provenance import MomentWithVideo, PromptSummary, ProvenanceRepository, RunWithVideo
 
+Source = Literal["prompt", "config"]  # what moments and runs were made with
 _LARGE_BYTES = 100_000  # larger documents are masked in a thread
 
 
@@ -24,20 +27,6 @@ async def get_prompt(conn: Connection, prompt_id: int) -> Prompt:
         raise PromptNotFound
     texts = (mask_stored_text(prompt.user_prompt), mask_stored_text(prompt.system_prompt))
     return replace(prompt, user_prompt=texts[0], system_prompt=texts[1])
-
-
-async def list_prompt_moments(conn: Connection, prompt_id: int, limit: int, after: int) -> list[MomentWithVideo]:
-    moments = await ProvenanceRepository(conn).list_generated_moments(limit, after, prompt_id=prompt_id)
-    if not moments:
-        await get_prompt(conn, prompt_id)
-    return moments
-
-
-async def list_prompt_runs(conn: Connection, prompt_id: int, limit: int, after: int) -> list[RunWithVideo]:
-    runs = await ProvenanceRepository(conn).list_generating_runs(limit, after, prompt_id=prompt_id)
-    if not runs:
-        await get_prompt(conn, prompt_id)
-    return runs
 
 
 async def list_generation_configs(
@@ -58,29 +47,39 @@ async def get_generation_config(conn: Connection, config_id: int) -> GenerationC
     return config
 
 
-async def list_config_moments(conn: Connection, config_id: int, limit: int, after: int) -> list[MomentWithVideo]:
-    moments = await ProvenanceRepository(conn).list_generated_moments(limit, after, config_id=config_id)
+async def list_moments(
+    conn: Connection, source: Source, source_id: int, limit: int, after: int
+) -> list[MomentWithVideo]:
+    """Return moments that were made with a prompt or a config. Raises its not-found error."""
+    moments = await ProvenanceRepository(conn).list_generated_moments(limit, after, **{f"{source}_id": source_id})
     if not moments:
-        await get_generation_config(conn, config_id)
+        await _GET_SOURCE[source](conn, source_id)
     return moments
 
 
-async def list_config_runs(conn: Connection, config_id: int, limit: int, after: int) -> list[RunWithVideo]:
-    runs = await ProvenanceRepository(conn).list_generating_runs(limit, after, config_id=config_id)
+async def list_runs(conn: Connection, source: Source, source_id: int, limit: int, after: int) -> list[RunWithVideo]:
+    """Return runs that used a prompt or a config. Raises its not-found error."""
+    runs = await ProvenanceRepository(conn).list_generating_runs(limit, after, **{f"{source}_id": source_id})
     if not runs:
-        await get_generation_config(conn, config_id)
+        await _GET_SOURCE[source](conn, source_id)
     return runs
 
 
-async def read_lineage(conn: Connection, identifier: str) -> bytes:
+_GET_SOURCE: Mapping[Source, Callable[[Connection, int], Awaitable[object]]] = {
+    "prompt": get_prompt,
+    "config": get_generation_config,
+}
+
+
+async def read_lineage(conn: Connection, video_identifier: str) -> bytes:
     """Return a video with all data derived from it as a JSON document, secrets masked. Raises `VideoNotFound`."""
-    document = await ProvenanceRepository(conn).read_lineage_json(identifier)
+    document = await ProvenanceRepository(conn).read_lineage_json(video_identifier)
     if document is None:
         raise VideoNotFound
     if len(document) <= _LARGE_BYTES:
-        return _mask_document(document)
-    return await asyncio.to_thread(_mask_document, document)
+        return _mask_secrets_in_json(document)
+    return await asyncio.to_thread(_mask_secrets_in_json, document)
 
 
-def _mask_document(document: bytes) -> bytes:
-    return mask_stored_text(document.decode()).encode()
+def _mask_secrets_in_json(json_document: bytes) -> bytes:
+    return mask_stored_text(json_document.decode()).encode()

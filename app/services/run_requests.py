@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -28,10 +28,11 @@ from app.models.stages import RunType, Stage
 from app.models.videos import describe_moment_after_video_end
 from app.repositories.jobs import JobRepository, RunPreconditions
 from app.repositories.stages import ModelAnswerRepository
+from app.services.media import has_audio_file
 from app.services.models import get_moment_model, get_transcription_model
 from app.services.queue import Notify, enqueue_run, make_conflict_error
 from app.services.video_urls import VideoOfUrl, check_video_file, check_video_url, find_or_add_video_of_url
-from app.storage import Storage, find_audio_file
+from app.storage import Storage
 
 _log = logging.getLogger(__name__)
 _LONGEST_URL = 2000
@@ -82,8 +83,8 @@ class PipelineOptions(BaseModel):
     )
 
     def to_request(self) -> RunRequest:
-        default = RunRequest()
-        given = self.model_fields_set
+        """Return the options as stored with a run, with the defaults of both stages applied."""
+        default, given = RunRequest(), self.model_fields_set
         return RunRequest(
             generation_model=self.generation_model or self.model or default.generation_model,
             refinement_model=self.refinement_model or self.model or default.refinement_model,
@@ -108,16 +109,10 @@ class PipelineOptions(BaseModel):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class StartedUrlRun:
-    request_id: str
-    resolved: VideoOfUrl
-
-
 class RunStarter:
-    """Checks and enqueues run requests; the methods return the run's identifier without waiting for the run.
+    """Checks and enqueues runs; each `start_…` returns the identifier of the new run without waiting for the run.
 
-    Each raises `VideoNotFound` or `MomentNotFound`, `AlreadyRunning` and `RunInputMissing`; those with a model raise
+    They raise `VideoNotFound` or `MomentNotFound`, `AlreadyRunning` and `RunInputMissing`; those with a model raise
     `ModelNotConfigured`, and `InvalidInput` for contradictory options.
     """
 
@@ -131,8 +126,8 @@ class RunStarter:
 
     async def start_audio_extraction(self, video: str) -> str:
         preconditions = await self._get_preconditions(video, RunType.AUDIO)
-        self._reject_duplicate(preconditions, video)
-        if await self._has_audio(video):
+        self._raise_if_conflicting(preconditions, video)
+        if await has_audio_file(self._storage, video):
             raise RunInputMissing("Audio file already exists for this video")
         await self._require_video_file(preconditions, "so its audio cannot be extracted")
         if preconditions.is_silent:
@@ -141,8 +136,8 @@ class RunStarter:
 
     async def start_transcription(self, video: str) -> str:
         preconditions = await self._get_preconditions(video, RunType.TRANSCRIPT)
-        await self._require_audio(video)
-        self._reject_duplicate(preconditions, video)
+        await self._require_audio_file(video)
+        self._raise_if_conflicting(preconditions, video)
         if preconditions.has_transcript:
             raise RunInputMissing("Transcript already exists for this video")
         request = RunRequest()
@@ -150,9 +145,9 @@ class RunStarter:
         return await self.enqueue_unchecked(video, RunType.TRANSCRIPT, request)
 
     async def start_moment_generation(self, video: str, request: RunRequest) -> str:
-        _check_limits(request)
+        _check_moment_limits(request)
         preconditions = await self._get_preconditions(video, RunType.MOMENTS)
-        await self._require_audio(video)
+        await self._require_audio_file(video)
         _require_transcript(preconditions)
         await get_moment_model(self._redis, request.generation_model)
         return await self.enqueue_unchecked(video, RunType.MOMENTS, request)
@@ -161,8 +156,8 @@ class RunStarter:
         preconditions = await self._get_preconditions(video, RunType.REFINEMENT, moment)
         if not preconditions.has_moment:
             raise MomentNotFound
-        _require_moment_inside(preconditions.moment_end, preconditions)
-        await self._require_audio(video)
+        _require_moment_inside_video(preconditions.moment_end, preconditions)
+        await self._require_audio_file(video)
         _require_transcript(preconditions)
         model = await get_moment_model(self._redis, request.refinement_model)
         if request.include_video_refinement:
@@ -171,15 +166,15 @@ class RunStarter:
                     f"Model '{request.refinement_model}' does not support video. "
                     "Use 'qwen3_vl_fp8' for video refinement."
                 )
-            await self._require_clip(preconditions)
+            await self._require_clip_file(preconditions)
         return await self.enqueue_unchecked(video, RunType.REFINEMENT, request, moment)
 
     async def start_clip_extraction(self, video: str, request: RunRequest) -> str:
         preconditions = await self._get_preconditions(video, RunType.CLIPS)
         if not preconditions.has_originals:
             raise RunInputMissing("No moments found for this video")
-        self._reject_duplicate(preconditions, video)
-        _require_moment_inside(preconditions.first_original_end, preconditions)
+        self._raise_if_conflicting(preconditions, video)
+        _require_moment_inside_video(preconditions.first_original_end, preconditions)
         await self._require_video_file(preconditions, "so no clips can be cut")
         return await self.enqueue_unchecked(video, RunType.CLIPS, request)
 
@@ -188,31 +183,28 @@ class RunStarter:
         return await self.enqueue_unchecked(video, RunType.FULL, request)
 
     async def check_full_run(self, video: str, request: RunRequest) -> None:
-        """Reject a full run that cannot start or would only fail. An unknown video passes here."""
-        await self._check_options(request)
+        """Raise what `start_full_run` raises, except `VideoNotFound`, without starting the run."""
+        await self._check_full_run_options(request)
         await self.check_inputs(video, RunType.FULL, request)
 
-    async def start_full_run_from_url(self, url: str, request: RunRequest, *, force: bool) -> StartedUrlRun:
-        """Start a full run for the video of a URL, which is added if it is unknown.
+    async def start_full_run_from_url(self, url: str, request: RunRequest, *, force: bool) -> tuple[str, VideoOfUrl]:
+        """Start a full run for the video of a URL, added if it is unknown; return the run's identifier and the video.
 
         Raises `AddressRefused` for an address that must not be downloaded from.
         """
         refusal = await self.check_full_run_from_url(url, request)
         async with self._database.connect() as conn, conn.transaction():
             resolved = await find_or_add_video_of_url(conn, self._storage, url, force)
-            if refusal is not None and resolved.download_required:
+            if refusal is not None and not resolved.is_cached:
                 raise refusal
             identifier = await enqueue_run(conn, resolved.video, RunType.FULL, replace(request, video_url=url))
         await self._notify(identifier, next_stage(RunType.FULL, {}))
-        return StartedUrlRun(identifier, await self._check_video_file(resolved))
+        return identifier, await check_video_file(self._storage, resolved)
 
     async def check_full_run_from_url(self, url: str, request: RunRequest) -> AddressRefused | None:
-        """Reject a full run for the video of a URL that cannot start.
-
-        Returns why the URL must not be downloaded, which matters only if the video is not stored yet.
-        """
+        """Raise what is wrong with URL or options; return why the URL must not be downloaded, None if it may be."""
         check_video_url(url)
-        await self._check_options(request)
+        await self._check_full_run_options(request)
         return await self._find_address_refusal(url)
 
     async def enqueue_unchecked(
@@ -220,32 +212,33 @@ class RunStarter:
         video: str,
         run_type: RunType,
         request: RunRequest,
-        subject: str = "",
+        moment: str = "",
         stages: Mapping[Stage, StageRecord] | None = None,
         retried: str | None = None,
     ) -> str:
-        """Enqueue a run without checks.
+        """Enqueue a run without checks and notify the workers; return its identifier.
 
-        `stages` are records of stages to skip; model answers of the run `retried` are reused.
+        `stages` are records of stages to skip. If it retries the run `retried`, the model answers of that are reused.
         """
         async with self._database.connect() as conn:
             if retried is None:  # one statement needs no transaction
-                identifier = await enqueue_run(conn, video, run_type, request, subject, stages)
+                identifier = await enqueue_run(conn, video, run_type, request, moment, stages)
             else:
                 async with conn.transaction():
-                    identifier = await enqueue_run(conn, video, run_type, request, subject, stages)
+                    identifier = await enqueue_run(conn, video, run_type, request, moment, stages)
                     await ModelAnswerRepository(conn).copy_answers_to_retry(retried, identifier)
         await self._notify(identifier, next_stage(run_type, stages or {}))
         return identifier
 
     async def check_inputs(self, video: str, run_type: RunType, request: RunRequest) -> None:
-        """Raise `RunInputMissing` if the video file or its audio stream is missing."""
+        """Raise `RunInputMissing` if the video file or its audio stream is missing, and `AlreadyRunning`."""
         async with self._database.connect() as conn:
             preconditions = await JobRepository(conn).get_run_preconditions(video, run_type)
         if preconditions is None:
             return  # `enqueue_run` raises VideoNotFound
-        self._reject_duplicate(preconditions, video)
-        if run_type is RunType.FULL and await self._is_silent(preconditions, video):
+        self._raise_if_conflicting(preconditions, video)
+        is_silent = preconditions.is_silent and not preconditions.has_transcript
+        if run_type is RunType.FULL and is_silent and not await has_audio_file(self._storage, video):
             raise RunInputMissing(_NO_AUDIO_STREAM)
         match run_type:
             case RunType.FULL if not (request.video_url or preconditions.source_url):
@@ -263,6 +256,7 @@ class RunStarter:
         return preconditions
 
     async def _find_address_refusal(self, url: str) -> AddressRefused | None:
+        """Return why requests must not be sent to a URL, such as a private address; None if they may."""
         if url.startswith("gs://"):
             return None
         try:
@@ -271,39 +265,29 @@ class RunStarter:
             return refusal
         return None
 
-    async def _check_options(self, request: RunRequest) -> None:
-        _check_limits(request)
-        await self._check_callback(request.callback_url)
+    async def _check_full_run_options(self, request: RunRequest) -> None:
+        _check_moment_limits(request)
+        await self._check_callback_url(request.callback_url)
         for key in {request.generation_model, request.refinement_model}:
             await get_moment_model(self._redis, key)
 
-    async def _check_callback(self, url: str | None) -> None:
+    async def _check_callback_url(self, url: str | None) -> None:
         if url is None:
             return
         if not self._sends_callbacks:
             raise InvalidInput("callback_url: this server sends no callbacks, because CALLBACK_SECRET is not set")
-        if not _is_web_address(url):
+        if not _is_http_url(url):
             raise InvalidInput("callback_url: must be an http:// or https:// address")
         if refusal := await self._find_address_refusal(url):
             raise InvalidInput(f"callback_url: {str(refusal)[0].lower()}{str(refusal)[1:]}")
 
     @staticmethod
-    def _reject_duplicate(preconditions: RunPreconditions, video: str) -> None:
+    def _raise_if_conflicting(preconditions: RunPreconditions, video: str) -> None:
         if preconditions.conflicting_type is not None:
             raise make_conflict_error(preconditions.conflicting_type, video)
 
-    async def _has_audio(self, video: str) -> bool:
-        try:
-            await find_audio_file(self._storage, video)
-        except FileMissing:
-            return False
-        return True
-
-    async def _is_silent(self, preconditions: RunPreconditions, video: str) -> bool:
-        return preconditions.is_silent and not preconditions.has_transcript and not await self._has_audio(video)
-
-    async def _require_audio(self, video: str) -> None:
-        if not await self._has_audio(video):
+    async def _require_audio_file(self, video: str) -> None:
+        if not await has_audio_file(self._storage, video):
             raise RunInputMissing(_NO_AUDIO)
 
     async def _require_video_file(self, preconditions: RunPreconditions, consequence: str) -> None:
@@ -311,7 +295,7 @@ class RunStarter:
             raise RunInputMissing(f"The video file is missing, {consequence}")
 
     async def _has_video_file(self, preconditions: RunPreconditions) -> bool:
-        """Return whether the video file exists, or may exist where only a worker sees it."""
+        """Return whether the video file exists, or may exist in a storage that only a worker can reach."""
         try:
             await self._storage.stat(preconditions.video_url)
         except FileMissing:
@@ -322,7 +306,7 @@ class RunStarter:
             _log.warning("Could not check whether the file %s exists: %s", preconditions.video_url, error)
         return True
 
-    async def _require_clip(self, preconditions: RunPreconditions) -> None:
+    async def _require_clip_file(self, preconditions: RunPreconditions) -> None:
         try:
             if preconditions.clip_url is None:
                 raise FileMissing
@@ -334,15 +318,8 @@ class RunStarter:
                 reason = "Video clip not available, and the video file is missing. Disable video refinement."
             raise RunInputMissing(reason) from None
 
-    async def _check_video_file(self, resolved: VideoOfUrl) -> VideoOfUrl:
-        try:
-            return await check_video_file(self._storage, resolved)
-        except StorageUnavailable as error:  # the run itself will find out
-            _log.warning("Could not check whether the file of video %r exists: %s", resolved.video, error)
-            return resolved
 
-
-def _require_moment_inside(moment_end: float | None, preconditions: RunPreconditions) -> None:
+def _require_moment_inside_video(moment_end: float | None, preconditions: RunPreconditions) -> None:
     problem = describe_moment_after_video_end(moment_end or 0.0, preconditions.video_seconds)
     if problem is not None:
         raise RunInputMissing(problem)
@@ -353,14 +330,14 @@ def _require_transcript(preconditions: RunPreconditions) -> None:
         raise RunInputMissing(_NO_TRANSCRIPT)
 
 
-def _check_limits(request: RunRequest) -> None:
+def _check_moment_limits(request: RunRequest) -> None:
     if request.min_moment_length > request.max_moment_length:
         raise InvalidInput("min_moment_length must not be greater than max_moment_length")
     if request.min_moments > request.max_moments:
         raise InvalidInput("min_moments must not be greater than max_moments")
 
 
-def _is_web_address(url: str) -> bool:
+def _is_http_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         has_host, _ = bool(parts.hostname), parts.port

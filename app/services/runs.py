@@ -1,7 +1,7 @@
 """Runs: their status for clients, cancelling them, and failed runs."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -23,13 +23,14 @@ from app.models.runs import (
 )
 from app.models.stages import STAGE_TABLE, ExistingResults, RunType, Stage, list_stages
 from app.repositories import VideoRepository
-from app.repositories.ended_runs import EndedRun, EndedRunRepository, FailedRun, FailedRunDetails, StoredResults
+from app.repositories.ended_runs import EndedRun, EndedRunRepository, FailedRun, FailedRunDetails
 from app.repositories.runs import ActiveRun, RunRepository, RunSummary
 from app.services.cursors import decode_cursor, encode_cursor, make_cursor_error
 from app.services.live_runs import read_live_stage_progress
+from app.services.media import has_audio_file
 from app.services.models import load_api_keys_for_masking
 from app.services.run_requests import RunStarter
-from app.storage import Storage, find_audio_file
+from app.storage import Storage
 
 ReportedStatus = Literal["pending", "processing", "completed", "failed", "cancelled", "unknown"]
 
@@ -80,10 +81,12 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
 
 
 async def list_active_runs(conn: Connection, limit: int, after: int) -> list[ActiveRun]:
+    """Return at most `limit` runs of all videos that have not ended, with ids above `after`, oldest first."""
     return await RunRepository(conn).list_active_runs(limit, after)
 
 
 def reported_status(run: RunSummary) -> ReportedStatus:
+    """Return the status of a run in the API, such as `processing` for a running one."""
     if run.status == RunStatus.RUNNING and run.details and run.details.is_waiting:
         return "pending"
     return _STATUSES.get(run.status, "unknown")
@@ -94,6 +97,7 @@ def has_run_ended(run: RunSummary) -> bool:
 
 
 def completed_run_seconds(run: RunSummary) -> float | None:
+    """Return how many seconds a completed run took; None for any other run."""
     if reported_status(run) != "completed":
         return None
     if run.duration_seconds is None and run.completed_at is not None:
@@ -102,11 +106,11 @@ def completed_run_seconds(run: RunSummary) -> float | None:
 
 
 def requested_models(run: RunSummary) -> tuple[str, str]:
-    """Return the generation model and the refinement model; '' if unknown."""
+    """Return the keys of the run's generation model and refinement model; '' for what is unknown or not run."""
     if run.details is None:
         model = run.model or ""
         return ("", model) if run.operation_type == "refinement" else (model, "")
-    stages = _list_stages(run.type)
+    stages = _list_stages_of_type(run.type)
     return (
         run.details.generation_model if Stage.GENERATION in stages else "",
         run.details.refinement_model if Stage.REFINEMENT in stages else "",
@@ -114,7 +118,7 @@ def requested_models(run: RunSummary) -> tuple[str, str]:
 
 
 def displayed_model(run: RunSummary) -> str:
-    """Return the requested model key, or the local engine's name if that answered for it; '' if unknown."""
+    """Return the key of the run's model, or the name of the local model if that answered for it; '' if unknown."""
     generation, refinement = requested_models(run)
     answers, of_config = models_by_stage(run), run.model or ""
     of_generation = answers.get(Stage.GENERATION) or (of_config if run.operation_type == "generation" else "")
@@ -123,33 +127,38 @@ def displayed_model(run: RunSummary) -> str:
 
 
 def models_by_stage(run: RunSummary) -> dict[str, str]:
-    """Return by stage which model or service answered, by its own name."""
+    """Return by stage the name that the model or service which answered gave itself."""
     records = run.details.stages if run.details else {}
     names = {stage: record.result.get("service") or record.result.get("model") for stage, record in records.items()}
     return {stage.value: str(name) for stage, name in names.items() if name}
 
 
 def reported_stages(run: RunSummary) -> dict[Stage, StageRecord]:
+    """Return the stage records of a run as clients know them, in the order of the pipeline."""
     if run.details is None:
-        return _infer_stages(run)
+        return _infer_stage_records(run)
     records = run.details.stages
-    settled = {stage: _finalize_stage(stage, records.get(stage, _PENDING), run) for stage in _list_stages(run.type)}
+    settled = {
+        stage: _settle_stage_of_ended_run(stage, records.get(stage, _PENDING), run)
+        for stage in _list_stages_of_type(run.type)
+    }
     return {stage: convert_stage_record_for_clients(stage, record) for stage, record in settled.items()}
 
 
-def _list_stages(run_type: str) -> tuple[Stage, ...]:
+def _list_stages_of_type(run_type: str) -> tuple[Stage, ...]:
     return list_stages(RunType(run_type)) if run_type in set(RunType) else ()
 
 
 def reported_current_stage(run: RunSummary) -> str | None:
+    """Return the last stage of a run that is known to have started; None if none has."""
     if run.details is not None:
         return find_last_started_stage(run.details.stages)
-    stages = _infer_stages(run)
+    stages = _infer_stage_records(run)
     return run.error_stage if run.error_stage in stages else next(reversed(stages), None)
 
 
-def _infer_stages(run: RunSummary) -> dict[Stage, StageRecord]:
-    """Infer stage records from the row of an earlier version: how stages ended, not when."""
+def _infer_stage_records(run: RunSummary) -> dict[Stage, StageRecord]:
+    """Infer stage records without times from the counts and the error in a run's row of an earlier version."""
     counts = {Stage.GENERATION: run.total_moments_generated, Stage.CLIPS: run.total_clips_created}
     records = {stage: StageRecord(StageStatus.COMPLETED) for stage, count in counts.items() if count}
     records |= {
@@ -158,8 +167,8 @@ def _infer_stages(run: RunSummary) -> dict[Stage, StageRecord]:
     return {stage: records[stage] for stage in Stage if stage in records}
 
 
-def _finalize_stage(stage: Stage, record: StageRecord, run: RunSummary) -> StageRecord:
-    """Return the record after the end of the run: an interrupted stage is no longer in progress."""
+def _settle_stage_of_ended_run(stage: Stage, record: StageRecord, run: RunSummary) -> StageRecord:
+    """Return the record, changed to failed, cancelled or pending if the run has ended while the stage was not done."""
     if run.status == RunStatus.RUNNING or record.is_completed_or_skipped:
         return record
     if stage == run.error_stage:
@@ -170,6 +179,7 @@ def _finalize_stage(stage: Stage, record: StageRecord, run: RunSummary) -> Stage
 
 
 async def _add_live_progress(redis: Redis, video: str, run: RunSummary) -> RunSummary:
+    """Return a running run with the counters of its current stage from Redis, any other run unchanged."""
     details = run.details
     if details is None or run.status != RunStatus.RUNNING or details.is_waiting:
         return run
@@ -181,6 +191,7 @@ async def _add_live_progress(redis: Redis, video: str, run: RunSummary) -> RunSu
 
 
 def utc_to_unix_seconds(time: datetime) -> float:
+    """Return the seconds since 1970 of a naive datetime in UTC."""
     return time.replace(tzinfo=UTC).timestamp()
 
 
@@ -201,10 +212,10 @@ async def list_failed_runs(conn: Connection, limit: int, before: int | None) -> 
     return await EndedRunRepository(conn).list_failed_runs(limit, before)
 
 
-async def get_failed_run(database: Database, redis: Redis, identifier: str) -> FailedRunDetails:
+async def get_failed_run(database: Database, redis: Redis, run_identifier: str) -> FailedRunDetails:
     """Return a failed run with secrets masked, which earlier versions may have stored. Raises `RunNotFound`."""
     async with database.connect() as conn:
-        failed = await EndedRunRepository(conn).get_failed_run(identifier)
+        failed = await EndedRunRepository(conn).get_failed_run(run_identifier)
     if failed is None:
         raise RunNotFound
     await load_api_keys_for_masking(redis)
@@ -219,76 +230,77 @@ class RetriedRun:
 
 
 class RunRetrier:
-    """Enqueues ended runs again, without the stages whose results still exist. Each raises `AlreadyRunning` too."""
+    """Enqueues an ended run again as a new run, which skips the stages whose results still exist.
 
-    def __init__(self, database: Database, storage: Storage, run_requests: RunStarter) -> None:
+    Its methods raise `AlreadyRunning` and `RunInputMissing` too.
+    """
+
+    def __init__(self, database: Database, storage: Storage, run_starter: RunStarter) -> None:
         self._database = database
         self._storage = storage
-        self._run_requests = run_requests
+        self._run_starter = run_starter
 
-    async def retry_run_of_video(self, video: str, identifier: str | None = None) -> RetriedRun:
-        """Retry a run of the video: the given one, or the newest full one.
+    async def retry_run_of_video(self, video: str, run_identifier: str | None = None) -> RetriedRun:
+        """Retry the given run of the video, by default the newest full one.
 
         Raises `VideoNotFound`, `RunNotFound`, and `NoMatchingRun` if no full run has ended.
         """
         async with self._database.connect() as conn:
             if await VideoRepository(conn).get_by_identifier(video) is None:
                 raise VideoNotFound(video)
-            ended = await EndedRunRepository(conn).find_ended_run(video=video, identifier=identifier)
+            ended = await EndedRunRepository(conn).find_ended_run(video=video, identifier=run_identifier)
         if ended is None:
-            raise NoMatchingRun(f"No run to retry for video '{video}'") if identifier is None else RunNotFound
-        return await self._enqueue_again(ended)
+            raise NoMatchingRun(f"No run to retry for video '{video}'") if run_identifier is None else RunNotFound
+        return await self._enqueue_retry(ended)
 
-    async def retry_failed_run(self, identifier: str) -> RetriedRun:
+    async def retry_failed_run(self, run_identifier: str) -> RetriedRun:
+        """Raises `RunNotFound` for a run that has not failed."""
         async with self._database.connect() as conn:
-            ended = await EndedRunRepository(conn).find_ended_run(identifier=identifier)
+            ended = await EndedRunRepository(conn).find_ended_run(identifier=run_identifier)
         if ended is None or ended.status != RunStatus.FAILED:
             raise RunNotFound
-        return await self._enqueue_again(ended)
+        return await self._enqueue_retry(ended)
 
-    async def _enqueue_again(self, ended: EndedRun) -> RetriedRun:
-        await self._run_requests.check_inputs(ended.video, ended.type, ended.request)
-        stages = await self._list_reusable_stages(ended)
-        new = await self._run_requests.enqueue_unchecked(
+    async def _enqueue_retry(self, ended: EndedRun) -> RetriedRun:
+        await self._run_starter.check_inputs(ended.video, ended.type, ended.request)
+        stages = await self._skip_reusable_stages(ended)
+        new = await self._run_starter.enqueue_unchecked(
             ended.video, ended.type, ended.request, ended.subject, stages, retried=ended.identifier
         )
         return RetriedRun(new, ended.video)
 
-    async def _list_reusable_stages(self, ended: EndedRun) -> Mapping[Stage, StageRecord]:
-        """Return skipped records for the finished stages whose results still exist."""
-        finished = _finished_stages(ended)
+    async def _skip_reusable_stages(self, ended: EndedRun) -> Mapping[Stage, StageRecord]:
+        """Return records with status skipped for the finished stages of an ended run whose results still exist."""
+        finished = _list_finished_stages(ended)
         if not finished:
             return {}
         async with self._database.connect() as conn:
             stored = await EndedRunRepository(conn).get_stored_results(ended.video)
         if stored is None:
             return {}
-        existing = await self._find_existing_results(ended.video, stored)
+        existing = ExistingResults(
+            has_video_file=await self._file_exists(stored.video_file_url),
+            has_audio=await has_audio_file(self._storage, ended.video),
+            has_transcript=stored.has_transcript,
+            has_moments=stored.has_moments,
+            has_all_clips=stored.has_all_clips,
+        )
         return {
             stage: StageRecord(StageStatus.SKIPPED, skip_reason=f"Done by {ended.identifier}")
             for stage in finished
             if (has_results := STAGE_TABLE[stage].has_results) and has_results(existing)
         }
 
-    async def _find_existing_results(self, video: str, stored: StoredResults) -> ExistingResults:
-        return ExistingResults(
-            has_video_file=await self._file_exists(self._storage.stat(stored.video_file_url)),
-            has_audio=await self._file_exists(find_audio_file(self._storage, video)),
-            has_transcript=stored.has_transcript,
-            has_moments=stored.has_moments,
-            has_all_clips=stored.has_all_clips,
-        )
-
-    @staticmethod
-    async def _file_exists(finding: Awaitable[object]) -> bool:
+    async def _file_exists(self, url: str) -> bool:
         try:
-            await finding
+            await self._storage.stat(url)
         except FileMissing:
             return False
         return True
 
 
-def _finished_stages(ended: EndedRun) -> list[Stage]:
+def _list_finished_stages(ended: EndedRun) -> list[Stage]:
+    """Return the stages that were done before the run ended; none if all were, so that a retry repeats them."""
     finished: list[Stage] = []
     for stage in list_stages(ended.type):
         record = ended.stages.get(stage)

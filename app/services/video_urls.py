@@ -6,10 +6,11 @@ differences are kept, because they may lead to different videos. Host, escapes a
 """
 
 import hashlib
+import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import PurePosixPath
@@ -17,7 +18,7 @@ from urllib.parse import SplitResult, parse_qs, quote, unquote, unquote_to_bytes
 
 import idna
 
-from app.core.errors import FileMissing, InvalidInput
+from app.core.errors import FileMissing, InvalidInput, StorageUnavailable
 from app.core.text import clean_line, to_nfc
 from app.database import Connection
 from app.models.videos import make_title_from_file_name
@@ -25,6 +26,7 @@ from app.repositories import VideoRepository
 from app.services.videos import check_text_field, slugify_filename
 from app.storage import Storage, video_folder_key
 
+_log = logging.getLogger(__name__)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ESCAPES = re.compile("(?:%[0-9A-Fa-f]{2})+")
@@ -52,7 +54,7 @@ _MEANINGLESS_STEMS = frozenset({"video", "clip", "output", "download", "untitled
 
 
 def canonicalize_url(url: str) -> str:
-    """Return the canonical form of a URL; different videos never share one."""
+    """Return the canonical form of a URL: URLs of different videos never have the same."""
     parts = urlsplit(url)
     if parts.scheme not in _DEFAULT_PORTS:  # object names are kept: any difference may matter
         return f"{parts.scheme}{url[len(parts.scheme) :]}"
@@ -64,7 +66,7 @@ def canonicalize_url(url: str) -> str:
 
 
 def parse_known_site_url(url: str) -> tuple[str, str] | None:
-    """Return site and video id for a URL of a known site, else None."""
+    """Return site and video id of a YouTube, Vimeo or Dailymotion URL, like `("vimeo", "123")`; None for others."""
     parts = urlsplit(url)
     host = (parts.hostname or "").removeprefix("www.")
     if parts.scheme not in _DEFAULT_PORTS or host not in _SITE_PARSERS:
@@ -173,12 +175,9 @@ class VideoOfUrl:
     video_file_url: str
     is_cached: bool
 
-    @property
-    def download_required(self) -> bool:
-        return not self.is_cached
-
 
 def check_video_url(url: str) -> None:
+    """Raise `InvalidInput` unless the URL is http, https or gs and names a file."""
     check_text_field("video_url", url, _LONGEST_URL)
     try:
         parts = urlsplit(url)
@@ -200,7 +199,7 @@ def hash_url(url: str) -> str:
 
 
 def identifier_from_url(url: str) -> str:
-    """Return an identifier derived from the file that a URL names; not unique."""
+    """Return a video identifier like `my-talk`, from the name of the URL's file or the site's video id; not unique."""
     if (known := parse_known_site_url(url)) is not None:
         return slugify_filename("-".join(known))
     stem = _decode_file_stem(url)
@@ -210,6 +209,7 @@ def identifier_from_url(url: str) -> str:
 
 
 def title_from_url(url: str) -> str | None:
+    """Return a title from the name of the URL's file; None if that says nothing, or for a known site."""
     stem = clean_line(unquote(_decode_file_stem(url)))
     if parse_known_site_url(url) is not None or not _is_meaningful_file_stem(stem):
         return None
@@ -225,7 +225,7 @@ def _is_meaningful_file_stem(stem: str) -> bool:
 
 
 def _list_candidate_identifiers(url: str) -> list[str]:
-    """Return the identifiers that forms of the URL may have given a video; a new one gets the first."""
+    """Return the video identifiers that may have been derived from forms of the URL; a new video gets the first."""
     canonical, known = canonicalize_url(url), parse_known_site_url(url)
     stems = [PurePosixPath(unquote(urlsplit(each).path)).stem for each in (url, canonical)]
     if known is not None:
@@ -235,58 +235,49 @@ def _list_candidate_identifiers(url: str) -> list[str]:
 
 
 async def find_or_add_video_of_url(
-    conn: Connection, storage: Storage, url: str, force: bool, preferred_name: str = ""
+    conn: Connection, storage: Storage, url: str, force_new: bool, preferred_identifier: str = ""
 ) -> VideoOfUrl:
-    """Return the video of a URL; add one if there is none or `force` asks for another.
+    """Return the video of a URL; add one in the caller's transaction if there is none or `force_new` is set.
 
-    A new video is named `preferred_name` if that is free; among several existing ones, one of that name is preferred.
-    The caller's transaction inserts the row. `check_video_file` verifies that the file exists.
+    `preferred_identifier` is that of a new video if it is free, and the first choice among several existing videos.
     """
-    names, wanted = (
-        [*_list_candidate_identifiers(url), *([preferred_name] if preferred_name else [])],
-        canonicalize_url(url),
-    )
+    canonical, candidates = canonicalize_url(url), _list_candidate_identifiers(url)
+    preferred = [preferred_identifier] if preferred_identifier else []
     videos = VideoRepository(conn)
-    await videos.lock_source_url(wanted)  # concurrent requests for one URL get one video
-    listed = [known for name in names for known in await videos.list_videos_of_source([url, wanted], name)]
-    found = [known for known in listed if _has_canonical_form(known.source_url, wanted)]
-    if found and not force:
-        latest = max(found, key=lambda known: (known.identifier == preferred_name, known.has_file, known.id))
+    await videos.lock_source_url(canonical)  # concurrent requests for one URL get one video
+    listed = [
+        known
+        for identifier in [*candidates, *preferred]
+        for known in await videos.list_videos_of_source([url, canonical], identifier)
+    ]
+    found = [known for known in listed if _has_canonical_form(known.source_url, canonical)]
+    if found and not force_new:
+        latest = max(found, key=lambda known: (known.identifier == preferred_identifier, known.has_file, known.id))
         return VideoOfUrl(latest.identifier, latest.cloud_url, latest.has_file)
-    free_names = _generate_identifiers(names[0], skip_base=bool(found))
-    return await _insert_pending_video(
-        videos, storage, url, chain([preferred_name] if preferred_name else [], free_names)
-    )
+    numbered = (f"{candidates[0]}-{second}" for second in count(int(time.time())))
+    identifiers = chain(preferred, [] if found else candidates[:1], numbered)
+    while True:
+        identifier = next(identifiers)
+        # File names are unique, so that deleting one video never deletes the file of another.
+        file_url = storage.url_of(f"{video_folder_key(identifier)}/{secrets.token_hex(8)}.mp4")
+        if await videos.insert_pending(identifier, url, file_url, title_from_url(url)):
+            return VideoOfUrl(identifier, file_url, is_cached=False)
 
 
 async def check_video_file(storage: Storage, resolved: VideoOfUrl) -> VideoOfUrl:
-    """Return `resolved` with `is_cached` as the storage reports it. Raises `StorageUnavailable`."""
+    """Return `resolved` with `is_cached` as the storage reports it, unchanged while that is unavailable."""
     try:
         await storage.stat(resolved.video_file_url)
     except FileMissing:
         return replace(resolved, is_cached=False)
+    except StorageUnavailable as error:  # the run itself will find out
+        _log.warning("Could not check whether the file of video %r exists: %s", resolved.video, error)
+        return resolved
     return replace(resolved, is_cached=True)
 
 
-def _has_canonical_form(source_url: str, wanted: str) -> bool:
+def _has_canonical_form(source_url: str, canonical_url: str) -> bool:
     try:
-        return canonicalize_url(source_url) == wanted
+        return canonicalize_url(source_url) == canonical_url
     except ValueError:  # imported source URLs may be malformed
         return False
-
-
-def _generate_identifiers(base: str, skip_base: bool) -> Iterator[str]:
-    if not skip_base:
-        yield base
-    yield from (f"{base}-{second}" for second in count(int(time.time())))
-
-
-async def _insert_pending_video(
-    videos: VideoRepository, storage: Storage, url: str, names: Iterator[str]
-) -> VideoOfUrl:
-    while True:
-        name = next(names)
-        # File names are unique, so that deleting one video never deletes the file of another.
-        video_file_url = storage.url_of(f"{video_folder_key(name)}/{secrets.token_hex(8)}.mp4")
-        if await videos.insert_pending(name, url, video_file_url, title_from_url(url)):
-            return VideoOfUrl(name, video_file_url, is_cached=False)

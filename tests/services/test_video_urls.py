@@ -122,7 +122,7 @@ async def _row(conn: Connection, identifier: str) -> tuple[str, str]:
 async def test_an_unknown_url_becomes_a_video_without_its_file_yet(conn: Connection, tmp_path: Path) -> None:
     storage = open_files(tmp_path)
     resolved = await _resolve(conn, storage, f"{_CDN}/Talk.mp4")
-    assert (resolved.video, resolved.is_cached, resolved.download_required) == ("talk", False, True)
+    assert (resolved.video, resolved.is_cached) == ("talk", False)
     assert await _row(conn, "talk") == (f"{_CDN}/Talk.mp4", resolved.video_file_url)
     assert resolved.video_file_url.startswith(storage.url_of("videos/talk/x")[:-1])
 
@@ -168,7 +168,7 @@ async def test_a_known_url_becomes_another_video_by_force(conn: Connection, tmp_
     await make_video(conn, identifier="talk", source_url=f"{_CDN}/talk.mp4", file_size_kb=1)
     forced = await _resolve(conn, storage, f"{_CDN}/talk.mp4", force=True)
     assert forced.video.startswith("talk-")
-    assert forced.download_required
+    assert not forced.is_cached
     assert (await _resolve(conn, storage, f"{_CDN}/new.mp4", force=True)).video == "new"
 
 
@@ -193,7 +193,7 @@ async def test_a_missing_video_file_is_reported(conn: Connection, tmp_path: Path
     resolved = await _resolve(conn, storage, f"{_CDN}/talk.mp4")
     assert await check_video_file(storage, resolved) == resolved
     path.unlink()
-    assert (await check_video_file(storage, resolved)).download_required
+    assert not (await check_video_file(storage, resolved)).is_cached
     await storage.aclose()
 
 
