@@ -42,7 +42,7 @@ from app.core.logging import configure_logging
 from app.core.private_files import prepare_data_folder
 from app.core.text import escape_controls
 from app.database import Connection, OpenConnection, get_connection
-from app.database.migrations import list_code_revisions
+from app.database.migrations import list_migration_revisions
 from app.resources import Resources, make_resources, open_resources
 from app.services.health import ServerHealth
 
@@ -132,7 +132,7 @@ async def _open_application(app: FastAPI) -> AsyncIterator[None]:
         _log.warning(
             "psycopg's compiled part is missing, and queries are several times slower: install psycopg[binary]"
         )
-    list_code_revisions()  # read from disk now, not at the first request
+    list_migration_revisions()  # read from disk now, not at the first request
     if settings.storage_url is None or settings.data_dir.exists():
         with contextlib.suppress(OSError):  # what needs it says so
             prepare_data_folder(settings)

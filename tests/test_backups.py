@@ -14,7 +14,7 @@ from app.core.config import Settings
 from app.core.errors import Conflict, DatabaseUnavailable, InvalidInput
 from app.database import open_async_connection
 from app.database.catalog import list_schema_differences
-from app.database.migrations import list_code_revisions
+from app.database.migrations import list_migration_revisions
 from app.embedded.binaries import find_client
 from app.services import backups
 from tests.cli.test_command_line import run
@@ -89,7 +89,7 @@ def test_a_data_only_dump_is_restored_into_a_migrated_database(
     dump = shell(program("pg_dump"), "--data-only", *options, library_url)
     shell(program("psql"), "-q", "-v", "ON_ERROR_STOP=1", "-1", url, text=dump)
     assert rows_of(url) == rows_of(library_url)
-    assert fetch(url, "SELECT version_num FROM alembic_version") == [(list_code_revisions()[0],)]
+    assert fetch(url, "SELECT version_num FROM alembic_version") == [(list_migration_revisions()[0],)]
 
 
 def test_a_data_only_archive_is_restored_into_a_migrated_database(
@@ -123,7 +123,7 @@ def test_a_backup_is_restored_into_a_new_database(library_url: str, databases: D
         url = databases.url_of(name)
         restored = run(tmp_path / "data", "db", "restore", str(backup), DATABASE_URL=url)
         assert restored.returncode == 0, restored.stderr
-        assert f"at revision {list_code_revisions()[0]}\n" in restored.stdout
+        assert f"at revision {list_migration_revisions()[0]}\n" in restored.stdout
         assert str(tmp_path / "data" / "media") in restored.stdout
         assert rows_of(url) == rows
         assert list_schema_differences(Settings(database_url=url)) == []

@@ -45,17 +45,17 @@ def upgrade() -> int:
 
     with open_servers(redis=False) as settings:
         migrations.create_database(settings)
-        migrations.upgrade()
+        migrations.upgrade_to_head()
     return print_revisions()
 
 
 @database.command("current")
 def print_revisions() -> int:
     """Print the revision of the database and of the code."""
-    from app.database.migrations import list_code_revisions, read_database_revision
+    from app.database.migrations import list_migration_revisions, read_database_revision
 
     with open_servers(redis=False) as settings:
-        revision, head = read_database_revision(settings), list_code_revisions()[0]
+        revision, head = read_database_revision(settings), list_migration_revisions()[0]
         _console.print(f"database {revision or 'not migrated'}", markup=False)
         _console.print(f"code     {head}", markup=False)
         return 0 if revision == head else 1
@@ -107,12 +107,12 @@ def back_up(file: _BackupFile) -> int:
 @database.command("restore")
 def restore(file: _BackupFile) -> int:
     """Restore a backup into a new database or one without rows."""
-    from app.database.migrations import list_code_revisions, read_database_revision
+    from app.database.migrations import list_migration_revisions, read_database_revision
     from app.services.backups import restore_backup
 
     with open_servers(redis=False) as settings:
         restore_backup(settings, file)
-        revision, head = read_database_revision(settings), list_code_revisions()[0]
+        revision, head = read_database_revision(settings), list_migration_revisions()[0]
         advice = "" if revision == head else ", run `python -m app db upgrade` next"
         _console.print(f"The database is restored, at revision {revision}{advice}", markup=False)
         _console.print(f"Not in the backup: {_name_media(settings)}, and the models in Redis", markup=False)

@@ -25,7 +25,12 @@ def open_migrated_servers(*, redis: bool, share: bool = True, log_level: str | N
     """
     from app.core.config import get_settings
     from app.core.logging import configure_logging
-    from app.database.migrations import create_database, list_code_revisions, read_database_revision, upgrade
+    from app.database.migrations import (
+        create_database,
+        list_migration_revisions,
+        read_database_revision,
+        upgrade_to_head,
+    )
     from app.embedded.local import refuse_half_named
 
     refuse_half_named(get_settings())
@@ -33,6 +38,6 @@ def open_migrated_servers(*, redis: bool, share: bool = True, log_level: str | N
         has_level = log_level is None or "log_level" in settings.model_fields_set
         configure_logging(settings if has_level else settings.model_copy(update={"log_level": log_level}))
         create_database(settings)
-        if read_database_revision(settings) != list_code_revisions()[0]:
-            upgrade()
+        if read_database_revision(settings) != list_migration_revisions()[0]:
+            upgrade_to_head()
         yield settings

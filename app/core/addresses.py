@@ -14,7 +14,6 @@ OPEN_TO_ALL = "Everybody who can reach %s:%s may read, change and delete everyth
 
 @lru_cache(maxsize=64)
 def is_loopback_host(host: str) -> bool:
-    """Return whether only this machine can reach a host; of names only `localhost` counts."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -50,7 +50,6 @@ def parse_api_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
 
 
 def find_api_key(keys: Iterable[ApiKey], secret: bytes) -> ApiKey | None:
-    """Return the entry with the hash of a secret, compared in constant time; None for an unknown secret."""
     digest, found = _hash_key(secret), None
     for key in keys:
         if hmac.compare_digest(key.digest, digest):

@@ -265,7 +265,6 @@ class Settings(BaseSettings):
         return None if port is None else (host, port)
 
     def remember_secrets(self) -> None:
-        """Mask the passwords and keys of the settings in every text of this process."""
         for parameters in (self.database_parameters, self.migration_parameters):
             names = {parameters.get("user"), parameters.get("dbname")}
             remember_secret(*({parameters.get("password", ""), parameters.get("sslpassword", "")} - names))

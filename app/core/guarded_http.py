@@ -76,12 +76,13 @@ class AddressGuard:
                 found = await loop.run_in_executor(_lookups, socket.getaddrinfo, host, port)
         except (OSError, UnicodeError):
             return
-        if not all(is_public(ipaddress.ip_address(str(entry[4][0]))) for entry in found):
+        if not all(is_public_address(ipaddress.ip_address(str(entry[4][0]))) for entry in found):
             raise AddressRefused(_PRIVATE)
 
     def allows_address(self, host: str, address: IPv4Address | IPv6Address, port: int) -> bool:
-        """Return whether an address may be connected to; no setting allows link-local and metadata addresses."""
-        return not is_metadata_address(address) and (self._is_in_allowed_hosts(host, port) or is_public(address))
+        return not is_metadata_address(address) and (
+            self._is_in_allowed_hosts(host, port) or is_public_address(address)
+        )
 
     def _is_in_allowed_hosts(self, host: str, port: int) -> bool:
         name = f"[{host}]" if ":" in host else host
@@ -115,16 +116,19 @@ def _parse_host_and_port(url: str) -> tuple[str, int]:
     return host.removesuffix(".") if _NUMBER_AND_DOT.search(host) else host, port
 
 
-def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Return whether an address is reachable from the internet; an IPv4 address inside IPv6 counts as itself."""
+def is_public_address(address: IPv4Address | IPv6Address) -> bool:
     if not address.is_global or address.is_multicast or any(address in network for network in _SET_APART):
-        return isinstance(address, IPv6Address) and address.ipv4_mapped is not None and is_public(address.ipv4_mapped)
+        return (
+            isinstance(address, IPv6Address)
+            and address.ipv4_mapped is not None
+            and is_public_address(address.ipv4_mapped)
+        )
     if isinstance(address, IPv4Address):
         return True
     if address.ipv4_mapped is not None:
-        return is_public(address.ipv4_mapped)
+        return is_public_address(address.ipv4_mapped)
     if address in _NAT64:
-        return is_public(IPv4Address(address.packed[-4:]))
+        return is_public_address(IPv4Address(address.packed[-4:]))
     return address in _GLOBAL_UNICAST and address.is_global and address.sixtofour is None and address.teredo is None
 
 

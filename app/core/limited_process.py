@@ -26,6 +26,7 @@ def make_limited_command(command: Sequence[str], memory_bytes: int, cpu_seconds:
 
 
 def main() -> None:
+    """Set the limits in the arguments on this process, and replace it by the command."""
     import resource  # which Windows does not have
 
     parent, memory, seconds, *command = sys.argv[1:]

@@ -88,9 +88,9 @@ class _EscapingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         shown = copy(record)
         shown.msg, shown.args = escape_controls(record.getMessage()), None
-        return self.finish_line(super().format(shown))
+        return self.escape_line(super().format(shown))
 
-    def finish_line(self, line: str) -> str:
+    def escape_line(self, line: str) -> str:
         return escape_and_indent_lines(mask_secrets(line))
 
 
@@ -106,7 +106,7 @@ class _JsonFormatter(_EscapingFormatter, OrjsonFormatter):
         except TypeError:  # a lone surrogate, which UTF-8 cannot encode, as in the name of a file
             return json.dumps(log_data, default=str)
 
-    def finish_line(self, line: str) -> str:
+    def escape_line(self, line: str) -> str:
         return escape_json(line)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:

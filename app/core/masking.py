@@ -179,24 +179,24 @@ def mask_values(value: Any) -> Any:
         case str():
             return mask_secrets(value)
         case {"name": str(name), "value": hidden, **others} if FIELD_NAME.fullmatch(name):
-            return {**mask_values(others), "name": name, "value": _mask_value(hidden)}
+            return {**mask_values(others), "name": name, "value": _mask_whole_value(hidden)}
         case Mapping():
-            return {mask_values(name): _mask_field(name, part) for name, part in value.items()}
+            return {mask_values(name): _mask_field_by_name(name, part) for name, part in value.items()}
         case (str(name), hidden) if FIELD_NAME.fullmatch(name):  # a header, as a pair
-            return [name, _mask_value(hidden)]
+            return [name, _mask_whole_value(hidden)]
         case list() | tuple():
             return [mask_values(part) for part in value]
         case _:
             return value
 
 
-def _mask_field(name: Any, value: Any) -> Any:
-    return _mask_value(value) if isinstance(name, str) and FIELD_NAME.fullmatch(name) else mask_values(value)
+def _mask_field_by_name(name: Any, value: Any) -> Any:
+    return _mask_whole_value(value) if isinstance(name, str) and FIELD_NAME.fullmatch(name) else mask_values(value)
 
 
-def _mask_value(value: Any) -> Any:
+def _mask_whole_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return [_mask_value(part) for part in value]
+        return [_mask_whole_value(part) for part in value]
     return MASK if isinstance(value, str) and value else mask_values(value)
 
 
@@ -222,11 +222,11 @@ def _encode_secret(secret: str) -> Iterable[str]:
 
 @lru_cache(maxsize=2)
 def _list_secret_pieces(secrets: tuple[str, ...]) -> frozenset[str]:
-    long = (_to_lower(secret) for secret in secrets if len(secret) >= _LEAST_SPREAD)
+    long = (_to_lower_of_same_length(secret) for secret in secrets if len(secret) >= _LEAST_SPREAD)
     return frozenset(secret[at : at + _PIECE] for secret in long for at in range(len(secret) - _PIECE + 1))
 
 
-def _to_lower(text: str) -> str:
+def _to_lower_of_same_length(text: str) -> str:
     lower = text.lower()
     return lower if len(lower) == len(text) else text.translate(_ASCII_LOWER)
 
@@ -241,7 +241,7 @@ class _DecodedText:
     _BYTES = re.compile(r"%(?:25)*([0-9a-fA-F]{2})")
 
     def __init__(self, text: str) -> None:
-        self.text = _to_lower(text)
+        self.text = _to_lower_of_same_length(text)
         self._starts: list[int] | None = None  # in the original, where it differs
         escapes = list(self._ESCAPES.finditer(text)) if "%" in text or "\\" in text or "&" in text else []
         if escapes:
@@ -260,7 +260,7 @@ class _DecodedText:
             done = escape.end()
         parts.append(text[done:])
         starts += range(done, len(text) + 1)
-        self.text, self._starts = _to_lower("".join(parts)), starts
+        self.text, self._starts = _to_lower_of_same_length("".join(parts)), starts
 
     def _decode_escape(self, escape: re.Match[str]) -> Iterable[tuple[str, int]]:
         found = escape[0]
@@ -278,11 +278,11 @@ class _DecodedText:
         else:
             yield found[-1], escape.start()
 
-    def find_spans_of(self, part: str) -> Iterable[tuple[int, int]]:
-        at = self.text.find(part)
+    def find_spans_of(self, substring: str) -> Iterable[tuple[int, int]]:
+        at = self.text.find(substring)
         while at >= 0:
-            yield self.find_original_span(at, at + len(part))
-            at = self.text.find(part, at + len(part))
+            yield self.find_original_span(at, at + len(substring))
+            at = self.text.find(substring, at + len(substring))
 
     def find_original_span(self, start: int, end: int) -> tuple[int, int]:
         return (start, end) if self._starts is None else (self._starts[start], self._starts[end])

@@ -27,7 +27,7 @@ def parse_database_url(url: str, setting: str) -> dict[str, str]:
     scheme = _SCHEME.match(url)
     if scheme is None:
         raise ConfigurationError(f"{setting} must be a PostgreSQL address such as postgresql://user@host:5432/database")
-    values = _parse_address(_rename_driver_options(url[scheme.end() :]), setting)
+    values = _parse_database_address(_rename_driver_options(url[scheme.end() :]), setting)
     if problem := _find_address_problem(values):
         raise ConfigurationError(f"{setting} {problem}")
     return values
@@ -41,7 +41,7 @@ def describe_database(parameters: Mapping[str, str]) -> str:
     return f"{user}{host}{port}/{parameters.get('dbname', '')}"
 
 
-def _parse_address(address: str, setting: str) -> dict[str, str]:
+def _parse_database_address(address: str, setting: str) -> dict[str, str]:
     try:
         parameters = conninfo_to_dict("postgresql://" + address)
     except (psycopg.ProgrammingError, UnicodeEncodeError) as error:

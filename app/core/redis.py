@@ -44,7 +44,6 @@ _DEFECTS = (DataError, LockError, PubSubError, WatchError)
 
 
 def make_redis(settings: Settings) -> Redis:
-    """Return a client that answers with text. It connects at its first command, and again after an outage."""
     return make_bytes_redis(settings, decode_responses=True, encoding_errors="replace")
 
 

@@ -61,7 +61,6 @@ async def call_with_retries(
 def call_blocking_with_retries(
     call: Callable[[], T], policy: RetryPolicy, *, before_wait: Callable[[FailedCall], None] | None = None
 ) -> T:
-    """Call a function that blocks, and again as the policy says."""
 
     def report(state: RetryCallState) -> None:
         if before_wait is not None:

@@ -27,16 +27,15 @@ _JOINERS = "\u200c\u200d"
 
 
 def to_nfc(text: str) -> str:
-    """Return the text with composed letters, so that equal-looking texts are equal."""
     return unicodedata.normalize("NFC", text)
 
 
 def is_valid_identifier(identifier: str) -> bool:
+    """Return whether PostgreSQL can look the identifier up: it has no U+0000 and no lone surrogate."""
     return "\0" not in identifier and is_utf8(identifier)
 
 
 def is_utf8(text: str) -> bool:
-    """Return whether UTF-8 can encode the text: JSON and file names may hold lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -129,5 +128,4 @@ def clean_text(text: str) -> str:
 
 
 def to_single_line(text: str, max_length: int) -> str:
-    """Return a text as one line of at most so many characters, without invisible ones."""
     return " ".join(clean_line(clean_text(text)).split())[:max_length].rstrip()

@@ -48,7 +48,8 @@ class SlotSemaphore:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
-    async def acquire_slot(self) -> AsyncIterator[None]:
+    async def hold_slot(self) -> AsyncIterator[None]:
+        """Wait in order for a free slot and hold it in the block."""
         observers, slot = _observers.get(), self._request_slot()
         try:
             if not slot.done():
@@ -102,7 +103,6 @@ class ThreadPool:
         return asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, function, *args)
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a call in a thread. Cancellation stops the waiting, not a call that has started."""
         return await self.submit(function, *args)
 
     async def run_shielded(self, function: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:
@@ -122,7 +122,7 @@ class ThreadPool:
 
     async def run_in_slot(self, function: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:
         """Wait for a free thread, then do as `run_shielded`; the time limit of a stage starts with the call."""
-        async with self._slots.acquire_slot():
+        async with self._slots.hold_slot():
             return await self.run_shielded(function, on_cancel=on_cancel)
 
     def close(self) -> None:

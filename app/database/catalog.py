@@ -13,7 +13,7 @@ from psycopg import sql
 
 from app.core.config import Settings
 from app.core.errors import ConfigurationError
-from app.database.connection import PIN_TRANSACTION, Connection, make_pin_parameters
+from app.database.connection import PIN_TRANSACTION, Connection, make_pinned_setting_parameters
 from app.database.migrations import open_blocking_connection, read_alembic_revision
 
 _SCHEMA = Path(__file__).resolve().parents[2] / "db" / "schema.sql"
@@ -165,21 +165,21 @@ def list_schema_differences(settings: Settings) -> list[str]:
             wanted = read_catalog(scratch)
             _restore_from_definitions(scratch)
             restored = read_catalog(scratch)
-    return compare_catalogs(
+    return describe_catalog_differences(
         {name: _accept_restored_definition(name, text, wanted, restored) for name, text in found.items()}, wanted
     )
 
 
 def create_schema(conn: SyncConnection[Any]) -> None:
     with conn.transaction():
-        conn.execute(PIN_TRANSACTION, make_pin_parameters())
+        conn.execute(PIN_TRANSACTION, make_pinned_setting_parameters())
         conn.execute(_SCHEMA.read_bytes())
 
 
 def _restore_from_definitions(conn: SyncConnection[Any]) -> None:
     """Create objects with expressions again from their printed definitions, as restoring a dump does."""
     with conn.transaction():
-        conn.execute(PIN_TRANSACTION, make_pin_parameters())
+        conn.execute(PIN_TRANSACTION, make_pinned_setting_parameters())
         for query in _RESTORE_QUERIES:
             for (statements,) in conn.execute(query, {"schemas": list(_SCHEMAS)}).fetchall():
                 conn.execute(statements)
@@ -194,7 +194,7 @@ def read_catalog(conn: SyncConnection[Any]) -> Catalog:
     """Return the definitions of all objects in the project's schemas, by kind and name."""
     with conn.transaction():
         conn.execute(
-            PIN_TRANSACTION, make_pin_parameters()
+            PIN_TRANSACTION, make_pinned_setting_parameters()
         )  # so that objects in `public` are named without their schema
         others = conn.execute(
             """
@@ -206,26 +206,27 @@ def read_catalog(conn: SyncConnection[Any]) -> Catalog:
         return {name: text for query in _QUERIES for name, text in conn.execute(query, wanted)}
 
 
-def compare_catalogs(found: Catalog, wanted: Catalog) -> list[str]:
+def describe_catalog_differences(found: Catalog, expected: Catalog) -> list[str]:
     return [
         line
-        for name in sorted(found | wanted)
-        if (line := _describe_object_difference(name, found.get(name), wanted.get(name)))
+        for name in sorted(found | expected)
+        if (line := _describe_object_difference(name, found.get(name), expected.get(name)))
     ]
 
 
-def _describe_object_difference(name: str, found: str | None, wanted: str | None) -> str | None:
-    if found == wanted:
+def _describe_object_difference(name: str, found: str | None, expected: str | None) -> str | None:
+    if found == expected:
         return None
     if found is None:
         return f"{name} is missing"
-    if wanted is None:
+    if expected is None:
         return f"{name} is not in the schema"
-    return f"{name} is {found or 'plain'}, the schema has {wanted or 'plain'}"
+    return f"{name} is {found or 'plain'}, the schema has {expected or 'plain'}"
 
 
 @contextmanager
 def _scratch_database(conn: SyncConnection[Any]) -> Iterator[str]:
+    """Yield the name of an empty database that is dropped after the block."""
     name = f"videomoments_check_{secrets.token_hex(8)}"
     try:
         _create_scratch_database(conn, name)

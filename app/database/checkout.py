@@ -43,7 +43,6 @@ class BatchLoader(Generic[Key, Found]):
         self._running: set[asyncio.Task[None]] = set()
 
     async def get(self, key: Key) -> Found | None:
-        """Return the loaded value of a key, or None. Raises `DatabaseUnavailable` after the pool's timeout."""
         if len(self._waiting) >= self._max_waiting:
             raise make_no_connection_error()
         answer: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()

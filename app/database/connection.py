@@ -74,7 +74,7 @@ FIND_UNSUITABLE: LiteralString = """
 """Runs in a transaction after `SET LOCAL search_path = DEFAULT`; returns the settings that the role needs."""
 
 
-def make_pin_parameters(
+def make_pinned_setting_parameters(
     backend_pid: int = 0, *, forced: Mapping[str, str] = {}, optional: Mapping[str, str] = {}
 ) -> dict[str, Any]:
     settings = {**PINNED, **forced, **optional}
@@ -151,11 +151,11 @@ async def configure_connection(conn: AsyncConnection[Any], settings: Settings) -
     set_json_dumps(_dump_json, conn)
     set_json_loads(orjson.loads, conn)
     limits = {
-        "statement_timeout": _to_milliseconds(settings.database_statement_timeout),
-        "lock_timeout": _to_milliseconds(settings.database_lock_timeout),
-        "idle_in_transaction_session_timeout": _to_milliseconds(settings.database_idle_transaction_timeout),
+        "statement_timeout": _format_milliseconds(settings.database_statement_timeout),
+        "lock_timeout": _format_milliseconds(settings.database_lock_timeout),
+        "idle_in_transaction_session_timeout": _format_milliseconds(settings.database_idle_transaction_timeout),
     }
-    cursor = await conn.execute(PIN_SESSION, make_pin_parameters(conn.info.backend_pid, optional=limits))
+    cursor = await conn.execute(PIN_SESSION, make_pinned_setting_parameters(conn.info.backend_pid, optional=limits))
     (is_behind_pooler, _) = await anext(cursor)
     if is_behind_pooler:
         if settings.database_prepared_statements is None:
@@ -167,22 +167,20 @@ async def _refuse_unsuitable_role_settings(conn: AsyncConnection[Any]) -> None:
     """Raise `psycopg.OperationalError` where the role's settings, which hold behind a pooler, differ from ours."""
     async with conn.transaction():
         await conn.execute("SET LOCAL search_path = DEFAULT")
-        found = await (await conn.execute(FIND_UNSUITABLE, make_pin_parameters())).fetchall()
+        found = await (await conn.execute(FIND_UNSUITABLE, make_pinned_setting_parameters())).fetchall()
     if found:
         raise psycopg.OperationalError(describe_unsuitable_role_settings(found, conn.info.user, conn.info.dbname))
 
 
 @asynccontextmanager
 async def open_async_connection(settings: Settings) -> AsyncIterator[Connection]:
-    """Yield a connection outside of the pool, in autocommit mode and with pinned settings."""
     async with await psycopg.AsyncConnection.connect(**make_connection_options(settings)) as conn:
-        check_encoding(conn)
+        require_utf8_encoding(conn)
         await configure_connection(conn, settings)
         yield conn
 
 
-def check_encoding(conn: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
-    """Raise `DatabaseUnavailable` where the encoding is not UTF-8. It costs no round trip."""
+def require_utf8_encoding(conn: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
     encoding = conn.pgconn.parameter_status(b"server_encoding")
     if encoding not in (None, b"UTF8"):
         raise DatabaseUnavailable(
@@ -191,7 +189,7 @@ def check_encoding(conn: psycopg.AsyncConnection[Any] | psycopg.Connection[Any])
         )
 
 
-def _to_milliseconds(seconds: float) -> str:
+def _format_milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
 
 

@@ -109,7 +109,6 @@ def translate_database_error(error: psycopg.Error) -> VideoMomentsError | None:
 
 
 def is_session_lost(error: psycopg.Error) -> bool:
-    """Return whether the connection of this error must be closed, though it may still answer."""
     return bool(_LOST_SESSION.fullmatch(error.sqlstate or "")) or _is_stale_plan(error)
 
 

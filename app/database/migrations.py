@@ -20,7 +20,13 @@ from tenacity import stop_after_delay, wait_fixed
 from app.core.config import Settings
 from app.core.errors import Conflict, DatabaseAhead, DatabaseUnavailable
 from app.core.retrying import RetryPolicy, call_blocking_with_retries
-from app.database.connection import PIN_SESSION, PIN_TRANSACTION, Connection, check_encoding, make_pin_parameters
+from app.database.connection import (
+    PIN_SESSION,
+    PIN_TRANSACTION,
+    Connection,
+    make_pinned_setting_parameters,
+    require_utf8_encoding,
+)
 from app.database.errors import make_connection_error
 
 if TYPE_CHECKING:
@@ -44,7 +50,7 @@ _DEFAULTS = {"connect_timeout": "5", "application_name": "videomoments-migration
 _NO_LIMITS = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0"}
 
 
-def upgrade() -> None:
+def upgrade_to_head() -> None:
     from alembic import command  # with SQLAlchemy a third of a second of imports, which only a migration needs
 
     command.upgrade(_make_alembic_config(), "head")
@@ -63,13 +69,12 @@ def _make_alembic_config() -> "Config":
 
 
 @cache
-def list_code_revisions() -> tuple[str, ...]:
+def list_migration_revisions() -> tuple[str, ...]:
     files = (_ROOT / "db" / "migrations" / "versions").glob("*.py")
     return tuple(sorted((file.name.partition("_")[0] for file in files), reverse=True))
 
 
 async def read_alembic_revision(conn: Connection) -> str | None:
-    """Return the stored revision; None for a database that was never migrated."""
     cursor = await conn.execute("SELECT to_regclass('public.alembic_version')")
     if (await cursor.fetchone()) == (None,):
         return None
@@ -95,9 +100,9 @@ def open_blocking_connection(
         try:
             conn = unless_pinned.enter_context(closing(_open_sync_connection(parameters, autocommit)))
             if not any_encoding:
-                check_encoding(conn)
+                require_utf8_encoding(conn)
             with _limit_answer_time(conn, answer_seconds):
-                conn.execute(PIN_SESSION, make_pin_parameters(conn.info.backend_pid, forced=limits))
+                conn.execute(PIN_SESSION, make_pinned_setting_parameters(conn.info.backend_pid, forced=limits))
                 if not autocommit:
                     conn.commit()
         except psycopg.OperationalError as error:
@@ -117,12 +122,12 @@ def create_database(settings: Settings) -> bool:
     For an existing one the user needs only the privilege to connect to it, neither to `postgres` nor CREATEDB.
     """
     parameters = settings.migration_parameters
-    failure = _try_to_connect(parameters)
+    failure = _find_connection_error(parameters)
     if failure is None:
         return False
     with _connect_to_postgres_database(parameters, failure) as conn:
         found = conn.execute("SELECT FROM pg_database WHERE datname = %s", [parameters["dbname"]]).fetchone()
-        if found is not None and not is_behind_pooler(conn) and (failure := _try_to_connect(parameters)):
+        if found is not None and not is_behind_pooler(conn) and (failure := _find_connection_error(parameters)):
             raise make_connection_error(failure, parameters)  # otherwise another command has just created it
         is_new = found is None and _create_empty_database(conn, parameters["dbname"])
     _wait_for_pooler(parameters)
@@ -148,7 +153,7 @@ def pin_migration_transaction(conn: SyncConnection[Any], settings: Settings) -> 
 
     Settings of the session would be lost: a pooler may run each transaction on another server connection.
     """
-    conn.execute(PIN_TRANSACTION, make_pin_parameters(forced=_make_migration_limits(settings)))
+    conn.execute(PIN_TRANSACTION, make_pinned_setting_parameters(forced=_make_migration_limits(settings)))
 
 
 @contextmanager
@@ -175,7 +180,6 @@ def hold_migration_lock(settings: Settings) -> Iterator[None]:
 
 
 def refuse_unknown_revision(conn: SyncConnection[Any], scripts: "ScriptDirectory") -> None:
-    """Raise `DatabaseAhead` where a newer version of this code has migrated the database."""
     revision = _read_stored_revision(conn)
     conn.rollback()  # a migration may need an exclusive lock on the table of revisions
     if revision not in (None, *(script.revision for script in scripts.walk_revisions())):
@@ -219,7 +223,7 @@ def _limit_answer_time(conn: SyncConnection[Any], seconds: float | None) -> Iter
             timer.cancel()
 
 
-def _try_to_connect(parameters: Mapping[str, str]) -> psycopg.OperationalError | None:
+def _find_connection_error(parameters: Mapping[str, str]) -> psycopg.OperationalError | None:
     try:
         _open_sync_connection(parameters).close()
     except psycopg.OperationalError as error:
@@ -299,7 +303,7 @@ def drop_schema_without_rows(conn: SyncConnection[Any]) -> None:
     if full:
         raise Conflict(f"The database {conn.info.dbname} is not empty: {full} has rows; restore into a new database")
     if conn.execute("SELECT to_regclass('public.alembic_version')").fetchone() != (None,):
-        _refuse_other_connections(conn)
+        _require_no_other_connections(conn)
         downgrade_to_base()
         conn.execute("DROP TABLE public.alembic_version")
         objects = conn.execute(_OBJECTS_QUERY).fetchall()
@@ -309,7 +313,7 @@ def drop_schema_without_rows(conn: SyncConnection[Any]) -> None:
         )
 
 
-def _refuse_other_connections(conn: SyncConnection[Any]) -> None:
+def _require_no_other_connections(conn: SyncConnection[Any]) -> None:
     deadline = time.monotonic() + _DISCONNECT_SECONDS
     while (count := _count_other_connections(conn)) and time.monotonic() < deadline:
         time.sleep(_CLIENT_POLL_SECONDS)

@@ -19,7 +19,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from app.core.config import Settings, get_settings
 from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
-from app.database.connection import check_encoding, configure_connection, make_connection_options
+from app.database.connection import configure_connection, make_connection_options, require_utf8_encoding
 from app.database.errors import BUSY, is_session_lost, make_connection_error, make_unreachable_error
 
 _log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class DatabasePool(AsyncConnectionPool[PooledConnection]):
             raise
         self._in_use += 1
         try:
-            check_encoding(conn)
+            require_utf8_encoding(conn)
         except DatabaseUnavailable:
             await self.putconn(conn)
             raise
@@ -181,12 +181,12 @@ class DatabasePool(AsyncConnectionPool[PooledConnection]):
         await _shielded(super().putconn(conn))
         checking = self._checking
         if checking is None or checking.done():
-            checking = self._checking = _start_task(self._check_idle())
+            checking = self._checking = _start_task(self._check_idle_connections())
         if now - self._checked_at > _CHECK_PAUSE_SECONDS:  # the next request finds other connections
             await asyncio.wait({checking}, timeout=_CHECK_SECONDS)
         return None
 
-    async def _check_idle(self) -> None:
+    async def _check_idle_connections(self) -> None:
         while self._checked_at < self._condemned_at:
             await asyncio.sleep(self._checked_at + _CHECK_PAUSE_SECONDS - time.monotonic())
             if self.closed:

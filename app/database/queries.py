@@ -31,7 +31,6 @@ async def fetch_one(
 async def fetch_returned_row(
     conn: Connection, row_class: Callable[..., Row], statement: QueryNoTemplate, params: Mapping[str, Any] | None = None
 ) -> Row:
-    """Return the row of a statement that always returns one, such as INSERT … RETURNING."""
     cursor = conn.cursor(row_factory=args_row(row_class))
     await cursor.execute(statement, params)
     return await anext(cursor)
@@ -85,7 +84,6 @@ async def insert_row(conn: Connection, row_class: type[Row], table: LiteralStrin
 async def update_row(
     conn: Connection, row_class: type[Row], table: LiteralString, row_id: int, changes: Mapping[str, Any]
 ) -> Row | None:
-    """Change columns of the row with this id and return the whole row; None where it does not exist."""
     assignments = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in changes]
     statement = (
         "UPDATE {} SET {} WHERE id = %(id)s RETURNING {}" if changes else "SELECT {2} FROM {0} WHERE id = %(id)s"
@@ -120,7 +118,6 @@ async def copy_rows(
 
 
 async def try_transaction_lock(conn: Connection, name: str) -> bool:
-    """Take an advisory lock until the transaction ends; False where another process has it."""
     return bool(
         await fetch_value(
             conn, "SELECT pg_try_advisory_xact_lock(hashtextextended(%(name)s, 0))", {"name": f"videomoments:{name}"}

@@ -41,7 +41,7 @@ from app.repositories import (
     TranscriptRepository,
     VideoRepository,
 )
-from app.repositories.media import VideoFileRepository
+from app.repositories.media import PlayableCopyRepository
 from app.repositories.runs import make_run_identifier
 
 # Classes 08 (connection) and 53 (resources), 57P0x (shutdown and start), 25006 (read-only), 42501 (missing right):
@@ -127,7 +127,7 @@ async def _write_video(
 async def _store_early_end(conn: Connection, prepared: PreparedVideo, video: Video) -> None:
     media = prepared.video_file.media if prepared.video_file else None
     if media is not None and media.ends_early:
-        await VideoFileRepository(conn).store_early_end(video.id, video.cloud_url, media.declared_seconds)
+        await PlayableCopyRepository(conn).store_early_end(video.id, video.cloud_url, media.declared_seconds)
 
 
 def _report_unreplaced_file(
@@ -347,7 +347,7 @@ class VideoWriter:
             await conn.execute("SELECT set_config('statement_timeout', '0', true)")
             if options.copier is not None:
                 # The lock of deletions, which delete files that no row names.
-                await VideoRepository(conn).lock_identifier(prepared.identifier)
+                await VideoRepository(conn).lock_video_identifier(prepared.identifier)
                 if not await options.copier.has_all_copies(locations):
                     raise _CopyDeleted
             written = await write_video(conn, prepared, locations, options.bucket, options.known)

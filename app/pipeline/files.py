@@ -9,7 +9,7 @@ from app.core.errors import FileMissing, StageFailed, VideoMomentsError
 from app.models.videos import describe_early_end
 from app.pipeline.context import RunContext
 from app.repositories import VideoRepository
-from app.repositories.media import VideoFileRepository
+from app.repositories.media import PlayableCopyRepository
 from app.storage import check_free_space, find_audio_file
 from app.storage.file_system import path_from_url, translate_write_errors
 
@@ -77,7 +77,7 @@ async def _copy_stored_file(context: RunContext, url: str, target: Path) -> None
 async def describe_early_end_of_video(context: RunContext) -> str | None:
     async with context.database.connect() as conn:
         video = await VideoRepository(conn).get(context.run.video_id)
-        early_end = await VideoFileRepository(conn).get_early_end(context.run.video_id)
+        early_end = await PlayableCopyRepository(conn).get_early_end(context.run.video_id)
     return describe_early_end(video.duration_seconds, *early_end) if video else None
 
 

@@ -219,7 +219,7 @@ async def list_unchanged_moment_ids(conn: Connection, context: RunContext) -> li
 
 async def record_unchanged_moment(conn: Connection, context: RunContext, moment_id: int) -> None:
     result = {_UNCHANGED_KEY: [*await list_unchanged_moment_ids(conn, context), moment_id]}
-    await ClaimedRunRepository(conn).add_stage_result(context.run, Stage.REFINEMENT, result)
+    await ClaimedRunRepository(conn).merge_stage_result(context.run, Stage.REFINEMENT, result)
 
 
 def _make_refined_moment_row(target: RefinementTarget, refined: RefineResult, config_id: int) -> NewMomentWithId:

@@ -56,4 +56,4 @@ async def delete_moments(conn: Connection, video_id: int, moment_ids: Sequence[i
 
 
 async def list_file_urls(conn: Connection, video_id: int) -> set[str]:
-    return {file.url for file in await VideoContentsRepository(conn).list_files(video_id)}
+    return {file.url for file in await VideoContentsRepository(conn).list_file_references(video_id)}

@@ -52,7 +52,7 @@ class VideoContentsRepository(Repository):
             {"video_id": video_id},
         )
 
-    async def list_files(self, video_id: int) -> list[FileReference]:
+    async def list_file_references(self, video_id: int) -> list[FileReference]:
         return await fetch_all(
             self._conn,
             FileReference,
@@ -129,7 +129,9 @@ class ReplacedMomentsRepository(Repository):
         row = await cursor.fetchone()
         if row is None:
             return set()
-        return set(row[1]) - {file.url for file in await VideoContentsRepository(self._conn).list_files(row[0])}
+        return set(row[1]) - {
+            file.url for file in await VideoContentsRepository(self._conn).list_file_references(row[0])
+        }
 
     async def discard_rows_of_video(self, video_id: int) -> None:
         await self._conn.execute(
@@ -170,11 +172,11 @@ class ReplacedMomentsRepository(Repository):
         if video_id is None:
             return None
         contents = VideoContentsRepository(self._conn)
-        before = {file.url for file in await contents.list_files(video_id)}
+        before = {file.url for file in await contents.list_file_references(video_id)}
         await self._delete_new_moments(run_id)
-        await self._restore_rows(run_id)
+        await self._insert_set_aside_rows(run_id)
         await self._conn.execute("DELETE FROM pipeline.replaced WHERE run_id = %(run_id)s", {"run_id": run_id})
-        return before - {file.url for file in await contents.list_files(video_id)}
+        return before - {file.url for file in await contents.list_file_references(video_id)}
 
     async def _delete_new_moments(self, run_id: int) -> None:
         await self._conn.execute(
@@ -189,7 +191,7 @@ class ReplacedMomentsRepository(Repository):
             {"run_id": run_id},
         )
 
-    async def _restore_rows(self, run_id: int) -> None:
+    async def _insert_set_aside_rows(self, run_id: int) -> None:
         of_run = {"run_id": run_id}
         columns = list_columns(Moment)
         restored = columns.replace(

@@ -173,7 +173,6 @@ class CallbackRepository(Repository):
     """Callbacks of ended runs to webhooks, each leased to one worker."""
 
     async def claim_due_callbacks(self, limit: int, lease_seconds: float) -> list[DueCallback]:
-        """Claim due callbacks for `lease_seconds`, after which one that is not marked is due again."""
         return await fetch_all(
             self._conn,
             DueCallback,

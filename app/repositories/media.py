@@ -17,7 +17,7 @@ class ClipLocation:
     url: str | None
 
 
-class MediaRepository(Repository):
+class MediaUrlRepository(Repository):
     """URLs of stored files by the identifiers of videos and moments."""
 
     async def get_video_urls(self, identifiers: list[str]) -> dict[str, tuple[str, ...]]:
@@ -72,7 +72,7 @@ class MediaRepository(Repository):
         )
 
 
-class VideoFileRepository(Repository):
+class PlayableCopyRepository(Repository):
     """The queue of playable copies. A row about another file than the video's current one counts as missing."""
 
     async def store_early_end(self, video_id: int, source_url: str, declared_seconds: float | None) -> None:
@@ -92,6 +92,7 @@ class VideoFileRepository(Repository):
         )
 
     async def get_early_end(self, video_id: int) -> tuple[bool, float | None]:
+        """Return whether the video's file ends early, and the seconds that its header declares."""
         cursor = await self._conn.execute(
             """
             SELECT ends_early, declared_seconds
@@ -163,7 +164,6 @@ class VideoFileRepository(Repository):
         return [identifier for (identifier,) in await cursor.fetchall()]
 
     async def store_heartbeat(self, file: ClaimedVideoFile, status: PlayableCopyStatus) -> None:
-        """Store the time and status of a claimed file. Raises `RunLost` where the worker has lost its claim."""
         cursor = await self._conn.execute(
             """
             UPDATE library.video_files AS known SET seen_at = now() AT TIME ZONE 'utc', status = %(status)s
@@ -172,7 +172,7 @@ class VideoFileRepository(Repository):
               AND known.status IN ('inspecting', 'making')
               AND videos.id = known.video_id AND videos.cloud_url = known.source_url
             """,
-            {**_claim_key(file), "status": status},
+            {**_make_claim_parameters(file), "status": status},
         )
         if cursor.rowcount != 1:
             raise RunLost
@@ -195,7 +195,7 @@ class VideoFileRepository(Repository):
               AND known.status IN ('inspecting', 'making')
               AND videos.id = known.video_id AND videos.cloud_url = known.source_url
             """,
-            {**_claim_key(file), "status": status, "playable_url": playable_url, "reason": reason},
+            {**_make_claim_parameters(file), "status": status, "playable_url": playable_url, "reason": reason},
         )
         if cursor.rowcount != 1:
             raise RunLost
@@ -209,9 +209,9 @@ class VideoFileRepository(Repository):
                 due_at = now() AT TIME ZONE 'utc' + make_interval(secs => %(pause_seconds)s)
             WHERE video_id = %(video_id)s AND owner = %(owner)s AND attempts = %(attempt)s
             """,
-            {**_claim_key(file), "pause_seconds": pause_seconds, "failures": file.failures},
+            {**_make_claim_parameters(file), "pause_seconds": pause_seconds, "failures": file.failures},
         )
 
 
-def _claim_key(file: ClaimedVideoFile) -> dict[str, Any]:
+def _make_claim_parameters(file: ClaimedVideoFile) -> dict[str, Any]:
     return {"video_id": file.video_id, "owner": file.owner, "attempt": file.attempt}

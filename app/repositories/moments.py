@@ -115,14 +115,12 @@ class MomentRepository(Repository):
     """Moments by id, by identifier and by video."""
 
     async def reserve_moment_ids(self, count: int) -> list[int]:
-        """Return unused ids, so that rows to copy can refer to each other as parents."""
         cursor = await self._conn.execute(
             "SELECT nextval('moments_id_seq') FROM generate_series(1, %(count)s)", {"count": count}
         )
         return [number for (number,) in await cursor.fetchall()]
 
     async def insert_many(self, moments: Iterable[NewMomentWithId]) -> int:
-        """Insert many moments through COPY, parents and children in any order; return their number."""
         columns = ("id", "identifier", "video_id", "start_time", "end_time", "title", *_DEFAULTS)
         return await copy_rows(self._conn, "moments", columns, ({**_DEFAULTS, **moment} for moment in moments))
 

@@ -249,7 +249,7 @@ class ProvenanceRepository(Repository):
         """Return all that was made from a video as a JSON document in UTF-8; None where it does not exist."""
         return await fetch_value(self._conn, _LINEAGE_QUERY, {"identifier": video_identifier}, binary=True)
 
-    async def list_generated_moments(
+    async def list_moments_of_prompt_or_config(
         self, limit: int, after_id: int = 0, prompt_id: int | None = None, config_id: int | None = None
     ) -> list[MomentWithVideo]:
         return await fetch_all(
@@ -269,7 +269,7 @@ class ProvenanceRepository(Repository):
             {"after": after_id, "limit": limit, "prompt_id": prompt_id, "config_id": config_id},
         )
 
-    async def list_generating_runs(
+    async def list_runs_of_prompt_or_config(
         self, limit: int, after_id: int = 0, prompt_id: int | None = None, config_id: int | None = None
     ) -> list[RunWithVideo]:
         return await fetch_all(

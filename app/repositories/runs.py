@@ -197,7 +197,7 @@ class RunRepository(Repository):
             for *run, stages in await cursor.fetchall()
         ]
 
-    async def list_active_runs_of_video(self, video: str) -> list[tuple[int, str]]:
+    async def list_active_run_ids(self, video: str) -> list[tuple[int, str]]:
         cursor = await self._conn.execute(
             """
             SELECT run_id, history.identifier
@@ -235,13 +235,11 @@ def parse_claimed_run(row: Sequence[Any]) -> ClaimedRun:
 
 
 def parse_run_request(stored: Mapping[str, Any]) -> RunRequest:
-    """Return stored options, without those that this version does not know."""
     known = {field.name for field in fields(RunRequest)}
     return RunRequest(**{name: value for name, value in stored.items() if name in known})
 
 
 def parse_stage_records(stored: Mapping[str, Any]) -> dict[Stage, StageRecord]:
-    """Return stage records in the order of the pipeline, without those that this version does not know."""
     records = {stage: _parse_stage_record(stored[stage]) for stage in Stage if stage in stored}
     return {stage: record for stage, record in records.items() if record}
 

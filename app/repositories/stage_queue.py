@@ -171,7 +171,7 @@ class StageQueueRepository(Repository):
         They had no message in the last `renotify_after` seconds. For kinds with unread messages the time is ten times
         as long, because theirs is probably among those.
         """
-        return await self._take_stages(
+        return await self._mark_stages_notified(
             _list_stages_of_kinds(list(WorkKind)),
             stalled_after,
             _MAX_TAKEN,
@@ -181,9 +181,9 @@ class StageQueueRepository(Repository):
 
     async def take_next_waiting_stage(self, stage: Stage, stalled_after: float) -> WaitingStage | None:
         """Return the run that waits longest at a stage, marked as notified; None where none waits."""
-        return next(iter(await self._take_stages([stage.value], stalled_after, 1)), None)
+        return next(iter(await self._mark_stages_notified([stage.value], stalled_after, 1)), None)
 
-    async def _take_stages(
+    async def _mark_stages_notified(
         self,
         stages: Collection[str],
         stalled_after: float,

@@ -68,7 +68,7 @@ class ClaimedRunRepository(Repository):
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             FOR NO KEY UPDATE
             """,
-            _claim_key(run),
+            _make_claim_parameters(run),
         ):
             raise RunLost
 
@@ -82,7 +82,11 @@ class ClaimedRunRepository(Repository):
                     ELSE '{}' END)
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             """,
-            {**_claim_key(run), "record": Jsonb(asdict(record)), "is_in_progress": record.is_waiting_or_processing},
+            {
+                **_make_claim_parameters(run),
+                "record": Jsonb(asdict(record)),
+                "is_in_progress": record.is_waiting_or_processing,
+            },
         )
         if cursor.rowcount != 1:
             raise RunLost
@@ -106,19 +110,19 @@ class ClaimedRunRepository(Repository):
               AND NOT cancel_requested
             """,
             {
-                **_claim_key(run),
+                **_make_claim_parameters(run),
                 "record": Jsonb(asdict(record)),
                 "waiting": Jsonb(asdict(StageRecord(StageStatus.WAITING))),
                 "next": next_stage.value,
                 "keep_claim": keep_claim,
             },
         )
-        if cursor.rowcount == 1 or await self._has_advanced(run, next_stage, keep_claim=keep_claim):
+        if cursor.rowcount == 1 or await self._has_run_advanced(run, next_stage, keep_claim=keep_claim):
             return True
         await self.lock_claim(run)
         return False
 
-    async def _has_advanced(self, run: ClaimedRun, next_stage: Stage, *, keep_claim: bool) -> bool:
+    async def _has_run_advanced(self, run: ClaimedRun, next_stage: Stage, *, keep_claim: bool) -> bool:
         return await exists(
             self._conn,
             """
@@ -141,13 +145,13 @@ class ClaimedRunRepository(Repository):
             UPDATE pipeline.runs SET attempt = attempt + 1, last_error = %(error)s
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             """,
-            {**_claim_key(run), "error": error},
+            {**_make_claim_parameters(run), "error": error},
         )
         if cursor.rowcount != 1:
             raise RunLost
         return replace(run, attempt=run.attempt + 1)
 
-    async def get_last_error(self, run: ClaimedRun) -> str | None:
+    async def get_error_of_last_attempt(self, run: ClaimedRun) -> str | None:
         return await fetch_value(
             self._conn, "SELECT last_error FROM pipeline.runs WHERE run_id = %(id)s", {"id": run.id}
         )
@@ -156,7 +160,7 @@ class ClaimedRunRepository(Repository):
         statement = "SELECT stages -> %(stage)s -> 'result' FROM pipeline.runs WHERE run_id = %(id)s"
         return await fetch_value(self._conn, statement, {"stage": stage.value, "id": run.id}) or {}
 
-    async def add_stage_result(self, run: ClaimedRun, stage: Stage, values: Mapping[str, Any]) -> None:
+    async def merge_stage_result(self, run: ClaimedRun, stage: Stage, values: Mapping[str, Any]) -> None:
         await self._conn.execute(
             """
             UPDATE pipeline.runs
@@ -200,7 +204,7 @@ class ClaimedRunRepository(Repository):
             WHERE run_id = %(id)s AND owner = %(owner)s AND stage = %(stage)s AND attempt = %(attempt)s
             RETURNING cancel_requested
             """,
-            _claim_key(run),
+            _make_claim_parameters(run),
         )
         if is_cancelled:
             await end_run(self._conn, run.id, RunOutcome(RunStatus.CANCELLED))
@@ -252,5 +256,5 @@ async def end_run(conn: Connection, run_id: int, outcome: RunOutcome) -> set[str
     return files
 
 
-def _claim_key(run: ClaimedRun) -> dict[str, Any]:
+def _make_claim_parameters(run: ClaimedRun) -> dict[str, Any]:
     return {"id": run.id, "owner": run.owner, "stage": run.stage.value, "attempt": run.attempt}

@@ -38,10 +38,10 @@ class TranscriptRepository(Repository):
     """Transcripts, one for each video. They are immutable."""
 
     async def create(self, **transcript: Unpack[NewTranscript]) -> Transcript:
-        return await insert_row(self._conn, Transcript, "transcripts", _encode_timestamps(transcript))
+        return await insert_row(self._conn, Transcript, "transcripts", _wrap_timestamps_as_jsonb(transcript))
 
     async def create_if_missing(self, **transcript: Unpack[NewTranscript]) -> bool:
-        values = _encode_timestamps(transcript)
+        values = _wrap_timestamps_as_jsonb(transcript)
         cursor = await self._conn.execute(
             make_insert("transcripts", values, " ON CONFLICT (video_id) DO NOTHING"), values
         )
@@ -119,7 +119,7 @@ class TranscriptRepository(Repository):
         return TranscriptVersion(transcript_id, created_at), [] if transcript_id is None else pieces
 
 
-def _encode_timestamps(transcript: NewTranscript) -> dict[str, Any]:
+def _wrap_timestamps_as_jsonb(transcript: NewTranscript) -> dict[str, Any]:
     return {
         **transcript,
         "word_timestamps": Jsonb(transcript["word_timestamps"]),

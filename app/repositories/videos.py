@@ -212,7 +212,6 @@ class VideoRepository(Repository):
         )
 
     async def lock_video(self, identifier: str) -> Video | None:
-        """Lock the video until the transaction ends, against other writers of its moments."""
         return await fetch_one(
             self._conn,
             Video,
@@ -220,14 +219,12 @@ class VideoRepository(Repository):
             {"identifier": identifier},
         )
 
-    async def lock_for_deletion(self, identifier: str) -> Video | None:
-        """Lock the video until the transaction ends, so that no new row can refer to it."""
+    async def lock_video_for_deletion(self, identifier: str) -> Video | None:
         return await fetch_one(
             self._conn, Video, _SELECT + " WHERE identifier = %(identifier)s FOR UPDATE", {"identifier": identifier}
         )
 
-    async def lock_identifier(self, identifier: str) -> None:
-        """Lock an identifier until the transaction ends, whether or not a video has it."""
+    async def lock_video_identifier(self, identifier: str) -> None:
         await self._conn.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('videos:' || %(identifier)s, 0))", {"identifier": identifier}
         )

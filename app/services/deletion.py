@@ -96,7 +96,7 @@ def is_bucket_url(url: str) -> bool:
 
 async def delete_video_rows(conn: Connection, identifier: str, options: DeletionOptions) -> DeletedRows | None:
     """Delete a video's rows in the caller's transaction; return None for an unknown video. Raises `PipelineActive`."""
-    video = await VideoRepository(conn).lock_for_deletion(identifier)
+    video = await VideoRepository(conn).lock_video_for_deletion(identifier)
     if video is None:
         return None
     contents = await VideoContentsRepository(conn).get_contents(video.id)
@@ -104,7 +104,7 @@ async def delete_video_rows(conn: Connection, identifier: str, options: Deletion
         if not options.force:
             raise PipelineActive(contents.active_status)
         await cancel_active_runs(conn, identifier)
-    files = await VideoContentsRepository(conn).list_files(video.id)
+    files = await VideoContentsRepository(conn).list_file_references(video.id)
     if contents.transcript_id is not None and not options.skip_local_transcript:
         # Other videos may share its configs; deleting those would delete their moments.
         await GenerationConfigRepository(conn).detach_transcript(contents.transcript_id)
@@ -227,7 +227,7 @@ async def _delete_file_without_row(
     # Locked: an upload that has just stored the file inserts its row later and finds the file deleted.
     async with database.connect() as conn, conn.transaction():
         videos = VideoRepository(conn)
-        await videos.lock_identifier(identifier)
+        await videos.lock_video_identifier(identifier)
         if not await videos.is_file_referenced(identifier, url):
             await _delete_video_file(storage, url, kind, deletion, is_locked=True)
 

@@ -16,7 +16,7 @@ from app.core.errors import DatabaseUnavailable, DatabaseUnreachable
 from app.database import get_pool, open_async_connection
 from app.database.catalog import DatabaseCondition, read_database_condition
 from app.database.errors import READ_ONLY, make_unreachable_error, translate_database_error
-from app.database.migrations import list_code_revisions
+from app.database.migrations import list_migration_revisions
 from app.services.intake import REQUEST_STREAM
 
 _log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def _describe_condition(condition: DatabaseCondition) -> str:
     """Return what is wrong with the database: rights, revision, or that it is read-only; '' if nothing is."""
     if condition.missing_rights_sentence:
         return condition.missing_rights_sentence
-    revision, known = condition.revision, list_code_revisions()
+    revision, known = condition.revision, list_migration_revisions()
     if revision == known[0]:
         return READ_ONLY if condition.is_read_only else ""
     if revision in (None, *known):

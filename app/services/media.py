@@ -27,7 +27,7 @@ from app.core.text import is_valid_identifier, list_unicode_forms, to_nfc
 from app.database import Connection, Database
 from app.models.rows import CLIP_PADDING_SECONDS
 from app.models.runs import RunRequest
-from app.repositories.media import MediaRepository
+from app.repositories.media import MediaUrlRepository
 from app.repositories.moments import MomentRepository, RefinementInputs
 from app.services.models import get_model_or_default
 from app.storage import OpenFile, Storage, find_audio_file, storable_name
@@ -81,7 +81,7 @@ async def open_first_existing_file(storage: Storage, urls: Sequence[str]) -> Asy
 
 async def get_clip_url(conn: Connection, video: str, moment: str) -> str:
     """Return the URL of a moment's clip file. Raises `VideoNotFound`, `MomentNotFound` and `ClipNotFound`."""
-    location = await MediaRepository(conn).get_clip_location(video, moment)
+    location = await MediaUrlRepository(conn).get_clip_location(video, moment)
     if location is None:
         raise VideoNotFound
     if not location.has_moment:
@@ -103,7 +103,7 @@ async def find_clip_url_by_legacy_name(conn: Connection, filename: str) -> str:
     videos = [clip[:position] for position, character in enumerate(clip) if character == "_"]
     # gs:// URLs are unescaped, file:// URLs are escaped, and some file systems decompose letters.
     endings = {ending for form in list_unicode_forms(filename) for ending in (f"/{form}", f"/{quote(form)}")}
-    url = await MediaRepository(conn).find_clip_url(videos, clip, list(endings))
+    url = await MediaUrlRepository(conn).find_clip_url(videos, clip, list(endings))
     if url is None:
         raise ClipNotFound
     return url

@@ -51,7 +51,8 @@ async def list_moments(
     conn: Connection, source: Source, source_id: int, limit: int, after: int
 ) -> list[MomentWithVideo]:
     """Return moments that were made with a prompt or a config. Raises its not-found error."""
-    moments = await ProvenanceRepository(conn).list_generated_moments(limit, after, **{f"{source}_id": source_id})
+    repository, chosen = ProvenanceRepository(conn), {f"{source}_id": source_id}
+    moments = await repository.list_moments_of_prompt_or_config(limit, after, **chosen)
     if not moments:
         await _GET_SOURCE[source](conn, source_id)
     return moments
@@ -59,7 +60,7 @@ async def list_moments(
 
 async def list_runs(conn: Connection, source: Source, source_id: int, limit: int, after: int) -> list[RunWithVideo]:
     """Return runs that used a prompt or a config. Raises its not-found error."""
-    runs = await ProvenanceRepository(conn).list_generating_runs(limit, after, **{f"{source}_id": source_id})
+    runs = await ProvenanceRepository(conn).list_runs_of_prompt_or_config(limit, after, **{f"{source}_id": source_id})
     if not runs:
         await _GET_SOURCE[source](conn, source_id)
     return runs

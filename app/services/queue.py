@@ -187,7 +187,7 @@ async def cancel_active_runs(conn: Connection, video: str) -> dict[str, bool]:
     await VideoRepository(conn).lock_video(video)  # video before runs: the workers' lock order
     return {
         identifier: await StageQueueRepository(conn).request_cancel(run_id, STALLED_AFTER)
-        for run_id, identifier in await RunRepository(conn).list_active_runs_of_video(video)
+        for run_id, identifier in await RunRepository(conn).list_active_run_ids(video)
     }
 
 

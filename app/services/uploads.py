@@ -29,7 +29,7 @@ from app.media.container import DEFAULT_MAX_HOURS, check_max_hours
 from app.media.probe import MediaInfo, NotAVideo, probe_media
 from app.models.videos import make_title_from_file_name
 from app.repositories import VideoRepository
-from app.repositories.media import VideoFileRepository
+from app.repositories.media import PlayableCopyRepository
 from app.services.media import limit_storage_time
 from app.services.videos import (
     LONGEST_TITLE,
@@ -228,7 +228,7 @@ class VideoUpload:
     async def _add_video_row(self, identifier: str, url: str, details: UploadDetails, info: MediaInfo) -> None:
         async with self._database.connect() as conn, conn.transaction():
             videos = VideoRepository(conn)
-            await videos.lock_identifier(identifier)
+            await videos.lock_video_identifier(identifier)
             video = await videos.create(
                 identifier=identifier,
                 cloud_url=url,
@@ -242,7 +242,7 @@ class VideoUpload:
                 frame_rate=info.frame_rate,
             )
             if info.ends_early:
-                await VideoFileRepository(conn).store_early_end(video.id, url, info.declared_seconds)
+                await PlayableCopyRepository(conn).store_early_end(video.id, url, info.declared_seconds)
             # A deletion that held the lock before may have deleted the file as a leftover. Checked under the lock, so
             # that the row is never committed without its file.
             async with limit_storage_time():

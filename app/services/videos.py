@@ -17,7 +17,7 @@ from app.core.errors import InvalidInput, TranscriptNotFound, VideoNotFound
 from app.core.masking import mask_secrets
 from app.core.text import clean_line, find_control_character, fold_letters, has_invisible_characters, is_utf8
 from app.database import BatchLoader, Connection, OpenConnection
-from app.repositories.media import MediaRepository
+from app.repositories.media import MediaUrlRepository
 from app.repositories.moments import MomentRepository, MomentWithConfig
 from app.repositories.transcripts import TranscriptRepository, TranscriptVersion
 from app.repositories.videos import DetailedVideoCard, VideoCard, VideoChanges, VideoRepository
@@ -182,7 +182,7 @@ class BatchedVideoReader:
         self._open_connection = open_connection
         self._cards = BatchLoader(open_connection, lambda conn, ids: VideoRepository(conn).get_cards(ids), settings)
         self._files = BatchLoader(
-            open_connection, lambda conn, ids: MediaRepository(conn).get_video_urls(ids), settings
+            open_connection, lambda conn, ids: MediaUrlRepository(conn).get_video_urls(ids), settings
         )
         self._moments = BatchLoader(open_connection, _load_moments_of_videos, settings)
         self._transcript_versions = BatchLoader(

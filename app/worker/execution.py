@@ -120,7 +120,7 @@ class StageExecution:
     async def _fail_run_claimed_too_often(self) -> StageEnd:
         run = self.context.run
         async with self.context.database.connect() as conn:
-            error = await ClaimedRunRepository(conn).get_last_error(run)
+            error = await ClaimedRunRepository(conn).get_error_of_last_attempt(run)
         if error is None:
             reason = f"The worker died {run.attempt - 1} times in stage '{self._stage}'"
         else:

@@ -22,7 +22,7 @@ from app.database import Database
 from app.media.container import ProcessingStopped
 from app.media.playable_copy import PlayableCopyPlan, make_playable_copy, plan_playable_copy
 from app.models.videos import ClaimedVideoFile, PlayableCopyStatus
-from app.repositories.media import VideoFileRepository
+from app.repositories.media import PlayableCopyRepository
 from app.storage import Storage, check_free_space, playable_folder_key
 from app.worker.timings import WorkerTimings
 
@@ -68,7 +68,7 @@ class PlayableCopyMaker:
     async def _claim_video_file(self) -> ClaimedVideoFile | None:
         reason = f"The worker died {_ATTEMPTS} times while it made a playable copy"
         async with self._database.connect() as conn:
-            files = VideoFileRepository(conn)
+            files = PlayableCopyRepository(conn)
             for video in await files.fail_abandoned_files(self._timings.stalled_after, _ATTEMPTS, reason):
                 _log.warning("No playable copy of %r: %s", video, reason)
             return await files.claim_next_file(self._name, self._timings.stalled_after, _ATTEMPTS)
@@ -141,7 +141,7 @@ class PlayableCopyMaker:
         """Remove the temporary folders of earlier attempts at this file, and of files that no worker has claimed."""
         folders = await asyncio.to_thread(lambda: list(self._root.glob("*")))
         async with self._database.connect() as conn:  # after the folders: of a copy that began since, none is listed
-            claimed_video_ids = await VideoFileRepository(conn).list_claimed_video_ids() - {file.video_id}
+            claimed_video_ids = await PlayableCopyRepository(conn).list_claimed_video_ids() - {file.video_id}
         kept = set(map(str, claimed_video_ids))
         for folder in folders:
             if folder.name.partition("-")[0] not in kept:
@@ -183,19 +183,21 @@ class PlayableCopyMaker:
         while True:
             with suppress(psycopg.Error, DatabaseUnavailable):
                 async with self._database.connect() as conn:
-                    await VideoFileRepository(conn).store_heartbeat(file, status)
+                    await PlayableCopyRepository(conn).store_heartbeat(file, status)
             await asyncio.sleep(self._timings.heartbeat_interval)
 
     async def _store_file_status(
         self, file: ClaimedVideoFile, status: PlayableCopyStatus, url: str | None = None, reason: str | None = None
     ) -> None:
         async with self._database.connect() as conn:
-            await VideoFileRepository(conn).finish_file(file, status, url, escape_controls(reason) if reason else None)
+            await PlayableCopyRepository(conn).finish_file(
+                file, status, url, escape_controls(reason) if reason else None
+            )
 
     async def _release_file(self, file: ClaimedVideoFile, pause_seconds: float) -> None:
         with suppress(psycopg.Error, DatabaseUnavailable):
             async with self._database.connect() as conn:
-                await VideoFileRepository(conn).release_file(file, pause_seconds)
+                await PlayableCopyRepository(conn).release_file(file, pause_seconds)
 
     async def _replace_stored_copies(self, file: ClaimedVideoFile, status: PlayableCopyStatus, url: str | None) -> None:
         """Store the status with the copy's URL, if any, and delete all other stored copies of the video."""

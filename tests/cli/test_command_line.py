@@ -22,7 +22,7 @@ from app import __version__
 from app.cli.command_line import main
 from app.core.config import Settings
 from app.database import open_async_connection
-from app.database.migrations import list_code_revisions
+from app.database.migrations import list_migration_revisions
 from app.embedded import EmbeddedValkey
 from app.models.stages import RunType, WorkKind
 from tests.conftest import Databases
@@ -297,7 +297,7 @@ def test_the_database_is_created_migrated_and_checked(databases: Databases, tmp_
         assert db("create").returncode == 0
         assert "exists already" in db("create").stdout
         assert db("upgrade").returncode == 0
-        assert f"database {list_code_revisions()[0]}" in db("current").stdout
+        assert f"database {list_migration_revisions()[0]}" in db("current").stdout
         clean = db("check")
         assert clean.returncode == 0, clean.stdout
         with psycopg.connect(url, autocommit=True) as conn:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.core.errors import AddressRefused, StageFailed, TransientFailure
-from app.core.guarded_http import is_public, open_guarded_client, raise_for_error_status
+from app.core.guarded_http import is_public_address, open_guarded_client, raise_for_error_status
 from tests.serving import free_port
 from tests.sites import Site, redirecting, sending
 
@@ -74,7 +74,7 @@ async def test_what_is_not_there_and_what_is_refused_are_told_in_the_same_words(
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8"])
 def test_what_everybody_can_reach_is_public(address: str) -> None:
-    assert is_public(ip_address(address))
+    assert is_public_address(ip_address(address))
 
 
 async def test_a_host_that_is_allowed_is_reached_at_its_port() -> None:

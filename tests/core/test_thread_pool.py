@@ -31,7 +31,7 @@ class Observer:
 
 async def use(turns: SlotSemaphore, name: str, done: list[str], times: int = 1) -> None:
     for _ in range(times):
-        async with turns.acquire_slot():
+        async with turns.hold_slot():
             done.append(name)
             await asyncio.sleep(0)
 
@@ -56,12 +56,12 @@ async def test_an_observer_is_told_of_calls_that_wait_and_work() -> None:
 
 async def test_turns_may_be_several_at_once() -> None:
     turns, done = SlotSemaphore(2), list[str]()
-    async with turns.acquire_slot(), turns.acquire_slot():
+    async with turns.hold_slot(), turns.hold_slot():
         calls = [asyncio.create_task(use(turns, name, done)) for name in ("first", "second")]
         await asyncio.sleep(0.01)
         assert done == []
     await asyncio.gather(*calls)
-    async with turns.acquire_slot(), turns.acquire_slot():
+    async with turns.hold_slot(), turns.hold_slot():
         assert done == ["first", "second"]
 
 
@@ -76,7 +76,7 @@ async def test_all_observers_are_told() -> None:
 
 async def test_a_cancelled_call_gives_its_turn_to_the_next() -> None:
     turns, done = SlotSemaphore(), list[str]()
-    async with turns.acquire_slot():
+    async with turns.hold_slot():
         calls = [asyncio.create_task(use(turns, name, done)) for name in ("first", "second", "third")]
         await asyncio.sleep(0)
         calls[0].cancel()
@@ -110,9 +110,9 @@ async def test_an_observer_that_fails_costs_no_turn() -> None:
 
     turns = SlotSemaphore()
     with observe_slots(Failing()), pytest.raises(RuntimeError, match="No"):
-        async with turns.acquire_slot():
+        async with turns.hold_slot():
             pass
-    async with asyncio.timeout(60), turns.acquire_slot():
+    async with asyncio.timeout(60), turns.hold_slot():
         pass
 
 

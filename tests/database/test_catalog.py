@@ -9,7 +9,7 @@ import pytest
 from app.core.config import Settings
 from app.core.errors import ConfigurationError, DatabaseUnavailable
 from app.database import catalog
-from app.database.catalog import compare_catalogs, list_schema_differences, read_catalog
+from app.database.catalog import describe_catalog_differences, list_schema_differences, read_catalog
 from tests.conftest import Databases, as_superuser, as_user
 from tests.database.pools import query
 
@@ -25,7 +25,7 @@ def differences_after(url: str, statement: LiteralString) -> list[str]:
         conn.execute(statement)
         after = read_catalog(conn)
         conn.rollback()
-    return compare_catalogs(after, before)
+    return describe_catalog_differences(after, before)
 
 
 def change(url: str, *statements: LiteralString) -> None:
@@ -152,7 +152,7 @@ def test_what_an_extension_brings_is_no_difference(database_url: str) -> None:
 
 
 def test_differences_come_in_the_order_of_their_names() -> None:
-    assert compare_catalogs({"b": "1", "c": ""}, {"a": "", "b": "2"}) == [
+    assert describe_catalog_differences({"b": "1", "c": ""}, {"a": "", "b": "2"}) == [
         "a is missing",
         "b is 1, the schema has 2",
         "c is not in the schema",

@@ -313,7 +313,7 @@ async def test_copies_that_are_deleted_before_their_rows_are_written_are_made_ag
 async def test_a_deletion_of_the_video_that_is_under_way_comes_first(importer: Importer, legacy: LegacyLibrary) -> None:
     fill_with_media(legacy)
     async with importer.connection() as conn, conn.transaction():
-        await VideoRepository(conn).lock_identifier("talk")
+        await VideoRepository(conn).lock_video_identifier("talk")
         running = asyncio.create_task(importer.run(legacy, copy=True))
         waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         while not running.done() and (await conn.execute(waiting)).rowcount == 0:

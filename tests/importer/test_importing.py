@@ -10,7 +10,7 @@ from app.importer import importing, prepared_videos
 from app.importer.legacy_files import LegacyVideoFiles, Library
 from app.importer.report import EntryKind
 from app.repositories import MomentRepository, PromptRepository, VideoRepository
-from app.repositories.media import VideoFileRepository
+from app.repositories.media import PlayableCopyRepository
 from tests.importer.importer import Importer, counts, entries
 from tests.importer.legacy import (
     SEGMENTS,
@@ -101,7 +101,7 @@ async def test_a_file_that_was_cut_off_is_imported_as_long_as_it_is(importer: Im
         assert video["duration_seconds"] == pytest.approx(seconds, abs=0.25)
         assert (await importer.row("moments"))["end_time"] == 95.0
         async with importer.connection() as conn:
-            ends_early, declared = await VideoFileRepository(conn).get_early_end(video["id"])
+            ends_early, declared = await PlayableCopyRepository(conn).get_early_end(video["id"])
             assert ends_early
             assert declared == pytest.approx(12.0, abs=0.1)
 

@@ -16,7 +16,7 @@ from app.database import open_async_connection
 from app.database.catalog import create_schema
 from app.database.migrations import (
     hold_migration_lock,
-    list_code_revisions,
+    list_migration_revisions,
     read_alembic_revision,
     read_database_revision,
 )
@@ -49,7 +49,7 @@ _ROWS = """
     INSERT INTO pipeline_history (id, identifier, video_id, pipeline_type, status, started_at)
     VALUES (1, 'p', 1, 'full', 'running', now());
 """
-_HEAD = list_code_revisions()[0]
+_HEAD = list_migration_revisions()[0]
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_the_way_down_leaves_nothing_and_the_way_up_is_open_again(url: str, temp
     assert catalog_of(url) == catalog_of(template_url)
 
 
-@pytest.mark.parametrize("revision", sorted(list_code_revisions()))
+@pytest.mark.parametrize("revision", sorted(list_migration_revisions()))
 def test_each_migration_goes_up_down_and_up_over_rows(revision: str, url: str) -> None:
     migrate(url, revision)
     before = catalog_of(url)
@@ -137,8 +137,8 @@ def test_the_printed_sql_continues_where_a_database_is(url: str, template_url: s
 def test_there_is_one_line_of_numbered_migrations() -> None:
     scripts = ScriptDirectory.from_config(Config(INI))
     assert scripts.get_heads() == [_HEAD]
-    numbers = [f"{number:04}" for number in range(1, len(list_code_revisions()) + 1)]
-    assert sorted(list_code_revisions()) == numbers
+    numbers = [f"{number:04}" for number in range(1, len(list_migration_revisions()) + 1)]
+    assert sorted(list_migration_revisions()) == numbers
     names = sorted(path.name for path in VERSIONS.glob("*.py"))
     assert [name[:4] for name in names] == numbers
     assert all(re.fullmatch(r"\d{4}_[a-z0-9_]+\.py", name) for name in names)

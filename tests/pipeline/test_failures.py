@@ -81,7 +81,7 @@ async def test_one_who_saves_and_one_who_deletes_the_video_do_not_wait_for_each_
 
     async with make_context(own_database_url, tmp_path) as context, context.database.connect() as conn:
         async with conn.transaction():
-            await VideoRepository(conn).lock_for_deletion(context.run.video)
+            await VideoRepository(conn).lock_video_for_deletion(context.run.video)
             adding = asyncio.create_task(add())
             while not await _somebody_waits(own_database_url):
                 assert not adding.done()

@@ -337,12 +337,12 @@ async def test_a_moment_that_waits_for_its_turn_has_its_time_from_then_on(
 
     async def work() -> None:
         asked.set()
-        async with turns.acquire_slot():
+        async with turns.hold_slot():
             await asyncio.sleep(0.05)
 
     finder = ScriptedFinder(meanwhile=work)
     async with ready(own_database_url, tmp_path, finder, moments=["One"]) as context:
-        async with turns.acquire_slot():
+        async with turns.hold_slot():
             working = asyncio.ensure_future(refinement.run_stage(context))
             async with asyncio.timeout(60):
                 await asked.wait()

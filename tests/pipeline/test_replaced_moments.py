@@ -395,7 +395,7 @@ async def test_a_run_that_is_released_and_the_deletion_of_its_video_do_not_wait_
         await generation.run_stage(context)
         await cancel_active_runs(conn, context.run.video)
         async with conn.transaction():
-            await VideoRepository(conn).lock_for_deletion(context.run.video)
+            await VideoRepository(conn).lock_video_for_deletion(context.run.video)
             releasing = asyncio.create_task(release())
             await until_somebody_waits(context)
             await cancel_active_runs(conn, context.run.video)

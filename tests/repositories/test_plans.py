@@ -139,8 +139,8 @@ async def test_a_lineage_is_read_through_indexes(library: Connection) -> None:
 @pytest.mark.parametrize(
     ("method", "index"),
     [
-        (ProvenanceRepository.list_generated_moments, "idx_moments_generation_config_id"),
-        (ProvenanceRepository.list_generating_runs, "idx_pipeline_history_generation_config_id"),
+        (ProvenanceRepository.list_moments_of_prompt_or_config, "idx_moments_generation_config_id"),
+        (ProvenanceRepository.list_runs_of_prompt_or_config, "idx_pipeline_history_generation_config_id"),
     ],
 )
 async def test_what_was_made_with_a_config_is_found_through_it(

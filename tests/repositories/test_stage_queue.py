@@ -195,13 +195,13 @@ async def test_a_stage_that_is_done_leaves_the_run_at_the_next_one(conn: Connect
     await accept(conn)
     queue, done = StageQueueRepository(conn), StageRecord(StageStatus.COMPLETED, 10.0, 12.5)
     retried = await ClaimedRunRepository(conn).start_next_attempt(await claimed(conn), "Busy")
-    assert (retried.attempt, await ClaimedRunRepository(conn).get_last_error(retried)) == (2, "Busy")
+    assert (retried.attempt, await ClaimedRunRepository(conn).get_error_of_last_attempt(retried)) == (2, "Busy")
     assert await ClaimedRunRepository(conn).advance_run(retried, done, Stage.AUDIO, keep_claim=False)
     assert await claim(conn) is None
     assert await queue.list_waiting_stages([WorkKind.AUDIO], 30, 10) == [WaitingStage("pipeline:talk:1", Stage.AUDIO)]
     assert await queue.list_waiting_stages([WorkKind.DOWNLOAD], 30, 10) == []
     run = await claimed(conn, "two", Stage.AUDIO)
-    assert (run.attempt, await ClaimedRunRepository(conn).get_last_error(run)) == (1, None)
+    assert (run.attempt, await ClaimedRunRepository(conn).get_error_of_last_attempt(run)) == (1, None)
     assert run.stages == {Stage.DOWNLOAD: done, Stage.AUDIO: StageRecord(StageStatus.WAITING)}
 
 
@@ -367,7 +367,7 @@ async def test_what_a_stage_has_noted_stays_until_it_is_done(conn: Connection, s
     await accept(conn)
     run = await claimed(conn)
     await ClaimedRunRepository(conn).save_stage_record(run, StageRecord(StageStatus.PROCESSING, 1.0))
-    await ClaimedRunRepository(conn).add_stage_result(run, Stage.DOWNLOAD, {"ids": {"1": 2}})
+    await ClaimedRunRepository(conn).merge_stage_result(run, Stage.DOWNLOAD, {"ids": {"1": 2}})
     await ClaimedRunRepository(conn).save_stage_record(run, StageRecord(status))
     assert await ClaimedRunRepository(conn).get_stage_result(run, Stage.DOWNLOAD) == {"ids": {"1": 2}}
     await ClaimedRunRepository(conn).save_stage_record(run, StageRecord(StageStatus.COMPLETED, result={"total": 1}))

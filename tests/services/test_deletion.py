@@ -216,7 +216,7 @@ async def test_the_file_of_a_video_that_is_just_being_added_is_not_taken_for_a_l
 ) -> None:
     url = await keep(storage, "new.mp4", tmp_path)
     async with other.transaction():
-        await VideoRepository(other).lock_identifier("talk")
+        await VideoRepository(other).lock_video_identifier("talk")
         await make_video(other, identifier="talk", cloud_url=url)
         deletion = asyncio.create_task(delete_video(database, storage, redis, "talk", DeletionOptions()))
         await asyncio.sleep(0.3)
@@ -231,7 +231,7 @@ async def test_an_upload_whose_file_was_taken_for_a_leftover_makes_no_row(
 ) -> None:
     movie = make_movie(tmp_path / "movie.mp4").read_bytes()
     async with other.transaction():
-        await VideoRepository(other).lock_identifier("talk")
+        await VideoRepository(other).lock_video_identifier("talk")
         uploading = asyncio.create_task(upload(database, storage, movie))
         assert await storage.delete(await eventually_stored(storage))
     with pytest.raises(Conflict, match="deleted at the same time"):
@@ -245,7 +245,7 @@ async def test_an_upload_that_is_cancelled_before_its_row_leaves_no_file(
 ) -> None:
     movie = make_movie(tmp_path / "movie.mp4").read_bytes()
     async with other.transaction():
-        await VideoRepository(other).lock_identifier("talk")
+        await VideoRepository(other).lock_video_identifier("talk")
         uploading = asyncio.create_task(upload(database, storage, movie))
         await eventually_stored(storage)
         uploading.cancel()
@@ -260,7 +260,7 @@ async def test_uploads_of_one_name_at_once_never_share_a_file(
 ) -> None:
     movies = [make_movie(tmp_path / f"{number}.mp4", seconds=number).read_bytes() for number in (1, 2)]
     async with other.transaction():
-        await VideoRepository(other).lock_identifier("talk")
+        await VideoRepository(other).lock_video_identifier("talk")
         uploads = [asyncio.create_task(upload(database, storage, movie)) for movie in movies]
         await eventually_stored(storage, count=2)
     outcomes = await asyncio.gather(*uploads, return_exceptions=True)

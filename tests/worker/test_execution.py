@@ -217,14 +217,14 @@ async def test_a_stage_that_waits_for_its_turn_says_so_and_has_its_time_from_the
     turns = SlotSemaphore()
 
     async def use(context: RunContext) -> Mapping[str, Any]:
-        async with turns.acquire_slot():
+        async with turns.hold_slot():
             await asyncio.sleep(0)
         return {}
 
     script = Script()
     script.tell(Stage.TRANSCRIPT, use, time_limit=TimeLimit(60.0))
     async with make_context(own_database_url, tmp_path, run_type=RunType.TRANSCRIPT) as ready:
-        async with turns.acquire_slot():
+        async with turns.hold_slot():
             running = asyncio.create_task(run(script, ready))
             while (shown := await _read_stage(ready, Stage.TRANSCRIPT)) != (StageStatus.WAITING, None):
                 assert not running.done(), shown
@@ -243,13 +243,13 @@ async def test_work_that_has_had_its_turn_is_still_limited(ready: RunContext) ->
 
     async def use(context: RunContext) -> Mapping[str, Any]:
         for _ in range(2):
-            async with turns.acquire_slot():
+            async with turns.hold_slot():
                 await asyncio.sleep(0.2)
         return {}
 
     script = Script()
     script.tell(Stage.TRANSCRIPT, use, time_limit=TimeLimit(0.3))
-    async with turns.acquire_slot():
+    async with turns.hold_slot():
         running = asyncio.create_task(run(script, ready))
         await asyncio.sleep(0.4)
     outcome = await running

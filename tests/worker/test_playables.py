@@ -16,7 +16,7 @@ from app.media import playable_copy
 from app.media.probe import MediaInfo, probe_media
 from app.models import Video
 from app.repositories import VideoRepository
-from app.repositories.media import MediaRepository, VideoFileRepository
+from app.repositories.media import MediaUrlRepository, PlayableCopyRepository
 from app.storage import Storage, open_storage, path_from_url
 from app.worker.playables import PlayableCopyMaker
 from app.worker.timings import DEFAULT_TIMINGS
@@ -73,7 +73,7 @@ class Library:
     async def played(self) -> MediaInfo:
         """What a client is sent of the video."""
         async with self.database.connect() as conn:
-            urls = (await MediaRepository(conn).get_video_urls(["talk"]))["talk"]
+            urls = (await MediaUrlRepository(conn).get_video_urls(["talk"]))["talk"]
         return await asyncio.to_thread(probe_media, path_from_url(urls[0]))
 
 
@@ -154,7 +154,7 @@ async def test_a_video_that_was_cut_off_gets_a_copy_of_the_right_duration(
     left = cut_off(path)
     async with library.database.connect() as conn:
         video = await make_video(conn, identifier="talk", cloud_url=path.as_uri(), audio_codec=audio_codec)
-        await VideoFileRepository(conn).store_early_end(video.id, path.as_uri(), 12.0)
+        await PlayableCopyRepository(conn).store_early_end(video.id, path.as_uri(), 12.0)
     await library.worker().make_waiting_copies()
     assert await library.status() == ("ready", None)
     played = await library.played()
@@ -273,7 +273,7 @@ async def test_another_file_of_the_video_gets_another_copy(library: Library) -> 
     other = await asyncio.to_thread(make_movie, library.folder / "library" / "other.mkv", 2.0, "libx264", "ac3")
     async with library.database.connect() as conn:
         await VideoRepository(conn).update(video.id, cloud_url=other.as_uri())
-        assert (await MediaRepository(conn).get_video_urls(["talk"]))["talk"] == (other.as_uri(),)
+        assert (await MediaUrlRepository(conn).get_video_urls(["talk"]))["talk"] == (other.as_uri(),)
     await library.worker().make_waiting_copies()
     (second,) = await library.copies()
     assert first != second

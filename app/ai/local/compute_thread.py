@@ -55,7 +55,7 @@ class ComputeThread:
         self._slots = SlotSemaphore()
 
     async def run(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:
-        async with self._slots.acquire_slot():
+        async with self._slots.hold_slot():
             return await self._run_in_thread(function, progress)
 
     async def _run_in_thread(self, function: Callable[[ComputationControl], T], progress: ProgressCallback) -> T:

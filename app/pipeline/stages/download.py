@@ -29,7 +29,7 @@ from app.pipeline.downloads import PartialDownload, WebPageFound, download_from_
 from app.pipeline.files import describe_early_end_of_video, get_local_file, is_file_stored
 from app.pipeline.video_pages import download_from_page, is_yt_dlp_installed
 from app.repositories import VideoRepository
-from app.repositories.media import VideoFileRepository
+from app.repositories.media import PlayableCopyRepository
 from app.storage import video_folder_key
 
 _PARTIAL_NAME = "download.part"
@@ -143,7 +143,7 @@ async def _save_video_metadata(context: RunContext, info: MediaInfo, file_url: s
         )
         await videos.mark_download_complete(context.run.video_id)
         if info.ends_early:
-            await VideoFileRepository(conn).store_early_end(context.run.video_id, file_url, info.declared_seconds)
+            await PlayableCopyRepository(conn).store_early_end(context.run.video_id, file_url, info.declared_seconds)
 
     await context.save_result(update_row)
 

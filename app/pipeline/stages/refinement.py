@@ -132,7 +132,7 @@ async def _reserve_refined_ids(
     missing = [target.moment.id for target in ordered if str(target.moment.id) not in reserved]
     ids = await MomentRepository(conn).reserve_moment_ids(len(missing))
     reserved |= {str(moment_id): new for moment_id, new in zip(missing, ids, strict=True)}
-    await claimed.add_stage_result(context.run, Stage.REFINEMENT, {_RESERVED_IDS_KEY: reserved})
+    await claimed.merge_stage_result(context.run, Stage.REFINEMENT, {_RESERVED_IDS_KEY: reserved})
     return [replace(target, refined_id=reserved[str(target.moment.id)]) for target in ordered]
 
 
