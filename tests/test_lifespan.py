@@ -28,6 +28,13 @@ NOWHERE = "127.0.0.1:1"
 UP = {"status": "healthy", "redis": "connected", "database": "connected"}
 
 
+def _find_health_checks() -> list[asyncio.Task[Any]]:
+    coroutines = {task: task.get_coro() for task in asyncio.all_tasks()}
+    return [
+        task for task, coroutine in coroutines.items() if "SharedHealthCheck" in getattr(coroutine, "__qualname__", "")
+    ]
+
+
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[AsyncClient]:
     """A client of an application inside its lifespan."""
@@ -95,20 +102,18 @@ async def test_no_connection_is_left_after_shutdown(own_database_url: str, redis
 
 
 @pytest.mark.usefixtures("patient_health")
-async def test_health_answers_in_time_while_the_pool_is_drained(own_database_url: str, redis_url: str) -> None:
+async def test_health_does_not_wait_for_a_drained_pool(own_database_url: str, redis_url: str) -> None:
     settings = {"database_pool_size": 1, "database_max_overflow": 0, "database_pool_timeout": 300}
     async with (
         running(database_url=own_database_url, redis_url=redis_url, **settings) as client,
         get_pool().connection(),
     ):
-        started = time.monotonic()
-        await eventually(client, "/health", UP)
+        await eventually(client, "/health", UP)  # the pool's only connection is taken until the end of the block
         assert (await client.get("/health/ready")).status_code == 200
-        assert time.monotonic() - started < 100
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP to make a server hang")
-async def test_health_answers_in_time_while_the_servers_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_health_does_not_wait_for_servers_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.core.redis._ANSWER_SECONDS", 300.0)
     with EmbeddedPostgres(tmp_path / "postgres") as postgres, EmbeddedValkey(tmp_path / "valkey") as valkey:
         async with running(database_url=postgres.url, redis_url=valkey.url) as client:
@@ -118,9 +123,8 @@ async def test_health_answers_in_time_while_the_servers_hang(tmp_path: Path, mon
                 pids = [postgres.pid, valkey.pid, *(row[0] for row in rows.fetchall())]
             _send(signal.SIGSTOP, pids)
             try:
-                started = time.monotonic()
                 answer = (await client.get("/health")).json()
-                assert time.monotonic() - started < 100
+                assert len(_find_health_checks()) == 2  # they still wait for their servers
                 assert answer == {"status": "healthy", "redis": "disconnected", "database": "disconnected"}
             finally:
                 _send(signal.SIGCONT, pids)
