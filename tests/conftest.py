@@ -97,7 +97,9 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         url = os.environ.get("TEST_DATABASE_URL")
         if url is None:
             folder = tmp_path_factory.mktemp("servers") / "postgres"
-            server = stack.enter_context(EmbeddedPostgres(folder, free_port(), _FAST, superuser=True))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("app.embedded.postgres._SCRAM_ITERATIONS", 1)  # thousands of logins, 2 ms less for each
+                server = stack.enter_context(EmbeddedPostgres(folder, free_port(), _FAST, superuser=True))
             url = server.url
             _superuser_urls[url] = server.superuser_url
         yield url
@@ -239,10 +241,15 @@ def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
         yield postgres
 
 
+@pytest.fixture(scope="session")
+def database_settings(database_url: str) -> Settings:
+    return Settings(database_url=database_url)
+
+
 @pytest.fixture
-async def conn(database_url: str) -> AsyncIterator[Connection]:
+async def conn(database_settings: Settings) -> AsyncIterator[Connection]:
     """A connection inside a transaction that is rolled back; it counts its statements for `statements`."""
-    async with open_async_connection(Settings(database_url=database_url)) as conn:
+    async with open_async_connection(database_settings) as conn:
         conn.cursor_factory = _CountingCursor
         async with conn.transaction(force_rollback=True):
             yield conn
