@@ -1,21 +1,24 @@
 """`/docs` and `/redoc` in a real browser that reaches no host but this server."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Page, Route, async_playwright
+from playwright.async_api import Browser, Page, Route
 
-from tests.browser.chromium import ARGUMENTS, CHROMIUM, needs_chromium
+from tests.browser.chromium import needs_chromium
+from tests.conftest import Databases
 from tests.serving import ServerProcess, serving
 
 pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, template_url: str, redis_url: str) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("docs")
-    with serving(folder, database_url=template_url, redis_url=redis_url, storage_url=folder.as_uri()) as server:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, databases: Databases, template_url: str, redis_url: str
+) -> Iterator[ServerProcess]:
+    folder, database_url = tmp_path_factory.mktemp("docs"), databases.create(template_url)
+    with serving(folder, database_url=database_url, redis_url=redis_url, storage_url=folder.as_uri()) as server:
         yield server
 
 
@@ -26,7 +29,7 @@ def cut_off() -> list[str]:
 
 
 @pytest.fixture
-async def page(cut_off: list[str]) -> AsyncIterator[Page]:
+async def page(browser: Browser, cut_off: list[str]) -> Page:
     """A page for which the internet is cut."""
 
     async def cut(route: Route) -> None:
@@ -36,12 +39,9 @@ async def page(cut_off: list[str]) -> AsyncIterator[Page]:
             cut_off.append(route.request.url)
             await route.abort("internetdisconnected")
 
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = await browser.new_page()
-        await page.route("**/*", cut)
-        yield page
-        await browser.close()
+    page = await browser.new_page()
+    await page.route("**/*", cut)
+    return page
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])

@@ -7,17 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
 from app.core.config import Settings
 from app.database import open_async_connection
-from tests.browser.chromium import ARGUMENTS, CHROMIUM, needs_chromium, serving_page
+from tests.browser.chromium import FOREIGN, needs_chromium, serving_page
 from tests.factories import make_moment, make_video
 from tests.media.movies import make_colour_movie
 from tests.serving import ServerProcess, serving
-
-# Whatever its owner points it at; here it is this machine, so that the browser lets its pages reach loopback.
-FOREIGN = "evil.example"
 
 # Waits for events: to look again and again the page would have to evaluate a string, which its policy forbids.
 _SEEKING = """async () => {
@@ -54,15 +51,6 @@ async def server(tmp_path: Path, own_database_url: str, redis_url: str) -> Async
 def port() -> Iterator[int]:
     with serving_page() as port:
         yield port
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    rules = f"--host-resolver-rules=MAP {FOREIGN} 127.0.0.1"
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, rules])
-        yield browser
-        await browser.close()
 
 
 async def open_page(browser: Browser, host: str, port: int, api: str) -> Page:

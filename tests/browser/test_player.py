@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page
 
 from app.core.config import Settings
 from app.database import open_async_connection
-from tests.browser.chromium import ARGUMENTS, CHROMIUM, needs_chromium, serving_page
+from tests.browser.chromium import needs_chromium, serving_page
 from tests.factories import make_transcript, make_video
 from tests.media.movies import make_colour_movie
 from tests.serving import ServerProcess, serving
@@ -40,15 +40,12 @@ def server(tmp_path: Path, own_database_url: str, redis_url: str) -> Iterator[Se
 
 
 @pytest.fixture
-async def page(server: ServerProcess) -> AsyncIterator[Page]:
+async def page(server: ServerProcess, browser: Browser) -> AsyncIterator[Page]:
     """The page, from a port that is not the server's."""
     with serving_page() as port:
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-            page = await browser.new_page()
-            await page.goto(f"http://127.0.0.1:{port}/page.html?api={server.url}")
-            yield page
-            await browser.close()
+        page = await browser.new_page()
+        await page.goto(f"http://127.0.0.1:{port}/page.html?api={server.url}")
+        yield page
 
 
 async def import_talk(database_url: str, film: Path, identifier: str = "talk") -> None:
