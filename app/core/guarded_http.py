@@ -138,8 +138,7 @@ async def open_guarded_client(
 ) -> "AsyncIterator[httpx.AsyncClient]":
     """Yield a client for URLs of users; it follows no redirect where `max_redirects` is 0.
 
-    The block raises `AddressRefused`, `TransientFailure` where trying again may help, and `StageFailed`. Their texts
-    hold nothing of the URL.
+    The block raises `AddressRefused`, `TransientFailure` and `StageFailed`, whose texts hold nothing of the URL.
     """
     import httpx
     from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
@@ -172,19 +171,15 @@ def raise_for_error_status(response: "httpx.Response") -> None:
     """Raise `TransientFailure` for a status that may change, and `StageFailed` for any other error status."""
     if response.is_success:
         return
-    kind = TransientFailure if _is_transient(response.status_code) else StageFailed
+    is_transient = response.status_code >= 500 or response.status_code in _TRANSIENT_STATUSES
+    kind = TransientFailure if is_transient else StageFailed
     raise kind(f"The server of the URL answers with status {response.status_code}")
-
-
-def _is_transient(status: int) -> bool:
-    return status >= 500 or status in _TRANSIENT_STATUSES
 
 
 def block_metadata_addresses(client: "httpx.AsyncClient") -> "httpx.AsyncClient":
     """Have a client of an AI service refuse link-local and metadata addresses.
 
-    Every other address is allowed, private ones too. A name is resolved and checked before the connection, and the
-    connection itself is checked because the name may resolve differently a moment later.
+    Private addresses are allowed. The connection is checked too: a name may resolve differently a moment later.
     """
     from httpx_secure import httpx_ssrf_protection
 
@@ -192,13 +187,9 @@ def block_metadata_addresses(client: "httpx.AsyncClient") -> "httpx.AsyncClient"
     return httpx_ssrf_protection(
         client,
         check_globally_reachable=False,
-        custom_validator=_is_no_metadata_address,
+        custom_validator=lambda host, address, port: not is_metadata_address(address),
         dns_cache_ttl=_REMEMBERED_SECONDS,
     )
-
-
-def _is_no_metadata_address(host: str, address: IPv4Address | IPv6Address, port: int) -> bool:
-    return not is_metadata_address(address)
 
 
 async def _refuse_metadata_host(request: "httpx.Request") -> None:

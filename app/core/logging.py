@@ -32,7 +32,15 @@ def configure_logging(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_add_request_id)
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
-    handler.setFormatter(_make_json_formatter() if as_json else _make_text_formatter())
+    formatter = (
+        _JsonFormatter(
+            "%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s",
+            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+        )
+        if as_json
+        else _EscapingFormatter("%(asctime)s %(levelname)-7s %(message)s  [%(name)s %(request_id)s]", "%H:%M:%S")
+    )
+    handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
     settings.remember_secrets()
     for name in _OF_UVICORN:
@@ -111,14 +119,3 @@ class _JsonFormatter(_EscapingFormatter, OrjsonFormatter):
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-
-
-def _make_json_formatter() -> logging.Formatter:
-    return _JsonFormatter(
-        "%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s",
-        rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-    )
-
-
-def _make_text_formatter() -> logging.Formatter:
-    return _EscapingFormatter("%(asctime)s %(levelname)-7s %(message)s  [%(name)s %(request_id)s]", "%H:%M:%S")

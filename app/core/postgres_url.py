@@ -20,9 +20,8 @@ _SSL_VALUES = {"true": "require", "false": "disable"}
 def parse_database_url(url: str, setting: str) -> dict[str, str]:
     """Return libpq's connection parameters for `url`.
 
-    Accepts `postgres://`, `postgresql://` and `postgresql+<driver>://`, options after `?`, several hosts, Unix sockets
-    (`?host=/run/postgresql` or a percent-encoded host) and percent-encoded passwords. Raises `ConfigurationError`, one
-    sentence that names `setting` and never holds the password.
+    Accepts `postgresql+<driver>://` too, options after `?`, several hosts, Unix sockets (`?host=/run/postgresql`) and
+    percent-encoded passwords. Raises `ConfigurationError`, which names `setting` and never holds the password.
     """
     scheme = _SCHEME.match(url)
     if scheme is None:
@@ -63,7 +62,8 @@ def _find_address_problem(parameters: Mapping[str, str]) -> str | None:
         return "names no host and no socket"
     if "dbname" not in parameters:
         return "names no database"
-    if not all(map(_is_port_or_empty, parameters.get("port", "").split(","))):
+    ports = filter(None, parameters.get("port", "").split(","))
+    if not all(port.isascii() and port.isdecimal() and 0 < int(port) < 65536 for port in ports):
         return "has a port that is no number from 1 to 65535"
     if not parameters.get("connect_timeout", "0").isdecimal():
         return "has a connect_timeout that is no whole number of seconds"
@@ -80,7 +80,3 @@ def _rename_driver_options(address: str) -> str:
             value = _SSL_VALUES.get(value.lower(), value)
         options.append(f"{_OTHER_NAMES.get(name, name)}{equals}{value}")
     return (credentials[0] if credentials else "") + place + mark + "&".join(options)
-
-
-def _is_port_or_empty(text: str) -> bool:
-    return text == "" or (text.isascii() and text.isdecimal() and 0 < int(text) < 65536)

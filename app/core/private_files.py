@@ -32,7 +32,9 @@ def prepare_data_folder(settings: Settings) -> None:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.split(".")[0] in _OWN_NAMES:
-                if entry.is_dir(follow_symlinks=False) and (entry.name == "valkey" or _is_readable_by_others(entry)):
+                if entry.is_dir(follow_symlinks=False) and (
+                    entry.name == "valkey" or entry.stat(follow_symlinks=False).st_mode & _MODE_OF_OTHERS
+                ):
                     _make_folder_contents_private(entry.path)
                 _make_path_private(entry.path)  # last, so that what was interrupted is done again
 
@@ -42,10 +44,6 @@ def open_private_file(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | _NO_FOLLOW | _CLOSE_ON_EXEC, 0o600)
     _make_descriptor_private(descriptor)
     return descriptor
-
-
-def _is_readable_by_others(entry: os.DirEntry[str]) -> bool:
-    return bool(entry.stat(follow_symlinks=False).st_mode & _MODE_OF_OTHERS)
 
 
 def _make_folder_contents_private(folder: str) -> None:

@@ -111,7 +111,8 @@ def describe_validation_error(name: str, problem: Mapping[str, Any], known_field
     expected = _describe_expected(kind, context)
     if not expected:
         return f"{name} cannot be accepted"
-    return f"{name} must be {expected}{'' if name in _SECRET_FIELDS else _describe_refused_value(problem)}"
+    shown = _format_refused_value(problem["input"]) if "input" in problem and name not in _SECRET_FIELDS else ""
+    return f"{name} must be {expected}" + (f", not {shown}" if shown else "")
 
 
 def _describe_length(limit: str, sentence: str, context: Mapping[str, Any]) -> str:
@@ -137,13 +138,6 @@ def _describe_expected(kind: str, context: Mapping[str, Any]) -> str:
 def _format_limit(limit: Any) -> str:
     is_whole = isinstance(limit, float) and limit.is_integer()
     return str(int(limit) if is_whole else limit)
-
-
-def _describe_refused_value(problem: Mapping[str, Any]) -> str:
-    if "input" not in problem:
-        return ""
-    shown = _format_refused_value(problem["input"])
-    return f", not {shown}" if shown else ""
 
 
 def _format_refused_value(value: Any) -> str:

@@ -151,8 +151,7 @@ _RESTORE_QUERIES: tuple[LiteralString, ...] = (
 def list_schema_differences(settings: Settings) -> list[str]:
     """Return a line for each object of a database that differs from db/schema.sql.
 
-    Builds the schema in a scratch database on the same server. Raises `DatabaseUnavailable`, and `ConfigurationError`
-    where the user may not create databases.
+    Raises `DatabaseUnavailable`, and `ConfigurationError` where the user may not create a scratch database.
     """
     parameters = settings.migration_parameters
     with open_blocking_connection(parameters, autocommit=True) as conn:
@@ -228,20 +227,17 @@ def _describe_object_difference(name: str, found: str | None, expected: str | No
 def _scratch_database(conn: SyncConnection[Any]) -> Iterator[str]:
     """Yield the name of an empty database that is dropped after the block."""
     name = f"videomoments_check_{secrets.token_hex(8)}"
+    statement = sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0")
     try:
-        _create_scratch_database(conn, name)
+        try:
+            conn.execute(statement.format(sql.Identifier(name)))
+        except psycopg.errors.InsufficientPrivilege:
+            raise ConfigurationError(
+                f"The check builds db/schema.sql in a scratch database, and {conn.info.user} may not create databases"
+            ) from None
         yield name
     finally:
         conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-def _create_scratch_database(conn: SyncConnection[Any], name: str) -> None:
-    try:
-        conn.execute(sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name)))
-    except psycopg.errors.InsufficientPrivilege:
-        raise ConfigurationError(
-            f"The check builds db/schema.sql in a scratch database, and {conn.info.user} may not create databases"
-        ) from None
 
 
 # The project's objects in the schema `public`, which other projects may use too.

@@ -24,9 +24,8 @@ _KEYS_AT_MOST = 100
 class BatchLoader(Generic[Key, Found]):
     """Loads rows by key, with one statement for the keys of concurrent requests.
 
-    A single read is sent at once. Under load the round trip, which costs more than the rows, is shared. A statement
-    begins after all its calls of `get`, so it sees what was committed before them. An error is raised in all calls that
-    share the statement, and in all that wait where no connection can be opened.
+    A single read is sent at once. A statement begins after all its calls of `get`, so it sees what was committed before
+    them. An error is raised in all calls that share the statement, and in all that wait in an outage.
     """
 
     def __init__(
@@ -64,7 +63,8 @@ class BatchLoader(Generic[Key, Found]):
             if not batch:  # all callers were cancelled
                 continue
             try:
-                found = await self._load_batch([*dict.fromkeys(key for key, _ in batch)])
+                async with aclosing(self._open_connection()) as connections:
+                    found = await self._load(await anext(connections), [*dict.fromkeys(key for key, _ in batch)])
             except BaseException as error:
                 if isinstance(error, DatabaseUnreachable):  # the other keys would wait in vain
                     batch += self._waiting
@@ -78,10 +78,6 @@ class BatchLoader(Generic[Key, Found]):
                 for key, answer in batch:
                     if not answer.done():
                         answer.set_result(found.get(key))
-
-    async def _load_batch(self, keys: list[Key]) -> dict[Key, Found]:
-        async with aclosing(self._open_connection()) as connections:
-            return await self._load(await anext(connections), keys)
 
 
 class Database:

@@ -87,14 +87,6 @@ def make_pinned_setting_parameters(
     }
 
 
-def describe_unsuitable_role_settings(needed_settings: list[tuple[str, str]], user: str, database: str) -> str:
-    changes = ", ".join(f"{name} = '{value}'" for name, value in needed_settings)
-    return (
-        "behind a connection pooler the settings of the role hold and these are needed: "
-        f"{changes}; set them with ALTER ROLE {user} IN DATABASE {database} SET"
-    )
-
-
 Connection = AsyncConnection[TupleRow]
 
 _statement_log = logging.getLogger("app.database.statements")
@@ -145,8 +137,7 @@ async def configure_connection(conn: AsyncConnection[Any], settings: Settings) -
     """Pin the settings of a session after its start, because PgBouncer refuses startup options.
 
     Limits in the URL are kept. Behind a pooler nothing is set that would leak to its next client, and prepared
-    statements are off unless enabled by the settings. Raises `psycopg.OperationalError` where the settings of the
-    pooler's connections are unsuitable.
+    statements are off unless enabled. Raises `psycopg.OperationalError` where the pooler's settings are unsuitable.
     """
     set_json_dumps(_dump_json, conn)
     set_json_loads(orjson.loads, conn)
@@ -169,7 +160,11 @@ async def _refuse_unsuitable_role_settings(conn: AsyncConnection[Any]) -> None:
         await conn.execute("SET LOCAL search_path = DEFAULT")
         found = await (await conn.execute(FIND_UNSUITABLE, make_pinned_setting_parameters())).fetchall()
     if found:
-        raise psycopg.OperationalError(describe_unsuitable_role_settings(found, conn.info.user, conn.info.dbname))
+        raise psycopg.OperationalError(
+            "behind a connection pooler the settings of the role hold and these are needed: "
+            + ", ".join(f"{name} = '{value}'" for name, value in found)
+            + f"; set them with ALTER ROLE {conn.info.user} IN DATABASE {conn.info.dbname} SET"
+        )
 
 
 @asynccontextmanager
@@ -205,15 +200,11 @@ def _dump_json(value: Any) -> bytes:
 
 
 @contextmanager
-def _log_statement(query: Any) -> Iterator[None]:
+def _log_statement(query: str | bytes | sql.Composable) -> Iterator[None]:
     started = time.perf_counter()
     try:
         yield
     finally:
-        _statement_log.info("%s [%.1f ms]", _format_query_on_one_line(query), (time.perf_counter() - started) * 1000)
-
-
-def _format_query_on_one_line(query: str | bytes | sql.Composable) -> str:
-    if isinstance(query, bytes):
-        query = query.decode()
-    return " ".join((query if isinstance(query, str) else query.as_string(None)).split())
+        text = query.as_string(None) if isinstance(query, sql.Composable) else query
+        line = " ".join((text.decode() if isinstance(text, bytes) else text).split())
+        _statement_log.info("%s [%.1f ms]", line, (time.perf_counter() - started) * 1000)

@@ -160,9 +160,8 @@ def pin_migration_transaction(conn: SyncConnection[Any], settings: Settings) -> 
 def hold_migration_lock(settings: Settings) -> Iterator[None]:
     """Hold an advisory lock in the block, so that one upgrade runs at a time.
 
-    A pooler keeps a transaction on one server connection, so the lock is that of a transaction. It has its own
-    connection, because CREATE INDEX CONCURRENTLY cannot run in a transaction, and is polled, because that command would
-    wait for the snapshot of a waiting statement.
+    It is that of a transaction, which a pooler keeps on one server connection. CREATE INDEX CONCURRENTLY cannot run in
+    one, hence the second connection, and would wait for the snapshot of a waiting statement, hence the polling.
     """
     with open_blocking_connection(settings.migration_parameters) as conn:
         conn.isolation_level = IsolationLevel.READ_COMMITTED  # without a snapshot between two statements

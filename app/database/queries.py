@@ -117,7 +117,12 @@ async def copy_rows(
     return count
 
 
-async def try_transaction_lock(conn: Connection, name: str) -> bool:
+async def lock_in_transaction(conn: Connection, name: str) -> None:
+    """Wait for an advisory lock and hold it until the transaction ends."""
+    await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, 0))", {"name": name})
+
+
+async def try_lock_in_transaction(conn: Connection, name: str) -> bool:
     return bool(
         await fetch_value(
             conn, "SELECT pg_try_advisory_xact_lock(hashtextextended(%(name)s, 0))", {"name": f"videomoments:{name}"}

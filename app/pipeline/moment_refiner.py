@@ -143,7 +143,7 @@ class MomentRefiner:
             operation_type="refinement",
             temperature=run_request.refinement_temperature,
         )
-        await ClaimedRunRepository(conn).set_generation_config_if_unset(self._context.run, config_id)
+        await ClaimedRunRepository(conn).set_generation_config(self._context.run, config_id, only_if_unset=True)
         answer_key = ModelAnswerKey(self._transcript_id, config_id, moment.start_time, moment.end_time)
         return answer_key, await find_earlier_refined_times(conn, self._context, answer_key)
 

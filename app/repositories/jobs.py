@@ -13,10 +13,8 @@ from app.models.stages import RunType
 class RunPreconditions:
     """The state of a video, and of one of its moments, that decides whether a run can start.
 
-    `video_url` is that of its file, which may not exist yet. `has_media_info` is false where the file was never probed,
-    `is_silent` true where it has no audio. `clip_url` is that of a clip with video. `conflicting_type` is the type of
-    an active run that conflicts. Times are seconds of the video; `first_original_end` is the earliest end
-    of an original moment.
+    The file of `video_url` may not exist yet; without `has_media_info` it was never probed. `clip_url` is that of a
+    clip with video, `first_original_end` the earliest end of an original moment in seconds.
     """
 
     video_url: str
@@ -46,46 +44,31 @@ class JobRun:
 
 
 @dataclass(frozen=True, slots=True)
-class AudioJob:
-    """The newest audio run; audio files have no rows."""
+class Job:
+    """The newest run of a type, and when its newest result was stored; audio files have no row that says so."""
 
     run: JobRun | None
+    result_created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class TranscriptJob:
-    """The newest transcript run, and when the transcript was stored; None without one."""
-
-    run: JobRun | None
-    result_created_at: datetime | None
-    processing_seconds: float | None
+class TranscriptJob(Job):
+    processing_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class MomentsJob:
-    """The newest moments run, and when the newest generated moment was stored; None without one."""
+class RefinementJob(Job):
+    """A job of one moment, which may not exist."""
 
-    run: JobRun | None
-    result_created_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class RefinementJob:
-    """The newest refinement run of a moment, whether the moment exists, and when it was last refined."""
-
-    run: JobRun | None
-    has_moment: bool
-    result_created_at: datetime | None
+    has_moment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class ClipsJob:
-    """The newest clips run, the numbers of original moments and of their clips, and when the newest clip was stored."""
+class ClipsJob(Job):
+    """A job with the numbers of a video's original moments and of their clips."""
 
-    run: JobRun | None
-    originals: int
-    clips: int
-    result_created_at: datetime | None
+    originals: int = 0
+    clips: int = 0
 
 
 _RUN_COLUMNS = "run.identifier, run.status, run.started_at, run.completed_at, run.error_message, run.clip_progress"
@@ -104,11 +87,11 @@ _RUN = """
 class JobRepository(Repository):
     """The newest run of each type of a video, and when its result was stored; None where the video does not exist."""
 
-    async def get_audio_job(self, video: str) -> AudioJob | None:
+    async def get_audio_job(self, video: str) -> Job | None:
         row = await self._fetch_job_row(
             f"SELECT {_RUN_COLUMNS} FROM videos {_RUN} WHERE videos.identifier = %(video)s", video, RunType.AUDIO
         )
-        return AudioJob(_make_job_run(row)) if row else None
+        return Job(_make_job_run(row)) if row else None
 
     async def get_transcript_job(self, video: str) -> TranscriptJob | None:
         row = await self._fetch_job_row(
@@ -122,7 +105,7 @@ class JobRepository(Repository):
         )
         return TranscriptJob(_make_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
-    async def get_moments_job(self, video: str) -> MomentsJob | None:
+    async def get_moments_job(self, video: str) -> Job | None:
         row = await self._fetch_job_row(
             f"""
             SELECT {_RUN_COLUMNS},
@@ -134,13 +117,14 @@ class JobRepository(Repository):
             video,
             RunType.MOMENTS,
         )
-        return MomentsJob(_make_job_run(row), *row[_RUN_WIDTH:]) if row else None
+        return Job(_make_job_run(row), *row[_RUN_WIDTH:]) if row else None
 
     async def get_refinement_job(self, video: str, moment: str) -> RefinementJob | None:
         row = await self._fetch_job_row(
             f"""
-            SELECT {_RUN_COLUMNS}, moments.id IS NOT NULL,
-                   (SELECT max(created_at) FROM moments AS refined WHERE refined.parent_id = moments.id)
+            SELECT {_RUN_COLUMNS},
+                   (SELECT max(created_at) FROM moments AS refined WHERE refined.parent_id = moments.id),
+                   moments.id IS NOT NULL
             FROM videos
             LEFT JOIN moments ON moments.video_id = videos.id AND moments.identifier = %(subject)s {_RUN}
             WHERE videos.identifier = %(video)s
@@ -154,7 +138,7 @@ class JobRepository(Repository):
     async def get_clips_job(self, video: str) -> ClipsJob | None:
         row = await self._fetch_job_row(
             f"""
-            SELECT {_RUN_COLUMNS}, originals, clips, result_created_at
+            SELECT {_RUN_COLUMNS}, result_created_at, originals, clips
             FROM videos
             CROSS JOIN LATERAL (
                 SELECT count(*), count(clips.id), max(clips.created_at)

@@ -172,27 +172,10 @@ class GenerationConfigRepository(Repository):
         model: str | None = None,
         operation_type: str | None = None,
     ) -> list[GenerationConfig]:
-        chosen = make_and_conditions(
-            {
-                "prompt_id = %(prompt_id)s": prompt_id,
-                "model = %(model)s": model,
-                "operation_type = %(operation_type)s": operation_type,
-            }
-        )
-        return await fetch_all(
-            self._conn,
-            GenerationConfig,
-            sql.SQL(
-                f"SELECT {CONFIG_COLUMNS} FROM generation_configs WHERE id > %(after)s{{}} ORDER BY id LIMIT %(limit)s"
-            ).format(chosen),
-            {
-                "after": after_id,
-                "limit": limit,
-                "prompt_id": prompt_id,
-                "model": model,
-                "operation_type": operation_type,
-            },
-        )
+        values = {"prompt_id": prompt_id, "model": model, "operation_type": operation_type}
+        chosen = make_and_conditions({f"{name} = %({name})s": value for name, value in values.items()})
+        statement = sql.SQL(_SELECT_CONFIG + " WHERE id > %(after)s{} ORDER BY id LIMIT %(limit)s").format(chosen)
+        return await fetch_all(self._conn, GenerationConfig, statement, {"after": after_id, "limit": limit, **values})
 
     async def detach_transcript(self, transcript_id: int) -> list[int]:
         """Detach the configs of a transcript that is to be deleted, and return their ids."""

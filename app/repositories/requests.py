@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from app.database.queries import Repository, exists, fetch_all
+from app.database.queries import Repository, exists, fetch_all, lock_in_transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,7 @@ class RejectedRequestRepository(Repository):
 
     async def lock_request(self, key: str) -> None:
         """Lock a request until the transaction ends, so that of equal ones only one is handled."""
-        await self._conn.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended('requests:' || %(key)s, 0))", {"key": key}
-        )
+        await lock_in_transaction(self._conn, f"requests:{key}")
 
     async def add_rejected_request(
         self, entry_id: str, fallback_entry_id: str, fields: Mapping[str, str], reason: str

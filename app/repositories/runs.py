@@ -17,8 +17,6 @@ _SELECT = f"SELECT {list_columns(PipelineRun)} FROM pipeline_history"
 
 
 _IDENTIFIER_LENGTH = 100
-
-
 _DIGEST_LENGTH = 16
 
 
@@ -176,7 +174,7 @@ class RunRepository(Repository):
             ).format(sql.SQL(IS_WAITING), wanted),
             {"video": video, "limit": limit, "started_at": started_at, "id": run_id, "type": run_type},
         )
-        return [RunSummary(_parse_run_details(*row[15:]), *row[:15]) for row in await cursor.fetchall()]
+        return [RunSummary(_parse_run_details(row[15:]), *row[:15]) for row in await cursor.fetchall()]
 
     async def list_active_runs(self, limit: int, after_id: int = 0) -> list[ActiveRun]:
         cursor = await self._conn.execute(
@@ -212,13 +210,8 @@ class RunRepository(Repository):
         return await cursor.fetchall()
 
 
-def _parse_run_details(
-    subject: str | None,
-    is_waiting: bool,
-    generation_model: str | None,
-    refinement_model: str | None,
-    stages: dict[str, Any] | None,
-) -> RunDetails | None:
+def _parse_run_details(row: Sequence[Any]) -> RunDetails | None:
+    subject, is_waiting, generation_model, refinement_model, stages = row
     if subject is None or stages is None:
         return None
     return RunDetails(subject, is_waiting, generation_model or "", refinement_model or "", parse_stage_records(stages))

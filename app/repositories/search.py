@@ -78,9 +78,8 @@ class SearchRepository(Repository):
     ) -> list[SearchHit]:
         """Return the best `limit` transcripts after `after`, each with at most `segments` segments.
 
-        A segment has `start_time` and `end_time` in seconds. The index cannot match phrases, and parsing a text again
-        costs milliseconds: the index finds the words, and the stored document is matched against the phrase.
-        `min_score` is met by any moment of the video.
+        The index cannot match phrases, and parsing a text again costs milliseconds: the index finds the words, and the
+        stored document is matched against the phrase. `min_score` is met by any moment of the video.
         """
         spoken = make_and_conditions({"language = %(language)s": filters.language})
         of_video = make_and_conditions({_OF_VIDEO + "found.video_id)": filters.video, _SCORED: filters.min_score})

@@ -172,19 +172,13 @@ class ClaimedRunRepository(Repository):
             {"stage": stage.value, "values": Jsonb(values), "id": run.id},
         )
 
-    async def set_generation_config(self, run: ClaimedRun, generation_config_id: int) -> None:
-        await self._conn.execute(
-            "UPDATE pipeline_history SET generation_config_id = %(config)s WHERE id = %(id)s",
-            {"config": generation_config_id, "id": run.id},
-        )
-
-    async def set_generation_config_if_unset(self, run: ClaimedRun, generation_config_id: int) -> None:
+    async def set_generation_config(self, run: ClaimedRun, config_id: int, *, only_if_unset: bool = False) -> None:
         await self._conn.execute(
             """
             UPDATE pipeline_history SET generation_config_id = %(config)s
-            WHERE id = %(id)s AND generation_config_id IS NULL
+            WHERE id = %(id)s AND (generation_config_id IS NULL OR NOT %(only_if_unset)s)
             """,
-            {"config": generation_config_id, "id": run.id},
+            {"config": config_id, "id": run.id, "only_if_unset": only_if_unset},
         )
 
     async def store_unusable_answer(self, run: ClaimedRun, answer_text: str) -> None:

@@ -15,6 +15,7 @@ from app.database.queries import (
     fetch_value,
     insert_row,
     list_columns,
+    lock_in_transaction,
     update_row,
 )
 from app.models import Video
@@ -180,9 +181,7 @@ class VideoRepository(Repository):
         )
 
     async def lock_source_url(self, url: str) -> None:
-        await self._conn.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended('sources:' || %(url)s, 0))", {"url": url}
-        )
+        await lock_in_transaction(self._conn, f"sources:{url}")
 
     async def list_taken_identifiers(self, base: str) -> set[str]:
         """Return the identifiers of videos that are `base` or begin with `base-`."""
@@ -225,9 +224,7 @@ class VideoRepository(Repository):
         )
 
     async def lock_video_identifier(self, identifier: str) -> None:
-        await self._conn.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended('videos:' || %(identifier)s, 0))", {"identifier": identifier}
-        )
+        await lock_in_transaction(self._conn, f"videos:{identifier}")
 
     async def is_file_referenced(self, identifier: str, url: str) -> bool:
         """Return whether a row of the video has the URL, or a row that a run has set aside and may restore."""

@@ -16,7 +16,7 @@ from app.core.guarded_http import open_guarded_client, raise_for_error_status
 from app.core.masking import mask_secrets, mask_values
 from app.core.text import escape_controls
 from app.database import Database
-from app.database.queries import try_transaction_lock
+from app.database.queries import try_lock_in_transaction
 from app.repositories.ended_runs import CallbackRepository, DueCallback
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ async def send_due_callbacks(database: Database, settings: Settings) -> int:
     if settings.callback_secret is None:
         return 0
     async with database.connect() as conn, conn.transaction():
-        if not await try_transaction_lock(conn, "callbacks"):
+        if not await try_lock_in_transaction(conn, "callbacks"):
             return 0
         callbacks = await CallbackRepository(conn).claim_due_callbacks(_AT_ONCE, _LEASE_SECONDS)
     await asyncio.gather(*(_send_and_record_callback(database, settings, callback) for callback in callbacks))

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from app.database import Database
-from app.database.queries import try_transaction_lock
+from app.database.queries import try_lock_in_transaction
 from app.models.stages import STAGE_TABLE, Stage, WorkKind
 from app.repositories.stage_queue import OrphanedRun, StageQueueRepository, WaitingStage
 from app.services.queue import StageNotifier
@@ -65,7 +65,7 @@ class QueueMonitor:
         waiting: list[WaitingStage] = []
         orphans: list[OrphanedRun] = []
         async with self._database.connect() as conn, conn.transaction():
-            if await try_transaction_lock(conn, "queue"):
+            if await try_lock_in_transaction(conn, "queue"):
                 queue = StageQueueRepository(conn)
                 waiting = await queue.take_unnotified_stages(
                     self.stalled_after, self._timings.notify_again_after, unread
