@@ -9,12 +9,12 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.access import SAFE_METHODS
 from app.api.errors import error_answer
 from app.core.addresses import (
     ANY_ORIGIN,
     LONGEST_ORIGIN,
     AllowedOrigins,
-    Origin,
     is_loopback_host,
     parse_authority,
     parse_host_name,
@@ -27,7 +27,6 @@ _log = logging.getLogger(__name__)
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ALL_ADDRESSES = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 (a server that listens there has no name by it)
 _PREFLIGHT_METHOD = b"access-control-request-method"
 _READ_HEADERS = frozenset(
@@ -160,7 +159,8 @@ class BrowserPolicyMiddleware:
             origin = parse_origin(origin_header.decode("latin-1"))
             if self._origins.allows(origin) or origin == self._public_origin:
                 return True
-            return request.site != b"cross-site" and origin == _own_origin_as_addressed(request)
+            own = parse_origin(f"{request.scheme}://{(request.host or b'').decode('latin-1')}")
+            return request.site != b"cross-site" and origin == own
         except ValueError:
             return False
 
@@ -212,13 +212,9 @@ def _parse_policy_input(scope: Scope, headers: dict[bytes, bytes]) -> _PolicyInp
         headers.get(b"origin"),
         b"/".join(headers.get(b"referer", b"").split(b"/", 3)[:3]),
         headers.get(b"sec-fetch-site", b""),
-        scope["method"] in _SAFE_METHODS,
+        scope["method"] in SAFE_METHODS,
         is_navigation,
     )
-
-
-def _own_origin_as_addressed(request: _PolicyInput) -> Origin:
-    return parse_origin(f"{request.scheme}://{(request.host or b'').decode('latin-1')}")
 
 
 def _format_origin(origin_header: bytes) -> str:

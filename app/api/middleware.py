@@ -60,7 +60,8 @@ class RequestContextMiddleware:
             _log.exception("%s %s failed", scope["method"], quote(scope["path"]))
             if status:
                 raise
-            await _send_internal_error(scope, receive, send_with_id)
+            body = {"error": "Internal server error", "detail": "Internal server error", "status_code": 500}
+            await json_answer(body, 500)(scope, receive, send_with_id)
         finally:
             _log_request(scope, status, time.perf_counter() - started)
             request_id.reset(token)
@@ -88,7 +89,7 @@ class BodyLimitMiddleware:
         else:
             await self._app(scope, self._limit_received_bytes(receive, announced), send)
 
-    def _limit_received_bytes(self, receive: Receive, announced: int | None) -> Receive:
+    def _limit_received_bytes(self, receive: Receive, announced_bytes: int | None) -> Receive:
         """Wrap `receive`: it raises 413 for a body above the limit, 400 for another length than announced."""
         arrived = 0
 
@@ -100,7 +101,9 @@ class BodyLimitMiddleware:
                 if arrived > self._max_bytes:
                     raise HTTPException(413, self._too_large)
                 ends = not message.get("more_body", False)
-                if announced is not None and (arrived > announced or (ends and arrived < announced)):
+                if announced_bytes is not None and not (
+                    arrived == announced_bytes if ends else arrived <= announced_bytes
+                ):
                     raise HTTPException(400, _WRONG_LENGTH)
             return message
 
@@ -122,11 +125,6 @@ class SlashRedirect:
         query = scope["query_string"].decode("latin-1")
         url = f"{quote(other['path'], safe=_PATH_CHARACTERS)}?{query}".removesuffix("?")
         await RedirectResponse(url)(scope, receive, send)
-
-
-async def _send_internal_error(scope: Scope, receive: Receive, send: Send) -> None:
-    body = {"error": "Internal server error", "detail": "Internal server error", "status_code": 500}
-    await json_answer(body, 500)(scope, receive, send)
 
 
 def _log_request(scope: Scope, status: int, seconds: float) -> None:

@@ -161,21 +161,16 @@ async def get_model(key: ModelKey, registry: ModelRegistryDep) -> Response:
 async def put_model(key: ModelKey, body: ModelBody, registry: ModelRegistryDep) -> Response:
     """Create a model, or replace all of its fields, its API key too."""
     values: dict[str, Any] = to_registry_values(body, exclude_none=False)
-    config = ModelConfig(**values)
-    return json_answer(_make_model_answer(key, await registry.put_model(key, config)))
+    return json_answer(_make_model_answer(key, await registry.put_model(key, ModelConfig(**values))))
 
 
 @router.patch(
     "/{key}", response_model=ModelKeyRemovedAnswer | ModelAnswer, responses={**_NOT_FOUND, **_CHANGED_MEANWHILE}
 )
 async def change_model(key: ModelKey, body: ModelChangesBody, registry: ModelRegistryDep) -> Response:
-    """Change the fields that are given and not null.
-
-    A `base_url` of another scheme, host or port removes the API key where the request has none; `notice` says so.
-    """
-    return json_answer(
-        _make_model_answer(key, await registry.update_model(key, to_registry_values(body, exclude_none=True)))
-    )
+    """Change the given fields that are not null; a `base_url` of another origin without a key removes the API key."""
+    changed = await registry.update_model(key, to_registry_values(body, exclude_none=True))
+    return json_answer(_make_model_answer(key, changed))
 
 
 @router.delete("/{key}", response_model=DeletedModelAnswer, responses=_NOT_FOUND)

@@ -36,7 +36,7 @@ class MomentAnswer:
     model_name: Annotated[str | None, Field(description="Null for a moment that was added by hand")]
     generation_config: Annotated[
         dict[str, Any] | None,
-        Field(description="Null as model_name", examples=[{"model": "qwen3_vl_fp8", "operation_type": "generation"}]),
+        Field(description="Null as `model_name`", examples=[{"model": "qwen3_vl_fp8", "operation_type": "generation"}]),
     ]
 
     @classmethod

@@ -33,10 +33,7 @@ TAGS = [
     {"name": "transcripts", "description": "The spoken text as JSON, captions and plain text"},
     {"name": "moments", "description": "The moments of a video: list, add, change and delete them"},
     {"name": "search", "description": "Full-text search over transcripts and titles"},
-    {
-        "name": "pipeline",
-        "description": "Runs of the whole pipeline: start, follow, cancel and retry them, and their history",
-    },
+    {"name": "pipeline", "description": "Full runs: start, follow, cancel and retry them, and their history"},
     {"name": "starts", "description": "Start a single stage for a video or a moment"},
     {"name": "status", "description": "The progress of each stage"},
     {"name": "lineage", "description": "All results of a video, as one tree"},

@@ -15,13 +15,10 @@ from app.services.queue import cancel_runs_of_video
 from app.services.run_requests import Count, Length, ModelKey, PipelineOptions, Prompt, RunStarter, Temperature
 from app.services.runs import RunRetrier
 
-_CONFLICT: Responses = {
+NOT_READY: Responses = {
+    400: {"model": Error, "description": "The run's input is missing, or its result exists already"},
     404: {"model": Error, "description": "There is no such video, moment or run"},
     409: {"model": Error, "description": "Another run of the video conflicts with this one"},
-}
-NOT_READY: Responses = {
-    **_CONFLICT,
-    400: {"model": Error, "description": "The run's input is missing, or its result exists already"},
 }
 _NO_MODEL: Responses = {503: {"model": Error, "description": "The model is not registered, or a server is away"}}
 
@@ -126,8 +123,6 @@ class RefinementStartAnswer(JobStartAnswer):
 
 @answer_dataclass
 class RunStartAnswer:
-    """An accepted run: `request_id` is its identifier."""
-
     request_id: Annotated[str, Field(examples=["pipeline:demo-talk:1795346931771"])]
     video_id: Annotated[str, Field(examples=["demo-talk"])]
     status: Annotated[str, Field(examples=["queued"])] = "queued"
@@ -217,8 +212,7 @@ async def retry_pipeline(
     video_id: NamedVideoId,
     retrier: RunRetrierDep,
     request_id: Annotated[
-        RunIdentifier | None,
-        Query(max_length=100, description="Which run of the video; the newest full one where it is not given"),
+        RunIdentifier | None, Query(max_length=100, description="Without it, the newest full run of the video")
     ] = None,
 ) -> Response:
     """Start an ended run again with the same options. Finished stages of an unsuccessful run are not repeated."""
@@ -242,23 +236,18 @@ async def generate_from_url(body: RunFromUrlBody, starter: RunStarterDep) -> Res
     """Start a full run for the video of a URL, or for a stored one."""
     match body:
         case RunFromUrlBody(video_id=str(video), video_url=None):
-            started = await starter.start_full_run(video, body.to_request())
-            return json_answer(
-                RunStartFromUrlAnswer(
-                    request_id=started, video_id=video, download_required=False, source_url=None, is_cached=True
-                )
-            )
+            started, is_cached = await starter.start_full_run(video, body.to_request()), True
         case RunFromUrlBody(video_id=None, video_url=str(url)):
-            started, video_of_url = await starter.start_full_run_from_url(
-                url, body.to_request(), force=body.force_download
-            )
-            return json_answer(
-                RunStartFromUrlAnswer(
-                    request_id=started,
-                    video_id=video_of_url.video,
-                    download_required=not video_of_url.is_cached,
-                    source_url=url,
-                    is_cached=video_of_url.is_cached,
-                )
-            )
-    raise InvalidInput("Either video_id or video_url must be given")
+            started, found = await starter.start_full_run_from_url(url, body.to_request(), force=body.force_download)
+            video, is_cached = found.video, found.is_cached
+        case _:
+            raise InvalidInput("Either video_id or video_url must be given")
+    return json_answer(
+        RunStartFromUrlAnswer(
+            request_id=started,
+            video_id=video,
+            download_required=not is_cached,
+            source_url=body.video_url,
+            is_cached=is_cached,
+        )
+    )

@@ -91,6 +91,13 @@ def _caption_route_arguments(caption_format: CaptionFormat) -> dict[str, Any]:
 
 
 @reads.get("", response_model=TranscriptAnswer, responses=_TRANSCRIPT_RESPONSES)
+@static.head("/transcripts/{video_id}.json", include_in_schema=False)
+@static.get(
+    "/transcripts/{video_id}.json",
+    name="get_static_transcript",
+    response_model=TranscriptAnswer,
+    responses=_TRANSCRIPT_RESPONSES,
+)
 async def get_transcript(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
     """A video's transcript with the times of its words and segments, in seconds."""
     gzipped = accepts_gzip(request)
@@ -101,13 +108,6 @@ async def get_transcript(request: Request, video_id: VideoId, resources: Resourc
         return _plain_transcript_answer(request, document.plain_json, _transcript_etag(document.version, gzipped=False))
     headers = make_revalidation_headers(_transcript_etag(document.version, gzipped=True)) | GZIP_ENCODING
     return Response(document.gzipped_json, headers=headers, media_type="application/json")
-
-
-@static.head("/transcripts/{video_id}.json", include_in_schema=False)
-@static.get("/transcripts/{video_id}.json", response_model=TranscriptAnswer, responses=_TRANSCRIPT_RESPONSES)
-async def get_static_transcript(request: Request, video_id: VideoId, resources: ResourcesDep) -> Response:
-    """A video's transcript, as `/api/videos/{video_id}/transcript` has it."""
-    return await get_transcript(request, video_id, resources)
 
 
 @router.get("/transcript.srt", **_caption_route_arguments(CaptionFormat.SRT))

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.answers import NOT_FOUND, Error, answer_dataclass, json_answer, next_page_header
+from app.api.answers import CURSOR_DESCRIPTION, NOT_FOUND, Error, answer_dataclass, json_answer, next_page_header
 from app.api.conditional_requests import (
     CONDITIONAL_RESPONSES,
     GZIP_ENCODING,
@@ -34,7 +34,7 @@ SOURCE_URL_DESCRIPTION = "Where it comes from: http://, https:// or gs://"
 _REPORTED_STATUSES = frozenset({PlayableCopyStatus.MAKING, PlayableCopyStatus.READY, PlayableCopyStatus.FAILED})
 _NO_AUDIO: frozenset[str] = frozenset()  # faster to search than an empty index
 
-Cursor = Annotated[str, Query(max_length=255, description="From the Link header of the page before")]
+Cursor = Annotated[str, Query(max_length=255, description=CURSOR_DESCRIPTION)]
 
 
 @answer_dataclass
@@ -208,7 +208,7 @@ async def get_video(request: Request, video_id: VideoId, resources: ResourcesDep
     return json_answer(await make_video_answer(resources.reads, video_id))
 
 
-@router.patch("/{video_id}", response_model=SingleVideoAnswer, responses={404: {"model": Error}, 422: {"model": Error}})
+@router.patch("/{video_id}", response_model=SingleVideoAnswer, responses={**NOT_FOUND, 422: {"model": Error}})
 async def edit_video(video_id: VideoId, body: VideoChangesBody, resources: ResourcesDep) -> Response:
     """Correct a video's title or source_url; null clears it."""
     changes: VideoChanges = body.model_dump(include=body.model_fields_set)  # type: ignore[assignment]
