@@ -82,7 +82,6 @@ _ROUTERS = (
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return the FastAPI application. It connects to nothing before its lifespan begins."""
     settings = settings or get_settings()
     app = Application(
         title="VideoMoments",
@@ -148,7 +147,6 @@ async def _open_application(app: FastAPI) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _run_worker_if_enabled(resources: Resources) -> AsyncIterator[None]:
-    """Execute runs in this process during the block, if `run_pipeline_worker` is set."""
     settings = resources.settings
     if not settings.run_pipeline_worker:
         yield
@@ -188,7 +186,6 @@ def _report_unready_at_sigterm(health: ServerHealth) -> Iterator[None]:
 
 
 def _create_app_or_exit() -> FastAPI:
-    """Return the application; end the process with one sentence if the settings are wrong."""
     try:
         return create_app()
     except ConfigurationError as error:

@@ -82,8 +82,6 @@ async def open_resources(resources: Resources) -> AsyncIterator[Resources]:
 
 @asynccontextmanager
 async def _prepare_redis_in_background(redis: Redis) -> AsyncIterator[None]:
-    """Seed the model registry and create the consumer group as soon as Redis is available, or until the block ends."""
-
     def report_first_failure(failed: FailedCall) -> None:
         if failed.number == 1:
             reason = translate_redis_error(failed.error) or "Redis cannot be used"

@@ -179,7 +179,7 @@ class RunAnswer(RunStatusAnswer):
             answered_by=runs.models_by_stage(run),
             started_at=utc_to_unix_seconds(run.started_at),
             completed_at=None if run.completed_at is None else utc_to_unix_seconds(run.completed_at),
-            total_duration_seconds=runs.completed_run_seconds(run),
+            total_duration_seconds=runs.seconds_of_completed_run(run),
             current_stage=runs.reported_current_stage(run),
             stages={
                 stage.value: RunStageAnswer.from_record(record) for stage, record in runs.reported_stages(run).items()

@@ -61,7 +61,7 @@ def create_backup(settings: Settings, target: Path) -> None:
             capture_output=True,
         )
         if result.returncode != 0:
-            raise DatabaseUnavailable(f"The backup stopped: {_extract_last_message(result.stderr)}")
+            raise DatabaseUnavailable(f"The backup stopped: {_extract_last_error_message(result.stderr)}")
 
 
 def restore_backup(settings: Settings, source: Path) -> None:
@@ -72,7 +72,7 @@ def restore_backup(settings: Settings, source: Path) -> None:
     """
     if not source.is_file():
         raise InvalidInput(f"There is no file {source}")
-    reader = _find_pg_restore_for(source)
+    reader = _find_pg_restore_that_reads(source)
     parameters = settings.migration_parameters
     create_database(settings)
     with open_blocking_connection(parameters, autocommit=True) as conn:
@@ -80,38 +80,39 @@ def restore_backup(settings: Settings, source: Path) -> None:
         drop_schema_without_rows(conn)
         server_version = conn.info.server_version
     command = [str(reader.path), "--no-owner", "--no-privileges", "--file=-", str(source)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reading:  # noqa: S603  our own
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as pg_restore:  # noqa: S603  our own
         try:
-            _pipe_dump_to_psql(reading, reader.path.with_name("psql"), parameters, server_version)
+            _pipe_dump_to_psql(pg_restore, reader.path.with_name("psql"), parameters, server_version)
         finally:
-            reading.kill()
+            pg_restore.kill()
 
 
-def _pipe_dump_to_psql(reading: Process, psql: Path, parameters: Mapping[str, str], server_version: int) -> None:
-    """Run the SQL that pg_restore writes with psql. Raises if nothing was restored."""
-    command = [str(psql), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--file=-"]
+def _pipe_dump_to_psql(
+    pg_restore: Process, psql_path: Path, parameters: Mapping[str, str], server_version: int
+) -> None:
+    command = [str(psql_path), "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--file=-"]
     with subprocess.Popen(  # noqa: S603  the command is our own
         [*command, f"--dbname={make_conninfo_without_password(parameters)}"],
         env=make_client_environment(parameters),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-    ) as running:
+    ) as psql:
         try:
-            is_whole = _copy_dump(reading, running, server_version)
-            output = running.stderr.read() if running.stderr else b""
-            if running.wait() != 0:
-                raise DatabaseUnavailable(f"Nothing was restored: {_extract_last_message(output)}")
+            is_whole = _copy_dump_in_transaction(pg_restore, psql, server_version)
+            output = psql.stderr.read() if psql.stderr else b""
+            if psql.wait() != 0:
+                raise DatabaseUnavailable(f"Nothing was restored: {_extract_last_error_message(output)}")
         finally:
-            running.kill()
+            psql.kill()
     if not is_whole:
-        output = reading.stderr.read() if reading.stderr else b""
-        raise InvalidInput(f"The backup is damaged, and nothing was restored: {_extract_last_message(output)}")
+        output = pg_restore.stderr.read() if pg_restore.stderr else b""
+        raise InvalidInput(f"The backup is damaged, and nothing was restored: {_extract_last_error_message(output)}")
 
 
-def _copy_dump(reading: Process, running: Process, server_version: int) -> bool:
+def _copy_dump_in_transaction(pg_restore: Process, psql: Process, server_version: int) -> bool:
     """Copy pg_restore's SQL to psql in a transaction; add the COMMIT and return True only if it was complete."""
-    source, target = reading.stdout, running.stdin
+    source, target = pg_restore.stdout, psql.stdin
     if source is None or target is None:
         return False
     is_whole = False
@@ -123,7 +124,7 @@ def _copy_dump(reading: Process, running: Process, server_version: int) -> bool:
             if line.startswith(b"SET client_encoding"):  # gigabytes may follow the settings
                 break
         shutil.copyfileobj(source, target, _BLOCK)
-        is_whole = reading.wait() == 0
+        is_whole = pg_restore.wait() == 0
         if is_whole:
             target.write(b"\nCOMMIT;\n")
     return is_whole
@@ -137,7 +138,7 @@ def _reject_pooler(conn: Connection[Any]) -> None:
 
 
 def _find_pg_dump(server_major: int) -> _PostgresClient:
-    for program in _list_installed_clients("pg_dump"):
+    for program in _list_installed_client_programs("pg_dump"):
         if program.major >= server_major:
             return program
     raise DatabaseUnavailable(
@@ -146,29 +147,29 @@ def _find_pg_dump(server_major: int) -> _PostgresClient:
     )
 
 
-def _find_pg_restore_for(source: Path) -> _PostgresClient:
-    """Return a pg_restore that can read the backup. Raises `DatabaseUnavailable` and `InvalidInput`."""
-    programs = [program for program in _list_installed_clients("pg_restore") if program.path.with_name("psql").exists()]
+def _find_pg_restore_that_reads(backup_file: Path) -> _PostgresClient:
+    programs = [
+        program for program in _list_installed_client_programs("pg_restore") if program.path.with_name("psql").exists()
+    ]
     if not programs:
         raise DatabaseUnavailable(
             "Restoring needs pg_restore and psql: install the package postgresql-client, or requirements-local.txt"
         )
     output = ""
     for program in programs:
-        command = [str(program.path), "--list", str(source)]
+        command = [str(program.path), "--list", str(backup_file)]
         result = subprocess.run(command, capture_output=True, timeout=_READ_SECONDS)  # noqa: S603  our own
         if result.returncode == 0:
             return program
-        output = _extract_last_message(result.stderr)
+        output = _extract_last_error_message(result.stderr)
     if "unsupported version" in output:
-        raise InvalidInput(f"{source} was made by a newer pg_dump: install the client programs of that PostgreSQL")
-    raise InvalidInput(f"{source} is not a backup made by `python -m app db backup`")
+        raise InvalidInput(f"{backup_file} was made by a newer pg_dump: install the client programs of that PostgreSQL")
+    raise InvalidInput(f"{backup_file} is not a backup made by `python -m app db backup`")
 
 
-def _list_installed_clients(name: str) -> Iterator[_PostgresClient]:
-    """Yield the client program of this name on the PATH, and that of the Python package."""
-    installed = shutil.which(name)
-    for path in filter(None, (Path(installed) if installed else None, find_client(name))):
+def _list_installed_client_programs(program_name: str) -> Iterator[_PostgresClient]:
+    installed = shutil.which(program_name)
+    for path in filter(None, (Path(installed) if installed else None, find_client(program_name))):
         version = subprocess.run([path, "--version"], capture_output=True, text=True)  # noqa: S603  found above
         if major := re.search(r"\) (\d+)", version.stdout):
             yield _PostgresClient(path, int(major[1]))
@@ -202,8 +203,7 @@ def _replace_file_atomically(target: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def _extract_last_message(output: bytes) -> str:
-    """Return the last error message in a client program's output, else its last line."""
+def _extract_last_error_message(output: bytes) -> str:
     text = output.decode(errors="replace")
     messages = _MESSAGE.findall(text)
     return str(messages[-1] if messages else (text.strip().splitlines() or ["no message"])[-1]).strip()

@@ -223,7 +223,6 @@ async def _delete_files_of_video(
 async def _delete_file_without_row(
     database: Database, storage: Storage, identifier: str, url: str, kind: str, deletion: VideoDeletion
 ) -> None:
-    """Delete a file in a folder of the video if no row refers to it."""
     # Locked: an upload that has just stored the file inserts its row later and finds the file deleted.
     async with database.connect() as conn, conn.transaction():
         videos = VideoRepository(conn)
@@ -286,7 +285,7 @@ async def delete_moment(database: Database, storage: Storage, video_identifier: 
             raise
         deletion.errors.append(str(error))
     for url in dict.fromkeys(urls):
-        await _delete_moment_file(database, storage, video_identifier, url, deletion)
+        await _delete_moment_file_if_unreferenced(database, storage, video_identifier, url, deletion)
     if moment is None and not deletion.files and not deletion.errors:
         raise MomentNotFound
     return deletion
@@ -306,7 +305,6 @@ async def _delete_moment_and_clip_rows(conn: Connection, moment: Moment, deletio
 
 
 async def _list_files_of_moment(storage: Storage, video_identifier: str, identifier: str) -> list[str]:
-    """Return the URLs of the clips and thumbnails whose file names contain the moment's identifier."""
     if not _MOMENT_IDENTIFIER.fullmatch(identifier):  # a short identifier would match other moments' files
         return []
     pattern = re.compile(f"(?<![0-9a-z]){identifier}(?![0-9a-z])")
@@ -315,10 +313,9 @@ async def _list_files_of_moment(storage: Storage, video_identifier: str, identif
     return [file.url for file in files if pattern.search(PurePosixPath(unquote(urlsplit(file.url).path)).stem)]
 
 
-async def _delete_moment_file(
+async def _delete_moment_file_if_unreferenced(
     database: Database, storage: Storage, video_identifier: str, url: str, deletion: MomentDeletion
 ) -> None:
-    """Delete a file unless another row of the video refers to it."""
     async with database.connect() as conn:
         if await VideoRepository(conn).is_file_referenced(video_identifier, url):
             return

@@ -70,13 +70,12 @@ class ServerHealth:
         return bool(redis), isinstance(condition, DatabaseCondition) and condition.has_rights
 
     async def find_unready_reason(self) -> str:
-        """Return why this server cannot serve requests; '' if it can."""
         if self.is_stopping:
             return "The server is shutting down"
         condition = await self._database.run_or_join()
         if condition is None:
             return "The database is not available"
-        return _describe_condition(condition) if isinstance(condition, DatabaseCondition) else str(condition)
+        return _describe_condition_problem(condition) if isinstance(condition, DatabaseCondition) else str(condition)
 
     async def _check_database(self) -> DatabaseCondition | DatabaseUnavailable:
         try:
@@ -116,7 +115,7 @@ async def _check_redis(redis: Redis) -> bool:
     return True
 
 
-def _describe_condition(condition: DatabaseCondition) -> str:
+def _describe_condition_problem(condition: DatabaseCondition) -> str:
     """Return what is wrong with the database: rights, revision, or that it is read-only; '' if nothing is."""
     if condition.missing_rights_sentence:
         return condition.missing_rights_sentence

@@ -119,7 +119,6 @@ class RejectedStreamEntry:
 
     @classmethod
     def from_fields(cls, entry_id: str, fields: EntryFields) -> Self:
-        """Return the entry in text that PostgreSQL accepts, with at most 50 fields of 10,000 characters."""
         first = list(fields.items())[:MAX_STORED_FIELDS]
         # Mask before cutting: a secret may cross the limit.
         texts = {
@@ -202,7 +201,6 @@ def _make_requested_run_identifier(entry_id: str, requested_id: str, video: str)
 
 
 def _decode_for_jsonb(data: bytes) -> str:
-    """Decode UTF-8, with escapes for invalid bytes and for U+0000, which PostgreSQL rejects."""
     return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
@@ -294,7 +292,7 @@ class StreamRequestIntake:
     ) -> str:
         video, url = requested.video, requested.request.video_url
         if url is not None:
-            preferred = _identifier_if_valid(video)
+            preferred = _identifier_or_empty_if_invalid(video)
             resolved = await find_or_add_video_of_url(conn, self._storage, url, requested.force_download, preferred)
             if refusal is not None and not resolved.is_cached:
                 raise refusal
@@ -334,7 +332,6 @@ def is_transient_error(error: BaseException) -> bool:
 
 
 def _describe_error_or_raise_transient(error: Exception) -> str:
-    """Return the error as a sentence for the rejected request; raise it if it is transient."""
     if is_transient_error(error):
         raise error
     expected = translate_database_error(error) if isinstance(error, psycopg.Error) else error
@@ -349,8 +346,7 @@ def _make_storable_reason(reason: str, is_truncated: bool) -> str:
     return f"{clean} ({_TRUNCATED})" if is_truncated else clean
 
 
-def _identifier_if_valid(requested_identifier: str) -> str:
-    """Return the requested identifier of a video, '' if it breaks a rule."""
+def _identifier_or_empty_if_invalid(requested_identifier: str) -> str:
     try:
         check_video_identifier(requested_identifier)
     except InvalidInput:

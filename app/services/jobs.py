@@ -91,7 +91,6 @@ class JobStatusReader:
         return _make_job_status(job.run, job.result_created_at)
 
     async def get_refinement_status(self, video: str, moment: str) -> JobStatus:
-        """Raises `MomentNotFound`."""
         async with self._database.connect() as conn:
             job = require_video(await JobRepository(conn).get_refinement_job(video, moment))
         if not job.has_moment:

@@ -76,14 +76,13 @@ class LiveStatusStore:
         await self._call_or_default(self._move_status_to_ended_run(run, video, fields), None)
 
     async def read_status(self, run: str, video: str) -> dict[str, str]:
-        """Return the last status of an active or ended run; empty if there is none."""
         active: dict[str, str] = await self._call_or_default(self._redis.hgetall(_video_status_key(video)), {})
         if active.get("request_id") == run:
             return active
         return await self._call_or_default(self._redis.hgetall(_run_status_key(run)), {})
 
     async def delete_active_status(self, run: str, video: str) -> None:
-        await self._call_or_default(self._delete_status_of_video(run, video), None)
+        await self._call_or_default(self._delete_video_status_if_of_run(run, video), None)
 
     async def _write_expiring_hash(self, key: str, fields: Mapping[str, str], seconds: int) -> None:
         async with self._redis.pipeline() as pipeline:
@@ -93,10 +92,9 @@ class LiveStatusStore:
 
     async def _move_status_to_ended_run(self, run: str, video: str, fields: Mapping[str, str]) -> None:
         await self._write_expiring_hash(_run_status_key(run), fields, _ENDED_SECONDS)
-        await self._delete_status_of_video(run, video)
+        await self._delete_video_status_if_of_run(run, video)
 
-    async def _delete_status_of_video(self, run: str, video: str) -> None:
-        """Delete the status under the video's key if it is that of `run`."""
+    async def _delete_video_status_if_of_run(self, run: str, video: str) -> None:
         # Not atomic: two runs of one video exclude each other, and one that starts meanwhile writes its status again.
         if await self._redis.hget(_video_status_key(video), "request_id") == run:
             await self._redis.delete(_video_status_key(video))
@@ -186,10 +184,6 @@ def _format_unix_time(seconds: float | None) -> str:
 
 
 async def _await_with_timeout(command: Awaitable[Any], timeout_seconds: float) -> Any:
-    """Await a command in its own task: redis-py sometimes continues after its caller's task is cancelled.
-
-    Raises `TimeoutError`.
-    """
     task = asyncio.ensure_future(command)
     try:
         await asyncio.wait({task}, timeout=timeout_seconds)
@@ -205,7 +199,6 @@ async def _await_with_timeout(command: Awaitable[Any], timeout_seconds: float) -
 
 
 async def delete_redis_keys_of_video(redis: Redis, identifier: str, run_identifiers: list[str]) -> int:
-    """Delete all keys of a video and its runs, and return their number."""
     active, _, _, history = named = [f"pipeline:{identifier}:{name}" for name in _VIDEO_KEY_NAMES]
     known = {*run_identifiers, *await redis.zrange(history, 0, -1), await redis.hget(active, "request_id")} - {None}
     keys = {*named, *map(_run_status_key, known)}
@@ -272,7 +265,6 @@ class RunStatusFeeds:
         self._feeds: dict[str, _RunStatusFeed] = {}
 
     async def get_status(self, video: str) -> SerializedStatus:
-        """Return the current status. Raises `TooManyFollowers` if the limit of followers is reached."""
         if sum(feed.followers for feed in self._feeds.values()) >= self._max_followers:
             raise TooManyFollowers
         return await self._read_status(video)
@@ -305,7 +297,7 @@ class RunStatusFeeds:
         if feed is None:
             feed = self._feeds[video] = _RunStatusFeed()
             # Shared by requests, so the context of none.
-            feed.task = asyncio.create_task(self._poll_status(video, feed), context=Context())
+            feed.task = asyncio.create_task(self._poll_status_until_final(video, feed), context=Context())
         feed.followers += 1
         return feed
 
@@ -319,8 +311,7 @@ class RunStatusFeeds:
         if self._feeds.get(video) is feed:
             del self._feeds[video]
 
-    async def _poll_status(self, video: str, feed: _RunStatusFeed) -> None:
-        """Read the status until it is final or the server stops, and wake the followers after each change."""
+    async def _poll_status_until_final(self, video: str, feed: _RunStatusFeed) -> None:
         try:
             while not self._is_stopping():
                 await asyncio.sleep(self._poll_seconds)

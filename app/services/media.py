@@ -58,7 +58,6 @@ async def limit_storage_time() -> AsyncIterator[None]:
 
 
 async def has_audio_file(storage: Storage, video: str) -> bool:
-    """Return whether the audio of a video was extracted. Raises `StorageUnavailable`."""
     try:
         await find_audio_file(storage, video)
     except FileMissing:
@@ -80,7 +79,6 @@ async def open_first_existing_file(storage: Storage, urls: Sequence[str]) -> Asy
 
 
 async def get_clip_url(conn: Connection, video: str, moment: str) -> str:
-    """Return the URL of a moment's clip file. Raises `VideoNotFound`, `MomentNotFound` and `ClipNotFound`."""
     location = await MediaUrlRepository(conn).get_clip_location(video, moment)
     if location is None:
         raise VideoNotFound
@@ -125,7 +123,6 @@ class ClipAvailability:
 async def check_clip_availability(
     database: Database, redis: Redis, storage: Storage, video: str, moment: str
 ) -> ClipAvailability:
-    """Check whether a refinement can use a moment's clip. Raises `VideoNotFound` and `MomentNotFound`."""
     async with database.connect() as conn:
         inputs = await MomentRepository(conn).get_refinement_inputs(video, moment, CLIP_PADDING_SECONDS)
     if inputs is None:
@@ -134,7 +131,7 @@ async def check_clip_availability(
         raise MomentNotFound
     missing = _CLIP_IS_AUDIO if inputs.clip_is_audio else await _find_clip_problem(storage, inputs.clip_url)
     clip = None if missing else inputs.clip_seconds
-    spoken = _speech_seconds(inputs)
+    spoken = _speech_seconds_around_moment(inputs)
     return ClipAvailability(
         not missing,
         None if missing else f"/moment_clips/{quote(f'{video}_{moment}_clip.mp4', safe='')}",
@@ -146,8 +143,7 @@ async def check_clip_availability(
     )
 
 
-def _speech_seconds(inputs: RefinementInputs) -> float | None:
-    """Return the duration of the transcript's words around the moment; None if there are none."""
+def _speech_seconds_around_moment(inputs: RefinementInputs) -> float | None:
     if inputs.speech_start is None or inputs.speech_end is None or inputs.speech_end <= inputs.speech_start:
         return None
     return inputs.speech_end - inputs.speech_start
@@ -228,17 +224,17 @@ class ExtractedAudioIndex:
         is_new = self._listing is None or self._listing.done()
         if self._listing is None or is_new:
             # Shared by requests, so the context of none.
-            self._listing = asyncio.create_task(self._list_audio_of_storage(), context=Context())
+            self._listing = asyncio.create_task(self._list_videos_with_audio(), context=Context())
             self._listing_deadline = time.monotonic() + _LISTING_TIMEOUT
         _, late = await asyncio.wait({self._listing}, timeout=max(self._listing_deadline - time.monotonic(), 0))
         if late and is_new:
             _log.warning("The storage did not list the extracted audio in time")
 
-    async def _list_audio_of_storage(self) -> None:
+    async def _list_videos_with_audio(self) -> None:
         requested = self._requested
         try:
             folders = await self._storage.list_names("audio")
-            identifiers = await asyncio.to_thread(_list_audio_of_libraries, self._storage)
+            identifiers = await asyncio.to_thread(_list_library_videos_with_audio, self._storage)
             listed = VideosWithAudio(frozenset(folders), frozenset(identifiers))
             if listed != self._listed:
                 self._listed = listed
@@ -248,17 +244,15 @@ class ExtractedAudioIndex:
         self._fresh_until = time.monotonic() + _FRESH_SECONDS if requested == self._requested else float("-inf")
 
 
-def _list_audio_of_libraries(storage: Storage) -> set[str]:
-    """Return the identifiers of the videos with audio in imported libraries."""
+def _list_library_videos_with_audio(storage: Storage) -> set[str]:
     return {
         identifier
         for library in storage.libraries.list_folders()
-        for identifier in _list_audio_of_folder(library / "audios")
+        for identifier in _list_wav_file_stems(library / "audios")
     }
 
 
-def _list_audio_of_folder(folder: Path) -> Iterable[str]:
-    """Return the video identifiers that the WAV files of a folder are named after."""
+def _list_wav_file_stems(folder: Path) -> Iterable[str]:
     try:
         with os.scandir(folder) as entries:
             return [

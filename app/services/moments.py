@@ -32,7 +32,6 @@ class MomentEdit(TypedDict, total=False):
 
 
 async def add_moment(conn: Connection, video_identifier: str, start: float, end: float, title: str) -> MomentWithConfig:
-    """Add a moment to a video; times in seconds. Raises `VideoNotFound`, and `InvalidMoment` for a broken rule."""
     title = clean_line(title)
     title_problem = _describe_title_problem(title)
     if title_problem or describe_time_problem(start, end, None):
@@ -81,7 +80,7 @@ async def edit_moment(
     video, moment = await lock_video_and_moment(conn, video_identifier, identifier)
     if moment is None:
         raise MomentNotFound
-    changes = _find_changed_columns(moment, edit)
+    changes = _list_changed_values(moment, edit)
     if "title" in changes and (problem := _describe_title_problem(changes["title"])):
         raise InvalidMoment(problem)
     if "start_time" in changes or "end_time" in changes:
@@ -118,8 +117,7 @@ async def lock_video_and_moment(
     return video, moment if moment is not None and moment.video_id == video.id else None
 
 
-def _find_changed_columns(moment: Moment, edit: MomentEdit) -> dict[str, Any]:
-    """Return the columns whose values the edit changes, with `scored_at` if the score changes."""
+def _list_changed_values(moment: Moment, edit: MomentEdit) -> dict[str, Any]:
     wanted: dict[str, Any] = {**edit}
     if "score" in wanted:
         wanted.setdefault("scoring_model", None)
@@ -156,18 +154,18 @@ def describe_time_problem(start: float, end: float, duration: float | None) -> s
     if start < 0:
         return "start_time must be >= 0"
     if duration is not None and clamp_rounded_end(start, end, duration) > duration:
-        return f"end_time must be <= video duration ({_format_rounded_down(duration)} seconds)"
+        return f"end_time must be <= video duration ({_format_seconds_down(duration)} seconds)"
     if end <= start:
         return "end_time must be greater than start_time"
     if end - start > MAX_MOMENT_SECONDS + _NOISE_SECONDS:
-        length = _format_rounded_up(end - start)
+        length = _format_seconds_up(end - start)
         return f"Moment duration ({length} seconds) exceeds maximum of {MAX_MOMENT_SECONDS} seconds (2 minutes)"
     return ""
 
 
 def describe_overlap(title: str | None, start: float, end: float) -> str:
     return (
-        f"Moment overlaps with existing moment '{title}' ({_format_rounded_down(start)}s - {_format_rounded_up(end)}s)"
+        f"Moment overlaps with existing moment '{title}' ({_format_seconds_down(start)}s - {_format_seconds_up(end)}s)"
     )
 
 
@@ -187,8 +185,7 @@ def snap_to_neighbour(start: float, end: float, other_start: float, other_end: f
     return start, end
 
 
-def _format_rounded_down(seconds: float) -> str:
-    """Return the seconds with one decimal, or two if they would be 0.0."""
+def _format_seconds_down(seconds: float) -> str:
     if seconds > _LONGEST_SECONDS:
         return f"{seconds:.1f}"
     for decimals in (1, 2):
@@ -198,7 +195,7 @@ def _format_rounded_down(seconds: float) -> str:
     return f"{max(seconds, 0):g}"
 
 
-def _format_rounded_up(seconds: float) -> str:
+def _format_seconds_up(seconds: float) -> str:
     if seconds > _LONGEST_SECONDS:
         return f"{seconds:.1f}"
     return f"{math.ceil((seconds - _TOLERANCE_SECONDS) * 10 - _NOISE_SECONDS) / 10:.1f}"

@@ -97,7 +97,6 @@ class StageNotifier:
         return True
 
     async def list_kinds_with_unread_messages(self) -> set[WorkKind]:
-        """Return the kinds of work with undelivered messages; none while Redis is unavailable."""
         unread: set[WorkKind] = set()
         try:
             async with asyncio.timeout(_SEND_SECONDS), Redis(connection_pool=self._broker.connection_pool) as redis:
@@ -113,7 +112,6 @@ class StageNotifier:
 
 
 async def _has_undelivered_messages(redis: Redis, stream: str) -> bool:
-    """Return whether the consumer group has not read all messages of a stream."""
     if not await redis.xlen(stream):
         return False
     groups = {group["name"]: group for group in await redis.xinfo_groups(stream)}
@@ -192,10 +190,6 @@ async def cancel_active_runs(conn: Connection, video: str) -> dict[str, bool]:
 
 
 async def cancel_runs_of_video(database: Database, redis: Redis, video: str) -> None:
-    """Cancel the active runs of a video, and delete the live status of those that end at once.
-
-    Raises `NoMatchingRun`.
-    """
     cancelled: dict[str, bool] = {}
     if is_valid_identifier(video):
         async with database.connect() as conn, conn.transaction():

@@ -83,7 +83,6 @@ class PipelineOptions(BaseModel):
     )
 
     def to_request(self) -> RunRequest:
-        """Return the options as stored with a run, with the defaults of both stages applied."""
         default, given = RunRequest(), self.model_fields_set
         return RunRequest(
             generation_model=self.generation_model or self.model or default.generation_model,

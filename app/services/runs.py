@@ -81,7 +81,6 @@ async def list_runs(conn: Connection, video: str, limit: int, cursor: str, run_t
 
 
 async def list_active_runs(conn: Connection, limit: int, after: int) -> list[ActiveRun]:
-    """Return at most `limit` runs of all videos that have not ended, with ids above `after`, oldest first."""
     return await RunRepository(conn).list_active_runs(limit, after)
 
 
@@ -96,8 +95,7 @@ def has_run_ended(run: RunSummary) -> bool:
     return reported_status(run) not in ("pending", "processing")
 
 
-def completed_run_seconds(run: RunSummary) -> float | None:
-    """Return how many seconds a completed run took; None for any other run."""
+def seconds_of_completed_run(run: RunSummary) -> float | None:
     if reported_status(run) != "completed":
         return None
     if run.duration_seconds is None and run.completed_at is not None:
@@ -134,7 +132,6 @@ def models_by_stage(run: RunSummary) -> dict[str, str]:
 
 
 def reported_stages(run: RunSummary) -> dict[Stage, StageRecord]:
-    """Return the stage records of a run as clients know them, in the order of the pipeline."""
     if run.details is None:
         return _infer_stage_records(run)
     records = run.details.stages
@@ -150,7 +147,6 @@ def _list_stages_of_type(run_type: str) -> tuple[Stage, ...]:
 
 
 def reported_current_stage(run: RunSummary) -> str | None:
-    """Return the last stage of a run that is known to have started; None if none has."""
     if run.details is not None:
         return find_last_started_stage(run.details.stages)
     stages = _infer_stage_records(run)
@@ -191,7 +187,6 @@ async def _add_live_progress(redis: Redis, video: str, run: RunSummary) -> RunSu
 
 
 def utc_to_unix_seconds(time: datetime) -> float:
-    """Return the seconds since 1970 of a naive datetime in UTC."""
     return time.replace(tzinfo=UTC).timestamp()
 
 
@@ -208,7 +203,6 @@ def _parse_cursor_position(position: Any) -> tuple[datetime, int]:
 
 
 async def list_failed_runs(conn: Connection, limit: int, before: int | None) -> list[FailedRun]:
-    """Return at most `limit` failed runs with ids below `before`, newest first."""
     return await EndedRunRepository(conn).list_failed_runs(limit, before)
 
 
@@ -254,7 +248,6 @@ class RunRetrier:
         return await self._enqueue_retry(ended)
 
     async def retry_failed_run(self, run_identifier: str) -> RetriedRun:
-        """Raises `RunNotFound` for a run that has not failed."""
         async with self._database.connect() as conn:
             ended = await EndedRunRepository(conn).find_ended_run(identifier=run_identifier)
         if ended is None or ended.status != RunStatus.FAILED:

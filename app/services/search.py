@@ -93,7 +93,6 @@ def _parse_cursor_positions(positions: Any) -> list[SearchCursor | None]:
 
 
 def _parse_cursor_position(position: Any) -> SearchCursor | None:
-    """Return the cursor of one of the two lists of hits, None for one without further hits. Raises `InvalidInput`."""
     match position:
         case None:
             return None

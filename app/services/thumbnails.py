@@ -69,10 +69,6 @@ class ThumbnailService:
 
     @asynccontextmanager
     async def open_clip_thumbnail(self, video: str, moment: str) -> AsyncIterator[OpenFile]:
-        """Yield the thumbnail of a moment's clip as an open JPEG file; make it if there is none.
-
-        Raises the errors of `open_video_thumbnail`, `MomentNotFound` and `ClipNotFound`.
-        """
         async with self._database.connect() as conn:
             found = await ThumbnailRepository(conn).get_clip_as_owner(video, moment)
         if found is None:
@@ -88,7 +84,6 @@ class ThumbnailService:
             )
 
     async def aclose(self) -> None:
-        """Cancel the making of thumbnails; a decoder that is running ends by itself soon."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -109,17 +104,16 @@ class ThumbnailService:
             # Shared by requests, so the context of none.
             task = asyncio.create_task(self._make_missing_thumbnail(owner, key), context=Context())
             self._tasks[owner] = task
-            task.add_done_callback(lambda done: self._forget_task(owner, done))
+            task.add_done_callback(lambda done: self._forget_ended_task(owner, done))
         return await asyncio.shield(task)
 
     def _raise_recent_failure(self, owner: ThumbnailOwner) -> None:
-        """Raise the error of a thumbnail that could not be made within the last minute, or stored within 5 seconds."""
         if owner in self._failures:
             raise ThumbnailNotFound
         if failure := self._storage_failures.get(None) or self._storage_failures.get(owner):
             raise type(failure)(str(failure))
 
-    def _forget_task(self, owner: ThumbnailOwner, task: asyncio.Task[str]) -> None:
+    def _forget_ended_task(self, owner: ThumbnailOwner, task: asyncio.Task[str]) -> None:
         del self._tasks[owner]
         if not task.cancelled():
             task.exception()  # retrieved, or asyncio logs it
@@ -131,13 +125,13 @@ class ThumbnailService:
             return url
         jpeg = await self._decode_thumbnail(owner)
         with self._remember_storage_failure(owner, None):
-            file = await self._store_jpeg(jpeg, f"{key}{secrets.token_hex(12)}.jpg")
+            file = await self._store_jpeg_file(jpeg, f"{key}{secrets.token_hex(12)}.jpg")
         return await self._insert_thumbnail_row(owner, file)
 
     async def _decode_thumbnail(self, owner: ThumbnailOwner) -> bytes:
         try:
             with self._remember_storage_failure(owner, owner):
-                return await self._workers.run(self._make_jpeg_of_file, owner.file_url)
+                return await self._workers.run(self._make_jpeg_of_frame_or_waveform, owner.file_url)
         except (NoThumbnail, FileMissing, OSError) as error:
             self._failures[owner] = None
             self._log_failure_once(owner, error)
@@ -153,7 +147,6 @@ class ThumbnailService:
 
     @contextmanager
     def _remember_storage_failure(self, owner: ThumbnailOwner, key: ThumbnailOwner | None) -> Iterator[None]:
-        """Store an error of the storage under `key`, and raise it."""
         try:
             yield
         except (StorageFull, StorageUnavailable) as error:
@@ -161,8 +154,7 @@ class ThumbnailService:
             _log.warning("Cannot make a thumbnail of the %s %r now: %s", owner.kind, owner.name, error)
             raise
 
-    def _make_jpeg_of_file(self, url: str) -> bytes:
-        """Return a frame of the video as JPEG, or the waveform of a file without a video stream."""
+    def _make_jpeg_of_frame_or_waveform(self, url: str) -> bytes:
         with self._storage.open_blocking(url) as file:
             try:
                 return make_thumbnail(file)
@@ -170,7 +162,7 @@ class ThumbnailService:
                 file.seek(0)
                 return draw_waveform(file)
 
-    async def _store_jpeg(self, jpeg: bytes, key: str) -> StoredFile:
+    async def _store_jpeg_file(self, jpeg: bytes, key: str) -> StoredFile:
         async with self._storage.receive_file() as incoming:
             await incoming.write(jpeg)
             return await self._storage.put(key, incoming.path)

@@ -112,7 +112,6 @@ def _join_lines(text: Any) -> str:
 
 
 def _to_milliseconds(seconds: Any, fallback: int) -> int:
-    """Return the milliseconds, at least 0; `fallback` for what is not a time."""
     if not isinstance(seconds, int | float) or not seconds < _LONGEST_SECONDS:
         return fallback
     return round(max(0, seconds) * 1000)
@@ -155,7 +154,6 @@ def _format_cue_times(cue: CaptionCue, decimal_mark: str) -> str:
 
 
 def _format_timestamp(milliseconds: int, decimal_mark: str) -> str:
-    """Return `00:01:02,500` with the decimal mark `,`."""
     seconds, rest = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)

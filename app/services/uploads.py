@@ -62,7 +62,6 @@ class UploadDetails:
 
     @classmethod
     def from_client(cls, filename: str, identifier: str, title: str, source_url: str) -> Self:
-        """Raises `InvalidInput` for a control character in the file name or the title."""
         for name, text in (("The file's name", filename), ("title", title)):
             if found := find_control_character(text):
                 raise InvalidInput(f"{name} must not hold the character {found}")
@@ -84,20 +83,20 @@ class UploadDetails:
 
     @property
     def identifier_from_filename(self) -> str:
-        return slugify_filename(self._split_filename()[0])
+        return slugify_filename(self._split_into_stem_and_extension()[0])
 
     @property
     def title_or_filename(self) -> str | None:
-        return (self.title or make_title_from_file_name(self._split_filename()[0]))[:LONGEST_TITLE] or None
+        return (self.title or make_title_from_file_name(self._split_into_stem_and_extension()[0]))[
+            :LONGEST_TITLE
+        ] or None
 
     @property
-    def media_extension(self) -> str:
-        """The extension of the file name, like `.mp4`; '' if it is not one of media files."""
-        extension = self._split_filename()[1]
+    def media_extension_or_empty(self) -> str:
+        extension = self._split_into_stem_and_extension()[1]
         return extension if extension in MEDIA_EXTENSIONS else ""
 
-    def _split_filename(self) -> tuple[str, str]:
-        """Return the name without folders and extension, and the extension like `.mp4`, or ''."""
+    def _split_into_stem_and_extension(self) -> tuple[str, str]:
         name = self.filename.replace("\\", "/").rpartition("/")[2]
         stem, dot, extension = name.rpartition(".")
         return (stem, f".{extension.lower()}") if dot else (name, "")
@@ -138,7 +137,6 @@ class VideoUpload:
         self._max_hours = max_hours
 
     async def check_upload_details(self, details: UploadDetails, at_least_bytes: int = 0) -> None:
-        """Raise `SizeLimitExceeded`, `StorageFull`, `InvalidInput`, or `Conflict` if the identifier is taken."""
         if at_least_bytes > self._max_bytes:
             raise self._make_size_error()
         details.raise_if_invalid()
@@ -150,7 +148,6 @@ class VideoUpload:
                     raise Conflict(_IDENTIFIER_TAKEN)
 
     async def write_chunk(self, data: bytes) -> None:
-        """Append bytes to the temporary file. Raises `SizeLimitExceeded` and `StorageFull`."""
         size = self._incoming.size + len(data)
         if size > self._max_bytes:
             raise self._make_size_error()
@@ -195,7 +192,9 @@ class VideoUpload:
     ) -> str:
         """Store the file and insert the row. Raises `_IdentifierTaken`, and leaves the stored file then."""
         # File names are unique, so that deleting one upload never deletes the file of another.
-        key = f"{video_folder_key(identifier)}/{secrets.token_hex(8)}{details.media_extension or info.extension}"
+        key = (
+            f"{video_folder_key(identifier)}/{secrets.token_hex(8)}{details.media_extension_or_empty or info.extension}"
+        )
         url = self._storage.url_of(key)
         # If the process is killed before the row exists, only this line names the file of a random identifier;
         # files of other identifiers are deleted with the next video of that name.
@@ -249,7 +248,6 @@ class VideoUpload:
                 await self._storage.stat(url)
 
     async def _delete_unreferenced_file(self, identifier: str, url: str) -> None:
-        """Delete the file unless a row of the video refers to it: a commit may have succeeded without an answer."""
         try:
             async with self._database.connect() as conn:
                 if await VideoRepository(conn).is_file_referenced(identifier, url):
@@ -266,6 +264,5 @@ class VideoUpload:
 async def open_video_upload(
     database: Database, storage: Storage, max_bytes: int, max_hours: float = DEFAULT_MAX_HOURS
 ) -> AsyncIterator[VideoUpload]:
-    """Yield an `VideoUpload`; its temporary file is deleted when the block ends."""
     async with storage.receive_file() as incoming:
         yield VideoUpload(database, storage, incoming, max_bytes, max_hours)

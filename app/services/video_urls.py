@@ -177,7 +177,6 @@ class VideoOfUrl:
 
 
 def check_video_url(url: str) -> None:
-    """Raise `InvalidInput` unless the URL is http, https or gs and names a file."""
     check_text_field("video_url", url, _LONGEST_URL)
     try:
         parts = urlsplit(url)
@@ -209,7 +208,6 @@ def identifier_from_url(url: str) -> str:
 
 
 def title_from_url(url: str) -> str | None:
-    """Return a title from the name of the URL's file; None if that says nothing, or for a known site."""
     stem = clean_line(unquote(_decode_file_stem(url)))
     if parse_known_site_url(url) is not None or not _is_meaningful_file_stem(stem):
         return None

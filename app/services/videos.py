@@ -49,14 +49,12 @@ def check_video_identifier(identifier: str) -> None:
 
 
 def check_video_title(title: str) -> None:
-    """Raise `InvalidInput` for a title that is empty, too long or has characters that cannot be stored."""
     check_text_field("title", title, LONGEST_TITLE)
     if not clean_line(title).strip():
         raise InvalidInput("title must not be empty")
 
 
 def check_source_url(url: str) -> None:
-    """Raise `InvalidInput` unless the URL is http, https or gs and has a host."""
     check_text_field("source_url", url, _LONGEST_SOURCE_URL)
     try:
         is_url = re.fullmatch(SOURCE_URL_PATTERN, url) is not None and bool(urlsplit(url).hostname)
@@ -90,7 +88,6 @@ async def list_videos(conn: Connection, limit: int | None, after: str) -> list[V
 
 
 async def update_video(conn: Connection, identifier: str, changes: VideoChanges) -> None:
-    """Change a video's title or source_url; None clears it. Raises `VideoNotFound` and `InvalidInput`."""
     if (title := changes.get("title")) is not None:
         check_video_title(title)
         changes["title"] = clean_line(title)
@@ -209,7 +206,6 @@ class BatchedVideoReader:
         return version
 
     async def get_transcript(self, video_identifier: str) -> TranscriptDocument:
-        """Return a video's transcript, from the cache if its version is current. Raises `TranscriptNotFound`."""
         document = self._documents.get(video_identifier)
         if document is not None and document.version == await self.get_transcript_version(video_identifier):
             return document
